@@ -1,0 +1,3 @@
+//! How nodes find, watch and rank each other.
+
+pub mod gossip;

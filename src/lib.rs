@@ -1,0 +1,27 @@
+//! Phalanx: a fault-tolerant cluster in one binary. When the soldier in front falls, the one behind steps forward.
+//!
+//! The rooms of the house, from the top floor down; `use` arrows point down only (`tests/tidy.rs` enforces it):
+//!
+//! - [`cli`]: subcommands to exit codes. [`lab`]: real processes, started, broken and judged.
+//! - [`sim`]: virtual processes over a seeded network, disk and clock. [`check`]: judges of recorded histories.
+//! - [`http`]: the door that browsers and scripts use.
+//! - [`node`]: the threads of one running node; the only room that spawns threads.
+//! - [`cluster`]: how nodes find, watch and rank each other.
+//! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
+//! - [`services`]: pure replicated state machines. [`raft`]: pure consensus; the two do not know each other.
+//! - [`types`], [`limits`], [`settings`]: words that every room shares.
+
+pub mod check;
+pub mod cli;
+pub mod cluster;
+pub mod http;
+pub mod lab;
+pub mod limits;
+pub mod node;
+pub mod raft;
+pub mod services;
+pub mod settings;
+pub mod sim;
+pub mod store;
+pub mod types;
+pub mod wire;

@@ -1,0 +1,65 @@
+//! Every bound of the house in one place: its value, the reason for it, and what happens when it is reached.
+//!
+//! Settings (`settings.rs`) are what a user may want to choose; limits are what keeps one node alive under any load.
+
+use std::time::Duration;
+
+/// Length of one raft tick in milliseconds. Short, because the campaign delay of a fast failover is counted in ticks;
+/// a tick that finds nothing to do costs a few microseconds.
+pub const TICK_MS: u64 = 5;
+
+/// Inbox of `core`, in messages. Full: connection threads and `recv-m` wait (back-pressure to their sockets);
+/// `core` itself never waits on anyone, so there is no cycle.
+pub const CORE_INBOX_MAX: usize = 4096;
+/// Inbox of `disk`, in jobs. Full: `core` keeps the job in its own queue, which flow control bounds.
+pub const DISK_INBOX_MAX: usize = 1024;
+/// Inbox of `apply`, in committed ranges and queries. Full: as for `disk`.
+pub const APPLY_INBOX_MAX: usize = 1024;
+/// Inbox of each `send-m`, in frames. Full: drop and count; raft treats it as a lost message.
+pub const SEND_INBOX_MAX: usize = 1024;
+/// Inbox of `gossip`. Full: drop and count; the next heartbeat replaces what was lost.
+pub const GOSSIP_INBOX_MAX: usize = 256;
+/// Inbox of `monitor`. Full: drop; a frame is built at least once a second anyway.
+pub const MONITOR_INBOX_MAX: usize = 256;
+
+/// Largest frame on the peer port. Larger: the connection is dropped.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Time for a peer to finish its handshake.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// Snapshot chunk on its own connection: large enough to stream, small enough to abort quickly.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+
+/// Largest command from a client: what the HTTP body limit leaves room for.
+pub const COMMAND_BYTES_MAX: usize = 8 << 20;
+/// Bytes of entries in one append message.
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+/// Bytes of entries on the way to one follower and not yet acknowledged.
+pub const INFLIGHT_BYTES_MAX: usize = 8 << 20;
+/// Bytes of entries that a leader holds uncommitted. Full: new commands are refused.
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+
+/// HTTP head: request line and headers. Larger: 431 (or 414 when the request line alone is too long).
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
+/// HTTP headers. More: 431.
+pub const HTTP_HEADERS_MAX: usize = 100;
+/// HTTP body. Larger: 413.
+pub const HTTP_BODY_BYTES_MAX: usize = 8 << 20;
+/// Total time for a head to arrive, whatever the pace of its bytes.
+pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Total time for a body to arrive.
+pub const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// Total time for one response, or one chunk of a stream, to leave.
+pub const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an idle keep-alive connection is kept.
+pub const HTTP_IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// Stack of one client connection thread: 12,000 of them must fit, and only touched pages count.
+pub const CONNECTION_STACK_BYTES: usize = 192 << 10;
+
+/// Events kept in memory for `/v1/events`. Full: the oldest goes.
+pub const EVENTS_MAX: usize = 1000;
+/// Heartbeats kept in memory for `/v1/gossip`. Full: the oldest goes.
+pub const GOSSIP_LOG_MAX: usize = 500;
+/// Sessions listed in one monitor frame; the total is always given. Frames go to every viewer each second.
+pub const SESSIONS_SHOWN_MAX: usize = 50;
+/// Failovers kept for the page.
+pub const FAILOVERS_MAX: usize = 20;

@@ -1,0 +1,3 @@
+//! The binary: subcommands to exit code (`cli/`).
+
+fn main() {}

@@ -1,0 +1,195 @@
+//! What a node tells the outside about itself and its cluster: the shapes of `/v1/status`, events and monitor frames.
+//!
+//! Built by the `monitor` thread, published once, read by every door; the command line parses the same types back.
+//! Names and shapes are promises (`docs/interfaces` of the README): add fields, never rename them.
+//! Not here: how the figures are gathered (`monitor.rs`), how they are shown (`http/`, `cli/`, `static/`).
+
+use crate::raft::Role;
+use crate::types::{Index, NodeId, Term};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// `GET /v1/status`, and the heart of each monitor frame.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The node that answers.
+    pub node: NodeStatus,
+    /// The cluster as this node sees it.
+    pub cluster: ClusterStatus,
+    /// A row per known node, by id.
+    pub nodes: Vec<NodeRow>,
+    /// Client connections of this node, newest first, at most [`crate::limits::SESSIONS_SHOWN_MAX`].
+    pub sessions: Vec<Session>,
+    /// How many there are in all.
+    pub sessions_total: usize,
+    /// Last changes of leader, newest first.
+    pub failovers: Vec<Failover>,
+}
+
+/// The node that answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its number.
+    pub id: NodeId,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Role in the current term.
+    pub role: Role,
+    /// Standing in the cluster.
+    pub membership: Standing,
+    /// Version of the program.
+    pub version: String,
+    /// Since start, in milliseconds.
+    pub uptime_ms: u64,
+}
+
+/// Standing of a node in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Counts in quorums.
+    Voter,
+    /// Receives the log only.
+    Learner,
+    /// Not, or no longer, a member.
+    None,
+}
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// Drawn when the cluster was founded.
+    pub id: Option<Uuid>,
+    /// Setting `cluster_name`.
+    pub name: String,
+    /// Leader, if known.
+    pub leader: Option<NodeId>,
+    /// Term of this node.
+    pub term: Term,
+    /// Whether enough voters are reachable to commit.
+    pub has_quorum: bool,
+    /// By id.
+    pub voters: Vec<NodeId>,
+    /// By id.
+    pub learners: Vec<NodeId>,
+    /// How many more voters may fail before the cluster stops serving.
+    pub failure_tolerance: u32,
+    /// Serves, and how safely.
+    pub verdict: Verdict,
+    /// In words, for a verdict that is not `healthy`.
+    pub reasons: Vec<String>,
+}
+
+/// Serves, and how safely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Serves, and can lose as many nodes as it should.
+    Healthy,
+    /// Serves, but can lose fewer than it should.
+    Degraded,
+    /// Does not serve writes.
+    Unavailable,
+}
+
+/// Liveness of a node, as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Liveness {
+    /// Leads now.
+    Leader,
+    /// Heard of lately.
+    Online,
+    /// Not heard of for `fail_after_ms`, or its port refuses.
+    Offline,
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its number.
+    pub id: NodeId,
+    /// Liveness.
+    pub status: Liveness,
+    /// Role as last heard.
+    pub role: Role,
+    /// Standing in the newest membership.
+    pub membership: Standing,
+    /// Client connections.
+    pub load: u64,
+    /// Last index in its log.
+    pub last_index: Index,
+    /// Its commit index.
+    pub commit_index: Index,
+    /// Applied to its services.
+    pub applied_index: Index,
+    /// Entries that the leader has committed and this node has not applied.
+    pub lag: u64,
+    /// `host:port` of HTTP.
+    pub http: String,
+    /// `host:port` of the Redis protocol.
+    pub kv: String,
+    /// `host:port` of the peer protocol.
+    pub peer: String,
+    /// Since its heartbeat counter last moved; `None`: never heard.
+    pub heartbeat_age_ms: Option<u64>,
+}
+
+/// One client connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Eight hexadecimal digits.
+    pub id: String,
+    /// `monitor`, `stream`, `api`, `watch`.
+    pub kind: String,
+    /// `host:port` of the client.
+    pub peer: String,
+    /// Since it was opened.
+    pub age_ms: u64,
+}
+
+/// One change of leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failover {
+    /// Term of the new leader.
+    pub term: Term,
+    /// Old leader.
+    pub from: Option<NodeId>,
+    /// New leader.
+    pub to: NodeId,
+    /// `link lost`, `timeout`, `hand-over`, ...
+    pub cause: String,
+    /// How long this node knew no leader.
+    pub leaderless_ms: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// One event in plain words, for `/v1/events`, the page and `phalanx events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventLine {
+    /// Grows by one per event of this process.
+    pub seq: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// `election`, `failure`, `join`, `membership`, `snapshot`, `hand-over`, `disk`, `start`, `stop`.
+    pub kind: String,
+    /// Node it is about.
+    pub node: Option<NodeId>,
+    /// A sentence: `node 5 leads in term 7, 23 ms after node 3 was lost`.
+    pub text: String,
+}
+
+/// One frame of the monitor stream: `update(...)` on the page, a line of `/v1/stream`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MonitorFrame {
+    /// Grows by one per frame of this process.
+    pub seq: u64,
+    /// When it was built, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Everything of `/v1/status`.
+    #[serde(flatten)]
+    pub status: Status,
+    /// The newest events, oldest first, at most 30.
+    pub events: Vec<EventLine>,
+}

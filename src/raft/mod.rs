@@ -1,0 +1,433 @@
+//! Consensus, pure: inputs in, effects out. No socket, file, thread, clock or random source lives here.
+//!
+//! The tour: `mod.rs` (this file) holds the shared words; `core.rs` the node's state and the one door
+//! [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an offer;
+//! `leader.rs` and `progress.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index;
+//! `membership.rs` one change at a time; `transfer.rs` hand-over; `log.rs` the entries in memory.
+//!
+//! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
+//! order (a step's `persist` before its `after_sync` messages may leave); and it reports [`Input::Synced`] in order.
+//! Not here: what commands mean (`services/`), how messages travel (`wire/`), who should be a voter (`cluster/autopilot.rs`).
+
+use crate::types::{Identity, Index, NodeId, Term, Ticks};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// One record of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Position in the log.
+    pub index: Index,
+    /// Term of the leader that appended it.
+    pub term: Term,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// First entry of each term: commits what earlier terms left.
+    Noop,
+    /// Opaque bytes for the services.
+    Command(Arc<[u8]>),
+    /// The whole membership from this index on.
+    Membership(Arc<Membership>),
+}
+
+/// Who votes and who only listens, with their identities. Effective as soon as it is in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Members that count in every quorum.
+    pub voters: BTreeMap<NodeId, Uuid>,
+    /// Members that receive the log and count nowhere.
+    pub learners: BTreeMap<NodeId, Uuid>,
+}
+
+/// One step from a membership to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A newcomer, or a removed node that returns; refused while another identity holds the id.
+    AddLearner(Identity),
+    /// A learner becomes a voter; refused until it has caught up.
+    Promote(NodeId),
+    /// A voter becomes a learner.
+    Demote(NodeId),
+    /// A voter or learner leaves.
+    Remove(NodeId),
+}
+
+/// What must be on disk before any promise of its term leaves: one record, so that they cannot disagree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardState {
+    /// Newest term seen.
+    pub term: Term,
+    /// Who got this node's vote in that term.
+    pub vote: Option<Identity>,
+}
+
+/// Where a snapshot stands: it replaces all entries up to `index`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotMeta {
+    /// Last index that it covers.
+    pub index: Index,
+    /// Term of that entry.
+    pub term: Term,
+    /// Membership in force at that index.
+    pub membership: Membership,
+}
+
+/// All that a restart finds on disk; the default is a newcomer's empty state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// Newest snapshot, if any.
+    pub snapshot: Option<SnapshotMeta>,
+    /// Entries after the snapshot, without a hole.
+    pub entries: Vec<Entry>,
+}
+
+/// Choices of one node, in ticks and bytes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub me: Identity,
+    /// Between two heartbeats of a leader.
+    pub heartbeat_ticks: Ticks,
+    /// Without a word from the leader for this long, a follower campaigns (plus its rank's delay and a random part).
+    pub election_timeout_ticks: Ticks,
+    /// Campaign delay per live voter of higher id, so that the highest id goes first.
+    pub rank_delay_ticks: Ticks,
+    /// Whether campaign delays follow ids at all (`leader_preference`: `highest-id`, or `none`: only the random part).
+    pub highest_id_first: bool,
+    /// Hand leadership to a caught-up voter of higher id.
+    pub preempt: bool,
+    /// A leader (or candidate) whose oldest write has waited longer than this for its disk steps down.
+    pub disk_stall_ticks: Ticks,
+    /// Bytes of entries in one append.
+    pub append_bytes_max: usize,
+    /// Bytes of entries sent to one follower and not yet answered.
+    pub inflight_bytes_max: usize,
+    /// Bytes of entries not yet committed; beyond it proposals are refused.
+    pub uncommitted_bytes_max: usize,
+}
+
+/// Names a proposal, read or change of this node's host in its answer. Never used twice by one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Token(pub u64);
+
+/// Everything that can happen to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// One tick has passed.
+    Tick,
+    /// A message arrived, from an authenticated link (`from` is true).
+    Message(Message),
+    /// The connection to a peer stands (again).
+    LinkUp(NodeId),
+    /// The connection to a peer broke *and* reconnecting was refused: its process is gone.
+    LinkLost(NodeId),
+    /// Append this command, if leader.
+    Propose { token: Token, command: Arc<[u8]> },
+    /// Answer with an index such that a service that has applied it may answer a linearizable read.
+    Read { token: Token },
+    /// Change the membership, if leader.
+    Change { token: Token, change: Change },
+    /// Hand leadership to this voter (`None`: the most caught-up live voter of highest id).
+    Transfer { token: Token, to: Option<NodeId> },
+    /// Take the leadership, if it can be done by asking the leader (console `L`) or by campaigning when there is none.
+    Lead,
+    /// All persists with `seq` up to this are on disk.
+    Synced { seq: u64 },
+    /// The services' snapshot at this applied index is durable; entries up to it may go.
+    SnapshotSaved { index: Index },
+    /// A snapshot from the leader of `term` is complete and durable beside the log, not yet in use.
+    SnapshotReceived { from: Identity, term: Term, meta: SnapshotMeta },
+    /// Streaming a snapshot to this follower ended; `ok` if it was received whole.
+    SnapshotSent { to: NodeId, ok: bool },
+    /// The disk is (`true`) or is no longer below its reserve: refuse new commands, hand leadership over, never campaign.
+    DiskLow(bool),
+}
+
+/// Between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Sender. Receivers drop what does not come from the identity that the membership names (if it names the id).
+    pub from: Identity,
+    /// Receiver; a message for another identity is dropped.
+    pub to: Identity,
+    /// Sender's term (for a pre-vote: the term it would campaign in).
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// Would you vote for me? Binds nobody.
+    PreVote { last_index: Index, last_term: Term },
+    /// `term` of the message: the asked term if granted, else the term to adopt.
+    PreVoteReply { is_granted: bool },
+    /// Vote for me. `is_transfer`: the leader asked me to, so its lease does not count.
+    Vote { last_index: Index, last_term: Term, is_transfer: bool },
+    /// Answer to `Vote`.
+    VoteReply { is_granted: bool },
+    /// Entries after `prev_index` (none: a probe). `session` comes back in the answer.
+    Append { session: u64, prev_index: Index, prev_term: Term, commit: Index, entries: Vec<Entry> },
+    /// `Ok(matched)`: durable and equal up to there. `Err`: where the sender should try instead.
+    AppendReply { session: u64, result: Result<Index, Conflict> },
+    /// Leadership stands; `round` comes back and confirms reads.
+    Heartbeat { round: u64, commit: Index },
+    /// Answer to `Heartbeat`.
+    HeartbeatReply { round: u64 },
+    /// A follower's linearizable read asks for an index.
+    ReadIndex { token: Token },
+    /// `None`: refused (not leader, or no own-term commit in time).
+    ReadIndexReply { token: Token, index: Option<Index> },
+    /// Campaign at once: you hold everything up to `last_index`.
+    TimeoutNow { last_index: Index },
+    /// Please hand leadership to me (console `L`, `preempt`).
+    TransferMe,
+}
+
+/// Why an append was refused, with what helps the leader to find the common point fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The refused `prev_index`: tells a late refusal from a current one.
+    pub prev_index: Index,
+    /// Highest index at which the logs may still agree.
+    pub hint_index: Index,
+    /// Term of the refuser's entry there.
+    pub hint_term: Term,
+}
+
+/// What one step asks of the host. The host clears it (`Effects::default()`) before each step.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// Messages that may leave at once.
+    pub send_now: Vec<Message>,
+    /// What the disk must take, in order of `seq`.
+    pub persist: Option<Persist>,
+    /// Promises: they leave only when every persist up to this step's is on disk. Never without a `persist` in this
+    /// step: if one is needed and there is nothing to write, `persist` is present and empty but for its `seq`.
+    pub after_sync: Vec<Message>,
+    /// The commit index moved to here.
+    pub commit: Option<Index>,
+    /// Answers to proposals, reads, changes and transfers.
+    pub answers: Vec<(Token, Answer)>,
+    /// Stream the newest snapshot to these followers, on a connection of its own.
+    pub send_snapshot: Vec<Identity>,
+    /// Put the received snapshot in place of the services' state and of the log (its `Persist` says the same to disk).
+    pub install: Option<SnapshotMeta>,
+    /// What a person may want to know.
+    pub events: Vec<Event>,
+}
+
+/// One ordered job for the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Persist {
+    /// Grows by one with each persist of this process; comes back in [`Input::Synced`].
+    pub seq: u64,
+    /// New term and vote.
+    pub hard_state: Option<HardState>,
+    /// Drop the whole log: this received snapshot stands in its place (entries that survive it follow in `entries`).
+    pub install: Option<SnapshotMeta>,
+    /// Entries to write; the first one's index cuts whatever stood there and after it.
+    pub entries: Vec<Entry>,
+}
+
+/// How the core answers the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The proposal or change stands in the log here; it is done once an entry of this very term is applied there,
+    /// and certainly void once another term's entry is.
+    Appended { index: Index, term: Term },
+    /// The read may be served once this index is applied.
+    ReadAt(Index),
+    /// The hand-over has begun.
+    TransferStarted { to: NodeId },
+    /// Certainly not done.
+    Refused(Refusal),
+}
+
+/// Why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Ask the leader, if known.
+    #[error("not the leader")]
+    NotLeader,
+    /// Leadership is being handed over.
+    #[error("leadership is being handed over")]
+    HandOver,
+    /// Too many bytes wait for a quorum.
+    #[error("too many commands wait for a quorum")]
+    Busy,
+    /// Too little room on the leader's disk.
+    #[error("the leader's disk is nearly full")]
+    DiskLow,
+    /// The leader's term has not committed an entry yet; soon.
+    #[error("the new leader has not committed an entry of its term yet")]
+    TermNotCommitted,
+    /// Another membership change is under way.
+    #[error("another membership change is under way")]
+    ChangeInFlight,
+    /// The learner is too far behind to vote.
+    #[error("the learner has not caught up yet")]
+    NotCaughtUp,
+    /// The change asks for what is not there, or is there already.
+    #[error("the change does not fit the membership")]
+    BadChange,
+    /// The last voter cannot leave, nor may live voters lose their majority.
+    #[error("the change would cost the quorum")]
+    Unsafe,
+    /// The named node cannot lead.
+    #[error("the named node is not a live voter")]
+    BadTarget,
+}
+
+/// What a person may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Now follows this leader.
+    Following { term: Term, leader: NodeId },
+    /// The leader is gone or silent; no leader is known.
+    LeaderLost { term: Term, leader: NodeId, cause: LossCause },
+    /// Asks for pre-votes for `term`.
+    Campaigning { term: Term },
+    /// Won.
+    BecameLeader { term: Term },
+    /// Was leader, is no longer.
+    SteppedDown { term: Term, cause: StepDownCause },
+    /// Newest membership in the log changed.
+    Membership { index: Index, membership: Arc<Membership> },
+    /// Hand-over began, ended well, or was given up.
+    TransferStarted { to: NodeId },
+    /// Hand-over was given up: the target did not take over in time.
+    TransferAborted { to: NodeId },
+}
+
+/// Why a leader counts as gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCause {
+    /// Its connection broke and reconnecting was refused.
+    LinkLost,
+    /// Nothing heard for an election timeout.
+    Timeout,
+    /// A message of a newer term.
+    NewerTerm,
+    /// It handed over to this node.
+    HandOver,
+}
+
+/// Why a leader stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepDownCause {
+    /// A message of a newer term.
+    NewerTerm,
+    /// No quorum answered for an election timeout (check-quorum).
+    NoQuorum,
+    /// Its disk made no progress.
+    DiskStalled,
+    /// It left the voters.
+    Removed,
+}
+
+/// What a node is in its term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes what the leader offers.
+    Follower,
+    /// Asks for pre-votes or votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// A look at the core from outside, for status pages and tests.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Role in this term.
+    pub role: Role,
+    /// Current term.
+    pub term: Term,
+    /// Leader of the term, if known.
+    pub leader: Option<NodeId>,
+    /// Last index in the log, synced or not.
+    pub last_index: Index,
+    /// Commit index.
+    pub commit_index: Index,
+    /// Index of the newest snapshot that the log starts after (0: none).
+    pub snapshot_index: Index,
+    /// Newest membership in the log.
+    pub membership: Arc<Membership>,
+    /// Whether the leader has heard a quorum lately (false on followers).
+    pub has_quorum: bool,
+    /// Whether an entry of the leader's own term is committed.
+    pub has_committed_own_term: bool,
+    /// Hand-over in progress.
+    pub transfer_to: Option<NodeId>,
+    /// On the leader: one row per other member.
+    pub peers: Vec<PeerView>,
+}
+
+/// What the leader knows of one member.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// Who.
+    pub who: Identity,
+    /// Known equal and durable up to here.
+    pub match_index: Index,
+    /// Next index to send.
+    pub next_index: Index,
+    /// Ticks since its last answer of any kind (the leader's own evidence).
+    pub silent_ticks: Ticks,
+    /// It answered within the last election timeout.
+    pub is_active: bool,
+}
+
+/// One node's consensus state.
+pub struct Raft {}
+
+#[allow(unused_variables)]
+impl Raft {
+    /// A node as it starts: with what its disk holds (nothing, for a newcomer).
+    pub fn new(config: Config, durable: Durable) -> Raft {
+        todo!()
+    }
+    /// The one door: what happened, a random source, and where to put what must be done about it.
+    pub fn step(&mut self, input: Input, rng: &mut fastrand::Rng, effects: &mut Effects) {
+        todo!()
+    }
+    /// A look from outside.
+    pub fn view(&self) -> View {
+        todo!()
+    }
+    /// Entries `from..=to` that the log still holds.
+    pub fn entries(&self, from: Index, to: Index) -> &[Entry] {
+        todo!()
+    }
+    /// Term of the entry at `index`, or of the snapshot that ends there; `None` if compacted or not there.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        todo!()
+    }
+    /// Asserts this node's invariants.
+    pub fn check(&self) {
+        todo!()
+    }
+}
+
+/// State of the founder of a cluster: term 1, a vote for itself, and one entry that makes it the only voter.
+/// The host persists it before it starts the node with it.
+pub fn founding_state(me: Identity) -> Durable {
+    let membership = Membership { voters: BTreeMap::from([(me.id, me.uuid)]), learners: BTreeMap::new() };
+    Durable {
+        hard_state: HardState { term: Term(1), vote: Some(me) },
+        snapshot: None,
+        entries: vec![Entry { index: Index(1), term: Term(1), payload: Payload::Membership(Arc::new(membership)) }],
+    }
+}

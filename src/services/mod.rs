@@ -1,0 +1,33 @@
+//! Replicated state machines, pure: the same commands in the same order give the same bytes on every node.
+//!
+//! The tour: this file holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte
+//! and writes one snapshot for all; `directory.rs` is the first service: who is where, and small notes.
+//! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
+//! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/apply.rs`).
+
+pub mod directory;
+pub mod registry;
+
+use crate::types::Stamp;
+use std::io::{self, Read, Write};
+
+/// What a command or query answers: the same bytes on every node.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Reply {
+    /// The command did what it says; service-specific bytes.
+    Ok(Vec<u8>),
+    /// The command could not: a sentence for people. The state is as before.
+    Failed(String),
+}
+
+/// One replicated state machine.
+pub trait Service: Send {
+    /// Runs one command. Depends on the state, `at` and `command` alone.
+    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply;
+    /// Answers a question without changing anything.
+    fn query(&self, at: Stamp, query: &[u8]) -> Reply;
+    /// Writes the whole state.
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
+    /// Replaces the state by one that `snapshot` wrote.
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
+}

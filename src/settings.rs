@@ -1,0 +1,5 @@
+//! Settings: flag, environment, settings.json, default.
+
+/// All settings of INTERFACES.
+#[derive(Clone, Debug)]
+pub struct Settings {}

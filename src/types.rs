@@ -1,0 +1,124 @@
+//! Words that every room shares: identities, terms, indexes, ticks and outcomes.
+//!
+//! Newtypes keep a term from being passed where an index belongs. Absence is always `Option`, never a magic 0:
+//! `Term(0)` and `Index(0)` mean "before the first" and appear only as the base of an empty log.
+//! Not here: anything with behaviour; each room owns its own.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use uuid::Uuid;
+
+/// Number of a node, chosen by a person or taken as the lowest free one: 1 to [`NodeId::MAX`]. Prints as `n3`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub u64);
+
+impl NodeId {
+    /// The highest id: each port base leaves room for this many ports above it.
+    pub const MAX: u64 = 999;
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// Leadership number; grows for ever, one leader at most in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub u64);
+
+impl Term {
+    /// The term after this one.
+    pub fn next(self) -> Term {
+        Term(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Position in the log; the first entry has index 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Index(pub u64);
+
+impl Index {
+    /// The index after this one.
+    pub fn next(self) -> Index {
+        Index(self.0 + 1)
+    }
+
+    /// The index before this one; index 0 has none and stays.
+    pub fn prev(self) -> Index {
+        Index(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A span of raft time. One tick is [`crate::limits::TICK_MS`] milliseconds in a running node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ticks(pub u64);
+
+/// Who a node is: its number and the uuid drawn when its data folder was made. A wiped disk is a new identity
+/// under the old number, so promises (votes, acknowledged entries) of the lost disk are never counted again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// The number.
+    pub id: NodeId,
+    /// Drawn at random when the data folder was made.
+    pub uuid: Uuid,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({:.8})", self.id, self.uuid.simple().to_string())
+    }
+}
+
+/// Where a node can be reached: each `host:port`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Addresses {
+    /// Other nodes: the peer protocol.
+    pub peer: String,
+    /// Browsers and scripts: HTTP.
+    pub http: String,
+    /// Redis clients.
+    pub kv: String,
+}
+
+/// The place of one command in the replicated history: the only clock that services see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Index of the entry that carried the command.
+    pub index: Index,
+    /// Leader time in milliseconds since 1970, never going back along the log.
+    pub at_ms: u64,
+}
+
+/// What an answer to a client means (DESIGN section 6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// Applied, once; the reply.
+    Done(T),
+    /// Certainly not applied; safe to send again. Says why.
+    Refused(String),
+    /// It may or may not be applied. Says why.
+    Unknown(String),
+}

@@ -1,0 +1,1 @@
+//! First words of a connection.

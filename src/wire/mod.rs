@@ -1,0 +1,107 @@
+//! Bytes on the sockets between nodes: frames, the handshake, and how each message is encoded.
+//!
+//! A frame is a `u32` length and a `u32` CRC-32 (both little-endian), then a postcard-encoded [`Frame`].
+//! The acceptor speaks first (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`] or
+//! [`Frame::Reject`]. After that a `Peer` connection carries frames one way, dialer to acceptor: each pair of nodes
+//! holds two. `Ask`, `Join` and `Snapshot` connections carry their own short conversation.
+//! Not here: threads and reconnecting (`node/peers.rs`), what a message means (`raft/`, `cluster/`).
+
+pub mod codec;
+pub mod handshake;
+
+use crate::raft;
+use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Version of everything in this room. Other versions are rejected with a sentence that says so.
+pub const PROTOCOL: u32 = 1;
+
+/// First word of a dialer, after the challenge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// Cluster of the dialer; `None` while it looks for one.
+    pub cluster: Option<Uuid>,
+    /// Who dials.
+    pub from: Identity,
+    /// Where the dialer can be reached.
+    pub addresses: Addresses,
+    /// HMAC-SHA-256 of the challenge under `cluster_secret` (empty without one).
+    pub proof: Vec<u8>,
+    /// What the connection is for.
+    pub purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Raft messages, gossip and forwarded commands, dialer to acceptor, for as long as both live.
+    Peer,
+    /// A question: who leads? Answered by [`Frame::Whereabouts`], then closed.
+    Ask,
+    /// Please make me a learner. Answered by [`Frame::Joined`] (leader), [`Frame::Whereabouts`] (others) or `Reject`.
+    Join,
+    /// A snapshot follows: [`Frame::SnapshotHead`], chunks, and [`Frame::SnapshotDone`] back.
+    Snapshot,
+}
+
+/// Everything that crosses the peer port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Frame {
+    /// Acceptor's first word: 16 random bytes to prove the secret on.
+    Challenge { nonce: [u8; 16] },
+    /// Dialer's answer.
+    Hello(Hello),
+    /// Acceptor agrees; who it is and which cluster it is in.
+    Welcome { who: Identity, cluster: Option<Uuid> },
+    /// Acceptor declines, in a sentence for people.
+    Reject { why: String },
+    /// Answer to `Ask`.
+    Whereabouts(Whereabouts),
+    /// The newcomer is a learner of this cluster (or was a member already).
+    Joined { cluster: Uuid, members: Vec<(NodeId, Addresses)> },
+    /// Consensus.
+    Raft(raft::Message),
+    /// One heartbeat table.
+    Gossip(crate::cluster::gossip::Table),
+    /// Front doors tell each other whom they sent clients to, at once: worker and how many.
+    HandedOut(Vec<(NodeId, u32)>),
+    /// A follower's clients' commands, for the leader.
+    Forward { request: u64, command: Vec<u8> },
+    /// Answer to `Forward`.
+    Forwarded { request: u64, outcome: Forwarded },
+    /// What the coming snapshot covers.
+    SnapshotHead { term: Term, meta: raft::SnapshotMeta, bytes: u64 },
+    /// Part of it, in order.
+    SnapshotChunk { offset: u64, bytes: Vec<u8> },
+    /// Receiver's last word: all there, durable; or why not.
+    SnapshotDone { ok: bool, why: String },
+}
+
+/// Outcome of a forwarded command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Forwarded {
+    /// Applied at this index; the service's reply.
+    Done { index: Index, reply: crate::services::Reply },
+    /// Certainly not applied.
+    Refused { why: String },
+    /// The leader lost its office meanwhile; it may or may not be applied.
+    Unknown { why: String },
+}
+
+/// What a node knows about its cluster, told to whoever asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// Its cluster; `None`: it looks for one itself.
+    pub cluster: Option<Uuid>,
+    /// Who answers.
+    pub id: Option<NodeId>,
+    /// Term it is in.
+    pub term: Term,
+    /// The leader it follows, and where.
+    pub leader: Option<(NodeId, Addresses)>,
+    /// Every member it knows.
+    pub members: Vec<(NodeId, Addresses)>,
+}
