@@ -1,3 +1,11 @@
-//! The binary: subcommands to exit code (`cli/`).
+//! The binary: hands the command line to `cli/` and its answer to the system.
+//!
+//! Not here: everything else.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(phalanx::cli::run())
+}

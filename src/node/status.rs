@@ -115,6 +115,8 @@ pub struct NodeRow {
     pub role: Role,
     /// Standing in the newest membership.
     pub membership: Standing,
+    /// Its term as last heard.
+    pub term: Term,
     /// Client connections.
     pub load: u64,
     /// Last index in its log.

@@ -1,0 +1,58 @@
+//! An error of the command line: what went wrong, which exit code says so, and what to do next.
+//!
+//! Every message that ends a command passes here, so that each one carries advice and the codes of STYLE section 4
+//! are given in one place. Not here: errors of the rooms below, which have enums of their own.
+
+use super::term;
+use std::fmt;
+
+/// Exit codes of all subcommands.
+pub mod code {
+    /// Failed, and certainly not applied.
+    pub const FAILED: u8 = 1;
+    /// Wrong usage or settings.
+    pub const USAGE: u8 = 2;
+    /// No quorum, no leader, or no node reachable.
+    pub const UNREACHABLE: u8 = 4;
+    /// May or may not be applied.
+    pub const UNKNOWN: u8 = 5;
+    /// `status --check` found the cluster unhealthy.
+    pub const UNHEALTHY: u8 = 7;
+}
+
+/// What ends a command early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Exit code.
+    pub code: u8,
+    /// What went wrong, lower case, with the values.
+    pub message: String,
+    /// What the person should do next; empty when the message says it.
+    pub next: String,
+}
+
+impl Fault {
+    /// An error with its advice.
+    pub fn new(code: u8, message: impl fmt::Display, next: impl fmt::Display) -> Fault {
+        Fault { code, message: message.to_string(), next: next.to_string() }
+    }
+
+    /// Prints it to stderr and gives its exit code. A fault without a message only carries its code.
+    pub fn report(&self) -> u8 {
+        if !self.message.is_empty() {
+            eprintln!("{} {}", term::paint_err("error:", term::Colour::Red), self.message);
+        }
+        if !self.next.is_empty() {
+            eprintln!("{}  {}", term::paint_err("next:", term::Colour::Cyan), self.next);
+        }
+        self.code
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (exit code {}; next: {})", self.message, self.code, self.next)
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,137 @@
+//! Writing to terminals and pipes: colour where a person looks, plain columns everywhere.
+//!
+//! Colour is for a terminal only, and never with NO_COLOR set or TERM=dumb. A reader that closes the pipe
+//! (`phalanx events | head`) ends the program quietly. Not here: what is written.
+
+use std::io::{self, IsTerminal, Write};
+
+/// The few colours in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// Errors, lost nodes.
+    Red,
+    /// Healthy.
+    Green,
+    /// Degraded.
+    Yellow,
+    /// Advice.
+    Cyan,
+    /// Headings.
+    Bold,
+}
+
+impl Colour {
+    fn code(self) -> &'static str {
+        match self {
+            Colour::Red => "31",
+            Colour::Green => "32",
+            Colour::Yellow => "33",
+            Colour::Cyan => "36",
+            Colour::Bold => "1",
+        }
+    }
+}
+
+/// Whether the environment allows colour at all.
+fn allows_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+/// Wraps `text` in a colour when `on`.
+fn wrap(text: &str, colour: Colour, on: bool) -> String {
+    if on { format!("\x1b[{}m{text}\x1b[0m", colour.code()) } else { text.to_string() }
+}
+
+/// For stdout.
+pub fn paint(text: &str, colour: Colour) -> String {
+    wrap(text, colour, io::stdout().is_terminal() && allows_colour())
+}
+
+/// For stderr.
+pub fn paint_err(text: &str, colour: Colour) -> String {
+    wrap(text, colour, io::stderr().is_terminal() && allows_colour())
+}
+
+/// Writes data to stdout. A closed pipe ends the program: nobody is left to read.
+pub fn out(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    if let Err(e) = written {
+        if e.kind() != io::ErrorKind::BrokenPipe {
+            eprintln!("error: cannot write to stdout: {e}");
+        }
+        std::process::exit(i32::from(e.kind() != io::ErrorKind::BrokenPipe));
+    }
+}
+
+/// Writes one line of data to stdout.
+pub fn line(text: &str) {
+    out(&format!("{text}\n"));
+}
+
+/// Writes a value as JSON to stdout: indented for a person at a terminal, one line for a pipe.
+pub fn json<T: serde::Serialize>(value: &T) {
+    let text =
+        if io::stdout().is_terminal() { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    line(&text.expect("a status or report always encodes"));
+}
+
+/// Lines up columns: two spaces between them, numbers to the right, words to the left, no blanks at line ends.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let is_number = |c: usize| !rows.is_empty() && rows.iter().all(|r| r[c].parse::<f64>().is_ok() || r[c] == "-");
+    let width =
+        |c: usize| rows.iter().map(|r| r[c].chars().count()).chain([head[c].chars().count()]).max().unwrap_or(0);
+    let columns: Vec<(usize, bool)> = (0..head.len()).map(|c| (width(c), is_number(c))).collect();
+    let render = |cells: Vec<&str>| {
+        let cells = cells
+            .iter()
+            .zip(&columns)
+            .map(|(cell, (width, right))| if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    let mut text = format!("{}\n", render(head.to_vec()));
+    for row in rows {
+        text += &format!("{}\n", render(row.iter().map(String::as_str).collect()));
+    }
+    text
+}
+
+/// A span of time as people say it: `85 ms`, `3.2 s`, `4 min`, `3 h`.
+pub fn span(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        60_000..3_600_000 => format!("{} min", ms / 60_000),
+        _ => format!("{} h", ms / 3_600_000),
+    }
+}
+
+/// The time of day (UTC) of a moment given in milliseconds since 1970: `12:04:07.123`.
+pub fn clock(at_ms: u64) -> String {
+    let (s, ms) = (at_ms / 1000 % 86_400, at_ms % 1000);
+    format!("{:02}:{:02}:{:02}.{ms:03}", s / 3600, s / 60 % 60, s % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_numbers_stand_right() {
+        let rows = vec![vec!["n1".into(), "7".into(), "a".into()], vec!["n22".into(), "123".into(), "".into()]];
+        assert_eq!(table(&["NODE", "LAST", "X"], &rows), "NODE  LAST  X\nn1       7  a\nn22    123\n");
+        assert_eq!(table(&["A"], &[]), "A\n");
+    }
+
+    #[test]
+    fn colour_only_when_on() {
+        assert_eq!(wrap("x", Colour::Red, false), "x");
+        assert_eq!(wrap("x", Colour::Red, true), "\x1b[31mx\x1b[0m");
+    }
+
+    #[test]
+    fn spans_and_clocks_read_like_speech() {
+        assert_eq!([span(85), span(3_250), span(61_000), span(7_200_000)], ["85 ms", "3.2 s", "1 min", "2 h"]);
+        assert_eq!(clock(86_400_000 + 43_447_123), "12:04:07.123");
+    }
+}
