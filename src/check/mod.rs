@@ -1,1 +1,12 @@
-//! Room under construction.
+//! Judges of recorded histories, used by `sim/` (virtual processes) and `lab/` (real ones) alike.
+//!
+//! The tour: `history.rs` is the record of what clients did and were told, one JSON object per line; `linear.rs` decides
+//! whether a history of registers (keys, notes) is linearizable: whether each operation can be given one instant
+//! between its call and its return such that every read sees the newest write before it.
+//! Not here: invariants of nodes (`sim/ghost.rs`), running anything.
+
+pub mod history;
+pub mod linear;
+
+pub use history::{Action, HistoryError, Operation, read_jsonl, write_jsonl};
+pub use linear::{Judgement, Verdict, judge};

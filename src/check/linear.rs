@@ -1,0 +1,339 @@
+//! Is this history linearizable? The search of Wing and Gong with the memory of Lowe (WGL), register by register.
+//!
+//! A history is linearizable if each key's is (Herlihy and Wing), so each key is searched alone. The search walks the
+//! calls and returns in time order, tries each operation that may come next, and goes back when an operation returns
+//! that could not be placed. A configuration (which operations are placed, what the register holds) that failed once
+//! is never entered again. The search is exponential at worst, hence bounded: beyond `steps_max` the verdict is
+//! [`Verdict::Undecided`], which is no acquittal.
+//!
+//! Not here: the format of histories (`history.rs`).
+
+use super::history::{Action, Operation};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the judge says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every key has an order that explains all answers.
+    Ok,
+    /// Some key has none: a proof that the system broke its promise.
+    Violation,
+    /// The bound was reached before an order was found or excluded.
+    Undecided,
+}
+
+/// A verdict with its reasons.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// The verdict over all keys: a violation outweighs an undecided key.
+    pub verdict: Verdict,
+    /// Keys seen.
+    pub keys: usize,
+    /// Operations seen.
+    pub operations: usize,
+    /// For a violation or an undecided key: which, and which operation has no place.
+    pub why: Option<String>,
+}
+
+/// Steps per key that suffice for any history a person would wait for.
+pub const STEPS_MAX: u64 = 5_000_000;
+
+/// Judges a history of registers that start empty. `steps_max` bounds the search of each key ([`STEPS_MAX`]).
+pub fn judge(operations: &[Operation], steps_max: u64) -> Judgement {
+    let mut by_key: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    for operation in operations {
+        let says_nothing = matches!(operation.action, Action::Read(_)) && operation.return_us.is_none();
+        if !says_nothing {
+            by_key.entry(&operation.key).or_default().push(operation);
+        }
+    }
+    let mut judgement = Judgement { verdict: Verdict::Ok, keys: by_key.len(), operations: operations.len(), why: None };
+    for (key, operations) in by_key {
+        let mut search = Search::new(&operations);
+        match search.run(steps_max) {
+            Verdict::Ok => {}
+            Verdict::Undecided if judgement.verdict == Verdict::Ok => {
+                judgement.verdict = Verdict::Undecided;
+                judgement.why = Some(format!("key {key}: no order found within {steps_max} steps"));
+            }
+            Verdict::Undecided => {}
+            Verdict::Violation => {
+                let stuck = operations[search.stuck];
+                judgement.verdict = Verdict::Violation;
+                judgement.why = Some(format!(
+                    "key {key}: no order explains {:?} of client {}, called at {} and returned at {}",
+                    stuck.action,
+                    stuck.client,
+                    stuck.call_us,
+                    stuck.return_us.map_or("never".into(), |at| at.to_string()),
+                ));
+                return judgement;
+            }
+        }
+    }
+    judgement
+}
+
+/// What an operation does to the register; values are numbered, 0 is "nothing there".
+#[derive(Clone, Copy)]
+enum Step {
+    Write(u32),
+    Read(u32),
+}
+
+/// A call or a return in the time line, a doubly linked list: a placed operation is lifted out of it.
+#[derive(Clone, Copy)]
+struct Mark {
+    operation: usize,
+    is_call: bool,
+    prev: usize,
+    next: usize,
+}
+
+/// Head of the list; also its end.
+const HEAD: usize = 0;
+
+struct Search {
+    steps: Vec<Step>,
+    marks: Vec<Mark>,
+    /// Where each operation's call and return stand in `marks`; a return that never came has none.
+    places: Vec<(usize, Option<usize>)>,
+    /// Completed operations not yet placed.
+    open: usize,
+    /// The operation whose return stopped the longest attempt: what a person should look at.
+    stuck: usize,
+}
+
+impl Search {
+    fn new(operations: &[&Operation]) -> Search {
+        let mut values: BTreeMap<&str, u32> = BTreeMap::new();
+        for operation in operations {
+            if let Action::Write(value) | Action::Read(Some(value)) = &operation.action {
+                let fresh = values.len() as u32 + 1;
+                values.entry(value).or_insert(fresh);
+            }
+        }
+        let steps: Vec<Step> = operations
+            .iter()
+            .map(|operation| match &operation.action {
+                Action::Write(value) => Step::Write(values[value.as_str()]),
+                Action::Read(Some(value)) => Step::Read(values[value.as_str()]),
+                Action::Read(None) => Step::Read(0),
+            })
+            .collect();
+
+        // At equal times calls come first: two operations that touch count as concurrent, which is lenient and safe.
+        let mut line: Vec<(u64, bool, usize)> = Vec::new();
+        for (at, operation) in operations.iter().enumerate() {
+            line.push((operation.call_us, false, at));
+            if let Some(back) = operation.return_us {
+                line.push((back, true, at));
+            }
+        }
+        line.sort();
+        let mut marks = vec![Mark { operation: usize::MAX, is_call: false, prev: HEAD, next: HEAD }];
+        let mut places = vec![(HEAD, None); operations.len()];
+        for (_, is_return, operation) in line {
+            let here = marks.len();
+            marks.push(Mark { operation, is_call: !is_return, prev: here - 1, next: HEAD });
+            marks[here - 1].next = here;
+            if is_return {
+                places[operation].1 = Some(here);
+            } else {
+                places[operation].0 = here;
+            }
+        }
+        let last = marks.len() - 1;
+        marks[HEAD].prev = last;
+        let open = operations.iter().filter(|operation| operation.return_us.is_some()).count();
+        Search { steps, marks, places, open, stuck: 0 }
+    }
+
+    fn unlink(&mut self, at: usize) {
+        let Mark { prev, next, .. } = self.marks[at];
+        self.marks[prev].next = next;
+        self.marks[next].prev = prev;
+    }
+
+    fn relink(&mut self, at: usize) {
+        let Mark { prev, next, .. } = self.marks[at];
+        self.marks[prev].next = at;
+        self.marks[next].prev = at;
+    }
+
+    fn lift(&mut self, operation: usize) {
+        let (call, back) = self.places[operation];
+        self.unlink(call);
+        if let Some(back) = back {
+            self.unlink(back);
+            self.open -= 1;
+        }
+    }
+
+    /// Undoes `lift`, in exactly the opposite order.
+    fn unlift(&mut self, operation: usize) {
+        let (call, back) = self.places[operation];
+        if let Some(back) = back {
+            self.relink(back);
+            self.open += 1;
+        }
+        self.relink(call);
+    }
+
+    fn run(&mut self, steps_max: u64) -> Verdict {
+        let mut placed = vec![0u64; self.steps.len().div_ceil(64)];
+        let mut value = 0u32;
+        let mut failed: BTreeSet<(Vec<u64>, u32)> = BTreeSet::new();
+        let mut path: Vec<(usize, u32)> = Vec::new();
+        let mut longest = 0;
+        let mut at = self.marks[HEAD].next;
+        for _ in 0..steps_max {
+            if self.open == 0 {
+                return Verdict::Ok;
+            }
+            let mark = self.marks[at];
+            if at != HEAD && mark.is_call {
+                let operation = mark.operation;
+                let after = match self.steps[operation] {
+                    Step::Write(new) => Some(new),
+                    Step::Read(seen) => (seen == value).then_some(value),
+                };
+                let (word, bit) = (operation / 64, 1u64 << (operation % 64));
+                if let Some(after) = after {
+                    placed[word] |= bit;
+                    if failed.insert((placed.clone(), after)) {
+                        path.push((operation, value));
+                        value = after;
+                        self.lift(operation);
+                        at = self.marks[HEAD].next;
+                        continue;
+                    }
+                    placed[word] &= !bit;
+                }
+                at = mark.next;
+                continue;
+            }
+            // A return that could not be placed (or the end of the line): the last placement was wrong.
+            if at != HEAD && path.len() >= longest {
+                longest = path.len();
+                self.stuck = mark.operation;
+            }
+            let Some((operation, before)) = path.pop() else { return Verdict::Violation };
+            placed[operation / 64] &= !(1u64 << (operation % 64));
+            value = before;
+            self.unlift(operation);
+            at = self.marks[self.places[operation].0].next;
+        }
+        Verdict::Undecided
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(client: u64, value: &str, call_us: u64, return_us: impl Into<Option<u64>>) -> Operation {
+        let action = Action::Write(value.into());
+        Operation { client, key: "k".into(), call_us, return_us: return_us.into(), action }
+    }
+
+    fn read(client: u64, value: impl Into<Option<&'static str>>, call_us: u64, return_us: u64) -> Operation {
+        let action = Action::Read(value.into().map(str::to_string));
+        Operation { client, key: "k".into(), call_us, return_us: Some(return_us), action }
+    }
+
+    fn verdict(history: &[Operation]) -> Verdict {
+        judge(history, STEPS_MAX).verdict
+    }
+
+    #[test]
+    fn one_after_the_other_is_fine() {
+        assert_eq!(verdict(&[]), Verdict::Ok);
+        assert_eq!(
+            verdict(&[read(1, None, 0, 1), write(1, "a", 2, 3), read(2, "a", 4, 5), write(2, "b", 6, 7)]),
+            Verdict::Ok
+        );
+    }
+
+    #[test]
+    fn a_stale_read_is_a_violation() {
+        let judgement =
+            judge(&[write(1, "a", 0, 1), write(1, "b", 2, 3), read(2, "a", 4, 5), read(3, "b", 6, 7)], STEPS_MAX);
+        assert_eq!(judgement.verdict, Verdict::Violation);
+        assert!(judgement.why.unwrap().contains("client 2"));
+    }
+
+    #[test]
+    fn a_read_may_see_either_side_of_a_concurrent_write_but_not_go_back() {
+        let concurrent = [write(1, "a", 0, 1), write(1, "b", 2, 10), read(2, "a", 3, 4), read(2, "b", 5, 6)];
+        assert_eq!(verdict(&concurrent), Verdict::Ok);
+        let back = [write(1, "a", 0, 1), write(1, "b", 2, 10), read(2, "b", 3, 4), read(2, "a", 5, 6)];
+        assert_eq!(verdict(&back), Verdict::Violation);
+    }
+
+    #[test]
+    fn an_unknown_write_may_happen_late_or_never() {
+        let late = [write(1, "a", 0, 1), write(2, "b", 2, None), read(3, "a", 4, 5), read(3, "b", 600, 700)];
+        assert_eq!(verdict(&late), Verdict::Ok);
+        let never = [write(1, "a", 0, 1), write(2, "b", 2, None), read(3, "a", 600, 700)];
+        assert_eq!(verdict(&never), Verdict::Ok);
+        let twice =
+            [write(1, "a", 0, 1), write(2, "b", 2, None), read(3, "b", 4, 5), write(1, "c", 6, 7), read(3, "b", 8, 9)];
+        assert_eq!(verdict(&twice), Verdict::Violation);
+    }
+
+    #[test]
+    fn a_value_that_nobody_wrote_is_a_violation() {
+        assert_eq!(verdict(&[write(1, "a", 0, 1), read(2, "x", 0, 9)]), Verdict::Violation);
+        assert_eq!(verdict(&[write(1, "a", 0, 1), read(2, None, 2, 9)]), Verdict::Violation);
+    }
+
+    #[test]
+    fn keys_are_judged_alone() {
+        let mut other = read(2, None, 2, 3);
+        other.key = "other".into();
+        let judgement = judge(&[write(1, "a", 0, 1), other, read(2, "a", 4, 5)], STEPS_MAX);
+        assert_eq!((judgement.verdict, judgement.keys, judgement.operations), (Verdict::Ok, 2, 3));
+    }
+
+    #[test]
+    fn the_bound_is_no_acquittal() {
+        let many: Vec<Operation> = (0..12).map(|n| write(n, &n.to_string(), 0, 100)).collect();
+        let mut history = many.clone();
+        history.push(read(99, "nobody's", 200, 300));
+        assert_eq!(judge(&history, 100).verdict, Verdict::Undecided);
+        assert_eq!(judge(&history, STEPS_MAX).verdict, Verdict::Violation);
+    }
+
+    /// Random histories made by a real register are accepted; with one answer falsified most are not.
+    #[test]
+    fn random_histories_of_a_real_register() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut caught = 0;
+        for round in 0..200 {
+            let mut history = Vec::new();
+            let mut value: Option<String> = None;
+            let mut now = 0;
+            for n in 0..40 {
+                // Each operation takes effect at `now`; its call and return spread around it.
+                now += rng.u64(1..20);
+                let (call, back) = (now - rng.u64(0..now.min(15)), now + rng.u64(0..15));
+                let client = n;
+                let action = if rng.bool() {
+                    value = Some(format!("{round}.{n}"));
+                    Action::Write(format!("{round}.{n}"))
+                } else {
+                    Action::Read(value.clone())
+                };
+                history.push(Operation { client, key: "k".into(), call_us: call, return_us: Some(back), action });
+            }
+            assert_eq!(verdict(&history), Verdict::Ok, "round {round}");
+            let reads: Vec<usize> = (20..40).filter(|&at| matches!(history[at].action, Action::Read(_))).collect();
+            if let Some(&at) = reads.last() {
+                history[at].action = Action::Read(None);
+                caught += usize::from(verdict(&history) == Verdict::Violation);
+            }
+        }
+        assert!(caught > 150, "only {caught} falsified histories were caught");
+    }
+}
