@@ -1,1 +1,189 @@
-//! Routing.
+//! All services of a node behind one door: routes commands by their first byte, writes one snapshot for all.
+//!
+//! A log entry carries a [`Batch`]: the leader's time and the commands that waited when it was made. Log time never
+//! goes back: a batch of a leader whose clock is behind counts as the newest time seen so far.
+//! A batch that cannot be decoded fails in the same way on every node; it never stops one of them.
+//! Not here: what a command does (each service), who makes batches (`node/core.rs`).
+
+use super::directory::{self, Directory};
+use super::{Reply, Service};
+use crate::types::{Index, Stamp};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+
+/// First byte of the directory's commands and queries.
+pub const DIRECTORY: u8 = 1;
+/// First word of a combined snapshot; the last digit is the format's version.
+const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap1";
+
+/// Payload of one log entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Leader time in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Commands in order, each with its routing byte.
+    pub commands: Vec<Vec<u8>>,
+}
+
+impl Batch {
+    /// The bytes that go into the log.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
+    }
+}
+
+/// A directory command with its routing byte.
+pub fn directory_command(command: &directory::Command) -> Vec<u8> {
+    route(DIRECTORY, command.encode())
+}
+
+/// A directory query with its routing byte.
+pub fn directory_query(query: &directory::Query) -> Vec<u8> {
+    route(DIRECTORY, query.encode())
+}
+
+fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.insert(0, service);
+    bytes
+}
+
+/// Every service, and how far they have come.
+#[derive(Default)]
+pub struct Registry {
+    applied: Stamp,
+    directory: Directory,
+}
+
+impl Registry {
+    /// Index and log time of the newest entry applied.
+    pub fn applied(&self) -> Stamp {
+        self.applied
+    }
+
+    /// The directory, for those who need its node table.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Moves past an entry without commands (a no-op, a membership).
+    pub fn skip(&mut self, index: Index) {
+        self.advance(index, 0);
+    }
+
+    /// Runs the commands of one entry and returns a reply for each.
+    pub fn apply(&mut self, index: Index, payload: &[u8]) -> Vec<Reply> {
+        let Ok(batch) = postcard::from_bytes::<Batch>(payload) else {
+            self.advance(index, 0);
+            return vec![Reply::Failed("not a batch of commands".to_string())];
+        };
+        self.advance(index, batch.at_ms);
+        let at = self.applied;
+        batch.commands.iter().map(|command| self.apply_one(at, command)).collect()
+    }
+
+    /// Answers a query from the state as it stands.
+    pub fn query(&self, query: &[u8]) -> Reply {
+        match query.split_first() {
+            Some((&DIRECTORY, query)) => self.directory.query(self.applied, query),
+            _ => Reply::Failed("no such service".to_string()),
+        }
+    }
+
+    /// Writes the state of all services.
+    pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(SNAPSHOT_MAGIC)?;
+        out.write_all(&postcard::to_stdvec(&self.applied).map_err(io::Error::other)?)?;
+        // Each service's part is framed, so that one may be added without touching the others.
+        let mut part = Vec::new();
+        self.directory.snapshot(&mut part)?;
+        out.write_all(&[DIRECTORY])?;
+        out.write_all(&(part.len() as u64).to_le_bytes())?;
+        out.write_all(&part)
+    }
+
+    /// Replaces the state of all services.
+    pub fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes)?;
+        let rest = bytes.strip_prefix(SNAPSHOT_MAGIC).ok_or_else(|| bad("not a snapshot of this version"))?;
+        let (applied, mut rest) = postcard::take_from_bytes::<Stamp>(rest).map_err(io::Error::other)?;
+        let mut restored = Registry { applied, ..Registry::default() };
+        while let Some((&service, after)) = rest.split_first() {
+            let (len, after) = after.split_at_checked(8).ok_or_else(|| bad("snapshot ends in a header"))?;
+            let len = u64::from_le_bytes(len.try_into().expect("eight bytes")) as usize;
+            let (mut part, after) = after.split_at_checked(len).ok_or_else(|| bad("snapshot ends in a part"))?;
+            match service {
+                DIRECTORY => restored.directory.restore(&mut part)?,
+                _ => return Err(bad("snapshot of a service that this version does not have")),
+            }
+            rest = after;
+        }
+        *self = restored;
+        Ok(())
+    }
+
+    /// A fingerprint of the whole state: equal on all nodes that have applied the same index.
+    pub fn digest(&self) -> u32 {
+        let mut bytes = Vec::new();
+        self.snapshot(&mut bytes).expect("writing into memory cannot fail");
+        crc32fast::hash(&bytes)
+    }
+
+    fn advance(&mut self, index: Index, at_ms: u64) {
+        assert!(index == self.applied.index.next(), "applied {} after {}", index, self.applied.index);
+        self.applied = Stamp { index, at_ms: at_ms.max(self.applied.at_ms) };
+    }
+
+    fn apply_one(&mut self, at: Stamp, command: &[u8]) -> Reply {
+        match command.split_first() {
+            Some((&DIRECTORY, command)) => self.directory.apply(at, command),
+            _ => Reply::Failed("no such service".to_string()),
+        }
+    }
+}
+
+fn bad(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(id: &str) -> Vec<u8> {
+        directory_command(&directory::Command::Note { id: id.to_string(), text: "t".to_string() })
+    }
+
+    #[test]
+    fn a_restored_registry_equals_the_one_that_was_saved() {
+        let mut one = Registry::default();
+        one.skip(Index(1));
+        one.apply(Index(2), &Batch { at_ms: 50, commands: vec![note("a"), note("b")] }.encode());
+        let mut bytes = Vec::new();
+        one.snapshot(&mut bytes).unwrap();
+        let mut two = Registry::default();
+        two.restore(&mut bytes.as_slice()).unwrap();
+        assert_eq!(two.digest(), one.digest());
+        assert_eq!(two.applied(), Stamp { index: Index(2), at_ms: 50 });
+        for end in 0..bytes.len() {
+            assert!(Registry::default().restore(&mut &bytes[..end]).is_err() || end == 10, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn log_time_never_goes_back_and_garbage_is_a_failed_reply() {
+        let mut registry = Registry::default();
+        registry.apply(Index(1), &Batch { at_ms: 90, commands: vec![note("a")] }.encode());
+        registry.apply(Index(2), &Batch { at_ms: 10, commands: vec![vec![200], vec![]] }.encode());
+        assert_eq!(registry.applied().at_ms, 90);
+        assert!(matches!(registry.apply(Index(3), &[0xff; 3])[..], [Reply::Failed(_)]));
+    }
+
+    #[test]
+    #[should_panic(expected = "applied 3 after 1")]
+    fn a_skipped_index_is_our_bug() {
+        let mut registry = Registry::default();
+        registry.skip(Index(1));
+        registry.skip(Index(3));
+    }
+}

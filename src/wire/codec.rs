@@ -1,1 +1,124 @@
-//! Encoding.
+//! Frames on a byte stream: length, checksum, postcard.
+//!
+//! Whatever arrives is from outside: a bad length, checksum or encoding is an error that costs the connection, never a
+//! panic, and nothing is allocated from a declared length beyond the limit.
+//! Not here: what a frame means (`node/`), the first words of a connection (`handshake.rs`).
+
+use super::Frame;
+use crate::limits::FRAME_BYTES_MAX;
+use std::io::{self, Read, Write};
+
+/// Why a conversation on the peer port ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The socket failed, closed or was too slow.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A frame declares more bytes than allowed here.
+    #[error("frame of {len} bytes, at most {max} allowed")]
+    TooLarge {
+        /// Declared length.
+        len: usize,
+        /// Limit at this point of the conversation.
+        max: usize,
+    },
+    /// The checksum does not match.
+    #[error("frame with a wrong checksum")]
+    Checksum,
+    /// The bytes are not a frame of this protocol version.
+    #[error("frame that cannot be decoded: {0}")]
+    Decode(String),
+    /// A frame that has no place here.
+    #[error("unexpected {0}")]
+    Unexpected(&'static str),
+    /// The other side declines, in its own words.
+    #[error("rejected: {0}")]
+    Rejected(String),
+}
+
+/// Length and checksum before each frame.
+const HEADER_BYTES: usize = 8;
+
+/// The bytes of one frame, header included.
+pub fn encode(frame: &Frame) -> Vec<u8> {
+    let mut bytes = postcard::to_extend(frame, vec![0u8; HEADER_BYTES]).expect("encoding into memory cannot fail");
+    let len = bytes.len() - HEADER_BYTES;
+    assert!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes was built, limit {FRAME_BYTES_MAX}");
+    let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
+    bytes[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    bytes[4..8].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// Writes one frame in one call.
+pub fn write_frame(to: &mut dyn Write, frame: &Frame) -> Result<(), WireError> {
+    to.write_all(&encode(frame))?;
+    Ok(())
+}
+
+/// Reads one frame of at most `max` bytes.
+pub fn read_frame(from: &mut dyn Read, max: usize) -> Result<Frame, WireError> {
+    let mut header = [0u8; HEADER_BYTES];
+    from.read_exact(&mut header)?;
+    let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    let sum = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    if len > max {
+        return Err(WireError::TooLarge { len, max });
+    }
+    // Grows with what really arrives, so a lying header costs nothing.
+    let mut bytes = Vec::with_capacity(len.min(64 << 10));
+    from.take(len as u64).read_to_end(&mut bytes)?;
+    if bytes.len() < len {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    if crc32fast::hash(&bytes) != sum {
+        return Err(WireError::Checksum);
+    }
+    let (frame, rest) = postcard::take_from_bytes(&bytes).map_err(|e| WireError::Decode(e.to_string()))?;
+    if !rest.is_empty() {
+        return Err(WireError::Decode(format!("{} bytes left over", rest.len())));
+    }
+    Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Identity, NodeId};
+    use uuid::Uuid;
+
+    fn sample() -> Frame {
+        Frame::Welcome { who: Identity { id: NodeId(3), uuid: Uuid::from_u128(7) }, cluster: Some(Uuid::from_u128(9)) }
+    }
+
+    #[test]
+    fn a_frame_survives_the_trip() {
+        let bytes = encode(&sample());
+        assert_eq!(read_frame(&mut bytes.as_slice(), 1 << 10).unwrap(), sample());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let bytes = encode(&sample());
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(read_frame(&mut bad.as_slice(), 1 << 10).is_err(), "bit {bit} went unnoticed");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_refused() {
+        let bytes = encode(&sample());
+        for end in 0..bytes.len() {
+            assert!(read_frame(&mut &bytes[..end], 1 << 10).is_err(), "cut at {end} went unnoticed");
+        }
+    }
+
+    #[test]
+    fn a_declared_length_beyond_the_limit_is_refused_before_reading() {
+        let mut bytes = vec![0xff; 8];
+        bytes.extend([0; 100]);
+        assert!(matches!(read_frame(&mut bytes.as_slice(), 1 << 10), Err(WireError::TooLarge { .. })));
+    }
+}

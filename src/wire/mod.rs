@@ -68,8 +68,8 @@ pub enum Frame {
     Gossip(crate::cluster::gossip::Table),
     /// Front doors tell each other whom they sent clients to, at once: worker and how many.
     HandedOut(Vec<(NodeId, u32)>),
-    /// A follower's clients' commands, for the leader.
-    Forward { request: u64, command: Vec<u8> },
+    /// What a follower's client asks of the leader.
+    Forward { request: u64, ask: Ask },
     /// Answer to `Forward`.
     Forwarded { request: u64, outcome: Forwarded },
     /// What the coming snapshot covers.
@@ -78,6 +78,17 @@ pub enum Frame {
     SnapshotChunk { offset: u64, bytes: Vec<u8> },
     /// Receiver's last word: all there, durable; or why not.
     SnapshotDone { ok: bool, why: String },
+}
+
+/// What a client may ask of the leader, through whichever node it speaks to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Run these service commands through the log.
+    Command(Vec<u8>),
+    /// Change the membership by one step.
+    Change(raft::Change),
+    /// Hand leadership over.
+    Transfer(Option<NodeId>),
 }
 
 /// Outcome of a forwarded command.
