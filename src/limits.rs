@@ -63,3 +63,8 @@ pub const GOSSIP_LOG_MAX: usize = 500;
 pub const SESSIONS_SHOWN_MAX: usize = 50;
 /// Failovers kept for the page.
 pub const FAILOVERS_MAX: usize = 20;
+
+/// First segment of a node's log: five idle nodes take little room. Full: the next one is twice as large.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// Largest segment of the log: rotation, which takes three syncs, stays rare. Full: the next one.
+pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;

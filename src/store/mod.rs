@@ -1,1 +1,169 @@
-//! Room under construction.
+//! Bytes that survive a power cut: the log, snapshots and this node's identity, all below `data/node-<id>/`.
+//!
+//! The tour: [`Store`] (`store.rs`) is the whole room for its owner, the disk thread: recovery, write, sync, compaction.
+//! `wal.rs` is the log over segments: rotation, recovery, what a torn tail is and what damage is; `segment.rs` one segment
+//! file; `record.rs` one record; `replay.rs` what a run of records means. `snapshot.rs` writes, receives and reads snapshots.
+//! `identity.rs` says who the folder belongs to and keeps two processes out of one folder. `inspect.rs` looks at a folder
+//! without changing a byte (`phalanx log`). `files.rs` is the only way to the disk, so that the simulator and the tests
+//! can put a treacherous one in its place. `docs/disk-format.md` shows every byte.
+//!
+//! Rules: an error from a write or sync poisons the store, nothing is ever tried again; only the unsynced tail of the last
+//! segment may be cut, any other damage refuses to start and names file and offset; directories are synced after create,
+//! rename and remove. Not here: when to sync and what may leave afterwards (`node/`), what entries mean (`raft/`).
+
+pub mod files;
+pub mod flaws;
+pub mod identity;
+pub mod record;
+mod replay;
+mod segment;
+pub mod snapshot;
+mod store;
+mod wal;
+
+pub use files::{File, Files, RealFiles};
+pub use snapshot::{SnapshotReader, SnapshotReceiver, Snapshots};
+pub use store::Store;
+
+use crate::types::NodeId;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Folder of the log below a node's folder.
+pub const WAL_DIR: &str = "wal";
+/// Folder of the snapshots below a node's folder.
+pub const SNAPSHOTS_DIR: &str = "snapshots";
+
+/// Choices of one store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose data it is, for advice in errors; `None`: taken from the folder's name (`node-3`).
+    pub node: Option<NodeId>,
+    /// Bytes of the first segment. Each one after it is twice as large as the one before, up to `segment_bytes_max`:
+    /// an idle node's log stays small, a busy one rotates seldom.
+    pub segment_bytes_min: u64,
+    /// Bytes of a segment at most; a record that is larger still gets a segment of its own.
+    pub segment_bytes_max: u64,
+    /// Refuse to start on a folder without a log: this node has promised things before, an empty log would forget them.
+    pub must_exist: bool,
+    /// Bytes in one chunk of a snapshot file.
+    pub snapshot_chunk_bytes: usize,
+    /// Planted bugs, for the simulator to find.
+    #[cfg(test)]
+    pub flaws: flaws::Flaws,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            node: None,
+            segment_bytes_min: crate::limits::SEGMENT_BYTES_MIN,
+            segment_bytes_max: crate::limits::SEGMENT_BYTES_MAX,
+            must_exist: false,
+            snapshot_chunk_bytes: crate::limits::SNAPSHOT_CHUNK_BYTES,
+            #[cfg(test)]
+            flaws: flaws::Flaws::default(),
+        }
+    }
+}
+
+/// Why the disk could not do what it must.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Bytes that were once synced are not what was written. Never repaired by guessing.
+    #[error("damaged file {} at byte {offset}: {why}; `phalanx node --id {} --rejoin` discards this node's state and fetches it again from the leader", .file.display(), advice(.node))]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where the first bad byte is, or the record that holds it begins.
+        offset: u64,
+        /// What is wrong.
+        why: String,
+        /// Whose data it is, if known.
+        node: Option<NodeId>,
+    },
+    /// Written by another version of Phalanx.
+    #[error("{} has format {found:?}, this program reads {expected:?} only", .file.display())]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// Its first bytes.
+        found: String,
+        /// What they should be.
+        expected: String,
+    },
+    /// The log is gone though this node has promised things before.
+    #[error("no log in {} though this node has been in a cluster before; put it back, or `phalanx node --id {} --rejoin` starts it as a new identity", .dir.display(), advice(.node))]
+    LogMissing {
+        /// Where the log should be.
+        dir: PathBuf,
+        /// Whose data it is, if known.
+        node: Option<NodeId>,
+    },
+    /// The disk is full.
+    #[error("no space left on the disk: cannot {doing}")]
+    NoSpace {
+        /// What it was about to do.
+        doing: String,
+    },
+    /// Another process works in this folder.
+    #[error("{} is in use by another phalanx process", .dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The disk refused.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What it was about to do.
+        doing: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An earlier write or sync failed; what is on disk is unknown, so nothing is written any more.
+    #[error("the disk failed earlier ({why}); restart the node once the disk is well")]
+    Poisoned {
+        /// The first error.
+        why: String,
+    },
+    /// A snapshot arrives in a way that makes no sense (gap, too long, wrong length); the receiver starts over.
+    #[error("snapshot transfer broken: {0}")]
+    Transfer(String),
+    /// `identity.json` was mangled.
+    #[error("{} is not readable: {why}; restore it, or `phalanx node --id {} --rejoin` starts over as a new identity", .file.display(), advice(.node))]
+    Identity {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+        /// Whose data it is, if known.
+        node: Option<NodeId>,
+    },
+}
+
+impl StoreError {
+    /// Wraps what the system said about an operation on a path: `doing` is a verb, such as "write to".
+    pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> StoreError {
+        let doing = format!("{doing} {}", path.display());
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace { doing },
+            _ => StoreError::Io { doing, source },
+        }
+    }
+}
+
+/// Bytes free for this process on the disk that holds `dir`.
+pub fn free_bytes(dir: &Path) -> Result<u64, StoreError> {
+    RealFiles.free_bytes(dir).map_err(|e| StoreError::io("ask for the free space of", dir, e))
+}
+
+/// The number that a person types after `--id`.
+fn advice(node: &Option<NodeId>) -> String {
+    node.map_or("N".to_string(), |n| n.0.to_string())
+}
+
+/// Reads the id off a folder's name, `node-3`.
+pub(crate) fn node_of(dir: &Path) -> Option<NodeId> {
+    let name = dir.file_name()?.to_str()?;
+    name.strip_prefix("node-")?.parse().ok().map(NodeId)
+}

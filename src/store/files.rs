@@ -1,0 +1,154 @@
+//! The only way to the disk: a small set of operations that the simulator and the tests replace by a treacherous disk.
+//!
+//! Every durable byte of the house goes through [`Files`] and [`File`]. Each call is one step that a crash can come
+//! before or after. What a call promises: `sync_data` makes a file's bytes and length survive a power cut; `sync_dir`
+//! makes the folder's names survive (creations, renames, removals); nothing else survives for certain.
+//! Not here: retries. There are none anywhere: after a failed sync the kernel may have dropped the very bytes.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+/// A disk. Paths are whole paths as the caller knows them.
+pub trait Files: Send + Sync {
+    /// A new, empty file for writing and reading; an old one of that name is emptied.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    /// An existing file for writing and reading.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    /// An existing file for reading; works on files that may not be written.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    /// A whole file's bytes.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Gives a file another name; a file that had it is replaced in the same step.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Names in a folder, sorted; `NotFound` if there is no such folder.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes a folder and those above it; fine if it is there.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that this process may still fill.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+}
+
+/// An open file. Removing or renaming its path leaves it usable, as on any Unix.
+pub trait File: Send {
+    /// Writes all bytes at an offset; beyond the end the file grows.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Reads at an offset until the buffer is full or the file ends; says how many bytes it read.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Makes the file at least this long, with zeros, and reserves the room for it on disk.
+    fn allocate(&mut self, bytes: u64) -> io::Result<()>;
+    /// Makes the bytes and the length durable (`fdatasync`).
+    fn sync_data(&mut self) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Cuts (or zero-fills) to this length.
+    fn truncate(&mut self, bytes: u64) -> io::Result<()>;
+}
+
+/// The machine's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFiles;
+
+impl Files for RealFiles {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(RealFile(fs::OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(RealFile(fs::File::open(path)?)))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for row in fs::read_dir(dir)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = row?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        fs2::available_space(dir)
+    }
+}
+
+/// A file of the machine.
+struct RealFile(fs::File);
+
+#[cfg(unix)]
+impl File for RealFile {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, offset)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match std::os::unix::fs::FileExt::read_at(&self.0, &mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn allocate(&mut self, bytes: u64) -> io::Result<()> {
+        // Not fs2's `allocate`: it reports a stale error number when the disk is full.
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => {}
+            // A file system that cannot reserve still takes the zeros that the caller writes next.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if self.len()? < bytes {
+            self.0.set_len(bytes)?;
+        }
+        Ok(())
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+}

@@ -1,0 +1,1 @@
+//! Whose folder this is.

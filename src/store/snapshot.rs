@@ -1,0 +1,410 @@
+//! Snapshot files: written at once or received in chunks, durable before anyone may rely on them, read back whole or streamed.
+//!
+//! A file is the format's name, a head that says what it covers, chunks, and a trailer with the CRC over all of it. It is
+//! written under a temporary name, synced, renamed, and the folder synced. An own snapshot is `….snap` at once. A received one
+//! is `….incoming` until the log says that it stands in its place; recovery finishes that step if a crash came between.
+//! Snapshots may be saved, received and read by other threads while the log is written: [`Snapshots`] is a handle to clone.
+//! A damaged newest snapshot is refused: an older one would leave a hole before the log.
+//! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments (`wal.rs`).
+
+use super::{File, Files, StoreError};
+use crate::raft::SnapshotMeta;
+use crate::types::{Index, NodeId, Term};
+use serde::{Deserialize, Serialize};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// First bytes of every snapshot; the last one is the version of the format.
+pub const MAGIC: &[u8; 8] = b"PHLXSNP1";
+/// Before the head, each chunk and the trailer: `u32` length, `u32` CRC-32 of it and what follows.
+const FRAME_BYTES: usize = 8;
+/// No frame is longer: whoever reads one reserves its declared length.
+const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// What a snapshot file says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    meta: SnapshotMeta,
+    /// Bytes of the services' state, all chunks together.
+    bytes: u64,
+}
+
+/// The snapshots folder of one node.
+#[derive(Clone)]
+pub struct Snapshots {
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    chunk_bytes: usize,
+    node: Option<NodeId>,
+}
+
+/// What a file name says: index, term and suffix.
+fn name_of(index: Index, term: Term, suffix: &str) -> String {
+    format!("{:020}-{:020}.{suffix}", index.0, term.0)
+}
+
+fn parse_name(name: &str, suffix: &str) -> Option<(Index, Term)> {
+    let (index, term) = name.strip_suffix(suffix)?.strip_suffix('.')?.split_once('-')?;
+    let is_number = |s: &str| s.len() == 20 && s.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(index) || !is_number(term) {
+        return None;
+    }
+    Some((Index(index.parse().ok()?), Term(term.parse().ok()?)))
+}
+
+impl Snapshots {
+    pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, chunk_bytes: usize, node: Option<NodeId>) -> Snapshots {
+        Snapshots { files, dir, chunk_bytes: chunk_bytes.clamp(1, FRAME_BYTES_MAX), node }
+    }
+
+    /// Index and term of every snapshot in use, oldest first.
+    pub fn list(&self) -> Result<Vec<(Index, Term)>, StoreError> {
+        self.list_suffix("snap")
+    }
+
+    fn list_suffix(&self, suffix: &str) -> Result<Vec<(Index, Term)>, StoreError> {
+        let names = self.files.list(&self.dir).map_err(|e| StoreError::io("list", &self.dir, e))?;
+        Ok(names.iter().filter_map(|name| parse_name(name, suffix)).collect())
+    }
+
+    /// Writes a snapshot of the own services; when this returns it is durable and the newest, if its index is.
+    pub fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
+        let mut writer = Writer::new(self, meta, data.len() as u64, "save.tmp")?;
+        for chunk in data.chunks(self.chunk_bytes) {
+            writer.chunk(chunk)?;
+        }
+        writer.finish("snap")
+    }
+
+    /// Opens the newest snapshot; `None` if there is none.
+    pub fn newest(&self) -> Result<Option<SnapshotReader>, StoreError> {
+        let Some((index, term)) = self.list()?.pop() else { return Ok(None) };
+        SnapshotReader::open(self, &self.dir.join(name_of(index, term, "snap"))).map(Some)
+    }
+
+    /// Begins to receive a snapshot from a leader: `bytes` is the length of the services' state.
+    pub fn receive(&self, meta: &SnapshotMeta, bytes: u64) -> Result<SnapshotReceiver, StoreError> {
+        Ok(SnapshotReceiver { writer: Writer::new(self, meta, bytes, "receive.tmp")? })
+    }
+
+    /// Whether this snapshot was received whole, or is in use already.
+    pub fn has_received(&self, meta: &SnapshotMeta) -> Result<bool, StoreError> {
+        let key = (meta.index, meta.term);
+        Ok(self.list_suffix("incoming")?.contains(&key) || self.list()?.contains(&key))
+    }
+
+    /// Puts a received snapshot in use; fine if it is already.
+    pub(super) fn promote(&self, meta: &SnapshotMeta) -> Result<(), StoreError> {
+        let key = (meta.index, meta.term);
+        if !self.list_suffix("incoming")?.contains(&key) && self.list()?.contains(&key) {
+            return Ok(());
+        }
+        let from = self.dir.join(name_of(meta.index, meta.term, "incoming"));
+        let to = self.dir.join(name_of(meta.index, meta.term, "snap"));
+        self.files.rename(&from, &to).map_err(|e| StoreError::io("rename", &from, e))?;
+        self.sync_dir()
+    }
+
+    /// Removes all snapshots before `index`.
+    pub(super) fn remove_before(&self, index: Index) -> Result<(), StoreError> {
+        let old: Vec<_> = self.list()?.into_iter().filter(|(i, _)| *i < index).collect();
+        for (index, term) in &old {
+            self.remove(&name_of(*index, *term, "snap"))?;
+        }
+        if old.is_empty() { Ok(()) } else { self.sync_dir() }
+    }
+
+    /// Removes what an earlier process left half-written or never put in use.
+    pub(super) fn tidy(&self) -> Result<(), StoreError> {
+        let names = self.files.list(&self.dir).map_err(|e| StoreError::io("list", &self.dir, e))?;
+        for name in names.iter().filter(|name| name.ends_with(".tmp") || parse_name(name, "incoming").is_some()) {
+            self.remove(name)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        match self.files.remove(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(StoreError::io("remove", &path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_dir(&self) -> Result<(), StoreError> {
+        self.files.sync_dir(&self.dir).map_err(|e| StoreError::io("sync", &self.dir, e))
+    }
+}
+
+/// A snapshot file in the making.
+struct Writer {
+    home: Snapshots,
+    head: Head,
+    file: Box<dyn File>,
+    path: PathBuf,
+    position: u64,
+    /// Bytes of the state so far.
+    taken: u64,
+    /// Over every byte of the file so far.
+    crc: crc32fast::Hasher,
+}
+
+impl Writer {
+    fn new(home: &Snapshots, meta: &SnapshotMeta, bytes: u64, suffix: &str) -> Result<Writer, StoreError> {
+        let path = home.dir.join(name_of(meta.index, meta.term, suffix));
+        let file = home.files.create(&path).map_err(|e| StoreError::io("create", &path, e))?;
+        let head = Head { meta: meta.clone(), bytes };
+        let encoded = postcard::to_stdvec(&head).expect("a head has no unknown length");
+        let (home, crc) = (home.clone(), crc32fast::Hasher::new());
+        let mut writer = Writer { home, head, file, path, position: 0, taken: 0, crc };
+        writer.put(MAGIC)?;
+        writer.frame(&encoded)?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let written = self.file.write_at(self.position, bytes);
+        written.map_err(|e| StoreError::io("write to", &self.path, e))?;
+        self.crc.update(bytes);
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn frame(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let length = u32::try_from(bytes.len()).expect("chunks are far smaller than 4 GiB").to_le_bytes();
+        let mut framed = Vec::with_capacity(FRAME_BYTES + bytes.len());
+        framed.extend_from_slice(&length);
+        framed.extend_from_slice(&frame_crc(length, bytes).to_le_bytes());
+        framed.extend_from_slice(bytes);
+        self.put(&framed)
+    }
+
+    fn chunk(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.taken += bytes.len() as u64;
+        self.frame(bytes)
+    }
+
+    fn finish(mut self, suffix: &str) -> Result<(), StoreError> {
+        let mut trailer = [0; FRAME_BYTES];
+        trailer[4..].copy_from_slice(&self.crc.clone().finalize().to_le_bytes());
+        self.put(&trailer)?;
+        self.file.sync_data().map_err(|e| StoreError::io("sync", &self.path, e))?;
+        let meta = &self.head.meta;
+        let to = self.home.dir.join(name_of(meta.index, meta.term, suffix));
+        self.home.files.rename(&self.path, &to).map_err(|e| StoreError::io("rename", &self.path, e))?;
+        self.home.sync_dir()
+    }
+}
+
+fn frame_crc(length: [u8; 4], bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&length);
+    crc.update(bytes);
+    crc.finalize()
+}
+
+/// Takes a leader's snapshot, chunk by chunk. Dropped before `finish`, it leaves a temporary file that is removed later.
+pub struct SnapshotReceiver {
+    writer: Writer,
+}
+
+impl SnapshotReceiver {
+    /// What is being received.
+    pub fn meta(&self) -> &SnapshotMeta {
+        &self.writer.head.meta
+    }
+
+    /// Bytes received so far: the offset at which the next chunk must begin.
+    pub fn received(&self) -> u64 {
+        self.writer.taken
+    }
+
+    /// Takes the next chunk.
+    pub fn chunk(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let (taken, total) = (self.writer.taken, self.writer.head.bytes);
+        if offset != taken {
+            return Err(StoreError::Transfer(format!("a chunk at {offset}, but {taken} bytes are here")));
+        }
+        if bytes.len() as u64 > total - taken {
+            return Err(StoreError::Transfer(format!("more than the {total} bytes that were announced")));
+        }
+        bytes.chunks(self.writer.home.chunk_bytes).try_for_each(|part| self.writer.chunk(part))
+    }
+
+    /// Makes it durable, beside the log; [`super::Store::write`] with a persist that installs it puts it in use.
+    pub fn finish(self) -> Result<SnapshotMeta, StoreError> {
+        let (taken, total) = (self.writer.taken, self.writer.head.bytes);
+        if taken != total {
+            return Err(StoreError::Transfer(format!("it ended after {taken} of {total} bytes")));
+        }
+        let meta = self.writer.head.meta.clone();
+        self.writer.finish("incoming")?;
+        Ok(meta)
+    }
+}
+
+/// Reads one snapshot from front to back, checking every byte; goes on reading even if the file is removed meanwhile.
+pub struct SnapshotReader {
+    file: Box<dyn File>,
+    path: PathBuf,
+    node: Option<NodeId>,
+    head: Head,
+    position: u64,
+    length: u64,
+    given: u64,
+    crc: crc32fast::Hasher,
+    /// What `Read` has not handed out yet.
+    rest: io::Cursor<Vec<u8>>,
+    is_done: bool,
+}
+
+impl SnapshotReader {
+    fn open(home: &Snapshots, path: &Path) -> Result<SnapshotReader, StoreError> {
+        let file = home.files.open_read(path).map_err(|e| StoreError::io("open", path, e))?;
+        let length = file.len().map_err(|e| StoreError::io("read", path, e))?;
+        let meta = SnapshotMeta { index: Index(0), term: Term(0), membership: Default::default() };
+        let mut reader = SnapshotReader {
+            file,
+            path: path.to_path_buf(),
+            node: home.node,
+            head: Head { meta, bytes: 0 },
+            position: 0,
+            length,
+            given: 0,
+            crc: crc32fast::Hasher::new(),
+            rest: io::Cursor::default(),
+            is_done: false,
+        };
+        reader.read_head()?;
+        Ok(reader)
+    }
+
+    /// What it covers.
+    pub fn meta(&self) -> &SnapshotMeta {
+        &self.head.meta
+    }
+
+    /// Length of the services' state in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.head.bytes
+    }
+
+    /// The next chunk; `None` at the end, when everything was right.
+    pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let all_before = self.crc.clone().finalize();
+        let (offset, crc, bytes) = self.read_frame()?;
+        if !bytes.is_empty() {
+            self.given += bytes.len() as u64;
+            return Ok(Some(bytes));
+        }
+        if crc != all_before {
+            return Err(self.damaged(offset, "the checksum of the whole file does not match"));
+        }
+        if self.given != self.head.bytes {
+            let why = format!("it holds {} bytes of state, its head says {}", self.given, self.head.bytes);
+            return Err(self.damaged(offset, why));
+        }
+        if self.position != self.length {
+            return Err(self.damaged(self.position, "something stands behind the trailer"));
+        }
+        self.is_done = true;
+        Ok(None)
+    }
+
+    /// Everything that is left, checked to the end.
+    pub fn read_all(mut self) -> Result<Vec<u8>, StoreError> {
+        let mut data = Vec::new();
+        while let Some(chunk) = self.next_chunk()? {
+            data.extend_from_slice(&chunk);
+        }
+        Ok(data)
+    }
+
+    /// Checks everything to the end.
+    pub fn verify(mut self) -> Result<SnapshotMeta, StoreError> {
+        while self.next_chunk()?.is_some() {}
+        Ok(self.head.meta)
+    }
+
+    fn read_head(&mut self) -> Result<(), StoreError> {
+        let magic = self.take(MAGIC.len())?;
+        if magic[..7] == MAGIC[..7] && magic != MAGIC && magic[7].is_ascii_digit() {
+            return Err(StoreError::Version {
+                file: self.path.clone(),
+                found: String::from_utf8_lossy(&magic).into_owned(),
+                expected: String::from_utf8_lossy(MAGIC).into_owned(),
+            });
+        }
+        if magic != MAGIC {
+            return Err(self.damaged(0, "it does not begin like a snapshot"));
+        }
+        let (offset, _, bytes) = self.read_frame()?;
+        let head = postcard::from_bytes::<Head>(&bytes);
+        self.head = head.map_err(|e| self.damaged(offset, format!("unreadable head: {e}")))?;
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let says = parse_name(name, "snap").or_else(|| parse_name(name, "incoming"));
+        if says != Some((self.head.meta.index, self.head.meta.term)) {
+            return Err(self.damaged(offset, "its head is another snapshot's"));
+        }
+        Ok(())
+    }
+
+    /// Offset, CRC and payload of the next frame. An empty one is the trailer, whose CRC the caller checks.
+    fn read_frame(&mut self) -> Result<(u64, u32, Vec<u8>), StoreError> {
+        let offset = self.position;
+        let frame = self.take(FRAME_BYTES)?;
+        let length: [u8; 4] = frame[..4].try_into().expect("four bytes");
+        let crc = u32::from_le_bytes(frame[4..].try_into().expect("four bytes"));
+        let bytes = u32::from_le_bytes(length) as usize;
+        if bytes > FRAME_BYTES_MAX {
+            return Err(self.damaged(offset, format!("a chunk of {bytes} bytes")));
+        }
+        let payload = self.take(bytes)?;
+        if bytes > 0 && frame_crc(length, &payload) != crc {
+            return Err(self.damaged(offset, "the checksum does not match"));
+        }
+        Ok((offset, crc, payload))
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<Vec<u8>, StoreError> {
+        if bytes as u64 > self.length - self.position {
+            return Err(self.damaged(self.position, "the file ends too early"));
+        }
+        let mut buffer = vec![0; bytes];
+        let read = self.file.read_at(self.position, &mut buffer);
+        if read.map_err(|e| StoreError::io("read", &self.path, e))? < bytes {
+            return Err(self.damaged(self.position, "the file ends too early"));
+        }
+        self.crc.update(&buffer);
+        self.position += bytes as u64;
+        Ok(buffer)
+    }
+
+    fn damaged(&self, offset: u64, why: impl Into<String>) -> StoreError {
+        StoreError::Damaged { file: self.path.clone(), offset, why: why.into(), node: self.node }
+    }
+}
+
+/// The services read their state through this; a damaged file is an error of kind `InvalidData`.
+impl Read for SnapshotReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let taken = self.rest.read(buffer)?;
+            if taken > 0 || buffer.is_empty() {
+                return Ok(taken);
+            }
+            match self.next_chunk() {
+                Ok(Some(chunk)) => self.rest = io::Cursor::new(chunk),
+                Ok(None) => return Ok(0),
+                Err(e) => return Err(io::Error::new(ErrorKind::InvalidData, e)),
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The whole room for its owner, the disk thread: recovery, writing, syncing, compaction, and what happens after an error.
+//!
+//! Invariants: S1 after an error from a write or sync nothing is written any more, whatever is asked. S2 a received snapshot
+//! comes into use only once the record that says so is on disk. S3 what recovery returns is on disk, without a hole
+//! between snapshot and log, and a suffix that contradicts the snapshot is gone for good.
+//! Not here: the log's own recovery (`wal.rs`), threads (`node/`).
+
+use super::record::Record;
+use super::replay::Replay;
+use super::wal::{self, Recovered, Wal};
+use super::{Files, Options, SNAPSHOTS_DIR, SnapshotReader, SnapshotReceiver, Snapshots, StoreError, WAL_DIR};
+use crate::raft::{Durable, HardState, Persist, SnapshotMeta};
+use crate::types::{Index, Term};
+use std::path::Path;
+use std::sync::Arc;
+
+/// One node's durable state, open.
+pub struct Store {
+    wal: Wal,
+    snapshots: Snapshots,
+    options: Options,
+    /// A snapshot whose install record waits for the next sync.
+    installing: Option<SnapshotMeta>,
+    poisoned: Option<String>,
+    torn: Option<String>,
+}
+
+impl Store {
+    /// Opens a node's folder, making it if need be, and gives what it holds.
+    pub fn open(files: Arc<dyn Files>, dir: &Path, mut options: Options) -> Result<(Store, Durable), StoreError> {
+        options.node = options.node.or_else(|| super::node_of(dir));
+        let (wal_dir, snapshots_dir) = (dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR));
+        for made in [&wal_dir, &snapshots_dir] {
+            files.create_dir(made).map_err(|e| StoreError::io("create", made, e))?;
+        }
+        files.sync_dir(dir).map_err(|e| StoreError::io("sync", dir, e))?;
+        let snapshots = Snapshots::new(files.clone(), snapshots_dir, options.snapshot_chunk_bytes, options.node);
+        let numbers = wal::segments_in(&*files, &wal_dir, &options)?;
+        if numbers.is_empty() && (options.must_exist || !snapshots.list()?.is_empty()) {
+            return Err(StoreError::LogMissing { dir: wal_dir, node: options.node });
+        }
+        let Recovered { wal, replay, torn } = match numbers.is_empty() {
+            true => wal::create(files, &wal_dir, &options)?,
+            false => wal::recover(files, &wal_dir, &options, &numbers)?,
+        };
+        let mut store = Store { wal, snapshots, options, installing: None, poisoned: None, torn };
+        let durable = store.reconcile(replay, &wal_dir)?;
+        store.snapshots.tidy()?;
+        Ok((store, durable))
+    }
+
+    /// Fits log and snapshot together.
+    fn reconcile(&mut self, mut replay: Replay, wal_dir: &Path) -> Result<Durable, StoreError> {
+        let snapshot = self.snapshot_in_use(&replay)?;
+        let base = snapshot.as_ref().map_or((Index(0), Term(0)), |meta| (meta.index, meta.term));
+        if replay.base.0 > base.0 {
+            let (after, covers) = (replay.base.0, base.0);
+            let why = format!("the log starts after entry {after}, but the newest snapshot covers up to {covers} only");
+            return Err(StoreError::Damaged { file: wal_dir.to_path_buf(), offset: 0, why, node: self.options.node });
+        }
+        let is_continued = replay.last_index() >= base.0
+            && (replay.base.0 == base.0 && replay.base.1.is_none() || replay.term_at(base.0) == Some(base.1));
+        let mut entries = std::mem::take(&mut replay.entries);
+        if is_continued {
+            let covered = (base.0.0 - replay.base.0.0) as usize;
+            entries.drain(..covered);
+        } else {
+            entries.clear();
+        }
+        let last_term = entries.last().map_or(base.1, |entry| entry.term);
+        let mut hard_state = replay.hard_state;
+        if hard_state.term < last_term {
+            // The snapshot was durable before the record of its term was, so no promise of that term has left.
+            hard_state = HardState { term: last_term, vote: None };
+            self.wal.append(&Record::HardState(hard_state))?;
+        }
+        if let (false, Some(meta)) = (is_continued, &snapshot) {
+            self.wal.append(&Record::Install(meta.clone()))?;
+        }
+        self.wal.sync()?;
+        Ok(Durable { hard_state, snapshot, entries })
+    }
+
+    /// The newest snapshot, checked to its last byte; puts a received one in use if the log already stands after it.
+    fn snapshot_in_use(&mut self, replay: &Replay) -> Result<Option<SnapshotMeta>, StoreError> {
+        let newest = self.snapshots.list()?.pop().map_or(Index(0), |(index, _)| index);
+        if let Some(installed) = replay.installed.as_ref().filter(|meta| meta.index > newest)
+            && self.snapshots.has_received(installed)?
+        {
+            self.snapshots.promote(installed)?;
+        }
+        self.snapshots.newest()?.map(SnapshotReader::verify).transpose()
+    }
+
+    /// What recovery cut, in a sentence for the node's log; `None` if the log ended cleanly.
+    pub fn torn_tail(&self) -> Option<&str> {
+        self.torn.as_deref()
+    }
+
+    /// Takes one job; it is durable only after [`Store::sync`].
+    pub fn write(&mut self, persist: &Persist) -> Result<(), StoreError> {
+        self.guard(|store| store.try_write(persist))
+    }
+
+    fn try_write(&mut self, persist: &Persist) -> Result<(), StoreError> {
+        if let Some(state) = persist.hard_state {
+            self.write_hard_state(state)?;
+        }
+        if let Some(meta) = &persist.install {
+            if !self.snapshots.has_received(meta)? {
+                return Err(StoreError::Transfer(format!("snapshot {} was never received whole", meta.index)));
+            }
+            self.wal.append(&Record::Install(meta.clone()))?;
+            self.installing = Some(meta.clone());
+        }
+        for entry in &persist.entries {
+            let last = self.wal.last_index();
+            assert!(entry.index <= last.next(), "hole in the log: entry {} after {last}", entry.index);
+            self.wal.append_entry(entry)?;
+        }
+        Ok(())
+    }
+
+    fn write_hard_state(&mut self, state: HardState) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if self.options.flaws.vote_in_its_own_record {
+            self.wal.append(&Record::Vote(state.vote))?;
+        }
+        let before = self.wal.hard_state();
+        assert!(state.term >= before.term, "the term would go back: {} -> {}", before.term, state.term);
+        self.wal.append(&Record::HardState(state))
+    }
+
+    /// Makes everything written so far durable.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        self.guard(|store| {
+            store.wal.sync()?;
+            match store.installing.take() {
+                Some(meta) => store.snapshots.promote(&meta),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Does a little of the work for the next log segment; to be called when no job waits. Without it rotation does it all
+    /// at once and takes some 50 ms.
+    pub fn prepare(&mut self) -> Result<(), StoreError> {
+        self.guard(|store| store.wal.prepare())
+    }
+
+    /// Writes a snapshot of the own services and drops what it covers. It is durable when this returns.
+    /// [`Store::snapshots`] does the first half on another thread, [`Store::compact`] the second.
+    pub fn save_snapshot(&mut self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
+        self.guard(|store| store.snapshots.save(meta, data))?;
+        self.compact(meta.index)
+    }
+
+    /// Drops the log segments that the durable snapshot at `index` covers, and all snapshots before it.
+    pub fn compact(&mut self, index: Index) -> Result<(), StoreError> {
+        self.guard(|store| {
+            let newest = store.snapshots.list()?.pop().map_or(Index(0), |(index, _)| index);
+            assert!(index <= newest, "no snapshot at {index} to compact the log to; the newest is at {newest}");
+            store.wal.cut_below(index)?;
+            store.snapshots.remove_before(index)
+        })
+    }
+
+    /// The newest snapshot, for the services at start and for followers; `None` if there is none.
+    pub fn newest_snapshot(&self) -> Result<Option<SnapshotReader>, StoreError> {
+        self.snapshots.newest()
+    }
+
+    /// Begins to receive a snapshot of `bytes` bytes from a leader, beside the log.
+    pub fn receive_snapshot(&self, meta: &SnapshotMeta, bytes: u64) -> Result<SnapshotReceiver, StoreError> {
+        self.snapshots.receive(meta, bytes)
+    }
+
+    /// A handle for threads that save, receive or stream snapshots while this one goes on writing the log.
+    pub fn snapshots(&self) -> Snapshots {
+        self.snapshots.clone()
+    }
+
+    /// Runs one operation unless an earlier one failed; remembers a failure for ever.
+    fn guard(&mut self, run: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        if let Some(why) = &self.poisoned {
+            return Err(StoreError::Poisoned { why: why.clone() });
+        }
+        let result = run(self);
+        if let Err(e) = &result {
+            self.poisoned = Some(e.to_string());
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Entry, Membership, Payload};
+    use crate::store::RealFiles;
+
+    fn entry(index: u64, term: u64, bytes: usize) -> Entry {
+        let payload = Payload::Command(vec![index as u8; bytes].into());
+        Entry { index: Index(index), term: Term(term), payload }
+    }
+
+    fn open(dir: &Path) -> (Store, Durable) {
+        let options = Options { segment_bytes_min: 4096, segment_bytes_max: 16384, ..Options::default() };
+        Store::open(Arc::new(RealFiles), dir, options).unwrap()
+    }
+
+    #[test]
+    fn a_real_folder_keeps_what_was_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, durable) = open(dir.path());
+        assert_eq!(durable, Durable::default());
+        let state = HardState { term: Term(2), vote: None };
+        store.write(&Persist { seq: 1, hard_state: Some(state), ..Persist::default() }).unwrap();
+        for index in 1..=100 {
+            store.write(&Persist { entries: vec![entry(index, 2, 500)], ..Persist::default() }).unwrap();
+            store.sync().unwrap();
+            store.prepare().unwrap();
+        }
+        store.write(&Persist { entries: vec![entry(90, 2, 20_000), entry(91, 2, 1)], ..Persist::default() }).unwrap();
+        store.sync().unwrap();
+        assert!(store.wal.segment_numbers().len() > 3);
+        drop(store);
+        let (mut store, durable) = open(dir.path());
+        let mut entries: Vec<_> = (1..90).map(|i| entry(i, 2, 500)).collect();
+        entries.extend([entry(90, 2, 20_000), entry(91, 2, 1)]);
+        assert_eq!(durable, Durable { hard_state: state, snapshot: None, entries: entries.clone() });
+
+        let meta = SnapshotMeta { index: Index(80), term: Term(2), membership: Membership::default() };
+        store.save_snapshot(&meta, &vec![7; 1_000_000]).unwrap();
+        drop(store);
+        let (mut store, durable) = open(dir.path());
+        let after = entries.split_off(80);
+        assert_eq!(durable, Durable { hard_state: state, snapshot: Some(meta), entries: after });
+        assert_eq!(store.newest_snapshot().unwrap().unwrap().read_all().unwrap(), vec![7; 1_000_000]);
+
+        let meta = SnapshotMeta { index: Index(85), term: Term(3), membership: Membership::default() };
+        let mut receiver = store.receive_snapshot(&meta, 10).unwrap();
+        receiver.chunk(0, b"01234").unwrap();
+        receiver.chunk(5, b"56789").unwrap();
+        receiver.finish().unwrap();
+        let state = HardState { term: Term(3), vote: None };
+        let persist =
+            Persist { seq: 9, hard_state: Some(state), install: Some(meta.clone()), entries: vec![entry(86, 3, 5)] };
+        store.write(&persist).unwrap();
+        store.sync().unwrap();
+        drop(store);
+        let (store, durable) = open(dir.path());
+        assert_eq!(durable, Durable { hard_state: state, snapshot: Some(meta), entries: vec![entry(86, 3, 5)] });
+        assert_eq!(store.newest_snapshot().unwrap().unwrap().read_all().unwrap(), b"0123456789");
+    }
+}
