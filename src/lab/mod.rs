@@ -1,1 +1,67 @@
-//! Room under construction.
+//! Real processes on this machine: started, broken and judged.
+//!
+//! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that nobody
+//! else uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them;
+//! `web.rs` speaks HTTP as an outsider would, and writes notes while nodes die; `failover.rs` and `monitors.rs`
+//! measure. Tests in `tests/cluster_*.rs` and `phalanx bench failover` stand on the same code.
+//!
+//! Invariants: L1 a signal only ever goes to a child that this process started and has not yet reaped, so no
+//! stranger's pid is hit. L2 when a cluster is dropped its children are dead and reaped.
+//! Not here: virtual processes (`sim/`), verdicts on histories (`check/`).
+
+pub mod cluster;
+pub mod failover;
+pub mod monitors;
+pub mod poll;
+pub mod ports;
+pub mod process;
+pub mod web;
+
+pub use cluster::Cluster;
+pub use poll::wait_until;
+
+use std::io;
+use std::time::Duration;
+
+/// What can go wrong while processes are started, broken and asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The probe never said yes.
+    #[error("waited {after:?} in vain until {what}{detail}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        after: Duration,
+        /// What the last look showed, if the probe said.
+        detail: String,
+    },
+    /// The system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No block of free ports.
+    #[error("no free block of ports between 10000 and 32000")]
+    NoPorts,
+    /// There is no such process here, or no longer.
+    #[error("node {0} is not running")]
+    NotRunning(u64),
+    /// A node answered what it should not.
+    #[error("{0}")]
+    Answer(String),
+}
+
+impl LabError {
+    /// Wraps a system error with what was tried.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
+        let what = what.into();
+        move |source| LabError::Io { what, source }
+    }
+}
+
+/// Result of everything in this room.
+pub type Result<T> = std::result::Result<T, LabError>;

@@ -1,0 +1,482 @@
+//! A folder full of node processes on ports of their own.
+//!
+//! [`Cluster::start`] writes a settings file into a temporary folder and starts the real binary. When a wait fails or
+//! the test panics, each node's last lines are printed and the folder stays; otherwise it is removed.
+//!
+//! Invariants: as in the room's head (L1, L2), and L3: one cluster at a time on a machine, unless one thread holds
+//! several; figures and deadlines would otherwise measure the neighbours.
+//! Not here: what is done to the nodes and what is expected of them (`failover.rs`, `tests/cluster_*.rs`).
+
+use super::ports::{self, Block};
+use super::process::Process;
+use super::web::{self, Notes, Response};
+use super::{LabError, Result, poll};
+use crate::node::status::{Liveness, Standing, Status, Verdict};
+use crate::raft::Role;
+use crate::types::NodeId;
+use fs2::FileExt;
+use rustix::process::Signal;
+use serde_json::{Map, Value};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// Time for one node to answer a question of the lab; a frozen one costs this much.
+const ASK_WITHIN: Duration = Duration::from_millis(700);
+/// Log lines per node that a failure prints.
+const TAIL_LINES: usize = 40;
+/// Time for processes to start, elect and catch up on a loaded machine.
+pub const SETTLE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Node processes, their folder and their ports.
+#[derive(Debug)]
+pub struct Cluster {
+    exe: PathBuf,
+    dir: PathBuf,
+    block: Block,
+    nodes: BTreeMap<u64, Process>,
+    frozen: BTreeSet<u64>,
+    envs: Vec<(String, String)>,
+    has_failed: Cell<bool>,
+    /// Keep the folder in any case.
+    pub keep: bool,
+    _turn: Arc<File>,
+}
+
+impl Cluster {
+    /// Starts nodes 1 to `n` at the same moment; does not wait for them. `overrides`: a JSON object of settings.
+    ///
+    /// # Errors
+    /// No ports, no temporary folder, or the program does not start.
+    pub fn start(exe: impl AsRef<Path>, n: u64, overrides: &Value) -> Result<Cluster> {
+        let mut cluster = Cluster::prepare(exe, overrides)?;
+        for id in 1..=n {
+            cluster.spawn(id, &[])?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts nodes 1 to `n` and waits until all are members of one healthy cluster.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`], or they do not find each other in time.
+    pub fn ready(exe: impl AsRef<Path>, n: u64, overrides: &Value) -> Result<Cluster> {
+        let cluster = Cluster::start(exe, n, overrides)?;
+        cluster.settle()?;
+        Ok(cluster)
+    }
+
+    /// The folder, ports and settings file of a cluster without processes.
+    ///
+    /// # Errors
+    /// No ports or no temporary folder.
+    pub fn prepare(exe: impl AsRef<Path>, overrides: &Value) -> Result<Cluster> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let turn = take_turn()?;
+        let block = Block::take()?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("phalanx-lab-{}-{number}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir); // left by an earlier process of the same pid, if at all
+        std::fs::create_dir_all(&dir).map_err(LabError::io(format!("create {}", dir.display())))?;
+        let cluster = Cluster {
+            exe: exe.as_ref().to_path_buf(),
+            dir,
+            block,
+            nodes: BTreeMap::new(),
+            frozen: BTreeSet::new(),
+            envs: Vec::new(),
+            has_failed: Cell::new(false),
+            keep: false,
+            _turn: turn,
+        };
+        cluster.write_settings(overrides)?;
+        Ok(cluster)
+    }
+
+    fn write_settings(&self, overrides: &Value) -> Result<()> {
+        let mut all: Map<String, Value> = Map::new();
+        all.insert("leader_port_base".into(), self.block.peer_base().into());
+        all.insert("service_port_base".into(), self.block.http_base().into());
+        all.insert("kv_port_base".into(), self.block.kv_base().into());
+        all.insert("service_port".into(), self.block.front().into());
+        all.insert("config_file_path".into(), self.config_path().to_string_lossy().into());
+        all.insert("data_dir".into(), self.data_dir().to_string_lossy().into());
+        for (key, value) in overrides.as_object().into_iter().flatten() {
+            all.insert(key.clone(), value.clone());
+        }
+        let text = serde_json::to_string_pretty(&all).expect("a JSON object always encodes");
+        let path = self.settings_path();
+        std::fs::write(&path, text).map_err(LabError::io(format!("write {}", path.display())))
+    }
+
+    /// Its folder: `settings.json`, `config.json`, `data/`, `node-N.log`.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+    /// The settings file of all its nodes.
+    pub fn settings_path(&self) -> PathBuf {
+        self.dir.join("settings.json")
+    }
+    /// `config.json`.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.join("config.json")
+    }
+    /// Holds `node-N`.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+    /// The output file of a node.
+    pub fn log_path(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("node-{id}.log"))
+    }
+    /// Everything a node has printed so far.
+    pub fn log(&self, id: u64) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path(id)).unwrap_or_default()).into_owned()
+    }
+    /// `host:port` of a node's HTTP door.
+    pub fn http(&self, id: u64) -> String {
+        format!("127.0.0.1:{}", u64::from(self.block.http_base()) + id)
+    }
+    /// `host:port` of a node's peer port.
+    pub fn peer(&self, id: u64) -> String {
+        format!("127.0.0.1:{}", u64::from(self.block.peer_base()) + id)
+    }
+    /// `host:port` of the front door.
+    pub fn front(&self) -> String {
+        format!("127.0.0.1:{}", self.block.front())
+    }
+    /// HTTP addresses of every node that was ever started.
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.keys().map(|id| self.http(*id)).collect()
+    }
+
+    /// Sets an environment variable for nodes started from now on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.envs.push((name.into(), value.into()));
+    }
+
+    /// Starts node `id`, with more arguments if given.
+    ///
+    /// # Errors
+    /// The program does not start, or the node runs already.
+    pub fn spawn(&mut self, id: u64, more: &[&str]) -> Result<()> {
+        if id > ports::NODES_MAX || self.is_running(id) {
+            return Err(LabError::Answer(format!("node {id} runs already or has no ports")));
+        }
+        let settings = self.settings_path().to_string_lossy().into_owned();
+        let mut args: Vec<String> = ["node", "--id", &id.to_string(), "--settings", &settings].map(String::from).into();
+        args.extend(more.iter().map(ToString::to_string));
+        let process = Process::start(&self.exe, &args, &self.envs, &self.dir, &self.log_path(id))?;
+        self.frozen.remove(&id);
+        self.nodes.insert(id, process);
+        Ok(())
+    }
+
+    /// The process of node `id`, alive or dead.
+    ///
+    /// # Errors
+    /// It was never started.
+    pub fn process(&mut self, id: u64) -> Result<&mut Process> {
+        self.nodes.get_mut(&id).ok_or(LabError::NotRunning(id))
+    }
+
+    /// Whether node `id` has a process that has not ended.
+    pub fn is_running(&mut self, id: u64) -> bool {
+        self.nodes.get_mut(&id).is_some_and(|p| p.exited().is_none())
+    }
+
+    /// Nodes whose process has not ended.
+    pub fn running(&mut self) -> Vec<u64> {
+        self.nodes.iter_mut().filter_map(|(id, p)| p.exited().is_none().then_some(*id)).collect()
+    }
+
+    /// SIGKILL; returns when the process is gone and its ports refuse.
+    ///
+    /// # Errors
+    /// It does not run, or something else answers on its port.
+    pub fn kill(&mut self, id: u64) -> Result<ExitStatus> {
+        if !self.is_running(id) {
+            return Err(LabError::NotRunning(id));
+        }
+        let status = self.process(id)?.kill()?;
+        self.frozen.remove(&id);
+        let (http, peer) = (self.http(id), self.peer(id));
+        self.wait_until(&format!("ports of killed node {id} refuse"), Duration::from_secs(5), || {
+            [&http, &peer].iter().all(|at| std::net::TcpStream::connect(at.as_str()).is_err()).then_some(())
+        })?;
+        Ok(status)
+    }
+
+    /// SIGKILL without a look: for the moment that a stopwatch starts.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn kill_now(&mut self, id: u64) -> Result<()> {
+        self.process(id)?.signal(Signal::KILL)
+    }
+
+    /// SIGSTOP; returns when the kernel says that it is stopped.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&mut self, id: u64) -> Result<()> {
+        let process = self.process(id)?;
+        process.signal(Signal::STOP)?;
+        if process.state().is_some() {
+            poll::wait_until(&format!("node {id} is stopped"), Duration::from_secs(5), || {
+                (process.state() == Some('T')).then_some(())
+            })?;
+        }
+        self.frozen.insert(id);
+        Ok(())
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn thaw(&mut self, id: u64) -> Result<()> {
+        self.frozen.remove(&id);
+        self.process(id)?.signal(Signal::CONT)
+    }
+
+    /// SIGINT, as Ctrl+C sends it.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn interrupt(&mut self, id: u64) -> Result<()> {
+        self.process(id)?.signal(Signal::INT)
+    }
+
+    /// Kills node `id` if it runs and starts it again on its data; proves that it is another process.
+    ///
+    /// # Errors
+    /// The program does not start.
+    pub fn restart(&mut self, id: u64) -> Result<()> {
+        let old = self.process(id)?.pid();
+        if self.is_running(id) {
+            self.kill(id)?;
+        }
+        self.spawn(id, &[])?;
+        assert_ne!(self.process(id)?.pid(), old, "a restarted node is a new process");
+        Ok(())
+    }
+
+    /// Removes the data folder of a stopped node.
+    ///
+    /// # Errors
+    /// It still runs, or the folder cannot be removed.
+    pub fn wipe(&mut self, id: u64) -> Result<()> {
+        if self.is_running(id) {
+            return Err(LabError::Answer(format!("node {id} runs: stop it before its folder is removed")));
+        }
+        let folder = self.data_dir().join(format!("node-{id}"));
+        std::fs::remove_dir_all(&folder).map_err(LabError::io(format!("remove {}", folder.display())))
+    }
+
+    /// Asks one node how things are.
+    ///
+    /// # Errors
+    /// No answer, or not a status.
+    pub fn status(&self, id: u64) -> Result<Status> {
+        let response = self.get(id, "/v1/status")?;
+        serde_json::from_slice(&response.body)
+            .map_err(|e| LabError::Answer(format!("node {id} answered {}: {e}: {}", response.status, response.text())))
+    }
+
+    /// Every answer of the nodes that are neither dead nor frozen.
+    pub fn statuses(&self) -> BTreeMap<u64, Status> {
+        let ids = self.nodes.keys().filter(|id| !self.frozen.contains(id));
+        ids.filter_map(|id| self.status(*id).ok().map(|s| (*id, s))).collect()
+    }
+
+    /// The node that says it leads, in the highest term if several do.
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |s: &Status| s.node.role == Role::Leader;
+        self.statuses().into_iter().filter(|(_, s)| leads(s)).max_by_key(|(_, s)| s.cluster.term).map(|(id, _)| id)
+    }
+
+    /// Waits until some node leads.
+    ///
+    /// # Errors
+    /// Nobody does in time.
+    pub fn wait_leader(&self) -> Result<u64> {
+        self.wait_until("a node leads", SETTLE_WITHIN, || self.leader())
+    }
+
+    /// Waits until a node other than `old` leads and a majority of those that answer follow it.
+    ///
+    /// # Errors
+    /// Nobody does in time.
+    pub fn wait_other_leader(&self, old: u64) -> Result<u64> {
+        self.wait_until(&format!("another node than {old} leads"), SETTLE_WITHIN, || {
+            let leader = self.leader().filter(|l| *l != old)?;
+            let all = self.statuses();
+            let follow = all.values().filter(|s| s.cluster.leader == Some(NodeId(leader))).count();
+            (follow * 2 > all.len()).then_some(leader)
+        })
+    }
+
+    /// Waits until every running node is in one healthy cluster: one leader, all online, caught up, as many voters
+    /// as the autopilot wants (5 at most).
+    ///
+    /// # Errors
+    /// It does not come to that; says what was missing.
+    pub fn settle(&self) -> Result<u64> {
+        self.settle_as(self.nodes.len().min(5))
+    }
+
+    /// As [`Cluster::settle`] with this many voters.
+    ///
+    /// # Errors
+    /// As [`Cluster::settle`].
+    pub fn settle_as(&self, voters: usize) -> Result<u64> {
+        self.wait_explained("the cluster is healthy and caught up", SETTLE_WITHIN, || self.look(voters))
+    }
+
+    fn look(&self, voters: usize) -> std::result::Result<u64, String> {
+        let expected = self.nodes.keys().filter(|id| !self.frozen.contains(id)).count();
+        let all = self.statuses();
+        if all.len() < expected {
+            return Err(format!("{} of {expected} nodes answer", all.len()));
+        }
+        let leaders: BTreeSet<_> = all.values().map(|s| (s.cluster.id, s.cluster.leader, s.cluster.term)).collect();
+        let (1, Some((Some(_), Some(leader), _))) = (leaders.len(), leaders.first().copied()) else {
+            return Err(format!("they follow {leaders:?}"));
+        };
+        let lead = all.get(&leader.0).ok_or(format!("leader {leader} is not among them"))?;
+        if lead.cluster.voters.len() != voters {
+            return Err(format!("voters are {:?}, {voters} wanted", lead.cluster.voters));
+        }
+        for (id, status) in &all {
+            let row = lead.nodes.iter().find(|n| n.id.0 == *id).ok_or(format!("node {id} unknown to the leader"))?;
+            if row.status == Liveness::Offline || row.membership == Standing::None {
+                return Err(format!("the leader sees node {id} as {:?}, {:?}", row.status, row.membership));
+            }
+            let own = status.nodes.iter().find(|n| n.id.0 == *id).ok_or(format!("node {id} unknown to itself"))?;
+            let head = lead.nodes.iter().find(|n| n.id == leader).map_or(own.applied_index, |n| n.commit_index);
+            if own.applied_index < head {
+                return Err(format!("node {id} has applied {} of {head}", own.applied_index));
+            }
+        }
+        match lead.cluster.verdict {
+            Verdict::Healthy => Ok(leader.0),
+            verdict => Err(format!("{verdict:?}: {:?}", lead.cluster.reasons)),
+        }
+    }
+
+    /// `GET` from a node.
+    ///
+    /// # Errors
+    /// No answer in time.
+    pub fn get(&self, id: u64, path: &str) -> Result<Response> {
+        web::get(&self.http(id), path, ASK_WITHIN).map_err(LabError::io(format!("GET {path} from node {id}")))
+    }
+
+    /// `POST` JSON to a node.
+    ///
+    /// # Errors
+    /// No answer in time.
+    pub fn post(&self, id: u64, path: &str, body: &Value) -> Result<Response> {
+        let answer = web::ask(&self.http(id), "POST", path, Some(body), Duration::from_secs(10));
+        answer.map_err(LabError::io(format!("POST {path} to node {id}")))
+    }
+
+    /// A client that knows every node.
+    pub fn notes(&self) -> Notes {
+        Notes::new(self.addresses())
+    }
+
+    /// Writes one note through whoever takes it.
+    ///
+    /// # Errors
+    /// Nobody did within ten seconds.
+    pub fn note(&self, id: &str, text: &str) -> Result<()> {
+        let written = self.notes().put(id, text, Instant::now() + Duration::from_secs(10));
+        self.mark(written)
+    }
+
+    /// Waits for a condition; a vain wait keeps the folder and prints the logs when the cluster is dropped.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`].
+    pub fn wait_until<T>(&self, what: &str, within: Duration, probe: impl FnMut() -> Option<T>) -> Result<T> {
+        self.mark(poll::wait_until(what, within, probe))
+    }
+
+    /// As [`Cluster::wait_until`], for a probe that says what is missing.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`].
+    pub fn wait_explained<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        probe: impl FnMut() -> std::result::Result<T, String>,
+    ) -> Result<T> {
+        self.mark(poll::wait_explained(what, within, probe))
+    }
+
+    fn mark<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.has_failed.set(true);
+        }
+        result
+    }
+
+    /// Kills every node at once and reaps them.
+    pub fn kill_all(&mut self) {
+        for process in self.nodes.values_mut() {
+            let _ = process.signal(Signal::KILL); // one that is gone already is fine
+        }
+        for process in self.nodes.values_mut() {
+            let _ = process.wait(Duration::from_secs(10));
+        }
+        self.frozen.clear();
+    }
+
+    fn print_tails(&self) {
+        eprintln!("--- folder kept: {}", self.dir.display());
+        for id in self.nodes.keys() {
+            let log = self.log(*id);
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- node {id}, last lines of {}", self.log_path(*id).display());
+            for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.kill_all();
+        if std::thread::panicking() || self.has_failed.get() {
+            self.print_tails();
+        } else if !self.keep {
+            let _ = std::fs::remove_dir_all(&self.dir); // what stays in the temporary folder hurts nobody
+        }
+    }
+}
+
+/// Waits until no other process or thread of this machine has a cluster; a thread that has one may have more.
+fn take_turn() -> Result<Arc<File>> {
+    thread_local! {
+        static TURN: RefCell<Weak<File>> = const { RefCell::new(Weak::new()) };
+    }
+    if let Some(turn) = TURN.with_borrow(Weak::upgrade) {
+        return Ok(turn);
+    }
+    let path = std::env::temp_dir().join("phalanx-lab.lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(LabError::io(format!("open {}", path.display())))?;
+    file.lock_exclusive().map_err(LabError::io(format!("lock {}", path.display())))?;
+    let turn = Arc::new(file);
+    TURN.set(Arc::downgrade(&turn));
+    Ok(turn)
+}

@@ -1,0 +1,79 @@
+//! Waiting for something to become true, with a deadline: the one place of the house that polls.
+//!
+//! A test never sleeps and hopes; it says what it waits for, how long that may take, and how to see it.
+//! Not here: waiting inside a node (channels with timeouts, `node/`).
+
+use super::{LabError, Result};
+use std::time::{Duration, Instant};
+
+/// First wait between two looks; each next one is a little longer, up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+/// Longest wait between two looks.
+const PAUSE_MAX: Duration = Duration::from_millis(25);
+
+/// Looks again and again until `probe` gives a value, at most for `within`.
+///
+/// # Errors
+/// [`LabError::Timeout`], naming `what`.
+pub fn wait_until<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
+    wait_explained(what, within, || probe().ok_or_else(String::new))
+}
+
+/// Like [`wait_until`] for a probe that can say what is still missing; the last such word is in the error.
+///
+/// # Errors
+/// [`LabError::Timeout`], naming `what` and what was missing at the last look.
+pub fn wait_explained<T>(
+    what: &str,
+    within: Duration,
+    mut probe: impl FnMut() -> std::result::Result<T, String>,
+) -> Result<T> {
+    let deadline = Instant::now() + within;
+    let mut pause_now = PAUSE_MIN;
+    loop {
+        // The probe always runs once more after the deadline's last pause: a slow machine gets a fair look.
+        let is_last = Instant::now() >= deadline;
+        match probe() {
+            Ok(value) => return Ok(value),
+            Err(missing) if is_last => {
+                let detail = if missing.is_empty() { String::new() } else { format!(" (last look: {missing})") };
+                return Err(LabError::Timeout { what: what.into(), after: within, detail });
+            }
+            Err(_) => pause(pause_now.min(deadline.saturating_duration_since(Instant::now()))),
+        }
+        pause_now = (pause_now * 3 / 2).min(PAUSE_MAX);
+    }
+}
+
+/// Waits for a span of time. For pacing (a command every 5 ms, a table every half second), never for hoping.
+pub fn pause(span: Duration) {
+    std::thread::sleep(span);
+}
+
+/// Waits until a moment; returns at once if it has passed.
+pub fn pause_until(moment: Instant) {
+    pause(moment.saturating_duration_since(Instant::now()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_the_value_as_soon_as_it_is_there() {
+        let mut looks = 0;
+        let got = wait_until("three looks", Duration::from_secs(5), || {
+            looks += 1;
+            (looks == 3).then_some(looks)
+        });
+        assert_eq!(got.unwrap(), 3);
+    }
+
+    #[test]
+    fn a_vain_wait_says_what_for_and_what_was_missing() {
+        let started = Instant::now();
+        let err = wait_explained::<()>("pigs fly", Duration::from_millis(30), || Err("no wings".into())).unwrap_err();
+        assert_eq!(err.to_string(), "waited 30ms in vain until pigs fly (last look: no wings)");
+        assert!(started.elapsed() >= Duration::from_millis(30));
+    }
+}

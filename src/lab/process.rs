@@ -1,0 +1,183 @@
+//! One node process: started, signalled, watched and read.
+//!
+//! Both output streams go to one file, appended over restarts, so that a failure shows what a person would have seen.
+//! A signal needs the [`Process`] value, and that holds the unreaped child: its pid cannot belong to anyone else.
+//! Not here: which nodes make a cluster (`cluster.rs`).
+
+use super::{LabError, Result, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Time for the system to clear a killed process away.
+const REAP_WITHIN: Duration = Duration::from_secs(10);
+
+/// A child process and the file that holds its output.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    /// When it was started.
+    pub started: Instant,
+}
+
+impl Process {
+    /// Starts `exe` with these arguments in `dir`; output is appended to `log`. No setting of this process's
+    /// environment reaches the child.
+    ///
+    /// # Errors
+    /// The program or the log file cannot be opened.
+    pub fn start(exe: &Path, args: &[String], envs: &[(String, String)], dir: &Path, log: &Path) -> Result<Process> {
+        let open = |log: &Path| -> Result<File> {
+            let file = OpenOptions::new().create(true).append(true).open(log);
+            file.map_err(LabError::io(format!("open {}", log.display())))
+        };
+        let mut command = Command::new(exe);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PHALANX_") {
+                command.env_remove(name);
+            }
+        }
+        let started = Instant::now();
+        let child = command
+            .args(args)
+            .env("NO_COLOR", "1")
+            .envs(envs.iter().map(|(k, v)| (k, v)))
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(open(log)?)
+            .stderr(open(log)?)
+            .spawn()
+            .map_err(LabError::io(format!("start {}", exe.display())))?;
+        Ok(Process { child, log: log.to_path_buf(), started })
+    }
+
+    /// Its pid: a restarted node has another one.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.exited().is_some() {
+            return Ok(());
+        }
+        kill_process(Pid::from_child(&self.child), signal)
+            .map_err(|e| LabError::Io { what: format!("signal pid {}", self.child.id()), source: e.into() })
+    }
+
+    /// How it ended, if it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It still runs after `within`.
+    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
+        wait_until(&format!("pid {} ends", self.pid()), within, || self.exited())
+    }
+
+    /// Kills it at once and reaps it.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::KILL)?;
+        self.wait(REAP_WITHIN)
+    }
+
+    /// Types a line on its standard input.
+    ///
+    /// # Errors
+    /// It no longer reads.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().ok_or_else(|| LabError::Answer("its standard input is closed".into()))?;
+        stdin
+            .write_all(format!("{line}\n").as_bytes())
+            .and_then(|()| stdin.flush())
+            .map_err(LabError::io("type a line"))
+    }
+
+    /// Ends its standard input, as Ctrl+D does.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin = None;
+    }
+
+    /// Everything it (and its forerunners under the same log file) wrote.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// State letter of the process as the kernel sees it (`T` is stopped); `None` where there is no /proc.
+    pub fn state(&self) -> Option<char> {
+        stat_fields(self.pid())?.first()?.chars().next()
+    }
+
+    /// CPU time used so far, all threads; `None` where there is no /proc.
+    pub fn cpu(&self) -> Option<Duration> {
+        let fields = stat_fields(self.pid())?;
+        // Fields 14 and 15 of proc(5), in ticks of 10 ms; the list starts at field 3.
+        let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+        Some(Duration::from_millis(ticks * 10))
+    }
+
+    /// Resident memory in KiB; `None` where there is no /proc.
+    pub fn resident_kib(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nobody is left to hear an error; a child that is gone already is fine.
+        let _ = self.kill();
+    }
+}
+
+/// Fields of /proc/PID/stat from the state on: what precedes (pid and name) may hold blanks.
+fn stat_fields(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let rest = &text[text.rfind(')')? + 1..];
+    Some(rest.split_whitespace().map(str::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, log: &Path) -> Process {
+        Process::start(Path::new("/bin/sh"), &["-c".into(), script.into()], &[], Path::new("/"), log).unwrap()
+    }
+
+    #[test]
+    fn freezes_thaws_and_kills_its_child() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = shell("exec cat", &dir.path().join("log"));
+        child.signal(Signal::STOP).unwrap();
+        wait_until("it is stopped", REAP_WITHIN, || (child.state() == Some('T')).then_some(())).unwrap();
+        child.signal(Signal::CONT).unwrap();
+        child.type_line("hello").unwrap();
+        wait_until("it answers", REAP_WITHIN, || (child.output() == "hello\n").then_some(())).unwrap();
+        assert!(!child.kill().unwrap().success());
+        assert!(child.state().is_none(), "reaped");
+    }
+
+    #[test]
+    fn output_of_both_streams_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        for _ in 0..2 {
+            assert_eq!(shell("echo out; echo err >&2; exit 3", &log).wait(REAP_WITHIN).unwrap().code(), Some(3));
+        }
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "out\nerr\nout\nerr\n");
+    }
+}
