@@ -1,1 +1,274 @@
-//! Whose folder this is.
+//! Who a data folder belongs to, and that only one process works in it.
+//!
+//! `identity.json` holds the node's number, the uuid drawn when its promises began, its cluster and the addresses of the
+//! peers that it knew last, so that a restart finds them without any shared file. It is replaced in one step, never edited.
+//! `lock` is held for as long as the process lives; the system lets go of it however the process ends.
+//! A discarded folder (`--rejoin`) gets its new uuid before its log goes: the old uuid must never vote with an empty log.
+//! Not here: joining and founding (`cluster/discovery.rs`).
+
+use super::{Files, Options, SNAPSHOTS_DIR, Store, StoreError, WAL_DIR};
+use crate::raft::Durable;
+use crate::types::{Addresses, Identity, NodeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use uuid::Uuid;
+
+const FILE_NAME: &str = "identity.json";
+const TEMPORARY_NAME: &str = "identity.json.tmp";
+const LOCK_NAME: &str = "lock";
+
+/// What `identity.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Me {
+    /// The cluster that the data belongs to; `None` until the node has joined or founded one.
+    pub cluster: Option<Uuid>,
+    /// The node's number.
+    pub id: NodeId,
+    /// Drawn when the folder was made, and again when its state was discarded.
+    pub uuid: Uuid,
+    /// Whether a log was begun under this uuid. If so and the log is gone, the node must not start: it would forget votes.
+    #[serde(default)]
+    pub has_log: bool,
+    /// The state of an earlier uuid is being removed; finished at the next load.
+    #[serde(default)]
+    pub is_discarding: bool,
+    /// Where the other members were last known to be.
+    #[serde(default)]
+    pub peers: BTreeMap<NodeId, Addresses>,
+}
+
+impl Me {
+    /// A newcomer.
+    pub fn new(id: NodeId, uuid: Uuid) -> Me {
+        Me { cluster: None, id, uuid, has_log: false, is_discarding: false, peers: BTreeMap::new() }
+    }
+
+    /// Number and uuid.
+    pub fn identity(&self) -> Identity {
+        Identity { id: self.id, uuid: self.uuid }
+    }
+}
+
+/// The folder of node `id`.
+pub fn folder(data_dir: &Path, id: NodeId) -> PathBuf {
+    data_dir.join(format!("node-{}", id.0))
+}
+
+/// Reads `identity.json`; `None` in a new folder. Finishes a discard that a crash interrupted.
+pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
+    let Some(mut me) = peek(files, dir)? else { return Ok(None) };
+    if me.is_discarding {
+        finish_discard(files, dir, &mut me)?;
+    }
+    Ok(Some(me))
+}
+
+/// Reads `identity.json` without finishing anything: for looking only.
+pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
+    let path = dir.join(FILE_NAME);
+    let bytes = match files.read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(StoreError::io("read", &path, e)),
+    };
+    let node = super::node_of(dir);
+    let me: Me = serde_json::from_slice(&bytes).map_err(|e| StoreError::Identity {
+        file: path.clone(),
+        why: e.to_string(),
+        node,
+    })?;
+    match node {
+        Some(id) if id != me.id => {
+            let why = format!("it says that the folder belongs to node {}", me.id.0);
+            Err(StoreError::Identity { file: path, why, node })
+        }
+        _ => Ok(Some(me)),
+    }
+}
+
+/// Replaces `identity.json` in one step; durable when this returns.
+pub fn save(files: &dyn Files, dir: &Path, me: &Me) -> Result<(), StoreError> {
+    let (path, temporary) = (dir.join(FILE_NAME), dir.join(TEMPORARY_NAME));
+    let mut bytes = serde_json::to_vec_pretty(me).expect("an identity is plain data");
+    bytes.push(b'\n');
+    files.create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
+    let mut file = files.create(&temporary).map_err(|e| StoreError::io("create", &temporary, e))?;
+    file.write_at(0, &bytes).map_err(|e| StoreError::io("write to", &temporary, e))?;
+    file.sync_data().map_err(|e| StoreError::io("sync", &temporary, e))?;
+    files.rename(&temporary, &path).map_err(|e| StoreError::io("rename", &temporary, e))?;
+    files.sync_dir(dir).map_err(|e| StoreError::io("sync", dir, e))?;
+    // The folder itself may be new: without this a power cut could take the whole node.
+    let above = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    files.sync_dir(above).map_err(|e| StoreError::io("sync", above, e))
+}
+
+/// Opens the store of this identity, and from the first time on insists that its log is there.
+pub fn open_store(
+    files: Arc<dyn Files>,
+    dir: &Path,
+    me: &mut Me,
+    mut options: Options,
+) -> Result<(Store, Durable), StoreError> {
+    options.node = Some(me.id);
+    options.must_exist |= me.has_log;
+    let opened = Store::open(files.clone(), dir, options)?;
+    if !me.has_log {
+        me.has_log = true;
+        save(&*files, dir, me)?;
+    }
+    Ok(opened)
+}
+
+/// Throws this node's state away, as the user asked (`--rejoin`), and gives it a new uuid. Cluster and peers are kept if the
+/// old identity can still be read, so that it finds its way back.
+pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<Me, StoreError> {
+    let old = peek(files, dir).ok().flatten();
+    let mut me = Me { is_discarding: true, ..Me::new(id, uuid) };
+    if let Some(old) = old {
+        (me.cluster, me.peers) = (old.cluster, old.peers);
+    }
+    save(files, dir, &me)?;
+    finish_discard(files, dir, &mut me)?;
+    Ok(me)
+}
+
+fn finish_discard(files: &dyn Files, dir: &Path, me: &mut Me) -> Result<(), StoreError> {
+    for below in [dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR)] {
+        let names = match files.list(&below) {
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            names => names.map_err(|e| StoreError::io("list", &below, e))?,
+        };
+        for name in names {
+            let path = below.join(name);
+            files.remove(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+        }
+        files.sync_dir(&below).map_err(|e| StoreError::io("sync", &below, e))?;
+    }
+    me.is_discarding = false;
+    save(files, dir, me)
+}
+
+/// Held while a process works in a data folder.
+#[derive(Debug)]
+pub struct FolderLock {
+    /// The system's lock goes when the file is closed, however the process ends.
+    _file: std::fs::File,
+}
+
+/// Takes a data folder for this process, making it if need be; [`StoreError::Locked`] if another one has it.
+pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
+    let path = dir.join(LOCK_NAME);
+    std::fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
+    let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.map_err(|e| StoreError::io("open", &path, e))?;
+    match fs2::FileExt::try_lock_exclusive(&file) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+            let mut holder = String::new();
+            // The number is only for the message; an unreadable one is left out.
+            let _ = file.read_to_string(&mut holder);
+            return Err(StoreError::Locked { dir: dir.to_path_buf(), process: holder.trim().parse().ok() });
+        }
+        Err(e) => return Err(StoreError::io("lock", &path, e)),
+    }
+    let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    noted.map_err(|e| StoreError::io("write to", &path, e))?;
+    Ok(FolderLock { _file: file })
+}
+
+/// Whether a process works in this folder now.
+pub fn is_in_use(dir: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(dir.join(LOCK_NAME)) else { return false };
+    fs2::FileExt::try_lock_shared(&file).is_err()
+}
+
+/// Takes the folder of the lowest id that no process uses: a new one, or one whose node is not running.
+/// `is_free` may rule an id out, for instance because its port is taken.
+pub fn lock_lowest(data_dir: &Path, is_free: impl Fn(NodeId) -> bool) -> Result<(NodeId, FolderLock), StoreError> {
+    for id in (1..=NodeId::MAX).map(NodeId).filter(|id| is_free(*id)) {
+        match lock(&folder(data_dir, id)) {
+            Ok(lock) => return Ok((id, lock)),
+            Err(StoreError::Locked { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(StoreError::Locked { dir: data_dir.to_path_buf(), process: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RealFiles;
+
+    #[test]
+    fn an_identity_comes_back_and_a_mangled_one_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = folder(data.path(), NodeId(3));
+        assert_eq!(load(&RealFiles, &dir).unwrap(), None);
+        let mut me = Me::new(NodeId(3), Uuid::from_u128(7));
+        me.cluster = Some(Uuid::from_u128(9));
+        me.peers.insert(NodeId(1), Addresses { peer: "127.0.0.1:5701".to_string(), ..Addresses::default() });
+        save(&RealFiles, &dir, &me).unwrap();
+        assert_eq!(load(&RealFiles, &dir).unwrap(), Some(me.clone()));
+
+        let moved = folder(data.path(), NodeId(4));
+        std::fs::rename(&dir, &moved).unwrap();
+        let error = load(&RealFiles, &moved).unwrap_err().to_string();
+        assert!(error.contains("belongs to node 3") && error.contains("--id 4 --rejoin"), "{error}");
+        std::fs::write(moved.join(FILE_NAME), "{").unwrap();
+        assert!(matches!(load(&RealFiles, &moved), Err(StoreError::Identity { .. })));
+    }
+
+    #[test]
+    fn two_holders_never_share_a_folder() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = folder(data.path(), NodeId(1));
+        assert!(!is_in_use(&dir));
+        let held = lock(&dir).unwrap();
+        assert!(is_in_use(&dir));
+        let error = lock(&dir).unwrap_err().to_string();
+        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        let (second, _held_too) = lock_lowest(data.path(), |id| id != NodeId(2)).unwrap();
+        assert_eq!(second, NodeId(3));
+        drop(held);
+        assert_eq!(lock_lowest(data.path(), |_| true).unwrap().0, NodeId(1));
+    }
+
+    #[test]
+    fn a_lost_log_is_refused_and_a_discarded_one_is_not() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = folder(data.path(), NodeId(2));
+        let files: Arc<dyn Files> = Arc::new(RealFiles);
+        let mut me = Me::new(NodeId(2), Uuid::from_u128(1));
+        me.cluster = Some(Uuid::from_u128(5));
+        drop(open_store(files.clone(), &dir, &mut me, Options::default()).unwrap());
+        assert!(me.has_log);
+        std::fs::remove_dir_all(dir.join(WAL_DIR)).unwrap();
+        let mut me = load(&*files, &dir).unwrap().unwrap();
+        let error = open_store(files.clone(), &dir, &mut me, Options::default()).err().unwrap();
+        assert!(matches!(error, StoreError::LogMissing { .. }), "{error}");
+
+        let mut me = discard(&*files, &dir, NodeId(2), Uuid::from_u128(2)).unwrap();
+        assert_eq!((me.cluster, me.uuid, me.has_log), (Some(Uuid::from_u128(5)), Uuid::from_u128(2), false));
+        assert_eq!(load(&*files, &dir).unwrap(), Some(me.clone()));
+        drop(open_store(files.clone(), &dir, &mut me, Options::default()).unwrap());
+    }
+
+    #[test]
+    fn a_discard_is_finished_at_the_next_load() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = folder(data.path(), NodeId(2));
+        let files: Arc<dyn Files> = Arc::new(RealFiles);
+        let mut me = Me::new(NodeId(2), Uuid::from_u128(1));
+        drop(open_store(files.clone(), &dir, &mut me, Options::default()).unwrap());
+        // As a crash leaves it right after the new identity was written.
+        save(&*files, &dir, &Me { is_discarding: true, ..Me::new(NodeId(2), Uuid::from_u128(2)) }).unwrap();
+        let me = load(&*files, &dir).unwrap().unwrap();
+        assert!(!me.is_discarding);
+        assert!(files.list(&dir.join(WAL_DIR)).unwrap().is_empty());
+    }
+}

@@ -107,10 +107,12 @@ pub enum StoreError {
         doing: String,
     },
     /// Another process works in this folder.
-    #[error("{} is in use by another phalanx process", .dir.display())]
+    #[error("{} is in use by another phalanx process{}", .dir.display(), .process.map_or(String::new(), |pid| format!(" (pid {pid})")))]
     Locked {
         /// The folder.
         dir: PathBuf,
+        /// The process, if it left word.
+        process: Option<u32>,
     },
     /// The disk refused.
     #[error("cannot {doing}: {source}")]
