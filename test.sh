@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Everything a clean machine needs to pass the tests, then the tests.
+#
+# Format and lints come first because they are quick; a warning is an error. Then every test: unit, golden scripts,
+# simulation, real processes, scripts, browser. The runner's own summary is the last thing printed.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Tools that tests call, and the Debian package that holds each.
+missing=()
+need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
+need cc gcc
+need curl curl
+need tmux tmux
+need shellcheck shellcheck
+need setsid util-linux
+need chromium chromium
+need chromedriver chromium-driver
+
+if ((${#missing[@]})); then
+  install=(apt-get install -y --no-install-recommends "${missing[@]}")
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null 2>&1; then
+    say "test.sh: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q >/dev/null || say "test.sh: apt-get update failed; trying with what is there"
+    "${install[@]}" >/dev/null || say "test.sh: could not install ${missing[*]}; tests that need them will say so"
+  else
+    say "test.sh: these are missing: ${missing[*]}"
+    say "test.sh: on Debian: sudo ${install[*]}"
+  fi
+fi
+
+if ! command -v cargo >/dev/null 2>&1 && [[ -x $HOME/.cargo/bin/cargo ]]; then
+  PATH=$HOME/.cargo/bin:$PATH
+fi
+if ! command -v cargo >/dev/null 2>&1; then
+  say "test.sh: cargo is missing. Install Rust from https://rustup.rs (curl -sSf https://sh.rustup.rs | sh), then run ./test.sh again"
+  exit 2
+fi
+
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+cargo fmt --check
+cargo clippy --quiet --all-targets -- -D warnings
+if cargo nextest --version >/dev/null 2>&1; then
+  cargo nextest run --no-fail-fast
+else
+  cargo test --no-fail-fast
+fi

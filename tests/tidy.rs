@@ -1,0 +1,568 @@
+//! What the design stands on, enforced by reading the sources: the ✓ marks of the house style.
+//!
+//! Each rule is a function from source text to the faults found in it, so that each can be shown to fail on a bad
+//! snippet (second half of this file); then all run over the real tree. Comments and strings are blanked first:
+//! a rule may be spoken of. Not here: formatting and lints (`cargo fmt`, `cargo clippy`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Which rooms a room may use, from the top floor down, and why where it is not plain.
+/// `types`, `limits` and `settings` lie at the bottom; the pure rooms get only what is pure of them.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("main", &["cli"]),
+    // The command line starts everything and parses every answer.
+    (
+        "cli",
+        &[
+            "lab", "sim", "check", "http", "resp", "node", "cluster", "wire", "store", "services", "raft", "types",
+            "limits", "settings",
+        ],
+    ),
+    // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
+    ("lab", &["check", "http", "node", "cluster", "wire", "store", "services", "raft", "types", "limits", "settings"]),
+    // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
+    ("sim", &["check", "cluster", "store", "services", "raft", "types", "limits", "settings"]),
+    // Judges see recorded histories only.
+    ("check", &["types"]),
+    ("http", &["node", "services", "raft", "types", "limits", "settings"]),
+    ("resp", &["node", "services", "raft", "types", "limits", "settings"]),
+    ("node", &["cluster", "wire", "store", "services", "raft", "types", "limits", "settings"]),
+    // Discovery asks over the peer protocol; autopilot and verdict read what the core shows.
+    ("cluster", &["wire", "store", "services", "raft", "types", "limits", "settings"]),
+    // Frames carry what others own: raft messages, service replies, and the gossip table (only that of cluster/).
+    ("wire", &["cluster::gossip", "services", "raft", "types", "limits"]),
+    // The log on disk holds raft entries and promises.
+    ("store", &["raft", "types", "limits"]),
+    // The pure rooms do not know each other: the log carries opaque bytes.
+    ("services", &["types", "limits"]),
+    ("raft", &["types", "limits"]),
+    ("settings", &["types", "limits"]),
+    ("types", &["limits"]),
+    ("limits", &[]),
+    ("lib", &[]),
+];
+
+/// Rooms that may not touch the world.
+const PURE: &[&str] = &["raft", "services"];
+/// What they may not name.
+const IMPURE: &[&str] = &[
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "std::time",
+    "std::env",
+    "std::process",
+    "SystemTime",
+    "Instant::now",
+    "HashMap",
+    "HashSet",
+    "RandomState",
+    "Rng::new",
+    "Uuid::new_v4",
+    "fs2::",
+    "rustix::",
+    "socket2::",
+];
+
+/// Packages that are async runtimes or live on one.
+const ASYNC_CRATES: &[&str] = &[
+    "tokio",
+    "async-std",
+    "smol",
+    "mio",
+    "async-executor",
+    "async-io",
+    "async-global-executor",
+    "async-task",
+    "polling",
+    "futures",
+    "futures-executor",
+    "futures-io",
+    "hyper",
+    "reqwest",
+    "tonic",
+    "axum",
+    "actix-rt",
+    "actix-web",
+    "warp",
+    "h2",
+    "tower",
+    "glommio",
+    "monoio",
+    "compio",
+    "embassy-executor",
+    "pollster",
+    "blocking",
+];
+/// Parts of `futures` without a runtime that js-sys names for browsers; nothing on our platforms builds them.
+const ONLY_BELOW_JS_SYS: &[&str] = &["futures-core", "futures-task", "futures-util"];
+
+/// One broken rule.
+#[derive(Debug, PartialEq, Eq)]
+struct Fault {
+    line: usize,
+    why: String,
+}
+
+fn fault(line: usize, why: impl Into<String>) -> Fault {
+    Fault { line, why: why.into() }
+}
+
+// ---- reading ----
+
+/// Blanks comments, strings and character literals, keeping line breaks.
+fn blank(source: &str) -> String {
+    let chars: Vec<char> = source.chars().collect();
+    let mut out = String::with_capacity(source.len());
+    let mut i = 0;
+    while i < chars.len() {
+        let rest = &chars[i..];
+        let end = match rest {
+            ['/', '/', ..] => rest.iter().position(|c| *c == '\n').unwrap_or(rest.len()),
+            ['/', '*', ..] => block_comment(rest),
+            ['"', ..] => quoted(rest),
+            ['\'', ..] => character(rest),
+            ['r' | 'b', ..] => raw_string(rest, i.checked_sub(1).map(|p| chars[p])),
+            _ => 0,
+        };
+        if end == 0 {
+            out.push(rest[0]);
+        } else {
+            out.extend(rest[..end].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+        }
+        i += end.max(1);
+    }
+    out
+}
+
+fn block_comment(rest: &[char]) -> usize {
+    let (mut depth, mut i) = (0, 0);
+    while i < rest.len() {
+        match (rest[i], rest.get(i + 1)) {
+            ('/', Some('*')) => (depth, i) = (depth + 1, i + 2),
+            ('*', Some('/')) => (depth, i) = (depth - 1, i + 2),
+            _ => i += 1,
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    i.min(rest.len())
+}
+
+/// Length of a raw string that begins here; 0 if none does.
+fn raw_string(rest: &[char], before: Option<char>) -> usize {
+    if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+        return 0;
+    }
+    let from = match rest {
+        ['r', ..] => 1,
+        ['b', 'r', ..] => 2,
+        _ => return 0,
+    };
+    let hashes = rest[from..].iter().take_while(|c| **c == '#').count();
+    let open = from + hashes;
+    if rest.get(open) != Some(&'"') {
+        return 0;
+    }
+    let closes =
+        |i: &usize| rest[*i] == '"' && rest[i + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes;
+    (open + 1..rest.len()).find(closes).map_or(rest.len(), |i| i + 1 + hashes)
+}
+
+fn quoted(rest: &[char]) -> usize {
+    let mut i = 1;
+    while i < rest.len() && rest[i] != '"' {
+        i += if rest[i] == '\\' { 2 } else { 1 };
+    }
+    (i + 1).min(rest.len())
+}
+
+/// Length of a character literal; 0 for a lifetime.
+fn character(rest: &[char]) -> usize {
+    match rest {
+        ['\'', '\\', _, tail @ ..] => tail.iter().position(|c| *c == '\'').map_or(0, |p| p + 4),
+        ['\'', _, '\'', ..] => 3,
+        _ => 0,
+    }
+}
+
+/// A blanked file without the items that `#[cfg(test)]` stands on; their lines become empty.
+fn without_tests(blanked: &str) -> String {
+    let mut out = String::new();
+    let mut lines = blanked.lines();
+    while let Some(line) = lines.next() {
+        let Some(mut rest) = line.trim_start().strip_prefix("#[cfg(test)]") else {
+            out += line;
+            out.push('\n');
+            continue;
+        };
+        out.push('\n');
+        let mut depth = 0i64;
+        // To the end of the item's braces, or to its semicolon or comma where it has none.
+        while !rest.chars().any(|c| {
+            depth += i64::from(c == '{') - i64::from(c == '}');
+            (depth <= 0 && matches!(c, '}' | ';')) || (depth == 0 && c == ',')
+        }) {
+            let Some(next) = lines.next() else { break };
+            rest = next;
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// What [`without_tests`] takes away.
+fn tests_of(blanked: &str) -> String {
+    let kept = without_tests(blanked);
+    let pairs = blanked.lines().zip(kept.lines().chain(std::iter::repeat("")));
+    pairs.map(|(all, kept)| if kept.is_empty() { format!("{all}\n") } else { "\n".into() }).collect()
+}
+
+/// Every path that begins with `start` (`crate::`, `use std::`), one per leaf of a use tree, with its line.
+fn paths(code: &str, start: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices(start) {
+        if code[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let line = code[..at].matches('\n').count() + 1;
+        leaves(&code[at + start.len()..], "", &mut |path| found.push((line, path)));
+    }
+    found
+}
+
+/// Expands `a::{b, c::d}` into `a::b` and `a::c::d`; gives what follows the tree.
+fn leaves<'a>(text: &'a str, prefix: &str, found: &mut dyn FnMut(String)) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut inner) = text.strip_prefix('{') {
+        loop {
+            inner = inner.trim_start();
+            if let Some(rest) = inner.strip_prefix('}') {
+                return rest;
+            }
+            let rest = leaves(inner, prefix, found).trim_start();
+            let rest = rest.strip_prefix(',').unwrap_or(rest);
+            if rest.len() == inner.len() {
+                return rest;
+            }
+            inner = rest;
+        }
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '*').unwrap_or(text.len());
+    let path = if prefix.is_empty() { text[..end].to_string() } else { format!("{prefix}::{}", &text[..end]) };
+    match text[end..].strip_prefix("::") {
+        Some(rest) if rest.starts_with(|c: char| c.is_alphabetic() || matches!(c, '{' | '_' | '*')) => {
+            leaves(rest, &path, found)
+        }
+        _ => {
+            found(path);
+            &text[end..]
+        }
+    }
+}
+
+// ---- the rules ----
+
+fn arrows(room: &str, code: &str) -> Vec<Fault> {
+    let Some((_, allowed)) = ARROWS.iter().find(|(r, _)| *r == room) else {
+        return vec![fault(1, format!("room {room} is not on the floor plan of tests/tidy.rs"))];
+    };
+    let begins = |path: &str, with: &str| path == with || path.starts_with(&format!("{with}::"));
+    let is_room = |path: &str| ARROWS.iter().any(|(r, _)| begins(path, r));
+    let is_fine = |path: &str| begins(path, room) || allowed.iter().any(|a| begins(path, a));
+    let upward = paths(code, "crate::").into_iter().filter(|(_, path)| is_room(path) && !is_fine(path));
+    upward.map(|(line, path)| fault(line, format!("{room}/ may not use {path}: arrows point down only"))).collect()
+}
+
+/// Lines that contain one of these words, not as part of a longer name.
+fn naming(code: &str, words: &[&str], why: &str) -> Vec<Fault> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut faults = Vec::new();
+    for (n, line) in code.lines().enumerate() {
+        for word in words {
+            let stands_alone = |at: usize| {
+                let before = line[..at].chars().next_back().is_some_and(is_name);
+                let after = line[at + word.len()..].chars().next().is_some_and(is_name);
+                !(before && word.starts_with(is_name)) && !(after && word.ends_with(is_name))
+            };
+            if line.match_indices(word).any(|(at, _)| stands_alone(at)) {
+                faults.push(fault(n + 1, format!("{word}: {why}")));
+            }
+        }
+    }
+    faults
+}
+
+fn purity(code: &str) -> Vec<Fault> {
+    let mut faults = naming(code, IMPURE, "raft/ and services/ are pure; time and chance are inputs");
+    for (n, line) in code.lines().enumerate() {
+        // `fastrand::u64(..)` draws from the global source; `fastrand::Rng` as an argument is fine.
+        if line.match_indices("fastrand::").any(|(at, m)| !line[at + m.len()..].starts_with("Rng")) {
+            faults.push(fault(n + 1, "the global random source: take a fastrand::Rng as an argument"));
+        }
+    }
+    for (line, path) in paths(code, "use std::") {
+        let module = path.split("::").next().unwrap_or("");
+        if ["net", "fs", "thread", "env", "process", "time"].contains(&module) && !faults.iter().any(|f| f.line == line)
+        {
+            faults.push(fault(line, format!("std::{path}: raft/ and services/ are pure")));
+        }
+    }
+    faults
+}
+
+fn bounded_channels(code: &str) -> Vec<Fault> {
+    naming(code, &["unbounded", "mpsc::channel"], "every inbox is bounded; its capacity stands in limits.rs")
+}
+
+fn threads_in_one_file(path: &str, code: &str) -> Vec<Fault> {
+    if path == "src/node/threads.rs" {
+        return Vec::new();
+    }
+    naming(code, &["thread::spawn", "thread::Builder", "thread::scope"], "threads start in src/node/threads.rs only")
+}
+
+fn no_unwrap(code: &str) -> Vec<Fault> {
+    naming(code, &[".unwrap()", ".unwrap_err()"], "say why it cannot fail with expect(), or hand the error on")
+}
+
+fn no_sleep(code: &str) -> Vec<Fault> {
+    naming(code, &["thread::sleep", "sleep_ms"], "wait for what should become true: wait_until(what, deadline, probe)")
+}
+
+fn has_head(source: &str) -> Vec<Fault> {
+    if source.starts_with("//! ") { Vec::new() } else { vec![fault(1, "a file starts with //! and what it is for")] }
+}
+
+fn no_async(lock: &str) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut package = "";
+    for (n, line) in lock.lines().enumerate() {
+        let quoted = line.split('"').nth(1).unwrap_or("");
+        if line.starts_with("name = ") {
+            package = quoted;
+            if ASYNC_CRATES.contains(&package) {
+                faults.push(fault(n + 1, format!("{package}: no async runtime anywhere in the tree")));
+            }
+        } else if line.starts_with(" \"") {
+            let name = quoted.split(' ').next().unwrap_or("");
+            let is_web = package == "js-sys" || package.starts_with("wasm-bindgen");
+            if ONLY_BELOW_JS_SYS.contains(&name) && !is_web && !ONLY_BELOW_JS_SYS.contains(&package) {
+                faults.push(fault(n + 1, format!("{package} brings {name}, which only js-sys may")));
+            }
+        }
+    }
+    faults
+}
+
+fn forbids_unsafe(manifest: &str) -> bool {
+    let lints = manifest.split("[lints.rust]").nth(1).unwrap_or("");
+    lints.split("\n[").next().unwrap_or("").lines().any(|l| l.replace(' ', "") == "unsafe_code=\"forbid\"")
+}
+
+// ---- the tree ----
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below a folder: its path from the root, and its text.
+fn sources(folder: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        let entries: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+        for path in entries {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+                found.insert(name, std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// `src/raft/log.rs` is of room `raft`, `src/types.rs` is the room `types`.
+fn room(path: &str) -> &str {
+    path.trim_start_matches("src/").split(['/', '.']).next().unwrap_or(path)
+}
+
+/// A file that is compiled for tests only: `#[cfg(test)]` stands on the `mod` line that names it or its folder.
+fn is_test_file(path: &str, all: &BTreeMap<String, String>) -> bool {
+    let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    let Some((folder, name)) = module.rsplit_once('/') else { return false };
+    let parents = [format!("{folder}/mod.rs"), format!("{folder}/lib.rs"), format!("{folder}.rs")];
+    let line = format!("mod {name};");
+    let named_for_tests = |text: &String| {
+        let declared = text.lines().zip(text.lines().skip(1));
+        declared
+            .filter(|(_, l)| l.trim_start_matches("pub ").trim_start_matches("pub(crate) ") == line)
+            .any(|(a, _)| a.trim() == "#[cfg(test)]")
+    };
+    parents.iter().filter_map(|p| all.get(p)).any(named_for_tests) || is_test_file(folder, all)
+}
+
+fn check_all(files: &BTreeMap<String, String>, rule: impl Fn(&str, &str) -> Vec<Fault>) {
+    let mut report = String::new();
+    for (path, text) in files {
+        for fault in rule(path, text) {
+            report += &format!("\n{path}:{}: {}", fault.line, fault.why);
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+/// Runs a rule over everything in src/ that is not a test.
+fn check_sources(rule: impl Fn(&str, &str) -> Vec<Fault>) {
+    let all = sources("src");
+    assert!(all.len() > 20, "the sources were not found");
+    check_all(&all, |path, text| match is_test_file(path, &all) {
+        true => Vec::new(),
+        false => rule(path, &without_tests(&blank(text))),
+    });
+}
+
+#[test]
+fn arrows_point_down() {
+    check_sources(|path, code| arrows(room(path), code));
+}
+
+#[test]
+fn raft_and_services_are_pure() {
+    check_sources(|path, code| if PURE.contains(&room(path)) { purity(code) } else { Vec::new() });
+}
+
+#[test]
+fn every_channel_is_bounded() {
+    check_sources(|_, code| bounded_channels(code));
+}
+
+#[test]
+fn threads_start_in_one_file() {
+    check_sources(threads_in_one_file);
+}
+
+#[test]
+fn nothing_unwraps_outside_tests() {
+    check_sources(|_, code| no_unwrap(code));
+}
+
+#[test]
+fn unsafe_code_is_forbidden() {
+    assert!(forbids_unsafe(&std::fs::read_to_string(root().join("Cargo.toml")).unwrap()));
+}
+
+#[test]
+fn no_async_crate_in_the_tree() {
+    let faults = no_async(&std::fs::read_to_string(root().join("Cargo.lock")).unwrap());
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn no_test_sleeps_and_hopes() {
+    check_all(&sources("tests"), |_, text| no_sleep(&blank(text)));
+    let all = sources("src");
+    check_all(&all, |path, text| {
+        let code = blank(text);
+        no_sleep(&if is_test_file(path, &all) { code } else { tests_of(&code) })
+    });
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    check_all(&sources("src"), |_, text| has_head(text));
+    check_all(&sources("tests"), |_, text| has_head(text));
+}
+
+// ---- each rule can fail ----
+
+fn lines(faults: Vec<Fault>) -> Vec<usize> {
+    faults.into_iter().map(|f| f.line).collect()
+}
+
+#[test]
+fn blanking_keeps_lines_and_code() {
+    let source = r###"let a = "x // y"; // .unwrap()
+let b = r#""q"#; /* a
+/* b */ */ let c = '"'; let d: &'a str;
+let e = '\''; let f = '\u{1f}'; let bar = 1; g()"###;
+    let blanked = blank(source);
+    assert_eq!(blanked.lines().count(), source.lines().count());
+    let words: Vec<&str> = blanked.split_whitespace().collect();
+    let expected = "let a = ; let b = ; let c = ; let d: &'a str; let e = ; let f = ; let bar = 1; g()";
+    assert_eq!(words.join(" "), expected);
+}
+
+#[test]
+fn tests_are_left_out_and_only_they() {
+    let source = "fn a() { x.unwrap() }\n#[cfg(test)]\nmod tests {\n fn b() { y.unwrap() }\n}\nfn c() { z.unwrap() }\n\
+        #[cfg(test)]\nmod more;\nfn d() { w.unwrap() }\n";
+    assert_eq!(lines(no_unwrap(&without_tests(source))), [1, 6, 9]);
+    assert_eq!(lines(no_unwrap(&tests_of(source))), [4]);
+}
+
+#[test]
+fn files_of_tests_are_known_by_their_mod_line() {
+    let text = |s: &str| s.to_string();
+    let all = BTreeMap::from([
+        (text("src/raft/mod.rs"), text("pub mod core;\n#[cfg(test)]\nmod scripts;\n")),
+        (text("src/lib.rs"), text("pub mod raft;\n")),
+    ]);
+    assert!(is_test_file("src/raft/scripts.rs", &all));
+    assert!(is_test_file("src/raft/scripts/world.rs", &all));
+    assert!(!is_test_file("src/raft/core.rs", &all));
+    assert!(!is_test_file("src/raft/mod.rs", &all));
+}
+
+#[test]
+fn an_upward_arrow_is_found() {
+    assert_eq!(lines(arrows("raft", "use crate::types::Term;\nuse crate::services::Reply;\n")), [2]);
+    assert_eq!(lines(arrows("services", "use crate::{types::Stamp, raft::{Entry, Role}};")), [1, 1]);
+    assert_eq!(lines(arrows("node", "fn f() {\n  crate::http::serve();\n}")), [2]);
+    assert_eq!(lines(arrows("store", "use super::x;\nuse crate::settings::Settings;")), [2]);
+    assert_eq!(arrows("http", "use crate::node::{Handle, status::Status};\nuse crate::types::*;"), []);
+    assert_eq!(arrows("wire", "use crate::cluster::gossip::Table;"), []);
+    assert_eq!(lines(arrows("wire", "use crate::cluster::autopilot;")), [1]);
+    assert_eq!(lines(arrows("sim", "use crate::lab::Cluster;")), [1]);
+    assert_eq!(lines(arrows("attic", "")), [1], "a room that is not on the plan");
+}
+
+#[test]
+fn impurity_is_found() {
+    let timed = "use std::time::Instant;\nuse std::collections::BTreeMap;\nlet m: HashMap<u8, u8>;";
+    assert_eq!(lines(purity(timed)), [1, 3]);
+    assert_eq!(lines(purity("use std::{io, fs};")), [1]);
+    assert_eq!(lines(purity("let x = fastrand::u64(..);\nfn f(rng: &mut fastrand::Rng) {}")), [1]);
+    assert_eq!(purity("use std::io::{Read, Write};\nuse std::sync::Arc;\nlet std_times = election_time;"), []);
+}
+
+#[test]
+fn unbounded_channels_and_stray_threads_are_found() {
+    assert_eq!(lines(bounded_channels("let (a, b) = crossbeam_channel::unbounded();\nlet c = bounded(3);")), [1]);
+    assert_eq!(lines(threads_in_one_file("src/http/mod.rs", "\nstd::thread::spawn(|| {});")), [2]);
+    assert_eq!(threads_in_one_file("src/node/threads.rs", "std::thread::Builder::new()"), []);
+}
+
+#[test]
+fn sleeps_and_missing_heads_are_found() {
+    assert_eq!(lines(no_sleep("let a = 1;\nstd::thread::sleep(d);")), [2]);
+    assert_eq!(lines(has_head("use a;\n")), [1]);
+    assert_eq!(has_head("//! Purpose.\n"), []);
+}
+
+#[test]
+fn an_async_crate_is_found() {
+    assert_eq!(lines(no_async("[[package]]\nname = \"tokio\"\nversion = \"1\"\n")), [2]);
+    assert_eq!(lines(no_async("name = \"rogue\"\ndependencies = [\n \"futures-util\",\n]\n")), [3]);
+    assert_eq!(no_async("name = \"js-sys\"\ndependencies = [\n \"futures-util\",\n]\n"), []);
+}
+
+#[test]
+fn a_missing_lint_is_found() {
+    assert!(forbids_unsafe("[lints.rust]\nunsafe_code = \"forbid\"\n\n[lints.clippy]\n"));
+    assert!(!forbids_unsafe("[lints.rust]\n\n[lints.clippy]\nunsafe_code = \"forbid\"\n"));
+}
