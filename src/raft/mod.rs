@@ -3,7 +3,8 @@
 //! The tour: `mod.rs` (this file) holds the shared words; `core.rs` the node's state and the one door
 //! [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an offer;
 //! `leader.rs` and `progress.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index;
-//! `membership.rs` one change at a time; `transfer.rs` hand-over; `log.rs` the entries in memory.
+//! `membership.rs` one change at a time; `transfer.rs` hand-over; `snapshot.rs` what replaces a log's beginning; `log.rs` the
+//! entries in memory; `persist.rs` what waits for the disk; `view.rs` looks from outside and invariants; `flaws.rs` bugs planted for tests.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
 //! order (a step's `persist` before its `after_sync` messages may leave); and it reports [`Input::Synced`] in order.
@@ -14,6 +15,28 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
+
+#[macro_use]
+mod flaws;
+mod commit;
+mod core;
+mod election;
+mod follower;
+mod leader;
+mod log;
+mod membership;
+mod persist;
+mod progress;
+mod read;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod view;
+
+pub use self::core::Raft;
+#[cfg(test)]
+pub use self::flaws::Flaws;
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +136,9 @@ pub struct Config {
     pub inflight_bytes_max: usize,
     /// Bytes of entries not yet committed; beyond it proposals are refused.
     pub uncommitted_bytes_max: usize,
+    /// Bugs switched on by a test.
+    #[cfg(test)]
+    pub flaws: Flaws,
 }
 
 /// Names a proposal, read or change of this node's host in its answer. Never used twice by one process.
@@ -155,7 +181,8 @@ pub enum Input {
 /// Between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Sender. Receivers drop what does not come from the identity that the membership names (if it names the id).
+    /// Sender. Answers count only from the very identity that the receiver's membership names; requests are judged by term
+    /// and log alone, because it may be the receiver's membership that is stale.
     pub from: Identity,
     /// Receiver; a message for another identity is dropped.
     pub to: Identity,
@@ -180,7 +207,7 @@ pub enum Body {
     Append { session: u64, prev_index: Index, prev_term: Term, commit: Index, entries: Vec<Entry> },
     /// `Ok(matched)`: durable and equal up to there. `Err`: where the sender should try instead.
     AppendReply { session: u64, result: Result<Index, Conflict> },
-    /// Leadership stands; `round` comes back and confirms reads.
+    /// Leadership stands; `round` comes back and confirms reads. Round 0 only tells the commit index and is not answered.
     Heartbeat { round: u64, commit: Index },
     /// Answer to `Heartbeat`.
     HeartbeatReply { round: u64 },
@@ -388,37 +415,6 @@ pub struct PeerView {
     pub silent_ticks: Ticks,
     /// It answered within the last election timeout.
     pub is_active: bool,
-}
-
-/// One node's consensus state.
-pub struct Raft {}
-
-#[allow(unused_variables)]
-impl Raft {
-    /// A node as it starts: with what its disk holds (nothing, for a newcomer).
-    pub fn new(config: Config, durable: Durable) -> Raft {
-        todo!()
-    }
-    /// The one door: what happened, a random source, and where to put what must be done about it.
-    pub fn step(&mut self, input: Input, rng: &mut fastrand::Rng, effects: &mut Effects) {
-        todo!()
-    }
-    /// A look from outside.
-    pub fn view(&self) -> View {
-        todo!()
-    }
-    /// Entries `from..=to` that the log still holds.
-    pub fn entries(&self, from: Index, to: Index) -> &[Entry] {
-        todo!()
-    }
-    /// Term of the entry at `index`, or of the snapshot that ends there; `None` if compacted or not there.
-    pub fn term_at(&self, index: Index) -> Option<Term> {
-        todo!()
-    }
-    /// Asserts this node's invariants.
-    pub fn check(&self) {
-        todo!()
-    }
 }
 
 /// State of the founder of a cluster: term 1, a vote for itself, and one entry that makes it the only voter.

@@ -1,0 +1,68 @@
+//! The commit rule: an entry is committed once a quorum has it on disk, if it is of the leader's own term.
+//!
+//! Entries of earlier terms are committed only by what follows them: a copy on a quorum does not keep an old entry from being
+//! replaced by a leader that never saw it (figure 8 of the Raft paper).
+//!
+//! Invariants: M1 the own copy counts only as far as it is synced. M2 learners and leavers never count.
+//! Not here: how copies come about (`leader.rs`, `follower.rs`).
+
+use super::core::{Cx, Raft, State};
+use super::leader::Feeder;
+use super::log::entry_bytes;
+use super::membership::quorum;
+use super::{Payload, StepDownCause};
+use crate::types::{Identity, Index};
+
+impl Raft {
+    /// Moves the commit index to the highest entry of this term that a quorum has on disk, if any is new.
+    pub(super) fn maybe_commit(&mut self, cx: &mut Cx<'_>) {
+        let State::Leader(lead) = &self.state else { return };
+        let membership = self.membership();
+        let copies_of = |who: Identity| {
+            if who == self.config.me {
+                return self.disk.durable();
+            }
+            let progress = lead.peers.get(&who.id);
+            let is_it = |p: &&super::progress::Progress| p.who == who || flaw!(self.config, count_earlier_session);
+            progress.filter(is_it).map_or(Index(0), |progress| progress.match_index)
+        };
+        let mut copies: Vec<Index> =
+            membership.voters.iter().map(|(id, uuid)| copies_of(Identity { id: *id, uuid: *uuid })).collect();
+        let quorum = quorum(copies.len());
+        if flaw!(self.config, count_learner) {
+            copies.extend(membership.learners.iter().map(|(id, uuid)| copies_of(Identity { id: *id, uuid: *uuid })));
+        }
+        copies.sort_unstable_by(|a, b| b.cmp(a));
+        let Some(&on_quorum) = copies.get(quorum - 1) else { return };
+        let is_own_term = self.log.term_at(on_quorum) == Some(self.hard.term);
+        if on_quorum > self.commit && (is_own_term || flaw!(self.config, commit_old_term)) {
+            self.advance_commit(cx, on_quorum);
+        }
+    }
+
+    /// Whether an entry of the leader's own term is committed: only then does it know what is.
+    pub(super) fn has_committed_own_term(&self) -> bool {
+        matches!(&self.state, State::Leader(lead) if self.commit >= lead.first_index)
+    }
+
+    /// The leader's commit index moves; whatever waited for that goes on.
+    fn advance_commit(&mut self, cx: &mut Cx<'_>, to: Index) {
+        let newly = self.log.slice(self.commit.next(), to);
+        let bytes: usize = newly.iter().map(entry_bytes).sum();
+        let is_membership = newly.iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
+        self.commit = to;
+        let envelope = self.envelope();
+        let State::Leader(lead) = &mut self.state else { return };
+        lead.uncommitted_bytes = lead.uncommitted_bytes.saturating_sub(bytes);
+        let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now: self.now, config: &self.config };
+        for progress in lead.peers.values().filter(|progress| progress.is_idle()) {
+            // Nothing on the way to it would bring the news before the next heartbeat.
+            feeder.heartbeat(cx, progress, 0);
+        }
+        self.maybe_start_round(cx);
+        if is_membership && !self.is_voter() {
+            self.pass_on(cx);
+            self.become_follower(cx, self.hard.term, StepDownCause::Removed);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Elections: when to campaign, who gets a vote, and winning.
+//!
+//! A campaign has two phases. Pre-votes ask whether a vote would be given; they bind nobody and raise no term, so a node that
+//! cannot hear the leader disturbs nobody. Votes follow once a quorum would give them. Timers order the candidacies: each
+//! live voter of higher id that is not the lost leader adds `rank_delay_ticks`, and a random part keeps timers out of step.
+//! The order never becomes a veto: whoever asks with a fresh log gets the vote.
+//!
+//! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was heard
+//! within an election timeout and its link stands (unless that leader asked for the campaign). E3 only voters campaign, and
+//! only with a disk that makes progress. E4 only voters of the newest membership count, each once.
+//! Not here: what a leader does once elected (`leader.rs`), hand-over (`transfer.rs`).
+
+use super::core::{Cx, Raft, State};
+use super::membership::quorum;
+use super::{Body, Event, LossCause, Message};
+use crate::types::{Identity, Index, NodeId, Term};
+use std::collections::BTreeSet;
+
+/// Ticks between the first repetitions of a pre-vote: others may notice a lost link a little later.
+const RESEND_TICKS_MIN: u64 = 2;
+/// How long a pre-vote that was refused for the leader's sake is remembered.
+const DEFERRED_TICKS_MAX: u64 = 8;
+
+/// Which question a candidate asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Would you vote for me?
+    PreVote,
+    /// Vote for me.
+    Vote {
+        /// The leader asked for this campaign.
+        is_transfer: bool,
+    },
+}
+
+/// A candidate's campaign.
+pub(super) struct Campaign {
+    pub(super) phase: Phase,
+    /// Who said yes.
+    granted: BTreeSet<NodeId>,
+    /// Who said no (to a vote; a refused pre-vote is asked again).
+    refused: BTreeSet<NodeId>,
+    /// Votes that a planted bug counts twice.
+    extra: usize,
+    resend_at: u64,
+    resend_gap: u64,
+}
+
+impl Campaign {
+    fn new(phase: Phase, now: u64) -> Campaign {
+        Campaign {
+            phase,
+            granted: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            extra: 0,
+            resend_at: now + RESEND_TICKS_MIN,
+            resend_gap: RESEND_TICKS_MIN,
+        }
+    }
+}
+
+impl Raft {
+    /// Campaign timers of followers and candidates.
+    pub(super) fn on_election_tick(&mut self, cx: &mut Cx<'_>) {
+        let now = self.now;
+        self.deferred.retain(|(at, _)| now - at <= DEFERRED_TICKS_MAX);
+        self.resend_forwarded(cx);
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            if let Some(leader) = self.leader {
+                self.lost.insert(leader.id);
+                self.forget_leader(cx, LossCause::Timeout);
+            }
+            self.attempts += 1;
+            self.campaign(cx);
+        } else if let State::Candidate(campaign) = &mut self.state
+            && now >= campaign.resend_at
+        {
+            campaign.resend_gap = (campaign.resend_gap * 2).min(self.config.heartbeat_ticks.0.max(RESEND_TICKS_MIN));
+            campaign.resend_at = now + campaign.resend_gap;
+            self.ask_all(cx);
+        }
+    }
+
+    /// The link to a peer broke and reconnecting was refused: if it led, it counts as gone at once.
+    pub(super) fn on_link_lost(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
+        self.lost.insert(peer);
+        match &mut self.state {
+            State::Leader(lead) => {
+                if let Some(progress) = lead.peers.get_mut(&peer) {
+                    progress.become_probe();
+                    progress.is_probing = true;
+                }
+                return;
+            }
+            State::Follower | State::Candidate(_) => {}
+        }
+        let led = self.leader.is_some_and(|leader| leader.id == peer);
+        let has_my_vote = self.leader.is_none() && self.voted_at.is_some() && self.vote_id() == Some(peer);
+        if !led && !has_my_vote {
+            return;
+        }
+        self.forget_leader(cx, LossCause::LinkLost);
+        self.voted_at = None;
+        self.hasten_campaign(cx);
+        for (_, message) in std::mem::take(&mut self.deferred) {
+            if let Body::PreVote { last_index, last_term } = message.body {
+                self.on_pre_vote(cx, message.from, message.term, last_index, last_term);
+            }
+        }
+    }
+
+    /// The link to a peer stands (again): it may have missed what was asked or sent.
+    pub(super) fn on_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
+        self.lost.remove(&peer);
+        match self.state {
+            State::Leader(_) => self.on_leader_link_up(cx, peer),
+            State::Candidate(_) => self.ask_one(cx, peer),
+            State::Follower => {}
+        }
+    }
+
+    /// The next campaign comes as soon as this node's rank allows; at once for the first in line.
+    pub(super) fn hasten_campaign(&mut self, cx: &mut Cx<'_>) {
+        if !self.can_campaign() {
+            return;
+        }
+        let delay = if self.config.highest_id_first {
+            self.rank() * self.config.rank_delay_ticks.0 + cx.rng.u64(0..=self.attempts.min(8))
+        } else {
+            cx.rng.u64(0..=self.config.rank_delay_ticks.0 * self.membership().voters.len() as u64)
+        };
+        if delay == 0 && matches!(self.state, State::Follower) {
+            self.attempts += 1;
+            self.campaign(cx);
+        } else {
+            self.deadline = Some(self.deadline.unwrap_or(u64::MAX).min(self.now + delay.max(1)));
+        }
+    }
+
+    /// Asks for pre-votes, if this node may lead at all.
+    pub(super) fn campaign(&mut self, cx: &mut Cx<'_>) {
+        self.draw_retry(cx);
+        if !self.can_campaign() {
+            self.state = State::Follower;
+            return;
+        }
+        let was_asking = matches!(&self.state, State::Candidate(campaign) if campaign.phase == Phase::PreVote);
+        if !was_asking {
+            cx.fx.events.push(Event::Campaigning { term: self.hard.term.next() });
+        }
+        let mut campaign = Campaign::new(Phase::PreVote, self.now);
+        campaign.granted.insert(self.config.me.id);
+        self.state = State::Candidate(campaign);
+        self.ask_all(cx);
+        self.maybe_win(cx);
+    }
+
+    /// Asks for votes in a new term. The own vote counts once it is on disk.
+    pub(super) fn campaign_for_real(&mut self, cx: &mut Cx<'_>, is_transfer: bool) {
+        self.hard.term = self.hard.term.next();
+        self.hard.vote = Some(self.config.me);
+        self.voted_at = None;
+        self.leader = None;
+        self.heard_at = None;
+        self.draw_retry(cx);
+        self.state = State::Candidate(Campaign::new(Phase::Vote { is_transfer }, self.now));
+        self.ask_all(cx);
+    }
+
+    /// Somebody would like to lead in `term`: a promise to nobody.
+    pub(super) fn on_pre_vote(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, index: Index, last_term: Term) {
+        let envelope = self.envelope();
+        if term <= self.hard.term {
+            return envelope.send(cx, from, Body::PreVoteReply { is_granted: false });
+        }
+        if self.has_lease() || self.is_waiting_for_another(&from) {
+            self.deferred.retain(|(_, message)| message.from.id != from.id);
+            let body = Body::PreVote { last_index: index, last_term };
+            self.deferred.push((self.now, Message { from, to: self.config.me, term, body }));
+            return envelope.send(cx, from, Body::PreVoteReply { is_granted: false });
+        }
+        if !self.would_vote_for(&from, index, last_term) {
+            envelope.send(cx, from, Body::PreVoteReply { is_granted: false });
+            return self.hasten_campaign(cx);
+        }
+        envelope.send_at(cx, from, term, Body::PreVoteReply { is_granted: true });
+    }
+
+    /// An answer to our pre-vote; a refusal in a newer term has already been adopted.
+    pub(super) fn on_pre_vote_reply(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, is_granted: bool) {
+        let asked = self.hard.term.next();
+        if let State::Candidate(campaign) = &mut self.state
+            && campaign.phase == Phase::PreVote
+            && is_granted
+            && term == asked
+        {
+            campaign.granted.insert(from.id);
+            self.maybe_win(cx);
+        }
+    }
+
+    /// Somebody asks for this term's vote.
+    pub(super) fn on_vote(&mut self, cx: &mut Cx<'_>, from: Identity, index: Index, last_term: Term) {
+        let envelope = self.envelope();
+        let is_free = self.hard.vote.is_none_or(|vote| vote == from) && self.leader.is_none();
+        let is_follower = matches!(self.state, State::Follower);
+        let is_fresh = self.would_vote_for(&from, index, last_term);
+        if is_free && is_follower && is_fresh {
+            self.hard.vote = Some(from);
+            self.voted_at = Some(self.now);
+            self.draw_deadline(cx);
+            envelope.send(cx, from, Body::VoteReply { is_granted: true });
+        } else {
+            envelope.send(cx, from, Body::VoteReply { is_granted: false });
+            if !is_fresh && is_follower && self.leader.is_none() {
+                self.hasten_campaign(cx);
+            }
+        }
+    }
+
+    /// An answer to our request for a vote in this term.
+    pub(super) fn on_vote_reply(&mut self, cx: &mut Cx<'_>, from: Identity, is_granted: bool) {
+        let voters = self.membership().voters.len();
+        let State::Candidate(campaign) = &mut self.state else { return };
+        if !matches!(campaign.phase, Phase::Vote { .. }) {
+            return;
+        }
+        if is_granted {
+            let is_new = campaign.granted.insert(from.id);
+            if !is_new && flaw!(self.config, count_duplicate_vote) {
+                campaign.extra += 1;
+            }
+            return self.maybe_win(cx);
+        }
+        campaign.refused.insert(from.id);
+        if campaign.refused.len() > voters - quorum(voters) {
+            // Lost: a split vote, or fresher logs elsewhere. Whoever is ahead of us goes first.
+            self.state = State::Follower;
+            self.draw_retry(cx);
+            self.hasten_campaign(cx);
+        }
+    }
+
+    /// Our own vote is on disk: it counts from now on.
+    pub(super) fn maybe_count_own_vote(&mut self, cx: &mut Cx<'_>) {
+        if self.disk.is_hard_synced(&self.hard)
+            && let State::Candidate(campaign) = &mut self.state
+            && matches!(campaign.phase, Phase::Vote { .. })
+            && campaign.granted.insert(self.config.me.id)
+        {
+            self.maybe_win(cx);
+        }
+    }
+
+    /// Moves on if a quorum said yes.
+    fn maybe_win(&mut self, cx: &mut Cx<'_>) {
+        let membership = self.membership();
+        let State::Candidate(campaign) = &self.state else { return };
+        let yes = campaign.granted.iter().filter(|id| membership.voters.contains_key(id)).count() + campaign.extra;
+        if yes < quorum(membership.voters.len()) {
+            return;
+        }
+        match campaign.phase {
+            Phase::PreVote => self.campaign_for_real(cx, false),
+            Phase::Vote { .. } => self.become_leader(cx),
+        }
+    }
+
+    /// Puts the campaign's question to every voter that has not answered it.
+    fn ask_all(&mut self, cx: &mut Cx<'_>) {
+        let voters: Vec<NodeId> = self.membership().voters.keys().copied().collect();
+        for id in voters {
+            self.ask_one(cx, id);
+        }
+    }
+
+    /// Puts the campaign's question to one voter, unless it has answered.
+    fn ask_one(&mut self, cx: &mut Cx<'_>, id: NodeId) {
+        let State::Candidate(campaign) = &self.state else { return };
+        let Some(&uuid) = self.membership().voters.get(&id) else { return };
+        if id == self.config.me.id || campaign.granted.contains(&id) || campaign.refused.contains(&id) {
+            return;
+        }
+        let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
+        let (to, envelope) = (Identity { id, uuid }, self.envelope());
+        match campaign.phase {
+            Phase::PreVote => {
+                envelope.send_at(cx, to, self.hard.term.next(), Body::PreVote { last_index, last_term });
+            }
+            Phase::Vote { is_transfer } => envelope.send(cx, to, Body::Vote { last_index, last_term, is_transfer }),
+        }
+    }
+
+    /// Whether a live leader binds this node: it was heard within an election timeout and its link stands.
+    pub(super) fn has_lease(&self) -> bool {
+        if matches!(self.state, State::Leader(_)) {
+            return true;
+        }
+        let is_recent = self.heard_at.is_some_and(|at| self.now - at < self.config.election_timeout_ticks.0);
+        is_recent && self.leader.is_some_and(|leader| !self.lost.contains(&leader.id))
+    }
+
+    /// Whether this node has just voted for another candidate than `from` and should see what becomes of it.
+    fn is_waiting_for_another(&self, from: &Identity) -> bool {
+        let grace = self.config.election_timeout_ticks.0 / 4;
+        self.leader.is_none()
+            && self.voted_at.is_some_and(|at| self.now - at < grace)
+            && self.hard.vote.is_some_and(|vote| vote != *from && !self.lost.contains(&vote.id))
+    }
+
+    /// Whether a candidate's log holds all that ours may have helped to commit.
+    fn would_vote_for(&self, from: &Identity, last_index: Index, last_term: Term) -> bool {
+        if flaw!(self.config, priority_vetoes) && from.id < self.config.me.id {
+            return false;
+        }
+        flaw!(self.config, skip_log_freshness) || self.log.is_not_fresher_than(last_index, last_term)
+    }
+
+    /// Whether this node may campaign: a voter by its own membership, with room on its disk and a disk that works.
+    pub(super) fn can_campaign(&self) -> bool {
+        self.is_voter() && !self.is_disk_low && !self.is_disk_stalled()
+    }
+
+    /// Live voters of a higher id that are neither this node nor the leader (which is gone when this matters).
+    fn rank(&self) -> u64 {
+        if !self.config.highest_id_first {
+            return 0;
+        }
+        let me = self.config.me.id;
+        let leader = self.leader.map(|leader| leader.id);
+        let higher = self.membership().voters.range(me..).map(|(id, _)| *id);
+        higher.filter(|id| *id != me && Some(*id) != leader && !self.lost.contains(id)).count() as u64
+    }
+
+    /// Whose vote this node gave in this term.
+    fn vote_id(&self) -> Option<NodeId> {
+        self.hard.vote.map(|vote| vote.id)
+    }
+
+    /// Random part of a timer: small beside the rank's delay, larger after each failed campaign.
+    fn jitter(&self, cx: &mut Cx<'_>) -> u64 {
+        let timeout = self.config.election_timeout_ticks.0;
+        let span = if self.config.highest_id_first { self.config.rank_delay_ticks.0.max(1) } else { timeout };
+        cx.rng.u64(0..=span + self.attempts.min(8) * timeout / 8)
+    }
+
+    /// Timer after a word from the leader or a vote given away: a whole election timeout and more.
+    pub(super) fn draw_deadline(&mut self, cx: &mut Cx<'_>) {
+        let delay = self.config.election_timeout_ticks.0 + self.rank() * self.config.rank_delay_ticks.0;
+        self.deadline = Some(self.now + delay + self.jitter(cx));
+    }
+
+    /// Timer after a campaign began: shorter at first, for nobody leads meanwhile.
+    fn draw_retry(&mut self, cx: &mut Cx<'_>) {
+        let base = (self.config.election_timeout_ticks.0 / 4).max(2) << self.attempts.saturating_sub(1).min(2);
+        let delay = base + self.rank() * self.config.rank_delay_ticks.0;
+        self.deadline = Some(self.now + delay + self.jitter(cx));
+    }
+
+    /// Timer of a node that has just started: the only voter of a cluster waits for nobody.
+    pub(super) fn draw_first_deadline(&mut self, cx: &mut Cx<'_>) {
+        if self.is_voter() && self.membership().voters.len() == 1 {
+            self.deadline = Some(self.now + 1);
+        } else {
+            self.draw_deadline(cx);
+        }
+    }
+}

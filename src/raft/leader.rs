@@ -1,0 +1,287 @@
+//! Leading: the first entry of the term, heartbeats, and feeding each follower.
+//!
+//! Appends leave at once, while the own disk still works on the same entries; the own copy counts only when it is synced.
+//! A leader that hears no quorum for an election timeout, or whose disk stands still, stops being one.
+//!
+//! Invariants: R1 `peers` holds every other member (and those that are leaving). R2 the first entry of a term is a no-op.
+//! R3 no heartbeat leaves while the disk is stalled. R4 `uncommitted_bytes` are those of the entries after the commit index.
+//! Not here: what a peer may be sent (`progress.rs`), counting copies (`commit.rs`), reads (`read.rs`).
+
+use super::core::{Cx, Envelope, Raft, State, refuse};
+use super::log::{Log, entry_bytes};
+use super::membership::quorum;
+use super::progress::{Mode, Progress};
+use super::read::Reads;
+use super::transfer::Transfer;
+use super::{Answer, Body, Conflict, Entry, Event, Payload, Refusal, StepDownCause, Token};
+use crate::types::{Identity, Index, NodeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a node needs only while it leads.
+pub(super) struct Leadership {
+    /// Every other member.
+    pub(super) peers: BTreeMap<NodeId, Progress>,
+    /// Index of the term's no-op.
+    pub(super) first_index: Index,
+    pub(super) reads: Reads,
+    pub(super) transfer: Option<Transfer>,
+    /// No preference is acted on before this tick.
+    pub(super) no_preempt_before: u64,
+    pub(super) uncommitted_bytes: usize,
+    /// Commit index at the last heartbeat and the one before: a learner beyond the older has caught up.
+    pub(super) commit_marks: (Index, Index),
+    last_session: u64,
+    heartbeat_at: u64,
+}
+
+impl Leadership {
+    /// Draws a session number that no answer has seen in this term.
+    pub(super) fn next_session(&mut self) -> u64 {
+        self.last_session += 1;
+        self.last_session
+    }
+}
+
+impl Raft {
+    /// Won the election.
+    pub(super) fn become_leader(&mut self, cx: &mut Cx<'_>) {
+        let me = self.config.me;
+        assert!(self.hard.vote == Some(me), "leads term {} without its own vote", self.hard.term);
+        let uncommitted = self.log.slice(self.commit.next(), self.log.last_index());
+        self.leader = Some(me);
+        self.heard_at = None;
+        self.attempts = 0;
+        self.deferred.clear();
+        self.state = State::Leader(Box::new(Leadership {
+            peers: BTreeMap::new(),
+            first_index: self.log.last_index().next(),
+            reads: Reads::default(),
+            transfer: None,
+            no_preempt_before: self.now + 2 * self.config.election_timeout_ticks.0,
+            uncommitted_bytes: uncommitted.iter().map(entry_bytes).sum(),
+            commit_marks: (self.commit, self.commit),
+            last_session: 0,
+            heartbeat_at: self.now + self.config.heartbeat_ticks.0,
+        }));
+        cx.fx.events.push(Event::BecameLeader { term: self.hard.term });
+        self.refuse_forwarded(cx);
+        self.reconcile_peers();
+        self.append_own(cx, Payload::Noop);
+        self.feed_all(cx);
+    }
+
+    /// A command of the host.
+    pub(super) fn on_propose(&mut self, cx: &mut Cx<'_>, token: Token, command: Arc<[u8]>) {
+        let State::Leader(lead) = &self.state else { return refuse(cx, token, Refusal::NotLeader) };
+        if lead.transfer.is_some() {
+            return refuse(cx, token, Refusal::HandOver);
+        }
+        if self.is_disk_low {
+            return refuse(cx, token, Refusal::DiskLow);
+        }
+        if lead.uncommitted_bytes > 0 && lead.uncommitted_bytes + command.len() > self.config.uncommitted_bytes_max {
+            return refuse(cx, token, Refusal::Busy);
+        }
+        let index = self.append_own(cx, Payload::Command(command));
+        cx.fx.answers.push((token, Answer::Appended { index, term: self.hard.term }));
+        self.feed_all(cx);
+    }
+
+    /// Appends an entry of this term to the leader's own log.
+    pub(super) fn append_own(&mut self, cx: &mut Cx<'_>, payload: Payload) -> Index {
+        let entry = Entry { index: self.log.last_index().next(), term: self.hard.term, payload };
+        let index = entry.index;
+        if let State::Leader(lead) = &mut self.state {
+            lead.uncommitted_bytes += entry_bytes(&entry);
+        }
+        self.log.append(entry);
+        self.persist_from(cx, index);
+        index
+    }
+
+    /// Sends every follower what it may have.
+    pub(super) fn feed_all(&mut self, cx: &mut Cx<'_>) {
+        let envelope = self.envelope();
+        let State::Leader(lead) = &mut self.state else { return };
+        let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now: self.now, config: &self.config };
+        for progress in lead.peers.values_mut() {
+            feeder.feed(cx, progress, true);
+        }
+    }
+
+    /// Sends one follower what it may have.
+    pub(super) fn feed_one(&mut self, cx: &mut Cx<'_>, id: NodeId) {
+        let envelope = self.envelope();
+        let State::Leader(lead) = &mut self.state else { return };
+        let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now: self.now, config: &self.config };
+        if let Some(progress) = lead.peers.get_mut(&id) {
+            feeder.feed(cx, progress, true);
+        }
+    }
+
+    /// Timers of a leader.
+    pub(super) fn on_leader_tick(&mut self, cx: &mut Cx<'_>) {
+        let term = self.hard.term;
+        if self.is_disk_stalled() {
+            return self.become_follower(cx, term, StepDownCause::DiskStalled);
+        }
+        if !self.has_quorum() {
+            return self.become_follower(cx, term, StepDownCause::NoQuorum);
+        }
+        self.on_transfer_tick(cx);
+        let State::Leader(lead) = &mut self.state else { return };
+        if self.now < lead.heartbeat_at {
+            return;
+        }
+        lead.heartbeat_at = self.now + self.config.heartbeat_ticks.0;
+        lead.commit_marks = (self.commit, lead.commit_marks.0);
+        self.on_heartbeat_due(cx);
+    }
+
+    /// Heartbeats to all, and another try for whatever seems lost.
+    fn on_heartbeat_due(&mut self, cx: &mut Cx<'_>) {
+        let (envelope, now) = (self.envelope(), self.now);
+        let State::Leader(lead) = &mut self.state else { return };
+        let stuck_ticks = (2 * self.config.heartbeat_ticks.0).max(self.config.election_timeout_ticks.0 / 2);
+        lead.peers.retain(|_, progress| progress.leaving.is_none_or(|(_, until)| now < until));
+        let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now, config: &self.config };
+        let round = lead.reads.round;
+        for progress in lead.peers.values_mut() {
+            feeder.heartbeat(cx, progress, round);
+            if progress.is_stuck(now, stuck_ticks) {
+                progress.become_probe();
+            }
+            progress.is_probing = false;
+            feeder.feed(cx, progress, progress.mode != Mode::Probe);
+        }
+        self.maybe_preempt(cx);
+    }
+
+    /// The link to a follower stands (again): its answers to what went before do not count, and all is probed anew.
+    pub(super) fn on_leader_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
+        let State::Leader(lead) = &mut self.state else { return };
+        let session = lead.next_session();
+        if let Some(progress) = lead.peers.get_mut(&peer) {
+            progress.on_link_up(session);
+            self.feed_one(cx, peer);
+        }
+    }
+
+    /// A follower took or refused an append.
+    pub(super) fn on_append_reply(
+        &mut self,
+        cx: &mut Cx<'_>,
+        from: Identity,
+        session: u64,
+        result: Result<Index, Conflict>,
+    ) {
+        let (now, last_index) = (self.now, self.log.last_index());
+        let State::Leader(lead) = &mut self.state else { return };
+        let Some(progress) = lead.peers.get_mut(&from.id) else { return };
+        progress.heard_at = now;
+        if progress.session != session && !flaw!(self.config, count_earlier_session) {
+            return;
+        }
+        match result {
+            Ok(matched) if matched > last_index => return,
+            Ok(matched) => {
+                let is_news = progress.on_matched(matched, now);
+                if progress.mode == Mode::Snapshot && progress.match_index >= self.log.base() {
+                    progress.become_probe();
+                    progress.mode = Mode::Stream;
+                }
+                if is_news {
+                    self.maybe_commit(cx);
+                    self.maybe_send_timeout_now(cx);
+                }
+            }
+            Err(conflict) => {
+                progress.on_conflict(conflict, &self.log);
+            }
+        }
+        self.feed_one(cx, from.id);
+    }
+
+    /// A follower confirms that it knows no newer term.
+    pub(super) fn on_heartbeat_reply(&mut self, cx: &mut Cx<'_>, from: Identity, round: u64) {
+        let State::Leader(lead) = &mut self.state else { return };
+        let Some(progress) = lead.peers.get_mut(&from.id) else { return };
+        progress.heard_at = self.now;
+        progress.round = progress.round.max(round);
+        self.maybe_confirm_reads(cx);
+        self.feed_one(cx, from.id);
+    }
+
+    /// Whether a quorum of voters answered within the last election timeout.
+    pub(super) fn has_quorum(&self) -> bool {
+        let State::Leader(lead) = &self.state else { return false };
+        let voters = &self.membership().voters;
+        let active = voters.iter().filter(|(id, uuid)| {
+            let who = Identity { id: **id, uuid: **uuid };
+            who == self.config.me || self.is_active(lead, &who)
+        });
+        active.count() >= quorum(voters.len())
+    }
+
+    /// Whether this very member answered within the last election timeout.
+    pub(super) fn is_active(&self, lead: &Leadership, who: &Identity) -> bool {
+        let timeout = self.config.election_timeout_ticks.0;
+        lead.peers.get(&who.id).is_some_and(|progress| progress.who == *who && progress.is_active(self.now, timeout))
+    }
+}
+
+/// What feeding a follower needs besides its progress.
+pub(super) struct Feeder<'a> {
+    pub(super) envelope: Envelope,
+    pub(super) log: &'a Log,
+    pub(super) commit: Index,
+    pub(super) now: u64,
+    pub(super) config: &'a super::Config,
+}
+
+impl Feeder<'_> {
+    /// Sends appends as far as flow control allows; without `with_entries` a probe carries none.
+    pub(super) fn feed(&self, cx: &mut Cx<'_>, progress: &mut Progress, with_entries: bool) {
+        let last_index = self.log.last_index();
+        while progress.can_send(last_index, self.config.inflight_bytes_max) {
+            let prev_index = progress.next_index.prev();
+            let Some(prev_term) = self.log.term_at(prev_index) else {
+                return self.begin_snapshot(cx, progress);
+            };
+            let bytes_max = self.config.append_bytes_max;
+            let (entries, bytes) = match with_entries {
+                true => self.log.slice_bytes(progress.next_index, bytes_max),
+                false => (&[][..], 0),
+            };
+            let body = Body::Append {
+                session: progress.session,
+                prev_index,
+                prev_term,
+                commit: self.commit,
+                entries: entries.to_vec(),
+            };
+            progress.on_sent(Index(prev_index.0 + entries.len() as u64), bytes, self.now);
+            self.envelope.send(cx, progress.who, body);
+        }
+    }
+
+    /// A heartbeat: the commit index in it never goes beyond what this follower is known to hold.
+    pub(super) fn heartbeat(&self, cx: &mut Cx<'_>, progress: &Progress, round: u64) {
+        let commit = self.commit.min(progress.match_index);
+        self.envelope.send(cx, progress.who, Body::Heartbeat { round, commit });
+    }
+
+    /// The follower needs what is compacted: the host streams the newest snapshot, unless one has just been sent.
+    fn begin_snapshot(&self, cx: &mut Cx<'_>, progress: &mut Progress) {
+        if self.now < progress.no_snapshot_before {
+            // It may not have put it in place yet: ask for it again, in an empty probe with the next heartbeat.
+            progress.next_index = self.log.snapshot_index().next();
+            progress.is_probing = true;
+            return;
+        }
+        progress.become_probe();
+        progress.mode = Mode::Snapshot;
+        cx.fx.send_snapshot.push(progress.who);
+    }
+}

@@ -1,0 +1,68 @@
+//! Snapshots: what replaces the beginning of a log, one's own or one that the leader streamed.
+//!
+//! The host writes and carries the bytes; the core only decides where the log begins. A received snapshot brings its
+//! membership along. A suffix survives it only if the entry at its index is the one that it covers.
+//!
+//! Invariants: S1 a snapshot covers committed entries only. S2 installing never takes the commit index back.
+//! Not here: the files (`store/`), the stream (`wire/`).
+
+use super::core::{Cx, Raft, State};
+use super::progress::Mode;
+use super::{SnapshotMeta, StepDownCause};
+use crate::types::{Identity, Index, NodeId, Term};
+
+impl Raft {
+    /// What a snapshot of the services at this applied index must carry; `None` if the log no longer reaches there.
+    pub fn snapshot_meta(&self, index: Index) -> Option<SnapshotMeta> {
+        if index > self.commit { None } else { self.log.meta_at(index) }
+    }
+
+    /// The services' snapshot at `index` is durable: the log may begin there.
+    pub(super) fn on_snapshot_saved(&mut self, index: Index) {
+        if index <= self.log.snapshot_index() {
+            return;
+        }
+        assert!(index <= self.commit, "S1: snapshot at {index} beyond the commit index {}", self.commit);
+        self.log.compact(index, self.config.inflight_bytes_max);
+    }
+
+    /// A snapshot from the leader is complete beside the log.
+    pub(super) fn on_snapshot_received(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, meta: SnapshotMeta) {
+        if term < self.hard.term || from == self.config.me {
+            return;
+        }
+        if term > self.hard.term {
+            self.become_follower(cx, term, StepDownCause::NewerTerm);
+        }
+        if !self.follow(cx, from) || meta.index <= self.commit {
+            return;
+        }
+        let is_same = self.log.term_at(meta.index) == Some(meta.term);
+        let keep_suffix = is_same || flaw!(self.config, snapshot_keeps_conflict);
+        let mut taken = meta.clone();
+        if flaw!(self.config, snapshot_loses_membership) {
+            taken.membership = self.membership().clone();
+        }
+        self.log.install(&taken, keep_suffix);
+        self.disk.on_install(taken.index);
+        self.commit = taken.index;
+        self.persist_from(cx, taken.index.next());
+        cx.install = Some(taken);
+        cx.fx.install = Some(meta);
+    }
+
+    /// The host has streamed a snapshot to a follower, or could not.
+    pub(super) fn on_snapshot_sent(&mut self, cx: &mut Cx<'_>, to: NodeId, ok: bool) {
+        let State::Leader(lead) = &mut self.state else { return };
+        let Some(progress) = lead.peers.get_mut(&to).filter(|progress| progress.mode == Mode::Snapshot) else { return };
+        progress.become_probe();
+        // Either way no second one follows at once: it needs time to be put in place, or the reason to pass.
+        progress.no_snapshot_before = self.now + self.config.election_timeout_ticks.0;
+        if ok {
+            progress.next_index = progress.next_index.max(self.log.snapshot_index().next());
+            self.feed_one(cx, to);
+        } else {
+            progress.is_probing = true;
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Golden scripts: a small cluster without I/O.

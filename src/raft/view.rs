@@ -1,0 +1,107 @@
+//! Looks at the core from outside: status, entries to apply, and the invariants.
+//!
+//! Not here: anything that changes state.
+
+use super::core::{Raft, State};
+use super::{Entry, PeerView, View};
+use crate::types::{Index, NodeId, Term, Ticks};
+
+impl Raft {
+    /// A look from outside.
+    pub fn view(&self) -> View {
+        let timeout = self.config.election_timeout_ticks.0;
+        let (transfer_to, peers) = match &self.state {
+            State::Leader(lead) => {
+                let row = |progress: &super::progress::Progress| PeerView {
+                    who: progress.who,
+                    match_index: progress.match_index,
+                    next_index: progress.next_index,
+                    silent_ticks: Ticks(self.now - progress.heard_at),
+                    is_active: progress.is_active(self.now, timeout),
+                };
+                let members = lead.peers.values().filter(|progress| progress.leaving.is_none());
+                (lead.transfer.as_ref().map(|transfer| transfer.to.id), members.map(row).collect())
+            }
+            _ => (None, Vec::new()),
+        };
+        View {
+            role: self.role(),
+            term: self.hard.term,
+            leader: self.leader(),
+            last_index: self.log.last_index(),
+            commit_index: self.commit,
+            snapshot_index: self.log.snapshot_index(),
+            membership: self.log.membership().1.clone(),
+            has_quorum: self.has_quorum(),
+            has_committed_own_term: self.has_committed_own_term(),
+            transfer_to,
+            peers,
+        }
+    }
+
+    /// Entries `from..=to` that the log still holds.
+    pub fn entries(&self, from: Index, to: Index) -> &[Entry] {
+        self.log.slice(from, to)
+    }
+
+    /// Term of the entry at `index`, or of the snapshot that ends there; `None` if compacted or not there.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// Current term.
+    pub fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// Leader of this term, if known.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader.map(|leader| leader.id)
+    }
+
+    /// Commit index.
+    pub fn commit_index(&self) -> Index {
+        self.commit
+    }
+
+    /// Index of the last entry, synced or not.
+    pub fn last_index(&self) -> Index {
+        self.log.last_index()
+    }
+
+    /// The own log is on disk up to here.
+    pub fn durable_index(&self) -> Index {
+        self.disk.durable()
+    }
+
+    /// Asserts this node's invariants.
+    pub fn check(&self) {
+        self.log.check();
+        let last_index = self.log.last_index();
+        self.disk.check(last_index);
+        let (base, commit, term) = (self.log.base(), self.commit, self.hard.term);
+        assert!(self.log.snapshot_index() <= commit, "S1: snapshot {} > {commit}", self.log.snapshot_index());
+        assert!(base <= commit && commit <= last_index, "commit index {commit} outside {base}..={last_index}");
+        assert!(self.log.last_term() <= term, "C4: last entry of term {}, current {term}", self.log.last_term());
+        let State::Leader(lead) = &self.state else { return };
+        assert!(self.leader == Some(self.config.me), "C2: leader of term {term} follows {:?}", self.leader);
+        for progress in lead.peers.values() {
+            progress.check();
+            assert!(
+                progress.match_index <= last_index,
+                "P2: match {} of {} beyond the leader's last index {last_index}",
+                progress.match_index,
+                progress.who.id
+            );
+        }
+        for who in self.membership().members().filter(|who| *who != self.config.me) {
+            assert!(lead.peers.contains_key(&who.id), "R1: the leader of term {term} does not feed {}", who.id);
+        }
+        let uncommitted = self.log.slice(commit.next(), last_index).iter().map(super::log::entry_bytes).sum::<usize>();
+        assert!(
+            uncommitted == lead.uncommitted_bytes,
+            "R4: {uncommitted} bytes uncommitted, counted {}",
+            lead.uncommitted_bytes
+        );
+    }
+}
