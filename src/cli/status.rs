@@ -103,7 +103,7 @@ pub fn verdict_line(status: &Status) -> String {
 }
 
 /// The whole answer for a person.
-fn render(status: &Status, from: &str) -> String {
+pub fn render(status: &Status, from: &str) -> String {
     let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     let head = ["NODE", "STATE", "ROLE", "MEMBER", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "LOAD", "HTTP", "HEARD"];
     let mut text = format!("{}\n{}", verdict_line(status), term::table(&head, &rows));

@@ -1,0 +1,497 @@
+#!/usr/bin/env bash
+# Starts, stops and shows a Phalanx cluster on this machine: the Linux part. run.sh adds macOS and calls this.
+#
+#   ./run.sh [start|stop|status|fresh] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
+#
+# What it starts is written down in <data_dir>/run: for each node a pid together with the moment at which that process
+# began, so that `stop` never ends a stranger that got the same pid later. Settings come from `phalanx config show`,
+# that is from settings.json and PHALANX_* variables. Works with bash 3.2, the one that macOS has.
+
+set -u
+
+nodes=5
+terminal=auto
+action=start
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+start_within=${PHALANX_TEST_START_WITHIN:-30}
+
+say() { printf '%s\n' "$*"; }
+complain() { printf '%s\n' "$*" >&2; }
+# die CODE MESSAGE...: the error, and nothing left running that this call started.
+die() {
+  local code=$1
+  shift
+  printf 'run.sh: %s\n' "$@" >&2
+  exit "$code"
+}
+
+usage() {
+  say "usage: ./run.sh [start|stop|status|fresh] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]"
+  say ""
+  say "  start   build if needed and start N nodes (5), each in a terminal of its own"
+  say "  stop    end what start has started"
+  say "  status  what runs, and how the cluster is"
+  say "  fresh   start with empty data"
+}
+
+read_arguments() {
+  while (($#)); do
+    case $1 in
+      start | stop | status | fresh) action=$1 ;;
+      --nodes) nodes=${2-} && shift ;;
+      --nodes=*) nodes=${1#*=} ;;
+      --terminal) terminal=${2-} && shift ;;
+      --terminal=*) terminal=${1#*=} ;;
+      -h | --help | help)
+        usage
+        exit 0
+        ;;
+      *)
+        usage >&2
+        die 2 "I do not know \"$1\""
+        ;;
+    esac
+    shift || die 2 "the last option wants a value"
+  done
+  case $nodes in
+    '' | *[!0-9]* | 0* | ???*) die 2 "--nodes wants a number from 1 to 99, not \"$nodes\"" ;;
+  esac
+  case $terminal in
+    auto | mac | gnome | konsole | xterm | tmux | none) ;;
+    *) die 2 "--terminal wants auto, mac, gnome, konsole, xterm, tmux or none, not \"$terminal\"" ;;
+  esac
+}
+
+# ---- the program and its settings ----
+
+build() {
+  if [ -n "${PHALANX_TEST_BINARY-}" ]; then
+    program=$PHALANX_TEST_BINARY
+    return
+  fi
+  program=$here/target/release/phalanx
+  if ! command -v cargo >/dev/null 2>&1 && [ -x "$HOME/.cargo/bin/cargo" ]; then
+    PATH=$HOME/.cargo/bin:$PATH
+  fi
+  if ! command -v cargo >/dev/null 2>&1; then
+    if [ -x "$program" ] && [ -z "$(find "$here/src" "$here/static" "$here/Cargo.toml" -newer "$program" 2>/dev/null)" ]; then
+      return # built already, and nothing has changed since
+    fi
+    die 1 "cargo is missing, and Phalanx has to be built." \
+      "Install Rust from https://rustup.rs (curl -sSf https://sh.rustup.rs | sh), open a new terminal, run ./run.sh again."
+  fi
+  need_linker
+  [ -x "$program" ] || say "Building Phalanx (once; this takes a minute or two) ..."
+  (cd "$here" && cargo build --release --quiet) || die 1 "the build failed; its messages stand above."
+}
+
+# Rust links with the system's C compiler.
+need_linker() {
+  command -v cc >/dev/null 2>&1 && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    say "Installing a linker (gcc) ..."
+    DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev >/dev/null ||
+      die 1 "could not install gcc; install it by hand, then run ./run.sh again."
+  else
+    die 1 "a C compiler (cc) is missing, which Rust needs to link." \
+      "On Debian: sudo apt-get install gcc libc6-dev. On macOS: xcode-select --install. Then run ./run.sh again."
+  fi
+}
+
+# setting KEY: its value in force.
+setting() {
+  printf '%s' "$settings" | tr -d '\n' | sed -nE 's/.*"'"$1"'": *(\{ *"value": *)?("([^"]*)"|([0-9]+)).*/\3\4/p'
+}
+
+read_settings() {
+  settings=$(cd "$here" && "$program" config show --json) ||
+    die 2 "the settings have faults (above). Correct them in settings.json or the PHALANX_* variables, then try again."
+  host=$(setting host)
+  front_port=$(setting service_port)
+  http_base=$(setting service_port_base)
+  peer_base=$(setting leader_port_base)
+  kv_base=$(setting kv_port_base)
+  data_dir=$(setting data_dir)
+  config_path=$(setting config_file_path)
+  if [ -z "$host" ] || [ -z "$front_port" ] || [ -z "$http_base" ] || [ -z "$data_dir" ]; then
+    die 2 "cannot read the settings from \"phalanx config show --json\""
+  fi
+  case $data_dir in /*) ;; *) data_dir=$here/${data_dir#./} ;; esac
+  case $config_path in /*) ;; *) config_path=$here/${config_path#./} ;; esac
+  run_dir=$data_dir/run
+  session=phalanx-$(printf '%s' "$data_dir" | cksum | cut -d ' ' -f 1)
+}
+
+# ---- processes ----
+
+# began PID: the moment at which a process began, in whatever words the system has; empty if there is none.
+began() {
+  if [ -r "/proc/$1/stat" ]; then
+    # Field 22; the name in brackets may hold blanks, so count from behind it.
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20
+  elif [ ! -d /proc/self ]; then
+    ps -o lstart= -p "$1" 2>/dev/null
+  fi
+}
+
+# is_alive FILE: whether the very process that FILE names still runs. Sets pid.
+is_alive() {
+  pid=
+  [ -r "$1" ] || return 1
+  local when
+  read -r pid when <"$1" || return 1
+  [ -n "$pid" ] && [ -n "$when" ] && [ "$(began "$pid")" = "$when" ] && kill -0 "$pid" 2>/dev/null && ! is_zombie
+}
+
+is_zombie() {
+  [ -r "/proc/$pid/stat" ] && case $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) in Z*) true ;; *) false ;; esac
+}
+
+running_nodes() {
+  local file
+  for file in "$run_dir"/node-*.pid; do
+    if is_alive "$file"; then
+      file=${file##*/node-}
+      printf '%s\n' "${file%.pid}"
+    fi
+  done | sort -n
+}
+
+# listens PORT: whether somebody accepts connections there.
+listens() {
+  (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null
+}
+
+# ---- starting ----
+
+check_data_folder() {
+  mkdir -p "$run_dir" 2>/dev/null && [ -w "$data_dir" ] && [ -w "$run_dir" ] &&
+    : 2>/dev/null >"$run_dir/.probe" && rm -f "$run_dir/.probe" && return
+  die 1 "cannot write to the data folder $data_dir." \
+    "Give this user the right to (chown, chmod), or choose another with \"data_dir\" in settings.json. Nothing was started."
+}
+
+check_ports() {
+  local id taken=
+  if [ -z "$(running_nodes)" ] && listens "$front_port"; then taken="$taken $front_port (front door)"; fi
+  for id in $1; do
+    listens $((peer_base + id)) && taken="$taken $((peer_base + id)) (node $id)"
+    listens $((http_base + id)) && taken="$taken $((http_base + id)) (node $id, HTTP)"
+    listens $((kv_base + id)) && taken="$taken $((kv_base + id)) (node $id, Redis protocol)"
+  done
+  [ -z "$taken" ] && return
+  die 1 "another program uses these ports of $host:$taken" \
+    "End it (ss -ltnp, or lsof -i, says which it is) or choose other ports in settings.json. Nothing was started."
+}
+
+# Writes the little program that runs one node in its terminal (or without one).
+write_launcher() {
+  local id=$1 kind=$2 file=$run_dir/node-$1.sh name
+  {
+    printf '#!/usr/bin/env bash\n# Written by run.sh: runs node %s.\n' "$id"
+    # A terminal's own server may not hand our environment on.
+    for name in $(compgen -e | grep '^PHALANX_'); do
+      printf 'export %s=%q\n' "$name" "${!name}"
+    done
+    printf 'cd %q || exit 1\n' "$here"
+    printf 'run_dir=%q id=%q program=%q kind=%q\n' "$run_dir" "$id" "$program" "$kind"
+    declare -f began
+    cat <<'LAUNCHER'
+note_pid() { printf '%s %s\n' "$$" "$(began "$$")" >"$run_dir/node-$id.$1"; }
+if [ "$kind" = none ]; then
+  note_pid pid
+  exec "$program" node --id "$id"
+fi
+note_pid terminal
+[ "$kind" = tmux ] || printf '\033]0;Phalanx node %s\007' "$id"
+while [ ! -e "$run_dir/stopping" ]; do
+  trap : INT # Ctrl+C is for the node; this shell stays
+  bash -c "run_dir=\$1 id=\$2; $(declare -f began note_pid); note_pid pid; exec \"\$3\" node --id \"\$2\"" \
+    bash "$run_dir" "$id" "$program"
+  code=$?
+  [ -e "$run_dir/stopping" ] && break
+  printf '\nNode %s has ended (exit code %s). Enter starts it again; Ctrl+C closes this terminal.\n' "$id" "$code"
+  trap - INT
+  read -r _ || break
+done
+rm -f "$run_dir/node-$id.terminal"
+LAUNCHER
+  } >"$file"
+  chmod +x "$file"
+}
+
+has_display() { [ -n "${DISPLAY-}" ] || [ -n "${WAYLAND_DISPLAY-}" ]; }
+
+# What `auto` takes: windows where a display is, else tmux, else background processes.
+choose_terminal() {
+  [ "$terminal" = auto ] || return 0
+  if [ "$(uname -s)" = Darwin ] && command -v osascript >/dev/null 2>&1; then
+    terminal=mac
+  elif has_display && command -v gnome-terminal >/dev/null 2>&1; then
+    terminal=gnome
+  elif has_display && command -v konsole >/dev/null 2>&1; then
+    terminal=konsole
+  elif has_display && command -v xterm >/dev/null 2>&1; then
+    terminal=xterm
+  elif command -v tmux >/dev/null 2>&1; then
+    terminal=tmux
+  else
+    terminal=none
+  fi
+}
+
+check_terminal() {
+  local needs=
+  case $terminal in
+    mac) needs=osascript ;;
+    gnome) needs=gnome-terminal ;;
+    konsole | xterm | tmux) needs=$terminal ;;
+  esac
+  [ -z "$needs" ] && return
+  command -v "$needs" >/dev/null 2>&1 ||
+    die 1 "$needs is not installed. Choose another with --terminal (none always works). Nothing was started."
+}
+
+# open_terminal ID: runs the launcher of a node the chosen way.
+open_terminal() {
+  local id=$1 launcher=$run_dir/node-$1.sh
+  case $terminal in
+    mac) open_mac "$id" "$launcher" ;; # in run.sh
+    gnome) gnome-terminal --title="Phalanx node $id" -- bash "$launcher" </dev/null >/dev/null 2>&1 & ;;
+    konsole) detached konsole --separate -p tabtitle="Phalanx node $id" -e bash "$launcher" ;;
+    xterm) detached xterm -T "Phalanx node $id" -e bash "$launcher" ;;
+    tmux) open_tmux "$id" "$launcher" ;;
+    none)
+      mkdir -p "$data_dir/node-$id"
+      detached_to "$data_dir/node-$id/node.log" bash "$launcher"
+      ;;
+  esac
+}
+
+# Runs a command that outlives this script and its terminal.
+detached() { detached_to /dev/null "$@"; }
+detached_to() {
+  local log=$1
+  shift
+  if command -v setsid >/dev/null 2>&1; then
+    setsid "$@" </dev/null >>"$log" 2>&1 &
+  else
+    nohup "$@" </dev/null >>"$log" 2>&1 &
+  fi
+}
+
+open_tmux() {
+  if tmux has-session -t "=$session" 2>/dev/null; then
+    tmux split-window -t "=$session:" "bash $(printf %q "$2")" && tmux select-layout -t "=$session:" tiled >/dev/null
+  else
+    tmux new-session -d -s "$session" -x 200 -y 60 "bash $(printf %q "$2")"
+  fi
+}
+
+# redirect: where the front door sends a visitor now; fails while it sends nobody.
+redirect() {
+  (
+    exec 3<>"/dev/tcp/$host/$front_port" || exit 1
+    printf 'GET / HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n' "$host" "$front_port" >&3
+    IFS= read -r -t 2 line <&3 || exit 1
+    case $line in *' 307 '*) ;; *) exit 1 ;; esac
+    while IFS= read -r -t 2 line <&3; do
+      case $line in [Ll]ocation:*) printf '%s' "${line#*: }" | tr -d '\r' && exit 0 ;; esac
+    done
+    exit 1
+  ) 2>/dev/null
+}
+
+start() {
+  build
+  read_settings
+  local wanted='' running id
+  running=$(running_nodes)
+  for id in $(seq 1 "$nodes"); do
+    printf '%s\n' "$running" | grep -qx "$id" || wanted="$wanted $id"
+  done
+  if [ -z "$wanted" ]; then
+    say "The cluster is running already (nodes $(printf '%s' "$running" | tr '\n' ' '))."
+    summary
+    return
+  fi
+  choose_terminal
+  check_terminal
+  check_data_folder
+  check_ports "$wanted"
+  [ -n "$running" ] && say "Nodes $(printf '%s' "$running" | tr '\n' ' ')run already; starting the others."
+  rm -f "$run_dir/stopping"
+  say "Starting nodes$wanted (terminal: $terminal) ..."
+  started=$wanted
+  for id in $wanted; do
+    # A terminal whose node has ended may wait for Enter: it makes room for the new one.
+    if is_alive "$run_dir/node-$id.terminal"; then kill "$pid" 2>/dev/null; fi
+    rm -f "$run_dir/node-$id.pid" "$run_dir/node-$id.terminal"
+    write_launcher "$id" "$terminal"
+    open_terminal "$id" || give_up "the terminal for node $id did not open (--terminal $terminal)."
+  done
+  wait_for_front_door
+  summary
+}
+
+wait_for_front_door() {
+  local deadline=$((SECONDS + start_within)) id
+  while :; do
+    where=$(redirect) && return
+    for id in $started; do
+      # A node that has ended again says why in its terminal or log; the others alone are not what was asked for.
+      if [ -r "$run_dir/node-$id.pid" ] && ! is_alive "$run_dir/node-$id.pid"; then
+        sleep 0.3
+        is_alive "$run_dir/node-$id.pid" || give_up "node $id ended at once."
+      fi
+    done
+    if ((SECONDS >= deadline)); then
+      for id in $started; do
+        [ -r "$run_dir/node-$id.pid" ] || give_up "no terminal opened for node $id within $start_within s (--terminal $terminal)."
+      done
+      give_up "the front door http://$host:$front_port/ sends nobody on after $start_within s."
+    fi
+    sleep 0.1
+  done
+}
+
+# Nothing half-started: what this call began is ended again.
+give_up() {
+  local id log
+  complain "run.sh: $1"
+  for id in $started; do
+    log=$data_dir/node-$id/node.log
+    if [ -s "$log" ]; then
+      complain "--- last lines of $log"
+      tail -n 12 "$log" >&2
+    fi
+  done
+  end_nodes "$started" >/dev/null
+  die 1 "Stopped what was started. ./run.sh --terminal none keeps each node's output in $data_dir/node-N/node.log"
+}
+
+summary() {
+  local id
+  where=${where:-$(redirect)}
+  say ""
+  say "Phalanx is up.  Front door:  http://$host:$front_port/   (sends you to the least-loaded worker${where:+, now $where})"
+  for id in $(running_nodes); do
+    say "  monitor of node $id:         http://$host:$((http_base + id))/"
+  done
+  case $terminal in
+    tmux) say "See the nodes:                tmux attach -t $session   (Ctrl+B then arrow keys between them, Ctrl+B d to leave)" ;;
+    none) say "What a node says:             tail -f $data_dir/node-1/node.log" ;;
+  esac
+  say "Stop:                         ./run.sh stop"
+  say ""
+  say "Try three things:"
+  say "  1. Open the front door in a browser, press Ctrl+C in the leader's terminal, and watch another node step forward."
+  say "  2. kill -9 the leader:      kill -9 \$(cut -d ' ' -f 1 $run_dir/node-N.pid)   (N: see ./run.sh status)"
+  say "  3. Freeze it instead:       kill -STOP ... and later kill -CONT ... the same pid; nothing is lost."
+}
+
+# ---- stopping ----
+
+# end_nodes IDS: politely first (leadership is handed over), then for good. Only what run.sh has started.
+end_nodes() {
+  local id ids=$1 deadline left
+  : >"$run_dir/stopping"
+  for id in $ids; do
+    if is_alive "$run_dir/node-$id.pid"; then
+      kill -CONT "$pid" 2>/dev/null # a frozen one would not hear the other
+      kill -INT "$pid" 2>/dev/null
+    fi
+  done
+  deadline=$((SECONDS + 7))
+  while :; do
+    left=
+    for id in $ids; do is_alive "$run_dir/node-$id.pid" && left="$left $id"; done
+    [ -z "$left" ] && break
+    if ((SECONDS >= deadline)); then
+      for id in $left; do
+        is_alive "$run_dir/node-$id.pid" && kill -KILL "$pid" 2>/dev/null
+      done
+      say "Had to kill nodes$left: they did not end within 7 s."
+      break
+    fi
+    sleep 0.1
+  done
+  for id in $ids; do
+    if is_alive "$run_dir/node-$id.terminal"; then kill "$pid" 2>/dev/null; fi
+    rm -f "$run_dir/node-$id.pid" "$run_dir/node-$id.terminal" "$run_dir/node-$id.sh"
+  done
+  if [ -z "$(running_nodes)" ] && command -v tmux >/dev/null 2>&1; then
+    tmux kill-session -t "=$session" 2>/dev/null
+  fi
+  rm -f "$run_dir/stopping"
+}
+
+# Every id that has a file of ours, running or not.
+known_ids() {
+  local file
+  for file in "$run_dir"/node-*.pid "$run_dir"/node-*.terminal; do
+    [ -e "$file" ] || continue
+    file=${file##*/node-}
+    printf '%s\n' "${file%.*}"
+  done | sort -nu
+}
+
+# The program without building it: stopping and asking need no cargo.
+find_program() {
+  program=${PHALANX_TEST_BINARY:-$here/target/release/phalanx}
+  [ -x "$program" ] || die 1 "Phalanx is not built yet, so nothing can be running. ./run.sh start builds and starts it."
+}
+
+stop() {
+  find_program
+  read_settings
+  local running ids
+  running=$(running_nodes | tr '\n' ' ')
+  ids=$(known_ids)
+  if [ -z "$ids" ]; then
+    say "Nothing is running that ./run.sh has started."
+    return
+  fi
+  end_nodes "$ids"
+  say "Stopped nodes ${running:-(none was still running)}. Data stays in $data_dir; ./run.sh start goes on with it."
+}
+
+status() {
+  find_program
+  read_settings
+  local running
+  running=$(running_nodes | tr '\n' ' ')
+  if [ -z "$running" ]; then
+    say "Nothing is running that ./run.sh has started. ./run.sh start starts five nodes."
+    exit 4
+  fi
+  say "Running: nodes $running   front door http://$host:$front_port/"
+  cd "$here" && "$program" status
+}
+
+fresh() {
+  build
+  read_settings
+  check_data_folder
+  if [ -n "$(known_ids)" ]; then
+    say "Stopping what runs ..."
+    end_nodes "$(known_ids)"
+  fi
+  local folder
+  for folder in "$data_dir"/node-*; do
+    # Only folders that nodes have made, or that hold nothing but a log of ours.
+    [ -d "$folder" ] && rm -rf "$folder"
+  done
+  rm -f "$config_path" "$config_path.lock"
+  start
+}
+
+main() {
+  read_arguments "$@"
+  "$action"
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  main "$@"
+fi

@@ -1,0 +1,261 @@
+//! The command line as a script sees it: exit codes, streams, JSON, and words that say what to do next.
+//!
+//! Answers come from a stand-in node that speaks just enough HTTP; real clusters are in `cluster_*.rs`.
+
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+/// A port of loopback where nothing listens.
+const NOBODY: &str = "127.0.0.1:1";
+
+fn phalanx(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+    for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("PHALANX_")) {
+        command.env_remove(name);
+    }
+    command.args(args).current_dir(std::env::temp_dir()).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+/// A stand-in node: answers by the first line of the request, and remembers what it was asked.
+fn stand_in(answer: impl Fn(&str) -> (u16, Value) + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            while !is_whole(&request) {
+                match stream.read(&mut piece) {
+                    Ok(n) if n > 0 => request.extend_from_slice(&piece[..n]),
+                    _ => break,
+                }
+            }
+            let text = String::from_utf8_lossy(&request).into_owned();
+            let first = text.lines().next().unwrap_or("").trim_end_matches(" HTTP/1.1").to_string();
+            let body = text.split("\r\n\r\n").nth(1).unwrap_or("");
+            heard.lock().unwrap().push(format!("{first} {body}").trim().to_string());
+            let (status, value) = answer(&first);
+            if status == 0 {
+                continue; // hangs up without a word
+            }
+            let value = value.to_string();
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", value.len());
+            let _ = stream.write_all(format!("{head}{value}").as_bytes());
+        }
+    });
+    (address, asked)
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    body.len() >= length
+}
+
+fn status(verdict: &str) -> Value {
+    json!({
+        "node": {"id": 4, "uuid": "6f9619ff-8b86-d011-b42d-00c04fc964ff", "role": "follower", "membership": "voter",
+                 "version": "0.1.0", "uptime_ms": 81234},
+        "cluster": {"id": null, "name": "phalanx", "leader": 5, "term": 7, "has_quorum": true, "voters": [4, 5],
+                    "learners": [], "failure_tolerance": 2, "verdict": verdict, "reasons": []},
+        "nodes": [{"id": 5, "status": "LEADER", "role": "leader", "membership": "voter", "term": 7, "load": 3,
+                   "last_index": 120, "commit_index": 120, "applied_index": 120, "lag": 0, "http": "127.0.0.1:6705",
+                   "kv": "127.0.0.1:7705", "peer": "127.0.0.1:5705", "heartbeat_age_ms": 80}],
+        "sessions": [], "sessions_total": 0, "failovers": []
+    })
+}
+
+#[test]
+fn nobody_reachable_is_exit_code_4_on_stderr_with_advice() {
+    for args in [
+        vec!["status"],
+        vec!["status", "--check"],
+        vec!["events"],
+        vec!["leader"],
+        vec!["leader", "transfer", "2"],
+        vec!["member", "list"],
+        vec!["member", "remove", "2"],
+    ] {
+        let output = phalanx(&[&args[..], &["-e", NOBODY]].concat());
+        assert_eq!(code(&output), Some(4), "{args:?}: {}", err(&output));
+        assert_eq!(out(&output), "", "{args:?}: data only on stdout");
+        assert!(err(&output).contains("connection refused at 127.0.0.1:1"), "{}", err(&output));
+        assert!(err(&output).contains("next:") && err(&output).contains("./run.sh"), "{}", err(&output));
+        assert!(!err(&output).contains('\x1b'), "no colour off a terminal");
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for args in [
+        vec!["frobnicate"],
+        vec!["status", "-e", "nowhere"],
+        vec!["leader", "transfer", "five"],
+        vec!["dev", "-n", "0"],
+        vec!["status", "--timeout", "-1"],
+    ] {
+        let output = phalanx(&args);
+        assert_eq!(code(&output), Some(2), "{args:?}: {}", err(&output));
+        assert!(out(&output).is_empty() && !err(&output).is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn every_address_is_tried() {
+    let (node, _) = stand_in(|_| (200, status("healthy")));
+    for endpoints in [format!("{NOBODY},{node}"), format!("http://{node}/,{NOBODY}")] {
+        let output = phalanx(&["status", "-e", &endpoints]);
+        assert_eq!(code(&output), Some(0), "{}", err(&output));
+        assert!(out(&output).starts_with("healthy: node 5 leads in term 7; can lose 2 more\n"), "{}", out(&output));
+    }
+}
+
+#[test]
+fn check_turns_the_verdict_into_exit_code_7() {
+    for (verdict, expected) in [("healthy", 0), ("degraded", 7), ("unavailable", 7)] {
+        let (node, _) = stand_in(move |_| (200, status(verdict)));
+        assert_eq!(code(&phalanx(&["status", "-e", &node])), Some(0));
+        let output = phalanx(&["status", "--check", "-e", &node]);
+        assert_eq!(code(&output), Some(expected), "{verdict}: {}", err(&output));
+        assert!(out(&output).starts_with(verdict), "the table comes all the same");
+    }
+}
+
+#[test]
+fn json_is_one_value_on_stdout() {
+    let (node, _) = stand_in(|first| match first {
+        "GET /v1/events?since=0" => {
+            (200, json!({"events": [{"seq": 1, "at_ms": 5, "kind": "start", "node": 4, "text": "node 4 started"}]}))
+        }
+        "GET /v1/status" => (200, status("healthy")),
+        _ => (200, json!({"index": 9, "leader": 2})),
+    });
+    for args in [
+        vec!["status"],
+        vec!["events"],
+        vec!["leader"],
+        vec!["leader", "transfer", "2"],
+        vec!["member", "list"],
+        vec!["member", "promote", "3"],
+        vec!["member", "add", "3", "--uuid", "6f9619ff-8b86-d011-b42d-00c04fc964ff"],
+    ] {
+        let output = phalanx(&[&args[..], &["--json", "-e", &node]].concat());
+        assert_eq!(code(&output), Some(0), "{args:?}: {}", err(&output));
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+        assert!(value.is_object(), "{args:?}: {value}");
+    }
+}
+
+#[test]
+fn changes_say_what_they_ask() {
+    let (node, asked) = stand_in(|_| (200, json!({"index": 9})));
+    let uuid = "6f9619ff-8b86-d011-b42d-00c04fc964ff";
+    for args in [
+        vec!["leader", "transfer", "2"],
+        vec!["member", "add", "6", "--uuid", uuid],
+        vec!["member", "promote", "6"],
+        vec!["member", "demote", "6"],
+        vec!["member", "remove", "6"],
+    ] {
+        assert_eq!(code(&phalanx(&[&args[..], &["-e", &node]].concat())), Some(0), "{args:?}");
+    }
+    let expected = [
+        r#"POST /v1/leader/transfer {"to":2}"#.to_string(),
+        format!(r#"POST /v1/members {{"id":6,"uuid":"{uuid}"}}"#),
+        r#"POST /v1/members/6 {"membership":"voter"}"#.into(),
+        r#"POST /v1/members/6 {"membership":"learner"}"#.into(),
+        "DELETE /v1/members/6".into(),
+    ];
+    assert_eq!(*asked.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_change_without_an_answer_is_unknown_and_not_sent_twice() {
+    let (deaf, asked) = stand_in(|_| (0, Value::Null));
+    let (second, asked_second) = stand_in(|_| (200, json!({})));
+    let output = phalanx(&["member", "remove", "3", "-e", &format!("{deaf},{second}")]);
+    assert_eq!(code(&output), Some(5), "{}", err(&output));
+    assert!(err(&output).contains("it may have happened"), "{}", err(&output));
+    assert_eq!((asked.lock().unwrap().len(), asked_second.lock().unwrap().len()), (1, 0));
+}
+
+#[test]
+fn a_nodes_refusal_and_doubt_keep_their_codes() {
+    for (status, outcome, expected) in [(503, "refused", 4), (504, "unknown", 5), (409, "refused", 1)] {
+        let (node, _) = stand_in(move |_| (status, json!({"error": "because", "outcome": outcome})));
+        let output = phalanx(&["leader", "transfer", "3", "-e", &node]);
+        assert_eq!(code(&output), Some(expected), "{}", err(&output));
+        assert!(err(&output).contains("because"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn no_leader_is_exit_code_4_and_wait_waits() {
+    let asked = Mutex::new(0);
+    let (node, _) = stand_in(move |_| {
+        let mut n = asked.lock().unwrap();
+        *n += 1;
+        let mut status = status("unavailable");
+        if *n < 4 {
+            status["cluster"]["leader"] = Value::Null;
+        }
+        (200, status)
+    });
+    assert_eq!(code(&phalanx(&["leader", "-e", &node])), Some(4));
+    let output = phalanx(&["leader", "--wait", "-e", &node]);
+    assert_eq!(code(&output), Some(0), "{}", err(&output));
+    assert_eq!(out(&output), "node 5 leads in term 7 (http://127.0.0.1:6705/)\n");
+}
+
+#[test]
+fn completions_know_the_subcommands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = phalanx(&["completions", shell]);
+        assert_eq!(code(&output), Some(0), "{}", err(&output));
+        for word in ["status", "transfer", "failover", "rejoin"] {
+            assert!(out(&output).contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn help_names_exit_codes_and_a_first_step() {
+    let output = phalanx(&["--help"]);
+    assert_eq!(code(&output), Some(0));
+    assert!(out(&output).contains("7 unhealthy") && out(&output).contains("./run.sh"), "{}", out(&output));
+}
+
+#[test]
+fn a_reader_that_stops_reading_ends_the_program_quietly() {
+    let (node, _) = stand_in(|_| (200, status("healthy")));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_phalanx"))
+        .args(["status", "--watch", "-e", &node])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 1];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(&output), err(&output)), (Some(0), String::new()));
+}
