@@ -122,3 +122,27 @@ pub enum Outcome<T> {
     /// It may or may not be applied. Says why.
     Unknown(String),
 }
+
+/// Standing of a node in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Counts in quorums.
+    Voter,
+    /// Receives the log only.
+    Learner,
+    /// Not, or no longer, a member.
+    None,
+}
+
+/// Liveness of a node, as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Liveness {
+    /// Leads now.
+    Leader,
+    /// Heard of lately.
+    Online,
+    /// Not heard of for `fail_after_ms`, or its port refuses.
+    Offline,
+}

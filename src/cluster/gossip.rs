@@ -1,7 +1,338 @@
-//! Heartbeat tables.
+//! Heartbeats by rumour: who was heard of, when, and who has fallen silent.
+//!
+//! Each beat raises this node's counter and sends the table of all that live to the leader and to two random peers. A
+//! counter that stands still for `fail_after_ms`, or a refused reconnect, marks its node failed. Gossip is advice: it
+//! changes no voter, vote or commit.
+//!
+//! Times are milliseconds since 1970 that never go back (start time plus a monotonic clock). Counters begin there too, so
+//! a restarted process is ahead of its forerunner; if the wall clock went back meanwhile, the node hears its old counter
+//! from a peer and jumps above it.
+//!
+//! Invariants: G1 a row's counter never goes back. G2 failed rows are not passed on, so no rumour revives or spreads the
+//! dead. G3 each edge is returned once. G4 after a refused reconnect only the node itself can prove that it lives, until
+//! older rumours have died out.
+//! Not here: threads and sockets (`node/`), who counts as dead for the membership (`autopilot.rs`).
 
-use serde::{Deserialize, Serialize};
+use crate::limits::GOSSIP_LOG_MAX;
+use crate::settings::Settings;
+use crate::types::{Identity, NodeId};
+pub use crate::wire::heartbeat::{Row, Table};
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
-/// What one node tells another about everyone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Table {}
+/// How many peers hear a beat besides the leader.
+const RANDOM_PEERS: usize = 2;
+/// Edges kept for `/v1/gossip`, apart from the heartbeats so that these do not push them out.
+const EDGES_MAX: usize = 100;
+
+/// A node fell silent or came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// No heartbeat for `fail_after_ms`, or its port refuses.
+    Failed {
+        /// Which node.
+        id: NodeId,
+        /// Whether its port refused, rather than its counter standing still.
+        is_refused: bool,
+    },
+    /// Its counter moves again.
+    Back {
+        /// Which node.
+        id: NodeId,
+        /// How long it counted as failed.
+        down_ms: u64,
+    },
+}
+
+impl Edge {
+    /// The node it is about.
+    pub fn id(&self) -> NodeId {
+        match self {
+            Edge::Failed { id, .. } | Edge::Back { id, .. } => *id,
+        }
+    }
+}
+
+/// The log line that people and tests read.
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Edge::Failed { id, .. } => write!(f, "no heartbeat from node {}: failed", id.0),
+            Edge::Back { id, down_ms } => write!(f, "node {} is back after {down_ms} ms", id.0),
+        }
+    }
+}
+
+/// One piece of news, for `/v1/gossip`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Heard {
+    /// When.
+    pub at_ms: u64,
+    /// Who told.
+    pub from: NodeId,
+    /// About whom.
+    pub about: NodeId,
+    /// The counter told.
+    pub counter: u64,
+    /// The load told.
+    pub load: u64,
+}
+
+/// One edge, for `/v1/gossip`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EdgeLine {
+    /// When.
+    pub at_ms: u64,
+    /// About whom.
+    pub about: NodeId,
+    /// The line that was logged.
+    pub text: String,
+}
+
+/// What one beat asks of the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Beat {
+    /// Whom to send the table.
+    pub to: Vec<NodeId>,
+    /// The table, the same for all of them.
+    pub table: Table,
+    /// Nodes that fell silent.
+    pub edges: Vec<Edge>,
+}
+
+/// How a node stands with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pulse {
+    Alive,
+    Failed {
+        since_ms: u64,
+    },
+    /// Failed, and its port refused: until `deaf_until_ms` only the node itself is believed.
+    Refused {
+        since_ms: u64,
+        deaf_until_ms: u64,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    row: Row,
+    /// When its counter last moved here.
+    moved_ms: u64,
+    pulse: Pulse,
+    /// Left the cluster: kept only so that an old rumour does not bring it back.
+    is_forgotten: bool,
+}
+
+/// What one node knows of all others by rumour.
+#[derive(Debug)]
+pub struct Gossip {
+    me: Identity,
+    counter: u64,
+    fail_after_ms: u64,
+    pause_ms: u64,
+    last_tick_ms: u64,
+    known: BTreeMap<NodeId, Known>,
+    heard: VecDeque<Heard>,
+    edges: VecDeque<EdgeLine>,
+}
+
+impl Gossip {
+    /// Knows nobody yet. `now_ms`: as everywhere here; it seeds the counter.
+    pub fn new(me: Identity, now_ms: u64, settings: &Settings) -> Gossip {
+        Gossip {
+            me,
+            counter: now_ms,
+            fail_after_ms: settings.fail_after_ms,
+            // A gap this long between two beats means that this process stood still, not everyone else.
+            pause_ms: (3 * settings.gossip_ms).min(settings.fail_after_ms / 2).max(1),
+            last_tick_ms: now_ms,
+            known: BTreeMap::new(),
+            heard: VecDeque::new(),
+            edges: VecDeque::new(),
+        }
+    }
+
+    /// One beat, every `gossip_ms`. `row` is this node's own (its `counter` is filled in here); `peers` are the nodes to
+    /// which a connection stands or is tried, alive or not.
+    pub fn tick(
+        &mut self,
+        now_ms: u64,
+        mut row: Row,
+        leader: Option<NodeId>,
+        peers: &[NodeId],
+        rng: &mut fastrand::Rng,
+    ) -> Beat {
+        assert_eq!(row.id, self.me.id, "a node beats for itself only");
+        self.forgive_own_pause(now_ms);
+        self.counter += 1;
+        row.counter = self.counter;
+        row.uuid = self.me.uuid;
+        let mut edges = Vec::new();
+        for (&id, known) in &mut self.known {
+            if known.pulse == Pulse::Alive && now_ms.saturating_sub(known.moved_ms) >= self.fail_after_ms {
+                known.pulse = Pulse::Failed { since_ms: now_ms };
+                if !known.is_forgotten {
+                    edges.push(Edge::Failed { id, is_refused: false });
+                }
+            }
+        }
+        self.note_edges(now_ms, &edges);
+        let mut rest: Vec<NodeId> =
+            peers.iter().copied().filter(|&id| id != self.me.id && Some(id) != leader).collect();
+        rng.shuffle(&mut rest);
+        rest.truncate(RANDOM_PEERS);
+        let to = leader.filter(|id| *id != self.me.id && peers.contains(id)).into_iter().chain(rest).collect();
+        let mut rows: Vec<Row> = self.rows().map(|known| known.row.clone()).collect();
+        rows.push(row);
+        rows.sort_by_key(|row| row.id);
+        Beat { to, table: Table { rows }, edges }
+    }
+
+    /// Takes a peer's table; returns who is back by it.
+    pub fn merge(&mut self, now_ms: u64, from: NodeId, table: &Table) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for row in &table.rows {
+            if row.id == self.me.id {
+                // A rumour of a forerunner under this id that is ahead of us: get ahead of it, else nobody hears us.
+                let is_echo = row.uuid == self.me.uuid && row.counter <= self.counter;
+                if !is_echo && row.counter >= self.counter {
+                    self.counter = row.counter.saturating_add(1);
+                }
+            } else if (1..=NodeId::MAX).contains(&row.id.0) {
+                edges.extend(self.take(now_ms, from, row));
+            }
+        }
+        self.note_edges(now_ms, &edges);
+        edges
+    }
+
+    /// A connection to the node broke and its port refuses a new one: its process is gone.
+    pub fn refused(&mut self, now_ms: u64, id: NodeId) -> Option<Edge> {
+        let known = self.known.get_mut(&id)?;
+        let deaf_until_ms = now_ms + self.fail_after_ms;
+        let (since_ms, edge) = match known.pulse {
+            Pulse::Alive => (now_ms, Some(Edge::Failed { id, is_refused: true })),
+            Pulse::Failed { since_ms } | Pulse::Refused { since_ms, .. } => (since_ms, None),
+        };
+        known.pulse = Pulse::Refused { since_ms, deaf_until_ms };
+        let edge = edge.filter(|_| !known.is_forgotten);
+        self.note_edges(now_ms, edge.as_slice());
+        edge
+    }
+
+    /// The node left the cluster: it is shown no longer, unless its own counter moves again.
+    pub fn forget(&mut self, id: NodeId) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.is_forgotten = true;
+        }
+    }
+
+    /// Whether the node was heard of lately. This node always is.
+    pub fn is_online(&self, id: NodeId) -> bool {
+        id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive && !k.is_forgotten)
+    }
+
+    /// Newest word about another node, alive or failed, and how long ago its counter moved.
+    pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&Row, u64)> {
+        let known = self.known.get(&id).filter(|known| !known.is_forgotten)?;
+        Some((&known.row, now_ms.saturating_sub(known.moved_ms)))
+    }
+
+    /// Newest word about every other node, by id: row, whether it is online, and how long ago its counter moved.
+    pub fn all(&self, now_ms: u64) -> Vec<(&Row, bool, u64)> {
+        let shown = self.known.values().filter(|known| !known.is_forgotten);
+        shown.map(|k| (&k.row, k.pulse == Pulse::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
+    }
+
+    /// What was heard, newest first.
+    pub fn heard(&self) -> impl Iterator<Item = &Heard> {
+        self.heard.iter().rev()
+    }
+
+    /// Who failed and came back, newest first.
+    pub fn edges(&self) -> impl Iterator<Item = &EdgeLine> {
+        self.edges.iter().rev()
+    }
+
+    /// Body of `/v1/gossip`.
+    pub fn to_json(&self, now_ms: u64) -> serde_json::Value {
+        let rows = self.all(now_ms).into_iter().map(|(row, is_online, age_ms)| {
+            serde_json::json!({"id": row.id, "uuid": row.uuid, "counter": row.counter, "load": row.load,
+                "role": row.role, "term": row.term, "applied_index": row.applied_index,
+                "status": if is_online { "ONLINE" } else { "OFFLINE" }, "heartbeat_age_ms": age_ms})
+        });
+        serde_json::json!({
+            "node": self.me.id,
+            "counter": self.counter,
+            "rows": rows.collect::<Vec<_>>(),
+            "failures": self.edges().collect::<Vec<_>>(),
+            "heard": self.heard().collect::<Vec<_>>(),
+        })
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Known> {
+        self.known.values().filter(|known| known.pulse == Pulse::Alive && !known.is_forgotten)
+    }
+
+    fn take(&mut self, now_ms: u64, from: NodeId, row: &Row) -> Option<Edge> {
+        let Some(known) = self.known.get_mut(&row.id) else {
+            let known = Known { row: row.clone(), moved_ms: now_ms, pulse: Pulse::Alive, is_forgotten: false };
+            self.known.insert(row.id, known);
+            self.note_heard(now_ms, from, row);
+            return None;
+        };
+        if row.counter <= known.row.counter {
+            return None;
+        }
+        known.row = row.clone();
+        let is_first_hand = from == row.id;
+        let mut edge = None;
+        match known.pulse {
+            Pulse::Refused { deaf_until_ms, .. } if !is_first_hand && now_ms < deaf_until_ms => return None,
+            Pulse::Failed { since_ms } | Pulse::Refused { since_ms, .. } => {
+                let down_ms = now_ms.saturating_sub(since_ms);
+                edge = (!known.is_forgotten).then_some(Edge::Back { id: row.id, down_ms });
+            }
+            Pulse::Alive => {}
+        }
+        // A forgotten node is back only by its own word: rumours of it may still be on their way.
+        known.is_forgotten &= !is_first_hand;
+        known.pulse = Pulse::Alive;
+        known.moved_ms = now_ms;
+        self.note_heard(now_ms, from, row);
+        edge
+    }
+
+    /// If this process stood still (stopped, starved), nobody else can be blamed for that time.
+    fn forgive_own_pause(&mut self, now_ms: u64) {
+        let gap_ms = now_ms.saturating_sub(self.last_tick_ms);
+        if gap_ms > self.pause_ms {
+            for known in self.known.values_mut() {
+                known.moved_ms = (known.moved_ms + gap_ms).min(now_ms);
+            }
+        }
+        self.last_tick_ms = now_ms;
+    }
+
+    fn note_heard(&mut self, at_ms: u64, from: NodeId, row: &Row) {
+        if self.heard.len() == GOSSIP_LOG_MAX {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(Heard { at_ms, from, about: row.id, counter: row.counter, load: row.load });
+    }
+
+    fn note_edges(&mut self, at_ms: u64, edges: &[Edge]) {
+        for edge in edges {
+            if self.edges.len() == EDGES_MAX {
+                self.edges.pop_front();
+            }
+            self.edges.push_back(EdgeLine { at_ms, about: edge.id(), text: edge.to_string() });
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/gossip.rs"]
+mod tests;

@@ -4,8 +4,10 @@
 //! Names and shapes are promises (`docs/interfaces` of the README): add fields, never rename them.
 //! Not here: how the figures are gathered (`monitor.rs`), how they are shown (`http/`, `cli/`, `static/`).
 
+pub use crate::cluster::verdict::Verdict;
 use crate::raft::Role;
 use crate::types::{Index, NodeId, Term};
+pub use crate::types::{Liveness, Standing};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -43,18 +45,6 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
 }
 
-/// Standing of a node in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Standing {
-    /// Counts in quorums.
-    Voter,
-    /// Receives the log only.
-    Learner,
-    /// Not, or no longer, a member.
-    None,
-}
-
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClusterStatus {
@@ -78,30 +68,6 @@ pub struct ClusterStatus {
     pub verdict: Verdict,
     /// In words, for a verdict that is not `healthy`.
     pub reasons: Vec<String>,
-}
-
-/// Serves, and how safely.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Serves, and can lose as many nodes as it should.
-    Healthy,
-    /// Serves, but can lose fewer than it should.
-    Degraded,
-    /// Does not serve writes.
-    Unavailable,
-}
-
-/// Liveness of a node, as others see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Liveness {
-    /// Leads now.
-    Leader,
-    /// Heard of lately.
-    Online,
-    /// Not heard of for `fail_after_ms`, or its port refuses.
-    Offline,
 }
 
 /// One node of the cluster.

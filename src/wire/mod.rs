@@ -8,6 +8,7 @@
 
 pub mod codec;
 pub mod handshake;
+pub mod heartbeat;
 
 use crate::raft;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
@@ -65,7 +66,7 @@ pub enum Frame {
     /// Consensus.
     Raft(raft::Message),
     /// One heartbeat table.
-    Gossip(crate::cluster::gossip::Table),
+    Gossip(heartbeat::Table),
     /// Front doors tell each other whom they sent clients to, at once: worker and how many.
     HandedOut(Vec<(NodeId, u32)>),
     /// What a follower's client asks of the leader.

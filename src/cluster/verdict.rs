@@ -1,0 +1,180 @@
+//! How safe the cluster is, in one word and in reasons that a person can act on.
+//!
+//! `unavailable`: no leader, or no majority of the voters is reachable. `degraded`: serves, but a known member is
+//! offline, a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the
+//! cluster can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
+//! voters, is never healthy: it cannot lose any.
+//! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/status.rs`).
+
+use crate::types::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// Serves, and how safely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Serves, and can lose as many nodes as it should.
+    Healthy,
+    /// Serves, but can lose fewer than it should.
+    Degraded,
+    /// Does not serve writes.
+    Unavailable,
+}
+
+/// What a verdict is drawn from.
+#[derive(Clone, Debug, Default)]
+pub struct Situation {
+    /// Leader, if this node knows one.
+    pub leader: Option<NodeId>,
+    /// Voters of the newest membership, each with whether it can be reached.
+    pub voters: Vec<(NodeId, bool)>,
+    /// Learners, likewise.
+    pub learners: Vec<(NodeId, bool)>,
+    /// Setting `voters_max`: below it a learner that is online is about to become a voter.
+    pub voters_max: u32,
+    /// On the leader: whether it has heard a quorum lately. Elsewhere `None`.
+    pub has_quorum: Option<bool>,
+}
+
+/// A verdict with what it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The word.
+    pub verdict: Verdict,
+    /// In words; empty when healthy.
+    pub reasons: Vec<String>,
+    /// How many more voters may fail before the cluster stops serving.
+    pub failure_tolerance: u32,
+    /// Whether enough voters are reachable to commit.
+    pub has_quorum: bool,
+}
+
+impl Judgement {
+    /// `healthy: can lose 2 more`, `degraded: node 3 is offline; ...`
+    pub fn line(&self) -> String {
+        let word = self.verdict.word();
+        let rest = match self.verdict {
+            Verdict::Healthy => format!("can lose {} more", self.failure_tolerance),
+            Verdict::Degraded | Verdict::Unavailable => self.reasons.join("; "),
+        };
+        format!("{word}: {rest}")
+    }
+}
+
+impl Verdict {
+    /// As it stands in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Healthy => "healthy",
+            Verdict::Degraded => "degraded",
+            Verdict::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Voters needed to elect and to commit.
+pub fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// Draws the verdict.
+pub fn judge(situation: &Situation) -> Judgement {
+    let voters = situation.voters.len();
+    let reachable = situation.voters.iter().filter(|(_, is_online)| *is_online).count();
+    let needed = quorum(voters);
+    let has_quorum = voters > 0 && reachable >= needed && situation.has_quorum != Some(false);
+    let spare = reachable.saturating_sub(needed);
+    let mut reasons = Vec::new();
+    if voters > 0 && reachable < needed {
+        reasons.push(format!("{reachable} of {voters} voters reachable, {needed} needed"));
+    } else if situation.has_quorum == Some(false) {
+        reasons.push(format!("fewer than {needed} of {voters} voters answer the leader"));
+    }
+    if situation.leader.is_none() {
+        reasons.push("no leader is known".into());
+    }
+    let is_serving = has_quorum && situation.leader.is_some();
+    let mut offline: Vec<NodeId> = Vec::new();
+    for (id, is_online) in situation.voters.iter().chain(&situation.learners) {
+        if !is_online {
+            offline.push(*id);
+        }
+    }
+    offline.sort();
+    reasons.extend(offline.iter().map(|id| format!("node {} is offline", id.0)));
+    if voters < situation.voters_max as usize {
+        let waiting = situation.learners.iter().filter(|(_, is_online)| *is_online);
+        reasons.extend(waiting.map(|(id, _)| format!("node {} is not a voter yet", id.0)));
+    }
+    if is_serving && spare == 0 {
+        reasons.push(match (voters, reachable) {
+            (1, _) => "a single node cannot lose any".into(),
+            (2, _) => "two voters cannot lose any".into(),
+            _ => format!("{reachable} of {voters} voters are left: none more may fail"),
+        });
+    }
+    let verdict = match (is_serving, reasons.is_empty()) {
+        (false, _) => Verdict::Unavailable,
+        (true, false) => Verdict::Degraded,
+        (true, true) => Verdict::Healthy,
+    };
+    let failure_tolerance = if is_serving { spare as u32 } else { 0 };
+    Judgement { verdict, reasons, failure_tolerance, has_quorum }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `voters`: ids, negative when offline.
+    fn situation(leader: u64, voters: &[i64], learners: &[i64]) -> Situation {
+        let rows = |all: &[i64]| all.iter().map(|n| (NodeId(n.unsigned_abs()), *n > 0)).collect();
+        let leader = (leader > 0).then_some(NodeId(leader));
+        Situation { leader, voters: rows(voters), learners: rows(learners), voters_max: 5, has_quorum: None }
+    }
+
+    #[test]
+    fn a_table_of_situations() {
+        let cases: [(u64, &[i64], &[i64], &str, u32); 12] = [
+            (5, &[1, 2, 3, 4, 5], &[], "healthy: can lose 2 more", 2),
+            (5, &[1, 2, 3, 4, 5], &[6], "healthy: can lose 2 more", 2),
+            (3, &[1, 2, 3], &[], "healthy: can lose 1 more", 1),
+            (4, &[1, 2, 3, 4], &[], "healthy: can lose 1 more", 1),
+            (5, &[1, 2, -3, 4, 5], &[], "degraded: node 3 is offline", 1),
+            (
+                5,
+                &[1, 2, -3, -4, 5],
+                &[],
+                "degraded: node 3 is offline; node 4 is offline; \
+              3 of 5 voters are left: none more may fail",
+                0,
+            ),
+            (3, &[1, 2, 3], &[4, -5], "degraded: node 5 is offline; node 4 is not a voter yet", 1),
+            (1, &[1], &[], "degraded: a single node cannot lose any", 0),
+            (2, &[1, 2], &[], "degraded: two voters cannot lose any", 0),
+            (0, &[1, 2, 3], &[], "unavailable: no leader is known", 0),
+            (
+                0,
+                &[1, 2, -3, -4, -5],
+                &[],
+                "unavailable: 2 of 5 voters reachable, 3 needed; no leader is known; \
+              node 3 is offline; node 4 is offline; node 5 is offline",
+                0,
+            ),
+            (0, &[], &[], "unavailable: no leader is known", 0),
+        ];
+        for (leader, voters, learners, line, tolerance) in cases {
+            let judgement = judge(&situation(leader, voters, learners));
+            assert_eq!(judgement.line(), line, "{leader} {voters:?} {learners:?}");
+            assert_eq!(judgement.failure_tolerance, tolerance, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_leader_without_answers_does_not_serve() {
+        let cut_off = Situation { has_quorum: Some(false), ..situation(1, &[1, 2, 3], &[]) };
+        let judgement = judge(&cut_off);
+        assert_eq!((judgement.verdict, judgement.has_quorum), (Verdict::Unavailable, false));
+        assert_eq!(judgement.reasons, ["fewer than 2 of 3 voters answer the leader"]);
+    }
+}

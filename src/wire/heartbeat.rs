@@ -1,0 +1,46 @@
+//! The gossip table as it crosses the peer port: one row per node that the sender believes alive.
+//!
+//! It stands here and not in `cluster/` because frames carry it and arrows point down.
+//! Not here: what a table means and whom it is sent to (`cluster/gossip.rs`).
+
+use crate::raft::Role;
+use crate::types::{Addresses, Index, NodeId, Standing, Term};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What one node tells another about everyone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// By id, the sender's own row among them.
+    pub rows: Vec<Row>,
+}
+
+/// The newest word of one node about itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its number.
+    pub id: NodeId,
+    /// Its identity: a new one replaces the row of the old.
+    pub uuid: Uuid,
+    /// Heartbeat counter: begins at the wall clock in milliseconds, grows with each beat. So a restart is ahead of
+    /// all that the process before it ever said.
+    pub counter: u64,
+    /// Client connections now.
+    pub load: u64,
+    /// Client connections ever opened by this process: tells a front door which of its hand-outs have arrived.
+    pub sessions_opened_total: u64,
+    /// Role in its term.
+    pub role: Role,
+    /// Standing in the newest membership it knows.
+    pub standing: Standing,
+    /// Its term.
+    pub term: Term,
+    /// Last index in its log.
+    pub last_index: Index,
+    /// Its commit index.
+    pub commit_index: Index,
+    /// Applied to its services.
+    pub applied_index: Index,
+    /// Where it is reached.
+    pub addresses: Addresses,
+}
