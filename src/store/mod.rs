@@ -1,27 +1,35 @@
 //! Bytes that survive a power cut: the log, snapshots and this node's identity, all below `data/node-<id>/`.
 //!
 //! The tour: [`Store`] (`store.rs`) is the whole room for its owner, the disk thread: recovery, write, sync, compaction.
-//! `wal.rs` is the log over segments: rotation, recovery, what a torn tail is and what damage is; `segment.rs` one segment
-//! file; `record.rs` one record; `replay.rs` what a run of records means. `snapshot.rs` writes, receives and reads snapshots.
+//! `wal.rs` is the log over segments; `recover.rs` reads it back and tells a torn tail from damage; `segment.rs` is one segment
+//! file, `record.rs` one record, `replay.rs` what a run of records means. `snapshot.rs` writes, receives and reads snapshots.
 //! `identity.rs` says who the folder belongs to and keeps two processes out of one folder. `inspect.rs` looks at a folder
-//! without changing a byte (`phalanx log`). `files.rs` is the only way to the disk, so that the simulator and the tests
+//! without changing a byte (`phalanx log`). `poison.rs` remembers a failure. `files.rs` is the only way to the disk, so that the simulator and the tests
 //! can put a treacherous one in its place. `docs/disk-format.md` shows every byte.
 //!
 //! Rules: an error from a write or sync poisons the store, nothing is ever tried again; only the unsynced tail of the last
 //! segment may be cut, any other damage refuses to start and names file and offset; directories are synced after create,
 //! rename and remove. Not here: when to sync and what may leave afterwards (`node/`), what entries mean (`raft/`).
 
+#[cfg(test)]
+pub mod faults;
 pub mod files;
 pub mod flaws;
 pub mod identity;
+pub mod inspect;
+mod poison;
 pub mod record;
+pub mod recover;
 mod replay;
 mod segment;
 pub mod snapshot;
 mod store;
+#[cfg(test)]
+mod tests;
 mod wal;
 
 pub use files::{File, Files, RealFiles};
+use poison::Poison;
 pub use snapshot::{SnapshotReader, SnapshotReceiver, Snapshots};
 pub use store::Store;
 

@@ -58,6 +58,25 @@ impl Replay {
         self.entries.get(usize::try_from(place).ok()?).map(|e| e.term)
     }
 
+    /// The entries after a snapshot that ends at `base`, and whether the log goes on from there. It does not if it is shorter
+    /// or holds another entry there: then nothing of it is valid. `Err`: a hole between the two.
+    pub fn entries_after(&mut self, base: (Index, Term)) -> Result<(Vec<Entry>, bool), String> {
+        let start = self.base.0;
+        if start > base.0 {
+            let covered = base.0;
+            return Err(format!(
+                "the log starts after entry {start}, but the newest snapshot covers up to {covered} only"
+            ));
+        }
+        let is_there = start == base.0 && self.base.1.is_none() || self.term_at(base.0) == Some(base.1);
+        let mut entries = std::mem::take(&mut self.entries);
+        if !is_there {
+            return Ok((Vec::new(), false));
+        }
+        entries.drain(..(base.0.0 - start.0) as usize);
+        Ok((entries, true))
+    }
+
     /// Takes the next record; `Err` says why it cannot follow those before it.
     pub fn apply(&mut self, record: Record) -> Result<(), String> {
         match record {

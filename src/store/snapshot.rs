@@ -7,7 +7,7 @@
 //! A damaged newest snapshot is refused: an older one would leave a hole before the log.
 //! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments (`wal.rs`).
 
-use super::{File, Files, StoreError};
+use super::{File, Files, Options, Poison, StoreError};
 use crate::raft::SnapshotMeta;
 use crate::types::{Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ pub struct Snapshots {
     dir: PathBuf,
     chunk_bytes: usize,
     node: Option<NodeId>,
+    /// Shared with the store: a failed sync of a snapshot stops the log as well.
+    poison: Poison,
 }
 
 /// What a file name says: index, term and suffix.
@@ -54,8 +56,9 @@ fn parse_name(name: &str, suffix: &str) -> Option<(Index, Term)> {
 }
 
 impl Snapshots {
-    pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, chunk_bytes: usize, node: Option<NodeId>) -> Snapshots {
-        Snapshots { files, dir, chunk_bytes: chunk_bytes.clamp(1, FRAME_BYTES_MAX), node }
+    pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, options: &Options, poison: Poison) -> Snapshots {
+        let chunk_bytes = options.snapshot_chunk_bytes.clamp(1, FRAME_BYTES_MAX);
+        Snapshots { files, dir, chunk_bytes, node: options.node, poison }
     }
 
     /// Index and term of every snapshot in use, oldest first.
@@ -68,13 +71,23 @@ impl Snapshots {
         Ok(names.iter().filter_map(|name| parse_name(name, suffix)).collect())
     }
 
+    /// Paths of all whole files here, in use or received, oldest first: for inspection.
+    pub(super) fn paths(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let names = match self.files.list(&self.dir) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+            names => names.map_err(|e| StoreError::io("list", &self.dir, e))?,
+        };
+        let is_whole = |name: &&String| parse_name(name, "snap").or_else(|| parse_name(name, "incoming")).is_some();
+        Ok(names.iter().filter(is_whole).map(|name| self.dir.join(name)).collect())
+    }
+
     /// Writes a snapshot of the own services; when this returns it is durable and the newest, if its index is.
     pub fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
-        let mut writer = Writer::new(self, meta, data.len() as u64, "save.tmp")?;
-        for chunk in data.chunks(self.chunk_bytes) {
-            writer.chunk(chunk)?;
-        }
-        writer.finish("snap")
+        self.poison.guard(|| {
+            let mut writer = Writer::new(self, meta, data.len() as u64, "save.tmp")?;
+            data.chunks(self.chunk_bytes).try_for_each(|chunk| writer.chunk(chunk))?;
+            writer.finish("snap")
+        })
     }
 
     /// Opens the newest snapshot; `None` if there is none.
@@ -85,7 +98,8 @@ impl Snapshots {
 
     /// Begins to receive a snapshot from a leader: `bytes` is the length of the services' state.
     pub fn receive(&self, meta: &SnapshotMeta, bytes: u64) -> Result<SnapshotReceiver, StoreError> {
-        Ok(SnapshotReceiver { writer: Writer::new(self, meta, bytes, "receive.tmp")? })
+        let writer = self.poison.guard(|| Writer::new(self, meta, bytes, "receive.tmp"))?;
+        Ok(SnapshotReceiver { writer })
     }
 
     /// Whether this snapshot was received whole, or is in use already.
@@ -232,7 +246,8 @@ impl SnapshotReceiver {
         if bytes.len() as u64 > total - taken {
             return Err(StoreError::Transfer(format!("more than the {total} bytes that were announced")));
         }
-        bytes.chunks(self.writer.home.chunk_bytes).try_for_each(|part| self.writer.chunk(part))
+        let poison = self.writer.home.poison.clone();
+        poison.guard(|| bytes.chunks(self.writer.home.chunk_bytes).try_for_each(|part| self.writer.chunk(part)))
     }
 
     /// Makes it durable, beside the log; [`super::Store::write`] with a persist that installs it puts it in use.
@@ -241,8 +256,8 @@ impl SnapshotReceiver {
         if taken != total {
             return Err(StoreError::Transfer(format!("it ended after {taken} of {total} bytes")));
         }
-        let meta = self.writer.head.meta.clone();
-        self.writer.finish("incoming")?;
+        let (meta, poison) = (self.writer.head.meta.clone(), self.writer.home.poison.clone());
+        poison.guard(|| self.writer.finish("incoming"))?;
         Ok(meta)
     }
 }
@@ -263,7 +278,7 @@ pub struct SnapshotReader {
 }
 
 impl SnapshotReader {
-    fn open(home: &Snapshots, path: &Path) -> Result<SnapshotReader, StoreError> {
+    pub(super) fn open(home: &Snapshots, path: &Path) -> Result<SnapshotReader, StoreError> {
         let file = home.files.open_read(path).map_err(|e| StoreError::io("open", path, e))?;
         let length = file.len().map_err(|e| StoreError::io("read", path, e))?;
         let meta = SnapshotMeta { index: Index(0), term: Term(0), membership: Default::default() };
@@ -334,7 +349,7 @@ impl SnapshotReader {
     }
 
     fn read_head(&mut self) -> Result<(), StoreError> {
-        let magic = self.take(MAGIC.len())?;
+        let magic = self.take(MAGIC.len(), 0)?;
         if magic[..7] == MAGIC[..7] && magic != MAGIC && magic[7].is_ascii_digit() {
             return Err(StoreError::Version {
                 file: self.path.clone(),
@@ -359,28 +374,29 @@ impl SnapshotReader {
     /// Offset, CRC and payload of the next frame. An empty one is the trailer, whose CRC the caller checks.
     fn read_frame(&mut self) -> Result<(u64, u32, Vec<u8>), StoreError> {
         let offset = self.position;
-        let frame = self.take(FRAME_BYTES)?;
+        let frame = self.take(FRAME_BYTES, offset)?;
         let length: [u8; 4] = frame[..4].try_into().expect("four bytes");
         let crc = u32::from_le_bytes(frame[4..].try_into().expect("four bytes"));
         let bytes = u32::from_le_bytes(length) as usize;
         if bytes > FRAME_BYTES_MAX {
             return Err(self.damaged(offset, format!("a chunk of {bytes} bytes")));
         }
-        let payload = self.take(bytes)?;
+        let payload = self.take(bytes, offset)?;
         if bytes > 0 && frame_crc(length, &payload) != crc {
             return Err(self.damaged(offset, "the checksum does not match"));
         }
         Ok((offset, crc, payload))
     }
 
-    fn take(&mut self, bytes: usize) -> Result<Vec<u8>, StoreError> {
+    /// The next bytes; `blame` is where the frame began that promised them.
+    fn take(&mut self, bytes: usize, blame: u64) -> Result<Vec<u8>, StoreError> {
         if bytes as u64 > self.length - self.position {
-            return Err(self.damaged(self.position, "the file ends too early"));
+            return Err(self.damaged(blame, "the file ends too early"));
         }
         let mut buffer = vec![0; bytes];
         let read = self.file.read_at(self.position, &mut buffer);
         if read.map_err(|e| StoreError::io("read", &self.path, e))? < bytes {
-            return Err(self.damaged(self.position, "the file ends too early"));
+            return Err(self.damaged(blame, "the file ends too early"));
         }
         self.crc.update(&buffer);
         self.position += bytes as u64;

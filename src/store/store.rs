@@ -6,9 +6,10 @@
 //! Not here: the log's own recovery (`wal.rs`), threads (`node/`).
 
 use super::record::Record;
+use super::recover::{self, Torn};
 use super::replay::Replay;
-use super::wal::{self, Recovered, Wal};
-use super::{Files, Options, SNAPSHOTS_DIR, SnapshotReader, SnapshotReceiver, Snapshots, StoreError, WAL_DIR};
+use super::wal::{self, Wal};
+use super::{Files, Options, Poison, SNAPSHOTS_DIR, SnapshotReader, SnapshotReceiver, Snapshots, StoreError, WAL_DIR};
 use crate::raft::{Durable, HardState, Persist, SnapshotMeta};
 use crate::types::{Index, Term};
 use std::path::Path;
@@ -21,8 +22,8 @@ pub struct Store {
     options: Options,
     /// A snapshot whose install record waits for the next sync.
     installing: Option<SnapshotMeta>,
-    poisoned: Option<String>,
-    torn: Option<String>,
+    poison: Poison,
+    torn: Option<Torn>,
 }
 
 impl Store {
@@ -30,20 +31,28 @@ impl Store {
     pub fn open(files: Arc<dyn Files>, dir: &Path, mut options: Options) -> Result<(Store, Durable), StoreError> {
         options.node = options.node.or_else(|| super::node_of(dir));
         let (wal_dir, snapshots_dir) = (dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR));
-        for made in [&wal_dir, &snapshots_dir] {
+        for made in [&*wal_dir, &*snapshots_dir] {
             files.create_dir(made).map_err(|e| StoreError::io("create", made, e))?;
         }
-        files.sync_dir(dir).map_err(|e| StoreError::io("sync", dir, e))?;
-        let snapshots = Snapshots::new(files.clone(), snapshots_dir, options.snapshot_chunk_bytes, options.node);
-        let numbers = wal::segments_in(&*files, &wal_dir, &options)?;
+        // A rename whose folder sync failed is visible now and gone after a power cut: what is read must be durable.
+        for made in [&*wal_dir, &*snapshots_dir, dir] {
+            files.sync_dir(made).map_err(|e| StoreError::io("sync", made, e))?;
+        }
+        let poison = Poison::default();
+        let snapshots = Snapshots::new(files.clone(), snapshots_dir, &options, poison.clone());
+        let numbers = recover::segments_in(&*files, &wal_dir, &options)?;
         if numbers.is_empty() && (options.must_exist || !snapshots.list()?.is_empty()) {
             return Err(StoreError::LogMissing { dir: wal_dir, node: options.node });
         }
-        let Recovered { wal, replay, torn } = match numbers.is_empty() {
-            true => wal::create(files, &wal_dir, &options)?,
-            false => wal::recover(files, &wal_dir, &options, &numbers)?,
+        let (wal, replay, torn) = if numbers.is_empty() {
+            (wal::create(files, &wal_dir, &options)?, Replay::new(&options), None)
+        } else {
+            let log = recover::read(&*files, &wal_dir, &options, &numbers, |_, _, _, _| {})?;
+            let torn = log.torn.clone();
+            let (wal, replay) = recover::repair(files, &wal_dir, &options, log)?;
+            (wal, replay, torn)
         };
-        let mut store = Store { wal, snapshots, options, installing: None, poisoned: None, torn };
+        let mut store = Store { wal, snapshots, options, installing: None, poison, torn };
         let durable = store.reconcile(replay, &wal_dir)?;
         store.snapshots.tidy()?;
         Ok((store, durable))
@@ -53,20 +62,11 @@ impl Store {
     fn reconcile(&mut self, mut replay: Replay, wal_dir: &Path) -> Result<Durable, StoreError> {
         let snapshot = self.snapshot_in_use(&replay)?;
         let base = snapshot.as_ref().map_or((Index(0), Term(0)), |meta| (meta.index, meta.term));
-        if replay.base.0 > base.0 {
-            let (after, covers) = (replay.base.0, base.0);
-            let why = format!("the log starts after entry {after}, but the newest snapshot covers up to {covers} only");
-            return Err(StoreError::Damaged { file: wal_dir.to_path_buf(), offset: 0, why, node: self.options.node });
-        }
-        let is_continued = replay.last_index() >= base.0
-            && (replay.base.0 == base.0 && replay.base.1.is_none() || replay.term_at(base.0) == Some(base.1));
-        let mut entries = std::mem::take(&mut replay.entries);
-        if is_continued {
-            let covered = (base.0.0 - replay.base.0.0) as usize;
-            entries.drain(..covered);
-        } else {
-            entries.clear();
-        }
+        let fit = replay.entries_after(base);
+        let (entries, is_continued) = fit.map_err(|why| {
+            let node = self.options.node;
+            StoreError::Damaged { file: wal_dir.to_path_buf(), offset: 0, why, node }
+        })?;
         let last_term = entries.last().map_or(base.1, |entry| entry.term);
         let mut hard_state = replay.hard_state;
         if hard_state.term < last_term {
@@ -92,9 +92,9 @@ impl Store {
         self.snapshots.newest()?.map(SnapshotReader::verify).transpose()
     }
 
-    /// What recovery cut, in a sentence for the node's log; `None` if the log ended cleanly.
-    pub fn torn_tail(&self) -> Option<&str> {
-        self.torn.as_deref()
+    /// What recovery cut, for the node's log; `None` if the log ended cleanly.
+    pub fn torn_tail(&self) -> Option<&Torn> {
+        self.torn.as_ref()
     }
 
     /// Takes one job; it is durable only after [`Store::sync`].
@@ -151,7 +151,7 @@ impl Store {
     /// Writes a snapshot of the own services and drops what it covers. It is durable when this returns.
     /// [`Store::snapshots`] does the first half on another thread, [`Store::compact`] the second.
     pub fn save_snapshot(&mut self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
-        self.guard(|store| store.snapshots.save(meta, data))?;
+        self.snapshots.save(meta, data)?;
         self.compact(meta.index)
     }
 
@@ -180,14 +180,18 @@ impl Store {
         self.snapshots.clone()
     }
 
+    /// Numbers of the log's segments, oldest first.
+    #[cfg(test)]
+    pub(super) fn segment_numbers(&self) -> Vec<u64> {
+        self.wal.segment_numbers()
+    }
+
     /// Runs one operation unless an earlier one failed; remembers a failure for ever.
     fn guard(&mut self, run: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        if let Some(why) = &self.poisoned {
-            return Err(StoreError::Poisoned { why: why.clone() });
-        }
+        self.poison.check()?;
         let result = run(self);
         if let Err(e) = &result {
-            self.poisoned = Some(e.to_string());
+            self.poison.set(e);
         }
         result
     }
@@ -223,7 +227,7 @@ mod tests {
         }
         store.write(&Persist { entries: vec![entry(90, 2, 20_000), entry(91, 2, 1)], ..Persist::default() }).unwrap();
         store.sync().unwrap();
-        assert!(store.wal.segment_numbers().len() > 3);
+        assert!(store.segment_numbers().len() > 3);
         drop(store);
         let (mut store, durable) = open(dir.path());
         let mut entries: Vec<_> = (1..90).map(|i| entry(i, 2, 500)).collect();

@@ -2,18 +2,14 @@
 //!
 //! Records gather in a buffer; a sync writes them in one piece and then syncs once. When a segment is full it is synced,
 //! and only then does the next one get its name, header first; so only the last segment can have a torn tail.
-//! Recovery reads everything. Where the last segment stops being readable, either a later record proves that the unreadable
-//! bytes had been synced (damage: refuse), or they belong to the batch that was never synced (torn tail: overwrite with
-//! zeros, so that it never reappears). Whatever recovery keeps, it writes again and syncs before anyone builds on it.
 //!
 //! Invariants: W1 `position` lies behind the last record and before zeros only. W2 records of a batch get their places from
 //! `batch_start`, which moves only after a sync that worked. W3 a segment goes only when a snapshot covers the log's last
 //! index at the next segment's start, and segments go oldest first.
-//! Not here: poisoning after an error (`store.rs`), what records mean (`replay.rs`).
+//! Not here: reading it back (`recover.rs`), poisoning after an error (`store.rs`).
 
 use super::record::{self, Header, Position, Record};
-use super::replay::Replay;
-use super::segment::{self, Source};
+use super::segment;
 use super::{File, Files, Options, StoreError};
 use crate::raft::{Entry, HardState};
 use crate::types::{Index, Term};
@@ -273,18 +269,8 @@ fn begin(files: &dyn Files, dir: &Path, file: &mut dyn File, header: Header, seq
     Ok(bytes.len() as u64)
 }
 
-/// What recovery found out besides the log itself.
-pub struct Recovered {
-    /// The log, ready for appending.
-    pub wal: Wal,
-    /// The state that its records leave behind.
-    pub replay: Replay,
-    /// The cut tail, for the log of the node: file, offset, bytes and why.
-    pub torn: Option<String>,
-}
-
 /// Makes the first segment of an empty log.
-pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Recovered, StoreError> {
+pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Wal, StoreError> {
     let spare = dir.join(SPARE_NAME);
     let bytes = options.segment_bytes_min;
     let mut file = files.create(&spare).map_err(|e| StoreError::io("create", &spare, e))?;
@@ -296,10 +282,9 @@ pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Re
         written.map_err(|e| StoreError::io("write to", &spare, e))?;
         zeroed += step;
     }
-    let replay = Replay::new(options);
-    let header = Header { segment: 1, hard_state: replay.hard_state, last: (Index(0), Term(0)) };
+    let header = Header { segment: 1, hard_state: HardState::default(), last: (Index(0), Term(0)) };
     let position = begin(&*files, dir, &mut *file, header, 1)?;
-    let wal = Wal {
+    Ok(Wal {
         files,
         dir: dir.to_path_buf(),
         options: options.clone(),
@@ -315,89 +300,48 @@ pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Re
         hard_state: header.hard_state,
         last: header.last,
         spare: None,
-    };
-    Ok(Recovered { wal, replay, torn: None })
+    })
 }
 
-/// Numbers of the segments in a folder, in order; a gap between them is damage.
-pub fn segments_in(files: &dyn Files, dir: &Path, options: &Options) -> Result<Vec<u64>, StoreError> {
-    let names = files.list(dir).map_err(|e| StoreError::io("list", dir, e))?;
-    let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number_of(name)).collect();
-    if let Some(pair) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
-        let file = dir.join(segment::file_name(pair[0] + 1));
-        let why = "this segment is missing between two others".to_string();
-        return Err(StoreError::Damaged { file, offset: 0, why, node: options.node });
-    }
-    Ok(numbers)
-}
-
-/// Reads the whole log, cuts a torn tail, and opens it for appending. `numbers` are the segments, at least one.
-pub fn recover(files: Arc<dyn Files>, dir: &Path, options: &Options, numbers: &[u64]) -> Result<Recovered, StoreError> {
-    let mut replay = Replay::new(options);
-    let mut segments = Vec::new();
-    let mut tail = None;
-    let mut previous = None;
-    for number in numbers {
-        let path = dir.join(segment::file_name(*number));
-        let bytes = files.read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let source = Source { path: &path, number: *number, bytes: &bytes, node: options.node };
-        if let Some((expected, file, offset, why)) = previous.take() {
-            let begins = segment::first_sequence(source)?;
-            if begins != expected {
-                let why = format!("{why}; record {expected} should stand here, the next segment begins with {begins}");
-                return Err(StoreError::Damaged { file, offset, why, node: options.node });
-            }
-        }
-        let scan = segment::scan(source, |_, _, record| replay.apply(record))?;
-        segments.push((*number, scan.header.last.0));
-        let why = scan.stopped.clone().unwrap_or_else(|| "nothing but zeros".to_string());
-        previous = Some((scan.next_sequence, path.clone(), scan.end as u64, why));
-        tail = Some((path, bytes, scan));
-    }
-    let (path, mut bytes, scan) = tail.expect("at least one segment");
-    let number = *numbers.last().expect("at least one segment");
-    let source = Source { path: &path, number, bytes: &bytes, node: options.node };
-    if scan.filled > scan.end
-        && !options.flaw(|f| f.damage_is_torn_tail)
-        && let Some((later, sequence)) = segment::proof(source, &scan)
-    {
-        let why = scan.stopped.as_deref().unwrap_or("zeros");
-        let why =
-            format!("{why}, but the whole record {sequence} at byte {later} was written after this had been synced");
-        return Err(source.damaged(scan.end, why));
-    }
-    let torn = (scan.filled > scan.end).then(|| {
-        let why = scan.stopped.as_deref().unwrap_or("zeros where a record should begin");
-        let (end, cut) = (scan.end, scan.filled - scan.end);
-        format!("cut {cut} bytes that were never synced from {} at byte {end}: {why}", path.display())
-    });
-    // Written again: a sync that failed before the restart may have left the bytes in memory only. The torn part becomes
-    // zeros in the same step, so that it never reappears.
-    let mut file = files.open(&path).map_err(|e| StoreError::io("open", &path, e))?;
-    let filled = scan.filled.max(scan.end);
-    bytes[scan.end..].fill(0);
-    if scan.unproven < filled {
-        let written = file.write_at(scan.unproven as u64, &bytes[scan.unproven..filled]);
-        written.map_err(|e| StoreError::io("write to", &path, e))?;
-    }
-    file.sync_data().map_err(|e| StoreError::io("sync", &path, e))?;
+/// Opens the log where recovery found its end; everything before `position` is on disk, everything after it zero.
+pub fn resume(files: Arc<dyn Files>, dir: &Path, options: &Options, end: End) -> Result<Wal, StoreError> {
     let mut wal = Wal {
         files,
         dir: dir.to_path_buf(),
         options: options.clone(),
-        file,
-        segments,
-        room: bytes.len() as u64,
-        begins: scan.header_end as u64,
-        position: scan.end as u64,
+        file: end.file,
+        segments: end.segments,
+        room: end.room,
+        begins: end.begins,
+        position: end.position,
         buffer: Vec::new(),
-        sequence: scan.next_sequence,
-        batch_start: scan.next_sequence,
+        sequence: end.sequence,
+        batch_start: end.sequence,
         is_dirty: false,
-        hard_state: replay.hard_state,
-        last: (replay.last_index(), replay.last_term().unwrap_or_default()),
+        hard_state: end.hard_state,
+        last: end.last,
         spare: None,
     };
     wal.drop_spare()?;
-    Ok(Recovered { wal, replay, torn })
+    Ok(wal)
+}
+
+/// Where a recovered log ends.
+pub struct End {
+    /// The last segment.
+    pub file: Box<dyn File>,
+    /// All segments, oldest first, each with the log's last index at its start.
+    pub segments: Vec<(u64, Index)>,
+    /// Length of the last segment.
+    pub room: u64,
+    /// Offset behind its header.
+    pub begins: u64,
+    /// Offset behind its last record.
+    pub position: u64,
+    /// Sequence of the next record.
+    pub sequence: u64,
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// Last index and its term.
+    pub last: (Index, Term),
 }

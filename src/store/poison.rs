@@ -1,0 +1,38 @@
+//! After a failed write or sync nobody knows what is on disk, so nothing is written any more, by any thread of this room.
+//!
+//! A full disk while a snapshot is written beside the log is no such failure: only a temporary file is lost. Nor is a
+//! transfer that makes no sense. Not here: ending the process with exit code 3 (`node/`).
+
+use super::StoreError;
+use std::sync::{Arc, OnceLock};
+
+/// The first failure, shared by the store and its snapshot handles.
+#[derive(Clone, Default)]
+pub struct Poison(Arc<OnceLock<String>>);
+
+impl Poison {
+    /// Fails if something failed before.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match self.0.get() {
+            Some(why) => Err(StoreError::Poisoned { why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers a failure for ever; the first one counts.
+    pub fn set(&self, why: &StoreError) {
+        self.0.get_or_init(|| why.to_string());
+    }
+
+    /// Runs an operation beside the log unless something failed before.
+    pub fn guard<T>(&self, run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.check()?;
+        let result = run();
+        if let Err(e) = &result
+            && !matches!(e, StoreError::NoSpace { .. } | StoreError::Transfer(_))
+        {
+            self.set(e);
+        }
+        result
+    }
+}

@@ -1,0 +1,113 @@
+//! Operations fail, once or for ever; the disk runs full.
+
+use super::*;
+use crate::store::faults::{Fault, Restart};
+use crate::store::flaws::Flaws;
+
+/// Lets operation `n` fail; the store must say so, stay silent for ever, and keep its promises.
+fn fail_at(fault: Fault, how: Restart, options: &Options) -> Result<bool, String> {
+    let disk = FaultFiles::default();
+    disk.plan(Some(fault));
+    let mut model = Model::default();
+    let mut has_failed = true;
+    if let Ok((mut store, _)) = open(&disk, options) {
+        let result = run(&mut store, &mut model, &script());
+        has_failed = result.is_err();
+        if let Err(e) = result {
+            let operations = disk.operations();
+            for result in [store.write(&entries(1..=1, 9)), store.sync(), store.prepare(), store.compact(Index(0))] {
+                if !matches!(result, Err(StoreError::Poisoned { .. })) {
+                    return Err(format!("after \"{e}\" the store said {result:?}"));
+                }
+            }
+            if disk.operations() != operations {
+                return Err("a poisoned store touched the disk".to_string());
+            }
+        }
+    }
+    disk.restart(how);
+    reopen_and_judge(&disk, options, &model)?;
+    Ok(has_failed)
+}
+
+fn fail_everywhere(options: &Options) -> Result<(), String> {
+    for n in 1.. {
+        let mut has_failed = false;
+        for fault in [Fault::Once(n), Fault::Forever(n)] {
+            for how in [Restart::Kill, Restart::LoseAll, Restart::LoseSome(n)] {
+                let failed = fail_at(fault, how, options).map_err(|why| format!("{fault:?}, {how:?}: {why}"))?;
+                has_failed |= failed;
+            }
+        }
+        if !has_failed {
+            return if n > 100 { Ok(()) } else { Err(format!("operation {n} failed unseen")) };
+        }
+    }
+    unreachable!("the script ends")
+}
+
+#[test]
+fn a_failed_operation_poisons_the_store_and_costs_nothing_synced() {
+    fail_everywhere(&options()).unwrap();
+}
+
+#[test]
+fn a_retried_sync_is_found() {
+    let flaws = Flaws { retry_failed_sync: true, ..Flaws::default() };
+    let why = fail_everywhere(&Options { flaws, ..options() }).unwrap_err();
+    assert!(why.contains("recovered") || why.contains("refused"), "{why}");
+}
+
+#[test]
+fn a_full_disk_is_said_so_and_nothing_synced_is_lost() {
+    let mut said = 0;
+    for room in (0..6000).step_by(37) {
+        let disk = FaultFiles::default();
+        disk.set_room(Some(room));
+        let mut model = Model::default();
+        let result = open(&disk, &options()).and_then(|(mut store, _)| run(&mut store, &mut model, &script()));
+        match result {
+            Err(StoreError::NoSpace { doing }) => {
+                said += 1;
+                assert!(doing.contains("data/node-3"), "{doing}");
+            }
+            Err(e) => panic!("room {room}: {e}"),
+            Ok(()) => {}
+        }
+        disk.set_room(None);
+        for how in [Restart::Kill, Restart::LoseSome(room)] {
+            let copy = if how == Restart::Kill { disk.copy() } else { disk.clone() };
+            copy.restart(how);
+            reopen_and_judge(&copy, &options(), &model).unwrap_or_else(|why| panic!("room {room}, {how:?}: {why}"));
+        }
+    }
+    assert!(said > 20, "the disk was full {said} times only");
+}
+
+#[test]
+fn preparing_on_a_full_disk_is_no_error_yet() {
+    let disk = FaultFiles::default();
+    let large = Options { segment_bytes_min: 1000, segment_bytes_max: 1000, ..options() };
+    let (mut store, _) = open(&disk, &large).unwrap();
+    store.write(&entries(1..=12, 1)).unwrap();
+    store.sync().unwrap();
+    disk.set_room(Some(1100));
+    for _ in 0..5 {
+        store.prepare().unwrap();
+    }
+    let result = (13..100).try_for_each(|index| store.write(&entries(index..=index, 1)));
+    assert!(matches!(result, Err(StoreError::NoSpace { .. })), "{result:?}");
+    assert!(matches!(store.sync(), Err(StoreError::Poisoned { .. })));
+}
+
+#[test]
+fn a_transfer_that_makes_no_sense_is_refused() {
+    let disk = FaultFiles::default();
+    let (store, _) = open(&disk, &options()).unwrap();
+    let mut receiver = store.receive_snapshot(&meta(5, 1), 10).unwrap();
+    receiver.chunk(0, b"12345").unwrap();
+    assert!(matches!(receiver.chunk(4, b"5"), Err(StoreError::Transfer(_))));
+    assert!(matches!(receiver.chunk(5, b"678901"), Err(StoreError::Transfer(_))));
+    assert!(matches!(receiver.finish(), Err(StoreError::Transfer(_))));
+    assert!(!store.snapshots().has_received(&meta(5, 1)).unwrap());
+}
