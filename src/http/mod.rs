@@ -1,1 +1,26 @@
-//! Room under construction.
+//! The door that browsers and scripts use: HTTP/1.1 on blocking sockets, one thread per connection.
+//!
+//! The tour: `server.rs` accepts and spawns; `conn.rs` is one connection with all its deadlines; `parse.rs` turns bytes
+//! into a [`parse::Head`] or refuses them; `guard.rs` keeps other web sites out; `routes.rs` finds the answer, which
+//! `api.rs` (JSON), `static_files.rs` and `stream.rs` (the never-ending ones) give; `monitor.rs` writes the page;
+//! `front.rs` is the redirecting front door; `reply.rs` writes a bounded answer; `host.rs` is all this room knows of the
+//! node behind it, small enough to be faked in tests.
+//! Not here: threads (`node/`), what the figures mean (`node/status.rs`), the page's own files (`static/`).
+
+pub mod conn;
+pub mod front;
+pub mod guard;
+pub mod host;
+pub mod parse;
+pub mod reply;
+pub mod server;
+pub mod stream;
+
+mod api;
+mod monitor;
+mod routes;
+mod static_files;
+
+pub use conn::Deadlines;
+pub use host::{Host, HostSession};
+pub use server::{Door, serve};

@@ -1,0 +1,240 @@
+//! The JSON API: what is asked of the node, and how its outcomes become statuses.
+//!
+//! `Refused` (certainly not done) is 503, or 409 when asking again cannot help; `Unknown` is 504: it may or may not have
+//! been done, and is never dressed up as a refusal.
+//! Not here: who may ask (`guard.rs`), which path is which (`routes.rs`).
+
+use super::parse::{Head, Method};
+use super::reply::Reply;
+use super::routes::{Indexed, Route};
+use super::server::Door;
+use crate::raft::{Change, Refusal};
+use crate::types::{Identity, NodeId, Outcome};
+use serde::Deserialize;
+use serde_json::json;
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Longest wait of one request for news.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Answers every route that is neither a stream nor a file.
+pub(super) fn answer(door: &Door, route: Route, method: Method, head: &Head, body: &[u8]) -> Indexed {
+    let is_read = matches!(method, Method::Get | Method::Head);
+    match route {
+        Route::Status => Reply::json(200, &door.host.status().status).into(),
+        Route::Events => events(door, head).into(),
+        Route::Gossip => Reply::json(200, &door.host.gossip_json()).into(),
+        Route::Members(id) if is_read => members(door, id).into(),
+        Route::Members(id) => change(door, id, method, body),
+        Route::Transfer => transfer(door, body).into(),
+        Route::Livez => Reply::text(200, "alive\n").into(),
+        Route::Readyz => ready(door, head).into(),
+        Route::Metrics => metrics(door).into(),
+        Route::Notes | Route::Note(_) => Reply::refused(501, "notes come with the directory service").into(),
+        Route::Monitor | Route::Stream | Route::Static(_) => {
+            Reply::refused(404, "nothing is served at this path").into()
+        }
+    }
+}
+
+fn leader(door: &Door) -> Option<u64> {
+    door.host.status().status.cluster.leader.map(|leader| leader.0)
+}
+
+fn deadline(door: &Door) -> Instant {
+    Instant::now() + door.host.request_timeout()
+}
+
+/// `{"events": [...]}` newer than `since`; with `wait=10s` it waits for news.
+fn events(door: &Door, head: &Head) -> Reply {
+    let Ok(since) = head.query("since").unwrap_or("0").parse() else {
+        return Reply::refused(400, "since must be the number of an event");
+    };
+    let events = match head.query("wait") {
+        None => door.host.events_since(since),
+        Some(wait) => match wait.trim_end_matches('s').parse() {
+            Ok(seconds) => door.host.wait_events(since, Instant::now() + Duration::from_secs(seconds).min(WAIT_MAX)),
+            Err(_) => return Reply::refused(400, "wait must be seconds, as in wait=10s"),
+        },
+    };
+    Reply::json(200, &json!({"events": events}))
+}
+
+fn members(door: &Door, id: Option<&str>) -> Reply {
+    let frame = door.host.status();
+    let status = &frame.status;
+    match id.map(|id| node_id(Some(id))) {
+        None => {
+            let cluster = &status.cluster;
+            Reply::json(
+                200,
+                &json!({
+                    "leader": cluster.leader, "term": cluster.term,
+                    "voters": cluster.voters, "learners": cluster.learners, "nodes": status.nodes,
+                }),
+            )
+        }
+        Some(id) => match id.and_then(|id| status.nodes.iter().find(|row| row.id == id)) {
+            Some(row) => Reply::json(200, row),
+            None => Reply::refused(404, "no such node"),
+        },
+    }
+}
+
+/// Body of `POST /v1/members[/N]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    id: Option<u64>,
+    /// `add` (the default), `promote`, `demote`, `remove`.
+    action: Option<String>,
+    /// For `add`: the identity that the newcomer was started with.
+    uuid: Option<uuid::Uuid>,
+}
+
+fn change(door: &Door, id: Option<&str>, method: Method, body: &[u8]) -> Indexed {
+    let member = if method == Method::Delete {
+        Member { id: None, action: Some("remove".to_owned()), uuid: None }
+    } else {
+        match serde_json::from_slice::<Member>(body) {
+            Ok(member) => member,
+            Err(error) => return Reply::refused(400, &format!("body: {error}")).into(),
+        }
+    };
+    let named = match (id, member.id) {
+        (Some(id), None) => node_id(Some(id)),
+        (None, Some(id)) => Some(NodeId(id)),
+        (Some(id), Some(other)) => node_id(Some(id)).filter(|id| id.0 == other),
+        (None, None) => None,
+    };
+    let Some(id) = named.filter(|id| (1..=NodeId::MAX).contains(&id.0)) else {
+        return Reply::refused(400, "name one node, from 1 to 999").into();
+    };
+    let change = match (member.action.as_deref().unwrap_or("add"), member.uuid) {
+        ("add", Some(uuid)) => Change::AddLearner(Identity { id, uuid }),
+        ("add", None) => return Reply::refused(400, "a newcomer is added by its id and uuid").into(),
+        ("promote", _) => Change::Promote(id),
+        ("demote", _) => Change::Demote(id),
+        ("remove", _) => Change::Remove(id),
+        _ => return Reply::refused(400, "action is one of add, promote, demote, remove").into(),
+    };
+    match door.host.change(change, deadline(door)) {
+        Outcome::Done(index) => {
+            Indexed { reply: Reply::json(200, &json!({"id": id, "index": index})), index: Some(index.0) }
+        }
+        other => failed(door, other).into(),
+    }
+}
+
+/// Body of `POST /v1/leader/transfer`; without `to`, the best live voter is chosen.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transfer {
+    to: Option<u64>,
+}
+
+fn transfer(door: &Door, body: &[u8]) -> Reply {
+    let parsed = if body.is_empty() { Ok(Transfer::default()) } else { serde_json::from_slice::<Transfer>(body) };
+    let to = match parsed {
+        Ok(Transfer { to: Some(id) }) if !(1..=NodeId::MAX).contains(&id) => {
+            return Reply::refused(400, "name one node, from 1 to 999");
+        }
+        Ok(Transfer { to }) => to.map(NodeId),
+        Err(error) => return Reply::refused(400, &format!("body: {error}")),
+    };
+    match door.host.transfer(to, deadline(door)) {
+        Outcome::Done(leader) => Reply::json(200, &json!({"leader": leader})),
+        other => failed(door, other),
+    }
+}
+
+/// The answer to an outcome that is not `Done`.
+fn failed<T>(door: &Door, outcome: Outcome<T>) -> Reply {
+    match outcome {
+        Outcome::Refused(why) => {
+            let is_final = [Refusal::BadChange, Refusal::Unsafe, Refusal::BadTarget, Refusal::NotCaughtUp]
+                .iter()
+                .any(|refusal| why.contains(&refusal.to_string()));
+            Reply::error(if is_final { 409 } else { 503 }, &why, "refused", leader(door))
+        }
+        Outcome::Unknown(why) => Reply::error(504, &why, "unknown", leader(door)),
+        Outcome::Done(_) => unreachable!("only failures come here"),
+    }
+}
+
+fn node_id(text: Option<&str>) -> Option<NodeId> {
+    text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse().ok()).map(NodeId)
+}
+
+fn ready(door: &Door, head: &Head) -> Reply {
+    let is_verbose = head.query("verbose").is_some();
+    match door.host.readiness() {
+        Ok(()) if is_verbose => Reply::text(200, "[+] knows a leader\n[+] has caught up\nready\n"),
+        Ok(()) => Reply::text(200, "ready\n"),
+        Err(missing) if is_verbose => {
+            Reply::text(503, missing.iter().map(|what| format!("[-] {what}\n")).collect::<String>() + "not ready\n")
+        }
+        Err(_) => Reply::text(503, "not ready\n"),
+    }
+}
+
+/// Prometheus text format 0.0.4: figures of one name stand together under one heading.
+fn metrics(door: &Door) -> Reply {
+    let mut figures = door.host.metrics();
+    figures.sort_by_key(|figure| figure.name);
+    let mut text = String::with_capacity(4096);
+    let mut heading = "";
+    for figure in &figures {
+        if heading != figure.name {
+            heading = figure.name;
+            let _ = write!(
+                text,
+                "# HELP {} {}\n# TYPE {} {}\n",
+                figure.name,
+                escape(figure.help),
+                figure.name,
+                figure.kind
+            );
+        }
+        text.push_str(figure.name);
+        for (at, (label, value)) in figure.labels.iter().enumerate() {
+            let _ =
+                write!(text, "{}{label}=\"{}\"", if at == 0 { '{' } else { ',' }, escape(value).replace('"', "\\\""));
+        }
+        let _ = writeln!(text, "{} {}", if figure.labels.is_empty() { "" } else { "}" }, figure.value);
+    }
+    let counts = &door.counts;
+    for (name, kind, help, value) in [
+        ("phalanx_http_connections_open", "gauge", "HTTP connections that stand now.", &counts.open),
+        ("phalanx_http_connections_total", "counter", "HTTP connections accepted.", &counts.accepted),
+        (
+            "phalanx_http_turned_away_total",
+            "counter",
+            "HTTP connections refused for want of room.",
+            &counts.turned_away,
+        ),
+        ("phalanx_http_accept_errors_total", "counter", "Accepts that failed.", &counts.accept_errors),
+        ("phalanx_http_requests_total", "counter", "HTTP requests.", &counts.requests),
+        (
+            "phalanx_http_refused_total",
+            "counter",
+            "HTTP requests that broke a rule of the door.",
+            &counts.refused_requests,
+        ),
+        (
+            "phalanx_http_slow_readers_total",
+            "counter",
+            "Streams dropped because nobody read.",
+            &counts.slow_readers_dropped,
+        ),
+    ] {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}\n", value.load(Relaxed));
+    }
+    Reply { content_type: "text/plain; version=0.0.4; charset=utf-8", ..Reply::text(200, text) }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n")
+}

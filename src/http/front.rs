@@ -1,0 +1,65 @@
+//! The front door: sends any request on to the least-loaded online worker, with the same path and query.
+//!
+//! Every node listens here, so the door stays open while a leader is elected or a node dies; who is least loaded is
+//! decided by `cluster/dispatch.rs`, which counts what it has just handed out.
+//! Not here: serving anything itself.
+
+use super::conn::{Conn, Deadlines, Next};
+use super::guard;
+use super::parse::{Framing, Head, Method};
+use super::reply::Reply;
+use super::server::{self, Door};
+use crate::node::Handle;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Body of the `door` thread: redirects until the node stops.
+pub fn serve(listener: TcpListener, handle: Handle) {
+    server::serve_front_host(&listener, &Door::new(Arc::new(handle), Deadlines::default()));
+}
+
+/// One client's connection to the front door; it is not load, for it is served elsewhere.
+pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
+    loop {
+        let head = match conn.next() {
+            Next::Head(head) => head,
+            Next::Gone => return,
+            Next::Fault(fault) => {
+                door.counts.refused_requests.fetch_add(1, Relaxed);
+                Reply::from(fault).write(conn.output(), false, true, None);
+                return conn.close(true);
+            }
+        };
+        door.counts.requests.fetch_add(1, Relaxed);
+        let has_unread_body = head.framing != Framing::Empty;
+        let keep_alive = head.keep_alive && !has_unread_body && !door.host.is_stopping();
+        let has_body = head.method != Some(Method::Head);
+        answer(door, &head).write(conn.output(), keep_alive, has_body, None);
+        if !keep_alive {
+            return conn.close(has_unread_body);
+        }
+        if !conn.may_gather() && conn.flush().is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(door: &Door, head: &Head) -> Reply {
+    if head.method.is_none() {
+        return Reply::refused(501, "unknown method");
+    }
+    if let Err(refusal) = guard::check_host(&*door.host, head) {
+        return refusal;
+    }
+    match door.host.dispatch() {
+        // The target is visible ASCII (parse.rs, P1), so it cannot start another header.
+        Some((worker, address)) => Reply::text(307, format!("node {} serves you: http://{address}/\n", worker.0))
+            .with("Location", format!("http://{address}{}", head.target))
+            .with("X-Phalanx-Node", worker.0.to_string()),
+        None => {
+            let leader = door.host.status().status.cluster.leader.map(|leader| leader.0);
+            Reply::error(503, "no node is online to serve you; try again in a moment", "refused", leader)
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! All that this room knows of the node behind it: the methods of [`Handle`], behind a trait that tests can fake.
+//!
+//! Not here: what the methods do (`node/handle.rs`).
+
+use crate::node::status::{EventLine, MonitorFrame};
+use crate::node::{Handle, Level, Metric, Published, SessionGuard};
+use crate::raft::Change;
+use crate::services::Reply;
+use crate::types::{Identity, Index, NodeId, Outcome};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A client connection that counts as load until it is dropped.
+pub trait HostSession: Send {
+    /// Eight hexadecimal digits.
+    fn id(&self) -> String;
+    /// Says what the connection turned out to be.
+    fn set_kind(&self, kind: &'static str);
+}
+
+/// The node behind a door; see [`Handle`] for what each method promises.
+#[allow(missing_docs)]
+pub trait Host: Send + Sync + 'static {
+    /// Setting `host`: welcome in `Host` headers beside the loopback names.
+    fn bind_host(&self) -> String;
+    /// Setting `service_port`: the front door's.
+    fn front_port(&self) -> u16;
+    /// Setting `request_timeout_ms`.
+    fn request_timeout(&self) -> Duration;
+    fn identity(&self) -> Identity;
+    fn frame(&self) -> Arc<Published>;
+    fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>>;
+    fn events_since(&self, after: u64) -> Vec<EventLine>;
+    fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine>;
+    fn gossip_json(&self) -> serde_json::Value;
+    fn propose(&self, command: Vec<u8>, deadline: Instant) -> Outcome<(Index, Reply)>;
+    fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)>;
+    fn change(&self, change: Change, deadline: Instant) -> Outcome<Index>;
+    fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId>;
+    fn open_session(&self, kind: &'static str, peer: SocketAddr) -> Box<dyn HostSession>;
+    fn dispatch(&self) -> Option<(NodeId, String)>;
+    fn http_addresses(&self) -> Vec<(NodeId, String)>;
+    fn is_stopping(&self) -> bool;
+    fn readiness(&self) -> Result<(), Vec<String>>;
+    fn metrics(&self) -> Vec<Metric>;
+    fn spawn_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String>;
+
+    /// The newest frame's contents.
+    fn status(&self) -> Arc<MonitorFrame> {
+        self.frame().frame.clone()
+    }
+}
+
+impl HostSession for SessionGuard {
+    fn id(&self) -> String {
+        SessionGuard::id(self).to_owned()
+    }
+
+    fn set_kind(&self, kind: &'static str) {
+        SessionGuard::set_kind(self, kind);
+    }
+}
+
+impl Host for Handle {
+    fn bind_host(&self) -> String {
+        "127.0.0.1".to_owned()
+    }
+    fn front_port(&self) -> u16 {
+        8080
+    }
+    fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+    fn identity(&self) -> Identity {
+        Handle::identity(self)
+    }
+    fn frame(&self) -> Arc<Published> {
+        Handle::frame(self)
+    }
+    fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>> {
+        Handle::wait_frame(self, after, deadline)
+    }
+    fn events_since(&self, after: u64) -> Vec<EventLine> {
+        Handle::events_since(self, after)
+    }
+    fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine> {
+        Handle::wait_events(self, after, deadline)
+    }
+    fn gossip_json(&self) -> serde_json::Value {
+        Handle::gossip_json(self)
+    }
+    fn propose(&self, command: Vec<u8>, deadline: Instant) -> Outcome<(Index, Reply)> {
+        Handle::propose(self, command, deadline)
+    }
+    fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)> {
+        Handle::query(self, query, level, deadline)
+    }
+    fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
+        Handle::change(self, change, deadline)
+    }
+    fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
+        Handle::transfer(self, to, deadline)
+    }
+    fn open_session(&self, kind: &'static str, peer: SocketAddr) -> Box<dyn HostSession> {
+        Box::new(Handle::open_session(self, kind, peer))
+    }
+    fn dispatch(&self) -> Option<(NodeId, String)> {
+        Handle::dispatch(self)
+    }
+    fn http_addresses(&self) -> Vec<(NodeId, String)> {
+        Handle::http_addresses(self)
+    }
+    fn is_stopping(&self) -> bool {
+        Handle::is_stopping(self)
+    }
+    fn readiness(&self) -> Result<(), Vec<String>> {
+        Handle::readiness(self)
+    }
+    fn metrics(&self) -> Vec<Metric> {
+        Handle::metrics(self)
+    }
+    fn spawn_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String> {
+        Handle::spawn_connection(self, name, run)
+    }
+}

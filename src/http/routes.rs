@@ -1,0 +1,233 @@
+//! From a request head to the one who answers it: names, methods, bodies, and what is checked before anyone is asked.
+//!
+//! The order of the checks is the order of trust: known method, our `Host`, a known path, an allowed method, a caller who
+//! may change things, a body within bounds.
+//! Not here: the answers (`api.rs`, `stream.rs`, `static_files.rs`), bytes (`conn.rs`, `parse.rs`).
+
+use super::conn::{Broken, Conn, Next};
+use super::host::HostSession;
+use super::parse::{Framing, Head, Method};
+use super::reply::{Origin, Reply};
+use super::server::Door;
+use super::{api, guard, static_files, stream};
+use crate::limits;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    Monitor,
+    Stream,
+    Status,
+    Events,
+    Gossip,
+    Members(Option<&'a str>),
+    Transfer,
+    Notes,
+    Note(&'a str),
+    Livez,
+    Readyz,
+    Metrics,
+    Static(&'a str),
+}
+
+impl Route<'_> {
+    /// Paths are compared byte by byte, undecoded: `/%761/status` is nobody's.
+    fn of(path: &str) -> Option<Route<'_>> {
+        Some(match path {
+            "/" => Route::Monitor,
+            "/v1/stream" => Route::Stream,
+            "/v1/status" => Route::Status,
+            "/v1/events" => Route::Events,
+            "/v1/gossip" => Route::Gossip,
+            "/v1/members" => Route::Members(None),
+            "/v1/leader/transfer" => Route::Transfer,
+            "/v1/note" => Route::Notes,
+            "/livez" => Route::Livez,
+            "/readyz" => Route::Readyz,
+            "/metrics" => Route::Metrics,
+            _ => {
+                if let Some(id) = path.strip_prefix("/v1/members/") {
+                    Route::Members(Some(id))
+                } else if let Some(id) = path.strip_prefix("/v1/note/") {
+                    Route::Note(id)
+                } else {
+                    Route::Static(path.strip_prefix("/static/")?)
+                }
+            }
+        })
+    }
+
+    fn allow(self) -> &'static str {
+        match self {
+            Route::Members(None) => "GET, HEAD, POST",
+            Route::Members(Some(_)) => "GET, HEAD, POST, DELETE",
+            Route::Transfer | Route::Notes => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn allows(self, method: Method) -> bool {
+        let name = match method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Other => return false,
+        };
+        self.allow().split(", ").any(|allowed| allowed == name)
+    }
+}
+
+/// One client's connection to a node, from its first byte to its last.
+pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
+    let session = door.host.open_session("api", conn.peer());
+    loop {
+        let head = match conn.next() {
+            Next::Head(head) => head,
+            Next::Gone => return,
+            Next::Fault(fault) => {
+                door.counts.refused_requests.fetch_add(1, Relaxed);
+                Reply::from(fault).write(conn.output(), false, true, Some(origin(door)));
+                return conn.close(true);
+            }
+        };
+        door.counts.requests.fetch_add(1, Relaxed);
+        let (reply, is_body_read) = match answer(door, &mut conn, &head, &*session) {
+            Answer::Reply(reply, is_body_read) => (reply, is_body_read),
+            Answer::Stream(shape) => {
+                drop(head);
+                return stream::run(door, conn, shape);
+            }
+            Answer::Gone => return,
+        };
+        let keep_alive = head.keep_alive && is_body_read && !door.host.is_stopping();
+        let here = origin(door);
+        let origin = Origin { index: reply.index.unwrap_or(here.index), ..here };
+        reply.reply.write(conn.output(), keep_alive, head.method != Some(Method::Head), Some(origin));
+        if !keep_alive {
+            return conn.close(!is_body_read);
+        }
+        if !conn.may_gather() && conn.flush().is_err() {
+            return;
+        }
+    }
+}
+
+/// A reply with the log index that it speaks of, if it is not simply what this node has applied.
+pub(super) struct Indexed {
+    pub reply: Reply,
+    pub index: Option<u64>,
+}
+
+impl From<Reply> for Indexed {
+    fn from(reply: Reply) -> Indexed {
+        Indexed { reply, index: None }
+    }
+}
+
+enum Answer {
+    /// The reply, and whether the request's body (if any) was read whole.
+    Reply(Indexed, bool),
+    Stream(stream::Shape),
+    Gone,
+}
+
+fn answer(door: &Door, conn: &mut Conn, head: &Head, session: &dyn HostSession) -> Answer {
+    let has_body = head.framing != Framing::Empty;
+    let refuse = |reply: Reply| Answer::Reply(reply.into(), !has_body);
+    let Some(method) = head.method else {
+        return refuse(Reply::refused(501, "unknown method"));
+    };
+    if let Err(refusal) = guard::check_host(&*door.host, head) {
+        return refuse(refusal);
+    }
+    let Some(route) = Route::of(head.path()) else {
+        return refuse(Reply::refused(404, "nothing is served at this path"));
+    };
+    if !route.allows(method) {
+        return refuse(Reply::refused(405, "this path does not take this method").with("Allow", route.allow()));
+    }
+    let is_change = !matches!(method, Method::Get | Method::Head);
+    if is_change && let Err(refusal) = guard::check_change(head, has_body || method != Method::Delete) {
+        return refuse(refusal);
+    }
+    match route {
+        Route::Monitor | Route::Stream => {
+            let shape = match stream::Shape::of(door, head, route == Route::Stream, session) {
+                Ok(shape) => shape,
+                Err(refusal) => return refuse(refusal),
+            };
+            if method == Method::Head {
+                session.set_kind("api");
+                return refuse(shape.head_only());
+            }
+            return Answer::Stream(shape);
+        }
+        Route::Static(name) => return refuse(static_files::answer(name, head)),
+        _ => {}
+    }
+    let body = if is_change {
+        match conn.body(head, limits::HTTP_BODY_BYTES_MAX) {
+            Ok(body) => body,
+            Err(Broken::Gone) => return Answer::Gone,
+            Err(Broken::Fault(fault)) => {
+                door.counts.refused_requests.fetch_add(1, Relaxed);
+                return Answer::Reply(Reply::from(fault).into(), false);
+            }
+        }
+    } else {
+        Vec::new()
+    };
+    let mut indexed = api::answer(door, route, method, head, &body);
+    if route == Route::Status {
+        indexed.reply = with_cors(door, head, indexed.reply);
+    }
+    Answer::Reply(indexed, is_change || !has_body)
+}
+
+/// Lets pages of the other nodes read an answer.
+pub(super) fn with_cors(door: &Door, head: &Head, reply: Reply) -> Reply {
+    let reply = reply.with("Vary", "Origin");
+    match guard::allowed_origin(&*door.host, head) {
+        Some(origin) => reply.with("Access-Control-Allow-Origin", origin).with(
+            "Access-Control-Expose-Headers",
+            "X-Phalanx-Node, X-Phalanx-Leader, X-Phalanx-Term, X-Phalanx-Index, X-Phalanx-Session",
+        ),
+        None => reply,
+    }
+}
+
+/// Where an answer of this door comes from.
+pub(super) fn origin(door: &Door) -> Origin {
+    let frame = door.host.status();
+    let status = &frame.status;
+    let applied = status.nodes.iter().find(|row| row.id == status.node.id).map_or(0, |row| row.applied_index.0);
+    Origin {
+        node: status.node.id.0,
+        leader: status.cluster.leader.map(|leader| leader.0),
+        term: status.cluster.term.0,
+        index: applied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_exact() {
+        assert_eq!(Route::of("/v1/members/3"), Some(Route::Members(Some("3"))));
+        assert_eq!(Route::of("/static/app.js"), Some(Route::Static("app.js")));
+        for path in ["/v1", "/v1/", "/v1/status/", "/V1/status", "//", "/%761/status", "/static", "/index.html"] {
+            assert_eq!(Route::of(path), None, "{path}");
+        }
+        assert!(
+            !Route::Status.allows(Method::Post)
+                && Route::Notes.allows(Method::Post)
+                && !Route::Notes.allows(Method::Get)
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! Accepts connections and gives each a thread; also the counts of the door.
+//!
+//! Caps are checked before a thread exists, and whoever comes too many is told so in one line instead of being left to
+//! time out. Accepting survives running out of file descriptors: one is kept in reserve so that even then a client
+//! gets an answer.
+//! Not here: what a connection says (`routes.rs`, `front.rs`), starting threads (`node/threads.rs`).
+
+use super::conn::{Conn, Deadlines};
+use super::host::Host;
+use super::reply::Reply;
+use super::{front, routes};
+use crate::node::Handle;
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Pause after a failed accept: descriptors do not come back in less.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
+/// Time that the acceptor itself spends on telling one client that there is no room.
+const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
+
+/// What all connections of one door share.
+pub struct Door {
+    /// The node behind it.
+    pub host: Arc<dyn Host>,
+    /// How long each phase of a connection may take.
+    pub deadlines: Deadlines,
+    /// For `/metrics`.
+    pub counts: Counts,
+    /// The newest frame as a table for people with curl, with the sequence number that it was made from.
+    pub(super) table: Mutex<(u64, Arc<str>)>,
+}
+
+/// Counts of one door since its start.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub accepted: AtomicU64,
+    pub turned_away: AtomicU64,
+    pub accept_errors: AtomicU64,
+    pub open: AtomicU64,
+    pub requests: AtomicU64,
+    pub refused_requests: AtomicU64,
+    pub slow_readers_dropped: AtomicU64,
+}
+
+impl Door {
+    /// A door in front of a node.
+    pub fn new(host: Arc<dyn Host>, deadlines: Deadlines) -> Arc<Door> {
+        Arc::new(Door { host, deadlines, counts: Counts::default(), table: Mutex::new((0, "".into())) })
+    }
+}
+
+/// Body of the `http` thread: serves until the node stops; the stopping node wakes the accept by connecting.
+pub fn serve(listener: TcpListener, handle: Handle) {
+    accept_all(&listener, &Door::new(Arc::new(handle), Deadlines::default()), "http-conn", routes::serve_connection);
+}
+
+/// As [`serve`], for any host: tests give a fake one and short deadlines.
+pub fn serve_host(listener: &TcpListener, door: &Arc<Door>) {
+    accept_all(listener, door, "http-conn", routes::serve_connection);
+}
+
+/// Accepts until the node stops; each connection gets a thread that runs `run`.
+pub(super) fn accept_all(listener: &TcpListener, door: &Arc<Door>, name: &'static str, run: fn(&Arc<Door>, Conn)) {
+    let mut reserve = File::open("/dev/null").ok();
+    let mut has_logged = false;
+    loop {
+        let accepted = listener.accept();
+        if door.host.is_stopping() {
+            return;
+        }
+        match accepted {
+            Ok((stream, peer)) => {
+                has_logged = false;
+                door.counts.accepted.fetch_add(1, Relaxed);
+                start(door, stream, peer, name, run);
+            }
+            Err(error) if is_of_one_client(&error) => {
+                door.counts.accept_errors.fetch_add(1, Relaxed);
+            }
+            Err(error) => {
+                door.counts.accept_errors.fetch_add(1, Relaxed);
+                if !has_logged {
+                    log::warn!("cannot accept connections err=\"{error}\"");
+                    has_logged = true;
+                }
+                drop(reserve.take());
+                if is_out_of_descriptors(&error)
+                    && let Ok((stream, _)) = listener.accept()
+                {
+                    turn_away(door, &stream, "too many open files");
+                }
+                std::thread::sleep(ACCEPT_BACKOFF);
+                reserve = File::open("/dev/null").ok();
+            }
+        }
+    }
+}
+
+fn start(door: &Arc<Door>, stream: TcpStream, peer: SocketAddr, name: &'static str, run: fn(&Arc<Door>, Conn)) {
+    let stream = Arc::new(stream);
+    let job = {
+        let (door, stream) = (door.clone(), stream.clone());
+        move || {
+            let _open = Open::new(&door);
+            if let Ok(conn) = Conn::new(stream, peer, door.deadlines) {
+                run(&door, conn);
+            }
+        }
+    };
+    if let Err(why) = door.host.spawn_connection(name, Box::new(job)) {
+        turn_away(door, &stream, &why);
+    }
+}
+
+/// Says that there is no room, without letting a slow client hold up the next one.
+fn turn_away(door: &Door, stream: &TcpStream, why: &str) {
+    door.counts.turned_away.fetch_add(1, Relaxed);
+    let mut answer = Vec::new();
+    Reply::error(503, why, "refused", None).write(&mut answer, false, true, None);
+    let said =
+        stream.set_write_timeout(Some(REFUSAL_DEADLINE)).and_then(|()| io::Write::write_all(&mut &*stream, &answer));
+    if said.is_ok() {
+        // What the client has sent is read, so that closing does not reset the connection under the answer.
+        let _ = stream.set_nonblocking(true).and_then(|()| io::Read::read(&mut &*stream, &mut [0; 1024]));
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// The client was gone before it was accepted: nothing to wait for.
+fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(rustix::io::Errno::MFILE.raw_os_error()) || code == Some(rustix::io::Errno::NFILE.raw_os_error())
+}
+
+/// Counts a connection as open while it lives.
+struct Open<'a>(&'a Door);
+
+impl Open<'_> {
+    fn new(door: &Door) -> Open<'_> {
+        door.counts.open.fetch_add(1, Relaxed);
+        Open(door)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.counts.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The front door's acceptor for any host; see [`front::serve`].
+pub fn serve_front_host(listener: &TcpListener, door: &Arc<Door>) {
+    accept_all(listener, door, "door-conn", front::serve_connection);
+}

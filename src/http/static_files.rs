@@ -1,0 +1,37 @@
+//! The files of `static/`, compiled in: exact names, nothing read from disk, so no path can lead anywhere else.
+//!
+//! Not here: the page around them (`monitor.rs`).
+
+use super::parse::Head;
+use super::reply::Reply;
+use std::borrow::Cow;
+
+/// The page with its placeholders; `monitor.rs` fills them.
+pub(super) const PAGE: &str = include_str!("../../static/index.html");
+/// The page's style.
+pub(super) const STYLE: &str = include_str!("../../static/style.css");
+/// The page's script.
+pub(super) const SCRIPT: &str = include_str!("../../static/app.js");
+
+const FILES: [(&str, &str, &str); 3] = [
+    ("style.css", "text/css; charset=utf-8", STYLE),
+    ("app.js", "text/javascript; charset=utf-8", SCRIPT),
+    ("shield.svg", "image/svg+xml", include_str!("../../static/shield.svg")),
+];
+
+/// `GET /static/{name}`.
+pub(super) fn answer(name: &str, head: &Head) -> Reply {
+    let Some((_, content_type, text)) = FILES.iter().find(|(file, _, _)| *file == name) else {
+        return Reply::refused(404, "no such file");
+    };
+    let tag = format!("\"{:08x}\"", crc32fast::hash(text.as_bytes()));
+    let known = head.if_none_match.as_deref().unwrap_or_default();
+    let is_known =
+        known.split(',').any(|other| matches!(other.trim(), "*") || other.trim().trim_start_matches("W/") == tag);
+    let reply = if is_known {
+        Reply::empty(304)
+    } else {
+        Reply { content_type, body: Cow::Borrowed(text.as_bytes()), ..Reply::empty(200) }
+    };
+    reply.with("ETag", tag).with("Cache-Control", "no-cache")
+}
