@@ -112,12 +112,28 @@ fn members_are_read_and_changed() {
     assert_eq!((answer.status, answer.header("X-Phalanx-Index")), (200, Some("78")));
     assert_eq!(served.ask("POST", "/v1/members/2", json, "{\"action\":\"promote\"}").status, 200);
     assert_eq!(served.ask("POST", "/v1/members", json, "{\"id\":2,\"action\":\"demote\"}").status, 200);
+    assert_eq!(served.ask("POST", "/v1/members/2", json, "{\"membership\":\"voter\"}").status, 200);
     assert_eq!(served.ask("POST", "/v1/members/2", json, "{\"id\":3,\"action\":\"demote\"}").status, 400);
     assert_eq!(served.ask("POST", "/v1/members/+2", json, "{\"action\":\"demote\"}").status, 400);
     assert_eq!(served.ask("POST", "/v1/members/2", json, "{\"action\":\"explode\"}").status, 400);
     assert_eq!(served.ask("POST", "/v1/members/2", json, "{\"action\":\"add\"}").status, 400);
-    let expected = [Change::Remove(NodeId(3)), Change::Promote(NodeId(2)), Change::Demote(NodeId(2))];
+    let expected =
+        [Change::Remove(NodeId(3)), Change::Promote(NodeId(2)), Change::Demote(NodeId(2)), Change::Promote(NodeId(2))];
     assert_eq!(*served.host.changes.lock().unwrap(), expected);
+}
+
+#[test]
+fn notes_are_written_and_read() {
+    let served = serve(patient());
+    let json = "Content-Type: application/json\r\n";
+    let answer = served.ask("POST", "/v1/note", json, "{\"id\":\"a\",\"text\":\"hello\"}");
+    assert_eq!((answer.status, &answer.json()["index"]), (200, &77.into()));
+    assert_eq!(answer.header("X-Phalanx-Index"), Some("77"));
+    assert_eq!(served.ask("POST", "/v1/note", json, "{\"id\":\"a\"}").status, 400);
+    let note = served.get("/v1/note/a%20b?level=eventual").json();
+    assert_eq!(note, serde_json::json!({"id": "a b", "text": "hello", "index": 70}));
+    assert_eq!(served.get("/v1/note/a?level=stale").status, 400);
+    assert_eq!(served.get("/v1/note/a%zz").status, 400);
 }
 
 #[test]

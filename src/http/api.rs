@@ -8,7 +8,9 @@ use super::parse::{Head, Method};
 use super::reply::Reply;
 use super::routes::{Indexed, Route};
 use super::server::Door;
+use crate::node::Level;
 use crate::raft::{Change, Refusal};
+use crate::services::{self, directory, registry};
 use crate::types::{Identity, NodeId, Outcome};
 use serde::Deserialize;
 use serde_json::json;
@@ -32,7 +34,8 @@ pub(super) fn answer(door: &Door, route: Route, method: Method, head: &Head, bod
         Route::Livez => Reply::text(200, "alive\n").into(),
         Route::Readyz => ready(door, head).into(),
         Route::Metrics => metrics(door).into(),
-        Route::Notes | Route::Note(_) => Reply::refused(501, "notes come with the directory service").into(),
+        Route::Notes => write_note(door, body),
+        Route::Note(id) => read_note(door, id, head),
         Route::Monitor | Route::Stream | Route::Static(_) => {
             Reply::refused(404, "nothing is served at this path").into()
         }
@@ -72,7 +75,7 @@ fn members(door: &Door, id: Option<&str>) -> Reply {
                 200,
                 &json!({
                     "leader": cluster.leader, "term": cluster.term,
-                    "voters": cluster.voters, "learners": cluster.learners, "nodes": status.nodes,
+                    "voters": cluster.voters, "learners": cluster.learners, "members": status.nodes,
                 }),
             )
         }
@@ -84,19 +87,21 @@ fn members(door: &Door, id: Option<&str>) -> Reply {
 }
 
 /// Body of `POST /v1/members[/N]`.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Member {
     id: Option<u64>,
     /// `add` (the default), `promote`, `demote`, `remove`.
     action: Option<String>,
+    /// The same in other words: what the node shall be, `voter` or `learner`.
+    membership: Option<String>,
     /// For `add`: the identity that the newcomer was started with.
     uuid: Option<uuid::Uuid>,
 }
 
 fn change(door: &Door, id: Option<&str>, method: Method, body: &[u8]) -> Indexed {
     let member = if method == Method::Delete {
-        Member { id: None, action: Some("remove".to_owned()), uuid: None }
+        Member { action: Some("remove".to_owned()), ..Member::default() }
     } else {
         match serde_json::from_slice::<Member>(body) {
             Ok(member) => member,
@@ -112,7 +117,14 @@ fn change(door: &Door, id: Option<&str>, method: Method, body: &[u8]) -> Indexed
     let Some(id) = named.filter(|id| (1..=NodeId::MAX).contains(&id.0)) else {
         return Reply::refused(400, "name one node, from 1 to 999").into();
     };
-    let change = match (member.action.as_deref().unwrap_or("add"), member.uuid) {
+    let action = match (member.action.as_deref(), member.membership.as_deref()) {
+        (Some(action), None) => action,
+        (None, Some("voter")) => "promote",
+        (None, Some("learner")) => "demote",
+        (None, None) => "add",
+        _ => return Reply::refused(400, "give an action, or a membership of voter or learner").into(),
+    };
+    let change = match (action, member.uuid) {
         ("add", Some(uuid)) => Change::AddLearner(Identity { id, uuid }),
         ("add", None) => return Reply::refused(400, "a newcomer is added by its id and uuid").into(),
         ("promote", _) => Change::Promote(id),
@@ -148,6 +160,71 @@ fn transfer(door: &Door, body: &[u8]) -> Reply {
         Outcome::Done(leader) => Reply::json(200, &json!({"leader": leader})),
         other => failed(door, other),
     }
+}
+
+/// Body of `POST /v1/note`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewNote {
+    id: String,
+    text: String,
+}
+
+/// Writes a note; writing the same one again changes nothing, so a client may ask again after `unknown`.
+fn write_note(door: &Door, body: &[u8]) -> Indexed {
+    let NewNote { id, text } = match serde_json::from_slice(body) {
+        Ok(note) => note,
+        Err(error) => return Reply::refused(400, &format!("body: {error}")).into(),
+    };
+    let command = registry::directory_command(&directory::Command::Note { id, text });
+    match door.host.propose(command, deadline(door)) {
+        Outcome::Done((index, services::Reply::Ok(_))) => {
+            Indexed { reply: Reply::json(200, &json!({"index": index})), index: Some(index.0) }
+        }
+        Outcome::Done((_, services::Reply::Failed(why))) => Reply::error(400, &why, "refused", leader(door)).into(),
+        other => failed(door, other).into(),
+    }
+}
+
+/// Reads a note: as fresh as any acknowledged write, or with `level=eventual` what this node has applied.
+fn read_note(door: &Door, id: &str, head: &Head) -> Indexed {
+    let level = match head.query("level") {
+        None | Some("linearizable") => Level::Linearizable,
+        Some("eventual") => Level::Eventual,
+        Some(_) => return Reply::refused(400, "level is linearizable or eventual").into(),
+    };
+    let Some(id) = percent_decode(id) else {
+        return Reply::refused(400, "malformed name").into();
+    };
+    let query = registry::directory_query(&directory::Query::Note { id: id.clone() });
+    match door.host.query(query, level, deadline(door)) {
+        Outcome::Done((index, services::Reply::Ok(bytes))) => {
+            let reply = match directory::decode_note(&bytes) {
+                Some(note) => Reply::json(200, &json!({"id": id, "text": note.text, "index": note.index})),
+                None => Reply::error(404, "no such note", "refused", leader(door)),
+            };
+            Indexed { reply, index: Some(index.0) }
+        }
+        Outcome::Done((_, services::Reply::Failed(why))) => Reply::error(400, &why, "refused", leader(door)).into(),
+        other => failed(door, other).into(),
+    }
+}
+
+/// `%41` to `A`; `None` for a broken escape or what is not UTF-8.
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte != b'%' {
+            bytes.push(byte);
+            rest = after;
+            continue;
+        }
+        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = &after[2..];
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// The answer to an outcome that is not `Done`.
@@ -237,4 +314,24 @@ fn metrics(door: &Door) -> Reply {
 
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_decoded_once_and_strictly() {
+        for (text, expected) in [
+            ("a%20b", Some("a b")),
+            ("%25", Some("%")),
+            ("%2525", Some("%25")),
+            ("%", None),
+            ("%4", None),
+            ("%+4", None),
+            ("%ff", None),
+        ] {
+            assert_eq!(percent_decode(text).as_deref(), expected, "{text}");
+        }
+    }
 }

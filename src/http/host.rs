@@ -64,13 +64,13 @@ impl HostSession for SessionGuard {
 
 impl Host for Handle {
     fn bind_host(&self) -> String {
-        "127.0.0.1".to_owned()
+        self.settings().host.clone()
     }
     fn front_port(&self) -> u16 {
-        8080
+        self.settings().service_port
     }
     fn request_timeout(&self) -> Duration {
-        Duration::from_secs(5)
+        Duration::from_millis(self.settings().request_timeout_ms)
     }
     fn identity(&self) -> Identity {
         Handle::identity(self)

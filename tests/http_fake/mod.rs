@@ -5,7 +5,7 @@ use phalanx::http::{Deadlines, Door, Host, HostSession, server};
 use phalanx::node::status::*;
 use phalanx::node::{Level, Metric, Published};
 use phalanx::raft::{Change, Role};
-use phalanx::services::Reply;
+use phalanx::services::{Reply, directory};
 use phalanx::types::{Identity, Index, NodeId, Outcome, Term};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -139,10 +139,13 @@ impl Host for FakeHost {
         serde_json::json!([{"from": 3}])
     }
     fn propose(&self, command: Vec<u8>, _: Instant) -> Outcome<(Index, Reply)> {
-        self.outcome((Index(77), Reply::Ok(command)))
+        let _ = command;
+        self.outcome((Index(77), Reply::Ok(Vec::new())))
     }
     fn query(&self, query: Vec<u8>, _: Level, _: Instant) -> Outcome<(Index, Reply)> {
-        self.outcome((Index(77), Reply::Ok(query)))
+        let _ = query;
+        let note = directory::Note { text: "hello".to_owned(), index: Index(70) };
+        self.outcome((Index(77), Reply::Ok(postcard::to_stdvec(&Some(note)).unwrap())))
     }
     fn change(&self, change: Change, _: Instant) -> Outcome<Index> {
         self.changes.lock().unwrap().push(change);
@@ -333,6 +336,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 status: if is_leader { Liveness::Leader } else { Liveness::Online },
                 role: if is_leader { Role::Leader } else { Role::Follower },
                 membership: Standing::Voter,
+                term: Term(7),
                 load: (id * 7 + step) % 5,
                 last_index: Index(commit + u64::from(is_leader)),
                 commit_index: Index(commit),
