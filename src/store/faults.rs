@@ -1,8 +1,7 @@
 //! A treacherous disk in memory, for the tests of this room: it counts operations and fails or crashes at the n-th.
 //!
 //! What is not synced may be lost at a power cut, wholly or sector by sector and in any order, and a write may be torn at
-//! any byte. Names that were made, renamed or removed since the folder's last sync may be lost too, from the last one
-//! backwards. A failed sync forgets what it should have made durable, as Linux does: later syncs succeed without it.
+//! any byte. Names that were made, renamed or removed since the folder's last sync may be lost too, in any pattern. A failed sync forgets what it should have made durable, as Linux does: later syncs succeed without it.
 //! A killed process loses nothing that it has written. Not here: scripted workloads (`tests/`).
 
 use super::{File, Files};
@@ -101,13 +100,13 @@ impl FaultFiles {
         self.plan(None);
         self.with(|disk| match how {
             Restart::Kill => {}
-            Restart::LoseAll => disk.lose(&mut |_| 0, &mut |_| false),
+            Restart::LoseAll => disk.lose(false, &mut |_| 0, &mut |_| false),
             Restart::LoseSome(seed) => {
                 let rng = std::cell::RefCell::new(fastrand::Rng::with_seed(seed));
                 // Sometimes most is lost, sometimes little: an even chance per sector hides the rare patterns.
                 let keep = rng.borrow_mut().u32(0..=100);
                 let lose_from = &mut |n: usize| rng.borrow_mut().usize(0..=n);
-                disk.lose(lose_from, &mut |_| rng.borrow_mut().u32(0..100) < keep);
+                disk.lose(seed % 2 == 1, lose_from, &mut |_| rng.borrow_mut().u32(0..100) < keep);
             }
         });
     }
@@ -210,13 +209,21 @@ impl Disk {
         self.naming.push(naming);
     }
 
-    /// A power cut. `first_lost(n)` of n pending namings, `keeps` for each sector of each pending write.
-    fn lose(&mut self, first_lost: &mut dyn FnMut(usize) -> usize, keeps: &mut dyn FnMut(usize) -> bool) {
-        let kept = first_lost(self.naming.len());
-        for naming in &self.naming[..kept] {
-            Disk::rename_in(&mut self.durable_names, naming);
+    /// A power cut. Pending names are lost from the last one backwards, or (`any_name`) in any pattern.
+    /// `first_lost(n)` says how much of n is kept, `keeps` decides for each sector of each pending write.
+    fn lose(
+        &mut self,
+        any_name: bool,
+        first_lost: &mut dyn FnMut(usize) -> usize,
+        keeps: &mut dyn FnMut(usize) -> bool,
+    ) {
+        let pending = std::mem::take(&mut self.naming);
+        let kept = first_lost(pending.len());
+        for (n, naming) in pending.iter().enumerate() {
+            if if any_name { keeps(0) } else { n < kept } {
+                Disk::rename_in(&mut self.durable_names, naming);
+            }
         }
-        self.naming.clear();
         self.names = self.durable_names.clone();
         for inode in &mut self.inodes {
             let pending = std::mem::take(&mut inode.pending);

@@ -113,8 +113,8 @@ pub fn script() -> Vec<Step> {
     for index in 7..=12 {
         steps.extend([Write(entries(index..=index, 2)), Sync, Prepare]);
     }
+    steps.extend([Save(7), Save(8), Save(9), Save(10), Save(11)]);
     steps.extend([
-        Save(8),
         Write(entries(13..=20, 2)),
         Sync,
         Write(Persist { hard_state: Some(hard_state(3, 1)), ..entries(15..=16, 3) }),
