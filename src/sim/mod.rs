@@ -1,1 +1,175 @@
-//! Room under construction.
+//! Virtual processes: the real raft and the real recovery code over a seeded network, disk and clock.
+//!
+//! One seed is one run: it draws a plan (`plan.rs`, swarm testing), builds a world of nodes (`world.rs`, `host.rs`,
+//! `carry.rs`, `transfer.rs`) with disks (`disk.rs`) and links (`net.rs`), lets faults strike (`faults.rs`) while clients
+//! work (`client.rs`, with the service of `registers.rs`), and ends in peace (`calm.rs`). After every step `ghost.rs` (with its models in
+//! `shelf.rs`) asserts the rules of consensus and `witness.rs` what clients were promised. `coverage.rs` counts what
+//! happened; `seeds.rs` keeps the seeds that once found a bug.
+//!
+//! A failure prints the seed; `phalanx sim replay SEED`, or the test `sim::tests::replay` with `PHALANX_SEED`, runs it again
+//! and prints its last events. Not here: real processes (`lab/`).
+
+mod calm;
+mod carry;
+mod client;
+pub mod coverage;
+mod disk;
+mod faults;
+mod ghost;
+mod host;
+mod net;
+mod plan;
+mod registers;
+pub mod seeds;
+mod shelf;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod witness;
+mod world;
+
+pub use coverage::Coverage;
+pub use ghost::Violation;
+pub use host::{Flaws, HostFlaws};
+pub use plan::Plan;
+pub use registers::ServiceFlaws;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+/// How to run a seed.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    /// Planted bugs.
+    pub flaws: Flaws,
+    /// Keep the last events for the failure.
+    pub is_traced: bool,
+    /// Changes to the plan that the seed drew, to aim at something.
+    pub tune: Option<fn(&mut Plan, &mut fastrand::Rng)>,
+}
+
+/// A run in which nothing broke.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Length in virtual ticks.
+    pub ticks: u64,
+    /// What happened.
+    pub coverage: Coverage,
+    /// Fingerprint of everything that happened: equal seeds give equal ones.
+    pub hash: u64,
+}
+
+/// A run in which something broke.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// When, in virtual ticks.
+    pub tick: u64,
+    /// Which rule.
+    pub violation: Violation,
+    /// The last events, if they were kept.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "{line}")?;
+        }
+        writeln!(f, "sim failed: {} at tick {} ({})", self.violation.what, self.tick, self.violation.rule)?;
+        writeln!(f, "run it again: phalanx sim replay {}", self.seed)?;
+        write!(f, "  or: PHALANX_SEED={} PHALANX_TRACE=1 cargo test --lib sim::tests::replay -- --nocapture", self.seed)
+    }
+}
+
+thread_local! {
+    /// What an assertion said in a run on this thread; `None` while no run is under way.
+    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Assertions that fail within a run are findings of that run: their message is kept, not printed.
+fn catch_assertions() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let is_ours = SAID.with_borrow_mut(|said| match said {
+                Some(said) => {
+                    *said = info.to_string().replace('\n', " ");
+                    true
+                }
+                None => false,
+            });
+            if !is_ours {
+                before(info);
+            }
+        }));
+    });
+}
+
+/// Runs one seed to its end, or to the first broken rule.
+pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
+    catch_assertions();
+    let outer = SAID.replace(Some(String::new()));
+    let tune = |plan: &mut Plan, rng: &mut fastrand::Rng| {
+        if let Some(tune) = options.tune {
+            tune(plan, rng);
+        }
+    };
+    let mut slot: Option<world::World> = None;
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        let world = slot.insert(world::World::new(seed, options.flaws, options.is_traced, tune)?);
+        world.run()
+    }));
+    let said = SAID.replace(outer).unwrap_or_default();
+    let violation = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(violation)) => Some(violation),
+        Err(_) => Some(Violation { rule: "Assertion", what: said }),
+    };
+    let (tick, trace) = slot.as_ref().map_or((0, Vec::new()), |world| (world.tick(), world.trace()));
+    match (violation, slot) {
+        (Some(violation), _) => Err(Box::new(Failure { seed, tick, violation, trace })),
+        (None, Some(world)) => {
+            Ok(Report { seed, ticks: tick, coverage: world.coverage, hash: world.hash.end() })
+        }
+        (None, None) => unreachable!("a run without a violation has a world"),
+    }
+}
+
+/// What a sweep over many seeds found.
+#[derive(Clone, Debug, Default)]
+pub struct Sweep {
+    /// Seeds that passed.
+    pub passed: u64,
+    /// All coverage of those, added up.
+    pub coverage: Coverage,
+    /// The others.
+    pub failures: Vec<Failure>,
+}
+
+/// Runs `count` seeds from `from` on, one after the other; `each` hears of every failure at once and may stop the sweep.
+pub fn sweep(from: u64, count: u64, options: &Options, mut each: impl FnMut(&Failure) -> bool) -> Sweep {
+    let mut sweep = Sweep::default();
+    for seed in from..from + count {
+        match run(seed, options) {
+            Ok(report) => {
+                sweep.passed += 1;
+                sweep.coverage += report.coverage;
+            }
+            Err(failure) => {
+                let goes_on = each(&failure);
+                sweep.failures.push(*failure);
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+    }
+    sweep
+}

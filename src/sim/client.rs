@@ -1,0 +1,268 @@
+//! Virtual clients: one operation at a time, asked of any node, asked again elsewhere when the answer stays out.
+//!
+//! A client opens a session and numbers its writes, so that asking twice is safe. Its patience per attempt is drawn by
+//! the seed; when it runs out the outcome is unknown, and the client asks another node with the same number, or gives
+//! up, which leaves the write open for ever in the history. Reads are asked as new reads.
+//!
+//! Not here: what nodes do with a request (`carry.rs`), the judgement of answers (`witness.rs`).
+
+use super::ghost::Judged;
+use super::host::Ask;
+use super::registers::{Command, What as Act, number};
+use super::world::{Packet, What, World};
+use crate::raft::{Input, Role};
+use std::sync::Arc;
+
+/// What a client is told about an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Applied; the service's reply.
+    Done(Vec<u8>),
+    /// Applied, and the service said no.
+    Failed(String),
+    /// What a register held, at an applied index.
+    Value { index: u64, value: Option<u64> },
+    /// Certainly not applied.
+    Refused,
+    /// Maybe applied.
+    Unknown,
+}
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A session.
+    Open,
+    /// To write.
+    Write { key: u8, value: u64 },
+    /// To read.
+    Read { key: u8 },
+}
+
+/// An operation under way.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// What it is.
+    pub wish: Wish,
+    /// Session and sequence, for a write.
+    pub number: Option<(u64, u64)>,
+    /// When it was called.
+    pub call_us: u64,
+    /// For a read: the newest index acknowledged to anyone when it was asked.
+    pub floor: u64,
+    /// Attempts without an answer.
+    pub open: Vec<u64>,
+    /// Some attempt may have been applied.
+    pub is_ambiguous: bool,
+    /// Attempts so far.
+    pub tries: u32,
+}
+
+/// A client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its number.
+    pub id: u64,
+    session: Option<u64>,
+    sequence: u64,
+    attempts: u64,
+    values: u64,
+    /// What it is doing.
+    pub operation: Option<Operation>,
+}
+
+/// Attempts of one client are numbered within a block of this size.
+const BLOCK: u64 = 1 << 32;
+
+/// Whose attempt it is.
+pub fn client_of(attempt: u64) -> usize {
+    (attempt / BLOCK) as usize
+}
+
+impl Client {
+    /// A client that has not done anything.
+    pub fn new(id: u64) -> Client {
+        Client { id, session: None, sequence: 0, attempts: 0, values: 0, operation: None }
+    }
+}
+
+impl World {
+    /// A client begins an operation, or asks again.
+    pub fn on_wake(&mut self, client: usize) -> Judged {
+        if self.clients[client].operation.is_none() {
+            if self.is_calm && self.calm.clients_stopped {
+                return Ok(());
+            }
+            let call_us = self.now;
+            let reads = self.plan.reads;
+            let key = self.rng.u8(0..self.plan.keys);
+            let floor = self.witness.acknowledged();
+            let is_read = self.rng.f64() < reads;
+            let it = &mut self.clients[client];
+            let (wish, number) = match it.session {
+                _ if is_read => (Wish::Read { key }, None),
+                None => (Wish::Open, None),
+                Some(session) => {
+                    it.values += 1;
+                    it.sequence += 1;
+                    let value = it.id * BLOCK + it.values;
+                    (Wish::Write { key, value }, Some((session, it.sequence)))
+                }
+            };
+            it.operation =
+                Some(Operation { wish, number, call_us, floor, open: Vec::new(), is_ambiguous: false, tries: 0 });
+        }
+        self.attempt(client);
+        Ok(())
+    }
+
+    /// Sends the present operation to some node.
+    fn attempt(&mut self, client: usize) {
+        let node = self.rng.usize(0..self.hosts.len());
+        let delay = self.rng.u64(50..1_000);
+        let deadline_us = self.plan.deadline_us;
+        let (now, acknowledged) = (self.now, self.witness.acknowledged());
+        let it = &mut self.clients[client];
+        it.attempts += 1;
+        let attempt = client as u64 * BLOCK + it.attempts;
+        let Some(operation) = &mut it.operation else { return };
+        if matches!(operation.wish, Wish::Read { .. }) && operation.open.is_empty() {
+            // Asked again, a read is a new read.
+            (operation.call_us, operation.floor) = (now, acknowledged);
+        }
+        operation.tries += 1;
+        operation.open.push(attempt);
+        self.after(delay, What::Request { client, attempt, node });
+        self.after(deadline_us, What::Deadline { client, attempt });
+    }
+
+    /// A request arrives at a node.
+    pub fn on_request(&mut self, client: usize, attempt: u64, node: usize) -> Judged {
+        let refuse = Told::Refused;
+        let Some(operation) = self.clients[client].operation.clone().filter(|it| it.open.contains(&attempt)) else {
+            return Ok(());
+        };
+        if self.hosts[node].process.is_none() {
+            self.after(200, What::Reply { client, attempt, told: refuse });
+            return Ok(());
+        }
+        let act = match operation.wish {
+            Wish::Read { key } => {
+                let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+                let token = process.token(Ask::Read { attempt, key });
+                return self.step(node, Input::Read { token });
+            }
+            Wish::Open => Act::Open,
+            Wish::Write { key, value } => {
+                let (session, sequence) = operation.number.expect("a write has a number");
+                Act::Write { session, sequence, key, value }
+            }
+        };
+        let command = Command { attempt, at_ms: 0, what: act };
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let view = process.raft.view();
+        if view.role == Role::Leader {
+            let ask = Ask::Command(attempt);
+            return self.propose(node, ask, command);
+        }
+        let Some(leader) = view.leader else {
+            return self.tell(node, Ask::Command(attempt), refuse);
+        };
+        let token = process.token(Ask::Command(attempt)).0;
+        let life = self.hosts[node].life;
+        let packet = Packet::Forward { life, token, command: Arc::from(command.encode()) };
+        self.send(node, leader.0 as usize - 1, packet);
+        Ok(())
+    }
+
+    /// The leader's host stamps a command with its own time and proposes it.
+    fn propose(&mut self, node: usize, ask: Ask, mut command: Command) -> Judged {
+        command.at_ms = self.clock_ms(node);
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let token = process.token(ask);
+        self.coverage.proposals += 1;
+        self.step(node, Input::Propose { token, command: Arc::from(command.encode()) })
+    }
+
+    /// A command that another node's host sent on.
+    pub fn on_forward(&mut self, node: usize, origin: (usize, u64, u64), command: Arc<[u8]>) -> Judged {
+        let command = Command::decode(&command).expect("hosts forward what they encoded");
+        let ask = Ask::Forwarded { node: origin.0, life: origin.1, token: origin.2 };
+        if self.hosts[node].leads().is_none() {
+            return self.tell(node, ask, Told::Refused);
+        }
+        self.propose(node, ask, command)
+    }
+
+    /// An attempt took too long.
+    pub fn on_deadline(&mut self, client: usize, attempt: u64) -> Judged {
+        self.on_reply(client, attempt, Told::Unknown)
+    }
+
+    /// A client has an answer.
+    pub fn on_reply(&mut self, client: usize, attempt: u64, told: Told) -> Judged {
+        let is_calm = self.is_calm;
+        let (again, gives_up) = (self.rng.u64(500..20_000), !is_calm && self.rng.u8(0..6) == 0);
+        let think = self.rng.u64(0..=self.plan.think_us);
+        let it = &mut self.clients[client];
+        let Some(operation) = it.operation.as_mut() else { return Ok(()) };
+        let Some(at) = operation.open.iter().position(|open| *open == attempt) else { return Ok(()) };
+        let was_done = match told {
+            Told::Refused => {
+                operation.open.remove(at);
+                if operation.open.is_empty() {
+                    self.after(again, What::Wake { client });
+                }
+                return Ok(());
+            }
+            Told::Unknown => {
+                // The attempt stays open: a late answer still counts.
+                operation.is_ambiguous = true;
+                if operation.open.last() != Some(&attempt) {
+                    return Ok(());
+                }
+                let is_idle_read = matches!(operation.wish, Wish::Read { .. });
+                if is_idle_read {
+                    operation.open.clear();
+                }
+                if !gives_up {
+                    self.after(again, What::Wake { client });
+                    return Ok(());
+                }
+                false
+            }
+            Told::Failed(_) => {
+                // The session is gone: nobody can say whether an earlier attempt was applied.
+                it.session = None;
+                operation.is_ambiguous
+            }
+            Told::Done(ref reply) => {
+                match operation.wish {
+                    Wish::Open => it.session = number(reply),
+                    _ => self.witness.on_acknowledged(operation, reply)?,
+                }
+                if operation.wish == Wish::Open {
+                    it.sequence = 0;
+                }
+                true
+            }
+            Told::Value { index, value } => {
+                self.witness.on_read(operation.floor, index, value)?;
+                self.coverage.reads += 1;
+                true
+            }
+        };
+        let operation = it.operation.take().expect("checked above");
+        self.coverage.operations += 1;
+        let is_certain = match told {
+            Told::Done(_) | Told::Value { .. } => Some(self.now),
+            _ => None,
+        };
+        let was_refused = matches!(told, Told::Failed(_)) && !was_done;
+        if !was_refused {
+            self.witness.record(client as u64, &operation, is_certain, &told);
+        }
+        self.after(think + 1, What::Wake { client });
+        Ok(())
+    }
+}

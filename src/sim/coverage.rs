@@ -1,0 +1,79 @@
+//! How often things happened: a simulation in which nothing happens passes every test.
+//!
+//! `sim::tests` asserts that over a sweep each of these is common.
+
+use std::ops::AddAssign;
+
+macro_rules! coverage {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of one run, or the sum over many.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Coverage {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl AddAssign for Coverage {
+            fn add_assign(&mut self, other: Coverage) {
+                $(self.$name += other.$name;)*
+            }
+        }
+
+        impl Coverage {
+            /// Each counter with its name.
+            pub fn rows(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+coverage! {
+    /// Events of the queue.
+    events,
+    /// Steps of a raft.
+    steps,
+    /// Leaders made.
+    elections,
+    /// Hand-overs begun.
+    transfers,
+    /// Memberships that a node took up.
+    memberships,
+    /// Processes started.
+    starts,
+    /// Processes that died.
+    crashes,
+    /// Those that died between two effects of one step.
+    boundary_crashes,
+    /// Nodes that stopped because their disk failed.
+    disk_errors,
+    /// Bits flipped in what was synced.
+    bits_flipped,
+    /// Membership changes asked for.
+    changes_asked,
+    /// Disks that were refused because they were damaged.
+    refused_damage,
+    /// Disks lost, each a new identity.
+    wipes,
+    /// Logs that had entries cut.
+    truncations,
+    /// Snapshots written by their own service.
+    snapshots_saved,
+    /// Snapshots begun to be streamed.
+    snapshots_sent,
+    /// Snapshots installed on a follower.
+    snapshots_installed,
+    /// Networks cut into a shape.
+    partitions,
+    /// Old packets told again.
+    replays,
+    /// Commands proposed to a leader.
+    proposals,
+    /// Questions that raft refused.
+    refusals,
+    /// Operations that clients finished or gave up.
+    operations,
+    /// Linearizable reads that were checked.
+    reads,
+    /// Entries committed.
+    commits,
+}

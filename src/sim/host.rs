@@ -1,0 +1,272 @@
+//! One virtual node: the real raft and the real store, a small service, and what the host of a raft owes it.
+//!
+//! The same duties as `node/`: inputs one by one, effects in order, the disk's reports in order, commands applied once
+//! and in order, answers given only when an entry of the promised term is applied at the promised index.
+//!
+//! Not here: what happens when (`world.rs`), carrying out effects (`carry.rs`).
+
+use super::disk::{Disk, SimFiles};
+use super::plan::Plan;
+use super::registers::{Registers, ServiceFlaws};
+use crate::raft::{self, Durable, Membership, Message, Persist, Raft, Role, SnapshotMeta};
+use crate::store::{self, Store, StoreError};
+use crate::types::{Identity, Index, Term};
+use fastrand::Rng;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Mistakes that a host can make, for the simulator to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostFlaws {
+    /// A snapshot holds later commands than its index says: after a restart they are applied again.
+    pub apply_twice_after_restart: bool,
+    /// A wiped node comes back under its old uuid.
+    pub wiped_keeps_identity: bool,
+    /// `Synced` is reported when the bytes are written.
+    pub synced_before_sync: bool,
+    /// A snapshot is written without its membership.
+    pub snapshot_without_membership: bool,
+    /// Mistakes of the service.
+    pub service: ServiceFlaws,
+}
+
+/// All planted bugs of a run: raft's, the store's and the host's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flaws {
+    /// In `raft/`.
+    #[cfg(test)]
+    pub raft: raft::Flaws,
+    /// In `store/`.
+    #[cfg(test)]
+    pub store: store::flaws::Flaws,
+    /// In the simulator's own host.
+    pub host: HostFlaws,
+}
+
+/// Who waits for an answer of this node.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// A client of this node: attempt number of a command.
+    Command(u64),
+    /// A client of this node: attempt number of a read of a register.
+    Read { attempt: u64, key: u8 },
+    /// Another node that forwarded a command, its life, and the name it gave it.
+    Forwarded { node: usize, life: u64, token: u64 },
+    /// Nobody: the driver watches the log.
+    Driver,
+}
+
+/// One job of the disk thread.
+pub enum DiskJob {
+    /// Write, then sync.
+    Persist(Persist),
+    /// Drop what the durable snapshot at this index covers.
+    Compact(Index),
+}
+
+/// What the disk thread is doing until its time has come.
+pub enum Running {
+    /// Written; the sync comes at the end. Then everything up to `seq` is durable.
+    Sync { seq: u64 },
+    /// As the job.
+    Compact(Index),
+}
+
+/// A running process.
+pub struct Process {
+    /// The real core.
+    pub raft: Raft,
+    /// The real store.
+    pub store: Store,
+    /// The replicated state.
+    pub service: Registers,
+    /// Applied up to here.
+    pub applied: u64,
+    /// Membership at the applied index.
+    pub applied_membership: Arc<Membership>,
+    /// Committed up to here, as raft said.
+    pub commit: u64,
+    /// Entries applied since the last snapshot was begun.
+    pub since_snapshot: u64,
+    /// A snapshot is being written.
+    pub is_saving: bool,
+    /// Raft's source of chance.
+    pub rng: Rng,
+    /// Jobs that the disk has not begun.
+    pub jobs: VecDeque<DiskJob>,
+    /// What the disk is doing.
+    pub running: Option<Running>,
+    /// Messages that wait for a sync.
+    pub held: VecDeque<(u64, Vec<Message>)>,
+    /// The next name for a question to raft.
+    pub next_token: u64,
+    /// Questions to raft without an answer.
+    pub asks: BTreeMap<u64, Ask>,
+    /// Questions that wait until an index is applied, with the term that must stand there.
+    pub waiting: BTreeMap<u64, Vec<(Term, Ask)>>,
+    /// Reads that wait until an index is applied.
+    pub reads: Vec<(u64, Ask)>,
+    /// State of a snapshot received whole, until raft installs it.
+    pub received: Option<(SnapshotMeta, Vec<u8>)>,
+    /// Role and term before the step that runs.
+    pub led: Option<Term>,
+    /// An apply run is scheduled.
+    pub is_apply_due: bool,
+}
+
+/// A node, whether its process runs or not.
+pub struct Host {
+    /// Number and uuid of the present disk.
+    pub identity: Identity,
+    /// The disk, shared with the store.
+    pub disk: Arc<Mutex<Disk>>,
+    /// The process, if it runs.
+    pub process: Option<Process>,
+    /// Grows with every start: what was scheduled for an earlier life is void.
+    pub life: u64,
+    /// Stands still until then.
+    pub paused_until: u64,
+    /// Length of a tick.
+    pub tick_us: u64,
+    /// How wrong its wall clock is.
+    pub clock_offset_ms: u64,
+    /// Syncs end no earlier than this.
+    pub hung_until: u64,
+    /// Syncs take this many times longer until then.
+    pub slow_until: u64,
+    /// Restarts fail (or are not tried) before this.
+    pub down_until: u64,
+    /// A start is scheduled.
+    pub is_start_due: bool,
+    /// Dies again soon after each start, until then.
+    pub loops_until: u64,
+    /// A bit of it was flipped: refusing to start is right.
+    pub is_damaged: bool,
+    /// Its disk is below the reserve.
+    pub is_low: bool,
+    /// Stays out of order in the calm phase.
+    pub is_left_out: bool,
+}
+
+impl Host {
+    /// A node with an empty disk.
+    pub fn new(identity: Identity, seed: u64, tick_us: u64) -> Host {
+        Host {
+            identity,
+            disk: Arc::new(Mutex::new(Disk::new(seed))),
+            process: None,
+            life: 0,
+            paused_until: 0,
+            tick_us,
+            clock_offset_ms: seed % 400,
+            hung_until: 0,
+            slow_until: 0,
+            down_until: 0,
+            is_start_due: false,
+            loops_until: 0,
+            is_damaged: false,
+            is_low: false,
+            is_left_out: false,
+        }
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> std::sync::MutexGuard<'_, Disk> {
+        self.disk.lock().expect("one run is one thread, and a panic ends the run")
+    }
+
+    /// Opens its store.
+    pub fn open(&self, plan: &Plan, flaws: &Flaws) -> Result<(Store, Durable), StoreError> {
+        let files = Arc::new(SimFiles::new(self.disk.clone()));
+        let dir = PathBuf::from(format!("/data/node-{}", self.identity.id.0));
+        let _ = flaws;
+        let options = store::Options {
+            node: Some(self.identity.id),
+            segment_bytes_min: plan.segment_bytes_min,
+            segment_bytes_max: plan.segment_bytes_min * 4,
+            snapshot_chunk_bytes: 64,
+            #[cfg(test)]
+            flaws: flaws.store,
+            ..store::Options::default()
+        };
+        Store::open(files, &dir, options)
+    }
+
+    /// Raft's choices for this node.
+    pub fn config(&self, plan: &Plan, flaws: &Flaws) -> raft::Config {
+        let _ = flaws;
+        raft::Config {
+            me: self.identity,
+            heartbeat_ticks: plan.heartbeat_ticks,
+            election_timeout_ticks: plan.election_timeout_ticks,
+            rank_delay_ticks: plan.rank_delay_ticks,
+            highest_id_first: plan.highest_id_first,
+            preempt: plan.preempt,
+            disk_stall_ticks: plan.disk_stall_ticks,
+            append_bytes_max: plan.append_bytes_max,
+            inflight_bytes_max: plan.inflight_bytes_max,
+            uncommitted_bytes_max: plan.uncommitted_bytes_max,
+            #[cfg(test)]
+            flaws: flaws.raft,
+        }
+    }
+
+    /// Whether its process leads, and in which term.
+    pub fn leads(&self) -> Option<Term> {
+        self.process.as_ref().and_then(Process::leads)
+    }
+}
+
+impl Process {
+    /// A process as it starts: the snapshot restored, the log not yet applied.
+    pub fn start(host: &Host, plan: &Plan, flaws: &Flaws, store: Store, durable: Durable, rng: Rng) -> Process {
+        let mut service =
+            Registers { session_ms: plan.session_ms, flaws: flaws.host.service, ..Registers::default() };
+        let mut applied = 0;
+        let mut applied_membership = Arc::default();
+        if let Some(meta) = &durable.snapshot {
+            let reader = store.newest_snapshot().ok().flatten().expect("recovery has just verified it");
+            assert_eq!(reader.meta(), meta, "the newest snapshot is the recovered one");
+            let bytes = reader.read_all().expect("recovery has just verified it");
+            crate::services::Service::restore(&mut service, &mut bytes.as_slice()).expect("its checksum was right");
+            applied = meta.index.0;
+            applied_membership = Arc::new(meta.membership.clone());
+        }
+        Process {
+            raft: Raft::new(host.config(plan, flaws), durable),
+            store,
+            service,
+            applied,
+            applied_membership,
+            commit: applied,
+            since_snapshot: 0,
+            is_saving: false,
+            rng,
+            jobs: VecDeque::new(),
+            running: None,
+            held: VecDeque::new(),
+            next_token: 1,
+            asks: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            reads: Vec::new(),
+            received: None,
+            led: None,
+            is_apply_due: false,
+        }
+    }
+
+    /// The term that it leads in, if it does.
+    pub fn leads(&self) -> Option<Term> {
+        let view = self.raft.view();
+        (view.role == Role::Leader).then_some(view.term)
+    }
+
+    /// A fresh name for a question to raft.
+    pub fn token(&mut self, ask: Ask) -> raft::Token {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.asks.insert(token, ask);
+        raft::Token(token)
+    }
+}

@@ -1,0 +1,185 @@
+//! The service that virtual nodes run: a few registers, and sessions that make a command take effect once.
+//!
+//! Small on purpose: its whole state is hashed after every command. Every write is numbered by the simulator, so a lost
+//! or doubled effect is seen at once. Clients open a session (an id that the log gives them) and number their writes;
+//! a number that was seen before gets the old reply; a session that was not used for long is forgotten, and its
+//! commands fail from then on rather than run twice.
+//!
+//! Not here: the real services (`services/`), who proposes what (`client.rs`).
+
+use crate::services::{Reply, Service};
+use crate::types::{Index, Stamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+/// What a client asks of the replicated state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Which attempt of which operation this is: unique in a run. The service never looks at it.
+    pub attempt: u64,
+    /// Leader time.
+    pub at_ms: u64,
+    /// What to do.
+    pub what: What,
+}
+
+/// The commands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// Begin a session; the reply is its id.
+    Open,
+    /// Set a register, as number `sequence` of a session.
+    Write {
+        /// From `Open`.
+        session: u64,
+        /// Grows by one with each operation of the session.
+        sequence: u64,
+        /// Which register.
+        key: u8,
+        /// Unique in a run.
+        value: u64,
+    },
+}
+
+impl Command {
+    /// The bytes that go into the log.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a command has no unknown length")
+    }
+
+    /// Reads them back.
+    pub fn decode(bytes: &[u8]) -> Option<Command> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+/// Mistakes that a service can make, for the simulator to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFlaws {
+    /// The session table is no part of the snapshot.
+    pub sessions_left_out_of_snapshot: bool,
+    /// `apply` looks at the node's own clock.
+    pub local_clock_in_apply: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Session {
+    sequence: u64,
+    reply: Vec<u8>,
+    used_ms: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    values: BTreeMap<u8, u64>,
+    sessions: BTreeMap<u64, Session>,
+    /// Log time: the newest leader time, never going back.
+    now_ms: u64,
+    /// Commands that took effect.
+    effects: u64,
+}
+
+/// The service.
+#[derive(Clone, Debug, Default)]
+pub struct Registers {
+    state: State,
+    /// How long an unused session is kept, in log time.
+    pub session_ms: u64,
+    /// The (session, sequence) that the newest command changed the state for, if it did.
+    pub effect: Option<(u64, u64)>,
+    /// Mistakes in force.
+    pub flaws: ServiceFlaws,
+    /// The node's own clock: nothing that `apply` may look at.
+    pub local_ms: u64,
+}
+
+impl Registers {
+    /// A fingerprint of the whole state.
+    pub fn digest(&self) -> u64 {
+        let mut hash = super::ghost::Hash::new(self.state.now_ms);
+        hash.add(self.state.effects);
+        for (&key, &value) in &self.state.values {
+            hash.add(u64::from(key));
+            hash.add(value);
+        }
+        for (&id, session) in &self.state.sessions {
+            hash.add(id);
+            hash.add(session.sequence);
+            hash.add(session.used_ms);
+        }
+        hash.end()
+    }
+
+    /// What a register holds.
+    pub fn value(&self, key: u8) -> Option<u64> {
+        self.state.values.get(&key).copied()
+    }
+}
+
+impl Service for Registers {
+    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
+        self.effect = None;
+        let Some(command) = Command::decode(command) else { return Reply::Failed("not a command".into()) };
+        let state = &mut self.state;
+        state.now_ms = state.now_ms.max(at.at_ms);
+        let now_ms = if self.flaws.local_clock_in_apply { self.local_ms } else { state.now_ms };
+        let session_ms = self.session_ms;
+        state.sessions.retain(|_, session| session.used_ms + session_ms >= now_ms);
+        match command.what {
+            What::Open => {
+                let id = at.index.0;
+                state.sessions.insert(id, Session { used_ms: now_ms, ..Session::default() });
+                Reply::Ok(id.to_le_bytes().to_vec())
+            }
+            What::Write { session: id, sequence, key, value } => {
+                let Some(session) = state.sessions.get_mut(&id) else { return Reply::Failed("session expired".into()) };
+                session.used_ms = now_ms;
+                if sequence <= session.sequence {
+                    return if sequence == session.sequence {
+                        Reply::Ok(session.reply.clone())
+                    } else {
+                        Reply::Failed("sequence is past".into())
+                    };
+                }
+                session.sequence = sequence;
+                state.effects += 1;
+                state.values.insert(key, value);
+                session.reply = state.effects.to_le_bytes().to_vec();
+                self.effect = Some((id, sequence));
+                Reply::Ok(session.reply.clone())
+            }
+        }
+    }
+
+    fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
+        let value = query.first().and_then(|&key| self.value(key));
+        Reply::Ok(value.map_or(Vec::new(), |value| value.to_le_bytes().to_vec()))
+    }
+
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut state = self.state.clone();
+        if self.flaws.sessions_left_out_of_snapshot {
+            state.sessions.clear();
+        }
+        out.write_all(&postcard::to_stdvec(&state).map_err(io::Error::other)?)
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes)?;
+        self.state = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+        self.effect = None;
+        Ok(())
+    }
+}
+
+/// The session id in the reply to `Open`, or the number in the reply to a write.
+pub fn number(reply: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(reply.try_into().ok()?))
+}
+
+/// Index 0 for a command that was never applied, for tests of the service alone.
+pub fn stamp(index: u64, at_ms: u64) -> Stamp {
+    Stamp { index: Index(index), at_ms }
+}

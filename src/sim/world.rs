@@ -1,0 +1,627 @@
+//! The virtual world of one seed: an event queue in virtual time, the nodes, the network between them, and the ghost.
+//!
+//! Everything happens in the order of (time, sequence); chance comes from one seed; nothing iterates in hash order and
+//! nothing looks at a real clock. So a seed is a whole run, and a failure is a number.
+//!
+//! Not here: one node's duties (`carry.rs`), faults (`faults.rs`), clients (`client.rs`), the end (`calm.rs`).
+
+use super::client::{Client, Told};
+use super::coverage::Coverage;
+use super::disk::Death;
+use super::ghost::{Ghost, Hash, Judged, Violation, violation};
+use super::host::{Flaws, Host, Process};
+use super::net::Network;
+use super::plan::{FaultKind, Plan, TICK_US};
+use super::transfer::Transfers;
+use super::witness::Witness;
+use crate::raft::{Durable, Entry, HardState, Input, Membership, Message, Payload, Persist};
+use crate::store::StoreError;
+use crate::types::{Identity, Index, NodeId, Term};
+use fastrand::Rng;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What travels between nodes.
+#[derive(Clone, Debug)]
+pub enum Packet {
+    /// Raft's own.
+    Raft(Message),
+    /// A command for the leader, from the host of another node.
+    Forward { life: u64, token: u64, command: Arc<[u8]> },
+    /// Its answer.
+    Forwarded { life: u64, token: u64, told: Told },
+}
+
+/// What may happen next.
+#[derive(Debug)]
+pub enum What {
+    /// A node's tick.
+    Tick { node: usize, life: u64 },
+    /// A packet arrives.
+    Packet { from: usize, to: usize, packet: Box<Packet> },
+    /// A disk has done what it was doing.
+    DiskDone { node: usize, life: u64 },
+    /// Committed entries reach the service.
+    Apply { node: usize, life: u64 },
+    /// A snapshot of the own service is written.
+    Save { node: usize, life: u64, meta: Box<crate::raft::SnapshotMeta>, bytes: Vec<u8> },
+    /// A piece of a snapshot arrives.
+    Chunk { transfer: u64 },
+    /// The sender learns how streaming ended.
+    Sent { node: usize, life: u64, to: NodeId, ok: bool },
+    /// A received snapshot is durable.
+    Received { node: usize, life: u64, transfer: u64 },
+    /// A process starts.
+    Start { node: usize },
+    /// A paused process goes on.
+    Thaw { node: usize, life: u64 },
+    /// A crash loop goes round.
+    Doom { node: usize, life: u64 },
+    /// Something is said about a link.
+    Link { node: usize, life: u64, about: usize, is_up: bool },
+    /// Strike with a fault, and again later.
+    Fault { at: usize },
+    /// Mend the network.
+    Mend,
+    /// A disk is well again.
+    DiskWell { node: usize },
+    /// A client does something next.
+    Wake { client: usize },
+    /// A client's request arrives at a node.
+    Request { client: usize, attempt: u64, node: usize },
+    /// A client has its answer.
+    Reply { client: usize, attempt: u64, told: Told },
+    /// A client has waited long enough for an attempt.
+    Deadline { client: usize, attempt: u64 },
+    /// The membership driver looks around.
+    Driver,
+    /// Faults stop.
+    Calm,
+    /// Look whether progress has returned.
+    Look,
+}
+
+/// An entry of the queue, ordered by time, then by sequence.
+pub struct Scheduled {
+    at: u64,
+    sequence: u64,
+    what: What,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        self.sequence == other.sequence
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// Events kept for the trace of a failure.
+const TRACE_MAX: usize = 40;
+/// Old packets kept for replay.
+const OLD_PACKETS_MAX: usize = 400;
+
+/// See the module.
+pub struct World {
+    /// What this seed chose.
+    pub plan: Plan,
+    /// Planted bugs.
+    pub flaws: Flaws,
+    /// The one source of chance.
+    pub rng: Rng,
+    /// Virtual time in microseconds.
+    pub now: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    next_sequence: u64,
+    /// Nodes; node `i` has the number `i + 1`.
+    pub hosts: Vec<Host>,
+    /// Links.
+    pub net: Network,
+    old_packets: VecDeque<(usize, usize, Packet)>,
+    /// Snapshots on their way.
+    pub transfers: Transfers,
+    /// The onlooker of nodes.
+    pub ghost: Ghost,
+    /// The onlooker of clients.
+    pub witness: Witness,
+    /// Clients.
+    pub clients: Vec<Client>,
+    /// How often things happened.
+    pub coverage: Coverage,
+    /// Faults have stopped.
+    pub is_calm: bool,
+    /// State of the calm phase.
+    pub calm: super::calm::Calm,
+    /// The run is over.
+    pub is_over: bool,
+    /// A packet that a paused node has not taken yet, per node.
+    asleep: BTreeMap<usize, Vec<What>>,
+    /// Fingerprint of all that happened.
+    pub hash: Hash,
+    trace: Option<VecDeque<String>>,
+}
+
+impl World {
+    /// The world of a seed, before its first event.
+    pub fn new(seed: u64, flaws: Flaws, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> Judged<World> {
+        let mut rng = Rng::with_seed(seed);
+        let mut plan = Plan::draw(&mut rng);
+        tune(&mut plan, &mut rng);
+        let nodes = plan.nodes();
+        let mut world = World {
+            net: Network::new(nodes, plan.net.clone()),
+            flaws,
+            now: 0,
+            queue: BinaryHeap::new(),
+            next_sequence: 0,
+            hosts: Vec::new(),
+            old_packets: VecDeque::new(),
+            transfers: Transfers::default(),
+            ghost: Ghost::default(),
+            witness: Witness::default(),
+            clients: Vec::new(),
+            coverage: Coverage::default(),
+            is_calm: false,
+            calm: super::calm::Calm::default(),
+            is_over: false,
+            asleep: BTreeMap::new(),
+            hash: Hash::new(seed),
+            trace: is_traced.then(VecDeque::new),
+            plan,
+            rng,
+        };
+        world.note(|w| format!("plan: {:?}", w.plan));
+        for node in 0..nodes {
+            let identity = world.fresh_identity(node);
+            let tick_us = (TICK_US as f64 / world.plan.drift[node]) as u64;
+            let seed = world.rng.u64(..);
+            world.hosts.push(Host::new(identity, seed, tick_us));
+        }
+        world.give_birth()?;
+        for node in 0..nodes {
+            let at = world.rng.u64(0..20_000);
+            world.start_at(node, at);
+        }
+        for client in 0..world.plan.clients {
+            world.clients.push(Client::new(client as u64));
+            let at = world.rng.u64(0..100_000);
+            world.at(at, What::Wake { client });
+        }
+        for at in 0..world.plan.faults.len() {
+            let delay = world.fault_delay(at);
+            world.at(delay, What::Fault { at });
+        }
+        world.at(TICK_US * 40, What::Driver);
+        world.at(world.plan.fault_us, What::Calm);
+        Ok(world)
+    }
+
+    /// A new identity for a node number.
+    pub fn fresh_identity(&mut self, node: usize) -> Identity {
+        let uuid = Uuid::from_u128(self.rng.u128(..));
+        Identity { id: NodeId(node as u64 + 1), uuid }
+    }
+
+    /// The first voters are born with the same first entry, agreed upon by definition; spares with nothing.
+    fn give_birth(&mut self) -> Judged {
+        let voters = (0..self.plan.voters).map(|node| (self.hosts[node].identity.id, self.hosts[node].identity.uuid));
+        let membership = Arc::new(Membership { voters: voters.collect(), learners: BTreeMap::new() });
+        let founder = self.hosts[0].identity;
+        let entry = Entry { index: Index(1), term: Term(1), payload: Payload::Membership(membership) };
+        for node in 0..self.plan.voters {
+            let durable = Durable {
+                hard_state: HardState { term: Term(1), vote: Some(founder) },
+                snapshot: None,
+                entries: vec![entry.clone()],
+            };
+            let host = &self.hosts[node];
+            self.ghost.on_birth(host.identity, &durable, node == 0)?;
+            let persist = Persist {
+                seq: 0,
+                hard_state: Some(durable.hard_state),
+                install: None,
+                entries: durable.entries.clone(),
+            };
+            let (mut store, _) = host.open(&self.plan, &Flaws::default()).or_else(failed_to_open)?;
+            store.write(&persist).and_then(|()| store.sync()).or_else(failed_to_open)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a line to the trace, if one is kept.
+    pub fn note(&mut self, line: impl FnOnce(&World) -> String) {
+        if self.trace.is_some() {
+            let text = format!("{:>9} {}", self.now, line(self));
+            if let Some(trace) = &mut self.trace {
+                if trace.len() >= TRACE_MAX && std::env::var_os("PHALANX_TRACE_ALL").is_none() {
+                    trace.pop_front();
+                }
+                trace.push_back(text);
+            }
+        }
+    }
+
+    /// The last lines of the trace.
+    pub fn trace(&self) -> Vec<String> {
+        self.trace.iter().flatten().cloned().collect()
+    }
+
+    /// Schedules an event.
+    pub fn at(&mut self, at: u64, what: What) {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.queue.push(Reverse(Scheduled { at: at.max(self.now), sequence, what }));
+    }
+
+    /// Schedules an event some time from now.
+    pub fn after(&mut self, delay: u64, what: What) {
+        self.at(self.now + delay, what);
+    }
+
+    /// Virtual ticks since the start, for messages.
+    pub fn tick(&self) -> u64 {
+        self.now / TICK_US
+    }
+
+    /// Runs to the end.
+    pub fn run(&mut self) -> Judged {
+        while !self.is_over {
+            let Some(Reverse(next)) = self.queue.pop() else { return violation("Progress", "nothing happens".into()) };
+            self.now = next.at;
+            self.coverage.events += 1;
+            self.dispatch(next.what)?;
+        }
+        self.witness.judge_history()
+    }
+
+    /// Whether an event belongs to a node that stands still; if so it waits.
+    fn is_asleep(&mut self, what: &What) -> Option<usize> {
+        let node = match what {
+            What::Tick { node, .. }
+            | What::Apply { node, .. }
+            | What::Save { node, .. }
+            | What::Sent { node, .. }
+            | What::Received { node, .. }
+            | What::DiskDone { node, .. }
+            | What::Link { node, .. }
+            | What::Request { node, .. } => *node,
+            What::Packet { to, .. } => *to,
+            _ => return None,
+        };
+        (self.hosts[node].paused_until > self.now && self.hosts[node].process.is_some()).then_some(node)
+    }
+
+    fn dispatch(&mut self, what: What) -> Judged {
+        if let Some(node) = self.is_asleep(&what) {
+            if let What::Tick { node, life } = what {
+                // Ticks do not pile up: a thawed process reads its clock once.
+                let at = self.hosts[node].paused_until + self.hosts[node].tick_us;
+                self.at(at, What::Tick { node, life });
+            } else {
+                self.asleep.entry(node).or_default().push(what);
+            }
+            return Ok(());
+        }
+        self.hash.add(self.now);
+        match what {
+            What::Tick { node, life } => {
+                if self.is_alive(node, life) {
+                    let delay = self.hosts[node].tick_us;
+                    self.after(delay, What::Tick { node, life });
+                    self.step(node, Input::Tick)?;
+                }
+                Ok(())
+            }
+            What::Packet { from, to, packet } => self.on_packet(from, to, *packet),
+            What::DiskDone { node, life } => self.if_alive(node, life, |w| w.on_disk_done(node)),
+            What::Apply { node, life } => self.if_alive(node, life, |w| w.on_apply(node)),
+            What::Save { node, life, meta, bytes } => self.if_alive(node, life, |w| w.on_save(node, *meta, bytes)),
+            What::Chunk { transfer } => self.on_chunk(transfer),
+            What::Sent { node, life, to, ok } => {
+                self.if_alive(node, life, |w| w.step(node, Input::SnapshotSent { to, ok }))
+            }
+            What::Received { node, life, transfer } => {
+                self.if_alive(node, life, |w| w.on_snapshot_received(node, transfer))
+            }
+            What::Start { node } => self.on_start(node),
+            What::Thaw { node, life } => {
+                let waiting = self.asleep.remove(&node).unwrap_or_default();
+                for what in waiting {
+                    let void = !matches!(what, What::Packet { .. } | What::Request { .. })
+                        && self.hosts[node].life != life;
+                    if !void {
+                        self.after(0, what);
+                    }
+                }
+                Ok(())
+            }
+            What::Link { node, life, about, is_up } => self.if_alive(node, life, |w| {
+                let about = NodeId(about as u64 + 1);
+                w.step(node, if is_up { Input::LinkUp(about) } else { Input::LinkLost(about) })
+            }),
+            What::Fault { at } => self.on_fault(at),
+            What::Mend => {
+                if !self.is_calm {
+                    self.net.whole();
+                    self.note(|_| "network whole".into());
+                }
+                Ok(())
+            }
+            What::DiskWell { node } => self.on_disk_well(node),
+            What::Doom { node, life } => self.if_alive(node, life, |w| {
+                let down_us = w.rng.u64(1_000..50_000);
+                w.crash(node, Death::Killed, down_us);
+                Ok(())
+            }),
+            What::Wake { client } => self.on_wake(client),
+            What::Request { client, attempt, node } => self.on_request(client, attempt, node),
+            What::Reply { client, attempt, told } => self.on_reply(client, attempt, told),
+            What::Deadline { client, attempt } => self.on_deadline(client, attempt),
+            What::Driver => self.on_driver(),
+            What::Calm => self.on_calm(),
+            What::Look => self.on_look(),
+        }
+    }
+
+    /// Whether this life of a node still runs.
+    pub fn is_alive(&self, node: usize, life: u64) -> bool {
+        self.hosts[node].life == life && self.hosts[node].process.is_some()
+    }
+
+    fn if_alive(&mut self, node: usize, life: u64, then: impl FnOnce(&mut World) -> Judged) -> Judged {
+        if self.is_alive(node, life) { then(self) } else { Ok(()) }
+    }
+
+    /// Sends a packet through the network.
+    pub fn send(&mut self, from: usize, to: usize, packet: Packet) {
+        if to >= self.hosts.len() || to == from {
+            return;
+        }
+        let arrivals = self.net.send(self.now, from, to, &mut self.rng);
+        // Hosts talk over connections that neither double nor repeat; raft must stand both.
+        let copies = if matches!(packet, Packet::Raft(_)) { 2 } else { 1 };
+        for at in arrivals.into_iter().take(copies).flatten() {
+            self.at(at, What::Packet { from, to, packet: Box::new(packet.clone()) });
+        }
+    }
+
+    fn on_packet(&mut self, from: usize, to: usize, packet: Packet) -> Judged {
+        if self.net.is_cut(from, to) {
+            return Ok(());
+        }
+        if !self.is_calm && self.plan.net.replay > 0.0 && matches!(packet, Packet::Raft(_)) {
+            if self.old_packets.len() >= OLD_PACKETS_MAX {
+                let at = self.rng.usize(0..self.old_packets.len());
+                self.old_packets.remove(at);
+            }
+            self.old_packets.push_back((from, to, packet.clone()));
+            if self.rng.f64() < self.plan.net.replay {
+                let at = self.rng.usize(0..self.old_packets.len());
+                let (from, to, packet) = self.old_packets[at].clone();
+                let delay = self.rng.u64(1..20_000);
+                self.coverage.replays += 1;
+                self.after(delay, What::Packet { from, to, packet: Box::new(packet) });
+            }
+        }
+        if self.hosts[to].process.is_none() {
+            return Ok(());
+        }
+        match packet {
+            Packet::Raft(message) => {
+                self.note(|_| format!("n{} <- n{} t{} {:?}", to + 1, from + 1, message.term, message.body));
+                self.step(to, Input::Message(message))
+            }
+            Packet::Forward { life, token, command } => self.on_forward(to, (from, life, token), command),
+            Packet::Forwarded { life, token, told } => {
+                if self.hosts[to].life == life {
+                    let process = self.hosts[to].process.as_mut().expect("checked above");
+                    if let Some(ask) = process.asks.remove(&token) {
+                        return self.tell(to, ask, told);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Schedules a start unless one is due.
+    pub fn start_at(&mut self, node: usize, at: u64) {
+        let host = &mut self.hosts[node];
+        if host.process.is_none() && !host.is_start_due {
+            host.is_start_due = true;
+            let at = at.max(host.down_until);
+            self.at(at, What::Start { node });
+        }
+    }
+
+    fn on_start(&mut self, node: usize) -> Judged {
+        self.hosts[node].is_start_due = false;
+        if self.hosts[node].process.is_some() || (self.is_calm && self.hosts[node].is_left_out) {
+            return Ok(());
+        }
+        if self.hosts[node].down_until > self.now {
+            let at = self.hosts[node].down_until;
+            self.start_at(node, at);
+            return Ok(());
+        }
+        if !self.is_calm && self.plan.has(FaultKind::Crash) && self.rng.u8(0..20) == 0 {
+            // Crashes strike recovery as well.
+            let operations = self.rng.u32(0..12);
+            self.hosts[node].disk().faults.die_after = Some(operations);
+        }
+        let (store, durable) = match self.hosts[node].open(&self.plan, &self.flaws) {
+            Ok(opened) => opened,
+            Err(error) => return self.on_open_failed(node, error),
+        };
+        if self.hosts[node].disk().is_dead {
+            self.end_disk(node);
+            let delay = self.rng.u64(10_000..100_000);
+            self.start_at(node, self.now + delay);
+            return Ok(());
+        }
+        self.hosts[node].disk().faults.die_after = None;
+        let identity = self.hosts[node].identity;
+        self.note(|_| {
+            format!(
+                "n{} starts: {:?} term {} vote {:?} snapshot {:?} last {}",
+                node + 1,
+                identity,
+                durable.hard_state.term,
+                durable.hard_state.vote,
+                durable.snapshot.as_ref().map(|meta| meta.index),
+                durable.entries.last().map_or(Index(0), |entry| entry.index),
+            )
+        });
+        self.ghost.on_recovery(identity, &durable)?;
+        self.coverage.starts += 1;
+        let rng = self.rng.fork();
+        let host = &mut self.hosts[node];
+        host.life += 1;
+        let process = Process::start(host, &self.plan, &self.flaws, store, durable, rng);
+        self.witness.on_restart(process.applied, process.service.digest())?;
+        let host = &mut self.hosts[node];
+        host.process = Some(process);
+        let life = host.life;
+        let tick_us = host.tick_us;
+        let phase = self.rng.u64(0..tick_us);
+        self.after(phase, What::Tick { node, life });
+        for other in 0..self.hosts.len() {
+            if other != node && self.hosts[other].process.is_some() {
+                for (at, about) in [(node, other), (other, node)] {
+                    let delay = self.rng.u64(500..5_000);
+                    let life = self.hosts[at].life;
+                    self.after(delay, What::Link { node: at, life, about, is_up: true });
+                }
+            }
+        }
+        if self.hosts[node].loops_until > self.now {
+            let delay = self.rng.u64(1..self.plan.election_us());
+            let life = self.hosts[node].life;
+            self.after(delay, What::Doom { node, life });
+        }
+        Ok(())
+    }
+
+    fn on_open_failed(&mut self, node: usize, error: StoreError) -> Judged {
+        self.note(|_| format!("n{} cannot start: {error}", node + 1));
+        let was_dead = self.hosts[node].disk().is_dead;
+        let has_faults = {
+            let disk = self.hosts[node].disk();
+            let faults = &disk.faults;
+            faults.read_error || faults.write_error || faults.sync_error || faults.is_full || disk.has_failed
+        };
+        if was_dead || (has_faults && !matches!(error, StoreError::Damaged { .. } | StoreError::LogMissing { .. })) {
+            self.end_disk(node);
+            let delay = self.rng.u64(20_000..200_000);
+            self.start_at(node, self.now + delay);
+            return Ok(());
+        }
+        if !self.hosts[node].is_damaged {
+            return violation("CorruptionNotTorn", format!("n{} refuses a disk that nobody damaged: {error}", node + 1));
+        }
+        // What a person does then: `phalanx node --rejoin`.
+        self.coverage.refused_damage += 1;
+        self.wipe(node);
+        let delay = self.rng.u64(20_000..200_000);
+        self.start_at(node, self.now + delay);
+        Ok(())
+    }
+
+    /// Tells the disk that its process is gone, one way or the other.
+    pub fn end_disk(&mut self, node: usize) {
+        let death = if self.rng.bool() { Death::PowerCut } else { Death::Killed };
+        self.hosts[node].disk().end_process(death);
+    }
+
+    /// A new disk under the old number, and with it a new identity.
+    pub fn wipe(&mut self, node: usize) {
+        let old = self.hosts[node].identity;
+        self.hosts[node].disk().wipe();
+        self.hosts[node].is_damaged = false;
+        self.coverage.wipes += 1;
+        if self.flaws.host.wiped_keeps_identity {
+            *self.ghost.record(old) = Default::default();
+        } else {
+            self.ghost.record(old).is_destroyed = true;
+            self.hosts[node].identity = self.fresh_identity(node);
+        }
+        let fresh = self.hosts[node].identity;
+        self.note(|_| format!("n{} wiped: {old:?} is now {fresh:?}", node + 1));
+    }
+
+    /// A process ends. Clients that waited for it do not know the outcome; others see their link break.
+    pub fn crash(&mut self, node: usize, death: Death, down_us: u64) {
+        let Some(process) = self.hosts[node].process.take() else { return };
+        self.note(|_| format!("n{} dies: {death:?}", node + 1));
+        self.coverage.crashes += 1;
+        self.hosts[node].disk().end_process(death);
+        self.hosts[node].paused_until = 0;
+        let lost = self.asleep.remove(&node).unwrap_or_default();
+        for what in lost {
+            if let What::Request { client, attempt, .. } = what {
+                self.after(500, What::Reply { client, attempt, told: Told::Unknown });
+            }
+        }
+        self.forget_asks(process);
+        if self.plan.link_signals || self.is_calm {
+            for other in 0..self.hosts.len() {
+                if other != node && self.hosts[other].process.is_some() && !self.net.is_cut(node, other) {
+                    let delay = self.rng.u64(200..3_000);
+                    let life = self.hosts[other].life;
+                    self.after(delay, What::Link { node: other, life, about: node, is_up: false });
+                }
+            }
+        }
+        self.start_at(node, self.now + down_us);
+    }
+
+    /// Identities whose disks are lost or damaged for good.
+    pub fn destroyed(&self) -> BTreeSet<Identity> {
+        self.ghost.records().filter(|(_, record)| record.is_destroyed).map(|(who, _)| *who).collect()
+    }
+
+    /// Every membership that may still be in force somewhere: the newest committed one and all after it.
+    pub fn memberships_in_play(&self) -> Vec<Arc<Membership>> {
+        let mut all: Vec<Arc<Membership>> = Vec::new();
+        let committed = self.ghost.committed_len();
+        all.extend(self.ghost.committed_membership(committed).cloned());
+        for (_, record) in self.ghost.records() {
+            if !record.is_destroyed {
+                for log in [&record.latest, &record.durable] {
+                    all.extend(log.members_between(committed, u64::MAX).map(|(_, membership)| membership));
+                }
+            }
+        }
+        all.dedup();
+        all
+    }
+
+    /// Whether a majority of every membership in play remains if these nodes are lost as well.
+    pub fn can_spare(&self, lost: impl Fn(&Identity) -> bool) -> bool {
+        let destroyed = self.destroyed();
+        self.memberships_in_play().iter().all(|membership| {
+            let well = membership
+                .voters
+                .iter()
+                .map(|(&id, &uuid)| Identity { id, uuid })
+                .filter(|who| !destroyed.contains(who) && !lost(who))
+                .count();
+            well > membership.voters.len() / 2
+        })
+    }
+}
+
+fn failed_to_open<T>(error: StoreError) -> Result<T, Violation> {
+    violation("NoGhostLog", format!("a fresh store fails: {error}"))
+}
