@@ -125,7 +125,10 @@ impl World {
             self.hosts[node].is_start_due = false;
             let at = self.now + soon;
             self.start_at(node, at);
-        } else if !is_damaged && let Some(process) = &self.hosts[node].process && process.running.is_some() {
+        } else if !is_damaged
+            && let Some(process) = &self.hosts[node].process
+            && process.running.is_some()
+        {
             // A hung operation ends now; the event that was scheduled for its end finds nothing to do.
             self.after(100, What::DiskDone { node, life });
         }
@@ -141,7 +144,10 @@ impl World {
         let slack = timeout * 2;
         let leader = self.settled_leader();
         if leader.is_none() && since > timeout * 10 + slack && !self.calm.clients_stopped {
-            return violation("Progress", format!("no leader ten election timeouts after the faults stopped{}", self.census()));
+            return violation(
+                "Progress",
+                format!("no leader ten election timeouts after the faults stopped{}", self.census()),
+            );
         }
         if !self.calm.clients_stopped {
             if leader.is_some() && since > timeout * 4 {
@@ -163,7 +169,10 @@ impl World {
                 if top > *term {
                     // Preemption may hand leadership on once more.
                     if !self.plan.preempt || self.now - self.calm.stopped_at > timeout * 20 {
-                        return violation("Progress", format!("terms grow from {term} to {top} in peace{}", self.census()));
+                        return violation(
+                            "Progress",
+                            format!("terms grow from {term} to {top} in peace{}", self.census()),
+                        );
                     }
                     self.calm.settled = None;
                 } else if let Some(missing) = missing {

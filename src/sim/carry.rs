@@ -128,7 +128,7 @@ impl World {
     }
 
     /// The disk failed: the node stops (exit code 3), or was about to die anyway.
-    fn on_disk_failed(&mut self, node: usize, error: StoreError) -> Judged {
+    pub fn on_disk_failed(&mut self, node: usize, error: StoreError) -> Judged {
         self.note(|_| format!("n{} disk: {error}", node + 1));
         let was_dead = self.hosts[node].disk().is_dead;
         let is_expected = was_dead || {
@@ -245,7 +245,10 @@ impl World {
     fn install(&mut self, node: usize, meta: &SnapshotMeta) -> Judged {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some((received, bytes)) = process.received.take().filter(|(received, _)| received == meta) else {
-            return violation("NoGhostLog", format!("n{} installs a snapshot that it never received: {meta:?}", node + 1));
+            return violation(
+                "NoGhostLog",
+                format!("n{} installs a snapshot that it never received: {meta:?}", node + 1),
+            );
         };
         if meta.index.0 < process.applied {
             return violation(
@@ -279,7 +282,6 @@ impl World {
             process.is_apply_due = false;
         }
         loop {
-            let now = self.now;
             let clock_ms = self.clock_ms(node);
             let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
             if process.applied >= process.commit {
@@ -309,7 +311,7 @@ impl World {
             }
             let (effect, digest) = (process.service.effect, process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
-            self.witness.on_apply(index, command.as_ref(), effect, &reply, digest, now)?;
+            self.witness.on_apply(index, command.as_ref(), effect, &reply, digest)?;
             for (term, ask) in waiting {
                 let told = if term == entry.term {
                     match &reply {
@@ -356,10 +358,15 @@ impl World {
             return Ok(());
         }
         let index = Index(process.applied);
-        let Some(term) = process.raft.term_at(index) else {
-            return violation("NoGhostLog", format!("n{} has applied {index} and does not know its term", node + 1));
+        let Some(mut meta) = process.raft.snapshot_meta(index) else {
+            return violation("NoGhostLog", format!("n{} has applied {index} and cannot describe it", node + 1));
         };
-        let mut meta = SnapshotMeta { index, term, membership: (*process.applied_membership).clone() };
+        if meta.membership != *process.applied_membership {
+            return violation(
+                "ConfigFromLog",
+                format!("n{} gives {:?} for {index}, applied was {:?}", node + 1, meta, process.applied_membership),
+            );
+        }
         if self.flaws.host.snapshot_without_membership {
             meta.membership = Default::default();
         }

@@ -52,6 +52,8 @@ pub struct Operation {
     pub floor: u64,
     /// Attempts without an answer.
     pub open: Vec<u64>,
+    /// The attempt that it waits for; `None`: it will ask again soon.
+    pub current: Option<u64>,
     /// Some attempt may have been applied.
     pub is_ambiguous: bool,
     /// Attempts so far.
@@ -89,6 +91,9 @@ impl Client {
 impl World {
     /// A client begins an operation, or asks again.
     pub fn on_wake(&mut self, client: usize) -> Judged {
+        if self.clients[client].operation.as_ref().is_some_and(|operation| operation.current.is_some()) {
+            return Ok(());
+        }
         if self.clients[client].operation.is_none() {
             if self.is_calm && self.calm.clients_stopped {
                 return Ok(());
@@ -109,8 +114,16 @@ impl World {
                     (Wish::Write { key, value }, Some((session, it.sequence)))
                 }
             };
-            it.operation =
-                Some(Operation { wish, number, call_us, floor, open: Vec::new(), is_ambiguous: false, tries: 0 });
+            it.operation = Some(Operation {
+                wish,
+                number,
+                call_us,
+                floor,
+                open: Vec::new(),
+                current: None,
+                is_ambiguous: false,
+                tries: 0,
+            });
         }
         self.attempt(client);
         Ok(())
@@ -132,6 +145,7 @@ impl World {
         }
         operation.tries += 1;
         operation.open.push(attempt);
+        operation.current = Some(attempt);
         self.after(delay, What::Request { client, attempt, node });
         self.after(deadline_us, What::Deadline { client, attempt });
     }
@@ -207,10 +221,12 @@ impl World {
         let it = &mut self.clients[client];
         let Some(operation) = it.operation.as_mut() else { return Ok(()) };
         let Some(at) = operation.open.iter().position(|open| *open == attempt) else { return Ok(()) };
+        let is_current = operation.current == Some(attempt);
         let was_done = match told {
             Told::Refused => {
                 operation.open.remove(at);
-                if operation.open.is_empty() {
+                if is_current {
+                    operation.current = None;
                     self.after(again, What::Wake { client });
                 }
                 return Ok(());
@@ -218,9 +234,10 @@ impl World {
             Told::Unknown => {
                 // The attempt stays open: a late answer still counts.
                 operation.is_ambiguous = true;
-                if operation.open.last() != Some(&attempt) {
+                if !is_current {
                     return Ok(());
                 }
+                operation.current = None;
                 let is_idle_read = matches!(operation.wish, Wish::Read { .. });
                 if is_idle_read {
                     operation.open.clear();

@@ -240,9 +240,11 @@ impl World {
         if let Some(lost) = lost {
             return self.change(leader, Change::Remove(lost.id));
         }
-        let newcomer = self.hosts.iter().map(|host| host.identity).find(|who| {
-            !membership.voters.contains_key(&who.id) && !membership.learners.contains_key(&who.id)
-        });
+        let newcomer = self
+            .hosts
+            .iter()
+            .map(|host| host.identity)
+            .find(|who| !membership.voters.contains_key(&who.id) && !membership.learners.contains_key(&who.id));
         if let Some(newcomer) = newcomer {
             return self.change(leader, Change::AddLearner(newcomer));
         }

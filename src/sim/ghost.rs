@@ -132,12 +132,8 @@ impl Ghost {
 
     /// What a node was born with stands on its disk and, if `is_committed`, is agreed upon by definition.
     pub fn on_birth(&mut self, who: Identity, durable: &Durable, is_committed: bool) -> Judged {
-        let persist = Persist {
-            seq: 0,
-            hard_state: Some(durable.hard_state),
-            install: None,
-            entries: durable.entries.clone(),
-        };
+        let persist =
+            Persist { seq: 0, hard_state: Some(durable.hard_state), install: None, entries: durable.entries.clone() };
         self.on_persist(who, &persist, None)?;
         self.on_synced(who, 0)?;
         if is_committed {
@@ -158,10 +154,8 @@ impl Ghost {
             let id = committed.get(meta.index.0.checked_sub(1)? as usize)?.id;
             (id.term == meta.term).then_some(id)
         };
-        let job = record
-            .latest
-            .job(persist, base_id)
-            .or_else(|what| violation("LogMatching", format!("{who:?}: {what}")))?;
+        let job =
+            record.latest.job(persist, base_id).or_else(|what| violation("LogMatching", format!("{who:?}: {what}")))?;
         if let Some((index, _, membership)) = &job.install {
             let expected = self.committed_members.iter().rev().find(|(at, _)| at <= index).map(|(_, m)| m);
             if expected != Some(membership) {
@@ -187,9 +181,16 @@ impl Ghost {
             }
             self.truncations += 1;
         }
-        let mut after = record.latest.clone_for(&job);
-        let mut previous = after.membership().1.clone();
-        let mut previous_index = after.membership().0;
+        let before = job.install.is_some().then(|| record.latest.clone());
+        let after = &mut record.latest;
+        if let Some((index, id, membership)) = &job.install {
+            after.restart_at(*index, *id, membership.clone());
+        }
+        if let Some(hard) = job.hard {
+            after.hard = hard;
+        }
+        let base_index = job.lines.first().map_or(0, |line| line.index);
+        let (mut previous_index, mut previous) = after.membership_below(base_index);
         for line in &job.lines {
             match self.chains.entry((line.index, line.id.term.0)) {
                 std::collections::btree_map::Entry::Occupied(known) if *known.get() != line.id.chain => {
@@ -221,13 +222,9 @@ impl Ghost {
             after.put(line);
         }
         // A snapshot must not take away committed entries above it that were there.
-        if job.install.is_some() {
-            check_kept(who, "installing a snapshot", &record.latest, &after, &self.committed)?;
+        if let Some(before) = before {
+            check_kept(who, "installing a snapshot", &before, after, &self.committed)?;
         }
-        if let Some(hard) = job.hard {
-            after.hard = hard;
-        }
-        record.latest = after;
         record.pending.push_back(job);
         Ok(())
     }
@@ -247,7 +244,8 @@ impl Ghost {
     /// A restart found this on disk: it must be what was written, nothing synced missing, nothing cut come back.
     pub fn on_recovery(&mut self, who: Identity, found: &Durable) -> Judged {
         let record = self.records.entry(who).or_default();
-        let mut recovered = Shelf { hard: found.hard_state, ..Shelf::default() };
+        let mut recovered = Shelf::default();
+        recovered.hard = found.hard_state;
         if let Some(meta) = &found.snapshot {
             let id = self.committed.get(meta.index.0 as usize - 1).map(|committed| committed.id);
             match id {
@@ -324,7 +322,9 @@ impl Ghost {
             return broken(format!("sends term {} with term {} on disk: {:?}", message.term, hard.term, message.body));
         }
         match &message.body {
-            Body::VoteReply { is_granted: true } if hard != (HardState { term: message.term, vote: Some(message.to) }) => {
+            Body::VoteReply { is_granted: true }
+                if hard != (HardState { term: message.term, vote: Some(message.to) }) =>
+            {
                 // A vote of a term that has passed meanwhile is late, not false.
                 match self.votes.get(&(message.from, message.term)) {
                     Some(vote) if *vote == message.to => Ok(()),
@@ -379,8 +379,8 @@ impl Ghost {
     /// A node moved its commit index. `leads`: the term that it led in before or after the step.
     pub fn on_commit(&mut self, who: Identity, leads: Option<Term>, to: Index) -> Judged {
         let to = to.0;
-        let record = self.records.entry(who).or_default();
-        let log = &record.latest;
+        self.records.entry(who).or_default();
+        let log = &self.records[&who].latest;
         let known = (self.committed.len() as u64).min(to);
         if let Some(id) = self.committed_id(known)
             && log.base < known
@@ -398,7 +398,10 @@ impl Ghost {
             return violation("CommitRule", format!("{who:?} commits {to} beyond its log's end {}", log.last()));
         };
         if id.term != term {
-            return violation("CommitRule", format!("leader {} of term {term} commits {to} of term {}", who.id, id.term));
+            return violation(
+                "CommitRule",
+                format!("leader {} of term {term} commits {to} of term {}", who.id, id.term),
+            );
         }
         let (_, membership) = log.membership();
         let membership = membership.clone();
@@ -432,7 +435,8 @@ impl Ghost {
 
     /// What a leader believes of the others must be true on their disks; what it believes of its log, in its log.
     pub fn on_view(&mut self, who: Identity, view: &View) -> Judged {
-        let log = &self.records.entry(who).or_default().latest;
+        self.records.entry(who).or_default();
+        let log = &self.records[&who].latest;
         if view.last_index.0 != log.last() || view.term != log.hard.term {
             return violation(
                 "NoGhostLog",
@@ -464,7 +468,12 @@ impl Ghost {
             if is_in_same_term && disk.base < matched && disk.id_at(matched) != Some(id) {
                 return violation(
                     "MatchTruth",
-                    format!("leader {} counts on {matched} at {:?}, whose disk ends at {}", who.id, peer.who, disk.last()),
+                    format!(
+                        "leader {} counts on {matched} at {:?}, whose disk ends at {}",
+                        who.id,
+                        peer.who,
+                        disk.last()
+                    ),
                 );
             }
         }
@@ -492,10 +501,9 @@ fn check_hard(who: Identity, old: &HardState, new: &HardState) -> Judged {
 fn note_vote(votes: &mut BTreeMap<(Identity, Term), Identity>, who: Identity, hard: HardState) -> Judged {
     let Some(vote) = hard.vote else { return Ok(()) };
     match votes.insert((who, hard.term), vote) {
-        Some(other) if other != vote => violation(
-            "OneVotePerTerm",
-            format!("{who:?} has voted for {other:?} and {vote:?} in term {}", hard.term),
-        ),
+        Some(other) if other != vote => {
+            violation("OneVotePerTerm", format!("{who:?} has voted for {other:?} and {vote:?} in term {}", hard.term))
+        }
         _ => Ok(()),
     }
 }
@@ -527,7 +535,10 @@ fn check_change(
 
 /// Whether a recovered log is this stage of the model, a snapshot that was saved since taken into account.
 fn is_same_log(recovered: &Shelf, stage: &Shelf) -> bool {
-    if recovered.hard != stage.hard {
+    // A snapshot may be durable before the record of its term is: no promise of that term has left then.
+    let base_term = recovered.id_at(recovered.base).map_or(Term(0), |id| id.term);
+    let is_raised = stage.hard.term < base_term && recovered.hard == (HardState { term: base_term, vote: None });
+    if recovered.hard != stage.hard && !is_raised {
         return false;
     }
     if recovered.base > stage.last() {

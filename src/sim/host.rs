@@ -221,8 +221,7 @@ impl Host {
 impl Process {
     /// A process as it starts: the snapshot restored, the log not yet applied.
     pub fn start(host: &Host, plan: &Plan, flaws: &Flaws, store: Store, durable: Durable, rng: Rng) -> Process {
-        let mut service =
-            Registers { session_ms: plan.session_ms, flaws: flaws.host.service, ..Registers::default() };
+        let mut service = Registers::new(plan.session_ms, flaws.host.service);
         let mut applied = 0;
         let mut applied_membership = Arc::default();
         if let Some(meta) = &durable.snapshot {

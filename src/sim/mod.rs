@@ -135,9 +135,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     let (tick, trace) = slot.as_ref().map_or((0, Vec::new()), |world| (world.tick(), world.trace()));
     match (violation, slot) {
         (Some(violation), _) => Err(Box::new(Failure { seed, tick, violation, trace })),
-        (None, Some(world)) => {
-            Ok(Report { seed, ticks: tick, coverage: world.coverage, hash: world.hash.end() })
-        }
+        (None, Some(world)) => Ok(Report { seed, ticks: tick, coverage: world.coverage, hash: world.hash.end() }),
         (None, None) => unreachable!("a run without a violation has a world"),
     }
 }

@@ -8,7 +8,7 @@
 //! Not here: the real services (`services/`), who proposes what (`client.rs`).
 
 use crate::services::{Reply, Service};
-use crate::types::{Index, Stamp};
+use crate::types::Stamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -95,6 +95,11 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// An empty service.
+    pub fn new(session_ms: u64, flaws: ServiceFlaws) -> Registers {
+        Registers { session_ms, flaws, ..Registers::default() }
+    }
+
     /// A fingerprint of the whole state.
     pub fn digest(&self) -> u64 {
         let mut hash = super::ghost::Hash::new(self.state.now_ms);
@@ -177,9 +182,4 @@ impl Service for Registers {
 /// The session id in the reply to `Open`, or the number in the reply to a write.
 pub fn number(reply: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(reply.try_into().ok()?))
-}
-
-/// Index 0 for a command that was never applied, for tests of the service alone.
-pub fn stamp(index: u64, at_ms: u64) -> Stamp {
-    Stamp { index: Index(index), at_ms }
 }

@@ -117,9 +117,10 @@ impl Shelf {
         self.members.last().map_or((self.base, &self.base_membership), |(index, membership)| (*index, membership))
     }
 
-    /// All memberships that the log still holds, oldest first.
-    pub fn memberships(&self) -> impl Iterator<Item = &Arc<Membership>> {
-        std::iter::once(&self.base_membership).chain(self.members.iter().map(|(_, membership)| membership))
+    /// The membership in force below an index, and the index that brought it.
+    pub fn membership_below(&self, index: u64) -> (u64, Arc<Membership>) {
+        let found = self.members.iter().rev().find(|(at, _)| *at < index);
+        found.cloned().unwrap_or_else(|| (self.base, self.base_membership.clone()))
     }
 
     /// The log restarts after a snapshot.
@@ -144,15 +145,6 @@ impl Shelf {
         while self.members.last().is_some_and(|(index, _)| *index >= from) {
             self.members.pop();
         }
-    }
-
-    /// This log with the job's snapshot in place, if it has one: where its entries go next.
-    pub fn clone_for(&self, job: &Job) -> Shelf {
-        let mut after = self.clone();
-        if let Some((index, id, membership)) = &job.install {
-            after.restart_at(*index, *id, membership.clone());
-        }
-        after
     }
 
     /// Memberships after `from` and up to `to`.

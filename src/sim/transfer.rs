@@ -35,6 +35,8 @@ struct Transfer {
 pub struct Transfers {
     next: u64,
     all: BTreeMap<u64, Transfer>,
+    /// The one that each node is receiving: a node takes one at a time, the newest.
+    newest: BTreeMap<usize, u64>,
 }
 
 impl World {
@@ -44,9 +46,10 @@ impl World {
         let Some(process) = self.hosts[from].process.as_mut() else { return Ok(()) };
         let term = process.raft.view().term;
         let to_node = to.id.0 as usize - 1;
-        let read = process.store.newest_snapshot().and_then(|reader| {
-            reader.map(|reader| Ok((reader.meta().clone(), reader.read_all()?))).transpose()
-        });
+        let read = process
+            .store
+            .newest_snapshot()
+            .and_then(|reader| reader.map(|reader| Ok((reader.meta().clone(), reader.read_all()?))).transpose());
         let (meta, bytes) = match read {
             Ok(Some(read)) => read,
             Ok(None) => {
@@ -61,8 +64,14 @@ impl World {
                 return Ok(());
             }
         };
+        let is_same = |row: &Transfer| (row.from, row.from_life, row.to) == (from, from_life, to);
+        if self.transfers.all.values().any(is_same) {
+            // A link that came up again asks for what is still on its way.
+            return Ok(());
+        }
         let transfer = self.transfers.next;
         self.transfers.next += 1;
+        self.transfers.newest.insert(to_node, transfer);
         let to_life = self.hosts[to_node].life;
         let row = Transfer {
             from,
@@ -91,7 +100,8 @@ impl World {
         let is_cut = self.net.is_cut(from, to) || self.net.is_cut(to, from);
         let is_lost = !self.is_calm && self.rng.f64() < self.plan.net.loss / 2.0;
         let is_there = self.is_alive(to, row.to_life) && self.hosts[to].identity == row.to;
-        if is_cut || is_lost || !is_there || !self.is_alive(from, row.from_life) {
+        let is_replaced = self.transfers.newest.get(&to) != Some(&transfer);
+        if is_cut || is_lost || is_replaced || !is_there || !self.is_alive(from, row.from_life) {
             let delay = self.rng.u64(1_000..200_000);
             self.after(delay, What::Sent { node: from, life: row.from_life, to: row.to.id, ok: false });
             return Ok(());

@@ -41,11 +41,6 @@ impl Witness {
         self.acknowledged
     }
 
-    /// Operations in the history.
-    pub fn history_len(&self) -> usize {
-        self.history.len()
-    }
-
     fn check_digest(&mut self, index: u64, digest: u64) -> Judged {
         match self.digests.insert(index, digest) {
             Some(known) if known != digest => {
@@ -68,7 +63,6 @@ impl Witness {
         effect: Option<(u64, u64)>,
         reply: &Reply,
         digest: u64,
-        _now: u64,
     ) -> Judged {
         if index > self.applied + 1 {
             return violation("ApplyOnceInOrder", format!("{index} is applied first, before {}", self.applied + 1));
@@ -145,7 +139,9 @@ impl Witness {
     pub fn record(&mut self, client: u64, operation: &Operation, return_us: Option<u64>, told: &Told) {
         let (key, action) = match (operation.wish, told) {
             (Wish::Write { key, value }, _) => (key, Action::Write(value.to_string())),
-            (Wish::Read { key }, Told::Value { value, .. }) => (key, Action::Read(value.map(|value| value.to_string()))),
+            (Wish::Read { key }, Told::Value { value, .. }) => {
+                (key, Action::Read(value.map(|value| value.to_string())))
+            }
             _ => return,
         };
         let call_us = operation.call_us;

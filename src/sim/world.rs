@@ -338,8 +338,8 @@ impl World {
             What::Thaw { node, life } => {
                 let waiting = self.asleep.remove(&node).unwrap_or_default();
                 for what in waiting {
-                    let void = !matches!(what, What::Packet { .. } | What::Request { .. })
-                        && self.hosts[node].life != life;
+                    let void =
+                        !matches!(what, What::Packet { .. } | What::Request { .. }) && self.hosts[node].life != life;
                     if !void {
                         self.after(0, what);
                     }
@@ -528,7 +528,10 @@ impl World {
             return Ok(());
         }
         if !self.hosts[node].is_damaged {
-            return violation("CorruptionNotTorn", format!("n{} refuses a disk that nobody damaged: {error}", node + 1));
+            return violation(
+                "CorruptionNotTorn",
+                format!("n{} refuses a disk that nobody damaged: {error}", node + 1),
+            );
         }
         // What a person does then: `phalanx node --rejoin`.
         self.coverage.refused_damage += 1;
