@@ -1,6 +1,7 @@
 //! The command line as a script sees it: exit codes, streams, JSON, and words that say what to do next.
 //!
 //! Answers come from a stand-in node that speaks just enough HTTP; real clusters are in `cluster_*.rs`.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use serde_json::{Value, json};
 use std::io::{Read, Write};

@@ -1,0 +1,120 @@
+//! What a person types at a running node and at the command line, against real nodes.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
+
+mod clients;
+
+use clients::EXE;
+use phalanx::lab::{Cluster, Result};
+use serde_json::{Value, json};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn phalanx(cluster: &Cluster, args: &[&str]) -> Output {
+    let mut command = Command::new(EXE);
+    for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("PHALANX_")) {
+        command.env_remove(name);
+    }
+    // No -e: the settings name config.json, and that names the nodes.
+    command.args(args).arg("--settings").arg(cluster.settings_path()).current_dir(cluster.dir()).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Types a line at a node's console; what the node printed since, once it contains all of `words`.
+fn type_and_read(cluster: &mut Cluster, id: u64, line: &str, words: &[&str]) -> Result<String> {
+    let before = cluster.log(id).len();
+    cluster.process(id)?.type_line(line)?;
+    cluster.wait_explained(&format!("node {id} answers {line:?} with {words:?}"), SOON, || {
+        let fresh = cluster.log(id)[before..].to_string();
+        if words.iter().all(|w| fresh.contains(w)) { Ok(fresh) } else { Err(fresh) }
+    })
+}
+
+#[test]
+fn console_commands_answer_and_l_takes_the_leadership() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let leader = cluster.settle()?;
+    let other = (1..=3).find(|id| *id != leader).unwrap_or(1);
+    type_and_read(&mut cluster, other, "help", &["status", "peers", "quit"])?;
+    type_and_read(&mut cluster, other, "status", &["healthy"])?;
+    let peer = cluster.peer(leader);
+    type_and_read(&mut cluster, other, "peers", &[&peer])?;
+    type_and_read(&mut cluster, other, "frobnicate", &["help"])?;
+    for (line, id) in [("L", other), ("lead", leader)] {
+        cluster.process(id)?.type_line(line)?;
+        cluster.wait_until(&format!("node {id} leads after {line:?}"), SOON, || {
+            (cluster.leader() == Some(id)).then_some(())
+        })?;
+        cluster.settle()?;
+    }
+    cluster.process(other)?.type_line("quit")?;
+    assert_eq!(cluster.process(other)?.wait(Duration::from_secs(6))?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn the_end_of_standard_input_is_not_the_end_of_the_node() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 1, &json!({}))?;
+    cluster.process(1)?.close_stdin();
+    for n in 0..5 {
+        cluster.note(&format!("still-{n}"), "here")?;
+        let _ = cluster.wait_until("a moment", SOON, || cluster.status(1).ok())?;
+    }
+    assert!(cluster.is_running(1));
+    Ok(())
+}
+
+#[test]
+fn the_command_line_shows_and_changes_a_real_cluster() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 4, &json!({"dead_after_ms": 3000}))?;
+    let leader = cluster.settle()?;
+    cluster.wait_until("config.json is there", SOON, || cluster.config_path().exists().then_some(()))?;
+    let status = phalanx(&cluster, &["status", "--check"]);
+    assert_eq!(status.status.code(), Some(0), "{}", said(&status));
+    assert!(said(&status).starts_with(&format!("healthy: node {leader} leads in term ")), "{}", said(&status));
+    for id in 1..=4 {
+        assert!(said(&status).contains(&cluster.http(id)), "{}", said(&status));
+    }
+    let json: Value = serde_json::from_slice(&phalanx(&cluster, &["leader", "--json"]).stdout).unwrap();
+    assert_eq!(json["leader"], leader);
+
+    let to = (1..=4).find(|id| *id != leader).unwrap_or(1);
+    let moved = phalanx(&cluster, &["leader", "transfer", &to.to_string()]);
+    assert_eq!(moved.status.code(), Some(0), "{}", said(&moved));
+    assert_eq!(cluster.settle()?, to);
+    let nobody = phalanx(&cluster, &["leader", "transfer", "42"]);
+    assert_eq!(nobody.status.code(), Some(1), "{}", said(&nobody));
+
+    let events = phalanx(&cluster, &["events"]);
+    assert_eq!(events.status.code(), Some(0), "{}", said(&events));
+    assert!(said(&events).contains("leads in term"), "{}", said(&events));
+
+    let victim = (1..=4).find(|id| *id != to).unwrap_or(1).to_string();
+    for (args, words) in [
+        (["member", "demote", &victim], "learner"),
+        (["member", "promote", &victim], "voter"),
+        (["member", "remove", &victim], "removed"),
+    ] {
+        let changed = phalanx(&cluster, &args);
+        // The autopilot may have been quicker with a change of its own: then the answer says so, and asking again works.
+        assert!(matches!(changed.status.code(), Some(0 | 1 | 4)), "{args:?}: {}", said(&changed));
+        if changed.status.code() == Some(0) {
+            assert!(said(&changed).contains(words), "{args:?}: {}", said(&changed));
+        }
+    }
+    let list = phalanx(&cluster, &["member", "list"]);
+    assert_eq!(list.status.code(), Some(0), "{}", said(&list));
+
+    for id in 1..=4 {
+        if cluster.is_running(id) {
+            cluster.kill(id)?;
+        }
+    }
+    let gone = phalanx(&cluster, &["status"]);
+    assert_eq!(gone.status.code(), Some(4), "{}", said(&gone));
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The front door: clients spread evenly over workers, and the door stays open while leaders die.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
+
+mod clients;
+
+use clients::EXE;
+use phalanx::lab::web::{self, Connection};
+use phalanx::lab::{Cluster, Result, poll};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Knocks at the front door and follows it to an open monitor page.
+fn visit(front: &str) -> (String, Connection) {
+    let redirect = web::get(front, "/", Duration::from_secs(5)).unwrap();
+    assert_eq!(redirect.status, 307, "{}", redirect.text());
+    let to = redirect.header("location").unwrap().trim_start_matches("http://").trim_end_matches('/').to_string();
+    let mut page = Connection::open(&to, Duration::from_secs(5)).unwrap();
+    page.send("GET", "/", None).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    assert_eq!(page.head(deadline).unwrap().status, 200);
+    assert!(page.chunk(deadline).unwrap().is_some(), "the page comes in the first chunk");
+    (to, page)
+}
+
+#[test]
+fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> Result<()> {
+    let cluster = Cluster::ready(EXE, 5, &json!({}))?;
+    let leader = cluster.settle()?;
+    let front = cluster.front();
+    for round in 0..3 {
+        let pages = Mutex::new(Vec::new());
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        let page = visit(&front);
+                        pages.lock().unwrap().push(page);
+                    }
+                });
+            }
+        });
+        let took = begun.elapsed();
+        let pages = pages.into_inner().unwrap();
+        let mut per_worker: BTreeMap<&str, i64> = BTreeMap::new();
+        for (to, _) in &pages {
+            *per_worker.entry(to).or_default() += 1;
+        }
+        eprintln!("round {round}: {took:?} {per_worker:?}");
+        assert!(took < Duration::from_secs(3), "not within about a second: {took:?}");
+        assert_eq!(per_worker.len(), 4, "four workers, not the leader {leader}: {per_worker:?}");
+        assert!(!per_worker.contains_key(cluster.http(leader).as_str()), "{per_worker:?}");
+        assert!(per_worker.values().all(|n| (48..=52).contains(n)), "each within two of the mean: {per_worker:?}");
+        // The nodes agree: load is what is open.
+        cluster.wait_explained("the leader sees the load", Duration::from_secs(5), || {
+            let rows = cluster.status(leader).map_err(|e| e.to_string())?.nodes;
+            let loads: Vec<u64> = rows.iter().filter(|n| n.id.0 != leader).map(|n| n.load).collect();
+            if loads.iter().all(|l| (48..=53).contains(l)) { Ok(()) } else { Err(format!("{loads:?}")) }
+        })?;
+        drop(pages);
+        cluster.wait_explained("closed pages are no load", Duration::from_secs(10), || {
+            let rows = cluster.status(leader).map_err(|e| e.to_string())?.nodes;
+            let loads: Vec<u64> = rows.iter().map(|n| n.load).collect();
+            if loads.iter().all(|l| *l <= 2) { Ok(()) } else { Err(format!("{loads:?}")) }
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_door_stays_open_while_leaders_are_elected() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 5, &json!({}))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (told, front) = (stop.clone(), cluster.front());
+    let knocker = std::thread::spawn(move || {
+        let (mut sent, mut away, mut cut) = (0, 0, 0);
+        while !told.load(Ordering::Relaxed) {
+            match web::get(&front, "/livez", Duration::from_secs(2)) {
+                Ok(answer) if answer.status == 307 => sent += 1,
+                Ok(answer) if answer.status == 503 => {
+                    assert!(answer.header("retry-after").is_some(), "503 without Retry-After");
+                    away += 1;
+                }
+                Ok(answer) => panic!("the front door answered {}: {}", answer.status, answer.text()),
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused => panic!("the front door is shut"),
+                // What waited at a killed node's own listener goes down with it; that is a handful, not an outage.
+                Err(_) => cut += 1,
+            }
+            poll::pause(Duration::from_millis(1));
+        }
+        (sent, away, cut)
+    });
+    for _ in 0..3 {
+        let leader = cluster.settle()?;
+        cluster.kill(leader)?;
+        cluster.wait_other_leader(leader)?;
+        cluster.restart(leader)?;
+    }
+    cluster.settle()?;
+    stop.store(true, Ordering::Relaxed);
+    let (sent, away, cut) = knocker.join().expect("the door was shut (above)");
+    eprintln!("{sent} sent on, {away} told to come again, {cut} cut off");
+    assert!(sent > 200 && cut <= 30, "{sent} sent on, {away} told to come again, {cut} cut off");
+    Ok(())
+}
+
+#[test]
+fn without_a_worker_the_door_says_503_and_when_to_come_again() -> Result<()> {
+    // A node that still looks for its cluster serves nobody. Its door is open all the same, or not open yet.
+    let cluster = Cluster::start(EXE, 1, &json!({"connection_attempts": 100, "discovery_interval_ms": 1000}))?;
+    let answer = cluster.wait_until("the door answers", Duration::from_secs(10), || {
+        web::get(&cluster.front(), "/", Duration::from_secs(1)).ok()
+    })?;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.header("retry-after").is_some_and(|v| v.parse::<u64>().is_ok_and(|s| s > 0)), "{answer:?}");
+    Ok(())
+}
