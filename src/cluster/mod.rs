@@ -8,6 +8,7 @@
 //! Not here: what makes a decision binding (`raft/`), who calls these and when (`node/`).
 
 pub mod autopilot;
+pub mod config_file;
 pub mod dispatch;
 pub mod gossip;
 pub mod verdict;

@@ -1,0 +1,370 @@
+//! `config.json`: the cluster's face for people, scripts and nodes that look for it. A projection, never a source of truth.
+//!
+//! The leader writes it, on change and at most once a second, under the exclusive lock of `config.json.lock`: temporary
+//! file, sync, rename. So a reader, with the lock or without, sees one whole file or another. Before it writes, a writer
+//! reads what is there: a file of another cluster is an error that names both; a file that is ahead in (term, version) is
+//! left alone, so a deposed leader overwrites nothing; a file that a hand has mangled is set aside and rewritten.
+//!
+//! The lock is taken by trying and waiting, not by blocking in the system: a holder that is frozen must not freeze the
+//! leader with it. The waiting is the caller's (`wait` returns false when the node stops).
+//! Not here: what a newcomer makes of the file (`discovery.rs`), when the leader writes (`node/`; `Keeper` helps).
+
+use crate::types::{Addresses, Liveness, NodeId, Term};
+use log::warn;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
+
+/// Between two tries for the lock; short, as holders keep it for the time of one small write.
+const LOCK_RETRY: Duration = Duration::from_millis(2);
+/// After so many tries (about a second) the lock counts as busy.
+const LOCK_TRIES: u32 = 500;
+/// Between two writes of one [`Keeper`].
+const WRITE_EVERY_MS: u64 = 1000;
+
+/// What `config.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Projection {
+    /// The cluster as a whole.
+    pub cluster_info: ClusterInfo,
+    /// `node_<id>` to what is known of the node.
+    #[serde(serialize_with = "by_id")]
+    pub nodes: BTreeMap<String, NodeInfo>,
+}
+
+/// The cluster as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterInfo {
+    /// Drawn when the cluster was founded.
+    pub id: Uuid,
+    /// Grows within a term with each change that the leader wrote.
+    pub last_version: u64,
+    /// Term of the leader that wrote it.
+    pub term: Term,
+    /// `node_<id>`, if there is a leader.
+    pub leader: Option<String>,
+    /// How many nodes are listed.
+    pub node_number: usize,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its number.
+    pub id: NodeId,
+    /// Its host, without brackets.
+    pub ip: String,
+    /// Peer protocol.
+    pub port: u16,
+    /// HTTP.
+    pub service_port: u16,
+    /// Redis protocol.
+    pub kv_port: u16,
+    /// `LEADER`, `ONLINE` or `OFFLINE`.
+    pub status: Liveness,
+    /// Client connections.
+    pub load: u64,
+}
+
+/// What can go wrong with the file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFileError {
+    /// The system refused.
+    #[error("cannot {what} {path}: {source}", path = path.display())]
+    Io {
+        /// Verb.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody has held the lock for too long, or this node is stopping.
+    #[error("{path} is held by another process", path = path.display())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Not the JSON that it should be.
+    #[error("{path} is not a cluster file: {why}", path = path.display())]
+    Mangled {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        why: String,
+    },
+    /// The file speaks of another cluster.
+    #[error("{path} belongs to cluster {theirs}, this node to cluster {ours}", path = path.display())]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Ours.
+        ours: Uuid,
+        /// The file's.
+        theirs: Uuid,
+    },
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The file now says what was asked.
+    Yes,
+    /// The file is ahead: another leader of a newer term wrote it.
+    NotWritten {
+        /// Its term.
+        term: Term,
+        /// Its version.
+        version: u64,
+    },
+}
+
+impl Projection {
+    /// Puts the file's words together. A node whose addresses cannot be read is left out.
+    pub fn new<'a>(
+        cluster: Uuid,
+        term: Term,
+        version: u64,
+        leader: Option<NodeId>,
+        nodes: impl IntoIterator<Item = (NodeId, &'a Addresses, Liveness, u64)>,
+    ) -> Projection {
+        let nodes: BTreeMap<String, NodeInfo> = nodes
+            .into_iter()
+            .filter_map(|(id, addresses, status, load)| {
+                let (ip, port) = split_host_port(&addresses.peer)?;
+                let (_, service_port) = split_host_port(&addresses.http)?;
+                let (_, kv_port) = split_host_port(&addresses.kv)?;
+                Some((name_of(id), NodeInfo { id, ip, port, service_port, kv_port, status, load }))
+            })
+            .collect();
+        let cluster_info = ClusterInfo {
+            id: cluster,
+            last_version: version,
+            term,
+            leader: leader.map(name_of),
+            node_number: nodes.len(),
+        };
+        Projection { cluster_info, nodes }
+    }
+
+    /// Peer addresses of all nodes, the leader's first.
+    pub fn peer_addresses(&self) -> Vec<String> {
+        let mut nodes: Vec<(&String, &NodeInfo)> = self.nodes.iter().collect();
+        nodes.sort_by_key(|(name, node)| (Some(*name) != self.cluster_info.leader.as_ref(), node.id));
+        nodes.into_iter().map(|(_, node)| node.addresses().peer).collect()
+    }
+
+    /// Whether all but the version is equal: nothing that a reader would have to be told.
+    fn says_the_same(&self, other: &Projection) -> bool {
+        let (a, b) = (&self.cluster_info, &other.cluster_info);
+        self.nodes == other.nodes && (a.id, a.term, &a.leader) == (b.id, b.term, &b.leader)
+    }
+}
+
+impl NodeInfo {
+    /// Its addresses as the rest of the house writes them.
+    pub fn addresses(&self) -> Addresses {
+        let at = |port: u16| {
+            if self.ip.contains(':') { format!("[{}]:{port}", self.ip) } else { format!("{}:{port}", self.ip) }
+        };
+        Addresses { peer: at(self.port), http: at(self.service_port), kv: at(self.kv_port) }
+    }
+}
+
+/// `node_5`: how the file names nodes.
+pub fn name_of(id: NodeId) -> String {
+    format!("node_{}", id.0)
+}
+
+/// `[::1]:5701` to `::1` and 5701.
+fn split_host_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host.trim_start_matches('[').trim_end_matches(']').to_string(), port.parse().ok()?))
+}
+
+/// `node_10` after `node_9`.
+fn by_id<S: Serializer>(nodes: &BTreeMap<String, NodeInfo>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut all: Vec<(&String, &NodeInfo)> = nodes.iter().collect();
+    all.sort_by_key(|(_, node)| node.id);
+    let mut map = serializer.serialize_map(Some(all.len()))?;
+    for (name, node) in all {
+        map.serialize_entry(name, node)?;
+    }
+    map.end()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The exclusive lock of one `config.json`; let go when dropped, however the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    config: PathBuf,
+    /// The system's lock goes with the file handle.
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of the file at `config`, making folder and lock file if need be.
+    ///
+    /// # Errors
+    /// [`ConfigFileError::Busy`] after about a second, or as soon as `wait` says that the node stops.
+    pub fn take(config: &Path, wait: &dyn Fn(Duration) -> bool) -> Result<Lock, ConfigFileError> {
+        let path = beside(config, ".lock");
+        let failed = |what, source| ConfigFileError::Io { what, path: path.clone(), source };
+        if let Some(folder) = config.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(|e| failed("create the folder of", e))?;
+        }
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = opened.map_err(|e| failed("open", e))?;
+        for _ in 0..LOCK_TRIES {
+            match fs2::FileExt::try_lock_exclusive(&file) {
+                Ok(()) => return Ok(Lock { config: config.to_path_buf(), _file: file }),
+                Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {}
+                Err(e) => return Err(failed("lock", e)),
+            }
+            if !wait(LOCK_RETRY) {
+                break;
+            }
+        }
+        Err(ConfigFileError::Busy { path })
+    }
+
+    /// What the file says, `None` if there is none. A mangled file is set aside with a warning, as if there were none.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn read(&self) -> Result<Option<Projection>, ConfigFileError> {
+        match read(&self.config) {
+            Err(ConfigFileError::Mangled { why, .. }) => {
+                let aside = self.set_aside("mangled")?;
+                warn!("{} was not a cluster file and is now {} err=\"{why}\"", self.config.display(), aside.display());
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Moves the file out of the way, to `config.json.<why>-<time>`; where it is now.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn set_aside(&self, why: &str) -> Result<PathBuf, ConfigFileError> {
+        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let aside = beside(&self.config, &format!(".{why}-{at_ms}"));
+        fs::rename(&self.config, &aside).map_err(|source| ConfigFileError::Io {
+            what: "set aside",
+            path: self.config.clone(),
+            source,
+        })?;
+        Ok(aside)
+    }
+
+    /// Writes unless the file is ahead.
+    ///
+    /// # Errors
+    /// [`ConfigFileError::OtherCluster`], or when the system refuses.
+    pub fn write(&self, projection: &Projection) -> Result<Written, ConfigFileError> {
+        let ours = &projection.cluster_info;
+        if let Some(Projection { cluster_info: theirs, .. }) = self.read()? {
+            if theirs.id != ours.id {
+                let path = self.config.clone();
+                return Err(ConfigFileError::OtherCluster { path, ours: ours.id, theirs: theirs.id });
+            }
+            if (theirs.term, theirs.last_version) > (ours.term, ours.last_version) {
+                return Ok(Written::NotWritten { term: theirs.term, version: theirs.last_version });
+            }
+        }
+        // One name is enough: whoever holds the lock is the only writer, and a leftover is overwritten.
+        let temporary = beside(&self.config, ".tmp");
+        let failed = |what, source| ConfigFileError::Io { what, path: temporary.clone(), source };
+        let mut text = serde_json::to_vec_pretty(projection).expect("a projection holds nothing that JSON cannot");
+        text.push(b'\n');
+        let mut file = File::create(&temporary).map_err(|e| failed("create", e))?;
+        file.write_all(&text).and_then(|()| file.sync_data()).map_err(|e| failed("write", e))?;
+        fs::rename(&temporary, &self.config).map_err(|e| failed("rename", e))?;
+        Ok(Written::Yes)
+    }
+}
+
+/// What the file says, without the lock; `None` if there is none.
+///
+/// # Errors
+/// [`ConfigFileError::Mangled`], or when the system refuses.
+pub fn read(path: &Path) -> Result<Option<Projection>, ConfigFileError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ConfigFileError::Io { what: "read", path: path.to_path_buf(), source }),
+    };
+    let parsed = serde_json::from_slice(&text);
+    parsed.map(Some).map_err(|e| ConfigFileError::Mangled { path: path.to_path_buf(), why: e.to_string() })
+}
+
+/// Takes the lock and writes unless the file is ahead.
+///
+/// # Errors
+/// As [`Lock::take`] and [`Lock::write`].
+pub fn write(
+    path: &Path,
+    projection: &Projection,
+    wait: &dyn Fn(Duration) -> bool,
+) -> Result<Written, ConfigFileError> {
+    Lock::take(path, wait)?.write(projection)
+}
+
+/// The leader's memory of what it wrote: decides when a write is due and which version it carries.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    last: Option<Projection>,
+    tried_ms: Option<u64>,
+}
+
+impl Keeper {
+    /// Call it often (several times a second) while leading, with the present state (its version is filled in here).
+    /// Writes at once when something changed, at most once a second, and repairs a file that somebody changed or removed.
+    /// `None`: nothing was due.
+    ///
+    /// # Errors
+    /// As [`write`]; the next call tries again, a second later at the earliest.
+    pub fn keep(
+        &mut self,
+        now_ms: u64,
+        path: &Path,
+        mut projection: Projection,
+        wait: &dyn Fn(Duration) -> bool,
+    ) -> Option<Result<Written, ConfigFileError>> {
+        if self.tried_ms.is_some_and(|at| now_ms.saturating_sub(at) < WRITE_EVERY_MS) {
+            return None;
+        }
+        let is_news = !self.last.as_ref().is_some_and(|last| last.says_the_same(&projection));
+        let is_intact = || read(path).ok().flatten() == self.last;
+        if !is_news && is_intact() {
+            self.tried_ms = Some(now_ms);
+            return None;
+        }
+        self.tried_ms = Some(now_ms);
+        let before = self.last.as_ref().map(|last| &last.cluster_info);
+        let on_disk = read(path).ok().flatten().map(|found| found.cluster_info);
+        let term = projection.cluster_info.term;
+        let highest = before.into_iter().chain(on_disk.as_ref()).filter(|info| info.term == term);
+        projection.cluster_info.last_version = highest.map(|info| info.last_version).max().unwrap_or(0) + 1;
+        let result = write(path, &projection, wait);
+        if let Ok(Written::Yes) = result {
+            self.last = Some(projection);
+        }
+        Some(result)
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/config_file.rs"]
+mod tests;

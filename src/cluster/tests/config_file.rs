@@ -1,0 +1,161 @@
+//! config.json: its shape, who may overwrite it, and readers in a tight loop.
+
+use super::*;
+use crate::settings::Settings;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+const CLUSTER: Uuid = Uuid::from_u128(7);
+
+fn no_wait(_: Duration) -> bool {
+    std::thread::yield_now();
+    true
+}
+
+/// `nodes` nodes; the load of each is `version`, so that torn or mixed contents show.
+fn projection(term: u64, version: u64, nodes: u64) -> Projection {
+    let settings = Settings::default();
+    let rows: Vec<(NodeId, Addresses)> = (1..=nodes).map(|n| (NodeId(n), settings.addresses(NodeId(n)))).collect();
+    let rows = rows.iter().map(|(id, addresses)| (*id, addresses, Liveness::Online, version));
+    Projection::new(CLUSTER, Term(term), version, Some(NodeId(nodes)), rows)
+}
+
+#[test]
+fn the_shape_is_the_documented_one() {
+    let expected = serde_json::json!({
+        "cluster_info": {"id": CLUSTER, "last_version": 12, "term": 7, "leader": "node_1", "node_number": 1},
+        "nodes": {"node_1": {"id": 1, "ip": "127.0.0.1", "port": 5701, "service_port": 6701, "kv_port": 7701,
+                             "status": "ONLINE", "load": 12}}});
+    assert_eq!(serde_json::to_value(projection(7, 12, 1)).unwrap(), expected);
+    let text = serde_json::to_string(&projection(7, 12, 11)).unwrap();
+    assert!(text.find("node_9\":").unwrap() < text.find("node_10\":").unwrap(), "by number: {text}");
+    assert_eq!(serde_json::from_str::<Projection>(&text).unwrap(), projection(7, 12, 11));
+    assert_eq!(projection(1, 1, 3).peer_addresses(), ["127.0.0.1:5703", "127.0.0.1:5701", "127.0.0.1:5702"]);
+    let settings = Settings { host: "::1".into(), ..Settings::default() };
+    let addresses = settings.addresses(NodeId(1));
+    let row = [(NodeId(1), &addresses, Liveness::Leader, 0)];
+    let ipv6 = Projection::new(CLUSTER, Term(1), 1, Some(NodeId(1)), row);
+    assert_eq!((ipv6.nodes["node_1"].ip.as_str(), ipv6.nodes["node_1"].addresses()), ("::1", addresses));
+}
+
+#[test]
+fn a_deposed_leader_overwrites_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("below/config.json");
+    assert!(read(&path).unwrap().is_none());
+    assert_eq!(write(&path, &projection(3, 5, 2), &no_wait).unwrap(), Written::Yes);
+    let ahead = Written::NotWritten { term: Term(3), version: 5 };
+    assert_eq!(write(&path, &projection(2, 99, 2), &no_wait).unwrap(), ahead);
+    assert_eq!(write(&path, &projection(3, 4, 2), &no_wait).unwrap(), ahead);
+    assert_eq!(read(&path).unwrap(), Some(projection(3, 5, 2)));
+    assert_eq!(write(&path, &projection(4, 1, 3), &no_wait).unwrap(), Written::Yes);
+    let mut other = projection(9, 9, 1);
+    other.cluster_info.id = Uuid::from_u128(8);
+    let error = write(&path, &other, &no_wait).unwrap_err().to_string();
+    assert!(error.contains(&CLUSTER.to_string()) && error.contains(&Uuid::from_u128(8).to_string()), "{error}");
+    assert_eq!(read(&path).unwrap(), Some(projection(4, 1, 3)));
+}
+
+#[test]
+fn a_mangled_file_is_set_aside_and_rewritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    for mangled in ["", "{", "[]", "{\"cluster_info\": {}}", "\u{0}\u{0}\u{0}"] {
+        fs::write(&path, mangled).unwrap();
+        assert!(matches!(read(&path), Err(ConfigFileError::Mangled { .. })), "{mangled:?}");
+        assert_eq!(write(&path, &projection(1, 1, 1), &no_wait).unwrap(), Written::Yes);
+        assert_eq!(read(&path).unwrap(), Some(projection(1, 1, 1)));
+    }
+    let names = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(names.filter(|name| name.starts_with("config.json.mangled-")).count() >= 1);
+}
+
+#[test]
+fn a_lock_that_is_held_is_busy_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    let held = Lock::take(&path, &no_wait).unwrap();
+    assert!(matches!(Lock::take(&path, &no_wait), Err(ConfigFileError::Busy { .. })));
+    assert!(matches!(write(&path, &projection(1, 1, 1), &|_| false), Err(ConfigFileError::Busy { .. })));
+    drop(held);
+    assert!(Lock::take(&path, &no_wait).is_ok());
+}
+
+#[test]
+fn the_keeper_writes_on_change_and_at_most_once_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    let mut keeper = Keeper::default();
+    let version = || read(&path).unwrap().unwrap().cluster_info.last_version;
+    let mut keep = |now_ms, projection| keeper.keep(now_ms, &path, projection, &no_wait).map(Result::unwrap);
+    assert_eq!(keep(0, projection(1, 0, 1)), Some(Written::Yes));
+    assert_eq!(keep(500, projection(1, 0, 2)), None, "too early");
+    assert_eq!(keep(1000, projection(1, 0, 2)), Some(Written::Yes));
+    assert_eq!(version(), 2);
+    assert_eq!(keep(2000, projection(1, 0, 2)), None, "nothing new");
+    fs::write(&path, "oops").unwrap();
+    assert_eq!(keep(3000, projection(1, 0, 2)), Some(Written::Yes), "repaired");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(keep(4000, projection(1, 0, 2)), Some(Written::Yes), "restored");
+    assert_eq!(version(), 4);
+    // Another leader took over, and this one does not know yet.
+    write(&path, &projection(2, 1, 2), &no_wait).unwrap();
+    assert_eq!(keep(5000, projection(1, 0, 3)), Some(Written::NotWritten { term: Term(2), version: 1 }));
+    // The next time it leads, in a newer term, versions begin anew.
+    assert_eq!(keep(6000, projection(3, 0, 3)), Some(Written::Yes));
+    assert_eq!(version(), 1);
+}
+
+/// Two writers, four readers in a tight loop, two of them under the lock: each read parses, is one writer's whole
+/// sentence, and never goes back.
+#[test]
+fn readers_in_a_tight_loop_never_see_a_torn_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    write(&path, &projection(1, 1, 2), &no_wait).unwrap();
+    let (is_done, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for reader in 0..4 {
+            let (path, is_done, reads) = (&path, &is_done, &reads);
+            scope.spawn(move || {
+                let mut newest = (Term(0), 0);
+                while !is_done.load(Ordering::Relaxed) {
+                    let found = if reader < 2 {
+                        read(path).unwrap().unwrap()
+                    } else {
+                        match Lock::take(path, &no_wait) {
+                            Ok(_held) => read(path).unwrap().unwrap(),
+                            Err(ConfigFileError::Busy { .. }) => continue,
+                            Err(e) => panic!("{e}"),
+                        }
+                    };
+                    let info = &found.cluster_info;
+                    let version = info.last_version;
+                    assert_eq!(found, projection(info.term.0, version, version % 9 + 1), "mixed contents");
+                    assert!((info.term, version) >= newest, "went back: {newest:?} -> {:?}", (info.term, version));
+                    newest = (info.term, version);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let writers: Vec<_> = (0..2)
+            .map(|writer| {
+                let path = &path;
+                scope.spawn(move || {
+                    for version in 1..150u64 {
+                        let term = 1 + version / 20 + writer;
+                        let patient = |_: Duration| {
+                            std::thread::yield_now();
+                            true
+                        };
+                        while write(path, &projection(term, version, version % 9 + 1), &patient).is_err() {}
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
+    assert!(reads.load(Ordering::Relaxed) > 100, "the readers hardly read");
+}
