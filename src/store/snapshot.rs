@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// First bytes of every snapshot; the last one is the version of the format.
 pub const MAGIC: &[u8; 8] = b"PHLXSNP1";
@@ -37,6 +38,8 @@ pub struct Snapshots {
     dir: PathBuf,
     chunk_bytes: usize,
     node: Option<NodeId>,
+    /// Tells the temporary files of this process apart: a deposed and a new leader may both stream the same snapshot.
+    writers: Arc<AtomicU64>,
     /// Shared with the store: a failed sync of a snapshot stops the log as well.
     poison: Poison,
 }
@@ -58,7 +61,7 @@ fn parse_name(name: &str, suffix: &str) -> Option<(Index, Term)> {
 impl Snapshots {
     pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, options: &Options, poison: Poison) -> Snapshots {
         let chunk_bytes = options.snapshot_chunk_bytes.clamp(1, FRAME_BYTES_MAX);
-        Snapshots { files, dir, chunk_bytes, node: options.node, poison }
+        Snapshots { files, dir, chunk_bytes, node: options.node, writers: Arc::default(), poison }
     }
 
     /// Index and term of every snapshot in use, oldest first.
@@ -84,9 +87,15 @@ impl Snapshots {
     /// Writes a snapshot of the own services; when this returns it is durable and the newest, if its index is.
     pub fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
         self.poison.guard(|| {
-            let mut writer = Writer::new(self, meta, data.len() as u64, "save.tmp")?;
-            data.chunks(self.chunk_bytes).try_for_each(|chunk| writer.chunk(chunk))?;
-            writer.finish("snap")
+            let mut writer = Writer::new(self, meta, data.len() as u64, "save")?;
+            let written = data.chunks(self.chunk_bytes).try_for_each(|chunk| writer.chunk(chunk));
+            match written {
+                Ok(()) => writer.finish("snap"),
+                Err(e) => {
+                    writer.abandon();
+                    Err(e)
+                }
+            }
         })
     }
 
@@ -98,7 +107,7 @@ impl Snapshots {
 
     /// Begins to receive a snapshot from a leader: `bytes` is the length of the services' state.
     pub fn receive(&self, meta: &SnapshotMeta, bytes: u64) -> Result<SnapshotReceiver, StoreError> {
-        let writer = self.poison.guard(|| Writer::new(self, meta, bytes, "receive.tmp"))?;
+        let writer = self.poison.guard(|| Writer::new(self, meta, bytes, "receive"))?;
         Ok(SnapshotReceiver { writer })
     }
 
@@ -165,8 +174,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(home: &Snapshots, meta: &SnapshotMeta, bytes: u64, suffix: &str) -> Result<Writer, StoreError> {
-        let path = home.dir.join(name_of(meta.index, meta.term, suffix));
+    fn new(home: &Snapshots, meta: &SnapshotMeta, bytes: u64, purpose: &str) -> Result<Writer, StoreError> {
+        let number = home.writers.fetch_add(1, Ordering::Relaxed);
+        let path = home.dir.join(name_of(meta.index, meta.term, &format!("{purpose}-{number}.tmp")));
         let file = home.files.create(&path).map_err(|e| StoreError::io("create", &path, e))?;
         let head = Head { meta: meta.clone(), bytes };
         let encoded = postcard::to_stdvec(&head).expect("a head has no unknown length");
@@ -202,6 +212,11 @@ impl Writer {
         self.frame(bytes)
     }
 
+    /// Gives up and frees the room if that works; what is left goes at the next start.
+    fn abandon(self) {
+        let _ = self.home.files.remove(&self.path);
+    }
+
     fn finish(mut self, suffix: &str) -> Result<(), StoreError> {
         let mut trailer = [0; FRAME_BYTES];
         trailer[4..].copy_from_slice(&self.crc.clone().finalize().to_le_bytes());
@@ -221,7 +236,8 @@ fn frame_crc(length: [u8; 4], bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Takes a leader's snapshot, chunk by chunk. Dropped before `finish`, it leaves a temporary file that is removed later.
+/// Takes a leader's snapshot, chunk by chunk. Dropped without `finish` or `abandon`, it leaves a temporary file behind until
+/// the next start.
 pub struct SnapshotReceiver {
     writer: Writer,
 }
@@ -250,10 +266,16 @@ impl SnapshotReceiver {
         poison.guard(|| bytes.chunks(self.writer.home.chunk_bytes).try_for_each(|part| self.writer.chunk(part)))
     }
 
+    /// Gives up and frees the room, for instance when the sender is gone or a newer transfer begins.
+    pub fn abandon(self) {
+        self.writer.abandon();
+    }
+
     /// Makes it durable, beside the log; [`super::Store::write`] with a persist that installs it puts it in use.
     pub fn finish(self) -> Result<SnapshotMeta, StoreError> {
         let (taken, total) = (self.writer.taken, self.writer.head.bytes);
         if taken != total {
+            self.abandon();
             return Err(StoreError::Transfer(format!("it ended after {taken} of {total} bytes")));
         }
         let (meta, poison) = (self.writer.head.meta.clone(), self.writer.home.poison.clone());

@@ -111,3 +111,25 @@ fn a_transfer_that_makes_no_sense_is_refused() {
     assert!(matches!(receiver.finish(), Err(StoreError::Transfer(_))));
     assert!(!store.snapshots().has_received(&meta(5, 1)).unwrap());
 }
+
+#[test]
+fn two_leaders_may_stream_the_same_snapshot_at_once() {
+    let disk = FaultFiles::default();
+    let (mut store, _) = open(&disk, &options()).unwrap();
+    let snapshot = meta(5, 1);
+    let mut receivers = [5, 5].map(|index| store.receive_snapshot(&meta(index, 1), 200).unwrap());
+    for receiver in &mut receivers {
+        receiver.chunk(0, &data(5)).unwrap();
+    }
+    for receiver in receivers {
+        receiver.finish().unwrap();
+    }
+    store.receive_snapshot(&meta(6, 1), 200).unwrap().abandon();
+    store.write(&Persist { install: Some(snapshot.clone()), ..Persist::default() }).unwrap();
+    store.sync().unwrap();
+    disk.restart(Restart::LoseAll);
+    let (store, durable) = open(&disk, &options()).unwrap();
+    assert_eq!(durable.snapshot, Some(snapshot));
+    assert_eq!(store.newest_snapshot().unwrap().unwrap().read_all().unwrap(), data(5));
+    assert!(disk.paths().iter().all(|path| path.extension().is_none_or(|e| e != "tmp")));
+}

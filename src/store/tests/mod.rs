@@ -137,6 +137,10 @@ pub fn script() -> Vec<Step> {
         Sync,
         Write(entries(40..=44, 6)),
     ]);
+    // Compaction beside every kind of segment border.
+    for index in 45..=52 {
+        steps.extend([Write(entries(index..=index, 6)), Sync, Save(index - 2)]);
+    }
     steps
 }
 
