@@ -6,8 +6,8 @@
 //! The order never becomes a veto: whoever asks with a fresh log gets the vote.
 //!
 //! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was heard
-//! within an election timeout and its link stands (unless that leader asked for the campaign). E3 only voters campaign, and
-//! only with a disk that makes progress. E4 only voters of the newest membership count, each once.
+//! within an election timeout and its link stands (unless that leader asked for the campaign). E3 only voters campaign (and
+//! those whose leaving is not known to be committed), and only with a disk that makes progress. E4 only voters of the newest membership count, each once.
 //! Not here: what a leader does once elected (`leader.rs`), hand-over (`transfer.rs`).
 
 use super::core::{Cx, Raft, State};
@@ -318,7 +318,14 @@ impl Raft {
 
     /// Whether this node may campaign: a voter by its own membership, with room on its disk and a disk that works.
     pub(super) fn can_campaign(&self) -> bool {
-        self.is_voter() && !self.is_disk_low && !self.is_disk_stalled()
+        (self.is_voter() || self.is_leaving_voter()) && !self.is_disk_low && !self.is_disk_stalled()
+    }
+
+    /// Whether this node was a voter until a membership that may not be committed yet. It may be the only one that holds
+    /// that entry, and then nobody else can win (thesis, 4.2.2 and figure 4.6). Its own vote does not count.
+    fn is_leaving_voter(&self) -> bool {
+        let before = self.log.membership_before();
+        self.log.membership().0 > self.commit && before.is_some_and(|before| before.is_voter(&self.config.me))
     }
 
     /// Live voters of a higher id that are neither this node nor the leader (which is gone when this matters).

@@ -169,6 +169,11 @@ impl Log {
         (*index, membership)
     }
 
+    /// The membership before the newest one, if the log still holds it.
+    pub(super) fn membership_before(&self) -> Option<&Arc<Membership>> {
+        self.memberships.iter().rev().nth(1).map(|(_, membership)| membership)
+    }
+
     /// Snapshot words for `index`: its term and the membership in force there. `None` outside the log.
     pub(super) fn meta_at(&self, index: Index) -> Option<SnapshotMeta> {
         let term = self.term_at(index)?;

@@ -25,14 +25,19 @@ enum Reader {
 }
 
 /// Reads of a leader.
-#[derive(Default)]
 pub(super) struct Reads {
-    /// Number of the newest round; every heartbeat carries it.
+    /// Number of the newest round; every heartbeat carries it. Begins with 1, for round 0 is never answered.
     pub(super) round: u64,
     /// Reads that wait for the next round.
     waiting: Vec<Reader>,
     /// The round under way: its index and reads.
     under_way: Option<(Index, Vec<Reader>)>,
+}
+
+impl Default for Reads {
+    fn default() -> Reads {
+        Reads { round: 1, waiting: Vec::new(), under_way: None }
+    }
 }
 
 /// Reads of a follower.
