@@ -1,1 +1,428 @@
-{{style}}{{script}}{{hello}}
+// The page: draws each frame, and goes on with another node when the one behind it stops answering.
+//
+// The page itself is the first stream: the server appends a script that calls update(frame). When that ends (the node was
+// stopped or killed) or falls silent (it is frozen), the newest data stays on screen, greyed and ageing, while the other
+// nodes are asked for /v1/stream; the first one to send a frame is followed, until it fails in turn.
+// Nothing is fetched from anywhere else, and no text from outside is ever parsed as HTML.
+"use strict";
+
+(() => {
+  const SILENCE_MS = 2500; // Frames come at least once a second: so long without one means frozen or cut off.
+  const HEDGE_MS = 250; // Ask the next node too when one has not sent a frame by then.
+  const ATTEMPT_MS = 1500; // Give one node up.
+  const RETRY_MS = 400; // Between two rounds when no node answers.
+
+  const $ = (id) => document.getElementById(id);
+  const addresses = new Map(); // node id -> host:port of HTTP, never forgotten: a node may come back
+  const tiles = new Map(); // node id -> its tile
+  let frame = null; // newest frame
+  let source = null; // {node, session, controller}: who is followed; controller is null for the page itself
+  let heardAt = performance.now(); // when the newest frame came
+  let checkedAt = heardAt;
+  let lost = null; // {node, at}: whom we lost while nobody else is followed
+  let rates = []; // [at_ms, commit index] of the last seconds
+
+  // ---- what the server calls ----
+
+  window.hello = (me) => {
+    document.currentScript?.remove();
+    for (const node of me.nodes) addresses.set(node.id, node.http);
+    source = { node: me.node, session: me.session, controller: null };
+    heardAt = performance.now();
+    showLink();
+  };
+
+  window.update = (next) => {
+    document.currentScript?.remove(); // or the page would grow for ever
+    if (source && source.controller === null) take(next);
+  };
+
+  // The page never finishes loading while its node lives.
+  document.addEventListener("readystatechange", () => {
+    if (document.readyState !== "loading" && source && source.controller === null) lose();
+  });
+
+  // ---- following ----
+
+  function take(next) {
+    if (frame && frame.node.id !== next.node.id) rates = [];
+    frame = next;
+    heardAt = performance.now();
+    for (const node of next.nodes) addresses.set(node.id, node.http);
+    draw();
+  }
+
+  /** The node behind the page is gone or silent: keep what we have, look for another. */
+  function lose() {
+    const gone = source;
+    source = null;
+    lost = { node: gone.node, at: performance.now() };
+    if (gone.controller) gone.controller.abort();
+    else window.stop(); // a frozen node that thaws must not go on feeding this page
+    document.documentElement.classList.add("is-stale");
+    notice(`node ${gone.node} stopped answering: looking for another node`, true);
+    showLink();
+    search(gone.node);
+  }
+
+  async function search(avoid) {
+    while (!source) {
+      const found = await firstOf(candidates(avoid));
+      if (found) {
+        const from = lost.node;
+        source = found;
+        lost = null;
+        document.documentElement.classList.remove("is-stale");
+        if (found.node === from) notice(`node ${from} answers again`, false);
+        else notice(`node ${from} stopped answering: now following node ${found.node}`, false);
+        take(found.first);
+        showLink();
+        for (const link of document.querySelectorAll("a[data-path]")) {
+          link.href = `http://${addresses.get(found.node)}${link.dataset.path}`;
+        }
+        pump(found);
+        return;
+      }
+      notice(`no node answers: the last word came from node ${lost.node}; trying again`, true);
+      await pause(RETRY_MS);
+    }
+  }
+
+  /** Everyone we know, those first that were online and least loaded, the lost one last. */
+  function candidates(avoid) {
+    const rows = new Map((frame ? frame.nodes : []).map((row) => [row.id, row]));
+    const cost = (id) => {
+      const row = rows.get(id);
+      const state = !row || row.status === "OFFLINE" ? 1e6 : row.status === "LEADER" ? 1e3 : 0;
+      return (id === avoid ? 1e9 : 0) + state + (row ? row.load : 0);
+    };
+    return [...addresses.keys()].sort((a, b) => cost(a) - cost(b) || a - b);
+  }
+
+  /** Opens streams one after another, a little apart; the first to send a frame wins, the others are dropped. */
+  function firstOf(ids) {
+    return new Promise((resolve) => {
+      const tries = [];
+      let started = 0;
+      let failed = 0;
+      let isOver = false;
+      const finish = (winner) => {
+        if (isOver) return;
+        isOver = true;
+        for (const controller of tries) if (!winner || controller !== winner.controller) controller.abort();
+        resolve(winner);
+      };
+      const next = () => {
+        if (isOver || started >= ids.length) return;
+        const controller = new AbortController();
+        tries.push(controller);
+        open(ids[started++], controller).then(
+          (stream) => (isOver ? controller.abort() : finish(stream)),
+          () => (++failed === ids.length ? finish(null) : next()),
+        );
+        setTimeout(next, HEDGE_MS);
+      };
+      if (ids.length === 0) setTimeout(() => finish(null), RETRY_MS);
+      next();
+    });
+  }
+
+  async function open(node, controller) {
+    const timer = setTimeout(() => controller.abort(), ATTEMPT_MS);
+    try {
+      const url = `http://${addresses.get(node)}/v1/stream`;
+      const answer = await fetch(url, { signal: controller.signal, cache: "no-store", credentials: "omit" });
+      if (!answer.ok) throw new Error(`status ${answer.status}`);
+      const lines = frames(answer.body.getReader());
+      const first = await lines.next();
+      if (first.done) throw new Error("ended");
+      return { node, controller, lines, first: first.value, session: answer.headers.get("X-Phalanx-Session") };
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Frames of a stream of lines. */
+  async function* frames(reader) {
+    const decoder = new TextDecoder();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
+      rest = lines.pop();
+      for (const line of lines) if (line) yield JSON.parse(line);
+    }
+  }
+
+  async function pump(stream) {
+    try {
+      for await (const next of stream.lines) {
+        if (source !== stream) return;
+        take(next);
+      }
+    } catch {
+      // A broken stream is as over as one that ended.
+    }
+    if (source === stream) lose();
+  }
+
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+  setInterval(() => {
+    const now = performance.now();
+    // After a sleep of the computer, or in a tab that was out of sight, frames may be waiting behind this timer.
+    if (now - checkedAt > 1500) heardAt = Math.max(heardAt, now - 1000);
+    checkedAt = now;
+    if (source && now - heardAt > SILENCE_MS) lose();
+    showLink();
+    for (const time of document.querySelectorAll("time[data-at]")) set(time, ago(Date.now() - Number(time.dataset.at)));
+  }, 250);
+
+  // ---- drawing ----
+
+  function set(element, text) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+
+  function make(tag, name, ...children) {
+    const element = document.createElement(tag);
+    if (name) element.className = name;
+    element.append(...children);
+    return element;
+  }
+
+  const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
+  function span(ms) {
+    if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
+    if (ms < 10_000) return `${(ms / 1000).toFixed(1)} s`;
+    if (ms < 120_000) return `${Math.round(ms / 1000)} s`;
+    if (ms < 7_200_000) return `${Math.round(ms / 60_000)} min`;
+    if (ms < 172_800_000) return `${Math.round(ms / 3_600_000)} h`;
+    return `${Math.round(ms / 86_400_000)} d`;
+  }
+
+  const ago = (ms) => (ms < 1500 ? "now" : `${span(Math.max(2000, Math.floor(ms / 1000) * 1000)).replace(".0", "")} ago`);
+
+  function notice(text, isBad) {
+    const box = $("notice");
+    const time = make("time", "", "now");
+    time.dataset.at = Date.now();
+    box.replaceChildren(text, make("small", "", time));
+    box.classList.toggle("is-bad", isBad);
+    box.hidden = false;
+  }
+
+  let linkText = "";
+  function showLink() {
+    const age = performance.now() - heardAt;
+    const parts = [];
+    if (source) {
+      parts.push(["", "live from "], ["b", `node ${source.node}`]);
+      if (source.session) parts.push(["", ", your session "], ["code", source.session]);
+      if (age > 1500) parts.push(["", `, ${span(age)} old`]);
+    } else if (lost) {
+      parts.push(["", `data of node ${lost.node}, ${span(Math.floor(age / 100) * 100)} old`]);
+    }
+    const text = parts.join("|");
+    if (text === linkText || parts.length === 0) return;
+    linkText = text;
+    $("link-text").replaceChildren(...parts.map(([tag, words]) => (tag ? make(tag, "", words) : words)));
+  }
+
+  function draw() {
+    const { cluster, node } = frame;
+    const verdict = verdictWords(cluster);
+    set($("name"), cluster.name);
+    set($("verdict"), verdict);
+    $("banner").dataset.verdict = cluster.verdict;
+    const reasons = cluster.reasons.join("\n");
+    if ($("reasons").dataset.text !== reasons) {
+      $("reasons").dataset.text = reasons;
+      $("reasons").replaceChildren(...cluster.reasons.map((reason) => make("li", "", reason)));
+      $("reasons").hidden = cluster.reasons.length === 0;
+    }
+    drawLeads(cluster);
+    set($("term"), String(cluster.term));
+    const self = frame.nodes.find((row) => row.id === node.id);
+    const commit = Math.max(0, ...frame.nodes.filter((row) => row.status !== "OFFLINE").map((row) => row.commit_index));
+    set($("commit"), commit.toLocaleString("en"));
+    set($("rate"), rate(self ? self.commit_index : commit));
+    const online = frame.nodes.filter((row) => row.status !== "OFFLINE");
+    set($("clients"), String(online.reduce((sum, row) => sum + row.load, 0)));
+    drawLine(node);
+    drawEvents();
+    drawFailovers();
+    drawSessions(node);
+    drawTry(cluster);
+    set($("about"), `node ${node.id}, version ${node.version}, up ${span(node.uptime_ms)}`);
+    const title = `${cluster.leader === null ? "no leader" : `node ${cluster.leader} leads`}, ${cluster.verdict} · ${cluster.name}`;
+    if (document.title !== title) document.title = title;
+    const pulse = $("pulse");
+    pulse.classList.remove("beat");
+    void pulse.offsetWidth;
+    pulse.classList.add("beat");
+  }
+
+  function verdictWords({ verdict, failure_tolerance: spare }) {
+    if (verdict === "unavailable") return "unavailable: no writes until a majority is back";
+    return `${verdict}: ${spare > 0 ? `can lose ${spare} more` : "cannot lose another"}`;
+  }
+
+  function drawLeads({ leader, term, voters, learners }) {
+    const words = [leader === null ? "nobody leads" : `node ${leader} leads`, ` in term ${term}, with ${plural(voters.length, "voter")}`];
+    if (learners.length) words.push(` and ${plural(learners.length, "learner")}`);
+    const text = words.join("");
+    if ($("leads").textContent !== text) $("leads").replaceChildren(make("b", "", words[0]), ...words.slice(1));
+  }
+
+  /** Commits a second over the last five seconds, on the clock of the node that counts them. */
+  function rate(commit) {
+    rates.push([frame.at_ms, commit]);
+    while (rates.length > 2 && frame.at_ms - rates[0][0] > 5000) rates.shift();
+    const [[at, from]] = rates;
+    if (frame.at_ms - at < 900) return "-";
+    const perSecond = Math.max(0, ((commit - from) * 1000) / (frame.at_ms - at));
+    return perSecond >= 10 ? Math.round(perSecond).toLocaleString("en") : perSecond.toFixed(1).replace(".0", "");
+  }
+
+  function stateOf(row) {
+    if (row.status === "OFFLINE") return "offline";
+    if (row.status === "LEADER") return "leader";
+    if (row.membership === "learner") return "learner";
+    return row.role === "candidate" ? "candidate" : "follower";
+  }
+
+  function drawLine(me) {
+    const live = frame.nodes.filter((row) => row.status !== "OFFLINE");
+    const positions = (live.length ? live : frame.nodes).flatMap((row) => [row.applied_index, row.last_index]);
+    const high = Math.max(1, ...positions);
+    // The bars show the end of the log, where the difference is: at least the last fifty entries.
+    const reach = Math.max(50, (high - Math.min(high, ...positions)) * 1.25);
+    const width = (index) => `${Math.max(0, Math.min(100, 100 * (1 - (high - index) / reach)))}%`;
+    for (const [id, tile] of tiles) {
+      if (!frame.nodes.some((row) => row.id === id)) {
+        tile.root.remove();
+        tiles.delete(id);
+      }
+    }
+    for (const row of frame.nodes) {
+      const tile = tiles.get(row.id) || addTile(row.id);
+      const state = stateOf(row);
+      if (tile.root.dataset.state !== state) tile.root.dataset.state = state;
+      if (tile.http !== row.http) {
+        tile.http = row.http;
+        tile.who.href = `http://${row.http}/`;
+        tile.who.title = `its own page, http://${row.http}/`;
+      }
+      tile.here.hidden = !source || source.node !== row.id;
+      set(tile.role, row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "newcomer");
+      set(tile.status, row.status);
+      tile.last.style.width = width(row.last_index);
+      tile.commit.style.width = width(row.commit_index);
+      tile.applied.style.width = width(row.applied_index);
+      const isBehind = row.status !== "OFFLINE" && row.lag > 20;
+      tile.lag.classList.toggle("is-behind", isBehind);
+      set(tile.lag, row.status === "OFFLINE" ? "out of the line" : row.lag === 0 ? "in step" : `${plural(row.lag, "entry").replace("entrys", "entries")} behind`);
+      set(tile.lastIndex, row.last_index.toLocaleString("en"));
+      set(tile.commitIndex, row.commit_index.toLocaleString("en"));
+      set(tile.appliedIndex, row.applied_index.toLocaleString("en"));
+      set(tile.load, String(row.load));
+      set(tile.heard, row.id === me.id ? "itself" : row.heartbeat_age_ms === null ? "never" : `${span(row.heartbeat_age_ms)} ago`);
+    }
+  }
+
+  function addTile(id) {
+    const root = $("tile").content.cloneNode(true).firstElementChild;
+    const part = (name) => root.querySelector(name);
+    const tile = {
+      root,
+      http: "",
+      who: part(".who"),
+      here: part(".here"),
+      role: part(".role"),
+      status: part(".status"),
+      last: part(".track .last"),
+      commit: part(".track .commit"),
+      applied: part(".track .applied"),
+      lag: part(".lag"),
+      lastIndex: part(".last-index"),
+      commitIndex: part(".commit-index"),
+      appliedIndex: part(".applied-index"),
+      load: part(".load"),
+      heard: part(".heard"),
+    };
+    set(part(".number"), String(id));
+    set(tile.who, `node ${id}`);
+    root.id = `node-${id}`;
+    tiles.set(id, tile);
+    const after = [...tiles.keys()].filter((other) => other > id).sort((a, b) => a - b)[0];
+    $("line").insertBefore(root, after === undefined ? null : tiles.get(after).root);
+    return tile;
+  }
+
+  /** Rebuilds a list only when what it shows has changed. */
+  function list(id, items, key, build) {
+    const box = $(id);
+    const text = JSON.stringify(items.map(key));
+    if (box.dataset.text !== text) {
+      box.dataset.text = text;
+      box.replaceChildren(...items.map(build));
+    }
+    const empty = $(`${id}-empty`);
+    if (empty) empty.hidden = items.length > 0;
+  }
+
+  function when(atMs) {
+    const time = make("time", "", ago(Date.now() - atMs));
+    time.dataset.at = atMs;
+    time.title = new Date(atMs).toLocaleString();
+    return time;
+  }
+
+  function drawEvents() {
+    const newest = frame.events.slice(-30).reverse();
+    list("events", newest, (event) => [event.seq, event.at_ms, event.text], (event) => {
+      const item = make("li", "", when(event.at_ms), make("span", "", event.text));
+      item.dataset.kind = event.kind;
+      return item;
+    });
+  }
+
+  function drawFailovers() {
+    list("failovers", frame.failovers.slice(0, 6), (failover) => failover, (failover) => {
+      const from = failover.from === null ? "nobody" : `node ${failover.from}`;
+      const change = make("b", "", `${from} → node ${failover.to}`);
+      const gap = make("span", "gap", span(failover.leaderless_ms));
+      gap.title = "without a leader";
+      const details = make("small", "", `term ${failover.term}, ${failover.cause}, `, when(failover.at_ms));
+      return make("li", "", make("div", "change", change, gap), make("div", "change", details, make("small", "", "without a leader")));
+    });
+  }
+
+  function drawSessions(node) {
+    const mine = source ? source.session : null;
+    set($("sessions-title"), `${plural(frame.sessions_total, "live session")} on node ${node.id}`);
+    list("sessions", frame.sessions, (session) => [session.id, session.kind, session.peer, session.id === mine], (session) => {
+      const kind = make("span", "kind", session.id === mine ? "you" : session.kind);
+      const age = make("span", "");
+      age.append(make("time", ""));
+      age.firstChild.dataset.since = session.id;
+      const item = make("li", session.id === mine ? "is-mine" : "", make("code", "", session.id), kind, make("span", "", session.peer), age);
+      return item;
+    });
+    const ages = new Map(frame.sessions.map((session) => [session.id, session.age_ms]));
+    for (const time of document.querySelectorAll("time[data-since]")) set(time, span(Math.floor((ages.get(time.dataset.since) || 0) / 1000) * 1000));
+    const more = frame.sessions_total - frame.sessions.length;
+    $("sessions-more").hidden = more <= 0;
+    set($("sessions-more"), `and ${more} more`);
+  }
+
+  function drawTry({ leader }) {
+    const target = leader === null ? frame.node.id : leader;
+    set($("try"), leader === null ? "Nobody leads now: look, the next one will step forward." : `Node ${leader} leads. Take it away and watch another step forward:`);
+    set($("try-kill"), `pkill -9 -f "phalanx node --id ${target}"`);
+    set($("try-freeze"), `pkill -STOP -f "phalanx node --id ${target}"`);
+  }
+})();
