@@ -286,7 +286,8 @@ fn naming(code: &str, words: &[&str], why: &str) -> Vec<Fault> {
             let stands_alone = |at: usize| {
                 let before = line[..at].chars().next_back().is_some_and(is_name);
                 let after = line[at + word.len()..].chars().next().is_some_and(is_name);
-                !(before && word.starts_with(is_name)) && !(after && word.ends_with(is_name))
+                let is_glued = before && word.starts_with(is_name) || after && word.ends_with(is_name);
+                !is_glued
             };
             if line.match_indices(word).any(|(at, _)| stands_alone(at)) {
                 faults.push(fault(n + 1, format!("{word}: {why}")));
