@@ -7,7 +7,6 @@
 //! Not here: how copies come about (`leader.rs`, `follower.rs`).
 
 use super::core::{Cx, Raft, State};
-use super::leader::Feeder;
 use super::log::entry_bytes;
 use super::membership::quorum;
 use super::{Payload, StepDownCause};
@@ -51,14 +50,10 @@ impl Raft {
         let bytes: usize = newly.iter().map(entry_bytes).sum();
         let is_membership = newly.iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
         self.commit = to;
-        let envelope = self.envelope();
         let State::Leader(lead) = &mut self.state else { return };
         lead.uncommitted_bytes = lead.uncommitted_bytes.saturating_sub(bytes);
-        let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now: self.now, config: &self.config };
-        for progress in lead.peers.values().filter(|progress| progress.is_idle()) {
-            // Nothing on the way to it would bring the news before the next heartbeat.
-            feeder.heartbeat(cx, progress, 0);
-        }
+        // Those to whom nothing is on the way would not hear of it before the next heartbeat.
+        self.feed_all(cx);
         self.maybe_start_round(cx);
         if is_membership && !self.is_voter() {
             self.pass_on(cx);

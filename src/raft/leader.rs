@@ -56,7 +56,7 @@ impl Raft {
         self.state = State::Leader(Box::new(Leadership {
             peers: BTreeMap::new(),
             first_index: self.log.last_index().next(),
-            reads: Reads::default(),
+            reads: Reads::new(),
             transfer: None,
             no_preempt_before: self.now + 2 * self.config.election_timeout_ticks.0,
             uncommitted_bytes: uncommitted.iter().map(entry_bytes).sum(),
@@ -144,7 +144,7 @@ impl Raft {
         let (envelope, now) = (self.envelope(), self.now);
         let State::Leader(lead) = &mut self.state else { return };
         let stuck_ticks = (2 * self.config.heartbeat_ticks.0).max(self.config.election_timeout_ticks.0 / 2);
-        lead.peers.retain(|_, progress| progress.leaving.is_none_or(|(_, until)| now < until));
+        lead.peers.retain(|_, progress| !progress.has_left(now));
         let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now, config: &self.config };
         let round = lead.reads.round;
         for progress in lead.peers.values_mut() {
@@ -261,14 +261,20 @@ impl Feeder<'_> {
                 commit: self.commit,
                 entries: entries.to_vec(),
             };
-            progress.on_sent(Index(prev_index.0 + entries.len() as u64), bytes, self.now);
+            let end = Index(prev_index.0 + entries.len() as u64);
+            progress.on_sent(end, bytes, self.now);
+            progress.told_commit = self.commit.min(end);
             self.envelope.send(cx, progress.who, body);
+        }
+        if progress.lacks_commit(self.commit) {
+            self.heartbeat(cx, progress, 0);
         }
     }
 
     /// A heartbeat: the commit index in it never goes beyond what this follower is known to hold.
-    pub(super) fn heartbeat(&self, cx: &mut Cx<'_>, progress: &Progress, round: u64) {
+    pub(super) fn heartbeat(&self, cx: &mut Cx<'_>, progress: &mut Progress, round: u64) {
         let commit = self.commit.min(progress.match_index);
+        progress.told_commit = commit;
         self.envelope.send(cx, progress.who, Body::Heartbeat { round, commit });
     }
 

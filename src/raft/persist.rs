@@ -76,9 +76,9 @@ impl Disk {
         }
     }
 
-    /// A received snapshot takes the place of the log: it is durable itself, what survives it must be written again.
-    pub(super) fn on_install(&mut self, snapshot: Index) {
-        self.durable = snapshot;
+    /// A received snapshot takes the place of the log: what survives it is written again.
+    pub(super) fn on_install(&mut self) {
+        self.durable = Index(0);
         for pending in &mut self.pending {
             pending.last = None;
         }
@@ -137,7 +137,8 @@ impl Raft {
             self.disk.hard_written = self.hard;
             self.disk.hard_seq = persist.seq;
         }
-        let last = persist.entries.last().map(|entry| entry.index);
+        let installed = persist.install.as_ref().map(|meta| meta.index);
+        let last = persist.entries.last().map(|entry| entry.index).or(installed);
         self.disk.pending.push_back(Pending { seq: persist.seq, last, at: self.now });
         cx.fx.persist = Some(persist);
     }

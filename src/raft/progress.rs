@@ -45,6 +45,8 @@ pub(super) struct Progress {
     pub(super) no_snapshot_before: u64,
     /// Tick of the last answer of any kind.
     pub(super) heard_at: u64,
+    /// Newest commit index that it was told, of entries that it is known to hold.
+    pub(super) told_commit: Index,
     /// Newest heartbeat round that it answered.
     pub(super) round: u64,
     /// No longer a member since this index: fed only until it has learnt so, or until this tick.
@@ -66,6 +68,7 @@ impl Progress {
             moved_at: now,
             no_snapshot_before: 0,
             heard_at: now,
+            told_commit: Index(0),
             round: 0,
             leaving: None,
         }
@@ -155,9 +158,14 @@ impl Progress {
         self.mode == Mode::Stream && !self.inflight.is_empty() && now - self.moved_at >= ticks
     }
 
-    /// Whether nothing is on the way that would bring it the newest commit index.
-    pub(super) fn is_idle(&self) -> bool {
-        self.mode == Mode::Stream && self.inflight.is_empty()
+    /// Whether it holds committed entries without knowing it, and nothing is on the way that would tell.
+    pub(super) fn lacks_commit(&self, commit: Index) -> bool {
+        self.mode == Mode::Stream && self.inflight.is_empty() && self.told_commit < commit.min(self.match_index)
+    }
+
+    /// Whether a peer that left the membership has learnt so, or cannot be told.
+    pub(super) fn has_left(&self, now: u64) -> bool {
+        self.leaving.is_some_and(|(since, until)| self.told_commit >= since || now >= until)
     }
 
     /// Whether it answered within the last `ticks`.

@@ -26,7 +26,7 @@ enum Reader {
 
 /// Reads of a leader.
 pub(super) struct Reads {
-    /// Number of the newest round; every heartbeat carries it. Begins with 1, for round 0 is never answered.
+    /// Number of the newest round; every heartbeat carries it.
     pub(super) round: u64,
     /// Reads that wait for the next round.
     waiting: Vec<Reader>,
@@ -34,8 +34,9 @@ pub(super) struct Reads {
     under_way: Option<(Index, Vec<Reader>)>,
 }
 
-impl Default for Reads {
-    fn default() -> Reads {
+impl Reads {
+    /// A new leader's: the first round is 1, for round 0 asks no answer.
+    pub(super) fn new() -> Reads {
         Reads { round: 1, waiting: Vec::new(), under_way: None }
     }
 }
@@ -98,7 +99,7 @@ impl Raft {
         lead.reads.round += 1;
         lead.reads.under_way = Some((self.commit, std::mem::take(&mut lead.reads.waiting)));
         let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now: self.now, config: &self.config };
-        for progress in lead.peers.values().filter(|progress| voters.contains_key(&progress.who.id)) {
+        for progress in lead.peers.values_mut().filter(|progress| voters.contains_key(&progress.who.id)) {
             feeder.heartbeat(cx, progress, lead.reads.round);
         }
         self.maybe_confirm_reads(cx);

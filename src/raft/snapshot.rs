@@ -44,7 +44,7 @@ impl Raft {
             taken.membership = self.membership().clone();
         }
         self.log.install(&taken, keep_suffix);
-        self.disk.on_install(taken.index);
+        self.disk.on_install();
         self.commit = taken.index;
         self.persist_from(cx, taken.index.next());
         cx.install = Some(taken);
