@@ -7,7 +7,8 @@
 //!
 //! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was heard
 //! within an election timeout and its link stands (unless that leader asked for the campaign). E3 only voters campaign (and
-//! those whose leaving is not known to be committed), and only with a disk that makes progress. E4 only voters of the newest membership count, each once.
+//! those whose leaving is not known to be committed), and only with a disk that makes progress. E4 only voters of the
+//! newest membership count, each once.
 //! Not here: what a leader does once elected (`leader.rs`), hand-over (`transfer.rs`).
 
 use super::core::{Cx, Raft, State};
