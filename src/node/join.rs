@@ -1,0 +1,58 @@
+//! The leader's side of a join: makes the newcomer a learner, replacing a lost disk's identity under the same id.
+//!
+//! The old identity goes before the new one comes, so one number never votes twice. A number whose holder answers the
+//! leader is in use and stays with it. Each step is a membership change of its own, committed before the next.
+//! Not here: finding the leader (`cluster/discovery.rs`), becoming a voter (`cluster/autopilot.rs`).
+
+use super::shared::Shared;
+use super::{core::CoreInput, peers};
+use crate::raft::Change;
+use crate::types::{Identity, NodeId, Outcome};
+use crate::wire::{Ask, Frame, Hello};
+use log::info;
+use std::time::{Duration, Instant};
+
+/// Answers a node that asks to join.
+pub fn admit(shared: &Shared, hello: &Hello) -> Frame {
+    let who = hello.from;
+    if shared.view().raft.leader != Some(shared.me.id) {
+        return Frame::Whereabouts(peers::whereabouts(shared));
+    }
+    if who.id.0 == 0 || who.id.0 > NodeId::MAX {
+        return Frame::Reject { why: format!("node ids go from 1 to {}", NodeId::MAX) };
+    }
+    let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
+    match make_member(shared, who, deadline) {
+        Ok(()) => {
+            shared.to_core(CoreInput::Met { who, addresses: hello.addresses.clone() });
+            Frame::Joined { cluster: shared.cluster, members: shared.known_addresses() }
+        }
+        Err(why) => Frame::Reject { why },
+    }
+}
+
+fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), String> {
+    let view = shared.view();
+    let membership = &view.raft.membership;
+    let holder = membership.voters.get(&who.id).or_else(|| membership.learners.get(&who.id)).copied();
+    match holder {
+        Some(uuid) if uuid == who.uuid => return Ok(()),
+        Some(_) => {
+            let is_answering = view.raft.peers.iter().any(|peer| peer.who.id == who.id && peer.is_active);
+            if who.id == shared.me.id || is_answering {
+                return Err(format!("id {} is in use by a live node: choose another --id", who.id.0));
+            }
+            info!("node {} comes back with an empty disk: its old identity leaves first", who.id.0);
+            change(shared, Change::Remove(who.id), deadline)?;
+        }
+        None => {}
+    }
+    change(shared, Change::AddLearner(who), deadline)
+}
+
+fn change(shared: &Shared, change: Change, deadline: Instant) -> Result<(), String> {
+    match shared.request(Ask::Change(change), deadline) {
+        Outcome::Done(_) => Ok(()),
+        Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),
+    }
+}
