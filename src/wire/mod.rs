@@ -99,6 +99,8 @@ pub enum Forwarded {
     Done { index: Index, reply: crate::services::Reply },
     /// Certainly not applied.
     Refused { why: String },
+    /// The receiver does not lead: certainly not applied, ask the leader.
+    NotLeader,
     /// The leader lost its office meanwhile; it may or may not be applied.
     Unknown { why: String },
 }

@@ -1,0 +1,127 @@
+//! The `apply` thread: owner of the services. Runs committed entries in order and answers who waits for them.
+//!
+//! Invariants: P1 the registry itself asserts that no index is skipped or repeated. P2 a query is answered only from a
+//! state that has applied the index it asked for.
+//! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`core.rs`).
+
+use super::core::CoreInput;
+use super::disk::DiskJob;
+use super::requests::ReplyTo;
+use super::shared::Shared;
+use crate::raft::{Entry, Payload, SnapshotMeta};
+use crate::services::Reply;
+use crate::services::registry::Registry;
+use crate::types::{Index, Outcome};
+use crossbeam_channel::{Receiver, Sender};
+use log::error;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the thread is given.
+#[derive(Debug)]
+pub enum ApplyJob {
+    /// Committed entries in order, each with those who wait for its commands; then a snapshot, if one is due.
+    Entries { run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta> },
+    /// A question for a state that has applied `at_least`.
+    Query { at_least: Index, query: Vec<u8>, reply: ReplyTo },
+    /// Replace the services' state by a snapshot, once the disk has it.
+    Install { meta: SnapshotMeta, data: Receiver<Vec<u8>> },
+    /// End the thread.
+    Stop,
+}
+
+struct Apply {
+    shared: Arc<Shared>,
+    registry: Registry,
+    disk: Sender<DiskJob>,
+    /// Queries ahead of what is applied.
+    queries: BTreeMap<Index, Vec<(Vec<u8>, ReplyTo)>>,
+    directory_version: u64,
+}
+
+/// Body of the thread; `registry` is what the newest snapshot held.
+pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbox: &Receiver<ApplyJob>) {
+    let mut apply = Apply {
+        shared: Arc::clone(shared),
+        registry,
+        disk,
+        queries: BTreeMap::new(),
+        directory_version: u64::MAX,
+    };
+    apply.publish();
+    for job in inbox {
+        match job {
+            ApplyJob::Entries { run, snapshot_meta } => apply.entries(run, snapshot_meta),
+            ApplyJob::Query { at_least, query, reply } => apply.query(at_least, query, reply),
+            ApplyJob::Install { meta, data } => {
+                let Ok(bytes) = data.recv() else { return };
+                apply.install(&meta, &bytes);
+            }
+            ApplyJob::Stop => return,
+        }
+    }
+}
+
+impl Apply {
+    fn entries(&mut self, run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta>) {
+        for (entry, waiting) in run {
+            let replies = match &entry.payload {
+                Payload::Command(bytes) => self.registry.apply(entry.index, bytes),
+                Payload::Noop => {
+                    self.registry.skip(entry.index);
+                    Vec::new()
+                }
+                Payload::Membership(_) => {
+                    self.registry.skip(entry.index);
+                    vec![Reply::Ok(Vec::new())]
+                }
+            };
+            for (to, reply) in waiting.into_iter().zip(replies) {
+                to.answer(Outcome::Done((entry.index, reply)));
+            }
+        }
+        self.publish();
+        if let Some(meta) = snapshot_meta {
+            let mut data = Vec::new();
+            self.registry.snapshot(&mut data).expect("writing into memory cannot fail");
+            let _ = self.disk.send(DiskJob::SaveSnapshot { meta, data });
+        }
+    }
+
+    fn query(&mut self, at_least: Index, query: Vec<u8>, reply: ReplyTo) {
+        let applied = self.registry.applied().index;
+        if applied < at_least {
+            self.queries.entry(at_least).or_default().push((query, reply));
+            return;
+        }
+        reply.answer(Outcome::Done((applied, self.registry.query(&query))));
+    }
+
+    fn install(&mut self, meta: &SnapshotMeta, bytes: &[u8]) {
+        if let Err(e) = self.registry.restore(&mut &bytes[..]) {
+            error!("the leader's snapshot cannot be read, this node stops: {e}");
+            std::process::exit(super::disk::EXIT_DISK);
+        }
+        let applied = self.registry.applied().index;
+        assert!(applied == meta.index, "snapshot of index {} holds the state of {applied}", meta.index);
+        self.shared.event("snapshot", None, format!("caught up to index {applied} by a snapshot from the leader"));
+        self.publish();
+    }
+
+    /// Tells the rest of the node how far the services are and what the directory says; answers queries that waited.
+    fn publish(&mut self) {
+        let applied = self.registry.applied().index;
+        self.shared.set_applied(applied);
+        let nodes = self.registry.directory().nodes();
+        if nodes.version != self.directory_version {
+            self.directory_version = nodes.version;
+            let nodes = Arc::new(nodes.clone());
+            self.shared.set_directory(Arc::clone(&nodes));
+            self.shared.to_core(CoreInput::Directory(nodes));
+        }
+        let later = self.queries.split_off(&applied.next());
+        for (query, reply) in std::mem::replace(&mut self.queries, later).into_values().flatten() {
+            reply.answer(Outcome::Done((applied, self.registry.query(&query))));
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! The `core` thread: owner of Raft. Takes inputs one by one, carries out each step's effects in order.
+//!
+//! Everything that may block is elsewhere: `disk` syncs, `apply` runs services, each `send-m` writes to its socket.
+//! `core` hands them work without waiting; what a full inbox does not take stays in an [`Outbox`], which raft's flow
+//! control bounds. Others may wait on `core`; since it waits on nobody, there is no cycle.
+//!
+//! Invariants: C1 a step's persist reaches `disk` before its promises may leave: they travel in the same job.
+//! C2 `apply` receives every index once, in order, with the requests that wait for it.
+//! Not here: who waits for what (`requests.rs`), the links' threads (`links.rs`), what events say (`events.rs`).
+
+use super::apply::ApplyJob;
+use super::disk::DiskJob;
+use super::gossip::GossipInput;
+use super::links::{self, Link};
+use super::requests::{ReplyTo, Request, Requests};
+use super::shared::{CoreView, Shared};
+use super::snapshots;
+use crate::cluster::autopilot;
+use crate::limits::TICK_MS;
+use crate::raft::{Answer, Effects, Entry, Event, Input, Message, Payload, Raft, Role, SnapshotMeta, Token};
+use crate::services::directory::Nodes;
+use crate::store::Snapshots;
+use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use crate::wire::{Ask, Forwarded, Frame};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use log::{info, warn};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Inputs taken in one go before requests are pumped: bounds how long the oldest waits for its batch.
+const INPUTS_PER_TURN: usize = 1024;
+/// A process that was frozen for longer than this does not make up for the ticks it missed.
+const CATCH_UP_MAX: Duration = Duration::from_millis(100);
+/// Between two looks of the autopilot and two publications of an otherwise unchanged view.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// Everything that `core` can be told.
+#[derive(Debug)]
+pub enum CoreInput {
+    /// A message from a peer, its sender verified.
+    Raft(Message),
+    /// The outgoing connection to a peer stands.
+    LinkUp(NodeId),
+    /// The peer's process is gone: its connection broke and dialing again was refused.
+    LinkLost(NodeId),
+    /// The peer's connection to us ended.
+    PeerClosed(NodeId),
+    /// A node said who and where it is.
+    Met { who: Identity, addresses: Addresses },
+    /// The directory changed.
+    Directory(Arc<Nodes>),
+    /// The disk has everything up to `seq`; these promises may leave now.
+    Synced { seq: u64, promises: Vec<Message> },
+    /// The services' snapshot at this index is on disk.
+    SnapshotSaved(Index),
+    /// A leader's snapshot arrived whole and is on disk beside the log.
+    SnapshotReceived { from: Identity, term: Term, meta: SnapshotMeta, done: Sender<bool> },
+    /// Streaming a snapshot to a follower ended.
+    SnapshotSent { to: NodeId, ok: bool },
+    /// A client of this node asks.
+    Request(Request),
+    /// A client of another node asks, through it.
+    Forward { from: Identity, request: u64, ask: Ask },
+    /// The leader answers what this node forwarded.
+    Forwarded { request: u64, outcome: Forwarded },
+    /// Console `L`.
+    Lead,
+    /// The disk is, or is no longer, below its reserve.
+    DiskLow(bool),
+    /// End the thread.
+    Stop,
+}
+
+/// An ordered queue to another thread that never makes its owner wait.
+#[derive(Debug)]
+pub struct Outbox<T> {
+    to: Sender<T>,
+    backlog: VecDeque<T>,
+}
+
+impl<T> Outbox<T> {
+    fn new(to: Sender<T>) -> Outbox<T> {
+        Outbox { to, backlog: VecDeque::new() }
+    }
+
+    fn push(&mut self, job: T) {
+        self.backlog.push_back(job);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(job) = self.backlog.pop_front() {
+            match self.to.try_send(job) {
+                Ok(()) => {}
+                Err(TrySendError::Full(job)) => {
+                    self.backlog.push_front(job);
+                    return;
+                }
+                // The other thread ended: the node is stopping.
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
+}
+
+/// The thread's state.
+pub struct Core {
+    shared: Arc<Shared>,
+    raft: Raft,
+    rng: fastrand::Rng,
+    disk: Outbox<DiskJob>,
+    apply: Outbox<ApplyJob>,
+    snapshots: Snapshots,
+    links: BTreeMap<NodeId, Link>,
+    book: BTreeMap<NodeId, Addresses>,
+    /// Who listens under an id, as its own handshake said last.
+    met: BTreeMap<NodeId, Identity>,
+    requests: Requests,
+    /// Highest index handed to `apply`.
+    handed_to_apply: Index,
+    next_token: u64,
+    autopilot_token: Option<Token>,
+    last_housekeeping: Instant,
+    is_view_stale: bool,
+    /// Bytes of entries handed to `apply` since the last snapshot was begun.
+    bytes_since_snapshot: u64,
+}
+
+impl Core {
+    /// A core around a recovered raft; `book` says where peers were last seen, `applied` what the services hold.
+    pub fn new(
+        shared: Arc<Shared>,
+        raft: Raft,
+        disk: Sender<DiskJob>,
+        apply: Sender<ApplyJob>,
+        snapshots: Snapshots,
+        book: BTreeMap<NodeId, Addresses>,
+        applied: Index,
+    ) -> Core {
+        let mut core = Core {
+            requests: Requests::new(Arc::clone(&shared)),
+            shared,
+            raft,
+            rng: fastrand::Rng::new(),
+            disk: Outbox::new(disk),
+            apply: Outbox::new(apply),
+            snapshots,
+            links: BTreeMap::new(),
+            book,
+            met: BTreeMap::new(),
+            handed_to_apply: applied,
+            next_token: 0,
+            autopilot_token: None,
+            last_housekeeping: Instant::now(),
+            is_view_stale: true,
+            bytes_since_snapshot: 0,
+        };
+        core.tend_links();
+        core.publish();
+        core
+    }
+
+    /// Body of the thread.
+    pub fn run(mut self, inbox: &Receiver<CoreInput>) {
+        let tick = Duration::from_millis(TICK_MS);
+        let mut next_tick = Instant::now() + tick;
+        loop {
+            match inbox.recv_deadline(next_tick) {
+                Ok(CoreInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(input) => {
+                    self.on(input);
+                    for input in inbox.try_iter().take(INPUTS_PER_TURN) {
+                        if matches!(input, CoreInput::Stop) {
+                            return;
+                        }
+                        self.on(input);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if now > next_tick + CATCH_UP_MAX {
+                next_tick = now;
+            }
+            while next_tick <= now {
+                self.step(Input::Tick);
+                next_tick += tick;
+            }
+            self.pump(now);
+            if now.duration_since(self.last_housekeeping) >= HOUSEKEEPING {
+                self.last_housekeeping = now;
+                self.tend_links();
+                self.consult_autopilot();
+                self.is_view_stale = true;
+            }
+            if self.is_view_stale {
+                self.publish();
+            }
+            self.disk.flush();
+            self.apply.flush();
+        }
+    }
+
+    fn on(&mut self, input: CoreInput) {
+        match input {
+            CoreInput::Raft(message) => self.step(Input::Message(message)),
+            CoreInput::LinkUp(id) => {
+                self.step(Input::LinkUp(id));
+                self.requests.on_link_up(id);
+            }
+            CoreInput::LinkLost(id) => self.step(Input::LinkLost(id)),
+            CoreInput::PeerClosed(id) => {
+                if let Some(link) = self.links.get(&id) {
+                    link.check();
+                }
+            }
+            CoreInput::Met { who, addresses } => {
+                self.met.insert(who.id, who);
+                if self.book.get(&who.id) != Some(&addresses) {
+                    self.book.insert(who.id, addresses);
+                    self.tend_links();
+                }
+            }
+            CoreInput::Directory(nodes) => self.on_directory(&nodes),
+            CoreInput::Synced { seq, promises } => {
+                for message in promises {
+                    self.send(message);
+                }
+                self.step(Input::Synced { seq });
+            }
+            CoreInput::SnapshotSaved(index) => self.step(Input::SnapshotSaved { index }),
+            CoreInput::SnapshotReceived { from, term, meta, done } => {
+                let before = self.raft.view().snapshot_index;
+                self.step(Input::SnapshotReceived { from, term, meta });
+                let _ = done.try_send(self.raft.view().snapshot_index != before);
+            }
+            CoreInput::SnapshotSent { to, ok } => self.step(Input::SnapshotSent { to, ok }),
+            CoreInput::Request(request) => self.requests.hold(request),
+            CoreInput::Forward { from, request, ask } => match self.links.get(&from.id) {
+                Some(link) => self.requests.hold_forwarded(link.clone(), request, ask),
+                None => warn!("forwarded request without a way back peer={}", from.id),
+            },
+            CoreInput::Forwarded { request, outcome } => self.requests.on_forwarded(request, outcome),
+            CoreInput::Lead => self.step(Input::Lead),
+            CoreInput::DiskLow(is_low) => self.step(Input::DiskLow(is_low)),
+            CoreInput::Stop => {}
+        }
+    }
+
+    /// One step of raft and all that follows from it.
+    fn step(&mut self, input: Input) {
+        let mut effects = Effects::default();
+        self.raft.step(input, &mut self.rng, &mut effects);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        for message in effects.send_now {
+            self.send(message);
+        }
+        if let Some(meta) = &effects.install {
+            // `apply` waits for the disk to hand it the snapshot's bytes: entries after it queue up behind.
+            let (data, ready) = crossbeam_channel::bounded(1);
+            let persist = effects.persist.expect("an installed snapshot is persisted in the same step");
+            self.disk.push(DiskJob::Install { persist, promises: effects.after_sync, data });
+            self.requests.on_install(meta.index);
+            self.apply.push(ApplyJob::Install { meta: meta.clone(), data: ready });
+            self.handed_to_apply = meta.index;
+            self.is_view_stale = true;
+        } else if let Some(persist) = effects.persist {
+            self.disk.push(DiskJob::Persist { persist, promises: effects.after_sync });
+        } else {
+            assert!(effects.after_sync.is_empty(), "promises without a persist to wait for");
+        }
+        for (token, answer) in effects.answers {
+            self.on_answer(token, answer);
+        }
+        if let Some(commit) = effects.commit {
+            self.hand_to_apply(commit);
+        }
+        for to in effects.send_snapshot {
+            self.send_snapshot(to);
+        }
+        for event in effects.events {
+            self.on_event(event);
+        }
+    }
+
+    fn on_answer(&mut self, token: Token, answer: Answer) {
+        if self.autopilot_token == Some(token) {
+            self.autopilot_token = None;
+            if let Answer::Refused(why) = answer {
+                log::debug!("autopilot's change was refused err={why}");
+            }
+            return;
+        }
+        if let Some((at_least, query, reply)) = self.requests.on_answer(token, answer) {
+            self.apply.push(ApplyJob::Query { at_least, query, reply });
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        self.is_view_stale = true;
+        match &event {
+            Event::Membership { .. } => self.tend_links(),
+            Event::Following { leader, .. } => self.requests.on_leader(*leader),
+            Event::BecameLeader { .. } => self.requests.on_leader(self.shared.me.id),
+            Event::TransferAborted { to } => self.requests.on_transfer_aborted(*to),
+            _ => {}
+        }
+        // The line's prefix must already tell the new role.
+        self.publish();
+        self.shared.on_raft_event(&event);
+    }
+
+    fn hand_to_apply(&mut self, commit: Index) {
+        if commit <= self.handed_to_apply {
+            return;
+        }
+        let first = self.handed_to_apply.next();
+        let mut run = Vec::new();
+        for entry in self.raft.entries(first, commit).iter() {
+            let waiting = self.requests.take_waiting(entry.index, entry.term);
+            run.push((entry.clone(), waiting));
+        }
+        assert!(
+            run.len() as u64 == commit.0 - self.handed_to_apply.0,
+            "{} entries for apply from {first} to {commit}",
+            run.len()
+        );
+        self.handed_to_apply = commit;
+        let snapshot_meta = self.snapshot_meta_if_due(&run, commit);
+        self.apply.push(ApplyJob::Entries { run, snapshot_meta });
+        self.is_view_stale = true;
+    }
+
+    /// When enough bytes went by since the last snapshot, what the next one must carry.
+    fn snapshot_meta_if_due(
+        &mut self,
+        run: &[(Entry, Vec<ReplyTo>)],
+        commit: Index,
+    ) -> Option<SnapshotMeta> {
+        self.bytes_since_snapshot += run.iter().map(|(entry, _)| entry_bytes(&entry.payload)).sum::<u64>();
+        if self.bytes_since_snapshot < self.shared.settings.snapshot_every_mb << 20 {
+            return None;
+        }
+        let meta = self.raft.snapshot_meta(commit)?;
+        self.bytes_since_snapshot = 0;
+        Some(meta)
+    }
+
+    /// Proposes or forwards what waits, now that every input of this turn is in.
+    fn pump(&mut self, now: Instant) {
+        let view = (self.raft.role(), self.raft.leader());
+        self.requests.expire(now);
+        match view {
+            (Role::Leader, _) => {
+                while let Some(input) = self.requests.next_input(&mut self.next_token) {
+                    self.step(input);
+                    if self.raft.role() != Role::Leader {
+                        break;
+                    }
+                }
+            }
+            (_, Some(leader)) => {
+                self.requests.bounce_forwarded();
+                if let Some(link) = self.links.get(&leader) {
+                    self.requests.forward_all(link);
+                }
+                while let Some(input) = self.requests.next_follower_input(&mut self.next_token) {
+                    self.step(input);
+                }
+            }
+            (_, None) => self.requests.bounce_forwarded(),
+        }
+        for (query, reply) in self.requests.take_eventual() {
+            self.apply.push(ApplyJob::Query { at_least: Index(0), query, reply });
+        }
+    }
+
+    fn send(&self, message: Message) {
+        if let Some(link) = self.links.get(&message.to.id) {
+            if link.who == message.to {
+                link.send(Frame::Raft(message));
+            }
+        }
+    }
+
+    fn send_snapshot(&mut self, to: Identity) {
+        let Some(link) = self.links.get(&to.id) else {
+            return self.step(Input::SnapshotSent { to: to.id, ok: false });
+        };
+        let (shared, snapshots, address) = (Arc::clone(&self.shared), self.snapshots.clone(), link.address.clone());
+        let term = self.raft.term();
+        let started = super::threads::spawn(&format!("snap-{}", to.id.0), move || {
+            snapshots::stream(&shared, &snapshots, to, &address, term);
+        });
+        if let Err(e) = started {
+            warn!("no thread for a snapshot err={e}");
+            self.step(Input::SnapshotSent { to: to.id, ok: false });
+        }
+    }
+
+    fn on_directory(&mut self, nodes: &Nodes) {
+        let membership = Arc::clone(&self.raft.view().membership);
+        for (id, (uuid, addresses)) in &nodes.nodes {
+            // An address told by the member itself is newer than what the log says of an earlier life.
+            let is_current = membership.uuid_of(*id).is_none_or(|member| member == *uuid);
+            if is_current && !self.met.get(id).is_some_and(|met| met.uuid == *uuid) {
+                self.book.insert(*id, addresses.clone());
+            }
+        }
+        self.tend_links();
+        self.is_view_stale = true;
+    }
+
+    /// One link to each other member whose address is known; none to anybody else.
+    fn tend_links(&mut self) {
+        let view = self.raft.view();
+        let members: BTreeMap<NodeId, Identity> = view
+            .membership
+            .members()
+            .filter(|who| who.id != self.shared.me.id)
+            .map(|who| (who.id, who))
+            .collect();
+        let mut wanted = BTreeMap::new();
+        for (id, who) in &members {
+            let address = match self.book.get(id) {
+                Some(addresses) => addresses.peer.clone(),
+                // Never heard of it: the port that its number stands for, on this host.
+                None => self.shared.settings.addresses(*id).peer,
+            };
+            wanted.insert(*id, (*who, address));
+        }
+        // A newcomer that is not yet a member in this node's log, but asks things through us.
+        let is_same = |link: &Link, want: &(Identity, String)| link.who == want.0 && link.address == want.1;
+        let before = self.links.len();
+        self.links.retain(|id, link| wanted.get(id).is_some_and(|want| is_same(link, want)));
+        let mut has_changed = self.links.len() != before;
+        for (id, (who, address)) in wanted {
+            if !self.links.contains_key(&id) {
+                match links::start(Arc::clone(&self.shared), who, address) {
+                    Ok(link) => {
+                        self.links.insert(id, link);
+                        has_changed = true;
+                    }
+                    Err(e) => warn!("no thread for the link to {id} err={e}"),
+                }
+            }
+        }
+        if has_changed {
+            self.shared.to_gossip(GossipInput::Links(self.links.clone()));
+        }
+        self.shared.set_book(&self.book);
+    }
+
+    fn consult_autopilot(&mut self) {
+        if self.raft.role() != Role::Leader || self.autopilot_token.is_some() {
+            return;
+        }
+        let rules = autopilot::Rules::from(&self.shared.settings);
+        if let Some(change) = autopilot::decide(&self.raft.view(), &rules) {
+            self.next_token += 1;
+            let token = Token(self.next_token);
+            self.autopilot_token = Some(token);
+            info!("autopilot: {change:?}");
+            self.step(Input::Change { token, change });
+            self.autopilot_token = None;
+        }
+    }
+
+    fn publish(&mut self) {
+        self.is_view_stale = false;
+        self.shared.set_view(CoreView { raft: self.raft.view() });
+    }
+}
+
+fn entry_bytes(payload: &Payload) -> u64 {
+    match payload {
+        Payload::Command(bytes) => bytes.len() as u64 + 32,
+        Payload::Noop | Payload::Membership(_) => 64,
+    }
+}

@@ -1,0 +1,169 @@
+//! The `disk` thread: owner of the store. Takes every job that waits, writes them, syncs once, then tells `core`.
+//!
+//! The jobs' promises come back with "synced", so nothing that rests on a write leaves before the write is safe.
+//! A failed write or sync ends the process (exit 3): what a disk says after that cannot be trusted, and another node
+//! has every acknowledged entry. Free space is looked at while the thread is idle, so a full disk is seen before it bites.
+//! Not here: formats and recovery (`store/`).
+
+use super::core::CoreInput;
+use super::shared::Shared;
+use crate::raft::{Message, Persist, SnapshotMeta};
+use crate::store::{self, Store, StoreError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{error, info, warn};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks at the free space.
+const SPACE_EVERY: Duration = Duration::from_millis(500);
+/// Exit code of a node whose disk failed.
+pub const EXIT_DISK: i32 = 3;
+
+/// What the thread is given.
+#[derive(Debug)]
+pub enum DiskJob {
+    /// Write, sync, then let the promises go.
+    Persist { persist: Persist, promises: Vec<Message> },
+    /// The same for a received snapshot that replaces the log; its bytes go to `data` once it is in place.
+    Install { persist: Persist, promises: Vec<Message>, data: Sender<Vec<u8>> },
+    /// The services' state at `meta.index`: make it durable, drop the log below it.
+    SaveSnapshot { meta: SnapshotMeta, data: Vec<u8> },
+    /// End the thread after what is queued.
+    Stop,
+}
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, mut store: Store, inbox: &Receiver<DiskJob>) {
+    let mut space = Space { shared: Arc::clone(shared), looked: None, is_low: false };
+    loop {
+        space.look();
+        let first = match inbox.recv_timeout(SPACE_EVERY) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                must(shared, store.prepare());
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if !take(shared, &mut store, first, inbox) {
+            return;
+        }
+        if inbox.is_empty() {
+            must(shared, store.prepare());
+        }
+    }
+}
+
+/// Takes `first` and all that waits behind it; `false` when the thread is to end.
+fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receiver<DiskJob>) -> bool {
+    let mut group = Group::default();
+    let mut next = Some(first);
+    let mut goes_on = true;
+    while let Some(job) = next.take().or_else(|| inbox.try_recv().ok()) {
+        match job {
+            DiskJob::Persist { persist, promises } => group.add(shared, store, &persist, promises),
+            DiskJob::Install { persist, promises, data } => {
+                group.add(shared, store, &persist, promises);
+                group.finish(shared, store);
+                let bytes = must(shared, newest_bytes(store));
+                let _ = data.send(bytes);
+            }
+            DiskJob::SaveSnapshot { meta, data } => {
+                group.finish(shared, store);
+                must(shared, store.save_snapshot(&meta, &data));
+                must(shared, store.compact(meta.index));
+                shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", data.len(), meta.index));
+                shared.to_core(CoreInput::SnapshotSaved(meta.index));
+            }
+            DiskJob::Stop => goes_on = false,
+        }
+        if !goes_on {
+            break;
+        }
+    }
+    group.finish(shared, store);
+    goes_on
+}
+
+fn newest_bytes(store: &Store) -> Result<Vec<u8>, StoreError> {
+    match store.newest_snapshot()? {
+        Some(reader) => reader.read_all(),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Jobs that share one sync.
+#[derive(Default)]
+struct Group {
+    seq: Option<u64>,
+    promises: Vec<Message>,
+}
+
+impl Group {
+    fn add(&mut self, shared: &Shared, store: &mut Store, persist: &Persist, promises: Vec<Message>) {
+        must(shared, store.write(persist));
+        self.seq = Some(persist.seq);
+        self.promises.extend(promises);
+    }
+
+    fn finish(&mut self, shared: &Arc<Shared>, store: &mut Store) {
+        let Some(seq) = self.seq.take() else { return };
+        let before = Instant::now();
+        must(shared, store.sync());
+        shared.counters.synced(before.elapsed());
+        shared.to_core(CoreInput::Synced { seq, promises: std::mem::take(&mut self.promises) });
+    }
+}
+
+/// A disk that failed once is never asked again.
+fn must<T>(shared: &Shared, result: Result<T, StoreError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(e) => {
+            error!("the disk failed, this node stops: {e}");
+            shared.event("disk", Some(shared.me.id), format!("the disk failed: {e}"));
+            eprintln!("phalanx: the disk failed, node {} stops: {e}", shared.me.id.0);
+            std::process::exit(EXIT_DISK);
+        }
+    }
+}
+
+/// Watches the free space of the data folder.
+struct Space {
+    shared: Arc<Shared>,
+    looked: Option<Instant>,
+    is_low: bool,
+}
+
+impl Space {
+    fn look(&mut self) {
+        if self.looked.is_some_and(|at| at.elapsed() < SPACE_EVERY) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let reserve_mb = self.shared.settings.disk_reserve_mb;
+        let free = match store::free_bytes(&self.shared.dir) {
+            Ok(free) => free,
+            Err(e) => {
+                warn!("free space unknown err={e}");
+                return;
+            }
+        };
+        let is_low = free < reserve_mb << 20;
+        if is_low == self.is_low {
+            return;
+        }
+        self.is_low = is_low;
+        let free_mb = free >> 20;
+        let text = match is_low {
+            true => format!("disk nearly full: {free_mb} MiB free, {reserve_mb} MiB are kept in reserve: no new writes here"),
+            false => format!("disk has room again: {free_mb} MiB free"),
+        };
+        match is_low {
+            true => warn!("{text}"),
+            false => info!("{text}"),
+        }
+        self.shared.event("disk", Some(self.shared.me.id), text);
+        self.shared.to_core(CoreInput::DiskLow(is_low));
+    }
+}
