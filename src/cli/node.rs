@@ -1,12 +1,19 @@
 //! `phalanx node`: one node of the cluster, until it is told to stop.
 
+use crate::http;
+use crate::node::{self, Doors, NodeOptions};
+use crate::settings::Settings;
+use crate::types::NodeId;
 use std::path::PathBuf;
+
+/// Exit code for bad usage or settings.
+const EXIT_USAGE: u8 = 2;
 
 /// Arguments of `phalanx node`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
     /// Number of this node; without it, the lowest free one
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=NodeId::MAX))]
     pub id: Option<u64>,
     /// Settings file
     #[arg(long, value_name = "FILE")]
@@ -23,7 +30,29 @@ pub struct NodeArgs {
 }
 
 /// Runs the node; the exit code.
-pub fn run(_args: NodeArgs) -> u8 {
-    eprintln!("error: this part of the house is under construction");
-    1
+pub fn run(args: NodeArgs) -> u8 {
+    let mut flags = Vec::new();
+    for pair in &args.set {
+        match pair.split_once('=') {
+            Some((key, value)) => flags.push((key.to_string(), value.to_string())),
+            None => {
+                eprintln!("error: --set {pair}: write KEY=VALUE, for example --set gossip_ms=100");
+                return EXIT_USAGE;
+            }
+        }
+    }
+    if let Some(data) = &args.data {
+        flags.push(("data_dir".to_string(), data.display().to_string()));
+    }
+    let settings = match Settings::from_process(args.settings.as_deref(), &flags) {
+        Ok((settings, _)) => settings,
+        Err(faults) => {
+            for fault in &faults {
+                eprintln!("error: {fault}");
+            }
+            return EXIT_USAGE;
+        }
+    };
+    let options = NodeOptions { id: args.id.map(NodeId), rejoin: args.rejoin };
+    node::run(settings, &options, Doors { http: http::serve, front: http::front::serve })
 }

@@ -4,14 +4,25 @@
 //! frame, the event ring, the gossip log) is read without asking any thread.
 //! Not here: the threads behind it (`mod.rs`), HTTP (`http/`).
 
-use super::status::{EventLine, MonitorFrame, Session};
+use super::gossip::GossipInput;
+use super::requests::Asked;
+use super::sessions::id_of;
+use super::shared::{Shared, lock};
+use super::status::{EventLine, MonitorFrame};
+use super::{metrics, monitor, threads};
+use crate::limits::CONNECTION_STACK_BYTES;
 use crate::raft::Change;
 use crate::services::Reply;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId, Outcome};
+use crate::wire::Ask;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+/// A node this many entries behind still counts as caught up: under load the two are never equal.
+const READY_LAG_MAX: u64 = 1000;
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,95 +61,179 @@ pub struct Metric {
 
 /// A running node as doors see it.
 #[derive(Clone)]
-pub struct Handle {}
+pub struct Handle {
+    shared: Arc<Shared>,
+    connections: Arc<AtomicUsize>,
+}
 
 /// A client connection that counts as load until it is dropped.
-pub struct SessionGuard {}
+pub struct SessionGuard {
+    shared: Arc<Shared>,
+    key: u64,
+    id: String,
+}
 
 impl SessionGuard {
     /// Eight hexadecimal digits.
     pub fn id(&self) -> &str {
-        todo!()
+        &self.id
     }
 
     /// Says what the connection turned out to be: `monitor`, `stream`, `api`, `watch`.
-    pub fn set_kind(&self, _kind: &'static str) {
-        todo!()
+    pub fn set_kind(&self, kind: &'static str) {
+        self.shared.sessions.set_kind(self.key, kind);
     }
 }
 
-#[allow(unused_variables)]
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        self.shared.sessions.close(self.key);
+    }
+}
+
+/// Gives a connection's place back, however its thread ends.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Handle {
+    /// A handle to a node whose threads share `shared`.
+    pub fn new(shared: Arc<Shared>) -> Handle {
+        Handle { shared, connections: Arc::new(AtomicUsize::new(0)) }
+    }
+
     /// The settings the node runs with.
     pub fn settings(&self) -> &Settings {
-        todo!()
+        &self.shared.settings
     }
+
     /// Who this node is.
     pub fn identity(&self) -> Identity {
-        todo!()
+        self.shared.me
     }
+
     /// The newest monitor frame.
     pub fn frame(&self) -> Arc<Published> {
-        todo!()
+        self.shared.frame()
     }
+
+    /// The frame as things stand now, for a single look.
+    pub fn fresh_frame(&self) -> Published {
+        monitor::build(&self.shared, self.shared.frame().seq)
+    }
+
     /// Waits for a frame newer than `after`; `None` when the deadline passes first or the node stops.
     pub fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>> {
-        todo!()
+        self.shared.wait_frame(after, deadline)
     }
+
     /// Events newer than `after`, oldest first.
     pub fn events_since(&self, after: u64) -> Vec<EventLine> {
-        todo!()
+        self.shared.events.since(after)
     }
+
     /// Waits until there is an event newer than `after`; returns as `events_since` (empty at the deadline).
     pub fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine> {
-        todo!()
+        self.shared.events.wait(after, deadline, || self.shared.is_stopping())
     }
+
     /// Body of `/v1/gossip`: what this node heard, newest first.
     pub fn gossip_json(&self) -> serde_json::Value {
-        todo!()
+        lock(&self.shared.gossip).to_json(self.shared.now_ms())
     }
+
     /// Runs a command through the log, on whichever node leads.
     pub fn propose(&self, command: Vec<u8>, deadline: Instant) -> Outcome<(Index, Reply)> {
-        todo!()
+        self.shared.request(Ask::Command(command), deadline)
     }
+
     /// Asks the services.
     pub fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)> {
-        todo!()
+        self.shared.ask(Asked::Query { query, level }, deadline)
     }
+
     /// Changes the membership by one step; done when the change is committed.
     pub fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
-        todo!()
+        match self.shared.request(Ask::Change(change), deadline) {
+            Outcome::Done((index, _)) => Outcome::Done(index),
+            Outcome::Refused(why) => Outcome::Refused(why),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
     }
+
     /// Hands leadership over (`None`: to the best live voter); done when the new leader is known.
     pub fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
-        todo!()
+        match self.shared.request(Ask::Transfer(to), deadline) {
+            Outcome::Done((_, Reply::Ok(bytes))) => {
+                let id = bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+                Outcome::Done(NodeId(id))
+            }
+            Outcome::Done((_, Reply::Failed(why))) | Outcome::Refused(why) => Outcome::Refused(why),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
     }
+
     /// Registers a client connection.
     pub fn open_session(&self, kind: &'static str, peer: SocketAddr) -> SessionGuard {
-        todo!()
+        let key = self.shared.sessions.open(kind, peer);
+        SessionGuard { shared: Arc::clone(&self.shared), key, id: id_of(key) }
     }
+
     /// Least-loaded online worker, already counted as handed out: id and `host:port` of its HTTP door.
     pub fn dispatch(&self) -> Option<(NodeId, String)> {
-        todo!()
+        let choice = lock(&self.shared.dispatch).pick(self.shared.now_ms())?;
+        self.shared.counters.dispatched.fetch_add(1, Ordering::Relaxed);
+        self.shared.to_gossip(GossipInput::HandedOut(choice.0));
+        Some(choice)
     }
+
     /// `host:port` of every known node's HTTP door, by id.
     pub fn http_addresses(&self) -> Vec<(NodeId, String)> {
-        todo!()
+        self.shared.known_addresses().into_iter().map(|(id, addresses)| (id, addresses.http)).collect()
     }
+
     /// Whether the node has begun to stop: doors finish politely and accept nobody.
     pub fn is_stopping(&self) -> bool {
-        todo!()
+        self.shared.is_stopping()
     }
+
     /// Ready: knows a leader and has caught up. Otherwise what is missing.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
-        todo!()
+        let status = monitor::status(&self.shared);
+        let mut missing = Vec::new();
+        if status.cluster.leader.is_none() {
+            missing.push("no leader is known".to_string());
+        }
+        let lag = status.nodes.iter().find(|row| row.id == self.shared.me.id).map_or(0, |row| row.lag);
+        if lag > READY_LAG_MAX {
+            missing.push(format!("{lag} entries behind the leader"));
+        }
+        if self.shared.is_stopping() {
+            missing.push("stopping".to_string());
+        }
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
+
     /// Figures for `/metrics`; doors add their own.
     pub fn metrics(&self) -> Vec<Metric> {
-        todo!()
+        metrics::all(&self.shared)
     }
+
     /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses.
     pub fn spawn_connection(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
-        todo!()
+        let max = self.shared.settings.connections_max as usize;
+        let place = Place(Arc::clone(&self.connections));
+        if self.connections.fetch_add(1, Ordering::AcqRel) >= max {
+            return Err(format!("{max} connections are open, the limit of connections_max"));
+        }
+        let started = threads::spawn_small(name, CONNECTION_STACK_BYTES, move || {
+            let _place = place;
+            run();
+        });
+        started.map(|_| ()).map_err(|e| format!("no thread for the connection: {e}"))
     }
 }

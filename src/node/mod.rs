@@ -1,6 +1,36 @@
 //! The threads of one running node; the only room that spawns threads.
+//!
+//! The tour: `start.rs` opens the disk, finds or founds the cluster and starts everything; `core.rs` owns raft, with
+//! `requests.rs` for what clients asked; `disk.rs` owns the store, `apply.rs` the services; `links.rs` and `peers.rs` are
+//! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
+//! `monitor.rs` builds what pages show; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal;
+//! `stop.rs` ends it all. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads.
+//! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
+pub mod apply;
+pub mod config_writer;
+pub mod console;
+pub mod core;
+pub mod disk;
+pub mod events;
+pub mod find;
+pub mod gossip;
 pub mod handle;
+pub mod join;
+pub mod links;
+pub mod logging;
+pub mod metrics;
+pub mod monitor;
+pub mod peers;
+pub mod requests;
+pub mod seek;
+pub mod sessions;
+pub mod shared;
+pub mod snapshots;
+pub mod start;
 pub mod status;
+pub mod stop;
+pub mod threads;
 
 pub use handle::{Handle, Level, Metric, Published, SessionGuard};
+pub use start::{Door, Doors, NodeOptions, StartError, run};

@@ -1,0 +1,61 @@
+//! The `console` thread: commands typed into a running node's terminal.
+//!
+//! End of input only ends this thread: a node without a terminal runs on.
+//! Not here: the command line that talks to a node from outside (`cli/`).
+
+use super::core::CoreInput;
+use super::shared::Shared;
+use super::{monitor, stop::Stopper};
+use std::io::BufRead;
+use std::sync::Arc;
+
+const HELP: &str = "commands: L or lead (take the leadership), status, peers, help, quit";
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead) {
+    for line in input.lines() {
+        let Ok(line) = line else { return };
+        match line.trim() {
+            "" => {}
+            "L" | "l" | "lead" => {
+                println!("node {} asks for the leadership", shared.me.id.0);
+                shared.to_core(CoreInput::Lead);
+            }
+            "status" => print_status(shared),
+            "peers" => print_peers(shared),
+            "help" | "?" | "h" => println!("{HELP}"),
+            "quit" | "exit" | "q" => {
+                stopper.stop("quit");
+                return;
+            }
+            other => println!("unknown command {other:?}; {HELP}"),
+        }
+    }
+}
+
+fn print_status(shared: &Shared) {
+    let status = monitor::status(shared);
+    let leader = status.cluster.leader.map_or("none".to_string(), |id| id.0.to_string());
+    println!("{}", shared.judgement().line());
+    println!("node {} term {} leader {leader}", status.node.id.0, status.cluster.term);
+    for row in status.nodes {
+        println!(
+            "  node {:<3} {:<8} {:<9} last {} commit {} applied {} lag {} load {}",
+            row.id.0,
+            format!("{:?}", row.status).to_uppercase(),
+            format!("{:?}", row.role).to_lowercase(),
+            row.last_index,
+            row.commit_index,
+            row.applied_index,
+            row.lag,
+            row.load
+        );
+    }
+}
+
+fn print_peers(shared: &Shared) {
+    for (id, addresses) in shared.known_addresses() {
+        let here = if id == shared.me.id { " (this node)" } else { "" };
+        println!("  node {:<3} peer {} http {} kv {}{here}", id.0, addresses.peer, addresses.http, addresses.kv);
+    }
+}

@@ -1,0 +1,228 @@
+//! The `gossip` thread: beats every `gossip_ms`, hears the others, and keeps what follows from it up to date: who is
+//! online, whom the front door may choose, and what this node registered in the directory.
+//!
+//! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
+
+use super::links::Link;
+use super::requests::Asked;
+use super::shared::{Shared, lock};
+use crate::cluster::gossip::{Edge, Row, Table};
+use crate::services::directory::Command;
+use crate::services::registry::directory_command;
+use crate::types::{Addresses, NodeId, Outcome, Standing};
+use crate::wire::{Ask, Frame};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use log::{info, warn};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two tries to register this node's addresses.
+const REGISTER_EVERY: Duration = Duration::from_millis(500);
+
+/// What the thread is told.
+#[derive(Debug)]
+pub enum GossipInput {
+    /// A peer's table.
+    Heard { from: NodeId, table: Table },
+    /// A peer's port refuses connections.
+    Refused(NodeId),
+    /// The links as they are now.
+    Links(BTreeMap<NodeId, Link>),
+    /// The front door of this node sent a client there: tell the other doors.
+    HandedOut(NodeId),
+    /// End the thread.
+    Stop,
+}
+
+struct Beats {
+    shared: Arc<Shared>,
+    links: BTreeMap<NodeId, Link>,
+    rng: fastrand::Rng,
+    registering: Arc<AtomicBool>,
+    last_register: Option<Instant>,
+}
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
+    let mut beats = Beats {
+        shared: Arc::clone(shared),
+        links: BTreeMap::new(),
+        rng: fastrand::Rng::new(),
+        registering: Arc::new(AtomicBool::new(false)),
+        last_register: None,
+    };
+    let every = Duration::from_millis(shared.settings.gossip_ms);
+    let mut next = Instant::now();
+    loop {
+        match inbox.recv_deadline(next) {
+            Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
+            Ok(GossipInput::Refused(id)) => beats.refused(id),
+            Ok(GossipInput::Links(links)) => beats.links = links,
+            Ok(GossipInput::HandedOut(worker)) => beats.tell_doors(worker, inbox),
+            Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                beats.beat();
+                // After a pause of the process the missed beats are not made up for.
+                next = (next + every).max(Instant::now());
+            }
+        }
+    }
+}
+
+impl Beats {
+    fn beat(&mut self) {
+        let now_ms = self.shared.now_ms();
+        let view = self.shared.view();
+        let peers: Vec<NodeId> = self.links.keys().copied().collect();
+        let row = own_row(&self.shared);
+        let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
+        for id in &beat.to {
+            if let Some(link) = self.links.get(id) {
+                link.send(Frame::Gossip(beat.table.clone()));
+            }
+        }
+        self.tell(&beat.edges);
+        self.refresh_dispatch(now_ms);
+        self.register();
+    }
+
+    fn heard(&mut self, from: NodeId, table: &Table) {
+        let now_ms = self.shared.now_ms();
+        let edges = lock(&self.shared.gossip).merge(now_ms, from, table);
+        {
+            let mut dispatch = lock(&self.shared.dispatch);
+            for row in table.rows.iter().filter(|row| row.id == from) {
+                dispatch.report(now_ms, row.id, row.load, row.sessions_opened_total);
+            }
+        }
+        if !edges.is_empty() {
+            self.tell(&edges);
+            self.refresh_dispatch(now_ms);
+        }
+    }
+
+    fn refused(&mut self, id: NodeId) {
+        let now_ms = self.shared.now_ms();
+        let edge = lock(&self.shared.gossip).refused(now_ms, id);
+        if let Some(edge) = edge {
+            self.tell(&[edge]);
+            self.refresh_dispatch(now_ms);
+        }
+    }
+
+    fn tell(&self, edges: &[Edge]) {
+        for edge in edges {
+            info!("{edge}");
+            self.shared.event("failure", Some(edge.id()), edge.to_string());
+        }
+    }
+
+    /// The dispatcher knows who is online, and this node's own load first hand.
+    fn refresh_dispatch(&self, now_ms: u64) {
+        let leader = self.shared.view().raft.leader;
+        let online: Vec<(NodeId, String)> = self
+            .shared
+            .known_addresses()
+            .into_iter()
+            .filter(|(id, _)| self.shared.is_online(*id))
+            .map(|(id, addresses)| (id, addresses.http))
+            .collect();
+        let sessions = &self.shared.sessions;
+        let mut dispatch = lock(&self.shared.dispatch);
+        dispatch.set_online(leader, &online);
+        dispatch.report(now_ms, self.shared.me.id, sessions.count() as u64, sessions.opened_total());
+    }
+
+    /// Sends this door's choices to all others, those that queued up meanwhile in one frame.
+    fn tell_doors(&mut self, worker: NodeId, inbox: &Receiver<GossipInput>) {
+        let mut choices: BTreeMap<NodeId, u32> = BTreeMap::from([(worker, 1)]);
+        let mut later = Vec::new();
+        while let Ok(input) = inbox.try_recv() {
+            match input {
+                GossipInput::HandedOut(worker) => *choices.entry(worker).or_default() += 1,
+                other => {
+                    later.push(other);
+                    break;
+                }
+            }
+        }
+        let choices: Vec<(NodeId, u32)> = choices.into_iter().collect();
+        for link in self.links.values() {
+            link.send(Frame::HandedOut(choices.clone()));
+        }
+        for input in later {
+            match input {
+                GossipInput::Heard { from, table } => self.heard(from, &table),
+                GossipInput::Refused(id) => self.refused(id),
+                GossipInput::Links(links) => self.links = links,
+                // The loop in `run` ends by itself once the senders are gone.
+                GossipInput::HandedOut(_) | GossipInput::Stop => {}
+            }
+        }
+    }
+
+    /// Every member says in the log where it can be reached, once and whenever that changes.
+    fn register(&mut self) {
+        let me = self.shared.me;
+        let addresses: Addresses = self.shared.settings.addresses(me.id);
+        let view = self.shared.view();
+        let is_known = self.shared.directory().nodes.get(&me.id) == Some(&(me.uuid, addresses.clone()));
+        let is_member = view.raft.membership.uuid_of(me.id) == Some(me.uuid);
+        let is_too_soon = self.last_register.is_some_and(|at| at.elapsed() < REGISTER_EVERY);
+        if is_known || !is_member || view.raft.leader.is_none() || is_too_soon {
+            return;
+        }
+        if self.registering.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.last_register = Some(Instant::now());
+        // Waiting for the answer here would stop the heartbeats.
+        let (shared, registering) = (Arc::clone(&self.shared), Arc::clone(&self.registering));
+        let started = super::threads::spawn("register", move || {
+            let command = directory_command(&Command::Register { who: me, addresses });
+            let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
+            if let Outcome::Refused(why) | Outcome::Unknown(why) = shared.ask(Asked::Ask(Ask::Command(command)), deadline)
+            {
+                info!("addresses not registered yet err={why:?}");
+            }
+            registering.store(false, Ordering::Release);
+        });
+        if let Err(e) = started {
+            self.registering.store(false, Ordering::Release);
+            warn!("no thread to register addresses err={e}");
+        }
+    }
+}
+
+/// This node's row, first hand.
+pub fn own_row(shared: &Shared) -> Row {
+    let view = shared.view();
+    let raft = &view.raft;
+    Row {
+        id: shared.me.id,
+        uuid: shared.me.uuid,
+        counter: 0,
+        load: shared.sessions.count() as u64,
+        sessions_opened_total: shared.sessions.opened_total(),
+        role: raft.role,
+        standing: standing(shared, shared.me.id),
+        term: raft.term,
+        last_index: raft.last_index,
+        commit_index: raft.commit_index,
+        applied_index: shared.applied(),
+        addresses: shared.settings.addresses(shared.me.id),
+    }
+}
+
+/// Standing of a node in the newest membership that this one knows.
+pub fn standing(shared: &Shared, id: NodeId) -> Standing {
+    let view = shared.view();
+    let membership = &view.raft.membership;
+    match (membership.voters.contains_key(&id), membership.learners.contains_key(&id)) {
+        (true, _) => Standing::Voter,
+        (_, true) => Standing::Learner,
+        _ => Standing::None,
+    }
+}

@@ -1,0 +1,56 @@
+//! Figures for `/metrics`: what this node knows of itself, one row each.
+//!
+//! Not here: the text format (`http/api.rs`).
+
+use super::handle::Metric;
+use super::shared::{Shared, lock};
+use crate::raft::Role;
+use std::sync::atomic::Ordering;
+
+/// All of them.
+pub fn all(shared: &Shared) -> Vec<Metric> {
+    let view = shared.view();
+    let raft = &view.raft;
+    let counters = &shared.counters;
+    let is_leader = u64::from(raft.role == Role::Leader);
+    let online = lock(&shared.gossip).all(shared.now_ms()).iter().filter(|(_, is_online, _)| *is_online).count() + 1;
+    let judgement = shared.judgement();
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let mut rows = vec![
+        gauge("phalanx_term", "Current term", raft.term.0),
+        gauge("phalanx_is_leader", "1 on the leader", is_leader),
+        gauge("phalanx_has_leader", "1 while a leader is known", u64::from(raft.leader.is_some())),
+        gauge("phalanx_has_quorum", "1 while enough voters are reachable", u64::from(judgement.has_quorum)),
+        gauge("phalanx_failure_tolerance", "Voters that may still fail", u64::from(judgement.failure_tolerance)),
+        gauge("phalanx_nodes_online", "Nodes that are online, this one included", online as u64),
+        gauge("phalanx_last_index", "Last index in the log", raft.last_index.0),
+        gauge("phalanx_commit_index", "Commit index", raft.commit_index.0),
+        gauge("phalanx_applied_index", "Index that the services have applied", shared.applied().0),
+        gauge("phalanx_snapshot_index", "Index of the newest snapshot below the log", raft.snapshot_index.0),
+        gauge("phalanx_sessions", "Client connections now", shared.sessions.count() as u64),
+        counter("phalanx_sessions_opened_total", "Client connections ever", shared.sessions.opened_total()),
+        counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
+        counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
+        counter("phalanx_log_syncs_total", "Syncs of the log", load(&counters.syncs)),
+        counter("phalanx_peer_handshakes_failed_total", "Handshakes refused", load(&counters.peer_handshakes_failed)),
+    ];
+    rows.push(Metric {
+        value: load(&counters.sync_us) as f64 / 1e6,
+        ..counter("phalanx_log_sync_seconds_total", "Time spent in syncs of the log", 0)
+    });
+    for peer in &raft.peers {
+        rows.push(Metric {
+            labels: vec![("peer", peer.who.id.0.to_string())],
+            ..gauge("phalanx_peer_match_index", "Known equal and durable on a peer", peer.match_index.0)
+        });
+    }
+    rows
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, kind: "gauge", labels: Vec::new(), value: value as f64 }
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, kind: "counter", labels: Vec::new(), value: value as f64 }
+}

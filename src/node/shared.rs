@@ -1,0 +1,394 @@
+//! What the threads of a node publish for each other and for the doors: small values behind short locks.
+//!
+//! State has one owner; here lie only its newest published copies and the ways to reach each thread's inbox. A lock
+//! here is held for a few loads or one clone, never across a wait.
+//! Not here: the owners (`core.rs`, `disk.rs`, `apply.rs`, `gossip.rs`, `monitor.rs`).
+
+use super::core::CoreInput;
+use super::events::{Events, FailoverLog};
+use super::gossip::GossipInput;
+use super::handle::Published;
+use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
+use super::sessions::Sessions;
+use crate::cluster::dispatch::Dispatch;
+use crate::cluster::gossip::Gossip;
+use crate::cluster::verdict::{self, Judgement, Situation};
+use crate::raft::{Event, Role, View};
+use crate::services::directory::Nodes;
+use crate::settings::Settings;
+use crate::store::Snapshots;
+use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
+use crate::wire::Ask;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Slack between a request's deadline in `core` and the door's own: the core's words reach the client first.
+const ANSWER_SLACK: Duration = Duration::from_millis(200);
+
+/// What `core` publishes after each change.
+#[derive(Clone, Debug)]
+pub struct CoreView {
+    /// Raft, seen from outside.
+    pub raft: View,
+}
+
+/// Figures for `/metrics` that no owner keeps.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Handshakes on the peer port that came to nothing.
+    pub peer_handshakes_failed: AtomicU64,
+    /// Syncs of the log.
+    pub syncs: AtomicU64,
+    /// Microseconds spent in them.
+    pub sync_us: AtomicU64,
+    /// Redirects by the front door.
+    pub dispatched: AtomicU64,
+    /// Leaders that followed one another, as this node saw it.
+    pub failovers: AtomicU64,
+}
+
+impl Counters {
+    /// Counts one sync of the log.
+    pub fn synced(&self, took: Duration) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.sync_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+    }
+}
+
+/// The newest monitor frame, and a way to wait for the next.
+pub struct Frames {
+    newest: Mutex<Option<Arc<Published>>>,
+    changed: Condvar,
+}
+
+/// Everything that more than one thread of a node looks at.
+pub struct Shared {
+    /// Settings of this process.
+    pub settings: Settings,
+    /// This node.
+    pub me: Identity,
+    /// Its cluster.
+    pub cluster: Uuid,
+    /// Its data folder.
+    pub dir: PathBuf,
+    /// Client connections.
+    pub sessions: Sessions,
+    /// The event ring.
+    pub events: Events,
+    /// Changes of leader.
+    pub failovers: FailoverLog,
+    /// What rumour says of the others.
+    pub gossip: Mutex<Gossip>,
+    /// Whom the front door sends clients to.
+    pub dispatch: Mutex<Dispatch>,
+    /// Figures.
+    pub counters: Counters,
+    /// Held while a snapshot is being received.
+    pub incoming_snapshot: Mutex<()>,
+    started: Instant,
+    started_ms: u64,
+    core: Sender<CoreInput>,
+    gossip_inbox: Sender<GossipInput>,
+    monitor: Sender<()>,
+    view: Mutex<Arc<CoreView>>,
+    directory: Mutex<Arc<Nodes>>,
+    book: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
+    applied: AtomicU64,
+    frames: Frames,
+    snapshots: Snapshots,
+    is_stopping: AtomicBool,
+    is_stopped: AtomicBool,
+}
+
+/// What [`Shared::new`] needs.
+pub struct Parts {
+    /// Settings of this process.
+    pub settings: Settings,
+    /// This node.
+    pub me: Identity,
+    /// Its cluster.
+    pub cluster: Uuid,
+    /// Its data folder.
+    pub dir: PathBuf,
+    /// Inbox of `core`.
+    pub core: Sender<CoreInput>,
+    /// Inbox of `gossip`.
+    pub gossip: Sender<GossipInput>,
+    /// Inbox of `monitor`.
+    pub monitor: Sender<()>,
+    /// Snapshot files.
+    pub snapshots: Snapshots,
+    /// Raft as recovered.
+    pub view: View,
+}
+
+/// A poisoned lock means that a thread panicked, and a panic ends the process: the value is still whole.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Shared {
+    /// The published state of a node that is about to start.
+    pub fn new(parts: Parts) -> Shared {
+        let started_ms = now_ms();
+        Shared {
+            gossip: Mutex::new(Gossip::new(parts.me, started_ms, &parts.settings)),
+            dispatch: Mutex::new(Dispatch::new(parts.me.id)),
+            settings: parts.settings,
+            me: parts.me,
+            cluster: parts.cluster,
+            dir: parts.dir,
+            sessions: Sessions::default(),
+            events: Events::default(),
+            failovers: FailoverLog::default(),
+            counters: Counters::default(),
+            incoming_snapshot: Mutex::new(()),
+            started: Instant::now(),
+            started_ms,
+            core: parts.core,
+            gossip_inbox: parts.gossip,
+            monitor: parts.monitor,
+            view: Mutex::new(Arc::new(CoreView { raft: parts.view })),
+            directory: Mutex::default(),
+            book: Mutex::default(),
+            applied: AtomicU64::new(0),
+            frames: Frames { newest: Mutex::new(None), changed: Condvar::new() },
+            snapshots: parts.snapshots,
+            is_stopping: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Milliseconds since 1970 by this node's clock at start; never goes back.
+    pub fn now_ms(&self) -> u64 {
+        self.started_ms + self.uptime_ms()
+    }
+
+    /// Since start.
+    pub fn uptime_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Gives `core` an input; waits while its inbox is full. Never called by `core` itself.
+    pub fn to_core(&self, input: CoreInput) {
+        // Fails only when `core` has ended, and then nobody needs it.
+        let _ = self.core.send(input);
+    }
+
+    /// Gives `gossip` an input; drops it when the inbox is full, the next heartbeat replaces it.
+    pub fn to_gossip(&self, input: GossipInput) {
+        match self.gossip_inbox.try_send(input) {
+            // Links are no rumour: they are told anew with the next change, but must not get lost.
+            Err(TrySendError::Full(GossipInput::Links(links))) => {
+                let _ = self.gossip_inbox.send_timeout(GossipInput::Links(links), Duration::from_millis(50));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// Tells `monitor` that something worth a frame has changed.
+    pub fn poke_monitor(&self) {
+        // A full inbox means that a frame is due anyway.
+        let _ = self.monitor.try_send(());
+    }
+
+    /// Sends a request to `core` and waits for its answer, a little longer than the deadline at most.
+    pub fn ask(&self, asked: Asked, deadline: Instant) -> Answered {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let request = Request { asked, deadline, reply: ReplyTo::Local(reply), was_sent: false };
+        if self.core.send_deadline(CoreInput::Request(request), deadline).is_err() {
+            return Outcome::Refused("this node is too busy or stopping".to_string());
+        }
+        wait_for(&answer, deadline + ANSWER_SLACK)
+    }
+
+    /// Asks the leader for something, through `core`.
+    pub fn request(&self, ask: Ask, deadline: Instant) -> Answered {
+        self.ask(Asked::Ask(ask), deadline)
+    }
+
+    /// Newest published raft view.
+    pub fn view(&self) -> Arc<CoreView> {
+        Arc::clone(&lock(&self.view))
+    }
+
+    /// Publishes raft's view, also to the log lines' prefix.
+    pub fn set_view(&self, view: CoreView) {
+        super::logging::set_place(view.raft.term, view.raft.role);
+        let view = Arc::new(view);
+        let before = std::mem::replace(&mut *lock(&self.view), Arc::clone(&view));
+        let key = |v: &View| (v.role, v.term, v.leader, v.commit_index, v.last_index, v.has_quorum, v.transfer_to);
+        if key(&before.raft) != key(&view.raft) {
+            self.poke_monitor();
+        }
+    }
+
+    /// Newest node table of the directory.
+    pub fn directory(&self) -> Arc<Nodes> {
+        Arc::clone(&lock(&self.directory))
+    }
+
+    /// Publishes the directory's node table.
+    pub fn set_directory(&self, nodes: Arc<Nodes>) {
+        *lock(&self.directory) = nodes;
+        self.poke_monitor();
+    }
+
+    /// Publishes where peers can be reached.
+    pub fn set_book(&self, book: &BTreeMap<NodeId, Addresses>) {
+        let mut published = lock(&self.book);
+        if **published != *book {
+            *published = Arc::new(book.clone());
+        }
+    }
+
+    /// Where every known node can be reached, this one included, by id.
+    pub fn known_addresses(&self) -> Vec<(NodeId, Addresses)> {
+        let book = Arc::clone(&lock(&self.book));
+        let mut all: BTreeMap<NodeId, Addresses> =
+            self.directory().nodes.iter().map(|(id, (_, addresses))| (*id, addresses.clone())).collect();
+        all.extend(book.iter().map(|(id, addresses)| (*id, addresses.clone())));
+        all.insert(self.me.id, self.settings.addresses(self.me.id));
+        let membership = Arc::clone(&self.view().raft.membership);
+        all.retain(|id, _| *id == self.me.id || membership.uuid_of(*id).is_some());
+        all.into_iter().collect()
+    }
+
+    /// Index that the services have applied.
+    pub fn applied(&self) -> Index {
+        Index(self.applied.load(Ordering::Acquire))
+    }
+
+    /// Publishes it.
+    pub fn set_applied(&self, index: Index) {
+        self.applied.store(index.0, Ordering::Release);
+    }
+
+    /// Snapshot files of this node.
+    pub fn snapshots(&self) -> Snapshots {
+        self.snapshots.clone()
+    }
+
+    /// Newest monitor frame.
+    pub fn frame(&self) -> Arc<Published> {
+        lock(&self.frames.newest).clone().expect("the first frame is published before any door opens")
+    }
+
+    /// Publishes a frame and wakes all viewers.
+    pub fn publish_frame(&self, frame: Published) {
+        *lock(&self.frames.newest) = Some(Arc::new(frame));
+        self.frames.changed.notify_all();
+    }
+
+    /// Waits for a frame newer than `after`; `None` at the deadline or when the node stops.
+    pub fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>> {
+        let mut newest = lock(&self.frames.newest);
+        loop {
+            if let Some(frame) = newest.as_ref().filter(|frame| frame.seq > after) {
+                return Some(Arc::clone(frame));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.is_stopping() {
+                return None;
+            }
+            newest = self.frames.changed.wait_timeout(newest, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+
+    /// Records an event for people.
+    pub fn event(&self, kind: &'static str, node: Option<NodeId>, text: String) {
+        self.events.push(self.now_ms(), kind, node, text);
+        self.poke_monitor();
+    }
+
+    /// Puts a raft event into words, the log and the ring.
+    pub fn on_raft_event(&self, event: &Event) {
+        super::events::tell(self, event);
+    }
+
+    /// Another door's choices.
+    pub fn heard_handed_out(&self, choices: &[(NodeId, u32)]) {
+        lock(&self.dispatch).handed_out(self.now_ms(), choices);
+    }
+
+    /// Whether a node is online, as far as this one knows.
+    pub fn is_online(&self, id: NodeId) -> bool {
+        id == self.me.id || lock(&self.gossip).is_online(id)
+    }
+
+    /// The cluster's verdict from what this node knows.
+    pub fn judgement(&self) -> Judgement {
+        let view = self.view();
+        let raft = &view.raft;
+        let is_leader = raft.role == Role::Leader;
+        let gossip = lock(&self.gossip);
+        let is_reachable = |id: NodeId| {
+            id == self.me.id
+                || gossip.is_online(id)
+                || (is_leader && raft.peers.iter().any(|peer| peer.who.id == id && peer.is_active))
+        };
+        verdict::judge(&Situation {
+            leader: raft.leader,
+            voters: raft.membership.voters.keys().map(|id| (*id, is_reachable(*id))).collect(),
+            learners: raft.membership.learners.keys().map(|id| (*id, is_reachable(*id))).collect(),
+            voters_max: self.settings.voters_max,
+            has_quorum: is_leader.then_some(raft.has_quorum),
+        })
+    }
+
+    /// Why a request found no leader, in words: `no quorum: 2 of 5 voters reachable, 3 needed`.
+    pub fn why_no_leader(&self) -> String {
+        let view = self.view();
+        let voters = &view.raft.membership.voters;
+        let reachable = voters.keys().filter(|id| self.is_online(**id)).count();
+        let needed = verdict::quorum(voters.len());
+        match reachable < needed {
+            true => format!("no quorum: {reachable} of {} voters reachable, {needed} needed", voters.len()),
+            false => "no leader answered in time; an election may be under way: try again".to_string(),
+        }
+    }
+
+    /// Whether the node has begun to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Begins to stop: doors refuse newcomers, streams end.
+    pub fn begin_stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.frames.changed.notify_all();
+        self.events.wake();
+    }
+
+    /// Whether the node's own threads are to end now.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
+    /// Ends the node's own threads.
+    pub fn finish_stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+    }
+
+    /// Term of this node, for headers.
+    pub fn term(&self) -> Term {
+        self.view().raft.term
+    }
+}
+
+fn wait_for(answer: &Receiver<Answered>, deadline: Instant) -> Answered {
+    match answer.recv_deadline(deadline) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => {
+            Outcome::Unknown("no answer in time: it may or may not be applied".to_string())
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            Outcome::Unknown("this node stopped before the answer: it may or may not be applied".to_string())
+        }
+    }
+}

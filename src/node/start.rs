@@ -1,0 +1,393 @@
+//! How a node comes to life: folder and ports first, then its cluster, then its threads.
+//!
+//! Everything that may be refused (a taken port, a locked folder, damaged data, a foreign `config.json`) is tried before
+//! anything is started, so a node never half starts. The peer port answers other seekers while this node looks itself.
+//! Not here: what discovery decides (`cluster/discovery.rs`), how the node ends (`stop.rs`).
+
+use super::apply::ApplyJob;
+use super::core::{Core, CoreInput};
+use super::disk::DiskJob;
+use super::find::{Asker, Lookout, wake};
+use super::gossip::GossipInput;
+use super::handle::Handle;
+use super::seek;
+use super::shared::{Parts, Shared};
+use super::stop::{self, Stopper};
+use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads};
+use crate::limits::{APPLY_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX};
+use crate::raft::{self, Config, Durable, Persist, Raft};
+use crate::services::registry::Registry;
+use crate::settings::{LeaderPreference, Settings, to_ticks};
+use crate::store::identity::{self, FolderLock, Me};
+use crate::store::{self, Files, RealFiles, Store, StoreError};
+use crate::types::{Identity, NodeId, Ticks};
+use crossbeam_channel::bounded;
+use log::{info, warn};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// A whole stop takes no longer.
+const STOP_MAX: Duration = Duration::from_millis(4500);
+
+/// What a door is: the body of its thread.
+pub type Door = fn(TcpListener, Handle);
+
+/// The doors, given from above because arrows point down only.
+#[derive(Clone, Copy)]
+pub struct Doors {
+    /// HTTP on `service_port_base + id`.
+    pub http: Door,
+    /// The shared front door on `service_port`.
+    pub front: Door,
+}
+
+/// What the command line says beyond the settings.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    /// Number of this node; `None`: the lowest free one.
+    pub id: Option<NodeId>,
+    /// Discard this node's state first.
+    pub rejoin: bool,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be had.
+    #[error("port {address} ({what}) cannot be used: {source}; stop what listens there or change {key} in settings.json")]
+    Port {
+        /// `host:port`.
+        address: String,
+        /// What for.
+        what: &'static str,
+        /// Setting that moves it.
+        key: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data folder.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// No cluster could be found, joined or founded.
+    #[error("{0}")]
+    Discovery(String),
+    /// Stopped before it was up.
+    #[error("stopped while looking for a cluster")]
+    Stopped,
+    /// The system refuses threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// Sockets of a node, bound before anything starts.
+struct Ports {
+    peer: TcpListener,
+    http: TcpListener,
+    front: TcpListener,
+}
+
+/// Runs a node until it is told to stop; the exit code (STYLE section 4).
+pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
+    logging::start();
+    raise_file_limit();
+    let (stopper, stop_asked) = Stopper::new();
+    let on_signal = stopper.clone();
+    if let Err(e) = ctrlc::set_handler(move || on_signal.stop("interrupt")) {
+        warn!("no signal handler, Ctrl+C will end the node at once err={e}");
+    }
+    match start(settings, options, &stopper, &stop_asked, doors) {
+        Ok(running) => running.until_stopped(&stop_asked),
+        Err(StartError::Stopped) => 0,
+        Err(e) => {
+            eprintln!("error: {e}");
+            match e {
+                StartError::Store(_) => 3,
+                _ => 1,
+            }
+        }
+    }
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    inboxes: Inboxes,
+    listening: Vec<SocketAddr>,
+    /// In the order in which they are joined: each may still need those after it.
+    own: Vec<std::thread::JoinHandle<()>>,
+    _folder: FolderLock,
+}
+
+struct Inboxes {
+    core: crossbeam_channel::Sender<CoreInput>,
+    disk: crossbeam_channel::Sender<DiskJob>,
+    apply: crossbeam_channel::Sender<ApplyJob>,
+    gossip: crossbeam_channel::Sender<GossipInput>,
+}
+
+fn start(
+    settings: Settings,
+    options: &NodeOptions,
+    stopper: &Stopper,
+    stop_asked: &crossbeam_channel::Receiver<&'static str>,
+    doors: Doors,
+) -> Result<Running, StartError> {
+    let files: Arc<dyn Files> = Arc::new(RealFiles);
+    let (id, folder) = choose_id(&settings, options)?;
+    logging::set_node(id);
+    let dir = settings.node_dir(id);
+    let mut me = load_identity(&*files, &dir, id, options.rejoin)?;
+    let ports = bind(&settings, id)?;
+    info!("node {} starts, version {} uuid {}", id.0, env!("CARGO_PKG_VERSION"), me.uuid);
+
+    let (mut store, mut durable) = identity::open_store(Arc::clone(&files), &dir, &mut me, store::Options::default())?;
+    if let Some(torn) = store.torn_tail() {
+        info!("the last write before the crash was cut off, as it was never acknowledged: {torn}");
+    }
+    let asker = Asker::new(&settings, me.identity(), me.cluster);
+    match durable == Durable::default() {
+        false => seek::resume(&settings, &me).map_err(StartError::Discovery)?,
+        true => {
+            let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
+            let is_stopped = || !stop_asked.is_empty();
+            let found = seek::find(&settings, &asker, &is_stopped, |cluster| {
+                become_founder(&*files, &dir, &mut me, &mut store, cluster)
+            });
+            drop(lookout);
+            match found.map_err(StartError::Discovery)? {
+                seek::Found::Stopped => return Err(StartError::Stopped),
+                seek::Found::Founded => durable = raft::founding_state(me.identity()),
+                seek::Found::Joined { cluster, members } => {
+                    me.cluster = Some(cluster);
+                    me.peers.extend(members);
+                    identity::save(&*files, &dir, &me)?;
+                }
+            }
+        }
+    }
+    launch(settings, me, dir, store, durable, folder, ports, stopper, doors)
+}
+
+fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, FolderLock), StartError> {
+    match options.id {
+        Some(id) => Ok((id, identity::lock(&settings.node_dir(id))?)),
+        None => {
+            let is_free = |id: NodeId| std::net::TcpListener::bind(&settings.addresses(id).peer).is_ok();
+            Ok(identity::lock_lowest(&settings.data_dir, is_free)?)
+        }
+    }
+}
+
+fn load_identity(
+    files: &dyn Files,
+    dir: &std::path::Path,
+    id: NodeId,
+    must_discard: bool,
+) -> Result<Me, StartError> {
+    if must_discard {
+        info!("discarding this node's state, as asked by --rejoin");
+        return Ok(identity::discard(files, dir, id, Uuid::new_v4())?);
+    }
+    Ok(match identity::load(files, dir)? {
+        Some(me) => me,
+        None => {
+            let me = Me::new(id, Uuid::new_v4());
+            identity::save(files, dir, &me)?;
+            me
+        }
+    })
+}
+
+/// What a founder writes, while it holds the lock of `config.json`.
+fn become_founder(
+    files: &dyn Files,
+    dir: &std::path::Path,
+    me: &mut Me,
+    store: &mut Store,
+    cluster: Uuid,
+) -> Result<(), String> {
+    me.cluster = Some(cluster);
+    identity::save(files, dir, me).map_err(|e| e.to_string())?;
+    let first = raft::founding_state(me.identity());
+    let persist = Persist { seq: 0, hard_state: Some(first.hard_state), install: None, entries: first.entries };
+    store.write(&persist).and_then(|()| store.sync()).map_err(|e| e.to_string())
+}
+
+fn bind(settings: &Settings, id: NodeId) -> Result<Ports, StartError> {
+    let addresses = settings.addresses(id);
+    let listen = |address: &str, what, key, is_shared| {
+        bind_one(address, is_shared).map_err(|source| StartError::Port { address: address.to_string(), what, key, source })
+    };
+    Ok(Ports {
+        peer: listen(&addresses.peer, "nodes", "leader_port_base", false)?,
+        http: listen(&addresses.http, "HTTP", "service_port_base", false)?,
+        front: listen(&settings.front_door(), "front door", "service_port", true)?,
+    })
+}
+
+/// `SO_REUSEPORT` lets all nodes of a host share the front door; `SO_REUSEADDR` lets a restarted node have its ports back.
+fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
+    let at = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if is_shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[expect(clippy::too_many_arguments, reason = "called once, with everything that a node consists of")]
+fn launch(
+    settings: Settings,
+    me: Me,
+    dir: std::path::PathBuf,
+    store: Store,
+    durable: Durable,
+    folder: FolderLock,
+    ports: Ports,
+    stopper: &Stopper,
+    doors: Doors,
+) -> Result<Running, StartError> {
+    let mut registry = Registry::default();
+    if let Some(reader) = store.newest_snapshot()? {
+        let bytes = reader.read_all()?;
+        registry.restore(&mut bytes.as_slice()).map_err(|e| StartError::Discovery(format!("snapshot unreadable: {e}")))?;
+    }
+    let who = me.identity();
+    let raft = Raft::new(raft_config(&settings, who), durable);
+    let (core_in, core_out) = bounded(CORE_INBOX_MAX);
+    let (disk_in, disk_out) = bounded(DISK_INBOX_MAX);
+    let (apply_in, apply_out) = bounded(APPLY_INBOX_MAX);
+    let (gossip_in, gossip_out) = bounded(GOSSIP_INBOX_MAX);
+    let (monitor_in, monitor_out) = bounded(MONITOR_INBOX_MAX);
+    let snapshots = store.snapshots();
+    let shared = Arc::new(Shared::new(Parts {
+        settings,
+        me: who,
+        cluster: me.cluster.unwrap_or_else(Uuid::nil),
+        dir,
+        core: core_in.clone(),
+        gossip: gossip_in.clone(),
+        monitor: monitor_in,
+        snapshots: snapshots.clone(),
+        view: raft.view(),
+    }));
+    shared.publish_frame(monitor::build(&shared, 0));
+    shared.set_applied(registry.applied().index);
+    shared.event("start", Some(who.id), format!("node {} started", who.id.0));
+    let applied = registry.applied().index;
+    let listening = [&ports.peer, &ports.http, &ports.front].iter().filter_map(|l| l.local_addr().ok()).collect();
+
+    let mut own = Vec::new();
+    let mut thread = |name: &str, run: Box<dyn FnOnce() + Send>| -> Result<(), StartError> {
+        own.push(threads::spawn(name, run).map_err(StartError::Thread)?);
+        Ok(())
+    };
+    let (s, disk_for_apply) = (Arc::clone(&shared), disk_in.clone());
+    thread("apply", Box::new(move || apply::run(&s, registry, disk_for_apply, &apply_out)))?;
+    let s = Arc::clone(&shared);
+    thread("disk", Box::new(move || disk::run(&s, store, &disk_out)))?;
+    let s = Arc::clone(&shared);
+    thread("gossip", Box::new(move || gossip::run(&s, &gossip_out)))?;
+    let s = Arc::clone(&shared);
+    thread("monitor", Box::new(move || monitor::run(&s, &monitor_out)))?;
+    let s = Arc::clone(&shared);
+    thread("config", Box::new(move || config_writer::run(&s)))?;
+    let core = Core::new(
+        Arc::clone(&shared),
+        raft,
+        disk_in.clone(),
+        apply_in.clone(),
+        snapshots,
+        me.peers.into_iter().collect(),
+        applied,
+    );
+    thread("core", Box::new(move || core.run(&core_out)))?;
+    let s = Arc::clone(&shared);
+    thread("peers", Box::new(move || peers::accept_all(&s, &ports.peer)))?;
+    let handle = Handle::new(Arc::clone(&shared));
+    let (http, front) = (handle.clone(), handle);
+    thread("http", Box::new(move || (doors.http)(ports.http, http)))?;
+    thread("door", Box::new(move || (doors.front)(ports.front, front)))?;
+    // Not joined: it waits on a terminal that may never say anything again.
+    let (s, stopper) = (Arc::clone(&shared), stopper.clone());
+    threads::spawn("console", move || console::run(&s, &stopper, io::stdin().lock())).map_err(StartError::Thread)?;
+
+    let inboxes = Inboxes { core: core_in, disk: disk_in, apply: apply_in, gossip: gossip_in };
+    Ok(Running { shared, inboxes, listening, own, _folder: folder })
+}
+
+fn raft_config(settings: &Settings, me: Identity) -> Config {
+    Config {
+        me,
+        heartbeat_ticks: settings.heartbeat_ticks(),
+        election_timeout_ticks: settings.election_timeout_ticks(),
+        rank_delay_ticks: rank_delay(settings),
+        highest_id_first: settings.leader_preference == LeaderPreference::HighestId,
+        preempt: settings.preempt,
+        disk_stall_ticks: Ticks(settings.election_timeout_ticks().0 * 5),
+        append_bytes_max: crate::limits::APPEND_BYTES_MAX,
+        inflight_bytes_max: crate::limits::INFLIGHT_BYTES_MAX,
+        uncommitted_bytes_max: crate::limits::UNCOMMITTED_BYTES_MAX,
+        #[cfg(test)]
+        flaws: raft::Flaws::default(),
+    }
+}
+
+/// Long enough for the node of higher id to win before the next one stands, short against the election timeout.
+fn rank_delay(settings: &Settings) -> Ticks {
+    to_ticks((settings.election_timeout_ms / 20).max(10))
+}
+
+/// Thousands of clients need thousands of descriptors: use what the system allows this process anyway.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        warn!("file descriptors stay at their soft limit err={e}");
+    }
+}
+
+impl Running {
+    fn until_stopped(self, stop_asked: &crossbeam_channel::Receiver<&'static str>) -> u8 {
+        let why = stop_asked.recv().unwrap_or("no one left to ask");
+        let begun = Instant::now();
+        let shared = &self.shared;
+        info!("stopping: {why}");
+        shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
+        stop::hand_over(shared);
+        shared.begin_stop();
+        for address in &self.listening {
+            wake(*address);
+        }
+        stop::drain_clients(shared);
+        shared.finish_stop();
+        for address in &self.listening {
+            wake(*address);
+        }
+        let _ = self.inboxes.gossip.try_send(GossipInput::Stop);
+        let _ = self.inboxes.core.send_timeout(CoreInput::Stop, STOP_MAX.saturating_sub(begun.elapsed()));
+        let _ = self.inboxes.apply.send_timeout(ApplyJob::Stop, Duration::from_millis(200));
+        let _ = self.inboxes.disk.send_timeout(DiskJob::Stop, Duration::from_millis(200));
+        for thread in self.own {
+            let name = thread.thread().name().unwrap_or("?").to_string();
+            while !thread.is_finished() && begun.elapsed() < STOP_MAX {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            match thread.is_finished() {
+                true => drop(thread.join()),
+                false => warn!("thread {name} did not end in time"),
+            }
+        }
+        info!("stopped after {} ms", begun.elapsed().as_millis());
+        0
+    }
+}

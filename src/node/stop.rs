@@ -1,0 +1,71 @@
+//! How a node ends: refuse clients, hand leadership over, let answers leave, sync, join, within five seconds.
+//!
+//! The first Ctrl+C (or SIGTERM, or `quit`) begins an orderly stop; a second one exits at once. Nothing is lost either
+//! way: what was acknowledged is on a quorum's disks.
+//! Not here: what each thread does on its way out.
+
+use super::requests::Asked;
+use super::shared::Shared;
+use crate::raft::Role;
+use crate::types::Outcome;
+use crate::wire::Ask;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use log::{info, warn};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Exit code of a second Ctrl+C: as a shell reports an interrupt.
+const EXIT_INTERRUPTED: i32 = 130;
+/// Longest wait for a successor.
+const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
+/// Longest wait for client connections to end.
+const CLIENTS_MAX: Duration = Duration::from_millis(1500);
+
+/// Asks the node to stop.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    first: Sender<&'static str>,
+}
+
+impl Stopper {
+    /// The switch, and what the main thread waits on.
+    pub fn new() -> (Stopper, Receiver<&'static str>) {
+        let (first, wait) = bounded(1);
+        (Stopper { first }, wait)
+    }
+
+    /// Begins an orderly stop; the second call ends the process at once.
+    pub fn stop(&self, why: &'static str) {
+        if self.first.try_send(why).is_err() {
+            eprintln!("phalanx: stopped at once, as asked twice");
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+    }
+}
+
+/// Gives the leadership to the best live voter, if this node has it.
+pub fn hand_over(shared: &Shared) {
+    if shared.view().raft.role != Role::Leader || shared.view().raft.membership.voters.len() < 2 {
+        return;
+    }
+    let deadline = Instant::now() + HAND_OVER_MAX;
+    match shared.ask(Asked::Ask(Ask::Transfer(None)), deadline) {
+        Outcome::Done(_) => {
+            let leader = shared.view().raft.leader.map_or("another node".to_string(), |id| id.to_string());
+            info!("leadership handed over to={leader}");
+        }
+        Outcome::Refused(why) | Outcome::Unknown(why) => warn!("leadership not handed over err={why:?}"),
+    }
+}
+
+/// Waits until the clients have been told goodbye.
+pub fn drain_clients(shared: &Arc<Shared>) {
+    let deadline = Instant::now() + CLIENTS_MAX;
+    while shared.sessions.count() > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let left = shared.sessions.count();
+    if left > 0 {
+        info!("{left} client connections did not end in time");
+    }
+}
