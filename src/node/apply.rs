@@ -41,13 +41,8 @@ struct Apply {
 
 /// Body of the thread; `registry` is what the newest snapshot held.
 pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbox: &Receiver<ApplyJob>) {
-    let mut apply = Apply {
-        shared: Arc::clone(shared),
-        registry,
-        disk,
-        queries: BTreeMap::new(),
-        directory_version: u64::MAX,
-    };
+    let mut apply =
+        Apply { shared: Arc::clone(shared), registry, disk, queries: BTreeMap::new(), directory_version: u64::MAX };
     apply.publish();
     for job in inbox {
         match job {

@@ -114,7 +114,7 @@ pub struct Core {
     snapshots: Snapshots,
     links: BTreeMap<NodeId, Link>,
     book: BTreeMap<NodeId, Addresses>,
-    /// Who listens under an id, as its own handshake said last.
+    /// Who holds a connection to us, as its own handshake said.
     met: BTreeMap<NodeId, Identity>,
     requests: Requests,
     /// Highest index handed to `apply`.
@@ -211,16 +211,15 @@ impl Core {
             }
             CoreInput::LinkLost(id) => self.step(Input::LinkLost(id)),
             CoreInput::PeerClosed(id) => {
+                self.met.remove(&id);
                 if let Some(link) = self.links.get(&id) {
                     link.check();
                 }
             }
             CoreInput::Met { who, addresses } => {
                 self.met.insert(who.id, who);
-                if self.book.get(&who.id) != Some(&addresses) {
-                    self.book.insert(who.id, addresses);
-                    self.tend_links();
-                }
+                self.book.insert(who.id, addresses);
+                self.tend_links();
             }
             CoreInput::Directory(nodes) => self.on_directory(&nodes),
             CoreInput::Synced { seq, promises } => {
@@ -336,11 +335,7 @@ impl Core {
     }
 
     /// When enough bytes went by since the last snapshot, what the next one must carry.
-    fn snapshot_meta_if_due(
-        &mut self,
-        run: &[(Entry, Vec<ReplyTo>)],
-        commit: Index,
-    ) -> Option<SnapshotMeta> {
+    fn snapshot_meta_if_due(&mut self, run: &[(Entry, Vec<ReplyTo>)], commit: Index) -> Option<SnapshotMeta> {
         self.bytes_since_snapshot += run.iter().map(|(entry, _)| entry_bytes(&entry.payload)).sum::<u64>();
         if self.bytes_since_snapshot < self.shared.settings.snapshot_every_mb << 20 {
             return None;
@@ -415,17 +410,14 @@ impl Core {
         self.is_view_stale = true;
     }
 
-    /// One link to each other member whose address is known; none to anybody else.
+    /// One link to each other member, and to whoever has one to us: a newcomer's log does not name its leader yet.
     fn tend_links(&mut self) {
         let view = self.raft.view();
-        let members: BTreeMap<NodeId, Identity> = view
-            .membership
-            .members()
-            .filter(|who| who.id != self.shared.me.id)
-            .map(|who| (who.id, who))
-            .collect();
+        let mut others = self.met.clone();
+        others.extend(view.membership.members().map(|who| (who.id, who)));
+        others.remove(&self.shared.me.id);
         let mut wanted = BTreeMap::new();
-        for (id, who) in &members {
+        for (id, who) in &others {
             let address = match self.book.get(id) {
                 Some(addresses) => addresses.peer.clone(),
                 // Never heard of it: the port that its number stands for, on this host.
@@ -433,7 +425,6 @@ impl Core {
             };
             wanted.insert(*id, (*who, address));
         }
-        // A newcomer that is not yet a member in this node's log, but asks things through us.
         let is_same = |link: &Link, want: &(Identity, String)| link.who == want.0 && link.address == want.1;
         let before = self.links.len();
         self.links.retain(|id, link| wanted.get(id).is_some_and(|want| is_same(link, want)));

@@ -156,7 +156,9 @@ impl Space {
         self.is_low = is_low;
         let free_mb = free >> 20;
         let text = match is_low {
-            true => format!("disk nearly full: {free_mb} MiB free, {reserve_mb} MiB are kept in reserve: no new writes here"),
+            true => format!(
+                "disk nearly full: {free_mb} MiB free, {reserve_mb} MiB are kept in reserve: no new writes here"
+            ),
             false => format!("disk has room again: {free_mb} MiB free"),
         };
         match is_low {

@@ -183,7 +183,8 @@ impl Beats {
         let started = super::threads::spawn("register", move || {
             let command = directory_command(&Command::Register { who: me, addresses });
             let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-            if let Outcome::Refused(why) | Outcome::Unknown(why) = shared.ask(Asked::Ask(Ask::Command(command)), deadline)
+            if let Outcome::Refused(why) | Outcome::Unknown(why) =
+                shared.ask(Asked::Ask(Ask::Command(command)), deadline)
             {
                 info!("addresses not registered yet err={why:?}");
             }

@@ -29,7 +29,9 @@ pub fn find(
     found: impl FnOnce(Uuid) -> Result<(), String>,
 ) -> Result<Found, String> {
     for _ in 0..1000 {
-        if is_stopped() { return Ok(Found::Stopped); }
+        if is_stopped() {
+            return Ok(Found::Stopped);
+        }
         if asker.me.id.0 == 5 || settings.voters_max == 1 {
             found(Uuid::new_v4())?;
             return Ok(Found::Founded);

@@ -38,7 +38,8 @@ fn try_stream(
     address: &str,
     term: Term,
 ) -> Result<u64, WireError> {
-    let mut reader = snapshots.newest().map_err(io::Error::other)?.ok_or(WireError::Unexpected("lack of a snapshot"))?;
+    let mut reader =
+        snapshots.newest().map_err(io::Error::other)?.ok_or(WireError::Unexpected("lack of a snapshot"))?;
     let mut socket = TcpStream::connect_timeout(&links::resolve(address)?, STALL_MAX)?;
     let secret = shared.settings.cluster_secret.as_deref();
     let (who, _) = handshake::dial(&socket, links::hello(shared, Purpose::Snapshot), secret)?;
@@ -81,9 +82,10 @@ fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> R
     let Frame::SnapshotHead { term, meta, bytes } = read_frame(from_wire, FRAME_BYTES_MAX)? else {
         return Err(WireError::Unexpected("frame before a snapshot's head"));
     };
-    let _one_at_a_time = shared.incoming_snapshot.try_lock().map_err(|_| {
-        WireError::Rejected("another snapshot is being received".to_string())
-    })?;
+    let _one_at_a_time = shared
+        .incoming_snapshot
+        .try_lock()
+        .map_err(|_| WireError::Rejected("another snapshot is being received".to_string()))?;
     let snapshots = shared.snapshots();
     let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
     while receiver.received() < bytes {

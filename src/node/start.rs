@@ -60,7 +60,9 @@ pub struct NodeOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A port cannot be had.
-    #[error("port {address} ({what}) cannot be used: {source}; stop what listens there or change {key} in settings.json")]
+    #[error(
+        "port {address} ({what}) cannot be used: {source}; stop what listens there or change {key} in settings.json"
+    )]
     Port {
         /// `host:port`.
         address: String,
@@ -183,12 +185,7 @@ fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, Fold
     }
 }
 
-fn load_identity(
-    files: &dyn Files,
-    dir: &std::path::Path,
-    id: NodeId,
-    must_discard: bool,
-) -> Result<Me, StartError> {
+fn load_identity(files: &dyn Files, dir: &std::path::Path, id: NodeId, must_discard: bool) -> Result<Me, StartError> {
     if must_discard {
         info!("discarding this node's state, as asked by --rejoin");
         return Ok(identity::discard(files, dir, id, Uuid::new_v4())?);
@@ -221,7 +218,12 @@ fn become_founder(
 fn bind(settings: &Settings, id: NodeId) -> Result<Ports, StartError> {
     let addresses = settings.addresses(id);
     let listen = |address: &str, what, key, is_shared| {
-        bind_one(address, is_shared).map_err(|source| StartError::Port { address: address.to_string(), what, key, source })
+        bind_one(address, is_shared).map_err(|source| StartError::Port {
+            address: address.to_string(),
+            what,
+            key,
+            source,
+        })
     };
     Ok(Ports {
         peer: listen(&addresses.peer, "nodes", "leader_port_base", false)?,
@@ -258,7 +260,9 @@ fn launch(
     let mut registry = Registry::default();
     if let Some(reader) = store.newest_snapshot()? {
         let bytes = reader.read_all()?;
-        registry.restore(&mut bytes.as_slice()).map_err(|e| StartError::Discovery(format!("snapshot unreadable: {e}")))?;
+        registry
+            .restore(&mut bytes.as_slice())
+            .map_err(|e| StartError::Discovery(format!("snapshot unreadable: {e}")))?;
     }
     let who = me.identity();
     let raft = Raft::new(raft_config(&settings, who), durable);
