@@ -9,6 +9,7 @@
 
 pub mod autopilot;
 pub mod config_file;
+pub mod discovery;
 pub mod dispatch;
 pub mod gossip;
 pub mod verdict;

@@ -1,0 +1,555 @@
+//! How a node that starts finds its cluster, joins it, or founds one.
+//!
+//! A node with state resumes; it never founds. A newcomer asks every address it knows for the leader, a bounded number of
+//! times, and joins the leader that answers. If nobody is in a cluster, those who look line up, highest id first; whoever's
+//! turn it is takes the lock of `config.json`, reads it again, and founds only if nobody has meanwhile. So the lock decides;
+//! the line-up only makes the highest id the likely founder. With `peers` (other hosts, no shared file) a node founds only
+//! when a majority of them, itself counted, look as well and none has a higher id.
+//!
+//! Invariants: D1 a cluster is founded under the exclusive lock alone, and not while `config.json` or a data folder
+//! speaks of another that may live. D2 `config.json` is written before the founder's own data, and the lock is held until
+//! both are: a crash in between leaves a file that no data stands behind, which the next newcomer sets aside with a warning.
+//! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person.
+//! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
+
+use super::config_file::{ConfigFileError, Lock, Projection, read};
+use crate::settings::Settings;
+use crate::store::{RealFiles, identity};
+use crate::types::{Addresses, Identity, Liveness, NodeId, Term};
+use crate::wire::Whereabouts;
+use log::{debug, info, warn};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use uuid::Uuid;
+
+/// Local ids whose derived ports are always asked; ids beyond it are found by `config.json` and the data folders.
+const LOCAL_IDS: u64 = 9;
+/// While it waits for its next round, a node looks this often whether `config.json` has changed.
+const GLANCE: Duration = Duration::from_millis(20);
+/// Once a cluster is known and only its leader or its consent is missing, rounds are this short ...
+const EAGER: Duration = Duration::from_millis(50);
+/// ... for so many rounds; after them, and when founding is not allowed, a round takes at least [`PATIENT`].
+const EAGER_ROUNDS: u32 = 40;
+/// Between rounds of a search that has become long.
+const PATIENT: Duration = Duration::from_millis(1000);
+/// A refused join is normal while others join (one change at a time); so many in a row are worth a line.
+const JOINS_WORTH_A_LINE: u32 = 10;
+/// A `config.json` younger than this is never called stale: its founder may be just about to answer.
+const STALE_AFTER: Duration = Duration::from_secs(2);
+
+/// Who looks, and with what in hand.
+#[derive(Clone, Debug)]
+pub struct Seeker<'a> {
+    /// The node.
+    pub me: Identity,
+    /// Cluster that its data belongs to; `None` for a newcomer.
+    pub cluster: Option<Uuid>,
+    /// Whether it has a log of that cluster. With a cluster and without a log (`--rejoin`) it may only join that one.
+    pub has_log: bool,
+    /// Peer addresses that it knew last (`identity.json`).
+    pub known: Vec<String>,
+    /// What the user chose.
+    pub settings: &'a Settings,
+}
+
+/// How a question failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No process listens there.
+    #[error("connection refused")]
+    Refused,
+    /// Something may be there, but it did not answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// A node is there and declines, in its words (wrong secret, other version, id in use).
+    #[error("{0}")]
+    Rejected(String),
+    /// Anything else: not a node of ours, a broken connection.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Answer to a join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JoinAnswer {
+    /// The node is a learner (or was a member already).
+    Joined {
+        /// Cluster.
+        cluster: Uuid,
+        /// Its members and where they are.
+        members: Vec<(NodeId, Addresses)>,
+    },
+    /// The asked one does not lead (any more); perhaps it knows who does.
+    Elsewhere(Whereabouts),
+}
+
+/// What discovery needs of the outside. Every call but `wait` is bounded in time by the implementer.
+pub trait World {
+    /// Asks all of these addresses, preferably at the same time; answers in the same order. An address on this host
+    /// should take no longer than a few hundred milliseconds to fail.
+    fn ask_all(&self, addresses: &[String]) -> Vec<Result<Whereabouts, AskError>>;
+    /// Asks the leader at this address to be taken into its cluster.
+    ///
+    /// # Errors
+    /// As for a question.
+    fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError>;
+    /// Makes this node the only voter of the new cluster, on disk: the founding log first, the identity that names the
+    /// cluster last, so that a crash in between leaves a newcomer. Called while the lock is held.
+    ///
+    /// # Errors
+    /// In words; the node cannot start then.
+    fn found(&self, cluster: Uuid) -> Result<(), String>;
+    /// Lets this much time pass; `false`: the node stops.
+    fn wait(&self, time: Duration) -> bool;
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The node has state: restart its log; elections follow from that.
+    Resume,
+    /// It is a member of this cluster now.
+    Joined {
+        /// Cluster.
+        cluster: Uuid,
+        /// Its members and where they are.
+        members: Vec<(NodeId, Addresses)>,
+    },
+    /// It founded this cluster; [`World::found`] has been called.
+    Founded {
+        /// Cluster.
+        cluster: Uuid,
+    },
+    /// The node was told to stop while it looked.
+    Stopping,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// D3.
+    #[error(
+        "{file} names cluster {theirs}, but the data in {data} belongs to cluster {ours}; nothing was changed. \
+         If the data is right, move {file} away and start again; if the file is right, move {data} away, \
+         and the node joins as a newcomer",
+        file = file.display(), data = data.display()
+    )]
+    OtherCluster {
+        /// `config.json`.
+        file: PathBuf,
+        /// Its cluster.
+        theirs: Uuid,
+        /// The node's folder.
+        data: PathBuf,
+        /// Its cluster.
+        ours: Uuid,
+    },
+    /// The lock or the file cannot be used at all.
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
+    /// The founder could not write its own data.
+    #[error("cannot found a cluster: {0}")]
+    Founding(String),
+}
+
+/// Decides how this node starts. Returns when it has, however long that takes; every round is bounded.
+///
+/// # Errors
+/// Only what a person must resolve.
+pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, DiscoveryError> {
+    if let Some(ours) = seeker.cluster {
+        let file = seeker.settings.config_file_path.clone();
+        // A mangled or unreadable file is the leader's to mend; it says nothing against our data.
+        if let Ok(Some(Projection { cluster_info, .. })) = read(&file)
+            && cluster_info.id != ours
+        {
+            let data = seeker.settings.node_dir(seeker.me.id);
+            return Err(DiscoveryError::OtherCluster { file, theirs: cluster_info.id, data, ours });
+        }
+        if seeker.has_log {
+            return Ok(Decision::Resume);
+        }
+    }
+    Search { seeker, world, heard_of: BTreeSet::new(), said: BTreeMap::new(), joins_refused: 0 }.run()
+}
+
+/// One node's search.
+struct Search<'a> {
+    seeker: &'a Seeker<'a>,
+    world: &'a dyn World,
+    /// Addresses that others told.
+    heard_of: BTreeSet<String>,
+    /// What was said last about each topic: a search speaks when something changes, not each round.
+    said: BTreeMap<&'static str, String>,
+    joins_refused: u32,
+}
+
+/// What one round of questions brought.
+#[derive(Debug, Default)]
+struct Survey {
+    /// Clusters that somebody is in, each with the leader of the newest term that was named.
+    clusters: BTreeMap<Uuid, Option<(Term, NodeId, Addresses)>>,
+    /// Others who look for a cluster.
+    lookers: BTreeSet<NodeId>,
+    /// Addresses at which they answered.
+    lookers_at: BTreeSet<String>,
+    /// Addresses at which this very node answered.
+    own: BTreeSet<String>,
+    /// Addresses where something is that did not answer in time.
+    silent: BTreeSet<String>,
+    /// Who declined, and why.
+    rejected: Option<(String, String)>,
+    asked: usize,
+}
+
+impl Search<'_> {
+    fn run(mut self) -> Result<Decision, DiscoveryError> {
+        let settings = self.seeker.settings;
+        let interval = Duration::from_millis(settings.discovery_interval_ms);
+        let mut eager_left = None;
+        for round in 1u32.. {
+            let stamp = stamp_of(&settings.config_file_path);
+            let named = read(&settings.config_file_path).ok().flatten();
+            let survey = self.survey(named.as_ref());
+            if let Some(decision) = self.try_join(&survey, named.as_ref()) {
+                return Ok(decision);
+            }
+            if round >= settings.connection_attempts
+                && self.is_my_turn(&survey, named.as_ref(), round - settings.connection_attempts)
+                && let Some(decision) = self.try_found(&survey)?
+            {
+                return Ok(decision);
+            }
+            // A founder was heard of, by an answer or by the file: its consent is a matter of moments.
+            if !survey.clusters.is_empty() && eager_left.is_none() {
+                eager_left = Some(EAGER_ROUNDS);
+            }
+            let pause = match &mut eager_left {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    EAGER.min(interval)
+                }
+                _ if round > settings.connection_attempts + EAGER_ROUNDS => PATIENT.max(interval),
+                _ => interval,
+            };
+            match self.wait_for_news(pause, stamp) {
+                News::Stopping => return Ok(Decision::Stopping),
+                News::Changed => eager_left = Some(EAGER_ROUNDS),
+                News::None => {}
+            }
+        }
+        unreachable!("rounds are counted up to more than a lifetime")
+    }
+
+    fn addresses(&self, named: Option<&Projection>) -> Vec<String> {
+        let settings = self.seeker.settings;
+        let own = settings.addresses(self.seeker.me.id).peer;
+        let local = (1..=LOCAL_IDS).map(NodeId).chain(ids_below(&settings.data_dir));
+        let mut seen = BTreeSet::from([own]);
+        let named = named.map(Projection::peer_addresses).unwrap_or_default();
+        let all = named.into_iter().chain(self.seeker.known.iter().cloned()).chain(settings.peers.iter().cloned());
+        let all = all.chain(self.heard_of.iter().cloned()).chain(local.map(|id| settings.addresses(id).peer));
+        all.filter(|address| seen.insert(address.clone())).collect()
+    }
+
+    fn survey(&mut self, named: Option<&Projection>) -> Survey {
+        let addresses = self.addresses(named);
+        let mut survey = Survey { asked: addresses.len(), ..Survey::default() };
+        for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses)) {
+            match answer {
+                Ok(Whereabouts { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
+                    survey.own.insert(address.clone());
+                }
+                Ok(Whereabouts { cluster: None, id, .. }) => {
+                    survey.lookers.extend(id);
+                    survey.lookers_at.insert(address.clone());
+                }
+                Ok(Whereabouts { cluster: Some(cluster), term, leader, members, .. }) => {
+                    let best = survey.clusters.entry(cluster).or_default();
+                    if let Some((id, addresses)) = leader
+                        && best.as_ref().is_none_or(|(newest, ..)| term > *newest)
+                    {
+                        *best = Some((term, id, addresses));
+                    }
+                    let told = members.into_iter().map(|(_, addresses)| addresses.peer);
+                    self.heard_of.extend(told.filter(|peer| !peer.is_empty()));
+                }
+                Err(AskError::Timeout) => {
+                    survey.silent.insert(address.clone());
+                }
+                Err(AskError::Rejected(why)) => survey.rejected = Some((address.clone(), why)),
+                Err(AskError::Refused) => {}
+                Err(AskError::Failed(why)) => debug!("asked {address} err=\"{why}\""),
+            }
+        }
+        if let Some((address, why)) = &survey.rejected {
+            self.say(log::Level::Warn, "rejected", format!("the node at {address} does not talk to this one: {why}"));
+        } else if survey.clusters.is_empty() {
+            let (asked, looking) = (survey.asked, survey.lookers.len());
+            let line = match looking {
+                0 => format!("nobody answered at {asked} addresses yet; this is normal for the first node"),
+                _ => format!(
+                    "{looking} of {asked} addresses answered, by nodes that look as well; this is normal at a first start"
+                ),
+            };
+            self.say(log::Level::Info, "search", line);
+        }
+        survey
+    }
+
+    /// Joins the leader of the right cluster, if one is known; says so when it cannot.
+    fn try_join(&mut self, survey: &Survey, named: Option<&Projection>) -> Option<Decision> {
+        let wanted = self.seeker.cluster.or(named.map(|named| named.cluster_info.id));
+        let cluster = match wanted {
+            Some(wanted) if survey.clusters.contains_key(&wanted) => wanted,
+            Some(wanted) => {
+                if let Some(other) = survey.clusters.keys().next() {
+                    self.say(
+                        log::Level::Warn,
+                        "clusters",
+                        format!("looking for cluster {wanted}, but cluster {other} answers"),
+                    );
+                }
+                return None;
+            }
+            None if survey.clusters.len() > 1 => {
+                let all = survey.clusters.keys().map(Uuid::to_string).collect::<Vec<_>>().join(" and ");
+                self.say(
+                    log::Level::Warn,
+                    "clusters",
+                    format!("clusters {all} answer: set peers or config_file_path to one of them"),
+                );
+                return None;
+            }
+            None => *survey.clusters.keys().next()?,
+        };
+        let Some((_, id, addresses)) = &survey.clusters[&cluster] else {
+            self.say(log::Level::Info, "leader", format!("cluster {cluster} has no leader yet; waiting for one"));
+            return None;
+        };
+        match self.world.join(&addresses.peer, cluster) {
+            Ok(JoinAnswer::Joined { cluster: theirs, members }) if theirs == cluster => {
+                info!("joined cluster {cluster} by way of its leader, node {}", id.0);
+                return Some(Decision::Joined { cluster, members });
+            }
+            Ok(JoinAnswer::Joined { cluster: theirs, .. }) => {
+                warn!("asked to join cluster {cluster}, but {} is in cluster {theirs}", addresses.peer);
+            }
+            Ok(JoinAnswer::Elsewhere(there)) => {
+                self.heard_of.extend(there.leader.map(|(_, addresses)| addresses.peer).filter(|a| !a.is_empty()));
+            }
+            Err(why) => {
+                self.joins_refused += 1;
+                if self.joins_refused >= JOINS_WORTH_A_LINE {
+                    self.say(
+                        log::Level::Warn,
+                        "join",
+                        format!("node {} leads but does not take this node in: {why}", id.0),
+                    );
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether this node may try to found now. `turns`: rounds that have passed since the bounded attempts.
+    fn is_my_turn(&mut self, survey: &Survey, named: Option<&Projection>, turns: u32) -> bool {
+        if let Some(cluster) = self.seeker.cluster {
+            if survey.clusters.is_empty() {
+                let line = format!("nobody of cluster {cluster} answers yet; looking on, it cannot be founded anew");
+                self.say(log::Level::Info, "own cluster", line);
+            }
+            return false;
+        }
+        // A node that declines to talk is in a cluster, as far as we know. One that is in a cluster stands in our way
+        // unless the file names another one: then the file may be what is wrong.
+        let is_elsewhere = named.is_some_and(|named| !survey.clusters.contains_key(&named.cluster_info.id));
+        if survey.rejected.is_some() || (!survey.clusters.is_empty() && !is_elsewhere) {
+            return false;
+        }
+        let ahead = survey.lookers.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
+        let own = self.seeker.settings.addresses(self.seeker.me.id).peer;
+        let hosts: BTreeSet<&String> =
+            self.seeker.settings.peers.iter().filter(|peer| **peer != own && !survey.own.contains(*peer)).collect();
+        if !hosts.is_empty() {
+            let reached = 1 + hosts.iter().filter(|peer| survey.lookers_at.contains(**peer)).count();
+            let total = 1 + hosts.len();
+            if reached * 2 <= total {
+                let line = "a majority is needed to found a cluster";
+                self.say(
+                    log::Level::Info,
+                    "peers",
+                    format!("reached {reached} of {total} nodes named by peers; {line}"),
+                );
+            }
+            return reached * 2 > total && ahead == 0;
+        }
+        turns >= ahead
+    }
+
+    /// Under the lock: founds a cluster unless there is one, or may be.
+    fn try_found(&mut self, survey: &Survey) -> Result<Option<Decision>, DiscoveryError> {
+        let settings = self.seeker.settings;
+        let wait = |time| self.world.wait(time);
+        let lock = match Lock::take(&settings.config_file_path, &wait) {
+            Ok(lock) => lock,
+            // Whoever holds it founds, most likely.
+            Err(ConfigFileError::Busy { path }) => {
+                self.say(
+                    log::Level::Info,
+                    "lock",
+                    format!("{} is held by another process; looking on", path.display()),
+                );
+                return Ok(None);
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let others = clusters_below(&settings.data_dir, self.seeker.me.id);
+        if let Some(named) = lock.read()? {
+            if let Err(why) = self.is_stale(&named, survey, &others) {
+                if let Some(why) = why {
+                    self.say(log::Level::Info, "file", why);
+                }
+                return Ok(None);
+            }
+            let aside = lock.set_aside("stale")?;
+            let (file, id) = (settings.config_file_path.display(), named.cluster_info.id);
+            warn!(
+                "{file} named cluster {id}, which nobody answers for and no data is left of; it is now {}",
+                aside.display()
+            );
+        }
+        if !survey.clusters.is_empty() {
+            return Ok(None);
+        }
+        if let Some((cluster, folder)) = others.iter().next() {
+            let folder = folder.display();
+            let what = "start its nodes, or move its data away to begin anew";
+            self.say(
+                log::Level::Warn,
+                "data",
+                format!("{folder} holds data of cluster {cluster}, which nobody answers for: {what}"),
+            );
+            return Ok(None);
+        }
+        let cluster = Uuid::new_v4();
+        let addresses = settings.addresses(self.seeker.me.id);
+        let row = (self.seeker.me.id, &addresses, Liveness::Leader, 0);
+        lock.write(&Projection::new(cluster, Term(1), 1, Some(self.seeker.me.id), [row]))?;
+        self.world.found(cluster).map_err(DiscoveryError::Founding)?;
+        info!("no leader found: founded cluster {cluster}");
+        Ok(Some(Decision::Founded { cluster }))
+    }
+
+    /// Whether nothing is left of the cluster that the file names; otherwise what speaks against it, unless that is plain.
+    fn is_stale(
+        &self,
+        named: &Projection,
+        survey: &Survey,
+        others: &BTreeMap<Uuid, PathBuf>,
+    ) -> Result<(), Option<String>> {
+        let settings = self.seeker.settings;
+        let cluster = named.cluster_info.id;
+        // Somebody founded while this node stood in line, or leads already.
+        if survey.clusters.contains_key(&cluster) || is_young(&settings.config_file_path) {
+            return Err(None);
+        }
+        let what = format!("{} names cluster {cluster}, which nobody answers for", settings.config_file_path.display());
+        if let Some(folder) = others.get(&cluster) {
+            let (folder, advice) =
+                (folder.display(), "start its nodes, or move the file and the data away to begin anew");
+            return Err(Some(format!("{what}; {folder} holds data of it: {advice}")));
+        }
+        let is_silent = |address: &String| survey.silent.contains(address);
+        if let Some(address) = named.peer_addresses().into_iter().find(is_silent) {
+            return Err(Some(format!("{what}; what listens at {address} is silent, and may be its node")));
+        }
+        if let Some(node) = named.nodes.values().find(|node| node.ip != settings.host) {
+            let advice = "start them, or move the file away to begin anew";
+            return Err(Some(format!("{what}; it has nodes on other hosts ({}): {advice}", node.ip)));
+        }
+        Ok(())
+    }
+
+    /// Waits for the next round, or less long when `config.json` changes.
+    fn wait_for_news(&self, pause: Duration, stamp: Stamp) -> News {
+        let mut left = pause;
+        while !left.is_zero() {
+            let slice = GLANCE.min(left);
+            if !self.world.wait(slice) {
+                return News::Stopping;
+            }
+            left -= slice;
+            if stamp_of(&self.seeker.settings.config_file_path) != stamp {
+                return News::Changed;
+            }
+        }
+        News::None
+    }
+
+    /// Logs a line unless it is the last one said about its topic.
+    fn say(&mut self, level: log::Level, topic: &'static str, line: String) {
+        if self.said.get(topic) != Some(&line) {
+            log::log!(level, "{line}");
+            self.said.insert(topic, line);
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    None,
+    Changed,
+    Stopping,
+}
+
+/// What changes when a file is written: its time and size, `None` if it is not there.
+type Stamp = Option<(SystemTime, u64)>;
+
+fn stamp_of(path: &Path) -> Stamp {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+/// Whether the file was written so lately that its writer may not have begun to answer.
+fn is_young(path: &Path) -> bool {
+    let Ok(at) = std::fs::metadata(path).and_then(|meta| meta.modified()) else { return true };
+    match SystemTime::now().duration_since(at) {
+        Ok(age) => age < STALE_AFTER,
+        // Written in the future: the clock was set back, and nobody can say when it was.
+        Err(ahead) => ahead.duration() < STALE_AFTER,
+    }
+}
+
+/// Ids of the node folders below the data folder.
+fn ids_below(data_dir: &Path) -> Vec<NodeId> {
+    let Ok(folders) = std::fs::read_dir(data_dir) else { return Vec::new() };
+    let names = folders.flatten().filter_map(|folder| folder.file_name().into_string().ok());
+    let mut ids: Vec<NodeId> = names
+        .filter_map(|name| name.strip_prefix("node-")?.parse().ok().map(NodeId))
+        .filter(|id| (1..=NodeId::MAX).contains(&id.0))
+        .collect();
+    ids.sort();
+    ids
+}
+
+/// Clusters that other nodes' folders belong to, each with one such folder.
+fn clusters_below(data_dir: &Path, me: NodeId) -> BTreeMap<Uuid, PathBuf> {
+    let mut found = BTreeMap::new();
+    for id in ids_below(data_dir).into_iter().filter(|id| *id != me) {
+        let folder = identity::folder(data_dir, id);
+        match identity::peek(&RealFiles, &folder) {
+            Ok(Some(identity::Me { cluster: Some(cluster), .. })) => {
+                found.entry(cluster).or_insert(folder);
+            }
+            Ok(_) => {}
+            Err(e) => debug!("looked into {} err=\"{e}\"", folder.display()),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[path = "tests/discovery.rs"]
+mod tests;

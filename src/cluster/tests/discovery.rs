@@ -1,0 +1,344 @@
+//! Discovery over a virtual peer port and a real folder: every way to begin, and five that begin at once.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
+
+use super::*;
+use crate::cluster::config_file;
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex};
+use std::time::Instant;
+use tempfile::TempDir;
+
+const CLUSTER: Uuid = Uuid::from_u128(7);
+const OTHER: Uuid = Uuid::from_u128(8);
+
+/// What listens at an address.
+#[derive(Clone, Debug)]
+enum At {
+    Looking(NodeId),
+    Member { cluster: Uuid, leader: Option<NodeId>, refuses_joins: u32 },
+    Silent,
+    Declining,
+}
+
+/// All peer ports of the test, and the folder that the nodes share.
+struct Net {
+    dir: TempDir,
+    at: Mutex<HashMap<String, At>>,
+    founded: Mutex<Vec<(NodeId, Uuid)>>,
+    waiting: (Mutex<()>, Condvar),
+}
+
+impl Net {
+    fn new() -> Net {
+        let waiting = (Mutex::new(()), Condvar::new());
+        Net { dir: tempfile::tempdir().unwrap(), at: Mutex::default(), founded: Mutex::default(), waiting }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            config_file_path: self.dir.path().join("config.json"),
+            data_dir: self.dir.path().join("data"),
+            discovery_interval_ms: 20,
+            ..Settings::default()
+        }
+    }
+
+    fn put(&self, id: u64, at: At) {
+        self.at.lock().unwrap().insert(address(id), at);
+    }
+
+    fn leads(&self, id: u64, cluster: Uuid) {
+        self.put(id, At::Member { cluster, leader: Some(NodeId(id)), refuses_joins: 0 });
+    }
+
+    /// Leaves `identity.json` of node `id` in the shared data folder.
+    fn leave_data(&self, id: u64, cluster: Uuid) {
+        let mut me = identity::Me::new(NodeId(id), Uuid::from_u128(u128::from(id)));
+        (me.cluster, me.has_log) = (Some(cluster), true);
+        identity::save(&RealFiles, &self.settings().node_dir(NodeId(id)), &me).unwrap();
+    }
+
+    /// Leaves a `config.json` of `cluster` with node 4 as its leader, `age_s` seconds old.
+    fn leave_config(&self, cluster: Uuid, age_s: u64) {
+        let settings = self.settings();
+        let addresses = settings.addresses(NodeId(4));
+        let row = (NodeId(4), &addresses, Liveness::Leader, 0);
+        let projection = Projection::new(cluster, Term(3), 9, Some(NodeId(4)), [row]);
+        config_file::write(&settings.config_file_path, &projection, &|_| true).unwrap();
+        let file = std::fs::File::options().write(true).open(&settings.config_file_path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(age_s)).unwrap();
+    }
+
+    fn named(&self) -> Option<Uuid> {
+        read(&self.settings().config_file_path).unwrap().map(|found| found.cluster_info.id)
+    }
+
+    fn names_starting_with(&self, prefix: &str) -> usize {
+        let names = std::fs::read_dir(self.dir.path()).unwrap().flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).count()
+    }
+
+    /// A newcomer looks for at most `for_ms`.
+    fn look(&self, id: u64, for_ms: u64) -> Result<Decision, DiscoveryError> {
+        self.look_with(id, for_ms, None, false, &self.settings())
+    }
+
+    fn look_with(
+        &self,
+        id: u64,
+        for_ms: u64,
+        cluster: Option<Uuid>,
+        has_log: bool,
+        settings: &Settings,
+    ) -> Result<Decision, DiscoveryError> {
+        let me = Identity { id: NodeId(id), uuid: Uuid::from_u128(u128::from(id)) };
+        if cluster.is_none() {
+            self.put(id, At::Looking(me.id));
+        }
+        let until = Instant::now() + Duration::from_millis(for_ms);
+        let seeker = Seeker { me, cluster, has_log, known: Vec::new(), settings };
+        discover(&seeker, &Door { net: self, me: me.id, until, found_fails: false })
+    }
+}
+
+fn address(id: u64) -> String {
+    Settings::default().addresses(NodeId(id)).peer
+}
+
+/// One node's access to the net.
+struct Door<'a> {
+    net: &'a Net,
+    me: NodeId,
+    until: Instant,
+    found_fails: bool,
+}
+
+impl World for Door<'_> {
+    fn ask_all(&self, addresses: &[String]) -> Vec<Result<Whereabouts, AskError>> {
+        let at = self.net.at.lock().unwrap();
+        let answer = |address: &String| match at.get(address) {
+            None => Err(AskError::Refused),
+            Some(At::Silent) => Err(AskError::Timeout),
+            Some(At::Declining) => Err(AskError::Rejected("wrong cluster_secret".into())),
+            Some(At::Looking(id)) => Ok(Whereabouts { id: Some(*id), ..Whereabouts::default() }),
+            Some(At::Member { cluster, leader, .. }) => {
+                let settings = Settings::default();
+                let leader = leader.map(|id| (id, settings.addresses(id)));
+                Ok(Whereabouts { cluster: Some(*cluster), id: None, term: Term(1), members: vec![], leader })
+            }
+        };
+        addresses.iter().map(answer).collect()
+    }
+
+    fn join(&self, address: &str, _: Uuid) -> Result<JoinAnswer, AskError> {
+        match self.net.at.lock().unwrap().get_mut(address) {
+            Some(At::Member { cluster, leader: Some(_), refuses_joins }) => {
+                if *refuses_joins > 0 {
+                    *refuses_joins -= 1;
+                    return Err(AskError::Rejected("another membership change is under way".into()));
+                }
+                Ok(JoinAnswer::Joined { cluster: *cluster, members: vec![] })
+            }
+            _ => Err(AskError::Refused),
+        }
+    }
+
+    fn found(&self, cluster: Uuid) -> Result<(), String> {
+        assert_eq!(self.net.named(), Some(cluster), "config.json comes first");
+        let busy = Lock::take(&self.net.settings().config_file_path, &|_| false);
+        assert!(matches!(busy, Err(ConfigFileError::Busy { .. })), "the lock is held");
+        if self.found_fails {
+            return Err("no space left".into());
+        }
+        self.net.leave_data(self.me.0, cluster);
+        self.net.founded.lock().unwrap().push((self.me, cluster));
+        self.net.leads(self.me.0, cluster);
+        Ok(())
+    }
+
+    fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let (mutex, condition) = &self.net.waiting;
+        let mut guard = mutex.lock().unwrap();
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            guard = condition.wait_timeout(guard, left).unwrap().0;
+        }
+        Instant::now() < self.until
+    }
+}
+
+#[test]
+fn a_single_node_founds_after_bounded_attempts() {
+    let net = Net::new();
+    let begun = Instant::now();
+    let Decision::Founded { cluster } = net.look(1, 5000).unwrap() else { panic!("did not found") };
+    assert!(begun.elapsed() >= Duration::from_millis(40), "two pauses between three rounds");
+    assert_eq!(net.named(), Some(cluster));
+    let info = read(&net.settings().config_file_path).unwrap().unwrap().cluster_info;
+    assert_eq!((info.term, info.last_version, info.leader.as_deref()), (Term(1), 1, Some("node_1")));
+}
+
+#[test]
+fn a_newcomer_joins_the_leader_that_answers() {
+    let net = Net::new();
+    net.put(2, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 0 });
+    net.put(17, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 3 });
+    assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, members: vec![] });
+    assert!(net.founded.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_cluster_without_a_leader_is_waited_for() {
+    let net = Net::new();
+    net.put(2, At::Member { cluster: CLUSTER, leader: None, refuses_joins: 0 });
+    assert_eq!(net.look(1, 300).unwrap(), Decision::Stopping);
+    assert_eq!(net.named(), None);
+}
+
+#[test]
+fn a_node_with_state_resumes_or_refuses() {
+    let net = Net::new();
+    let settings = net.settings();
+    let resume = || net.look_with(1, 0, Some(CLUSTER), true, &settings);
+    assert_eq!(resume().unwrap(), Decision::Resume);
+    std::fs::write(&settings.config_file_path, "mangled").unwrap();
+    assert_eq!(resume().unwrap(), Decision::Resume);
+    net.leave_config(CLUSTER, 0);
+    assert_eq!(resume().unwrap(), Decision::Resume);
+    std::fs::remove_file(&settings.config_file_path).unwrap();
+    net.leave_config(OTHER, 0);
+    let error = resume().unwrap_err().to_string();
+    for word in [&CLUSTER.to_string(), &OTHER.to_string(), "config.json", "node-1", "start again", "newcomer"] {
+        assert!(error.contains(word), "{word} is missing: {error}");
+    }
+    assert_eq!(net.named(), Some(OTHER));
+}
+
+#[test]
+fn a_node_that_discarded_its_state_joins_its_cluster_only() {
+    let net = Net::new();
+    let settings = net.settings();
+    let rejoin = |for_ms| net.look_with(1, for_ms, Some(CLUSTER), false, &settings).unwrap();
+    assert_eq!(rejoin(200), Decision::Stopping, "it never founds");
+    net.leads(3, OTHER);
+    assert_eq!(rejoin(200), Decision::Stopping, "it never joins another");
+    net.leads(2, CLUSTER);
+    assert_eq!(rejoin(5000), Decision::Joined { cluster: CLUSTER, members: vec![] });
+}
+
+#[test]
+fn a_stale_file_is_set_aside_and_a_young_one_is_not() {
+    let net = Net::new();
+    net.leave_config(CLUSTER, 3600);
+    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Founded { .. }));
+    assert_ne!(net.named(), Some(CLUSTER));
+    assert_eq!(net.names_starting_with("config.json.stale-"), 1);
+    let net = Net::new();
+    net.leave_config(CLUSTER, 0);
+    assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
+    assert_eq!(net.named(), Some(CLUSTER));
+}
+
+#[test]
+fn a_file_or_data_of_a_cluster_that_may_live_is_respected() {
+    for why in ["data", "data without file", "silent node", "other host", "declining node"] {
+        let net = Net::new();
+        let mut settings = net.settings();
+        if why != "data without file" && why != "declining node" {
+            net.leave_config(CLUSTER, 3600);
+        }
+        match why {
+            "silent node" => net.put(4, At::Silent),
+            "declining node" => net.put(3, At::Declining),
+            "other host" => settings.host = "localhost".into(),
+            _ => net.leave_data(4, CLUSTER),
+        }
+        let before = net.named();
+        assert_eq!(net.look_with(1, 300, None, false, &settings).unwrap(), Decision::Stopping, "{why}");
+        assert_eq!(net.named(), before, "{why}");
+        assert!(net.founded.lock().unwrap().is_empty(), "{why}");
+    }
+}
+
+#[test]
+fn a_file_of_a_dead_cluster_does_not_keep_from_a_living_one() {
+    let net = Net::new();
+    net.leave_config(CLUSTER, 3600);
+    net.leads(2, OTHER);
+    assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: OTHER, members: vec![] });
+    assert_eq!(net.names_starting_with("config.json.stale-"), 1);
+    assert!(net.founded.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_founder_that_dies_in_between_leaves_nothing_that_binds() {
+    let net = Net::new();
+    let settings = net.settings();
+    let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
+    let seeker = Seeker { me, cluster: None, has_log: false, known: Vec::new(), settings: &settings };
+    let until = Instant::now() + Duration::from_secs(5);
+    let failed = discover(&seeker, &Door { net: &net, me: me.id, until, found_fails: true });
+    assert!(matches!(failed, Err(DiscoveryError::Founding(_))));
+    let left = net.named().unwrap();
+    // Not before the file has aged: its writer might be slow rather than dead.
+    assert_eq!(net.look(2, 300).unwrap(), Decision::Stopping);
+    assert!(matches!(net.look(2, 10_000).unwrap(), Decision::Founded { cluster } if cluster != left));
+}
+
+#[test]
+fn across_hosts_a_majority_of_peers_and_the_highest_id_found() {
+    let net = Net::new();
+    let peers = [address(21), address(22), address(23)].to_vec();
+    let settings = Settings { peers, ..net.settings() };
+    let look = |id, for_ms| net.look_with(id, for_ms, None, false, &settings).unwrap();
+    assert_eq!(look(22, 200), Decision::Stopping, "alone");
+    net.put(23, At::Looking(NodeId(23)));
+    assert_eq!(look(22, 200), Decision::Stopping, "not the highest");
+    net.at.lock().unwrap().remove(&address(23));
+    net.put(21, At::Looking(NodeId(21)));
+    assert!(matches!(look(22, 5000), Decision::Founded { .. }));
+    assert!(matches!(look(21, 5000), Decision::Joined { .. }));
+}
+
+#[test]
+fn a_held_lock_delays_and_founds_nothing() {
+    let net = Net::new();
+    let held = Lock::take(&net.settings().config_file_path, &|_| true).unwrap();
+    assert_eq!(net.look(1, 300).unwrap(), Decision::Stopping);
+    drop(held);
+    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Founded { .. }));
+}
+
+/// A hundred times five nodes at once: one founder each time, and everyone is in its cluster. Also with a founder whose
+/// wish to yield is not heard, as every other time nobody is known to look.
+#[test]
+fn five_at_once_never_found_two_clusters() {
+    let mut highest = 0;
+    for start in 0..100 {
+        let net = Net::new();
+        let settings = net.settings();
+        for id in (1..=5).filter(|_| start % 2 == 0) {
+            net.put(id, At::Looking(NodeId(id)));
+        }
+        let ends: Vec<Decision> = std::thread::scope(|scope| {
+            let nodes: Vec<_> = (1..=5u64)
+                .map(|id| {
+                    let (net, settings) = (&net, &settings);
+                    scope.spawn(move || net.look_with(id, 20_000, None, false, settings).unwrap())
+                })
+                .collect();
+            nodes.into_iter().map(|node| node.join().unwrap()).collect()
+        });
+        let founded = net.founded.lock().unwrap().clone();
+        assert_eq!(founded.len(), 1, "start {start}: {founded:?} {ends:?}");
+        let (founder, cluster) = founded[0];
+        for end in &ends {
+            let is_there =
+                matches!(end, Decision::Founded { cluster: c } | Decision::Joined { cluster: c, .. } if *c == cluster);
+            assert!(is_there, "start {start}: {ends:?}");
+        }
+        assert_eq!(net.names_starting_with("config.json.stale-"), 0, "start {start}");
+        highest += u32::from(founder == NodeId(5));
+    }
+    assert!(highest > 80, "the highest id founded only {highest} of 100 clusters");
+}
