@@ -23,6 +23,7 @@ pub mod recover;
 mod replay;
 mod segment;
 pub mod snapshot;
+#[expect(clippy::module_inception, reason = "the room's owner has the room's name")]
 mod store;
 #[cfg(test)]
 mod tests;

@@ -142,8 +142,8 @@ impl Store {
         })
     }
 
-    /// Does a little of the work for the next log segment; to be called when no job waits. Without it rotation does it all
-    /// at once and takes some 50 ms.
+    /// Does a little of the work for the next log segment (a millisecond or two); to be called when no job waits. A segment
+    /// that was not prepared works as well, but each sync in it also writes metadata.
     pub fn prepare(&mut self) -> Result<(), StoreError> {
         self.guard(|store| store.wal.prepare())
     }

@@ -174,10 +174,11 @@ impl Wal {
     fn rotate(&mut self) -> Result<(), StoreError> {
         self.flush()?;
         self.sync_file()?;
-        while !self.is_spare_ready() {
-            self.zero_some()?;
-        }
-        let mut spare = self.spare.take().expect("made ready above");
+        // Zeros that `prepare` found no time for are left out: a sync then costs a little more, but nothing waits for them now.
+        let mut spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => self.make_spare()?,
+        };
         let number = self.segment() + 1;
         let header = Header { segment: number, hard_state: self.hard_state, last: self.last };
         let position = begin(&*self.files, &self.dir, &mut *spare.file, header, self.sequence)?;
@@ -190,7 +191,7 @@ impl Wal {
     }
 
     /// Does a little of the work for the next segment once this one is half full; called when there is nothing else to do.
-    /// Without it rotation does all of that work at once. A full disk is no error yet: rotation will say so.
+    /// A full disk is no error yet: rotation will say so.
     pub fn prepare(&mut self) -> Result<(), StoreError> {
         if self.position < self.room / 2 || self.is_spare_ready() {
             return Ok(());
@@ -214,14 +215,20 @@ impl Wal {
         self.spare.as_ref().is_some_and(|spare| spare.zeroed == spare.bytes)
     }
 
+    /// Reserves room for the next segment, so that a full disk shows before its header is written.
+    fn make_spare(&self) -> Result<Spare, StoreError> {
+        let path = self.dir.join(SPARE_NAME);
+        let bytes = (self.room * 2).clamp(self.options.segment_bytes_min, self.options.segment_bytes_max);
+        let mut file = self.files.create(&path).map_err(|e| StoreError::io("create", &path, e))?;
+        file.allocate(bytes).map_err(|e| StoreError::io("reserve room for", &path, e))?;
+        Ok(Spare { file, bytes, zeroed: 0 })
+    }
+
     /// Writes and syncs the next piece of zeros. Zeros, because room that is only reserved costs metadata at each sync.
     fn zero_some(&mut self) -> Result<(), StoreError> {
         let path = self.dir.join(SPARE_NAME);
         let Some(spare) = &mut self.spare else {
-            let bytes = (self.room * 2).clamp(self.options.segment_bytes_min, self.options.segment_bytes_max);
-            let mut file = self.files.create(&path).map_err(|e| StoreError::io("create", &path, e))?;
-            file.allocate(bytes).map_err(|e| StoreError::io("reserve room for", &path, e))?;
-            self.spare = Some(Spare { file, bytes, zeroed: 0 });
+            self.spare = Some(self.make_spare()?);
             return Ok(());
         };
         let step = (spare.bytes - spare.zeroed).min(ZERO_STEP_BYTES as u64);
@@ -255,7 +262,7 @@ impl Wal {
 /// What zeros are copied from.
 static ZEROS: [u8; ZERO_STEP_BYTES] = [0; ZERO_STEP_BYTES];
 
-/// Turns the zeroed spare file into a segment: writes its beginning, syncs it, and only then gives it its name.
+/// Turns the spare file into a segment: writes its beginning, syncs it, and only then gives it its name.
 fn begin(files: &dyn Files, dir: &Path, file: &mut dyn File, header: Header, sequence: u64) -> Result<u64, StoreError> {
     let spare = dir.join(SPARE_NAME);
     let path = dir.join(segment::file_name(header.segment));
