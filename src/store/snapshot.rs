@@ -38,8 +38,7 @@ pub struct Snapshots {
     dir: PathBuf,
     chunk_bytes: usize,
     node: Option<NodeId>,
-    /// Tells the temporary files of this process apart: a deposed and a new leader may both stream the same snapshot.
-    writers: Arc<AtomicU64>,
+    slots: Slots,
     /// Shared with the store: a failed sync of a snapshot stops the log as well.
     poison: Poison,
 }
@@ -61,7 +60,7 @@ fn parse_name(name: &str, suffix: &str) -> Option<(Index, Term)> {
 impl Snapshots {
     pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, options: &Options, poison: Poison) -> Snapshots {
         let chunk_bytes = options.snapshot_chunk_bytes.clamp(1, FRAME_BYTES_MAX);
-        Snapshots { files, dir, chunk_bytes, node: options.node, writers: Arc::default(), poison }
+        Snapshots { files, dir, chunk_bytes, node: options.node, slots: Slots::default(), poison }
     }
 
     /// Index and term of every snapshot in use, oldest first.
@@ -160,9 +159,37 @@ impl Snapshots {
     }
 }
 
+/// Names for temporary files, a bit for each that is in use: a deposed and a new leader may both stream the same snapshot.
+/// A name that is free again is taken first, so that transfers which broke off leave one file behind, not one each.
+#[derive(Clone, Default)]
+struct Slots(Arc<AtomicU64>);
+
+struct Slot {
+    home: Slots,
+    number: u32,
+}
+
+impl Slots {
+    fn take(&self) -> Result<Slot, StoreError> {
+        let lowest_free = |used: u64| (used != u64::MAX).then(|| used | (used + 1));
+        match self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, lowest_free) {
+            Ok(used) => Ok(Slot { home: self.clone(), number: used.trailing_ones() }),
+            Err(_) => Err(StoreError::Transfer("64 snapshots are being written already".to_string())),
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.home.0.fetch_and(!(1 << self.number), Ordering::AcqRel);
+    }
+}
+
 /// A snapshot file in the making.
 struct Writer {
     home: Snapshots,
+    /// Keeps its temporary name from others.
+    _slot: Slot,
     head: Head,
     file: Box<dyn File>,
     path: PathBuf,
@@ -175,13 +202,13 @@ struct Writer {
 
 impl Writer {
     fn new(home: &Snapshots, meta: &SnapshotMeta, bytes: u64, purpose: &str) -> Result<Writer, StoreError> {
-        let number = home.writers.fetch_add(1, Ordering::Relaxed);
-        let path = home.dir.join(name_of(meta.index, meta.term, &format!("{purpose}-{number}.tmp")));
+        let slot = home.slots.take()?;
+        let path = home.dir.join(format!("{purpose}-{}.tmp", slot.number));
         let file = home.files.create(&path).map_err(|e| StoreError::io("create", &path, e))?;
         let head = Head { meta: meta.clone(), bytes };
         let encoded = postcard::to_stdvec(&head).expect("a head has no unknown length");
         let (home, crc) = (home.clone(), crc32fast::Hasher::new());
-        let mut writer = Writer { home, head, file, path, position: 0, taken: 0, crc };
+        let mut writer = Writer { home, _slot: slot, head, file, path, position: 0, taken: 0, crc };
         writer.put(MAGIC)?;
         writer.frame(&encoded)?;
         Ok(writer)
@@ -237,7 +264,7 @@ fn frame_crc(length: [u8; 4], bytes: &[u8]) -> u32 {
 }
 
 /// Takes a leader's snapshot, chunk by chunk. Dropped without `finish` or `abandon`, it leaves a temporary file behind until
-/// the next start.
+/// the next transfer or start.
 pub struct SnapshotReceiver {
     writer: Writer,
 }

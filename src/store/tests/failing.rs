@@ -124,7 +124,13 @@ fn two_leaders_may_stream_the_same_snapshot_at_once() {
     for receiver in receivers {
         receiver.finish().unwrap();
     }
-    store.receive_snapshot(&meta(6, 1), 200).unwrap().abandon();
+    let temporary = || disk.paths().iter().filter(|path| path.extension().is_some_and(|e| e == "tmp")).count();
+    for index in 6..9 {
+        drop(store.receive_snapshot(&meta(index, 1), 200).unwrap());
+        assert_eq!(temporary(), 1, "transfers that broke off must not fill the disk");
+    }
+    store.receive_snapshot(&meta(9, 1), 200).unwrap().abandon();
+    assert_eq!(temporary(), 0);
     store.write(&Persist { install: Some(snapshot.clone()), ..Persist::default() }).unwrap();
     store.sync().unwrap();
     disk.restart(Restart::LoseAll);
