@@ -27,7 +27,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// Bytes gathered into one write.
 const WRITE_BYTES: usize = 256 << 10;
-/// A process that dies may take one more connection before its listener is gone: dial again so often, without pause.
+/// A process that dies (or one that is just starting) may take a connection and drop it: dial again so often, at once.
 const DYING_DIALS: u32 = 20;
 
 /// What a `send-m` thread is told.
@@ -93,7 +93,7 @@ impl Dialer {
         let mut backoff = BACKOFF.0;
         let mut down_since: Option<Instant> = None;
         let mut last_why = String::new();
-        let mut quick_dials = 0;
+        let mut quick_dials = DYING_DIALS;
         loop {
             let why = match self.connect() {
                 Ok(stream) => {

@@ -2,44 +2,95 @@
 //!
 //! Not here: the decisions (`cluster/discovery.rs`), the conversations (`find.rs`).
 
-use super::find::{Asker, JoinAnswer};
-use crate::settings::Settings;
-use crate::store::identity::Me;
-use crate::types::{Addresses, NodeId};
+use super::find::{self, Asker};
+use super::threads;
+use crate::cluster::discovery::{AskError, JoinAnswer, World};
+use crate::wire::Whereabouts;
+use crate::wire::codec::WireError;
+use crossbeam_channel::{Receiver, bounded};
+use std::cell::RefCell;
+use std::io;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How the search ended.
-pub enum Found {
-    /// This node founded the cluster.
-    Founded,
-    /// This node is a learner of this cluster.
-    Joined { cluster: Uuid, members: Vec<(NodeId, Addresses)> },
-    /// The user stopped it.
-    Stopped,
+/// Longest wait for all answers of a round: what has not come by then counts as silent.
+const ROUND_MAX: Duration = Duration::from_millis(600);
+
+/// Founds this node's cluster on disk.
+type Founder<'a> = dyn FnMut(Uuid) -> Result<(), String> + 'a;
+
+/// The world of a node that looks for its cluster.
+pub struct RealWorld<'a> {
+    asker: Asker,
+    stop_asked: &'a Receiver<&'static str>,
+    founder: RefCell<Box<Founder<'a>>>,
 }
 
-pub fn resume(_settings: &Settings, _me: &Me) -> Result<(), String> {
-    Ok(())
-}
-
-pub fn find(
-    settings: &Settings,
-    asker: &Asker,
-    is_stopped: &dyn Fn() -> bool,
-    found: impl FnOnce(Uuid) -> Result<(), String>,
-) -> Result<Found, String> {
-    for _ in 0..1000 {
-        if is_stopped() {
-            return Ok(Found::Stopped);
-        }
-        if asker.me.id.0 == 5 || settings.voters_max == 1 {
-            found(Uuid::new_v4())?;
-            return Ok(Found::Founded);
-        }
-        if let Ok(JoinAnswer::Joined { cluster, members }) = asker.join(&settings.addresses(NodeId(5)).peer) {
-            return Ok(Found::Joined { cluster, members });
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
+impl<'a> RealWorld<'a> {
+    /// A world in which `founder` writes the founding state.
+    pub fn new(
+        asker: Asker,
+        stop_asked: &'a Receiver<&'static str>,
+        founder: impl FnMut(Uuid) -> Result<(), String> + 'a,
+    ) -> RealWorld<'a> {
+        RealWorld { asker, stop_asked, founder: RefCell::new(Box::new(founder)) }
     }
-    Err("nobody".to_string())
+}
+
+impl World for RealWorld<'_> {
+    fn ask_all(&self, addresses: &[String]) -> Vec<Result<Whereabouts, AskError>> {
+        let (to, answers) = bounded(addresses.len().max(1));
+        for (place, address) in addresses.iter().cloned().enumerate() {
+            let (to, asker) = (to.clone(), self.asker.clone());
+            // Not joined: one that hangs ends at its own deadline.
+            let started = threads::spawn("ask", move || {
+                let _ = to.send((place, asker.ask(&address).map_err(to_ask_error)));
+            });
+            if let Err(e) = started {
+                log::warn!("no thread to ask an address err={e}");
+            }
+        }
+        drop(to);
+        let mut all: Vec<Result<Whereabouts, AskError>> = addresses.iter().map(|_| Err(AskError::Timeout)).collect();
+        let deadline = Instant::now() + ROUND_MAX;
+        while let Ok((place, answer)) = answers.recv_deadline(deadline) {
+            all[place] = answer;
+        }
+        all
+    }
+
+    fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError> {
+        let asker = Asker { cluster: Some(cluster), ..self.asker.clone() };
+        match asker.join(address).map_err(to_ask_error)? {
+            find::JoinAnswer::Joined { cluster, members } => Ok(JoinAnswer::Joined { cluster, members }),
+            find::JoinAnswer::Elsewhere(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
+        }
+    }
+
+    fn found(&self, cluster: Uuid) -> Result<(), String> {
+        (self.founder.borrow_mut())(cluster)
+    }
+
+    fn wait(&self, time: Duration) -> bool {
+        // Only looked at, not taken: the main thread still wants to know why.
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if !self.stop_asked.is_empty() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5).min(until.saturating_duration_since(Instant::now())));
+        }
+        self.stop_asked.is_empty()
+    }
+}
+
+fn to_ask_error(e: WireError) -> AskError {
+    match e {
+        WireError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => AskError::Refused,
+        WireError::Io(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
+            AskError::Timeout
+        }
+        WireError::Rejected(why) => AskError::Rejected(why),
+        other => AskError::Failed(other.to_string()),
+    }
 }

@@ -10,10 +10,11 @@ use super::disk::DiskJob;
 use super::find::{Asker, Lookout, wake};
 use super::gossip::GossipInput;
 use super::handle::Handle;
-use super::seek;
+use super::seek::RealWorld;
 use super::shared::{Parts, Shared};
 use super::stop::{self, Stopper};
 use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads};
+use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
 use crate::limits::{APPLY_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX};
 use crate::raft::{self, Config, Durable, Persist, Raft};
 use crate::services::registry::Registry;
@@ -21,11 +22,12 @@ use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::identity::{self, FolderLock, Me};
 use crate::store::{self, Files, RealFiles, Store, StoreError};
 use crate::types::{Identity, NodeId, Ticks};
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 use log::{info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -78,7 +80,12 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// No cluster could be found, joined or founded.
     #[error("{0}")]
-    Discovery(String),
+    Discovery(#[from] DiscoveryError),
+    /// The newest snapshot passed its checksums and still makes no sense.
+    #[error(
+        "the newest snapshot cannot be read: {0}; `phalanx node --id N --rejoin` fetches the state from the leader"
+    )]
+    Snapshot(io::Error),
     /// Stopped before it was up.
     #[error("stopped while looking for a cluster")]
     Stopped,
@@ -109,7 +116,8 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
         Err(e) => {
             eprintln!("error: {e}");
             match e {
-                StartError::Store(_) => 3,
+                StartError::Store(_) | StartError::Snapshot(_) => 3,
+                StartError::Discovery(_) => 2,
                 _ => 1,
             }
         }
@@ -136,7 +144,7 @@ fn start(
     settings: Settings,
     options: &NodeOptions,
     stopper: &Stopper,
-    stop_asked: &crossbeam_channel::Receiver<&'static str>,
+    stop_asked: &Receiver<&'static str>,
     doors: Doors,
 ) -> Result<Running, StartError> {
     let files: Arc<dyn Files> = Arc::new(RealFiles);
@@ -147,32 +155,65 @@ fn start(
     let ports = bind(&settings, id)?;
     info!("node {} starts, version {} uuid {}", id.0, env!("CARGO_PKG_VERSION"), me.uuid);
 
-    let (mut store, mut durable) = identity::open_store(Arc::clone(&files), &dir, &mut me, store::Options::default())?;
+    let (mut store, mut durable) = open(&files, &dir, &mut me)?;
     if let Some(torn) = store.torn_tail() {
         info!("the last write before the crash was cut off, as it was never acknowledged: {torn}");
     }
-    let asker = Asker::new(&settings, me.identity(), me.cluster);
-    match durable == Durable::default() {
-        false => seek::resume(&settings, &me).map_err(StartError::Discovery)?,
-        true => {
-            let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
-            let is_stopped = || !stop_asked.is_empty();
-            let found = seek::find(&settings, &asker, &is_stopped, |cluster| {
-                become_founder(&*files, &dir, &mut me, &mut store, cluster)
-            });
-            drop(lookout);
-            match found.map_err(StartError::Discovery)? {
-                seek::Found::Stopped => return Err(StartError::Stopped),
-                seek::Found::Founded => durable = raft::founding_state(me.identity()),
-                seek::Found::Joined { cluster, members } => {
-                    me.cluster = Some(cluster);
-                    me.peers.extend(members);
-                    identity::save(&*files, &dir, &me)?;
-                }
-            }
-        }
+    if find_cluster(&settings, &*files, &dir, &mut me, &mut store, &durable, &ports, stop_asked)? {
+        durable = raft::founding_state(me.identity());
     }
     launch(settings, me, dir, store, durable, folder, ports, stopper, doors)
+}
+
+/// Opens the store. A log without a cluster is what a founder left that crashed before it was done: nobody else has
+/// seen any of it, so it goes, and the node looks for a cluster as any newcomer.
+fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durable), StoreError> {
+    let (store, durable) = identity::open_store(Arc::clone(files), dir, me, store::Options::default())?;
+    if me.cluster.is_some() || durable == Durable::default() {
+        return Ok((store, durable));
+    }
+    info!("an unfinished founding is discarded");
+    drop(store);
+    *me = identity::discard(&**files, dir, me.id, Uuid::new_v4())?;
+    identity::open_store(Arc::clone(files), dir, me, store::Options::default())
+}
+
+/// Returns whether this node founded its cluster; otherwise it is a member of one.
+#[expect(clippy::too_many_arguments, reason = "called once, with everything that a node is before it runs")]
+fn find_cluster(
+    settings: &Settings,
+    files: &dyn Files,
+    dir: &Path,
+    me: &mut Me,
+    store: &mut Store,
+    durable: &Durable,
+    ports: &Ports,
+    stop_asked: &Receiver<&'static str>,
+) -> Result<bool, StartError> {
+    let (identity, cluster) = (me.identity(), me.cluster);
+    let asker = Asker::new(settings, identity, cluster);
+    let has_log = *durable != Durable::default();
+    let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
+    let seeker = Seeker { me: identity, cluster, has_log, known, settings };
+    // A node with state needs no lookout: it decides at once.
+    let lookout = match has_log {
+        true => None,
+        false => Some(Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?),
+    };
+    let world = RealWorld::new(asker, stop_asked, |cluster| become_founder(files, dir, me, store, cluster));
+    let decision = discover(&seeker, &world)?;
+    drop((world, lookout));
+    match decision {
+        Decision::Resume => Ok(false),
+        Decision::Founded { .. } => Ok(true),
+        Decision::Stopping => Err(StartError::Stopped),
+        Decision::Joined { cluster, members } => {
+            me.cluster = Some(cluster);
+            me.peers.extend(members.into_iter().filter(|(id, _)| *id != me.id));
+            identity::save(files, dir, me)?;
+            Ok(false)
+        }
+    }
 }
 
 fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, FolderLock), StartError> {
@@ -185,7 +226,7 @@ fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, Fold
     }
 }
 
-fn load_identity(files: &dyn Files, dir: &std::path::Path, id: NodeId, must_discard: bool) -> Result<Me, StartError> {
+fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_discard: bool) -> Result<Me, StartError> {
     if must_discard {
         info!("discarding this node's state, as asked by --rejoin");
         return Ok(identity::discard(files, dir, id, Uuid::new_v4())?);
@@ -201,18 +242,13 @@ fn load_identity(files: &dyn Files, dir: &std::path::Path, id: NodeId, must_disc
 }
 
 /// What a founder writes, while it holds the lock of `config.json`.
-fn become_founder(
-    files: &dyn Files,
-    dir: &std::path::Path,
-    me: &mut Me,
-    store: &mut Store,
-    cluster: Uuid,
-) -> Result<(), String> {
-    me.cluster = Some(cluster);
-    identity::save(files, dir, me).map_err(|e| e.to_string())?;
+fn become_founder(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, cluster: Uuid) -> Result<(), String> {
     let first = raft::founding_state(me.identity());
     let persist = Persist { seq: 0, hard_state: Some(first.hard_state), install: None, entries: first.entries };
-    store.write(&persist).and_then(|()| store.sync()).map_err(|e| e.to_string())
+    store.write(&persist).and_then(|()| store.sync()).map_err(|e| e.to_string())?;
+    // Last, so that a crash in between leaves a newcomer.
+    me.cluster = Some(cluster);
+    identity::save(files, dir, me).map_err(|e| e.to_string())
 }
 
 fn bind(settings: &Settings, id: NodeId) -> Result<Ports, StartError> {
@@ -249,7 +285,7 @@ fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
 fn launch(
     settings: Settings,
     me: Me,
-    dir: std::path::PathBuf,
+    dir: PathBuf,
     store: Store,
     durable: Durable,
     folder: FolderLock,
@@ -260,9 +296,7 @@ fn launch(
     let mut registry = Registry::default();
     if let Some(reader) = store.newest_snapshot()? {
         let bytes = reader.read_all()?;
-        registry
-            .restore(&mut bytes.as_slice())
-            .map_err(|e| StartError::Discovery(format!("snapshot unreadable: {e}")))?;
+        registry.restore(&mut bytes.as_slice()).map_err(StartError::Snapshot)?;
     }
     let who = me.identity();
     let raft = Raft::new(raft_config(&settings, who), durable);
@@ -361,7 +395,7 @@ fn raise_file_limit() {
 }
 
 impl Running {
-    fn until_stopped(self, stop_asked: &crossbeam_channel::Receiver<&'static str>) -> u8 {
+    fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> u8 {
         let why = stop_asked.recv().unwrap_or("no one left to ask");
         let begun = Instant::now();
         let shared = &self.shared;
