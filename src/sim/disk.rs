@@ -30,6 +30,8 @@ struct File {
     durable: Vec<u8>,
     seen: Vec<u8>,
     unsynced: Vec<Unsynced>,
+    /// Ranges that the newest sync made durable.
+    newest: Vec<(usize, usize)>,
 }
 
 /// A change of names that no directory sync has covered yet.
@@ -228,9 +230,15 @@ impl Disk {
             return Err(error(io::ErrorKind::Other, "sync"));
         }
         let file = self.file(id)?;
+        if !file.unsynced.is_empty() {
+            file.newest.clear();
+        }
         for change in file.unsynced.drain(..) {
             match change {
-                Unsynced::Bytes { offset, bytes } => put(&mut file.durable, offset, &bytes),
+                Unsynced::Bytes { offset, bytes } => {
+                    put(&mut file.durable, offset, &bytes);
+                    file.newest.push((offset, offset + bytes.len()));
+                }
                 Unsynced::Length(len) => file.durable.resize(len, 0),
             }
         }
@@ -366,23 +374,25 @@ impl Disk {
         self.files.retain(|id, _| names.values().any(|named| named == id));
     }
 
-    /// Flips one bit that a sync covered, in a file whose path `is_target`; `false` if there is none to flip.
-    pub fn flip_bit(&mut self, is_target: impl Fn(&Path) -> bool) -> bool {
-        let candidates: Vec<u64> = self
-            .durable_names
-            .iter()
-            .filter(|(path, id)| is_target(path) && self.files.get(id).is_some_and(|file| !file.durable.is_empty()))
-            .map(|(_, &id)| id)
-            .collect();
-        if candidates.is_empty() {
+    /// Flips one bit that a sync covered; `false` if there is none to flip.
+    ///
+    /// What the newest sync of a log segment covered is spared: until something later is on disk nobody can tell it from
+    /// a torn write, so no log can refuse it.
+    pub fn flip_bit(&mut self) -> bool {
+        let names: Vec<(&PathBuf, u64)> = self.durable_names.iter().map(|(path, &id)| (path, id)).collect();
+        if names.is_empty() {
             return false;
         }
-        let id = candidates[self.rng.usize(0..candidates.len())];
+        let (path, id) = names[self.rng.usize(0..names.len())];
+        let is_log = path.parent().is_some_and(|dir| dir.ends_with(store::WAL_DIR));
         let mut rng = self.rng.fork();
         let Some(file) = self.files.get_mut(&id) else { return false };
         // Where there is something to damage: preallocated zeros at the end are the duller target.
-        let used = file.durable.iter().rposition(|&byte| byte != 0).map_or(file.durable.len(), |last| last + 1);
-        let at = rng.usize(0..used);
+        let Some(last) = file.durable.iter().rposition(|&byte| byte != 0) else { return false };
+        let at = rng.usize(0..=last);
+        if is_log && file.newest.iter().any(|(from, to)| (*from..*to).contains(&at)) {
+            return false;
+        }
         let bit = 1u8 << rng.u8(0..8);
         file.durable[at] ^= bit;
         if at < file.seen.len() {

@@ -162,7 +162,7 @@ impl World {
         if self.hosts[node].is_damaged || !self.can_spare(|lost| *lost == who) {
             return;
         }
-        if self.hosts[node].disk().flip_bit(|_| true) {
+        if self.hosts[node].disk().flip_bit() {
             self.hosts[node].is_damaged = true;
             self.coverage.bits_flipped += 1;
             let down_us = self.rng.u64(1_000..100_000);

@@ -147,6 +147,13 @@ impl World {
         }
     }
 
+    /// The receiver died before it could use what it had.
+    pub fn break_transfer(&mut self, transfer: u64) {
+        if let Some(row) = self.transfers.all.remove(&transfer) {
+            self.after(1_000, What::Sent { node: row.from, life: row.from_life, to: row.to.id, ok: false });
+        }
+    }
+
     /// The whole snapshot is durable beside the log.
     pub fn on_snapshot_received(&mut self, node: usize, transfer: u64) -> Judged {
         let Some(row) = self.transfers.all.remove(&transfer) else { return Ok(()) };

@@ -332,7 +332,12 @@ impl World {
                 self.if_alive(node, life, |w| w.step(node, Input::SnapshotSent { to, ok }))
             }
             What::Received { node, life, transfer } => {
-                self.if_alive(node, life, |w| w.on_snapshot_received(node, transfer))
+                if self.is_alive(node, life) {
+                    self.on_snapshot_received(node, transfer)
+                } else {
+                    self.break_transfer(transfer);
+                    Ok(())
+                }
             }
             What::Start { node } => self.on_start(node),
             What::Thaw { node, life } => {
@@ -612,7 +617,8 @@ impl World {
 
     /// Whether a majority of every membership in play remains if these nodes are lost as well.
     pub fn can_spare(&self, lost: impl Fn(&Identity) -> bool) -> bool {
-        let destroyed = self.destroyed();
+        let mut destroyed = self.destroyed();
+        destroyed.extend(self.hosts.iter().filter(|host| host.is_damaged).map(|host| host.identity));
         self.memberships_in_play().iter().all(|membership| {
             let well = membership
                 .voters
