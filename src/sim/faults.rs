@@ -197,6 +197,9 @@ impl World {
             }
             if self.rng.bool() { Change::Demote(who.id) } else { Change::Remove(who.id) }
         } else if membership.learners.get(&who.id) == Some(&who.uuid) {
+            if !self.is_well(&who) {
+                return Ok(());
+            }
             if self.rng.u8(0..4) > 0 { Change::Promote(who.id) } else { Change::Remove(who.id) }
         } else if membership.voters.contains_key(&who.id) || membership.learners.contains_key(&who.id) {
             Change::Remove(who.id)
@@ -248,8 +251,10 @@ impl World {
         if let Some(newcomer) = newcomer {
             return self.change(leader, Change::AddLearner(newcomer));
         }
-        match membership.learners.keys().next() {
-            Some(&learner) if membership.voters.len() < 5 => self.change(leader, Change::Promote(learner)),
+        // A leader cannot know that a learner has just lost its disk; promoting it then can cost the quorum for good.
+        let learners = membership.learners.iter().map(|(&id, &uuid)| Identity { id, uuid });
+        match learners.filter(|who| self.is_well(who)).map(|who| who.id).next() {
+            Some(learner) if membership.voters.len() < 5 => self.change(leader, Change::Promote(learner)),
             _ => Ok(()),
         }
     }

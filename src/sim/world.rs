@@ -490,6 +490,8 @@ impl World {
         });
         self.ghost.on_recovery(identity, &durable)?;
         self.coverage.starts += 1;
+        // Recovery has read every byte that matters: whatever was flipped did no harm.
+        self.hosts[node].is_damaged = false;
         let rng = self.rng.fork();
         let host = &mut self.hosts[node];
         host.life += 1;
