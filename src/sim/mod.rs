@@ -19,6 +19,8 @@ mod ghost;
 mod host;
 mod net;
 mod plan;
+#[cfg(test)]
+mod planted;
 mod registers;
 pub mod seeds;
 mod shelf;

@@ -1,0 +1,259 @@
+//! Planted bugs: known mistakes behind test-only switches, and how the simulator is aimed at each.
+//!
+//! A simulator that finds nothing may be blind. So every mistake of the list below is switched on in turn, and the
+//! simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for those the plan
+//! that a seed draws is tuned (more of the right faults, fewer of those that get in the way), the seeds stay free.
+//!
+//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `host.rs`, `registers.rs`).
+
+use super::host::Flaws;
+use super::plan::{FAULTS, FaultKind, Plan};
+use super::{Options, run, seeds};
+use crate::types::Ticks;
+use fastrand::Rng;
+
+/// A planted bug.
+struct Planted {
+    name: &'static str,
+    plant: fn(&mut Flaws),
+    tune: fn(&mut Plan, &mut Rng),
+    /// Seeds tried after the kept ones.
+    seeds_max: u64,
+}
+
+/// Faults that are on in an aimed run, each as often as usual times `rate` (smaller is more often).
+fn only(plan: &mut Plan, kinds: &[(FaultKind, f64)]) {
+    let election_us = plan.election_timeout_ticks.0 * super::plan::TICK_US;
+    plan.faults = FAULTS
+        .iter()
+        .filter_map(|(kind, mean)| {
+            let (_, rate) = kinds.iter().find(|(on, _)| on == kind)?;
+            Some((*kind, (*mean as f64 * rate * election_us as f64) as u64))
+        })
+        .collect();
+}
+
+fn as_drawn(_: &mut Plan, _: &mut Rng) {}
+
+fn three(plan: &mut Plan, _: &mut Rng) {
+    plan.voters = 3;
+    plan.spares = 0;
+    plan.drift = vec![1.0; 3];
+}
+
+/// Every planted bug.
+const ALL: &[Planted] = &[
+    Planted {
+        name: "forget_vote_on_step_down",
+        plant: |f| f.raft.forget_vote_on_step_down = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "answer_before_sync",
+        plant: |f| f.raft.answer_before_sync = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted { name: "commit_old_term", plant: |f| f.raft.commit_old_term = true, tune: as_drawn, seeds_max: 2_000 },
+    Planted {
+        name: "truncate_after_prev",
+        plant: |f| f.raft.truncate_after_prev = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "ack_own_last_index",
+        plant: |f| f.raft.ack_own_last_index = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "count_duplicate_vote",
+        plant: |f| f.raft.count_duplicate_vote = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted { name: "count_learner", plant: |f| f.raft.count_learner = true, tune: as_drawn, seeds_max: 2_000 },
+    Planted {
+        name: "count_earlier_session",
+        plant: |f| f.raft.count_earlier_session = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "skip_log_freshness",
+        plant: |f| f.raft.skip_log_freshness = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted { name: "priority_vetoes", plant: |f| f.raft.priority_vetoes = true, tune: as_drawn, seeds_max: 2_000 },
+    Planted {
+        name: "read_before_own_commit",
+        plant: |f| f.raft.read_before_own_commit = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "reuse_read_context",
+        plant: |f| f.raft.reuse_read_context = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "change_before_own_commit",
+        plant: |f| f.raft.change_before_own_commit = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted { name: "two_changes", plant: |f| f.raft.two_changes = true, tune: as_drawn, seeds_max: 2_000 },
+    Planted {
+        name: "snapshot_loses_membership",
+        plant: |f| f.raft.snapshot_loses_membership = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "snapshot_keeps_conflict",
+        plant: |f| f.raft.snapshot_keeps_conflict = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "transfer_never_cleared",
+        plant: |f| f.raft.transfer_never_cleared = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "late_transfer_obeyed",
+        plant: |f| f.raft.late_transfer_obeyed = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "vote_in_its_own_record",
+        plant: |f| f.store.vote_in_its_own_record = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "replay_resurrects_truncated",
+        plant: |f| f.store.replay_resurrects_truncated = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "damage_is_torn_tail",
+        plant: |f| f.store.damage_is_torn_tail = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "retry_failed_sync",
+        plant: |f| f.store.retry_failed_sync = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "apply_twice_after_restart",
+        plant: |f| f.host.apply_twice_after_restart = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "wiped_keeps_identity",
+        plant: |f| f.host.wiped_keeps_identity = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "synced_before_sync",
+        plant: |f| f.host.synced_before_sync = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "snapshot_without_membership",
+        plant: |f| f.host.snapshot_without_membership = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "sessions_left_out_of_snapshot",
+        plant: |f| f.host.service.sessions_left_out_of_snapshot = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "local_clock_in_apply",
+        plant: |f| f.host.service.local_clock_in_apply = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+];
+
+impl Planted {
+    fn options(&self) -> Options {
+        let mut flaws = Flaws::default();
+        (self.plant)(&mut flaws);
+        Options { flaws, is_traced: false, tune: Some(self.tune) }
+    }
+
+    /// Seed, tries and rule of the first run that finds it.
+    fn find(&self, from: u64) -> Option<(u64, u64, String)> {
+        let kept = seeds::PLANTED.iter().find(|(name, _)| *name == self.name).map_or(&[][..], |(_, seeds)| seeds);
+        let seeds = kept.iter().copied().chain(from..from + self.seeds_max);
+        for (tries, seed) in seeds.enumerate() {
+            if let Err(failure) = run(seed, &self.options()) {
+                let what = failure.violation.what.lines().next().unwrap_or_default().to_string();
+                return Some((seed, tries as u64 + 1, format!("{}: {what}", failure.violation.rule)));
+            }
+        }
+        None
+    }
+}
+
+/// How often each planted bug is found: `PHALANX_PLANTED=FROM,SEEDS[,NAME]`.
+#[test]
+fn planted_by_hand() {
+    let Some(args) = std::env::var("PHALANX_PLANTED").ok() else { return };
+    let args: Vec<&str> = args.split(',').collect();
+    let (from, count): (u64, u64) = (args[0].parse().unwrap(), args[1].parse().unwrap());
+    for planted in ALL.iter().filter(|planted| args.get(2).is_none_or(|name| planted.name.contains(name))) {
+        let began = std::time::Instant::now();
+        let mut found = Vec::new();
+        let mut rules = std::collections::BTreeMap::<&str, u64>::new();
+        let mut example = String::new();
+        for seed in from..from + count {
+            if let Err(failure) = run(seed, &planted.options()) {
+                found.push(seed);
+                *rules.entry(failure.violation.rule).or_default() += 1;
+                if example.is_empty() {
+                    example = failure.violation.what.lines().next().unwrap_or_default().chars().take(150).collect();
+                }
+            }
+        }
+        let first = &found[..found.len().min(5)];
+        println!(
+            "{} {}/{count} {first:?} {rules:?} {:.1}s {example}",
+            planted.name,
+            found.len(),
+            began.elapsed().as_secs_f32()
+        );
+    }
+    let _ = (only, three, Ticks(0));
+}
+
+/// The simulator sees: every planted bug is found.
+#[test]
+fn each_planted_bug_is_found() {
+    let mut missed = Vec::new();
+    for planted in ALL {
+        match planted.find(0) {
+            Some((seed, tries, what)) => println!("{}: seed {seed} after {tries} tries: {what}", planted.name),
+            None => missed.push(planted.name),
+        }
+    }
+    assert!(missed.is_empty(), "the simulator is blind to {missed:?}");
+}
