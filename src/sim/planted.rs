@@ -245,6 +245,19 @@ fn planted_by_hand() {
     let _ = (only, three, Ticks(0));
 }
 
+/// One run with a planted bug: `PHALANX_PLANTED_SEED=NAME,SEED`.
+#[test]
+fn replay_planted() {
+    let Some(args) = std::env::var("PHALANX_PLANTED_SEED").ok() else { return };
+    let (name, seed) = args.split_once(',').expect("NAME,SEED");
+    let planted = ALL.iter().find(|planted| planted.name == name).expect("a planted bug");
+    let options = Options { is_traced: true, ..planted.options() };
+    match run(seed.parse().unwrap(), &options) {
+        Ok(report) => println!("{report:?}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
 /// The simulator sees: every planted bug is found.
 #[test]
 fn each_planted_bug_is_found() {
