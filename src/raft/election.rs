@@ -125,11 +125,13 @@ impl Raft {
         if !self.can_campaign() {
             return;
         }
-        let delay = if self.config.highest_id_first {
-            self.rank() * self.config.rank_delay_ticks.0 + cx.rng.u64(0..=self.attempts.min(8))
+        // Chance grows with each failed attempt, whatever the settings: two candidates in step split the vote for ever.
+        let mut delay = cx.rng.u64(0..=self.attempts.min(8));
+        if self.config.highest_id_first {
+            delay += self.rank() * self.config.rank_delay_ticks.0;
         } else {
-            cx.rng.u64(0..=self.config.rank_delay_ticks.0 * self.membership().voters.len() as u64)
-        };
+            delay += cx.rng.u64(0..=self.config.rank_delay_ticks.0 * self.membership().voters.len() as u64);
+        }
         if delay == 0 && matches!(self.state, State::Follower) {
             self.attempts += 1;
             self.campaign(cx);

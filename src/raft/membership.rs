@@ -54,6 +54,8 @@ impl Raft {
         cx.fx.answers.push((token, Answer::Appended { index, term: self.hard.term }));
         self.feed_all(cx);
         self.maybe_commit(cx);
+        // Whoever is missing for a quorum may just have left: no answer of theirs will come.
+        self.maybe_confirm_reads(cx);
     }
 
     /// The membership after `change`, or why it is refused.

@@ -153,6 +153,7 @@ impl World {
     /// A request arrives at a node.
     pub fn on_request(&mut self, client: usize, attempt: u64, node: usize) -> Judged {
         let refuse = Told::Refused;
+        self.note(|_| format!("client {client} asks n{} (attempt {})", node + 1, attempt % BLOCK));
         let Some(operation) = self.clients[client].operation.clone().filter(|it| it.open.contains(&attempt)) else {
             return Ok(());
         };
@@ -215,6 +216,7 @@ impl World {
 
     /// A client has an answer.
     pub fn on_reply(&mut self, client: usize, attempt: u64, told: Told) -> Judged {
+        self.note(|_| format!("client {client} is told {told:?} (attempt {})", attempt % BLOCK));
         let is_calm = self.is_calm;
         let (again, gives_up) = (self.rng.u64(500..20_000), !is_calm && self.rng.u8(0..6) == 0);
         let think = self.rng.u64(0..=self.plan.think_us);

@@ -212,7 +212,7 @@ impl World {
     /// Whether an identity's disk is there and sound.
     fn is_well(&self, who: &Identity) -> bool {
         let host = &self.hosts[who.id.0 as usize - 1];
-        host.identity == *who && !host.is_damaged
+        host.identity == *who && !host.is_damaged && !host.is_left_out
     }
 
     fn change(&mut self, leader: usize, change: Change) -> Judged {
