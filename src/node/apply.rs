@@ -5,17 +5,19 @@
 //! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`core.rs`).
 
 use super::core::CoreInput;
-use super::disk::DiskJob;
+use super::disk::{DiskJob, must};
 use super::requests::ReplyTo;
 use super::shared::Shared;
 use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
 use crate::services::registry::Registry;
+use crate::store::StoreError;
 use crate::types::{Index, Outcome};
 use crossbeam_channel::{Receiver, Sender};
-use log::error;
+use log::{error, info, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the thread is given.
 #[derive(Debug)]
@@ -37,12 +39,20 @@ struct Apply {
     /// Queries ahead of what is applied.
     queries: BTreeMap<Index, Vec<(Vec<u8>, ReplyTo)>>,
     directory_version: u64,
+    /// A snapshot is being written.
+    is_saving: Arc<AtomicBool>,
 }
 
 /// Body of the thread; `registry` is what the newest snapshot held.
 pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbox: &Receiver<ApplyJob>) {
-    let mut apply =
-        Apply { shared: Arc::clone(shared), registry, disk, queries: BTreeMap::new(), directory_version: u64::MAX };
+    let mut apply = Apply {
+        shared: Arc::clone(shared),
+        registry,
+        disk,
+        queries: BTreeMap::new(),
+        directory_version: u64::MAX,
+        is_saving: Arc::default(),
+    };
     apply.publish();
     for job in inbox {
         match job {
@@ -77,9 +87,34 @@ impl Apply {
         }
         self.publish();
         if let Some(meta) = snapshot_meta {
-            let mut data = Vec::new();
-            self.registry.snapshot(&mut data).expect("writing into memory cannot fail");
-            let _ = self.disk.send(DiskJob::SaveSnapshot { meta, data });
+            self.save_snapshot(meta);
+        }
+    }
+
+    /// Takes the state now and makes it durable on a thread of its own: neither commands nor the log's syncs wait.
+    fn save_snapshot(&mut self, meta: SnapshotMeta) {
+        if self.is_saving.swap(true, Ordering::AcqRel) {
+            // The one under way is nearly as good; the next is due after as many bytes again.
+            return;
+        }
+        let mut data = Vec::new();
+        self.registry.snapshot(&mut data).expect("writing into memory cannot fail");
+        let (shared, disk, is_saving) = (Arc::clone(&self.shared), self.disk.clone(), Arc::clone(&self.is_saving));
+        let started = super::threads::spawn("snapshot", move || {
+            match shared.snapshots().save(&meta, &data) {
+                Ok(()) => {
+                    info!("snapshot index={} bytes={}", meta.index, data.len());
+                    shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", data.len(), meta.index));
+                    let _ = disk.send(DiskJob::Compact { index: meta.index });
+                }
+                Err(e @ StoreError::NoSpace { .. }) => warn!("no snapshot, the log goes on growing: {e}"),
+                Err(e) => must(&shared, Err(e)),
+            }
+            is_saving.store(false, Ordering::Release);
+        });
+        if let Err(e) = started {
+            self.is_saving.store(false, Ordering::Release);
+            warn!("no thread for a snapshot err={e}");
         }
     }
 

@@ -10,7 +10,7 @@
 
 use super::apply::ApplyJob;
 use super::disk::DiskJob;
-use super::gossip::GossipInput;
+use super::events::{self, LossHints};
 use super::links::{self, Link};
 use super::requests::{ReplyTo, Request, Requests};
 use super::shared::{CoreView, Shared};
@@ -24,7 +24,7 @@ use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::wire::{Ask, Forwarded, Frame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use log::{info, warn};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -123,6 +123,9 @@ pub struct Core {
     autopilot_token: Option<Token>,
     last_housekeeping: Instant,
     is_view_stale: bool,
+    /// Followers to which a snapshot is on its way.
+    streaming: BTreeSet<NodeId>,
+    hints: LossHints,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
     bytes_since_snapshot: u64,
 }
@@ -154,6 +157,8 @@ impl Core {
             autopilot_token: None,
             last_housekeeping: Instant::now(),
             is_view_stale: true,
+            streaming: BTreeSet::new(),
+            hints: LossHints::default(),
             bytes_since_snapshot: 0,
         };
         core.tend_links();
@@ -204,7 +209,10 @@ impl Core {
 
     fn on(&mut self, input: CoreInput) {
         match input {
-            CoreInput::Raft(message) => self.step(Input::Message(message)),
+            CoreInput::Raft(message) => {
+                self.hints.look(&message, self.raft.leader());
+                self.step(Input::Message(message));
+            }
             CoreInput::LinkUp(id) => {
                 self.step(Input::LinkUp(id));
                 self.requests.on_link_up(id);
@@ -234,7 +242,10 @@ impl Core {
                 self.step(Input::SnapshotReceived { from, term, meta });
                 let _ = done.try_send(self.raft.view().snapshot_index != before);
             }
-            CoreInput::SnapshotSent { to, ok } => self.step(Input::SnapshotSent { to, ok }),
+            CoreInput::SnapshotSent { to, ok } => {
+                self.streaming.remove(&to);
+                self.step(Input::SnapshotSent { to, ok });
+            }
             CoreInput::Request(request) => self.requests.hold(request),
             CoreInput::Forward { from, request, ask } => match self.links.get(&from.id) {
                 Some(link) => self.requests.hold_forwarded(link.clone(), request, ask),
@@ -310,7 +321,7 @@ impl Core {
         }
         // The line's prefix must already tell the new role.
         self.publish();
-        self.shared.on_raft_event(&event);
+        events::tell(&self.shared, &event, &mut self.hints);
     }
 
     fn hand_to_apply(&mut self, commit: Index) {
@@ -375,14 +386,16 @@ impl Core {
     }
 
     fn send(&self, message: Message) {
-        if let Some(link) = self.links.get(&message.to.id) {
-            if link.who == message.to {
-                link.send(Frame::Raft(message));
-            }
+        if let Some(link) = self.links.get(&message.to.id).filter(|link| link.who == message.to) {
+            link.send(Frame::Raft(message));
         }
     }
 
     fn send_snapshot(&mut self, to: Identity) {
+        if self.streaming.contains(&to.id) {
+            // Its end will be reported, and answers this request too.
+            return;
+        }
         let Some(link) = self.links.get(&to.id) else {
             return self.step(Input::SnapshotSent { to: to.id, ok: false });
         };
@@ -391,9 +404,14 @@ impl Core {
         let started = super::threads::spawn(&format!("snap-{}", to.id.0), move || {
             snapshots::stream(&shared, &snapshots, to, &address, term);
         });
-        if let Err(e) = started {
-            warn!("no thread for a snapshot err={e}");
-            self.step(Input::SnapshotSent { to: to.id, ok: false });
+        match started {
+            Ok(_) => {
+                self.streaming.insert(to.id);
+            }
+            Err(e) => {
+                warn!("no thread for a snapshot err={e}");
+                self.step(Input::SnapshotSent { to: to.id, ok: false });
+            }
         }
     }
 
@@ -402,7 +420,7 @@ impl Core {
         for (id, (uuid, addresses)) in &nodes.nodes {
             // An address told by the member itself is newer than what the log says of an earlier life.
             let is_current = membership.uuid_of(*id).is_none_or(|member| member == *uuid);
-            if is_current && !self.met.get(id).is_some_and(|met| met.uuid == *uuid) {
+            if is_current && self.met.get(id).is_none_or(|met| met.uuid != *uuid) {
                 self.book.insert(*id, addresses.clone());
             }
         }
@@ -441,7 +459,7 @@ impl Core {
             }
         }
         if has_changed {
-            self.shared.to_gossip(GossipInput::Links(self.links.clone()));
+            self.shared.set_links(&self.links);
         }
         self.shared.set_book(&self.book);
     }

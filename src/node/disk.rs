@@ -7,8 +7,9 @@
 
 use super::core::CoreInput;
 use super::shared::Shared;
-use crate::raft::{Message, Persist, SnapshotMeta};
+use crate::raft::{Message, Persist};
 use crate::store::{self, Store, StoreError};
+use crate::types::Index;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info, warn};
 use std::sync::Arc;
@@ -26,8 +27,8 @@ pub enum DiskJob {
     Persist { persist: Persist, promises: Vec<Message> },
     /// The same for a received snapshot that replaces the log; its bytes go to `data` once it is in place.
     Install { persist: Persist, promises: Vec<Message>, data: Sender<Vec<u8>> },
-    /// The services' state at `meta.index`: make it durable, drop the log below it.
-    SaveSnapshot { meta: SnapshotMeta, data: Vec<u8> },
+    /// The services' state at this index is durable: drop the log below it.
+    Compact { index: Index },
     /// End the thread after what is queued.
     Stop,
 }
@@ -68,12 +69,10 @@ fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receive
                 let bytes = must(shared, newest_bytes(store));
                 let _ = data.send(bytes);
             }
-            DiskJob::SaveSnapshot { meta, data } => {
+            DiskJob::Compact { index } => {
                 group.finish(shared, store);
-                must(shared, store.save_snapshot(&meta, &data));
-                must(shared, store.compact(meta.index));
-                shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", data.len(), meta.index));
-                shared.to_core(CoreInput::SnapshotSaved(meta.index));
+                must(shared, store.compact(index));
+                shared.to_core(CoreInput::SnapshotSaved(index));
             }
             DiskJob::Stop => goes_on = false,
         }
@@ -116,7 +115,7 @@ impl Group {
 }
 
 /// A disk that failed once is never asked again.
-fn must<T>(shared: &Shared, result: Result<T, StoreError>) -> T {
+pub fn must<T>(shared: &Shared, result: Result<T, StoreError>) -> T {
     match result {
         Ok(value) => value,
         Err(e) => {

@@ -6,7 +6,7 @@
 use super::shared::{Shared, lock};
 use super::status::{EventLine, Failover};
 use crate::limits::{EVENTS_MAX, FAILOVERS_MAX};
-use crate::raft::{Event, LossCause, StepDownCause};
+use crate::raft::{Body, Event, LossCause, Message, StepDownCause};
 use crate::types::{NodeId, Term};
 use log::{info, warn};
 use std::collections::VecDeque;
@@ -90,10 +90,10 @@ impl FailoverLog {
         lock(&self.leadership).failovers.iter().cloned().collect()
     }
 
-    fn lost(&self, leader: NodeId, cause: &str) {
+    fn lost(&self, leader: NodeId, since: Instant, cause: &str) {
         let mut leadership = lock(&self.leadership);
         leadership.leader = None;
-        leadership.lost.get_or_insert_with(|| (Instant::now(), leader, cause.to_string()));
+        leadership.lost.get_or_insert_with(|| (since, leader, cause.to_string()));
     }
 
     fn found(&self, leader: NodeId, term: Term, at_ms: u64) -> Option<Failover> {
@@ -114,8 +114,48 @@ impl FailoverLog {
     }
 }
 
+/// What `core` saw on the wire that tells why a leader was lost: a follower that is asked for its vote learns only that
+/// there is a newer term.
+#[derive(Debug, Default)]
+pub struct LossHints {
+    /// When the leader was last heard.
+    heard: Option<Instant>,
+    /// A candidate said that the leader asked it to take over.
+    saw_hand_over: bool,
+}
+
+impl LossHints {
+    /// Looks at a message before raft does.
+    pub fn look(&mut self, message: &Message, leader: Option<NodeId>) {
+        match message.body {
+            Body::Append { .. } | Body::Heartbeat { .. } if leader == Some(message.from.id) => {
+                self.heard = Some(Instant::now());
+                self.saw_hand_over = false;
+            }
+            Body::Vote { is_transfer, .. } => self.saw_hand_over |= is_transfer,
+            _ => {}
+        }
+    }
+
+    /// Since when there is no leader, and why, in words.
+    fn explain(&self, shared: &Shared, leader: NodeId, cause: LossCause) -> (Instant, &'static str) {
+        let now = Instant::now();
+        let heard = self.heard.unwrap_or(now);
+        let is_long_silent = heard.elapsed().as_millis() as u64 * 2 > shared.settings.election_timeout_ms;
+        match cause {
+            LossCause::Timeout => (heard, "timeout"),
+            LossCause::LinkLost => (now, "link lost"),
+            LossCause::HandOver => (now, "hand-over"),
+            LossCause::NewerTerm if self.saw_hand_over => (now, "hand-over"),
+            LossCause::NewerTerm if !shared.is_online(leader) => (heard, "link lost"),
+            LossCause::NewerTerm if is_long_silent => (heard, "timeout"),
+            LossCause::NewerTerm => (now, "newer term"),
+        }
+    }
+}
+
 /// Puts a raft event into the log, the ring and the failover list.
-pub fn tell(shared: &Shared, event: &Event) {
+pub fn tell(shared: &Shared, event: &Event, hints: &mut LossHints) {
     match event {
         Event::Following { term, leader } => {
             let failover = shared.failovers.found(*leader, *term, shared.now_ms());
@@ -130,8 +170,8 @@ pub fn tell(shared: &Shared, event: &Event) {
             led(shared, shared.me.id, *term, failover);
         }
         Event::LeaderLost { term, leader, cause } => {
-            let why = loss_in_words(*cause);
-            shared.failovers.lost(*leader, why);
+            let (since, why) = hints.explain(shared, *leader, *cause);
+            shared.failovers.lost(*leader, since, why);
             info!("lost leader={leader} term={term} cause={why:?}");
             shared.event("failure", Some(*leader), format!("node {} lost as leader of term {term}: {why}", leader.0));
         }
@@ -141,7 +181,8 @@ pub fn tell(shared: &Shared, event: &Event) {
         }
         Event::SteppedDown { term, cause } => {
             let why = step_down_in_words(*cause);
-            shared.failovers.lost(shared.me.id, why);
+            // A leader that stepped down because of a newer term handed over or was deposed.
+            shared.failovers.lost(shared.me.id, Instant::now(), if hints.saw_hand_over { "hand-over" } else { why });
             warn!("stepped down term={term} cause={why:?}");
             shared.event("election", Some(shared.me.id), format!("node {} no longer leads: {why}", shared.me.id.0));
         }
@@ -176,15 +217,6 @@ fn led(shared: &Shared, leader: NodeId, term: Term, failover: Option<Failover>) 
         _ => format!("node {} leads in term {term}", leader.0),
     };
     shared.event("election", Some(leader), text);
-}
-
-fn loss_in_words(cause: LossCause) -> &'static str {
-    match cause {
-        LossCause::LinkLost => "link lost",
-        LossCause::Timeout => "timeout",
-        LossCause::NewerTerm => "newer term",
-        LossCause::HandOver => "hand-over",
-    }
 }
 
 fn step_down_in_words(cause: StepDownCause) -> &'static str {

@@ -3,7 +3,6 @@
 //!
 //! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
 
-use super::links::Link;
 use super::requests::Asked;
 use super::shared::{Shared, lock};
 use crate::cluster::gossip::{Edge, Row, Table};
@@ -28,8 +27,6 @@ pub enum GossipInput {
     Heard { from: NodeId, table: Table },
     /// A peer's port refuses connections.
     Refused(NodeId),
-    /// The links as they are now.
-    Links(BTreeMap<NodeId, Link>),
     /// The front door of this node sent a client there: tell the other doors.
     HandedOut(NodeId),
     /// End the thread.
@@ -38,7 +35,6 @@ pub enum GossipInput {
 
 struct Beats {
     shared: Arc<Shared>,
-    links: BTreeMap<NodeId, Link>,
     rng: fastrand::Rng,
     registering: Arc<AtomicBool>,
     last_register: Option<Instant>,
@@ -48,7 +44,6 @@ struct Beats {
 pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
     let mut beats = Beats {
         shared: Arc::clone(shared),
-        links: BTreeMap::new(),
         rng: fastrand::Rng::new(),
         registering: Arc::new(AtomicBool::new(false)),
         last_register: None,
@@ -59,7 +54,6 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         match inbox.recv_deadline(next) {
             Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
             Ok(GossipInput::Refused(id)) => beats.refused(id),
-            Ok(GossipInput::Links(links)) => beats.links = links,
             Ok(GossipInput::HandedOut(worker)) => beats.tell_doors(worker, inbox),
             Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
@@ -75,11 +69,12 @@ impl Beats {
     fn beat(&mut self) {
         let now_ms = self.shared.now_ms();
         let view = self.shared.view();
-        let peers: Vec<NodeId> = self.links.keys().copied().collect();
+        let links = self.shared.links();
+        let peers: Vec<NodeId> = links.keys().copied().collect();
         let row = own_row(&self.shared);
         let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
         for id in &beat.to {
-            if let Some(link) = self.links.get(id) {
+            if let Some(link) = links.get(id) {
                 link.send(Frame::Gossip(beat.table.clone()));
             }
         }
@@ -149,14 +144,13 @@ impl Beats {
             }
         }
         let choices: Vec<(NodeId, u32)> = choices.into_iter().collect();
-        for link in self.links.values() {
+        for link in self.shared.links().values() {
             link.send(Frame::HandedOut(choices.clone()));
         }
         for input in later {
             match input {
                 GossipInput::Heard { from, table } => self.heard(from, &table),
                 GossipInput::Refused(id) => self.refused(id),
-                GossipInput::Links(links) => self.links = links,
                 // The loop in `run` ends by itself once the senders are gone.
                 GossipInput::HandedOut(_) | GossipInput::Stop => {}
             }

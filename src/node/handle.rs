@@ -5,7 +5,7 @@
 //! Not here: the threads behind it (`mod.rs`), HTTP (`http/`).
 
 use super::gossip::GossipInput;
-use super::requests::Asked;
+use super::requests::{Asked, transferred_to};
 use super::sessions::id_of;
 use super::shared::{Shared, lock};
 use super::status::{EventLine, MonitorFrame};
@@ -168,11 +168,11 @@ impl Handle {
     /// Hands leadership over (`None`: to the best live voter); done when the new leader is known.
     pub fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
         match self.shared.request(Ask::Transfer(to), deadline) {
-            Outcome::Done((_, Reply::Ok(bytes))) => {
-                let id = bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
-                Outcome::Done(NodeId(id))
-            }
-            Outcome::Done((_, Reply::Failed(why))) | Outcome::Refused(why) => Outcome::Refused(why),
+            Outcome::Done((_, reply)) => match transferred_to(&reply) {
+                Some(leader) => Outcome::Done(leader),
+                None => Outcome::Unknown("the answer names no leader".to_string()),
+            },
+            Outcome::Refused(why) => Outcome::Refused(why),
             Outcome::Unknown(why) => Outcome::Unknown(why),
         }
     }

@@ -294,6 +294,16 @@ impl Requests {
                 false => request.reply.answer(Outcome::Refused(format!("node {} took the leadership", leader.0))),
             }
         }
+        // A hand-over that another node was asked for has happened, whoever answers first.
+        let is_transferred = |request: &Request| match &request.asked {
+            Asked::Ask(Ask::Transfer(to)) => to.is_none_or(|to| to == leader),
+            _ => false,
+        };
+        for (_, (_, request)) in
+            self.forwarded.extract_if(.., |_, (to, request)| *to != leader && is_transferred(request))
+        {
+            request.reply.answer(transferred(leader));
+        }
         let is_elsewhere = |to: NodeId| to != leader;
         self.recall(is_elsewhere);
         self.retry_reads();
@@ -398,6 +408,14 @@ fn refuse_all(requests: Vec<Request>, why: Refusal) {
 
 fn transferred(to: NodeId) -> Answered {
     Outcome::Done((Index(0), Reply::Ok(to.0.to_le_bytes().to_vec())))
+}
+
+/// Whom the reply to a hand-over names.
+pub fn transferred_to(reply: &Reply) -> Option<NodeId> {
+    match reply {
+        Reply::Ok(bytes) => bytes.as_slice().try_into().ok().map(|id| NodeId(u64::from_le_bytes(id))),
+        Reply::Failed(_) => None,
+    }
 }
 
 /// Wall clock in milliseconds since 1970.

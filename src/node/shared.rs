@@ -8,18 +8,19 @@ use super::core::CoreInput;
 use super::events::{Events, FailoverLog};
 use super::gossip::GossipInput;
 use super::handle::Published;
+use super::links::Link;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::verdict::{self, Judgement, Situation};
-use crate::raft::{Event, Role, View};
+use crate::raft::{Role, View};
 use crate::services::directory::Nodes;
 use crate::settings::Settings;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
 use crate::wire::Ask;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -98,6 +99,7 @@ pub struct Shared {
     view: Mutex<Arc<CoreView>>,
     directory: Mutex<Arc<Nodes>>,
     book: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
+    links: Mutex<Arc<BTreeMap<NodeId, Link>>>,
     applied: AtomicU64,
     frames: Frames,
     snapshots: Snapshots,
@@ -156,6 +158,7 @@ impl Shared {
             view: Mutex::new(Arc::new(CoreView { raft: parts.view })),
             directory: Mutex::default(),
             book: Mutex::default(),
+            links: Mutex::default(),
             applied: AtomicU64::new(0),
             frames: Frames { newest: Mutex::new(None), changed: Condvar::new() },
             snapshots: parts.snapshots,
@@ -182,13 +185,7 @@ impl Shared {
 
     /// Gives `gossip` an input; drops it when the inbox is full, the next heartbeat replaces it.
     pub fn to_gossip(&self, input: GossipInput) {
-        match self.gossip_inbox.try_send(input) {
-            // Links are no rumour: they are told anew with the next change, but must not get lost.
-            Err(TrySendError::Full(GossipInput::Links(links))) => {
-                let _ = self.gossip_inbox.send_timeout(GossipInput::Links(links), Duration::from_millis(50));
-            }
-            Ok(()) | Err(_) => {}
-        }
+        let _ = self.gossip_inbox.try_send(input);
     }
 
     /// Tells `monitor` that something worth a frame has changed.
@@ -237,6 +234,16 @@ impl Shared {
     pub fn set_directory(&self, nodes: Arc<Nodes>) {
         *lock(&self.directory) = nodes;
         self.poke_monitor();
+    }
+
+    /// The outgoing links as they are now.
+    pub fn links(&self) -> Arc<BTreeMap<NodeId, Link>> {
+        Arc::clone(&lock(&self.links))
+    }
+
+    /// Publishes the outgoing links.
+    pub fn set_links(&self, links: &BTreeMap<NodeId, Link>) {
+        *lock(&self.links) = Arc::new(links.clone());
     }
 
     /// Publishes where peers can be reached.
@@ -304,11 +311,6 @@ impl Shared {
     pub fn event(&self, kind: &'static str, node: Option<NodeId>, text: String) {
         self.events.push(self.now_ms(), kind, node, text);
         self.poke_monitor();
-    }
-
-    /// Puts a raft event into words, the log and the ring.
-    pub fn on_raft_event(&self, event: &Event) {
-        super::events::tell(self, event);
     }
 
     /// Another door's choices.

@@ -153,6 +153,7 @@ fn start(
     let dir = settings.node_dir(id);
     let mut me = load_identity(&*files, &dir, id, options.rejoin)?;
     let ports = bind(&settings, id)?;
+    logging::also_to(&dir.join("node.log"));
     info!("node {} starts, version {} uuid {}", id.0, env!("CARGO_PKG_VERSION"), me.uuid);
 
     let (mut store, mut durable) = open(&files, &dir, &mut me)?;

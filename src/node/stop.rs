@@ -4,7 +4,7 @@
 //! way: what was acknowledged is on a quorum's disks.
 //! Not here: what each thread does on its way out.
 
-use super::requests::Asked;
+use super::requests::{Asked, transferred_to};
 use super::shared::Shared;
 use crate::raft::Role;
 use crate::types::Outcome;
@@ -50,9 +50,9 @@ pub fn hand_over(shared: &Shared) {
     }
     let deadline = Instant::now() + HAND_OVER_MAX;
     match shared.ask(Asked::Ask(Ask::Transfer(None)), deadline) {
-        Outcome::Done(_) => {
-            let leader = shared.view().raft.leader.map_or("another node".to_string(), |id| id.to_string());
-            info!("leadership handed over to={leader}");
+        Outcome::Done((_, reply)) => {
+            let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());
+            info!("leadership handed over to={to}");
         }
         Outcome::Refused(why) | Outcome::Unknown(why) => warn!("leadership not handed over err={why:?}"),
     }
