@@ -207,6 +207,7 @@
 
   function notice(text, isBad) {
     const box = $("notice");
+    if (box.firstChild && box.firstChild.textContent === text && isBad) return; // said already
     const time = make("time", "", "now");
     time.dataset.at = Date.now();
     box.replaceChildren(text, make("small", "", time));
@@ -413,7 +414,10 @@
       return item;
     });
     const ages = new Map(frame.sessions.map((session) => [session.id, session.age_ms]));
-    for (const time of document.querySelectorAll("time[data-since]")) set(time, span(Math.floor((ages.get(time.dataset.since) || 0) / 1000) * 1000));
+    for (const time of document.querySelectorAll("time[data-since]")) {
+      const age = ages.get(time.dataset.since) || 0;
+      set(time, age < 1000 ? "new" : span(Math.floor(age / 1000) * 1000).replace(".0", ""));
+    }
     const more = frame.sessions_total - frame.sessions.length;
     $("sessions-more").hidden = more <= 0;
     set($("sessions-more"), `and ${more} more`);

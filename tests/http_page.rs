@@ -69,6 +69,10 @@ fn changed(mut frame: MonitorFrame, offline: &[NodeId], verdict: Verdict, host: 
     }
     let mut sessions = host.sessions.lock().unwrap().clone();
     sessions.reverse();
+    sessions
+        .iter_mut()
+        .enumerate()
+        .for_each(|(at, session)| session.age_ms = frame.status.node.uptime_ms * (at as u64));
     if !sessions.is_empty() {
         frame.status.sessions_total = sessions.len();
         frame.status.sessions = sessions;

@@ -156,13 +156,11 @@ fn render(frame: &MonitorFrame) -> String {
 /// `healthy: can lose 2 more`.
 fn verdict_line(frame: &MonitorFrame) -> String {
     let cluster = &frame.status.cluster;
-    let word = match cluster.verdict {
-        Verdict::Healthy => "healthy",
-        Verdict::Degraded => "degraded",
-        Verdict::Unavailable => "unavailable",
+    let line = match (cluster.verdict, cluster.failure_tolerance) {
+        (Verdict::Unavailable, _) => "unavailable: no writes until a majority is back".to_owned(),
+        (Verdict::Healthy, spare) => format!("healthy: can lose {spare} more"),
+        (Verdict::Degraded, 0) => "degraded: cannot lose another".to_owned(),
+        (Verdict::Degraded, spare) => format!("degraded: can lose {spare} more"),
     };
-    match cluster.verdict {
-        Verdict::Healthy => format!("{word}: can lose {} more", cluster.failure_tolerance),
-        _ => format!("{word}: {}", cluster.reasons.join("; ")),
-    }
+    if cluster.reasons.is_empty() { line } else { format!("{line} ({})", cluster.reasons.join("; ")) }
 }

@@ -1,0 +1,143 @@
+//! The monitor page in headless Chromium: what a person sees while nodes freeze, die and come back.
+
+mod http_fake;
+mod webdriver;
+
+use http_fake::*;
+use phalanx::lab::Cluster;
+use phalanx::types::NodeId;
+use serde_json::json;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, atomic::AtomicBool};
+use std::time::Duration;
+use webdriver::Browser;
+
+const PHALANX: &str = env!("CARGO_BIN_EXE_phalanx");
+
+/// A fake node whose frames flow until it is frozen.
+struct FakeNode {
+    served: Served,
+    frozen: Arc<AtomicBool>,
+}
+
+fn fake_node(id: u64) -> FakeNode {
+    let served = serve_on(FakeHost::new(id), patient(), "127.0.0.1:0", false);
+    let frozen = Arc::new(AtomicBool::new(false));
+    let (host, is_frozen) = (served.host.clone(), frozen.clone());
+    std::thread::spawn(move || {
+        for step in 0.. {
+            phalanx::lab::poll::pause(Duration::from_millis(200));
+            if !is_frozen.load(SeqCst) {
+                host.publish(with_addresses(&host, step));
+            }
+        }
+    });
+    FakeNode { served, frozen }
+}
+
+fn with_addresses(host: &FakeHost, step: u64) -> phalanx::node::status::MonitorFrame {
+    let mut frame = canned_frame(host.me, 5, step);
+    for (id, address) in host.addresses.lock().unwrap().iter() {
+        frame.status.nodes.iter_mut().filter(|row| row.id == *id).for_each(|row| row.http = address.clone());
+    }
+    // Texts come from nodes; the page must never take them for markup.
+    frame.events[0].text = "</script><b id='planted'>planted</b><!--".to_owned();
+    frame
+}
+
+#[test]
+fn the_page_goes_on_with_another_node_when_its_own_freezes_or_stops() {
+    let (two, four) = (fake_node(2), fake_node(4));
+    for node in [&two, &four] {
+        let mut addresses = node.served.host.addresses.lock().unwrap();
+        addresses.retain(|(id, _)| [2, 4].contains(&id.0));
+        *addresses = vec![(NodeId(2), two.served.address.to_string()), (NodeId(4), four.served.address.to_string())];
+        addresses.push((NodeId(3), "127.0.0.1:1".to_owned()));
+    }
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", four.served.address));
+    browser.see("the verdict is shown", "#verdict", |text| text == "healthy: can lose 2 more");
+    let (link, _) = browser.see("the node behind the page is named", "#link", |text| text.contains("node 4"));
+    assert!(link.contains("9f3c0001"), "the viewer's own session: {link}");
+    assert_eq!(browser.text("#leads"), "node 5 leads in term 7, with 5 voters");
+    assert!(browser.text("#node-5").contains("LEADER") && browser.text("#node-1").contains("ONLINE"));
+    assert!(browser.text("#failovers").contains("node 3 → node 5") && browser.text("#failovers").contains("23 ms"));
+    assert!(browser.text("#events").contains("<b id='planted'>planted</b>"), "{}", browser.text("#events"));
+    assert_eq!(browser.run("return document.getElementById('planted')"), json!(null));
+    browser.see("frames keep coming", "#about", |text| text.contains("node 4"));
+    assert_eq!(browser.run("return document.scripts.length"), 1, "each frame takes its script element away");
+
+    four.frozen.store(true, SeqCst);
+    let expected = "node 4 stopped answering: now following node 2";
+    let (_, took) = browser.see("the page follows node 2", "#notice", |text| text.starts_with(expected));
+    println!("frozen node left after {took:?} (silence of 2.5 s included)");
+    browser.see("the link says so", "#link", |text| text.starts_with("live from node 2"));
+    assert_eq!(browser.run("return document.documentElement.classList.contains('is-stale')"), false);
+
+    four.frozen.store(false, SeqCst);
+    two.served.host.stop();
+    let expected = "node 2 stopped answering: now following node 4";
+    let (_, took) = browser.see("the page follows node 4", "#notice", |text| text.starts_with(expected));
+    println!("stopped node left after {took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+
+    four.served.host.stop();
+    browser.see("nobody is left", "#notice", |text| text.starts_with("no node answers"));
+    assert_eq!(browser.run("return document.documentElement.classList.contains('is-stale')"), true);
+    browser.see("the data's age ticks", "#link", |text| text.starts_with("data of node 4, 1"));
+    assert_eq!(browser.text("#leads"), "node 5 leads in term 7, with 5 voters", "the last data stays");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_person_sees_the_leader_die_and_another_step_forward() {
+    let mut cluster = Cluster::ready(PHALANX, 5, &json!({})).unwrap();
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", cluster.front()));
+    browser.see("the verdict is shown", "#verdict", |text| text == "healthy: can lose 2 more");
+    let (link, _) = browser.see("a node is behind the page", "#link", |text| text.contains("live from node "));
+    let number = |text: &str, after: &str| -> u64 {
+        let rest = text.split(after).nth(1).unwrap_or_else(|| panic!("no {after:?} in {text:?}"));
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    let behind = number(&link, "live from node ");
+    let leader = number(&browser.text("#leads"), "node ");
+    assert_ne!(behind, leader, "the front door sends clients to workers");
+    let session = browser.text("#link code");
+    let sessions = browser.see("the viewer's session is listed", "#sessions", |text| text.contains(&session)).0;
+    assert!(sessions.contains("you"), "{sessions}");
+
+    // The leader dies: the page's own node stays, and shows another one step forward.
+    cluster.kill(leader).unwrap();
+    let (leads, took) = browser.see("another node leads", "#leads", |text| {
+        text.starts_with("node ") && text.contains(" leads") && number(text, "node ") != leader
+    });
+    println!("seen on the page {took:?} after kill -9 returned: {leads}");
+    let dead = format!("#node-{leader}");
+    browser.see("the dead node's tile says so", &dead, |text| text.contains("OFFLINE"));
+    browser.see("the verdict follows", "#verdict", |text| text == "degraded: can lose 1 more");
+    let expected = format!("node {leader} → node {}", number(&leads, "node "));
+    browser.see("the change of leader is told", "#failovers", |text| text.contains(&expected));
+
+    // It comes back: all is well again, on the same page.
+    cluster.restart(leader).unwrap();
+    browser.see("the node is back", &dead, |text| text.contains("ONLINE") || text.contains("LEADER"));
+    browser.see("the verdict is healthy again", "#verdict", |text| text == "healthy: can lose 2 more");
+
+    // The node behind the page dies: the page goes on with another one and says so.
+    cluster.kill(behind).unwrap();
+    let expected = format!("node {behind} stopped answering: now following node ");
+    let (notice, took) = browser.see("the page goes on", "#notice", |text| text.starts_with(&expected));
+    println!("seen on the page {took:?} after kill -9 returned: {notice}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let next = number(&notice, "now following node ");
+    browser.see("its tile fell out of the line", &format!("#node-{behind}"), |text| text.contains("OFFLINE"));
+
+    // That one freezes: found out by its silence.
+    cluster.freeze(next).unwrap();
+    let expected = format!("node {next} stopped answering: now following node ");
+    let (notice, took) = browser.see("the page leaves the frozen node", "#notice", |text| text.starts_with(&expected));
+    println!("seen on the page {took:?} after it froze: {notice}");
+    cluster.thaw(next).unwrap();
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
