@@ -3,12 +3,13 @@
 //! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib raft::` records them anew;
 //! read the difference before you commit it. `world.rs` is the cluster, this file the language:
 //!
-//! - `cluster N [preempt=true] [ids=false]`: N voters with one membership entry; `found` one founder; `join N` an empty node
+//! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `found` one founder; `join N` an empty node
 //! - `preset N term=T log=1.1.3`: what node N's disk holds, by terms of its entries (the first is the membership)
 //! - `tick [N]` · `until leader` (at most 200 ticks) · `quiet N`: ticks whose events do not matter · `status` · `log N` · `trace on`
 //! - `kill N`, `restart N`, `wipe N` · `freeze N`, `thaw N` · `disk N hang|ok|low|roomy`
-//! - `cut A B`, `cut A>B`, `isolate N`, `heal` · `link-lost AT OF`, `link-up AT OF` · `hold KIND`, `drop`, `release`, `replay`
-//! - `propose [N] X`, `read [N]`, `add|promote|demote|remove N`, `transfer [N]`, `lead N`, `snapshot N`, `flaw NAME`
+//! - `cut A B`, `cut A>B`, `isolate N`, `heal` · `link-lost AT OF`, `link-up AT OF` · `hold KIND`, `drop`, `release`, `pass [KIND [COUNT]]` (those held now),
+//!   `replay` (release, and keep copies)
+//! - `propose [N] X`, `read [N]`, `add|promote|demote|remove N`, `transfer [N]`, `lead N`, `snapshot N`, `ship FROM TO`, `flaw NAME`
 //!
 //! `kill` alone does not tell the others: `kill N noticed=true` also breaks their links.
 
@@ -77,6 +78,9 @@ impl World {
             "cluster" => {
                 let count: u64 = words.first().ok_or("how many?")?.parse()?;
                 self.config.preempt = keys.get("preempt").is_some_and(|value| value == "true");
+                if let Some(bytes) = keys.get("append") {
+                    self.config.append_bytes_max = bytes.parse()?;
+                }
                 self.config.highest_id_first = keys.get("ids").is_none_or(|value| value == "true");
                 let voters = (1..=count).map(|id| (NodeId(id), identity(id, 0).uuid)).collect();
                 let payload = Payload::Membership(Arc::new(Membership { voters, learners: BTreeMap::new() }));
@@ -143,7 +147,7 @@ impl World {
             "thaw" => self.nodes.get_mut(&node(words, 0)?).ok_or("no such node")?.is_frozen = false,
             "disk" => self.disk(node(words, 0)?, words.get(1).ok_or("what about it?")?)?,
             "cut" => match words[0].split_once('>') {
-                Some((from, to)) => drop(self.cut.insert((NodeId(from.parse()?), NodeId(to.parse()?)))),
+                Some((from, to)) => _ = self.cut.insert((NodeId(from.parse()?), NodeId(to.parse()?))),
                 None => {
                     let (a, b) = (node(words, 0)?, node(words, 1)?);
                     self.cut.extend([(a, b), (b, a)]);
@@ -179,6 +183,17 @@ impl World {
                 self.hold_snapshots = false;
                 self.release();
             }
+            "pass" => {
+                let mut left: usize = words.get(1).map_or(Ok(usize::MAX), |count| count.parse())?;
+                let is_meant = |message: &Message| {
+                    let is_meant = left > 0 && words.first().is_none_or(|word| *word == kind(&message.body));
+                    left -= usize::from(is_meant);
+                    is_meant
+                };
+                let (passing, kept) = std::mem::take(&mut self.held).into_iter().partition(is_meant);
+                self.held = kept;
+                self.pass(passing);
+            }
             "replay" => {
                 let copies = self.held.clone();
                 self.release();
@@ -211,6 +226,10 @@ impl World {
                 (leader()?, Input::Transfer { token, to })
             }
             "lead" => (node(words, 0)?, Input::Lead),
+            "ship" => {
+                self.ship(node(words, 0)?, node(words, 1)?);
+                return Ok(true);
+            }
             "snapshot" => {
                 self.save_snapshot(node(words, 0)?);
                 return Ok(true);
@@ -309,6 +328,19 @@ impl World {
             "priority-vetoes" => flaws.priority_vetoes = true,
             "commit-old-term" => flaws.commit_old_term = true,
             "count-learner" => flaws.count_learner = true,
+            "forget-vote" => flaws.forget_vote_on_step_down = true,
+            "answer-before-sync" => flaws.answer_before_sync = true,
+            "truncate-after-prev" => flaws.truncate_after_prev = true,
+            "ack-own-last-index" => flaws.ack_own_last_index = true,
+            "count-duplicate-vote" => flaws.count_duplicate_vote = true,
+            "count-earlier-session" => flaws.count_earlier_session = true,
+            "skip-log-freshness" => flaws.skip_log_freshness = true,
+            "read-before-own-commit" => flaws.read_before_own_commit = true,
+            "reuse-read-context" => flaws.reuse_read_context = true,
+            "change-before-own-commit" => flaws.change_before_own_commit = true,
+            "two-changes" => flaws.two_changes = true,
+            "snapshot-loses-membership" => flaws.snapshot_loses_membership = true,
+            "snapshot-keeps-conflict" => flaws.snapshot_keeps_conflict = true,
             "transfer-never-cleared" => flaws.transfer_never_cleared = true,
             "late-transfer-obeyed" => flaws.late_transfer_obeyed = true,
             _ => return Err("no such flaw".into()),

@@ -216,6 +216,17 @@ impl World {
             return false;
         }
         let (from, to) = self.snapshots.remove(0);
+        self.stream(from, to);
+        true
+    }
+
+    /// A snapshot that was asked for earlier arrives now.
+    pub(super) fn ship(&mut self, from: NodeId, to: NodeId) {
+        self.stream(self.nodes[&from].me, self.nodes[&to].me);
+        self.deliver();
+    }
+
+    fn stream(&mut self, from: Identity, to: Identity) {
         let ok = !self.cut.contains(&(from.id, to.id)) && self.nodes[&to.id].raft.is_some();
         let meta = self.nodes[&from.id].durable.snapshot.clone().expect("a snapshot to send");
         let term = self.nodes[&from.id].raft.as_ref().map_or(Term(0), Raft::term);
@@ -224,13 +235,20 @@ impl World {
             self.step(to.id, Input::SnapshotReceived { from, term, meta });
         }
         self.step(from.id, Input::SnapshotSent { to: to.id, ok });
-        true
     }
 
     /// Lets held messages go.
     pub(super) fn release(&mut self) {
         self.hold.clear();
         self.wire.extend(std::mem::take(&mut self.held));
+        self.deliver();
+    }
+
+    /// Delivers these, though their kind is still held back.
+    pub(super) fn pass(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            self.step(message.to.id, Input::Message(message));
+        }
         self.deliver();
     }
 
