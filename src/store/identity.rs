@@ -271,4 +271,34 @@ mod tests {
         assert!(!me.is_discarding);
         assert!(files.list(&dir.join(WAL_DIR)).unwrap().is_empty());
     }
+
+    #[test]
+    fn no_crash_leaves_the_old_uuid_with_an_empty_log() {
+        use crate::raft::{Persist, founding_state};
+        use crate::store::faults::{Fault, FaultFiles, Restart};
+        let dir = folder(Path::new("data"), NodeId(2));
+        let (old, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let mut seen = [0, 0];
+        for (n, seed) in (1..60).flat_map(|n| (0..6).map(move |seed| (n, seed))) {
+            let disk = FaultFiles::default();
+            let files: Arc<dyn Files> = Arc::new(disk.clone());
+            let mut me = Me::new(NodeId(2), old);
+            let (mut store, _) = open_store(files.clone(), &dir, &mut me, Options::default()).unwrap();
+            let first = founding_state(me.identity());
+            let hard_state = Some(first.hard_state);
+            store.write(&Persist { hard_state, entries: first.entries, ..Persist::default() }).unwrap();
+            store.sync().unwrap();
+            drop(store);
+            disk.plan(Some(Fault::Crash(n)));
+            let is_through = discard(&disk, &dir, NodeId(2), new).is_ok();
+            disk.restart(Restart::LoseSome(n * 10 + seed));
+            let mut me = load(&disk, &dir).unwrap().expect("one of the two");
+            let (_, durable) = open_store(files, &dir, &mut me, Options::default()).unwrap();
+            let is_empty = durable == Durable::default();
+            assert_eq!(me.uuid == new, is_empty, "crash at {n}, seed {seed}: {} with {durable:?}", me.uuid);
+            assert!(is_empty || !is_through);
+            seen[usize::from(is_empty)] += 1;
+        }
+        assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
+    }
 }
