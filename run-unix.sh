@@ -101,7 +101,7 @@ need_linker() {
 
 # setting KEY: its value in force.
 setting() {
-  printf '%s' "$settings" | tr -d '\n' | sed -nE 's/.*"'"$1"'": *(\{ *"value": *)?("([^"]*)"|([0-9]+)).*/\3\4/p'
+  printf '%s' "$settings" | tr -d '\n' | sed -nE 's/.*"'"$1"'": *(\{[^{}]*"value": *)?("([^"]*)"|([0-9]+)).*/\3\4/p'
 }
 
 read_settings() {
