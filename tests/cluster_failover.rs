@@ -69,7 +69,9 @@ fn ctrl_c_hands_leadership_over_before_the_leader_goes() -> Result<()> {
         let start =
             |place| Writer::start(&cluster, &format!("ctrl-c-{round}-{place}"), place, Duration::from_millis(10));
         let writers: Vec<Writer> = (0..5).map(start).collect();
-        cluster.note("flowing", "x")?;
+        cluster.wait_until("notes flow at every node", Duration::from_secs(10), || {
+            writers.iter().all(|w| w.acked() >= 5).then_some(())
+        })?;
         let begun = Instant::now();
         cluster.interrupt(leader)?;
         let ended = cluster.process(leader)?.wait(Duration::from_secs(5))?;
@@ -114,7 +116,7 @@ fn second_ctrl_c_ends_the_node_at_once() -> Result<()> {
 fn all_nodes_killed_come_back_with_everything() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 5, &json!({}))?;
     let writer = Writer::start(&cluster, "all", 0, PACE);
-    cluster.wait_until("some notes", Duration::from_secs(10), || cluster.note("x", "y").ok())?;
+    cluster.wait_until("notes flow", Duration::from_secs(10), || (writer.acked() >= 50).then_some(()))?;
     let before = cluster.status(1)?;
     cluster.kill_all();
     let written = writer.finish();

@@ -34,6 +34,7 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
     loop {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
+            Err(_) if shared.is_stopped() => return,
             Err(e) => {
                 warn!("peer accept failed err={e}");
                 std::thread::sleep(ACCEPT_PAUSE);

@@ -26,7 +26,7 @@ use crossbeam_channel::{Receiver, bounded};
 use log::{info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,7 +94,7 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// Sockets of a node, bound before anything starts.
+/// Sockets of a node, bound before anything starts; the doors listen once there is a cluster to serve.
 struct Ports {
     peer: TcpListener,
     http: TcpListener,
@@ -127,7 +127,8 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
 struct Running {
     shared: Arc<Shared>,
     inboxes: Inboxes,
-    listening: Vec<SocketAddr>,
+    /// Peer port, HTTP, front door: handles to end the accepts with.
+    listening: [TcpListener; 3],
     /// In the order in which they are joined: each may still need those after it.
     own: Vec<std::thread::JoinHandle<()>>,
     _folder: FolderLock,
@@ -254,7 +255,7 @@ fn become_founder(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store,
 
 fn bind(settings: &Settings, id: NodeId) -> Result<Ports, StartError> {
     let addresses = settings.addresses(id);
-    let listen = |address: &str, what, key, is_shared| {
+    let take = |address: &str, what, key, is_shared| {
         bind_one(address, is_shared).map_err(|source| StartError::Port {
             address: address.to_string(),
             what,
@@ -262,10 +263,12 @@ fn bind(settings: &Settings, id: NodeId) -> Result<Ports, StartError> {
             source,
         })
     };
+    let peer = take(&addresses.peer, "nodes", "leader_port_base", false)?;
+    rustix::net::listen(&peer, BACKLOG).map_err(|e| StartError::Thread(e.into()))?;
     Ok(Ports {
-        peer: listen(&addresses.peer, "nodes", "leader_port_base", false)?,
-        http: listen(&addresses.http, "HTTP", "service_port_base", false)?,
-        front: listen(&settings.front_door(), "front door", "service_port", true)?,
+        peer,
+        http: take(&addresses.http, "HTTP", "service_port_base", false)?,
+        front: take(&settings.front_door(), "front door", "service_port", true)?,
     })
 }
 
@@ -278,7 +281,6 @@ fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
         socket.set_reuse_port(true)?;
     }
     socket.bind(&at.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
@@ -322,7 +324,12 @@ fn launch(
     shared.set_applied(registry.applied().index);
     shared.event("start", Some(who.id), format!("node {} started", who.id.0));
     let applied = registry.applied().index;
-    let listening = [&ports.peer, &ports.http, &ports.front].iter().filter_map(|l| l.local_addr().ok()).collect();
+    // Only now: a node that still looks for its cluster must not swallow its share of the front door's clients.
+    for door in [&ports.http, &ports.front] {
+        rustix::net::listen(door, BACKLOG).map_err(|e| StartError::Thread(e.into()))?;
+    }
+    let clone = |listener: &TcpListener| listener.try_clone().map_err(StartError::Thread);
+    let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.front)?];
 
     let mut own = Vec::new();
     let mut thread = |name: &str, run: Box<dyn FnOnce() + Send>| -> Result<(), StartError> {
@@ -395,6 +402,16 @@ fn raise_file_limit() {
     }
 }
 
+/// Ends a listener and the `accept` that waits on it. A connection to the front door could reach any node of this host,
+/// so waking by connecting would not do; where the system does not know this shutdown (macOS), it has to.
+fn close(listener: TcpListener) {
+    if rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).is_err()
+        && let Ok(address) = listener.local_addr()
+    {
+        wake(address);
+    }
+}
+
 impl Running {
     fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> u8 {
         let why = stop_asked.recv().unwrap_or("no one left to ask");
@@ -404,14 +421,12 @@ impl Running {
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
         stop::hand_over(shared);
         shared.begin_stop();
-        for address in &self.listening {
-            wake(*address);
-        }
+        let [peer, http, front] = self.listening;
+        close(http);
+        close(front);
         stop::drain_clients(shared);
         shared.finish_stop();
-        for address in &self.listening {
-            wake(*address);
-        }
+        close(peer);
         let _ = self.inboxes.gossip.try_send(GossipInput::Stop);
         let _ = self.inboxes.core.send_timeout(CoreInput::Stop, STOP_MAX.saturating_sub(begun.elapsed()));
         let _ = self.inboxes.apply.send_timeout(ApplyJob::Stop, Duration::from_millis(200));

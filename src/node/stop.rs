@@ -12,6 +12,7 @@ use crate::wire::Ask;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Exit code of a second Ctrl+C: as a shell reports an interrupt.
@@ -25,21 +26,23 @@ const CLIENTS_MAX: Duration = Duration::from_millis(1500);
 #[derive(Clone, Debug)]
 pub struct Stopper {
     first: Sender<&'static str>,
+    was_asked: Arc<AtomicBool>,
 }
 
 impl Stopper {
     /// The switch, and what the main thread waits on.
     pub fn new() -> (Stopper, Receiver<&'static str>) {
         let (first, wait) = bounded(1);
-        (Stopper { first }, wait)
+        (Stopper { first, was_asked: Arc::default() }, wait)
     }
 
     /// Begins an orderly stop; the second call ends the process at once.
     pub fn stop(&self, why: &'static str) {
-        if self.first.try_send(why).is_err() {
+        if self.was_asked.swap(true, Ordering::AcqRel) {
             eprintln!("phalanx: stopped at once, as asked twice");
             std::process::exit(EXIT_INTERRUPTED);
         }
+        let _ = self.first.try_send(why); // an empty channel of one place takes the first word
     }
 }
 

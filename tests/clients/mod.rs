@@ -10,7 +10,7 @@ use phalanx::node::status::Status;
 use phalanx::raft::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,7 @@ impl Written {
 /// Writes a note every few milliseconds until it is told to finish.
 pub struct Writer {
     stop: Arc<AtomicBool>,
+    acked: Arc<AtomicUsize>,
     thread: JoinHandle<Written>,
 }
 
@@ -59,9 +60,15 @@ impl Writer {
         let mut notes = cluster.notes();
         notes.go_to(place);
         let (stop, name) = (Arc::new(AtomicBool::new(false)), name.to_string());
-        let told = stop.clone();
-        let thread = std::thread::spawn(move || write(&mut notes, &name, pace, &told));
-        Writer { stop, thread }
+        let acked = Arc::new(AtomicUsize::new(0));
+        let (told, counted) = (stop.clone(), acked.clone());
+        let thread = std::thread::spawn(move || write(&mut notes, &name, pace, &told, &counted));
+        Writer { stop, acked, thread }
+    }
+
+    /// Notes acknowledged so far.
+    pub fn acked(&self) -> usize {
+        self.acked.load(Ordering::Relaxed)
     }
 
     /// Stops and tells what it did.
@@ -71,7 +78,7 @@ impl Writer {
     }
 }
 
-fn write(notes: &mut Notes, name: &str, pace: Duration, told: &AtomicBool) -> Written {
+fn write(notes: &mut Notes, name: &str, pace: Duration, told: &AtomicBool, acked: &AtomicUsize) -> Written {
     let mut written = Written::default();
     let mut count = 0;
     while !told.load(Ordering::Relaxed) {
@@ -79,7 +86,10 @@ fn write(notes: &mut Notes, name: &str, pace: Duration, told: &AtomicBool) -> Wr
         let (id, text) = (format!("{name}-{count}"), format!("text {count} of {name}"));
         let begun = Instant::now();
         match notes.put(&id, &text, begun + Duration::from_secs(8)) {
-            Ok(()) => written.acks.push(Ack { id, text, begun, ended: Instant::now() }),
+            Ok(()) => {
+                acked.fetch_add(1, Ordering::Relaxed);
+                written.acks.push(Ack { id, text, begun, ended: Instant::now() });
+            }
             Err(_) => written.doubtful += 1,
         }
         poll::pause_until(begun + pace);
