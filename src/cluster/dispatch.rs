@@ -5,10 +5,14 @@
 //! is struck off when the worker's count of sessions opened grows, or after two seconds (it never came). An opening may be
 //! heard of before the hand-out that caused it, so openings wait for theirs as well, for a shorter time.
 //!
-//! Several doors choose at the same moment, and each knows of the others' latest choices only when told. If all simply
-//! took the lowest estimate they would all fill the same worker. So a door counts each of its own latest choices once
-//! more for every choice that the others most likely made meanwhile (they think alike), and breaks near-ties by a
-//! rotation that differs from door to door, so that their rounding errors do not add up.
+//! Several doors choose at the same moment, and each knows of the others' latest choices only when told, some
+//! milliseconds later. If all took the lowest estimate they would all fill the same worker, then all the next: the more
+//! they correct, the more they swing. So while clients flow, a door does not chase the estimates. It deals its own clients
+//! out in turn, and corrects what was uneven when the flow began by its share alone (its part of the clients that flow).
+//! The doors deal in different orders, chosen so that each worker stands early in some and late in others: what the
+//! doors' unfinished turns leave uneven does not add up. For five doors and four workers that alone keeps each worker
+//! within two clients of the mean, whatever the timing. A moment without hand-outs makes the estimates exact: then the
+//! lowest one is taken. An estimate far from the lowest is avoided even in a flow (a worker that came back empty fills up).
 //!
 //! The leader takes clients only when no one else is online; a worker that is offline never does; learners do.
 //! Not here: the listener (`http/front.rs`), telling the other doors (`node/`).
@@ -20,8 +24,12 @@ use std::collections::{BTreeMap, VecDeque};
 const HAND_OUT_EXPIRES_MS: u64 = 2000;
 /// An opening whose hand-out was not heard of by then had none: a client that came directly.
 const OPENING_EXPIRES_MS: u64 = 300;
-/// How long a choice takes to be known at the other doors, generously.
-const UNSEEN_MS: u64 = 15;
+/// Nobody handed anything out for so long: what is known is exact, and the lowest estimate is taken.
+const QUIET_MS: u64 = 30;
+/// Nobody handed anything out for so long: the flow is over, the next one begins with the estimates as they are.
+const CALM_MS: u64 = 300;
+/// In a flow, workers this far above the lowest estimate are avoided: well above what hand-outs not heard of explain.
+const SWING: f64 = 6.0;
 /// Clients on their way to one worker that are remembered. More: the oldest counts as arrived.
 const PENDING_MAX: usize = 20_000;
 
@@ -36,15 +44,18 @@ struct Worker {
     pending: VecDeque<u64>,
     /// Openings that no known hand-out explains yet.
     openings: VecDeque<u64>,
-    /// When this door chose it, as far as the others may not know.
-    unseen: VecDeque<u64>,
+    /// Estimate when the flow began.
+    began_at: u64,
+    /// How often this door chose it in this flow.
+    dealt: u64,
+    /// Its place in this door's order of dealing.
+    place: u64,
 }
 
 impl Worker {
     fn expire(&mut self, now_ms: u64) {
         drop_older(&mut self.pending, now_ms, HAND_OUT_EXPIRES_MS);
         drop_older(&mut self.openings, now_ms, OPENING_EXPIRES_MS);
-        drop_older(&mut self.unseen, now_ms, UNSEEN_MS);
     }
 
     fn hand_out(&mut self, now_ms: u64, count: u32) {
@@ -75,37 +86,41 @@ pub struct Dispatch {
     me: NodeId,
     workers: BTreeMap<NodeId, Worker>,
     eligible: Vec<NodeId>,
-    /// All nodes that have a door, for the place of this one among them.
-    doors: Vec<NodeId>,
-    /// Latest hand-outs of the other doors: when heard, and how many.
-    foreign: VecDeque<(u64, u32)>,
-    picks: u64,
+    /// Last hand-out that this door made or heard of; `None` before the first.
+    last_ms: Option<u64>,
+    /// Hand-outs of the other doors in this flow.
+    foreign: u64,
 }
 
 impl Dispatch {
     /// Knows no worker yet.
     pub fn new(me: NodeId) -> Dispatch {
-        Dispatch {
-            me,
-            workers: BTreeMap::new(),
-            eligible: Vec::new(),
-            doors: vec![me],
-            foreign: VecDeque::new(),
-            picks: 0,
-        }
+        Dispatch { me, workers: BTreeMap::new(), eligible: Vec::new(), last_ms: None, foreign: 0 }
     }
 
     /// Who is online now, this node among them, with `host:port` of its HTTP door, and who leads. Call it at each change.
     pub fn set_online(&mut self, leader: Option<NodeId>, online: &[(NodeId, String)]) {
+        let doors_before = self.workers.len();
         self.workers.retain(|id, _| online.iter().any(|(other, _)| other == id));
         for (id, http) in online {
             self.workers.entry(*id).or_default().http.clone_from(http);
         }
-        self.doors = self.workers.keys().copied().collect();
-        self.eligible = self.doors.iter().copied().filter(|id| Some(*id) != leader).collect();
-        if self.eligible.is_empty() {
-            self.eligible.clone_from(&self.doors);
+        let doors: Vec<NodeId> = self.workers.keys().copied().collect();
+        let mut eligible: Vec<NodeId> = doors.iter().copied().filter(|id| Some(*id) != leader).collect();
+        if eligible.is_empty() {
+            eligible.clone_from(&doors);
         }
+        if eligible == self.eligible && doors.len() == doors_before {
+            return;
+        }
+        self.eligible = eligible;
+        let me = doors.iter().position(|id| *id == self.me).unwrap_or(0);
+        for (id, place) in self.eligible.iter().zip(order_of_dealing(me, doors.len(), self.eligible.len())) {
+            if let Some(worker) = self.workers.get_mut(id) {
+                worker.place = place as u64;
+            }
+        }
+        self.begin_flow();
     }
 
     /// A worker's own figures, from a gossip row (or, for this node, first hand).
@@ -130,46 +145,87 @@ impl Dispatch {
     pub fn handed_out(&mut self, now_ms: u64, choices: &[(NodeId, u32)]) {
         for (id, count) in choices {
             let count = (*count).min(PENDING_MAX as u32);
+            if self.workers.contains_key(id) {
+                self.note_flow(now_ms);
+                self.foreign += u64::from(count);
+            }
             if let Some(worker) = self.workers.get_mut(id) {
-                worker.expire(now_ms);
                 worker.hand_out(now_ms, count);
-                self.foreign.push_back((now_ms, count));
             }
         }
     }
 
     /// The worker for the next client, and where. It is counted here; tell the other doors at once.
     pub fn pick(&mut self, now_ms: u64) -> Option<(NodeId, String)> {
-        while self.foreign.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= UNSEEN_MS) {
-            self.foreign.pop_front();
-        }
-        for worker in self.workers.values_mut() {
-            worker.expire(now_ms);
-        }
-        let rivals = self.rivals();
-        let place = self.doors.iter().position(|id| *id == self.me).unwrap_or(0) as u64;
-        let count = self.eligible.len() as u64;
-        let key = |(at, id): (u64, &NodeId)| {
-            let worker = &self.workers[id];
-            let turn = (at + count * 8 - place % count) % count;
-            let dither = turn * (rivals + 1) / count;
-            (worker.estimate() + rivals * worker.unseen.len() as u64 + dither, turn)
+        let is_quiet = self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= QUIET_MS);
+        self.note_flow(now_ms);
+        let all = || self.eligible.iter().map(|id| (*id, &self.workers[id]));
+        let lowest = all().map(|(_, worker)| worker.estimate()).min()?;
+        let began_lowest = all().map(|(_, worker)| worker.began_at).min()?;
+        let dealt: u64 = self.workers.values().map(|worker| worker.dealt).sum();
+        // One in so many clients of this flow comes through this door: its share of what is to be corrected.
+        let share = (dealt + 1) as f64 / (dealt + 1 + self.foreign) as f64;
+        let places = self.eligible.len() as f64;
+        let key = |worker: &Worker| {
+            let uneven = (worker.began_at - began_lowest) as f64;
+            let swing = ((worker.estimate() - lowest) as f64 - SWING).max(0.0);
+            worker.dealt as f64 + worker.place as f64 / places + (uneven + swing) * share
         };
-        let (_, best) = (0..).zip(&self.eligible).min_by_key(|(at, id)| key((*at, id)))?;
-        let best = *best;
+        let candidates = all().filter(|(_, worker)| !is_quiet || worker.estimate() == lowest);
+        let (best, _) = candidates.min_by(|(_, a), (_, b)| key(a).total_cmp(&key(b)))?;
         let worker = self.workers.get_mut(&best).expect("eligible workers are online ones");
         worker.hand_out(now_ms, 1);
-        worker.unseen.push_back(now_ms);
-        self.picks += 1;
+        worker.dealt += 1;
         Some((best, worker.http.clone()))
     }
 
-    /// How many choices the other doors most likely make for each one of this door: by what they told lately.
-    fn rivals(&self) -> u64 {
-        let mine = self.workers.values().map(|worker| worker.unseen.len() as u64).sum::<u64>().max(1);
-        let theirs = self.foreign.iter().map(|(_, count)| u64::from(*count)).sum::<u64>();
-        (theirs / mine).min((self.doors.len() as u64).saturating_sub(1))
+    /// A hand-out is about to be made or was heard of: begins a new flow if the last one is over.
+    fn note_flow(&mut self, now_ms: u64) {
+        for worker in self.workers.values_mut() {
+            worker.expire(now_ms);
+        }
+        if self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= CALM_MS) {
+            self.begin_flow();
+        }
+        self.last_ms = Some(now_ms);
     }
+
+    fn begin_flow(&mut self) {
+        self.foreign = 0;
+        for worker in self.workers.values_mut() {
+            (worker.began_at, worker.dealt) = (worker.estimate(), 0);
+        }
+    }
+}
+
+/// Place of each worker, 0 first, in the order in which door number `door` of `doors` deals.
+///
+/// A worker's places add up to nearly the same over all doors. With an even number of doors each order is followed by its
+/// reverse; with an odd number the first three level each other out: as listed, half a turn on, and what is then missing.
+fn order_of_dealing(door: usize, doors: usize, workers: usize) -> Vec<usize> {
+    let mut sums = vec![0; workers];
+    for at in 0.. {
+        let places: Vec<usize> = if at == 0 {
+            (0..workers).collect()
+        } else if at == 1 && doors % 2 == 1 {
+            (0..workers).map(|worker| (worker + workers / 2) % workers).collect()
+        } else {
+            let mut latest_first: Vec<usize> = (0..workers).collect();
+            latest_first.sort_by_key(|worker| (std::cmp::Reverse(sums[*worker]), *worker));
+            let mut places = vec![0; workers];
+            for (place, worker) in latest_first.into_iter().enumerate() {
+                places[worker] = place;
+            }
+            places
+        };
+        if at == door {
+            return places;
+        }
+        for (sum, place) in sums.iter_mut().zip(places) {
+            *sum += place;
+        }
+    }
+    unreachable!("every door has its turn")
 }
 
 #[cfg(test)]

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_table_of_situations() {
-        let cases: [(u64, &[i64], &[i64], &str, u32); 12] = [
+        type Case = (u64, &'static [i64], &'static [i64], &'static str, u32);
+        let cases: [Case; 12] = [
             (5, &[1, 2, 3, 4, 5], &[], "healthy: can lose 2 more", 2),
             (5, &[1, 2, 3, 4, 5], &[6], "healthy: can lose 2 more", 2),
             (3, &[1, 2, 3], &[], "healthy: can lose 1 more", 1),

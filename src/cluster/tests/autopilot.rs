@@ -1,4 +1,5 @@
 //! Autopilot: a table of situations, and whole stories with simulated minutes.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use super::*;
 use crate::raft::Membership;

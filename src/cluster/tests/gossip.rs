@@ -1,4 +1,5 @@
 //! Gossip by itself and in a small virtual cluster with lost and late tables.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use super::*;
 use crate::raft::Role;
