@@ -234,6 +234,12 @@ impl Gossip {
         id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive && !k.is_forgotten)
     }
 
+    /// Whether this very identity was heard of lately: not another one that goes by the same number, such as an old disk
+    /// that came back after its node was replaced.
+    pub fn is_online_as(&self, who: Identity) -> bool {
+        who == self.me || (self.is_online(who.id) && self.known.get(&who.id).is_some_and(|k| k.row.uuid == who.uuid))
+    }
+
     /// Newest word about another node, alive or failed, and how long ago its counter moved.
     pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&Row, u64)> {
         let known = self.known.get(&id).filter(|known| !known.is_forgotten)?;

@@ -85,13 +85,16 @@ impl Beats {
 
     fn heard(&mut self, from: NodeId, table: &Table) {
         let now_ms = self.shared.now_ms();
-        let edges = lock(&self.shared.gossip).merge(now_ms, from, table);
-        {
+        let edges = {
+            let mut gossip = lock(&self.shared.gossip);
+            let edges = gossip.merge(now_ms, from, table);
+            // The newest row of each, whoever told it: a worker's own beat reaches this door only now and then.
             let mut dispatch = lock(&self.shared.dispatch);
-            for row in table.rows.iter().filter(|row| row.id == from) {
+            for (row, ..) in gossip.all(now_ms) {
                 dispatch.report(now_ms, row.id, row.load, row.sessions_opened_total);
             }
-        }
+            edges
+        };
         if !edges.is_empty() {
             self.tell(&edges);
             self.refresh_dispatch(now_ms);

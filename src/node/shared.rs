@@ -329,15 +329,15 @@ impl Shared {
         let raft = &view.raft;
         let is_leader = raft.role == Role::Leader;
         let gossip = lock(&self.gossip);
-        let is_reachable = |id: NodeId| {
+        let is_reachable = |id: NodeId, uuid: Uuid| {
             id == self.me.id
-                || gossip.is_online(id)
+                || gossip.is_online_as(Identity { id, uuid })
                 || (is_leader && raft.peers.iter().any(|peer| peer.who.id == id && peer.is_active))
         };
         verdict::judge(&Situation {
             leader: raft.leader,
-            voters: raft.membership.voters.keys().map(|id| (*id, is_reachable(*id))).collect(),
-            learners: raft.membership.learners.keys().map(|id| (*id, is_reachable(*id))).collect(),
+            voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
+            learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             voters_max: self.settings.voters_max,
             has_quorum: is_leader.then_some(raft.has_quorum),
         })

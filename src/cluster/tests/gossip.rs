@@ -120,6 +120,7 @@ fn a_new_identity_replaces_the_old_row() {
     let wiped = Identity { id: NodeId(3), uuid: Uuid::from_u128(77) };
     g.merge(START_MS + 900, NodeId(2), &told(&[row(wiped, START_MS + 800)]));
     assert_eq!(g.row(START_MS + 1000, NodeId(3)).map(|(row, age_ms)| (row.uuid, age_ms)), Some((wiped.uuid, 100)));
+    assert!(g.is_online_as(wiped) && !g.is_online_as(identity(3)));
 }
 
 #[test]
