@@ -320,7 +320,7 @@ start() {
   check_terminal
   check_data_folder
   check_ports "$wanted"
-  [ -n "$running" ] && say "Nodes $(printf '%s' "$running" | tr '\n' ' ')run already; starting the others."
+  [ -n "$running" ] && say "Nodes $(printf '%s' "$running" | tr '\n' ' ') run already; starting the others."
   rm -f "$run_dir/stopping"
   say "Starting nodes$wanted (terminal: $terminal) ..."
   started=$wanted
