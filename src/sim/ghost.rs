@@ -5,7 +5,7 @@
 //! and as synced. Each rule has a name that a failure prints: `ElectionSafety`, `LogMatching`, `CommittedPrefix`,
 //! `LeaderCompleteness`, `QuorumLog`, `OneVotePerTerm`, `PersistBeforeSend`, `CommitRule`, `MatchTruth`,
 //! `NoTruncateCommitted`, `NoGhostLog`, `ConfigFromLog`, `NoopFirst`, `OneInFlight`, `AdjacentOverlap`,
-//! `NonVoterSilence`. What clients see is judged in `witness.rs`.
+//! `NonVoterSilence`, `HandOver` (only the leader of the term before orders one). What clients see is judged in `witness.rs`.
 //!
 //! Not here: making things go wrong; progress (`calm.rs`).
 
@@ -98,6 +98,8 @@ pub struct Ghost {
     committed_members: Vec<(u64, Arc<Membership>)>,
     votes: BTreeMap<(Identity, Term), Identity>,
     records: BTreeMap<Identity, Record>,
+    /// Hand-overs that a leader has ordered: to whom, in which term, and the log's end that they are for.
+    orders: BTreeMap<(Identity, Term), Index>,
     /// Entries cut from logs, for coverage.
     pub truncations: u64,
 }
@@ -336,6 +338,24 @@ impl Ghost {
                     return broken(format!("accepts up to {matched} with {} on disk", durable.last()));
                 }
                 Ok(())
+            }
+            Body::TimeoutNow { last_index } => {
+                let ordered = self.orders.entry((message.to, message.term)).or_insert(*last_index);
+                *ordered = (*ordered).min(*last_index);
+                Ok(())
+            }
+            Body::Vote { last_index, is_transfer: true, .. } => {
+                let before = Term(message.term.0 - 1);
+                match self.orders.get(&(message.from, before)) {
+                    Some(ordered) if ordered <= last_index => Ok(()),
+                    ordered => violation(
+                        "HandOver",
+                        format!(
+                            "{:?} takes over term {} with a log up to {last_index}, ordered was {ordered:?}",
+                            message.from, message.term
+                        ),
+                    ),
+                }
             }
             _ => Ok(()),
         }

@@ -35,10 +35,54 @@ fn only(plan: &mut Plan, kinds: &[(FaultKind, f64)]) {
 
 fn as_drawn(_: &mut Plan, _: &mut Rng) {}
 
-fn three(plan: &mut Plan, _: &mut Rng) {
-    plan.voters = 3;
-    plan.spares = 0;
-    plan.drift = vec![1.0; 3];
+fn voters(plan: &mut Plan, count: usize) {
+    (plan.voters, plan.spares) = (count, 0);
+    plan.drift = vec![1.0; count];
+}
+
+/// Hand-overs whose order is lost, and nothing else that would end the term in which it happened.
+fn lost_orders(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 3);
+    plan.net.loss = 0.3;
+    only(plan, &[(FaultKind::Transfer, 0.3)]);
+}
+
+/// Hand-over orders that come late.
+fn late_orders(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 3);
+    (plan.net.is_ordered, plan.net.replay, plan.net.spike) = (false, 0.05, 0.1);
+    only(plan, &[(FaultKind::Transfer, 0.5), (FaultKind::Campaign, 0.5), (FaultKind::Pause, 1.0)]);
+}
+
+/// Leaders cut off with a long suffix that nobody else has, while the others go on.
+fn cut_off_leaders(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 3);
+    plan.net.loss = 0.0;
+    (plan.clients, plan.think_us, plan.reads) = (4, 1_000, 0.1);
+    plan.deadline_us = plan.election_timeout_ticks.0 * super::plan::TICK_US / 8;
+    (plan.append_bytes_max, plan.inflight_bytes_max, plan.uncommitted_bytes_max) = (1 << 20, 8 << 20, 64 << 20);
+    plan.heartbeat_ticks = Ticks(2);
+    plan.apply_us = 0;
+    plan.sync_us = (50, 200);
+    only(plan, &[(FaultKind::Partition, 0.6), (FaultKind::RestartAll, 0.5)]);
+}
+
+/// The same, and snapshots of every third entry.
+fn cut_off_leaders_with_snapshots(plan: &mut Plan, rng: &mut Rng) {
+    cut_off_leaders(plan, rng);
+    only(plan, &[(FaultKind::Partition, 0.6)]);
+    plan.snapshot_every = Some(3);
+}
+
+/// Heartbeats that get lost while appends get through, and reads all the time.
+fn slow_rounds(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 2);
+    plan.net.loss = 0.15;
+    plan.net.delay_us = (100, 3_000);
+    (plan.clients, plan.think_us, plan.reads) = (4, 1_000, 0.5);
+    plan.deadline_us = plan.election_us() * 2;
+    plan.apply_us = 0;
+    only(plan, &[]);
 }
 
 /// Every planted bug.
@@ -97,7 +141,7 @@ const ALL: &[Planted] = &[
     Planted {
         name: "reuse_read_context",
         plant: |f| f.raft.reuse_read_context = true,
-        tune: as_drawn,
+        tune: slow_rounds,
         seeds_max: 2_000,
     },
     Planted {
@@ -116,19 +160,19 @@ const ALL: &[Planted] = &[
     Planted {
         name: "snapshot_keeps_conflict",
         plant: |f| f.raft.snapshot_keeps_conflict = true,
-        tune: as_drawn,
+        tune: cut_off_leaders_with_snapshots,
         seeds_max: 2_000,
     },
     Planted {
         name: "transfer_never_cleared",
         plant: |f| f.raft.transfer_never_cleared = true,
-        tune: as_drawn,
+        tune: lost_orders,
         seeds_max: 2_000,
     },
     Planted {
         name: "late_transfer_obeyed",
         plant: |f| f.raft.late_transfer_obeyed = true,
-        tune: as_drawn,
+        tune: late_orders,
         seeds_max: 2_000,
     },
     Planted {
@@ -140,7 +184,7 @@ const ALL: &[Planted] = &[
     Planted {
         name: "replay_resurrects_truncated",
         plant: |f| f.store.replay_resurrects_truncated = true,
-        tune: as_drawn,
+        tune: cut_off_leaders,
         seeds_max: 2_000,
     },
     Planted {
@@ -242,7 +286,6 @@ fn planted_by_hand() {
             began.elapsed().as_secs_f32()
         );
     }
-    let _ = (only, three, Ticks(0));
 }
 
 /// One run with a planted bug: `PHALANX_PLANTED_SEED=NAME,SEED`.

@@ -1,6 +1,83 @@
-//! The simulator as a test.
+//! The simulator as a test: seeds that must pass, seeds that once failed, and proof that a run depends on its seed alone.
+//!
+//! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs: `planted.rs`.
 
 use super::*;
+
+/// Seeds of each of the two sweeps, which run side by side.
+const SEEDS: u64 = 1_000;
+
+/// Runs seeds and asserts that none fails, and that enough happened for that to mean something.
+fn assert_seeds_pass(from: u64) {
+    let result = sweep(from, SEEDS, &Options::default(), |failure| {
+        println!("{failure}\n");
+        true
+    });
+    let failed: Vec<u64> = result.failures.iter().map(|failure| failure.seed).collect();
+    assert!(failed.is_empty(), "{} of {SEEDS} seeds failed: {failed:?}", failed.len());
+    for (what, count) in result.coverage.rows() {
+        // Per thousand seeds; the rarest is some hundred.
+        let least = match what {
+            "events" | "steps" => 1_000_000,
+            "operations" | "commits" | "proposals" | "reads" => 20_000,
+            "elections" | "crashes" | "starts" | "snapshots_saved" | "memberships" => 4_000,
+            "snapshots_installed" | "wipes" | "partitions" | "transfers" | "boundary_crashes" => 500,
+            _ => 50,
+        };
+        assert!(count >= least, "{what}: only {count} in {SEEDS} seeds, at least {least} expected");
+    }
+    println!("{} seeds from {from} passed: {:?}", result.passed, result.coverage);
+}
+
+#[test]
+fn a_thousand_seeds_pass() {
+    assert_seeds_pass(0);
+}
+
+#[test]
+fn another_thousand_seeds_pass() {
+    assert_seeds_pass(SEEDS);
+}
+
+#[test]
+fn seeds_that_once_failed_pass() {
+    for (seed, what) in seeds::REGRESSIONS {
+        if let Err(failure) = run(*seed, &Options::default()) {
+            panic!("seed {seed} fails again ({what}):\n{failure}");
+        }
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in 0..20 {
+        let hash = |is_traced| {
+            let options = Options { is_traced, ..Options::default() };
+            run(seed, &options).map(|report| (report.hash, report.ticks, report.coverage)).map_err(|f| f.to_string())
+        };
+        let first = hash(false).expect("these seeds pass");
+        assert_eq!(first, hash(false).expect("it has just passed"), "seed {seed} ran differently the second time");
+        assert_eq!(first, hash(true).expect("it has just passed"), "seed {seed} runs differently when watched");
+        assert_ne!(first.0, run(seed + 1_000_000, &Options::default()).expect("passes").hash);
+    }
+}
+
+#[test]
+fn a_failure_says_how_to_see_it_again() {
+    let options = Options {
+        flaws: Flaws { host: HostFlaws { synced_before_sync: true, ..HostFlaws::default() }, ..Flaws::default() },
+        is_traced: true,
+        tune: None,
+    };
+    let failure = run(0, &options).expect_err("the planted bug is found at once");
+    let text = failure.to_string();
+    assert!(text.contains("sim failed: "), "{text}");
+    assert!(text.contains("phalanx sim replay 0"), "{text}");
+    assert!(text.contains(&format!("at tick {} ", failure.tick)), "{text}");
+    assert!(!failure.trace.is_empty() && failure.trace.len() <= 41, "{} lines of trace", failure.trace.len());
+}
+
+/// Runs one seed again: `PHALANX_SEED=N`, with its last events if `PHALANX_TRACE` is set (all, with `PHALANX_TRACE_ALL`).
 
 #[test]
 fn replay() {
