@@ -1,7 +1,7 @@
 // The page: draws each frame, and goes on with another node when the one behind it stops answering.
 //
 // The page itself is the first stream: the server appends a script that calls update(frame). When that ends (the node was
-// stopped or killed) or falls silent (it is frozen), the newest data stays on screen, greyed and ageing, while the other
+// stopped or killed; browsers do not say so of a document, so a held request tells) or falls silent (it is frozen), the newest data stays on screen, greyed and ageing, while the other
 // nodes are asked for /v1/stream; the first one to send a frame is followed, until it fails in turn.
 // Nothing is fetched from anywhere else, and no text from outside is ever parsed as HTML.
 "use strict";
@@ -30,6 +30,7 @@
     source = { node: me.node, session: me.session, controller: null };
     heardAt = performance.now();
     showLink();
+    watch(source);
   };
 
   window.update = (next) => {
@@ -41,6 +42,36 @@
   document.addEventListener("readystatechange", () => {
     if (document.readyState !== "loading" && source && source.controller === null) lose();
   });
+
+  let isLeaving = false;
+  addEventListener("pagehide", () => (isLeaving = true));
+
+  /** Learns at once that the node behind the page is gone. One request serves all tabs: a browser opens only a few. */
+  function watch(page) {
+    const tabs = "BroadcastChannel" in window ? new BroadcastChannel("phalanx-hold") : null;
+    const onGone = () => {
+      if (source === page && !isLeaving) lose();
+    };
+    if (tabs) tabs.onmessage = onGone;
+    const hold = async () => {
+      if (source !== page) return;
+      let isHeld = false;
+      try {
+        const answer = await fetch("/v1/hold", { cache: "no-store" });
+        isHeld = answer.ok;
+        const reader = answer.body.getReader();
+        while (!(await reader.read()).done);
+      } catch {
+        // Broken off: the same as ended.
+      }
+      if (!isHeld || isLeaving) return; // without it, silence tells
+      if (tabs) tabs.postMessage("gone");
+      onGone();
+    };
+    // Locks exist on pages from this machine; elsewhere each tab asks for itself.
+    if (tabs && navigator.locks) navigator.locks.request("phalanx-hold", hold);
+    else hold();
+  }
 
   // ---- following ----
 

@@ -167,6 +167,17 @@ fn the_stream_sends_each_frame_once_and_ends_well() {
 }
 
 #[test]
+fn a_held_request_is_no_load_and_ends_with_the_node() {
+    let served = serve(patient());
+    let mut stream = open(&served, "/v1/hold", "");
+    read_until(&mut stream, "\r\n\r\n\n");
+    assert!(served.host.sessions.lock().unwrap().is_empty());
+    assert_eq!(served.ask("HEAD", "/v1/hold", "", "").status, 200);
+    served.host.stop();
+    wait_until("it ends", || served.host.connections.load(std::sync::atomic::Ordering::SeqCst) == 0);
+}
+
+#[test]
 fn a_number_from_another_life_starts_with_the_newest_frame() {
     let served = serve(patient());
     read_until(&mut open(&served, "/v1/stream?since=99999", ""), "\"seq\":1,");

@@ -25,7 +25,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) fn answer(door: &Door, route: Route, method: Method, head: &Head, body: &[u8]) -> Indexed {
     let is_read = matches!(method, Method::Get | Method::Head);
     match route {
-        Route::Status => Reply::json(200, &door.host.status().status).into(),
+        Route::Status => Reply::json(200, &door.host.fresh_frame().frame.status).into(),
         Route::Events => events(door, head).into(),
         Route::Gossip => Reply::json(200, &door.host.gossip_json()).into(),
         Route::Members(id) if is_read => members(door, id).into(),
@@ -36,7 +36,7 @@ pub(super) fn answer(door: &Door, route: Route, method: Method, head: &Head, bod
         Route::Metrics => metrics(door).into(),
         Route::Notes => write_note(door, body),
         Route::Note(id) => read_note(door, id, head),
-        Route::Monitor | Route::Stream | Route::Static(_) => {
+        Route::Monitor | Route::Stream | Route::Hold | Route::Static(_) => {
             Reply::refused(404, "nothing is served at this path").into()
         }
     }
@@ -66,7 +66,7 @@ fn events(door: &Door, head: &Head) -> Reply {
 }
 
 fn members(door: &Door, id: Option<&str>) -> Reply {
-    let frame = door.host.status();
+    let frame = door.host.fresh_frame().frame;
     let status = &frame.status;
     match id.map(|id| node_id(Some(id))) {
         None => {

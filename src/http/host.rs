@@ -30,6 +30,7 @@ pub trait Host: Send + Sync + 'static {
     fn request_timeout(&self) -> Duration;
     fn identity(&self) -> Identity;
     fn frame(&self) -> Arc<Published>;
+    fn fresh_frame(&self) -> Published;
     fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>>;
     fn events_since(&self, after: u64) -> Vec<EventLine>;
     fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine>;
@@ -77,6 +78,9 @@ impl Host for Handle {
     }
     fn frame(&self) -> Arc<Published> {
         Handle::frame(self)
+    }
+    fn fresh_frame(&self) -> Published {
+        Handle::fresh_frame(self)
     }
     fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>> {
         Handle::wait_frame(self, after, deadline)

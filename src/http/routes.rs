@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) enum Route<'a> {
     Monitor,
     Stream,
+    Hold,
     Status,
     Events,
     Gossip,
@@ -38,6 +39,7 @@ impl Route<'_> {
         Some(match path {
             "/" => Route::Monitor,
             "/v1/stream" => Route::Stream,
+            "/v1/hold" => Route::Hold,
             "/v1/status" => Route::Status,
             "/v1/events" => Route::Events,
             "/v1/gossip" => Route::Gossip,
@@ -83,7 +85,8 @@ impl Route<'_> {
 
 /// One client's connection to a node, from its first byte to its last.
 pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
-    let session = door.host.open_session("api", conn.peer());
+    // Load is who is served: it counts from the first request, and a page's second connection (`/v1/hold`) never does.
+    let mut session = None;
     loop {
         let head = match conn.next() {
             Next::Head(head) => head,
@@ -95,8 +98,12 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
             }
         };
         door.counts.requests.fetch_add(1, Relaxed);
-        let (reply, is_body_read) = match answer(door, &mut conn, &head, &*session) {
+        if session.is_none() && head.path() != "/v1/hold" {
+            session = Some(door.host.open_session("api", conn.peer()));
+        }
+        let (reply, is_body_read) = match answer(door, &mut conn, &head, session.as_deref()) {
             Answer::Reply(reply, is_body_read) => (reply, is_body_read),
+            Answer::Hold => return stream::hold(door, conn),
             Answer::Stream(shape) => {
                 drop(head);
                 return stream::run(door, conn, shape);
@@ -132,10 +139,11 @@ enum Answer {
     /// The reply, and whether the request's body (if any) was read whole.
     Reply(Indexed, bool),
     Stream(stream::Shape),
+    Hold,
     Gone,
 }
 
-fn answer(door: &Door, conn: &mut Conn, head: &Head, session: &dyn HostSession) -> Answer {
+fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSession>) -> Answer {
     let has_body = head.framing != Framing::Empty;
     let refuse = |reply: Reply| Answer::Reply(reply.into(), !has_body);
     let Some(method) = head.method else {
@@ -155,7 +163,10 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: &dyn HostSession) 
         return refuse(refusal);
     }
     match route {
+        Route::Hold if method == Method::Get => return Answer::Hold,
+        Route::Hold => return refuse(Reply::empty(200)),
         Route::Monitor | Route::Stream => {
+            let session = session.expect("every request but /v1/hold opens a session");
             let shape = match stream::Shape::of(door, head, route == Route::Stream, session) {
                 Ok(shape) => shape,
                 Err(refusal) => return refuse(refusal),

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// How long to wait for a frame before looking whether the node is stopping.
 const WAIT: Duration = Duration::from_secs(1);
 
+/// Between two line feeds of a held request, which find out that the client is gone.
+const HOLD_BEAT: Duration = Duration::from_secs(2);
+
 /// What goes around each frame.
 pub(super) struct Shape {
     headers: Reply,
@@ -91,6 +94,24 @@ impl Shape {
         reply::header(&mut out, "Connection", "close");
         out.extend_from_slice(b"\r\n");
         out
+    }
+}
+
+/// `GET /v1/hold`: says nothing, and ends when the node does. A browser does not tell a page that its own document broke
+/// off (a killed node ends it without a last chunk), but it does tell it about a request like this one.
+pub(super) fn hold(door: &Door, mut conn: Conn) {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\n";
+    conn.output().extend_from_slice(head);
+    if conn.flush().is_err() {
+        return;
+    }
+    conn.free_buffers();
+    while !door.host.is_stopping() {
+        // No frame has this number: the wait ends early only when the node stops.
+        door.host.wait_frame(u64::MAX, Instant::now() + HOLD_BEAT);
+        if conn.send(&[b"\n"]).is_err() {
+            return;
+        }
     }
 }
 

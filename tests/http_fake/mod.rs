@@ -118,6 +118,9 @@ impl Host for FakeHost {
     fn frame(&self) -> Arc<Published> {
         self.published.lock().unwrap().clone()
     }
+    fn fresh_frame(&self) -> Published {
+        (*self.frame()).clone()
+    }
     fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>> {
         let mut published = self.published.lock().unwrap();
         while published.seq <= after {
