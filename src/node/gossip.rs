@@ -6,6 +6,7 @@
 use super::requests::Asked;
 use super::shared::{Shared, lock};
 use crate::cluster::gossip::{Edge, Row, Table};
+use crate::raft::Role;
 use crate::services::directory::Command;
 use crate::services::registry::directory_command;
 use crate::types::{Addresses, NodeId, Outcome, Standing};
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Between two tries to register this node's addresses.
 const REGISTER_EVERY: Duration = Duration::from_millis(500);
+
+/// A candidate that has not won by then, while another leads, never will.
+const REPLACED_AFTER: Duration = Duration::from_secs(10);
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -38,6 +42,9 @@ struct Beats {
     rng: fastrand::Rng,
     registering: Arc<AtomicBool>,
     last_register: Option<Instant>,
+    /// Since when this node stands for election without an end, and whether that was remarked on.
+    candidate_since: Option<Instant>,
+    has_warned: bool,
 }
 
 /// Body of the thread.
@@ -47,6 +54,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         rng: fastrand::Rng::new(),
         registering: Arc::new(AtomicBool::new(false)),
         last_register: None,
+        candidate_since: None,
+        has_warned: false,
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);
     let mut next = Instant::now();
@@ -81,6 +90,37 @@ impl Beats {
         self.tell(&beat.edges);
         self.refresh_dispatch(now_ms);
         self.register();
+        self.notice_replacement();
+    }
+
+    /// A node that stands for election for ever while another leads has been replaced: the members know its number
+    /// under another uuid. It can do no harm, but its user should know.
+    fn notice_replacement(&mut self) {
+        let view = self.shared.view();
+        if view.raft.role != Role::Candidate {
+            self.candidate_since = None;
+            self.has_warned = false;
+            return;
+        }
+        let since = *self.candidate_since.get_or_insert_with(Instant::now);
+        if self.has_warned || since.elapsed() < REPLACED_AFTER {
+            return;
+        }
+        let gossip = lock(&self.shared.gossip);
+        let leader =
+            gossip.all(0).iter().find(|(row, is_on, _)| *is_on && row.role == Role::Leader).map(|(row, ..)| row.id);
+        drop(gossip);
+        if let Some(leader) = leader {
+            self.has_warned = true;
+            let id = self.shared.me.id.0;
+            let text = format!(
+                "node {} leads and does not know this node's identity: its data was replaced; \
+                 `phalanx node --id {id} --rejoin` fetches the state again",
+                leader.0
+            );
+            warn!("{text}");
+            self.shared.event("failure", Some(self.shared.me.id), text);
+        }
     }
 
     fn heard(&mut self, from: NodeId, table: &Table) {

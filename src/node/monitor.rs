@@ -5,7 +5,7 @@
 
 use super::gossip::{own_row, standing};
 use super::handle::Published;
-use super::shared::{Shared, lock};
+use super::shared::{Shared, is_member_online, lock};
 use super::status::{ClusterStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, Status};
 use crate::cluster::gossip::Row;
 use crate::limits::SESSIONS_SHOWN_MAX;
@@ -110,7 +110,8 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     let mut heard: BTreeMap<NodeId, (Row, bool, Option<u64>)> = BTreeMap::new();
     {
         let gossip = lock(&shared.gossip);
-        for (row, is_online, age_ms) in gossip.all(now_ms) {
+        for (row, _, age_ms) in gossip.all(now_ms) {
+            let is_online = is_member_online(&gossip, &view.raft.membership, shared.me.id, row.id);
             heard.insert(row.id, (row.clone(), is_online, Some(age_ms)));
         }
     }

@@ -117,6 +117,16 @@ impl Requests {
         }
     }
 
+    /// Whether no client waits for anything.
+    pub fn is_idle(&self) -> bool {
+        self.held.is_empty()
+            && self.later.is_empty()
+            && self.asked.is_empty()
+            && self.waiting.is_empty()
+            && self.forwarded.is_empty()
+            && self.transfers.is_empty()
+    }
+
     /// Takes a request in.
     pub fn hold(&mut self, request: Request) {
         self.held.push_back(request);

@@ -14,7 +14,7 @@ use super::sessions::Sessions;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::verdict::{self, Judgement, Situation};
-use crate::raft::{Role, View};
+use crate::raft::{Membership, Role, View};
 use crate::services::directory::Nodes;
 use crate::settings::Settings;
 use crate::store::Snapshots;
@@ -320,7 +320,7 @@ impl Shared {
 
     /// Whether a node is online, as far as this one knows.
     pub fn is_online(&self, id: NodeId) -> bool {
-        id == self.me.id || lock(&self.gossip).is_online(id)
+        is_member_online(&lock(&self.gossip), &self.view().raft.membership, self.me.id, id)
     }
 
     /// The cluster's verdict from what this node knows.
@@ -381,6 +381,12 @@ impl Shared {
     pub fn term(&self) -> Term {
         self.view().raft.term
     }
+}
+
+/// Online, and the very identity that the membership names: an old disk put back under its number is somebody else.
+pub fn is_member_online(gossip: &Gossip, membership: &Membership, me: NodeId, id: NodeId) -> bool {
+    let is_named = |uuid: Uuid| gossip.is_online_as(Identity { id, uuid });
+    id == me || membership.uuid_of(id).map_or_else(|| gossip.is_online(id), is_named)
 }
 
 fn wait_for(answer: &Receiver<Answered>, deadline: Instant) -> Answered {
