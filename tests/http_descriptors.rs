@@ -1,0 +1,47 @@
+//! Running out of file descriptors: the door says so to whoever comes too many, goes on, and recovers.
+//!
+//! Alone in its file, for it lowers the limit of its own process.
+
+mod http_fake;
+
+use http_fake::*;
+use phalanx::http::{Door, server};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+
+#[test]
+fn accepting_survives_a_lack_of_descriptors() {
+    let host = FakeHost::new(4);
+    let door = Door::new(host.clone(), patient());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // The clients come first, while there is room for their own descriptors; nobody is accepted yet.
+    let ask = |mut stream: &TcpStream| stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let connect = || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        ask(&stream);
+        stream
+    };
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| connect()).collect();
+    let limits = getrlimit(Resource::Nofile);
+    let highest = clients.iter().map(|client| client.as_raw_fd() as u64).max().unwrap();
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(highest + 10), ..limits.clone() }).unwrap();
+    let serving = door.clone();
+    std::thread::spawn(move || server::serve_host(&listener, &serving));
+
+    let statuses: Vec<u16> = clients.iter_mut().map(|client| read_answer(client).status).collect();
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    let told = statuses.iter().filter(|status| **status == 503).count();
+    assert!(served > 0 && told > 0 && served + told == 40, "{statuses:?}");
+    assert_eq!(door.counts.turned_away.load(Relaxed), told as u64);
+
+    drop(clients);
+    wait_until("the kept connections have ended", || host.connections.load(SeqCst) == 0);
+    assert_eq!(read_answer(&mut connect()).status, 200);
+    setrlimit(Resource::Nofile, limits).unwrap();
+}
