@@ -1,4 +1,5 @@
 //! The monitor page in headless Chromium: what a person sees while nodes freeze, die and come back.
+#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
 mod http_fake;
 mod webdriver;

@@ -1,4 +1,5 @@
 //! What the door answers: the API, the streams, the page's first chunk and the front door, with a fake node behind it.
+#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
 mod http_fake;
 

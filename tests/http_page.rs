@@ -1,6 +1,7 @@
 //! Shows the page with canned frames, for people who work on its looks; run by hand:
 //! `cargo test --test http_page -- --ignored --nocapture`, then open http://127.0.0.1:6704/ (or 6702, 6705).
 //! Commands on stdin: `offline N`, `leader N`, `degraded`, `unavailable`, `kill N` (that node's door stops for good).
+#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
 mod http_fake;
 

@@ -100,7 +100,7 @@ impl Conn {
     }
 
     /// Waits for the next request head.
-    pub fn next(&mut self) -> Next {
+    pub fn next_request(&mut self) -> Next {
         let mut deadline = None;
         let mut is_worth_parsing = !self.input.is_empty();
         loop {

@@ -22,7 +22,7 @@ pub fn serve(listener: TcpListener, handle: Handle) {
 /// One client's connection to the front door; it is not load, for it is served elsewhere.
 pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
     loop {
-        let head = match conn.next() {
+        let head = match conn.next_request() {
             Next::Head(head) => head,
             Next::Gone => return,
             Next::Fault(fault) => {

@@ -88,7 +88,7 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
     // Load is who is served: it counts from the first request, and a page's second connection (`/v1/hold`) never does.
     let mut session = None;
     loop {
-        let head = match conn.next() {
+        let head = match conn.next_request() {
             Next::Head(head) => head,
             Next::Gone => return,
             Next::Fault(fault) => {

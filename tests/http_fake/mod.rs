@@ -1,5 +1,5 @@
 //! A host without a node: frames, sessions and outcomes as a test wants them, behind the real door on a real socket.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use phalanx::http::{Deadlines, Door, Host, HostSession, server};
 use phalanx::node::status::*;
