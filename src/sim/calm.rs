@@ -113,7 +113,7 @@ impl World {
         host.down_until = 0;
         if host.paused_until > self.now {
             host.paused_until = self.now;
-            self.after(0, What::Thaw { node, life });
+            self.after(0, What::Thaw { node });
         }
         let (is_damaged, is_down) = (self.hosts[node].is_damaged, self.hosts[node].process.is_none());
         let soon = self.rng.u64(1_000..20_000);

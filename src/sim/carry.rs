@@ -233,7 +233,10 @@ impl World {
         }
         loop {
             let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-            let Some((_, messages)) = process.held.pop_front_if(|(held, _)| *held <= seq) else { break };
+            if process.held.front().is_none_or(|(held, _)| *held > seq) {
+                break;
+            }
+            let (_, messages) = process.held.pop_front().expect("there is a front");
             for message in messages {
                 self.leave(node, message)?;
             }

@@ -59,8 +59,7 @@ impl World {
             FaultKind::Pause => {
                 if self.hosts[node].process.is_some() && self.hosts[node].paused_until <= self.now {
                     self.hosts[node].paused_until = self.now + some_us;
-                    let life = self.hosts[node].life;
-                    self.after(some_us, What::Thaw { node, life });
+                    self.after(some_us, What::Thaw { node });
                 }
             }
             FaultKind::Partition => {

@@ -234,7 +234,8 @@ impl Ghost {
     /// The disk has synced all jobs up to `seq`.
     pub fn on_synced(&mut self, who: Identity, seq: u64) -> Judged {
         let record = self.records.entry(who).or_default();
-        while let Some(job) = record.pending.pop_front_if(|job| job.seq <= seq) {
+        while record.pending.front().is_some_and(|job| job.seq <= seq) {
+            let job = record.pending.pop_front().expect("there is a front");
             record.durable.carry_out(&job);
             if let Some(hard) = job.hard {
                 note_vote(&mut self.votes, who, hard)?;
@@ -542,7 +543,7 @@ fn check_change(
             format!("{who:?} changes the membership at {index} while {previous_index} is not committed"),
         );
     }
-    if !committed.last().is_some_and(|last| Some(last.id.term) >= leads) {
+    if committed.last().is_none_or(|last| Some(last.id.term) < leads) {
         return violation("NoopFirst", format!("{who:?} changes the membership at {index} before its term committed"));
     }
     let gone = previous.voters.iter().filter(|(id, uuid)| next.voters.get(id) != Some(uuid)).count();

@@ -56,7 +56,7 @@ pub enum What {
     /// A process starts.
     Start { node: usize },
     /// A paused process goes on.
-    Thaw { node: usize, life: u64 },
+    Thaw { node: usize },
     /// A crash loop goes round.
     Doom { node: usize, life: u64 },
     /// Something is said about a link.
@@ -340,14 +340,10 @@ impl World {
                 }
             }
             What::Start { node } => self.on_start(node),
-            What::Thaw { node, life } => {
+            What::Thaw { node } => {
                 let waiting = self.asleep.remove(&node).unwrap_or_default();
                 for what in waiting {
-                    let void =
-                        !matches!(what, What::Packet { .. } | What::Request { .. }) && self.hosts[node].life != life;
-                    if !void {
-                        self.after(0, what);
-                    }
+                    self.after(0, what);
                 }
                 Ok(())
             }
@@ -579,8 +575,12 @@ impl World {
         self.hosts[node].paused_until = 0;
         let lost = self.asleep.remove(&node).unwrap_or_default();
         for what in lost {
-            if let What::Request { client, attempt, .. } = what {
-                self.after(500, What::Reply { client, attempt, told: Told::Unknown });
+            match what {
+                What::Request { client, attempt, .. } => {
+                    self.after(500, What::Reply { client, attempt, told: Told::Unknown });
+                }
+                What::Received { .. } => self.after(0, what),
+                _ => {}
             }
         }
         self.forget_asks(process);
