@@ -9,6 +9,8 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (62, "the same with two voters"),
     (230, "heartbeats before the first read were never answered: an idle leader stepped down (raft)"),
     (254, "the same"),
+    (10234, "a read round under way when a silent voter left was never confirmed, nor any read after it (raft)"),
+    (21995, "a follower behind the compacted log, just after a snapshot, was never sent the last entry (raft)"),
 ];
 
 /// Seeds that find a planted bug quickly, by the bug's name; tried before the sweep of

@@ -64,6 +64,7 @@ impl World {
                 return Ok(());
             }
         };
+        self.note(|_| format!("n{} streams a snapshot to {to:?}", from + 1));
         let is_same = |row: &Transfer| (row.from, row.from_life, row.to) == (from, from_life, to);
         if self.transfers.all.values().any(is_same) {
             // A link that came up again asks for what is still on its way.

@@ -328,9 +328,10 @@ impl World {
             What::Apply { node, life } => self.if_alive(node, life, |w| w.on_apply(node)),
             What::Save { node, life, meta, bytes } => self.if_alive(node, life, |w| w.on_save(node, *meta, bytes)),
             What::Chunk { transfer } => self.on_chunk(transfer),
-            What::Sent { node, life, to, ok } => {
-                self.if_alive(node, life, |w| w.step(node, Input::SnapshotSent { to, ok }))
-            }
+            What::Sent { node, life, to, ok } => self.if_alive(node, life, |w| {
+                w.note(|_| format!("n{} streamed a snapshot to {to}: {ok}", node + 1));
+                w.step(node, Input::SnapshotSent { to, ok })
+            }),
             What::Received { node, life, transfer } => {
                 if self.is_alive(node, life) {
                     self.on_snapshot_received(node, transfer)
