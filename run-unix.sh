@@ -336,9 +336,10 @@ start() {
 }
 
 wait_for_front_door() {
-  local deadline=$((SECONDS + start_within)) id
+  local deadline=$((SECONDS + start_within)) id missing
   while :; do
-    where=$(redirect) && return
+    missing=
+    for id in $started; do [ -r "$run_dir/node-$id.pid" ] || missing="$missing $id"; done
     for id in $started; do
       # A node that has ended again says why in its terminal or log; the others alone are not what was asked for.
       if [ -r "$run_dir/node-$id.pid" ] && ! is_alive "$run_dir/node-$id.pid"; then
@@ -346,10 +347,9 @@ wait_for_front_door() {
         is_alive "$run_dir/node-$id.pid" || give_up "node $id ended at once."
       fi
     done
+    [ -z "$missing" ] && where=$(redirect) && return
     if ((SECONDS >= deadline)); then
-      for id in $started; do
-        [ -r "$run_dir/node-$id.pid" ] || give_up "no terminal opened for node $id within $start_within s (--terminal $terminal)."
-      done
+      [ -z "$missing" ] || give_up "no terminal opened for node$missing within $start_within s (--terminal $terminal)."
       give_up "the front door http://$host:$front_port/ sends nobody on after $start_within s."
     fi
     sleep 0.1

@@ -8,8 +8,8 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 wants_mac() {
-  [ "$(uname -s)" = Darwin ] && return
-  case " $* " in *' --terminal mac '* | *' --terminal=mac '*) return ;; esac
+  [ "$(uname -s)" = Darwin ] && return 0
+  case " $* " in *' --terminal mac '* | *' --terminal=mac '*) return 0 ;; esac
   return 1
 }
 

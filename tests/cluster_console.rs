@@ -85,7 +85,7 @@ fn the_command_line_shows_and_changes_a_real_cluster() -> Result<()> {
     let to = (1..=4).find(|id| *id != leader).unwrap_or(1);
     let moved = phalanx(&cluster, &["leader", "transfer", &to.to_string()]);
     assert_eq!(moved.status.code(), Some(0), "{}", said(&moved));
-    assert_eq!(cluster.settle()?, to);
+    cluster.wait_until("every node says so", SOON, || (cluster.settle().ok()? == to).then_some(()))?;
     let nobody = phalanx(&cluster, &["leader", "transfer", "42"]);
     assert_eq!(nobody.status.code(), Some(1), "{}", said(&nobody));
 

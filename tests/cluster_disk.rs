@@ -76,11 +76,10 @@ fn a_node_whose_disk_fills_up_hands_over_and_comes_back_when_there_is_room() -> 
 
 #[test]
 fn a_node_without_room_from_the_start_never_leads() -> Result<()> {
-    let mut cluster = Cluster::prepare(EXE, &json!({}))?;
-    cluster.spawn(1, &[])?;
-    cluster.spawn(2, &[])?;
+    let mut cluster = Cluster::ready(EXE, 2, &json!({}))?;
     // More than any disk has free: node 3, which would be preferred, is below its reserve from the first look.
     cluster.spawn(3, &["--set", "disk_reserve_mb=1000000"])?;
+    cluster.settle()?;
     for _ in 0..3 {
         let leader = cluster.wait_until("another node leads", Duration::from_secs(20), || {
             let leader = cluster.leader()?;

@@ -35,10 +35,13 @@ fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> 
         let pages = Mutex::new(Vec::new());
         let begun = Instant::now();
         std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..25 {
-                        let page = visit(&front);
+            // Eight visitors at a time, 25 waves within a second.
+            for thread in 0..8 {
+                let (front, pages) = (&front, &pages);
+                scope.spawn(move || {
+                    for wave in 0..25 {
+                        poll::pause_until(begun + Duration::from_millis(36 * wave + thread * 4));
+                        let page = visit(front);
                         pages.lock().unwrap().push(page);
                     }
                 });
@@ -51,7 +54,7 @@ fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> 
             *per_worker.entry(to).or_default() += 1;
         }
         eprintln!("round {round}: {took:?} {per_worker:?}");
-        assert!(took < Duration::from_secs(3), "not within about a second: {took:?}");
+        assert!(took < Duration::from_secs(2), "not within about a second: {took:?}");
         assert_eq!(per_worker.len(), 4, "four workers, not the leader {leader}: {per_worker:?}");
         assert!(!per_worker.contains_key(cluster.http(leader).as_str()), "{per_worker:?}");
         assert!(per_worker.values().all(|n| (48..=52).contains(n)), "each within two of the mean: {per_worker:?}");
@@ -62,10 +65,11 @@ fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> 
             if loads.iter().all(|l| (48..=53).contains(l)) { Ok(()) } else { Err(format!("{loads:?}")) }
         })?;
         drop(pages);
-        cluster.wait_explained("closed pages are no load", Duration::from_secs(10), || {
-            let rows = cluster.status(leader).map_err(|e| e.to_string())?.nodes;
-            let loads: Vec<u64> = rows.iter().map(|n| n.load).collect();
-            if loads.iter().all(|l| *l <= 2) { Ok(()) } else { Err(format!("{loads:?}")) }
+        // Every door must have heard it: news of it travels by gossip, to two random nodes at a time.
+        cluster.wait_explained("closed pages are no load in anyone's eyes", Duration::from_secs(10), || {
+            let all = cluster.statuses();
+            let loads: Vec<u64> = all.values().flat_map(|s| s.nodes.iter().map(|n| n.load)).collect();
+            if loads.iter().all(|l| *l <= 1) { Ok(()) } else { Err(format!("{loads:?}")) }
         })?;
     }
     Ok(())
@@ -109,13 +113,22 @@ fn the_door_stays_open_while_leaders_are_elected() -> Result<()> {
 }
 
 #[test]
-fn without_a_worker_the_door_says_503_and_when_to_come_again() -> Result<()> {
-    // A node that still looks for its cluster serves nobody. Its door is open all the same, or not open yet.
-    let cluster = Cluster::start(EXE, 1, &json!({"connection_attempts": 100, "discovery_interval_ms": 1000}))?;
-    let answer = cluster.wait_until("the door answers", Duration::from_secs(10), || {
-        web::get(&cluster.front(), "/", Duration::from_secs(1)).ok()
+fn without_a_quorum_the_door_still_leads_to_whoever_lives() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let survivor = cluster.settle()?;
+    for id in (1..=3).filter(|id| *id != survivor) {
+        cluster.kill(id)?;
+    }
+    // Nobody can write now, but the monitor page says so: that is where visitors are sent. 503 is for nobody at all.
+    cluster.wait_explained("the door leads to the survivor", Duration::from_secs(5), || {
+        let answer = web::get(&cluster.front(), "/livez", Duration::from_secs(1)).map_err(|e| e.to_string())?;
+        match (answer.status, answer.header("location"), answer.header("retry-after")) {
+            (307, Some(to), _) if to == format!("http://{}/livez", cluster.http(survivor)) => Ok(()),
+            (503, _, Some(_)) | (307, Some(_), _) => Err(format!("{answer:?}")),
+            _ => panic!("neither a redirect nor a proper refusal: {answer:?}"),
+        }
     })?;
-    assert_eq!(answer.status, 503, "{}", answer.text());
-    assert!(answer.header("retry-after").is_some_and(|v| v.parse::<u64>().is_ok_and(|s| s > 0)), "{answer:?}");
+    let refused = cluster.post(survivor, "/v1/note", &json!({"id": "x", "text": "y"}))?;
+    assert!(matches!(refused.status, 503 | 504), "a write without a quorum: {} {}", refused.status, refused.text());
     Ok(())
 }
