@@ -297,8 +297,8 @@
     pulse.classList.add("beat");
   }
 
-  function verdictWords({ verdict, failure_tolerance: spare }) {
-    if (verdict === "unavailable") return "unavailable: no writes until a majority is back";
+  function verdictWords({ verdict, failure_tolerance: spare, has_quorum: hasQuorum }) {
+    if (verdict === "unavailable") return `unavailable: ${hasQuorum ? "nobody leads yet" : "no majority left"}`;
     return `${verdict}: ${spare > 0 ? `can lose ${spare} more` : "cannot lose another"}`;
   }
 
@@ -349,7 +349,8 @@
         tile.who.title = `its own page, http://${row.http}/`;
       }
       tile.here.hidden = !source || source.node !== row.id;
-      set(tile.role, row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "newcomer");
+      const role = row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "newcomer";
+      set(tile.role, row.status === "OFFLINE" && role === "leader" ? "was leader" : role);
       set(tile.status, row.status);
       tile.last.style.width = width(row.last_index);
       tile.commit.style.width = width(row.commit_index);
@@ -454,10 +455,13 @@
     set($("sessions-more"), `and ${more} more`);
   }
 
-  function drawTry({ leader }) {
-    const target = leader === null ? frame.node.id : leader;
-    set($("try"), leader === null ? "Nobody leads now: look, the next one will step forward." : `Node ${leader} leads. Take it away and watch another step forward:`);
-    set($("try-kill"), `pkill -9 -f "phalanx node --id ${target}"`);
-    set($("try-freeze"), `pkill -STOP -f "phalanx node --id ${target}"`);
+  function drawTry({ leader, has_quorum: hasQuorum }) {
+    let words = "Nobody leads: too few voters are left. Start the fallen nodes again, and watch them catch up.";
+    if (leader !== null) words = `Node ${leader} leads. Take it away and watch another step forward:`;
+    else if (hasQuorum) words = "Nobody leads just now. Look: the next one steps forward.";
+    set($("try"), words);
+    $("try-list").hidden = leader === null;
+    set($("try-kill"), `pkill -9 -f "phalanx node --id ${leader}"`);
+    set($("try-freeze"), `pkill -STOP -f "phalanx node --id ${leader}"`);
   }
 })();

@@ -31,7 +31,7 @@ fn accepting_survives_a_lack_of_descriptors() {
     let mut clients: Vec<TcpStream> = (0..40).map(|_| connect()).collect();
     let limits = getrlimit(Resource::Nofile);
     let highest = clients.iter().map(|client| client.as_raw_fd() as u64).max().unwrap();
-    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(highest + 10), ..limits.clone() }).unwrap();
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(highest + 10), ..limits }).unwrap();
     let serving = door.clone();
     std::thread::spawn(move || server::serve_host(&listener, &serving));
 
