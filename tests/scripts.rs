@@ -154,7 +154,7 @@ fn is_alive(pid: u32) -> bool {
 
 #[test]
 fn background_processes_start_stop_and_start_again() {
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     let started = desk.run(&["start", "--terminal", "none"]);
     desk.assert_up(&started, 5);
     for id in 1..=5 {
@@ -190,7 +190,7 @@ fn background_processes_start_stop_and_start_again() {
 
 #[test]
 fn fresh_starts_with_empty_data_and_start_goes_on_with_the_old() {
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     let id = |desk: &Desk| {
         let at = format!("127.0.0.1:{}", desk.block.http_base() + 1);
         wait_until("node 1 knows its cluster", WITHIN, || {
@@ -216,7 +216,7 @@ fn real_tmux_gets_a_pane_per_node() {
         eprintln!("tmux is not installed; ./test.sh installs it");
         return;
     }
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     let started = desk.run(&["start", "--nodes", "3", "--terminal", "tmux"]);
     desk.assert_up(&started, 3);
     assert!(said(&started).contains("tmux attach -t phalanx-"), "{}", said(&started));
@@ -310,7 +310,7 @@ fn path_without(desk: &Desk, names: &[&str]) -> String {
 
 #[test]
 fn a_taken_port_is_named_and_nothing_is_started() {
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     let port = desk.block.http_base() + 3;
     let _guest = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let refused = desk.run(&["start", "--terminal", "none"]);
@@ -362,7 +362,7 @@ fn a_missing_cargo_and_wrong_settings_are_explained() {
 
 #[test]
 fn a_node_that_ends_at_once_takes_the_others_down_with_a_reason() {
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     // The data folder of node 2 holds damaged state: it refuses to start.
     let damaged = desk.dir.path().join("data/node-2");
     std::fs::create_dir_all(&damaged).unwrap();
@@ -390,7 +390,7 @@ fn a_terminal_that_opens_no_window_is_given_up() {
 
 #[test]
 fn stop_spares_a_stranger_with_the_same_pid() {
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
     let run = desk.dir.path().join("data/run");
     std::fs::create_dir_all(&run).unwrap();
@@ -406,7 +406,7 @@ fn stop_spares_a_stranger_with_the_same_pid() {
 
 #[test]
 fn wrong_arguments_are_exit_code_2_and_help_is_0() {
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     for args in [&["frobnicate"][..], &["--nodes"], &["--nodes", "0"], &["--nodes", "x"], &["--terminal", "vt100"]] {
         let output = desk.run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", said(&output));

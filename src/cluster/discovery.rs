@@ -49,6 +49,8 @@ pub struct Seeker<'a> {
     pub has_log: bool,
     /// Peer addresses that it knew last (`identity.json`).
     pub known: Vec<String>,
+    /// Why it must leave the founding to others (too little room on its disk to lead), if so.
+    pub no_founder: Option<String>,
     /// What the user chose.
     pub settings: &'a Settings,
 }
@@ -217,6 +219,7 @@ impl Search<'_> {
             }
             if round >= settings.connection_attempts
                 && self.is_my_turn(&survey, named.as_ref(), round - settings.connection_attempts)
+                && self.may_found()
                 && let Some(decision) = self.try_found(&survey)?
             {
                 return Ok(decision);
@@ -240,6 +243,15 @@ impl Search<'_> {
             }
         }
         unreachable!("rounds are counted up to more than a lifetime")
+    }
+
+    /// A founder that could not lead would leave everybody without a leader: it steps back, and says so.
+    fn may_found(&mut self) -> bool {
+        if let Some(why) = self.seeker.no_founder.clone() {
+            self.say(log::Level::Warn, "founder", format!("no cluster found, and this node cannot found one: {why}"));
+            return false;
+        }
+        true
     }
 
     fn addresses(&self, named: Option<&Projection>) -> Vec<String> {

@@ -196,7 +196,11 @@ fn find_cluster(
     let asker = Asker::new(settings, identity, cluster);
     let has_log = *durable != Durable::default();
     let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
-    let seeker = Seeker { me: identity, cluster, has_log, known, settings };
+    let free_mb = store::free_bytes(dir)? >> 20;
+    let no_founder = (free_mb < settings.disk_reserve_mb).then(|| {
+        format!("{free_mb} MiB free, disk_reserve_mb is {}: free some space or lower it", settings.disk_reserve_mb)
+    });
+    let seeker = Seeker { me: identity, cluster, has_log, known, no_founder, settings };
     // A node with state needs no lookout: it decides at once.
     let lookout = match has_log {
         true => None,

@@ -132,6 +132,8 @@ mod tests {
     use crate::wire::Purpose;
     use std::net::TcpListener;
 
+    type Dialed = Result<(Identity, Option<Uuid>), WireError>;
+
     fn who(id: u64) -> Identity {
         Identity { id: NodeId(id), uuid: Uuid::from_u128(id as u128) }
     }
@@ -139,7 +141,7 @@ mod tests {
     fn shake(
         dialer: (Option<Uuid>, Option<&'static str>),
         acceptor: (Option<Uuid>, Option<&'static str>),
-    ) -> (Result<(Identity, Option<Uuid>), WireError>, Result<Hello, WireError>) {
+    ) -> (Dialed, Result<Hello, WireError>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = std::thread::spawn(move || {

@@ -96,7 +96,7 @@ impl Net {
             self.put(id, At::Looking(me.id));
         }
         let until = Instant::now() + Duration::from_millis(for_ms);
-        let seeker = Seeker { me, cluster, has_log, known: Vec::new(), settings };
+        let seeker = Seeker { me, cluster, has_log, known: Vec::new(), no_founder: None, settings };
         discover(&seeker, &Door { net: self, me: me.id, until, found_fails: false })
     }
 }
@@ -275,7 +275,7 @@ fn a_founder_that_dies_in_between_leaves_nothing_that_binds() {
     let net = Net::new();
     let settings = net.settings();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-    let seeker = Seeker { me, cluster: None, has_log: false, known: Vec::new(), settings: &settings };
+    let seeker = Seeker { me, cluster: None, has_log: false, known: Vec::new(), no_founder: None, settings: &settings };
     let until = Instant::now() + Duration::from_secs(5);
     let failed = discover(&seeker, &Door { net: &net, me: me.id, until, found_fails: true });
     assert!(matches!(failed, Err(DiscoveryError::Founding(_))));
@@ -341,4 +341,18 @@ fn five_at_once_never_found_two_clusters() {
         highest += u32::from(founder == NodeId(5));
     }
     assert!(highest > 80, "the highest id founded only {highest} of 100 clusters");
+}
+
+#[test]
+fn a_node_without_room_to_lead_leaves_the_founding_to_others() {
+    let net = Net::new();
+    let settings = net.settings();
+    let me = Identity { id: NodeId(3), uuid: Uuid::from_u128(3) };
+    let until = Instant::now() + Duration::from_millis(400);
+    let no_founder = Some("no room".to_string());
+    let seeker = Seeker { me, cluster: None, has_log: false, known: Vec::new(), no_founder, settings: &settings };
+    let door = Door { net: &net, me: me.id, until, found_fails: false };
+    assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
+    assert_eq!(net.named(), None);
+    assert!(matches!(net.look(2, 5_000).unwrap(), Decision::Founded { .. }));
 }
