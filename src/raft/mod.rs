@@ -261,7 +261,8 @@ pub struct Persist {
     pub seq: u64,
     /// New term and vote.
     pub hard_state: Option<HardState>,
-    /// Drop the whole log: this received snapshot stands in its place (entries that survive it follow in `entries`).
+    /// Drop the whole log: this received snapshot stands in its place. Never together with `entries`: a crash between the
+    /// two would lose entries that were accepted long ago.
     pub install: Option<SnapshotMeta>,
     /// Entries to write; the first one's index cuts whatever stood there and after it.
     pub entries: Vec<Entry>,

@@ -76,7 +76,7 @@ impl Disk {
         }
     }
 
-    /// A received snapshot takes the place of the log: what survives it is written again.
+    /// A received snapshot takes the place of the whole log.
     pub(super) fn on_install(&mut self) {
         self.durable = Index(0);
         for pending in &mut self.pending {

@@ -176,6 +176,10 @@ impl World {
                     }
                     self.calm.settled = None;
                 } else if let Some(missing) = missing {
+                    if self.plan.preempt && self.now - self.calm.stopped_at < timeout * 20 {
+                        self.calm.settled = None;
+                        return Ok(());
+                    }
                     return violation("Progress", format!("{missing}, in peace{}", self.census()));
                 } else if self.now - *at > timeout * 4 {
                     self.coverage.commits += self.ghost.committed_len();

@@ -300,12 +300,14 @@ impl World {
             process.applied = index;
             process.since_snapshot += 1;
             process.service.local_ms = clock_ms;
-            process.service.effect = None;
             let mut reply = Reply::Ok(Vec::new());
             let mut command = None;
             match &entry.payload {
-                Payload::Noop => {}
-                Payload::Membership(membership) => process.applied_membership = membership.clone(),
+                Payload::Noop => process.service.skip(entry.index),
+                Payload::Membership(membership) => {
+                    process.service.skip(entry.index);
+                    process.applied_membership = membership.clone();
+                }
                 Payload::Command(bytes) => {
                     command = Command::decode(bytes);
                     let at_ms = command.as_ref().map_or(0, |command| command.at_ms);

@@ -50,6 +50,8 @@ coverage! {
     bits_flipped,
     /// Membership changes asked for.
     changes_asked,
+    /// Of those, changes that the autopilot chose.
+    autopilot,
     /// Disks that were refused because they were damaged.
     refused_damage,
     /// Disks lost, each a new identity.

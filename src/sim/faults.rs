@@ -12,8 +12,9 @@ use super::host::Ask;
 use super::net::SHAPES;
 use super::plan::{FaultKind, TICK_US, pick};
 use super::world::{What, World};
+use crate::cluster::autopilot;
 use crate::raft::{Change, Input};
-use crate::types::{Identity, NodeId};
+use crate::types::{Identity, NodeId, Ticks};
 
 impl World {
     /// Time until a fault strikes next.
@@ -229,12 +230,25 @@ impl World {
         }
         let delay = self.rng.u64(1..self.plan.election_us());
         self.after(delay, What::Driver);
+        let Some(leader) = self.newest_leader() else { return Ok(()) };
+        let Some(process) = self.hosts[leader].process.as_ref() else { return Ok(()) };
+        let view = process.raft.view();
+        if self.plan.has_autopilot {
+            let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
+            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after };
+            match autopilot::decide(&view, &rules) {
+                Some(Change::Promote(id)) if !self.is_well(&self.hosts[id.0 as usize - 1].identity) => return Ok(()),
+                Some(change) => {
+                    self.coverage.autopilot += 1;
+                    return self.change(leader, change);
+                }
+                None => {}
+            }
+        }
         if !self.plan.replaces_voters {
             return Ok(());
         }
-        let Some(leader) = self.newest_leader() else { return Ok(()) };
-        let Some(process) = self.hosts[leader].process.as_ref() else { return Ok(()) };
-        let membership = process.raft.view().membership;
+        let membership = view.membership;
         let members = membership.voters.iter().chain(&membership.learners);
         let lost = members
             .map(|(&id, &uuid)| Identity { id, uuid })
@@ -252,6 +266,9 @@ impl World {
         }
         // A leader cannot know that a learner has just lost its disk; promoting it then can cost the quorum for good.
         let learners = membership.learners.iter().map(|(&id, &uuid)| Identity { id, uuid });
+        if self.plan.has_autopilot {
+            return Ok(());
+        }
         match learners.filter(|who| self.is_well(who)).map(|who| who.id).next() {
             Some(learner) if membership.voters.len() < 5 => self.change(leader, Change::Promote(learner)),
             _ => Ok(()),

@@ -169,8 +169,10 @@ pub struct Plan {
     pub session_ms: u64,
     /// Whether a crash tells the others (`LinkLost`), as refused connections do.
     pub link_signals: bool,
-    /// Membership: a driver replaces destroyed voters, as the autopilot does.
+    /// Membership: a driver replaces lost identities and brings in newcomers.
     pub replaces_voters: bool,
+    /// The real autopilot decides who votes.
+    pub has_autopilot: bool,
 }
 
 impl Plan {
@@ -235,6 +237,7 @@ impl Plan {
             session_ms: *pick(rng, &[100_000, 100_000, 500]),
             link_signals: rng.u8(0..4) > 0,
             replaces_voters: rng.bool(),
+            has_autopilot: rng.u8(0..3) == 0,
         }
     }
 

@@ -5,10 +5,14 @@
 //! a number that was seen before gets the old reply; a session that was not used for long is forgotten, and its
 //! commands fail from then on rather than run twice.
 //!
-//! Not here: the real services (`services/`), who proposes what (`client.rs`).
+//! The real services run beside it: every write is a note in the real registry as well, whose state is part of the
+//! digest and of the snapshot.
+//!
+//! Not here: who proposes what (`client.rs`).
 
-use crate::services::{Reply, Service};
-use crate::types::Stamp;
+use crate::services::registry::{Batch, Registry, directory_command};
+use crate::services::{Reply, Service, directory};
+use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -81,9 +85,10 @@ struct State {
 }
 
 /// The service.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Registers {
     state: State,
+    registry: Registry,
     /// How long an unused session is kept, in log time.
     pub session_ms: u64,
     /// The (session, sequence) that the newest command changed the state for, if it did.
@@ -103,6 +108,7 @@ impl Registers {
     /// A fingerprint of the whole state.
     pub fn digest(&self) -> u64 {
         let mut hash = super::ghost::Hash::new(self.state.now_ms);
+        hash.add(u64::from(self.registry.digest()));
         hash.add(self.state.effects);
         for (&key, &value) in &self.state.values {
             hash.add(u64::from(key));
@@ -116,6 +122,12 @@ impl Registers {
         hash.end()
     }
 
+    /// Moves past an entry without a command.
+    pub fn skip(&mut self, index: Index) {
+        self.registry.skip(index);
+        self.effect = None;
+    }
+
     /// What a register holds.
     pub fn value(&self, key: u8) -> Option<u64> {
         self.state.values.get(&key).copied()
@@ -125,7 +137,16 @@ impl Registers {
 impl Service for Registers {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
         self.effect = None;
-        let Some(command) = Command::decode(command) else { return Reply::Failed("not a command".into()) };
+        let Some(command) = Command::decode(command) else {
+            self.registry.skip(at.index);
+            return Reply::Failed("not a command".into());
+        };
+        let mut batch = Batch { at_ms: at.at_ms, commands: Vec::new() };
+        if let What::Write { key, value, .. } = &command.what {
+            let note = directory::Command::Note { id: key.to_string(), text: value.to_string() };
+            batch.commands.push(directory_command(&note));
+        }
+        self.registry.apply(at.index, &batch.encode());
         let state = &mut self.state;
         state.now_ms = state.now_ms.max(at.at_ms);
         let now_ms = if self.flaws.local_clock_in_apply { self.local_ms } else { state.now_ms };
@@ -167,13 +188,16 @@ impl Service for Registers {
         if self.flaws.sessions_left_out_of_snapshot {
             state.sessions.clear();
         }
-        out.write_all(&postcard::to_stdvec(&state).map_err(io::Error::other)?)
+        out.write_all(&postcard::to_stdvec(&state).map_err(io::Error::other)?)?;
+        self.registry.snapshot(out)
     }
 
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
-        self.state = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+        let (state, mut rest) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
+        self.state = state;
+        self.registry.restore(&mut rest)?;
         self.effect = None;
         Ok(())
     }
