@@ -447,7 +447,8 @@ stop() {
   find_program
   read_settings
   local running ids
-  running=$(running_nodes | tr '\n' ' ')
+  running=$(running_nodes | tr "\n" " ")
+  running=${running% }
   ids=$(known_ids)
   if [ -z "$ids" ]; then
     say "Nothing is running that ./run.sh has started."
