@@ -78,11 +78,11 @@ impl Apply {
                 }
                 Payload::Membership(_) => {
                     self.registry.skip(entry.index);
-                    vec![Reply::Ok(Vec::new())]
+                    vec![(entry.index, Reply::Ok(Vec::new()))]
                 }
             };
             for (to, reply) in waiting.into_iter().zip(replies) {
-                to.answer(Outcome::Done((entry.index, reply)));
+                to.answer(Outcome::Done(reply));
             }
         }
         self.publish();

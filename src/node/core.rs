@@ -249,9 +249,10 @@ impl Core {
             }
             CoreInput::SnapshotSaved(index) => self.step(Input::SnapshotSaved { index }),
             CoreInput::SnapshotReceived { from, term, meta, done } => {
-                let before = self.raft.view().snapshot_index;
+                let index = meta.index;
                 self.step(Input::SnapshotReceived { from, term, meta });
-                let _ = done.try_send(self.raft.view().snapshot_index != before);
+                // Installed, or not needed because the log held as much: either way this node is that far.
+                let _ = done.try_send(self.raft.commit_index() >= index);
             }
             CoreInput::SnapshotSent { to, ok } => {
                 self.streaming.remove(&to);

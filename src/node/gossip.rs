@@ -3,14 +3,13 @@
 //!
 //! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
 
-use super::requests::Asked;
 use super::shared::{Shared, lock};
 use crate::cluster::gossip::{Edge, Row, Table};
 use crate::raft::Role;
 use crate::services::directory::Command;
 use crate::services::registry::directory_command;
 use crate::types::{Addresses, NodeId, Outcome, Standing};
-use crate::wire::{Ask, Frame};
+use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
 use std::collections::BTreeMap;
@@ -220,9 +219,7 @@ impl Beats {
         let started = super::threads::spawn("register", move || {
             let command = directory_command(&Command::Register { who: me, addresses });
             let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-            if let Outcome::Refused(why) | Outcome::Unknown(why) =
-                shared.ask(Asked::Ask(Ask::Command(command)), deadline)
-            {
+            if let Outcome::Refused(why) | Outcome::Unknown(why) = shared.run(command, deadline) {
                 info!("addresses not registered yet err={why:?}");
             }
             registering.store(false, Ordering::Release);

@@ -148,7 +148,7 @@ impl Handle {
 
     /// Runs a command through the log, on whichever node leads.
     pub fn propose(&self, command: Vec<u8>, deadline: Instant) -> Outcome<(Index, Reply)> {
-        self.shared.request(Ask::Command(command), deadline)
+        self.shared.run(command, deadline)
     }
 
     /// Asks the services.

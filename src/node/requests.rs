@@ -1,8 +1,7 @@
 //! What clients asked of this node, from the moment `core` takes it until the answer leaves.
 //!
 //! A request is held until somebody can take it: this node if it leads, else the leader it knows. One that was sent to
-//! a leader that then died is sent again to the next, because every command of the directory may run twice without
-//! harm. At its deadline a request that never left is `Refused`, one that did is `Unknown`.
+//! a leader that then died is sent again to the next: its tag makes it take effect once (`services/sessions.rs`). At its deadline a request that never left is `Refused`, one that did is `Unknown`.
 //!
 //! Invariants: R1 each request is in exactly one of `held`, `asked`, `waiting`, `forwarded` and `transfers`, and is
 //! answered once. R2 what waits at an index is answered by the entry of the same term, or goes back to `held`.
@@ -144,14 +143,14 @@ impl Requests {
         let mut batch = Vec::new();
         let mut requests = Vec::new();
         let mut bytes = 0;
-        while let Some(Request { asked: Asked::Ask(Ask::Command(command)), .. }) = self.held.front() {
+        while let Some(Request { asked: Asked::Ask(Ask::Command(_, command)), .. }) = self.held.front() {
             bytes += command.len();
             if !requests.is_empty() && bytes > APPEND_BYTES_MAX {
                 break;
             }
             let request = self.held.pop_front().expect("its front was just seen");
-            if let Asked::Ask(Ask::Command(command)) = &request.asked {
-                batch.push(command.clone());
+            if let Asked::Ask(Ask::Command(tag, command)) = &request.asked {
+                batch.push((*tag, command.clone()));
             }
             requests.push(request);
         }
@@ -176,7 +175,7 @@ impl Requests {
                 return self.next_input(next_token);
             }
             Asked::Ask(Ask::Transfer(to)) => Input::Transfer { token, to: *to },
-            Asked::Ask(Ask::Command(_)) => unreachable!("commands were taken above"),
+            Asked::Ask(Ask::Command(..)) => unreachable!("commands were taken above"),
         };
         self.asked.insert(token, vec![request]);
         Some(input)
@@ -387,7 +386,7 @@ impl Requests {
         }
     }
 
-    /// Commands may run twice without harm; a membership change or hand-over is the caller's to look at.
+    /// A command's second copy has no effect; a membership change or hand-over is the caller's to look at.
     fn send_again_or_give_up(&mut self, request: Request, why: String) {
         match request.asked {
             Asked::Ask(Ask::Change(_) | Ask::Transfer(_)) => request.reply.answer(Outcome::Unknown(why)),

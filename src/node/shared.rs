@@ -16,12 +16,13 @@ use crate::cluster::gossip::Gossip;
 use crate::cluster::verdict::{self, Judgement, Situation};
 use crate::raft::{Membership, Role, View};
 use crate::services::directory::Nodes;
+use crate::services::sessions::Tag;
 use crate::settings::Settings;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
 use crate::wire::Ask;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -61,6 +62,13 @@ impl Counters {
     }
 }
 
+/// Numbers of this process's commands, and which of them somebody still waits for.
+#[derive(Debug, Default)]
+struct Numbers {
+    newest: u64,
+    waiting: BTreeSet<u64>,
+}
+
 /// The newest monitor frame, and a way to wait for the next.
 pub struct Frames {
     newest: Mutex<Option<Arc<Published>>>,
@@ -91,6 +99,9 @@ pub struct Shared {
     pub counters: Counters,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Mutex<()>,
+    /// Drawn anew by each process: its command numbers begin again.
+    incarnation: Uuid,
+    numbers: Mutex<Numbers>,
     started: Instant,
     started_ms: u64,
     core: Sender<CoreInput>,
@@ -150,6 +161,8 @@ impl Shared {
             failovers: FailoverLog::default(),
             counters: Counters::default(),
             incoming_snapshot: Mutex::new(()),
+            incarnation: Uuid::new_v4(),
+            numbers: Mutex::default(),
             started: Instant::now(),
             started_ms,
             core: parts.core,
@@ -207,6 +220,21 @@ impl Shared {
     /// Asks the leader for something, through `core`.
     pub fn request(&self, ask: Ask, deadline: Instant) -> Answered {
         self.ask(Asked::Ask(ask), deadline)
+    }
+
+    /// Runs a service command through the log, once, on whichever node leads.
+    pub fn run(&self, command: Vec<u8>, deadline: Instant) -> Answered {
+        let tag = {
+            let mut numbers = lock(&self.numbers);
+            numbers.newest += 1;
+            let number = numbers.newest;
+            numbers.waiting.insert(number);
+            let done_below = numbers.waiting.first().copied().unwrap_or(number);
+            Tag { origin: self.incarnation, number, done_below }
+        };
+        let answered = self.request(Ask::Command(tag, command), deadline);
+        lock(&self.numbers).waiting.remove(&tag.number);
+        answered
     }
 
     /// Newest published raft view.

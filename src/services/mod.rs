@@ -1,12 +1,13 @@
 //! Replicated state machines, pure: the same commands in the same order give the same bytes on every node.
 //!
 //! The tour: this file holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte
-//! and writes one snapshot for all; `directory.rs` is the first service: who is where, and small notes.
+//! and writes one snapshot for all; `sessions.rs` makes each command take effect once; `directory.rs` is the first service: who is where, and small notes.
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/apply.rs`).
 
 pub mod directory;
 pub mod registry;
+pub mod sessions;
 
 use crate::types::Stamp;
 use std::io::{self, Read, Write};

@@ -6,6 +6,7 @@
 //! Not here: what a command does (each service), who makes batches (`node/core.rs`).
 
 use super::directory::{self, Directory};
+use super::sessions::{Seen, Sessions, Tag};
 use super::{Reply, Service};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,8 @@ const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap1";
 pub struct Batch {
     /// Leader time in milliseconds since 1970.
     pub at_ms: u64,
-    /// Commands in order, each with its routing byte.
-    pub commands: Vec<Vec<u8>>,
+    /// Commands in order, each with the tag that makes it take effect once, and its routing byte.
+    pub commands: Vec<(Tag, Vec<u8>)>,
 }
 
 impl Batch {
@@ -51,6 +52,7 @@ fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
 #[derive(Default)]
 pub struct Registry {
     applied: Stamp,
+    sessions: Sessions,
     directory: Directory,
 }
 
@@ -70,15 +72,16 @@ impl Registry {
         self.advance(index, 0);
     }
 
-    /// Runs the commands of one entry and returns a reply for each.
-    pub fn apply(&mut self, index: Index, payload: &[u8]) -> Vec<Reply> {
+    /// Runs the commands of one entry; for each, where it took effect (earlier, if this is a second copy) and its reply.
+    pub fn apply(&mut self, index: Index, payload: &[u8]) -> Vec<(Index, Reply)> {
         let Ok(batch) = postcard::from_bytes::<Batch>(payload) else {
             self.advance(index, 0);
-            return vec![Reply::Failed("not a batch of commands".to_string())];
+            return vec![(index, Reply::Failed("not a batch of commands".to_string()))];
         };
         self.advance(index, batch.at_ms);
         let at = self.applied;
-        batch.commands.iter().map(|command| self.apply_one(at, command)).collect()
+        self.sessions.expire(at);
+        batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect()
     }
 
     /// Answers a query from the state as it stands.
@@ -92,7 +95,7 @@ impl Registry {
     /// Writes the state of all services.
     pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(SNAPSHOT_MAGIC)?;
-        out.write_all(&postcard::to_stdvec(&self.applied).map_err(io::Error::other)?)?;
+        out.write_all(&postcard::to_stdvec(&(&self.applied, &self.sessions)).map_err(io::Error::other)?)?;
         // Each service's part is framed, so that one may be added without touching the others.
         let mut part = Vec::new();
         self.directory.snapshot(&mut part)?;
@@ -106,8 +109,9 @@ impl Registry {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
         let rest = bytes.strip_prefix(SNAPSHOT_MAGIC).ok_or_else(|| bad("not a snapshot of this version"))?;
-        let (applied, mut rest) = postcard::take_from_bytes::<Stamp>(rest).map_err(io::Error::other)?;
-        let mut restored = Registry { applied, ..Registry::default() };
+        let ((applied, sessions), mut rest) =
+            postcard::take_from_bytes::<(Stamp, Sessions)>(rest).map_err(io::Error::other)?;
+        let mut restored = Registry { applied, sessions, ..Registry::default() };
         while let Some((&service, after)) = rest.split_first() {
             let (len, after) = after.split_at_checked(8).ok_or_else(|| bad("snapshot ends in a header"))?;
             let len = u64::from_le_bytes(len.try_into().expect("eight bytes")) as usize;
@@ -134,6 +138,18 @@ impl Registry {
         self.applied = Stamp { index, at_ms: at_ms.max(self.applied.at_ms) };
     }
 
+    fn apply_once(&mut self, at: Stamp, tag: &Tag, command: &[u8]) -> (Index, Reply) {
+        match self.sessions.look(at, tag) {
+            Seen::Before(index, reply) => (index, reply),
+            Seen::Forgotten => (at.index, Reply::Failed("this request was given up long ago".to_string())),
+            Seen::New => {
+                let reply = self.apply_one(at, command);
+                self.sessions.record(at, tag, &reply);
+                (at.index, reply)
+            }
+        }
+    }
+
     fn apply_one(&mut self, at: Stamp, command: &[u8]) -> Reply {
         match command.split_first() {
             Some((&DIRECTORY, command)) => self.directory.apply(at, command),
@@ -150,33 +166,56 @@ fn bad(why: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    fn note(id: &str) -> Vec<u8> {
-        directory_command(&directory::Command::Note { id: id.to_string(), text: "t".to_string() })
+    fn note(number: u64, id: &str) -> (Tag, Vec<u8>) {
+        let command = directory::Command::Note { id: id.to_string(), text: "t".to_string() };
+        (Tag { origin: uuid::Uuid::from_u128(1), number, done_below: 1 }, directory_command(&command))
     }
 
     #[test]
     fn a_restored_registry_equals_the_one_that_was_saved() {
         let mut one = Registry::default();
         one.skip(Index(1));
-        one.apply(Index(2), &Batch { at_ms: 50, commands: vec![note("a"), note("b")] }.encode());
+        one.apply(Index(2), &Batch { at_ms: 50, commands: vec![note(1, "a"), note(2, "b")] }.encode());
         let mut bytes = Vec::new();
         one.snapshot(&mut bytes).unwrap();
         let mut two = Registry::default();
         two.restore(&mut bytes.as_slice()).unwrap();
         assert_eq!(two.digest(), one.digest());
         assert_eq!(two.applied(), Stamp { index: Index(2), at_ms: 50 });
-        for end in 0..bytes.len() {
-            assert!(Registry::default().restore(&mut &bytes[..end]).is_err() || end == 10, "cut at {end}");
+        let again = Batch { at_ms: 60, commands: vec![note(1, "a")] }.encode();
+        assert_eq!(
+            two.apply(Index(3), &again),
+            vec![(Index(2), Reply::Ok(Vec::new()))],
+            "sessions are in the snapshot"
+        );
+        for end in 0..8 {
+            assert!(Registry::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
         }
+        assert!(Registry::default().restore(&mut &bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn a_copy_that_comes_late_undoes_nobody_elses_write() {
+        let mut registry = Registry::default();
+        let write = |tag: u64, text: &str| {
+            let command = directory::Command::Note { id: "n".to_string(), text: text.to_string() };
+            let tag = Tag { origin: uuid::Uuid::from_u128(u128::from(tag)), number: 1, done_below: 1 };
+            Batch { at_ms: 0, commands: vec![(tag, directory_command(&command))] }.encode()
+        };
+        registry.apply(Index(1), &write(1, "x"));
+        registry.apply(Index(2), &write(2, "y"));
+        assert_eq!(registry.apply(Index(3), &write(1, "x"))[0].0, Index(1));
+        assert_eq!(registry.directory().note("n").unwrap().text, "y");
     }
 
     #[test]
     fn log_time_never_goes_back_and_garbage_is_a_failed_reply() {
         let mut registry = Registry::default();
-        registry.apply(Index(1), &Batch { at_ms: 90, commands: vec![note("a")] }.encode());
-        registry.apply(Index(2), &Batch { at_ms: 10, commands: vec![vec![200], vec![]] }.encode());
+        registry.apply(Index(1), &Batch { at_ms: 90, commands: vec![note(1, "a")] }.encode());
+        let tag = note(2, "").0;
+        registry.apply(Index(2), &Batch { at_ms: 10, commands: vec![(tag, vec![200])] }.encode());
         assert_eq!(registry.applied().at_ms, 90);
-        assert!(matches!(registry.apply(Index(3), &[0xff; 3])[..], [Reply::Failed(_)]));
+        assert!(matches!(registry.apply(Index(3), &[0xff; 3])[..], [(Index(3), Reply::Failed(_))]));
     }
 
     #[test]

@@ -11,11 +11,13 @@
 //! Not here: who proposes what (`client.rs`).
 
 use crate::services::registry::{Batch, Registry, directory_command};
+use crate::services::sessions::Tag;
 use crate::services::{Reply, Service, directory};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use uuid::Uuid;
 
 /// What a client asks of the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,9 +144,11 @@ impl Service for Registers {
             return Reply::Failed("not a command".into());
         };
         let mut batch = Batch { at_ms: at.at_ms, commands: Vec::new() };
-        if let What::Write { key, value, .. } = &command.what {
+        if let What::Write { session, sequence, key, value } = &command.what {
             let note = directory::Command::Note { id: key.to_string(), text: value.to_string() };
-            batch.commands.push(directory_command(&note));
+            // The real table of tags runs beside the service's own sessions, on the same copies.
+            let tag = Tag { origin: Uuid::from_u128(u128::from(*session)), number: *sequence, done_below: *sequence };
+            batch.commands.push((tag, directory_command(&note)));
         }
         self.registry.apply(at.index, &batch.encode());
         let state = &mut self.state;

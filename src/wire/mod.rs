@@ -84,8 +84,8 @@ pub enum Frame {
 /// What a client may ask of the leader, through whichever node it speaks to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
-    /// Run these service commands through the log.
-    Command(Vec<u8>),
+    /// Run this service command through the log, once.
+    Command(crate::services::sessions::Tag, Vec<u8>),
     /// Change the membership by one step.
     Change(raft::Change),
     /// Hand leadership over.
