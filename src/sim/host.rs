@@ -5,7 +5,8 @@
 //!
 //! Not here: what happens when (`world.rs`), carrying out effects (`carry.rs`).
 
-use super::disk::{Disk, SimFiles};
+use super::disk::Disk;
+use super::files::SimFiles;
 use super::plan::Plan;
 use super::registers::{Registers, ServiceFlaws};
 use crate::raft::{self, Durable, Membership, Message, Persist, Raft, Role, SnapshotMeta};

@@ -1,8 +1,8 @@
 //! Virtual processes: the real raft and the real recovery code over a seeded network, disk and clock.
 //!
 //! One seed is one run: it draws a plan (`plan.rs`, swarm testing), builds a world of nodes (`world.rs`, `host.rs`,
-//! `carry.rs`, `transfer.rs`) with disks (`disk.rs`) and links (`net.rs`), lets faults strike (`faults.rs`) while clients
-//! work (`client.rs`, with the service of `registers.rs`), and ends in peace (`calm.rs`). After every step `ghost.rs` (with its models in
+//! `lives.rs`, `carry.rs`, `transfer.rs`) with disks (`disk.rs`, `files.rs`) and links (`net.rs`), lets faults strike (`faults.rs`) while clients
+//! work (`client.rs`, with the service of `registers.rs`), and ends in peace (`calm.rs`). After every step `ghost.rs` (with `rules.rs` and its models in
 //! `shelf.rs`) asserts the rules of consensus and `witness.rs` what clients were promised. `coverage.rs` counts what
 //! happened; `seeds.rs` keeps the seeds that once found a bug.
 //!
@@ -15,13 +15,16 @@ mod client;
 pub mod coverage;
 mod disk;
 mod faults;
+mod files;
 mod ghost;
 mod host;
+mod lives;
 mod net;
 mod plan;
 #[cfg(test)]
 mod planted;
 mod registers;
+mod rules;
 pub mod seeds;
 mod shelf;
 #[cfg(test)]
