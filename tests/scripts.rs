@@ -109,7 +109,10 @@ impl Desk {
         for n in ["1. ", "2. ", "3. "] {
             assert!(text.contains(n), "three things to try: {text}");
         }
-        assert_eq!(web::get(&self.front(), "/", WITHIN).unwrap().status, 307);
+        wait_until("the front door redirects", WITHIN, || {
+            web::get(&self.front(), "/", WITHIN).ok().filter(|r| r.status == 307)
+        })
+        .unwrap();
         assert_eq!(self.pids().len() as u64, nodes);
     }
 

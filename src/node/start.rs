@@ -11,7 +11,7 @@ use super::find::{Asker, Lookout, wake};
 use super::gossip::GossipInput;
 use super::handle::Handle;
 use super::seek::RealWorld;
-use super::shared::{Parts, Shared};
+use super::shared::{Parts, Shared, lock};
 use super::stop::{self, Stopper};
 use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads};
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
@@ -328,7 +328,10 @@ fn launch(
     shared.set_applied(registry.applied().index);
     shared.event("start", Some(who.id), format!("node {} started", who.id.0));
     let applied = registry.applied().index;
-    // Only now: a node that still looks for its cluster must not swallow its share of the front door's clients.
+    // Only now: a node that still looks for its cluster must not swallow its share of the front door's clients. Until it
+    // has heard who else is online, it sends them to itself.
+    let own_http = shared.settings.addresses(who.id).http;
+    lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
     for door in [&ports.http, &ports.front] {
         rustix::net::listen(door, BACKLOG).map_err(|e| StartError::Thread(e.into()))?;
     }
