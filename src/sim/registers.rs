@@ -150,7 +150,7 @@ impl Service for Registers {
             let tag = Tag { origin: Uuid::from_u128(u128::from(*session)), number: *sequence, done_below: *sequence };
             batch.commands.push((tag, directory_command(&note)));
         }
-        self.registry.apply(at.index, &batch.encode());
+        let real = self.registry.apply(at.index, &batch.encode());
         let state = &mut self.state;
         state.now_ms = state.now_ms.max(at.at_ms);
         let now_ms = if self.flaws.local_clock_in_apply { self.local_ms } else { state.now_ms };
@@ -165,6 +165,10 @@ impl Service for Registers {
             What::Write { session: id, sequence, key, value } => {
                 let Some(session) = state.sessions.get_mut(&id) else { return Reply::Failed("session expired".into()) };
                 session.used_ms = now_ms;
+                let effect_at = real.first().map(|(index, _)| *index);
+                if sequence == session.sequence {
+                    assert!(effect_at < Some(at.index), "the real services ran {id}.{sequence} again at {}", at.index);
+                }
                 if sequence <= session.sequence {
                     return if sequence == session.sequence {
                         Reply::Ok(session.reply.clone())
@@ -172,6 +176,7 @@ impl Service for Registers {
                         Reply::Failed("sequence is past".into())
                     };
                 }
+                assert!(effect_at == Some(at.index), "the real services did not run {id}.{sequence}: {effect_at:?}");
                 session.sequence = sequence;
                 state.effects += 1;
                 state.values.insert(key, value);
