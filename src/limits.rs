@@ -29,8 +29,6 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
 /// Snapshot chunk on its own connection: large enough to stream, small enough to abort quickly.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
-/// Largest command from a client: what the HTTP body limit leaves room for.
-pub const COMMAND_BYTES_MAX: usize = 8 << 20;
 /// Bytes of entries in one append message.
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Bytes of entries on the way to one follower and not yet acknowledged.
