@@ -15,8 +15,10 @@ pub const CORE_INBOX_MAX: usize = 4096;
 pub const DISK_INBOX_MAX: usize = 1024;
 /// Inbox of `apply`, in committed ranges and queries. Full: as for `disk`.
 pub const APPLY_INBOX_MAX: usize = 1024;
-/// Inbox of each `send-m`, in frames. Full: drop and count; raft treats it as a lost message.
-pub const SEND_INBOX_MAX: usize = 1024;
+/// Inbox of each `send-m`, in signals to look at its wire. Full: it has been told already.
+pub const SEND_INBOX_MAX: usize = 16;
+/// Bytes that wait for one peer's socket, twice what raft has on the way to it. More: drop; raft treats it as a loss.
+pub const LINK_BYTES_MAX: usize = 2 * INFLIGHT_BYTES_MAX;
 /// Inbox of `gossip`. Full: drop and count; the next heartbeat replaces what was lost.
 pub const GOSSIP_INBOX_MAX: usize = 256;
 /// Inbox of `monitor`. Full: drop; a frame is built at least once a second anyway.

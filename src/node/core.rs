@@ -1,8 +1,8 @@
 //! The `core` thread: owner of Raft. Takes inputs one by one, carries out each step's effects in order.
 //!
-//! Everything that may block is elsewhere: `disk` syncs, `apply` runs services, each `send-m` writes to its socket.
+//! Everything that may block is elsewhere: `disk` syncs, `apply` runs services, each `send-m` waits for its socket.
 //! `core` hands them work without waiting; what a full inbox does not take stays in an [`Outbox`], which raft's flow
-//! control bounds. Others may wait on `core`; since it waits on nobody, there is no cycle.
+//! control bounds. Its messages to peers it writes itself, once a turn, as far as the sockets take them at once. Others may wait on `core`; since it waits on nobody, there is no cycle.
 //!
 //! Invariants: C1 a step's persist reaches `disk` before its promises may leave: they travel in the same job.
 //! C2 `apply` receives every index once, in order, with the requests that wait for it.
@@ -179,7 +179,7 @@ impl Core {
                     self.on(input);
                     for input in inbox.try_iter().take(INPUTS_PER_TURN) {
                         if matches!(input, CoreInput::Stop) {
-                            return;
+                            return self.flush_links();
                         }
                         self.on(input);
                     }
@@ -201,6 +201,7 @@ impl Core {
                 self.consult_autopilot();
                 self.is_view_stale = true;
             }
+            self.flush_links();
             if self.is_view_stale {
                 self.publish();
             }
@@ -399,7 +400,14 @@ impl Core {
 
     fn send(&self, message: Message) {
         if let Some(link) = self.links.get(&message.to.id).filter(|link| link.who == message.to) {
-            link.send(Frame::Raft(message));
+            link.queue(&Frame::Raft(message));
+        }
+    }
+
+    /// What this turn has for a peer goes out in one write.
+    fn flush_links(&self) {
+        for link in self.links.values() {
+            link.flush();
         }
     }
 

@@ -81,9 +81,10 @@ impl Beats {
         let peers: Vec<NodeId> = links.keys().copied().collect();
         let row = own_row(&self.shared);
         let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
+        let table = Frame::Gossip(beat.table);
         for id in &beat.to {
             if let Some(link) = links.get(id) {
-                link.send(Frame::Gossip(beat.table.clone()));
+                link.send(&table);
             }
         }
         self.tell(&beat.edges);
@@ -186,8 +187,9 @@ impl Beats {
             }
         }
         let choices: Vec<(NodeId, u32)> = choices.into_iter().collect();
+        let choices = Frame::HandedOut(choices);
         for link in self.shared.links().values() {
-            link.send(Frame::HandedOut(choices.clone()));
+            link.send(&choices);
         }
         for input in later {
             match input {

@@ -1,22 +1,29 @@
-//! Outgoing half of each pair of nodes: `send-m` dials node m, keeps the connection, and writes what others queue.
+//! Outgoing half of each pair of nodes: `send-m` dials node m and keeps the connection, on which others write.
+//!
+//! Whoever has a frame writes it to the socket itself, without waiting: waking a thread costs more than most frames do.
+//! What the socket does not take at once is left to `send-m`, which may wait.
 //!
 //! A dead process is known at once: its kernel closes the connection it had to us, the reading half (`peers.rs`) asks
 //! this thread to look, and the redial is refused. That is what [`CoreInput::LinkLost`] means: not slow, gone.
-//! A queue that is full drops the frame; raft and gossip treat it like a loss on the wire.
+//! A connection that is down or too far behind drops the frame; raft and gossip treat it like a loss on the wire.
+//!
+//! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 nobody holds the wire's lock while
+//! waiting for a socket, so `core` never waits for a peer.
 //! Not here: who gets a link (`core.rs`), the reading half (`peers.rs`).
 
 use super::core::CoreInput;
 use super::gossip::GossipInput;
-use super::shared::Shared;
-use crate::limits::SEND_INBOX_MAX;
+use super::shared::{Shared, lock};
+use crate::limits::{LINK_BYTES_MAX, SEND_INBOX_MAX};
 use crate::types::{Addresses, Identity};
-use crate::wire::codec::{WireError, encode};
+use crate::wire::codec::{WireError, encode_onto};
 use crate::wire::{Frame, Hello, PROTOCOL, Purpose, handshake};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{debug, info, warn};
+use rustix::net::SendFlags;
 use std::io::{self, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::Arc;
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longest wait for a connection to be made.
@@ -25,41 +32,79 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// First and longest pause between two dials.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
-/// Bytes gathered into one write.
-const WRITE_BYTES: usize = 256 << 10;
 /// A process that dies (or one that is just starting) may take a connection and drop it: dial again so often, at once.
 const DYING_DIALS: u32 = 20;
 
 /// What a `send-m` thread is told.
-#[derive(Debug)]
-pub enum LinkInput {
-    /// Queue this frame.
-    Send(Frame),
-    /// The peer closed its connection to us: look whether it is still there.
+#[derive(Clone, Copy, Debug)]
+enum LinkInput {
+    /// Bytes are left that the socket did not take.
+    Drain,
+    /// The peer closed its connection to us, or a write failed: look whether it is still there.
     Check,
 }
 
-/// Queue of one outgoing link.
+/// Whether a connection stands, and what is to be written to it.
+#[derive(Debug, Default)]
+struct Wire {
+    /// `None` while there is no connection.
+    stream: Option<Arc<TcpStream>>,
+    /// Whole frames, but for the first, of which a part may have left already.
+    rest: Vec<u8>,
+    /// `send-m` is writing what came before `rest`.
+    is_draining: bool,
+}
+
+/// One outgoing link, for all who write to it.
 #[derive(Clone, Debug)]
 pub struct Link {
     /// Whom it leads to.
     pub who: Identity,
     /// Where.
     pub address: String,
+    wire: Arc<Mutex<Wire>>,
     inbox: Sender<LinkInput>,
 }
 
 impl Link {
-    /// Queues a frame; drops it when the queue is full.
-    pub fn send(&self, frame: Frame) {
-        if self.inbox.try_send(LinkInput::Send(frame)).is_err() {
-            debug!("send queue full or closed, frame dropped peer={}", self.who.id);
+    /// Writes a frame, now or as soon as the socket takes it; drops it when the connection is down or far behind.
+    pub fn send(&self, frame: &Frame) {
+        self.queue(frame);
+        self.flush();
+    }
+
+    /// Adds a frame to what the next [`Link::flush`] writes, under the same conditions.
+    pub fn queue(&self, frame: &Frame) {
+        let mut wire = lock(&self.wire);
+        if wire.stream.is_none() || wire.rest.len() > LINK_BYTES_MAX {
+            debug!("link down or far behind, frame dropped peer={}", self.who.id);
+            return;
+        }
+        encode_onto(&mut wire.rest, frame);
+    }
+
+    /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.
+    pub fn flush(&self) {
+        let mut wire = lock(&self.wire);
+        if wire.rest.is_empty() || wire.is_draining {
+            return;
+        }
+        let Some(stream) = &wire.stream else { return };
+        match rustix::net::send(stream, &wire.rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(taken) => {
+                wire.rest.drain(..taken);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+            Err(_) => return self.check(),
+        }
+        if !wire.rest.is_empty() {
+            wire.is_draining = self.inbox.try_send(LinkInput::Drain).is_ok();
         }
     }
 
     /// Asks the thread to look whether the peer is still there.
     pub fn check(&self) {
-        // A full queue means that the thread is writing and will notice by itself.
+        // A full queue means that the thread has been told already.
         let _ = self.inbox.try_send(LinkInput::Check);
     }
 }
@@ -70,8 +115,9 @@ impl Link {
 /// When the system refuses another thread.
 pub fn start(shared: Arc<Shared>, who: Identity, address: String) -> io::Result<Link> {
     let (inbox, queue) = bounded(SEND_INBOX_MAX);
-    let link = Link { who, address: address.clone(), inbox };
-    super::threads::spawn(&format!("send-{}", who.id.0), move || Dialer { shared, who, address }.run(&queue))?;
+    let wire = Arc::new(Mutex::new(Wire::default()));
+    let link = Link { who, address: address.clone(), wire: Arc::clone(&wire), inbox };
+    super::threads::spawn(&format!("send-{}", who.id.0), move || Dialer { shared, who, address, wire }.run(&queue))?;
     Ok(link)
 }
 
@@ -79,6 +125,7 @@ struct Dialer {
     shared: Arc<Shared>,
     who: Identity,
     address: String,
+    wire: Arc<Mutex<Wire>>,
 }
 
 enum Ended {
@@ -95,6 +142,8 @@ impl Dialer {
         let mut last_why = String::new();
         let mut quick_dials = DYING_DIALS;
         loop {
+            // Whatever asked for a look so far is answered by this one.
+            while queue.try_recv().is_ok() {}
             let why = match self.connect() {
                 Ok(stream) => {
                     if let Some(since) = down_since.take() {
@@ -102,8 +151,13 @@ impl Dialer {
                     }
                     last_why.clear();
                     backoff = BACKOFF.0;
+                    let stream = Arc::new(stream);
+                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), ..Wire::default() };
                     self.shared.to_core(CoreInput::LinkUp(self.who.id));
-                    match self.write_until_broken(stream, queue) {
+                    let ended = self.drain_until_broken(&stream, queue);
+                    *lock(&self.wire) = Wire::default();
+                    let _ = stream.shutdown(Shutdown::Both);
+                    match ended {
                         Ended::Broken => quick_dials = DYING_DIALS,
                         Ended::Unneeded => return,
                     }
@@ -152,27 +206,27 @@ impl Dialer {
         Ok(stream)
     }
 
-    fn write_until_broken(&self, mut stream: TcpStream, queue: &Receiver<LinkInput>) -> Ended {
+    fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> Ended {
         loop {
-            let mut bytes = match queue.recv() {
-                Ok(LinkInput::Send(frame)) => encode(&frame),
+            match queue.recv() {
+                Ok(LinkInput::Drain) => {}
                 Ok(LinkInput::Check) => return Ended::Broken,
                 Err(_) => return Ended::Unneeded,
-            };
-            let mut must_check = false;
-            while bytes.len() < WRITE_BYTES {
-                match queue.try_recv() {
-                    Ok(LinkInput::Send(frame)) => bytes.extend_from_slice(&encode(&frame)),
-                    Ok(LinkInput::Check) => must_check = true,
-                    Err(_) => break,
+            }
+            loop {
+                let bytes = {
+                    let mut wire = lock(&self.wire);
+                    wire.is_draining = !wire.rest.is_empty();
+                    std::mem::take(&mut wire.rest)
+                };
+                if bytes.is_empty() {
+                    break;
                 }
-            }
-            if must_check {
-                return Ended::Broken;
-            }
-            if let Err(e) = stream.write_all(&bytes) {
-                debug!("write failed peer={} err={e}", self.who.id);
-                return Ended::Broken;
+                let mut to = stream;
+                if let Err(e) = to.write_all(&bytes) {
+                    debug!("write failed peer={} err={e}", self.who.id);
+                    return Ended::Broken;
+                }
             }
         }
     }
@@ -184,12 +238,12 @@ fn is_hang_up(kind: io::ErrorKind) -> bool {
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// Drops what is queued for `pause` (or until asked to look); `false` when nobody needs the link any more.
+/// Waits for `pause` (or until asked to look); `false` when nobody needs the link any more.
 fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
     let until = Instant::now() + pause;
     loop {
         match queue.recv_deadline(until) {
-            Ok(LinkInput::Send(_)) => {}
+            Ok(LinkInput::Drain) => {}
             Ok(LinkInput::Check) | Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         }

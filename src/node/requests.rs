@@ -72,7 +72,7 @@ impl ReplyTo {
                     Outcome::Refused(why) => Forwarded::Refused { why },
                     Outcome::Unknown(why) => Forwarded::Unknown { why },
                 };
-                link.send(Frame::Forwarded { request: *request, outcome });
+                link.send(&Frame::Forwarded { request: *request, outcome });
             }
         }
     }
@@ -220,7 +220,7 @@ impl Requests {
                 }
             };
             self.next_forward += 1;
-            link.send(Frame::Forward { request: self.next_forward, ask });
+            link.queue(&Frame::Forward { request: self.next_forward, ask });
             request.was_sent = true;
             self.forwarded.insert(self.next_forward, (leader, request));
         }
@@ -231,7 +231,7 @@ impl Requests {
     pub fn bounce_forwarded(&mut self) {
         self.held.retain(|held| match &held.reply {
             ReplyTo::Peer { link, request } => {
-                link.send(Frame::Forwarded { request: *request, outcome: Forwarded::NotLeader });
+                link.queue(&Frame::Forwarded { request: *request, outcome: Forwarded::NotLeader });
                 false
             }
             ReplyTo::Local(_) => true,

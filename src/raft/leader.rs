@@ -146,9 +146,10 @@ impl Raft {
         let stuck_ticks = (2 * self.config.heartbeat_ticks.0).max(self.config.election_timeout_ticks.0 / 2);
         lead.peers.retain(|_, progress| !progress.has_left(now));
         let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now, config: &self.config };
-        let round = lead.reads.round;
+        let is_read_waiting = lead.reads.is_under_way();
         for progress in lead.peers.values_mut() {
-            feeder.heartbeat(cx, progress, round);
+            let is_asked = is_read_waiting || feeder.needs_answer(progress);
+            feeder.heartbeat(cx, progress, if is_asked { lead.reads.round } else { 0 });
             if progress.is_stuck(now, stuck_ticks) {
                 progress.become_probe();
             }
@@ -271,7 +272,15 @@ impl Feeder<'_> {
         }
     }
 
-    /// A heartbeat: the commit index in it never goes beyond what this follower is known to hold.
+    /// Whether the next heartbeat should be answered. Who holds the whole log and answered lately need not: an idle
+    /// cluster's cost is its wake-ups. A quarter of the election timeout leaves check-quorum three losses in a row.
+    fn needs_answer(&self, progress: &Progress) -> bool {
+        let unheard_ticks = self.now - progress.heard_at + self.config.heartbeat_ticks.0;
+        !progress.is_level(self.log.last_index()) || unheard_ticks > self.config.election_timeout_ticks.0 / 4
+    }
+
+    /// A heartbeat, answered unless its round is 0. The commit index in it never goes beyond what this follower is
+    /// known to hold.
     pub(super) fn heartbeat(&self, cx: &mut Cx<'_>, progress: &mut Progress, round: u64) {
         let commit = self.commit.min(progress.match_index);
         progress.told_commit = commit;

@@ -168,6 +168,11 @@ impl Progress {
         self.leaving.is_some_and(|(since, until)| self.told_commit >= since || now >= until)
     }
 
+    /// Whether it is known to hold the log up to `last_index`.
+    pub(super) fn is_level(&self, last_index: Index) -> bool {
+        self.mode == Mode::Stream && self.match_index == last_index
+    }
+
     /// Whether it answered within the last `ticks`.
     pub(super) fn is_active(&self, now: u64, ticks: u64) -> bool {
         now - self.heard_at < ticks

@@ -26,7 +26,7 @@ enum Reader {
 
 /// Reads of a leader.
 pub(super) struct Reads {
-    /// Number of the newest round; every heartbeat carries it.
+    /// Number of the newest round; every heartbeat that is to be answered carries it.
     pub(super) round: u64,
     /// Reads that wait for the next round.
     waiting: Vec<Reader>,
@@ -38,6 +38,11 @@ impl Reads {
     /// A new leader's: the first round is 1, for round 0 asks no answer.
     pub(super) fn new() -> Reads {
         Reads { round: 1, waiting: Vec::new(), under_way: None }
+    }
+
+    /// Whether reads wait for the answers of a round.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
     }
 }
 

@@ -81,6 +81,9 @@ impl World {
                 if let Some(bytes) = keys.get("append") {
                     self.config.append_bytes_max = bytes.parse()?;
                 }
+                if let Some(ticks) = keys.get("heartbeat") {
+                    self.config.heartbeat_ticks = Ticks(ticks.parse()?);
+                }
                 self.config.highest_id_first = keys.get("ids").is_none_or(|value| value == "true");
                 let voters = (1..=count).map(|id| (NodeId(id), identity(id, 0).uuid)).collect();
                 let payload = Payload::Membership(Arc::new(Membership { voters, learners: BTreeMap::new() }));

@@ -41,13 +41,22 @@ const HEADER_BYTES: usize = 8;
 
 /// The bytes of one frame, header included.
 pub fn encode(frame: &Frame) -> Vec<u8> {
-    let mut bytes = postcard::to_extend(frame, vec![0u8; HEADER_BYTES]).expect("encoding into memory cannot fail");
-    let len = bytes.len() - HEADER_BYTES;
-    assert!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes was built, limit {FRAME_BYTES_MAX}");
-    let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
-    bytes[..4].copy_from_slice(&(len as u32).to_le_bytes());
-    bytes[4..8].copy_from_slice(&sum.to_le_bytes());
+    let mut bytes = Vec::new();
+    encode_onto(&mut bytes, frame);
     bytes
+}
+
+/// Adds the bytes of one frame, header included, to those of the frames before it.
+pub fn encode_onto(bytes: &mut Vec<u8>, frame: &Frame) {
+    let header = bytes.len();
+    bytes.extend([0u8; HEADER_BYTES]);
+    *bytes = postcard::to_extend(frame, std::mem::take(bytes)).expect("encoding into memory cannot fail");
+    let body = header + HEADER_BYTES;
+    let len = bytes.len() - body;
+    assert!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes was built, limit {FRAME_BYTES_MAX}");
+    let sum = crc32fast::hash(&bytes[body..]);
+    bytes[header..header + 4].copy_from_slice(&(len as u32).to_le_bytes());
+    bytes[header + 4..body].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Writes one frame in one call.
