@@ -121,8 +121,6 @@ struct Known {
     /// When its counter last moved here.
     moved_ms: u64,
     pulse: Pulse,
-    /// Left the cluster: kept only so that an old rumour does not bring it back.
-    is_forgotten: bool,
 }
 
 /// What one node knows of all others by rumour.
@@ -173,9 +171,7 @@ impl Gossip {
         for (&id, known) in &mut self.known {
             if known.pulse == Pulse::Alive && now_ms.saturating_sub(known.moved_ms) >= self.fail_after_ms {
                 known.pulse = Pulse::Failed { since_ms: now_ms };
-                if !known.is_forgotten {
-                    edges.push(Edge::Failed { id, is_refused: false });
-                }
+                edges.push(Edge::Failed { id, is_refused: false });
             }
         }
         self.note_edges(now_ms, &edges);
@@ -217,21 +213,13 @@ impl Gossip {
             Pulse::Failed { since_ms } | Pulse::Refused { since_ms, .. } => (since_ms, None),
         };
         known.pulse = Pulse::Refused { since_ms, deaf_until_ms };
-        let edge = edge.filter(|_| !known.is_forgotten);
         self.note_edges(now_ms, edge.as_slice());
         edge
     }
 
-    /// The node left the cluster: it is shown no longer, unless its own counter moves again.
-    pub fn forget(&mut self, id: NodeId) {
-        if let Some(known) = self.known.get_mut(&id) {
-            known.is_forgotten = true;
-        }
-    }
-
     /// Whether the node was heard of lately. This node always is.
     pub fn is_online(&self, id: NodeId) -> bool {
-        id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive && !k.is_forgotten)
+        id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive)
     }
 
     /// Whether this very identity was heard of lately: not another one that goes by the same number, such as an old disk
@@ -242,14 +230,13 @@ impl Gossip {
 
     /// Newest word about another node, alive or failed, and how long ago its counter moved.
     pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&Row, u64)> {
-        let known = self.known.get(&id).filter(|known| !known.is_forgotten)?;
+        let known = self.known.get(&id)?;
         Some((&known.row, now_ms.saturating_sub(known.moved_ms)))
     }
 
     /// Newest word about every other node, by id: row, whether it is online, and how long ago its counter moved.
     pub fn all(&self, now_ms: u64) -> Vec<(&Row, bool, u64)> {
-        let shown = self.known.values().filter(|known| !known.is_forgotten);
-        shown.map(|k| (&k.row, k.pulse == Pulse::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
+        self.known.values().map(|k| (&k.row, k.pulse == Pulse::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
     }
 
     /// What was heard, newest first.
@@ -279,12 +266,12 @@ impl Gossip {
     }
 
     fn rows(&self) -> impl Iterator<Item = &Known> {
-        self.known.values().filter(|known| known.pulse == Pulse::Alive && !known.is_forgotten)
+        self.known.values().filter(|known| known.pulse == Pulse::Alive)
     }
 
     fn take(&mut self, now_ms: u64, from: NodeId, row: &Row) -> Option<Edge> {
         let Some(known) = self.known.get_mut(&row.id) else {
-            let known = Known { row: row.clone(), moved_ms: now_ms, pulse: Pulse::Alive, is_forgotten: false };
+            let known = Known { row: row.clone(), moved_ms: now_ms, pulse: Pulse::Alive };
             self.known.insert(row.id, known);
             self.note_heard(now_ms, from, row);
             return None;
@@ -299,12 +286,10 @@ impl Gossip {
             Pulse::Refused { deaf_until_ms, .. } if !is_first_hand && now_ms < deaf_until_ms => return None,
             Pulse::Failed { since_ms } | Pulse::Refused { since_ms, .. } => {
                 let down_ms = now_ms.saturating_sub(since_ms);
-                edge = (!known.is_forgotten).then_some(Edge::Back { id: row.id, down_ms });
+                edge = Some(Edge::Back { id: row.id, down_ms });
             }
             Pulse::Alive => {}
         }
-        // A forgotten node is back only by its own word: rumours of it may still be on their way.
-        known.is_forgotten &= !is_first_hand;
         known.pulse = Pulse::Alive;
         known.moved_ms = now_ms;
         self.note_heard(now_ms, from, row);

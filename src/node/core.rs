@@ -11,8 +11,9 @@
 use super::apply::ApplyJob;
 use super::disk::DiskJob;
 use super::events::{self, LossHints};
+use super::handle::Level;
 use super::links::{self, Link};
-use super::requests::{ReplyTo, Request, Requests};
+use super::requests::{Asked, ReplyTo, Request, Requests};
 use super::shared::{CoreView, Shared};
 use super::snapshots;
 use crate::cluster::autopilot;
@@ -259,6 +260,9 @@ impl Core {
                 self.streaming.remove(&to);
                 self.step(Input::SnapshotSent { to, ok });
             }
+            CoreInput::Request(Request { asked: Asked::Query { query, level: Level::Eventual }, reply, .. }) => {
+                self.apply.push(ApplyJob::Query { at_least: Index(0), query, reply });
+            }
             CoreInput::Request(request) => self.requests.hold(request),
             CoreInput::Forward { from, request, ask } => match self.links.get(&from.id) {
                 Some(link) => self.requests.hold_forwarded(link.clone(), request, ask),
@@ -392,9 +396,6 @@ impl Core {
                 }
             }
             (_, None) => self.requests.bounce_forwarded(),
-        }
-        for (query, reply) in self.requests.take_eventual() {
-            self.apply.push(ApplyJob::Query { at_least: Index(0), query, reply });
         }
     }
 

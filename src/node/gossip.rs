@@ -58,11 +58,12 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);
     let mut next = Instant::now();
+    let mut taken_too_far = None;
     loop {
-        match inbox.recv_deadline(next) {
+        match taken_too_far.take().map_or_else(|| inbox.recv_deadline(next), Ok) {
             Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
             Ok(GossipInput::Refused(id)) => beats.refused(id),
-            Ok(GossipInput::HandedOut(worker)) => beats.tell_doors(worker, inbox),
+            Ok(GossipInput::HandedOut(worker)) => taken_too_far = beats.tell_doors(worker, inbox),
             Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 beats.beat();
@@ -173,32 +174,24 @@ impl Beats {
         dispatch.report(now_ms, self.shared.me.id, sessions.count() as u64, sessions.opened_total());
     }
 
-    /// Sends this door's choices to all others, those that queued up meanwhile in one frame.
-    fn tell_doors(&mut self, worker: NodeId, inbox: &Receiver<GossipInput>) {
+    /// Sends this door's choices to all others, those that queued up meanwhile in one frame; returns what came after.
+    fn tell_doors(&self, worker: NodeId, inbox: &Receiver<GossipInput>) -> Option<GossipInput> {
         let mut choices: BTreeMap<NodeId, u32> = BTreeMap::from([(worker, 1)]);
-        let mut later = Vec::new();
-        while let Ok(input) = inbox.try_recv() {
+        let mut next = None;
+        for input in inbox.try_iter() {
             match input {
                 GossipInput::HandedOut(worker) => *choices.entry(worker).or_default() += 1,
                 other => {
-                    later.push(other);
+                    next = Some(other);
                     break;
                 }
             }
         }
-        let choices: Vec<(NodeId, u32)> = choices.into_iter().collect();
-        let choices = Frame::HandedOut(choices);
+        let choices = Frame::HandedOut(choices.into_iter().collect());
         for link in self.shared.links().values() {
             link.send(&choices);
         }
-        for input in later {
-            match input {
-                GossipInput::Heard { from, table } => self.heard(from, &table),
-                GossipInput::Refused(id) => self.refused(id),
-                // The loop in `run` ends by itself once the senders are gone.
-                GossipInput::HandedOut(_) | GossipInput::Stop => {}
-            }
-        }
+        next
     }
 
     /// Every member says in the log where it can be reached, once and whenever that changes.

@@ -7,6 +7,7 @@
 //! answered once. R2 what waits at an index is answered by the entry of the same term, or goes back to `held`.
 //! Not here: replies of applied commands (`apply.rs` sends them), when a request is proposed (`core.rs`).
 
+use super::handle::Level;
 use super::links::Link;
 use super::shared::Shared;
 use crate::limits::APPEND_BYTES_MAX;
@@ -19,8 +20,6 @@ use crossbeam_channel::Sender;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use super::handle::Level;
 
 /// Between two looks for requests whose time is up.
 const EXPIRE_EVERY: Duration = Duration::from_millis(20);
@@ -163,11 +162,6 @@ impl Requests {
         }
         let request = self.held.pop_front()?;
         let input = match &request.asked {
-            Asked::Query { level: Level::Eventual, .. } => {
-                // Not raft's business: `take_eventual` serves it in this very turn.
-                self.later.push(request);
-                return self.next_input(next_token);
-            }
             Asked::Query { .. } => Input::Read { token },
             Asked::Ask(Ask::Change(change)) => Input::Change { token, change: change.clone() },
             Asked::Ask(Ask::Transfer(Some(to))) if *to == self.shared.me.id => {
@@ -183,28 +177,12 @@ impl Requests {
 
     /// Next linearizable read for raft on a follower.
     pub fn next_follower_input(&mut self, next_token: &mut u64) -> Option<Input> {
-        let is_read = |r: &Request| matches!(r.asked, Asked::Query { level: Level::Linearizable, .. });
+        let is_read = |r: &Request| matches!(r.asked, Asked::Query { .. });
         let at = self.held.iter().position(is_read)?;
         let request = self.held.remove(at)?;
         *next_token += 1;
         self.asked.insert(Token(*next_token), vec![request]);
         Some(Input::Read { token: Token(*next_token) })
-    }
-
-    /// Queries that any state may answer.
-    pub fn take_eventual(&mut self) -> Vec<(Vec<u8>, ReplyTo)> {
-        let mut taken = Vec::new();
-        for queue in [self.held.drain(..).collect::<Vec<_>>(), std::mem::take(&mut self.later)] {
-            for request in queue {
-                match request {
-                    Request { asked: Asked::Query { query, level: Level::Eventual }, reply, .. } => {
-                        taken.push((query, reply));
-                    }
-                    other => self.held.push_back(other),
-                }
-            }
-        }
-        taken
     }
 
     /// Sends what clients of this node asked to the leader.
