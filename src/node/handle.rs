@@ -33,6 +33,34 @@ pub enum Level {
     Eventual,
 }
 
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// When a quorum has it and it is applied; the answer is the service's reply.
+    Applied,
+    /// When the leader has taken it into its log, which a quorum may never hold; the answer is an empty reply.
+    Taken,
+}
+
+/// What a door asks for.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A service's command, through the log: takes effect at most once.
+    Command {
+        /// With its routing byte.
+        command: Vec<u8>,
+        /// When to answer.
+        ack: Ack,
+    },
+    /// A question to the services.
+    Query {
+        /// With its routing byte.
+        query: Vec<u8>,
+        /// How fresh.
+        level: Level,
+    },
+}
+
 /// The newest monitor frame, encoded once for all viewers.
 #[derive(Clone, Debug)]
 pub struct Published {

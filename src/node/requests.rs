@@ -18,6 +18,7 @@ use crate::types::{Index, NodeId, Outcome, Term};
 use crate::wire::{Ask, Forwarded, Frame};
 use crossbeam_channel::Sender;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -49,21 +50,34 @@ pub struct Request {
     pub was_sent: bool,
 }
 
+/// Takes the answer to one request on whichever thread has it: it must not wait for anything.
+pub trait Waiter: Send + Debug {
+    /// Called once.
+    fn answer(self: Box<Self>, answered: Answered);
+}
+
 /// Where an answer goes.
 #[derive(Debug)]
 pub enum ReplyTo {
-    /// A connection thread of this node.
+    /// A connection thread of this node that waits for it.
     Local(Sender<Answered>),
+    /// A door of this node that goes on meanwhile; `None`: answered.
+    Door(Option<Box<dyn Waiter>>),
     /// The node that forwarded it.
     Peer { link: Link, request: u64 },
 }
 
 impl ReplyTo {
     /// Sends the answer; a client that has gone is no concern.
-    pub fn answer(&self, outcome: Answered) {
+    pub fn answer(&mut self, outcome: Answered) {
         match self {
             ReplyTo::Local(to) => {
                 let _ = to.try_send(outcome);
+            }
+            ReplyTo::Door(waiter) => {
+                if let Some(waiter) = waiter.take() {
+                    waiter.answer(outcome);
+                }
             }
             ReplyTo::Peer { link, request } => {
                 let outcome = match outcome {
@@ -77,7 +91,7 @@ impl ReplyTo {
     }
 
     fn is_local(&self) -> bool {
-        matches!(self, ReplyTo::Local(_))
+        !matches!(self, ReplyTo::Peer { .. })
     }
 }
 
@@ -212,7 +226,7 @@ impl Requests {
                 link.queue(&Frame::Forwarded { request: *request, outcome: Forwarded::NotLeader });
                 false
             }
-            ReplyTo::Local(_) => true,
+            ReplyTo::Local(_) | ReplyTo::Door(_) => true,
         });
     }
 

@@ -6,6 +6,7 @@
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/apply.rs`).
 
 pub mod directory;
+pub mod kv;
 pub mod registry;
 pub mod sessions;
 

@@ -7,13 +7,15 @@
 
 use super::directory::{self, Directory};
 use super::sessions::{Seen, Sessions, Tag};
-use super::{Reply, Service};
+use super::{Reply, Service, kv};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
 /// First byte of the directory's commands and queries.
 pub const DIRECTORY: u8 = 1;
+/// First byte of the key-value store's commands and queries.
+pub const KV: u8 = 2;
 /// First word of a combined snapshot; the last digit is the format's version.
 const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap1";
 
@@ -41,6 +43,11 @@ pub fn directory_command(command: &directory::Command) -> Vec<u8> {
 /// A directory query with its routing byte.
 pub fn directory_query(query: &directory::Query) -> Vec<u8> {
     route(DIRECTORY, query.encode())
+}
+
+/// A run of the key-value store with its routing byte: a command if it needs the log, else a query.
+pub fn kv_run(run: &kv::Run) -> Vec<u8> {
+    postcard::to_extend(run, vec![KV]).expect("encoding into memory cannot fail")
 }
 
 fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {

@@ -1,0 +1,214 @@
+//! What can be asked of the key-value store, and what it answers: the words that doors and the service share.
+//!
+//! A door turns what its client sent into a [`Run`]: operations that are executed one after another with nothing in
+//! between. A run of a pipelining client and a transaction are the same thing; the latter may carry conditions.
+//! Times to live are relative to log time, or absolute on the clock that log time follows (milliseconds since 1970).
+//!
+//! Invariants: an operation's meaning is complete in itself: no connection state, no clock, no local setting.
+//! Not here: what an operation does (`store.rs`), any protocol's spelling of it (`resp/`, `http/`).
+
+use serde::{Deserialize, Serialize};
+pub use serde_bytes::ByteBuf as Bytes;
+
+/// Bytes of a key.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a value.
+pub const VALUE_BYTES_MAX: usize = 4 << 20;
+
+/// When a key that is written shall expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expiry {
+    /// Never.
+    Never,
+    /// As it was before.
+    Keep,
+    /// So many milliseconds of log time after the write.
+    In(u64),
+    /// At this time, in milliseconds since 1970.
+    At(u64),
+}
+
+/// Under which condition `Set` writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// Always.
+    Always,
+    /// Only if the key does not exist (`NX`).
+    Absent,
+    /// Only if it exists (`XX`).
+    Present,
+    /// Only if its value is this one.
+    Equals(Bytes),
+    /// Only if its revision is this one (0: it does not exist).
+    Revision(u64),
+}
+
+/// Under which condition `Expire` changes the time to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpireIf {
+    /// Always.
+    Always,
+    /// It has none (`NX`).
+    HasNone,
+    /// It has one (`XX`).
+    HasOne,
+    /// The new one is later (`GT`; none counts as infinite).
+    Later,
+    /// The new one is earlier (`LT`).
+    Earlier,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Value of a key: `Bytes` or `Nil`.
+    Get(Bytes),
+    /// Values of keys: `List` of `Bytes` or `Nil`.
+    MGet(Vec<Bytes>),
+    /// Value, revision and remaining time: `List [Bytes, Int revision, Int ttl_ms or -1]` or `Nil`.
+    Read(Bytes),
+    /// How many of these keys exist, counting repeats: `Int`.
+    Exists(Vec<Bytes>),
+    /// Bytes of a value, 0 if there is none: `Int`.
+    StrLen(Bytes),
+    /// `Text("string")` or `Text("none")`.
+    Type(Bytes),
+    /// Revision of each key, 0 if it does not exist: `List` of `Int`. What WATCH remembers.
+    Revisions(Vec<Bytes>),
+    /// Number of keys: `Int`.
+    Count,
+    /// Keys that match a glob, in order: `List` of `Bytes`.
+    Keys(Bytes),
+    /// A page of keys in order: looks at `count` keys after `after` and gives those that match the glob:
+    /// `List [Bytes last key looked at, or Nil at the end; List of Bytes]`.
+    Scan { after: Option<Bytes>, glob: Option<Bytes>, count: u64 },
+    /// Keys with a prefix, in order, after `after`, at most `limit`:
+    /// `List` of `List [Bytes key, Bytes value, Int revision]`.
+    Range { prefix: Bytes, after: Option<Bytes>, limit: u64 },
+    /// What is known of a lock: `List [Int token, Int ttl_ms]` or `Nil`.
+    LockInfo(Bytes),
+    /// Remaining milliseconds: `Int`; -1: never expires, -2: no such key. It needs the time, so it goes through the log.
+    Ttl(Bytes),
+    /// Writes a key. `Ok` or `Nil` (condition not met); with `get` the old value (`Bytes` or `Nil`) in either case.
+    Set { key: Bytes, value: Bytes, condition: Condition, expiry: Expiry, get: bool },
+    /// Writes a key if the condition holds: `Int` new revision, or `Nil`.
+    Put { key: Bytes, value: Bytes, condition: Condition, expiry: Expiry },
+    /// Writes several keys: `Ok`.
+    MSet(Vec<(Bytes, Bytes)>),
+    /// Removes keys: `Int`, how many there were.
+    Del(Vec<Bytes>),
+    /// Removes a key if the condition holds: `Int` 1 or 0, or `Nil` (condition not met).
+    DelIf { key: Bytes, condition: Condition },
+    /// Removes a key and gives its value: `Bytes` or `Nil`.
+    GetDel(Bytes),
+    /// Adds to a number: `Int`, or `Error`.
+    IncrBy { key: Bytes, by: i64 },
+    /// Adds to a value's end: `Int`, its new length.
+    Append { key: Bytes, value: Bytes },
+    /// Sets the time to live: `Int` 1, or 0 (no such key, or condition not met). A time that has passed removes the key.
+    Expire { key: Bytes, expiry: Expiry, condition: ExpireIf },
+    /// Removes the time to live: `Int` 1 or 0.
+    Persist(Bytes),
+    /// Removes all keys (not the locks): `Ok`.
+    FlushAll,
+    /// Takes a lock: `Int` fencing token, or `Nil` while somebody holds it.
+    LockAcquire { name: Bytes, ttl_ms: u64 },
+    /// Keeps a lock for `ttl_ms` from now on: `Int` 1, or 0 if it is not held under this token.
+    LockRenew { name: Bytes, token: u64, ttl_ms: u64 },
+    /// Gives a lock back: `Int` 1, or 0 if it is not held under this token.
+    LockRelease { name: Bytes, token: u64 },
+    /// redis-py's lock scripts on an ordinary key. Release: delete if the value is `token`: `Int` 1 or 0.
+    ReleaseIf { key: Bytes, token: Bytes },
+    /// Extend: if the value is `token` and it has a time to live, that becomes `ms`, after adding what remains unless
+    /// `replace`: `Int` 1 or 0.
+    ExtendIf { key: Bytes, token: Bytes, ms: u64, replace: bool },
+    /// Reacquire: if the value is `token`, the time to live becomes `ms`: `Int` 1 or 0.
+    ReacquireIf { key: Bytes, token: Bytes, ms: u64 },
+}
+
+impl Op {
+    /// Whether the operation needs the log: it changes something, or asks for the time.
+    pub fn needs_log(&self) -> bool {
+        use Op::{Count, Exists, Get, Keys, LockInfo, MGet, Range, Read, Revisions, Scan, StrLen, Type};
+        !matches!(
+            self,
+            Get(_)
+                | MGet(_)
+                | Read(_)
+                | Exists(_)
+                | StrLen(_)
+                | Type(_)
+                | Revisions(_)
+                | Count
+                | Keys(_)
+                | Scan { .. }
+                | Range { .. }
+                | LockInfo(_)
+        )
+    }
+
+    /// What the operation answers whatever the state is, where that is known beforehand: such a write can be
+    /// acknowledged before it is applied.
+    pub fn certain_reply(&self) -> Option<Value> {
+        match self {
+            Op::Set { condition: Condition::Always, get: false, .. } | Op::MSet(_) | Op::FlushAll => Some(Value::Ok),
+            _ => None,
+        }
+    }
+}
+
+/// Operations that are executed together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Key and revision (0: it did not exist): if one is different, nothing is executed and the reply is `Aborted`.
+    pub watched: Vec<(Bytes, u64)>,
+    /// In order.
+    pub ops: Vec<Op>,
+}
+
+impl Run {
+    /// Whether any operation needs the log.
+    pub fn needs_log(&self) -> bool {
+        self.ops.iter().any(Op::needs_log)
+    }
+}
+
+/// One operation's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    /// Nothing there, or condition not met.
+    Nil,
+    /// Done.
+    Ok,
+    /// A number.
+    Int(i64),
+    /// A word of the service's own.
+    Text(String),
+    /// What a client stored.
+    Bytes(Bytes),
+    /// Several.
+    List(Vec<Value>),
+    /// The operation could not; Redis' own text, code first (`ERR value is not an integer or out of range`).
+    Error(String),
+}
+
+/// A run's answer: the payload of `Reply::Ok`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ran {
+    /// One value per operation.
+    Values(Vec<Value>),
+    /// A watched key has changed: nothing was executed.
+    Aborted,
+}
+
+impl Ran {
+    /// The bytes of the reply.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
+    }
+
+    /// Reads a reply back; `None` if it is none.
+    pub fn decode(bytes: &[u8]) -> Option<Ran> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
