@@ -35,6 +35,11 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Bytes of entries on the way to one follower and not yet acknowledged.
 pub const INFLIGHT_BYTES_MAX: usize = 8 << 20;
+/// Batches of commands in the leader's log that are not applied yet. More: commands gather, so that the next batch is
+/// larger; a few keep network, disk and services busy at once.
+pub const BATCHES_IN_FLIGHT: usize = 4;
+/// Bytes of one command or query of a door. More: refused.
+pub const COMMAND_BYTES_MAX: usize = 8 << 20;
 /// Bytes of entries that a leader holds uncommitted. Full: new commands are refused.
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 

@@ -6,13 +6,16 @@
 
 use super::core::CoreInput;
 use super::disk::{DiskJob, must};
-use super::requests::ReplyTo;
+use super::links::Link;
+use super::requests::{Answered, Question, ReplyTo};
 use super::shared::Shared;
+use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
 use crate::services::registry::Registry;
 use crate::store::StoreError;
-use crate::types::{Index, Outcome};
+use crate::types::{Index, NodeId, Outcome};
+use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::{Receiver, Sender};
 use log::{error, info, warn};
 use std::collections::BTreeMap;
@@ -24,8 +27,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum ApplyJob {
     /// Committed entries in order, each with those who wait for its commands; then a snapshot, if one is due.
     Entries { run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta> },
-    /// A question for a state that has applied `at_least`.
-    Query { at_least: Index, query: Vec<u8>, reply: ReplyTo },
+    /// Questions for a state that has applied `at_least`.
+    Queries { at_least: Index, queries: Vec<Question> },
     /// Replace the services' state by a snapshot, once the disk has it.
     Install { meta: SnapshotMeta, data: Receiver<Vec<u8>> },
     /// End the thread.
@@ -37,7 +40,7 @@ struct Apply {
     registry: Registry,
     disk: Sender<DiskJob>,
     /// Queries ahead of what is applied.
-    queries: BTreeMap<Index, Vec<(Vec<u8>, ReplyTo)>>,
+    waiting: BTreeMap<Index, Vec<Question>>,
     directory_version: u64,
     /// A snapshot is being written.
     is_saving: Arc<AtomicBool>,
@@ -49,7 +52,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
         shared: Arc::clone(shared),
         registry,
         disk,
-        queries: BTreeMap::new(),
+        waiting: BTreeMap::new(),
         directory_version: u64::MAX,
         is_saving: Arc::default(),
     };
@@ -57,7 +60,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
     for job in inbox {
         match job {
             ApplyJob::Entries { run, snapshot_meta } => apply.entries(run, snapshot_meta),
-            ApplyJob::Query { at_least, query, reply } => apply.query(at_least, query, reply),
+            ApplyJob::Queries { at_least, queries } => apply.queries(at_least, queries),
             ApplyJob::Install { meta, data } => {
                 let Ok(bytes) = data.recv() else { return };
                 apply.install(&meta, &bytes);
@@ -67,8 +70,40 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
     }
 }
 
+/// Answers on their way to other nodes: those of one peer leave together.
+#[derive(Default)]
+struct Answers {
+    by_peer: BTreeMap<NodeId, (Link, Vec<(u64, Forwarded)>)>,
+    bytes: usize,
+}
+
+impl Answers {
+    fn give(&mut self, to: ReplyTo, answered: Answered) {
+        match to {
+            ReplyTo::Peer(link, number) => {
+                let answer = Forwarded::from(answered).within(FRAME_BYTES_MAX / 2);
+                self.bytes += answer.size();
+                let (_, answers) = self.by_peer.entry(link.who.id).or_insert_with(|| (link, Vec::new()));
+                answers.push((number, answer));
+                if self.bytes > APPEND_BYTES_MAX {
+                    self.send();
+                }
+            }
+            mut other => other.answer(answered),
+        }
+    }
+
+    fn send(&mut self) {
+        self.bytes = 0;
+        for (link, answers) in std::mem::take(&mut self.by_peer).into_values() {
+            link.send(&Frame::Forwarded(answers));
+        }
+    }
+}
+
 impl Apply {
     fn entries(&mut self, run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta>) {
+        let mut answers = Answers::default();
         for (entry, waiting) in run {
             let replies = match &entry.payload {
                 Payload::Command(bytes) => self.registry.apply(entry.index, bytes),
@@ -82,9 +117,10 @@ impl Apply {
                 }
             };
             for (to, reply) in waiting.into_iter().zip(replies) {
-                to.answer(Outcome::Done(reply));
+                answers.give(to, Outcome::Done(reply));
             }
         }
+        answers.send();
         self.publish();
         if let Some(meta) = snapshot_meta {
             self.save_snapshot(meta);
@@ -118,13 +154,15 @@ impl Apply {
         }
     }
 
-    fn query(&mut self, at_least: Index, query: Vec<u8>, reply: ReplyTo) {
+    fn queries(&mut self, at_least: Index, queries: Vec<Question>) {
         let applied = self.registry.applied().index;
         if applied < at_least {
-            self.queries.entry(at_least).or_default().push((query, reply));
+            self.waiting.entry(at_least).or_default().extend(queries);
             return;
         }
-        reply.answer(Outcome::Done((applied, self.registry.query(&query))));
+        for (query, mut reply) in queries {
+            reply.answer(Outcome::Done((applied, self.registry.query(&query))));
+        }
     }
 
     fn install(&mut self, meta: &SnapshotMeta, bytes: &[u8]) {
@@ -149,9 +187,9 @@ impl Apply {
             self.shared.set_directory(Arc::clone(&nodes));
             self.shared.to_core(CoreInput::Directory(nodes));
         }
-        let later = self.queries.split_off(&applied.next());
-        for (query, reply) in std::mem::replace(&mut self.queries, later).into_values().flatten() {
-            reply.answer(Outcome::Done((applied, self.registry.query(&query))));
+        let later = self.waiting.split_off(&applied.next());
+        for queries in std::mem::replace(&mut self.waiting, later).into_values() {
+            self.queries(applied, queries);
         }
     }
 }

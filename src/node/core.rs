@@ -63,10 +63,10 @@ pub enum CoreInput {
     SnapshotSent { to: NodeId, ok: bool },
     /// A client of this node asks.
     Request(Request),
-    /// A client of another node asks, through it.
-    Forward { from: Identity, request: u64, ask: Ask },
+    /// Clients of another node ask, through it.
+    Forward { from: Identity, asks: Vec<(u64, Ask)> },
     /// The leader answers what this node forwarded.
-    Forwarded { request: u64, outcome: Forwarded },
+    Forwarded(Vec<(u64, Forwarded)>),
     /// Console `L`.
     Lead,
     /// The disk is, or is no longer, below its reserve.
@@ -261,14 +261,14 @@ impl Core {
                 self.step(Input::SnapshotSent { to, ok });
             }
             CoreInput::Request(Request { asked: Asked::Query { query, level: Level::Eventual }, reply, .. }) => {
-                self.apply.push(ApplyJob::Query { at_least: Index(0), query, reply });
+                self.apply.push(ApplyJob::Queries { at_least: Index(0), queries: vec![(query, reply)] });
             }
             CoreInput::Request(request) => self.requests.hold(request),
-            CoreInput::Forward { from, request, ask } => match self.links.get(&from.id) {
-                Some(link) => self.requests.hold_forwarded(link.clone(), request, ask),
+            CoreInput::Forward { from, asks } => match self.links.get(&from.id) {
+                Some(link) => self.requests.hold_forwarded(link, asks),
                 None => warn!("forwarded request without a way back peer={}", from.id),
             },
-            CoreInput::Forwarded { request, outcome } => self.requests.on_forwarded(request, outcome),
+            CoreInput::Forwarded(answers) => self.requests.on_forwarded(answers),
             CoreInput::Lead => self.step(Input::Lead),
             CoreInput::DiskLow(is_low) => self.step(Input::DiskLow(is_low)),
             CoreInput::Stop => {}
@@ -322,8 +322,8 @@ impl Core {
             }
             return;
         }
-        if let Some((at_least, query, reply)) = self.requests.on_answer(token, answer) {
-            self.apply.push(ApplyJob::Query { at_least, query, reply });
+        if let Some((at_least, queries)) = self.requests.on_answer(token, answer) {
+            self.apply.push(ApplyJob::Queries { at_least, queries });
         }
     }
 
@@ -391,7 +391,8 @@ impl Core {
                 if let Some(link) = self.links.get(&leader) {
                     self.requests.forward_all(link);
                 }
-                while let Some(input) = self.requests.next_follower_input(&mut self.next_token) {
+                self.next_token += 1;
+                if let Some(input) = self.requests.next_read(Token(self.next_token)) {
                     self.step(input);
                 }
             }

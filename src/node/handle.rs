@@ -5,17 +5,17 @@
 //! Not here: the threads behind it (`mod.rs`), HTTP (`http/`).
 
 use super::gossip::GossipInput;
-use super::requests::{Asked, transferred_to};
+use super::requests::{Asked, ReplyTo, Waiter, transferred_to};
 use super::sessions::id_of;
 use super::shared::{Shared, lock};
 use super::status::{EventLine, MonitorFrame};
 use super::{metrics, monitor, threads};
-use crate::limits::CONNECTION_STACK_BYTES;
+use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
 use crate::raft::Change;
 use crate::services::Reply;
+use crate::services::sessions::Tag;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId, Outcome};
-use crate::wire::Ask;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,6 +47,8 @@ pub enum Ack {
 pub enum Work {
     /// A service's command, through the log: takes effect at most once.
     Command {
+        /// Its name, if the client chose one (`Idempotency-Key`); else the node gives it one.
+        tag: Option<Tag>,
         /// With its routing byte.
         command: Vec<u8>,
         /// When to answer.
@@ -179,6 +181,22 @@ impl Handle {
         self.shared.run(command, deadline)
     }
 
+    /// Hands work over and goes on: the waiter gets the answer, on whichever thread has it. Waits only while `core` is
+    /// too busy to take it, until the deadline at most.
+    pub fn submit(&self, work: Work, deadline: Instant, waiter: Box<dyn Waiter>) {
+        let asked = match work {
+            Work::Command { command: bytes, .. } | Work::Query { query: bytes, .. }
+                if bytes.len() > COMMAND_BYTES_MAX =>
+            {
+                let why = format!("a request of {} bytes, at most {COMMAND_BYTES_MAX} are allowed", bytes.len());
+                return waiter.answer(Outcome::Refused(why));
+            }
+            Work::Command { tag, command, ack } => Asked::Command { tag, command, ack },
+            Work::Query { query, level } => Asked::Query { query, level },
+        };
+        self.shared.submit(asked, deadline, ReplyTo::Door(waiter));
+    }
+
     /// Asks the services.
     pub fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)> {
         self.shared.ask(Asked::Query { query, level }, deadline)
@@ -186,7 +204,7 @@ impl Handle {
 
     /// Changes the membership by one step; done when the change is committed.
     pub fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
-        match self.shared.request(Ask::Change(change), deadline) {
+        match self.shared.ask(Asked::Change(change), deadline) {
             Outcome::Done((index, _)) => Outcome::Done(index),
             Outcome::Refused(why) => Outcome::Refused(why),
             Outcome::Unknown(why) => Outcome::Unknown(why),
@@ -195,7 +213,7 @@ impl Handle {
 
     /// Hands leadership over (`None`: to the best live voter); done when the new leader is known.
     pub fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
-        match self.shared.request(Ask::Transfer(to), deadline) {
+        match self.shared.ask(Asked::Transfer(to), deadline) {
             Outcome::Done((_, reply)) => match transferred_to(&reply) {
                 Some(leader) => Outcome::Done(leader),
                 None => Outcome::Unknown("the answer names no leader".to_string()),

@@ -4,11 +4,12 @@
 //! leader is in use and stays with it. Each step is a membership change of its own, committed before the next.
 //! Not here: finding the leader (`cluster/discovery.rs`), becoming a voter (`cluster/autopilot.rs`).
 
+use super::requests::Asked;
 use super::shared::Shared;
 use super::{core::CoreInput, peers};
 use crate::raft::Change;
 use crate::types::{Identity, NodeId, Outcome};
-use crate::wire::{Ask, Frame, Hello};
+use crate::wire::{Frame, Hello};
 use log::info;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), 
 }
 
 fn change(shared: &Shared, change: Change, deadline: Instant) -> Result<(), String> {
-    match shared.request(Ask::Change(change), deadline) {
+    match shared.ask(Asked::Change(change), deadline) {
         Outcome::Done(_) => Ok(()),
         Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),
     }

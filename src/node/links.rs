@@ -73,14 +73,15 @@ impl Link {
         self.flush();
     }
 
-    /// Adds a frame to what the next [`Link::flush`] writes, under the same conditions.
-    pub fn queue(&self, frame: &Frame) {
+    /// Adds a frame to what the next [`Link::flush`] writes, under the same conditions; `false`: it was dropped.
+    pub fn queue(&self, frame: &Frame) -> bool {
         let mut wire = lock(&self.wire);
         if wire.stream.is_none() || wire.rest.len() > LINK_BYTES_MAX {
             debug!("link down or far behind, frame dropped peer={}", self.who.id);
-            return;
+            return false;
         }
         encode_onto(&mut wire.rest, frame);
+        true
     }
 
     /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.

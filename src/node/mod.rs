@@ -32,5 +32,6 @@ pub mod status;
 pub mod stop;
 pub mod threads;
 
-pub use handle::{Handle, Level, Metric, Published, SessionGuard};
+pub use handle::{Ack, Handle, Level, Metric, Published, SessionGuard, Work};
+pub use requests::{Answered, Waiter};
 pub use start::{Door, Doors, NodeOptions, StartError, run};

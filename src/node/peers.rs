@@ -130,8 +130,8 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
         }
         Frame::Gossip(table) => shared.to_gossip(GossipInput::Heard { from: from.id, table }),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
-        Frame::Forward { request, ask } => shared.to_core(CoreInput::Forward { from, request, ask }),
-        Frame::Forwarded { request, outcome } => shared.to_core(CoreInput::Forwarded { request, outcome }),
+        Frame::Forward(asks) => shared.to_core(CoreInput::Forward { from, asks }),
+        Frame::Forwarded(answers) => shared.to_core(CoreInput::Forwarded(answers)),
         _ => return Err(WireError::Unexpected("frame on a peer connection")),
     }
     Ok(())

@@ -1,26 +1,31 @@
 //! What clients asked of this node, from the moment `core` takes it until the answer leaves.
 //!
 //! A request is held until somebody can take it: this node if it leads, else the leader it knows. One that was sent to
-//! a leader that then died is sent again to the next: its tag makes it take effect once (`services/sessions.rs`). At its deadline a request that never left is `Refused`, one that did is `Unknown`.
+//! a leader that then died is sent again to the next: its tag makes it take effect once (`services/sessions.rs`). At its
+//! deadline a request that never left is `Refused`, one that did is `Unknown`.
 //!
 //! Invariants: R1 each request is in exactly one of `held`, `asked`, `waiting`, `forwarded` and `transfers`, and is
-//! answered once. R2 what waits at an index is answered by the entry of the same term, or goes back to `held`.
+//! answered once. R2 what waits at an index is answered by the entry of the same term, or goes back to `held`. R3 commands
+//! are held in the order in which they came, also those that come back: a client that did not wait for the answer to its
+//! first write must not see it overtake the second.
 //! Not here: replies of applied commands (`apply.rs` sends them), when a request is proposed (`core.rs`).
 
-use super::handle::Level;
+use super::handle::{Ack, Level};
 use super::links::Link;
 use super::shared::Shared;
-use crate::limits::APPEND_BYTES_MAX;
-use crate::raft::{Answer, Input, Refusal, Token};
+use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT};
+use crate::raft::{self, Answer, Input, Refusal, Token};
 use crate::services::Reply;
-use crate::services::registry::Batch;
+use crate::services::registry::encode_batch;
+use crate::services::sessions::Tag;
 use crate::types::{Index, NodeId, Outcome, Term};
 use crate::wire::{Ask, Forwarded, Frame};
 use crossbeam_channel::Sender;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
 
 /// Between two looks for requests whose time is up.
 const EXPIRE_EVERY: Duration = Duration::from_millis(20);
@@ -31,10 +36,26 @@ pub type Answered = Outcome<(Index, Reply)>;
 /// What a client wants.
 #[derive(Debug)]
 pub enum Asked {
-    /// Something that the leader does.
-    Ask(Ask),
+    /// Run this service command through the log, once.
+    Command {
+        /// Its name among all that were ever sent; `None`: this node gives it one.
+        tag: Option<Tag>,
+        /// With its routing byte.
+        command: Vec<u8>,
+        /// When to answer.
+        ack: Ack,
+    },
+    /// Change the membership by one step.
+    Change(raft::Change),
+    /// Hand leadership over.
+    Transfer(Option<NodeId>),
     /// A question to the services.
-    Query { query: Vec<u8>, level: Level },
+    Query {
+        /// With its routing byte.
+        query: Vec<u8>,
+        /// How fresh.
+        level: Level,
+    },
 }
 
 /// One request.
@@ -46,8 +67,6 @@ pub struct Request {
     pub deadline: Instant,
     /// Where the answer goes.
     pub reply: ReplyTo,
-    /// Whether it left for a log: from then on silence means `Unknown`.
-    pub was_sent: bool,
 }
 
 /// Takes the answer to one request on whichever thread has it: it must not wait for anything.
@@ -61,55 +80,73 @@ pub trait Waiter: Send + Debug {
 pub enum ReplyTo {
     /// A connection thread of this node that waits for it.
     Local(Sender<Answered>),
-    /// A door of this node that goes on meanwhile; `None`: answered.
-    Door(Option<Box<dyn Waiter>>),
-    /// The node that forwarded it.
-    Peer { link: Link, request: u64 },
+    /// A door of this node that goes on meanwhile.
+    Door(Box<dyn Waiter>),
+    /// The node that forwarded it, and its number there.
+    Peer(Link, u64),
+    /// It has been answered.
+    Nobody,
 }
 
 impl ReplyTo {
-    /// Sends the answer; a client that has gone is no concern.
-    pub fn answer(&mut self, outcome: Answered) {
-        match self {
+    /// Sends the answer, the first time; a client that has gone is no concern.
+    pub fn answer(&mut self, answered: Answered) {
+        match std::mem::replace(self, ReplyTo::Nobody) {
             ReplyTo::Local(to) => {
-                let _ = to.try_send(outcome);
+                let _ = to.try_send(answered);
             }
-            ReplyTo::Door(waiter) => {
-                if let Some(waiter) = waiter.take() {
-                    waiter.answer(outcome);
-                }
-            }
-            ReplyTo::Peer { link, request } => {
-                let outcome = match outcome {
-                    Outcome::Done((index, reply)) => Forwarded::Done { index, reply },
-                    Outcome::Refused(why) => Forwarded::Refused { why },
-                    Outcome::Unknown(why) => Forwarded::Unknown { why },
-                };
-                link.send(&Frame::Forwarded { request: *request, outcome });
-            }
+            ReplyTo::Door(waiter) => waiter.answer(answered),
+            ReplyTo::Peer(link, number) => link.send(&Frame::Forwarded(vec![(number, answered.into())])),
+            ReplyTo::Nobody => {}
         }
     }
+}
 
-    fn is_local(&self) -> bool {
-        !matches!(self, ReplyTo::Peer { .. })
+impl From<Answered> for Forwarded {
+    fn from(answered: Answered) -> Forwarded {
+        match answered {
+            Outcome::Done((index, reply)) => Forwarded::Done { index, reply },
+            Outcome::Refused(why) => Forwarded::Refused { why },
+            Outcome::Unknown(why) => Forwarded::Unknown { why },
+        }
     }
+}
+
+/// A query of the services, and who asks.
+pub type Question = (Vec<u8>, ReplyTo);
+
+/// A request with what this node knows of it.
+#[derive(Debug)]
+struct Held {
+    /// Grows with each request that this node takes in.
+    number: u64,
+    request: Request,
+    /// Whether it left for a log: from then on silence means `Unknown`.
+    was_sent: bool,
 }
 
 /// All requests of a node.
 pub struct Requests {
     shared: Arc<Shared>,
-    held: VecDeque<Request>,
-    /// Refused for now; tried again in the next turn.
-    later: Vec<Request>,
+    /// Drawn anew by each process: its numbers begin again.
+    origin: Uuid,
+    newest: u64,
+    /// Numbers of this node's own commands that may still be sent (again).
+    open: BTreeSet<u64>,
+    commands: VecDeque<Held>,
+    queries: Vec<Held>,
+    /// Membership changes and hand-overs: one at a time.
+    others: VecDeque<Held>,
+    /// Refused for now, or sent in vain: tried again in the next turn.
+    later: Vec<Held>,
     /// Handed to raft, not answered yet.
-    asked: BTreeMap<Token, Vec<Request>>,
+    asked: BTreeMap<Token, Vec<Held>>,
     /// In the log, not applied yet.
-    waiting: BTreeMap<Index, (Term, Vec<Request>)>,
-    /// At the leader, by request number.
-    forwarded: BTreeMap<u64, (NodeId, Request)>,
+    waiting: BTreeMap<Index, (Term, Vec<Held>)>,
+    /// At the leader, by number.
+    forwarded: BTreeMap<u64, (NodeId, Held)>,
     /// Hand-overs under way.
-    transfers: Vec<(NodeId, Request)>,
-    next_forward: u64,
+    transfers: Vec<(NodeId, Held)>,
     last_expire: Instant,
 }
 
@@ -118,20 +155,26 @@ impl Requests {
     pub fn new(shared: Arc<Shared>) -> Requests {
         Requests {
             shared,
-            held: VecDeque::new(),
+            origin: Uuid::new_v4(),
+            newest: 0,
+            open: BTreeSet::new(),
+            commands: VecDeque::new(),
+            queries: Vec::new(),
+            others: VecDeque::new(),
             later: Vec::new(),
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             transfers: Vec::new(),
-            next_forward: 0,
             last_expire: Instant::now(),
         }
     }
 
     /// Whether no client waits for anything.
     pub fn is_idle(&self) -> bool {
-        self.held.is_empty()
+        self.commands.is_empty()
+            && self.queries.is_empty()
+            && self.others.is_empty()
             && self.later.is_empty()
             && self.asked.is_empty()
             && self.waiting.is_empty()
@@ -140,134 +183,199 @@ impl Requests {
     }
 
     /// Takes a request in.
-    pub fn hold(&mut self, request: Request) {
-        self.held.push_back(request);
-    }
-
-    /// Takes in what another node's client asks.
-    pub fn hold_forwarded(&mut self, link: Link, request: u64, ask: Ask) {
-        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-        let reply = ReplyTo::Peer { link, request };
-        self.hold(Request { asked: Asked::Ask(ask), deadline, reply, was_sent: false });
-    }
-
-    /// Next input for raft on the leader: all commands that wait as one batch, or one of the others.
-    pub fn next_input(&mut self, next_token: &mut u64) -> Option<Input> {
-        let mut batch = Vec::new();
-        let mut requests = Vec::new();
-        let mut bytes = 0;
-        while let Some(Request { asked: Asked::Ask(Ask::Command(_, command)), .. }) = self.held.front() {
-            bytes += command.len();
-            if !requests.is_empty() && bytes > APPEND_BYTES_MAX {
-                break;
-            }
-            let request = self.held.pop_front().expect("its front was just seen");
-            if let Asked::Ask(Ask::Command(tag, command)) = &request.asked {
-                batch.push((*tag, command.clone()));
-            }
-            requests.push(request);
+    pub fn hold(&mut self, mut request: Request) {
+        self.newest += 1;
+        let number = self.newest;
+        if let Asked::Command { tag: tag @ None, .. } = &mut request.asked {
+            self.open.insert(number);
+            let done_below = self.open.first().copied().unwrap_or(number);
+            *tag = Some(Tag { origin: self.origin, number, done_below });
         }
+        self.put(Held { number, request, was_sent: false });
+    }
+
+    /// Takes in what other nodes' clients ask.
+    pub fn hold_forwarded(&mut self, link: &Link, asks: Vec<(u64, Ask)>) {
+        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        for (number, ask) in asks {
+            let asked = match ask {
+                Ask::Command { tag, command, is_taken_enough } => {
+                    let ack = if is_taken_enough { Ack::Taken } else { Ack::Applied };
+                    Asked::Command { tag: Some(tag), command, ack }
+                }
+                Ask::Change(change) => Asked::Change(change),
+                Ask::Transfer(to) => Asked::Transfer(to),
+            };
+            self.hold(Request { asked, deadline, reply: ReplyTo::Peer(link.clone(), number) });
+        }
+    }
+
+    fn put(&mut self, held: Held) {
+        match &held.request.asked {
+            Asked::Command { .. } => self.commands.push_back(held),
+            Asked::Query { .. } => self.queries.push(held),
+            Asked::Change(_) | Asked::Transfer(_) => self.others.push_back(held),
+        }
+    }
+
+    /// Its last answer, on this thread.
+    fn finish(&mut self, mut held: Held, answered: Answered) {
+        self.open.remove(&held.number);
+        held.request.reply.answer(answered);
+    }
+
+    /// Next input for raft on the leader: commands that wait as one batch, then queries, then one of the others.
+    pub fn next_input(&mut self, next_token: &mut u64) -> Option<Input> {
         *next_token += 1;
         let token = Token(*next_token);
-        if !requests.is_empty() {
-            self.asked.insert(token, requests);
-            let command = Batch { at_ms: now_ms(), commands: batch }.encode().into();
+        if self.waiting.len() < BATCHES_IN_FLIGHT
+            && let Some(command) = self.next_batch(token)
+        {
             return Some(Input::Propose { token, command });
         }
-        let request = self.held.pop_front()?;
-        let input = match &request.asked {
-            Asked::Query { .. } => Input::Read { token },
-            Asked::Ask(Ask::Change(change)) => Input::Change { token, change: change.clone() },
-            Asked::Ask(Ask::Transfer(Some(to))) if *to == self.shared.me.id => {
-                request.reply.answer(transferred(*to));
+        if let Some(input) = self.next_read(token) {
+            return Some(input);
+        }
+        let mut held = self.others.pop_front()?;
+        let input = match &held.request.asked {
+            Asked::Change(change) => Input::Change { token, change: change.clone() },
+            Asked::Transfer(Some(to)) if *to == self.shared.me.id => {
+                let to = *to;
+                held.request.reply.answer(transferred(to));
                 return self.next_input(next_token);
             }
-            Asked::Ask(Ask::Transfer(to)) => Input::Transfer { token, to: *to },
-            Asked::Ask(Ask::Command(..)) => unreachable!("commands were taken above"),
+            Asked::Transfer(to) => Input::Transfer { token, to: *to },
+            Asked::Command { .. } | Asked::Query { .. } => unreachable!("they have queues of their own"),
         };
-        self.asked.insert(token, vec![request]);
+        self.asked.insert(token, vec![held]);
         Some(input)
     }
 
-    /// Next linearizable read for raft on a follower.
-    pub fn next_follower_input(&mut self, next_token: &mut u64) -> Option<Input> {
-        let is_read = |r: &Request| matches!(r.asked, Asked::Query { .. });
-        let at = self.held.iter().position(is_read)?;
-        let request = self.held.remove(at)?;
-        *next_token += 1;
-        self.asked.insert(Token(*next_token), vec![request]);
-        Some(Input::Read { token: Token(*next_token) })
+    /// Commands for one entry, encoded once, straight from where they are held.
+    fn next_batch(&mut self, token: Token) -> Option<Arc<[u8]>> {
+        let (mut count, mut bytes) = (0, 0);
+        for held in &self.commands {
+            bytes += command_of(held).1.len();
+            if count > 0 && bytes > APPEND_BYTES_MAX {
+                break;
+            }
+            count += 1;
+        }
+        if count == 0 {
+            return None;
+        }
+        let taken: Vec<Held> = self.commands.drain(..count).collect();
+        let batch = encode_batch(now_ms(), taken.iter().map(command_of)).into();
+        self.asked.insert(token, taken);
+        Some(batch)
     }
 
-    /// Sends what clients of this node asked to the leader.
-    pub fn forward_all(&mut self, link: &Link) {
-        let leader = link.who.id;
-        let mut rest = VecDeque::new();
-        for mut request in self.held.drain(..) {
-            let ask = match &request.asked {
-                Asked::Ask(ask) if request.reply.is_local() => ask.clone(),
-                _ => {
-                    rest.push_back(request);
-                    continue;
-                }
-            };
-            self.next_forward += 1;
-            link.queue(&Frame::Forward { request: self.next_forward, ask });
-            request.was_sent = true;
-            self.forwarded.insert(self.next_forward, (leader, request));
+    /// All linearizable queries that wait, on the leader and on a follower: they share one index.
+    pub fn next_read(&mut self, token: Token) -> Option<Input> {
+        if self.queries.is_empty() {
+            return None;
         }
-        self.held = rest;
+        self.asked.insert(token, std::mem::take(&mut self.queries));
+        Some(Input::Read { token })
+    }
+
+    /// Sends what clients of this node asked to the leader, as far as the link takes it.
+    pub fn forward_all(&mut self, link: &Link) {
+        loop {
+            let (mut asks, mut taken, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while bytes < APPEND_BYTES_MAX
+                && let Some(held) = self.commands.pop_front().or_else(|| self.others.pop_front())
+            {
+                let (ask, size) = ask_of(&held.request.asked);
+                bytes += size;
+                asks.push((held.number, ask));
+                taken.push(held);
+            }
+            if asks.is_empty() {
+                return;
+            }
+            if !link.queue(&Frame::Forward(asks)) {
+                return self.later.extend(taken);
+            }
+            for mut held in taken {
+                held.was_sent = true;
+                self.forwarded.insert(held.number, (link.who.id, held));
+            }
+        }
     }
 
     /// Tells nodes that took us for the leader to look again.
     pub fn bounce_forwarded(&mut self) {
-        self.held.retain(|held| match &held.reply {
-            ReplyTo::Peer { link, request } => {
-                link.queue(&Frame::Forwarded { request: *request, outcome: Forwarded::NotLeader });
-                false
+        let commands = std::mem::take(&mut self.commands);
+        let others = std::mem::take(&mut self.others);
+        for held in commands.into_iter().chain(others) {
+            match &held.request.reply {
+                ReplyTo::Peer(link, number) => {
+                    link.queue(&Frame::Forwarded(vec![(*number, Forwarded::NotLeader)]));
+                }
+                _ => self.put(held),
             }
-            ReplyTo::Local(_) | ReplyTo::Door(_) => true,
-        });
+        }
     }
 
-    /// Raft's answer; returns a query that may be served once an index is applied.
-    pub fn on_answer(&mut self, token: Token, answer: Answer) -> Option<(Index, Vec<u8>, ReplyTo)> {
-        let mut requests = self.asked.remove(&token)?;
+    /// Raft's answer; returns queries that may be served once an index is applied.
+    pub fn on_answer(&mut self, token: Token, answer: Answer) -> Option<(Index, Vec<Question>)> {
+        let mut taken = self.asked.remove(&token)?;
         match answer {
             Answer::Appended { index, term } => {
-                requests.iter_mut().for_each(|request| request.was_sent = true);
-                if let Some((_, void)) = self.waiting.insert(index, (term, requests)) {
+                for held in &mut taken {
+                    held.was_sent = true;
+                    if let Asked::Command { ack: Ack::Taken, .. } = held.request.asked {
+                        held.request.reply.answer(Outcome::Done((index, Reply::Ok(Vec::new()))));
+                    }
+                }
+                if let Some((_, void)) = self.waiting.insert(index, (term, taken)) {
                     self.later.extend(void);
                 }
             }
             Answer::ReadAt(index) => {
-                let request = requests.pop()?;
-                if let Asked::Query { query, .. } = request.asked {
-                    return Some((index, query, request.reply));
-                }
+                let queries = taken.into_iter().filter_map(|held| match held.request.asked {
+                    Asked::Query { query, .. } => Some((query, held.request.reply)),
+                    _ => None,
+                });
+                return Some((index, queries.collect()));
             }
             Answer::TransferStarted { to } => {
-                self.transfers.extend(requests.into_iter().map(|request| (to, request)));
+                self.transfers.extend(taken.into_iter().map(|held| (to, held)));
             }
-            Answer::Refused(why) => self.on_refusal(why, requests),
+            Answer::Refused(why) => self.on_refusal(why, taken),
         }
         None
     }
 
-    fn on_refusal(&mut self, why: Refusal, requests: Vec<Request>) {
+    fn on_refusal(&mut self, why: Refusal, taken: Vec<Held>) {
         match why {
             Refusal::NotLeader | Refusal::HandOver | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
-                self.later.extend(requests);
+                self.later.extend(taken);
             }
-            Refusal::Busy | Refusal::DiskLow | Refusal::NotCaughtUp => refuse_all(requests, why),
-            Refusal::BadChange | Refusal::Unsafe | Refusal::BadTarget => refuse_all(requests, why),
+            Refusal::Busy
+            | Refusal::DiskLow
+            | Refusal::NotCaughtUp
+            | Refusal::BadChange
+            | Refusal::Unsafe
+            | Refusal::BadTarget => {
+                for held in taken {
+                    self.finish(held, Outcome::Refused(why.to_string()));
+                }
+            }
         }
     }
 
     /// Those who wait for the entry at `index`, if it is theirs; else they are held again.
     pub fn take_waiting(&mut self, index: Index, term: Term) -> Vec<ReplyTo> {
         match self.waiting.remove(&index) {
-            Some((expected, requests)) if expected == term => requests.into_iter().map(|r| r.reply).collect(),
+            Some((expected, taken)) if expected == term => {
+                // Committed: it will never be sent again.
+                for held in &taken {
+                    self.open.remove(&held.number);
+                }
+                taken.into_iter().map(|held| held.request.reply).collect()
+            }
             Some((_, void)) => {
                 self.later.extend(void);
                 Vec::new()
@@ -276,37 +384,41 @@ impl Requests {
         }
     }
 
-    /// The leader's word on a forwarded request.
-    pub fn on_forwarded(&mut self, number: u64, outcome: Forwarded) {
-        let Some((_, request)) = self.forwarded.remove(&number) else { return };
-        match outcome {
-            Forwarded::Done { index, reply } => request.reply.answer(Outcome::Done((index, reply))),
-            Forwarded::Refused { why } => request.reply.answer(Outcome::Refused(why)),
-            Forwarded::NotLeader => self.later.push(request),
-            Forwarded::Unknown { why } => self.send_again_or_give_up(request, why),
+    /// The leader's word on what was forwarded.
+    pub fn on_forwarded(&mut self, answers: Vec<(u64, Forwarded)>) {
+        for (number, outcome) in answers {
+            let Some((_, held)) = self.forwarded.remove(&number) else { continue };
+            match outcome {
+                Forwarded::Done { index, reply } => self.finish(held, Outcome::Done((index, reply))),
+                Forwarded::Refused { why } => self.finish(held, Outcome::Refused(why)),
+                Forwarded::NotLeader => self.later.push(held),
+                Forwarded::Unknown { why } => self.send_again_or_give_up(held, why),
+            }
         }
     }
 
     /// There is a leader (anew): what an earlier one had is sent again.
     pub fn on_leader(&mut self, leader: NodeId) {
-        for (to, request) in std::mem::take(&mut self.transfers) {
+        for (to, held) in std::mem::take(&mut self.transfers) {
             match to == leader {
-                true => request.reply.answer(transferred(leader)),
-                false => request.reply.answer(Outcome::Refused(format!("node {} took the leadership", leader.0))),
+                true => self.finish(held, transferred(leader)),
+                false => self.finish(held, Outcome::Refused(format!("node {} took the leadership", leader.0))),
             }
         }
         // A hand-over that another node was asked for has happened, whoever answers first.
-        let is_transferred = |request: &Request| match &request.asked {
-            Asked::Ask(Ask::Transfer(to)) => to.is_none_or(|to| to == leader),
+        let is_transferred = |held: &Held| match &held.request.asked {
+            Asked::Transfer(to) => to.is_none_or(|to| to == leader),
             _ => false,
         };
-        for (_, (_, request)) in
-            self.forwarded.extract_if(.., |_, (to, request)| *to != leader && is_transferred(request))
-        {
-            request.reply.answer(transferred(leader));
+        let done: Vec<_> = self
+            .forwarded
+            .extract_if(.., |_, (to, held)| *to != leader && is_transferred(held))
+            .map(|(_, (_, held))| held)
+            .collect();
+        for held in done {
+            self.finish(held, transferred(leader));
         }
-        let is_elsewhere = |to: NodeId| to != leader;
-        self.recall(is_elsewhere);
+        self.recall(|to| to != leader);
         self.retry_reads();
     }
 
@@ -318,8 +430,8 @@ impl Requests {
 
     /// The hand-over was given up.
     pub fn on_transfer_aborted(&mut self, to: NodeId) {
-        for (_, request) in std::mem::take(&mut self.transfers) {
-            request.reply.answer(Outcome::Refused(format!("node {} did not take over in time", to.0)));
+        for (_, held) in std::mem::take(&mut self.transfers) {
+            self.finish(held, Outcome::Refused(format!("node {} did not take over in time", to.0)));
         }
     }
 
@@ -327,83 +439,98 @@ impl Requests {
     pub fn on_install(&mut self, index: Index) {
         let rest = self.waiting.split_off(&index.next());
         let gone = std::mem::replace(&mut self.waiting, rest);
-        for request in gone.into_values().flat_map(|(_, requests)| requests) {
-            self.send_again_or_give_up(request, "a snapshot replaced the log meanwhile".to_string());
+        for held in gone.into_values().flat_map(|(_, taken)| taken) {
+            self.send_again_or_give_up(held, "a snapshot replaced the log meanwhile".to_string());
         }
     }
 
     /// Answers those whose time is up, and lets those who were refused for now try again.
     pub fn expire(&mut self, now: Instant) {
-        self.held.extend(std::mem::take(&mut self.later));
+        if !self.later.is_empty() {
+            self.later.extend(self.commands.drain(..));
+            self.later.sort_by_key(|held| held.number);
+            for held in std::mem::take(&mut self.later) {
+                self.put(held);
+            }
+        }
         if now.duration_since(self.last_expire) < EXPIRE_EVERY {
             return;
         }
         self.last_expire = now;
-        let why = self.shared.why_no_leader();
-        let is_late = |request: &Request| request.deadline <= now;
-        let mut late: Vec<Request> = Vec::new();
-        extract(&mut self.held, &mut late, is_late);
-        for requests in self.asked.values_mut().chain(self.waiting.values_mut().map(|(_, requests)| requests)) {
-            // A batch keeps its order for `apply`: the late are answered, their places stay.
-            for request in requests.iter_mut().filter(|request| is_late(request)) {
-                give_up(request, &why);
+        let is_late = |held: &Held| held.request.deadline <= now;
+        let mut late: Vec<Held> = Vec::new();
+        // Mostly nobody is late: queues are rebuilt only if somebody is.
+        for queue in [&mut self.commands, &mut self.others] {
+            if queue.iter().any(is_late) {
+                let (gone, rest) = queue.drain(..).partition::<Vec<_>, _>(is_late);
+                late.extend(gone);
+                queue.extend(rest);
             }
         }
-        self.asked.retain(|_, requests| !requests.iter().all(is_late));
-        for number in self.forwarded.iter().filter(|(_, (_, r))| is_late(r)).map(|(n, _)| *n).collect::<Vec<_>>() {
-            late.extend(self.forwarded.remove(&number).map(|(_, request)| request));
+        late.extend(self.queries.extract_if(.., |held| is_late(held)));
+        late.extend(self.transfers.extract_if(.., |(_, held)| is_late(held)).map(|(_, held)| held));
+        late.extend(self.forwarded.extract_if(.., |_, (_, held)| is_late(held)).map(|(_, (_, held))| held));
+        let why = self.shared.why_no_leader();
+        for taken in self.asked.values_mut().chain(self.waiting.values_mut().map(|(_, taken)| taken)) {
+            // A batch keeps its order for `apply`: the late are answered, their places stay.
+            for held in taken.iter_mut().filter(|held| is_late(held)) {
+                let answered = too_late(held, &why);
+                held.request.reply.answer(answered);
+            }
         }
-        for (_, request) in self.transfers.extract_if(.., |(_, request)| is_late(request)) {
-            late.push(request);
-        }
-        for request in &late {
-            give_up(request, &why);
+        self.asked.retain(|_, taken| !taken.iter().all(is_late));
+        for held in late {
+            let answered = too_late(&held, &why);
+            self.finish(held, answered);
         }
     }
 
     fn recall(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
-        let numbers: Vec<u64> =
-            self.forwarded.iter().filter(|(_, (to, _))| is_recalled(*to)).map(|(number, _)| *number).collect();
-        for number in numbers {
-            let Some((_, request)) = self.forwarded.remove(&number) else { continue };
-            self.send_again_or_give_up(request, "the leader was lost before it answered".to_string());
+        let recalled: Vec<_> = self.forwarded.extract_if(.., |_, (to, _)| is_recalled(*to)).collect();
+        for (_, (_, held)) in recalled {
+            self.send_again_or_give_up(held, "the leader was lost before it answered".to_string());
         }
     }
 
     fn retry_reads(&mut self) {
-        let is_read = |requests: &Vec<Request>| requests.iter().all(|r| matches!(r.asked, Asked::Query { .. }));
-        let tokens: Vec<Token> = self.asked.iter().filter(|(_, r)| is_read(r)).map(|(token, _)| *token).collect();
-        for token in tokens {
-            self.later.extend(self.asked.remove(&token).unwrap_or_default());
-        }
+        let is_read = |taken: &Vec<Held>| taken.iter().all(|held| matches!(held.request.asked, Asked::Query { .. }));
+        let reads: Vec<_> = self.asked.extract_if(.., |_, taken| is_read(taken)).collect();
+        self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
     }
 
     /// A command's second copy has no effect; a membership change or hand-over is the caller's to look at.
-    fn send_again_or_give_up(&mut self, request: Request, why: String) {
-        match request.asked {
-            Asked::Ask(Ask::Change(_) | Ask::Transfer(_)) => request.reply.answer(Outcome::Unknown(why)),
-            _ => self.later.push(request),
+    fn send_again_or_give_up(&mut self, held: Held, why: String) {
+        match held.request.asked {
+            Asked::Change(_) | Asked::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
+            Asked::Command { .. } | Asked::Query { .. } => self.later.push(held),
         }
     }
 }
 
-fn extract(from: &mut VecDeque<Request>, into: &mut Vec<Request>, is_wanted: impl Fn(&Request) -> bool) {
-    let (wanted, rest): (Vec<_>, Vec<_>) = from.drain(..).partition(is_wanted);
-    into.extend(wanted);
-    from.extend(rest);
+/// A command that is held, with its name.
+fn command_of(held: &Held) -> (Tag, &[u8]) {
+    match &held.request.asked {
+        Asked::Command { tag: Some(tag), command, .. } => (*tag, command),
+        other => unreachable!("{other:?} among the commands, or one without a tag"),
+    }
 }
 
-fn give_up(request: &Request, why: &str) {
-    let outcome = match (&request.asked, request.was_sent) {
-        (Asked::Ask(_), true) => Outcome::Unknown(format!("no answer in time, it may or may not be applied ({why})")),
-        _ => Outcome::Refused(why.to_string()),
-    };
-    request.reply.answer(outcome);
+/// What to ask the leader for, and how many bytes that takes, about.
+fn ask_of(asked: &Asked) -> (Ask, usize) {
+    match asked {
+        Asked::Command { tag: Some(tag), command, ack } => {
+            (Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken }, command.len())
+        }
+        Asked::Change(change) => (Ask::Change(change.clone()), 64),
+        Asked::Transfer(to) => (Ask::Transfer(*to), 64),
+        other => unreachable!("{other:?} is not the leader's to answer, or has no tag"),
+    }
 }
 
-fn refuse_all(requests: Vec<Request>, why: Refusal) {
-    for request in requests {
-        request.reply.answer(Outcome::Refused(why.to_string()));
+fn too_late(held: &Held, why: &str) -> Answered {
+    match (&held.request.asked, held.was_sent) {
+        (Asked::Query { .. }, _) | (_, false) => Outcome::Refused(why.to_string()),
+        (_, true) => Outcome::Unknown(format!("no answer in time, it may or may not be applied ({why})")),
     }
 }
 

@@ -7,7 +7,7 @@
 use super::core::CoreInput;
 use super::events::{Events, FailoverLog};
 use super::gossip::GossipInput;
-use super::handle::Published;
+use super::handle::{Ack, Published};
 use super::links::Link;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
@@ -16,13 +16,11 @@ use crate::cluster::gossip::Gossip;
 use crate::cluster::verdict::{self, Judgement, Situation};
 use crate::raft::{Membership, Role, View};
 use crate::services::directory::Nodes;
-use crate::services::sessions::Tag;
 use crate::settings::Settings;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
-use crate::wire::Ask;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -62,13 +60,6 @@ impl Counters {
     }
 }
 
-/// Numbers of this process's commands, and which of them somebody still waits for.
-#[derive(Debug, Default)]
-struct Numbers {
-    newest: u64,
-    waiting: BTreeSet<u64>,
-}
-
 /// The newest monitor frame, and a way to wait for the next.
 pub struct Frames {
     newest: Mutex<Option<Arc<Published>>>,
@@ -99,9 +90,6 @@ pub struct Shared {
     pub counters: Counters,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Mutex<()>,
-    /// Drawn anew by each process: its command numbers begin again.
-    incarnation: Uuid,
-    numbers: Mutex<Numbers>,
     started: Instant,
     started_ms: u64,
     core: Sender<CoreInput>,
@@ -161,8 +149,6 @@ impl Shared {
             failovers: FailoverLog::default(),
             counters: Counters::default(),
             incoming_snapshot: Mutex::new(()),
-            incarnation: Uuid::new_v4(),
-            numbers: Mutex::default(),
             started: Instant::now(),
             started_ms,
             core: parts.core,
@@ -210,31 +196,22 @@ impl Shared {
     /// Sends a request to `core` and waits for its answer, a little longer than the deadline at most.
     pub fn ask(&self, asked: Asked, deadline: Instant) -> Answered {
         let (reply, answer) = crossbeam_channel::bounded(1);
-        let request = Request { asked, deadline, reply: ReplyTo::Local(reply), was_sent: false };
-        if self.core.send_deadline(CoreInput::Request(request), deadline).is_err() {
-            return Outcome::Refused("this node is too busy or stopping".to_string());
-        }
+        self.submit(asked, deadline, ReplyTo::Local(reply));
         wait_for(&answer, deadline + ANSWER_SLACK)
     }
 
-    /// Asks the leader for something, through `core`.
-    pub fn request(&self, ask: Ask, deadline: Instant) -> Answered {
-        self.ask(Asked::Ask(ask), deadline)
+    /// Sends a request to `core` and goes on.
+    pub fn submit(&self, asked: Asked, deadline: Instant, reply: ReplyTo) {
+        let request = Request { asked, deadline, reply };
+        if let Err(e) = self.core.send_deadline(CoreInput::Request(request), deadline) {
+            let CoreInput::Request(mut request) = e.into_inner() else { unreachable!("it is what was sent") };
+            request.reply.answer(Outcome::Refused("this node is too busy or stopping".to_string()));
+        }
     }
 
     /// Runs a service command through the log, once, on whichever node leads.
     pub fn run(&self, command: Vec<u8>, deadline: Instant) -> Answered {
-        let tag = {
-            let mut numbers = lock(&self.numbers);
-            numbers.newest += 1;
-            let number = numbers.newest;
-            numbers.waiting.insert(number);
-            let done_below = numbers.waiting.first().copied().unwrap_or(number);
-            Tag { origin: self.incarnation, number, done_below }
-        };
-        let answered = self.request(Ask::Command(tag, command), deadline);
-        lock(&self.numbers).waiting.remove(&tag.number);
-        answered
+        self.ask(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline)
     }
 
     /// Newest published raft view.

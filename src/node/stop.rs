@@ -8,7 +8,6 @@ use super::requests::{Asked, transferred_to};
 use super::shared::Shared;
 use crate::raft::Role;
 use crate::types::Outcome;
-use crate::wire::Ask;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 use std::sync::Arc;
@@ -52,7 +51,7 @@ pub fn hand_over(shared: &Shared) {
         return;
     }
     let deadline = Instant::now() + HAND_OVER_MAX;
-    match shared.ask(Asked::Ask(Ask::Transfer(None)), deadline) {
+    match shared.ask(Asked::Transfer(None), deadline) {
         Outcome::Done((_, reply)) => {
             let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());
             info!("leadership handed over to={to}");

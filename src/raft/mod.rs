@@ -55,9 +55,24 @@ pub enum Payload {
     /// First entry of each term: commits what earlier terms left.
     Noop,
     /// Opaque bytes for the services.
-    Command(Arc<[u8]>),
+    Command(#[serde(with = "shared_bytes")] Arc<[u8]>),
     /// The whole membership from this index on.
     Membership(Arc<Membership>),
+}
+
+/// Serde would visit a shared slice byte by byte; the bytes on the wire are the same, the time is not.
+mod shared_bytes {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use serde_bytes::Bytes;
+    use std::sync::Arc;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
+        <&Bytes>::deserialize(from).map(|bytes| Arc::from(&**bytes))
+    }
 }
 
 /// Who votes and who only listens, with their identities. Effective as soon as it is in the log.

@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Reply {
     /// The command did what it says; service-specific bytes.
-    Ok(Vec<u8>),
+    Ok(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The command could not: a sentence for people. The state is as before.
     Failed(String),
 }

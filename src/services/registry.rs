@@ -10,6 +10,7 @@ use super::sessions::{Seen, Sessions, Tag};
 use super::{Reply, Service, kv};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
+use serde_bytes::Bytes;
 use std::io::{self, Read, Write};
 
 /// First byte of the directory's commands and queries.
@@ -20,19 +21,21 @@ pub const KV: u8 = 2;
 const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap1";
 
 /// Payload of one log entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Batch {
+#[derive(Debug, Serialize, Deserialize)]
+struct Batch<'a> {
     /// Leader time in milliseconds since 1970.
-    pub at_ms: u64,
+    at_ms: u64,
     /// Commands in order, each with the tag that makes it take effect once, and its routing byte.
-    pub commands: Vec<(Tag, Vec<u8>)>,
+    #[serde(borrow)]
+    commands: Vec<(Tag, &'a Bytes)>,
 }
 
-impl Batch {
-    /// The bytes that go into the log.
-    pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
-    }
+/// The bytes that go into the log: leader time in milliseconds since 1970, and commands in order, each with the tag that
+/// makes it take effect once, and its routing byte.
+pub fn encode_batch<'a>(at_ms: u64, commands: impl IntoIterator<Item = (Tag, &'a [u8])>) -> Vec<u8> {
+    let commands = commands.into_iter().map(|(tag, command)| (tag, Bytes::new(command)));
+    let batch = Batch { at_ms, commands: commands.collect() };
+    postcard::to_stdvec(&batch).expect("encoding into memory cannot fail")
 }
 
 /// A directory command with its routing byte.
@@ -173,6 +176,10 @@ fn bad(why: &str) -> io::Error {
 mod tests {
     use super::*;
 
+    fn batch(at_ms: u64, commands: &[(Tag, Vec<u8>)]) -> Vec<u8> {
+        encode_batch(at_ms, commands.iter().map(|(tag, command)| (*tag, command.as_slice())))
+    }
+
     fn note(number: u64, id: &str) -> (Tag, Vec<u8>) {
         let command = directory::Command::Note { id: id.to_string(), text: "t".to_string() };
         (Tag { origin: uuid::Uuid::from_u128(1), number, done_below: 1 }, directory_command(&command))
@@ -182,14 +189,14 @@ mod tests {
     fn a_restored_registry_equals_the_one_that_was_saved() {
         let mut one = Registry::default();
         one.skip(Index(1));
-        one.apply(Index(2), &Batch { at_ms: 50, commands: vec![note(1, "a"), note(2, "b")] }.encode());
+        one.apply(Index(2), &batch(50, &[note(1, "a"), note(2, "b")]));
         let mut bytes = Vec::new();
         one.snapshot(&mut bytes).unwrap();
         let mut two = Registry::default();
         two.restore(&mut bytes.as_slice()).unwrap();
         assert_eq!(two.digest(), one.digest());
         assert_eq!(two.applied(), Stamp { index: Index(2), at_ms: 50 });
-        let again = Batch { at_ms: 60, commands: vec![note(1, "a")] }.encode();
+        let again = batch(60, &[note(1, "a")]);
         assert_eq!(
             two.apply(Index(3), &again),
             vec![(Index(2), Reply::Ok(Vec::new()))],
@@ -207,7 +214,7 @@ mod tests {
         let write = |tag: u64, text: &str| {
             let command = directory::Command::Note { id: "n".to_string(), text: text.to_string() };
             let tag = Tag { origin: uuid::Uuid::from_u128(u128::from(tag)), number: 1, done_below: 1 };
-            Batch { at_ms: 0, commands: vec![(tag, directory_command(&command))] }.encode()
+            batch(0, &[(tag, directory_command(&command))])
         };
         registry.apply(Index(1), &write(1, "x"));
         registry.apply(Index(2), &write(2, "y"));
@@ -218,9 +225,9 @@ mod tests {
     #[test]
     fn log_time_never_goes_back_and_garbage_is_a_failed_reply() {
         let mut registry = Registry::default();
-        registry.apply(Index(1), &Batch { at_ms: 90, commands: vec![note(1, "a")] }.encode());
+        registry.apply(Index(1), &batch(90, &[note(1, "a")]));
         let tag = note(2, "").0;
-        registry.apply(Index(2), &Batch { at_ms: 10, commands: vec![(tag, vec![200])] }.encode());
+        registry.apply(Index(2), &batch(10, &[(tag, vec![200])]));
         assert_eq!(registry.applied().at_ms, 90);
         assert!(matches!(registry.apply(Index(3), &[0xff; 3])[..], [(Index(3), Reply::Failed(_))]));
     }

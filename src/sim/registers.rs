@@ -10,7 +10,7 @@
 //!
 //! Not here: who proposes what (`client.rs`).
 
-use crate::services::registry::{Batch, Registry, directory_command};
+use crate::services::registry::{Registry, directory_command, encode_batch};
 use crate::services::sessions::Tag;
 use crate::services::{Reply, Service, directory};
 use crate::types::{Index, Stamp};
@@ -143,14 +143,15 @@ impl Service for Registers {
             self.registry.skip(at.index);
             return Reply::Failed("not a command".into());
         };
-        let mut batch = Batch { at_ms: at.at_ms, commands: Vec::new() };
+        let mut commands = Vec::new();
         if let What::Write { session, sequence, key, value } = &command.what {
             let note = directory::Command::Note { id: key.to_string(), text: value.to_string() };
             // The real table of tags runs beside the service's own sessions, on the same copies.
             let tag = Tag { origin: Uuid::from_u128(u128::from(*session)), number: *sequence, done_below: *sequence };
-            batch.commands.push((tag, directory_command(&note)));
+            commands.push((tag, directory_command(&note)));
         }
-        let real = self.registry.apply(at.index, &batch.encode());
+        let commands = commands.iter().map(|(tag, command)| (*tag, command.as_slice()));
+        let real = self.registry.apply(at.index, &encode_batch(at.at_ms, commands));
         let state = &mut self.state;
         state.now_ms = state.now_ms.max(at.at_ms);
         let now_ms = if self.flaws.local_clock_in_apply { self.local_ms } else { state.now_ms };

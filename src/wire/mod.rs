@@ -11,12 +11,14 @@ pub mod handshake;
 pub mod heartbeat;
 
 use crate::raft;
+use crate::services::Reply;
+use crate::services::sessions::Tag;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Version of everything in this room. Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// First word of a dialer, after the challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,14 +71,18 @@ pub enum Frame {
     Gossip(heartbeat::Table),
     /// Front doors tell each other whom they sent clients to, at once: worker and how many.
     HandedOut(Vec<(NodeId, u32)>),
-    /// What a follower's client asks of the leader.
-    Forward { request: u64, ask: Ask },
-    /// Answer to `Forward`.
-    Forwarded { request: u64, outcome: Forwarded },
+    /// What a follower's clients ask of the leader, in order, each with its number there.
+    Forward(Vec<(u64, Ask)>),
+    /// Answers to `Forward`, by number.
+    Forwarded(Vec<(u64, Forwarded)>),
     /// What the coming snapshot covers.
     SnapshotHead { term: Term, meta: raft::SnapshotMeta, bytes: u64 },
     /// Part of it, in order.
-    SnapshotChunk { offset: u64, bytes: Vec<u8> },
+    SnapshotChunk {
+        offset: u64,
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
     /// Receiver's last word: all there, durable; or why not.
     SnapshotDone { ok: bool, why: String },
 }
@@ -85,7 +91,15 @@ pub enum Frame {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
     /// Run this service command through the log, once.
-    Command(crate::services::sessions::Tag, Vec<u8>),
+    Command {
+        /// Its name.
+        tag: Tag,
+        /// With its routing byte.
+        #[serde(with = "serde_bytes")]
+        command: Vec<u8>,
+        /// Answer when it is in the leader's log, without waiting for a quorum.
+        is_taken_enough: bool,
+    },
     /// Change the membership by one step.
     Change(raft::Change),
     /// Hand leadership over.
@@ -96,13 +110,37 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarded {
     /// Applied at this index; the service's reply.
-    Done { index: Index, reply: crate::services::Reply },
+    Done { index: Index, reply: Reply },
     /// Certainly not applied.
     Refused { why: String },
     /// The receiver does not lead: certainly not applied, ask the leader.
     NotLeader,
     /// The leader lost its office meanwhile; it may or may not be applied.
     Unknown { why: String },
+}
+
+impl Forwarded {
+    /// Bytes on the wire, about.
+    pub fn size(&self) -> usize {
+        match self {
+            Forwarded::Done { reply: Reply::Ok(bytes), .. } => bytes.len() + 16,
+            Forwarded::Done { reply: Reply::Failed(why), .. }
+            | Forwarded::Refused { why }
+            | Forwarded::Unknown { why } => why.len() + 16,
+            Forwarded::NotLeader => 16,
+        }
+    }
+
+    /// Itself, or what to say in its place if it is larger than a peer may be sent.
+    pub fn within(self, bytes_max: usize) -> Forwarded {
+        match (self.size(), self) {
+            (size, Forwarded::Done { index, .. }) if size > bytes_max => {
+                let why = format!("done, but its answer of {size} bytes is too large to be passed on: ask the leader");
+                Forwarded::Done { index, reply: Reply::Failed(why) }
+            }
+            (_, other) => other,
+        }
+    }
 }
 
 /// What a node knows about its cluster, told to whoever asks.
