@@ -37,6 +37,8 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 const QUIET_TICKS: u32 = 5;
 /// Between two looks of the autopilot and two publications of an otherwise unchanged view.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
+const PUBLISH_GAP: Duration = Duration::from_millis(20);
 
 /// Everything that `core` can be told.
 #[derive(Debug)]
@@ -126,6 +128,7 @@ pub struct Core {
     autopilot_token: Option<Token>,
     last_housekeeping: Instant,
     is_view_stale: bool,
+    last_publish: Instant,
     /// Followers to which a snapshot is on its way.
     streaming: BTreeSet<NodeId>,
     hints: LossHints,
@@ -160,6 +163,7 @@ impl Core {
             autopilot_token: None,
             last_housekeeping: Instant::now(),
             is_view_stale: true,
+            last_publish: Instant::now(),
             streaming: BTreeSet::new(),
             hints: LossHints::default(),
             bytes_since_snapshot: 0,
@@ -203,7 +207,7 @@ impl Core {
                 self.is_view_stale = true;
             }
             self.flush_links();
-            if self.is_view_stale {
+            if self.is_view_stale && now.duration_since(self.last_publish) >= PUBLISH_GAP {
                 self.publish();
             }
             self.disk.flush();
@@ -376,6 +380,7 @@ impl Core {
     /// Proposes or forwards what waits, now that every input of this turn is in.
     fn pump(&mut self, now: Instant) {
         let view = (self.raft.role(), self.raft.leader());
+        self.requests.on_log_end(self.raft.last_index());
         self.requests.expire(now);
         match view {
             (Role::Leader, _) => {
@@ -503,6 +508,7 @@ impl Core {
 
     fn publish(&mut self) {
         self.is_view_stale = false;
+        self.last_publish = Instant::now();
         self.shared.set_view(CoreView { raft: self.raft.view() });
     }
 }

@@ -21,6 +21,7 @@ use crate::services::sessions::Tag;
 use crate::types::{Index, NodeId, Outcome, Term};
 use crate::wire::{Ask, Forwarded, Frame};
 use crossbeam_channel::Sender;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -384,6 +385,15 @@ impl Requests {
         }
     }
 
+    /// The log ends here: what waited beyond was cut off by another leader, and is held again.
+    pub fn on_log_end(&mut self, last: Index) {
+        while let Some(entry) = self.waiting.last_entry()
+            && *entry.key() > last
+        {
+            self.later.extend(entry.remove().1);
+        }
+    }
+
     /// The leader's word on what was forwarded.
     pub fn on_forwarded(&mut self, answers: Vec<(u64, Forwarded)>) {
         for (number, outcome) in answers {
@@ -470,7 +480,9 @@ impl Requests {
         late.extend(self.queries.extract_if(.., |held| is_late(held)));
         late.extend(self.transfers.extract_if(.., |(_, held)| is_late(held)).map(|(_, held)| held));
         late.extend(self.forwarded.extract_if(.., |_, (_, held)| is_late(held)).map(|(_, (_, held))| held));
-        let why = self.shared.why_no_leader();
+        // Rarely asked for, and not for nothing.
+        let shared = Arc::clone(&self.shared);
+        let why = LazyCell::new(|| shared.why_no_leader());
         for taken in self.asked.values_mut().chain(self.waiting.values_mut().map(|(_, taken)| taken)) {
             // A batch keeps its order for `apply`: the late are answered, their places stay.
             for held in taken.iter_mut().filter(|held| is_late(held)) {
