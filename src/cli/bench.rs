@@ -1,12 +1,15 @@
-//! `phalanx bench failover`: what a leader's death costs on this machine, beside what it should cost.
+//! `phalanx bench`: what a leader's death costs on this machine, and what reads and writes do.
 //!
-//! It starts nodes of its own on free ports with data in a temporary folder; a running cluster is not touched.
-//! Not here: how each figure is taken (`lab/failover.rs`).
+//! It starts nodes of its own on free ports with data in a temporary folder; a running cluster is touched only if its
+//! addresses are given. Not here: how each figure is taken (`lab/failover.rs`, `lab/rates.rs`).
 
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
+use crate::lab::dialect::Verb;
 use crate::lab::failover::{self, Figure, Part, Plan};
+use crate::lab::rates::{self, Mode, Rate, Target};
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Arguments of `phalanx bench`.
@@ -37,14 +40,64 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Writes (SET) through the Redis door: strong and eventual side by side
+    Kv(LoadArgs),
+    /// Reads (GET) through the Redis door: strong and eventual side by side
+    Read(LoadArgs),
+}
+
+/// The load of `bench kv` and `bench read`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Data lies in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
+    With --endpoint, any server of the Redis protocol can be driven: a running Phalanx, or Redis itself with\n\
+    --mode strong --wait 1.\n\n\
+    Example: phalanx bench kv --clients 64 --pipeline 16 --seconds 10")]
+struct LoadArgs {
+    /// Connections
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    clients: u64,
+    /// Commands that each client sends before it waits for their replies
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pipeline: u64,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 256, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    value_bytes: u64,
+    /// Number of keys, drawn at random
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    keys: u64,
+    /// Seconds that are counted, for each mode
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// Nodes to start
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: u64,
+    /// Which of them the clients talk to
+    #[arg(long, value_enum, default_value_t = Target::Leader)]
+    target: Target,
+    /// Drive these running servers instead
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    endpoint: Vec<String>,
+    /// Send WAIT N 0 after each run of commands (for Redis; a run counts when N replicas have it)
+    #[arg(long, value_name = "N")]
+    wait: Option<u32>,
+    /// Only this mode
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Measures and prints.
 pub fn run(args: &BenchArgs) -> Result<(), Fault> {
-    let BenchCommand::Failover { only, rounds, monitors, idle, json } = &args.command;
     let exe = std::env::current_exe().map_err(|e| {
         Fault::new(code::FAILED, format!("cannot find this program's own file: {e}"), "run it by its path")
     })?;
+    let (only, rounds, monitors, idle, json) = match &args.command {
+        BenchCommand::Failover { only, rounds, monitors, idle, json } => (only, rounds, monitors, idle, json),
+        BenchCommand::Kv(load) => return run_load(exe, Verb::Set, load),
+        BenchCommand::Read(load) => return run_load(exe, Verb::Get, load),
+    };
     let plan = Plan {
         exe,
         only: only.clone(),
@@ -63,6 +116,87 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     Ok(())
 }
 
+fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
+    if !(0.1..=3600.0).contains(&args.seconds) {
+        let message = format!("--seconds {}: not a sensible time", args.seconds);
+        return Err(Fault::new(code::USAGE, message, "give 0.1 to 3600"));
+    }
+    let plan = rates::Plan {
+        exe,
+        verb,
+        modes: args.mode.map_or(vec![Mode::Strong, Mode::Eventual], |mode| vec![mode]),
+        nodes: args.nodes,
+        target: args.target,
+        endpoints: args.endpoint.clone(),
+        wait: args.wait,
+        clients: args.clients as usize,
+        pipeline: args.pipeline as usize,
+        value_bytes: args.value_bytes as usize,
+        keys: args.keys,
+        span: Duration::from_secs_f64(args.seconds),
+    };
+    let rates = rates::run(&plan, &mut |line| eprintln!("{line}")).map_err(|e| {
+        let next = match plan.endpoints.is_empty() {
+            true => "the nodes' last log lines stand above, if any was started",
+            false => "see that these servers speak the Redis protocol; --mode strong for any but Phalanx",
+        };
+        Fault::new(code::FAILED, e, next)
+    })?;
+    let what = if verb == Verb::Set { "writes" } else { "reads" };
+    if args.json {
+        let servers = if plan.endpoints.is_empty() { json!(plan.nodes) } else { json!(plan.endpoints) };
+        term::json(&json!({
+            "build": build(), "what": what, "nodes": servers, "clients": plan.clients, "pipeline": plan.pipeline,
+            "value_bytes": plan.value_bytes, "keys": plan.keys, "seconds": args.seconds, "rates": rates,
+        }));
+    } else {
+        term::out(&render_rates(what, &plan, &rates));
+    }
+    Ok(())
+}
+
+fn render_rates(what: &str, plan: &rates::Plan, rates: &[Rate]) -> String {
+    let servers = match plan.endpoints.is_empty() {
+        true => format!("{} nodes, asked: {:?}", plan.nodes, plan.target).to_lowercase(),
+        false => plan.endpoints.join(", "),
+    };
+    let rows: Vec<Vec<String>> = rates
+        .iter()
+        .map(|r| {
+            let ms = |x: f64| format!("{x:.2}");
+            vec![
+                format!("{:?}", r.mode).to_lowercase(),
+                format!("{:.0}", r.per_second),
+                ms(r.average_ms),
+                ms(r.p50_ms),
+                ms(r.p99_ms),
+                ms(r.max_ms),
+                r.errors.to_string(),
+                format!("{:.0}", r.clients_cpu_percent),
+            ]
+        })
+        .collect();
+    let head = ["MODE", "PER S", "AVG MS", "P50 MS", "P99 MS", "MAX MS", "ERRORS", "CLIENTS' CPU %"];
+    let mut text = format!(
+        "{what}: {} clients x {}, {} byte values, {} keys; {servers}\n",
+        plan.clients, plan.pipeline, plan.value_bytes, plan.keys
+    );
+    text += &term::table(&head, &rows);
+    for rate in rates {
+        if let Some(why) = &rate.first_error {
+            text += &format!("({:?}: the first error was {why:?})\n", rate.mode).to_lowercase();
+        }
+    }
+    text + debug_note()
+}
+
+fn debug_note() -> &'static str {
+    match cfg!(debug_assertions) {
+        true => "(a debug build: figures for README come from cargo build --release)\n",
+        false => "",
+    }
+}
+
 fn build() -> &'static str {
     if cfg!(debug_assertions) { "debug" } else { "release" }
 }
@@ -78,8 +212,6 @@ fn render(figures: &[Figure]) -> String {
         })
         .collect();
     let mut text = term::table(&["WHAT", "UNIT", "N", "MEDIAN", "WORST", "TARGET", "MET"], &rows);
-    if cfg!(debug_assertions) {
-        text += "(a debug build: figures for README come from cargo build --release)\n";
-    }
+    text += debug_note();
     text
 }

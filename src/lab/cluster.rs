@@ -142,6 +142,10 @@ impl Cluster {
     pub fn http(&self, id: u64) -> String {
         format!("127.0.0.1:{}", u64::from(self.block.http_base()) + id)
     }
+    /// `host:port` of a node's Redis door.
+    pub fn kv(&self, id: u64) -> String {
+        format!("127.0.0.1:{}", u64::from(self.block.kv_base()) + id)
+    }
     /// `host:port` of a node's peer port.
     pub fn peer(&self, id: u64) -> String {
         format!("127.0.0.1:{}", u64::from(self.block.peer_base()) + id)

@@ -4,7 +4,7 @@
 //! `requests.rs` for what clients asked; `disk.rs` owns the store, `apply.rs` the services; `links.rs` and `peers.rs` are
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
 //! `monitor.rs` builds what pages show; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal;
-//! `stop.rs` ends it all. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads.
+//! `stop.rs` ends it all; `latency.rs` counts how long things take. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod apply;
@@ -17,6 +17,7 @@ pub mod find;
 pub mod gossip;
 pub mod handle;
 pub mod join;
+pub mod latency;
 pub mod links;
 pub mod logging;
 pub mod metrics;
