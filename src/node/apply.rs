@@ -127,16 +127,19 @@ impl Apply {
         }
     }
 
-    /// Takes the state now and makes it durable on a thread of its own: neither commands nor the log's syncs wait.
+    /// Takes a copy of the state, which costs nothing, and writes it on a thread of its own: neither commands nor the
+    /// log's syncs wait.
     fn save_snapshot(&mut self, meta: SnapshotMeta) {
         if self.is_saving.swap(true, Ordering::AcqRel) {
             // The one under way is nearly as good; the next is due after as many bytes again.
             return;
         }
-        let mut data = Vec::new();
-        self.registry.snapshot(&mut data).expect("writing into memory cannot fail");
+        let registry = self.registry.clone();
         let (shared, disk, is_saving) = (Arc::clone(&self.shared), self.disk.clone(), Arc::clone(&self.is_saving));
         let started = super::threads::spawn("snapshot", move || {
+            let mut data = Vec::new();
+            registry.snapshot(&mut data).expect("writing into memory cannot fail");
+            drop(registry);
             match shared.snapshots().save(&meta, &data) {
                 Ok(()) => {
                     info!("snapshot index={} bytes={}", meta.index, data.len());

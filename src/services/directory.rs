@@ -10,9 +10,11 @@
 
 use super::{Reply, Service};
 use crate::types::{Addresses, Identity, Index, NodeId, Stamp};
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Notes kept; beyond it the one written longest ago is dropped, on every node alike.
@@ -76,13 +78,13 @@ pub struct Nodes {
     pub nodes: BTreeMap<NodeId, (Uuid, Addresses)>,
 }
 
-/// The state.
+/// The state. A clone shares all notes with the original.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
     nodes: Nodes,
-    notes: BTreeMap<String, (u64, Note)>,
+    notes: OrdMap<Arc<str>, (u64, Arc<Note>)>,
     /// Note names by the order of their last write: what to drop first.
-    order: BTreeMap<u64, String>,
+    order: OrdMap<u64, Arc<str>>,
     writes: u64,
 }
 
@@ -113,7 +115,7 @@ impl Directory {
 
     /// One note.
     pub fn note(&self, id: &str) -> Option<&Note> {
-        self.notes.get(id).map(|(_, note)| note)
+        self.notes.get(id).map(|(_, note)| &**note)
     }
 
     fn register(&mut self, who: Identity, addresses: Addresses) -> Reply {
@@ -140,13 +142,15 @@ impl Directory {
             return Reply::Failed(format!("a note has at most {NOTE_TEXT_BYTES_MAX} bytes, this one {}", text.len()));
         }
         self.writes += 1;
-        if let Some((old, _)) = self.notes.insert(id.clone(), (self.writes, Note { text, index })) {
+        let id: Arc<str> = id.into();
+        if let Some((old, _)) = self.notes.insert(Arc::clone(&id), (self.writes, Arc::new(Note { text, index }))) {
             self.order.remove(&old);
         }
         self.order.insert(self.writes, id);
         while self.notes.len() > NOTES_MAX {
-            let (_, oldest) = self.order.pop_first().expect("every note has its place in the order");
-            self.notes.remove(&oldest);
+            let first = self.order.get_min().map(|(write, _)| *write).expect("every note has its place in the order");
+            let oldest = self.order.remove(&first).expect("it was just seen");
+            self.notes.remove(&*oldest);
         }
         Reply::Ok(Vec::new())
     }
@@ -172,7 +176,8 @@ impl Service for Directory {
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(&postcard::to_stdvec(self).map_err(io::Error::other)?)
+        let out = BufWriter::with_capacity(64 << 10, out);
+        postcard::to_io(self, out).map_err(io::Error::other)?.flush()
     }
 
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {

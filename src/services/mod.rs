@@ -1,12 +1,14 @@
 //! Replicated state machines, pure: the same commands in the same order give the same bytes on every node.
 //!
 //! The tour: this file holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte
-//! and writes one snapshot for all; `sessions.rs` makes each command take effect once; `directory.rs` is the first service: who is where, and small notes.
+//! and writes one snapshot for all (`parts.rs` is its frame); `sessions.rs` makes each command take effect once. The services:
+//! `directory.rs`, who is where, and small notes; `kv/`, the key-value store.
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/apply.rs`).
 
 pub mod directory;
 pub mod kv;
+mod parts;
 pub mod registry;
 pub mod sessions;
 

@@ -6,6 +6,7 @@
 //! Not here: what a command does (each service), who makes batches (`node/core.rs`).
 
 use super::directory::{self, Directory};
+use super::parts::{self, bad};
 use super::sessions::{Seen, Sessions, Tag};
 use super::{Reply, Service, kv};
 use crate::types::{Index, Stamp};
@@ -17,8 +18,10 @@ use std::io::{self, Read, Write};
 pub const DIRECTORY: u8 = 1;
 /// First byte of the key-value store's commands and queries.
 pub const KV: u8 = 2;
+/// Number of the session table's part in a snapshot; no service has it.
+const SESSIONS: u8 = 255;
 /// First word of a combined snapshot; the last digit is the format's version.
-const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap1";
+const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap2";
 
 /// Payload of one log entry.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,12 +61,14 @@ fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Every service, and how far they have come.
-#[derive(Default)]
+/// Every service, and how far they have come. A clone costs next to nothing: it shares everything with the original until
+/// one of them is written to, so a snapshot is a clone that another thread writes while commands go on.
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
     applied: Stamp,
     sessions: Sessions,
     directory: Directory,
+    kv: kv::Store,
 }
 
 impl Registry {
@@ -75,6 +80,17 @@ impl Registry {
     /// The directory, for those who need its node table.
     pub fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// The key-value store.
+    pub fn kv(&self) -> &kv::Store {
+        &self.kv
+    }
+
+    /// Log time at which something expires next. When it has come and no entry brings the time, the leader proposes a
+    /// batch without commands: readers must not see what is long over.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.kv.next_expiry_ms()
     }
 
     /// Moves past an entry without commands (a no-op, a membership).
@@ -91,6 +107,7 @@ impl Registry {
         self.advance(index, batch.at_ms);
         let at = self.applied;
         self.sessions.expire(at);
+        self.kv.expire(at);
         batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect()
     }
 
@@ -98,49 +115,57 @@ impl Registry {
     pub fn query(&self, query: &[u8]) -> Reply {
         match query.split_first() {
             Some((&DIRECTORY, query)) => self.directory.query(self.applied, query),
+            Some((&KV, query)) => self.kv.query(self.applied, query),
             _ => Reply::Failed("no such service".to_string()),
         }
     }
 
-    /// Writes the state of all services.
+    /// Writes the state of all services, piece by piece.
     pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(SNAPSHOT_MAGIC)?;
-        out.write_all(&postcard::to_stdvec(&(&self.applied, &self.sessions)).map_err(io::Error::other)?)?;
-        // Each service's part is framed, so that one may be added without touching the others.
-        let mut part = Vec::new();
-        self.directory.snapshot(&mut part)?;
-        out.write_all(&[DIRECTORY])?;
-        out.write_all(&(part.len() as u64).to_le_bytes())?;
-        out.write_all(&part)
+        for number in [self.applied.index.0, self.applied.at_ms] {
+            out.write_all(&number.to_le_bytes())?;
+        }
+        parts::write(out, SESSIONS, |out| self.sessions.snapshot(out))?;
+        parts::write(out, DIRECTORY, |out| self.directory.snapshot(out))?;
+        parts::write(out, KV, |out| self.kv.snapshot(out))?;
+        parts::end(out)
     }
 
-    /// Replaces the state of all services.
+    /// Replaces the state of all services; after an error it is as before.
     pub fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes)?;
-        let rest = bytes.strip_prefix(SNAPSHOT_MAGIC).ok_or_else(|| bad("not a snapshot of this version"))?;
-        let ((applied, sessions), mut rest) =
-            postcard::take_from_bytes::<(Stamp, Sessions)>(rest).map_err(io::Error::other)?;
-        let mut restored = Registry { applied, sessions, ..Registry::default() };
-        while let Some((&service, after)) = rest.split_first() {
-            let (len, after) = after.split_at_checked(8).ok_or_else(|| bad("snapshot ends in a header"))?;
-            let len = u64::from_le_bytes(len.try_into().expect("eight bytes")) as usize;
-            let (mut part, after) = after.split_at_checked(len).ok_or_else(|| bad("snapshot ends in a part"))?;
-            match service {
-                DIRECTORY => restored.directory.restore(&mut part)?,
-                _ => return Err(bad("snapshot of a service that this version does not have")),
-            }
-            rest = after;
+        let mut head = [0; 24];
+        from.read_exact(&mut head)?;
+        let (magic, numbers) = head.split_at(8);
+        if magic != SNAPSHOT_MAGIC {
+            return Err(bad("not a snapshot of this version"));
         }
+        let (index, at_ms) = numbers.split_at(8);
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of sixteen bytes"));
+        let applied = Stamp { index: Index(number(index)), at_ms: number(at_ms) };
+        let mut restored = Registry { applied, ..Registry::default() };
+        parts::read(from, |service, part| match service {
+            SESSIONS => restored.sessions.restore(part),
+            DIRECTORY => restored.directory.restore(part),
+            KV => restored.kv.restore(part),
+            _ => Err(bad("snapshot of a service that this version does not have")),
+        })?;
         *self = restored;
         Ok(())
     }
 
-    /// A fingerprint of the whole state: equal on all nodes that have applied the same index.
+    /// A fingerprint of the whole state: equal on all nodes that have applied the same index. It visits everything, so it
+    /// is for tests and for the simulator, whose states are small.
     pub fn digest(&self) -> u32 {
-        let mut bytes = Vec::new();
-        self.snapshot(&mut bytes).expect("writing into memory cannot fail");
-        crc32fast::hash(&bytes)
+        let mut hasher = Hashing(crc32fast::Hasher::new());
+        self.snapshot(&mut hasher).expect("hashing takes every byte");
+        hasher.0.finalize()
+    }
+
+    /// Puts another store in place, for tests that need a large one.
+    #[cfg(test)]
+    pub fn replace_kv(&mut self, kv: kv::Store) {
+        self.kv = kv;
     }
 
     fn advance(&mut self, index: Index, at_ms: u64) {
@@ -149,7 +174,7 @@ impl Registry {
     }
 
     fn apply_once(&mut self, at: Stamp, tag: &Tag, command: &[u8]) -> (Index, Reply) {
-        match self.sessions.look(at, tag) {
+        match self.sessions.look(tag) {
             Seen::Before(index, reply) => (index, reply),
             Seen::Forgotten => (at.index, Reply::Failed("this request was given up long ago".to_string())),
             Seen::New => {
@@ -163,13 +188,24 @@ impl Registry {
     fn apply_one(&mut self, at: Stamp, command: &[u8]) -> Reply {
         match command.split_first() {
             Some((&DIRECTORY, command)) => self.directory.apply(at, command),
+            Some((&KV, command)) => self.kv.apply(at, command),
             _ => Reply::Failed("no such service".to_string()),
         }
     }
 }
 
-fn bad(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
+/// A writer that keeps a checksum and nothing else.
+struct Hashing(crc32fast::Hasher);
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,22 @@ pub use serde_bytes::ByteBuf as Bytes;
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a value.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
+/// Bytes that a run which goes through the log may answer: its reply fits into one frame between nodes, and the session
+/// table keeps it until its client has it. An operation that would go beyond answers [`TOO_LARGE_A_REPLY`] and changes nothing.
+pub const RUN_REPLY_BYTES_MAX: usize = 8 << 20;
+/// Bytes that a run which only reads may answer: it is served by the node that was asked.
+pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// Redis' words for a key or value beyond its limit.
+pub const TOO_LARGE: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+/// Redis' words for what is no number of 64 bits in plain decimal digits.
+pub const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+/// Redis' words for a sum that does not fit into 64 bits.
+pub const OVERFLOW: &str = "ERR increment or decrement would overflow";
+/// A lock must live for some time.
+pub const NO_TIME: &str = "ERR invalid expire time";
+/// See [`RUN_REPLY_BYTES_MAX`].
+pub const TOO_LARGE_A_REPLY: &str = "ERR reply exceeds maximum allowed size";
 
 /// When a key that is written shall expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +38,9 @@ pub enum Expiry {
     Never,
     /// As it was before.
     Keep,
-    /// So many milliseconds of log time after the write.
+    /// So many milliseconds of log time after the write; 0: at once.
     In(u64),
-    /// At this time, in milliseconds since 1970.
+    /// At this time, in milliseconds since 1970. If it has passed, the key is written and gone in the same moment.
     At(u64),
 }
 
@@ -40,6 +56,9 @@ pub enum Condition {
     /// Only if its value is this one.
     Equals(Bytes),
     /// Only if its revision is this one (0: it does not exist).
+    ///
+    /// Every write of a key, a change of its time to live included, gives it a revision that no key ever had. A key that
+    /// was away and came back is told from the one that stayed, but one that was absent, came and went is not.
     Revision(u64),
 }
 
@@ -77,10 +96,11 @@ pub enum Op {
     Revisions(Vec<Bytes>),
     /// Number of keys: `Int`.
     Count,
-    /// Keys that match a glob, in order: `List` of `Bytes`.
+    /// Keys that match a glob (`*`, `?`, `[a-c]`, `[^a]`, `\x`), in order: `List` of `Bytes`.
     Keys(Bytes),
-    /// A page of keys in order: looks at `count` keys after `after` and gives those that match the glob:
-    /// `List [Bytes last key looked at, or Nil at the end; List of Bytes]`.
+    /// A page of keys in order: looks at `count` keys (at least one) after `after` and gives those that match the glob:
+    /// `List [Bytes last key looked at, or Nil at the end; List of Bytes]`. A key that is there all the time is given
+    /// once, whatever is written between two pages.
     Scan { after: Option<Bytes>, glob: Option<Bytes>, count: u64 },
     /// Keys with a prefix, in order, after `after`, at most `limit`:
     /// `List` of `List [Bytes key, Bytes value, Int revision]`.
@@ -97,21 +117,22 @@ pub enum Op {
     MSet(Vec<(Bytes, Bytes)>),
     /// Removes keys: `Int`, how many there were.
     Del(Vec<Bytes>),
-    /// Removes a key if the condition holds: `Int` 1 or 0, or `Nil` (condition not met).
+    /// Removes a key if the condition holds: `Int` 1 or 0 (there was none), or `Nil` (condition not met).
     DelIf { key: Bytes, condition: Condition },
     /// Removes a key and gives its value: `Bytes` or `Nil`.
     GetDel(Bytes),
-    /// Adds to a number: `Int`, or `Error`.
+    /// Adds to a number, 0 if there is none, and keeps its time to live: `Int`, or `Error`.
     IncrBy { key: Bytes, by: i64 },
-    /// Adds to a value's end: `Int`, its new length.
+    /// Adds to a value's end and keeps its time to live: `Int`, its new length, or `Error`.
     Append { key: Bytes, value: Bytes },
     /// Sets the time to live: `Int` 1, or 0 (no such key, or condition not met). A time that has passed removes the key.
+    /// `Never` is infinite; `Keep` is the time that it has.
     Expire { key: Bytes, expiry: Expiry, condition: ExpireIf },
     /// Removes the time to live: `Int` 1 or 0.
     Persist(Bytes),
     /// Removes all keys (not the locks): `Ok`.
     FlushAll,
-    /// Takes a lock: `Int` fencing token, or `Nil` while somebody holds it.
+    /// Takes a lock: `Int` fencing token, or `Nil` while somebody holds it. A time of 0 is an `Error`, as in `LockRenew`.
     LockAcquire { name: Bytes, ttl_ms: u64 },
     /// Keeps a lock for `ttl_ms` from now on: `Int` 1, or 0 if it is not held under this token.
     LockRenew { name: Bytes, token: u64, ttl_ms: u64 },
@@ -148,19 +169,30 @@ impl Op {
     }
 
     /// What the operation answers whatever the state is, where that is known beforehand: such a write can be
-    /// acknowledged before it is applied.
+    /// acknowledged before it is applied. (Not in a run with watched keys, which may be aborted.)
     pub fn certain_reply(&self) -> Option<Value> {
         match self {
-            Op::Set { condition: Condition::Always, get: false, .. } | Op::MSet(_) | Op::FlushAll => Some(Value::Ok),
+            Op::Set { key, value, condition: Condition::Always, get: false, .. } => {
+                fits(key, value.len()).then_some(Value::Ok)
+            }
+            Op::MSet(pairs) => pairs.iter().all(|(key, value)| fits(key, value.len())).then_some(Value::Ok),
+            Op::FlushAll => Some(Value::Ok),
             _ => None,
         }
     }
 }
 
-/// Operations that are executed together.
+/// Whether a key and a value of so many bytes may be written; what does not fit is refused with [`TOO_LARGE`].
+pub fn fits(key: &[u8], value_bytes: usize) -> bool {
+    key.len() <= KEY_BYTES_MAX && value_bytes <= VALUE_BYTES_MAX
+}
+
+/// Operations that are executed together. One that answers [`Value::Error`] changes nothing, and those after it are
+/// executed all the same, as in Redis' EXEC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Key and revision (0: it did not exist): if one is different, nothing is executed and the reply is `Aborted`.
+    /// Key and revision (0: it did not exist): if one is different, nothing is executed and the reply is `Aborted`. A key
+    /// that has expired meanwhile is different.
     pub watched: Vec<(Bytes, u64)>,
     /// In order.
     pub ops: Vec<Op>,

@@ -1,0 +1,82 @@
+//! The locks: who holds one has a fencing token, a number that grows with every lock that is taken.
+//!
+//! A holder that was asleep for longer than its lock lived may still believe that it holds it. So it shows its token to
+//! whatever the lock protects, which refuses a token smaller than one that it has seen (Kleppmann, "How to do distributed
+//! locking", 2016). Locks end by log time, on every node at the same index.
+//!
+//! Invariants: L1 `due` holds exactly one row for each lock. L2 tokens are drawn by the caller, who never draws one twice.
+//! Not here: keys that clients use as locks (`store.rs`, redis-py's scripts).
+
+use super::table::Shared;
+use imbl::{OrdMap, OrdSet};
+use std::sync::Arc;
+
+/// A lock that somebody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// Fencing token of its holder.
+    pub token: u64,
+    /// Log time at which it is free again.
+    pub expires_ms: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Locks {
+    held: OrdMap<Shared, Lock>,
+    due: OrdSet<(u64, Shared)>,
+}
+
+impl Locks {
+    /// Number of locks that are held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What is known of a lock; `None`: it is free.
+    pub fn get(&self, name: &[u8]) -> Option<Lock> {
+        self.held.get(name).copied()
+    }
+
+    /// Gives a lock to somebody, or to its holder for longer.
+    pub fn put(&mut self, name: &[u8], lock: Lock) {
+        let name: Shared = name.into();
+        if let Some(before) = self.held.insert(Arc::clone(&name), lock) {
+            self.due.remove(&(before.expires_ms, Arc::clone(&name)));
+        }
+        self.due.insert((lock.expires_ms, name));
+    }
+
+    /// Frees a lock.
+    pub fn remove(&mut self, name: &[u8]) {
+        if let Some((name, lock)) = self.held.remove_with_key(name) {
+            self.due.remove(&(lock.expires_ms, name));
+        }
+    }
+
+    /// Frees every lock whose time has come.
+    pub fn expire(&mut self, now_ms: u64) {
+        while self.next_expiry_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+            let (_, name) = self.due.remove_min().expect("its first row was just seen");
+            self.held.remove(&name);
+        }
+    }
+
+    /// When the next lock is free again by itself.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.due.get_min().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// Locks in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&Shared, &Lock)> {
+        self.held.iter()
+    }
+
+    /// Asserts what the module promises; for tests and the simulator.
+    #[cfg(test)]
+    pub fn check(&self) {
+        let rows: OrdSet<(u64, Shared)> =
+            self.held.iter().map(|(name, lock)| (lock.expires_ms, Arc::clone(name))).collect();
+        assert!(rows == self.due, "L1: locks and their order differ: {rows:?}, {:?}", self.due);
+    }
+}

@@ -1,0 +1,74 @@
+//! The store in a snapshot: counts, then one record for each lock and key, in order, so that writer and reader stream.
+//!
+//! All numbers are little-endian `u64`. Head: revision, number of locks, number of keys. A lock: token, expiry, length of
+//! its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both.
+//! A length is believed only up to its limit: a damaged snapshot is an error, not an allocation.
+//! Not here: the frame around it and its version (`services/parts.rs`).
+
+use super::locks::{Lock, Locks};
+use super::op::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::store::Store;
+use super::table::Table;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+
+/// Bytes gathered before the writer or reader below is troubled.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Writes the whole store.
+pub fn write(store: &Store, out: &mut dyn Write) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
+    let (table, locks) = (store.table(), store.locks());
+    numbers(&mut out, [store.revision(), locks.len() as u64, table.len() as u64])?;
+    for (name, lock) in locks.iter() {
+        numbers(&mut out, [lock.token, lock.expires_ms, name.len() as u64])?;
+        out.write_all(name)?;
+    }
+    for (key, slot) in table.iter() {
+        let expires_ms = slot.expires_ms().unwrap_or(0);
+        numbers(&mut out, [slot.revision, expires_ms, key.len() as u64, slot.value.len() as u64])?;
+        out.write_all(key)?;
+        out.write_all(&slot.value)?;
+    }
+    out.flush()
+}
+
+/// Reads what [`write`] wrote.
+pub fn read(from: &mut dyn Read) -> io::Result<Store> {
+    let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
+    let [revision, locks_len, keys_len] = take_numbers(&mut from)?;
+    let (mut locks, mut table) = (Locks::default(), Table::default());
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for _ in 0..locks_len {
+        let [token, expires_ms, len] = take_numbers(&mut from)?;
+        take(&mut from, &mut key, len, KEY_BYTES_MAX)?;
+        locks.put(&key, Lock { token, expires_ms });
+    }
+    for _ in 0..keys_len {
+        let [revision, expires_ms, key_len, value_len] = take_numbers(&mut from)?;
+        take(&mut from, &mut key, key_len, KEY_BYTES_MAX)?;
+        take(&mut from, &mut value, value_len, VALUE_BYTES_MAX)?;
+        table.put(&key, value.as_slice().into(), revision, (expires_ms > 0).then_some(expires_ms));
+    }
+    Ok(Store::of(table, locks, revision))
+}
+
+fn numbers<const N: usize>(out: &mut impl Write, numbers: [u64; N]) -> io::Result<()> {
+    numbers.iter().try_for_each(|number| out.write_all(&number.to_le_bytes()))
+}
+
+fn take_numbers<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        let mut bytes = [0; 8];
+        from.read_exact(&mut bytes)?;
+        *number = u64::from_le_bytes(bytes);
+    }
+    Ok(numbers)
+}
+
+fn take(from: &mut impl Read, into: &mut Vec<u8>, len: u64, len_max: usize) -> io::Result<()> {
+    let len = usize::try_from(len).ok().filter(|len| *len <= len_max);
+    let len = len.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a key or value beyond its limit"))?;
+    into.resize(len, 0);
+    from.read_exact(into)
+}

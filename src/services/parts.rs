@@ -1,0 +1,92 @@
+//! The frame of a combined snapshot: parts under a service's number, each a stream of chunks of any length.
+//!
+//! Nobody needs to know a part's length before it is written, so the writer holds no part in memory, and a service may be
+//! added without touching the others. Form: for each part its number, then chunks (`u32` length, bytes), then the length
+//! 0; after the last part the number 0. So a snapshot that was cut off anywhere is an error.
+//! Not here: what is in a part (each service), the head before the parts (`registry.rs`), the file (`store/`).
+
+use std::io::{self, Read, Write};
+
+/// Stands where another part's number would.
+const END: u8 = 0;
+/// Longest chunk.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// Writes one part; `fill` writes what is in it.
+pub fn write(out: &mut dyn Write, number: u8, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    assert!(number != END, "a part cannot have the number of the end");
+    out.write_all(&[number])?;
+    fill(&mut Chunks(out))?;
+    out.write_all(&0u32.to_le_bytes())
+}
+
+/// Ends the snapshot.
+pub fn end(out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(&[END])
+}
+
+/// Reads parts until the end; `take` gets each with its number and must read all of it.
+pub fn read(from: &mut dyn Read, mut take: impl FnMut(u8, &mut dyn Read) -> io::Result<()>) -> io::Result<()> {
+    loop {
+        let mut number = [0];
+        from.read_exact(&mut number)?;
+        if number == [END] {
+            break;
+        }
+        let mut part = Part { from: &mut *from, left: 0, is_over: false };
+        take(number[0], &mut part)?;
+        if part.read(&mut [0])? > 0 {
+            return Err(bad("a part holds more than its service reads"));
+        }
+    }
+    if from.read(&mut [0])? > 0 { Err(bad("bytes after the end of a snapshot")) } else { Ok(()) }
+}
+
+/// An error for bytes that are not what they should be.
+pub fn bad(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+struct Chunks<'a>(&'a mut dyn Write);
+
+impl Write for Chunks<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let chunk = &bytes[..bytes.len().min(CHUNK_BYTES_MAX)];
+        if !chunk.is_empty() {
+            self.0.write_all(&(chunk.len() as u32).to_le_bytes())?;
+            self.0.write_all(chunk)?;
+        }
+        Ok(chunk.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+struct Part<'a> {
+    from: &'a mut dyn Read,
+    left: usize,
+    is_over: bool,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 && !self.is_over {
+            let mut len = [0; 4];
+            self.from.read_exact(&mut len)?;
+            self.left = u32::from_le_bytes(len) as usize;
+            self.is_over = self.left == 0;
+        }
+        let wanted = into.len().min(self.left);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let got = self.from.read(&mut into[..wanted])?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= got;
+        Ok(got)
+    }
+}
