@@ -132,3 +132,33 @@ fn without_a_quorum_the_door_still_leads_to_whoever_lives() -> Result<()> {
     assert!(matches!(refused.status, 503 | 504), "a write without a quorum: {} {}", refused.status, refused.text());
     Ok(())
 }
+
+/// Its share of the front door stays with a node that was removed: the clients who get there are sent on to members.
+#[test]
+fn a_removed_node_sends_nobody_to_itself_or_to_the_leader() -> Result<()> {
+    let cluster = Cluster::ready(EXE, 4, &json!({}))?;
+    let leader = cluster.settle()?;
+    let gone = (1..=4).find(|id| *id != leader).unwrap();
+    let path = format!("/v1/members/{gone}");
+    let mut connection = Connection::open(&cluster.http(leader), Duration::from_secs(5)).unwrap();
+    let answer = connection.ask("DELETE", &path, None, Instant::now() + Duration::from_secs(10)).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    cluster.wait_explained("the removed node knows", Duration::from_secs(10), || {
+        let status = cluster.status(gone).map_err(|e| e.to_string())?;
+        let reasons = status.cluster.reasons.join("; ");
+        if reasons.contains("was removed from the cluster") { Ok(()) } else { Err(reasons) }
+    })?;
+    let members = |to: &str| (1..=4).any(|id| id != gone && id != leader && cluster.http(id) == to);
+    // Which door takes a connection is the kernel's choice: of so many, each gets some.
+    cluster.wait_explained("no door sends anyone to the removed node or to the leader", Duration::from_secs(10), || {
+        for _ in 0..60 {
+            let answer = web::get(&cluster.front(), "/livez", Duration::from_secs(5)).map_err(|e| e.to_string())?;
+            let to = answer.header("location").unwrap_or_default().trim_start_matches("http://").to_string();
+            let to = to.split('/').next().unwrap_or_default().to_string();
+            if !members(&to) {
+                return Err(format!("sent to {to:?}, removed is {}", cluster.http(gone)));
+            }
+        }
+        Ok(())
+    })
+}

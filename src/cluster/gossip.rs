@@ -14,6 +14,7 @@
 //! Not here: threads and sockets (`node/`), who counts as dead for the membership (`autopilot.rs`).
 
 use crate::limits::GOSSIP_LOG_MAX;
+use crate::raft::Role;
 use crate::settings::Settings;
 use crate::types::{Identity, NodeId};
 pub use crate::wire::heartbeat::{Row, Table};
@@ -220,6 +221,12 @@ impl Gossip {
     /// Whether the node was heard of lately. This node always is.
     pub fn is_online(&self, id: NodeId) -> bool {
         id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive)
+    }
+
+    /// Whoever said lately that it leads, other than this node.
+    pub fn leader(&self) -> Option<NodeId> {
+        let leads = |known: &&Known| known.pulse == Pulse::Alive && known.row.role == Role::Leader;
+        self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
     }
 
     /// Whether this very identity was heard of lately: not another one that goes by the same number, such as an old disk

@@ -32,6 +32,8 @@ pub struct Situation {
     pub learners: Vec<(NodeId, bool)>,
     /// Setting `voters_max`: below it a learner that is online is about to become a voter.
     pub voters_max: u32,
+    /// The members have removed this node: what it knows of the others grows old.
+    pub is_removed: bool,
     /// On the leader: whether it has heard a quorum lately. Elsewhere `None`.
     pub has_quorum: Option<bool>,
 }
@@ -85,6 +87,10 @@ pub fn judge(situation: &Situation) -> Judgement {
     let has_quorum = voters > 0 && reachable >= needed && situation.has_quorum != Some(false);
     let spare = reachable.saturating_sub(needed);
     let mut reasons = Vec::new();
+    if situation.is_removed {
+        reasons.push("this node was removed from the cluster: stop it, or start it with --rejoin".into());
+        return Judgement { verdict: Verdict::Unavailable, reasons, failure_tolerance: 0, has_quorum: false };
+    }
     if voters > 0 && reachable < needed {
         reasons.push(format!("{reachable} of {voters} voters reachable, {needed} needed"));
     } else if situation.has_quorum == Some(false) {
@@ -130,7 +136,14 @@ mod tests {
     fn situation(leader: u64, voters: &[i64], learners: &[i64]) -> Situation {
         let rows = |all: &[i64]| all.iter().map(|n| (NodeId(n.unsigned_abs()), *n > 0)).collect();
         let leader = (leader > 0).then_some(NodeId(leader));
-        Situation { leader, voters: rows(voters), learners: rows(learners), voters_max: 5, has_quorum: None }
+        Situation {
+            leader,
+            voters: rows(voters),
+            learners: rows(learners),
+            voters_max: 5,
+            is_removed: false,
+            has_quorum: None,
+        }
     }
 
     #[test]
@@ -173,6 +186,9 @@ mod tests {
 
     #[test]
     fn a_leader_without_answers_does_not_serve() {
+        let removed = judge(&Situation { is_removed: true, ..situation(0, &[1, 2, 3], &[]) });
+        assert!(removed.line().starts_with("unavailable: this node was removed"), "{}", removed.line());
+        assert!(!removed.has_quorum);
         let cut_off = Situation { has_quorum: Some(false), ..situation(1, &[1, 2, 3], &[]) };
         let judgement = judge(&cut_off);
         assert_eq!((judgement.verdict, judgement.has_quorum), (Verdict::Unavailable, false));

@@ -3,7 +3,7 @@
 //!
 //! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
 
-use super::shared::{Shared, lock};
+use super::shared::{Shared, is_removed, lock};
 use crate::cluster::gossip::{Edge, Row, Table};
 use crate::raft::Role;
 use crate::services::directory::Command;
@@ -41,8 +41,8 @@ struct Beats {
     rng: fastrand::Rng,
     registering: Arc<AtomicBool>,
     last_register: Option<Instant>,
-    /// Since when this node stands for election without an end, and whether that was remarked on.
-    candidate_since: Option<Instant>,
+    /// Since when this node stands for election without an end, or is no member, and whether that was remarked on.
+    outsider_since: Option<Instant>,
     has_warned: bool,
 }
 
@@ -53,7 +53,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         rng: fastrand::Rng::new(),
         registering: Arc::new(AtomicBool::new(false)),
         last_register: None,
-        candidate_since: None,
+        outsider_since: None,
         has_warned: false,
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);
@@ -95,22 +95,29 @@ impl Beats {
     }
 
     /// A node that stands for election for ever while another leads has been replaced: the members know its number
-    /// under another uuid. It can do no harm, but its user should know.
+    /// under another uuid. It can do no harm, but its user should know; likewise of one that was removed.
     fn notice_replacement(&mut self) {
         let view = self.shared.view();
-        if view.raft.role != Role::Candidate {
-            self.candidate_since = None;
+        let is_removed = is_removed(&view.raft, self.shared.me);
+        if view.raft.role != Role::Candidate && !is_removed {
+            self.outsider_since = None;
             self.has_warned = false;
             return;
         }
-        let since = *self.candidate_since.get_or_insert_with(Instant::now);
+        let since = *self.outsider_since.get_or_insert_with(Instant::now);
         if self.has_warned || since.elapsed() < REPLACED_AFTER {
             return;
         }
-        let gossip = lock(&self.shared.gossip);
-        let leader =
-            gossip.all(0).iter().find(|(row, is_on, _)| *is_on && row.role == Role::Leader).map(|(row, ..)| row.id);
-        drop(gossip);
+        if is_removed {
+            self.has_warned = true;
+            let id = self.shared.me.id.0;
+            let text = format!(
+                "the members have removed this node: stop it, or `phalanx node --id {id} --rejoin` joins again"
+            );
+            warn!("{text}");
+            return self.shared.event("failure", Some(self.shared.me.id), text);
+        }
+        let leader = lock(&self.shared.gossip).leader();
         if let Some(leader) = leader {
             self.has_warned = true;
             let id = self.shared.me.id.0;
@@ -160,12 +167,15 @@ impl Beats {
 
     /// The dispatcher knows who is online, and this node's own load first hand.
     fn refresh_dispatch(&self, now_ms: u64) {
-        let leader = self.shared.view().raft.leader;
+        let view = self.shared.view();
+        // A node that was removed still has its share of the front door: it sends clients to those that are left.
+        let is_removed = is_removed(&view.raft, self.shared.me);
+        let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader().filter(|_| is_removed));
         let online: Vec<(NodeId, String)> = self
             .shared
             .known_addresses()
             .into_iter()
-            .filter(|(id, _)| self.shared.is_online(*id))
+            .filter(|(id, _)| self.shared.is_online(*id) && !(is_removed && *id == self.shared.me.id))
             .map(|(id, addresses)| (id, addresses.http))
             .collect();
         let sessions = &self.shared.sessions;

@@ -32,6 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// First and longest pause between two dials.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// A turn that queues more than this writes in between.
+const FLUSH_BYTES: usize = 256 << 10;
 /// A process that dies (or one that is just starting) may take a connection and drop it: dial again so often, at once.
 const DYING_DIALS: u32 = 20;
 
@@ -73,11 +75,24 @@ impl Link {
         self.flush();
     }
 
-    /// Adds a frame to what the next [`Link::flush`] writes, under the same conditions; `false`: it was dropped.
-    pub fn queue(&self, frame: &Frame) -> bool {
-        let mut wire = lock(&self.wire);
-        if wire.stream.is_none() || wire.rest.len() > LINK_BYTES_MAX {
+    /// Adds a frame to what the next [`Link::flush`] writes, under the same conditions.
+    pub fn queue(&self, frame: &Frame) {
+        if !self.queue_within(frame, LINK_BYTES_MAX) {
             debug!("link down or far behind, frame dropped peer={}", self.who.id);
+        }
+    }
+
+    /// The same for a frame that its owner keeps if it is not taken. Half of the room stays free for others.
+    pub fn try_queue(&self, frame: &Frame) -> bool {
+        self.queue_within(frame, LINK_BYTES_MAX / 2)
+    }
+
+    fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
+        let mut wire = lock(&self.wire);
+        if wire.rest.len() >= FLUSH_BYTES {
+            self.write(&mut wire);
+        }
+        if wire.stream.is_none() || wire.rest.len() > bytes_max {
             return false;
         }
         encode_onto(&mut wire.rest, frame);
@@ -86,7 +101,10 @@ impl Link {
 
     /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.
     pub fn flush(&self) {
-        let mut wire = lock(&self.wire);
+        self.write(&mut lock(&self.wire));
+    }
+
+    fn write(&self, wire: &mut Wire) {
         if wire.rest.is_empty() || wire.is_draining {
             return;
         }
@@ -100,6 +118,9 @@ impl Link {
         }
         if !wire.rest.is_empty() {
             wire.is_draining = self.inbox.try_send(LinkInput::Drain).is_ok();
+        } else if wire.rest.capacity() > 4 * FLUSH_BYTES {
+            // A burst must not hold its memory for ever.
+            wire.rest = Vec::new();
         }
     }
 

@@ -122,8 +122,11 @@ struct Held {
     /// Grows with each request that this node takes in.
     number: u64,
     request: Request,
-    /// Whether it left for a log: from then on silence means `Unknown`.
+    /// Whether it left for a log with the present attempt: from then on silence means `Unknown`.
     was_sent: bool,
+    /// Whether an earlier attempt left for a log that may hold it still: from then on nobody's refusal makes it certain
+    /// that it is not applied.
+    may_be_logged: bool,
 }
 
 /// All requests of a node.
@@ -140,6 +143,8 @@ pub struct Requests {
     others: VecDeque<Held>,
     /// Refused for now, or sent in vain: tried again in the next turn.
     later: Vec<Held>,
+    /// Refused by a leader that has no room, though an earlier attempt may be in its log: tried again by and by.
+    postponed: Vec<Held>,
     /// Handed to raft, not answered yet.
     asked: BTreeMap<Token, Vec<Held>>,
     /// In the log, not applied yet.
@@ -163,6 +168,7 @@ impl Requests {
             queries: Vec::new(),
             others: VecDeque::new(),
             later: Vec::new(),
+            postponed: Vec::new(),
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),
@@ -177,6 +183,7 @@ impl Requests {
             && self.queries.is_empty()
             && self.others.is_empty()
             && self.later.is_empty()
+            && self.postponed.is_empty()
             && self.asked.is_empty()
             && self.waiting.is_empty()
             && self.forwarded.is_empty()
@@ -192,7 +199,7 @@ impl Requests {
             let done_below = self.open.first().copied().unwrap_or(number);
             *tag = Some(Tag { origin: self.origin, number, done_below });
         }
-        self.put(Held { number, request, was_sent: false });
+        self.put(Held { number, request, was_sent: false, may_be_logged: false });
     }
 
     /// Takes in what other nodes' clients ask.
@@ -223,6 +230,23 @@ impl Requests {
     fn finish(&mut self, mut held: Held, answered: Answered) {
         self.open.remove(&held.number);
         held.request.reply.answer(answered);
+    }
+
+    /// The present attempt is refused for good; certain only if no earlier one left.
+    fn refuse(&mut self, mut held: Held, why: String) {
+        if held.may_be_logged && matches!(held.request.asked, Asked::Command { .. }) {
+            held.was_sent = false;
+            self.postponed.push(held);
+        } else {
+            self.finish(held, Outcome::Refused(why));
+        }
+    }
+
+    /// The present attempt may be in a log that this node hears nothing of any more: it is sent again.
+    fn send_again(&mut self, mut held: Held) {
+        held.may_be_logged |= held.was_sent;
+        held.was_sent = false;
+        self.later.push(held);
     }
 
     /// Next input for raft on the leader: commands that wait as one batch, then queries, then one of the others.
@@ -295,7 +319,7 @@ impl Requests {
             if asks.is_empty() {
                 return;
             }
-            if !link.queue(&Frame::Forward(asks)) {
+            if !link.try_queue(&Frame::Forward(asks)) {
                 return self.later.extend(taken);
             }
             for mut held in taken {
@@ -331,7 +355,7 @@ impl Requests {
                     }
                 }
                 if let Some((_, void)) = self.waiting.insert(index, (term, taken)) {
-                    self.later.extend(void);
+                    void.into_iter().for_each(|held| self.send_again(held));
                 }
             }
             Answer::ReadAt(index) => {
@@ -361,7 +385,7 @@ impl Requests {
             | Refusal::Unsafe
             | Refusal::BadTarget => {
                 for held in taken {
-                    self.finish(held, Outcome::Refused(why.to_string()));
+                    self.refuse(held, why.to_string());
                 }
             }
         }
@@ -378,7 +402,7 @@ impl Requests {
                 taken.into_iter().map(|held| held.request.reply).collect()
             }
             Some((_, void)) => {
-                self.later.extend(void);
+                void.into_iter().for_each(|held| self.send_again(held));
                 Vec::new()
             }
             None => Vec::new(),
@@ -390,7 +414,8 @@ impl Requests {
         while let Some(entry) = self.waiting.last_entry()
             && *entry.key() > last
         {
-            self.later.extend(entry.remove().1);
+            let (_, void) = entry.remove();
+            void.into_iter().for_each(|held| self.send_again(held));
         }
     }
 
@@ -400,8 +425,11 @@ impl Requests {
             let Some((_, held)) = self.forwarded.remove(&number) else { continue };
             match outcome {
                 Forwarded::Done { index, reply } => self.finish(held, Outcome::Done((index, reply))),
-                Forwarded::Refused { why } => self.finish(held, Outcome::Refused(why)),
-                Forwarded::NotLeader => self.later.push(held),
+                Forwarded::Refused { why } => self.refuse(held, why),
+                Forwarded::NotLeader => {
+                    // Not taken: this attempt left no trace.
+                    self.later.push(Held { was_sent: false, ..held });
+                }
                 Forwarded::Unknown { why } => self.send_again_or_give_up(held, why),
             }
         }
@@ -467,6 +495,7 @@ impl Requests {
             return;
         }
         self.last_expire = now;
+        self.later.append(&mut self.postponed);
         let is_late = |held: &Held| held.request.deadline <= now;
         let mut late: Vec<Held> = Vec::new();
         // Mostly nobody is late: queues are rebuilt only if somebody is.
@@ -478,6 +507,7 @@ impl Requests {
             }
         }
         late.extend(self.queries.extract_if(.., |held| is_late(held)));
+        late.extend(self.later.extract_if(.., |held| is_late(held)));
         late.extend(self.transfers.extract_if(.., |(_, held)| is_late(held)).map(|(_, held)| held));
         late.extend(self.forwarded.extract_if(.., |_, (_, held)| is_late(held)).map(|(_, (_, held))| held));
         // Rarely asked for, and not for nothing.
@@ -514,7 +544,7 @@ impl Requests {
     fn send_again_or_give_up(&mut self, held: Held, why: String) {
         match held.request.asked {
             Asked::Change(_) | Asked::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
-            Asked::Command { .. } | Asked::Query { .. } => self.later.push(held),
+            Asked::Command { .. } | Asked::Query { .. } => self.send_again(held),
         }
     }
 }
@@ -540,7 +570,7 @@ fn ask_of(asked: &Asked) -> (Ask, usize) {
 }
 
 fn too_late(held: &Held, why: &str) -> Answered {
-    match (&held.request.asked, held.was_sent) {
+    match (&held.request.asked, held.was_sent || held.may_be_logged) {
         (Asked::Query { .. }, _) | (_, false) => Outcome::Refused(why.to_string()),
         (_, true) => Outcome::Unknown(format!("no answer in time, it may or may not be applied ({why})")),
     }
@@ -562,3 +592,7 @@ pub fn transferred_to(reply: &Reply) -> Option<NodeId> {
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
+
+#[cfg(test)]
+#[path = "tests/requests.rs"]
+mod tests;

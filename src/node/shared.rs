@@ -340,6 +340,7 @@ impl Shared {
                 || (is_leader && raft.peers.iter().any(|peer| peer.who.id == id && peer.is_active))
         };
         verdict::judge(&Situation {
+            is_removed: is_removed(raft, self.me),
             leader: raft.leader,
             voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
@@ -386,6 +387,12 @@ impl Shared {
     pub fn term(&self) -> Term {
         self.view().raft.term
     }
+}
+
+/// Whether the newest membership that this node knows leaves it out, and nobody leads it any more. A newcomer that is
+/// still catching up is not named by its log either, but it has a leader.
+pub fn is_removed(raft: &View, me: Identity) -> bool {
+    raft.leader.is_none() && !raft.membership.voters.is_empty() && !raft.membership.is_member(&me)
 }
 
 /// Online, and the very identity that the membership names: an old disk put back under its number is somebody else.

@@ -377,7 +377,7 @@ fn launch(
     Ok(Running { shared, inboxes, listening, own, _folder: folder })
 }
 
-fn raft_config(settings: &Settings, me: Identity) -> Config {
+pub(super) fn raft_config(settings: &Settings, me: Identity) -> Config {
     Config {
         me,
         heartbeat_ticks: settings.heartbeat_ticks(),

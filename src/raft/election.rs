@@ -19,6 +19,8 @@ use std::collections::BTreeSet;
 
 /// Ticks between the first repetitions of a pre-vote: others may notice a lost link a little later.
 const RESEND_TICKS_MIN: u64 = 2;
+/// Campaigns that a node with a nearly full disk leaves out: some three election timeouts.
+const LOW_DISK_PATIENCE: u64 = 4;
 /// How long a pre-vote that was refused for the leader's sake is remembered.
 const DEFERRED_TICKS_MAX: u64 = 8;
 
@@ -122,7 +124,7 @@ impl Raft {
 
     /// The next campaign comes as soon as this node's rank allows; at once for the first in line.
     pub(super) fn hasten_campaign(&mut self, cx: &mut Cx<'_>) {
-        if !self.can_campaign() {
+        if !self.can_campaign() || self.gives_way() {
             return;
         }
         // Chance grows with each failed attempt, whatever the settings: two candidates in step split the vote for ever.
@@ -143,7 +145,7 @@ impl Raft {
     /// Asks for pre-votes, if this node may lead at all.
     pub(super) fn campaign(&mut self, cx: &mut Cx<'_>) {
         self.draw_retry(cx);
-        if !self.can_campaign() {
+        if !self.can_campaign() || self.gives_way() {
             self.state = State::Follower;
             return;
         }
@@ -319,9 +321,15 @@ impl Raft {
         flaw!(self.config, skip_log_freshness) || self.log.is_not_fresher_than(last_index, last_term)
     }
 
-    /// Whether this node may campaign: a voter by its own membership, with room on its disk and a disk that works.
+    /// Whether this node may campaign: a voter by its own membership, with a disk that works.
     pub(super) fn can_campaign(&self) -> bool {
-        (self.is_voter() || self.is_leaving_voter()) && !self.is_disk_low && !self.is_disk_stalled()
+        (self.is_voter() || self.is_leaving_voter()) && !self.is_disk_stalled()
+    }
+
+    /// Whether this node leaves the lead to others for now: its disk is nearly full. If nobody takes it in time, it leads
+    /// all the same: reads, membership and hand-over need a leader, though it refuses commands.
+    fn gives_way(&self) -> bool {
+        self.is_disk_low && self.attempts <= LOW_DISK_PATIENCE
     }
 
     /// Whether this node was a voter until a membership that may not be committed yet. It may be the only one that holds

@@ -26,7 +26,7 @@ pub(super) struct Leadership {
     pub(super) first_index: Index,
     pub(super) reads: Reads,
     pub(super) transfer: Option<Transfer>,
-    /// No preference is acted on before this tick.
+    /// No hand-over of this node's own accord before this tick.
     pub(super) no_preempt_before: u64,
     pub(super) uncommitted_bytes: usize,
     /// Commit index at the last heartbeat and the one before: a learner beyond the older has caught up.
@@ -157,6 +157,7 @@ impl Raft {
             feeder.feed(cx, progress, progress.mode != Mode::Probe);
         }
         self.maybe_preempt(cx);
+        self.maybe_make_way(cx);
     }
 
     /// The link to a follower stands (again): its answers to what went before do not count, and all is probed anew.

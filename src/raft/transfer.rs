@@ -13,6 +13,9 @@ use super::progress::Mode;
 use super::{Answer, Body, Event, LossCause, Refusal, Token};
 use crate::types::{Identity, Index, NodeId};
 
+/// Election timeouts between two tries of a leader with a nearly full disk to find one that has room.
+const MAKE_WAY_TIMEOUTS: u64 = 75;
+
 /// A hand-over under way.
 pub(super) struct Transfer {
     pub(super) to: Identity,
@@ -82,7 +85,7 @@ impl Raft {
         let is_from_leader = self.leader.is_none_or(|leader| leader == from);
         let is_same_log = last_index == self.log.last_index();
         let is_fit = is_from_leader && is_same_log || flaw!(self.config, late_transfer_obeyed);
-        if !is_fit || !self.can_campaign() || !matches!(self.state, State::Follower) {
+        if !is_fit || !self.can_campaign() || self.is_disk_low || !matches!(self.state, State::Follower) {
             return;
         }
         self.forget_leader(cx, LossCause::HandOver);
@@ -110,7 +113,8 @@ impl Raft {
         if now >= transfer.until && !flaw!(self.config, transfer_never_cleared) {
             let to = transfer.to.id;
             lead.transfer = None;
-            lead.no_preempt_before = now + 10 * self.config.election_timeout_ticks.0;
+            let pause = if self.is_disk_low { MAKE_WAY_TIMEOUTS } else { 10 };
+            lead.no_preempt_before = now + pause * self.config.election_timeout_ticks.0;
             return cx.fx.events.push(Event::TransferAborted { to });
         }
         if transfer.sent_at.is_some_and(|at| now - at >= heartbeat_ticks) {
@@ -131,6 +135,22 @@ impl Raft {
         if let Some(to) = highest.filter(|who| who.id > self.config.me.id) {
             self.begin_transfer(cx, to);
         }
+    }
+
+    /// A leader whose disk is nearly full asks another voter now and then: one may have room by now, or be back. Whoever
+    /// has none does not obey, so they are asked by chance.
+    pub(super) fn maybe_make_way(&mut self, cx: &mut Cx<'_>) {
+        let State::Leader(lead) = &self.state else { return };
+        if !self.is_disk_low || self.now < lead.no_preempt_before || lead.transfer.is_some() {
+            return;
+        }
+        let ready: Vec<_> = self.candidates(lead).into_iter().filter(|(_, is_ready)| *is_ready).collect();
+        if !ready.is_empty() {
+            let at = cx.rng.usize(0..ready.len());
+            self.begin_transfer(cx, ready[at].0);
+        }
+        let State::Leader(lead) = &mut self.state else { return };
+        lead.no_preempt_before = self.now + MAKE_WAY_TIMEOUTS * self.config.election_timeout_ticks.0;
     }
 
     /// A leader that is no longer a voter tells the best one to take over, so that nobody waits for a timeout.
