@@ -183,6 +183,7 @@ impl Apply {
     fn publish(&mut self) {
         let applied = self.registry.applied().index;
         self.shared.set_applied(applied);
+        self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
         let nodes = self.registry.directory().nodes();
         if nodes.version != self.directory_version {
             self.directory_version = nodes.version;

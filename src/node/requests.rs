@@ -31,6 +31,9 @@ use uuid::Uuid;
 /// Between two looks for requests whose time is up.
 const EXPIRE_EVERY: Duration = Duration::from_millis(20);
 
+/// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
+const CLOCK_AGAIN: Duration = Duration::from_millis(500);
+
 /// Answer to a request: index of the entry (0 where there is none) and the service's reply.
 pub type Answered = Outcome<(Index, Reply)>;
 
@@ -154,6 +157,8 @@ pub struct Requests {
     /// Hand-overs under way.
     transfers: Vec<(NodeId, Held)>,
     last_expire: Instant,
+    /// The expiry that the newest empty batch was proposed for, and when.
+    clocked: Option<(u64, Instant)>,
 }
 
 impl Requests {
@@ -174,6 +179,7 @@ impl Requests {
             forwarded: BTreeMap::new(),
             transfers: Vec::new(),
             last_expire: Instant::now(),
+            clocked: None,
         }
     }
 
@@ -258,7 +264,7 @@ impl Requests {
         {
             return Some(Input::Propose { token, command });
         }
-        if let Some(input) = self.next_read(token) {
+        if let Some(input) = self.next_read(token).or_else(|| self.maybe_move_clock(token)) {
             return Some(input);
         }
         let mut held = self.others.pop_front()?;
@@ -293,6 +299,18 @@ impl Requests {
         let batch = encode_batch(now_ms(), taken.iter().map(command_of)).into();
         self.asked.insert(token, taken);
         Some(batch)
+    }
+
+    /// Something is due to expire, and log time moves only with the log: an empty batch carries it on.
+    fn maybe_move_clock(&mut self, token: Token) -> Option<Input> {
+        let due_ms = self.shared.next_expiry_ms().filter(|at_ms| *at_ms <= now_ms())?;
+        let is_new = self.clocked.is_none_or(|(for_ms, at)| for_ms != due_ms || at.elapsed() > CLOCK_AGAIN);
+        if !is_new || !self.waiting.is_empty() {
+            return None;
+        }
+        self.clocked = Some((due_ms, Instant::now()));
+        self.asked.insert(token, Vec::new());
+        Some(Input::Propose { token, command: encode_batch(now_ms(), []).into() })
     }
 
     /// All linearizable queries that wait, on the leader and on a follower: they share one index.

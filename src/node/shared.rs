@@ -100,6 +100,8 @@ pub struct Shared {
     book: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
     links: Mutex<Arc<BTreeMap<NodeId, Link>>>,
     applied: AtomicU64,
+    /// Log time in milliseconds at which a key or lock expires next; `u64::MAX`: none will.
+    next_expiry_ms: AtomicU64,
     frames: Frames,
     snapshots: Snapshots,
     is_stopping: AtomicBool,
@@ -159,6 +161,7 @@ impl Shared {
             book: Mutex::default(),
             links: Mutex::default(),
             applied: AtomicU64::new(0),
+            next_expiry_ms: AtomicU64::new(u64::MAX),
             frames: Frames { newest: Mutex::new(None), changed: Condvar::new() },
             snapshots: parts.snapshots,
             is_stopping: AtomicBool::new(false),
@@ -279,6 +282,16 @@ impl Shared {
     /// Publishes it.
     pub fn set_applied(&self, index: Index) {
         self.applied.store(index.0, Ordering::Release);
+    }
+
+    /// Log time at which a key or lock expires next, by what this node has applied.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        Some(self.next_expiry_ms.load(Ordering::Acquire)).filter(|at_ms| *at_ms != u64::MAX)
+    }
+
+    /// The services moved on.
+    pub fn set_next_expiry_ms(&self, at_ms: Option<u64>) {
+        self.next_expiry_ms.store(at_ms.unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// Snapshot files of this node.

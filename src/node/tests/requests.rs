@@ -139,3 +139,19 @@ fn few_batches_are_in_flight_at_once() {
     requests.take_waiting(Index(1), Term(1));
     assert!(propose(&mut requests, &mut tokens).is_some());
 }
+
+#[test]
+fn an_expiry_that_is_due_moves_log_time_once() {
+    let (mut requests, _dir) = requests();
+    let mut tokens = 0;
+    requests.shared.set_next_expiry_ms(Some(now_ms() + 3_600_000));
+    assert_eq!(propose(&mut requests, &mut tokens), None);
+    requests.shared.set_next_expiry_ms(Some(now_ms() - 1));
+    let token = propose(&mut requests, &mut tokens).expect("an empty batch");
+    requests.on_answer(token, appended(1, 1));
+    assert_eq!(propose(&mut requests, &mut tokens), None, "one is under way");
+    requests.take_waiting(Index(1), Term(1));
+    assert_eq!(propose(&mut requests, &mut tokens), None, "the services have not got to it yet");
+    requests.shared.set_next_expiry_ms(None);
+    assert_eq!(propose(&mut requests, &mut tokens), None);
+}
