@@ -21,6 +21,8 @@ pub const SEND_INBOX_MAX: usize = 16;
 pub const LINK_BYTES_MAX: usize = 2 * INFLIGHT_BYTES_MAX;
 /// Inbox of `gossip`. Full: drop and count; the next heartbeat replaces what was lost.
 pub const GOSSIP_INBOX_MAX: usize = 256;
+/// Inbox of `watch`. Full: `apply` drops its word, a look is due anyway; clients that come to watch wait.
+pub const WATCH_INBOX_MAX: usize = 256;
 /// Inbox of `monitor`. Full: drop; a frame is built at least once a second anyway.
 pub const MONITOR_INBOX_MAX: usize = 256;
 

@@ -4,11 +4,12 @@
 //! been done, and is never dressed up as a refusal.
 //! Not here: who may ask (`guard.rs`), which path is which (`routes.rs`).
 
-use super::parse::{Head, Method};
+use super::parse::{Head, Method, percent_decode};
 use super::reply::Reply;
 use super::routes::{Indexed, Route};
 use super::server::Door;
-use crate::node::Level;
+use super::{idempotency, kv, locks};
+use crate::node::{Ack, Level, Work};
 use crate::raft::{Change, Refusal};
 use crate::services::{self, directory, registry};
 use crate::types::{Identity, NodeId, Outcome};
@@ -34,20 +35,43 @@ pub(super) fn answer(door: &Door, route: Route, method: Method, head: &Head, bod
         Route::Livez => Reply::text(200, "alive\n").into(),
         Route::Readyz => ready(door, head).into(),
         Route::Metrics => metrics(door).into(),
-        Route::Notes => write_note(door, body),
+        Route::Notes => write_note(door, head, body),
         Route::Note(id) => read_note(door, id, head),
+        Route::Keys => kv::range(door, head),
+        Route::Key(key) => kv::answer(door, key, method, head, body),
+        Route::Lock(path) => locks::answer(door, path, is_read, head, body),
         Route::Monitor | Route::Stream | Route::Hold | Route::Static(_) => {
             Reply::refused(404, "nothing is served at this path").into()
         }
     }
 }
 
-fn leader(door: &Door) -> Option<u64> {
+pub(super) fn leader(door: &Door) -> Option<u64> {
     door.host.status().status.cluster.leader.map(|leader| leader.0)
 }
 
-fn deadline(door: &Door) -> Instant {
+pub(super) fn deadline(door: &Door) -> Instant {
     Instant::now() + door.host.request_timeout()
+}
+
+/// What `level=` says; linearizable without it.
+pub(super) fn level(head: &Head) -> Result<Level, Reply> {
+    match head.query("level") {
+        None | Some("linearizable") => Ok(Level::Linearizable),
+        Some("eventual") => Ok(Level::Eventual),
+        Some(_) => Err(Reply::refused(400, "level is linearizable or eventual")),
+    }
+}
+
+/// What `wait=` says (`30s`, `500ms`, `30`), at most [`WAIT_MAX`]; `None` if it is no time.
+pub(super) fn wait(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "" | "s" => Some(Duration::from_secs(number).min(WAIT_MAX)),
+        "ms" => Some(Duration::from_millis(number).min(WAIT_MAX)),
+        _ => None,
+    }
 }
 
 /// `{"events": [...]}` newer than `since`; with `wait=10s` it waits for news.
@@ -57,9 +81,9 @@ fn events(door: &Door, head: &Head) -> Reply {
     };
     let events = match head.query("wait") {
         None => door.host.events_since(since),
-        Some(wait) => match wait.trim_end_matches('s').parse() {
-            Ok(seconds) => door.host.wait_events(since, Instant::now() + Duration::from_secs(seconds).min(WAIT_MAX)),
-            Err(_) => return Reply::refused(400, "wait must be seconds, as in wait=10s"),
+        Some(text) => match wait(text) {
+            Some(wait) => door.host.wait_events(since, Instant::now() + wait),
+            None => return Reply::refused(400, "wait must be a time, as in wait=10s"),
         },
     };
     Reply::json(200, &json!({"events": events}))
@@ -171,13 +195,17 @@ struct NewNote {
 }
 
 /// Writes a note; writing the same one again changes nothing, so a client may ask again after `unknown`.
-fn write_note(door: &Door, body: &[u8]) -> Indexed {
+fn write_note(door: &Door, head: &Head, body: &[u8]) -> Indexed {
     let NewNote { id, text } = match serde_json::from_slice(body) {
         Ok(note) => note,
         Err(error) => return Reply::refused(400, &format!("body: {error}")).into(),
     };
+    let tag = match idempotency::tag(head, body) {
+        Ok(tag) => tag,
+        Err(refusal) => return refusal.into(),
+    };
     let command = registry::directory_command(&directory::Command::Note { id, text });
-    match door.host.propose(command, deadline(door)) {
+    match door.host.ask(Work::Command { tag, command, ack: Ack::Applied }, deadline(door)) {
         Outcome::Done((index, services::Reply::Ok(_))) => {
             Indexed { reply: Reply::json(200, &json!({"index": index})), index: Some(index.0) }
         }
@@ -188,12 +216,11 @@ fn write_note(door: &Door, body: &[u8]) -> Indexed {
 
 /// Reads a note: as fresh as any acknowledged write, or with `level=eventual` what this node has applied.
 fn read_note(door: &Door, id: &str, head: &Head) -> Indexed {
-    let level = match head.query("level") {
-        None | Some("linearizable") => Level::Linearizable,
-        Some("eventual") => Level::Eventual,
-        Some(_) => return Reply::refused(400, "level is linearizable or eventual").into(),
+    let level = match level(head) {
+        Ok(level) => level,
+        Err(refusal) => return refusal.into(),
     };
-    let Some(id) = percent_decode(id) else {
+    let Some(id) = percent_decode(id).and_then(|id| String::from_utf8(id).ok()) else {
         return Reply::refused(400, "malformed name").into();
     };
     let query = registry::directory_query(&directory::Query::Note { id: id.clone() });
@@ -210,25 +237,8 @@ fn read_note(door: &Door, id: &str, head: &Head) -> Indexed {
     }
 }
 
-/// `%41` to `A`; `None` for a broken escape or what is not UTF-8.
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        if byte != b'%' {
-            bytes.push(byte);
-            rest = after;
-            continue;
-        }
-        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = &after[2..];
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// The answer to an outcome that is not `Done`.
-fn failed<T>(door: &Door, outcome: Outcome<T>) -> Reply {
+pub(super) fn failed<T>(door: &Door, outcome: Outcome<T>) -> Reply {
     match outcome {
         Outcome::Refused(why) => {
             let is_final = [Refusal::BadChange, Refusal::Unsafe, Refusal::BadTarget, Refusal::NotCaughtUp]
@@ -314,24 +324,4 @@ fn metrics(door: &Door) -> Reply {
 
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\n', "\\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_decoded_once_and_strictly() {
-        for (text, expected) in [
-            ("a%20b", Some("a b")),
-            ("%25", Some("%")),
-            ("%2525", Some("%25")),
-            ("%", None),
-            ("%4", None),
-            ("%+4", None),
-            ("%ff", None),
-        ] {
-            assert_eq!(percent_decode(text).as_deref(), expected, "{text}");
-        }
-    }
 }

@@ -3,7 +3,7 @@
 //! Not here: what the methods do (`node/handle.rs`).
 
 use crate::node::status::{EventLine, MonitorFrame};
-use crate::node::{Handle, Level, Metric, Published, SessionGuard};
+use crate::node::{Handle, Level, Metric, Published, SessionGuard, Work};
 use crate::raft::Change;
 use crate::services::Reply;
 use crate::types::{Identity, Index, NodeId, Outcome};
@@ -35,7 +35,8 @@ pub trait Host: Send + Sync + 'static {
     fn events_since(&self, after: u64) -> Vec<EventLine>;
     fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine>;
     fn gossip_json(&self) -> serde_json::Value;
-    fn propose(&self, command: Vec<u8>, deadline: Instant) -> Outcome<(Index, Reply)>;
+    fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)>;
+    fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index>;
     fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId>;
@@ -94,8 +95,11 @@ impl Host for Handle {
     fn gossip_json(&self) -> serde_json::Value {
         Handle::gossip_json(self)
     }
-    fn propose(&self, command: Vec<u8>, deadline: Instant) -> Outcome<(Index, Reply)> {
-        Handle::propose(self, command, deadline)
+    fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)> {
+        Handle::ask(self, work, deadline)
+    }
+    fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool {
+        Handle::wait_key(self, key, revision, deadline)
     }
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)> {
         Handle::query(self, query, level, deadline)

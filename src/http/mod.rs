@@ -2,7 +2,7 @@
 //!
 //! The tour: `server.rs` accepts and spawns; `conn.rs` is one connection with all its deadlines; `parse.rs` turns bytes
 //! into a [`parse::Head`] or refuses them; `guard.rs` keeps other web sites out; `routes.rs` finds the answer, which
-//! `api.rs` (JSON), `static_files.rs` and `stream.rs` (the never-ending ones) give; `monitor.rs` writes the page;
+//! `api.rs` (JSON), `kv.rs` and `locks.rs` (the store; `idempotency.rs` names their writes), `static_files.rs` and `stream.rs` (the never-ending ones) give; `monitor.rs` writes the page;
 //! `front.rs` is the redirecting front door; `reply.rs` writes a bounded answer; `host.rs` is all this room knows of the
 //! node behind it, small enough to be faked in tests.
 //! Not here: threads (`node/`), what the figures mean (`node/status.rs`), the page's own files (`static/`).
@@ -17,6 +17,9 @@ pub mod server;
 pub mod stream;
 
 mod api;
+mod idempotency;
+mod kv;
+mod locks;
 mod monitor;
 mod routes;
 mod static_files;

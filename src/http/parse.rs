@@ -8,6 +8,7 @@
 //! Not here: reading and deadlines (`conn.rs`), which hosts and origins are welcome (`guard.rs`).
 
 use crate::limits;
+use std::fmt::Write;
 
 /// Longest request line; a longer one is refused with 414.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
@@ -103,6 +104,34 @@ impl Head {
             _ => None,
         })
     }
+}
+
+/// `%41` to `A`; `None` for a broken escape. A plus stays a plus.
+pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte != b'%' {
+            bytes.push(byte);
+            rest = after;
+            continue;
+        }
+        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = &after[2..];
+    }
+    Some(bytes)
+}
+
+/// The other way round: everything but letters, digits and `-._~` is escaped.
+pub fn percent_encode(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
+            _ => write!(text, "%{byte:02X}").expect("a String takes every write"),
+        }
+        text
+    })
 }
 
 /// Parses a head at the start of `bytes`. `Ok(None)`: more bytes are needed. `Ok(Some((head, length)))`: the body, or
@@ -387,6 +416,25 @@ impl Chunked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_decoded_once_and_strictly() {
+        for (text, expected) in [
+            ("a%20b", Some(&b"a b"[..])),
+            ("a+b/c", Some(b"a+b/c")),
+            ("%25", Some(b"%")),
+            ("%2525", Some(b"%25")),
+            ("%00%fF", Some(b"\x00\xff")),
+            ("%", None),
+            ("%4", None),
+            ("%+4", None),
+        ] {
+            assert_eq!(percent_decode(text).as_deref(), expected, "{text}");
+        }
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(percent_decode(&percent_encode(&all)), Some(all));
+        assert_eq!(percent_encode(b"a/b\xff"), "a%2Fb%FF");
+    }
 
     fn parse(text: &str) -> Result<Head, Fault> {
         head(text.as_bytes()).map(|found| found.expect("a whole head").0)

@@ -66,6 +66,11 @@ impl Reply {
         Reply::error(status, why, "refused", None)
     }
 
+    /// Bytes that a client stored: never shown as anything else than bytes.
+    pub fn bytes(body: Vec<u8>) -> Reply {
+        Reply { content_type: "application/octet-stream", body: Cow::Owned(body), ..Reply::empty(200) }
+    }
+
     /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Reply {
         self.headers.push((name, value.into()));
@@ -136,6 +141,7 @@ pub fn header(out: &mut Vec<u8>, name: &str, value: &str) {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        202 => "Accepted",
         204 => "No Content",
         304 => "Not Modified",
         307 => "Temporary Redirect",
@@ -145,6 +151,7 @@ fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",

@@ -27,6 +27,9 @@ pub(super) enum Route<'a> {
     Transfer,
     Notes,
     Note(&'a str),
+    Keys,
+    Key(&'a str),
+    Lock(&'a str),
     Livez,
     Readyz,
     Metrics,
@@ -46,6 +49,7 @@ impl Route<'_> {
             "/v1/members" => Route::Members(None),
             "/v1/leader/transfer" => Route::Transfer,
             "/v1/note" => Route::Notes,
+            "/v1/kv" => Route::Keys,
             "/livez" => Route::Livez,
             "/readyz" => Route::Readyz,
             "/metrics" => Route::Metrics,
@@ -54,6 +58,10 @@ impl Route<'_> {
                     Route::Members(Some(id))
                 } else if let Some(id) = path.strip_prefix("/v1/note/") {
                     Route::Note(id)
+                } else if let Some(key) = path.strip_prefix("/v1/kv/") {
+                    Route::Key(key)
+                } else if let Some(name) = path.strip_prefix("/v1/lock/") {
+                    Route::Lock(name)
                 } else {
                     Route::Static(path.strip_prefix("/static/")?)
                 }
@@ -66,6 +74,8 @@ impl Route<'_> {
             Route::Members(None) => "GET, HEAD, POST",
             Route::Members(Some(_)) => "GET, HEAD, POST, DELETE",
             Route::Transfer | Route::Notes => "POST",
+            Route::Key(_) => "GET, HEAD, PUT, POST, DELETE",
+            Route::Lock(_) => "GET, HEAD, POST",
             _ => "GET, HEAD",
         }
     }
@@ -159,7 +169,10 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         return refuse(Reply::refused(405, "this path does not take this method").with("Allow", route.allow()));
     }
     let is_change = !matches!(method, Method::Get | Method::Head);
-    if is_change && let Err(refusal) = guard::check_change(head, has_body || method != Method::Delete) {
+    // A value is bytes of any kind: its media type says nothing, and no form can send a PUT.
+    let is_json = has_body || !matches!(method, Method::Delete | Method::Put);
+    let is_json = is_json && !matches!((route, method), (Route::Key(_), Method::Put));
+    if is_change && let Err(refusal) = guard::check_change(head, is_json) {
         return refuse(refusal);
     }
     match route {
@@ -231,6 +244,8 @@ mod tests {
     #[test]
     fn paths_are_exact() {
         assert_eq!(Route::of("/v1/members/3"), Some(Route::Members(Some("3"))));
+        assert_eq!(Route::of("/v1/kv/a/b%2Fc"), Some(Route::Key("a/b%2Fc")));
+        assert_eq!((Route::of("/v1/kv"), Route::of("/v1/kv/")), (Some(Route::Keys), Some(Route::Key(""))));
         assert_eq!(Route::of("/static/app.js"), Some(Route::Static("app.js")));
         for path in ["/v1", "/v1/", "/v1/status/", "/V1/status", "//", "/%761/status", "/static", "/index.html"] {
             assert_eq!(Route::of(path), None, "{path}");

@@ -85,15 +85,23 @@ impl Connection {
     /// # Errors
     /// Those of the socket.
     pub fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<()> {
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
-        if let Some(body) = body {
-            let body = body.to_string();
-            text += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        } else {
-            text += "\r\n";
+        match body {
+            Some(body) => {
+                self.send_bytes(method, path, "Content-Type: application/json\r\n", Some(body.to_string().as_bytes()))
+            }
+            None => self.send_bytes(method, path, "", None),
         }
+    }
+
+    /// Sends a request with header lines, each with its end, and a body of any bytes.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn send_bytes(&mut self, method: &str, path: &str, headers: &str, body: Option<&[u8]>) -> io::Result<()> {
+        let length = body.map_or(String::new(), |body| format!("Content-Length: {}\r\n", body.len()));
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}{length}\r\n", self.host);
         self.stream.set_write_timeout(Some(Duration::from_secs(5)))?;
-        self.stream.write_all(text.as_bytes())
+        self.stream.write_all(&[head.as_bytes(), body.unwrap_or_default()].concat())
     }
 
     /// Reads one whole answer.

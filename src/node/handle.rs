@@ -9,7 +9,7 @@ use super::requests::{Asked, ReplyTo, Waiter, transferred_to};
 use super::sessions::id_of;
 use super::shared::{Shared, lock};
 use super::status::{EventLine, MonitorFrame};
-use super::{metrics, monitor, threads};
+use super::{metrics, monitor, threads, watch};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
 use crate::raft::Change;
 use crate::services::Reply;
@@ -184,17 +184,24 @@ impl Handle {
     /// Hands work over and goes on: the waiter gets the answer, on whichever thread has it. Waits only while `core` is
     /// too busy to take it, until the deadline at most.
     pub fn submit(&self, work: Work, deadline: Instant, waiter: Box<dyn Waiter>) {
-        let asked = match work {
-            Work::Command { command: bytes, .. } | Work::Query { query: bytes, .. }
-                if bytes.len() > COMMAND_BYTES_MAX =>
-            {
-                let why = format!("a request of {} bytes, at most {COMMAND_BYTES_MAX} are allowed", bytes.len());
-                return waiter.answer(Outcome::Refused(why));
-            }
-            Work::Command { tag, command, ack } => Asked::Command { tag, command, ack },
-            Work::Query { query, level } => Asked::Query { query, level },
-        };
-        self.shared.submit(asked, deadline, ReplyTo::Door(waiter));
+        match asked(work) {
+            Ok(asked) => self.shared.submit(asked, deadline, ReplyTo::Door(waiter)),
+            Err(why) => waiter.answer(Outcome::Refused(why)),
+        }
+    }
+
+    /// Hands work over and waits for the answer.
+    pub fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)> {
+        match asked(work) {
+            Ok(asked) => self.shared.ask(asked, deadline),
+            Err(why) => Outcome::Refused(why),
+        }
+    }
+
+    /// Waits until a key of the store has another revision than this one (0: it does not exist), as this node applies
+    /// what happens; false at the deadline, or when the node stops.
+    pub fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool {
+        watch::wait(&self.shared, key, revision, deadline)
     }
 
     /// Asks the services.
@@ -281,5 +288,16 @@ impl Handle {
             run();
         });
         started.map(|_| ()).map_err(|e| format!("no thread for the connection: {e}"))
+    }
+}
+
+/// What `core` is asked for; refuses what is too large.
+fn asked(work: Work) -> Result<Asked, String> {
+    match work {
+        Work::Command { command: bytes, .. } | Work::Query { query: bytes, .. } if bytes.len() > COMMAND_BYTES_MAX => {
+            Err(format!("a request of {} bytes, at most {COMMAND_BYTES_MAX} are allowed", bytes.len()))
+        }
+        Work::Command { tag, command, ack } => Ok(Asked::Command { tag, command, ack }),
+        Work::Query { query, level } => Ok(Asked::Query { query, level }),
     }
 }

@@ -3,7 +3,7 @@
 //! The tour: `start.rs` opens the disk, finds or founds the cluster and starts everything; `core.rs` owns raft, with
 //! `requests.rs` for what clients asked; `disk.rs` owns the store, `apply.rs` the services; `links.rs` and `peers.rs` are
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
-//! `monitor.rs` builds what pages show; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal;
+//! `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal;
 //! `stop.rs` ends it all; `latency.rs` counts how long things take. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
@@ -32,6 +32,7 @@ pub mod start;
 pub mod status;
 pub mod stop;
 pub mod threads;
+pub mod watch;
 
 pub use handle::{Ack, Handle, Level, Metric, Published, SessionGuard, Work};
 pub use requests::{Answered, Waiter};

@@ -11,6 +11,7 @@ use super::handle::{Ack, Published};
 use super::links::Link;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
+use super::watch::WatchInput;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::verdict::{self, Judgement, Situation};
@@ -22,7 +23,7 @@ use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -88,6 +89,8 @@ pub struct Shared {
     pub dispatch: Mutex<Dispatch>,
     /// Figures.
     pub counters: Counters,
+    /// Clients that wait for a key to change.
+    pub watchers: AtomicUsize,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Mutex<()>,
     started: Instant,
@@ -95,6 +98,7 @@ pub struct Shared {
     core: Sender<CoreInput>,
     gossip_inbox: Sender<GossipInput>,
     monitor: Sender<()>,
+    watch: Sender<WatchInput>,
     view: Mutex<Arc<CoreView>>,
     directory: Mutex<Arc<Nodes>>,
     book: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
@@ -124,6 +128,8 @@ pub struct Parts {
     pub gossip: Sender<GossipInput>,
     /// Inbox of `monitor`.
     pub monitor: Sender<()>,
+    /// Inbox of `watch`.
+    pub watch: Sender<WatchInput>,
     /// Snapshot files.
     pub snapshots: Snapshots,
     /// Raft as recovered.
@@ -150,12 +156,14 @@ impl Shared {
             events: Events::default(),
             failovers: FailoverLog::default(),
             counters: Counters::default(),
+            watchers: AtomicUsize::new(0),
             incoming_snapshot: Mutex::new(()),
             started: Instant::now(),
             started_ms,
             core: parts.core,
             gossip_inbox: parts.gossip,
             monitor: parts.monitor,
+            watch: parts.watch,
             view: Mutex::new(Arc::new(CoreView { raft: parts.view })),
             directory: Mutex::default(),
             book: Mutex::default(),
@@ -279,9 +287,18 @@ impl Shared {
         Index(self.applied.load(Ordering::Acquire))
     }
 
-    /// Publishes it.
+    /// Publishes it, also to those who wait for a key to change.
     pub fn set_applied(&self, index: Index) {
-        self.applied.store(index.0, Ordering::Release);
+        self.applied.store(index.0, Ordering::SeqCst);
+        if self.watchers.load(Ordering::SeqCst) > 0 {
+            // A full inbox means that a look is due anyway.
+            let _ = self.watch.try_send(WatchInput::Applied);
+        }
+    }
+
+    /// Gives `watch` an input; false if it could not take it before the deadline, or has ended.
+    pub fn watch(&self, input: WatchInput, deadline: Instant) -> bool {
+        self.watch.send_deadline(input, deadline).is_ok()
     }
 
     /// Log time at which a key or lock expires next, by what this node has applied.
@@ -384,6 +401,8 @@ impl Shared {
         self.is_stopping.store(true, Ordering::Release);
         self.frames.changed.notify_all();
         self.events.wake();
+        // Ends the thread, which lets go of everyone who waits on it.
+        let _ = self.watch.send_timeout(WatchInput::Stop, Duration::from_millis(200));
     }
 
     /// Whether the node's own threads are to end now.

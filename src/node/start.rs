@@ -13,9 +13,11 @@ use super::handle::Handle;
 use super::seek::RealWorld;
 use super::shared::{Parts, Shared, lock};
 use super::stop::{self, Stopper};
-use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads};
+use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads, watch};
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
-use crate::limits::{APPLY_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX};
+use crate::limits::{
+    APPLY_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX, WATCH_INBOX_MAX,
+};
 use crate::raft::{self, Config, Durable, Persist, Raft};
 use crate::services::registry::Registry;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
@@ -312,6 +314,7 @@ fn launch(
     let (apply_in, apply_out) = bounded(APPLY_INBOX_MAX);
     let (gossip_in, gossip_out) = bounded(GOSSIP_INBOX_MAX);
     let (monitor_in, monitor_out) = bounded(MONITOR_INBOX_MAX);
+    let (watch_in, watch_out) = bounded(WATCH_INBOX_MAX);
     let snapshots = store.snapshots();
     let shared = Arc::new(Shared::new(Parts {
         settings,
@@ -321,6 +324,7 @@ fn launch(
         core: core_in.clone(),
         gossip: gossip_in.clone(),
         monitor: monitor_in,
+        watch: watch_in,
         snapshots: snapshots.clone(),
         view: raft.view(),
     }));
@@ -351,6 +355,8 @@ fn launch(
     thread("gossip", Box::new(move || gossip::run(&s, &gossip_out)))?;
     let s = Arc::clone(&shared);
     thread("monitor", Box::new(move || monitor::run(&s, &monitor_out)))?;
+    let s = Arc::clone(&shared);
+    thread("watch", Box::new(move || watch::run(&s, &watch_out)))?;
     let s = Arc::clone(&shared);
     thread("config", Box::new(move || config_writer::run(&s)))?;
     let core = Core::new(

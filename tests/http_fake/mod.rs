@@ -3,8 +3,9 @@
 
 use phalanx::http::{Deadlines, Door, Host, HostSession, server};
 use phalanx::node::status::*;
-use phalanx::node::{Level, Metric, Published};
+use phalanx::node::{Level, Metric, Published, Work};
 use phalanx::raft::{Change, Role};
+use phalanx::services::sessions::Tag;
 use phalanx::services::{Reply, directory};
 use phalanx::types::{Identity, Index, NodeId, Outcome, Term};
 use std::io::{Read, Write};
@@ -29,6 +30,9 @@ pub struct FakeHost {
     pub changes: Mutex<Vec<Change>>,
     pub transfers: Mutex<Vec<Option<NodeId>>>,
     pub refusal: Mutex<Option<Outcome<()>>>,
+    /// Commands that went through the log, and what the service answers.
+    pub commands: Mutex<Vec<(Option<Tag>, Vec<u8>)>>,
+    pub reply: Mutex<Vec<u8>>,
     pub front_port: u16,
 }
 
@@ -71,6 +75,8 @@ impl FakeHost {
             changes: Mutex::default(),
             transfers: Mutex::default(),
             refusal: Mutex::new(None),
+            commands: Mutex::default(),
+            reply: Mutex::default(),
             front_port: 8080,
         })
     }
@@ -141,9 +147,17 @@ impl Host for FakeHost {
     fn gossip_json(&self) -> serde_json::Value {
         serde_json::json!([{"from": 3}])
     }
-    fn propose(&self, command: Vec<u8>, _: Instant) -> Outcome<(Index, Reply)> {
-        let _ = command;
-        self.outcome((Index(77), Reply::Ok(Vec::new())))
+    fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)> {
+        match work {
+            Work::Query { query, level } => self.query(query, level, deadline),
+            Work::Command { tag, command, .. } => {
+                self.commands.lock().unwrap().push((tag, command));
+                self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
+            }
+        }
+    }
+    fn wait_key(&self, _: &[u8], _: u64, _: Instant) -> bool {
+        false
     }
     fn query(&self, query: Vec<u8>, _: Level, _: Instant) -> Outcome<(Index, Reply)> {
         let _ = query;

@@ -16,7 +16,7 @@ fn requests() -> (Requests, tempfile::TempDir) {
     let settings = Settings::default();
     let (store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
     let raft = Raft::new(crate::node::start::raft_config(&settings, me), founding_state(me));
-    let (core, gossip, monitor) = (bounded(1).0, bounded(1).0, bounded(1).0);
+    let (core, gossip, monitor, watch) = (bounded(1).0, bounded(1).0, bounded(1).0, bounded(1).0);
     let parts = Parts {
         settings,
         me,
@@ -25,6 +25,7 @@ fn requests() -> (Requests, tempfile::TempDir) {
         core,
         gossip,
         monitor,
+        watch,
         snapshots: store.snapshots(),
         view: raft.view(),
     };
