@@ -4,7 +4,7 @@
 //!
 //! - [`cli`]: subcommands to exit codes. [`lab`]: real processes, started, broken and judged.
 //! - [`sim`]: virtual processes over a seeded network, disk and clock. [`check`]: judges of recorded histories.
-//! - [`http`]: the door that browsers and scripts use.
+//! - [`http`] and [`resp`]: the doors that browsers and scripts, and Redis clients, use.
 //! - [`node`]: the threads of one running node; the only room that spawns threads.
 //! - [`cluster`]: how nodes find, watch and rank each other.
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
@@ -19,6 +19,7 @@ pub mod lab;
 pub mod limits;
 pub mod node;
 pub mod raft;
+pub mod resp;
 pub mod services;
 pub mod settings;
 pub mod sim;

@@ -75,3 +75,27 @@ pub const FAILOVERS_MAX: usize = 20;
 pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Largest segment of the log: rotation, which takes three syncs, stays rare. Full: the next one.
 pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;
+
+/// One request of the Redis door, as sent. A longer one is a protocol error; what is left of [`COMMAND_BYTES_MAX`] is for
+/// the form in which it goes on.
+pub const RESP_REQUEST_BYTES_MAX: usize = COMMAND_BYTES_MAX - (64 << 10);
+/// The same from a client that has not named the secret yet.
+pub const RESP_UNKNOWN_BYTES_MAX: usize = 16 << 10;
+/// Words of one request. More: protocol error, as in Redis.
+pub const RESP_WORDS_MAX: usize = 1 << 20;
+/// A plain line, or the line before a word. Longer: protocol error, as in Redis.
+pub const RESP_LINE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of commands that a pipelining client gets into one run. More: the next run.
+pub const RESP_RUN_BYTES_MAX: usize = 1 << 20;
+/// Operations of one run: a run is carried out in one go, and others wait meanwhile. More: the next run.
+pub const RESP_RUN_OPS_MAX: usize = 1024;
+/// Runs of one connection that are not answered yet. More: it is not read from.
+pub const RESP_RUNS_MAX: usize = 1024;
+/// Bytes of such runs. More: it is not read from.
+pub const RESP_RUNS_BYTES_MAX: usize = 16 << 20;
+/// Bytes of replies that one client has not taken yet. More: it is not read from.
+pub const RESP_UNSENT_BYTES_MAX: usize = 32 << 20;
+/// Inbox of `resp-drain`, in clients that read slowly, each once. Full: the connection is closed.
+pub const RESP_DRAIN_INBOX_MAX: usize = 4096;
+/// Places in a SCAN that a node remembers for its clients. Full: the oldest goes, and that scan begins anew.
+pub const RESP_CURSORS_MAX: usize = 4096;

@@ -2,6 +2,7 @@
 
 use crate::http;
 use crate::node::{self, Doors, NodeOptions};
+use crate::resp;
 use crate::settings::Settings;
 use crate::types::NodeId;
 use std::path::PathBuf;
@@ -54,5 +55,5 @@ pub fn run(args: NodeArgs) -> u8 {
         }
     };
     let options = NodeOptions { id: args.id.map(NodeId), rejoin: args.rejoin };
-    node::run(settings, &options, Doors { http: http::serve, front: http::front::serve })
+    node::run(settings, &options, Doors { http: http::serve, front: http::front::serve, resp: resp::serve })
 }

@@ -276,6 +276,14 @@ impl Handle {
         metrics::all(&self.shared)
     }
 
+    /// Starts a thread of a door's own, which ends with the door.
+    ///
+    /// # Errors
+    /// When the system refuses another thread.
+    pub fn spawn_own(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        threads::spawn(name, run).map(|_| ())
+    }
+
     /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses.
     pub fn spawn_connection(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
         let max = self.shared.settings.connections_max as usize;

@@ -49,6 +49,8 @@ pub struct Doors {
     pub http: Door,
     /// The shared front door on `service_port`.
     pub front: Door,
+    /// The Redis protocol on `kv_port_base + id`.
+    pub resp: Door,
 }
 
 /// What the command line says beyond the settings.
@@ -100,6 +102,7 @@ pub enum StartError {
 struct Ports {
     peer: TcpListener,
     http: TcpListener,
+    resp: TcpListener,
     front: TcpListener,
 }
 
@@ -129,8 +132,8 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
 struct Running {
     shared: Arc<Shared>,
     inboxes: Inboxes,
-    /// Peer port, HTTP, front door: handles to end the accepts with.
-    listening: [TcpListener; 3],
+    /// Peer port, HTTP, Redis protocol, front door: handles to end the accepts with.
+    listening: [TcpListener; 4],
     /// In the order in which they are joined: each may still need those after it.
     own: Vec<std::thread::JoinHandle<()>>,
     _folder: FolderLock,
@@ -274,6 +277,7 @@ fn bind(settings: &Settings, id: NodeId) -> Result<Ports, StartError> {
     Ok(Ports {
         peer,
         http: take(&addresses.http, "HTTP", "service_port_base", false)?,
+        resp: take(&addresses.kv, "Redis protocol", "kv_port_base", false)?,
         front: take(&settings.front_door(), "front door", "service_port", true)?,
     })
 }
@@ -336,11 +340,11 @@ fn launch(
     // has heard who else is online, it sends them to itself.
     let own_http = shared.settings.addresses(who.id).http;
     lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
-    for door in [&ports.http, &ports.front] {
+    for door in [&ports.http, &ports.resp, &ports.front] {
         rustix::net::listen(door, BACKLOG).map_err(|e| StartError::Thread(e.into()))?;
     }
     let clone = |listener: &TcpListener| listener.try_clone().map_err(StartError::Thread);
-    let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.front)?];
+    let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];
 
     let mut own = Vec::new();
     let mut thread = |name: &str, run: Box<dyn FnOnce() + Send>| -> Result<(), StartError> {
@@ -372,8 +376,9 @@ fn launch(
     let s = Arc::clone(&shared);
     thread("peers", Box::new(move || peers::accept_all(&s, &ports.peer)))?;
     let handle = Handle::new(Arc::clone(&shared));
-    let (http, front) = (handle.clone(), handle);
+    let (http, resp, front) = (handle.clone(), handle.clone(), handle);
     thread("http", Box::new(move || (doors.http)(ports.http, http)))?;
+    thread("resp", Box::new(move || (doors.resp)(ports.resp, resp)))?;
     thread("door", Box::new(move || (doors.front)(ports.front, front)))?;
     // Not joined: it waits on a terminal that may never say anything again.
     let (s, stopper) = (Arc::clone(&shared), stopper.clone());
@@ -434,8 +439,9 @@ impl Running {
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
         stop::hand_over(shared);
         shared.begin_stop();
-        let [peer, http, front] = self.listening;
+        let [peer, http, resp, front] = self.listening;
         close(http);
+        close(resp);
         close(front);
         stop::drain_clients(shared);
         shared.finish_stop();

@@ -244,3 +244,65 @@ impl Ran {
         postcard::from_bytes(bytes).ok()
     }
 }
+
+/// [`Value`] as it lies in a reply's bytes: a door passes it on without copying. Same variants in the same order.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)]
+pub enum ValueRef<'a> {
+    Nil,
+    Ok,
+    Int(i64),
+    Text(&'a str),
+    Bytes(&'a serde_bytes::Bytes),
+    #[serde(borrow)]
+    List(Vec<ValueRef<'a>>),
+    Error(&'a str),
+}
+
+/// [`Ran`] as it lies in a reply's bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub enum RanRef<'a> {
+    /// One value per operation.
+    #[serde(borrow)]
+    Values(Vec<ValueRef<'a>>),
+    /// A watched key has changed: nothing was executed.
+    Aborted,
+}
+
+impl<'a> RanRef<'a> {
+    /// Reads a reply; `None` if it is none.
+    pub fn decode(bytes: &'a [u8]) -> Option<RanRef<'a>> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_reads_the_same_with_and_without_copying() {
+        let bytes = |text: &str| Value::Bytes(Bytes::from(text.as_bytes().to_vec()));
+        let all = vec![
+            Value::Nil,
+            Value::Ok,
+            Value::Int(-7),
+            Value::Text("string".to_string()),
+            bytes("v"),
+            Value::List(vec![bytes("k"), Value::Nil]),
+            Value::Error("ERR no".to_string()),
+        ];
+        let encoded = Ran::Values(all).encode();
+        let borrowed = vec![
+            ValueRef::Nil,
+            ValueRef::Ok,
+            ValueRef::Int(-7),
+            ValueRef::Text("string"),
+            ValueRef::Bytes(serde_bytes::Bytes::new(b"v")),
+            ValueRef::List(vec![ValueRef::Bytes(serde_bytes::Bytes::new(b"k")), ValueRef::Nil]),
+            ValueRef::Error("ERR no"),
+        ];
+        assert_eq!(RanRef::decode(&encoded), Some(RanRef::Values(borrowed)));
+        assert_eq!(RanRef::decode(&Ran::Aborted.encode()), Some(RanRef::Aborted));
+    }
+}

@@ -1,0 +1,199 @@
+//! Accepts Redis clients and gives each connection a thread; what all connections of the node share.
+//!
+//! Caps are checked before a thread exists, and whoever comes too many is told so. Accepting survives running out of
+//! file descriptors: one is kept in reserve, so that even then a client gets an answer. When the node stops, nothing more is
+//! read from anyone, what was read is answered, and the connections end by themselves.
+//! Not here: what a connection says (`conn.rs`), starting threads (`node/threads.rs`).
+
+use super::cursors::Cursors;
+use super::outbox::Client;
+use super::scripts::Loaded;
+use super::{conn, drain, reply};
+use crate::limits::RESP_DRAIN_INBOX_MAX;
+use crate::node::Handle;
+use crossbeam_channel::{Sender, bounded};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Pause after a failed accept: descriptors do not come back in less.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
+/// Idle time after which the system asks whether the other side is still there, as Redis does.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// See the module.
+pub struct Door {
+    /// The node behind it.
+    pub handle: Handle,
+    /// Places of SCANs.
+    pub cursors: Cursors,
+    /// Scripts that clients loaded.
+    pub scripts: Loaded,
+    /// For INFO.
+    pub counts: Counts,
+    /// When it opened.
+    pub started: Instant,
+    /// Drawn when it opened.
+    pub run_id: Uuid,
+    clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+    slow: Sender<u64>,
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub accepted: AtomicU64,
+    pub turned_away: AtomicU64,
+    pub commands: AtomicU64,
+    pub protocol_errors: AtomicU64,
+}
+
+impl Door {
+    /// All connections, oldest first.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn clients_count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// One connection.
+    pub fn client(&self, id: u64) -> Option<Arc<Client>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// Leaves what a client's socket did not take to `resp-drain`; `false`: that has too much to do.
+    pub fn drain(&self, client: u64) -> bool {
+        self.slow.try_send(client).is_ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Body of the `resp` thread: serves until the node stops, which ends the accept.
+pub fn serve(listener: TcpListener, handle: Handle) {
+    let (slow, inbox) = bounded(RESP_DRAIN_INBOX_MAX);
+    let run_id = Uuid::new_v4();
+    let door = Arc::new(Door {
+        handle: handle.clone(),
+        cursors: Cursors::new(run_id.as_u64_pair().1),
+        scripts: Loaded::default(),
+        counts: Counts::default(),
+        started: Instant::now(),
+        run_id,
+        clients: Mutex::default(),
+        slow,
+    });
+    let weak = Arc::downgrade(&door);
+    if let Err(error) = handle.spawn_own("resp-drain", move || drain::run(&weak, &inbox)) {
+        log::warn!("no thread for slow clients, they will be closed err=\"{error}\"");
+    }
+    accept_all(&listener, &door);
+    for client in door.clients() {
+        client.stop_reading();
+    }
+}
+
+fn accept_all(listener: &TcpListener, door: &Arc<Door>) {
+    let mut reserve = File::open("/dev/null").ok();
+    let mut has_logged = false;
+    loop {
+        let accepted = listener.accept();
+        if door.handle.is_stopping() {
+            return;
+        }
+        match accepted {
+            Ok((stream, peer)) => {
+                has_logged = false;
+                door.counts.accepted.fetch_add(1, Relaxed);
+                start(door, stream, peer);
+            }
+            Err(error) if is_of_one_client(&error) => {}
+            Err(error) => {
+                if !has_logged {
+                    log::warn!("cannot accept redis connections err=\"{error}\"");
+                    has_logged = true;
+                }
+                drop(reserve.take());
+                if is_out_of_descriptors(&error)
+                    && let Ok((stream, _)) = listener.accept()
+                {
+                    turn_away(door, &stream, "too many open files");
+                }
+                std::thread::sleep(ACCEPT_BACKOFF);
+                reserve = File::open("/dev/null").ok();
+            }
+        }
+    }
+}
+
+fn start(door: &Arc<Door>, stream: TcpStream, peer: SocketAddr) {
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+    let prepared =
+        stream.set_nodelay(true).and_then(|()| socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive));
+    if prepared.is_err() {
+        // The client was gone before it was accepted.
+        return;
+    }
+    let id = door.counts.accepted.load(Relaxed);
+    let client = Arc::new(Client::new(id, stream, peer, Arc::clone(door)));
+    door.lock().insert(id, Arc::clone(&client));
+    let listed = Listed { door: Arc::clone(door), id };
+    let job = {
+        let client = Arc::clone(&client);
+        move || {
+            let listed = listed;
+            conn::serve(&listed.door, &client);
+        }
+    };
+    if let Err(why) = door.handle.spawn_connection("resp-conn", job) {
+        turn_away(door, &client.stream, &why);
+    }
+}
+
+/// A connection is listed until its thread ends, or never starts.
+struct Listed {
+    door: Arc<Door>,
+    id: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.door.lock().remove(&self.id);
+    }
+}
+
+/// Says that there is no room, without waiting for the client.
+fn turn_away(door: &Door, stream: &TcpStream, why: &str) {
+    door.counts.turned_away.fetch_add(1, Relaxed);
+    log::debug!("redis client turned away: {why}");
+    let mut text = Vec::new();
+    reply::error(&mut text, "ERR max number of clients reached");
+    if stream.set_nonblocking(true).is_ok() && io::Write::write_all(&mut &*stream, &text).is_ok() {
+        // What the client has sent is read, so that closing does not reset the connection under the answer.
+        let _ = io::Read::read(&mut &*stream, &mut [0; 1024]);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// The client was gone before it was accepted: nothing to wait for.
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())
+}

@@ -1,0 +1,79 @@
+//! The `resp-drain` thread: sends to clients that take their replies slowly, so that nobody else has to wait for them.
+//!
+//! A client must take what waits for it at some pace: each piece of it (all, or the first part if it is much) has one
+//! deadline for the whole of it. A byte now and then does not keep a connection alive.
+//! Not here: sending to those who take everything at once (`outbox.rs`).
+
+use super::door::Door;
+use super::outbox::{Client, Sent};
+use crate::limits::HTTP_WRITE_DEADLINE;
+use crossbeam_channel::Receiver;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+/// Longest wait in one go: a client that comes meanwhile waits no longer.
+const POLL_NS: i64 = 5_000_000;
+/// What a client must take within the deadline, if so much waits.
+const PIECE_BYTES: usize = 1 << 20;
+
+struct Slow {
+    client: Arc<Client>,
+    /// Bytes of the piece that it has not taken yet.
+    left: usize,
+    deadline: Instant,
+}
+
+/// Body of the thread; ends with the door.
+pub fn run(door: &Weak<Door>, inbox: &Receiver<u64>) {
+    let mut slow: Vec<Slow> = Vec::new();
+    loop {
+        if slow.is_empty() {
+            match inbox.recv() {
+                Ok(id) => add(&mut slow, door, id),
+                Err(_) => return,
+            }
+        }
+        while let Ok(id) = inbox.try_recv() {
+            add(&mut slow, door, id);
+        }
+        let is_writable = wait(&slow);
+        let now = Instant::now();
+        let mut looks = is_writable.into_iter();
+        slow.retain_mut(|slow| go_on(slow, looks.next().unwrap_or(true), now));
+    }
+}
+
+fn add(slow: &mut Vec<Slow>, door: &Weak<Door>, id: u64) {
+    let Some(client) = door.upgrade().and_then(|door| door.client(id)) else { return };
+    let left = client.unsent_bytes().min(PIECE_BYTES);
+    slow.push(Slow { client, left, deadline: Instant::now() + HTTP_WRITE_DEADLINE });
+}
+
+/// Which of them may be sent to.
+fn wait(slow: &[Slow]) -> Vec<bool> {
+    let mut all: Vec<PollFd> = slow.iter().map(|slow| PollFd::new(&slow.client.stream, PollFlags::OUT)).collect();
+    // An interrupted wait shows nothing, and the next one follows.
+    let _ = poll(&mut all, Some(&Timespec { tv_sec: 0, tv_nsec: POLL_NS }));
+    all.iter().map(|one| !one.revents().is_empty()).collect()
+}
+
+/// Whether there is still something to send.
+fn go_on(slow: &mut Slow, is_writable: bool, now: Instant) -> bool {
+    if is_writable {
+        match slow.client.drain() {
+            (Sent::Some(taken), left) if taken >= slow.left => {
+                slow.left = left.min(PIECE_BYTES);
+                slow.deadline = now + HTTP_WRITE_DEADLINE;
+            }
+            (Sent::Some(taken), _) => slow.left -= taken,
+            (Sent::All | Sent::Closed, _) => return false,
+        }
+    }
+    if now < slow.deadline {
+        return true;
+    }
+    log::debug!("a client takes its replies too slowly client={}", slow.client.id);
+    slow.client.close();
+    false
+}

@@ -1,0 +1,374 @@
+//! What leaves on one connection: replies in the order of their commands, whoever has them and whenever they come.
+//!
+//! Each run and each reply of the door's own has a place in a queue. Whoever fills the first place writes everything that
+//! is ready into one buffer and sends it, without waiting: waking the connection's own thread would cost more than the
+//! send. What the socket does not take is left to `resp-drain` (`drain.rs`), which may wait.
+//!
+//! Invariants: O1 a reply leaves after all replies to earlier commands. O2 nobody holds the lock while waiting for a
+//! socket, so `apply` and `core` never wait for a client. O3 a connection whose run was dropped without an answer (the
+//! node ends) is closed: its client must not take the next reply for that one.
+//! Not here: how a reply is written (`shape.rs`), when a connection must wait (`conn.rs` asks [`Client::wait_room`]).
+
+use super::door::Door;
+use super::shape::Plan;
+use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
+use crate::node::{Answered, Waiter};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Room that an idle connection's buffer keeps.
+const BUFFER_BYTES_KEPT: usize = 16 << 10;
+/// Between two looks at whether the node stops, for a connection that waits.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Where a run goes, and so when later runs of the connection may go elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through the log.
+    Log,
+    /// To the services as they are.
+    Query,
+}
+
+/// One place in the order of replies.
+#[derive(Debug)]
+enum Slot {
+    /// A run: how to write its answer, once it is there, and how many bytes it had.
+    Run { plan: Plan, way: Way, bytes: usize, answered: Option<Answered> },
+    /// Written already.
+    Written(Vec<u8>),
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    slots: VecDeque<Slot>,
+    /// Number of the first of them.
+    first: u64,
+    /// Runs that are not answered, by way, and their bytes.
+    log_runs: usize,
+    query_runs: usize,
+    runs_bytes: usize,
+    /// Ready to leave; the part before `sent` has left.
+    out: Vec<u8>,
+    sent: usize,
+    /// `resp-drain` sends what is left.
+    is_draining: bool,
+    is_closed: bool,
+    /// The connection's thread waits for a change.
+    is_awaited: bool,
+}
+
+/// One connection, for its own thread and for those who answer it.
+pub struct Client {
+    /// Number of the connection on this node.
+    pub id: u64,
+    /// The socket.
+    pub stream: TcpStream,
+    profile: Mutex<Profile>,
+    door: Arc<Door>,
+    outbox: Mutex<Outbox>,
+    changed: Condvar,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client {}", self.id)
+    }
+}
+
+/// What is known of a connection's client.
+#[derive(Debug)]
+pub struct Profile {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// When it came.
+    pub since: Instant,
+    /// When it last sent something of its own door's business (not on keys: those are too many to note).
+    pub active: Instant,
+    /// The name it gave itself.
+    pub name: String,
+    /// Its library.
+    pub lib_name: String,
+    /// That one's version.
+    pub lib_ver: String,
+    /// Version of the protocol: 2 or 3.
+    pub resp: u8,
+    /// Commands in its transaction; `None`: none is open.
+    pub multi: Option<usize>,
+    /// Keys that it watches.
+    pub watch: usize,
+    /// Its last command of that kind.
+    pub command: &'static str,
+}
+
+impl Profile {
+    fn new(peer: SocketAddr, now: Instant) -> Profile {
+        Profile {
+            peer,
+            since: now,
+            active: now,
+            name: String::new(),
+            lib_name: String::new(),
+            lib_ver: String::new(),
+            resp: 2,
+            multi: None,
+            watch: 0,
+            command: "NULL",
+        }
+    }
+}
+
+/// How sending went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Everything has left.
+    All,
+    /// The socket takes no more now; so many bytes have left in all calls.
+    Some(usize),
+    /// The connection is gone.
+    Closed,
+}
+
+impl Client {
+    /// A connection that has just been accepted.
+    pub fn new(id: u64, stream: TcpStream, peer: SocketAddr, door: Arc<Door>) -> Client {
+        let profile = Mutex::new(Profile::new(peer, Instant::now()));
+        Client { id, stream, profile, door, outbox: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// What is known of it.
+    pub fn profile(&self) -> MutexGuard<'_, Profile> {
+        self.profile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outbox> {
+        // A poisoned lock means that a thread panicked, and a panic ends the process.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends replies that were written by the connection's own thread, after all those before them.
+    pub fn push_written(&self, bytes: &mut Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut outbox = self.lock();
+        if outbox.slots.is_empty() {
+            outbox.out.extend_from_slice(bytes);
+            self.send(&mut outbox);
+        } else {
+            outbox.slots.push_back(Slot::Written(bytes.clone()));
+        }
+        bytes.clear();
+    }
+
+    /// Makes a place for the reply to a run; the way it must go, and who takes the answer. A run that only reads goes
+    /// through the log while writes of this connection are on their way there, so that a client sees its own writes;
+    /// a write waits until earlier reads are answered, so that they do not see it. Neither holds in eventual mode.
+    pub fn push_run(self: &Arc<Client>, plan: Plan, needs_log: bool, is_eventual: bool, bytes: usize) -> (Way, Place) {
+        let mut outbox = self.lock();
+        if needs_log && !is_eventual {
+            outbox = self.wait_until(outbox, |outbox| outbox.query_runs == 0);
+        }
+        let way = if needs_log || (!is_eventual && outbox.log_runs > 0) { Way::Log } else { Way::Query };
+        match way {
+            Way::Log => outbox.log_runs += 1,
+            Way::Query => outbox.query_runs += 1,
+        }
+        outbox.runs_bytes += bytes;
+        outbox.slots.push_back(Slot::Run { plan, way, bytes, answered: None });
+        let number = outbox.first + outbox.slots.len() as u64 - 1;
+        (way, Place { client: Arc::clone(self), number, is_filled: false })
+    }
+
+    /// Waits while too much of this connection is under way: its client then waits for its socket. `false`: it is closed.
+    pub fn wait_room(&self) -> bool {
+        let has_room = |outbox: &Outbox| {
+            outbox.slots.len() < RESP_RUNS_MAX
+                && outbox.runs_bytes < RESP_RUNS_BYTES_MAX
+                && outbox.out.len() - outbox.sent < RESP_UNSENT_BYTES_MAX
+        };
+        let outbox = self.lock();
+        if has_room(&outbox) {
+            return !outbox.is_closed;
+        }
+        !self.wait_until(outbox, has_room).is_closed
+    }
+
+    /// Waits until all runs are answered.
+    pub fn wait_answered(&self) {
+        drop(self.wait_until(self.lock(), |outbox| outbox.slots.is_empty()));
+    }
+
+    /// Waits until everything has left, until the deadline at most.
+    pub fn wait_sent(&self, deadline: Instant) {
+        let is_sent = |outbox: &Outbox| outbox.slots.is_empty() && outbox.out.is_empty();
+        drop(self.wait_until(self.lock(), |outbox| is_sent(outbox) || Instant::now() >= deadline));
+    }
+
+    fn wait_until<'a>(
+        &'a self,
+        mut outbox: MutexGuard<'a, Outbox>,
+        is_so: impl Fn(&Outbox) -> bool,
+    ) -> MutexGuard<'a, Outbox> {
+        while !outbox.is_closed && !is_so(&outbox) {
+            outbox.is_awaited = true;
+            outbox = self.changed.wait_timeout(outbox, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        outbox.is_awaited = false;
+        outbox
+    }
+
+    fn fill(&self, number: u64, answer: Answered) {
+        let mut outbox = self.lock();
+        let place = (number - outbox.first) as usize;
+        let Some(Slot::Run { way, bytes, answered, .. }) = outbox.slots.get_mut(place) else {
+            unreachable!("place {number} of client {} is no run", self.id)
+        };
+        *answered = Some(answer);
+        let (way, bytes) = (*way, *bytes);
+        match way {
+            Way::Log => outbox.log_runs -= 1,
+            Way::Query => outbox.query_runs -= 1,
+        }
+        outbox.runs_bytes -= bytes;
+        if place == 0 {
+            self.write_ready(&mut outbox);
+            match outbox.is_closed {
+                true => outbox.out.clear(),
+                false => self.send(&mut outbox),
+            }
+        }
+        if outbox.is_awaited {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Moves the replies at the head of the queue that are there into the buffer.
+    fn write_ready(&self, outbox: &mut Outbox) {
+        while let Some(Slot::Written(_) | Slot::Run { answered: Some(_), .. }) = outbox.slots.front() {
+            match outbox.slots.pop_front() {
+                Some(Slot::Written(bytes)) => outbox.out.extend_from_slice(&bytes),
+                Some(Slot::Run { plan, answered: Some(answered), .. }) => {
+                    plan.write(&answered, &self.door.cursors, &mut outbox.out);
+                }
+                other => unreachable!("{other:?} was ready"),
+            }
+            outbox.first += 1;
+        }
+    }
+
+    /// Sends what is ready, unless `resp-drain` is at it; leaves to it what the socket does not take.
+    fn send(&self, outbox: &mut Outbox) {
+        if outbox.is_draining || outbox.is_closed || outbox.out.is_empty() {
+            return;
+        }
+        match self.send_now(outbox) {
+            Sent::All => {}
+            Sent::Some(_) => {
+                outbox.is_draining = self.door.drain(self.id);
+                if !outbox.is_draining {
+                    self.close_locked(outbox);
+                }
+            }
+            Sent::Closed => self.close_locked(outbox),
+        }
+    }
+
+    fn send_now(&self, outbox: &mut Outbox) -> Sent {
+        let mut taken_in_all = 0;
+        while outbox.sent < outbox.out.len() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match rustix::net::send(&self.stream, &outbox.out[outbox.sent..], flags) {
+                Ok(taken) => {
+                    outbox.sent += taken;
+                    taken_in_all += taken;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    // What has left makes room once it is the larger part, so that it is seldom moved.
+                    if outbox.sent > outbox.out.len() / 2 {
+                        outbox.out.drain(..outbox.sent);
+                        outbox.sent = 0;
+                    }
+                    return Sent::Some(taken_in_all);
+                }
+                Err(_) => return Sent::Closed,
+            }
+        }
+        outbox.out.clear();
+        outbox.out.shrink_to(BUFFER_BYTES_KEPT);
+        outbox.sent = 0;
+        Sent::All
+    }
+
+    /// Sends on, for `resp-drain`; the bytes that are left.
+    pub(super) fn drain(&self) -> (Sent, usize) {
+        let mut outbox = self.lock();
+        if outbox.is_closed {
+            return (Sent::Closed, 0);
+        }
+        let sent = self.send_now(&mut outbox);
+        match sent {
+            Sent::All => outbox.is_draining = false,
+            Sent::Some(_) => {}
+            Sent::Closed => self.close_locked(&mut outbox),
+        }
+        if outbox.is_awaited {
+            self.changed.notify_all();
+        }
+        (sent, outbox.out.len() - outbox.sent)
+    }
+
+    /// Bytes that wait for the socket.
+    pub fn unsent_bytes(&self) -> usize {
+        let outbox = self.lock();
+        outbox.out.len() - outbox.sent
+    }
+
+    /// Ends the connection at once: its thread's read returns.
+    pub fn close(&self) {
+        self.close_locked(&mut self.lock());
+    }
+
+    fn close_locked(&self, outbox: &mut Outbox) {
+        outbox.is_closed = true;
+        outbox.out = Vec::new();
+        outbox.sent = 0;
+        // Fails if the other side is gone already, which is what is wanted.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.changed.notify_all();
+    }
+
+    /// Lets the connection end: what it has sent is still answered, and nothing more is read.
+    pub fn stop_reading(&self) {
+        let _ = self.stream.shutdown(Shutdown::Read); // as above
+    }
+}
+
+/// The place of one run's reply; takes the answer.
+#[derive(Debug)]
+pub struct Place {
+    client: Arc<Client>,
+    number: u64,
+    is_filled: bool,
+}
+
+impl Waiter for Place {
+    fn answer(mut self: Box<Self>, answered: Answered) {
+        self.is_filled = true;
+        self.client.fill(self.number, answered);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_filled {
+            self.client.close();
+        }
+    }
+}
