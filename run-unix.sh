@@ -14,6 +14,9 @@ terminal=auto
 action=start
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 start_within=${PHALANX_TEST_START_WITHIN:-30}
+joined_within=$((start_within < 10 ? start_within : 10))
+# What a refusal leaves behind, in words.
+untouched="Nothing was started."
 
 say() { printf '%s\n' "$*"; }
 complain() { printf '%s\n' "$*" >&2; }
@@ -163,13 +166,79 @@ listens() {
   (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null
 }
 
+# Held by this call: "flock", "folder", or nothing.
+run_lock=
+
+# Only one ./run.sh at a time starts, stops or deletes here: two would each write their own pids over the other's, and
+# `stop` would not know the losers. Nodes must not inherit the descriptor (see start_nodes), or they would hold it on.
+lock_run_folder() {
+  [ -z "$run_lock" ] || return 0
+  : 2>/dev/null >>"$run_dir/lock" || die 1 "cannot write to $run_dir. $untouched"
+  if command -v flock >/dev/null 2>&1; then
+    exec 9>>"$run_dir/lock"
+    flock -n 9 && run_lock=flock
+  else
+    lock_by_folder && run_lock=folder
+  fi
+  trap unlock_run_folder EXIT
+  [ -n "$run_lock" ] || die 1 "another ./run.sh is at work here ($run_dir). $untouched" \
+    "Wait until it has finished, then try again."
+}
+
+unlock_run_folder() {
+  case $run_lock in
+    flock) exec 9>&- ;;
+    folder) rm -rf "$run_dir/lock.d" ;;
+  esac
+  run_lock=
+}
+
+# Where there is no flock (macOS): whoever makes the folder has the lock; one whose maker is gone is taken away.
+lock_by_folder() {
+  local lock=$run_dir/lock.d aside=$run_dir/lock.d.$$ tries=0
+  until mkdir "$lock" 2>/dev/null; do
+    is_alive "$lock/pid" && return 1
+    ((++tries < 10)) || return 1
+    if [ ! -s "$lock/pid" ] && ((tries < 5)); then
+      sleep 0.1 # its maker may be about to write its pid
+      continue
+    fi
+    mv "$lock" "$aside" 2>/dev/null || continue
+    if is_alive "$aside/pid"; then
+      # Another one was quicker: the old lock was gone already, and this is its new one.
+      mv "$aside" "$lock"
+      return 1
+    fi
+    rm -rf "$aside"
+  done
+  printf '%s %s\n' "$$" "$(began "$$")" >"$lock/pid"
+}
+
+# is_in_use FOLDER: whether a node works in this data folder, whoever started it. It holds a lock on the file `lock`,
+# which also names its pid: that must do where there is no flock.
+is_in_use() {
+  [ -e "$1/lock" ] || return 1
+  if command -v flock >/dev/null 2>&1; then
+    ! flock -n -s "$1/lock" true
+    return
+  fi
+  local holder=
+  read -r holder <"$1/lock"
+  [ -n "$holder" ] || return 1
+  # The pid may have gone to a stranger since: only a process of this name counts.
+  case $(cat "/proc/$holder/comm" 2>/dev/null || ps -o comm= -p "$holder" 2>/dev/null) in
+    *phalanx*) true ;;
+    *) false ;;
+  esac
+}
+
 # ---- starting ----
 
 check_data_folder() {
   mkdir -p "$run_dir" 2>/dev/null && [ -w "$data_dir" ] && [ -w "$run_dir" ] &&
     : 2>/dev/null >"$run_dir/.probe" && rm -f "$run_dir/.probe" && return
   die 1 "cannot write to the data folder $data_dir." \
-    "Give this user the right to (chown, chmod), or choose another with \"data_dir\" in settings.json. Nothing was started."
+    "Give this user the right to (chown, chmod), or choose another with \"data_dir\" in settings.json. $untouched"
 }
 
 check_ports() {
@@ -182,7 +251,7 @@ check_ports() {
   done
   [ -z "$taken" ] && return
   die 1 "another program uses these ports of $host:$taken" \
-    "End it (ss -ltnp, or lsof -i, says which it is) or choose other ports in settings.json. Nothing was started."
+    "End it (ss -ltnp, or lsof -i, says which it is) or choose other ports in settings.json. $untouched"
 }
 
 # Writes the little program that runs one node in its terminal (or without one).
@@ -250,7 +319,7 @@ check_terminal() {
   esac
   [ -z "$needs" ] && return
   command -v "$needs" >/dev/null 2>&1 ||
-    die 1 "$needs is not installed. Choose another with --terminal (none always works). Nothing was started."
+    die 1 "$needs is not installed. Choose another with --terminal (none always works). $untouched"
 }
 
 # open_terminal ID: runs the launcher of a node the chosen way.
@@ -303,22 +372,35 @@ redirect() {
   ) 2>/dev/null
 }
 
+# The nodes asked for that do not run.
+missing_nodes() {
+  local running id
+  running=$(running_nodes)
+  for id in $(seq 1 "$nodes"); do
+    printf '%s\n' "$running" | grep -qx "$id" || printf ' %s' "$id"
+  done
+}
+
 start() {
   build
   read_settings
-  local wanted='' running id
+  choose_terminal
+  check_data_folder
+  lock_run_folder
+  start_nodes
+}
+
+start_nodes() {
+  local wanted running id
   running=$(running_nodes)
-  for id in $(seq 1 "$nodes"); do
-    printf '%s\n' "$running" | grep -qx "$id" || wanted="$wanted $id"
-  done
+  wanted=$(missing_nodes)
   if [ -z "$wanted" ]; then
+    unlock_run_folder
     say "The cluster is running already (nodes $(printf '%s' "$running" | tr '\n' ' '))."
     summary
     return
   fi
-  choose_terminal
   check_terminal
-  check_data_folder
   check_ports "$wanted"
   [ -n "$running" ] && say "Nodes $(printf '%s' "$running" | tr '\n' ' ') run already; starting the others."
   rm -f "$run_dir/stopping"
@@ -329,9 +411,10 @@ start() {
     if is_alive "$run_dir/node-$id.terminal"; then kill "$pid" 2>/dev/null; fi
     rm -f "$run_dir/node-$id.pid" "$run_dir/node-$id.terminal"
     write_launcher "$id" "$terminal"
-    open_terminal "$id" || give_up "the terminal for node $id did not open (--terminal $terminal)."
+    open_terminal "$id" 9>&- || give_up "the terminal for node $id did not open (--terminal $terminal)."
   done
   wait_for_front_door
+  unlock_run_folder # what follows only looks
   summary
 }
 
@@ -347,7 +430,7 @@ wait_for_front_door() {
         is_alive "$run_dir/node-$id.pid" || give_up "node $id ended at once."
       fi
     done
-    [ -z "$missing" ] && where=$(redirect) && return
+    [ -z "$missing" ] && redirect >/dev/null && return
     if ((SECONDS >= deadline)); then
       [ -z "$missing" ] || give_up "no terminal opened for node$missing within $start_within s (--terminal $terminal)."
       give_up "the front door http://$host:$front_port/ sends nobody on after $start_within s."
@@ -371,14 +454,67 @@ give_up() {
   die 1 "Stopped what was started. ./run.sh --terminal none keeps each node's output in $data_dir/node-N/node.log"
 }
 
+# look IDS: sets `late` to those of them that do not answer or that one of the others does not see online, or not as a
+# voter although voters are still wanted, and `leader_at` to the leader's address.
+look() {
+  local asked id seen
+  late=
+  leader_at=
+  for asked in $1; do
+    if ! seen=$(cd "$here" && "$program" status --timeout 1 -e "$host:$((http_base + asked))" 2>/dev/null); then
+      late="$late $asked"
+      continue
+    fi
+    leader_at=$(printf '%s\n' "$seen" | awk '$2 == "LEADER" { print $11 }')
+    [ -n "$leader_at" ] || late="$late $asked"
+    for id in $1; do
+      printf '%s\n' "$seen" | awk -v id="$id" '
+        NR == 1 { is_late = index($0 ";", "node " id " is offline;") || index($0 ";", "node " id " is not a voter yet;") }
+        $1 == id && ($2 == "ONLINE" || $2 == "LEADER") && $4 != "-" { is_there = 1 }
+        END { exit is_late || !is_there }' || late="$late $id"
+    done
+  done
+}
+
+# The front door opens before every node has joined: whoever looked in between would be told of a degraded cluster.
+wait_until_joined() {
+  local deadline=$((SECONDS + joined_within))
+  while :; do
+    look "$(running_nodes)"
+    if [ -z "$late" ] || ((SECONDS >= deadline)); then break; fi
+    sleep 0.1
+  done
+  # shellcheck disable=SC2086 # one line per node
+  [ -z "$late" ] || late=$(printf '%s\n' $late | sort -nu | tr '\n' ' ')
+}
+
+# Sets `where` to the worker that the front door sends to now; empty if there is none. A leader that is alone, or has not
+# told its door of the others yet, takes clients itself: that is no worker to name.
+name_worker() {
+  local tries
+  for tries in 1 2 3 4 5; do
+    where=$(redirect)
+    [ "$where" = "http://$leader_at/" ] || return 0
+    where=
+    [ "$(running_nodes | wc -l)" -gt 1 ] || return 0
+    [ "$tries" = 5 ] || sleep 0.1
+  done
+}
+
 summary() {
-  local id
-  where=${where:-$(redirect)}
+  local id leader_at late where
+  wait_until_joined
+  name_worker
   say ""
   say "Phalanx is up.  Front door:  http://$host:$front_port/   (sends you to the least-loaded worker${where:+, now $where})"
   for id in $(running_nodes); do
     say "  monitor of node $id:         http://$host:$((http_base + id))/"
   done
+  if [ -n "$late" ] && [ -z "$leader_at" ]; then
+    say "Nobody leads yet:             after $joined_within s; ./run.sh status says who is missing"
+  elif [ -n "$late" ]; then
+    say "Not all online yet:           node(s) ${late}still missing after $joined_within s; see ./run.sh status"
+  fi
   case $terminal in
     tmux) say "See the nodes:                tmux attach -t $session   (Ctrl+B then arrow keys between them, Ctrl+B d to leave)" ;;
     none) say "What a node says:             tail -f $data_dir/node-1/node.log" ;;
@@ -411,6 +547,9 @@ end_nodes() {
     if ((SECONDS >= deadline)); then
       for id in $left; do
         is_alive "$run_dir/node-$id.pid" && kill -KILL "$pid" 2>/dev/null
+      done
+      for id in $left; do
+        while is_alive "$run_dir/node-$id.pid" && ((SECONDS < deadline + 2)); do sleep 0.05; done
       done
       say "Had to kill nodes$left: they did not end within 7 s."
       break
@@ -447,6 +586,8 @@ stop() {
   find_program
   read_settings
   local running ids
+  untouched="Nothing was stopped."
+  if [ -d "$run_dir" ]; then lock_run_folder; fi
   running=$(running_nodes | tr "\n" " ")
   running=${running% }
   ids=$(known_ids)
@@ -471,21 +612,58 @@ status() {
   cd "$here" && "$program" status
 }
 
+# check_folders IDS: dies if a node works in a data folder, unless it is one of these.
+check_folders() {
+  local folder id taken=
+  for folder in "$data_dir"/node-*; do
+    id=${folder##*/node-}
+    case " $1 " in *" $id "*) continue ;; esac
+    if is_in_use "$folder"; then taken="$taken $folder"; fi
+  done
+  [ -z "$taken" ] && return
+  die 1 "a node that ./run.sh has not started works in$taken" \
+    "End it first (Ctrl+C in its terminal; the file \"lock\" there holds its pid). $untouched"
+}
+
+# Everything that may be refused is tried before anything is ended, and again, with every port, before anything is deleted.
 fresh() {
+  local running
+  untouched="Nothing was started, and nothing was deleted."
   build
   read_settings
+  choose_terminal
+  check_terminal
   check_data_folder
+  lock_run_folder
+  running=$(running_nodes | tr '\n' ' ')
+  check_folders "$running"
+  check_ports "$(missing_nodes)"
   if [ -n "$(known_ids)" ]; then
     say "Stopping what runs ..."
     end_nodes "$(known_ids)"
+    untouched="The nodes are stopped, but nothing was deleted: ./run.sh start goes on with their data."
   fi
+  check_folders ""
+  check_ports "$(seq 1 "$nodes")"
+  delete_data
+  untouched="Nothing was started."
+  start_nodes
+}
+
+delete_data() {
   local folder
   for folder in "$data_dir"/node-*; do
     # Only folders that nodes have made, or that hold nothing but a log of ours.
-    [ -d "$folder" ] && rm -rf "$folder"
+    case ${folder##*/node-} in '' | *[!0-9]*) continue ;; esac
+    [ -d "$folder" ] || continue
+    if command -v flock >/dev/null 2>&1; then
+      # Under the node's own lock: one that is being started by hand just now is refused instead of robbed.
+      flock -n "$folder/lock" rm -rf "$folder" || die 1 "cannot delete $folder. Nothing was started."
+    else
+      rm -rf "$folder" || die 1 "cannot delete $folder. Nothing was started."
+    fi
   done
   rm -f "$config_path" "$config_path.lock"
-  start
 }
 
 main() {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use phalanx::lab::ports::Block;
+use phalanx::lab::process::Process;
 use phalanx::lab::{poll, wait_until, web};
 use std::cell::Cell;
 use std::net::TcpListener;
@@ -157,8 +158,16 @@ fn is_alive(pid: u32) -> bool {
 
 #[test]
 fn background_processes_start_stop_and_start_again() {
-    let desk = Desk::new();
+    let mut desk = Desk::new();
     let started = desk.run(&["start", "--terminal", "none"]);
+    // "Up" means all of them: the very next look finds nobody missing, and the worker named is one.
+    let status = desk.run(&["status"]);
+    assert!(said(&status).contains("healthy: "), "{}", said(&status));
+    assert!(!said(&started).contains("Not all online yet"), "{}", said(&started));
+    let worker =
+        said(&started).split_once(", now http://").map(|(_, rest)| rest.split('/').next().unwrap().to_string());
+    let row = said(&status).lines().find(|l| l.contains(worker.as_deref().unwrap())).unwrap().to_string();
+    assert!(row.contains(" ONLINE "), "the worker is no leader: {row}");
     desk.assert_up(&started, 5);
     for id in 1..=5 {
         let log = desk.dir.path().join(format!("data/node-{id}/node.log"));
@@ -183,6 +192,13 @@ fn background_processes_start_stop_and_start_again() {
     assert_eq!(repaired.status.code(), Some(0), "{}", said(&repaired));
     wait_until("node 3 is another process", WITHIN, || desk.pid(3).filter(|p| *p != victim && is_alive(*p))).unwrap();
     assert_eq!(desk.pids().len(), 5);
+
+    // One is frozen: the wait for it is bounded, and it is named.
+    let frozen = desk.pid(2).unwrap().to_string();
+    assert!(Command::new("kill").args(["-STOP", &frozen]).status().unwrap().success());
+    desk.set("PHALANX_TEST_START_WITHIN", "1");
+    let waited = desk.run(&["start", "--terminal", "none"]);
+    assert!(said(&waited).contains("Not all online yet:           node(s) 2 "), "{}", said(&waited));
 
     desk.stop();
     let status = desk.run(&["status"]);
@@ -211,6 +227,110 @@ fn fresh_starts_with_empty_data_and_start_goes_on_with_the_old() {
     desk.assert_up(&desk.run(&["fresh", "--nodes", "3", "--terminal", "none"]), 3);
     assert_ne!(id(&desk), first, "fresh founds another cluster");
     desk.stop();
+}
+
+#[test]
+fn fresh_deletes_nothing_before_it_may_start() {
+    let mut desk = Desk::new();
+    let data = desk.dir.path().join("data");
+    let identity = data.join("node-7/identity.json");
+    let neighbour = data.join("node-notes");
+    std::fs::create_dir_all(&neighbour).unwrap();
+    let envs: Vec<(String, String)> = desk.envs.iter().filter(|(n, _)| n.starts_with("PHALANX_")).cloned().collect();
+    let args = ["node", "--id", "7"].map(String::from);
+    let log = desk.dir.path().join("by-hand.log");
+    let mut by_hand = Process::start(EXE.as_ref(), &args, &envs, desk.dir.path(), &log).unwrap();
+    wait_until("node 7 has written its identity", WITHIN, || identity.exists().then_some(())).unwrap();
+
+    // A node that a person runs keeps its folder: seen by its lock, and by its pid where there is no flock.
+    let path = std::env::var("PATH").unwrap();
+    let bare = path_without(&desk, &["flock", "xterm"]);
+    for path in [&path, &bare] {
+        desk.set("PATH", path);
+        let refused = desk.run(&["fresh", "--nodes", "1", "--terminal", "none"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        assert!(
+            said(&refused).contains("data/node-7") && said(&refused).contains("nothing was deleted"),
+            "{refused:?}"
+        );
+        assert!(identity.exists() && desk.pids().is_empty());
+    }
+    let refused = desk.run(&["fresh", "--nodes", "1", "--terminal", "xterm"]);
+    assert!(said(&refused).contains("xterm is not installed") && identity.exists(), "{}", said(&refused));
+    assert!(by_hand.exited().is_none(), "it runs on");
+    by_hand.kill().unwrap();
+
+    // Nor may a taken port cost data.
+    desk.set("PATH", &path);
+    let port = desk.block.http_base() + 1;
+    let guest = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let refused = desk.run(&["fresh", "--nodes", "1", "--terminal", "none"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains(&format!("{port} (node 1, HTTP)")), "{}", said(&refused));
+    assert!(identity.exists() && said(&refused).contains("nothing was deleted"), "{}", said(&refused));
+    drop(guest);
+
+    desk.assert_up(&desk.run(&["fresh", "--nodes", "1", "--terminal", "none"]), 1);
+    assert!(!identity.exists() && neighbour.exists(), "node 7 is gone, what is no node's is not");
+
+    // Its own nodes it may have to stop first; then it says so, and the data is still there.
+    let own = data.join("node-1/identity.json");
+    let _guest = TcpListener::bind(("127.0.0.1", port + 1)).unwrap();
+    let refused = desk.run(&["fresh", "--nodes", "2", "--terminal", "none"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(own.exists() && desk.pids().len() == 1, "node 1 was not even stopped: {}", said(&refused));
+    desk.stop();
+}
+
+#[test]
+fn only_one_script_works_in_a_folder() {
+    let mut desk = Desk::new();
+    let run = desk.dir.path().join("data/run");
+    std::fs::create_dir_all(&run).unwrap();
+    let is_refused = |desk: &Desk, actions: &[&str]| {
+        for action in actions {
+            let refused = desk.run(&[action, "--nodes", "1", "--terminal", "none"]);
+            assert_eq!(refused.status.code(), Some(1), "{action}: {}", said(&refused));
+            assert!(said(&refused).contains("another ./run.sh is at work here"), "{action}: {}", said(&refused));
+            assert!(desk.pids().is_empty(), "{action}");
+        }
+    };
+    let lock = std::fs::File::create(run.join("lock")).unwrap();
+    fs2::FileExt::lock_exclusive(&lock).unwrap();
+    is_refused(&desk, &["start", "stop", "fresh"]);
+    drop(lock);
+
+    // Two at the same moment: whichever is second starts nothing that `stop` does not know.
+    let start = || {
+        let mut command = Command::new("bash");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("run.sh")).args(["--nodes=2", "--terminal=none"]);
+        command.envs(desk.envs.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    desk.has_started.set(true);
+    let both = [start(), start()].map(|child| child.wait_with_output().unwrap());
+    assert!(both.iter().any(|output| said(output).contains("Phalanx is up")), "{both:?}");
+    let is_second =
+        |output: &Output| said(output).contains("another ./run.sh") || said(output).contains("running already");
+    assert!(both.iter().any(is_second), "{both:?}");
+    assert_eq!(desk.pids().len(), 2);
+    desk.stop();
+    for port in [desk.block.http_base() + 1, desk.block.http_base() + 2] {
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_ok(), "an orphan holds port {port}: {both:?}");
+    }
+
+    // Where there is no flock a folder is the lock, and one whose maker is dead counts for nothing.
+    let bare = path_without(&desk, &["flock"]);
+    desk.set("PATH", &bare);
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let began = stat.rsplit(") ").next().unwrap().split(' ').nth(19).unwrap().to_string();
+    std::fs::create_dir(run.join("lock.d")).unwrap();
+    std::fs::write(run.join("lock.d/pid"), format!("{} {began}\n", std::process::id())).unwrap();
+    is_refused(&desk, &["start"]);
+    std::fs::write(run.join("lock.d/pid"), format!("{} 12345\n", std::process::id())).unwrap();
+    desk.assert_up(&desk.run(&["--nodes=2", "--terminal=none"]), 2);
+    desk.stop();
+    assert!(!run.join("lock.d").exists(), "the lock is given back");
 }
 
 #[test]
