@@ -3,11 +3,13 @@
 //! Answers come from a stand-in node that speaks just enough HTTP; real clusters are in `cluster_*.rs`.
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
+use phalanx::lab::poll;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A port of loopback where nothing listens.
 const NOBODY: &str = "127.0.0.1:1";
@@ -207,6 +209,32 @@ fn a_nodes_refusal_and_doubt_keep_their_codes() {
         assert_eq!(code(&output), Some(expected), "{}", err(&output));
         assert!(err(&output).contains("because"), "{}", err(&output));
     }
+}
+
+#[test]
+fn a_refusal_that_comes_late_is_still_a_refusal() {
+    // A node holds a change for request_timeout_ms (5 s) before it refuses it.
+    let (node, _) = stand_in(|_| {
+        poll::pause(Duration::from_millis(3300));
+        (503, json!({"error": "no quorum", "outcome": "refused"}))
+    });
+    let output = phalanx(&["leader", "transfer", "2", "-e", &node]);
+    assert_eq!(code(&output), Some(4), "{}", err(&output));
+    assert!(err(&output).contains("no quorum"), "{}", err(&output));
+}
+
+#[test]
+fn a_wrong_settings_file_does_not_keep_from_asking_a_node_that_is_named() {
+    let (node, _) = stand_in(|_| (200, status("healthy")));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("settings.json"), "{").unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+        command.args(args).current_dir(folder.path()).output().unwrap()
+    };
+    assert_eq!(code(&run(&["status", "-e", &node])), Some(0));
+    assert_eq!(code(&run(&["status"])), Some(2));
+    assert_eq!(code(&run(&["status", "-e", &node, "--settings", "settings.json"])), Some(2));
 }
 
 #[test]

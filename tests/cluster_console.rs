@@ -70,7 +70,7 @@ fn the_end_of_standard_input_is_not_the_end_of_the_node() -> Result<()> {
 
 #[test]
 fn the_command_line_shows_and_changes_a_real_cluster() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 4, &json!({"dead_after_ms": 3000}))?;
+    let mut cluster = Cluster::ready(EXE, 4, &json!({"dead_after_ms": 3000, "request_timeout_ms": 1500}))?;
     let leader = cluster.settle()?;
     cluster.wait_until("config.json is there", SOON, || cluster.config_path().exists().then_some(()))?;
     let status = phalanx(&cluster, &["status", "--check"]);
@@ -109,11 +109,20 @@ fn the_command_line_shows_and_changes_a_real_cluster() -> Result<()> {
     let list = phalanx(&cluster, &["member", "list"]);
     assert_eq!(list.status.code(), Some(0), "{}", said(&list));
 
-    for id in 1..=4 {
+    // Without a quorum nothing is changed, and that is certain: refused, not unknown.
+    let survivor = (1..=4).rev().find(|id| *id != to).unwrap_or(4);
+    for id in (1..=4).filter(|id| *id != survivor) {
         if cluster.is_running(id) {
             cluster.kill(id)?;
         }
     }
+    cluster
+        .wait_until("nobody leads", SOON, || cluster.status(survivor).ok()?.cluster.leader.is_none().then_some(()))?;
+    for args in [["leader", "transfer", &survivor.to_string()], ["member", "demote", &survivor.to_string()]] {
+        let refused = phalanx(&cluster, &args);
+        assert_eq!(refused.status.code(), Some(4), "{args:?}: {}", said(&refused));
+    }
+    cluster.kill(survivor)?;
     let gone = phalanx(&cluster, &["status"]);
     assert_eq!(gone.status.code(), Some(4), "{}", said(&gone));
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! A question (`get`) goes to the next address whenever one does not answer. A change (`change`) goes on only while it
 //! is certain that nobody has seen it: once the request has left, a broken connection means "may or may not be
-//! applied", exit code 5, and trying another node could do the thing twice.
+//! applied", exit code 5, and trying another node could do the thing twice. A node holds a change for as long as
+//! `request_timeout_ms` before it refuses it; so a change waits longer than that, or a refusal would pass for doubt.
 //! Not here: what the answers look like (`node/status.rs`), printing (`status.rs` and its neighbours).
 
 use super::ClientArgs;
@@ -21,6 +22,10 @@ use std::time::Duration;
 const LOCAL_NODES_TRIED: u64 = 9;
 /// Connecting to a live node takes far less than this, even across an ocean.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A node answers a question from what it knows: one that has not by now is frozen, and the next one is asked.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
+/// A node's last word on a change comes right after `request_timeout_ms`; its way back takes less than this.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Advice when nobody answers.
 const NOBODY_NEXT: &str = "start a cluster with ./run.sh (or phalanx dev), or name a running node with -e HOST:PORT";
 
@@ -30,6 +35,8 @@ pub struct Client {
     endpoints: Vec<String>,
     /// The endpoint that answered last: asked first next time.
     good: Cell<usize>,
+    /// Longest wait for the answer to a change.
+    change_timeout: Duration,
 }
 
 /// An answer and who gave it.
@@ -74,16 +81,25 @@ impl Client {
     /// # Errors
     /// Settings with faults, or an address that is none.
     pub fn new(args: &ClientArgs) -> Result<Client, Fault> {
+        let settings = match settings(args.settings.as_deref()) {
+            // Who names the nodes can ask them whatever stands in the settings file of the folder at hand.
+            Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => Settings::default(),
+            settings => settings?,
+        };
         let endpoints = if args.endpoints.is_empty() {
-            find_endpoints(&settings(args.settings.as_deref())?)
+            find_endpoints(&settings)
         } else {
             args.endpoints.iter().map(|e| endpoint(e)).collect::<Result<_, _>>()?
         };
-        if !(0.001..=3600.0).contains(&args.timeout) {
-            let message = format!("--timeout {}: not a sensible number of seconds", args.timeout);
-            return Err(Fault::new(code::USAGE, message, "give 0.001 to 3600"));
+        if let Some(seconds) = args.timeout {
+            if !(0.001..=3600.0).contains(&seconds) {
+                let message = format!("--timeout {seconds}: not a sensible number of seconds");
+                return Err(Fault::new(code::USAGE, message, "give 0.001 to 3600"));
+            }
+            return Ok(Client::to(endpoints, Duration::from_secs_f64(seconds)));
         }
-        Ok(Client::to(endpoints, Duration::from_secs_f64(args.timeout)))
+        let change_timeout = Duration::from_millis(settings.request_timeout_ms) + LAST_WORD_TIMEOUT;
+        Ok(Client { change_timeout, ..Client::to(endpoints, QUESTION_TIMEOUT) })
     }
 
     /// A client for these `host:port`s.
@@ -95,7 +111,7 @@ impl Client {
             .timeout_global(Some(timeout))
             .user_agent(concat!("phalanx/", env!("CARGO_PKG_VERSION")))
             .build();
-        Client { agent: config.new_agent(), endpoints, good: Cell::new(0) }
+        Client { agent: config.new_agent(), endpoints, good: Cell::new(0), change_timeout: timeout }
     }
 
     /// The addresses in the order in which they would be asked now.
@@ -135,11 +151,16 @@ impl Client {
         let mut failures = Vec::new();
         for (i, endpoint) in self.order() {
             let url = format!("http://{endpoint}{path}");
+            let within = Some(self.change_timeout);
             let sent = match method {
                 Method::Post => {
-                    self.agent.post(&url).header("Content-Type", "application/json").send(body.to_string().as_str())
+                    let request = self.agent.post(&url).config().timeout_global(within).build();
+                    request.header("Content-Type", "application/json").send(body.to_string().as_str())
                 }
-                Method::Delete => self.agent.delete(&url).header("Content-Type", "application/json").call(),
+                Method::Delete => {
+                    let request = self.agent.delete(&url).config().timeout_global(within).build();
+                    request.header("Content-Type", "application/json").call()
+                }
             };
             match attempt(sent) {
                 Attempt::Answered(status @ 200..=299, text) => {

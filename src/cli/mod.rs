@@ -75,9 +75,9 @@ pub struct ClientArgs {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
-    /// Seconds to wait for one node's answer
-    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
-    pub timeout: f64,
+    /// Seconds to wait for one node's answer [default: 3 for a question, request_timeout_ms and 2 s for a change]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
 }
 
 /// Reads the command line and obeys it; the exit code.
