@@ -145,3 +145,31 @@ fn a_mangled_file_is_set_aside_and_written_again() -> Result<()> {
     assert_eq!(aside.count(), 1, "the mangled file is kept beside: {names:?}");
     Ok(())
 }
+
+#[test]
+fn a_file_that_is_ahead_is_named_once_with_a_way_out() -> Result<()> {
+    let cluster = Cluster::ready(EXE, 1, &json!({}))?;
+    wait_right(&cluster, Instant::now(), None, &[])?;
+    // A hand writes a term that no leader has.
+    let mut value = read(&cluster).expect("it is right");
+    value["cluster_info"]["term"] = 99.into();
+    std::fs::write(cluster.config_path(), value.to_string()).expect("the folder is ours");
+    let problems = || cluster.log(1).matches("config.json is not written: ").count();
+    cluster.wait_until("the problem is named", Duration::from_secs(5), || (problems() > 0).then_some(()))?;
+    let log = cluster.log(1);
+    assert!(log.contains("the leader of term 99") && log.contains("move the file away"), "{log}");
+
+    std::fs::remove_file(cluster.config_path()).expect("the folder is ours");
+    let is_over = || cluster.log(1).contains("config.json is written again");
+    cluster.wait_until("it is over", Duration::from_secs(5), || is_over().then_some(()))?;
+    assert!(cluster.config_path().exists(), "it was called written before it was");
+
+    // Something that is no file: the same.
+    std::fs::remove_file(cluster.config_path()).expect("the folder is ours");
+    std::fs::create_dir(cluster.config_path()).expect("the folder is ours");
+    cluster.wait_until("the problem is named", Duration::from_secs(5), || (problems() > 1).then_some(()))?;
+    std::fs::remove_dir(cluster.config_path()).expect("the folder is ours");
+    wait_right(&cluster, Instant::now(), None, &[])?;
+    assert_eq!(problems(), 2, "each is named once: {}", cluster.log(1));
+    Ok(())
+}

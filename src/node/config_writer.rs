@@ -5,10 +5,11 @@
 
 use super::monitor;
 use super::shared::Shared;
-use crate::cluster::config_file::{Keeper, Projection, Written};
+use crate::cluster::config_file::{ConfigFileError, Keeper, Projection, Written};
 use crate::raft::Role;
 use crate::types::Addresses;
 use log::{info, warn};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,11 +31,10 @@ pub fn run(shared: &Arc<Shared>) {
             keeper = Keeper::default();
             continue;
         }
-        let problem = match keeper.keep(shared.now_ms(), &shared.settings.config_file_path, projection(shared), &wait) {
-            None | Some(Ok(Written::Yes)) => String::new(),
-            Some(Ok(Written::NotWritten { term, .. })) => format!("it was written by the leader of term {term}"),
-            Some(Err(e)) => e.to_string(),
-        };
+        let path = &shared.settings.config_file_path;
+        // Nothing was due: that says neither that the last problem is over nor that it lasts.
+        let Some(outcome) = keeper.keep(shared.now_ms(), path, projection(shared), &wait) else { continue };
+        let problem = problem(path, outcome);
         // The edge, not every try.
         if problem != last_problem {
             match problem.is_empty() {
@@ -42,6 +42,30 @@ pub fn run(shared: &Arc<Shared>) {
                 false => warn!("config.json is not written: {problem}"),
             }
             last_problem = problem;
+        }
+    }
+}
+
+/// What stands in the way and what a person can do about it; empty if nothing does.
+fn problem(path: &Path, outcome: Result<Written, ConfigFileError>) -> String {
+    let path = path.display();
+    match outcome {
+        Ok(Written::Yes) => String::new(),
+        Ok(Written::NotWritten { term, .. }) => format!(
+            "{path} was written by the leader of term {term}, which is newer; if there never was one (a hand has edited \
+             the file), move the file away and it is written anew"
+        ),
+        Err(e @ ConfigFileError::OtherCluster { .. }) => format!(
+            "{e}; if that cluster is gone, move the file away and it is written anew, else give this one another \
+             config_file_path"
+        ),
+        Err(e @ ConfigFileError::Busy { .. }) => {
+            format!("{e}; end or thaw the one that holds it (fuser names it)")
+        }
+        Err(e @ (ConfigFileError::Io { .. } | ConfigFileError::Mangled { .. })) => {
+            format!(
+                "{e}; move away what stands there, or give this user the right to write there, and it is written anew"
+            )
         }
     }
 }
