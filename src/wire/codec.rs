@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The socket failed, closed or was too slow.
-    #[error("{0}")]
+    #[error("{}", said(.0))]
     Io(#[from] io::Error),
     /// A frame declares more bytes than allowed here.
     #[error("frame of {len} bytes, at most {max} allowed")]
@@ -34,6 +34,11 @@ pub enum WireError {
     /// The other side declines, in its own words.
     #[error("rejected: {0}")]
     Rejected(String),
+}
+
+/// In words: a socket whose time is up says "would block", which the system calls a resource that is unavailable.
+fn said(e: &io::Error) -> String {
+    if e.kind() == io::ErrorKind::WouldBlock { "timed out".into() } else { e.to_string() }
 }
 
 /// Length and checksum before each frame.
@@ -104,6 +109,16 @@ mod tests {
     fn a_frame_survives_the_trip() {
         let bytes = encode(&sample());
         assert_eq!(read_frame(&mut bytes.as_slice(), 1 << 10).unwrap(), sample());
+    }
+
+    #[test]
+    fn a_socket_whose_time_is_up_says_so() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut silent = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        silent.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();
+        assert_eq!(read_frame(&mut silent, 1 << 10).unwrap_err().to_string(), "timed out");
+        let refused = WireError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(refused.to_string(), "connection refused");
     }
 
     #[test]
