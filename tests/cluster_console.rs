@@ -4,7 +4,9 @@
 mod clients;
 
 use clients::EXE;
+use phalanx::lab::process::Process;
 use phalanx::lab::{Cluster, Result};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -125,5 +127,35 @@ fn the_command_line_shows_and_changes_a_real_cluster() -> Result<()> {
     cluster.kill(survivor)?;
     let gone = phalanx(&cluster, &["status"]);
     assert_eq!(gone.status.code(), Some(4), "{}", said(&gone));
+    Ok(())
+}
+
+#[test]
+fn dev_stops_its_nodes_in_order_and_once() -> Result<()> {
+    let cluster = Cluster::prepare(EXE, &json!({}))?;
+    let settings = cluster.settings_path().to_string_lossy().into_owned();
+    let args = ["dev", "-n", "2", "--settings", &settings].map(String::from);
+    for is_told_by_key in [true, false] {
+        let log = cluster.dir().join(format!("dev-{is_told_by_key}.log"));
+        let mut dev = Process::start_apart(EXE.as_ref(), &args, &[], cluster.dir(), &log)?;
+        cluster.wait_explained("both nodes vote", SOON, || {
+            let voters = cluster.status(1).map_err(|e| e.to_string())?.cluster.voters.len();
+            if voters == 2 { Ok(()) } else { Err(format!("{voters} voters; {}", dev.output())) }
+        })?;
+        if is_told_by_key {
+            // The end of a pipe right behind the key is no second word.
+            dev.type_line("q")?;
+            dev.close_stdin();
+        } else {
+            // As `timeout` and a closing terminal do it: all processes of the group at once.
+            let group = Pid::from_raw(dev.pid() as i32).expect("a pid is not 0");
+            rustix::process::kill_process_group(group, Signal::TERM).expect("the group is there");
+        }
+        let ended = dev.wait(SOON)?;
+        let output = dev.output();
+        assert_eq!(ended.code(), Some(0), "{output}");
+        assert_eq!(output.matches("(ended: exit status: 0;").count(), 2, "{output}");
+        assert!(!output.contains("asked twice"), "{output}");
+    }
     Ok(())
 }

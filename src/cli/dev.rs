@@ -2,7 +2,9 @@
 //!
 //! Every node is a child process with the settings in force, so `phalanx status` and the browser work as with
 //! `./run.sh`. Their lines appear here behind the node's number. A key acts on the leader, or on the node whose
-//! number was pressed before it. Not here: many terminals (`run.sh`), measuring (`bench.rs`).
+//! number was pressed before it; keys may come from a pipe, whose end ends nothing. A signal that a terminal or a shell
+//! sends to the whole program must not reach the nodes: they would take ours, which follows, for a second one and leave
+//! without a farewell. Not here: many terminals (`run.sh`), measuring (`bench.rs`).
 
 use super::client::{self, Client};
 use super::fault::{Fault, code};
@@ -12,6 +14,8 @@ use crate::lab::{LabError, poll};
 use crate::node::status::Status;
 use crate::settings::Settings;
 use crate::types::NodeId;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use std::collections::BTreeMap;
@@ -26,6 +30,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const STOP_WITHIN: Duration = Duration::from_secs(7);
 const KEYS: &str = "keys: k kill -9, i Ctrl+C, f freeze or thaw, r restart, l let it lead, s status, q quit; \
     they act on the leader, or on the node whose number you press first";
+
+/// How a terminal in raw mode gives Ctrl+C and Ctrl+D.
+const CTRL_C: u8 = 3;
+const CTRL_D: u8 = 4;
 
 /// Set by SIGTERM and SIGHUP (Ctrl+C is read as a key).
 static IS_TOLD_TO_STOP: AtomicBool = AtomicBool::new(false);
@@ -72,23 +80,17 @@ pub fn run(args: &DevArgs) -> Result<(), Fault> {
         stage.start(id).map_err(failed)?;
     }
     term::line(&format!("front door http://{}/", stage.settings.front_door()));
-    let keyboard = Keyboard::open();
-    if keyboard.is_some() {
+    let mut keyboard = Keyboard::open();
+    if keyboard.is_terminal() {
         term::line(KEYS);
     }
     while !IS_TOLD_TO_STOP.load(Ordering::Relaxed) {
         stage.show_news();
-        let key = match &keyboard {
-            Some(keyboard) => keyboard.key(),
-            None => {
-                poll::pause(LOOK_EVERY);
-                None
-            }
-        };
-        match key {
-            Some(b'q' | 3 | 4) => break,
+        match keyboard.key() {
+            Some(b'q' | CTRL_C | CTRL_D) => break,
+            Some(b' ' | b'\n' | b'\r') => {}
             Some(key) => stage.obey(key),
-            None if keyboard.is_none() && stage.nodes.values().all(|n| n.has_ended) => break,
+            None if !keyboard.is_terminal() && stage.nodes.values().all(|n| n.has_ended) => break,
             None => {}
         }
     }
@@ -110,7 +112,7 @@ impl Stage {
             args.extend(["--settings".into(), file.to_string_lossy().into_owned()]);
         }
         let envs: Vec<(String, String)> = std::env::vars().filter(|(name, _)| name.starts_with("PHALANX_")).collect();
-        let process = Process::start(&self.exe, &args, &envs, Path::new("."), &log)?;
+        let process = Process::start_apart(&self.exe, &args, &envs, Path::new("."), &log)?;
         let shown = Shown { process, log, read: 0, rest: String::new(), is_frozen: false, has_ended: false };
         self.nodes.insert(id, shown);
         Ok(())
@@ -227,38 +229,64 @@ impl Stage {
     }
 }
 
-/// The terminal with keys coming one by one and unechoed; as it was before when dropped.
+/// Where keys come from. A terminal gives them one by one and unechoed, and is as it was before when this is dropped.
 struct Keyboard {
-    before: Termios,
+    /// `None`: standard input is no terminal.
+    before: Option<Termios>,
+    has_ended: bool,
 }
 
 impl Keyboard {
-    /// `None` when standard input is no terminal.
-    fn open() -> Option<Keyboard> {
+    fn open() -> Keyboard {
         let stdin = std::io::stdin();
-        let before = termios::tcgetattr(&stdin).ok()?;
-        let mut raw = before.clone();
-        // Ctrl+C comes as a key: as a signal it would reach the nodes too, all at once.
-        raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
-        // A read waits a tenth of a second at most.
-        raw.special_codes[SpecialCodeIndex::VMIN] = 0;
-        raw.special_codes[SpecialCodeIndex::VTIME] = 1;
-        termios::tcsetattr(&stdin, OptionalActions::Now, &raw).ok()?;
-        Some(Keyboard { before })
+        let before = termios::tcgetattr(&stdin).ok().filter(|before| {
+            let mut raw = before.clone();
+            // Ctrl+C comes as a key, like the others.
+            raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+            // A read waits a tenth of a second at most.
+            raw.special_codes[SpecialCodeIndex::VMIN] = 0;
+            raw.special_codes[SpecialCodeIndex::VTIME] = 1;
+            termios::tcsetattr(&stdin, OptionalActions::Now, &raw).is_ok()
+        });
+        Keyboard { before, has_ended: false }
     }
 
-    fn key(&self) -> Option<u8> {
+    fn is_terminal(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// The next key; `None` when there was none for a while.
+    fn key(&mut self) -> Option<u8> {
+        let stdin = std::io::stdin();
+        if self.has_ended {
+            poll::pause(LOOK_EVERY);
+            return None;
+        }
+        if !self.is_terminal() {
+            let wait = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY.subsec_nanos().into() };
+            let mut asked = [PollFd::new(&stdin, PollFlags::IN)];
+            if !matches!(rustix::event::poll(&mut asked, Some(&wait)), Ok(1..)) {
+                return None;
+            }
+        }
         let mut byte = [0];
-        match rustix::io::read(std::io::stdin(), &mut byte) {
+        match rustix::io::read(&stdin, &mut byte) {
             Ok(1) => Some(byte[0]),
-            Ok(_) => None,
-            Err(_) => Some(4), // the terminal is gone
+            // The end of a pipe ends only the keys, as at a node's console.
+            Ok(_) => {
+                self.has_ended = !self.is_terminal();
+                None
+            }
+            Err(Errno::INTR) => None,
+            Err(_) => Some(CTRL_D), // the terminal is gone, and with it whoever could press a key
         }
     }
 }
 
 impl Drop for Keyboard {
     fn drop(&mut self) {
-        let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before); // nothing left to do about it
+        if let Some(before) = &self.before {
+            let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before); // nothing left to do about it
+        }
     }
 }

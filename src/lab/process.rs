@@ -8,6 +8,7 @@ use super::{LabError, Result, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -31,11 +32,37 @@ impl Process {
     /// # Errors
     /// The program or the log file cannot be opened.
     pub fn start(exe: &Path, args: &[String], envs: &[(String, String)], dir: &Path, log: &Path) -> Result<Process> {
+        Process::spawn(Command::new(exe), args, envs, dir, log)
+    }
+
+    /// As [`Process::start`], out of reach of the signals that a terminal or a shell sends to all of this program at
+    /// once: whoever told this program to stop has not told the child.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_apart(
+        exe: &Path,
+        args: &[String],
+        envs: &[(String, String)],
+        dir: &Path,
+        log: &Path,
+    ) -> Result<Process> {
+        let mut command = Command::new(exe);
+        command.process_group(0);
+        Process::spawn(command, args, envs, dir, log)
+    }
+
+    fn spawn(
+        mut command: Command,
+        args: &[String],
+        envs: &[(String, String)],
+        dir: &Path,
+        log: &Path,
+    ) -> Result<Process> {
         let open = |log: &Path| -> Result<File> {
             let file = OpenOptions::new().create(true).append(true).open(log);
             file.map_err(LabError::io(format!("open {}", log.display())))
         };
-        let mut command = Command::new(exe);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PHALANX_") {
                 command.env_remove(name);
@@ -51,7 +78,7 @@ impl Process {
             .stdout(open(log)?)
             .stderr(open(log)?)
             .spawn()
-            .map_err(LabError::io(format!("start {}", exe.display())))?;
+            .map_err(LabError::io(format!("start {}", Path::new(command.get_program()).display())))?;
         Ok(Process { child, log: log.to_path_buf(), started })
     }
 
