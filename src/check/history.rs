@@ -5,6 +5,8 @@
 //! {"client":2,"key":"a","call_us":50,"return_us":61,"read":"v1"}
 //! {"client":2,"key":"b","call_us":70,"return_us":71,"read":null}
 //! {"client":1,"key":"a","call_us":80,"return_us":null,"write":"v2"}
+//! {"client":1,"key":"a","call_us":85,"return_us":88,"swap":{"from":"v2","to":"v3","done":true}}
+//! {"client":1,"key":"n","call_us":90,"return_us":95,"add":{"by":1,"sum":7}}
 //! ```
 //! `return_us: null` means that the outcome is unknown: the write may have happened at any time after its call, or
 //! never. An operation that was certainly refused is left out: a read that sees its value is then a violation, which
@@ -39,6 +41,10 @@ pub enum Action {
     Write(String),
     /// Saw this value; `None`: nothing there.
     Read(Option<String>),
+    /// Set the register to `to` if it held `from` (`None`: nothing). `done`: whether it did; `None`: nobody knows.
+    Swap { from: Option<String>, to: String, done: Option<bool> },
+    /// Added to the number that the register held, 0 if there was nothing. `sum`: what came out; `None`: nobody knows.
+    Add { by: i64, sum: Option<i64> },
 }
 
 /// A history that cannot be read.
@@ -94,10 +100,14 @@ mod tests {
             r#"{"client":2,"key":"b","call_us":70,"return_us":71,"read":null}"#,
             "\n",
             r#"{"client":1,"key":"a","call_us":80,"return_us":null,"write":"v2"}"#,
+            "\n",
+            r#"{"client":1,"key":"a","call_us":85,"return_us":88,"swap":{"from":null,"to":"v3","done":true}}"#,
+            "\n",
+            r#"{"client":1,"key":"n","call_us":90,"return_us":null,"add":{"by":1,"sum":null}}"#,
             "\n"
         );
         let operations = read_jsonl(text.as_bytes()).unwrap();
-        assert_eq!(operations.len(), 3);
+        assert_eq!(operations.len(), 5);
         assert_eq!(operations[1].action, Action::Read(None));
         assert_eq!(operations[2].return_us, None);
         let mut out = Vec::new();

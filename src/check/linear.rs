@@ -79,6 +79,64 @@ pub fn judge(operations: &[Operation], steps_max: u64) -> Judgement {
 enum Step {
     Write(u32),
     Read(u32),
+    Swap { from: u32, to: u32, done: Option<bool> },
+    Add { by: i64, sum: Option<i64> },
+}
+
+/// The values of one register by number. Sums that nobody saw get theirs when they come up.
+#[derive(Default)]
+struct Values {
+    numbers: BTreeMap<String, u32>,
+    /// By number, from 1 on: the value as a number, if it is one.
+    integers: Vec<Option<i64>>,
+}
+
+impl Values {
+    fn number(&mut self, text: &str) -> u32 {
+        if let Some(number) = self.numbers.get(text) {
+            return *number;
+        }
+        self.integers.push(text.parse().ok());
+        let number = self.integers.len() as u32;
+        self.numbers.insert(text.to_string(), number);
+        number
+    }
+
+    fn integer(&self, number: u32) -> Option<i64> {
+        if number == 0 { Some(0) } else { self.integers[number as usize - 1] }
+    }
+}
+
+impl Step {
+    fn of(action: &Action, values: &mut Values) -> Step {
+        let mut maybe = |text: &Option<String>| text.as_ref().map_or(0, |text| values.number(text));
+        match action {
+            Action::Write(value) => Step::Write(values.number(value)),
+            Action::Read(value) => Step::Read(maybe(value)),
+            Action::Swap { from, to, done } => {
+                let from = maybe(from);
+                Step::Swap { from, to: values.number(to), done: *done }
+            }
+            Action::Add { by, sum } => Step::Add { by: *by, sum: *sum },
+        }
+    }
+
+    /// What the register holds if this comes next; `None`: it cannot, after what was answered.
+    fn after(self, value: u32, values: &mut Values) -> Option<u32> {
+        match self {
+            Step::Write(new) => Some(new),
+            Step::Read(seen) => (seen == value).then_some(value),
+            Step::Swap { from, to, done } => {
+                let is_done = from == value;
+                let is_explained = done.is_none_or(|done| done == is_done);
+                is_explained.then_some(if is_done { to } else { value })
+            }
+            Step::Add { by, sum } => {
+                let now = values.integer(value)?.checked_add(by)?;
+                sum.is_none_or(|sum| sum == now).then(|| values.number(&now.to_string()))
+            }
+        }
+    }
 }
 
 /// A call or a return in the time line, a doubly linked list: a placed operation is lifted out of it.
@@ -95,6 +153,7 @@ const HEAD: usize = 0;
 
 struct Search {
     steps: Vec<Step>,
+    values: Values,
     marks: Vec<Mark>,
     /// Where each operation's call and return stand in `marks`; a return that never came has none.
     places: Vec<(usize, Option<usize>)>,
@@ -106,21 +165,8 @@ struct Search {
 
 impl Search {
     fn new(operations: &[&Operation]) -> Search {
-        let mut values: BTreeMap<&str, u32> = BTreeMap::new();
-        for operation in operations {
-            if let Action::Write(value) | Action::Read(Some(value)) = &operation.action {
-                let fresh = values.len() as u32 + 1;
-                values.entry(value).or_insert(fresh);
-            }
-        }
-        let steps: Vec<Step> = operations
-            .iter()
-            .map(|operation| match &operation.action {
-                Action::Write(value) => Step::Write(values[value.as_str()]),
-                Action::Read(Some(value)) => Step::Read(values[value.as_str()]),
-                Action::Read(None) => Step::Read(0),
-            })
-            .collect();
+        let mut values = Values::default();
+        let steps: Vec<Step> = operations.iter().map(|operation| Step::of(&operation.action, &mut values)).collect();
 
         // At equal times calls come first: two operations that touch count as concurrent, which is lenient and safe.
         let mut line: Vec<(u64, bool, usize)> = Vec::new();
@@ -146,7 +192,7 @@ impl Search {
         let last = marks.len() - 1;
         marks[HEAD].prev = last;
         let open = operations.iter().filter(|operation| operation.return_us.is_some()).count();
-        Search { steps, marks, places, open, stuck: 0 }
+        Search { steps, values, marks, places, open, stuck: 0 }
     }
 
     fn unlink(&mut self, at: usize) {
@@ -194,10 +240,7 @@ impl Search {
             let mark = self.marks[at];
             if at != HEAD && mark.is_call {
                 let operation = mark.operation;
-                let after = match self.steps[operation] {
-                    Step::Write(new) => Some(new),
-                    Step::Read(seen) => (seen == value).then_some(value),
-                };
+                let after = self.steps[operation].after(value, &mut self.values);
                 let (word, bit) = (operation / 64, 1u64 << (operation % 64));
                 if let Some(after) = after {
                     placed[word] |= bit;
@@ -244,6 +287,45 @@ mod tests {
 
     fn verdict(history: &[Operation]) -> Verdict {
         judge(history, STEPS_MAX).verdict
+    }
+
+    fn add(client: u64, sum: impl Into<Option<i64>>, call_us: u64, return_us: impl Into<Option<u64>>) -> Operation {
+        let action = Action::Add { by: 1, sum: sum.into() };
+        Operation { client, key: "k".into(), call_us, return_us: return_us.into(), action }
+    }
+
+    fn swap(client: u64, from: &str, to: &str, done: impl Into<Option<bool>>, call_us: u64) -> Operation {
+        let (done, from) = (done.into(), Some(from.to_string()));
+        let return_us = done.map(|_| call_us + 1);
+        let action = Action::Swap { from, to: to.into(), done };
+        Operation { client, key: "k".into(), call_us, return_us, action }
+    }
+
+    #[test]
+    fn an_increment_counts_once() {
+        assert_eq!(verdict(&[add(1, 1, 0, 9), add(2, 2, 0, 9), add(3, 3, 10, 11)]), Verdict::Ok);
+        assert_eq!(verdict(&[add(1, 1, 0, 1), add(1, 3, 2, 3)]), Verdict::Violation, "it was counted twice");
+        assert_eq!(verdict(&[add(1, 1, 0, 9), add(2, 1, 0, 9)]), Verdict::Violation, "one of them was lost");
+        assert_eq!(verdict(&[add(1, None, 0, None), add(2, 2, 5, 6), read(3, "2", 7, 8)]), Verdict::Ok);
+        assert_eq!(verdict(&[add(1, None, 5, None), add(2, 2, 0, 4)]), Verdict::Violation, "it came before its call");
+        assert_eq!(verdict(&[write(1, "x", 0, 1), add(2, 1, 2, 3)]), Verdict::Violation, "no number to add to");
+    }
+
+    #[test]
+    fn a_swap_is_done_if_and_only_if_the_value_was_there() {
+        let a = write(1, "a", 0, 1);
+        assert_eq!(verdict(&[a.clone(), swap(1, "a", "b", true, 2), read(1, "b", 4, 5)]), Verdict::Ok);
+        assert_eq!(verdict(&[a.clone(), swap(1, "a", "b", false, 2)]), Verdict::Violation);
+        assert_eq!(verdict(&[a.clone(), swap(1, "x", "b", true, 2)]), Verdict::Violation);
+        assert_eq!(verdict(&[a.clone(), swap(1, "x", "b", false, 2), read(1, "a", 4, 5)]), Verdict::Ok);
+        assert_eq!(
+            verdict(&[a.clone(), swap(1, "a", "b", None, 2), read(1, "a", 4, 5), read(1, "b", 6, 7)]),
+            Verdict::Ok
+        );
+        assert_eq!(
+            verdict(&[a, swap(1, "a", "b", None, 2), read(1, "b", 4, 5), read(1, "a", 6, 7)]),
+            Verdict::Violation
+        );
     }
 
     #[test]

@@ -168,6 +168,23 @@ impl Registry {
         self.kv = kv;
     }
 
+    /// A planted bug: times to live end by another clock.
+    #[cfg(test)]
+    pub fn expire_kv(&mut self, local_ms: u64) {
+        self.kv.expire(Stamp { at_ms: local_ms, ..self.applied });
+    }
+
+    /// Planted bugs: parts of the state get lost.
+    #[cfg(test)]
+    pub fn forget(&mut self, sessions: bool, kv: bool) {
+        if sessions {
+            self.sessions = Sessions::default();
+        }
+        if kv {
+            self.kv = kv::Store::default();
+        }
+    }
+
     fn advance(&mut self, index: Index, at_ms: u64) {
         assert!(index == self.applied.index.next(), "applied {} after {}", index, self.applied.index);
         self.applied = Stamp { index, at_ms: at_ms.max(self.applied.at_ms) };

@@ -12,9 +12,9 @@ use super::host::{Ask, DiskJob, Process, Running};
 use super::registers::Command;
 use super::world::{Packet, What, World};
 use crate::raft::{Answer, Effects, Event, Input, Message, Payload, SnapshotMeta, Token};
-use crate::services::{Reply, Service};
+use crate::services::Reply;
 use crate::store::StoreError;
-use crate::types::{Index, Stamp};
+use crate::types::Index;
 
 impl World {
     /// Feeds one input to a node's raft and carries out what it asks.
@@ -300,8 +300,7 @@ impl World {
             process.applied = index;
             process.since_snapshot += 1;
             process.service.local_ms = clock_ms;
-            let mut reply = Reply::Ok(Vec::new());
-            let mut command = None;
+            let mut applied = None;
             match &entry.payload {
                 Payload::Noop => process.service.skip(entry.index),
                 Payload::Membership(membership) => {
@@ -309,19 +308,20 @@ impl World {
                     process.applied_membership = membership.clone();
                 }
                 Payload::Command(bytes) => {
-                    command = Command::decode(bytes);
-                    let at_ms = command.as_ref().map_or(0, |command| command.at_ms);
-                    reply = process.service.apply(Stamp { index: Index(index), at_ms }, bytes);
+                    let command = Command::decode(bytes).expect("the log holds what was proposed");
+                    let outcome = process.service.apply(entry.index, &command);
+                    applied = Some((command, outcome));
                 }
             }
-            let (effect, digest) = (process.service.effect, process.service.digest());
+            let digest = self.witness.wants_digest(index).then(|| process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
-            self.witness.on_apply(index, command.as_ref(), effect, &reply, digest)?;
+            self.witness.on_apply(index, applied.as_ref(), digest)?;
             for (term, ask) in waiting {
                 let told = if term == entry.term {
-                    match &reply {
-                        Reply::Ok(bytes) => Told::Done(bytes.clone()),
-                        Reply::Failed(why) => Told::Failed(why.clone()),
+                    match applied.as_ref().map(|(_, outcome)| &outcome.reply) {
+                        Some(Reply::Ok(bytes)) => Told::Done(bytes.clone()),
+                        Some(Reply::Failed(why)) => Told::Failed(why.clone()),
+                        None => Told::Done(Vec::new()),
                     }
                 } else {
                     Told::Refused
@@ -379,6 +379,8 @@ impl World {
         process.service.snapshot(&mut bytes).expect("a vector takes every byte");
         process.is_saving = true;
         process.since_snapshot = 0;
+        let digest = process.service.digest();
+        self.witness.on_restart(index.0, digest)?;
         let delay = self.disk_delay(node);
         self.after(delay, What::Save { node, life, meta: Box::new(meta), bytes });
         Ok(())

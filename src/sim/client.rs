@@ -1,17 +1,22 @@
 //! Virtual clients: one operation at a time, asked of any node, asked again elsewhere when the answer stays out.
 //!
-//! A client opens a session and numbers its writes, so that asking twice is safe. Its patience per attempt is drawn by
-//! the seed; when it runs out the outcome is unknown, and the client asks another node with the same number, or gives
-//! up, which leaves the write open for ever in the history. Reads are asked as new reads.
+//! A client numbers its writes under an origin of its own, as a node's process does, so that asking twice is safe. Its
+//! patience per attempt is drawn by the seed; when it runs out the outcome is unknown, and the client asks another node
+//! with the same number, or gives up, which leaves the write open for ever in the history. What it gave up it names as
+//! done a little later, so that late copies find all that a session can know of them. Reads are asked as new reads.
 //!
 //! Not here: what nodes do with a request (`carry.rs`), the judgement of answers (`witness.rs`).
 
-use super::ghost::Judged;
+use super::ghost::{Judged, violation};
 use super::host::Ask;
-use super::registers::{Command, What as Act, number};
+use super::registers::{self, COUNTER, Command};
 use super::world::{Packet, What, World};
 use crate::raft::{Input, Role};
+use crate::services::kv::{Op, Run};
+use crate::services::sessions::Tag;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// What a client is told about an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +36,26 @@ pub enum Told {
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// A session.
-    Open,
-    /// To write.
-    Write { key: u8, value: u64 },
-    /// To read.
+    /// To set a register.
+    Set { key: u8, value: u64 },
+    /// To set a register if it holds `from` (`None`: nothing).
+    Swap { key: u8, from: Option<u64>, to: u64 },
+    /// To count one more.
+    Count,
+    /// To read a register or the counter.
     Read { key: u8 },
+}
+
+impl Wish {
+    /// What the store is asked for; a read does not go through the log.
+    fn op(self) -> Option<Op> {
+        match self {
+            Wish::Set { key, value } => Some(registers::set(key, value)),
+            Wish::Swap { key, from, to } => Some(registers::set_if(key, from, to)),
+            Wish::Count => Some(registers::count()),
+            Wish::Read { .. } => None,
+        }
+    }
 }
 
 /// An operation under way.
@@ -44,8 +63,10 @@ pub enum Wish {
 pub struct Operation {
     /// What it is.
     pub wish: Wish,
-    /// Session and sequence, for a write.
-    pub number: Option<(u64, u64)>,
+    /// For a write: under which name it takes effect once.
+    pub tag: Option<Tag>,
+    /// For a write: what goes into the log.
+    run: Run,
     /// When it was called.
     pub call_us: u64,
     /// For a read: the newest index acknowledged to anyone when it was asked.
@@ -65,10 +86,15 @@ pub struct Operation {
 pub struct Client {
     /// Its number.
     pub id: u64,
-    session: Option<u64>,
-    sequence: u64,
+    origin: Uuid,
+    /// Number of its newest write under this origin.
+    number: u64,
+    /// It waits for nothing below this number.
+    done_below: u64,
     attempts: u64,
     values: u64,
+    /// What it saw last in each register.
+    seen: BTreeMap<u8, u64>,
     /// What it is doing.
     pub operation: Option<Operation>,
 }
@@ -84,7 +110,15 @@ pub fn client_of(attempt: u64) -> usize {
 impl Client {
     /// A client that has not done anything.
     pub fn new(id: u64) -> Client {
-        Client { id, session: None, sequence: 0, attempts: 0, values: 0, operation: None }
+        let (origin, seen) = (Uuid::from_u128(u128::from(id)), BTreeMap::new());
+        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, operation: None }
+    }
+
+    /// A name for its next write. `lag`: how many writes that it gave up it still counts as open.
+    fn tag(&mut self, lag: u64) -> Tag {
+        self.number += 1;
+        self.done_below = self.done_below.max(self.number.saturating_sub(lag)).max(1);
+        Tag { origin: self.origin, number: self.number, done_below: self.done_below }
     }
 }
 
@@ -103,20 +137,34 @@ impl World {
             let key = self.rng.u8(0..self.plan.keys);
             let floor = self.witness.acknowledged();
             let is_read = self.rng.f64() < reads;
+            let (kind, lag) = (self.rng.u8(0..10), self.rng.u64(0..3));
+            let rider = registers::rider(&mut self.rng);
+            let origin = (self.rng.u64(0..self.plan.origin_writes) == 0).then(|| Uuid::from_u128(self.rng.u128(..)));
             let it = &mut self.clients[client];
-            let (wish, number) = match it.session {
-                _ if is_read => (Wish::Read { key }, None),
-                None => (Wish::Open, None),
-                Some(session) => {
+            let wish = match kind {
+                0..=2 if is_read => Wish::Read { key: COUNTER },
+                _ if is_read => Wish::Read { key },
+                0..=2 => Wish::Count,
+                3..=4 => {
                     it.values += 1;
-                    it.sequence += 1;
-                    let value = it.id * BLOCK + it.values;
-                    (Wish::Write { key, value }, Some((session, it.sequence)))
+                    Wish::Swap { key, from: it.seen.get(&key).copied(), to: it.id * BLOCK + it.values }
+                }
+                _ => {
+                    it.values += 1;
+                    Wish::Set { key, value: it.id * BLOCK + it.values }
                 }
             };
+            let ops: Vec<Op> = wish.op().into_iter().chain(rider).collect();
+            let tag = (!is_read).then(|| {
+                if let Some(origin) = origin {
+                    (it.origin, it.number, it.done_below) = (origin, 0, 0);
+                }
+                it.tag(lag)
+            });
             it.operation = Some(Operation {
                 wish,
-                number,
+                tag,
+                run: Run { watched: Vec::new(), ops },
                 call_us,
                 floor,
                 open: Vec::new(),
@@ -161,19 +209,13 @@ impl World {
             self.after(200, What::Reply { client, attempt, told: refuse });
             return Ok(());
         }
-        let act = match operation.wish {
-            Wish::Read { key } => {
-                let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-                let token = process.token(Ask::Read { attempt, key });
-                return self.step(node, Input::Read { token });
-            }
-            Wish::Open => Act::Open,
-            Wish::Write { key, value } => {
-                let (session, sequence) = operation.number.expect("a write has a number");
-                Act::Write { session, sequence, key, value }
-            }
-        };
-        let command = Command { attempt, at_ms: 0, what: act };
+        if let Wish::Read { key } = operation.wish {
+            let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+            let token = process.token(Ask::Read { attempt, key });
+            return self.step(node, Input::Read { token });
+        }
+        let tag = operation.tag.expect("a write has a name");
+        let command = Command { attempt, at_ms: 0, tag, run: operation.run };
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let view = process.raft.view();
         if view.role == Role::Leader {
@@ -224,7 +266,7 @@ impl World {
         let Some(operation) = it.operation.as_mut() else { return Ok(()) };
         let Some(at) = operation.open.iter().position(|open| *open == attempt) else { return Ok(()) };
         let is_current = operation.current == Some(attempt);
-        let was_done = match told {
+        match told {
             Told::Refused => {
                 operation.open.remove(at);
                 if is_current {
@@ -248,39 +290,31 @@ impl World {
                     self.after(again, What::Wake { client });
                     return Ok(());
                 }
-                false
             }
-            Told::Failed(_) => {
-                // The session is gone: nobody can say whether an earlier attempt was applied.
-                it.session = None;
-                operation.is_ambiguous
+            Told::Failed(ref why) => {
+                return violation("ExactlyOnce", format!("client {client} waits for {operation:?} and is told: {why}"));
             }
             Told::Done(ref reply) => {
-                match operation.wish {
-                    Wish::Open => it.session = number(reply),
-                    _ => self.witness.on_acknowledged(operation, reply)?,
+                self.witness.on_acknowledged(operation, reply)?;
+                if let Wish::Set { key, value } = operation.wish {
+                    it.seen.insert(key, value);
                 }
-                if operation.wish == Wish::Open {
-                    it.sequence = 0;
-                }
-                true
             }
             Told::Value { index, value } => {
                 self.witness.on_read(operation.floor, index, value)?;
+                if let (Wish::Read { key }, Some(value)) = (operation.wish, value) {
+                    it.seen.insert(key, value);
+                }
                 self.coverage.reads += 1;
-                true
             }
-        };
+        }
         let operation = it.operation.take().expect("checked above");
         self.coverage.operations += 1;
         let is_certain = match told {
             Told::Done(_) | Told::Value { .. } => Some(self.now),
             _ => None,
         };
-        let was_refused = matches!(told, Told::Failed(_)) && !was_done;
-        if !was_refused {
-            self.witness.record(client as u64, &operation, is_certain, &told);
-        }
+        self.witness.record(client as u64, &operation, is_certain, &told);
         self.after(think + 1, What::Wake { client });
         Ok(())
     }

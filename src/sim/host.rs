@@ -1,4 +1,4 @@
-//! One virtual node: the real raft and the real store, a small service, and what the host of a raft owes it.
+//! One virtual node: the real raft, the real store and the real services, and what the host of a raft owes them.
 //!
 //! The same duties as `node/`: inputs one by one, effects in order, the disk's reports in order, commands applied once
 //! and in order, answers given only when an entry of the promised term is applied at the promised index.
@@ -222,14 +222,14 @@ impl Host {
 impl Process {
     /// A process as it starts: the snapshot restored, the log not yet applied.
     pub fn start(host: &Host, plan: &Plan, flaws: &Flaws, store: Store, durable: Durable, rng: Rng) -> Process {
-        let mut service = Registers::new(plan.session_ms, flaws.host.service);
+        let mut service = Registers::new(flaws.host.service);
         let mut applied = 0;
         let mut applied_membership = Arc::default();
         if let Some(meta) = &durable.snapshot {
             let reader = store.newest_snapshot().ok().flatten().expect("recovery has just verified it");
             assert_eq!(reader.meta(), meta, "the newest snapshot is the recovered one");
             let bytes = reader.read_all().expect("recovery has just verified it");
-            crate::services::Service::restore(&mut service, &mut bytes.as_slice()).expect("its checksum was right");
+            service.restore(&mut bytes.as_slice()).expect("its checksum was right");
             applied = meta.index.0;
             applied_membership = Arc::new(meta.membership.clone());
         }

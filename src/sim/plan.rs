@@ -165,8 +165,8 @@ pub struct Plan {
     pub reads: f64,
     /// Registers.
     pub keys: u8,
-    /// Sessions unused for this long are forgotten.
-    pub session_ms: u64,
+    /// A client becomes a new one, with a new origin, after about so many writes.
+    pub origin_writes: u64,
     /// Whether a crash tells the others (`LinkLost`), as refused connections do.
     pub link_signals: bool,
     /// Membership: a driver replaces lost identities and brings in newcomers.
@@ -234,7 +234,7 @@ impl Plan {
             deadline_us: election_us * rng.u64(1..=6),
             reads: *pick(rng, &[0.2, 0.5]),
             keys: rng.u8(1..=3),
-            session_ms: *pick(rng, &[100_000, 100_000, 500]),
+            origin_writes: *pick(rng, &[1_000, 1_000, 20]),
             link_signals: rng.u8(0..4) > 0,
             replaces_voters: rng.bool(),
             has_autopilot: rng.u8(0..3) == 0,

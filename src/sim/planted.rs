@@ -230,8 +230,26 @@ const ALL: &[Planted] = &[
         seeds_max: 2_000,
     },
     Planted {
+        name: "keys_left_out_of_snapshot",
+        plant: |f| f.host.service.keys_left_out_of_snapshot = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
         name: "local_clock_in_apply",
         plant: |f| f.host.service.local_clock_in_apply = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "expiry_by_local_clock",
+        plant: |f| f.host.service.expiry_by_local_clock = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "copies_run_again",
+        plant: |f| f.host.service.copies_run_again = true,
         tune: as_drawn,
         seeds_max: 2_000,
     },

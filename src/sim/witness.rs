@@ -1,18 +1,29 @@
 //! The witness: knows what clients were told and what the services did, and asserts that the two agree.
 //!
-//! Rules: `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `AckedDurable`, `ExactlyOnce`, `ReadFresh`,
-//! `RefusedNotApplied`, and at the end `Linearizable` for the whole history, key by key.
+//! Rules: `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `Ledger` (each answer is the right one),
+//! `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for the whole history, key
+//! by key.
 //!
 //! Not here: rules of consensus (`ghost.rs`).
 
 use super::client::{Operation, Told, Wish};
 use super::ghost::{Judged, violation};
-use super::registers::{Command, What, number};
+use super::ledger::Ledger;
+use super::registers::{Applied, COUNTER, Command, first};
 use crate::check::{self, Action, Verdict};
 use crate::services::Reply;
+use crate::services::kv::{Ran, Value};
+use crate::services::sessions::Tag;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a (session, sequence) did.
+/// Origin and number of a command.
+type Name = (u128, u64);
+
+fn name(tag: &Tag) -> Name {
+    (tag.origin.as_u128(), tag.number)
+}
+
+/// What a tagged command did.
 #[derive(Clone, Debug)]
 struct Effect {
     index: u64,
@@ -26,7 +37,8 @@ pub struct Witness {
     digests: BTreeMap<u64, u64>,
     /// Newest index that any node has applied.
     applied: u64,
-    effects: BTreeMap<(u64, u64), Effect>,
+    effects: BTreeMap<Name, Effect>,
+    ledger: Ledger,
     /// Attempts that were applied, and where.
     attempts: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,
@@ -41,6 +53,12 @@ impl Witness {
         self.acknowledged
     }
 
+    /// Whether a node that has just applied this index shall say what it holds. A digest takes long, and states that
+    /// differ stay different, so every third is enough, and those that some node's snapshot holds.
+    pub fn wants_digest(&self, index: u64) -> bool {
+        index.is_multiple_of(3) || self.digests.contains_key(&index)
+    }
+
     fn check_digest(&mut self, index: u64, digest: u64) -> Judged {
         match self.digests.insert(index, digest) {
             Some(known) if known != digest => {
@@ -50,29 +68,22 @@ impl Witness {
         }
     }
 
-    /// A node restored its service: at this index it must be what others have there.
+    /// A node restored its services, or saves them: at this index they must be what others have there.
     pub fn on_restart(&mut self, applied: u64, digest: u64) -> Judged {
         if applied == 0 { Ok(()) } else { self.check_digest(applied, digest) }
     }
 
     /// A node applied an entry.
-    pub fn on_apply(
-        &mut self,
-        index: u64,
-        command: Option<&Command>,
-        effect: Option<(u64, u64)>,
-        reply: &Reply,
-        digest: u64,
-    ) -> Judged {
+    pub fn on_apply(&mut self, index: u64, applied: Option<&(Command, Applied)>, digest: Option<u64>) -> Judged {
         if index > self.applied + 1 {
             return violation("ApplyOnceInOrder", format!("{index} is applied first, before {}", self.applied + 1));
         }
-        self.check_digest(index, digest)?;
+        digest.map_or(Ok(()), |digest| self.check_digest(index, digest))?;
         if index <= self.applied {
             return Ok(());
         }
         self.applied = index;
-        let Some(command) = command else { return Ok(()) };
+        let Some((command, outcome)) = applied else { return Ok(()) };
         self.attempts.insert(command.attempt, index);
         if self.refused.contains(&command.attempt) {
             return violation(
@@ -80,26 +91,34 @@ impl Witness {
                 format!("attempt {} was refused and is applied at {index}", command.attempt),
             );
         }
-        if let Some(number) = effect {
-            let Reply::Ok(reply) = reply else {
-                return violation("ExactlyOnce", format!("{number:?} failed and had an effect at {index}"));
-            };
-            if let Some(known) = self.effects.insert(number, Effect { index, reply: reply.clone() }) {
+        self.ledger.entry(command.at_ms);
+        self.judge_effect(index, command, outcome)
+    }
+
+    /// A command takes effect once, and says the same whenever it is asked.
+    fn judge_effect(&mut self, index: u64, command: &Command, outcome: &Applied) -> Judged {
+        let known = self.effects.get(&name(&command.tag));
+        let (tag, at) = (&command.tag, outcome.effect_at.0);
+        let Reply::Ok(reply) = &outcome.reply else {
+            // Forgotten, as its sender had given it up: so it has no effect.
+            return if at == index { Ok(()) } else { violation("ExactlyOnce", format!("{tag:?} failed at {at}")) };
+        };
+        if let Some(known) = known {
+            if (known.index, &known.reply) != (at, reply) {
+                let (first, again) = (&known.reply, reply);
                 return violation(
                     "ExactlyOnce",
-                    format!("sequence {} of session {} took effect at {} and {index}", number.1, number.0, known.index),
+                    format!("{tag:?} took effect at {} and at {at}, answering {first:?} and {again:?}", known.index),
                 );
             }
-        } else if let (What::Write { session, sequence, .. }, Reply::Ok(reply)) = (&command.what, reply) {
-            let known = self.effects.get(&(*session, *sequence)).map(|effect| &effect.reply);
-            if known != Some(reply) {
-                return violation(
-                    "ExactlyOnce",
-                    format!("sequence {sequence} of session {session} is answered {reply:?}, before {known:?}"),
-                );
-            }
+            return Ok(());
         }
-        Ok(())
+        if at != index {
+            return violation("ExactlyOnce", format!("{tag:?} is said to have taken effect at {at}, it never did"));
+        }
+        self.effects.insert(name(tag), Effect { index, reply: reply.clone() });
+        let Some(ran) = Ran::decode(reply) else { return violation("Ledger", format!("{reply:?} is no answer")) };
+        self.ledger.run(&command.run, &ran).or_else(|why| violation("Ledger", format!("at {index}: {why}")))
     }
 
     /// A client was told that an attempt certainly has no effect.
@@ -113,12 +132,12 @@ impl Witness {
 
     /// A client was told that its write is done.
     pub fn on_acknowledged(&mut self, operation: &Operation, reply: &[u8]) -> Judged {
-        let Some(key) = operation.number else { return Ok(()) };
-        let Some(effect) = self.effects.get(&key) else {
-            return violation("AckedDurable", format!("{key:?} is acknowledged and has no effect"));
+        let Some(tag) = &operation.tag else { return Ok(()) };
+        let Some(effect) = self.effects.get(&name(tag)) else {
+            return violation("AckedDurable", format!("{tag:?} is acknowledged and has no effect"));
         };
         if effect.reply != reply {
-            return violation("ExactlyOnce", format!("{key:?} is answered {:?} and {:?}", effect.reply, number(reply)));
+            return violation("ExactlyOnce", format!("{tag:?} is answered {:?} and {reply:?}", effect.reply));
         }
         self.acknowledged = self.acknowledged.max(effect.index);
         Ok(())
@@ -137,8 +156,20 @@ impl Witness {
 
     /// Puts a finished (or abandoned) operation into the history.
     pub fn record(&mut self, client: u64, operation: &Operation, return_us: Option<u64>, told: &Told) {
+        let answer = match told {
+            Told::Done(reply) => first(reply),
+            _ => None,
+        };
         let (key, action) = match (operation.wish, told) {
-            (Wish::Write { key, value }, _) => (key, Action::Write(value.to_string())),
+            (Wish::Set { key, value }, _) => (key, Action::Write(value.to_string())),
+            (Wish::Swap { key, from, to }, _) => {
+                let done = answer.map(|answer| answer == Value::Ok);
+                (key, Action::Swap { from: from.map(|from| from.to_string()), to: to.to_string(), done })
+            }
+            (Wish::Count, _) => {
+                let sum = answer.and_then(|answer| if let Value::Int(sum) = answer { Some(sum) } else { None });
+                (COUNTER, Action::Add { by: 1, sum })
+            }
             (Wish::Read { key }, Told::Value { value, .. }) => {
                 (key, Action::Read(value.map(|value| value.to_string())))
             }

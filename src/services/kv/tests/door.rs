@@ -4,7 +4,7 @@
 //! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`, `mset`, `append`,
 //!   `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`, `persist`, `keys`,
 //!   `scan [after=K] [match=GLOB] [count=N]`, `dbsize`, `flushall`, `multi` … `exec`, `watch`, `unwatch`
-//! - our own: `put K V [if=absent|present|revision:N|equals:V] [px=MS]`, `del-if K if=…`, `read K`, `range PREFIX [after=K] [limit=N]`,
+//! - our own: `put K V [if=absent|present|revision/N|equals/V] [px=MS]`, `del-if K if=…`, `read K`, `range PREFIX [after=K] [limit=N]`,
 //!   `lock-acquire NAME MS`, `lock-renew NAME TOKEN MS`, `lock-release NAME TOKEN`, `lock-info NAME`
 //! - redis-py's scripts: `release-if K TOKEN`, `extend-if K TOKEN MS [replace]`, `reacquire-if K TOKEN MS`
 //! - a value `size=N` has N bytes; `snapshot` writes the state, reads it back and goes on with that; `next-expiry`
@@ -199,7 +199,7 @@ impl Words {
 
     fn condition(&mut self) -> Result<Condition, Failure> {
         let text = self.key("if").unwrap_or_else(|| "always".to_string());
-        Ok(match text.split_once(':') {
+        Ok(match text.split_once('/') {
             Some(("revision", number)) => Condition::Revision(number.parse()?),
             Some(("equals", value)) => Condition::Equals(value.as_bytes().to_vec().into()),
             _ if text == "absent" => Condition::Absent,
