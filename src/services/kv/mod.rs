@@ -7,6 +7,7 @@
 //! Not here: the Redis protocol (`resp/`), HTTP (`http/`).
 
 mod glob;
+mod key;
 mod locks;
 pub mod op;
 mod reads;

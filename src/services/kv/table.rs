@@ -1,12 +1,13 @@
 //! The keys: value, revision and time to live of each, in order, and the times to live in the order in which they end.
 //!
 //! Both trees share their nodes with their copies: a clone costs two counters, and a write after it copies the few nodes
-//! on its way. Keys and values are shared bytes, so a copied node copies pointers.
+//! on its way. Values and long keys are shared bytes, so a copied node copies pointers and short keys.
 //!
 //! Invariants: T1 `due` holds exactly one row for each key that has a time to live. T2 no key is due at or before the log
 //! time of the newest `expire`; that is the caller's duty, who never puts a key that is due already.
 //! Not here: revisions are drawn in `store.rs`, conditions are judged there too.
 
+use super::key::Key;
 use imbl::{OrdMap, OrdSet};
 use std::num::NonZeroU64;
 use std::ops::Bound;
@@ -41,8 +42,8 @@ impl Slot {
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    keys: OrdMap<Shared, Slot>,
-    due: OrdSet<(NonZeroU64, Shared)>,
+    keys: OrdMap<Key, Slot>,
+    due: OrdSet<(NonZeroU64, Key)>,
 }
 
 impl Table {
@@ -92,7 +93,7 @@ impl Table {
     pub fn expire(&mut self, now_ms: u64) {
         while self.next_expiry_ms().is_some_and(|at_ms| at_ms <= now_ms) {
             let (_, key) = self.due.remove_min().expect("its first row was just seen");
-            let gone = self.keys.remove(&key);
+            let gone = self.keys.remove(&*key);
             assert!(gone.is_some(), "a key that is due does not exist: {key:?}");
         }
     }
@@ -103,7 +104,7 @@ impl Table {
     }
 
     /// Keys in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Shared, &Slot)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Slot)> {
         self.keys.iter()
     }
 
@@ -112,7 +113,7 @@ impl Table {
         &'a self,
         prefix: &'a [u8],
         after: Option<&'a [u8]>,
-    ) -> impl Iterator<Item = (&'a Shared, &'a Slot)> {
+    ) -> impl Iterator<Item = (&'a Key, &'a Slot)> {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
@@ -124,12 +125,12 @@ impl Table {
         if before == at {
             return;
         }
-        let key: Shared = match self.keys.get_key_value(key) {
-            Some((key, _)) => Arc::clone(key),
+        let key = match self.keys.get_key_value(key) {
+            Some((key, _)) => key.clone(),
             None => key.into(),
         };
         if let Some(before) = before {
-            let row = self.due.remove(&(before, Arc::clone(&key)));
+            let row = self.due.remove(&(before, key.clone()));
             assert!(row.is_some(), "a time to live has no row: {key:?}");
         }
         if let Some(at) = at {
@@ -140,8 +141,8 @@ impl Table {
     /// Asserts what the module promises; for tests and the simulator.
     #[cfg(test)]
     pub fn check(&self) {
-        let rows = self.keys.iter().filter_map(|(key, slot)| Some((slot.expires_ms?, Arc::clone(key))));
-        let rows: OrdSet<(NonZeroU64, Shared)> = rows.collect();
+        let rows = self.keys.iter().filter_map(|(key, slot)| Some((slot.expires_ms?, key.clone())));
+        let rows: OrdSet<(NonZeroU64, Key)> = rows.collect();
         assert!(rows == self.due, "T1: times to live and their order differ: {rows:?}, {:?}", self.due);
     }
 }
