@@ -2,7 +2,8 @@
 //!
 //! A question (`get`) goes to the next address whenever one does not answer. A change (`change`) goes on only while it
 //! is certain that nobody has seen it: once the request has left, a broken connection means "may or may not be
-//! applied", exit code 5, and trying another node could do the thing twice. A node holds a change for as long as
+//! applied", exit code 5, and trying another node could do the thing twice. A change of the store (`exchange`) carries a
+//! key that makes it take effect once, so it goes on in any case. A node holds a change for as long as
 //! `request_timeout_ms` before it refuses it; so a change waits longer than that, or a refusal would pass for doubt.
 //! Not here: what the answers look like (`node/status.rs`), printing (`status.rs` and its neighbours).
 
@@ -26,6 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// A node's last word on a change comes right after `request_timeout_ms`; its way back takes less than this.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest answer that is read: a page of large values in base64.
+const ANSWER_BYTES_MAX: u64 = 128 << 20;
 /// Advice when nobody answers.
 const NOBODY_NEXT: &str = "start a cluster with ./run.sh (or phalanx dev), or name a running node with -e HOST:PORT";
 
@@ -37,6 +40,8 @@ pub struct Client {
     good: Cell<usize>,
     /// Longest wait for the answer to a change.
     change_timeout: Duration,
+    /// How long a question waits.
+    question_timeout: Duration,
 }
 
 /// An answer and who gave it.
@@ -64,6 +69,58 @@ enum Attempt {
     NotSent(String),
     /// The node may have seen it.
     Lost(String),
+}
+
+/// A request whose answer is bytes: the key-value store and its locks.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// `GET`, `PUT`, `POST`, `DELETE`.
+    pub method: &'static str,
+    /// From the first slash on, escaped.
+    pub path: String,
+    /// A JSON value for `POST`, else bytes of any kind.
+    pub body: Option<Vec<u8>>,
+    /// `Idempotency-Key`: the same request may be sent again, to any node, and takes effect once.
+    pub key: Option<String>,
+}
+
+/// Its answer, whatever the status.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// Status code.
+    pub status: u16,
+    /// `X-Phalanx-Key-Index`.
+    pub key_index: Option<u64>,
+    /// `X-Phalanx-Key-Ttl-Ms`.
+    pub ttl_ms: Option<u64>,
+    /// Body.
+    pub body: Vec<u8>,
+    /// `host:port` of the node that answered.
+    pub from: String,
+}
+
+impl Raw {
+    /// The body as JSON; `null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// What a node said that declined.
+    pub fn fault(&self) -> Fault {
+        decline(&self.from, self.status, &String::from_utf8_lossy(&self.body))
+    }
+}
+
+impl Request {
+    /// A question.
+    pub fn get(path: String) -> Request {
+        Request { method: "GET", path, ..Request::default() }
+    }
+
+    /// A change that takes effect once, however often it is sent.
+    pub fn once(method: &'static str, path: String, body: Option<Vec<u8>>) -> Request {
+        Request { method, path, body, key: Some(uuid::Uuid::new_v4().to_string()) }
+    }
 }
 
 /// What is asked.
@@ -111,7 +168,84 @@ impl Client {
             .timeout_global(Some(timeout))
             .user_agent(concat!("phalanx/", env!("CARGO_PKG_VERSION")))
             .build();
-        Client { agent: config.new_agent(), endpoints, good: Cell::new(0), change_timeout: timeout }
+        Client {
+            agent: config.new_agent(),
+            endpoints,
+            good: Cell::new(0),
+            change_timeout: timeout,
+            question_timeout: timeout,
+        }
+    }
+
+    /// A client of the same addresses that waits so long for every answer.
+    pub fn waiting(&self, timeout: Duration) -> Client {
+        let client = Client::to(self.endpoints.clone(), timeout);
+        client.good.set(self.good.get());
+        client
+    }
+
+    /// Sends a request that may be sent again (a question, or a change with a key) until a node answers it. A node that
+    /// finds no leader is no reason to give up: the next one may be on the other side of the cut.
+    ///
+    /// # Errors
+    /// Nobody reachable, or nobody with a quorum (4); sent, and nobody can say whether it happened (5).
+    pub fn exchange(&self, request: &Request) -> Result<Raw, Fault> {
+        let (mut failures, mut declined, mut lost) = (Vec::new(), None, None);
+        for (i, endpoint) in self.order() {
+            match self.attempt_raw(endpoint, request) {
+                Ok(raw) if raw.status == 503 => declined = Some(raw.fault()),
+                Ok(raw) if raw.status == 504 => lost = Some(raw.fault()),
+                Ok(raw) => {
+                    self.good.set(i);
+                    return Ok(raw);
+                }
+                Err(Attempt::Lost(why)) if request.method != "GET" => {
+                    let message =
+                        format!("{endpoint} took the request and gave no answer ({why}): it may have happened");
+                    lost = Some(Fault::new(
+                        code::UNKNOWN,
+                        message,
+                        "look before you try again: phalanx status; phalanx events",
+                    ));
+                }
+                Err(Attempt::NotSent(why) | Attempt::Lost(why)) => failures.push((endpoint.clone(), why)),
+                Err(Attempt::Answered(..)) => unreachable!("an answer is no error"),
+            }
+        }
+        Err(lost.or(declined).unwrap_or_else(|| unreachable(&failures)))
+    }
+
+    fn attempt_raw(&self, endpoint: &str, request: &Request) -> Result<Raw, Attempt> {
+        let uri = format!("http://{endpoint}{}", request.path);
+        let mut builder = ureq::http::Request::builder().method(request.method).uri(uri);
+        if request.method == "POST" {
+            builder = builder.header("Content-Type", "application/json");
+        }
+        if let Some(key) = &request.key {
+            builder = builder.header("Idempotency-Key", key);
+        }
+        let unsendable = |e: ureq::http::Error| Attempt::NotSent(e.to_string());
+        let within = Some(if request.method == "GET" { self.question_timeout } else { self.change_timeout });
+        let sent = match &request.body {
+            Some(body) => {
+                let request = builder.body(body.as_slice()).map_err(unsendable)?;
+                self.agent.run(self.agent.configure_request(request).timeout_global(within).build())
+            }
+            None => {
+                let request = builder.body(()).map_err(unsendable)?;
+                self.agent.run(self.agent.configure_request(request).timeout_global(within).build())
+            }
+        };
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(e) if is_before_sending(&e) => return Err(Attempt::NotSent(why(&e))),
+            Err(e) => return Err(Attempt::Lost(why(&e))),
+        };
+        let number = |name: &str| response.headers().get(name)?.to_str().ok()?.parse().ok();
+        let (key_index, ttl_ms) = (number("x-phalanx-key-index"), number("x-phalanx-key-ttl-ms"));
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let body = body.map_err(|e| Attempt::Lost(why(&e)))?;
+        Ok(Raw { status: response.status().as_u16(), key_index, ttl_ms, body, from: endpoint.to_string() })
     }
 
     /// The addresses in the order in which they would be asked now.

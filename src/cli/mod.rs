@@ -3,7 +3,7 @@
 //! The tour: this file declares every subcommand and hands it to its file. `client.rs` talks to nodes over HTTP and
 //! tries every address; `fault.rs` is an error with its exit code and what to do next; `term.rs` writes to terminals
 //! and pipes. `node.rs` runs a node; `status.rs`, `events.rs`, `leader.rs` and `member.rs` ask and change a running
-//! cluster; `config.rs` and `log.rs` read files; `bench.rs`, `dev.rs` and `sim.rs` start worlds of their own.
+//! cluster; `kv.rs` and `lock.rs` use its store; `config.rs` and `log.rs` read files; `bench.rs`, `dev.rs` and `sim.rs` start worlds of their own.
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
@@ -14,7 +14,9 @@ pub mod config;
 pub mod dev;
 pub mod events;
 pub mod fault;
+pub mod kv;
 pub mod leader;
+pub mod lock;
 pub mod log;
 pub mod member;
 pub mod node;
@@ -49,6 +51,10 @@ enum Command {
     Leader(leader::LeaderArgs),
     /// List and change the members
     Member(member::MemberArgs),
+    /// Read and write keys
+    Kv(kv::KvArgs),
+    /// Run a command under a lock of the cluster
+    Lock(lock::LockArgs),
     /// Show and check settings
     Config(config::ConfigArgs),
     /// Read a node's log on disk
@@ -91,6 +97,8 @@ pub fn run() -> u8 {
         Command::Events(args) => events::run(&args),
         Command::Leader(args) => leader::run(&args),
         Command::Member(args) => member::run(&args),
+        Command::Kv(args) => kv::run(&args),
+        Command::Lock(args) => lock::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -1,0 +1,444 @@
+//! `phalanx kv`: keys and values of any bytes, through whichever node answers.
+//!
+//! `get` writes the value to stdout as it is. Where lines are written (`scan`, `watch`), bytes that are no printable text
+//! are escaped as `\xff`, and a backslash as `\\`. Every change carries an `Idempotency-Key`, so that it can go on with
+//! the next node when one dies, and takes effect once.
+//! Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as everywhere.
+//! Not here: what the store does (`services/kv/`), HTTP (`http/kv.rs`).
+
+use super::ClientArgs;
+use super::client::{Client, Raw, Request};
+use super::fault::{Fault, code};
+use super::term;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Read, Write as _};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Keys asked for at once.
+const PAGE: u64 = 200;
+/// How long one request of `watch` waits.
+const WATCH_SECONDS: u64 = 25;
+
+/// Arguments of `phalanx kv`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  phalanx kv put greeting 'hello world'\n  phalanx kv get greeting\n  \
+    phalanx kv put logo --file logo.png --ttl 1h\n  phalanx kv cas greeting 17 'hello again'\n  \
+    phalanx kv scan user/ --json\n\nExit codes: 0 done, 1 no such key or condition not met, 4 no quorum or unreachable, \
+    5 outcome unknown.")]
+pub struct KvArgs {
+    #[command(subcommand)]
+    command: KvCommand,
+}
+
+/// How fresh a read is, or when a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// Sees every acknowledged write; acknowledged by a quorum
+    #[default]
+    Linearizable,
+    /// Sees what the asked node has applied; acknowledged by the leader alone
+    Eventual,
+}
+
+/// What to do.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum KvCommand {
+    /// Print the value of a key, byte for byte
+    Get {
+        /// The key
+        key: OsString,
+        /// How fresh
+        #[arg(long, value_enum, default_value_t)]
+        level: Level,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Write a key; print its new index
+    Put {
+        /// The key
+        key: OsString,
+        /// The value; - or nothing: read it from stdin
+        value: Option<OsString>,
+        /// Only if the key's index is this one (0: it must not exist)
+        #[arg(long, value_name = "INDEX")]
+        if_index: Option<u64>,
+        /// When it is acknowledged
+        #[arg(long, value_enum, default_value_t)]
+        level: Level,
+        #[command(flatten)]
+        write: WriteArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Remove a key
+    Del {
+        /// The key
+        key: OsString,
+        /// Only if the key's index is this one
+        #[arg(long, value_name = "INDEX")]
+        if_index: Option<u64>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Add to a number; print the sum
+    Incr {
+        /// The key; a missing one counts as 0
+        key: OsString,
+        /// What to add
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        by: i64,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Write a key only if its index is this one; print its new index
+    Cas {
+        /// The key
+        key: OsString,
+        /// The index that it must have (0: it must not exist)
+        index: u64,
+        /// The value; - or nothing: read it from stdin
+        value: Option<OsString>,
+        #[command(flatten)]
+        write: WriteArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// List keys and values in order: index, key and value, a line each
+    Scan {
+        /// Only keys that begin so
+        #[arg(default_value = "")]
+        prefix: OsString,
+        /// Stop after so many
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        /// Print the keys alone
+        #[arg(long)]
+        keys_only: bool,
+        /// How fresh
+        #[arg(long, value_enum, default_value_t)]
+        level: Level,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Print a key's value now and at every change, a line each
+    Watch {
+        /// The key
+        key: OsString,
+        /// Begin with the first change after this index
+        #[arg(long, value_name = "INDEX")]
+        index: Option<u64>,
+        /// End after one line
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+/// Where a value comes from, and how long it stays.
+#[derive(Clone, Debug, clap::Args)]
+struct WriteArgs {
+    /// Read the value from this file (- is stdin)
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    file: Option<PathBuf>,
+    /// Remove the key after this time (500ms, 30s, 5m, 1h)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    ttl: Option<Duration>,
+}
+
+/// Reads `500ms`, `30s`, `5m`, `1h`; a bare number is seconds.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no time: 500ms, 30s, 5m or 1h"))?;
+    let ms = match unit {
+        "ms" => Some(number),
+        "" | "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    ms.filter(|ms| *ms > 0)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{text:?} is no time: 500ms, 30s, 5m or 1h"))
+}
+
+/// Asks or writes.
+pub fn run(args: &KvArgs) -> Result<(), Fault> {
+    match &args.command {
+        KvCommand::Get { key, level, client } => get(key, *level, client),
+        KvCommand::Put { key, value, if_index, level, write, client } => {
+            put(key, value.as_ref(), *if_index, *level, write, client)
+        }
+        KvCommand::Del { key, if_index, client } => del(key, *if_index, client),
+        KvCommand::Incr { key, by, client } => incr(key, *by, client),
+        KvCommand::Cas { key, index, value, write, client } => {
+            put(key, value.as_ref(), Some(*index), Level::Linearizable, write, client)
+        }
+        KvCommand::Scan { prefix, limit, keys_only, level, client } => scan(prefix, *limit, *keys_only, *level, client),
+        KvCommand::Watch { key, index, once, client } => watch(key, *index, *once, client),
+    }
+}
+
+fn path(key: &OsString, params: &[(&str, String)]) -> String {
+    let mut path = format!("/v1/kv/{}", escape_path(key.clone().into_vec()));
+    for (n, (name, value)) in params.iter().enumerate() {
+        let _ = write!(path, "{}{name}={value}", if n == 0 { '?' } else { '&' });
+    }
+    path
+}
+
+/// Everything but letters, digits and `-._~` as `%41`.
+pub fn escape_path(bytes: Vec<u8>) -> String {
+    crate::http::parse::percent_encode(&bytes)
+}
+
+fn level_param(level: Level) -> Vec<(&'static str, String)> {
+    if level == Level::Eventual { vec![("level", "eventual".to_string())] } else { Vec::new() }
+}
+
+/// A status that is not success as what it means here.
+fn declined(raw: &Raw) -> Fault {
+    let said = raw.json()["error"].as_str().unwrap_or("no reason given").to_string();
+    match raw.status {
+        404 => Fault::new(code::FAILED, said, "phalanx kv scan lists the keys"),
+        412 => Fault::new(code::FAILED, format!("condition not met: {said}"), "read the key again, then decide"),
+        _ => raw.fault(),
+    }
+}
+
+fn get(key: &OsString, level: Level, args: &ClientArgs) -> Result<(), Fault> {
+    let raw = Client::new(args)?.exchange(&Request::get(path(key, &level_param(level))))?;
+    if raw.status != 200 {
+        return Err(declined(&raw));
+    }
+    if args.json {
+        term::json(&described(key.clone().into_vec(), &raw));
+        return Ok(());
+    }
+    let mut bytes = raw.body;
+    if io::stdout().is_terminal() && !bytes.ends_with(b"\n") {
+        bytes.push(b'\n');
+    }
+    print_raw(&bytes)
+}
+
+/// A key and what it holds, as `/v1/kv?prefix=` has it.
+fn described(key: Vec<u8>, raw: &Raw) -> Value {
+    let mut value = json!({"index": raw.key_index});
+    if let Some(ttl_ms) = raw.ttl_ms {
+        value["ttl_ms"] = ttl_ms.into();
+    }
+    let is_there = raw.status == 200;
+    for (name, encoding, bytes) in [("key", "key_encoding", key), ("value", "encoding", raw.body.clone())] {
+        match String::from_utf8(bytes) {
+            _ if name == "value" && !is_there => value[name] = Value::Null,
+            Ok(text) => value[name] = text.into(),
+            Err(e) => {
+                value[name] = BASE64.encode(e.as_bytes()).into();
+                value[encoding] = "base64".into();
+            }
+        }
+    }
+    value
+}
+
+fn print_raw(bytes: &[u8]) -> Result<(), Fault> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fault::new(code::FAILED, format!("cannot write to stdout: {e}"), ""))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The bytes to write: from the argument, a file or stdin.
+fn value_of(value: Option<&OsString>, file: Option<&Path>) -> Result<Vec<u8>, Fault> {
+    let unreadable =
+        |from: &str, e: io::Error| Fault::new(code::FAILED, format!("cannot read {from}: {e}"), "nothing was sent");
+    match (value, file) {
+        (Some(value), _) if value != "-" => Ok(value.clone().into_vec()),
+        (_, Some(file)) if file != Path::new("-") => {
+            std::fs::read(file).map_err(|e| unreadable(&file.display().to_string(), e))
+        }
+        (value, file) => {
+            if value.is_none() && file.is_none() && io::stdin().is_terminal() {
+                eprintln!("reading the value from the terminal; end it with Ctrl+D");
+            }
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).map_err(|e| unreadable("stdin", e))?;
+            Ok(bytes)
+        }
+    }
+}
+
+fn put(
+    key: &OsString,
+    value: Option<&OsString>,
+    if_index: Option<u64>,
+    level: Level,
+    write: &WriteArgs,
+    args: &ClientArgs,
+) -> Result<(), Fault> {
+    let client = Client::new(args)?;
+    let mut params = level_param(level);
+    params.extend(if_index.map(|index| ("cas", index.to_string())));
+    params.extend(write.ttl.map(|ttl| ("ttl_ms", ttl.as_millis().to_string())));
+    let body = value_of(value, write.file.as_deref())?;
+    let raw = client.exchange(&Request::once("PUT", path(key, &params), Some(body)))?;
+    match raw.status {
+        200 if args.json => term::json(&raw.json()),
+        200 => term::line(&raw.json()["index"].to_string()),
+        202 if args.json => term::json(&raw.json()),
+        202 => eprintln!("taken by the leader; not yet on a quorum"),
+        _ => return Err(declined(&raw)),
+    }
+    Ok(())
+}
+
+fn del(key: &OsString, if_index: Option<u64>, args: &ClientArgs) -> Result<(), Fault> {
+    let params: Vec<_> = if_index.map(|index| ("cas", index.to_string())).into_iter().collect();
+    let raw = Client::new(args)?.exchange(&Request::once("DELETE", path(key, &params), None))?;
+    if raw.status != 200 {
+        return Err(declined(&raw));
+    }
+    if args.json {
+        term::json(&raw.json());
+    }
+    match raw.json()["deleted"] == true {
+        true => Ok(()),
+        false => Err(Fault::new(code::FAILED, "no such key", "phalanx kv scan lists the keys")),
+    }
+}
+
+fn incr(key: &OsString, by: i64, args: &ClientArgs) -> Result<(), Fault> {
+    let body = json!({"incr": by}).to_string().into_bytes();
+    let raw = Client::new(args)?.exchange(&Request::once("POST", path(key, &[]), Some(body)))?;
+    match raw.status {
+        200 if args.json => term::json(&raw.json()),
+        200 => term::line(&raw.json()["value"].to_string()),
+        _ => return Err(declined(&raw)),
+    }
+    Ok(())
+}
+
+fn scan(prefix: &OsString, limit: Option<u64>, keys_only: bool, level: Level, args: &ClientArgs) -> Result<(), Fault> {
+    let client = Client::new(args)?;
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut after = String::new();
+    while left > 0 {
+        let mut path = format!("/v1/kv?prefix={}&limit={}", escape_path(prefix.clone().into_vec()), left.min(PAGE));
+        for (name, value) in level_param(level) {
+            let _ = write!(path, "&{name}={value}");
+        }
+        let raw = client.exchange(&Request::get(path + &after))?;
+        if raw.status != 200 {
+            return Err(declined(&raw));
+        }
+        let page = raw.json();
+        let mut text = String::new();
+        for row in page["keys"].as_array().into_iter().flatten() {
+            left -= 1;
+            let (key, value) = (bytes_of(row, "key", "key_encoding"), bytes_of(row, "value", "encoding"));
+            match (args.json, keys_only) {
+                (true, _) => _ = writeln!(text, "{row}"),
+                (false, true) => _ = writeln!(text, "{}", printable(&key)),
+                (false, false) => _ = writeln!(text, "{}\t{}\t{}", row["index"], printable(&key), printable(&value)),
+            }
+        }
+        term::out(&text);
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+fn bytes_of(row: &Value, name: &str, encoding: &str) -> Vec<u8> {
+    let text = row[name].as_str().unwrap_or_default();
+    match row[encoding] == "base64" {
+        true => BASE64.decode(text).unwrap_or_default(),
+        false => text.as_bytes().to_vec(),
+    }
+}
+
+/// Text on one line, whatever the bytes are; nothing in it can move a terminal's cursor.
+fn printable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                '\r' => text.push_str("\\r"),
+                c if c.is_control() => c.to_string().bytes().for_each(|byte| _ = write!(text, "\\x{byte:02x}")),
+                c => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+fn watch(key: &OsString, index: Option<u64>, once: bool, args: &ClientArgs) -> Result<(), Fault> {
+    let client = Client::new(args)?;
+    // The answer comes when the wait is over, later than any other.
+    let client =
+        client.waiting(Duration::from_secs_f64(args.timeout.unwrap_or(5.0)) + Duration::from_secs(WATCH_SECONDS));
+    let mut known = index;
+    loop {
+        let params: Vec<_> = match known {
+            Some(index) => vec![("watch", index.to_string()), ("wait", format!("{WATCH_SECONDS}s"))],
+            None => Vec::new(),
+        };
+        let raw = client.exchange(&Request::get(path(key, &params)))?;
+        let revision = raw.key_index.unwrap_or(0);
+        match raw.status {
+            304 => continue,
+            200 | 404 if raw.key_index.is_some() => {}
+            _ => return Err(declined(&raw)),
+        }
+        known = Some(revision);
+        match (args.json, raw.status) {
+            (true, _) => term::line(&described(key.clone().into_vec(), &raw).to_string()),
+            (false, 200) => term::line(&format!("{revision}\t{}", printable(&raw.body))),
+            (false, _) => term::line("0\t(no such key)"),
+        }
+        if once {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        let ms = |text: &str| parse_time(text).map(|time| time.as_millis());
+        assert_eq!(
+            [ms("500ms"), ms("30s"), ms("5m"), ms("1h"), ms("7")],
+            [Ok(500), Ok(30_000), Ok(300_000), Ok(3_600_000), Ok(7000)]
+        );
+        for bad in ["", "s", "0", "-1s", "1d", "1.5s", "99999999999999999999"] {
+            assert!(ms(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lines_hold_any_bytes_and_no_commands_to_the_terminal() {
+        assert_eq!(printable("grün\n\\".as_bytes()), "grün\\n\\\\");
+        assert_eq!(printable(b"a\x1b[2J\xff\x00\tb"), "a\\x1b[2J\\xff\\x00\\tb");
+    }
+}
