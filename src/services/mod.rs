@@ -28,6 +28,12 @@ pub enum Reply {
 pub trait Service: Send {
     /// Runs one command. Depends on the state, `at` and `command` alone.
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply;
+    /// An entry brings this time, before its commands: what is over is removed, on every node at the same index.
+    fn expire(&mut self, _at: Stamp) {}
+    /// Log time at which something is over next. When it comes the leader sees to it that an entry brings it.
+    fn next_expiry_ms(&self) -> Option<u64> {
+        None
+    }
     /// Answers a question without changing anything.
     fn query(&self, at: Stamp, query: &[u8]) -> Reply;
     /// Writes the whole state.

@@ -14,10 +14,49 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 use std::io::{self, Read, Write};
 
-/// First byte of the directory's commands and queries.
-pub const DIRECTORY: u8 = 1;
-/// First byte of the key-value store's commands and queries.
-pub const KV: u8 = 2;
+/// Every service: its number, which is the first byte of its commands and queries and never given to another, its field
+/// and its type. A row here is all that a new service needs (docs/services.md).
+macro_rules! services {
+    ($($(#[$doc:meta])* $number:literal $name:ident $field:ident: $type:ty,)*) => {
+        $($(#[$doc])* pub const $name: u8 = $number;)*
+
+        /// Every service, and how far they have come. A clone costs next to nothing: it shares everything with the original
+        /// until one of them is written to, so a snapshot is a clone that another thread writes while commands go on.
+        #[derive(Clone, Debug, Default)]
+        pub struct Registry {
+            applied: Stamp,
+            sessions: Sessions,
+            $($field: $type,)*
+        }
+
+        impl Registry {
+            /// Numbers of all services, in the order in which a snapshot holds them.
+            const NUMBERS: &[u8] = &[$($name),*];
+
+            fn service(&self, number: u8) -> Option<&dyn Service> {
+                match number {
+                    $($name => Some(&self.$field),)*
+                    _ => None,
+                }
+            }
+
+            fn service_mut(&mut self, number: u8) -> Option<&mut dyn Service> {
+                match number {
+                    $($name => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+services! {
+    /// Who is where, and small notes.
+    1 DIRECTORY directory: Directory,
+    /// Keys, values and locks.
+    2 KV kv: kv::Store,
+}
+
 /// Number of the session table's part in a snapshot; no service has it.
 const SESSIONS: u8 = 255;
 /// First word of a combined snapshot; the last digit is the format's version.
@@ -61,16 +100,6 @@ fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Every service, and how far they have come. A clone costs next to nothing: it shares everything with the original until
-/// one of them is written to, so a snapshot is a clone that another thread writes while commands go on.
-#[derive(Clone, Debug, Default)]
-pub struct Registry {
-    applied: Stamp,
-    sessions: Sessions,
-    directory: Directory,
-    kv: kv::Store,
-}
-
 impl Registry {
     /// Index and log time of the newest entry applied.
     pub fn applied(&self) -> Stamp {
@@ -90,7 +119,7 @@ impl Registry {
     /// Log time at which something expires next. When it has come and no entry brings the time, the leader proposes a
     /// batch without commands: readers must not see what is long over.
     pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.kv.next_expiry_ms()
+        self.services().filter_map(|(_, service)| service.next_expiry_ms()).min()
     }
 
     /// Moves past an entry without commands (a no-op, a membership).
@@ -107,16 +136,18 @@ impl Registry {
         self.advance(index, batch.at_ms);
         let at = self.applied;
         self.sessions.expire(at);
-        self.kv.expire(at);
+        for number in Self::NUMBERS {
+            self.service_mut(*number).expect("it is one of the numbers").expire(at);
+        }
         batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect()
     }
 
     /// Answers a query from the state as it stands.
     pub fn query(&self, query: &[u8]) -> Reply {
-        match query.split_first() {
-            Some((&DIRECTORY, query)) => self.directory.query(self.applied, query),
-            Some((&KV, query)) => self.kv.query(self.applied, query),
-            _ => Reply::Failed("no such service".to_string()),
+        let service = query.split_first().and_then(|(number, query)| Some((self.service(*number)?, query)));
+        match service {
+            Some((service, query)) => service.query(self.applied, query),
+            None => Reply::Failed("no such service".to_string()),
         }
     }
 
@@ -127,8 +158,9 @@ impl Registry {
             out.write_all(&number.to_le_bytes())?;
         }
         parts::write(out, SESSIONS, |out| self.sessions.snapshot(out))?;
-        parts::write(out, DIRECTORY, |out| self.directory.snapshot(out))?;
-        parts::write(out, KV, |out| self.kv.snapshot(out))?;
+        for (number, service) in self.services() {
+            parts::write(out, number, |out| service.snapshot(out))?;
+        }
         parts::end(out)
     }
 
@@ -144,11 +176,10 @@ impl Registry {
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of sixteen bytes"));
         let applied = Stamp { index: Index(number(index)), at_ms: number(at_ms) };
         let mut restored = Registry { applied, ..Registry::default() };
-        parts::read(from, |service, part| match service {
-            SESSIONS => restored.sessions.restore(part),
-            DIRECTORY => restored.directory.restore(part),
-            KV => restored.kv.restore(part),
-            _ => Err(bad("snapshot of a service that this version does not have")),
+        parts::read(from, |number, part| match restored.service_mut(number) {
+            Some(service) => service.restore(part),
+            None if number == SESSIONS => restored.sessions.restore(part),
+            None => Err(bad("snapshot of a service that this version does not have")),
         })?;
         *self = restored;
         Ok(())
@@ -185,6 +216,10 @@ impl Registry {
         }
     }
 
+    fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
+        Self::NUMBERS.iter().filter_map(|number| Some((*number, self.service(*number)?)))
+    }
+
     fn advance(&mut self, index: Index, at_ms: u64) {
         assert!(index == self.applied.index.next(), "applied {} after {}", index, self.applied.index);
         self.applied = Stamp { index, at_ms: at_ms.max(self.applied.at_ms) };
@@ -203,10 +238,10 @@ impl Registry {
     }
 
     fn apply_one(&mut self, at: Stamp, command: &[u8]) -> Reply {
-        match command.split_first() {
-            Some((&DIRECTORY, command)) => self.directory.apply(at, command),
-            Some((&KV, command)) => self.kv.apply(at, command),
-            _ => Reply::Failed("no such service".to_string()),
+        let service = command.split_first().and_then(|(number, command)| Some((self.service_mut(*number)?, command)));
+        match service {
+            Some((service, command)) => service.apply(at, command),
+            None => Reply::Failed("no such service".to_string()),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A run's operations are carried out one after another; one that cannot be answers an error and leaves the state as it
 //! was. Times to live run on log time: before anything else of an entry, what is due at the entry's time is removed, so
 //! a key dies at the same index on every node. A quiet cluster has no entries, so the leader proposes an empty one when
-//! [`Store::next_expiry_ms`] has come.
+//! [`Service::next_expiry_ms`] has come.
 //!
 //! Invariants: K1 `revision` grows with every write and every lock that is taken, also within one entry, and is never
 //! given twice. K2 nothing in the state is due at the log time of the newest entry.
@@ -53,17 +53,6 @@ impl Store {
     /// Revision of a key, 0 if it does not exist.
     pub fn revision_of(&self, key: &[u8]) -> u64 {
         self.table.get(key).map_or(0, |slot| slot.revision)
-    }
-
-    /// Log time at which a key or lock is due next, for the leader, who then proposes an entry that brings the time.
-    pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.table.next_expiry_ms().into_iter().chain(self.locks.next_expiry_ms()).min()
-    }
-
-    /// Removes what is due: the beginning of every entry.
-    pub fn expire(&mut self, at: Stamp) {
-        self.table.expire(at.at_ms);
-        self.locks.expire(at.at_ms);
     }
 
     /// Carries out a run.
@@ -308,6 +297,15 @@ impl Service for Store {
             Ok(run) => Reply::Ok(self.run(at, run).encode()),
             Err(_) => Reply::Failed("not a run of operations".to_string()),
         }
+    }
+
+    fn expire(&mut self, at: Stamp) {
+        self.table.expire(at.at_ms);
+        self.locks.expire(at.at_ms);
+    }
+
+    fn next_expiry_ms(&self) -> Option<u64> {
+        self.table.next_expiry_ms().into_iter().chain(self.locks.next_expiry_ms()).min()
     }
 
     fn query(&self, at: Stamp, query: &[u8]) -> Reply {

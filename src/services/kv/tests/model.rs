@@ -5,6 +5,7 @@
 
 use super::super::{Bytes, Condition, ExpireIf, Expiry, Op, Ran, Run, Store, Value};
 use super::{restored, saved, stamp};
+use crate::services::Service;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
