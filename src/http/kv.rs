@@ -145,7 +145,7 @@ fn page(door: &Door, head: &Head) -> Result<Indexed, Reply> {
     loop {
         let op = Op::Range { prefix: prefix.clone(), after: after.clone(), limit };
         let (index, mut values) = query(door, vec![op], level, deadline(door))?;
-        let rows = match values.pop() {
+        let mut rows = match values.pop() {
             Some(Value::List(rows)) => rows,
             // A page of large values is cut short rather than refused.
             Some(Value::Error(why)) if why == TOO_LARGE_A_REPLY && limit > 1 => {
@@ -154,7 +154,7 @@ fn page(door: &Door, head: &Head) -> Result<Indexed, Reply> {
             }
             other => return Err(refusal(door, other)),
         };
-        let is_full = rows.len() as u64 == limit;
+        let is_full = rows.pop_if(|row| *row == Value::Nil).is_some() || rows.len() as u64 == limit;
         let mut next = Json::Null;
         let mut keys = Vec::with_capacity(rows.len());
         for row in rows {

@@ -135,11 +135,13 @@ impl Registry {
         };
         self.advance(index, batch.at_ms);
         let at = self.applied;
-        self.sessions.expire(at);
         for number in Self::NUMBERS {
             self.service_mut(*number).expect("it is one of the numbers").expire(at);
         }
-        batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect()
+        let replies = batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect();
+        // Only now: a copy that comes with the entry whose time would make its origin forgotten is still known.
+        self.sessions.expire(at);
+        replies
     }
 
     /// Answers a query from the state as it stands.
@@ -308,6 +310,24 @@ mod tests {
         registry.apply(Index(2), &write(2, "y"));
         assert_eq!(registry.apply(Index(3), &write(1, "x"))[0].0, Index(1));
         assert_eq!(registry.directory().note("n").unwrap().text, "y");
+    }
+
+    #[test]
+    fn a_copy_is_known_however_far_the_next_leaders_clock_is_ahead() {
+        let mut registry = Registry::default();
+        let at_ms = 1_700_000_000_000;
+        let count = |at_ms: u64| {
+            let op = kv::Op::IncrBy { key: b"n".to_vec().into(), by: 1 };
+            let command = kv_run(&kv::Run { watched: Vec::new(), ops: vec![op] });
+            let tag = Tag { origin: uuid::Uuid::from_u128(7), number: 1, done_below: 1 };
+            encode_batch(at_ms, [(tag, command.as_slice())])
+        };
+        let first = registry.apply(Index(1), &count(at_ms));
+        for index in 2..50 {
+            // A month later each time: leaders whose clocks run ahead of each other, or a cluster that sleeps.
+            let again = registry.apply(Index(index), &count(at_ms + index * 30 * 86_400_000));
+            assert_eq!(again, first, "the copy at {index} ran again");
+        }
     }
 
     #[test]

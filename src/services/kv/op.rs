@@ -19,6 +19,8 @@ pub const VALUE_BYTES_MAX: usize = 4 << 20;
 pub const RUN_REPLY_BYTES_MAX: usize = 8 << 20;
 /// Bytes that a run which only reads may answer: it is served by the node that was asked.
 pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
+/// Bytes of keys and values in one page of a range: a page never takes long, however large the values are.
+pub const RANGE_BYTES_MAX: usize = 1 << 20;
 
 /// Redis' words for a key or value beyond its limit.
 pub const TOO_LARGE: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
@@ -102,8 +104,8 @@ pub enum Op {
     /// `List [Bytes last key looked at, or Nil at the end; List of Bytes]`. A key that is there all the time is given
     /// once, whatever is written between two pages.
     Scan { after: Option<Bytes>, glob: Option<Bytes>, count: u64 },
-    /// Keys with a prefix, in order, after `after`, at most `limit`:
-    /// `List` of `List [Bytes key, Bytes value, Int revision]`.
+    /// Keys with a prefix, in order, after `after`, at most `limit`, and at most [`RANGE_BYTES_MAX`] bytes beyond the first:
+    /// `List` of `List [Bytes key, Bytes value, Int revision]`, and a `Nil` behind them if the bytes ended the page.
     Range { prefix: Bytes, after: Option<Bytes>, limit: u64 },
     /// What is known of a lock: `List [Int token, Int ttl_ms]` or `Nil`.
     LockInfo(Bytes),

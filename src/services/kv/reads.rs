@@ -5,7 +5,7 @@
 //! Not here: operations that change something, or ask for the time (`store.rs`).
 
 use super::glob;
-use super::op::{Bytes, Op, TOO_LARGE_A_REPLY, Value};
+use super::op::{Bytes, Op, RANGE_BYTES_MAX, TOO_LARGE_A_REPLY, Value};
 use super::store::Store;
 use super::table::Slot;
 use crate::types::Stamp;
@@ -76,14 +76,7 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
             Ok(Value::List(matching.map(|key| budget.bytes(key)).collect::<Result<_, _>>()?))
         }
         Op::Scan { after, glob, count } => scan(store, after.as_ref(), glob.as_ref(), *count, budget),
-        Op::Range { prefix, after, limit } => {
-            let slots = table.with_prefix(prefix, after.as_ref().map(|after| after.as_slice()));
-            let rows = slots.take(usize::try_from(*limit).unwrap_or(usize::MAX)).map(|(key, slot)| {
-                let row = vec![budget.bytes(key)?, budget.bytes(&slot.value)?, int(slot.revision)];
-                Ok(Value::List(row))
-            });
-            Ok(Value::List(rows.collect::<Result<_, &'static str>>()?))
-        }
+        Op::Range { prefix, after, limit } => range(store, prefix, after.as_ref(), *limit, budget),
         Op::LockInfo(name) => Ok(store.locks().get(name).map_or(Value::Nil, |lock| {
             Value::List(vec![int(lock.token), int(lock.expires_ms.saturating_sub(at.at_ms))])
         })),
@@ -107,4 +100,19 @@ fn scan(store: &Store, after: Option<&Bytes>, glob: Option<&Bytes>, count: u64, 
         _ => Value::Nil,
     };
     Ok(Value::List(vec![cursor, Value::List(found)]))
+}
+
+fn range(store: &Store, prefix: &Bytes, after: Option<&Bytes>, limit: u64, budget: &mut Budget) -> Answer {
+    let slots = store.table().with_prefix(prefix, after.map(|after| after.as_slice()));
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    for (key, slot) in slots.take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+        bytes += key.len() + slot.value.len();
+        // The first row is given however large it is, or the pages would never get beyond it.
+        if bytes > RANGE_BYTES_MAX && !rows.is_empty() {
+            rows.push(Value::Nil);
+            break;
+        }
+        rows.push(Value::List(vec![budget.bytes(key)?, budget.bytes(&slot.value)?, int(slot.revision)]));
+    }
+    Ok(Value::List(rows))
 }

@@ -121,6 +121,33 @@ fn a_run_cannot_answer_more_than_the_log_can_carry() {
 }
 
 #[test]
+fn a_page_of_a_range_ends_before_it_is_large() {
+    let mut store = Store::default();
+    for (n, size) in [(0, 600 << 10), (1, 400 << 10), (2, 400 << 10), (3, 3 << 20), (4, 1)] {
+        let pair = (format!("k{n}").into_bytes().into(), vec![b'x'; size].into());
+        store.run(stamp(n + 1, 0), one(Op::MSet(vec![pair])));
+    }
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        let op = Op::Range { prefix: b"k".to_vec().into(), after: after.clone(), limit: 9 };
+        let Some(Ran::Values(values)) = store.ask(stamp(9, 0), &one(op)) else { panic!("a range needs no log") };
+        let [Value::List(rows)] = &values[..] else { panic!("a range is a list") };
+        let (rows, is_cut) = match rows.split_last() {
+            Some((Value::Nil, rows)) => (rows, true),
+            _ => (&rows[..], false),
+        };
+        let Some(Value::List(last)) = rows.last() else { panic!("a page without a row") };
+        let Value::Bytes(key) = &last[0] else { panic!("a row begins with its key") };
+        after = Some(key.clone());
+        pages.push(rows.len());
+        if !is_cut {
+            break;
+        }
+    }
+    assert_eq!(pages, [2, 1, 1, 1]);
+}
+
+#[test]
 fn a_reply_that_was_certain_beforehand_is_the_reply() {
     let mut store = Store::default();
     let set = |key: usize, value: usize| Op::Set {
