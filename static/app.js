@@ -20,7 +20,11 @@
   let heardAt = performance.now(); // when the newest frame came
   let checkedAt = heardAt;
   let lost = null; // {node, at}: whom we lost while nobody else is followed
-  let rates = []; // [at_ms, commit index] of the last seconds
+  const history = new Map(); // node id -> its commands a second, once a second, for the last minute
+  const HISTORY = 60;
+  let sampledAt = 0; // by the clock of the node that sends the frames
+  let sampledCommit = 0;
+  let commitRate = 0; // entries a second
 
   // ---- what the server calls ----
 
@@ -76,8 +80,9 @@
   // ---- following ----
 
   function take(next) {
-    if (frame && frame.node.id !== next.node.id) rates = [];
+    if (frame && frame.node.id !== next.node.id) sampledAt = 0; // another clock
     frame = next;
+    sample();
     heardAt = performance.now();
     for (const node of next.nodes) addresses.set(node.id, node.http);
     draw();
@@ -277,11 +282,11 @@
     }
     drawLeads(cluster);
     set($("term"), String(cluster.term));
-    const self = frame.nodes.find((row) => row.id === node.id);
     const commit = Math.max(0, ...frame.nodes.filter((row) => row.status !== "OFFLINE").map((row) => row.commit_index));
     set($("commit"), commit.toLocaleString("en"));
-    set($("rate"), rate(self ? self.commit_index : commit));
     const online = frame.nodes.filter((row) => row.status !== "OFFLINE");
+    set($("rate"), online.reduce((sum, row) => sum + (row.kv_ops_per_s || 0), 0).toLocaleString("en"));
+    set($("keys"), Math.max(0, ...online.map((row) => row.keys || 0)).toLocaleString("en"));
     set($("clients"), String(online.reduce((sum, row) => sum + row.load, 0)));
     drawLine(node);
     drawEvents();
@@ -309,14 +314,45 @@
     if ($("leads").textContent !== text) $("leads").replaceChildren(make("b", "", words[0]), ...words.slice(1));
   }
 
-  /** Commits a second over the last five seconds, on the clock of the node that counts them. */
-  function rate(commit) {
-    rates.push([frame.at_ms, commit]);
-    while (rates.length > 2 && frame.at_ms - rates[0][0] > 5000) rates.shift();
-    const [[at, from]] = rates;
-    if (frame.at_ms - at < 900) return "-";
-    const perSecond = Math.max(0, ((commit - from) * 1000) / (frame.at_ms - at));
-    return perSecond >= 10 ? Math.round(perSecond).toLocaleString("en") : perSecond.toFixed(1).replace(".0", "");
+  /** Keeps what each node's clients got, once a second. */
+  function sample() {
+    const span = frame.at_ms - sampledAt;
+    if (span < 950) return;
+    const commit = Math.max(0, ...frame.nodes.map((row) => row.commit_index));
+    commitRate = sampledAt ? Math.max(0, ((commit - sampledCommit) * 1000) / span) : 0;
+    sampledCommit = commit;
+    sampledAt = frame.at_ms;
+    for (const row of frame.nodes) {
+      const past = history.get(row.id) || [];
+      past.push(row.kv_ops_per_s || 0);
+      if (past.length > HISTORY) past.shift();
+      history.set(row.id, past);
+    }
+  }
+
+  /** 950, 9.5k, 95k: room for five characters. */
+  function short(count) {
+    if (count < 10_000) return count.toLocaleString("en");
+    if (count < 1e6) return `${(count / 1e3).toFixed(count < 1e5 ? 1 : 0)}k`;
+    return `${(count / 1e6).toFixed(count < 1e7 ? 2 : 1)}M`;
+  }
+
+  /** A time to answer; there is none where nothing was asked. */
+  function latency(us) {
+    if (!us) return "-";
+    if (us < 1000) return `${us} µs`;
+    if (us < 1e6) return `${(us / 1000).toFixed(us < 1e4 ? 1 : 0)} ms`;
+    return `${(us / 1e6).toFixed(1)} s`;
+  }
+
+  /** The last minute as a line that ends at the right; all tiles share one scale. */
+  function drawSpark(tile, past, top) {
+    const from = HISTORY - past.length;
+    const points = past.map((count, at) => `${from + at} ${(19 - (18 * count) / top).toFixed(1)}`);
+    const line = past.length > 1 ? `M${points.join("L")}` : "";
+    if (tile.sparkLine.getAttribute("d") === line) return;
+    tile.sparkLine.setAttribute("d", line);
+    tile.sparkFill.setAttribute("d", line && `${line}V20H${from}z`);
   }
 
   function stateOf(row) {
@@ -339,6 +375,7 @@
         tiles.delete(id);
       }
     }
+    const top = Math.max(10, ...frame.nodes.flatMap((row) => history.get(row.id) || []));
     for (const row of frame.nodes) {
       const tile = tiles.get(row.id) || addTile(row.id);
       const state = stateOf(row);
@@ -352,10 +389,17 @@
       const role = row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "newcomer";
       set(tile.role, row.status === "OFFLINE" && role === "leader" ? "was leader" : role);
       set(tile.status, row.status);
+      const isOnline = row.status !== "OFFLINE";
+      set(tile.ops, isOnline ? short(row.kv_ops_per_s || 0) : "-");
+      set(tile.p50, latency(row.kv_p50_us));
+      set(tile.p99, latency(row.kv_p99_us));
+      set(tile.keys, isOnline ? short(row.keys || 0) : "-");
+      drawSpark(tile, history.get(row.id) || [], top);
       tile.last.style.width = width(row.last_index);
       tile.commit.style.width = width(row.commit_index);
       tile.applied.style.width = width(row.applied_index);
-      const isBehind = row.status !== "OFFLINE" && row.lag > 20;
+      // Rows of other nodes are as old as their heartbeats: what was committed since then is no lag.
+      const isBehind = isOnline && row.lag > 20 + commitRate;
       tile.lag.classList.toggle("is-behind", isBehind);
       set(tile.lag, row.status === "OFFLINE" ? "out of the line" : row.lag === 0 ? "in step" : `${plural(row.lag, "entry").replace("entrys", "entries")} behind`);
       set(tile.lastIndex, row.last_index.toLocaleString("en"));
@@ -380,6 +424,12 @@
       commit: part(".track .commit"),
       applied: part(".track .applied"),
       lag: part(".lag"),
+      ops: part(".ops"),
+      p50: part(".p50"),
+      p99: part(".p99"),
+      keys: part(".keys"),
+      sparkLine: part(".spark-line"),
+      sparkFill: part(".spark-fill"),
       lastIndex: part(".last-index"),
       commitIndex: part(".commit-index"),
       appliedIndex: part(".applied-index"),

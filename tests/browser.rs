@@ -64,6 +64,13 @@ fn the_page_goes_on_with_another_node_when_its_own_freezes_or_stops() {
     assert_eq!(browser.text("#leads"), "node 5 leads in term 7, with 5 voters");
     assert!(browser.text("#node-5").contains("LEADER") && browser.text("#node-1").contains("ONLINE"));
     assert!(browser.text("#failovers").contains("node 3 → node 5") && browser.text("#failovers").contains("23 ms"));
+    assert!(browser.text("#node-3 .ops").starts_with("3,"), "{}", browser.text("#node-3 .ops"));
+    for (part, text) in [("p50", "330 µs"), ("p99", "4.1 ms"), ("keys", "12.3k")] {
+        assert_eq!(browser.text(&format!("#node-3 .{part}")), text);
+    }
+    browser.see("the last minute is a line", "#keys", |_| {
+        browser.run("return document.querySelector('#node-3 .spark-line').getAttribute('d') || ''") != ""
+    });
     assert!(browser.text("#events").contains("<b id='planted'>planted</b>"), "{}", browser.text("#events"));
     assert_eq!(browser.run("return document.getElementById('planted')"), json!(null));
     browser.see("frames keep coming", "#about", |text| text.contains("node 4"));

@@ -252,6 +252,7 @@ pub fn own_row(shared: &Shared) -> Row {
         last_index: raft.last_index,
         commit_index: raft.commit_index,
         applied_index: shared.applied(),
+        pace: shared.activity.pace(),
         addresses: shared.settings.addresses(shared.me.id),
     }
 }

@@ -19,7 +19,7 @@ use crate::types::{Identity, Index, NodeId, Outcome};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A node this many entries behind still counts as caught up: under load the two are never equal.
 const READY_LAG_MAX: u64 = 1000;
@@ -192,10 +192,20 @@ impl Handle {
 
     /// Hands work over and waits for the answer.
     pub fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)> {
-        match asked(work) {
+        let begun = Instant::now();
+        let answered = match asked(work) {
             Ok(asked) => self.shared.ask(asked, deadline),
             Err(why) => Outcome::Refused(why),
+        };
+        if let Outcome::Done(_) = answered {
+            self.answered(1, begun.elapsed());
         }
+        answered
+    }
+
+    /// Counts commands that were done for a client, and how long they took: the doors that use [`Handle::submit`] know.
+    pub fn answered(&self, commands: u64, took: Duration) {
+        self.shared.activity.answered(commands, took);
     }
 
     /// Waits until a key of the store has another revision than this one (0: it does not exist), as this node applies
@@ -206,7 +216,7 @@ impl Handle {
 
     /// Asks the services.
     pub fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)> {
-        self.shared.ask(Asked::Query { query, level }, deadline)
+        self.ask(Work::Query { query, level }, deadline)
     }
 
     /// Changes the membership by one step; done when the change is committed.

@@ -16,6 +16,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
     let online = lock(&shared.gossip).all(shared.now_ms()).iter().filter(|(_, is_online, _)| *is_online).count() + 1;
     let judgement = shared.judgement();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let pace = shared.activity.pace();
     let mut rows = vec![
         gauge("phalanx_term", "Current term", raft.term.0),
         gauge("phalanx_is_leader", "1 on the leader", is_leader),
@@ -29,6 +30,9 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_snapshot_index", "Index of the newest snapshot below the log", raft.snapshot_index.0),
         gauge("phalanx_sessions", "Client connections now", shared.sessions.count() as u64),
         counter("phalanx_sessions_opened_total", "Client connections ever", shared.sessions.opened_total()),
+        gauge("phalanx_kv_keys", "Keys in the store, as this node has applied it", pace.keys),
+        gauge("phalanx_kv_commands_per_second", "Commands answered in the last second", pace.kv_ops_per_s),
+        counter("phalanx_kv_commands_total", "Commands answered", shared.activity.answered_total()),
         counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
         counter("phalanx_log_syncs_total", "Syncs of the log", load(&counters.syncs)),
@@ -38,6 +42,13 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         value: load(&counters.sync_us) as f64 / 1e6,
         ..counter("phalanx_log_sync_seconds_total", "Time spent in syncs of the log", 0)
     });
+    for (quantile, us) in [("0.5", pace.kv_p50_us), ("0.99", pace.kv_p99_us)] {
+        rows.push(Metric {
+            labels: vec![("quantile", quantile.to_string())],
+            value: us as f64 / 1e6,
+            ..gauge("phalanx_kv_command_seconds", "Time to answer a command, over the last second", 0)
+        });
+    }
     for peer in &raft.peers {
         rows.push(Metric {
             labels: vec![("peer", peer.who.id.0.to_string())],

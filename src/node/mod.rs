@@ -4,9 +4,11 @@
 //! `requests.rs` for what clients asked; `disk.rs` owns the store, `apply.rs` the services; `links.rs` and `peers.rs` are
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
 //! `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal;
-//! `stop.rs` ends it all; `latency.rs` counts how long things take. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads.
+//! `stop.rs` ends it all; `latency.rs` counts how long things take, `activity.rs` what clients
+//! get of it. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
+pub mod activity;
 pub mod apply;
 pub mod config_writer;
 pub mod console;

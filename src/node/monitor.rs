@@ -10,6 +10,7 @@ use super::status::{ClusterStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, 
 use crate::cluster::gossip::Row;
 use crate::limits::SESSIONS_SHOWN_MAX;
 use crate::types::{Index, NodeId};
+use crate::wire::heartbeat::Pace;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -137,6 +138,8 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             commit_index: row.commit_index,
             applied_index: row.applied_index,
             lag: commit.0.saturating_sub(row.applied_index.0),
+            // What a dead node last said of its clients is not what they get now.
+            pace: if is_online { row.pace } else { Pace::default() },
             http: addresses.http,
             kv: addresses.kv,
             peer: addresses.peer,
@@ -160,6 +163,7 @@ fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) 
         last_index: Index(0),
         commit_index: Index(0),
         applied_index: Index(0),
+        pace: Pace::default(),
         addresses,
     }
 }

@@ -4,6 +4,7 @@
 //! here is held for a few loads or one clone, never across a wait.
 //! Not here: the owners (`core.rs`, `disk.rs`, `apply.rs`, `gossip.rs`, `monitor.rs`).
 
+use super::activity::Activity;
 use super::core::CoreInput;
 use super::events::{Events, FailoverLog};
 use super::gossip::GossipInput;
@@ -89,6 +90,8 @@ pub struct Shared {
     pub dispatch: Mutex<Dispatch>,
     /// Figures.
     pub counters: Counters,
+    /// What clients get.
+    pub activity: Activity,
     /// Clients that wait for a key to change.
     pub watchers: AtomicUsize,
     /// Held while a snapshot is being received.
@@ -156,6 +159,7 @@ impl Shared {
             events: Events::default(),
             failovers: FailoverLog::default(),
             counters: Counters::default(),
+            activity: Activity::default(),
             watchers: AtomicUsize::new(0),
             incoming_snapshot: Mutex::new(()),
             started: Instant::now(),

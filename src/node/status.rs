@@ -8,6 +8,7 @@ pub use crate::cluster::verdict::Verdict;
 use crate::raft::Role;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
+pub use crate::wire::heartbeat::Pace;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -93,6 +94,9 @@ pub struct NodeRow {
     pub applied_index: Index,
     /// Entries that the leader has committed and this node has not applied.
     pub lag: u64,
+    /// What its clients get: `kv_ops_per_s`, `kv_p50_us`, `kv_p99_us`, `keys`.
+    #[serde(flatten)]
+    pub pace: Pace,
     /// `host:port` of HTTP.
     pub http: String,
     /// `host:port` of the Redis protocol.

@@ -291,7 +291,7 @@ impl Conn {
         plan.is_taken = self.is_eventual && !plan.is_exec && needs_log && run.ops.iter().all(is_certain);
         let ack = if plan.is_taken { Ack::Taken } else { Ack::Applied };
         let bytes = kv_run(&run);
-        let (way, place) = self.client.push_run(plan, needs_log, self.is_eventual, bytes.len());
+        let (way, place) = self.client.push_run(plan, needs_log, self.is_eventual, (bytes.len(), run.ops.len()));
         let work = match way {
             Way::Log => Work::Command { tag: None, command: bytes, ack },
             Way::Query => Work::Query { query: bytes, level: self.level() },

@@ -13,6 +13,7 @@ use super::door::Door;
 use super::shape::Plan;
 use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::{Answered, Waiter};
+use crate::types::Outcome;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use std::collections::VecDeque;
@@ -169,7 +170,13 @@ impl Client {
     /// Makes a place for the reply to a run; the way it must go, and who takes the answer. A run that only reads goes
     /// through the log while writes of this connection are on their way there, so that a client sees its own writes;
     /// a write waits until earlier reads are answered, so that they do not see it. Neither holds in eventual mode.
-    pub fn push_run(self: &Arc<Client>, plan: Plan, needs_log: bool, is_eventual: bool, bytes: usize) -> (Way, Place) {
+    pub fn push_run(
+        self: &Arc<Client>,
+        plan: Plan,
+        needs_log: bool,
+        is_eventual: bool,
+        (bytes, commands): (usize, usize),
+    ) -> (Way, Place) {
         let mut outbox = self.lock();
         if needs_log && !is_eventual {
             outbox = self.wait_until(outbox, |outbox| outbox.query_runs == 0);
@@ -182,7 +189,8 @@ impl Client {
         outbox.runs_bytes += bytes;
         outbox.slots.push_back(Slot::Run { plan, way, bytes, answered: None });
         let number = outbox.first + outbox.slots.len() as u64 - 1;
-        (way, Place { client: Arc::clone(self), number, is_filled: false })
+        let since = Instant::now();
+        (way, Place { client: Arc::clone(self), number, commands: commands as u64, since, is_filled: false })
     }
 
     /// Waits while too much of this connection is under way: its client then waits for its socket. `false`: it is closed.
@@ -355,12 +363,18 @@ impl Client {
 pub struct Place {
     client: Arc<Client>,
     number: u64,
+    /// How many commands the run holds, and since when it waits: the node counts both.
+    commands: u64,
+    since: Instant,
     is_filled: bool,
 }
 
 impl Waiter for Place {
     fn answer(mut self: Box<Self>, answered: Answered) {
         self.is_filled = true;
+        if let Outcome::Done(_) = answered {
+            self.client.door.handle.answered(self.commands, self.since.elapsed());
+        }
         self.client.fill(self.number, answered);
     }
 }

@@ -41,6 +41,22 @@ pub struct Row {
     pub commit_index: Index,
     /// Applied to its services.
     pub applied_index: Index,
+    /// What its clients get.
+    pub pace: Pace,
     /// Where it is reached.
     pub addresses: Addresses,
+}
+
+/// What the clients of one node get, over about the last second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pace {
+    /// Commands answered in a second.
+    pub kv_ops_per_s: u64,
+    /// Microseconds within which half of them were answered; 0 if there were none.
+    pub kv_p50_us: u64,
+    /// Microseconds within which 99 of 100 were.
+    pub kv_p99_us: u64,
+    /// Keys in its copy of the store.
+    pub keys: u64,
 }

@@ -359,6 +359,12 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 commit_index: Index(commit),
                 applied_index: Index(commit - id % 2),
                 lag: id % 2,
+                pace: Pace {
+                    kv_ops_per_s: if id == 4 { 0 } else { 1200 * id + 37 * (step % 7) },
+                    kv_p50_us: 210 + 40 * id,
+                    kv_p99_us: 1400 + 900 * id,
+                    keys: 12_300 + step % 40,
+                },
                 http: format!("127.0.0.1:{}", 6700 + id),
                 kv: format!("127.0.0.1:{}", 7700 + id),
                 peer: format!("127.0.0.1:{}", 5700 + id),

@@ -19,6 +19,7 @@ fn row(who: Identity, counter: u64) -> Row {
         counter,
         load: 0,
         sessions_opened_total: 0,
+        pace: Default::default(),
         role: Role::Follower,
         standing: Standing::Voter,
         term: Term(1),

@@ -55,6 +55,11 @@ impl Store {
         self.table.get(key).map_or(0, |slot| slot.revision)
     }
 
+    /// Number of keys.
+    pub fn count(&self) -> usize {
+        self.table.len()
+    }
+
     /// Carries out a run.
     pub fn run(&mut self, at: Stamp, run: Run) -> Ran {
         if self.has_changed(&run.watched) {
