@@ -4,10 +4,10 @@
 //! peers stands under names of our own.
 //! Not here: the connection's own state (`session.rs`), keys (`keys.rs`).
 
-use super::conn::{Conn, wrong_number};
+use super::conn::Conn;
 use super::parse::Request;
 use super::reply::{self, Proto};
-use super::session::{REDIS_VERSION, matching, unknown_subcommand};
+use super::session::{REDIS_VERSION, matching};
 use super::table::{self, Spec, TABLE};
 use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::Level;
@@ -124,12 +124,6 @@ fn word_of(value: &impl serde::Serialize) -> String {
 // ---- CONFIG, TIME, ROLE, CLUSTER ----
 
 pub(super) fn config(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    if !is(request.word(1), "get") {
-        return reply::error(out, &unknown_subcommand(request, "CONFIG"));
-    }
-    if request.len() < 3 {
-        return reply::error(out, &wrong_number("config|get"));
-    }
     let settings = conn.door.handle.settings();
     let port = u64::from(settings.kv_port_base) + conn.door.handle.identity().id.0;
     let text = |value: &str| value.to_string();
@@ -201,13 +195,10 @@ pub(super) fn leader(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
 }
 
 pub(super) fn phalanx(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let status = match request.len() {
-        2 | 3 if is(request.word(1), "status") => status_of(conn),
-        _ => return reply::error(out, &unknown_subcommand(request, "PHALANX")),
-    };
+    let status = status_of(conn);
     match request.len() {
         2 => reply::verbatim(out, conn.proto, &status_text(&status)),
-        _ if is(request.word(2), "json") => match serde_json::to_string(&status) {
+        3 if is(request.word(2), "json") => match serde_json::to_string(&status) {
             Ok(json) => reply::bulk(out, json.as_bytes()),
             Err(why) => reply::error(out, &format!("ERR {why}")),
         },
@@ -247,12 +238,8 @@ fn status_text(status: &Status) -> String {
 }
 
 pub(super) fn raft(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let sub = request.word(1);
-    if request.len() != 2 || !(is(sub, "leader") || is(sub, "info")) {
-        return reply::error(out, &unknown_subcommand(request, "RAFT"));
-    }
     let status = status_of(conn);
-    if is(sub, "leader") {
+    if is(request.word(1), "leader") {
         return match leader_address(&status) {
             Some((_, address)) => reply::bulk(out, address.as_bytes()),
             None => reply::nil(out, conn.proto),
@@ -287,38 +274,32 @@ pub(super) fn raft(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
 pub(super) fn command(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let proto = conn.proto;
     let named = || request.words().skip(2).map(table::find);
-    match request.len() {
-        1 => write_all(out, proto),
-        _ if is(request.word(1), "count") => match request.len() {
-            2 => reply::int(out, TABLE.len() as i64),
-            _ => reply::error(out, &wrong_number("command|count")),
-        },
-        2 if is(request.word(1), "info") => write_all(out, proto),
-        _ if is(request.word(1), "info") => {
+    let sub = if request.len() == 1 { &b"info"[..] } else { request.word(1) };
+    match sub {
+        _ if is(sub, "count") => reply::int(out, TABLE.len() as i64),
+        _ if is(sub, "list") => {
+            reply::array(out, TABLE.len());
+            TABLE.iter().for_each(|spec| reply::bulk(out, spec.name.as_bytes()));
+        }
+        _ if is(sub, "docs") && request.len() == 2 => write_docs(out, proto, TABLE.iter()),
+        _ if is(sub, "docs") => {
+            let found: Vec<&Spec> = named().flatten().collect();
+            write_docs(out, proto, found.into_iter());
+        }
+        _ if request.len() <= 2 => {
+            reply::array(out, TABLE.len());
+            TABLE.iter().for_each(|spec| write_spec(out, proto, spec));
+        }
+        _ => {
             reply::array(out, request.len() - 2);
             for spec in named() {
                 match spec {
                     Some(spec) => write_spec(out, proto, spec),
-                    None => reply::nil_array(out, proto),
+                    None => reply::nil(out, proto),
                 }
             }
         }
-        2 if is(request.word(1), "docs") => write_docs(out, proto, TABLE.iter()),
-        _ if is(request.word(1), "docs") => {
-            let found: Vec<&Spec> = named().flatten().collect();
-            write_docs(out, proto, found.into_iter());
-        }
-        2 if is(request.word(1), "list") => {
-            reply::array(out, TABLE.len());
-            TABLE.iter().for_each(|spec| reply::bulk(out, spec.name.as_bytes()));
-        }
-        _ => reply::error(out, &unknown_subcommand(request, "COMMAND")),
     }
-}
-
-fn write_all(out: &mut Vec<u8>, proto: Proto) {
-    reply::array(out, TABLE.len());
-    TABLE.iter().for_each(|spec| write_spec(out, proto, spec));
 }
 
 /// Name, arity, flags, first key, last key, step, categories; tips, key specifications and subcommands are empty.

@@ -15,7 +15,7 @@ use super::outbox::{Client, Way};
 use super::parse::{Fault, Owned, Parser, Request};
 use super::reply::{self, Proto};
 use super::shape::{Plan, Shape};
-use super::table::{self, Act, Flow, Spec};
+use super::table::{self, Act, Flow, Spec, WORD_BYTES_SHOWN};
 use crate::limits::{
     HTTP_BODY_DEADLINE, HTTP_WRITE_DEADLINE, RESP_REQUEST_BYTES_MAX, RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX,
 };
@@ -167,8 +167,8 @@ impl Conn {
             }
             return self.refuse(&unknown(request));
         };
-        if !spec.takes(request.len()) {
-            return self.refuse(&wrong_number(spec.name));
+        if let Err(why) = spec.check(request) {
+            return self.refuse(&why);
         }
         if !self.is_known && !spec.is_open() {
             return self.refuse("NOAUTH Authentication required.");
@@ -464,21 +464,16 @@ impl Conn {
 
 /// Redis' words for a command that is not there.
 fn unknown(request: &Request) -> String {
-    let name = String::from_utf8_lossy(&request.word(0)[..request.word(0).len().min(128)]).into_owned();
+    let name = String::from_utf8_lossy(&request.word(0)[..request.word(0).len().min(WORD_BYTES_SHOWN)]);
     let mut arguments = String::new();
     for word in request.words().skip(1) {
-        if arguments.len() >= 128 {
+        if arguments.len() >= WORD_BYTES_SHOWN {
             break;
         }
-        let shown = &word[..word.len().min(128 - arguments.len())];
+        let shown = &word[..word.len().min(WORD_BYTES_SHOWN - arguments.len())];
         arguments += &format!("'{}' ", String::from_utf8_lossy(shown));
     }
     format!("ERR unknown command '{name}', with args beginning with: {arguments}")
-}
-
-/// Redis' words for too few or too many words.
-pub(super) fn wrong_number(command: &str) -> String {
-    format!("ERR wrong number of arguments for '{command}' command")
 }
 
 /// Says that nothing more comes, then drops what the client still sends, within bounds: closing at once would reset the

@@ -99,7 +99,7 @@ fn parse(input: &[u8], cuts: &[usize], is_known: bool) -> Found {
                     assert!(length > 0 && from + length <= *end, "a request of {length} bytes at {from} of {end}");
                     if !request.is_empty()
                         && let Some(spec) = table::find(request.word(0))
-                        && spec.takes(request.len())
+                        && spec.check(&request).is_ok()
                         && let Act::Key(translate) = spec.act
                         && let Err(why) = translate(&request, &context)
                     {

@@ -91,7 +91,11 @@ pub(super) fn keys(request: &Request, _: &Context) -> Translated {
 }
 
 pub(super) fn scan(request: &Request, context: &Context) -> Translated {
-    let cursor = std::str::from_utf8(request.word(1)).ok().and_then(|text| text.parse::<u64>().ok());
+    // Redis takes a minus sign, too; no cursor of ours has one.
+    let text = std::str::from_utf8(request.word(1)).unwrap_or_default();
+    let cursor = text
+        .strip_prefix('-')
+        .map_or_else(|| text.parse().ok(), |text| text.parse::<u64>().ok().map(u64::wrapping_neg));
     let Some(cursor) = cursor else { return Err("ERR invalid cursor".to_string()) };
     let (mut glob, mut count, mut is_hidden) = (None, 10, false);
     let mut at = 2;
@@ -318,7 +322,7 @@ fn expire_condition(request: &Request) -> Result<ExpireIf, String> {
         (true, ..) => Ok(ExpireIf::HasNone),
         // No time counts as infinite, which nothing is later than: GT asks for one by itself.
         (_, _, true, _) => Ok(ExpireIf::Later),
-        (_, true, _, true) => Err("ERR XX and LT options at the same time are not supported".to_string()),
+        (_, true, _, true) => Ok(ExpireIf::EarlierThanOne),
         (_, _, _, true) => Ok(ExpireIf::Earlier),
         (_, true, ..) => Ok(ExpireIf::HasOne),
         _ => Ok(ExpireIf::Always),
@@ -365,6 +369,9 @@ pub(super) fn eval(request: &Request, _: &Context) -> Translated {
 }
 
 pub(super) fn evalsha(request: &Request, context: &Context) -> Translated {
+    if request.word(1).len() != scripts::NAME_BYTES {
+        return Err("NOSCRIPT No matching script. Please use EVAL.".to_string());
+    }
     match context.scripts.find(request.word(1)) {
         Some(script) => script_op(request, script),
         None => numbers_of_keys(request).and(Err("NOSCRIPT No matching script. Please use EVAL.".to_string())),

@@ -9,6 +9,9 @@ use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+/// Length of a script's name.
+pub const NAME_BYTES: usize = 40;
+
 /// What is said to any other script.
 pub const UNKNOWN: &str =
     "ERR this node runs no Lua: only the lock scripts of redis-py are known; see LOCK.ACQUIRE and CAS";

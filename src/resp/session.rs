@@ -4,10 +4,11 @@
 //! or HELLO before anything else. Without one the node listens on loopback only.
 //! Not here: transactions (`conn.rs`), facts about the node (`about.rs`).
 
-use super::conn::{Conn, wrong_number};
+use super::conn::Conn;
 use super::outbox::Client;
 use super::parse::{Request, integer};
 use super::reply::{self, Proto};
+use super::table::wrong_number;
 use super::{glob, scripts};
 use crate::services::kv::op::NOT_AN_INTEGER;
 use std::sync::Arc;
@@ -23,12 +24,6 @@ fn is(word: &[u8], name: &str) -> bool {
 
 fn text(word: &[u8]) -> String {
     String::from_utf8_lossy(word).into_owned()
-}
-
-/// Redis' words for a subcommand that is not there.
-pub(super) fn unknown_subcommand(request: &Request, command: &str) -> String {
-    let sub = request.word(1);
-    format!("ERR unknown subcommand '{}'. Try {command} HELP.", text(&sub[..sub.len().min(128)]))
 }
 
 pub(super) fn ping(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
@@ -202,31 +197,26 @@ fn is_name(word: &[u8]) -> bool {
 
 pub(super) fn client(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let sub = text(request.word(1)).to_ascii_lowercase();
-    let takes = |words: usize| request.len() == words;
     match sub.as_str() {
-        "id" if takes(2) => reply::int(out, conn.client.id as i64),
-        "getname" if takes(2) => match conn.client.profile().name.as_str() {
+        "id" => reply::int(out, conn.client.id as i64),
+        "getname" => match conn.client.profile().name.as_str() {
             "" => reply::nil(out, conn.proto),
             name => reply::bulk(out, name.as_bytes()),
         },
-        "setname" if takes(3) => match is_name(request.word(2)) {
+        "setname" => match is_name(request.word(2)) {
             true => {
                 conn.client.profile().name = text(request.word(2));
                 reply::ok(out);
             }
             false => reply::error(out, BAD_NAME),
         },
-        "setinfo" if takes(4) => set_info(conn, request, out),
-        "info" if takes(2) => reply::verbatim(out, conn.proto, &line(conn, &conn.client)),
+        "setinfo" => set_info(conn, request, out),
+        "info" => reply::verbatim(out, conn.proto, &line(conn, &conn.client)),
         "list" => list(conn, request, out),
-        "no-evict" | "no-touch" if takes(3) => match request.word(2) {
+        _ => match request.word(2) {
             word if is(word, "on") || is(word, "off") => reply::ok(out),
             _ => reply::error(out, SYNTAX),
         },
-        "id" | "getname" | "setname" | "setinfo" | "info" | "no-evict" | "no-touch" => {
-            reply::error(out, &wrong_number(&format!("client|{sub}")));
-        }
-        _ => reply::error(out, &unknown_subcommand(request, "CLIENT")),
     }
 }
 
@@ -293,29 +283,27 @@ fn line(conn: &Conn, client: &Arc<Client>) -> String {
 // ---- SCRIPT ----
 
 pub(super) fn script(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let sub = text(request.word(1)).to_ascii_lowercase();
-    match (sub.as_str(), request.len()) {
-        ("load", 3) => match conn.door.scripts.load(request.word(2)) {
+    if is(request.word(1), "load") {
+        return match conn.door.scripts.load(request.word(2)) {
             Some(name) => reply::bulk(out, name.as_bytes()),
             None => reply::error(out, scripts::UNKNOWN),
-        },
-        ("exists", 3..) => {
-            reply::array(out, request.len() - 2);
-            for name in request.words().skip(2) {
-                reply::int(out, i64::from(conn.door.scripts.find(name).is_some()));
-            }
-        }
-        ("load" | "exists", _) => reply::error(out, &wrong_number(&format!("script|{sub}"))),
-        _ => reply::error(out, &unknown_subcommand(request, "SCRIPT")),
+        };
+    }
+    reply::array(out, request.len() - 2);
+    for name in request.words().skip(2) {
+        reply::int(out, i64::from(conn.door.scripts.find(name).is_some()));
     }
 }
 
-/// Which of these pairs have a name that matches one of the words from `from` on, each once.
-pub(super) fn matching<'a, V>(
-    pairs: &'a [(&'static str, V)],
-    request: &Request,
-    from: usize,
-) -> Vec<&'a (&'static str, V)> {
-    let is_wanted = |name: &str| request.words().skip(from).any(|word| glob::matches(word, name.as_bytes()));
-    pairs.iter().filter(|(name, _)| is_wanted(name)).collect()
+/// Which of these pairs the words from `from` on ask for, each once: as the client spelled it, or by a pattern.
+pub(super) fn matching<'a, V>(pairs: &'a [(&'static str, V)], request: &Request, from: usize) -> Vec<(String, &'a V)> {
+    let mut found: Vec<(String, &V)> = Vec::new();
+    for (name, value) in pairs {
+        let mut words = request.words().skip(from);
+        if let Some(word) = words.find(|word| glob::matches(word, name.as_bytes())) {
+            let is_pattern = word.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['));
+            found.push((if is_pattern { name.to_string() } else { text(word) }, value));
+        }
+    }
+    found
 }

@@ -11,7 +11,7 @@ fn translate(line: &str) -> Translated {
     let (cursors, scripts) = (Cursors::new(1), scripts::Loaded::default());
     let context = Context { cursors: &cursors, scripts: &scripts, now_ms: 1_800_000_000_000 };
     let spec = table::find(request.word(0)).unwrap();
-    assert!(spec.takes(request.len()), "{line}");
+    spec.check(&request).unwrap();
     match spec.act {
         Act::Key(translate) => translate(&request, &context),
         _ => panic!("{line} is not on keys"),
@@ -79,6 +79,7 @@ fn times_to_live_may_have_passed_but_must_fit() {
     assert_eq!(op("expire k -1 xx"), expire(Expiry::At(0), ExpireIf::HasOne));
     assert_eq!(op("expireat k 10 gt"), expire(Expiry::At(10_000), ExpireIf::Later));
     assert_eq!(op("pexpireat k 10 xx gt"), expire(Expiry::At(10), ExpireIf::Later));
+    assert_eq!(op("expireat k 1 lt xx"), expire(Expiry::At(1000), ExpireIf::EarlierThanOne));
     assert_eq!(op("expire k 0 lt"), expire(Expiry::In(0), ExpireIf::Earlier));
     assert_eq!(refusal("expire k 9223372036854775807"), "ERR invalid expire time in 'expire' command");
     assert_eq!(refusal("pexpire k 9223372036854775807"), "ERR invalid expire time in 'pexpire' command");

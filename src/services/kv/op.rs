@@ -77,6 +77,8 @@ pub enum ExpireIf {
     Later,
     /// The new one is earlier (`LT`).
     Earlier,
+    /// It has one, and the new one is earlier (`XX LT`).
+    EarlierThanOne,
 }
 
 /// One operation.

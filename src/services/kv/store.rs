@@ -248,6 +248,7 @@ impl Store {
             ExpireIf::HasOne => now.is_some(),
             ExpireIf::Later => order(new) > order(now),
             ExpireIf::Earlier => order(new) < order(now),
+            ExpireIf::EarlierThanOne => now.is_some() && order(new) < order(now),
         };
         if !is_met {
             return int(0);

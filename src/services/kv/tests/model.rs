@@ -82,6 +82,7 @@ impl Model {
             ExpireIf::HasOne => row.until != NEVER,
             ExpireIf::Later => until > row.until,
             ExpireIf::Earlier => until < row.until,
+            ExpireIf::EarlierThanOne => row.until != NEVER && until < row.until,
         };
         if is_met {
             if until > self.now {
@@ -234,8 +235,14 @@ fn some_op(rng: &mut fastrand::Rng, model: &Model) -> Op {
         3 => Condition::Revision(if rng.bool() { revision } else { 1 }),
         _ => Condition::Always,
     };
-    let expire_if =
-        [ExpireIf::Always, ExpireIf::HasNone, ExpireIf::HasOne, ExpireIf::Later, ExpireIf::Earlier][rng.usize(0..5)];
+    let expire_if = [
+        ExpireIf::Always,
+        ExpireIf::HasNone,
+        ExpireIf::HasOne,
+        ExpireIf::Later,
+        ExpireIf::Earlier,
+        ExpireIf::EarlierThanOne,
+    ][rng.usize(0..6)];
     let token = model.locks.get(&key[..]).map_or(7, |(token, _)| *token) - u64::from(rng.u8(0..4) == 0);
     match rng.u8(0..22) {
         0 => Op::Get(key),
