@@ -16,8 +16,18 @@ need curl curl
 need tmux tmux
 need shellcheck shellcheck
 need setsid util-linux
+need redis-server redis-server
+need redis-cli redis-tools
+need redis-benchmark redis-tools
+need nc netcat-openbsd
+need script bsdutils
 need chromium chromium
 need chromedriver chromium-driver
+# redis-py for the system's own Python; another one may come first in PATH.
+for python in /usr/bin/python3 python3; do
+  if "$python" -c 'import redis' 2>/dev/null; then has_redis_py=yes; fi
+done
+[[ ${has_redis_py:-} == yes ]] || missing+=(python3 python3-redis)
 
 if ((${#missing[@]})); then
   install=(apt-get install -y --no-install-recommends "${missing[@]}")

@@ -72,6 +72,8 @@ pub struct Conn {
     pub(super) is_known: bool,
     /// Reads are local, and writes acknowledged when the leader has taken them.
     pub(super) is_eventual: bool,
+    /// Such a write was the last: back in strong mode, the next read goes through the log behind it.
+    has_taken: bool,
     multi: Option<Multi>,
     watched: Vec<(Bytes, u64)>,
     /// What is being gathered, how its answer will be written, and how large it is.
@@ -107,6 +109,7 @@ impl Conn {
             proto: Proto::Two,
             is_known,
             is_eventual: false,
+            has_taken: false,
             multi: None,
             watched: Vec::new(),
             run: Run::default(),
@@ -282,13 +285,17 @@ impl Conn {
         self.run_bytes = 0;
     }
 
-    fn hand_over(&mut self, run: Run, mut plan: Plan, needs_log: bool) -> Vec<Op> {
+    fn hand_over(&mut self, run: Run, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
         if !self.client.wait_room() {
             return run.ops;
         }
         self.client.push_written(&mut self.written);
         let is_certain = |op: &Op| op.certain_reply() == Some(Value::Ok);
         plan.is_taken = self.is_eventual && !plan.is_exec && needs_log && run.ops.iter().all(is_certain);
+        self.has_taken |= plan.is_taken;
+        if !self.is_eventual {
+            needs_log |= std::mem::take(&mut self.has_taken);
+        }
         let ack = if plan.is_taken { Ack::Taken } else { Ack::Applied };
         let bytes = kv_run(&run);
         let (way, place) = self.client.push_run(plan, needs_log, self.is_eventual, (bytes.len(), run.ops.len()));
