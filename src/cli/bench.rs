@@ -7,7 +7,7 @@ use super::fault::{Fault, code};
 use super::term::{self, Colour};
 use crate::lab::dialect::Verb;
 use crate::lab::failover::{self, Figure, Part, Plan};
-use crate::lab::rates::{self, Mode, Rate, Target};
+use crate::lab::rates::{self, Mode, Rate, Server, Target};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +77,9 @@ struct LoadArgs {
     /// Drive these running servers instead
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     endpoint: Vec<String>,
+    /// What those servers are; etcd and ZooKeeper have one mode only
+    #[arg(long, value_enum, default_value_t = Server::Redis, requires = "endpoint")]
+    server: Server,
     /// Send WAIT N 0 after each run of commands (for Redis; a run counts when N replicas have it)
     #[arg(long, value_name = "N")]
     wait: Option<u32>,
@@ -124,10 +127,15 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
     let plan = rates::Plan {
         exe,
         verb,
-        modes: args.mode.map_or(vec![Mode::Strong, Mode::Eventual], |mode| vec![mode]),
+        modes: match (args.mode, args.server) {
+            (Some(mode), Server::Redis) => vec![mode],
+            (None, Server::Redis) => vec![Mode::Strong, Mode::Eventual],
+            (_, Server::Etcd | Server::Zookeeper) => vec![Mode::Strong],
+        },
         nodes: args.nodes,
         target: args.target,
         endpoints: args.endpoint.clone(),
+        server: args.server,
         wait: args.wait,
         clients: args.clients as usize,
         pipeline: args.pipeline as usize,

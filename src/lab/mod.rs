@@ -3,7 +3,8 @@
 //! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that nobody
 //! else uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them;
 //! `web.rs` speaks HTTP as an outsider would, and writes notes while nodes die; `failover.rs`, `monitors.rs` and
-//! `rates.rs` measure, the last with the clients of `load.rs`, which speak what `dialect.rs` teaches them. Tests in
+//! `rates.rs` measure, the last with the clients of `load.rs`, which speak what `dialect.rs` and
+//! `peers.rs` teach them. Tests in
 //! `tests/cluster_*.rs` and `phalanx bench` stand on the same code.
 //!
 //! Invariants: L1 a signal only ever goes to a child that this process started and has not yet reaped, so no
@@ -15,6 +16,7 @@ pub mod dialect;
 pub mod failover;
 pub mod load;
 pub mod monitors;
+pub mod peers;
 pub mod poll;
 pub mod ports;
 pub mod process;

@@ -7,6 +7,7 @@
 use super::cluster::{Cluster, SETTLE_WITHIN};
 use super::dialect::{Dialect, Redis, Verb};
 use super::load::{self, Load, Tally};
+use super::peers::{Etcd, Task, ZooKeeper};
 use super::{LabError, Result, monitors};
 use serde::Serialize;
 use serde_json::json;
@@ -26,6 +27,18 @@ pub enum Mode {
     Strong,
     /// Acknowledged by the leader alone; reads see what their node has applied
     Eventual,
+}
+
+/// What the servers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Server {
+    /// Phalanx, or anything else that speaks the Redis protocol
+    Redis,
+    /// etcd, by gRPC
+    Etcd,
+    /// ZooKeeper: setData, and reads of the asked server's copy
+    Zookeeper,
 }
 
 /// Which nodes the clients talk to.
@@ -55,6 +68,8 @@ pub struct Plan {
     pub target: Target,
     /// Running servers to drive instead.
     pub endpoints: Vec<String>,
+    /// What they are.
+    pub server: Server,
     /// `WAIT n 0` after each run of commands.
     pub wait: Option<u32>,
     /// Connections.
@@ -133,11 +148,17 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
         warm_up: (plan.span / 5).min(Duration::from_secs(2)),
         span: plan.span,
     };
-    if plan.verb == Verb::Get {
-        say(&format!("writing {} keys to read", plan.keys));
+    // Reads find every key, and ZooKeeper writes only to nodes that exist.
+    if plan.verb == Verb::Get || plan.server == Server::Zookeeper {
+        say(&format!("writing {} keys", plan.keys));
         let load = Load { clients: FILL_CLIENTS, pipeline: FILL_PIPELINE, ..load.clone() };
-        let tally =
-            load::fill(&load, &|| -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, value.clone(), false, None)) })?;
+        let tally = load::fill(&load, &|| -> Box<dyn Dialect> {
+            match plan.server {
+                Server::Redis => Box::new(Redis::new(Verb::Set, value.clone(), false, None)),
+                Server::Etcd => Box::new(Etcd::new(Verb::Set, value.clone())),
+                Server::Zookeeper => Box::new(ZooKeeper::new(Task::Create, value.clone())),
+            }
+        })?;
         if let Some(why) = tally.first_error {
             return Err(LabError::Answer(format!(
                 "{} of {} keys could not be written: {why}",
@@ -150,7 +171,12 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
         let (clients, pipeline) = (plan.clients, plan.pipeline);
         say(&format!("{mode:?}: {clients} clients x {pipeline} for {} s", plan.span.as_secs()).to_lowercase());
         let speak = || -> Box<dyn Dialect> {
-            Box::new(Redis::new(plan.verb, value.clone(), *mode == Mode::Eventual, plan.wait))
+            match (plan.server, plan.verb) {
+                (Server::Redis, verb) => Box::new(Redis::new(verb, value.clone(), *mode == Mode::Eventual, plan.wait)),
+                (Server::Etcd, verb) => Box::new(Etcd::new(verb, value.clone())),
+                (Server::Zookeeper, Verb::Set) => Box::new(ZooKeeper::new(Task::Write, value.clone())),
+                (Server::Zookeeper, Verb::Get) => Box::new(ZooKeeper::new(Task::Read, Vec::new())),
+            }
         };
         rates.push(Rate::new(*mode, &load::run(&load, &speak)?));
     }
