@@ -4,7 +4,7 @@
 //! `core` hands them work without waiting; what a full inbox does not take stays in an [`Outbox`], which raft's flow
 //! control bounds. Its messages to peers it writes itself, once a turn, as far as the sockets take them at once. Others may wait on `core`; since it waits on nobody, there is no cycle.
 //!
-//! Invariants: C1 a step's persist reaches `disk` before its promises may leave: they travel in the same job.
+//! Invariants: C1 a step's promises leave from `disk`, after the sync of its persist: they travel in the same job.
 //! C2 `apply` receives every index once, in order, with the requests that wait for it.
 //! Not here: who waits for what (`requests.rs`), the links' threads (`links.rs`), what events say (`events.rs`).
 
@@ -55,8 +55,8 @@ pub enum CoreInput {
     Met { who: Identity, addresses: Addresses },
     /// The directory changed.
     Directory(Arc<Nodes>),
-    /// The disk has everything up to `seq`; these promises may leave now.
-    Synced { seq: u64, promises: Vec<Message> },
+    /// The disk has everything up to this job; the promises that rest on it have left.
+    Synced(u64),
     /// The services' snapshot at this index is on disk.
     SnapshotSaved(Index),
     /// A leader's snapshot arrived whole and is on disk beside the log.
@@ -247,12 +247,7 @@ impl Core {
                 self.tend_links();
             }
             CoreInput::Directory(nodes) => self.on_directory(&nodes),
-            CoreInput::Synced { seq, promises } => {
-                for message in promises {
-                    self.send(message);
-                }
-                self.step(Input::Synced { seq });
-            }
+            CoreInput::Synced(seq) => self.step(Input::Synced { seq }),
             CoreInput::SnapshotSaved(index) => self.step(Input::SnapshotSaved { index }),
             CoreInput::SnapshotReceived { from, term, meta, done } => {
                 let index = meta.index;

@@ -1,15 +1,18 @@
 //! The `disk` thread: owner of the store. Takes every job that waits, writes them, syncs once, then tells `core`.
 //!
-//! The jobs' promises come back with "synced", so nothing that rests on a write leaves before the write is safe.
+//! The jobs' promises leave from here, straight after the sync that they rest on and never before it: a follower's answer
+//! that went back through `core` would wait for another thread to wake.
 //! A failed write or sync ends the process (exit 3): what a disk says after that cannot be trusted, and another node
 //! has every acknowledged entry. Free space is looked at while the thread is idle, so a full disk is seen before it bites.
 //! Not here: formats and recovery (`store/`).
 
 use super::core::CoreInput;
+use super::links::Link;
 use super::shared::Shared;
 use crate::raft::{Message, Persist};
 use crate::store::{self, Store, StoreError};
 use crate::types::Index;
+use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info, warn};
 use std::sync::Arc;
@@ -110,7 +113,14 @@ impl Group {
         let before = Instant::now();
         must(shared, store.sync());
         shared.counters.synced(before.elapsed());
-        shared.to_core(CoreInput::Synced { seq, promises: std::mem::take(&mut self.promises) });
+        let links = shared.links();
+        for promise in self.promises.drain(..) {
+            if let Some(link) = links.get(&promise.to.id).filter(|link| link.who == promise.to) {
+                link.queue(&Frame::Raft(promise));
+            }
+        }
+        links.values().for_each(Link::flush);
+        shared.to_core(CoreInput::Synced(seq));
     }
 }
 

@@ -23,6 +23,9 @@ const FRAME_BYTES: usize = 8;
 /// No frame is longer: whoever reads one reserves its declared length.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
+/// A snapshot is synced in pieces of this size: one sync of all of it would hold the log's syncs up meanwhile.
+const SYNC_BYTES: u64 = 2 << 20;
+
 /// What a snapshot file says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
@@ -194,6 +197,8 @@ struct Writer {
     file: Box<dyn File>,
     path: PathBuf,
     position: u64,
+    /// What was synced so far.
+    synced: u64,
     /// Bytes of the state so far.
     taken: u64,
     /// Over every byte of the file so far.
@@ -208,7 +213,7 @@ impl Writer {
         let head = Head { meta: meta.clone(), bytes };
         let encoded = postcard::to_stdvec(&head).expect("a head has no unknown length");
         let (home, crc) = (home.clone(), crc32fast::Hasher::new());
-        let mut writer = Writer { home, _slot: slot, head, file, path, position: 0, taken: 0, crc };
+        let mut writer = Writer { home, _slot: slot, head, file, path, position: 0, synced: 0, taken: 0, crc };
         writer.put(MAGIC)?;
         writer.frame(&encoded)?;
         Ok(writer)
@@ -236,7 +241,16 @@ impl Writer {
             return Ok(());
         }
         self.taken += bytes.len() as u64;
-        self.frame(bytes)
+        self.frame(bytes)?;
+        if self.position - self.synced >= SYNC_BYTES {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.synced = self.position;
+        self.file.sync_data().map_err(|e| StoreError::io("sync", &self.path, e))
     }
 
     /// Gives up and frees the room if that works; what is left goes at the next start.
@@ -248,7 +262,7 @@ impl Writer {
         let mut trailer = [0; FRAME_BYTES];
         trailer[4..].copy_from_slice(&self.crc.clone().finalize().to_le_bytes());
         self.put(&trailer)?;
-        self.file.sync_data().map_err(|e| StoreError::io("sync", &self.path, e))?;
+        self.sync()?;
         let meta = &self.head.meta;
         let to = self.home.dir.join(name_of(meta.index, meta.term, suffix));
         self.home.files.rename(&self.path, &to).map_err(|e| StoreError::io("rename", &self.path, e))?;
