@@ -145,3 +145,33 @@ impl Onlooker {
         seen
     }
 }
+
+/// How long this machine keeps a thread waiting that only wants to wake: what a busy neighbour takes is not the cluster's.
+pub struct Stalls {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Stalls {
+    /// Begins to watch.
+    pub fn start() -> Stalls {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut worst = Duration::ZERO;
+            while !told.load(Ordering::Relaxed) {
+                let asleep = Instant::now();
+                poll::pause(Duration::from_millis(1));
+                worst = worst.max(asleep.elapsed());
+            }
+            worst
+        });
+        Stalls { stop, thread }
+    }
+
+    /// The longest that a wake-up took.
+    pub fn worst(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it only sleeps")
+    }
+}

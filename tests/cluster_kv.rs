@@ -1,0 +1,180 @@
+//! The key-value store through its Redis door while leaders die and quorums are lost.
+//!
+//! A client that stays with a follower must not notice the leader's death: its commands wait, then succeed, each applied
+//! once. A counter tells: it ends at what was acknowledged, plus at most what was answered `-UNKNOWN`.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
+
+mod clients;
+
+use clients::EXE;
+use phalanx::lab::{Cluster, Result};
+use serde_json::json;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// A client that speaks plain lines, and reads replies of one line and of one bulk.
+struct Redis {
+    socket: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Redis {
+    fn connect(address: &str) -> Redis {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let reader = BufReader::new(socket.try_clone().unwrap());
+        Redis { socket, reader }
+    }
+
+    fn send(&mut self, command: &str) {
+        self.socket.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+    }
+
+    fn receive(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.reader.read_line(&mut line).unwrap() > 0, "the connection was closed");
+        let line = line.trim_end().to_string();
+        if line.starts_with('$') && line != "$-1" {
+            let mut value = String::new();
+            self.reader.read_line(&mut value).unwrap();
+            return value.trim_end().to_string();
+        }
+        line
+    }
+
+    fn ask(&mut self, command: &str) -> String {
+        self.send(command);
+        self.receive()
+    }
+}
+
+/// What one client was told.
+#[derive(Debug, Default)]
+struct Told {
+    acknowledged: u64,
+    unknown: u64,
+    other: Vec<String>,
+    longest: Duration,
+}
+
+/// Counts up, `depth` commands at a time, until told to stop.
+fn count_up(address: &str, depth: usize, stop: &AtomicBool, done: &AtomicU64) -> Told {
+    let mut redis = Redis::connect(address);
+    let (mut told, mut before) = (Told::default(), 0);
+    while !stop.load(Relaxed) {
+        let asked = Instant::now();
+        redis.send(&vec!["INCR counter"; depth].join("\r\n"));
+        for _ in 0..depth {
+            let reply = redis.receive();
+            match reply.strip_prefix(':').map(|number| number.parse::<u64>().unwrap()) {
+                Some(number) => {
+                    assert!(number > before, "the counter went from {before} to {number}");
+                    before = number;
+                    told.acknowledged += 1;
+                }
+                None if reply.starts_with("-UNKNOWN ") => told.unknown += 1,
+                None => told.other.push(reply),
+            }
+        }
+        told.longest = told.longest.max(asked.elapsed());
+        done.fetch_add(depth as u64, Relaxed);
+    }
+    told
+}
+
+#[test]
+fn clients_of_followers_do_not_notice_twenty_leaders_die() -> Result<()> {
+    const STAY: [u64; 2] = [1, 2];
+    let mut cluster = Cluster::ready(EXE, 5, &json!({}))?;
+    cluster.settle()?;
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let clients: Vec<_> = STAY
+        .iter()
+        .flat_map(|id| [(*id, 1), (*id, 1), (*id, 8)])
+        .map(|(id, depth)| {
+            let (address, stop, done) = (cluster.kv(id), Arc::clone(&stop), Arc::clone(&done));
+            std::thread::spawn(move || count_up(&address, depth, &stop, &done))
+        })
+        .collect();
+    let mut killed = 0;
+    while killed < 20 {
+        let leader = cluster.settle()?;
+        if STAY.contains(&leader) {
+            // The clients stay with followers: send the leadership away from theirs.
+            cluster.post(leader, "/v1/leader/transfer", &json!({"to": 5}))?;
+            cluster.wait_other_leader(leader)?;
+            continue;
+        }
+        let before = done.load(Relaxed);
+        cluster.wait_until("the clients count", Duration::from_secs(20), || {
+            (done.load(Relaxed) > before + 100).then_some(())
+        })?;
+        cluster.kill(leader)?;
+        killed += 1;
+        let next = cluster.wait_other_leader(leader)?;
+        let before = done.load(Relaxed);
+        cluster.wait_until("the clients go on counting", Duration::from_secs(20), || {
+            (done.load(Relaxed) > before + 20).then_some(())
+        })?;
+        assert_ne!(next, leader);
+        cluster.restart(leader)?;
+    }
+    cluster.settle()?;
+    stop.store(true, Relaxed);
+    let told: Vec<Told> = clients.into_iter().map(|client| client.join().expect("its own message above")).collect();
+    let acknowledged: u64 = told.iter().map(|told| told.acknowledged).sum();
+    let unknown: u64 = told.iter().map(|told| told.unknown).sum();
+    eprintln!("{killed} leaders killed, {acknowledged} acknowledged, {unknown} unknown");
+    for told in &told {
+        assert_eq!(told.other, Vec::<String>::new(), "an error was not spared: {told:?}");
+    }
+    for id in 1..=5 {
+        let counter: u64 = Redis::connect(&cluster.kv(id)).ask("GET counter").parse().unwrap();
+        assert!(
+            (acknowledged..=acknowledged + unknown).contains(&counter),
+            "node {id}: the counter is {counter}, {acknowledged} were acknowledged and {unknown} are unknown"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() -> Result<()> {
+    let timeout = Duration::from_millis(1500);
+    let mut cluster = Cluster::ready(EXE, 5, &json!({"request_timeout_ms": timeout.as_millis() as u64}))?;
+    cluster.settle()?;
+    let mut strong = Redis::connect(&cluster.kv(1));
+    let mut eventual = Redis::connect(&cluster.kv(1));
+    assert_eq!(strong.ask("SET k v1"), "+OK");
+    assert_eq!(eventual.ask("CONSISTENCY eventual"), "+OK");
+    for id in [3, 4, 5] {
+        cluster.kill_now(id)?;
+    }
+    cluster.wait_explained("node 1 knows that there is no quorum", Duration::from_secs(20), || {
+        let status = cluster.status(1).map_err(|e| e.to_string())?;
+        if status.cluster.has_quorum { Err(status.cluster.verdict.word().to_string()) } else { Ok(()) }
+    })?;
+    for command in ["SET k v2", "GET k", "INCR n"] {
+        let asked = Instant::now();
+        let reply = strong.ask(command);
+        let took = asked.elapsed();
+        assert_eq!(reply, "-CLUSTERDOWN no quorum: 2 of 5 voters reachable, 3 needed", "{command}");
+        assert!(took < timeout + Duration::from_secs(2), "{command} took {took:?}");
+    }
+    assert_eq!(eventual.ask("GET k"), "v1");
+    for id in [3, 4, 5] {
+        cluster.spawn(id, &[])?;
+    }
+    cluster.wait_leader()?;
+    // No command is needed, on the same connections.
+    cluster.wait_explained("writes go on", Duration::from_secs(20), || match strong.ask("SET k v3") {
+        reply if reply == "+OK" => Ok(()),
+        reply => Err(reply),
+    })?;
+    assert_eq!(strong.ask("GET k"), "v3");
+    Ok(())
+}
