@@ -91,8 +91,8 @@ pub const RESP_RUN_BYTES_MAX: usize = 1 << 20;
 pub const RESP_RUN_OPS_MAX: usize = 1024;
 /// Runs of one connection that are not answered yet. More: it is not read from.
 pub const RESP_RUNS_MAX: usize = 1024;
-/// Bytes of such runs. More: it is not read from.
-pub const RESP_RUNS_BYTES_MAX: usize = 16 << 20;
+/// Bytes of such runs and of what their reads may come to. More: it is not read from.
+pub const RESP_RUNS_BYTES_MAX: usize = 32 << 20;
 /// Bytes of replies that one client has not taken yet. More: it is not read from.
 pub const RESP_UNSENT_BYTES_MAX: usize = 32 << 20;
 /// Inbox of `resp-drain`, in clients that read slowly, each once. Full: the connection is closed.

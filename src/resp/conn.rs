@@ -21,6 +21,7 @@ use crate::limits::{
 };
 use crate::node::{Ack, Answered, Level, Work};
 use crate::services::Reply;
+use crate::services::kv::op::RUN_REPLY_BYTES_MAX;
 use crate::services::kv::{Bytes, Op, Ran, Run, Value};
 use crate::services::registry::kv_run;
 use crate::types::Outcome;
@@ -80,6 +81,7 @@ pub struct Conn {
     run: Run,
     plan: Plan,
     run_bytes: usize,
+    run_reads: usize,
     run_needs_log: bool,
     /// Replies that come before those of the run.
     written: Vec<u8>,
@@ -115,6 +117,7 @@ impl Conn {
             run: Run::default(),
             plan: Plan::default(),
             run_bytes: 0,
+            run_reads: 0,
             run_needs_log: false,
             written: Vec::new(),
             now_ms: 0,
@@ -217,7 +220,14 @@ impl Conn {
     /// Adds an operation to the run.
     fn gather(&mut self, op: Op, shape: Shape, bytes: usize) {
         let needs_log = op.needs_log();
-        let is_full = self.run.ops.len() >= RESP_RUN_OPS_MAX || self.run_bytes + bytes > RESP_RUN_BYTES_MAX;
+        if needs_log {
+            self.door.note_size(bytes);
+        }
+        // All replies of a run must fit into one answer; as their sizes are not known, as if all values were large.
+        let reads = self.run_reads + values_read(&op);
+        let is_full = self.run.ops.len() >= RESP_RUN_OPS_MAX
+            || self.run_bytes + bytes > RESP_RUN_BYTES_MAX
+            || reads * self.door.value_bytes() > RUN_REPLY_BYTES_MAX;
         // In eventual mode reads do not wait for writes.
         let is_apart = self.is_eventual && needs_log != self.run_needs_log;
         if is_full || is_apart {
@@ -229,6 +239,7 @@ impl Conn {
         }
         self.run_needs_log |= needs_log;
         self.run_bytes += bytes;
+        self.run_reads += values_read(&op);
         self.run.ops.push(op);
         self.plan.push(shape);
     }
@@ -282,7 +293,7 @@ impl Conn {
         // The list is used again.
         ops.clear();
         self.run.ops = ops;
-        self.run_bytes = 0;
+        (self.run_bytes, self.run_reads) = (0, 0);
     }
 
     fn hand_over(&mut self, run: Run, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
@@ -298,7 +309,10 @@ impl Conn {
         }
         let ack = if plan.is_taken { Ack::Taken } else { Ack::Applied };
         let bytes = kv_run(&run);
-        let (way, place) = self.client.push_run(plan, needs_log, self.is_eventual, (bytes.len(), run.ops.len()));
+        // What it may come to when it is answered counts as well: a client that does not read must not fill the memory.
+        let replies = run.ops.iter().map(values_read).sum::<usize>() * self.door.value_bytes();
+        let size = (bytes.len() + replies, run.ops.len());
+        let (way, place) = self.client.push_run(plan, needs_log, self.is_eventual, size);
         let work = match way {
             Way::Log => Work::Command { tag: None, command: bytes, ack },
             Way::Query => Work::Query { query: bytes, level: self.level() },
@@ -466,6 +480,15 @@ impl Conn {
     /// No key is watched any more.
     pub(super) fn forget_watched(&mut self) {
         self.watched.clear();
+    }
+}
+
+/// How many values an operation may answer with.
+fn values_read(op: &Op) -> usize {
+    match op {
+        Op::Get(_) | Op::GetDel(_) | Op::Set { get: true, .. } => 1,
+        Op::MGet(keys) => keys.len(),
+        _ => 0,
     }
 }
 

@@ -17,13 +17,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Pause after a failed accept: descriptors do not come back in less.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
+/// What one value is taken to come to, until larger ones are seen.
+const VALUE_BYTES_MIN: usize = 4 << 10;
 /// Idle time after which the system asks whether the other side is still there, as Redis does.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
@@ -41,6 +43,8 @@ pub struct Door {
     pub started: Instant,
     /// Drawn when it opened.
     pub run_id: Uuid,
+    /// Bytes of the largest value that went in or out here: how much replies to reads may come to.
+    largest: AtomicUsize,
     clients: Mutex<BTreeMap<u64, Arc<Client>>>,
     slow: Sender<u64>,
 }
@@ -71,6 +75,18 @@ impl Door {
         self.lock().get(&id).cloned()
     }
 
+    /// Takes note of a value's size.
+    pub fn note_size(&self, bytes: usize) {
+        if bytes > self.largest.load(Relaxed) {
+            self.largest.fetch_max(bytes, Relaxed);
+        }
+    }
+
+    /// What one value may come to, as far as this node has seen: never less than a few KiB.
+    pub fn value_bytes(&self) -> usize {
+        self.largest.load(Relaxed).max(VALUE_BYTES_MIN)
+    }
+
     /// Leaves what a client's socket did not take to `resp-drain`; `false`: that has too much to do.
     pub fn drain(&self, client: u64) -> bool {
         self.slow.try_send(client).is_ok()
@@ -92,6 +108,7 @@ pub fn serve(listener: TcpListener, handle: Handle) {
         counts: Counts::default(),
         started: Instant::now(),
         run_id,
+        largest: AtomicUsize::new(0),
         clients: Mutex::default(),
         slow,
     });

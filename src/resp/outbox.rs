@@ -262,7 +262,8 @@ impl Client {
             match outbox.slots.pop_front() {
                 Some(Slot::Written(bytes)) => outbox.out.extend_from_slice(&bytes),
                 Some(Slot::Run { plan, answered: Some(answered), .. }) => {
-                    plan.write(&answered, &self.door.cursors, &mut outbox.out);
+                    let largest = plan.write(&answered, &self.door.cursors, &mut outbox.out);
+                    self.door.note_size(largest);
                 }
                 other => unreachable!("{other:?} was ready"),
             }

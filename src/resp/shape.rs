@@ -53,8 +53,8 @@ impl Plan {
         self.count += 1;
     }
 
-    /// Writes the whole answer.
-    pub fn write(self, answered: &Answered, cursors: &Cursors, out: &mut Vec<u8>) {
+    /// Writes the whole answer; how many bytes the largest reply in it has.
+    pub fn write(self, answered: &Answered, cursors: &Cursors, out: &mut Vec<u8>) -> usize {
         let failure = match answered {
             Outcome::Done(_) if self.is_taken => return self.write_values(Values::Certain, cursors, out),
             Outcome::Done((_, Reply::Ok(bytes))) => match RanRef::decode(bytes) {
@@ -63,7 +63,7 @@ impl Plan {
                 }
                 Some(RanRef::Aborted) => {
                     reply::nil_array(out, self.proto);
-                    return;
+                    return 0;
                 }
                 None => "ERR the store's answer cannot be read".to_string(),
             },
@@ -71,16 +71,18 @@ impl Plan {
             Outcome::Refused(why) => format!("CLUSTERDOWN {why}"),
             Outcome::Unknown(why) => format!("UNKNOWN {why}"),
         };
-        self.write_values(Values::Failed(&failure), cursors, out);
+        self.write_values(Values::Failed(&failure), cursors, out)
     }
 
-    fn write_values(self, mut values: Values, cursors: &Cursors, out: &mut Vec<u8>) {
+    fn write_values(self, mut values: Values, cursors: &Cursors, out: &mut Vec<u8>) -> usize {
         if self.is_exec {
             if let Values::Failed(why) = values {
-                return reply::error(out, why);
+                reply::error(out, why);
+                return 0;
             }
             reply::array(out, self.count as usize);
         }
+        let mut largest = 0;
         let mut special = self.special.into_iter().peekable();
         for position in 0..self.count {
             let shape = special.next_if(|(at, _)| *at == position).map_or(Shape::Plain, |(_, shape)| shape);
@@ -88,6 +90,7 @@ impl Plan {
                 out.extend_from_slice(&bytes);
                 continue;
             }
+            let before = out.len();
             match &mut values {
                 Values::Certain => reply::ok(out),
                 Values::Failed(why) => reply::error(out, why),
@@ -96,7 +99,9 @@ impl Plan {
                     None => reply::error(out, "ERR the store gave no answer to this"),
                 },
             }
+            largest = largest.max(out.len() - before);
         }
+        largest
     }
 }
 
