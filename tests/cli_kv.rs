@@ -223,3 +223,22 @@ fn a_command_ends_when_its_lock_is_lost() {
     assert!(said.contains("told") && said.contains("lock \"l\" is lost: it could not be renewed"), "{said}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn bench_drives_its_own_nodes_and_prints_both_modes() {
+    let bench = |more: &[&str]| {
+        let args = ["--clients", "4", "--pipeline", "3", "--keys", "50", "--seconds", "0.4", "--nodes", "3", "--json"];
+        let output = Command::new(EXE).arg("bench").args(more).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    for more in [&["kv"][..], &["read", "--target", "follower"]] {
+        let found = bench(more);
+        for (rate, mode) in found["rates"].as_array().unwrap().iter().zip(["strong", "eventual"]) {
+            assert_eq!((&rate["mode"], &rate["errors"]), (&json!(mode), &json!(0)), "{rate}");
+            assert!(rate["per_second"].as_f64().unwrap() > 100.0, "{rate}");
+            let ms = ["p50_ms", "p99_ms", "max_ms"].map(|name| rate[name].as_f64().unwrap());
+            assert!(0.0 < ms[0] && ms[0] <= ms[1] && ms[1] <= ms[2], "{rate}");
+        }
+    }
+}

@@ -233,11 +233,17 @@ fn a_node_that_stops_lets_go_of_those_who_wait() {
     let mut waiting: Vec<Connection> = (0..20)
         .map(|_| {
             let mut connection = Connection::open(&cluster.http(1), PATIENCE).unwrap();
-            connection.send("GET", &format!("/v1/kv/w?watch={index}&wait=30s"), None).unwrap();
+            let path = format!("/v1/kv/w?watch={index}&wait=30s&level=eventual");
+            connection.send("GET", &path, None).unwrap();
             connection
         })
         .collect();
-    let are_served = || (cluster.status(1).unwrap().sessions_total >= 20).then_some(());
+    let addresses: Vec<String> =
+        waiting.iter().map(|connection| connection.stream().local_addr().unwrap().to_string()).collect();
+    let are_served = || {
+        let sessions = cluster.status(1).unwrap().sessions;
+        addresses.iter().all(|address| sessions.iter().any(|session| session.peer == *address)).then_some(())
+    };
     cluster.wait_until("all of them are served", PATIENCE, are_served).unwrap();
     let begun = Instant::now();
     cluster.interrupt(1).unwrap();
@@ -275,6 +281,23 @@ fn one_idempotency_key_is_one_write() {
     assert_eq!(note("x").json(), note("x").json());
     for bad in ["", &"k".repeat(256)] {
         assert_eq!(once(1, bad).status, 400, "{} bytes", bad.len());
+    }
+}
+
+#[test]
+fn a_copy_after_the_leaders_death_is_still_a_copy() {
+    let mut cluster = cluster(3);
+    for round in 1..=3u64 {
+        let leader = cluster.settle().unwrap();
+        let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+        let key = format!("Idempotency-Key: round-{round}\r\n");
+        let once = |cluster: &Cluster, id: u64| post(cluster, id, "/v1/kv/n", &key, &json!({"incr": 1}));
+        let first = once(&cluster, others[0]);
+        assert_eq!((first.status, &first.json()["value"]), (200, &json!(round)), "{}", first.text());
+        cluster.kill_now(leader).unwrap();
+        let copy = once(&cluster, others[1]);
+        assert_eq!((copy.status, copy.json()), (200, first.json()), "{}", copy.text());
+        cluster.restart(leader).unwrap();
     }
 }
 

@@ -405,8 +405,7 @@ impl Shared {
         self.is_stopping.store(true, Ordering::Release);
         self.frames.changed.notify_all();
         self.events.wake();
-        // Ends the thread, which lets go of everyone who waits on it.
-        let _ = self.watch.send_timeout(WatchInput::Stop, Duration::from_millis(200));
+        self.stop_watching();
     }
 
     /// Whether the node's own threads are to end now.
@@ -417,6 +416,13 @@ impl Shared {
     /// Ends the node's own threads.
     pub fn finish_stop(&self) {
         self.is_stopped.store(true, Ordering::Release);
+        self.stop_watching();
+    }
+
+    /// Tells `watch` to look how far the stop has come.
+    fn stop_watching(&self) {
+        // Should it be full for so long, the thread finds out by itself within a second.
+        let _ = self.watch.send_timeout(WatchInput::Stop, Duration::from_millis(200));
     }
 
     /// Term of this node, for headers.

@@ -47,7 +47,7 @@ pub enum WatchInput {
         /// Told once.
         changed: Sender<()>,
     },
-    /// End the thread.
+    /// The node has begun to stop, or its threads are to end: see which.
     Stop,
 }
 
@@ -73,8 +73,13 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WatchInput>) {
             look_at = None;
         }
         match inbox.recv_deadline(look_at.unwrap_or_else(|| Instant::now() + PRUNE_EVERY)) {
-            Ok(WatchInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(WatchInput::Stop) if shared.is_stopped() => return,
+            // From now on nobody is kept waiting. The thread itself stays until all clients have gone: what is sent to an
+            // inbox that nobody reads would lie there, and its sender wait.
+            Ok(WatchInput::Stop) => table.clear(),
             Err(RecvTimeoutError::Timeout) => {}
+            Ok(WatchInput::Watch { .. }) if shared.is_stopping() => {}
             Ok(input) => {
                 if let WatchInput::Watch { key, revision, deadline, changed } = input {
                     table.entry(key).or_default().push(Watcher { revision, deadline, changed });
@@ -88,6 +93,13 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WatchInput>) {
         if last_prune.elapsed() >= PRUNE_EVERY {
             last_prune = Instant::now();
             prune(&mut table, last_prune);
+            // In case the word of the stop found the inbox full.
+            if shared.is_stopped() {
+                return;
+            }
+            if shared.is_stopping() {
+                table.clear();
+            }
         }
     }
 }
