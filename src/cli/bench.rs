@@ -1,12 +1,13 @@
 //! `phalanx bench`: what a leader's death costs on this machine, and what reads and writes do.
 //!
 //! It starts nodes of its own on free ports with data in a temporary folder; a running cluster is touched only if its
-//! addresses are given. Not here: how each figure is taken (`lab/failover.rs`, `lab/rates.rs`).
+//! addresses are given. Not here: how each figure is taken (`lab/failover.rs`, `lab/rates.rs`, `lab/million.rs`).
 
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
 use crate::lab::dialect::Verb;
 use crate::lab::failover::{self, Figure, Part, Plan};
+use crate::lab::million;
 use crate::lab::rates::{self, Mode, Rate, Server, Target};
 use serde_json::json;
 use std::path::PathBuf;
@@ -44,6 +45,18 @@ enum BenchCommand {
     Kv(LoadArgs),
     /// Reads (GET) through the Redis door: strong and eventual side by side
     Read(LoadArgs),
+    /// A million keys: memory, writes during a snapshot, restart, catching up after a wipe
+    Snapshot {
+        /// Keys in the store
+        #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
+        keys: u64,
+        /// Bytes of a value
+        #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
+        value_bytes: u64,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// The load of `bench kv` and `bench read`.
@@ -100,6 +113,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
         BenchCommand::Failover { only, rounds, monitors, idle, json } => (only, rounds, monitors, idle, json),
         BenchCommand::Kv(load) => return run_load(exe, Verb::Set, load),
         BenchCommand::Read(load) => return run_load(exe, Verb::Get, load),
+        BenchCommand::Snapshot { keys, value_bytes, json } => {
+            return run_snapshot(&million::Plan { exe, keys: *keys, value_bytes: *value_bytes as usize }, *json);
+        }
     };
     let plan = Plan {
         exe,
@@ -160,6 +176,29 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
     } else {
         term::out(&render_rates(what, &plan, &rates));
     }
+    Ok(())
+}
+
+fn run_snapshot(plan: &million::Plan, json: bool) -> Result<(), Fault> {
+    let findings = million::run(plan, &mut |line| eprintln!("{line}"))
+        .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+    if json {
+        term::json(&json!({"build": build(), "keys": plan.keys, "value_bytes": plan.value_bytes, "figures": findings}));
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = findings
+        .iter()
+        .map(|f| {
+            let (target, met) = match f.bound {
+                Some(bound) if f.value <= bound => (format!("<= {bound}"), term::paint("yes", Colour::Green)),
+                Some(bound) => (format!("<= {bound}"), term::paint("no", Colour::Red)),
+                None => (String::new(), String::new()),
+            };
+            vec![f.what.to_string(), f.unit.to_string(), format!("{:.2}", f.value), target, met]
+        })
+        .collect();
+    let head = format!("{} keys of 16 bytes, values of {} bytes, three nodes\n", plan.keys, plan.value_bytes);
+    term::out(&(head + &term::table(&["WHAT", "UNIT", "VALUE", "TARGET", "MET"], &rows) + debug_note()));
     Ok(())
 }
 

@@ -2,10 +2,9 @@
 //!
 //! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that nobody
 //! else uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them;
-//! `web.rs` speaks HTTP as an outsider would, and writes notes while nodes die; `failover.rs`, `monitors.rs` and
-//! `rates.rs` measure, the last with the clients of `load.rs`, which speak what `dialect.rs` and
-//! `peers.rs` teach them. Tests in
-//! `tests/cluster_*.rs` and `phalanx bench` stand on the same code.
+//! `web.rs` speaks HTTP as an outsider would, and writes notes while nodes die; `failover.rs`, `monitors.rs`,
+//! `rates.rs` and `million.rs` measure, the last two with the clients of `load.rs`, which speak what `dialect.rs` and
+//! `peers.rs` teach them. Tests in `tests/cluster_*.rs` and `phalanx bench` stand on the same code.
 //!
 //! Invariants: L1 a signal only ever goes to a child that this process started and has not yet reaped, so no
 //! stranger's pid is hit. L2 when a cluster is dropped its children are dead and reaped.
@@ -15,6 +14,7 @@ pub mod cluster;
 pub mod dialect;
 pub mod failover;
 pub mod load;
+pub mod million;
 pub mod monitors;
 pub mod peers;
 pub mod poll;
