@@ -271,9 +271,18 @@ impl Handle {
         if status.cluster.leader.is_none() {
             missing.push("no leader is known".to_string());
         }
-        let lag = status.nodes.iter().find(|row| row.id == self.shared.me.id).map_or(0, |row| row.lag);
+        let row_of = |id: NodeId| status.nodes.iter().find(|row| row.id == id);
+        let lag = row_of(self.shared.me.id).map_or(0, |row| row.lag);
         if lag > READY_LAG_MAX {
             missing.push(format!("{lag} entries behind the leader"));
+        }
+        // Few entries may be many megabytes, and a node that has none yet may be few behind: at first it must reach what
+        // was committed when it began to look.
+        let committed = status.cluster.leader.and_then(row_of).map(|row| row.commit_index).filter(|index| index.0 > 0);
+        if let Some(wanted) = self.shared.must_reach(committed).filter(|wanted| self.shared.applied() < *wanted) {
+            missing.push(format!("has applied {} of the first {wanted} entries", self.shared.applied()));
+        } else if committed.is_none() && status.cluster.leader.is_some() {
+            missing.push("the leader has not been heard yet".to_string());
         }
         if self.shared.is_stopping() {
             missing.push("stopping".to_string());

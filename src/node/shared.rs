@@ -107,6 +107,8 @@ pub struct Shared {
     book: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
     links: Mutex<Arc<BTreeMap<NodeId, Link>>>,
     applied: AtomicU64,
+    /// What this process must have applied before it is ready; 0: not known yet.
+    must_reach: AtomicU64,
     /// Log time in milliseconds at which a key or lock expires next; `u64::MAX`: none will.
     next_expiry_ms: AtomicU64,
     frames: Frames,
@@ -173,6 +175,7 @@ impl Shared {
             book: Mutex::default(),
             links: Mutex::default(),
             applied: AtomicU64::new(0),
+            must_reach: AtomicU64::new(0),
             next_expiry_ms: AtomicU64::new(u64::MAX),
             frames: Frames { newest: Mutex::new(None), changed: Condvar::new() },
             snapshots: parts.snapshots,
@@ -303,6 +306,15 @@ impl Shared {
     /// Gives `watch` an input; false if it could not take it before the deadline, or has ended.
     pub fn watch(&self, input: WatchInput, deadline: Instant) -> bool {
         self.watch.send_deadline(input, deadline).is_ok()
+    }
+
+    /// What this process must have applied before it is ready: the leader's commit index when it was first known.
+    pub fn must_reach(&self, committed: Option<Index>) -> Option<Index> {
+        if let Some(committed) = committed {
+            // Fails if it is known already, which is as well.
+            let _ = self.must_reach.compare_exchange(0, committed.0, Ordering::AcqRel, Ordering::Acquire);
+        }
+        Some(Index(self.must_reach.load(Ordering::Acquire))).filter(|index| index.0 > 0)
     }
 
     /// Log time at which a key or lock expires next, by what this node has applied.
