@@ -151,6 +151,11 @@ fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() -> Result<()> 
     let mut eventual = Redis::connect(&cluster.kv(1));
     assert_eq!(strong.ask("SET k v1"), "+OK");
     assert_eq!(eventual.ask("CONSISTENCY eventual"), "+OK");
+    // The acknowledgement may be here before the word that the write is committed.
+    cluster.wait_explained("node 1 has applied it", Duration::from_secs(10), || match eventual.ask("GET k") {
+        value if value == "v1" => Ok(()),
+        other => Err(other),
+    })?;
     for id in [3, 4, 5] {
         cluster.kill_now(id)?;
     }

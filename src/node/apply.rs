@@ -6,6 +6,7 @@
 
 use super::core::CoreInput;
 use super::disk::{DiskJob, must};
+use super::inbox;
 use super::links::Link;
 use super::requests::{Answered, Question, ReplyTo};
 use super::shared::Shared;
@@ -57,7 +58,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
         is_saving: Arc::default(),
     };
     apply.publish();
-    for job in inbox {
+    while let Ok(job) = inbox::receive(inbox, None) {
         match job {
             ApplyJob::Entries { run, snapshot_meta } => apply.entries(run, snapshot_meta),
             ApplyJob::Queries { at_least, queries } => apply.queries(at_least, queries),
