@@ -40,9 +40,11 @@ fn five_nodes_started_at_once_found_one_cluster_a_hundred_times() -> Result<()> 
 fn five_nodes_with_default_settings_become_five_voters() -> Result<()> {
     let cluster = Cluster::ready(EXE, 5, &json!({}))?;
     one_cluster(&cluster, 5)?;
-    let status = cluster.status(1)?;
-    assert_eq!(status.cluster.failure_tolerance, 2);
-    assert!(status.cluster.reasons.is_empty(), "{:?}", status.cluster.reasons);
+    // A follower hears of the others by gossip, a little later than the leader hears their answers.
+    cluster.wait_explained("node 1 sees a cluster that can lose two", Duration::from_secs(5), || {
+        let seen = cluster.status(1).map_err(|e| e.to_string())?.cluster;
+        if seen.failure_tolerance == 2 && seen.reasons.is_empty() { Ok(()) } else { Err(seen.reasons.join("; ")) }
+    })?;
     // Refused connections while looking for a leader are expected: one plain line, no errors.
     for id in 1..=5 {
         let log = cluster.log(id);

@@ -8,6 +8,8 @@
 use super::dialect::{Dialect, Redis, Verb};
 use super::load::{self, Load};
 use super::{Cluster, LabError, Result, monitors, poll};
+use crate::node::threads;
+use crossbeam_channel::{Receiver, bounded};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +17,6 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Bytes of a key as `dialect.rs` writes it.
@@ -73,7 +74,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
     }];
 
     say("writing once a millisecond, with nothing else going on");
-    let watched = Watched::start(&cluster.kv(leader));
+    let watched = Watched::start(&cluster.kv(leader))?;
     poll::pause(Duration::from_secs(5));
     let quiet = watched.finish()?;
     findings.push(Finding { what: "longest write without a snapshot", unit: "ms", value: quiet, bound: None });
@@ -84,7 +85,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
     let during = loop {
         // Others fill the log until a snapshot is due, then leave the machine to it.
         fill(&cluster, leader, &Plan { keys: plan.keys / 10, ..plan.clone() })?;
-        let watched = Watched::start(&cluster.kv(leader));
+        let watched = Watched::start(&cluster.kv(leader))?;
         poll::pause(Duration::from_secs(3));
         let longest = watched.finish()?;
         let now = snapshots(&cluster, leader)?;
@@ -113,7 +114,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
     findings.push(Finding { what: "restarted node is ready", unit: "s", value: back, bound: Some(3.0) });
 
     say(&format!("wiping node {wiped} while writes go on"));
-    let watched = Watched::start(&cluster.kv(leader));
+    let watched = Watched::start(&cluster.kv(leader))?;
     cluster.kill(wiped)?;
     cluster.wipe(wiped)?;
     let begun = Instant::now();
@@ -167,21 +168,26 @@ fn wait_ready(cluster: &Cluster, id: u64, within: Duration) -> Result<()> {
 /// A client that writes at a steady pace and notes its longest wait.
 struct Watched {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<std::io::Result<Duration>>,
+    longest: Receiver<std::io::Result<Duration>>,
 }
 
 impl Watched {
-    fn start(address: &str) -> Watched {
+    fn start(address: &str) -> Result<Watched> {
         let stop = Arc::new(AtomicBool::new(false));
         let (address, told) = (address.to_string(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || write_until(&address, &told));
-        Watched { stop, thread }
+        let (done, longest) = bounded(1);
+        threads::spawn("watched", move || {
+            // The one place is free.
+            let _ = done.try_send(write_until(&address, &told));
+        })
+        .map_err(LabError::io("start a client"))?;
+        Ok(Watched { stop, longest })
     }
 
     /// Its longest wait in milliseconds.
     fn finish(self) -> Result<f64> {
         self.stop.store(true, Ordering::Relaxed);
-        let longest = self.thread.join().map_err(|_| LabError::Answer("the watched client panicked".to_string()))?;
+        let longest = self.longest.recv().map_err(|_| LabError::Answer("the watched client panicked".to_string()))?;
         Ok(longest.map_err(LabError::io("write at a steady pace"))?.as_secs_f64() * 1000.0)
     }
 }

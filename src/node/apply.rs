@@ -6,7 +6,6 @@
 
 use super::core::CoreInput;
 use super::disk::{DiskJob, must};
-use super::inbox;
 use super::links::Link;
 use super::requests::{Answered, Question, ReplyTo};
 use super::shared::Shared;
@@ -58,7 +57,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
         is_saving: Arc::default(),
     };
     apply.publish();
-    while let Ok(job) = inbox::receive(inbox, None) {
+    for job in inbox {
         match job {
             ApplyJob::Entries { run, snapshot_meta } => apply.entries(run, snapshot_meta),
             ApplyJob::Queries { at_least, queries } => apply.queries(at_least, queries),

@@ -12,7 +12,6 @@ use super::apply::ApplyJob;
 use super::disk::DiskJob;
 use super::events::{self, LossHints};
 use super::handle::Level;
-use super::inbox;
 use super::links::{self, Link};
 use super::requests::{Asked, ReplyTo, Request, Requests};
 use super::shared::{CoreView, Shared};
@@ -179,7 +178,7 @@ impl Core {
         let tick = Duration::from_millis(TICK_MS);
         let mut next_tick = Instant::now() + tick;
         loop {
-            match inbox::receive(inbox, Some(next_tick + tick * self.ticks_to_skip())) {
+            match inbox.recv_deadline(next_tick + tick * self.ticks_to_skip()) {
                 Ok(CoreInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(input) => {
                     self.on(input);

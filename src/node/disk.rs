@@ -7,7 +7,6 @@
 //! Not here: formats and recovery (`store/`).
 
 use super::core::CoreInput;
-use super::inbox;
 use super::links::Link;
 use super::shared::Shared;
 use crate::raft::{Message, Persist};
@@ -42,7 +41,7 @@ pub fn run(shared: &Arc<Shared>, mut store: Store, inbox: &Receiver<DiskJob>) {
     let mut space = Space { shared: Arc::clone(shared), looked: None, is_low: false };
     loop {
         space.look();
-        let first = match inbox::receive(inbox, Some(Instant::now() + SPACE_EVERY)) {
+        let first = match inbox.recv_timeout(SPACE_EVERY) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => {
                 must(shared, store.prepare());
