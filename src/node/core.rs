@@ -12,6 +12,7 @@ use super::apply::ApplyJob;
 use super::disk::DiskJob;
 use super::events::{self, LossHints};
 use super::handle::Level;
+use super::inbox;
 use super::links::{self, Link};
 use super::requests::{Asked, ReplyTo, Request, Requests};
 use super::shared::{CoreView, Shared};
@@ -33,8 +34,8 @@ use std::time::{Duration, Instant};
 const INPUTS_PER_TURN: usize = 1024;
 /// A process that was frozen for longer than this does not make up for the ticks it missed.
 const CATCH_UP_MAX: Duration = Duration::from_millis(100);
-/// Ticks that a quiet node sleeps through at a time: half a heartbeat's interval at the default settings.
-const QUIET_TICKS: u32 = 5;
+/// Most ticks that a quiet node sleeps through at a time: a heartbeat's interval at the default settings.
+const QUIET_TICKS_MAX: u64 = 10;
 /// Between two looks of the autopilot and two publications of an otherwise unchanged view.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
@@ -178,7 +179,9 @@ impl Core {
         let tick = Duration::from_millis(TICK_MS);
         let mut next_tick = Instant::now() + tick;
         loop {
-            match inbox.recv_deadline(next_tick + tick * self.ticks_to_skip()) {
+            let skip = self.ticks_to_skip();
+            let wait = if skip > 0 { inbox::park } else { Receiver::recv_deadline };
+            match wait(inbox, next_tick + tick * skip) {
                 Ok(CoreInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(input) => {
                     self.on(input);
@@ -215,11 +218,11 @@ impl Core {
         }
     }
 
-    /// In a quiet cluster nothing is due for several ticks: they are fed together then, and the processor sleeps. While
-    /// there is no leader, or a client waits, every tick counts.
+    /// In a quiet cluster nothing is due before raft's next timer: the ticks until then are fed together, and the processor
+    /// sleeps. While there is no leader, or a client waits, every tick counts.
     fn ticks_to_skip(&self) -> u32 {
         match self.raft.leader().is_some() && self.requests.is_idle() {
-            true => QUIET_TICKS - 1,
+            true => (self.raft.ticks_to_timer().0.min(QUIET_TICKS_MAX) - 1) as u32,
             false => 0,
         }
     }

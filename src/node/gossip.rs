@@ -3,6 +3,7 @@
 //!
 //! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
 
+use super::inbox;
 use super::shared::{Shared, is_removed, lock};
 use crate::cluster::gossip::{Edge, Row, Table};
 use crate::raft::Role;
@@ -60,7 +61,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
     let mut next = Instant::now();
     let mut taken_too_far = None;
     loop {
-        match taken_too_far.take().map_or_else(|| inbox.recv_deadline(next), Ok) {
+        match taken_too_far.take().map_or_else(|| inbox::park(inbox, next), Ok) {
             Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
             Ok(GossipInput::Refused(id)) => beats.refused(id),
             Ok(GossipInput::HandedOut(worker)) => taken_too_far = beats.tell_doors(worker, inbox),

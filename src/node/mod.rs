@@ -5,7 +5,8 @@
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
 //! `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a key; `config_writer.rs` keeps `config.json`;
 //! `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts how long things take, `activity.rs` what
-//! clients get of it. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads.
+//! clients get of it. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads,
+//! `inbox.rs` lets them sleep.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod activity;
@@ -18,6 +19,7 @@ pub mod events;
 pub mod find;
 pub mod gossip;
 pub mod handle;
+pub mod inbox;
 pub mod join;
 pub mod latency;
 pub mod links;

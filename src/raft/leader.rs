@@ -32,7 +32,7 @@ pub(super) struct Leadership {
     /// Commit index at the last heartbeat and the one before: a learner beyond the older has caught up.
     pub(super) commit_marks: (Index, Index),
     last_session: u64,
-    heartbeat_at: u64,
+    pub(super) heartbeat_at: u64,
 }
 
 impl Leadership {

@@ -39,6 +39,16 @@ impl Raft {
         }
     }
 
+    /// Ticks until a timer of this node may ring, if nothing else happens: the next heartbeat of a leader, the next campaign
+    /// of anyone else. Never 0.
+    pub fn ticks_to_timer(&self) -> Ticks {
+        let at = match &self.state {
+            State::Leader(lead) => Some(lead.heartbeat_at),
+            State::Follower | State::Candidate(_) => self.deadline,
+        };
+        Ticks(at.map_or(1, |at| at.saturating_sub(self.now)).max(1))
+    }
+
     /// Entries `from..=to` that the log still holds.
     pub fn entries(&self, from: Index, to: Index) -> &[Entry] {
         self.log.slice(from, to)
