@@ -5,79 +5,49 @@
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 mod clients;
+mod redis;
 
 use clients::EXE;
 use phalanx::lab::{Cluster, Result};
+use redis::{Peer, Reply};
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-/// A client that speaks plain lines, and reads replies of one line and of one bulk.
-struct Redis {
-    socket: TcpStream,
-    reader: BufReader<TcpStream>,
-}
-
-impl Redis {
-    fn connect(address: &str) -> Redis {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let reader = BufReader::new(socket.try_clone().unwrap());
-        Redis { socket, reader }
-    }
-
-    fn send(&mut self, command: &str) {
-        self.socket.write_all(format!("{command}\r\n").as_bytes()).unwrap();
-    }
-
-    fn receive(&mut self) -> String {
-        let mut line = String::new();
-        assert!(self.reader.read_line(&mut line).unwrap() > 0, "the connection was closed");
-        let line = line.trim_end().to_string();
-        if line.starts_with('$') && line != "$-1" {
-            let mut value = String::new();
-            self.reader.read_line(&mut value).unwrap();
-            return value.trim_end().to_string();
-        }
-        line
-    }
-
-    fn ask(&mut self, command: &str) -> String {
-        self.send(command);
-        self.receive()
-    }
-}
 
 /// What one client was told.
 #[derive(Debug, Default)]
 struct Told {
     acknowledged: u64,
     unknown: u64,
-    other: Vec<String>,
+    other: Vec<Reply>,
     longest: Duration,
+}
+
+fn ok() -> Reply {
+    Reply::Simple("OK".into())
+}
+
+fn bulk(value: &str) -> Reply {
+    Reply::Bulk(value.as_bytes().to_vec())
 }
 
 /// Counts up, `depth` commands at a time, until told to stop.
 fn count_up(address: &str, depth: usize, stop: &AtomicBool, done: &AtomicU64) -> Told {
-    let mut redis = Redis::connect(address);
+    let mut redis = Peer::tcp(address);
     let (mut told, mut before) = (Told::default(), 0);
     while !stop.load(Relaxed) {
         let asked = Instant::now();
-        redis.send(&vec!["INCR counter"; depth].join("\r\n"));
+        redis.send("INCR counter\r\n".repeat(depth).as_bytes()).unwrap();
         for _ in 0..depth {
-            let reply = redis.receive();
-            match reply.strip_prefix(':').map(|number| number.parse::<u64>().unwrap()) {
-                Some(number) => {
+            match redis.reply().unwrap() {
+                Reply::Int(number) => {
                     assert!(number > before, "the counter went from {before} to {number}");
                     before = number;
                     told.acknowledged += 1;
                 }
-                None if reply.starts_with("-UNKNOWN ") => told.unknown += 1,
-                None => told.other.push(reply),
+                Reply::Error(why) if why.starts_with("UNKNOWN ") => told.unknown += 1,
+                other => told.other.push(other),
             }
         }
         told.longest = told.longest.max(asked.elapsed());
@@ -130,10 +100,10 @@ fn clients_of_followers_do_not_notice_twenty_leaders_die() -> Result<()> {
     let unknown: u64 = told.iter().map(|told| told.unknown).sum();
     eprintln!("{killed} leaders killed, {acknowledged} acknowledged, {unknown} unknown");
     for told in &told {
-        assert_eq!(told.other, Vec::<String>::new(), "an error was not spared: {told:?}");
+        assert_eq!(told.other, Vec::new(), "an error was not spared: {told:?}");
     }
     for id in 1..=5 {
-        let counter: u64 = Redis::connect(&cluster.kv(id)).ask("GET counter").parse().unwrap();
+        let counter: u64 = Peer::tcp(&cluster.kv(id)).ask("GET counter").text().parse().unwrap();
         assert!(
             (acknowledged..=acknowledged + unknown).contains(&counter),
             "node {id}: the counter is {counter}, {acknowledged} were acknowledged and {unknown} are unknown"
@@ -147,14 +117,14 @@ fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() -> Result<()> 
     let timeout = Duration::from_millis(1500);
     let mut cluster = Cluster::ready(EXE, 5, &json!({"request_timeout_ms": timeout.as_millis() as u64}))?;
     cluster.settle()?;
-    let mut strong = Redis::connect(&cluster.kv(1));
-    let mut eventual = Redis::connect(&cluster.kv(1));
-    assert_eq!(strong.ask("SET k v1"), "+OK");
-    assert_eq!(eventual.ask("CONSISTENCY eventual"), "+OK");
+    let mut strong = Peer::tcp(&cluster.kv(1));
+    let mut eventual = Peer::tcp(&cluster.kv(1));
+    assert_eq!(strong.ask("SET k v1"), ok());
+    assert_eq!(eventual.ask("CONSISTENCY eventual"), ok());
     // The acknowledgement may be here before the word that the write is committed.
     cluster.wait_explained("node 1 has applied it", Duration::from_secs(10), || match eventual.ask("GET k") {
-        value if value == "v1" => Ok(()),
-        other => Err(other),
+        value if value == bulk("v1") => Ok(()),
+        other => Err(other.text()),
     })?;
     for id in [3, 4, 5] {
         cluster.kill_now(id)?;
@@ -167,20 +137,21 @@ fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() -> Result<()> 
         let asked = Instant::now();
         let reply = strong.ask(command);
         let took = asked.elapsed();
-        assert_eq!(reply, "-CLUSTERDOWN no quorum: 2 of 5 voters reachable, 3 needed", "{command}");
+        let refusal = "CLUSTERDOWN no quorum: 2 of 5 voters reachable, 3 needed";
+        assert_eq!(reply, Reply::Error(refusal.into()), "{command}");
         assert!(took < timeout + Duration::from_secs(2), "{command} took {took:?}");
     }
-    assert_eq!(eventual.ask("GET k"), "v1");
+    assert_eq!(eventual.ask("GET k"), bulk("v1"));
     for id in [3, 4, 5] {
         cluster.spawn(id, &[])?;
     }
     cluster.wait_leader()?;
     // No command is needed, on the same connections.
     cluster.wait_explained("writes go on", Duration::from_secs(20), || match strong.ask("SET k v3") {
-        reply if reply == "+OK" => Ok(()),
-        reply => Err(reply),
+        reply if reply == ok() => Ok(()),
+        reply => Err(reply.text()),
     })?;
-    assert_eq!(strong.ask("GET k"), "v3");
+    assert_eq!(strong.ask("GET k"), bulk("v3"));
     Ok(())
 }
 
@@ -190,11 +161,11 @@ fn a_wiped_node_is_ready_when_it_holds_what_was_written() -> Result<()> {
     const KEYS: usize = 20_000;
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
     let leader = cluster.settle()?;
-    let mut redis = Redis::connect(&cluster.kv(leader));
+    let mut redis = Peer::tcp(&cluster.kv(leader));
     for from in (0..KEYS).step_by(1000) {
         let lines: Vec<String> = (from..from + 1000).map(|n| format!("SET key:{n} {n}:{}", "v".repeat(200))).collect();
-        redis.send(&lines.join("\r\n"));
-        assert!((0..1000).all(|_| redis.receive() == "+OK"));
+        redis.send(format!("{}\r\n", lines.join("\r\n")).as_bytes()).unwrap();
+        assert!((0..1000).all(|_| redis.reply().unwrap() == ok()));
     }
     let wiped = (1..=3).find(|id| *id != leader).unwrap();
     cluster.kill(wiped)?;
@@ -207,9 +178,9 @@ fn a_wiped_node_is_ready_when_it_holds_what_was_written() -> Result<()> {
             Err(e) => Err(e.to_string()),
         }
     })?;
-    let mut redis = Redis::connect(&cluster.kv(wiped));
-    assert_eq!(redis.ask("CONSISTENCY eventual"), "+OK");
-    let last = redis.ask(&format!("GET key:{}", KEYS - 1));
+    let mut redis = Peer::tcp(&cluster.kv(wiped));
+    assert_eq!(redis.ask("CONSISTENCY eventual"), ok());
+    let last = redis.ask(&format!("GET key:{}", KEYS - 1)).text();
     assert!(last.starts_with(&format!("{}:", KEYS - 1)), "it said that it is ready and answers {last:?}");
     Ok(())
 }

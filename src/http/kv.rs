@@ -31,7 +31,7 @@ const KEY_INDEX: &str = "X-Phalanx-Key-Index";
 
 /// Answers all methods of one key.
 pub(super) fn answer(door: &Door, key: &str, method: Method, head: &Head, body: &[u8]) -> Indexed {
-    let key = match decode(key) {
+    let key = match percent_decode(key) {
         Some(key) if key.is_empty() => return Reply::refused(400, "name a key: /v1/kv/{key}").into(),
         Some(key) if key.len() <= KEY_BYTES_MAX => Bytes::from(key),
         _ => return Reply::refused(400, "malformed key").into(),
@@ -75,7 +75,9 @@ impl<'a> Params<'a> {
 
     fn bytes(&self, name: &str) -> Result<Option<Bytes>, Reply> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        decode(text).map(|bytes| Some(Bytes::from(bytes))).ok_or_else(|| Reply::refused(400, "malformed escape"))
+        percent_decode(text)
+            .map(|bytes| Some(Bytes::from(bytes)))
+            .ok_or_else(|| Reply::refused(400, "malformed escape"))
     }
 
     fn condition(&self) -> Result<Condition, Reply> {
@@ -83,14 +85,10 @@ impl<'a> Params<'a> {
     }
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
-    percent_decode(text)
-}
-
 /// A key's value, with its index and remaining time in headers; with `watch`, once that index is no longer this one.
 fn read(door: &Door, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
     let params = Params::of(head, &["level", "watch", "wait"])?;
-    let level = api::level(head)?;
+    let mut level = api::level(head)?;
     let known = params.number("watch")?;
     let wait = match (params.get("wait"), known) {
         (None, _) => WATCH,
@@ -98,7 +96,6 @@ fn read(door: &Door, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
         (Some(text), _) => api::wait(text).ok_or_else(|| Reply::refused(400, "wait must be a time, as in wait=30s"))?,
     };
     let ends = Instant::now() + wait;
-    let mut level = level;
     loop {
         let (index, mut values) = query(door, vec![Op::Read(key.clone())], level, deadline(door))?;
         let (reply, revision) = match values.pop() {
@@ -138,38 +135,30 @@ fn page(door: &Door, head: &Head) -> Result<Indexed, Reply> {
     let level = api::level(head)?;
     let prefix = params.bytes("prefix")?.unwrap_or_default();
     let after = params.bytes("after")?;
-    let mut limit = match params.number("limit")?.unwrap_or(LIMIT.0) {
+    let limit = match params.number("limit")?.unwrap_or(LIMIT.0) {
         limit if (1..=LIMIT.1).contains(&limit) => limit,
         _ => return Err(Reply::refused(400, &format!("limit is 1 to {}", LIMIT.1))),
     };
-    loop {
-        let op = Op::Range { prefix: prefix.clone(), after: after.clone(), limit };
-        let (index, mut values) = query(door, vec![op], level, deadline(door))?;
-        let mut rows = match values.pop() {
-            Some(Value::List(rows)) => rows,
-            // A page of large values is cut short rather than refused.
-            Some(Value::Error(why)) if why == TOO_LARGE_A_REPLY && limit > 1 => {
-                limit /= 2;
-                continue;
-            }
-            other => return Err(refusal(door, other)),
+    let (index, mut values) = query(door, vec![Op::Range { prefix, after, limit }], level, deadline(door))?;
+    let mut rows = match values.pop() {
+        Some(Value::List(rows)) => rows,
+        other => return Err(refusal(door, other)),
+    };
+    // The store cuts a page of large values short, and says so by a last row that is none.
+    let is_full = rows.pop_if(|row| *row == Value::Nil).is_some() || rows.len() as u64 == limit;
+    let mut next = Json::Null;
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Value::List(parts) = row else { return Err(strange()) };
+        let Ok([Value::Bytes(key), Value::Bytes(value), Value::Int(revision)]) = <[Value; 3]>::try_from(parts) else {
+            return Err(strange());
         };
-        let is_full = rows.pop_if(|row| *row == Value::Nil).is_some() || rows.len() as u64 == limit;
-        let mut next = Json::Null;
-        let mut keys = Vec::with_capacity(rows.len());
-        for row in rows {
-            let Value::List(parts) = row else { return Err(strange()) };
-            let Ok([Value::Bytes(key), Value::Bytes(value), Value::Int(revision)]) = <[Value; 3]>::try_from(parts)
-            else {
-                return Err(strange());
-            };
-            if is_full {
-                next = percent_encode(&key).into();
-            }
-            keys.push(entry(key.into_vec(), value.into_vec(), revision));
+        if is_full {
+            next = percent_encode(&key).into();
         }
-        return Ok(Indexed { reply: Reply::json(200, &json!({"keys": keys, "next": next})), index: Some(index.0) });
+        keys.push(entry(key.into_vec(), value.into_vec(), revision));
     }
+    Ok(Indexed { reply: Reply::json(200, &json!({"keys": keys, "next": next})), index: Some(index.0) })
 }
 
 /// Text as it is; what is no text in base64, and says so.

@@ -1,24 +1,22 @@
 //! Accepts connections and gives each a thread; also the counts of the door.
 //!
 //! Caps are checked before a thread exists, and whoever comes too many is told so in one line instead of being left to
-//! time out. Accepting survives running out of file descriptors: one is kept in reserve so that even then a client
-//! gets an answer.
-//! Not here: what a connection says (`routes.rs`, `front.rs`), starting threads (`node/threads.rs`).
+//! time out.
+//! Not here: what a connection says (`routes.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
+//! (`node/threads.rs`).
 
 use super::conn::{Conn, Deadlines};
 use super::host::Host;
 use super::reply::Reply;
 use super::{front, routes};
 use crate::node::Handle;
-use std::fs::File;
+use crate::node::accept::{self, Arrival};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Pause after a failed accept: descriptors do not come back in less.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 /// Time that the acceptor itself spends on telling one client that there is no room.
 const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
 
@@ -66,39 +64,17 @@ pub fn serve_host(listener: &TcpListener, door: &Arc<Door>) {
 
 /// Accepts until the node stops; each connection gets a thread that runs `run`.
 pub(super) fn accept_all(listener: &TcpListener, door: &Arc<Door>, name: &'static str, run: fn(&Arc<Door>, Conn)) {
-    let mut reserve = File::open("/dev/null").ok();
-    let mut has_logged = false;
-    loop {
-        let accepted = listener.accept();
-        if door.host.is_stopping() {
-            return;
+    let is_stopping = || door.host.is_stopping();
+    accept::accept_all(listener, "connections", is_stopping, |arrival| match arrival {
+        Arrival::Client(stream, peer) => {
+            door.counts.accepted.fetch_add(1, Relaxed);
+            start(door, stream, peer, name, run);
         }
-        match accepted {
-            Ok((stream, peer)) => {
-                has_logged = false;
-                door.counts.accepted.fetch_add(1, Relaxed);
-                start(door, stream, peer, name, run);
-            }
-            Err(error) if is_of_one_client(&error) => {
-                door.counts.accept_errors.fetch_add(1, Relaxed);
-            }
-            Err(error) => {
-                door.counts.accept_errors.fetch_add(1, Relaxed);
-                if !has_logged {
-                    log::warn!("cannot accept connections err=\"{error}\"");
-                    has_logged = true;
-                }
-                drop(reserve.take());
-                if is_out_of_descriptors(&error)
-                    && let Ok((stream, _)) = listener.accept()
-                {
-                    turn_away(door, &stream, "too many open files");
-                }
-                std::thread::sleep(ACCEPT_BACKOFF);
-                reserve = File::open("/dev/null").ok();
-            }
+        Arrival::NoRoom(stream) => turn_away(door, &stream, "too many open files"),
+        Arrival::Failed => {
+            door.counts.accept_errors.fetch_add(1, Relaxed);
         }
-    }
+    });
 }
 
 fn start(door: &Arc<Door>, stream: TcpStream, peer: SocketAddr, name: &'static str, run: fn(&Arc<Door>, Conn)) {
@@ -129,19 +105,6 @@ fn turn_away(door: &Door, stream: &TcpStream, why: &str) {
         let _ = stream.set_nonblocking(true).and_then(|()| io::Read::read(&mut &*stream, &mut [0; 1024]));
         let _ = stream.shutdown(std::net::Shutdown::Write);
     }
-}
-
-/// The client was gone before it was accepted: nothing to wait for.
-fn is_of_one_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    code == Some(rustix::io::Errno::MFILE.raw_os_error()) || code == Some(rustix::io::Errno::NFILE.raw_os_error())
 }
 
 /// Counts a connection as open while it lives.

@@ -152,9 +152,8 @@ fn resident_kib(cluster: &mut Cluster, id: u64) -> Result<u64> {
 fn snapshots(cluster: &Cluster, id: u64) -> Result<usize> {
     let answer = cluster.get(id, "/v1/events")?;
     let events: Value = serde_json::from_slice(&answer.body).map_err(|e| LabError::Answer(e.to_string()))?;
-    let list = events.as_array().or_else(|| events["events"].as_array()).cloned().unwrap_or_default();
     let is_own = |event: &&Value| event["text"].as_str().is_some_and(|text| text.starts_with("snapshot of "));
-    Ok(list.iter().filter(is_own).count())
+    Ok(events["events"].as_array().map_or(0, |list| list.iter().filter(is_own).count()))
 }
 
 fn wait_ready(cluster: &Cluster, id: u64, within: Duration) -> Result<()> {

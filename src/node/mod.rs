@@ -6,9 +6,10 @@
 //! `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a key; `config_writer.rs` keeps `config.json`;
 //! `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts how long things take, `activity.rs` what
 //! clients get of it. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads,
-//! `inbox.rs` lets them sleep.
+//! `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
+pub mod accept;
 pub mod activity;
 pub mod apply;
 pub mod config_writer;

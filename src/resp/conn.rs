@@ -19,6 +19,7 @@ use super::table::{self, Act, Flow, Spec, WORD_BYTES_SHOWN};
 use crate::limits::{
     HTTP_BODY_DEADLINE, HTTP_WRITE_DEADLINE, RESP_REQUEST_BYTES_MAX, RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX,
 };
+use crate::node::requests::now_ms;
 use crate::node::{Ack, Answered, Level, Work};
 use crate::services::Reply;
 use crate::services::kv::op::RUN_REPLY_BYTES_MAX;
@@ -30,7 +31,7 @@ use std::io::{self, Read};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Input buffer: what an idle connection has, what a busy one may have between requests.
 const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
@@ -153,7 +154,7 @@ impl Conn {
             if !self.client.wait_room() || !input.fill(&self.client, count > 0) {
                 return Course::Close;
             }
-            self.now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+            self.now_ms = now_ms();
         }
     }
 

@@ -6,8 +6,9 @@
 //! keep them in one.
 
 use crate::limits::RESP_CURSORS_MAX;
+use crate::node::shared::lock;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Low bits, which count; those above are drawn when the process starts.
 const COUNT_BITS: u32 = 28;
@@ -40,7 +41,7 @@ impl Cursors {
 
     /// The number of the scan that has come to `last`.
     pub fn remember(&self, last: &[u8]) -> u64 {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         if known.keys.len() == RESP_CURSORS_MAX {
             known.keys.pop_front();
         }
@@ -52,7 +53,7 @@ impl Cursors {
     /// The key to go on after; `None`: from the beginning.
     pub fn find(&self, cursor: u64) -> Option<Vec<u8>> {
         let number = cursor.checked_sub(self.origin).filter(|number| *number < COUNTS)?;
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.known);
         let age = (known.newest + COUNTS - number) % COUNTS;
         let place = known.keys.len().checked_sub(age as usize + 1)?;
         known.keys.get(place).cloned()

@@ -1,9 +1,8 @@
 //! Accepts Redis clients and gives each connection a thread; what all connections of the node share.
 //!
-//! Caps are checked before a thread exists, and whoever comes too many is told so. Accepting survives running out of
-//! file descriptors: one is kept in reserve, so that even then a client gets an answer. When the node stops, nothing more is
+//! Caps are checked before a thread exists, and whoever comes too many is told so. When the node stops, nothing more is
 //! read from anyone, what was read is answered, and the connections end by themselves.
-//! Not here: what a connection says (`conn.rs`), starting threads (`node/threads.rs`).
+//! Not here: what a connection says (`conn.rs`), accepting (`node/accept.rs`), starting threads (`node/threads.rs`).
 
 use super::cursors::Cursors;
 use super::outbox::Client;
@@ -11,19 +10,17 @@ use super::scripts::Loaded;
 use super::{conn, drain, reply};
 use crate::limits::RESP_DRAIN_INBOX_MAX;
 use crate::node::Handle;
+use crate::node::accept::{self, Arrival};
+use crate::node::shared::lock;
 use crossbeam_channel::{Sender, bounded};
-use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Pause after a failed accept: descriptors do not come back in less.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 /// What one value is taken to come to, until larger ones are seen.
 const VALUE_BYTES_MIN: usize = 4 << 10;
 /// Idle time after which the system asks whether the other side is still there, as Redis does.
@@ -93,7 +90,7 @@ impl Door {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.clients)
     }
 }
 
@@ -116,42 +113,17 @@ pub fn serve(listener: TcpListener, handle: Handle) {
     if let Err(error) = handle.spawn_own("resp-drain", move || drain::run(&weak, &inbox)) {
         log::warn!("no thread for slow clients, they will be closed err=\"{error}\"");
     }
-    accept_all(&listener, &door);
+    let is_stopping = || door.handle.is_stopping();
+    accept::accept_all(&listener, "redis connections", is_stopping, |arrival| match arrival {
+        Arrival::Client(stream, peer) => {
+            door.counts.accepted.fetch_add(1, Relaxed);
+            start(&door, stream, peer);
+        }
+        Arrival::NoRoom(stream) => turn_away(&door, &stream, "too many open files"),
+        Arrival::Failed => {}
+    });
     for client in door.clients() {
         client.stop_reading();
-    }
-}
-
-fn accept_all(listener: &TcpListener, door: &Arc<Door>) {
-    let mut reserve = File::open("/dev/null").ok();
-    let mut has_logged = false;
-    loop {
-        let accepted = listener.accept();
-        if door.handle.is_stopping() {
-            return;
-        }
-        match accepted {
-            Ok((stream, peer)) => {
-                has_logged = false;
-                door.counts.accepted.fetch_add(1, Relaxed);
-                start(door, stream, peer);
-            }
-            Err(error) if is_of_one_client(&error) => {}
-            Err(error) => {
-                if !has_logged {
-                    log::warn!("cannot accept redis connections err=\"{error}\"");
-                    has_logged = true;
-                }
-                drop(reserve.take());
-                if is_out_of_descriptors(&error)
-                    && let Ok((stream, _)) = listener.accept()
-                {
-                    turn_away(door, &stream, "too many open files");
-                }
-                std::thread::sleep(ACCEPT_BACKOFF);
-                reserve = File::open("/dev/null").ok();
-            }
-        }
     }
 }
 
@@ -202,15 +174,4 @@ fn turn_away(door: &Door, stream: &TcpStream, why: &str) {
         let _ = io::Read::read(&mut &*stream, &mut [0; 1024]);
         let _ = stream.shutdown(std::net::Shutdown::Write);
     }
-}
-
-/// The client was gone before it was accepted: nothing to wait for.
-fn is_of_one_client(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())
 }

@@ -12,6 +12,7 @@
 use super::door::Door;
 use super::shape::Plan;
 use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
+use crate::node::shared::lock;
 use crate::node::{Answered, Waiter};
 use crate::types::Outcome;
 use rustix::io::Errno;
@@ -144,12 +145,11 @@ impl Client {
 
     /// What is known of it.
     pub fn profile(&self) -> MutexGuard<'_, Profile> {
-        self.profile.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.profile)
     }
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
-        // A poisoned lock means that a thread panicked, and a panic ends the process.
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.outbox)
     }
 
     /// Sends replies that were written by the connection's own thread, after all those before them.

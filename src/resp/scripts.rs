@@ -5,9 +5,10 @@
 //! own name when it is loaded.
 //! Not here: what they do to a key (`services/kv/`), their arguments (`keys.rs`).
 
+use crate::node::shared::lock;
 use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
 /// Length of a script's name.
 pub const NAME_BYTES: usize = 40;
@@ -97,7 +98,7 @@ impl Loaded {
     pub fn load(&self, text: &[u8]) -> Option<String> {
         let (script, name) = (recognise(text)?, name_of(text));
         if !NAMES.contains_key(&name) {
-            let mut others = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut others = lock(&self.0);
             if others.len() >= OTHERS_MAX {
                 others.pop_first();
             }
@@ -109,7 +110,7 @@ impl Loaded {
     /// The script of this name.
     pub fn find(&self, name: &[u8]) -> Option<Script> {
         let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
-        let others = || self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&name).copied();
+        let others = || lock(&self.0).get(&name).copied();
         NAMES.get(&name).copied().or_else(others)
     }
 }

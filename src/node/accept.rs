@@ -1,0 +1,69 @@
+//! Accepting clients, for every door: what goes wrong with one of them, or for want of file descriptors, ends nothing.
+//!
+//! One descriptor is kept in reserve, so that even when there are none a client gets an answer.
+//! Not here: what a door does with a client (`http/server.rs`, `resp/door.rs`), the peer port (`peers.rs`).
+
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+/// Pause after a failed accept: descriptors do not come back in less.
+const BACKOFF: Duration = Duration::from_millis(20);
+
+/// What came of one accept.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A client.
+    Client(TcpStream, SocketAddr),
+    /// A client for whom no descriptor would be left: it is to be told `too many open files`.
+    NoRoom(TcpStream),
+    /// Nobody: for doors that count it.
+    Failed,
+}
+
+/// Accepts until the node stops, which ends the accept; `what` comes in, for the log.
+pub fn accept_all(listener: &TcpListener, what: &str, is_stopping: impl Fn() -> bool, take: impl Fn(Arrival)) {
+    let mut reserve = File::open("/dev/null").ok();
+    let mut has_logged = false;
+    loop {
+        let accepted = listener.accept();
+        if is_stopping() {
+            return;
+        }
+        match accepted {
+            Ok((stream, peer)) => {
+                has_logged = false;
+                take(Arrival::Client(stream, peer));
+            }
+            Err(error) if is_of_one_client(&error) => take(Arrival::Failed),
+            Err(error) => {
+                take(Arrival::Failed);
+                if !has_logged {
+                    log::warn!("cannot accept {what} err=\"{error}\"");
+                    has_logged = true;
+                }
+                drop(reserve.take());
+                if is_out_of_descriptors(&error)
+                    && let Ok((stream, _)) = listener.accept()
+                {
+                    take(Arrival::NoRoom(stream));
+                }
+                std::thread::sleep(BACKOFF);
+                reserve = File::open("/dev/null").ok();
+            }
+        }
+    }
+}
+
+/// The client was gone before it was accepted: nothing to wait for.
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())
+}
