@@ -155,7 +155,12 @@ fn lead(port: &str, folder: &str, followers: [&str; 2]) -> io::Result<()> {
 }
 
 /// One batch of writes and one round of reads are under way at a time; what comes meanwhile is the next.
-fn coordinate(inbox: &Receiver<ToCore>, links: &[TcpStream], disk: &Sender<(u64, Arc<Vec<u8>>)>, apply: &Sender<Vec<Run>>) {
+fn coordinate(
+    inbox: &Receiver<ToCore>,
+    links: &[TcpStream],
+    disk: &Sender<(u64, Arc<Vec<u8>>)>,
+    apply: &Sender<Vec<Run>>,
+) {
     let (mut number, mut held) = (0, Vec::<Run>::new());
     let mut under_way: VecDeque<(u64, u8, Vec<Run>)> = VecDeque::new();
     while let Ok(first) = inbox.recv() {

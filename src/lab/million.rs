@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const KEY_BYTES: u64 = 16;
 /// Connections and commands of those who fill the store.
 const FILL: (usize, usize) = (32, 32);
+/// A snapshot that nobody has heard of for so long is not being written.
+const SNAPSHOT_TIME: Duration = Duration::from_secs(5);
 /// Between two writes of the client that is watched.
 const PACE: Duration = Duration::from_millis(1);
 
@@ -72,6 +74,17 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
         value: beside - (KEY_BYTES + plan.value_bytes as u64) as f64,
         bound: Some(300.0),
     }];
+
+    say("waiting until the snapshots of all this are written");
+    let mut counted = Vec::new();
+    loop {
+        let now = (1..=3).map(|id| snapshots(&cluster, id)).collect::<Result<Vec<_>>>()?;
+        if now == counted {
+            break;
+        }
+        counted = now;
+        poll::pause(SNAPSHOT_TIME);
+    }
 
     say("writing once a millisecond, with nothing else going on");
     let watched = Watched::start(&cluster.kv(leader))?;

@@ -5,19 +5,19 @@
 //! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`core.rs`).
 
 use super::core::CoreInput;
-use super::disk::{DiskJob, must};
+use super::disk::DiskJob;
 use super::links::Link;
 use super::requests::{Answered, Question, ReplyTo};
+use super::saving;
 use super::shared::Shared;
 use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
 use crate::services::registry::Registry;
-use crate::store::StoreError;
 use crate::types::{Index, NodeId, Outcome};
 use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::{Receiver, Sender};
-use log::{error, info, warn};
+use log::{error, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,8 +127,8 @@ impl Apply {
         }
     }
 
-    /// Takes a copy of the state, which costs nothing, and writes it on a thread of its own: neither commands nor the
-    /// log's syncs wait.
+    /// Takes a copy of the state, which costs nothing, and writes it on a thread of its own, piece by piece: neither commands
+    /// nor the log's syncs wait for long.
     fn save_snapshot(&mut self, meta: SnapshotMeta) {
         if self.is_saving.swap(true, Ordering::AcqRel) {
             // The one under way is nearly as good; the next is due after as many bytes again.
@@ -136,19 +136,8 @@ impl Apply {
         }
         let registry = self.registry.clone();
         let (shared, disk, is_saving) = (Arc::clone(&self.shared), self.disk.clone(), Arc::clone(&self.is_saving));
-        let started = super::threads::spawn("snapshot", move || {
-            let mut data = Vec::new();
-            registry.snapshot(&mut data).expect("writing into memory cannot fail");
-            drop(registry);
-            match shared.snapshots().save(&meta, &data) {
-                Ok(()) => {
-                    info!("snapshot index={} bytes={}", meta.index, data.len());
-                    shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", data.len(), meta.index));
-                    let _ = disk.send(DiskJob::Compact { index: meta.index });
-                }
-                Err(e @ StoreError::NoSpace { .. }) => warn!("no snapshot, the log goes on growing: {e}"),
-                Err(e) => must(&shared, Err(e)),
-            }
+        let started = super::threads::spawn_patient("snapshot", move || {
+            saving::save(&shared, registry, &meta, &disk);
             is_saving.store(false, Ordering::Release);
         });
         if let Err(e) = started {

@@ -9,8 +9,9 @@
 use super::core::CoreInput;
 use super::links::Link;
 use super::shared::Shared;
+use super::threads;
 use crate::raft::{Message, Persist};
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, CutJob, Spare, SpareJob, Store, StoreError};
 use crate::types::Index;
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -30,31 +31,42 @@ pub enum DiskJob {
     Persist { persist: Persist, promises: Vec<Message> },
     /// The same for a received snapshot that replaces the log; its bytes go to `data` once it is in place.
     Install { persist: Persist, promises: Vec<Message>, data: Sender<Vec<u8>> },
-    /// The services' state at this index is durable: drop the log below it.
-    Compact { index: Index },
+    /// The services' state at this index is durable: let go of the log below it; whoever asks removes it.
+    Compact { index: Index, job: Sender<CutJob> },
+    /// The log's next segment, made beforehand.
+    Spare(Result<Spare, StoreError>),
     /// End the thread after what is queued.
     Stop,
 }
 
-/// Body of the thread.
-pub fn run(shared: &Arc<Shared>, mut store: Store, inbox: &Receiver<DiskJob>) {
+/// Body of the thread; `own` leads to its inbox.
+pub fn run(shared: &Arc<Shared>, mut store: Store, own: &Sender<DiskJob>, inbox: &Receiver<DiskJob>) {
     let mut space = Space { shared: Arc::clone(shared), looked: None, is_low: false };
     loop {
         space.look();
         let first = match inbox.recv_timeout(SPACE_EVERY) {
             Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => {
-                must(shared, store.prepare());
-                continue;
-            }
+            Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return,
         };
         if !take(shared, &mut store, first, inbox) {
             return;
         }
-        if inbox.is_empty() {
-            must(shared, store.prepare());
+        if let Some(job) = store.spare_job() {
+            make_spare(job, own);
         }
+    }
+}
+
+/// Has the log's next segment made on a thread of its own: a batch that comes meanwhile does not wait for its zeros.
+fn make_spare(job: SpareJob, own: &Sender<DiskJob>) {
+    let to = own.clone();
+    let started = threads::spawn("spare", move || {
+        // Fails only when the disk thread has ended.
+        let _ = to.send(DiskJob::Spare(job.run()));
+    });
+    if let Err(e) = started {
+        warn!("no thread for the log's next segment, syncs will take longer err={e}");
     }
 }
 
@@ -72,11 +84,12 @@ fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receive
                 let bytes = must(shared, newest_bytes(store));
                 let _ = data.send(bytes);
             }
-            DiskJob::Compact { index } => {
+            DiskJob::Compact { index, job } => {
                 group.finish(shared, store);
-                must(shared, store.compact(index));
-                shared.to_core(CoreInput::SnapshotSaved(index));
+                // It waits for nothing else.
+                let _ = job.send(must(shared, store.cut_job(index)));
             }
+            DiskJob::Spare(made) => must(shared, store.take_spare(made)),
             DiskJob::Stop => goes_on = false,
         }
         if !goes_on {
@@ -120,7 +133,9 @@ impl Group {
             }
         }
         links.values().for_each(Link::flush);
-        shared.to_core(CoreInput::Synced(seq));
+        if shared.disk_progress.synced(seq) {
+            shared.to_core(CoreInput::Synced);
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 //! The tour: `start.rs` opens the disk, finds or founds the cluster and starts everything; `core.rs` owns raft, with
 //! `requests.rs` for what clients asked; `disk.rs` owns the store, `apply.rs` the services; `links.rs` and `peers.rs` are
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
-//! `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a key; `config_writer.rs` keeps `config.json`;
-//! `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts how long things take, `activity.rs` what
-//! clients get of it. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `threads.rs` starts threads,
-//! `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
+//! `saving.rs` writes snapshots beside the log; `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a
+//! key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts
+//! how long things take, `activity.rs` what clients get of it. `shared.rs` holds what they publish, `handle.rs` what doors
+//! see of it, `threads.rs` starts threads, `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod accept;
@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod peers;
 pub mod requests;
+pub mod saving;
 pub mod seek;
 pub mod sessions;
 pub mod shared;

@@ -196,6 +196,11 @@ impl Requests {
             && self.transfers.is_empty()
     }
 
+    /// Whether the next turn would begin a batch of commands or a round of reads.
+    pub fn has_ready(&self) -> bool {
+        !self.queries.is_empty() || (!self.commands.is_empty() && self.waiting.len() < BATCHES_IN_FLIGHT)
+    }
+
     /// Takes a request in.
     pub fn hold(&mut self, mut request: Request) {
         self.newest += 1;

@@ -354,7 +354,8 @@ fn launch(
     let (s, disk_for_apply) = (Arc::clone(&shared), disk_in.clone());
     thread("apply", Box::new(move || apply::run(&s, registry, disk_for_apply, &apply_out)))?;
     let s = Arc::clone(&shared);
-    thread("disk", Box::new(move || disk::run(&s, store, &disk_out)))?;
+    let to_disk = disk_in.clone();
+    thread("disk", Box::new(move || disk::run(&s, store, &to_disk, &disk_out)))?;
     let s = Arc::clone(&shared);
     thread("gossip", Box::new(move || gossip::run(&s, &gossip_out)))?;
     let s = Arc::clone(&shared);

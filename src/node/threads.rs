@@ -7,6 +7,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
 
+/// What a patient thread adds to its `nice` value: beside one busy thread it gets a tenth of a processor.
+#[cfg(target_os = "linux")]
+const PATIENCE: i32 = 10;
 /// Stack of the node's own threads, in bytes.
 const OWN_STACK_BYTES: usize = 1 << 20;
 
@@ -16,6 +19,21 @@ const OWN_STACK_BYTES: usize = 1 << 20;
 /// When the system refuses another thread.
 pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     start(name, OWN_STACK_BYTES, run)
+}
+
+/// Starts one of the node's own threads for work that may take its time: where somebody waits for an answer, that goes first.
+///
+/// # Errors
+/// When the system refuses another thread.
+pub fn spawn_patient(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    spawn(name, || {
+        // Linux keeps this number for each thread; elsewhere it would slow the whole process down.
+        #[cfg(target_os = "linux")]
+        if let Err(e) = rustix::process::nice(PATIENCE) {
+            log::debug!("a thread keeps its priority err={e}");
+        }
+        run();
+    })
 }
 
 /// Starts a thread with a stack of its own size, for client and peer connections.

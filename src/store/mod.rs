@@ -31,8 +31,9 @@ mod wal;
 
 pub use files::{File, Files, RealFiles};
 use poison::Poison;
-pub use snapshot::{SnapshotReader, SnapshotReceiver, Snapshots};
-pub use store::Store;
+pub use snapshot::{SnapshotReader, SnapshotReceiver, SnapshotSaver, Snapshots};
+pub use store::{CutJob, Store};
+pub use wal::{Spare, SpareJob};
 
 use crate::types::NodeId;
 use std::io;

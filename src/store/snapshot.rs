@@ -7,11 +7,12 @@
 //! A damaged newest snapshot is refused: an older one would leave a hole before the log.
 //! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments (`wal.rs`).
 
+use super::files::remove_gently;
 use super::{File, Files, Options, Poison, StoreError};
 use crate::raft::SnapshotMeta;
 use crate::types::{Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ const FRAME_BYTES: usize = 8;
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
 /// A snapshot is synced in pieces of this size: one sync of all of it would hold the log's syncs up meanwhile.
-const SYNC_BYTES: u64 = 2 << 20;
+const SYNC_BYTES: u64 = 512 << 10;
 
 /// What a snapshot file says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,11 @@ impl Snapshots {
         Snapshots { files, dir, chunk_bytes, node: options.node, slots: Slots::default(), poison }
     }
 
+    /// What stops the log as well when it is set.
+    pub(super) fn poison(&self) -> &Poison {
+        &self.poison
+    }
+
     /// Index and term of every snapshot in use, oldest first.
     pub fn list(&self) -> Result<Vec<(Index, Term)>, StoreError> {
         self.list_suffix("snap")
@@ -86,19 +92,16 @@ impl Snapshots {
         Ok(names.iter().filter(is_whole).map(|name| self.dir.join(name)).collect())
     }
 
-    /// Writes a snapshot of the own services; when this returns it is durable and the newest, if its index is.
+    /// Begins a snapshot of the own services, whose state has so many bytes.
+    pub fn begin(&self, meta: &SnapshotMeta, bytes: u64) -> Result<SnapshotSaver, StoreError> {
+        let writer = self.poison.guard(|| Writer::new(self, meta, bytes, "save"))?;
+        Ok(SnapshotSaver { writer, buffer: Vec::with_capacity(self.chunk_bytes), synced: 0, failed: None })
+    }
+
+    /// Writes a snapshot whose state is in memory; when this returns it is durable and the newest, if its index is.
     pub fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
-        self.poison.guard(|| {
-            let mut writer = Writer::new(self, meta, data.len() as u64, "save")?;
-            let written = data.chunks(self.chunk_bytes).try_for_each(|chunk| writer.chunk(chunk));
-            match written {
-                Ok(()) => writer.finish("snap"),
-                Err(e) => {
-                    writer.abandon();
-                    Err(e)
-                }
-            }
-        })
+        let saver = self.begin(meta, data.len() as u64)?;
+        saver.finish_after(|saver| saver.write_all(data))
     }
 
     /// Opens the newest snapshot; `None` if there is none.
@@ -131,11 +134,12 @@ impl Snapshots {
         self.sync_dir()
     }
 
-    /// Removes all snapshots before `index`.
-    pub(super) fn remove_before(&self, index: Index) -> Result<(), StoreError> {
+    /// Removes all snapshots before `index`, calling `pause` now and then.
+    pub(super) fn remove_before(&self, index: Index, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         let old: Vec<_> = self.list()?.into_iter().filter(|(i, _)| *i < index).collect();
         for (index, term) in &old {
-            self.remove(&name_of(*index, *term, "snap"))?;
+            let path = self.dir.join(name_of(*index, *term, "snap"));
+            remove_gently(&*self.files, &path, &self.dir.join("gone.tmp"), pause)?;
         }
         if old.is_empty() { Ok(()) } else { self.sync_dir() }
     }
@@ -236,16 +240,18 @@ impl Writer {
         self.put(&framed)
     }
 
-    fn chunk(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    /// Takes the next bytes; whether it synced.
+    fn chunk(&mut self, bytes: &[u8]) -> Result<bool, StoreError> {
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.taken += bytes.len() as u64;
         self.frame(bytes)?;
-        if self.position - self.synced >= SYNC_BYTES {
+        let is_due = self.position - self.synced >= SYNC_BYTES;
+        if is_due {
             self.sync()?;
         }
-        Ok(())
+        Ok(is_due)
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
@@ -277,6 +283,77 @@ fn frame_crc(length: [u8; 4], bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
+/// Takes the state of the own services as a stream. Dropped unfinished, it leaves a temporary file behind until the next
+/// snapshot or start.
+pub struct SnapshotSaver {
+    writer: Writer,
+    /// Bytes that are no whole chunk yet.
+    buffer: Vec<u8>,
+    /// Pieces that were synced.
+    synced: u64,
+    failed: Option<StoreError>,
+}
+
+impl SnapshotSaver {
+    /// Pieces synced so far: when this has grown, the caller may leave the disk to others for a moment.
+    pub fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Lets `write` write all of the state; when this returns the snapshot is durable and the newest, if its index is.
+    ///
+    /// # Errors
+    /// When the disk fails or is full, or when `write` does, or wrote another number of bytes than was announced.
+    pub fn finish_after(mut self, write: impl FnOnce(&mut SnapshotSaver) -> io::Result<()>) -> Result<(), StoreError> {
+        let written = write(&mut self).and_then(|()| self.put_buffer());
+        let poison = self.writer.home.poison.clone();
+        let (taken, bytes) = (self.writer.taken, self.writer.head.bytes);
+        let done = match (self.failed.take(), written) {
+            (Some(failed), _) => Err(failed),
+            (None, Err(e)) => Err(StoreError::Transfer(format!("the services' state cannot be written: {e}"))),
+            (None, Ok(())) if taken != bytes => {
+                Err(StoreError::Transfer(format!("the services wrote {taken} bytes and had announced {bytes}")))
+            }
+            (None, Ok(())) => return poison.guard(|| self.writer.finish("snap")),
+        };
+        self.writer.abandon();
+        done
+    }
+
+    fn put_buffer(&mut self) -> io::Result<()> {
+        let poison = self.writer.home.poison.clone();
+        match poison.guard(|| self.writer.chunk(&self.buffer)) {
+            Ok(is_synced) => {
+                self.synced += u64::from(is_synced);
+                self.buffer.clear();
+                Ok(())
+            }
+            Err(e) => {
+                let said = io::Error::other(e.to_string());
+                self.failed = Some(e);
+                Err(said)
+            }
+        }
+    }
+}
+
+impl Write for SnapshotSaver {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.writer.home.chunk_bytes - self.buffer.len();
+        let taken = bytes.len().min(room);
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        if taken == room {
+            self.put_buffer()?;
+        }
+        Ok(taken)
+    }
+
+    /// Nothing: durable is only what was finished.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Takes a leader's snapshot, chunk by chunk. Dropped without `finish` or `abandon`, it leaves a temporary file behind until
 /// the next transfer or start.
 pub struct SnapshotReceiver {
@@ -304,7 +381,9 @@ impl SnapshotReceiver {
             return Err(StoreError::Transfer(format!("more than the {total} bytes that were announced")));
         }
         let poison = self.writer.home.poison.clone();
-        poison.guard(|| bytes.chunks(self.writer.home.chunk_bytes).try_for_each(|part| self.writer.chunk(part)))
+        poison.guard(|| {
+            bytes.chunks(self.writer.home.chunk_bytes).try_for_each(|part| self.writer.chunk(part).map(|_| ()))
+        })
     }
 
     /// Gives up and frees the room, for instance when the sender is gone or a newer transfer begins.

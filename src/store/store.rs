@@ -5,18 +5,46 @@
 //! between snapshot and log, and a suffix that contradicts the snapshot is gone for good.
 //! Not here: the log's own recovery (`wal.rs`), threads (`node/`).
 
+use super::files::remove_gently;
 use super::record::Record;
 use super::recover::{self, Torn};
 use super::replay::Replay;
-use super::wal::{self, Wal};
+use super::wal::{self, Spare, SpareJob, Wal};
 use super::{Files, Options, Poison, SNAPSHOTS_DIR, SnapshotReader, SnapshotReceiver, Snapshots, StoreError, WAL_DIR};
 use crate::raft::{Durable, HardState, Persist, SnapshotMeta};
 use crate::types::{Index, Term};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Removing what a snapshot covers.
+pub struct CutJob {
+    files: Arc<dyn Files>,
+    /// Oldest first.
+    segments: Vec<PathBuf>,
+    snapshots: Snapshots,
+    index: Index,
+}
+
+impl CutJob {
+    /// Does it, calling `pause` now and then.
+    ///
+    /// # Errors
+    /// When the disk fails: the store then writes nothing any more.
+    pub fn run(self, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+        let poison = self.snapshots.poison();
+        poison.check()?;
+        let shrunk = |path: &Path| path.with_file_name(wal::SHRUNK_NAME);
+        let mut segments = self.segments.iter();
+        segments
+            .try_for_each(|path| remove_gently(&*self.files, path, &shrunk(path), pause))
+            .and_then(|()| self.snapshots.remove_before(self.index, pause))
+            .inspect_err(|e| poison.set(e))
+    }
+}
 
 /// One node's durable state, open.
 pub struct Store {
+    files: Arc<dyn Files>,
     wal: Wal,
     snapshots: Snapshots,
     options: Options,
@@ -45,14 +73,14 @@ impl Store {
             return Err(StoreError::LogMissing { dir: wal_dir, node: options.node });
         }
         let (wal, replay, torn) = if numbers.is_empty() {
-            (wal::create(files, &wal_dir, &options)?, Replay::new(&options), None)
+            (wal::create(Arc::clone(&files), &wal_dir, &options)?, Replay::new(&options), None)
         } else {
             let log = recover::read(&*files, &wal_dir, &options, &numbers, |_, _, _, _| {})?;
             let torn = log.torn.clone();
-            let (wal, replay) = recover::repair(files, &wal_dir, &options, log)?;
+            let (wal, replay) = recover::repair(Arc::clone(&files), &wal_dir, &options, log)?;
             (wal, replay, torn)
         };
-        let mut store = Store { wal, snapshots, options, installing: None, poison, torn };
+        let mut store = Store { files, wal, snapshots, options, installing: None, poison, torn };
         let durable = store.reconcile(replay, &wal_dir)?;
         store.snapshots.tidy()?;
         Ok((store, durable))
@@ -142,10 +170,25 @@ impl Store {
         })
     }
 
-    /// Does a little of the work for the next log segment (a millisecond or two); to be called when no job waits. A segment
-    /// that was not prepared works as well, but each sync in it also writes metadata.
+    /// The work of making the next log segment, when it is time for it, to be done by another thread while this one goes on
+    /// writing. A segment that was not made beforehand works as well, but each sync in it also writes metadata.
+    pub fn spare_job(&mut self) -> Option<SpareJob> {
+        self.wal.spare_job()
+    }
+
+    /// Takes what that work came to.
+    pub fn take_spare(&mut self, made: Result<Spare, StoreError>) -> Result<(), StoreError> {
+        self.guard(|store| store.wal.take_spare(made))
+    }
+
+    /// Does that work, if it is time for it.
+    #[cfg(test)]
     pub fn prepare(&mut self) -> Result<(), StoreError> {
-        self.guard(|store| store.wal.prepare())
+        self.poison.check()?;
+        match self.spare_job() {
+            Some(job) => self.take_spare(job.run()),
+            None => Ok(()),
+        }
     }
 
     /// Writes a snapshot of the own services and drops what it covers. It is durable when this returns.
@@ -157,12 +200,18 @@ impl Store {
 
     /// Drops the log segments that the durable snapshot at `index` covers, and all snapshots before it.
     pub fn compact(&mut self, index: Index) -> Result<(), StoreError> {
-        self.guard(|store| {
-            let newest = store.snapshots.list()?.pop().map_or(Index(0), |(index, _)| index);
-            assert!(index <= newest, "no snapshot at {index} to compact the log to; the newest is at {newest}");
-            store.wal.cut_below(index)?;
-            store.snapshots.remove_before(index)
-        })
+        self.cut_job(index)?.run(&mut || {})
+    }
+
+    /// The same as work for another thread, for removing large files takes long: the log lets go of the segments at once. A
+    /// job must have ended before the next is asked for.
+    pub fn cut_job(&mut self, index: Index) -> Result<CutJob, StoreError> {
+        self.poison.check()?;
+        let known = self.snapshots.list().inspect_err(|e| self.poison.set(e))?;
+        let newest = known.last().map_or(Index(0), |(index, _)| *index);
+        assert!(index <= newest, "no snapshot at {index} to compact the log to; the newest is at {newest}");
+        let segments = self.wal.cut_below(index);
+        Ok(CutJob { files: Arc::clone(&self.files), segments, snapshots: self.snapshots.clone(), index })
     }
 
     /// The newest snapshot, for the services at start and for followers; `None` if there is none.

@@ -13,13 +13,18 @@ use super::segment;
 use super::{File, Files, Options, StoreError};
 use crate::raft::{Entry, HardState};
 use crate::types::{Index, Term};
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The next segment while it is being filled with zeros.
 const SPARE_NAME: &str = "next.tmp";
-/// Zeros written in one step of [`Wal::prepare`].
+/// The next segment where none is ready when it is needed.
+const HURRIED_NAME: &str = "hurried.tmp";
+/// A segment that is being removed.
+pub const SHRUNK_NAME: &str = "gone.tmp";
+/// Zeros written and synced in one step: a sync of the log that falls between does not wait for many.
 const ZERO_STEP_BYTES: usize = 256 << 10;
 /// The buffer is written out when it has grown to this, sync or not.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -50,13 +55,56 @@ pub struct Wal {
     hard_state: HardState,
     last: (Index, Term),
     spare: Option<Spare>,
+    /// A [`SpareJob`] is out.
+    is_making_spare: bool,
 }
 
-/// A next segment in the making.
-struct Spare {
+/// A next segment, reserved and mostly full of zeros.
+pub struct Spare {
     file: Box<dyn File>,
+    path: PathBuf,
     bytes: u64,
-    zeroed: u64,
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spare segment of {} bytes", self.bytes)
+    }
+}
+
+/// The work of making the next segment, to be done beside the log by any thread.
+pub struct SpareJob {
+    files: Arc<dyn Files>,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl SpareJob {
+    /// Reserves the room, so that a full disk shows before a header is written, and fills it with zeros: room that is only
+    /// reserved costs metadata at each sync.
+    ///
+    /// # Errors
+    /// When the disk fails or is full; the file is then worth nothing.
+    pub fn run(self) -> Result<Spare, StoreError> {
+        let bytes = self.bytes;
+        let mut spare = self.reserve()?;
+        let mut zeroed = 0;
+        while zeroed < bytes {
+            let step = (bytes - zeroed).min(ZERO_STEP_BYTES as u64);
+            let written = spare.file.write_at(zeroed, &ZEROS[..step as usize]);
+            written.map_err(|e| StoreError::io("write to", &spare.path, e))?;
+            spare.file.sync_data().map_err(|e| StoreError::io("sync", &spare.path, e))?;
+            zeroed += step;
+        }
+        Ok(spare)
+    }
+
+    fn reserve(self) -> Result<Spare, StoreError> {
+        let SpareJob { files, path, bytes } = self;
+        let mut file = files.create(&path).map_err(|e| StoreError::io("create", &path, e))?;
+        file.allocate(bytes).map_err(|e| StoreError::io("reserve room for", &path, e))?;
+        Ok(Spare { file, path, bytes })
+    }
 }
 
 impl Wal {
@@ -174,14 +222,14 @@ impl Wal {
     fn rotate(&mut self) -> Result<(), StoreError> {
         self.flush()?;
         self.sync_file()?;
-        // Zeros that `prepare` found no time for are left out: a sync then costs a little more, but nothing waits for them now.
+        // Without a spare the zeros are left out: a sync then costs a little more, but nothing waits for them now.
         let mut spare = match self.spare.take() {
             Some(spare) => spare,
-            None => self.make_spare()?,
+            None => self.job(HURRIED_NAME).reserve()?,
         };
         let number = self.segment() + 1;
         let header = Header { segment: number, hard_state: self.hard_state, last: self.last };
-        let position = begin(&*self.files, &self.dir, &mut *spare.file, header, self.sequence)?;
+        let position = begin(&*self.files, &self.dir, &mut spare, header, self.sequence)?;
         self.file = spare.file;
         self.segments.push((number, self.last.0));
         (self.begins, self.position, self.room) = (position, position, spare.bytes);
@@ -190,66 +238,45 @@ impl Wal {
         Ok(())
     }
 
-    /// Does a little of the work for the next segment once this one is half full; called when there is nothing else to do.
-    /// A full disk is no error yet: rotation will say so.
-    pub fn prepare(&mut self) -> Result<(), StoreError> {
-        if self.position < self.room / 2 || self.is_spare_ready() {
-            return Ok(());
+    /// The work of making the next segment, once, when this one is half full; its result goes to [`Wal::take_spare`].
+    pub fn spare_job(&mut self) -> Option<SpareJob> {
+        if self.position < self.room / 2 || self.spare.is_some() || self.is_making_spare {
+            return None;
         }
-        match self.zero_some() {
-            Err(StoreError::NoSpace { .. }) => self.drop_spare(),
-            other => other,
-        }
+        self.is_making_spare = true;
+        Some(self.job(SPARE_NAME))
     }
 
-    fn drop_spare(&mut self) -> Result<(), StoreError> {
-        self.spare = None;
-        let path = self.dir.join(SPARE_NAME);
+    /// Takes what a [`SpareJob`] came to. A full disk is no error yet: rotation will say so.
+    pub fn take_spare(&mut self, made: Result<Spare, StoreError>) -> Result<(), StoreError> {
+        self.is_making_spare = false;
+        match made {
+            Ok(spare) => self.spare = Some(spare),
+            Err(StoreError::NoSpace { .. }) => self.drop(SPARE_NAME)?,
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn job(&self, name: &str) -> SpareJob {
+        let bytes = (self.room * 2).clamp(self.options.segment_bytes_min, self.options.segment_bytes_max);
+        SpareJob { files: Arc::clone(&self.files), path: self.dir.join(name), bytes }
+    }
+
+    fn drop(&mut self, name: &str) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
         match self.files.remove(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(StoreError::io("remove", &path, e)),
             _ => Ok(()),
         }
     }
 
-    fn is_spare_ready(&self) -> bool {
-        self.spare.as_ref().is_some_and(|spare| spare.zeroed == spare.bytes)
-    }
-
-    /// Reserves room for the next segment, so that a full disk shows before its header is written.
-    fn make_spare(&self) -> Result<Spare, StoreError> {
-        let path = self.dir.join(SPARE_NAME);
-        let bytes = (self.room * 2).clamp(self.options.segment_bytes_min, self.options.segment_bytes_max);
-        let mut file = self.files.create(&path).map_err(|e| StoreError::io("create", &path, e))?;
-        file.allocate(bytes).map_err(|e| StoreError::io("reserve room for", &path, e))?;
-        Ok(Spare { file, bytes, zeroed: 0 })
-    }
-
-    /// Writes and syncs the next piece of zeros. Zeros, because room that is only reserved costs metadata at each sync.
-    fn zero_some(&mut self) -> Result<(), StoreError> {
-        let path = self.dir.join(SPARE_NAME);
-        let Some(spare) = &mut self.spare else {
-            self.spare = Some(self.make_spare()?);
-            return Ok(());
-        };
-        let step = (spare.bytes - spare.zeroed).min(ZERO_STEP_BYTES as u64);
-        let written = spare.file.write_at(spare.zeroed, &ZEROS[..step as usize]);
-        written.map_err(|e| StoreError::io("write to", &path, e))?;
-        spare.file.sync_data().map_err(|e| StoreError::io("sync", &path, e))?;
-        spare.zeroed += step;
-        Ok(())
-    }
-
-    /// Removes the oldest segments, as far as the snapshot at `index` covers them.
-    pub fn cut_below(&mut self, index: Index) -> Result<(), StoreError> {
-        let Some(keep) = self.segments.iter().rposition(|(_, last)| *last <= index) else { return Ok(()) };
-        for _ in 0..keep {
-            let path = self.dir.join(segment::file_name(self.segments[0].0));
-            self.files.remove(&path).map_err(|e| StoreError::io("remove", &path, e))?;
-            // One by one: a power cut must not leave a gap.
-            self.files.sync_dir(&self.dir).map_err(|e| StoreError::io("sync", &self.dir, e))?;
-            self.segments.remove(0);
-        }
-        Ok(())
+    /// Lets go of the oldest segments, as far as the snapshot at `index` covers them; gives their paths, oldest first. They
+    /// must be removed in that order, the folder synced after each: a power cut must not leave a gap.
+    pub fn cut_below(&mut self, index: Index) -> Vec<PathBuf> {
+        let keep = self.segments.iter().rposition(|(_, last)| *last <= index).unwrap_or(0);
+        let covered = self.segments.drain(..keep);
+        covered.map(|(number, _)| self.dir.join(segment::file_name(number))).collect()
     }
 
     /// Numbers of the segments on disk, oldest first.
@@ -263,39 +290,29 @@ impl Wal {
 static ZEROS: [u8; ZERO_STEP_BYTES] = [0; ZERO_STEP_BYTES];
 
 /// Turns the spare file into a segment: writes its beginning, syncs it, and only then gives it its name.
-fn begin(files: &dyn Files, dir: &Path, file: &mut dyn File, header: Header, sequence: u64) -> Result<u64, StoreError> {
-    let spare = dir.join(SPARE_NAME);
+fn begin(files: &dyn Files, dir: &Path, spare: &mut Spare, header: Header, sequence: u64) -> Result<u64, StoreError> {
     let path = dir.join(segment::file_name(header.segment));
     let mut bytes = segment::preamble(header.segment).to_vec();
     let at = Position { segment: header.segment, sequence, place: 0 };
     record::encode(&Record::Header(header), at, &mut bytes);
-    file.write_at(0, &bytes).map_err(|e| StoreError::io("write to", &spare, e))?;
-    file.sync_data().map_err(|e| StoreError::io("sync", &spare, e))?;
-    files.rename(&spare, &path).map_err(|e| StoreError::io("rename", &spare, e))?;
+    spare.file.write_at(0, &bytes).map_err(|e| StoreError::io("write to", &spare.path, e))?;
+    spare.file.sync_data().map_err(|e| StoreError::io("sync", &spare.path, e))?;
+    files.rename(&spare.path, &path).map_err(|e| StoreError::io("rename", &spare.path, e))?;
     files.sync_dir(dir).map_err(|e| StoreError::io("sync", dir, e))?;
     Ok(bytes.len() as u64)
 }
 
 /// Makes the first segment of an empty log.
 pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Wal, StoreError> {
-    let spare = dir.join(SPARE_NAME);
     let bytes = options.segment_bytes_min;
-    let mut file = files.create(&spare).map_err(|e| StoreError::io("create", &spare, e))?;
-    file.allocate(bytes).map_err(|e| StoreError::io("reserve room for", &spare, e))?;
-    let mut zeroed = 0;
-    while zeroed < bytes {
-        let step = (bytes - zeroed).min(ZERO_STEP_BYTES as u64);
-        let written = file.write_at(zeroed, &ZEROS[..step as usize]);
-        written.map_err(|e| StoreError::io("write to", &spare, e))?;
-        zeroed += step;
-    }
+    let mut spare = SpareJob { files: Arc::clone(&files), path: dir.join(SPARE_NAME), bytes }.run()?;
     let header = Header { segment: 1, hard_state: HardState::default(), last: (Index(0), Term(0)) };
-    let position = begin(&*files, dir, &mut *file, header, 1)?;
+    let position = begin(&*files, dir, &mut spare, header, 1)?;
     Ok(Wal {
         files,
         dir: dir.to_path_buf(),
         options: options.clone(),
-        file,
+        file: spare.file,
         segments: vec![(1, Index(0))],
         room: bytes,
         begins: position,
@@ -307,6 +324,7 @@ pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Wa
         hard_state: header.hard_state,
         last: header.last,
         spare: None,
+        is_making_spare: false,
     })
 }
 
@@ -328,8 +346,10 @@ pub fn resume(files: Arc<dyn Files>, dir: &Path, options: &Options, end: End) ->
         hard_state: end.hard_state,
         last: end.last,
         spare: None,
+        is_making_spare: false,
     };
-    wal.drop_spare()?;
+    // What an earlier process left half made or half removed.
+    [SPARE_NAME, HURRIED_NAME, SHRUNK_NAME].iter().try_for_each(|name| wal.drop(name))?;
     Ok(wal)
 }
 

@@ -1,0 +1,99 @@
+//! Body of the `snapshot` thread: writes a copy of the services' state beside the log, then removes what it covers.
+//!
+//! Nobody waits for it, and everybody shares its disk: it streams the state instead of building it in memory, gives each
+//! piece to the disk by itself, rests as long as the piece took, and removes large files little by little. The log's syncs
+//! go between.
+//! Not here: when a snapshot is due (`core.rs`), the copy (`apply.rs`), the file (`store/snapshot.rs`), snapshots between
+//! nodes (`snapshots.rs`).
+
+use super::core::CoreInput;
+use super::disk::{DiskJob, must};
+use super::shared::Shared;
+use crate::raft::SnapshotMeta;
+use crate::services::registry::Registry;
+use crate::store::{SnapshotSaver, StoreError};
+use crossbeam_channel::{Sender, bounded};
+use log::{info, warn};
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+/// The longest rest, however slow the disk is.
+const REST_MAX: Duration = Duration::from_millis(50);
+
+/// Does all of it; what goes wrong with the disk ends the process, lack of room does not.
+pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sender<DiskJob>) {
+    let mut bytes = Count(0);
+    registry.snapshot(&mut bytes).expect("counting cannot fail");
+    let saved = shared.snapshots().begin(meta, bytes.0).and_then(|saver| {
+        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: Pace::new(), synced: 0 }))
+    });
+    drop(registry);
+    match saved {
+        Ok(()) => {}
+        Err(e @ StoreError::NoSpace { .. }) => return warn!("no snapshot, the log goes on growing: {e}"),
+        Err(e) => must(shared, Err(e)),
+    }
+    info!("snapshot index={} bytes={}", meta.index, bytes.0);
+    shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", bytes.0, meta.index));
+    shared.to_core(CoreInput::SnapshotSaved(meta.index));
+    let (job, to_remove) = bounded(1);
+    // Either fails only when the disk thread has ended, and then the next start removes what is left.
+    if disk.send(DiskJob::Compact { index: meta.index, job }).is_ok()
+        && let Ok(job) = to_remove.recv()
+    {
+        let mut pace = Pace::new();
+        must(shared, job.run(&mut || pace.rest()));
+    }
+}
+
+/// A writer that only counts.
+struct Count(u64);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A writer that rests after each piece that has reached the disk.
+struct Resting<'a> {
+    saver: &'a mut SnapshotSaver,
+    pace: Pace,
+    synced: u64,
+}
+
+impl Write for Resting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.saver.write(bytes)?;
+        if self.saver.synced() > self.synced {
+            self.synced = self.saver.synced();
+            self.pace.rest();
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.saver.flush()
+    }
+}
+
+/// Leaves disk and processor to others for as long as each piece took.
+struct Pace {
+    resumed: Instant,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { resumed: Instant::now() }
+    }
+
+    fn rest(&mut self) {
+        std::thread::sleep(self.resumed.elapsed().min(REST_MAX));
+        self.resumed = Instant::now();
+    }
+}
