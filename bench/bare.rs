@@ -18,6 +18,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::thread::spawn;
+use std::time::Duration;
 
 /// The log is written in place over and over, so that no sync changes metadata.
 const LOG_BYTES: u64 = 64 << 20;
@@ -131,7 +132,7 @@ fn lead(port: &str, folder: &str, followers: [&str; 2]) -> io::Result<()> {
     let (apply, to_apply) = bounded(64);
     let mut links = Vec::new();
     for (number, address) in (1..).zip(followers) {
-        let link = TcpStream::connect(address)?;
+        let link = connect(address)?;
         link.set_nodelay(true)?;
         let (mut answers, core) = (BufReader::new(link.try_clone()?), core.clone());
         spawn(move || {
@@ -152,6 +153,17 @@ fn lead(port: &str, folder: &str, followers: [&str; 2]) -> io::Result<()> {
         spawn(move || serve(&Arc::new(client), &core));
     }
     Ok(())
+}
+
+/// A follower that is still filling its log with zeros refuses: it is asked again for half a minute.
+fn connect(address: &str) -> io::Result<TcpStream> {
+    for _ in 0..300 {
+        match TcpStream::connect(address) {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::thread::sleep(Duration::from_millis(100)),
+            other => return other,
+        }
+    }
+    TcpStream::connect(address)
 }
 
 /// One batch of writes and one round of reads are under way at a time; what comes meanwhile is the next.

@@ -1,29 +1,31 @@
 #!/usr/bin/env bash
 # Drives Phalanx, etcd, ZooKeeper and Redis with the same clients on this machine and prints one table.
 #
-#   bench/peers.sh [--seconds N] [--only phalanx,etcd,zookeeper,redis] [--dir FOLDER]
+#   bench/peers.sh [--seconds N] [--only phalanx,bare,etcd,zookeeper,redis] [--dir FOLDER]
 #
 # Each runs as three nodes on free ports of loopback, with data in FOLDER (default: a temporary one; put it on the disk
 # that is to be measured), every write synced before it is acknowledged by a quorum:
 #   Phalanx    as it comes: a quorum of three syncs each write; reads are linearizable
+#   bare       the same layout of threads without Raft, sessions, checks or recovery (bench/bare.rs): what this machine
+#              gives at most; not a store
 #   etcd       as Debian ships it, by gRPC (Put, linearizable Range)
 #   ZooKeeper  as Debian ships it, in its own protocol (setData; getData reads the asked server's copy only)
 #   Redis      a primary and two replicas, appendfsync always on all three, WAIT 1 0 after each run of SETs: a weaker
 #              promise, because a failover may still lose what one replica acknowledged; reads promise nothing
-# The clients of all four are one thread of `phalanx bench`; they speak to the leader or primary. Start-up is not counted.
+# The clients of all are one thread of `phalanx bench`; they speak to the leader or primary. Start-up is not counted.
 # Debian packages: redis-server etcd-server etcd-client zookeeper (installed when root and missing).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=5
-only=phalanx,etcd,zookeeper,redis
+only=phalanx,bare,etcd,zookeeper,redis
 folder=
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=$2; shift 2 ;;
     --only) only=$2; shift 2 ;;
     --dir) folder=$2; shift 2 ;;
-    -h | --help) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown argument $1 (see --help)" >&2; exit 2 ;;
   esac
 done
@@ -48,8 +50,9 @@ if [ -n "$missing" ]; then
   fi
 fi
 
-cargo build --release --quiet
+cargo build --release --quiet --bin phalanx --example bare
 phalanx=target/release/phalanx
+bare=target/release/examples/bare
 work=$(mktemp -d "${folder:-${TMPDIR:-/tmp}}/phalanx-peers.XXXXXX")
 work=$(cd "$work" && pwd)
 export TMPDIR=$work
@@ -130,6 +133,19 @@ measure() {
 
 if wants phalanx; then
   measure phalanx
+fi
+
+if wants bare; then
+  base=$(free_base)
+  for n in 1 2; do
+    "$bare" follower $((base + n)) "$work/bare-$n" > "$work/bare-$n.log" 2>&1 &
+    pids+=($!)
+  done
+  # A follower takes one connection, its leader's: its port is not to be tried. The leader tries again itself.
+  "$bare" leader "$base" "$work/bare-0" "127.0.0.1:$((base + 1))" "127.0.0.1:$((base + 2))" > "$work/bare-0.log" 2>&1 &
+  pids+=($!)
+  wait_port "$base" "$work/bare-0.log"
+  measure bare --endpoint "127.0.0.1:$base"
 fi
 
 if wants etcd; then

@@ -8,7 +8,7 @@
 use super::directory::{self, Directory};
 use super::parts::{self, bad};
 use super::sessions::{Seen, Sessions, Tag};
-use super::{Reply, Service, kv};
+use super::{Reply, Service, jobs, kv};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
@@ -55,6 +55,8 @@ services! {
     1 DIRECTORY directory: Directory,
     /// Keys, values and locks.
     2 KV kv: kv::Store,
+    /// People's programs, to be run by the workers.
+    3 JOBS jobs: jobs::Board,
 }
 
 /// Number of the session table's part in a snapshot; no service has it.
@@ -95,6 +97,16 @@ pub fn kv_run(run: &kv::Run) -> Vec<u8> {
     postcard::to_extend(run, vec![KV]).expect("encoding into memory cannot fail")
 }
 
+/// A command of the jobs with its routing byte.
+pub fn jobs_command(command: &jobs::Command) -> Vec<u8> {
+    route(JOBS, command.encode())
+}
+
+/// A question to the jobs with its routing byte.
+pub fn jobs_query(query: &jobs::Query) -> Vec<u8> {
+    route(JOBS, query.encode())
+}
+
 fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.insert(0, service);
     bytes
@@ -114,6 +126,11 @@ impl Registry {
     /// The key-value store.
     pub fn kv(&self) -> &kv::Store {
         &self.kv
+    }
+
+    /// The jobs.
+    pub fn jobs(&self) -> &jobs::Board {
+        &self.jobs
     }
 
     /// Log time at which something expires next. When it has come and no entry brings the time, the leader proposes a

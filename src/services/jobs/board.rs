@@ -1,0 +1,385 @@
+//! The state: all jobs, who works, and what each command changes.
+//!
+//! A job is queued, then a worker's, then ended; if its worker is lost it is queued again and its attempt grows by one when
+//! it is given away. An end counts only from the worker that has the job, in the present attempt: whoever was thought lost
+//! and tells later is refused, so each job ends once, however often it ran.
+//!
+//! Invariants: J1 a queued job stands in its language's queue and nowhere else. J2 an assigned job stands in the `running`
+//! of its worker, which is here, and of nobody else. J3 an ended job never changes; it stands in `ended` until its time.
+//! J4 no job waits that somebody could take. J5 the byte counts are those of the jobs that they count.
+//! Not here: who gets which job (`schedule.rs`), the snapshot's form (`saved.rs`).
+
+use super::saved;
+use super::words::{
+    ATTEMPTS_MAX, Answer, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job, JobId, LIST_MAX, NAME_BYTES_MAX,
+    OPEN_BYTES_MAX, OPEN_MAX, OUTPUT_BYTES_MAX, Query, REQUEST_BYTES_MAX, Refusal, Request, State, Verdict,
+    WORKERS_MAX, Worker,
+};
+use crate::services::{Reply, Service};
+use crate::types::{Identity, NodeId, Stamp};
+use imbl::{OrdMap, OrdSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+/// See the module. A clone shares all jobs with the original until one of them is written to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Board {
+    /// By number.
+    jobs: OrdMap<JobId, Job>,
+    /// Those that wait, by language.
+    queues: OrdMap<String, OrdSet<JobId>>,
+    /// Those that have ended, by the log time until which they are kept.
+    ended: OrdSet<(u64, JobId)>,
+    workers: BTreeMap<NodeId, Worker>,
+    newest: JobId,
+    /// Grows whenever a worker gets or ends a job.
+    turn: u64,
+    /// Jobs that wait or run, and their bytes.
+    open: (usize, usize),
+    ended_bytes: usize,
+}
+
+impl Board {
+    /// A job.
+    pub fn job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(&id)
+    }
+
+    /// Every worker, also those that are away, by node.
+    pub fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values()
+    }
+
+    /// What a node's process works on now, with the attempt; nothing if another process of the node has joined since.
+    pub fn work_of(&self, who: Identity) -> Vec<(JobId, u32)> {
+        let worker = self.workers.get(&who.id).filter(|worker| worker.who == who && worker.is_here);
+        let jobs = worker.into_iter().flat_map(|worker| &worker.running);
+        jobs.filter_map(|id| Some((*id, self.jobs.get(id)?.attempt))).collect()
+    }
+
+    /// Jobs that wait, and jobs that run.
+    pub fn counts(&self) -> (usize, usize) {
+        let queued = self.queues.values().map(OrdSet::len).sum();
+        (queued, self.open.0 - queued)
+    }
+
+    pub(super) fn queues(&self) -> impl Iterator<Item = (&str, &OrdSet<JobId>)> {
+        self.queues.iter().map(|(language, jobs)| (language.as_str(), jobs))
+    }
+
+    pub(super) fn parts(&self) -> (&OrdMap<JobId, Job>, &BTreeMap<NodeId, Worker>, JobId, u64) {
+        (&self.jobs, &self.workers, self.newest, self.turn)
+    }
+
+    /// The board that a snapshot holds: everything else follows from its jobs.
+    pub(super) fn of(jobs: OrdMap<JobId, Job>, workers: BTreeMap<NodeId, Worker>, newest: JobId, turn: u64) -> Board {
+        let mut board = Board { workers, newest, turn, ..Board::default() };
+        for (id, job) in &jobs {
+            match &job.state {
+                State::Queued => board.put_in_queue(*id, &job.request.language),
+                State::Assigned { .. } => {}
+                State::Ended { at_ms, .. } => {
+                    board.ended.insert((at_ms.saturating_add(job.request.keep_ms), *id));
+                    board.ended_bytes += job.bytes();
+                    continue;
+                }
+            }
+            board.open.0 += 1;
+            board.open.1 += job.bytes();
+        }
+        board.jobs = jobs;
+        board
+    }
+
+    /// Carries out a command.
+    pub fn run(&mut self, at: Stamp, command: Command) -> Answer {
+        let done = match command {
+            Command::Submit(request) => self.submit(at, request),
+            Command::Join { worker, slots, runtimes } => {
+                self.join(worker, slots, runtimes, at);
+                Ok(Answer::Done)
+            }
+            Command::Leave { worker } => {
+                self.leave(worker, at);
+                Ok(Answer::Done)
+            }
+            Command::End { job, worker, attempt, end } => self.end(at, job, worker, attempt, end),
+            Command::Cancel { job } => self.cancel(at, job),
+        };
+        self.assign(at);
+        done.unwrap_or_else(Answer::Refused)
+    }
+
+    fn submit(&mut self, at: Stamp, request: Request) -> Result<Answer, Refusal> {
+        check_request(&request)?;
+        if !self.workers.values().any(|worker| worker.runtimes.contains(&request.language)) {
+            let there: BTreeSet<&String> = self.workers.values().flat_map(|worker| &worker.runtimes).collect();
+            let there = there.into_iter().cloned().collect();
+            return Err(Refusal::NoRuntime { wanted: request.language, there });
+        }
+        if self.open.0 >= OPEN_MAX || self.open.1 + request.bytes() > OPEN_BYTES_MAX {
+            return Err(Refusal::Full);
+        }
+        self.newest += 1;
+        let id = self.newest;
+        self.put_in_queue(id, &request.language);
+        let job = Job { request: Arc::new(request), submitted_ms: at.at_ms, attempt: 0, state: State::Queued };
+        self.open.0 += 1;
+        self.open.1 += job.bytes();
+        self.jobs.insert(id, job);
+        Ok(Answer::Submitted(id))
+    }
+
+    fn join(&mut self, who: Identity, slots: u64, runtimes: BTreeSet<String>, at: Stamp) {
+        if self.workers.get(&who.id).is_some_and(|worker| worker.who != who) {
+            self.lose(who.id, at);
+        }
+        // A process that says once more that it is here keeps its work.
+        let before = self.workers.remove(&who.id).filter(|worker| worker.who == who && worker.is_here);
+        let (running, turn) = before.map_or((BTreeSet::new(), self.turn), |worker| (worker.running, worker.turn));
+        self.workers.insert(who.id, Worker { who, slots, runtimes, running, is_here: true, turn });
+        if self.workers.len() > WORKERS_MAX
+            && let Some(gone) = self.workers.values().filter(|worker| !worker.is_here).min_by_key(|worker| worker.turn)
+        {
+            self.workers.remove(&gone.who.id.clone());
+        }
+    }
+
+    fn leave(&mut self, who: Identity, at: Stamp) {
+        if self.workers.get(&who.id).is_some_and(|worker| worker.who == who) {
+            self.lose(who.id, at);
+        }
+    }
+
+    /// A worker is gone: what it had waits again, or has been tried often enough.
+    fn lose(&mut self, id: NodeId, at: Stamp) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.is_here = false;
+        for job in std::mem::take(&mut worker.running) {
+            let held = self.jobs.get_mut(&job).expect("J2: a worker's job exists");
+            if held.attempt >= ATTEMPTS_MAX {
+                let why = format!("its worker was lost {ATTEMPTS_MAX} times");
+                self.close(at, job, Some(id), End::bare(Verdict::Failed(why)));
+            } else {
+                held.state = State::Queued;
+                let language = held.request.language.clone();
+                self.put_in_queue(job, &language);
+            }
+        }
+    }
+
+    fn end(&mut self, at: Stamp, id: JobId, who: Identity, attempt: u32, end: End) -> Result<Answer, Refusal> {
+        let job = self.jobs.get(&id).ok_or(Refusal::NoSuchJob(id))?;
+        match &job.state {
+            State::Ended { .. } => return Err(Refusal::HasEnded(id)),
+            State::Assigned { worker, .. } if *worker == who && job.attempt == attempt => {}
+            State::Assigned { .. } | State::Queued => return Err(Refusal::NotYours(id)),
+        }
+        if end.bytes() > OUTPUT_BYTES_MAX {
+            return Err(Refusal::Malformed(format!("an output of more than {OUTPUT_BYTES_MAX} bytes")));
+        }
+        self.release(id, who.id);
+        self.close(at, id, Some(who.id), end);
+        Ok(Answer::Done)
+    }
+
+    fn cancel(&mut self, at: Stamp, id: JobId) -> Result<Answer, Refusal> {
+        let worker = match &self.jobs.get(&id).ok_or(Refusal::NoSuchJob(id))?.state {
+            State::Ended { .. } => return Err(Refusal::HasEnded(id)),
+            State::Assigned { worker, .. } => Some(worker.id),
+            State::Queued => None,
+        };
+        match worker {
+            Some(worker) => self.release(id, worker),
+            None => self.take_from_queue(id),
+        }
+        self.close(at, id, worker, End::bare(Verdict::Cancelled));
+        Ok(Answer::Done)
+    }
+
+    /// Gives a queued job to a worker.
+    pub(super) fn give(&mut self, at: Stamp, id: JobId, to: NodeId) {
+        self.take_from_queue(id);
+        self.turn += 1;
+        let worker = self.workers.get_mut(&to).expect("whoever takes a job is a worker");
+        worker.running.insert(id);
+        worker.turn = self.turn;
+        let job = self.jobs.get_mut(&id).expect("J1: a queued job exists");
+        job.attempt += 1;
+        job.state = State::Assigned { worker: worker.who, since_ms: at.at_ms };
+    }
+
+    fn release(&mut self, id: JobId, from: NodeId) {
+        self.turn += 1;
+        let worker = self.workers.get_mut(&from).expect("J2: an assigned job has a worker");
+        assert!(worker.running.remove(&id), "J2: job {id} is not among those of node {from}");
+        worker.turn = self.turn;
+    }
+
+    /// The end of a job that stands in no queue and with no worker any more.
+    fn close(&mut self, at: Stamp, id: JobId, worker: Option<NodeId>, end: End) {
+        let job = self.jobs.get_mut(&id).expect("whoever closes a job has looked at it");
+        self.open.0 -= 1;
+        self.open.1 -= job.bytes();
+        job.state = State::Ended { end: Arc::new(end), worker, at_ms: at.at_ms };
+        self.ended_bytes += job.bytes();
+        self.ended.insert((at.at_ms.saturating_add(job.request.keep_ms), id));
+        while self.ended_bytes > ENDED_BYTES_MAX && self.ended.len() > 1 {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        let Some((_, id)) = self.ended.remove_min() else { return };
+        let job = self.jobs.remove(&id).expect("J3: an ended job exists until its time");
+        self.ended_bytes -= job.bytes();
+    }
+
+    fn put_in_queue(&mut self, id: JobId, language: &str) {
+        match self.queues.get_mut(language) {
+            Some(queue) => drop(queue.insert(id)),
+            None => drop(self.queues.insert(language.to_string(), OrdSet::unit(id))),
+        }
+    }
+
+    fn take_from_queue(&mut self, id: JobId) {
+        let language = &self.jobs.get(&id).expect("J1: a queued job exists").request.language;
+        let queue = self.queues.get_mut(language).expect("J1: a queued job stands in its queue");
+        assert!(queue.remove(&id).is_some(), "J1: job {id} is not in the queue of {language}");
+        if queue.is_empty() {
+            self.queues.remove(language);
+        }
+    }
+
+    fn list(&self, before: Option<JobId>, limit: u64) -> Vec<(JobId, Job)> {
+        let end = before.unwrap_or(JobId::MAX);
+        let newest_first = self.jobs.range(..end).rev().take(limit.min(LIST_MAX) as usize);
+        newest_first.map(|(id, job)| (*id, without_content(job))).collect()
+    }
+
+    /// Asserts what the module promises; for tests and the simulator.
+    #[cfg(test)]
+    pub fn check(&self) {
+        let (mut queued, mut open, mut ended_bytes) = (0, (0, 0), 0);
+        for (id, job) in &self.jobs {
+            let in_queue = self.queues.get(&job.request.language).is_some_and(|queue| queue.contains(id));
+            let holders: Vec<_> = self.workers.values().filter(|worker| worker.running.contains(id)).collect();
+            match &job.state {
+                State::Queued => {
+                    assert!(in_queue && holders.is_empty(), "J1: job {id} is queued, held by {holders:?}");
+                    queued += 1;
+                }
+                State::Assigned { worker, .. } => {
+                    assert!(!in_queue, "J1: job {id} is assigned and in its queue");
+                    let is_right = holders.len() == 1 && holders[0].who == *worker && holders[0].is_here;
+                    assert!(is_right, "J2: job {id} of {worker:?} is held by {holders:?}");
+                }
+                State::Ended { at_ms, .. } => {
+                    assert!(!in_queue && holders.is_empty(), "J3: job {id} has ended, held by {holders:?}");
+                    assert!(self.ended.contains(&(at_ms.saturating_add(job.request.keep_ms), *id)), "J3: {id}");
+                    ended_bytes += job.bytes();
+                    continue;
+                }
+            }
+            open = (open.0 + 1, open.1 + job.bytes());
+        }
+        assert_eq!(queued, self.counts().0, "J1: jobs in queues");
+        assert_eq!(self.ended.len(), self.jobs.len() - open.0, "J3: rows of ended jobs");
+        assert_eq!((open, ended_bytes), (self.open, self.ended_bytes), "J5: counts");
+        let mut again = self.clone();
+        again.assign(Stamp::default());
+        assert!(again == *self, "J4: a job waits that somebody could take");
+    }
+}
+
+fn check_request(request: &Request) -> Result<(), Refusal> {
+    let malformed = |why: String| Err(Refusal::Malformed(why));
+    if request.bytes() > REQUEST_BYTES_MAX {
+        return malformed(format!("a request of {} bytes, at most {REQUEST_BYTES_MAX} are allowed", request.bytes()));
+    }
+    if request.files.is_empty() || request.files.len() > FILES_MAX {
+        return malformed(format!("{} files, allowed are 1 to {FILES_MAX}", request.files.len()));
+    }
+    if request.language.is_empty() || request.language.len() > NAME_BYTES_MAX {
+        return malformed("name a language".to_string());
+    }
+    let mut names = BTreeSet::new();
+    for (name, _) in &request.files {
+        let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\0', '\n', '\r', '\\']);
+        if name.len() > NAME_BYTES_MAX || !name.split('/').all(is_plain) {
+            return malformed(format!("{name:?} is no name for a file: give a path below the job's folder"));
+        }
+        if !names.insert(name) {
+            return malformed(format!("two files are named {name:?}"));
+        }
+    }
+    if let Some(long) = request.args.iter().find(|arg| arg.len() > NAME_BYTES_MAX || arg.contains('\0')) {
+        return malformed(format!("an argument of {} bytes, or with a zero byte in it", long.len()));
+    }
+    Ok(())
+}
+
+/// A job for a list.
+fn without_content(job: &Job) -> Job {
+    let request = &job.request;
+    let files = request.files.iter().map(|(name, _)| (name.clone(), Default::default())).collect();
+    let request = Request {
+        language: request.language.clone(),
+        files,
+        stdin: Default::default(),
+        args: request.args.clone(),
+        ..*request.as_ref()
+    };
+    let state = match &job.state {
+        State::Ended { end, worker, at_ms } => {
+            let end = End {
+                verdict: end.verdict.clone(),
+                stdout: Default::default(),
+                stderr: Default::default(),
+                ..*end.as_ref()
+            };
+            State::Ended { end: Arc::new(end), worker: *worker, at_ms: *at_ms }
+        }
+        other => other.clone(),
+    };
+    Job { request: Arc::new(request), state, ..*job }
+}
+
+impl Service for Board {
+    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
+        match postcard::from_bytes::<Command>(command) {
+            Ok(command) => Reply::Ok(self.run(at, command).encode()),
+            Err(_) => Reply::Failed("not a command of the jobs".to_string()),
+        }
+    }
+
+    fn expire(&mut self, at: Stamp) {
+        while self.next_expiry_ms().is_some_and(|until_ms| until_ms <= at.at_ms) {
+            self.forget_first();
+        }
+    }
+
+    fn next_expiry_ms(&self) -> Option<u64> {
+        self.ended.get_min().map(|(until_ms, _)| *until_ms)
+    }
+
+    fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
+        let encoded = match postcard::from_bytes::<Query>(query) {
+            Ok(Query::Job(id)) => postcard::to_stdvec(&self.jobs.get(&id)),
+            Ok(Query::List { before, limit }) => postcard::to_stdvec(&self.list(before, limit)),
+            Ok(Query::Workers) => postcard::to_stdvec(&self.workers.values().collect::<Vec<_>>()),
+            Err(_) => return Reply::Failed("not a question to the jobs".to_string()),
+        };
+        Reply::Ok(encoded.expect("encoding into memory cannot fail"))
+    }
+
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        saved::write(self, out)
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        *self = saved::read(from)?;
+        Ok(())
+    }
+}

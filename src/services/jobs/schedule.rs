@@ -1,0 +1,35 @@
+//! Who gets which job: the capable worker with the fewest running jobs, among equals the one that has been idle longest.
+//!
+//! This runs after every command, on every node, and decides from the state alone; so no decision can be late, and none
+//! takes an entry of its own. Jobs wait in the order of their numbers, for each language apart: one that nobody can take now
+//! holds up none behind it that somebody can. A job that was lost with its worker keeps its number and is first again.
+//! Not here: what a worker is told (`node/`), who is lost (the leader).
+
+use super::board::Board;
+use super::words::{JobId, Worker};
+use crate::types::{NodeId, Stamp};
+
+impl Board {
+    /// Gives jobs away as long as somebody can take one.
+    pub(super) fn assign(&mut self, at: Stamp) {
+        while let Some((job, worker)) = self.next_pair() {
+            self.give(at, job, worker);
+        }
+    }
+
+    /// The first job that somebody can take, and who takes it.
+    fn next_pair(&self) -> Option<(JobId, NodeId)> {
+        let first_of_each = self.queues().filter_map(|(language, jobs)| Some((*jobs.get_min()?, language)));
+        let takers = first_of_each.filter_map(|(job, language)| Some((job, self.taker(language)?)));
+        takers.min()
+    }
+
+    fn taker(&self, language: &str) -> Option<NodeId> {
+        let can_take = |worker: &&Worker| {
+            worker.is_here && (worker.running.len() as u64) < worker.slots && worker.runtimes.contains(language)
+        };
+        let taker =
+            self.workers().filter(can_take).min_by_key(|worker| (worker.running.len(), worker.turn, worker.who.id));
+        taker.map(|worker| worker.who.id)
+    }
+}

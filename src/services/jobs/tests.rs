@@ -1,0 +1,161 @@
+//! Tests of the jobs: golden scripts, and many random lives of workers that crash, come back and repeat themselves.
+//!
+//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::jobs` records them
+//! anew; read the difference before you commit it.
+//! Not here: the language of the scripts (`tests/desk.rs`), the random lives (`tests/lives.rs`).
+
+mod desk;
+mod lives;
+
+use super::{Answer, Board, Command, End, Limits, Request, Verdict};
+use crate::services::{Reply, Service};
+use crate::types::{Identity, Index, NodeId, Stamp};
+use uuid::Uuid;
+
+#[test]
+fn scripts() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/jobs/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
+    paths.sort();
+    assert!(!paths.is_empty(), "no scripts in {folder}");
+    for path in paths {
+        if let Err(why) = goldenscript::run(&mut desk::Desk::default(), &path) {
+            panic!("{}: {why}", path.display());
+        }
+    }
+}
+
+fn stamp(index: u64, at_ms: u64) -> Stamp {
+    Stamp { index: Index(index), at_ms }
+}
+
+/// A node's `life`-th process.
+fn process(node: u64, life: u64) -> Identity {
+    Identity { id: NodeId(node), uuid: Uuid::from_u128(u128::from(node) << 64 | u128::from(life)) }
+}
+
+fn request(language: &str, keep_ms: u64) -> Request {
+    let limits = Limits { wall_ms: 1000, cpu_ms: 1000, memory_mb: 64, output_bytes: 1000, file_mb: 1, processes: 8 };
+    Request {
+        language: language.to_string(),
+        files: vec![("main".to_string(), b"code".to_vec().into())],
+        stdin: Default::default(),
+        args: Vec::new(),
+        limits,
+        keep_ms,
+    }
+}
+
+fn saved(board: &Board) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    board.snapshot(&mut bytes).unwrap();
+    bytes
+}
+
+fn restored(bytes: &[u8]) -> Board {
+    let mut board = Board::default();
+    board.restore(&mut &bytes[..]).unwrap();
+    board
+}
+
+/// A board with a queued, a running and an ended job.
+fn busy() -> Board {
+    let mut board = Board::default();
+    let runtimes = ["sh".to_string()].into();
+    board.run(stamp(1, 0), Command::Join { worker: process(1, 1), slots: 1, runtimes });
+    for index in 2..5 {
+        board.run(stamp(index, 0), Command::Submit(request("sh", 1000)));
+    }
+    let end = End { stdout: b"out".to_vec().into(), ..End::bare(Verdict::Finished) };
+    board.run(stamp(5, 0), Command::End { job: 1, worker: process(1, 1), attempt: 1, end });
+    board.check();
+    board
+}
+
+#[test]
+fn garbage_is_refused_and_changes_nothing() {
+    let mut board = busy();
+    let before = saved(&board);
+    let submit = Command::Submit(request("sh", 0)).encode();
+    for garbage in [&[][..], &[0xff; 9], &submit[..5]] {
+        assert!(matches!(board.apply(stamp(9, 0), garbage), Reply::Failed(_)), "{garbage:?}");
+        assert!(matches!(board.query(stamp(9, 0), &[0xff; 3]), Reply::Failed(_)));
+    }
+    assert_eq!(saved(&board), before);
+}
+
+#[test]
+fn a_damaged_snapshot_is_an_error_or_another_state_and_no_allocation() {
+    let bytes = saved(&busy());
+    assert_eq!(restored(&bytes), busy());
+    for end in 0..bytes.len() {
+        assert!(Board::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
+    }
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x80;
+        let _ = Board::default().restore(&mut damaged.as_slice());
+    }
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let mut board = busy();
+    let before = saved(&board);
+    let named = |name: &str| Request { files: vec![(name.to_string(), Default::default())], ..request("sh", 0) };
+    let twice = Request { files: vec![named("a").files[0].clone(); 2], ..request("sh", 0) };
+    let large = vec![b'x'; super::words::REQUEST_BYTES_MAX];
+    let wrong = [
+        named(""),
+        named("/etc/passwd"),
+        named("a/../b"),
+        named("."),
+        named("a//b"),
+        named("a\0b"),
+        named("a\\b"),
+        named(&"n".repeat(5000)),
+        twice,
+        Request { files: Vec::new(), ..request("sh", 0) },
+        Request { stdin: large.into(), ..request("sh", 0) },
+        Request { args: vec!["a\0".to_string()], ..request("sh", 0) },
+        request("", 0),
+        request("cobol", 0),
+    ];
+    for request in wrong {
+        let said = format!("{:?} {}", request.files, request.language);
+        let answer = board.run(stamp(9, 0), Command::Submit(request));
+        assert!(matches!(answer, Answer::Refused(_)), "{said:.200}: {answer:?}");
+    }
+    assert_eq!(saved(&board), before);
+    assert!(matches!(board.run(stamp(9, 0), Command::Submit(named("a/b.c"))), Answer::Submitted(4)));
+}
+
+#[test]
+fn equal_jobs_spread_evenly() {
+    let mut board = Board::default();
+    for node in 1..=5 {
+        let runtimes = ["sh".to_string()].into();
+        board.run(stamp(node, 0), Command::Join { worker: process(node, 1), slots: 2, runtimes });
+    }
+    let mut rng = fastrand::Rng::with_seed(7);
+    let (mut had, mut index) = ([0u64; 5], 5);
+    for job in 1..=200 {
+        index += 1;
+        board.run(stamp(index, 0), Command::Submit(request("sh", 1000)));
+        // Equal jobs end in the order in which they began, whenever that is.
+        while job == 200 || rng.bool() {
+            let all = (1..=5).map(|node| process(node, 1));
+            let running =
+                all.flat_map(|who| board.work_of(who).into_iter().map(move |(job, attempt)| (job, attempt, who)));
+            let Some((job, attempt, worker)) = running.min() else { break };
+            index += 1;
+            had[worker.id.0 as usize - 1] += 1;
+            let end = End::bare(Verdict::Finished);
+            assert_eq!(board.run(stamp(index, 0), Command::End { job, worker, attempt, end }), Answer::Done);
+        }
+    }
+    board.check();
+    assert_eq!(had.iter().sum::<u64>(), 200);
+    assert!(had.iter().all(|had| had.abs_diff(40) <= 2), "jobs by worker: {had:?}");
+}

@@ -1,0 +1,215 @@
+//! Random lives: workers run what the board gives them, crash, come back as another process, tell late and twice; the leader
+//! loses them rightly and wrongly; clients cancel. Whatever happens a job ends at most once, and when the crashes stop, every
+//! job ends.
+//!
+//! One seed fixes a life. The whole state goes through a snapshot now and then, and a second board that applied the same
+//! entries must be equal.
+
+use super::super::{Answer, Board, Command, End, JobId, State, Verdict};
+use super::{process, request, restored, saved, stamp};
+use crate::services::Service;
+use crate::types::Identity;
+use fastrand::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+
+const LANGUAGES: [&str; 3] = ["java", "python", "sh"];
+const NODES: u64 = 4;
+
+/// One virtual worker process.
+struct Process {
+    who: Identity,
+    is_alive: bool,
+    /// What it runs, by its own view.
+    runs: BTreeSet<(JobId, u32)>,
+}
+
+struct World {
+    rng: Rng,
+    board: Board,
+    twin: Board,
+    index: u64,
+    at_ms: u64,
+    processes: Vec<Process>,
+    lives: u64,
+    /// Ends that were told and may be told again.
+    told: Vec<Command>,
+    submitted: BTreeSet<JobId>,
+    cancelled: BTreeSet<JobId>,
+    /// How each job ended, when that was first seen.
+    ends: BTreeMap<JobId, (u32, End)>,
+    /// Ends that were acknowledged.
+    acknowledged: BTreeSet<JobId>,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        World {
+            rng: Rng::with_seed(seed),
+            board: Board::default(),
+            twin: Board::default(),
+            index: 0,
+            at_ms: 0,
+            processes: Vec::new(),
+            lives: 0,
+            told: Vec::new(),
+            submitted: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+        }
+    }
+
+    fn entry(&mut self, command: Command) -> Answer {
+        self.index += 1;
+        self.at_ms += self.rng.u64(0..20);
+        let at = stamp(self.index, self.at_ms);
+        if self.rng.u8(..) < 16 {
+            self.twin = restored(&saved(&self.twin));
+        }
+        self.twin.expire(at);
+        self.twin.run(at, command.clone());
+        self.board.expire(at);
+        let answer = self.board.run(at, command);
+        self.board.check();
+        assert_eq!(self.board, self.twin);
+        self.look();
+        answer
+    }
+
+    /// What has ended stays as it is, until it is forgotten.
+    fn look(&mut self) {
+        for id in &self.submitted {
+            let Some(job) = self.board.job(*id) else { continue };
+            let State::Ended { end, .. } = &job.state else {
+                assert!(!self.ends.contains_key(id), "job {id} had ended and is {:?}", job.state);
+                continue;
+            };
+            let now = (job.attempt, (**end).clone());
+            let first = self.ends.entry(*id).or_insert_with(|| now.clone());
+            assert_eq!(*first, now, "job {id} ended twice");
+        }
+    }
+
+    /// A node's next process.
+    fn begin(&mut self, node: u64) {
+        self.lives += 1;
+        let who = process(node, self.lives);
+        self.processes.retain(|old| old.who.id != who.id);
+        self.processes.push(Process { who, is_alive: true, runs: BTreeSet::new() });
+        // Each node has a language of its own besides the one that all have.
+        let runtimes = [LANGUAGES[node as usize % 3].to_string(), "sh".to_string()].into();
+        let slots = self.rng.u64(1..=3);
+        self.entry(Command::Join { worker: who, slots, runtimes });
+    }
+
+    /// A process looks at its work as it applies the log: it begins what is new and drops what is no longer its own.
+    fn learn(&mut self, place: usize) {
+        let process = &mut self.processes[place];
+        process.runs = self.board.work_of(process.who).into_iter().collect();
+    }
+
+    fn tell(&mut self, place: usize) {
+        let worker = self.processes[place].who;
+        let runs: Vec<_> = self.processes[place].runs.iter().copied().collect();
+        let Some((job, attempt)) = self.rng.choice(runs) else { return };
+        let stdout = format!("{job} by {worker:?} in {attempt}").into_bytes().into();
+        let end = End { exit_code: Some(0), stdout, ..End::bare(Verdict::Finished) };
+        let command = Command::End { job, worker, attempt, end };
+        self.told.push(command.clone());
+        // The word may get lost with its sender.
+        if self.rng.u8(..) < 230 {
+            self.hear(command);
+        }
+        self.processes[place].runs.remove(&(job, attempt));
+    }
+
+    fn hear(&mut self, command: Command) {
+        let Command::End { job, .. } = command else { return };
+        if self.entry(command) == Answer::Done {
+            assert!(self.acknowledged.insert(job), "two ends of job {job} were acknowledged");
+        }
+    }
+
+    fn step(&mut self) {
+        let place = self.rng.usize(..self.processes.len().max(1));
+        let node = self.rng.u64(1..=NODES);
+        match self.rng.u8(0..100) {
+            0..30 => {
+                let language = *self.rng.choice(&LANGUAGES).expect("there are some");
+                let keep_ms = self.rng.u64(0..2000);
+                if let Answer::Submitted(id) = self.entry(Command::Submit(request(language, keep_ms))) {
+                    self.submitted.insert(id);
+                }
+            }
+            30..34 => self.begin(node),
+            // A crash: nobody knows yet.
+            34..37 if !self.processes.is_empty() => self.processes[place].is_alive = false,
+            // The leader loses a process, rightly or not.
+            37..40 if !self.processes.is_empty() => {
+                let worker = self.processes[place].who;
+                self.entry(Command::Leave { worker });
+            }
+            40..43 => {
+                let ids: Vec<_> = self.submitted.iter().copied().collect();
+                if let Some(job) = self.rng.choice(ids)
+                    && self.entry(Command::Cancel { job }) == Answer::Done
+                {
+                    self.cancelled.insert(job);
+                }
+            }
+            43..48 if !self.told.is_empty() => {
+                let again = self.rng.usize(..self.told.len());
+                self.hear(self.told[again].clone());
+            }
+            _ if !self.processes.is_empty() && self.processes[place].is_alive => {
+                self.learn(place);
+                self.tell(place);
+            }
+            _ => {}
+        }
+    }
+
+    /// The crashes stop: every node gets a process that stays.
+    fn calm(&mut self) {
+        for node in 1..=NODES {
+            self.begin(node);
+        }
+        for round in 0.. {
+            assert!(round < 10_000, "jobs are left when nothing goes wrong any more: {:?}", self.board.counts());
+            if self.board.counts() == (0, 0) {
+                break;
+            }
+            for place in 0..self.processes.len() {
+                self.learn(place);
+                self.tell(place);
+            }
+        }
+        for id in &self.submitted {
+            assert!(self.ends.contains_key(id) || self.board.job(*id).is_none(), "job {id} has not ended");
+        }
+    }
+}
+
+#[test]
+fn every_job_ends_once_whoever_dies() {
+    let (mut ended, mut again) = (0, 0);
+    for seed in 1..=300 {
+        let life = std::panic::AssertUnwindSafe(|| {
+            let mut world = World::new(seed);
+            world.begin(1);
+            for _ in 0..400 {
+                world.step();
+            }
+            world.calm();
+            (world.ends.len(), world.ends.values().filter(|(attempt, _)| *attempt > 1).count())
+        });
+        match std::panic::catch_unwind(life) {
+            Ok((all, repeated)) => (ended, again) = (ended + all, again + repeated),
+            Err(why) => {
+                eprintln!("a life failed: seed {seed}");
+                std::panic::resume_unwind(why);
+            }
+        }
+    }
+    assert!(ended > 10_000 && again > 500, "too little happened: {ended} ends, {again} of them in a later attempt");
+}

@@ -1,0 +1,323 @@
+//! What can be asked of the jobs, and what they answer: the words that doors, workers and the service share.
+//!
+//! A door turns what its client sent into a [`Request`]; a worker tells how an attempt went in an [`End`]. Times are log
+//! time in milliseconds since 1970, spans are milliseconds of a worker's clock, which nothing is decided by.
+//! Not here: what a command changes (`board.rs`), any protocol's spelling (`http/`, `cli/`).
+
+use crate::types::{Identity, NodeId};
+use serde::{Deserialize, Serialize};
+pub use serde_bytes::ByteBuf as Bytes;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Number of a job: 1 for the first, then one more for each.
+pub type JobId = u64;
+
+/// Bytes of a request: files, input and arguments together.
+pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Files of a request.
+pub const FILES_MAX: usize = 256;
+/// Bytes of a file's name, of a language's name and of an argument.
+pub const NAME_BYTES_MAX: usize = 4096;
+/// Bytes of output that an end carries: standard output and standard error together.
+pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// Jobs that wait or run. More are refused.
+pub const OPEN_MAX: usize = 100_000;
+/// Bytes of the requests of all those. More are refused.
+pub const OPEN_BYTES_MAX: usize = 512 << 20;
+/// Bytes of all jobs that have ended: beyond it those that ended first are forgotten before their time.
+pub const ENDED_BYTES_MAX: usize = 256 << 20;
+/// How often a job is begun at most: one whose workers are lost again and again may be what kills them.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// Workers that are remembered. Beyond it the one that left first is forgotten.
+pub const WORKERS_MAX: usize = 256;
+
+/// What one attempt may use. A worker takes the smaller of these and its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Time on the wall, in milliseconds.
+    pub wall_ms: u64,
+    /// Processor time of each process, in milliseconds.
+    pub cpu_ms: u64,
+    /// Memory, in MiB.
+    pub memory_mb: u64,
+    /// Standard output and standard error together, in bytes.
+    pub output_bytes: u64,
+    /// The largest file, in MiB.
+    pub file_mb: u64,
+    /// Processes and threads at once.
+    pub processes: u64,
+}
+
+/// What a client wants to have run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Name of the runtime.
+    pub language: String,
+    /// Name and content of each source file; the first is the one that is run.
+    pub files: Vec<(String, Bytes)>,
+    /// Standard input.
+    pub stdin: Bytes,
+    /// Arguments of the program.
+    pub args: Vec<String>,
+    /// What it may use.
+    pub limits: Limits,
+    /// How long its end is kept, in milliseconds of log time.
+    pub keep_ms: u64,
+}
+
+impl Request {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let files: usize = self.files.iter().map(|(name, content)| name.len() + content.len()).sum();
+        let args: usize = self.args.iter().map(String::len).sum();
+        self.language.len() + files + self.stdin.len() + args
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It ran to its own end, whatever its exit code or signal.
+    Finished,
+    /// The compiler refused it: its words are in `stderr`.
+    NotCompiled,
+    /// It used up its time.
+    TimedOut,
+    /// It wanted more memory than it may have.
+    MemoryExceeded,
+    /// It wrote more than it may.
+    OutputExceeded,
+    /// A client took it back.
+    Cancelled,
+    /// It could not be run, through no fault of its own: the reason.
+    Failed(String),
+}
+
+/// What is left of a job that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// How.
+    pub verdict: Verdict,
+    /// Exit code, if it ran and no signal ended it.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: Bytes,
+    /// What it, or the compiler, wrote to standard error.
+    pub stderr: Bytes,
+    /// Time that compiling took; 0 if nothing is compiled.
+    pub compile_ms: u64,
+    /// Time that it ran.
+    pub run_ms: u64,
+    /// The most memory that it had, in KiB.
+    pub memory_peak_kib: u64,
+}
+
+impl End {
+    /// An end of which there is nothing more to tell.
+    pub fn bare(verdict: Verdict) -> End {
+        End {
+            verdict,
+            exit_code: None,
+            signal: None,
+            stdout: Bytes::new(),
+            stderr: Bytes::new(),
+            compile_ms: 0,
+            run_ms: 0,
+            memory_peak_kib: 0,
+        }
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.stdout.len() + self.stderr.len()
+    }
+}
+
+/// Changes the jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A new job: [`Answer::Submitted`].
+    Submit(Request),
+    /// A process is ready to work. What an earlier process of the same node had is begun again elsewhere.
+    Join {
+        /// The node, and an identity that each of its processes draws anew.
+        worker: Identity,
+        /// Jobs that it runs at once.
+        slots: u64,
+        /// Languages that it has.
+        runtimes: BTreeSet<String>,
+    },
+    /// A process works no more: the leader has lost it, or it stops. Ignored if another process of the node has joined.
+    Leave {
+        /// Which.
+        worker: Identity,
+    },
+    /// An attempt has ended. It counts only if the job is still this worker's and in this attempt.
+    End {
+        /// Which.
+        job: JobId,
+        /// Who tells.
+        worker: Identity,
+        /// Of which attempt.
+        attempt: u32,
+        /// How it went.
+        end: End,
+    },
+    /// A client takes a job back.
+    Cancel {
+        /// Which.
+        job: JobId,
+    },
+}
+
+impl Command {
+    /// The bytes that go into the log, without the service's routing byte.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// No worker, here or away, has the language.
+    #[error("no node has the runtime {wanted}; there are: {}", .there.join(", "))]
+    NoRuntime {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        there: Vec<String>,
+    },
+    /// Too much waits already.
+    #[error("too many jobs are waiting; try again later")]
+    Full,
+    /// The request makes no sense: what is wrong with it.
+    #[error("{0}")]
+    Malformed(String),
+    /// There is no such job, or its end was kept long enough.
+    #[error("there is no job {0}")]
+    NoSuchJob(JobId),
+    /// It has ended.
+    #[error("job {0} has ended")]
+    HasEnded(JobId),
+    /// The job has gone to somebody else, or on to another attempt.
+    #[error("job {0} is no longer this worker's")]
+    NotYours(JobId),
+}
+
+/// What a command answers: the payload of `Reply::Ok`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The new job's number.
+    Submitted(JobId),
+    /// Done.
+    Done,
+    /// Nothing was changed.
+    Refused(Refusal),
+}
+
+impl Answer {
+    /// The bytes of the reply.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
+    }
+
+    /// Reads a reply back; `None` if it is none.
+    pub fn decode(bytes: &[u8]) -> Option<Answer> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+/// Asks about the jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// One job: `Option<Job>`.
+    Job(JobId),
+    /// Jobs from the newest down, from the one before `before` on, at most `limit`, without their files and output:
+    /// `Vec<Job>`.
+    List {
+        /// `None`: from the newest.
+        before: Option<JobId>,
+        /// At most [`LIST_MAX`].
+        limit: u64,
+    },
+    /// Who works: `Vec<Worker>`.
+    Workers,
+}
+
+/// Jobs in one answer to [`Query::List`].
+pub const LIST_MAX: u64 = 1000;
+
+impl Query {
+    /// The bytes of a query, without the service's routing byte.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
+    }
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Waits for a worker.
+    Queued,
+    /// A worker has it, since then.
+    Assigned {
+        /// Who.
+        worker: Identity,
+        /// Log time.
+        since_ms: u64,
+    },
+    /// It has ended.
+    Ended {
+        /// How.
+        end: Arc<End>,
+        /// Who ran the last attempt, if anybody did.
+        worker: Option<NodeId>,
+        /// Log time.
+        at_ms: u64,
+    },
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// What was asked for.
+    pub request: Arc<Request>,
+    /// When, in log time.
+    pub submitted_ms: u64,
+    /// How often it was begun.
+    pub attempt: u32,
+    /// How far it is.
+    pub state: State,
+}
+
+impl Job {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let end = match &self.state {
+            State::Ended { end, .. } => end.bytes(),
+            State::Queued | State::Assigned { .. } => 0,
+        };
+        self.request.bytes() + end
+    }
+}
+
+/// A node's process that runs jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// The node, and an identity that each of its processes draws anew.
+    pub who: Identity,
+    /// Jobs that it runs at once.
+    pub slots: u64,
+    /// Languages that it has.
+    pub runtimes: BTreeSet<String>,
+    /// Jobs that it has now.
+    pub running: BTreeSet<JobId>,
+    /// Whether it is there.
+    pub is_here: bool,
+    /// Turn in which it last got or ended a job: the lowest has been idle longest.
+    pub turn: u64,
+}
