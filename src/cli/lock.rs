@@ -81,9 +81,10 @@ pub fn run(args: &LockArgs) -> Result<(), Fault> {
     if *ttl < Duration::from_millis(100) {
         return Err(Fault::new(code::USAGE, "--ttl below 100ms cannot be kept up", "give 1s or more"));
     }
+    let patient = Client::new(client)?;
     let mut lock = Lock {
         // A renewal that hangs must leave time for others.
-        client: Client::new(client)?.waiting(Duration::from_secs_f64(client.timeout.unwrap_or(3.0)).min(*ttl / 3)),
+        client: patient.waiting(Duration::from_secs_f64(client.timeout.unwrap_or(3.0)).min(*ttl / 3)),
         path: format!("/v1/lock/{}", escape_path(name.clone().into_vec())),
         name: name.to_string_lossy().into_owned(),
         ttl: *ttl,
@@ -91,7 +92,7 @@ pub fn run(args: &LockArgs) -> Result<(), Fault> {
         held_from: Instant::now(),
     };
     let _ = ctrlc::set_handler(|| _ = SIGNALS.fetch_add(1, Ordering::Relaxed)); // without it, the lock's time runs out
-    lock.acquire(wait.map(|wait| Instant::now() + wait))?;
+    lock.acquire(&patient, wait.map(|wait| Instant::now() + wait))?;
     let mut child = match start(command, &lock) {
         Ok(child) => child,
         Err(e) => {
@@ -134,7 +135,7 @@ impl Lock {
     }
 
     /// Tries until it is held, or the deadline (`None`: none) has passed.
-    fn acquire(&mut self, deadline: Option<Instant>) -> Result<(), Fault> {
+    fn acquire(&mut self, patient: &Client, deadline: Option<Instant>) -> Result<(), Fault> {
         let body = json!({"ttl_ms": self.ttl.as_millis() as u64});
         let mut request = self.post("acquire", &body);
         let mut has_said = false;
@@ -145,7 +146,7 @@ impl Lock {
         };
         self.held_from = Instant::now();
         loop {
-            let (fault, pause) = match self.client.exchange(&request) {
+            let (fault, pause) = match patient.exchange(&request) {
                 Ok(raw) if raw.status == 200 => {
                     self.token = raw.json()["token"].as_u64().unwrap_or(0);
                     // An answer that comes late may be that of a copy whose time has run out: this one is void then.

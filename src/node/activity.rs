@@ -20,6 +20,7 @@ pub struct Activity {
     /// Commands by how long their answer took.
     counts: Vec<AtomicU64>,
     keys: AtomicU64,
+    largest_value: AtomicU64,
     window: Mutex<Window>,
 }
 
@@ -35,6 +36,7 @@ impl Default for Activity {
         Activity {
             counts: std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect(),
             keys: AtomicU64::new(0),
+            largest_value: AtomicU64::new(0),
             window: Mutex::new(Window { begun: Instant::now(), counts: vec![0; BUCKETS], pace: Pace::default() }),
         }
     }
@@ -46,8 +48,14 @@ impl Activity {
         self.counts[bucket_of(took.as_micros() as u64)].fetch_add(commands, Ordering::Relaxed);
     }
 
-    /// Publishes the number of keys.
-    pub fn set_keys(&self, keys: u64) {
+    /// Bytes of which no value in this node's store has more.
+    pub fn largest_value(&self) -> u64 {
+        self.largest_value.load(Ordering::Relaxed)
+    }
+
+    /// Publishes the number of keys, and the bytes of which none of their values has more.
+    pub fn set_store(&self, keys: u64, largest_value: u64) {
+        self.largest_value.store(largest_value, Ordering::Relaxed);
         self.keys.store(keys, Ordering::Relaxed);
     }
 
@@ -89,7 +97,7 @@ mod tests {
     fn figures_are_those_of_the_last_window() {
         let activity = Activity::default();
         let begun = lock(&activity.window).begun;
-        activity.set_keys(7);
+        activity.set_store(7, 0);
         for ms in 1..=100 {
             activity.answered(2, Duration::from_millis(ms));
         }

@@ -171,7 +171,8 @@ impl Apply {
     /// Tells the rest of the node how far the services are and what the directory says; answers queries that waited.
     fn publish(&mut self) {
         let applied = self.registry.applied().index;
-        self.shared.activity.set_keys(self.registry.kv().count() as u64);
+        let kv = self.registry.kv();
+        self.shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
         self.shared.set_applied(applied);
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
         let nodes = self.registry.directory().nodes();

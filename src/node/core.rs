@@ -20,7 +20,7 @@ use super::shared::{CoreView, Shared};
 use super::snapshots;
 use crate::cluster::autopilot;
 use crate::limits::TICK_MS;
-use crate::raft::{Answer, Effects, Entry, Event, Input, Message, Payload, Raft, Role, SnapshotMeta, Token};
+use crate::raft::{Answer, Change, Effects, Entry, Event, Input, Message, Payload, Raft, Role, SnapshotMeta, Token};
 use crate::services::directory::Nodes;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
@@ -135,6 +135,7 @@ pub struct Core {
     synced: u64,
     next_token: u64,
     autopilot_token: Option<Token>,
+    autopilot_said: Option<Change>,
     last_housekeeping: Instant,
     is_view_stale: bool,
     last_publish: Instant,
@@ -171,6 +172,7 @@ impl Core {
             synced: 0,
             next_token: 0,
             autopilot_token: None,
+            autopilot_said: None,
             last_housekeeping: Instant::now(),
             is_view_stale: true,
             last_publish: Instant::now(),
@@ -555,11 +557,19 @@ impl Core {
             return;
         }
         let rules = autopilot::Rules::from(&self.shared.settings);
-        if let Some(change) = autopilot::decide(&self.raft.view(), &rules) {
+        let decision = autopilot::decide(&self.raft.view(), &rules);
+        if decision.is_none() {
+            self.autopilot_said = None;
+        }
+        if let Some(change) = decision {
             self.next_token += 1;
             let token = Token(self.next_token);
             self.autopilot_token = Some(token);
-            info!("autopilot: {change:?}");
+            // A learner that is not up to date yet is proposed again and again: that is told once.
+            if self.autopilot_said.as_ref() != Some(&change) {
+                info!("autopilot: {change:?}");
+                self.autopilot_said = Some(change.clone());
+            }
             self.step(Input::Change { token, change });
             self.autopilot_token = None;
         }

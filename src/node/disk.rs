@@ -53,20 +53,21 @@ pub fn run(shared: &Arc<Shared>, mut store: Store, own: &Sender<DiskJob>, inbox:
             return;
         }
         if let Some(job) = store.spare_job() {
-            make_spare(job, own);
+            make_spare(shared, &mut store, job, own);
         }
     }
 }
 
 /// Has the log's next segment made on a thread of its own: a batch that comes meanwhile does not wait for its zeros.
-fn make_spare(job: SpareJob, own: &Sender<DiskJob>) {
+fn make_spare(shared: &Shared, store: &mut Store, job: SpareJob, own: &Sender<DiskJob>) {
     let to = own.clone();
     let started = threads::spawn("spare", move || {
         // Fails only when the disk thread has ended.
         let _ = to.send(DiskJob::Spare(job.run()));
     });
     if let Err(e) = started {
-        warn!("no thread for the log's next segment, syncs will take longer err={e}");
+        warn!("no thread for the log's next segment err={e}");
+        must(shared, store.take_spare(Err(StoreError::NoSpace { doing: "start a thread".to_string() })));
     }
 }
 

@@ -208,6 +208,11 @@ impl Handle {
         self.shared.activity.answered(commands, took);
     }
 
+    /// Bytes of which no value in this node's store has more.
+    pub fn largest_value(&self) -> usize {
+        self.shared.activity.largest_value() as usize
+    }
+
     /// Waits until a key of the store has another revision than this one (0: it does not exist), as this node applies
     /// what happens; false at the deadline, or when the node stops.
     pub fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool {

@@ -30,7 +30,9 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sen
     drop(registry);
     match saved {
         Ok(()) => {}
-        Err(e @ StoreError::NoSpace { .. }) => return warn!("no snapshot, the log goes on growing: {e}"),
+        Err(e @ (StoreError::NoSpace { .. } | StoreError::Transfer(_))) => {
+            return warn!("no snapshot, the log goes on growing: {e}");
+        }
         Err(e) => must(shared, Err(e)),
     }
     info!("snapshot index={} bytes={}", meta.index, bytes.0);

@@ -229,7 +229,7 @@ fn find_cluster(
 
 fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, FolderLock), StartError> {
     match options.id {
-        Some(id) => Ok((id, identity::lock(&settings.node_dir(id))?)),
+        Some(id) => Ok((id, identity::lock_patiently(&settings.node_dir(id))?)),
         None => {
             let is_free = |id: NodeId| std::net::TcpListener::bind(&settings.addresses(id).peer).is_ok();
             Ok(identity::lock_lowest(&settings.data_dir, is_free)?)

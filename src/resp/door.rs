@@ -79,9 +79,10 @@ impl Door {
         }
     }
 
-    /// What one value may come to, as far as this node has seen: never less than a few KiB.
+    /// What one value may come to, as far as this node knows: never less than a few KiB. What its clients have just sent may
+    /// be larger than anything in the store so far.
     pub fn value_bytes(&self) -> usize {
-        self.largest.load(Relaxed).max(VALUE_BYTES_MIN)
+        self.largest.load(Relaxed).max(self.handle.largest_value()).max(VALUE_BYTES_MIN)
     }
 
     /// Leaves what a client's socket did not take to `resp-drain`; `false`: that has too much to do.

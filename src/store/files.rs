@@ -56,14 +56,24 @@ const FREE_STEP_BYTES: u64 = 2 << 20;
 
 /// Removes a large file little by little, calling `pause` in between. Some file systems hold every sync of the disk up while
 /// they free a large file: 130 MB took ext4 with `discard` 75 ms, in steps no sync waited for more than 3 ms. The file first
-/// gets the name `shrunk` in its folder, so that nobody takes what a crash leaves of it for a whole one.
+/// gets the name `shrunk` in its folder, so that nobody takes what a crash leaves of it for a whole one, or opens it from then
+/// on. If somebody has it open (`is_unread` says no), it goes in one step, and stays whole for whoever reads it.
 ///
 /// # Errors
 /// Those of the disk.
-pub fn remove_gently(files: &dyn Files, path: &Path, shrunk: &Path, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+pub fn remove_gently(
+    files: &dyn Files,
+    path: &Path,
+    shrunk: &Path,
+    is_unread: impl FnOnce() -> bool,
+    pause: &mut dyn FnMut(),
+) -> Result<(), StoreError> {
     let dir = path.parent().expect("a file lies in a folder");
     files.rename(path, shrunk).map_err(|e| StoreError::io("rename", path, e))?;
     files.sync_dir(dir).map_err(|e| StoreError::io("sync", dir, e))?;
+    if !is_unread() {
+        return files.remove(shrunk).map_err(|e| StoreError::io("remove", shrunk, e));
+    }
     let mut file = files.open(shrunk).map_err(|e| StoreError::io("open", shrunk, e))?;
     let mut bytes = file.len().map_err(|e| StoreError::io("ask for the length of", shrunk, e))?;
     while bytes > FREE_STEP_BYTES {

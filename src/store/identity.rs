@@ -14,11 +14,15 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 const FILE_NAME: &str = "identity.json";
 const TEMPORARY_NAME: &str = "identity.json.tmp";
 const LOCK_NAME: &str = "lock";
+/// How long a start waits for a folder, and how often it looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What `identity.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +161,17 @@ fn finish_discard(files: &dyn Files, dir: &Path, me: &mut Me) -> Result<(), Stor
 pub struct FolderLock {
     /// The system's lock goes when the file is closed, however the process ends.
     _file: std::fs::File,
+}
+
+/// As [`lock`], but waits a moment: a process that was killed keeps its folder until its memory is cleared away.
+pub fn lock_patiently(dir: &Path) -> Result<FolderLock, StoreError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock(dir) {
+            Err(StoreError::Locked { .. }) if Instant::now() < deadline => std::thread::sleep(LOCK_AGAIN),
+            other => return other,
+        }
+    }
 }
 
 /// Takes a data folder for this process, making it if need be; [`StoreError::Locked`] if another one has it.

@@ -69,6 +69,10 @@ pub fn inspect(files: Arc<dyn Files>, dir: &Path, mut each: impl FnMut(Seen<'_>)
     let installed = log.as_ref().and_then(|log| log.replay.installed.clone());
     for file in snapshots.paths()? {
         let read = SnapshotReader::open(&snapshots, &file).and_then(SnapshotReader::verify);
+        if read.is_err() && !snapshots.paths()?.contains(&file) {
+            // The node that lives here has taken it away meanwhile.
+            continue;
+        }
         let meta = keep(read, &mut summary.damage)?;
         // A received snapshot counts once the log stands after it; otherwise a start throws it away.
         let is_in_use = file.extension().is_some_and(|e| e == "snap") || meta == installed;

@@ -43,6 +43,7 @@ pub struct Snapshots {
     chunk_bytes: usize,
     node: Option<NodeId>,
     slots: Slots,
+    readers: Readers,
     /// Shared with the store: a failed sync of a snapshot stops the log as well.
     poison: Poison,
 }
@@ -64,7 +65,15 @@ fn parse_name(name: &str, suffix: &str) -> Option<(Index, Term)> {
 impl Snapshots {
     pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, options: &Options, poison: Poison) -> Snapshots {
         let chunk_bytes = options.snapshot_chunk_bytes.clamp(1, FRAME_BYTES_MAX);
-        Snapshots { files, dir, chunk_bytes, node: options.node, slots: Slots::default(), poison }
+        Snapshots {
+            files,
+            dir,
+            chunk_bytes,
+            node: options.node,
+            slots: Slots::default(),
+            readers: Readers::default(),
+            poison,
+        }
     }
 
     /// What stops the log as well when it is set.
@@ -106,8 +115,20 @@ impl Snapshots {
 
     /// Opens the newest snapshot; `None` if there is none.
     pub fn newest(&self) -> Result<Option<SnapshotReader>, StoreError> {
-        let Some((index, term)) = self.list()?.pop() else { return Ok(None) };
-        SnapshotReader::open(self, &self.dir.join(name_of(index, term, "snap"))).map(Some)
+        // Counted before the list is read: a file that goes meanwhile goes whole.
+        let _reader = self.readers.enter();
+        let newest = || -> Result<Option<PathBuf>, StoreError> {
+            Ok(self.list()?.pop().map(|(index, term)| self.dir.join(name_of(index, term, "snap"))))
+        };
+        let Some(path) = newest()? else { return Ok(None) };
+        match SnapshotReader::open(self, &path) {
+            // A newer one has taken its place since.
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => match newest()? {
+                Some(path) => SnapshotReader::open(self, &path).map(Some),
+                None => Ok(None),
+            },
+            opened => opened.map(Some),
+        }
     }
 
     /// Begins to receive a snapshot from a leader: `bytes` is the length of the services' state.
@@ -139,7 +160,7 @@ impl Snapshots {
         let old: Vec<_> = self.list()?.into_iter().filter(|(i, _)| *i < index).collect();
         for (index, term) in &old {
             let path = self.dir.join(name_of(*index, *term, "snap"));
-            remove_gently(&*self.files, &path, &self.dir.join("gone.tmp"), pause)?;
+            remove_gently(&*self.files, &path, &self.dir.join("gone.tmp"), || self.readers.is_empty(), pause)?;
         }
         if old.is_empty() { Ok(()) } else { self.sync_dir() }
     }
@@ -404,9 +425,35 @@ impl SnapshotReceiver {
     }
 }
 
-/// Reads one snapshot from front to back, checking every byte; goes on reading even if the file is removed meanwhile.
+/// Who reads snapshots now: a file that somebody reads is removed in one step, which leaves it whole for its reader.
+#[derive(Clone, Default)]
+struct Readers(Arc<AtomicU64>);
+
+/// One of them.
+struct Reading(Readers);
+
+impl Readers {
+    fn enter(&self) -> Reading {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Reading(self.clone())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Reads one snapshot from front to back, checking every byte; goes on reading even if the file is removed meanwhile by this
+/// process.
 pub struct SnapshotReader {
     file: Box<dyn File>,
+    _reading: Reading,
     path: PathBuf,
     node: Option<NodeId>,
     head: Head,
@@ -421,11 +468,13 @@ pub struct SnapshotReader {
 
 impl SnapshotReader {
     pub(super) fn open(home: &Snapshots, path: &Path) -> Result<SnapshotReader, StoreError> {
+        let reading = home.readers.enter();
         let file = home.files.open_read(path).map_err(|e| StoreError::io("open", path, e))?;
         let length = file.len().map_err(|e| StoreError::io("read", path, e))?;
         let meta = SnapshotMeta { index: Index(0), term: Term(0), membership: Default::default() };
         let mut reader = SnapshotReader {
             file,
+            _reading: reading,
             path: path.to_path_buf(),
             node: home.node,
             head: Head { meta, bytes: 0 },

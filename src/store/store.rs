@@ -36,7 +36,7 @@ impl CutJob {
         let shrunk = |path: &Path| path.with_file_name(wal::SHRUNK_NAME);
         let mut segments = self.segments.iter();
         segments
-            .try_for_each(|path| remove_gently(&*self.files, path, &shrunk(path), pause))
+            .try_for_each(|path| remove_gently(&*self.files, path, &shrunk(path), || true, pause))
             .and_then(|()| self.snapshots.remove_before(self.index, pause))
             .inspect_err(|e| poison.set(e))
     }

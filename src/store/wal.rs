@@ -57,6 +57,8 @@ pub struct Wal {
     spare: Option<Spare>,
     /// A [`SpareJob`] is out.
     is_making_spare: bool,
+    /// This segment has had one: when the disk is full it is not asked for again and again.
+    has_tried_spare: bool,
 }
 
 /// A next segment, reserved and mostly full of zeros.
@@ -232,6 +234,7 @@ impl Wal {
         let position = begin(&*self.files, &self.dir, &mut spare, header, self.sequence)?;
         self.file = spare.file;
         self.segments.push((number, self.last.0));
+        self.has_tried_spare = false;
         (self.begins, self.position, self.room) = (position, position, spare.bytes);
         self.sequence += 1;
         self.batch_start = self.sequence;
@@ -240,10 +243,10 @@ impl Wal {
 
     /// The work of making the next segment, once, when this one is half full; its result goes to [`Wal::take_spare`].
     pub fn spare_job(&mut self) -> Option<SpareJob> {
-        if self.position < self.room / 2 || self.spare.is_some() || self.is_making_spare {
+        if self.position < self.room / 2 || self.spare.is_some() || self.is_making_spare || self.has_tried_spare {
             return None;
         }
-        self.is_making_spare = true;
+        (self.is_making_spare, self.has_tried_spare) = (true, true);
         Some(self.job(SPARE_NAME))
     }
 
@@ -325,6 +328,7 @@ pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Wa
         last: header.last,
         spare: None,
         is_making_spare: false,
+        has_tried_spare: false,
     })
 }
 
@@ -347,6 +351,7 @@ pub fn resume(files: Arc<dyn Files>, dir: &Path, options: &Options, end: End) ->
         last: end.last,
         spare: None,
         is_making_spare: false,
+        has_tried_spare: false,
     };
     // What an earlier process left half made or half removed.
     [SPARE_NAME, HURRIED_NAME, SHRUNK_NAME].iter().try_for_each(|name| wal.drop(name))?;

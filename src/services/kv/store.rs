@@ -60,6 +60,11 @@ impl Store {
         self.table.len()
     }
 
+    /// No value is larger, in bytes: doors cut pipelines of reads by it.
+    pub fn largest_value(&self) -> usize {
+        self.table.largest_value()
+    }
+
     /// Carries out a run.
     pub fn run(&mut self, at: Stamp, run: Run) -> Ran {
         if self.has_changed(&run.watched) {

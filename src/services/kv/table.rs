@@ -39,9 +39,23 @@ impl Slot {
     }
 }
 
+/// Bytes of the largest value that was ever put. No part of the state: a node that came by a snapshot knows less, and equal
+/// tables may differ in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Largest(usize);
+
+impl PartialEq for Largest {
+    fn eq(&self, _: &Largest) -> bool {
+        true
+    }
+}
+
+impl Eq for Largest {}
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
+    largest: Largest,
     keys: OrdMap<Key, Slot>,
     due: OrdSet<(NonZeroU64, Key)>,
 }
@@ -52,6 +66,11 @@ impl Table {
         self.keys.len()
     }
 
+    /// No value that this table holds is larger, in bytes.
+    pub fn largest_value(&self) -> usize {
+        self.largest.0
+    }
+
     /// What stands under a key.
     pub fn get(&self, key: &[u8]) -> Option<&Slot> {
         self.keys.get(key)
@@ -59,6 +78,7 @@ impl Table {
 
     /// Writes a key.
     pub fn put(&mut self, key: &[u8], value: Shared, revision: u64, expires_ms: Option<u64>) {
+        self.largest.0 = self.largest.0.max(value.len());
         let slot = Slot { value, revision, expires_ms: expires_ms.and_then(NonZeroU64::new) };
         let at = slot.expires_ms;
         let before = match self.keys.get_mut(key) {

@@ -1,6 +1,7 @@
 //! Operations fail, once or for ever; the disk runs full.
 
 use super::*;
+use crate::store::RealFiles;
 use crate::store::faults::{Fault, Restart};
 use crate::store::flaws::Flaws;
 
@@ -98,6 +99,46 @@ fn preparing_on_a_full_disk_is_no_error_yet() {
     let result = (13..100).try_for_each(|index| store.write(&entries(index..=index, 1)));
     assert!(matches!(result, Err(StoreError::NoSpace { .. })), "{result:?}");
     assert!(matches!(store.sync(), Err(StoreError::Poisoned { .. })));
+}
+
+#[test]
+fn a_full_disk_is_asked_once_in_each_segment() {
+    let disk = FaultFiles::default();
+    let (mut store, _) =
+        open(&disk, &Options { segment_bytes_min: 1000, segment_bytes_max: 1000, ..options() }).unwrap();
+    store.write(&entries(1..=12, 1)).unwrap();
+    store.sync().unwrap();
+    let job = store.spare_job().expect("the segment is half full");
+    assert!(store.spare_job().is_none(), "one is out");
+    disk.set_room(Some(0));
+    store.take_spare(job.run()).unwrap();
+    assert!(store.spare_job().is_none(), "there was no room a moment ago");
+    disk.set_room(None);
+    let mut next = (13..60).filter_map(|index| {
+        store.write(&entries(index..=index, 1)).unwrap();
+        store.sync().unwrap();
+        store.spare_job()
+    });
+    assert!(next.next().is_some(), "the next segment has its own");
+}
+
+#[test]
+fn a_snapshot_that_somebody_reads_stays_whole_when_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
+    store.write(&entries(1..=9, 1)).unwrap();
+    store.sync().unwrap();
+    // Larger than what is removed in one step.
+    let bytes = vec![7; 5 << 20];
+    store.save_snapshot(&meta(4, 1), &bytes).unwrap();
+    let mut reader = store.newest_snapshot().unwrap().unwrap();
+    let mut read = reader.next_chunk().unwrap().unwrap();
+    store.save_snapshot(&meta(8, 1), &bytes).unwrap();
+    while let Some(chunk) = reader.next_chunk().unwrap() {
+        read.extend_from_slice(&chunk);
+    }
+    assert!(read == bytes, "{} of {} bytes", read.len(), bytes.len());
+    assert_eq!(store.snapshots().list().unwrap(), [(Index(8), Term(1))]);
 }
 
 #[test]
