@@ -20,6 +20,10 @@ need redis-server redis-server
 need redis-cli redis-tools
 need redis-benchmark redis-tools
 need nc netcat-openbsd
+need bwrap bubblewrap
+need c++ g++
+need javac default-jdk-headless
+need node nodejs
 need script bsdutils
 need chromium chromium
 need chromedriver chromium-driver

@@ -8,6 +8,7 @@
 //! - [`node`]: the threads of one running node; the only room that spawns threads.
 //! - [`cluster`]: how nodes find, watch and rank each other.
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
+//! - [`work`]: running people's programs, caged.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus; the two do not know each other.
 //! - [`types`], [`limits`], [`settings`]: words that every room shares.
 
@@ -26,3 +27,4 @@ pub mod sim;
 pub mod store;
 pub mod types;
 pub mod wire;
+pub mod work;

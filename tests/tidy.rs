@@ -28,13 +28,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("check", &["types"]),
     ("http", &["node", "services", "raft", "types", "limits", "settings"]),
     ("resp", &["node", "services", "raft", "types", "limits", "settings"]),
-    ("node", &["cluster", "wire", "store", "services", "raft", "types", "limits", "settings"]),
+    ("node", &["cluster", "wire", "store", "work", "services", "raft", "types", "limits", "settings"]),
     // Discovery asks over the peer protocol; autopilot and verdict read what the core shows.
     ("cluster", &["wire", "store", "services", "raft", "types", "limits", "settings"]),
     // Frames carry what others own: raft messages and service replies.
     ("wire", &["services", "raft", "types", "limits"]),
     // The log on disk holds raft entries and promises.
     ("store", &["raft", "types", "limits"]),
+    // An attempt takes a job's request and gives its end.
+    ("work", &["services", "types", "limits"]),
     // The pure rooms do not know each other: the log carries opaque bytes.
     ("services", &["types", "limits"]),
     ("raft", &["types", "limits"]),

@@ -36,7 +36,7 @@ fn process(node: u64, life: u64) -> Identity {
 }
 
 fn request(language: &str, keep_ms: u64) -> Request {
-    let limits = Limits { wall_ms: 1000, cpu_ms: 1000, memory_mb: 64, output_bytes: 1000, file_mb: 1, processes: 8 };
+    let limits = Limits { wall_ms: 1000, cpu_ms: 1000, memory_mb: 64, output_bytes: 1000, files_mb: 1, processes: 8 };
     Request {
         language: language.to_string(),
         files: vec![("main".to_string(), b"code".to_vec().into())],

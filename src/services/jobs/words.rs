@@ -43,10 +43,24 @@ pub struct Limits {
     pub memory_mb: u64,
     /// Standard output and standard error together, in bytes.
     pub output_bytes: u64,
-    /// The largest file, in MiB.
-    pub file_mb: u64,
+    /// All files that it leaves lying about, in MiB.
+    pub files_mb: u64,
     /// Processes and threads at once.
     pub processes: u64,
+}
+
+impl Limits {
+    /// The smaller of each.
+    pub fn within(self, most: Limits) -> Limits {
+        Limits {
+            wall_ms: self.wall_ms.min(most.wall_ms),
+            cpu_ms: self.cpu_ms.min(most.cpu_ms),
+            memory_mb: self.memory_mb.min(most.memory_mb),
+            output_bytes: self.output_bytes.min(most.output_bytes),
+            files_mb: self.files_mb.min(most.files_mb),
+            processes: self.processes.min(most.processes),
+        }
+    }
 }
 
 /// What a client wants to have run.
@@ -86,8 +100,12 @@ pub enum Verdict {
     TimedOut,
     /// It wanted more memory than it may have.
     MemoryExceeded,
-    /// It wrote more than it may.
+    /// It said more than it may.
     OutputExceeded,
+    /// It wrote more or larger files than it may.
+    FilesExceeded,
+    /// It started more processes than it may.
+    ProcessesExceeded,
     /// A client took it back.
     Cancelled,
     /// It could not be run, through no fault of its own: the reason.

@@ -1,0 +1,38 @@
+//! Running people's programs: which languages this machine has, and one attempt of one job in its cage.
+//!
+//! The tour: `runtimes.rs` says how a language is compiled and run and finds out what is there; `cage.rs` shuts a command in;
+//! `run.rs` carries out an attempt and watches it; `tree.rs` looks at a process with all its children.
+//! Not here: who gets which job (`services/jobs/`), the threads that run attempts (`node/`).
+
+pub mod cage;
+pub mod run;
+pub mod runtimes;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+/// Why a program cannot be run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// Programs cannot be shut in on this machine.
+    #[error("jobs are refused here, for they could not be caged: {why}")]
+    NoCage {
+        /// What was tried and what came of it.
+        why: String,
+    },
+    /// The machine failed.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl WorkError {
+    fn io(doing: &str) -> impl FnOnce(std::io::Error) -> WorkError {
+        let doing = doing.to_string();
+        move |source| WorkError::Io { doing, source }
+    }
+}

@@ -1,0 +1,467 @@
+//! One attempt of one job: a scratch folder, the compiler, the program, and what is to be told of them.
+//!
+//! One thread does all of it: it feeds standard input, takes what comes out as far as it may, looks at the clock, the memory,
+//! the processes and the files every few milliseconds, and kills everything at once when one of them is too much. Whatever the
+//! program does, the attempt ends soon after its time, and its folder is gone.
+//!
+//! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut where it reaches its limit, never later. R3 a limit
+//! that was reached is told by its name, whatever the program made of it.
+//! Not here: the walls (`cage.rs`), whether the end counts (`services/jobs/`).
+
+use super::WorkError;
+use super::cage::{Bounds, Cage, Kind};
+use super::runtimes::{self, Found, LAUNCHER, Places};
+use super::tree::{self, Usage};
+use crate::services::jobs::{End, Limits, Request, Verdict};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two looks at what the program uses.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Between two looks at its files, which may be many.
+const FILES_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks whether it has ended, once it says nothing more.
+const REAP_EVERY: Duration = Duration::from_millis(1);
+/// How long what it said before its end may take to arrive.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// Files and folders that may lie about.
+const FILES_MAX: u64 = 10_000;
+/// What a compiler may use: more than most programs, for people are not to blame for it.
+const COMPILER: Limits =
+    Limits { wall_ms: 60_000, cpu_ms: 60_000, memory_mb: 2048, output_bytes: 256 << 10, files_mb: 256, processes: 256 };
+/// Signals that tell which limit was reached.
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+const SIGXFSZ: i32 = 25;
+
+/// Where something was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// An attempt to be made.
+pub struct Attempt<'a> {
+    /// How it is shut in.
+    pub cage: &'a Cage,
+    /// What runs it.
+    pub found: &'a Found,
+    /// What to run.
+    pub request: &'a Request,
+    /// What it may use.
+    pub limits: Limits,
+    /// A folder that does not exist yet: it is made for the attempt and removed after it.
+    pub scratch: PathBuf,
+    /// Which of the worker's slots it has.
+    pub slot: u32,
+    /// Ends it before its time, as [`Verdict::Cancelled`].
+    pub is_cancelled: &'a AtomicBool,
+    /// Hears what the program says, as it says it.
+    pub hear: &'a mut dyn FnMut(Stream, &[u8]),
+}
+
+impl Attempt<'_> {
+    /// Makes it. What goes wrong with the machine is an end as well: [`Verdict::Failed`].
+    pub fn run(mut self) -> End {
+        let end = self.try_run().unwrap_or_else(|e| End::bare(Verdict::Failed(e.to_string())));
+        if let Err(e) = remove(&self.scratch) {
+            log::warn!("a job's folder stays behind path={} err={e}", self.scratch.display());
+        }
+        end
+    }
+
+    fn try_run(&mut self) -> Result<End, WorkError> {
+        let class = self.class();
+        let files = self.lay_out(&class).map_err(WorkError::io("write the job's files"))?;
+        let places = Places { home: self.found.home.as_deref(), files: &files, class: &class };
+        let runtime = &self.found.runtime;
+        let mut compile_ms = 0;
+        if !runtime.compile.is_empty() {
+            let words = runtimes::fill(&runtime.compile, &places);
+            let ran = self.execute(&words, &[], COMPILER, false)?;
+            compile_ms = ran.took.as_millis() as u64;
+            if ran.stopped_by == Some(Verdict::Cancelled) {
+                return Ok(End::bare(Verdict::Cancelled));
+            }
+            if ran.exit_code != Some(0) || ran.stopped_by.is_some() {
+                let mut said = ran.stdout;
+                said.extend_from_slice(&ran.stderr);
+                if let Some(why) = ran.stopped_by {
+                    said.extend_from_slice(format!("the compiler was stopped: {why:?}\n").as_bytes());
+                }
+                return Ok(End {
+                    exit_code: ran.exit_code,
+                    signal: ran.signal,
+                    stderr: said.into(),
+                    compile_ms,
+                    ..End::bare(Verdict::NotCompiled)
+                });
+            }
+        }
+        let mut words = runtimes::fill(&runtime.run, &places);
+        words.extend(self.request.args.iter().cloned());
+        let stdin = self.request.stdin.clone();
+        let ran = self.execute(&words, &stdin, self.limits, true)?;
+        Ok(End {
+            verdict: ran.stopped_by.unwrap_or(Verdict::Finished),
+            exit_code: ran.exit_code,
+            signal: ran.signal,
+            stdout: ran.stdout.into(),
+            stderr: ran.stderr.into(),
+            compile_ms,
+            run_ms: ran.took.as_millis() as u64,
+            memory_peak_kib: ran.memory_peak_kib,
+        })
+    }
+
+    /// The class of a Java source; empty for anything else.
+    fn class(&self) -> String {
+        let is_java = self.found.runtime.run.iter().any(|word| word.contains("{class}"));
+        let source = self.request.files.first().filter(|_| is_java).map(|(_, source)| String::from_utf8_lossy(source));
+        source.and_then(|source| runtimes::java_class(&source)).unwrap_or_default()
+    }
+
+    /// Makes the scratch folder with the source files in it; gives their names.
+    fn lay_out(&self, class: &str) -> io::Result<Vec<String>> {
+        let runtime = &self.found.runtime;
+        fs::DirBuilder::new().mode(0o700).create(&self.scratch)?;
+        let mut made = vec![self.scratch.clone()];
+        let mut files = Vec::new();
+        let launcher = (LAUNCHER.0.to_string(), LAUNCHER.1.as_bytes());
+        let given = self.request.files.iter().map(|(name, content)| (name.clone(), content.as_slice()));
+        for (name, content) in given.chain((!class.is_empty()).then_some(launcher)) {
+            // A Java source that came without a name must have that of its class.
+            let name = match (name == runtime.file_name, class.rsplit('.').next()) {
+                (true, Some(simple)) if !simple.is_empty() => format!("{simple}.java"),
+                _ => name,
+            };
+            let path = self.scratch.join(&name);
+            let folders = Path::new(&name).ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+            for folder in folders.collect::<Vec<_>>().into_iter().rev() {
+                let folder = self.scratch.join(folder);
+                if !folder.is_dir() {
+                    fs::create_dir(&folder)?;
+                    made.push(folder);
+                }
+            }
+            fs::write(&path, content)?;
+            made.push(path);
+            files.push(name);
+        }
+        if let Some(user) = self.cage.user(self.slot) {
+            made.iter().try_for_each(|path| std::os::unix::fs::chown(path, Some(user), Some(user)))?;
+        }
+        Ok(files)
+    }
+
+    fn execute(&mut self, words: &[String], stdin: &[u8], limits: Limits, is_heard: bool) -> Result<Ran, WorkError> {
+        let runtime = &self.found.runtime;
+        let bounds = Bounds {
+            cpu_s: limits.cpu_ms.div_ceil(1000).max(1),
+            space: (limits.memory_mb + runtime.reserves_mb).saturating_mul(1 << 20).saturating_add(SPACE_MORE),
+            file: limits.files_mb << 20,
+            // More than allowed: who goes beyond is stopped and told so, and cannot go far beyond before that.
+            processes: limits.processes + runtime.threads + PROCESSES_MORE,
+        };
+        let folders: Vec<PathBuf> = self.found.home.iter().cloned().collect();
+        let mut command = self.cage.command(words, &self.scratch, &folders, self.slot, &bounds);
+        let child = spawn(&mut command).map_err(WorkError::io("start the cage"))?;
+        let outer = if self.cage.kind() == Kind::Full { 2 } else { 0 };
+        let mut deaf = |_: Stream, _: &[u8]| {};
+        let hear: &mut dyn FnMut(Stream, &[u8]) = if is_heard { self.hear } else { &mut deaf };
+        let watch = Watch {
+            limits,
+            threads: runtime.threads,
+            scratch: &self.scratch,
+            outer,
+            is_cancelled: self.is_cancelled,
+            begun: Instant::now(),
+            looked: Instant::now(),
+            counted: Instant::now(),
+            stopped_by: None,
+            peak: Usage::default(),
+            output_left: limits.output_bytes,
+        };
+        let ran = watch.follow(child, stdin, hear).map_err(WorkError::io("follow the program"))?;
+        Ok(self.told(ran))
+    }
+
+    /// What bubblewrap says of its command's end, as if the command had said it itself.
+    fn told(&self, mut ran: Ran) -> Ran {
+        if self.cage.kind() == Kind::Full
+            && let Some(code @ 129..=192) = ran.exit_code
+        {
+            (ran.exit_code, ran.signal) = (None, Some(code - 128));
+        }
+        if ran.stopped_by.is_none() {
+            ran.stopped_by = match ran.signal {
+                Some(SIGXCPU) => Some(Verdict::TimedOut),
+                Some(SIGXFSZ) => Some(Verdict::FilesExceeded),
+                _ => None,
+            };
+        } else if ran.signal.is_none() {
+            (ran.exit_code, ran.signal) = (None, Some(SIGKILL));
+        }
+        ran
+    }
+}
+
+/// Processes that the system lets a program have beyond those that it may have, until the next look.
+const PROCESSES_MORE: u64 = 256;
+/// Address space beyond the memory that a program may use: its code, and what its libraries map.
+const SPACE_MORE: u64 = 256 << 20;
+
+/// What came of one command.
+struct Ran {
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    took: Duration,
+    memory_peak_kib: u64,
+    /// The limit that it reached.
+    stopped_by: Option<Verdict>,
+}
+
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
+    if let Some(pipe) = &child.stdin {
+        rustix::io::ioctl_fionbio(pipe, true)?;
+    }
+    if let Some(pipe) = &child.stdout {
+        rustix::io::ioctl_fionbio(pipe, true)?;
+    }
+    if let Some(pipe) = &child.stderr {
+        rustix::io::ioctl_fionbio(pipe, true)?;
+    }
+    Ok(child)
+}
+
+/// Looks after one command.
+struct Watch<'a> {
+    limits: Limits,
+    threads: u64,
+    scratch: &'a Path,
+    outer: usize,
+    is_cancelled: &'a AtomicBool,
+    begun: Instant,
+    looked: Instant,
+    counted: Instant,
+    stopped_by: Option<Verdict>,
+    peak: Usage,
+    output_left: u64,
+}
+
+impl Watch<'_> {
+    fn follow(mut self, mut child: Child, mut stdin: &[u8], hear: &mut dyn FnMut(Stream, &[u8])) -> io::Result<Ran> {
+        let (mut input, mut out, mut err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let mut status: Option<(ExitStatus, Instant)> = None;
+        loop {
+            if let Some(pipe) = &mut input
+                && is_fed(pipe, &mut stdin)
+            {
+                input = None;
+            }
+            if let Some(pipe) = &mut out
+                && self.take(pipe, Stream::Out, &mut stdout, hear)
+            {
+                out = None;
+            }
+            if let Some(pipe) = &mut err
+                && self.take(pipe, Stream::Err, &mut stderr, hear)
+            {
+                err = None;
+            }
+            if status.is_none() {
+                self.look(&child);
+                if self.stopped_by.is_some() {
+                    kill(&mut child);
+                }
+                status = child.try_wait()?.map(|status| (status, Instant::now()));
+                if status.is_some() {
+                    // Whatever it left running goes with it.
+                    kill_group(&child);
+                }
+            }
+            let is_silent = out.is_none() && err.is_none();
+            match &status {
+                Some((_, ended)) if is_silent || ended.elapsed() > DRAIN_MAX => break,
+                _ => {}
+            }
+            let wait = if is_silent { REAP_EVERY } else { LOOK_EVERY };
+            wait_for(input.as_ref(), out.as_ref(), err.as_ref(), wait)?;
+        }
+        let (status, ended) = status.expect("the loop ends after the command");
+        Ok(Ran {
+            exit_code: status.code(),
+            signal: status.signal(),
+            stdout,
+            stderr,
+            took: ended - self.begun,
+            memory_peak_kib: self.peak.memory_kib,
+            stopped_by: self.stopped_by,
+        })
+    }
+
+    /// Takes what is there; `true`: nothing more will come.
+    fn take(
+        &mut self,
+        pipe: &mut impl Read,
+        from: Stream,
+        into: &mut Vec<u8>,
+        hear: &mut dyn FnMut(Stream, &[u8]),
+    ) -> bool {
+        let mut buffer = [0; 16 << 10];
+        // Not for ever: a program that never stops talking must not keep the clock from being looked at.
+        for _ in 0..16 {
+            match pipe.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(read) => {
+                    let kept = &buffer[..read.min(self.output_left as usize)];
+                    self.output_left -= kept.len() as u64;
+                    if kept.len() < read {
+                        self.stopped_by.get_or_insert(Verdict::OutputExceeded);
+                    }
+                    if !kept.is_empty() {
+                        into.extend_from_slice(kept);
+                        hear(from, kept);
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
+    /// Looks whether anything is too much.
+    fn look(&mut self, child: &Child) {
+        let now = Instant::now();
+        let over = if self.is_cancelled.load(Ordering::Relaxed) {
+            Some(Verdict::Cancelled)
+        } else if now - self.begun >= Duration::from_millis(self.limits.wall_ms) {
+            Some(Verdict::TimedOut)
+        } else if now - self.looked >= LOOK_EVERY {
+            self.looked = now;
+            self.measure(child)
+        } else {
+            None
+        };
+        if let Some(over) = over {
+            self.stopped_by.get_or_insert(over);
+        }
+    }
+
+    fn measure(&mut self, child: &Child) -> Option<Verdict> {
+        let usage = tree::usage(child.id(), self.outer);
+        self.peak.memory_kib = self.peak.memory_kib.max(usage.memory_kib);
+        self.peak.processes = self.peak.processes.max(usage.processes);
+        if usage.memory_kib > self.limits.memory_mb << 10 {
+            return Some(Verdict::MemoryExceeded);
+        }
+        if usage.processes as u64 > self.limits.processes + self.threads {
+            return Some(Verdict::ProcessesExceeded);
+        }
+        if self.counted.elapsed() < FILES_EVERY {
+            return None;
+        }
+        let (files, bytes) = files_below(self.scratch, FILES_MAX + 1);
+        self.counted = Instant::now();
+        (files > FILES_MAX || bytes > self.limits.files_mb << 20).then_some(Verdict::FilesExceeded)
+    }
+}
+
+/// Feeds standard input; `true`: there is nothing more to say, or nobody listens.
+fn is_fed(pipe: &mut impl Write, stdin: &mut &[u8]) -> bool {
+    while !stdin.is_empty() {
+        match pipe.write(stdin) {
+            Ok(written) => *stdin = &stdin[written..],
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return true,
+        }
+    }
+    true
+}
+
+fn wait_for(
+    input: Option<&impl AsFd>,
+    out: Option<&impl AsFd>,
+    err: Option<&impl AsFd>,
+    most: Duration,
+) -> io::Result<()> {
+    let mut watched = Vec::new();
+    watched.extend(input.map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
+    watched.extend(out.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+    watched.extend(err.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+    let most = Timespec { tv_sec: 0, tv_nsec: most.subsec_nanos().into() };
+    match poll(&mut watched, Some(&most)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn kill(child: &mut Child) {
+    kill_group(child);
+    // It has ended by itself meanwhile.
+    let _ = child.kill();
+}
+
+fn kill_group(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // Nobody is left in it.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// Files and folders below a folder, up to so many, and their bytes; links are not followed.
+fn files_below(folder: &Path, most: u64) -> (u64, u64) {
+    let (mut files, mut bytes, mut folders) = (0, 0, vec![folder.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for row in fs::read_dir(folder).into_iter().flatten().flatten() {
+            files += 1;
+            if files >= most {
+                return (files, bytes);
+            }
+            match row.metadata() {
+                Ok(it) if it.is_dir() => folders.push(row.path()),
+                Ok(it) => bytes += it.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    (files, bytes)
+}
+
+/// Removes the scratch folder, also one whose program has locked it up.
+fn remove(scratch: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(scratch) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        other => return other,
+    }
+    let mut folders = vec![scratch.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+        for row in fs::read_dir(folder)?.flatten() {
+            if row.file_type().is_ok_and(|it| it.is_dir()) {
+                folders.push(row.path());
+            }
+        }
+    }
+    fs::remove_dir_all(scratch)
+}

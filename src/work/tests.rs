@@ -1,0 +1,295 @@
+//! Tests of the cage with real compilers and hostile programs: each is stopped, told as what it was, and leaves nothing behind.
+//!
+//! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
+
+use super::cage::{Cage, Kind};
+use super::run::{Attempt, Stream};
+use super::runtimes::{self, Found, find, java_class, known};
+use crate::services::jobs::{End, Limits, Request, Verdict};
+use std::path::Path;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const LIMITS: Limits =
+    Limits { wall_ms: 10_000, cpu_ms: 5_000, memory_mb: 128, output_bytes: 64 << 10, files_mb: 8, processes: 32 };
+
+fn cage() -> Cage {
+    Cage::try_out(Kind::Full).expect("bubblewrap works here; test.sh installs it")
+}
+
+fn found(language: &str) -> Option<Found> {
+    let found = find(&known()).into_iter().find(|found| found.runtime.language == language);
+    if found.is_none() {
+        eprintln!("skipped: this machine has no {language}");
+    }
+    found
+}
+
+fn request(language: &str, source: &str) -> Request {
+    let runtime = known().into_iter().find(|runtime| runtime.language == language).unwrap();
+    Request {
+        language: language.to_string(),
+        files: vec![(runtime.file_name, source.as_bytes().to_vec().into())],
+        stdin: Default::default(),
+        args: Vec::new(),
+        limits: LIMITS,
+        keep_ms: 0,
+    }
+}
+
+/// Runs an attempt in a folder of its own; afterwards nothing of it may be left.
+fn attempt(cage: &Cage, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) -> Option<End> {
+    // Each test may be a process of its own, and no two programs at once may be one user's.
+    static SLOT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(16)));
+    let found = found(&request.language)?;
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = dir.path().join("job");
+    let is_cancelled = AtomicBool::new(false);
+    let slot = SLOT.fetch_add(1, Ordering::Relaxed);
+    let attempt = Attempt {
+        cage,
+        found: &found,
+        request,
+        limits: request.limits,
+        scratch: scratch.clone(),
+        slot,
+        is_cancelled: &is_cancelled,
+        hear,
+    };
+    let end = attempt.run();
+    assert!(!scratch.exists(), "the scratch folder is still there");
+    Some(end)
+}
+
+fn run(request: &Request) -> Option<End> {
+    attempt(&cage(), request, &mut |_, _| {})
+}
+
+fn shell(source: &str) -> End {
+    run(&request("shell", source)).expect("every machine has a shell")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn finished(end: &End, code: i32, stdout: &str) {
+    assert_eq!(
+        (&end.verdict, end.exit_code),
+        (&Verdict::Finished, Some(code)),
+        "{} {}",
+        text(&end.stdout),
+        text(&end.stderr)
+    );
+    assert_eq!(text(&end.stdout), stdout);
+}
+
+#[test]
+fn every_language_says_hello() {
+    let programs = [
+        ("shell", "echo hello $1; cat"),
+        ("python", "import sys\nprint('hello', sys.argv[1])\nsys.stdout.write(sys.stdin.read())"),
+        ("javascript", "console.log('hello', process.argv[2]); process.stdout.write(require('fs').readFileSync(0))"),
+        (
+            "c",
+            "#include <stdio.h>\nint main(int n, char **v) { printf(\"hello %s\\n\", v[1]); int c; while ((c = getchar()) >= 0) putchar(c); }",
+        ),
+        (
+            "cpp",
+            "#include <iostream>\nint main(int n, char **v) { std::cout << \"hello \" << v[1] << \"\\n\" << std::cin.rdbuf(); }",
+        ),
+        (
+            "rust",
+            "fn main() { println!(\"hello {}\", std::env::args().nth(1).unwrap()); std::io::copy(&mut std::io::stdin(), &mut std::io::stdout()).unwrap(); }",
+        ),
+        (
+            "java",
+            "public class Greeter { public static void main(String[] a) throws Exception { System.out.println(\"hello \" + a[0]); System.in.transferTo(System.out); System.out.flush(); } }",
+        ),
+    ];
+    for (language, source) in programs {
+        let request =
+            Request { args: vec!["you".to_string()], stdin: b"and you\n".to_vec().into(), ..request(language, source) };
+        if let Some(end) = run(&request) {
+            eprintln!("{language}: compiled in {} ms, ran {} ms", end.compile_ms, end.run_ms);
+            finished(&end, 0, "hello you\nand you\n");
+        }
+    }
+}
+
+#[test]
+fn a_java_class_may_have_a_run_that_returns_a_text() {
+    let source = "// class Wrong\npackage a.b;\nclass Helper { }\npublic final class HelloWorld { public String run() { return \"Hello world!\"; } }";
+    let Some(end) = run(&request("java", source)) else { return };
+    finished(&end, 0, "Hello world!");
+    let neither = run(&request("java", "class Nothing { }")).unwrap();
+    assert_eq!(neither.exit_code, Some(1));
+    assert!(text(&neither.stderr).contains("neither a static main"), "{}", text(&neither.stderr));
+}
+
+#[test]
+fn the_class_of_a_java_source_is_found() {
+    let name = |source: &str| java_class(source);
+    assert_eq!(name("class A {}\npublic class B {}").as_deref(), Some("B"));
+    assert_eq!(name("/* class A */ String s = \"class C\"; record D() {}").as_deref(), Some("D"));
+    assert_eq!(name("package x.y ; final class E {}").as_deref(), Some("x.y.E"));
+    assert_eq!(name("int x = '\"'; public sealed abstract class F {}").as_deref(), Some("F"));
+    assert_eq!(name("nothing /* at all"), None);
+    assert_eq!(name("class"), None);
+}
+
+#[test]
+fn a_compilers_words_come_back() {
+    for (language, source, said) in [
+        ("c", "int main() { return x; }", "x"),
+        ("rust", "fn main() { y }", "y"),
+        ("java", "class A { int z() { } }", "return"),
+    ] {
+        let Some(end) = run(&request(language, source)) else { continue };
+        assert_eq!(end.verdict, Verdict::NotCompiled);
+        assert!(text(&end.stderr).contains(said), "{}", text(&end.stderr));
+    }
+}
+
+#[test]
+fn exit_codes_signals_and_live_output_are_told() {
+    finished(&shell("echo out; echo err >&2; exit 7"), 7, "out\n");
+    let killed = shell("kill -SEGV $$");
+    assert_eq!((killed.verdict, killed.exit_code, killed.signal), (Verdict::Finished, None, Some(11)));
+    let mut heard = Vec::new();
+    let end = attempt(&cage(), &request("shell", "echo one; sleep 0.2; echo two >&2"), &mut |from, bytes| {
+        heard.push((from, text(bytes)));
+    });
+    finished(&end.unwrap(), 0, "one\n");
+    assert_eq!(heard, [(Stream::Out, "one\n".to_string()), (Stream::Err, "two\n".to_string())]);
+}
+
+#[test]
+fn too_much_time_is_told_also_of_one_who_ignores_signals() {
+    let limits = Limits { wall_ms: 300, ..LIMITS };
+    for source in ["sleep 60", "trap '' TERM INT HUP; while :; do sleep 1; done", "sleep 60 & sleep 60"] {
+        let begun = Instant::now();
+        let end = run(&Request { limits, ..request("shell", source) }).unwrap();
+        assert_eq!(end.verdict, Verdict::TimedOut, "{source}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{source} took {:?}", begun.elapsed());
+    }
+    let busy = Limits { cpu_ms: 1000, ..LIMITS };
+    let end = run(&Request { limits: busy, ..request("shell", "while :; do :; done") }).unwrap();
+    assert_eq!((end.verdict, end.signal), (Verdict::TimedOut, Some(24)));
+}
+
+#[test]
+fn too_much_output_is_cut_where_it_is_too_much() {
+    let end = shell("while :; do echo 0123456789012345678901234567890123456789; done");
+    assert_eq!(end.verdict, Verdict::OutputExceeded);
+    assert_eq!(end.stdout.len() + end.stderr.len(), LIMITS.output_bytes as usize);
+}
+
+#[test]
+fn too_much_memory_is_told() {
+    let Some(end) = run(&request("python", "x = []\nwhile True: x.append(bytearray(1 << 20))")) else { return };
+    assert_eq!(end.verdict, Verdict::MemoryExceeded, "{}", text(&end.stderr));
+    assert!(end.memory_peak_kib > LIMITS.memory_mb << 10);
+}
+
+#[test]
+fn too_many_files_are_told() {
+    let large = shell("exec head -c 9000000 /dev/zero > large");
+    assert_eq!((large.verdict, large.signal), (Verdict::FilesExceeded, Some(25)));
+    // Where only a part of the program is ended, the program may go on, and hears why.
+    let part = shell("head -c 9000000 /dev/zero > large; echo still here");
+    finished(&part, 0, "still here\n");
+    assert!(text(&part.stderr).contains("File size limit exceeded"), "{}", text(&part.stderr));
+    let many = shell("i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
+    assert_eq!(many.verdict, Verdict::FilesExceeded);
+    let elsewhere = shell("head -c 100000000 /dev/zero > /tmp/x; echo x > /usr/x; echo y > /y; ls /tmp/x");
+    assert_eq!(elsewhere.verdict, Verdict::Finished, "only its own folder counts, and the rest is read-only or small");
+}
+
+#[test]
+fn a_fork_bomb_is_stopped_and_harms_nobody() {
+    let begun = Instant::now();
+    let end = run(&Request {
+        limits: Limits { wall_ms: 3000, ..LIMITS },
+        ..request("shell", "b() { b | b & }; b; sleep 60")
+    })
+    .unwrap();
+    assert_eq!(end.verdict, Verdict::ProcessesExceeded, "{}", text(&end.stderr));
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    finished(&shell("echo fine"), 0, "fine\n");
+}
+
+#[test]
+fn nothing_outside_can_be_reached_or_read() {
+    let secret = tempfile::tempdir().unwrap();
+    let path = secret.path().join("secret");
+    std::fs::write(&path, "the secret").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let end = shell(&format!(
+        "cat {} /etc/shadow /etc/passwd /root/.bashrc /proc/1/environ; ls /home /root /work; ls -A /job; env; kill -9 {}; ls /proc/self/fd",
+        path.display(),
+        std::process::id()
+    ));
+    let said = text(&end.stdout);
+    assert!(!said.contains("secret") && !said.contains("root:"), "{said}");
+    assert!(said.starts_with("main.sh\n"), "only its own file: {said}");
+    for wanted in ["HOME=/job\n", "PATH=/usr/local/bin:/usr/bin:/bin\n"] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    assert!(!said.contains("CARGO"), "the environment is not this program's: {said}");
+    assert!(said.ends_with("0\n1\n2\n3\n"), "descriptors besides the three and that of ls: {said}");
+    if let Some(end) =
+        run(&request("python", &format!("import socket\nsocket.create_connection(('127.0.0.1', {port}), 2)")))
+    {
+        assert_eq!(end.exit_code, Some(1), "{end:?}");
+        assert!(text(&end.stderr).contains("Error"), "{}", text(&end.stderr));
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "somebody came");
+}
+
+#[test]
+fn links_and_locked_folders_lead_nobody_astray() {
+    let outside = tempfile::tempdir().unwrap();
+    let precious = outside.path().join("precious");
+    std::fs::write(&precious, "kept").unwrap();
+    let end = shell(&format!(
+        "ln -s {} out; ln -s / root; mkdir -p a/b/c; touch a/b/c/d; chmod 000 a/b; chmod 500 a; echo done",
+        outside.path().display()
+    ));
+    finished(&end, 0, "done\n");
+    assert_eq!(std::fs::read_to_string(precious).unwrap(), "kept");
+}
+
+#[test]
+fn what_is_cancelled_ends_at_once() {
+    let found = found("shell").unwrap();
+    let (cage, dir) = (cage(), tempfile::tempdir().unwrap());
+    let is_cancelled = AtomicBool::new(false);
+    let request = request("shell", "echo begun; sleep 60");
+    let begun = Instant::now();
+    let end = Attempt {
+        cage: &cage,
+        found: &found,
+        request: &request,
+        limits: LIMITS,
+        scratch: dir.path().join("job"),
+        slot: 77,
+        is_cancelled: &is_cancelled,
+        hear: &mut |_, _| is_cancelled.store(true, Ordering::Relaxed),
+    }
+    .run();
+    assert_eq!((end.verdict, text(&end.stdout)), (Verdict::Cancelled, "begun\n".to_string()));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn places_are_filled_in() {
+    let command: Vec<String> = ["{home}/bin/x", "-o", "out", "{files}", "{file}.y"].map(str::to_string).to_vec();
+    let files = ["a", "b"].map(str::to_string);
+    let places = runtimes::Places { home: Some(Path::new("/h")), files: &files, class: "" };
+    assert_eq!(runtimes::fill(&command, &places), ["/h/bin/x", "-o", "out", "a", "b", "a.y"]);
+}
