@@ -62,8 +62,8 @@ pub enum CoreInput {
     Met { who: Identity, addresses: Addresses },
     /// The directory changed.
     Directory(Arc<Nodes>),
-    /// The disk has more than before; the promises that rest on it have left.
-    Synced,
+    /// The disk has everything up to this job; the promises that rest on it have left.
+    Synced(u64),
     /// The services' snapshot at this index is on disk.
     SnapshotSaved(Index),
     /// A leader's snapshot arrived whole and is on disk beside the log.
@@ -96,9 +96,9 @@ impl<T> Outbox<T> {
         Outbox { to, backlog: VecDeque::new() }
     }
 
-    /// Adds a job to what the next [`Outbox::flush`] hands over.
     fn push(&mut self, job: T) {
         self.backlog.push_back(job);
+        self.flush();
     }
 
     fn flush(&mut self) {
@@ -131,8 +131,6 @@ pub struct Core {
     requests: Requests,
     /// Highest index handed to `apply`.
     handed_to_apply: Index,
-    /// Newest persist that raft knows to be on disk.
-    synced: u64,
     next_token: u64,
     autopilot_token: Option<Token>,
     autopilot_said: Option<Change>,
@@ -169,7 +167,6 @@ impl Core {
             book,
             met: BTreeMap::new(),
             handed_to_apply: applied,
-            synced: 0,
             next_token: 0,
             autopilot_token: None,
             autopilot_said: None,
@@ -198,9 +195,8 @@ impl Core {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            self.take_synced();
             if self.take_all(first.into_iter().chain(inbox.try_iter())).is_break() || self.gather(inbox).is_break() {
-                return self.hand_over();
+                return self.flush_links();
             }
             let now = Instant::now();
             if now > next_tick + CATCH_UP_MAX {
@@ -217,11 +213,12 @@ impl Core {
                 self.consult_autopilot();
                 self.is_view_stale = true;
             }
-            self.await_disk();
-            self.hand_over();
+            self.flush_links();
             if self.is_view_stale && now.duration_since(self.last_publish) >= PUBLISH_GAP {
                 self.publish();
             }
+            self.disk.flush();
+            self.apply.flush();
         }
     }
 
@@ -250,29 +247,6 @@ impl Core {
             self.take_all(inbox.try_iter())?;
         }
         ControlFlow::Continue(())
-    }
-
-    /// What the turn has for others: to `apply`, for whom clients wait, then to peers in one write each, then to the disk.
-    fn hand_over(&mut self) {
-        self.apply.flush();
-        self.flush_links();
-        self.disk.flush();
-    }
-
-    /// Steps raft if the disk has come further.
-    fn take_synced(&mut self) {
-        let seq = self.shared.disk_progress.newest();
-        if seq > self.synced {
-            self.synced = seq;
-            self.step(Input::Synced { seq });
-        }
-    }
-
-    /// Says whether the next sync is to wake this thread. A follower has nothing to do then.
-    fn await_disk(&mut self) {
-        let is_following = self.raft.role() == Role::Follower && self.raft.leader().is_some();
-        self.shared.disk_progress.set_awaited(!is_following);
-        self.take_synced();
     }
 
     /// In a quiet cluster nothing is due before raft's next timer: the ticks until then are fed together, and the processor
@@ -307,7 +281,7 @@ impl Core {
                 self.tend_links();
             }
             CoreInput::Directory(nodes) => self.on_directory(&nodes),
-            CoreInput::Synced => self.take_synced(),
+            CoreInput::Synced(seq) => self.step(Input::Synced { seq }),
             CoreInput::SnapshotSaved(index) => self.step(Input::SnapshotSaved { index }),
             CoreInput::SnapshotReceived { from, term, meta, done } => {
                 let index = meta.index;

@@ -134,9 +134,7 @@ impl Group {
             }
         }
         links.values().for_each(Link::flush);
-        if shared.disk_progress.synced(seq) {
-            shared.to_core(CoreInput::Synced);
-        }
+        shared.to_core(CoreInput::Synced(seq));
     }
 }
 

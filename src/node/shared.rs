@@ -62,33 +62,6 @@ impl Counters {
     }
 }
 
-/// How far `disk` has synced, for `core`. A follower's answers leave from `disk` itself, so its `core` need not be woken for
-/// each sync; it looks when something else wakes it. Who leads or campaigns waits for every sync.
-#[derive(Debug, Default)]
-pub struct DiskProgress {
-    synced: AtomicU64,
-    is_awaited: AtomicBool,
-}
-
-impl DiskProgress {
-    /// Publishes that everything up to this job is on disk; whether `core` must be told.
-    pub fn synced(&self, seq: u64) -> bool {
-        self.synced.store(seq, Ordering::SeqCst);
-        self.is_awaited.load(Ordering::SeqCst)
-    }
-
-    /// Newest job that is on disk.
-    pub fn newest(&self) -> u64 {
-        self.synced.load(Ordering::SeqCst)
-    }
-
-    /// Whether `core` wants to be told from now on. It must look at [`DiskProgress::newest`] afterwards: a sync that came
-    /// before this call did not tell it.
-    pub fn set_awaited(&self, is_awaited: bool) {
-        self.is_awaited.store(is_awaited, Ordering::SeqCst);
-    }
-}
-
 /// The newest monitor frame, and a way to wait for the next.
 pub struct Frames {
     newest: Mutex<Option<Arc<Published>>>,
@@ -117,8 +90,6 @@ pub struct Shared {
     pub dispatch: Mutex<Dispatch>,
     /// Figures.
     pub counters: Counters,
-    /// How far the log is on disk.
-    pub disk_progress: DiskProgress,
     /// What clients get.
     pub activity: Activity,
     /// Clients that wait for a key to change.
@@ -190,7 +161,6 @@ impl Shared {
             events: Events::default(),
             failovers: FailoverLog::default(),
             counters: Counters::default(),
-            disk_progress: DiskProgress::default(),
             activity: Activity::default(),
             watchers: AtomicUsize::new(0),
             incoming_snapshot: Mutex::new(()),
