@@ -458,16 +458,16 @@ impl Conn {
         if keys.iter().map(|key| key.len() + 16).sum::<usize>() > room {
             return self.reply(|out| reply::error(out, "ERR too many watched keys"));
         }
-        let seen = match self.ask(vec![Op::Revisions(keys.clone())], Level::Linearizable) {
+        let seen = match self.ask(vec![Op::Marks(keys.clone())], Level::Linearizable) {
             Ok(seen) => seen,
             Err(why) => return self.reply(|out| reply::error(out, &why)),
         };
-        let Some(Value::List(revisions)) = seen.into_iter().next() else {
+        let Some(Value::List(marks)) = seen.into_iter().next() else {
             return self.reply(|out| reply::error(out, "ERR the store's answer cannot be read"));
         };
-        for (key, revision) in keys.into_iter().zip(revisions) {
-            if let Value::Int(revision) = revision {
-                self.watched.push((key, revision as u64));
+        for (key, mark) in keys.into_iter().zip(marks) {
+            if let Value::Int(mark) = mark {
+                self.watched.push((key, mark as u64));
             }
         }
         self.reply(reply::ok);

@@ -96,7 +96,7 @@ pub enum Op {
     StrLen(Bytes),
     /// `Text("string")` or `Text("none")`.
     Type(Bytes),
-    /// Revision of each key, 0 if it does not exist: `List` of `Int`. What WATCH remembers.
+    /// Revision of each key, 0 if it does not exist: `List` of `Int`.
     Revisions(Vec<Bytes>),
     /// Number of keys: `Int`.
     Count,
@@ -149,12 +149,18 @@ pub enum Op {
     ExtendIf { key: Bytes, token: Bytes, ms: u64, replace: bool },
     /// Reacquire: if the value is `token`, the time to live becomes `ms`: `Int` 1 or 0.
     ReacquireIf { key: Bytes, token: Bytes, ms: u64 },
+    /// What WATCH remembers of each key, for [`Run::watched`]: its revision, or if it does not exist, [`ABSENT`] with the
+    /// store's newest revision: `List` of `Int`, the bits of which are the mark's.
+    Marks(Vec<Bytes>),
 }
+
+/// In a mark: the key did not exist when the rest of it was the store's newest revision.
+pub const ABSENT: u64 = 1 << 63;
 
 impl Op {
     /// Whether the operation needs the log: it changes something, or asks for the time.
     pub fn needs_log(&self) -> bool {
-        use Op::{Count, Exists, Get, Keys, LockInfo, MGet, Range, Read, Revisions, Scan, StrLen, Type};
+        use Op::{Count, Exists, Get, Keys, LockInfo, MGet, Marks, Range, Read, Revisions, Scan, StrLen, Type};
         !matches!(
             self,
             Get(_)
@@ -164,6 +170,7 @@ impl Op {
                 | StrLen(_)
                 | Type(_)
                 | Revisions(_)
+                | Marks(_)
                 | Count
                 | Keys(_)
                 | Scan { .. }
@@ -195,8 +202,8 @@ pub fn fits(key: &[u8], value_bytes: usize) -> bool {
 /// executed all the same, as in Redis' EXEC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Key and revision (0: it did not exist): if one is different, nothing is executed and the reply is `Aborted`. A key
-    /// that has expired meanwhile is different.
+    /// Key and mark ([`Op::Marks`]): if anybody wrote or removed one of them since, nothing is executed and the reply is
+    /// `Aborted`. A key that has expired meanwhile is different.
     pub watched: Vec<(Bytes, u64)>,
     /// In order.
     pub ops: Vec<Op>,

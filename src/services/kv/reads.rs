@@ -69,6 +69,13 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
             });
             Ok(Value::List(revisions.collect::<Result<_, &'static str>>()?))
         }
+        Op::Marks(keys) => {
+            let marks = keys.iter().map(|key| {
+                budget.spend(0)?;
+                Ok(Value::Int(store.mark_of(key) as i64))
+            });
+            Ok(Value::List(marks.collect::<Result<_, &'static str>>()?))
+        }
         Op::Count => Ok(int(table.len())),
         Op::Keys(pattern) => {
             let keys = table.with_prefix(glob::literal_prefix(pattern), None).map(|(key, _)| key);

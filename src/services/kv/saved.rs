@@ -1,12 +1,14 @@
 //! The store in a snapshot: counts, then one record for each lock and key, in order, so that writer and reader stream.
 //!
 //! All numbers are little-endian `u64`. Head: revision, number of locks, number of keys. A lock: token, expiry, length of
-//! its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both.
+//! its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both. At the end what was
+//! removed: the revision at the last removal of all keys, number of groups, and for each its number and revision.
 //! A length is believed only up to its limit: a damaged snapshot is an error, not an allocation.
 //! Not here: the frame around it and its version (`services/parts.rs`).
 
 use super::locks::{Lock, Locks};
 use super::op::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::removed::Removed;
 use super::store::Store;
 use super::table::Table;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -29,6 +31,11 @@ pub fn write(store: &Store, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(key)?;
         out.write_all(&slot.value)?;
     }
+    let (all, by_group) = store.removed().parts();
+    numbers(&mut out, [all, by_group.len() as u64])?;
+    for (group, revision) in by_group {
+        numbers(&mut out, [u64::from(*group), *revision])?;
+    }
     out.flush()
 }
 
@@ -49,7 +56,14 @@ pub fn read(from: &mut dyn Read) -> io::Result<Store> {
         take(&mut from, &mut value, value_len, VALUE_BYTES_MAX)?;
         table.put(&key, value.as_slice().into(), revision, (expires_ms > 0).then_some(expires_ms));
     }
-    Ok(Store::of(table, locks, revision))
+    let [all, groups] = take_numbers(&mut from)?;
+    let mut rows = Vec::new();
+    for _ in 0..groups {
+        let [group, at] = take_numbers(&mut from)?;
+        let group = u16::try_from(group).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "no group of keys"))?;
+        rows.push((group, at));
+    }
+    Ok(Store::of(table, locks, Removed::of(all, rows.into_iter()), revision))
 }
 
 fn numbers<const N: usize>(out: &mut impl Write, numbers: [u64; N]) -> io::Result<()> {

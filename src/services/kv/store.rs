@@ -11,10 +11,11 @@
 
 use super::locks::{Lock, Locks};
 use super::op::{
-    Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, NO_TIME, NOT_AN_INTEGER, OVERFLOW, Op, READ_REPLY_BYTES_MAX,
-    RUN_REPLY_BYTES_MAX, Ran, Run, TOO_LARGE, Value, fits,
+    ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, NO_TIME, NOT_AN_INTEGER, OVERFLOW, Op,
+    READ_REPLY_BYTES_MAX, RUN_REPLY_BYTES_MAX, Ran, Run, TOO_LARGE, Value, fits,
 };
 use super::reads::{self, Answer, Budget, int};
+use super::removed::Removed;
 use super::saved;
 use super::table::{Slot, Table};
 use crate::services::{Reply, Service};
@@ -26,13 +27,14 @@ use std::io::{self, Read, Write};
 pub struct Store {
     table: Table,
     locks: Locks,
+    removed: Removed,
     revision: u64,
 }
 
 impl Store {
     /// The store that a snapshot holds.
-    pub(super) fn of(table: Table, locks: Locks, revision: u64) -> Store {
-        Store { table, locks, revision }
+    pub(super) fn of(table: Table, locks: Locks, removed: Removed, revision: u64) -> Store {
+        Store { table, locks, removed, revision }
     }
 
     /// The keys.
@@ -43,6 +45,16 @@ impl Store {
     /// The locks.
     pub(super) fn locks(&self) -> &Locks {
         &self.locks
+    }
+
+    /// What was removed.
+    pub(super) fn removed(&self) -> &Removed {
+        &self.removed
+    }
+
+    /// What WATCH remembers of a key: its revision, or that it does not exist now.
+    pub fn mark_of(&self, key: &[u8]) -> u64 {
+        self.table.get(key).map_or(ABSENT | self.revision, |slot| slot.revision)
     }
 
     /// The newest revision or fencing token that was drawn.
@@ -105,7 +117,17 @@ impl Store {
     }
 
     fn has_changed(&self, watched: &[(Bytes, u64)]) -> bool {
-        watched.iter().any(|(key, revision)| self.revision_of(key) != *revision)
+        watched.iter().any(|(key, mark)| match mark & ABSENT {
+            0 => self.revision_of(key) != *mark,
+            _ => self.table.get(key).is_some() || self.removed.newest(key) > mark & !ABSENT,
+        })
+    }
+
+    /// Removes a key, and remembers when.
+    fn remove(&mut self, key: &[u8]) -> Option<Slot> {
+        let slot = self.table.remove(key)?;
+        self.removed.note(key, self.revision);
+        Some(slot)
     }
 
     fn draw(&mut self) -> u64 {
@@ -139,14 +161,14 @@ impl Store {
                 }
                 Ok(Value::Ok)
             }
-            Op::Del(keys) => Ok(int(keys.iter().filter(|key| self.table.remove(key).is_some()).count())),
+            Op::Del(keys) => Ok(int(keys.iter().filter(|key| self.remove(key).is_some()).count())),
             Op::DelIf { key, condition } => Ok(match self.holds(&key, &condition) {
-                true => int(u8::from(self.table.remove(&key).is_some())),
+                true => int(u8::from(self.remove(&key).is_some())),
                 false => Value::Nil,
             }),
             Op::GetDel(key) => {
                 let value = reads::answer(self, at, &Op::Get(key.clone()), budget)?;
-                self.table.remove(&key);
+                self.remove(&key);
                 Ok(value)
             }
             Op::IncrBy { key, by } => self.incr_by(at, &key, by),
@@ -155,6 +177,7 @@ impl Store {
             Op::Persist(key) => Ok(self.expire_key(at, &key, Expiry::Never, ExpireIf::HasOne)),
             Op::FlushAll => {
                 self.table.clear();
+                self.removed.note_all(self.revision);
                 Ok(Value::Ok)
             }
             Op::LockAcquire { name, ttl_ms } => self.acquire(at, &name, ttl_ms),
@@ -162,7 +185,7 @@ impl Store {
             Op::LockRelease { name, token } => Ok(self.release(&name, token)),
             Op::ReleaseIf { key, token } => {
                 let is_meant = self.has_value(&key, &token);
-                Ok(int(u8::from(is_meant && self.table.remove(&key).is_some())))
+                Ok(int(u8::from(is_meant && self.remove(&key).is_some())))
             }
             Op::ExtendIf { key, token, ms, replace } => {
                 let remaining = self.table.get(&key).and_then(|slot| slot.ttl_ms(at.at_ms));
@@ -214,7 +237,7 @@ impl Store {
             new => time_of(at, new),
         };
         if is_over(at, expires_ms) {
-            self.table.remove(key);
+            self.remove(key);
         } else {
             self.table.put(key, value.into(), revision, expires_ms);
         }
@@ -259,7 +282,7 @@ impl Store {
             return int(0);
         }
         if is_over(at, new) {
-            self.table.remove(key);
+            self.remove(key);
         } else {
             let revision = self.draw();
             self.table.set_expiry(key, revision, new);
@@ -311,7 +334,8 @@ impl Service for Store {
     }
 
     fn expire(&mut self, at: Stamp) {
-        self.table.expire(at.at_ms);
+        let (removed, revision) = (&mut self.removed, self.revision);
+        self.table.expire(at.at_ms, |key| removed.note(key, revision));
         self.locks.expire(at.at_ms);
     }
 

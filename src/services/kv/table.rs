@@ -109,12 +109,13 @@ impl Table {
         *self = Table::default();
     }
 
-    /// Removes every key whose time has come.
-    pub fn expire(&mut self, now_ms: u64) {
+    /// Removes every key whose time has come; `gone` hears of each.
+    pub fn expire(&mut self, now_ms: u64, mut gone: impl FnMut(&[u8])) {
         while self.next_expiry_ms().is_some_and(|at_ms| at_ms <= now_ms) {
             let (_, key) = self.due.remove_min().expect("its first row was just seen");
-            let gone = self.keys.remove(&*key);
-            assert!(gone.is_some(), "a key that is due does not exist: {key:?}");
+            gone(&key);
+            let slot = self.keys.remove(&*key);
+            assert!(slot.is_some(), "a key that is due does not exist: {key:?}");
         }
     }
 

@@ -57,7 +57,7 @@ impl goldenscript::Runner for Session {
             }
             "watch" => {
                 let keys = words.rest();
-                let Ran::Values(values) = self.execute(Vec::new(), vec![Op::Revisions(keys.clone())]) else {
+                let Ran::Values(values) = self.execute(Vec::new(), vec![Op::Marks(keys.clone())]) else {
                     return Err("a watch was aborted".into());
                 };
                 let [Value::List(revisions)] = &values[..] else { return Err("no list of revisions".into()) };
