@@ -337,6 +337,11 @@
     return `${(count / 1e6).toFixed(count < 1e7 ? 2 : 1)}M`;
   }
 
+  /** A place in the log: exact as long as its tile has room for it. */
+  function place(index) {
+    return index < 1e6 ? index.toLocaleString("en") : short(index);
+  }
+
   /** A time to answer; there is none where nothing was asked. */
   function latency(us) {
     if (!us) return "-";
@@ -402,9 +407,9 @@
       const isBehind = isOnline && row.lag > 20 + commitRate;
       tile.lag.classList.toggle("is-behind", isBehind);
       set(tile.lag, row.status === "OFFLINE" ? "out of the line" : row.lag === 0 ? "in step" : `${plural(row.lag, "entry").replace("entrys", "entries")} behind`);
-      set(tile.lastIndex, row.last_index.toLocaleString("en"));
-      set(tile.commitIndex, row.commit_index.toLocaleString("en"));
-      set(tile.appliedIndex, row.applied_index.toLocaleString("en"));
+      set(tile.lastIndex, place(row.last_index));
+      set(tile.commitIndex, place(row.commit_index));
+      set(tile.appliedIndex, place(row.applied_index));
       set(tile.load, String(row.load));
       set(tile.heard, row.id === me.id ? "itself" : row.heartbeat_age_ms === null ? "never" : `${span(row.heartbeat_age_ms)} ago`);
     }

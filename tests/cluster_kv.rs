@@ -91,6 +91,10 @@ fn clients_of_followers_do_not_notice_twenty_leaders_die() -> Result<()> {
             (done.load(Relaxed) > before + 20).then_some(())
         })?;
         assert_ne!(next, leader);
+        for row in cluster.status(STAY[0])?.nodes {
+            let (applied, commit, last) = (row.applied_index, row.commit_index, row.last_index);
+            assert!(applied <= commit && commit <= last, "node {}: {applied} applied of {commit} of {last}", row.id);
+        }
         cluster.restart(leader)?;
     }
     cluster.settle()?;

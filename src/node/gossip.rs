@@ -239,7 +239,8 @@ impl Beats {
 
 /// This node's row, first hand.
 pub fn own_row(shared: &Shared) -> Row {
-    let view = shared.view();
+    // The view may be some milliseconds old; what is applied meanwhile is in the log, and committed, all the same.
+    let (view, applied) = (shared.view(), shared.applied());
     let raft = &view.raft;
     Row {
         id: shared.me.id,
@@ -250,9 +251,9 @@ pub fn own_row(shared: &Shared) -> Row {
         role: raft.role,
         standing: standing(shared, shared.me.id),
         term: raft.term,
-        last_index: raft.last_index,
-        commit_index: raft.commit_index,
-        applied_index: shared.applied(),
+        last_index: raft.last_index.max(applied),
+        commit_index: raft.commit_index.max(applied),
+        applied_index: applied,
         pace: shared.activity.pace(),
         addresses: shared.settings.addresses(shared.me.id),
     }
