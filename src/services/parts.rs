@@ -3,8 +3,11 @@
 //! Nobody needs to know a part's length before it is written, so the writer holds no part in memory, and a service may be
 //! added without touching the others. Form: for each part its number, then chunks (`u32` length, bytes), then the length
 //! 0; after the last part the number 0. So a snapshot that was cut off anywhere is an error.
+//! Beside it, the numbers and records that parts are made of.
 //! Not here: what is in a part (each service), the head before the parts (`registry.rs`), the file (`store/`).
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::{self, Read, Write};
 
 /// Stands where another part's number would.
@@ -40,6 +43,40 @@ pub fn read(from: &mut dyn Read, mut take: impl FnMut(u8, &mut dyn Read) -> io::
         }
     }
     if from.read(&mut [0])? > 0 { Err(bad("bytes after the end of a snapshot")) } else { Ok(()) }
+}
+
+/// Writes numbers, eight little-endian bytes each.
+pub fn put_numbers<const N: usize>(out: &mut impl Write, numbers: [u64; N]) -> io::Result<()> {
+    numbers.iter().try_for_each(|number| out.write_all(&number.to_le_bytes()))
+}
+
+/// Reads what [`put_numbers`] wrote.
+pub fn take_numbers<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        let mut bytes = [0; 8];
+        from.read_exact(&mut bytes)?;
+        *number = u64::from_le_bytes(bytes);
+    }
+    Ok(numbers)
+}
+
+/// Writes a record: its length, then its bytes (postcard). `buffer` is room to use again.
+pub fn put_record(out: &mut impl Write, buffer: &mut Vec<u8>, record: &impl Serialize) -> io::Result<()> {
+    buffer.clear();
+    *buffer = postcard::to_extend(record, std::mem::take(buffer)).map_err(io::Error::other)?;
+    put_numbers(out, [buffer.len() as u64])?;
+    out.write_all(buffer)
+}
+
+/// Reads what [`put_record`] wrote. Memory grows with the bytes that are there, not with what a length says.
+pub fn take_record<T: DeserializeOwned>(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<T> {
+    let [len] = take_numbers(from)?;
+    buffer.clear();
+    if from.take(len).read_to_end(buffer)? as u64 != len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    postcard::from_bytes(buffer).map_err(io::Error::other)
 }
 
 /// An error for bytes that are not what they should be.

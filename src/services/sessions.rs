@@ -18,7 +18,7 @@
 //! Not here: who numbers commands and sends them again (`node/requests.rs`).
 
 use super::Reply;
-use super::parts::bad;
+use super::parts::{bad, put_numbers, put_record, take_numbers, take_record};
 use crate::types::{Index, Stamp};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
@@ -163,15 +163,10 @@ impl Sessions {
     /// Writes the table: two times, the number of origins, and for each its length and bytes.
     pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(64 << 10, out);
-        for number in [self.now_ms, self.at_ms, self.len() as u64] {
-            out.write_all(&number.to_le_bytes())?;
-        }
-        let mut bytes = Vec::new();
-        for (origin, session) in &self.by_origin {
-            bytes.clear();
-            bytes = postcard::to_extend(&(origin, session), bytes).map_err(io::Error::other)?;
-            out.write_all(&(bytes.len() as u64).to_le_bytes())?;
-            out.write_all(&bytes)?;
+        put_numbers(&mut out, [self.now_ms, self.at_ms, self.len() as u64])?;
+        let mut buffer = Vec::new();
+        for row in &self.by_origin {
+            put_record(&mut out, &mut buffer, &row)?;
         }
         out.flush()
     }
@@ -179,24 +174,11 @@ impl Sessions {
     /// Replaces the table by one that `snapshot` wrote.
     pub fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
         let mut from = BufReader::with_capacity(64 << 10, from);
-        let mut number = || -> io::Result<u64> {
-            let mut bytes = [0; 8];
-            from.read_exact(&mut bytes)?;
-            Ok(u64::from_le_bytes(bytes))
-        };
-        let (now_ms, at_ms, len) = (number()?, number()?, number()?);
+        let [now_ms, at_ms, len] = take_numbers(&mut from)?;
         let mut table = Sessions { now_ms, at_ms, ..Sessions::default() };
-        let mut bytes = Vec::new();
+        let mut buffer = Vec::new();
         for _ in 0..len {
-            let mut session_len = [0; 8];
-            from.read_exact(&mut session_len)?;
-            let session_len = u64::from_le_bytes(session_len);
-            bytes.clear();
-            // Memory grows with the bytes that are there, not with what a length says.
-            if (&mut from).take(session_len).read_to_end(&mut bytes)? as u64 != session_len {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let (origin, session): (Uuid, Session) = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+            let (origin, session): (Uuid, Session) = take_record(&mut from, &mut buffer)?;
             if session.heard_ms > now_ms {
                 return Err(bad("a session of the future"));
             }

@@ -11,7 +11,7 @@
 use super::WorkError;
 use super::cage::{Bounds, Cage, Kind};
 use super::runtimes::{self, Found, LAUNCHER, Places};
-use super::tree::{self, Usage};
+use super::tree;
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -191,7 +191,7 @@ impl Attempt<'_> {
             looked: Instant::now(),
             counted: Instant::now(),
             stopped_by: None,
-            peak: Usage::default(),
+            memory_peak_kib: 0,
             output_left: limits.output_bytes,
         };
         let ran = watch.follow(child, stdin, hear).map_err(WorkError::io("follow the program"))?;
@@ -260,7 +260,7 @@ struct Watch<'a> {
     looked: Instant,
     counted: Instant,
     stopped_by: Option<Verdict>,
-    peak: Usage,
+    memory_peak_kib: u64,
     output_left: u64,
 }
 
@@ -311,7 +311,7 @@ impl Watch<'_> {
             stdout,
             stderr,
             took: ended - self.begun,
-            memory_peak_kib: self.peak.memory_kib,
+            memory_peak_kib: self.memory_peak_kib,
             stopped_by: self.stopped_by,
         })
     }
@@ -368,8 +368,7 @@ impl Watch<'_> {
 
     fn measure(&mut self, child: &Child) -> Option<Verdict> {
         let usage = tree::usage(child.id(), self.outer);
-        self.peak.memory_kib = self.peak.memory_kib.max(usage.memory_kib);
-        self.peak.processes = self.peak.processes.max(usage.processes);
+        self.memory_peak_kib = self.memory_peak_kib.max(usage.memory_kib);
         if usage.memory_kib > self.limits.memory_mb << 10 {
             return Some(Verdict::MemoryExceeded);
         }

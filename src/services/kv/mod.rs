@@ -2,7 +2,8 @@
 //!
 //! The tour: `op.rs` is what can be asked and answered; `store.rs` holds the state, takes runs apart and carries out what
 //! changes something; `reads.rs` answers what does not. Below them, `table.rs` is the keys with their times to live,
-//! `locks.rs` the locks with their fencing tokens, `removed.rs` what is left of keys that went, `glob.rs` the patterns of KEYS and SCAN, `saved.rs` the snapshot.
+//! `locks.rs` the locks with their fencing tokens, `removed.rs` what is left of keys that went, `glob.rs` the patterns of KEYS
+//! and SCAN, `saved.rs` the snapshot.
 //! All of it lies in trees that share their nodes with their copies, so a copy of a million keys costs nothing.
 //! Not here: the Redis protocol (`resp/`), HTTP (`http/`).
 

@@ -11,6 +11,7 @@ use super::op::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use super::removed::Removed;
 use super::store::Store;
 use super::table::Table;
+use crate::services::parts::{put_numbers, take_numbers};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
 /// Bytes gathered before the writer or reader below is troubled.
@@ -20,21 +21,21 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub fn write(store: &Store, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
     let (table, locks) = (store.table(), store.locks());
-    numbers(&mut out, [store.revision(), locks.len() as u64, table.len() as u64])?;
+    put_numbers(&mut out, [store.revision(), locks.len() as u64, table.len() as u64])?;
     for (name, lock) in locks.iter() {
-        numbers(&mut out, [lock.token, lock.expires_ms, name.len() as u64])?;
+        put_numbers(&mut out, [lock.token, lock.expires_ms, name.len() as u64])?;
         out.write_all(name)?;
     }
     for (key, slot) in table.iter() {
         let expires_ms = slot.expires_ms().unwrap_or(0);
-        numbers(&mut out, [slot.revision, expires_ms, key.len() as u64, slot.value.len() as u64])?;
+        put_numbers(&mut out, [slot.revision, expires_ms, key.len() as u64, slot.value.len() as u64])?;
         out.write_all(key)?;
         out.write_all(&slot.value)?;
     }
     let (all, by_group) = store.removed().parts();
-    numbers(&mut out, [all, by_group.len() as u64])?;
+    put_numbers(&mut out, [all, by_group.len() as u64])?;
     for (group, revision) in by_group {
-        numbers(&mut out, [u64::from(*group), *revision])?;
+        put_numbers(&mut out, [u64::from(*group), *revision])?;
     }
     out.flush()
 }
@@ -64,20 +65,6 @@ pub fn read(from: &mut dyn Read) -> io::Result<Store> {
         rows.push((group, at));
     }
     Ok(Store::of(table, locks, Removed::of(all, rows.into_iter()), revision))
-}
-
-fn numbers<const N: usize>(out: &mut impl Write, numbers: [u64; N]) -> io::Result<()> {
-    numbers.iter().try_for_each(|number| out.write_all(&number.to_le_bytes()))
-}
-
-fn take_numbers<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]> {
-    let mut numbers = [0; N];
-    for number in &mut numbers {
-        let mut bytes = [0; 8];
-        from.read_exact(&mut bytes)?;
-        *number = u64::from_le_bytes(bytes);
-    }
-    Ok(numbers)
 }
 
 fn take(from: &mut impl Read, into: &mut Vec<u8>, len: u64, len_max: usize) -> io::Result<()> {
