@@ -23,6 +23,8 @@ pub const LINK_BYTES_MAX: usize = 2 * INFLIGHT_BYTES_MAX;
 pub const GOSSIP_INBOX_MAX: usize = 256;
 /// Inbox of `watch`. Full: `apply` drops its word, a look is due anyway; clients that come to watch wait.
 pub const WATCH_INBOX_MAX: usize = 256;
+/// Inbox of `worker`. Full: `apply` drops its word, a look is due anyway; threads of attempts wait.
+pub const WORKER_INBOX_MAX: usize = 1024;
 /// Inbox of `monitor`. Full: drop; a frame is built at least once a second anyway.
 pub const MONITOR_INBOX_MAX: usize = 256;
 

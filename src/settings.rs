@@ -6,6 +6,10 @@
 //! `PHALANX_LOG`, `PHALANX_SEED`, `PHALANX_TRACE` and everything that begins with `PHALANX_TEST_` are not settings.
 //! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/config.rs`).
 
+mod runtimes;
+
+pub use runtimes::{CageKind, Runtime, known as known_runtimes};
+
 use crate::limits::TICK_MS;
 use crate::types::{Addresses, NodeId, Ticks};
 use serde::de::{MapAccess, Visitor};
@@ -87,6 +91,16 @@ pub struct Settings {
     pub disk_reserve_mb: u64,
     /// Client connections of one node.
     pub connections_max: u32,
+    /// Whether this node takes jobs in and runs them.
+    pub jobs_enabled: bool,
+    /// Jobs that this node runs at once; `None`: one per processor.
+    pub job_slots: Option<u32>,
+    /// How programs are shut in.
+    pub jobs_cage: CageKind,
+    /// How long the result of a job is kept.
+    pub jobs_keep_ms: u64,
+    /// Languages that jobs may be written in.
+    pub runtimes: Vec<Runtime>,
     /// Shared by all nodes; proves on the peer port that a node belongs here. Needed beyond loopback.
     pub cluster_secret: Option<String>,
 }
@@ -118,6 +132,11 @@ impl Default for Settings {
             snapshot_every_mb: 64,
             disk_reserve_mb: 256,
             connections_max: 12_000,
+            jobs_enabled: true,
+            job_slots: None,
+            jobs_cage: CageKind::Full,
+            jobs_keep_ms: 3_600_000,
+            runtimes: runtimes::known(),
             cluster_secret: None,
         }
     }
@@ -127,6 +146,7 @@ impl Default for Settings {
 #[derive(Clone, Copy)]
 enum Rule {
     Number(u64, u64),
+    NumberOrNull(u64, u64),
     Switch,
     Text(usize, usize),
     Host,
@@ -134,10 +154,11 @@ enum Rule {
     File,
     Choice(&'static [&'static str]),
     Secret(usize, usize),
+    Runtimes,
 }
 
 /// Every key in the order of INTERFACES, with its rule.
-const KEYS: [(&str, Rule); 25] = [
+const KEYS: [(&str, Rule); 30] = [
     ("cluster_name", Rule::Text(1, 64)),
     ("host", Rule::Host),
     ("peers", Rule::Peers),
@@ -162,6 +183,11 @@ const KEYS: [(&str, Rule); 25] = [
     ("snapshot_every_mb", Rule::Number(1, 65_536)),
     ("disk_reserve_mb", Rule::Number(0, 1_048_576)),
     ("connections_max", Rule::Number(1, 1_000_000)),
+    ("jobs_enabled", Rule::Switch),
+    ("job_slots", Rule::NumberOrNull(1, 256)),
+    ("jobs_cage", Rule::Choice(&["full", "limits"])),
+    ("jobs_keep_ms", Rule::Number(1000, 30 * 86_400_000)),
+    ("runtimes", Rule::Runtimes),
     ("cluster_secret", Rule::Secret(6, 256)),
 ];
 
@@ -325,6 +351,17 @@ impl Settings {
         to_ticks(self.dead_after_ms)
     }
 
+    /// Whether jobs may be taken in and run: who runs other people's programs for strangers at least asks for a secret.
+    pub fn has_jobs(&self) -> bool {
+        self.jobs_enabled && (self.is_loopback() || self.cluster_secret.is_some())
+    }
+
+    /// Jobs that this node runs at once.
+    pub fn slots(&self) -> u32 {
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        self.job_slots.unwrap_or_else(cores)
+    }
+
     /// Whether nobody beyond this machine can reach the nodes.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
@@ -375,6 +412,7 @@ impl Rule {
     fn allowed(self) -> String {
         match self {
             Rule::Number(least, most) => format!("a whole number from {least} to {most}"),
+            Rule::NumberOrNull(least, most) => format!("null or a whole number from {least} to {most}"),
             Rule::Switch => "true or false".into(),
             Rule::Text(least, most) => format!("text of {least} to {most} characters without control characters"),
             Rule::Host => "an IP address or host name of this machine".into(),
@@ -382,6 +420,11 @@ impl Rule {
             Rule::File => "a path".into(),
             Rule::Choice(words) => words.join(" or "),
             Rule::Secret(least, most) => format!("null or text of {least} to {most} characters"),
+            Rule::Runtimes => {
+                "a list of objects with language, file_name, probe, run and, if needed, home, compile, reserves_mb, \
+                 threads; each language once (README, Jobs)"
+                    .into()
+            }
         }
     }
 
@@ -395,12 +438,12 @@ impl Rule {
             (least..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
         };
         let is_right = match (self, &value) {
-            (Rule::Number(least, most), Value::Number(n)) => match n.as_u64() {
+            (Rule::Number(least, most) | Rule::NumberOrNull(least, most), Value::Number(n)) => match n.as_u64() {
                 Some(n) => (least..=most).contains(&n),
                 None if n.is_f64() => return Err("wrong type"),
                 None => false,
             },
-            (Rule::Switch, Value::Bool(_)) | (Rule::Secret(..), Value::Null) => true,
+            (Rule::Switch, Value::Bool(_)) | (Rule::Secret(..) | Rule::NumberOrNull(..), Value::Null) => true,
             (Rule::Text(least, most) | Rule::Secret(least, most), Value::String(text)) => is_text(text, least, most),
             (Rule::Host, Value::String(text)) => is_host(text),
             (Rule::File, Value::String(text)) => is_text(text, 1, 4096),
@@ -408,16 +451,23 @@ impl Rule {
             (Rule::Peers, Value::Array(all)) if all.iter().all(Value::is_string) => {
                 all.iter().filter_map(Value::as_str).all(is_host_port)
             }
+            (Rule::Runtimes, Value::Array(_)) => {
+                let all: Vec<Runtime> = serde_json::from_value(value.clone()).map_err(|_| "not allowed")?;
+                runtimes::check(&all)?;
+                true
+            }
             _ => return Err("wrong type"),
         };
-        let why = if matches!(self, Rule::Number(..)) { "out of range" } else { "not allowed" };
+        let why =
+            if matches!(self, Rule::Number(..) | Rule::NumberOrNull(..)) { "out of range" } else { "not allowed" };
         if is_right { Ok(value) } else { Err(why) }
     }
 
     /// What was typed in the environment or on the command line, as JSON.
     fn read_typed(self, text: &str) -> Result<Value, &'static str> {
         Ok(match self {
-            Rule::Number(..) => Value::from(
+            Rule::NumberOrNull(..) if matches!(text.trim(), "" | "null") => Value::Null,
+            Rule::Number(..) | Rule::NumberOrNull(..) => Value::from(
                 text.trim()
                     .parse::<i128>()
                     .map_err(|_| "wrong type")
@@ -425,13 +475,16 @@ impl Rule {
             ),
             Rule::Switch => Value::from(text.trim().parse::<bool>().map_err(|_| "wrong type")?),
             Rule::Secret(..) if text.is_empty() => Value::Null,
-            Rule::Peers if text.trim_start().starts_with('[') => {
-                serde_json::from_str(text).map_err(|_| "wrong type")?
-            }
+            Rule::Peers if text.trim_start().starts_with('[') => read_json(text)?,
+            Rule::Runtimes => read_json(text)?,
             Rule::Peers => text.split(',').map(str::trim).filter(|peer| !peer.is_empty()).collect(),
             _ => Value::from(text),
         })
     }
+}
+
+fn read_json(text: &str) -> Result<Value, &'static str> {
+    serde_json::from_str(text).map_err(|_| "wrong type")
 }
 
 /// Values and faults while the sources are read, from the strongest to the weakest.
@@ -656,6 +709,22 @@ mod tests {
         assert!(load(r#"{"host": "10.1.2.3", "cluster_secret": "open sesame"}"#, &[], &[]).is_ok());
         assert!(load(r#"{"host": "127.0.0"}"#, &[], &[]).is_err());
         assert!(load(r#"{"host": "::1"}"#, &[], &[]).is_ok());
+    }
+
+    #[test]
+    fn runtimes_are_checked_as_a_whole() {
+        let lua = r#"{"language": "lua", "file_name": "a.lua", "probe": ["lua", "-v"], "run": ["lua", "{file}"]}"#;
+        let (settings, _) = load(&format!(r#"{{"runtimes": [{lua}], "job_slots": 3}}"#), &[], &[]).unwrap();
+        assert_eq!((settings.runtimes[0].language.as_str(), settings.slots()), ("lua", 3));
+        let (settings, _) =
+            load("{}", &[("PHALANX_RUNTIMES", &format!("[{lua}]")), ("PHALANX_JOB_SLOTS", "")], &[]).unwrap();
+        assert_eq!((settings.runtimes.len(), settings.job_slots), (1, None));
+        for bad in
+            [format!("[{lua}, {lua}]"), "[{}]".into(), lua.replace("\"run\"", "\"ran\"").replace('{', "[{"), "3".into()]
+        {
+            assert!(load(&format!(r#"{{"runtimes": {bad}}}"#), &[], &[]).is_err(), "{bad}");
+        }
+        assert!(load(r#"{"job_slots": 0}"#, &[], &[]).is_err() && load(r#"{"jobs_cage": "none"}"#, &[], &[]).is_err());
     }
 
     #[test]

@@ -35,8 +35,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &["services", "raft", "types", "limits"]),
     // The log on disk holds raft entries and promises.
     ("store", &["raft", "types", "limits"]),
-    // An attempt takes a job's request and gives its end.
-    ("work", &["services", "types", "limits"]),
+    // An attempt takes a job's request and gives its end; which languages there are is a setting.
+    ("work", &["services", "types", "limits", "settings"]),
     // The pure rooms do not know each other: the log carries opaque bytes.
     ("services", &["types", "limits"]),
     ("raft", &["types", "limits"]),

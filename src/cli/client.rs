@@ -9,6 +9,7 @@
 
 use super::ClientArgs;
 use super::fault::{Fault, code};
+use crate::http::lines::Lines;
 use crate::settings::Settings;
 use crate::types::NodeId;
 use serde::Deserialize;
@@ -252,6 +253,37 @@ impl Client {
     fn order(&self) -> impl Iterator<Item = (usize, &String)> {
         let n = self.endpoints.len();
         (0..n).map(move |i| (i + self.good.get()) % n).map(|i| (i, &self.endpoints[i]))
+    }
+
+    /// Opens a stream of lines at the first node that has it; a read that brings nothing returns after `read_timeout`.
+    ///
+    /// # Errors
+    /// Nobody reachable, or nobody with a leader (4); no such thing (1).
+    pub fn lines(&self, path: &str, read_timeout: Duration) -> Result<Lines, Fault> {
+        let mut failures = Vec::new();
+        let mut declined = None;
+        for (i, endpoint) in self.order() {
+            // A node may wait for a leader before its first word.
+            match Lines::get(endpoint, path, self.change_timeout, read_timeout) {
+                Ok((200, lines)) => {
+                    self.good.set(i);
+                    return Ok(lines);
+                }
+                Ok((status @ 500.., _)) => declined = Some(decline(endpoint, status, "")),
+                Ok((404, _)) => {
+                    let next = "phalanx job list shows the jobs; results are kept for jobs_keep_ms";
+                    return Err(Fault::new(code::FAILED, format!("{endpoint}: there is no such job"), next));
+                }
+                Ok((status, _)) => return Err(decline(endpoint, status, "")),
+                Err(e) => failures.push((endpoint.clone(), e.to_string())),
+            }
+        }
+        Err(declined.unwrap_or_else(|| unreachable(&failures)))
+    }
+
+    /// The node that answered last has broken off: the next one is asked first from now on.
+    pub fn turn_to_next(&self) {
+        self.good.set((self.good.get() + 1) % self.endpoints.len().max(1));
     }
 
     /// Asks until one node gives a proper answer.

@@ -3,7 +3,7 @@
 //! The tour: this file declares every subcommand and hands it to its file. `client.rs` talks to nodes over HTTP and
 //! tries every address; `fault.rs` is an error with its exit code and what to do next; `term.rs` writes to terminals
 //! and pipes. `node.rs` runs a node; `status.rs`, `events.rs`, `leader.rs` and `member.rs` ask and change a running
-//! cluster; `kv.rs` and `lock.rs` use its store; `config.rs` and `log.rs` read files; `bench.rs`, `dev.rs` and `sim.rs` start worlds of their own.
+//! cluster; `kv.rs` and `lock.rs` use its store, `job.rs` its workers; `config.rs` and `log.rs` read files; `bench.rs`, `dev.rs` and `sim.rs` start worlds of their own.
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
@@ -14,6 +14,7 @@ pub mod config;
 pub mod dev;
 pub mod events;
 pub mod fault;
+pub mod job;
 pub mod kv;
 pub mod leader;
 pub mod lock;
@@ -53,6 +54,8 @@ enum Command {
     Member(member::MemberArgs),
     /// Read and write keys
     Kv(kv::KvArgs),
+    /// Run programs on the cluster
+    Job(job::JobArgs),
     /// Run a command under a lock of the cluster
     Lock(lock::LockArgs),
     /// Show and check settings
@@ -98,6 +101,7 @@ pub fn run() -> u8 {
         Command::Leader(args) => leader::run(&args),
         Command::Member(args) => member::run(&args),
         Command::Kv(args) => kv::run(&args),
+        Command::Job(args) => job::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dev(args) => dev::run(&args),

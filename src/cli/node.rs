@@ -25,6 +25,9 @@ pub struct NodeArgs {
     /// Discard this node's state and fetch it again from the leader, under a new uuid
     #[arg(long)]
     pub rejoin: bool,
+    /// Serve clients only: follow the log, never vote, never run jobs
+    #[arg(long)]
+    pub gateway: bool,
     /// One setting, before environment and file; may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -54,6 +57,6 @@ pub fn run(args: NodeArgs) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let options = NodeOptions { id: args.id.map(NodeId), rejoin: args.rejoin };
+    let options = NodeOptions { id: args.id.map(NodeId), rejoin: args.rejoin, is_gateway: args.gateway };
     node::run(settings, &options, Doors { http: http::serve, front: http::front::serve, resp: resp::serve })
 }

@@ -8,6 +8,8 @@
 //! A3 a demotion leaves at least `voters_min` voters. A4 voters are never more than `voters_max`, but for one extra while
 //! a dead voter that A3 protects is being replaced.
 //!
+//! Gateways serve clients and are never promoted.
+//!
 //! An even number of voters is accepted. Four voters survive no more losses at once than three, but when one dies, the
 //! dead one is demoted and three live voters remain: the fourth is the spare that makes the next loss survivable.
 //! Not here: adding newcomers (they ask, `discovery.rs`), removing a wiped node's old identity (the join in `node/`).
@@ -16,12 +18,13 @@ use super::verdict::quorum;
 use crate::raft::{Change, PeerView, Role, View};
 use crate::settings::Settings;
 use crate::types::{NodeId, Ticks};
+use std::collections::BTreeSet;
 
 /// A learner this many entries behind the commit index has caught up: under load the two are never equal.
 const CAUGHT_UP_ENTRIES: u64 = 1000;
 
 /// What autopilot aims at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// Never fewer voters than this by a demotion.
     pub voters_min: usize,
@@ -29,6 +32,8 @@ pub struct Rules {
     pub voters_max: usize,
     /// Silent to the leader for this long is dead.
     pub dead_after: Ticks,
+    /// Learners that stay learners.
+    pub gateways: BTreeSet<NodeId>,
 }
 
 impl From<&Settings> for Rules {
@@ -37,6 +42,7 @@ impl From<&Settings> for Rules {
             voters_min: settings.voters_min as usize,
             voters_max: settings.voters_max as usize,
             dead_after: settings.dead_after_ticks(),
+            gateways: BTreeSet::new(),
         }
     }
 }
@@ -62,6 +68,7 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
     let ready = view
         .peers
         .iter()
+        .filter(|peer| !rules.gateways.contains(&peer.who.id))
         .filter(|peer| membership.learners.get(&peer.who.id) == Some(&peer.who.uuid) && has_caught_up(peer, view))
         .map(|peer| peer.who.id)
         .max();

@@ -2,7 +2,7 @@
 //!
 //! The tour: `discovery.rs` decides at start between resuming, joining and founding; `config_file.rs` keeps the shared
 //! `config.json`; `gossip.rs` spreads heartbeats and finds the silent; `dispatch.rs` picks the worker for a client;
-//! `autopilot.rs` decides who should vote; `verdict.rs` says in words how safe the cluster is.
+//! `autopilot.rs` decides who should vote, `roll_call.rs` which workers are gone; `verdict.rs` says in words how safe the cluster is.
 //!
 //! Nothing here starts a thread, owns a channel or reads a clock: time, chance, waiting and asking are arguments.
 //! Not here: what makes a decision binding (`raft/`), who calls these and when (`node/`).
@@ -12,4 +12,5 @@ pub mod config_file;
 pub mod discovery;
 pub mod dispatch;
 pub mod gossip;
+pub mod roll_call;
 pub mod verdict;

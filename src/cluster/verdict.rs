@@ -8,6 +8,7 @@
 
 use crate::types::NodeId;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Serves, and how safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Situation {
     pub voters: Vec<(NodeId, bool)>,
     /// Learners, likewise.
     pub learners: Vec<(NodeId, bool)>,
+    /// Those of the learners that never vote.
+    pub gateways: BTreeSet<NodeId>,
     /// Setting `voters_max`: below it a learner that is online is about to become a voter.
     pub voters_max: u32,
     /// The members have removed this node: what it knows of the others grows old.
@@ -109,7 +112,8 @@ pub fn judge(situation: &Situation) -> Judgement {
     offline.sort();
     reasons.extend(offline.iter().map(|id| format!("node {} is offline", id.0)));
     if voters < situation.voters_max as usize {
-        let waiting = situation.learners.iter().filter(|(_, is_online)| *is_online);
+        let waiting =
+            situation.learners.iter().filter(|(id, is_online)| *is_online && !situation.gateways.contains(id));
         reasons.extend(waiting.map(|(id, _)| format!("node {} is not a voter yet", id.0)));
     }
     if is_serving && spare == 0 {
@@ -140,6 +144,7 @@ mod tests {
             leader,
             voters: rows(voters),
             learners: rows(learners),
+            gateways: BTreeSet::new(),
             voters_max: 5,
             is_removed: false,
             has_quorum: None,

@@ -8,7 +8,7 @@ use super::parse::{Head, Method, percent_decode};
 use super::reply::Reply;
 use super::routes::{Indexed, Route};
 use super::server::Door;
-use super::{idempotency, kv, locks};
+use super::{idempotency, jobs, kv, locks, params};
 use crate::node::{Ack, Level, Work};
 use crate::raft::{Change, Refusal};
 use crate::services::{self, directory, registry};
@@ -40,7 +40,13 @@ pub(super) fn answer(door: &Door, route: Route, method: Method, head: &Head, bod
         Route::Keys => kv::range(door, head),
         Route::Key(key) => kv::answer(door, key, method, head, body),
         Route::Lock(path) => locks::answer(door, path, is_read, head, body),
-        Route::Monitor | Route::Stream | Route::Hold | Route::Static(_) => {
+        Route::CompileAndRun => jobs::compile_and_run(door, head, body),
+        Route::Jobs if is_read => jobs::list(door, head),
+        Route::Jobs => jobs::submit(door, head, body),
+        Route::Job(id) if is_read => jobs::show(door, id, head),
+        Route::Job(id) => jobs::cancel(door, id, head, body),
+        Route::Runtimes => jobs::runtimes(door).into(),
+        Route::Monitor | Route::Stream | Route::Hold | Route::Static(_) | Route::Output(_) => {
             Reply::refused(404, "nothing is served at this path").into()
         }
     }
@@ -65,13 +71,7 @@ pub(super) fn level(head: &Head) -> Result<Level, Reply> {
 
 /// What `wait=` says (`30s`, `500ms`, `30`), at most [`WAIT_MAX`]; `None` if it is no time.
 pub(super) fn wait(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        "" | "s" => Some(Duration::from_secs(number).min(WAIT_MAX)),
-        "ms" => Some(Duration::from_millis(number).min(WAIT_MAX)),
-        _ => None,
-    }
+    params::span(text).map(|span| span.min(WAIT_MAX))
 }
 
 /// `{"events": [...]}` newer than `since`; with `wait=10s` it waits for news.

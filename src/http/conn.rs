@@ -251,6 +251,15 @@ impl Conn {
         self.stream.set_write_timeout(Some(self.deadlines.write))
     }
 
+    /// Whether the client has closed, or the connection broke: for streams that have nothing to say for long.
+    pub fn is_gone(&self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        match rustix::net::recv(&*self.stream, &mut [0][..], flags) {
+            Ok((read, _)) => read == 0,
+            Err(e) => !matches!(e, rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR),
+        }
+    }
+
     /// Gives back the buffers: a stream may last for days and needs neither.
     pub fn free_buffers(&mut self) {
         self.input = Vec::new();

@@ -1,8 +1,8 @@
 //! Who may ask: pages on localhost can be reached from any web site that a person visits.
 //!
 //! - A `Host` that is not ours means a name that someone else points at this machine (DNS rebinding): 421.
-//! - A state change must come from our own pages or from no page at all (a script): 403. A POST must be JSON, which no
-//!   plain form of another site can send: 415. PUT and DELETE need no such rule: a browser asks before it lets a page of
+//! - A state change must come from our own pages or from no page at all (a script): 403. A POST must be JSON (or Java source,
+//!   where that is wanted), which no plain form of another site can send: 415. PUT and DELETE need no such rule: a browser asks before it lets a page of
 //!   another site send them (a preflight), and this door never says yes.
 //! - Pages of the other nodes may read the status and the stream, so that a page survives its node.
 //!
@@ -32,8 +32,11 @@ pub fn check_host(host: &dyn Host, head: &Head) -> Result<(), Reply> {
     }
 }
 
-/// Refuses a state change that a page of another site could have caused; `is_json`: its body must be said to be JSON.
-pub fn check_change(head: &Head, is_json: bool) -> Result<(), Reply> {
+/// Media type of most bodies.
+pub const JSON: &str = "application/json";
+
+/// Refuses a state change that a page of another site could have caused; `wanted`: what its body must be said to be.
+pub fn check_change(head: &Head, wanted: Option<&str>) -> Result<(), Reply> {
     if head.fetch_site.as_deref().is_some_and(|site| site != "same-origin" && site != "none") {
         return Err(Reply::refused(403, "changes are taken from pages of this node only"));
     }
@@ -42,10 +45,10 @@ pub fn check_change(head: &Head, is_json: bool) -> Result<(), Reply> {
     {
         return Err(Reply::refused(403, "changes are taken from pages of this node only"));
     }
-    if is_json {
+    if let Some(wanted) = wanted {
         let media = head.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if !media.eq_ignore_ascii_case("application/json") {
-            return Err(Reply::refused(415, "send Content-Type: application/json"));
+        if !media.eq_ignore_ascii_case(wanted) {
+            return Err(Reply::refused(415, &format!("send Content-Type: {wanted}")));
         }
     }
     Ok(())

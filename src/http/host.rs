@@ -3,9 +3,10 @@
 //! Not here: what the methods do (`node/handle.rs`).
 
 use crate::node::status::{EventLine, MonitorFrame};
-use crate::node::{Handle, Level, Metric, Published, SessionGuard, Work};
+use crate::node::{Handle, Level, Metric, NodeRuntimes, Output, Published, SessionGuard, Work};
 use crate::raft::Change;
 use crate::services::Reply;
+use crate::services::jobs::JobId;
 use crate::types::{Identity, Index, NodeId, Outcome};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +38,13 @@ pub trait Host: Send + Sync + 'static {
     fn gossip_json(&self) -> serde_json::Value;
     fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
+    fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)>;
+    fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>>;
+    fn runtimes(&self) -> Vec<NodeRuntimes>;
+    /// How long results are kept, in milliseconds; `None`: this node takes no jobs in.
+    fn jobs_keep_ms(&self) -> Option<u64>;
+    /// Names of the source that comes without one, by language.
+    fn file_name(&self, language: &str) -> Option<String>;
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index>;
     fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId>;
@@ -100,6 +108,22 @@ impl Host for Handle {
     }
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool {
         Handle::wait_key(self, key, revision, deadline)
+    }
+    fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)> {
+        Handle::await_job(self, job, at_least, deadline)
+    }
+    fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>> {
+        Handle::live_output(self, job, attempt)
+    }
+    fn runtimes(&self) -> Vec<NodeRuntimes> {
+        Handle::runtimes(self)
+    }
+    fn jobs_keep_ms(&self) -> Option<u64> {
+        self.settings().has_jobs().then_some(self.settings().jobs_keep_ms)
+    }
+    fn file_name(&self, language: &str) -> Option<String> {
+        let runtime = self.settings().runtimes.iter().find(|runtime| runtime.language == language);
+        runtime.map(|runtime| runtime.file_name.clone())
     }
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)> {
         Handle::query(self, query, level, deadline)

@@ -17,6 +17,15 @@ const KEY_BYTES_MAX: usize = 255;
 
 /// The tag of a request that has a key, else `None`.
 pub(super) fn tag(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
+    tag_of(head, &head.target, body)
+}
+
+/// The same for requests whose parameters only say how to wait: two with different ones are the same request.
+pub(super) fn tag_without_params(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
+    tag_of(head, head.path(), body)
+}
+
+fn tag_of(head: &Head, target: &str, body: &[u8]) -> Result<Option<Tag>, Reply> {
     let Some(key) = &head.idempotency_key else { return Ok(None) };
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(Reply::refused(400, "an Idempotency-Key has 1 to 255 bytes"));
@@ -29,7 +38,7 @@ pub(super) fn tag(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
     let mut hasher = Sha256::new();
     hasher.update(b"phalanx idempotency 1");
     // Lengths first: no two requests give the same bytes.
-    for part in [key.as_bytes(), method.as_bytes(), head.target.as_bytes(), body] {
+    for part in [key.as_bytes(), method.as_bytes(), target.as_bytes(), body] {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }

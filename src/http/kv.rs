@@ -7,6 +7,7 @@
 
 use super::api::{self, deadline, failed, leader};
 use super::idempotency;
+use super::params::Params;
 use super::parse::{Head, Method, percent_decode, percent_encode};
 use super::reply::Reply;
 use super::routes::Indexed;
@@ -45,44 +46,8 @@ pub(super) fn answer(door: &Door, key: &str, method: Method, head: &Head, body: 
     answered.unwrap_or_else(Indexed::from)
 }
 
-/// What a request asks for in its query, none of it unknown or twice.
-struct Params<'a>(Vec<(&'a str, &'a str)>);
-
-impl<'a> Params<'a> {
-    fn of(head: &'a Head, known: &[&str]) -> Result<Params<'a>, Reply> {
-        let query = head.target.split_once('?').map_or("", |(_, query)| query);
-        let mut found: Vec<(&str, &str)> = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if !known.contains(&name) || found.iter().any(|(other, _)| *other == name) {
-                let why = format!("parameter {name:?} is unknown here or given twice; known: {}", known.join(", "));
-                return Err(Reply::refused(400, &why));
-            }
-            found.push((name, value));
-        }
-        Ok(Params(found))
-    }
-
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
-    }
-
-    fn number(&self, name: &str) -> Result<Option<u64>, Reply> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        number.map(Some).ok_or_else(|| Reply::refused(400, &format!("{name} must be a number")))
-    }
-
-    fn bytes(&self, name: &str) -> Result<Option<Bytes>, Reply> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        percent_decode(text)
-            .map(|bytes| Some(Bytes::from(bytes)))
-            .ok_or_else(|| Reply::refused(400, "malformed escape"))
-    }
-
-    fn condition(&self) -> Result<Condition, Reply> {
-        Ok(self.number("cas")?.map_or(Condition::Always, Condition::Revision))
-    }
+fn condition(params: &Params) -> Result<Condition, Reply> {
+    Ok(params.number("cas")?.map_or(Condition::Always, Condition::Revision))
 }
 
 /// A key's value, with its index and remaining time in headers; with `watch`, once that index is no longer this one.
@@ -133,8 +98,8 @@ pub(super) fn range(door: &Door, head: &Head) -> Indexed {
 fn page(door: &Door, head: &Head) -> Result<Indexed, Reply> {
     let params = Params::of(head, &["level", "prefix", "after", "limit"])?;
     let level = api::level(head)?;
-    let prefix = params.bytes("prefix")?.unwrap_or_default();
-    let after = params.bytes("after")?;
+    let prefix = params.bytes("prefix")?.map(Bytes::from).unwrap_or_default();
+    let after = params.bytes("after")?.map(Bytes::from);
     let limit = match params.number("limit")?.unwrap_or(LIMIT.0) {
         limit if (1..=LIMIT.1).contains(&limit) => limit,
         _ => return Err(Reply::refused(400, &format!("limit is 1 to {}", LIMIT.1))),
@@ -186,7 +151,7 @@ fn write(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, R
         Some(0) => return Err(Reply::refused(400, "ttl_ms is 1 or more")),
         Some(ms) => Expiry::In(ms),
     };
-    let condition = params.condition()?;
+    let condition = condition(&params)?;
     change(door, head, body, &key, Op::Put { key: key.clone(), value: Bytes::from(body), condition, expiry }, |value| {
         match value {
             Value::Int(revision) => Some((json!({"index": revision}), *revision)),
@@ -196,7 +161,7 @@ fn write(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, R
 }
 
 fn remove(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
-    let condition = Params::of(head, &["level", "cas"])?.condition()?;
+    let condition = condition(&Params::of(head, &["level", "cas"])?)?;
     change(door, head, body, &key, Op::DelIf { key: key.clone(), condition }, |value| match value {
         Value::Int(removed) => Some((json!({"deleted": *removed > 0}), 0)),
         _ => None,

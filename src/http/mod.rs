@@ -2,7 +2,9 @@
 //!
 //! The tour: `server.rs` accepts and spawns; `conn.rs` is one connection with all its deadlines; `parse.rs` turns bytes
 //! into a [`parse::Head`] or refuses them; `guard.rs` keeps other web sites out; `routes.rs` finds the answer, which
-//! `api.rs` (JSON), `kv.rs` and `locks.rs` (the store; `idempotency.rs` names their writes), `static_files.rs` and `stream.rs` (the never-ending ones) give; `monitor.rs` writes the page;
+//! `api.rs` (JSON), `kv.rs` and `locks.rs` (the store; `idempotency.rs` names their writes), `jobs.rs` and `output.rs` (people's
+//! programs), `static_files.rs` and `stream.rs` (the never-ending ones) give; `params.rs` reads what stands behind a question mark,
+//! `lines.rs` another node's stream; `monitor.rs` writes the page;
 //! `front.rs` is the redirecting front door; `reply.rs` writes a bounded answer; `host.rs` is all this room knows of the
 //! node behind it, small enough to be faked in tests.
 //! Not here: threads (`node/`), what the figures mean (`node/status.rs`), the page's own files (`static/`).
@@ -11,6 +13,7 @@ pub mod conn;
 pub mod front;
 pub mod guard;
 pub mod host;
+pub mod lines;
 pub mod parse;
 pub mod reply;
 pub mod server;
@@ -18,9 +21,12 @@ pub mod stream;
 
 mod api;
 mod idempotency;
+mod jobs;
 mod kv;
 mod locks;
 mod monitor;
+mod output;
+mod params;
 mod routes;
 mod static_files;
 

@@ -9,7 +9,7 @@ use super::host::HostSession;
 use super::parse::{Framing, Head, Method};
 use super::reply::{Origin, Reply};
 use super::server::Door;
-use super::{api, guard, static_files, stream};
+use super::{api, guard, jobs, output, static_files, stream};
 use crate::limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,6 +30,11 @@ pub(super) enum Route<'a> {
     Keys,
     Key(&'a str),
     Lock(&'a str),
+    CompileAndRun,
+    Jobs,
+    Job(&'a str),
+    Output(&'a str),
+    Runtimes,
     Livez,
     Readyz,
     Metrics,
@@ -50,6 +55,9 @@ impl Route<'_> {
             "/v1/leader/transfer" => Route::Transfer,
             "/v1/note" => Route::Notes,
             "/v1/kv" => Route::Keys,
+            "/compileandrun" => Route::CompileAndRun,
+            "/v1/jobs" => Route::Jobs,
+            "/v1/runtimes" => Route::Runtimes,
             "/livez" => Route::Livez,
             "/readyz" => Route::Readyz,
             "/metrics" => Route::Metrics,
@@ -62,6 +70,8 @@ impl Route<'_> {
                     Route::Key(key)
                 } else if let Some(name) = path.strip_prefix("/v1/lock/") {
                     Route::Lock(name)
+                } else if let Some(id) = path.strip_prefix("/v1/jobs/") {
+                    id.strip_suffix("/output").map_or(Route::Job(id), Route::Output)
                 } else {
                     Route::Static(path.strip_prefix("/static/")?)
                 }
@@ -73,7 +83,9 @@ impl Route<'_> {
         match self {
             Route::Members(None) => "GET, HEAD, POST",
             Route::Members(Some(_)) => "GET, HEAD, POST, DELETE",
-            Route::Transfer | Route::Notes => "POST",
+            Route::Transfer | Route::Notes | Route::CompileAndRun => "POST",
+            Route::Jobs => "GET, HEAD, POST",
+            Route::Job(_) => "GET, HEAD, DELETE",
             Route::Key(_) => "GET, HEAD, PUT, POST, DELETE",
             Route::Lock(_) => "GET, HEAD, POST",
             _ => "GET, HEAD",
@@ -113,6 +125,11 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
         }
         let (reply, is_body_read) = match answer(door, &mut conn, &head, session.as_deref()) {
             Answer::Reply(reply, is_body_read) => (reply, is_body_read),
+            Answer::Output(wanted) => match output::run(door, &mut conn, wanted) {
+                // It came to nothing before the first byte: an ordinary answer.
+                Some(reply) => (reply.into(), true),
+                None => return,
+            },
             Answer::Hold => return stream::hold(door, conn),
             Answer::Stream(shape) => {
                 drop(head);
@@ -149,6 +166,7 @@ enum Answer {
     /// The reply, and whether the request's body (if any) was read whole.
     Reply(Indexed, bool),
     Stream(stream::Shape),
+    Output(output::Wanted),
     Hold,
     Gone,
 }
@@ -170,9 +188,13 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     }
     let is_change = !matches!(method, Method::Get | Method::Head);
     // A value is bytes of any kind: its media type says nothing, and no form can send a PUT.
-    let is_json = has_body || !matches!(method, Method::Delete | Method::Put);
-    let is_json = is_json && !matches!((route, method), (Route::Key(_), Method::Put));
-    if is_change && let Err(refusal) = guard::check_change(head, is_json) {
+    let media = match (route, method) {
+        (Route::CompileAndRun, _) => Some(jobs::JAVA_SOURCE),
+        (Route::Key(_), Method::Put) => None,
+        (_, Method::Delete | Method::Put) if !has_body => None,
+        _ => Some(guard::JSON),
+    };
+    if is_change && let Err(refusal) = guard::check_change(head, media) {
         return refuse(refusal);
     }
     match route {
@@ -189,6 +211,13 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
                 return refuse(shape.head_only());
             }
             return Answer::Stream(shape);
+        }
+        Route::Output(id) => {
+            return match output::Wanted::of(head, id) {
+                Ok(_) if method == Method::Head => refuse(Reply::empty(200)),
+                Ok(wanted) => Answer::Output(wanted),
+                Err(refusal) => refuse(refusal),
+            };
         }
         Route::Static(name) => return refuse(static_files::answer(name, head)),
         _ => {}
@@ -246,6 +275,8 @@ mod tests {
         assert_eq!(Route::of("/v1/members/3"), Some(Route::Members(Some("3"))));
         assert_eq!(Route::of("/v1/kv/a/b%2Fc"), Some(Route::Key("a/b%2Fc")));
         assert_eq!((Route::of("/v1/kv"), Route::of("/v1/kv/")), (Some(Route::Keys), Some(Route::Key(""))));
+        assert_eq!(Route::of("/v1/jobs/7"), Some(Route::Job("7")));
+        assert_eq!(Route::of("/v1/jobs/7/output"), Some(Route::Output("7")));
         assert_eq!(Route::of("/static/app.js"), Some(Route::Static("app.js")));
         for path in ["/v1", "/v1/", "/v1/status/", "/V1/status", "//", "/%761/status", "/static", "/index.html"] {
             assert_eq!(Route::of(path), None, "{path}");

@@ -106,6 +106,8 @@ impl Cluster {
         all.insert("service_port".into(), self.block.front().into());
         all.insert("config_file_path".into(), self.config_path().to_string_lossy().into());
         all.insert("data_dir".into(), self.data_dir().to_string_lossy().into());
+        // Probing for compilers would keep two processors busy while elections are timed: who wants jobs says so.
+        all.insert("jobs_enabled".into(), false.into());
         for (key, value) in overrides.as_object().into_iter().flatten() {
             all.insert(key.clone(), value.clone());
         }

@@ -6,6 +6,7 @@
 
 use super::core::CoreInput;
 use super::disk::DiskJob;
+use super::jobs::JobsView;
 use super::links::Link;
 use super::requests::{Answered, Question, ReplyTo};
 use super::saving;
@@ -13,7 +14,8 @@ use super::shared::Shared;
 use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
-use crate::services::registry::Registry;
+use crate::services::jobs::{JobId, Query, State};
+use crate::services::registry::{Registry, jobs_query};
 use crate::types::{Index, NodeId, Outcome};
 use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::{Receiver, Sender};
@@ -21,6 +23,7 @@ use log::{error, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// What the thread is given.
 #[derive(Debug)]
@@ -31,8 +34,29 @@ pub enum ApplyJob {
     Queries { at_least: Index, queries: Vec<Question> },
     /// Replace the services' state by a snapshot, once the disk has it.
     Install { meta: SnapshotMeta, data: Receiver<Vec<u8>> },
+    /// Answer the job when it has ended, or when a state of `at_least` has no such job (any more).
+    Await {
+        /// Which.
+        job: JobId,
+        /// What the asker knows to be applied somewhere.
+        at_least: Index,
+        /// When the asker gives up.
+        deadline: Instant,
+        /// Told once.
+        reply: ReplyTo,
+    },
+    /// The node stops: whoever waits for a job is told how far it is.
+    LetGo,
     /// End the thread.
     Stop,
+}
+
+/// Somebody who waits for a job to end.
+#[derive(Debug)]
+struct Awaiter {
+    at_least: Index,
+    deadline: Instant,
+    reply: ReplyTo,
 }
 
 struct Apply {
@@ -41,7 +65,10 @@ struct Apply {
     disk: Sender<DiskJob>,
     /// Queries ahead of what is applied.
     waiting: BTreeMap<Index, Vec<Question>>,
+    /// Who waits for which job to end.
+    awaiting: BTreeMap<JobId, Vec<Awaiter>>,
     directory_version: u64,
+    jobs_turn: u64,
     /// A snapshot is being written.
     is_saving: Arc<AtomicBool>,
 }
@@ -53,7 +80,9 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
         registry,
         disk,
         waiting: BTreeMap::new(),
+        awaiting: BTreeMap::new(),
         directory_version: u64::MAX,
+        jobs_turn: u64::MAX,
         is_saving: Arc::default(),
     };
     apply.publish();
@@ -65,6 +94,13 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
                 let Ok(bytes) = data.recv() else { return };
                 apply.install(&meta, &bytes);
             }
+            ApplyJob::Await { job, at_least, deadline, reply } => {
+                let awaiter = Awaiter { at_least, deadline, reply };
+                if let Some(awaiter) = apply.tell_if_over(job, awaiter) {
+                    apply.awaiting.entry(job).or_default().push(awaiter);
+                }
+            }
+            ApplyJob::LetGo => apply.let_go(),
             ApplyJob::Stop => return,
         }
     }
@@ -168,12 +204,52 @@ impl Apply {
         self.publish();
     }
 
+    fn publish_jobs(&mut self) {
+        let turn = self.registry.jobs().turn();
+        if turn != self.jobs_turn {
+            self.jobs_turn = turn;
+            self.shared.set_jobs(JobsView::of(self.registry.jobs(), self.shared.worker));
+            let now = Instant::now();
+            for (job, awaiters) in std::mem::take(&mut self.awaiting) {
+                let left = awaiters.into_iter().filter(|awaiter| awaiter.deadline > now);
+                let left: Vec<_> = left.filter_map(|awaiter| self.tell_if_over(job, awaiter)).collect();
+                if !left.is_empty() {
+                    self.awaiting.insert(job, left);
+                }
+            }
+        }
+    }
+
+    /// Answers if the job has ended or is not there; else gives the awaiter back.
+    fn tell_if_over(&self, job: JobId, mut awaiter: Awaiter) -> Option<Awaiter> {
+        let is_over = match self.registry.jobs().job(job) {
+            Some(job) => matches!(job.state, State::Ended { .. }),
+            None => self.registry.applied().index >= awaiter.at_least,
+        };
+        if !is_over {
+            return Some(awaiter);
+        }
+        awaiter.reply.answer(self.job(job));
+        None
+    }
+
+    fn let_go(&mut self) {
+        for (job, awaiters) in std::mem::take(&mut self.awaiting) {
+            for mut awaiter in awaiters {
+                awaiter.reply.answer(self.job(job));
+            }
+        }
+    }
+
+    fn job(&self, job: JobId) -> Answered {
+        Outcome::Done((self.registry.applied().index, self.registry.query(&jobs_query(&Query::Job(job)))))
+    }
+
     /// Tells the rest of the node how far the services are and what the directory says; answers queries that waited.
     fn publish(&mut self) {
         let applied = self.registry.applied().index;
         let kv = self.registry.kv();
         self.shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
-        self.shared.set_applied(applied);
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
         let nodes = self.registry.directory().nodes();
         if nodes.version != self.directory_version {
@@ -182,6 +258,9 @@ impl Apply {
             self.shared.set_directory(Arc::clone(&nodes));
             self.shared.to_core(CoreInput::Directory(nodes));
         }
+        // Last: whoever sees an index applied sees what it brought.
+        self.shared.set_applied(applied);
+        self.publish_jobs();
         let later = self.waiting.split_off(&applied.next());
         for queries in std::mem::replace(&mut self.waiting, later).into_values() {
             self.queries(applied, queries);

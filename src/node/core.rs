@@ -12,16 +12,19 @@
 use super::apply::ApplyJob;
 use super::disk::DiskJob;
 use super::events::{self, LossHints};
-use super::handle::Level;
+use super::handle::{Ack, Level};
 use super::inbox;
 use super::links::{self, Link};
 use super::requests::{Asked, ReplyTo, Request, Requests};
 use super::shared::{CoreView, Shared};
 use super::snapshots;
-use crate::cluster::autopilot;
+use crate::cluster::{autopilot, roll_call};
 use crate::limits::TICK_MS;
 use crate::raft::{Answer, Change, Effects, Entry, Event, Input, Message, Payload, Raft, Role, SnapshotMeta, Token};
 use crate::services::directory::Nodes;
+use crate::services::jobs;
+use crate::services::registry::jobs_command;
+use crate::settings::to_ticks;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::wire::{Ask, Forwarded, Frame};
@@ -44,6 +47,8 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 const QUIET_TICKS_MAX: u64 = 10;
 /// Between two looks of the autopilot and two publications of an otherwise unchanged view.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// A worker that was declared gone and still counts as there is declared gone again after so long.
+const DECLARE_AGAIN: Duration = Duration::from_secs(1);
 /// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
 const PUBLISH_GAP: Duration = Duration::from_millis(20);
 
@@ -140,6 +145,12 @@ pub struct Core {
     /// Followers to which a snapshot is on its way.
     streaming: BTreeSet<NodeId>,
     hints: LossHints,
+    /// No entry behind it has changed the membership.
+    membership_index: Index,
+    /// Nodes whose process is gone, as far as their port says.
+    lost: BTreeSet<NodeId>,
+    /// Workers that this node has declared gone, and when: said once, and again only if the log did not take it.
+    declared: BTreeMap<Identity, Instant>,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
     bytes_since_snapshot: u64,
 }
@@ -175,6 +186,9 @@ impl Core {
             last_publish: Instant::now(),
             streaming: BTreeSet::new(),
             hints: LossHints::default(),
+            membership_index: Index(0),
+            lost: BTreeSet::new(),
+            declared: BTreeMap::new(),
             bytes_since_snapshot: 0,
         };
         core.bytes_since_snapshot = core.snapshot_head_start();
@@ -211,6 +225,7 @@ impl Core {
                 self.last_housekeeping = now;
                 self.tend_links();
                 self.consult_autopilot();
+                self.call_the_roll();
                 self.is_view_stale = true;
             }
             self.flush_links();
@@ -265,10 +280,15 @@ impl Core {
                 self.step(Input::Message(message));
             }
             CoreInput::LinkUp(id) => {
+                self.lost.remove(&id);
                 self.step(Input::LinkUp(id));
                 self.requests.on_link_up(id);
             }
-            CoreInput::LinkLost(id) => self.step(Input::LinkLost(id)),
+            CoreInput::LinkLost(id) => {
+                self.lost.insert(id);
+                self.step(Input::LinkLost(id));
+                self.call_the_roll();
+            }
             CoreInput::PeerClosed(id) => {
                 self.met.remove(&id);
                 if let Some(link) = self.links.get(&id) {
@@ -363,9 +383,16 @@ impl Core {
     fn on_event(&mut self, event: Event) {
         self.is_view_stale = true;
         match &event {
-            Event::Membership { .. } => self.tend_links(),
+            Event::Membership { index, .. } => {
+                self.membership_index = *index;
+                self.tend_links();
+            }
             Event::Following { leader, .. } => self.requests.on_leader(*leader),
-            Event::BecameLeader { .. } => self.requests.on_leader(self.shared.me.id),
+            Event::BecameLeader { .. } => {
+                self.membership_index = self.raft.last_index();
+                self.requests.on_leader(self.shared.me.id);
+                self.call_the_roll();
+            }
             Event::TransferAborted { to } => self.requests.on_transfer_aborted(*to),
             _ => {}
         }
@@ -530,8 +557,14 @@ impl Core {
         if self.raft.role() != Role::Leader || self.autopilot_token.is_some() {
             return;
         }
-        let rules = autopilot::Rules::from(&self.shared.settings);
-        let decision = autopilot::decide(&self.raft.view(), &rules);
+        // A gateway is registered before it becomes a learner: who has applied that much knows all of them.
+        if self.shared.applied() < self.membership_index {
+            return;
+        }
+        let view = self.raft.view();
+        let gateways = self.shared.directory().gateways.clone();
+        let rules = autopilot::Rules { gateways, ..autopilot::Rules::from(&self.shared.settings) };
+        let decision = autopilot::decide(&view, &rules);
         if decision.is_none() {
             self.autopilot_said = None;
         }
@@ -546,6 +579,34 @@ impl Core {
             }
             self.step(Input::Change { token, change });
             self.autopilot_token = None;
+        }
+    }
+
+    /// On the leader: workers that are gone lose their jobs to others.
+    fn call_the_roll(&mut self) {
+        if self.raft.role() != Role::Leader {
+            return self.declared.clear();
+        }
+        let jobs = self.shared.jobs();
+        let silent_max = to_ticks(self.shared.settings.fail_after_ms);
+        let gone = roll_call::gone(&self.raft.view(), &self.lost, silent_max, &jobs.here);
+        self.declared.retain(|worker, _| gone.contains(worker));
+        let now = Instant::now();
+        for worker in gone {
+            if self.declared.get(&worker).is_some_and(|at| now.duration_since(*at) < DECLARE_AGAIN) {
+                continue;
+            }
+            self.declared.insert(worker, now);
+            let row = jobs.status.workers.iter().find(|row| row.id == worker.id);
+            if let Some(row) = row.filter(|row| !row.running.is_empty()) {
+                let text = format!("node {} is gone: its {} jobs are begun elsewhere", worker.id.0, row.running.len());
+                info!("{text}");
+                self.shared.event("failure", Some(worker.id), text);
+            }
+            let command = jobs_command(&jobs::Command::Leave { worker });
+            let asked = Asked::Command { tag: None, command, ack: Ack::Applied };
+            let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
+            self.requests.hold(Request { asked, deadline, reply: ReplyTo::Nobody });
         }
     }
 

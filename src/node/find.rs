@@ -29,6 +29,8 @@ pub struct Asker {
     pub cluster: Option<Uuid>,
     /// Where it can be reached.
     pub addresses: Addresses,
+    /// It serves clients, and neither votes nor runs jobs.
+    pub is_gateway: bool,
     /// Setting `cluster_secret`.
     pub secret: Option<String>,
     /// Longest wait for the leader to make us a learner.
@@ -46,11 +48,12 @@ pub enum JoinAnswer {
 
 impl Asker {
     /// A node that looks for its cluster.
-    pub fn new(settings: &Settings, me: Identity, cluster: Option<Uuid>) -> Asker {
+    pub fn new(settings: &Settings, me: Identity, cluster: Option<Uuid>, is_gateway: bool) -> Asker {
         Asker {
             me,
             cluster,
             addresses: settings.addresses(me.id),
+            is_gateway,
             secret: settings.cluster_secret.clone(),
             join_timeout: Duration::from_millis(settings.request_timeout_ms),
         }
@@ -73,7 +76,7 @@ impl Asker {
     /// # Errors
     /// As [`Asker::ask`]; a refusal (the id is in use) comes as [`WireError::Rejected`].
     pub fn join(&self, address: &str) -> Result<JoinAnswer, WireError> {
-        let stream = self.dial(address, Purpose::Join)?;
+        let stream = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
         match read_frame(&mut self.reader(&stream, self.join_timeout), ANSWER_BYTES_MAX)? {
             Frame::Joined { cluster, members } => Ok(JoinAnswer::Joined { cluster, members }),
             Frame::Whereabouts(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
@@ -154,9 +157,11 @@ pub fn wake(listening: std::net::SocketAddr) {
 fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
     let hello = handshake::accept(stream, asker.me, asker.cluster, asker.secret.as_deref())?;
     let mut to = stream;
-    let looking = Whereabouts { id: Some(asker.me.id), ..Whereabouts::default() };
+    // A gateway never founds a cluster: nobody is to wait for its turn.
+    let id = (!asker.is_gateway).then_some(asker.me.id);
+    let looking = Whereabouts { id, ..Whereabouts::default() };
     match hello.purpose {
-        Purpose::Ask | Purpose::Join => write_frame(&mut to, &Frame::Whereabouts(looking)),
+        Purpose::Ask | Purpose::Join { .. } => write_frame(&mut to, &Frame::Whereabouts(looking)),
         Purpose::Peer | Purpose::Snapshot => Ok(()),
     }
 }

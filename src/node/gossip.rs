@@ -172,11 +172,14 @@ impl Beats {
         // A node that was removed still has its share of the front door: it sends clients to those that are left.
         let is_removed = is_removed(&view.raft, self.shared.me);
         let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader().filter(|_| is_removed));
+        // Workers get the clients; who comes to a gateway came there on purpose.
+        let gateways = &self.shared.directory().gateways;
         let online: Vec<(NodeId, String)> = self
             .shared
             .known_addresses()
             .into_iter()
             .filter(|(id, _)| self.shared.is_online(*id) && !(is_removed && *id == self.shared.me.id))
+            .filter(|(id, _)| !gateways.contains(id))
             .map(|(id, addresses)| (id, addresses.http))
             .collect();
         let sessions = &self.shared.sessions;
@@ -210,7 +213,7 @@ impl Beats {
         let me = self.shared.me;
         let addresses: Addresses = self.shared.settings.addresses(me.id);
         let view = self.shared.view();
-        let is_known = self.shared.directory().nodes.get(&me.id) == Some(&(me.uuid, addresses.clone()));
+        let is_known = self.shared.directory().has(me, &addresses, self.shared.is_gateway);
         let is_member = view.raft.membership.uuid_of(me.id) == Some(me.uuid);
         let is_too_soon = self.last_register.is_some_and(|at| at.elapsed() < REGISTER_EVERY);
         if is_known || !is_member || view.raft.leader.is_none() || is_too_soon {
@@ -223,7 +226,7 @@ impl Beats {
         // Waiting for the answer here would stop the heartbeats.
         let (shared, registering) = (Arc::clone(&self.shared), Arc::clone(&self.registering));
         let started = super::threads::spawn("register", move || {
-            let command = directory_command(&Command::Register { who: me, addresses });
+            let command = directory_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
             let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
             if let Outcome::Refused(why) | Outcome::Unknown(why) = shared.run(command, deadline) {
                 info!("addresses not registered yet err={why:?}");
@@ -255,6 +258,7 @@ pub fn own_row(shared: &Shared) -> Row {
         commit_index: raft.commit_index.max(applied),
         applied_index: applied,
         pace: shared.activity.pace(),
+        runtimes: shared.runtimes(),
         addresses: shared.settings.addresses(shared.me.id),
     }
 }

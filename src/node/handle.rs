@@ -5,6 +5,7 @@
 //! Not here: the threads behind it (`mod.rs`), HTTP (`http/`).
 
 use super::gossip::GossipInput;
+use super::live::Output;
 use super::requests::{Asked, ReplyTo, Waiter, transferred_to};
 use super::sessions::id_of;
 use super::shared::{Shared, lock};
@@ -13,9 +14,11 @@ use super::{metrics, monitor, threads, watch};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
 use crate::raft::Change;
 use crate::services::Reply;
+use crate::services::jobs::JobId;
 use crate::services::sessions::Tag;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId, Outcome};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -72,6 +75,17 @@ pub struct Published {
     pub json: Arc<str>,
     /// The frame itself.
     pub frame: Arc<MonitorFrame>,
+}
+
+/// Languages of one node, as its heartbeats tell.
+#[derive(Clone, Debug)]
+pub struct NodeRuntimes {
+    /// Its number.
+    pub id: NodeId,
+    /// Whether it was heard of lately.
+    pub is_online: bool,
+    /// Language and version.
+    pub runtimes: Arc<BTreeMap<String, String>>,
 }
 
 /// One figure of `/metrics`.
@@ -217,6 +231,32 @@ impl Handle {
     /// what happens; false at the deadline, or when the node stops.
     pub fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool {
         watch::wait(&self.shared, key, revision, deadline)
+    }
+
+    /// Waits until a job has ended, or until the services know at `at_least` that there is none: the job as this node has it
+    /// then (`Option<Job>`), also when the node stops. `Unknown` at the deadline.
+    pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)> {
+        self.shared.await_job(job, at_least, deadline)
+    }
+
+    /// What an attempt on this node has said so far, until the log has its end.
+    pub fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>> {
+        self.shared.live.find(job, attempt)
+    }
+
+    /// Every node that has been heard of, by id: whether it is online, and which languages it has with which versions.
+    pub fn runtimes(&self) -> Vec<NodeRuntimes> {
+        let own = NodeRuntimes { id: self.shared.me.id, is_online: true, runtimes: self.shared.runtimes() };
+        let gossip = lock(&self.shared.gossip);
+        let all = gossip.all(self.shared.now_ms());
+        let others = all.into_iter().map(|(row, is_online, _)| NodeRuntimes {
+            id: row.id,
+            is_online,
+            runtimes: Arc::clone(&row.runtimes),
+        });
+        let mut rows: Vec<NodeRuntimes> = others.chain([own]).collect();
+        rows.sort_by_key(|row| row.id);
+        rows
     }
 
     /// Asks the services.

@@ -8,13 +8,15 @@ use super::requests::Asked;
 use super::shared::Shared;
 use super::{core::CoreInput, peers};
 use crate::raft::Change;
+use crate::services::directory::Command;
+use crate::services::registry::directory_command;
 use crate::types::{Identity, NodeId, Outcome};
 use crate::wire::{Frame, Hello};
 use log::info;
 use std::time::{Duration, Instant};
 
 /// Answers a node that asks to join.
-pub fn admit(shared: &Shared, hello: &Hello) -> Frame {
+pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
     let who = hello.from;
     if shared.view().raft.leader != Some(shared.me.id) {
         return Frame::Whereabouts(peers::whereabouts(shared));
@@ -23,7 +25,9 @@ pub fn admit(shared: &Shared, hello: &Hello) -> Frame {
         return Frame::Reject { why: format!("node ids go from 1 to {}", NodeId::MAX) };
     }
     let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-    match make_member(shared, who, deadline) {
+    // A gateway is known as such before it is a member: so no leader ever makes it a voter.
+    let named = if is_gateway { register_gateway(shared, hello, deadline) } else { Ok(()) };
+    match named.and_then(|()| make_member(shared, who, deadline)) {
         Ok(()) => {
             shared.to_core(CoreInput::Met { who, addresses: hello.addresses.clone() });
             Frame::Joined { cluster: shared.cluster, members: shared.known_addresses() }
@@ -41,7 +45,7 @@ fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), 
         Some(_) => {
             let is_answering = view.raft.peers.iter().any(|peer| peer.who.id == who.id && peer.is_active);
             if who.id == shared.me.id || is_answering {
-                return Err(format!("id {} is in use by a live node: choose another --id", who.id.0));
+                return Err(in_use(who.id));
             }
             info!("node {} comes back with an empty disk: its old identity leaves first", who.id.0);
             change(shared, Change::Remove(who.id), deadline)?;
@@ -49,6 +53,22 @@ fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), 
         None => {}
     }
     change(shared, Change::AddLearner(who), deadline)
+}
+
+fn register_gateway(shared: &Shared, hello: &Hello, deadline: Instant) -> Result<(), String> {
+    let who = hello.from;
+    if shared.view().raft.membership.uuid_of(who.id).is_some_and(|uuid| uuid != who.uuid) && shared.is_online(who.id) {
+        return Err(in_use(who.id));
+    }
+    let command = Command::Register { who, addresses: hello.addresses.clone(), is_gateway: true };
+    match shared.run(directory_command(&command), deadline) {
+        Outcome::Done(_) => Ok(()),
+        Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),
+    }
+}
+
+fn in_use(id: NodeId) -> String {
+    format!("id {} is in use by a live node: choose another --id", id.0)
 }
 
 fn change(shared: &Shared, change: Change, deadline: Instant) -> Result<(), String> {

@@ -5,7 +5,8 @@
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
 //! `saving.rs` writes snapshots beside the log; `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a
 //! key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts
-//! how long things take, `activity.rs` what clients get of it. `shared.rs` holds what they publish, `handle.rs` what doors
+//! how long things take, `activity.rs` what clients get of it. `worker.rs` runs the jobs that the log gives to this node,
+//! `live.rs` holds what they say meanwhile, `jobs.rs` is what is published of all jobs. `shared.rs` holds what they publish, `handle.rs` what doors
 //! see of it, `threads.rs` starts threads, `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
@@ -21,9 +22,11 @@ pub mod find;
 pub mod gossip;
 pub mod handle;
 pub mod inbox;
+pub mod jobs;
 pub mod join;
 pub mod latency;
 pub mod links;
+pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod monitor;
@@ -39,7 +42,9 @@ pub mod status;
 pub mod stop;
 pub mod threads;
 pub mod watch;
+pub mod worker;
 
-pub use handle::{Ack, Handle, Level, Metric, Published, SessionGuard, Work};
+pub use handle::{Ack, Handle, Level, Metric, NodeRuntimes, Published, SessionGuard, Work};
+pub use live::{Output, Piece, Stream};
 pub use requests::{Answered, Waiter};
 pub use start::{Door, Doors, NodeOptions, StartError, run};

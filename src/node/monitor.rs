@@ -102,6 +102,7 @@ pub fn status(shared: &Shared) -> Status {
         sessions: shared.sessions.newest(SESSIONS_SHOWN_MAX),
         sessions_total: shared.sessions.count(),
         failovers: shared.failovers.newest(),
+        jobs: shared.jobs().status.clone(),
     }
 }
 
@@ -118,6 +119,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     }
     heard.insert(shared.me.id, (own_row(shared), true, Some(0)));
     let commit = heard.values().map(|(row, ..)| row.commit_index).max().unwrap_or_default();
+    let gateways = &shared.directory().gateways;
     let mut rows = Vec::new();
     for (id, addresses) in shared.known_addresses() {
         let unheard = || (unheard_row(shared, id, addresses.clone()), false, None);
@@ -144,6 +146,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             kv: addresses.kv,
             peer: addresses.peer,
             heartbeat_age_ms,
+            is_gateway: gateways.contains(&id),
         });
     }
     rows
@@ -164,6 +167,7 @@ fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) 
         commit_index: Index(0),
         applied_index: Index(0),
         pace: Pace::default(),
+        runtimes: Default::default(),
         addresses,
     }
 }

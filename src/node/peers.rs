@@ -78,7 +78,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream) {
     let ended = match hello.purpose {
         Purpose::Peer => serve_peer(shared, stream, hello),
         Purpose::Ask => answer(stream, Frame::Whereabouts(whereabouts(shared))),
-        Purpose::Join => answer(stream, join::admit(shared, &hello)),
+        Purpose::Join { is_gateway } => answer(stream, join::admit(shared, &hello, is_gateway)),
         Purpose::Snapshot => snapshots::receive(shared, stream, from),
     };
     if let Err(e) = ended {

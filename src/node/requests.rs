@@ -274,6 +274,11 @@ impl Requests {
         }
         let mut held = self.others.pop_front()?;
         let input = match &held.request.asked {
+            Asked::Change(raft::Change::Promote(id)) if self.shared.directory().gateways.contains(id) => {
+                let why = format!("node {} is a gateway, which never votes", id.0);
+                held.request.reply.answer(Outcome::Refused(format!("{}: {why}", Refusal::BadChange)));
+                return self.next_input(next_token);
+            }
             Asked::Change(change) => Input::Change { token, change: change.clone() },
             Asked::Transfer(Some(to)) if *to == self.shared.me.id => {
                 let to = *to;

@@ -5,19 +5,24 @@
 //! Not here: the owners (`core.rs`, `disk.rs`, `apply.rs`, `gossip.rs`, `monitor.rs`).
 
 use super::activity::Activity;
+use super::apply::ApplyJob;
 use super::core::CoreInput;
 use super::events::{Events, FailoverLog};
 use super::gossip::GossipInput;
 use super::handle::{Ack, Published};
+use super::jobs::JobsView;
 use super::links::Link;
+use super::live::Live;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
 use super::watch::WatchInput;
+use super::worker::WorkerInput;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::verdict::{self, Judgement, Situation};
 use crate::raft::{Membership, Role, View};
 use crate::services::directory::Nodes;
+use crate::services::jobs::JobId;
 use crate::settings::Settings;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
@@ -94,6 +99,12 @@ pub struct Shared {
     pub activity: Activity,
     /// Clients that wait for a key to change.
     pub watchers: AtomicUsize,
+    /// What this node's jobs are saying.
+    pub live: Live,
+    /// This process as a worker: each process of a node is another.
+    pub worker: Identity,
+    /// This node serves clients, and neither votes nor runs jobs.
+    pub is_gateway: bool,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Mutex<()>,
     started: Instant,
@@ -102,8 +113,13 @@ pub struct Shared {
     gossip_inbox: Sender<GossipInput>,
     monitor: Sender<()>,
     watch: Sender<WatchInput>,
+    worker_inbox: Sender<WorkerInput>,
+    apply: Sender<ApplyJob>,
     view: Mutex<Arc<CoreView>>,
     directory: Mutex<Arc<Nodes>>,
+    jobs: Mutex<Arc<JobsView>>,
+    /// Languages that this node has, with their versions.
+    runtimes: Mutex<Arc<BTreeMap<String, String>>>,
     book: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
     links: Mutex<Arc<BTreeMap<NodeId, Link>>>,
     applied: AtomicU64,
@@ -135,6 +151,12 @@ pub struct Parts {
     pub monitor: Sender<()>,
     /// Inbox of `watch`.
     pub watch: Sender<WatchInput>,
+    /// Inbox of `worker`.
+    pub worker: Sender<WorkerInput>,
+    /// Inbox of `apply`.
+    pub apply: Sender<ApplyJob>,
+    /// This node runs no jobs and never votes.
+    pub is_gateway: bool,
     /// Snapshot files.
     pub snapshots: Snapshots,
     /// Raft as recovered.
@@ -163,6 +185,9 @@ impl Shared {
             counters: Counters::default(),
             activity: Activity::default(),
             watchers: AtomicUsize::new(0),
+            live: Live::default(),
+            worker: Identity { id: parts.me.id, uuid: Uuid::new_v4() },
+            is_gateway: parts.is_gateway,
             incoming_snapshot: Mutex::new(()),
             started: Instant::now(),
             started_ms,
@@ -170,8 +195,12 @@ impl Shared {
             gossip_inbox: parts.gossip,
             monitor: parts.monitor,
             watch: parts.watch,
+            worker_inbox: parts.worker,
+            apply: parts.apply,
             view: Mutex::new(Arc::new(CoreView { raft: parts.view })),
             directory: Mutex::default(),
+            jobs: Mutex::default(),
+            runtimes: Mutex::default(),
             book: Mutex::default(),
             links: Mutex::default(),
             applied: AtomicU64::new(0),
@@ -289,6 +318,40 @@ impl Shared {
         all.into_iter().collect()
     }
 
+    /// The jobs as the services have them.
+    pub fn jobs(&self) -> Arc<JobsView> {
+        Arc::clone(&lock(&self.jobs))
+    }
+
+    /// Publishes them.
+    pub fn set_jobs(&self, view: JobsView) {
+        *lock(&self.jobs) = Arc::new(view);
+        // A full inbox means that a look is due anyway; nobody reads it where no jobs are run.
+        let _ = self.worker_inbox.try_send(WorkerInput::Look);
+        self.poke_monitor();
+    }
+
+    /// Languages that this node has, with their versions.
+    pub fn runtimes(&self) -> Arc<BTreeMap<String, String>> {
+        Arc::clone(&lock(&self.runtimes))
+    }
+
+    /// Publishes them, for the heartbeats.
+    pub fn set_runtimes(&self, runtimes: BTreeMap<String, String>) {
+        *lock(&self.runtimes) = Arc::new(runtimes);
+    }
+
+    /// Waits until a job has ended, or until the services know at `at_least` that there is none; answers the job as the
+    /// services have it: `Option<Job>`.
+    pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let wait = ApplyJob::Await { job, at_least, deadline, reply: ReplyTo::Local(reply) };
+        if self.apply.send_deadline(wait, deadline).is_err() {
+            return Outcome::Refused("this node is too busy or stopping".to_string());
+        }
+        wait_for(&answer, deadline + ANSWER_SLACK)
+    }
+
     /// Index that the services have applied.
     pub fn applied(&self) -> Index {
         Index(self.applied.load(Ordering::Acquire))
@@ -390,6 +453,7 @@ impl Shared {
             leader: raft.leader,
             voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
+            gateways: self.directory().gateways.clone(),
             voters_max: self.settings.voters_max,
             has_quorum: is_leader.then_some(raft.has_quorum),
         })
@@ -418,6 +482,7 @@ impl Shared {
         self.frames.changed.notify_all();
         self.events.wake();
         self.stop_watching();
+        let _ = self.apply.send_timeout(ApplyJob::LetGo, Duration::from_millis(200));
     }
 
     /// Whether the node's own threads are to end now.

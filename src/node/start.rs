@@ -13,10 +13,12 @@ use super::handle::Handle;
 use super::seek::RealWorld;
 use super::shared::{Parts, Shared, lock};
 use super::stop::{self, Stopper};
-use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads, watch};
+use super::worker::WorkerInput;
+use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads, watch, worker};
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
 use crate::limits::{
     APPLY_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX, WATCH_INBOX_MAX,
+    WORKER_INBOX_MAX,
 };
 use crate::raft::{self, Config, Durable, Persist, Raft};
 use crate::services::registry::Registry;
@@ -60,6 +62,8 @@ pub struct NodeOptions {
     pub id: Option<NodeId>,
     /// Discard this node's state first.
     pub rejoin: bool,
+    /// Serve clients only: never vote, never run jobs.
+    pub is_gateway: bool,
 }
 
 /// Why a node did not start.
@@ -90,6 +94,11 @@ pub enum StartError {
         "the newest snapshot cannot be read: {0}; `phalanx node --id N --rejoin` fetches the state from the leader"
     )]
     Snapshot(io::Error),
+    /// A node that votes was started as a gateway.
+    #[error(
+        "node {0} is a voter, and a gateway never votes: give the gateway another --id, or start node {0} without --gateway"
+    )]
+    Voter(u64),
     /// Stopped before it was up.
     #[error("stopped while looking for a cluster")]
     Stopped,
@@ -122,7 +131,7 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
             eprintln!("error: {e}");
             match e {
                 StartError::Store(_) | StartError::Snapshot(_) => 3,
-                StartError::Discovery(_) => 2,
+                StartError::Discovery(_) | StartError::Voter(_) => 2,
                 _ => 1,
             }
         }
@@ -144,6 +153,7 @@ struct Inboxes {
     disk: crossbeam_channel::Sender<DiskJob>,
     apply: crossbeam_channel::Sender<ApplyJob>,
     gossip: crossbeam_channel::Sender<GossipInput>,
+    worker: crossbeam_channel::Sender<WorkerInput>,
 }
 
 fn start(
@@ -166,10 +176,11 @@ fn start(
     if let Some(torn) = store.torn_tail() {
         info!("the last write before the crash was cut off, as it was never acknowledged: {torn}");
     }
-    if find_cluster(&settings, &*files, &dir, &mut me, &mut store, &durable, &ports, stop_asked)? {
+    let is_gateway = options.is_gateway;
+    if find_cluster(&settings, &*files, &dir, &mut me, &mut store, &durable, &ports, stop_asked, is_gateway)? {
         durable = raft::founding_state(me.identity());
     }
-    launch(settings, me, dir, store, durable, folder, ports, stopper, doors)
+    launch(settings, me, dir, store, durable, folder, ports, stopper, doors, is_gateway)
 }
 
 /// Opens the store. A log without a cluster is what a founder left that crashed before it was done: nobody else has
@@ -196,15 +207,20 @@ fn find_cluster(
     durable: &Durable,
     ports: &Ports,
     stop_asked: &Receiver<&'static str>,
+    is_gateway: bool,
 ) -> Result<bool, StartError> {
     let (identity, cluster) = (me.identity(), me.cluster);
-    let asker = Asker::new(settings, identity, cluster);
+    let asker = Asker::new(settings, identity, cluster, is_gateway);
     let has_log = *durable != Durable::default();
     let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
     let free_mb = store::free_bytes(dir)? >> 20;
-    let no_founder = (free_mb < settings.disk_reserve_mb).then(|| {
+    let no_disk = (free_mb < settings.disk_reserve_mb).then(|| {
         format!("{free_mb} MiB free, disk_reserve_mb is {}: free some space or lower it", settings.disk_reserve_mb)
     });
+    let no_founder = match is_gateway {
+        true => Some("it is a gateway; start the nodes that it is to serve, with ./run.sh for example".to_string()),
+        false => no_disk,
+    };
     let seeker = Seeker { me: identity, cluster, has_log, known, no_founder, settings };
     // A node with state needs no lookout: it decides at once.
     let lookout = match has_log {
@@ -305,6 +321,7 @@ fn launch(
     ports: Ports,
     stopper: &Stopper,
     doors: Doors,
+    is_gateway: bool,
 ) -> Result<Running, StartError> {
     let mut registry = Registry::default();
     if let Some(reader) = store.newest_snapshot()? {
@@ -313,12 +330,16 @@ fn launch(
     }
     let who = me.identity();
     let raft = Raft::new(raft_config(&settings, who), durable);
+    if is_gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
+        return Err(StartError::Voter(who.id.0));
+    }
     let (core_in, core_out) = bounded(CORE_INBOX_MAX);
     let (disk_in, disk_out) = bounded(DISK_INBOX_MAX);
     let (apply_in, apply_out) = bounded(APPLY_INBOX_MAX);
     let (gossip_in, gossip_out) = bounded(GOSSIP_INBOX_MAX);
     let (monitor_in, monitor_out) = bounded(MONITOR_INBOX_MAX);
     let (watch_in, watch_out) = bounded(WATCH_INBOX_MAX);
+    let (worker_in, worker_out) = bounded(WORKER_INBOX_MAX);
     let snapshots = store.snapshots();
     let shared = Arc::new(Shared::new(Parts {
         settings,
@@ -329,6 +350,9 @@ fn launch(
         gossip: gossip_in.clone(),
         monitor: monitor_in,
         watch: watch_in,
+        worker: worker_in.clone(),
+        apply: apply_in.clone(),
+        is_gateway,
         snapshots: snapshots.clone(),
         view: raft.view(),
     }));
@@ -362,6 +386,14 @@ fn launch(
     thread("monitor", Box::new(move || monitor::run(&s, &monitor_out)))?;
     let s = Arc::clone(&shared);
     thread("watch", Box::new(move || watch::run(&s, &watch_out)))?;
+    match (is_gateway, shared.settings.has_jobs()) {
+        (true, _) => info!("a gateway: it serves clients, and neither votes nor runs jobs"),
+        (_, false) => info!("jobs are off (jobs_enabled)"),
+        (false, true) => {
+            let (s, sender) = (Arc::clone(&shared), worker_in.clone());
+            thread("worker", Box::new(move || worker::run(&s, &worker_out, sender)))?;
+        }
+    }
     let s = Arc::clone(&shared);
     thread("config", Box::new(move || config_writer::run(&s)))?;
     let core = Core::new(
@@ -385,7 +417,7 @@ fn launch(
     let (s, stopper) = (Arc::clone(&shared), stopper.clone());
     threads::spawn("console", move || console::run(&s, &stopper, io::stdin().lock())).map_err(StartError::Thread)?;
 
-    let inboxes = Inboxes { core: core_in, disk: disk_in, apply: apply_in, gossip: gossip_in };
+    let inboxes = Inboxes { core: core_in, disk: disk_in, apply: apply_in, gossip: gossip_in, worker: worker_in };
     Ok(Running { shared, inboxes, listening, own, _folder: folder })
 }
 
@@ -438,6 +470,8 @@ impl Running {
         let shared = &self.shared;
         info!("stopping: {why}");
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
+        // First of all: while it still has a leader to tell, its jobs go on elsewhere.
+        let _ = self.inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));
         stop::hand_over(shared);
         shared.begin_stop();
         let [peer, http, resp, front] = self.listening;

@@ -6,6 +6,7 @@
 
 pub use crate::cluster::verdict::Verdict;
 use crate::raft::Role;
+use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
 pub use crate::wire::heartbeat::Pace;
@@ -27,6 +28,62 @@ pub struct Status {
     pub sessions_total: usize,
     /// Last changes of leader, newest first.
     pub failovers: Vec<Failover>,
+    /// The jobs as this node has applied them.
+    #[serde(default)]
+    pub jobs: JobsStatus,
+}
+
+/// The jobs, as far as one look shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsStatus {
+    /// Jobs that wait for a worker.
+    pub queued: usize,
+    /// Jobs that a worker has.
+    pub running: usize,
+    /// Who works, by id.
+    pub workers: Vec<WorkerRow>,
+    /// The last results, newest first.
+    pub last: Vec<JobRow>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// The node.
+    pub id: NodeId,
+    /// Whether it is there: the jobs of one that is not are begun elsewhere.
+    pub is_here: bool,
+    /// Jobs that it runs at once.
+    pub slots: u64,
+    /// Jobs that it has now.
+    pub running: Vec<JobId>,
+    /// Languages that it has.
+    pub runtimes: Vec<String>,
+    /// Why it has none, if it knows.
+    pub trouble: Option<String>,
+}
+
+/// One result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRow {
+    /// The job.
+    pub id: JobId,
+    /// Its runtime.
+    pub language: String,
+    /// How it ended, in one word.
+    pub verdict: String,
+    /// Exit code, if it ran and no signal ended it.
+    pub exit_code: Option<i32>,
+    /// Who ran it.
+    pub worker: Option<NodeId>,
+    /// How often it was begun.
+    pub attempt: u32,
+    /// Time that compiling and running took.
+    pub took_ms: u64,
+    /// First line of its output, cut.
+    pub says: String,
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// The node that answers.
@@ -105,6 +162,9 @@ pub struct NodeRow {
     pub peer: String,
     /// Since its heartbeat counter last moved; `None`: never heard.
     pub heartbeat_age_ms: Option<u64>,
+    /// It serves clients, and neither votes nor runs jobs.
+    #[serde(default)]
+    pub is_gateway: bool,
 }
 
 /// One client connection.

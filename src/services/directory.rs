@@ -12,7 +12,7 @@ use super::{Reply, Service};
 use crate::types::{Addresses, Identity, Index, NodeId, Stamp};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Read, Write};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -33,6 +33,8 @@ pub enum Command {
         who: Identity,
         /// Where.
         addresses: Addresses,
+        /// It serves clients, and neither votes nor runs jobs.
+        is_gateway: bool,
     },
     /// This node left for good.
     Forget {
@@ -76,6 +78,8 @@ pub struct Nodes {
     pub version: u64,
     /// Every registered node.
     pub nodes: BTreeMap<NodeId, (Uuid, Addresses)>,
+    /// Those among them that neither vote nor run jobs.
+    pub gateways: BTreeSet<NodeId>,
 }
 
 /// The state. A clone shares all notes with the original.
@@ -86,6 +90,15 @@ pub struct Directory {
     /// Note names by the order of their last write: what to drop first.
     order: OrdMap<u64, Arc<str>>,
     writes: u64,
+}
+
+impl Nodes {
+    /// Whether exactly this is registered.
+    pub fn has(&self, who: Identity, addresses: &Addresses, is_gateway: bool) -> bool {
+        let row = self.nodes.get(&who.id);
+        row.is_some_and(|(uuid, at)| *uuid == who.uuid && at == addresses)
+            && self.gateways.contains(&who.id) == is_gateway
+    }
 }
 
 impl Command {
@@ -118,10 +131,13 @@ impl Directory {
         self.notes.get(id).map(|(_, note)| &**note)
     }
 
-    fn register(&mut self, who: Identity, addresses: Addresses) -> Reply {
-        let row = (who.uuid, addresses);
-        if self.nodes.nodes.get(&who.id) != Some(&row) {
-            self.nodes.nodes.insert(who.id, row);
+    fn register(&mut self, who: Identity, addresses: Addresses, is_gateway: bool) -> Reply {
+        if !self.nodes.has(who, &addresses, is_gateway) {
+            self.nodes.nodes.insert(who.id, (who.uuid, addresses));
+            match is_gateway {
+                true => self.nodes.gateways.insert(who.id),
+                false => self.nodes.gateways.remove(&who.id),
+            };
             self.nodes.version += 1;
         }
         Reply::Ok(Vec::new())
@@ -129,6 +145,7 @@ impl Directory {
 
     fn forget(&mut self, id: NodeId) -> Reply {
         if self.nodes.nodes.remove(&id).is_some() {
+            self.nodes.gateways.remove(&id);
             self.nodes.version += 1;
         }
         Reply::Ok(Vec::new())
@@ -159,7 +176,7 @@ impl Directory {
 impl Service for Directory {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
         match postcard::from_bytes::<Command>(command) {
-            Ok(Command::Register { who, addresses }) => self.register(who, addresses),
+            Ok(Command::Register { who, addresses, is_gateway }) => self.register(who, addresses, is_gateway),
             Ok(Command::Forget { id }) => self.forget(id),
             Ok(Command::Note { id, text }) => self.write_note(at.index, id, text),
             Err(_) => Reply::Failed("not a directory command".to_string()),
@@ -225,12 +242,17 @@ mod tests {
     fn registering_the_same_place_twice_is_one_change() {
         let mut directory = Directory::default();
         let who = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-        let command = Command::Register { who, addresses: Addresses::default() }.encode();
+        let command = Command::Register { who, addresses: Addresses::default(), is_gateway: false }.encode();
         directory.apply(Stamp::default(), &command);
         directory.apply(Stamp::default(), &command);
         assert_eq!(directory.nodes().version, 1);
+        let as_gateway = Command::Register { who, addresses: Addresses::default(), is_gateway: true }.encode();
+        directory.apply(Stamp::default(), &as_gateway);
+        assert!(directory.nodes().gateways.contains(&NodeId(1)));
+        directory.apply(Stamp::default(), &command);
+        assert_eq!((directory.nodes().gateways.len(), directory.nodes().version), (0, 3));
         directory.apply(Stamp::default(), &Command::Forget { id: NodeId(1) }.encode());
-        assert_eq!(directory.nodes().version, 2);
+        assert_eq!(directory.nodes().version, 4);
     }
 
     #[test]

@@ -243,7 +243,7 @@ impl World {
         let view = process.raft.view();
         if self.plan.has_autopilot {
             let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
-            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after };
+            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways: Default::default() };
             match autopilot::decide(&view, &rules) {
                 // It cannot know of damage that nobody has met yet; the simulator does not ask it to.
                 Some(change) if !self.leaves_well_majority(&view.membership, &change) => return Ok(()),

@@ -6,6 +6,8 @@
 use crate::raft::Role;
 use crate::types::{Addresses, Index, NodeId, Standing, Term};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// What one node tells another about everyone.
@@ -43,6 +45,8 @@ pub struct Row {
     pub applied_index: Index,
     /// What its clients get.
     pub pace: Pace,
+    /// Languages that it can run jobs in, with the version of each.
+    pub runtimes: Arc<BTreeMap<String, String>>,
     /// Where it is reached.
     pub addresses: Addresses,
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Version of everything in this room. Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// First word of a dialer, after the challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,10 @@ pub enum Purpose {
     /// A question: who leads? Answered by [`Frame::Whereabouts`], then closed.
     Ask,
     /// Please make me a learner. Answered by [`Frame::Joined`] (leader), [`Frame::Whereabouts`] (others) or `Reject`.
-    Join,
+    Join {
+        /// It is to serve clients, and never to vote or to run jobs.
+        is_gateway: bool,
+    },
     /// A snapshot follows: [`Frame::SnapshotHead`], chunks, and [`Frame::SnapshotDone`] back.
     Snapshot,
 }

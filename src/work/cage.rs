@@ -7,7 +7,7 @@
 
 use super::WorkError;
 use super::runtimes::SYSTEM_PATH;
-use serde::{Deserialize, Serialize};
+use crate::settings::CageKind;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -43,17 +43,6 @@ const USERS_COUNT: u32 = 5_000;
 /// `O_CLOEXEC`, as `/proc` shows it.
 const CLOSE_ON_EXEC: u64 = 0o2_000_000;
 
-/// How programs are shut in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// bubblewrap and limits.
-    #[default]
-    Full,
-    /// Limits alone: a program sees what this one sees.
-    Limits,
-}
-
 /// What one process of the command may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -70,7 +59,7 @@ pub struct Bounds {
 /// A way to shut commands in that works on this machine.
 #[derive(Clone, Debug)]
 pub struct Cage {
-    kind: Kind,
+    kind: CageKind,
     is_root: bool,
     /// Descriptors that this program was started with, besides the first three: whoever started it forgot to close them.
     inherited: Vec<u32>,
@@ -81,7 +70,7 @@ impl Cage {
     ///
     /// # Errors
     /// [`WorkError::NoCage`] with the reason and what to do.
-    pub fn try_out(kind: Kind) -> Result<Cage, WorkError> {
+    pub fn try_out(kind: CageKind) -> Result<Cage, WorkError> {
         let cage = Cage { kind, is_root: rustix::process::geteuid().is_root(), inherited: inherited() };
         let scratch = std::env::temp_dir();
         let bounds = Bounds { cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 16 };
@@ -100,13 +89,13 @@ impl Cage {
     }
 
     /// How.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CageKind {
         self.kind
     }
 
     /// The user that a command in this slot runs as, if that is another than this program's; it must own the scratch folder.
     pub fn user(&self, slot: u32) -> Option<u32> {
-        (self.is_root && self.kind == Kind::Full).then(|| USERS + slot % USERS_COUNT)
+        (self.is_root && self.kind == CageKind::Full).then(|| USERS + slot % USERS_COUNT)
     }
 
     /// A command that runs `words` in the cage, with `scratch` as its folder and these folders to read besides the system's.
@@ -127,7 +116,7 @@ impl Cage {
             let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
             line.extend(["bash".into(), "-c".into(), format!("exec{closed}; exec \"$@\""), "cage".into()]);
         }
-        if self.kind == Kind::Full {
+        if self.kind == CageKind::Full {
             line.extend(self.walls(scratch, folders, &path));
         }
         if let Some(user) = self.user(slot) {
@@ -146,7 +135,7 @@ impl Cage {
         line.extend_from_slice(words);
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).env_clear().env("PATH", path);
-        if self.kind == Kind::Limits {
+        if self.kind == CageKind::Limits {
             command.current_dir(scratch).env("HOME", scratch).env("TMPDIR", scratch).env("LANG", "C.UTF-8");
         }
         command

@@ -9,10 +9,11 @@
 //! Not here: the walls (`cage.rs`), whether the end counts (`services/jobs/`).
 
 use super::WorkError;
-use super::cage::{Bounds, Cage, Kind};
+use super::cage::{Bounds, Cage};
 use super::runtimes::{self, Found, LAUNCHER, Places};
 use super::tree;
 use crate::services::jobs::{End, Limits, Request, Verdict};
+use crate::settings::CageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs;
@@ -178,7 +179,7 @@ impl Attempt<'_> {
         let folders: Vec<PathBuf> = self.found.home.iter().cloned().collect();
         let mut command = self.cage.command(words, &self.scratch, &folders, self.slot, &bounds);
         let child = spawn(&mut command).map_err(WorkError::io("start the cage"))?;
-        let outer = if self.cage.kind() == Kind::Full { 2 } else { 0 };
+        let outer = if self.cage.kind() == CageKind::Full { 2 } else { 0 };
         let mut deaf = |_: Stream, _: &[u8]| {};
         let hear: &mut dyn FnMut(Stream, &[u8]) = if is_heard { self.hear } else { &mut deaf };
         let watch = Watch {
@@ -200,7 +201,7 @@ impl Attempt<'_> {
 
     /// What bubblewrap says of its command's end, as if the command had said it itself.
     fn told(&self, mut ran: Ran) -> Ran {
-        if self.cage.kind() == Kind::Full
+        if self.cage.kind() == CageKind::Full
             && let Some(code @ 129..=192) = ran.exit_code
         {
             (ran.exit_code, ran.signal) = (None, Some(code - 128));
@@ -447,7 +448,11 @@ fn files_below(folder: &Path, most: u64) -> (u64, u64) {
 }
 
 /// Removes the scratch folder, also one whose program has locked it up.
-fn remove(scratch: &Path) -> io::Result<()> {
+/// Removes a folder with all that programs made of it: also what they locked.
+///
+/// # Errors
+/// What the system says.
+pub fn remove(scratch: &Path) -> io::Result<()> {
     match fs::remove_dir_all(scratch) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),

@@ -1,11 +1,9 @@
 //! Which languages this machine has, and how a program in each is compiled and run.
 //!
-//! A runtime is data: commands with places to fill in. `{file}` is the first source file, `{files}` all of them, `{home}` the
-//! folder that `home` prints, `{class}` the class that a Java source declares. It is there if its probe succeeds.
-//! Toolchains outside the system's folders are shown to their own jobs alone.
-//! Not here: the cage around the commands (`cage.rs`), limits (`run.rs`).
+//! A runtime of the settings is there if its probe succeeds. Toolchains outside the system's folders are shown to their own
+//! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the cage around the commands (`cage.rs`).
 
-use serde::{Deserialize, Serialize};
+use crate::settings::Runtime;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,32 +11,6 @@ use std::process::{Command, Stdio};
 pub const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// A Java class of ours that starts the user's: its `main`, or its `run()` that returns a text.
 pub const LAUNCHER: (&str, &str) = ("PhalanxLauncher.java", include_str!("launcher.java"));
-
-/// How a language is compiled and run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Runtime {
-    /// Its name in requests.
-    pub language: String,
-    /// Name of a source that comes without one.
-    pub file_name: String,
-    /// Prints the folder of the toolchain; empty: it lies in the system's folders.
-    #[serde(default)]
-    pub home: Vec<String>,
-    /// Succeeds if it is there; its first line is its version.
-    pub probe: Vec<String>,
-    /// Compiles; empty: nothing to compile.
-    #[serde(default)]
-    pub compile: Vec<String>,
-    /// Runs.
-    pub run: Vec<String>,
-    /// Address space that it reserves beyond the memory it uses, in MiB: some reserve much that they never touch.
-    #[serde(default)]
-    pub reserves_mb: u64,
-    /// Processes and threads that it needs for itself.
-    #[serde(default)]
-    pub threads: u64,
-}
 
 /// A runtime that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,51 +21,6 @@ pub struct Found {
     pub version: String,
     /// Folder of its toolchain, if that is not the system's.
     pub home: Option<PathBuf>,
-}
-
-/// The languages that Phalanx knows by itself; settings may replace one or add others.
-pub fn known() -> Vec<Runtime> {
-    let words = |line: &str| line.split(' ').filter(|word| !word.is_empty()).map(str::to_string).collect::<Vec<_>>();
-    let runtime = |language: &str, file_name: &str, home: &str, probe: &str, compile: &str, run: &str| Runtime {
-        language: language.to_string(),
-        file_name: file_name.to_string(),
-        home: words(home),
-        probe: words(probe),
-        compile: words(compile),
-        run: words(run),
-        reserves_mb: 0,
-        threads: 0,
-    };
-    let java_run = "java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -cp classes PhalanxLauncher {class}";
-    let rustc = "{home}/bin/rustc";
-    vec![
-        runtime("c", "main.c", "", "cc --version", "cc -O1 -o program {files} -lm", "./program"),
-        runtime("cpp", "main.cpp", "", "c++ --version", "c++ -O1 -o program {files}", "./program"),
-        Runtime {
-            reserves_mb: 8192,
-            threads: 64,
-            ..runtime("java", "Main.java", "", "javac -version", "javac -d classes {files}", java_run)
-        },
-        Runtime {
-            reserves_mb: 8192,
-            threads: 32,
-            ..runtime("javascript", "main.js", "", "node --version", "", "node {file}")
-        },
-        runtime("python", "main.py", "", "python3 --version", "", "python3 {file}"),
-        Runtime {
-            reserves_mb: 2048,
-            threads: 32,
-            ..runtime(
-                "rust",
-                "main.rs",
-                "rustc --print sysroot",
-                &format!("{rustc} --version"),
-                &format!("{rustc} --edition 2021 -o program {{file}}"),
-                "./program",
-            )
-        },
-        runtime("shell", "main.sh", "", "sh -c true", "", "sh {file}"),
-    ]
 }
 
 /// Looks which of these are there.

@@ -2,10 +2,11 @@
 //!
 //! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
 
-use super::cage::{Cage, Kind};
+use super::cage::Cage;
 use super::run::{Attempt, Stream};
-use super::runtimes::{self, Found, find, java_class, known};
+use super::runtimes::{self, Found, find, java_class};
 use crate::services::jobs::{End, Limits, Request, Verdict};
+use crate::settings::{CageKind, known_runtimes as known};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,7 +16,7 @@ const LIMITS: Limits =
     Limits { wall_ms: 10_000, cpu_ms: 5_000, memory_mb: 128, output_bytes: 64 << 10, files_mb: 8, processes: 32 };
 
 fn cage() -> Cage {
-    Cage::try_out(Kind::Full).expect("bubblewrap works here; test.sh installs it")
+    Cage::try_out(CageKind::Full).expect("bubblewrap works here; test.sh installs it")
 }
 
 fn found(language: &str) -> Option<Found> {

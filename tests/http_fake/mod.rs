@@ -3,11 +3,13 @@
 
 use phalanx::http::{Deadlines, Door, Host, HostSession, server};
 use phalanx::node::status::*;
-use phalanx::node::{Level, Metric, Published, Work};
+use phalanx::node::{Level, Metric, NodeRuntimes, Output, Published, Work};
 use phalanx::raft::{Change, Role};
+use phalanx::services::jobs::JobId;
 use phalanx::services::sessions::Tag;
 use phalanx::services::{Reply, directory};
 use phalanx::types::{Identity, Index, NodeId, Outcome, Term};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -158,6 +160,22 @@ impl Host for FakeHost {
     }
     fn wait_key(&self, _: &[u8], _: u64, _: Instant) -> bool {
         false
+    }
+    fn await_job(&self, _: JobId, _: Index, _: Instant) -> Outcome<(Index, Reply)> {
+        self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
+    }
+    fn live_output(&self, _: JobId, _: u32) -> Option<Arc<Output>> {
+        None
+    }
+    fn runtimes(&self) -> Vec<NodeRuntimes> {
+        let runtimes = Arc::new(BTreeMap::from([("python".to_owned(), "Python 3.13.5".to_owned())]));
+        vec![NodeRuntimes { id: NodeId(self.me), is_online: true, runtimes }]
+    }
+    fn jobs_keep_ms(&self) -> Option<u64> {
+        Some(1000)
+    }
+    fn file_name(&self, language: &str) -> Option<String> {
+        (language == "python").then(|| "main.py".to_owned())
     }
     fn query(&self, query: Vec<u8>, _: Level, _: Instant) -> Outcome<(Index, Reply)> {
         let _ = query;
@@ -342,6 +360,36 @@ pub fn is_closed(stream: &mut TcpStream) -> bool {
     }
 }
 
+fn canned_jobs(now: u64, step: u64) -> JobsStatus {
+    let languages = ["c", "java", "python", "shell"].map(String::from);
+    let workers = (1..=5).map(|id| WorkerRow {
+        id: NodeId(id),
+        is_here: id != 3,
+        slots: 2,
+        running: (0..(id + step) % 3).filter(|_| id != 3).map(|n| 40 + id * 2 + n).collect(),
+        runtimes: languages.to_vec(),
+        trouble: None,
+    });
+    let last = [
+        (39, "python", "finished", Some(0), "Hello from <python> & friends"),
+        (38, "java", "not_compiled", Some(1), "Main.java:1: error: class, interface, enum, or record expected"),
+        (37, "shell", "timed_out", None, ""),
+        (36, "c", "finished", Some(3), "segments: 17"),
+    ];
+    let last = last.into_iter().enumerate().map(|(age, (id, language, verdict, exit_code, says))| JobRow {
+        id,
+        language: language.to_owned(),
+        verdict: verdict.to_owned(),
+        exit_code,
+        worker: Some(NodeId(1 + id % 5)),
+        attempt: if id == 36 { 2 } else { 1 },
+        took_ms: 12 + id,
+        says: says.to_owned(),
+        at_ms: now - 1000 * (1 + age as u64),
+    });
+    JobsStatus { queued: step as usize % 7, running: 4, workers: workers.collect(), last: last.collect() }
+}
+
 /// A cluster of five as it looks `step` steps into a story: all well; the leader is lost; another one leads.
 pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
     let commit = 120 + step * 3;
@@ -369,6 +417,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 kv: format!("127.0.0.1:{}", 7700 + id),
                 peer: format!("127.0.0.1:{}", 5700 + id),
                 heartbeat_age_ms: Some(if id == me { 0 } else { 40 + (id * 37 + step * 13) % 160 }),
+                is_gateway: false,
             }
         })
         .collect();
@@ -416,6 +465,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 Session { id: "c0ffee42".into(), kind: "api".into(), peer: "127.0.0.1:51002".into(), age_ms: 340 },
             ],
             sessions_total: 3,
+            jobs: canned_jobs(now, step),
             failovers: vec![
                 Failover {
                     term: Term(7),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
-const RULES: Rules = Rules { voters_min: 3, voters_max: 5, dead_after: Ticks(2000) };
+const RULES: Rules = Rules { voters_min: 3, voters_max: 5, dead_after: Ticks(2000), gateways: BTreeSet::new() };
 
 fn uuid(id: u64) -> Uuid {
     Uuid::from_u128(u128::from(id))
@@ -79,6 +79,13 @@ fn replaces_also_when_floor_and_ceiling_are_equal() {
     assert_eq!(decide(&view(&[1, 2, 3], &[4], &silence), &rules), Some(Change::Promote(NodeId(4))));
     assert_eq!(decide(&view(&[1, 2, 3, 4], &[], &silence), &rules), Some(Change::Demote(NodeId(3))));
     assert_eq!(decide(&view(&[1, 2, 4], &[3], &silence), &rules), None);
+}
+
+#[test]
+fn a_gateway_stays_a_learner() {
+    let rules = Rules { gateways: BTreeSet::from([NodeId(5)]), ..RULES };
+    assert_eq!(decide(&view(&[1, 2, 3], &[5], &|_| 1), &rules), None);
+    assert_eq!(decide(&view(&[1, 2, 3], &[4, 5], &|_| 1), &rules), Some(Change::Promote(NodeId(4))));
 }
 
 #[test]

@@ -26,6 +26,9 @@ fn requests() -> (Requests, tempfile::TempDir) {
         gossip,
         monitor,
         watch,
+        worker: bounded(1).0,
+        apply: bounded(1).0,
+        is_gateway: false,
         snapshots: store.snapshots(),
         view: raft.view(),
     };

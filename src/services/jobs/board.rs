@@ -33,7 +33,7 @@ pub struct Board {
     ended: OrdSet<(u64, JobId)>,
     workers: BTreeMap<NodeId, Worker>,
     newest: JobId,
-    /// Grows whenever a worker gets or ends a job.
+    /// Grows with each change.
     turn: u64,
     /// Jobs that wait or run, and their bytes.
     open: (usize, usize),
@@ -56,6 +56,16 @@ impl Board {
         let worker = self.workers.get(&who.id).filter(|worker| worker.who == who && worker.is_here);
         let jobs = worker.into_iter().flat_map(|worker| &worker.running);
         jobs.filter_map(|id| Some((*id, self.jobs.get(id)?.attempt))).collect()
+    }
+
+    /// A number that grows with each change: whoever has seen it has seen everything.
+    pub fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// The jobs that ended last, newest first.
+    pub fn last_ended(&self, most: usize) -> impl Iterator<Item = (JobId, &Job)> {
+        self.ended.iter().rev().take(most).filter_map(|(_, id)| Some((*id, self.jobs.get(id)?)))
     }
 
     /// Jobs that wait, and jobs that run.
@@ -96,8 +106,8 @@ impl Board {
     pub fn run(&mut self, at: Stamp, command: Command) -> Answer {
         let done = match command {
             Command::Submit(request) => self.submit(at, request),
-            Command::Join { worker, slots, runtimes } => {
-                self.join(worker, slots, runtimes, at);
+            Command::Join { worker, slots, runtimes, trouble } => {
+                self.join(worker, slots, runtimes, trouble, at);
                 Ok(Answer::Done)
             }
             Command::Leave { worker } => {
@@ -107,6 +117,9 @@ impl Board {
             Command::End { job, worker, attempt, end } => self.end(at, job, worker, attempt, end),
             Command::Cancel { job } => self.cancel(at, job),
         };
+        if done.is_ok() {
+            self.turn += 1;
+        }
         self.assign(at);
         done.unwrap_or_else(Answer::Refused)
     }
@@ -116,7 +129,8 @@ impl Board {
         if !self.workers.values().any(|worker| worker.runtimes.contains(&request.language)) {
             let there: BTreeSet<&String> = self.workers.values().flat_map(|worker| &worker.runtimes).collect();
             let there = there.into_iter().cloned().collect();
-            return Err(Refusal::NoRuntime { wanted: request.language, there });
+            let trouble = self.workers.values().find_map(|worker| worker.trouble.clone());
+            return Err(Refusal::NoRuntime { wanted: request.language, there, trouble });
         }
         if self.open.0 >= OPEN_MAX || self.open.1 + request.bytes() > OPEN_BYTES_MAX {
             return Err(Refusal::Full);
@@ -131,14 +145,14 @@ impl Board {
         Ok(Answer::Submitted(id))
     }
 
-    fn join(&mut self, who: Identity, slots: u64, runtimes: BTreeSet<String>, at: Stamp) {
+    fn join(&mut self, who: Identity, slots: u64, runtimes: BTreeSet<String>, trouble: Option<String>, at: Stamp) {
         if self.workers.get(&who.id).is_some_and(|worker| worker.who != who) {
             self.lose(who.id, at);
         }
         // A process that says once more that it is here keeps its work.
         let before = self.workers.remove(&who.id).filter(|worker| worker.who == who && worker.is_here);
         let (running, turn) = before.map_or((BTreeSet::new(), self.turn), |worker| (worker.running, worker.turn));
-        self.workers.insert(who.id, Worker { who, slots, runtimes, running, is_here: true, turn });
+        self.workers.insert(who.id, Worker { who, slots, runtimes, trouble, running, is_here: true, turn });
         if self.workers.len() > WORKERS_MAX
             && let Some(gone) = self.workers.values().filter(|worker| !worker.is_here).min_by_key(|worker| worker.turn)
         {
@@ -232,6 +246,7 @@ impl Board {
 
     fn forget_first(&mut self) {
         let Some((_, id)) = self.ended.remove_min() else { return };
+        self.turn += 1;
         let job = self.jobs.remove(&id).expect("J3: an ended job exists until its time");
         self.ended_bytes -= job.bytes();
     }

@@ -63,7 +63,7 @@ fn restored(bytes: &[u8]) -> Board {
 fn busy() -> Board {
     let mut board = Board::default();
     let runtimes = ["sh".to_string()].into();
-    board.run(stamp(1, 0), Command::Join { worker: process(1, 1), slots: 1, runtimes });
+    board.run(stamp(1, 0), Command::Join { worker: process(1, 1), slots: 1, runtimes, trouble: None });
     for index in 2..5 {
         board.run(stamp(index, 0), Command::Submit(request("sh", 1000)));
     }
@@ -136,7 +136,7 @@ fn equal_jobs_spread_evenly() {
     let mut board = Board::default();
     for node in 1..=5 {
         let runtimes = ["sh".to_string()].into();
-        board.run(stamp(node, 0), Command::Join { worker: process(node, 1), slots: 2, runtimes });
+        board.run(stamp(node, 0), Command::Join { worker: process(node, 1), slots: 2, runtimes, trouble: None });
     }
     let mut rng = fastrand::Rng::with_seed(7);
     let (mut had, mut index) = ([0u64; 5], 5);

@@ -63,6 +63,19 @@ impl Limits {
     }
 }
 
+/// What a job may use if its request does not say.
+pub const LIMITS_USUAL: Limits =
+    Limits { wall_ms: 10_000, cpu_ms: 10_000, memory_mb: 256, output_bytes: 1 << 20, files_mb: 64, processes: 64 };
+/// The most that a request may ask for.
+pub const LIMITS_MOST: Limits = Limits {
+    wall_ms: 600_000,
+    cpu_ms: 600_000,
+    memory_mb: 4096,
+    output_bytes: OUTPUT_BYTES_MAX as u64,
+    files_mb: 1024,
+    processes: 1024,
+};
+
 /// What a client wants to have run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -110,6 +123,23 @@ pub enum Verdict {
     Cancelled,
     /// It could not be run, through no fault of its own: the reason.
     Failed(String),
+}
+
+impl Verdict {
+    /// In one word, as it stands in JSON and in lines for people.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Verdict::Finished => "finished",
+            Verdict::NotCompiled => "not_compiled",
+            Verdict::TimedOut => "timed_out",
+            Verdict::MemoryExceeded => "memory_exceeded",
+            Verdict::OutputExceeded => "output_exceeded",
+            Verdict::FilesExceeded => "files_exceeded",
+            Verdict::ProcessesExceeded => "processes_exceeded",
+            Verdict::Cancelled => "cancelled",
+            Verdict::Failed(_) => "failed",
+        }
+    }
 }
 
 /// What is left of a job that has ended.
@@ -167,6 +197,8 @@ pub enum Command {
         slots: u64,
         /// Languages that it has.
         runtimes: BTreeSet<String>,
+        /// Why it has none, if it knows: told to whoever asks for one.
+        trouble: Option<String>,
     },
     /// A process works no more: the leader has lost it, or it stops. Ignored if another process of the node has joined.
     Leave {
@@ -202,12 +234,14 @@ impl Command {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// No worker, here or away, has the language.
-    #[error("no node has the runtime {wanted}; there are: {}", .there.join(", "))]
+    #[error("no node has the runtime {wanted}; {}", in_words(.there, .trouble.as_deref()))]
     NoRuntime {
         /// What was asked for.
         wanted: String,
         /// What there is.
         there: Vec<String>,
+        /// Why a worker has none at all, if one does not.
+        trouble: Option<String>,
     },
     /// Too much waits already.
     #[error("too many jobs are waiting; try again later")]
@@ -224,6 +258,15 @@ pub enum Refusal {
     /// The job has gone to somebody else, or on to another attempt.
     #[error("job {0} is no longer this worker's")]
     NotYours(JobId),
+}
+
+/// What there is in place of a runtime that is not.
+fn in_words(there: &[String], trouble: Option<&str>) -> String {
+    match (there, trouble) {
+        ([], None) => "no worker has joined yet".to_string(),
+        ([], Some(trouble)) => format!("there are none: {trouble}"),
+        (there, _) => format!("there are: {}", there.join(", ")),
+    }
 }
 
 /// What a command answers: the payload of `Reply::Ok`.
@@ -249,13 +292,23 @@ impl Answer {
     }
 }
 
+/// Reads the reply to [`Query::Job`] back; `None` if it is none.
+pub fn decode_job(bytes: &[u8]) -> Option<Option<Job>> {
+    postcard::from_bytes(bytes).ok()
+}
+
+/// Reads the reply to [`Query::List`] back; `None` if it is none.
+pub fn decode_list(bytes: &[u8]) -> Option<Vec<(JobId, Job)>> {
+    postcard::from_bytes(bytes).ok()
+}
+
 /// Asks about the jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// One job: `Option<Job>`.
     Job(JobId),
     /// Jobs from the newest down, from the one before `before` on, at most `limit`, without their files and output:
-    /// `Vec<Job>`.
+    /// `Vec<(JobId, Job)>`.
     List {
         /// `None`: from the newest.
         before: Option<JobId>,
@@ -332,6 +385,8 @@ pub struct Worker {
     pub slots: u64,
     /// Languages that it has.
     pub runtimes: BTreeSet<String>,
+    /// Why it has none, if it knows.
+    pub trouble: Option<String>,
     /// Jobs that it has now.
     pub running: BTreeSet<JobId>,
     /// Whether it is there.

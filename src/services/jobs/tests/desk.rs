@@ -63,7 +63,7 @@ impl goldenscript::Runner for Desk {
                 let (slots, life) = (key!("slots").unwrap_or(1), key!("life").unwrap_or(1));
                 let worker = process(number!(), life);
                 let runtimes = std::iter::from_fn(|| args.next_pos().map(str::to_string)).collect();
-                Some(Command::Join { worker, slots, runtimes })
+                Some(Command::Join { worker, slots, runtimes, trouble: None })
             }
             "leave" => {
                 let life = key!("life").unwrap_or(1);

@@ -99,7 +99,7 @@ impl World {
         // Each node has a language of its own besides the one that all have.
         let runtimes = [LANGUAGES[node as usize % 3].to_string(), "sh".to_string()].into();
         let slots = self.rng.u64(1..=3);
-        self.entry(Command::Join { worker: who, slots, runtimes });
+        self.entry(Command::Join { worker: who, slots, runtimes, trouble: None });
     }
 
     /// A process looks at its work as it applies the log: it begins what is new and drops what is no longer its own.

@@ -1,0 +1,480 @@
+//! `phalanx job`: programs on the cluster: run one and see its output as it comes, or hand it in and look later.
+//!
+//! `run` goes on with another node when the one that it speaks to dies: the job is in the log, and its number finds it
+//! anywhere. When its worker dies it begins anew elsewhere, which is said on stderr; output that was shown already is shown
+//! again, for it is another run. Ctrl+C takes the job back.
+//! Exit codes of `run`: the program's own; 128 + N if signal N ended it; 1 with a reason if it did not come to its own end.
+//! Not here: what becomes of a job (`services/jobs/`), HTTP (`http/jobs.rs`, `http/output.rs`).
+
+use super::ClientArgs;
+use super::client::{self, Client, Raw, Request};
+use super::fault::{Fault, code};
+use super::kv::parse_time;
+use super::term;
+use crate::http::lines::{Lines, Next};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Map, Value, json};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A node that says nothing for so long (it says an empty line every 2 s) is left for another.
+const SILENCE_MAX: Duration = Duration::from_secs(6);
+/// How long nobody may be reachable before `run` gives up looking at the job.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks whether Ctrl+C was pressed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// What a shell answers for a command that Ctrl+C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Ctrl+C was pressed.
+static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Arguments of `phalanx job`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  phalanx job run hello.py\n  phalanx job run Main.java Helper.java -- first second\n  \
+    phalanx job submit simulate.c --limit wall_ms=600000\n  phalanx job logs 17 -f\n\nExit codes: run: the program's own, \
+    128 + N for signal N, 1 if it was not compiled or not allowed to go on; others: 0 done, 1 refused or no such job, \
+    4 no quorum or unreachable, 5 outcome unknown."
+)]
+pub struct JobArgs {
+    #[command(subcommand)]
+    command: JobCommand,
+}
+
+/// What to do.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum JobCommand {
+    /// Run a program on the cluster, show its output as it comes, end with its exit code
+    Run {
+        #[command(flatten)]
+        program: ProgramArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Hand a program in and print the job's number
+    Submit {
+        #[command(flatten)]
+        program: ProgramArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Jobs, newest first
+    List {
+        /// Show so many
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+        limit: u64,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// How far a job is, and how it ended
+    Show {
+        /// Its number
+        id: u64,
+        /// Wait until it has ended, so long at most (30s, 5m)
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        wait: Option<Duration>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// What a job has said
+    Logs {
+        /// Its number
+        id: u64,
+        /// Go on until it has ended
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Take a job back, whether it waits or runs
+    Cancel {
+        /// Its number
+        id: u64,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Languages that the cluster can run, and on which nodes
+    Runtimes {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+/// A program.
+#[derive(Clone, Debug, clap::Args)]
+struct ProgramArgs {
+    /// Its source files; the first is the one that is run
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Its language [default: by the first file's name]
+    #[arg(short, long)]
+    language: Option<String>,
+    /// Standard input: a file, or - for that of this command [default: empty]
+    #[arg(long, value_name = "FILE")]
+    stdin: Option<PathBuf>,
+    /// A limit: wall_ms, cpu_ms, memory_mb, output_bytes, files_mb or processes; may be given more than once
+    #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = parse_limit)]
+    limits: Vec<(String, u64)>,
+    /// Arguments of the program
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+fn parse_limit(text: &str) -> Result<(String, u64), String> {
+    let (name, number) = text.split_once('=').ok_or("write NAME=NUMBER, as in wall_ms=60000")?;
+    Ok((name.to_string(), number.parse().map_err(|_| format!("{number:?} is no number"))?))
+}
+
+/// Runs.
+pub fn run(args: &JobArgs) -> Result<(), Fault> {
+    match &args.command {
+        JobCommand::Run { program, client } => run_program(program, client),
+        JobCommand::Submit { program, client } => {
+            let id = submit(&Client::new(client)?, &body_of(program, client)?)?;
+            if client.json {
+                term::json(&json!({"id": id}))
+            } else {
+                term::line(&id.to_string())
+            }
+            Ok(())
+        }
+        JobCommand::List { limit, client } => list(*limit, client),
+        JobCommand::Show { id, wait, client } => show(*id, *wait, client),
+        JobCommand::Logs { id, follow, client } => {
+            let asking = Client::new(client)?;
+            let follow = if *follow { "follow&" } else { "" };
+            let path = format!("/v1/jobs/{id}/output?{follow}format=ndjson");
+            Watch::new(&asking, path, !client.json).to_the_end(|| Ok(())).map(|_| ())
+        }
+        JobCommand::Cancel { id, client } => {
+            let done =
+                answered(Client::new(client)?.exchange(&Request::once("DELETE", format!("/v1/jobs/{id}"), None))?)?;
+            if client.json {
+                term::json(&done)
+            } else {
+                term::line(&format!("job {id} is taken back"))
+            }
+            Ok(())
+        }
+        JobCommand::Runtimes { client } => runtimes(client),
+    }
+}
+
+/// An answer's body, if it is one of success.
+fn answered(raw: Raw) -> Result<Value, Fault> {
+    match raw.status {
+        200..=299 => Ok(raw.json()),
+        404 => Err(Fault::new(
+            code::FAILED,
+            said(&raw),
+            "phalanx job list shows the jobs; results are kept for jobs_keep_ms",
+        )),
+        409 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job show tells how it ended")),
+        400 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job runtimes lists the languages")),
+        403 => Err(Fault::new(code::FAILED, said(&raw), "ask a node where jobs are on, with -e HOST:PORT")),
+        _ => Err(raw.fault()),
+    }
+}
+
+fn said(raw: &Raw) -> String {
+    raw.json()["error"].as_str().unwrap_or("no reason given").to_string()
+}
+
+/// A request for `POST /v1/jobs`.
+fn body_of(program: &ProgramArgs, client: &ClientArgs) -> Result<Vec<u8>, Fault> {
+    let language = match &program.language {
+        Some(language) => language.clone(),
+        None => language_of(&program.files[0], client)?,
+    };
+    let files = program.files.iter().map(|file| {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut row = json!({"name": name});
+        put_bytes(&mut row, "content", "encoding", read(file)?);
+        Ok(row)
+    });
+    let files: Vec<Value> = files.collect::<Result<_, Fault>>()?;
+    let limits: Map<String, Value> =
+        program.limits.iter().map(|(name, number)| (name.clone(), (*number).into())).collect();
+    let mut body = json!({"language": language, "files": files, "args": program.args, "limits": limits});
+    if let Some(stdin) = &program.stdin {
+        put_bytes(&mut body, "stdin", "stdin_encoding", read(stdin)?);
+    }
+    Ok(body.to_string().into_bytes())
+}
+
+fn put_bytes(into: &mut Value, name: &str, encoding: &str, bytes: Vec<u8>) {
+    match String::from_utf8(bytes) {
+        Ok(text) => into[name] = text.into(),
+        Err(e) => {
+            into[name] = BASE64.encode(e.as_bytes()).into();
+            into[encoding] = "base64".into();
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    let read = match file == Path::new("-") {
+        true => io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes),
+        false => std::fs::read(file),
+    };
+    read.map_err(|e| Fault::new(code::USAGE, format!("cannot read {}: {e}", file.display()), "name a readable file"))
+}
+
+/// The language whose usual file has the same ending.
+fn language_of(file: &Path, client: &ClientArgs) -> Result<String, Fault> {
+    let ending = file.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let ending = match ending.as_str() {
+        "cc" | "cxx" => "cpp",
+        "mjs" => "js",
+        "bash" => "sh",
+        other => other,
+    };
+    let runtimes = client::settings(client.settings.as_deref()).unwrap_or_default().runtimes;
+    let has_ending = |name: &str| Path::new(name).extension().is_some_and(|other| other == ending);
+    runtimes.into_iter().find(|runtime| has_ending(&runtime.file_name)).map(|runtime| runtime.language).ok_or_else(
+        || {
+            let message = format!("{}: no language has files that end so", file.display());
+            Fault::new(code::USAGE, message, "name one with --language; phalanx job runtimes lists them")
+        },
+    )
+}
+
+fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
+    let done = answered(client.exchange(&Request::once("POST", "/v1/jobs".to_string(), Some(body.to_vec())))?)?;
+    done["id"].as_u64().ok_or_else(|| Fault::new(code::UNKNOWN, "the node gave the job no number", "phalanx job list"))
+}
+
+fn run_program(program: &ProgramArgs, args: &ClientArgs) -> Result<(), Fault> {
+    let client = Client::new(args)?;
+    let _ = ctrlc::set_handler(|| IS_INTERRUPTED.store(true, Ordering::Relaxed)); // without it, the job goes on alone
+    let id = submit(&client, &body_of(program, args)?)?;
+    let path = format!("/v1/jobs/{id}/output?follow&format=ndjson");
+    let interrupt = || match IS_INTERRUPTED.load(Ordering::Relaxed) {
+        true => {
+            let taken_back =
+                client.exchange(&Request::once("DELETE", format!("/v1/jobs/{id}"), None)).and_then(answered);
+            let message = match taken_back {
+                Ok(_) => format!("interrupted: job {id} is taken back"),
+                Err(fault) => format!("interrupted, and job {id} goes on: {}", fault.message),
+            };
+            Err(Fault::new(INTERRUPTED, message, ""))
+        }
+        false => Ok(()),
+    };
+    let end = Watch::new(&client, path, !args.json).to_the_end(interrupt)?;
+    if args.json {
+        term::json(&end);
+    }
+    ending(id, &end)
+}
+
+/// How a job ended, as this command's own end.
+fn ending(id: u64, end: &Value) -> Result<(), Fault> {
+    let state = end["state"].as_str().unwrap_or("unknown");
+    let worker = end["worker"].as_u64().unwrap_or(0);
+    match (state, end["exit_code"].as_i64(), end["signal"].as_i64()) {
+        ("finished", Some(0), _) => Ok(()),
+        ("finished", Some(number), _) => Err(Fault::new(u8::try_from(number).unwrap_or(code::FAILED), "", "")),
+        ("finished", None, Some(signal)) => {
+            let message = format!("job {id} was ended by signal {signal} on node {worker}");
+            Err(Fault::new(u8::try_from(128 + signal).unwrap_or(code::FAILED), message, ""))
+        }
+        ("not_compiled", ..) => Err(Fault::new(code::FAILED, format!("job {id} was not compiled"), "")),
+        ("failed", ..) => {
+            let why = end["error"].as_str().unwrap_or("no reason given");
+            Err(Fault::new(code::FAILED, format!("job {id} failed: {why}"), format!("phalanx job show {id}")))
+        }
+        ("cancelled", ..) => Err(Fault::new(code::FAILED, format!("job {id} was taken back"), "")),
+        (limit, ..) => {
+            let next = "give it more with --limit NAME=NUMBER; phalanx job show lists what it had";
+            Err(Fault::new(code::FAILED, format!("job {id}: {} on node {worker}", limit.replace('_', " ")), next))
+        }
+    }
+}
+
+/// A job's output, from whichever node has it.
+struct Watch<'a> {
+    client: &'a Client,
+    path: String,
+    is_shown: bool,
+    attempt: u64,
+    /// Bytes of standard output and standard error of this attempt that were shown.
+    shown: [usize; 2],
+    /// The same since the connection was made: each begins anew.
+    heard: [usize; 2],
+}
+
+impl<'a> Watch<'a> {
+    fn new(client: &'a Client, path: String, is_shown: bool) -> Watch<'a> {
+        Watch { client, path, is_shown, attempt: 0, shown: [0; 2], heard: [0; 2] }
+    }
+
+    /// Shows everything; the last line of a job that has ended, else `null`.
+    fn to_the_end(&mut self, interrupt: impl Fn() -> Result<(), Fault>) -> Result<Value, Fault> {
+        let mut lost_at: Option<Instant> = None;
+        loop {
+            interrupt()?;
+            match self.client.lines(&self.path, LOOK_EVERY) {
+                Ok(mut lines) => {
+                    lost_at = None;
+                    self.heard = [0; 2];
+                    if let Some(end) = self.listen(&mut lines, &interrupt)? {
+                        return Ok(end);
+                    }
+                    self.client.turn_to_next();
+                }
+                Err(fault) if fault.code != code::UNREACHABLE => return Err(fault),
+                Err(fault) => {
+                    if lost_at.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                        return Err(fault);
+                    }
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            }
+        }
+    }
+
+    /// Shows what one node says; `None` if it broke off.
+    fn listen(&mut self, lines: &mut Lines, interrupt: impl Fn() -> Result<(), Fault>) -> Result<Option<Value>, Fault> {
+        let mut last_word = Instant::now();
+        loop {
+            let line = match lines.next() {
+                Ok(Next::Line(line)) => line,
+                Ok(Next::Nothing) if last_word.elapsed() < SILENCE_MAX => {
+                    interrupt()?;
+                    continue;
+                }
+                Ok(Next::End) if !self.path.contains("follow") => return Ok(Some(Value::Null)),
+                Ok(Next::Nothing | Next::End) | Err(_) => return Ok(None),
+            };
+            last_word = Instant::now();
+            interrupt()?;
+            let Ok(said) = serde_json::from_slice::<Value>(&line) else { continue };
+            if said["state"].is_string() {
+                return Ok(Some(said));
+            }
+            self.turn_to(said["attempt"].as_u64().unwrap_or(self.attempt), &said);
+            let bytes = match (said["text"].as_str(), said["base64"].as_str()) {
+                (Some(text), _) => text.as_bytes().to_vec(),
+                (_, Some(text)) => BASE64.decode(text).unwrap_or_default(),
+                _ => continue,
+            };
+            self.show(if said["stream"] == "stderr" { 1 } else { 0 }, &bytes)?;
+        }
+    }
+
+    fn turn_to(&mut self, attempt: u64, said: &Value) {
+        if attempt == self.attempt {
+            return;
+        }
+        if self.attempt > 0 && self.is_shown {
+            let where_to = said["worker"].as_u64().map_or(String::new(), |worker| format!(" on node {worker}"));
+            eprintln!(
+                "{}",
+                term::paint_err(
+                    &format!("its worker was lost: begun anew{where_to}, attempt {attempt}"),
+                    term::Colour::Yellow
+                )
+            );
+        }
+        self.attempt = attempt;
+        (self.shown, self.heard) = ([0; 2], [0; 2]);
+    }
+
+    fn show(&mut self, place: usize, bytes: &[u8]) -> Result<(), Fault> {
+        let known = (self.shown[place] - self.heard[place]).min(bytes.len());
+        self.heard[place] += bytes.len();
+        self.shown[place] += bytes.len() - known;
+        if !self.is_shown {
+            return Ok(());
+        }
+        let written = match place {
+            0 => io::stdout().write_all(&bytes[known..]).and_then(|()| io::stdout().flush()),
+            _ => io::stderr().write_all(&bytes[known..]),
+        };
+        written.map_err(|e| Fault::new(code::FAILED, format!("cannot write the output: {e}"), ""))
+    }
+}
+
+fn list(limit: u64, args: &ClientArgs) -> Result<(), Fault> {
+    let answer = answered(Client::new(args)?.exchange(&Request::get(format!("/v1/jobs?limit={limit}")))?)?;
+    if args.json {
+        term::json(&answer);
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = answer["jobs"].as_array().into_iter().flatten().map(row).collect();
+    match rows.is_empty() {
+        true => eprintln!("no jobs; hand one in with: phalanx job run FILE"),
+        false => {
+            term::out(&term::table(&["job", "language", "state", "exit", "node", "attempt", "took", "files"], &rows))
+        }
+    }
+    Ok(())
+}
+
+fn row(job: &Value) -> Vec<String> {
+    let text = |name: &str| match &job[name] {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_string(),
+        other => other.to_string(),
+    };
+    let exit = match job["signal"].as_i64() {
+        Some(signal) => format!("signal {signal}"),
+        None => text("exit_code"),
+    };
+    let took = match (job["compile_ms"].as_u64(), job["run_ms"].as_u64()) {
+        (Some(compile), Some(run)) => term::span(compile + run),
+        _ => "-".to_string(),
+    };
+    let files: Vec<&str> = job["files"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    vec![text("id"), text("language"), text("state"), exit, text("worker"), text("attempt"), took, files.join(" ")]
+}
+
+fn show(id: u64, wait: Option<Duration>, args: &ClientArgs) -> Result<(), Fault> {
+    let client = Client::new(args)?;
+    let (client, wait) = match wait {
+        None => (client, String::new()),
+        Some(wait) => (client.waiting(wait + Duration::from_secs(5)), format!("?wait={}ms", wait.as_millis())),
+    };
+    let job = answered(client.exchange(&Request::get(format!("/v1/jobs/{id}{wait}")))?)?;
+    if args.json {
+        term::json(&job);
+        return Ok(());
+    }
+    for (name, value) in job.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        let shown =
+            value.as_str().map_or_else(|| value.to_string(), |text| format!("{:?}", text.trim_end_matches('\n')));
+        term::line(&format!("{name:<16} {shown}"));
+    }
+    Ok(())
+}
+
+fn runtimes(args: &ClientArgs) -> Result<(), Fault> {
+    let answer = answered(Client::new(args)?.exchange(&Request::get("/v1/runtimes".to_string()))?)?;
+    if args.json {
+        term::json(&answer);
+        return Ok(());
+    }
+    for trouble in answer["troubles"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("{}", term::paint_err(trouble, term::Colour::Yellow));
+    }
+    let rows = answer["runtimes"].as_array().into_iter().flatten().map(|row| {
+        let nodes = row["nodes"].as_array().cloned().unwrap_or_default();
+        let ids: Vec<String> = nodes.iter().filter_map(|node| Some(node["id"].as_u64()?.to_string())).collect();
+        let mut versions: Vec<&str> = nodes.iter().filter_map(|node| node["version"].as_str()).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        vec![row["language"].as_str().unwrap_or_default().to_string(), ids.join(" "), versions.join(", ")]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    match rows.is_empty() {
+        true => eprintln!("no node has a runtime (yet): look again in a second, or see the nodes' logs"),
+        false => term::out(&term::table(&["language", "nodes", "version"], &rows)),
+    }
+    Ok(())
+}

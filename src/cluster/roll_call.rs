@@ -1,0 +1,71 @@
+//! Which workers are gone, so that their jobs are begun elsewhere. Runs on the leader.
+//!
+//! Evidence is the leader's own: the worker's connection broke and its port refuses (its process is gone: known at once), or
+//! it has not answered for `fail_after_ms`. Gossip may be wrong about anyone, so it has no say. A worker that was declared
+//! gone by mistake joins again by itself; what it had by then is dropped, for its jobs have gone on to others.
+//! Not here: what becomes of the jobs (`services/jobs/`), proposing (`node/core.rs`).
+
+use crate::raft::{Role, View};
+use crate::types::{Identity, NodeId, Ticks};
+use std::collections::BTreeSet;
+
+/// Those of `workers` (each a process of the node of its number) that are gone. `lost`: nodes whose port refuses;
+/// `silent_max`: longest silence of a worker that counts as there.
+pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[Identity]) -> Vec<Identity> {
+    if view.role != Role::Leader {
+        return Vec::new();
+    }
+    let is_gone = |id: NodeId| {
+        let peer = view.peers.iter().find(|peer| peer.who.id == id);
+        // One that is no member any more gets no work from the log.
+        lost.contains(&id) || peer.is_none_or(|peer| peer.silent_ticks >= silent_max)
+    };
+    // The leader's own earlier process is replaced when this one joins.
+    workers.iter().copied().filter(|worker| Some(worker.id) != view.leader && is_gone(worker.id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::PeerView;
+    use crate::types::{Index, Term};
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    fn who(id: u64) -> Identity {
+        Identity { id: NodeId(id), uuid: Uuid::from_u128(u128::from(id)) }
+    }
+
+    fn view(role: Role, silent: &[(u64, u64)]) -> View {
+        let peer = |(id, ticks): &(u64, u64)| PeerView {
+            who: who(*id),
+            match_index: Index(1),
+            next_index: Index(2),
+            silent_ticks: Ticks(*ticks),
+            is_active: *ticks < 80,
+        };
+        View {
+            role,
+            term: Term(3),
+            leader: Some(NodeId(1)),
+            last_index: Index(1),
+            commit_index: Index(1),
+            snapshot_index: Index(0),
+            membership: Arc::default(),
+            has_quorum: true,
+            has_committed_own_term: true,
+            transfer_to: None,
+            peers: silent.iter().map(peer).collect(),
+        }
+    }
+
+    #[test]
+    fn the_lost_the_silent_and_the_removed_are_gone_and_nobody_else() {
+        let workers = [1, 2, 3, 4, 5].map(who);
+        let rows = [(2, 10), (3, 400), (4, 0)];
+        let lost = BTreeSet::from([NodeId(4)]);
+        assert_eq!(gone(&view(Role::Leader, &rows), &lost, Ticks(400), &workers), [3, 4, 5].map(who));
+        assert_eq!(gone(&view(Role::Leader, &rows), &BTreeSet::new(), Ticks(401), &workers), [who(5)]);
+        assert!(gone(&view(Role::Follower, &rows), &lost, Ticks(1), &workers).is_empty(), "a follower has no evidence");
+    }
+}

@@ -1,0 +1,95 @@
+//! Reading a stream of lines from a node, as another node's door and the command line do.
+//!
+//! The request says HTTP/1.0, so the body comes as it is and ends with the connection; a read that brings nothing within the
+//! read timeout is no error, for the caller may have something to look after meanwhile.
+//! Not here: what the lines say.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+/// Longest line: a piece of output is as long as an output may be, in base64.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// What one read brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A line, without its line feed.
+    Line(Vec<u8>),
+    /// Nothing within the read timeout.
+    Nothing,
+    /// The other side has ended.
+    End,
+}
+
+/// A stream of lines.
+#[derive(Debug)]
+pub struct Lines {
+    from: BufReader<TcpStream>,
+    /// The beginning of a line that is not whole yet.
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// Sends a GET and reads the head of the answer: the status, and the lines of the body.
+    ///
+    /// # Errors
+    /// Nobody listens, or no head comes within `within`.
+    pub fn get(address: &str, path: &str, within: Duration, read_timeout: Duration) -> io::Result<(u16, Lines)> {
+        let until = Instant::now() + within;
+        let at = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+        let mut stream = TcpStream::connect_timeout(&at, within)?;
+        stream.set_write_timeout(Some(within))?;
+        stream.set_read_timeout(Some(read_timeout.min(within)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        let mut lines = Lines { from: BufReader::new(stream), begun: Vec::new() };
+        let mut status = None;
+        loop {
+            match lines.next()? {
+                Next::Line(line) if line == b"\r" => {
+                    lines.from.get_ref().set_read_timeout(Some(read_timeout))?;
+                    return Ok((status.ok_or(io::ErrorKind::InvalidData)?, lines));
+                }
+                Next::Line(line) if status.is_none() => {
+                    let text = String::from_utf8_lossy(&line);
+                    let code = text.split(' ').nth(1).and_then(|code| code.parse().ok());
+                    status = Some(code.ok_or(io::ErrorKind::InvalidData)?);
+                }
+                Next::Line(_) => {}
+                Next::Nothing if Instant::now() < until => {}
+                Next::Nothing => return Err(io::ErrorKind::TimedOut.into()),
+                Next::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+
+    /// The next line, if one is there by the read timeout.
+    ///
+    /// # Errors
+    /// The connection broke, or a line is longer than any that a node sends.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot say that nothing came yet")]
+    pub fn next(&mut self) -> io::Result<Next> {
+        loop {
+            let buffer = match self.from.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return Ok(Next::Nothing);
+                }
+                buffer => buffer?,
+            };
+            if buffer.is_empty() {
+                return Ok(Next::End);
+            }
+            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let used = end.map_or(buffer.len(), |at| at + 1);
+            self.begun.extend_from_slice(&buffer[..end.unwrap_or(used)]);
+            self.from.consume(used);
+            if self.begun.len() > LINE_BYTES_MAX {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if end.is_some() {
+                return Ok(Next::Line(std::mem::take(&mut self.begun)));
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The `worker` thread: runs the jobs that the log gives to this node, each on a thread of its own, and tells how they ended.
+//!
+//! It learns its work from what `apply` publishes after each entry, and compares: an attempt that is its own and does not run
+//! is begun, one that runs and is its own no more is stopped at once. So a node that was thought lost and comes back needs no
+//! word from anybody to drop what others have by now. Ends are proposed until the log has them or gives the job to another.
+//!
+//! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also while
+//! one that was stopped takes its time to die. W3 nothing of a program outlives this thread, but for a process that is
+//! killed: then the system ends the programs with it (`work/cage.rs`).
+//! Not here: who gets which job (`services/jobs/`), who is lost (`core.rs`), cages and compilers (`work/`).
+
+use super::handle::Ack;
+use super::live::Output;
+use super::requests::{Answered, Asked, ReplyTo, Waiter};
+use super::shared::Shared;
+use super::threads;
+use crate::services::jobs::words::LIMITS_MOST;
+use crate::services::jobs::{Command, End, JobId, Request, Verdict};
+use crate::services::registry::jobs_command;
+use crate::settings::CageKind;
+use crate::types::Outcome;
+use crate::work::cage::Cage;
+use crate::work::run::Attempt;
+use crate::work::runtimes::{self, Found};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{info, warn};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two tries to join, and to tell an end that was not taken.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Between two looks when nothing is to be tried again.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long programs that were stopped may take to end when the node stops.
+const WIND_DOWN: Duration = Duration::from_secs(2);
+
+/// What the thread is told.
+#[derive(Debug)]
+pub enum WorkerInput {
+    /// The jobs have changed.
+    Look,
+    /// What this machine has was found out: a way to cage programs, or why there is none, and its languages.
+    Ready {
+        /// How programs are shut in.
+        cage: Result<Cage, String>,
+        /// What it can run.
+        found: Vec<Found>,
+    },
+    /// A program has ended.
+    Ended {
+        /// Of which job.
+        job: JobId,
+        /// In which attempt.
+        attempt: u32,
+        /// How.
+        end: End,
+    },
+    /// An end was not taken by the log.
+    NotTaken {
+        /// Of which job.
+        job: JobId,
+        /// In which attempt.
+        attempt: u32,
+    },
+    /// End all programs, and the thread.
+    Stop,
+}
+
+/// One attempt that the log gave to this process.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The job.
+    pub job: JobId,
+    /// Which attempt at it.
+    pub attempt: u32,
+    /// What to run.
+    pub request: Arc<Request>,
+}
+
+/// A program that runs, or is being stopped.
+struct Running {
+    slot: u32,
+    is_cancelled: Arc<AtomicBool>,
+}
+
+/// An end that the log may not have yet.
+struct Untold {
+    command: Vec<u8>,
+    next_try: Instant,
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    inbox: Sender<WorkerInput>,
+    /// Where scratch folders are made.
+    scratch: PathBuf,
+    cage: Option<Cage>,
+    found: BTreeMap<String, Found>,
+    /// Why this node can run nothing.
+    trouble: Option<String>,
+    /// What the machine has is known.
+    is_ready: bool,
+    next_join: Instant,
+    running: BTreeMap<(JobId, u32), Running>,
+    untold: BTreeMap<(JobId, u32), Untold>,
+}
+
+/// Body of the thread. `inbox` and `sender` are the two ends of one channel.
+pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<WorkerInput>) {
+    let mut worker = Worker {
+        shared: Arc::clone(shared),
+        inbox: sender,
+        scratch: shared.dir.join("jobs"),
+        cage: None,
+        found: BTreeMap::new(),
+        trouble: None,
+        is_ready: false,
+        next_join: Instant::now(),
+        running: BTreeMap::new(),
+        untold: BTreeMap::new(),
+    };
+    worker.clear_scratch();
+    worker.find_out();
+    loop {
+        match inbox.recv_deadline(worker.next_look()) {
+            Ok(WorkerInput::Look) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(WorkerInput::Ready { cage, found }) => worker.on_ready(cage, found),
+            Ok(WorkerInput::Ended { job, attempt, end }) => worker.on_ended(job, attempt, end),
+            Ok(WorkerInput::NotTaken { job, attempt }) => {
+                if let Some(untold) = worker.untold.get_mut(&(job, attempt)) {
+                    untold.next_try = Instant::now() + AGAIN_AFTER;
+                }
+            }
+            Ok(WorkerInput::Stop) | Err(RecvTimeoutError::Disconnected) => return worker.wind_down(inbox),
+        }
+        worker.look();
+    }
+}
+
+impl Worker {
+    /// What a process before this one left, which was killed.
+    fn clear_scratch(&self) {
+        if self.scratch.exists()
+            && let Err(e) = crate::work::run::remove(&self.scratch)
+        {
+            warn!("folders of old jobs stay behind path={} err={e}", self.scratch.display());
+        }
+        if let Err(e) = std::fs::create_dir_all(&self.scratch) {
+            warn!("no folder for jobs path={} err={e}", self.scratch.display());
+        }
+    }
+
+    /// Tries the cage and looks for compilers, on a thread that gives way to others: a node that starts has more to do.
+    fn find_out(&self) {
+        let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
+        let inbox = self.inbox.clone();
+        let started = threads::spawn_patient("probe", move || {
+            let cage = Cage::try_out(kind).map_err(|e| e.to_string());
+            let found = if cage.is_ok() { runtimes::find(&wanted) } else { Vec::new() };
+            let _ = inbox.send(WorkerInput::Ready { cage, found });
+        });
+        if let Err(e) = started {
+            warn!("no thread to look for compilers, this node runs no jobs err={e}");
+        }
+    }
+
+    fn on_ready(&mut self, cage: Result<Cage, String>, found: Vec<Found>) {
+        self.is_ready = true;
+        match cage {
+            Ok(cage) => self.cage = Some(cage),
+            Err(why) => {
+                warn!("{why}");
+                self.shared.event("failure", Some(self.shared.me.id), format!("node {}: {why}", self.shared.me.id.0));
+                self.trouble = Some(format!("node {}: {why}", self.shared.me.id.0));
+            }
+        }
+        if self.cage.as_ref().is_some_and(|cage| cage.kind() == CageKind::Limits) {
+            warn!("jobs_cage is \"limits\": every client may read and change whatever this node may");
+        }
+        let versions = found.iter().map(|found| (found.runtime.language.clone(), found.version.clone())).collect();
+        self.shared.set_runtimes(versions);
+        self.found = found.into_iter().map(|found| (found.runtime.language.clone(), found)).collect();
+        let languages: Vec<&str> = self.found.keys().map(String::as_str).collect();
+        info!("jobs: {} slots, runtimes [{}]", self.shared.settings.slots(), languages.join(", "));
+    }
+
+    fn next_look(&self) -> Instant {
+        let view = self.shared.jobs();
+        let join = (self.is_ready && !view.am_here).then_some(self.next_join);
+        let soonest = self.untold.values().map(|untold| untold.next_try).chain(join).min();
+        soonest.unwrap_or_else(|| Instant::now() + LOOK_EVERY)
+    }
+
+    /// Compares what runs with what the log says.
+    fn look(&mut self) {
+        let view = self.shared.jobs();
+        let mine: BTreeSet<(JobId, u32)> = view.mine.iter().map(|task| (task.job, task.attempt)).collect();
+        for (_, running) in self.running.iter().filter(|(key, _)| !mine.contains(key)) {
+            running.is_cancelled.store(true, Ordering::Relaxed);
+        }
+        let settled: Vec<_> = self.untold.extract_if(.., |key, _| !mine.contains(key)).collect();
+        for ((job, attempt), _) in settled {
+            self.shared.live.forget(job, attempt);
+        }
+        for task in &view.mine {
+            let key = (task.job, task.attempt);
+            if !self.running.contains_key(&key) && !self.untold.contains_key(&key) {
+                self.begin(task);
+            }
+        }
+        let now = Instant::now();
+        let due: Vec<_> =
+            self.untold.iter().filter(|(_, untold)| untold.next_try <= now).map(|(key, _)| *key).collect();
+        due.into_iter().for_each(|key| self.tell(key));
+        if self.is_ready && !view.am_here && self.next_join <= now {
+            self.join(now);
+        }
+    }
+
+    fn join(&mut self, now: Instant) {
+        self.next_join = now + AGAIN_AFTER;
+        let raft = &self.shared.view().raft;
+        if raft.leader.is_none() || raft.membership.uuid_of(self.shared.me.id) != Some(self.shared.me.uuid) {
+            return;
+        }
+        self.next_join = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        let command = Command::Join {
+            worker: self.shared.worker,
+            slots: u64::from(self.shared.settings.slots()),
+            runtimes: self.found.keys().cloned().collect(),
+            trouble: self.trouble.clone(),
+        };
+        self.propose(&command, ReplyTo::Nobody);
+    }
+
+    fn propose(&self, command: &Command, reply: ReplyTo) {
+        self.propose_encoded(jobs_command(command), reply);
+    }
+
+    fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
+        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        self.shared.submit(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline, reply);
+    }
+
+    /// Begins an attempt if there is a slot; else it waits for one that was stopped to end.
+    fn begin(&mut self, task: &Task) {
+        let taken: BTreeSet<u32> = self.running.values().map(|running| running.slot).collect();
+        let Some(slot) = (0..self.shared.settings.slots()).find(|slot| !taken.contains(slot)) else { return };
+        let (Some(cage), Some(found)) = (self.cage.clone(), self.found.get(&task.request.language).cloned()) else {
+            let why = format!("node {} does not have {} any more", self.shared.me.id.0, task.request.language);
+            return self.on_ended(task.job, task.attempt, End::bare(Verdict::Failed(why)));
+        };
+        let is_cancelled = Arc::<AtomicBool>::default();
+        let output = self.shared.live.begin(task.job, task.attempt);
+        let job = Job {
+            task: task.clone(),
+            cage,
+            found,
+            scratch: self.scratch.join(format!("{}-{}", task.job, task.attempt)),
+            // Each slot of each node of a host has a user of its own.
+            user: (self.shared.me.id.0 as u32).wrapping_mul(self.shared.settings.slots()).wrapping_add(slot),
+            is_cancelled: Arc::clone(&is_cancelled),
+            output,
+        };
+        let inbox = self.inbox.clone();
+        // Programs inherit the patience of their thread: they give way to nodes, which have elections to hold.
+        let started = threads::spawn_patient(&format!("job-{slot}"), move || {
+            let (job_id, attempt) = (job.task.job, job.task.attempt);
+            let end = job.run();
+            // Fails when the worker has ended, and then nobody asks.
+            let _ = inbox.send(WorkerInput::Ended { job: job_id, attempt, end });
+        });
+        match started {
+            Ok(_) => {
+                self.running.insert((task.job, task.attempt), Running { slot, is_cancelled });
+            }
+            Err(e) => {
+                let why = format!("node {} has no thread for it: {e}", self.shared.me.id.0);
+                self.on_ended(task.job, task.attempt, End::bare(Verdict::Failed(why)));
+            }
+        }
+    }
+
+    fn on_ended(&mut self, job: JobId, attempt: u32, end: End) {
+        let was_cancelled =
+            self.running.remove(&(job, attempt)).is_some_and(|running| running.is_cancelled.load(Ordering::Relaxed));
+        if was_cancelled {
+            info!("job {job} was stopped here, attempt {attempt}: it is not this node's any more");
+            return self.shared.live.forget(job, attempt);
+        }
+        info!("job {job} ended here, attempt {attempt}: {} in {} ms", in_words(&end), end.compile_ms + end.run_ms);
+        let command = jobs_command(&Command::End { job, worker: self.shared.worker, attempt, end });
+        self.untold.insert((job, attempt), Untold { command, next_try: Instant::now() });
+    }
+
+    fn tell(&mut self, key: (JobId, u32)) {
+        let patience = Duration::from_millis(self.shared.settings.request_timeout_ms) * 2;
+        let Some(untold) = self.untold.get_mut(&key) else { return };
+        untold.next_try = Instant::now() + patience;
+        let command = untold.command.clone();
+        let waiter = Telling { inbox: self.inbox.clone(), job: key.0, attempt: key.1 };
+        self.propose_encoded(command, ReplyTo::Door(Box::new(waiter)));
+    }
+
+    /// Ends all programs, and says that this process works no more: what it had is begun elsewhere at once.
+    fn wind_down(&mut self, inbox: &Receiver<WorkerInput>) {
+        if self.shared.jobs().am_here {
+            self.propose(&Command::Leave { worker: self.shared.worker }, ReplyTo::Nobody);
+        }
+        for running in self.running.values() {
+            running.is_cancelled.store(true, Ordering::Relaxed);
+        }
+        let until = Instant::now() + WIND_DOWN;
+        while !self.running.is_empty() {
+            match inbox.recv_deadline(until) {
+                Ok(WorkerInput::Ended { job, attempt, .. }) => drop(self.running.remove(&(job, attempt))),
+                Ok(_) => {}
+                Err(_) => return warn!("{} programs did not end in time", self.running.len()),
+            }
+        }
+    }
+}
+
+/// Everything that one attempt's thread needs.
+struct Job {
+    task: Task,
+    cage: Cage,
+    found: Found,
+    scratch: PathBuf,
+    user: u32,
+    is_cancelled: Arc<AtomicBool>,
+    output: Arc<Output>,
+}
+
+impl Job {
+    fn run(self) -> End {
+        let mut hear = |from, bytes: &[u8]| self.output.say(from, bytes);
+        let attempt = Attempt {
+            cage: &self.cage,
+            found: &self.found,
+            request: &self.task.request,
+            limits: self.task.request.limits.within(LIMITS_MOST),
+            scratch: self.scratch,
+            slot: self.user,
+            is_cancelled: &self.is_cancelled,
+            hear: &mut hear,
+        };
+        let end = attempt.run();
+        self.output.end();
+        end
+    }
+}
+
+/// Waits for the log to take an end.
+#[derive(Debug)]
+struct Telling {
+    inbox: Sender<WorkerInput>,
+    job: JobId,
+    attempt: u32,
+}
+
+impl Waiter for Telling {
+    fn answer(self: Box<Self>, answered: Answered) {
+        // What the jobs say to it shows in the next look. A full inbox: it is tried again later, by the clock.
+        if !matches!(answered, Outcome::Done(_)) {
+            let _ = self.inbox.try_send(WorkerInput::NotTaken { job: self.job, attempt: self.attempt });
+        }
+    }
+}
+
+/// An end for people: `finished, exit code 0`.
+fn in_words(end: &End) -> String {
+    let how = match &end.verdict {
+        Verdict::Failed(why) => return format!("failed ({why})"),
+        verdict => verdict.word(),
+    };
+    match (end.exit_code, end.signal) {
+        (Some(code), _) => format!("{how}, exit code {code}"),
+        (None, Some(signal)) => format!("{how}, signal {signal}"),
+        (None, None) => how.to_string(),
+    }
+}

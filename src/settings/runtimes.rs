@@ -1,0 +1,110 @@
+//! How a language is compiled and run: the setting `runtimes`.
+//!
+//! A runtime is data: commands with places to fill in. `{file}` is the first source file, `{files}` all of them, `{home}` the
+//! folder that `home` prints, `{class}` the class that a Java source declares.
+//! Not here: which of them a machine has, filling the places in (`work/runtimes.rs`).
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// How a language is compiled and run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runtime {
+    /// Its name in requests.
+    pub language: String,
+    /// Name of a source that comes without one.
+    pub file_name: String,
+    /// Prints the folder of the toolchain; empty: it lies in the system's folders.
+    #[serde(default)]
+    pub home: Vec<String>,
+    /// Succeeds if it is there; its first line is its version.
+    pub probe: Vec<String>,
+    /// Compiles; empty: nothing to compile.
+    #[serde(default)]
+    pub compile: Vec<String>,
+    /// Runs.
+    pub run: Vec<String>,
+    /// Address space that it reserves beyond the memory it uses, in MiB: some reserve much that they never touch.
+    #[serde(default)]
+    pub reserves_mb: u64,
+    /// Processes and threads that it needs for itself.
+    #[serde(default)]
+    pub threads: u64,
+}
+
+/// How programs are shut in: the setting `jobs_cage`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CageKind {
+    /// bubblewrap and limits.
+    #[default]
+    Full,
+    /// Limits alone: a program sees what this one sees.
+    Limits,
+}
+
+/// The default of the setting `runtimes`, as `settings.json` shows it.
+pub fn known() -> Vec<Runtime> {
+    let words = |line: &str| line.split(' ').filter(|word| !word.is_empty()).map(str::to_string).collect::<Vec<_>>();
+    let runtime = |language: &str, file_name: &str, home: &str, probe: &str, compile: &str, run: &str| Runtime {
+        language: language.to_string(),
+        file_name: file_name.to_string(),
+        home: words(home),
+        probe: words(probe),
+        compile: words(compile),
+        run: words(run),
+        reserves_mb: 0,
+        threads: 0,
+    };
+    let java_run = "java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -cp classes PhalanxLauncher {class}";
+    let rustc = "{home}/bin/rustc";
+    vec![
+        runtime("c", "main.c", "", "cc --version", "cc -O1 -o program {files} -lm", "./program"),
+        runtime("cpp", "main.cpp", "", "c++ --version", "c++ -O1 -o program {files}", "./program"),
+        Runtime {
+            reserves_mb: 8192,
+            threads: 64,
+            ..runtime("java", "Main.java", "", "javac -version", "javac -d classes {files}", java_run)
+        },
+        Runtime {
+            reserves_mb: 8192,
+            threads: 32,
+            ..runtime("javascript", "main.js", "", "node --version", "", "node {file}")
+        },
+        runtime("python", "main.py", "", "python3 --version", "", "python3 {file}"),
+        Runtime {
+            reserves_mb: 2048,
+            threads: 32,
+            ..runtime(
+                "rust",
+                "main.rs",
+                "rustc --print sysroot",
+                &format!("{rustc} --version"),
+                &format!("{rustc} --edition 2021 -o program {{file}}"),
+                "./program",
+            )
+        },
+        runtime("shell", "main.sh", "", "sh -c true", "", "sh {file}"),
+    ]
+}
+
+/// What is wrong with a list of runtimes, if anything is.
+pub(super) fn check(runtimes: &[Runtime]) -> Result<(), &'static str> {
+    let mut languages = BTreeSet::new();
+    for runtime in runtimes {
+        let is_plain = |name: &str| {
+            (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+        };
+        if !is_plain(&runtime.language) || !is_plain(&runtime.file_name) {
+            return Err("language and file_name are 1 to 64 plain characters");
+        }
+        if runtime.run.is_empty() || runtime.probe.is_empty() {
+            return Err("a runtime needs a run command and a probe");
+        }
+        if !languages.insert(&runtime.language) {
+            return Err("two runtimes have the same language");
+        }
+    }
+    Ok(())
+}
