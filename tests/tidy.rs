@@ -21,7 +21,14 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
-    ("lab", &["check", "http", "node", "cluster", "wire", "store", "services", "raft", "types", "limits", "settings"]),
+    // The lab also runs the bare command of a job's cage, to compare.
+    (
+        "lab",
+        &[
+            "check", "http", "node", "cluster", "wire", "store", "work", "services", "raft", "types", "limits",
+            "settings",
+        ],
+    ),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
     ("sim", &["check", "cluster", "store", "services", "raft", "types", "limits", "settings"]),
     // Judges see recorded histories only.

@@ -7,8 +7,8 @@ use super::fault::{Fault, code};
 use super::term::{self, Colour};
 use crate::lab::dialect::Verb;
 use crate::lab::failover::{self, Figure, Part, Plan};
-use crate::lab::million;
 use crate::lab::rates::{self, Mode, Rate, Server, Target};
+use crate::lab::{job_rates, million};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +45,24 @@ enum BenchCommand {
     Kv(LoadArgs),
     /// Reads (GET) through the Redis door: strong and eventual side by side
     Read(LoadArgs),
+    /// Jobs: overhead, throughput beside xargs, restart after a worker's death, a long queue through the death of all
+    Job {
+        /// Jobs, one after another, whose overhead is taken
+        #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        singles: u64,
+        /// Jobs of the throughput
+        #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        many: u64,
+        /// Workers to kill
+        #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+        kills: u64,
+        /// Jobs in the queue when all nodes are killed; 0: leave that out
+        #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=50_000))]
+        queue: u64,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// A million keys: memory, writes during a snapshot, restart, catching up after a wipe
     Snapshot {
         /// Keys in the store
@@ -110,6 +128,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
         Fault::new(code::FAILED, format!("cannot find this program's own file: {e}"), "run it by its path")
     })?;
     let (only, rounds, monitors, idle, json) = match &args.command {
+        BenchCommand::Job { singles, many, kills, queue, json } => {
+            let count = |number: &u64| *number as usize;
+            let (singles, many, kills, queue) = (count(singles), count(many), count(kills), count(queue));
+            return run_jobs(&job_rates::Plan { exe, singles, many, kills, queue }, *json);
+        }
         BenchCommand::Failover { only, rounds, monitors, idle, json } => (only, rounds, monitors, idle, json),
         BenchCommand::Kv(load) => return run_load(exe, Verb::Set, load),
         BenchCommand::Read(load) => return run_load(exe, Verb::Get, load),
@@ -199,6 +222,30 @@ fn run_snapshot(plan: &million::Plan, json: bool) -> Result<(), Fault> {
         .collect();
     let head = format!("{} keys of 16 bytes, values of {} bytes, three nodes\n", plan.keys, plan.value_bytes);
     term::out(&(head + &term::table(&["WHAT", "UNIT", "VALUE", "TARGET", "MET"], &rows) + debug_note()));
+    Ok(())
+}
+
+fn run_jobs(plan: &job_rates::Plan, json: bool) -> Result<(), Fault> {
+    let findings = job_rates::run(plan, &mut |line| eprintln!("{line}"))
+        .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+    if json {
+        let all_met = findings.iter().all(|finding| finding.is_met);
+        term::json(&json!({"build": build(), "figures": findings, "all_met": all_met}));
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = findings
+        .iter()
+        .map(|f| {
+            let met = match (f.target, f.is_met) {
+                ("", _) => String::new(),
+                (_, true) => term::paint("yes", Colour::Green),
+                (_, false) => term::paint("no", Colour::Red),
+            };
+            let number = |x: f64| if x >= 100.0 { format!("{x:.0}") } else { format!("{x:.2}") };
+            vec![f.what.into(), f.unit.into(), number(f.median), number(f.worst), f.target.into(), met]
+        })
+        .collect();
+    term::out(&(term::table(&["WHAT", "UNIT", "MEDIAN", "WORST", "TARGET", "MET"], &rows) + debug_note()));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! The tour: this file declares every subcommand and hands it to its file. `client.rs` talks to nodes over HTTP and
 //! tries every address; `fault.rs` is an error with its exit code and what to do next; `term.rs` writes to terminals
 //! and pipes. `node.rs` runs a node; `status.rs`, `events.rs`, `leader.rs` and `member.rs` ask and change a running
-//! cluster; `kv.rs` and `lock.rs` use its store, `job.rs` its workers; `config.rs` and `log.rs` read files; `bench.rs`, `dev.rs` and `sim.rs` start worlds of their own.
+//! cluster; `kv.rs` and `lock.rs` use its store, `job.rs` its workers; `config.rs` and `log.rs` read files; `bench.rs`, `demo.rs`, `dev.rs` and `sim.rs` start worlds of their own.
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
@@ -11,6 +11,7 @@ pub mod bench;
 pub mod client;
 pub mod completions;
 pub mod config;
+pub mod demo;
 pub mod dev;
 pub mod events;
 pub mod fault;
@@ -68,6 +69,8 @@ enum Command {
     Sim(sim::SimArgs),
     /// Run a whole cluster in this terminal, with keys to break it
     Dev(dev::DevArgs),
+    /// What the cluster can do, played and judged
+    Demo(demo::DemoArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -105,6 +108,7 @@ pub fn run() -> u8 {
         Command::Lock(args) => lock::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dev(args) => dev::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
     match answer {

@@ -113,7 +113,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<W
     let mut worker = Worker {
         shared: Arc::clone(shared),
         inbox: sender,
-        scratch: shared.dir.join("jobs"),
+        // A relative one means nothing to a cage, whose folders are others.
+        scratch: std::path::absolute(shared.dir.join("jobs")).unwrap_or_else(|_| shared.dir.join("jobs")),
         cage: None,
         found: BTreeMap::new(),
         trouble: None,
