@@ -102,6 +102,19 @@ need_linker() {
   fi
 }
 
+# Programs that clients hand in are shut in by bubblewrap. The cluster does without, and then refuses jobs.
+need_cage() {
+  [ -n "${PHALANX_TEST_BINARY-}" ] || [ ! -d /proc/self ] && return
+  command -v bwrap >/dev/null 2>&1 && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    say "Installing bubblewrap, which shuts jobs in ..."
+    DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null 2>&1
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends bubblewrap >/dev/null 2>&1 && return
+  fi
+  complain "run.sh: bubblewrap is missing, so jobs will be refused (everything else works)." \
+    "On Debian: sudo apt-get install bubblewrap. Then stop and start the nodes."
+}
+
 # setting KEY: its value in force.
 setting() {
   printf '%s' "$settings" | tr -d '\n' | sed -nE 's/.*"'"$1"'": *(\{[^{}]*"value": *)?("([^"]*)"|([0-9]+)).*/\3\4/p'
@@ -383,6 +396,7 @@ missing_nodes() {
 
 start() {
   build
+  need_cage
   read_settings
   choose_terminal
   check_data_folder
@@ -630,6 +644,7 @@ fresh() {
   local running
   untouched="Nothing was started, and nothing was deleted."
   build
+  need_cage
   read_settings
   choose_terminal
   check_terminal

@@ -139,6 +139,7 @@ fn row(node: &NodeRow) -> Vec<String> {
             Role::Leader => "leader".into(),
         },
         match node.membership {
+            _ if node.is_gateway => "gateway".into(),
             Standing::Voter => "voter".into(),
             Standing::Learner => "learner".into(),
             Standing::None => "-".into(),

@@ -324,7 +324,8 @@ pub(super) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
         all["signal"] = end.signal.into();
         all["compile_ms"] = end.compile_ms.into();
         all["run_ms"] = end.run_ms.into();
-        all["memory_peak_kib"] = end.memory_peak_kib.into();
+        // One that has ended before anybody looked had some, but nobody knows how much.
+        all["memory_peak_kib"] = Some(end.memory_peak_kib).filter(|kib| *kib > 0).into();
         if let Verdict::Failed(why) = &end.verdict {
             all["error"] = why.as_str().into();
         }

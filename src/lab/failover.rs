@@ -10,7 +10,7 @@
 use super::cluster::SETTLE_WITHIN;
 use super::{Cluster, LabError, Result, monitors, poll, web};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,11 @@ impl Figure {
     }
 }
 
+/// As people start it: with jobs, which the lab's clusters do without unless they are told.
+fn defaults() -> Value {
+    json!({"jobs_enabled": true})
+}
+
 /// A target: in words and as bounds.
 struct Goal {
     words: &'static str,
@@ -122,7 +127,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         }
         if shared.is_none() {
             say("starting five nodes");
-            shared = Some(Cluster::ready(&plan.exe, NODES, &json!({}))?);
+            shared = Some(Cluster::ready(&plan.exe, NODES, &defaults())?);
         }
         let cluster = shared.as_mut().expect("started just above");
         match part {
@@ -253,7 +258,7 @@ fn hand_over(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) ->
 fn cold_start(exe: &Path, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Figure> {
     let mut samples = Vec::new();
     for round in 1..=rounds {
-        let mut cluster = Cluster::prepare(exe, &json!({}))?;
+        let mut cluster = Cluster::prepare(exe, &defaults())?;
         let begun = Instant::now();
         for id in 1..=NODES {
             cluster.spawn(id, &[])?;

@@ -116,8 +116,10 @@ impl Cage {
             let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
             line.extend(["bash".into(), "-c".into(), format!("exec{closed}; exec \"$@\""), "cage".into()]);
         }
-        if self.kind == CageKind::Full {
-            line.extend(self.walls(scratch, folders, &path));
+        match self.kind {
+            CageKind::Full => line.extend(self.walls(scratch, folders, &path)),
+            // As bubblewrap does: when the thread that waits for it is gone, it goes.
+            CageKind::Limits => line.extend(["setpriv".into(), "--pdeathsig".into(), "KILL".into()]),
         }
         if let Some(user) = self.user(slot) {
             line.extend([
