@@ -220,6 +220,26 @@ fn a_node_that_stops_gives_its_jobs_away_at_once() {
 }
 
 #[test]
+fn what_a_killed_process_had_goes_on_although_its_node_is_back_at_once() {
+    let mut cluster = cluster(1, &shell_only());
+    let mut jobs = jobs_of(&cluster, 1);
+    let job = jobs.hand_in(&shell("echo begun; sleep 2; echo done"), soon()).unwrap();
+    running(&cluster, 1, job);
+    cluster.kill(1).unwrap();
+    // The node is back, and leads; but it runs no jobs any more, and nobody can be asked to believe that its old process does.
+    cluster.spawn(1, &["--set", "jobs_enabled=false"]).unwrap();
+    cluster.settle().unwrap();
+    cluster
+        .wait_until("the job waits again", PATIENCE, || {
+            (get(&cluster, 1, &format!("/v1/jobs/{job}")).json()["state"] == "queued").then_some(())
+        })
+        .unwrap();
+    cluster.restart(1).unwrap();
+    let end = jobs.ended(job, soon()).unwrap();
+    assert_eq!((&end["stdout"], &end["attempt"]), (&json!("begun\ndone\n"), &json!(2)), "{end}");
+}
+
+#[test]
 fn queued_jobs_survive_the_death_of_all() {
     let mut cluster = cluster(3, &shell_only());
     let mut jobs = jobs_of(&cluster, 3);

@@ -16,7 +16,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
     let online = lock(&shared.gossip).all(shared.now_ms()).iter().filter(|(_, is_online, _)| *is_online).count() + 1;
     let judgement = shared.judgement();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let pace = shared.activity.pace();
+    let (pace, jobs) = (shared.activity.pace(), shared.jobs());
     let mut rows = vec![
         gauge("phalanx_term", "Current term", raft.term.0),
         gauge("phalanx_is_leader", "1 on the leader", is_leader),
@@ -33,6 +33,10 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_kv_keys", "Keys in the store, as this node has applied it", pace.keys),
         gauge("phalanx_kv_commands_per_second", "Commands answered in the last second", pace.kv_ops_per_s),
         counter("phalanx_kv_commands_total", "Commands answered", shared.activity.answered_total()),
+        gauge("phalanx_jobs_queued", "Jobs that wait for a worker", jobs.status.queued as u64),
+        gauge("phalanx_jobs_running", "Jobs that a worker has", jobs.status.running as u64),
+        gauge("phalanx_jobs_running_here", "Jobs that this node has", jobs.mine.len() as u64),
+        gauge("phalanx_workers", "Workers that are there", jobs.here.len() as u64),
         counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
         counter("phalanx_log_syncs_total", "Syncs of the log", load(&counters.syncs)),

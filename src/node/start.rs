@@ -386,14 +386,8 @@ fn launch(
     thread("monitor", Box::new(move || monitor::run(&s, &monitor_out)))?;
     let s = Arc::clone(&shared);
     thread("watch", Box::new(move || watch::run(&s, &watch_out)))?;
-    match (is_gateway, shared.settings.has_jobs()) {
-        (true, _) => info!("a gateway: it serves clients, and neither votes nor runs jobs"),
-        (_, false) => info!("jobs are off (jobs_enabled)"),
-        (false, true) => {
-            let (s, sender) = (Arc::clone(&shared), worker_in.clone());
-            thread("worker", Box::new(move || worker::run(&s, &worker_out, sender)))?;
-        }
-    }
+    let (s, sender) = (Arc::clone(&shared), worker_in.clone());
+    thread("worker", Box::new(move || worker::run(&s, &worker_out, sender)))?;
     let s = Arc::clone(&shared);
     thread("config", Box::new(move || config_writer::run(&s)))?;
     let core = Core::new(

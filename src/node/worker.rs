@@ -1,4 +1,5 @@
 //! The `worker` thread: runs the jobs that the log gives to this node, each on a thread of its own, and tells how they ended.
+//! On a gateway, or where jobs are off, it only sees to it that no earlier process of this node keeps any.
 //!
 //! It learns its work from what `apply` publishes after each entry, and compares: an attempt that is its own and does not run
 //! is begun, one that runs and is its own no more is stopped at once. So a node that was thought lost and comes back needs no
@@ -10,6 +11,7 @@
 //! Not here: who gets which job (`services/jobs/`), who is lost (`core.rs`), cages and compilers (`work/`).
 
 use super::handle::Ack;
+use super::jobs::JobsView;
 use super::live::Output;
 use super::requests::{Answered, Asked, ReplyTo, Waiter};
 use super::shared::Shared;
@@ -18,7 +20,7 @@ use crate::services::jobs::words::LIMITS_MOST;
 use crate::services::jobs::{Command, End, JobId, Request, Verdict};
 use crate::services::registry::jobs_command;
 use crate::settings::CageKind;
-use crate::types::Outcome;
+use crate::types::{Identity, Outcome};
 use crate::work::cage::Cage;
 use crate::work::run::Attempt;
 use crate::work::runtimes::{self, Found};
@@ -104,6 +106,7 @@ struct Worker {
     /// What the machine has is known.
     is_ready: bool,
     next_join: Instant,
+    next_farewell: Instant,
     running: BTreeMap<(JobId, u32), Running>,
     untold: BTreeMap<(JobId, u32), Untold>,
 }
@@ -120,11 +123,16 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<W
         trouble: None,
         is_ready: false,
         next_join: Instant::now(),
+        next_farewell: Instant::now(),
         running: BTreeMap::new(),
         untold: BTreeMap::new(),
     };
     worker.clear_scratch();
-    worker.find_out();
+    match (shared.is_gateway, shared.settings.has_jobs()) {
+        (true, _) => info!("a gateway: it serves clients, and neither votes nor runs jobs"),
+        (_, false) => info!("jobs are off (jobs_enabled)"),
+        (false, true) => worker.find_out(),
+    }
     loop {
         match inbox.recv_deadline(worker.next_look()) {
             Ok(WorkerInput::Look) | Err(RecvTimeoutError::Timeout) => {}
@@ -191,7 +199,8 @@ impl Worker {
     fn next_look(&self) -> Instant {
         let view = self.shared.jobs();
         let join = (self.is_ready && !view.am_here).then_some(self.next_join);
-        let soonest = self.untold.values().map(|untold| untold.next_try).chain(join).min();
+        let farewell = self.forerunner(&view).map(|_| self.next_farewell);
+        let soonest = self.untold.values().map(|untold| untold.next_try).chain(join).chain(farewell).min();
         soonest.unwrap_or_else(|| Instant::now() + LOOK_EVERY)
     }
 
@@ -219,6 +228,19 @@ impl Worker {
         if self.is_ready && !view.am_here && self.next_join <= now {
             self.join(now);
         }
+        if let Some(forerunner) = self.forerunner(&view).filter(|_| self.next_farewell <= now) {
+            self.next_farewell = now + AGAIN_AFTER;
+            if self.shared.view().raft.leader.is_some() {
+                self.propose(&Command::Leave { worker: forerunner }, ReplyTo::Nobody);
+            }
+        }
+    }
+
+    /// The process of this node before this one, if it still counts as there: the leader cannot see that another answers in
+    /// its place, and this one may take its time to join, or never will.
+    fn forerunner(&self, view: &JobsView) -> Option<Identity> {
+        let me = self.shared.worker;
+        view.here.iter().copied().find(|worker| worker.id == me.id && *worker != me)
     }
 
     fn join(&mut self, now: Instant) {

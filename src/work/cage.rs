@@ -114,7 +114,12 @@ impl Cage {
         let mut line = Vec::new();
         if !self.inherited.is_empty() {
             let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
-            line.extend(["bash".into(), "-c".into(), format!("exec{closed}; exec \"$@\""), "cage".into()]);
+            line.extend([
+                "bash".into(),
+                "-c".into(),
+                format!("exec{closed}; exec env -u PWD -u OLDPWD -u SHLVL -u _ \"$@\""),
+                "cage".into(),
+            ]);
         }
         match self.kind {
             CageKind::Full => line.extend(self.walls(scratch, folders, &path)),

@@ -7,6 +7,7 @@ use super::run::{Attempt, Stream};
 use super::runtimes::{self, Found, find, java_class};
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::{CageKind, known_runtimes as known};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -230,13 +231,16 @@ fn nothing_outside_can_be_reached_or_read() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let end = shell(&format!(
-        "cat {} /etc/shadow /etc/passwd /root/.bashrc /proc/1/environ; ls /home /root /work; ls -A /job; env; kill -9 {}; ls /proc/self/fd",
+        "cat {} /etc/shadow /etc/passwd /root/.bashrc; ls /home /root /work; ls -A /job; env; kill -9 {}; ls /proc/self/fd",
         path.display(),
         std::process::id()
     ));
     let said = text(&end.stdout);
     assert!(!said.contains("secret") && !said.contains("root:"), "{said}");
     assert!(said.starts_with("main.sh\n"), "only its own file: {said}");
+    // Not as root the outermost process of the cage is this user's as well.
+    let first = text(&shell("cat /proc/1/environ").stdout);
+    assert!(first.is_empty() || first.split('\0').all(|pair| pair.is_empty() || pair.starts_with("PATH=")), "{first}");
     for wanted in ["HOME=/job\n", "PATH=/usr/local/bin:/usr/bin:/bin\n"] {
         assert!(said.contains(wanted), "{said}");
     }
@@ -250,6 +254,36 @@ fn nothing_outside_can_be_reached_or_read() {
     }
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "somebody came");
+}
+
+/// Root's cage and everybody else's are built otherwise: where the tests run as root, these run once more as nobody.
+#[test]
+fn users_without_rights_are_shut_in_as_well() {
+    const AGAIN: [&str; 5] = [
+        "nothing_outside_can_be_reached_or_read",
+        "a_fork_bomb_is_stopped_and_harms_nobody",
+        "too_much_time_is_told_also_of_one_who_ignores_signals",
+        "links_and_locked_folders_lead_nobody_astray",
+        "exit_codes_signals_and_live_output_are_told",
+    ];
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: the others run without rights as it is");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (exe, scratch) = (dir.path().join("tests"), dir.path().join("scratch"));
+    std::fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+    std::fs::create_dir(&scratch).unwrap();
+    let allow = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    allow(dir.path(), 0o755);
+    allow(&exe, 0o755);
+    allow(&scratch, 0o777);
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]).arg(&exe);
+    command.args(AGAIN.map(|name| format!("work::tests::{name}"))).args(["--exact", "--test-threads=1"]);
+    command.current_dir("/").env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("TMPDIR", &scratch);
+    let output = command.output().unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success() && said.contains("5 passed"), "{said}\n{}", text(&output.stderr));
 }
 
 #[test]
