@@ -4,6 +4,7 @@
 // stopped or killed; browsers do not say so of a document, so a held request tells) or falls silent (it is frozen), the newest data stays on screen, greyed and ageing, while the other
 // nodes are asked for /v1/stream; the first one to send a frame is followed, until it fails in turn.
 // Nothing is fetched from anywhere else, and no text from outside is ever parsed as HTML.
+// Not here: the jobs (jobs.js), the box to run a program in (run.js); both stand before this file, in one script element.
 "use strict";
 
 (() => {
@@ -11,6 +12,7 @@
   const HEDGE_MS = 250; // Ask the next node too when one has not sent a frame by then.
   const ATTEMPT_MS = 1500; // Give one node up.
   const RETRY_MS = 400; // Between two rounds when no node answers.
+  const HOME_BACK_MS = 3000; // What others say of a lost node is from before it was lost until then.
 
   const $ = (id) => document.getElementById(id);
   const addresses = new Map(); // node id -> host:port of HTTP, never forgotten: a node may come back
@@ -20,6 +22,10 @@
   let heardAt = performance.now(); // when the newest frame came
   let checkedAt = heardAt;
   let lost = null; // {node, at}: whom we lost while nobody else is followed
+  let home = null; // the node that the page came from: the only one that takes changes from it
+  let homeLostAt = null; // when that one was lost, until it is back
+  let drawJobs = null;
+  let box = null;
   const history = new Map(); // node id -> its commands a second, once a second, for the last minute
   const HISTORY = 60;
   let sampledAt = 0; // by the clock of the node that sends the frames
@@ -32,6 +38,14 @@
     document.currentScript?.remove();
     for (const node of me.nodes) addresses.set(node.id, node.http);
     source = { node: me.node, session: me.session, controller: null };
+    home = me.node;
+    const page = { $, set, make, plural, span, when, pause, lines };
+    page.address = (node) => addresses.get(node);
+    page.home = () => home;
+    page.isHomeHere = () => homeLostAt === null;
+    page.followed = () => (source ? source.node : null);
+    box = runBox(page);
+    drawJobs = jobsSection({ ...page, jobLink: box.jobLink });
     heardAt = performance.now();
     showLink();
     watch(source);
@@ -85,7 +99,16 @@
     sample();
     heardAt = performance.now();
     for (const node of next.nodes) addresses.set(node.id, node.http);
+    lookForHome();
     draw();
+  }
+
+  /** Whether the node that the page came from is back: others hear it again, and not only from before it was lost. */
+  function lookForHome() {
+    if (homeLostAt === null) return;
+    const row = frame.nodes.find((row) => row.id === home);
+    const isHeard = row && row.status !== "OFFLINE" && row.heartbeat_age_ms !== null && row.heartbeat_age_ms < 1000;
+    if (source.node === home || (isHeard && performance.now() - homeLostAt > HOME_BACK_MS)) homeLostAt = null;
   }
 
   /** The node behind the page is gone or silent: keep what we have, look for another. */
@@ -93,11 +116,13 @@
     const gone = source;
     source = null;
     lost = { node: gone.node, at: performance.now() };
+    if (gone.node === home) homeLostAt = lost.at;
     if (gone.controller) gone.controller.abort();
     else window.stop(); // a frozen node that thaws must not go on feeding this page
     document.documentElement.classList.add("is-stale");
     notice(`node ${gone.node} stopped answering: looking for another node`, true);
     showLink();
+    box.drawGone();
     search(gone.node);
   }
 
@@ -169,31 +194,31 @@
       const url = `http://${addresses.get(node)}/v1/stream`;
       const answer = await fetch(url, { signal: controller.signal, cache: "no-store", credentials: "omit" });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
-      const lines = frames(answer.body.getReader());
-      const first = await lines.next();
+      const frames = lines(answer.body.getReader());
+      const first = await frames.next();
       if (first.done) throw new Error("ended");
-      return { node, controller, lines, first: first.value, session: answer.headers.get("X-Phalanx-Session") };
+      return { node, controller, frames, first: first.value, session: answer.headers.get("X-Phalanx-Session") };
     } finally {
       clearTimeout(timer);
     }
   }
 
-  /** Frames of a stream of lines. */
-  async function* frames(reader) {
+  /** What the lines of a stream say; empty ones only show that it stands. */
+  async function* lines(reader) {
     const decoder = new TextDecoder();
     let rest = "";
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
-      rest = lines.pop();
-      for (const line of lines) if (line) yield JSON.parse(line);
+      const whole = (rest + decoder.decode(value, { stream: true })).split("\n");
+      rest = whole.pop();
+      for (const line of whole) if (line) yield JSON.parse(line);
     }
   }
 
   async function pump(stream) {
     try {
-      for await (const next of stream.lines) {
+      for await (const next of stream.frames) {
         if (source !== stream) return;
         take(next);
       }
@@ -293,6 +318,9 @@
     drawFailovers();
     drawSessions(node);
     drawTry(cluster);
+    const jobs = frame.jobs || { queued: 0, running: 0, workers: [], last: [] }; // an older node knows none
+    drawJobs(jobs);
+    box.draw(jobs);
     set($("about"), `node ${node.id}, version ${node.version}, up ${span(node.uptime_ms)}`);
     const title = `${cluster.leader === null ? "no leader" : `node ${cluster.leader} leads`}, ${cluster.verdict} · ${cluster.name}`;
     if (document.title !== title) document.title = title;

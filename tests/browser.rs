@@ -6,7 +6,7 @@ mod webdriver;
 
 use http_fake::*;
 use phalanx::lab::Cluster;
-use phalanx::types::NodeId;
+use phalanx::types::{NodeId, Outcome};
 use serde_json::json;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, atomic::AtomicBool};
@@ -44,6 +44,8 @@ fn with_addresses(host: &FakeHost, step: u64) -> phalanx::node::status::MonitorF
     }
     // Texts come from nodes; the page must never take them for markup.
     frame.events[0].text = "</script><b id='planted'>planted</b><!--".to_owned();
+    frame.status.jobs.workers[1].trouble = Some("no cage <b id='planted'>here</b>".to_owned());
+    frame.status.jobs.last[2].says = "</script><b id='planted'>said</b><!--".to_owned();
     frame
 }
 
@@ -95,6 +97,144 @@ fn the_page_goes_on_with_another_node_when_its_own_freezes_or_stops() {
     assert_eq!(browser.run("return document.documentElement.classList.contains('is-stale')"), true);
     browser.see("the data's age ticks", "#link", |text| text.starts_with("data of node 4, 1"));
     assert_eq!(browser.text("#leads"), "node 5 leads in term 7, with 5 voters", "the last data stays");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn jobs_are_shown_as_text_and_what_is_typed_outlives_frames_and_nodes() {
+    let (two, four) = (fake_node(2), fake_node(4));
+    for node in [&two, &four] {
+        let addresses = [(2, two.served.address), (4, four.served.address)];
+        *node.served.host.addresses.lock().unwrap() = addresses.map(|(id, at)| (NodeId(id), at.to_string())).into();
+    }
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", four.served.address));
+    browser.see("the numbers are shown", "#jobs-running", |text| text == "4");
+    browser.see("a worker's job has a box with its number", "#worker-1 .slot.is-taken", |text| text.contains("42"));
+    assert_eq!(browser.run("return document.querySelectorAll('#worker-4 .slot').length"), 2, "a box for each slot");
+    assert!(browser.text("#worker-3").contains("gone") && !browser.text("#worker-1").contains("gone"));
+    assert!(browser.text("#worker-2").contains("trouble: no cage <b id='planted'>here</b>"));
+    for (job, words) in [
+        (39, &["python", "finished, exit code 0", "node 5", "51 ms", "Hello from <python> & friends"][..]),
+        (38, &["java", "did not compile, exit code 1", "Main.java:1: error: class, interface"]),
+        (37, &["shell", "ran out of time", "</script><b id='planted'>said</b><!--"]),
+        (36, &["c", "ended with exit code 3", "attempt 2", "segments: 17"]),
+    ] {
+        let line = browser.text(&format!("#result-{job}"));
+        assert!(words.iter().all(|word| line.contains(word)), "{line:?} lacks one of {words:?}");
+        assert_eq!(line.contains("attempt"), job == 36, "only what was begun again says so: {line:?}");
+    }
+    assert_eq!(browser.run("return document.getElementById('planted')"), json!(null));
+    assert_eq!(browser.text("#run-language option"), "C\nJava\nPython\nShell");
+    assert!(browser.run("return document.getElementById('run-source').value").as_str().unwrap().contains("print("));
+
+    // What is typed stays, with the keyboard in it, while frames come.
+    let typed = "return document.getElementById('run-source').value";
+    browser.run("document.getElementById('run-source').value = ''");
+    browser.type_into("#run-source", "print('mine')");
+    let queued = browser.text("#jobs-queued");
+    browser.see("frames went by", "#jobs-queued", |text| text != queued);
+    browser.type_into("#run-source", " # and more");
+    assert_eq!(browser.run(typed), "print('mine') # and more");
+    assert_eq!(browser.run("return document.activeElement.id"), "run-source");
+    browser.click("#run-language option[value=shell]");
+    assert!(browser.run(typed).as_str().unwrap().contains("echo"), "each language has its example");
+    browser.click("#run-language option[value=python]");
+    assert_eq!(browser.run(typed), "print('mine') # and more", "and each its own text");
+
+    // Refused in words that are only ever text.
+    *four.served.host.refusal.lock().unwrap() = Some(Outcome::Refused("<b id='planted'>nobody</b> leads".into()));
+    browser.type_into("#run-source", "\u{E009}\u{E007}");
+    browser.see("the refusal is told", "#run-state", |text| text == "not taken in");
+    let why = browser.text("#run-facts");
+    assert!(why.contains("<b id='planted'>nobody</b> leads"), "{why}");
+    assert_eq!(browser.run("return document.getElementById('planted')"), json!(null));
+    let sent = four.served.host.commands.lock().unwrap().clone();
+    assert!(sent.len() == 1 && sent[0].0.is_some(), "one command, under a key of its own");
+
+    // The node of the page goes: the text stays, and the way on is shown.
+    four.served.host.stop();
+    browser.see("the page goes on with node 2", "#link", |text| text.starts_with("live from node 2"));
+    let (gone, _) = browser.see("the box says so", "#run-gone", |text| text.contains("the page of node 2"));
+    assert!(
+        gone.starts_with("Node 4, which this page came from, is gone. Run programs from the page of node 2"),
+        "{gone}"
+    );
+    let to = browser.run("return document.querySelector('#run-gone a').href");
+    assert_eq!(to, format!("http://{}/", two.served.address));
+    assert_eq!(
+        browser.run("return document.querySelector('#result-39 a').href"),
+        format!("http://{}/#job-39", two.served.address)
+    );
+    browser.click("#run-start");
+    assert_eq!(browser.text("#run-state"), "not taken in", "nothing is sent to a node that is gone");
+    assert_eq!(browser.run(typed), "print('mine') # and more");
+    browser.see("frames still come", "#jobs-queued", |text| text != queued);
+    let complaints = browser.complaints();
+    let is_refusal = |line: &String| line.contains("/v1/jobs") && line.contains("503");
+    assert!(complaints.len() == 1 && complaints.iter().all(is_refusal), "{complaints:?}");
+}
+
+/// Says something on both outputs, and then nothing for as long as it may run.
+const ENDLESS: &str = "echo \"<b id='planted'>first</b>\"; echo trouble >&2; while :; do sleep 1; done";
+
+fn write_and_run(browser: &Browser, program: &str) {
+    browser.run("document.getElementById('run-source').value = ''");
+    browser.type_into("#run-source", program);
+    browser.type_into("#run-source", "\u{E009}\u{E007}");
+}
+
+#[test]
+fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
+    let mut cluster = Cluster::ready(PHALANX, 3, &json!({"jobs_enabled": true})).unwrap();
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", cluster.http(1)));
+    for node in 1..=3 {
+        browser.see("each worker has joined", &format!("#worker-{node}"), |text| text.contains("shell"));
+    }
+    browser.click("#run-language option[value=shell]");
+
+    // Live: it is seen before it ends; taken back at a click.
+    write_and_run(&browser, ENDLESS);
+    browser.see("what it says", "#run-output .stdout", |text| text.contains("<b id='planted'>first</b>"));
+    browser.see("standard error apart", "#run-output .stderr", |text| text.contains("trouble"));
+    let state = browser.text("#run-state");
+    assert!(state.starts_with("job 1 runs on node "), "{state}");
+    browser.click("#run-cancel");
+    browser.see("it is taken back", "#run-state", |text| text == "cancelled");
+    browser.see("and among the results", "#result-1", |text| text.contains("cancelled") && text.contains("shell"));
+    assert_eq!(browser.run("return document.getElementById('planted')"), json!(null));
+
+    // To its own end.
+    write_and_run(&browser, "echo hello; exit 3");
+    browser.see("how it ended", "#run-state", |text| text == "ended with exit code 3");
+    assert_eq!(browser.text("#run-output").trim(), "hello");
+    let facts = browser.text("#run-facts");
+    assert!(facts.starts_with("job 2 · node "), "{facts}");
+    browser.see("the result is listed", "#result-2", |text| text.contains("hello") && text.contains("exit code 3"));
+    assert!(browser.run("return document.getElementById('run-cancel').hidden").as_bool().unwrap());
+    browser.click("#result-1 a");
+    browser.see("an older job", "#run-output", |text| text.contains("what it said is not kept"));
+    browser.click("#result-2 a");
+    browser.see("another one's output", "#run-output", |text| text.trim() == "hello");
+
+    // Its node dies: the job goes on, and a living node's page shows it.
+    write_and_run(&browser, ENDLESS);
+    browser.see("it runs", "#run-output .stdout", |text| text.contains("first"));
+    cluster.kill(1).unwrap();
+    let (gone, took) = browser.see("the box says so", "#run-gone", |text| text.contains("the page of node "));
+    println!("seen in the box {took:?} after kill -9 returned: {gone}");
+    assert!(gone.starts_with("Node 1, which this page came from, is gone. Job 3 goes on without it: "), "{gone}");
+    assert!(browser.run("return document.getElementById('run-source').value") == ENDLESS);
+    let to = browser.run("return document.querySelector('#run-gone a').href").as_str().unwrap().to_owned();
+    assert!(to == format!("http://{}/#job-3", cluster.http(2)) || to == format!("http://{}/#job-3", cluster.http(3)));
+    browser.see("the dead worker is marked", "#worker-1", |text| text.contains("gone"));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.open(&to);
+    browser.see("the living node's page shows the job", "#run-output", |text| text.contains("first"));
+    browser.see("and how it ends", "#run-state", |text| text == "ran out of time");
+    let facts = browser.text("#run-facts");
+    assert!(facts.starts_with("job 3 · node ") && !facts.contains("node 1"), "{facts}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 

@@ -1,4 +1,4 @@
-//! Shows the page with canned frames, for people who work on its looks; run by hand:
+//! The page for people without a browser; and the page with canned frames, for people who work on its looks, by hand:
 //! `cargo test --test http_page -- --ignored --nocapture`, then open http://127.0.0.1:6704/ (or 6702, 6705).
 //! Commands on stdin: `offline N`, `leader N`, `degraded`, `unavailable`, `kill N` (that node's door stops for good).
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
@@ -8,9 +8,60 @@ mod http_fake;
 use http_fake::*;
 use phalanx::node::status::{Liveness, MonitorFrame, Verdict};
 use phalanx::types::NodeId;
-use std::io::BufRead;
+use std::io::{BufRead, Read, Write};
 use std::sync::mpsc;
 use std::time::Duration;
+
+/// What a script is sent, up to the end of the first table.
+fn first_table(served: &Served) -> String {
+    let mut stream = served.connect();
+    write!(stream, "GET / HTTP/1.1\r\nHost: {}\r\nAccept: */*\r\n\r\n", served.address).unwrap();
+    let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+    while !text.ends_with(b"-->\n\r\n") {
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&piece[..read]);
+    }
+    let text = String::from_utf8(text).unwrap();
+    text[text.rfind("<!--\n").expect("the table stands in a comment")..].to_owned()
+}
+
+#[test]
+fn people_with_curl_get_two_lines_about_jobs() {
+    let table = first_table(&serve(patient()));
+    for line in [
+        "\n  jobs: 4 running, 0 queued; 4 workers with 8 slots; gone: node 3\n",
+        "\n  last: job 39, python, finished, exit code 0, on node 5, 51 ms: Hello from <python> & friends\n",
+    ] {
+        assert!(table.contains(line), "{line:?} is not in {table}");
+    }
+}
+
+#[test]
+fn what_programs_say_neither_ends_the_comment_nor_moves_the_cursor() {
+    let served = serve(patient());
+    let mut frame = canned_frame(4, 5, 1);
+    frame.status.jobs.last[0].says = "--><script>alert(1)</script>\u{1b}[2J\r".to_owned();
+    frame.status.jobs.last[0].attempt = 2;
+    frame.status.jobs.workers[1].trouble = Some("no cage: --> \u{1b}[31m".to_owned());
+    served.host.publish(frame);
+    let table = first_table(&served);
+    assert!(table.contains("; trouble on node 2: no cage: - >  [31m"), "{table}");
+    assert!(table.contains(", attempt 2, 51 ms: - ><script>alert(1)</script> [2J"), "{table}");
+    assert_eq!(table.matches("-->").count(), 1, "{table}");
+    let is_plain = |c: char| !c.is_control() || c == '\n';
+    assert!(table.trim_end_matches("\r\n").chars().all(is_plain), "{table:?}");
+}
+
+#[test]
+fn a_cluster_without_workers_says_nothing_about_jobs() {
+    let served = serve(patient());
+    let mut frame = canned_frame(4, 5, 1);
+    frame.status.jobs = Default::default();
+    served.host.publish(frame);
+    let table = first_table(&served);
+    assert!(!table.contains("jobs:") && !table.contains("last: job"), "{table}");
+}
 
 #[test]
 #[ignore = "serves until its standard input ends"]

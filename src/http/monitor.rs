@@ -4,14 +4,14 @@
 //! the page needs nothing more from a node that may die the next moment. Its policy runs only scripts that carry this
 //! answer's nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a policy
 //! that would run none of them, and after each frame a comment that a person can read.
-//! Not here: what the page does (`static/app.js`), sending it (`stream.rs`).
+//! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`stream.rs`).
 
 use super::guard::split_authority;
 use super::parse::Head;
 use super::server::Door;
-use super::static_files::{PAGE, SCRIPT, STYLE};
+use super::static_files::{PAGE, SCRIPTS, STYLE};
 use crate::node::Published;
-use crate::node::status::{Liveness, MonitorFrame, Standing, Verdict};
+use crate::node::status::{JobsStatus, Liveness, MonitorFrame, Standing, Verdict};
 use crate::raft::Role;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ impl Page {
             Page {
                 html: fill(&[
                     ("{{style}}", &format!("<style nonce=\"{nonce}\">{STYLE}</style>")),
-                    ("{{script}}", &format!("<script nonce=\"{nonce}\">{SCRIPT}</script>")),
+                    ("{{script}}", &format!("<script nonce=\"{nonce}\">{}</script>", SCRIPTS.concat())),
                     ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
                 ]),
                 policy: policy(&addresses.iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>(), &nonce),
@@ -57,7 +57,11 @@ impl Page {
             Page {
                 html: fill(&[
                     ("{{style}}", "<link rel=\"stylesheet\" href=\"/static/style.css\">"),
-                    ("{{script}}", "<script src=\"/static/app.js\"></script>"),
+                    (
+                        "{{script}}",
+                        "<script src=\"/static/jobs.js\"></script><script src=\"/static/run.js\"></script>\
+                         <script src=\"/static/app.js\"></script>",
+                    ),
                     ("{{hello}}", &format!("<script>hello({hello})</script>\n")),
                 ]),
                 policy: "default-src 'none'; frame-ancestors 'none'".to_owned(),
@@ -147,10 +151,46 @@ fn render(frame: &MonitorFrame) -> String {
             row.id.0, row.load, row.last_index, row.commit_index, row.applied_index, row.lag
         );
     }
+    jobs_lines(&frame.status.jobs, &mut text);
     if let Some(event) = frame.events.last() {
         let _ = writeln!(text, "\n  {}", event.text.replace(char::is_control, " "));
     }
     text
+}
+
+/// How many jobs there are and who works on them, and the newest result. Nothing where no worker ever joined.
+fn jobs_lines(jobs: &JobsStatus, text: &mut String) {
+    if jobs.workers.is_empty() {
+        return;
+    }
+    let (here, gone): (Vec<_>, Vec<_>) = jobs.workers.iter().partition(|worker| worker.is_here);
+    let slots: u64 = here.iter().map(|worker| worker.slots).sum();
+    let _ = write!(text, "\n  jobs: {} running, {} queued; {} workers", jobs.running, jobs.queued, here.len());
+    let _ = write!(text, " with {slots} slots");
+    for (at, worker) in gone.iter().enumerate() {
+        let _ = write!(text, "{} node {}", if at == 0 { "; gone:" } else { "," }, worker.id.0);
+    }
+    for (id, trouble) in here.iter().filter_map(|worker| Some((worker.id, worker.trouble.as_ref()?))) {
+        let _ = write!(text, "; trouble on node {}: {}", id.0, trouble.replace(char::is_control, " "));
+    }
+    text.push('\n');
+    if let Some(last) = jobs.last.first() {
+        let _ = write!(text, "  last: job {}, {}, {}", last.id, last.language, last.verdict.replace('_', " "));
+        if let Some(code) = last.exit_code {
+            let _ = write!(text, ", exit code {code}");
+        }
+        if let Some(worker) = last.worker {
+            let _ = write!(text, ", on node {}", worker.0);
+        }
+        if last.attempt > 1 {
+            let _ = write!(text, ", attempt {}", last.attempt);
+        }
+        let _ = write!(text, ", {} ms", last.took_ms);
+        if !last.says.is_empty() {
+            let _ = write!(text, ": {}", last.says.replace(char::is_control, " "));
+        }
+        text.push('\n');
+    }
 }
 
 /// `healthy: can lose 2 more`.

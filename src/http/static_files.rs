@@ -10,12 +10,15 @@ use std::borrow::Cow;
 pub(super) const PAGE: &str = include_str!("../../static/index.html");
 /// The page's style.
 pub(super) const STYLE: &str = include_str!("../../static/style.css");
-/// The page's script.
-pub(super) const SCRIPT: &str = include_str!("../../static/app.js");
+/// The page's script: its files in the order in which they run.
+pub(super) const SCRIPTS: [&str; 3] =
+    [include_str!("../../static/jobs.js"), include_str!("../../static/run.js"), include_str!("../../static/app.js")];
 
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 5] = [
     ("style.css", "text/css; charset=utf-8", STYLE),
-    ("app.js", "text/javascript; charset=utf-8", SCRIPT),
+    ("jobs.js", "text/javascript; charset=utf-8", SCRIPTS[0]),
+    ("run.js", "text/javascript; charset=utf-8", SCRIPTS[1]),
+    ("app.js", "text/javascript; charset=utf-8", SCRIPTS[2]),
     ("shield.svg", "image/svg+xml", include_str!("../../static/shield.svg")),
 ];
 

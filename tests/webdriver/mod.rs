@@ -88,6 +88,22 @@ impl Browser {
         self.post("/execute/sync", &json!({"script": script, "args": []}))
     }
 
+    fn element(&self, selector: &str) -> String {
+        let found = self.post("/element", &json!({"using": "css selector", "value": selector}));
+        let id = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);
+        format!("/element/{}", id.expect("an element has a name"))
+    }
+
+    /// Clicks as a person does: what is hidden or covered cannot be clicked.
+    pub fn click(&self, selector: &str) {
+        self.post(&format!("{}/click", self.element(selector)), &json!({}));
+    }
+
+    /// Presses keys in a field; `\u{E009}` holds Ctrl down, `\u{E007}` is Enter.
+    pub fn type_into(&self, selector: &str, keys: &str) {
+        self.post(&format!("{}/value", self.element(selector)), &json!({"text": keys}));
+    }
+
     /// The text that a person sees inside the elements that a selector finds, a line for each.
     pub fn text(&self, selector: &str) -> String {
         let script = format!("return [...document.querySelectorAll({selector:?})].map(e => e.innerText).join('\\n')");
