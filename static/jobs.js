@@ -95,7 +95,7 @@ const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
   }
 
   function addResult(row) {
-    const [tone, words] = howItEnded(row.verdict, row.exit_code);
+    const [tone, words] = howItEnded(row.verdict, row.exit_code, row.signal);
     const verdict = make("b", "ended", words);
     verdict.dataset.tone = tone;
     const where = make("span", "where", row.worker === null ? "no node" : `node ${row.worker}`);

@@ -148,7 +148,7 @@ pub fn run(args: &JobArgs) -> Result<(), Fault> {
             let asking = Client::new(client)?;
             let follow = if *follow { "follow&" } else { "" };
             let path = format!("/v1/jobs/{id}/output?{follow}format=ndjson");
-            Watch::new(&asking, path, !client.json).to_the_end(|| Ok(())).map(|_| ())
+            Watch::new(&asking, path, !client.json).follow(|| Ok(())).map(|_| ())
         }
         JobCommand::Cancel { id, client } => {
             let done =
@@ -266,7 +266,7 @@ fn run_program(program: &ProgramArgs, args: &ClientArgs) -> Result<(), Fault> {
         }
         false => Ok(()),
     };
-    let end = Watch::new(&client, path, !args.json).to_the_end(interrupt)?;
+    let end = Watch::new(&client, path, !args.json).follow(interrupt)?;
     if args.json {
         term::json(&end);
     }
@@ -315,7 +315,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Shows everything; the last line of a job that has ended, else `null`.
-    fn to_the_end(&mut self, interrupt: impl Fn() -> Result<(), Fault>) -> Result<Value, Fault> {
+    fn follow(&mut self, interrupt: impl Fn() -> Result<(), Fault>) -> Result<Value, Fault> {
         let mut lost_at: Option<Instant> = None;
         loop {
             interrupt()?;

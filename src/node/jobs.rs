@@ -56,6 +56,7 @@ fn row(id: JobId, job: &Job) -> Option<JobRow> {
         language: job.request.language.clone(),
         verdict: end.verdict.word().to_string(),
         exit_code: end.exit_code,
+        signal: end.signal,
         worker: *worker,
         attempt: job.attempt,
         took_ms: end.compile_ms + end.run_ms,

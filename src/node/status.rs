@@ -74,6 +74,9 @@ pub struct JobRow {
     pub verdict: String,
     /// Exit code, if it ran and no signal ended it.
     pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default)]
+    pub signal: Option<i32>,
     /// Who ran it.
     pub worker: Option<NodeId>,
     /// How often it was begun.

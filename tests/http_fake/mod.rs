@@ -381,6 +381,7 @@ fn canned_jobs(now: u64, step: u64) -> JobsStatus {
         language: language.to_owned(),
         verdict: verdict.to_owned(),
         exit_code,
+        signal: exit_code.is_none().then_some(9),
         worker: Some(NodeId(1 + id % 5)),
         attempt: if id == 36 { 2 } else { 1 },
         took_ms: 12 + id,
