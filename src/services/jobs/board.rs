@@ -335,8 +335,8 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A job for a list.
-fn without_content(job: &Job) -> Job {
+/// A job for whoever asks how it goes: what it was made of, megabytes perhaps, is asked for by nobody.
+fn without_sources(job: &Job) -> Job {
     let request = &job.request;
     let files = request.files.iter().map(|(name, _)| (name.clone(), Default::default())).collect();
     let request = Request {
@@ -346,6 +346,11 @@ fn without_content(job: &Job) -> Job {
         args: request.args.clone(),
         ..*request.as_ref()
     };
+    Job { request: Arc::new(request), state: job.state.clone(), ..*job }
+}
+
+/// A job for a list.
+fn without_content(job: &Job) -> Job {
     let state = match &job.state {
         State::Ended { end, worker, at_ms } => {
             let end = End {
@@ -358,7 +363,7 @@ fn without_content(job: &Job) -> Job {
         }
         other => other.clone(),
     };
-    Job { request: Arc::new(request), state, ..*job }
+    Job { state, ..without_sources(job) }
 }
 
 impl Service for Board {
@@ -381,7 +386,7 @@ impl Service for Board {
 
     fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
         let encoded = match postcard::from_bytes::<Query>(query) {
-            Ok(Query::Job(id)) => postcard::to_stdvec(&self.jobs.get(&id)),
+            Ok(Query::Job(id)) => postcard::to_stdvec(&self.jobs.get(&id).map(without_sources)),
             Ok(Query::List { before, limit }) => postcard::to_stdvec(&self.list(before, limit)),
             Ok(Query::Workers) => postcard::to_stdvec(&self.workers.values().collect::<Vec<_>>()),
             Err(_) => return Reply::Failed("not a question to the jobs".to_string()),

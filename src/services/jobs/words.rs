@@ -305,7 +305,7 @@ pub fn decode_list(bytes: &[u8]) -> Option<Vec<(JobId, Job)>> {
 /// Asks about the jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
-    /// One job: `Option<Job>`.
+    /// One job, without the content of its files and its input: `Option<Job>`.
     Job(JobId),
     /// Jobs from the newest down, from the one before `before` on, at most `limit`, without their files and output:
     /// `Vec<(JobId, Job)>`.
