@@ -1,13 +1,14 @@
 //! Which workers are gone, so that their jobs are begun elsewhere. Runs on the leader.
 //!
 //! Evidence is the leader's own: the worker's connection broke and its port refuses (its process is gone: known at once), or
-//! it has not answered for `fail_after_ms`. Gossip may be wrong about anyone, so it has no say. A worker that was declared
-//! gone by mistake joins again by itself; what it had by then is dropped, for its jobs have gone on to others.
+//! it has not answered for `fail_after_ms`, or it answers while its log stands still ([`Books`]): then it cannot know its work.
+//! Gossip may be wrong about anyone, so it has no say. A worker that was declared gone by mistake joins again by itself; what
+//! it had by then is dropped, for its jobs have gone on to others.
 //! Not here: what becomes of the jobs (`services/jobs/`), proposing (`node/core.rs`).
 
 use crate::raft::{Role, View};
-use crate::types::{Identity, NodeId, Ticks};
-use std::collections::BTreeSet;
+use crate::types::{Identity, Index, NodeId, Ticks};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Those of `workers` (each a process of the node of its number) that are gone. `lost`: nodes whose port refuses;
 /// `silent_max`: longest silence of a worker that counts as there.
@@ -22,6 +23,28 @@ pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[
     };
     // The leader's own earlier process is replaced when this one joins.
     workers.iter().copied().filter(|worker| Some(worker.id) != view.leader && is_gone(worker.id)).collect()
+}
+
+/// The leader's books of how far each peer's log has come. A node whose disk hangs answers every heartbeat and learns nothing
+/// new, so its silence says nothing.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// Where each log ends as far as is known, and since when.
+    rows: BTreeMap<NodeId, (Identity, Index, Ticks)>,
+}
+
+impl Books {
+    /// Brings the books up to date: nodes that lack what is committed and have not come on for `still_max`. `now` is the
+    /// leader's own time. To be called often: a peer counts as level until the last call at which it was.
+    pub fn stuck(&mut self, view: &View, now: Ticks, still_max: Ticks) -> BTreeSet<NodeId> {
+        let row = |who: Identity, end: Index| match self.rows.get(&who.id) {
+            Some(row) if (row.0, row.1) == (who, end) && end < view.commit_index => *row,
+            _ => (who, end, now),
+        };
+        self.rows = view.peers.iter().map(|peer| (peer.who.id, row(peer.who, peer.match_index))).collect();
+        let is_stuck = |since: Ticks| now.0 - since.0 >= still_max.0;
+        self.rows.iter().filter(|(_, (_, _, since))| is_stuck(*since)).map(|(id, _)| *id).collect()
+    }
 }
 
 #[cfg(test)]
@@ -67,5 +90,23 @@ mod tests {
         assert_eq!(gone(&view(Role::Leader, &rows), &lost, Ticks(400), &workers), [3, 4, 5].map(who));
         assert_eq!(gone(&view(Role::Leader, &rows), &BTreeSet::new(), Ticks(401), &workers), [who(5)]);
         assert!(gone(&view(Role::Follower, &rows), &lost, Ticks(1), &workers).is_empty(), "a follower has no evidence");
+    }
+
+    #[test]
+    fn a_log_that_stands_still_while_others_go_on_is_stuck_and_a_slow_one_is_not() {
+        let mut books = Books::default();
+        let mut at = |now: u64, ends: [u64; 3], commit: u64| {
+            let mut view = view(Role::Leader, &[(2, 0), (3, 0), (4, 0)]);
+            view.commit_index = Index(commit);
+            view.peers.iter_mut().zip(ends).for_each(|(peer, end)| peer.match_index = Index(end));
+            books.stuck(&view, Ticks(now), Ticks(10)).into_iter().map(|id| id.0).collect::<Vec<_>>()
+        };
+        assert!(at(0, [5, 5, 5], 5).is_empty());
+        assert!(at(59, [5, 5, 5], 5).is_empty(), "nothing is new, so nobody lacks anything");
+        assert!(at(60, [9, 5, 5], 9).is_empty());
+        assert!(at(68, [9, 5, 6], 9).is_empty());
+        assert_eq!(at(69, [9, 5, 6], 9), [3]);
+        assert_eq!(at(78, [9, 9, 6], 9), [4]);
+        assert!(at(80, [9, 9, 9], 9).is_empty());
     }
 }
