@@ -226,13 +226,22 @@ impl Registry {
 
     /// Planted bugs: parts of the state get lost.
     #[cfg(test)]
-    pub fn forget(&mut self, sessions: bool, kv: bool) {
+    pub fn forget(&mut self, sessions: bool, kv: bool, jobs: bool) {
         if sessions {
             self.sessions = Sessions::default();
         }
         if kv {
             self.kv = kv::Store::default();
         }
+        if jobs {
+            self.jobs = jobs::Board::default();
+        }
+    }
+
+    /// Planted bugs of the jobs.
+    #[cfg(test)]
+    pub fn plant_in_jobs(&mut self, flaws: jobs::Flaws) {
+        self.jobs.flaws = flaws;
     }
 
     fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {

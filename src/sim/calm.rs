@@ -3,7 +3,8 @@
 //! Some nodes may stay broken for ever, as long as a majority of every membership in play is well: down, cut off, deaf,
 //! mute, or with a disk that hangs. Within ten election timeouts there must be a leader; then every client gets its
 //! answer, all healed members hold the same log and state, terms stop growing, queues are empty, no hand-over is stuck,
-//! and no node whose disk hangs leads. The rule is called `Progress`.
+//! no node whose disk hangs leads, every healed member works, and every job that somebody can run has ended. The rule is
+//! called `Progress`.
 //!
 //! Not here: safety, which is asserted all along (`ghost.rs`, `witness.rs`).
 
@@ -22,8 +23,8 @@ pub struct Calm {
     /// Clients start nothing new.
     pub clients_stopped: bool,
     stopped_at: u64,
-    /// Everything asked for was true for the first time, and the highest term then.
-    settled: Option<(u64, Term)>,
+    /// Everything asked for was true for the first time; the highest term then, and how often workers had come or gone.
+    settled: Option<(u64, Term, u64)>,
 }
 
 /// How a node stays broken.
@@ -159,13 +160,13 @@ impl World {
         let missing = self.what_is_missing(leader);
         let top = self.top_term();
         match (&self.calm.settled, missing) {
-            (None, None) => self.calm.settled = Some((self.now, top)),
+            (None, None) => self.calm.settled = Some((self.now, top, self.witness.foreman.musters())),
             (None, Some(missing)) => {
-                if self.now - self.calm.stopped_at > timeout * 25 + self.plan.deadline_us * 4 {
+                if self.now - self.calm.stopped_at > timeout * 25 + self.plan.deadline_us * 4 + self.jobs_us() {
                     return violation("Progress", format!("{missing}{}", self.census()));
                 }
             }
-            (Some((at, term)), missing) => {
+            (Some((at, term, musters)), missing) => {
                 if top > *term {
                     // Preemption may hand leadership on once more.
                     if !self.plan.preempt || self.now - self.calm.stopped_at > timeout * 20 {
@@ -181,6 +182,8 @@ impl World {
                         return Ok(());
                     }
                     return violation("Progress", format!("{missing}, in peace{}", self.census()));
+                } else if *musters != self.witness.foreman.musters() && !self.plan.preempt {
+                    return violation("Progress", format!("workers come and go in peace{}", self.census()));
                 } else if self.now - *at > timeout * 4 {
                     self.coverage.commits += self.ghost.committed_len();
                     self.coverage.truncations += self.ghost.truncations;
@@ -239,7 +242,7 @@ impl World {
                 return Some(format!("n{} has {waiting} things waiting", node + 1));
             }
         }
-        None
+        self.job_that_is_missing(leader)
     }
 
     /// A line for each node, for a failure.

@@ -3,7 +3,7 @@
 //! A crash may come between any two effects, and between any two operations of the disk. Every step is followed by the
 //! ghost's judgement.
 //!
-//! Not here: snapshots on their way (`transfer.rs`), clients (`client.rs`).
+//! Not here: snapshots on their way (`transfer.rs`), clients (`client.rs`), workers (`workers.rs`).
 
 use super::client::Told;
 use super::disk::Death;
@@ -260,6 +260,7 @@ impl World {
             );
         }
         process.service.restore(&mut bytes.as_slice()).expect("its checksum was right");
+        process.service.check();
         process.applied = meta.index.0;
         process.commit = process.commit.max(meta.index.0);
         process.applied_membership = std::sync::Arc::new(received.membership);
@@ -269,6 +270,7 @@ impl World {
         self.coverage.snapshots_installed += 1;
         self.note(|_| format!("n{} installs the snapshot at {applied}", node + 1));
         self.witness.on_restart(applied, digest)?;
+        self.maybe_look(node);
         // What waited below it may or may not have happened.
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let later = process.waiting.split_off(&(applied + 1));
@@ -315,7 +317,11 @@ impl World {
             }
             let digest = self.witness.wants_digest(index).then(|| process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
-            self.witness.on_apply(index, applied.as_ref(), digest)?;
+            let board = process.service.jobs();
+            self.witness.on_apply(index, applied.as_ref(), digest, board)?;
+            if digest.is_some() {
+                process.service.check();
+            }
             for (term, ask) in waiting {
                 let told = if term == entry.term {
                     match applied.as_ref().map(|(_, outcome)| &outcome.reply) {
@@ -329,6 +335,7 @@ impl World {
                 self.tell(node, ask, told)?;
             }
         }
+        self.maybe_look(node);
         self.serve_reads(node)?;
         self.maybe_snapshot(node, false)
     }
@@ -348,6 +355,9 @@ impl World {
 
     fn serve_read(&mut self, node: usize, ask: Ask) -> Judged {
         let Some(process) = self.hosts[node].process.as_ref() else { return Ok(()) };
+        if matches!(ask, Ask::Join) {
+            return self.join(node);
+        }
         let Ask::Read { key, .. } = ask else { return Ok(()) };
         let told = Told::Value { index: process.applied, value: process.service.value(key) };
         self.tell(node, ask, told)
@@ -452,7 +462,15 @@ impl World {
             Ask::Forwarded { node: origin, life, token } => {
                 self.send(node, origin, Packet::Forwarded { life, token, told });
             }
-            Ask::Driver => {}
+            Ask::Work { attempt, about } => {
+                if matches!(told, Told::Refused) {
+                    self.witness.on_refused(attempt)?;
+                }
+                if let Some(about) = about {
+                    self.on_end_told(node, about, matches!(told, Told::Done(_)));
+                }
+            }
+            Ask::Driver | Ask::Join => {}
         }
         Ok(())
     }

@@ -5,14 +5,19 @@
 //! with the same number, or gives up, which leaves the write open for ever in the history. What it gave up it names as
 //! done a little later, so that late copies find all that a session can know of them. Reads are asked as new reads.
 //!
-//! Not here: what nodes do with a request (`carry.rs`), the judgement of answers (`witness.rs`).
+//! Some operations are about jobs: one is submitted, or taken back.
+//!
+//! Not here: what nodes do with a request (`carry.rs`), who runs jobs (`workers.rs`), the judgement of answers (`witness.rs`).
 
 use super::ghost::{Judged, violation};
 use super::host::Ask;
-use super::registers::{self, COUNTER, Command};
+use super::plan::LANGUAGES;
+use super::registers::{self, Body, COUNTER, Command};
 use super::world::{Packet, What, World};
 use crate::raft::{Input, Role};
-use crate::services::kv::{Op, Run};
+use crate::services::jobs::words::LIMITS_USUAL;
+use crate::services::jobs::{self, Answer, JobId, Request};
+use crate::services::kv::Op;
 use crate::services::sessions::Tag;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,16 +49,20 @@ pub enum Wish {
     Count,
     /// To read a register or the counter.
     Read { key: u8 },
+    /// To have a job run.
+    Submit,
+    /// To take a job back.
+    Cancel { job: JobId },
 }
 
 impl Wish {
-    /// What the store is asked for; a read does not go through the log.
+    /// What the store is asked for, if it goes through the log.
     fn op(self) -> Option<Op> {
         match self {
             Wish::Set { key, value } => Some(registers::set(key, value)),
             Wish::Swap { key, from, to } => Some(registers::set_if(key, from, to)),
             Wish::Count => Some(registers::count()),
-            Wish::Read { .. } => None,
+            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } => None,
         }
     }
 }
@@ -66,7 +75,7 @@ pub struct Operation {
     /// For a write: under which name it takes effect once.
     pub tag: Option<Tag>,
     /// For a write: what goes into the log.
-    run: Run,
+    body: Body,
     /// When it was called.
     pub call_us: u64,
     /// For a read: the newest index acknowledged to anyone when it was asked.
@@ -95,6 +104,8 @@ pub struct Client {
     values: u64,
     /// What it saw last in each register.
     seen: BTreeMap<u8, u64>,
+    /// Jobs that it has submitted.
+    jobs: Vec<JobId>,
     /// What it is doing.
     pub operation: Option<Operation>,
 }
@@ -111,7 +122,7 @@ impl Client {
     /// A client that has not done anything.
     pub fn new(id: u64) -> Client {
         let (origin, seen) = (Uuid::from_u128(u128::from(id)), BTreeMap::new());
-        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, operation: None }
+        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs: Vec::new(), operation: None }
     }
 
     /// A name for its next write. `lag`: how many writes that it gave up it still counts as open.
@@ -140,8 +151,11 @@ impl World {
             let (kind, lag) = (self.rng.u8(0..10), self.rng.u64(0..3));
             let rider = registers::rider(&mut self.rng);
             let origin = (self.rng.u64(0..self.plan.origin_writes) == 0).then(|| Uuid::from_u128(self.rng.u128(..)));
+            let job = self.wish_for_job(client);
+            let is_read = is_read && job.is_none();
             let it = &mut self.clients[client];
             let wish = match kind {
+                _ if let Some((wish, _)) = job => wish,
                 0..=2 if is_read => Wish::Read { key: COUNTER },
                 _ if is_read => Wish::Read { key },
                 0..=2 => Wish::Count,
@@ -154,7 +168,10 @@ impl World {
                     Wish::Set { key, value: it.id * BLOCK + it.values }
                 }
             };
-            let ops: Vec<Op> = wish.op().into_iter().chain(rider).collect();
+            let body = match job {
+                Some((_, command)) => Body::Jobs(command),
+                None => Body::Store(wish.op().into_iter().chain(rider).collect()),
+            };
             let tag = (!is_read).then(|| {
                 if let Some(origin) = origin {
                     (it.origin, it.number, it.done_below) = (origin, 0, 0);
@@ -164,7 +181,7 @@ impl World {
             it.operation = Some(Operation {
                 wish,
                 tag,
-                run: Run { watched: Vec::new(), ops },
+                body,
                 call_us,
                 floor,
                 open: Vec::new(),
@@ -175,6 +192,31 @@ impl World {
         }
         self.attempt(client);
         Ok(())
+    }
+
+    /// Whether a client's next operation is about jobs, and what it asks then.
+    fn wish_for_job(&mut self, client: usize) -> Option<(Wish, jobs::Command)> {
+        let plan = self.plan.jobs.as_ref()?;
+        if self.rng.f64() >= plan.share {
+            return None;
+        }
+        let own = &self.clients[client].jobs;
+        if !own.is_empty() && self.rng.f64() < plan.cancels {
+            let job = own[self.rng.usize(own.len().saturating_sub(5)..own.len())];
+            return Some((Wish::Cancel { job }, jobs::Command::Cancel { job }));
+        }
+        if self.witness.foreman.open() >= plan.open_max {
+            return None;
+        }
+        let request = Request {
+            language: LANGUAGES[self.rng.usize(0..LANGUAGES.len())].to_string(),
+            files: vec![("main".to_string(), Default::default())],
+            stdin: Default::default(),
+            args: Vec::new(),
+            limits: LIMITS_USUAL,
+            keep_ms: plan.keep_ms,
+        };
+        Some((Wish::Submit, jobs::Command::Submit(request)))
     }
 
     /// Sends the present operation to some node.
@@ -215,17 +257,21 @@ impl World {
             return self.step(node, Input::Read { token });
         }
         let tag = operation.tag.expect("a write has a name");
-        let command = Command { attempt, at_ms: 0, tag, run: operation.run };
+        let command = Command { attempt, at_ms: 0, tag, body: operation.body };
+        self.hand_in(node, Ask::Command(attempt), command)
+    }
+
+    /// A host proposes a command if it leads, else it sends it to the leader that it knows.
+    pub fn hand_in(&mut self, node: usize, ask: Ask, command: Command) -> Judged {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let view = process.raft.view();
         if view.role == Role::Leader {
-            let ask = Ask::Command(attempt);
             return self.propose(node, ask, command);
         }
         let Some(leader) = view.leader else {
-            return self.tell(node, Ask::Command(attempt), refuse);
+            return self.tell(node, ask, Told::Refused);
         };
-        let token = process.token(Ask::Command(attempt)).0;
+        let token = process.token(ask).0;
         let life = self.hosts[node].life;
         let packet = Packet::Forward { life, token, command: Arc::from(command.encode()) };
         self.send(node, leader.0 as usize - 1, packet);
@@ -298,6 +344,9 @@ impl World {
                 self.witness.on_acknowledged(operation, reply)?;
                 if let Wish::Set { key, value } = operation.wish {
                     it.seen.insert(key, value);
+                }
+                if let (Wish::Submit, Some(Answer::Submitted(job))) = (operation.wish, Answer::decode(reply)) {
+                    it.jobs.push(job);
                 }
             }
             Told::Value { index, value } => {

@@ -78,4 +78,22 @@ coverage! {
     reads,
     /// Entries committed.
     commits,
+    /// Jobs submitted.
+    jobs,
+    /// Attempts that workers began.
+    attempts,
+    /// Jobs that ended by the word of their worker.
+    jobs_finished,
+    /// Of those, jobs that had been begun more than once.
+    jobs_finished_again,
+    /// Jobs that were taken back.
+    jobs_cancelled,
+    /// Jobs that were given up, because their workers were lost again and again.
+    jobs_given_up,
+    /// Ends that came too late and were refused.
+    ends_refused,
+    /// Times that a leader declared a worker gone.
+    workers_gone,
+    /// Jobs that went from a lost worker to another, or back into the queue.
+    jobs_moved,
 }

@@ -9,7 +9,9 @@ use super::disk::Disk;
 use super::files::SimFiles;
 use super::plan::Plan;
 use super::registers::{Registers, ServiceFlaws};
+use super::workers::Worker;
 use crate::raft::{self, Durable, Membership, Message, Persist, Raft, Role, SnapshotMeta};
+use crate::services::jobs::JobId;
 use crate::store::{self, Store, StoreError};
 use crate::types::{Identity, Index, Term};
 use fastrand::Rng;
@@ -28,6 +30,18 @@ pub struct HostFlaws {
     pub synced_before_sync: bool,
     /// A snapshot is written without its membership.
     pub snapshot_without_membership: bool,
+    /// The leader declares no worker gone.
+    pub nobody_is_gone: bool,
+    /// The leader asks for silence alone: a worker whose log stands still counts as there.
+    pub stuck_are_not_gone: bool,
+    /// A worker joins without knowing whether it can follow the log.
+    pub joins_without_a_read: bool,
+    /// A worker does not stop what it was told to run when that is no longer its own.
+    pub lost_worker_goes_on: bool,
+    /// A node's next process works under the identity of the one before.
+    pub worker_keeps_identity: bool,
+    /// A worker tells an end once, whatever comes of it.
+    pub ends_are_told_once: bool,
     /// Mistakes of the service.
     pub service: ServiceFlaws,
 }
@@ -54,6 +68,10 @@ pub enum Ask {
     Read { attempt: u64, key: u8 },
     /// Another node that forwarded a command, its life, and the name it gave it.
     Forwarded { node: usize, life: u64, token: u64 },
+    /// This node's worker, or its roll call: number of the attempt, and the end that it tells, if it does.
+    Work { attempt: u64, about: Option<(JobId, u32)> },
+    /// This node's worker, which joins when it has seen a fresh state.
+    Join,
     /// Nobody: the driver watches the log.
     Driver,
 }
@@ -114,6 +132,8 @@ pub struct Process {
     pub led: Option<Term>,
     /// An apply run is scheduled.
     pub is_apply_due: bool,
+    /// Its part in the jobs, if there are any.
+    pub worker: Option<Worker>,
 }
 
 /// A node, whether its process runs or not.
@@ -253,6 +273,7 @@ impl Process {
             received: None,
             led: None,
             is_apply_due: false,
+            worker: None,
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Not here: whether all nodes hold the same (`witness.rs`, by their digests).
 
-use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
+use crate::services::kv::{Condition, Expiry, Op, Ran, Value};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ impl Ledger {
     }
 
     /// Runs a command; the sentence says what is wrong with its answer.
-    pub fn run(&mut self, run: &Run, answered: &Ran) -> Result<(), String> {
+    pub fn run(&mut self, ops: &[Op], answered: &Ran) -> Result<(), String> {
         let Ran::Values(values) = answered else { return Err("nothing was watched and the run was aborted".into()) };
-        if values.len() != run.ops.len() {
-            return Err(format!("{} operations have {} answers", run.ops.len(), values.len()));
+        if values.len() != ops.len() {
+            return Err(format!("{} operations have {} answers", ops.len(), values.len()));
         }
-        for (op, value) in run.ops.iter().zip(values) {
+        for (op, value) in ops.iter().zip(values) {
             let right = self.answer(op, value);
             if right != *value {
                 return Err(format!("{op:?} answers {value:?}, {right:?} is right"));

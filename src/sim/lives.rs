@@ -76,6 +76,7 @@ impl World {
         let host = &mut self.hosts[node];
         host.life += 1;
         let process = Process::start(host, &self.plan, &self.flaws, store, durable, rng);
+        process.service.check();
         self.witness.on_restart(process.applied, process.service.digest())?;
         let host = &mut self.hosts[node];
         host.process = Some(process);
@@ -83,6 +84,7 @@ impl World {
         let tick_us = host.tick_us;
         let phase = self.rng.u64(0..tick_us);
         self.after(phase, What::Tick { node, life });
+        self.start_worker(node);
         for other in 0..self.hosts.len() {
             if other != node && self.hosts[other].process.is_some() {
                 for (at, about) in [(node, other), (other, node)] {

@@ -1,10 +1,11 @@
 //! Virtual processes: the real raft and the real recovery code over a seeded network, disk and clock.
 //!
 //! One seed is one run: it draws a plan (`plan.rs`, swarm testing), builds a world of nodes (`world.rs`, `host.rs`,
-//! `lives.rs`, `carry.rs`, `transfer.rs`) with disks (`disk.rs`, `files.rs`) and links (`net.rs`), lets faults strike (`faults.rs`) while clients
-//! work (`client.rs`, on the real services of `registers.rs`), and ends in peace (`calm.rs`). After every step `ghost.rs` (with `rules.rs` and its
-//! models in `shelf.rs`) asserts the rules of consensus and `witness.rs` (with `ledger.rs`) what clients were promised. `coverage.rs` counts
-//! what happened; `seeds.rs` keeps the seeds that once found a bug.
+//! `lives.rs`, `carry.rs`, `transfer.rs`) with disks (`disk.rs`, `files.rs`) and links (`net.rs`), lets faults strike (`faults.rs`)
+//! while clients work (`client.rs`, on the real services of `registers.rs`) and nodes run their jobs (`workers.rs`), and ends in
+//! peace (`calm.rs`). After every step `ghost.rs` (with `rules.rs` and its models in `shelf.rs`) asserts the rules of consensus,
+//! and `witness.rs` (with `ledger.rs` and `foreman.rs`) what clients were promised. `coverage.rs` counts what happened; `seeds.rs`
+//! keeps the seeds that once found a bug.
 //!
 //! A failure prints the seed; `phalanx sim replay SEED`, or the test `sim::tests::replay` with `PHALANX_SEED`, runs it again
 //! and prints its last events. Not here: real processes (`lab/`).
@@ -16,6 +17,7 @@ pub mod coverage;
 mod disk;
 mod faults;
 mod files;
+mod foreman;
 mod ghost;
 mod host;
 mod ledger;
@@ -32,6 +34,7 @@ mod shelf;
 mod tests;
 mod transfer;
 mod witness;
+mod workers;
 mod world;
 
 pub use coverage::Coverage;

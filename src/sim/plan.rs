@@ -173,6 +173,60 @@ pub struct Plan {
     pub replaces_voters: bool,
     /// The real autopilot decides who votes.
     pub has_autopilot: bool,
+    /// Jobs, if this seed has any.
+    pub jobs: Option<JobsPlan>,
+}
+
+/// Languages of jobs. Every node has the last.
+pub const LANGUAGES: [&str; 3] = ["java", "python", "sh"];
+
+/// Voters and spares of the largest cluster.
+const NODES_MAX: usize = 7;
+
+/// What one seed chose for jobs and workers.
+#[derive(Clone, Debug)]
+pub struct JobsPlan {
+    /// Part of clients' operations that are about jobs.
+    pub share: f64,
+    /// Part of those that take a job back.
+    pub cancels: f64,
+    /// Clients submit nothing more while so many wait or run.
+    pub open_max: usize,
+    /// Slots and languages of each node.
+    pub workers: Vec<(u64, Vec<&'static str>)>,
+    /// Least and most time that an attempt takes.
+    pub run_us: (u64, u64),
+    /// How long ends are kept, in log time.
+    pub keep_ms: u64,
+    /// Longest silence of a worker that counts as there.
+    pub fail_after_ticks: Ticks,
+    /// Longest time until a process knows what it can run.
+    pub ready_us: u64,
+    /// Between two tries to join, and to tell an end.
+    pub again_us: u64,
+}
+
+impl JobsPlan {
+    /// Draws it.
+    pub fn draw(rng: &mut Rng, plan: &Plan) -> JobsPlan {
+        let election_us = plan.election_timeout_ticks.0 * TICK_US;
+        let worker = |rng: &mut Rng| {
+            let mut languages = vec!["sh"];
+            languages.extend(rng.bool().then(|| LANGUAGES[rng.usize(0..2)]));
+            (rng.u64(1..=3), languages)
+        };
+        JobsPlan {
+            share: *pick(rng, &[0.1, 0.3, 0.6]),
+            cancels: *pick(rng, &[0.0, 0.1, 0.3]),
+            open_max: rng.usize(2..=10),
+            workers: (0..NODES_MAX).map(|_| worker(rng)).collect(),
+            run_us: *pick(rng, &[(100, 5_000), (1_000, election_us / 2), (election_us / 4, election_us * 2)]),
+            keep_ms: *pick(rng, &[0, 100, 1_000]),
+            fail_after_ticks: Ticks(plan.election_timeout_ticks.0 * rng.u64(1..=4)),
+            ready_us: *pick(rng, &[1_000, 100_000]),
+            again_us: *pick(rng, &[3_000, 30_000]),
+        }
+    }
 }
 
 impl Plan {
@@ -238,6 +292,7 @@ impl Plan {
             link_signals: rng.u8(0..4) > 0,
             replaces_voters: rng.bool(),
             has_autopilot: rng.u8(0..3) == 0,
+            jobs: None,
         }
     }
 

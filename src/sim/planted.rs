@@ -4,10 +4,10 @@
 //! simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for those the plan
 //! that a seed draws is tuned (more of the right faults, fewer of those that get in the way), the seeds stay free.
 //!
-//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `host.rs`, `registers.rs`).
+//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `services/jobs/flaws.rs`, `host.rs`, `registers.rs`).
 
 use super::host::Flaws;
-use super::plan::{FAULTS, FaultKind, Plan};
+use super::plan::{FAULTS, FaultKind, JobsPlan, Plan};
 use super::{Options, run, seeds};
 use crate::types::Ticks;
 use fastrand::Rng;
@@ -83,6 +83,29 @@ fn slow_rounds(plan: &mut Plan, _: &mut Rng) {
     plan.deadline_us = plan.election_us() * 2;
     plan.apply_us = 0;
     only(plan, &[]);
+}
+
+/// Jobs, whatever the seed has drawn, and nobody takes them back.
+fn jobs(plan: &mut Plan, rng: &mut Rng) {
+    let drawn = plan.jobs.take().unwrap_or_else(|| JobsPlan::draw(rng, plan));
+    plan.jobs = Some(JobsPlan { share: 0.6, cancels: 0.0, ..drawn });
+}
+
+/// Workers whose heartbeats come late: they are thought lost, and join again while their words are still on the way.
+fn false_alarms(plan: &mut Plan, rng: &mut Rng) {
+    jobs(plan, rng);
+    voters(plan, 3);
+    (plan.heartbeat_ticks, plan.election_timeout_ticks) = (Ticks(2), Ticks(20));
+    (plan.net.loss, plan.net.is_ordered, plan.net.delay_us) = (0.0, false, (100, 1_000));
+    (plan.net.spike, plan.net.spike_us) = (0.3, 300_000);
+    (plan.apply_us, plan.sync_us, plan.deadline_us) = (0, (50, 200), 100_000);
+    (plan.clients, plan.think_us) = (4, 1_000);
+    only(plan, &[]);
+    if let Some(jobs) = &mut plan.jobs {
+        (jobs.run_us, jobs.again_us, jobs.ready_us) = ((1_000, 60_000), 3_000, 1_000);
+        (jobs.fail_after_ticks, jobs.open_max) = (Ticks(12), 8);
+        jobs.workers.fill((1, vec!["sh", "java", "python"]));
+    }
 }
 
 /// Every planted bug.
@@ -253,6 +276,66 @@ const ALL: &[Planted] = &[
         tune: as_drawn,
         seeds_max: 2_000,
     },
+    Planted {
+        name: "submissions_run_again",
+        plant: |f| f.host.service.submissions_run_again = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "jobs_left_out_of_snapshot",
+        plant: |f| f.host.service.jobs_left_out_of_snapshot = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "old_attempts_end",
+        plant: |f| f.host.service.jobs.old_attempts_end = true,
+        tune: false_alarms,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "ends_of_the_lost_count",
+        plant: |f| {
+            f.host.service.jobs.ends_of_the_lost_count = true;
+            f.host.lost_worker_goes_on = true;
+        },
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "leave_forgets_jobs",
+        plant: |f| f.host.service.jobs.leave_forgets_jobs = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "slots_are_not_counted",
+        plant: |f| f.host.service.jobs.slots_are_not_counted = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "ended_may_end",
+        plant: |f| f.host.service.jobs.ended_may_end = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted { name: "nobody_is_gone", plant: |f| f.host.nobody_is_gone = true, tune: jobs, seeds_max: 2_000 },
+    Planted { name: "stuck_are_not_gone", plant: |f| f.host.stuck_are_not_gone = true, tune: jobs, seeds_max: 2_000 },
+    Planted {
+        name: "joins_without_a_read",
+        plant: |f| f.host.joins_without_a_read = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "worker_keeps_identity",
+        plant: |f| f.host.worker_keeps_identity = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted { name: "ends_are_told_once", plant: |f| f.host.ends_are_told_once = true, tune: jobs, seeds_max: 2_000 },
 ];
 
 impl Planted {

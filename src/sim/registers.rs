@@ -1,15 +1,15 @@
 //! The services that virtual nodes run: the real ones, through the real registry, with real session tags.
 //!
 //! Clients set registers, swap them if they hold what the client saw last, and count; each is a run of the key-value
-//! store in a batch like a node's. Some runs carry riders: a key that expires, a lock. The whole state is hashed after
-//! every entry, so it is kept small.
+//! store in a batch like a node's. Some runs carry riders: a key that expires, a lock. Commands of the jobs come from clients,
+//! workers and leaders. The whole state is hashed after every entry, so it is kept small.
 //!
-//! Not here: who proposes what (`client.rs`), what must come out (`ledger.rs`, `witness.rs`).
+//! Not here: who proposes what (`client.rs`, `workers.rs`), what must come out (`ledger.rs`, `foreman.rs`, `witness.rs`).
 
-use crate::services::Reply;
 use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
-use crate::services::registry::{Registry, encode_batch, kv_run};
+use crate::services::registry::{Registry, encode_batch, jobs_command, kv_run};
 use crate::services::sessions::Tag;
+use crate::services::{Reply, jobs};
 use crate::types::Index;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -25,7 +25,26 @@ pub struct Command {
     /// The name under which it takes effect once.
     pub tag: Tag,
     /// What to do.
-    pub run: Run,
+    pub body: Body,
+}
+
+/// What a command is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// The key-value store: operations of one run.
+    Store(Vec<Op>),
+    /// The jobs.
+    Jobs(jobs::Command),
+}
+
+impl Body {
+    /// The bytes that the registry takes.
+    fn routed(&self) -> Vec<u8> {
+        match self {
+            Body::Store(ops) => kv_run(&Run { watched: Vec::new(), ops: ops.clone() }),
+            Body::Jobs(command) => jobs_command(command),
+        }
+    }
 }
 
 impl Command {
@@ -47,12 +66,19 @@ pub struct ServiceFlaws {
     pub sessions_left_out_of_snapshot: bool,
     /// The keys are no part of the snapshot.
     pub keys_left_out_of_snapshot: bool,
+    /// The jobs are no part of the snapshot.
+    pub jobs_left_out_of_snapshot: bool,
     /// The time of an entry is the clock of the node that applies it.
     pub local_clock_in_apply: bool,
     /// Times to live end by the clock of the node that applies.
     pub expiry_by_local_clock: bool,
     /// A command that was sent again runs again.
     pub copies_run_again: bool,
+    /// A job that was submitted again is another job.
+    pub submissions_run_again: bool,
+    /// Mistakes of the board.
+    #[cfg(test)]
+    pub jobs: jobs::Flaws,
 }
 
 /// The services of one node.
@@ -128,7 +154,26 @@ pub fn first(reply: &[u8]) -> Option<Value> {
 impl Registers {
     /// Empty services.
     pub fn new(flaws: ServiceFlaws) -> Registers {
-        Registers { flaws, ..Registers::default() }
+        let mut new = Registers { flaws, ..Registers::default() };
+        new.plant();
+        new
+    }
+
+    /// Puts the flaws of the services in force: they are no part of any snapshot.
+    fn plant(&mut self) {
+        #[cfg(test)]
+        self.registry.plant_in_jobs(self.flaws.jobs);
+    }
+
+    /// The jobs.
+    pub fn jobs(&self) -> &jobs::Board {
+        self.registry.jobs()
+    }
+
+    /// Asserts what the services promise of themselves. A release does not have these checks: they look at everything.
+    pub fn check(&self) {
+        #[cfg(test)]
+        self.registry.jobs().check();
     }
 
     /// A fingerprint of the whole state.
@@ -145,10 +190,11 @@ impl Registers {
     pub fn apply(&mut self, index: Index, command: &Command) -> Applied {
         let at_ms = if self.flaws.local_clock_in_apply { self.local_ms } else { command.at_ms };
         let mut tag = command.tag;
-        if self.flaws.copies_run_again {
+        let is_submission = matches!(command.body, Body::Jobs(jobs::Command::Submit(_)));
+        if self.flaws.copies_run_again || (self.flaws.submissions_run_again && is_submission) {
             tag.origin = uuid::Uuid::from_u128(tag.origin.as_u128() ^ u128::from(index.0));
         }
-        let batch = encode_batch(at_ms, [(tag, kv_run(&command.run).as_slice())]);
+        let batch = encode_batch(at_ms, [(tag, command.body.routed().as_slice())]);
         let mut replies = self.registry.apply(index, &batch);
         #[cfg(test)]
         if self.flaws.expiry_by_local_clock {
@@ -173,12 +219,18 @@ impl Registers {
         #[cfg_attr(not(test), expect(unused_mut, reason = "only tests plant bugs"))]
         let mut copy = self.registry.clone();
         #[cfg(test)]
-        copy.forget(self.flaws.sessions_left_out_of_snapshot, self.flaws.keys_left_out_of_snapshot);
+        copy.forget(
+            self.flaws.sessions_left_out_of_snapshot,
+            self.flaws.keys_left_out_of_snapshot,
+            self.flaws.jobs_left_out_of_snapshot,
+        );
         copy.snapshot(out)
     }
 
     /// Replaces the state by one that `snapshot` wrote.
     pub fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
-        self.registry.restore(from)
+        self.registry.restore(from)?;
+        self.plant();
+        Ok(())
     }
 }

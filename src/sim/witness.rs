@@ -1,25 +1,28 @@
 //! The witness: knows what clients were told and what the services did, and asserts that the two agree.
 //!
-//! Rules: `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `Ledger` (each answer is the right one),
-//! `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for the whole history, key
-//! by key.
+//! Rules: those of jobs (`foreman.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `Ledger` (each answer is
+//! the right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for the whole
+//! history, key by key.
 //!
 //! Not here: rules of consensus (`ghost.rs`).
 
 use super::client::{Operation, Told, Wish};
+use super::foreman::Foreman;
 use super::ghost::{Judged, violation};
 use super::ledger::Ledger;
-use super::registers::{Applied, COUNTER, Command, first};
+use super::registers::{Applied, Body, COUNTER, Command, first};
 use crate::check::{self, Action, Verdict};
 use crate::services::Reply;
+use crate::services::jobs::{Answer, Board};
 use crate::services::kv::{Ran, Value};
 use crate::services::sessions::Tag;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Origin and number of a command.
-type Name = (u128, u64);
+pub type Name = (u128, u64);
 
-fn name(tag: &Tag) -> Name {
+/// The name of a tagged command.
+pub fn name(tag: &Tag) -> Name {
     (tag.origin.as_u128(), tag.number)
 }
 
@@ -39,6 +42,8 @@ pub struct Witness {
     applied: u64,
     effects: BTreeMap<Name, Effect>,
     ledger: Ledger,
+    /// Knows about jobs.
+    pub foreman: Foreman,
     /// Attempts that were applied, and where.
     attempts: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,
@@ -74,15 +79,22 @@ impl Witness {
     }
 
     /// A node applied an entry.
-    pub fn on_apply(&mut self, index: u64, applied: Option<&(Command, Applied)>, digest: Option<u64>) -> Judged {
+    pub fn on_apply(
+        &mut self,
+        index: u64,
+        applied: Option<&(Command, Applied)>,
+        digest: Option<u64>,
+        board: &Board,
+    ) -> Judged {
         if index > self.applied + 1 {
             return violation("ApplyOnceInOrder", format!("{index} is applied first, before {}", self.applied + 1));
         }
         digest.map_or(Ok(()), |digest| self.check_digest(index, digest))?;
         if index <= self.applied {
-            return Ok(());
+            return self.foreman.look_again(index, board);
         }
         self.applied = index;
+        self.foreman.look(index, applied, board)?;
         let Some((command, outcome)) = applied else { return Ok(()) };
         self.attempts.insert(command.attempt, index);
         if self.refused.contains(&command.attempt) {
@@ -117,8 +129,14 @@ impl Witness {
             return violation("ExactlyOnce", format!("{tag:?} is said to have taken effect at {at}, it never did"));
         }
         self.effects.insert(name(tag), Effect { index, reply: reply.clone() });
+        let Body::Store(ops) = &command.body else {
+            return match Answer::decode(reply) {
+                Some(_) => Ok(()),
+                None => violation("Ledger", format!("{reply:?} is no answer of the jobs")),
+            };
+        };
         let Some(ran) = Ran::decode(reply) else { return violation("Ledger", format!("{reply:?} is no answer")) };
-        self.ledger.run(&command.run, &ran).or_else(|why| violation("Ledger", format!("at {index}: {why}")))
+        self.ledger.run(ops, &ran).or_else(|why| violation("Ledger", format!("at {index}: {why}")))
     }
 
     /// A client was told that an attempt certainly has no effect.
@@ -140,7 +158,7 @@ impl Witness {
             return violation("ExactlyOnce", format!("{tag:?} is answered {:?} and {reply:?}", effect.reply));
         }
         self.acknowledged = self.acknowledged.max(effect.index);
-        Ok(())
+        if operation.wish == Wish::Submit { self.foreman.on_acknowledged(tag, reply) } else { Ok(()) }
     }
 
     /// A linearizable read was served at an index.

@@ -11,10 +11,11 @@ use super::disk::Death;
 use super::ghost::{Ghost, Hash, Judged, Violation, violation};
 use super::host::{Flaws, Host};
 use super::net::Network;
-use super::plan::{Plan, TICK_US};
+use super::plan::{JobsPlan, Plan, TICK_US};
 use super::transfer::Transfers;
 use super::witness::Witness;
 use crate::raft::{Durable, Entry, HardState, Input, Membership, Message, Payload, Persist};
+use crate::services::jobs::JobId;
 use crate::store::StoreError;
 use crate::types::{Identity, Index, NodeId, Term};
 use fastrand::Rng;
@@ -45,6 +46,10 @@ pub enum What {
     DiskDone { node: usize, life: u64 },
     /// Committed entries reach the service.
     Apply { node: usize, life: u64 },
+    /// A node's worker looks at its work.
+    Work { node: usize, life: u64 },
+    /// A program ends.
+    Ended { node: usize, life: u64, job: JobId, attempt: u32 },
     /// A snapshot of the own service is written.
     Save { node: usize, life: u64, meta: Box<crate::raft::SnapshotMeta>, bytes: Vec<u8> },
     /// A piece of a snapshot arrives.
@@ -145,6 +150,8 @@ pub struct World {
     pub calm: super::calm::Calm,
     /// The run is over.
     pub is_over: bool,
+    /// Commands of workers and leaders so far: each has a number of its own.
+    pub words: u64,
     /// What paused nodes have not taken yet.
     pub asleep: BTreeMap<usize, Vec<What>>,
     /// Fingerprint of all that happened.
@@ -157,6 +164,9 @@ impl World {
     pub fn new(seed: u64, flaws: Flaws, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> Judged<World> {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
+        // From a source of chance of its own: seeds without jobs are what they were before there were any.
+        let mut chance = Rng::with_seed(!seed);
+        plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
         let mut world = World {
@@ -175,6 +185,7 @@ impl World {
             is_calm: false,
             calm: super::calm::Calm::default(),
             is_over: false,
+            words: 0,
             asleep: BTreeMap::new(),
             hash: Hash::new(seed),
             trace: is_traced.then(VecDeque::new),
@@ -282,6 +293,7 @@ impl World {
             self.coverage.events += 1;
             self.dispatch(next.what)?;
         }
+        self.coverage += self.witness.foreman.seen;
         self.witness.judge_history()
     }
 
@@ -290,6 +302,8 @@ impl World {
         let node = match what {
             What::Tick { node, .. }
             | What::Apply { node, .. }
+            | What::Work { node, .. }
+            | What::Ended { node, .. }
             | What::Save { node, .. }
             | What::Sent { node, .. }
             | What::Received { node, .. }
@@ -320,12 +334,15 @@ impl World {
                     let delay = self.hosts[node].tick_us;
                     self.after(delay, What::Tick { node, life });
                     self.step(node, Input::Tick)?;
+                    self.maybe_call_the_roll(node)?;
                 }
                 Ok(())
             }
             What::Packet { from, to, packet } => self.on_packet(from, to, *packet),
             What::DiskDone { node, life } => self.if_alive(node, life, |w| w.on_disk_done(node)),
             What::Apply { node, life } => self.if_alive(node, life, |w| w.on_apply(node)),
+            What::Work { node, life } => self.if_alive(node, life, |w| w.on_work(node)),
+            What::Ended { node, life, job, attempt } => self.if_alive(node, life, |w| w.on_ended(node, (job, attempt))),
             What::Save { node, life, meta, bytes } => self.if_alive(node, life, |w| w.on_save(node, *meta, bytes)),
             What::Chunk { transfer } => self.on_chunk(transfer),
             What::Sent { node, life, to, ok } => self.if_alive(node, life, |w| {
@@ -349,8 +366,9 @@ impl World {
                 Ok(())
             }
             What::Link { node, life, about, is_up } => self.if_alive(node, life, |w| {
-                let about = NodeId(about as u64 + 1);
-                w.step(node, if is_up { Input::LinkUp(about) } else { Input::LinkLost(about) })
+                let id = NodeId(about as u64 + 1);
+                w.step(node, if is_up { Input::LinkUp(id) } else { Input::LinkLost(id) })?;
+                w.note_link(node, about, is_up)
             }),
             What::Fault { at } => self.on_fault(at),
             What::Mend => {

@@ -9,6 +9,7 @@
 //! J4 no job waits that somebody could take. J5 the byte counts are those of the jobs that they count.
 //! Not here: who gets which job (`schedule.rs`), the snapshot's form (`saved.rs`).
 
+use super::flaws::flaw;
 use super::saved;
 use super::words::{
     ATTEMPTS_MAX, Answer, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job, JobId, LIST_MAX, NAME_BYTES_MAX,
@@ -38,6 +39,9 @@ pub struct Board {
     /// Jobs that wait or run, and their bytes.
     open: (usize, usize),
     ended_bytes: usize,
+    /// Planted bugs.
+    #[cfg(test)]
+    pub flaws: super::Flaws,
 }
 
 impl Board {
@@ -170,6 +174,9 @@ impl Board {
     fn lose(&mut self, id: NodeId, at: Stamp) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.is_here = false;
+        if flaw!(self, leave_forgets_jobs) {
+            return;
+        }
         for job in std::mem::take(&mut worker.running) {
             let held = self.jobs.get_mut(&job).expect("J2: a worker's job exists");
             if held.attempt >= ATTEMPTS_MAX {
@@ -185,15 +192,23 @@ impl Board {
 
     fn end(&mut self, at: Stamp, id: JobId, who: Identity, attempt: u32, end: End) -> Result<Answer, Refusal> {
         let job = self.jobs.get(&id).ok_or(Refusal::NoSuchJob(id))?;
+        let mut holder = who.id;
         match &job.state {
+            State::Ended { .. } if flaw!(self, ended_may_end) => {
+                let held = self.jobs.get_mut(&id).expect("it was just looked at");
+                held.state = State::Ended { end: Arc::new(end), worker: Some(who.id), at_ms: at.at_ms };
+                return Ok(Answer::Done);
+            }
             State::Ended { .. } => return Err(Refusal::HasEnded(id)),
-            State::Assigned { worker, .. } if *worker == who && job.attempt == attempt => {}
+            State::Assigned { worker, .. }
+                if *worker == who && (job.attempt == attempt || flaw!(self, old_attempts_end)) => {}
+            State::Assigned { worker, .. } if flaw!(self, ends_of_the_lost_count) => holder = worker.id,
             State::Assigned { .. } | State::Queued => return Err(Refusal::NotYours(id)),
         }
         if end.bytes() > OUTPUT_BYTES_MAX {
             return Err(Refusal::Malformed(format!("an output of more than {OUTPUT_BYTES_MAX} bytes")));
         }
-        self.release(id, who.id);
+        self.release(id, holder);
         self.close(at, id, Some(who.id), end);
         Ok(Answer::Done)
     }

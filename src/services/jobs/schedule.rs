@@ -6,6 +6,7 @@
 //! Not here: what a worker is told (`node/`), who is lost (the leader).
 
 use super::board::Board;
+use super::flaws::flaw;
 use super::words::{JobId, Worker};
 use crate::types::{NodeId, Stamp};
 
@@ -26,7 +27,8 @@ impl Board {
 
     fn taker(&self, language: &str) -> Option<NodeId> {
         let can_take = |worker: &&Worker| {
-            worker.is_here && (worker.running.len() as u64) < worker.slots && worker.runtimes.contains(language)
+            let has_room = (worker.running.len() as u64) < worker.slots || flaw!(self, slots_are_not_counted);
+            worker.is_here && has_room && worker.runtimes.contains(language)
         };
         let taker =
             self.workers().filter(can_take).min_by_key(|worker| (worker.running.len(), worker.turn, worker.who.id));
