@@ -47,6 +47,58 @@ impl Books {
     }
 }
 
+/// Spans of the roll call.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Longest silence of a worker that counts as there.
+    pub silent_max: Ticks,
+    /// How long a log may stand still while others go on.
+    pub still_max: Ticks,
+    /// A worker that was declared gone and still counts as there is declared gone again after so long.
+    pub again: Ticks,
+}
+
+/// What a node remembers between two roll calls.
+#[derive(Debug, Default)]
+pub struct RollCall {
+    /// Nodes whose port refuses, as this node has seen it.
+    lost: BTreeSet<NodeId>,
+    /// As the leader: how far the others' logs have come.
+    books: Books,
+    /// As the leader: who was declared gone, and when.
+    declared: BTreeMap<Identity, Ticks>,
+}
+
+impl RollCall {
+    /// The node's port refuses connections.
+    pub fn lose(&mut self, id: NodeId) {
+        self.lost.insert(id);
+    }
+
+    /// A connection to it stands.
+    pub fn find(&mut self, id: NodeId) {
+        self.lost.remove(&id);
+    }
+
+    /// Whom the leader has to declare gone now, of the workers that count as `here`; nobody on a follower. `now` is this node's
+    /// own time. To be called often.
+    pub fn due(&mut self, view: &View, now: Ticks, patience: Patience, here: &[Identity]) -> Vec<Identity> {
+        if view.role != Role::Leader {
+            self.books = Books::default();
+            self.declared.clear();
+            return Vec::new();
+        }
+        let mut lost = self.books.stuck(view, now, patience.still_max);
+        lost.extend(&self.lost);
+        let mut due = gone(view, &lost, patience.silent_max, here);
+        let is_fresh = |at: Ticks| now.0 - at.0 < patience.again.0;
+        self.declared.retain(|_, at| is_fresh(*at));
+        due.retain(|worker| !self.declared.contains_key(worker));
+        self.declared.extend(due.iter().map(|worker| (*worker, now)));
+        due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +142,22 @@ mod tests {
         assert_eq!(gone(&view(Role::Leader, &rows), &lost, Ticks(400), &workers), [3, 4, 5].map(who));
         assert_eq!(gone(&view(Role::Leader, &rows), &BTreeSet::new(), Ticks(401), &workers), [who(5)]);
         assert!(gone(&view(Role::Follower, &rows), &lost, Ticks(1), &workers).is_empty(), "a follower has no evidence");
+    }
+
+    #[test]
+    fn whoever_is_gone_is_declared_so_once_in_a_while() {
+        let (mut calls, here) = (RollCall::default(), [2, 3].map(who));
+        let patience = Patience { silent_max: Ticks(400), still_max: Ticks(400), again: Ticks(100) };
+        let leads = view(Role::Leader, &[(2, 0), (3, 0)]);
+        assert!(calls.due(&leads, Ticks(1), patience, &here).is_empty());
+        calls.lose(NodeId(3));
+        assert_eq!(calls.due(&leads, Ticks(2), patience, &here), [who(3)]);
+        assert!(calls.due(&leads, Ticks(101), patience, &here).is_empty(), "it was said");
+        assert_eq!(calls.due(&leads, Ticks(102), patience, &here), [who(3)], "the log did not take it");
+        calls.due(&view(Role::Follower, &[]), Ticks(103), patience, &here);
+        assert_eq!(calls.due(&leads, Ticks(104), patience, &here), [who(3)], "another office, another word");
+        calls.find(NodeId(3));
+        assert!(calls.due(&leads, Ticks(300), patience, &here).is_empty());
     }
 
     #[test]

@@ -18,7 +18,8 @@ use super::links::{self, Link};
 use super::requests::{Asked, ReplyTo, Request, Requests};
 use super::shared::{CoreView, Shared};
 use super::snapshots;
-use crate::cluster::{autopilot, roll_call};
+use crate::cluster::autopilot;
+use crate::cluster::roll_call::{Patience, RollCall};
 use crate::limits::TICK_MS;
 use crate::raft::{Answer, Change, Effects, Entry, Event, Input, Message, Payload, Raft, Role, SnapshotMeta, Token};
 use crate::services::directory::Nodes;
@@ -48,7 +49,7 @@ const QUIET_TICKS_MAX: u64 = 10;
 /// Between two looks of the autopilot and two publications of an otherwise unchanged view.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// A worker that was declared gone and still counts as there is declared gone again after so long.
-const DECLARE_AGAIN: Duration = Duration::from_secs(1);
+const DECLARE_AGAIN_MS: u64 = 1000;
 /// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
 const PUBLISH_GAP: Duration = Duration::from_millis(20);
 
@@ -147,10 +148,7 @@ pub struct Core {
     hints: LossHints,
     /// No entry behind it has changed the membership.
     membership_index: Index,
-    /// Nodes whose process is gone, as far as their port says.
-    lost: BTreeSet<NodeId>,
-    /// Workers that this node has declared gone, and when: said once, and again only if the log did not take it.
-    declared: BTreeMap<Identity, Instant>,
+    roll_call: RollCall,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
     bytes_since_snapshot: u64,
 }
@@ -187,8 +185,7 @@ impl Core {
             streaming: BTreeSet::new(),
             hints: LossHints::default(),
             membership_index: Index(0),
-            lost: BTreeSet::new(),
-            declared: BTreeMap::new(),
+            roll_call: RollCall::default(),
             bytes_since_snapshot: 0,
         };
         core.bytes_since_snapshot = core.snapshot_head_start();
@@ -280,12 +277,12 @@ impl Core {
                 self.step(Input::Message(message));
             }
             CoreInput::LinkUp(id) => {
-                self.lost.remove(&id);
+                self.roll_call.find(id);
                 self.step(Input::LinkUp(id));
                 self.requests.on_link_up(id);
             }
             CoreInput::LinkLost(id) => {
-                self.lost.insert(id);
+                self.roll_call.lose(id);
                 self.step(Input::LinkLost(id));
                 self.call_the_roll();
             }
@@ -584,19 +581,11 @@ impl Core {
 
     /// On the leader: workers that are gone lose their jobs to others.
     fn call_the_roll(&mut self) {
-        if self.raft.role() != Role::Leader {
-            return self.declared.clear();
-        }
+        let fail_after = to_ticks(self.shared.settings.fail_after_ms);
+        let patience = Patience { silent_max: fail_after, still_max: fail_after, again: to_ticks(DECLARE_AGAIN_MS) };
+        let now = to_ticks(self.shared.uptime_ms());
         let jobs = self.shared.jobs();
-        let silent_max = to_ticks(self.shared.settings.fail_after_ms);
-        let gone = roll_call::gone(&self.raft.view(), &self.lost, silent_max, &jobs.here);
-        self.declared.retain(|worker, _| gone.contains(worker));
-        let now = Instant::now();
-        for worker in gone {
-            if self.declared.get(&worker).is_some_and(|at| now.duration_since(*at) < DECLARE_AGAIN) {
-                continue;
-            }
-            self.declared.insert(worker, now);
+        for worker in self.roll_call.due(&self.raft.view(), now, patience, &jobs.here) {
             let row = jobs.status.workers.iter().find(|row| row.id == worker.id);
             if let Some(row) = row.filter(|row| !row.running.is_empty()) {
                 let text = format!("node {} is gone: its {} jobs are begun elsewhere", worker.id.0, row.running.len());
@@ -605,7 +594,7 @@ impl Core {
             }
             let command = jobs_command(&jobs::Command::Leave { worker });
             let asked = Asked::Command { tag: None, command, ack: Ack::Applied };
-            let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
+            let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
             self.requests.hold(Request { asked, deadline, reply: ReplyTo::Nobody });
         }
     }

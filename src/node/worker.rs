@@ -10,15 +10,15 @@
 //! killed: then the system ends the programs with it (`work/cage.rs`).
 //! Not here: who gets which job (`services/jobs/`), who is lost (`core.rs`), cages and compilers (`work/`).
 
-use super::handle::Ack;
+use super::handle::{Ack, Level};
 use super::jobs::JobsView;
 use super::live::Output;
 use super::requests::{Answered, Asked, ReplyTo, Waiter};
 use super::shared::Shared;
 use super::threads;
 use crate::services::jobs::words::LIMITS_MOST;
-use crate::services::jobs::{Command, End, JobId, Request, Verdict};
-use crate::services::registry::jobs_command;
+use crate::services::jobs::{Command, End, JobId, Query, Request, Verdict};
+use crate::services::registry::{jobs_command, jobs_query};
 use crate::settings::CageKind;
 use crate::types::{Identity, Outcome};
 use crate::work::cage::Cage;
@@ -60,13 +60,17 @@ pub enum WorkerInput {
         /// How.
         end: End,
     },
-    /// An end was not taken by the log.
-    NotTaken {
+    /// What became of an end that was told.
+    Told {
         /// Of which job.
         job: JobId,
         /// In which attempt.
         attempt: u32,
+        /// The log has it, whatever the jobs said to it.
+        is_taken: bool,
     },
+    /// A linearizable read was answered: this node follows the log.
+    Current,
     /// End all programs, and the thread.
     Stop,
 }
@@ -91,7 +95,8 @@ struct Running {
 /// An end that the log may not have yet.
 struct Untold {
     command: Vec<u8>,
-    next_try: Instant,
+    /// `None`: the log has it. It is kept until this node's copy of the jobs shows it: else its attempt would begin again.
+    next_try: Option<Instant>,
 }
 
 struct Worker {
@@ -138,11 +143,12 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<W
             Ok(WorkerInput::Look) | Err(RecvTimeoutError::Timeout) => {}
             Ok(WorkerInput::Ready { cage, found }) => worker.on_ready(cage, found),
             Ok(WorkerInput::Ended { job, attempt, end }) => worker.on_ended(job, attempt, end),
-            Ok(WorkerInput::NotTaken { job, attempt }) => {
+            Ok(WorkerInput::Told { job, attempt, is_taken }) => {
                 if let Some(untold) = worker.untold.get_mut(&(job, attempt)) {
-                    untold.next_try = Instant::now() + AGAIN_AFTER;
+                    untold.next_try = (!is_taken).then(|| Instant::now() + AGAIN_AFTER);
                 }
             }
+            Ok(WorkerInput::Current) => worker.join(),
             Ok(WorkerInput::Stop) | Err(RecvTimeoutError::Disconnected) => return worker.wind_down(inbox),
         }
         worker.look();
@@ -200,7 +206,7 @@ impl Worker {
         let view = self.shared.jobs();
         let join = (self.is_ready && !view.am_here).then_some(self.next_join);
         let farewell = self.forerunner(&view).map(|_| self.next_farewell);
-        let soonest = self.untold.values().map(|untold| untold.next_try).chain(join).chain(farewell).min();
+        let soonest = self.untold.values().filter_map(|untold| untold.next_try).chain(join).chain(farewell).min();
         soonest.unwrap_or_else(|| Instant::now() + LOOK_EVERY)
     }
 
@@ -222,11 +228,11 @@ impl Worker {
             }
         }
         let now = Instant::now();
-        let due: Vec<_> =
-            self.untold.iter().filter(|(_, untold)| untold.next_try <= now).map(|(key, _)| *key).collect();
+        let is_due = |untold: &Untold| untold.next_try.is_some_and(|at| at <= now);
+        let due: Vec<_> = self.untold.iter().filter(|(_, untold)| is_due(untold)).map(|(key, _)| *key).collect();
         due.into_iter().for_each(|key| self.tell(key));
         if self.is_ready && !view.am_here && self.next_join <= now {
-            self.join(now);
+            self.ask_to_join(now);
         }
         if let Some(forerunner) = self.forerunner(&view).filter(|_| self.next_farewell <= now) {
             self.next_farewell = now + AGAIN_AFTER;
@@ -243,13 +249,24 @@ impl Worker {
         view.here.iter().copied().find(|worker| worker.id == me.id && *worker != me)
     }
 
-    fn join(&mut self, now: Instant) {
+    /// A node that cannot follow the log (its disk hangs) would get jobs that it never hears of: it joins only after it has
+    /// answered a question that needs all of it.
+    fn ask_to_join(&mut self, now: Instant) {
         self.next_join = now + AGAIN_AFTER;
         let raft = &self.shared.view().raft;
         if raft.leader.is_none() || raft.membership.uuid_of(self.shared.me.id) != Some(self.shared.me.uuid) {
             return;
         }
-        self.next_join = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        self.next_join = deadline;
+        let asked = Asked::Query { query: jobs_query(&Query::Job(0)), level: Level::Linearizable };
+        self.shared.submit(asked, deadline, ReplyTo::Door(Box::new(Asking { inbox: self.inbox.clone() })));
+    }
+
+    fn join(&mut self) {
+        if self.shared.jobs().am_here {
+            return;
+        }
         let command = Command::Join {
             worker: self.shared.worker,
             slots: u64::from(self.shared.settings.slots()),
@@ -316,13 +333,13 @@ impl Worker {
         }
         info!("job {job} ended here, attempt {attempt}: {} in {} ms", in_words(&end), end.compile_ms + end.run_ms);
         let command = jobs_command(&Command::End { job, worker: self.shared.worker, attempt, end });
-        self.untold.insert((job, attempt), Untold { command, next_try: Instant::now() });
+        self.untold.insert((job, attempt), Untold { command, next_try: Some(Instant::now()) });
     }
 
     fn tell(&mut self, key: (JobId, u32)) {
         let patience = Duration::from_millis(self.shared.settings.request_timeout_ms) * 2;
         let Some(untold) = self.untold.get_mut(&key) else { return };
-        untold.next_try = Instant::now() + patience;
+        untold.next_try = Some(Instant::now() + patience);
         let command = untold.command.clone();
         let waiter = Telling { inbox: self.inbox.clone(), job: key.0, attempt: key.1 };
         self.propose_encoded(command, ReplyTo::Door(Box::new(waiter)));
@@ -387,9 +404,22 @@ struct Telling {
 
 impl Waiter for Telling {
     fn answer(self: Box<Self>, answered: Answered) {
-        // What the jobs say to it shows in the next look. A full inbox: it is tried again later, by the clock.
-        if !matches!(answered, Outcome::Done(_)) {
-            let _ = self.inbox.try_send(WorkerInput::NotTaken { job: self.job, attempt: self.attempt });
+        // What the jobs say to it shows in the next look. A full inbox: it is told again later, by the clock, which is harmless.
+        let is_taken = matches!(answered, Outcome::Done(_));
+        let _ = self.inbox.try_send(WorkerInput::Told { job: self.job, attempt: self.attempt, is_taken });
+    }
+}
+
+/// Waits for the log to be read up to its end.
+#[derive(Debug)]
+struct Asking {
+    inbox: Sender<WorkerInput>,
+}
+
+impl Waiter for Asking {
+    fn answer(self: Box<Self>, answered: Answered) {
+        if let Outcome::Done(_) = answered {
+            let _ = self.inbox.try_send(WorkerInput::Current);
         }
     }
 }

@@ -14,8 +14,8 @@ use super::host::Ask;
 use super::plan::TICK_US;
 use super::registers::{Body, Command};
 use super::world::{What, World};
-use crate::cluster::roll_call;
-use crate::raft::{Input, Role};
+use crate::cluster::roll_call::{Patience, RollCall};
+use crate::raft::Input;
 use crate::services::jobs::{self, End, JobId, State, Verdict};
 use crate::services::sessions::Tag;
 use crate::types::{Identity, NodeId, Ticks};
@@ -56,12 +56,8 @@ pub struct Worker {
     look_at: Option<u64>,
     /// The board's turn when it was last seen.
     turn: u64,
-    /// As a leader: nodes whose links broke.
-    lost: BTreeSet<NodeId>,
-    /// As a leader: how far the others' logs have come.
-    books: roll_call::Books,
-    /// As a leader: who was declared gone, and when.
-    declared: BTreeMap<Identity, u64>,
+    /// As the node's core has it.
+    roll_call: RollCall,
     /// When the leader looks around next.
     next_roll: u64,
 }
@@ -120,9 +116,7 @@ impl World {
             number: 0,
             look_at: None,
             turn: 0,
-            lost: BTreeSet::new(),
-            books: roll_call::Books::default(),
-            declared: BTreeMap::new(),
+            roll_call: RollCall::default(),
             next_roll: 0,
         });
         self.look_at(node, ready_at);
@@ -305,10 +299,10 @@ impl World {
         let Some(worker) = process.worker.as_mut() else { return Ok(()) };
         let id = NodeId(about as u64 + 1);
         if is_up {
-            worker.lost.remove(&id);
+            worker.roll_call.find(id);
             return Ok(());
         }
-        worker.lost.insert(id);
+        worker.roll_call.lose(id);
         if self.is_calm && is_there {
             // Words about links may overtake each other; whoever tries to connect finds out.
             self.after(5_000, What::Link { node, life, about, is_up: true });
@@ -321,45 +315,26 @@ impl World {
         let now = self.now;
         let Some(again_us) = self.plan.jobs.as_ref().map(|plan| plan.again_us) else { return Ok(()) };
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let leads = process.led.is_some();
-        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
-        if !leads {
-            worker.declared.clear();
-            worker.books = roll_call::Books::default();
-        } else if worker.next_roll <= now {
-            worker.next_roll = now + again_us;
-            return self.call_the_roll(node);
-        }
-        Ok(())
+        let Some(worker) = process.worker.as_mut().filter(|worker| worker.next_roll <= now) else { return Ok(()) };
+        worker.next_roll = now + again_us;
+        self.call_the_roll(node)
     }
 
     /// On the leader: workers that are gone lose their jobs to others.
     fn call_the_roll(&mut self, node: usize) -> Judged {
-        let (now, life, again_us) = (self.now, self.hosts[node].life, self.plan.election_us());
+        let (now, life, flaws) = (Ticks(self.now / TICK_US), self.hosts[node].life, self.flaws.host);
         let Some(silent_max) = self.plan.jobs.as_ref().map(|plan| plan.fail_after_ticks) else { return Ok(()) };
+        let still_max = if flaws.stuck_are_not_gone { Ticks(NEVER) } else { silent_max };
+        let patience = Patience { silent_max, still_max, again: self.plan.election_timeout_ticks };
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(worker) = process.worker.as_mut() else { return Ok(()) };
-        let view = process.raft.view();
-        if view.role != Role::Leader || self.flaws.host.nobody_is_gone {
-            return Ok(());
-        }
-        let here: Vec<Identity> =
-            process.service.jobs().workers().filter(|worker| worker.is_here).map(|worker| worker.who).collect();
-        let stuck = worker.books.stuck(&view, Ticks(now / TICK_US), silent_max);
-        let mut lost = worker.lost.clone();
-        if !self.flaws.host.stuck_are_not_gone {
-            lost.extend(stuck);
-        }
-        let gone = roll_call::gone(&view, &lost, silent_max, &here);
-        worker.declared.retain(|who, _| gone.contains(who));
-        for who in gone {
+        let workers = process.service.jobs().workers();
+        let here: Vec<Identity> = workers.filter(|worker| worker.is_here).map(|worker| worker.who).collect();
+        let due = worker.roll_call.due(&process.raft.view(), now, patience, &here);
+        for who in due.into_iter().filter(|_| !flaws.nobody_is_gone) {
             let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
                 return Ok(());
             };
-            if worker.declared.get(&who).is_some_and(|at| now - at < again_us) {
-                continue;
-            }
-            worker.declared.insert(who, now);
             let tag = worker.tag();
             self.coverage.workers_gone += 1;
             self.say(node, tag, jobs::Command::Leave { worker: who }, None)?;
