@@ -249,6 +249,11 @@ fn hand_in_by(address: &str, count: usize) -> Result<()> {
 fn wait_empty(cluster: &Cluster, within: Duration) -> Result<()> {
     cluster.wait_explained("every job has ended", within, || {
         let leader = cluster.leader().ok_or("nobody leads")?;
+        // A leader that has just come back may not have applied all of its log: a read waits until it has.
+        let read = cluster.get(leader, "/v1/jobs?limit=1").map_err(|e| e.to_string())?;
+        if read.status != 200 {
+            return Err(format!("node {leader} answered {}", read.text()));
+        }
         let jobs = cluster.status(leader).map_err(|e| e.to_string())?.jobs;
         let open = jobs.queued + jobs.running;
         if open == 0 { Ok(()) } else { Err(format!("{open} have not")) }
