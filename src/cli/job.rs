@@ -419,7 +419,7 @@ fn list(limit: u64, args: &ClientArgs) -> Result<(), Fault> {
 
 fn row(job: &Value) -> Vec<String> {
     let text = |name: &str| match &job[name] {
-        Value::String(text) => text.clone(),
+        Value::String(text) => term::plain(text),
         Value::Null => "-".to_string(),
         other => other.to_string(),
     };
@@ -432,7 +432,16 @@ fn row(job: &Value) -> Vec<String> {
         _ => "-".to_string(),
     };
     let files: Vec<&str> = job["files"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    vec![text("id"), text("language"), text("state"), exit, text("worker"), text("attempt"), took, files.join(" ")]
+    vec![
+        text("id"),
+        text("language"),
+        text("state"),
+        exit,
+        text("worker"),
+        text("attempt"),
+        took,
+        term::plain(&files.join(" ")),
+    ]
 }
 
 fn show(id: u64, wait: Option<Duration>, args: &ClientArgs) -> Result<(), Fault> {

@@ -5,6 +5,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
+/// Characters of one cell of a table; a longer one is cut.
+const CELL_CHARS_MAX: usize = 100;
+
 /// The few colours in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
@@ -78,6 +81,7 @@ pub fn json<T: serde::Serialize>(value: &T) {
 
 /// Lines up columns: two spaces between them, numbers to the right, words to the left, no blanks at line ends.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| cut(cell)).collect()).collect();
     let is_number = |c: usize| !rows.is_empty() && rows.iter().all(|r| r[c].parse::<f64>().is_ok() || r[c] == "-");
     let width =
         |c: usize| rows.iter().map(|r| r[c].chars().count()).chain([head[c].chars().count()]).max().unwrap_or(0);
@@ -94,6 +98,19 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         text += &format!("{}\n", render(row.iter().map(String::as_str).collect()));
     }
     text
+}
+
+/// A cell that fits.
+fn cut(cell: &str) -> String {
+    match cell.chars().nth(CELL_CHARS_MAX) {
+        Some(_) => cell.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect(),
+        None => cell.to_string(),
+    }
+}
+
+/// What somebody else wrote, without anything that a terminal would obey.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A span of time as people say it: `85 ms`, `3.2 s`, `4 min`, `3 h`.
@@ -121,6 +138,9 @@ mod tests {
         let rows = vec![vec!["n1".into(), "7".into(), "a".into()], vec!["n22".into(), "123".into(), "".into()]];
         assert_eq!(table(&["NODE", "LAST", "X"], &rows), "NODE  LAST  X\nn1       7  a\nn22    123\n");
         assert_eq!(table(&["A"], &[]), "A\n");
+        let long = table(&["A"], &[vec!["x".repeat(70_000)]]);
+        assert!(long.chars().count() < 250 && long.ends_with("…\n"), "{} characters", long.len());
+        assert_eq!(plain("a\u{1b}[2J\n"), "a\u{fffd}[2J\u{fffd}");
     }
 
     #[test]

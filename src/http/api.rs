@@ -4,6 +4,7 @@
 //! been done, and is never dressed up as a refusal.
 //! Not here: who may ask (`guard.rs`), which path is which (`routes.rs`).
 
+use super::conn::Conn;
 use super::parse::{Head, Method, percent_decode};
 use super::reply::Reply;
 use super::routes::{Indexed, Route};
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Answers every route that is neither a stream nor a file.
-pub(super) fn answer(door: &Door, route: Route, method: Method, head: &Head, body: &[u8]) -> Indexed {
+pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, head: &Head, body: &[u8]) -> Indexed {
     let is_read = matches!(method, Method::Get | Method::Head);
     match route {
         Route::Status => Reply::json(200, &door.host.fresh_frame().frame.status).into(),
@@ -40,10 +41,10 @@ pub(super) fn answer(door: &Door, route: Route, method: Method, head: &Head, bod
         Route::Keys => kv::range(door, head),
         Route::Key(key) => kv::answer(door, key, method, head, body),
         Route::Lock(path) => locks::answer(door, path, is_read, head, body),
-        Route::CompileAndRun => jobs::compile_and_run(door, head, body),
+        Route::CompileAndRun => jobs::compile_and_run(door, client, head, body),
         Route::Jobs if is_read => jobs::list(door, head),
-        Route::Jobs => jobs::submit(door, head, body),
-        Route::Job(id) if is_read => jobs::show(door, id, head),
+        Route::Jobs => jobs::submit(door, client, head, body),
+        Route::Job(id) if is_read => jobs::show(door, client, id, head),
         Route::Job(id) => jobs::cancel(door, id, head, body),
         Route::Runtimes => jobs::runtimes(door).into(),
         Route::Monitor | Route::Stream | Route::Hold | Route::Static(_) | Route::Output(_) => {

@@ -6,6 +6,7 @@
 //! Not here: what is decided about jobs (`services/jobs/`), live output (`output.rs`).
 
 use super::api::{self, deadline, failed, leader};
+use super::conn::Conn;
 use super::idempotency;
 use super::params::Params;
 use super::parse::Head;
@@ -31,6 +32,8 @@ const WAIT_MAX: Duration = Duration::from_secs(600);
 const WAIT_USUAL: Duration = Duration::from_secs(60);
 /// Between two looks whether a worker has joined by now.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks whether a client still waits for its result.
+const CLIENT_LOOK: Duration = Duration::from_secs(1);
 /// Jobs in a list when nobody says how many.
 const LIMIT: u64 = 100;
 
@@ -139,11 +142,11 @@ fn keep_ms(door: &Door) -> Result<u64, Reply> {
 }
 
 /// `POST /v1/jobs`: 202 with the number, or with `wait=30s` 200 with the result if it comes by then.
-pub(super) fn submit(door: &Door, head: &Head, body: &[u8]) -> Indexed {
-    try_submit(door, head, body).unwrap_or_else(Indexed::from)
+pub(super) fn submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
+    try_submit(door, client, head, body).unwrap_or_else(Indexed::from)
 }
 
-fn try_submit(door: &Door, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn try_submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let keep_ms = keep_ms(door)?;
     let wait = Params::of(head, &["wait"])?.span("wait", WAIT_MAX)?;
     let new: NewJob = serde_json::from_slice(body).map_err(|e| Reply::refused(400, &format!("body: {e}")))?;
@@ -151,7 +154,7 @@ fn try_submit(door: &Door, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let until = wait.map_or_else(|| deadline(door), |wait| Instant::now() + wait);
     let (index, id) = hand_in(door, head, body, request, until)?;
     let location = format!("/v1/jobs/{id}");
-    let (reply, index) = match wait.map(|_| ended(door, id, index, until)) {
+    let (reply, index) = match wait.map(|_| ended(door, client, id, index, until)) {
         Some(Some((index, job))) => (described(id, &job), index),
         _ => (Reply::json(202, &json!({"id": id, "state": "queued"})).with("X-Phalanx-Job", id.to_string()), index),
     };
@@ -205,23 +208,26 @@ fn strange() -> Reply {
     Reply::error(500, "the jobs gave an answer that this door does not know", "unknown", None)
 }
 
-/// The job once it has ended; `None` if it has not by then, or is forgotten already.
-fn ended(door: &Door, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
-    match door.host.await_job(id, at_least, until) {
-        Outcome::Done((index, services::Reply::Ok(bytes))) => {
+/// The job once it has ended; `None` if it has not by then, is forgotten already, or nobody waits for it any more.
+fn ended(door: &Door, client: &Conn, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
+    loop {
+        let slice = until.min(Instant::now() + CLIENT_LOOK);
+        if let Outcome::Done((index, services::Reply::Ok(bytes))) = door.host.await_job(id, at_least, slice) {
             let job = decode_job(&bytes)??;
-            matches!(job.state, State::Ended { .. }).then_some((index, job))
+            return matches!(job.state, State::Ended { .. }).then_some((index, job));
         }
-        _ => None,
+        if slice >= until || client.is_gone() || door.host.is_stopping() {
+            return None;
+        }
     }
 }
 
 /// `POST /compileandrun`: the output; 400 with what the compiler or the program had to say.
-pub(super) fn compile_and_run(door: &Door, head: &Head, body: &[u8]) -> Indexed {
-    try_compile_and_run(door, head, body).unwrap_or_else(Indexed::from)
+pub(super) fn compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
+    try_compile_and_run(door, client, head, body).unwrap_or_else(Indexed::from)
 }
 
-fn try_compile_and_run(door: &Door, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn try_compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let keep_ms = keep_ms(door)?;
     let wait = Params::of(head, &["wait"])?.span("wait", WAIT_MAX)?;
     if body.is_empty() {
@@ -239,7 +245,7 @@ fn try_compile_and_run(door: &Door, head: &Head, body: &[u8]) -> Result<Indexed,
     };
     let now = Instant::now();
     let (index, id) = hand_in(door, head, body, request, wait.map_or_else(|| deadline(door), |wait| now + wait))?;
-    let Some((index, job)) = ended(door, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
+    let Some((index, job)) = ended(door, client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
         let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}");
         let reply = Reply::error(504, &why, "unknown", leader(door)).with("X-Phalanx-Job", id.to_string());
         return Ok(Indexed { reply, index: Some(index.0) });
@@ -372,16 +378,16 @@ pub(super) fn look(door: &Door, id: JobId, level: Level, until: Instant) -> Resu
 }
 
 /// `GET /v1/jobs/ID`, with `wait=30s` once it has ended or the time is up.
-pub(super) fn show(door: &Door, id: &str, head: &Head) -> Indexed {
-    try_show(door, id, head).unwrap_or_else(Indexed::from)
+pub(super) fn show(door: &Door, client: &Conn, id: &str, head: &Head) -> Indexed {
+    try_show(door, client, id, head).unwrap_or_else(Indexed::from)
 }
 
-fn try_show(door: &Door, id: &str, head: &Head) -> Result<Indexed, Reply> {
+fn try_show(door: &Door, client: &Conn, id: &str, head: &Head) -> Result<Indexed, Reply> {
     let id = number(id)?;
     let wait = Params::of(head, &["wait", "level"])?.span("wait", WAIT_MAX)?;
     let (mut index, mut job) = look(door, id, api::level(head)?, deadline(door))?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
-        let news = ended(door, id, index, Instant::now() + wait);
+        let news = ended(door, client, id, index, Instant::now() + wait);
         // As it is now: it may at least have begun.
         (index, job) = news.map_or_else(|| look(door, id, Level::Eventual, deadline(door)), Ok)?;
     }
@@ -411,9 +417,10 @@ fn try_list(door: &Door, head: &Head) -> Result<Indexed, Reply> {
         .iter()
         .map(|(id, job)| {
             let mut row = to_json(*id, job);
-            // A list is without output.
-            row.remove("stdout");
-            row.remove("stderr");
+            // A list is without what may be large.
+            for name in ["stdout", "stderr", "args"] {
+                row.remove(name);
+            }
             row
         })
         .collect();

@@ -19,7 +19,9 @@ use super::reply::{self, Reply};
 use super::routes::origin;
 use super::server::Door;
 use crate::node::{Level, Output, Stream};
-use crate::services::jobs::{End, Job, JobId, State};
+use crate::services::jobs::words::decode_glance;
+use crate::services::jobs::{End, Job, JobId, Query, State};
+use crate::services::{self, registry};
 use crate::types::{Index, NodeId, Outcome};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -354,8 +356,11 @@ impl Follower<'_> {
 }
 
 fn is_current(door: &Door, id: JobId, attempt: u32) -> bool {
-    let found = look(door, id, Level::Eventual, deadline(door));
-    found.is_ok_and(|(_, job)| job.attempt == attempt && matches!(job.state, State::Assigned { .. }))
+    let query = registry::jobs_query(&Query::Glance(id));
+    match door.host.query(query, Level::Eventual, deadline(door)) {
+        Outcome::Done((_, services::Reply::Ok(bytes))) => decode_glance(&bytes).flatten() == Some((attempt, true)),
+        _ => false,
+    }
 }
 
 /// A piece as another node tells it; `None` for its last line, and for what is no piece.

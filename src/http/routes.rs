@@ -234,7 +234,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     } else {
         Vec::new()
     };
-    let mut indexed = api::answer(door, route, method, head, &body);
+    let mut indexed = api::answer(door, conn, route, method, head, &body);
     if route == Route::Status {
         indexed.reply = with_cors(door, head, indexed.reply);
     }

@@ -97,7 +97,10 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
             ApplyJob::Await { job, at_least, deadline, reply } => {
                 let awaiter = Awaiter { at_least, deadline, reply };
                 if let Some(awaiter) = apply.tell_if_over(job, awaiter) {
-                    apply.awaiting.entry(job).or_default().push(awaiter);
+                    let (now, others) = (Instant::now(), apply.awaiting.entry(job).or_default());
+                    // Whoever looks again and again must not pile up while nothing happens.
+                    others.retain(|other| other.deadline > now);
+                    others.push(awaiter);
                 }
             }
             ApplyJob::LetGo => apply.let_go(),

@@ -592,7 +592,7 @@ impl Core {
                 info!("{text}");
                 self.shared.event("failure", Some(worker.id), text);
             }
-            let command = jobs_command(&jobs::Command::Leave { worker });
+            let command = jobs_command(&jobs::Command::Leave { worker, is_lost: true });
             let asked = Asked::Command { tag: None, command, ack: Ack::Applied };
             let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
             self.requests.hold(Request { asked, deadline, reply: ReplyTo::Nobody });

@@ -237,7 +237,7 @@ impl Worker {
         if let Some(forerunner) = self.forerunner(&view).filter(|_| self.next_farewell <= now) {
             self.next_farewell = now + AGAIN_AFTER;
             if self.shared.view().raft.leader.is_some() {
-                self.propose(&Command::Leave { worker: forerunner }, ReplyTo::Nobody);
+                self.propose(&Command::Leave { worker: forerunner, is_lost: true }, ReplyTo::Nobody);
             }
         }
     }
@@ -348,7 +348,7 @@ impl Worker {
     /// Ends all programs, and says that this process works no more: what it had is begun elsewhere at once.
     fn wind_down(&mut self, inbox: &Receiver<WorkerInput>) {
         if self.shared.jobs().am_here {
-            self.propose(&Command::Leave { worker: self.shared.worker }, ReplyTo::Nobody);
+            self.propose(&Command::Leave { worker: self.shared.worker, is_lost: false }, ReplyTo::Nobody);
         }
         for running in self.running.values() {
             running.is_cancelled.store(true, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use super::ghost::{Judged, violation};
 use super::registers::{Applied, Body, Command};
 use super::witness::{Name, name};
 use crate::services::Reply;
-use crate::services::jobs::words::ATTEMPTS_MAX;
+use crate::services::jobs::words::LOSSES_MAX;
 use crate::services::jobs::{self, Answer, Board, End, Job, JobId, State, Verdict};
 use crate::services::sessions::Tag;
 use crate::types::{Identity, NodeId};
@@ -163,7 +163,7 @@ impl Foreman {
                 let before = self.here.insert(worker.id, (*worker, *slots));
                 left.extend(before.map(|(who, _)| who).filter(|who| who != worker));
             }
-            Some((jobs::Command::Leave { worker }, _))
+            Some((jobs::Command::Leave { worker, .. }, _))
                 if self.here.get(&worker.id).is_some_and(|(who, _)| who == worker) =>
             {
                 self.here.remove(&worker.id);
@@ -244,7 +244,7 @@ impl Foreman {
                 self.seen.jobs_cancelled += 1;
                 if end.verdict == Verdict::Cancelled { Ok(()) } else { Err("it was taken back".into()) }
             }
-            _ if is_lost && was.attempt >= ATTEMPTS_MAX && matches!(end.verdict, Verdict::Failed(_)) => {
+            _ if is_lost && was.attempt >= LOSSES_MAX && matches!(end.verdict, Verdict::Failed(_)) => {
                 self.seen.jobs_given_up += 1;
                 Ok(())
             }

@@ -337,7 +337,7 @@ impl World {
             };
             let tag = worker.tag();
             self.coverage.workers_gone += 1;
-            self.say(node, tag, jobs::Command::Leave { worker: who }, None)?;
+            self.say(node, tag, jobs::Command::Leave { worker: who, is_lost: true }, None)?;
             if !self.is_alive(node, life) {
                 return Ok(());
             }

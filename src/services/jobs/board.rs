@@ -12,8 +12,9 @@
 use super::flaws::flaw;
 use super::saved;
 use super::words::{
-    ATTEMPTS_MAX, Answer, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job, JobId, LIST_MAX, NAME_BYTES_MAX,
-    OPEN_BYTES_MAX, OPEN_MAX, OUTPUT_BYTES_MAX, Query, REQUEST_BYTES_MAX, Refusal, Request, State, Verdict,
+    ARGS_BYTES_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job, JobId,
+    LIST_FILES_MAX, LIST_MAX, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX,
+    OPEN_MAX, OUTPUT_BYTES_MAX, PART_BYTES_MAX, Query, REQUEST_BYTES_MAX, Refusal, Request, State, Verdict,
     WORKERS_MAX, Worker,
 };
 use crate::services::{Reply, Service};
@@ -114,8 +115,8 @@ impl Board {
                 self.join(worker, slots, runtimes, trouble, at);
                 Ok(Answer::Done)
             }
-            Command::Leave { worker } => {
-                self.leave(worker, at);
+            Command::Leave { worker, is_lost } => {
+                self.leave(worker, is_lost, at);
                 Ok(Answer::Done)
             }
             Command::End { job, worker, attempt, end } => self.end(at, job, worker, attempt, end),
@@ -130,10 +131,13 @@ impl Board {
 
     fn submit(&mut self, at: Stamp, request: Request) -> Result<Answer, Refusal> {
         check_request(&request)?;
-        if !self.workers.values().any(|worker| worker.runtimes.contains(&request.language)) {
-            let there: BTreeSet<&String> = self.workers.values().flat_map(|worker| &worker.runtimes).collect();
+        let is_known = |worker: &&Worker| worker.is_here || at.at_ms.saturating_sub(worker.left_ms) < AWAY_MAX_MS;
+        let mut known = self.workers.values().filter(is_known);
+        if !known.any(|worker| worker.runtimes.contains(&request.language)) {
+            let known = || self.workers.values().filter(is_known);
+            let there: BTreeSet<&String> = known().flat_map(|worker| &worker.runtimes).collect();
             let there = there.into_iter().cloned().collect();
-            let trouble = self.workers.values().find_map(|worker| worker.trouble.clone());
+            let trouble = known().find_map(|worker| worker.trouble.clone());
             return Err(Refusal::NoRuntime { wanted: request.language, there, trouble });
         }
         if self.open.0 >= OPEN_MAX || self.open.1 + request.bytes() > OPEN_BYTES_MAX {
@@ -142,7 +146,14 @@ impl Board {
         self.newest += 1;
         let id = self.newest;
         self.put_in_queue(id, &request.language);
-        let job = Job { request: Arc::new(request), submitted_ms: at.at_ms, attempt: 0, state: State::Queued };
+        let job = Job {
+            request: Arc::new(request),
+            submitted_ms: at.at_ms,
+            attempt: 0,
+            losses: 0,
+            given: 0,
+            state: State::Queued,
+        };
         self.open.0 += 1;
         self.open.1 += job.bytes();
         self.jobs.insert(id, job);
@@ -151,12 +162,14 @@ impl Board {
 
     fn join(&mut self, who: Identity, slots: u64, runtimes: BTreeSet<String>, trouble: Option<String>, at: Stamp) {
         if self.workers.get(&who.id).is_some_and(|worker| worker.who != who) {
-            self.lose(who.id, at);
+            self.lose(who.id, true, at);
         }
         // A process that says once more that it is here keeps its work.
         let before = self.workers.remove(&who.id).filter(|worker| worker.who == who && worker.is_here);
         let (running, turn) = before.map_or((BTreeSet::new(), self.turn), |worker| (worker.running, worker.turn));
-        self.workers.insert(who.id, Worker { who, slots, runtimes, trouble, running, is_here: true, turn });
+        let heard = self.turn + 1;
+        self.workers
+            .insert(who.id, Worker { who, slots, runtimes, trouble, running, is_here: true, left_ms: 0, heard, turn });
         if self.workers.len() > WORKERS_MAX
             && let Some(gone) = self.workers.values().filter(|worker| !worker.is_here).min_by_key(|worker| worker.turn)
         {
@@ -164,23 +177,31 @@ impl Board {
         }
     }
 
-    fn leave(&mut self, who: Identity, at: Stamp) {
-        if self.workers.get(&who.id).is_some_and(|worker| worker.who == who) {
-            self.lose(who.id, at);
+    fn leave(&mut self, who: Identity, is_lost: bool, at: Stamp) {
+        if self.workers.get(&who.id).is_some_and(|worker| worker.who == who && worker.is_here) {
+            self.lose(who.id, is_lost, at);
         }
     }
 
     /// A worker is gone: what it had waits again, or has been tried often enough.
-    fn lose(&mut self, id: NodeId, at: Stamp) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+    fn lose(&mut self, id: NodeId, is_lost: bool, at: Stamp) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_here) else { return };
         worker.is_here = false;
+        worker.left_ms = at.at_ms;
+        let heard = worker.heard;
         if flaw!(self, leave_forgets_jobs) {
             return;
         }
         for job in std::mem::take(&mut worker.running) {
             let held = self.jobs.get_mut(&job).expect("J2: a worker's job exists");
-            if held.attempt >= ATTEMPTS_MAX {
-                let why = format!("its worker was lost {ATTEMPTS_MAX} times");
+            let since_ms = match held.state {
+                State::Assigned { since_ms, .. } => since_ms,
+                State::Queued | State::Ended { .. } => at.at_ms,
+            };
+            let is_proven = heard > held.given || at.at_ms.saturating_sub(since_ms) >= LOSS_COUNTS_AFTER_MS;
+            held.losses += u32::from(is_lost && is_proven);
+            if held.losses >= LOSSES_MAX || held.attempt >= ATTEMPTS_MAX {
+                let why = format!("its worker was lost {} times", held.losses.max(held.attempt));
                 self.close(at, job, Some(id), End::bare(Verdict::Failed(why)));
             } else {
                 held.state = State::Queued;
@@ -209,6 +230,9 @@ impl Board {
             return Err(Refusal::Malformed(format!("an output of more than {OUTPUT_BYTES_MAX} bytes")));
         }
         self.release(id, holder);
+        if let Some(worker) = self.workers.get_mut(&holder) {
+            worker.heard = self.turn;
+        }
         self.close(at, id, Some(who.id), end);
         Ok(Answer::Done)
     }
@@ -236,6 +260,7 @@ impl Board {
         worker.turn = self.turn;
         let job = self.jobs.get_mut(&id).expect("J1: a queued job exists");
         job.attempt += 1;
+        job.given = self.turn;
         job.state = State::Assigned { worker: worker.who, since_ms: at.at_ms };
     }
 
@@ -285,7 +310,11 @@ impl Board {
     fn list(&self, before: Option<JobId>, limit: u64) -> Vec<(JobId, Job)> {
         let end = before.unwrap_or(JobId::MAX);
         let newest_first = self.jobs.range(..end).rev().take(limit.min(LIST_MAX) as usize);
-        newest_first.map(|(id, job)| (*id, without_content(job))).collect()
+        newest_first.map(|(id, job)| (*id, for_list(job))).collect()
+    }
+
+    fn glance(&self, id: JobId) -> Option<(u32, bool)> {
+        self.jobs.get(&id).map(|job| (job.attempt, matches!(job.state, State::Assigned { .. })))
     }
 
     /// Asserts what the module promises; for tests and the simulator.
@@ -336,13 +365,29 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
     }
     let mut names = BTreeSet::new();
     for (name, _) in &request.files {
-        let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\0', '\n', '\r', '\\']);
-        if name.len() > NAME_BYTES_MAX || !name.split('/').all(is_plain) {
-            return malformed(format!("{name:?} is no name for a file: give a path below the job's folder"));
+        let is_plain = |part: &str| {
+            !matches!(part, "" | "." | "..")
+                && part.len() <= PART_BYTES_MAX
+                && !part.contains(|c: char| c.is_control() || c == '\\')
+        };
+        if name.split('/').count() > NAME_PARTS_MAX || !name.split('/').all(is_plain) {
+            return malformed(format!(
+                "{name:.80?} is no name for a file: give a path below the job's folder, of at most {NAME_PARTS_MAX} parts \
+                 of at most {PART_BYTES_MAX} bytes"
+            ));
         }
         if !names.insert(name) {
             return malformed(format!("two files are named {name:?}"));
         }
+    }
+    let is_folder = |name: &&String| {
+        names.range(format!("{name}/")..).next().is_some_and(|next| next.starts_with(&format!("{name}/")))
+    };
+    if let Some(name) = names.iter().copied().find(is_folder) {
+        return malformed(format!("{name:?} is a file, and a folder of another"));
+    }
+    if request.args.iter().map(String::len).sum::<usize>() > ARGS_BYTES_MAX {
+        return malformed(format!("arguments of more than {ARGS_BYTES_MAX} bytes together"));
     }
     if let Some(long) = request.args.iter().find(|arg| arg.len() > NAME_BYTES_MAX || arg.contains('\0')) {
         return malformed(format!("an argument of {} bytes, or with a zero byte in it", long.len()));
@@ -365,7 +410,7 @@ fn without_sources(job: &Job) -> Job {
 }
 
 /// A job for a list.
-fn without_content(job: &Job) -> Job {
+fn for_list(job: &Job) -> Job {
     let state = match &job.state {
         State::Ended { end, worker, at_ms } => {
             let end = End {
@@ -378,7 +423,16 @@ fn without_content(job: &Job) -> Job {
         }
         other => other.clone(),
     };
-    Job { state, ..without_sources(job) }
+    let request = &job.request;
+    let files = request.files.iter().take(LIST_FILES_MAX).map(|(name, _)| (name.clone(), Default::default()));
+    let request = Request {
+        language: request.language.clone(),
+        files: files.collect(),
+        stdin: Default::default(),
+        args: Vec::new(),
+        ..*request.as_ref()
+    };
+    Job { request: Arc::new(request), state, ..*job }
 }
 
 impl Service for Board {
@@ -402,6 +456,7 @@ impl Service for Board {
     fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
         let encoded = match postcard::from_bytes::<Query>(query) {
             Ok(Query::Job(id)) => postcard::to_stdvec(&self.jobs.get(&id).map(without_sources)),
+            Ok(Query::Glance(id)) => postcard::to_stdvec(&self.glance(id)),
             Ok(Query::List { before, limit }) => postcard::to_stdvec(&self.list(before, limit)),
             Ok(Query::Workers) => postcard::to_stdvec(&self.workers.values().collect::<Vec<_>>()),
             Err(_) => return Reply::Failed("not a question to the jobs".to_string()),

@@ -27,8 +27,22 @@ pub const OPEN_MAX: usize = 100_000;
 pub const OPEN_BYTES_MAX: usize = 512 << 20;
 /// Bytes of all jobs that have ended: beyond it those that ended first are forgotten before their time.
 pub const ENDED_BYTES_MAX: usize = 256 << 20;
-/// How often a job is begun at most: one whose workers are lost again and again may be what kills them.
-pub const ATTEMPTS_MAX: u32 = 5;
+/// How often a job's worker may be lost while it runs: one whose workers are lost again and again may be what kills them.
+pub const LOSSES_MAX: u32 = 5;
+/// A loss counts if the worker gave a sign of life after it got the job, or had it for so long, in milliseconds of log time.
+/// When all nodes die at once, each of them may get a job in its turn before the log knows that it is dead: that is not the
+/// job's doing.
+pub const LOSS_COUNTS_AFTER_MS: u64 = 10_000;
+/// How often a job is given away at most, whatever becomes of its workers.
+pub const ATTEMPTS_MAX: u32 = 25;
+/// A language that only workers have which left so long ago, in milliseconds of log time, is one that nobody has.
+pub const AWAY_MAX_MS: u64 = 600_000;
+/// Bytes of all arguments of a request together: what a system lets a program have.
+pub const ARGS_BYTES_MAX: usize = 64 << 10;
+/// Parts of a file's name, folders and all, and bytes of each.
+pub const NAME_PARTS_MAX: usize = 16;
+/// See [`NAME_PARTS_MAX`].
+pub const PART_BYTES_MAX: usize = 255;
 /// Workers that are remembered. Beyond it the one that left first is forgotten.
 pub const WORKERS_MAX: usize = 256;
 
@@ -200,10 +214,12 @@ pub enum Command {
         /// Why it has none, if it knows: told to whoever asks for one.
         trouble: Option<String>,
     },
-    /// A process works no more: the leader has lost it, or it stops. Ignored if another process of the node has joined.
+    /// A process works no more. Ignored if another process of the node has joined.
     Leave {
         /// Which.
         worker: Identity,
+        /// The leader has lost it; else it says farewell itself, and nothing that it had is to blame.
+        is_lost: bool,
     },
     /// An attempt has ended. It counts only if the job is still this worker's and in this attempt.
     End {
@@ -297,6 +313,11 @@ pub fn decode_job(bytes: &[u8]) -> Option<Option<Job>> {
     postcard::from_bytes(bytes).ok()
 }
 
+/// Reads the reply to [`Query::Glance`] back; `None` if it is none.
+pub fn decode_glance(bytes: &[u8]) -> Option<Option<(u32, bool)>> {
+    postcard::from_bytes(bytes).ok()
+}
+
 /// Reads the reply to [`Query::List`] back; `None` if it is none.
 pub fn decode_list(bytes: &[u8]) -> Option<Vec<(JobId, Job)>> {
     postcard::from_bytes(bytes).ok()
@@ -307,7 +328,10 @@ pub fn decode_list(bytes: &[u8]) -> Option<Vec<(JobId, Job)>> {
 pub enum Query {
     /// One job, without the content of its files and its input: `Option<Job>`.
     Job(JobId),
-    /// Jobs from the newest down, from the one before `before` on, at most `limit`, without their files and output:
+    /// Attempt and whether a worker has it, of one job: `Option<(u32, bool)>`.
+    Glance(JobId),
+    /// Jobs from the newest down, from the one before `before` on, at most `limit`, without
+    /// arguments, output, and all but the first of their files' names:
     /// `Vec<(JobId, Job)>`.
     List {
         /// `None`: from the newest.
@@ -321,6 +345,8 @@ pub enum Query {
 
 /// Jobs in one answer to [`Query::List`].
 pub const LIST_MAX: u64 = 1000;
+/// Files of each that a list names.
+pub const LIST_FILES_MAX: usize = 4;
 
 impl Query {
     /// The bytes of a query, without the service's routing byte.
@@ -361,6 +387,10 @@ pub struct Job {
     pub submitted_ms: u64,
     /// How often it was begun.
     pub attempt: u32,
+    /// How often its worker was lost while it ran.
+    pub losses: u32,
+    /// Turn in which it was given away last.
+    pub given: u64,
     /// How far it is.
     pub state: State,
 }
@@ -391,6 +421,10 @@ pub struct Worker {
     pub running: BTreeSet<JobId>,
     /// Whether it is there.
     pub is_here: bool,
+    /// Log time at which it left, if it is not.
+    pub left_ms: u64,
+    /// Turn of its last sign of life: it joined, or told an end.
+    pub heard: u64,
     /// Turn in which it last got or ended a job: the lowest has been idle longest.
     pub turn: u64,
 }

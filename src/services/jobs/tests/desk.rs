@@ -67,7 +67,8 @@ impl goldenscript::Runner for Desk {
             }
             "leave" => {
                 let life = key!("life").unwrap_or(1);
-                Some(Command::Leave { worker: process(number!(), life) })
+                let is_lost = !key!("farewell").unwrap_or(false);
+                Some(Command::Leave { worker: process(number!(), life), is_lost })
             }
             "submit" => {
                 let keep_ms = key!("keep").unwrap_or(60_000);

@@ -147,7 +147,7 @@ impl World {
             // The leader loses a process, rightly or not.
             37..40 if !self.processes.is_empty() => {
                 let worker = self.processes[place].who;
-                self.entry(Command::Leave { worker });
+                self.entry(Command::Leave { worker, is_lost: true });
             }
             40..43 => {
                 let ids: Vec<_> = self.submitted.iter().copied().collect();
