@@ -44,8 +44,8 @@ fn with_addresses(host: &FakeHost, step: u64) -> phalanx::node::status::MonitorF
     }
     // Texts come from nodes; the page must never take them for markup.
     frame.events[0].text = "</script><b id='planted'>planted</b><!--".to_owned();
-    frame.status.jobs.workers[1].trouble = Some("no cage <b id='planted'>here</b>".to_owned());
-    frame.status.jobs.last[2].says = "</script><b id='planted'>said</b><!--".to_owned();
+    Arc::make_mut(&mut frame.status.jobs.workers[1]).trouble = Some("no cage <b id='planted'>here</b>".to_owned());
+    Arc::make_mut(&mut frame.status.jobs.last[2]).says = "</script><b id='planted'>said</b><!--".to_owned();
     frame
 }
 

@@ -9,6 +9,7 @@ use http_fake::*;
 use phalanx::node::status::{Liveness, MonitorFrame, Verdict};
 use phalanx::types::NodeId;
 use std::io::{BufRead, Read, Write};
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -41,9 +42,9 @@ fn people_with_curl_get_two_lines_about_jobs() {
 fn what_programs_say_neither_ends_the_comment_nor_moves_the_cursor() {
     let served = serve(patient());
     let mut frame = canned_frame(4, 5, 1);
-    frame.status.jobs.last[0].says = "--><script>alert(1)</script>\u{1b}[2J\r".to_owned();
-    frame.status.jobs.last[0].attempt = 2;
-    frame.status.jobs.workers[1].trouble = Some("no cage: --> \u{1b}[31m".to_owned());
+    Arc::make_mut(&mut frame.status.jobs.last[0]).says = "--><script>alert(1)</script>\u{1b}[2J\r".to_owned();
+    Arc::make_mut(&mut frame.status.jobs.last[0]).attempt = 2;
+    Arc::make_mut(&mut frame.status.jobs.workers[1]).trouble = Some("no cage: --> \u{1b}[31m".to_owned());
     served.host.publish(frame);
     let table = first_table(&served);
     assert!(table.contains("; trouble on node 2: no cage: - >  [31m"), "{table}");

@@ -102,7 +102,7 @@ pub fn wait_workers(cluster: &Cluster, count: u64) -> Result<()> {
         let here = workers.iter().filter(|worker| worker.is_here).count() as u64;
         if here >= count { Ok(workers) } else { Err(format!("{here} of {count} have")) }
     })?;
-    match workers.into_iter().find_map(|worker| worker.trouble) {
+    match workers.into_iter().find_map(|worker| worker.trouble.clone()) {
         Some(trouble) => Err(LabError::Answer(trouble)),
         None => Ok(()),
     }

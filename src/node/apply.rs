@@ -211,7 +211,8 @@ impl Apply {
         let turn = self.registry.jobs().turn();
         if turn != self.jobs_turn {
             self.jobs_turn = turn;
-            self.shared.set_jobs(JobsView::of(self.registry.jobs(), self.shared.worker));
+            let before = self.shared.jobs();
+            self.shared.set_jobs(JobsView::of(self.registry.jobs(), self.shared.worker, &before));
             let now = Instant::now();
             for (job, awaiters) in std::mem::take(&mut self.awaiting) {
                 let left = awaiters.into_iter().filter(|awaiter| awaiter.deadline > now);

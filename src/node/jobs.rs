@@ -5,8 +5,9 @@
 
 use super::status::{JobRow, JobsStatus, WorkerRow};
 use super::worker::Task;
-use crate::services::jobs::{Board, Job, JobId, State};
+use crate::services::jobs::{Board, Job, JobId, State, Worker};
 use crate::types::Identity;
+use std::sync::Arc;
 
 /// Results that a look shows.
 const LAST_SHOWN: usize = 12;
@@ -24,26 +25,49 @@ pub struct JobsView {
     pub here: Vec<Identity>,
     /// For the page.
     pub status: JobsStatus,
+    /// Of each worker's row: whose it is, and the turn of its last change.
+    stamps: Vec<(Identity, u64, bool)>,
 }
 
 impl JobsView {
-    /// The jobs as the process `me` sees them.
-    pub fn of(board: &Board, me: Identity) -> JobsView {
+    /// The jobs as the process `me` sees them. What has not changed since the look `before` is taken from there: under load
+    /// there are hundreds of looks a second, and texts to copy for each would be most of their cost.
+    pub fn of(board: &Board, me: Identity, before: &JobsView) -> JobsView {
         let task = |(job, attempt): (JobId, u32)| Some(Task { job, attempt, request: board.job(job)?.request.clone() });
         let here: Vec<Identity> = board.workers().filter(|worker| worker.is_here).map(|worker| worker.who).collect();
         let (queued, running) = board.counts();
-        let workers = board.workers().map(|worker| WorkerRow {
-            id: worker.who.id,
-            is_here: worker.is_here,
-            slots: worker.slots,
-            running: worker.running.iter().copied().collect(),
-            runtimes: worker.runtimes.iter().cloned().collect(),
-            trouble: worker.trouble.clone(),
-        });
-        let last = board.last_ended(LAST_SHOWN).filter_map(|(id, job)| row(id, job));
-        let status = JobsStatus { queued, running, workers: workers.collect(), last: last.collect() };
+        let stamps: Vec<_> = board.workers().map(|worker| (worker.who, worker.turn, worker.is_here)).collect();
+        let known = |at: usize| before.status.workers.get(at).filter(|_| before.stamps.get(at) == Some(&stamps[at]));
+        let workers = board
+            .workers()
+            .enumerate()
+            .map(|(at, worker)| known(at).map_or_else(|| Arc::new(worker_row(worker)), Arc::clone))
+            .collect();
+        let known = |id: JobId| before.status.last.iter().find(|row| row.id == id);
+        let last = board
+            .last_ended(LAST_SHOWN)
+            .filter_map(|(id, job)| known(id).cloned().or_else(|| row(id, job).map(Arc::new)))
+            .collect();
+        let status = JobsStatus { queued, running, workers, last };
         let mine = board.work_of(me).into_iter().filter_map(task).collect();
-        JobsView { mine, am_here: here.contains(&me), here, status }
+        JobsView { mine, am_here: here.contains(&me), here, status, stamps }
+    }
+
+    /// Whether a worker that has seen `before` has nothing new to look at.
+    pub fn is_same_work(&self, before: &JobsView) -> bool {
+        let keys = |view: &JobsView| view.mine.iter().map(|task| (task.job, task.attempt)).collect::<Vec<_>>();
+        self.am_here == before.am_here && self.here == before.here && keys(self) == keys(before)
+    }
+}
+
+fn worker_row(worker: &Worker) -> WorkerRow {
+    WorkerRow {
+        id: worker.who.id,
+        is_here: worker.is_here,
+        slots: worker.slots,
+        running: worker.running.iter().copied().collect(),
+        runtimes: worker.runtimes.iter().cloned().collect(),
+        trouble: worker.trouble.clone(),
     }
 }
 

@@ -43,9 +43,10 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<()>) {
         if !is_due {
             continue;
         }
-        // A burst of changes is one frame: wait out the gap, then take all that came meanwhile.
-        let gap_ends = last + FRAME_GAP.0;
-        while inbox.recv_deadline(gap_ends).is_ok() {}
+        // A burst of changes is one frame: sleep out the gap, then take all that came meanwhile. Waiting on the inbox would wake
+        // this thread at each of them.
+        std::thread::sleep((last + FRAME_GAP.0).saturating_duration_since(Instant::now()));
+        inbox.try_iter().for_each(drop);
         sessions_seen = sessions;
         seq += 1;
         last = Instant::now();

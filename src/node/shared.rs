@@ -325,9 +325,12 @@ impl Shared {
 
     /// Publishes them.
     pub fn set_jobs(&self, view: JobsView) {
-        *lock(&self.jobs) = Arc::new(view);
-        // A full inbox means that a look is due anyway; nobody reads it where no jobs are run.
-        let _ = self.worker_inbox.try_send(WorkerInput::Look);
+        let view = Arc::new(view);
+        let before = std::mem::replace(&mut *lock(&self.jobs), Arc::clone(&view));
+        if !view.is_same_work(&before) {
+            // A full inbox means that a look is due anyway.
+            let _ = self.worker_inbox.try_send(WorkerInput::Look);
+        }
         self.poke_monitor();
     }
 

@@ -11,6 +11,7 @@ use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
 pub use crate::wire::heartbeat::Pace;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// `GET /v1/status`, and the heart of each monitor frame.
@@ -41,9 +42,9 @@ pub struct JobsStatus {
     /// Jobs that a worker has.
     pub running: usize,
     /// Who works, by id.
-    pub workers: Vec<WorkerRow>,
+    pub workers: Vec<Arc<WorkerRow>>,
     /// The last results, newest first.
-    pub last: Vec<JobRow>,
+    pub last: Vec<Arc<JobRow>>,
 }
 
 /// One worker.

@@ -362,14 +362,15 @@ pub fn is_closed(stream: &mut TcpStream) -> bool {
 
 fn canned_jobs(now: u64, step: u64) -> JobsStatus {
     let languages = ["c", "java", "python", "shell"].map(String::from);
-    let workers = (1..=5).map(|id| WorkerRow {
+    let worker = |id: u64| WorkerRow {
         id: NodeId(id),
         is_here: id != 3,
         slots: 2,
         running: (0..(id + step) % 3).filter(|_| id != 3).map(|n| 40 + id * 2 + n).collect(),
         runtimes: languages.to_vec(),
         trouble: None,
-    });
+    };
+    let workers = (1..=5).map(|id| Arc::new(worker(id)));
     let last = [
         (39, "python", "finished", Some(0), "Hello from <python> & friends"),
         (38, "java", "not_compiled", Some(1), "Main.java:1: error: class, interface, enum, or record expected"),
@@ -388,7 +389,7 @@ fn canned_jobs(now: u64, step: u64) -> JobsStatus {
         says: says.to_owned(),
         at_ms: now - 1000 * (1 + age as u64),
     });
-    JobsStatus { queued: step as usize % 7, running: 4, workers: workers.collect(), last: last.collect() }
+    JobsStatus { queued: step as usize % 7, running: 4, workers: workers.collect(), last: last.map(Arc::new).collect() }
 }
 
 /// A cluster of five as it looks `step` steps into a story: all well; the leader is lost; another one leads.
