@@ -12,6 +12,7 @@ use super::web::Connection;
 use super::{LabError, Result};
 use crate::settings::CageKind;
 use crate::work::cage::{Bounds, Cage};
+use crate::work::scratch::Scratch;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -111,38 +112,27 @@ pub fn wait_workers(cluster: &Cluster, count: u64) -> Result<()> {
 /// The command that a worker starts for a shell script that says `true`, without the worker.
 struct Bare {
     cage: Cage,
-    scratch: PathBuf,
-    _folder: Folder,
-}
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0); // what stays in the temporary folder hurts nobody
-    }
+    scratch: Scratch,
 }
 
 impl Bare {
     fn new() -> Result<Bare> {
         let cage = Cage::try_out(CageKind::Full).map_err(|e| LabError::Answer(e.to_string()))?;
-        let folder = std::env::temp_dir().join(format!("phalanx-bare-{}", std::process::id()));
-        let scratch = folder.join("job");
-        std::fs::create_dir_all(&scratch).map_err(LabError::io("make a folder"))?;
-        let script = scratch.join("main.sh");
+        let path = std::env::temp_dir().join(format!("phalanx-bare-{}", std::process::id()));
+        let user = cage.user(OWN_SLOT);
+        let scratch = Scratch::make(&path, user, 64).map_err(LabError::io("make a folder"))?;
+        let script = scratch.job().join("main.sh");
         std::fs::write(&script, "true").map_err(LabError::io("write a script"))?;
-        if let Some(user) = cage.user(OWN_SLOT) {
-            for path in [&scratch, &script] {
-                chown(path, Some(user), Some(user)).map_err(LabError::io("give the script away"))?;
-            }
+        if user.is_some() {
+            chown(script, user, user).map_err(LabError::io("give the script away"))?;
         }
-        Ok(Bare { cage, scratch, _folder: Folder(folder) })
+        Ok(Bare { cage, scratch })
     }
 
     fn command(&self) -> Command {
-        let bounds = Bounds { cpu_s: 10, space: 512 << 20, file: 64 << 20, processes: 512 };
+        let bounds = Bounds { wall_s: 60, cpu_s: 10, space: 512 << 20, file: 64 << 20, processes: 512 };
         let words = ["sh", "main.sh"].map(String::from);
-        self.cage.command(&words, &self.scratch, &[], OWN_SLOT, &bounds)
+        self.cage.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
     }
 
     fn run(&self) -> Result<Duration> {
@@ -162,7 +152,7 @@ impl Bare {
         let command = self.command();
         let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
         let line: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
-        let script = self.scratch.with_file_name("bare.sh");
+        let script = self.scratch.path().join("bare.sh");
         let text = format!("#!/bin/sh\nexec {} </dev/null >/dev/null 2>&1\n", line.join(" "));
         std::fs::write(&script, text).map_err(LabError::io("write a script"))?;
         let begun = Instant::now();

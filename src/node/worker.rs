@@ -24,6 +24,7 @@ use crate::types::{Identity, Outcome};
 use crate::work::cage::Cage;
 use crate::work::run::Attempt;
 use crate::work::runtimes::{self, Found};
+use crate::work::scratch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{info, warn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,8 +122,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<W
     let mut worker = Worker {
         shared: Arc::clone(shared),
         inbox: sender,
-        // A relative one means nothing to a cage, whose folders are others.
-        scratch: std::path::absolute(shared.dir.join("jobs")).unwrap_or_else(|_| shared.dir.join("jobs")),
+        scratch: scratch::place(&shared.dir.join("jobs"), &shared.me.uuid.simple().to_string()),
         cage: None,
         found: BTreeMap::new(),
         trouble: None,
@@ -156,15 +156,18 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<W
 }
 
 impl Worker {
-    /// What a process before this one left, which was killed.
+    /// What a process before this one left, which was killed: programs end now, folders in the background.
     fn clear_scratch(&self) {
-        if self.scratch.exists()
-            && let Err(e) = crate::work::run::remove(&self.scratch)
-        {
-            warn!("folders of old jobs stay behind path={} err={e}", self.scratch.display());
+        let old = match scratch::clear(&self.scratch) {
+            Ok(old) => old,
+            Err(e) => return warn!("no folder for jobs path={} err={e}", self.scratch.display()),
+        };
+        if old.is_empty() {
+            return;
         }
-        if let Err(e) = std::fs::create_dir_all(&self.scratch) {
-            warn!("no folder for jobs path={} err={e}", self.scratch.display());
+        let started = threads::spawn_patient("old-jobs", move || old.iter().for_each(|path| scratch::remove_old(path)));
+        if let Err(e) = started {
+            warn!("no thread to remove folders of old jobs, they stay until the next start err={e}");
         }
     }
 

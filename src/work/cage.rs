@@ -1,14 +1,20 @@
 //! A cage for one command: it sees a few folders of the system, its own scratch folder and nothing else, and reaches nobody.
 //!
-//! bubblewrap gives it namespaces of its own (files, processes, network, host name, and users where this program is not
-//! root), `prlimit` bounds what each of its processes may use. As root the command runs under a user number of its own, for
-//! root's processes are not counted against limits. All its processes end when the outermost is killed.
-//! Not here: watching it (`run.rs`).
+//! bubblewrap gives it namespaces of its own (files, processes, network, host name, users), `prlimit` bounds what each of its
+//! processes may use. As root the command runs under a user number of its own, for root's processes are not counted against
+//! limits; bubblewrap itself runs as that user, so that no job can make namespaces within its cage and mount memory there.
+//! Only for what this user cannot reach (a toolchain below `/root`) root builds the walls, and then it can.
+//!
+//! All processes end when the outermost is killed, or the thread that started it. A thread may be gone before that is
+//! arranged, and a frozen node kills nobody: hence `timeout` around it all, and `scratch::clear` at the next start.
+//! Not here: watching it (`run.rs`), the folder (`scratch.rs`).
 
 use super::WorkError;
 use super::runtimes::SYSTEM_PATH;
+use super::scratch::{self, JOB, SHM, Scratch, TMP};
 use crate::settings::CageKind;
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,8 +37,12 @@ const SYSTEM: [&str; 12] = [
 ];
 /// Folders below `/etc` with this at the beginning of their name belong to Java, whose own folder has links to them.
 const JAVA: &str = "java";
-/// Room in `/tmp`, in bytes; it is memory.
-const TMP_BYTES: u64 = 16 << 20;
+/// Seconds beyond its limit after which a command ends although nobody watches it.
+const ORPHAN_S: u64 = 5;
+/// Levels of processes around a command in [`CageKind::Full`]: `timeout`, and bubblewrap outside and inside.
+pub const LEVELS_FULL: usize = 3;
+/// And in [`CageKind::Limits`]: `timeout`.
+pub const LEVELS_LIMITS: usize = 1;
 /// Open files of each process.
 const FILES: u64 = 256;
 /// First of the user numbers that are used as root: one for each slot of each node, below those of containers.
@@ -46,6 +56,8 @@ const CLOSE_ON_EXEC: u64 = 0o2_000_000;
 /// What one process of the command may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
+    /// Seconds that the whole command may take; somewhat later it ends by itself.
+    pub wall_s: u64,
     /// Seconds of processor time; at one more it is killed.
     pub cpu_s: u64,
     /// Bytes of address space.
@@ -61,6 +73,8 @@ pub struct Bounds {
 pub struct Cage {
     kind: CageKind,
     is_root: bool,
+    /// The users of root's slots can build their walls themselves.
+    is_by_user: bool,
     /// Descriptors that this program was started with, besides the first three: whoever started it forgot to close them.
     inherited: Vec<u32>,
 }
@@ -71,15 +85,27 @@ impl Cage {
     /// # Errors
     /// [`WorkError::NoCage`] with the reason and what to do.
     pub fn try_out(kind: CageKind) -> Result<Cage, WorkError> {
-        let cage = Cage { kind, is_root: rustix::process::geteuid().is_root(), inherited: inherited() };
-        let scratch = std::env::temp_dir();
-        let bounds = Bounds { cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 16 };
-        let mut command = cage.command(&["true".to_string()], &scratch, &[], 0, &bounds);
+        let is_root = rustix::process::geteuid().is_root();
+        let mut cage = Cage { kind, is_root, is_by_user: is_root, inherited: inherited() };
+        if is_root && kind == CageKind::Full && cage.try_once().is_ok() {
+            return Ok(cage);
+        }
+        cage.is_by_user = false;
+        cage.try_once().map(|()| cage)
+    }
+
+    fn try_once(&self) -> Result<(), WorkError> {
+        let slot = std::process::id();
+        let bounds = Bounds { wall_s: 10, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 64 };
+        let path = std::env::temp_dir().join(format!("phalanx-cage-{slot}-{}", fastrand::u64(..)));
+        let scratch =
+            Scratch::make(&path, self.user(slot), 1).map_err(WorkError::io("make a folder to try the cage"))?;
+        let mut command = self.command(&["true".to_string()], scratch.path(), &[], slot, &bounds);
         let output = command.stdin(Stdio::null()).output();
         let cure = "install bubblewrap (Debian: apt-get install bubblewrap), let users make namespaces (sysctl \
                     kernel.unprivileged_userns_clone=1), or set jobs_cage to \"limits\" where every client is trusted";
         match output {
-            Ok(output) if output.status.success() => Ok(cage),
+            Ok(output) if output.status.success() => Ok(()),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
                 Err(WorkError::NoCage { why: format!("{said}; {cure}") })
@@ -98,6 +124,19 @@ impl Cage {
         (self.is_root && self.kind == CageKind::Full).then(|| USERS + slot % USERS_COUNT)
     }
 
+    /// Levels of processes around the command.
+    pub fn levels(&self) -> usize {
+        if self.kind == CageKind::Full { LEVELS_FULL } else { LEVELS_LIMITS }
+    }
+
+    /// Whether the user of a slot builds the walls around what reads these folders.
+    pub fn is_by_user(&self, scratch: &Path, folders: &[PathBuf]) -> bool {
+        let is_open = |folder: &PathBuf| {
+            scratch::is_passable(folder) && std::fs::metadata(folder).is_ok_and(|it| it.mode() & 0o005 == 0o005)
+        };
+        self.is_by_user && scratch::is_passable(scratch) && folders.iter().all(is_open)
+    }
+
     /// A command that runs `words` in the cage, with `scratch` as its folder and these folders to read besides the system's.
     pub fn command(
         &self,
@@ -111,29 +150,21 @@ impl Cage {
             Some(home) => format!("{}/bin:{SYSTEM_PATH}", home.display()),
             None => SYSTEM_PATH.to_string(),
         };
-        let mut line = Vec::new();
-        if !self.inherited.is_empty() {
-            let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
-            line.extend([
-                "bash".into(),
-                "-c".into(),
-                format!("exec{closed}; exec env -u PWD -u OLDPWD -u SHLVL -u _ \"$@\""),
-                "cage".into(),
-            ]);
-        }
+        let user = self.user(slot);
+        let is_by_user = user.is_some() && self.is_by_user(scratch, folders);
+        let mut line = self.without_inherited();
+        // As bubblewrap does: when the thread that waits for it is gone, it goes.
+        line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from));
+        line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
+        line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
         match self.kind {
-            CageKind::Full => line.extend(self.walls(scratch, folders, &path)),
-            // As bubblewrap does: when the thread that waits for it is gone, it goes.
-            CageKind::Limits => line.extend(["setpriv".into(), "--pdeathsig".into(), "KILL".into()]),
+            CageKind::Full => line.extend(walls(scratch, folders, &path, user.is_some() && !is_by_user)),
+            CageKind::Limits => line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from)),
         }
-        if let Some(user) = self.user(slot) {
-            line.extend([
-                "setpriv".into(),
-                format!("--reuid={user}"),
-                format!("--regid={user}"),
-                "--clear-groups".into(),
-            ]);
-            line.extend(["--no-new-privs".into(), "--inh-caps=-all".into()]);
+        if let Some(user) = user.filter(|_| !is_by_user) {
+            line.push("setpriv".into());
+            line.extend(becoming(user));
+            line.push("--no-new-privs".into());
         }
         line.push("prlimit".into());
         line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--as={}", bounds.space)]);
@@ -143,49 +174,58 @@ impl Cage {
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).env_clear().env("PATH", path);
         if self.kind == CageKind::Limits {
-            command.current_dir(scratch).env("HOME", scratch).env("TMPDIR", scratch).env("LANG", "C.UTF-8");
+            let job = scratch.join(JOB);
+            command.current_dir(&job).env("HOME", job).env("TMPDIR", scratch.join(TMP)).env("LANG", "C.UTF-8");
         }
         command
     }
 
-    fn walls(&self, scratch: &Path, folders: &[PathBuf], path: &str) -> Vec<String> {
-        let mut line: Vec<String> = vec!["bwrap".into()];
-        let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
-        add(&["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
-        match self.is_root {
-            // `setpriv` gives both up before the command begins.
-            true => add(&["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]),
-            false => add(&["--unshare-user", "--disable-userns"]),
+    /// The beginning of a line that closes what this program forgot to.
+    fn without_inherited(&self) -> Vec<String> {
+        if self.inherited.is_empty() {
+            return Vec::new();
         }
-        add(&["--die-with-parent", "--new-session", "--hostname", "job"]);
-        let given = folders.iter().map(|folder| folder.to_string_lossy().into_owned());
-        let shown: Vec<String> = SYSTEM.map(str::to_string).into_iter().chain(java_folders()).chain(given).collect();
-        // bubblewrap would make the folders above them for root alone.
-        let above = |path: &String| Path::new(path).ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
-        let above: BTreeSet<PathBuf> = shown.iter().flat_map(above).filter(|path| path != Path::new("/")).collect();
-        for folder in above.iter().filter(|folder| !shown.iter().any(|path| folder.starts_with(path))) {
-            add(&["--perms", "0755", "--dir", &folder.to_string_lossy()]);
-        }
-        for path in &shown {
-            add(&["--ro-bind-try", path, path]);
-        }
-        add(&[
-            "--proc",
-            "/proc",
-            "--dev",
-            "/dev",
-            "--perms",
-            "1777",
-            "--size",
-            &TMP_BYTES.to_string(),
-            "--tmpfs",
-            "/tmp",
-        ]);
-        add(&["--bind", &scratch.to_string_lossy(), HOME, "--chdir", HOME, "--clearenv"]);
-        add(&["--setenv", "PATH", path, "--setenv", "HOME", HOME, "--setenv", "LANG", "C.UTF-8"]);
-        add(&["--remount-ro", "/", "--"]);
-        line
+        let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
+        let script = format!("exec{closed}; exec env -u PWD -u OLDPWD -u SHLVL -u _ \"$@\"");
+        vec!["bash".into(), "-c".into(), script, "cage".into()]
     }
+}
+
+/// What `setpriv` is to do to become a user.
+fn becoming(user: u32) -> [String; 4] {
+    [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
+}
+
+fn walls(scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
+    let mut line: Vec<String> = vec!["bwrap".into()];
+    let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
+    add(&["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
+    match is_roots {
+        // `setpriv` gives both up before the command begins.
+        true => add(&["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]),
+        false => add(&["--unshare-user", "--disable-userns"]),
+    }
+    add(&["--die-with-parent", "--new-session", "--hostname", "job"]);
+    let given = folders.iter().map(|folder| folder.to_string_lossy().into_owned());
+    let shown: Vec<String> = SYSTEM.map(str::to_string).into_iter().chain(java_folders()).chain(given).collect();
+    // bubblewrap would make the folders above them for root alone.
+    let above = |path: &String| Path::new(path).ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
+    let above: BTreeSet<PathBuf> = shown.iter().flat_map(above).filter(|path| path != Path::new("/")).collect();
+    for folder in above.iter().filter(|folder| !shown.iter().any(|path| folder.starts_with(path))) {
+        add(&["--perms", "0755", "--dir", &folder.to_string_lossy()]);
+    }
+    for path in &shown {
+        add(&["--ro-bind-try", path, path]);
+    }
+    add(&["--proc", "/proc", "--dev", "/dev"]);
+    // All that it can write lies in its folder, and is bounded and counted there.
+    for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
+        add(&["--bind", &scratch.join(inner).to_string_lossy(), place]);
+    }
+    add(&["--remount-ro", "/dev", "--chdir", HOME, "--clearenv"]);
+    add(&["--setenv", "PATH", path, "--setenv", "HOME", HOME, "--setenv", "LANG", "C.UTF-8"]);
+    add(&["--remount-ro", "/", "--"]);
+    line
 }
 
 fn java_folders() -> Vec<String> {

@@ -6,11 +6,12 @@
 //!
 //! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut where it reaches its limit, never later. R3 a limit
 //! that was reached is told by its name, whatever the program made of it.
-//! Not here: the walls (`cage.rs`), whether the end counts (`services/jobs/`).
+//! Not here: the walls (`cage.rs`), the folder (`scratch.rs`), whether the end counts (`services/jobs/`).
 
 use super::WorkError;
 use super::cage::{Bounds, Cage};
 use super::runtimes::{self, Found, LAUNCHER, Places};
+use super::scratch::{FILES_MAX, Scratch};
 use super::tree;
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::CageKind;
@@ -19,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,14 +29,15 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at what the program uses.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// And at most, where a look takes long: it shall be one part of so many.
+const LOOK_SELDOM: Duration = Duration::from_millis(100);
+const LOOK_SHARE: u32 = 10;
 /// Between two looks at its files, which may be many.
 const FILES_EVERY: Duration = Duration::from_millis(100);
 /// Between two looks whether it has ended, once it says nothing more.
 const REAP_EVERY: Duration = Duration::from_millis(1);
 /// How long what it said before its end may take to arrive.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
-/// Files and folders that may lie about.
-const FILES_MAX: u64 = 10_000;
 /// What a compiler may use: more than most programs, for people are not to blame for it.
 const COMPILER: Limits =
     Limits { wall_ms: 60_000, cpu_ms: 60_000, memory_mb: 2048, output_bytes: 256 << 10, files_mb: 256, processes: 256 };
@@ -76,22 +78,27 @@ pub struct Attempt<'a> {
 impl Attempt<'_> {
     /// Makes it. What goes wrong with the machine is an end as well: [`Verdict::Failed`].
     pub fn run(mut self) -> End {
-        let end = self.try_run().unwrap_or_else(|e| End::bare(Verdict::Failed(e.to_string())));
-        if let Err(e) = remove(&self.scratch) {
-            log::warn!("a job's folder stays behind path={} err={e}", self.scratch.display());
-        }
-        end
+        self.try_run().unwrap_or_else(|e| End::bare(Verdict::Failed(e.to_string())))
     }
 
     fn try_run(&mut self) -> Result<End, WorkError> {
         let class = self.class();
-        let files = self.lay_out(&class).map_err(WorkError::io("write the job's files"))?;
+        let files_mb = self.limits.files_mb.max(COMPILER.files_mb);
+        let scratch = Scratch::make(&self.scratch, self.cage.user(self.slot), files_mb);
+        let scratch = &scratch.map_err(WorkError::io("make the job's folder"))?;
+        let files = match self.lay_out(scratch, &class) {
+            Err(e) if self.is_cancelled.load(Ordering::Relaxed) => {
+                log::debug!("a job was cancelled before it began: {e}");
+                return Ok(End::bare(Verdict::Cancelled));
+            }
+            other => other.map_err(WorkError::io("write the job's files"))?,
+        };
         let places = Places { home: self.found.home.as_deref(), files: &files, class: &class };
         let runtime = &self.found.runtime;
         let mut compile_ms = 0;
         if !runtime.compile.is_empty() {
             let words = runtimes::fill(&runtime.compile, &places);
-            let ran = self.execute(&words, &[], COMPILER, false)?;
+            let ran = self.execute(scratch, &words, &[], COMPILER, false)?;
             compile_ms = ran.took.as_millis() as u64;
             if ran.stopped_by == Some(Verdict::Cancelled) {
                 return Ok(End::bare(Verdict::Cancelled));
@@ -114,7 +121,7 @@ impl Attempt<'_> {
         let mut words = runtimes::fill(&runtime.run, &places);
         words.extend(self.request.args.iter().cloned());
         let stdin = self.request.stdin.clone();
-        let ran = self.execute(&words, &stdin, self.limits, true)?;
+        let ran = self.execute(scratch, &words, &stdin, self.limits, true)?;
         Ok(End {
             verdict: ran.stopped_by.unwrap_or(Verdict::Finished),
             exit_code: ran.exit_code,
@@ -129,88 +136,138 @@ impl Attempt<'_> {
 
     /// The class of a Java source; empty for anything else.
     fn class(&self) -> String {
-        let is_java = self.found.runtime.run.iter().any(|word| word.contains("{class}"));
-        let source = self.request.files.first().filter(|_| is_java).map(|(_, source)| String::from_utf8_lossy(source));
-        source.and_then(|source| runtimes::java_class(&source)).unwrap_or_default()
+        self.java_source().and_then(|source| runtimes::java_class(&source)).unwrap_or_default()
     }
 
-    /// Makes the scratch folder with the source files in it; gives their names.
-    fn lay_out(&self, class: &str) -> io::Result<Vec<String>> {
-        let runtime = &self.found.runtime;
-        fs::DirBuilder::new().mode(0o700).create(&self.scratch)?;
-        let mut made = vec![self.scratch.clone()];
+    fn java_source(&self) -> Option<String> {
+        let is_java = self.found.runtime.run.iter().any(|word| word.contains("{class}"));
+        let source = self.request.files.first().filter(|_| is_java).map(|(_, source)| source);
+        source.map(|source| String::from_utf8_lossy(source).into_owned())
+    }
+
+    /// Writes the source files into the job's folder; gives their names.
+    fn lay_out(&self, scratch: &Scratch, class: &str) -> io::Result<Vec<String>> {
+        let (job, until) = (scratch.job(), Instant::now() + Duration::from_millis(self.limits.wall_ms));
+        let mut made = Vec::new();
         let mut files = Vec::new();
         let launcher = (LAUNCHER.0.to_string(), LAUNCHER.1.as_bytes());
-        let given = self.request.files.iter().map(|(name, content)| (name.clone(), content.as_slice()));
+        let given = self.named().into_iter().zip(&self.request.files).map(|(name, (_, content))| (name, &content[..]));
         for (name, content) in given.chain((!class.is_empty()).then_some(launcher)) {
-            // A Java source that came without a name must have that of its class.
-            let name = match (name == runtime.file_name, class.rsplit('.').next()) {
-                (true, Some(simple)) if !simple.is_empty() => format!("{simple}.java"),
-                _ => name,
-            };
-            let path = self.scratch.join(&name);
             let folders = Path::new(&name).ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
             for folder in folders.collect::<Vec<_>>().into_iter().rev() {
-                let folder = self.scratch.join(folder);
+                if self.is_cancelled.load(Ordering::Relaxed) {
+                    return Err(io::Error::other("it was cancelled"));
+                }
+                if Instant::now() >= until || made.len() as u64 >= FILES_MAX {
+                    return Err(io::Error::other(format!("they take too long, or are more than {FILES_MAX}")));
+                }
+                let folder = job.join(folder);
                 if !folder.is_dir() {
                     fs::create_dir(&folder)?;
                     made.push(folder);
                 }
             }
-            fs::write(&path, content)?;
+            let path = job.join(&name);
+            match fs::File::create_new(&path) {
+                Ok(mut file) => file.write_all(content)?,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                    return Err(io::Error::other(format!("two of them are named {name}")));
+                }
+                Err(e) => return Err(e),
+            }
             made.push(path);
             files.push(name);
         }
         if let Some(user) = self.cage.user(self.slot) {
-            made.iter().try_for_each(|path| std::os::unix::fs::chown(path, Some(user), Some(user)))?;
+            made.iter().try_for_each(|path| chown(path, Some(user), Some(user)))?;
         }
         Ok(files)
     }
 
-    fn execute(&mut self, words: &[String], stdin: &[u8], limits: Limits, is_heard: bool) -> Result<Ran, WorkError> {
+    /// The names of the request's files here: a Java source that came first and without a name has that of its class.
+    fn named(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.request.files.iter().map(|(name, _)| name.clone()).collect();
+        let (runtime, source) = (&self.found.runtime, self.java_source());
+        if let Some(class) = source.and_then(|source| runtimes::java_file(&source)) {
+            let name = format!("{class}.java");
+            if names.first() == Some(&runtime.file_name) && !names.contains(&name) && name != LAUNCHER.0 {
+                names[0] = name;
+            }
+        }
+        names
+    }
+
+    fn execute(
+        &mut self,
+        scratch: &Scratch,
+        words: &[String],
+        stdin: &[u8],
+        limits: Limits,
+        is_heard: bool,
+    ) -> Result<Ran, WorkError> {
         let runtime = &self.found.runtime;
+        // More than allowed: who goes beyond is stopped and told so, and cannot go far beyond before that.
+        let processes = limits.processes + runtime.threads + PROCESSES_MORE;
+        let megabytes = limits.memory_mb + runtime.reserves_mb + threads_mb(limits.processes + runtime.threads);
         let bounds = Bounds {
+            wall_s: limits.wall_ms.div_ceil(1000),
             cpu_s: limits.cpu_ms.div_ceil(1000).max(1),
-            space: (limits.memory_mb + runtime.reserves_mb).saturating_mul(1 << 20).saturating_add(SPACE_MORE),
+            space: megabytes.saturating_mul(1 << 20).saturating_add(SPACE_MORE),
             file: limits.files_mb << 20,
-            // More than allowed: who goes beyond is stopped and told so, and cannot go far beyond before that.
-            processes: limits.processes + runtime.threads + PROCESSES_MORE,
+            processes,
         };
-        let folders: Vec<PathBuf> = self.found.home.iter().cloned().collect();
-        let mut command = self.cage.command(words, &self.scratch, &folders, self.slot, &bounds);
+        let mut folders: Vec<PathBuf> = self.found.home.iter().cloned().collect();
+        // What was compiled into the job's folder needs no toolchain, and has better walls without one of root's.
+        if words.first().is_some_and(|word| word.starts_with("./")) && !self.cage.is_by_user(scratch.path(), &folders) {
+            folders.clear();
+        }
+        let before = scratch.used(None).unwrap_or_default();
+        let mut command = self.cage.command(words, scratch.path(), &folders, self.slot, &bounds);
         let child = spawn(&mut command).map_err(WorkError::io("start the cage"))?;
-        let outer = if self.cage.kind() == CageKind::Full { 2 } else { 0 };
+        // Where memory gets short, the system ends jobs before anything else. Who may not say so leaves it as it is.
+        let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "1000");
         let mut deaf = |_: Stream, _: &[u8]| {};
         let hear: &mut dyn FnMut(Stream, &[u8]) = if is_heard { self.hear } else { &mut deaf };
         let watch = Watch {
             limits,
             threads: runtime.threads,
-            scratch: &self.scratch,
-            outer,
+            scratch,
+            before,
+            outer: self.cage.levels(),
             is_cancelled: self.is_cancelled,
             begun: Instant::now(),
             looked: Instant::now(),
             counted: Instant::now(),
             stopped_by: None,
+            pace: LOOK_EVERY,
             memory_peak_kib: 0,
+            nameless_kib: 0,
+            cpu_peak_ms: 0,
             output_left: limits.output_bytes,
         };
         let ran = watch.follow(child, stdin, hear).map_err(WorkError::io("follow the program"))?;
-        Ok(self.told(ran))
+        Ok(self.told(scratch, &limits, ran))
     }
 
     /// What bubblewrap says of its command's end, as if the command had said it itself.
-    fn told(&self, mut ran: Ran) -> Ran {
+    ///
+    /// It says 128 and the signal's number, and a program may exit with such a code itself: so a limit's signal tells of the
+    /// limit only where the program was seen to come near it. Else 129 to 159 stay ambiguous, as in every shell.
+    fn told(&self, scratch: &Scratch, limits: &Limits, mut ran: Ran) -> Ran {
         if self.cage.kind() == CageKind::Full
-            && let Some(code @ 129..=192) = ran.exit_code
+            && let Some(code @ SIGNALS_FIRST..=SIGNALS_LAST) = ran.exit_code
         {
-            (ran.exit_code, ran.signal) = (None, Some(code - 128));
+            (ran.exit_code, ran.signal) = match code - 128 {
+                SIGXCPU if ran.cpu_peak_ms < limits.cpu_ms / 2 => (Some(code), None),
+                SIGXFSZ if scratch.longest() < (limits.files_mb << 20) / 2 => (Some(code), None),
+                signal => (None, Some(signal)),
+            };
         }
         if ran.stopped_by.is_none() {
             ran.stopped_by = match ran.signal {
                 Some(SIGXCPU) => Some(Verdict::TimedOut),
                 Some(SIGXFSZ) => Some(Verdict::FilesExceeded),
-                _ => None,
+                _ => ran.has_too_many_files.then_some(Verdict::FilesExceeded),
             };
         } else if ran.signal.is_none() {
             (ran.exit_code, ran.signal) = (None, Some(SIGKILL));
@@ -219,6 +276,15 @@ impl Attempt<'_> {
     }
 }
 
+/// Exit codes by which bubblewrap tells that a signal ended its command.
+const SIGNALS_FIRST: i32 = 129;
+const SIGNALS_LAST: i32 = 159;
+/// Address space that so many threads need, in MiB: the stack of each, and what glibc maps for allocations of its own, of
+/// which there are eight for each processor at most. It is hardly used; what is used is counted as memory.
+fn threads_mb(threads: u64) -> u64 {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    threads * 8 + threads.min(8 * processors) * 64
+}
 /// Processes that the system lets a program have beyond those that it may have, until the next look.
 const PROCESSES_MORE: u64 = 256;
 /// Address space beyond the memory that a program may use: its code, and what its libraries map.
@@ -232,6 +298,10 @@ struct Ran {
     stderr: Vec<u8>,
     took: Duration,
     memory_peak_kib: u64,
+    /// Processor time that it was seen to have used.
+    cpu_peak_ms: u64,
+    /// At the end it had left more than it may.
+    has_too_many_files: bool,
     /// The limit that it reached.
     stopped_by: Option<Verdict>,
 }
@@ -254,14 +324,20 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
 struct Watch<'a> {
     limits: Limits,
     threads: u64,
-    scratch: &'a Path,
+    scratch: &'a Scratch,
+    /// Files and bytes that were there when it began.
+    before: (u64, u64),
     outer: usize,
     is_cancelled: &'a AtomicBool,
     begun: Instant,
     looked: Instant,
     counted: Instant,
+    /// Between two looks: where they are slow (much memory, many processes), they must not be all that is done.
+    pace: Duration,
     stopped_by: Option<Verdict>,
     memory_peak_kib: u64,
+    nameless_kib: u64,
+    cpu_peak_ms: u64,
     output_left: u64,
 }
 
@@ -313,6 +389,8 @@ impl Watch<'_> {
             stderr,
             took: ended - self.begun,
             memory_peak_kib: self.memory_peak_kib,
+            cpu_peak_ms: self.cpu_peak_ms,
+            has_too_many_files: self.has_too_many_files(None),
             stopped_by: self.stopped_by,
         })
     }
@@ -356,9 +434,11 @@ impl Watch<'_> {
             Some(Verdict::Cancelled)
         } else if now - self.begun >= Duration::from_millis(self.limits.wall_ms) {
             Some(Verdict::TimedOut)
-        } else if now - self.looked >= LOOK_EVERY {
-            self.looked = now;
-            self.measure(child)
+        } else if now - self.looked >= self.pace {
+            let over = self.measure(child);
+            self.pace = (now.elapsed() * LOOK_SHARE).clamp(LOOK_EVERY, LOOK_SELDOM);
+            self.looked = Instant::now();
+            over
         } else {
             None
         };
@@ -369,19 +449,34 @@ impl Watch<'_> {
 
     fn measure(&mut self, child: &Child) -> Option<Verdict> {
         let usage = tree::usage(child.id(), self.outer);
-        self.memory_peak_kib = self.memory_peak_kib.max(usage.memory_kib);
-        if usage.memory_kib > self.limits.memory_mb << 10 {
+        let is_long_ago = self.counted.elapsed() >= FILES_EVERY;
+        if is_long_ago {
+            self.nameless_kib = tree::nameless(child.id(), self.outer, 0).in_memory / 1024;
+        }
+        let memory_kib = usage.memory_kib + self.nameless_kib;
+        self.memory_peak_kib = self.memory_peak_kib.max(memory_kib);
+        self.cpu_peak_ms = self.cpu_peak_ms.max(usage.cpu_ms);
+        if memory_kib > self.limits.memory_mb << 10 {
             return Some(Verdict::MemoryExceeded);
         }
         if usage.processes as u64 > self.limits.processes + self.threads {
             return Some(Verdict::ProcessesExceeded);
         }
-        if self.counted.elapsed() < FILES_EVERY {
+        if !self.scratch.is_quick() && !is_long_ago {
             return None;
         }
-        let (files, bytes) = files_below(self.scratch, FILES_MAX + 1);
-        self.counted = Instant::now();
-        (files > FILES_MAX || bytes > self.limits.files_mb << 20).then_some(Verdict::FilesExceeded)
+        let is_over = self.has_too_many_files(Some((child.id(), self.outer)));
+        if is_long_ago {
+            self.counted = Instant::now();
+        }
+        is_over.then_some(Verdict::FilesExceeded)
+    }
+
+    /// Whether the command made more files than it may. What was there before is not its own, and it may remove that.
+    fn has_too_many_files(&self, processes: Option<(u32, usize)>) -> bool {
+        let Some((files, bytes)) = self.scratch.used(processes) else { return true };
+        let (files_before, bytes_before) = self.before;
+        files > files_before + FILES_MAX || bytes > bytes_before + (self.limits.files_mb << 20)
     }
 }
 
@@ -426,46 +521,4 @@ fn kill_group(child: &Child) {
         // Nobody is left in it.
         let _ = kill_process_group(group, Signal::KILL);
     }
-}
-
-/// Files and folders below a folder, up to so many, and their bytes; links are not followed.
-fn files_below(folder: &Path, most: u64) -> (u64, u64) {
-    let (mut files, mut bytes, mut folders) = (0, 0, vec![folder.to_path_buf()]);
-    while let Some(folder) = folders.pop() {
-        for row in fs::read_dir(folder).into_iter().flatten().flatten() {
-            files += 1;
-            if files >= most {
-                return (files, bytes);
-            }
-            match row.metadata() {
-                Ok(it) if it.is_dir() => folders.push(row.path()),
-                Ok(it) => bytes += it.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    (files, bytes)
-}
-
-/// Removes the scratch folder, also one whose program has locked it up.
-/// Removes a folder with all that programs made of it: also what they locked.
-///
-/// # Errors
-/// What the system says.
-pub fn remove(scratch: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(scratch) {
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        other => return other,
-    }
-    let mut folders = vec![scratch.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-        for row in fs::read_dir(folder)?.flatten() {
-            if row.file_type().is_ok_and(|it| it.is_dir()) {
-                folders.push(row.path());
-            }
-        }
-    }
-    fs::remove_dir_all(scratch)
 }

@@ -12,6 +12,9 @@ pub const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// A Java class of ours that starts the user's: its `main`, or its `run()` that returns a text.
 pub const LAUNCHER: (&str, &str) = ("PhalanxLauncher.java", include_str!("launcher.java"));
 
+/// Seconds that a probe may take.
+const PROBE_S: &str = "10";
+
 /// A runtime that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -50,8 +53,9 @@ fn first_line(command: &[String], path: Option<&str>) -> Option<String> {
         }
         _ => PathBuf::from(program),
     };
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
+    // A compiler that hangs must not keep a node from joining: its language is not there.
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", PROBE_S]).arg(program).args(args).stdin(Stdio::null());
     let output = command.output().ok().filter(|output| output.status.success())?;
     // Java 8 tells its version on standard error.
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
@@ -74,34 +78,91 @@ pub fn fill(command: &[String], places: &Places<'_>) -> Vec<String> {
     let mut filled = Vec::new();
     for word in command {
         if word == "{files}" {
-            filled.extend(places.files.iter().cloned());
+            filled.extend(places.files.iter().map(|name| plain(name)));
             continue;
         }
         let home = places.home.map(|home| home.to_string_lossy()).unwrap_or_default();
-        let first = places.files.first().map_or("", String::as_str);
-        filled.push(word.replace("{home}", &home).replace("{file}", first).replace("{class}", places.class));
+        let first = places.files.first().map(|name| plain(name)).unwrap_or_default();
+        filled.push(word.replace("{home}", &home).replace("{file}", &first).replace("{class}", places.class));
     }
     filled
 }
 
-/// The class that a Java source declares, with its package: the public one, else the first. `None`: it declares none.
+/// A file's name that no compiler takes for an option, or for a list of options.
+fn plain(name: &str) -> String {
+    if name.starts_with(['-', '@']) { format!("./{name}") } else { name.to_string() }
+}
+
+/// The class of a Java source that is to be started, with its package: the one with a `main`, else with a `run()`, else the
+/// public one, else the first. `None`: it declares none.
 pub fn java_class(source: &str) -> Option<String> {
     let code = without_comments(source);
-    let words: Vec<&str> =
-        code.split(|c: char| !(c.is_alphanumeric() || "_$.".contains(c))).filter(|w| !w.is_empty()).collect();
-    let package = words.windows(2).find(|pair| pair[0] == "package").map(|pair| format!("{}.", pair[1]));
-    let is_kind = |word: &str| matches!(word, "class" | "enum" | "record" | "interface");
-    let declared = |at: usize| words.get(at + 1).filter(|_| is_kind(words[at])).map(|name| (at, *name));
-    let all: Vec<(usize, &str)> = (0..words.len()).filter_map(declared).collect();
-    let is_public = |at: usize| {
-        let mut before = words[..at]
-            .iter()
-            .rev()
-            .take_while(|word| matches!(**word, "final" | "abstract" | "sealed" | "public" | "strictfp"));
-        before.any(|word| *word == "public")
-    };
-    let chosen = all.iter().find(|(at, _)| is_public(*at)).or_else(|| all.first())?;
-    Some(format!("{}{}", package.unwrap_or_default(), chosen.1))
+    let tokens = tokens(&code);
+    let package = tokens.windows(2).find(|pair| pair[0] == "package").map(|pair| format!("{}.", pair[1]));
+    let classes = classes(&tokens);
+    let by_main = classes.iter().find(|class| class.is_public && class.has_main);
+    let by_main = by_main.or_else(|| classes.iter().find(|class| class.has_main));
+    let chosen = by_main.or_else(|| classes.iter().find(|class| class.has_run)).or_else(|| leading(&classes))?;
+    Some(format!("{}{}", package.unwrap_or_default(), chosen.name))
+}
+
+/// The name that the file of a Java source must have, without its ending: that of the public class, else any of its classes.
+pub fn java_file(source: &str) -> Option<String> {
+    let code = without_comments(source);
+    leading(&classes(&tokens(&code))).map(|class| class.name.to_string())
+}
+
+/// A class, or the like, that stands in no other.
+struct JavaClass<'a> {
+    name: &'a str,
+    is_public: bool,
+    has_main: bool,
+    /// A `run()` with a body; an interface only promises one.
+    has_run: bool,
+}
+
+fn leading<'a, 'b>(classes: &'b [JavaClass<'a>]) -> Option<&'b JavaClass<'a>> {
+    classes.iter().find(|class| class.is_public).or_else(|| classes.first())
+}
+
+/// Words, and the brackets between them.
+fn tokens(code: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    for piece in code.split_inclusive(|c: char| !(c.is_alphanumeric() || "_$.".contains(c))) {
+        let word = piece.trim_end_matches(|c: char| !(c.is_alphanumeric() || "_$.".contains(c)));
+        let sign = &piece[word.len()..];
+        tokens.extend(Some(word).filter(|word| !word.is_empty()));
+        tokens.extend(Some(sign).filter(|sign| matches!(*sign, "{" | "}" | "(" | ")")));
+    }
+    tokens
+}
+
+fn classes<'a>(tokens: &[&'a str]) -> Vec<JavaClass<'a>> {
+    const BEFORE: [&str; 6] = ["final", "abstract", "sealed", "public", "strictfp", "non"];
+    let mut classes: Vec<JavaClass<'a>> = Vec::new();
+    let (mut depth, mut kind) = (0_i32, "");
+    for (at, word) in tokens.iter().enumerate() {
+        let next = |n: usize| tokens.get(at + n).copied().unwrap_or_default();
+        match (*word, depth) {
+            ("{", _) => depth += 1,
+            ("}", _) => depth -= 1,
+            ("class" | "enum" | "record" | "interface", 0) if !next(1).is_empty() => {
+                let mut before = tokens[..at].iter().rev().take_while(|word| BEFORE.contains(word));
+                let is_public = before.any(|word| *word == "public");
+                kind = word;
+                classes.push(JavaClass { name: next(1), is_public, has_main: false, has_run: false });
+            }
+            ("main", 1) if next(1) == "(" => {
+                classes.last_mut().into_iter().for_each(|class| class.has_main = true);
+            }
+            ("run", 1) if kind != "interface" && (next(1), next(2)) == ("(", ")") => {
+                let has_body = matches!(next(3), "{" | "throws");
+                classes.last_mut().into_iter().for_each(|class| class.has_run |= has_body);
+            }
+            _ => {}
+        }
+    }
+    classes
 }
 
 /// Source code without comments, and without the insides of texts.

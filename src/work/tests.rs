@@ -4,7 +4,7 @@
 
 use super::cage::Cage;
 use super::run::{Attempt, Stream};
-use super::runtimes::{self, Found, find, java_class};
+use super::runtimes::{self, Found, find, java_class, java_file};
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::{CageKind, known_runtimes as known};
 use std::os::unix::fs::PermissionsExt;
@@ -40,13 +40,20 @@ fn request(language: &str, source: &str) -> Request {
     }
 }
 
+/// A folder through which the users of slots may pass.
+fn passable() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
+    dir
+}
+
 /// Runs an attempt in a folder of its own; afterwards nothing of it may be left.
 fn attempt(cage: &Cage, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) -> Option<End> {
     // Each test may be a process of its own, and no two programs at once may be one user's.
     static SLOT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(16)));
     let found = found(&request.language)?;
-    let dir = tempfile::tempdir().unwrap();
-    let scratch = dir.path().join("job");
+    let dir = passable();
+    let scratch = dir.path().join("attempt");
     let is_cancelled = AtomicBool::new(false);
     let slot = SLOT.fetch_add(1, Ordering::Relaxed);
     let attempt = Attempt {
@@ -140,6 +147,12 @@ fn the_class_of_a_java_source_is_found() {
     assert_eq!(name("int x = '\"'; public sealed abstract class F {}").as_deref(), Some("F"));
     assert_eq!(name("nothing /* at all"), None);
     assert_eq!(name("class"), None);
+    let helper = "interface Task { String run(); } class Help { void main2() {} } class App { public static void main(String[] a) {} }";
+    assert_eq!(name(helper).as_deref(), Some("App"));
+    let runs = "interface Task { String run(); } class Hello implements Task { public String run() { return \"\"; } }";
+    assert_eq!(name(runs).as_deref(), Some("Hello"));
+    let hidden = "public class Out { static class In { public static void main(String[] a) {} } } class Go { static void main(String[] a) {} }";
+    assert_eq!((name(hidden).as_deref(), java_file(hidden).as_deref()), (Some("Go"), Some("Out")));
 }
 
 #[test]
@@ -197,6 +210,87 @@ fn too_much_memory_is_told() {
 }
 
 #[test]
+fn memory_that_is_shared_or_has_no_name_is_counted() {
+    for source in [
+        "import mmap, time\nm = mmap.mmap(-1, 200 << 20)\nfor i in range(0, 200 << 20, 4096): m[i] = 1\ntime.sleep(9)",
+        "import os, time\nf = os.memfd_create('x')\nfor i in range(200): os.write(f, b'x' * (1 << 20))\ntime.sleep(9)",
+        "import os, time\nb = bytearray(os.urandom(1 << 20)) * 100\nfor i in range(3):\n  if os.fork() == 0:\n    b[::4096] = b'y' * len(b[::4096]); time.sleep(9)\ntime.sleep(9)",
+    ] {
+        // One file may be as long as all the memory here: what stops it must be the memory.
+        let limits = Limits { files_mb: 400, memory_mb: 128, ..LIMITS };
+        let Some(end) = run(&Request { limits, ..request("python", source) }) else { return };
+        assert_eq!(end.verdict, Verdict::MemoryExceeded, "{source} {}", text(&end.stderr));
+    }
+}
+
+#[test]
+fn jobs_go_first_where_memory_is_short() {
+    finished(&shell("sleep 0.1; cat /proc/self/oom_score_adj"), 0, "1000\n");
+}
+
+#[test]
+fn no_namespaces_are_made_within_the_cage() {
+    for flags in ["-U", "-Ur", "-Urm", "-m"] {
+        let end = shell(&format!("unshare {flags} true && echo made"));
+        assert_eq!(text(&end.stdout), "", "{flags}");
+        assert_ne!(end.exit_code, Some(0), "{flags}");
+    }
+}
+
+#[test]
+fn exit_codes_that_look_like_signals_are_no_limits() {
+    finished(&shell("exit 152"), 152, "");
+    finished(&shell("exit 153"), 153, "");
+    finished(&shell("exit 190"), 190, "");
+    let sparse = shell("exec dd if=/dev/zero of=x bs=1 count=1 seek=9000000 2>/dev/null");
+    assert_eq!(sparse.verdict, Verdict::Finished, "a hole takes up nothing {}", text(&sparse.stderr));
+}
+
+#[test]
+fn many_threads_have_room() {
+    let source = "import threading, time\nt = [threading.Thread(target=time.sleep, args=(0.3,)) for _ in range(100)]\nfor x in t: x.start()\nfor x in t: x.join()\nprint('all')";
+    let limits = Limits { processes: 120, memory_mb: 64, ..LIMITS };
+    let Some(end) = run(&Request { limits, ..request("python", source) }) else { return };
+    finished(&end, 0, "all\n");
+}
+
+#[test]
+fn files_keep_their_names_and_contents() {
+    let java = |files: &[(&str, &str)]| Request {
+        files: files.iter().map(|(name, text)| (name.to_string(), text.as_bytes().to_vec().into())).collect(),
+        ..request("java", "")
+    };
+    let main = "class Start { public static void main(String[] a) { System.out.print(Other.WORD); } }";
+    let other = "class Other { static final String WORD = \"both\"; }";
+    for files in [[("Main.java", main), ("Start.java", other)], [("Main.java", main), ("x/Main.java", other)]] {
+        let Some(end) = run(&java(&files)) else { return };
+        finished(&end, 0, "both");
+    }
+    let twice = run(&Request {
+        files: vec![("main.sh".into(), b"".to_vec().into()), ("main.sh".into(), b"".to_vec().into())],
+        ..request("shell", "")
+    });
+    assert_eq!(
+        twice.unwrap().verdict,
+        Verdict::Failed("cannot write the job's files: two of them are named main.sh".into())
+    );
+    let dashed = run(&Request { files: vec![("-e".into(), b"echo file".to_vec().into())], ..request("shell", "") });
+    finished(&dashed.unwrap(), 0, "file\n");
+}
+
+#[test]
+fn laying_out_ends_in_time() {
+    let deep =
+        |n: usize| (format!("{}{n}", "d/".repeat(400) + &format!("{n}/") + &"e/".repeat(300)), Vec::new().into());
+    let limits = Limits { wall_ms: 300, ..LIMITS };
+    let request = Request { files: (0..1000).map(deep).collect(), limits, ..request("shell", "") };
+    let begun = Instant::now();
+    let end = run(&request).unwrap();
+    assert!(matches!(&end.verdict, Verdict::Failed(why) if why.contains("too long")), "{:?}", end.verdict);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn too_many_files_are_told() {
     let large = shell("exec head -c 9000000 /dev/zero > large");
     assert_eq!((large.verdict, large.signal), (Verdict::FilesExceeded, Some(25)));
@@ -207,7 +301,99 @@ fn too_many_files_are_told() {
     let many = shell("i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
     assert_eq!(many.verdict, Verdict::FilesExceeded);
     let elsewhere = shell("head -c 100000000 /dev/zero > /tmp/x; echo x > /usr/x; echo y > /y; ls /tmp/x");
-    assert_eq!(elsewhere.verdict, Verdict::Finished, "only its own folder counts, and the rest is read-only or small");
+    assert_eq!(elsewhere.verdict, Verdict::Finished, "one file is as large as it may be, and the rest is read-only");
+    let too = shell("head -c 6000000 /dev/zero > /tmp/x; head -c 6000000 /dev/zero > y");
+    assert_eq!(too.verdict, Verdict::FilesExceeded, "what lies in /tmp counts, also of one who is quick");
+    let shared = shell("head -c 6000000 /dev/zero > /dev/shm/x; head -c 6000000 /dev/zero > y");
+    assert_eq!(shared.verdict, Verdict::FilesExceeded, "what lies in /dev/shm counts");
+    let nameless = "for i in 1 2 3 4; do exec 9>f; rm f; head -c 7000000 /dev/zero >&9; sleep 60 & done; sleep 60";
+    assert_eq!(shell(nameless).verdict, Verdict::FilesExceeded, "removed files count as long as they are open");
+    let empty = shell("cd /tmp; i=0; while :; do i=$((i+1)); : > $i; done");
+    assert_eq!(empty.verdict, Verdict::FilesExceeded, "files without content count");
+    let device = shell("echo x > /dev/x; echo y > /dev/shm/y && cat /dev/shm/y");
+    finished(&device, 0, "y\n");
+}
+
+/// Folders within each other, each made from the one above.
+fn nest(top: &Path, deep: usize) {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let open = OFlags::DIRECTORY | OFlags::RDONLY;
+    let mut at = openat(CWD, top, open, Mode::empty()).unwrap();
+    for _ in 0..deep {
+        mkdirat(&at, "d", Mode::RWXU).unwrap();
+        at = openat(&at, "d", open, Mode::empty()).unwrap();
+    }
+}
+
+#[test]
+fn deep_folders_harm_nobody() {
+    let Some(end) = run(&request(
+        "python",
+        "import os\nfor i in range(30000):\n  os.mkdir('d'); os.chdir('d')\n  if i % 7 == 0: os.symlink('/', 'l')\nprint('deep')",
+    )) else {
+        return;
+    };
+    assert!(matches!(end.verdict, Verdict::FilesExceeded), "{end:?}");
+    // On a disk, by a thread with as little stack as a slot's, also where folders are locked.
+    let dir = tempfile::tempdir().unwrap();
+    let precious = dir.path().join("precious");
+    std::fs::create_dir(&precious).unwrap();
+    let top = dir.path().join("top");
+    let script = format!(
+        "mkdir {0} {0}/.lifted-1 && touch {0}/.lifted-1/x {0}/.lifted-2 && cd {0}; ln -s {1} l; mkdir -p a/b && chmod 0 a/b && chmod 0 a",
+        top.display(),
+        precious.display()
+    );
+    assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    nest(&top, 30_000);
+    assert_eq!(super::folder::count(&top, u64::MAX), None, "too deep to count");
+    let removing = top.clone();
+    let done = crate::node::threads::spawn("job-0", move || super::folder::remove(&removing).unwrap()).unwrap();
+    done.join().unwrap();
+    assert!(!top.exists() && precious.exists());
+    super::folder::remove(&top).expect("what is gone is no error");
+}
+
+#[test]
+fn folders_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+    std::fs::write(dir.path().join("a/b/c"), [7; 10_000]).unwrap();
+    std::fs::File::create(dir.path().join("hole")).unwrap().set_len(1 << 30).unwrap();
+    std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
+    let count = super::folder::count(dir.path(), 10).unwrap();
+    assert_eq!((count.files, count.longest), (5, 1 << 30));
+    assert!((10_000..20_000).contains(&count.bytes), "{count:?}");
+    assert_eq!(super::folder::count(dir.path(), 4), None);
+}
+
+#[test]
+fn a_start_clears_what_a_killed_process_left() {
+    use super::scratch::{self, Scratch};
+    let dir = passable();
+    let jobs = dir.path().join("jo bs");
+    assert!(scratch::clear(&jobs).unwrap().is_empty());
+    let left = Scratch::make(&jobs.join("1-1"), None, 1).unwrap();
+    std::fs::write(left.job().join("file"), "x").unwrap();
+    let path = left.path().to_path_buf();
+    std::mem::forget(left);
+    // As after a node that was killed before its programs were told to go with it.
+    let bounds = super::cage::Bounds { wall_s: 60, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 500 };
+    let words = ["sleep", "60"].map(String::from);
+    let cage = cage();
+    if let Some(user) = cage.user(4000) {
+        std::os::unix::fs::chown(&path, Some(user), Some(user)).unwrap();
+        std::os::unix::fs::chown(path.join("job"), Some(user), Some(user)).unwrap();
+    }
+    let mut child = cage.command(&words, &path, &[], 4000, &bounds).spawn().unwrap();
+    let old = scratch::clear(&jobs).unwrap();
+    assert!(!child.wait().unwrap().success(), "its programs are ended");
+    assert_eq!(old, [dir.path().join("jo bs.old-0")]);
+    assert!(std::fs::read_dir(&jobs).unwrap().next().is_none());
+    scratch::remove_old(&old[0]);
+    assert!(!old[0].exists(), "nothing is mounted there any more");
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(&dir.path().display().to_string()), "{table}");
 }
 
 #[test]
@@ -302,7 +488,7 @@ fn links_and_locked_folders_lead_nobody_astray() {
 #[test]
 fn what_is_cancelled_ends_at_once() {
     let found = found("shell").unwrap();
-    let (cage, dir) = (cage(), tempfile::tempdir().unwrap());
+    let (cage, dir) = (cage(), passable());
     let is_cancelled = AtomicBool::new(false);
     let request = request("shell", "echo begun; sleep 60");
     let begun = Instant::now();
@@ -324,7 +510,7 @@ fn what_is_cancelled_ends_at_once() {
 #[test]
 fn places_are_filled_in() {
     let command: Vec<String> = ["{home}/bin/x", "-o", "out", "{files}", "{file}.y"].map(str::to_string).to_vec();
-    let files = ["a", "b"].map(str::to_string);
+    let files = ["-a", "b"].map(str::to_string);
     let places = runtimes::Places { home: Some(Path::new("/h")), files: &files, class: "" };
-    assert_eq!(runtimes::fill(&command, &places), ["/h/bin/x", "-o", "out", "a", "b", "a.y"]);
+    assert_eq!(runtimes::fill(&command, &places), ["/h/bin/x", "-o", "out", "./-a", "b", "./-a.y"]);
 }

@@ -1,37 +1,87 @@
-//! A process with all its children, as `/proc` shows them: how many there are and how much memory they have.
+//! A process with all its children, as `/proc` shows them: how many there are, what they use, and what they hold in secret.
 //!
 //! What is gone while one looks is not counted. Not here: what is done about it (`run.rs`).
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// Beyond so many processes nobody counts on: it is too many anyway.
 const SEEN_MAX: usize = 4096;
+/// Beyond so many open files nobody looks on.
+const OPEN_MAX: usize = 20_000;
 
 /// What a tree of processes uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Processes, each thread of theirs counted.
     pub processes: usize,
-    /// Memory that they have to themselves or share, in KiB.
+    /// Memory that they have to themselves, and what they share by halves, in KiB; not files that can be read again.
     pub memory_kib: u64,
+    /// Processor time of those that are there and of their children that are not any more, in milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// What a tree of processes keeps in files that have no name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nameless {
+    /// Bytes of files that are memory (`memfd_create`).
+    pub in_memory: u64,
+    /// Bytes of removed files on the device that was asked for.
+    pub on_device: u64,
 }
 
 /// Looks at the process and all its children, except for `outer` levels at the top (the cage's own).
 pub fn usage(pid: u32, outer: usize) -> Usage {
+    let mut usage = Usage::default();
+    each(pid, outer, |pid| {
+        usage.processes += threads(pid);
+        usage.memory_kib += memory_kib(pid);
+        usage.cpu_ms += cpu_ms(pid);
+        usage.processes < SEEN_MAX
+    });
+    usage
+}
+
+/// Looks for files without names that the same processes have open.
+pub fn nameless(pid: u32, outer: usize, device: u64) -> Nameless {
+    let (mut found, mut seen, mut looked_at) = (Nameless::default(), BTreeSet::new(), 0);
+    each(pid, outer, |pid| {
+        for row in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            looked_at += 1;
+            let Ok(target) = fs::read_link(row.path()) else { continue };
+            let target = target.to_string_lossy();
+            let is_memory = target.starts_with("/memfd:");
+            if !is_memory && !target.ends_with(" (deleted)") {
+                continue;
+            }
+            let Ok(it) = fs::metadata(row.path()) else { continue };
+            if !seen.insert((it.dev(), it.ino())) {
+                continue;
+            }
+            if is_memory {
+                found.in_memory += it.blocks() * 512;
+            } else if it.dev() == device {
+                found.on_device += it.blocks() * 512;
+            }
+        }
+        looked_at < OPEN_MAX
+    });
+    found
+}
+
+/// Goes through the processes until `is_next` has enough.
+fn each(pid: u32, outer: usize, mut is_next: impl FnMut(u32) -> bool) {
     let mut level = vec![pid];
     for _ in 0..outer {
         level = level.into_iter().flat_map(children).collect();
     }
-    let mut usage = Usage::default();
     while let Some(pid) = level.pop() {
-        usage.processes += threads(pid);
-        usage.memory_kib += memory_kib(pid);
-        if usage.processes >= SEEN_MAX {
+        if !is_next(pid) {
             break;
         }
         level.extend(children(pid));
     }
-    usage
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -44,10 +94,33 @@ fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
+/// Its own pages and its part of those that it shares, for which a whole program would else be counted for nothing: a
+/// mapping that all processes of a job have is not resident "minus what is shared".
 fn memory_kib(pid: u32) -> u64 {
-    // Pages of 4 KiB: resident without those of files, which others have as well.
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let of = |key: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    match (of("Pss_Anon:"), of("Pss_Shmem:"), of("Pss:")) {
+        (Some(own), Some(shared), _) => own + shared,
+        (_, _, Some(all)) => all,
+        _ => resident_kib(pid),
+    }
+}
+
+/// Resident without shared pages, where the system does not tell more.
+fn resident_kib(pid: u32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
     let mut numbers = statm.split_whitespace().filter_map(|number| number.parse::<u64>().ok());
     let (resident, shared) = (numbers.nth(1).unwrap_or(0), numbers.next().unwrap_or(0));
     resident.saturating_sub(shared) * rustix::param::page_size() as u64 / 1024
+}
+
+fn cpu_ms(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in brackets may hold anything; the times follow eleven fields after it.
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let ticks: u64 = after.split_whitespace().skip(11).take(4).filter_map(|number| number.parse::<u64>().ok()).sum();
+    ticks * 1000 / rustix::param::clock_ticks_per_second()
 }

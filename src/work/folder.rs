@@ -1,0 +1,168 @@
+//! Folders as hostile programs leave them: counted and removed with bounded stack, descriptors and path length.
+//!
+//! A program may nest thirty thousand folders, lock them, and swap them for links meanwhile. So nothing here recurses, and
+//! each step goes from an open folder to one name in it, which is never followed if it is a link.
+//!
+//! Invariants: D1 nothing outside the folder is touched. D2 the work is bounded by what is there, never the depth of it: a
+//! removal lifts what lies deeper up to the top, a count gives up beyond [`DEPTH_MAX`].
+//! Not here: whose folder it is (`scratch.rs`), what too much is (`run.rs`).
+
+use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Folders within each other that are still counted; each costs a descriptor meanwhile.
+const DEPTH_MAX: usize = 200;
+/// Names that are read before they are dealt with.
+const BATCH: usize = 1024;
+/// What its owner needs to look into a folder, and to empty it.
+const OPEN: Mode = Mode::RWXU;
+
+/// What lies in a folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Files and folders.
+    pub files: u64,
+    /// Bytes that the files take up: no holes, and no room that the system keeps ready beyond their ends.
+    pub bytes: u64,
+    /// Bytes of the longest file, holes included.
+    pub longest: u64,
+}
+
+/// Counts what lies in a folder, up to so many files. `None`: it is too deep, too many, or hides from being counted.
+pub fn count(top: &Path, most: u64) -> Option<Count> {
+    let mut count = Count::default();
+    let mut open = vec![Dir::new(present(open_folder(CWD, top)).ok()??).ok()?];
+    loop {
+        let depth = open.len();
+        let Some(folder) = open.last_mut() else { break };
+        let Some(row) = folder.read() else {
+            open.pop();
+            continue;
+        };
+        let row = row.ok()?;
+        let name = row.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        count.files += 1;
+        if count.files > most {
+            return None;
+        }
+        let fd = folder.fd().ok()?;
+        let Some(it) = present(fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)).ok()? else { continue };
+        if FileType::from_raw_mode(it.st_mode) != FileType::Directory {
+            let length = u64::try_from(it.st_size).unwrap_or(0);
+            count.bytes += length.min(u64::try_from(it.st_blocks).unwrap_or(0) * 512);
+            count.longest = count.longest.max(length);
+        } else if depth == DEPTH_MAX {
+            return None;
+        } else if let Some(inner) = present(open_folder(fd, name)).ok()? {
+            open.push(Dir::new(inner).ok()?);
+        }
+    }
+    Some(count)
+}
+
+/// Removes a folder with all that programs made of it: also what they locked or nested.
+///
+/// # Errors
+/// What the system says; that something is gone already is no error.
+pub fn remove(top: &Path) -> io::Result<()> {
+    let Some(folder) = present(open_folder(CWD, top))? else { return Ok(()) };
+    let mut lifted = 0;
+    loop {
+        let rows = batch(&folder)?;
+        if rows.is_empty() {
+            break;
+        }
+        for (name, kind) in rows {
+            if is_unlinked(folder.as_fd(), &name, kind)? {
+                continue;
+            }
+            if let Some(inner) = present(open_folder(&folder, &name))? {
+                lift(&inner, &folder, &mut lifted)?;
+                present(fs::unlinkat(&folder, &name, AtFlags::REMOVEDIR))?;
+            }
+        }
+    }
+    drop(folder);
+    present(fs::rmdir(top))?;
+    Ok(())
+}
+
+/// Empties a folder: its files go, its folders move to the top under names that nothing has there.
+fn lift(inner: &OwnedFd, top: &OwnedFd, lifted: &mut u64) -> io::Result<()> {
+    loop {
+        let rows = batch(inner)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for (name, kind) in rows {
+            // A folder that is locked cannot be moved: its way up is written in it. Opening it unlocks it.
+            if is_unlinked(inner.as_fd(), &name, kind)? || present(open_folder(inner, &name))?.is_none() {
+                continue;
+            }
+            loop {
+                *lifted += 1;
+                match fs::renameat(inner, &name, top, format!(".lifted-{lifted}")) {
+                    Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+                    other => {
+                        present(other)?;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Removes what is no folder; `false`: it is one.
+fn is_unlinked(folder: BorrowedFd<'_>, name: &CString, kind: FileType) -> io::Result<bool> {
+    if kind == FileType::Directory {
+        return Ok(false);
+    }
+    match fs::unlinkat(folder, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => Ok(false),
+        other => present(other).map(|_| true),
+    }
+}
+
+/// Some of the names in a folder, from its beginning.
+fn batch(folder: &OwnedFd) -> io::Result<Vec<(CString, FileType)>> {
+    let mut rows = Vec::new();
+    let mut dir = Dir::read_from(folder)?;
+    while let Some(row) = dir.read() {
+        let row = row?;
+        if !matches!(row.file_name().to_bytes(), b"." | b"..") {
+            rows.push((row.file_name().to_owned(), row.file_type()));
+        }
+        if rows.len() == BATCH {
+            break;
+        }
+    }
+    Ok(rows)
+}
+
+/// Opens a folder, unlocked for its owner; never through a link, and never another than the one that was unlocked.
+fn open_folder(at: impl AsFd, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<OwnedFd> {
+    let kind = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = fs::openat(&at, name, kind | OFlags::PATH, Mode::empty())?;
+    if !Mode::from_raw_mode(fs::fstat(&place)?.st_mode).contains(OPEN) {
+        // Another's folder stays as it is; opening it tells whether that matters.
+        let _ = fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), OPEN);
+    }
+    fs::openat(&at, name, kind | OFlags::RDONLY, Mode::empty())
+}
+
+/// `None`: it is gone.
+fn present<T>(result: rustix::io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(it) => Ok(Some(it)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}

@@ -1,0 +1,227 @@
+//! The folder of one attempt: made, measured and removed; and what is done at start about those of a killed process.
+//!
+//! As root each is a file system of its own in memory, as large as the attempt may make it: nothing that a program does can
+//! take more, and the system itself knows at once what is used, also by files that have no name any more. Where mounting is
+//! refused it is a plain folder, whose files are counted.
+//!
+//! Invariants: S1 a mount ends with its attempt, or at the next start of its node. S2 no program of a killed process of this
+//! node outlives the next start.
+//! Not here: walks through folders (`folder.rs`), what is bound to where (`cage.rs`).
+
+use super::{folder, tree};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+/// The program's own folder, in the attempt's.
+pub const JOB: &str = "job";
+/// Its `/tmp`.
+pub const TMP: &str = "tmp";
+/// Its `/dev/shm`.
+pub const SHM: &str = "shm";
+/// Files and folders that may lie about.
+pub const FILES_MAX: u64 = 10_000;
+/// Room beyond the limits, so that who reaches one is told so, and not that the disk is full.
+const MORE_MB: u64 = 16;
+const MORE_FILES: u64 = 1000;
+/// Where attempts have their folders if the node's own cannot be reached by the users of its slots.
+const RUN: &str = "/run/phalanx-jobs";
+/// The programs around a command, by which those of a killed process are known.
+const WALLS: [&str; 4] = ["bash", "setpriv", "timeout", "bwrap"];
+
+/// The folder of one attempt.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    is_mounted: bool,
+}
+
+impl Scratch {
+    /// Makes it, with room for so many MiB, for a user if that is another than this program's.
+    ///
+    /// # Errors
+    /// What the system says, also that there is such a folder.
+    pub fn make(path: &Path, user: Option<u32>, files_mb: u64) -> io::Result<Scratch> {
+        fs::DirBuilder::new().mode(0o700).create(path)?;
+        let is_mounted = rustix::process::geteuid().is_root() && mount(path, files_mb);
+        let scratch = Scratch { path: path.to_path_buf(), is_mounted };
+        let inner = [(JOB, 0o700), (TMP, 0o1777), (SHM, 0o1777)].map(|(name, mode)| (path.join(name), mode));
+        for (folder, mode) in &inner {
+            fs::create_dir(folder)?;
+            fs::set_permissions(folder, fs::Permissions::from_mode(*mode))?;
+        }
+        if let Some(user) = user {
+            let all = inner.iter().map(|(folder, _)| folder.as_path()).chain([path]);
+            all.into_iter().try_for_each(|folder| chown(folder, Some(user), Some(user)))?;
+        }
+        Ok(scratch)
+    }
+
+    /// The whole of it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the program has its files.
+    pub fn job(&self) -> PathBuf {
+        self.path.join(JOB)
+    }
+
+    /// Whether [`Scratch::used`] costs next to nothing.
+    pub fn is_quick(&self) -> bool {
+        self.is_mounted
+    }
+
+    /// Files and bytes in it, those without names included as far as the processes below `pid` have them open. `None`: too
+    /// many to count.
+    pub fn used(&self, pid: Option<(u32, usize)>) -> Option<(u64, u64)> {
+        if self.is_mounted {
+            let it = rustix::fs::statvfs(&self.path).ok()?;
+            return Some((it.f_files - it.f_ffree, (it.f_blocks - it.f_bfree) * it.f_frsize));
+        }
+        let count = folder::count(&self.path, FILES_MAX + MORE_FILES)?;
+        let device = fs::metadata(&self.path).ok()?.dev();
+        let nameless = pid.map_or(0, |(pid, outer)| tree::nameless(pid, outer, device).on_device);
+        Some((count.files, count.bytes + nameless))
+    }
+
+    /// Bytes of the longest file, holes included.
+    pub fn longest(&self) -> u64 {
+        folder::count(&self.path, FILES_MAX + MORE_FILES).map_or(u64::MAX, |count| count.longest)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            unmount(&self.path);
+        }
+        if let Err(e) = folder::remove(&self.path) {
+            log::warn!("a job's folder stays behind path={} err={e}", self.path.display());
+        }
+    }
+}
+
+/// `false`: it was refused.
+#[cfg(target_os = "linux")]
+fn mount(path: &Path, files_mb: u64) -> bool {
+    use rustix::mount::MountFlags;
+    let options = format!("mode=0700,size={}m,nr_inodes={}", files_mb + MORE_MB, FILES_MAX + MORE_FILES);
+    let options = std::ffi::CString::new(options).expect("numbers have no zero byte");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    match rustix::mount::mount("phalanx-job", path, "tmpfs", flags, options.as_c_str()) {
+        Ok(()) => true,
+        Err(e) => {
+            log::debug!("no file system of its own for a job, its files are counted path={} err={e}", path.display());
+            false
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn unmount(path: &Path) {
+    use rustix::mount::UnmountFlags;
+    // Now, whoever still dies in it.
+    if let Err(e) = rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        log::warn!("a job's file system stays mounted path={} err={e}", path.display());
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mount(_: &Path, _: u64) -> bool {
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unmount(_: &Path) {}
+
+/// Where a node has the folders of its attempts: in its own, or if it is root's and closed to the users of its slots, in one
+/// of this name where they may pass.
+pub fn place(own: &Path, name: &str) -> PathBuf {
+    let is_root = rustix::process::geteuid().is_root();
+    // A relative one means nothing to a cage, whose folders are others.
+    let own = std::path::absolute(own).unwrap_or_else(|_| own.to_path_buf());
+    let other = Path::new(RUN).join(name);
+    // `/run` has little room, and may forbid to run what lies there: only where each attempt gets a file system of its own.
+    let is_fit = || {
+        let probe = other.join("probe");
+        fs::create_dir_all(&other).is_ok() && Scratch::make(&probe, None, 1).is_ok_and(|probe| probe.is_mounted)
+    };
+    if is_root && !is_passable(&own) && is_fit() { other } else { own }
+}
+
+/// Whether everybody may pass through the folders above this one.
+pub fn is_passable(path: &Path) -> bool {
+    path.ancestors().skip(1).all(|folder| fs::metadata(folder).is_ok_and(|it| it.mode() & 0o001 != 0))
+}
+
+/// Ends what a killed process of this node left below the folder of its attempts, and moves the rest out of the way: gives
+/// the folders that are to be removed, which may take long.
+///
+/// # Errors
+/// When the folder cannot be made anew.
+pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
+    end_leftovers(jobs);
+    for path in mounted_below(jobs) {
+        unmount(&path);
+    }
+    let name = jobs.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let old = |n: u32| jobs.with_file_name(format!("{name}.old-{n}"));
+    if jobs.exists() {
+        let free = (0..).map(old).find(|path| !path.exists()).expect("some number is free");
+        fs::rename(jobs, free)?;
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(jobs)?;
+    let prefix = format!("{name}.old-");
+    let rows = fs::read_dir(jobs.parent().unwrap_or(Path::new("/")))?.flatten();
+    Ok(rows.filter(|row| row.file_name().to_string_lossy().starts_with(&prefix)).map(|row| row.path()).collect())
+}
+
+/// Removes one of the folders that [`clear`] gave, and says if it cannot.
+pub fn remove_old(path: &Path) {
+    if let Err(e) = folder::remove(path) {
+        log::warn!("folders of old jobs stay behind path={} err={e}", path.display());
+    }
+}
+
+/// Kills the walls around commands in folders below this one; what is within them dies with them.
+fn end_leftovers(jobs: &Path) {
+    let below = format!("{}/", jobs.display());
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in pids.filter_map(|row| row.file_name().to_str()?.parse::<i32>().ok()) {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let program = line.split('\0').next().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
+        if WALLS.contains(&program)
+            && line.contains(&below)
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            // It has ended by itself meanwhile.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Mounts below a folder, the deepest first.
+fn mounted_below(folder: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
+    let mut below: Vec<PathBuf> = places.filter(|path| path != folder && path.starts_with(folder)).collect();
+    below.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    below
+}
+
+/// A path of the system's table of mounts, where a space is `\040`.
+fn unescaped(text: &str) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((byte, after)) = rest.split_first() {
+        let number = rest.get(1..4).and_then(|octal| u8::from_str_radix(std::str::from_utf8(octal).ok()?, 8).ok());
+        match number.filter(|_| *byte == b'\\') {
+            Some(number) => (bytes.push(number), rest = &rest[4..]),
+            None => (bytes.push(*byte), rest = after),
+        };
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
