@@ -364,6 +364,8 @@ impl Worker {
                 Err(_) => return warn!("{} programs did not end in time", self.running.len()),
             }
         }
+        // Where it is not in the node's own folder nobody else would. The next start makes it anew.
+        let _ = std::fs::remove_dir(&self.scratch);
     }
 }
 
