@@ -14,6 +14,7 @@ use super::{LabError, Result, poll};
 use crate::node::status::{Liveness, Standing, Status, Verdict};
 use crate::raft::Role;
 use crate::types::NodeId;
+use crate::work::scratch;
 use fs2::FileExt;
 use rustix::process::Signal;
 use serde_json::{Map, Value};
@@ -282,6 +283,7 @@ impl Cluster {
             return Err(LabError::Answer(format!("node {id} runs: stop it before its folder is removed")));
         }
         let folder = self.data_dir().join(format!("node-{id}"));
+        scratch::unmount_below(&folder);
         std::fs::remove_dir_all(&folder).map_err(LabError::io(format!("remove {}", folder.display())))
     }
 
@@ -464,6 +466,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill_all();
+        scratch::unmount_below(&self.dir);
         if std::thread::panicking() || self.has_failed.get() {
             self.print_tails();
         } else if !self.keep {

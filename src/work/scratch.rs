@@ -204,6 +204,11 @@ fn end_leftovers(jobs: &Path) {
     }
 }
 
+/// Unmounts what jobs of killed nodes have left below a folder: only the next start of such a node would.
+pub fn unmount_below(folder: &Path) {
+    mounted_below(folder).iter().for_each(|path| unmount(path));
+}
+
 /// Mounts below a folder, the deepest first.
 fn mounted_below(folder: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
