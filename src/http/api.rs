@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Longest wait of one request for news.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Answers every route that is neither a stream nor a file.
 pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, head: &Head, body: &[u8]) -> Indexed {
@@ -71,7 +71,7 @@ pub(super) fn level(head: &Head) -> Result<Level, Reply> {
 }
 
 /// What `wait=` says (`30s`, `500ms`, `30`), at most [`WAIT_MAX`]; `None` if it is no time.
-pub(super) fn wait(text: &str) -> Option<Duration> {
+fn wait(text: &str) -> Option<Duration> {
     params::span(text).map(|span| span.min(WAIT_MAX))
 }
 

@@ -10,7 +10,7 @@ use super::conn::Conn;
 use super::idempotency;
 use super::params::Params;
 use super::parse::Head;
-use super::reply::Reply;
+use super::reply::{Reply, as_text};
 use super::routes::Indexed;
 use super::server::Door;
 use crate::node::{Ack, Level, Work};
@@ -338,7 +338,7 @@ pub(super) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
         for (name, encoding, bytes) in
             [("stdout", "stdout_encoding", &end.stdout), ("stderr", "stderr_encoding", &end.stderr)]
         {
-            let (text, is_base64) = as_text(bytes);
+            let (text, is_base64) = as_text(bytes.to_vec());
             all[name] = text.into();
             if is_base64 {
                 all[encoding] = "base64".into();
@@ -348,14 +348,6 @@ pub(super) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
     match all {
         Json::Object(all) => all,
         _ => unreachable!("it was made as an object"),
-    }
-}
-
-/// Text as it is, other bytes in base64; and whether they are.
-pub(super) fn as_text(bytes: &[u8]) -> (String, bool) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (text.to_string(), false),
-        Err(_) => (BASE64.encode(bytes), true),
     }
 }
 

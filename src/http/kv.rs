@@ -9,7 +9,7 @@ use super::api::{self, deadline, failed, leader};
 use super::idempotency;
 use super::params::Params;
 use super::parse::{Head, Method, percent_decode, percent_encode};
-use super::reply::Reply;
+use super::reply::{Reply, as_text};
 use super::routes::Indexed;
 use super::server::Door;
 use crate::node::{Ack, Level, Work};
@@ -17,8 +17,6 @@ use crate::services::kv::op::{KEY_BYTES_MAX, TOO_LARGE, TOO_LARGE_A_REPLY, VALUE
 use crate::services::kv::{Bytes, Condition, Expiry, Op, Ran, Run, Value};
 use crate::services::{self, registry};
 use crate::types::{Index, Outcome};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use std::time::{Duration, Instant};
@@ -58,7 +56,7 @@ fn read(door: &Door, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
     let wait = match (params.get("wait"), known) {
         (None, _) => WATCH,
         (Some(_), None) => return Err(Reply::refused(400, "wait goes with watch=INDEX")),
-        (Some(text), _) => api::wait(text).ok_or_else(|| Reply::refused(400, "wait must be a time, as in wait=30s"))?,
+        (Some(_), _) => params.span("wait", api::WAIT_MAX)?.unwrap_or(WATCH),
     };
     let ends = Instant::now() + wait;
     loop {
@@ -130,12 +128,10 @@ fn page(door: &Door, head: &Head) -> Result<Indexed, Reply> {
 fn entry(key: Vec<u8>, value: Vec<u8>, revision: i64) -> Json {
     let mut entry = json!({"index": revision});
     for (name, encoding, bytes) in [("key", "key_encoding", key), ("value", "encoding", value)] {
-        match String::from_utf8(bytes) {
-            Ok(text) => entry[name] = text.into(),
-            Err(e) => {
-                entry[name] = BASE64.encode(e.as_bytes()).into();
-                entry[encoding] = "base64".into();
-            }
+        let (text, is_base64) = as_text(bytes);
+        entry[name] = text.into();
+        if is_base64 {
+            entry[encoding] = "base64".into();
         }
     }
     entry

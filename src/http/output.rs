@@ -11,11 +11,11 @@
 
 use super::api::deadline;
 use super::conn::Conn;
-use super::jobs::{as_text, look, number, to_json};
+use super::jobs::{look, number, to_json};
 use super::lines::{Lines, Next};
 use super::params::Params;
 use super::parse::Head;
-use super::reply::{self, Reply};
+use super::reply::{self, Reply, as_text};
 use super::routes::origin;
 use super::server::Door;
 use crate::node::{Level, Output, Stream};
@@ -316,7 +316,7 @@ impl Follower<'_> {
             return self.chunk(bytes);
         }
         let name = if stream == Stream::Out { "stdout" } else { "stderr" };
-        let (text, is_base64) = as_text(bytes);
+        let (text, is_base64) = as_text(bytes.to_vec());
         let mut line = json!({"attempt": self.shown.attempt, "stream": name});
         line[if is_base64 { "base64" } else { "text" }] = text.into();
         self.line(&line)

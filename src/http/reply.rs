@@ -5,6 +5,8 @@
 //! Not here: never-ending answers (`stream.rs`), sockets (`conn.rs`).
 
 use super::parse::Fault;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 use std::borrow::Cow;
 use std::io::Write;
@@ -122,6 +124,14 @@ impl Origin {
             self.node, self.term, self.index
         )
         .expect("a Vec takes every write");
+    }
+}
+
+/// Text as it is, other bytes in base64; and whether they are.
+pub(super) fn as_text(bytes: Vec<u8>) -> (String, bool) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, false),
+        Err(e) => (BASE64.encode(e.as_bytes()), true),
     }
 }
 

@@ -240,7 +240,7 @@ impl Worker {
         if let Some(forerunner) = self.forerunner(&view).filter(|_| self.next_farewell <= now) {
             self.next_farewell = now + AGAIN_AFTER;
             if self.shared.view().raft.leader.is_some() {
-                self.propose(&Command::Leave { worker: forerunner, is_lost: true }, ReplyTo::Nobody);
+                self.propose(&Command::Leave { worker: forerunner, is_lost: true });
             }
         }
     }
@@ -276,11 +276,11 @@ impl Worker {
             runtimes: self.found.keys().cloned().collect(),
             trouble: self.trouble.clone(),
         };
-        self.propose(&command, ReplyTo::Nobody);
+        self.propose(&command);
     }
 
-    fn propose(&self, command: &Command, reply: ReplyTo) {
-        self.propose_encoded(jobs_command(command), reply);
+    fn propose(&self, command: &Command) {
+        self.propose_encoded(jobs_command(command), ReplyTo::Nobody);
     }
 
     fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
@@ -351,7 +351,7 @@ impl Worker {
     /// Ends all programs, and says that this process works no more: what it had is begun elsewhere at once.
     fn wind_down(&mut self, inbox: &Receiver<WorkerInput>) {
         if self.shared.jobs().am_here {
-            self.propose(&Command::Leave { worker: self.shared.worker, is_lost: false }, ReplyTo::Nobody);
+            self.propose(&Command::Leave { worker: self.shared.worker, is_lost: false });
         }
         for running in self.running.values() {
             running.is_cancelled.store(true, Ordering::Relaxed);
