@@ -171,7 +171,8 @@ impl Cage {
         line.extend([format!("--fsize={}", bounds.file), format!("--nproc={}", bounds.processes)]);
         line.extend([format!("--nofile={FILES}"), "--core=0".into(), "--".into()]);
         line.extend_from_slice(words);
-        let mut command = Command::new(&line[0]);
+        // By its whole path the system starts it without a copy of this process first.
+        let mut command = Command::new(on_path(&line[0]));
         command.args(&line[1..]).env_clear().env("PATH", path);
         if self.kind == CageKind::Limits {
             let job = scratch.join(JOB);
@@ -189,6 +190,12 @@ impl Cage {
         let script = format!("exec{closed}; exec env -u PWD -u OLDPWD -u SHLVL -u _ \"$@\"");
         vec!["bash".into(), "-c".into(), script, "cage".into()]
     }
+}
+
+/// Where the system has a program; its name where it has none, for the error to tell.
+fn on_path(program: &str) -> PathBuf {
+    let places = SYSTEM_PATH.split(':').map(|folder| Path::new(folder).join(program));
+    places.into_iter().find(|place| place.is_file()).unwrap_or_else(|| program.into())
 }
 
 /// What `setpriv` is to do to become a user.
