@@ -151,14 +151,19 @@ fn try_submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<In
     let wait = Params::of(head, &["wait"])?.span("wait", WAIT_MAX)?;
     let new: NewJob = serde_json::from_slice(body).map_err(|e| Reply::refused(400, &format!("body: {e}")))?;
     let request = new.read(door, keep_ms)?;
-    let until = wait.map_or_else(|| deadline(door), |wait| Instant::now() + wait);
-    let (index, id) = hand_in(door, head, body, request, until)?;
+    let now = Instant::now();
+    let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
     let location = format!("/v1/jobs/{id}");
-    let (reply, index) = match wait.map(|_| ended(door, client, id, index, until)) {
+    let (reply, index) = match wait.map(|wait| ended(door, client, id, index, now + wait)) {
         Some(Some((index, job))) => (described(id, &job), index),
         _ => (Reply::json(202, &json!({"id": id, "state": "queued"})).with("X-Phalanx-Job", id.to_string()), index),
     };
     Ok(Indexed { reply: reply.with("Location", location), index: Some(index.0) })
+}
+
+/// A caller who does not want to wait for the result still wants the job's number.
+fn hand_in_until(door: &Door, now: Instant, wait: Option<Duration>) -> Instant {
+    deadline(door).max(now + wait.unwrap_or_default())
 }
 
 /// Puts a request into the log, or says why it is not there.
@@ -244,7 +249,7 @@ fn try_compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> 
         keep_ms,
     };
     let now = Instant::now();
-    let (index, id) = hand_in(door, head, body, request, wait.map_or_else(|| deadline(door), |wait| now + wait))?;
+    let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
     let Some((index, job)) = ended(door, client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
         let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}");
         let reply = Reply::error(504, &why, "unknown", leader(door)).with("X-Phalanx-Job", id.to_string());

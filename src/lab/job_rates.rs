@@ -117,7 +117,7 @@ struct Bare {
 
 impl Bare {
     fn new() -> Result<Bare> {
-        let cage = Cage::try_out(CageKind::Full).map_err(|e| LabError::Answer(e.to_string()))?;
+        let cage = Cage::try_out(CageKind::Full, &std::env::temp_dir()).map_err(|e| LabError::Answer(e.to_string()))?;
         let path = std::env::temp_dir().join(format!("phalanx-bare-{}", std::process::id()));
         let user = cage.user(OWN_SLOT);
         let scratch = Scratch::make(&path, user, 64).map_err(LabError::io("make a folder"))?;

@@ -1,7 +1,7 @@
 //! A cage for one command: it sees a few folders of the system, its own scratch folder and nothing else, and reaches nobody.
 //!
-//! bubblewrap gives it namespaces of its own (files, processes, network, host name, users), `prlimit` bounds what each of its
-//! processes may use. As root the command runs under a user number of its own, for root's processes are not counted against
+//! bubblewrap gives it namespaces of its own (files, processes, network, host name, users) and a filter of system calls,
+//! `prlimit` bounds what each of its processes may use. As root the command runs under a user number of its own, for root's processes are not counted against
 //! limits; bubblewrap itself runs as that user, so that no job can make namespaces within its cage and mount memory there.
 //! Only for what this user cannot reach (a toolchain below `/root`) root builds the walls, and then it can.
 //!
@@ -10,8 +10,9 @@
 //! Not here: watching it (`run.rs`), the folder (`scratch.rs`).
 
 use super::WorkError;
+use super::filter;
 use super::runtimes::SYSTEM_PATH;
-use super::scratch::{self, JOB, SHM, Scratch, TMP};
+use super::scratch::{self, FILTER, JOB, SHM, Scratch, TMP};
 use crate::settings::CageKind;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -39,8 +40,9 @@ const SYSTEM: [&str; 12] = [
 const JAVA: &str = "java";
 /// Seconds beyond its limit after which a command ends although nobody watches it.
 const ORPHAN_S: u64 = 5;
-/// Levels of processes around a command in [`CageKind::Full`]: `timeout`, and bubblewrap outside and inside.
-pub const LEVELS_FULL: usize = 3;
+/// Levels of processes around a command in [`CageKind::Full`]: `timeout`, and bubblewrap outside. Its inner process is counted
+/// with the command, who could make it work for itself.
+pub const LEVELS_FULL: usize = 2;
 /// And in [`CageKind::Limits`]: `timeout`.
 pub const LEVELS_LIMITS: usize = 1;
 /// Open files of each process.
@@ -49,6 +51,9 @@ const FILES: u64 = 256;
 const USERS: u32 = 60_000;
 /// How many there are.
 const USERS_COUNT: u32 = 5_000;
+
+/// Where bubblewrap finds the filter of system calls.
+const FILTER_FD: &str = "9";
 
 /// `O_CLOEXEC`, as `/proc` shows it.
 const CLOSE_ON_EXEC: u64 = 0o2_000_000;
@@ -80,24 +85,24 @@ pub struct Cage {
 }
 
 impl Cage {
-    /// Tries it out.
+    /// Tries it out, in a folder below this one.
     ///
     /// # Errors
     /// [`WorkError::NoCage`] with the reason and what to do.
-    pub fn try_out(kind: CageKind) -> Result<Cage, WorkError> {
+    pub fn try_out(kind: CageKind, below: &Path) -> Result<Cage, WorkError> {
         let is_root = rustix::process::geteuid().is_root();
         let mut cage = Cage { kind, is_root, is_by_user: is_root, inherited: inherited() };
-        if is_root && kind == CageKind::Full && cage.try_once().is_ok() {
+        if is_root && kind == CageKind::Full && cage.try_once(below).is_ok() {
             return Ok(cage);
         }
         cage.is_by_user = false;
-        cage.try_once().map(|()| cage)
+        cage.try_once(below).map(|()| cage)
     }
 
-    fn try_once(&self) -> Result<(), WorkError> {
+    fn try_once(&self, below: &Path) -> Result<(), WorkError> {
         let slot = std::process::id();
         let bounds = Bounds { wall_s: 10, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 64 };
-        let path = std::env::temp_dir().join(format!("phalanx-cage-{slot}-{}", fastrand::u64(..)));
+        let path = below.join(format!("try-{slot}-{}", fastrand::u64(..)));
         let scratch =
             Scratch::make(&path, self.user(slot), 1).map_err(WorkError::io("make a folder to try the cage"))?;
         let mut command = self.command(&["true".to_string()], scratch.path(), &[], slot, &bounds);
@@ -129,6 +134,11 @@ impl Cage {
         if self.kind == CageKind::Full { LEVELS_FULL } else { LEVELS_LIMITS }
     }
 
+    /// How many of the processes within them are the cage's own.
+    pub fn own_processes(&self) -> usize {
+        usize::from(self.kind == CageKind::Full)
+    }
+
     /// Whether the user of a slot builds the walls around what reads these folders.
     pub fn is_by_user(&self, scratch: &Path, folders: &[PathBuf]) -> bool {
         let is_open = |folder: &PathBuf| {
@@ -152,11 +162,15 @@ impl Cage {
         };
         let user = self.user(slot);
         let is_by_user = user.is_some() && self.is_by_user(scratch, folders);
-        let mut line = self.without_inherited();
+        let mut line = self.beginning(scratch);
         // As bubblewrap does: when the thread that waits for it is gone, it goes.
         line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from));
         line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
         line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
+        line.push("prlimit".into());
+        line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--as={}", bounds.space)]);
+        line.extend([format!("--fsize={}", bounds.file), format!("--nproc={}", bounds.processes)]);
+        line.extend([format!("--nofile={FILES}"), "--core=0".into(), "--".into()]);
         match self.kind {
             CageKind::Full => line.extend(walls(scratch, folders, &path, user.is_some() && !is_by_user)),
             CageKind::Limits => line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from)),
@@ -166,10 +180,6 @@ impl Cage {
             line.extend(becoming(user));
             line.push("--no-new-privs".into());
         }
-        line.push("prlimit".into());
-        line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--as={}", bounds.space)]);
-        line.extend([format!("--fsize={}", bounds.file), format!("--nproc={}", bounds.processes)]);
-        line.extend([format!("--nofile={FILES}"), "--core=0".into(), "--".into()]);
         line.extend_from_slice(words);
         // By its whole path the system starts it without a copy of this process first.
         let mut command = Command::new(on_path(&line[0]));
@@ -181,14 +191,20 @@ impl Cage {
         command
     }
 
-    /// The beginning of a line that closes what this program forgot to.
-    fn without_inherited(&self) -> Vec<String> {
-        if self.inherited.is_empty() {
-            return Vec::new();
-        }
+    /// The beginning of a line: a shell that closes what this program forgot to, opens the filter for bubblewrap, and has the
+    /// system end the command before anything else where memory gets short.
+    fn beginning(&self, scratch: &Path) -> Vec<String> {
         let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
-        let script = format!("exec{closed}; exec env -u PWD -u OLDPWD -u SHLVL -u _ \"$@\"");
-        vec!["bash".into(), "-c".into(), script, "cage".into()]
+        // Only bash closes descriptors of two digits.
+        let shell = if closed.is_empty() { "sh" } else { "bash" };
+        let next = match self.kind {
+            CageKind::Full if filter::bytes().is_some() => format!("exec {FILTER_FD}<\"$0\" \"$@\""),
+            CageKind::Full => "exec \"$@\"".to_string(),
+            CageKind::Limits => "exec env -u PWD -u OLDPWD -u SHLVL -u _ \"$@\"".to_string(),
+        };
+        // Who may not say so leaves it as it is.
+        let script = format!("exec{closed}; echo 1000 2>&- >/proc/self/oom_score_adj; {next}");
+        vec![shell.into(), "-c".into(), script, scratch.join(FILTER).to_string_lossy().into_owned()]
     }
 }
 
@@ -213,6 +229,9 @@ fn walls(scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec
         false => add(&["--unshare-user", "--disable-userns"]),
     }
     add(&["--die-with-parent", "--new-session", "--hostname", "job"]);
+    if filter::bytes().is_some() {
+        add(&["--seccomp", FILTER_FD]);
+    }
     let given = folders.iter().map(|folder| folder.to_string_lossy().into_owned());
     let shown: Vec<String> = SYSTEM.map(str::to_string).into_iter().chain(java_folders()).chain(given).collect();
     // bubblewrap would make the folders above them for root alone.
@@ -224,7 +243,8 @@ fn walls(scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec
     for path in &shown {
         add(&["--ro-bind-try", path, path]);
     }
-    add(&["--proc", "/proc", "--dev", "/dev"]);
+    // The cage's first process is the same user's, and all ends with it: nobody looks into its memory, or writes there.
+    add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
     // All that it can write lies in its folder, and is bounded and counted there.
     for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
         add(&["--bind", &scratch.join(inner).to_string_lossy(), place]);

@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ impl Attempt<'_> {
                 let mut said = ran.stdout;
                 said.extend_from_slice(&ran.stderr);
                 if let Some(why) = ran.stopped_by {
-                    said.extend_from_slice(format!("the compiler was stopped: {why:?}\n").as_bytes());
+                    said.extend_from_slice(format!("the compiler was stopped: {}\n", why.word()).as_bytes());
                 }
                 return Ok(End {
                     exit_code: ran.exit_code,
@@ -225,8 +225,6 @@ impl Attempt<'_> {
         let before = scratch.used(None).unwrap_or_default();
         let mut command = self.cage.command(words, scratch.path(), &folders, self.slot, &bounds);
         let child = spawn(&mut command).map_err(WorkError::io("start the cage"))?;
-        // Where memory gets short, the system ends jobs before anything else. Who may not say so leaves it as it is.
-        let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "1000");
         let mut deaf = |_: Stream, _: &[u8]| {};
         let hear: &mut dyn FnMut(Stream, &[u8]) = if is_heard { self.hear } else { &mut deaf };
         let watch = Watch {
@@ -235,6 +233,8 @@ impl Attempt<'_> {
             scratch,
             before,
             outer: self.cage.levels(),
+            own: self.cage.own_processes(),
+            inner: None,
             is_cancelled: self.is_cancelled,
             begun: Instant::now(),
             looked: Instant::now(),
@@ -331,6 +331,10 @@ struct Watch<'a> {
     /// Files and bytes that were there when it began.
     before: (u64, u64),
     outer: usize,
+    /// Processes below those levels that are the cage's own.
+    own: usize,
+    /// The cage's first process, once it was seen: it is another session's than the rest.
+    inner: Option<OwnedFd>,
     is_cancelled: &'a AtomicBool,
     begun: Instant,
     looked: Instant,
@@ -368,12 +372,12 @@ impl Watch<'_> {
             if status.is_none() {
                 self.look(&child);
                 if self.stopped_by.is_some() {
-                    kill(&mut child);
+                    self.kill(&mut child);
                 }
                 status = child.try_wait()?.map(|status| (status, Instant::now()));
                 if status.is_some() {
                     // Whatever it left running goes with it.
-                    kill_group(&child);
+                    self.kill_rest(&child);
                 }
             }
             let is_silent = out.is_none() && err.is_none();
@@ -450,7 +454,36 @@ impl Watch<'_> {
         }
     }
 
+    fn kill(&mut self, child: &mut Child) {
+        self.find_inner(child);
+        self.kill_rest(child);
+        // It has ended by itself meanwhile.
+        let _ = child.kill();
+    }
+
+    /// All but the command's own outermost process, which may have ended.
+    fn kill_rest(&self, child: &Child) {
+        #[cfg(target_os = "linux")]
+        if let Some(inner) = &self.inner {
+            // It ended with the others.
+            let _ = rustix::process::pidfd_send_signal(inner, Signal::KILL);
+        }
+        kill_group(child);
+    }
+
+    /// A program could keep the cage's first process from dying with those around it, but not from being killed, and all of
+    /// the cage dies with it.
+    fn find_inner(&mut self, child: &Child) {
+        #[cfg(target_os = "linux")]
+        if self.inner.is_none() && self.own > 0 {
+            let pid = tree::below(child.id(), self.outer).first().and_then(|pid| i32::try_from(*pid).ok());
+            let open = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
+            self.inner = pid.and_then(Pid::from_raw).and_then(open);
+        }
+    }
+
     fn measure(&mut self, child: &Child) -> Option<Verdict> {
+        self.find_inner(child);
         let usage = tree::usage(child.id(), self.outer);
         let is_long_ago = self.counted.elapsed() >= FILES_EVERY;
         if is_long_ago {
@@ -462,7 +495,7 @@ impl Watch<'_> {
         if memory_kib > self.limits.memory_mb << 10 {
             return Some(Verdict::MemoryExceeded);
         }
-        if usage.processes as u64 > self.limits.processes + self.threads {
+        if usage.processes.saturating_sub(self.own) as u64 > self.limits.processes + self.threads {
             return Some(Verdict::ProcessesExceeded);
         }
         if !self.scratch.is_quick() && !is_long_ago {
@@ -511,12 +544,6 @@ fn wait_for(
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(e) => Err(e.into()),
     }
-}
-
-fn kill(child: &mut Child) {
-    kill_group(child);
-    // It has ended by itself meanwhile.
-    let _ = child.kill();
 }
 
 fn kill_group(child: &Child) {

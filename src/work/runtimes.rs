@@ -81,11 +81,27 @@ pub fn fill(command: &[String], places: &Places<'_>) -> Vec<String> {
             filled.extend(places.files.iter().map(|name| plain(name)));
             continue;
         }
-        let home = places.home.map(|home| home.to_string_lossy()).unwrap_or_default();
-        let first = places.files.first().map(|name| plain(name)).unwrap_or_default();
-        filled.push(word.replace("{home}", &home).replace("{file}", &first).replace("{class}", places.class));
+        // What stands for one place may look like another, and is not to be filled in again.
+        let (mut text, mut rest) = (String::new(), word.as_str());
+        while let Some((before, place, after)) = next_place(rest) {
+            text.push_str(before);
+            match place {
+                "{home}" => text.push_str(&places.home.map(|home| home.to_string_lossy()).unwrap_or_default()),
+                "{file}" => text.push_str(&places.files.first().map(|name| plain(name)).unwrap_or_default()),
+                _ => text.push_str(places.class),
+            }
+            rest = after;
+        }
+        filled.push(text + rest);
     }
     filled
+}
+
+/// The first place in a word, with what stands before and after it.
+fn next_place(word: &str) -> Option<(&str, &'static str, &str)> {
+    let found = ["{home}", "{file}", "{class}"].into_iter().filter_map(|place| Some((word.find(place)?, place)));
+    let (at, place) = found.min()?;
+    Some((&word[..at], place, &word[at + place.len()..]))
 }
 
 /// A file's name that no compiler takes for an option, or for a list of options.

@@ -8,7 +8,7 @@
 //! node outlives the next start.
 //! Not here: walks through folders (`folder.rs`), what is bound to where (`cage.rs`).
 
-use super::{folder, tree};
+use super::{filter, folder, tree};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -21,6 +21,8 @@ pub const JOB: &str = "job";
 pub const TMP: &str = "tmp";
 /// Its `/dev/shm`.
 pub const SHM: &str = "shm";
+/// What bubblewrap reads the filter of system calls from; the program does not see it.
+pub const FILTER: &str = "filter";
 /// Files and folders that may lie about.
 pub const FILES_MAX: u64 = 10_000;
 /// Room beyond the limits, so that who reaches one is told so, and not that the disk is full.
@@ -29,7 +31,7 @@ const MORE_FILES: u64 = 1000;
 /// Where attempts have their folders if the node's own cannot be reached by the users of its slots.
 const RUN: &str = "/run/phalanx-jobs";
 /// The programs around a command, by which those of a killed process are known.
-const WALLS: [&str; 4] = ["bash", "setpriv", "timeout", "bwrap"];
+const WALLS: [&str; 6] = ["sh", "bash", "setpriv", "timeout", "prlimit", "bwrap"];
 
 /// The folder of one attempt.
 #[derive(Debug)]
@@ -51,6 +53,9 @@ impl Scratch {
         for (folder, mode) in &inner {
             fs::create_dir(folder)?;
             fs::set_permissions(folder, fs::Permissions::from_mode(*mode))?;
+        }
+        if let Some(bytes) = filter::bytes() {
+            fs::write(path.join(FILTER), bytes)?;
         }
         if let Some(user) = user {
             let all = inner.iter().map(|(folder, _)| folder.as_path()).chain([path]);
@@ -111,7 +116,8 @@ fn mount(path: &Path, files_mb: u64) -> bool {
     let options = format!("mode=0700,size={}m,nr_inodes={}", files_mb + MORE_MB, FILES_MAX + MORE_FILES);
     let options = std::ffi::CString::new(options).expect("numbers have no zero byte");
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    match rustix::mount::mount("phalanx-job", path, "tmpfs", flags, options.as_c_str()) {
+    // Its source tells whose it is, to who looks at a process that is left (`end_leftovers`).
+    match rustix::mount::mount(path, path, "tmpfs", flags, options.as_c_str()) {
         Ok(()) => true,
         Err(e) => {
             log::debug!("no file system of its own for a job, its files are counted path={} err={e}", path.display());
@@ -186,22 +192,40 @@ pub fn remove_old(path: &Path) {
     }
 }
 
-/// Kills the walls around commands in folders below this one; what is within them dies with them.
+/// Kills the walls around commands in folders below this one, and whoever has such a folder mounted as its own: a program may
+/// have seen to it that the first process of its cage outlives the walls.
 fn end_leftovers(jobs: &Path) {
     let below = format!("{}/", jobs.display());
+    let own = fs::read_link("/proc/self/ns/mnt").ok();
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in pids.filter_map(|row| row.file_name().to_str()?.parse::<i32>().ok()) {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
         let program = line.split('\0').next().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
-        if WALLS.contains(&program)
-            && line.contains(&below)
+        let is_wall = WALLS.contains(&program) && line.contains(&below);
+        let is_caged = || {
+            let other = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+            let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+            other.is_some() && other != own && table.lines().any(|line| is_mounted_from(line, jobs))
+        };
+        if (is_wall || is_caged())
             && let Some(pid) = rustix::process::Pid::from_raw(pid)
         {
             // It has ended by itself meanwhile.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// Whether a line of a table of mounts tells of a folder below this one: its file system was mounted there, or it is a part of
+/// another, whose own place above it the line does not tell.
+pub(super) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
+    let (place, source) = line.split_once(" - ").unwrap_or((line, ""));
+    let source = source.split(' ').nth(1).map(unescaped);
+    let part = place.split(' ').nth(3).map(unescaped).filter(|part| part.ends_with(JOB));
+    let jobs_of_part = part.as_deref().and_then(|part| part.strip_prefix("/").ok()?.parent()?.parent());
+    source.is_some_and(|source| source.starts_with(jobs) && source != jobs)
+        || jobs_of_part.is_some_and(|part| !part.as_os_str().is_empty() && jobs.ends_with(part))
 }
 
 /// Unmounts what jobs of killed nodes have left below a folder: only the next start of such a node would.

@@ -2,9 +2,10 @@
 //!
 //! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
 
-use super::cage::Cage;
+use super::cage::{Bounds, Cage};
 use super::run::{Attempt, Stream};
 use super::runtimes::{self, Found, find, java_class, java_file};
+use super::scratch::{Scratch, is_mounted_from};
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::{CageKind, known_runtimes as known};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +18,7 @@ const LIMITS: Limits =
     Limits { wall_ms: 10_000, cpu_ms: 5_000, memory_mb: 128, output_bytes: 64 << 10, files_mb: 8, processes: 32 };
 
 fn cage() -> Cage {
-    Cage::try_out(CageKind::Full).expect("bubblewrap works here; test.sh installs it")
+    Cage::try_out(CageKind::Full, &std::env::temp_dir()).expect("bubblewrap works here; test.sh installs it")
 }
 
 fn found(language: &str) -> Option<Found> {
@@ -210,10 +211,9 @@ fn too_much_memory_is_told() {
 }
 
 #[test]
-fn memory_that_is_shared_or_has_no_name_is_counted() {
+fn memory_that_is_shared_is_counted() {
     for source in [
         "import mmap, time\nm = mmap.mmap(-1, 200 << 20)\nfor i in range(0, 200 << 20, 4096): m[i] = 1\ntime.sleep(9)",
-        "import os, time\nf = os.memfd_create('x')\nfor i in range(200): os.write(f, b'x' * (1 << 20))\ntime.sleep(9)",
         "import os, time\nb = bytearray(os.urandom(1 << 20)) * 100\nfor i in range(3):\n  if os.fork() == 0:\n    b[::4096] = b'y' * len(b[::4096]); time.sleep(9)\ntime.sleep(9)",
     ] {
         // One file may be as long as all the memory here: what stops it must be the memory.
@@ -224,8 +224,68 @@ fn memory_that_is_shared_or_has_no_name_is_counted() {
 }
 
 #[test]
+fn memory_of_a_process_whose_first_thread_has_ended_is_counted() {
+    let source = r#"
+        #include <pthread.h>
+        #include <stdlib.h>
+        #include <string.h>
+        #include <unistd.h>
+        void *eat(void *x) { char *volatile p = malloc(300 << 20); memset(p, 1, 300 << 20); sleep(9); exit(*p - 1); }
+        int main() { pthread_t t; pthread_create(&t, 0, eat, 0); pthread_exit(0); }"#;
+    let Some(end) = run(&request("c", source)) else { return };
+    assert_eq!(end.verdict, Verdict::MemoryExceeded, "{end:?}");
+}
+
+#[test]
+fn what_namespaces_do_not_divide_is_refused() {
+    let source = r#"
+        #define _GNU_SOURCE
+        #include <errno.h>
+        #include <stdio.h>
+        #include <sys/ptrace.h>
+        #include <sys/socket.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        static void told(const char *what, long got) { printf("%s %s\n", what, got < 0 && errno == ENOSYS ? "refused" : "DONE"); }
+        int main() {
+            told("ptrace", ptrace(PTRACE_ATTACH, 1, 0, 0));
+            told("session keyring", syscall(SYS_keyctl, 0, -3, 0, 0, 0));
+            told("a key", syscall(SYS_add_key, "user", "k", "v", 1, -4));
+            told("segment", syscall(SYS_shmget, 0, 4096, 0666));
+            told("memfd", syscall(SYS_memfd_create, "x", 0));
+            told("io_uring", syscall(SYS_io_uring_setup, 1, 0));
+            told("vsock", socket(40, SOCK_STREAM, 0));
+            printf("unix %s\n", socket(AF_UNIX, SOCK_STREAM, 0) < 0 ? "REFUSED" : "works");
+            printf("first process %s\n", access("/proc/1/mem", F_OK) ? "hidden" : "SEEN");
+        }"#;
+    let Some(end) = run(&request("c", source)) else { return };
+    let said = text(&end.stdout);
+    let expected = "ptrace refused\nsession keyring refused\na key refused\nsegment refused\nmemfd refused\nio_uring refused\n\
+                    vsock refused\nunix works\nfirst process hidden\n";
+    assert_eq!(said, expected, "{}", text(&end.stderr));
+}
+
+#[test]
+fn a_caged_process_is_known_by_its_mounts() {
+    let dir = passable();
+    let user = cage().user(7);
+    let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1);
+    assert!(scratch.is_err(), "the folder above is made by clear()");
+    std::fs::create_dir(dir.path().join("jobs")).unwrap();
+    let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1).unwrap();
+    let bounds = Bounds { wall_s: 10, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 64 };
+    let words = ["cat", "/proc/self/mountinfo"].map(String::from);
+    let output = cage().command(&words, scratch.path(), &[], 7, &bounds).output().unwrap();
+    let table = text(&output.stdout);
+    let is_from = |jobs: &Path| table.lines().any(|line| is_mounted_from(line, jobs));
+    assert!(is_from(&dir.path().join("jobs")), "{table}");
+    assert!(!is_from(&dir.path().join("job")), "{table}");
+    assert!(!is_from(Path::new("/data/jobs")), "{table}");
+}
+
+#[test]
 fn jobs_go_first_where_memory_is_short() {
-    finished(&shell("sleep 0.1; cat /proc/self/oom_score_adj"), 0, "1000\n");
+    finished(&shell("cat /proc/self/oom_score_adj"), 0, "1000\n");
 }
 
 #[test]

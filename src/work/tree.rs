@@ -5,9 +5,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Beyond so many processes nobody counts on: it is too many anyway.
 const SEEN_MAX: usize = 4096;
+/// Threads of one process that are asked for what it has.
+const THREADS_ASKED: usize = 64;
 /// Beyond so many open files nobody looks on.
 const OPEN_MAX: usize = 20_000;
 
@@ -47,7 +50,11 @@ pub fn usage(pid: u32, outer: usize) -> Usage {
 pub fn nameless(pid: u32, outer: usize, device: u64) -> Nameless {
     let (mut found, mut seen, mut looked_at) = (Nameless::default(), BTreeSet::new(), 0);
     each(pid, outer, |pid| {
-        for row in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let rows = of_a_living_thread(pid, "fd", |path| {
+            let rows: Vec<_> = fs::read_dir(path).ok()?.flatten().take(OPEN_MAX).collect();
+            (!rows.is_empty()).then_some(rows)
+        });
+        for row in rows.into_iter().flatten() {
             looked_at += 1;
             let Ok(target) = fs::read_link(row.path()) else { continue };
             let target = target.to_string_lossy();
@@ -72,16 +79,18 @@ pub fn nameless(pid: u32, outer: usize, device: u64) -> Nameless {
 
 /// Goes through the processes until `is_next` has enough.
 fn each(pid: u32, outer: usize, mut is_next: impl FnMut(u32) -> bool) {
-    let mut level = vec![pid];
-    for _ in 0..outer {
-        level = level.into_iter().flat_map(children).collect();
-    }
+    let mut level = below(pid, outer);
     while let Some(pid) = level.pop() {
         if !is_next(pid) {
             break;
         }
         level.extend(children(pid));
     }
+}
+
+/// The processes that are so many levels below this one.
+pub fn below(pid: u32, levels: usize) -> Vec<u32> {
+    (0..levels).fold(vec![pid], |level, _| level.into_iter().flat_map(children).collect())
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -97,7 +106,9 @@ fn threads(pid: u32) -> usize {
 /// Its own pages and its part of those that it shares, for which a whole program would else be counted for nothing: a
 /// mapping that all processes of a job have is not resident "minus what is shared".
 fn memory_kib(pid: u32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let rollup =
+        of_a_living_thread(pid, "smaps_rollup", |path| fs::read_to_string(path).ok().filter(|it| !it.is_empty()));
+    let rollup = rollup.unwrap_or_default();
     let of = |key: &str| {
         let line = rollup.lines().find_map(|line| line.strip_prefix(key))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
@@ -107,6 +118,14 @@ fn memory_kib(pid: u32) -> u64 {
         (_, _, Some(all)) => all,
         _ => resident_kib(pid),
     }
+}
+
+/// What a process has is told by any of its threads that lives: its first may have ended, and then tells of nothing.
+fn of_a_living_thread<T>(pid: u32, file: &str, read: impl Fn(&Path) -> Option<T>) -> Option<T> {
+    read(Path::new(&format!("/proc/{pid}/{file}"))).or_else(|| {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        threads.take(THREADS_ASKED).find_map(|thread| read(&thread.path().join(file)))
+    })
 }
 
 /// Resident without shared pages, where the system does not tell more.

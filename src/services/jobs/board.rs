@@ -12,7 +12,7 @@
 use super::flaws::flaw;
 use super::saved;
 use super::words::{
-    ARGS_BYTES_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job, JobId,
+    ARGS_BYTES_MAX, ARGS_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job, JobId,
     LIST_FILES_MAX, LIST_MAX, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX,
     OPEN_MAX, OUTPUT_BYTES_MAX, PART_BYTES_MAX, Query, REQUEST_BYTES_MAX, Refusal, Request, State, Verdict,
     WORKERS_MAX, Worker,
@@ -386,11 +386,14 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
     if let Some(name) = names.iter().copied().find(is_folder) {
         return malformed(format!("{name:?} is a file, and a folder of another"));
     }
+    if request.args.len() > ARGS_MAX {
+        return malformed(format!("{} arguments, allowed are {ARGS_MAX}", request.args.len()));
+    }
     if request.args.iter().map(String::len).sum::<usize>() > ARGS_BYTES_MAX {
         return malformed(format!("arguments of more than {ARGS_BYTES_MAX} bytes together"));
     }
-    if let Some(long) = request.args.iter().find(|arg| arg.len() > NAME_BYTES_MAX || arg.contains('\0')) {
-        return malformed(format!("an argument of {} bytes, or with a zero byte in it", long.len()));
+    if let Some(arg) = request.args.iter().find(|arg| arg.contains('\0')) {
+        return malformed(format!("an argument with a zero byte in it: {arg:.80?}"));
     }
     Ok(())
 }

@@ -39,6 +39,8 @@ pub const ATTEMPTS_MAX: u32 = 25;
 pub const AWAY_MAX_MS: u64 = 600_000;
 /// Bytes of all arguments of a request together: what a system lets a program have.
 pub const ARGS_BYTES_MAX: usize = 64 << 10;
+/// Number of arguments: empty ones take room as well.
+pub const ARGS_MAX: usize = 1000;
 /// Parts of a file's name, folders and all, and bytes of each.
 pub const NAME_PARTS_MAX: usize = 16;
 /// See [`NAME_PARTS_MAX`].
@@ -111,7 +113,7 @@ impl Request {
     /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
         let files: usize = self.files.iter().map(|(name, content)| name.len() + content.len()).sum();
-        let args: usize = self.args.iter().map(String::len).sum();
+        let args: usize = self.args.iter().map(|arg| size_of::<String>() + arg.len()).sum();
         self.language.len() + files + self.stdin.len() + args
     }
 }
