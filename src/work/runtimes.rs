@@ -4,16 +4,24 @@
 //! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the cage around the commands (`cage.rs`).
 
 use crate::settings::Runtime;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// Where the cage has programs, in the order of search.
 pub const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// A Java class of ours that starts the user's: its `main`, or its `run()` that returns a text.
 pub const LAUNCHER: (&str, &str) = ("PhalanxLauncher.java", include_str!("launcher.java"));
 
-/// Seconds that a probe may take.
-const PROBE_S: &str = "10";
+/// Seconds that a probe may take: a compiler that hangs must not keep a node from joining, its language is not there.
+const PROBE_S: u64 = 10;
+/// After so long the next one is asked as well.
+const SLOW: Duration = Duration::from_secs(1);
+/// Between two looks whether one has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Bytes that are kept of what one says.
+const SAID_MAX: usize = 4096;
 
 /// A runtime that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,40 +34,104 @@ pub struct Found {
     pub home: Option<PathBuf>,
 }
 
-/// Looks which of these are there.
+/// Looks which of these are there. One that hangs is not, nor does it keep the others waiting for long.
 pub fn find(runtimes: &[Runtime]) -> Vec<Found> {
-    runtimes.iter().filter_map(find_one).collect()
+    find_within(runtimes, PROBE_S)
 }
 
-fn find_one(runtime: &Runtime) -> Option<Found> {
-    let home = match &runtime.home[..] {
-        [] => None,
-        command => Some(PathBuf::from(first_line(command, None)?)).filter(|home| home.is_dir()),
+/// The same with another limit for each probe.
+pub(super) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
+    let homes = runtimes.iter().map(|runtime| command(&runtime.home, None, seconds));
+    let homes: Vec<Option<PathBuf>> = first_lines(homes).into_iter().map(|home| home.map(PathBuf::from)).collect();
+    let homes: Vec<Option<PathBuf>> = homes.into_iter().map(|home| home.filter(|home| home.is_dir())).collect();
+    let probe = |(runtime, home): (&Runtime, &Option<PathBuf>)| {
+        if home.is_none() && !runtime.home.is_empty() {
+            return None;
+        }
+        let words = fill(&runtime.probe, &Places { home: home.as_deref(), ..Places::default() });
+        // What is not under the toolchain's own folder must be where the cage will look for it.
+        command(&words, home.is_none().then_some(SYSTEM_PATH), seconds)
     };
-    if home.is_none() && !runtime.home.is_empty() {
-        return None;
-    }
-    let probe = fill(&runtime.probe, &Places { home: home.as_deref(), ..Places::default() });
-    // What is not under the toolchain's own folder must be where the cage will look for it.
-    let version = first_line(&probe, home.is_none().then_some(SYSTEM_PATH))?;
-    Some(Found { runtime: runtime.clone(), version, home })
+    let versions = first_lines(runtimes.iter().zip(&homes).map(probe));
+    let rows = runtimes.iter().zip(homes).zip(versions);
+    rows.filter_map(|((runtime, home), version)| Some(Found { runtime: runtime.clone(), version: version?, home }))
+        .collect()
 }
 
-fn first_line(command: &[String], path: Option<&str>) -> Option<String> {
-    let (program, args) = command.split_first()?;
+/// A command that ends after so many seconds. `None`: there is nothing to run.
+fn command(words: &[String], path: Option<&str>, seconds: u64) -> Option<Command> {
+    let (program, args) = words.split_first()?;
     let program = match path {
         Some(path) if !program.contains('/') => {
             path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())?
         }
         _ => PathBuf::from(program),
     };
-    // A compiler that hangs must not keep a node from joining: its language is not there.
     let mut command = Command::new("timeout");
-    command.args(["-s", "KILL", PROBE_S]).arg(program).args(args).stdin(Stdio::null());
-    let output = command.output().ok().filter(|output| output.status.success())?;
-    // Java 8 tells its version on standard error.
-    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    Some(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_string())
+    command.args(["-s", "KILL", &seconds.to_string()]).arg(program).args(args);
+    Some(command)
+}
+
+/// What each of these commands says first, if it succeeds. They run one after another, for compilers that start are work for
+/// the whole machine; but who is slow is left to itself while the next one has its turn.
+fn first_lines(commands: impl Iterator<Item = Option<Command>>) -> Vec<Option<String>> {
+    let start = |command: Option<Command>| {
+        let mut asked = Asked::start(&mut command?).ok()?;
+        asked.wait(Some(Instant::now() + SLOW)).ok()?;
+        Some(asked)
+    };
+    let asked: Vec<Option<Asked>> = commands.map(start).collect();
+    asked.into_iter().map(|asked| asked?.first_line()).collect()
+}
+
+/// A command that was asked something.
+struct Asked {
+    child: Child,
+    said: [Vec<u8>; 2],
+    status: Option<ExitStatus>,
+}
+
+impl Asked {
+    fn start(command: &mut Command) -> io::Result<Asked> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdout.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
+        child.stderr.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
+        Ok(Asked { child, said: Default::default(), status: None })
+    }
+
+    /// Listens until it has ended. What it has started may go on and keep its output open: nobody waits for that.
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        while self.status.is_none() && until.is_none_or(|until| Instant::now() < until) {
+            self.status = self.child.try_wait()?;
+            let [out, err] = &mut self.said;
+            self.child.stdout.iter_mut().for_each(|pipe| take(pipe, out));
+            self.child.stderr.iter_mut().for_each(|pipe| take(pipe, err));
+            if self.status.is_none() {
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+        Ok(())
+    }
+
+    fn first_line(mut self) -> Option<String> {
+        self.wait(None).ok()?;
+        self.status.filter(ExitStatus::success)?;
+        // Java 8 tells its version on standard error.
+        let [out, err] = self.said;
+        let text = if out.is_empty() { err } else { out };
+        Some(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_string())
+    }
+}
+
+/// Takes what is there; only the beginning is kept.
+fn take(pipe: &mut impl Read, into: &mut Vec<u8>) {
+    let mut buffer = [0; 4096];
+    // Not for ever: one that never stops talking must not keep the clock from being looked at.
+    for _ in 0..16 {
+        let Ok(read @ 1..) = pipe.read(&mut buffer) else { break };
+        let kept = read.min(SAID_MAX - into.len());
+        into.extend_from_slice(&buffer[..kept]);
+    }
 }
 
 /// What a command's places stand for.

@@ -2,6 +2,8 @@
 //!
 //! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
 
+mod probes;
+
 use super::cage::{Bounds, Cage};
 use super::run::{Attempt, Stream};
 use super::runtimes::{self, Found, find, java_class, java_file};
