@@ -174,9 +174,9 @@ impl Worker {
     /// Tries the cage and looks for compilers, on a thread that gives way to others: a node that starts has more to do.
     fn find_out(&self) {
         let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
-        let (inbox, scratch) = (self.inbox.clone(), self.scratch.clone());
+        let (inbox, jobs) = (self.inbox.clone(), self.scratch.clone());
         let started = threads::spawn_patient("probe", move || {
-            let cage = Cage::try_out(kind, &scratch).map_err(|e| e.to_string());
+            let cage = Cage::try_out(kind, &jobs).map_err(|e| e.to_string());
             let found = if cage.is_ok() { runtimes::find(&wanted) } else { Vec::new() };
             let _ = inbox.send(WorkerInput::Ready { cage, found });
         });

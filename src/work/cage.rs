@@ -85,30 +85,36 @@ pub struct Cage {
 }
 
 impl Cage {
-    /// Tries it out, in a folder below this one.
+    /// Tries it out in a folder like those of attempts, below this one: what works elsewhere may not work there.
     ///
     /// # Errors
     /// [`WorkError::NoCage`] with the reason and what to do.
-    pub fn try_out(kind: CageKind, below: &Path) -> Result<Cage, WorkError> {
+    pub fn try_out(kind: CageKind, jobs: &Path) -> Result<Cage, WorkError> {
         let is_root = rustix::process::geteuid().is_root();
         let mut cage = Cage { kind, is_root, is_by_user: is_root, inherited: inherited() };
-        if is_root && kind == CageKind::Full && cage.try_once(below).is_ok() {
+        if is_root && kind == CageKind::Full && cage.try_once(jobs).is_ok() {
             return Ok(cage);
         }
         cage.is_by_user = false;
-        cage.try_once(below).map(|()| cage)
+        cage.try_once(jobs).map(|()| cage)
     }
 
-    fn try_once(&self, below: &Path) -> Result<(), WorkError> {
+    fn try_once(&self, jobs: &Path) -> Result<(), WorkError> {
         let slot = std::process::id();
         let bounds = Bounds { wall_s: 10, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 64 };
-        let path = below.join(format!("try-{slot}-{}", fastrand::u64(..)));
+        let path = jobs.join(format!("phalanx-cage-{slot}-{}", fastrand::u64(..)));
         let scratch =
             Scratch::make(&path, self.user(slot), 1).map_err(WorkError::io("make a folder to try the cage"))?;
         let mut command = self.command(&["true".to_string()], scratch.path(), &[], slot, &bounds);
         let output = command.stdin(Stdio::null()).output();
-        let cure = "install bubblewrap (Debian: apt-get install bubblewrap), let users make namespaces (sysctl \
-                    kernel.unprivileged_userns_clone=1), or set jobs_cage to \"limits\" where every client is trusted";
+        let closed = match self.user(slot).is_some() && !scratch::is_passable(&path) {
+            true => format!("let the users of jobs pass through the folders above {} (chmod o+x), ", jobs.display()),
+            false => String::new(),
+        };
+        let cure = format!(
+            "{closed}install bubblewrap (Debian: apt-get install bubblewrap), let users make namespaces (sysctl \
+             kernel.unprivileged_userns_clone=1), or set jobs_cage to \"limits\" where every client is trusted"
+        );
         match output {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => {

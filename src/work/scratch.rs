@@ -155,7 +155,15 @@ pub fn place(own: &Path, name: &str) -> PathBuf {
         let probe = other.join("probe");
         fs::create_dir_all(&other).is_ok() && Scratch::make(&probe, None, 1).is_ok_and(|probe| probe.is_mounted)
     };
-    if is_root && !is_passable(&own) && is_fit() { other } else { own }
+    if !is_root || is_passable(&own) {
+        return own;
+    }
+    if is_fit() {
+        return other;
+    }
+    // It was made for the look, if at all.
+    let _ = fs::remove_dir(&other);
+    own
 }
 
 /// Whether everybody may pass through the folders above this one.

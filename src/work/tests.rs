@@ -2,6 +2,7 @@
 //!
 //! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
 
+mod places;
 mod probes;
 
 use super::cage::{Bounds, Cage};
@@ -507,13 +508,44 @@ fn nothing_outside_can_be_reached_or_read() {
 /// Root's cage and everybody else's are built otherwise: where the tests run as root, these run once more as nobody.
 #[test]
 fn users_without_rights_are_shut_in_as_well() {
-    const AGAIN: [&str; 5] = [
+    const AGAIN: [&str; 13] = [
         "nothing_outside_can_be_reached_or_read",
         "a_fork_bomb_is_stopped_and_harms_nobody",
         "too_much_time_is_told_also_of_one_who_ignores_signals",
         "links_and_locked_folders_lead_nobody_astray",
         "exit_codes_signals_and_live_output_are_told",
+        "exit_codes_that_look_like_signals_are_no_limits",
+        "memory_that_is_shared_or_has_no_name_is_counted",
+        "jobs_go_first_where_memory_is_short",
+        "no_namespaces_are_made_within_the_cage",
+        "many_threads_have_room",
+        "laying_out_ends_in_time",
+        "too_much_memory_is_told",
+        "what_is_cancelled_ends_at_once",
     ];
+    again(&as_user("65534"), &AGAIN);
+}
+
+/// The system counts their files only as root; everybody else's are counted by walking through them.
+#[test]
+fn users_without_rights_leave_no_files_either() {
+    const AGAIN: [&str; 6] = [
+        "too_many_files_are_told",
+        "deep_folders_harm_nobody",
+        "a_start_clears_what_a_killed_process_left",
+        "files_keep_their_names_and_contents",
+        "places::folders_lie_where_the_users_of_slots_may_pass",
+        "places::jobs_run_where_their_folders_were_placed",
+    ];
+    again(&as_user("65533"), &AGAIN);
+}
+
+fn as_user(user: &str) -> Vec<String> {
+    vec![format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
+}
+
+/// Runs tests of this room once more with what `setpriv` is told to take away, if there is anything to be taken.
+fn again(less: &[String], names: &[&str]) {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: the others run without rights as it is");
     }
@@ -526,12 +558,13 @@ fn users_without_rights_are_shut_in_as_well() {
     allow(&exe, 0o755);
     allow(&scratch, 0o777);
     let mut command = std::process::Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]).arg(&exe);
-    command.args(AGAIN.map(|name| format!("work::tests::{name}"))).args(["--exact", "--test-threads=1"]);
+    command.args(less).arg(&exe).args(names.iter().map(|name| format!("work::tests::{name}")));
+    command.args(["--exact", "--test-threads=1"]);
     command.current_dir("/").env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("TMPDIR", &scratch);
     let output = command.output().unwrap();
     let said = text(&output.stdout);
-    assert!(output.status.success() && said.contains("5 passed"), "{said}\n{}", text(&output.stderr));
+    let all = format!(" {} passed", names.len());
+    assert!(output.status.success() && said.contains(&all), "{said}\n{}", text(&output.stderr));
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! Where attempts have their folders: in the node's own, or below `/run` where that is closed to the users of slots; and that
+//! jobs run wherever they are.
+//!
+//! These run three times: as root, as a user without rights, and as root who may not mount, as in most containers.
+
+use super::{LIMITS, again, found, request, text};
+use crate::services::jobs::{End, Verdict};
+use crate::settings::CageKind;
+use crate::work::cage::Cage;
+use crate::work::run::Attempt;
+use crate::work::scratch;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// The right to mount, among those that a process has.
+const SYS_ADMIN: u64 = 1 << 21;
+
+fn may_mount() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let rights = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(rights.trim(), 16).unwrap() & SYS_ADMIN != 0
+}
+
+/// A folder of a node that is closed to others, and where its attempts have theirs.
+struct Closed {
+    dir: tempfile::TempDir,
+    run: PathBuf,
+    name: String,
+}
+
+impl Closed {
+    fn new() -> Closed {
+        let name = format!("test-{}-{}", std::process::id(), fastrand::u64(..));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        Closed { dir, run: Path::new("/run/phalanx-jobs").join(&name), name }
+    }
+
+    fn own(&self) -> PathBuf {
+        self.dir.path().join("jobs")
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        // It was not made, or the test has failed.
+        let _ = std::fs::remove_dir_all(&self.run);
+    }
+}
+
+#[test]
+fn folders_lie_where_the_users_of_slots_may_pass() {
+    let closed = Closed::new();
+    let placed = scratch::place(&closed.own(), &closed.name);
+    if may_mount() {
+        assert_eq!(placed, closed.run);
+        assert!(std::fs::read_dir(&placed).unwrap().next().is_none(), "the probe is gone");
+    } else {
+        assert_eq!(placed, closed.own(), "a plain folder below /run has little room");
+        assert!(!closed.run.exists(), "and nothing of the look stays there");
+    }
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(&closed.name), "{table}");
+    std::fs::set_permissions(closed.dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
+    assert_eq!(scratch::place(&closed.own(), &closed.name), closed.own(), "it is open now");
+    let relative = scratch::place(Path::new("data/jobs"), &closed.name);
+    assert!(relative.is_absolute(), "a cage has other folders {}", relative.display());
+}
+
+fn run_in(cage: &Cage, folder: &Path, source: &str) -> End {
+    let (found, request) = (found("shell").unwrap(), request("shell", source));
+    let attempt = Attempt {
+        cage,
+        found: &found,
+        request: &request,
+        limits: LIMITS,
+        scratch: folder.join("1-1"),
+        slot: std::process::id(),
+        is_cancelled: &AtomicBool::new(false),
+        hear: &mut |_, _| {},
+    };
+    let end = attempt.run();
+    assert!(std::fs::read_dir(folder).unwrap().next().is_none(), "the attempt left its folder");
+    end
+}
+
+#[test]
+fn jobs_run_where_their_folders_were_placed() {
+    let closed = Closed::new();
+    for mode in [0o700, 0o711] {
+        std::fs::set_permissions(closed.dir.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let placed = scratch::place(&closed.own(), &closed.name);
+        scratch::clear(&placed).unwrap();
+        let tried = Cage::try_out(CageKind::Full, &placed);
+        if rustix::process::geteuid().is_root() && !may_mount() && mode == 0o700 {
+            // Neither can its slots' users pass, nor root build walls: that is said once, and not by each job.
+            let why = tried.expect_err("walls without a right to build them").to_string();
+            assert!(why.contains("chmod o+x") && why.contains(&placed.display().to_string()), "{why}");
+            continue;
+        }
+        let cage = tried.unwrap();
+        let end = run_in(&cage, &placed, "pwd; echo x > y; cat y; ls /tmp; ls ..");
+        let said = text(&end.stdout);
+        assert!(said.starts_with("/job\nx\n"), "mode {mode:o}: {said} {} {:?}", text(&end.stderr), end.verdict);
+        let full = run_in(&cage, &placed, "i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
+        assert_eq!(full.verdict, Verdict::FilesExceeded, "mode {mode:o}: {}", text(&full.stderr));
+    }
+}
+
+/// Root in a container mostly may not mount: then files are counted by walking through them, and `/run` is left alone.
+#[test]
+fn root_who_may_not_mount_has_plain_folders() {
+    const AGAIN: [&str; 4] = [
+        "places::folders_lie_where_the_users_of_slots_may_pass",
+        "places::jobs_run_where_their_folders_were_placed",
+        "too_many_files_are_told",
+        "a_start_clears_what_a_killed_process_left",
+    ];
+    again(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &AGAIN);
+}
