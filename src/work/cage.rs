@@ -78,7 +78,7 @@ pub struct Bounds {
 pub struct Cage {
     kind: CageKind,
     is_root: bool,
-    /// The users of root's slots can build their walls themselves.
+    /// The users of root's slots can build their walls themselves, or, without walls, reach their folders.
     is_by_user: bool,
     /// Descriptors that this program was started with, besides the first three: whoever started it forgot to close them.
     inherited: Vec<u32>,
@@ -92,7 +92,7 @@ impl Cage {
     pub fn try_out(kind: CageKind, jobs: &Path) -> Result<Cage, WorkError> {
         let is_root = rustix::process::geteuid().is_root();
         let mut cage = Cage { kind, is_root, is_by_user: is_root, inherited: inherited() };
-        if is_root && kind == CageKind::Full && cage.try_once(jobs).is_ok() {
+        if is_root && cage.try_once(jobs).is_ok() {
             return Ok(cage);
         }
         cage.is_by_user = false;
@@ -132,7 +132,7 @@ impl Cage {
 
     /// The user that a command in this slot runs as, if that is another than this program's; it must own the scratch folder.
     pub fn user(&self, slot: u32) -> Option<u32> {
-        (self.is_root && self.kind == CageKind::Full).then(|| USERS + slot % USERS_COUNT)
+        (self.is_root && (self.kind == CageKind::Full || self.is_by_user)).then(|| USERS + slot % USERS_COUNT)
     }
 
     /// Levels of processes around the command.
@@ -171,7 +171,11 @@ impl Cage {
         let mut line = self.beginning(scratch);
         // As bubblewrap does: when the thread that waits for it is gone, it goes.
         line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from));
-        line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
+        line.extend(user.filter(|_| is_by_user && self.kind == CageKind::Full).into_iter().flat_map(becoming));
+        if self.is_root && self.kind == CageKind::Limits && !is_by_user {
+            // The system does not count root's processes: whoever looks must have the processor before all that multiply.
+            line.extend(["chrt", "-i", "0"].map(String::from));
+        }
         line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
         line.push("prlimit".into());
         line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--as={}", bounds.space)]);
@@ -179,9 +183,14 @@ impl Cage {
         line.extend([format!("--nofile={FILES}"), "--core=0".into(), "--".into()]);
         match self.kind {
             CageKind::Full => line.extend(walls(scratch, folders, &path, user.is_some() && !is_by_user)),
-            CageKind::Limits => line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from)),
+            // Only then are its processes counted against limits; but a toolchain that is root's alone needs root.
+            CageKind::Limits => {
+                line.push("setpriv".into());
+                line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
+                line.extend(["--pdeathsig", "KILL"].map(String::from));
+            }
         }
-        if let Some(user) = user.filter(|_| !is_by_user) {
+        if let Some(user) = user.filter(|_| !is_by_user && self.kind == CageKind::Full) {
             line.push("setpriv".into());
             line.extend(becoming(user));
             line.push("--no-new-privs".into());

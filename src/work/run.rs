@@ -12,7 +12,7 @@ use super::WorkError;
 use super::cage::{Bounds, Cage};
 use super::runtimes::{self, Found, LAUNCHER, Places};
 use super::scratch::{FILES_MAX, Scratch};
-use super::tree;
+use super::tree::{self, Family};
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::CageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -231,7 +231,11 @@ impl Attempt<'_> {
             threads: runtime.threads,
             scratch,
             before,
-            outer: self.cage.levels(),
+            family: Family {
+                pid: child.id(),
+                outer: self.cage.levels(),
+                home: (self.cage.kind() == CageKind::Limits).then(|| scratch.job()),
+            },
             own: self.cage.own_processes(),
             inner: None,
             is_cancelled: self.is_cancelled,
@@ -327,8 +331,8 @@ struct Watch<'a> {
     scratch: &'a Scratch,
     /// Files and bytes that were there when it began.
     before: (u64, u64),
-    outer: usize,
-    /// Processes below those levels that are the cage's own.
+    family: Family,
+    /// Processes of the family that are the cage's own.
     own: usize,
     /// The cage's first process, once it was seen: it is another session's than the rest.
     inner: Option<OwnedFd>,
@@ -367,7 +371,7 @@ impl Watch<'_> {
                 err = None;
             }
             if status.is_none() {
-                self.look(&child);
+                self.look();
                 if self.stopped_by.is_some() {
                     self.kill(&mut child);
                 }
@@ -375,6 +379,9 @@ impl Watch<'_> {
                 if status.is_some() {
                     // Whatever it left running goes with it.
                     self.kill_rest(&child);
+                    if let Some(its) = &self.family.home {
+                        tree::end_at_home(|home| home == its);
+                    }
                 }
             }
             let is_silent = out.is_none() && err.is_none();
@@ -432,14 +439,14 @@ impl Watch<'_> {
     }
 
     /// Looks whether anything is too much.
-    fn look(&mut self, child: &Child) {
+    fn look(&mut self) {
         let now = Instant::now();
         let over = if self.is_cancelled.load(Ordering::Relaxed) {
             Some(Verdict::Cancelled)
         } else if now - self.begun >= Duration::from_millis(self.limits.wall_ms) {
             Some(Verdict::TimedOut)
         } else if now - self.looked >= self.pace {
-            let over = self.measure(child);
+            let over = self.measure();
             self.pace = (now.elapsed() * LOOK_SHARE).clamp(LOOK_EVERY, LOOK_SELDOM);
             self.looked = Instant::now();
             over
@@ -452,7 +459,7 @@ impl Watch<'_> {
     }
 
     fn kill(&mut self, child: &mut Child) {
-        self.find_inner(child);
+        self.find_inner();
         self.kill_rest(child);
         // It has ended by itself meanwhile.
         let _ = child.kill();
@@ -470,21 +477,22 @@ impl Watch<'_> {
 
     /// A program could keep the cage's first process from dying with those around it, but not from being killed, and all of
     /// the cage dies with it.
-    fn find_inner(&mut self, child: &Child) {
+    fn find_inner(&mut self) {
         #[cfg(target_os = "linux")]
         if self.inner.is_none() && self.own > 0 {
-            let pid = tree::below(child.id(), self.outer).first().and_then(|pid| i32::try_from(*pid).ok());
+            let inner = tree::below(self.family.pid, self.family.outer).first().copied();
             let open = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
-            self.inner = pid.and_then(Pid::from_raw).and_then(open);
+            self.inner = inner.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).and_then(open);
         }
     }
 
-    fn measure(&mut self, child: &Child) -> Option<Verdict> {
-        self.find_inner(child);
-        let usage = tree::usage(child.id(), self.outer);
+    fn measure(&mut self) -> Option<Verdict> {
+        self.find_inner();
+        let processes_max = self.limits.processes + self.threads + self.own as u64;
+        let usage = tree::usage(&self.family, processes_max);
         let is_long_ago = self.counted.elapsed() >= FILES_EVERY;
         if is_long_ago {
-            self.nameless_kib = tree::nameless(child.id(), self.outer, 0).in_memory / 1024;
+            self.nameless_kib = tree::nameless(&self.family, 0).in_memory / 1024;
         }
         let memory_kib = usage.memory_kib + self.nameless_kib;
         self.memory_peak_kib = self.memory_peak_kib.max(memory_kib);
@@ -492,13 +500,13 @@ impl Watch<'_> {
         if memory_kib > self.limits.memory_mb << 10 {
             return Some(Verdict::MemoryExceeded);
         }
-        if usage.processes.saturating_sub(self.own) as u64 > self.limits.processes + self.threads {
+        if usage.processes as u64 > processes_max {
             return Some(Verdict::ProcessesExceeded);
         }
         if !self.scratch.is_quick() && !is_long_ago {
             return None;
         }
-        let is_over = self.has_too_many_files(Some((child.id(), self.outer)));
+        let is_over = self.has_too_many_files(Some(&self.family));
         if is_long_ago {
             self.counted = Instant::now();
         }
@@ -506,7 +514,7 @@ impl Watch<'_> {
     }
 
     /// Whether the command made more files than it may. What was there before is not its own, and it may remove that.
-    fn has_too_many_files(&self, processes: Option<(u32, usize)>) -> bool {
+    fn has_too_many_files(&self, processes: Option<&Family>) -> bool {
         let Some((files, bytes)) = self.scratch.used(processes) else { return true };
         let (files_before, bytes_before) = self.before;
         files > files_before + FILES_MAX || bytes > bytes_before + (self.limits.files_mb << 20)

@@ -8,7 +8,8 @@
 //! node outlives the next start.
 //! Not here: walks through folders (`folder.rs`), what is bound to where (`cage.rs`).
 
-use super::{filter, folder, tree};
+use super::tree::{self, Family};
+use super::{filter, folder};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -79,16 +80,16 @@ impl Scratch {
         self.is_mounted
     }
 
-    /// Files and bytes in it, those without names included as far as the processes below `pid` have them open. `None`: too
+    /// Files and bytes in it, those without names included as far as these processes have them open. `None`: too
     /// many to count.
-    pub fn used(&self, pid: Option<(u32, usize)>) -> Option<(u64, u64)> {
+    pub fn used(&self, processes: Option<&Family>) -> Option<(u64, u64)> {
         if self.is_mounted {
             let it = rustix::fs::statvfs(&self.path).ok()?;
             return Some((it.f_files - it.f_ffree, (it.f_blocks - it.f_bfree) * it.f_frsize));
         }
         let count = folder::count(&self.path, FILES_MAX + MORE_FILES)?;
         let device = fs::metadata(&self.path).ok()?.dev();
-        let nameless = pid.map_or(0, |(pid, outer)| tree::nameless(pid, outer, device).on_device);
+        let nameless = processes.map_or(0, |family| tree::nameless(family, device).on_device);
         Some((count.files, count.bytes + nameless))
     }
 
@@ -201,7 +202,7 @@ pub fn remove_old(path: &Path) {
 }
 
 /// Kills the walls around commands in folders below this one, and whoever has such a folder mounted as its own: a program may
-/// have seen to it that the first process of its cage outlives the walls.
+/// have seen to it that the first process of its cage outlives the walls. What had no walls is known by its home.
 fn end_leftovers(jobs: &Path) {
     let below = format!("{}/", jobs.display());
     let own = fs::read_link("/proc/self/ns/mnt").ok();
@@ -223,6 +224,7 @@ fn end_leftovers(jobs: &Path) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
+    tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
 }
 
 /// Whether a line of a table of mounts tells of a folder below this one: its file system was mounted there, or it is a part of

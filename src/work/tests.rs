@@ -2,6 +2,7 @@
 //!
 //! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
 
+mod limits;
 mod places;
 mod probes;
 
@@ -529,8 +530,10 @@ fn users_without_rights_are_shut_in_as_well() {
 /// The system counts their files only as root; everybody else's are counted by walking through them.
 #[test]
 fn users_without_rights_leave_no_files_either() {
-    const AGAIN: [&str; 6] = [
+    const AGAIN: [&str; 8] = [
         "too_many_files_are_told",
+        "limits::a_file_filler_is_stopped_without_walls",
+        "limits::detached_children_end_with_their_program",
         "deep_folders_harm_nobody",
         "a_start_clears_what_a_killed_process_left",
         "files_keep_their_names_and_contents",

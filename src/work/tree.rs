@@ -1,18 +1,36 @@
 //! A process with all its children, as `/proc` shows them: how many there are, what they use, and what they hold in secret.
 //!
+//! Where there are no walls, a child whose parent has ended is nobody's any more: those are known by their home, which they
+//! inherit. Who takes another home as well escapes; there every client is trusted.
 //! What is gone while one looks is not counted. Not here: what is done about it (`run.rs`).
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// Beyond so many processes nobody counts on: it is too many anyway.
-const SEEN_MAX: usize = 4096;
 /// Threads of one process that are asked for what it has.
 const THREADS_ASKED: usize = 64;
 /// Beyond so many open files nobody looks on.
 const OPEN_MAX: usize = 20_000;
+/// How long processes may go on starting others while all of them are killed, and the pause between two rounds.
+const KILL_MAX: Duration = Duration::from_secs(2);
+const KILL_AGAIN: Duration = Duration::from_millis(1);
+
+/// Which processes are meant.
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// This one and all its children,
+    pub pid: u32,
+    /// except for so many levels at the top (the cage's own);
+    pub outer: usize,
+    /// and all that have this home, if one is given.
+    pub home: Option<PathBuf>,
+}
 
 /// What a tree of processes uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,22 +52,28 @@ pub struct Nameless {
     pub on_device: u64,
 }
 
-/// Looks at the process and all its children, except for `outer` levels at the top (the cage's own).
-pub fn usage(pid: u32, outer: usize) -> Usage {
+/// Looks at the processes of a family. Beyond `most` nobody counts on: what multiplies must be seen before it takes the
+/// processors away from whoever looks.
+pub fn usage(family: &Family, most: u64) -> Usage {
     let mut usage = Usage::default();
-    each(pid, outer, |pid| {
+    // First without a look into them, which waits for whoever forks and may itself be waiting for a processor.
+    if family.home.is_some() && is_group_beyond(family.pid, most.saturating_add(family.outer as u64)) {
+        usage.processes = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
+        return usage;
+    }
+    each(family, |pid| {
         usage.processes += threads(pid);
         usage.memory_kib += memory_kib(pid);
         usage.cpu_ms += cpu_ms(pid);
-        usage.processes < SEEN_MAX
+        usage.processes as u64 <= most
     });
     usage
 }
 
 /// Looks for files without names that the same processes have open.
-pub fn nameless(pid: u32, outer: usize, device: u64) -> Nameless {
+pub fn nameless(family: &Family, device: u64) -> Nameless {
     let (mut found, mut seen, mut looked_at) = (Nameless::default(), BTreeSet::new(), 0);
-    each(pid, outer, |pid| {
+    each(family, |pid| {
         let rows = of_a_living_thread(pid, "fd", |path| {
             let rows: Vec<_> = fs::read_dir(path).ok()?.flatten().take(OPEN_MAX).collect();
             (!rows.is_empty()).then_some(rows)
@@ -78,9 +102,17 @@ pub fn nameless(pid: u32, outer: usize, device: u64) -> Nameless {
 }
 
 /// Goes through the processes until `is_next` has enough.
-fn each(pid: u32, outer: usize, mut is_next: impl FnMut(u32) -> bool) {
-    let mut level = below(pid, outer);
-    while let Some(pid) = level.pop() {
+fn each(family: &Family, mut is_next: impl FnMut(u32) -> bool) {
+    let (mut level, mut seen) = (vec![family.pid], BTreeSet::new());
+    for _ in 0..family.outer {
+        seen.extend(&level);
+        level = level.into_iter().flat_map(children).collect();
+    }
+    let mut others = family.home.iter().flat_map(|home| at_home(move |its| its == home));
+    while let Some(pid) = level.pop().or_else(|| others.next()) {
+        if !seen.insert(pid) {
+            continue;
+        }
         if !is_next(pid) {
             break;
         }
@@ -91,6 +123,34 @@ fn each(pid: u32, outer: usize, mut is_next: impl FnMut(u32) -> bool) {
 /// The processes that are so many levels below this one.
 pub fn below(pid: u32, levels: usize) -> Vec<u32> {
     (0..levels).fold(vec![pid], |level, _| level.into_iter().flat_map(children).collect())
+}
+
+/// Processes with such a home, as far as this one may know.
+fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
+    all().filter(move |pid| {
+        let pairs = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let home = pairs.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(b"HOME="));
+        home.is_some_and(|home| is_meant(Path::new(OsStr::from_bytes(home))))
+    })
+}
+
+/// Kills all processes with such a home, also those that they start meanwhile.
+pub fn end_at_home(is_meant: impl Fn(&Path) -> bool) {
+    let until = Instant::now() + KILL_MAX;
+    loop {
+        let left: Vec<u32> = at_home(&is_meant).collect();
+        if left.is_empty() {
+            return;
+        }
+        if Instant::now() >= until {
+            return log::warn!("{} processes of jobs do not end", left.len());
+        }
+        for pid in left.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            // It has ended by itself meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        std::thread::sleep(KILL_AGAIN);
+    }
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -136,10 +196,28 @@ fn resident_kib(pid: u32) -> u64 {
     resident.saturating_sub(shared) * rustix::param::page_size() as u64 / 1024
 }
 
-fn cpu_ms(pid: u32) -> u64 {
+/// Whether a group has more than so many processes.
+fn is_group_beyond(group: u32, most: u64) -> bool {
+    let is_its = |pid: &u32| stat(*pid).split_whitespace().nth(2).is_some_and(|its| its.parse() == Ok(group));
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    all().filter(is_its).nth(most).is_some()
+}
+
+/// Numbers of all processes.
+fn all() -> impl Iterator<Item = u32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|row| row.file_name().to_str()?.parse::<u32>().ok())
+}
+
+/// What the system says of a process, from its state on: the name before may hold anything.
+fn stat(pid: u32) -> String {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in brackets may hold anything; the times follow eleven fields after it.
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    let ticks: u64 = after.split_whitespace().skip(11).take(4).filter_map(|number| number.parse::<u64>().ok()).sum();
+    stat.rsplit_once(')').map_or("", |(_, after)| after).to_string()
+}
+
+fn cpu_ms(pid: u32) -> u64 {
+    // The times follow eleven fields after the name.
+    let ticks: u64 =
+        stat(pid).split_whitespace().skip(11).take(4).filter_map(|number| number.parse::<u64>().ok()).sum();
     ticks * 1000 / rustix::param::clock_ticks_per_second()
 }
