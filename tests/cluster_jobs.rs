@@ -8,6 +8,7 @@ use phalanx::lab::jobs::Jobs;
 use phalanx::lab::web::{Connection, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -608,6 +609,60 @@ fn where_programs_cannot_be_caged_jobs_are_refused_with_the_cure() {
             assert!(said.contains("could not be caged") && said.contains("apt-get install bubblewrap"), "{said}");
         }
     }
+}
+
+#[test]
+fn a_compiler_that_hangs_is_missing_and_holds_no_node_up() {
+    let mut settings = shell_only();
+    let stuck = json!({"language": "stuck", "file_name": "x", "probe": ["sleep", "600"], "run": ["true"]});
+    settings["runtimes"].as_array_mut().unwrap().insert(0, stuck);
+    settings["jobs_enabled"] = true.into();
+    let begun = Instant::now();
+    let cluster = Cluster::ready(EXE, 1, &settings).unwrap();
+    cluster.note("meanwhile", "it serves").unwrap();
+    let workers = cluster.status(1).unwrap().jobs.workers;
+    assert!(workers.is_empty(), "the look for compilers was over, nothing was proved: {workers:?}");
+    wait_workers(&cluster, 1).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "10 s are what a look may take: {:?}", begun.elapsed());
+    let runtimes = get(&cluster, 1, "/v1/runtimes").json();
+    assert_eq!(
+        (runtimes["runtimes"].as_array().unwrap().len(), &runtimes["runtimes"][0]["language"]),
+        (1, &json!("shell"))
+    );
+    let refused = post(&cluster, 1, "/v1/jobs", &json!({"language": "stuck", "source": ""}));
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert!(refused.text().contains("no node has the runtime stuck; there are: shell"), "{}", refused.text());
+    assert_eq!(post(&cluster, 1, "/v1/jobs?wait=30s", &shell("echo fine")).json()["stdout"], "fine\n");
+}
+
+#[test]
+fn a_node_whose_data_is_closed_runs_jobs_elsewhere_and_leaves_nothing_there() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root's slots have users of their own");
+    }
+    let mut settings = shell_only();
+    settings["jobs_enabled"] = true.into();
+    let mut cluster = Cluster::prepare(EXE, &settings).unwrap();
+    std::fs::set_permissions(cluster.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    cluster.spawn(1, &[]).unwrap();
+    cluster.settle().unwrap();
+    wait_workers(&cluster, 1).unwrap();
+    let folder = Path::new("/run/phalanx-jobs").join(cluster.status(1).unwrap().node.uuid.simple().to_string());
+    let mut jobs = jobs_of(&cluster, 1);
+    let job = jobs.hand_in(&shell("id -u; pwd; while [ ! -e go ]; do sleep 0.02; done; cat go"), soon()).unwrap();
+    running(&cluster, 1, job);
+    let attempt = folder.join(format!("{job}-1")).join("job");
+    cluster.wait_until("it has its folder there", PATIENCE, || attempt.join("main.sh").exists().then_some(())).unwrap();
+    std::fs::write(attempt.join("went"), "gone on\n").unwrap();
+    std::fs::set_permissions(attempt.join("went"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::rename(attempt.join("went"), attempt.join("go")).unwrap();
+    let end = jobs.ended(job, soon()).unwrap();
+    let said = end["stdout"].as_str().unwrap();
+    assert!(said.ends_with("/job\ngone on\n") && !said.starts_with("0\n"), "{end}");
+    cluster.wait_until("its folder is gone", PATIENCE, || (!attempt.exists()).then_some(())).unwrap();
+    cluster.interrupt(1).unwrap();
+    assert!(cluster.process(1).unwrap().wait(PATIENCE).unwrap().success());
+    assert!(!folder.exists(), "a stopped node leaves nothing below /run");
 }
 
 #[test]
