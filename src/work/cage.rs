@@ -196,7 +196,8 @@ impl Cage {
             line.push("--no-new-privs".into());
         }
         line.extend_from_slice(words);
-        let mut command = Command::new(&line[0]);
+        // By its whole path the system starts it without a copy of this process first.
+        let mut command = Command::new(on_path(&line[0]));
         command.args(&line[1..]).env_clear().env("PATH", path);
         if self.kind == CageKind::Limits {
             let job = scratch.join(JOB);
@@ -220,6 +221,12 @@ impl Cage {
         let script = format!("exec{closed}; echo 1000 2>&- >/proc/self/oom_score_adj; {next}");
         vec![shell.into(), "-c".into(), script, scratch.join(FILTER).to_string_lossy().into_owned()]
     }
+}
+
+/// Where the system has a program; its name where it has none, for the error to tell.
+fn on_path(program: &str) -> PathBuf {
+    let places = SYSTEM_PATH.split(':').map(|folder| Path::new(folder).join(program));
+    places.into_iter().find(|place| place.is_file()).unwrap_or_else(|| program.into())
 }
 
 /// What `setpriv` is to do to become a user.

@@ -24,6 +24,7 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -286,8 +287,10 @@ const SIGNALS_LAST: i32 = 159;
 /// Address space that so many threads need, in MiB: the stack of each, and what glibc maps for allocations of its own, of
 /// which there are eight for each processor at most. It is hardly used; what is used is counted as memory.
 fn threads_mb(threads: u64) -> u64 {
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    threads * 8 + threads.min(8 * processors) * 64
+    // Asked once: the system reads several files to tell.
+    static PROCESSORS: LazyLock<u64> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, |it| it.get() as u64));
+    threads * 8 + threads.min(8 * *PROCESSORS) * 64
 }
 /// Processes that the system lets a program have beyond those that it may have, until the next look.
 const PROCESSES_MORE: u64 = 256;
