@@ -91,7 +91,7 @@ fn jobs_run_where_their_folders_were_placed() {
     for mode in [0o700, 0o711] {
         std::fs::set_permissions(closed.dir.path(), PermissionsExt::from_mode(mode)).unwrap();
         let placed = scratch::place(&closed.own(), &closed.name);
-        scratch::clear(&placed).unwrap();
+        scratch::clear(&placed).unwrap().iter().for_each(|old| scratch::remove_old(old));
         let tried = Cage::try_out(CageKind::Full, &placed);
         if rustix::process::geteuid().is_root() && !may_mount() && mode == 0o700 {
             // Neither can its slots' users pass, nor root build walls: that is said once, and not by each job.
