@@ -516,7 +516,7 @@ fn users_without_rights_are_shut_in_as_well() {
         "links_and_locked_folders_lead_nobody_astray",
         "exit_codes_signals_and_live_output_are_told",
         "exit_codes_that_look_like_signals_are_no_limits",
-        "memory_that_is_shared_or_has_no_name_is_counted",
+        "memory_that_is_shared_is_counted",
         "jobs_go_first_where_memory_is_short",
         "no_namespaces_are_made_within_the_cage",
         "many_threads_have_room",
