@@ -80,6 +80,8 @@ pub struct Cage {
     is_root: bool,
     /// The users of root's slots can build their walls themselves, or, without walls, reach their folders.
     is_by_user: bool,
+    /// Folders of Java's below `/etc`.
+    java: Vec<String>,
     /// Descriptors that this program was started with, besides the first three: whoever started it forgot to close them.
     inherited: Vec<u32>,
 }
@@ -91,7 +93,7 @@ impl Cage {
     /// [`WorkError::NoCage`] with the reason and what to do.
     pub fn try_out(kind: CageKind, jobs: &Path) -> Result<Cage, WorkError> {
         let is_root = rustix::process::geteuid().is_root();
-        let mut cage = Cage { kind, is_root, is_by_user: is_root, inherited: inherited() };
+        let mut cage = Cage { kind, is_root, is_by_user: is_root, java: java_folders(), inherited: inherited() };
         if is_root && cage.try_once(jobs).is_ok() {
             return Ok(cage);
         }
@@ -182,7 +184,7 @@ impl Cage {
         line.extend([format!("--fsize={}", bounds.file), format!("--nproc={}", bounds.processes)]);
         line.extend([format!("--nofile={FILES}"), "--core=0".into(), "--".into()]);
         match self.kind {
-            CageKind::Full => line.extend(walls(scratch, folders, &path, user.is_some() && !is_by_user)),
+            CageKind::Full => line.extend(self.walls(scratch, folders, &path, user.is_some() && !is_by_user)),
             // Only then are its processes counted against limits; but a toolchain that is root's alone needs root.
             CageKind::Limits => {
                 line.push("setpriv".into());
@@ -204,6 +206,43 @@ impl Cage {
             command.current_dir(&job).env("HOME", job).env("TMPDIR", scratch.join(TMP)).env("LANG", "C.UTF-8");
         }
         command
+    }
+
+    fn walls(&self, scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
+        let mut line: Vec<String> = vec!["bwrap".into()];
+        let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
+        add(&["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
+        match is_roots {
+            // `setpriv` gives both up before the command begins.
+            true => add(&["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]),
+            false => add(&["--unshare-user", "--disable-userns"]),
+        }
+        add(&["--die-with-parent", "--new-session", "--hostname", "job"]);
+        if filter::bytes().is_some() {
+            add(&["--seccomp", FILTER_FD]);
+        }
+        let given = folders.iter().map(|folder| folder.to_string_lossy().into_owned());
+        let shown: Vec<String> =
+            SYSTEM.map(str::to_string).into_iter().chain(self.java.iter().cloned()).chain(given).collect();
+        // bubblewrap would make the folders above them for root alone.
+        let above = |path: &String| Path::new(path).ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
+        let above: BTreeSet<PathBuf> = shown.iter().flat_map(above).filter(|path| path != Path::new("/")).collect();
+        for folder in above.iter().filter(|folder| !shown.iter().any(|path| folder.starts_with(path))) {
+            add(&["--perms", "0755", "--dir", &folder.to_string_lossy()]);
+        }
+        for path in &shown {
+            add(&["--ro-bind-try", path, path]);
+        }
+        // The cage's first process is the same user's, and all ends with it: nobody looks into its memory, or writes there.
+        add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
+        // All that it can write lies in its folder, and is bounded and counted there.
+        for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
+            add(&["--bind", &scratch.join(inner).to_string_lossy(), place]);
+        }
+        add(&["--remount-ro", "/dev", "--chdir", HOME, "--clearenv"]);
+        add(&["--setenv", "PATH", path, "--setenv", "HOME", HOME, "--setenv", "LANG", "C.UTF-8"]);
+        add(&["--remount-ro", "/", "--"]);
+        line
     }
 
     /// The beginning of a line: a shell that closes what this program forgot to, opens the filter for bubblewrap, and has the
@@ -232,42 +271,6 @@ fn on_path(program: &str) -> PathBuf {
 /// What `setpriv` is to do to become a user.
 fn becoming(user: u32) -> [String; 4] {
     [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
-}
-
-fn walls(scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
-    let mut line: Vec<String> = vec!["bwrap".into()];
-    let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
-    add(&["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
-    match is_roots {
-        // `setpriv` gives both up before the command begins.
-        true => add(&["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]),
-        false => add(&["--unshare-user", "--disable-userns"]),
-    }
-    add(&["--die-with-parent", "--new-session", "--hostname", "job"]);
-    if filter::bytes().is_some() {
-        add(&["--seccomp", FILTER_FD]);
-    }
-    let given = folders.iter().map(|folder| folder.to_string_lossy().into_owned());
-    let shown: Vec<String> = SYSTEM.map(str::to_string).into_iter().chain(java_folders()).chain(given).collect();
-    // bubblewrap would make the folders above them for root alone.
-    let above = |path: &String| Path::new(path).ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
-    let above: BTreeSet<PathBuf> = shown.iter().flat_map(above).filter(|path| path != Path::new("/")).collect();
-    for folder in above.iter().filter(|folder| !shown.iter().any(|path| folder.starts_with(path))) {
-        add(&["--perms", "0755", "--dir", &folder.to_string_lossy()]);
-    }
-    for path in &shown {
-        add(&["--ro-bind-try", path, path]);
-    }
-    // The cage's first process is the same user's, and all ends with it: nobody looks into its memory, or writes there.
-    add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
-    // All that it can write lies in its folder, and is bounded and counted there.
-    for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
-        add(&["--bind", &scratch.join(inner).to_string_lossy(), place]);
-    }
-    add(&["--remount-ro", "/dev", "--chdir", HOME, "--clearenv"]);
-    add(&["--setenv", "PATH", path, "--setenv", "HOME", HOME, "--setenv", "LANG", "C.UTF-8"]);
-    add(&["--remount-ro", "/", "--"]);
-    line
 }
 
 fn java_folders() -> Vec<String> {
