@@ -8,7 +8,7 @@
 use super::directory::{self, Directory};
 use super::parts::{self, bad};
 use super::sessions::{Seen, Sessions, Tag};
-use super::{Reply, Service, jobs, kv};
+use super::{Reply, Service, jobs, kv, sql};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
@@ -57,6 +57,8 @@ services! {
     2 KV kv: kv::Store,
     /// People's programs, to be run by the workers.
     3 JOBS jobs: jobs::Board,
+    /// Tables, asked and changed in SQL.
+    4 SQL sql: sql::Database,
 }
 
 /// Number of the session table's part in a snapshot; no service has it.
@@ -105,6 +107,16 @@ pub fn jobs_command(command: &jobs::Command) -> Vec<u8> {
 /// A question to the jobs with its routing byte.
 pub fn jobs_query(query: &jobs::Query) -> Vec<u8> {
     route(JOBS, query.encode())
+}
+
+/// A command of the database with its routing byte.
+pub fn sql_command(command: &sql::Command) -> Vec<u8> {
+    postcard::to_extend(command, vec![SQL]).expect("encoding into memory cannot fail")
+}
+
+/// A question to the database with its routing byte.
+pub fn sql_query(query: &sql::Query) -> Vec<u8> {
+    postcard::to_extend(query, vec![SQL]).expect("encoding into memory cannot fail")
 }
 
 fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
