@@ -37,10 +37,32 @@ pub trait Service: Send {
     fn next_expiry_ms(&self) -> Option<u64> {
         None
     }
+    /// The entry's commands have run: what a crash must not take back is made to last, before any reply goes out.
+    fn finish(&mut self, _at: Stamp) {}
     /// Answers a question without changing anything.
     fn query(&self, at: Stamp, query: &[u8]) -> Reply;
     /// Writes the whole state.
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
     /// Replaces the state by one that `snapshot` wrote.
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
+    /// A fingerprint of the state: equal on all nodes that have applied the same index.
+    fn digest(&self) -> u64 {
+        let mut hashing = Hashing(crc32fast::Hasher::new());
+        self.snapshot(&mut hashing).expect("hashing takes every byte");
+        hashing.0.finalize().into()
+    }
+}
+
+/// A writer that keeps a checksum and nothing else.
+struct Hashing(crc32fast::Hasher);
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
