@@ -59,6 +59,7 @@ pub trait Host: Send + Sync + 'static {
         deadline: Instant,
         out: &mut dyn Write,
     ) -> Outcome<Index>;
+    fn sql_digest(&self, level: sql::ReadLevel, deadline: Instant) -> Outcome<sql::Digest>;
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index>;
     fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId>;
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> Box<dyn HostSession>;
@@ -158,6 +159,9 @@ impl Host for Handle {
         out: &mut dyn Write,
     ) -> Outcome<Index> {
         Handle::sql_backup(self, form, level, deadline, out)
+    }
+    fn sql_digest(&self, level: sql::ReadLevel, deadline: Instant) -> Outcome<sql::Digest> {
+        Handle::sql_digest(self, level, deadline)
     }
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
         Handle::change(self, change, deadline)

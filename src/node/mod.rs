@@ -8,7 +8,7 @@
 //! how long things take, `activity.rs` what clients get of it. `worker.rs` runs the jobs that the log gives to this node,
 //! `live.rs` holds what they say meanwhile, `jobs.rs` is what is published of all jobs. `shared.rs` holds what they publish, `handle.rs` what doors
 //! see of it, `sql.rs` what doors
-//! do with the database, `threads.rs` starts threads, `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
+//! do with the database and `sql_files.rs` its folder, `threads.rs` starts threads, `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod accept;
@@ -39,6 +39,7 @@ pub mod sessions;
 pub mod shared;
 pub mod snapshots;
 pub mod sql;
+pub mod sql_files;
 pub mod start;
 pub mod status;
 pub mod stop;

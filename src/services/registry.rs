@@ -155,6 +155,17 @@ impl Registry {
         self.sql = sql;
     }
 
+    /// There is no snapshot: a database that has not everything from the first entry on begins anew.
+    ///
+    /// # Errors
+    /// When its file cannot be changed.
+    pub fn settle_sql(&mut self) -> io::Result<()> {
+        let mut heir = self.sql.heir();
+        heir.take_over(&mut self.sql, Index(0))?;
+        self.sql = heir;
+        Ok(())
+    }
+
     /// What is worth telling about how the database came to be.
     pub fn sql_news(&mut self) -> Option<String> {
         self.sql.take_news()

@@ -194,6 +194,9 @@ impl Host for FakeHost {
     fn sql_backup(&self, _: BackupForm, _: sql::ReadLevel, _: Instant, _: &mut dyn Write) -> Outcome<Index> {
         Outcome::Refused("no database here".to_string())
     }
+    fn sql_digest(&self, _: sql::ReadLevel, _: Instant) -> Outcome<sql::Digest> {
+        Outcome::Refused("no database here".to_string())
+    }
     fn change(&self, change: Change, _: Instant) -> Outcome<Index> {
         self.changes.lock().unwrap().push(change);
         self.outcome(Index(78))

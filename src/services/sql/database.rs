@@ -164,9 +164,14 @@ impl Database {
     }
 
     /// A database in memory that outlived its process, as a file does: for the simulator and for tests.
-    #[cfg(test)]
+    ///
+    /// # Panics
+    /// When these are not the bytes of [`Database::image`].
     pub fn survivor(image: &[u8]) -> Database {
         let arrived = Arrived::read(&mut &image[..], None).expect("an image is whole");
+        if arrived.is_none() {
+            return Database::default();
+        }
         let machine = in_memory(arrived.as_ref()).expect("an image is sound").expect("an image is sound");
         Database { state: State::Live(Box::new(machine)), is_survivor: true, ..Database::default() }
     }
@@ -255,6 +260,10 @@ impl Database {
         self.newest() > self.seen
     }
 
+    fn pinned(&self) -> Option<&Pinned> {
+        if let State::Pinned(pinned) = &self.state { Some(pinned) } else { None }
+    }
+
     fn newest(&self) -> u64 {
         match &self.state {
             State::Live(machine) => machine.newest(),
@@ -265,11 +274,19 @@ impl Database {
     }
 
     /// Bytes from which [`Database::survivor`] makes it again: what a crash leaves of a file.
-    #[cfg(test)]
     pub fn image(&self) -> Vec<u8> {
         let mut image = Vec::new();
-        self.snapshot(&mut image).expect("memory takes every byte");
-        image
+        let written = match &self.state {
+            State::Live(_) => self.clone().pinned().map(|pinned| pinned.write(&mut image)),
+            _ => self.pinned().map(|pinned| pinned.write(&mut image)),
+        };
+        match written {
+            None => vec![0; 16],
+            Some(written) => {
+                written.expect("memory takes every byte");
+                image
+            }
+        }
     }
 
     /// The database, to write to; made by the first command.

@@ -92,12 +92,6 @@ impl Pinned {
         }
     }
 
-    /// Writes the bare image: a SQLite file.
-    pub fn write_image(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut rest = Headless { out, skip: 16 };
-        self.write(&mut rest)
-    }
-
     /// Looks at it.
     pub fn look<T>(&self, ask: impl FnOnce(&Connection) -> io::Result<T>) -> io::Result<T> {
         match &self.source {
@@ -119,23 +113,20 @@ impl Drop for Pinned {
     }
 }
 
-/// Leaves out the first bytes.
-struct Headless<'a> {
-    out: &'a mut dyn Write,
-    skip: usize,
-}
-
-impl Write for Headless<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let skipped = self.skip.min(bytes.len());
-        self.skip -= skipped;
-        self.out.write_all(&bytes[skipped..])?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
+/// Writes a node's database out as a SQLite file without anything of ours in it.
+///
+/// # Errors
+/// When it cannot be read, there is no room for a copy, or the writer refuses.
+pub fn bare_image(files: &Arc<dyn Files>, out: &mut dyn Write) -> io::Result<()> {
+    let path = files.temporary();
+    let made = Pinned::in_file(files, 0).look(|conn| {
+        copy_to_file(conn, &path, files).map_err(io::Error::other)?;
+        let copy = Connection::open(&path).map_err(io::Error::other)?;
+        copy.execute_batch("PRAGMA journal_mode = DELETE; DROP TABLE _phalanx").map_err(io::Error::other)
+    });
+    let written = made.and_then(|()| stream(&mut *files.open(&path)?.0, out));
+    files.remove(&path);
+    written
 }
 
 fn copy(from: &Connection, to: &mut Connection, rest: &dyn Fn()) -> Result<()> {

@@ -33,5 +33,6 @@ pub use database::Database;
 #[cfg(test)]
 pub use flaws::Flaws;
 pub use files::Files;
+pub use image::bare_image;
 pub use reader::Reader;
 pub use words::{Answer, Command, Digest, Kind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};

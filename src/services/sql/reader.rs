@@ -96,6 +96,17 @@ impl Reader {
         })
     }
 
+    /// Fingerprints of all tables, and the newest entry that they are of.
+    pub fn digest(&self) -> Result<super::words::Digest> {
+        self.watch.begin(0, 0, READ_STEPS_MAX);
+        self.own("BEGIN")?;
+        let own = Own::begin(&self.watch);
+        let digest = super::journal::newest(&self.conn).and_then(|newest| super::digest::take(&self.conn, newest));
+        drop(own);
+        let _ = self.own("COMMIT");
+        digest
+    }
+
     /// Writes the statements that make everything anew.
     pub fn dump(&self, out: &mut dyn Write) -> io::Result<()> {
         self.own("BEGIN").map_err(io::Error::other)?;
