@@ -8,7 +8,9 @@ use super::handle::{Ack, Handle, Level, Work};
 use super::shared::{Shared, lock};
 use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX};
 use crate::services::sessions::Tag;
-use crate::services::sql::{Answer, Command, Digest, Files, Kind, Query, ReadLevel, Reader, Run, Statement, bare_image};
+use crate::services::sql::{
+    Answer, Command, Digest, Files, Kind, Query, ReadLevel, Reader, Run, Statement, bare_image,
+};
 use crate::services::{Reply, registry};
 use crate::types::{Index, Outcome};
 use std::fmt;
@@ -188,9 +190,9 @@ impl Handle {
         };
         let written = match form {
             BackupForm::File => bare_image(&readers.files, out).map_err(|e| e.to_string()),
-            BackupForm::Sql => readers
-                .borrow(deadline)
-                .and_then(|mut loan| loan.reader().dump(out).map_err(|e| e.to_string())),
+            BackupForm::Sql => {
+                readers.borrow(deadline).and_then(|mut loan| loan.reader().dump(out).map_err(|e| e.to_string()))
+            }
         };
         match written {
             Ok(()) => Outcome::Done(index),
@@ -204,9 +206,9 @@ impl Handle {
             Outcome::Done(_) => {}
             Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
         }
-        let digest = readers(self.shared()).and_then(|readers| readers.borrow(deadline)).and_then(|mut loan| {
-            loan.reader().digest().map_err(|e| format!("the database cannot be read: {e}"))
-        });
+        let digest = readers(self.shared())
+            .and_then(|readers| readers.borrow(deadline))
+            .and_then(|mut loan| loan.reader().digest().map_err(|e| format!("the database cannot be read: {e}")));
         match digest {
             Ok(digest) => Outcome::Done(digest),
             Err(why) => Outcome::Refused(why),
@@ -225,7 +227,9 @@ impl Handle {
                 _ => Outcome::Done(self.shared().applied()),
             };
         }
-        match self.ask(Work::Query { query: registry::sql_query(&Query::Applied), level: Level::Linearizable }, deadline) {
+        match self
+            .ask(Work::Query { query: registry::sql_query(&Query::Applied), level: Level::Linearizable }, deadline)
+        {
             Outcome::Done((index, _)) => Outcome::Done(index),
             Outcome::Refused(why) | Outcome::Unknown(why) => Outcome::Refused(why),
         }

@@ -341,7 +341,8 @@ fn launch(
         }
         None => registry.settle_sql().map_err(StartError::Database)?,
     }
-    let news = registry.sql_news().map(|news| format!("node {} {news} in {:.1} s", who.id.0, begun.elapsed().as_secs_f64()));
+    let news =
+        registry.sql_news().map(|news| format!("node {} {news} in {:.1} s", who.id.0, begun.elapsed().as_secs_f64()));
     let raft = Raft::new(raft_config(&settings, who), durable);
     if is_gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
         return Err(StartError::Voter(who.id.0));

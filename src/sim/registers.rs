@@ -165,7 +165,8 @@ pub fn sql_run(rng: &mut fastrand::Rng) -> sql::Command {
         "INSERT INTO t(id, n) VALUES(1, 0)",
         "INSERT INTO nowhere VALUES(1)",
     ];
-    let mut statements: Vec<_> = (0..rng.usize(1..=3)).map(|_| sql::Statement::bare(all[rng.usize(1..all.len())])).collect();
+    let mut statements: Vec<_> =
+        (0..rng.usize(1..=3)).map(|_| sql::Statement::bare(all[rng.usize(1..all.len())])).collect();
     if rng.u8(0..4) == 0 {
         statements.insert(0, sql::Statement::bare(all[0]));
     }

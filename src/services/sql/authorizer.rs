@@ -62,7 +62,8 @@ const FUNCTIONS_REFUSED: &[&str] = &[
     "edit",
 ];
 /// Tables that show pages, or prepared statements.
-const TABLES_REFUSED: &[&str] = &["dbstat", "sqlite_dbpage", "sqlite_dbdata", "sqlite_dbptr", "sqlite_stmt", "bytecode"];
+const TABLES_REFUSED: &[&str] =
+    &["dbstat", "sqlite_dbpage", "sqlite_dbdata", "sqlite_dbptr", "sqlite_stmt", "bytecode"];
 
 /// Decides, and keeps the reason of a refusal.
 pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
@@ -105,14 +106,14 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
                 TABLES_REFUSED.contains(&name.as_str()).then(|| format!("table {name} differs between nodes"))
             })
         }
-        Insert { table_name } => sequence(watch, table_name).or_else(|| written(table_name)),
+        Insert { table_name } => sequence(watch, table_name).or_else(|| written(watch, table_name)),
         Update { table_name, column_name } => {
             if !column_name.eq_ignore_ascii_case("name") {
                 sequence(watch, table_name);
             }
-            written(table_name)
+            written(watch, table_name)
         }
-        Delete { table_name } => written(table_name),
+        Delete { table_name } => written(watch, table_name),
         CreateTable { table_name }
         | DropTable { table_name }
         | CreateIndex { table_name, .. }
@@ -140,7 +141,9 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
                 watch.passes_over.store(true, Relaxed);
                 return None;
             }
-            pragma_refusal(watch, purpose, &name, pragma_value)
+            // Full-text tables ask for it by themselves; a statement that does is refused by its words.
+            let is_asked_within = name == "data_version" && pragma_value.is_none();
+            pragma_refusal(watch, purpose, &name, pragma_value).filter(|_| !is_asked_within)
         }
         Transaction { .. } if is_loading => {
             watch.passes_over.store(true, Relaxed);
@@ -178,11 +181,12 @@ fn own(name: &str) -> Option<String> {
     starts_with(name, OWN_TABLE).then(|| format!("names that begin with {OWN_TABLE} are not for use"))
 }
 
-fn written(table: &str) -> Option<String> {
+fn written(watch: &Watch, table: &str) -> Option<String> {
     if starts_with(table, "sqlite_stat") {
         return Some("statistics cannot be written: they could make nodes choose different plans".to_string());
     }
-    if starts_with(table, "sqlite_temp") {
+    // ALTER TABLE renames there too, though nothing is there.
+    if starts_with(table, "sqlite_temp") && !watch.is_altering.load(Relaxed) {
         return Some("temporary tables, views and triggers belong to one connection: not available".to_string());
     }
     own(table)
@@ -201,12 +205,16 @@ fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&st
         || (name == "quick_check" && watch.is_altering.load(Relaxed))
         || (PRAGMAS_BARE.contains(&name) && value.is_none())
         || (PRAGMAS_SET.contains(&name) && purpose == Purpose::Write)
-        || (purpose == Purpose::Read && PRAGMAS_OF_PAGES.contains(&name) && (value.is_none() || name.ends_with("check")));
+        || (purpose == Purpose::Read
+            && PRAGMAS_OF_PAGES.contains(&name)
+            && (value.is_none() || name.ends_with("check")));
     if is_fine {
         return None;
     }
     if PRAGMAS_OF_PAGES.contains(&name) && value.is_none() {
-        return Some(format!("PRAGMA {name} tells of this node's file alone: not available where all nodes must agree"));
+        return Some(format!(
+            "PRAGMA {name} tells of this node's file alone: not available where all nodes must agree"
+        ));
     }
     Some(match value {
         Some(value) if !value.is_empty() => format!("PRAGMA {name} = {value}: not available"),

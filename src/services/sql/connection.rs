@@ -60,7 +60,9 @@ pub fn furnish(
     let own = Arc::clone(watch);
     conn.progress_handler(
         STEPS_PER_LOOK,
-        Some(move || !own.charge(STEPS_PER_LOOK.unsigned_abs().into()) || is_over.as_ref().is_some_and(|is_over| is_over())),
+        Some(move || {
+            !own.charge(STEPS_PER_LOOK.unsigned_abs().into()) || is_over.as_ref().is_some_and(|is_over| is_over())
+        }),
     )?;
     if purpose == Purpose::Write {
         let own = Arc::clone(watch);

@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 /// Takes them all. It visits every row.
 pub fn take(conn: &Connection, index: u64) -> Result<Digest> {
     let mut hash = Sha256::new();
-    let mut select = conn.prepare(
-        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name <> '_phalanx' ORDER BY type, name",
-    )?;
+    let mut select = conn
+        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name <> '_phalanx' ORDER BY type, name")?;
     rows(&mut select, &mut hash)?;
     for pragma in ["user_version", "application_id"] {
         rows(&mut conn.prepare(&format!("PRAGMA {pragma}"))?, &mut hash)?;

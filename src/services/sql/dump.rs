@@ -23,8 +23,7 @@ pub fn write(conn: &Connection, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{sql};")?;
     }
     for pragma in ["user_version", "application_id"] {
-        let value: i64 =
-            conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(io::Error::other)?;
+        let value: i64 = conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(io::Error::other)?;
         if value != 0 {
             writeln!(out, "PRAGMA {pragma}={value};")?;
         }

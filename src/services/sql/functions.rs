@@ -91,7 +91,9 @@ fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
         let wanted = match context.get_raw(0) {
             ValueRef::Integer(wanted) => wanted,
             ValueRef::Real(wanted) => wanted as i64,
-            ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+            ValueRef::Text(text) => {
+                std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+            }
             ValueRef::Null | ValueRef::Blob(_) => 0,
         }
         .max(1);
@@ -130,11 +132,14 @@ fn set_in_time(args: &mut Vec<Value>, place: usize, watch: &Watch, beside: &Besi
         }
         Some(_) => {}
     }
-    let zone = args[place + 1..].iter().map(word).find(|modifier| {
-        modifier.eq_ignore_ascii_case("localtime") || modifier.eq_ignore_ascii_case("utc")
-    });
+    let zone = args[place + 1..]
+        .iter()
+        .map(word)
+        .find(|modifier| modifier.eq_ignore_ascii_case("localtime") || modifier.eq_ignore_ascii_case("utc"));
     match zone {
-        Some(modifier) => Err(refused(format!("modifier '{modifier}': not available, time zones differ between nodes"))),
+        Some(modifier) => {
+            Err(refused(format!("modifier '{modifier}': not available, time zones differ between nodes")))
+        }
         None => Ok(()),
     }
 }

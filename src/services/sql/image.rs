@@ -29,7 +29,11 @@ pub struct Pinned {
 #[derive(Debug)]
 enum Source {
     Memory(Mutex<Connection>),
-    File { conn: Mutex<Connection>, files: Arc<dyn Files>, copy: Mutex<Option<PathBuf>> },
+    File {
+        conn: Mutex<Connection>,
+        files: Arc<dyn Files>,
+        copy: Mutex<Option<PathBuf>>,
+    },
     /// It could not be pinned: why.
     Failed(String),
 }

@@ -124,14 +124,18 @@ enum Stop {
 }
 
 fn take_over(conn: &Connection, watch: &Watch, other: &Connection) -> std::result::Result<(), Stop> {
-    let theirs = |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", statement::said(&error)));
+    let theirs =
+        |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", statement::said(&error)));
     let tables = schema::tables(other).map_err(theirs)?;
     let others = schema::others(other).map_err(theirs)?;
     clear(conn, watch).map_err(Stop::Broken)?;
-    let define = |sql: &str| match statement::run(conn, watch, &Statement::bare(sql), Kind::Execute, &mut Room {
-        bytes: 0,
-        rows: 0,
-    }) {
+    let define = |sql: &str| match statement::run(
+        conn,
+        watch,
+        &Statement::bare(sql),
+        Kind::Execute,
+        &mut Room { bytes: 0, rows: 0 },
+    ) {
         Ok(_) => Ok(()),
         Err(Trouble::Failed(why) | Trouble::TooLong(why) | Trouble::Fatal { why, .. }) => {
             Err(Stop::Refused(format!("{why}: {:.200}", sql)))
@@ -142,9 +146,8 @@ fn take_over(conn: &Connection, watch: &Watch, other: &Connection) -> std::resul
         define(&table.sql)?;
     }
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map_err(Stop::Broken)?;
-    let copied = tables.iter().filter(|table| table.form != Form::Virtual).try_for_each(|table| {
-        copy(conn, watch, other, table)
-    });
+    let copied =
+        tables.iter().filter(|table| table.form != Form::Virtual).try_for_each(|table| copy(conn, watch, other, table));
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(Stop::Broken)?;
     copied?;
     for sql in others.iter().filter(|sql| !sql.to_ascii_lowercase().contains(OWN_TABLE)) {
@@ -166,9 +169,11 @@ fn clear(conn: &Connection, watch: &Watch) -> Result<()> {
 
 /// The same, as a statement of our own.
 pub fn empty(conn: &Connection) -> Result<()> {
-    let find = "SELECT type, name FROM sqlite_schema WHERE type IN ('view', 'trigger') OR (type = 'table' AND rootpage = 0)";
+    let find =
+        "SELECT type, name FROM sqlite_schema WHERE type IN ('view', 'trigger') OR (type = 'table' AND rootpage = 0)";
     let mut select = conn.prepare(find)?;
-    let found = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<(String, String)>>>()?;
+    let found =
+        select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<(String, String)>>>()?;
     drop(select);
     for (kind, name) in found {
         conn.execute_batch(&format!("DROP {kind} IF EXISTS {}", quoted(&name)))?;

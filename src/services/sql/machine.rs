@@ -16,7 +16,9 @@ use super::journal;
 use super::load;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
-use super::words::{Answer, Command, Kind, Outcome, RUN_ROWS_BYTES_MAX, READ_ROWS_MAX, Run, STEPS_MAX, VALUE_BYTES_MAX};
+use super::words::{
+    Answer, Command, Kind, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, VALUE_BYTES_MAX,
+};
 use super::{connection, functions};
 use crate::services::Reply;
 use crate::types::Stamp;
@@ -208,9 +210,8 @@ impl Machine {
     }
 
     fn begin(&mut self) -> Result<(), Fatal> {
-        let version: i64 = self.look(|conn| {
-            conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
-        })?;
+        let version: i64 =
+            self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
         if self.virtual_at.is_none_or(|(at, _)| at != version) {
             let find = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND rootpage = 0";
             let count: i64 = self.look(|conn| conn.query_row(find, [], |row| row.get(0)))?;
@@ -351,7 +352,9 @@ impl Machine {
             }
             match done {
                 Ok(outcome) => outcomes.push(outcome),
-                Err(Trouble::TooLong(_) | Trouble::Fatal { is_damaged: true, .. }) if gear + 1 < GEARS.len() && !is_gone => {
+                Err(Trouble::TooLong(_) | Trouble::Fatal { is_damaged: true, .. })
+                    if gear + 1 < GEARS.len() && !is_gone =>
+                {
                     // A definition that is too long for this gear looks like damage.
                     return Ok((outcomes, End::TooLong));
                 }
@@ -391,11 +394,14 @@ impl Machine {
             return Ok(Some(format!("row number {} is not for use: what follows it would be up to chance", i64::MAX)));
         }
         if self.watch.has_set_sequence.load(Relaxed) {
-            let find = "SELECT count(*) FROM sqlite_sequence WHERE typeof(seq) <> 'integer' OR seq >= 9223372036854775806";
+            let find =
+                "SELECT count(*) FROM sqlite_sequence WHERE typeof(seq) <> 'integer' OR seq >= 9223372036854775806";
             // No such table: it was a statement that would have written it.
             let count: i64 = self.look(|conn| Ok(conn.query_row(find, [], |row| row.get(0)).unwrap_or(0)))?;
             if count > 0 {
-                return Ok(Some("sqlite_sequence holds integers, and none so large that no row could follow".to_string()));
+                return Ok(Some(
+                    "sqlite_sequence holds integers, and none so large that no row could follow".to_string(),
+                ));
             }
         }
         Ok(None)

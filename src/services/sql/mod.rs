@@ -30,9 +30,9 @@ mod watch;
 pub mod words;
 
 pub use database::Database;
+pub use files::Files;
 #[cfg(test)]
 pub use flaws::Flaws;
-pub use files::Files;
 pub use image::bare_image;
 pub use reader::Reader;
 pub use words::{Answer, Command, Digest, Kind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};

@@ -7,7 +7,9 @@ use super::authorizer::Purpose;
 use super::machine::Own;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
-use super::words::{Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement, VALUE_BYTES_MAX};
+use super::words::{
+    Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement, VALUE_BYTES_MAX,
+};
 use super::{connection, dump};
 use rusqlite::{Connection, OpenFlags, Result};
 use std::io::{self, Write};
@@ -68,14 +70,9 @@ impl Reader {
         let done = if is_plain(&statement.sql) {
             self.watch.begin_statement();
             match self.conn.prepare_cached(&statement.sql) {
-                Ok(mut prepared) => statement::carry_out(
-                    &self.conn,
-                    &self.watch,
-                    &mut prepared,
-                    &statement.params,
-                    Kind::Query,
-                    room,
-                ),
+                Ok(mut prepared) => {
+                    statement::carry_out(&self.conn, &self.watch, &mut prepared, &statement.params, Kind::Query, room)
+                }
                 Err(error) => Err(statement::trouble(&self.watch, &error)),
             }
         } else {
@@ -92,7 +89,8 @@ impl Reader {
     pub fn only_read(&self, statements: &[Statement]) -> bool {
         statements.iter().all(|statement| {
             self.watch.begin_statement();
-            is_plain(&statement.sql) && self.conn.prepare_cached(&statement.sql).is_ok_and(|prepared| prepared.readonly())
+            is_plain(&statement.sql)
+                && self.conn.prepare_cached(&statement.sql).is_ok_and(|prepared| prepared.readonly())
         })
     }
 
@@ -121,5 +119,8 @@ impl Reader {
 /// One statement without another behind it, for certain: the cache may have it. Preparing many in a row goes as deep as they
 /// are many.
 fn is_plain(sql: &str) -> bool {
-    sql.len() <= SQL_BYTES_MAX && !sql.trim_end_matches([';', ' ', '\n', '\r', '\t']).contains(';')
+    let first = sql.trim_start().get(..6).unwrap_or_default();
+    sql.len() <= SQL_BYTES_MAX
+        && !first.eq_ignore_ascii_case("pragma")
+        && !sql.trim_end_matches([';', ' ', '\n', '\r', '\t']).contains(';')
 }

@@ -104,6 +104,9 @@ pub fn run(
     if statement.sql.len() > SQL_BYTES_MAX {
         return Err(Trouble::Failed(format!("a statement has {SQL_BYTES_MAX} bytes at most")));
     }
+    if names(&statement.sql, "data_version") && names(&statement.sql, "pragma") {
+        return Err(Trouble::Failed("PRAGMA data_version: not available".to_string()));
+    }
     if names_rollback(&statement.sql) {
         let why = "ROLLBACK would undo what other requests did: not available; ABORT does the same for this one";
         return Err(Trouble::Failed(why.to_string()));
@@ -220,14 +223,21 @@ fn type_of(value: &words::Value) -> &'static str {
     }
 }
 
-/// Whether the word ROLLBACK stands in a statement, outside of strings, names in quotes and comments.
+/// Whether a statement says ROLLBACK.
 pub fn names_rollback(sql: &str) -> bool {
+    names(sql, "rollback")
+}
+
+/// Whether a word stands in a statement, outside of strings, names in quotes and comments.
+fn names(sql: &str, wanted: &str) -> bool {
     let bytes = sql.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
         let rest = &bytes[at..];
         at += match bytes[at] {
-            quote @ (b'\'' | b'"' | b'`') => 1 + rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 1),
+            quote @ (b'\'' | b'"' | b'`') => {
+                1 + rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 1)
+            }
             b'[' => rest.iter().position(|b| *b == b']').map_or(rest.len(), |end| end + 1),
             b'-' if rest.starts_with(b"--") => rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len()),
             b'/' if rest.starts_with(b"/*") => {
@@ -235,7 +245,7 @@ pub fn names_rollback(sql: &str) -> bool {
             }
             byte if is_word(byte) => {
                 let len = rest.iter().position(|b| !is_word(*b)).unwrap_or(rest.len());
-                if rest[..len].eq_ignore_ascii_case(b"rollback") {
+                if rest[..len].eq_ignore_ascii_case(wanted.as_bytes()) {
                     return true;
                 }
                 len

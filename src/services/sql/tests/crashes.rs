@@ -7,7 +7,8 @@ use crate::services::sql::{Answer, Command, Database, Kind, Outcome, Run, Statem
 use crate::services::{Reply, sql};
 
 /// A statement that runs for ever.
-pub const ENDLESS: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) INSERT INTO t(n) SELECT x FROM c";
+pub const ENDLESS: &str =
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) INSERT INTO t(n) SELECT x FROM c";
 
 fn command(rng: &mut fastrand::Rng) -> Command {
     let sql = [
@@ -71,11 +72,14 @@ fn a_runaway_takes_no_other_command_along() {
         ];
         let replies = node.entry(9, &commands);
         let said: Vec<String> = results(replies[1].clone()).iter().map(in_words).collect();
-        assert_eq!(said[1..], [
-            "failed: UNIQUE constraint failed: t.id",
-            "failed: the request takes too many steps",
-            "failed: not run: the request had used up its steps",
-        ]);
+        assert_eq!(
+            said[1..],
+            [
+                "failed: UNIQUE constraint failed: t.id",
+                "failed: the request takes too many steps",
+                "failed: not run: the request had used up its steps",
+            ]
+        );
         let Outcome::Rows { values, .. } = node.read("SELECT id, n FROM t WHERE n < 10 AND n > 0") else { panic!() };
         assert_eq!(format!("{values:?}"), "[[Integer(2), Integer(1)], [Integer(3), Integer(3)]]");
     }
@@ -148,7 +152,9 @@ fn a_file_comes_through_the_log_and_into_place() {
     let len = damaged.len();
     damaged[len / 2..len / 2 + 2000].fill(0xAA);
     let views = rusqlite::Connection::open_in_memory().unwrap();
-    views.execute_batch("CREATE TABLE t (x); CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT load_extension('x'); END").unwrap();
+    views
+        .execute_batch("CREATE TABLE t (x); CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT load_extension('x'); END")
+        .unwrap();
     let mut views = views;
     let hostile = views.serialize(rusqlite::MAIN_DB).unwrap().to_vec();
     for bytes in [b"not a database".to_vec(), image[..3000].to_vec(), damaged, hostile] {

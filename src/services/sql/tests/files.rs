@@ -58,7 +58,12 @@ impl Files for Folder {
 }
 
 fn folder(path: &Path, owner: &str) -> Arc<Folder> {
-    Arc::new(Folder { path: path.to_path_buf(), owner: owner.to_string(), next: AtomicU64::new(0), aside: Mutex::default() })
+    Arc::new(Folder {
+        path: path.to_path_buf(),
+        owner: owner.to_string(),
+        next: AtomicU64::new(0),
+        aside: Mutex::default(),
+    })
 }
 
 fn start(node: &mut Node, files: &Arc<Folder>) -> Option<String> {
@@ -162,7 +167,8 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     assert!(news.contains("belongs to another node or cluster"), "{news}");
     assert_eq!(node.registry.digests(), wanted);
     // A snapshot from the leader, into the running node, while somebody reads.
-    let mut leader = Node::default();
+    let (leaders, mut leader) = (tempfile::tempdir().unwrap(), Node::default());
+    start(&mut leader, &folder(leaders.path(), "n3"));
     leader.execute(&["CREATE TABLE other (x)", "INSERT INTO other VALUES('from the leader')"]);
     leader.execute(&["SELECT 1"]);
     leader.execute(&["SELECT 1"]);
@@ -217,7 +223,13 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
         Reader::open(&files.path(), Arc::new(move || begun.elapsed() > Duration::from_millis(500))).unwrap();
     let mut said = |sql: &str| in_words(&reader.read(&[Statement::bare(sql)], 1_700_000_000_000, 7)[0]);
     assert_eq!(said("SELECT n, date('now') FROM t"), "[n:integer date('now'):text]\n  1 | '2023-11-14'");
-    for sql in ["DELETE FROM t", "SELECT * FROM _phalanx", "ATTACH 'x' AS y", "PRAGMA query_only = OFF", "SELECT 1; DELETE FROM t"] {
+    for sql in [
+        "DELETE FROM t",
+        "SELECT * FROM _phalanx",
+        "ATTACH 'x' AS y",
+        "PRAGMA query_only = OFF",
+        "SELECT 1; DELETE FROM t",
+    ] {
         assert!(said(sql).starts_with("failed: "), "{sql}: {}", said(sql));
     }
     assert_eq!(said("PRAGMA quick_check"), "[quick_check:text]\n  'ok'");

@@ -50,6 +50,8 @@ fn what_reaches_out_or_differs_is_refused() {
         "PRAGMA schema_version = 1",
         "PRAGMA encoding = 'UTF-16'",
         "PRAGMA optimize",
+        "PRAGMA data_version",
+        "SELECT * FROM pragma_data_version",
         "PRAGMA hard_heap_limit = 1",
         "PRAGMA wal_checkpoint",
         "PRAGMA case_sensitive_like = ON",

@@ -11,9 +11,11 @@ use crate::services::sql::{Command, Kind};
 fn every_function_and_module_is_known() {
     let mut node = Node::default();
     let of = |node: &mut Node, sql: &str| in_words(&node.run(0, request(&[sql], Kind::Request, 1))[0]);
-    let functions = of(&mut node, "SELECT DISTINCT name FROM pragma_function_list WHERE name NOT GLOB 'json*' ORDER BY name");
+    let functions =
+        of(&mut node, "SELECT DISTINCT name FROM pragma_function_list WHERE name NOT GLOB 'json*' ORDER BY name");
     let modules = of(&mut node, "SELECT name FROM pragma_module_list WHERE name NOT GLOB 'pragma_*' ORDER BY name");
-    let names = |text: &str| text.lines().skip(1).map(|line| line.trim().trim_matches('\'')).collect::<Vec<_>>().join(" ");
+    let names =
+        |text: &str| text.lines().skip(1).map(|line| line.trim().trim_matches('\'')).collect::<Vec<_>>().join(" ");
     let said = format!("{}\n{}\n", names(&functions), names(&modules));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/sql/tests/functions.txt");
     if std::env::var("UPDATE_GOLDENFILES").is_ok() {
@@ -49,7 +51,9 @@ fn a_restart_after_each_command_makes_no_difference() {
     for (number, sql) in sql.iter().enumerate() {
         let mut replies = Vec::new();
         for (way, node) in nodes.iter_mut().enumerate() {
-            replies.push(node.entry(1_700_000_000_000 + number as u64 * 777, &[Command::Run(request(&[sql], Kind::Request, 5))]));
+            replies.push(
+                node.entry(1_700_000_000_000 + number as u64 * 777, &[Command::Run(request(&[sql], Kind::Request, 5))]),
+            );
             match way {
                 0 => {}
                 1 => node.crash(),

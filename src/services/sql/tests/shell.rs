@@ -5,10 +5,10 @@
 //! `wait MS` lets log time pass, `load SQL` loads a dump, `dump` prints one, `snapshot` takes a snapshot, `crash` kills the
 //! process and starts it from snapshot, log and what the file holds, `wipe` the same without the file.
 
+use crate::services::Reply;
 use crate::services::registry::{Registry, encode_batch, sql_command, sql_query};
 use crate::services::sessions::Tag;
 use crate::services::sql::{Answer, Command, Database, Kind, Outcome, Params, Query, Run, Statement, Value};
-use crate::services::Reply;
 use crate::types::Index;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ pub struct Node {
     pub registry: Registry,
     pub log: Vec<Vec<u8>>,
     pub snapshot: Option<(u64, Vec<u8>)>,
-    tags: u64,
+    pub tags: u64,
 }
 
 impl Node {
@@ -116,7 +116,9 @@ pub fn answer(reply: Reply) -> Answer {
 
 pub fn in_words(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Changed { last_insert_id, rows_affected } => format!("changed {rows_affected}, last id {last_insert_id}"),
+        Outcome::Changed { last_insert_id, rows_affected } => {
+            format!("changed {rows_affected}, last id {last_insert_id}")
+        }
         Outcome::Failed(why) => format!("failed: {why}"),
         Outcome::Rows { columns, types, values } => {
             let names = columns.iter().zip(types).map(|(name, kind)| format!("{name}:{kind}"));
@@ -213,7 +215,11 @@ impl goldenscript::Runner for Shell {
             }
             "crash" | "wipe" => {
                 let before = self.node.registry.digests();
-                if line.name == "crash" { self.node.crash() } else { self.node.start_from(None) }
+                if line.name == "crash" {
+                    self.node.crash()
+                } else {
+                    self.node.start_from(None)
+                }
                 let is_same = self.node.registry.digests() == before;
                 Ok(if is_same { "the same as before\n" } else { "DIFFERENT\n" }.to_string())
             }
@@ -229,7 +235,8 @@ fn all_in_words(outcomes: &[Outcome]) -> String {
 /// A piece of a file in one command, put in place by the next.
 pub fn load_file(node: &mut Node, image: &[u8]) -> Answer {
     let pieces = image.chunks(1000).enumerate();
-    let stages = pieces.map(|(n, piece)| Command::Stage { load: 7, offset: 1000 * n as u64, bytes: piece.to_vec().into() });
+    let stages =
+        pieces.map(|(n, piece)| Command::Stage { load: 7, offset: 1000 * n as u64, bytes: piece.to_vec().into() });
     let mut commands: Vec<Command> = stages.collect();
     commands.push(Command::PutInPlace { load: 7, bytes: image.len() as u64, crc: crc32fast::hash(image), seed: 1 });
     let mut last = None;
