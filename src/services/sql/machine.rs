@@ -454,6 +454,13 @@ impl Machine {
         };
         if matches!(answer, Answer::Refused(_)) {
             self.own("ROLLBACK TO c")?;
+            if let Command::PutInPlace { load, .. } = command {
+                // Its pieces are of no use any more, and take room.
+                self.look(|conn| match journal::staged(conn)? {
+                    Some(staged) if staged.load == *load => journal::unstage(conn),
+                    _ => Ok(()),
+                })?;
+            }
         }
         self.own("RELEASE c")?;
         Ok(answer)
