@@ -65,6 +65,11 @@ pub const HTTP_IDLE_DEADLINE: Duration = Duration::from_secs(60);
 /// Stack of one client connection thread: 12,000 of them must fit, and only touched pages count.
 pub const CONNECTION_STACK_BYTES: usize = 192 << 10;
 
+/// Connections that read the database at once. More: reads wait for one until their deadline.
+pub const SQL_READERS_MAX: usize = 32;
+/// Such connections that are kept open when nobody reads: each has a cache of pages of some 2 MB.
+pub const SQL_READERS_IDLE_MAX: usize = 8;
+
 /// Events kept in memory for `/v1/events`. Full: the oldest goes.
 pub const EVENTS_MAX: usize = 1000;
 /// Heartbeats kept in memory for `/v1/gossip`. Full: the oldest goes.

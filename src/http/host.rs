@@ -3,11 +3,14 @@
 //! Not here: what the methods do (`node/handle.rs`).
 
 use crate::node::status::{EventLine, MonitorFrame};
-use crate::node::{Handle, Level, Metric, NodeRuntimes, Output, Published, SessionGuard, Work};
+use crate::node::{BackupForm, Handle, Level, Metric, NodeRuntimes, Output, Published, SessionGuard, SqlRead, Work};
 use crate::raft::Change;
 use crate::services::Reply;
 use crate::services::jobs::JobId;
+use crate::services::sessions::Tag;
+use crate::services::sql;
 use crate::types::{Identity, Index, NodeId, Outcome};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +49,17 @@ pub trait Host: Send + Sync + 'static {
     /// Names of the source that comes without one, by language.
     fn file_name(&self, language: &str) -> Option<String>;
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)>;
+    fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)>;
+    fn sql_read(&self, read: SqlRead, deadline: Instant) -> Outcome<(Index, sql::Answer)>;
+    fn sql_only_reads(&self, statements: &[sql::Statement]) -> bool;
+    fn sql_backup(
+        &self,
+        form: BackupForm,
+        level: sql::ReadLevel,
+        deadline: Instant,
+        out: &mut dyn Write,
+    ) -> Outcome<Index>;
+    fn sql_digest(&self, level: sql::ReadLevel, deadline: Instant) -> Outcome<sql::Digest>;
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index>;
     fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId>;
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> Box<dyn HostSession>;
@@ -127,6 +141,27 @@ impl Host for Handle {
     }
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)> {
         Handle::query(self, query, level, deadline)
+    }
+    fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
+        Handle::sql_write(self, command, tag, deadline)
+    }
+    fn sql_read(&self, read: SqlRead, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
+        Handle::sql_read(self, read, deadline)
+    }
+    fn sql_only_reads(&self, statements: &[sql::Statement]) -> bool {
+        Handle::sql_only_reads(self, statements)
+    }
+    fn sql_backup(
+        &self,
+        form: BackupForm,
+        level: sql::ReadLevel,
+        deadline: Instant,
+        out: &mut dyn Write,
+    ) -> Outcome<Index> {
+        Handle::sql_backup(self, form, level, deadline, out)
+    }
+    fn sql_digest(&self, level: sql::ReadLevel, deadline: Instant) -> Outcome<sql::Digest> {
+        Handle::sql_digest(self, level, deadline)
     }
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
         Handle::change(self, change, deadline)

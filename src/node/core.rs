@@ -274,6 +274,9 @@ impl Core {
         match input {
             CoreInput::Raft(message) => {
                 self.hints.look(&message, self.raft.leader());
+                if self.raft.leader() == Some(message.from.id) {
+                    self.shared.set_leader_heard();
+                }
                 self.step(Input::Message(message));
             }
             CoreInput::LinkUp(id) => {

@@ -150,6 +150,11 @@ impl Handle {
         Handle { shared, connections: Arc::new(AtomicUsize::new(0)) }
     }
 
+    /// What the node's threads share, for the other files of this room.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The settings the node runs with.
     pub fn settings(&self) -> &Settings {
         &self.shared.settings

@@ -7,7 +7,8 @@
 //! key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts
 //! how long things take, `activity.rs` what clients get of it. `worker.rs` runs the jobs that the log gives to this node,
 //! `live.rs` holds what they say meanwhile, `jobs.rs` is what is published of all jobs. `shared.rs` holds what they publish, `handle.rs` what doors
-//! see of it, `threads.rs` starts threads, `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
+//! see of it, `sql.rs` what doors
+//! do with the database and `sql_files.rs` its folder, `threads.rs` starts threads, `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod accept;
@@ -37,6 +38,8 @@ pub mod seek;
 pub mod sessions;
 pub mod shared;
 pub mod snapshots;
+pub mod sql;
+pub mod sql_files;
 pub mod start;
 pub mod status;
 pub mod stop;
@@ -47,4 +50,5 @@ pub mod worker;
 pub use handle::{Ack, Handle, Level, Metric, NodeRuntimes, Published, SessionGuard, Work};
 pub use live::{Output, Piece, Stream};
 pub use requests::{Answered, Waiter};
+pub use sql::{BackupForm, SqlRead};
 pub use start::{Door, Doors, NodeOptions, StartError, run};

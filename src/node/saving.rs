@@ -23,10 +23,15 @@ const REST_MAX: Duration = Duration::from_millis(50);
 /// Does all of it; what goes wrong with the disk ends the process, lack of room does not.
 pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sender<DiskJob>) {
     let mut bytes = Count(0);
-    registry.snapshot(&mut bytes).expect("counting cannot fail");
+    if let Err(e) = registry.snapshot(&mut bytes) {
+        return warn!("no snapshot, the log goes on growing: the state cannot be read: {e}");
+    }
     let saved = shared.snapshots().begin(meta, bytes.0).and_then(|saver| {
         saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: Pace::new(), synced: 0 }))
     });
+    if saved.is_ok() {
+        registry.saved();
+    }
     drop(registry);
     match saved {
         Ok(()) => {}

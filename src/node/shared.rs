@@ -15,6 +15,7 @@ use super::links::Link;
 use super::live::Live;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
+use super::sql::Readers;
 use super::watch::WatchInput;
 use super::worker::WorkerInput;
 use crate::cluster::dispatch::Dispatch;
@@ -105,6 +106,10 @@ pub struct Shared {
     pub worker: Identity,
     /// This node serves clients, and neither votes nor runs jobs.
     pub is_gateway: bool,
+    /// Who reads the database.
+    pub sql: Option<Readers>,
+    /// When another node was last heard as the leader, in milliseconds of uptime plus one; 0: never.
+    leader_heard_ms: AtomicU64,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Mutex<()>,
     started: Instant,
@@ -159,6 +164,8 @@ pub struct Parts {
     pub is_gateway: bool,
     /// Snapshot files.
     pub snapshots: Snapshots,
+    /// The database's folder.
+    pub sql: Option<Arc<dyn crate::services::sql::Files>>,
     /// Raft as recovered.
     pub view: View,
 }
@@ -188,6 +195,8 @@ impl Shared {
             live: Live::default(),
             worker: Identity { id: parts.me.id, uuid: Uuid::new_v4() },
             is_gateway: parts.is_gateway,
+            sql: parts.sql.map(Readers::new),
+            leader_heard_ms: AtomicU64::new(0),
             incoming_snapshot: Mutex::new(()),
             started: Instant::now(),
             started_ms,
@@ -221,6 +230,20 @@ impl Shared {
     /// Since start.
     pub fn uptime_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+
+    /// The leader has just been heard.
+    pub fn set_leader_heard(&self) {
+        self.leader_heard_ms.store(self.uptime_ms() + 1, Ordering::Relaxed);
+    }
+
+    /// How long ago a leader was heard: not at all, if this node leads; `None` if none ever was.
+    pub fn leader_age(&self) -> Option<std::time::Duration> {
+        if self.view().raft.role == crate::raft::Role::Leader {
+            return Some(std::time::Duration::ZERO);
+        }
+        let heard_ms = self.leader_heard_ms.load(Ordering::Relaxed);
+        (heard_ms > 0).then(|| std::time::Duration::from_millis((self.uptime_ms() + 1).saturating_sub(heard_ms)))
     }
 
     /// Gives `core` an input; waits while its inbox is full. Never called by `core` itself.

@@ -12,6 +12,7 @@ use super::gossip::GossipInput;
 use super::handle::Handle;
 use super::seek::RealWorld;
 use super::shared::{Parts, Shared, lock};
+use super::sql_files::Folder;
 use super::stop::{self, Stopper};
 use super::worker::WorkerInput;
 use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads, watch, worker};
@@ -22,6 +23,7 @@ use crate::limits::{
 };
 use crate::raft::{self, Config, Durable, Persist, Raft};
 use crate::services::registry::Registry;
+use crate::services::sql;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::identity::{self, FolderLock, Me};
 use crate::store::{self, Files, RealFiles, Store, StoreError};
@@ -94,6 +96,9 @@ pub enum StartError {
         "the newest snapshot cannot be read: {0}; `phalanx node --id N --rejoin` fetches the state from the leader"
     )]
     Snapshot(io::Error),
+    /// The database's folder.
+    #[error("the database cannot be opened: {0}")]
+    Database(io::Error),
     /// A node that votes was started as a gateway.
     #[error(
         "node {0} is a voter, and a gateway never votes: give the gateway another --id, or start node {0} without --gateway"
@@ -130,7 +135,7 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
         Err(e) => {
             eprintln!("error: {e}");
             match e {
-                StartError::Store(_) | StartError::Snapshot(_) => 3,
+                StartError::Store(_) | StartError::Snapshot(_) | StartError::Database(_) => 3,
                 StartError::Discovery(_) | StartError::Voter(_) => 2,
                 _ => 1,
             }
@@ -323,12 +328,21 @@ fn launch(
     doors: Doors,
     is_gateway: bool,
 ) -> Result<Running, StartError> {
-    let mut registry = Registry::default();
-    if let Some(reader) = store.newest_snapshot()? {
-        let bytes = reader.read_all()?;
-        registry.restore(&mut bytes.as_slice()).map_err(StartError::Snapshot)?;
-    }
     let who = me.identity();
+    let begun = Instant::now();
+    let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
+    let sql: Arc<dyn sql::Files> = Arc::new(Folder::open(&dir, owner).map_err(StartError::Database)?);
+    let mut registry = Registry::default();
+    registry.open_sql(sql::Database::in_folder(Arc::clone(&sql)));
+    match store.newest_snapshot()? {
+        Some(reader) => {
+            let bytes = reader.read_all()?;
+            registry.restore(&mut bytes.as_slice()).map_err(StartError::Snapshot)?;
+        }
+        None => registry.settle_sql().map_err(StartError::Database)?,
+    }
+    let news =
+        registry.sql_news().map(|news| format!("node {} {news} in {:.1} s", who.id.0, begun.elapsed().as_secs_f64()));
     let raft = Raft::new(raft_config(&settings, who), durable);
     if is_gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
         return Err(StartError::Voter(who.id.0));
@@ -354,11 +368,16 @@ fn launch(
         apply: apply_in.clone(),
         is_gateway,
         snapshots: snapshots.clone(),
+        sql: Some(sql),
         view: raft.view(),
     }));
     shared.publish_frame(monitor::build(&shared, 0));
     shared.set_applied(registry.applied().index);
     shared.event("start", Some(who.id), format!("node {} started", who.id.0));
+    if let Some(news) = news {
+        warn!("{news}");
+        shared.event("database", Some(who.id), news);
+    }
     let applied = registry.applied().index;
     // Only now: a node that still looks for its cluster must not swallow its share of the front door's clients. Until it
     // has heard who else is online, it sends them to itself.

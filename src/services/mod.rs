@@ -2,7 +2,8 @@
 //!
 //! The tour: this file holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte
 //! and writes one snapshot for all (`parts.rs` is its frame); `sessions.rs` makes each command take effect once. The services:
-//! `directory.rs`, who is where, and small notes; `kv/`, the key-value store; `jobs/`, people's programs.
+//! `directory.rs`, who is where, and small notes; `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a
+//! SQL database.
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/apply.rs`).
 
@@ -12,6 +13,7 @@ pub mod kv;
 mod parts;
 pub mod registry;
 pub mod sessions;
+pub mod sql;
 
 use crate::types::Stamp;
 use std::io::{self, Read, Write};
@@ -35,10 +37,32 @@ pub trait Service: Send {
     fn next_expiry_ms(&self) -> Option<u64> {
         None
     }
+    /// The entry's commands have run: what a crash must not take back is made to last, before any reply goes out.
+    fn finish(&mut self, _at: Stamp) {}
     /// Answers a question without changing anything.
     fn query(&self, at: Stamp, query: &[u8]) -> Reply;
     /// Writes the whole state.
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
     /// Replaces the state by one that `snapshot` wrote.
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
+    /// A fingerprint of the state: equal on all nodes that have applied the same index.
+    fn digest(&self) -> u64 {
+        let mut hashing = Hashing(crc32fast::Hasher::new());
+        self.snapshot(&mut hashing).expect("hashing takes every byte");
+        hashing.0.finalize().into()
+    }
+}
+
+/// A writer that keeps a checksum and nothing else.
+struct Hashing(crc32fast::Hasher);
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

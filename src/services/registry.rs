@@ -8,7 +8,7 @@
 use super::directory::{self, Directory};
 use super::parts::{self, bad};
 use super::sessions::{Seen, Sessions, Tag};
-use super::{Reply, Service, jobs, kv};
+use super::{Reply, Service, jobs, kv, sql};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
@@ -57,6 +57,8 @@ services! {
     2 KV kv: kv::Store,
     /// People's programs, to be run by the workers.
     3 JOBS jobs: jobs::Board,
+    /// Tables, asked and changed in SQL.
+    4 SQL sql: sql::Database,
 }
 
 /// Number of the session table's part in a snapshot; no service has it.
@@ -107,6 +109,16 @@ pub fn jobs_query(query: &jobs::Query) -> Vec<u8> {
     route(JOBS, query.encode())
 }
 
+/// A command of the database with its routing byte.
+pub fn sql_command(command: &sql::Command) -> Vec<u8> {
+    postcard::to_extend(command, vec![SQL]).expect("encoding into memory cannot fail")
+}
+
+/// A question to the database with its routing byte.
+pub fn sql_query(query: &sql::Query) -> Vec<u8> {
+    postcard::to_extend(query, vec![SQL]).expect("encoding into memory cannot fail")
+}
+
 fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.insert(0, service);
     bytes
@@ -133,6 +145,37 @@ impl Registry {
         &self.jobs
     }
 
+    /// The database.
+    pub fn sql(&self) -> &sql::Database {
+        &self.sql
+    }
+
+    /// Gives the database its file. It comes before the first snapshot or entry.
+    pub fn open_sql(&mut self, sql: sql::Database) {
+        self.sql = sql;
+    }
+
+    /// There is no snapshot: a database that has not everything from the first entry on begins anew.
+    ///
+    /// # Errors
+    /// When its file cannot be changed.
+    pub fn settle_sql(&mut self) -> io::Result<()> {
+        let mut heir = self.sql.heir();
+        heir.take_over(&mut self.sql, Index(0))?;
+        self.sql = heir;
+        Ok(())
+    }
+
+    /// What is worth telling about how the database came to be.
+    pub fn sql_news(&mut self) -> Option<String> {
+        self.sql.take_news()
+    }
+
+    /// A snapshot of this copy is on the disk.
+    pub fn saved(&self) {
+        self.sql.saved();
+    }
+
     /// Log time at which something expires next. When it has come and no entry brings the time, the leader proposes a
     /// batch without commands: readers must not see what is long over.
     pub fn next_expiry_ms(&self) -> Option<u64> {
@@ -156,6 +199,9 @@ impl Registry {
             self.service_mut(*number).expect("it is one of the numbers").expire(at);
         }
         let replies = batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect();
+        for number in Self::NUMBERS {
+            self.service_mut(*number).expect("it is one of the numbers").finish(at);
+        }
         // Only now: a copy that comes with the entry whose time would make its origin forgotten is still known.
         self.sessions.expire(at);
         replies
@@ -194,22 +240,39 @@ impl Registry {
         let (index, at_ms) = numbers.split_at(8);
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of sixteen bytes"));
         let applied = Stamp { index: Index(number(index)), at_ms: number(at_ms) };
-        let mut restored = Registry { applied, ..Registry::default() };
+        let mut restored = Registry { applied, sql: self.sql.heir(), ..Registry::default() };
         parts::read(from, |number, part| match restored.service_mut(number) {
             Some(service) => service.restore(part),
             None if number == SESSIONS => restored.sessions.restore(part),
             None => Err(bad("snapshot of a service that this version does not have")),
         })?;
+        restored.sql.take_over(&mut self.sql, applied.index)?;
         *self = restored;
         Ok(())
     }
 
     /// A fingerprint of the whole state: equal on all nodes that have applied the same index. It visits everything, so it
-    /// is for tests and for the simulator, whose states are small.
-    pub fn digest(&self) -> u32 {
-        let mut hasher = Hashing(crc32fast::Hasher::new());
-        self.snapshot(&mut hasher).expect("hashing takes every byte");
-        hasher.0.finalize()
+    /// is for tests and for the simulator, whose states are small. `None` in the place of the database: its file is ahead of
+    /// what was applied since the start, so there is nothing to compare.
+    pub fn digests(&self) -> (u64, Option<u64>) {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut bytes = Vec::new();
+        self.sessions.snapshot(&mut bytes).expect("memory takes every byte");
+        hasher.update(&bytes);
+        hasher.update(&self.applied.index.0.to_le_bytes());
+        hasher.update(&self.applied.at_ms.to_le_bytes());
+        for (number, service) in self.services().filter(|(number, _)| *number != SQL) {
+            hasher.update(&[number]);
+            hasher.update(&service.digest().to_le_bytes());
+        }
+        let sql = (!self.sql.is_ahead()).then(|| self.sql.digest());
+        (hasher.finalize().into(), sql)
+    }
+
+    /// The same in one number.
+    pub fn digest(&self) -> u64 {
+        let (all, sql) = self.digests();
+        all ^ sql.unwrap_or(0).rotate_left(17)
     }
 
     /// Puts another store in place, for tests that need a large one.
@@ -244,6 +307,12 @@ impl Registry {
         self.jobs.flaws = flaws;
     }
 
+    /// Planted bugs of the database.
+    #[cfg(test)]
+    pub fn plant_in_sql(&mut self, flaws: sql::Flaws) {
+        self.sql.flaws = flaws;
+    }
+
     fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
         Self::NUMBERS.iter().filter_map(|number| Some((*number, self.service(*number)?)))
     }
@@ -271,20 +340,6 @@ impl Registry {
             Some((service, command)) => service.apply(at, command),
             None => Reply::Failed("no such service".to_string()),
         }
-    }
-}
-
-/// A writer that keeps a checksum and nothing else.
-struct Hashing(crc32fast::Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

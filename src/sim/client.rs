@@ -53,6 +53,8 @@ pub enum Wish {
     Submit,
     /// To take a job back.
     Cancel { job: JobId },
+    /// To change the database.
+    Sql,
 }
 
 impl Wish {
@@ -62,7 +64,7 @@ impl Wish {
             Wish::Set { key, value } => Some(registers::set(key, value)),
             Wish::Swap { key, from, to } => Some(registers::set_if(key, from, to)),
             Wish::Count => Some(registers::count()),
-            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } => None,
+            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } | Wish::Sql => None,
         }
     }
 }
@@ -152,10 +154,14 @@ impl World {
             let rider = registers::rider(&mut self.rng);
             let origin = (self.rng.u64(0..self.plan.origin_writes) == 0).then(|| Uuid::from_u128(self.rng.u128(..)));
             let job = self.wish_for_job(client);
-            let is_read = is_read && job.is_none();
+            // Drawn only where there is a database: seeds without one are as they were before there was any.
+            let sql = (self.plan.sql > 0.0 && job.is_none() && self.rng.f64() < self.plan.sql)
+                .then(|| registers::sql_run(&mut self.rng));
+            let is_read = is_read && job.is_none() && sql.is_none();
             let it = &mut self.clients[client];
             let wish = match kind {
                 _ if let Some((wish, _)) = job => wish,
+                _ if sql.is_some() => Wish::Sql,
                 0..=2 if is_read => Wish::Read { key: COUNTER },
                 _ if is_read => Wish::Read { key },
                 0..=2 => Wish::Count,
@@ -168,9 +174,10 @@ impl World {
                     Wish::Set { key, value: it.id * BLOCK + it.values }
                 }
             };
-            let body = match job {
-                Some((_, command)) => Body::Jobs(command),
-                None => Body::Store(wish.op().into_iter().chain(rider).collect()),
+            let body = match (job, sql) {
+                (Some((_, command)), _) => Body::Jobs(command),
+                (None, Some(command)) => Body::Sql(command),
+                (None, None) => Body::Store(wish.op().into_iter().chain(rider).collect()),
             };
             let tag = (!is_read).then(|| {
                 if let Some(origin) = origin {

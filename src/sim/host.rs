@@ -168,6 +168,10 @@ pub struct Host {
     pub is_low: bool,
     /// Stays out of order in the calm phase.
     pub is_left_out: bool,
+    /// What the last process left of its database's file.
+    pub sql_file: Option<Vec<u8>>,
+    /// What the process before that left: a power cut may bring it back.
+    pub sql_older: Option<Vec<u8>>,
 }
 
 impl Host {
@@ -189,6 +193,8 @@ impl Host {
             is_damaged: false,
             is_low: false,
             is_left_out: false,
+            sql_file: None,
+            sql_older: None,
         }
     }
 
@@ -245,6 +251,12 @@ impl Process {
         let mut service = Registers::new(flaws.host.service);
         let mut applied = 0;
         let mut applied_membership = Arc::default();
+        if let Some(file) = &host.sql_file {
+            service.open_sql(file);
+        }
+        if durable.snapshot.is_none() {
+            service.settle();
+        }
         if let Some(meta) = &durable.snapshot {
             let reader = store.newest_snapshot().ok().flatten().expect("recovery has just verified it");
             assert_eq!(reader.meta(), meta, "the newest snapshot is the recovered one");

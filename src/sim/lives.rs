@@ -148,6 +148,7 @@ impl World {
             self.ghost.record(old).is_destroyed = true;
             self.hosts[node].identity = self.fresh_identity(node);
         }
+        (self.hosts[node].sql_file, self.hosts[node].sql_older) = (None, None);
         let fresh = self.hosts[node].identity;
         self.note(|_| format!("n{} wiped: {old:?} is now {fresh:?}", node + 1));
     }
@@ -157,6 +158,16 @@ impl World {
         let Some(process) = self.hosts[node].process.take() else { return };
         self.note(|_| format!("n{} dies: {death:?}", node + 1));
         self.coverage.crashes += 1;
+        if self.plan.sql > 0.0 {
+            // A file outlives its process; after a power cut it may be an older one, or none that can be used.
+            let newest = process.service.sql_file();
+            let older = self.hosts[node].sql_older.replace(newest.clone());
+            self.hosts[node].sql_file = match self.rng.u8(0..8) {
+                0 => None,
+                1 => older,
+                _ => Some(newest),
+            };
+        }
         self.hosts[node].disk().end_process(death);
         self.hosts[node].paused_until = 0;
         let lost = self.asleep.remove(&node).unwrap_or_default();

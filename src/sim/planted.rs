@@ -108,6 +108,20 @@ fn false_alarms(plan: &mut Plan, rng: &mut Rng) {
     }
 }
 
+/// The database, whatever the seed has drawn.
+fn database(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 3);
+    (plan.sql, plan.jobs, plan.clients) = (0.7, None, 4);
+    (plan.think_us, plan.reads) = (1_000, 0.1);
+}
+
+/// The same, on nodes that die often and find their files.
+fn database_and_crashes(plan: &mut Plan, rng: &mut Rng) {
+    database(plan, rng);
+    plan.snapshot_every = Some(8);
+    only(plan, &[(FaultKind::Crash, 0.3)]);
+}
+
 /// Every planted bug.
 const ALL: &[Planted] = &[
     Planted {
@@ -336,6 +350,30 @@ const ALL: &[Planted] = &[
         seeds_max: 2_000,
     },
     Planted { name: "ends_are_told_once", plant: |f| f.host.ends_are_told_once = true, tune: jobs, seeds_max: 2_000 },
+    Planted {
+        name: "sql_now_is_the_nodes_clock",
+        plant: |f| f.host.service.sql_by_local_clock = true,
+        tune: database,
+        seeds_max: 200,
+    },
+    Planted {
+        name: "sql_chance_is_the_nodes_own",
+        plant: |f| f.host.service.sql_by_own_chance = true,
+        tune: database,
+        seeds_max: 200,
+    },
+    Planted {
+        name: "sql_entries_run_again",
+        plant: |f| f.host.service.sql.entries_run_again = true,
+        tune: database_and_crashes,
+        seeds_max: 500,
+    },
+    Planted {
+        name: "sql_left_out_of_snapshot",
+        plant: |f| f.host.service.sql.left_out_of_snapshot = true,
+        tune: database_and_crashes,
+        seeds_max: 500,
+    },
 ];
 
 impl Planted {

@@ -7,16 +7,16 @@
 //! Not here: who proposes what (`client.rs`, `workers.rs`), what must come out (`ledger.rs`, `foreman.rs`, `witness.rs`).
 
 use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
-use crate::services::registry::{Registry, encode_batch, jobs_command, kv_run};
+use crate::services::registry::{Registry, encode_batch, jobs_command, kv_run, sql_command};
 use crate::services::sessions::Tag;
-use crate::services::{Reply, jobs};
+use crate::services::{Reply, jobs, sql};
 use crate::types::Index;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::io::{self, Read, Write};
 
 /// What a client asks of the replicated state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     /// Which attempt of which operation this is: unique in a run. The services never see it.
     pub attempt: u64,
@@ -29,12 +29,14 @@ pub struct Command {
 }
 
 /// What a command is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Body {
     /// The key-value store: operations of one run.
     Store(Vec<Op>),
     /// The jobs.
     Jobs(jobs::Command),
+    /// The database.
+    Sql(sql::Command),
 }
 
 impl Body {
@@ -43,6 +45,7 @@ impl Body {
         match self {
             Body::Store(ops) => kv_run(&Run { watched: Vec::new(), ops: ops.clone() }),
             Body::Jobs(command) => jobs_command(command),
+            Body::Sql(command) => sql_command(command),
         }
     }
 }
@@ -79,6 +82,13 @@ pub struct ServiceFlaws {
     /// Mistakes of the board.
     #[cfg(test)]
     pub jobs: jobs::Flaws,
+    /// Mistakes of the database.
+    #[cfg(test)]
+    pub sql: sql::Flaws,
+    /// `now` in SQL is the clock of the node that applies.
+    pub sql_by_local_clock: bool,
+    /// `random()` in SQL is each node's own.
+    pub sql_by_own_chance: bool,
 }
 
 /// The services of one node.
@@ -143,6 +153,27 @@ pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
     }
 }
 
+/// Statements for the database: its own time, its own chance, and changes that show when they are made twice.
+pub fn sql_run(rng: &mut fastrand::Rng) -> sql::Command {
+    let all = [
+        "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, n INTEGER, at TEXT, r INTEGER)",
+        "INSERT INTO t(n, at, r) VALUES(1, datetime('now', 'subsec'), random())",
+        "INSERT INTO t(n) SELECT n + 1 FROM t ORDER BY id DESC LIMIT 1",
+        "UPDATE t SET n = n + 1, at = CURRENT_TIMESTAMP WHERE id % 2 = 0",
+        "UPDATE t SET n = n * 2, r = random() WHERE id = (SELECT max(id) FROM t)",
+        "DELETE FROM t WHERE id < (SELECT max(id) FROM t) - 5",
+        "INSERT INTO t(id, n) VALUES(1, 0)",
+        "INSERT INTO nowhere VALUES(1)",
+    ];
+    let mut statements: Vec<_> =
+        (0..rng.usize(1..=3)).map(|_| sql::Statement::bare(all[rng.usize(1..all.len())])).collect();
+    if rng.u8(0..4) == 0 {
+        statements.insert(0, sql::Statement::bare(all[0]));
+    }
+    let (is_transaction, seed) = (rng.bool(), rng.u64(..));
+    sql::Command::Run(sql::Run { statements, is_transaction, kind: sql::Kind::Request, seed })
+}
+
 /// The answer of the first operation of a run, from its reply.
 pub fn first(reply: &[u8]) -> Option<Value> {
     match Ran::decode(reply)? {
@@ -162,7 +193,12 @@ impl Registers {
     /// Puts the flaws of the services in force: they are no part of any snapshot.
     fn plant(&mut self) {
         #[cfg(test)]
-        self.registry.plant_in_jobs(self.flaws.jobs);
+        {
+            self.registry.plant_in_jobs(self.flaws.jobs);
+            let local_ms = self.flaws.sql_by_local_clock.then_some(self.local_ms);
+            let own_chance = self.flaws.sql_by_own_chance.then_some(self.local_ms);
+            self.registry.plant_in_sql(sql::Flaws { local_ms, own_chance, ..self.flaws.sql });
+        }
     }
 
     /// The jobs.
@@ -177,8 +213,26 @@ impl Registers {
     }
 
     /// A fingerprint of the whole state.
-    pub fn digest(&self) -> u64 {
-        u64::from(self.registry.digest())
+    /// Its second half is that of the database; `None` while its file is ahead of what was applied.
+    pub fn digest(&self) -> (u64, Option<u64>) {
+        self.registry.digests()
+    }
+
+    /// What is left of the database's file when the process dies.
+    pub fn sql_file(&self) -> Vec<u8> {
+        self.registry.sql().image()
+    }
+
+    /// Starts with the database's file as an earlier process left it.
+    pub fn open_sql(&mut self, file: &[u8]) {
+        self.registry.open_sql(sql::Database::survivor(file));
+        self.plant();
+    }
+
+    /// There is no snapshot to start from.
+    pub fn settle(&mut self) {
+        self.registry.settle_sql().expect("it is in memory");
+        self.plant();
     }
 
     /// Moves past an entry without a command.
@@ -188,6 +242,7 @@ impl Registers {
 
     /// Applies an entry with one command.
     pub fn apply(&mut self, index: Index, command: &Command) -> Applied {
+        self.plant();
         let at_ms = if self.flaws.local_clock_in_apply { self.local_ms } else { command.at_ms };
         let mut tag = command.tag;
         let is_submission = matches!(command.body, Body::Jobs(jobs::Command::Submit(_)));

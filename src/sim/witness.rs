@@ -38,6 +38,8 @@ struct Effect {
 pub struct Witness {
     /// Digest of the service by applied index; the first node to apply writes it.
     digests: BTreeMap<u64, u64>,
+    /// The same of the database alone.
+    sql_digests: BTreeMap<u64, u64>,
     /// Newest index that any node has applied.
     applied: u64,
     effects: BTreeMap<Name, Effect>,
@@ -64,7 +66,12 @@ impl Witness {
         index.is_multiple_of(3) || self.digests.contains_key(&index)
     }
 
-    fn check_digest(&mut self, index: u64, digest: u64) -> Judged {
+    fn check_digest(&mut self, index: u64, (digest, sql): (u64, Option<u64>)) -> Judged {
+        if let Some(sql) = sql
+            && self.sql_digests.insert(index, sql).is_some_and(|known| known != sql)
+        {
+            return violation("StateDigest", format!("two nodes that have applied {index} hold different databases"));
+        }
         match self.digests.insert(index, digest) {
             Some(known) if known != digest => {
                 violation("StateDigest", format!("two nodes that have applied {index} hold different states"))
@@ -74,7 +81,7 @@ impl Witness {
     }
 
     /// A node restored its services, or saves them: at this index they must be what others have there.
-    pub fn on_restart(&mut self, applied: u64, digest: u64) -> Judged {
+    pub fn on_restart(&mut self, applied: u64, digest: (u64, Option<u64>)) -> Judged {
         if applied == 0 { Ok(()) } else { self.check_digest(applied, digest) }
     }
 
@@ -83,7 +90,7 @@ impl Witness {
         &mut self,
         index: u64,
         applied: Option<&(Command, Applied)>,
-        digest: Option<u64>,
+        digest: Option<(u64, Option<u64>)>,
         board: &Board,
     ) -> Judged {
         if index > self.applied + 1 {

@@ -3,11 +3,11 @@
 
 use phalanx::http::{Deadlines, Door, Host, HostSession, server};
 use phalanx::node::status::*;
-use phalanx::node::{Level, Metric, NodeRuntimes, Output, Published, Work};
+use phalanx::node::{BackupForm, Level, Metric, NodeRuntimes, Output, Published, SqlRead, Work};
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
 use phalanx::services::sessions::Tag;
-use phalanx::services::{Reply, directory};
+use phalanx::services::{Reply, directory, sql};
 use phalanx::types::{Identity, Index, NodeId, Outcome, Term};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -181,6 +181,21 @@ impl Host for FakeHost {
         let _ = query;
         let note = directory::Note { text: "hello".to_owned(), index: Index(70) };
         self.outcome((Index(77), Reply::Ok(postcard::to_stdvec(&Some(note)).unwrap())))
+    }
+    fn sql_write(&self, _: &sql::Command, _: Option<Tag>, _: Instant) -> Outcome<(Index, sql::Answer)> {
+        Outcome::Refused("no database here".to_string())
+    }
+    fn sql_read(&self, _: SqlRead, _: Instant) -> Outcome<(Index, sql::Answer)> {
+        Outcome::Refused("no database here".to_string())
+    }
+    fn sql_only_reads(&self, _: &[sql::Statement]) -> bool {
+        false
+    }
+    fn sql_backup(&self, _: BackupForm, _: sql::ReadLevel, _: Instant, _: &mut dyn Write) -> Outcome<Index> {
+        Outcome::Refused("no database here".to_string())
+    }
+    fn sql_digest(&self, _: sql::ReadLevel, _: Instant) -> Outcome<sql::Digest> {
+        Outcome::Refused("no database here".to_string())
     }
     fn change(&self, change: Change, _: Instant) -> Outcome<Index> {
         self.changes.lock().unwrap().push(change);

@@ -30,6 +30,7 @@ fn requests() -> (Requests, tempfile::TempDir) {
         apply: bounded(1).0,
         is_gateway: false,
         snapshots: store.snapshots(),
+        sql: None,
         view: raft.view(),
     };
     (Requests::new(Arc::new(Shared::new(parts))), dir)

@@ -1,0 +1,253 @@
+//! The database as doors use it: writes through the log, reads beside it.
+//!
+//! Reads run on the thread of whoever asks, on one of a few read-only connections to this node's file. A read that must see
+//! every acknowledged write first asks `apply` whether the read index is applied; what is applied is committed in the file.
+//! Not here: what a statement does (`services/sql/`), rqlite's spelling (`http/`), the file's folder (`sql_files.rs`).
+
+use super::handle::{Ack, Handle, Level, Work};
+use super::shared::{Shared, lock};
+use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX};
+use crate::services::sessions::Tag;
+use crate::services::sql::{
+    Answer, Command, Digest, Files, Kind, Query, ReadLevel, Reader, Run, Statement, bare_image,
+};
+use crate::services::{Reply, registry};
+use crate::types::{Index, Outcome};
+use std::fmt;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// A read of the database.
+#[derive(Clone, Debug)]
+pub struct SqlRead {
+    /// One after another, from one state.
+    pub statements: Vec<Statement>,
+    /// How fresh.
+    pub level: ReadLevel,
+    /// With level `None`: refuse if this node has heard from no leader for longer.
+    pub freshness: Option<Duration>,
+    /// What `random()` is made from.
+    pub seed: u64,
+}
+
+/// In which form the whole database is given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupForm {
+    /// A SQLite file.
+    File,
+    /// The statements that make it anew, as `.dump` of sqlite3 gives them.
+    Sql,
+}
+
+/// The connections that read.
+pub struct Readers {
+    files: Arc<dyn Files>,
+    pool: Mutex<Pool>,
+    freed: Condvar,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Seat>,
+    /// Idle or in use.
+    open: usize,
+}
+
+/// A reader, and when it must be done: microseconds since the start.
+struct Seat {
+    reader: Reader,
+    ends_us: Arc<AtomicU64>,
+}
+
+/// A reader on loan.
+struct Loan<'a> {
+    readers: &'a Readers,
+    seat: Option<Seat>,
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").field("open", &lock(&self.pool).open).finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    /// None yet; they are opened when they are needed.
+    pub fn new(files: Arc<dyn Files>) -> Readers {
+        Readers { files, pool: Mutex::default(), freed: Condvar::new(), started: Instant::now() }
+    }
+
+    /// A reader that must be done by the deadline; waits for one until then. The error: a sentence.
+    fn borrow(&self, deadline: Instant) -> Result<Loan<'_>, String> {
+        let mut pool = lock(&self.pool);
+        let seat = loop {
+            if let Some(seat) = pool.idle.pop() {
+                break Some(seat);
+            }
+            if pool.open < SQL_READERS_MAX {
+                pool.open += 1;
+                break None;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err("too many reads at once; try again later".to_string());
+            }
+            let (again, _) = self.freed.wait_timeout(pool, left).unwrap_or_else(std::sync::PoisonError::into_inner);
+            pool = again;
+        };
+        drop(pool);
+        let mut loan = Loan { readers: self, seat };
+        if loan.seat.is_none() {
+            loan.seat = Some(self.open().map_err(|e| format!("the database cannot be read: {e}"))?);
+        }
+        let ends_us = deadline.saturating_duration_since(self.started).as_micros() as u64;
+        if let Some(seat) = &loan.seat {
+            seat.ends_us.store(ends_us, Ordering::Relaxed);
+        }
+        Ok(loan)
+    }
+
+    fn open(&self) -> rusqlite::Result<Seat> {
+        let ends_us = Arc::new(AtomicU64::new(u64::MAX));
+        let (ends, started) = (Arc::clone(&ends_us), self.started);
+        let is_over = move || started.elapsed().as_micros() as u64 > ends.load(Ordering::Relaxed);
+        Ok(Seat { reader: Reader::open(&self.files.path(), Arc::new(is_over))?, ends_us })
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let mut pool = lock(&self.readers.pool);
+        match self.seat.take() {
+            Some(seat) if pool.idle.len() < SQL_READERS_IDLE_MAX => pool.idle.push(seat),
+            _ => pool.open -= 1,
+        }
+        drop(pool);
+        self.readers.freed.notify_one();
+    }
+}
+
+impl Loan<'_> {
+    fn reader(&mut self) -> &mut Reader {
+        &mut self.seat.as_mut().expect("it is there until it is given back").reader
+    }
+}
+
+impl Handle {
+    /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
+    pub fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
+        let command = registry::sql_command(command);
+        understood(self.ask(Work::Command { tag, command, ack: Ack::Applied }, deadline))
+    }
+
+    /// Reads. Whatever its level, a statement that could change anything fails in its place.
+    pub fn sql_read(&self, read: SqlRead, deadline: Instant) -> Outcome<(Index, Answer)> {
+        let SqlRead { statements, level, freshness, seed } = read;
+        if level == ReadLevel::Strong {
+            let run = Run { statements, is_transaction: false, kind: Kind::Query, seed };
+            return self.sql_write(&Command::Run(run), None, deadline);
+        }
+        let index = match self.sql_barrier(level, freshness, deadline) {
+            Outcome::Done(index) => index,
+            Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
+        };
+        let shared = self.shared();
+        let begun = Instant::now();
+        let mut loan = match readers(shared).and_then(|readers| readers.borrow(deadline)) {
+            Ok(loan) => loan,
+            Err(why) => return Outcome::Refused(why),
+        };
+        let outcomes = loan.reader().read(&statements, shared.now_ms(), seed);
+        self.answered(1, begun.elapsed());
+        Outcome::Done((index, Answer::Results(outcomes)))
+    }
+
+    /// Whether each of these only reads, as far as this node's schema tells: such a request needs no log.
+    pub fn sql_only_reads(&self, statements: &[Statement]) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let loan = readers(self.shared()).and_then(|readers| readers.borrow(deadline));
+        loan.is_ok_and(|mut loan| loan.reader().only_read(statements))
+    }
+
+    /// Writes the whole database out, as it is at the index that is answered or a little later.
+    pub fn sql_backup(
+        &self,
+        form: BackupForm,
+        level: ReadLevel,
+        deadline: Instant,
+        out: &mut dyn Write,
+    ) -> Outcome<Index> {
+        let index = match self.sql_barrier(level, None, deadline) {
+            Outcome::Done(index) => index,
+            other => return other,
+        };
+        let readers = match readers(self.shared()) {
+            Ok(readers) => readers,
+            Err(why) => return Outcome::Refused(why),
+        };
+        let written = match form {
+            BackupForm::File => bare_image(&readers.files, out).map_err(|e| e.to_string()),
+            BackupForm::Sql => {
+                readers.borrow(deadline).and_then(|mut loan| loan.reader().dump(out).map_err(|e| e.to_string()))
+            }
+        };
+        match written {
+            Ok(()) => Outcome::Done(index),
+            Err(why) => Outcome::Refused(format!("the database cannot be given away: {why}")),
+        }
+    }
+
+    /// Fingerprints of this node's tables, and the newest entry of the database that they are of.
+    pub fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest> {
+        match self.sql_barrier(level, None, deadline) {
+            Outcome::Done(_) => {}
+            Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
+        }
+        let digest = readers(self.shared())
+            .and_then(|readers| readers.borrow(deadline))
+            .and_then(|mut loan| loan.reader().digest().map_err(|e| format!("the database cannot be read: {e}")));
+        match digest {
+            Ok(digest) => Outcome::Done(digest),
+            Err(why) => Outcome::Refused(why),
+        }
+    }
+
+    /// Waits until this node's file is as fresh as asked for; the index that it has then at least.
+    fn sql_barrier(&self, level: ReadLevel, freshness: Option<Duration>, deadline: Instant) -> Outcome<Index> {
+        if level == ReadLevel::None {
+            let age = self.shared().leader_age();
+            return match freshness {
+                Some(most) if age.is_none_or(|age| age > most) => Outcome::Refused(match age {
+                    Some(age) => format!("stale read: this node has heard from no leader for {} ms", age.as_millis()),
+                    None => "stale read: this node has heard from no leader yet".to_string(),
+                }),
+                _ => Outcome::Done(self.shared().applied()),
+            };
+        }
+        match self
+            .ask(Work::Query { query: registry::sql_query(&Query::Applied), level: Level::Linearizable }, deadline)
+        {
+            Outcome::Done((index, _)) => Outcome::Done(index),
+            Outcome::Refused(why) | Outcome::Unknown(why) => Outcome::Refused(why),
+        }
+    }
+}
+
+fn readers(shared: &Shared) -> Result<&Readers, String> {
+    shared.sql.as_ref().ok_or_else(|| "this node has no database".to_string())
+}
+
+fn understood(outcome: Outcome<(Index, Reply)>) -> Outcome<(Index, Answer)> {
+    match outcome {
+        Outcome::Done((index, Reply::Ok(bytes))) => match Answer::decode(&bytes) {
+            Some(answer) => Outcome::Done((index, answer)),
+            None => Outcome::Unknown("the database gave an answer that this node does not know".to_string()),
+        },
+        Outcome::Done((index, Reply::Failed(why))) => Outcome::Done((index, Answer::Refused(why))),
+        Outcome::Refused(why) => Outcome::Refused(why),
+        Outcome::Unknown(why) => Outcome::Unknown(why),
+    }
+}

@@ -1,0 +1,223 @@
+//! What statements may do: an allow-list, asked by SQLite for each thing that a statement would do, while it prepares it.
+//!
+//! Refused is what reaches files, what belongs to one connection alone, what differs between nodes or between two runs,
+//! and what would break the transaction around a whole entry. The reason is kept for the client.
+//! Not here: what follows from the values that a statement meets (`connection.rs`, `functions.rs`).
+
+use super::watch::Watch;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The one table of our own: applied entries, what they answered, and what else belongs to the file.
+pub const OWN_TABLE: &str = "_phalanx";
+
+/// Which connection asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Applies the log: what it answers must be the same everywhere.
+    Write,
+    /// Answers reads beside it.
+    Read,
+}
+
+/// Pragmas that look at the schema.
+const PRAGMAS: &[&str] = &[
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
+    "foreign_key_check",
+    "compile_options",
+    "function_list",
+    "collation_list",
+    "module_list",
+    "pragma_list",
+];
+/// Pragmas that look at a setting, with nothing behind them.
+const PRAGMAS_BARE: &[&str] = &["user_version", "application_id", "encoding", "foreign_keys"];
+/// Those that may be set: they are numbers in the file, for the user alone.
+const PRAGMAS_SET: &[&str] = &["user_version", "application_id"];
+/// Pragmas that look at pages, which may lie differently on each node: for reads only.
+const PRAGMAS_OF_PAGES: &[&str] =
+    &["integrity_check", "quick_check", "page_count", "page_size", "freelist_count", "journal_mode"];
+/// Pragmas that dumps begin with, and that mean nothing here.
+const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
+/// Modules of virtual tables.
+const MODULES: &[&str] = &["fts5", "fts5vocab", "rtree", "rtree_i32"];
+/// Functions that reach out, or know the connection's past.
+const FUNCTIONS_REFUSED: &[&str] = &[
+    "load_extension",
+    "total_changes",
+    "sqlite_log",
+    "sqlite_offset",
+    "sqlite_filestat",
+    "sqlite_walstat",
+    "fts3_tokenizer",
+    "icu_load_collation",
+    "readfile",
+    "writefile",
+    "edit",
+];
+/// Tables that show pages, or prepared statements.
+const TABLES_REFUSED: &[&str] =
+    &["dbstat", "sqlite_dbpage", "sqlite_dbdata", "sqlite_dbptr", "sqlite_stmt", "bytecode"];
+
+/// Decides, and keeps the reason of a refusal.
+pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
+    if watch.is_internal.load(Relaxed) {
+        return Authorization::Allow;
+    }
+    if asked.database_name.is_some_and(|name| name != "main" && name != "temp") {
+        watch.refuse("there is one database, called main");
+        return Authorization::Deny;
+    }
+    if purpose == Purpose::Write
+        && let AuthAction::Read { table_name, column_name } = asked.action
+        && is_schema(table_name)
+        && column_name.eq_ignore_ascii_case("rootpage")
+    {
+        // Where a table lies in the file is no part of the state.
+        return Authorization::Ignore;
+    }
+    match refusal(watch, purpose, &asked.action) {
+        None => Authorization::Allow,
+        Some(why) => {
+            watch.refuse(why);
+            Authorization::Deny
+        }
+    }
+}
+
+fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<String> {
+    use AuthAction::*;
+    let is_loading = watch.is_loading.load(Relaxed);
+    let temporary = || Some("temporary tables, views and triggers belong to one connection: not available".to_string());
+    match *action {
+        Select | Recursive | DropVtable { .. } | Reindex { .. } => None,
+        Read { table_name, .. } => {
+            let name = table_name.to_ascii_lowercase();
+            if let Some(pragma) = name.strip_prefix("pragma_") {
+                return pragma_refusal(watch, purpose, pragma, None);
+            }
+            own(&name).or_else(|| {
+                TABLES_REFUSED.contains(&name.as_str()).then(|| format!("table {name} differs between nodes"))
+            })
+        }
+        Insert { table_name } => sequence(watch, table_name).or_else(|| written(watch, table_name)),
+        Update { table_name, column_name } => {
+            if !column_name.eq_ignore_ascii_case("name") {
+                sequence(watch, table_name);
+            }
+            written(watch, table_name)
+        }
+        Delete { table_name } => written(watch, table_name),
+        CreateTable { table_name }
+        | DropTable { table_name }
+        | CreateIndex { table_name, .. }
+        | DropIndex { table_name, .. }
+        | CreateTrigger { table_name, .. }
+        | DropTrigger { table_name, .. } => own(table_name),
+        AlterTable { table_name, .. } => {
+            watch.is_altering.store(true, Relaxed);
+            own(table_name)
+        }
+        CreateView { view_name } | DropView { view_name } => own(view_name),
+        CreateVtable { table_name, module_name } => {
+            let is_known = MODULES.iter().any(|module| module.eq_ignore_ascii_case(module_name));
+            own(table_name).or_else(|| {
+                (!is_known).then(|| format!("virtual tables of {module_name}: not available, only of fts5 and rtree"))
+            })
+        }
+        Function { function_name } => {
+            let name = function_name.to_ascii_lowercase();
+            FUNCTIONS_REFUSED.contains(&name.as_str()).then(|| format!("function {name}: not available"))
+        }
+        Pragma { pragma_name, pragma_value } => {
+            let name = pragma_name.to_ascii_lowercase();
+            if is_loading && PRAGMAS_OF_DUMPS.contains(&name.as_str()) {
+                watch.passes_over.store(true, Relaxed);
+                return None;
+            }
+            // Full-text tables ask for it by themselves; a statement that does is refused by its words.
+            let is_asked_within = name == "data_version" && pragma_value.is_none();
+            pragma_refusal(watch, purpose, &name, pragma_value).filter(|_| !is_asked_within)
+        }
+        Transaction { .. } if is_loading => {
+            watch.passes_over.store(true, Relaxed);
+            None
+        }
+        Transaction { .. } | Savepoint { .. } => Some(
+            "BEGIN, COMMIT, ROLLBACK and SAVEPOINT: not available; send the statements in one request with `transaction`"
+                .to_string(),
+        ),
+        Attach { .. } | Detach { .. } => Some("ATTACH and DETACH: not available".to_string()),
+        Analyze { .. } => {
+            Some("ANALYZE: not available, its statistics could make nodes choose different plans".to_string())
+        }
+        CreateTempIndex { .. }
+        | CreateTempTable { .. }
+        | CreateTempTrigger { .. }
+        | CreateTempView { .. }
+        | DropTempIndex { .. }
+        | DropTempTable { .. }
+        | DropTempTrigger { .. }
+        | DropTempView { .. } => temporary(),
+        _ => Some("not available".to_string()),
+    }
+}
+
+fn is_schema(table: &str) -> bool {
+    ["sqlite_master", "sqlite_schema"].iter().any(|name| name.eq_ignore_ascii_case(table))
+}
+
+fn starts_with(name: &str, start: &str) -> bool {
+    name.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
+}
+
+fn own(name: &str) -> Option<String> {
+    starts_with(name, OWN_TABLE).then(|| format!("names that begin with {OWN_TABLE} are not for use"))
+}
+
+fn written(watch: &Watch, table: &str) -> Option<String> {
+    if starts_with(table, "sqlite_stat") {
+        return Some("statistics cannot be written: they could make nodes choose different plans".to_string());
+    }
+    // ALTER TABLE renames there too, though nothing is there.
+    if starts_with(table, "sqlite_temp") && !watch.is_altering.load(Relaxed) {
+        return Some("temporary tables, views and triggers belong to one connection: not available".to_string());
+    }
+    own(table)
+}
+
+/// Notes that a statement writes the table of `AUTOINCREMENT`: what it wrote is looked at afterwards.
+fn sequence(watch: &Watch, table: &str) -> Option<String> {
+    if table.eq_ignore_ascii_case("sqlite_sequence") {
+        watch.has_set_sequence.store(true, Relaxed);
+    }
+    None
+}
+
+fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&str>) -> Option<String> {
+    let is_fine = PRAGMAS.contains(&name)
+        || (name == "quick_check" && watch.is_altering.load(Relaxed))
+        || (PRAGMAS_BARE.contains(&name) && value.is_none())
+        || (PRAGMAS_SET.contains(&name) && purpose == Purpose::Write)
+        || (purpose == Purpose::Read
+            && PRAGMAS_OF_PAGES.contains(&name)
+            && (value.is_none() || name.ends_with("check")));
+    if is_fine {
+        return None;
+    }
+    if PRAGMAS_OF_PAGES.contains(&name) && value.is_none() {
+        return Some(format!(
+            "PRAGMA {name} tells of this node's file alone: not available where all nodes must agree"
+        ));
+    }
+    Some(match value {
+        Some(value) if !value.is_empty() => format!("PRAGMA {name} = {value}: not available"),
+        _ => format!("PRAGMA {name}: not available"),
+    })
+}

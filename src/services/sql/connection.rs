@@ -1,0 +1,84 @@
+//! A connection as statements of clients need it: limits, hooks, functions, and nothing of SQLite's own choosing.
+//!
+//! Not here: what is refused (`authorizer.rs`), which functions are replaced (`functions.rs`), when a connection is opened.
+
+use super::authorizer::{self, Purpose};
+use super::functions;
+use super::watch::{STEPS_PER_LOOK, Watch};
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::Action;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, Result};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The longest value that SQLite may hold when statements of our own run: what SQLite itself says.
+const LENGTH_MAX: i32 = 1_000_000_000;
+/// Values of parameters in one statement.
+const VARIABLES_MAX: i32 = 32_766;
+/// Bytes of a pattern of LIKE and GLOB.
+const PATTERN_BYTES_MAX: i32 = 1024;
+
+/// What is bounded, and by what. The length of a statement is not: it is checked before SQLite sees it, and a definition
+/// that grew by ALTER TABLE must still be read.
+const LIMITS: &[(Limit, i32)] = &[
+    (Limit::SQLITE_LIMIT_COLUMN, 2000),
+    (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
+    (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 500),
+    (Limit::SQLITE_LIMIT_VDBE_OP, 5_000_000),
+    (Limit::SQLITE_LIMIT_FUNCTION_ARG, 127),
+    (Limit::SQLITE_LIMIT_ATTACHED, 0),
+    (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES_MAX),
+    (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, VARIABLES_MAX),
+    (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 50),
+    (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+];
+
+/// Makes a fresh connection fit. `is_over` is asked every thousand steps: a read ends when it says so.
+pub fn furnish(
+    conn: &mut Connection,
+    watch: &Arc<Watch>,
+    purpose: Purpose,
+    is_over: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+) -> Result<()> {
+    for (limit, value) in LIMITS {
+        conn.set_limit(*limit, *value)?;
+    }
+    set_length(conn, None)?;
+    for (config, value) in [
+        // Tables behind virtual tables, and the schema as a table, are not written by statements.
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false),
+        // As SQLite and rqlite have it unless told otherwise; the way SQLite is compiled here says otherwise.
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false),
+        // Plans follow from the text of a statement, never from its parameters.
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
+    ] {
+        conn.set_db_config(config, value)?;
+    }
+    functions::register(conn, watch, purpose)?;
+    let own = Arc::clone(watch);
+    conn.progress_handler(
+        STEPS_PER_LOOK,
+        Some(move || {
+            !own.charge(STEPS_PER_LOOK.unsigned_abs().into()) || is_over.as_ref().is_some_and(|is_over| is_over())
+        }),
+    )?;
+    if purpose == Purpose::Write {
+        let own = Arc::clone(watch);
+        // Beyond the largest number SQLite would look for a free one by chance.
+        conn.update_hook(Some(move |action, _: &str, _: &str, row| {
+            if action != Action::SQLITE_DELETE && row == i64::MAX {
+                own.has_topmost_row.store(true, Relaxed);
+            }
+        }))?;
+    }
+    let own = Arc::clone(watch);
+    conn.authorizer(Some(move |asked: rusqlite::hooks::AuthContext<'_>| authorizer::decide(&own, purpose, asked)))
+}
+
+/// Bounds the length of values and rows; `None`: as for statements of our own.
+pub fn set_length(conn: &Connection, bytes: Option<usize>) -> Result<()> {
+    let bytes = bytes.map_or(LENGTH_MAX, |bytes| i32::try_from(bytes).unwrap_or(LENGTH_MAX));
+    conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes).map(drop)
+}

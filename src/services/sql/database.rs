@@ -1,0 +1,431 @@
+//! The service: one SQLite database as a replicated state machine, in memory or in a file.
+//!
+//! In memory it is what the simulator runs, opened by the first command. In a node it is a file that is no more than a cache of
+//! snapshot and log: it is changed by `apply` alone, and knows which entries it has. After a crash the file may be ahead of the
+//! snapshot that the node starts from; then the entries in between are answered from the file (`machine.rs`). When it is behind,
+//! damaged, missing or somebody else's, the snapshot's image takes its place and the log does the rest.
+//!
+//! Invariants: D1 a file is kept only if it has every entry of the snapshot, and the replies to all entries after it. D2 a clone is
+//! the database at the moment of cloning.
+//! Not here: running statements (`machine.rs`), the file's bytes (`image.rs`), reads of a node (`reader.rs`).
+
+use super::authorizer::Purpose;
+use super::files::Files;
+#[cfg(test)]
+use super::flaws::Flaws;
+use super::image::{Arrived, Pinned};
+use super::machine::{Fatal, Machine};
+use super::watch::Watch;
+use super::words::{Answer, Command, Digest, Query};
+use super::{connection, digest, journal};
+use crate::services::{Reply, Service};
+use crate::types::{Index, Stamp};
+use rusqlite::{Connection, OpenFlags};
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long the writer waits for a lock that a reader should never hold.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Which snapshots are on the disk; told by the thread that writes them.
+#[derive(Debug, Default)]
+struct Saved {
+    /// Index of the newest.
+    newest: AtomicU64,
+    /// Of the one before: nobody starts from an earlier one any more.
+    before: AtomicU64,
+}
+
+/// The state.
+#[derive(Debug, Default)]
+pub struct Database {
+    /// Where its file is; `None`: in memory.
+    files: Option<Arc<dyn Files>>,
+    state: State,
+    /// The file is what an earlier process left: how far it is shall decide whether it is kept.
+    is_survivor: bool,
+    /// Newest entry that came by, with commands of ours or not.
+    seen: u64,
+    saved: Arc<Saved>,
+    /// Generation, and the fingerprint of all content then.
+    fingerprint: Mutex<Option<(u64, u64)>>,
+    news: Option<String>,
+    /// Planted bugs.
+    #[cfg(test)]
+    pub flaws: Flaws,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// No command has come by.
+    #[default]
+    Untouched,
+    /// It is written to.
+    Live(Box<Machine>),
+    /// A copy, for a snapshot.
+    Pinned(Pinned),
+    /// It came with a snapshot and is not in place yet.
+    Arrived(Arrived),
+}
+
+impl Clone for Database {
+    /// Pins this moment: in a node nothing is copied.
+    fn clone(&self) -> Database {
+        let state = match (&self.state, &self.files) {
+            (State::Untouched | State::Arrived(_), _) => State::Untouched,
+            (State::Live(machine), Some(files)) => State::Pinned(Pinned::in_file(files, machine.newest())),
+            (State::Live(machine), None) => {
+                let pinned = machine.look(|conn| Ok(Pinned::in_memory(conn, machine.newest())));
+                State::Pinned(pinned.expect("memory can be read"))
+            }
+            (State::Pinned(pinned), _) => {
+                let copy = pinned.look(|conn| Ok(Pinned::in_memory(conn, pinned.newest)));
+                copy.map_or(State::Untouched, State::Pinned)
+            }
+        };
+        Database {
+            files: self.files.clone(),
+            state,
+            is_survivor: false,
+            seen: self.seen,
+            saved: Arc::clone(&self.saved),
+            fingerprint: Mutex::default(),
+            news: None,
+            #[cfg(test)]
+            flaws: self.flaws,
+        }
+    }
+}
+
+fn furnished(mut conn: Connection) -> Result<Machine, Fatal> {
+    let watch = Arc::new(Watch::default());
+    connection::furnish(&mut conn, &watch, Purpose::Write, None).map_err(|error| Fatal::of(&watch, &error))?;
+    Machine::new(conn, watch)
+}
+
+fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>> {
+    let mut conn = Connection::open_in_memory()?;
+    // No journal is needed: after a crash nothing is left anyway. Small pages keep the simulator's snapshots small.
+    conn.execute_batch("PRAGMA page_size = 1024; PRAGMA temp_store = MEMORY")?;
+    if let Some(image) = image {
+        image.put_in_place(&mut conn)?;
+    }
+    conn.execute_batch("PRAGMA journal_mode = MEMORY")?;
+    Ok(furnished(conn))
+}
+
+fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
+    let bare = Watch::default();
+    let fatal = |error: rusqlite::Error| Fatal::of(&bare, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(files.path(), flags).map_err(fatal)?;
+    conn.busy_timeout(BUSY).map_err(fatal)?;
+    // The log is what is durable; NORMAL keeps the file sound through a power cut, and some of its end may be lost.
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000; \
+         PRAGMA journal_size_limit = 67108864",
+    )
+    .map_err(fatal)?;
+    let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(fatal)?;
+    let damaged = |why: String| Fatal { why, is_damaged: true };
+    if pages.max(0).cast_unsigned() * 4096 <= files.check_bytes_max() {
+        let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fatal)?;
+        if found != "ok" {
+            return Err(damaged(found));
+        }
+    }
+    let mut machine = furnished(conn)?;
+    match machine.look(journal::owner)? {
+        Some(owner) if owner == files.owner() => {}
+        Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),
+        None if pages > 1 && machine.newest() > 0 => return Err(damaged("it does not say whose it is".to_string())),
+        None => machine.replace(|conn| journal::set_owner(conn, &files.owner()))?,
+    }
+    Ok(machine)
+}
+
+impl Database {
+    /// The database in a node's folder. One that cannot be used is set aside; a new one takes its place.
+    pub fn in_folder(files: Arc<dyn Files>) -> Database {
+        let mut news = None;
+        let machine = in_file(&files).or_else(|fatal| {
+            files.set_aside(&fatal.why);
+            news = Some(format!("set its database aside ({})", fatal.why));
+            in_file(&files)
+        });
+        let machine = match machine {
+            Ok(machine) => machine,
+            Err(fatal) => files.give_up(&format!("a new database cannot be made: {}", fatal.why), false),
+        };
+        let state = State::Live(Box::new(machine));
+        Database { files: Some(files), state, is_survivor: true, news, ..Database::default() }
+    }
+
+    /// A database in memory that outlived its process, as a file does: for the simulator and for tests.
+    ///
+    /// # Panics
+    /// When these are not the bytes of [`Database::image`].
+    pub fn survivor(image: &[u8]) -> Database {
+        let arrived = Arrived::read(&mut &image[..], None).expect("an image is whole");
+        if arrived.is_none() {
+            return Database::default();
+        }
+        let machine = in_memory(arrived.as_ref()).expect("an image is sound").expect("an image is sound");
+        Database { state: State::Live(Box::new(machine)), is_survivor: true, ..Database::default() }
+    }
+
+    /// What is worth telling about how it came to be.
+    pub fn take_news(&mut self) -> Option<String> {
+        self.news.take()
+    }
+
+    /// An empty one in the same place, for a snapshot to be read into.
+    pub fn heir(&self) -> Database {
+        Database {
+            files: self.files.clone(),
+            saved: Arc::clone(&self.saved),
+            #[cfg(test)]
+            flaws: self.flaws,
+            ..Database::default()
+        }
+    }
+
+    /// The snapshot of this index was read into this heir: it takes the connection of the one before, and puts the image in
+    /// place unless that has everything already. After an error the one before is as it was.
+    pub fn take_over(&mut self, before: &mut Database, applied: Index) -> io::Result<()> {
+        let arrived = match std::mem::take(&mut self.state) {
+            State::Arrived(arrived) => Some(arrived),
+            _ => None,
+        };
+        self.seen = applied.0;
+        self.news = before.news.take();
+        let needed = arrived.as_ref().map_or(0, |arrived| arrived.newest);
+        let is_kept = before.is_survivor
+            && matches!(&before.state, State::Live(machine)
+                if machine.newest() >= needed && machine.pruned_to() <= applied.0);
+        if is_kept {
+            self.state = std::mem::take(&mut before.state);
+        } else {
+            self.replace(before, arrived.as_ref(), applied)?;
+        }
+        if before.is_survivor {
+            self.saved.newest.store(applied.0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, before: &mut Database, arrived: Option<&Arrived>, applied: Index) -> io::Result<()> {
+        let Some(files) = self.files.clone() else {
+            if let Some(arrived) = arrived {
+                let machine = in_memory(Some(arrived)).map_err(io::Error::other)?;
+                self.state = State::Live(Box::new(machine.map_err(|fatal| io::Error::other(fatal.why))?));
+            }
+            return Ok(());
+        };
+        let State::Live(mut machine) = std::mem::take(&mut before.state) else {
+            return Err(io::Error::other("the database is not open"));
+        };
+        let owner = files.owner();
+        let replaced = machine.replace(|conn| {
+            match arrived {
+                Some(arrived) => arrived.put_in_place(conn)?,
+                None => super::load::empty(conn)?,
+            }
+            journal::create(conn)?;
+            journal::set_owner(conn, &owner)?;
+            // Entries that the snapshot covers are never asked for again.
+            journal::prune(conn, applied.0)
+        });
+        if let Err(fatal) = replaced {
+            files.give_up(&format!("the snapshot's database cannot be put in place: {}", fatal.why), true);
+        }
+        if before.is_survivor && applied.0 > 0 {
+            let why = self.news.take().map(|news| format!("{news} and ")).unwrap_or_default();
+            self.news = Some(format!("{why}rebuilt its database from the snapshot at index {applied}"));
+        }
+        self.state = State::Live(machine);
+        Ok(())
+    }
+
+    /// A snapshot of this copy is on the disk: replies that only older ones need may go.
+    pub fn saved(&self) {
+        let newest = self.saved.newest.swap(self.seen, Ordering::Relaxed);
+        self.saved.before.store(newest, Ordering::Relaxed);
+    }
+
+    /// Whether it has come further than the entries that were applied since the start.
+    pub fn is_ahead(&self) -> bool {
+        self.newest() > self.seen
+    }
+
+    fn pinned(&self) -> Option<&Pinned> {
+        if let State::Pinned(pinned) = &self.state { Some(pinned) } else { None }
+    }
+
+    fn newest(&self) -> u64 {
+        match &self.state {
+            State::Live(machine) => machine.newest(),
+            State::Pinned(pinned) => pinned.newest,
+            State::Arrived(arrived) => arrived.newest,
+            State::Untouched => 0,
+        }
+    }
+
+    /// Bytes from which [`Database::survivor`] makes it again: what a crash leaves of a file.
+    pub fn image(&self) -> Vec<u8> {
+        let mut image = Vec::new();
+        let written = match &self.state {
+            State::Live(_) => self.clone().pinned().map(|pinned| pinned.write(&mut image)),
+            _ => self.pinned().map(|pinned| pinned.write(&mut image)),
+        };
+        match written {
+            None => vec![0; 16],
+            Some(written) => {
+                written.expect("memory takes every byte");
+                image
+            }
+        }
+    }
+
+    /// The database, to write to; made by the first command.
+    fn live(&mut self) -> &mut Machine {
+        if !matches!(self.state, State::Live(_)) {
+            let machine = match &self.state {
+                // A copy that somebody goes on with.
+                State::Pinned(pinned) => {
+                    let mut image = Vec::new();
+                    let arrived = pinned.write(&mut image).and_then(|()| Arrived::read(&mut image.as_slice(), None));
+                    in_memory(arrived.expect("memory can be read").as_ref())
+                }
+                State::Arrived(arrived) => in_memory(Some(arrived)),
+                _ => in_memory(None),
+            };
+            let machine = machine.map_err(|error| error.to_string()).and_then(|done| done.map_err(|fatal| fatal.why));
+            self.state = State::Live(Box::new(machine.expect("memory has room for an empty database")));
+        }
+        match &mut self.state {
+            State::Live(machine) => machine,
+            _ => unreachable!("it was just made if it was not there"),
+        }
+    }
+
+    fn give_up(&self, fatal: &Fatal) -> ! {
+        match &self.files {
+            Some(files) => files.give_up(&format!("the database cannot go on: {}", fatal.why), fatal.is_damaged),
+            None => panic!("the database cannot go on: {}", fatal.why),
+        }
+    }
+
+    fn look<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
+        match &self.state {
+            State::Live(machine) => Some(machine.look(ask).unwrap_or_else(|fatal| self.give_up(&fatal))),
+            State::Pinned(pinned) => pinned.look(|conn| ask(conn).map_err(io::Error::other)).ok(),
+            State::Untouched | State::Arrived(_) => None,
+        }
+    }
+
+    /// Fingerprints of all content.
+    pub fn digests(&self, at: Stamp) -> Digest {
+        let index = self.newest().max(at.index.0);
+        self.look(|conn| digest::take(conn, index)).unwrap_or_else(|| {
+            // As if it had been opened.
+            let empty = in_memory(None).ok().and_then(Result::ok);
+            let empty = empty.and_then(|machine| machine.look(|conn| digest::take(conn, index)).ok());
+            empty.unwrap_or_default()
+        })
+    }
+
+    fn answer(&self, at: Stamp, query: Query) -> Reply {
+        let answer = match query {
+            Query::Applied => Answer::Applied,
+            Query::Digest => Answer::Digest(self.digests(at)),
+            Query::Read(statements) => match &self.state {
+                State::Live(machine) => match machine.read(at, &statements) {
+                    Ok(outcomes) => Answer::Results(outcomes),
+                    Err(fatal) => self.give_up(&fatal),
+                },
+                _ => match in_memory(None).ok().and_then(Result::ok).map(|machine| machine.read(at, &statements)) {
+                    Some(Ok(outcomes)) => Answer::Results(outcomes),
+                    _ => Answer::Refused("the database cannot be opened".to_string()),
+                },
+            },
+        };
+        Reply::Ok(answer.encode())
+    }
+}
+
+impl Service for Database {
+    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
+        let Ok(command) = postcard::from_bytes::<Command>(command) else {
+            return Reply::Failed("not a command of the database".to_string());
+        };
+        #[cfg(test)]
+        let flaws = self.flaws;
+        let machine = self.live();
+        #[cfg(test)]
+        {
+            machine.flaws = flaws;
+        }
+        match machine.apply(at, command) {
+            Ok(reply) => reply,
+            Err(fatal) => self.give_up(&fatal),
+        }
+    }
+
+    fn finish(&mut self, at: Stamp) {
+        self.seen = at.index.0;
+        let prune_to = self.saved.before.load(Ordering::Relaxed);
+        if let State::Live(machine) = &mut self.state
+            && let Err(fatal) = machine.finish(prune_to)
+        {
+            self.give_up(&fatal);
+        }
+    }
+
+    fn query(&self, at: Stamp, query: &[u8]) -> Reply {
+        match postcard::from_bytes(query) {
+            Ok(query) => self.answer(at, query),
+            Err(_) => Reply::Failed("not a question to the database".to_string()),
+        }
+    }
+
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        #[cfg(test)]
+        if self.flaws.left_out_of_snapshot {
+            return crate::services::parts::put_numbers(&mut &mut *out, [0, 0]);
+        }
+        match &self.state {
+            State::Live(_) => self.clone().snapshot(out),
+            State::Pinned(pinned) => pinned.write(out),
+            State::Untouched | State::Arrived(_) => crate::services::parts::put_numbers(&mut &mut *out, [0, 0]),
+        }
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        if let Some(arrived) = Arrived::read(from, self.files.as_ref())? {
+            self.state = State::Arrived(arrived);
+        }
+        Ok(())
+    }
+
+    fn digest(&self) -> u64 {
+        let generation = match &self.state {
+            State::Untouched => return 0,
+            State::Live(machine) => machine.generation(),
+            _ => u64::MAX,
+        };
+        let mut known = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, fingerprint)) = *known
+            && at == generation
+        {
+            return fingerprint;
+        }
+        let digests = self.digests(Stamp { index: Index(0), at_ms: 0 });
+        let bytes = postcard::to_stdvec(&(digests.schema, digests.tables)).expect("encoding into memory cannot fail");
+        let fingerprint = u64::from(crc32fast::hash(&bytes)) | 1 << 32;
+        *known = Some((generation, fingerprint));
+        fingerprint
+    }
+}

@@ -1,0 +1,59 @@
+//! Fingerprints of the content: every definition, and every table's rows in their order, whatever the pages look like.
+//!
+//! Not here: who compares them.
+
+use super::journal;
+use super::schema::{self, Form, quoted};
+use super::words::Digest;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Result};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+
+/// Takes them all. It visits every row.
+pub fn take(conn: &Connection, index: u64) -> Result<Digest> {
+    let mut hash = Sha256::new();
+    let mut select = conn
+        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name <> '_phalanx' ORDER BY type, name")?;
+    rows(&mut select, &mut hash)?;
+    for pragma in ["user_version", "application_id"] {
+        rows(&mut conn.prepare(&format!("PRAGMA {pragma}"))?, &mut hash)?;
+    }
+    hash.update(postcard::to_stdvec(&journal::staged(conn)?).expect("encoding into memory cannot fail"));
+    let mut tables = BTreeMap::new();
+    for table in schema::tables(conn)? {
+        if table.form == Form::Virtual {
+            continue;
+        }
+        let mut hash = Sha256::new();
+        // In the order of the table itself: an index that holds every column would give another.
+        let sql = format!("SELECT {} FROM {} NOT INDEXED", table.selected(), quoted(&table.name));
+        rows(&mut conn.prepare(&sql)?, &mut hash)?;
+        tables.insert(table.name, short(hash));
+    }
+    Ok(Digest { index, schema: short(hash), tables })
+}
+
+fn short(hash: Sha256) -> u64 {
+    u64::from_le_bytes(hash.finalize()[..8].try_into().expect("it has thirty-two"))
+}
+
+fn rows(select: &mut rusqlite::Statement<'_>, hash: &mut Sha256) -> Result<()> {
+    let columns = select.column_count();
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        for place in 0..columns {
+            let (kind, bytes): (u8, &[u8]) = match row.get_ref(place)? {
+                ValueRef::Null => (0, &[]),
+                ValueRef::Integer(number) => (1, &number.to_le_bytes()),
+                ValueRef::Real(number) => (2, &number.to_bits().to_le_bytes()),
+                ValueRef::Text(text) => (3, text),
+                ValueRef::Blob(blob) => (4, blob),
+            };
+            hash.update([kind]);
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        }
+    }
+    Ok(())
+}

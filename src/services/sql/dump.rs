@@ -1,0 +1,85 @@
+//! The statements that make the whole database anew, as `.dump` of sqlite3 gives them.
+//!
+//! A virtual table is given by its own rows, not by the tables behind it, so that the dump can be loaded here as well.
+//! Not here: loading one (`load.rs`).
+
+use super::schema::{self, Form, Table, quoted};
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use std::io::{self, Write};
+
+/// Writes all of it.
+pub fn write(conn: &Connection, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
+    for table in schema::tables(conn).map_err(io::Error::other)? {
+        match table.form {
+            Form::Shadow => continue,
+            _ if table.name == "sqlite_sequence" => writeln!(out, "DELETE FROM sqlite_sequence;")?,
+            _ => writeln!(out, "{};", table.sql)?,
+        }
+        rows(conn, &table, out)?;
+    }
+    for sql in schema::others(conn).map_err(io::Error::other)? {
+        writeln!(out, "{sql};")?;
+    }
+    for pragma in ["user_version", "application_id"] {
+        let value: i64 = conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(io::Error::other)?;
+        if value != 0 {
+            writeln!(out, "PRAGMA {pragma}={value};")?;
+        }
+    }
+    writeln!(out, "COMMIT;")
+}
+
+fn rows(conn: &Connection, table: &Table, out: &mut dyn Write) -> io::Result<()> {
+    let name = quoted(&table.name);
+    let is_virtual = table.form == Form::Virtual;
+    let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
+    // Row numbers of a virtual table are what other tables know its rows by.
+    let rowid = table.rowid.filter(|_| is_virtual && !table.sql.to_ascii_lowercase().contains("rtree"));
+    let selected: Vec<&str> = rowid.into_iter().chain(columns.iter().map(String::as_str)).collect();
+    let selected = selected.join(",");
+    let into = if is_virtual { format!("{name}({selected})") } else { name.clone() };
+    let mut select = conn.prepare(&format!("SELECT {selected} FROM {name}")).map_err(io::Error::other)?;
+    let count = select.column_count();
+    let mut rows = select.query([]).map_err(io::Error::other)?;
+    while let Some(row) = rows.next().map_err(io::Error::other)? {
+        write!(out, "INSERT INTO {into} VALUES(")?;
+        for place in 0..count {
+            if place > 0 {
+                write!(out, ",")?;
+            }
+            literal(row.get_ref(place).map_err(io::Error::other)?, out)?;
+        }
+        writeln!(out, ");")?;
+    }
+    Ok(())
+}
+
+fn literal(value: ValueRef<'_>, out: &mut dyn Write) -> io::Result<()> {
+    match value {
+        ValueRef::Null => write!(out, "NULL"),
+        ValueRef::Integer(number) => write!(out, "{number}"),
+        ValueRef::Real(number) if number == f64::INFINITY => write!(out, "9.0e+999"),
+        ValueRef::Real(number) if number == f64::NEG_INFINITY => write!(out, "-9.0e+999"),
+        // Rust writes the shortest digits that mean this very number.
+        ValueRef::Real(number) => write!(out, "{number:?}"),
+        ValueRef::Text(text) => match std::str::from_utf8(text) {
+            Ok(text) if !text.contains('\0') => write!(out, "'{}'", text.replace('\'', "''")),
+            _ => {
+                write!(out, "CAST(X'")?;
+                hex(text, out)?;
+                write!(out, "' AS TEXT)")
+            }
+        },
+        ValueRef::Blob(blob) => {
+            write!(out, "X'")?;
+            hex(blob, out)?;
+            write!(out, "'")
+        }
+    }
+}
+
+fn hex(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    bytes.iter().try_for_each(|byte| write!(out, "{byte:02X}"))
+}

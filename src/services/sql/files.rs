@@ -1,0 +1,33 @@
+//! What the database asks of the system beside SQLite's own work on its file; the room itself touches no files.
+//!
+//! Not here: who carries it out (`node/sql_files.rs`).
+
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The folder of a node's database.
+pub trait Files: Debug + Send + Sync {
+    /// The database itself.
+    fn path(&self) -> PathBuf;
+    /// Whose it is: the same for no other node and no other cluster.
+    fn owner(&self) -> String;
+    /// A name in the same folder that nothing has: removed by [`Files::remove`], at the latest when the node starts next.
+    fn temporary(&self) -> PathBuf;
+    /// Makes a file.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Write>>;
+    /// Reads a file, and says how long it is.
+    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)>;
+    /// Removes a file, if it is there, and what SQLite keeps beside it.
+    fn remove(&self, path: &Path);
+    /// Puts the database out of the way and keeps it for people to look at; tells why.
+    fn set_aside(&self, why: &str);
+    /// The database cannot go on: the node ends. `is_damaged`: its file shall be set aside at the next start.
+    fn give_up(&self, why: &str, is_damaged: bool) -> !;
+    /// A piece of a long copy is done: others may have the disk for a while.
+    fn breathe(&self);
+    /// Something that an operator may want to know.
+    fn tell(&self, what: &str);
+    /// Bytes up to which a file is checked page by page when it is opened.
+    fn check_bytes_max(&self) -> u64;
+}

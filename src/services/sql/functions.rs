@@ -1,0 +1,201 @@
+//! Functions of SQLite that would not give the same everywhere, or would take for ever: replaced by ones that do and do not.
+//!
+//! - `random` and `randomblob` draw from the command's seed.
+//! - `date`, `time` and their like, and `CURRENT_TIMESTAMP` and its like, take `now` from the log. The rest of their work is
+//!   done by SQLite's own functions on a connection beside, so that every format and modifier is there. What depends on the
+//!   machine's time zone is refused.
+//! - `instr`, `replace`, `like`, `glob`, `trim` and their like do in one step of the virtual machine work that grows with the
+//!   product of two lengths. They are charged for it before they begin, and then done by SQLite's own on the connection beside.
+//!
+//! The dates are not marked as deterministic, since `now` is not: SQLite does not take them into indexes and generated columns.
+//! Not here: functions that are refused altogether (`authorizer.rs`).
+
+use super::authorizer::Purpose;
+use super::watch::Watch;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, Error, Result, params_from_iter};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Said when the budget of steps is used up.
+pub const RAN_AWAY: &str = "the request takes too many steps";
+/// Bytes of a blob that a function makes from nothing.
+const MADE_BYTES_MAX: i64 = super::words::VALUE_BYTES_MAX as i64;
+/// Functions of time, with how many of their first arguments are not points in time.
+const DATES: &[(&str, usize)] =
+    &[("date", 0), ("time", 0), ("datetime", 0), ("julianday", 0), ("unixepoch", 0), ("strftime", 1)];
+/// Functions whose work grows with the product of the lengths of two arguments: how many arguments, which two, and bytes
+/// times bytes that are as much work as one step.
+const PRODUCTS: &[(&str, i32, usize, usize, u64)] = &[
+    ("instr", 2, 0, 1, 4096),
+    ("replace", 3, 0, 1, 4096),
+    ("like", 2, 0, 1, 64),
+    ("like", 3, 0, 1, 64),
+    ("glob", 2, 0, 1, 64),
+    ("trim", 2, 0, 1, 64),
+    ("ltrim", 2, 0, 1, 64),
+    ("rtrim", 2, 0, 1, 64),
+    ("unhex", 2, 0, 1, 64),
+];
+
+/// A connection with SQLite's own functions, opened when it is first needed.
+#[derive(Clone, Default)]
+struct Beside(Arc<Mutex<Option<Connection>>>);
+
+impl Beside {
+    fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let conn = match &mut *slot {
+            Some(conn) => conn,
+            empty => empty.insert(Connection::open_in_memory()?),
+        };
+        conn.prepare_cached(sql)?.query_row(params_from_iter(args), |row| row.get(0))
+    }
+
+    /// SQLite's function of that name.
+    fn function(&self, name: &str, args: &[Value]) -> Result<Value> {
+        let marks = vec!["?"; args.len()].join(",");
+        self.call(&format!("SELECT {name}({marks})"), args)
+    }
+}
+
+fn refused(why: impl Into<String>) -> Error {
+    Error::UserFunctionError(why.into().into())
+}
+
+fn args_of(context: &Context<'_>) -> Vec<Value> {
+    let arg = |place| match context.get_raw(place) {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
+    };
+    (0..context.len()).map(arg).collect()
+}
+
+/// Puts all of them in place.
+pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Result<()> {
+    let beside = Beside::default();
+    chance(conn, watch)?;
+    dates(conn, watch, &beside)?;
+    products(conn, watch, purpose, &beside)
+}
+
+fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
+    let source = Arc::clone(watch);
+    conn.create_scalar_function("random", 0, FunctionFlags::SQLITE_UTF8, move |_| Ok(source.draw().cast_signed()))?;
+    let source = Arc::clone(watch);
+    conn.create_scalar_function("randomblob", 1, FunctionFlags::SQLITE_UTF8, move |context| {
+        let wanted = match context.get_raw(0) {
+            ValueRef::Integer(wanted) => wanted,
+            ValueRef::Real(wanted) => wanted as i64,
+            ValueRef::Text(text) => {
+                std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+            }
+            ValueRef::Null | ValueRef::Blob(_) => 0,
+        }
+        .max(1);
+        if wanted > MADE_BYTES_MAX {
+            return Err(refused("string or blob too big"));
+        }
+        if !source.charge(wanted.unsigned_abs() / 64) {
+            return Err(refused(RAN_AWAY));
+        }
+        let mut blob = Vec::with_capacity(wanted.unsigned_abs() as usize + 8);
+        while (blob.len() as u64) < wanted.unsigned_abs() {
+            blob.extend_from_slice(&source.draw().to_le_bytes());
+        }
+        blob.truncate(wanted.unsigned_abs() as usize);
+        Ok(blob)
+    })
+}
+
+/// What `now` means, in words that SQLite reads.
+fn now(watch: &Watch, beside: &Beside) -> Result<Value> {
+    let seconds = watch.now_ms.load(Relaxed) as f64 / 1000.0;
+    beside.call("SELECT strftime('%Y-%m-%d %H:%M:%f', ?, 'unixepoch')", &[Value::Real(seconds)])
+}
+
+fn word(value: &Value) -> &str {
+    if let Value::Text(text) = value { text } else { "" }
+}
+
+/// Replaces `now`, said or implied, and refuses what asks for the machine's time zone.
+fn set_in_time(args: &mut Vec<Value>, place: usize, watch: &Watch, beside: &Beside) -> Result<()> {
+    match args.get(place) {
+        None => args.push(now(watch, beside)?),
+        Some(point) if word(point).eq_ignore_ascii_case("now") => args[place] = now(watch, beside)?,
+        Some(point) if ["subsec", "subsecond"].iter().any(|unit| word(point).eq_ignore_ascii_case(unit)) => {
+            args.insert(place, now(watch, beside)?);
+        }
+        Some(_) => {}
+    }
+    let zone = args[place + 1..]
+        .iter()
+        .map(word)
+        .find(|modifier| modifier.eq_ignore_ascii_case("localtime") || modifier.eq_ignore_ascii_case("utc"));
+    match zone {
+        Some(modifier) => {
+            Err(refused(format!("modifier '{modifier}': not available, time zones differ between nodes")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn dates(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8;
+    for (name, place) in DATES {
+        let (watch, beside) = (Arc::clone(watch), beside.clone());
+        conn.create_scalar_function(*name, -1, flags, move |context| {
+            let mut args = args_of(context);
+            if args.len() < *place {
+                return Ok(Value::Null);
+            }
+            set_in_time(&mut args, *place, &watch, &beside)?;
+            beside.function(name, &args)
+        })?;
+    }
+    let (source, own) = (Arc::clone(watch), beside.clone());
+    conn.create_scalar_function("timediff", 2, flags, move |context| {
+        let mut args = args_of(context);
+        for point in &mut args {
+            if word(point).eq_ignore_ascii_case("now") {
+                *point = now(&source, &own)?;
+            }
+        }
+        own.function("timediff", &args)
+    })?;
+    for (name, of) in [("current_timestamp", "datetime"), ("current_date", "date"), ("current_time", "time")] {
+        let (watch, beside) = (Arc::clone(watch), beside.clone());
+        conn.create_scalar_function(name, 0, flags, move |_| beside.function(of, &[now(&watch, &beside)?]))?;
+    }
+    Ok(())
+}
+
+fn len_of(value: ValueRef<'_>) -> u64 {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() as u64,
+        _ => 20,
+    }
+}
+
+fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+    for (name, args, long, short, per_step) in PRODUCTS {
+        // With SQLite's own, readers keep the use of indexes for patterns; their deadline comes after one pattern at most.
+        if purpose == Purpose::Read && matches!(*name, "like" | "glob") {
+            continue;
+        }
+        let (watch, beside) = (Arc::clone(watch), beside.clone());
+        conn.create_scalar_function(*name, *args, flags, move |context| {
+            let work = len_of(context.get_raw(*long)).saturating_mul(len_of(context.get_raw(*short))) / per_step;
+            if !watch.charge(work) {
+                return Err(refused(RAN_AWAY));
+            }
+            beside.function(name, &args_of(context))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The one table of our own in the database: which entries were applied, what they answered, and whose file it is.
+//!
+//! It changes in the same transactions as the tables of the users, so that file and journal never disagree. Rows above 0 are
+//! entries of the log: the replies to their commands. Row 0 is written at the beginning of each command, so that
+//! `last_insert_rowid()` does not tell of the command before. Rows below are single facts, and far below lie the pieces of a
+//! database file that is being loaded.
+//! Not here: who asks (`machine.rs`).
+
+use crate::services::Reply;
+use rusqlite::{Connection, OptionalExtension, Result, params};
+
+/// A command begins.
+const MARK: i64 = 0;
+/// Replies up to this entry were removed.
+const PRUNED: i64 = -1;
+/// Whose file it is.
+const OWNER: i64 = -2;
+/// Which file is being loaded, and how long it is so far.
+const STAGED: i64 = -3;
+/// The first piece of it; the next one is one lower.
+const PIECES: i64 = -1000;
+
+/// Makes the table.
+pub fn create(conn: &Connection) -> Result<()> {
+    conn.execute_batch("CREATE TABLE IF NOT EXISTS _phalanx(idx INTEGER PRIMARY KEY, data)")
+}
+
+/// The newest entry; 0 if there is none.
+pub fn newest(conn: &Connection) -> Result<u64> {
+    let newest: Option<i64> = conn.query_row("SELECT max(idx) FROM _phalanx", [], |row| row.get(0))?;
+    Ok(newest.map_or(0, |newest| newest.max(0).cast_unsigned()))
+}
+
+/// What an entry's commands answered; `None`: there is no such entry.
+pub fn replies(conn: &Connection, index: u64) -> Result<Option<Vec<Reply>>> {
+    let mut select = conn.prepare_cached("SELECT data FROM _phalanx WHERE idx = ?")?;
+    let bytes: Option<Vec<u8>> = select.query_row([index.cast_signed()], |row| row.get(0)).optional()?;
+    Ok(bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
+}
+
+/// Keeps what an entry's commands answered.
+pub fn record(conn: &Connection, index: u64, replies: &[Reply]) -> Result<()> {
+    let bytes = postcard::to_stdvec(replies).expect("encoding into memory cannot fail");
+    let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO _phalanx(idx, data) VALUES(?, ?)")?;
+    insert.execute(params![index.cast_signed(), bytes]).map(drop)
+}
+
+/// Makes the connection forget what the command before did.
+pub fn mark(conn: &Connection) -> Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO _phalanx(idx, data) VALUES(?, NULL)")?.execute([MARK])?;
+    conn.prepare_cached("DELETE FROM _phalanx WHERE idx IS NULL")?.execute([]).map(drop)
+}
+
+fn fact(conn: &Connection, row: i64) -> Result<Option<rusqlite::types::Value>> {
+    conn.query_row("SELECT data FROM _phalanx WHERE idx = ?", [row], |row| row.get(0)).optional()
+}
+
+fn set(conn: &Connection, row: i64, data: impl rusqlite::ToSql) -> Result<()> {
+    conn.execute("INSERT OR REPLACE INTO _phalanx(idx, data) VALUES(?, ?)", params![row, data]).map(drop)
+}
+
+/// Up to which entry replies were removed.
+pub fn pruned_to(conn: &Connection) -> Result<u64> {
+    Ok(match fact(conn, PRUNED)? {
+        Some(rusqlite::types::Value::Integer(index)) => index.max(0).cast_unsigned(),
+        _ => 0,
+    })
+}
+
+/// Removes replies up to an entry, but for the newest entry, whose number says how far the file is.
+pub fn prune(conn: &Connection, to: u64) -> Result<()> {
+    conn.execute(
+        "DELETE FROM _phalanx WHERE idx > 0 AND idx <= ? AND idx < (SELECT max(idx) FROM _phalanx)",
+        [to.cast_signed()],
+    )?;
+    set(conn, PRUNED, to.cast_signed())
+}
+
+/// Whose file it is.
+pub fn owner(conn: &Connection) -> Result<Option<String>> {
+    Ok(match fact(conn, OWNER)? {
+        Some(rusqlite::types::Value::Text(owner)) => Some(owner),
+        _ => None,
+    })
+}
+
+/// Says whose file it is.
+pub fn set_owner(conn: &Connection, owner: &str) -> Result<()> {
+    set(conn, OWNER, owner)
+}
+
+/// A file that is being loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Staged {
+    /// Its name.
+    pub load: u64,
+    /// Bytes so far.
+    pub bytes: u64,
+    /// Pieces so far.
+    pub pieces: u64,
+}
+
+/// The file that is being loaded.
+pub fn staged(conn: &Connection) -> Result<Option<Staged>> {
+    Ok(match fact(conn, STAGED)? {
+        Some(rusqlite::types::Value::Blob(bytes)) => postcard::from_bytes(&bytes).ok(),
+        _ => None,
+    })
+}
+
+/// Adds a piece at the end.
+pub fn stage(conn: &Connection, so_far: Staged, bytes: &[u8]) -> Result<()> {
+    let place = PIECES - so_far.pieces.cast_signed();
+    conn.execute("INSERT OR REPLACE INTO _phalanx(idx, data) VALUES(?, ?)", params![place, bytes])?;
+    let staged = Staged { bytes: so_far.bytes + bytes.len() as u64, pieces: so_far.pieces + 1, ..so_far };
+    set(conn, STAGED, postcard::to_stdvec(&staged).expect("encoding into memory cannot fail"))
+}
+
+/// All pieces, one after another.
+pub fn gather(conn: &Connection, staged: Staged) -> Result<Vec<u8>> {
+    let mut all = Vec::with_capacity(staged.bytes as usize);
+    let mut select = conn.prepare("SELECT data FROM _phalanx WHERE idx <= ? ORDER BY idx DESC")?;
+    let mut rows = select.query([PIECES])?;
+    while let Some(row) = rows.next()? {
+        all.extend_from_slice(row.get_ref(0)?.as_blob().unwrap_or_default());
+    }
+    Ok(all)
+}
+
+/// Forgets the file that was being loaded.
+pub fn unstage(conn: &Connection) -> Result<()> {
+    conn.execute("DELETE FROM _phalanx WHERE idx <= ? OR idx = ?", [PIECES, STAGED]).map(drop)
+}

@@ -1,0 +1,506 @@
+//! Runs commands on the connection that writes: each atomic in itself, all of an entry in one transaction.
+//!
+//! A command runs in a savepoint. In the first gear values are short and steps are many; a command that meets a longer value
+//! starts again in the second, where values may be long and steps are few: the work that one step can do is bounded by the
+//! length of values, and so both gears end after much the same time. Which gear it is follows from the content alone.
+//!
+//! When SQLite interrupts a write it rolls back everything since BEGIN, innocent commands of the same entry too. Those are
+//! then run again, with the same results, and committed at once with their replies, so that nothing runs a third time. A
+//! restart in between finds the replies of the first part, and goes on with the command after it.
+//!
+//! Invariants: M1 a command's effect and reply depend on the content, its own bytes and the entry's time alone. M2 replies are
+//! stored by the transaction that holds their effects. M3 an entry whose replies are stored is answered from there.
+//! Not here: one statement (`statement.rs`), loads (`load.rs`), the file (`database.rs`).
+
+use super::journal;
+use super::load;
+use super::statement::{self, Room, Trouble};
+use super::watch::Watch;
+use super::words::{
+    Answer, Command, Kind, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, VALUE_BYTES_MAX,
+};
+use super::{connection, functions};
+use crate::services::Reply;
+use crate::types::Stamp;
+use rusqlite::Connection;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Bytes of a value, and steps of a command.
+const GEARS: [(usize, u64); 2] = [(64 << 10, STEPS_MAX), (VALUE_BYTES_MAX + 1024, STEPS_MAX / 10)];
+
+/// The database cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fatal {
+    /// What SQLite said.
+    pub why: String,
+    /// Its content cannot be trusted.
+    pub is_damaged: bool,
+}
+
+impl Fatal {
+    /// Whatever goes wrong with a statement of our own.
+    pub fn of(watch: &Watch, error: &rusqlite::Error) -> Fatal {
+        match statement::trouble(watch, error) {
+            Trouble::Fatal { why, is_damaged } => Fatal { why, is_damaged },
+            Trouble::Failed(why) | Trouble::TooLong(why) => Fatal { why, is_damaged: false },
+            Trouble::RanAway => Fatal { why: functions::RAN_AWAY.to_string(), is_damaged: false },
+        }
+    }
+}
+
+/// An entry that is being applied.
+#[derive(Debug)]
+struct Entry {
+    index: u64,
+    /// Stored ones first.
+    replies: Vec<Reply>,
+    /// Replies given so far.
+    given: usize,
+    /// Commands of the transaction that is open.
+    since_begin: Vec<(Stamp, Command)>,
+}
+
+/// A database, on the connection that writes.
+#[derive(Debug)]
+pub struct Machine {
+    conn: Connection,
+    watch: Arc<Watch>,
+    entry: Option<Entry>,
+    newest: u64,
+    pruned_to: u64,
+    /// Version of the schema and whether it has virtual tables.
+    virtual_at: Option<(i64, bool)>,
+    /// Grows with each change.
+    generation: u64,
+    /// Planted bugs.
+    #[cfg(test)]
+    pub flaws: super::Flaws,
+}
+
+/// How the statements of a run came out.
+enum End {
+    All,
+    /// One in a transaction failed.
+    Undone,
+    TooLong,
+    /// With the statement of this number.
+    RanAway(usize),
+}
+
+impl Machine {
+    /// Takes over a connection that was furnished; makes the journal if there is none.
+    pub fn new(conn: Connection, watch: Arc<Watch>) -> Result<Machine, Fatal> {
+        let own = Own::begin(&watch);
+        let seen = (|| {
+            journal::create(&conn)?;
+            Ok((journal::newest(&conn)?, journal::pruned_to(&conn)?))
+        })();
+        drop(own);
+        let (newest, pruned_to) = seen.map_err(|error| Fatal::of(&watch, &error))?;
+        Ok(Machine {
+            conn,
+            watch,
+            entry: None,
+            newest,
+            pruned_to,
+            virtual_at: None,
+            generation: 0,
+            #[cfg(test)]
+            flaws: super::Flaws::default(),
+        })
+    }
+
+    /// The newest entry whose commands are in the file.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Replies up to this entry are gone.
+    pub fn pruned_to(&self) -> u64 {
+        self.pruned_to
+    }
+
+    /// Another number after each change.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The connection, for statements of our own that change nothing.
+    pub fn look<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fatal> {
+        let _own = Own::begin(&self.watch);
+        ask(&self.conn).map_err(|error| Fatal::of(&self.watch, &error))
+    }
+
+    /// The connection, for replacing all of its content.
+    pub fn replace<T>(&mut self, change: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Fatal> {
+        let own = Own::begin(&self.watch);
+        let done = change(&mut self.conn).and_then(|done| {
+            journal::create(&self.conn)?;
+            Ok((done, journal::newest(&self.conn)?, journal::pruned_to(&self.conn)?))
+        });
+        drop(own);
+        let (done, newest, pruned_to) = done.map_err(|error| Fatal::of(&self.watch, &error))?;
+        (self.newest, self.pruned_to, self.virtual_at) = (newest, pruned_to, None);
+        self.generation += 1;
+        Ok(done)
+    }
+
+    /// Runs a command of an entry, or finds what it answered when it ran.
+    pub fn apply(&mut self, at: Stamp, command: Command) -> Result<Reply, Fatal> {
+        let index = at.index.0;
+        let mut entry = match self.entry.take() {
+            Some(entry) => entry,
+            None => {
+                let stored = if index <= self.newest { self.look(|conn| journal::replies(conn, index))? } else { None };
+                #[cfg(test)]
+                let stored = stored.filter(|_| !self.flaws.entries_run_again);
+                let replies = stored.unwrap_or_default();
+                Entry { index, replies, given: 0, since_begin: Vec::new() }
+            }
+        };
+        assert!(entry.index == index, "entry {index} begins before {} has ended", entry.index);
+        if entry.given == entry.replies.len() {
+            let is_gap = index < self.newest;
+            #[cfg(test)]
+            let is_gap = is_gap && !self.flaws.entries_run_again;
+            if is_gap {
+                let why = format!("the file has come to entry {} and does not know what {index} answered", self.newest);
+                return Err(Fatal { why, is_damaged: true });
+            }
+            let answer = self.run_and_settle(at, command, &mut entry)?;
+            entry.replies.push(Reply::Ok(answer.encode()));
+            if self.has_to_commit_early(&entry) {
+                self.commit(&mut entry)?;
+            }
+        }
+        entry.given += 1;
+        let reply = entry.replies[entry.given - 1].clone();
+        self.entry = Some(entry);
+        Ok(reply)
+    }
+
+    /// The entry is over: what it did lasts from now on. `prune_to`: replies up to there will not be asked for.
+    pub fn finish(&mut self, prune_to: u64) -> Result<(), Fatal> {
+        let Some(mut entry) = self.entry.take() else { return Ok(()) };
+        if entry.since_begin.is_empty() {
+            return Ok(());
+        }
+        let prune_to = prune_to.min(entry.index);
+        if prune_to > self.pruned_to {
+            self.look(|conn| journal::prune(conn, prune_to))?;
+            self.pruned_to = prune_to;
+        }
+        self.commit(&mut entry)
+    }
+
+    fn has_to_commit_early(&self, entry: &Entry) -> bool {
+        entry.since_begin.is_empty() && !self.conn.is_autocommit()
+    }
+
+    fn commit(&mut self, entry: &mut Entry) -> Result<(), Fatal> {
+        self.look(|conn| {
+            journal::record(conn, entry.index, &entry.replies)?;
+            conn.prepare_cached("COMMIT")?.execute([]).map(drop)
+        })?;
+        entry.since_begin.clear();
+        self.newest = self.newest.max(entry.index);
+        self.generation += 1;
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Fatal> {
+        let version: i64 =
+            self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
+        if self.virtual_at.is_none_or(|(at, _)| at != version) {
+            let find = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND rootpage = 0";
+            let count: i64 = self.look(|conn| conn.query_row(find, [], |row| row.get(0)))?;
+            self.virtual_at = Some((version, count > 0));
+        }
+        let has_virtual = self.virtual_at.is_some_and(|(_, has)| has);
+        self.look(|conn| {
+            if has_virtual {
+                // A virtual table keeps prepared statements, whose counts of steps would tell of entries before.
+                conn.execute_batch("PRAGMA writable_schema = RESET")?;
+            }
+            conn.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+        })
+    }
+
+    /// Runs a command; when SQLite took the transaction away, makes again what was in it.
+    fn run_and_settle(&mut self, at: Stamp, command: Command, entry: &mut Entry) -> Result<Answer, Fatal> {
+        if self.conn.is_autocommit() {
+            self.begin()?;
+        }
+        let (answer, rolled_back) = self.run(at, &command)?;
+        let Some((gear, done)) = rolled_back else {
+            entry.since_begin.push((at, command));
+            if matches!((&entry.since_begin.last(), &answer), (Some((_, Command::PutInPlace { .. })), Answer::Done)) {
+                // What virtual tables have in memory is of the tables before: the next command begins anew.
+                entry.since_begin.clear();
+            }
+            return Ok(answer);
+        };
+        self.begin()?;
+        for (at, before) in std::mem::take(&mut entry.since_begin) {
+            let (_, again) = self.run(at, &before)?;
+            assert!(again.is_none(), "a command ran away only when it ran again");
+        }
+        if let Command::Run(run) = &command
+            && !run.is_transaction
+            && done > 0
+        {
+            self.run_in(gear, at, run, done)?;
+            self.own("RELEASE c")?;
+        }
+        // `since_begin` is empty and a transaction is open: the caller commits.
+        Ok(answer)
+    }
+
+    fn own(&self, sql: &str) -> Result<(), Fatal> {
+        self.look(|conn| conn.prepare_cached(sql)?.execute([]).map(drop))
+    }
+
+    /// The answer; and if the transaction is gone, in which gear that was and with which statement.
+    fn run(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<(usize, usize)>), Fatal> {
+        let run = match command {
+            Command::Run(run) => run,
+            Command::Load { sql, seed } => return self.load_text(at, sql, *seed),
+            other => return Ok((self.load_file(at, other)?, None)),
+        };
+        if let Some(why) = run.excess() {
+            return Ok((Answer::Refused(why), None));
+        }
+        for gear in 0..GEARS.len() {
+            let (mut outcomes, end) = self.run_in(gear, at, run, run.statements.len())?;
+            match end {
+                End::TooLong => {
+                    self.own("ROLLBACK TO c")?;
+                    self.own("RELEASE c")?;
+                }
+                End::RanAway(number) if self.conn.is_autocommit() => {
+                    close(run, &mut outcomes, number);
+                    return Ok((Answer::Results(outcomes), Some((gear, number))));
+                }
+                End::RanAway(_) | End::Undone if run.is_transaction => {
+                    self.own("ROLLBACK TO c")?;
+                    self.own("RELEASE c")?;
+                    return Ok((Answer::Results(outcomes), None));
+                }
+                End::RanAway(number) => {
+                    close(run, &mut outcomes, number);
+                    self.own("RELEASE c")?;
+                    return Ok((Answer::Results(outcomes), None));
+                }
+                End::All | End::Undone => {
+                    self.own("RELEASE c")?;
+                    return Ok((Answer::Results(outcomes), None));
+                }
+            }
+        }
+        unreachable!("in the last gear no value is too long")
+    }
+
+    /// Runs the first statements of a run in one gear, within savepoint `c`, which stays open if the transaction does.
+    fn run_in(&mut self, gear: usize, at: Stamp, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
+        let (length, steps) = GEARS[gear];
+        self.begin_command(at, run.seed, steps)?;
+        self.set_length(Some(length))?;
+        let done = self.statements(gear, run, count);
+        self.set_length(None)?;
+        done
+    }
+
+    /// Opens savepoint `c` and makes the connection forget what was before.
+    fn begin_command(&mut self, at: Stamp, seed: u64, steps: u64) -> Result<(), Fatal> {
+        self.look(|conn| {
+            conn.prepare_cached("SAVEPOINT c")?.execute([])?;
+            journal::mark(conn)
+        })?;
+        let now_ms = at.at_ms;
+        #[cfg(test)]
+        let now_ms = self.flaws.local_ms.unwrap_or(now_ms);
+        #[cfg(test)]
+        let seed = seed ^ self.flaws.own_chance.unwrap_or(0);
+        self.watch.begin(now_ms, seed, steps);
+        Ok(())
+    }
+
+    fn set_length(&self, bytes: Option<usize>) -> Result<(), Fatal> {
+        connection::set_length(&self.conn, bytes).map_err(|error| Fatal::of(&self.watch, &error))
+    }
+
+    fn statements(&mut self, gear: usize, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
+        let mut room = Room { bytes: RUN_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
+        let mut outcomes = Vec::with_capacity(count);
+        // One savepoint does for a single statement.
+        let has_own_savepoint = !run.is_transaction && run.statements.len() > 1;
+        for (number, statement) in run.statements.iter().take(count).enumerate() {
+            if has_own_savepoint {
+                self.own("SAVEPOINT s")?;
+            }
+            let mut done = statement::run(&self.conn, &self.watch, statement, run.kind, &mut room);
+            if let Ok(Outcome::Changed { .. } | Outcome::Rows { .. }) = &done
+                && let Some(why) = self.misdeed()?
+            {
+                self.own(if has_own_savepoint { "ROLLBACK TO s" } else { "ROLLBACK TO c" })?;
+                done = Err(Trouble::Failed(why));
+            }
+            let is_gone = self.conn.is_autocommit();
+            if has_own_savepoint && !is_gone {
+                self.own("RELEASE s")?;
+            }
+            match done {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(Trouble::TooLong(_) | Trouble::Fatal { is_damaged: true, .. })
+                    if gear + 1 < GEARS.len() && !is_gone =>
+                {
+                    // A definition that is too long for this gear looks like damage.
+                    return Ok((outcomes, End::TooLong));
+                }
+                Err(Trouble::RanAway) => {
+                    outcomes.push(Outcome::Failed(functions::RAN_AWAY.to_string()));
+                    return Ok((outcomes, End::RanAway(number)));
+                }
+                Err(Trouble::Fatal { why, is_damaged }) => self.judge(why.clone(), is_damaged).map(|()| {
+                    outcomes.push(Outcome::Failed(why));
+                })?,
+                Err(Trouble::Failed(why) | Trouble::TooLong(why)) => {
+                    outcomes.push(Outcome::Failed(why));
+                    if run.is_transaction {
+                        return Ok((outcomes, End::Undone));
+                    }
+                }
+            }
+            assert!(!self.conn.is_autocommit(), "a statement has ended the entry's transaction: {}", statement.sql);
+        }
+        Ok((outcomes, End::All))
+    }
+
+    /// Whether what SQLite says is really the end: a statement must not bring down every node by making SQLite believe so.
+    fn judge(&self, why: String, is_damaged: bool) -> Result<(), Fatal> {
+        if is_damaged && !self.conn.is_autocommit() {
+            let check: String = self.look(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
+            if check == "ok" {
+                return Ok(());
+            }
+        }
+        Err(Fatal { why, is_damaged })
+    }
+
+    /// What a statement did that nothing had refused beforehand.
+    fn misdeed(&self) -> Result<Option<String>, Fatal> {
+        if self.watch.has_topmost_row.load(Relaxed) {
+            return Ok(Some(format!("row number {} is not for use: what follows it would be up to chance", i64::MAX)));
+        }
+        if self.watch.has_set_sequence.load(Relaxed) {
+            let find =
+                "SELECT count(*) FROM sqlite_sequence WHERE typeof(seq) <> 'integer' OR seq >= 9223372036854775806";
+            // No such table: it was a statement that would have written it.
+            let count: i64 = self.look(|conn| Ok(conn.query_row(find, [], |row| row.get(0)).unwrap_or(0)))?;
+            if count > 0 {
+                return Ok(Some(
+                    "sqlite_sequence holds integers, and none so large that no row could follow".to_string(),
+                ));
+            }
+        }
+        Ok(None)
+    }
+
+    fn load_text(&mut self, at: Stamp, sql: &str, seed: u64) -> Result<(Answer, Option<(usize, usize)>), Fatal> {
+        let (length, steps) = GEARS[1];
+        self.begin_command(at, seed, steps * 10)?;
+        self.set_length(Some(length))?;
+        self.watch.is_loading.store(true, Relaxed);
+        let loaded = load::text(&self.conn, &self.watch, sql);
+        self.watch.is_loading.store(false, Relaxed);
+        self.set_length(None)?;
+        let refused = match loaded {
+            Ok(()) => match self.misdeed()? {
+                None => {
+                    self.own("RELEASE c")?;
+                    return Ok((Answer::Done, None));
+                }
+                Some(why) => why,
+            },
+            Err((_, Trouble::Fatal { why, is_damaged })) => {
+                self.judge(why.clone(), is_damaged)?;
+                why
+            }
+            Err((_, Trouble::RanAway)) => functions::RAN_AWAY.to_string(),
+            Err((number, Trouble::Failed(why) | Trouble::TooLong(why))) => format!("statement {number}: {why}"),
+        };
+        if self.conn.is_autocommit() {
+            return Ok((Answer::Refused(refused), Some((1, 0))));
+        }
+        self.own("ROLLBACK TO c")?;
+        self.own("RELEASE c")?;
+        Ok((Answer::Refused(refused), None))
+    }
+
+    fn load_file(&mut self, at: Stamp, command: &Command) -> Result<Answer, Fatal> {
+        let seed = if let Command::PutInPlace { seed, .. } = command { *seed } else { 0 };
+        self.begin_command(at, seed, u64::MAX)?;
+        let answer = load::file(&self.conn, &self.watch, command);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let fatal = Fatal::of(&self.watch, &error);
+                if fatal.is_damaged || self.conn.is_autocommit() {
+                    self.judge(fatal.why.clone(), fatal.is_damaged)?;
+                }
+                Answer::Refused(fatal.why)
+            }
+        };
+        if matches!(answer, Answer::Refused(_)) {
+            self.own("ROLLBACK TO c")?;
+            if let Command::PutInPlace { load, .. } = command {
+                // Its pieces are of no use any more, and take room.
+                self.look(|conn| match journal::staged(conn)? {
+                    Some(staged) if staged.load == *load => journal::unstage(conn),
+                    _ => Ok(()),
+                })?;
+            }
+        }
+        self.own("RELEASE c")?;
+        Ok(answer)
+    }
+
+    /// Answers a read from the state as it stands, between entries: for the simulator and tests.
+    pub fn read(&self, at: Stamp, statements: &[super::words::Statement]) -> Result<Vec<Outcome>, Fatal> {
+        self.watch.begin(at.at_ms, 0, STEPS_MAX);
+        let mut room = Room { bytes: super::words::READ_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
+        let run = |statement| match statement::run(&self.conn, &self.watch, statement, Kind::Query, &mut room) {
+            Ok(outcome) => Ok(outcome),
+            Err(Trouble::Failed(why) | Trouble::TooLong(why)) => Ok(Outcome::Failed(why)),
+            Err(Trouble::RanAway) => Ok(Outcome::Failed(functions::RAN_AWAY.to_string())),
+            Err(Trouble::Fatal { why, is_damaged }) => Err(Fatal { why, is_damaged }),
+        };
+        statements.iter().map(run).collect()
+    }
+}
+
+/// Says of the statements after a runaway that nothing was done about them.
+fn close(run: &Run, outcomes: &mut Vec<Outcome>, number: usize) {
+    if !run.is_transaction {
+        let left = run.statements.len().saturating_sub(number + 1);
+        let why = || Outcome::Failed("not run: the request had used up its steps".to_string());
+        outcomes.extend(std::iter::repeat_with(why).take(left));
+    }
+}
+
+/// As long as it lives statements are our own: nothing is refused, nothing counted.
+pub struct Own<'a>(&'a Watch, bool);
+
+impl Own<'_> {
+    /// Begins.
+    pub fn begin(watch: &Watch) -> Own<'_> {
+        Own(watch, watch.is_internal.swap(true, Relaxed))
+    }
+}
+
+impl Drop for Own<'_> {
+    fn drop(&mut self) {
+        self.0.is_internal.store(self.1, Relaxed);
+    }
+}

@@ -1,0 +1,38 @@
+//! A SQL database in every node: SQLite, changed by the log alone, the same content everywhere.
+//!
+//! The tour: `words.rs` holds what can be asked and answered; `database.rs` is the service, in memory or in a node's file;
+//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `load.rs` takes over dumps and files.
+//! `connection.rs` makes a connection fit, with `authorizer.rs` for what is allowed, `functions.rs` for what SQLite computes
+//! differently here, and `watch.rs` for what they share. `journal.rs` is the table of our own, which says how far the file is;
+//! `image.rs` the whole file for snapshots; `schema.rs`, `digest.rs` and `dump.rs` walk over all tables; `reader.rs` reads beside
+//! the log; `files.rs` is what the room asks of the system, since it touches no file but through SQLite.
+//! Not here: rqlite's spelling of it (`http/`), the threads that read (`node/sql.rs`).
+
+mod authorizer;
+mod connection;
+mod database;
+mod digest;
+mod dump;
+pub mod files;
+#[cfg(test)]
+mod flaws;
+mod functions;
+mod image;
+mod journal;
+mod load;
+mod machine;
+mod reader;
+mod schema;
+mod statement;
+#[cfg(test)]
+mod tests;
+mod watch;
+pub mod words;
+
+pub use database::Database;
+pub use files::Files;
+#[cfg(test)]
+pub use flaws::Flaws;
+pub use image::bare_image;
+pub use reader::Reader;
+pub use words::{Answer, Command, Digest, Kind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};

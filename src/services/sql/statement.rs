@@ -1,0 +1,261 @@
+//! One statement on a connection: prepared, given its parameters, run, and its outcome in the words of the service.
+//!
+//! Not here: what surrounds it, and what follows when it fails (`machine.rs`, `reader.rs`).
+
+use super::watch::Watch;
+use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
+use rusqlite::fallible_iterator::FallibleIterator as _;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Batch, Connection, Error, ErrorCode};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Why a statement was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// For a reason that is the same on every node; nothing of it was done.
+    Failed(String),
+    /// A value is longer than values may be.
+    TooLong(String),
+    /// It, and those before it, used up the steps of their command.
+    RanAway,
+    /// The database itself cannot go on. `is_damaged`: its content cannot be trusted.
+    Fatal { why: String, is_damaged: bool },
+}
+
+/// What a request may answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Bytes of rows.
+    pub bytes: usize,
+    /// Rows.
+    pub rows: usize,
+}
+
+impl ToSql for words::Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            words::Value::Null => ValueRef::Null,
+            words::Value::Integer(number) => ValueRef::Integer(*number),
+            words::Value::Real(number) => ValueRef::Real(*number),
+            words::Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            words::Value::Blob(blob) => ValueRef::Blob(blob),
+        }))
+    }
+}
+
+/// A value of SQLite in words. Text that is no UTF-8 is made so.
+pub fn value(value: ValueRef<'_>) -> words::Value {
+    match value {
+        ValueRef::Null => words::Value::Null,
+        ValueRef::Integer(number) => words::Value::Integer(number),
+        ValueRef::Real(number) => words::Value::Real(number),
+        ValueRef::Text(text) => words::Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(blob) => words::Value::Blob(Bytes::from(blob)),
+    }
+}
+
+/// What SQLite says, without the statement that it was about.
+pub fn said(error: &Error) -> String {
+    match error {
+        Error::SqliteFailure(_, Some(said)) => said.clone(),
+        Error::SqlInputError { msg, .. } => msg.clone(),
+        Error::MultipleStatement => "one statement at a time".to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Sorts an error of SQLite.
+pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
+    if watch.has_run_away.load(Relaxed) {
+        return Trouble::RanAway;
+    }
+    let why = watch.take_why().unwrap_or_else(|| said(error));
+    let extended = error.sqlite_extended_error_code().unwrap_or(0);
+    match error.sqlite_error_code() {
+        // A virtual table that its own statements have made a mess of: the same everywhere.
+        Some(ErrorCode::DatabaseCorrupt) if extended == rusqlite::ffi::SQLITE_CORRUPT_VTAB => Trouble::Failed(why),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Trouble::Fatal { why, is_damaged: true },
+        Some(
+            ErrorCode::DiskFull
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::OutOfMemory
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::PermissionDenied,
+        ) if extended != rusqlite::ffi::SQLITE_READONLY || !why.contains("query operation") => {
+            Trouble::Fatal { why, is_damaged: false }
+        }
+        Some(ErrorCode::TooBig) => Trouble::TooLong(why),
+        _ => Trouble::Failed(why),
+    }
+}
+
+/// Runs one statement. `room` shrinks by the rows that it answers.
+pub fn run(
+    conn: &Connection,
+    watch: &Watch,
+    statement: &Statement,
+    kind: Kind,
+    room: &mut Room,
+) -> Result<Outcome, Trouble> {
+    watch.begin_statement();
+    if statement.sql.len() > SQL_BYTES_MAX {
+        return Err(Trouble::Failed(format!("a statement has {SQL_BYTES_MAX} bytes at most")));
+    }
+    if names(&statement.sql, "data_version") && names(&statement.sql, "pragma") {
+        return Err(Trouble::Failed("PRAGMA data_version: not available".to_string()));
+    }
+    if names_rollback(&statement.sql) {
+        let why = "ROLLBACK would undo what other requests did: not available; ABORT does the same for this one";
+        return Err(Trouble::Failed(why.to_string()));
+    }
+    let on_error = |error: Error| trouble(watch, &error);
+    let mut batch = Batch::new(conn, &statement.sql);
+    let Some(mut prepared) = batch.next().map_err(on_error)? else {
+        return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
+    };
+    match batch.next() {
+        Ok(None) => {}
+        Ok(Some(_)) => return Err(Trouble::Failed("one statement at a time".to_string())),
+        Err(error) => return Err(on_error(error)),
+    }
+    if watch.passes_over.load(Relaxed) {
+        return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
+    }
+    carry_out(conn, watch, &mut prepared, &statement.params, kind, room)
+}
+
+/// The part after preparing.
+pub fn carry_out(
+    conn: &Connection,
+    watch: &Watch,
+    prepared: &mut rusqlite::Statement<'_>,
+    params: &Params,
+    kind: Kind,
+    room: &mut Room,
+) -> Result<Outcome, Trouble> {
+    if kind == Kind::Query && !prepared.readonly() {
+        return Err(Trouble::Failed("attempt to change database via query operation".to_string()));
+    }
+    if prepared.is_explain() == 1 {
+        return Err(Trouble::Failed("EXPLAIN: not available, only EXPLAIN QUERY PLAN".to_string()));
+    }
+    let on_error = |error: Error| trouble(watch, &error);
+    bind(watch, prepared, params)?;
+    let before = conn.total_changes();
+    if prepared.column_count() > 0 && kind != Kind::Execute {
+        return rows(watch, prepared, room);
+    }
+    let mut rows = prepared.raw_query();
+    while rows.next().map_err(on_error)?.is_some() {}
+    drop(rows);
+    // What changes nothing leaves the number of the statement before standing.
+    let rows_affected = if conn.total_changes() == before { 0 } else { conn.changes() };
+    Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected })
+}
+
+fn bind(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, params: &Params) -> Result<(), Trouble> {
+    let wanted = prepared.parameter_count();
+    let failed = |why: String| Err(Trouble::Failed(why));
+    let on_error = |error: Error| trouble(watch, &error);
+    match params {
+        Params::None if wanted == 0 => Ok(()),
+        Params::None => failed(format!("the statement wants {wanted} parameters, it has none")),
+        Params::Positional(values) if values.len() != wanted => {
+            failed(format!("the statement wants {wanted} parameters, it has {}", values.len()))
+        }
+        Params::Positional(values) => {
+            for (place, value) in values.iter().enumerate() {
+                prepared.raw_bind_parameter(place + 1, value).map_err(on_error)?;
+            }
+            Ok(())
+        }
+        Params::Named(values) => {
+            let bare = |name: &str| name.trim_start_matches([':', '@', '$']).to_string();
+            for place in 1..=wanted {
+                let name = prepared.parameter_name(place).unwrap_or_default().to_string();
+                let Some((_, value)) = values.iter().find(|(given, _)| bare(given) == bare(&name)) else {
+                    return failed(format!("there is no value for parameter {name}"));
+                };
+                prepared.raw_bind_parameter(place, value).map_err(on_error)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room) -> Result<Outcome, Trouble> {
+    let on_error = |error: Error| trouble(watch, &error);
+    let declared = |column: &rusqlite::Column<'_>| column.decl_type().unwrap_or_default().to_ascii_lowercase();
+    let mut types: Vec<String> = prepared.columns().map(|column| declared(&column)).collect();
+    let columns: Vec<String> = prepared.columns().map(|column| column.name().to_string()).collect();
+    let mut values: Vec<Vec<words::Value>> = Vec::new();
+    let mut found = prepared.raw_query();
+    while let Some(row) = found.next().map_err(on_error)? {
+        let mut one = Vec::with_capacity(columns.len());
+        let mut bytes = 2;
+        for place in 0..columns.len() {
+            let value = value(row.get_ref(place).map_err(on_error)?);
+            bytes += value.bytes();
+            if values.is_empty() && types[place].is_empty() {
+                types[place] = type_of(&value).to_string();
+            }
+            one.push(value);
+        }
+        if bytes > room.bytes || room.rows == 0 {
+            return Err(Trouble::Failed("the answer is too large: ask for fewer rows".to_string()));
+        }
+        (room.bytes, room.rows) = (room.bytes - bytes, room.rows - 1);
+        values.push(one);
+    }
+    Ok(Outcome::Rows { columns, types, values })
+}
+
+fn type_of(value: &words::Value) -> &'static str {
+    match value {
+        words::Value::Null => "",
+        words::Value::Integer(_) => "integer",
+        words::Value::Real(_) => "real",
+        words::Value::Text(_) => "text",
+        words::Value::Blob(_) => "blob",
+    }
+}
+
+/// Whether a statement says ROLLBACK.
+pub fn names_rollback(sql: &str) -> bool {
+    names(sql, "rollback")
+}
+
+/// Whether a word stands in a statement, outside of strings, names in quotes and comments.
+fn names(sql: &str, wanted: &str) -> bool {
+    let bytes = sql.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        at += match bytes[at] {
+            quote @ (b'\'' | b'"' | b'`') => {
+                1 + rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 1)
+            }
+            b'[' => rest.iter().position(|b| *b == b']').map_or(rest.len(), |end| end + 1),
+            b'-' if rest.starts_with(b"--") => rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len()),
+            b'/' if rest.starts_with(b"/*") => {
+                rest[2..].windows(2).position(|two| two == b"*/").map_or(rest.len(), |end| end + 4)
+            }
+            byte if is_word(byte) => {
+                let len = rest.iter().position(|b| !is_word(*b)).unwrap_or(rest.len());
+                if rest[..len].eq_ignore_ascii_case(wanted.as_bytes()) {
+                    return true;
+                }
+                len
+            }
+            _ => 1,
+        };
+    }
+    false
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || !byte.is_ascii()
+}

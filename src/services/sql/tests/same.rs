@@ -1,0 +1,100 @@
+//! What must be the same on every node, whatever its connection went through before.
+//!
+//! Not here: crashes (`crashes.rs`).
+
+use super::crashes::ENDLESS;
+use super::shell::{Node, in_words, request};
+use crate::services::sql::{Command, Kind};
+
+/// Every function that SQLite has was looked at; a new one shall be looked at too.
+#[test]
+fn every_function_and_module_is_known() {
+    let mut node = Node::default();
+    let of = |node: &mut Node, sql: &str| in_words(&node.run(0, request(&[sql], Kind::Request, 1))[0]);
+    let functions =
+        of(&mut node, "SELECT DISTINCT name FROM pragma_function_list WHERE name NOT GLOB 'json*' ORDER BY name");
+    let modules = of(&mut node, "SELECT name FROM pragma_module_list WHERE name NOT GLOB 'pragma_*' ORDER BY name");
+    let names =
+        |text: &str| text.lines().skip(1).map(|line| line.trim().trim_matches('\'')).collect::<Vec<_>>().join(" ");
+    let said = format!("{}\n{}\n", names(&functions), names(&modules));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/sql/tests/functions.txt");
+    if std::env::var("UPDATE_GOLDENFILES").is_ok() {
+        std::fs::write(path, &said).unwrap();
+    }
+    assert_eq!(said, std::fs::read_to_string(path).unwrap());
+}
+
+/// The same commands, one node restarted after each from its file, one from the log alone, one from a snapshot.
+#[test]
+fn a_restart_after_each_command_makes_no_difference() {
+    let sql = [
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, r DEFAULT (random()), at DEFAULT CURRENT_TIMESTAMP)",
+        "CREATE VIRTUAL TABLE f USING fts5(body)",
+        "CREATE VIRTUAL TABLE g USING rtree(id, x0, x1)",
+        "INSERT INTO t(a) VALUES('x'), ('y'), (hex(randomblob(3)))",
+        "SELECT last_insert_rowid(), changes()",
+        "INSERT INTO f SELECT a || ' word' FROM t",
+        "INSERT INTO g SELECT id, id, id + 1.5 FROM t",
+        "CREATE TRIGGER tr AFTER UPDATE ON t BEGIN INSERT INTO f VALUES('changed ' || new.a || random()); END",
+        "UPDATE t SET a = a || strftime('%s', 'now'), r = random()",
+        "SELECT last_insert_rowid(), changes(), (SELECT count(*) FROM f WHERE f MATCH 'changed')",
+        "DELETE FROM t WHERE a = 'nothing'",
+        "SELECT last_insert_rowid(), changes()",
+        "ALTER TABLE t RENAME TO t2",
+        "INSERT INTO t2(a) SELECT a FROM t2",
+        "CREATE INDEX i ON t2(a)",
+        "SELECT group_concat(a) FROM t2 WHERE a LIKE 'x%' OR a GLOB 'y*'",
+        "INSERT INTO f(f) VALUES('optimize')",
+        "DROP TABLE g",
+    ];
+    let mut nodes: Vec<Node> = (0..4).map(|_| Node::default()).collect();
+    for (number, sql) in sql.iter().enumerate() {
+        let mut replies = Vec::new();
+        for (way, node) in nodes.iter_mut().enumerate() {
+            replies.push(
+                node.entry(1_700_000_000_000 + number as u64 * 777, &[Command::Run(request(&[sql], Kind::Request, 5))]),
+            );
+            match way {
+                0 => {}
+                1 => node.crash(),
+                2 => node.start_from(None),
+                _ => {
+                    node.take_snapshot();
+                    node.start_from(None);
+                }
+            }
+        }
+        assert!(replies.iter().all(|reply| *reply == replies[0]), "{sql}: {replies:?}");
+        let digests: Vec<_> = nodes.iter().map(|node| node.registry.digests()).collect();
+        assert!(digests.iter().all(|digest| *digest == digests[0]), "{sql}: {digests:?}");
+    }
+}
+
+/// A write ends after the same step everywhere, also where full-text tables keep statements of their own.
+#[test]
+fn a_runaway_ends_at_the_same_step_whatever_was_before() {
+    let run = |sql: &[&str]| Command::Run(request(sql, Kind::Request, 3));
+    // How far a limited loop comes within the budget: found by halving, on a node with a past and on one without.
+    let comes_to = |is_busy: bool| {
+        let mut node = Node::default();
+        node.execute(&["CREATE TABLE t (id INTEGER PRIMARY KEY, n)", "CREATE VIRTUAL TABLE f USING fts5(body)"]);
+        if is_busy {
+            for _ in 0..50 {
+                node.execute(&["INSERT INTO f VALUES('a b c')", "SELECT count(*) FROM f WHERE f MATCH 'a'"]);
+            }
+            node.execute(&["DELETE FROM f"]);
+        }
+        let (mut low, mut high) = (0, 20_000_000);
+        while high - low > 1 {
+            let middle = (low + high) / 2;
+            let sql = format!(
+                "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {middle}) SELECT max(x) FROM c"
+            );
+            let told = super::shell::results(node.entry(0, &[run(&[&sql])]).pop().unwrap());
+            if in_words(&told[0]).starts_with("failed") { high = middle } else { low = middle }
+        }
+        low
+    };
+    assert_eq!(comes_to(false), comes_to(true));
+    let _ = ENDLESS;
+}

@@ -1,0 +1,95 @@
+//! What the hooks of a connection share with the code that runs statements on it.
+//!
+//! SQLite calls an authorizer while it prepares a statement, a progress handler while it runs one, an update hook for each
+//! row, and functions of ours. They are given what they need through atomics: the entry's time, the source of chance, the
+//! budget of steps; and leave here what they saw.
+//! Not here: the hooks (`connection.rs`, `authorizer.rs`, `functions.rs`).
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Steps between two looks at the budget.
+pub const STEPS_PER_LOOK: i32 = 1000;
+
+/// See the module. One thread uses a connection at a time, so that nothing here needs an order.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// A statement of our own: nothing is refused, nothing counted.
+    pub is_internal: AtomicBool,
+    /// A dump is being loaded: what it begins with and ends with is passed over, not refused.
+    pub is_loading: AtomicBool,
+    /// A statement of a dump that is to be passed over was prepared.
+    pub passes_over: AtomicBool,
+    /// The statement is an ALTER TABLE, which checks the table by a pragma of its own.
+    pub is_altering: AtomicBool,
+    /// Steps left.
+    pub steps_left: AtomicI64,
+    /// The budget was used up.
+    pub has_run_away: AtomicBool,
+    /// A row with the largest number there is was written.
+    pub has_topmost_row: AtomicBool,
+    /// The table of `AUTOINCREMENT` was written by a statement.
+    pub has_set_sequence: AtomicBool,
+    /// Milliseconds since 1970: what `now` is.
+    pub now_ms: AtomicU64,
+    chance: AtomicU64,
+    why: Mutex<Option<String>>,
+}
+
+impl Watch {
+    /// A new command begins.
+    pub fn begin(&self, now_ms: u64, seed: u64, steps_max: u64) {
+        self.now_ms.store(now_ms, Relaxed);
+        self.chance.store(seed, Relaxed);
+        self.steps_left.store(i64::try_from(steps_max).unwrap_or(i64::MAX), Relaxed);
+        self.has_run_away.store(false, Relaxed);
+        self.begin_statement();
+    }
+
+    /// A new statement begins.
+    pub fn begin_statement(&self) {
+        self.has_topmost_row.store(false, Relaxed);
+        self.has_set_sequence.store(false, Relaxed);
+        self.passes_over.store(false, Relaxed);
+        self.is_altering.store(false, Relaxed);
+        *self.why() = None;
+    }
+
+    /// The next number of chance (splitmix64, whose numbers are the same for ever).
+    pub fn draw(&self) -> u64 {
+        let state = self.chance.load(Relaxed).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.chance.store(state, Relaxed);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Takes steps from the budget; false if there were not so many.
+    pub fn charge(&self, steps: u64) -> bool {
+        if self.is_internal.load(Relaxed) {
+            return true;
+        }
+        let steps = i64::try_from(steps).unwrap_or(i64::MAX);
+        let left = self.steps_left.load(Relaxed).saturating_sub(steps);
+        self.steps_left.store(left, Relaxed);
+        if left < 0 {
+            self.has_run_away.store(true, Relaxed);
+        }
+        left >= 0
+    }
+
+    /// Keeps the reason for a refusal, for the error that follows from it.
+    pub fn refuse(&self, why: impl Into<String>) {
+        self.why().get_or_insert_with(|| why.into());
+    }
+
+    /// The reason that was kept.
+    pub fn take_why(&self) -> Option<String> {
+        self.why().take()
+    }
+
+    fn why(&self) -> MutexGuard<'_, Option<String>> {
+        // A panic of another thread cannot have left it half written.
+        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
