@@ -8,7 +8,7 @@
 use super::directory::{self, Directory};
 use super::parts::{self, bad};
 use super::sessions::{Seen, Sessions, Tag};
-use super::{Reply, Service, jobs, kv};
+use super::{Reply, Service, chat, jobs, kv};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
@@ -57,6 +57,8 @@ services! {
     2 KV kv: kv::Store,
     /// People's programs, to be run by the workers.
     3 JOBS jobs: jobs::Board,
+    /// What people say to each other.
+    5 CHAT chat: chat::Chat,
 }
 
 /// Number of the session table's part in a snapshot; no service has it.
@@ -107,6 +109,16 @@ pub fn jobs_query(query: &jobs::Query) -> Vec<u8> {
     route(JOBS, query.encode())
 }
 
+/// A command of the chat with its routing byte.
+pub fn chat_command(command: &chat::Command) -> Vec<u8> {
+    route(CHAT, command.encode())
+}
+
+/// A question to the chat with its routing byte.
+pub fn chat_query(query: &chat::Query) -> Vec<u8> {
+    route(CHAT, query.encode())
+}
+
 fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.insert(0, service);
     bytes
@@ -131,6 +143,11 @@ impl Registry {
     /// The jobs.
     pub fn jobs(&self) -> &jobs::Board {
         &self.jobs
+    }
+
+    /// The chat.
+    pub fn chat(&self) -> &chat::Chat {
+        &self.chat
     }
 
     /// Log time at which something expires next. When it has come and no entry brings the time, the leader proposes a
@@ -242,6 +259,12 @@ impl Registry {
     #[cfg(test)]
     pub fn plant_in_jobs(&mut self, flaws: jobs::Flaws) {
         self.jobs.flaws = flaws;
+    }
+
+    /// Planted bugs of the chat.
+    #[cfg(test)]
+    pub fn plant_in_chat(&mut self, flaws: chat::Flaws) {
+        self.chat.flaws = flaws;
     }
 
     fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
