@@ -9,7 +9,7 @@ use super::cluster::Cluster;
 use super::monitors::raise_file_limit;
 use super::{LabError, Result, poll};
 use crate::client::{Chat, Connection, To};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -168,7 +168,7 @@ fn open(address: &str, token: &str) -> Result<Reader> {
 
 /// Takes what has come. Lines are looked for without regard to chunks, whose sizes stand on lines of their own.
 fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
-    let mut piece = [0; 32 << 10];
+    let mut piece = [0; 16 << 10];
     loop {
         let mut stream = reader.connection.stream();
         match stream.read(&mut piece) {
@@ -182,15 +182,21 @@ fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
     let Some(end) = reader.bytes.iter().rposition(|byte| *byte == b'\n') else { return };
     let whole: Vec<u8> = reader.bytes.drain(..=end).collect();
     for line in whole.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")) {
-        let Ok(line) = serde_json::from_slice::<Value>(line) else { continue };
-        if line["type"] != "message" {
+        // Not parsed as JSON: two hundred thousand lines a second would measure this reader.
+        let (Some(number), Some(sent_us)) = (number_after(line, b"\"number\":"), number_after(line, b"\"text\":\""))
+        else {
             continue;
-        }
-        let number = line["number"].as_u64().unwrap_or(0);
+        };
         reader.is_wrong |= number <= reader.newest;
         reader.newest = number;
         reader.count += 1;
-        let sent_us = line["text"].as_str().and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-        took_us.push(now_us.saturating_sub(sent_us.unwrap_or(0)));
+        took_us.push(now_us.saturating_sub(sent_us));
     }
+}
+
+/// The number that stands behind these bytes.
+fn number_after(line: &[u8], what: &[u8]) -> Option<u64> {
+    let at = line.windows(what.len()).position(|part| part == what)? + what.len();
+    let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(None, |sum: Option<u64>, byte| Some(sum.unwrap_or(0) * 10 + u64::from(byte - b'0')))
 }

@@ -261,6 +261,12 @@ impl Registry {
         self.jobs.flaws = flaws;
     }
 
+    /// A planted bug: read marks get lost.
+    #[cfg(test)]
+    pub fn forget_read_marks(&mut self) {
+        self.chat.forget_read_marks();
+    }
+
     /// Planted bugs of the chat.
     #[cfg(test)]
     pub fn plant_in_chat(&mut self, flaws: chat::Flaws) {

@@ -5,7 +5,7 @@
 //! with the same number, or gives up, which leaves the write open for ever in the history. What it gave up it names as
 //! done a little later, so that late copies find all that a session can know of them. Reads are asked as new reads.
 //!
-//! Some operations are about jobs: one is submitted, or taken back.
+//! Some operations are about jobs: one is submitted, or taken back. Some are talk (`talkers.rs`).
 //!
 //! Not here: what nodes do with a request (`carry.rs`), who runs jobs (`workers.rs`), the judgement of answers (`witness.rs`).
 
@@ -13,6 +13,7 @@ use super::ghost::{Judged, violation};
 use super::host::Ask;
 use super::plan::LANGUAGES;
 use super::registers::{self, Body, COUNTER, Command};
+use super::talkers::Mouth;
 use super::world::{Packet, What, World};
 use crate::raft::{Input, Role};
 use crate::services::jobs::words::LIMITS_USUAL;
@@ -53,6 +54,10 @@ pub enum Wish {
     Submit,
     /// To take a job back.
     Cancel { job: JobId },
+    /// To say something, under an id of its own.
+    Say { who: u64, id: u64 },
+    /// To do something else in the chat.
+    Chat,
 }
 
 impl Wish {
@@ -62,7 +67,7 @@ impl Wish {
             Wish::Set { key, value } => Some(registers::set(key, value)),
             Wish::Swap { key, from, to } => Some(registers::set_if(key, from, to)),
             Wish::Count => Some(registers::count()),
-            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } => None,
+            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } | Wish::Say { .. } | Wish::Chat => None,
         }
     }
 }
@@ -106,6 +111,8 @@ pub struct Client {
     seen: BTreeMap<u8, u64>,
     /// Jobs that it has submitted.
     jobs: Vec<JobId>,
+    /// What it said in the chat.
+    pub mouth: Mouth,
     /// What it is doing.
     pub operation: Option<Operation>,
 }
@@ -122,7 +129,8 @@ impl Client {
     /// A client that has not done anything.
     pub fn new(id: u64) -> Client {
         let (origin, seen) = (Uuid::from_u128(u128::from(id)), BTreeMap::new());
-        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs: Vec::new(), operation: None }
+        let (jobs, mouth) = (Vec::new(), Mouth::default());
+        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs, mouth, operation: None }
     }
 
     /// A name for its next write. `lag`: how many writes that it gave up it still counts as open.
@@ -152,10 +160,12 @@ impl World {
             let rider = registers::rider(&mut self.rng);
             let origin = (self.rng.u64(0..self.plan.origin_writes) == 0).then(|| Uuid::from_u128(self.rng.u128(..)));
             let job = self.wish_for_job(client);
-            let is_read = is_read && job.is_none();
+            let talk = if job.is_none() { self.wish_to_talk(client) } else { None };
+            let is_read = is_read && job.is_none() && talk.is_none();
             let it = &mut self.clients[client];
             let wish = match kind {
                 _ if let Some((wish, _)) = job => wish,
+                _ if let Some((wish, _)) = talk => wish,
                 0..=2 if is_read => Wish::Read { key: COUNTER },
                 _ if is_read => Wish::Read { key },
                 0..=2 => Wish::Count,
@@ -168,9 +178,10 @@ impl World {
                     Wish::Set { key, value: it.id * BLOCK + it.values }
                 }
             };
-            let body = match job {
-                Some((_, command)) => Body::Jobs(command),
-                None => Body::Store(wish.op().into_iter().chain(rider).collect()),
+            let body = match (job, talk) {
+                (Some((_, command)), _) => Body::Jobs(command),
+                (None, Some((_, command))) => Body::Chat(command),
+                (None, None) => Body::Store(wish.op().into_iter().chain(rider).collect()),
             };
             let tag = (!is_read).then(|| {
                 if let Some(origin) = origin {

@@ -175,6 +175,8 @@ pub struct Plan {
     pub has_autopilot: bool,
     /// Jobs, if this seed has any.
     pub jobs: Option<JobsPlan>,
+    /// Part of clients' operations that are talk.
+    pub talk: f64,
 }
 
 /// Languages of jobs. Every node has the last.
@@ -293,6 +295,7 @@ impl Plan {
             replaces_voters: rng.bool(),
             has_autopilot: rng.u8(0..3) == 0,
             jobs: None,
+            talk: 0.0,
         }
     }
 

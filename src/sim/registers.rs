@@ -7,9 +7,9 @@
 //! Not here: who proposes what (`client.rs`, `workers.rs`), what must come out (`ledger.rs`, `foreman.rs`, `witness.rs`).
 
 use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
-use crate::services::registry::{Registry, encode_batch, jobs_command, kv_run};
+use crate::services::registry::{Registry, chat_command, encode_batch, jobs_command, kv_run};
 use crate::services::sessions::Tag;
-use crate::services::{Reply, jobs};
+use crate::services::{Reply, chat, jobs};
 use crate::types::Index;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -35,6 +35,8 @@ pub enum Body {
     Store(Vec<Op>),
     /// The jobs.
     Jobs(jobs::Command),
+    /// The chat.
+    Chat(chat::Command),
 }
 
 impl Body {
@@ -43,6 +45,7 @@ impl Body {
         match self {
             Body::Store(ops) => kv_run(&Run { watched: Vec::new(), ops: ops.clone() }),
             Body::Jobs(command) => jobs_command(command),
+            Body::Chat(command) => chat_command(command),
         }
     }
 }
@@ -79,6 +82,9 @@ pub struct ServiceFlaws {
     /// Mistakes of the board.
     #[cfg(test)]
     pub jobs: jobs::Flaws,
+    /// Mistakes of the chat.
+    #[cfg(test)]
+    pub chat: chat::Flaws,
 }
 
 /// The services of one node.
@@ -162,7 +168,10 @@ impl Registers {
     /// Puts the flaws of the services in force: they are no part of any snapshot.
     fn plant(&mut self) {
         #[cfg(test)]
-        self.registry.plant_in_jobs(self.flaws.jobs);
+        {
+            self.registry.plant_in_jobs(self.flaws.jobs);
+            self.registry.plant_in_chat(self.flaws.chat);
+        }
     }
 
     /// The jobs.
@@ -173,7 +182,12 @@ impl Registers {
     /// Asserts what the services promise of themselves. A release does not have these checks: they look at everything.
     pub fn check(&self) {
         #[cfg(test)]
-        self.registry.jobs().check();
+        {
+            self.registry.jobs().check();
+            if self.flaws.chat == chat::Flaws::default() {
+                self.registry.chat().check();
+            }
+        }
     }
 
     /// A fingerprint of the whole state.
@@ -224,6 +238,10 @@ impl Registers {
             self.flaws.keys_left_out_of_snapshot,
             self.flaws.jobs_left_out_of_snapshot,
         );
+        #[cfg(test)]
+        if self.flaws.chat.read_marks_are_not_saved {
+            copy.forget_read_marks();
+        }
         copy.snapshot(out)
     }
 

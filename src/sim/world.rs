@@ -167,6 +167,8 @@ impl World {
         // From a source of chance of its own: seeds without jobs are what they were before there were any.
         let mut chance = Rng::with_seed(!seed);
         plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
+        // The same holds for talk.
+        plan.talk = *super::plan::pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
         let mut world = World {

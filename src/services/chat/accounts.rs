@@ -345,6 +345,17 @@ impl Accounts {
         Some(accounts)
     }
 
+    /// A planted bug: nobody has read anything.
+    #[cfg(test)]
+    pub fn forget_read_marks(&mut self) {
+        let ids: Vec<AccountId> = self.by_id.keys().copied().collect();
+        for id in ids {
+            let account = self.get_mut(id).expect("it is one of the keys");
+            let unread = account.talks.iter().map(|(id, membership)| (*id, Membership { read: 0, ..*membership }));
+            account.talks = unread.collect();
+        }
+    }
+
     /// Asserts the invariants.
     #[cfg(test)]
     pub fn check(&self) {

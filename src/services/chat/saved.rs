@@ -7,7 +7,6 @@
 //! Not here: the frame around it and its version (`services/parts.rs`).
 
 use super::accounts::{Account, Accounts, Failures};
-use super::flaws::flaw;
 use super::state::Chat;
 use super::talk::{Head, Message, Talk};
 use super::words::{AccountId, ConversationId};
@@ -27,17 +26,6 @@ pub fn write(chat: &Chat, out: &mut dyn Write) -> io::Result<()> {
     put_numbers(&mut out, [accounts.len(), strangers.len(), chat.talks.len()].map(|len| len as u64))?;
     let mut buffer = Vec::new();
     for row in accounts {
-        if flaw!(chat, read_marks_are_not_saved) {
-            let mut account = row.1.as_ref().clone();
-            let talks = account.talks.iter().map(|(id, membership)| {
-                let mut membership = *membership;
-                membership.read = 0;
-                (*id, membership)
-            });
-            account.talks = talks.collect();
-            put_record(&mut out, &mut buffer, &(row.0, account))?;
-            continue;
-        }
         put_record(&mut out, &mut buffer, &row)?;
     }
     for row in strangers {

@@ -367,6 +367,12 @@ impl Chat {
         Ok(Answer::Done)
     }
 
+    /// A planted bug.
+    #[cfg(test)]
+    pub fn forget_read_marks(&mut self) {
+        self.accounts.forget_read_marks();
+    }
+
     /// Asserts the invariants.
     #[cfg(test)]
     pub fn check(&self) {
