@@ -6,6 +6,7 @@
 //! - [`sim`]: virtual processes over a seeded network, disk and clock. [`check`]: judges of recorded histories.
 //! - [`http`] and [`resp`]: the doors that browsers and scripts, and Redis clients, use.
 //! - [`node`]: the threads of one running node; the only room that spawns threads.
+//! - [`client`]: a client that goes on with the next node when one fails, for the command line, the lab and other programs.
 //! - [`cluster`]: how nodes find, watch and rank each other.
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
 //! - [`work`]: running people's programs, caged.
@@ -14,6 +15,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod http;
 pub mod lab;

@@ -23,6 +23,8 @@ pub const LINK_BYTES_MAX: usize = 2 * INFLIGHT_BYTES_MAX;
 pub const GOSSIP_INBOX_MAX: usize = 256;
 /// Inbox of `watch`. Full: `apply` drops its word, a look is due anyway; clients that come to watch wait.
 pub const WATCH_INBOX_MAX: usize = 256;
+/// Inbox of `chat`. Full: `apply` drops its word, a look is due anyway.
+pub const CHAT_INBOX_MAX: usize = 16;
 /// Inbox of `worker`. Full: `apply` drops its word, a look is due anyway; threads of attempts wait.
 pub const WORKER_INBOX_MAX: usize = 1024;
 /// Inbox of `monitor`. Full: drop; a frame is built at least once a second anyway.
@@ -69,6 +71,12 @@ pub const CONNECTION_STACK_BYTES: usize = 192 << 10;
 pub const SQL_READERS_MAX: usize = 32;
 /// Such connections that are kept open when nobody reads: each has a cache of pages of some 2 MB.
 pub const SQL_READERS_IDLE_MAX: usize = 8;
+/// Passwords of the chat that are hashed at once: each takes 19 MiB and some 20 ms of a processor. More: wait.
+pub const CHAT_HASHES_MAX: usize = 2;
+/// Clients that wait for that. More: 503.
+pub const CHAT_HASHES_WAITING_MAX: usize = 256;
+/// Events that a reader of the chat who was away is told in one piece. More: the next piece.
+pub const CHAT_PIECE_EVENTS_MAX: usize = 500;
 
 /// Events kept in memory for `/v1/events`. Full: the oldest goes.
 pub const EVENTS_MAX: usize = 1000;

@@ -16,8 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "lab", "sim", "check", "http", "resp", "node", "cluster", "wire", "store", "services", "raft", "types",
-            "limits", "settings",
+            "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "store", "services", "raft",
+            "types", "limits", "settings",
         ],
     ),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
@@ -25,12 +25,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "lab",
         &[
-            "check", "http", "node", "cluster", "wire", "store", "work", "services", "raft", "types", "limits",
-            "settings",
+            "client", "check", "http", "node", "cluster", "wire", "store", "work", "services", "raft", "types",
+            "limits", "settings",
         ],
     ),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
     ("sim", &["check", "cluster", "store", "services", "raft", "types", "limits", "settings"]),
+    // A client knows what an answer says, and nothing of the node that gave it.
+    ("client", &["types"]),
     // Judges see recorded histories only.
     ("check", &["types"]),
     ("http", &["node", "services", "raft", "types", "limits", "settings"]),

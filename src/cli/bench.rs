@@ -8,7 +8,7 @@ use super::term::{self, Colour};
 use crate::lab::dialect::Verb;
 use crate::lab::failover::{self, Figure, Part, Plan};
 use crate::lab::rates::{self, Mode, Rate, Server, Target};
-use crate::lab::{job_rates, million};
+use crate::lab::{chat_rates, job_rates, million};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +59,24 @@ enum BenchCommand {
         /// Jobs in the queue when all nodes are killed; 0: leave that out
         #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=50_000))]
         queue: u64,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Many readers in one room on one node: how long a message takes to each
+    Chat {
+        /// Readers, each a connection
+        #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20_000))]
+        readers: u64,
+        /// Accounts that the readers share out among them
+        #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9_000))]
+        accounts: u64,
+        /// Messages in a second
+        #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=5_000))]
+        rate: u64,
+        /// Seconds
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
         /// Answer in JSON
         #[arg(long)]
         json: bool,
@@ -122,6 +140,35 @@ struct LoadArgs {
     json: bool,
 }
 
+fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
+    let found = chat_rates::measure(plan, &mut |line| eprintln!("{line}"))
+        .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+    if json {
+        term::json(&found);
+    } else {
+        term::line(&format!(
+            "{} readers, {} messages at {:.0}/s: {} deliveries, readers with a gap or a double: {}\n\
+             delivery p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+            found.readers,
+            found.messages,
+            found.rate,
+            found.delivered,
+            found.readers_wrong,
+            found.p50_ms,
+            found.p99_ms,
+            found.max_ms
+        ));
+    }
+    if found.readers_wrong > 0 {
+        return Err(Fault::new(
+            code::FAILED,
+            format!("{} readers miss a message or have one twice", found.readers_wrong),
+            "",
+        ));
+    }
+    Ok(())
+}
+
 /// Measures and prints.
 pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     let exe = std::env::current_exe().map_err(|e| {
@@ -132,6 +179,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
             let count = |number: &u64| *number as usize;
             let (singles, many, kills, queue) = (count(singles), count(many), count(kills), count(queue));
             return run_jobs(&job_rates::Plan { exe, singles, many, kills, queue }, *json);
+        }
+        BenchCommand::Chat { readers, accounts, rate, seconds, json } => {
+            let (readers, accounts) = (*readers as usize, *accounts as usize);
+            let (rate, seconds) = (*rate as usize, *seconds as usize);
+            return run_chat(&chat_rates::Plan { exe, readers, accounts, rate, seconds }, *json);
         }
         BenchCommand::Failover { only, rounds, monitors, idle, json } => (only, rounds, monitors, idle, json),
         BenchCommand::Kv(load) => return run_load(exe, Verb::Set, load),

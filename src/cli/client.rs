@@ -133,6 +133,25 @@ pub enum Method {
     Delete,
 }
 
+/// The nodes that the arguments name, or else those found as INTERFACES says.
+///
+/// # Errors
+/// Settings with faults, or an address that is none.
+pub fn endpoints(args: &ClientArgs) -> Result<Vec<String>, Fault> {
+    let settings = match settings(args.settings.as_deref()) {
+        Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => Settings::default(),
+        settings => settings?,
+    };
+    endpoints_in(args, &settings)
+}
+
+fn endpoints_in(args: &ClientArgs, settings: &Settings) -> Result<Vec<String>, Fault> {
+    if args.endpoints.is_empty() {
+        return Ok(find_endpoints(settings));
+    }
+    args.endpoints.iter().map(|e| endpoint(e)).collect()
+}
+
 impl Client {
     /// A client for the addresses that the arguments name, or else those found as INTERFACES says.
     ///
@@ -144,11 +163,7 @@ impl Client {
             Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => Settings::default(),
             settings => settings?,
         };
-        let endpoints = if args.endpoints.is_empty() {
-            find_endpoints(&settings)
-        } else {
-            args.endpoints.iter().map(|e| endpoint(e)).collect::<Result<_, _>>()?
-        };
+        let endpoints = endpoints_in(args, &settings)?;
         if let Some(seconds) = args.timeout {
             if !(0.001..=3600.0).contains(&seconds) {
                 let message = format!("--timeout {seconds}: not a sensible number of seconds");

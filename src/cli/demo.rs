@@ -1,10 +1,10 @@
 //! `phalanx demo`: what the cluster can do, played on this machine with processes of its own, and judged.
 //!
-//! Exit codes: 0 if everything was as it must be, 1 with what was not. Not here: the plays (`lab/demo_jobs.rs`).
+//! Exit codes: 0 if everything was as it must be, 1 with what was not. Not here: the plays (`lab/demo_jobs.rs`, `lab/demo_chat.rs`).
 
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
-use crate::lab::demo_jobs;
+use crate::lab::{demo_chat, demo_jobs};
 
 /// Arguments of `phalanx demo`.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,18 +18,26 @@ pub struct DemoArgs {
 enum DemoCommand {
     /// Seven nodes and a gateway: requests are compiled and run while nodes and the leader are killed
     Jobs,
+    /// Five nodes and three people: messages while the leader, another node and then all are killed; every inbox compared
+    Chat,
 }
 
 /// Plays.
 pub fn run(args: &DemoArgs) -> Result<(), Fault> {
-    let DemoCommand::Jobs = args.command;
     let exe = std::env::current_exe().map_err(|e| {
         Fault::new(code::FAILED, format!("cannot find this program's own file: {e}"), "run it by its path")
     })?;
-    let account = demo_jobs::play(exe, &mut term::line)
-        .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+    let (played, verdict) = match args.command {
+        DemoCommand::Jobs => {
+            (demo_jobs::play(exe, &mut term::line), "Every request was answered, correctly and exactly once.")
+        }
+        DemoCommand::Chat => {
+            (demo_chat::play(exe, &mut term::line), "Every inbox is complete, in order and without doubles.")
+        }
+    };
+    let account =
+        played.map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
     if account.faults.is_empty() {
-        let verdict = "Every request was answered, correctly and exactly once.";
         term::line(&format!("\n{} {verdict}", term::paint("VERDICT: passed.", Colour::Green)));
         term::line(&format!("Logs and heartbeats stay in {}", account.folder.display()));
         return Ok(());

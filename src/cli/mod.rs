@@ -8,6 +8,7 @@
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
 pub mod bench;
+pub mod chat;
 pub mod client;
 pub mod completions;
 pub mod config;
@@ -57,6 +58,8 @@ enum Command {
     Kv(kv::KvArgs),
     /// Run programs on the cluster
     Job(job::JobArgs),
+    /// Talk: rooms and direct messages
+    Chat(chat::ChatArgs),
     /// Run a command under a lock of the cluster
     Lock(lock::LockArgs),
     /// Show and check settings
@@ -105,6 +108,7 @@ pub fn run() -> u8 {
         Command::Member(args) => member::run(&args),
         Command::Kv(args) => kv::run(&args),
         Command::Job(args) => job::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dev(args) => dev::run(&args),

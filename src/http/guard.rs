@@ -3,8 +3,9 @@
 //! - A `Host` that is not ours means a name that someone else points at this machine (DNS rebinding): 421.
 //! - A state change must come from our own pages or from no page at all (a script): 403. A POST must be JSON (or Java source,
 //!   where that is wanted), which no plain form of another site can send: 415. PUT and DELETE need no such rule: a browser asks before it lets a page of
-//!   another site send them (a preflight), and this door never says yes.
-//! - Pages of the other nodes may read the status and the stream, so that a page survives its node.
+//!   another site send them (a preflight), and this door says no.
+//! - Pages of the other nodes may read the status and the stream, so that a page survives its node. The chat they may use as a
+//!   whole, after asking (a preflight): who acts there is a matter of a token, which no page of another site has.
 //!
 //! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`).
 
@@ -45,6 +46,10 @@ pub fn check_change(head: &Head, wanted: Option<&str>) -> Result<(), Reply> {
     {
         return Err(Reply::refused(403, "changes are taken from pages of this node only"));
     }
+    check_media(head, wanted)
+}
+
+fn check_media(head: &Head, wanted: Option<&str>) -> Result<(), Reply> {
     if let Some(wanted) = wanted {
         let media = head.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !media.eq_ignore_ascii_case(wanted) {
@@ -52,6 +57,14 @@ pub fn check_change(head: &Head, wanted: Option<&str>) -> Result<(), Reply> {
         }
     }
     Ok(())
+}
+
+/// The same for paths where a token is shown and no cookie counts: pages of the cluster's other nodes may use them too.
+pub fn check_change_by_token(host: &dyn Host, head: &Head, wanted: Option<&str>) -> Result<(), Reply> {
+    if allowed_origin(host, head).is_none() {
+        return check_change(head, wanted);
+    }
+    check_media(head, wanted)
 }
 
 /// The value of `Access-Control-Allow-Origin`, if the asking page belongs to a node of this cluster or a front door.

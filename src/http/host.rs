@@ -2,6 +2,7 @@
 //!
 //! Not here: what the methods do (`node/handle.rs`).
 
+use crate::node::chat::ChatReader;
 use crate::node::status::{EventLine, MonitorFrame};
 use crate::node::{BackupForm, Handle, Level, Metric, NodeRuntimes, Output, Published, SessionGuard, SqlRead, Work};
 use crate::raft::Change;
@@ -43,6 +44,7 @@ pub trait Host: Send + Sync + 'static {
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>>;
+    fn follow_chat(&self) -> ChatReader;
     fn runtimes(&self) -> Vec<NodeRuntimes>;
     /// How long results are kept, in milliseconds; `None`: this node takes no jobs in.
     fn jobs_keep_ms(&self) -> Option<u64>;
@@ -128,6 +130,9 @@ impl Host for Handle {
     }
     fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>> {
         Handle::live_output(self, job, attempt)
+    }
+    fn follow_chat(&self) -> ChatReader {
+        Handle::follow_chat(self)
     }
     fn runtimes(&self) -> Vec<NodeRuntimes> {
         Handle::runtimes(self)

@@ -17,15 +17,20 @@ const KEY_BYTES_MAX: usize = 255;
 
 /// The tag of a request that has a key, else `None`.
 pub(super) fn tag(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
-    tag_of(head, &head.target, body)
+    tag_of(head, &head.target, body, b"")
 }
 
 /// The same for requests whose parameters only say how to wait: two with different ones are the same request.
 pub(super) fn tag_without_params(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
-    tag_of(head, head.path(), body)
+    tag_of(head, head.path(), body, b"")
 }
 
-fn tag_of(head: &Head, target: &str, body: &[u8]) -> Result<Option<Tag>, Reply> {
+/// The same where two people may choose one key: their requests are two.
+pub(super) fn tag_for(head: &Head, who: &[u8], body: &[u8]) -> Result<Option<Tag>, Reply> {
+    tag_of(head, &head.target, body, who)
+}
+
+fn tag_of(head: &Head, target: &str, body: &[u8], who: &[u8]) -> Result<Option<Tag>, Reply> {
     let Some(key) = &head.idempotency_key else { return Ok(None) };
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(Reply::refused(400, "an Idempotency-Key has 1 to 255 bytes"));
@@ -38,7 +43,8 @@ fn tag_of(head: &Head, target: &str, body: &[u8]) -> Result<Option<Tag>, Reply> 
     let mut hasher = Sha256::new();
     hasher.update(b"phalanx idempotency 1");
     // Lengths first: no two requests give the same bytes.
-    for part in [key.as_bytes(), method.as_bytes(), target.as_bytes(), body] {
+    let parts = [key.as_bytes(), method.as_bytes(), target.as_bytes(), body, who];
+    for part in parts.into_iter().take(if who.is_empty() { 4 } else { 5 }) {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }

@@ -4,7 +4,7 @@
 //! into a [`parse::Head`] or refuses them; `guard.rs` keeps other web sites out; `routes.rs` finds the answer, which
 //! `api.rs` (JSON), `kv.rs` and `locks.rs` (the store; `idempotency.rs` names their writes), `jobs.rs` and `output.rs` (people's
 //! programs), `static_files.rs` and `stream.rs` (the never-ending ones) give; `params.rs` reads what stands behind a question mark,
-//! `lines.rs` another node's stream; `monitor.rs` writes the page;
+//! `lines.rs` another node's stream; `chat/` is the chat, `chat_page.rs` its page; `monitor.rs` writes the page;
 //! `front.rs` is the redirecting front door; `reply.rs` writes a bounded answer; `host.rs` is all this room knows of the
 //! node behind it, small enough to be faked in tests.
 //! Not here: threads (`node/`), what the figures mean (`node/status.rs`), the page's own files (`static/`).
@@ -20,6 +20,8 @@ pub mod server;
 pub mod stream;
 
 mod api;
+mod chat;
+mod chat_page;
 mod idempotency;
 mod jobs;
 mod kv;

@@ -89,7 +89,7 @@ fn fill(values: &[(&str, &str)]) -> String {
 
 /// Only this answer's own scripts and style; connections to this node and to the hosts of the others, on any port, since
 /// nodes may join while the page is open.
-fn policy(addresses: &[&str], nonce: &str) -> String {
+pub(super) fn policy(addresses: &[&str], nonce: &str) -> String {
     let mut hosts = BTreeSet::from(["http://127.0.0.1:*".to_owned(), "http://localhost:*".to_owned()]);
     for address in addresses {
         match split_authority(address) {

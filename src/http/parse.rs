@@ -43,7 +43,9 @@ pub enum Method {
     Put,
     /// `DELETE`
     Delete,
-    /// `OPTIONS`, `PATCH`, `TRACE`, `CONNECT`: known, and allowed nowhere.
+    /// `OPTIONS`: what a browser asks before a page of another node may use the chat.
+    Options,
+    /// `PATCH`, `TRACE`, `CONNECT`: known, and allowed nowhere.
     Other,
 }
 
@@ -87,6 +89,8 @@ pub struct Head {
     pub if_none_match: Option<String>,
     /// `Idempotency-Key`
     pub idempotency_key: Option<String>,
+    /// `Authorization`
+    pub authorization: Option<String>,
 }
 
 impl Head {
@@ -167,7 +171,8 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
         "POST" => Some(Method::Post),
         "PUT" => Some(Method::Put),
         "DELETE" => Some(Method::Delete),
-        "OPTIONS" | "PATCH" | "TRACE" | "CONNECT" => Some(Method::Other),
+        "OPTIONS" => Some(Method::Options),
+        "PATCH" | "TRACE" | "CONNECT" => Some(Method::Other),
         _ => None,
     };
     fields.finish(method, target, is_http11).map(|head| Some((head, length)))
@@ -205,6 +210,7 @@ struct Fields {
     accept: Option<String>,
     if_none_match: Option<String>,
     idempotency_key: Option<String>,
+    authorization: Option<String>,
 }
 
 impl Fields {
@@ -257,6 +263,8 @@ impl Fields {
             self.if_none_match = Some(text());
         } else if is("idempotency-key") {
             self.idempotency_key = Some(text());
+        } else if is("authorization") {
+            self.authorization = Some(text());
         }
         Ok(())
     }
@@ -300,6 +308,7 @@ impl Fields {
             accept: self.accept,
             if_none_match: self.if_none_match,
             idempotency_key: self.idempotency_key,
+            authorization: self.authorization,
         })
     }
 }

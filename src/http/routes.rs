@@ -9,7 +9,7 @@ use super::host::HostSession;
 use super::parse::{Framing, Head, Method};
 use super::reply::{Origin, Reply};
 use super::server::Door;
-use super::{api, guard, jobs, output, static_files, stream};
+use super::{api, chat, chat_page, guard, jobs, output, static_files, stream};
 use crate::limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,6 +35,9 @@ pub(super) enum Route<'a> {
     Job(&'a str),
     Output(&'a str),
     Runtimes,
+    ChatPage,
+    /// The rest of the path.
+    Chat(&'a str),
     Livez,
     Readyz,
     Metrics,
@@ -58,11 +61,15 @@ impl Route<'_> {
             "/compileandrun" => Route::CompileAndRun,
             "/v1/jobs" => Route::Jobs,
             "/v1/runtimes" => Route::Runtimes,
+            "/chat" => Route::ChatPage,
             "/livez" => Route::Livez,
             "/readyz" => Route::Readyz,
             "/metrics" => Route::Metrics,
             _ => {
-                if let Some(id) = path.strip_prefix("/v1/members/") {
+                if let Some(rest) = path.strip_prefix("/v1/chat/") {
+                    chat::allow(rest)?;
+                    Route::Chat(rest)
+                } else if let Some(id) = path.strip_prefix("/v1/members/") {
                     Route::Members(Some(id))
                 } else if let Some(id) = path.strip_prefix("/v1/note/") {
                     Route::Note(id)
@@ -88,6 +95,7 @@ impl Route<'_> {
             Route::Job(_) => "GET, HEAD, DELETE",
             Route::Key(_) => "GET, HEAD, PUT, POST, DELETE",
             Route::Lock(_) => "GET, HEAD, POST",
+            Route::Chat(path) => chat::allow(path).unwrap_or_default(),
             _ => "GET, HEAD",
         }
     }
@@ -99,7 +107,7 @@ impl Route<'_> {
             Method::Post => "POST",
             Method::Put => "PUT",
             Method::Delete => "DELETE",
-            Method::Other => return false,
+            Method::Options | Method::Other => return false,
         };
         self.allow().split(", ").any(|allowed| allowed == name)
     }
@@ -127,6 +135,10 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
             Answer::Reply(reply, is_body_read) => (reply, is_body_read),
             Answer::Output(wanted) => match output::run(door, &mut conn, wanted) {
                 // It came to nothing before the first byte: an ordinary answer.
+                Some(reply) => (reply.into(), true),
+                None => return,
+            },
+            Answer::ChatStream(wanted) => match chat::stream::run(door, &mut conn, wanted) {
                 Some(reply) => (reply.into(), true),
                 None => return,
             },
@@ -167,6 +179,7 @@ enum Answer {
     Reply(Indexed, bool),
     Stream(stream::Shape),
     Output(output::Wanted),
+    ChatStream(chat::stream::Wanted),
     Hold,
     Gone,
 }
@@ -183,6 +196,9 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     let Some(route) = Route::of(head.path()) else {
         return refuse(Reply::refused(404, "nothing is served at this path"));
     };
+    if let (Route::Chat(path), Method::Options) = (route, method) {
+        return refuse(preflight(door, head, path));
+    }
     if !route.allows(method) {
         return refuse(Reply::refused(405, "this path does not take this method").with("Allow", route.allow()));
     }
@@ -194,7 +210,12 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         (_, Method::Delete | Method::Put) if !has_body => None,
         _ => Some(guard::JSON),
     };
-    if is_change && let Err(refusal) = guard::check_change(head, media) {
+    let is_taken = match route {
+        _ if !is_change => Ok(()),
+        Route::Chat(_) => guard::check_change_by_token(&*door.host, head, media),
+        _ => guard::check_change(head, media),
+    };
+    if let Err(refusal) = is_taken {
         return refuse(refusal);
     }
     match route {
@@ -219,6 +240,17 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
                 Err(refusal) => refuse(refusal),
             };
         }
+        Route::Chat(path) if chat::is_stream(path) => {
+            if let Some(session) = session {
+                session.set_kind("chat");
+            }
+            return match chat::stream::Wanted::of(door, head) {
+                Ok(_) if method == Method::Head => refuse(Reply::empty(200)),
+                Ok(wanted) => Answer::ChatStream(wanted),
+                Err(refusal) => refuse(with_cors(door, head, refusal)),
+            };
+        }
+        Route::ChatPage => return refuse(chat_page::answer(door)),
         Route::Static(name) => return refuse(static_files::answer(name, head)),
         _ => {}
     }
@@ -235,7 +267,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         Vec::new()
     };
     let mut indexed = api::answer(door, conn, route, method, head, &body);
-    if route == Route::Status {
+    if matches!(route, Route::Status | Route::Chat(_)) {
         indexed.reply = with_cors(door, head, indexed.reply);
     }
     Answer::Reply(indexed, is_change || !has_body)
@@ -243,14 +275,30 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
 
 /// Lets pages of the other nodes read an answer.
 pub(super) fn with_cors(door: &Door, head: &Head, reply: Reply) -> Reply {
-    let reply = reply.with("Vary", "Origin");
-    match guard::allowed_origin(&*door.host, head) {
-        Some(origin) => reply.with("Access-Control-Allow-Origin", origin).with(
-            "Access-Control-Expose-Headers",
-            "X-Phalanx-Node, X-Phalanx-Leader, X-Phalanx-Term, X-Phalanx-Index, X-Phalanx-Session",
-        ),
-        None => reply,
+    cors(door, head).into_iter().fold(reply, |reply, (name, value)| reply.with(name, value))
+}
+
+/// The headers that do so.
+pub(super) fn cors(door: &Door, head: &Head) -> Vec<(&'static str, String)> {
+    let mut headers = vec![("Vary", "Origin".to_string())];
+    if let Some(origin) = guard::allowed_origin(&*door.host, head) {
+        let exposed =
+            "X-Phalanx-Node, X-Phalanx-Leader, X-Phalanx-Term, X-Phalanx-Index, X-Phalanx-Session, Retry-After";
+        headers.push(("Access-Control-Allow-Origin", origin));
+        headers.push(("Access-Control-Expose-Headers", exposed.to_string()));
     }
+    headers
+}
+
+/// What a browser asks before a page of another node may use the chat.
+fn preflight(door: &Door, head: &Head, path: &str) -> Reply {
+    if guard::allowed_origin(&*door.host, head).is_none() {
+        return Reply::refused(403, "the chat is used by pages of this cluster only");
+    }
+    with_cors(door, head, Reply::empty(204))
+        .with("Access-Control-Allow-Methods", chat::allow(path).unwrap_or_default())
+        .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
+        .with("Access-Control-Max-Age", "600")
 }
 
 /// Where an answer of this door comes from.

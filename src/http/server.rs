@@ -5,6 +5,7 @@
 //! Not here: what a connection says (`routes.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
 //! (`node/threads.rs`).
 
+use super::chat::passwords::Passwords;
 use super::conn::{Conn, Deadlines};
 use super::host::Host;
 use super::reply::Reply;
@@ -30,6 +31,8 @@ pub struct Door {
     pub counts: Counts,
     /// The newest frame as a table for people with curl, with the sequence number that it was made from.
     pub(super) table: Mutex<(u64, Arc<str>)>,
+    /// Passwords of the chat that are being hashed.
+    pub(super) passwords: Passwords,
 }
 
 /// Counts of one door since its start.
@@ -48,7 +51,8 @@ pub struct Counts {
 impl Door {
     /// A door in front of a node.
     pub fn new(host: Arc<dyn Host>, deadlines: Deadlines) -> Arc<Door> {
-        Arc::new(Door { host, deadlines, counts: Counts::default(), table: Mutex::new((0, "".into())) })
+        let (counts, table, passwords) = (Counts::default(), Mutex::new((0, "".into())), Passwords::default());
+        Arc::new(Door { host, deadlines, counts, table, passwords })
     }
 }
 

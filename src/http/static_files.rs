@@ -14,6 +14,13 @@ pub(super) const STYLE: &str = include_str!("../../static/style.css");
 pub(super) const SCRIPTS: [&str; 3] =
     [include_str!("../../static/jobs.js"), include_str!("../../static/run.js"), include_str!("../../static/app.js")];
 
+/// The page of the chat with its placeholders; `chat_page.rs` fills them.
+pub(super) const CHAT_PAGE: &str = include_str!("../../static/chat.html");
+/// Its style.
+pub(super) const CHAT_STYLE: &str = include_str!("../../static/chat.css");
+/// Its script.
+pub(super) const CHAT_SCRIPT: &str = include_str!("../../static/chat.js");
+
 const FILES: [(&str, &str, &str); 5] = [
     ("style.css", "text/css; charset=utf-8", STYLE),
     ("jobs.js", "text/javascript; charset=utf-8", SCRIPTS[0]),

@@ -69,6 +69,7 @@ struct Apply {
     awaiting: BTreeMap<JobId, Vec<Awaiter>>,
     directory_version: u64,
     jobs_turn: u64,
+    chat_turn: u64,
     /// A snapshot is being written.
     is_saving: Arc<AtomicBool>,
 }
@@ -83,6 +84,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
         awaiting: BTreeMap::new(),
         directory_version: u64::MAX,
         jobs_turn: u64::MAX,
+        chat_turn: u64::MAX,
         is_saving: Arc::default(),
     };
     apply.publish();
@@ -265,6 +267,11 @@ impl Apply {
         // Last: whoever sees an index applied sees what it brought.
         self.shared.set_applied(applied);
         self.publish_jobs();
+        let chat = self.registry.chat();
+        if chat.turn() != self.chat_turn {
+            self.chat_turn = chat.turn();
+            self.shared.chat.set(chat.clone());
+        }
         let later = self.waiting.split_off(&applied.next());
         for queries in std::mem::replace(&mut self.waiting, later).into_values() {
             self.queries(applied, queries);

@@ -4,6 +4,7 @@
 //! frame, the event ring, the gossip log) is read without asking any thread.
 //! Not here: the threads behind it (`mod.rs`), HTTP (`http/`).
 
+use super::chat::ChatReader;
 use super::gossip::GossipInput;
 use super::live::Output;
 use super::requests::{Asked, ReplyTo, Waiter, transferred_to};
@@ -242,6 +243,11 @@ impl Handle {
     /// then (`Option<Job>`), also when the node stops. `Unknown` at the deadline.
     pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)> {
         self.shared.await_job(job, at_least, deadline)
+    }
+
+    /// Begins to follow the chat.
+    pub fn follow_chat(&self) -> ChatReader {
+        self.shared.chat.follow()
     }
 
     /// What an attempt on this node has said so far, until the log has its end.

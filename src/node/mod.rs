@@ -6,14 +6,17 @@
 //! `saving.rs` writes snapshots beside the log; `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a
 //! key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts
 //! how long things take, `activity.rs` what clients get of it. `worker.rs` runs the jobs that the log gives to this node,
-//! `live.rs` holds what they say meanwhile, `jobs.rs` is what is published of all jobs. `shared.rs` holds what they publish, `handle.rs` what doors
-//! see of it, `sql.rs` what doors
-//! do with the database and `sql_files.rs` its folder, `threads.rs` starts threads, `inbox.rs` lets them sleep, `accept.rs` takes clients in for every door.
+//! `live.rs` holds what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the
+//! chat what happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it,
+//! `sql.rs` what doors do with the database and `sql_files.rs` its folder, `threads.rs` starts threads, `inbox.rs` lets them
+//! sleep, `accept.rs` takes clients in for every door.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod accept;
 pub mod activity;
 pub mod apply;
+pub mod chat;
+pub mod chat_lines;
 pub mod config_writer;
 pub mod console;
 pub mod core;

@@ -6,6 +6,7 @@
 
 use super::activity::Activity;
 use super::apply::ApplyJob;
+use super::chat::{ChatFeed, ChatInput};
 use super::core::CoreInput;
 use super::events::{Events, FailoverLog};
 use super::gossip::GossipInput;
@@ -102,6 +103,8 @@ pub struct Shared {
     pub watchers: AtomicUsize,
     /// What this node's jobs are saying.
     pub live: Live,
+    /// The chat as the services have it, and who follows it.
+    pub chat: Arc<ChatFeed>,
     /// This process as a worker: each process of a node is another.
     pub worker: Identity,
     /// This node serves clients, and neither votes nor runs jobs.
@@ -156,6 +159,8 @@ pub struct Parts {
     pub monitor: Sender<()>,
     /// Inbox of `watch`.
     pub watch: Sender<WatchInput>,
+    /// Inbox of `chat`.
+    pub chat: Sender<ChatInput>,
     /// Inbox of `worker`.
     pub worker: Sender<WorkerInput>,
     /// Inbox of `apply`.
@@ -193,6 +198,7 @@ impl Shared {
             activity: Activity::default(),
             watchers: AtomicUsize::new(0),
             live: Live::default(),
+            chat: Arc::new(ChatFeed::new(parts.chat)),
             worker: Identity { id: parts.me.id, uuid: Uuid::new_v4() },
             is_gateway: parts.is_gateway,
             sql: parts.sql.map(Readers::new),
@@ -507,6 +513,7 @@ impl Shared {
         self.is_stopping.store(true, Ordering::Release);
         self.frames.changed.notify_all();
         self.events.wake();
+        self.chat.stop();
         self.stop_watching();
         let _ = self.apply.send_timeout(ApplyJob::LetGo, Duration::from_millis(200));
     }
@@ -519,6 +526,7 @@ impl Shared {
     /// Ends the node's own threads.
     pub fn finish_stop(&self) {
         self.is_stopped.store(true, Ordering::Release);
+        self.chat.stop();
         self.stop_watching();
     }
 

@@ -15,11 +15,11 @@ use super::shared::{Parts, Shared, lock};
 use super::sql_files::Folder;
 use super::stop::{self, Stopper};
 use super::worker::WorkerInput;
-use super::{apply, config_writer, console, disk, gossip, logging, monitor, peers, threads, watch, worker};
+use super::{apply, chat, config_writer, console, disk, gossip, logging, monitor, peers, threads, watch, worker};
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
 use crate::limits::{
-    APPLY_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX, WATCH_INBOX_MAX,
-    WORKER_INBOX_MAX,
+    APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
+    WATCH_INBOX_MAX, WORKER_INBOX_MAX,
 };
 use crate::raft::{self, Config, Durable, Persist, Raft};
 use crate::services::registry::Registry;
@@ -354,6 +354,7 @@ fn launch(
     let (monitor_in, monitor_out) = bounded(MONITOR_INBOX_MAX);
     let (watch_in, watch_out) = bounded(WATCH_INBOX_MAX);
     let (worker_in, worker_out) = bounded(WORKER_INBOX_MAX);
+    let (chat_in, chat_out) = bounded(CHAT_INBOX_MAX);
     let snapshots = store.snapshots();
     let shared = Arc::new(Shared::new(Parts {
         settings,
@@ -364,6 +365,7 @@ fn launch(
         gossip: gossip_in.clone(),
         monitor: monitor_in,
         watch: watch_in,
+        chat: chat_in,
         worker: worker_in.clone(),
         apply: apply_in.clone(),
         is_gateway,
@@ -405,6 +407,8 @@ fn launch(
     thread("monitor", Box::new(move || monitor::run(&s, &monitor_out)))?;
     let s = Arc::clone(&shared);
     thread("watch", Box::new(move || watch::run(&s, &watch_out)))?;
+    let s = Arc::clone(&shared);
+    thread("chat", Box::new(move || chat::run(&s, &chat_out)))?;
     let (s, sender) = (Arc::clone(&shared), worker_in.clone());
     thread("worker", Box::new(move || worker::run(&s, &worker_out, sender)))?;
     let s = Arc::clone(&shared);

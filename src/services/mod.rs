@@ -2,11 +2,12 @@
 //!
 //! The tour: this file holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte
 //! and writes one snapshot for all (`parts.rs` is its frame); `sessions.rs` makes each command take effect once. The services:
-//! `directory.rs`, who is where, and small notes; `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a
-//! SQL database.
+//! `directory.rs`, who is where, and small notes; `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a SQL
+//! database; `chat/`, what people say to each other.
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/apply.rs`).
 
+pub mod chat;
 pub mod directory;
 pub mod jobs;
 pub mod kv;

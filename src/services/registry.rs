@@ -8,7 +8,7 @@
 use super::directory::{self, Directory};
 use super::parts::{self, bad};
 use super::sessions::{Seen, Sessions, Tag};
-use super::{Reply, Service, jobs, kv, sql};
+use super::{Reply, Service, chat, jobs, kv, sql};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
@@ -59,6 +59,8 @@ services! {
     3 JOBS jobs: jobs::Board,
     /// Tables, asked and changed in SQL.
     4 SQL sql: sql::Database,
+    /// What people say to each other.
+    5 CHAT chat: chat::Chat,
 }
 
 /// Number of the session table's part in a snapshot; no service has it.
@@ -119,6 +121,16 @@ pub fn sql_query(query: &sql::Query) -> Vec<u8> {
     postcard::to_extend(query, vec![SQL]).expect("encoding into memory cannot fail")
 }
 
+/// A command of the chat with its routing byte.
+pub fn chat_command(command: &chat::Command) -> Vec<u8> {
+    route(CHAT, command.encode())
+}
+
+/// A question to the chat with its routing byte.
+pub fn chat_query(query: &chat::Query) -> Vec<u8> {
+    route(CHAT, query.encode())
+}
+
 fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.insert(0, service);
     bytes
@@ -174,6 +186,11 @@ impl Registry {
     /// A snapshot of this copy is on the disk.
     pub fn saved(&self) {
         self.sql.saved();
+    }
+
+    /// The chat.
+    pub fn chat(&self) -> &chat::Chat {
+        &self.chat
     }
 
     /// Log time at which something expires next. When it has come and no entry brings the time, the leader proposes a
@@ -311,6 +328,18 @@ impl Registry {
     #[cfg(test)]
     pub fn plant_in_sql(&mut self, flaws: sql::Flaws) {
         self.sql.flaws = flaws;
+    }
+
+    /// A planted bug: read marks get lost.
+    #[cfg(test)]
+    pub fn forget_read_marks(&mut self) {
+        self.chat.forget_read_marks();
+    }
+
+    /// Planted bugs of the chat.
+    #[cfg(test)]
+    pub fn plant_in_chat(&mut self, flaws: chat::Flaws) {
+        self.chat.flaws = flaws;
     }
 
     fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {

@@ -5,7 +5,7 @@
 //! with the same number, or gives up, which leaves the write open for ever in the history. What it gave up it names as
 //! done a little later, so that late copies find all that a session can know of them. Reads are asked as new reads.
 //!
-//! Some operations are about jobs: one is submitted, or taken back.
+//! Some operations are about jobs: one is submitted, or taken back. Some are talk (`talkers.rs`).
 //!
 //! Not here: what nodes do with a request (`carry.rs`), who runs jobs (`workers.rs`), the judgement of answers (`witness.rs`).
 
@@ -13,6 +13,7 @@ use super::ghost::{Judged, violation};
 use super::host::Ask;
 use super::plan::LANGUAGES;
 use super::registers::{self, Body, COUNTER, Command};
+use super::talkers::Mouth;
 use super::world::{Packet, What, World};
 use crate::raft::{Input, Role};
 use crate::services::jobs::words::LIMITS_USUAL;
@@ -55,6 +56,10 @@ pub enum Wish {
     Cancel { job: JobId },
     /// To change the database.
     Sql,
+    /// To say something, under an id of its own.
+    Say { who: u64, id: u64 },
+    /// To do something else in the chat.
+    Chat,
 }
 
 impl Wish {
@@ -64,7 +69,7 @@ impl Wish {
             Wish::Set { key, value } => Some(registers::set(key, value)),
             Wish::Swap { key, from, to } => Some(registers::set_if(key, from, to)),
             Wish::Count => Some(registers::count()),
-            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } | Wish::Sql => None,
+            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } | Wish::Sql | Wish::Say { .. } | Wish::Chat => None,
         }
     }
 }
@@ -108,6 +113,8 @@ pub struct Client {
     seen: BTreeMap<u8, u64>,
     /// Jobs that it has submitted.
     jobs: Vec<JobId>,
+    /// What it said in the chat.
+    pub mouth: Mouth,
     /// What it is doing.
     pub operation: Option<Operation>,
 }
@@ -124,7 +131,8 @@ impl Client {
     /// A client that has not done anything.
     pub fn new(id: u64) -> Client {
         let (origin, seen) = (Uuid::from_u128(u128::from(id)), BTreeMap::new());
-        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs: Vec::new(), operation: None }
+        let (jobs, mouth) = (Vec::new(), Mouth::default());
+        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs, mouth, operation: None }
     }
 
     /// A name for its next write. `lag`: how many writes that it gave up it still counts as open.
@@ -154,13 +162,15 @@ impl World {
             let rider = registers::rider(&mut self.rng);
             let origin = (self.rng.u64(0..self.plan.origin_writes) == 0).then(|| Uuid::from_u128(self.rng.u128(..)));
             let job = self.wish_for_job(client);
+            let talk = if job.is_none() { self.wish_to_talk(client) } else { None };
             // Drawn only where there is a database: seeds without one are as they were before there was any.
-            let sql = (self.plan.sql > 0.0 && job.is_none() && self.rng.f64() < self.plan.sql)
+            let sql = (self.plan.sql > 0.0 && job.is_none() && talk.is_none() && self.rng.f64() < self.plan.sql)
                 .then(|| registers::sql_run(&mut self.rng));
-            let is_read = is_read && job.is_none() && sql.is_none();
+            let is_read = is_read && job.is_none() && talk.is_none() && sql.is_none();
             let it = &mut self.clients[client];
             let wish = match kind {
                 _ if let Some((wish, _)) = job => wish,
+                _ if let Some((wish, _)) = talk => wish,
                 _ if sql.is_some() => Wish::Sql,
                 0..=2 if is_read => Wish::Read { key: COUNTER },
                 _ if is_read => Wish::Read { key },
@@ -174,10 +184,11 @@ impl World {
                     Wish::Set { key, value: it.id * BLOCK + it.values }
                 }
             };
-            let body = match (job, sql) {
-                (Some((_, command)), _) => Body::Jobs(command),
-                (None, Some(command)) => Body::Sql(command),
-                (None, None) => Body::Store(wish.op().into_iter().chain(rider).collect()),
+            let body = match (job, talk, sql) {
+                (Some((_, command)), _, _) => Body::Jobs(command),
+                (None, Some((_, command)), _) => Body::Chat(command),
+                (None, None, Some(command)) => Body::Sql(command),
+                (None, None, None) => Body::Store(wish.op().into_iter().chain(rider).collect()),
             };
             let tag = (!is_read).then(|| {
                 if let Some(origin) = origin {

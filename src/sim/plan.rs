@@ -177,6 +177,8 @@ pub struct Plan {
     pub jobs: Option<JobsPlan>,
     /// Part of clients' operations that are about the database; 0: it is never opened.
     pub sql: f64,
+    /// Part of clients' operations that are talk.
+    pub talk: f64,
 }
 
 /// Languages of jobs. Every node has the last.
@@ -296,6 +298,7 @@ impl Plan {
             has_autopilot: rng.u8(0..3) == 0,
             jobs: None,
             sql: 0.0,
+            talk: 0.0,
         }
     }
 

@@ -4,7 +4,7 @@
 //! simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for those the plan
 //! that a seed draws is tuned (more of the right faults, fewer of those that get in the way), the seeds stay free.
 //!
-//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `services/jobs/flaws.rs`, `host.rs`, `registers.rs`).
+//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `services/jobs/flaws.rs`, `services/chat/flaws.rs`, `host.rs`, `registers.rs`).
 
 use super::host::Flaws;
 use super::plan::{FAULTS, FaultKind, JobsPlan, Plan};
@@ -89,6 +89,12 @@ fn slow_rounds(plan: &mut Plan, _: &mut Rng) {
 fn jobs(plan: &mut Plan, rng: &mut Rng) {
     let drawn = plan.jobs.take().unwrap_or_else(|| JobsPlan::draw(rng, plan));
     plan.jobs = Some(JobsPlan { share: 0.6, cancels: 0.0, ..drawn });
+}
+
+/// Talk, and nothing else.
+fn talk(plan: &mut Plan, _: &mut Rng) {
+    (plan.talk, plan.jobs) = (0.9, None);
+    plan.clients = 3;
 }
 
 /// Workers whose heartbeats come late: they are thought lost, and join again while their words are still on the way.
@@ -333,6 +339,24 @@ const ALL: &[Planted] = &[
         name: "ended_may_end",
         plant: |f| f.host.service.jobs.ended_may_end = true,
         tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "repeats_are_delivered",
+        plant: |f| f.host.service.chat.repeats_are_delivered = true,
+        tune: talk,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "numbers_are_counted",
+        plant: |f| f.host.service.chat.numbers_are_counted = true,
+        tune: talk,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "read_marks_are_not_saved",
+        plant: |f| f.host.service.chat.read_marks_are_not_saved = true,
+        tune: talk,
         seeds_max: 2_000,
     },
     Planted { name: "nobody_is_gone", plant: |f| f.host.nobody_is_gone = true, tune: jobs, seeds_max: 2_000 },

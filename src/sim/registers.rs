@@ -7,9 +7,9 @@
 //! Not here: who proposes what (`client.rs`, `workers.rs`), what must come out (`ledger.rs`, `foreman.rs`, `witness.rs`).
 
 use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
-use crate::services::registry::{Registry, encode_batch, jobs_command, kv_run, sql_command};
+use crate::services::registry::{Registry, chat_command, encode_batch, jobs_command, kv_run, sql_command};
 use crate::services::sessions::Tag;
-use crate::services::{Reply, jobs, sql};
+use crate::services::{Reply, chat, jobs, sql};
 use crate::types::Index;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -37,6 +37,8 @@ pub enum Body {
     Jobs(jobs::Command),
     /// The database.
     Sql(sql::Command),
+    /// The chat.
+    Chat(chat::Command),
 }
 
 impl Body {
@@ -46,6 +48,7 @@ impl Body {
             Body::Store(ops) => kv_run(&Run { watched: Vec::new(), ops: ops.clone() }),
             Body::Jobs(command) => jobs_command(command),
             Body::Sql(command) => sql_command(command),
+            Body::Chat(command) => chat_command(command),
         }
     }
 }
@@ -89,6 +92,9 @@ pub struct ServiceFlaws {
     pub sql_by_local_clock: bool,
     /// `random()` in SQL is each node's own.
     pub sql_by_own_chance: bool,
+    /// Mistakes of the chat.
+    #[cfg(test)]
+    pub chat: chat::Flaws,
 }
 
 /// The services of one node.
@@ -198,6 +204,7 @@ impl Registers {
             let local_ms = self.flaws.sql_by_local_clock.then_some(self.local_ms);
             let own_chance = self.flaws.sql_by_own_chance.then_some(self.local_ms);
             self.registry.plant_in_sql(sql::Flaws { local_ms, own_chance, ..self.flaws.sql });
+            self.registry.plant_in_chat(self.flaws.chat);
         }
     }
 
@@ -209,7 +216,12 @@ impl Registers {
     /// Asserts what the services promise of themselves. A release does not have these checks: they look at everything.
     pub fn check(&self) {
         #[cfg(test)]
-        self.registry.jobs().check();
+        {
+            self.registry.jobs().check();
+            if self.flaws.chat == chat::Flaws::default() {
+                self.registry.chat().check();
+            }
+        }
     }
 
     /// A fingerprint of the whole state.
@@ -279,6 +291,10 @@ impl Registers {
             self.flaws.keys_left_out_of_snapshot,
             self.flaws.jobs_left_out_of_snapshot,
         );
+        #[cfg(test)]
+        if self.flaws.chat.read_marks_are_not_saved {
+            copy.forget_read_marks();
+        }
         copy.snapshot(out)
     }
 

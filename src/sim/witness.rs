@@ -11,8 +11,10 @@ use super::foreman::Foreman;
 use super::ghost::{Judged, violation};
 use super::ledger::Ledger;
 use super::registers::{Applied, Body, COUNTER, Command, first};
+use super::talkers::Ear;
 use crate::check::{self, Action, Verdict};
 use crate::services::Reply;
+use crate::services::chat;
 use crate::services::jobs::{Answer, Board};
 use crate::services::kv::{Ran, Value};
 use crate::services::sessions::Tag;
@@ -46,6 +48,8 @@ pub struct Witness {
     ledger: Ledger,
     /// Knows about jobs.
     pub foreman: Foreman,
+    /// Knows what was said.
+    ear: Ear,
     /// Attempts that were applied, and where.
     attempts: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,
@@ -136,6 +140,12 @@ impl Witness {
             return violation("ExactlyOnce", format!("{tag:?} is said to have taken effect at {at}, it never did"));
         }
         self.effects.insert(name(tag), Effect { index, reply: reply.clone() });
+        if matches!(command.body, Body::Chat(_)) {
+            return match chat::Answer::decode(reply) {
+                Some(_) => Ok(()),
+                None => violation("Ledger", format!("{reply:?} is no answer of the chat")),
+            };
+        }
         let Body::Store(ops) = &command.body else {
             return match Answer::decode(reply) {
                 Some(_) => Ok(()),
@@ -165,7 +175,11 @@ impl Witness {
             return violation("ExactlyOnce", format!("{tag:?} is answered {:?} and {reply:?}", effect.reply));
         }
         self.acknowledged = self.acknowledged.max(effect.index);
-        if operation.wish == Wish::Submit { self.foreman.on_acknowledged(tag, reply) } else { Ok(()) }
+        match operation.wish {
+            Wish::Submit => self.foreman.on_acknowledged(tag, reply),
+            Wish::Say { who, id } => self.ear.on_said(who, id, reply),
+            _ => Ok(()),
+        }
     }
 
     /// A linearizable read was served at an index.

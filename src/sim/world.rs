@@ -168,6 +168,8 @@ impl World {
         let mut chance = Rng::with_seed(!seed);
         plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
         plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
+        // The same holds for talk.
+        plan.talk = *super::plan::pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
         let mut world = World {

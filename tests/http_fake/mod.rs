@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use phalanx::http::{Deadlines, Door, Host, HostSession, server};
+use phalanx::node::chat::{ChatFeed, ChatReader};
 use phalanx::node::status::*;
 use phalanx::node::{BackupForm, Level, Metric, NodeRuntimes, Output, Published, SqlRead, Work};
 use phalanx::raft::{Change, Role};
@@ -166,6 +167,9 @@ impl Host for FakeHost {
     }
     fn live_output(&self, _: JobId, _: u32) -> Option<Arc<Output>> {
         None
+    }
+    fn follow_chat(&self) -> ChatReader {
+        Arc::new(ChatFeed::new(crossbeam_channel::bounded(1).0)).follow()
     }
     fn runtimes(&self) -> Vec<NodeRuntimes> {
         let runtimes = Arc::new(BTreeMap::from([("python".to_owned(), "Python 3.13.5".to_owned())]));

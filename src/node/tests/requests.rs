@@ -27,6 +27,7 @@ fn requests() -> (Requests, tempfile::TempDir) {
         monitor,
         watch,
         worker: bounded(1).0,
+        chat: bounded(1).0,
         apply: bounded(1).0,
         is_gateway: false,
         snapshots: store.snapshots(),

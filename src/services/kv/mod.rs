@@ -7,7 +7,7 @@
 //! All of it lies in trees that share their nodes with their copies, so a copy of a million keys costs nothing.
 //! Not here: the Redis protocol (`resp/`), HTTP (`http/`).
 
-mod glob;
+pub mod glob;
 mod key;
 mod locks;
 pub mod op;

@@ -1,0 +1,305 @@
+//! What a member of the chat can do, on whichever node answers; and the stream, which goes on where it was on the next node.
+//!
+//! A message has one client id and one key on all its tries, so it is delivered once. A follower gives each line once: it
+//! knows the position of the newest, comes back behind it, and drops what it has.
+//! Not here: what the chat is (`docs/chat.md`).
+
+use super::{Client, Connection, Fault, Request, refused};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// A stream beats every two seconds: one that is silent for so long belongs to a node that is frozen or cut off.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Pause before the stream is opened on the next node.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    /// A conversation by its number.
+    Conversation(u64),
+    /// A person.
+    Person(String),
+    /// A room.
+    Room(String),
+}
+
+impl To {
+    /// `#room`, `@person` or `person`, or the number of a conversation after a `:`.
+    pub fn read(text: &str) -> To {
+        match (text.strip_prefix('#'), text.strip_prefix(':').and_then(|id| id.parse().ok())) {
+            (Some(room), _) => To::Room(room.to_string()),
+            (_, Some(id)) => To::Conversation(id),
+            _ => To::Person(text.strip_prefix('@').unwrap_or(text).to_string()),
+        }
+    }
+}
+
+/// A member, or somebody about to become one.
+#[derive(Debug)]
+pub struct Chat {
+    /// Who asks: its `token` is the log-in.
+    pub client: Client,
+}
+
+impl Chat {
+    /// Nobody yet.
+    pub fn new(addresses: Vec<String>) -> Chat {
+        Chat { client: Client::new(addresses) }
+    }
+
+    /// Makes an account and is logged in.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn sign_up(&mut self, name: &str, password: &str) -> Result<Value, Fault> {
+        let body = json!({"name": name, "password": password});
+        let answer = self.client.json(&Request::change("POST", "/v1/chat/accounts", Some(&body)))?;
+        Ok(self.take_token(answer))
+    }
+
+    /// Logs in.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn log_in(&mut self, name: &str, password: &str) -> Result<Value, Fault> {
+        let body = json!({"name": name, "password": password});
+        // A log-in that nobody knows of ends by itself.
+        let request = Request { key: None, ..Request::change("POST", "/v1/chat/login", Some(&body)) };
+        let answer = self.client.json(&request)?;
+        Ok(self.take_token(answer))
+    }
+
+    fn take_token(&mut self, answer: Value) -> Value {
+        self.client.token = answer["token"].as_str().map(str::to_string);
+        answer
+    }
+
+    /// Asks something; `path` is behind `/v1/chat/`.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn get(&mut self, path: &str) -> Result<Value, Fault> {
+        self.client.json(&Request::get(&format!("/v1/chat/{path}")))
+    }
+
+    /// Changes something, once; `path` is behind `/v1/chat/`.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn post(&mut self, path: &str, body: &Value) -> Result<Value, Fault> {
+        self.client.json(&Request::change("POST", &format!("/v1/chat/{path}"), Some(body)))
+    }
+
+    /// Deletes something, once.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn delete(&mut self, path: &str) -> Result<Value, Fault> {
+        self.client.json(&Request::change("DELETE", &format!("/v1/chat/{path}"), None))
+    }
+
+    /// Says something, once.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn send(&mut self, to: &To, text: &str) -> Result<Value, Fault> {
+        self.send_as(&Uuid::new_v4().to_string(), to, text)
+    }
+
+    /// The same under a client id: whoever does not know what became of a message says it again under the same.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn send_as(&mut self, client_id: &str, to: &To, text: &str) -> Result<Value, Fault> {
+        let mut body = json!({"text": text, "client_id": client_id});
+        match to {
+            To::Conversation(id) => body["conversation"] = (*id).into(),
+            To::Person(name) => body["with"] = name.as_str().into(),
+            To::Room(name) => body["room"] = name.as_str().into(),
+        }
+        self.post("messages", &body)
+    }
+
+    /// The number of a room, by its name.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn room(&mut self, name: &str) -> Result<u64, Fault> {
+        let name = name.strip_prefix('#').unwrap_or(name);
+        let mut literal = String::new();
+        for c in name.chars() {
+            if matches!(c, '*' | '?' | '[' | '\\') {
+                literal.push('\\');
+            }
+            literal.push(c);
+        }
+        let found = self.get(&format!("rooms?match={}", escape(&literal)))?;
+        found["rooms"][0]["conversation"].as_u64().ok_or_else(|| Fault::Refused {
+            status: 404,
+            why: format!("no such room: {name}"),
+            retry_after: None,
+        })
+    }
+
+    /// Every message that is kept of a conversation, in order.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn all_of(&mut self, conversation: u64) -> Result<Vec<Value>, Fault> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |last| last["number"].as_u64().unwrap_or(0));
+            let page = self.get(&format!("conversations/{conversation}/messages?after={after}&limit=200"))?;
+            match page["messages"].as_array() {
+                Some(rows) if !rows.is_empty() => all.extend(rows.iter().cloned()),
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// Follows what happens after a position, or from now on.
+    pub fn follow(&self, after: Option<u64>) -> Follower {
+        let mut follower =
+            Follower::new(self.client.addresses().to_vec(), self.client.token.clone().unwrap_or_default(), after);
+        follower.at = self.client.at;
+        follower
+    }
+}
+
+/// Text in a path or a parameter.
+pub fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}
+
+/// The stream, on whichever node there is.
+#[derive(Debug)]
+pub struct Follower {
+    addresses: Vec<String>,
+    at: usize,
+    token: String,
+    position: Option<u64>,
+    connection: Option<Connection>,
+    heard_at: Instant,
+    /// The beginning of a line that is not whole yet.
+    begun: Vec<u8>,
+    ready: VecDeque<Value>,
+    /// How long a node may take to open the stream.
+    pub patience: Duration,
+}
+
+impl Follower {
+    /// Begins after a position, or now.
+    pub fn new(addresses: Vec<String>, token: String, after: Option<u64>) -> Follower {
+        Follower {
+            addresses,
+            at: 0,
+            token,
+            position: after,
+            connection: None,
+            heard_at: Instant::now(),
+            begun: Vec::new(),
+            ready: VecDeque::new(),
+            patience: Duration::from_secs(3),
+        }
+    }
+
+    /// Everything up to here has been given.
+    pub fn position(&self) -> Option<u64> {
+        self.position
+    }
+
+    /// The node that is followed.
+    pub fn address(&self) -> &str {
+        self.addresses.get(self.at).map_or("", String::as_str)
+    }
+
+    /// The next thing that happens, once; `None` at the deadline.
+    ///
+    /// # Errors
+    /// [`Fault::Refused`]: logged out, or the position is of another cluster. That a node fails is no error.
+    pub fn next(&mut self, deadline: Instant) -> Result<Option<Value>, Fault> {
+        loop {
+            while let Some(line) = self.ready.pop_front() {
+                let position = line["position"].as_u64();
+                if line["type"] == "logged_out" {
+                    let why = "this log-in has ended".to_string();
+                    return Err(Fault::Refused { status: 401, why, retry_after: None });
+                }
+                let is_known = position.is_none() || (self.position.is_some() && position <= self.position);
+                self.position = self.position.max(position);
+                if line["type"] != "beat" && !is_known {
+                    return Ok(Some(line));
+                }
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            if self.connection.is_none() && !self.open(deadline)? {
+                self.at = (self.at + 1) % self.addresses.len().max(1);
+                std::thread::park_timeout(PAUSE);
+                continue;
+            }
+            self.read(deadline);
+        }
+    }
+
+    /// Opens the stream on the present node; false if that is not to be had there now.
+    fn open(&mut self, deadline: Instant) -> Result<bool, Fault> {
+        let until = (Instant::now() + self.patience).min(deadline.max(Instant::now() + Duration::from_millis(50)));
+        let after = self.position.map_or(String::new(), |position| format!("?after={position}"));
+        let headers = format!("Authorization: Bearer {}\r\n", self.token);
+        let opened = Connection::open(self.address(), self.patience).and_then(|mut connection| {
+            connection.send_bytes("GET", &format!("/v1/chat/stream{after}"), &headers, None)?;
+            let head = connection.head(until)?;
+            Ok((connection, head))
+        });
+        match opened {
+            Ok((connection, head)) if head.status == 200 => {
+                (self.connection, self.heard_at) = (Some(connection), Instant::now());
+                self.begun.clear();
+                Ok(true)
+            }
+            // Its words are in the body.
+            Ok((mut connection, head)) if (400..500).contains(&head.status) => {
+                let length = head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+                let body = connection.bytes(length, until).unwrap_or_default();
+                Err(refused(&super::Response { body, ..head }))
+            }
+            Ok(_) | Err(_) => Ok(false),
+        }
+    }
+
+    /// Reads what comes by the deadline; leaves the node when it is gone or silent.
+    fn read(&mut self, deadline: Instant) {
+        let Some(connection) = &mut self.connection else { return };
+        let chunk = connection.chunk(deadline.min(self.heard_at + SILENCE));
+        match chunk {
+            Ok(Some(bytes)) => {
+                self.heard_at = Instant::now();
+                self.begun.extend_from_slice(&bytes);
+                while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = self.begun.drain(..=end).collect();
+                    if let Ok(line) = serde_json::from_slice(&line) {
+                        self.ready.push_back(line);
+                    }
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut && self.heard_at.elapsed() < SILENCE => {}
+            // A proper end, a broken one, or silence: another node goes on.
+            Ok(None) | Err(_) => {
+                self.connection = None;
+                self.at = (self.at + 1) % self.addresses.len().max(1);
+            }
+        }
+    }
+}

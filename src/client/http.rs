@@ -1,0 +1,214 @@
+//! HTTP as an outsider speaks it: one connection kept open, bodies by length or in chunks, a deadline on everything.
+//!
+//! Written on a bare socket so that every millisecond is known: no pool, no redirects followed, no hidden second try.
+//! Not here: which node is asked, and what if it fails (`client.rs`), the server (`http/`).
+
+use serde_json::Value;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+/// Heads larger than this are no node's.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// One connection to a node.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    host: String,
+    /// Bytes read and not yet used.
+    spare: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default)]
+pub struct Response {
+    /// `200`, `307`, ...
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Whole body; empty for a stream, whose chunks are read with [`Connection::chunk`].
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// Value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// Body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Body as JSON; `null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked"))
+    }
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn open(address: &str, within: Duration) -> io::Result<Connection> {
+        let at: SocketAddr = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let stream = TcpStream::connect_timeout(&at, within)?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, host: address.to_string(), spare: Vec::new() })
+    }
+
+    /// The socket below.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends a request and reads the whole answer.
+    ///
+    /// # Errors
+    /// Those of the socket, `TimedOut` at the deadline, `InvalidData` for what is no HTTP.
+    pub fn ask(&mut self, method: &str, path: &str, body: Option<&Value>, deadline: Instant) -> io::Result<Response> {
+        self.send(method, path, body)?;
+        self.answer(deadline)
+    }
+
+    /// Sends a request only.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<()> {
+        match body {
+            Some(body) => {
+                self.send_bytes(method, path, "Content-Type: application/json\r\n", Some(body.to_string().as_bytes()))
+            }
+            None => self.send_bytes(method, path, "", None),
+        }
+    }
+
+    /// Sends a request with header lines, each with its end, and a body of any bytes.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn send_bytes(&mut self, method: &str, path: &str, headers: &str, body: Option<&[u8]>) -> io::Result<()> {
+        let length = body.map_or(String::new(), |body| format!("Content-Length: {}\r\n", body.len()));
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}{length}\r\n", self.host);
+        self.stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        self.stream.write_all(&[head.as_bytes(), body.unwrap_or_default()].concat())
+    }
+
+    /// Reads one whole answer.
+    ///
+    /// # Errors
+    /// As [`Connection::ask`].
+    pub fn answer(&mut self, deadline: Instant) -> io::Result<Response> {
+        let mut response = self.head(deadline)?;
+        if response.is_chunked() {
+            while let Some(chunk) = self.chunk(deadline)? {
+                response.body.extend_from_slice(&chunk);
+            }
+        } else if let Some(length) = response.header("content-length") {
+            let length = length.parse().map_err(|_| invalid("content-length is no number"))?;
+            response.body = self.bytes(length, deadline)?;
+        } else if response.status >= 200 && response.status != 204 && response.status != 304 {
+            while self.more(deadline)? > 0 {}
+            response.body = std::mem::take(&mut self.spare);
+        }
+        Ok(response)
+    }
+
+    /// Reads the head of an answer; the body stays on the connection.
+    ///
+    /// # Errors
+    /// As [`Connection::ask`].
+    pub fn head(&mut self, deadline: Instant) -> io::Result<Response> {
+        let end = loop {
+            if let Some(at) = find(&self.spare, b"\r\n\r\n") {
+                break at + 4;
+            }
+            if self.spare.len() > HEAD_BYTES_MAX {
+                return Err(invalid("head without an end"));
+            }
+            self.need_more(deadline)?;
+        };
+        let head: Vec<u8> = self.spare.drain(..end).collect();
+        let mut room = [httparse::EMPTY_HEADER; 100];
+        let mut parsed = httparse::Response::new(&mut room);
+        parsed.parse(&head).map_err(|_| invalid("not an HTTP answer"))?;
+        let status = parsed.code.ok_or_else(|| invalid("no status"))?;
+        let pair = |h: &httparse::Header| (h.name.to_ascii_lowercase(), String::from_utf8_lossy(h.value).into_owned());
+        Ok(Response { status, headers: parsed.headers.iter().map(pair).collect(), body: Vec::new() })
+    }
+
+    /// Reads one chunk of a chunked body; `None` at its end.
+    ///
+    /// # Errors
+    /// As [`Connection::ask`].
+    pub fn chunk(&mut self, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
+        let end = loop {
+            if let Some(at) = find(&self.spare, b"\r\n") {
+                break at;
+            }
+            self.need_more(deadline)?;
+        };
+        let line = String::from_utf8_lossy(&self.spare[..end]).into_owned();
+        let size = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16);
+        let size = size.map_err(|_| invalid("chunk size is no number"))?;
+        self.fill(end + 2 + size + 2, deadline)?;
+        let chunk = self.spare[end + 2..end + 2 + size].to_vec();
+        self.spare.drain(..end + 2 + size + 2);
+        Ok((size > 0).then_some(chunk))
+    }
+
+    /// Reads so many bytes of a body.
+    ///
+    /// # Errors
+    /// As [`Connection::ask`].
+    pub fn bytes(&mut self, length: usize, deadline: Instant) -> io::Result<Vec<u8>> {
+        self.fill(length, deadline)?;
+        Ok(self.spare.drain(..length).collect())
+    }
+
+    fn fill(&mut self, length: usize, deadline: Instant) -> io::Result<()> {
+        while self.spare.len() < length {
+            self.need_more(deadline)?;
+        }
+        Ok(())
+    }
+
+    fn need_more(&mut self, deadline: Instant) -> io::Result<()> {
+        if self.more(deadline)? == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    /// Reads what is there, at least one byte; 0 at the end of the stream.
+    fn more(&mut self, deadline: Instant) -> io::Result<usize> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut piece = [0; 16 << 10];
+        match self.stream.read(&mut piece) {
+            Ok(n) => {
+                self.spare.extend_from_slice(&piece[..n]);
+                Ok(n)
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.more(deadline),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|w| w == needle)
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}

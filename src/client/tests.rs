@@ -1,0 +1,130 @@
+//! The client against servers that fail in every way there is, each on a script of answers.
+
+use super::*;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+/// What a server does with one connection.
+#[derive(Clone, Copy)]
+enum Does {
+    Answers(&'static str),
+    /// Reads the request and closes.
+    Dies,
+}
+
+/// A server that does these things with its connections, one after another, and then keeps its port closed; and what it read.
+fn serve(script: Vec<Does>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let said = heard.clone();
+    std::thread::spawn(move || {
+        for does in script {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = vec![0; 8192];
+            let length = stream.read(&mut request).unwrap_or(0);
+            said.lock().unwrap().push(String::from_utf8_lossy(&request[..length]).into_owned());
+            if let Does::Answers(answer) = does {
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        }
+    });
+    (address, heard)
+}
+
+const FINE: Does = Does::Answers("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 13\r\n\r\n{\"number\": 7}");
+const BUSY: Does = Does::Answers(
+    "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 19\r\n\r\n{\"error\":\"no quorum\"",
+);
+const LATE: Does = Does::Answers("HTTP/1.1 504 Gateway Timeout\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
+const SLOW: Does = Does::Answers(
+    "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 4\r\nConnection: close\r\nContent-Length: 16\r\n\r\n{\"error\":\"wait\"}",
+);
+
+/// The beginning of a stream that breaks off.
+fn stream(chunks: &[String]) -> &'static str {
+    let chunks: String = chunks.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect();
+    format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}").leak()
+}
+
+fn client(addresses: Vec<String>, within_ms: u64) -> Client {
+    let mut client = Client::new(addresses);
+    client.within = Duration::from_millis(within_ms);
+    client
+}
+
+fn key_of(request: &str) -> String {
+    let line = request.lines().find(|line| line.starts_with("Idempotency-Key: ")).unwrap();
+    line.to_string()
+}
+
+#[test]
+fn a_message_has_one_id_and_one_key_on_every_try() {
+    let (dead, first) = serve(vec![Does::Dies]);
+    let (late, second) = serve(vec![LATE]);
+    let (fine, third) = serve(vec![FINE]);
+    let mut chat = Chat { client: client(vec!["127.0.0.1:1".into(), dead, late, fine], 10_000) };
+    chat.client.token = Some("t0ken".to_string());
+    let sent = chat.send(&To::Person("bob".to_string()), "hello").unwrap();
+    assert_eq!(sent["number"], 7);
+    let heard: Vec<String> = [first, second, third].iter().map(|heard| heard.lock().unwrap()[0].clone()).collect();
+    assert_eq!((key_of(&heard[0]), key_of(&heard[0])), (key_of(&heard[1]), key_of(&heard[2])));
+    let body = |request: &str| request.split("\r\n\r\n").nth(1).unwrap().to_string();
+    assert!(body(&heard[0]).contains("client_id") && body(&heard[0]) == body(&heard[2]), "{heard:?}");
+    assert!(heard[2].contains("Authorization: Bearer t0ken\r\n"));
+}
+
+#[test]
+fn refused_unknown_and_unreachable_are_told_apart() {
+    let ask = |script: Vec<Does>, is_repeatable: bool| {
+        let (address, heard) = serve(script);
+        let request = Request { key: None, is_repeatable, ..Request::change("POST", "/x", None) };
+        (client(vec![address], 150).ask(&request).unwrap_err(), heard)
+    };
+    let (slow, _) = ask(vec![SLOW], true);
+    let retry_after = Some(Duration::from_secs(4));
+    assert_eq!(slow, Fault::Refused { status: 429, why: "wait".to_string(), retry_after });
+    assert!(matches!(ask(vec![BUSY], true).0, Fault::Refused { status: 503, .. }), "declined, then gone");
+    assert!(matches!(ask(vec![Does::Dies, BUSY], true).0, Fault::Unknown(_)), "K2");
+    assert!(matches!(ask(vec![LATE], true).0, Fault::Unknown(_)));
+    let (once, heard) = ask(vec![Does::Dies, FINE], false);
+    assert!(matches!(once, Fault::Unknown(_)) && heard.lock().unwrap().len() == 1, "K1");
+    let nobody = client(vec!["127.0.0.1:1".into()], 50).ask(&Request::change("POST", "/x", None));
+    assert!(matches!(nobody, Err(Fault::Unreachable(_))));
+    let (dead, _) = serve(vec![Does::Dies]);
+    assert!(matches!(client(vec![dead], 50).ask(&Request::get("/x")), Err(Fault::Unreachable(_))), "a question");
+}
+
+#[test]
+fn a_follower_goes_on_behind_what_it_has() {
+    let message = |position: u64| format!("{{\"type\":\"message\",\"position\":{position}}}\n");
+    let beat = "{\"type\":\"beat\",\"position\":3}\n".to_string();
+    // A line in two chunks, and one that is never finished.
+    let (half, rest) = (message(4)[..9].to_string(), message(4)[9..].to_string());
+    let first = stream(&[beat, half, rest, message(5), "{\"typ".to_string()]);
+    let second = stream(&[message(5), message(6), "{\"type\":\"logged_out\"}\n".to_string()]);
+    let (one, _) = serve(vec![Does::Answers(first)]);
+    let (two, heard) = serve(vec![Does::Answers(second)]);
+    let mut follower = Follower::new(vec![one, two], "t0ken".to_string(), Some(3));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut positions = Vec::new();
+    let end = loop {
+        match follower.next(deadline) {
+            Ok(Some(line)) => positions.push(line["position"].as_u64().unwrap()),
+            Ok(None) => panic!("nothing came"),
+            Err(fault) => break fault,
+        }
+    };
+    assert_eq!(positions, [4, 5, 6], "each once, although the second node repeats one");
+    assert!(matches!(end, Fault::Refused { status: 401, .. }));
+    assert!(heard.lock().unwrap()[0].starts_with("GET /v1/chat/stream?after=5 "));
+}
+
+#[test]
+fn places_are_read_as_people_write_them() {
+    assert_eq!(To::read("#tea"), To::Room("tea".to_string()));
+    assert_eq!((To::read("@bob"), To::read("bob")), (To::Person("bob".to_string()), To::Person("bob".to_string())));
+    assert_eq!(To::read(":12"), To::Conversation(12));
+    assert_eq!(chat::escape("a b*é"), "a%20b%2A%C3%A9");
+}

@@ -1,0 +1,84 @@
+//! Making accounts and logging in: the two requests that carry a password.
+//!
+//! A log-in goes through the log twice: a try, which counts as a failure until it succeeds and is refused while somebody has to
+//! wait, and after the password was compared the log-in itself, which holds only if the account still has the hash that it was
+//! compared with. A name without an account takes the same way, as long, to the same answer.
+//! Not here: hashing (`passwords.rs`), the wait (`services/chat/accounts.rs`).
+
+use super::super::api::deadline;
+use super::super::idempotency;
+use super::super::kv::strange;
+use super::super::parse::Head;
+use super::super::reply::Reply;
+use super::super::routes::Indexed;
+use super::super::server::Door;
+use super::passwords::draw_token;
+use super::words::{body, refusal, run};
+use crate::services::chat::{AccountId, Answer, Command, Refusal, names};
+use crate::types::Index;
+use serde::Deserialize;
+use serde_json::json;
+
+/// How long a log-in lasts.
+const TOKEN_MS: u64 = 30 * 86_400_000;
+
+/// Body of both requests.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Who {
+    name: String,
+    password: String,
+}
+
+/// `POST /v1/chat/accounts`: makes an account and logs it in.
+pub(super) fn create(door: &Door, head: &Head, bytes: &[u8]) -> Result<Indexed, Reply> {
+    let Who { name, password } = body(bytes)?;
+    let name = names::account(&name).map_err(|why| Reply::refused(400, &why))?;
+    let until = deadline(door);
+    let hash = door.passwords.hash(&password, until)?;
+    let (token, token_hash) = draw_token();
+    // Not from the body: a tag stands in the log, and whoever reads it must not be able to try passwords on it.
+    let tag = idempotency::tag_for(head, b"", name.key.as_bytes())?;
+    let shown = name.shown.clone();
+    let command = Command::Create { name, hash, token: token_hash, token_ms: TOKEN_MS };
+    match run(door, tag, &command)? {
+        (index, Answer::Created { account, token: stored, .. }) if stored == token_hash => {
+            Ok(logged_in(index, account, &shown, token))
+        }
+        // It was made before, under the same Idempotency-Key, and its token has gone to nobody perhaps: log in.
+        (_, Answer::Created { account, hash, .. }) => {
+            if !door.passwords.is_right(&password, Some(&hash), until)? {
+                return Err(refusal(door, &Refusal::NameTaken));
+            }
+            finish(door, account, hash)
+        }
+        _ => Err(strange()),
+    }
+}
+
+/// `POST /v1/chat/login`.
+pub(super) fn log_in(door: &Door, bytes: &[u8]) -> Result<Indexed, Reply> {
+    let Who { name, password } = body(bytes)?;
+    // What can be nobody's name is refused like a wrong password: it is one.
+    let key = names::account(&name).map(|name| name.key).unwrap_or_default();
+    let (_, Answer::Try(found)) = run(door, None, &Command::TryLogIn { key })? else { return Err(strange()) };
+    let hash = found.as_ref().map(|(_, hash)| hash.as_str());
+    if !door.passwords.is_right(&password, hash, deadline(door))? {
+        return Err(refusal(door, &Refusal::WrongLogIn));
+    }
+    let (account, hash) = found.ok_or_else(strange)?;
+    finish(door, account, hash)
+}
+
+fn finish(door: &Door, account: AccountId, hash: String) -> Result<Indexed, Reply> {
+    let (token, token_hash) = draw_token();
+    match run(door, None, &Command::LogIn { account, hash, token: token_hash, token_ms: TOKEN_MS })? {
+        (index, Answer::LoggedIn { account, name }) => Ok(logged_in(index, account, &name, token)),
+        _ => Err(strange()),
+    }
+}
+
+fn logged_in(index: Index, account: AccountId, name: &str, token: String) -> Indexed {
+    let body = json!({"account": account, "name": name, "token": token, "expires_in_ms": TOKEN_MS});
+    Indexed { reply: Reply::json(200, &body), index: Some(index.0) }
+}

@@ -1,0 +1,184 @@
+//! `GET /v1/chat/stream?after=POSITION`: what happens in one's conversations, as it happens, a line of JSON for each.
+//!
+//! A reader that comes back after a position, on whichever node, is told what it missed and nothing twice. A node that is
+//! behind that position waits until it has caught up. Most of the time a reader takes the lines that were written once for all
+//! (`node/chat.rs`) and are for its conversations; only what it missed, or what concerns it alone, is looked up and written for it.
+//! A line `{"type":"beat","position":N}` comes every two seconds without another.
+//! The stream ends with `{"type":"logged_out"}` when its log-in does, and with a proper end when the node stops. When it breaks
+//! off without either, another node goes on.
+//! Not here: waking readers (`node/chat.rs`), the form of a line (`node/chat_lines.rs`).
+
+use super::super::api::deadline;
+use super::super::conn::Conn;
+use super::super::kv::strange;
+use super::super::params::Params;
+use super::super::parse::Head;
+use super::super::reply::{self, Reply};
+use super::super::routes::{cors, origin};
+use super::super::server::Door;
+use super::words::{ask_at, token};
+use crate::limits::CHAT_PIECE_EVENTS_MAX;
+use crate::node::chat::{ChatReader, ChatView};
+use crate::node::{Level, chat_lines};
+use crate::services::chat::{AccountId, Query, TokenHash, View};
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// A reader hears at least so often.
+const BEAT: Duration = Duration::from_secs(2);
+
+/// A stream that may begin.
+pub(in crate::http) struct Wanted {
+    token: TokenHash,
+    who: AccountId,
+    position: u64,
+    /// The chat's turn at which the log-in was found to hold.
+    turn: u64,
+    cors: Vec<(&'static str, String)>,
+    is_chunked: bool,
+}
+
+impl Wanted {
+    /// Checks who asks and from where on.
+    pub(in crate::http) fn of(door: &Door, head: &Head) -> Result<Wanted, Reply> {
+        let params = Params::of(head, &["after"])?;
+        let (after, token) = (params.number("after")?, token(head)?);
+        // Linearizable: a log-in that has ended anywhere opens nothing here.
+        let (_, View::Me { account, position, turn, .. }) = ask_at(door, Level::Linearizable, &Query::Me(token))?
+        else {
+            return Err(strange());
+        };
+        if after.is_some_and(|after| after > position) {
+            return Err(Reply::refused(400, &format!("after is a position of this chat, which is at {position}")));
+        }
+        let position = after.unwrap_or(position);
+        Ok(Wanted { token, who: account, position, turn, cors: cors(door, head), is_chunked: head.is_http11 })
+    }
+}
+
+/// Streams until the client goes away, does not keep up, is logged out, or the node stops.
+pub(in crate::http) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Option<Reply> {
+    let feed = door.host.follow_chat();
+    // The services have the log-in; what is published may be a moment behind.
+    let mut view = feed.view();
+    if view.chat.turn() < wanted.turn {
+        match feed.wait(wanted.turn - 1, deadline(door)) {
+            Some(newer) => view = newer,
+            None => return Some(Reply::refused(503, "this node is behind: try again")),
+        }
+    }
+    let head = head(door, &wanted);
+    conn.output().extend_from_slice(&head);
+    if conn.flush().is_err() {
+        return None;
+    }
+    conn.free_buffers();
+    let mut reader = Reader { conn, position: wanted.position, wanted };
+    let result = reader.stream(door, &feed, view);
+    if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
+        door.counts.slow_readers_dropped.fetch_add(1, Relaxed);
+    }
+    None
+}
+
+fn head(door: &Door, wanted: &Wanted) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    reply::status_line(&mut out, 200);
+    reply::header(&mut out, "Content-Type", "application/x-ndjson");
+    reply::header(&mut out, "Cache-Control", "no-store");
+    reply::header(&mut out, "X-Content-Type-Options", "nosniff");
+    reply::header(&mut out, "X-Accel-Buffering", "no");
+    origin(door).write(&mut out);
+    for (name, value) in &wanted.cors {
+        reply::header(&mut out, name, value);
+    }
+    if wanted.is_chunked {
+        reply::header(&mut out, "Transfer-Encoding", "chunked");
+    }
+    reply::header(&mut out, "Connection", "close");
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+struct Reader<'a> {
+    conn: &'a Conn,
+    position: u64,
+    wanted: Wanted,
+}
+
+impl Reader<'_> {
+    fn stream(&mut self, door: &Door, feed: &ChatReader, mut view: std::sync::Arc<ChatView>) -> io::Result<()> {
+        self.beat()?;
+        let mut said_at = Instant::now();
+        loop {
+            let turn = view.chat.turn();
+            if view.chat.who(&self.wanted.token) != Some(self.wanted.who) {
+                self.send(b"{\"type\":\"logged_out\"}\n")?;
+                return self.end();
+            }
+            while self.position < view.chat.position() {
+                if self.pass_on(&view)? {
+                    said_at = Instant::now();
+                }
+            }
+            // Readers share nothing that is old: what nobody holds is freed.
+            drop(view);
+            loop {
+                if door.host.is_stopping() {
+                    return self.end();
+                }
+                if let Some(newer) = feed.wait(turn, said_at + BEAT) {
+                    view = newer;
+                    break;
+                }
+                if said_at.elapsed() >= BEAT {
+                    self.beat()?;
+                    said_at = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Sends what comes next, and moves on; whether there was anything to send.
+    fn pass_on(&mut self, view: &ChatView) -> io::Result<bool> {
+        let (chat, who) = (&view.chat, self.wanted.who);
+        let is_near = view.runs.first().is_some_and(|first| first.from <= self.position);
+        let mut text = Vec::new();
+        let until = if is_near && !chat.is_touched_after(who, self.position) {
+            let new = view.runs.iter().filter(|run| run.to > self.position).flat_map(|run| &run.lines);
+            for (position, conversation, line) in new {
+                if *position > self.position && chat.is_in(who, *conversation) {
+                    text.extend_from_slice(line.as_bytes());
+                }
+            }
+            chat.position()
+        } else {
+            let (events, until) = chat.told_after(who, self.position, CHAT_PIECE_EVENTS_MAX);
+            for (position, conversation, event) in events {
+                text.extend_from_slice(chat_lines::for_one(chat, who, position, conversation, &event).as_bytes());
+            }
+            until
+        };
+        if !text.is_empty() {
+            self.send(&text)?;
+        }
+        self.position = until;
+        Ok(!text.is_empty())
+    }
+
+    fn beat(&self) -> io::Result<()> {
+        self.send(format!("{{\"type\":\"beat\",\"position\":{}}}\n", self.position).as_bytes())
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        match self.wanted.is_chunked {
+            true => self.conn.send(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"]),
+            false => self.conn.send(&[bytes]),
+        }
+    }
+
+    fn end(&self) -> io::Result<()> {
+        if self.wanted.is_chunked { self.conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,373 @@
+//! Who is who and who is logged in; and how guessing passwords is slowed down.
+//!
+//! A log-in is counted as failed before its password is compared, and forgiven when it succeeds. So a thousand guesses at once
+//! are no better than one after the other: after five the next waits a second, then two, then four, at most five minutes, by
+//! log time. Names that nobody has are counted in the same way, in a table of bounded size.
+//!
+//! Invariants: A1 `names` has one row for each account, under its key. A2 `tokens` has one row for each log-in, which stands
+//! in its account's `tokens` and in `expiring`, and nowhere else.
+//! Not here: comparing passwords (`http/chat/`), conversations (`talk.rs`).
+
+use super::words::{
+    ACCOUNTS_MAX, AccountId, CLIENT_IDS_MAX, ConversationId, FAILURES_FREE, FAILURES_KEPT_MS, HASH_BYTES_MAX,
+    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, STRANGERS_MAX, TOKEN_MS_MAX, TOKENS_MAX, TokenHash,
+    WAIT_MS_MAX, WAIT_MS_MIN,
+};
+use crate::types::Stamp;
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Log-ins of one name that failed in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    count: u32,
+    last_ms: u64,
+}
+
+/// What an account has to do with one conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// It left if not.
+    pub is_in: bool,
+    /// Position at which that came to be.
+    pub since: u64,
+    /// Number of the newest message that it has read.
+    pub read: u64,
+    /// Position at which a device said so.
+    pub read_at: u64,
+}
+
+/// A message that its sender's client gave an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Where it went.
+    pub conversation: ConversationId,
+    /// Its number there.
+    pub number: u64,
+    /// Its position.
+    pub position: u64,
+    /// CRC-32 of its text: enough to find a client that uses an id twice, which is a bug and no attack.
+    pub crc: u32,
+}
+
+/// One account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// As it shows, and as it is found.
+    pub name: Name,
+    /// Of the password, in PHC form.
+    pub hash: String,
+    /// When it was made.
+    pub created_ms: u64,
+    /// Its log-ins, with the log time at which they end.
+    pub tokens: OrdSet<(u64, TokenHash)>,
+    /// Its conversations.
+    pub talks: OrdMap<ConversationId, Membership>,
+    /// Position of the newest thing that concerns it alone.
+    pub touched: u64,
+    /// By the client's id.
+    sent: OrdMap<String, Sent>,
+    /// Those ids by position.
+    sent_order: OrdMap<u64, String>,
+    failures: Failures,
+}
+
+/// See the module. A clone shares everything with the original until one of them is written to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    by_id: OrdMap<AccountId, Arc<Account>>,
+    names: OrdMap<String, AccountId>,
+    tokens: OrdMap<TokenHash, AccountId>,
+    expiring: OrdSet<(u64, TokenHash)>,
+    strangers: OrdMap<String, Failures>,
+    newest: AccountId,
+}
+
+impl Failures {
+    /// Milliseconds until the next try.
+    fn wait_ms(self, now_ms: u64) -> u64 {
+        if self.count < FAILURES_FREE || now_ms.saturating_sub(self.last_ms) >= FAILURES_KEPT_MS {
+            return 0;
+        }
+        let wait_ms = WAIT_MS_MIN.saturating_mul(1 << (self.count - FAILURES_FREE).min(32)).min(WAIT_MS_MAX);
+        (self.last_ms.saturating_add(wait_ms)).saturating_sub(now_ms)
+    }
+
+    fn one_more(&mut self, now_ms: u64) {
+        let before = if now_ms.saturating_sub(self.last_ms) >= FAILURES_KEPT_MS { 0 } else { self.count };
+        *self = Failures { count: before.saturating_add(1), last_ms: now_ms };
+    }
+}
+
+impl Account {
+    /// Whether it is in a conversation now.
+    pub fn is_in(&self, id: ConversationId) -> bool {
+        self.talks.get(&id).is_some_and(|membership| membership.is_in)
+    }
+
+    /// Conversations that it is in.
+    pub fn talks_in(&self) -> impl Iterator<Item = (ConversationId, &Membership)> {
+        self.talks.iter().filter(|(_, membership)| membership.is_in).map(|(id, membership)| (*id, membership))
+    }
+
+    /// The message that was sent under a client's id.
+    pub fn sent(&self, client_id: &str) -> Option<Sent> {
+        self.sent.get(client_id).copied()
+    }
+
+    /// Remembers one.
+    pub fn remember_sent(&mut self, client_id: String, sent: Sent) {
+        self.sent_order.insert(sent.position, client_id.clone());
+        self.sent.insert(client_id, sent);
+        if self.sent.len() > CLIENT_IDS_MAX
+            && let Some((position, oldest)) = self.sent_order.get_min().map(|(position, id)| (*position, id.clone()))
+        {
+            self.sent_order.remove(&position);
+            self.sent.remove(&oldest);
+        }
+    }
+
+    /// It is in a conversation from this position on, having read so far; or it has left.
+    pub fn set_membership(&mut self, id: ConversationId, is_in: bool, since: u64, read: u64) {
+        self.talks.insert(id, Membership { is_in, since, read, read_at: 0 });
+        self.touched = since;
+        if !is_in && self.talks.len() - self.talks_in().count() > LEFT_MAX {
+            let left = self.talks.iter().filter(|(_, membership)| !membership.is_in);
+            if let Some(oldest) = left.min_by_key(|(_, membership)| membership.since).map(|(id, _)| *id) {
+                self.talks.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Refuses a name that no door of this version would send.
+pub fn check_name(name: &Name) -> Result<(), Refusal> {
+    let is_fine = (1..=NAME_CHARS_MAX).contains(&name.shown.chars().count())
+        && (1..=KEY_BYTES_MAX).contains(&name.key.len())
+        && !name.shown.contains(char::is_control);
+    if is_fine { Ok(()) } else { Err(Refusal::BadName(format!("a name has 1 to {NAME_CHARS_MAX} characters"))) }
+}
+
+impl Accounts {
+    /// An account.
+    pub fn get(&self, id: AccountId) -> Option<&Arc<Account>> {
+        self.by_id.get(&id)
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, id: AccountId) -> Option<&mut Account> {
+        self.by_id.get_mut(&id).map(Arc::make_mut)
+    }
+
+    /// Who has a name, by its key.
+    pub fn find(&self, key: &str) -> Option<AccountId> {
+        self.names.get(key).copied()
+    }
+
+    /// Whose log-in it is.
+    pub fn who(&self, token: &TokenHash) -> Result<AccountId, Refusal> {
+        self.tokens.get(token).copied().ok_or(Refusal::NotLoggedIn)
+    }
+
+    /// Keys beyond one, in order.
+    pub fn keys_after(&self, after: &str) -> impl Iterator<Item = (&String, AccountId)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.names.range::<_, str>((Excluded(after), Unbounded)).map(|(key, id)| (key, *id))
+    }
+
+    /// Makes an account and logs it in.
+    pub fn create(
+        &mut self,
+        at: Stamp,
+        name: Name,
+        hash: String,
+        token: TokenHash,
+        token_ms: u64,
+    ) -> Result<AccountId, Refusal> {
+        check_name(&name)?;
+        if hash.is_empty() || hash.len() > HASH_BYTES_MAX {
+            return Err(Refusal::Malformed("not the hash of a password".to_string()));
+        }
+        if self.names.contains_key(&name.key) {
+            return Err(Refusal::NameTaken);
+        }
+        if self.by_id.len() >= ACCOUNTS_MAX {
+            return Err(Refusal::Full("accounts".to_string()));
+        }
+        self.newest += 1;
+        let id = self.newest;
+        self.strangers.remove(&name.key);
+        self.names.insert(name.key.clone(), id);
+        let account = Account {
+            name,
+            hash,
+            created_ms: at.at_ms,
+            tokens: OrdSet::new(),
+            talks: OrdMap::new(),
+            touched: 0,
+            sent: OrdMap::new(),
+            sent_order: OrdMap::new(),
+            failures: Failures::default(),
+        };
+        self.by_id.insert(id, Arc::new(account));
+        self.add_token(at, id, token, token_ms);
+        Ok(id)
+    }
+
+    /// Counts a failure in advance; what the password is to be compared with.
+    pub fn try_log_in(&mut self, at: Stamp, key: &str) -> Result<Option<(AccountId, String)>, Refusal> {
+        let now_ms = at.at_ms;
+        let wait = |failures: Failures| match failures.wait_ms(now_ms) {
+            0 => Ok(()),
+            retry_ms => Err(Refusal::Slow { retry_ms }),
+        };
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Err(Refusal::WrongLogIn);
+        }
+        if let Some(id) = self.find(key) {
+            let account = self.get_mut(id).expect("A1: a name belongs to an account");
+            wait(account.failures)?;
+            account.failures.one_more(now_ms);
+            return Ok(Some((id, account.hash.clone())));
+        }
+        let mut failures = self.strangers.get(key).copied().unwrap_or_default();
+        wait(failures)?;
+        failures.one_more(now_ms);
+        self.strangers.insert(key.to_string(), failures);
+        if self.strangers.len() > STRANGERS_MAX
+            && let Some(oldest) = self.strangers.iter().min_by_key(|(_, failures)| failures.last_ms)
+        {
+            let oldest = oldest.0.clone();
+            self.strangers.remove(&oldest);
+        }
+        Ok(None)
+    }
+
+    /// The password was right, if the account is still what it was.
+    pub fn log_in(
+        &mut self,
+        at: Stamp,
+        id: AccountId,
+        hash: &str,
+        token: TokenHash,
+        token_ms: u64,
+    ) -> Result<String, Refusal> {
+        let account = self.get_mut(id).filter(|account| account.hash == hash).ok_or(Refusal::WrongLogIn)?;
+        account.failures = Failures::default();
+        let name = account.name.shown.clone();
+        self.add_token(at, id, token, token_ms);
+        Ok(name)
+    }
+
+    fn add_token(&mut self, at: Stamp, id: AccountId, token: TokenHash, token_ms: u64) {
+        // Drawn at random: a second one like it is the same log-in, sent twice.
+        self.remove_token(&token);
+        let until_ms = at.at_ms.saturating_add(token_ms.min(TOKEN_MS_MAX));
+        self.tokens.insert(token, id);
+        self.expiring.insert((until_ms, token));
+        let account = self.get_mut(id).expect("whoever logs in has an account");
+        account.tokens.insert((until_ms, token));
+        if account.tokens.len() > TOKENS_MAX
+            && let Some((_, first)) = account.tokens.get_min().copied()
+        {
+            self.remove_token(&first);
+        }
+    }
+
+    /// Ends a log-in.
+    pub fn remove_token(&mut self, token: &TokenHash) {
+        let Some(id) = self.tokens.remove(token) else { return };
+        let account = self.get_mut(id).expect("A2: a log-in belongs to an account");
+        let row = account.tokens.iter().find(|(_, other)| other == token).copied();
+        let row = row.expect("A2: a log-in stands with its account");
+        account.tokens.remove(&row);
+        self.expiring.remove(&row);
+    }
+
+    /// Ends all log-ins of an account.
+    pub fn remove_tokens(&mut self, id: AccountId) {
+        let tokens = self.get(id).map(|account| account.tokens.clone()).unwrap_or_default();
+        for (_, token) in &tokens {
+            self.remove_token(token);
+        }
+    }
+
+    /// Deletes an account; its name is free again.
+    pub fn delete(&mut self, id: AccountId) {
+        self.remove_tokens(id);
+        if let Some(account) = self.by_id.remove(&id) {
+            self.names.remove(&account.name.key);
+        }
+    }
+
+    /// Ends the log-ins whose time is up; whether there were any.
+    pub fn expire(&mut self, at: Stamp) -> bool {
+        let mut any = false;
+        while let Some((until_ms, token)) = self.expiring.get_min().copied()
+            && until_ms <= at.at_ms
+        {
+            self.remove_token(&token);
+            any = true;
+        }
+        any
+    }
+
+    /// When the next log-in ends.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.expiring.get_min().map(|(until_ms, _)| *until_ms)
+    }
+
+    /// What a snapshot must hold.
+    pub fn parts(&self) -> (&OrdMap<AccountId, Arc<Account>>, &OrdMap<String, Failures>, AccountId) {
+        (&self.by_id, &self.strangers, self.newest)
+    }
+
+    /// The accounts that a snapshot holds; `None` if two have one name or one log-in.
+    pub fn of(
+        by_id: OrdMap<AccountId, Arc<Account>>,
+        strangers: OrdMap<String, Failures>,
+        newest: AccountId,
+    ) -> Option<Accounts> {
+        let mut accounts = Accounts { strangers, newest, ..Accounts::default() };
+        for (id, account) in &by_id {
+            if *id > newest || accounts.names.insert(account.name.key.clone(), *id).is_some() {
+                return None;
+            }
+            for (until_ms, token) in &account.tokens {
+                if accounts.tokens.insert(*token, *id).is_some() {
+                    return None;
+                }
+                accounts.expiring.insert((*until_ms, *token));
+            }
+        }
+        accounts.by_id = by_id;
+        Some(accounts)
+    }
+
+    /// A planted bug: nobody has read anything.
+    #[cfg(test)]
+    pub fn forget_read_marks(&mut self) {
+        let ids: Vec<AccountId> = self.by_id.keys().copied().collect();
+        for id in ids {
+            let account = self.get_mut(id).expect("it is one of the keys");
+            let unread = account.talks.iter().map(|(id, membership)| (*id, Membership { read: 0, ..*membership }));
+            account.talks = unread.collect();
+        }
+    }
+
+    /// Asserts the invariants.
+    #[cfg(test)]
+    pub fn check(&self) {
+        assert_eq!(self.names.len(), self.by_id.len(), "A1: rows of names");
+        for (id, account) in &self.by_id {
+            assert_eq!(self.names.get(&account.name.key), Some(id), "A1: {}", account.name.key);
+            assert_eq!(account.sent.len(), account.sent_order.len(), "client ids of {id}");
+            for row in &account.tokens {
+                assert!(self.expiring.contains(row) && self.tokens.get(&row.1) == Some(id), "A2: {row:?}");
+            }
+        }
+        let tokens: usize = self.by_id.values().map(|account| account.tokens.len()).sum();
+        assert_eq!((tokens, tokens), (self.tokens.len(), self.expiring.len()), "A2: rows of log-ins");
+    }
+}

@@ -1,0 +1,92 @@
+//! Which names can be had, and which two are one.
+//!
+//! A name is 1 to 32 characters after Unicode's canonical composition (NFC), without control characters, without characters
+//! that show nothing or turn the direction of writing, and without white space at its ends; an account's has none inside either.
+//! Two names are one if they are equal after compatibility composition (NFKC) and lower case: `Zoë`, `ZOË` and `Ｚoë`.
+//! A door works this out and puts both forms into the command, because Unicode's tables grow with each version: what they say
+//! today must not change what a log of last year did.
+//! Not here: look-alikes of other scripts; who must not be mistaken for another compares account numbers.
+
+use super::words::{NAME_CHARS_MAX, Name};
+use unicode_normalization::UnicodeNormalization;
+
+/// The name of an account.
+///
+/// # Errors
+/// Why it cannot be one, in words.
+pub fn account(text: &str) -> Result<Name, String> {
+    let name = name(text)?;
+    match name.shown.chars().find(|c| c.is_whitespace() || matches!(c, '#' | '@' | '/' | ',')) {
+        Some(c) => Err(format!("the name of an account has no {c:?} in it")),
+        None => Ok(name),
+    }
+}
+
+/// The name of a room.
+///
+/// # Errors
+/// Why it cannot be one, in words.
+pub fn room(text: &str) -> Result<Name, String> {
+    name(text.strip_prefix('#').unwrap_or(text))
+}
+
+/// The key of a name: equal for names that are one.
+pub fn key_of(name: &str) -> String {
+    // Lower case of a composed text may be composed differently, hence once more.
+    name.nfkc().flat_map(char::to_lowercase).nfkc().collect()
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    if text.len() > 16 * NAME_CHARS_MAX {
+        return Err(format!("a name has at most {NAME_CHARS_MAX} characters"));
+    }
+    let shown: String = text.nfc().collect();
+    let count = shown.chars().count();
+    if count == 0 || count > NAME_CHARS_MAX {
+        return Err(format!("a name has 1 to {NAME_CHARS_MAX} characters, this one has {count}"));
+    }
+    if let Some(c) = shown.chars().find(|c| c.is_control() || is_hidden(*c)) {
+        return Err(format!("a name has no control or invisible characters, this one has U+{:04X}", c as u32));
+    }
+    if shown.trim() != shown {
+        return Err("a name does not begin or end with white space".to_string());
+    }
+    let key = key_of(&shown);
+    if key.trim().is_empty() {
+        return Err("a name shows something".to_string());
+    }
+    Ok(Name { shown, key })
+}
+
+/// Characters that show nothing, or change how others are shown.
+fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_one_have_one_key() {
+        let key = |text: &str| account(text).unwrap().key;
+        assert_eq!(key("Zoë"), key("ZOE\u{308}"));
+        assert_eq!(key("alice"), key("\u{ff21}LICE"));
+        assert_eq!(account("Zoe\u{308}").unwrap().shown, "Zoë");
+        assert_ne!(key("alice"), key("alicе"), "the last letter is Cyrillic: another name");
+        assert_eq!(room("#Tea & biscuits").unwrap().shown, "Tea & biscuits");
+        assert_eq!(room("<script>alert(1)</script>").unwrap().shown, "<script>alert(1)</script>");
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for bad in ["", " a", "a ", "a b", "a\nb", "a\0", "\u{200b}", "a\u{202e}b", "#a", "@a", "a/b", "a\u{ad}"] {
+            assert!(account(bad).is_err(), "{bad:?}");
+        }
+        assert!(account(&"x".repeat(32)).is_ok() && account(&"x".repeat(33)).is_err());
+        assert!(account(&"é".repeat(32)).is_ok() && room(&"é".repeat(600)).is_err());
+        assert!(room(" ").is_err() && room("a\tb").is_err());
+    }
+}

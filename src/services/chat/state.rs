@@ -1,0 +1,456 @@
+//! The state: accounts and conversations, and what each command changes.
+//!
+//! Everything that somebody may have missed has a position of its own, which grows by one with each; what came after a position
+//! follows from the state (`feed.rs`), so nothing is written for each reader: a message to a thousand is one message.
+//!
+//! Invariants: C1 whoever is in a conversation stands in its `members`, and it in theirs. C2 `order` has one row for each
+//! conversation, under its newest position. C3 a room is found under its key, a direct conversation under its two accounts.
+//! C4 `bytes` is the sum over the conversations. C5 a conversation has a member.
+//! Not here: log-ins (`accounts.rs`), messages of one conversation (`talk.rs`).
+
+use super::accounts::{Accounts, Sent, check_name};
+use super::flaws::flaw;
+use super::saved;
+use super::talk::{Kind, Message, Talk};
+use super::words::{
+    AccountId, Answer, BYTES_MAX, CLIENT_ID_BYTES_MAX, CONVERSATIONS_MAX, Command, ConversationId, MEMBERS_MAX, Name,
+    ROOMS_MAX, Refusal, TEXT_BYTES_MAX, Target, TokenHash,
+};
+use crate::services::{Reply, Service};
+use crate::types::Stamp;
+use imbl::{OrdMap, OrdSet};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+/// See the module. A clone shares everything with the original until one of them is written to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chat {
+    pub(super) accounts: Accounts,
+    pub(super) talks: OrdMap<ConversationId, Arc<Talk>>,
+    pub(super) rooms: OrdMap<String, ConversationId>,
+    pub(super) directs: OrdMap<(AccountId, AccountId), ConversationId>,
+    /// Conversations by their newest position.
+    pub(super) order: OrdMap<u64, ConversationId>,
+    pub(super) newest: ConversationId,
+    pub(super) position: u64,
+    pub(super) turn: u64,
+    bytes: usize,
+    /// Planted bugs.
+    #[cfg(test)]
+    pub flaws: super::Flaws,
+}
+
+impl Chat {
+    /// Newest position: it grows with everything that readers are told.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// A number that grows with each change, also with those that no reader is told: whoever has seen it has seen everything.
+    pub fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// Whose log-in this is, while it lasts.
+    pub fn who(&self, token: &TokenHash) -> Option<AccountId> {
+        self.accounts.who(token).ok()
+    }
+
+    /// The chat that a snapshot holds: everything else follows from its accounts and conversations. `None`: it contradicts
+    /// itself.
+    pub(super) fn of(accounts: Accounts, talks: OrdMap<ConversationId, Arc<Talk>>, numbers: [u64; 3]) -> Option<Chat> {
+        let [newest, position, turn] = numbers;
+        let mut chat = Chat { accounts, newest, position, turn, ..Chat::default() };
+        for (id, talk) in &talks {
+            let is_found = match talk.kind() {
+                Kind::Room(name) => chat.rooms.insert(name.key.clone(), *id),
+                Kind::Direct(a, b) => chat.directs.insert((*a, *b), *id),
+            };
+            let is_twice = chat.order.insert(talk.head.touched, *id).is_some();
+            if is_found.is_some() || is_twice || *id > newest || talk.head.touched > position {
+                return None;
+            }
+            let is_in = |id_of: &AccountId| chat.accounts.get(*id_of).is_some_and(|account| account.is_in(*id));
+            if talk.members().is_empty() || !talk.members().iter().all(is_in) {
+                return None;
+            }
+            chat.bytes += talk.bytes;
+        }
+        let (accounts, ..) = chat.accounts.parts();
+        let is_mutual = accounts.iter().all(|(who, account)| {
+            account.talks_in().all(|(id, _)| talks.get(&id).is_some_and(|talk| talk.members().contains(who)))
+        });
+        chat.talks = talks;
+        is_mutual.then_some(chat)
+    }
+
+    /// Carries out a command.
+    pub fn run(&mut self, at: Stamp, command: Command) -> Answer {
+        let done = match command {
+            Command::Create { name, hash, token, token_ms } => {
+                let created = self.accounts.create(at, name, hash.clone(), token, token_ms);
+                created.map(|account| Answer::Created { account, hash, token })
+            }
+            Command::TryLogIn { key } => self.accounts.try_log_in(at, &key).map(Answer::Try),
+            Command::LogIn { account, hash, token, token_ms } => {
+                let done = self.accounts.log_in(at, account, &hash, token, token_ms);
+                done.map(|name| Answer::LoggedIn { account, name })
+            }
+            Command::LogOut { token, everywhere } => self.log_out(token, everywhere),
+            Command::Delete { token } => self.delete(token),
+            Command::Direct { token, with } => self.direct(token, &with),
+            Command::MakeRoom { token, name } => self.make_room(token, name),
+            Command::Join { token, room } => self.join(token, room),
+            Command::Leave { token, room } => self.leave(token, room),
+            Command::Send { token, to, text, client_id } => self.send(at, token, to, text, client_id),
+            Command::Erase { token, conversation, number } => self.erase(token, conversation, number),
+            Command::Mark { token, conversation, number } => self.mark(token, conversation, number),
+        };
+        if done.is_ok() {
+            self.turn += 1;
+        }
+        done.unwrap_or_else(Answer::Refused)
+    }
+
+    fn next_position(&mut self) -> u64 {
+        self.position += 1;
+        self.position
+    }
+
+    fn log_out(&mut self, token: TokenHash, everywhere: bool) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        if everywhere {
+            self.accounts.remove_tokens(who)
+        } else {
+            self.accounts.remove_token(&token)
+        }
+        Ok(Answer::Done)
+    }
+
+    fn delete(&mut self, token: TokenHash) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        let talks: Vec<ConversationId> = match self.accounts.get(who) {
+            Some(account) => account.talks_in().map(|(id, _)| id).collect(),
+            None => Vec::new(),
+        };
+        for id in talks {
+            self.take_out(who, id);
+        }
+        self.accounts.delete(who);
+        Ok(Answer::Done)
+    }
+
+    /// Somebody is no longer in a conversation, which goes with the last one.
+    fn take_out(&mut self, who: AccountId, id: ConversationId) {
+        let position = self.next_position();
+        let talk = self.change(id, position);
+        talk.head.members.remove(&who);
+        talk.head.members_at = position;
+        if !talk.members().is_empty() {
+            return;
+        }
+        let talk = self.talks.remove(&id).expect("it was just changed");
+        self.order.remove(&talk.head.touched);
+        self.bytes -= talk.bytes;
+        match talk.kind() {
+            Kind::Room(name) => self.rooms.remove(&name.key),
+            Kind::Direct(a, b) => self.directs.remove(&(*a, *b)),
+        };
+    }
+
+    /// A conversation, in which something happens at this position.
+    fn change(&mut self, id: ConversationId, position: u64) -> &mut Talk {
+        let talk = self.talks.get_mut(&id).map(Arc::make_mut).expect("whoever changes a conversation has looked at it");
+        self.order.remove(&talk.head.touched);
+        talk.head.touched = position;
+        self.order.insert(position, id);
+        talk
+    }
+
+    fn has_room_for_one_more(&self, who: AccountId) -> Result<(), Refusal> {
+        let count = self.accounts.get(who).map_or(0, |account| account.talks_in().count());
+        if count >= CONVERSATIONS_MAX { Err(Refusal::Full("conversations of one account".to_string())) } else { Ok(()) }
+    }
+
+    fn begin(&mut self, kind: Kind, members: OrdSet<AccountId>) -> ConversationId {
+        self.newest += 1;
+        let (id, position) = (self.newest, self.next_position());
+        for member in &members {
+            let account = self.accounts.get_mut(*member).expect("a member has an account");
+            account.set_membership(id, true, position, 0);
+        }
+        match &kind {
+            Kind::Room(name) => drop(self.rooms.insert(name.key.clone(), id)),
+            Kind::Direct(a, b) => drop(self.directs.insert((*a, *b), id)),
+        }
+        self.talks.insert(id, Arc::new(Talk::new(kind, members, position)));
+        self.order.insert(position, id);
+        id
+    }
+
+    fn direct(&mut self, token: TokenHash, with: &str) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        let (id, was_there) = self.direct_with(who, with)?;
+        Ok(Answer::Conversation { id, was_there })
+    }
+
+    fn direct_with(&mut self, who: AccountId, with: &str) -> Result<(ConversationId, bool), Refusal> {
+        let other = self.accounts.find(with).ok_or(Refusal::NoSuchAccount)?;
+        if other == who {
+            return Err(Refusal::Yourself);
+        }
+        let pair = (who.min(other), who.max(other));
+        if let Some(id) = self.directs.get(&pair) {
+            return Ok((*id, true));
+        }
+        self.has_room_for_one_more(who)?;
+        self.has_room_for_one_more(other)?;
+        Ok((self.begin(Kind::Direct(pair.0, pair.1), [who, other].into_iter().collect()), false))
+    }
+
+    fn make_room(&mut self, token: TokenHash, name: Name) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        check_name(&name)?;
+        if self.rooms.contains_key(&name.key) {
+            return Err(Refusal::NameTaken);
+        }
+        if self.rooms.len() >= ROOMS_MAX {
+            return Err(Refusal::Full("rooms".to_string()));
+        }
+        self.has_room_for_one_more(who)?;
+        let id = self.begin(Kind::Room(name), OrdSet::unit(who));
+        Ok(Answer::Conversation { id, was_there: false })
+    }
+
+    fn room(&self, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
+        let talk = self.talks.get(&id).ok_or(Refusal::NoSuchRoom)?;
+        if matches!(talk.kind(), Kind::Room(_)) { Ok(talk) } else { Err(Refusal::NotARoom) }
+    }
+
+    fn join(&mut self, token: TokenHash, id: ConversationId) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        let talk = self.room(id)?;
+        if talk.members().contains(&who) {
+            return Ok(Answer::Conversation { id, was_there: true });
+        }
+        if talk.members().len() >= MEMBERS_MAX {
+            return Err(Refusal::Full("members of this room".to_string()));
+        }
+        let newest = talk.newest();
+        self.has_room_for_one_more(who)?;
+        // Two positions, for what the newcomer is told and what all are told: a reader comes back after either.
+        let (since, position) = (self.next_position(), self.next_position());
+        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        account.set_membership(id, true, since, newest);
+        let talk = self.change(id, position);
+        talk.head.members.insert(who);
+        talk.head.members_at = position;
+        Ok(Answer::Conversation { id, was_there: false })
+    }
+
+    fn leave(&mut self, token: TokenHash, id: ConversationId) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        if !self.room(id)?.members().contains(&who) {
+            return Err(Refusal::NotMember);
+        }
+        let since = self.next_position();
+        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        account.set_membership(id, false, since, 0);
+        self.take_out(who, id);
+        Ok(Answer::Done)
+    }
+
+    /// A conversation that somebody is in.
+    pub(super) fn talk_of(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
+        let talk = self.talks.get(&id).ok_or(Refusal::NoSuchConversation)?;
+        match (talk.members().contains(&who), talk.kind()) {
+            (true, _) => Ok(talk),
+            (false, Kind::Room(_)) => Err(Refusal::NotMember),
+            // Whether others talk with each other is nobody's business.
+            (false, Kind::Direct(..)) => Err(Refusal::NoSuchConversation),
+        }
+    }
+
+    fn send(
+        &mut self,
+        at: Stamp,
+        token: TokenHash,
+        to: Target,
+        text: String,
+        client_id: Option<String>,
+    ) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        check_text(&text)?;
+        if client_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX) {
+            return Err(Refusal::Malformed(format!("a client id has 1 to {CLIENT_ID_BYTES_MAX} bytes")));
+        }
+        let crc = crc32fast::hash(text.as_bytes());
+        let account = self.accounts.get(who).expect("whoever is logged in has an account");
+        let before = client_id.as_ref().and_then(|client_id| account.sent(client_id));
+        if let Some(sent) = before.filter(|_| !flaw!(self, repeats_are_delivered)) {
+            let is_same = match &to {
+                Target::Conversation(id) => sent.conversation == *id,
+                // Found by name, which may mean another by now: what was said stays said.
+                Target::Account(_) | Target::Room(_) => true,
+            };
+            if !is_same || sent.crc != crc {
+                return Err(Refusal::ClientIdReused);
+            }
+            let Sent { conversation, number, position, .. } = sent;
+            return Ok(Answer::Sent { conversation, number, position, is_repeat: true });
+        }
+        if self.bytes + text.len() > BYTES_MAX {
+            return Err(Refusal::Full("messages: the cluster keeps no more".to_string()));
+        }
+        let id = match to {
+            Target::Conversation(id) => id,
+            Target::Account(key) => self.direct_with(who, &key)?.0,
+            Target::Room(key) => *self.rooms.get(&key).ok_or(Refusal::NoSuchRoom)?,
+        };
+        let talk = self.talk_of(who, id)?;
+        if matches!(talk.kind(), Kind::Direct(..)) && talk.members().len() < 2 {
+            return Err(Refusal::OtherIsGone);
+        }
+        let position = self.next_position();
+        self.bytes += text.len();
+        let message = Message { position, at_ms: at.at_ms, from: who, text: Some(text) };
+        let (number, shrunk) = self.change(id, position).say(message);
+        self.bytes -= shrunk;
+        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        if let Some(membership) = account.talks.get_mut(&id) {
+            // Whoever answers has read.
+            membership.read = number;
+        }
+        if let Some(client_id) = client_id {
+            account.remember_sent(client_id, Sent { conversation: id, number, position, crc });
+        }
+        Ok(Answer::Sent { conversation: id, number, position, is_repeat: false })
+    }
+
+    fn erase(&mut self, token: TokenHash, id: ConversationId, number: u64) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        let message = self.talk_of(who, id)?.messages.get(&number).ok_or(Refusal::NoSuchMessage)?;
+        if message.from != who {
+            return Err(Refusal::NotYours);
+        }
+        if message.text.is_none() {
+            // Sent twice, most likely.
+            return Ok(Answer::Done);
+        }
+        let position = self.next_position();
+        let is_counted = flaw!(self, numbers_are_counted);
+        let talk = self.change(id, position);
+        let bytes = talk.erase(number, position);
+        if is_counted && talk.head.newest == number {
+            talk.head.newest -= 1;
+            talk.messages.remove(&number);
+            talk.head.erased.remove(&number);
+        }
+        self.bytes -= bytes;
+        Ok(Answer::Done)
+    }
+
+    fn mark(&mut self, token: TokenHash, id: ConversationId, number: u64) -> Result<Answer, Refusal> {
+        let who = self.accounts.who(&token)?;
+        if number > self.talk_of(who, id)?.newest() {
+            return Err(Refusal::NoSuchMessage);
+        }
+        let account = self.accounts.get(who).expect("whoever is logged in has an account");
+        let is_news = account.talks.get(&id).is_some_and(|membership| membership.read < number);
+        if is_news {
+            let position = self.next_position();
+            let account = self.accounts.get_mut(who).expect("it was just looked at");
+            account.touched = position;
+            let membership = account.talks.get_mut(&id).expect("it was just looked at");
+            (membership.read, membership.read_at) = (number, position);
+        }
+        Ok(Answer::Done)
+    }
+
+    /// A planted bug.
+    #[cfg(test)]
+    pub fn forget_read_marks(&mut self) {
+        self.accounts.forget_read_marks();
+    }
+
+    /// Asserts the invariants.
+    #[cfg(test)]
+    pub fn check(&self) {
+        self.accounts.check();
+        let (mut bytes, mut pairs) = (0, 0);
+        for (id, talk) in &self.talks {
+            talk.check();
+            assert!(!talk.members().is_empty(), "C5: {id}");
+            assert_eq!(self.order.get(&talk.head.touched), Some(id), "C2: {id}");
+            match talk.kind() {
+                Kind::Room(name) => assert_eq!(self.rooms.get(&name.key), Some(id), "C3: {id}"),
+                Kind::Direct(a, b) => assert_eq!(self.directs.get(&(*a, *b)), Some(id), "C3: {id}"),
+            }
+            for member in talk.members() {
+                assert!(self.accounts.get(*member).is_some_and(|account| account.is_in(*id)), "C1: {member} in {id}");
+            }
+            pairs += talk.members().len();
+            bytes += talk.bytes;
+        }
+        let (accounts, ..) = self.accounts.parts();
+        assert_eq!(pairs, accounts.values().map(|account| account.talks_in().count()).sum::<usize>(), "C1: pairs");
+        assert_eq!(
+            (self.order.len(), self.rooms.len() + self.directs.len()),
+            (self.talks.len(), self.talks.len()),
+            "C2"
+        );
+        assert_eq!(bytes, self.bytes, "C4");
+    }
+}
+
+fn check_text(text: &str) -> Result<(), Refusal> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Refusal::TooLong(text.len() as u64));
+    }
+    if text.bytes().all(|byte| byte.is_ascii_whitespace()) {
+        return Err(Refusal::BadText("a message says something".to_string()));
+    }
+    // Line feeds and tabs are fine; what could drive a reader's terminal is not.
+    match text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
+        Some(c) => {
+            Err(Refusal::BadText(format!("a message has no control characters, this one has U+{:04X}", c as u32)))
+        }
+        None => Ok(()),
+    }
+}
+
+impl Service for Chat {
+    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
+        match postcard::from_bytes::<Command>(command) {
+            Ok(command) => Reply::Ok(self.run(at, command).encode()),
+            Err(_) => Reply::Failed("not a command of the chat".to_string()),
+        }
+    }
+
+    fn expire(&mut self, at: Stamp) {
+        self.turn += u64::from(self.accounts.expire(at));
+    }
+
+    fn next_expiry_ms(&self) -> Option<u64> {
+        self.accounts.next_expiry_ms()
+    }
+
+    fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
+        match postcard::from_bytes(query) {
+            Ok(query) => {
+                let view = self.answer(query);
+                Reply::Ok(postcard::to_stdvec(&view).expect("encoding into memory cannot fail"))
+            }
+            Err(_) => Reply::Failed("not a question to the chat".to_string()),
+        }
+    }
+
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        saved::write(self, out)
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        *self = saved::read(from)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! Tests of the chat: golden scripts, and many random commands whose outcome is compared with the plainest model.
+//!
+//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::chat` records them
+//! anew; read the difference before you commit it.
+//! Not here: the language of the scripts (`tests/desk.rs`), the model (`tests/lives.rs`).
+
+mod desk;
+mod lives;
+
+use super::words::{MESSAGES_MAX, TOKENS_MAX};
+use super::{Answer, Chat, Command, Query, Refusal, Target, TokenHash, View, names};
+use crate::services::{Reply, Service};
+use crate::types::{Index, Stamp};
+
+#[test]
+fn scripts() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/chat/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
+    paths.sort();
+    assert!(!paths.is_empty(), "no scripts in {folder}");
+    for path in paths {
+        if let Err(why) = goldenscript::run(&mut desk::Desk::default(), &path) {
+            panic!("{}: {why}", path.display());
+        }
+    }
+}
+
+fn stamp(index: u64, at_ms: u64) -> Stamp {
+    Stamp { index: Index(index), at_ms }
+}
+
+/// The hash of a token that has this name in a test.
+fn token(name: &str) -> TokenHash {
+    let mut token = [0; 32];
+    token[..name.len()].copy_from_slice(name.as_bytes());
+    token
+}
+
+fn create(name: &str) -> Command {
+    let name = names::account(name).unwrap();
+    Command::Create { token: token(&name.key), name, hash: "hash".to_string(), token_ms: 1_000_000 }
+}
+
+fn send(from: &str, to: &str, text: &str) -> Command {
+    let (to, text) = (Target::Account(to.to_string()), text.to_string());
+    Command::Send { token: token(from), to, text, client_id: None }
+}
+
+fn saved(chat: &Chat) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    chat.snapshot(&mut bytes).unwrap();
+    bytes
+}
+
+fn restored(bytes: &[u8]) -> Chat {
+    let mut chat = Chat::default();
+    chat.restore(&mut &bytes[..]).unwrap();
+    chat
+}
+
+/// A chat with two accounts, a room, a message that was taken back, and somebody who guesses.
+fn busy() -> Chat {
+    let mut chat = Chat::default();
+    let room = names::room("tea").unwrap();
+    let erase = Command::Erase { token: token("ann"), conversation: 1, number: 1 };
+    let guess = Command::TryLogIn { key: "nobody".to_string() };
+    let make = Command::MakeRoom { token: token("ann"), name: room };
+    let commands =
+        [create("ann"), create("bob"), send("ann", "bob", "hi"), send("bob", "ann", "yes?"), erase, make, guess];
+    for (index, command) in commands.into_iter().enumerate() {
+        let answer = chat.run(stamp(index as u64 + 1, 0), command);
+        assert!(!matches!(answer, Answer::Refused(_)), "{answer:?}");
+    }
+    chat.check();
+    chat
+}
+
+#[test]
+fn garbage_is_refused_and_changes_nothing() {
+    let mut chat = busy();
+    let before = saved(&chat);
+    let command = send("ann", "bob", "hello").encode();
+    for garbage in [&[][..], &[0xff; 9], &command[..5]] {
+        assert!(matches!(chat.apply(stamp(9, 0), garbage), Reply::Failed(_)), "{garbage:?}");
+        assert!(matches!(chat.query(stamp(9, 0), &[0xff; 3]), Reply::Failed(_)));
+    }
+    assert_eq!(saved(&chat), before);
+}
+
+#[test]
+fn a_damaged_snapshot_is_an_error_or_another_state_and_no_allocation() {
+    let bytes = saved(&busy());
+    assert_eq!(restored(&bytes), busy());
+    for end in 0..bytes.len() {
+        assert!(Chat::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
+    }
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x80;
+        let _ = Chat::default().restore(&mut damaged.as_slice());
+    }
+}
+
+#[test]
+fn the_oldest_messages_go_and_readers_that_were_away_hear_of_it() {
+    let mut chat = busy();
+    let position = chat.position();
+    for index in 0..MESSAGES_MAX + 5 {
+        chat.run(stamp(index + 10, 0), send("ann", "bob", "x"));
+    }
+    chat.check();
+    let query = Query::History { token: token("bob"), conversation: 1, before: None, after: Some(0), limit: 2 };
+    let View::History { messages, oldest, newest } = chat.answer(query) else { panic!("no page") };
+    assert_eq!((messages[0].number, oldest, newest), (8, 8, MESSAGES_MAX + 7));
+    let (events, _) = chat.told_after(2, position, 1);
+    assert!(matches!(events[0].2, super::Event::Missed(7)), "{events:?}");
+    assert_eq!(restored(&saved(&chat)), chat);
+}
+
+#[test]
+fn the_log_in_that_ends_first_goes_when_there_are_too_many() {
+    let mut chat = busy();
+    for number in 0..TOKENS_MAX as u64 {
+        let token = token(&format!("more {number}"));
+        let hash = "hash".to_string();
+        chat.run(stamp(20, 0), Command::LogIn { account: 1, hash, token, token_ms: 10 + number });
+    }
+    chat.check();
+    assert_eq!(chat.who(&token("more 0")), None);
+    assert_eq!((chat.who(&token("more 1")), chat.who(&token("ann"))), (Some(1), Some(1)));
+    chat.expire(stamp(21, 100));
+    chat.check();
+    assert_eq!((chat.who(&token("more 1")), chat.who(&token("ann"))), (None, Some(1)));
+}
+
+#[test]
+fn a_copy_does_not_see_what_comes_later() {
+    let mut chat = busy();
+    let (copy, before) = (chat.clone(), saved(&chat));
+    chat.run(stamp(30, 0), send("bob", "ann", "later"));
+    chat.run(stamp(31, 0), Command::Delete { token: token("ann") });
+    assert_eq!(saved(&copy), before);
+    assert_eq!(chat.run(stamp(32, 0), send("ann", "bob", "x")), Answer::Refused(Refusal::NotLoggedIn));
+}

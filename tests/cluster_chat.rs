@@ -1,0 +1,250 @@
+//! The chat on real nodes: doors, streams that change nodes, the demo, and the page through a leader's death.
+#![allow(clippy::unwrap_used)] // a failed step is a failed test
+
+mod webdriver;
+
+use phalanx::client::{Chat, Fault, To};
+use phalanx::lab::Cluster;
+use phalanx::lab::web::Connection;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use webdriver::Browser;
+
+const PHALANX: &str = env!("CARGO_BIN_EXE_phalanx");
+const SOON: Duration = Duration::from_secs(30);
+
+fn member(cluster: &Cluster, name: &str, place: usize) -> Chat {
+    let mut chat = Chat::new(cluster.addresses());
+    chat.client.go_to(place);
+    chat.sign_up(name, &format!("{name}'s secret")).unwrap();
+    chat
+}
+
+/// One request, exactly as given; status and body.
+fn raw(
+    cluster: &Cluster,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: Option<&[u8]>,
+) -> (u16, Value, Option<String>) {
+    let mut connection = Connection::open(&cluster.http(1), SOON).unwrap();
+    connection.send_bytes(method, path, headers, body).unwrap();
+    let response = connection.answer(Instant::now() + SOON).unwrap();
+    let retry_after = response.header("retry-after").map(str::to_string);
+    (response.status, response.json(), retry_after)
+}
+
+#[test]
+fn messages_outlive_the_leader_and_streams_go_on_where_they_were() {
+    let mut cluster = Cluster::ready(PHALANX, 3, &json!({})).unwrap();
+    let leader = cluster.wait_leader().unwrap();
+    let (mut ann, bob) = (member(&cluster, "ann", 0), member(&cluster, "bob", leader as usize - 1));
+    // Bob listens to the very node that dies.
+    let mut stream = bob.follow(Some(0));
+    let mut heard = Vec::new();
+    for n in 0..40 {
+        if n == 20 {
+            cluster.kill(leader).unwrap();
+        }
+        ann.send(&To::Person("bob".to_string()), &format!("{n}")).unwrap();
+        while let Some(line) = stream.next(Instant::now() + Duration::from_millis(1)).unwrap() {
+            heard.push(line);
+        }
+    }
+    while heard.iter().filter(|line| line["type"] == "message").count() < 40 {
+        heard.push(stream.next(Instant::now() + SOON).unwrap().expect("the rest comes"));
+    }
+    assert_eq!(stream.next(Instant::now() + Duration::from_millis(300)).unwrap(), None, "nothing twice");
+    let texts: Vec<_> = heard.iter().filter_map(|line| line["text"].as_str()).collect();
+    assert_eq!(texts, (0..40).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_ne!(stream.address(), cluster.http(leader), "the stream has moved");
+
+    cluster.kill_all();
+    for id in 1..=3 {
+        cluster.restart(id).unwrap();
+    }
+    cluster.settle().unwrap();
+    let all = ann.all_of(1).unwrap();
+    assert_eq!(all.iter().map(|row| row["text"].as_str().unwrap()).collect::<Vec<_>>(), texts);
+}
+
+#[test]
+fn bad_input_is_refused_and_changes_nothing() {
+    let cluster = Cluster::ready(PHALANX, 1, &json!({})).unwrap();
+    let mut ann = member(&cluster, "ann", 0);
+    member(&cluster, "bob", 0);
+    ann.post("rooms", &json!({"name": "tea"})).unwrap();
+    let before = ann.get("conversations").unwrap();
+    let token = format!("Authorization: Bearer {}\r\n", ann.client.token.clone().unwrap());
+    let json_type = "Content-Type: application/json\r\n";
+    let mine = format!("{token}{json_type}");
+    let long = format!("{{\"conversation\": 1, \"text\": \"{}\"}}", "x".repeat(9000));
+    let long_name = format!("{{\"name\": \"{}\", \"password\": \"long enough\"}}", "x".repeat(33));
+    let cases: &[(&str, &str, &str, &[u8], u16)] = &[
+        ("POST", "messages", json_type, b"{\"conversation\": 1, \"text\": \"x\"}", 401),
+        ("POST", "messages", &mine, b"{\"conversation\": 1}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": 7}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": -1, \"text\": \"x\"}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": 1, \"with\": \"bob\", \"text\": \"x\"}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \"x\", \"more\": 1}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \"\xff\"}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \"a\\u0000b\"}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \" \"}", 400),
+        ("POST", "messages", &mine, b"not json", 400),
+        ("POST", "messages", &mine, long.as_bytes(), 413),
+        ("POST", "messages", &mine, b"{\"conversation\": 9, \"text\": \"x\"}", 404),
+        ("POST", "messages", &mine, b"{\"with\": \"nobody\", \"text\": \"x\"}", 404),
+        ("POST", "messages", &token, b"{\"conversation\": 1, \"text\": \"x\"}", 415),
+        ("POST", "rooms", &mine, b"{\"name\": \"TEA\"}", 409),
+        ("POST", "rooms", &mine, b"{\"name\": \"a\\u0007b\"}", 400),
+        ("POST", "rooms", &mine, b"{\"name\": \"a\\u202eb\"}", 400),
+        ("POST", "rooms/x/join", &mine, b"{}", 400),
+        ("POST", "rooms/77/join", &mine, b"{}", 404),
+        ("POST", "accounts", json_type, long_name.as_bytes(), 400),
+        ("POST", "accounts", json_type, b"{\"name\": \"a b\", \"password\": \"long enough\"}", 400),
+        ("POST", "accounts", json_type, b"{\"name\": \"eve\", \"password\": \"short\"}", 400),
+        ("POST", "accounts", json_type, b"{\"name\": \"ANN\", \"password\": \"long enough\"}", 409),
+        ("POST", "login", json_type, b"{\"name\": \"\\u0000\", \"password\": \"long enough\"}", 401),
+        ("POST", "conversations/1/read", &mine, b"{\"number\": 99}", 404),
+        ("DELETE", "conversations/1/messages/1", &mine, b"{}", 404),
+        ("GET", "conversations/1/messages?limit=0", &token, b"", 400),
+        ("GET", "conversations/1/messages?limit=201", &token, b"", 400),
+        ("GET", "conversations/1/messages?frm=1", &token, b"", 400),
+        ("GET", "stream?after=999999", &token, b"", 400),
+        ("GET", "stream?after=x", &token, b"", 400),
+        ("GET", "stream", "Authorization: Bearer wrong\r\n", b"", 401),
+        ("GET", "me", "Authorization: Basic YTpi\r\n", b"", 401),
+        ("PUT", "messages", &mine, b"{}", 405),
+        ("GET", "nothing", &token, b"", 404),
+    ];
+    for (method, path, headers, body, wanted) in cases {
+        let body = (!body.is_empty()).then_some(*body);
+        let (status, answer, _) = raw(&cluster, method, &format!("/v1/chat/{path}"), headers, body);
+        assert_eq!(status, *wanted, "{method} {path} {body:?}: {answer}");
+        assert!(answer["error"].as_str().is_some_and(|why| !why.is_empty()), "{method} {path}: {answer}");
+    }
+    assert_eq!(ann.get("conversations").unwrap(), before);
+}
+
+#[test]
+fn log_ins_are_slowed_down_and_requests_with_a_key_happen_once() {
+    let cluster = Cluster::ready(PHALANX, 1, &json!({})).unwrap();
+    let headers = "Content-Type: application/json\r\nIdempotency-Key: k1\r\n";
+    let who = |name: &str, password: &str| json!({"name": name, "password": password}).to_string().into_bytes();
+    let post = |path: &str, headers: &str, body: &[u8]| raw(&cluster, "POST", path, headers, Some(body));
+    let (_, first, _) = post("/v1/chat/accounts", headers, &who("ann", "correct horse"));
+    let (status, again, _) = post("/v1/chat/accounts", headers, &who("ann", "correct horse"));
+    assert_eq!((status, &again["account"]), (200, &first["account"]), "the same sign-up, sent twice");
+    assert_eq!(post("/v1/chat/accounts", headers, &who("ann", "another password")).0, 409);
+    for (name, token) in [("first", &first["token"]), ("second", &again["token"])] {
+        let shown = format!("Authorization: Bearer {}\r\n", token.as_str().unwrap());
+        assert_eq!(raw(&cluster, "GET", "/v1/chat/me", &shown, None).0, 200, "the {name} token");
+    }
+    // The words of a failure are the same whether there is such an account or not.
+    for name in ["ann", "nobody"] {
+        for _ in 0..5 {
+            let (status, answer, _) = post("/v1/chat/login", headers, &who(name, "wrong password"));
+            assert_eq!((status, answer["error"].as_str()), (401, Some("no such account, or another password")));
+        }
+        let (status, answer, retry_after) = post("/v1/chat/login", headers, &who(name, "wrong password"));
+        assert_eq!((status, retry_after.as_deref()), (429, Some("1")), "{answer}");
+    }
+    let waited = phalanx::lab::poll::wait_until("the wait is over", SOON, || {
+        (post("/v1/chat/login", headers, &who("ann", "correct horse")).0 == 200).then_some(())
+    });
+    waited.unwrap();
+    // Neither password nor token is in anything that the node has on disk.
+    let mut found = Vec::new();
+    let mut folders = vec![cluster.data_dir()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => folders.push(entry),
+                false => found.push(std::fs::read(entry).unwrap_or_default()),
+            }
+        }
+    }
+    let holds = |text: &str| found.iter().any(|bytes| bytes.windows(text.len()).any(|part| part == text.as_bytes()));
+    assert!(holds("$argon2id$"), "the log is there");
+    assert!(!holds("correct horse") && !holds(first["token"].as_str().unwrap()));
+}
+
+#[test]
+fn who_logs_out_on_one_node_is_out_on_all() {
+    let cluster = Cluster::ready(PHALANX, 3, &json!({})).unwrap();
+    let mut ann = member(&cluster, "ann", 0);
+    let mut stream = ann.follow(None);
+    assert_eq!(stream.next(Instant::now() + Duration::from_millis(200)).unwrap(), None);
+    let mut elsewhere = Chat::new(cluster.addresses());
+    elsewhere.client.go_to(2);
+    elsewhere.client.token = ann.client.token.clone();
+    elsewhere.post("logout", &json!({})).unwrap();
+    let end = stream.next(Instant::now() + SOON);
+    assert!(matches!(end, Err(Fault::Refused { status: 401, .. })), "{end:?}");
+    assert!(matches!(ann.send(&To::Room("x".to_string()), "x"), Err(Fault::Refused { status: 401, .. })));
+}
+
+#[test]
+fn the_demo_passes() {
+    let done = std::process::Command::new(PHALANX).args(["demo", "chat"]).output().unwrap();
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{text}\n{}", String::from_utf8_lossy(&done.stderr));
+    assert!(text.contains("VERDICT: passed."), "{text}");
+    assert_eq!(text.matches("   ok  ").count(), 6, "{text}");
+}
+
+fn enter(browser: &Browser, address: &str, name: &str) {
+    browser.open(&format!("http://{address}/chat"));
+    browser.see("the door is open", "#login", |text| text == "Log in");
+    browser.type_into("#name", name);
+    browser.type_into("#password", "a long secret");
+    browser.click("#signup");
+    browser.see("the chat is open", "#me", |text| text == name);
+}
+
+#[test]
+fn two_people_talk_on_the_page_through_a_leaders_death_and_scripts_stay_text() {
+    let mut cluster = Cluster::ready(PHALANX, 3, &json!({})).unwrap();
+    let leader = cluster.wait_leader().unwrap();
+    let other = if leader == 1 { 2 } else { 1 };
+    let (ann, bob) = (Browser::start(), Browser::start());
+    let (evil, script) =
+        ("<b>bob</b>".replace('/', "\\"), "<script>window.planted=1</script><img src=x onerror='window.planted=1'>");
+    enter(&ann, &cluster.http(leader), "ann");
+    enter(&bob, &cluster.http(other), &evil);
+    ann.type_into("#find-text", "bob");
+    ann.see("bob is found", "#found", |text| text.contains(&evil));
+    ann.click("#found button");
+    ann.see("the conversation is open", "#title", |text| text == evil);
+    ann.type_into("#text", &format!("{script}\u{E007}"));
+    bob.see("a badge", "#talks .badge", |text| text == "1");
+    bob.click("#talks button");
+    bob.see("the script as text", ".bubble", |text| text == script);
+    ann.type_into("#find-text", "#<i>tea</i>");
+    ann.see("a room can be made", "#found", |text| text.contains("Make the room # <i>tea</i>"));
+    ann.click("#found li:last-child button");
+    ann.see("the room is open", "#title", |text| text == "# <i>tea</i>");
+    bob.type_into("#find-text", "#");
+    bob.type_into("#find-text", "<i>");
+    bob.see("the room is found", "#found", |text| text.contains("# <i>tea</i> (1): join"));
+    bob.click("#found button");
+    bob.see("bob is in", "#subtitle", |text| text == "2 members");
+
+    ann.type_into("#text", "not sent yet");
+    cluster.kill(leader).unwrap();
+    let (_, took) = ann.see("another node", "#link-text", |text| {
+        text.starts_with("live from node") && text != format!("live from node {leader}")
+    });
+    println!("the page moved to another node in {took:?}");
+    assert_eq!(ann.run("return document.getElementById('text').value"), "not sent yet");
+    assert_eq!(ann.text("#title"), "# <i>tea</i>", "its place is kept");
+    ann.type_into("#text", ", but now\u{E007}");
+    bob.see("what was written in between", ".bubble", |text| text == "not sent yet, but now");
+    bob.type_into("#text", "and back\u{E007}");
+    ann.see("the answer, once", ".bubble", |text| text == "not sent yet, but now\nand back");
+    for browser in [&ann, &bob] {
+        assert_eq!(browser.run("return window.planted || document.querySelector('#app b b, #app i i')"), Value::Null);
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+    }
+}
