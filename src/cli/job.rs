@@ -216,13 +216,21 @@ fn put_bytes(into: &mut Value, name: &str, encoding: &str, bytes: Vec<u8>) {
     }
 }
 
+/// Bytes of a file that are read; no node would take so many, and some files have no end.
+const READ_MAX: u64 = 16 << 20;
+
 fn read(file: &Path) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     let read = match file == Path::new("-") {
-        true => io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes),
-        false => std::fs::read(file),
+        true => io::stdin().lock().take(READ_MAX + 1).read_to_end(&mut bytes),
+        false => std::fs::File::open(file).and_then(|open| open.take(READ_MAX + 1).read_to_end(&mut bytes)),
     };
-    read.map_err(|e| Fault::new(code::USAGE, format!("cannot read {}: {e}", file.display()), "name a readable file"))
+    read.map_err(|e| Fault::new(code::USAGE, format!("cannot read {}: {e}", file.display()), "name a readable file"))?;
+    if bytes.len() as u64 > READ_MAX {
+        let message = format!("{} is longer than {} MiB", file.display(), READ_MAX >> 20);
+        return Err(Fault::new(code::USAGE, message, "a whole job, its sources and its input, has 4 MiB at most"));
+    }
+    Ok(bytes)
 }
 
 /// The language whose usual file has the same ending.

@@ -8,6 +8,7 @@
 //! node outlives the next start.
 //! Not here: walks through folders (`folder.rs`), what is bound to where (`cage.rs`).
 
+use super::cage::HOME;
 use super::tree::{self, Family};
 use super::{filter, folder};
 use std::fs;
@@ -227,15 +228,19 @@ fn end_leftovers(jobs: &Path) {
     tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
 }
 
-/// Whether a line of a table of mounts tells of a folder below this one: its file system was mounted there, or it is a part of
-/// another, whose own place above it the line does not tell.
+/// Whether a line of a table of mounts tells of a cage whose command has its folder below this one: its file system was mounted
+/// there, or it is a part of another, whose own place above it the line does not tell. Only where a cage shows the folder it
+/// counts: whoever has mounts of its own, a service or a cage that is being built, has a copy of the mount itself as well.
 pub(super) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
     let (place, source) = line.split_once(" - ").unwrap_or((line, ""));
+    let mut fields = place.split(' ').skip(3).map(unescaped);
+    let (Some(part), Some(point)) = (fields.next(), fields.next()) else { return false };
     let source = source.split(' ').nth(1).map(unescaped);
-    let part = place.split(' ').nth(3).map(unescaped).filter(|part| part.ends_with(JOB));
-    let jobs_of_part = part.as_deref().and_then(|part| part.strip_prefix("/").ok()?.parent()?.parent());
-    source.is_some_and(|source| source.starts_with(jobs) && source != jobs)
-        || jobs_of_part.is_some_and(|part| !part.as_os_str().is_empty() && jobs.ends_with(part))
+    let jobs_of_part =
+        part.strip_prefix("/").ok().and_then(|part| part.parent()?.parent()).filter(|_| part.ends_with(JOB));
+    point == Path::new(HOME)
+        && (source.is_some_and(|source| source.starts_with(jobs) && source != jobs)
+            || jobs_of_part.is_some_and(|part| !part.as_os_str().is_empty() && jobs.ends_with(part)))
 }
 
 /// Unmounts what jobs of killed nodes have left below a folder: only the next start of such a node would.

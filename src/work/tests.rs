@@ -285,6 +285,9 @@ fn a_caged_process_is_known_by_its_mounts() {
     assert!(is_from(&dir.path().join("jobs")), "{table}");
     assert!(!is_from(&dir.path().join("job")), "{table}");
     assert!(!is_from(Path::new("/data/jobs")), "{table}");
+    // Services with mounts of their own, and cages that are being built, have a copy of the mount itself.
+    let copy = format!("77 70 0:52 / {0}/jobs/1-1 rw - tmpfs {0}/jobs/1-1 rw", dir.path().display());
+    assert!(!is_mounted_from(&copy, &dir.path().join("jobs")));
 }
 
 #[test]
