@@ -37,12 +37,12 @@ const PRAGMAS: &[&str] = &[
     "pragma_list",
 ];
 /// Pragmas that look at a setting, with nothing behind them.
-const PRAGMAS_BARE: &[&str] = &["user_version", "application_id", "encoding", "foreign_keys"];
+const PRAGMAS_BARE: &[&str] = &["user_version", "application_id", "encoding", "foreign_keys", "page_size"];
 /// Those that may be set: they are numbers in the file, for the user alone.
 const PRAGMAS_SET: &[&str] = &["user_version", "application_id"];
 /// Pragmas that look at pages, which may lie differently on each node: for reads only.
 const PRAGMAS_OF_PAGES: &[&str] =
-    &["integrity_check", "quick_check", "page_count", "page_size", "freelist_count", "journal_mode"];
+    &["integrity_check", "quick_check", "page_count", "freelist_count", "journal_mode"];
 /// Pragmas that dumps begin with, and that mean nothing here.
 const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
 /// Modules of virtual tables.
