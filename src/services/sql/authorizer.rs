@@ -37,12 +37,12 @@ const PRAGMAS: &[&str] = &[
     "pragma_list",
 ];
 /// Pragmas that look at a setting, with nothing behind them.
-const PRAGMAS_BARE: &[&str] = &["user_version", "application_id", "encoding", "foreign_keys"];
+const PRAGMAS_BARE: &[&str] = &["user_version", "application_id", "encoding", "foreign_keys", "page_size"];
 /// Those that may be set: they are numbers in the file, for the user alone.
 const PRAGMAS_SET: &[&str] = &["user_version", "application_id"];
 /// Pragmas that look at pages, which may lie differently on each node: for reads only.
 const PRAGMAS_OF_PAGES: &[&str] =
-    &["integrity_check", "quick_check", "page_count", "page_size", "freelist_count", "journal_mode"];
+    &["integrity_check", "quick_check", "page_count", "freelist_count", "journal_mode"];
 /// Pragmas that dumps begin with, and that mean nothing here.
 const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
 /// Modules of virtual tables.
@@ -70,7 +70,12 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
     if watch.is_internal.load(Relaxed) {
         return Authorization::Allow;
     }
-    if asked.database_name.is_some_and(|name| name != "main" && name != "temp") {
+    // ALTER TABLE says in this place which column it drops, and the database in another.
+    let database = match asked.action {
+        AuthAction::AlterTable { database_name, .. } => Some(database_name),
+        _ => asked.database_name,
+    };
+    if database.is_some_and(|name| name != "main" && name != "temp") {
         watch.refuse("there is one database, called main");
         return Authorization::Deny;
     }
