@@ -9,7 +9,7 @@ use super::parse::{Head, Method, percent_decode};
 use super::reply::Reply;
 use super::routes::{Indexed, Route};
 use super::server::Door;
-use super::{idempotency, jobs, kv, locks, params};
+use super::{db, db_files, idempotency, jobs, kv, locks, params};
 use crate::node::{Ack, Level, Work};
 use crate::raft::{Change, Refusal};
 use crate::services::{self, directory, registry};
@@ -47,7 +47,12 @@ pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, h
         Route::Job(id) if is_read => jobs::show(door, client, id, head),
         Route::Job(id) => jobs::cancel(door, id, head, body),
         Route::Runtimes => jobs::runtimes(door).into(),
-        Route::Monitor | Route::Stream | Route::Hold | Route::Static(_) | Route::Output(_) => {
+        Route::Execute => db::execute(door, head, body),
+        Route::Query => db::query(door, method, head, body),
+        Route::Request => db::request(door, head, body),
+        Route::Load => db_files::load(door, head, body),
+        Route::Digest => db::digest(door, head),
+        Route::Monitor | Route::Stream | Route::Hold | Route::Static(_) | Route::Output(_) | Route::Backup => {
             Reply::refused(404, "nothing is served at this path").into()
         }
     }

@@ -13,7 +13,7 @@ use crate::node::Handle;
 use crate::node::accept::{self, Arrival};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub struct Door {
     pub counts: Counts,
     /// The newest frame as a table for people with curl, with the sequence number that it was made from.
     pub(super) table: Mutex<(u64, Arc<str>)>,
+    /// Somebody loads a database: one at a time.
+    pub(super) is_loading: AtomicBool,
 }
 
 /// Counts of one door since its start.
@@ -48,7 +50,13 @@ pub struct Counts {
 impl Door {
     /// A door in front of a node.
     pub fn new(host: Arc<dyn Host>, deadlines: Deadlines) -> Arc<Door> {
-        Arc::new(Door { host, deadlines, counts: Counts::default(), table: Mutex::new((0, "".into())) })
+        Arc::new(Door {
+            host,
+            deadlines,
+            counts: Counts::default(),
+            table: Mutex::new((0, "".into())),
+            is_loading: AtomicBool::new(false),
+        })
     }
 }
 
