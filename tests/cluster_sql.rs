@@ -223,6 +223,20 @@ fn every_door_on_every_node() -> Result<()> {
         }
     }
 
+    // A file of several pieces.
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) \
+        INSERT INTO big SELECT i, randomblob(3000) FROM n";
+    post(&cluster, 1, "/db/execute?transaction", &json!(["CREATE TABLE big (id INTEGER PRIMARY KEY, b BLOB)", fill]));
+    let (file, full) = (get(&cluster, 2, "/db/backup").body, get(&cluster, 2, "/db/digest").json());
+    assert!(file.len() > 8 << 20, "{} bytes", file.len());
+    post(&cluster, 3, "/db/execute", &json!(["DROP TABLE foo", "DELETE FROM big WHERE id > 7"]));
+    let answer = ask(&cluster.http(3), "POST", "/db/load", FILE, Some(&file)).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for id in 1..=3 {
+        assert_eq!(get(&cluster, id, "/db/digest").json()["tables"], full["tables"], "node {id}");
+    }
+    post(&cluster, 1, "/db/execute", &json!(["DROP TABLE big"]));
+
     let long = format!("[\"SELECT '{}'\"]", "x".repeat((8 << 20) - (100 << 10)));
     let longer = format!("SELECT '{}'", "x".repeat(8 << 20));
     for (method, path, headers, body, status) in [

@@ -9,6 +9,7 @@ use super::ClientArgs;
 use super::client::{Client, Request};
 use super::fault::Fault;
 use super::term;
+use crate::lab::poll;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -62,20 +63,16 @@ pub fn run(args: &CheckArgs) -> Result<(), Fault> {
     let CheckCommand::Digest { client: args } = &args.command;
     let client = Client::new(args)?;
     let members = client.get::<Members>("/v1/members")?.value.members;
+    let clients: Vec<(u64, Client)> = members.iter().map(|member| (member.id, client.only(&member.http))).collect();
     // By index, what each node had there.
     let mut seen: BTreeMap<u64, BTreeMap<u64, Digest>> = BTreeMap::new();
     for round in 0..ROUNDS {
         if round > 0 {
-            std::thread::sleep(PAUSE);
+            poll::pause(PAUSE);
         }
-        let asked: Vec<Result<(u64, Digest), Fault>> = std::thread::scope(|scope| {
-            let clients = members.iter().map(|member| (member.id, client.only(&member.http)));
-            let asking = clients.map(|(id, only)| scope.spawn(move || ask(id, &only))).collect::<Vec<_>>();
-            asking.into_iter().map(|thread| thread.join().expect("asking does not panic")).collect()
-        });
-        for one in asked {
-            let (id, digest) = one?;
-            seen.entry(digest.index).or_default().insert(id, digest);
+        for (id, only) in &clients {
+            let digest = ask(*id, only)?;
+            seen.entry(digest.index).or_default().insert(*id, digest);
         }
         for (index, nodes) in &seen {
             let mut digests = nodes.iter();
@@ -99,14 +96,14 @@ pub fn run(args: &CheckArgs) -> Result<(), Fault> {
 const VIOLATION: u8 = 8;
 const UNDECIDED: u8 = 9;
 
-fn ask(id: u64, client: &Client) -> Result<(u64, Digest), Fault> {
+fn ask(id: u64, client: &Client) -> Result<Digest, Fault> {
     let one = client.exchange(&Request::get("/db/digest".to_string())).map_err(|fault| Fault {
         message: format!("node {id}: {}", fault.message),
         next: "phalanx status tells who is down; the check needs all members".to_string(),
         ..fault
     })?;
     let digest = if one.status == 200 { serde_json::from_slice(&one.body).ok() } else { None };
-    digest.map(|digest| (id, digest)).ok_or_else(|| one.fault())
+    digest.ok_or_else(|| one.fault())
 }
 
 fn difference(one: &Digest, other: &Digest) -> String {
