@@ -83,6 +83,8 @@ pub struct Request {
     pub body: Option<Vec<u8>>,
     /// `Idempotency-Key`: the same request may be sent again, to any node, and takes effect once.
     pub key: Option<String>,
+    /// What the body of a `POST` is, if it is not JSON.
+    pub media: Option<&'static str>,
 }
 
 /// Its answer, whatever the status.
@@ -120,7 +122,7 @@ impl Request {
 
     /// A change that takes effect once, however often it is sent.
     pub fn once(method: &'static str, path: String, body: Option<Vec<u8>>) -> Request {
-        Request { method, path, body, key: Some(uuid::Uuid::new_v4().to_string()) }
+        Request { method, path, body, key: Some(uuid::Uuid::new_v4().to_string()), media: None }
     }
 }
 
@@ -200,6 +202,12 @@ impl Client {
         client
     }
 
+    /// A client of this address alone, as patient as this one.
+    pub fn only(&self, endpoint: &str) -> Client {
+        let only = Client::to(vec![endpoint.to_string()], self.question_timeout);
+        Client { change_timeout: self.change_timeout, ..only }
+    }
+
     /// Sends a request that may be sent again (a question, or a change with a key) until a node answers it. A node that
     /// finds no leader is no reason to give up: the next one may be on the other side of the cut.
     ///
@@ -235,7 +243,7 @@ impl Client {
         let uri = format!("http://{endpoint}{}", request.path);
         let mut builder = ureq::http::Request::builder().method(request.method).uri(uri);
         if request.method == "POST" {
-            builder = builder.header("Content-Type", "application/json");
+            builder = builder.header("Content-Type", request.media.unwrap_or("application/json"));
         }
         if let Some(key) = &request.key {
             builder = builder.header("Idempotency-Key", key);

@@ -3,12 +3,14 @@
 //! The tour: this file declares every subcommand and hands it to its file. `client.rs` talks to nodes over HTTP and
 //! tries every address; `fault.rs` is an error with its exit code and what to do next; `term.rs` writes to terminals
 //! and pipes. `node.rs` runs a node; `status.rs`, `events.rs`, `leader.rs` and `member.rs` ask and change a running
-//! cluster; `kv.rs` and `lock.rs` use its store, `job.rs` its workers; `config.rs` and `log.rs` read files; `bench.rs`, `demo.rs`, `dev.rs` and `sim.rs` start worlds of their own.
+//! cluster; `kv.rs` and `lock.rs` use its store, `job.rs` its workers, `sql.rs` its
+//! database (`sql_text.rs` cuts statements and draws tables), `check.rs` compares its nodes; `config.rs` and `log.rs` read files; `bench.rs`, `demo.rs`, `dev.rs` and `sim.rs` start worlds of their own.
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
 pub mod bench;
 pub mod chat;
+pub mod check;
 pub mod client;
 pub mod completions;
 pub mod config;
@@ -24,6 +26,8 @@ pub mod log;
 pub mod member;
 pub mod node;
 pub mod sim;
+pub mod sql;
+pub mod sql_text;
 pub mod status;
 pub mod term;
 
@@ -60,6 +64,10 @@ enum Command {
     Job(job::JobArgs),
     /// Talk: rooms and direct messages
     Chat(chat::ChatArgs),
+    /// A shell for the SQL database of the cluster
+    Sql(sql::SqlArgs),
+    /// Compare what the nodes hold
+    Check(check::CheckArgs),
     /// Run a command under a lock of the cluster
     Lock(lock::LockArgs),
     /// Show and check settings
@@ -109,6 +117,8 @@ pub fn run() -> u8 {
         Command::Kv(args) => kv::run(&args),
         Command::Job(args) => job::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Sql(args) => sql::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dev(args) => dev::run(&args),

@@ -9,7 +9,7 @@ use super::parse::{Head, Method, percent_decode};
 use super::reply::Reply;
 use super::routes::{Indexed, Route};
 use super::server::Door;
-use super::{chat, idempotency, jobs, kv, locks, params};
+use super::{chat, db, db_files, idempotency, jobs, kv, locks, params};
 use crate::node::{Ack, Level, Work};
 use crate::raft::{Change, Refusal};
 use crate::services::{self, directory, registry};
@@ -48,9 +48,18 @@ pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, h
         Route::Job(id) => jobs::cancel(door, id, head, body),
         Route::Runtimes => jobs::runtimes(door).into(),
         Route::Chat(path) => chat::answer(door, path, method, head, body),
-        Route::ChatPage | Route::Monitor | Route::Stream | Route::Hold | Route::Static(_) | Route::Output(_) => {
-            Reply::refused(404, "nothing is served at this path").into()
-        }
+        Route::Execute => db::execute(door, head, body),
+        Route::Query => db::query(door, method, head, body),
+        Route::Request => db::request(door, head, body),
+        Route::Load => db_files::load(door, head, body),
+        Route::Digest => db::digest(door, head),
+        Route::ChatPage
+        | Route::Monitor
+        | Route::Stream
+        | Route::Hold
+        | Route::Static(_)
+        | Route::Output(_)
+        | Route::Backup => Reply::refused(404, "nothing is served at this path").into(),
     }
 }
 

@@ -144,7 +144,7 @@ impl Conn {
         if let Framing::Length(length) = head.framing
             && length > body_bytes_max
         {
-            return Err(Broken::Fault(Fault { status: 413, why: "body larger than 8 MiB" }));
+            return Err(Broken::Fault(Fault { status: 413, why: parse::too_large(body_bytes_max) }));
         }
         if head.expects_continue && self.input.is_empty() {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");

@@ -3,8 +3,9 @@
 //! The tour: `server.rs` accepts and spawns; `conn.rs` is one connection with all its deadlines; `parse.rs` turns bytes
 //! into a [`parse::Head`] or refuses them; `guard.rs` keeps other web sites out; `routes.rs` finds the answer, which
 //! `api.rs` (JSON), `kv.rs` and `locks.rs` (the store; `idempotency.rs` names their writes), `jobs.rs` and `output.rs` (people's
-//! programs), `static_files.rs` and `stream.rs` (the never-ending ones) give; `params.rs` reads what stands behind a question mark,
-//! `lines.rs` another node's stream; `chat/` is the chat, `chat_page.rs` its page; `monitor.rs` writes the page;
+//! programs), `db.rs` and `db_files.rs` (the database, in the spelling of `rqlite.rs`), `static_files.rs` and `stream.rs` (the
+//! never-ending ones) give; `params.rs` reads what stands behind a question mark, `lines.rs` another node's stream; `chat/` is the
+//! chat, `chat_page.rs` its page; `monitor.rs` writes the page;
 //! `front.rs` is the redirecting front door; `reply.rs` writes a bounded answer; `host.rs` is all this room knows of the
 //! node behind it, small enough to be faked in tests.
 //! Not here: threads (`node/`), what the figures mean (`node/status.rs`), the page's own files (`static/`).
@@ -22,6 +23,8 @@ pub mod stream;
 mod api;
 mod chat;
 mod chat_page;
+mod db;
+mod db_files;
 mod idempotency;
 mod jobs;
 mod kv;
@@ -30,6 +33,7 @@ mod monitor;
 mod output;
 mod params;
 mod routes;
+mod rqlite;
 mod static_files;
 
 pub use conn::Deadlines;

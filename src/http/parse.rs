@@ -110,6 +110,14 @@ impl Head {
     }
 }
 
+/// Why a body is refused that is larger than this.
+pub fn too_large(body_bytes_max: usize) -> &'static str {
+    match body_bytes_max {
+        limits::HTTP_LOAD_BYTES_MAX => "body larger than 256 MiB",
+        _ => "body larger than 8 MiB",
+    }
+}
+
 /// `%41` to `A`; `None` for a broken escape. A plus stays a plus.
 pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -375,7 +383,7 @@ impl Chunked {
             self.on_byte(input[at])?;
             at += 1;
             if self.state == ChunkState::Data && self.size > body_bytes_max.saturating_sub(body.len()) {
-                return fault(413, "body larger than 8 MiB");
+                return fault(413, too_large(body_bytes_max));
             }
         }
         Ok(at)

@@ -9,7 +9,7 @@ use super::host::HostSession;
 use super::parse::{Framing, Head, Method};
 use super::reply::{Origin, Reply};
 use super::server::Door;
-use super::{api, chat, chat_page, guard, jobs, output, static_files, stream};
+use super::{api, chat, chat_page, db_files, guard, jobs, output, static_files, stream};
 use crate::limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,6 +38,12 @@ pub(super) enum Route<'a> {
     ChatPage,
     /// The rest of the path.
     Chat(&'a str),
+    Execute,
+    Query,
+    Request,
+    Backup,
+    Load,
+    Digest,
     Livez,
     Readyz,
     Metrics,
@@ -62,6 +68,12 @@ impl Route<'_> {
             "/v1/jobs" => Route::Jobs,
             "/v1/runtimes" => Route::Runtimes,
             "/chat" => Route::ChatPage,
+            "/db/execute" => Route::Execute,
+            "/db/query" => Route::Query,
+            "/db/request" => Route::Request,
+            "/db/backup" => Route::Backup,
+            "/db/load" => Route::Load,
+            "/db/digest" => Route::Digest,
             "/livez" => Route::Livez,
             "/readyz" => Route::Readyz,
             "/metrics" => Route::Metrics,
@@ -91,7 +103,8 @@ impl Route<'_> {
             Route::Members(None) => "GET, HEAD, POST",
             Route::Members(Some(_)) => "GET, HEAD, POST, DELETE",
             Route::Transfer | Route::Notes | Route::CompileAndRun => "POST",
-            Route::Jobs => "GET, HEAD, POST",
+            Route::Execute | Route::Request | Route::Load => "POST",
+            Route::Jobs | Route::Query => "GET, HEAD, POST",
             Route::Job(_) => "GET, HEAD, DELETE",
             Route::Key(_) => "GET, HEAD, PUT, POST, DELETE",
             Route::Lock(_) => "GET, HEAD, POST",
@@ -142,6 +155,10 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
                 Some(reply) => (reply.into(), true),
                 None => return,
             },
+            Answer::Backup(wanted) => match db_files::backup(door, &mut conn, &wanted) {
+                Some(reply) => (reply.into(), true),
+                None => return,
+            },
             Answer::Hold => return stream::hold(door, conn),
             Answer::Stream(shape) => {
                 drop(head);
@@ -180,6 +197,7 @@ enum Answer {
     Stream(stream::Shape),
     Output(output::Wanted),
     ChatStream(chat::stream::Wanted),
+    Backup(db_files::Wanted),
     Hold,
     Gone,
 }
@@ -206,6 +224,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     // A value is bytes of any kind: its media type says nothing, and no form can send a PUT.
     let media = match (route, method) {
         (Route::CompileAndRun, _) => Some(jobs::JAVA_SOURCE),
+        (Route::Load, _) => Some(db_files::FILE),
         (Route::Key(_), Method::Put) => None,
         (_, Method::Delete | Method::Put) if !has_body => None,
         _ => Some(guard::JSON),
@@ -251,11 +270,25 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
             };
         }
         Route::ChatPage => return refuse(chat_page::answer(door)),
+        Route::Backup => {
+            return match db_files::Wanted::of(head) {
+                Ok(_) if method == Method::Head => refuse(Reply::empty(200)),
+                Ok(wanted) => Answer::Backup(wanted),
+                Err(refusal) => refuse(refusal),
+            };
+        }
         Route::Static(name) => return refuse(static_files::answer(name, head)),
         _ => {}
     }
+    let (_turn, body_bytes_max) = match route {
+        Route::Load => match db_files::Turn::take(door) {
+            Ok(turn) => (Some(turn), limits::HTTP_LOAD_BYTES_MAX),
+            Err(refusal) => return refuse(refusal),
+        },
+        _ => (None, limits::HTTP_BODY_BYTES_MAX),
+    };
     let body = if is_change {
-        match conn.body(head, limits::HTTP_BODY_BYTES_MAX) {
+        match conn.body(head, body_bytes_max) {
             Ok(body) => body,
             Err(Broken::Gone) => return Answer::Gone,
             Err(Broken::Fault(fault)) => {

@@ -14,7 +14,7 @@ use crate::node::Handle;
 use crate::node::accept::{self, Arrival};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Door {
     pub(super) table: Mutex<(u64, Arc<str>)>,
     /// Passwords of the chat that are being hashed.
     pub(super) passwords: Passwords,
+    /// Somebody loads a database: one at a time.
+    pub(super) is_loading: AtomicBool,
 }
 
 /// Counts of one door since its start.
@@ -51,8 +53,14 @@ pub struct Counts {
 impl Door {
     /// A door in front of a node.
     pub fn new(host: Arc<dyn Host>, deadlines: Deadlines) -> Arc<Door> {
-        let (counts, table, passwords) = (Counts::default(), Mutex::new((0, "".into())), Passwords::default());
-        Arc::new(Door { host, deadlines, counts, table, passwords })
+        Arc::new(Door {
+            host,
+            deadlines,
+            counts: Counts::default(),
+            table: Mutex::new((0, "".into())),
+            passwords: Passwords::default(),
+            is_loading: AtomicBool::new(false),
+        })
     }
 }
 

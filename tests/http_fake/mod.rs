@@ -36,6 +36,10 @@ pub struct FakeHost {
     /// Commands that went through the log, and what the service answers.
     pub commands: Mutex<Vec<(Option<Tag>, Vec<u8>)>>,
     pub reply: Mutex<Vec<u8>>,
+    /// What was asked of the database, and what it answers.
+    pub sql_commands: Mutex<Vec<(Option<Tag>, sql::Command)>>,
+    pub sql_reads: Mutex<Vec<SqlRead>>,
+    pub sql_answer: Mutex<sql::Answer>,
     pub front_port: u16,
 }
 
@@ -80,6 +84,9 @@ impl FakeHost {
             refusal: Mutex::new(None),
             commands: Mutex::default(),
             reply: Mutex::default(),
+            sql_commands: Mutex::default(),
+            sql_reads: Mutex::default(),
+            sql_answer: Mutex::new(sql::Answer::Results(Vec::new())),
             front_port: 8080,
         })
     }
@@ -186,17 +193,29 @@ impl Host for FakeHost {
         let note = directory::Note { text: "hello".to_owned(), index: Index(70) };
         self.outcome((Index(77), Reply::Ok(postcard::to_stdvec(&Some(note)).unwrap())))
     }
-    fn sql_write(&self, _: &sql::Command, _: Option<Tag>, _: Instant) -> Outcome<(Index, sql::Answer)> {
-        Outcome::Refused("no database here".to_string())
+    fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, _: Instant) -> Outcome<(Index, sql::Answer)> {
+        self.sql_commands.lock().unwrap().push((tag, command.clone()));
+        let answer = match command {
+            sql::Command::Stage { .. } => sql::Answer::Done,
+            _ => self.sql_answer.lock().unwrap().clone(),
+        };
+        self.outcome((Index(81), answer))
     }
-    fn sql_read(&self, _: SqlRead, _: Instant) -> Outcome<(Index, sql::Answer)> {
-        Outcome::Refused("no database here".to_string())
+    fn sql_read(&self, read: SqlRead, _: Instant) -> Outcome<(Index, sql::Answer)> {
+        self.sql_reads.lock().unwrap().push(read);
+        self.outcome((Index(80), self.sql_answer.lock().unwrap().clone()))
     }
-    fn sql_only_reads(&self, _: &[sql::Statement]) -> bool {
-        false
+    fn sql_only_reads(&self, statements: &[sql::Statement]) -> bool {
+        statements.iter().all(|statement| statement.sql.starts_with("SELECT"))
     }
-    fn sql_backup(&self, _: BackupForm, _: sql::ReadLevel, _: Instant, _: &mut dyn Write) -> Outcome<Index> {
-        Outcome::Refused("no database here".to_string())
+    /// A megabyte in odd pieces; breaks off at the end if the host refuses.
+    fn sql_backup(&self, form: BackupForm, _: sql::ReadLevel, _: Instant, out: &mut dyn Write) -> Outcome<Index> {
+        if form == BackupForm::File {
+            for _ in 0..1000 {
+                out.write_all(&[7; 1000]).unwrap();
+            }
+        }
+        self.outcome(Index(80))
     }
     fn sql_digest(&self, _: sql::ReadLevel, _: Instant) -> Outcome<sql::Digest> {
         Outcome::Refused("no database here".to_string())

@@ -1,0 +1,184 @@
+//! `phalanx sql` and `phalanx check digest` as people use them, on a real cluster whose nodes die meanwhile.
+#![allow(clippy::unwrap_used)] // a failed step is a failed test
+
+use phalanx::lab::{Cluster, Result, poll};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
+
+fn cluster() -> Result<Cluster> {
+    let cluster = Cluster::ready(EXE, 3, &json!({"jobs_enabled": false}))?;
+    cluster.settle()?;
+    Ok(cluster)
+}
+
+/// Runs the program with these arguments and this on stdin.
+fn run(cluster: &Cluster, arguments: &[&str], input: &str) -> Output {
+    let endpoints = cluster.addresses().join(",");
+    let mut child = Command::new(EXE)
+        .args(arguments)
+        .args(["-e", &endpoints])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// What it says, which must end with this exit code.
+fn say(cluster: &Cluster, code: i32, arguments: &[&str], input: &str) -> String {
+    let output = run(cluster, arguments, input);
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{errors}");
+    if code == 0 { said.into_owned() } else { errors.into_owned() }
+}
+
+#[test]
+fn statements_scripts_and_dumps() -> Result<()> {
+    let mut cluster = cluster()?;
+    let create = "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, pic BLOB); -- a comment; with a semicolon\n\
+        INSERT INTO users(name, pic) VALUES ('fiona;', x'00ff'), ('日本', NULL);";
+    assert_eq!(say(&cluster, 0, &["sql", "-c", create], ""), "");
+    let all = ["sql", "-c", "SELECT * FROM users"];
+    assert_eq!(
+        say(&cluster, 0, &all, ""),
+        "┌────┬────────┬─────────┐\n│ id │ name   │ pic     │\n├────┼────────┼─────────┤\n\
+         │  1 │ fiona; │ x'00ff' │\n│  2 │ 日本   │ NULL    │\n└────┴────────┴─────────┘\n"
+    );
+    assert_eq!(say(&cluster, 0, &[&all[..], &["--csv"]].concat(), ""), "id,name,pic\n1,fiona;,x'00ff'\n2,日本,\n");
+    assert_eq!(
+        say(&cluster, 0, &[&all[..], &["--json"]].concat(), ""),
+        "[{\"id\":1,\"name\":\"fiona;\",\"pic\":\"x'00ff'\"},{\"id\":2,\"name\":\"日本\",\"pic\":null}]\n"
+    );
+    // From stdin, with a trigger, whose body has semicolons of its own.
+    let script = "CREATE TRIGGER t AFTER INSERT ON users BEGIN\n  UPDATE users SET name = upper(name) WHERE id = new.id;\nEND;\n\
+        INSERT INTO users(name) VALUES ('x'); SELECT name FROM users WHERE id = 3";
+    assert!(say(&cluster, 0, &["sql"], script).contains("│ X    │"));
+    assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "users\n");
+    assert!(say(&cluster, 0, &["sql", "-c", ".schema users"], "").starts_with("CREATE TABLE users (id INTEGER"));
+
+    let dump = say(&cluster, 0, &["sql", "-c", ".dump"], "");
+    let file = cluster.dir().join("dump.sql");
+    std::fs::write(&file, &dump).unwrap();
+    say(&cluster, 0, &["sql", "-c", "DROP TABLE users"], "");
+    say(&cluster, 0, &["sql", "-f", file.to_str().unwrap()], "");
+    assert_eq!(say(&cluster, 0, &["sql", "-c", ".dump"], ""), dump);
+    std::fs::write(&file, dump.replace("COMMIT;", "INSERT INTO absent VALUES (1);\nCOMMIT;")).unwrap();
+    say(&cluster, 0, &["sql", "-c", "DROP TABLE users"], "");
+    let why = say(&cluster, 1, &["sql", "-f", file.to_str().unwrap()], "");
+    assert!(why.contains("no such table: absent"), "{why}");
+    assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "", "all or nothing");
+
+    assert!(say(&cluster, 1, &["sql", "-c", "SELECT * FROM absent"], "").contains("no such table: absent"));
+    say(&cluster, 2, &["sql", "-c", ".nothing"], "");
+    say(&cluster, 2, &["sql", "-f", "/no/such/file"], "");
+    say(&cluster, 2, &["sql", "-c", "SELECT 1", "--level", "eventual"], "");
+
+    say(&cluster, 0, &["sql", "-c", "CREATE TABLE kept (x); INSERT INTO kept VALUES (1)"], "");
+    let same = say(&cluster, 0, &["check", "digest"], "");
+    assert!(same.starts_with("nodes 1, 2, 3 hold the same 1 tables at index "), "{same}");
+    let report: serde_json::Value =
+        serde_json::from_str(&say(&cluster, 0, &["check", "digest", "--json"], "")).unwrap();
+    assert!(report["same"] == true && report["tables"]["kept"].is_string(), "{report}");
+    // One node dies: the others answer, the check says who is missing.
+    cluster.kill(1)?;
+    assert!(say(&cluster, 0, &["sql", "-c", "SELECT count(*) FROM kept", "--csv"], "").ends_with("\n1\n"));
+    assert!(say(&cluster, 4, &["check", "digest"], "").contains("node 1"));
+    cluster.kill_all();
+    say(&cluster, 4, &["sql", "-c", "SELECT 1"], "");
+    Ok(())
+}
+
+/// The shell on a terminal; ended when dropped.
+struct Terminal {
+    child: Child,
+    shown: Arc<Mutex<String>>,
+    seen: usize,
+}
+
+impl Terminal {
+    fn start(command: &str, history: &std::path::Path) -> Terminal {
+        let mut child = Command::new("script")
+            .args(["-qec", command, "/dev/null"])
+            .env("PHALANX_SQL_HISTORY", history)
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script is needed (Debian package bsdutils)");
+        let shown = Arc::new(Mutex::new(String::new()));
+        let (mut output, all) = (child.stdout.take().unwrap(), Arc::clone(&shown));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = output.read(&mut buffer) {
+                *all.lock().unwrap() += &String::from_utf8_lossy(&buffer[..read]);
+            }
+        });
+        Terminal { child, shown, seen: 0 }
+    }
+
+    fn type_line(&mut self, line: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\r").as_bytes()).unwrap();
+    }
+
+    fn expect(&mut self, text: &str) -> Result<()> {
+        let seen = self.seen;
+        let end = poll::wait_explained(&format!("{text:?} on the terminal"), Duration::from_secs(15), || {
+            let shown = self.shown.lock().unwrap();
+            shown[seen..].find(text).map(|at| seen + at + text.len()).ok_or_else(|| shown[seen..].to_string())
+        })?;
+        self.seen = end;
+        Ok(())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_shell_goes_on_when_its_node_dies() -> Result<()> {
+    let mut cluster = cluster()?;
+    let history = cluster.dir().join("state").join("history");
+    let command = format!("{EXE} sql -e {}", cluster.addresses().join(","));
+    let mut shell = Terminal::start(&command, &history);
+    shell.expect("phalanx> ")?;
+    shell.type_line("CREATE TABLE a (id INTEGER PRIMARY KEY, x);");
+    shell.expect(&format!("-- node {}", cluster.http(1)))?;
+    shell.expect("done")?;
+    shell.type_line("INSERT INTO a(x)");
+    shell.expect("...> ")?;
+    shell.type_line("VALUES ('one'), ('two');");
+    shell.expect("2 rows changed")?;
+    cluster.kill(1)?;
+    shell.type_line("INSERT INTO a(x) VALUES ('three');");
+    shell.expect(&format!("-- on with node {}", cluster.http(2)))?;
+    shell.expect("1 row changed")?;
+    shell.type_line("SELECT x FROM a WHERE id = 3;");
+    shell.expect("│ three │")?;
+    shell.type_line("SELECT * FROM absent;");
+    shell.expect("no such table: absent")?;
+    shell.type_line(".tables");
+    shell.expect("\na\r\n")?;
+    shell.type_line(".quit");
+    let ended = cluster.wait_until("the shell ends", Duration::from_secs(10), || shell.child.try_wait().unwrap())?;
+    assert!(ended.success());
+    let kept = std::fs::read_to_string(&history).unwrap();
+    assert!(kept.contains("INSERT INTO a(x)") && kept.contains("'three'") && kept.contains(".quit"), "{kept}");
+
+    let mut shell = Terminal::start(&command, &history);
+    shell.expect("phalanx> ")?;
+    // Three up: the last query of the session before.
+    shell.child.stdin.as_mut().unwrap().write_all(b"\x1b[A\x1b[A\x1b[A\r").unwrap();
+    shell.expect("no such table: absent")?;
+    Ok(())
+}
