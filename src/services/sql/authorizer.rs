@@ -41,8 +41,7 @@ const PRAGMAS_BARE: &[&str] = &["user_version", "application_id", "encoding", "f
 /// Those that may be set: they are numbers in the file, for the user alone.
 const PRAGMAS_SET: &[&str] = &["user_version", "application_id"];
 /// Pragmas that look at pages, which may lie differently on each node: for reads only.
-const PRAGMAS_OF_PAGES: &[&str] =
-    &["integrity_check", "quick_check", "page_count", "freelist_count", "journal_mode"];
+const PRAGMAS_OF_PAGES: &[&str] = &["integrity_check", "quick_check", "page_count", "freelist_count", "journal_mode"];
 /// Pragmas that dumps begin with, and that mean nothing here.
 const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
 /// Modules of virtual tables.
