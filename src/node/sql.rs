@@ -9,15 +9,19 @@ use super::shared::{Shared, lock};
 use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
-    Answer, Command, Digest, Files, Kind, Query, ReadLevel, Reader, Run, Statement, bare_image,
+    Answer, Checkpointer, Command, Digest, Files, Kind, Query, ReadLevel, Reader, Run, Statement, bare_image,
 };
 use crate::services::{Reply, registry};
 use crate::types::{Index, Outcome};
+use log::warn;
 use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+
+/// Between two passes; what is written in between is read from SQLite's log.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 
 /// A read of the database.
 #[derive(Clone, Debug)]
@@ -233,6 +237,26 @@ impl Handle {
             Outcome::Done((index, _)) => Outcome::Done(index),
             Outcome::Refused(why) | Outcome::Unknown(why) => Outcome::Refused(why),
         }
+    }
+}
+
+/// Body of the thread that moves SQLite's log into its file, until the node stops.
+pub fn checkpoint(shared: &Shared) {
+    let Some(readers) = &shared.sql else { return };
+    let checkpointer = match Checkpointer::open(&readers.files.path()) {
+        Ok(checkpointer) => checkpointer,
+        Err(e) => return warn!("the log of the database goes on growing: {e}"),
+    };
+    let mut is_well = true;
+    while !shared.is_stopping() {
+        std::thread::sleep(CHECKPOINT_EVERY);
+        let done = checkpointer.pass();
+        if let Err(e) = &done
+            && is_well
+        {
+            warn!("the log of the database was not moved into its file: {e}");
+        }
+        is_well = done.is_ok();
     }
 }
 

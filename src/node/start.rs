@@ -412,6 +412,8 @@ fn launch(
     let (s, sender) = (Arc::clone(&shared), worker_in.clone());
     thread("worker", Box::new(move || worker::run(&s, &worker_out, sender)))?;
     let s = Arc::clone(&shared);
+    thread("checkpoint", Box::new(move || super::sql::checkpoint(&s)))?;
+    let s = Arc::clone(&shared);
     thread("config", Box::new(move || config_writer::run(&s)))?;
     let core = Core::new(
         Arc::clone(&shared),

@@ -24,10 +24,9 @@ use rusqlite::{Connection, OpenFlags};
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// How long the writer waits for a lock that a reader should never hold.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: &str = "PRAGMA busy_timeout = 5000";
 
 /// Which snapshots are on the disk; told by the thread that writes them.
 #[derive(Debug, Default)]
@@ -121,10 +120,10 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
     let fatal = |error: rusqlite::Error| Fatal::of(&bare, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(files.path(), flags).map_err(fatal)?;
-    conn.busy_timeout(BUSY).map_err(fatal)?;
+    conn.execute_batch(BUSY).map_err(fatal)?;
     // The log is what is durable; NORMAL keeps the file sound through a power cut, and some of its end may be lost.
     conn.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000; \
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; \
          PRAGMA journal_size_limit = 67108864",
     )
     .map_err(fatal)?;

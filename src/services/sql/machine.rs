@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of a value, and steps of a command.
-const GEARS: [(usize, u64); 2] = [(64 << 10, STEPS_MAX), (VALUE_BYTES_MAX + 1024, STEPS_MAX / 10)];
+const GEARS: [(usize, u64); 2] = [(64 << 10, STEPS_MAX), (VALUE_BYTES_MAX + 1024, STEPS_MAX / 100)];
 
 /// The database cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -408,8 +408,8 @@ impl Machine {
     }
 
     fn load_text(&mut self, at: Stamp, sql: &str, seed: u64) -> Result<(Answer, Option<(usize, usize)>), Fatal> {
-        let (length, steps) = GEARS[1];
-        self.begin_command(at, seed, steps * 10)?;
+        let (length, _) = GEARS[1];
+        self.begin_command(at, seed, STEPS_MAX)?;
         self.set_length(Some(length))?;
         self.watch.is_loading.store(true, Relaxed);
         let loaded = load::text(&self.conn, &self.watch, sql);

@@ -5,10 +5,11 @@
 //! `connection.rs` makes a connection fit, with `authorizer.rs` for what is allowed, `functions.rs` for what SQLite computes
 //! differently here, and `watch.rs` for what they share. `journal.rs` is the table of our own, which says how far the file is;
 //! `image.rs` the whole file for snapshots; `schema.rs`, `digest.rs` and `dump.rs` walk over all tables; `reader.rs` reads beside
-//! the log; `files.rs` is what the room asks of the system, since it touches no file but through SQLite.
+//! the log; `checkpoint.rs` moves SQLite's log into its file; `files.rs` is what the room asks of the system, since it touches no file but through SQLite.
 //! Not here: rqlite's spelling of it (`http/`), the threads that read (`node/sql.rs`).
 
 mod authorizer;
+mod checkpoint;
 mod connection;
 mod database;
 mod digest;
@@ -29,6 +30,7 @@ mod tests;
 mod watch;
 pub mod words;
 
+pub use checkpoint::Checkpointer;
 pub use database::Database;
 pub use files::Files;
 #[cfg(test)]

@@ -15,12 +15,9 @@ use rusqlite::{Connection, OpenFlags, Result};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Statements that a connection keeps prepared.
 const PREPARED_MAX: usize = 64;
-/// How long a reader waits while the file is being replaced.
-const BUSY: Duration = Duration::from_secs(5);
 /// Steps of one read: its deadline comes long before. What functions are charged for counts against it.
 const READ_STEPS_MAX: u64 = 1000 * STEPS_MAX;
 
@@ -36,8 +33,7 @@ impl Reader {
     pub fn open(path: &Path, is_over: Arc<dyn Fn() -> bool + Send + Sync>) -> Result<Reader> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(path, flags)?;
-        conn.busy_timeout(BUSY)?;
-        conn.execute_batch("PRAGMA query_only = ON")?;
+        conn.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON")?;
         conn.set_prepared_statement_cache_capacity(PREPARED_MAX);
         let watch = Arc::new(Watch::default());
         connection::furnish(&mut conn, &watch, Purpose::Read, Some(is_over))?;

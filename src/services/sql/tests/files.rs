@@ -4,7 +4,7 @@
 
 use super::shell::{Node, in_words, request};
 use crate::services::registry::Registry;
-use crate::services::sql::{Command, Database, Files, Kind, Reader, Statement, bare_image};
+use crate::services::sql::{Checkpointer, Command, Database, Files, Kind, Reader, Statement, bare_image};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -255,6 +255,15 @@ fn writes_go_on_while_a_snapshot_is_taken() {
         node.log.clear();
         node.log.resize(node.registry.applied().index.0 as usize, Vec::new());
     }
+    let is_done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (checkpointer, stop) = (Checkpointer::open(&files.path()).unwrap(), Arc::clone(&is_done));
+    checkpointer.pass().unwrap();
+    let checkpoints = std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(Duration::from_millis(250));
+            checkpointer.pass().unwrap();
+        }
+    });
     let one = |node: &mut Node| {
         let begun = Instant::now();
         node.execute(&["INSERT INTO t(b) VALUES(x'00')"]);
@@ -275,6 +284,11 @@ fn writes_go_on_while_a_snapshot_is_taken() {
         during.push(one(&mut node));
     }
     let took = saving.join().unwrap();
+    is_done.store(true, Ordering::Relaxed);
+    checkpoints.join().unwrap();
+    during.sort();
+    let over = during.iter().filter(|took| **took > Duration::from_millis(50)).count();
+    println!("{over} writes over 50 ms; p999 {:?}", during[during.len() * 999 / 1000]);
     println!(
         "{megabytes} MB: clone {clone:?}, snapshot {took:?}, writes before: worst of 2000 {:?}, meanwhile: worst of {} {:?}",
         worst(&before),
