@@ -119,7 +119,7 @@ impl Files for Folder {
                 error!("{} cannot be written: {e}; remove {} by hand", self.mark().display(), self.path().display());
             }
         }
-        std::process::exit(EXIT_DISK.into());
+        std::process::exit(EXIT_DISK);
     }
 
     fn breathe(&self) {

@@ -196,11 +196,11 @@ fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room) 
     while let Some(row) = found.next().map_err(on_error)? {
         let mut one = Vec::with_capacity(columns.len());
         let mut bytes = 2;
-        for place in 0..columns.len() {
+        for (place, declared) in types.iter_mut().enumerate() {
             let value = value(row.get_ref(place).map_err(on_error)?);
             bytes += value.bytes();
-            if values.is_empty() && types[place].is_empty() {
-                types[place] = type_of(&value).to_string();
+            if values.is_empty() && declared.is_empty() {
+                *declared = type_of(&value).to_string();
             }
             one.push(value);
         }
