@@ -52,21 +52,25 @@ pub struct Nameless {
     pub on_device: u64,
 }
 
-/// Looks at the processes of a family. Beyond `most` nobody counts on: what multiplies must be seen before it takes the
-/// processors away from whoever looks.
+/// Looks at the processes of a family: first only at how many there are, for to look into one waits for whoever forks, and
+/// what multiplies has come and gone before the last is looked into. Beyond `most` nobody looks on.
 pub fn usage(family: &Family, most: u64) -> Usage {
     let mut usage = Usage::default();
-    // First without a look into them, which waits for whoever forks and may itself be waiting for a processor.
+    // Those of a home are found by a look into all.
     if family.home.is_some() && is_group_beyond(family.pid, most.saturating_add(family.outer as u64)) {
         usage.processes = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
         return usage;
     }
+    let mut members = Vec::new();
     each(family, |pid| {
         usage.processes += threads(pid);
-        usage.memory_kib += memory_kib(pid);
-        usage.cpu_ms += cpu_ms(pid);
+        members.push(pid);
         usage.processes as u64 <= most
     });
+    if usage.processes as u64 <= most {
+        usage.memory_kib = members.iter().map(|pid| memory_kib(*pid)).sum();
+        usage.cpu_ms = members.iter().map(|pid| cpu_ms(*pid)).sum();
+    }
     usage
 }
 
