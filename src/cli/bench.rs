@@ -8,7 +8,7 @@ use super::term::{self, Colour};
 use crate::lab::dialect::Verb;
 use crate::lab::failover::{self, Figure, Part, Plan};
 use crate::lab::rates::{self, Mode, Rate, Server, Target};
-use crate::lab::{chat_rates, job_rates, million};
+use crate::lab::{chat_rates, job_rates, million, sql_rates};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +45,8 @@ enum BenchCommand {
     Kv(LoadArgs),
     /// Reads (GET) through the Redis door: strong and eventual side by side
     Read(LoadArgs),
+    /// The database through its HTTP door: single-row inserts, then linearizable point queries
+    Sql(SqlArgs),
     /// Jobs: overhead, throughput beside xargs, restart after a worker's death, a long queue through the death of all
     Job {
         /// Jobs, one after another, whose overhead is taken
@@ -140,6 +142,40 @@ struct LoadArgs {
     json: bool,
 }
 
+/// The load of `bench sql`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Data lies in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
+    With --endpoint, the tables bench_grown and bench_read of that database are made anew.")]
+struct SqlArgs {
+    /// Connections
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    clients: u64,
+    /// Bytes of the text in each row
+    #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 16))]
+    value_bytes: u64,
+    /// Rows that queries find
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    rows: u64,
+    /// Read level of the queries
+    #[arg(long, default_value = "linearizable", value_parser = ["none", "weak", "linearizable", "strong"])]
+    level: String,
+    /// Seconds that are counted, for inserts and for queries
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// Nodes to start
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: u64,
+    /// Which of them the clients talk to
+    #[arg(long, value_enum, default_value_t = Target::Leader)]
+    target: Target,
+    /// Drive these running nodes (their HTTP addresses) instead
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    endpoint: Vec<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
 fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
     let found = chat_rates::measure(plan, &mut |line| eprintln!("{line}"))
         .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
@@ -188,6 +224,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
         BenchCommand::Failover { only, rounds, monitors, idle, json } => (only, rounds, monitors, idle, json),
         BenchCommand::Kv(load) => return run_load(exe, Verb::Set, load),
         BenchCommand::Read(load) => return run_load(exe, Verb::Get, load),
+        BenchCommand::Sql(load) => return run_sql(exe, load),
         BenchCommand::Snapshot { keys, value_bytes, json } => {
             return run_snapshot(&million::Plan { exe, keys: *keys, value_bytes: *value_bytes as usize }, *json);
         }
@@ -210,11 +247,54 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     Ok(())
 }
 
-fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
-    if !(0.1..=3600.0).contains(&args.seconds) {
-        let message = format!("--seconds {}: not a sensible time", args.seconds);
-        return Err(Fault::new(code::USAGE, message, "give 0.1 to 3600"));
+fn span_of(seconds: f64) -> Result<Duration, Fault> {
+    match (0.1..=3600.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err(Fault::new(code::USAGE, format!("--seconds {seconds}: not a sensible time"), "give 0.1 to 3600")),
     }
+}
+
+fn run_sql(exe: PathBuf, args: &SqlArgs) -> Result<(), Fault> {
+    let plan = sql_rates::Plan {
+        exe,
+        nodes: args.nodes,
+        target: args.target,
+        endpoints: args.endpoint.clone(),
+        clients: args.clients as usize,
+        value_bytes: args.value_bytes as usize,
+        rows: args.rows,
+        level: args.level.clone(),
+        span: span_of(args.seconds)?,
+    };
+    let rates = sql_rates::run(&plan, &mut |line| eprintln!("{line}")).map_err(|e| {
+        let next = match plan.endpoints.is_empty() {
+            true => "the nodes' last log lines stand above, if any was started",
+            false => "give HTTP addresses of nodes, as in --endpoint 127.0.0.1:8001",
+        };
+        Fault::new(code::FAILED, e, next)
+    })?;
+    let servers = servers(&plan.endpoints, plan.nodes, plan.target);
+    if args.json {
+        term::json(&json!({
+            "build": build(), "nodes": servers, "clients": plan.clients, "value_bytes": plan.value_bytes,
+            "rows": plan.rows, "seconds": args.seconds, "rates": rates,
+        }));
+    } else {
+        let (clients, bytes, rows) = (plan.clients, plan.value_bytes, plan.rows);
+        let head = format!("{clients} clients, rows of {bytes} bytes, {rows} of them to be read; {servers}");
+        term::out(&render_rates(&head, &rates));
+    }
+    Ok(())
+}
+
+fn servers(endpoints: &[String], nodes: u64, target: Target) -> String {
+    match endpoints.is_empty() {
+        true => format!("{nodes} nodes, asked: {target:?}").to_lowercase(),
+        false => endpoints.join(", "),
+    }
+}
+
+fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
     let plan = rates::Plan {
         exe,
         verb,
@@ -232,7 +312,7 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
         pipeline: args.pipeline as usize,
         value_bytes: args.value_bytes as usize,
         keys: args.keys,
-        span: Duration::from_secs_f64(args.seconds),
+        span: span_of(args.seconds)?,
     };
     let rates = rates::run(&plan, &mut |line| eprintln!("{line}")).map_err(|e| {
         let next = match plan.endpoints.is_empty() {
@@ -249,7 +329,15 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
             "value_bytes": plan.value_bytes, "keys": plan.keys, "seconds": args.seconds, "rates": rates,
         }));
     } else {
-        term::out(&render_rates(what, &plan, &rates));
+        let head = format!(
+            "{what}: {} clients x {}, {} byte values, {} keys; {}",
+            plan.clients,
+            plan.pipeline,
+            plan.value_bytes,
+            plan.keys,
+            servers(&plan.endpoints, plan.nodes, plan.target)
+        );
+        term::out(&render_rates(&head, &rates));
     }
     Ok(())
 }
@@ -301,17 +389,13 @@ fn run_jobs(plan: &job_rates::Plan, json: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-fn render_rates(what: &str, plan: &rates::Plan, rates: &[Rate]) -> String {
-    let servers = match plan.endpoints.is_empty() {
-        true => format!("{} nodes, asked: {:?}", plan.nodes, plan.target).to_lowercase(),
-        false => plan.endpoints.join(", "),
-    };
+fn render_rates(title: &str, rates: &[Rate]) -> String {
     let rows: Vec<Vec<String>> = rates
         .iter()
         .map(|r| {
             let ms = |x: f64| format!("{x:.2}");
             vec![
-                format!("{:?}", r.mode).to_lowercase(),
+                r.mode.clone(),
                 format!("{:.0}", r.per_second),
                 ms(r.average_ms),
                 ms(r.p50_ms),
@@ -323,14 +407,11 @@ fn render_rates(what: &str, plan: &rates::Plan, rates: &[Rate]) -> String {
         })
         .collect();
     let head = ["MODE", "PER S", "AVG MS", "P50 MS", "P99 MS", "MAX MS", "ERRORS", "CLIENTS' CPU %"];
-    let mut text = format!(
-        "{what}: {} clients x {}, {} byte values, {} keys; {servers}\n",
-        plan.clients, plan.pipeline, plan.value_bytes, plan.keys
-    );
+    let mut text = format!("{title}\n");
     text += &term::table(&head, &rows);
     for rate in rates {
         if let Some(why) = &rate.first_error {
-            text += &format!("({:?}: the first error was {why:?})\n", rate.mode).to_lowercase();
+            text += &format!("({}: the first error was {why:?})\n", rate.mode);
         }
     }
     text + debug_note()

@@ -3,9 +3,9 @@
 //! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that nobody
 //! else uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them;
 //! `web.rs` speaks HTTP as an outsider would, and writes notes while nodes die; `failover.rs`, `monitors.rs`,
-//! `rates.rs` and `million.rs` measure, the last two with the clients of `load.rs`, which speak what `dialect.rs` and
-//! `peers.rs` teach them; `jobs.rs` is a client of the jobs, `job_rates.rs` measures them and `demo_jobs.rs` plays them; `chat_rates.rs` and
-//! `demo_chat.rs` do the same with the chat. Tests in `tests/cluster_*.rs` and `phalanx bench` stand on the same code.
+//! `rates.rs`, `sql_rates.rs` and `million.rs` measure, the last three with the clients of `load.rs`, which speak what
+//! `dialect.rs` and `peers.rs` teach them; `jobs.rs` is a client of the jobs, `job_rates.rs` measures them and
+//! `demo_jobs.rs` plays them; `chat_rates.rs` and `demo_chat.rs` do the same with the chat. Tests in `tests/cluster_*.rs` and `phalanx bench` stand on the same code.
 //!
 //! Invariants: L1 a signal only ever goes to a child that this process started and has not yet reaped, so no
 //! stranger's pid is hit. L2 when a cluster is dropped its children are dead and reaped.
@@ -27,6 +27,7 @@ pub mod poll;
 pub mod ports;
 pub mod process;
 pub mod rates;
+pub mod sql_rates;
 pub mod web;
 
 pub use cluster::Cluster;

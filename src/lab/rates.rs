@@ -87,8 +87,8 @@ pub struct Plan {
 /// One line of the answer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rate {
-    /// How the clients asked.
-    pub mode: Mode,
+    /// How the clients asked, or for what.
+    pub mode: String,
     /// Commands in a second.
     pub per_second: f64,
     /// Mean time of one, in milliseconds.
@@ -108,10 +108,11 @@ pub struct Rate {
 }
 
 impl Rate {
-    fn new(mode: Mode, tally: &Tally) -> Rate {
+    /// A load's figures by its name.
+    pub fn new(mode: impl Into<String>, tally: &Tally) -> Rate {
         let ms = |us: f64| (us / 10.0).round() / 100.0;
         Rate {
-            mode,
+            mode: mode.into(),
             per_second: tally.rate().round(),
             average_ms: ms(tally.times.mean_us()),
             p50_ms: ms(tally.times.percentile_us(0.5) as f64),
@@ -135,7 +136,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
     let addresses = if plan.endpoints.is_empty() {
         say(&format!("starting {} nodes", plan.nodes));
         let cluster = own.insert(Cluster::ready(&plan.exe, plan.nodes, &json!({}))?);
-        targets(cluster, plan.nodes, plan.target)?
+        targets(cluster, plan.nodes, plan.target, Cluster::kv)?
     } else {
         plan.endpoints.clone()
     };
@@ -178,25 +179,33 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
                 (Server::Zookeeper, Verb::Get) => Box::new(ZooKeeper::new(Task::Read, Vec::new())),
             }
         };
-        rates.push(Rate::new(*mode, &load::run(&load, &speak)?));
+        rates.push(Rate::new(format!("{mode:?}").to_lowercase(), &load::run(&load, &speak)?));
     }
     Ok(rates)
 }
 
-/// Redis ports of the nodes that are to be asked, once they take connections.
-fn targets(cluster: &Cluster, nodes: u64, target: Target) -> Result<Vec<String>> {
+/// Addresses of the nodes that are to be asked, at the door that `door` names, once they take connections.
+///
+/// # Errors
+/// There is no such node, or it takes none.
+pub fn targets(
+    cluster: &Cluster,
+    nodes: u64,
+    target: Target,
+    door: fn(&Cluster, u64) -> String,
+) -> Result<Vec<String>> {
     let leader = cluster.wait_leader()?;
     let chosen = (1..=nodes).filter(|id| match target {
         Target::Leader => *id == leader,
         Target::Follower => *id != leader,
         Target::All => true,
     });
-    let addresses: Vec<String> = chosen.map(|id| cluster.kv(id)).collect();
+    let addresses: Vec<String> = chosen.map(|id| door(cluster, id)).collect();
     if addresses.is_empty() {
         return Err(LabError::Answer("a cluster of one node has no follower".to_string()));
     }
     for address in &addresses {
-        cluster.wait_until(&format!("{address} takes Redis clients"), SETTLE_WITHIN, || {
+        cluster.wait_until(&format!("{address} takes clients"), SETTLE_WITHIN, || {
             std::net::TcpStream::connect(address).ok()
         })?;
     }
