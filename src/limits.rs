@@ -73,6 +73,8 @@ pub const CONNECTION_STACK_BYTES: usize = 192 << 10;
 pub const SQL_READERS_MAX: usize = 32;
 /// Such connections that are kept open when nobody reads: each has a cache of pages of some 2 MB.
 pub const SQL_READERS_IDLE_MAX: usize = 8;
+/// Bytes by which reads of the database may make a node's memory grow, all of them together. More: they are interrupted.
+pub const SQL_READS_BYTES_MAX: u64 = 512 << 20;
 /// Passwords of the chat that are hashed at once: each takes 19 MiB and some 20 ms of a processor. More: wait.
 pub const CHAT_HASHES_MAX: usize = 2;
 /// Clients that wait for that. More: 503.

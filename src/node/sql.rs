@@ -6,7 +6,7 @@
 
 use super::handle::{Ack, Handle, Level, Work};
 use super::shared::{Shared, lock};
-use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX};
+use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX, SQL_READS_BYTES_MAX};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
     Answer, Checkpointer, Command, Digest, Files, Kind, Query, ReadLevel, Reader, Run, Statement, bare_image,
@@ -16,12 +16,17 @@ use crate::types::{Index, Outcome};
 use log::warn;
 use std::fmt;
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Between two passes; what is written in between is read from SQLite's log.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
+
+/// Between two looks at memory and disk while somebody reads.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The same while nobody does.
+const CALM_EVERY: Duration = Duration::from_secs(1);
 
 /// A read of the database.
 #[derive(Clone, Debug)]
@@ -50,7 +55,60 @@ pub struct Readers {
     files: Arc<dyn Files>,
     pool: Mutex<Pool>,
     freed: Condvar,
+    guard: Arc<Guard>,
+}
+
+/// Sees to it that reads do not take what the node lives on: SQLite bounds neither the memory of a statement nor the files that
+/// it sorts with.
+struct Guard {
+    files: Arc<dyn Files>,
     started: Instant,
+    /// Bytes of memory of this process when nobody read.
+    calm_bytes: AtomicU64,
+    /// When that was looked at, in microseconds since the start.
+    calm_us: AtomicU64,
+    /// When it was looked last, in microseconds since the start, and what was found.
+    looked_us: AtomicU64,
+    is_short_of_memory: AtomicBool,
+    is_short_of_disk: AtomicBool,
+}
+
+impl Guard {
+    /// Nobody reads now.
+    fn remember_calm(&self) {
+        let now_us = self.started.elapsed().as_micros() as u64;
+        if now_us.saturating_sub(self.calm_us.load(Ordering::Relaxed)) >= CALM_EVERY.as_micros() as u64 {
+            self.calm_us.store(now_us, Ordering::Relaxed);
+            self.calm_bytes.store(resident_bytes(), Ordering::Relaxed);
+        }
+    }
+
+    /// Why a read that must be done by then must end now, if it must.
+    fn verdict(&self, ends_us: u64) -> Option<&'static str> {
+        let now_us = self.started.elapsed().as_micros() as u64;
+        if now_us > ends_us {
+            return Some("interrupted: its time is up");
+        }
+        if now_us.saturating_sub(self.looked_us.load(Ordering::Relaxed)) >= LOOK_EVERY.as_micros() as u64 {
+            self.looked_us.store(now_us, Ordering::Relaxed);
+            let grown = resident_bytes().saturating_sub(self.calm_bytes.load(Ordering::Relaxed));
+            self.is_short_of_memory.store(grown > SQL_READS_BYTES_MAX, Ordering::Relaxed);
+            self.is_short_of_disk.store(!self.files.has_room_for_reads(), Ordering::Relaxed);
+        }
+        if self.is_short_of_memory.load(Ordering::Relaxed) {
+            return Some("interrupted: reads take too much of this node's memory; ask for less, or later");
+        }
+        self.is_short_of_disk
+            .load(Ordering::Relaxed)
+            .then_some("interrupted: what this read sorts or gathers leaves too little room on this node's disk")
+    }
+}
+
+/// Memory of this process; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
 }
 
 #[derive(Default)]
@@ -81,12 +139,24 @@ impl fmt::Debug for Readers {
 impl Readers {
     /// None yet; they are opened when they are needed.
     pub fn new(files: Arc<dyn Files>) -> Readers {
-        Readers { files, pool: Mutex::default(), freed: Condvar::new(), started: Instant::now() }
+        let guard = Guard {
+            files: Arc::clone(&files),
+            started: Instant::now(),
+            calm_bytes: AtomicU64::new(resident_bytes()),
+            calm_us: AtomicU64::new(0),
+            looked_us: AtomicU64::new(0),
+            is_short_of_memory: AtomicBool::new(false),
+            is_short_of_disk: AtomicBool::new(false),
+        };
+        Readers { files, pool: Mutex::default(), freed: Condvar::new(), guard: Arc::new(guard) }
     }
 
     /// A reader that must be done by the deadline; waits for one until then. The error: a sentence.
     fn borrow(&self, deadline: Instant) -> Result<Loan<'_>, String> {
         let mut pool = lock(&self.pool);
+        if pool.idle.len() == pool.open {
+            self.guard.remember_calm();
+        }
         let seat = loop {
             if let Some(seat) = pool.idle.pop() {
                 break Some(seat);
@@ -107,7 +177,7 @@ impl Readers {
         if loan.seat.is_none() {
             loan.seat = Some(self.open().map_err(|e| format!("the database cannot be read: {e}"))?);
         }
-        let ends_us = deadline.saturating_duration_since(self.started).as_micros() as u64;
+        let ends_us = deadline.saturating_duration_since(self.guard.started).as_micros() as u64;
         if let Some(seat) = &loan.seat {
             seat.ends_us.store(ends_us, Ordering::Relaxed);
         }
@@ -116,8 +186,8 @@ impl Readers {
 
     fn open(&self) -> rusqlite::Result<Seat> {
         let ends_us = Arc::new(AtomicU64::new(u64::MAX));
-        let (ends, started) = (Arc::clone(&ends_us), self.started);
-        let is_over = move || started.elapsed().as_micros() as u64 > ends.load(Ordering::Relaxed);
+        let (ends, guard) = (Arc::clone(&ends_us), Arc::clone(&self.guard));
+        let is_over = move || guard.verdict(ends.load(Ordering::Relaxed));
         Ok(Seat { reader: Reader::open(&self.files.path(), Arc::new(is_over))?, ends_us })
     }
 }

@@ -11,12 +11,16 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A file up to this size is checked page by page at the start: some 0.2 s.
 const CHECK_BYTES_MAX: u64 = 64 << 20;
 /// Between two pieces of a long copy.
 const BREATH: Duration = Duration::from_millis(2);
+/// Between two looks at the disk while a statement writes: in this time it can write some ten megabytes.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// With less room on the disk no statement goes on.
+const ROOM_MIN: u64 = 48 << 20;
 /// What SQLite keeps beside a file.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -26,6 +30,11 @@ pub struct Folder {
     path: PathBuf,
     owner: String,
     next: AtomicU64,
+    /// Room that reads leave on the disk.
+    reserve_bytes: u64,
+    started: Instant,
+    /// Microseconds since then.
+    looked_us: AtomicU64,
 }
 
 impl Folder {
@@ -33,10 +42,11 @@ impl Folder {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn open(data: &Path, owner: String) -> io::Result<Folder> {
+    pub fn open(data: &Path, owner: String, reserve_bytes: u64) -> io::Result<Folder> {
         let path = data.join("sql");
         fs::create_dir_all(&path)?;
-        let folder = Folder { path, owner, next: AtomicU64::new(0) };
+        let (next, looked_us) = (AtomicU64::new(0), AtomicU64::new(0));
+        let folder = Folder { path, owner, next, reserve_bytes, started: Instant::now(), looked_us };
         for entry in fs::read_dir(&folder.path)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with("temporary-") {
@@ -120,6 +130,30 @@ impl Files for Folder {
             }
         }
         std::process::exit(EXIT_DISK);
+    }
+
+    fn look_at_room(&self, is_certain: bool) {
+        let now_us = self.started.elapsed().as_micros() as u64;
+        let looked_us = self.looked_us.load(Ordering::Relaxed);
+        if !is_certain && now_us.saturating_sub(looked_us) < LOOK_EVERY.as_micros() as u64 {
+            return;
+        }
+        self.looked_us.store(now_us, Ordering::Relaxed);
+        let Ok(free) = fs2::available_space(&self.path) else { return };
+        if free < ROOM_MIN {
+            self.give_up(
+                &format!(
+                    "{} MiB are free on the disk of {} while a statement of the database writes: free some and start again",
+                    free >> 20,
+                    self.path.display()
+                ),
+                false,
+            );
+        }
+    }
+
+    fn has_room_for_reads(&self) -> bool {
+        fs2::available_space(&self.path).is_ok_and(|free| free >= self.reserve_bytes)
     }
 
     fn breathe(&self) {

@@ -40,6 +40,8 @@ use uuid::Uuid;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// What reads of the database leave free on the disk beyond its reserve.
+const READS_LEAVE_MB: u64 = 64;
 /// A whole stop takes no longer.
 const STOP_MAX: Duration = Duration::from_millis(4500);
 
@@ -331,7 +333,13 @@ fn launch(
     let who = me.identity();
     let begun = Instant::now();
     let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
-    let sql: Arc<dyn sql::Files> = Arc::new(Folder::open(&dir, owner).map_err(StartError::Database)?);
+    let sql: Arc<dyn sql::Files> = {
+        let folder = Folder::open(&dir, owner, (settings.disk_reserve_mb + READS_LEAVE_MB) << 20);
+        Arc::new(folder.map_err(StartError::Database)?)
+    };
+    if let Err(e) = sql::sort_in(&dir.join("sql")) {
+        warn!("reads of the database sort in the system's temporary folder: {e}");
+    }
     let mut registry = Registry::default();
     registry.open_sql(sql::Database::in_folder(Arc::clone(&sql)));
     match store.newest_snapshot()? {

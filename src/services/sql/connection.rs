@@ -5,6 +5,7 @@
 use super::authorizer::{self, Purpose};
 use super::functions;
 use super::watch::{STEPS_PER_LOOK, Watch};
+use super::words::VALUE_BYTES_MAX;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Action;
 use rusqlite::limits::Limit;
@@ -25,7 +26,8 @@ const LIMITS: &[(Limit, i32)] = &[
     (Limit::SQLITE_LIMIT_COLUMN, 2000),
     (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
     (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 500),
-    (Limit::SQLITE_LIMIT_VDBE_OP, 5_000_000),
+    // Beyond it SQLite says that there is no memory: what bounds a program is the length of its statement.
+    (Limit::SQLITE_LIMIT_VDBE_OP, 250_000_000),
     (Limit::SQLITE_LIMIT_FUNCTION_ARG, 127),
     (Limit::SQLITE_LIMIT_ATTACHED, 0),
     (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES_MAX),
@@ -34,12 +36,12 @@ const LIMITS: &[(Limit, i32)] = &[
     (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
 ];
 
-/// Makes a fresh connection fit. `is_over` is asked every thousand steps: a read ends when it says so.
+/// Makes a fresh connection fit. `is_over` is asked every few steps: a read ends when it says why.
 pub fn furnish(
     conn: &mut Connection,
     watch: &Arc<Watch>,
     purpose: Purpose,
-    is_over: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    is_over: Option<Arc<dyn Fn() -> Option<&'static str> + Send + Sync>>,
 ) -> Result<()> {
     for (limit, value) in LIMITS {
         conn.set_limit(*limit, *value)?;
@@ -57,11 +59,18 @@ pub fn furnish(
         conn.set_db_config(config, value)?;
     }
     functions::register(conn, watch, purpose)?;
+    watch.cost_of_look.store(STEPS_PER_LOOK.unsigned_abs().into(), Relaxed);
+    watch.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
     let own = Arc::clone(watch);
     conn.progress_handler(
         STEPS_PER_LOOK,
         Some(move || {
-            !own.charge(STEPS_PER_LOOK.unsigned_abs().into()) || is_over.as_ref().is_some_and(|is_over| is_over())
+            own.look_at_room(false);
+            let why = is_over.as_ref().and_then(|is_over| is_over());
+            if let Some(why) = why {
+                own.refuse(why);
+            }
+            why.is_some() || !own.charge(own.cost_of_look.load(Relaxed) * own.factor.load(Relaxed))
         }),
     )?;
     if purpose == Purpose::Write {

@@ -98,8 +98,11 @@ impl Clone for Database {
     }
 }
 
-fn furnished(mut conn: Connection) -> Result<Machine, Fatal> {
+fn furnished(mut conn: Connection, files: Option<&Arc<dyn Files>>) -> Result<Machine, Fatal> {
     let watch = Arc::new(Watch::default());
+    if let Some(files) = files {
+        watch.files.get_or_init(|| Arc::clone(files));
+    }
     connection::furnish(&mut conn, &watch, Purpose::Write, None).map_err(|error| Fatal::of(&watch, &error))?;
     Machine::new(conn, watch)
 }
@@ -112,7 +115,7 @@ fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>
         image.put_in_place(&mut conn)?;
     }
     conn.execute_batch("PRAGMA journal_mode = MEMORY")?;
-    Ok(furnished(conn))
+    Ok(furnished(conn, None))
 }
 
 fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
@@ -135,7 +138,7 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
             return Err(damaged(found));
         }
     }
-    let mut machine = furnished(conn)?;
+    let mut machine = furnished(conn, Some(files))?;
     match machine.look(journal::owner)? {
         Some(owner) if owner == files.owner() => {}
         Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),

@@ -24,6 +24,11 @@ pub trait Files: Debug + Send + Sync {
     fn set_aside(&self, why: &str);
     /// The database cannot go on: the node ends. `is_damaged`: its file shall be set aside at the next start.
     fn give_up(&self, why: &str, is_damaged: bool) -> !;
+    /// A statement is writing: without room for much more the node ends, since what SQLite says of a full disk would differ
+    /// from node to node. Asked often: looks now and then, or `is_certain`ly.
+    fn look_at_room(&self, is_certain: bool);
+    /// Whether the disk has room for the files that reads sort with.
+    fn has_room_for_reads(&self) -> bool;
     /// A piece of a long copy is done: others may have the disk for a while.
     fn breathe(&self);
     /// Something that an operator may want to know.

@@ -6,15 +6,20 @@
 //!   machine's time zone is refused.
 //! - `instr`, `replace`, `like`, `glob`, `trim` and their like do in one step of the virtual machine work that grows with the
 //!   product of two lengths. They are charged for it before they begin, and then done by SQLite's own on the connection beside.
+//!   So does `json_patch`.
+//! - `json_group_array` and `json_group_object` would grow without bound until their result is asked for: they end where a
+//!   value would. `count(*)`, which SQLite answers in one step however long the table is, counts row by row where the log is
+//!   applied.
 //!
 //! The dates are not marked as deterministic, since `now` is not: SQLite does not take them into indexes and generated columns.
 //! Not here: functions that are refused altogether (`authorizer.rs`).
 
 use super::authorizer::Purpose;
 use super::watch::Watch;
-use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::functions::{Aggregate, Context, FunctionFlags, SubType, WindowAggregate};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Error, Result, params_from_iter};
+use rusqlite::{Connection, Error, Result, ffi, params_from_iter};
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,7 +42,10 @@ const PRODUCTS: &[(&str, i32, usize, usize, u64)] = &[
     ("ltrim", 2, 0, 1, 64),
     ("rtrim", 2, 0, 1, 64),
     ("unhex", 2, 0, 1, 64),
+    ("json_patch", 2, 0, 1, 64),
 ];
+/// What SQLite marks JSON with, so that it is not quoted again.
+const JSON: u32 = b'J' as u32;
 
 /// A connection with SQLite's own functions, opened when it is first needed.
 #[derive(Clone, Default)]
@@ -80,7 +88,127 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Resu
     let beside = Beside::default();
     chance(conn, watch)?;
     dates(conn, watch, &beside)?;
-    products(conn, watch, purpose, &beside)
+    products(conn, watch, purpose, &beside)?;
+    if purpose == Purpose::Write {
+        conn.create_window_function("count", 0, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS, Count)?;
+    }
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS | FunctionFlags::SQLITE_SUBTYPE | FunctionFlags::SQLITE_RESULT_SUBTYPE;
+    for (name, args, ends) in [("json_group_array", 1, ['[', ']']), ("json_group_object", 2, ['{', '}'])] {
+        let group = JsonGroup { watch: Arc::clone(watch), beside: beside.clone(), ends };
+        conn.create_window_function(name, args, flags, group)?;
+    }
+    Ok(())
+}
+
+/// `count(*)`, row by row.
+struct Count;
+
+impl Aggregate<i64, i64> for Count {
+    fn init(&self, _: &mut Context<'_>) -> Result<i64> {
+        Ok(0)
+    }
+
+    fn step(&self, _: &mut Context<'_>, count: &mut i64) -> Result<()> {
+        *count += 1;
+        Ok(())
+    }
+
+    fn finalize(&self, _: &mut Context<'_>, count: Option<i64>) -> Result<i64> {
+        Ok(count.unwrap_or(0))
+    }
+}
+
+impl WindowAggregate<i64, i64> for Count {
+    fn value(&self, count: Option<&mut i64>) -> Result<i64> {
+        Ok(count.map_or(0, |count| *count))
+    }
+
+    fn inverse(&self, _: &mut Context<'_>, count: &mut i64) -> Result<()> {
+        *count -= 1;
+        Ok(())
+    }
+}
+
+/// The rows of a group as one JSON text.
+struct JsonGroup {
+    watch: Arc<Watch>,
+    beside: Beside,
+    ends: [char; 2],
+}
+
+/// What is gathered so far: each with a comma behind it.
+#[derive(Default)]
+struct Gathered {
+    text: String,
+    lengths: VecDeque<usize>,
+    /// Bytes at the beginning that have left the window.
+    gone: usize,
+}
+
+impl JsonGroup {
+    fn json(&self, context: &Context<'_>, place: usize) -> Result<String> {
+        let arg = args_of(context).swap_remove(place);
+        if let (JSON, Value::Text(text)) = (context.get_subtype(place), &arg) {
+            return Ok(text.clone());
+        }
+        match self.beside.function("json_quote", &[arg])? {
+            Value::Text(text) => Ok(text),
+            Value::Integer(number) => Ok(number.to_string()),
+            _ => Err(refused("JSON cannot hold this value")),
+        }
+    }
+
+    fn whole(&self, gathered: Option<&Gathered>) -> (String, SubType) {
+        let inner = gathered.map_or("", |it| it.text[it.gone..].strip_suffix(',').unwrap_or_default());
+        (format!("{}{inner}{}", self.ends[0], self.ends[1]), Some(JSON))
+    }
+}
+
+impl Aggregate<Gathered, (String, SubType)> for JsonGroup {
+    fn init(&self, _: &mut Context<'_>) -> Result<Gathered> {
+        Ok(Gathered::default())
+    }
+
+    fn step(&self, context: &mut Context<'_>, gathered: &mut Gathered) -> Result<()> {
+        let before = gathered.text.len();
+        if context.len() == 2 {
+            let key = args_of(context).swap_remove(0);
+            if key == Value::Null {
+                // As SQLite has it: no entry.
+                gathered.lengths.push_back(0);
+                return Ok(());
+            }
+            match self.beside.call("SELECT json_quote(CAST(? AS TEXT))", &[key])? {
+                Value::Text(key) => gathered.text += &(key + ":"),
+                _ => return Err(refused("JSON cannot hold this name")),
+            }
+        }
+        gathered.text += &self.json(context, context.len() - 1)?;
+        gathered.text.push(',');
+        gathered.lengths.push_back(gathered.text.len() - before);
+        match gathered.text.len() - gathered.gone > self.watch.longest.load(Relaxed) as usize {
+            true => Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)),
+            false => Ok(()),
+        }
+    }
+
+    fn finalize(&self, _: &mut Context<'_>, gathered: Option<Gathered>) -> Result<(String, SubType)> {
+        Ok(self.whole(gathered.as_ref()))
+    }
+}
+
+impl WindowAggregate<Gathered, (String, SubType)> for JsonGroup {
+    fn value(&self, gathered: Option<&mut Gathered>) -> Result<(String, SubType)> {
+        Ok(self.whole(gathered.as_deref()))
+    }
+
+    fn inverse(&self, _: &mut Context<'_>, gathered: &mut Gathered) -> Result<()> {
+        gathered.gone += gathered.lengths.pop_front().unwrap_or(0);
+        if gathered.gone > gathered.text.len() / 2 {
+            gathered.text.drain(..std::mem::take(&mut gathered.gone));
+        }
+        Ok(())
+    }
 }
 
 fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
@@ -184,6 +312,7 @@ fn len_of(value: ValueRef<'_>) -> u64 {
 fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     for (name, args, long, short, per_step) in PRODUCTS {
+        let flags = if *name == "json_patch" { flags | FunctionFlags::SQLITE_RESULT_SUBTYPE } else { flags };
         // With SQLite's own, readers keep the use of indexes for patterns; their deadline comes after one pattern at most.
         if purpose == Purpose::Read && matches!(*name, "like" | "glob") {
             continue;
@@ -194,7 +323,8 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
             if !watch.charge(work) {
                 return Err(refused(RAN_AWAY));
             }
-            beside.function(name, &args_of(context))
+            let subtype = (*name == "json_patch").then_some(JSON);
+            Ok((beside.function(name, &args_of(context))?, subtype))
         })?;
     }
     Ok(())

@@ -7,7 +7,8 @@
 
 use super::authorizer::OWN_TABLE;
 use super::journal::{self, Staged};
-use super::machine::Own;
+use super::gears::{self, Reach};
+use super::machine::{Own, flush, misdeed};
 use super::schema::{self, Form, Table, quoted};
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
@@ -16,38 +17,72 @@ use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::Value;
 use rusqlite::{Batch, Connection, MAIN_DB, Result};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Runs all statements of a dump; which failed, counted from one, and why.
-pub fn text(conn: &Connection, watch: &Watch, sql: &str) -> Result<(), (usize, Trouble)> {
+pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Result<(), (usize, Trouble)> {
     if statement::names_rollback(sql) {
         return Err((0, Trouble::Failed("ROLLBACK: not available".to_string())));
     }
-    let (mut has_topmost, mut has_sequence) = (false, false);
+    if !watch.charge(sql.len() as u64 / 16) {
+        return Err((0, Trouble::RanAway));
+    }
     let mut batch = Batch::new(conn, sql);
     for number in 1.. {
-        watch.begin_statement();
-        let prepared = batch.next().map_err(|error| (number, statement::trouble(watch, &error)))?;
-        let Some(mut prepared) = prepared else { break };
-        if watch.passes_over.load(Relaxed) {
-            continue;
+        let mut prepared = None;
+        let is_over = gears::climb(conn, watch, 0, |gear| {
+            let on_error = |error| statement::trouble(watch, &error);
+            watch.begin_statement();
+            if prepared.is_none() {
+                prepared = batch.next().map_err(on_error)?;
+            }
+            let Some(one) = &mut prepared else { return Ok(true) };
+            if watch.passes_over.load(Relaxed) {
+                return Ok(false);
+            }
+            if gears::is_high(gear) {
+                let text = one.expanded_sql().unwrap_or_default();
+                statement::fits(conn, watch, &text, gear)?;
+            }
+            let mut room = Room { bytes: 0, rows: 0 };
+            statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
+            if let Some(why) = misdeed(conn, watch) {
+                return Err(Trouble::Failed(why));
+            }
+            flush(conn, watch).map(|()| false)
+        });
+        let is_over = is_over.map_err(|error| (number, statement::trouble(watch, &error)))?;
+        if is_over.map_err(|trouble| (number, trouble))? {
+            break;
         }
-        let mut room = Room { bytes: 0, rows: 0 };
-        statement::carry_out(conn, watch, &mut prepared, &Params::None, Kind::Execute, &mut room)
-            .map_err(|trouble| (number, trouble))?;
-        has_topmost |= watch.has_topmost_row.load(Relaxed);
-        has_sequence |= watch.has_set_sequence.load(Relaxed);
     }
-    watch.has_topmost_row.store(has_topmost, Relaxed);
-    watch.has_set_sequence.store(has_sequence, Relaxed);
     Ok(())
 }
 
 /// Takes a piece of a file, or puts the file in place.
-pub fn file(conn: &Connection, watch: &Watch, command: &Command) -> Result<Answer> {
+///
+/// # Errors
+/// Our own database does not do what it must, or the budget was used up.
+pub fn file(conn: &Connection, watch: &Arc<Watch>, command: &Command) -> std::result::Result<Answer, Trouble> {
+    let on_error = |error| statement::trouble(watch, &error);
     match command {
-        Command::Stage { load, offset, bytes } => stage(conn, watch, *load, *offset, bytes),
-        Command::PutInPlace { load, bytes, crc, .. } => put_in_place(conn, watch, *load, *bytes, *crc),
+        Command::Stage { load, offset, bytes } => stage(conn, watch, *load, *offset, bytes).map_err(on_error),
+        Command::PutInPlace { load, bytes, crc, .. } => {
+            let image = match taken(conn, watch, *load, *bytes, *crc).map_err(on_error)? {
+                Ok(image) => image,
+                Err(why) => return Ok(refused(why)),
+            };
+            let other = match open(image) {
+                Ok(other) => other,
+                Err(why) => return Ok(refused(why)),
+            };
+            match take_over(conn, watch, &other) {
+                Ok(()) => Ok(Answer::Done),
+                Err(Stop::Refused(why)) => Ok(refused(why)),
+                Err(Stop::Broken(trouble)) => Err(trouble),
+            }
+        }
         Command::Run(_) | Command::Load { .. } => Ok(refused("not a piece of a file")),
     }
 }
@@ -72,26 +107,24 @@ fn stage(conn: &Connection, watch: &Watch, load: u64, offset: u64, bytes: &[u8])
     Ok(Answer::Done)
 }
 
-fn put_in_place(conn: &Connection, watch: &Watch, load: u64, bytes: u64, crc: u32) -> Result<Answer> {
-    let own = Own::begin(watch);
+/// The file whose pieces have come, or why it is of no use; the pieces are gone.
+fn taken(
+    conn: &Connection,
+    watch: &Watch,
+    load: u64,
+    bytes: u64,
+    crc: u32,
+) -> Result<std::result::Result<Vec<u8>, &'static str>> {
+    let _own = Own::begin(watch);
     let Some(staged) = journal::staged(conn)?.filter(|staged| (staged.load, staged.bytes) == (load, bytes)) else {
-        return Ok(refused("another file is being loaded: begin again"));
+        return Ok(Err("another file is being loaded: begin again"));
     };
     let image = journal::gather(conn, staged)?;
     journal::unstage(conn)?;
     if image.len() as u64 != bytes || crc32fast::hash(&image) != crc {
-        return Ok(refused("the file did not arrive as it was sent: begin again"));
+        return Ok(Err("the file did not arrive as it was sent: begin again"));
     }
-    drop(own);
-    let other = match open(image) {
-        Ok(other) => other,
-        Err(why) => return Ok(refused(why)),
-    };
-    match take_over(conn, watch, &other) {
-        Ok(()) => Ok(Answer::Done),
-        Err(Stop::Refused(why)) => Ok(refused(why)),
-        Err(Stop::Broken(error)) => Err(error),
-    }
+    Ok(Ok(image))
 }
 
 /// Opens a database file in memory, and looks whether it is one.
@@ -119,44 +152,59 @@ pub fn open(mut image: Vec<u8>) -> std::result::Result<Connection, String> {
 enum Stop {
     /// The file has what is not allowed.
     Refused(String),
-    /// Our own database does not do what it must.
-    Broken(rusqlite::Error),
+    /// Our own database does not do what it must, or the budget was used up.
+    Broken(Trouble),
 }
 
-fn take_over(conn: &Connection, watch: &Watch, other: &Connection) -> std::result::Result<(), Stop> {
+impl Stop {
+    /// Of a failure in our own database: on what the file has, or by itself.
+    fn of(watch: &Watch, error: &rusqlite::Error, what: &str) -> Stop {
+        Stop::from(statement::trouble(watch, error), what)
+    }
+
+    fn from(trouble: Trouble, what: &str) -> Stop {
+        match trouble {
+            Trouble::Failed(why) | Trouble::TooLong(why) => Stop::Refused(format!("{why}: {what:.200}")),
+            other => Stop::Broken(other),
+        }
+    }
+}
+
+fn take_over(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> std::result::Result<(), Stop> {
     let theirs =
         |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", statement::said(&error)));
+    let ours = |error: rusqlite::Error| Stop::of(watch, &error, "the database");
     let tables = schema::tables(other).map_err(theirs)?;
     let others = schema::others(other).map_err(theirs)?;
-    clear(conn, watch).map_err(Stop::Broken)?;
-    let define = |sql: &str| match statement::run(
-        conn,
-        watch,
-        &Statement::bare(sql),
-        Kind::Execute,
-        &mut Room { bytes: 0, rows: 0 },
-    ) {
-        Ok(_) => Ok(()),
-        Err(Trouble::Failed(why) | Trouble::TooLong(why) | Trouble::Fatal { why, .. }) => {
-            Err(Stop::Refused(format!("{why}: {:.200}", sql)))
-        }
-        Err(Trouble::RanAway) => Err(Stop::Refused(super::functions::RAN_AWAY.to_string())),
+    clear(conn, watch).map_err(ours)?;
+    let define = |sql: &str| {
+        let statement = Statement::bare(sql);
+        let done = gears::climb(conn, watch, 0, |gear| {
+            let mut room = Room { bytes: 0, rows: 0 };
+            statement::run_in(conn, watch, &statement, Kind::Execute, &mut room, gear)
+        });
+        done.map_err(ours)?.map(drop).map_err(|trouble| Stop::from(trouble, sql))
     };
     for table in tables.iter().filter(|table| table.form != Form::Shadow && table.name != "sqlite_sequence") {
         define(&table.sql)?;
     }
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map_err(Stop::Broken)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map_err(ours)?;
     let copied =
         tables.iter().filter(|table| table.form != Form::Virtual).try_for_each(|table| copy(conn, watch, other, table));
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(Stop::Broken)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(ours)?;
     copied?;
     for sql in others.iter().filter(|sql| !sql.to_ascii_lowercase().contains(OWN_TABLE)) {
         define(sql)?;
     }
+    watch.begin_statement();
+    watch.has_set_sequence.store(true, Relaxed);
+    if let Some(why) = misdeed(conn, watch) {
+        return Err(Stop::Refused(why));
+    }
     let _own = Own::begin(watch);
     for pragma in ["user_version", "application_id"] {
         let value: i64 = other.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(theirs)?;
-        conn.execute_batch(&format!("PRAGMA {pragma} = {value}")).map_err(Stop::Broken)?;
+        conn.execute_batch(&format!("PRAGMA {pragma} = {value}")).map_err(ours)?;
     }
     Ok(())
 }
@@ -184,30 +232,59 @@ pub fn empty(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-fn copy(conn: &Connection, watch: &Watch, other: &Connection, table: &Table) -> std::result::Result<(), Stop> {
-    let _own = Own::begin(watch);
+fn copy(
+    conn: &Connection,
+    watch: &Arc<Watch>,
+    other: &Connection,
+    table: &Table,
+) -> std::result::Result<(), Stop> {
     let name = quoted(&table.name);
-    if table.form == Form::Shadow || table.name == "sqlite_sequence" {
-        // What the definition of its virtual table, or an insertion, has put there.
-        conn.execute_batch(&format!("DELETE FROM {name}")).map_err(Stop::Broken)?;
-    }
-    let selected = table.selected();
     let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, statement::said(&error)));
+    let ours = |error: rusqlite::Error| Stop::of(watch, &error, &table.name);
+    let selected = table.selected();
     let mut select = other.prepare(&format!("SELECT {selected} FROM {name} NOT INDEXED")).map_err(theirs)?;
     let count = select.column_count();
     let marks = vec!["?"; count].join(", ");
-    let mut insert = conn.prepare(&format!("INSERT INTO {name}({selected}) VALUES({marks})")).map_err(theirs)?;
+    let own = Own::begin(watch);
+    if table.form == Form::Shadow || table.name == "sqlite_sequence" {
+        // What the definition of its virtual table, or an insertion, has put there.
+        conn.execute_batch(&format!("DELETE FROM {name}")).map_err(ours)?;
+    }
+    let mut insert = conn.prepare(&format!("INSERT INTO {name}({selected}) VALUES({marks})")).map_err(ours)?;
+    drop(own);
     watch.begin_statement();
     let mut rows = select.query([]).map_err(theirs)?;
+    let mut reach = Reach::new(conn, watch);
     while let Some(row) = rows.next().map_err(theirs)? {
-        for place in 0..count {
-            let value: Value = row.get(place).map_err(theirs)?;
-            insert.raw_bind_parameter(place + 1, value).map_err(theirs)?;
+        let values: Vec<Value> = (0..count).map(|place| row.get(place)).collect::<Result<_>>().map_err(theirs)?;
+        let mut bytes = values.iter().map(length).sum();
+        reach.at_least(bytes).map_err(ours)?;
+        for (place, value) in values.iter().enumerate() {
+            insert.raw_bind_parameter(place + 1, value).map_err(ours)?;
         }
-        insert.raw_execute().map_err(theirs)?;
+        // What the table computes from a row (checks, generated columns) may be longer than the row.
+        loop {
+            match insert.raw_execute().map_err(|error| statement::trouble(watch, &error)) {
+                Ok(_) => break,
+                Err(Trouble::TooLong(_)) if reach.is_not_all() => {
+                    bytes = reach.bytes() + 1;
+                    reach.at_least(bytes).map_err(ours)?;
+                }
+                Err(trouble) => return Err(Stop::from(trouble, &table.name)),
+            }
+        }
     }
     if watch.has_topmost_row.load(Relaxed) {
         return Err(Stop::Refused(format!("table {} has row number {}, which is not for use", table.name, i64::MAX)));
     }
     Ok(())
+}
+
+/// Bytes that a value takes in a row, at most.
+fn length(value: &Value) -> usize {
+    9 + match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(blob) => blob.len(),
+        _ => 8,
+    }
 }

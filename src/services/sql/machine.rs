@@ -1,10 +1,8 @@
 //! Runs commands on the connection that writes: each atomic in itself, all of an entry in one transaction.
 //!
-//! A command runs in a savepoint. In the first gear values are short and steps are many; a command that meets a longer value
-//! starts again in the second, where values may be long and steps are few: the work that one step can do is bounded by the
-//! length of values, and so both gears end after much the same time. Which gear it is follows from the content alone.
+//! A command runs in a savepoint, and each of its statements in one of its own, with a budget of steps for all of them.
 //!
-//! When SQLite interrupts a write it rolls back everything since BEGIN, innocent commands of the same entry too. Those are
+//! When SQLite interrupts a write, and for a few errors more, it rolls back everything since BEGIN, innocent commands of the same entry too. Those are
 //! then run again, with the same results, and committed at once with their replies, so that nothing runs a third time. A
 //! restart in between finds the replies of the first part, and goes on with the command after it.
 //!
@@ -17,17 +15,14 @@ use super::load;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
 use super::words::{
-    Answer, Command, Kind, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, VALUE_BYTES_MAX,
+    Answer, Command, FILE_STEPS_MAX, Kind, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX,
 };
-use super::{connection, functions};
+use super::{functions, gears};
 use crate::services::Reply;
 use crate::types::Stamp;
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Bytes of a value, and steps of a command.
-const GEARS: [(usize, u64); 2] = [(64 << 10, STEPS_MAX), (VALUE_BYTES_MAX + 1024, STEPS_MAX / 100)];
 
 /// The database cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,9 +78,10 @@ enum End {
     All,
     /// One in a transaction failed.
     Undone,
-    TooLong,
-    /// With the statement of this number.
+    /// The budget was used up, by the statement of this number.
     RanAway(usize),
+    /// SQLite has taken the transaction away, in the statement of this number.
+    Gone(usize),
 }
 
 impl Machine {
@@ -218,6 +214,7 @@ impl Machine {
             self.virtual_at = Some((version, count > 0));
         }
         let has_virtual = self.virtual_at.is_some_and(|(_, has)| has);
+        self.watch.has_virtual.store(has_virtual, Relaxed);
         self.look(|conn| {
             if has_virtual {
                 // A virtual table keeps prepared statements, whose counts of steps would tell of entries before.
@@ -233,7 +230,7 @@ impl Machine {
             self.begin()?;
         }
         let (answer, rolled_back) = self.run(at, &command)?;
-        let Some((gear, done)) = rolled_back else {
+        let Some(done) = rolled_back else {
             entry.since_begin.push((at, command));
             if matches!((&entry.since_begin.last(), &answer), (Some((_, Command::PutInPlace { .. })), Answer::Done)) {
                 // What virtual tables have in memory is of the tables before: the next command begins anew.
@@ -250,7 +247,8 @@ impl Machine {
             && !run.is_transaction
             && done > 0
         {
-            self.run_in(gear, at, run, done)?;
+            self.begin_command(at, run.seed, STEPS_MAX)?;
+            self.statements(run, done)?;
             self.own("RELEASE c")?;
         }
         // `since_begin` is empty and a transaction is open: the caller commits.
@@ -261,54 +259,29 @@ impl Machine {
         self.look(|conn| conn.prepare_cached(sql)?.execute([]).map(drop))
     }
 
-    /// The answer; and if the transaction is gone, in which gear that was and with which statement.
-    fn run(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<(usize, usize)>), Fatal> {
+    /// The answer; and if the transaction is gone, with which statement.
+    fn run(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
         let run = match command {
             Command::Run(run) => run,
             Command::Load { sql, seed } => return self.load_text(at, sql, *seed),
-            other => return Ok((self.load_file(at, other)?, None)),
+            other => return self.load_file(at, other),
         };
         if let Some(why) = run.excess() {
             return Ok((Answer::Refused(why), None));
         }
-        for gear in 0..GEARS.len() {
-            let (mut outcomes, end) = self.run_in(gear, at, run, run.statements.len())?;
-            match end {
-                End::TooLong => {
-                    self.own("ROLLBACK TO c")?;
-                    self.own("RELEASE c")?;
-                }
-                End::RanAway(number) if self.conn.is_autocommit() => {
-                    close(run, &mut outcomes, number);
-                    return Ok((Answer::Results(outcomes), Some((gear, number))));
-                }
-                End::RanAway(_) | End::Undone if run.is_transaction => {
-                    self.own("ROLLBACK TO c")?;
-                    self.own("RELEASE c")?;
-                    return Ok((Answer::Results(outcomes), None));
-                }
-                End::RanAway(number) => {
-                    close(run, &mut outcomes, number);
-                    self.own("RELEASE c")?;
-                    return Ok((Answer::Results(outcomes), None));
-                }
-                End::All | End::Undone => {
-                    self.own("RELEASE c")?;
-                    return Ok((Answer::Results(outcomes), None));
-                }
+        self.begin_command(at, run.seed, STEPS_MAX)?;
+        let (mut outcomes, end) = self.statements(run, run.statements.len())?;
+        match end {
+            End::Gone(number) => {
+                close(run, &mut outcomes, number);
+                return Ok((Answer::Results(outcomes), Some(number)));
             }
+            End::RanAway(_) | End::Undone if run.is_transaction => self.own("ROLLBACK TO c")?,
+            End::RanAway(number) => close(run, &mut outcomes, number),
+            End::All | End::Undone => {}
         }
-        unreachable!("in the last gear no value is too long")
-    }
-
-    /// Runs the first statements of a run in one gear, within savepoint `c`, which stays open if the transaction does.
-    fn run_in(&mut self, gear: usize, at: Stamp, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
-        let (length, steps) = GEARS[gear];
-        self.begin_command(at, run.seed, steps)?;
-        self.set_length(Some(length))?;
-        let done = self.statements(gear, run, count);
-        self.set_length(None)?;
-        done
+        self.own("RELEASE c")?;
+        Ok((Answer::Results(outcomes), None))
     }
 
     /// Opens savepoint `c` and makes the connection forget what was before.
@@ -326,53 +299,47 @@ impl Machine {
         Ok(())
     }
 
-    fn set_length(&self, bytes: Option<usize>) -> Result<(), Fatal> {
-        connection::set_length(&self.conn, bytes).map_err(|error| Fatal::of(&self.watch, &error))
-    }
-
-    fn statements(&mut self, gear: usize, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
+    fn statements(&mut self, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
         let mut room = Room { bytes: RUN_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
         let mut outcomes = Vec::with_capacity(count);
-        // One savepoint does for a single statement.
-        let has_own_savepoint = !run.is_transaction && run.statements.len() > 1;
         for (number, statement) in run.statements.iter().take(count).enumerate() {
-            if has_own_savepoint {
-                self.own("SAVEPOINT s")?;
-            }
-            let mut done = statement::run(&self.conn, &self.watch, statement, run.kind, &mut room);
-            if let Ok(Outcome::Changed { .. } | Outcome::Rows { .. }) = &done
-                && let Some(why) = self.misdeed()?
-            {
-                self.own(if has_own_savepoint { "ROLLBACK TO s" } else { "ROLLBACK TO c" })?;
-                done = Err(Trouble::Failed(why));
-            }
+            let done = gears::climb(&self.conn, &self.watch, statement.longest(), |gear| {
+                let mut left = room;
+                let done = statement::run_in(&self.conn, &self.watch, statement, run.kind, &mut left, gear)?;
+                if let Some(why) = misdeed(&self.conn, &self.watch) {
+                    return Err(Trouble::Failed(why));
+                }
+                flush(&self.conn, &self.watch)?;
+                room = left;
+                Ok(done)
+            });
             let is_gone = self.conn.is_autocommit();
-            if has_own_savepoint && !is_gone {
-                self.own("RELEASE s")?;
+            let failed = match done.map_err(|error| Fatal::of(&self.watch, &error))? {
+                Ok(outcome) => {
+                    assert!(!is_gone, "a statement has ended the entry's transaction: {}", statement.sql);
+                    outcomes.push(outcome);
+                    continue;
+                }
+                Err(failed) => failed,
+            };
+            let has_run_away = failed == Trouble::RanAway;
+            outcomes.push(Outcome::Failed(match failed {
+                Trouble::RanAway => functions::RAN_AWAY.to_string(),
+                Trouble::Failed(why) | Trouble::TooLong(why) => why,
+                Trouble::Fatal { why, is_damaged } => {
+                    self.judge(why.clone(), is_damaged)?;
+                    why
+                }
+            }));
+            if is_gone {
+                return Ok((outcomes, End::Gone(number)));
             }
-            match done {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(Trouble::TooLong(_) | Trouble::Fatal { is_damaged: true, .. })
-                    if gear + 1 < GEARS.len() && !is_gone =>
-                {
-                    // A definition that is too long for this gear looks like damage.
-                    return Ok((outcomes, End::TooLong));
-                }
-                Err(Trouble::RanAway) => {
-                    outcomes.push(Outcome::Failed(functions::RAN_AWAY.to_string()));
-                    return Ok((outcomes, End::RanAway(number)));
-                }
-                Err(Trouble::Fatal { why, is_damaged }) => self.judge(why.clone(), is_damaged).map(|()| {
-                    outcomes.push(Outcome::Failed(why));
-                })?,
-                Err(Trouble::Failed(why) | Trouble::TooLong(why)) => {
-                    outcomes.push(Outcome::Failed(why));
-                    if run.is_transaction {
-                        return Ok((outcomes, End::Undone));
-                    }
-                }
+            if has_run_away {
+                return Ok((outcomes, End::RanAway(number)));
             }
-            assert!(!self.conn.is_autocommit(), "a statement has ended the entry's transaction: {}", statement.sql);
+            if run.is_transaction {
+                return Ok((outcomes, End::Undone));
+            }
         }
         Ok((outcomes, End::All))
     }
@@ -388,41 +355,16 @@ impl Machine {
         Err(Fatal { why, is_damaged })
     }
 
-    /// What a statement did that nothing had refused beforehand.
-    fn misdeed(&self) -> Result<Option<String>, Fatal> {
-        if self.watch.has_topmost_row.load(Relaxed) {
-            return Ok(Some(format!("row number {} is not for use: what follows it would be up to chance", i64::MAX)));
-        }
-        if self.watch.has_set_sequence.load(Relaxed) {
-            let find =
-                "SELECT count(*) FROM sqlite_sequence WHERE typeof(seq) <> 'integer' OR seq >= 9223372036854775806";
-            // No such table: it was a statement that would have written it.
-            let count: i64 = self.look(|conn| Ok(conn.query_row(find, [], |row| row.get(0)).unwrap_or(0)))?;
-            if count > 0 {
-                return Ok(Some(
-                    "sqlite_sequence holds integers, and none so large that no row could follow".to_string(),
-                ));
-            }
-        }
-        Ok(None)
-    }
-
-    fn load_text(&mut self, at: Stamp, sql: &str, seed: u64) -> Result<(Answer, Option<(usize, usize)>), Fatal> {
-        let (length, _) = GEARS[1];
+    fn load_text(&mut self, at: Stamp, sql: &str, seed: u64) -> Result<(Answer, Option<usize>), Fatal> {
         self.begin_command(at, seed, STEPS_MAX)?;
-        self.set_length(Some(length))?;
         self.watch.is_loading.store(true, Relaxed);
         let loaded = load::text(&self.conn, &self.watch, sql);
         self.watch.is_loading.store(false, Relaxed);
-        self.set_length(None)?;
         let refused = match loaded {
-            Ok(()) => match self.misdeed()? {
-                None => {
-                    self.own("RELEASE c")?;
-                    return Ok((Answer::Done, None));
-                }
-                Some(why) => why,
-            },
+            Ok(()) => {
+                self.own("RELEASE c")?;
+                return Ok((Answer::Done, None));
+            }
             Err((_, Trouble::Fatal { why, is_damaged })) => {
                 self.judge(why.clone(), is_damaged)?;
                 why
@@ -430,40 +372,46 @@ impl Machine {
             Err((_, Trouble::RanAway)) => functions::RAN_AWAY.to_string(),
             Err((number, Trouble::Failed(why) | Trouble::TooLong(why))) => format!("statement {number}: {why}"),
         };
+        self.refuse(refused)
+    }
+
+    /// Undoes the command, unless SQLite has done so.
+    fn refuse(&mut self, why: String) -> Result<(Answer, Option<usize>), Fatal> {
         if self.conn.is_autocommit() {
-            return Ok((Answer::Refused(refused), Some((1, 0))));
+            return Ok((Answer::Refused(why), Some(0)));
         }
         self.own("ROLLBACK TO c")?;
         self.own("RELEASE c")?;
-        Ok((Answer::Refused(refused), None))
+        Ok((Answer::Refused(why), None))
     }
 
-    fn load_file(&mut self, at: Stamp, command: &Command) -> Result<Answer, Fatal> {
+    fn load_file(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
         let seed = if let Command::PutInPlace { seed, .. } = command { *seed } else { 0 };
-        self.begin_command(at, seed, u64::MAX)?;
-        let answer = load::file(&self.conn, &self.watch, command);
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                let fatal = Fatal::of(&self.watch, &error);
-                if fatal.is_damaged || self.conn.is_autocommit() {
-                    self.judge(fatal.why.clone(), fatal.is_damaged)?;
-                }
-                Answer::Refused(fatal.why)
+        self.begin_command(at, seed, FILE_STEPS_MAX)?;
+        let refused = match load::file(&self.conn, &self.watch, command) {
+            Ok(Answer::Refused(why)) => why,
+            Ok(answer) => {
+                self.own("RELEASE c")?;
+                return Ok((answer, None));
             }
+            Err(Trouble::Fatal { why, is_damaged }) => {
+                self.judge(why.clone(), is_damaged)?;
+                why
+            }
+            Err(Trouble::RanAway) => functions::RAN_AWAY.to_string(),
+            Err(Trouble::Failed(why) | Trouble::TooLong(why)) => why,
         };
-        if matches!(answer, Answer::Refused(_)) {
-            self.own("ROLLBACK TO c")?;
-            if let Command::PutInPlace { load, .. } = command {
-                // Its pieces are of no use any more, and take room.
-                self.look(|conn| match journal::staged(conn)? {
-                    Some(staged) if staged.load == *load => journal::unstage(conn),
-                    _ => Ok(()),
-                })?;
-            }
+        let (answer, gone) = self.refuse(refused)?;
+        if gone.is_none()
+            && let Command::PutInPlace { load, .. } = command
+        {
+            // Its pieces are of no use any more, and take room.
+            self.look(|conn| match journal::staged(conn)? {
+                Some(staged) if staged.load == *load => journal::unstage(conn),
+                _ => Ok(()),
+            })?;
         }
-        self.own("RELEASE c")?;
-        Ok(answer)
+        Ok((answer, gone))
     }
 
     /// Answers a read from the state as it stands, between entries: for the simulator and tests.
@@ -480,11 +428,40 @@ impl Machine {
     }
 }
 
-/// Says of the statements after a runaway that nothing was done about them.
+/// What a statement did that nothing had refused beforehand.
+pub fn misdeed(conn: &Connection, watch: &Watch) -> Option<String> {
+    if watch.has_topmost_row.load(Relaxed) {
+        return Some(format!("row number {} is not for use: what follows it would be up to chance", i64::MAX));
+    }
+    if watch.has_set_sequence.load(Relaxed) {
+        let _own = Own::begin(watch);
+        let find = "SELECT count(*) FROM sqlite_sequence WHERE typeof(seq) <> 'integer' OR seq >= 9223372036854775806";
+        // No such table: it was a statement that would have written it.
+        let count: i64 = conn.query_row(find, [], |row| row.get(0)).unwrap_or(0);
+        if count > 0 {
+            return Some("sqlite_sequence holds integers, and none so large that no row could follow".to_string());
+        }
+    }
+    None
+}
+
+/// Has virtual tables write what they keep in memory, so that what goes wrong with it is the fault of the statement, not of
+/// the commit.
+pub fn flush(conn: &Connection, watch: &Watch) -> Result<(), Trouble> {
+    if !watch.has_virtual.load(Relaxed) {
+        return Ok(());
+    }
+    let own = Own::begin(watch);
+    let flushed = conn.execute_batch("SAVEPOINT f; RELEASE f");
+    drop(own);
+    flushed.map_err(|error| statement::trouble(watch, &error))
+}
+
+/// Says of the statements after the one that ended a request that nothing was done about them.
 fn close(run: &Run, outcomes: &mut Vec<Outcome>, number: usize) {
     if !run.is_transaction {
         let left = run.statements.len().saturating_sub(number + 1);
-        let why = || Outcome::Failed("not run: the request had used up its steps".to_string());
+        let why = || Outcome::Failed("not run: the request ended with the statement before".to_string());
         outcomes.extend(std::iter::repeat_with(why).take(left));
     }
 }

@@ -1,7 +1,7 @@
 //! A SQL database in every node: SQLite, changed by the log alone, the same content everywhere.
 //!
 //! The tour: `words.rs` holds what can be asked and answered; `database.rs` is the service, in memory or in a node's file;
-//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `load.rs` takes over dumps and files.
+//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `gears.rs` bounds what it can move, `load.rs` takes over dumps and files.
 //! `connection.rs` makes a connection fit, with `authorizer.rs` for what is allowed, `functions.rs` for what SQLite computes
 //! differently here, and `watch.rs` for what they share. `journal.rs` is the table of our own, which says how far the file is;
 //! `image.rs` the whole file for snapshots; `schema.rs`, `digest.rs` and `dump.rs` walk over all tables; `reader.rs` reads beside
@@ -18,6 +18,7 @@ pub mod files;
 #[cfg(test)]
 mod flaws;
 mod functions;
+mod gears;
 mod image;
 mod journal;
 mod load;
@@ -38,3 +39,12 @@ pub use flaws::Flaws;
 pub use image::bare_image;
 pub use reader::Reader;
 pub use words::{Answer, Command, Digest, Kind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};
+
+/// Has SQLite put the files that it sorts with into this folder, for the whole process: only there are they looked after.
+///
+/// # Errors
+/// SQLite cannot write there.
+pub fn sort_in(folder: &std::path::Path) -> rusqlite::Result<()> {
+    let conn = rusqlite::Connection::open_in_memory()?;
+    conn.pragma_update(None, "temp_store_directory", folder.display().to_string())
+}

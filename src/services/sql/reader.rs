@@ -29,8 +29,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the file. `is_over` is asked every thousand steps whether the deadline has come.
-    pub fn open(path: &Path, is_over: Arc<dyn Fn() -> bool + Send + Sync>) -> Result<Reader> {
+    /// Opens the file. `is_over` is asked every few steps why the read must end.
+    pub fn open(path: &Path, is_over: Arc<dyn Fn() -> Option<&'static str> + Send + Sync>) -> Result<Reader> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(path, flags)?;
         conn.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON")?;

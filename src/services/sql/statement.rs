@@ -2,12 +2,21 @@
 //!
 //! Not here: what surrounds it, and what follows when it fails (`machine.rs`, `reader.rs`).
 
+use super::gears;
+use super::machine::Own;
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, ErrorCode};
 use std::sync::atomic::Ordering::Relaxed;
+
+/// How often a statement says SELECT or VALUES.
+const SELECTS_MAX: usize = 1_000;
+/// Bytes of a statement whose reading is as much work as one step.
+const BYTES_PER_STEP: u64 = 16;
+/// Of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Why a statement was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +84,14 @@ pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
         // A virtual table that its own statements have made a mess of: the same everywhere.
         Some(ErrorCode::DatabaseCorrupt) if extended == rusqlite::ffi::SQLITE_CORRUPT_VTAB => Trouble::Failed(why),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Trouble::Fatal { why, is_damaged: true },
+        // SQLite says so as well of row numbers and of a full-text index that have come to their end. It is not the disk: that
+        // was looked at while the statement ran, and is looked at now.
+        Some(ErrorCode::DiskFull) => {
+            watch.look_at_room(true);
+            Trouble::Failed("a table or index has come to its end: SQLite has no row number or no segment left".to_string())
+        }
         Some(
-            ErrorCode::DiskFull
-            | ErrorCode::SystemIoFailure
+            ErrorCode::SystemIoFailure
             | ErrorCode::OutOfMemory
             | ErrorCode::CannotOpen
             | ErrorCode::ReadOnly
@@ -92,7 +106,7 @@ pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
     }
 }
 
-/// Runs one statement. `room` shrinks by the rows that it answers.
+/// Runs one statement outside of any gear. `room` shrinks by the rows that it answers.
 pub fn run(
     conn: &Connection,
     watch: &Watch,
@@ -100,9 +114,24 @@ pub fn run(
     kind: Kind,
     room: &mut Room,
 ) -> Result<Outcome, Trouble> {
+    run_in(conn, watch, statement, kind, room, 0)
+}
+
+/// The same in a gear.
+pub fn run_in(
+    conn: &Connection,
+    watch: &Watch,
+    statement: &Statement,
+    kind: Kind,
+    room: &mut Room,
+    gear: usize,
+) -> Result<Outcome, Trouble> {
     watch.begin_statement();
     if statement.sql.len() > SQL_BYTES_MAX {
         return Err(Trouble::Failed(format!("a statement has {SQL_BYTES_MAX} bytes at most")));
+    }
+    if statement.sql.contains('\0') {
+        return Err(Trouble::Failed("a statement has no NUL: SQLite would read no further".to_string()));
     }
     if names(&statement.sql, "data_version") && names(&statement.sql, "pragma") {
         return Err(Trouble::Failed("PRAGMA data_version: not available".to_string()));
@@ -110,6 +139,12 @@ pub fn run(
     if names_rollback(&statement.sql) {
         let why = "ROLLBACK would undo what other requests did: not available; ABORT does the same for this one";
         return Err(Trouble::Failed(why.to_string()));
+    }
+    if let Some(why) = too_many_selects(&statement.sql) {
+        return Err(Trouble::Failed(why));
+    }
+    if !watch.charge(statement.sql.len() as u64 / BYTES_PER_STEP) {
+        return Err(Trouble::RanAway);
     }
     let on_error = |error: Error| trouble(watch, &error);
     let mut batch = Batch::new(conn, &statement.sql);
@@ -124,7 +159,29 @@ pub fn run(
     if watch.passes_over.load(Relaxed) {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
     }
+    fits(conn, watch, &statement.sql, gear)?;
     carry_out(conn, watch, &mut prepared, &statement.params, kind, room)
+}
+
+/// Refuses a program that is too long for its gear.
+pub fn fits(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<(), Trouble> {
+    if !gears::is_high(gear) {
+        return Ok(());
+    }
+    let count = instructions(conn, watch, sql).map_err(|error| trouble(watch, &error))?;
+    gears::excess(gear, count).map_or(Ok(()), |why| Err(Trouble::Failed(why)))
+}
+
+/// Instructions of a statement's program, and of its triggers'.
+fn instructions(conn: &Connection, watch: &Watch, sql: &str) -> rusqlite::Result<usize> {
+    let _own = Own::begin(watch);
+    let mut explain = conn.prepare(&format!("EXPLAIN {sql}"))?;
+    let mut rows = explain.raw_query();
+    let mut count = 0;
+    while rows.next()?.is_some() {
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// The part after preparing.
@@ -228,32 +285,69 @@ pub fn names_rollback(sql: &str) -> bool {
     names(sql, "rollback")
 }
 
+/// Why SQLite would take too long to prepare a statement, if it would: its work grows with the square of the selects, and it
+/// asks nobody meanwhile. Rows behind one VALUES are one.
+pub fn too_many_selects(sql: &str) -> Option<String> {
+    let is_select = |word: &&[u8]| ["select", "values"].iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes()));
+    let count = words(sql).filter(is_select).take(SELECTS_MAX + 1).count();
+    (count > SELECTS_MAX)
+        .then(|| format!("a statement says SELECT and VALUES {SELECTS_MAX} times at most: send several statements"))
+}
+
 /// Whether a word stands in a statement, outside of strings, names in quotes and comments.
 fn names(sql: &str, wanted: &str) -> bool {
+    words(sql).any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
+}
+
+/// Words and numbers of a statement, outside of strings, names in quotes, comments and parameters, cut as SQLite cuts them.
+fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
     let bytes = sql.as_bytes();
     let mut at = 0;
-    while at < bytes.len() {
-        let rest = &bytes[at..];
-        at += match bytes[at] {
-            quote @ (b'\'' | b'"' | b'`') => {
-                1 + rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 1)
-            }
-            b'[' => rest.iter().position(|b| *b == b']').map_or(rest.len(), |end| end + 1),
-            b'-' if rest.starts_with(b"--") => rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len()),
-            b'/' if rest.starts_with(b"/*") => {
-                rest[2..].windows(2).position(|two| two == b"*/").map_or(rest.len(), |end| end + 4)
-            }
-            byte if is_word(byte) => {
-                let len = rest.iter().position(|b| !is_word(*b)).unwrap_or(rest.len());
-                if rest[..len].eq_ignore_ascii_case(wanted.as_bytes()) {
-                    return true;
+    std::iter::from_fn(move || {
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            at += match bytes[at] {
+                quote @ (b'\'' | b'"' | b'`') => {
+                    1 + rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 1)
                 }
-                len
+                b'[' => rest.iter().position(|b| *b == b']').map_or(rest.len(), |end| end + 1),
+                b'-' if rest.starts_with(b"--") => rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len()),
+                b'/' if rest.starts_with(b"/*") => {
+                    rest[2..].windows(2).position(|two| two == b"*/").map_or(rest.len(), |end| end + 4)
+                }
+                // At the beginning of a word this is a blank, within one it is a letter.
+                _ if rest.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
+                b'$' | b'@' | b':' | b'#' => parameter(rest),
+                byte if is_word(byte) => {
+                    let len = rest.iter().position(|b| !is_word(*b)).unwrap_or(rest.len());
+                    at += len;
+                    return Some(&rest[..len]);
+                }
+                _ => 1,
+            };
+        }
+        None
+    })
+}
+
+/// Length of a parameter: its name may have `::` in it, and anything but blanks between parentheses.
+fn parameter(rest: &[u8]) -> usize {
+    let (mut len, mut letters) = (1, 0);
+    while let Some(byte) = rest.get(len) {
+        len += match byte {
+            byte if is_word(*byte) => {
+                letters += 1;
+                1
             }
-            _ => 1,
+            b'(' if letters > 0 => {
+                let end = rest[len..].iter().position(|b| *b == b')' || b.is_ascii_whitespace() || *b == 0x0b);
+                return len + end.map_or(rest.len() - len, |end| end + usize::from(rest[len + end] == b')'));
+            }
+            b':' if rest[len..].starts_with(b"::") => 2,
+            _ => break,
         };
     }
-    false
+    len
 }
 
 fn is_word(byte: u8) -> bool {

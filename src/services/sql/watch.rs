@@ -5,11 +5,14 @@
 //! budget of steps; and leave here what they saw.
 //! Not here: the hooks (`connection.rs`, `authorizer.rs`, `functions.rs`).
 
+use super::files::Files;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Steps between two looks at the budget.
-pub const STEPS_PER_LOOK: i32 = 1000;
+/// Steps between two looks at the budget, at the disk and at a deadline: in so many a statement can fill some ten megabytes.
+pub const STEPS_PER_LOOK: i32 = 50;
+/// Things that one statement may ask leave for: columns, tables, functions, with those of the views and triggers behind them.
+const ASKED_MAX: u64 = 20_000;
 
 /// See the module. One thread uses a connection at a time, so that nothing here needs an order.
 #[derive(Debug, Default)]
@@ -22,6 +25,18 @@ pub struct Watch {
     pub passes_over: AtomicBool,
     /// The statement is an ALTER TABLE, which checks the table by a pragma of its own.
     pub is_altering: AtomicBool,
+    /// There are virtual tables, which keep in memory what was written to them.
+    pub has_virtual: AtomicBool,
+    /// Where the file is, if it is in one.
+    pub files: OnceLock<Arc<dyn Files>>,
+    /// What the steps between two looks cost now.
+    pub cost_of_look: AtomicU64,
+    /// By which this is multiplied for the present statement.
+    pub factor: AtomicU64,
+    /// Bytes of a value in the present gear.
+    pub longest: AtomicU64,
+    /// What the statement has asked leave for.
+    asked: AtomicU64,
     /// Steps left.
     pub steps_left: AtomicI64,
     /// The budget was used up.
@@ -52,7 +67,29 @@ impl Watch {
         self.has_set_sequence.store(false, Relaxed);
         self.passes_over.store(false, Relaxed);
         self.is_altering.store(false, Relaxed);
+        self.asked.store(0, Relaxed);
+        self.factor.store(1, Relaxed);
         *self.why() = None;
+    }
+
+    /// A statement that is being prepared asks leave for one thing more. Views in views double it with each level, and SQLite's
+    /// work grows faster than their number: each costs more than the one before. False: that is too much.
+    pub fn charge_leave(&self) -> bool {
+        let asked = self.asked.fetch_add(1, Relaxed) + 1;
+        if asked > ASKED_MAX {
+            self.has_run_away.store(true, Relaxed);
+        }
+        asked <= ASKED_MAX && self.charge(asked / 10)
+    }
+
+    /// Looks whether the disk has room for what may be written until the next look; without it the node ends. `is_certain`: now,
+    /// however short ago it was looked at.
+    pub fn look_at_room(&self, is_certain: bool) {
+        if let Some(files) = self.files.get()
+            && !self.is_internal.load(Relaxed)
+        {
+            files.look_at_room(is_certain);
+        }
     }
 
     /// The next number of chance (splitmix64, whose numbers are the same for ever).

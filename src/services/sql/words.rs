@@ -29,8 +29,11 @@ pub const READ_ROWS_MAX: usize = 1_000_000;
 pub const STAGE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a database file that is to be loaded: it is held in memory while it is taken over.
 pub const LOAD_BYTES_MAX: usize = 256 << 20;
-/// Virtual-machine steps after which a write has run away: the same on every node.
+/// Virtual-machine steps after which a write has run away, the same on every node: of values up to 1 KiB. Longer ones cost more
+/// in proportion (`gears.rs`).
 pub const STEPS_MAX: u64 = 50_000_000;
+/// The same for a whole database file that is put in place.
+pub const FILE_STEPS_MAX: u64 = 20 * STEPS_MAX;
 
 /// One value of SQLite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +87,16 @@ impl Statement {
     /// A statement without parameters.
     pub fn bare(sql: impl Into<String>) -> Statement {
         Statement { sql: sql.into(), params: Params::None }
+    }
+
+    /// Bytes of its longest parameter, roughly.
+    pub fn longest(&self) -> usize {
+        let each: &mut dyn Iterator<Item = &Value> = match &self.params {
+            Params::None => return 0,
+            Params::Positional(values) => &mut values.iter(),
+            Params::Named(values) => &mut values.iter().map(|(_, value)| value),
+        };
+        each.map(|value| value.bytes().saturating_sub(5)).max().unwrap_or(0)
     }
 
     /// Bytes that it takes, roughly.

@@ -77,7 +77,7 @@ fn a_runaway_takes_no_other_command_along() {
             [
                 "failed: UNIQUE constraint failed: t.id",
                 "failed: the request takes too many steps",
-                "failed: not run: the request had used up its steps",
+                "failed: not run: the request ended with the statement before",
             ]
         );
         let Outcome::Rows { values, .. } = node.read("SELECT id, n FROM t WHERE n < 10 AND n > 0") else { panic!() };

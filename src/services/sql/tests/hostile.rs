@@ -2,7 +2,8 @@
 //!
 //! Not here: what must be the same everywhere (`same.rs`).
 
-use super::shell::{Node, in_words};
+use super::shell::{Node, in_words, request, results};
+use crate::services::sql::{Command, Kind, Params, Run, Statement, Value};
 use std::time::Instant;
 
 fn node() -> Node {
@@ -94,6 +95,17 @@ fn what_reaches_out_or_differs_is_refused() {
         "SELECT hex(randomblob(5000000))",
         "SELECT printf('%.*c', 5000000, 'x')",
         "SELECT\0 1",
+        "INSERT INTO t(n) VALUES(3);\0 DROP TABLE t",
+        "PRAGMA module_list",
+        "SELECT * FROM pragma_module_list",
+        "SELECT * FROM pragma_table_list",
+        "PRAGMA foreign_key_check",
+        "SELECT * FROM pragma_function_list",
+        "SELECT jsonb_group_array(n) FROM t",
+        // What SQLite reads as a blank at the beginning of a word, and a parameter that has a quote in its name.
+        "INSERT OR \u{feff}ROLLBACK INTO t VALUES(1, 1)",
+        "WITH x AS (SELECT $a(')) INSERT OR ROLLBACK INTO t VALUES(1, 1) -- '",
+        "INSERT INTO t SELECT @b::c('), 1 FROM t WHERE 0 ON CONFLICT DO NOTHING; INSERT OR ROLLBACK INTO t VALUES(1, 1) -- '",
     ];
     for sql in refused {
         let said = in_words(&node.execute(&[sql])[0]);
@@ -105,9 +117,14 @@ fn what_reaches_out_or_differs_is_refused() {
     let wide = format!("SELECT {}", vec!["1"; 5000].join(","));
     let many = "SELECT 1;".repeat(100_000);
     let union = vec!["SELECT 1"; 5000].join(" UNION ");
-    for sql in [&deep, &wide, &many, &union] {
+    let tables: Vec<String> = (0..150_000).map(|n| format!("c{n}(a) AS (SELECT 1)")).collect();
+    let tables = format!("WITH {} SELECT 1", tables.join(","));
+    let nested = format!("SELECT {}1{}", "1 IN (SELECT ".repeat(20_000), ")".repeat(20_000));
+    let begun = Instant::now();
+    for sql in [&deep, &wide, &many, &union, &tables, &nested] {
         let said = in_words(&node.execute(&[sql])[0]);
         assert!(said.starts_with("failed: "), "{sql:.40}: {said:.100}");
+        println!("{sql:.40}\n    {said:.100} ({:?})", begun.elapsed());
     }
     for sql in [
         "PRAGMA table_info(t)",
@@ -131,6 +148,87 @@ fn what_reaches_out_or_differs_is_refused() {
     }
 }
 
+/// Views that double the work of preparing with each level.
+#[test]
+fn views_upon_views_end() {
+    let mut node = node();
+    node.execute(&["CREATE VIEW e0 AS SELECT 1 AS a"]);
+    for level in 1..30 {
+        let below = level - 1;
+        node.execute(&[&format!("CREATE VIEW e{level} AS SELECT x.a FROM e{below} x, e{below} y")]);
+    }
+    let (few, many) = ("SELECT * FROM e3", "SELECT * FROM e12");
+    let asked = request(&[&[few, "SELECT * FROM e29"], &[many; 2000][..]].concat(), Kind::Request, 1);
+    let begun = Instant::now();
+    let said: Vec<String> = node.run(1, asked).iter().map(in_words).collect();
+    println!("{:?}", begun.elapsed());
+    assert!(said[0].ends_with("\n  1"), "{}", said[0]);
+    assert!(said[1].starts_with("failed: "), "{}", said[1]);
+    assert_eq!(said[2001], "failed: not run: the request ended with the statement before");
+}
+
+/// SQLite says "disk full" of an index that has no segment left, and takes the transaction away.
+#[test]
+fn an_index_without_segments_is_no_full_disk() {
+    let mut node = node();
+    node.execute(&["INSERT INTO f(f, rank) VALUES('automerge', 0)", "INSERT INTO f(f, rank) VALUES('crisismerge', 1999)"]);
+    let words: Vec<String> = (0..2100).map(|n| format!("INSERT INTO f VALUES('w{n}')")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let before: Vec<&str> = vec!["INSERT INTO t(n) VALUES(7)"; 3];
+    let mut failed = None;
+    for _ in 0..3 {
+        // The commands of an entry whose transaction SQLite takes away are run again.
+        let commands = [request(&before, Kind::Execute, 1), request(&words, Kind::Execute, 2)].map(Command::Run);
+        let said: Vec<String> = node.entry(1, &commands).into_iter().flat_map(results).map(|it| in_words(&it)).collect();
+        assert!(said[..3].iter().all(|said| said.starts_with("changed 1")), "{:?}", &said[..3]);
+        failed = failed.or(said.into_iter().find(|said| said.starts_with("failed: ")));
+    }
+    let failed = failed.expect("2,000 segments are the most");
+    assert!(failed.contains("come to its end"), "{failed}");
+    let rows = in_words(&node.read("SELECT count(*) FROM t WHERE n = 7"));
+    assert!(rows.ends_with("\n  9"), "{rows}");
+    let before = node.registry.digests().1;
+    node.crash();
+    assert_eq!(node.registry.digests().1, before);
+}
+
+/// What fails leaves nothing behind, also when it had got far; and what is long costs more.
+#[test]
+fn a_statement_that_fails_late_leaves_nothing() {
+    let mut node = node();
+    let before = node.registry.digests().1;
+    let growing = "WITH RECURSIVE c(x) AS (SELECT 1000 UNION ALL SELECT x * 2 FROM c WHERE x < 9000000)";
+    let said = in_words(&node.execute(&[&format!("INSERT INTO t(n) {growing} SELECT zeroblob(x) FROM c")])[0]);
+    assert!(said.starts_with("failed: string or blob too big"), "{said}");
+    let many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)";
+    let said = in_words(&node.execute(&[&format!("INSERT INTO t(n) {many} SELECT zeroblob(500000) FROM c")])[0]);
+    assert_eq!(said, "failed: the request takes too many steps");
+    let wide = vec!["hex(zeroblob(1000000))"; 1000].join(",");
+    let said = in_words(&node.execute(&[&format!("SELECT {wide}")])[0]);
+    assert!(said.contains("instructions"), "{said:.200}");
+    assert_eq!(node.registry.digests().1, before);
+    let fine = "INSERT INTO t(n) VALUES(zeroblob(4000000)), (zeroblob(2000000)), (zeroblob(1))";
+    assert_eq!(in_words(&node.execute(&[fine])[0]), "changed 3, last id 5");
+}
+
+#[test]
+fn what_would_take_for_ever_in_one_step_ends() {
+    let mut node = node();
+    node.execute(&["CREATE TABLE big (a)"]);
+    let object = |from: usize| {
+        let pairs: Vec<String> = (from..from + 250_000).map(|n| format!("\"{n}\":1")).collect();
+        Value::Text(format!("{{{}}}", pairs.join(",")))
+    };
+    let params = Params::Positional(vec![object(0), object(1_000_000)]);
+    let sql = "INSERT INTO big VALUES(length(json_patch(?, ?)))".to_string();
+    let run = Run { statements: vec![Statement { sql, params }], is_transaction: false, kind: Kind::Execute, seed: 1 };
+    assert_eq!(in_words(&node.run(1, run)[0]), "failed: the request takes too many steps");
+    let group = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 40000) \
+                 SELECT length(json_group_array(hex(zeroblob(32000)))) FROM c";
+    let said = in_words(&node.execute(&[group])[0]);
+    assert!(said.starts_with("failed: "), "{said}");
+}
+
 /// What takes longest among what is known: run with `--ignored --nocapture` for the times.
 fn endless() -> Vec<(&'static str, String)> {
     let rows = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(";
@@ -148,6 +246,10 @@ fn endless() -> Vec<(&'static str, String)> {
         ("json", of("json_array_length('[' || rtrim(replace(hex(zeroblob(10000)), '0', '1,'), ',') || ']')")),
         ("format", of("length(format('%60000d', x))")),
         ("quote", of("length(quote(zeroblob(30000)))")),
+        ("json of 60 kB", of("json_valid(hex(zeroblob(30000)) || x)")),
+        ("rows of 60 kB", "INSERT INTO t(n) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT zeroblob(60000) FROM c".into()),
+        ("rows of 1 kB", "INSERT INTO t(n) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT zeroblob(1000) FROM c".into()),
+        ("sorting", "SELECT count(*) FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 9000000) SELECT DISTINCT x, hex(zeroblob(400)) AS z FROM c ORDER BY z, x)".into()),
         ("dates", of("length(datetime(x, 'unixepoch'))")),
     ]
 }

@@ -3,20 +3,31 @@
 //! Not here: crashes (`crashes.rs`).
 
 use super::crashes::ENDLESS;
+use super::super::authorizer::Purpose;
+use super::super::connection::furnish;
+use super::super::machine::Own;
+use super::super::watch::Watch;
+use super::super::words::STEPS_MAX;
 use super::shell::{Node, in_words, request};
 use crate::services::sql::{Command, Kind};
+use rusqlite::Connection;
+use std::sync::Arc;
 
 /// Every function that SQLite has was looked at; a new one shall be looked at too.
 #[test]
 fn every_function_and_module_is_known() {
-    let mut node = Node::default();
-    let of = |node: &mut Node, sql: &str| in_words(&node.run(0, request(&[sql], Kind::Request, 1))[0]);
-    let functions =
-        of(&mut node, "SELECT DISTINCT name FROM pragma_function_list WHERE name NOT GLOB 'json*' ORDER BY name");
-    let modules = of(&mut node, "SELECT name FROM pragma_module_list WHERE name NOT GLOB 'pragma_*' ORDER BY name");
-    let names =
-        |text: &str| text.lines().skip(1).map(|line| line.trim().trim_matches('\'')).collect::<Vec<_>>().join(" ");
-    let said = format!("{}\n{}\n", names(&functions), names(&modules));
+    let mut conn = Connection::open_in_memory().unwrap();
+    let watch = Arc::new(Watch::default());
+    furnish(&mut conn, &watch, Purpose::Read, None).unwrap();
+    let _own = Own::begin(&watch);
+    let of = |sql: &str| {
+        let mut select = conn.prepare(sql).unwrap();
+        let names = select.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<Vec<String>>>();
+        names.unwrap().join(" ")
+    };
+    let functions = of("SELECT DISTINCT name FROM pragma_function_list WHERE name NOT GLOB 'json*' ORDER BY name");
+    let modules = of("SELECT name FROM pragma_module_list WHERE name NOT GLOB 'pragma_*' ORDER BY name");
+    let said = format!("{functions}\n{modules}\n");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/sql/tests/functions.txt");
     if std::env::var("UPDATE_GOLDENFILES").is_ok() {
         std::fs::write(path, &said).unwrap();
@@ -97,4 +108,55 @@ fn a_runaway_ends_at_the_same_step_whatever_was_before() {
     };
     assert_eq!(comes_to(false), comes_to(true));
     let _ = ENDLESS;
+}
+
+/// What we put in place of functions of SQLite gives what they give.
+#[test]
+fn our_functions_are_like_those_of_sqlite() {
+    let theirs = Connection::open_in_memory().unwrap();
+    let mut ours = Connection::open_in_memory().unwrap();
+    let watch = Arc::new(Watch::default());
+    furnish(&mut ours, &watch, Purpose::Write, None).unwrap();
+    watch.begin(0, 0, STEPS_MAX);
+    for conn in [&theirs, &ours] {
+        conn.execute_batch(
+            "CREATE TABLE t (k, v); INSERT INTO t VALUES('a', 1), ('b', 2.5), (NULL, 'x'), (4, NULL), ('q\"', 'it''s, \"so\"'), \
+             ('j', '[1,2]'), (1.5, -0.0), ('a', 9e99)",
+        )
+        .unwrap();
+    }
+    for sql in [
+        "SELECT json_group_array(v) FROM t",
+        "SELECT json_group_array(v) FROM t WHERE 0",
+        "SELECT json_group_object(k, v) FROM t",
+        "SELECT json_group_object(k, v) FROM t WHERE 0",
+        "SELECT json_group_object(k, v) FROM t WHERE k IS NULL",
+        "SELECT json_group_array(json(v)) FROM t WHERE k = 'j'",
+        "SELECT json_group_array(json_array(k, v)) FROM t",
+        "SELECT json_array(json_group_array(v), 1) FROM t",
+        "SELECT json_group_array(jsonb(v)) FROM t WHERE k = 'j'",
+        "SELECT json_group_array(DISTINCT k) FROM t",
+        "SELECT json_group_array(k ORDER BY k DESC) FROM t",
+        "SELECT json_group_array(k) FILTER (WHERE v > 1) FROM t",
+        "SELECT json_group_array(v) OVER (ORDER BY rowid ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) FROM t",
+        "SELECT json_group_object(k, v) OVER (ORDER BY rowid ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING) FROM t",
+        "SELECT json_group_array(x'00') FROM t",
+        "SELECT json_patch('{\"a\":{\"b\":1}}', '{\"a\":{\"c\":[1]}}')",
+        "SELECT json_array(json_patch('{}', '{\"a\":1}'))",
+        "SELECT json_patch('x', '{}')",
+        "SELECT count(*) FROM t",
+        "SELECT count(*), count(k), count() FROM t",
+        "SELECT count(*) FROM t WHERE 0",
+        "SELECT count(*) FILTER (WHERE v > 1), k FROM t GROUP BY k ORDER BY k",
+        "SELECT count(*) OVER (ORDER BY rowid ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) FROM t",
+    ] {
+        let of = |conn: &Connection| -> rusqlite::Result<Vec<rusqlite::types::Value>> {
+            conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+        };
+        match (of(&theirs), of(&ours)) {
+            (Ok(theirs), Ok(ours)) => assert_eq!(theirs, ours, "{sql}"),
+            (Err(_), Err(_)) => {}
+            (theirs, ours) => panic!("{sql}: {theirs:?} {ours:?}"),
+        }
+    }
 }

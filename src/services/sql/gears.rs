@@ -1,0 +1,143 @@
+//! How long values may be while a statement of the log runs, and what its steps cost then.
+//!
+//! One step of SQLite's machine can copy, sort, write or compute with a value, whatever its length: counting steps alone bounds
+//! neither time nor memory nor disk. So a statement begins in the lowest gear, where values are short and a step costs one. If
+//! it meets a longer one, it is undone and begins again in the next gear, where values may be longer and a step costs more in
+//! proportion: what a command can move altogether is bounded by steps times length. Which gear it ends in follows from the
+//! content alone, and so do the steps: they are the same on every node.
+//!
+//! Invariant: G1 a statement that failed, in any gear, has left nothing behind.
+//! Not here: who counts (`watch.rs`), what is said of a failure (`statement.rs`).
+
+use super::machine::Own;
+use super::statement::Trouble;
+use super::watch::{STEPS_PER_LOOK, Watch};
+use super::words::VALUE_BYTES_MAX;
+use super::connection;
+use rusqlite::{Connection, Result};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Bytes of a value or row in each gear.
+const GEARS: [usize; 7] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, VALUE_BYTES_MAX + 1024];
+/// What a step costs: for all but the shortest values so much that a command can move some gigabyte.
+const COSTS: [u64; 7] = [1, 8, 32, 128, 512, 2048, 8192];
+/// Gears from here on are not for long programs: each of its registers may hold a value.
+const SHORT_FROM: usize = 3;
+/// Instructions of a program times bytes of a value, in those.
+const PROGRAM_BYTES_MAX: usize = 1 << 30;
+
+/// Runs `attempt` in one gear after another until no value is too long for it. `longest`: a value that is there for certain.
+/// The outer error: a statement of our own failed.
+pub fn climb<T>(
+    conn: &Connection,
+    watch: &Arc<Watch>,
+    longest: usize,
+    mut attempt: impl FnMut(usize) -> std::result::Result<T, Trouble>,
+) -> Result<std::result::Result<T, Trouble>> {
+    own(conn, watch, "SAVEPOINT s")?;
+    for gear in gear_of(longest)..GEARS.len() {
+        shift(conn, watch, Some(gear))?;
+        let done = attempt(gear);
+        shift(conn, watch, None)?;
+        if conn.is_autocommit() {
+            // SQLite has taken back all that was done since BEGIN.
+            return Ok(done);
+        }
+        match done {
+            Ok(done) => {
+                own(conn, watch, "RELEASE s")?;
+                return Ok(Ok(done));
+            }
+            // A definition that is too long for this gear looks like damage.
+            Err(Trouble::TooLong(_) | Trouble::Fatal { is_damaged: true, .. }) if gear + 1 < GEARS.len() => {
+                undo(conn, watch)?;
+            }
+            Err(trouble) => {
+                undo(conn, watch)?;
+                own(conn, watch, "RELEASE s")?;
+                return Ok(Err(trouble));
+            }
+        }
+    }
+    unreachable!("the last gear gives an answer")
+}
+
+/// The gear for one row after another, each of which fails as a whole or not at all.
+pub struct Reach<'a> {
+    conn: &'a Connection,
+    watch: &'a Arc<Watch>,
+    gear: Option<usize>,
+}
+
+impl<'a> Reach<'a> {
+    /// None yet.
+    pub fn new(conn: &'a Connection, watch: &'a Arc<Watch>) -> Reach<'a> {
+        Reach { conn, watch, gear: None }
+    }
+
+    /// The gear for a row of so many bytes, the last for longer ones.
+    pub fn at_least(&mut self, bytes: usize) -> Result<()> {
+        let gear = Some(gear_of(bytes));
+        if self.gear != gear {
+            shift(self.conn, self.watch, gear)?;
+            self.gear = gear;
+        }
+        Ok(())
+    }
+
+    /// Bytes of a row in the present gear.
+    pub fn bytes(&self) -> usize {
+        GEARS[self.gear.unwrap_or(0)]
+    }
+
+    /// Whether there is a higher one.
+    pub fn is_not_all(&self) -> bool {
+        self.gear.is_none_or(|gear| gear + 1 < GEARS.len())
+    }
+}
+
+impl Drop for Reach<'_> {
+    fn drop(&mut self) {
+        // It sets a number: nothing can go wrong.
+        let _ = shift(self.conn, self.watch, None);
+    }
+}
+
+fn gear_of(bytes: usize) -> usize {
+    GEARS.iter().position(|most| *most >= bytes).unwrap_or(GEARS.len() - 1)
+}
+
+/// Whether a program of so many instructions is too long for a gear; why.
+pub fn excess(gear: usize, instructions: usize) -> Option<String> {
+    (instructions.saturating_mul(GEARS[gear]) > PROGRAM_BYTES_MAX).then(|| {
+        let (kib, most) = (GEARS[gear - 1] >> 10, PROGRAM_BYTES_MAX / GEARS[gear]);
+        format!("a statement with values of more than {kib} KiB may have {most} instructions, this one has {instructions}")
+    })
+}
+
+/// Whether programs have to be short in this gear.
+pub fn is_high(gear: usize) -> bool {
+    gear >= SHORT_FROM
+}
+
+fn undo(conn: &Connection, watch: &Watch) -> Result<()> {
+    own(conn, watch, "ROLLBACK TO s")?;
+    // If the schema was undone as well, it is read again now, where nothing is too long.
+    let _own = Own::begin(watch);
+    conn.prepare_cached("SELECT 1 FROM _phalanx WHERE idx = 0")?.exists([]).map(drop)
+}
+
+fn own(conn: &Connection, watch: &Watch, sql: &str) -> Result<()> {
+    let _own = Own::begin(watch);
+    conn.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+/// Changes the gear; `None`: for statements of our own.
+fn shift(conn: &Connection, watch: &Arc<Watch>, gear: Option<usize>) -> Result<()> {
+    connection::set_length(conn, gear.map(|gear| GEARS[gear]))?;
+    let Some(gear) = gear else { return Ok(()) };
+    watch.longest.store(GEARS[gear] as u64, Relaxed);
+    watch.cost_of_look.store(u64::from(STEPS_PER_LOOK.unsigned_abs()) * COSTS[gear], Relaxed);
+    Ok(())
+}
