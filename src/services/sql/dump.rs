@@ -9,9 +9,18 @@ use rusqlite::types::ValueRef;
 use std::io::{self, Write};
 
 /// Writes all of it.
+///
+/// # Errors
+/// The file cannot be read, `out` takes no more, or there is a table that statements cannot make again: then nothing was written.
 pub fn write(conn: &Connection, out: &mut dyn Write) -> io::Result<()> {
+    let tables = schema::tables(conn).map_err(io::Error::other)?;
+    if let Some(table) = tables.iter().find(|table| has_no_content(table)) {
+        let why =
+            "is a full-text index without content, which statements cannot make again: take the database as a file";
+        return Err(io::Error::other(format!("table {} {why}", table.name)));
+    }
     writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
-    for table in schema::tables(conn).map_err(io::Error::other)? {
+    for table in tables {
         match table.form {
             Form::Shadow => continue,
             _ if table.name == "sqlite_sequence" => writeln!(out, "DELETE FROM sqlite_sequence;")?,
@@ -29,6 +38,11 @@ pub fn write(conn: &Connection, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "COMMIT;")
+}
+
+fn has_no_content(table: &Table) -> bool {
+    let sql: String = table.sql.to_ascii_lowercase().split_whitespace().collect();
+    table.form == Form::Virtual && (sql.contains("content=''") || sql.contains("content=\"\""))
 }
 
 fn rows(conn: &Connection, table: &Table, out: &mut dyn Write) -> io::Result<()> {

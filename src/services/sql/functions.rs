@@ -92,7 +92,10 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Resu
     if purpose == Purpose::Write {
         conn.create_window_function("count", 0, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS, Count)?;
     }
-    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS | FunctionFlags::SQLITE_SUBTYPE | FunctionFlags::SQLITE_RESULT_SUBTYPE;
+    let flags = FunctionFlags::SQLITE_UTF8
+        | FunctionFlags::SQLITE_INNOCUOUS
+        | FunctionFlags::SQLITE_SUBTYPE
+        | FunctionFlags::SQLITE_RESULT_SUBTYPE;
     for (name, args, ends) in [("json_group_array", 1, ['[', ']']), ("json_group_object", 2, ['{', '}'])] {
         let group = JsonGroup { watch: Arc::clone(watch), beside: beside.clone(), ends };
         conn.create_window_function(name, args, flags, group)?;

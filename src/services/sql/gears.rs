@@ -9,19 +9,24 @@
 //! Invariant: G1 a statement that failed, in any gear, has left nothing behind.
 //! Not here: who counts (`watch.rs`), what is said of a failure (`statement.rs`).
 
+use super::connection;
 use super::machine::Own;
 use super::statement::Trouble;
 use super::watch::{STEPS_PER_LOOK, Watch};
 use super::words::VALUE_BYTES_MAX;
-use super::connection;
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of a value or row in each gear.
-const GEARS: [usize; 7] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, VALUE_BYTES_MAX + 1024];
+const GEARS: [usize; 7] = [1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, VALUE_BYTES_MAX + 1024];
 /// What a step costs: for all but the shortest values so much that a command can move some gigabyte.
 const COSTS: [u64; 7] = [1, 8, 32, 128, 512, 2048, 8192];
+/// Where there are virtual tables, no gear is lower: a full-text index writes its pages (64 KiB at most) without looking whether
+/// they are too long, and would lose them.
+const LOWEST_OF_VIRTUAL: usize = 3;
+/// What a step costs in it.
+const COST_OF_VIRTUAL: u64 = 32;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
 /// Instructions of a program times bytes of a value, in those.
@@ -36,7 +41,8 @@ pub fn climb<T>(
     mut attempt: impl FnMut(usize) -> std::result::Result<T, Trouble>,
 ) -> Result<std::result::Result<T, Trouble>> {
     own(conn, watch, "SAVEPOINT s")?;
-    for gear in gear_of(longest)..GEARS.len() {
+    let lowest = if watch.has_virtual.load(Relaxed) { LOWEST_OF_VIRTUAL } else { 0 };
+    for gear in gear_of(longest).max(lowest)..GEARS.len() {
         shift(conn, watch, Some(gear))?;
         let done = attempt(gear);
         shift(conn, watch, None)?;
@@ -112,7 +118,9 @@ fn gear_of(bytes: usize) -> usize {
 pub fn excess(gear: usize, instructions: usize) -> Option<String> {
     (instructions.saturating_mul(GEARS[gear]) > PROGRAM_BYTES_MAX).then(|| {
         let (kib, most) = (GEARS[gear - 1] >> 10, PROGRAM_BYTES_MAX / GEARS[gear]);
-        format!("a statement with values of more than {kib} KiB may have {most} instructions, this one has {instructions}")
+        format!(
+            "a statement with values of more than {kib} KiB may have {most} instructions, this one has {instructions}"
+        )
     })
 }
 
@@ -138,6 +146,10 @@ fn shift(conn: &Connection, watch: &Arc<Watch>, gear: Option<usize>) -> Result<(
     connection::set_length(conn, gear.map(|gear| GEARS[gear]))?;
     let Some(gear) = gear else { return Ok(()) };
     watch.longest.store(GEARS[gear] as u64, Relaxed);
-    watch.cost_of_look.store(u64::from(STEPS_PER_LOOK.unsigned_abs()) * COSTS[gear], Relaxed);
+    let cost = match gear {
+        LOWEST_OF_VIRTUAL if watch.has_virtual.load(Relaxed) => COST_OF_VIRTUAL,
+        other => COSTS[other],
+    };
+    watch.cost_of_look.store(u64::from(STEPS_PER_LOOK.unsigned_abs()) * cost, Relaxed);
     Ok(())
 }

@@ -6,8 +6,8 @@
 //! Not here: savepoints and what follows when it is refused (`machine.rs`).
 
 use super::authorizer::OWN_TABLE;
-use super::journal::{self, Staged};
 use super::gears::{self, Reach};
+use super::journal::{self, Staged};
 use super::machine::{Own, flush, misdeed};
 use super::schema::{self, Form, Table, quoted};
 use super::statement::{self, Room, Trouble};
@@ -232,12 +232,7 @@ pub fn empty(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-fn copy(
-    conn: &Connection,
-    watch: &Arc<Watch>,
-    other: &Connection,
-    table: &Table,
-) -> std::result::Result<(), Stop> {
+fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table) -> std::result::Result<(), Stop> {
     let name = quoted(&table.name);
     let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, statement::said(&error)));
     let ours = |error: rusqlite::Error| Stop::of(watch, &error, &table.name);

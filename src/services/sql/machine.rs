@@ -14,9 +14,7 @@ use super::journal;
 use super::load;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
-use super::words::{
-    Answer, Command, FILE_STEPS_MAX, Kind, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX,
-};
+use super::words::{Answer, Command, FILE_STEPS_MAX, Kind, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX};
 use super::{functions, gears};
 use crate::services::Reply;
 use crate::types::Stamp;

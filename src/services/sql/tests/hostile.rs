@@ -171,7 +171,10 @@ fn views_upon_views_end() {
 #[test]
 fn an_index_without_segments_is_no_full_disk() {
     let mut node = node();
-    node.execute(&["INSERT INTO f(f, rank) VALUES('automerge', 0)", "INSERT INTO f(f, rank) VALUES('crisismerge', 1999)"]);
+    node.execute(&[
+        "INSERT INTO f(f, rank) VALUES('automerge', 0)",
+        "INSERT INTO f(f, rank) VALUES('crisismerge', 1999)",
+    ]);
     let words: Vec<String> = (0..2100).map(|n| format!("INSERT INTO f VALUES('w{n}')")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let before: Vec<&str> = vec!["INSERT INTO t(n) VALUES(7)"; 3];
@@ -179,7 +182,8 @@ fn an_index_without_segments_is_no_full_disk() {
     for _ in 0..3 {
         // The commands of an entry whose transaction SQLite takes away are run again.
         let commands = [request(&before, Kind::Execute, 1), request(&words, Kind::Execute, 2)].map(Command::Run);
-        let said: Vec<String> = node.entry(1, &commands).into_iter().flat_map(results).map(|it| in_words(&it)).collect();
+        let said: Vec<String> =
+            node.entry(1, &commands).into_iter().flat_map(results).map(|it| in_words(&it)).collect();
         assert!(said[..3].iter().all(|said| said.starts_with("changed 1")), "{:?}", &said[..3]);
         failed = failed.or(said.into_iter().find(|said| said.starts_with("failed: ")));
     }

@@ -2,12 +2,12 @@
 //!
 //! Not here: crashes (`crashes.rs`).
 
-use super::crashes::ENDLESS;
 use super::super::authorizer::Purpose;
 use super::super::connection::furnish;
 use super::super::machine::Own;
 use super::super::watch::Watch;
 use super::super::words::STEPS_MAX;
+use super::crashes::ENDLESS;
 use super::shell::{Node, in_words, request};
 use crate::services::sql::{Command, Kind};
 use rusqlite::Connection;
