@@ -228,6 +228,11 @@ fn methods_that_a_path_does_not_take_are_refused() {
             if taken.iter().all(|it| it != method) {
                 let other = Operation { method: method.to_string(), ..operation.clone() };
                 let answer = tell(&served, &document, &other, "", "", b"");
+                if (method, operation.path.as_str()) == ("POST", "/v1/lock/{name}") {
+                    // Something that cannot be done with a lock: a path that there is not.
+                    assert_eq!(answer.status, 404);
+                    continue;
+                }
                 assert_eq!(answer.status, 405, "{method} {}", operation.path);
                 assert!(taken.iter().all(|it| answer.header("Allow").unwrap().contains(it)), "{answer:?}");
             }

@@ -109,6 +109,9 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         return refuse(preflight(door, head, path));
     }
     let Some(operation) = path.operation(method) else {
+        if let (Route::Lock(_), Method::Post) = (route, method) {
+            return refuse(Reply::refused(404, "POST to /v1/lock/{name}/acquire, /renew or /release"));
+        }
         return refuse(Reply::refused(405, "this path does not take this method").with("Allow", path.allow()));
     };
     let is_change = !matches!(method, Method::Get | Method::Head);
