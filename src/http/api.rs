@@ -5,9 +5,11 @@
 //! Not here: who may ask (`guard.rs`), which path is which (`routes.rs`).
 
 use super::conn::Conn;
+use super::locks::Act;
 use super::parse::{Head, Method, percent_decode};
+use super::paths::Route;
 use super::reply::Reply;
-use super::routes::{Indexed, Route};
+use super::routes::Indexed;
 use super::server::Door;
 use super::{chat, db, db_files, idempotency, jobs, kv, locks, params};
 use crate::node::{Ack, Level, Work};
@@ -40,14 +42,17 @@ pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, h
         Route::Note(id) => read_note(door, id, head),
         Route::Keys => kv::range(door, head),
         Route::Key(key) => kv::answer(door, key, method, head, body),
-        Route::Lock(path) => locks::answer(door, path, is_read, head, body),
+        Route::Lock(name) => locks::answer(door, name, Act::Look, head, body),
+        Route::Acquire(name) => locks::answer(door, name, Act::Acquire, head, body),
+        Route::Renew(name) => locks::answer(door, name, Act::Renew, head, body),
+        Route::Release(name) => locks::answer(door, name, Act::Release, head, body),
         Route::CompileAndRun => jobs::compile_and_run(door, client, head, body),
         Route::Jobs if is_read => jobs::list(door, head),
         Route::Jobs => jobs::submit(door, client, head, body),
         Route::Job(id) if is_read => jobs::show(door, client, id, head),
         Route::Job(id) => jobs::cancel(door, id, head, body),
         Route::Runtimes => jobs::runtimes(door).into(),
-        Route::Chat(path) => chat::answer(door, path, method, head, body),
+        Route::Chat(place) => chat::answer(door, place, is_read, head, body),
         Route::Execute => db::execute(door, head, body),
         Route::Query => db::query(door, method, head, body),
         Route::Request => db::request(door, head, body),
@@ -58,6 +63,7 @@ pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, h
         | Route::Stream
         | Route::Hold
         | Route::Static(_)
+        | Route::OpenApi
         | Route::Output(_)
         | Route::Backup => Reply::refused(404, "nothing is served at this path").into(),
     }
@@ -138,9 +144,9 @@ fn change(door: &Door, id: Option<&str>, method: Method, body: &[u8]) -> Indexed
     let member = if method == Method::Delete {
         Member { action: Some("remove".to_owned()), ..Member::default() }
     } else {
-        match serde_json::from_slice::<Member>(body) {
+        match params::object::<Member>(body) {
             Ok(member) => member,
-            Err(error) => return Reply::refused(400, &format!("body: {error}")).into(),
+            Err(refusal) => return refusal.into(),
         }
     };
     let named = match (id, member.id) {
@@ -183,13 +189,13 @@ struct Transfer {
 }
 
 fn transfer(door: &Door, body: &[u8]) -> Reply {
-    let parsed = if body.is_empty() { Ok(Transfer::default()) } else { serde_json::from_slice::<Transfer>(body) };
+    let parsed = if body.is_empty() { Ok(Transfer::default()) } else { params::object::<Transfer>(body) };
     let to = match parsed {
         Ok(Transfer { to: Some(id) }) if !(1..=NodeId::MAX).contains(&id) => {
             return Reply::refused(400, "name one node, from 1 to 999");
         }
         Ok(Transfer { to }) => to.map(NodeId),
-        Err(error) => return Reply::refused(400, &format!("body: {error}")),
+        Err(refusal) => return refusal,
     };
     match door.host.transfer(to, deadline(door)) {
         Outcome::Done(leader) => Reply::json(200, &json!({"leader": leader})),
@@ -207,9 +213,9 @@ struct NewNote {
 
 /// Writes a note; writing the same one again changes nothing, so a client may ask again after `unknown`.
 fn write_note(door: &Door, head: &Head, body: &[u8]) -> Indexed {
-    let NewNote { id, text } = match serde_json::from_slice(body) {
+    let NewNote { id, text } = match params::object(body) {
         Ok(note) => note,
-        Err(error) => return Reply::refused(400, &format!("body: {error}")).into(),
+        Err(refusal) => return refusal.into(),
     };
     let tag = match idempotency::tag(head, body) {
         Ok(tag) => tag,

@@ -21,12 +21,12 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Flags of all doors.
-const OF_ALL: [&str; 9] =
+pub(super) const OF_ALL: [&str; 9] =
     ["timings", "pretty", "transaction", "redirect", "timeout", "raft_index", "noparse", "norwrandom", "norwtime"];
 /// Of those that write.
-const OF_WRITES: [&str; 3] = ["queue", "wait", "noleader"];
+pub(super) const OF_WRITES: [&str; 3] = ["queue", "wait", "noleader"];
 /// Of those that read.
-const OF_READS: [&str; 8] = [
+pub(super) const OF_READS: [&str; 8] = [
     "level",
     "freshness",
     "freshness_strict",
@@ -178,7 +178,7 @@ fn statements(body: &[u8]) -> Result<Vec<Statement>, Reply> {
 /// `POST /db/execute`: statements that change something.
 pub(super) fn execute(door: &Door, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
-        let params = Params::of(head, &[&OF_ALL[..], &OF_WRITES[..], &["associative", "blob_array"]].concat())?;
+        let params = Params::of(head);
         let asked = Asked::of(door, &params)?;
         asked.write(door, Kind::Execute, statements(body)?, head, body)
     })();
@@ -188,13 +188,11 @@ pub(super) fn execute(door: &Door, head: &Head, body: &[u8]) -> Indexed {
 /// `GET /db/query?q=...` and `POST /db/query`: statements that only read.
 pub(super) fn query(door: &Door, method: Method, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
-        let is_post = method == Method::Post;
-        let more: &[&str] = if is_post { &[] } else { &["q"] };
-        let params = Params::of(head, &[&OF_ALL[..], &OF_READS[..], more].concat())?;
+        let params = Params::of(head);
         let asked = Asked::of(door, &params)?;
         let statements = match params.get("q") {
             Some(sql) => vec![Statement::bare(form_decode(sql)?)],
-            None if is_post => statements(body)?,
+            None if method == Method::Post => statements(body)?,
             None => return Err(Reply::refused(400, "give a statement: /db/query?q=SELECT...")),
         };
         let run = Run { statements, is_transaction: false, kind: Kind::Query, seed: 0 };
@@ -209,8 +207,7 @@ pub(super) fn query(door: &Door, method: Method, head: &Head, body: &[u8]) -> In
 /// `POST /db/request`: statements of both kinds. If all of them only read, no log is needed.
 pub(super) fn request(door: &Door, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
-        let known = [&OF_ALL[..], &OF_READS[..], &OF_WRITES[..2]].concat();
-        let asked = Asked::of(door, &Params::of(head, &known)?)?;
+        let asked = Asked::of(door, &Params::of(head))?;
         let statements = statements(body)?;
         if asked.level != ReadLevel::Strong && !asked.is_queued && door.host.sql_only_reads(&statements) {
             return asked.read(door, statements);
@@ -223,7 +220,7 @@ pub(super) fn request(door: &Door, head: &Head, body: &[u8]) -> Indexed {
 /// `GET /db/digest`: fingerprints of this node's tables, and the index that they are of.
 pub(super) fn digest(door: &Door, head: &Head) -> Indexed {
     let answered = (|| {
-        let level = level(&Params::of(head, &["level", "noleader"])?)?;
+        let level = level(&Params::of(head))?;
         match door.host.sql_digest(level, deadline(door)) {
             Outcome::Done(digest) => {
                 let hex = |number: u64| format!("{number:016x}");

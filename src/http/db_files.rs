@@ -41,7 +41,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn of(head: &Head) -> Result<Wanted, Reply> {
-        let params = Params::of(head, &["fmt", "level", "noleader", "redirect"])?;
+        let params = Params::of(head);
         let form = match params.get("fmt") {
             None | Some("binary") => BackupForm::File,
             Some("sql") => BackupForm::Sql,
@@ -161,7 +161,7 @@ impl Drop for Turn<'_> {
 /// `POST /db/load`: a SQLite file replaces all tables; SQL text is carried out, all or nothing.
 pub(super) fn load(door: &Door, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
-        Params::of(head, &["redirect"])?.flag("redirect")?;
+        Params::of(head).flag("redirect")?;
         let tag = idempotency::tag(head, body)?;
         let seed = seed();
         let (command, until) = if body.starts_with(b"SQLite format 3\0") {

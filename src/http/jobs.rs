@@ -8,7 +8,7 @@
 use super::api::{self, deadline, failed, leader};
 use super::conn::Conn;
 use super::idempotency;
-use super::params::Params;
+use super::params::{self, Params};
 use super::parse::Head;
 use super::reply::{Reply, as_text};
 use super::routes::Indexed;
@@ -148,8 +148,8 @@ pub(super) fn submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> In
 
 fn try_submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let keep_ms = keep_ms(door)?;
-    let wait = Params::of(head, &["wait"])?.span("wait", WAIT_MAX)?;
-    let new: NewJob = serde_json::from_slice(body).map_err(|e| Reply::refused(400, &format!("body: {e}")))?;
+    let wait = Params::of(head).span("wait", WAIT_MAX)?;
+    let new: NewJob = params::object(body)?;
     let request = new.read(door, keep_ms)?;
     let now = Instant::now();
     let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
@@ -234,7 +234,7 @@ pub(super) fn compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u
 
 fn try_compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let keep_ms = keep_ms(door)?;
-    let wait = Params::of(head, &["wait"])?.span("wait", WAIT_MAX)?;
+    let wait = Params::of(head).span("wait", WAIT_MAX)?;
     if body.is_empty() {
         return Err(Reply::refused(400, "the body is the Java source to compile and run"));
     }
@@ -381,7 +381,7 @@ pub(super) fn show(door: &Door, client: &Conn, id: &str, head: &Head) -> Indexed
 
 fn try_show(door: &Door, client: &Conn, id: &str, head: &Head) -> Result<Indexed, Reply> {
     let id = number(id)?;
-    let wait = Params::of(head, &["wait", "level"])?.span("wait", WAIT_MAX)?;
+    let wait = Params::of(head).span("wait", WAIT_MAX)?;
     let (mut index, mut job) = look(door, id, api::level(head)?, deadline(door))?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
         let news = ended(door, client, id, index, Instant::now() + wait);
@@ -397,7 +397,7 @@ pub(super) fn list(door: &Door, head: &Head) -> Indexed {
 }
 
 fn try_list(door: &Door, head: &Head) -> Result<Indexed, Reply> {
-    let params = Params::of(head, &["before", "limit", "level"])?;
+    let params = Params::of(head);
     let limit = params.number("limit")?.unwrap_or(LIMIT);
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(Reply::refused(400, &format!("limit is 1 to {LIST_MAX}")));
@@ -415,7 +415,7 @@ fn try_list(door: &Door, head: &Head) -> Result<Indexed, Reply> {
         .map(|(id, job)| {
             let mut row = to_json(*id, job);
             // A list is without what may be large.
-            for name in ["stdout", "stderr", "args"] {
+            for name in ["stdout", "stdout_encoding", "stderr", "stderr_encoding", "args"] {
                 row.remove(name);
             }
             row

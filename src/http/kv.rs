@@ -7,7 +7,7 @@
 
 use super::api::{self, deadline, failed, leader};
 use super::idempotency;
-use super::params::Params;
+use super::params::{self, Params};
 use super::parse::{Head, Method, percent_decode, percent_encode};
 use super::reply::{Reply, as_text};
 use super::routes::Indexed;
@@ -50,7 +50,7 @@ fn condition(params: &Params) -> Result<Condition, Reply> {
 
 /// A key's value, with its index and remaining time in headers; with `watch`, once that index is no longer this one.
 fn read(door: &Door, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
-    let params = Params::of(head, &["level", "watch", "wait"])?;
+    let params = Params::of(head);
     let mut level = api::level(head)?;
     let known = params.number("watch")?;
     let wait = match (params.get("wait"), known) {
@@ -94,7 +94,7 @@ pub(super) fn range(door: &Door, head: &Head) -> Indexed {
 }
 
 fn page(door: &Door, head: &Head) -> Result<Indexed, Reply> {
-    let params = Params::of(head, &["level", "prefix", "after", "limit"])?;
+    let params = Params::of(head);
     let level = api::level(head)?;
     let prefix = params.bytes("prefix")?.map(Bytes::from).unwrap_or_default();
     let after = params.bytes("after")?.map(Bytes::from);
@@ -138,7 +138,7 @@ fn entry(key: Vec<u8>, value: Vec<u8>, revision: i64) -> Json {
 }
 
 fn write(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
-    let params = Params::of(head, &["level", "cas", "ttl_ms"])?;
+    let params = Params::of(head);
     if body.len() > VALUE_BYTES_MAX {
         return Err(Reply::refused(413, "a value has 4 MiB at most"));
     }
@@ -157,7 +157,7 @@ fn write(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, R
 }
 
 fn remove(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
-    let condition = condition(&Params::of(head, &["level", "cas"])?)?;
+    let condition = condition(&Params::of(head))?;
     change(door, head, body, &key, Op::DelIf { key: key.clone(), condition }, |value| match value {
         Value::Int(removed) => Some((json!({"deleted": *removed > 0}), 0)),
         _ => None,
@@ -173,8 +173,7 @@ struct Add {
 }
 
 fn add(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
-    Params::of(head, &["level"])?;
-    let Add { incr } = serde_json::from_slice(body).map_err(|error| Reply::refused(400, &format!("body: {error}")))?;
+    let Add { incr } = params::object(body)?;
     change(door, head, body, &key, Op::IncrBy { key: key.clone(), by: incr }, |value| match value {
         Value::Int(sum) => Some((json!({"value": sum}), -1)),
         _ => None,

@@ -9,7 +9,7 @@ use super::parse::{Head, percent_decode};
 use super::reply::Reply;
 use super::routes::Indexed;
 use super::server::Door;
-use super::{idempotency, kv};
+use super::{idempotency, kv, params};
 use crate::node::{Ack, Work};
 use crate::services::kv::op::KEY_BYTES_MAX;
 use crate::services::kv::{Bytes, Op, Run, Value};
@@ -23,15 +23,23 @@ const TTL_MS_MAX: u64 = 86_400_000;
 /// Longest advice when to try again for a lock that is held.
 const RETRY_MS_MAX: i64 = 1000;
 
+/// What is done with a lock.
+#[derive(Clone, Copy)]
+pub(super) enum Act {
+    Look,
+    Acquire,
+    Renew,
+    Release,
+}
+
 /// Answers `GET /v1/lock/{name}` and `POST /v1/lock/{name}/acquire|renew|release`.
-pub(super) fn answer(door: &Door, path: &str, is_read: bool, head: &Head, body: &[u8]) -> Indexed {
-    let answered = match (is_read, path.rsplit_once('/')) {
-        (true, _) => name(path).and_then(|name| look(door, name, head)),
-        (false, Some((path, "acquire"))) => name(path).and_then(|name| acquire(door, name, head, body)),
-        (false, Some((path, "renew"))) => name(path).and_then(|name| keep(door, name, head, body, true)),
-        (false, Some((path, "release"))) => name(path).and_then(|name| keep(door, name, head, body, false)),
-        (false, _) => Err(Reply::refused(404, "POST to /v1/lock/{name}/acquire, /renew or /release")),
-    };
+pub(super) fn answer(door: &Door, lock: &str, act: Act, head: &Head, body: &[u8]) -> Indexed {
+    let answered = name(lock).and_then(|name| match act {
+        Act::Look => look(door, name, head),
+        Act::Acquire => acquire(door, name, head, body),
+        Act::Renew => keep(door, name, head, body, true),
+        Act::Release => keep(door, name, head, body, false),
+    });
     answered.unwrap_or_else(Indexed::from)
 }
 
@@ -50,10 +58,6 @@ fn name(text: &str) -> Result<Bytes, Reply> {
         Some(name) if !name.is_empty() && name.len() <= KEY_BYTES_MAX => Ok(Bytes::from(name)),
         _ => Err(Reply::refused(400, "malformed name of a lock")),
     }
-}
-
-fn parse(body: &[u8]) -> Result<Body, Reply> {
-    serde_json::from_slice(body).map_err(|error| Reply::refused(400, &format!("body: {error}")))
 }
 
 fn ttl(body: &Body) -> Result<u64, Reply> {
@@ -75,7 +79,7 @@ fn look(door: &Door, name: Bytes, head: &Head) -> Result<Indexed, Reply> {
 }
 
 fn acquire(door: &Door, name: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
-    let parsed = parse(body)?;
+    let parsed = params::object::<Body>(body)?;
     if parsed.token.is_some() {
         return Err(Reply::refused(400, "a token is given by acquire, not taken"));
     }
@@ -99,7 +103,7 @@ fn acquire(door: &Door, name: Bytes, head: &Head, body: &[u8]) -> Result<Indexed
 }
 
 fn keep(door: &Door, name: Bytes, head: &Head, body: &[u8], is_renewal: bool) -> Result<Indexed, Reply> {
-    let parsed = parse(body)?;
+    let parsed = params::object::<Body>(body)?;
     let token = parsed.token.ok_or_else(|| Reply::refused(400, "token is what acquire answered"))?;
     let op = match is_renewal {
         true => Op::LockRenew { name, token, ttl_ms: ttl(&parsed)? },

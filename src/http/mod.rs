@@ -1,7 +1,8 @@
 //! The door that browsers and scripts use: HTTP/1.1 on blocking sockets, one thread per connection.
 //!
 //! The tour: `server.rs` accepts and spawns; `conn.rs` is one connection with all its deadlines; `parse.rs` turns bytes
-//! into a [`parse::Head`] or refuses them; `guard.rs` keeps other web sites out; `routes.rs` finds the answer, which
+//! into a [`parse::Head`] or refuses them; `guard.rs` keeps other web sites out; `paths.rs` is the table of all paths, by
+//! which `routes.rs` finds the answer, which
 //! `api.rs` (JSON), `kv.rs` and `locks.rs` (the store; `idempotency.rs` names their writes), `jobs.rs` and `output.rs` (people's
 //! programs), `db.rs` and `db_files.rs` (the database, in the spelling of `rqlite.rs`), `static_files.rs` and `stream.rs` (the
 //! never-ending ones) give; `params.rs` reads what stands behind a question mark, `lines.rs` another node's stream; `chat/` is the
@@ -32,6 +33,7 @@ mod locks;
 mod monitor;
 mod output;
 mod params;
+mod paths;
 mod routes;
 mod rqlite;
 mod static_files;

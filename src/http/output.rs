@@ -52,7 +52,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn of(head: &Head, id: &str) -> Result<Wanted, Reply> {
-        let params = Params::of(head, &["follow", "format", "stream", "attempt"])?;
+        let params = Params::of(head);
         let only = match params.get("stream") {
             None | Some("both") => None,
             Some("stdout") => Some(Stream::Out),

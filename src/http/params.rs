@@ -1,28 +1,38 @@
-//! What a request asks for behind the question mark, none of it unknown or twice.
+//! What a request asks for: behind the question mark, none of it unknown or twice, and in a body of JSON.
 //!
 //! An unknown parameter is refused: with `?cas_index=7` misspelt, a write that was meant to be careful would not be.
-//! Not here: what a parameter means (each handler).
+//! Not here: which are known (`paths.rs`), what a parameter means (each handler).
 
 use super::parse::{Head, percent_decode};
 use super::reply::Reply;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// What a request asks for in its query, none of it unknown or twice.
 pub(super) struct Params<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Params<'a> {
-    pub(super) fn of(head: &'a Head, known: &[&str]) -> Result<Params<'a>, Reply> {
+    /// All that is asked for. The router has checked it.
+    pub(super) fn of(head: &'a Head) -> Params<'a> {
         let query = head.target.split_once('?').map_or("", |(_, query)| query);
-        let mut found: Vec<(&str, &str)> = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if !known.contains(&name) || found.iter().any(|(other, _)| *other == name) {
-                let why = format!("parameter {name:?} is unknown here or given twice; known: {}", known.join(", "));
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        Params(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect())
+    }
+
+    /// Refuses what is not among the known ones, or there twice.
+    pub(super) fn check(head: &Head, known: impl Iterator<Item = &'static str>) -> Result<(), Reply> {
+        if !head.target.contains('?') {
+            return Ok(());
+        }
+        let (known, Params(given)) = (known.collect::<Vec<_>>(), Params::of(head));
+        for (at, (name, _)) in given.iter().enumerate() {
+            if !known.contains(name) || given[..at].iter().any(|(other, _)| other == name) {
+                let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+                let why = format!("parameter {name:?} is unknown here or given twice; known: {known}");
                 return Err(Reply::refused(400, &why));
             }
-            found.push((name, value));
         }
-        Ok(Params(found))
+        Ok(())
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {
@@ -57,6 +67,14 @@ impl<'a> Params<'a> {
         let Some(text) = self.get(name) else { return Ok(None) };
         percent_decode(text).map(Some).ok_or_else(|| Reply::refused(400, "malformed escape"))
     }
+}
+
+/// What a body of JSON says, which is an object: without this look an array of the fields' values would do, too.
+pub(super) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reply> {
+    if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+        return Err(Reply::refused(400, "body: a JSON object is wanted"));
+    }
+    serde_json::from_slice(body).map_err(|error| Reply::refused(400, &format!("body: {error}")))
 }
 
 /// `30s`, `500ms` or `30`; `None` if it is no time.

@@ -1,130 +1,21 @@
 //! From a request head to the one who answers it: names, methods, bodies, and what is checked before anyone is asked.
 //!
 //! The order of the checks is the order of trust: known method, our `Host`, a known path, an allowed method, a caller who
-//! may change things, a body within bounds.
-//! Not here: the answers (`api.rs`, `stream.rs`, `static_files.rs`), bytes (`conn.rs`, `parse.rs`).
+//! may change things, known parameters, a body within bounds.
+//! Not here: which paths there are (`paths.rs`), the answers (`api.rs`, `stream.rs`, `static_files.rs`), bytes (`conn.rs`,
+//! `parse.rs`).
 
 use super::conn::{Broken, Conn, Next};
 use super::host::HostSession;
+use super::params::Params;
 use super::parse::{Framing, Head, Method};
+use super::paths::{self, Path, Route};
 use super::reply::{Origin, Reply};
 use super::server::Door;
-use super::{api, chat, chat_page, db_files, guard, jobs, output, static_files, stream};
+use super::{api, chat, chat_page, db_files, guard, output, static_files, stream};
 use crate::limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// What a path names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route<'a> {
-    Monitor,
-    Stream,
-    Hold,
-    Status,
-    Events,
-    Gossip,
-    Members(Option<&'a str>),
-    Transfer,
-    Notes,
-    Note(&'a str),
-    Keys,
-    Key(&'a str),
-    Lock(&'a str),
-    CompileAndRun,
-    Jobs,
-    Job(&'a str),
-    Output(&'a str),
-    Runtimes,
-    ChatPage,
-    /// The rest of the path.
-    Chat(&'a str),
-    Execute,
-    Query,
-    Request,
-    Backup,
-    Load,
-    Digest,
-    Livez,
-    Readyz,
-    Metrics,
-    Static(&'a str),
-}
-
-impl Route<'_> {
-    /// Paths are compared byte by byte, undecoded: `/%761/status` is nobody's.
-    fn of(path: &str) -> Option<Route<'_>> {
-        Some(match path {
-            "/" => Route::Monitor,
-            "/v1/stream" => Route::Stream,
-            "/v1/hold" => Route::Hold,
-            "/v1/status" => Route::Status,
-            "/v1/events" => Route::Events,
-            "/v1/gossip" => Route::Gossip,
-            "/v1/members" => Route::Members(None),
-            "/v1/leader/transfer" => Route::Transfer,
-            "/v1/note" => Route::Notes,
-            "/v1/kv" => Route::Keys,
-            "/compileandrun" => Route::CompileAndRun,
-            "/v1/jobs" => Route::Jobs,
-            "/v1/runtimes" => Route::Runtimes,
-            "/chat" => Route::ChatPage,
-            "/db/execute" => Route::Execute,
-            "/db/query" => Route::Query,
-            "/db/request" => Route::Request,
-            "/db/backup" => Route::Backup,
-            "/db/load" => Route::Load,
-            "/db/digest" => Route::Digest,
-            "/livez" => Route::Livez,
-            "/readyz" => Route::Readyz,
-            "/metrics" => Route::Metrics,
-            _ => {
-                if let Some(rest) = path.strip_prefix("/v1/chat/") {
-                    chat::allow(rest)?;
-                    Route::Chat(rest)
-                } else if let Some(id) = path.strip_prefix("/v1/members/") {
-                    Route::Members(Some(id))
-                } else if let Some(id) = path.strip_prefix("/v1/note/") {
-                    Route::Note(id)
-                } else if let Some(key) = path.strip_prefix("/v1/kv/") {
-                    Route::Key(key)
-                } else if let Some(name) = path.strip_prefix("/v1/lock/") {
-                    Route::Lock(name)
-                } else if let Some(id) = path.strip_prefix("/v1/jobs/") {
-                    id.strip_suffix("/output").map_or(Route::Job(id), Route::Output)
-                } else {
-                    Route::Static(path.strip_prefix("/static/")?)
-                }
-            }
-        })
-    }
-
-    fn allow(self) -> &'static str {
-        match self {
-            Route::Members(None) => "GET, HEAD, POST",
-            Route::Members(Some(_)) => "GET, HEAD, POST, DELETE",
-            Route::Transfer | Route::Notes | Route::CompileAndRun => "POST",
-            Route::Execute | Route::Request | Route::Load => "POST",
-            Route::Jobs | Route::Query => "GET, HEAD, POST",
-            Route::Job(_) => "GET, HEAD, DELETE",
-            Route::Key(_) => "GET, HEAD, PUT, POST, DELETE",
-            Route::Lock(_) => "GET, HEAD, POST",
-            Route::Chat(path) => chat::allow(path).unwrap_or_default(),
-            _ => "GET, HEAD",
-        }
-    }
-
-    fn allows(self, method: Method) -> bool {
-        let name = match method {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Delete => "DELETE",
-            Method::Options | Method::Other => return false,
-        };
-        self.allow().split(", ").any(|allowed| allowed == name)
-    }
-}
 
 /// One client's connection to a node, from its first byte to its last.
 pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
@@ -211,24 +102,20 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     if let Err(refusal) = guard::check_host(&*door.host, head) {
         return refuse(refusal);
     }
-    let Some(route) = Route::of(head.path()) else {
+    let Some((path, route)) = paths::find(head.path()) else {
         return refuse(Reply::refused(404, "nothing is served at this path"));
     };
-    if let (Route::Chat(path), Method::Options) = (route, method) {
+    if let (Route::Chat(_), Method::Options) = (route, method) {
         return refuse(preflight(door, head, path));
     }
-    if !route.allows(method) {
-        return refuse(Reply::refused(405, "this path does not take this method").with("Allow", route.allow()));
-    }
-    let is_change = !matches!(method, Method::Get | Method::Head);
-    // A value is bytes of any kind: its media type says nothing, and no form can send a PUT.
-    let media = match (route, method) {
-        (Route::CompileAndRun, _) => Some(jobs::JAVA_SOURCE),
-        (Route::Load, _) => Some(db_files::FILE),
-        (Route::Key(_), Method::Put) => None,
-        (_, Method::Delete | Method::Put) if !has_body => None,
-        _ => Some(guard::JSON),
+    let Some(operation) = path.operation(method) else {
+        if let (Route::Lock(_), Method::Post) = (route, method) {
+            return refuse(Reply::refused(404, "POST to /v1/lock/{name}/acquire, /renew or /release"));
+        }
+        return refuse(Reply::refused(405, "this path does not take this method").with("Allow", path.allow()));
     };
+    let is_change = !matches!(method, Method::Get | Method::Head);
+    let media = operation.media.filter(|_| method != Method::Delete || has_body);
     let is_taken = match route {
         _ if !is_change => Ok(()),
         Route::Chat(_) => guard::check_change_by_token(&*door.host, head, media),
@@ -236,6 +123,13 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     };
     if let Err(refusal) = is_taken {
         return refuse(refusal);
+    }
+    // Pages of the other nodes may read these.
+    let is_shared = matches!(route, Route::Status | Route::Stream | Route::Chat(_));
+    if operation.refuses_unknown()
+        && let Err(refusal) = Params::check(head, operation.params())
+    {
+        return refuse(if is_shared { with_cors(door, head, refusal) } else { refusal });
     }
     match route {
         Route::Hold if method == Method::Get => return Answer::Hold,
@@ -259,7 +153,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
                 Err(refusal) => refuse(refusal),
             };
         }
-        Route::Chat(path) if chat::is_stream(path) => {
+        Route::Chat(chat::Place::Stream) => {
             if let Some(session) = session {
                 session.set_kind("chat");
             }
@@ -278,6 +172,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
             };
         }
         Route::Static(name) => return refuse(static_files::answer(name, head)),
+        Route::OpenApi => return refuse(static_files::answer("openapi.json", head)),
         _ => {}
     }
     let (_turn, body_bytes_max) = match route {
@@ -300,7 +195,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         Vec::new()
     };
     let mut indexed = api::answer(door, conn, route, method, head, &body);
-    if matches!(route, Route::Status | Route::Chat(_)) {
+    if is_shared {
         indexed.reply = with_cors(door, head, indexed.reply);
     }
     Answer::Reply(indexed, is_change || !has_body)
@@ -324,12 +219,12 @@ pub(super) fn cors(door: &Door, head: &Head) -> Vec<(&'static str, String)> {
 }
 
 /// What a browser asks before a page of another node may use the chat.
-fn preflight(door: &Door, head: &Head, path: &str) -> Reply {
+fn preflight(door: &Door, head: &Head, path: &Path) -> Reply {
     if guard::allowed_origin(&*door.host, head).is_none() {
         return Reply::refused(403, "the chat is used by pages of this cluster only");
     }
     with_cors(door, head, Reply::empty(204))
-        .with("Access-Control-Allow-Methods", chat::allow(path).unwrap_or_default())
+        .with("Access-Control-Allow-Methods", path.allow())
         .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
         .with("Access-Control-Max-Age", "600")
 }
@@ -344,28 +239,5 @@ pub(super) fn origin(door: &Door) -> Origin {
         leader: status.cluster.leader.map(|leader| leader.0),
         term: status.cluster.term.0,
         index: applied,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_exact() {
-        assert_eq!(Route::of("/v1/members/3"), Some(Route::Members(Some("3"))));
-        assert_eq!(Route::of("/v1/kv/a/b%2Fc"), Some(Route::Key("a/b%2Fc")));
-        assert_eq!((Route::of("/v1/kv"), Route::of("/v1/kv/")), (Some(Route::Keys), Some(Route::Key(""))));
-        assert_eq!(Route::of("/v1/jobs/7"), Some(Route::Job("7")));
-        assert_eq!(Route::of("/v1/jobs/7/output"), Some(Route::Output("7")));
-        assert_eq!(Route::of("/static/app.js"), Some(Route::Static("app.js")));
-        for path in ["/v1", "/v1/", "/v1/status/", "/V1/status", "//", "/%761/status", "/static", "/index.html"] {
-            assert_eq!(Route::of(path), None, "{path}");
-        }
-        assert!(
-            !Route::Status.allows(Method::Post)
-                && Route::Notes.allows(Method::Post)
-                && !Route::Notes.allows(Method::Get)
-        );
     }
 }

@@ -21,15 +21,19 @@ pub(super) const CHAT_STYLE: &str = include_str!("../../static/chat.css");
 /// Its script.
 pub(super) const CHAT_SCRIPT: &str = include_str!("../../static/chat.js");
 
-const FILES: [(&str, &str, &str); 5] = [
+/// The description of all paths, see `paths.rs`.
+pub(super) const OPENAPI: &str = include_str!("../../static/openapi.json");
+
+const FILES: [(&str, &str, &str); 6] = [
     ("style.css", "text/css; charset=utf-8", STYLE),
     ("jobs.js", "text/javascript; charset=utf-8", SCRIPTS[0]),
     ("run.js", "text/javascript; charset=utf-8", SCRIPTS[1]),
     ("app.js", "text/javascript; charset=utf-8", SCRIPTS[2]),
     ("shield.svg", "image/svg+xml", include_str!("../../static/shield.svg")),
+    ("openapi.json", "application/json", OPENAPI),
 ];
 
-/// `GET /static/{name}`.
+/// `GET /static/{name}`; the description of all paths has an address of its own, `/openapi.json`.
 pub(super) fn answer(name: &str, head: &Head) -> Reply {
     let Some((_, content_type, text)) = FILES.iter().find(|(file, _, _)| *file == name) else {
         return Reply::refused(404, "no such file");

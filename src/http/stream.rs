@@ -38,13 +38,13 @@ pub(super) struct Shape {
 impl Shape {
     /// The shape that a request asks for; tells the session what it is.
     pub(super) fn of(door: &Door, head: &Head, is_lines: bool, session: &dyn HostSession) -> Result<Shape, Reply> {
-        let since = match head.query("since").unwrap_or("0").parse() {
-            Ok(since) => since,
-            Err(_) => return Err(Reply::refused(400, "since must be the number of a frame")),
-        };
         let session_id = session.id();
         let headers = Reply::empty(200).with("X-Phalanx-Session", session_id.clone()).with("X-Accel-Buffering", "no");
         if is_lines {
+            let Ok(since) = head.query("since").unwrap_or("0").parse() else {
+                let refusal = Reply::refused(400, "since must be the number of a frame");
+                return Err(with_cors(door, head, refusal));
+            };
             session.set_kind("stream");
             let headers = with_cors(door, head, Reply { content_type: "application/x-ndjson", ..headers });
             return Ok(Shape {

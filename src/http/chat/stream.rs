@@ -42,7 +42,7 @@ pub(in crate::http) struct Wanted {
 impl Wanted {
     /// Checks who asks and from where on.
     pub(in crate::http) fn of(door: &Door, head: &Head) -> Result<Wanted, Reply> {
-        let params = Params::of(head, &["after"])?;
+        let params = Params::of(head);
         let (after, token) = (params.number("after")?, token(head)?);
         // Linearizable: a log-in that has ended anywhere opens nothing here.
         let (_, View::Me { account, position, turn, .. }) = ask_at(door, Level::Linearizable, &Query::Me(token))?

@@ -49,13 +49,7 @@ fn change(
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// Refuses parameters where none are known.
-fn no_params(head: &Head) -> Result<(), Reply> {
-    Params::of(head, &["level"]).map(|_| ())
-}
-
 pub(super) fn me(door: &Door, head: &Head) -> Answered {
-    no_params(head)?;
     match ask(door, head, &Query::Me(token(head)?))? {
         (index, View::Me { account, name, position, .. }) => {
             done(index, &json!({"account": account, "name": name, "position": position}))
@@ -184,13 +178,11 @@ fn rows(door: &Door, head: &Head, query: &Query) -> Result<(Index, u64, Vec<Json
 }
 
 pub(super) fn inbox(door: &Door, head: &Head) -> Answered {
-    no_params(head)?;
     let (index, position, rows) = rows(door, head, &Query::Inbox(token(head)?))?;
     done(index, &json!({"position": position, "conversations": rows}))
 }
 
 pub(super) fn one(door: &Door, head: &Head, id: &str) -> Answered {
-    no_params(head)?;
     let (index, _, mut rows) = rows(door, head, &Query::One(token(head)?, number(id)?))?;
     done(index, &rows.pop().ok_or_else(strange)?)
 }
@@ -203,7 +195,7 @@ fn limit(params: &Params) -> Result<u64, Reply> {
 }
 
 pub(super) fn history(door: &Door, head: &Head, id: &str) -> Answered {
-    let params = Params::of(head, &["level", "before", "after", "limit"])?;
+    let params = Params::of(head);
     let (before, after) = (params.number("before")?, params.number("after")?);
     let query =
         Query::History { token: token(head)?, conversation: number(id)?, before, after, limit: limit(&params)? };
@@ -224,7 +216,7 @@ fn text(params: &Params, name: &str) -> Result<Option<String>, Reply> {
 }
 
 fn listing(head: &Head) -> Result<Listing, Reply> {
-    let params = Params::of(head, &["level", "match", "after", "limit"])?;
+    let params = Params::of(head);
     // Keys are folded, so a pattern is too; what is special in it stays.
     let pattern = text(&params, "match")?.map_or("*".to_string(), |pattern| names::key_of(&pattern));
     let after = text(&params, "after")?.unwrap_or_default();
@@ -258,7 +250,7 @@ pub(super) fn rooms(door: &Door, head: &Head) -> Answered {
 }
 
 pub(super) fn members(door: &Door, head: &Head, id: &str) -> Answered {
-    let params = Params::of(head, &["level", "after", "limit"])?;
+    let params = Params::of(head);
     let (after, limit) = (params.number("after")?.unwrap_or(0), limit(&params)?);
     let query = Query::Members { token: token(head)?, room: number(id)?, after, limit };
     names_page(door, head, &query, "members", "account")

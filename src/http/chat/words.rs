@@ -4,6 +4,7 @@
 
 use super::super::api::{deadline, failed, leader, level};
 use super::super::kv::strange;
+use super::super::params;
 use super::super::parse::Head;
 use super::super::reply::Reply;
 use super::super::server::Door;
@@ -32,7 +33,7 @@ pub(super) fn token(head: &Head) -> Result<TokenHash, Reply> {
 /// A body of JSON; an empty one is `{}`.
 pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reply> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| Reply::refused(400, &format!("body: {error}")))
+    params::object(body)
 }
 
 /// A number in a path.
