@@ -70,6 +70,9 @@ impl Asked {
         let mut most = door.host.request_timeout();
         for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {
             if let Some(wait) = span(params, name)? {
+                if wait.is_zero() {
+                    return Err(Reply::refused(400, &format!("{name} must be longer than nothing")));
+                }
                 most = if at == 0 { wait.min(TIMEOUT_MAX) } else { most.min(wait) };
             }
         }

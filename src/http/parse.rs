@@ -280,6 +280,10 @@ impl Fields {
             self.fetch_site = Some(text());
         } else if is("content-type") {
             self.content_type = Some(text());
+        } else if is("content-encoding") {
+            if !text().eq_ignore_ascii_case("identity") {
+                return fault(415, "bodies are taken as they are, without Content-Encoding");
+            }
         } else if is("accept") {
             self.accept = Some(text());
         } else if is("if-none-match") {
@@ -528,6 +532,7 @@ mod tests {
             assert_eq!(status(&with(line)), 400, "{line:?}");
         }
         assert_eq!(status(&with("Transfer-Encoding: xchunked")), 501);
+        assert_eq!(status(&with("Content-Encoding: gzip")), 415);
         assert_eq!(status(&with("Expect: tea")), 417);
         for text in [
             "GET / HTTP/1.1\r\n\r\n",
