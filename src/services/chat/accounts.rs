@@ -49,6 +49,8 @@ pub struct Sent {
     pub position: u64,
     /// CRC-32 of its text: enough to find a client that uses an id twice, which is a bug and no attack.
     pub crc: u32,
+    /// The same of its target as the client named it.
+    pub to_crc: u32,
 }
 
 /// One account.

@@ -79,6 +79,13 @@ pub enum Target {
     Room(String),
 }
 
+impl Target {
+    /// Bytes that differ for different targets.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
+    }
+}
+
 /// Changes something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
