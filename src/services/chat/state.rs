@@ -92,6 +92,10 @@ impl Chat {
                 created.map(|account| Answer::Created { account, hash, token })
             }
             Command::TryLogIn { key } => self.accounts.try_log_in(at, &key).map(Answer::Try),
+            Command::WrongLogIn { key } => {
+                self.accounts.fail_log_in(at, &key);
+                Ok(Answer::Done)
+            }
             Command::LogIn { account, hash, token, token_ms } => {
                 let done = self.accounts.log_in(at, account, &hash, token, token_ms);
                 done.map(|name| Answer::LoggedIn { account, name })

@@ -50,6 +50,7 @@ impl goldenscript::Runner for Desk {
                 Command::Create { name, hash: "hash".to_string(), token, token_ms: 1_000_000 }
             }
             "try" => Command::TryLogIn { key: names::key_of(&word(0)?) },
+            "wrong" => Command::WrongLogIn { key: names::key_of(&word(0)?) },
             "login" => {
                 let hash = words.get(2).cloned().unwrap_or("hash".to_string());
                 let account = self.chat.accounts.find(&names::key_of(&word(0)?)).unwrap_or(number(3).unwrap_or(0));
