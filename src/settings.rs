@@ -3,7 +3,8 @@
 //! Precedence, key by key: flag > environment (`PHALANX_<KEY>`) > settings.json > default. All faults are reported at
 //! once, each with its source, key, value and what would be allowed. Relative paths (`config_file_path`, `data_dir`) are
 //! relative to the current directory, not to the file's folder, so that a value means the same from every source.
-//! `PHALANX_LOG`, `PHALANX_SEED`, `PHALANX_TRACE` and everything that begins with `PHALANX_TEST_` are not settings.
+//! What other parts of the program read or give to commands ([`RESERVED`], and everything that begins with `PHALANX_TEST_`) is no
+//! setting.
 //! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/config.rs`).
 
 mod runtimes;
@@ -23,7 +24,16 @@ use std::path::{Path, PathBuf};
 /// The file that is read when none is named and it exists.
 pub const DEFAULT_FILE: &str = "settings.json";
 /// Environment variables of ours that are no settings.
-const RESERVED: [&str; 3] = ["PHALANX_LOG", "PHALANX_SEED", "PHALANX_TRACE"];
+const RESERVED: [&str; 6] = [
+    "PHALANX_LOG",
+    "PHALANX_SEED",
+    "PHALANX_TRACE",
+    // Of the SQL shell.
+    "PHALANX_SQL_HISTORY",
+    // What `phalanx lock` gives to its command, which may be this program.
+    "PHALANX_LOCK_NAME",
+    "PHALANX_LOCK_TOKEN",
+];
 /// Prefix of variables that tests hand to the processes they start.
 const RESERVED_PREFIX: &str = "PHALANX_TEST_";
 /// Highest value of a port base: it leaves room for every node id.
@@ -731,6 +741,9 @@ mod tests {
     fn reserved_variables_are_no_settings() {
         let env = [("PHALANX_LOG", "debug"), ("PHALANX_SEED", "7"), ("PHALANX_TRACE", "1"), ("PHALANX_TEST_X", "y")];
         assert!(load("{}", &env, &[]).is_ok());
+        for ours in ["PHALANX_SQL_HISTORY", "PHALANX_LOCK_NAME", "PHALANX_LOCK_TOKEN"] {
+            assert!(load("{}", &[(ours, "x")], &[]).is_ok(), "{ours}");
+        }
     }
 
     #[test]

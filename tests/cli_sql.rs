@@ -75,6 +75,18 @@ fn statements_scripts_and_dumps() -> Result<()> {
     assert!(why.contains("no such table: absent"), "{why}");
     assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "", "all or nothing");
 
+    // A transaction that does not end changes nothing, from wherever it comes.
+    let open = "BEGIN; CREATE TABLE half (x); INSERT INTO half VALUES (1)";
+    std::fs::write(&file, open).unwrap();
+    for (arguments, input) in
+        [(["sql", "-c", open], ""), (["sql", "-f", file.to_str().unwrap()], ""), (["sql", "-f", "-"], open)]
+    {
+        assert!(
+            say(&cluster, 1, &arguments, input).contains("a transaction begins and does not end: nothing was sent")
+        );
+    }
+    assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "", "nothing was changed");
+
     assert!(say(&cluster, 1, &["sql", "-c", "SELECT * FROM absent"], "").contains("no such table: absent"));
     say(&cluster, 2, &["sql", "-c", ".nothing"], "");
     say(&cluster, 2, &["sql", "-f", "/no/such/file"], "");
@@ -125,6 +137,10 @@ impl Terminal {
 
     fn type_line(&mut self, line: &str) {
         self.child.stdin.as_mut().unwrap().write_all(format!("{line}\r").as_bytes()).unwrap();
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.child.stdin.as_mut().unwrap().write_all(keys).unwrap();
     }
 
     fn expect(&mut self, text: &str) -> Result<()> {
@@ -180,5 +196,37 @@ fn the_shell_goes_on_when_its_node_dies() -> Result<()> {
     // Three up: the last query of the session before.
     shell.child.stdin.as_mut().unwrap().write_all(b"\x1b[A\x1b[A\x1b[A\r").unwrap();
     shell.expect("no such table: absent")?;
+    Ok(())
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_and_not_the_shell() -> Result<()> {
+    let cluster = Cluster::ready(EXE, 1, &json!({"jobs_enabled": false}))?;
+    let history = cluster.dir().join("history");
+    let command = format!("{EXE} sql -e {} --timeout 300", cluster.addresses().join(","));
+    let mut shell = Terminal::start(&command, &history);
+    shell.expect("phalanx> ")?;
+    for n in 1..=2 {
+        let endless =
+            format!("WITH RECURSIVE c(x) AS (SELECT {n} UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c;");
+        shell.type_line(&endless);
+        // It stands there when the editor has let the terminal go.
+        cluster.wait_until("the query is under way", Duration::from_secs(10), || {
+            std::fs::read_to_string(&history).unwrap_or_default().contains(&endless).then_some(())
+        })?;
+        shell.press(b"");
+        shell.expect("interrupted; what it was to change may still happen")?;
+        shell.expect("phalanx> ")?;
+    }
+    shell.type_line("SELECT 40 + 2;");
+    shell.expect("│     42 │")?;
+    shell.expect("phalanx> ")?;
+    shell.press(b"");
+    shell.expect("Ctrl+C once more, or Ctrl+D, leaves")?;
+    shell.expect("phalanx> ")?;
+    assert!(shell.child.try_wait().unwrap().is_none(), "the first one leaves nothing");
+    shell.press(b"");
+    let ended = cluster.wait_until("the shell ends", Duration::from_secs(10), || shell.child.try_wait().unwrap())?;
+    assert!(ended.success());
     Ok(())
 }

@@ -28,7 +28,11 @@ fn raw(
     headers: &str,
     body: Option<&[u8]>,
 ) -> (u16, Value, Option<String>) {
-    let mut connection = Connection::open(&cluster.http(1), SOON).unwrap();
+    raw_at(&cluster.http(1), method, path, headers, body)
+}
+
+fn raw_at(address: &str, method: &str, path: &str, headers: &str, body: Option<&[u8]>) -> (u16, Value, Option<String>) {
+    let mut connection = Connection::open(address, SOON).unwrap();
     connection.send_bytes(method, path, headers, body).unwrap();
     let response = connection.answer(Instant::now() + SOON).unwrap();
     let retry_after = response.header("retry-after").map(str::to_string);
@@ -91,6 +95,8 @@ fn bad_input_is_refused_and_changes_nothing() {
         ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \"\xff\"}", 400),
         ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \"a\\u0000b\"}", 400),
         ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \" \"}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \"\\u200b\"}", 400),
+        ("POST", "messages", &mine, b"{\"conversation\": 1, \"text\": \" \\u2028\\u2800\\u3164\"}", 400),
         ("POST", "messages", &mine, b"not json", 400),
         ("POST", "messages", &mine, long.as_bytes(), 413),
         ("POST", "messages", &mine, b"{\"conversation\": 9, \"text\": \"x\"}", 404),
@@ -99,11 +105,13 @@ fn bad_input_is_refused_and_changes_nothing() {
         ("POST", "rooms", &mine, b"{\"name\": \"TEA\"}", 409),
         ("POST", "rooms", &mine, b"{\"name\": \"a\\u0007b\"}", 400),
         ("POST", "rooms", &mine, b"{\"name\": \"a\\u202eb\"}", 400),
+        ("POST", "rooms", &mine, b"{\"name\": \"a\\u2800b\"}", 400),
         ("POST", "rooms/x/join", &mine, b"{}", 400),
         ("POST", "rooms/77/join", &mine, b"{}", 404),
         ("POST", "accounts", json_type, long_name.as_bytes(), 400),
         ("POST", "accounts", json_type, b"{\"name\": \"a b\", \"password\": \"long enough\"}", 400),
         ("POST", "accounts", json_type, b"{\"name\": \"eve\", \"password\": \"short\"}", 400),
+        ("POST", "accounts", json_type, b"{\"name\": \"\\u3164\", \"password\": \"long enough\"}", 400),
         ("POST", "accounts", json_type, b"{\"name\": \"ANN\", \"password\": \"long enough\"}", 409),
         ("POST", "login", json_type, b"{\"name\": \"\\u0000\", \"password\": \"long enough\"}", 401),
         ("POST", "conversations/1/read", &mine, b"{\"number\": 99}", 404),
@@ -137,10 +145,21 @@ fn log_ins_are_slowed_down_and_requests_with_a_key_happen_once() {
     let (status, again, _) = post("/v1/chat/accounts", headers, &who("ann", "correct horse"));
     assert_eq!((status, &again["account"]), (200, &first["account"]), "the same sign-up, sent twice");
     assert_eq!(post("/v1/chat/accounts", headers, &who("ann", "another password")).0, 409);
+    assert_eq!(post("/v1/chat/login", headers, &who("ann", "correct horse")).0, 200, "which forgives");
     for (name, token) in [("first", &first["token"]), ("second", &again["token"])] {
         let shown = format!("Authorization: Bearer {}\r\n", token.as_str().unwrap());
         assert_eq!(raw(&cluster, "GET", "/v1/chat/me", &shown, None).0, 200, "the {name} token");
     }
+    // Whoever knows the key of a sign-up is no better at guessing than anybody else.
+    post("/v1/chat/accounts", headers, &who("eve", "correct horse"));
+    for guess in 1..=5 {
+        assert_eq!(post("/v1/chat/accounts", headers, &who("eve", &format!("wrong password {guess}"))).0, 409);
+    }
+    for password in ["wrong password", "correct horse"] {
+        let (status, answer, retry_after) = post("/v1/chat/accounts", headers, &who("eve", password));
+        assert_eq!((status, retry_after.as_deref()), (429, Some("1")), "{answer}");
+    }
+    assert_eq!(post("/v1/chat/login", headers, &who("eve", "correct horse")).0, 429, "it is one count");
     // The words of a failure are the same whether there is such an account or not.
     for name in ["ann", "nobody"] {
         for _ in 0..5 {
@@ -168,6 +187,66 @@ fn log_ins_are_slowed_down_and_requests_with_a_key_happen_once() {
     let holds = |text: &str| found.iter().any(|bytes| bytes.windows(text.len()).any(|part| part == text.as_bytes()));
     assert!(holds("$argon2id$"), "the log is there");
     assert!(!holds("correct horse") && !holds(first["token"].as_str().unwrap()));
+}
+
+#[test]
+fn a_node_that_is_too_busy_counts_no_failures_and_keeps_no_memory() {
+    let mut cluster = Cluster::ready(PHALANX, 1, &json!({})).unwrap();
+    let pid = cluster.process(1).unwrap().pid();
+    let resident_mb = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let before_mb = resident_mb();
+    let headers = "Content-Type: application/json\r\n";
+    let who = json!({"name": "ann", "password": "correct horse"}).to_string().into_bytes();
+    let address = cluster.http(1);
+    let log_in = || raw_at(&address, "POST", "/v1/chat/login", headers, Some(&who));
+    assert_eq!(raw(&cluster, "POST", "/v1/chat/accounts", headers, Some(&who)).0, 200);
+    for n in 0..15 {
+        assert_eq!(log_in().0, 200, "{n}");
+    }
+    // Each on a connection of its own; two hashes at once, 19 MiB each.
+    let busy_mb = resident_mb();
+    assert!(busy_mb < before_mb + 60, "{before_mb} MB have become {busy_mb}");
+    let mut refused = 0;
+    while refused < 10 {
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..320).map(|_| scope.spawn(log_in)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        refused += answers.iter().filter(|(status, ..)| *status == 503).count();
+        let other = answers.iter().find(|(status, ..)| ![200, 503].contains(status));
+        assert_eq!(other, None, "the password was right");
+    }
+    assert_eq!(log_in().0, 200, "{refused} were refused before anything was compared");
+    let after_mb = resident_mb();
+    println!("resident: {before_mb} MB, {busy_mb} after log-ins one by one, {after_mb} after 320 at once");
+    assert!(after_mb < before_mb + 120, "{before_mb} MB have become {after_mb}");
+}
+
+#[test]
+fn strangers_learn_nothing_and_a_client_id_is_for_one_target() {
+    let cluster = Cluster::ready(PHALANX, 1, &json!({})).unwrap();
+    let (mut ann, _bob, mut eve) = (member(&cluster, "ann", 0), member(&cluster, "bob", 0), member(&cluster, "eve", 0));
+    let to = |name: &str| To::Person(name.to_string());
+    let first = ann.send_as("z", &to("eve"), "T").unwrap();
+    ann.send(&to("bob"), "secret").unwrap();
+    // What Ann and Bob have is to Eve what nobody has.
+    for what in ["join", "leave"] {
+        let said = [2, 77].map(|id| eve.post(&format!("rooms/{id}/{what}"), &json!({})).unwrap_err());
+        assert_eq!(said[0], said[1]);
+        assert!(matches!(said[0], Fault::Refused { status: 404, .. }), "{said:?}");
+    }
+    for other in [to("bob"), to("nobodyatall"), To::Room("tea".to_string()), To::Conversation(2)] {
+        let said = ann.send_as("z", &other, "T");
+        assert!(matches!(said, Err(Fault::Refused { status: 409, .. })), "{other:?}: {said:?}");
+    }
+    for same in [to("eve"), to("EVE"), To::Conversation(first["conversation"].as_u64().unwrap())] {
+        let said = ann.send_as("z", &same, "T").unwrap();
+        assert_eq!((&said["number"], &said["is_repeat"]), (&first["number"], &json!(true)), "{same:?}");
+    }
 }
 
 #[test]

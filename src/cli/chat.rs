@@ -348,7 +348,7 @@ fn follow(common: &Common, after: Option<u64>) -> Result<(), Fault> {
     loop {
         let Some(line) = stream.next(Instant::now() + Duration::from_secs(3600)).map_err(fault)? else { continue };
         if common.client.json {
-            term::line(&line.to_string());
+            term::line(&term::escaped(&line.to_string()));
         } else if line["type"] == "message" {
             term::line(&format!("[{}] {}", line["conversation"], message(&line)));
         }

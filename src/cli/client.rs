@@ -34,6 +34,7 @@ const ANSWER_BYTES_MAX: u64 = 128 << 20;
 const NOBODY_NEXT: &str = "start a cluster with ./run.sh (or phalanx dev), or name a running node with -e HOST:PORT";
 
 /// A client of one cluster.
+#[derive(Clone)]
 pub struct Client {
     agent: ureq::Agent,
     endpoints: Vec<String>,
@@ -200,6 +201,11 @@ impl Client {
         let client = Client::to(self.endpoints.clone(), timeout);
         client.good.set(self.good.get());
         client
+    }
+
+    /// The node that answered another one is asked first.
+    pub fn follow(&self, other: &Client) {
+        self.good.set(other.good.get());
     }
 
     /// A client of this address alone, as patient as this one.

@@ -4,6 +4,7 @@
 
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
+use crate::lab::demo_jobs::Account;
 use crate::lab::{demo_chat, demo_jobs};
 
 /// Arguments of `phalanx demo`.
@@ -37,6 +38,11 @@ pub fn run(args: &DemoArgs) -> Result<(), Fault> {
     };
     let account =
         played.map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+    conclude(&account, verdict)
+}
+
+/// Tells what came out; an error unless there was nothing to find fault with.
+fn conclude(account: &Account, verdict: &str) -> Result<(), Fault> {
     if account.faults.is_empty() {
         term::line(&format!("\n{} {verdict}", term::paint("VERDICT: passed.", Colour::Green)));
         term::line(&format!("Logs and heartbeats stay in {}", account.folder.display()));
@@ -47,4 +53,17 @@ pub fn run(args: &DemoArgs) -> Result<(), Fault> {
         term::line(&format!("  {fault}"));
     }
     Err(Fault::new(code::FAILED, "the demo failed", format!("the nodes' logs are in {}", account.folder.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_fault_is_enough_to_fail() {
+        let mut account = Account { faults: Vec::new(), folder: "/nowhere".into() };
+        assert!(conclude(&account, "Fine.").is_ok());
+        account.faults.push("bob's stream: missing: 3 in 2, \"hello\"".to_string());
+        assert_eq!(conclude(&account, "Fine.").unwrap_err().code, code::FAILED);
+    }
 }

@@ -40,7 +40,9 @@ impl Fault {
     /// Prints it to stderr and gives its exit code. A fault without a message only carries its code.
     pub fn report(&self) -> u8 {
         if !self.message.is_empty() {
-            eprintln!("{} {}", term::paint_err("error:", term::Colour::Red), self.message);
+            // A node's words may quote a user's.
+            let message = term::plain_lines(&self.message);
+            eprintln!("{} {message}", term::paint_err("error:", term::Colour::Red));
         }
         if !self.next.is_empty() {
             eprintln!("{}  {}", term::paint_err("next:", term::Colour::Cyan), self.next);

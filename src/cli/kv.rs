@@ -347,7 +347,7 @@ fn scan(prefix: &OsString, limit: Option<u64>, keys_only: bool, level: Level, ar
             left -= 1;
             let (key, value) = (bytes_of(row, "key", "key_encoding"), bytes_of(row, "value", "encoding"));
             match (args.json, keys_only) {
-                (true, _) => _ = writeln!(text, "{row}"),
+                (true, _) => _ = writeln!(text, "{}", term::escaped(&row.to_string())),
                 (false, true) => _ = writeln!(text, "{}", printable(&key)),
                 (false, false) => _ = writeln!(text, "{}\t{}\t{}", row["index"], printable(&key), printable(&value)),
             }
@@ -379,7 +379,7 @@ fn printable(bytes: &[u8]) -> String {
                 '\n' => text.push_str("\\n"),
                 '\t' => text.push_str("\\t"),
                 '\r' => text.push_str("\\r"),
-                c if c.is_control() => c.to_string().bytes().for_each(|byte| _ = write!(text, "\\x{byte:02x}")),
+                c if term::is_obeyed(c) => c.to_string().bytes().for_each(|byte| _ = write!(text, "\\x{byte:02x}")),
                 c => text.push(c),
             }
         }
@@ -410,7 +410,7 @@ fn watch(key: &OsString, index: Option<u64>, once: bool, args: &ClientArgs) -> R
         }
         known = Some(revision);
         match (args.json, raw.status) {
-            (true, _) => term::line(&described(key.clone().into_vec(), &raw).to_string()),
+            (true, _) => term::line(&term::escaped(&described(key.clone().into_vec(), &raw).to_string())),
             (false, 200) => term::line(&format!("{revision}\t{}", printable(&raw.body))),
             (false, _) => term::line("0\t(no such key)"),
         }

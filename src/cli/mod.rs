@@ -18,6 +18,7 @@ pub mod demo;
 pub mod dev;
 pub mod events;
 pub mod fault;
+mod interrupt;
 pub mod job;
 pub mod kv;
 pub mod leader;

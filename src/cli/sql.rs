@@ -2,13 +2,14 @@
 //!
 //! Each statement is a request of its own under an `Idempotency-Key`: when its node dies it goes on with the next one, and
 //! takes effect once. So there are no transactions over several lines; a script that has its own (as a dump) is loaded as a
-//! whole, all or nothing.
+//! whole, all or nothing. At the prompt Ctrl+C ends the wait for an answer, not the shell.
 //! Exit codes: 0; 1 a statement failed (what stood before it is done); 2 usage; 4 and 5 as everywhere.
 //! Not here: where statements end and how rows are drawn (`sql_text.rs`), rqlite's spelling (`http/rqlite.rs`).
 
 use super::ClientArgs;
-use super::client::{Client, Request};
+use super::client::{Client, Raw, Request};
 use super::fault::{Fault, code};
+use super::interrupt::Interrupts;
 use super::sql_text::{self, Form};
 use super::term;
 use rustyline::error::ReadlineError;
@@ -18,6 +19,8 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Lines between two looks whether somebody has seen enough.
+const LINES_AT_ONCE: usize = 100;
 /// Longest wait for a whole database.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(120);
 /// What can be typed beside SQL.
@@ -74,6 +77,8 @@ struct Shell {
     form: Form,
     level: String,
     is_interactive: bool,
+    /// Ctrl+C, at a terminal.
+    interrupts: Option<Interrupts>,
     /// Node that answered last.
     node: String,
 }
@@ -89,7 +94,8 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
         _ => Form::Table,
     };
     let client = Client::new(&args.client)?;
-    let mut shell = Shell { client, form, level: args.level.clone(), is_interactive: false, node: String::new() };
+    let (level, node) = (args.level.clone(), String::new());
+    let mut shell = Shell { client, form, level, is_interactive: false, interrupts: None, node };
     if !args.command.is_empty() {
         return args.command.iter().try_for_each(|text| match text.trim_start().starts_with('.') {
             true => shell.dot(text.trim()).map(|_| ()),
@@ -100,6 +106,7 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
         Some(path) if path.as_os_str() != "-" => shell.read(path),
         None if io::stdin().is_terminal() => {
             shell.is_interactive = true;
+            shell.interrupts = Interrupts::catch();
             shell.talk()
         }
         _ => {
@@ -112,6 +119,10 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Fault {
     Fault::new(code::USAGE, format!("cannot read {}: {error}", path.display()), "name a file of SQL in UTF-8")
+}
+
+fn interrupted() -> Fault {
+    Fault::new(code::UNKNOWN, "interrupted; what it was to change may still happen", "")
 }
 
 fn failed(why: impl std::fmt::Display) -> Fault {
@@ -129,24 +140,30 @@ impl Shell {
             let _ = editor.load_history(path); // there is none the first time
         }
         term::line("SQL on every node; statements end with ; and .help tells more");
-        let mut open = String::new();
+        let (mut open, mut is_leaving) = (String::new(), false);
         loop {
             let prompt = if open.is_empty() { "phalanx> " } else { "    ...> " };
             let line = match editor.readline(prompt) {
                 Ok(line) => line,
-                Err(ReadlineError::Interrupted) if !open.is_empty() => {
+                Err(ReadlineError::Interrupted) if !is_leaving => {
                     open.clear();
+                    is_leaving = true;
+                    term::line("Ctrl+C once more, or Ctrl+D, leaves");
                     continue;
                 }
                 Err(ReadlineError::Interrupted | ReadlineError::Eof) => break,
                 Err(e) => return Err(broken(e)),
             };
+            is_leaving = false;
+            if let Some(interrupts) = &self.interrupts {
+                interrupts.forget();
+            }
             if open.is_empty() && line.trim_start().starts_with('.') {
                 remember(&mut editor, history.as_deref(), line.trim());
                 match self.dot(line.trim()) {
                     Ok(true) => {}
                     Ok(false) => break,
-                    Err(fault) => drop(fault.report()),
+                    Err(fault) => is_leaving = tell(&fault),
                 }
                 continue;
             }
@@ -159,7 +176,7 @@ impl Shell {
             remember(&mut editor, history.as_deref(), open.trim());
             for sql in whole {
                 if let Err(fault) = self.statement(sql) {
-                    fault.report();
+                    is_leaving = tell(&fault);
                     break;
                 }
             }
@@ -191,9 +208,9 @@ impl Shell {
             }
             (".dump", "") => {
                 let path = format!("/db/backup?fmt=sql&level={}", self.level);
-                let raw = self.client.waiting(DUMP_TIMEOUT).exchange(&Request::get(path))?;
+                let raw = self.exchange(self.client.waiting(DUMP_TIMEOUT), Request::get(path))?;
                 match raw.status {
-                    200 => term::out(&String::from_utf8_lossy(&raw.body)),
+                    200 => self.show(&String::from_utf8_lossy(&raw.body))?,
                     _ => return Err(raw.fault()),
                 }
             }
@@ -217,10 +234,14 @@ impl Shell {
         if !rest.trim().is_empty() {
             whole.push(rest.trim());
         }
+        if sql_text::leaves_open(&whole) {
+            let why = "a transaction begins and does not end: nothing was sent";
+            return Err(Fault::new(code::FAILED, why, "end it with COMMIT, in the same text"));
+        }
         if sql_text::has_transaction(&whole) {
             let mut load = Request::once("POST", "/db/load".to_string(), Some(text.as_bytes().to_vec()));
             load.media = Some("application/octet-stream");
-            let raw = self.client.exchange(&load)?;
+            let raw = self.exchange(self.client.clone(), load)?;
             return if raw.status == 200 { Ok(()) } else { Err(raw.fault()) };
         }
         whole.into_iter().try_for_each(|sql| self.statement(sql))
@@ -230,7 +251,7 @@ impl Shell {
     fn statement(&mut self, sql: &str) -> Result<(), Fault> {
         let one = self.ask(&json!([sql]))?;
         match &one.columns {
-            Some(columns) => term::out(&sql_text::rows(self.form, columns, &one.values)),
+            Some(columns) => self.show(&sql_text::rows(self.form, columns, &one.values))?,
             None if self.is_interactive => match one.rows_affected {
                 0 => term::line("done"),
                 1 => term::line("1 row changed"),
@@ -244,16 +265,39 @@ impl Shell {
     /// Writes the texts of one column, each in a line.
     fn texts(&mut self, statements: &Value, end: &str) -> Result<(), Fault> {
         let one = self.ask(statements)?;
-        for text in one.values.iter().filter_map(|row| row.first()?.as_str()) {
-            term::line(&format!("{text}{end}"));
+        let texts = one.values.iter().filter_map(|row| row.first()?.as_str());
+        self.show(&texts.map(|text| format!("{text}{end}\n")).collect::<String>())
+    }
+
+    /// Writes what users have written, until somebody has seen enough.
+    fn show(&self, text: &str) -> Result<(), Fault> {
+        let Some(interrupts) = &self.interrupts else {
+            term::theirs(text);
+            return Ok(());
+        };
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        for some in lines.chunks(LINES_AT_ONCE) {
+            if interrupts.came() {
+                return Err(interrupted());
+            }
+            term::theirs(&some.concat());
         }
         Ok(())
+    }
+
+    /// Asks, until there is an answer or Ctrl+C.
+    fn exchange(&self, client: Client, request: Request) -> Result<Raw, Fault> {
+        let Some(interrupts) = &self.interrupts else { return client.exchange(&request) };
+        let asked = interrupts.or_done(move || (client.exchange(&request), client));
+        let (answer, client) = asked.ok_or_else(interrupted)?;
+        self.client.follow(&client);
+        answer
     }
 
     fn ask(&mut self, statements: &Value) -> Result<One, Fault> {
         let path = format!("/db/request?blob_array&level={}", self.level);
         let request = Request::once("POST", path, Some(statements.to_string().into_bytes()));
-        let raw = self.client.exchange(&request)?;
+        let raw = self.exchange(self.client.clone(), request)?;
         if raw.status != 200 {
             return Err(raw.fault());
         }
@@ -270,6 +314,12 @@ impl Shell {
             None => Ok(one),
         }
     }
+}
+
+/// Reports a fault; whether it was Ctrl+C.
+fn tell(fault: &Fault) -> bool {
+    fault.report();
+    *fault == interrupted()
 }
 
 /// Keeps a line at once: a shell that is killed forgets nothing.

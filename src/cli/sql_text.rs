@@ -112,13 +112,33 @@ fn ends_trigger(tokens: &[Token]) -> bool {
 /// Whether a script has transactions of its own, as a dump has.
 pub fn has_transaction(statements: &[&str]) -> bool {
     statements.iter().any(|sql| {
-        let (mut at, mut first) = (0, None);
-        while first.is_none() && at < sql.len() {
-            let Ok((token, len)) = token(&sql[at..]) else { break };
-            (first, at) = (token, at + len);
-        }
-        first.is_some_and(|first| says(&first, "begin") || says(&first, "savepoint"))
+        let first = first_words(sql).first().copied().unwrap_or_default();
+        first.eq_ignore_ascii_case("begin") || first.eq_ignore_ascii_case("savepoint")
     })
+}
+
+/// Whether a transaction that a script begins has no end: whoever wrote it did not mean it to be done.
+pub fn leaves_open(statements: &[&str]) -> bool {
+    statements.iter().fold(false, |is_open, sql| {
+        let words = first_words(sql);
+        let says = |at: usize, word: &str| words.get(at).is_some_and(|it| it.eq_ignore_ascii_case(word));
+        let is_partial = says(1, "to") || says(2, "to");
+        let ends = says(0, "commit") || says(0, "end") || (says(0, "rollback") && !is_partial);
+        says(0, "begin") || (is_open && !ends)
+    })
+}
+
+/// The words at the start of a statement, three at most.
+fn first_words(sql: &str) -> Vec<&str> {
+    let (mut words, mut at) = (Vec::new(), 0);
+    while words.len() < 3 && at < sql.len() {
+        match token(&sql[at..]) {
+            Ok((Some(Token::Word(word)), len)) => (_, at) = (words.push(word), at + len),
+            Ok((None, len)) => at += len,
+            _ => break,
+        }
+    }
+    words
 }
 
 /// Writes the rows of a result.
@@ -141,7 +161,8 @@ pub fn rows(form: Form, columns: &[String], values: &[Vec<Value>]) -> String {
                 };
                 format!("{{{}}}", columns.iter().zip(row).map(entry).collect::<Vec<_>>().join(","))
             };
-            format!("[{}]\n", values.iter().map(object).collect::<Vec<_>>().join(","))
+            let text = format!("[{}]\n", values.iter().map(object).collect::<Vec<_>>().join(","));
+            term::escaped(&text)
         }
     }
 }
@@ -234,22 +255,39 @@ mod tests {
         }
         assert!(has_transaction(&["PRAGMA foreign_keys=OFF", "/* a */ begin transaction"]));
         assert!(!has_transaction(&["SELECT 'begin'"]));
+        for (script, is_open) in [
+            ("BEGIN; INSERT INTO a VALUES (1)", true),
+            ("begin immediate; SELECT 1; /* no */ -- COMMIT\n; SELECT 'commit'", true),
+            ("BEGIN; SELECT 1; COMMIT", false),
+            ("BEGIN; SELECT 1; END TRANSACTION; SELECT 2", false),
+            ("BEGIN; COMMIT; BEGIN", true),
+            ("BEGIN; ROLLBACK", false),
+            ("SAVEPOINT a; BEGIN; ROLLBACK TRANSACTION TO a", true),
+            ("SELECT 1; COMMIT", false),
+        ] {
+            let (mut whole, rest) = statements(script);
+            whole.push(rest);
+            assert_eq!(leaves_open(&whole), is_open, "{script}");
+        }
     }
 
     #[test]
     fn results_are_drawn_neatly() {
         let columns = ["id".to_string(), "name".to_string()];
-        let values =
-            [vec![json!(1), json!("日本")], vec![json!(12), json!("a\"\n\u{1b}")], vec![json!([0, 255]), Value::Null]];
+        let values = [
+            vec![json!(1), json!("日本")],
+            vec![json!(12), json!("a\"\n\u{1b}\u{202e}")],
+            vec![json!([0, 255]), Value::Null],
+        ];
         assert_eq!(
             rows(Form::Table, &columns, &values),
-            "┌─────────┬──────┐\n│ id      │ name │\n├─────────┼──────┤\n│       1 │ 日本 │\n│      12 │ a\"↵\u{fffd} │\n\
-             │ x'00ff' │ NULL │\n└─────────┴──────┘\n"
+            "┌─────────┬───────┐\n│ id      │ name  │\n├─────────┼───────┤\n│       1 │ 日本  │\n\
+             │      12 │ a\"↵\u{fffd}\u{fffd} │\n│ x'00ff' │ NULL  │\n└─────────┴───────┘\n"
         );
-        assert_eq!(rows(Form::Csv, &columns, &values), "id,name\n1,日本\n12,\"a\"\"\n\u{1b}\"\nx'00ff',\n");
+        assert_eq!(rows(Form::Csv, &columns, &values), "id,name\n1,日本\n12,\"a\"\"\n\u{1b}\u{202e}\"\nx'00ff',\n");
         assert_eq!(
             rows(Form::Json, &columns, &values),
-            "[{\"id\":1,\"name\":\"日本\"},{\"id\":12,\"name\":\"a\\\"\\n\\u001b\"},{\"id\":\"x'00ff'\",\"name\":null}]\n"
+            "[{\"id\":1,\"name\":\"日本\"},{\"id\":12,\"name\":\"a\\\"\\n\\u001b\\u202e\"},{\"id\":\"x'00ff'\",\"name\":null}]\n"
         );
         let long = rows(Form::Table, &columns[..1], &[vec![json!("x".repeat(1000))]]);
         assert!(long.lines().all(|line| line.width() <= CELL_WIDTH_MAX + 4), "{long}");

@@ -76,7 +76,12 @@ pub fn line(text: &str) {
 pub fn json<T: serde::Serialize>(value: &T) {
     let text =
         if io::stdout().is_terminal() { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
-    line(&text.expect("a status or report always encodes"));
+    line(&escaped(&text.expect("a status or report always encodes")));
+}
+
+/// Writes text that others wrote, of many lines perhaps: as it is into a pipe, harmless to a terminal.
+pub fn theirs(text: &str) {
+    if io::stdout().is_terminal() { out(&plain_lines(text)) } else { out(text) }
 }
 
 /// Lines up columns: two spaces between them, numbers to the right, words to the left, no blanks at line ends.
@@ -108,9 +113,32 @@ fn cut(cell: &str) -> String {
     }
 }
 
-/// What somebody else wrote, without anything that a terminal would obey.
+/// Whether a terminal would obey this character: controls, marks of direction, which let text show in another order than it is
+/// written, and separators of lines.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What somebody else wrote, on one line and without anything that a terminal would obey. All that users wrote goes through here,
+/// [`plain_lines`] or [`escaped`]; but for values that were asked for as they are, into a file or a pipe, and what jobs write.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_obeyed(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same of text with lines and tabs.
+pub fn plain_lines(text: &str) -> String {
+    text.chars().map(|c| if is_obeyed(c) && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+}
+
+/// JSON that means the same, without anything that a terminal would obey but its line breaks.
+pub fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        // All such characters stand in strings; none needs two units.
+        if is_obeyed(c) && c != '\n' { text += &format!("\\u{:04x}", c as u32) } else { text.push(c) }
+    }
+    text
 }
 
 /// A span of time as people say it: `85 ms`, `3.2 s`, `4 min`, `3 h`.
@@ -140,7 +168,18 @@ mod tests {
         assert_eq!(table(&["A"], &[]), "A\n");
         let long = table(&["A"], &[vec!["x".repeat(70_000)]]);
         assert!(long.chars().count() < 250 && long.ends_with("…\n"), "{} characters", long.len());
-        assert_eq!(plain("a\u{1b}[2J\n"), "a\u{fffd}[2J\u{fffd}");
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_that_others_wrote() {
+        let bad = "a\u{1b}[2J\tb\u{9b}\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\n";
+        assert_eq!(plain(bad), "a\u{fffd}[2J\u{fffd}b\u{fffd}\u{fffd}c\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(plain_lines(bad), "a\u{fffd}[2J\tb\u{fffd}\u{fffd}c\u{fffd}\u{fffd}\u{fffd}\u{fffd}\n");
+        let json = serde_json::json!({"a\u{2067}": bad}).to_string();
+        let shown = escaped(&json);
+        assert!(!shown.contains(is_obeyed), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap().to_string(), json, "it means the same");
+        assert_eq!(plain("👩\u{200d}🚀 日本 é"), "👩\u{200d}🚀 日本 é");
     }
 
     #[test]

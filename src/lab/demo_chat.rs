@@ -23,8 +23,18 @@ struct Person {
     name: &'static str,
     chat: Chat,
     stream: Follower,
-    /// What the stream said: conversation, number, text.
-    heard: Vec<(u64, u64, String)>,
+    /// What the stream said.
+    heard: Vec<Line>,
+}
+
+/// Conversation, number, text.
+type Line = (u64, u64, String);
+
+/// What was said and answered.
+struct Said {
+    /// Who is to have it; the sender too.
+    to: Vec<&'static str>,
+    line: Line,
 }
 
 fn trouble(fault: Fault) -> LabError {
@@ -46,8 +56,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     say(&format!("   They have elected node {leader}."));
 
     let mut people = sign_up(&cluster, say)?;
-    // What was said and answered: conversation, number, text.
-    let mut said: Vec<(u64, u64, String)> = Vec::new();
+    let mut said: Vec<Said> = Vec::new();
     say("3. They talk, in the room and with each other");
     act(&mut people, "before any death", &mut said, say)?;
 
@@ -113,7 +122,7 @@ fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> 
 }
 
 /// Each says something to the room and to the next person, in turn.
-fn act(people: &mut [Person], when: &str, said: &mut Vec<(u64, u64, String)>, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn act(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 1..=MESSAGES {
         for at in 0..people.len() {
@@ -128,7 +137,9 @@ fn act(people: &mut [Person], when: &str, said: &mut Vec<(u64, u64, String)>, sa
                 let sent = person.chat.send(&to, &text).map_err(trouble)?;
                 slowest = slowest.max(begun.elapsed());
                 let number = |name: &str| sent[name].as_u64().unwrap_or(0);
-                said.push((number("conversation"), number("number"), text));
+                let is_for = |name: &&str| matches!(to, To::Room(_)) || [person.name, other].contains(name);
+                let to = PEOPLE.into_iter().filter(is_for).collect();
+                said.push(Said { to, line: (number("conversation"), number("number"), text) });
             }
         }
     }
@@ -138,38 +149,57 @@ fn act(people: &mut [Person], when: &str, said: &mut Vec<(u64, u64, String)>, sa
 }
 
 /// What each person must have, from the stream and from the history.
-fn judge(
-    people: &mut [Person],
-    said: &[(u64, u64, String)],
-    faults: &mut Vec<String>,
-    say: &mut dyn FnMut(&str),
-) -> Result<()> {
+fn judge(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &mut dyn FnMut(&str)) -> Result<()> {
     for person in people {
+        let wanted = wanted(said, person.name);
+        listen(person, wanted.len());
         let inbox = person.chat.get("conversations").map_err(trouble)?;
         let rows = inbox["conversations"].as_array().cloned().unwrap_or_default();
         let mine: Vec<u64> = rows.iter().filter_map(|row| row["conversation"].as_u64()).collect();
-        let mut wanted: Vec<_> = said.iter().filter(|(id, ..)| mine.contains(id)).cloned().collect();
-        wanted.sort();
-        listen(person, wanted.len());
         let mut kept = Vec::new();
         for id in &mine {
-            let messages = person.chat.all_of(*id).map_err(trouble)?;
-            let row = |one: &Value| Some((*id, one["number"].as_u64()?, one["text"].as_str()?.to_string()));
-            kept.extend(messages.iter().filter_map(row));
+            kept.extend(person.chat.all_of(*id).map_err(trouble)?.iter().map(|message| line(*id, message)));
         }
-        kept.sort();
-        // Told in the order of each conversation, and each once: sorting by conversation alone must give all.
-        let mut heard = person.heard.clone();
-        heard.sort_by_key(|(id, ..)| *id);
-        let fine = [("history", kept == wanted), ("stream", heard == wanted)];
-        for (what, _) in fine.iter().filter(|(_, is_fine)| !is_fine) {
-            faults.push(format!("{}'s {what} is not what was said", person.name));
+        let found = [("history", compare(&wanted, &kept)), ("stream", compare(&wanted, &person.heard))];
+        let word = if found.iter().all(|(_, why)| why.is_none()) { "ok " } else { "BAD" };
+        for (what, why) in found {
+            faults.extend(why.map(|why| format!("{}'s {what}: {why}", person.name)));
         }
-        let word = if fine.iter().all(|(_, is_fine)| *is_fine) { "ok " } else { "BAD" };
         let (count, talks) = (kept.len(), mine.len());
         say(&format!("   {word} {}: {count} of {} messages in {talks} conversations", person.name, wanted.len()));
     }
     Ok(())
+}
+
+/// What somebody is to have, by conversation and in order.
+fn wanted(said: &[Said], name: &str) -> Vec<Line> {
+    let mut wanted: Vec<Line> = said.iter().filter(|one| one.to.contains(&name)).map(|one| one.line.clone()).collect();
+    wanted.sort();
+    wanted
+}
+
+/// What is wrong with what somebody has; `None`: each conversation is complete, in order and without doubles. Conversations may
+/// come in any order, and mixed, as a stream tells them.
+fn compare(wanted: &[Line], got: &[Line]) -> Option<String> {
+    let mut got = got.to_vec();
+    // Stable: the order in a conversation is the order in which its messages came.
+    got.sort_by_key(|(conversation, ..)| *conversation);
+    let count = |all: &[Line], one: &Line| all.iter().filter(|it| *it == one).count();
+    let missing = wanted.iter().find(|one| count(&got, one) < count(wanted, one));
+    let surplus = got.iter().find(|one| count(&got, one) > count(wanted, one));
+    let moved = wanted.iter().zip(&got).find(|(one, other)| one != other).map(|(_, other)| other);
+    let told =
+        |what: &str, (conversation, number, text): &Line| format!("{what}: {number} in {conversation}, {text:?}");
+    missing
+        .map(|one| told("missing", one))
+        .or_else(|| surplus.map(|one| told("never said, or there twice", one)))
+        .or_else(|| moved.map(|one| told("out of order", one)))
+}
+
+/// A message as it is compared.
+fn line(conversation: u64, message: &Value) -> Line {
+    let text = message["text"].as_str().unwrap_or("(deleted)");
+    (conversation, message["number"].as_u64().unwrap_or(0), text.to_string())
 }
 
 /// Reads the stream until it has said so many messages, and a moment longer: doubles would come then.
@@ -181,13 +211,58 @@ fn listen(person: &mut Person, count: usize) {
             until = until.min(Instant::now() + Duration::from_millis(300));
         }
         match person.stream.next(until) {
-            Ok(Some(line)) if line["type"] == "message" => {
-                let number = |name: &str| line[name].as_u64().unwrap_or(0);
-                let text = line["text"].as_str().unwrap_or_default().to_string();
-                person.heard.push((number("conversation"), number("number"), text));
+            Ok(Some(told)) if told["type"] == "message" => {
+                person.heard.push(line(told["conversation"].as_u64().unwrap_or(0), &told));
             }
             Ok(_) => {}
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said() -> Vec<Said> {
+        let one = |conversation, number, to: &[&'static str]| Said {
+            to: to.to_vec(),
+            line: (conversation, number, format!("{number} in {conversation}")),
+        };
+        let (all, some) = (["ann", "bob", "eve"], ["ann", "bob"]);
+        vec![one(2, 1, &all), one(5, 1, &some), one(2, 2, &all), one(5, 2, &some), one(2, 3, &all), one(7, 1, &["eve"])]
+    }
+
+    #[test]
+    fn only_what_is_complete_in_order_and_without_doubles_is_fine() {
+        let wanted = wanted(&said(), "ann");
+        let places: Vec<_> = wanted.iter().map(|(conversation, number, _)| (*conversation, *number)).collect();
+        assert_eq!(places, [(2, 1), (2, 2), (2, 3), (5, 1), (5, 2)], "what ann is to have, and nothing of eve's");
+        assert_eq!(compare(&wanted, &wanted), None);
+        let mixed: Vec<Line> = [3, 0, 1, 4, 2].map(|at: usize| wanted[at].clone()).to_vec();
+        assert_eq!(compare(&wanted, &mixed), None, "as a stream tells them");
+        for at in 0..wanted.len() {
+            let mut got = wanted.clone();
+            let one = got.remove(at);
+            assert_eq!(compare(&wanted, &got), Some(format!("missing: {} in {}, {:?}", one.1, one.0, one.2)));
+            let mut got = wanted.clone();
+            got.push(one.clone());
+            assert!(compare(&wanted, &got).unwrap().starts_with("never said, or there twice"), "{one:?} doubled");
+            let mut got = wanted.clone();
+            got[at].2 += "!";
+            assert!(compare(&wanted, &got).is_some(), "another text");
+            let mut got = wanted.clone();
+            got[at].1 += 10;
+            assert!(compare(&wanted, &got).is_some(), "another number");
+        }
+        for (at, next) in [(0, 1), (1, 2), (0, 2), (3, 4)] {
+            let mut got = wanted.clone();
+            got.swap(at, next);
+            assert!(compare(&wanted, &got).unwrap().starts_with("out of order"), "{at} and {next}");
+        }
+        let mut stranger = wanted.clone();
+        stranger.push((7, 1, "1 in 7".to_string()));
+        assert!(compare(&wanted, &stranger).is_some(), "somebody else's message");
+        assert!(compare(&wanted, &[]).is_some(), "nothing at all");
     }
 }

@@ -73,7 +73,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
     let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
     say(&format!("queries: {clients} clients for {seconds} s"));
     let queries = load::run(&load, &|| Box::new(Database::querying(&plan.level)))?;
-    Ok(vec![Rate::new("inserts", &inserts), Rate::new(&format!("queries, {}", plan.level), &queries)])
+    Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", plan.level), &queries)])
 }
 
 /// Makes both tables anew: one that grows, and one of `rows` rows to be read.

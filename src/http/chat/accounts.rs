@@ -1,8 +1,9 @@
 //! Making accounts and logging in: the two requests that carry a password.
 //!
-//! A log-in goes through the log twice: a try, which counts as a failure until it succeeds and is refused while somebody has to
-//! wait, and after the password was compared the log-in itself, which holds only if the account still has the hash that it was
-//! compared with. A name without an account takes the same way, as long, to the same answer.
+//! A log-in goes through the log twice: a try, which is refused while somebody has to wait, and after the password was compared
+//! the log-in itself, which holds only if the account still has the hash that it was compared with; or the failure, which is
+//! counted before anybody is told. Whoever waits for a turn to hash has not begun a try: a node that is too busy counts nothing.
+//! A name without an account takes the same way, as long, to the same answer; a sign-up that is sent again takes it too.
 //! Not here: hashing (`passwords.rs`), the wait (`services/chat/accounts.rs`).
 
 use super::super::api::deadline;
@@ -12,12 +13,13 @@ use super::super::parse::Head;
 use super::super::reply::Reply;
 use super::super::routes::Indexed;
 use super::super::server::Door;
-use super::passwords::draw_token;
+use super::passwords::{self, draw_token};
 use super::words::{body, refusal, run};
 use crate::services::chat::{AccountId, Answer, Command, Refusal, names};
 use crate::types::Index;
 use serde::Deserialize;
 use serde_json::json;
+use std::time::Instant;
 
 /// How long a log-in lasts.
 const TOKEN_MS: u64 = 30 * 86_400_000;
@@ -35,23 +37,23 @@ pub(super) fn create(door: &Door, head: &Head, bytes: &[u8]) -> Result<Indexed, 
     let Who { name, password } = body(bytes)?;
     let name = names::account(&name).map_err(|why| Reply::refused(400, &why))?;
     let until = deadline(door);
-    let hash = door.passwords.hash(&password, until)?;
+    passwords::check_new(&password)?;
+    let hash = door.passwords.enter(until)?.hash(&password)?;
     let (token, token_hash) = draw_token();
     // Not from the body: a tag stands in the log, and whoever reads it must not be able to try passwords on it.
     let tag = idempotency::tag_for(head, b"", name.key.as_bytes())?;
-    let shown = name.shown.clone();
+    let (shown, key) = (name.shown.clone(), name.key.clone());
     let command = Command::Create { name, hash, token: token_hash, token_ms: TOKEN_MS };
     match run(door, tag, &command)? {
         (index, Answer::Created { account, token: stored, .. }) if stored == token_hash => {
             Ok(logged_in(index, account, &shown, token))
         }
         // It was made before, under the same Idempotency-Key, and its token has gone to nobody perhaps: log in.
-        (_, Answer::Created { account, hash, .. }) => {
-            if !door.passwords.is_right(&password, Some(&hash), until)? {
-                return Err(refusal(door, &Refusal::NameTaken));
-            }
-            finish(door, account, hash)
-        }
+        // Whoever knows the key may be guessing.
+        (_, Answer::Created { account: made, .. }) => match compare(door, key, &password, until)? {
+            Some((account, hash)) if account == made => finish(door, account, hash),
+            _ => Err(refusal(door, &Refusal::NameTaken)),
+        },
         _ => Err(strange()),
     }
 }
@@ -61,13 +63,25 @@ pub(super) fn log_in(door: &Door, bytes: &[u8]) -> Result<Indexed, Reply> {
     let Who { name, password } = body(bytes)?;
     // What can be nobody's name is refused like a wrong password: it is one.
     let key = names::account(&name).map(|name| name.key).unwrap_or_default();
-    let (_, Answer::Try(found)) = run(door, None, &Command::TryLogIn { key })? else { return Err(strange()) };
-    let hash = found.as_ref().map(|(_, hash)| hash.as_str());
-    if !door.passwords.is_right(&password, hash, deadline(door))? {
-        return Err(refusal(door, &Refusal::WrongLogIn));
+    passwords::check_given(&password)?;
+    match compare(door, key, &password, deadline(door))? {
+        Some((account, hash)) => finish(door, account, hash),
+        None => Err(refusal(door, &Refusal::WrongLogIn)),
     }
-    let (account, hash) = found.ok_or_else(strange)?;
-    finish(door, account, hash)
+}
+
+/// Whose password it is; a failure has been counted if it is not that of this name.
+fn compare(door: &Door, key: String, password: &str, until: Instant) -> Result<Option<(AccountId, String)>, Reply> {
+    let mut slot = door.passwords.enter(until)?;
+    let (_, Answer::Try(found)) = run(door, None, &Command::TryLogIn { key: key.clone() })? else {
+        return Err(strange());
+    };
+    let is_right = slot.is_right(password, found.as_ref().map(|(_, hash)| hash.as_str()))?;
+    drop(slot);
+    if !is_right {
+        run(door, None, &Command::WrongLogIn { key })?;
+    }
+    Ok(found.filter(|_| is_right))
 }
 
 fn finish(door: &Door, account: AccountId, hash: String) -> Result<Indexed, Reply> {

@@ -11,10 +11,10 @@ use super::super::parse::Head;
 use super::super::reply::Reply;
 use super::super::routes::Indexed;
 use super::super::server::Door;
-use super::words::{ask, body, number, run, token};
+use super::words::{ask, body, number, refusal, run, token};
 use crate::node::chat_lines::{row_json, said_json};
 use crate::services::chat::words::{Listing, PAGE_MAX};
-use crate::services::chat::{Answer, Command, Query, Target, TokenHash, View, names};
+use crate::services::chat::{Answer, Command, Query, Refusal, Target, TokenHash, View, blank, names};
 use crate::services::sessions::Tag;
 use crate::types::Index;
 use serde::Deserialize;
@@ -141,6 +141,9 @@ pub(super) fn send(door: &Door, head: &Head, bytes: &[u8]) -> Answered {
         (None, None, Some(name)) => Target::Room(names::key_of(name.strip_prefix('#').unwrap_or(&name))),
         _ => return Err(Reply::refused(400, "say where with one of conversation, with and room")),
     };
+    if !blank::says_something(&text) {
+        return Err(refusal(door, &Refusal::BadText("a message says something".to_string())));
+    }
     match change(door, head, &token, bytes, &Command::Send { token, to, text, client_id })? {
         (index, Answer::Sent { conversation, number, position, is_repeat }) => done(
             index,

@@ -1,8 +1,10 @@
 //! Who is who and who is logged in; and how guessing passwords is slowed down.
 //!
-//! A log-in is counted as failed before its password is compared, and forgiven when it succeeds. So a thousand guesses at once
-//! are no better than one after the other: after five the next waits a second, then two, then four, at most five minutes, by
-//! log time. Names that nobody has are counted in the same way, in a table of bounded size.
+//! A try takes a place before its password is compared, and there are only as many places as failures that cost nothing. It counts
+//! as a failure when the password was compared and was wrong, before whoever tried hears of it; a try whose end never comes (its
+//! node was too busy, or died) gives the place back by itself. So a thousand guesses at once are no better than one after the
+//! other: after five failures the next try waits a second, then two, then four, at most five minutes, by log time. A success
+//! forgives. Names that nobody has are counted in the same way, in a table of bounded size.
 //!
 //! Invariants: A1 `names` has one row for each account, under its key. A2 `tokens` has one row for each log-in, which stands
 //! in its account's `tokens` and in `expiring`, and nowhere else.
@@ -10,19 +12,22 @@
 
 use super::words::{
     ACCOUNTS_MAX, AccountId, CLIENT_IDS_MAX, ConversationId, FAILURES_FREE, FAILURES_KEPT_MS, HASH_BYTES_MAX,
-    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, STRANGERS_MAX, TOKEN_MS_MAX, TOKENS_MAX, TokenHash,
-    WAIT_MS_MAX, WAIT_MS_MIN,
+    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, STRANGERS_MAX, TOKEN_MS_MAX, TOKENS_MAX, TRY_MS_MAX,
+    TokenHash, WAIT_MS_MAX, WAIT_MS_MIN,
 };
 use crate::types::Stamp;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Log-ins of one name that failed in a row.
+/// Log-ins of one name that failed in a row, and those whose end is not known yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     count: u32,
     last_ms: u64,
+    open: u32,
+    /// When the newest of those began.
+    opened_ms: u64,
 }
 
 /// What an account has to do with one conversation.
@@ -49,6 +54,8 @@ pub struct Sent {
     pub position: u64,
     /// CRC-32 of its text: enough to find a client that uses an id twice, which is a bug and no attack.
     pub crc: u32,
+    /// The same of its target as the client named it.
+    pub to_crc: u32,
 }
 
 /// One account.
@@ -94,9 +101,33 @@ impl Failures {
         (self.last_ms.saturating_add(wait_ms)).saturating_sub(now_ms)
     }
 
-    fn one_more(&mut self, now_ms: u64) {
-        let before = if now_ms.saturating_sub(self.last_ms) >= FAILURES_KEPT_MS { 0 } else { self.count };
-        *self = Failures { count: before.saturating_add(1), last_ms: now_ms };
+    fn count_at(self, now_ms: u64) -> u32 {
+        if now_ms.saturating_sub(self.last_ms) >= FAILURES_KEPT_MS { 0 } else { self.count }
+    }
+
+    fn open_at(self, now_ms: u64) -> u32 {
+        if now_ms.saturating_sub(self.opened_ms) >= TRY_MS_MAX { 0 } else { self.open }
+    }
+
+    /// Takes a place for a try.
+    fn begin(&mut self, now_ms: u64) -> Result<(), Refusal> {
+        let retry_ms = match self.wait_ms(now_ms) {
+            // As many at once as may fail before the next would have to wait.
+            0 if self.open_at(now_ms) < FAILURES_FREE.saturating_sub(self.count_at(now_ms)).max(1) => {
+                (self.open, self.opened_ms) = (self.open_at(now_ms) + 1, now_ms);
+                return Ok(());
+            }
+            // Each ends within moments, unless its node died.
+            0 => WAIT_MS_MIN.min(self.opened_ms.saturating_add(TRY_MS_MAX).saturating_sub(now_ms)),
+            wait_ms => wait_ms,
+        };
+        Err(Refusal::Slow { retry_ms })
+    }
+
+    /// A try has failed.
+    fn fail(&mut self, now_ms: u64) {
+        let (count, open) = (self.count_at(now_ms).saturating_add(1), self.open.saturating_sub(1));
+        *self = Failures { count, last_ms: now_ms, open, ..*self };
     }
 }
 
@@ -215,33 +246,44 @@ impl Accounts {
         Ok(id)
     }
 
-    /// Counts a failure in advance; what the password is to be compared with.
+    /// Takes a place for a try; what the password is to be compared with.
     pub fn try_log_in(&mut self, at: Stamp, key: &str) -> Result<Option<(AccountId, String)>, Refusal> {
-        let now_ms = at.at_ms;
-        let wait = |failures: Failures| match failures.wait_ms(now_ms) {
-            0 => Ok(()),
-            retry_ms => Err(Refusal::Slow { retry_ms }),
-        };
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Refusal::WrongLogIn);
         }
         if let Some(id) = self.find(key) {
             let account = self.get_mut(id).expect("A1: a name belongs to an account");
-            wait(account.failures)?;
-            account.failures.one_more(now_ms);
+            account.failures.begin(at.at_ms)?;
             return Ok(Some((id, account.hash.clone())));
         }
         let mut failures = self.strangers.get(key).copied().unwrap_or_default();
-        wait(failures)?;
-        failures.one_more(now_ms);
+        failures.begin(at.at_ms)?;
+        self.remember_stranger(key, failures);
+        Ok(None)
+    }
+
+    /// Counts a failure.
+    pub fn fail_log_in(&mut self, at: Stamp, key: &str) {
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return;
+        }
+        if let Some(id) = self.find(key) {
+            let account = self.get_mut(id).expect("A1: a name belongs to an account");
+            return account.failures.fail(at.at_ms);
+        }
+        let mut failures = self.strangers.get(key).copied().unwrap_or_default();
+        failures.fail(at.at_ms);
+        self.remember_stranger(key, failures);
+    }
+
+    fn remember_stranger(&mut self, key: &str, failures: Failures) {
         self.strangers.insert(key.to_string(), failures);
         if self.strangers.len() > STRANGERS_MAX
-            && let Some(oldest) = self.strangers.iter().min_by_key(|(_, failures)| failures.last_ms)
+            && let Some(oldest) = self.strangers.iter().min_by_key(|(_, it)| it.last_ms.max(it.opened_ms))
         {
             let oldest = oldest.0.clone();
             self.strangers.remove(&oldest);
         }
-        Ok(None)
     }
 
     /// The password was right, if the account is still what it was.

@@ -5,8 +5,10 @@
 //! Two names are one if they are equal after compatibility composition (NFKC) and lower case: `Zoë`, `ZOË` and `Ｚoë`.
 //! A door works this out and puts both forms into the command, because Unicode's tables grow with each version: what they say
 //! today must not change what a log of last year did.
-//! Not here: look-alikes of other scripts; who must not be mistaken for another compares account numbers.
+//! Not here: which characters show nothing (`blank.rs`); look-alikes of other scripts: who must not be mistaken for another
+//! compares account numbers.
 
+use super::blank::{is_hidden, says_something};
 use super::words::{NAME_CHARS_MAX, Name};
 use unicode_normalization::UnicodeNormalization;
 
@@ -52,17 +54,10 @@ fn name(text: &str) -> Result<Name, String> {
         return Err("a name does not begin or end with white space".to_string());
     }
     let key = key_of(&shown);
-    if key.trim().is_empty() {
+    if !says_something(&key) {
         return Err("a name shows something".to_string());
     }
     Ok(Name { shown, key })
-}
-
-/// Characters that show nothing, or change how others are shown.
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
-        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -84,6 +79,15 @@ mod tests {
     fn what_is_no_name_is_refused() {
         for bad in ["", " a", "a ", "a b", "a\nb", "a\0", "\u{200b}", "a\u{202e}b", "#a", "@a", "a/b", "a\u{ad}"] {
             assert!(account(bad).is_err(), "{bad:?}");
+        }
+        // Marks of direction, blank letters, braille without dots: names that look like another's, or like nothing.
+        for hidden in
+            "\u{2800}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{200b}\u{2067}\u{1bca0}\u{1d159}\u{1d173}\u{16fe4}\u{2029}"
+                .chars()
+        {
+            for bad in [format!("{hidden}"), format!("a{hidden}"), format!("a{hidden}b")] {
+                assert!(account(&bad).is_err() && room(&bad).is_err(), "{bad:?}");
+            }
         }
         assert!(account(&"x".repeat(32)).is_ok() && account(&"x".repeat(33)).is_err());
         assert!(account(&"é".repeat(32)).is_ok() && room(&"é".repeat(600)).is_err());

@@ -92,6 +92,10 @@ impl Chat {
                 created.map(|account| Answer::Created { account, hash, token })
             }
             Command::TryLogIn { key } => self.accounts.try_log_in(at, &key).map(Answer::Try),
+            Command::WrongLogIn { key } => {
+                self.accounts.fail_log_in(at, &key);
+                Ok(Answer::Done)
+            }
             Command::LogIn { account, hash, token, token_ms } => {
                 let done = self.accounts.log_in(at, account, &hash, token, token_ms);
                 done.map(|name| Answer::LoggedIn { account, name })
@@ -222,14 +226,19 @@ impl Chat {
         Ok(Answer::Conversation { id, was_there: false })
     }
 
-    fn room(&self, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
+    fn room(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
         let talk = self.talks.get(&id).ok_or(Refusal::NoSuchRoom)?;
-        if matches!(talk.kind(), Kind::Room(_)) { Ok(talk) } else { Err(Refusal::NotARoom) }
+        match talk.kind() {
+            Kind::Room(_) => Ok(talk),
+            Kind::Direct(a, b) if [*a, *b].contains(&who) => Err(Refusal::NotARoom),
+            // Whether others talk with each other is nobody's business.
+            Kind::Direct(..) => Err(Refusal::NoSuchRoom),
+        }
     }
 
     fn join(&mut self, token: TokenHash, id: ConversationId) -> Result<Answer, Refusal> {
         let who = self.accounts.who(&token)?;
-        let talk = self.room(id)?;
+        let talk = self.room(who, id)?;
         if talk.members().contains(&who) {
             return Ok(Answer::Conversation { id, was_there: true });
         }
@@ -250,7 +259,7 @@ impl Chat {
 
     fn leave(&mut self, token: TokenHash, id: ConversationId) -> Result<Answer, Refusal> {
         let who = self.accounts.who(&token)?;
-        if !self.room(id)?.members().contains(&who) {
+        if !self.room(who, id)?.members().contains(&who) {
             return Err(Refusal::NotMember);
         }
         let since = self.next_position();
@@ -284,15 +293,12 @@ impl Chat {
         if client_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX) {
             return Err(Refusal::Malformed(format!("a client id has 1 to {CLIENT_ID_BYTES_MAX} bytes")));
         }
-        let crc = crc32fast::hash(text.as_bytes());
+        let (crc, to_crc) = (crc32fast::hash(text.as_bytes()), crc32fast::hash(&to.encode()));
         let account = self.accounts.get(who).expect("whoever is logged in has an account");
         let before = client_id.as_ref().and_then(|client_id| account.sent(client_id));
         if let Some(sent) = before.filter(|_| !flaw!(self, repeats_are_delivered)) {
-            let is_same = match &to {
-                Target::Conversation(id) => sent.conversation == *id,
-                // Found by name, which may mean another by now: what was said stays said.
-                Target::Account(_) | Target::Room(_) => true,
-            };
+            // A name may mean another by now, or nobody: what was said to it stays said.
+            let is_same = sent.to_crc == to_crc || self.place_of(who, &to) == Some(sent.conversation);
             if !is_same || sent.crc != crc {
                 return Err(Refusal::ClientIdReused);
             }
@@ -322,9 +328,21 @@ impl Chat {
             membership.read = number;
         }
         if let Some(client_id) = client_id {
-            account.remember_sent(client_id, Sent { conversation: id, number, position, crc });
+            account.remember_sent(client_id, Sent { conversation: id, number, position, crc, to_crc });
         }
         Ok(Answer::Sent { conversation: id, number, position, is_repeat: false })
+    }
+
+    /// The conversation that a target means now, if there is one.
+    fn place_of(&self, who: AccountId, to: &Target) -> Option<ConversationId> {
+        match to {
+            Target::Conversation(id) => Some(*id),
+            Target::Account(key) => {
+                let other = self.accounts.find(key)?;
+                self.directs.get(&(who.min(other), who.max(other))).copied()
+            }
+            Target::Room(key) => self.rooms.get(key).copied(),
+        }
     }
 
     fn erase(&mut self, token: TokenHash, id: ConversationId, number: u64) -> Result<Answer, Refusal> {

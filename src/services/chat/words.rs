@@ -48,6 +48,8 @@ pub const PAGE_MAX: u64 = 200;
 pub const LEFT_MAX: usize = 100;
 /// Log-ins that may fail before the next has to wait.
 pub const FAILURES_FREE: u32 = 5;
+/// How long a try without an end takes a place, in milliseconds: the node that compared the password may have died.
+pub const TRY_MS_MAX: u64 = 10_000;
 /// The first wait, in milliseconds; each further failure doubles it.
 pub const WAIT_MS_MIN: u64 = 1_000;
 /// The longest wait, in milliseconds.
@@ -79,6 +81,13 @@ pub enum Target {
     Room(String),
 }
 
+impl Target {
+    /// Bytes that differ for different targets.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
+    }
+}
+
 /// Changes something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -93,8 +102,8 @@ pub enum Command {
         /// How long that lasts.
         token_ms: u64,
     },
-    /// Somebody is about to try a password. It counts as a failure until the log-in succeeds, so that many tries at once are
-    /// no way round the wait.
+    /// Somebody is about to try a password. It takes one of the few places there are until its end is known, so that many
+    /// tries at once are no way round the wait.
     TryLogIn {
         /// Key of the name, whether there is such an account or not.
         key: String,
@@ -179,6 +188,11 @@ pub enum Command {
         /// Up to which message.
         number: u64,
     },
+    /// The password was wrong: told before whoever tried it is.
+    WrongLogIn {
+        /// Key of the name, whether there is such an account or not.
+        key: String,
+    },
 }
 
 impl Command {
@@ -254,8 +268,8 @@ pub enum Refusal {
     /// The same whether there is such an account or not.
     #[error("no such account, or another password")]
     WrongLogIn,
-    /// Too many failures.
-    #[error("too many log-ins failed: try again in {} s", retry_ms.div_ceil(1000))]
+    /// Too many failures, or as many tries under way as might fail.
+    #[error("too many tries to log in: try again in {} s", retry_ms.div_ceil(1000))]
     Slow {
         /// When.
         retry_ms: u64,

@@ -3,7 +3,7 @@
 //! A person's first log-in has the person's name as its token. `told` prints what a reader that is at a position is told.
 
 use super::super::words::Listing;
-use super::super::{Answer, Chat, Command, Event, Query, Target, View, names};
+use super::super::{Answer, Chat, Command, Event, Query, Target, View, blank, names};
 use super::{restored, saved, token};
 use crate::services::Service;
 use crate::types::Stamp;
@@ -50,6 +50,7 @@ impl goldenscript::Runner for Desk {
                 Command::Create { name, hash: "hash".to_string(), token, token_ms: 1_000_000 }
             }
             "try" => Command::TryLogIn { key: names::key_of(&word(0)?) },
+            "wrong" => Command::WrongLogIn { key: names::key_of(&word(0)?) },
             "login" => {
                 let hash = words.get(2).cloned().unwrap_or("hash".to_string());
                 let account = self.chat.accounts.find(&names::key_of(&word(0)?)).unwrap_or(number(3).unwrap_or(0));
@@ -61,6 +62,9 @@ impl goldenscript::Runner for Desk {
             "make" => Command::MakeRoom { token: who()?, name: names::room(&word(1)?)? },
             "join" => Command::Join { token: who()?, room: room(1)? },
             "leave" => Command::Leave { token: who()?, room: room(1)? },
+            "send" if !blank::says_something(&word(2)?) => {
+                return Ok("refused by the door: a message says something\n".to_string());
+            }
             "send" => Command::Send { token: who()?, to: target(&word(1)?), text: word(2)?, client_id: id },
             "erase" => Command::Erase { token: who()?, conversation: number(1)?, number: number(2)? },
             "read" => Command::Mark { token: who()?, conversation: number(1)?, number: number(2)? },
