@@ -1,5 +1,6 @@
-//! Workers that are cut off from the others while their programs run on, also for so long that the log has gone on without
-//! them. What they had is run elsewhere, ends once, and they take jobs again when they are back.
+//! Nodes that are cut off from the others. Workers whose programs run on, also for so long that the log has gone on without
+//! them: what they had is run elsewhere, ends once, and they take jobs again when they are back. Databases: they refuse what
+//! needs the others, and replay what they missed.
 //!
 //! Links are cut by the kernel: a test runs in a network of its own, each node as a user of its own, and a rule of the routing
 //! table takes away the way of everything that one user sends. So nothing closes a connection and no port refuses: what was
@@ -100,7 +101,9 @@ impl Led {
             cluster.spawn(id, &["--set", &format!("service_port={}", front.rsplit(':').next().unwrap())]).unwrap();
         }
         cluster.settle().unwrap();
-        wait_workers(&cluster, 3).unwrap();
+        if settings["jobs_enabled"] == true {
+            wait_workers(&cluster, 3).unwrap();
+        }
         Led { cluster, signs, _exe: folder, handed_in: 0 }
     }
 
@@ -215,6 +218,85 @@ impl Led {
         let address: SocketAddr = self.cluster.http(node).parse().unwrap();
         let answer = TcpStream::connect_timeout(&address, Duration::from_millis(500));
         assert_eq!(answer.is_err(), verb == "add", "the fault did not happen, or has not ended: {answer:?}");
+    }
+}
+
+impl Led {
+    /// Takes away the way to and from the other nodes only: a node's own clients reach it.
+    fn cut_from_nodes(&self, verb: &str, node: u64) {
+        let user = USERS + node;
+        let port = |id: u64| self.cluster.peer(id).rsplit(':').next().unwrap().to_string();
+        let others = (1..=3).filter(|id| *id != node).map(|id| format!("dport {}", port(id)));
+        for ports in others.chain([format!("sport {}", port(node))]) {
+            for protocol in ["tcp", "udp"] {
+                let rule =
+                    format!("ip rule {verb} pref 100 uidrange {user}-{user} ipproto {protocol} {ports} unreachable");
+                assert!(Command::new("sh").args(["-c", &rule]).status().unwrap().success(), "{rule}");
+            }
+        }
+    }
+
+    fn sql(&self, at: u64, path: &str, body: Option<&Value>) -> Response {
+        let mut connection = Connection::open(&self.cluster.http(at), PATIENCE).unwrap();
+        let method = if body.is_some() { "POST" } else { "GET" };
+        connection.ask(method, path, body, Instant::now() + PATIENCE).unwrap()
+    }
+
+    fn rows(&self, at: u64, level: &str) -> Response {
+        self.sql(at, &format!("/db/query?level={level}&q=SELECT+count(*)+FROM+t"), None)
+    }
+}
+
+#[test]
+fn a_node_that_is_cut_off_refuses_its_sql_clients_and_replays_what_it_missed() {
+    if !is_apart("a_node_that_is_cut_off_refuses_its_sql_clients_and_replays_what_it_missed") {
+        return;
+    }
+    let them = Led::start(&json!({"jobs_enabled": false}));
+    assert_eq!(
+        them.sql(1, "/db/execute", Some(&json!(["CREATE TABLE t (n PRIMARY KEY)", "CREATE TABLE maybe (n)"]))).status,
+        200
+    );
+    let mut count = 0;
+    for is_leaders_turn in [false, true] {
+        let leader = them.cluster.settle().unwrap();
+        let lost = (1..=3).find(|id| (*id == leader) == is_leaders_turn).unwrap();
+        let witness = (1..=3).find(|id| *id != lost).unwrap();
+        let seen = |at: u64| them.rows(at, "none").json()["results"][0]["values"][0][0].clone();
+        them.cluster.wait_until("it has all", PATIENCE, || (seen(lost) == count).then_some(())).unwrap();
+        them.cut_from_nodes("add", lost);
+        // A leader believes for a moment that it is one: what it takes in then may be done later.
+        let refused = || {
+            let answer = them.sql(lost, "/db/execute", Some(&json!(["INSERT INTO maybe VALUES(1)"])));
+            assert_ne!(answer.status, 200, "a minority acknowledged a write: {}", answer.text());
+            (answer.status == 503 && answer.json()["outcome"] == "refused").then_some(())
+        };
+        them.cluster.wait_until("a write there is refused", PATIENCE, refused).unwrap();
+        let read = them.rows(lost, "linearizable");
+        assert_eq!((read.status, &read.json()["outcome"]), (503, &json!("refused")), "{}", read.text());
+        assert_eq!(seen(lost), count, "reads at level none go on");
+        let stale = them.rows(lost, "none&freshness=100ms");
+        assert_eq!(stale.status, 503, "{}", stale.text());
+        for _ in 0..40 {
+            let insert = json!([["INSERT OR IGNORE INTO t VALUES(?)", count]]);
+            let done = || (them.sql(witness, "/db/execute", Some(&insert)).status == 200).then_some(());
+            them.cluster.wait_until("the others go on", PATIENCE, done).unwrap();
+            count += 1;
+        }
+        assert!(seen(lost) != count, "the fault did not happen");
+        them.cut_from_nodes("del", lost);
+        them.cluster.wait_until("it has what it missed", PATIENCE, || (seen(lost) == count).then_some(())).unwrap();
+        let told = format!("node {lost} replayed ");
+        them.says(lost, &told);
+        let events = them.get(lost, "/v1/events").text();
+        assert!(events.contains(&told) && events.contains("\"recovery\""), "{events}");
+        them.cluster.settle().unwrap();
+        let digests = || {
+            let of = |id: u64| them.get(id, "/db/digest").json();
+            let all = [of(1), of(2), of(3)];
+            (all[0]["tables"] == all[1]["tables"] && all[1]["tables"] == all[2]["tables"]).then_some(())
+        };
+        them.cluster.wait_until("all tables are the same", PATIENCE, digests).unwrap();
     }
 }
 

@@ -329,6 +329,12 @@ fn two_crashes_and_two_recoveries_under_load() -> Result<()> {
     cluster.restart(second)?;
     spray.goes_on(&cluster, 200)?;
     cluster.settle()?;
+    for id in [first, second] {
+        let told = format!("node {id} replayed ");
+        cluster.wait_until(&told, PATIENCE, || cluster.log(id).contains(&told).then_some(()))?;
+        let events = get(&cluster, id, "/v1/events").text();
+        assert!(events.contains(&told) && events.contains(" entries in "), "{events}");
+    }
     compare(&cluster, &[1, 2, 3, 4, 5], &spray.finish())
 }
 

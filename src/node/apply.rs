@@ -19,7 +19,7 @@ use crate::services::registry::{Registry, jobs_query};
 use crate::types::{Index, NodeId, Outcome};
 use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::{Receiver, Sender};
-use log::{error, warn};
+use log::{error, info, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -206,6 +206,7 @@ impl Apply {
         let applied = self.registry.applied().index;
         assert!(applied == meta.index, "snapshot of index {} holds the state of {applied}", meta.index);
         self.shared.event("snapshot", None, format!("caught up to index {applied} by a snapshot from the leader"));
+        self.shared.recovery.installed(applied);
         self.publish();
     }
 
@@ -254,6 +255,10 @@ impl Apply {
     /// Tells the rest of the node how far the services are and what the directory says; answers queries that waited.
     fn publish(&mut self) {
         let applied = self.registry.applied().index;
+        if let Some(told) = self.shared.recovery.applied(applied, self.shared.me.id) {
+            info!("{told}");
+            self.shared.event("recovery", Some(self.shared.me.id), told);
+        }
         let kv = self.registry.kv();
         self.shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());

@@ -21,7 +21,9 @@ use super::snapshots;
 use crate::cluster::autopilot;
 use crate::cluster::roll_call::{Patience, RollCall};
 use crate::limits::TICK_MS;
-use crate::raft::{Answer, Change, Effects, Entry, Event, Input, Message, Payload, Raft, Role, SnapshotMeta, Token};
+use crate::raft::{
+    Answer, Body, Change, Effects, Entry, Event, Input, Message, Payload, Raft, Role, SnapshotMeta, Token,
+};
 use crate::services::directory::Nodes;
 use crate::services::jobs;
 use crate::services::registry::jobs_command;
@@ -274,10 +276,16 @@ impl Core {
         match input {
             CoreInput::Raft(message) => {
                 self.hints.look(&message, self.raft.leader());
-                if self.raft.leader() == Some(message.from.id) {
+                let from = message.from.id;
+                let committed = if let Body::Append { commit, .. } = message.body { Some(commit) } else { None };
+                let silence = committed.and_then(|_| self.shared.leader_age());
+                if self.raft.leader() == Some(from) {
                     self.shared.set_leader_heard();
                 }
                 self.step(Input::Message(message));
+                if let Some(committed) = committed.filter(|_| self.raft.leader() == Some(from)) {
+                    self.shared.recovery.heard(committed, self.shared.applied(), silence);
+                }
             }
             CoreInput::LinkUp(id) => {
                 self.roll_call.find(id);

@@ -12,7 +12,7 @@ use log::{info, warn};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 struct Ring {
@@ -167,6 +167,7 @@ pub fn tell(shared: &Shared, event: &Event, hints: &mut LossHints) {
             let failover = shared.failovers.found(shared.me.id, *term, shared.now_ms());
             let waited_ms = failover.as_ref().map_or(0, |f| f.leaderless_ms);
             info!("became leader term={term} waited_ms={waited_ms}");
+            shared.recovery.heard(shared.view().raft.last_index, shared.applied(), Some(Duration::ZERO));
             led(shared, shared.me.id, *term, failover);
         }
         Event::LeaderLost { term, leader, cause } => {
@@ -181,6 +182,8 @@ pub fn tell(shared: &Shared, event: &Event, hints: &mut LossHints) {
         }
         Event::SteppedDown { term, cause } => {
             let why = step_down_in_words(*cause);
+            // Until now it was the leader itself.
+            shared.set_leader_heard();
             // A leader that stepped down because of a newer term handed over or was deposed.
             shared.failovers.lost(shared.me.id, Instant::now(), if hints.saw_hand_over { "hand-over" } else { why });
             warn!("stepped down term={term} cause={why:?}");

@@ -5,7 +5,7 @@
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
 //! `saving.rs` writes snapshots beside the log; `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a
 //! key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts
-//! how long things take, `activity.rs` what clients get of it. `worker.rs` runs the jobs that the log gives to this node,
+//! how long things take, `activity.rs` what clients get of it, `recovery.rs` how long a node took to make up for what it missed. `worker.rs` runs the jobs that the log gives to this node,
 //! `live.rs` holds what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the
 //! chat what happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it,
 //! `sql.rs` what doors do with the database and `sql_files.rs` its folder, `threads.rs` starts threads, `inbox.rs` lets them
@@ -35,6 +35,7 @@ pub mod logging;
 pub mod metrics;
 pub mod monitor;
 pub mod peers;
+pub mod recovery;
 pub mod requests;
 pub mod saving;
 pub mod seek;

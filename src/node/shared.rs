@@ -14,6 +14,7 @@ use super::handle::{Ack, Published};
 use super::jobs::JobsView;
 use super::links::Link;
 use super::live::Live;
+use super::recovery::Recovery;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
 use super::sql::Readers;
@@ -113,6 +114,8 @@ pub struct Shared {
     pub sql: Option<Readers>,
     /// When another node was last heard as the leader, in milliseconds of uptime plus one; 0: never.
     leader_heard_ms: AtomicU64,
+    /// What this node missed, and how long it takes to make up for it.
+    pub recovery: Recovery,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Mutex<()>,
     started: Instant,
@@ -203,6 +206,7 @@ impl Shared {
             is_gateway: parts.is_gateway,
             sql: parts.sql.map(Readers::new),
             leader_heard_ms: AtomicU64::new(0),
+            recovery: Recovery::new(parts.view.last_index > Index(0)),
             incoming_snapshot: Mutex::new(()),
             started: Instant::now(),
             started_ms,

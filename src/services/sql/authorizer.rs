@@ -5,7 +5,7 @@
 //! Not here: what follows from the values that a statement meets (`connection.rs`, `functions.rs`).
 
 use super::watch::Watch;
-use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The one table of our own: applied entries, what they answered, and what else belongs to the file.
@@ -159,7 +159,8 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
             let is_asked_within = name == "data_version" && pragma_value.is_none();
             pragma_refusal(watch, purpose, &name, pragma_value).filter(|_| !is_asked_within)
         }
-        Transaction { .. } if is_loading => {
+        Transaction { operation } if is_loading => {
+            watch.is_begun.store(operation == TransactionOperation::Begin, Relaxed);
             watch.passes_over.store(true, Relaxed);
             None
         }

@@ -28,6 +28,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
     if !watch.charge(sql.len() as u64 / 16) {
         return Err((0, Trouble::RanAway));
     }
+    watch.is_begun.store(false, Relaxed);
     let mut batch = Batch::new(conn, sql);
     for number in 1.. {
         let mut prepared = None;
@@ -54,6 +55,10 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
         });
         let is_over = is_over.map_err(|error| (number, statement::trouble(watch, &error)))?;
         if is_over.map_err(|trouble| (number, trouble))? {
+            if watch.is_begun.load(Relaxed) {
+                let why = "the dump says BEGIN and never COMMIT: its end is missing";
+                return Err((number - 1, Trouble::Failed(why.to_string())));
+            }
             break;
         }
     }

@@ -23,6 +23,8 @@ pub struct Watch {
     pub is_loading: AtomicBool,
     /// A statement of a dump that is to be passed over was prepared.
     pub passes_over: AtomicBool,
+    /// The dump has said BEGIN, and nothing since that ends it.
+    pub is_begun: AtomicBool,
     /// The statement is an ALTER TABLE, which checks the table by a pragma of its own.
     pub is_altering: AtomicBool,
     /// There are virtual tables, which keep in memory what was written to them.
