@@ -112,11 +112,12 @@ impl Reader {
     }
 }
 
-/// One statement without another behind it, for certain: the cache may have it. Preparing many in a row goes as deep as they
+/// One statement without another behind it, for certain, and none that takes too long to prepare: the cache may have it. Preparing many in a row goes as deep as they
 /// are many.
 fn is_plain(sql: &str) -> bool {
     let first = sql.trim_start().get(..6).unwrap_or_default();
     sql.len() <= SQL_BYTES_MAX
+        && statement::too_many_selects(sql).is_none()
         && !first.eq_ignore_ascii_case("pragma")
         && !sql.trim_end_matches([';', ' ', '\n', '\r', '\t']).contains(';')
 }
