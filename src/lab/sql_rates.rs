@@ -186,9 +186,11 @@ mod tests {
 
     #[test]
     fn answers_are_cut_at_every_byte_and_judged() {
-        let fine = "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{\"rows_affected\":1   }";
-        let none = "HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n{\"error\":\"no table\"}\n";
-        let gone = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}";
+        let answer =
+            |status: &str, name: &str, body: &str| format!("HTTP/1.1 {status}\r\n{name}: {}\r\n\r\n{body}", body.len());
+        let fine = answer("200 OK", "Content-Length", "{\"rows_affected\":1   }");
+        let none = answer("200 OK", "content-length", "{\"error\":\"no table\"}\n");
+        let gone = answer("503 Service Unavailable", "Content-Length", "{}");
         let whole = [fine, none, gone].concat();
         let mut database = Database::inserting("v");
         let (mut heard, mut at) = (Vec::new(), 0);
