@@ -19,12 +19,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of a value or row in each gear.
-const GEARS: [usize; 7] = [1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, VALUE_BYTES_MAX + 1024];
-/// What a step costs: for all but the shortest values so much that a command can move some gigabyte.
-const COSTS: [u64; 7] = [1, 8, 32, 128, 512, 2048, 8192];
+const GEARS: [usize; 8] =
+    [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, VALUE_BYTES_MAX + 1024];
+/// What a step costs: so much that a command can move about a gigabyte.
+const COSTS: [u64; 8] = [1, 3, 8, 32, 128, 512, 2048, 8192];
 /// Where there are virtual tables, no gear is lower: a full-text index writes its pages (64 KiB at most) without looking whether
 /// they are too long, and would lose them.
-const LOWEST_OF_VIRTUAL: usize = 3;
+const LOWEST_OF_VIRTUAL: usize = 4;
 /// What a step costs in it.
 const COST_OF_VIRTUAL: u64 = 32;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
@@ -117,9 +118,9 @@ fn gear_of(bytes: usize) -> usize {
 /// Whether a program of so many instructions is too long for a gear; why.
 pub fn excess(gear: usize, instructions: usize) -> Option<String> {
     (instructions.saturating_mul(GEARS[gear]) > PROGRAM_BYTES_MAX).then(|| {
-        let (kib, most) = (GEARS[gear - 1] >> 10, PROGRAM_BYTES_MAX / GEARS[gear]);
+        let (kib, most) = (GEARS[gear] >> 10, PROGRAM_BYTES_MAX / GEARS[gear]);
         format!(
-            "a statement with values of more than {kib} KiB may have {most} instructions, this one has {instructions}"
+            "where values have up to {kib} KiB a statement may have {most} instructions, this one has {instructions}"
         )
     })
 }

@@ -42,10 +42,8 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             if watch.passes_over.load(Relaxed) {
                 return Ok(false);
             }
-            if gears::is_high(gear) {
-                let text = one.expanded_sql().unwrap_or_default();
-                statement::fits(conn, watch, &text, gear)?;
-            }
+            let text = one.expanded_sql().unwrap_or_default();
+            statement::fits(conn, watch, &text, gear)?;
             let mut room = Room { bytes: 0, rows: 0 };
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
             if let Some(why) = misdeed(conn, watch) {
@@ -186,7 +184,7 @@ fn take_over(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> std::
         let statement = Statement::bare(sql);
         let done = gears::climb(conn, watch, 0, |gear| {
             let mut room = Room { bytes: 0, rows: 0 };
-            statement::run_in(conn, watch, &statement, Kind::Execute, &mut room, gear)
+            statement::run_in(conn, watch, &statement, Kind::Execute, &mut room, Some(gear))
         });
         done.map_err(ours)?.map(drop).map_err(|trouble| Stop::from(trouble, sql))
     };

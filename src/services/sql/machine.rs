@@ -15,7 +15,7 @@ use super::load;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
 use super::words::{Answer, Command, FILE_STEPS_MAX, Kind, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX};
-use super::{functions, gears};
+use super::{connection, functions, gears};
 use crate::services::Reply;
 use crate::types::Stamp;
 use rusqlite::Connection;
@@ -303,7 +303,7 @@ impl Machine {
         for (number, statement) in run.statements.iter().take(count).enumerate() {
             let done = gears::climb(&self.conn, &self.watch, statement.longest(), |gear| {
                 let mut left = room;
-                let done = statement::run_in(&self.conn, &self.watch, statement, run.kind, &mut left, gear)?;
+                let done = statement::run_in(&self.conn, &self.watch, statement, run.kind, &mut left, Some(gear))?;
                 if let Some(why) = misdeed(&self.conn, &self.watch) {
                     return Err(Trouble::Failed(why));
                 }
@@ -422,7 +422,9 @@ impl Machine {
             Err(Trouble::RanAway) => Ok(Outcome::Failed(functions::RAN_AWAY.to_string())),
             Err(Trouble::Fatal { why, is_damaged }) => Err(Fatal { why, is_damaged }),
         };
-        statements.iter().map(run).collect()
+        let outcomes = statements.iter().map(run).collect();
+        connection::set_length(&self.conn, None).map_err(|error| Fatal::of(&self.watch, &error))?;
+        outcomes
     }
 }
 

@@ -63,9 +63,13 @@ impl Reader {
     }
 
     fn one(&self, statement: &Statement, room: &mut Room) -> Outcome {
+        if let Err(error) = connection::set_length(&self.conn, Some(VALUE_BYTES_MAX + 1024)) {
+            return Outcome::Failed(statement::said(&error));
+        }
         let done = if is_plain(&statement.sql) {
             self.watch.begin_statement();
-            match self.conn.prepare_cached(&statement.sql) {
+            let prepared = self.conn.prepare_cached(&statement.sql);
+            match prepared.and_then(|prepared| statement::narrow(&self.conn, &prepared).map(|()| prepared)) {
                 Ok(mut prepared) => {
                     statement::carry_out(&self.conn, &self.watch, &mut prepared, &statement.params, Kind::Query, room)
                 }

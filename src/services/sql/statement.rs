@@ -2,19 +2,25 @@
 //!
 //! Not here: what surrounds it, and what follows when it fails (`machine.rs`, `reader.rs`).
 
-use super::gears;
 use super::machine::Own;
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
+use super::{connection, gears};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Batch, Connection, Error, ErrorCode};
+use rusqlite::{Batch, Connection, Error, ErrorCode, StatementStatus};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How often a statement says SELECT or VALUES.
 const SELECTS_MAX: usize = 1_000;
 /// Bytes of a statement whose reading is as much work as one step.
 const BYTES_PER_STEP: u64 = 16;
+/// A statement shorter than this has no program that needs to be counted while values are short.
+const LONG_SQL_BYTES: usize = 64 << 10;
+/// Instructions of a program that reads times bytes of a value.
+const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
+/// Bytes that an instruction takes.
+const INSTRUCTION_BYTES: usize = 32;
 /// Of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -116,7 +122,7 @@ pub fn run(
     kind: Kind,
     room: &mut Room,
 ) -> Result<Outcome, Trouble> {
-    run_in(conn, watch, statement, kind, room, 0)
+    run_in(conn, watch, statement, kind, room, None)
 }
 
 /// The same in a gear.
@@ -126,7 +132,7 @@ pub fn run_in(
     statement: &Statement,
     kind: Kind,
     room: &mut Room,
-    gear: usize,
+    gear: Option<usize>,
 ) -> Result<Outcome, Trouble> {
     watch.begin_statement();
     if statement.sql.len() > SQL_BYTES_MAX {
@@ -161,13 +167,23 @@ pub fn run_in(
     if watch.passes_over.load(Relaxed) {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
     }
-    fits(conn, watch, &statement.sql, gear)?;
+    match gear {
+        Some(gear) => fits(conn, watch, &statement.sql, gear)?,
+        None => narrow(conn, &prepared).map_err(on_error)?,
+    }
     carry_out(conn, watch, &mut prepared, &statement.params, kind, room)
+}
+
+/// Shortens values for a long program that reads: SQLite asks nobody between two jumps, and each register may hold a value.
+pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite::Result<()> {
+    let used = usize::try_from(prepared.get_status(StatementStatus::MemUsed)).unwrap_or(0);
+    let bytes = READ_PROGRAM_BYTES_MAX / (used / INSTRUCTION_BYTES).max(1);
+    if bytes < words::VALUE_BYTES_MAX { connection::set_length(conn, Some(bytes)) } else { Ok(()) }
 }
 
 /// Refuses a program that is too long for its gear.
 pub fn fits(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<(), Trouble> {
-    if !gears::is_high(gear) {
+    if !gears::is_high(gear) && sql.len() < LONG_SQL_BYTES {
         return Ok(());
     }
     let count = instructions(conn, watch, sql).map_err(|error| trouble(watch, &error))?;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 /// Steps between two looks at the budget, at the disk and at a deadline: in so many a statement can fill some ten megabytes.
 pub const STEPS_PER_LOOK: i32 = 50;
 /// Things that one statement may ask leave for: columns, tables, functions, with those of the views and triggers behind them.
-const ASKED_MAX: u64 = 20_000;
+const ASKED_MAX: u64 = 8_000;
 
 /// See the module. One thread uses a connection at a time, so that nothing here needs an order.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl Watch {
         if asked > ASKED_MAX {
             self.has_run_away.store(true, Relaxed);
         }
-        asked <= ASKED_MAX && self.charge(asked / 10)
+        asked <= ASKED_MAX && self.charge(asked / 2)
     }
 
     /// Looks whether the disk has room for what may be written until the next look; without it the node ends. `is_certain`: now,

@@ -23,13 +23,15 @@ pub const RUN_BYTES_MAX: usize = crate::limits::COMMAND_BYTES_MAX - (256 << 10);
 pub const RUN_ROWS_BYTES_MAX: usize = 4 << 20;
 /// Bytes of rows that a read beside the log may answer.
 pub const READ_ROWS_BYTES_MAX: usize = 32 << 20;
+/// A row is thought to be as long as the parameters of its statement together, up to here.
+const SHORT_ROW_BYTES: usize = 1 << 10;
 /// Rows of one read.
 pub const READ_ROWS_MAX: usize = 1_000_000;
 /// Bytes of one piece of a database file on its way through the log ([`Command::Stage`]).
 pub const STAGE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a database file that is to be loaded: it is held in memory while it is taken over.
 pub const LOAD_BYTES_MAX: usize = 256 << 20;
-/// Virtual-machine steps after which a write has run away, the same on every node: of values up to 1 KiB. Longer ones cost more
+/// Virtual-machine steps after which a write has run away, the same on every node: of values up to 256 bytes. Longer ones cost more
 /// in proportion (`gears.rs`).
 pub const STEPS_MAX: u64 = 50_000_000;
 /// The same for a whole database file that is put in place.
@@ -89,14 +91,18 @@ impl Statement {
         Statement { sql: sql.into(), params: Params::None }
     }
 
-    /// Bytes of its longest parameter, roughly.
+    /// Bytes of its longest parameter, or of a short row that all of them make.
     pub fn longest(&self) -> usize {
         let each: &mut dyn Iterator<Item = &Value> = match &self.params {
             Params::None => return 0,
             Params::Positional(values) => &mut values.iter(),
             Params::Named(values) => &mut values.iter().map(|(_, value)| value),
         };
-        each.map(|value| value.bytes().saturating_sub(5)).max().unwrap_or(0)
+        let (longest, all) = each.fold((0, 0), |(longest, all), value| {
+            let bytes = value.bytes().saturating_sub(5);
+            (bytes.max(longest), bytes + all)
+        });
+        longest.max(all.min(SHORT_ROW_BYTES))
     }
 
     /// Bytes that it takes, roughly.

@@ -240,6 +240,10 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
     assert_eq!(said("PRAGMA quick_check"), "[quick_check:text]\n  'ok'");
     let tables: Vec<String> = (0..150_000).map(|n| format!("c{n}(a) AS (SELECT 1)")).collect();
     assert!(said(&format!("WITH {} SELECT 1", tables.join(","))).contains("SELECT and VALUES"));
+    let wide = vec!["hex(zeroblob(1000000))"; 1000].join(",");
+    assert_eq!(said(&format!("SELECT {wide}")), "failed: string or blob too big");
+    assert_eq!(said(&format!("SELECT {wide}; -- two")), "failed: string or blob too big");
+    assert!(said("SELECT length(hex(zeroblob(2000000)))").ends_with("4000000"), "few may be long");
     let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
     assert_eq!(said(endless), "failed: late");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
