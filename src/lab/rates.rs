@@ -11,7 +11,7 @@ use super::peers::{Etcd, Task, ZooKeeper};
 use super::{LabError, Result, monitors};
 use serde::Serialize;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How many clients write the keys that are read later.
@@ -134,9 +134,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
     // Dropped at the end: it kills its nodes.
     let mut own = None;
     let addresses = if plan.endpoints.is_empty() {
-        say(&format!("starting {} nodes", plan.nodes));
-        let cluster = own.insert(Cluster::ready(&plan.exe, plan.nodes, &json!({}))?);
-        targets(cluster, plan.nodes, plan.target, Cluster::kv)?
+        start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::kv, say)?
     } else {
         plan.endpoints.clone()
     };
@@ -184,16 +182,25 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
     Ok(rates)
 }
 
-/// Addresses of the nodes that are to be asked, at the door that `door` names, once they take connections.
+/// Starts nodes, which live as long as `own`; addresses of those that are to be asked, at the door that `door` names.
 ///
 /// # Errors
-/// There is no such node, or it takes none.
-pub fn targets(
-    cluster: &Cluster,
+/// Nodes do not start, or there is none to ask.
+pub fn start(
+    own: &mut Option<Cluster>,
+    exe: &Path,
     nodes: u64,
     target: Target,
     door: fn(&Cluster, u64) -> String,
+    say: &mut dyn FnMut(&str),
 ) -> Result<Vec<String>> {
+    say(&format!("starting {nodes} nodes"));
+    let cluster = own.insert(Cluster::ready(exe, nodes, &json!({}))?);
+    targets(cluster, nodes, target, door)
+}
+
+/// Addresses of the nodes that are to be asked, once they take connections.
+fn targets(cluster: &Cluster, nodes: u64, target: Target, door: fn(&Cluster, u64) -> String) -> Result<Vec<String>> {
     let leader = cluster.wait_leader()?;
     let chosen = (1..=nodes).filter(|id| match target {
         Target::Leader => *id == leader,

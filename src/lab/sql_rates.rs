@@ -51,9 +51,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
     // Dropped at the end: it kills its nodes.
     let mut own = None;
     let addresses = if plan.endpoints.is_empty() {
-        say(&format!("starting {} nodes", plan.nodes));
-        let cluster = own.insert(Cluster::ready(&plan.exe, plan.nodes, &json!({}))?);
-        rates::targets(cluster, plan.nodes, plan.target, Cluster::http)?
+        rates::start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::http, say)?
     } else {
         plan.endpoints.clone()
     };

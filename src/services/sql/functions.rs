@@ -149,11 +149,11 @@ struct Gathered {
 }
 
 impl JsonGroup {
-    fn json(&self, context: &Context<'_>, place: usize) -> Result<String> {
-        let arg = args_of(context).swap_remove(place);
-        if let (JSON, Value::Text(text)) = (context.get_subtype(place), &arg) {
-            return Ok(text.clone());
-        }
+    fn json(&self, arg: Value, subtype: u32) -> Result<String> {
+        let arg = match (subtype, arg) {
+            (JSON, Value::Text(text)) => return Ok(text),
+            (_, other) => other,
+        };
         match self.beside.function("json_quote", &[arg])? {
             Value::Text(text) => Ok(text),
             Value::Integer(number) => Ok(number.to_string()),
@@ -174,8 +174,10 @@ impl Aggregate<Gathered, (String, SubType)> for JsonGroup {
 
     fn step(&self, context: &mut Context<'_>, gathered: &mut Gathered) -> Result<()> {
         let before = gathered.text.len();
-        if context.len() == 2 {
-            let key = args_of(context).swap_remove(0);
+        let mut args = args_of(context);
+        let subtype = context.get_subtype(args.len() - 1);
+        let value = args.pop().unwrap_or(Value::Null);
+        if let Some(key) = args.pop() {
             if key == Value::Null {
                 // As SQLite has it: no entry.
                 gathered.lengths.push_back(0);
@@ -186,7 +188,7 @@ impl Aggregate<Gathered, (String, SubType)> for JsonGroup {
                 _ => return Err(refused("JSON cannot hold this name")),
             }
         }
-        gathered.text += &self.json(context, context.len() - 1)?;
+        gathered.text += &self.json(value, subtype)?;
         gathered.text.push(',');
         gathered.lengths.push_back(gathered.text.len() - before);
         match gathered.text.len() - gathered.gone > self.watch.longest.load(Relaxed) as usize {

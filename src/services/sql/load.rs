@@ -8,9 +8,9 @@
 use super::authorizer::OWN_TABLE;
 use super::gears::{self, Reach};
 use super::journal::{self, Staged};
-use super::machine::{Own, flush, misdeed};
+use super::machine::{Own, misdeed, settle};
 use super::schema::{self, Form, Table, quoted};
-use super::statement::{self, Room, Trouble};
+use super::statement::{self, BYTES_PER_STEP, Room, Trouble};
 use super::watch::Watch;
 use super::words::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
 use rusqlite::config::DbConfig;
@@ -25,7 +25,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
     if statement::names_rollback(sql) {
         return Err((0, Trouble::Failed("ROLLBACK: not available".to_string())));
     }
-    if !watch.charge(sql.len() as u64 / 16) {
+    if !watch.charge(sql.len() as u64 / BYTES_PER_STEP) {
         return Err((0, Trouble::RanAway));
     }
     watch.is_begun.store(false, Relaxed);
@@ -46,10 +46,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             statement::fits(conn, watch, &text, gear)?;
             let mut room = Room { bytes: 0, rows: 0 };
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
-            if let Some(why) = misdeed(conn, watch) {
-                return Err(Trouble::Failed(why));
-            }
-            flush(conn, watch).map(|()| false)
+            settle(conn, watch).map(|()| false)
         });
         let is_over = is_over.map_err(|error| (number, statement::trouble(watch, &error)))?;
         if is_over.map_err(|trouble| (number, trouble))? {
@@ -255,8 +252,7 @@ fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table
     let mut reach = Reach::new(conn, watch);
     while let Some(row) = rows.next().map_err(theirs)? {
         let values: Vec<Value> = (0..count).map(|place| row.get(place)).collect::<Result<_>>().map_err(theirs)?;
-        let mut bytes = values.iter().map(length).sum();
-        reach.at_least(bytes).map_err(ours)?;
+        reach.at_least(values.iter().map(length).sum()).map_err(ours)?;
         for (place, value) in values.iter().enumerate() {
             insert.raw_bind_parameter(place + 1, value).map_err(ours)?;
         }
@@ -265,8 +261,7 @@ fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table
             match insert.raw_execute().map_err(|error| statement::trouble(watch, &error)) {
                 Ok(_) => break,
                 Err(Trouble::TooLong(_)) if reach.is_not_all() => {
-                    bytes = reach.bytes() + 1;
-                    reach.at_least(bytes).map_err(ours)?;
+                    reach.at_least(reach.bytes() + 1).map_err(ours)?;
                 }
                 Err(trouble) => return Err(Stop::from(trouble, &table.name)),
             }

@@ -2,7 +2,8 @@
 //!
 //! A command runs in a savepoint, and each of its statements in one of its own, with a budget of steps for all of them.
 //!
-//! When SQLite interrupts a write, and for a few errors more, it rolls back everything since BEGIN, innocent commands of the same entry too. Those are
+//! When SQLite interrupts a write, and for a few errors more, it rolls back everything since BEGIN, innocent commands of the
+//! same entry too. Those are
 //! then run again, with the same results, and committed at once with their replies, so that nothing runs a third time. A
 //! restart in between finds the replies of the first part, and goes on with the command after it.
 //!
@@ -304,10 +305,7 @@ impl Machine {
             let done = gears::climb(&self.conn, &self.watch, statement.longest(), |gear| {
                 let mut left = room;
                 let done = statement::run_in(&self.conn, &self.watch, statement, run.kind, &mut left, Some(gear))?;
-                if let Some(why) = misdeed(&self.conn, &self.watch) {
-                    return Err(Trouble::Failed(why));
-                }
-                flush(&self.conn, &self.watch)?;
+                settle(&self.conn, &self.watch)?;
                 room = left;
                 Ok(done)
             });
@@ -445,9 +443,12 @@ pub fn misdeed(conn: &Connection, watch: &Watch) -> Option<String> {
     None
 }
 
-/// Has virtual tables write what they keep in memory, so that what goes wrong with it is the fault of the statement, not of
-/// the commit.
-pub fn flush(conn: &Connection, watch: &Watch) -> Result<(), Trouble> {
+/// Looks at what a statement has done, and has virtual tables write what they keep in memory: what goes wrong with it is the
+/// fault of the statement, not of the commit.
+pub fn settle(conn: &Connection, watch: &Watch) -> Result<(), Trouble> {
+    if let Some(why) = misdeed(conn, watch) {
+        return Err(Trouble::Failed(why));
+    }
     if !watch.has_virtual.load(Relaxed) {
         return Ok(());
     }

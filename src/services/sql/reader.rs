@@ -116,8 +116,8 @@ impl Reader {
     }
 }
 
-/// One statement without another behind it, for certain, and none that takes too long to prepare: the cache may have it. Preparing many in a row goes as deep as they
-/// are many.
+/// One statement without another behind it, for certain, and none that takes too long to prepare: the cache may have it.
+/// Preparing many in a row goes as deep as they are many.
 fn is_plain(sql: &str) -> bool {
     let first = sql.trim_start().get(..6).unwrap_or_default();
     sql.len() <= SQL_BYTES_MAX

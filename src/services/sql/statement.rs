@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// How often a statement says SELECT or VALUES.
 const SELECTS_MAX: usize = 1_000;
 /// Bytes of a statement whose reading is as much work as one step.
-const BYTES_PER_STEP: u64 = 16;
+pub const BYTES_PER_STEP: u64 = 16;
 /// A statement shorter than this has no program that needs to be counted while values are short.
 const LONG_SQL_BYTES: usize = 64 << 10;
 /// Instructions of a program that reads times bytes of a value.
