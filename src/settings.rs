@@ -97,6 +97,8 @@ pub struct Settings {
     pub request_timeout_ms: u64,
     /// Log bytes between two snapshots, in MiB.
     pub snapshot_every_mb: u64,
+    /// A snapshot is also due after so many entries of the log; `None`: only bytes count.
+    pub snapshot_every_entries: Option<u64>,
     /// Below this much free disk a node refuses new writes, in MiB.
     pub disk_reserve_mb: u64,
     /// Client connections of one node.
@@ -140,6 +142,7 @@ impl Default for Settings {
             preempt: false,
             request_timeout_ms: 5000,
             snapshot_every_mb: 64,
+            snapshot_every_entries: None,
             disk_reserve_mb: 256,
             connections_max: 12_000,
             jobs_enabled: true,
@@ -168,7 +171,7 @@ enum Rule {
 }
 
 /// Every key in the order of INTERFACES, with its rule.
-const KEYS: [(&str, Rule); 30] = [
+const KEYS: [(&str, Rule); 31] = [
     ("cluster_name", Rule::Text(1, 64)),
     ("host", Rule::Host),
     ("peers", Rule::Peers),
@@ -191,6 +194,7 @@ const KEYS: [(&str, Rule); 30] = [
     ("preempt", Rule::Switch),
     ("request_timeout_ms", Rule::Number(50, 600_000)),
     ("snapshot_every_mb", Rule::Number(1, 65_536)),
+    ("snapshot_every_entries", Rule::NumberOrNull(10, 1_000_000_000)),
     ("disk_reserve_mb", Rule::Number(0, 1_048_576)),
     ("connections_max", Rule::Number(1, 1_000_000)),
     ("jobs_enabled", Rule::Switch),

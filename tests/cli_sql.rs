@@ -1,11 +1,11 @@
 //! `phalanx sql` and `phalanx check digest` as people use them, on a real cluster whose nodes die meanwhile.
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
 
-use phalanx::lab::{Cluster, Result, poll};
+use phalanx::lab::terminal::Terminal;
+use phalanx::lab::{Cluster, Result};
 use serde_json::json;
-use std::io::{Read, Write};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
@@ -107,58 +107,11 @@ fn statements_scripts_and_dumps() -> Result<()> {
     Ok(())
 }
 
-/// The shell on a terminal; ended when dropped.
-struct Terminal {
-    child: Child,
-    shown: Arc<Mutex<String>>,
-    seen: usize,
-}
-
-impl Terminal {
-    fn start(command: &str, history: &std::path::Path) -> Terminal {
-        let mut child = Command::new("script")
-            .args(["-qec", command, "/dev/null"])
-            .env("PHALANX_SQL_HISTORY", history)
-            .env("TERM", "xterm")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("script is needed (Debian package bsdutils)");
-        let shown = Arc::new(Mutex::new(String::new()));
-        let (mut output, all) = (child.stdout.take().unwrap(), Arc::clone(&shown));
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(read @ 1..) = output.read(&mut buffer) {
-                *all.lock().unwrap() += &String::from_utf8_lossy(&buffer[..read]);
-            }
-        });
-        Terminal { child, shown, seen: 0 }
-    }
-
-    fn type_line(&mut self, line: &str) {
-        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\r").as_bytes()).unwrap();
-    }
-
-    fn press(&mut self, keys: &[u8]) {
-        self.child.stdin.as_mut().unwrap().write_all(keys).unwrap();
-    }
-
-    fn expect(&mut self, text: &str) -> Result<()> {
-        let seen = self.seen;
-        let end = poll::wait_explained(&format!("{text:?} on the terminal"), Duration::from_secs(15), || {
-            let shown = self.shown.lock().unwrap();
-            shown[seen..].find(text).map(|at| seen + at + text.len()).ok_or_else(|| shown[seen..].to_string())
-        })?;
-        self.seen = end;
-        Ok(())
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The shell on a terminal, with its history there.
+fn shell(command: &str, history: &std::path::Path) -> Result<Terminal> {
+    let mut shell = Terminal::start(command, &[("PHALANX_SQL_HISTORY", history.to_str().unwrap())])?;
+    shell.expect("phalanx> ")?;
+    Ok(shell)
 }
 
 #[test]
@@ -166,35 +119,32 @@ fn the_shell_goes_on_when_its_node_dies() -> Result<()> {
     let mut cluster = cluster()?;
     let history = cluster.dir().join("state").join("history");
     let command = format!("{EXE} sql -e {}", cluster.addresses().join(","));
-    let mut shell = Terminal::start(&command, &history);
-    shell.expect("phalanx> ")?;
-    shell.type_line("CREATE TABLE a (id INTEGER PRIMARY KEY, x);");
+    let mut shell = self::shell(&command, &history)?;
+    shell.type_line("CREATE TABLE a (id INTEGER PRIMARY KEY, x);")?;
     shell.expect(&format!("-- node {}", cluster.http(1)))?;
     shell.expect("done")?;
-    shell.type_line("INSERT INTO a(x)");
+    shell.type_line("INSERT INTO a(x)")?;
     shell.expect("...> ")?;
-    shell.type_line("VALUES ('one'), ('two');");
+    shell.type_line("VALUES ('one'), ('two');")?;
     shell.expect("2 rows changed")?;
     cluster.kill(1)?;
-    shell.type_line("INSERT INTO a(x) VALUES ('three');");
+    shell.type_line("INSERT INTO a(x) VALUES ('three');")?;
     shell.expect(&format!("-- on with node {}", cluster.http(2)))?;
     shell.expect("1 row changed")?;
-    shell.type_line("SELECT x FROM a WHERE id = 3;");
+    shell.type_line("SELECT x FROM a WHERE id = 3;")?;
     shell.expect("│ three │")?;
-    shell.type_line("SELECT * FROM absent;");
+    shell.type_line("SELECT * FROM absent;")?;
     shell.expect("no such table: absent")?;
-    shell.type_line(".tables");
+    shell.type_line(".tables")?;
     shell.expect("\na\r\n")?;
-    shell.type_line(".quit");
-    let ended = cluster.wait_until("the shell ends", Duration::from_secs(10), || shell.child.try_wait().unwrap())?;
-    assert!(ended.success());
+    shell.type_line(".quit")?;
+    shell.expect_end(0)?;
     let kept = std::fs::read_to_string(&history).unwrap();
     assert!(kept.contains("INSERT INTO a(x)") && kept.contains("'three'") && kept.contains(".quit"), "{kept}");
 
-    let mut shell = Terminal::start(&command, &history);
-    shell.expect("phalanx> ")?;
+    let mut shell = self::shell(&command, &history)?;
     // Three up: the last query of the session before.
-    shell.child.stdin.as_mut().unwrap().write_all(b"\x1b[A\x1b[A\x1b[A\r").unwrap();
+    shell.press(b"\x1b[A\x1b[A\x1b[A\r")?;
     shell.expect("no such table: absent")?;
     Ok(())
 }
@@ -204,29 +154,27 @@ fn ctrl_c_ends_the_wait_and_not_the_shell() -> Result<()> {
     let cluster = Cluster::ready(EXE, 1, &json!({"jobs_enabled": false}))?;
     let history = cluster.dir().join("history");
     let command = format!("{EXE} sql -e {} --timeout 300", cluster.addresses().join(","));
-    let mut shell = Terminal::start(&command, &history);
-    shell.expect("phalanx> ")?;
+    let mut shell = self::shell(&command, &history)?;
     for n in 1..=2 {
         let endless =
             format!("WITH RECURSIVE c(x) AS (SELECT {n} UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c;");
-        shell.type_line(&endless);
+        shell.type_line(&endless)?;
         // It stands there when the editor has let the terminal go.
         cluster.wait_until("the query is under way", Duration::from_secs(10), || {
             std::fs::read_to_string(&history).unwrap_or_default().contains(&endless).then_some(())
         })?;
-        shell.press(b"");
+        shell.press(b"\x03")?;
         shell.expect("interrupted; what it was to change may still happen")?;
         shell.expect("phalanx> ")?;
     }
-    shell.type_line("SELECT 40 + 2;");
+    shell.type_line("SELECT 40 + 2;")?;
     shell.expect("│     42 │")?;
     shell.expect("phalanx> ")?;
-    shell.press(b"");
+    shell.press(b"\x03")?;
     shell.expect("Ctrl+C once more, or Ctrl+D, leaves")?;
     shell.expect("phalanx> ")?;
-    assert!(shell.child.try_wait().unwrap().is_none(), "the first one leaves nothing");
-    shell.press(b"");
-    let ended = cluster.wait_until("the shell ends", Duration::from_secs(10), || shell.child.try_wait().unwrap())?;
-    assert!(ended.success());
+    assert!(shell.is_running(), "the first one leaves nothing");
+    shell.press(b"\x03")?;
+    shell.expect_end(0)?;
     Ok(())
 }

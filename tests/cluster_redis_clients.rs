@@ -7,13 +7,13 @@ mod clients;
 
 use ::redis::{Commands, ConnectionLike};
 use clients::EXE;
+use phalanx::lab::terminal::Terminal;
 use phalanx::lab::{Cluster, Result, poll};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longest that a client may take for all it has to do.
@@ -64,56 +64,6 @@ fn three() -> Result<(Cluster, [u64; 2])> {
     Ok((cluster, [follower, leader]))
 }
 
-/// A program that believes to be on a terminal; ended when dropped.
-struct Terminal {
-    child: Child,
-    shown: Arc<Mutex<String>>,
-    /// Up to where the output was looked at.
-    seen: usize,
-}
-
-impl Terminal {
-    fn start(command: &str) -> Terminal {
-        let mut child = Command::new("script")
-            .args(["-qec", command, "/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("script is needed (Debian package bsdutils)");
-        let shown = Arc::new(Mutex::new(String::new()));
-        let (mut output, all) = (child.stdout.take().unwrap(), shown.clone());
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(read @ 1..) = output.read(&mut buffer) {
-                *all.lock().unwrap() += &String::from_utf8_lossy(&buffer[..read]);
-            }
-        });
-        Terminal { child, shown, seen: 0 }
-    }
-
-    fn type_line(&mut self, line: &str) {
-        // What the line editor echoes while it is typed is not its answer.
-        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\r").as_bytes()).unwrap();
-    }
-
-    fn expect(&mut self, text: &str) -> Result<()> {
-        let seen = self.seen;
-        let end = poll::wait_explained(&format!("{text:?} on the terminal"), Duration::from_secs(10), || {
-            let shown = self.shown.lock().unwrap();
-            shown[seen..].find(text).map(|at| seen + at + text.len()).ok_or_else(|| shown[seen..].to_string())
-        })?;
-        self.seen = end;
-        Ok(())
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn redis_cli_works_with_one_command_and_in_a_terminal() -> Result<()> {
     let (cluster, nodes) = three()?;
@@ -131,7 +81,7 @@ fn redis_cli_works_with_one_command_and_in_a_terminal() -> Result<()> {
         );
         assert!(text("redis-cli", &["-p", &port, "--pipe"], "SET p 1\r\nINCR p\r\n").contains("errors: 0, replies: 2"));
         // On a terminal it asks for COMMAND DOCS first and prints with types.
-        let mut terminal = Terminal::start(&format!("stty cols 80 rows 24; redis-cli -p {port}"));
+        let mut terminal = Terminal::start(&format!("stty cols 80 rows 24; redis-cli -p {port}"), &[])?;
         terminal.expect(&format!("127.0.0.1:{port}>"))?;
         for (typed, expected) in [
             ("set term inal", "OK"),
@@ -142,7 +92,7 @@ fn redis_cli_works_with_one_command_and_in_a_terminal() -> Result<()> {
             ("get term", "QUEUED"),
             ("exec", "1) \"inal\""),
         ] {
-            terminal.type_line(typed);
+            terminal.type_line(typed)?;
             terminal.expect(expected)?;
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that nobody
 //! else uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them;
+//! `terminal.rs` is a program that is typed at;
 //! `web.rs` speaks HTTP as an outsider would, and writes notes while nodes die; `failover.rs`, `monitors.rs`,
 //! `rates.rs`, `sql_rates.rs` and `million.rs` measure, the last three with the clients of `load.rs`, which speak what
 //! `dialect.rs` and `peers.rs` teach them; `jobs.rs` is a client of the jobs, `job_rates.rs` measures them and
@@ -28,6 +29,7 @@ pub mod ports;
 pub mod process;
 pub mod rates;
 pub mod sql_rates;
+pub mod terminal;
 pub mod web;
 
 pub use cluster::Cluster;

@@ -2,7 +2,7 @@
 //!
 //! Invariants: P1 the registry itself asserts that no index is skipped or repeated. P2 a query is answered only from a
 //! state that has applied the index it asked for.
-//! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`core.rs`).
+//! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`snapshot_pace.rs`).
 
 use super::core::CoreInput;
 use super::disk::DiskJob;

@@ -17,6 +17,7 @@ use super::inbox;
 use super::links::{self, Link};
 use super::requests::{Asked, ReplyTo, Request, Requests};
 use super::shared::{CoreView, Shared};
+use super::snapshot_pace::SnapshotPace;
 use super::snapshots;
 use crate::cluster::autopilot;
 use crate::cluster::roll_call::{Patience, RollCall};
@@ -42,8 +43,6 @@ use std::time::{Duration, Instant};
 const INPUTS_PER_TURN: usize = 1024;
 /// How often `core` lets others run first before it begins a batch or a round of reads.
 const GATHER_YIELDS: u32 = 4;
-/// Into how many parts the bytes between two snapshots are divided, for nodes to take turns.
-const SNAPSHOT_TURNS: u64 = 5;
 /// A process that was frozen for longer than this does not make up for the ticks it missed.
 const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 /// Most ticks that a quiet node sleeps through at a time: a heartbeat's interval at the default settings.
@@ -152,7 +151,7 @@ pub struct Core {
     membership_index: Index,
     roll_call: RollCall,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
-    bytes_since_snapshot: u64,
+    snapshot_pace: SnapshotPace,
 }
 
 impl Core {
@@ -166,6 +165,7 @@ impl Core {
         book: BTreeMap<NodeId, Addresses>,
         applied: Index,
     ) -> Core {
+        let snapshot_pace = SnapshotPace::new(&shared.settings, shared.me.id);
         let mut core = Core {
             requests: Requests::new(Arc::clone(&shared)),
             shared,
@@ -188,9 +188,8 @@ impl Core {
             hints: LossHints::default(),
             membership_index: Index(0),
             roll_call: RollCall::default(),
-            bytes_since_snapshot: 0,
+            snapshot_pace,
         };
-        core.bytes_since_snapshot = core.snapshot_head_start();
         core.tend_links();
         core.publish();
         core
@@ -430,20 +429,14 @@ impl Core {
         self.is_view_stale = true;
     }
 
-    /// All nodes apply the same bytes; each begins its count elsewhere, so that they do not take their snapshots at one moment.
-    fn snapshot_head_start(&self) -> u64 {
-        let every = self.shared.settings.snapshot_every_mb << 20;
-        every / SNAPSHOT_TURNS * (self.shared.me.id.0 % SNAPSHOT_TURNS)
-    }
-
-    /// When enough bytes went by since the last snapshot, what the next one must carry.
+    /// When enough went by since the last snapshot, what the next one must carry.
     fn snapshot_meta_if_due(&mut self, run: &[(Entry, Vec<ReplyTo>)], commit: Index) -> Option<SnapshotMeta> {
-        self.bytes_since_snapshot += run.iter().map(|(entry, _)| entry_bytes(&entry.payload)).sum::<u64>();
-        if self.bytes_since_snapshot < self.shared.settings.snapshot_every_mb << 20 {
+        self.snapshot_pace.count(run.len() as u64, run.iter().map(|(entry, _)| entry_bytes(&entry.payload)).sum());
+        if !self.snapshot_pace.is_due() {
             return None;
         }
         let meta = self.raft.snapshot_meta(commit)?;
-        self.bytes_since_snapshot = 0;
+        self.snapshot_pace.begin_anew();
         Some(meta)
     }
 

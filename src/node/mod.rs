@@ -3,13 +3,14 @@
 //! The tour: `start.rs` opens the disk, finds or founds the cluster and starts everything; `core.rs` owns raft, with
 //! `requests.rs` for what clients asked; `disk.rs` owns the store, `apply.rs` the services; `links.rs` and `peers.rs` are
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
-//! `saving.rs` writes snapshots beside the log; `monitor.rs` builds what pages show; `watch.rs` wakes those who wait for a
-//! key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal; `stop.rs` ends it all; `latency.rs` counts
-//! how long things take, `activity.rs` what clients get of it, `recovery.rs` how long a node took to make up for what it missed. `worker.rs` runs the jobs that the log gives to this node,
-//! `live.rs` holds what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the
-//! chat what happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it,
-//! `sql.rs` what doors do with the database and `sql_files.rs` its folder, `threads.rs` starts threads, `inbox.rs` lets them
-//! sleep, `accept.rs` takes clients in for every door.
+//! `saving.rs` writes snapshots beside the log when `snapshot_pace.rs` says so; `monitor.rs` builds what pages show;
+//! `watch.rs` wakes those who wait for a key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal;
+//! `stop.rs` ends it all; `latency.rs` counts how long things take, `activity.rs` what clients get of it, `recovery.rs` how
+//! long a node took to make up for what it missed. `worker.rs` runs the jobs that the log gives to this node, `live.rs` holds
+//! what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the chat what
+//! happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `sql.rs`
+//! what doors do with the database and `sql_files.rs` its folder, `threads.rs` starts threads, `inbox.rs` lets them sleep,
+//! `accept.rs` takes clients in for every door.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod accept;
@@ -41,6 +42,7 @@ pub mod saving;
 pub mod seek;
 pub mod sessions;
 pub mod shared;
+pub mod snapshot_pace;
 pub mod snapshots;
 pub mod sql;
 pub mod sql_files;

@@ -87,9 +87,12 @@ impl Reader {
 
     /// Whether each of these can only read, as far as the schema tells now.
     pub fn only_read(&self, statements: &[Statement]) -> bool {
+        // What an earlier read has used up is no reason to send this one through the log.
+        self.watch.begin(0, 0, READ_STEPS_MAX);
         statements.iter().all(|statement| {
             self.watch.begin_statement();
-            is_plain(&statement.sql)
+            connection::set_length(&self.conn, Some(VALUE_BYTES_MAX + 1024)).is_ok()
+                && is_plain(&statement.sql)
                 && self.conn.prepare_cached(&statement.sql).is_ok_and(|prepared| prepared.readonly())
         })
     }

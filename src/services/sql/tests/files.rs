@@ -226,6 +226,10 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
     let mut reader =
         Reader::open(&files.path(), Arc::new(move || (begun.elapsed() > Duration::from_millis(500)).then_some("late")))
             .unwrap();
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+    let asks = |reader: &Reader| reader.only_read(&[Statement::bare("SELECT n FROM t"), Statement::bare(endless)]);
+    assert!(asks(&reader), "of a new connection too");
+    assert!(!reader.only_read(&[Statement::bare("SELECT 1"), Statement::bare("DELETE FROM t")]));
     let mut said = |sql: &str| in_words(&reader.read(&[Statement::bare(sql)], 1_700_000_000_000, 7)[0]);
     assert_eq!(said("SELECT n, date('now') FROM t"), "[n:integer date('now'):text]\n  1 | '2023-11-14'");
     for sql in [
@@ -244,9 +248,9 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
     assert_eq!(said(&format!("SELECT {wide}")), "failed: string or blob too big");
     assert_eq!(said(&format!("SELECT {wide}; -- two")), "failed: string or blob too big");
     assert!(said("SELECT length(hex(zeroblob(2000000)))").ends_with("4000000"), "few may be long");
-    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
     assert_eq!(said(endless), "failed: late");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(asks(&reader), "of one whose last read was ended too");
 }
 
 /// The pause of writes while a snapshot of a large database is taken: `--ignored --nocapture`, `PHALANX_SQL_MB=1024`.
