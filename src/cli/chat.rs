@@ -164,7 +164,7 @@ fn keep(common: &Common, token: &str) -> Result<(), Fault> {
 fn member(common: &Common) -> Result<Chat, Fault> {
     let mut chat = Chat::new(client::endpoints(&common.client)?);
     if let Some(seconds) = common.client.timeout {
-        chat.client.within = Duration::from_secs_f64(seconds.clamp(0.001, 3600.0));
+        chat.client.within = Some(Duration::from_secs_f64(seconds.clamp(0.001, 3600.0)));
     }
     chat.client.token = std::fs::read_to_string(path_of(common)).ok().map(|token| token.trim().to_string());
     Ok(chat)
@@ -343,7 +343,9 @@ fn send(common: &Common, place: &str, text: &str) -> Result<(), Fault> {
 }
 
 fn follow(common: &Common, after: Option<u64>) -> Result<(), Fault> {
-    let chat = member(common)?;
+    let mut chat = member(common)?;
+    // The stream may outlive the nodes that were named.
+    chat.client.learn().map_err(fault)?;
     let mut stream = chat.follow(after);
     loop {
         let Some(line) = stream.next(Instant::now() + Duration::from_secs(3600)).map_err(fault)? else { continue };

@@ -1,45 +1,39 @@
-//! Asking running nodes over HTTP: every address is tried, every wait is short, every failure says what it means.
+//! Asking running nodes over HTTP as commands do: every node is asked once, every wait is short, every failure says what it
+//! means and ends with its exit code.
 //!
-//! A question (`get`) goes to the next address whenever one does not answer. A change (`change`) goes on only while it
-//! is certain that nobody has seen it: once the request has left, a broken connection means "may or may not be
-//! applied", exit code 5, and trying another node could do the thing twice. A change of the store (`exchange`) carries a
-//! key that makes it take effect once, so it goes on in any case. A node holds a change for as long as
-//! `request_timeout_ms` before it refuses it; so a change waits longer than that, or a refusal would pass for doubt.
-//! Not here: what the answers look like (`node/status.rs`), printing (`status.rs` and its neighbours).
+//! A question (`get`) goes to the next node whenever one does not answer. A change (`change`) goes on only while it is certain
+//! that nobody has done it; what may have happened is exit code 5. A change with a key (`exchange`) takes effect once, so it goes
+//! on in any case. A node holds a change for as long as `request_timeout_ms` before it refuses it; so a change waits longer than
+//! that, or a refusal would pass for doubt.
+//! Not here: the loop over the nodes (`client.rs`), what the answers look like (`node/status.rs`), printing (`status.rs` and its
+//! neighbours).
 
 use super::ClientArgs;
 use super::fault::{Fault, code};
+use crate::client;
+pub use crate::client::Request;
 use crate::http::lines::Lines;
 use crate::settings::Settings;
 use crate::types::NodeId;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::cell::Cell;
-use std::io;
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
 /// How many local ports are tried when nobody says where the cluster is.
 const LOCAL_NODES_TRIED: u64 = 9;
-/// Connecting to a live node takes far less than this, even across an ocean.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A node answers a question from what it knows: one that has not by now is frozen, and the next one is asked.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// A node's last word on a change comes right after `request_timeout_ms`; its way back takes less than this.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest answer that is read: a page of large values in base64.
-const ANSWER_BYTES_MAX: u64 = 128 << 20;
 /// Advice when nobody answers.
 const NOBODY_NEXT: &str = "start a cluster with ./run.sh (or phalanx dev), or name a running node with -e HOST:PORT";
 
 /// A client of one cluster.
 #[derive(Clone)]
 pub struct Client {
-    agent: ureq::Agent,
-    endpoints: Vec<String>,
-    /// The endpoint that answered last: asked first next time.
-    good: Cell<usize>,
+    asks: RefCell<client::Client>,
     /// Longest wait for the answer to a change.
     change_timeout: Duration,
     /// How long a question waits.
@@ -55,40 +49,7 @@ pub struct Answer<T> {
     pub from: String,
 }
 
-/// What a node says when it declines.
-#[derive(Debug, Default, Deserialize)]
-struct Declined {
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    outcome: Option<String>,
-}
-
-/// How one attempt at one address ended.
-enum Attempt {
-    Answered(u16, String),
-    /// Certainly not seen by the node.
-    NotSent(String),
-    /// The node may have seen it.
-    Lost(String),
-}
-
-/// A request whose answer is bytes: the key-value store and its locks.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// `GET`, `PUT`, `POST`, `DELETE`.
-    pub method: &'static str,
-    /// From the first slash on, escaped.
-    pub path: String,
-    /// A JSON value for `POST`, else bytes of any kind.
-    pub body: Option<Vec<u8>>,
-    /// `Idempotency-Key`: the same request may be sent again, to any node, and takes effect once.
-    pub key: Option<String>,
-    /// What the body of a `POST` is, if it is not JSON.
-    pub media: Option<&'static str>,
-}
-
-/// Its answer, whatever the status.
+/// An answer, whatever the status.
 #[derive(Clone, Debug, Default)]
 pub struct Raw {
     /// Status code.
@@ -111,29 +72,9 @@ impl Raw {
 
     /// What a node said that declined.
     pub fn fault(&self) -> Fault {
-        decline(&self.from, self.status, &String::from_utf8_lossy(&self.body))
+        let said = self.json()["error"].as_str().map_or(format!("HTTP status {}", self.status), str::to_string);
+        declined(&self.from, self.status, &said)
     }
-}
-
-impl Request {
-    /// A question.
-    pub fn get(path: String) -> Request {
-        Request { method: "GET", path, ..Request::default() }
-    }
-
-    /// A change that takes effect once, however often it is sent.
-    pub fn once(method: &'static str, path: String, body: Option<Vec<u8>>) -> Request {
-        Request { method, path, body, key: Some(uuid::Uuid::new_v4().to_string()), media: None }
-    }
-}
-
-/// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// `POST` with a JSON body.
-    Post,
-    /// `DELETE`.
-    Delete,
 }
 
 /// The nodes that the arguments name, or else those found as INTERFACES says.
@@ -180,32 +121,19 @@ impl Client {
 
     /// A client for these `host:port`s.
     pub fn to(endpoints: Vec<String>, timeout: Duration) -> Client {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
-            .timeout_global(Some(timeout))
-            .user_agent(concat!("phalanx/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Client {
-            agent: config.new_agent(),
-            endpoints,
-            good: Cell::new(0),
-            change_timeout: timeout,
-            question_timeout: timeout,
-        }
+        let mut asks = client::Client::new(endpoints);
+        asks.within = None;
+        Client { asks: RefCell::new(asks), change_timeout: timeout, question_timeout: timeout }
     }
 
     /// A client of the same addresses that waits so long for every answer.
     pub fn waiting(&self, timeout: Duration) -> Client {
-        let client = Client::to(self.endpoints.clone(), timeout);
-        client.good.set(self.good.get());
-        client
+        Client { change_timeout: timeout, question_timeout: timeout, ..self.clone() }
     }
 
-    /// The node that answered another one is asked first.
+    /// Goes on where the other one, which was a clone of this one, has come to.
     pub fn follow(&self, other: &Client) {
-        self.good.set(other.good.get());
+        self.asks.replace(other.asks.borrow().clone());
     }
 
     /// A client of this address alone, as patient as this one.
@@ -214,74 +142,25 @@ impl Client {
         Client { change_timeout: self.change_timeout, ..only }
     }
 
-    /// Sends a request that may be sent again (a question, or a change with a key) until a node answers it. A node that
-    /// finds no leader is no reason to give up: the next one may be on the other side of the cut.
+    /// Gets to know all other nodes, for those who stay longer than the node that they named. If none answers now, so be it.
+    pub fn learn(&self) {
+        let mut asks = self.asks.borrow_mut();
+        asks.patience = self.question_timeout.min(QUESTION_TIMEOUT);
+        let _ = asks.learn();
+    }
+
+    /// Sends a request until a node answers it, whatever the answer is.
     ///
     /// # Errors
     /// Nobody reachable, or nobody with a quorum (4); sent, and nobody can say whether it happened (5).
     pub fn exchange(&self, request: &Request) -> Result<Raw, Fault> {
-        let (mut failures, mut declined, mut lost) = (Vec::new(), None, None);
-        for (i, endpoint) in self.order() {
-            match self.attempt_raw(endpoint, request) {
-                Ok(raw) if raw.status == 503 => declined = Some(raw.fault()),
-                Ok(raw) if raw.status == 504 => lost = Some(raw.fault()),
-                Ok(raw) => {
-                    self.good.set(i);
-                    return Ok(raw);
-                }
-                Err(Attempt::Lost(why)) if request.method != "GET" => {
-                    let message =
-                        format!("{endpoint} took the request and gave no answer ({why}): it may have happened");
-                    lost = Some(Fault::new(
-                        code::UNKNOWN,
-                        message,
-                        "look before you try again: phalanx status; phalanx events",
-                    ));
-                }
-                Err(Attempt::NotSent(why) | Attempt::Lost(why)) => failures.push((endpoint.clone(), why)),
-                Err(Attempt::Answered(..)) => unreachable!("an answer is no error"),
-            }
-        }
-        Err(lost.or(declined).unwrap_or_else(|| unreachable(&failures)))
-    }
-
-    fn attempt_raw(&self, endpoint: &str, request: &Request) -> Result<Raw, Attempt> {
-        let uri = format!("http://{endpoint}{}", request.path);
-        let mut builder = ureq::http::Request::builder().method(request.method).uri(uri);
-        if request.method == "POST" {
-            builder = builder.header("Content-Type", request.media.unwrap_or("application/json"));
-        }
-        if let Some(key) = &request.key {
-            builder = builder.header("Idempotency-Key", key);
-        }
-        let unsendable = |e: ureq::http::Error| Attempt::NotSent(e.to_string());
-        let within = Some(if request.method == "GET" { self.question_timeout } else { self.change_timeout });
-        let sent = match &request.body {
-            Some(body) => {
-                let request = builder.body(body.as_slice()).map_err(unsendable)?;
-                self.agent.run(self.agent.configure_request(request).timeout_global(within).build())
-            }
-            None => {
-                let request = builder.body(()).map_err(unsendable)?;
-                self.agent.run(self.agent.configure_request(request).timeout_global(within).build())
-            }
-        };
-        let mut response = match sent {
-            Ok(response) => response,
-            Err(e) if is_before_sending(&e) => return Err(Attempt::NotSent(why(&e))),
-            Err(e) => return Err(Attempt::Lost(why(&e))),
-        };
-        let number = |name: &str| response.headers().get(name)?.to_str().ok()?.parse().ok();
+        let mut asks = self.asks.borrow_mut();
+        asks.patience = if request.method == "GET" { self.question_timeout } else { self.change_timeout };
+        let response = asks.answer(request).map_err(fault)?;
+        let number = |name: &str| response.header(name)?.parse().ok();
         let (key_index, ttl_ms) = (number("x-phalanx-key-index"), number("x-phalanx-key-ttl-ms"));
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        let body = body.map_err(|e| Attempt::Lost(why(&e)))?;
-        Ok(Raw { status: response.status().as_u16(), key_index, ttl_ms, body, from: endpoint.to_string() })
-    }
-
-    /// The addresses in the order in which they would be asked now.
-    fn order(&self) -> impl Iterator<Item = (usize, &String)> {
-        let n = self.endpoints.len();
-        (0..n).map(move |i| (i + self.good.get()) % n).map(|i| (i, &self.endpoints[i]))
+        let from = asks.address().to_string();
+        Ok(Raw { status: response.status, key_index, ttl_ms, body: response.body, from })
     }
 
     /// Opens a stream of lines at the first node that has it; a read that brings nothing returns after `read_timeout`.
@@ -289,30 +168,32 @@ impl Client {
     /// # Errors
     /// Nobody reachable, or nobody with a leader (4); no such thing (1).
     pub fn lines(&self, path: &str, read_timeout: Duration) -> Result<Lines, Fault> {
-        let mut failures = Vec::new();
-        let mut declined = None;
-        for (i, endpoint) in self.order() {
+        let mut failures = client::Failures::default();
+        let mut refusal = None;
+        let mut asks = self.asks.borrow_mut();
+        for _ in 0..asks.addresses().len() {
+            let endpoint = asks.address().to_string();
             // A node may wait for a leader before its first word.
-            match Lines::get(endpoint, path, self.change_timeout, read_timeout) {
-                Ok((200, lines)) => {
-                    self.good.set(i);
-                    return Ok(lines);
+            match Lines::get(&endpoint, path, self.change_timeout, read_timeout) {
+                Ok((200, lines)) => return Ok(lines),
+                Ok((status @ 500.., _)) => {
+                    refusal = Some(declined(&endpoint, status, &format!("HTTP status {status}")));
                 }
-                Ok((status @ 500.., _)) => declined = Some(decline(endpoint, status, "")),
                 Ok((404, _)) => {
                     let next = "phalanx job list shows the jobs; results are kept for jobs_keep_ms";
                     return Err(Fault::new(code::FAILED, format!("{endpoint}: there is no such job"), next));
                 }
-                Ok((status, _)) => return Err(decline(endpoint, status, "")),
-                Err(e) => failures.push((endpoint.clone(), e.to_string())),
+                Ok((status, _)) => return Err(declined(&endpoint, status, &format!("HTTP status {status}"))),
+                Err(e) => failures.add(&endpoint, client::in_words(&e)),
             }
+            asks.go_on();
         }
-        Err(declined.unwrap_or_else(|| unreachable(&failures)))
+        Err(refusal.unwrap_or_else(|| fault(client::Fault::Unreachable(failures.told()))))
     }
 
     /// The node that answered last has broken off: the next one is asked first from now on.
     pub fn turn_to_next(&self) {
-        self.good.set((self.good.get() + 1) % self.endpoints.len().max(1));
+        self.asks.borrow_mut().go_on();
     }
 
     /// Asks until one node gives a proper answer.
@@ -320,128 +201,61 @@ impl Client {
     /// # Errors
     /// Nobody reachable (4), or what the last node that did answer said.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Fault> {
-        let mut failures = Vec::new();
-        let mut declined = None;
-        for (i, endpoint) in self.order() {
-            match attempt(self.agent.get(format!("http://{endpoint}{path}")).call()) {
-                Attempt::Answered(200, body) => match serde_json::from_str(&body) {
-                    Ok(value) => {
-                        self.good.set(i);
-                        return Ok(Answer { value, from: endpoint.clone() });
-                    }
-                    Err(e) => failures.push((endpoint.clone(), format!("not an answer of a node: {e}"))),
-                },
-                Attempt::Answered(status, body) => declined = Some(decline(endpoint, status, &body)),
-                Attempt::NotSent(why) | Attempt::Lost(why) => failures.push((endpoint.clone(), why)),
-            }
-        }
-        Err(declined.unwrap_or_else(|| unreachable(&failures)))
+        self.decoded(&Request::get(path), code::UNREACHABLE)
     }
 
     /// Asks for a change, at most once as far as anyone can tell.
     ///
     /// # Errors
     /// Nobody reachable or no quorum (4), declined (1), or sent and never answered (5).
-    pub fn change<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<Answer<T>, Fault> {
-        let mut failures = Vec::new();
-        for (i, endpoint) in self.order() {
-            let url = format!("http://{endpoint}{path}");
-            let within = Some(self.change_timeout);
-            let sent = match method {
-                Method::Post => {
-                    let request = self.agent.post(&url).config().timeout_global(within).build();
-                    request.header("Content-Type", "application/json").send(body.to_string().as_str())
-                }
-                Method::Delete => {
-                    let request = self.agent.delete(&url).config().timeout_global(within).build();
-                    request.header("Content-Type", "application/json").call()
-                }
-            };
-            match attempt(sent) {
-                Attempt::Answered(status @ 200..=299, text) => {
-                    self.good.set(i);
-                    let text = if text.trim().is_empty() { "null" } else { &text };
-                    let value = serde_json::from_str(text).map_err(|e| {
-                        let message =
-                            format!("{endpoint} answered {status} with something else than a node would: {e}");
-                        Fault::new(code::UNKNOWN, message, "see what happened with: phalanx status; phalanx events")
-                    })?;
-                    return Ok(Answer { value, from: endpoint.clone() });
-                }
-                Attempt::Answered(status, text) => return Err(decline(endpoint, status, &text)),
-                Attempt::NotSent(why) => failures.push((endpoint.clone(), why)),
-                Attempt::Lost(why) => {
-                    let message =
-                        format!("{endpoint} took the request and gave no answer ({why}): it may have happened");
-                    let next = "look before you try again: phalanx status; phalanx events";
-                    return Err(Fault::new(code::UNKNOWN, message, next));
-                }
-            }
+    pub fn change<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Answer<T>, Fault> {
+        let body = (!body.is_null()).then(|| body.to_string().into_bytes());
+        self.decoded(&Request::once(method, path, body).at_most_once(), code::UNKNOWN)
+    }
+
+    /// `strange`: what it means that a node answered with something strange.
+    fn decoded<T: DeserializeOwned>(&self, request: &Request, strange: u8) -> Result<Answer<T>, Fault> {
+        let raw = self.exchange(request)?;
+        if !(200..=299).contains(&raw.status) {
+            return Err(raw.fault());
         }
-        Err(unreachable(&failures))
+        let body: &[u8] = if raw.body.trim_ascii().is_empty() { b"null" } else { &raw.body };
+        let value = serde_json::from_slice(body).map_err(|e| {
+            let message = format!("{} answered {} with something else than a node would: {e}", raw.from, raw.status);
+            Fault::new(strange, message, "is this a node of the same version? see phalanx status; phalanx events")
+        })?;
+        Ok(Answer { value, from: raw.from })
     }
 }
 
-/// Sorts an attempt's result by what it proves.
-fn attempt(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Attempt {
-    match result {
-        Ok(mut response) => {
-            let status = response.status().as_u16();
-            match response.body_mut().read_to_string() {
-                Ok(body) => Attempt::Answered(status, body),
-                Err(e) => Attempt::Lost(why(&e)),
-            }
+/// The exit code and the advice that belong to it.
+fn fault(fault: client::Fault) -> Fault {
+    match fault {
+        client::Fault::Refused { status, from, why, .. } => declined(&from, status, &why),
+        client::Fault::Unknown(why) => {
+            let next = "look before you try again: phalanx status; phalanx events";
+            Fault::new(code::UNKNOWN, format!("{why}: it may have happened"), next)
         }
-        Err(e) if is_before_sending(&e) => Attempt::NotSent(why(&e)),
-        Err(e) => Attempt::Lost(why(&e)),
+        nobody @ client::Fault::Unreachable(_) => Fault::new(code::UNREACHABLE, nobody, NOBODY_NEXT),
     }
 }
 
-fn is_before_sending(e: &ureq::Error) -> bool {
-    match e {
-        ureq::Error::Io(io) => io.kind() == io::ErrorKind::ConnectionRefused,
-        ureq::Error::Timeout(t) => matches!(t, ureq::Timeout::Resolve | ureq::Timeout::Connect),
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) => true,
-        _ => false,
-    }
-}
-
-fn why(e: &ureq::Error) -> String {
-    match e {
-        ureq::Error::Io(io) if io.kind() == io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        ureq::Error::Timeout(_) => "no answer in time".into(),
-        other => other.to_string(),
-    }
-}
-
-/// Turns a node's error body into a fault with the exit code that its status means.
-fn decline(endpoint: &str, status: u16, body: &str) -> Fault {
-    let declined: Declined = serde_json::from_str(body).unwrap_or_default();
-    let said = if declined.error.is_empty() { format!("HTTP status {status}") } else { declined.error };
-    let message = format!("{endpoint}: {said}");
-    match (status, declined.outcome.as_deref()) {
-        (504, _) | (_, Some("unknown")) => {
-            Fault::new(code::UNKNOWN, message, "it may have happened: look with phalanx status; phalanx events")
-        }
-        (503, _) => {
+/// A node declined, with this status and these words.
+fn declined(from: &str, status: u16, said: &str) -> Fault {
+    let message = format!("{from}: {said}");
+    match status {
+        504 => Fault::new(code::UNKNOWN, message, "it may have happened: look with phalanx status; phalanx events"),
+        503 => {
             Fault::new(code::UNREACHABLE, message, "phalanx status says what is missing; try again when it is healthy")
         }
-        (404 | 405, _) => Fault::new(code::FAILED, message, "is this a node of the same version? see phalanx status"),
+        404 | 405 => Fault::new(code::FAILED, message, "is this a node of the same version? see phalanx status"),
         _ => Fault::new(code::FAILED, message, "nothing was changed; phalanx status shows how things are"),
     }
-}
-
-/// Nobody answered: says so once per reason, not once per address.
-fn unreachable(failures: &[(String, String)]) -> Fault {
-    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (endpoint, reason) in failures {
-        match reasons.iter_mut().find(|(r, _)| r == reason) {
-            Some((_, at)) => at.push(endpoint),
-            None => reasons.push((reason, vec![endpoint])),
-        }
-    }
-    let said: Vec<String> = reasons.iter().map(|(reason, at)| format!("{reason} at {}", at.join(", "))).collect();
-    Fault::new(code::UNREACHABLE, format!("no node answered: {}", said.join("; ")), NOBODY_NEXT)
 }
 
 /// The settings in force, or all that is wrong with them.
@@ -518,13 +332,16 @@ mod tests {
         let fault = client.get::<Value>("/v1/status").unwrap_err();
         assert_eq!(fault.code, code::UNREACHABLE);
         assert!(fault.message.contains("connection refused at 127.0.0.1:1"), "{fault}");
-        let fault = client.change::<Value>(Method::Post, "/v1/leader/transfer", &Value::Null).unwrap_err();
+        let fault = client.change::<Value>("POST", "/v1/leader/transfer", &Value::Null).unwrap_err();
         assert_eq!(fault.code, code::UNREACHABLE, "never sent, hence not unknown: {fault}");
     }
 
     #[test]
     fn a_nodes_refusal_keeps_its_meaning() {
-        let codes = |status, body| decline("a:1", status, body).code;
+        let codes = |status, body: &str| {
+            let body = body.as_bytes().to_vec();
+            Raw { status, from: "a:1".to_string(), body, ..Raw::default() }.fault().code
+        };
         assert_eq!(codes(503, r#"{"error":"no quorum","outcome":"refused"}"#), code::UNREACHABLE);
         assert_eq!(codes(504, r#"{"error":"late","outcome":"unknown"}"#), code::UNKNOWN);
         assert_eq!(codes(409, r#"{"error":"another change is under way","outcome":"refused"}"#), code::FAILED);

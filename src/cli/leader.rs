@@ -3,7 +3,7 @@
 //! Not here: how a hand-over works (`raft/transfer.rs`).
 
 use super::ClientArgs;
-use super::client::{Client, Method};
+use super::client::Client;
 use super::fault::{Fault, code};
 use super::term;
 use crate::lab::poll;
@@ -84,7 +84,7 @@ fn print(status: &Status, leader: u64, json: bool) {
 fn transfer(node: u64, args: &ClientArgs) -> Result<(), Fault> {
     let client = Client::new(args)?;
     let started = Instant::now();
-    client.change::<Value>(Method::Post, "/v1/leader/transfer", &json!({"to": node}))?;
+    client.change::<Value>("POST", "/v1/leader/transfer", &json!({"to": node}))?;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     if args.json {
         term::json(&json!({"leader": node, "took_ms": ms}));

@@ -4,7 +4,7 @@
 //! committed. Not here: which changes are safe (`raft/membership.rs`), changes without people (`cluster/autopilot.rs`).
 
 use super::ClientArgs;
-use super::client::{self, Client, Method};
+use super::client::{self, Client};
 use super::fault::{Fault, code};
 use super::term;
 use crate::node::status::{Liveness, Standing, Status};
@@ -67,7 +67,7 @@ pub fn run(args: &MemberArgs) -> Result<(), Fault> {
         MemberCommand::List { client } => list(client),
         MemberCommand::Add { node, uuid, client } => add(*node, *uuid, client),
         MemberCommand::Remove { node, client } => {
-            let done = Client::new(client)?.change(Method::Delete, &format!("/v1/members/{node}"), &Value::Null)?;
+            let done = Client::new(client)?.change("DELETE", &format!("/v1/members/{node}"), &Value::Null)?;
             say(client, *node, "removed", &done.value)
         }
         MemberCommand::Promote { node, client } => set(*node, "voter", client),
@@ -111,7 +111,7 @@ fn add(node: u64, uuid: Option<Uuid>, args: &ClientArgs) -> Result<(), Fault> {
         Some(uuid) => uuid,
         None => ask_uuid(node, args)?,
     };
-    let done = Client::new(args)?.change(Method::Post, "/v1/members", &json!({"id": node, "uuid": uuid}))?;
+    let done = Client::new(args)?.change("POST", "/v1/members", &json!({"id": node, "uuid": uuid}))?;
     say(args, node, "added", &done.value)
 }
 
@@ -137,7 +137,7 @@ fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
 
 fn set(node: u64, membership: &str, args: &ClientArgs) -> Result<(), Fault> {
     let body = json!({"membership": membership});
-    let done = Client::new(args)?.change(Method::Post, &format!("/v1/members/{node}"), &body)?;
+    let done = Client::new(args)?.change("POST", &format!("/v1/members/{node}"), &body)?;
     say(args, node, &format!("a {membership} now"), &done.value)
 }
 

@@ -102,6 +102,8 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
             false => shell.script(text),
         });
     }
+    // A shell or a script may outlive the nodes that were named.
+    shell.client.learn();
     match &args.file {
         Some(path) if path.as_os_str() != "-" => shell.read(path),
         None if io::stdin().is_terminal() => {

@@ -56,7 +56,7 @@ impl Chat {
     /// See [`Fault`].
     pub fn sign_up(&mut self, name: &str, password: &str) -> Result<Value, Fault> {
         let body = json!({"name": name, "password": password});
-        let answer = self.client.json(&Request::change("POST", "/v1/chat/accounts", Some(&body)))?;
+        let answer = self.client.json(&Request::change("POST", "/v1/chat/accounts", &body))?;
         Ok(self.take_token(answer))
     }
 
@@ -67,8 +67,7 @@ impl Chat {
     pub fn log_in(&mut self, name: &str, password: &str) -> Result<Value, Fault> {
         let body = json!({"name": name, "password": password});
         // A log-in that nobody knows of ends by itself.
-        let request = Request { key: None, ..Request::change("POST", "/v1/chat/login", Some(&body)) };
-        let answer = self.client.json(&request)?;
+        let answer = self.client.json(&Request::change("POST", "/v1/chat/login", &body).harmless())?;
         Ok(self.take_token(answer))
     }
 
@@ -82,7 +81,7 @@ impl Chat {
     /// # Errors
     /// See [`Fault`].
     pub fn get(&mut self, path: &str) -> Result<Value, Fault> {
-        self.client.json(&Request::get(&format!("/v1/chat/{path}")))
+        self.client.json(&Request::get(format!("/v1/chat/{path}")))
     }
 
     /// Changes something, once; `path` is behind `/v1/chat/`.
@@ -90,7 +89,7 @@ impl Chat {
     /// # Errors
     /// See [`Fault`].
     pub fn post(&mut self, path: &str, body: &Value) -> Result<Value, Fault> {
-        self.client.json(&Request::change("POST", &format!("/v1/chat/{path}"), Some(body)))
+        self.client.json(&Request::change("POST", format!("/v1/chat/{path}"), body))
     }
 
     /// Deletes something, once.
@@ -98,7 +97,7 @@ impl Chat {
     /// # Errors
     /// See [`Fault`].
     pub fn delete(&mut self, path: &str) -> Result<Value, Fault> {
-        self.client.json(&Request::change("DELETE", &format!("/v1/chat/{path}"), None))
+        self.client.json(&Request::once("DELETE", format!("/v1/chat/{path}"), None))
     }
 
     /// Says something, once.
@@ -139,6 +138,7 @@ impl Chat {
         let found = self.get(&format!("rooms?match={}", escape(&literal)))?;
         found["rooms"][0]["conversation"].as_u64().ok_or_else(|| Fault::Refused {
             status: 404,
+            from: self.client.address().to_string(),
             why: format!("no such room: {name}"),
             retry_after: None,
         })
@@ -233,7 +233,8 @@ impl Follower {
                 let position = line["position"].as_u64();
                 if line["type"] == "logged_out" {
                     let why = "this log-in has ended".to_string();
-                    return Err(Fault::Refused { status: 401, why, retry_after: None });
+                    let from = self.address().to_string();
+                    return Err(Fault::Refused { status: 401, from, why, retry_after: None });
                 }
                 let is_known = position.is_none() || (self.position.is_some() && position <= self.position);
                 self.position = self.position.max(position);
@@ -273,7 +274,7 @@ impl Follower {
             Ok((mut connection, head)) if (400..500).contains(&head.status) => {
                 let length = head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
                 let body = connection.bytes(length, until).unwrap_or_default();
-                Err(refused(&super::Response { body, ..head }))
+                Err(refused(self.address(), &super::Response { body, ..head }))
             }
             Ok(_) | Err(_) => Ok(false),
         }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Heads larger than this are no node's.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Answers larger than this are refused: a whole database as text is the largest.
+const ANSWER_BYTES_MAX: usize = 2 << 30;
 
 /// One connection to a node.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Connection {
     host: String,
     /// Bytes read and not yet used.
     spare: Vec<u8>,
+    /// How long the other side may take nothing in while a request is sent.
+    pub write_within: Duration,
 }
 
 /// An answer.
@@ -61,7 +65,7 @@ impl Connection {
         let at: SocketAddr = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let stream = TcpStream::connect_timeout(&at, within)?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, host: address.to_string(), spare: Vec::new() })
+        Ok(Connection { stream, host: address.to_string(), spare: Vec::new(), write_within: Duration::from_secs(5) })
     }
 
     /// The socket below.
@@ -98,7 +102,7 @@ impl Connection {
     pub fn send_bytes(&mut self, method: &str, path: &str, headers: &str, body: Option<&[u8]>) -> io::Result<()> {
         let length = body.map_or(String::new(), |body| format!("Content-Length: {}\r\n", body.len()));
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}{length}\r\n", self.host);
-        self.stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        self.stream.set_write_timeout(Some(self.write_within))?;
         self.stream.write_all(&[head.as_bytes(), body.unwrap_or_default()].concat())
     }
 
@@ -110,13 +114,20 @@ impl Connection {
         let mut response = self.head(deadline)?;
         if response.is_chunked() {
             while let Some(chunk) = self.chunk(deadline)? {
+                if response.body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                    return Err(invalid("an answer larger than any that is expected"));
+                }
                 response.body.extend_from_slice(&chunk);
             }
         } else if let Some(length) = response.header("content-length") {
             let length = length.parse().map_err(|_| invalid("content-length is no number"))?;
             response.body = self.bytes(length, deadline)?;
         } else if response.status >= 200 && response.status != 204 && response.status != 304 {
-            while self.more(deadline)? > 0 {}
+            while self.more(deadline)? > 0 {
+                if self.spare.len() > ANSWER_BYTES_MAX {
+                    return Err(invalid("an answer larger than any that is expected"));
+                }
+            }
             response.body = std::mem::take(&mut self.spare);
         }
         Ok(response)
@@ -159,7 +170,7 @@ impl Connection {
         let line = String::from_utf8_lossy(&self.spare[..end]).into_owned();
         let size = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16);
         let size = size.map_err(|_| invalid("chunk size is no number"))?;
-        self.fill(end + 2 + size + 2, deadline)?;
+        self.fill(size.saturating_add(end + 4), deadline)?;
         let chunk = self.spare[end + 2..end + 2 + size].to_vec();
         self.spare.drain(..end + 2 + size + 2);
         Ok((size > 0).then_some(chunk))
@@ -175,6 +186,9 @@ impl Connection {
     }
 
     fn fill(&mut self, length: usize, deadline: Instant) -> io::Result<()> {
+        if length > ANSWER_BYTES_MAX {
+            return Err(invalid("an answer larger than any that is expected"));
+        }
         while self.spare.len() < length {
             self.need_more(deadline)?;
         }

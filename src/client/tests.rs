@@ -50,7 +50,7 @@ fn stream(chunks: &[String]) -> &'static str {
 
 fn client(addresses: Vec<String>, within_ms: u64) -> Client {
     let mut client = Client::new(addresses);
-    client.within = Duration::from_millis(within_ms);
+    client.within = Some(Duration::from_millis(within_ms));
     client
 }
 
@@ -79,18 +79,21 @@ fn a_message_has_one_id_and_one_key_on_every_try() {
 fn refused_unknown_and_unreachable_are_told_apart() {
     let ask = |script: Vec<Does>, is_repeatable: bool| {
         let (address, heard) = serve(script);
-        let request = Request { key: None, is_repeatable, ..Request::change("POST", "/x", None) };
+        let request = Request { key: None, is_repeatable, ..Request::once("POST", "/x", None) };
         (client(vec![address], 150).ask(&request).unwrap_err(), heard)
     };
     let (slow, _) = ask(vec![SLOW], true);
     let retry_after = Some(Duration::from_secs(4));
-    assert_eq!(slow, Fault::Refused { status: 429, why: "wait".to_string(), retry_after });
+    assert!(
+        matches!(&slow, Fault::Refused { status: 429, why, retry_after: after, .. } if why == "wait" && *after == retry_after),
+        "{slow:?}"
+    );
     assert!(matches!(ask(vec![BUSY], true).0, Fault::Refused { status: 503, .. }), "declined, then gone");
     assert!(matches!(ask(vec![Does::Dies, BUSY], true).0, Fault::Unknown(_)), "K2");
     assert!(matches!(ask(vec![LATE], true).0, Fault::Unknown(_)));
     let (once, heard) = ask(vec![Does::Dies, FINE], false);
     assert!(matches!(once, Fault::Unknown(_)) && heard.lock().unwrap().len() == 1, "K1");
-    let nobody = client(vec!["127.0.0.1:1".into()], 50).ask(&Request::change("POST", "/x", None));
+    let nobody = client(vec!["127.0.0.1:1".into()], 50).ask(&Request::once("POST", "/x", None));
     assert!(matches!(nobody, Err(Fault::Unreachable(_))));
     let (dead, _) = serve(vec![Does::Dies]);
     assert!(matches!(client(vec![dead], 50).ask(&Request::get("/x")), Err(Fault::Unreachable(_))), "a question");
@@ -127,4 +130,79 @@ fn places_are_read_as_people_write_them() {
     assert_eq!((To::read("@bob"), To::read("bob")), (To::Person("bob".to_string()), To::Person("bob".to_string())));
     assert_eq!(To::read(":12"), To::Conversation(12));
     assert_eq!(chat::escape("a b*é"), "a%20b%2A%C3%A9");
+}
+
+#[test]
+fn each_node_is_asked_once_without_a_deadline() {
+    let mut once = client(vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()], 0);
+    once.within = None;
+    let Err(Fault::Unreachable(why)) = once.answer(&Request::get("/x")) else { panic!("nobody listens there") };
+    assert_eq!(why, "connection refused at 127.0.0.1:1, 127.0.0.1:2");
+    assert_eq!(once.place(), 0, "the same is asked first the next time");
+    let (busy, _) = serve(vec![BUSY]);
+    let (fine, _) = serve(vec![FINE, LATE]);
+    let mut once = client(vec![busy, fine], 0);
+    once.within = None;
+    assert_eq!(once.answer(&Request::once("POST", "/x", None)).unwrap().json()["number"], 7);
+    assert_eq!(once.place(), 1);
+    let late = once.answer(&Request::get("/x")).unwrap_err();
+    assert!(matches!(late, Fault::Refused { status: 504, .. }), "a question changes nothing: {late:?}");
+    assert!(matches!(client(vec![], 50).answer(&Request::get("/x")), Err(Fault::Unreachable(_))));
+}
+
+#[test]
+fn an_idle_connection_that_was_closed_is_no_reason_to_leave_its_node() {
+    let stays = Does::Answers("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+    let (node, heard) = serve(vec![stays, FINE, stays, FINE]);
+    let mut one = client(vec![node], 0);
+    one.within = None;
+    let change = Request::once("POST", "/x", None);
+    one.answer(&change).unwrap();
+    assert_eq!(one.answer(&change).unwrap().json()["number"], 7);
+    // What may not be repeated is not put on a connection of which nobody knows whether it still stands.
+    let once = Request::once("POST", "/x", None).at_most_once();
+    one.answer(&once).unwrap();
+    assert_eq!(one.answer(&once).unwrap().json()["number"], 7);
+    let heard = heard.lock().unwrap();
+    assert_eq!(key_of(&heard[0]), key_of(&heard[1]));
+    assert!(!heard[2].contains("Idempotency-Key") && heard.len() == 4);
+}
+
+#[test]
+fn the_front_door_sends_on_and_not_in_circles() {
+    let (fine, heard) = serve(vec![FINE]);
+    let location = format!("Location: http://{fine}/x?y=1");
+    let sends_on = format!("HTTP/1.1 307 Temporary Redirect\r\n{location}\r\nContent-Length: 0\r\n\r\n").leak();
+    let (door, _) = serve(vec![Does::Answers(sends_on)]);
+    let mut one = client(vec![door], 0);
+    one.within = None;
+    assert_eq!(one.answer(&Request::once("POST", "/x?y=1", None)).unwrap().json()["number"], 7);
+    assert_eq!(one.address(), fine);
+    assert!(heard.lock().unwrap()[0].starts_with("POST /x?y=1 "));
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let to_itself = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nConnection: close\r\nLocation: http://{address}/\r\nContent-Length: 0\r\n\r\n"
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(to_itself.as_bytes());
+        }
+    });
+    assert_eq!(client(vec![address], 5000).answer(&Request::get("/")).unwrap().status, 307);
+}
+
+#[test]
+fn it_learns_of_all_nodes_and_of_the_leader() {
+    let body = r#"{"cluster":{"leader":2},"nodes":[{"id":1,"http":"a:1"},{"id":2,"http":"b:2"},{"id":3,"http":null}]}"#;
+    let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak();
+    let (node, heard) = serve(vec![Does::Answers(answer), Does::Answers(answer)]);
+    let mut one = client(vec![node.clone()], 1000);
+    assert_eq!(one.learn().unwrap(), Some("b:2".to_string()));
+    one.learn().unwrap();
+    assert_eq!(one.addresses(), [node.as_str(), "a:1", "b:2"], "each once");
+    assert!(heard.lock().unwrap()[0].starts_with("GET /v1/status "));
 }

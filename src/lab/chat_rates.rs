@@ -79,7 +79,7 @@ pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Findings> {
     let refused = |fault: crate::client::Fault| LabError::Answer(fault.to_string());
     let member = |name: &str| -> Result<Chat> {
         let mut chat = Chat::new(vec![cluster.http(node)]);
-        chat.client.within = PATIENCE;
+        chat.client.within = Some(PATIENCE);
         chat.client.patience = PATIENCE;
         chat.sign_up(name, "bench password").map_err(refused)?;
         Ok(chat)

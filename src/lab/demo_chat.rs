@@ -103,7 +103,7 @@ fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> 
     let mut room = None;
     for (place, name) in PEOPLE.into_iter().enumerate() {
         let mut chat = Chat::new(cluster.addresses());
-        chat.client.within = PATIENCE;
+        chat.client.within = Some(PATIENCE);
         chat.client.go_to(place);
         let account = chat.sign_up(name, &format!("{name}'s secret")).map_err(trouble)?;
         let stream = chat.follow(Some(0));

@@ -6,8 +6,8 @@
 
 use super::cluster::Cluster;
 use super::jobs::Jobs;
-use super::web::{Connection, Response};
 use super::{LabError, Result};
+use crate::client::{Client, Fault, Request, Response};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ pub struct Account {
 struct Exchange {
     name: String,
     wanted: String,
-    response: std::io::Result<Response>,
+    response: std::result::Result<Response, Fault>,
     took: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Exchange {
 }
 
 /// How requests are put: Java if there is a compiler, as the doors' oldest promise has it, else what there is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Tongue {
     Java,
     Shell,
@@ -84,30 +84,32 @@ impl Tongue {
         Exchange { name: format!("request {number:>2}"), wanted, response, took: begun.elapsed() }
     }
 
-    fn send(self, address: &str, number: usize, wanted: &str) -> std::io::Result<Response> {
-        let mut connection = Connection::open(address, PATIENCE)?;
-        // Where a node dies in the middle, this is the same request once more, and is known as such.
-        let key = format!("Idempotency-Key: demo-{number}\r\n");
-        match self {
+    fn send(self, address: &str, number: usize, wanted: &str) -> std::result::Result<Response, Fault> {
+        let mut request = match self {
             Tongue::Java => {
                 let source = format!(
                     "package demo;\n\npublic class HelloWorld {{\n    public String run() {{\n        return \"{wanted}\";\n    }}\n}}\n"
                 );
-                let headers = format!("Content-Type: text/x-java-source\r\n{key}");
-                connection.send_bytes("POST", "/compileandrun?wait=60s", &headers, Some(source.as_bytes()))?;
-                connection.answer(Instant::now() + PATIENCE)
+                let request = Request::once("POST", "/compileandrun?wait=60s", Some(source.into_bytes()));
+                Request { media: Some("text/x-java-source"), ..request }
             }
             Tongue::Shell => {
-                let body = json!({"language": "shell", "source": format!("sleep 0.3; printf '{wanted}'")}).to_string();
-                let headers = format!("Content-Type: application/json\r\n{key}");
-                connection.send_bytes("POST", "/v1/jobs?wait=60s", &headers, Some(body.as_bytes()))?;
-                let mut response = connection.answer(Instant::now() + PATIENCE)?;
-                if let Some(output) = response.json()["stdout"].as_str() {
-                    response.body = output.as_bytes().to_vec();
-                }
-                Ok(response)
+                let body = json!({"language": "shell", "source": format!("sleep 0.3; printf '{wanted}'")});
+                Request::change("POST", "/v1/jobs?wait=60s", &body)
             }
+        };
+        // Where a node dies in the middle, this is the same request once more, and is known as such.
+        request.key = Some(format!("demo-{number}"));
+        let mut client = Client::new(vec![address.to_string()]);
+        // The gateway is asked once: it is to drop nothing.
+        (client.patience, client.within) = (PATIENCE, None);
+        let mut response = client.answer(&request)?;
+        if self == Tongue::Shell
+            && let Some(output) = response.json()["stdout"].as_str()
+        {
+            response.body = output.as_bytes().to_vec();
         }
+        Ok(response)
     }
 }
 

@@ -1,8 +1,9 @@
-//! The client of the failover figures: it knows every address and goes on with the next when one fails.
+//! Single requests, and the client of the failover figures.
 //!
-//! Not here: HTTP itself and the client that people are meant to use (`client/`), the server (`http/`).
+//! Not here: HTTP itself and how a client goes on with the next node (`client.rs`), the server (`http/`).
 
-use super::{LabError, Result, poll};
+use super::{LabError, Result};
+use crate::client::{Client, Fault, Request};
 pub use crate::client::{Connection, Response};
 use serde_json::{Value, json};
 use std::io;
@@ -25,34 +26,35 @@ pub fn ask(address: &str, method: &str, path: &str, body: Option<&Value>, within
     Connection::open(address, within)?.ask(method, path, body, deadline)
 }
 
-/// Writes notes, come what may: it knows every address, keeps one connection, and goes on with the next address when
-/// a node dies, declines or is silent for [`Notes::patience`]. A note written twice is the same note.
+/// How long one node may take before the next is asked.
+const NOTE_PATIENCE: Duration = Duration::from_millis(150);
+/// Before it is asked: the gap that is measured must be the cluster's.
+const NOTE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Writes notes, come what may. A note written twice is the same note.
 #[derive(Debug)]
 pub struct Notes {
-    addresses: Vec<String>,
-    at: usize,
-    connection: Option<Connection>,
-    /// How long one node may take before the next is asked.
-    pub patience: Duration,
+    client: Client,
 }
 
 impl Notes {
     /// A client that starts with a random one of these `host:port`s.
     pub fn new(addresses: Vec<String>) -> Notes {
-        let at = fastrand::usize(0..addresses.len().max(1));
-        Notes { addresses, at, connection: None, patience: Duration::from_millis(150) }
+        let mut client = Client::new(addresses);
+        (client.patience, client.pause) = (NOTE_PATIENCE, NOTE_PAUSE);
+        let mut notes = Notes { client };
+        notes.wander();
+        notes
     }
 
     /// Leaves the present node for a random one.
     pub fn wander(&mut self) {
-        self.connection = None;
-        self.at = fastrand::usize(0..self.addresses.len().max(1));
+        self.go_to(fastrand::usize(..));
     }
 
     /// Leaves the present node for the one at this place of the list.
     pub fn go_to(&mut self, place: usize) {
-        self.connection = None;
-        self.at = place % self.addresses.len().max(1);
+        self.client.go_to(place);
     }
 
     /// Writes a note; true when some node acknowledged it before the deadline.
@@ -60,10 +62,8 @@ impl Notes {
     /// # Errors
     /// A node says that the request itself is wrong, or the deadline passed (the note may be there or not).
     pub fn put(&mut self, id: &str, text: &str, deadline: Instant) -> Result<()> {
-        let body = json!({"id": id, "text": text});
-        self.until(deadline, &format!("note {id} is acknowledged"), |connection, deadline| {
-            connection.ask("POST", "/v1/note", Some(&body), deadline)
-        })?;
+        let request = Request::change("POST", "/v1/note", &json!({"id": id, "text": text})).harmless();
+        self.until(deadline, &format!("note {id} is acknowledged"), &request)?;
         Ok(())
     }
 
@@ -72,52 +72,24 @@ impl Notes {
     /// # Errors
     /// As [`Notes::put`].
     pub fn read(&mut self, id: &str, deadline: Instant) -> Result<Option<String>> {
-        let path = format!("/v1/note/{id}?level=linearizable");
-        let answer = self.until(deadline, &format!("note {id} is read"), |connection, deadline| {
-            connection.ask("GET", &path, None, deadline)
-        })?;
+        let request = Request::get(format!("/v1/note/{id}?level=linearizable"));
+        let answer = self.until(deadline, &format!("note {id} is read"), &request)?;
         Ok(answer.json()["text"].as_str().map(str::to_string))
     }
 
-    fn until(
-        &mut self,
-        deadline: Instant,
-        what: &str,
-        mut attempt: impl FnMut(&mut Connection, Instant) -> io::Result<Response>,
-    ) -> Result<Response> {
-        let started = Instant::now();
-        let mut last = String::from("never tried");
-        while Instant::now() < deadline {
-            let until = deadline.min(Instant::now() + self.patience);
-            let address = &self.addresses[self.at];
-            let connected = match self.connection.take() {
-                Some(connection) => Ok(connection),
-                None => Connection::open(address, self.patience),
-            };
-            match connected.and_then(|mut c| attempt(&mut c, until).map(|r| (c, r))) {
-                Ok((connection, response)) => match response.status {
-                    200..=299 | 404 => {
-                        if response.header("connection") != Some("close") {
-                            self.connection = Some(connection);
-                        }
-                        return Ok(response);
-                    }
-                    400..=499 => {
-                        return Err(LabError::Answer(format!(
-                            "{address} says {}: {}",
-                            response.status,
-                            response.text()
-                        )));
-                    }
-                    status => last = format!("{address} says {status}: {}", response.text()),
-                },
-                Err(e) => last = format!("{address}: {e}"),
-            }
-            self.at = (self.at + 1) % self.addresses.len();
-            poll::pause(Duration::from_millis(1));
+    fn until(&mut self, deadline: Instant, what: &str, request: &Request) -> Result<Response> {
+        let begun = Instant::now();
+        self.client.within = Some(deadline.saturating_duration_since(begun));
+        let in_vain = |fault: Fault| LabError::Timeout {
+            what: what.into(),
+            after: begun.elapsed(),
+            detail: format!(" (last: {fault})"),
+        };
+        let response = self.client.answer(request).map_err(in_vain)?;
+        match response.status {
+            200..=299 | 404 => Ok(response),
+            status => Err(LabError::Answer(format!("{} says {status}: {}", self.client.address(), response.text()))),
         }
-        let detail = format!(" (last: {last})");
-        Err(LabError::Timeout { what: what.into(), after: started.elapsed(), detail })
     }
 }
 
@@ -171,7 +143,7 @@ mod tests {
         let mut notes = Notes::new(vec!["127.0.0.1:1".into(), busy, good]);
         notes.go_to(0);
         notes.put("a", "b", Instant::now() + Duration::from_secs(5)).unwrap();
-        assert_eq!(notes.at, 2);
+        assert_eq!(notes.client.place(), 2);
     }
 
     #[test]
