@@ -260,6 +260,22 @@ impl Cluster {
         self.process(id)?.signal(Signal::INT)
     }
 
+    /// Ctrl+C for one node after another, each with so much time to end; those that did not end well, in words.
+    ///
+    /// # Errors
+    /// One does not end.
+    pub fn stop_orderly(&mut self, within: Duration) -> Result<Vec<String>> {
+        let mut faults = Vec::new();
+        for id in self.running() {
+            self.interrupt(id)?;
+            let status = self.process(id)?.wait(within)?;
+            if !status.success() {
+                faults.push(format!("node {id} ended with {status}"));
+            }
+        }
+        Ok(faults)
+    }
+
     /// Kills node `id` if it runs and starts it again on its data; proves that it is another process.
     ///
     /// # Errors

@@ -192,13 +192,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     }
 
     say("8. An orderly stop");
-    for id in cluster.running() {
-        cluster.interrupt(id)?;
-        let status = cluster.process(id)?.wait(PATIENCE)?;
-        if !status.success() {
-            faults.push(format!("node {id} ended with {status}"));
-        }
-    }
+    faults.extend(cluster.stop_orderly(PATIENCE)?);
     say("   every process has ended");
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }

@@ -16,6 +16,7 @@ use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
 use crate::services::jobs::{JobId, Query, State};
 use crate::services::registry::{Registry, jobs_query};
+use crate::store::SnapshotReader;
 use crate::types::{Index, NodeId, Outcome};
 use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::{Receiver, Sender};
@@ -33,7 +34,7 @@ pub enum ApplyJob {
     /// Questions for a state that has applied `at_least`.
     Queries { at_least: Index, queries: Vec<Question> },
     /// Replace the services' state by a snapshot, once the disk has it.
-    Install { meta: SnapshotMeta, data: Receiver<Vec<u8>> },
+    Install { meta: SnapshotMeta, data: Receiver<SnapshotReader> },
     /// Answer the job when it has ended, or when a state of `at_least` has no such job (any more).
     Await {
         /// Which.
@@ -93,8 +94,8 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
             ApplyJob::Entries { run, snapshot_meta } => apply.entries(run, snapshot_meta),
             ApplyJob::Queries { at_least, queries } => apply.queries(at_least, queries),
             ApplyJob::Install { meta, data } => {
-                let Ok(bytes) = data.recv() else { return };
-                apply.install(&meta, &bytes);
+                let Ok(snapshot) = data.recv() else { return };
+                apply.install(&meta, snapshot);
             }
             ApplyJob::Await { job, at_least, deadline, reply } => {
                 let awaiter = Awaiter { at_least, deadline, reply };
@@ -198,8 +199,9 @@ impl Apply {
         }
     }
 
-    fn install(&mut self, meta: &SnapshotMeta, bytes: &[u8]) {
-        if let Err(e) = self.registry.restore(&mut &bytes[..]) {
+    /// Its bytes are never in memory as a whole: those of a large database go from file to file.
+    fn install(&mut self, meta: &SnapshotMeta, mut snapshot: SnapshotReader) {
+        if let Err(e) = self.registry.restore(&mut snapshot) {
             error!("the leader's snapshot cannot be read, this node stops: {e}");
             std::process::exit(super::disk::EXIT_DISK);
         }

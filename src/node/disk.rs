@@ -11,7 +11,7 @@ use super::links::Link;
 use super::shared::Shared;
 use super::threads;
 use crate::raft::{Message, Persist};
-use crate::store::{self, CutJob, Spare, SpareJob, Store, StoreError};
+use crate::store::{self, CutJob, SnapshotReader, Spare, SpareJob, Store, StoreError};
 use crate::types::Index;
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -29,8 +29,8 @@ pub const EXIT_DISK: i32 = 3;
 pub enum DiskJob {
     /// Write, sync, then let the promises go.
     Persist { persist: Persist, promises: Vec<Message> },
-    /// The same for a received snapshot that replaces the log; its bytes go to `data` once it is in place.
-    Install { persist: Persist, promises: Vec<Message>, data: Sender<Vec<u8>> },
+    /// The same for a received snapshot that replaces the log; it goes to `data`, to be read, once it is in place.
+    Install { persist: Persist, promises: Vec<Message>, data: Sender<SnapshotReader> },
     /// The services' state at this index is durable: let go of the log below it; whoever asks removes it.
     Compact { index: Index, job: Sender<CutJob> },
     /// The log's next segment, made beforehand.
@@ -82,8 +82,9 @@ fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receive
             DiskJob::Install { persist, promises, data } => {
                 group.add(shared, store, &persist, promises);
                 group.finish(shared, store);
-                let bytes = must(shared, newest_bytes(store));
-                let _ = data.send(bytes);
+                if let Some(reader) = must(shared, store.newest_snapshot()) {
+                    let _ = data.send(reader);
+                }
             }
             DiskJob::Compact { index, job } => {
                 group.finish(shared, store);
@@ -99,13 +100,6 @@ fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receive
     }
     group.finish(shared, store);
     goes_on
-}
-
-fn newest_bytes(store: &Store) -> Result<Vec<u8>, StoreError> {
-    match store.newest_snapshot()? {
-        Some(reader) => reader.read_all(),
-        None => Ok(Vec::new()),
-    }
 }
 
 /// Jobs that share one sync.

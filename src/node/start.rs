@@ -343,10 +343,10 @@ fn launch(
     let mut registry = Registry::default();
     registry.open_sql(sql::Database::in_folder(Arc::clone(&sql)));
     match store.newest_snapshot()? {
-        Some(reader) => {
-            let bytes = reader.read_all()?;
-            registry.restore(&mut bytes.as_slice()).map_err(StartError::Snapshot)?;
-        }
+        Some(mut reader) => registry.restore(&mut reader).map_err(|e| match e.downcast::<StoreError>() {
+            Ok(damaged) => StartError::from(damaged),
+            Err(strange) => StartError::Snapshot(strange),
+        })?,
         None => registry.settle_sql().map_err(StartError::Database)?,
     }
     let news =

@@ -15,6 +15,8 @@ mod parts;
 pub mod registry;
 pub mod sessions;
 pub mod sql;
+#[cfg(test)]
+mod trials;
 
 use crate::types::Stamp;
 use std::io::{self, Read, Write};

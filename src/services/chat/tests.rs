@@ -9,25 +9,12 @@ mod lives;
 
 use super::words::{MESSAGES_MAX, TOKENS_MAX};
 use super::{Answer, Chat, Command, Query, Refusal, Target, TokenHash, View, names};
-use crate::services::{Reply, Service};
-use crate::types::{Index, Stamp};
+use crate::services::Service;
+use crate::services::trials::{self, restored, saved, stamp};
 
 #[test]
 fn scripts() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/chat/scripts");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
-    paths.sort();
-    assert!(!paths.is_empty(), "no scripts in {folder}");
-    for path in paths {
-        if let Err(why) = goldenscript::run(&mut desk::Desk::default(), &path) {
-            panic!("{}: {why}", path.display());
-        }
-    }
-}
-
-fn stamp(index: u64, at_ms: u64) -> Stamp {
-    Stamp { index: Index(index), at_ms }
+    trials::scripts("chat", desk::Desk::default);
 }
 
 /// The hash of a token that has this name in a test.
@@ -45,18 +32,6 @@ fn create(name: &str) -> Command {
 fn send(from: &str, to: &str, text: &str) -> Command {
     let (to, text) = (Target::Account(to.to_string()), text.to_string());
     Command::Send { token: token(from), to, text, client_id: None }
-}
-
-fn saved(chat: &Chat) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    chat.snapshot(&mut bytes).unwrap();
-    bytes
-}
-
-fn restored(bytes: &[u8]) -> Chat {
-    let mut chat = Chat::default();
-    chat.restore(&mut &bytes[..]).unwrap();
-    chat
 }
 
 /// A chat with two accounts, a room, a message that was taken back, and somebody who guesses.
@@ -78,28 +53,12 @@ fn busy() -> Chat {
 
 #[test]
 fn garbage_is_refused_and_changes_nothing() {
-    let mut chat = busy();
-    let before = saved(&chat);
-    let command = send("ann", "bob", "hello").encode();
-    for garbage in [&[][..], &[0xff; 9], &command[..5]] {
-        assert!(matches!(chat.apply(stamp(9, 0), garbage), Reply::Failed(_)), "{garbage:?}");
-        assert!(matches!(chat.query(stamp(9, 0), &[0xff; 3]), Reply::Failed(_)));
-    }
-    assert_eq!(saved(&chat), before);
+    trials::garbage_changes_nothing(&mut busy(), &send("ann", "bob", "hello").encode());
 }
 
 #[test]
 fn a_damaged_snapshot_is_an_error_or_another_state_and_no_allocation() {
-    let bytes = saved(&busy());
-    assert_eq!(restored(&bytes), busy());
-    for end in 0..bytes.len() {
-        assert!(Chat::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
-    }
-    for at in 0..bytes.len() {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0x80;
-        let _ = Chat::default().restore(&mut damaged.as_slice());
-    }
+    trials::damage_costs_nothing(&busy());
 }
 
 #[test]
@@ -115,7 +74,7 @@ fn the_oldest_messages_go_and_readers_that_were_away_hear_of_it() {
     assert_eq!((messages[0].number, oldest, newest), (8, 8, MESSAGES_MAX + 7));
     let (events, _) = chat.told_after(2, position, 1);
     assert!(matches!(events[0].2, super::Event::Missed(7)), "{events:?}");
-    assert_eq!(restored(&saved(&chat)), chat);
+    assert_eq!(restored::<Chat>(&saved(&chat)), chat);
 }
 
 #[test]

@@ -8,26 +8,13 @@ mod desk;
 mod lives;
 
 use super::{Answer, Board, Command, End, Limits, Request, Verdict};
-use crate::services::{Reply, Service};
-use crate::types::{Identity, Index, NodeId, Stamp};
+use crate::services::trials::{self, restored, saved, stamp};
+use crate::types::{Identity, NodeId};
 use uuid::Uuid;
 
 #[test]
 fn scripts() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/jobs/scripts");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
-    paths.sort();
-    assert!(!paths.is_empty(), "no scripts in {folder}");
-    for path in paths {
-        if let Err(why) = goldenscript::run(&mut desk::Desk::default(), &path) {
-            panic!("{}: {why}", path.display());
-        }
-    }
-}
-
-fn stamp(index: u64, at_ms: u64) -> Stamp {
-    Stamp { index: Index(index), at_ms }
+    trials::scripts("jobs", desk::Desk::default);
 }
 
 /// A node's `life`-th process.
@@ -47,18 +34,6 @@ fn request(language: &str, keep_ms: u64) -> Request {
     }
 }
 
-fn saved(board: &Board) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    board.snapshot(&mut bytes).unwrap();
-    bytes
-}
-
-fn restored(bytes: &[u8]) -> Board {
-    let mut board = Board::default();
-    board.restore(&mut &bytes[..]).unwrap();
-    board
-}
-
 /// A board with a queued, a running and an ended job.
 fn busy() -> Board {
     let mut board = Board::default();
@@ -75,28 +50,12 @@ fn busy() -> Board {
 
 #[test]
 fn garbage_is_refused_and_changes_nothing() {
-    let mut board = busy();
-    let before = saved(&board);
-    let submit = Command::Submit(request("sh", 0)).encode();
-    for garbage in [&[][..], &[0xff; 9], &submit[..5]] {
-        assert!(matches!(board.apply(stamp(9, 0), garbage), Reply::Failed(_)), "{garbage:?}");
-        assert!(matches!(board.query(stamp(9, 0), &[0xff; 3]), Reply::Failed(_)));
-    }
-    assert_eq!(saved(&board), before);
+    trials::garbage_changes_nothing(&mut busy(), &Command::Submit(request("sh", 0)).encode());
 }
 
 #[test]
 fn a_damaged_snapshot_is_an_error_or_another_state_and_no_allocation() {
-    let bytes = saved(&busy());
-    assert_eq!(restored(&bytes), busy());
-    for end in 0..bytes.len() {
-        assert!(Board::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
-    }
-    for at in 0..bytes.len() {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0x80;
-        let _ = Board::default().restore(&mut damaged.as_slice());
-    }
+    trials::damage_costs_nothing(&busy());
 }
 
 #[test]

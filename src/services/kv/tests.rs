@@ -10,48 +10,17 @@ mod door;
 mod model;
 
 use super::{Op, Ran, Run, Store, Value};
+use crate::services::trials::{self, restored, saved, stamp};
 use crate::services::{Reply, Service};
-use crate::types::{Index, Stamp};
 use door::Session;
 
 #[test]
 fn scripts() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/kv/scripts");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
-    paths.sort();
-    assert!(!paths.is_empty(), "no scripts in {folder}");
-    let mut failed = Vec::new();
-    for path in paths {
-        let run = std::panic::AssertUnwindSafe(|| goldenscript::run(&mut Session::default(), &path));
-        match std::panic::catch_unwind(run) {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => failed.push(format!("{}: {why}", path.display())),
-            Err(_) => failed.push(format!("{}: panicked", path.display())),
-        }
-    }
-    assert!(failed.is_empty(), "scripts failed: {failed:#?}");
-}
-
-fn stamp(index: u64, at_ms: u64) -> Stamp {
-    Stamp { index: Index(index), at_ms }
+    trials::scripts("kv", Session::default);
 }
 
 fn encode(run: &Run) -> Vec<u8> {
     postcard::to_stdvec(run).unwrap()
-}
-
-/// The bytes of a snapshot.
-fn saved(store: &Store) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    store.snapshot(&mut bytes).unwrap();
-    bytes
-}
-
-fn restored(bytes: &[u8]) -> Store {
-    let mut store = Store::default();
-    store.restore(&mut &bytes[..]).unwrap();
-    store
 }
 
 fn one(op: Op) -> Run {
@@ -79,12 +48,7 @@ fn what_needs_the_log_is_refused_beside_it_and_garbage_everywhere() {
     assert_eq!(ran(store.apply(stamp(1, 0), &encode(&both))), Ran::Values(vec![Value::Nil, Value::Ok]));
     let v = Value::Bytes(b"v".to_vec().into());
     assert_eq!(ran(store.query(stamp(1, 0), &encode(&one(get)))), Ran::Values(vec![v]));
-    let before = saved(&store);
-    for garbage in [&[][..], &[0xff; 9], &encode(&both)[..5]] {
-        assert!(matches!(store.apply(stamp(2, 0), garbage), Reply::Failed(_)), "{garbage:?}");
-        assert!(matches!(store.query(stamp(2, 0), garbage), Reply::Failed(_)), "{garbage:?}");
-    }
-    assert_eq!(saved(&store), before);
+    trials::garbage_changes_nothing(&mut store, &encode(&both));
 }
 
 #[test]
@@ -92,16 +56,7 @@ fn a_damaged_snapshot_is_an_error_and_no_allocation() {
     let mut store = Store::default();
     store.run(stamp(1, 0), one(Op::MSet(vec![(b"k".to_vec().into(), b"v".to_vec().into())])));
     store.run(stamp(2, 0), one(Op::LockAcquire { name: b"l".to_vec().into(), ttl_ms: 5 }));
-    let bytes = saved(&store);
-    for end in 0..bytes.len() {
-        assert!(Store::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
-    }
-    for at in 8..bytes.len() {
-        // Whatever a length says then: an error, or another state, never memory that is not there.
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0x80;
-        let _ = Store::default().restore(&mut damaged.as_slice());
-    }
+    trials::damage_costs_nothing(&store);
 }
 
 #[test]
@@ -110,9 +65,9 @@ fn a_restored_store_knows_how_large_its_values_may_be() {
     for (key, size) in [(b"a", 70_000), (b"b", 10)] {
         store.run(stamp(1, 0), one(Op::MSet(vec![(key.to_vec().into(), vec![b'x'; size].into())])));
     }
-    assert_eq!(restored(&saved(&store)).largest_value(), 70_000);
+    assert_eq!(restored::<Store>(&saved(&store)).largest_value(), 70_000);
     store.run(stamp(2, 0), one(Op::Del(vec![b"a".to_vec().into()])));
-    let small = restored(&saved(&store));
+    let small = restored::<Store>(&saved(&store));
     assert_eq!(
         (small.largest_value(), store.largest_value()),
         (10, 70_000),

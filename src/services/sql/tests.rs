@@ -12,14 +12,5 @@ mod shell;
 
 #[test]
 fn scripts() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services/sql/scripts");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
-    paths.sort();
-    assert!(!paths.is_empty(), "no scripts in {folder}");
-    for path in paths {
-        if let Err(why) = goldenscript::run(&mut shell::Shell::default(), &path) {
-            panic!("{}: {why}", path.display());
-        }
-    }
+    crate::services::trials::scripts("sql", shell::Shell::default);
 }

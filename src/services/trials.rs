@@ -1,0 +1,69 @@
+//! What the tests of all services have in common: each is put through the same scripts, garbage and damage.
+//!
+//! Not here: what a service is to do (its own tests), all of them together (`registry.rs`, `sim/`).
+
+use super::{Reply, Service};
+use crate::types::{Index, Stamp};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The moment at which an entry is applied.
+pub fn stamp(index: u64, at_ms: u64) -> Stamp {
+    Stamp { index: Index(index), at_ms }
+}
+
+/// The bytes of a snapshot.
+pub fn saved(service: &impl Service) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    service.snapshot(&mut bytes).unwrap();
+    bytes
+}
+
+/// What comes of them.
+pub fn restored<S: Service + Default>(bytes: &[u8]) -> S {
+    let mut service = S::default();
+    service.restore(&mut &bytes[..]).unwrap();
+    service
+}
+
+/// Runs the golden scripts of a service, each from a new beginning.
+pub fn scripts<R: goldenscript::Runner>(service: &str, new: impl Fn() -> R) {
+    let folder = format!("{}/src/services/{service}/scripts", env!("CARGO_MANIFEST_DIR"));
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
+    paths.sort();
+    assert!(!paths.is_empty(), "no scripts in {folder}");
+    let mut failed = Vec::new();
+    for path in paths {
+        match catch_unwind(AssertUnwindSafe(|| goldenscript::run(&mut new(), &path))) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => failed.push(format!("{}: {why}", path.display())),
+            Err(_) => failed.push(format!("{}: panicked", path.display())),
+        }
+    }
+    assert!(failed.is_empty(), "scripts failed: {failed:#?}");
+}
+
+/// Commands and questions that are none, or half of this one, are refused and change nothing.
+pub fn garbage_changes_nothing(service: &mut impl Service, command: &[u8]) {
+    let before = saved(service);
+    for garbage in [&[][..], &[0xff; 3], &[0xff; 9], &command[..5]] {
+        assert!(matches!(service.apply(stamp(9, 0), garbage), Reply::Failed(_)), "{garbage:?}");
+    }
+    assert!(matches!(service.query(stamp(9, 0), &[0xff; 3]), Reply::Failed(_)));
+    assert_eq!(saved(service), before);
+}
+
+/// A whole snapshot gives the same state; one that is cut is an error; one that is damaged is an error or another state, never
+/// memory that is not there.
+pub fn damage_costs_nothing<S: Service + Default>(service: &S) {
+    let bytes = saved(service);
+    assert_eq!(saved(&restored::<S>(&bytes)), bytes);
+    for end in 0..bytes.len() {
+        assert!(S::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
+    }
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x80;
+        let _ = S::default().restore(&mut damaged.as_slice());
+    }
+}
