@@ -60,6 +60,8 @@ const FUNCTIONS_REFUSED: &[&str] = &[
     "jsonb_group_array",
     "jsonb_group_object",
 ];
+/// What it costs that ALTER TABLE reads the whole table in one step.
+const STEPS_OF_CHECK: u64 = super::words::STEPS_MAX / 40;
 /// What a step of a statement that reads JSON costs: it takes many times as long for each byte as copying.
 const FACTOR_OF_JSON: u64 = 8;
 /// Tables that show pages, or prepared statements.
@@ -87,6 +89,18 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
     {
         // Where a table lies in the file is no part of the state.
         return Authorization::Ignore;
+    }
+    match asked.action {
+        AuthAction::CreateVtable { .. } => {
+            watch.has_virtual.store(true, Relaxed);
+            watch.changes_virtual();
+        }
+        AuthAction::DropVtable { .. } | AuthAction::AlterTable { .. } => watch.changes_virtual(),
+        AuthAction::Read { table_name, .. }
+        | AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name } => watch.uses(table_name),
+        _ => {}
     }
     if !watch.charge_leave() {
         watch.refuse(super::functions::RAN_AWAY);
@@ -136,7 +150,6 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
         }
         CreateView { view_name } | DropView { view_name } => own(view_name),
         CreateVtable { table_name, module_name } => {
-            watch.has_virtual.store(true, Relaxed);
             let is_known = MODULES.iter().any(|module| module.eq_ignore_ascii_case(module_name));
             own(table_name).or_else(|| {
                 (!is_known).then(|| format!("virtual tables of {module_name}: not available, only of fts5 and rtree"))
@@ -216,6 +229,9 @@ fn sequence(watch: &Watch, table: &str) -> Option<String> {
 }
 
 fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&str>) -> Option<String> {
+    if name == "quick_check" && watch.is_altering.load(Relaxed) && !watch.charge(STEPS_OF_CHECK) {
+        return Some(super::functions::RAN_AWAY.to_string());
+    }
     let is_fine = PRAGMAS.contains(&name)
         || (name == "quick_check" && watch.is_altering.load(Relaxed))
         || (PRAGMAS_BARE.contains(&name) && value.is_none())

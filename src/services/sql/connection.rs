@@ -28,7 +28,7 @@ const LIMITS: &[(Limit, i32)] = &[
     (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 500),
     // Beyond it SQLite says that there is no memory: what bounds a program is the length of its statement.
     (Limit::SQLITE_LIMIT_VDBE_OP, 250_000_000),
-    (Limit::SQLITE_LIMIT_FUNCTION_ARG, 127),
+    (Limit::SQLITE_LIMIT_FUNCTION_ARG, functions::ARGS_MAX),
     (Limit::SQLITE_LIMIT_ATTACHED, 0),
     (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES_MAX),
     (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, VARIABLES_MAX),
@@ -57,6 +57,10 @@ pub fn furnish(
         (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
     ] {
         conn.set_db_config(config, value)?;
+    }
+    if !conn.query_row("SELECT sqlite_compileoption_used('ENABLE_PREUPDATE_HOOK')", [], |row| row.get(0))? {
+        let why = "SQLite is not compiled as .cargo/config.toml says; build phalanx in its own folder";
+        return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
     functions::register(conn, watch, purpose)?;
     watch.cost_of_look.store(STEPS_PER_LOOK.unsigned_abs().into(), Relaxed);

@@ -4,9 +4,10 @@
 //! - `date`, `time` and their like, and `CURRENT_TIMESTAMP` and its like, take `now` from the log. The rest of their work is
 //!   done by SQLite's own functions on a connection beside, so that every format and modifier is there. What depends on the
 //!   machine's time zone is refused.
-//! - `instr`, `replace`, `like`, `glob`, `trim` and their like do in one step of the virtual machine work that grows with the
-//!   product of two lengths. They are charged for it before they begin, and then done by SQLite's own on the connection beside.
-//!   So does `json_patch`.
+//! - `like`, `glob`, `trim` and their like do in one step of the virtual machine work that grows with the product of two lengths,
+//!   and so do `json_patch` and `json_extract` and its like with many paths. They are charged for it before they begin, and then
+//!   done by SQLite's own on the connection beside. `instr` and `replace` are ours: they look at each byte once, and make
+//!   nothing that is too long.
 //! - `json_group_array` and `json_group_object` would grow without bound until their result is asked for: they end where a
 //!   value would. `count(*)`, which SQLite answers in one step however long the table is, counts row by row where the log is
 //!   applied.
@@ -16,9 +17,11 @@
 
 use super::authorizer::Purpose;
 use super::watch::Watch;
+use memchr::memmem;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SubType, WindowAggregate};
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Error, Result, ffi, params_from_iter};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +36,6 @@ const DATES: &[(&str, usize)] =
 /// Functions whose work grows with the product of the lengths of two arguments: how many arguments, which two, and bytes
 /// times bytes that are as much work as one step.
 const PRODUCTS: &[(&str, i32, usize, usize, u64)] = &[
-    ("instr", 2, 0, 1, 4096),
-    ("replace", 3, 0, 1, 4096),
     ("like", 2, 0, 1, 64),
     ("like", 3, 0, 1, 64),
     ("glob", 2, 0, 1, 64),
@@ -44,6 +45,28 @@ const PRODUCTS: &[(&str, i32, usize, usize, u64)] = &[
     ("unhex", 2, 0, 1, 64),
     ("json_patch", 2, 0, 1, 64),
 ];
+/// What one read may ask of one call of them: some seconds, in which nobody looks at its deadline.
+const READ_CALL_STEPS_MAX: u64 = super::words::STEPS_MAX / 4;
+/// Functions that walk through all of a JSON text for each path: from how many arguments on they have more than one, and how
+/// many more make another. Whether what comes out is JSON as text.
+const PATHS: &[(&str, i32, usize, bool)] = &[
+    ("json_extract", 3, 1, true),
+    ("jsonb_extract", 3, 1, false),
+    ("json_remove", 3, 1, true),
+    ("jsonb_remove", 3, 1, false),
+    ("json_set", 5, 2, true),
+    ("jsonb_set", 5, 2, false),
+    ("json_insert", 5, 2, true),
+    ("jsonb_insert", 5, 2, false),
+    ("json_replace", 5, 2, true),
+    ("jsonb_replace", 5, 2, false),
+    ("json_array_insert", 5, 2, true),
+    ("jsonb_array_insert", 5, 2, false),
+];
+/// Most arguments of a function.
+pub const ARGS_MAX: i32 = 127;
+/// Bytes of JSON whose reading is as much work as one step.
+const JSON_BYTES_PER_STEP: u64 = 16;
 /// What SQLite marks JSON with, so that it is not quoted again.
 const JSON: u32 = b'J' as u32;
 
@@ -72,6 +95,14 @@ fn refused(why: impl Into<String>) -> Error {
     Error::UserFunctionError(why.into().into())
 }
 
+/// Whether a value may have so many bytes.
+fn fits(watch: &Watch, bytes: usize) -> Result<()> {
+    match bytes as u64 > watch.longest.load(Relaxed) {
+        true => Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)),
+        false => Ok(()),
+    }
+}
+
 fn args_of(context: &Context<'_>) -> Vec<Value> {
     let arg = |place| match context.get_raw(place) {
         ValueRef::Null => Value::Null,
@@ -89,7 +120,9 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Resu
     chance(conn, watch)?;
     dates(conn, watch, &beside)?;
     products(conn, watch, purpose, &beside)?;
+    searches(conn, watch)?;
     if purpose == Purpose::Write {
+        paths(conn, watch, &beside)?;
         conn.create_window_function("count", 0, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS, Count)?;
     }
     let flags = FunctionFlags::SQLITE_UTF8
@@ -191,10 +224,7 @@ impl Aggregate<Gathered, (String, SubType)> for JsonGroup {
         gathered.text += &self.json(value, subtype)?;
         gathered.text.push(',');
         gathered.lengths.push_back(gathered.text.len() - before);
-        match gathered.text.len() - gathered.gone > self.watch.longest.load(Relaxed) as usize {
-            true => Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)),
-            false => Ok(()),
-        }
+        fits(&self.watch, gathered.text.len() - gathered.gone)
     }
 
     fn finalize(&self, _: &mut Context<'_>, gathered: Option<Gathered>) -> Result<(String, SubType)> {
@@ -325,7 +355,7 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
         let (watch, beside) = (Arc::clone(watch), beside.clone());
         conn.create_scalar_function(*name, *args, flags, move |context| {
             let work = len_of(context.get_raw(*long)).saturating_mul(len_of(context.get_raw(*short))) / per_step;
-            if !watch.charge(work) {
+            if (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !watch.charge(work) {
                 return Err(refused(RAN_AWAY));
             }
             let subtype = (*name == "json_patch").then_some(JSON);
@@ -333,4 +363,105 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
         })?;
     }
     Ok(())
+}
+
+/// `json_extract` and its like with more than one path.
+fn paths(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8
+        | FunctionFlags::SQLITE_DETERMINISTIC
+        | FunctionFlags::SQLITE_INNOCUOUS
+        | FunctionFlags::SQLITE_SUBTYPE
+        | FunctionFlags::SQLITE_RESULT_SUBTYPE;
+    for (name, from, step, is_text) in PATHS {
+        for args in (*from..=ARGS_MAX).step_by(*step) {
+            let (watch, beside) = (Arc::clone(watch), beside.clone());
+            conn.create_scalar_function(*name, args, flags, move |context| {
+                let count = (context.len() - 1) / step;
+                if !watch.charge(len_of(context.get_raw(0)).saturating_mul(count as u64) / JSON_BYTES_PER_STEP) {
+                    return Err(refused(RAN_AWAY));
+                }
+                // What is JSON already is not to be quoted.
+                let mark = |place| if context.get_subtype(place) == JSON { "json(?)" } else { "?" };
+                let marks: Vec<&str> = (0..context.len()).map(mark).collect();
+                let made = beside.call(&format!("SELECT {name}({})", marks.join(",")), &args_of(context))?;
+                fits(&watch, len_of(ValueRef::from(&made)) as usize)?;
+                Ok((made, is_text.then_some(JSON)))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Text of any bytes.
+struct Text(Vec<u8>);
+
+impl ToSql for Text {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
+    }
+}
+
+/// What SQLite reads as text; a number as it writes it.
+fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a, [u8]>>> {
+    Ok(match value {
+        ValueRef::Null => None,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Cow::Borrowed(bytes)),
+        number => match beside.call("SELECT CAST(? AS TEXT)", &[Value::try_from(number)?])? {
+            Value::Text(text) => Some(Cow::Owned(text.into_bytes())),
+            _ => None,
+        },
+    })
+}
+
+/// Whether a byte is within a letter, and not its first.
+fn is_within(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
+}
+
+/// The byte at which a needle stands. In text SQLite looks at the beginning and then at the first bytes of letters.
+fn position(hay: &[u8], needle: &[u8], is_text: bool) -> Option<usize> {
+    match needle.first() {
+        Some(first) if is_text && is_within(*first) => hay.starts_with(needle).then_some(0),
+        _ => memmem::find(hay, needle),
+    }
+}
+
+/// `instr` and `replace`.
+fn searches(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+    let beside = Beside::default();
+    let own = beside.clone();
+    conn.create_scalar_function("instr", 2, flags, move |context| {
+        let (hay, needle) = (context.get_raw(0), context.get_raw(1));
+        let is_text = !matches!((hay, needle), (ValueRef::Blob(_), ValueRef::Blob(_)));
+        let (Some(hay), Some(needle)) = (text_of(&own, hay)?, text_of(&own, needle)?) else { return Ok(None) };
+        let place = position(&hay, &needle, is_text).map_or(0, |at| match is_text {
+            true => 1 + hay.iter().take(at + 1).skip(1).filter(|byte| !is_within(**byte)).count(),
+            false => 1 + at,
+        });
+        Ok(Some(place as i64))
+    })?;
+    let watch = Arc::clone(watch);
+    conn.create_scalar_function("replace", 3, flags, move |context| {
+        let text = |place| text_of(&beside, context.get_raw(place));
+        let (Some(from), Some(what)) = (text(0)?, text(1)?) else { return Ok(None) };
+        // As SQLite has it: a pattern that is empty, or begins with NUL, is found nowhere.
+        if what.first().is_none_or(|byte| *byte == 0) {
+            return Ok(Some(Text(from.into_owned())));
+        }
+        let Some(with) = text(2)? else { return Ok(None) };
+        let finder = memmem::Finder::new(&what[..]);
+        let count = finder.find_iter(&from).count();
+        let bytes = from.len() - count * what.len() + count.saturating_mul(with.len());
+        fits(&watch, bytes)?;
+        let mut made = Vec::with_capacity(bytes);
+        let mut at = 0;
+        for found in finder.find_iter(&from) {
+            made.extend_from_slice(&from[at..found]);
+            made.extend_from_slice(&with);
+            at = found + what.len();
+        }
+        made.extend_from_slice(&from[at..]);
+        Ok(Some(Text(made)))
+    })
 }

@@ -22,12 +22,12 @@ use std::sync::atomic::Ordering::Relaxed;
 const GEARS: [usize; 8] =
     [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, VALUE_BYTES_MAX + 1024];
 /// What a step costs: so much that a command can move about a gigabyte.
-const COSTS: [u64; 8] = [1, 3, 8, 32, 128, 512, 2048, 8192];
-/// Where there are virtual tables, no gear is lower: a full-text index writes its pages (64 KiB at most) without looking whether
+const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
+/// For statements that use virtual tables no gear is lower: a full-text index writes its pages (64 KiB at most) without looking whether
 /// they are too long, and would lose them.
 const LOWEST_OF_VIRTUAL: usize = 4;
-/// What a step costs in it.
-const COST_OF_VIRTUAL: u64 = 32;
+/// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
+const VIRTUAL_STEPS: u64 = 4;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
 /// Instructions of a program times bytes of a value, in those.
@@ -42,8 +42,9 @@ pub fn climb<T>(
     mut attempt: impl FnMut(usize) -> std::result::Result<T, Trouble>,
 ) -> Result<std::result::Result<T, Trouble>> {
     own(conn, watch, "SAVEPOINT s")?;
-    let lowest = if watch.has_virtual.load(Relaxed) { LOWEST_OF_VIRTUAL } else { 0 };
-    for gear in gear_of(longest).max(lowest)..GEARS.len() {
+    watch.touches_virtual.store(false, Relaxed);
+    let mut gear = gear_of(longest);
+    loop {
         shift(conn, watch, Some(gear))?;
         let done = attempt(gear);
         shift(conn, watch, None)?;
@@ -59,6 +60,7 @@ pub fn climb<T>(
             // A definition that is too long for this gear looks like damage.
             Err(Trouble::TooLong(_) | Trouble::Fatal { is_damaged: true, .. }) if gear + 1 < GEARS.len() => {
                 undo(conn, watch)?;
+                gear = (gear + 1).max(if watch.touches_virtual.load(Relaxed) { LOWEST_OF_VIRTUAL } else { 0 });
             }
             Err(trouble) => {
                 undo(conn, watch)?;
@@ -67,7 +69,29 @@ pub fn climb<T>(
             }
         }
     }
-    unreachable!("the last gear gives an answer")
+}
+
+/// Does something of our own in the middle of a gear, with values of any length.
+///
+/// # Errors
+/// SQLite's.
+pub fn unbounded<T>(conn: &Connection, gear: usize, work: impl FnOnce() -> T) -> Result<T> {
+    connection::set_length(conn, None)?;
+    let done = work();
+    connection::set_length(conn, Some(GEARS[gear]))?;
+    Ok(done)
+}
+
+/// Called when a statement is prepared, which tells what it uses.
+///
+/// # Errors
+/// It uses a virtual table, and the gear is too low for that.
+pub fn suits(watch: &Watch, gear: usize) -> std::result::Result<(), Trouble> {
+    if gear < LOWEST_OF_VIRTUAL && watch.touches_virtual.load(Relaxed) {
+        return Err(Trouble::TooLong(String::new()));
+    }
+    set_cost(watch, gear);
+    Ok(())
 }
 
 /// The gear for one row after another, each of which fails as a whole or not at all.
@@ -147,10 +171,11 @@ fn shift(conn: &Connection, watch: &Arc<Watch>, gear: Option<usize>) -> Result<(
     connection::set_length(conn, gear.map(|gear| GEARS[gear]))?;
     let Some(gear) = gear else { return Ok(()) };
     watch.longest.store(GEARS[gear] as u64, Relaxed);
-    let cost = match gear {
-        LOWEST_OF_VIRTUAL if watch.has_virtual.load(Relaxed) => COST_OF_VIRTUAL,
-        other => COSTS[other],
-    };
-    watch.cost_of_look.store(u64::from(STEPS_PER_LOOK.unsigned_abs()) * cost, Relaxed);
+    set_cost(watch, gear);
     Ok(())
+}
+
+fn set_cost(watch: &Watch, gear: usize) {
+    let cost = if watch.touches_virtual.load(Relaxed) { COSTS[gear].div_ceil(VIRTUAL_STEPS) } else { COSTS[gear] };
+    watch.cost_of_look.store(u64::from(STEPS_PER_LOOK.unsigned_abs()) * cost, Relaxed);
 }

@@ -31,18 +31,24 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
     watch.is_begun.store(false, Relaxed);
     let mut batch = Batch::new(conn, sql);
     for number in 1.. {
-        let mut prepared = None;
+        let (mut prepared, mut factor) = (None, 1);
         let is_over = gears::climb(conn, watch, 0, |gear| {
             let on_error = |error| statement::trouble(watch, &error);
             watch.begin_statement();
-            if prepared.is_none() {
-                prepared = batch.next().map_err(on_error)?;
+            match prepared {
+                // What preparing told holds for every attempt.
+                Some(_) => watch.factor.store(factor, Relaxed),
+                None => {
+                    prepared = batch.next().map_err(on_error)?;
+                    factor = watch.factor.load(Relaxed);
+                }
             }
             let Some(one) = &mut prepared else { return Ok(true) };
             if watch.passes_over.load(Relaxed) {
                 return Ok(false);
             }
-            let text = one.expanded_sql().unwrap_or_default();
+            gears::suits(watch, gear)?;
+            let text = gears::unbounded(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
             statement::fits(conn, watch, &text, gear)?;
             let mut room = Room { bytes: 0, rows: 0 };
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;

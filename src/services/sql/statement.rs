@@ -19,6 +19,10 @@ pub const BYTES_PER_STEP: u64 = 16;
 const LONG_SQL_BYTES: usize = 64 << 10;
 /// Instructions of a program that reads times bytes of a value.
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
+/// Entries of indexes that a row may write for as much as its steps cost.
+const INDEXES_PER_FACTOR: usize = 4;
+/// What a step of a program costs that copies whole rows: it has few for each of them.
+const FACTOR_OF_COPIES: u64 = 3;
 /// Bytes that an instruction takes.
 const INSTRUCTION_BYTES: usize = 32;
 /// Of UTF-8.
@@ -98,6 +102,10 @@ pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
                 "a table or index has come to its end: SQLite has no row number or no segment left".to_string(),
             )
         }
+        // SQLite has no other word for the default of a column that is longer than values may be.
+        Some(ErrorCode::OutOfMemory) if watch.longest.load(Relaxed) < words::VALUE_BYTES_MAX as u64 => {
+            Trouble::TooLong(why)
+        }
         Some(
             ErrorCode::SystemIoFailure
             | ErrorCode::OutOfMemory
@@ -141,7 +149,8 @@ pub fn run_in(
     if statement.sql.contains('\0') {
         return Err(Trouble::Failed("a statement has no NUL: SQLite would read no further".to_string()));
     }
-    if names(&statement.sql, "data_version") && names(&statement.sql, "pragma") {
+    // Its name may stand in quotes.
+    if names(&statement.sql, "pragma") && statement.sql.to_ascii_lowercase().contains("data_version") {
         return Err(Trouble::Failed("PRAGMA data_version: not available".to_string()));
     }
     if names_rollback(&statement.sql) {
@@ -168,7 +177,10 @@ pub fn run_in(
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
     }
     match gear {
-        Some(gear) => fits(conn, watch, &statement.sql, gear)?,
+        Some(gear) => {
+            gears::suits(watch, gear)?;
+            fits(conn, watch, &statement.sql, gear)?;
+        }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
     carry_out(conn, watch, &mut prepared, &statement.params, kind, room)
@@ -181,26 +193,47 @@ pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite
     if bytes < words::VALUE_BYTES_MAX { connection::set_length(conn, Some(bytes)) } else { Ok(()) }
 }
 
-/// Refuses a program that is too long for its gear.
+/// Refuses a program that is too long for its gear; lets one that writes much with few steps pay more for each.
 pub fn fits(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<(), Trouble> {
-    if !gears::is_high(gear) && sql.len() < LONG_SQL_BYTES {
+    let is_bounded = gears::is_high(gear) || sql.len() >= LONG_SQL_BYTES;
+    // Without a SELECT it writes the rows that it names, or changes those that are there.
+    if !is_bounded && !names(sql, "select") {
         return Ok(());
     }
-    let count = instructions(conn, watch, sql).map_err(|error| trouble(watch, &error))?;
-    gears::excess(gear, count).map_or(Ok(()), |why| Err(Trouble::Failed(why)))
+    let program = program(conn, watch, sql).map_err(|error| trouble(watch, &error))?;
+    let factor = watch.factor.load(Relaxed) * (1 + (program.index_writes / INDEXES_PER_FACTOR) as u64);
+    watch.factor.store(factor * if program.copies_rows { FACTOR_OF_COPIES } else { 1 }, Relaxed);
+    let excess = gears::excess(gear, program.instructions).filter(|_| is_bounded);
+    excess.map_or(Ok(()), |why| Err(Trouble::Failed(why)))
 }
 
-/// Instructions of a statement's program, and of its triggers'.
-fn instructions(conn: &Connection, watch: &Watch, sql: &str) -> rusqlite::Result<usize> {
+/// What SQLite made of a statement, with its triggers.
+#[derive(Default)]
+struct Program {
+    instructions: usize,
+    /// Instructions that write an entry of an index.
+    index_writes: usize,
+    /// Whole rows go from one table into another.
+    copies_rows: bool,
+}
+
+fn program(conn: &Connection, watch: &Watch, sql: &str) -> rusqlite::Result<Program> {
     let _own = Own::begin(watch);
-    // An EXPLAIN of its own runs nothing.
-    let Ok(mut explain) = conn.prepare(&format!("EXPLAIN {sql}")) else { return Ok(0) };
-    let mut rows = explain.raw_query();
-    let mut count = 0;
-    while rows.next()?.is_some() {
-        count += 1;
+    let sql = from_first_word(sql);
+    if sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
+        return Ok(Program::default()); // It runs nothing.
     }
-    Ok(count)
+    let mut explain = conn.prepare(&format!("EXPLAIN {sql}"))?;
+    let mut rows = explain.raw_query();
+    let (mut program, mut has_row) = (Program::default(), false);
+    while let Some(row) = rows.next()? {
+        let ValueRef::Text(name) = row.get_ref(1)? else { continue };
+        program.instructions += 1;
+        program.index_writes += usize::from(name == b"IdxInsert");
+        program.copies_rows |= has_row && (name == b"Insert" || name == b"IdxInsert");
+        has_row = name == b"RowData";
+    }
+    Ok(program)
 }
 
 /// The part after preparing.
@@ -297,6 +330,11 @@ fn type_of(value: &words::Value) -> &'static str {
         words::Value::Text(_) => "text",
         words::Value::Blob(_) => "blob",
     }
+}
+
+/// A statement without what may stand before it: blanks, comments and semicolons.
+fn from_first_word(sql: &str) -> &str {
+    words(sql).next().map_or("", |word| &sql[word.as_ptr().addr() - sql.as_ptr().addr()..])
 }
 
 /// Whether a statement says ROLLBACK.

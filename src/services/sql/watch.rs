@@ -29,6 +29,12 @@ pub struct Watch {
     pub is_altering: AtomicBool,
     /// There are virtual tables, which keep in memory what was written to them.
     pub has_virtual: AtomicBool,
+    /// The statement reads or writes one of them.
+    pub touches_virtual: AtomicBool,
+    /// Which they are may have changed since the transaction began.
+    is_virtual_unsure: AtomicBool,
+    /// Their names when it began, in lower case.
+    virtual_names: Mutex<Vec<String>>,
     /// Where the file is, if it is in one.
     pub files: OnceLock<Arc<dyn Files>>,
     /// What the steps between two looks cost now.
@@ -72,6 +78,30 @@ impl Watch {
         self.asked.store(0, Relaxed);
         self.factor.store(1, Relaxed);
         *self.why() = None;
+    }
+
+    /// A transaction begins, and these are the virtual tables.
+    pub fn set_virtual(&self, names: &[String]) {
+        self.has_virtual.store(!names.is_empty(), Relaxed);
+        self.is_virtual_unsure.store(false, Relaxed);
+        *self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner) =
+            names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    }
+
+    /// The statement uses this table.
+    pub fn uses(&self, table: &str) {
+        if self.has_virtual.load(Relaxed) {
+            let names = self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_virtual =
+                self.is_virtual_unsure.load(Relaxed) || names.iter().any(|name| name.eq_ignore_ascii_case(table));
+            self.touches_virtual.fetch_or(is_virtual, Relaxed);
+        }
+    }
+
+    /// The statement makes, removes or renames tables that may be virtual ones.
+    pub fn changes_virtual(&self) {
+        self.is_virtual_unsure.store(true, Relaxed);
+        self.touches_virtual.store(self.has_virtual.load(Relaxed), Relaxed);
     }
 
     /// A statement that is being prepared asks leave for one thing more. Views in views double it with each level, and SQLite's

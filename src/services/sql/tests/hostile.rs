@@ -2,8 +2,8 @@
 //!
 //! Not here: what must be the same everywhere (`same.rs`).
 
-use super::shell::{Node, in_words, request, results};
-use crate::services::sql::{Command, Kind, Params, Run, Statement, Value};
+use super::shell::{Node, answer, in_words, request, results};
+use crate::services::sql::{Answer, Command, Kind, Params, Run, Statement, Value};
 use std::time::Instant;
 
 fn node() -> Node {
@@ -215,6 +215,86 @@ fn a_statement_that_fails_late_leaves_nothing() {
     assert_eq!(in_words(&node.execute(&[fine])[0]), "changed 3, last id 5");
 }
 
+/// SQLite has no word but "out of memory" for a default that is longer than values may be in a gear.
+#[test]
+fn long_defaults_are_no_lack_of_memory() {
+    for long in [200, 300, 5_000, 70_000] {
+        let default = "d".repeat(long);
+        let mut node = Node::default();
+        let statements = [
+            "CREATE TABLE w(k)",
+            "INSERT INTO w VALUES(1)",
+            &format!("ALTER TABLE w ADD COLUMN z DEFAULT '{default}'"),
+            &format!("CREATE TABLE v(k, z DEFAULT '{default}')"),
+            "INSERT INTO v(k) VALUES(1), (2)",
+            "UPDATE v SET k = k + 1",
+            "CREATE INDEX i ON w(z)",
+            "CREATE TRIGGER g AFTER INSERT ON w BEGIN UPDATE v SET k = k + new.k; END",
+            "INSERT INTO w(k) VALUES(7) RETURNING length(z)",
+            "INSERT INTO v SELECT * FROM w",
+            "ALTER TABLE v RENAME COLUMN k TO j",
+            "ALTER TABLE v ADD COLUMN l CHECK(1)",
+            "ALTER TABLE v DROP COLUMN l",
+            "CREATE VIRTUAL TABLE f USING fts5(a)",
+            "INSERT INTO f SELECT z FROM w",
+            "ALTER TABLE w RENAME TO x",
+        ];
+        for sql in statements {
+            let said = in_words(&node.execute(&[sql])[0]);
+            assert!(!said.starts_with("failed"), "{long}: {sql:.50}: {said:.200}");
+        }
+        let lengths =
+            in_words(&node.read("SELECT sum(length(z)), count(*) FROM (SELECT z FROM x UNION ALL SELECT z FROM v)"));
+        assert!(lengths.ends_with(&format!("  {} | 6", 6 * long)), "{long}: {lengths}");
+        let dump = node.dump();
+        let mut other = Node::default();
+        let load = Command::Load { sql: dump.clone(), seed: 1 };
+        assert_eq!(answer(other.entry(1, &[load]).remove(0)), Answer::Done);
+        assert_eq!(other.dump(), dump);
+    }
+}
+
+/// Rows that SQLite would move from page to page are counted as well, and so are the entries of many indexes.
+#[test]
+fn what_is_copied_is_counted() {
+    let mut node = Node::default();
+    node.execute(&["CREATE TABLE a (x)", "CREATE TABLE b (x)", "INSERT INTO a VALUES(zeroblob(1000000))"]);
+    let growing = ["INSERT INTO b SELECT * FROM a", "INSERT INTO a SELECT * FROM b"].repeat(12);
+    let said = node.run(1, request(&growing, Kind::Execute, 1));
+    assert!(said.iter().any(|one| in_words(one).ends_with("too many steps")), "it would come to 75 GB");
+    let rows = in_words(&node.read("SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)"));
+    let rows: u64 = rows.rsplit("  ").next().unwrap().parse().unwrap();
+    assert!((100..3_000).contains(&rows), "{rows} MB");
+
+    let mut node = Node::default();
+    node.execute(&["CREATE TABLE v (a)", "CREATE VIRTUAL TABLE f USING fts5(a)"]);
+    for n in 0..12 {
+        node.execute(&[&format!("CREATE INDEX v{n} ON v(a)")]);
+    }
+    let rows = |count: u64| {
+        format!(
+            "INSERT INTO v WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {count}) \
+             SELECT zeroblob(65000) FROM c"
+        )
+    };
+    assert_eq!(in_words(&node.execute(&[&rows(2000)])[0]), "failed: the request takes too many steps", "1.7 GB");
+    assert_eq!(in_words(&node.execute(&[&rows(100)])[0]), "changed 100, last id 100");
+}
+
+#[test]
+fn what_stands_before_a_statement_hides_nothing() {
+    let mut node = node();
+    let wide: Vec<String> = (0..240).map(|n| format!("hex(zeroblob({}))", 2_000_000 + n)).collect();
+    for before in ["", ";", " ; \n;", "/* x */ ;", "-- x\n"] {
+        let said = in_words(&node.execute(&[&format!("{before}SELECT {}", wide.join(","))])[0]);
+        assert!(said.contains("instructions"), "{before:?}: {said:.200}");
+    }
+    for sql in ["PRAGMA \"data_version\"", "PRAGMA [data_version]", "PRAGMA main.`DATA_VERSION`"] {
+        let said = in_words(&node.execute(&[sql])[0]);
+        assert!(said.contains("not available"), "{sql}: {said}");
+    }
+}
+
 #[test]
 fn what_would_take_for_ever_in_one_step_ends() {
     let mut node = node();
@@ -231,6 +311,99 @@ fn what_would_take_for_ever_in_one_step_ends() {
                  SELECT length(json_group_array(hex(zeroblob(32000)))) FROM c";
     let said = in_words(&node.execute(&[group])[0]);
     assert!(said.starts_with("failed: "), "{said}");
+
+    let text = |word: &str, times: usize| Value::Text(word.repeat(times));
+    let array = Value::Text(format!("[1{}]", ",1".repeat(799_999)));
+    let long = vec![text("a", 1_500_000), Value::Text("a".repeat(700_000) + "b"), text("b", 4000), array];
+    node.execute(&["CREATE TABLE args (hay, needle, b, array)"]);
+    let sql = "INSERT INTO args VALUES(?, ?, ?, ?)".to_string();
+    let statement = Statement { sql, params: Params::Positional(long) };
+    node.run(1, Run { statements: vec![statement], is_transaction: false, kind: Kind::Execute, seed: 1 });
+    let mut fifty = |what: &str| {
+        let sql = format!("INSERT INTO big SELECT {what} FROM args");
+        let said = node.run(1, request(&[sql.as_str()].repeat(50), Kind::Execute, 1));
+        said.iter().map(in_words).collect::<Vec<String>>()
+    };
+    let said = fifty("length(replace(hay, 'a', b))");
+    assert!(said.iter().all(|one| one == "failed: string or blob too big"), "{said:?}");
+    let said = fifty("instr(hay, needle)");
+    assert!(said[0].starts_with("changed 1"), "{said:?}");
+    let paths = vec!["'$[799999]'"; 120].join(",");
+    let said = fifty(&format!("length(json_extract(array, {paths}))"));
+    assert!(said[0].starts_with("changed 1") && said.iter().any(|one| one.ends_with("too many steps")), "{said:?}");
+    // Reads beside the log have a deadline, at which nobody looks within one step.
+    let cut = "SELECT trim(hex(zeroblob(1000000)), hex(zeroblob(1000000)))";
+    assert_eq!(in_words(&node.read(cut)), "failed: the request takes too many steps");
+}
+
+/// Functions of ours that stand in for SQLite's answer as those do.
+#[test]
+fn functions_of_ours_answer_as_sqlite_does() {
+    let values = [
+        "NULL",
+        "''",
+        "'a'",
+        "'aXbXXc'",
+        "'X'",
+        "'XX'",
+        "'日本x'",
+        "'本'",
+        "12345",
+        "34",
+        "1.5",
+        "x''",
+        "x'6158'",
+        "x'58'",
+        "x'e697a5e69cac'",
+        "x'9c'",
+        "CAST(x'9ce69c' AS TEXT)",
+        "CAST(x'9c' AS TEXT)",
+        "x'00'",
+        "CAST(x'610062' AS TEXT)",
+    ];
+    let json =
+        [r#"'{"a":[1,{"b":2}],"c":"x"}'"#, "'[1,2,3]'", "'5'", "NULL", "'{'", r#"jsonb('{"a":[1,2],"c":null}')"#];
+    let mut asked = Vec::new();
+    for a in values {
+        for b in values {
+            asked.push(format!("instr({a}, {b})"));
+            for c in ["NULL", "''", "'yy'", "x'78'", "7"] {
+                asked.push(format!("replace({a}, {b}, {c})"));
+            }
+        }
+    }
+    for a in json {
+        for more in ["'$.a', '$.c'", "'$[0]', '$.a[1].b', '$.z'", "'$.a', NULL", "'a', '$.b'", "'$.a', '$.a'"] {
+            for name in ["json_extract", "jsonb_extract", "json_remove", "jsonb_remove"] {
+                asked.push(format!("{name}({a}, {more})"));
+            }
+        }
+        for more in [
+            "'$.a', 1, '$.n', 'text'",
+            "'$.a', json('[7, 8]'), '$.m', '[7]'",
+            "'$[0]', NULL, '$.a[0]', x'00'",
+            "'$.a', json_array(1, 'q'), '$.c', jsonb('{}')",
+            "'x', 1, '$', 2",
+        ] {
+            for name in ["json_set", "jsonb_set", "json_insert", "jsonb_insert", "json_replace", "jsonb_replace"] {
+                asked.push(format!("{name}({a}, {more})"));
+                asked.push(format!("json_array({name}({a}, {more}))"));
+            }
+        }
+    }
+    let plain = rusqlite::Connection::open_in_memory().unwrap();
+    let mut node = Node::default();
+    for what in asked {
+        let sql = format!("SELECT typeof(it), hex(it) FROM (SELECT {what} AS it)");
+        let theirs = plain.query_row(&sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+        let ours = in_words(&node.run(1, request(&[&sql], Kind::Query, 1))[0]);
+        match theirs {
+            Ok((kind, hex)) => {
+                assert!(ours.ends_with(&format!("'{kind}' | '{hex}'")), "{what}: {ours}, not {kind} {hex}")
+            }
+            Err(_) => assert!(ours.starts_with("failed"), "{what}: {ours}"),
+        }
+    }
 }
 
 /// What takes longest among what is known: run with `--ignored --nocapture` for the times.
