@@ -22,7 +22,7 @@ const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
 /// Entries of indexes that a row may write for as much as its steps cost.
 const INDEXES_PER_FACTOR: usize = 4;
 /// What a step of a program costs that copies whole rows: it has few for each of them.
-const FACTOR_OF_COPIES: u64 = 3;
+const FACTOR_OF_COPIES: u64 = 6;
 /// Bytes that an instruction takes.
 const INSTRUCTION_BYTES: usize = 32;
 /// Of UTF-8.
