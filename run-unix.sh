@@ -84,7 +84,7 @@ build() {
       "Install Rust from https://rustup.rs (curl -sSf https://sh.rustup.rs | sh), open a new terminal, run ./run.sh again."
   fi
   need_linker
-  [ -x "$program" ] || say "Building Phalanx (once; this takes a minute or two) ..."
+  [ -x "$program" ] || say "Building Phalanx (once; this takes some minutes) ..."
   (cd "$here" && cargo build --release --quiet) || die 1 "the build failed; its messages stand above."
 }
 
@@ -665,8 +665,23 @@ fresh() {
   start_nodes
 }
 
+# What jobs of killed nodes have left mounted below a folder would keep it from being deleted.
+unmount_below() {
+  local below point
+  below=$(cd "$1" && pwd -P) || return 0
+  [ -r /proc/self/mountinfo ] || return 0
+  cut -d ' ' -f 5 /proc/self/mountinfo | sort -r | while IFS= read -r point; do
+    point=$(printf '%b' "$point") # a space is \040 there
+    case $point in "$below"/*) umount -l "$point" || : ;; esac
+  done
+}
+
 delete_data() {
   local folder
+  # First, so that it is all folders or none.
+  for folder in "$data_dir"/node-*; do
+    [ ! -d "$folder" ] || unmount_below "$folder"
+  done
   for folder in "$data_dir"/node-*; do
     # Only folders that nodes have made, or that hold nothing but a log of ours.
     case ${folder##*/node-} in '' | *[!0-9]*) continue ;; esac

@@ -223,8 +223,15 @@ fn fresh_starts_with_empty_data_and_start_goes_on_with_the_old() {
     desk.stop();
     desk.assert_up(&desk.run(&["--nodes=3", "--terminal=none"]), 3);
     assert_eq!(id(&desk), first, "start goes on with its data");
-    // While it runs, too.
+    // While it runs, too, and where the job of a killed node has left a file system.
+    let left = desk.dir.path().join("data").join("node-3").join("jobs").join("7 x-1");
+    std::fs::create_dir_all(&left).unwrap();
+    if rustix::process::geteuid().is_root() {
+        let none = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", &left, "tmpfs", none, None).unwrap();
+    }
     desk.assert_up(&desk.run(&["fresh", "--nodes", "3", "--terminal", "none"]), 3);
+    assert!(!left.exists());
     assert_ne!(id(&desk), first, "fresh founds another cluster");
     desk.stop();
 }
