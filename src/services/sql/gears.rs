@@ -75,7 +75,7 @@ pub fn climb<T>(
 ///
 /// # Errors
 /// SQLite's.
-pub fn unbounded<T>(conn: &Connection, gear: usize, work: impl FnOnce() -> T) -> Result<T> {
+pub fn at_any_length<T>(conn: &Connection, gear: usize, work: impl FnOnce() -> T) -> Result<T> {
     connection::set_length(conn, None)?;
     let done = work();
     connection::set_length(conn, Some(GEARS[gear]))?;

@@ -48,7 +48,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
                 return Ok(false);
             }
             gears::suits(watch, gear)?;
-            let text = gears::unbounded(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
+            let text = gears::at_any_length(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
             statement::fits(conn, watch, &text, gear)?;
             let mut room = Room { bytes: 0, rows: 0 };
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
