@@ -82,11 +82,15 @@ impl Raw {
 /// # Errors
 /// Settings with faults, or an address that is none.
 pub fn endpoints(args: &ClientArgs) -> Result<Vec<String>, Fault> {
-    let settings = match settings(args.settings.as_deref()) {
-        Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => Settings::default(),
-        settings => settings?,
-    };
-    endpoints_in(args, &settings)
+    endpoints_in(args, &settings_of(args)?)
+}
+
+fn settings_of(args: &ClientArgs) -> Result<Settings, Fault> {
+    match settings(args.settings.as_deref()) {
+        // Who names the nodes can ask them whatever stands in the settings file of the folder at hand.
+        Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => Ok(Settings::default()),
+        settings => settings,
+    }
 }
 
 fn endpoints_in(args: &ClientArgs, settings: &Settings) -> Result<Vec<String>, Fault> {
@@ -102,11 +106,7 @@ impl Client {
     /// # Errors
     /// Settings with faults, or an address that is none.
     pub fn new(args: &ClientArgs) -> Result<Client, Fault> {
-        let settings = match settings(args.settings.as_deref()) {
-            // Who names the nodes can ask them whatever stands in the settings file of the folder at hand.
-            Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => Settings::default(),
-            settings => settings?,
-        };
+        let settings = settings_of(args)?;
         let endpoints = endpoints_in(args, &settings)?;
         if let Some(seconds) = args.timeout {
             if !(0.001..=3600.0).contains(&seconds) {

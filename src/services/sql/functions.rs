@@ -120,7 +120,7 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Resu
     chance(conn, watch)?;
     dates(conn, watch, &beside)?;
     products(conn, watch, purpose, &beside)?;
-    searches(conn, watch)?;
+    searches(conn, watch, &beside)?;
     if purpose == Purpose::Write {
         paths(conn, watch, &beside)?;
         conn.create_window_function("count", 0, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS, Count)?;
@@ -427,9 +427,8 @@ fn position(hay: &[u8], needle: &[u8], is_text: bool) -> Option<usize> {
 }
 
 /// `instr` and `replace`.
-fn searches(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
+fn searches(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    let beside = Beside::default();
     let own = beside.clone();
     conn.create_scalar_function("instr", 2, flags, move |context| {
         let (hay, needle) = (context.get_raw(0), context.get_raw(1));
@@ -441,7 +440,7 @@ fn searches(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
         });
         Ok(Some(place as i64))
     })?;
-    let watch = Arc::clone(watch);
+    let (watch, beside) = (Arc::clone(watch), beside.clone());
     conn.create_scalar_function("replace", 3, flags, move |context| {
         let text = |place| text_of(&beside, context.get_raw(place));
         let (Some(from), Some(what)) = (text(0)?, text(1)?) else { return Ok(None) };

@@ -13,14 +13,13 @@ use super::connection;
 use super::machine::Own;
 use super::statement::Trouble;
 use super::watch::{STEPS_PER_LOOK, Watch};
-use super::words::VALUE_BYTES_MAX;
+use super::words::ROW_BYTES_MAX;
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of a value or row in each gear.
-const GEARS: [usize; 8] =
-    [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, VALUE_BYTES_MAX + 1024];
+const GEARS: [usize; 8] = [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, ROW_BYTES_MAX];
 /// What a step costs: so much that a command can move about a gigabyte.
 const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
 /// For statements that use virtual tables no gear is lower: a full-text index writes its pages (64 KiB at most) without looking whether

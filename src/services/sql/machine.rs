@@ -63,8 +63,8 @@ pub struct Machine {
     entry: Option<Entry>,
     newest: u64,
     pruned_to: u64,
-    /// Version of the schema and its virtual tables.
-    virtual_at: Option<(i64, Vec<String>)>,
+    /// Version of the schema whose virtual tables are known.
+    virtual_at: Option<i64>,
     /// Grows with each change.
     generation: u64,
     /// Planted bugs.
@@ -207,14 +207,14 @@ impl Machine {
     fn begin(&mut self) -> Result<(), Fatal> {
         let version: i64 =
             self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
-        if self.virtual_at.as_ref().is_none_or(|(at, _)| *at != version) {
+        let names = if self.virtual_at == Some(version) {
+            None
+        } else {
             let find = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage = 0";
-            let names = self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?;
-            self.virtual_at = Some((version, names));
-        }
-        let names = self.virtual_at.as_ref().map_or(&[][..], |(_, names)| names);
-        let has_virtual = !names.is_empty();
-        self.watch.set_virtual(names);
+            Some(self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?)
+        };
+        self.virtual_at = Some(version);
+        let has_virtual = self.watch.begin_transaction(names);
         self.look(|conn| {
             if has_virtual {
                 // A virtual table keeps prepared statements, whose counts of steps would tell of entries before.

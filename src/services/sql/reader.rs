@@ -8,7 +8,7 @@ use super::machine::Own;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
 use super::words::{
-    Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement, VALUE_BYTES_MAX,
+    Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
 };
 use super::{connection, dump};
 use rusqlite::{Connection, OpenFlags, Result};
@@ -37,7 +37,7 @@ impl Reader {
         conn.set_prepared_statement_cache_capacity(PREPARED_MAX);
         let watch = Arc::new(Watch::default());
         connection::furnish(&mut conn, &watch, Purpose::Read, Some(is_over))?;
-        connection::set_length(&conn, Some(VALUE_BYTES_MAX + 1024))?;
+        connection::set_length(&conn, Some(ROW_BYTES_MAX))?;
         Ok(Reader { conn, watch })
     }
 
@@ -63,7 +63,7 @@ impl Reader {
     }
 
     fn one(&self, statement: &Statement, room: &mut Room) -> Outcome {
-        if let Err(error) = connection::set_length(&self.conn, Some(VALUE_BYTES_MAX + 1024)) {
+        if let Err(error) = connection::set_length(&self.conn, Some(ROW_BYTES_MAX)) {
             return Outcome::Failed(statement::said(&error));
         }
         let done = if is_plain(&statement.sql) {
@@ -91,7 +91,7 @@ impl Reader {
         self.watch.begin(0, 0, READ_STEPS_MAX);
         statements.iter().all(|statement| {
             self.watch.begin_statement();
-            connection::set_length(&self.conn, Some(VALUE_BYTES_MAX + 1024)).is_ok()
+            connection::set_length(&self.conn, Some(ROW_BYTES_MAX)).is_ok()
                 && is_plain(&statement.sql)
                 && self.conn.prepare_cached(&statement.sql).is_ok_and(|prepared| prepared.readonly())
         })

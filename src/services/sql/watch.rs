@@ -33,7 +33,7 @@ pub struct Watch {
     pub touches_virtual: AtomicBool,
     /// Which they are may have changed since the transaction began.
     is_virtual_unsure: AtomicBool,
-    /// Their names when it began, in lower case.
+    /// Their names when it began.
     virtual_names: Mutex<Vec<String>>,
     /// Where the file is, if it is in one.
     pub files: OnceLock<Arc<dyn Files>>,
@@ -80,12 +80,15 @@ impl Watch {
         *self.why() = None;
     }
 
-    /// A transaction begins, and these are the virtual tables.
-    pub fn set_virtual(&self, names: &[String]) {
-        self.has_virtual.store(!names.is_empty(), Relaxed);
+    /// A transaction begins; `names`: the virtual tables, where the schema is another than before. Whether there are any.
+    pub fn begin_transaction(&self, names: Option<Vec<String>>) -> bool {
+        let mut known = self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(names) = names {
+            *known = names;
+        }
+        self.has_virtual.store(!known.is_empty(), Relaxed);
         self.is_virtual_unsure.store(false, Relaxed);
-        *self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner) =
-            names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        !known.is_empty()
     }
 
     /// The statement uses this table.

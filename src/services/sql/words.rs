@@ -16,6 +16,8 @@ pub const STATEMENTS_MAX: usize = 65_536;
 pub const SQL_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one text, blob or row: as large as a value of the key-value store.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
+/// What SQLite may hold as one row: a value with what surrounds it.
+pub const ROW_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024;
 /// Bytes of statements and parameters of one command; the rest of [`crate::limits::COMMAND_BYTES_MAX`] is for the form in
 /// which it goes on.
 pub const RUN_BYTES_MAX: usize = crate::limits::COMMAND_BYTES_MAX - (256 << 10);
