@@ -38,6 +38,12 @@ fn post(cluster: &Cluster, id: u64, path: &str, body: &Value) -> Value {
     answer.json()
 }
 
+/// Takes the times of the statements out of an answer.
+fn take_times(answer: &mut Value) -> Vec<f64> {
+    let results = answer["results"].as_array_mut().unwrap();
+    results.iter_mut().filter_map(|one| one.as_object_mut()?.remove("time")?.as_f64()).collect()
+}
+
 fn get(cluster: &Cluster, id: u64, path: &str) -> Response {
     ask(&cluster.http(id), "GET", path, "", None).unwrap()
 }
@@ -168,12 +174,15 @@ fn every_door_on_every_node() -> Result<()> {
             ["INSERT INTO foo(name) VALUES(:name)", {"name": "déclan"}],
             "INSERT INTO absent VALUES(1)"
         ]);
-        let answer = post(&cluster, id, "/db/execute?timings&raft_index", &statements);
+        let mut answer = post(&cluster, id, "/db/execute?timings&raft_index", &statements);
         let last = id * 2;
+        let times = take_times(&mut answer);
         assert_eq!(answer["results"][0], json!({"last_insert_id": last - 1, "rows_affected": 1}));
         assert_eq!(answer["results"][1], json!({"last_insert_id": last, "rows_affected": 1}));
         assert_eq!(answer["results"][2], json!({"error": "no such table: absent"}));
-        assert!(answer["time"].is_f64() && answer["raft_index"].is_u64(), "{answer}");
+        assert!(answer["raft_index"].is_u64(), "{answer}");
+        let whole = answer["time"].as_f64().unwrap();
+        assert!(times.len() == 3 && times.iter().sum::<f64>() <= whole, "{times:?} of {whole}");
         // All or nothing.
         let both = json!([["INSERT INTO foo(name) VALUES(?)", "never"], "INSERT INTO absent VALUES(1)", "SELECT 1"]);
         let answer = post(&cluster, id, "/db/execute?transaction", &both);
@@ -186,6 +195,8 @@ fn every_door_on_every_node() -> Result<()> {
             let path = format!("/db/query?q=SELECT+name,pic,at+FROM+foo+WHERE+id%3D1{level}");
             let answer = get(&cluster, id, &path);
             assert_eq!(answer.json(), json!({"results": [plain]}), "{level}: {}", answer.text());
+            let mut timed = get(&cluster, id, &format!("{path}&timings")).json();
+            assert_eq!(take_times(&mut timed).len(), 1, "{level}: {timed}");
         }
         let by_post =
             json!([["SELECT name FROM foo WHERE id = ?", 2], "DELETE FROM foo", "SELECT id FROM foo WHERE 0"]);
@@ -202,10 +213,18 @@ fn every_door_on_every_node() -> Result<()> {
     // The same request under one key takes effect once, on whichever nodes its copies arrive.
     let body = json!([["INSERT INTO foo(name) VALUES(hex(randomblob(8)))"]]).to_string();
     let headers = format!("{JSON}Idempotency-Key: once\r\n");
+    let mut times = Vec::new();
     let copies: BTreeSet<String> = (1..=3)
-        .map(|id| ask(&cluster.http(id), "POST", "/db/execute", &headers, Some(body.as_bytes())).unwrap().text())
+        .map(|id| {
+            let answer =
+                ask(&cluster.http(id), "POST", "/db/execute?timings", &headers, Some(body.as_bytes())).unwrap();
+            let mut answer = answer.json();
+            times.extend(take_times(&mut answer));
+            answer["results"].to_string()
+        })
         .collect();
     assert_eq!((copies.len(), scalar(&cluster, 1, "SELECT count(*) FROM foo")), (1, json!(10)));
+    assert_eq!(times.len(), 1, "it ran once: {times:?}");
 
     // The whole database, out of one node and into all.
     let file = get(&cluster, 3, "/db/backup");

@@ -15,7 +15,7 @@ use super::routes::Indexed;
 use super::rqlite::{self, Results, Style};
 use super::server::Door;
 use crate::node::SqlRead;
-use crate::services::sql::{Answer, Command, Kind, ReadLevel, Run, Statement};
+use crate::services::sql::{Answer, Kind, ReadLevel, Run, Statement};
 use crate::types::{Index, Outcome};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -94,7 +94,7 @@ impl Asked {
         })
     }
 
-    fn answer(&self, door: &Door, outcome: Outcome<(Index, Answer)>) -> Result<Indexed, Reply> {
+    fn answer(&self, door: &Door, outcome: Outcome<(Index, Answer)>, times: Vec<Duration>) -> Result<Indexed, Reply> {
         let (index, answer) = match outcome {
             Outcome::Done(done) => done,
             other => return Err(failed(door, other)),
@@ -107,6 +107,7 @@ impl Asked {
         let body = Results {
             outcomes: &outcomes,
             style: self.style,
+            times: &times,
             time: self.has_timings.then(|| self.begun.elapsed()),
             index: match (self.is_queued, self.has_index) {
                 (true, _) => Some(("sequence_number", index.0)),
@@ -120,7 +121,9 @@ impl Asked {
 
     fn read(&self, door: &Door, statements: Vec<Statement>) -> Result<Indexed, Reply> {
         let read = SqlRead { statements, level: self.level, freshness: self.freshness, seed: seed() };
-        self.answer(door, door.host.sql_read(read, self.deadline))
+        let mut times = Vec::new();
+        let outcome = door.host.sql_read(read, self.has_timings.then_some(&mut times), self.deadline);
+        self.answer(door, outcome, times)
     }
 
     fn write(
@@ -136,7 +139,9 @@ impl Asked {
         if let Some(why) = run.excess() {
             return Err(Reply::refused(413, &why));
         }
-        self.answer(door, door.host.sql_write(&Command::Run(run), tag, self.deadline))
+        let mut times = Vec::new();
+        let outcome = door.host.sql_run(run, tag, self.has_timings.then_some(&mut times), self.deadline);
+        self.answer(door, outcome, times)
     }
 }
 

@@ -52,7 +52,19 @@ pub trait Host: Send + Sync + 'static {
     fn file_name(&self, language: &str) -> Option<String>;
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)>;
-    fn sql_read(&self, read: SqlRead, deadline: Instant) -> Outcome<(Index, sql::Answer)>;
+    fn sql_run(
+        &self,
+        run: sql::Run,
+        tag: Option<Tag>,
+        times: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, sql::Answer)>;
+    fn sql_read(
+        &self,
+        read: SqlRead,
+        times: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, sql::Answer)>;
     fn sql_only_reads(&self, statements: &[sql::Statement]) -> bool;
     fn sql_backup(
         &self,
@@ -150,8 +162,22 @@ impl Host for Handle {
     fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
         Handle::sql_write(self, command, tag, deadline)
     }
-    fn sql_read(&self, read: SqlRead, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
-        Handle::sql_read(self, read, deadline)
+    fn sql_run(
+        &self,
+        run: sql::Run,
+        tag: Option<Tag>,
+        times: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, sql::Answer)> {
+        Handle::sql_run(self, run, tag, times, deadline)
+    }
+    fn sql_read(
+        &self,
+        read: SqlRead,
+        times: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, sql::Answer)> {
+        Handle::sql_read(self, read, times, deadline)
     }
     fn sql_only_reads(&self, statements: &[sql::Statement]) -> bool {
         Handle::sql_only_reads(self, statements)

@@ -82,7 +82,9 @@ pub(super) struct Style {
 pub(super) struct Results<'a> {
     pub outcomes: &'a [Outcome],
     pub style: Style,
-    /// Seconds, if they are wanted.
+    /// What each took, if it is wanted, as far as it is known.
+    pub times: &'a [Duration],
+    /// What the whole took, if it is wanted.
     pub time: Option<Duration>,
     /// Log index, if it is wanted under this name.
     pub index: Option<(&'static str, u64)>,
@@ -107,8 +109,10 @@ impl Results<'_> {
 impl Serialize for Results<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
-        let results = each(self.outcomes, |outcome| One { outcome, style: self.style });
-        map.serialize_entry("results", &results)?;
+        let times = self.times.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let timed: Vec<One> =
+            self.outcomes.iter().zip(times).map(|(outcome, time)| One { outcome, style: self.style, time }).collect();
+        map.serialize_entry("results", &timed)?;
         if let Some(time) = self.time {
             map.serialize_entry("time", &time.as_secs_f64())?;
         }
@@ -139,6 +143,7 @@ impl<'a, T, R: Serialize, F: Fn(&'a T) -> R> Serialize for Each<'a, T, F> {
 struct One<'a> {
     outcome: &'a Outcome,
     style: Style,
+    time: Option<Duration>,
 }
 
 impl Serialize for One<'_> {
@@ -176,6 +181,9 @@ impl Serialize for One<'_> {
                     map.serialize_entry("values", &each(values, |row| Row { of: self, types, values: row }))?;
                 }
             }
+        }
+        if let Some(time) = self.time {
+            map.serialize_entry("time", &time.as_secs_f64())?;
         }
         map.end()
     }
@@ -373,12 +381,13 @@ mod tests {
             Outcome::Rows { columns: vec!["a".into()], types: vec![String::new()], values: vec![] },
         ];
         let write = |style| {
-            let results = Results { outcomes: &outcomes, style, time: None, index: Some(("raft_index", 7)) };
+            let times = &[Duration::from_micros(1500), Duration::ZERO];
+            let results = Results { outcomes: &outcomes, style, times, time: None, index: Some(("raft_index", 7)) };
             String::from_utf8(results.write()).unwrap()
         };
         assert_eq!(
             write(Style::default()),
-            r#"{"results":[{"last_insert_id":3},{"error":"no such table: a"},"#.to_owned()
+            r#"{"results":[{"last_insert_id":3,"time":0.0015},{"error":"no such table: a","time":0.0},"#.to_owned()
                 + r#"{"columns":["a","b","a"],"types":["datetime","blob","boolean"],"values":[["2026-11-26T14:05:06Z","AQI=",true]]},"#
                 + r#"{"columns":["a"],"types":[""]}],"raft_index":7}"#
                 + "\n"
@@ -386,7 +395,8 @@ mod tests {
         let style = Style { is_associative: true, has_blob_arrays: true, ..Style::default() };
         assert_eq!(
             write(style),
-            r#"{"results":[{"last_insert_id":3,"rows":null},{"error":"no such table: a"},"#.to_owned()
+            r#"{"results":[{"last_insert_id":3,"rows":null,"time":0.0015},{"error":"no such table: a","time":0.0},"#
+                .to_owned()
                 + r#"{"types":{"b":"blob","a":"boolean"},"rows":[{"b":[1,2],"a":true}]},"#
                 + r#"{"types":{"a":""},"rows":[]}],"raft_index":7}"#
                 + "\n"

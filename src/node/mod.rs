@@ -9,7 +9,7 @@
 //! long a node took to make up for what it missed. `worker.rs` runs the jobs that the log gives to this node, `live.rs` holds
 //! what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the chat what
 //! happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `sql.rs`
-//! what doors do with the database and `sql_files.rs` its folder, `threads.rs` starts threads, `inbox.rs` lets them sleep,
+//! what doors do with the database, `sql_files.rs` its folder, `sql_laps.rs` what is timed there, `threads.rs` starts threads, `inbox.rs` lets them sleep,
 //! `accept.rs` takes clients in for every door.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
@@ -46,6 +46,7 @@ pub mod snapshot_pace;
 pub mod snapshots;
 pub mod sql;
 pub mod sql_files;
+pub mod sql_laps;
 pub mod start;
 pub mod status;
 pub mod stop;

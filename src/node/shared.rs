@@ -172,8 +172,8 @@ pub struct Parts {
     pub is_gateway: bool,
     /// Snapshot files.
     pub snapshots: Snapshots,
-    /// The database's folder.
-    pub sql: Option<Arc<dyn crate::services::sql::Files>>,
+    /// The database, if it has one.
+    pub sql: Option<Readers>,
     /// Raft as recovered.
     pub view: View,
 }
@@ -204,7 +204,7 @@ impl Shared {
             chat: Arc::new(ChatFeed::new(parts.chat)),
             worker: Identity { id: parts.me.id, uuid: Uuid::new_v4() },
             is_gateway: parts.is_gateway,
-            sql: parts.sql.map(Readers::new),
+            sql: parts.sql,
             leader_heard_ms: AtomicU64::new(0),
             recovery: Recovery::new(parts.view.last_index > Index(0)),
             incoming_snapshot: Mutex::new(()),

@@ -6,6 +6,7 @@
 
 use super::handle::{Ack, Handle, Level, Work};
 use super::shared::{Shared, lock};
+use super::sql_laps::{self, Laps};
 use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX, SQL_READS_BYTES_MAX};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
@@ -56,6 +57,7 @@ pub struct Readers {
     pool: Mutex<Pool>,
     freed: Condvar,
     guard: Arc<Guard>,
+    laps: Arc<Laps>,
 }
 
 /// Sees to it that reads do not take what the node lives on: SQLite bounds neither the memory of a statement nor the files that
@@ -137,8 +139,8 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    /// None yet; they are opened when they are needed.
-    pub fn new(files: Arc<dyn Files>) -> Readers {
+    /// None yet; they are opened when they are needed. `laps`: what the writer of the same files is timed by.
+    pub fn new(files: Arc<dyn Files>, laps: Arc<Laps>) -> Readers {
         let guard = Guard {
             files: Arc::clone(&files),
             started: Instant::now(),
@@ -148,7 +150,7 @@ impl Readers {
             is_short_of_memory: AtomicBool::new(false),
             is_short_of_disk: AtomicBool::new(false),
         };
-        Readers { files, pool: Mutex::default(), freed: Condvar::new(), guard: Arc::new(guard) }
+        Readers { files, pool: Mutex::default(), freed: Condvar::new(), guard: Arc::new(guard), laps }
     }
 
     /// A reader that must be done by the deadline; waits for one until then. The error: a sentence.
@@ -211,18 +213,48 @@ impl Loan<'_> {
 }
 
 impl Handle {
+    /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run them,
+    /// because the same request was answered before or a snapshot brought what they did.
+    pub fn sql_run(
+        &self,
+        run: Run,
+        tag: Option<Tag>,
+        times: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, Answer)> {
+        let (Some(times), Ok(readers)) = (times, readers(self.shared())) else {
+            return self.sql_write(&Command::Run(run), tag, deadline);
+        };
+        let wanted = readers.laps.want(run.seed);
+        let outcome = self.sql_write(&Command::Run(run), tag, deadline);
+        if matches!(outcome, Outcome::Done(_)) {
+            *times = wanted.times();
+            if times.is_empty() {
+                // Another node has answered, and this one may be about to apply it.
+                let _ = self.sql_barrier(ReadLevel::Linearizable, None, deadline);
+                *times = wanted.times();
+            }
+        }
+        outcome
+    }
+
     /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
     pub fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
         let command = registry::sql_command(command);
         understood(self.ask(Work::Command { tag, command, ack: Ack::Applied }, deadline))
     }
 
-    /// Reads. Whatever its level, a statement that could change anything fails in its place.
-    pub fn sql_read(&self, read: SqlRead, deadline: Instant) -> Outcome<(Index, Answer)> {
+    /// Reads. Whatever its level, a statement that could change anything fails in its place. `times` gets how long each took.
+    pub fn sql_read(
+        &self,
+        read: SqlRead,
+        times: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, Answer)> {
         let SqlRead { statements, level, freshness, seed } = read;
         if level == ReadLevel::Strong {
             let run = Run { statements, is_transaction: false, kind: Kind::Query, seed };
-            return self.sql_write(&Command::Run(run), None, deadline);
+            return self.sql_run(run, None, times, deadline);
         }
         let index = match self.sql_barrier(level, freshness, deadline) {
             Outcome::Done(index) => index,
@@ -234,7 +266,13 @@ impl Handle {
             Ok(loan) => loan,
             Err(why) => return Outcome::Refused(why),
         };
-        let outcomes = loan.reader().read(&statements, shared.now_ms(), seed);
+        let mut laps = Vec::new();
+        let is_timed = times.is_some();
+        let mut lap = || laps.extend(is_timed.then(Instant::now));
+        let outcomes = loan.reader().read(&statements, shared.now_ms(), seed, &mut lap);
+        if let Some(times) = times {
+            *times = sql_laps::between(&laps);
+        }
         self.answered(1, begun.elapsed());
         Outcome::Done((index, Answer::Results(outcomes)))
     }

@@ -5,11 +5,13 @@
 //! Not here: what the file holds (`services/sql/`).
 
 use super::disk::EXIT_DISK;
+use super::sql_laps::Laps;
 use crate::services::sql::Files;
 use log::{error, info, warn};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,7 @@ pub struct Folder {
     started: Instant,
     /// Microseconds since then.
     looked_us: AtomicU64,
+    laps: Arc<Laps>,
 }
 
 impl Folder {
@@ -42,11 +45,11 @@ impl Folder {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn open(data: &Path, owner: String, reserve_bytes: u64) -> io::Result<Folder> {
+    pub fn open(data: &Path, owner: String, reserve_bytes: u64, laps: Arc<Laps>) -> io::Result<Folder> {
         let path = data.join("sql");
         fs::create_dir_all(&path)?;
         let (next, looked_us) = (AtomicU64::new(0), AtomicU64::new(0));
-        let folder = Folder { path, owner, next, reserve_bytes, started: Instant::now(), looked_us };
+        let folder = Folder { path, owner, next, reserve_bytes, started: Instant::now(), looked_us, laps };
         for entry in fs::read_dir(&folder.path)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with("temporary-") {
@@ -158,6 +161,10 @@ impl Files for Folder {
 
     fn breathe(&self) {
         std::thread::sleep(BREATH);
+    }
+
+    fn lap(&self, seed: u64) {
+        self.laps.lap(seed);
     }
 
     fn tell(&self, what: &str) {

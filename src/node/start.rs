@@ -12,7 +12,9 @@ use super::gossip::GossipInput;
 use super::handle::Handle;
 use super::seek::RealWorld;
 use super::shared::{Parts, Shared, lock};
+use super::sql::Readers;
 use super::sql_files::Folder;
+use super::sql_laps::Laps;
 use super::stop::{self, Stopper};
 use super::worker::WorkerInput;
 use super::{apply, chat, config_writer, console, disk, gossip, logging, monitor, peers, threads, watch, worker};
@@ -333,8 +335,9 @@ fn launch(
     let who = me.identity();
     let begun = Instant::now();
     let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
+    let laps = Arc::new(Laps::default());
     let sql: Arc<dyn sql::Files> = {
-        let folder = Folder::open(&dir, owner, (settings.disk_reserve_mb + READS_LEAVE_MB) << 20);
+        let folder = Folder::open(&dir, owner, (settings.disk_reserve_mb + READS_LEAVE_MB) << 20, Arc::clone(&laps));
         Arc::new(folder.map_err(StartError::Database)?)
     };
     if let Err(e) = sql::sort_in(&dir.join("sql")) {
@@ -378,7 +381,7 @@ fn launch(
         apply: apply_in.clone(),
         is_gateway,
         snapshots: snapshots.clone(),
-        sql: Some(sql),
+        sql: Some(Readers::new(sql, laps)),
         view: raft.view(),
     }));
     shared.publish_frame(monitor::build(&shared, 0));

@@ -201,7 +201,16 @@ impl Host for FakeHost {
         };
         self.outcome((Index(81), answer))
     }
-    fn sql_read(&self, read: SqlRead, _: Instant) -> Outcome<(Index, sql::Answer)> {
+    fn sql_run(
+        &self,
+        run: sql::Run,
+        tag: Option<Tag>,
+        _: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, sql::Answer)> {
+        self.sql_write(&sql::Command::Run(run), tag, deadline)
+    }
+    fn sql_read(&self, read: SqlRead, _: Option<&mut Vec<Duration>>, _: Instant) -> Outcome<(Index, sql::Answer)> {
         self.sql_reads.lock().unwrap().push(read);
         self.outcome((Index(80), self.sql_answer.lock().unwrap().clone()))
     }

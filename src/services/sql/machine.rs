@@ -302,6 +302,7 @@ impl Machine {
     fn statements(&mut self, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
         let mut room = Room { bytes: RUN_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
         let mut outcomes = Vec::with_capacity(count);
+        self.lap(run.seed);
         for (number, statement) in run.statements.iter().take(count).enumerate() {
             let done = gears::climb(&self.conn, &self.watch, statement.longest(), |gear| {
                 let mut left = room;
@@ -310,6 +311,7 @@ impl Machine {
                 room = left;
                 Ok(done)
             });
+            self.lap(run.seed);
             let is_gone = self.conn.is_autocommit();
             let failed = match done.map_err(|error| Fatal::of(&self.watch, &error))? {
                 Ok(outcome) => {
@@ -339,6 +341,12 @@ impl Machine {
             }
         }
         Ok((outcomes, End::All))
+    }
+
+    fn lap(&self, seed: u64) {
+        if let Some(files) = self.watch.files.get() {
+            files.lap(seed);
+        }
     }
 
     /// Whether what SQLite says is really the end: a statement must not bring down every node by making SQLite believe so.

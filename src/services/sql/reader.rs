@@ -41,15 +41,21 @@ impl Reader {
         Ok(Reader { conn, watch })
     }
 
-    /// Reads; `now_ms`: what `now` is.
-    pub fn read(&mut self, statements: &[Statement], now_ms: u64, seed: u64) -> Vec<Outcome> {
+    /// Reads; `now_ms`: what `now` is. `lap` is called before the first statement and after each.
+    pub fn read(&mut self, statements: &[Statement], now_ms: u64, seed: u64, lap: &mut dyn FnMut()) -> Vec<Outcome> {
         self.watch.begin(now_ms, seed, READ_STEPS_MAX);
         let is_several = statements.len() > 1;
         if is_several && let Err(error) = self.own("BEGIN") {
             return vec![Outcome::Failed(statement::said(&error)); statements.len()];
         }
         let mut room = Room { bytes: READ_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
-        let outcomes = statements.iter().map(|one| self.one(one, &mut room)).collect();
+        lap();
+        let timed = |one| {
+            let outcome = self.one(one, &mut room);
+            lap();
+            outcome
+        };
+        let outcomes = statements.iter().map(timed).collect();
         if is_several {
             // Nothing was changed: how it ends makes no difference.
             let _ = self.own("COMMIT");

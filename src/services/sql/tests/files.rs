@@ -55,6 +55,7 @@ impl Files for Folder {
     fn has_room_for_reads(&self) -> bool {
         true
     }
+    fn lap(&self, _: u64) {}
     fn tell(&self, _: &str) {}
     fn check_bytes_max(&self) -> u64 {
         64 << 20
@@ -178,10 +179,10 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     leader.execute(&["SELECT 1"]);
     leader.take_snapshot();
     let mut reader = Reader::open(&path, Arc::new(|| None)).unwrap();
-    assert!(in_words(&reader.read(&[Statement::bare("SELECT count(*) FROM t")], 0, 0)[0]).ends_with('2'));
+    assert!(in_words(&reader.read(&[Statement::bare("SELECT count(*) FROM t")], 0, 0, &mut || ())[0]).ends_with('2'));
     node.registry.restore(&mut leader.snapshot.as_ref().unwrap().1.as_slice()).unwrap();
     assert_eq!(node.registry.digests(), leader.registry.digests());
-    let seen = in_words(&reader.read(&[Statement::bare("SELECT x FROM other")], 0, 0)[0]);
+    let seen = in_words(&reader.read(&[Statement::bare("SELECT x FROM other")], 0, 0, &mut || ())[0]);
     assert!(seen.ends_with("'from the leader'"), "{seen}");
 }
 
@@ -230,7 +231,7 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
     let asks = |reader: &Reader| reader.only_read(&[Statement::bare("SELECT n FROM t"), Statement::bare(endless)]);
     assert!(asks(&reader), "of a new connection too");
     assert!(!reader.only_read(&[Statement::bare("SELECT 1"), Statement::bare("DELETE FROM t")]));
-    let mut said = |sql: &str| in_words(&reader.read(&[Statement::bare(sql)], 1_700_000_000_000, 7)[0]);
+    let mut said = |sql: &str| in_words(&reader.read(&[Statement::bare(sql)], 1_700_000_000_000, 7, &mut || ())[0]);
     assert_eq!(said("SELECT n, date('now') FROM t"), "[n:integer date('now'):text]\n  1 | '2023-11-14'");
     for sql in [
         "DELETE FROM t",
