@@ -7,17 +7,20 @@
 //! setting.
 //! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/config.rs`).
 
+mod gather;
+mod rules;
 mod runtimes;
 
+pub use gather::{Fault, Source, Sources};
 pub use runtimes::{CageKind, Runtime, known as known_runtimes};
 
 use crate::limits::TICK_MS;
 use crate::types::{Addresses, NodeId, Ticks};
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use gather::Gather;
+use rules::{KEYS, Raw};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -36,8 +39,6 @@ const RESERVED: [&str; 6] = [
 ];
 /// Prefix of variables that tests hand to the processes they start.
 const RESERVED_PREFIX: &str = "PHALANX_TEST_";
-/// Highest value of a port base: it leaves room for every node id.
-const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
 
 /// Who is preferred as leader among those whose log is fresh enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,125 +152,6 @@ impl Default for Settings {
             jobs_keep_ms: 3_600_000,
             runtimes: runtimes::known(),
             cluster_secret: None,
-        }
-    }
-}
-
-/// What one key may hold.
-#[derive(Clone, Copy)]
-enum Rule {
-    Number(u64, u64),
-    NumberOrNull(u64, u64),
-    Switch,
-    Text(usize, usize),
-    Host,
-    Peers,
-    File,
-    Choice(&'static [&'static str]),
-    Secret(usize, usize),
-    Runtimes,
-}
-
-/// Every key in the order of INTERFACES, with its rule.
-const KEYS: [(&str, Rule); 31] = [
-    ("cluster_name", Rule::Text(1, 64)),
-    ("host", Rule::Host),
-    ("peers", Rule::Peers),
-    ("leader_port_base", Rule::Number(1, PORT_BASE_MAX)),
-    ("service_port", Rule::Number(1, 65_535)),
-    ("service_port_base", Rule::Number(1, PORT_BASE_MAX)),
-    ("kv_port_base", Rule::Number(1, PORT_BASE_MAX)),
-    ("config_file_path", Rule::File),
-    ("data_dir", Rule::File),
-    ("connection_attempts", Rule::Number(1, 100)),
-    ("discovery_interval_ms", Rule::Number(10, 60_000)),
-    ("heartbeat_ms", Rule::Number(TICK_MS, 10_000)),
-    ("election_timeout_ms", Rule::Number(3 * TICK_MS, 60_000)),
-    ("gossip_ms", Rule::Number(10, 60_000)),
-    ("fail_after_ms", Rule::Number(50, 600_000)),
-    ("dead_after_ms", Rule::Number(100, 86_400_000)),
-    ("voters_min", Rule::Number(1, 7)),
-    ("voters_max", Rule::Number(1, 7)),
-    ("leader_preference", Rule::Choice(&["highest-id", "none"])),
-    ("preempt", Rule::Switch),
-    ("request_timeout_ms", Rule::Number(50, 600_000)),
-    ("snapshot_every_mb", Rule::Number(1, 65_536)),
-    ("snapshot_every_entries", Rule::NumberOrNull(10, 1_000_000_000)),
-    ("disk_reserve_mb", Rule::Number(0, 1_048_576)),
-    ("connections_max", Rule::Number(1, 1_000_000)),
-    ("jobs_enabled", Rule::Switch),
-    ("job_slots", Rule::NumberOrNull(1, 256)),
-    ("jobs_cage", Rule::Choice(&["full", "limits"])),
-    ("jobs_keep_ms", Rule::Number(1000, 30 * 86_400_000)),
-    ("runtimes", Rule::Runtimes),
-    ("cluster_secret", Rule::Secret(6, 256)),
-];
-
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Nobody chose it.
-    Default,
-    /// A settings file.
-    File(PathBuf),
-    /// An environment variable, by its name.
-    Environment(String),
-    /// The command line, by the key it named.
-    Flag(String),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::Default => f.write_str("default"),
-            Source::File(path) => write!(f, "{}", path.display()),
-            Source::Environment(name) => write!(f, "environment {name}"),
-            Source::Flag(name) => write!(f, "flag {name}"),
-        }
-    }
-}
-
-/// Where each key's value came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources(BTreeMap<&'static str, Source>);
-
-impl Sources {
-    /// Source of a key's value; [`Source::Default`] for what nobody chose.
-    pub fn of(&self, key: &str) -> Source {
-        self.0.get(key).cloned().unwrap_or(Source::Default)
-    }
-}
-
-/// One thing wrong with the settings.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{source_of}: {key} = {value}: {why}; allowed: {allowed}")]
-pub struct Fault {
-    /// Where the value came from.
-    pub source_of: Source,
-    /// Which key (`(file)` when the file as a whole is wrong).
-    pub key: String,
-    /// What it was, as JSON or as typed; secrets are masked.
-    pub value: String,
-    /// `unknown key`, `wrong type`, `out of range`, ...
-    pub why: String,
-    /// What would be right.
-    pub allowed: String,
-}
-
-/// A value as it was written.
-enum Raw {
-    /// From a file.
-    Json(Value),
-    /// From the environment or the command line.
-    Typed(String),
-}
-
-impl Raw {
-    fn shown(&self, key: &str) -> String {
-        match self {
-            _ if key == "cluster_secret" => "********".into(),
-            Raw::Json(value) => value.to_string(),
-            Raw::Typed(text) => format!("{text:?}"),
         }
     }
 }
@@ -399,238 +281,6 @@ fn join_host_port(host: &str, port: u64) -> String {
 
 fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn is_host(host: &str) -> bool {
-    let is_name = !host.is_empty()
-        && host.len() <= 253
-        && host.split('.').all(|part| {
-            !part.is_empty()
-                && part.len() <= 63
-                && !part.starts_with('-')
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-        });
-    // What looks like a number and is no address is a slip ("127.0.0"), not a name.
-    let is_numeric = host.chars().all(|c| c.is_ascii_digit() || c == '.');
-    host.parse::<IpAddr>().is_ok() || (is_name && !is_numeric)
-}
-
-fn is_host_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    is_host(host) && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
-}
-
-impl Rule {
-    /// What is allowed, in words.
-    fn allowed(self) -> String {
-        match self {
-            Rule::Number(least, most) => format!("a whole number from {least} to {most}"),
-            Rule::NumberOrNull(least, most) => format!("null or a whole number from {least} to {most}"),
-            Rule::Switch => "true or false".into(),
-            Rule::Text(least, most) => format!("text of {least} to {most} characters without control characters"),
-            Rule::Host => "an IP address or host name of this machine".into(),
-            Rule::Peers => "a list of host:port (typed: separated by commas)".into(),
-            Rule::File => "a path".into(),
-            Rule::Choice(words) => words.join(" or "),
-            Rule::Secret(least, most) => format!("null or text of {least} to {most} characters"),
-            Rule::Runtimes => {
-                "a list of objects with language, file_name, probe, run and, if needed, home, compile, reserves_mb, \
-                 threads; each language once (README, Jobs)"
-                    .into()
-            }
-        }
-    }
-
-    /// The value in the form that [`Settings`] takes, or what is wrong with it.
-    fn check(self, raw: &Raw) -> Result<Value, &'static str> {
-        let value = match raw {
-            Raw::Json(value) => value.clone(),
-            Raw::Typed(text) => self.read_typed(text)?,
-        };
-        let is_text = |text: &str, least, most| {
-            (least..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
-        };
-        let is_right = match (self, &value) {
-            (Rule::Number(least, most) | Rule::NumberOrNull(least, most), Value::Number(n)) => match n.as_u64() {
-                Some(n) => (least..=most).contains(&n),
-                None if n.is_f64() => return Err("wrong type"),
-                None => false,
-            },
-            (Rule::Switch, Value::Bool(_)) | (Rule::Secret(..) | Rule::NumberOrNull(..), Value::Null) => true,
-            (Rule::Text(least, most) | Rule::Secret(least, most), Value::String(text)) => is_text(text, least, most),
-            (Rule::Host, Value::String(text)) => is_host(text),
-            (Rule::File, Value::String(text)) => is_text(text, 1, 4096),
-            (Rule::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
-            (Rule::Peers, Value::Array(all)) if all.iter().all(Value::is_string) => {
-                all.iter().filter_map(Value::as_str).all(is_host_port)
-            }
-            (Rule::Runtimes, Value::Array(_)) => {
-                let all: Vec<Runtime> = serde_json::from_value(value.clone()).map_err(|_| "not allowed")?;
-                runtimes::check(&all)?;
-                true
-            }
-            _ => return Err("wrong type"),
-        };
-        let why =
-            if matches!(self, Rule::Number(..) | Rule::NumberOrNull(..)) { "out of range" } else { "not allowed" };
-        if is_right { Ok(value) } else { Err(why) }
-    }
-
-    /// What was typed in the environment or on the command line, as JSON.
-    fn read_typed(self, text: &str) -> Result<Value, &'static str> {
-        Ok(match self {
-            Rule::NumberOrNull(..) if matches!(text.trim(), "" | "null") => Value::Null,
-            Rule::Number(..) | Rule::NumberOrNull(..) => Value::from(
-                text.trim()
-                    .parse::<i128>()
-                    .map_err(|_| "wrong type")
-                    .and_then(|n| u64::try_from(n).map_err(|_| "out of range"))?,
-            ),
-            Rule::Switch => Value::from(text.trim().parse::<bool>().map_err(|_| "wrong type")?),
-            Rule::Secret(..) if text.is_empty() => Value::Null,
-            Rule::Peers if text.trim_start().starts_with('[') => read_json(text)?,
-            Rule::Runtimes => read_json(text)?,
-            Rule::Peers => text.split(',').map(str::trim).filter(|peer| !peer.is_empty()).collect(),
-            _ => Value::from(text),
-        })
-    }
-}
-
-fn read_json(text: &str) -> Result<Value, &'static str> {
-    serde_json::from_str(text).map_err(|_| "wrong type")
-}
-
-/// Values and faults while the sources are read, from the strongest to the weakest.
-#[derive(Default)]
-struct Gather {
-    values: Map<String, Value>,
-    sources: Sources,
-    faults: Vec<Fault>,
-}
-
-impl Gather {
-    fn fault(&mut self, source_of: &Source, key: &str, value: String, why: &str, allowed: String) {
-        let fault = Fault { source_of: source_of.clone(), key: key.into(), value, why: why.into(), allowed };
-        self.faults.push(fault);
-    }
-
-    /// Checks one value, also when a stronger source has set its key already; keeps it if none has.
-    fn take(&mut self, source: Source, key: &str, raw: Raw) {
-        let Some((name, rule)) = KEYS.iter().find(|(name, _)| *name == key) else {
-            let known: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
-            let nearest = known.iter().find(|name| is_near(name, key));
-            let allowed = nearest.map_or_else(|| known.join(", "), |name| format!("did you mean {name}?"));
-            return self.fault(&source, key, raw.shown(key), "unknown key", allowed);
-        };
-        match rule.check(&raw) {
-            Err(why) => self.fault(&source, name, raw.shown(key), why, rule.allowed()),
-            Ok(_) if self.sources.0.contains_key(name) => {
-                // The same flag twice: the first would win in silence.
-                if matches!((&source, self.sources.of(name)), (Source::Flag(_), Source::Flag(_))) {
-                    self.fault(&source, name, raw.shown(key), "given twice", "one value".into());
-                }
-            }
-            Ok(value) => {
-                self.values.insert((*name).into(), value);
-                self.sources.0.insert(name, source);
-            }
-        }
-    }
-
-    fn take_file(&mut self, named: Option<&Path>) {
-        let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
-        let source = Source::File(path.clone());
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return,
-            Err(e) => return self.fault(&source, "(file)", e.to_string(), "cannot be read", "a readable file".into()),
-        };
-        let pairs = match serde_json::from_str::<Pairs>(&text) {
-            Ok(Pairs(pairs)) => pairs,
-            Err(e) => return self.fault(&source, "(file)", e.to_string(), "not valid JSON", "one JSON object".into()),
-        };
-        let mut seen = BTreeSet::new();
-        for (key, value) in pairs {
-            let raw = Raw::Json(value);
-            if seen.insert(key.clone()) {
-                self.take(source.clone(), &key, raw);
-            } else {
-                self.fault(&source, &key, raw.shown(&key), "duplicate key", "each key once".into());
-            }
-        }
-    }
-
-    /// Puts the defaults below what was gathered and checks the rules between keys.
-    fn finish(mut self) -> Result<(Settings, Sources), Vec<Fault>> {
-        let mut all = Settings::default().to_map();
-        all.append(&mut self.values);
-        let settings: Settings = serde_json::from_value(Value::Object(all)).expect("each value passed its rule");
-        let s = &settings;
-        self.relate(s.election_timeout_ms >= 3 * s.heartbeat_ms, "election_timeout_ms", s, || {
-            format!("at least 3 x heartbeat_ms = {}", 3 * s.heartbeat_ms)
-        });
-        self.relate(s.fail_after_ms >= 2 * s.gossip_ms, "fail_after_ms", s, || {
-            format!("at least 2 x gossip_ms = {}", 2 * s.gossip_ms)
-        });
-        self.relate(s.voters_max >= s.voters_min, "voters_max", s, || {
-            format!("at least voters_min = {}", s.voters_min)
-        });
-        let bases = [s.leader_port_base, s.service_port_base, s.kv_port_base];
-        self.relate(bases.iter().collect::<BTreeSet<_>>().len() == 3, "leader_port_base", s, || {
-            "a base that differs from service_port_base and kv_port_base".into()
-        });
-        self.relate(s.is_loopback() || s.cluster_secret.is_some(), "host", s, || {
-            "a loopback address, or any address once cluster_secret is set".into()
-        });
-        let is_anywhere = s.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-        self.relate(s.peers.is_empty() || !is_anywhere, "host", s, || {
-            "an address that the other hosts can reach, as peers are set".into()
-        });
-        if self.faults.is_empty() { Ok((settings, self.sources)) } else { Err(self.faults) }
-    }
-
-    fn relate(&mut self, holds: bool, key: &str, settings: &Settings, allowed: impl Fn() -> String) {
-        // A key that has a fault of its own stands at its default here: a second complaint would only confuse.
-        if holds || self.faults.iter().any(|fault| fault.key == key) {
-            return;
-        }
-        let value = settings.to_map().remove(key).unwrap_or(Value::Null).to_string();
-        let source = self.sources.of(key);
-        self.fault(&source, key, value, "does not fit the other settings", allowed());
-    }
-}
-
-/// Whether `typed` is most likely a slip for `name`: equal but for separators, a missing or a wrong letter.
-fn is_near(name: &str, typed: &str) -> bool {
-    let bare = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let (name, typed) = (bare(name), bare(typed));
-    let common_head = name.bytes().zip(typed.bytes()).take_while(|(a, b)| a == b).count();
-    let common_tail = name.bytes().rev().zip(typed.bytes().rev()).take_while(|(a, b)| a == b).count();
-    name == typed || (common_head + common_tail + 1 >= name.len().max(typed.len()) && common_head > 0)
-}
-
-/// A JSON object with its keys in order and nothing lost: a map would swallow duplicates.
-struct Pairs(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Pairs;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of settings")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(Each)
-    }
 }
 
 #[cfg(test)]

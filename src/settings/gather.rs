@@ -1,0 +1,196 @@
+//! Reads the sources from the strongest to the weakest, and gathers everything that is wrong with them.
+//!
+//! Not here: what one key may hold (`rules.rs`).
+
+use super::rules::{KEYS, Raw};
+use super::{DEFAULT_FILE, Settings};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody chose it.
+    Default,
+    /// A settings file.
+    File(PathBuf),
+    /// An environment variable, by its name.
+    Environment(String),
+    /// The command line, by the key it named.
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File(path) => write!(f, "{}", path.display()),
+            Source::Environment(name) => write!(f, "environment {name}"),
+            Source::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// Where each key's value came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources(BTreeMap<&'static str, Source>);
+
+impl Sources {
+    /// Source of a key's value; [`Source::Default`] for what nobody chose.
+    pub fn of(&self, key: &str) -> Source {
+        self.0.get(key).cloned().unwrap_or(Source::Default)
+    }
+}
+
+/// One thing wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{source_of}: {key} = {value}: {why}; allowed: {allowed}")]
+pub struct Fault {
+    /// Where the value came from.
+    pub source_of: Source,
+    /// Which key (`(file)` when the file as a whole is wrong).
+    pub key: String,
+    /// What it was, as JSON or as typed; secrets are masked.
+    pub value: String,
+    /// `unknown key`, `wrong type`, `out of range`, ...
+    pub why: String,
+    /// What would be right.
+    pub allowed: String,
+}
+
+/// Values and faults while the sources are read, from the strongest to the weakest.
+#[derive(Default)]
+pub(super) struct Gather {
+    values: Map<String, Value>,
+    sources: Sources,
+    faults: Vec<Fault>,
+}
+
+impl Gather {
+    fn fault(&mut self, source_of: &Source, key: &str, value: String, why: &str, allowed: String) {
+        let fault = Fault { source_of: source_of.clone(), key: key.into(), value, why: why.into(), allowed };
+        self.faults.push(fault);
+    }
+
+    /// Checks one value, also when a stronger source has set its key already; keeps it if none has.
+    pub(super) fn take(&mut self, source: Source, key: &str, raw: Raw) {
+        let Some((name, rule)) = KEYS.iter().find(|(name, _)| *name == key) else {
+            let known: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
+            let nearest = known.iter().find(|name| is_near(name, key));
+            let allowed = nearest.map_or_else(|| known.join(", "), |name| format!("did you mean {name}?"));
+            return self.fault(&source, key, raw.shown(key), "unknown key", allowed);
+        };
+        match rule.check(&raw) {
+            Err(why) => self.fault(&source, name, raw.shown(key), why, rule.allowed()),
+            Ok(_) if self.sources.0.contains_key(name) => {
+                // The same flag twice: the first would win in silence.
+                if matches!((&source, self.sources.of(name)), (Source::Flag(_), Source::Flag(_))) {
+                    self.fault(&source, name, raw.shown(key), "given twice", "one value".into());
+                }
+            }
+            Ok(value) => {
+                self.values.insert((*name).into(), value);
+                self.sources.0.insert(name, source);
+            }
+        }
+    }
+
+    pub(super) fn take_file(&mut self, named: Option<&Path>) {
+        let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
+        let source = Source::File(path.clone());
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return,
+            Err(e) => return self.fault(&source, "(file)", e.to_string(), "cannot be read", "a readable file".into()),
+        };
+        let pairs = match serde_json::from_str::<Pairs>(&text) {
+            Ok(Pairs(pairs)) => pairs,
+            Err(e) => return self.fault(&source, "(file)", e.to_string(), "not valid JSON", "one JSON object".into()),
+        };
+        let mut seen = BTreeSet::new();
+        for (key, value) in pairs {
+            let raw = Raw::Json(value);
+            if seen.insert(key.clone()) {
+                self.take(source.clone(), &key, raw);
+            } else {
+                self.fault(&source, &key, raw.shown(&key), "duplicate key", "each key once".into());
+            }
+        }
+    }
+
+    /// Puts the defaults below what was gathered and checks the rules between keys.
+    pub(super) fn finish(mut self) -> Result<(Settings, Sources), Vec<Fault>> {
+        let mut all = Settings::default().to_map();
+        all.append(&mut self.values);
+        let settings: Settings = serde_json::from_value(Value::Object(all)).expect("each value passed its rule");
+        let s = &settings;
+        self.relate(s.election_timeout_ms >= 3 * s.heartbeat_ms, "election_timeout_ms", s, || {
+            format!("at least 3 x heartbeat_ms = {}", 3 * s.heartbeat_ms)
+        });
+        self.relate(s.fail_after_ms >= 2 * s.gossip_ms, "fail_after_ms", s, || {
+            format!("at least 2 x gossip_ms = {}", 2 * s.gossip_ms)
+        });
+        self.relate(s.voters_max >= s.voters_min, "voters_max", s, || {
+            format!("at least voters_min = {}", s.voters_min)
+        });
+        let bases = [s.leader_port_base, s.service_port_base, s.kv_port_base];
+        self.relate(bases.iter().collect::<BTreeSet<_>>().len() == 3, "leader_port_base", s, || {
+            "a base that differs from service_port_base and kv_port_base".into()
+        });
+        self.relate(s.is_loopback() || s.cluster_secret.is_some(), "host", s, || {
+            "a loopback address, or any address once cluster_secret is set".into()
+        });
+        let is_anywhere = s.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+        self.relate(s.peers.is_empty() || !is_anywhere, "host", s, || {
+            "an address that the other hosts can reach, as peers are set".into()
+        });
+        if self.faults.is_empty() { Ok((settings, self.sources)) } else { Err(self.faults) }
+    }
+
+    fn relate(&mut self, holds: bool, key: &str, settings: &Settings, allowed: impl Fn() -> String) {
+        // A key that has a fault of its own stands at its default here: a second complaint would only confuse.
+        if holds || self.faults.iter().any(|fault| fault.key == key) {
+            return;
+        }
+        let value = settings.to_map().remove(key).unwrap_or(Value::Null).to_string();
+        let source = self.sources.of(key);
+        self.fault(&source, key, value, "does not fit the other settings", allowed());
+    }
+}
+
+/// Whether `typed` is most likely a slip for `name`: equal but for separators, a missing or a wrong letter.
+fn is_near(name: &str, typed: &str) -> bool {
+    let bare = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let (name, typed) = (bare(name), bare(typed));
+    let common_head = name.bytes().zip(typed.bytes()).take_while(|(a, b)| a == b).count();
+    let common_tail = name.bytes().rev().zip(typed.bytes().rev()).take_while(|(a, b)| a == b).count();
+    name == typed || (common_head + common_tail + 1 >= name.len().max(typed.len()) && common_head > 0)
+}
+
+/// A JSON object with its keys in order and nothing lost: a map would swallow duplicates.
+struct Pairs(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Pairs;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of settings")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Each)
+    }
+}

@@ -1,0 +1,180 @@
+//! What each key may hold: types, bounds and words, and how a value that was typed is read.
+//!
+//! Not here: where values come from, and rules between keys (`gather.rs`).
+
+use super::runtimes::{self, Runtime};
+use crate::limits::TICK_MS;
+use crate::types::NodeId;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// Highest value of a port base: it leaves room for every node id.
+const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
+
+/// What one key may hold.
+#[derive(Clone, Copy)]
+pub(super) enum Rule {
+    Number(u64, u64),
+    NumberOrNull(u64, u64),
+    Switch,
+    Text(usize, usize),
+    Host,
+    Peers,
+    File,
+    Choice(&'static [&'static str]),
+    Secret(usize, usize),
+    Runtimes,
+}
+
+/// Every key in the order of INTERFACES, with its rule.
+pub(super) const KEYS: [(&str, Rule); 31] = [
+    ("cluster_name", Rule::Text(1, 64)),
+    ("host", Rule::Host),
+    ("peers", Rule::Peers),
+    ("leader_port_base", Rule::Number(1, PORT_BASE_MAX)),
+    ("service_port", Rule::Number(1, 65_535)),
+    ("service_port_base", Rule::Number(1, PORT_BASE_MAX)),
+    ("kv_port_base", Rule::Number(1, PORT_BASE_MAX)),
+    ("config_file_path", Rule::File),
+    ("data_dir", Rule::File),
+    ("connection_attempts", Rule::Number(1, 100)),
+    ("discovery_interval_ms", Rule::Number(10, 60_000)),
+    ("heartbeat_ms", Rule::Number(TICK_MS, 10_000)),
+    ("election_timeout_ms", Rule::Number(3 * TICK_MS, 60_000)),
+    ("gossip_ms", Rule::Number(10, 60_000)),
+    ("fail_after_ms", Rule::Number(50, 600_000)),
+    ("dead_after_ms", Rule::Number(100, 86_400_000)),
+    ("voters_min", Rule::Number(1, 7)),
+    ("voters_max", Rule::Number(1, 7)),
+    ("leader_preference", Rule::Choice(&["highest-id", "none"])),
+    ("preempt", Rule::Switch),
+    ("request_timeout_ms", Rule::Number(50, 600_000)),
+    ("snapshot_every_mb", Rule::Number(1, 65_536)),
+    ("snapshot_every_entries", Rule::NumberOrNull(10, 1_000_000_000)),
+    ("disk_reserve_mb", Rule::Number(0, 1_048_576)),
+    ("connections_max", Rule::Number(1, 1_000_000)),
+    ("jobs_enabled", Rule::Switch),
+    ("job_slots", Rule::NumberOrNull(1, 256)),
+    ("jobs_cage", Rule::Choice(&["full", "limits"])),
+    ("jobs_keep_ms", Rule::Number(1000, 30 * 86_400_000)),
+    ("runtimes", Rule::Runtimes),
+    ("cluster_secret", Rule::Secret(6, 256)),
+];
+
+/// A value as it was written.
+pub(super) enum Raw {
+    /// From a file.
+    Json(Value),
+    /// From the environment or the command line.
+    Typed(String),
+}
+
+impl Raw {
+    pub(super) fn shown(&self, key: &str) -> String {
+        match self {
+            _ if key == "cluster_secret" => "********".into(),
+            Raw::Json(value) => value.to_string(),
+            Raw::Typed(text) => format!("{text:?}"),
+        }
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    let is_name = !host.is_empty()
+        && host.len() <= 253
+        && host.split('.').all(|part| {
+            !part.is_empty()
+                && part.len() <= 63
+                && !part.starts_with('-')
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        });
+    // What looks like a number and is no address is a slip ("127.0.0"), not a name.
+    let is_numeric = host.chars().all(|c| c.is_ascii_digit() || c == '.');
+    host.parse::<IpAddr>().is_ok() || (is_name && !is_numeric)
+}
+
+fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    is_host(host) && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+impl Rule {
+    /// What is allowed, in words.
+    pub(super) fn allowed(self) -> String {
+        match self {
+            Rule::Number(least, most) => format!("a whole number from {least} to {most}"),
+            Rule::NumberOrNull(least, most) => format!("null or a whole number from {least} to {most}"),
+            Rule::Switch => "true or false".into(),
+            Rule::Text(least, most) => format!("text of {least} to {most} characters without control characters"),
+            Rule::Host => "an IP address or host name of this machine".into(),
+            Rule::Peers => "a list of host:port (typed: separated by commas)".into(),
+            Rule::File => "a path".into(),
+            Rule::Choice(words) => words.join(" or "),
+            Rule::Secret(least, most) => format!("null or text of {least} to {most} characters"),
+            Rule::Runtimes => {
+                "a list of objects with language, file_name, probe, run and, if needed, home, compile, reserves_mb, \
+                 threads; each language once (README, Jobs)"
+                    .into()
+            }
+        }
+    }
+
+    /// The value in the form that [`Settings`] takes, or what is wrong with it.
+    pub(super) fn check(self, raw: &Raw) -> Result<Value, &'static str> {
+        let value = match raw {
+            Raw::Json(value) => value.clone(),
+            Raw::Typed(text) => self.read_typed(text)?,
+        };
+        let is_text = |text: &str, least, most| {
+            (least..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+        };
+        let is_right = match (self, &value) {
+            (Rule::Number(least, most) | Rule::NumberOrNull(least, most), Value::Number(n)) => match n.as_u64() {
+                Some(n) => (least..=most).contains(&n),
+                None if n.is_f64() => return Err("wrong type"),
+                None => false,
+            },
+            (Rule::Switch, Value::Bool(_)) | (Rule::Secret(..) | Rule::NumberOrNull(..), Value::Null) => true,
+            (Rule::Text(least, most) | Rule::Secret(least, most), Value::String(text)) => is_text(text, least, most),
+            (Rule::Host, Value::String(text)) => is_host(text),
+            (Rule::File, Value::String(text)) => is_text(text, 1, 4096),
+            (Rule::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
+            (Rule::Peers, Value::Array(all)) if all.iter().all(Value::is_string) => {
+                all.iter().filter_map(Value::as_str).all(is_host_port)
+            }
+            (Rule::Runtimes, Value::Array(_)) => {
+                let all: Vec<Runtime> = serde_json::from_value(value.clone()).map_err(|_| "not allowed")?;
+                runtimes::check(&all)?;
+                true
+            }
+            _ => return Err("wrong type"),
+        };
+        let why =
+            if matches!(self, Rule::Number(..) | Rule::NumberOrNull(..)) { "out of range" } else { "not allowed" };
+        if is_right { Ok(value) } else { Err(why) }
+    }
+
+    /// What was typed in the environment or on the command line, as JSON.
+    fn read_typed(self, text: &str) -> Result<Value, &'static str> {
+        Ok(match self {
+            Rule::NumberOrNull(..) if matches!(text.trim(), "" | "null") => Value::Null,
+            Rule::Number(..) | Rule::NumberOrNull(..) => Value::from(
+                text.trim()
+                    .parse::<i128>()
+                    .map_err(|_| "wrong type")
+                    .and_then(|n| u64::try_from(n).map_err(|_| "out of range"))?,
+            ),
+            Rule::Switch => Value::from(text.trim().parse::<bool>().map_err(|_| "wrong type")?),
+            Rule::Secret(..) if text.is_empty() => Value::Null,
+            Rule::Peers if text.trim_start().starts_with('[') => read_json(text)?,
+            Rule::Runtimes => read_json(text)?,
+            Rule::Peers => text.split(',').map(str::trim).filter(|peer| !peer.is_empty()).collect(),
+            _ => Value::from(text),
+        })
+    }
+}
+
+fn read_json(text: &str) -> Result<Value, &'static str> {
+    serde_json::from_str(text).map_err(|_| "wrong type")
+}
