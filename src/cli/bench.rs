@@ -97,6 +97,29 @@ enum BenchCommand {
     },
 }
 
+/// What every load has.
+#[derive(Clone, Debug, clap::Args)]
+struct CommonArgs {
+    /// Connections
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    clients: u64,
+    /// Seconds that are counted, for each mode or kind of request
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// Nodes to start
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: u64,
+    /// Which of them the clients talk to
+    #[arg(long, value_enum, default_value_t = Target::Leader)]
+    target: Target,
+    /// Drive these running servers instead: a running cluster's ports of this kind
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    endpoint: Vec<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// The load of `bench kv` and `bench read`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Data lies in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
@@ -104,9 +127,8 @@ enum BenchCommand {
     --mode strong --wait 1.\n\n\
     Example: phalanx bench kv --clients 64 --pipeline 16 --seconds 10")]
 struct LoadArgs {
-    /// Connections
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    clients: u64,
+    #[command(flatten)]
+    common: CommonArgs,
     /// Commands that each client sends before it waits for their replies
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pipeline: u64,
@@ -116,18 +138,6 @@ struct LoadArgs {
     /// Number of keys, drawn at random
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     keys: u64,
-    /// Seconds that are counted, for each mode
-    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
-    seconds: f64,
-    /// Nodes to start
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
-    nodes: u64,
-    /// Which of them the clients talk to
-    #[arg(long, value_enum, default_value_t = Target::Leader)]
-    target: Target,
-    /// Drive these running servers instead
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
-    endpoint: Vec<String>,
     /// What those servers are; etcd and ZooKeeper have one mode only
     #[arg(long, value_enum, default_value_t = Server::Redis, requires = "endpoint")]
     server: Server,
@@ -137,9 +147,6 @@ struct LoadArgs {
     /// Only this mode
     #[arg(long, value_enum)]
     mode: Option<Mode>,
-    /// Answer in JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// The load of `bench sql`.
@@ -147,9 +154,8 @@ struct LoadArgs {
 #[command(after_help = "Data lies in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
     With --endpoint, the tables bench_grown and bench_read of that database are made anew.")]
 struct SqlArgs {
-    /// Connections
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    clients: u64,
+    #[command(flatten)]
+    common: CommonArgs,
     /// Bytes of the text in each row
     #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 16))]
     value_bytes: u64,
@@ -159,21 +165,6 @@ struct SqlArgs {
     /// Read level of the queries
     #[arg(long, default_value = "linearizable", value_parser = ["none", "weak", "linearizable", "strong"])]
     level: String,
-    /// Seconds that are counted, for inserts and for queries
-    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
-    seconds: f64,
-    /// Nodes to start
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
-    nodes: u64,
-    /// Which of them the clients talk to
-    #[arg(long, value_enum, default_value_t = Target::Leader)]
-    target: Target,
-    /// Drive these running nodes (their HTTP addresses) instead
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
-    endpoint: Vec<String>,
-    /// Answer in JSON
-    #[arg(long)]
-    json: bool,
 }
 
 fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
@@ -257,14 +248,14 @@ fn span_of(seconds: f64) -> Result<Duration, Fault> {
 fn run_sql(exe: PathBuf, args: &SqlArgs) -> Result<(), Fault> {
     let plan = sql_rates::Plan {
         exe,
-        nodes: args.nodes,
-        target: args.target,
-        endpoints: args.endpoint.clone(),
-        clients: args.clients as usize,
+        nodes: args.common.nodes,
+        target: args.common.target,
+        endpoints: args.common.endpoint.clone(),
+        clients: args.common.clients as usize,
         value_bytes: args.value_bytes as usize,
         rows: args.rows,
         level: args.level.clone(),
-        span: span_of(args.seconds)?,
+        span: span_of(args.common.seconds)?,
     };
     let rates = sql_rates::run(&plan, &mut |line| eprintln!("{line}")).map_err(|e| {
         let next = match plan.endpoints.is_empty() {
@@ -274,10 +265,10 @@ fn run_sql(exe: PathBuf, args: &SqlArgs) -> Result<(), Fault> {
         Fault::new(code::FAILED, e, next)
     })?;
     let servers = servers(&plan.endpoints, plan.nodes, plan.target);
-    if args.json {
+    if args.common.json {
         term::json(&json!({
             "build": build(), "nodes": servers, "clients": plan.clients, "value_bytes": plan.value_bytes,
-            "rows": plan.rows, "seconds": args.seconds, "rates": rates,
+            "rows": plan.rows, "seconds": args.common.seconds, "rates": rates,
         }));
     } else {
         let (clients, bytes, rows) = (plan.clients, plan.value_bytes, plan.rows);
@@ -303,16 +294,16 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
             (None, Server::Redis) => vec![Mode::Strong, Mode::Eventual],
             (_, Server::Etcd | Server::Zookeeper) => vec![Mode::Strong],
         },
-        nodes: args.nodes,
-        target: args.target,
-        endpoints: args.endpoint.clone(),
+        nodes: args.common.nodes,
+        target: args.common.target,
+        endpoints: args.common.endpoint.clone(),
         server: args.server,
         wait: args.wait,
-        clients: args.clients as usize,
+        clients: args.common.clients as usize,
         pipeline: args.pipeline as usize,
         value_bytes: args.value_bytes as usize,
         keys: args.keys,
-        span: span_of(args.seconds)?,
+        span: span_of(args.common.seconds)?,
     };
     let rates = rates::run(&plan, &mut |line| eprintln!("{line}")).map_err(|e| {
         let next = match plan.endpoints.is_empty() {
@@ -322,11 +313,11 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
         Fault::new(code::FAILED, e, next)
     })?;
     let what = if verb == Verb::Set { "writes" } else { "reads" };
-    if args.json {
+    if args.common.json {
         let servers = if plan.endpoints.is_empty() { json!(plan.nodes) } else { json!(plan.endpoints) };
         term::json(&json!({
             "build": build(), "what": what, "nodes": servers, "clients": plan.clients, "pipeline": plan.pipeline,
-            "value_bytes": plan.value_bytes, "keys": plan.keys, "seconds": args.seconds, "rates": rates,
+            "value_bytes": plan.value_bytes, "keys": plan.keys, "seconds": args.common.seconds, "rates": rates,
         }));
     } else {
         let head = format!(
