@@ -80,7 +80,13 @@ pub const CHAT_HASHES_MAX: usize = 2;
 /// Clients that wait for that. More: 503.
 pub const CHAT_HASHES_WAITING_MAX: usize = 256;
 /// Events that a reader of the chat who was away is told in one piece. More: the next piece.
-pub const CHAT_PIECE_EVENTS_MAX: usize = 500;
+pub const CHAT_PIECE_EVENTS_MAX: usize = 64;
+/// Bytes after which a piece takes no further line. A line alone may have some 50 KB.
+pub const CHAT_PIECE_BYTES: usize = 16 << 10;
+/// Bytes that the system may buffer for one reader of the chat; by itself it would go up to some megabytes. Linux doubles it.
+pub const CHAT_SOCKET_BYTES: usize = 64 << 10;
+/// Bytes of pieces that slow readers of the chat, all together, have not taken yet. More: who cannot take its piece is dropped.
+pub const CHAT_UNSENT_BYTES_MAX: usize = 64 << 20;
 
 /// Events kept in memory for `/v1/events`. Full: the oldest goes.
 pub const EVENTS_MAX: usize = 1000;

@@ -189,15 +189,54 @@ fn log_ins_are_slowed_down_and_requests_with_a_key_happen_once() {
     assert!(!holds("correct horse") && !holds(first["token"].as_str().unwrap()));
 }
 
+/// Memory of a process in MiB: `VmRSS:` now, `VmHWM:` at most.
+fn memory_mb(pid: u32, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn readers_that_take_nothing_are_dropped_and_cost_little_memory() {
+    let mut cluster = Cluster::ready(PHALANX, 1, &json!({})).unwrap();
+    let pid = cluster.process(1).unwrap().pid();
+    let mut ann = member(&cluster, "ann", 0);
+    let room = ann.post("rooms", &json!({"name": "the hall"})).unwrap()["conversation"].as_u64().unwrap();
+    // Each backslash is two bytes of JSON.
+    for _ in 0..200 {
+        ann.send(&To::Conversation(room), &"\\".repeat(8000)).unwrap();
+    }
+    let before_mb = memory_mb(pid, "VmRSS:");
+    let token = ann.client.token.clone().unwrap();
+    let address = cluster.http(1);
+    let readers: Vec<Connection> = (0..150)
+        .map(|_| {
+            let mut reader = Connection::open(&address, SOON).unwrap();
+            let headers = format!("Authorization: Bearer {token}\r\n");
+            reader.send_bytes("GET", "/v1/chat/stream?after=0", &headers, None).unwrap();
+            reader
+        })
+        .collect();
+    let dropped = || {
+        let metrics = phalanx::lab::web::get(&address, "/metrics", SOON).unwrap().text();
+        let line = metrics.lines().find(|line| line.starts_with("phalanx_http_slow_readers")).unwrap().to_string();
+        line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()
+    };
+    let all = || (dropped() == readers.len()).then_some(());
+    phalanx::lab::poll::wait_until("every reader is dropped", 3 * SOON, all).unwrap();
+    let most_mb = memory_mb(pid, "VmHWM:");
+    println!(
+        "resident: {before_mb} MiB, at most {most_mb} MiB with {} readers of 3 MB that take nothing",
+        readers.len()
+    );
+    assert!(most_mb < before_mb + 100, "{before_mb} MiB have become {most_mb}");
+}
+
 #[test]
 fn a_node_that_is_too_busy_counts_no_failures_and_keeps_no_memory() {
     let mut cluster = Cluster::ready(PHALANX, 1, &json!({})).unwrap();
     let pid = cluster.process(1).unwrap().pid();
-    let resident_mb = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    };
+    let resident_mb = || memory_mb(pid, "VmRSS:");
     let before_mb = resident_mb();
     let headers = "Content-Type: application/json\r\n";
     let who = json!({"name": "ann", "password": "correct horse"}).to_string().into_bytes();

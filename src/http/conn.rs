@@ -13,6 +13,7 @@ use crate::limits;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes asked of the socket at once.
@@ -67,6 +68,38 @@ pub enum Broken {
     Gone,
     /// Answer, then close.
     Fault(Fault),
+}
+
+/// Bytes that clients have not taken yet, of many connections together, and how many they may be.
+#[derive(Debug)]
+pub struct Backlog {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Backlog {
+    /// Room for so many bytes.
+    pub fn new(bytes_max: usize) -> Backlog {
+        Backlog { bytes: AtomicUsize::new(0), bytes_max }
+    }
+
+    /// Room for these bytes until it is dropped, if there is any.
+    fn hold(&self, bytes: usize) -> Option<Held<'_>> {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held { backlog: self, bytes };
+        (before + bytes <= self.bytes_max).then_some(held)
+    }
+}
+
+struct Held<'a> {
+    backlog: &'a Backlog,
+    bytes: usize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.backlog.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// One client connection.
@@ -251,6 +284,23 @@ impl Conn {
         self.stream.set_write_timeout(Some(self.deadlines.write))
     }
 
+    /// Writes a piece of a stream by the write deadline. What the socket does not take at once counts against `backlog`;
+    /// without room there it is as if the deadline had come.
+    pub fn send_within(&self, piece: &[u8], backlog: &Backlog) -> io::Result<()> {
+        let deadline = Instant::now() + self.deadlines.write;
+        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+        let taken = match rustix::net::send(&*self.stream, piece, flags) {
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => 0,
+            other => other?,
+        };
+        if taken == piece.len() {
+            return Ok(());
+        }
+        let _held = backlog.hold(piece.len()).ok_or(io::ErrorKind::TimedOut)?;
+        write_until(&self.stream, &piece[taken..], deadline)?;
+        self.stream.set_write_timeout(Some(self.deadlines.write))
+    }
+
     /// Whether the client has closed, or the connection broke: for streams that have nothing to say for long.
     pub fn is_gone(&self) -> bool {
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
@@ -264,6 +314,12 @@ impl Conn {
     pub fn free_buffers(&mut self) {
         self.input = Vec::new();
         self.output = Vec::new();
+    }
+
+    /// Has the system keep no more than about so many bytes that the client has not taken.
+    pub fn bound_system_buffer(&self, bytes: usize) {
+        // Without it the stream works all the same.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*self.stream, bytes);
     }
 
     /// Ends the connection so that the client gets to read the last answer: says that nothing more comes, then drops
@@ -312,4 +368,39 @@ fn write_until(stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::R
         is_first = false;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn who_takes_nothing_is_dropped_when_others_hold_all_there_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let deadlines = Deadlines { write: Duration::from_secs(20), ..Deadlines::default() };
+        let conn = Conn::new(Arc::new(stream), peer, deadlines).unwrap();
+        let backlog = Backlog::new(100_000);
+        let others = backlog.hold(99_999).unwrap();
+        // The socket takes some megabytes, then nothing.
+        let piece = vec![b'x'; 1 << 20];
+        let refused = (0..64).find_map(|_| conn.send_within(&piece, &backlog).err()).unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        drop(others);
+        assert_eq!(backlog.bytes.load(Ordering::Relaxed), 0);
+        // With room it waits for the client.
+        let backlog = Backlog::new(usize::MAX / 2);
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| {
+                let mut rest = Vec::new();
+                (&client).read_to_end(&mut rest).map(|_| rest.len())
+            });
+            conn.send_within(b"end", &backlog).unwrap();
+            conn.stream.shutdown(Shutdown::Write).unwrap();
+            assert!(reading.join().unwrap().unwrap() > 1 << 16);
+        });
+        assert_eq!(backlog.bytes.load(Ordering::Relaxed), 0);
+    }
 }

@@ -6,10 +6,11 @@
 //! (`node/threads.rs`).
 
 use super::chat::passwords::Passwords;
-use super::conn::{Conn, Deadlines};
+use super::conn::{Backlog, Conn, Deadlines};
 use super::host::Host;
 use super::reply::Reply;
 use super::{front, routes};
+use crate::limits::CHAT_UNSENT_BYTES_MAX;
 use crate::node::Handle;
 use crate::node::accept::{self, Arrival};
 use std::io;
@@ -33,6 +34,8 @@ pub struct Door {
     pub(super) table: Mutex<(u64, Arc<str>)>,
     /// Passwords of the chat that are being hashed.
     pub(super) passwords: Passwords,
+    /// What readers of the chat's streams have not taken yet.
+    pub(super) chat_backlog: Backlog,
     /// Somebody loads a database: one at a time.
     pub(super) is_loading: AtomicBool,
 }
@@ -59,6 +62,7 @@ impl Door {
             counts: Counts::default(),
             table: Mutex::new((0, "".into())),
             passwords: Passwords::default(),
+            chat_backlog: Backlog::new(CHAT_UNSENT_BYTES_MAX),
             is_loading: AtomicBool::new(false),
         })
     }

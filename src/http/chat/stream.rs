@@ -6,6 +6,8 @@
 //! A line `{"type":"beat","position":N}` comes every two seconds without another.
 //! The stream ends with `{"type":"logged_out"}` when its log-in does, and with a proper end when the node stops. When it breaks
 //! off without either, another node goes on.
+//! A slow reader holds the piece that it has not taken and nothing else: no state of the chat, and of memory only its share of
+//! what all slow readers may hold together.
 //! Not here: waking readers (`node/chat.rs`), the form of a line (`node/chat_lines.rs`).
 
 use super::super::api::deadline;
@@ -17,7 +19,7 @@ use super::super::reply::{self, Reply};
 use super::super::routes::{cors, origin};
 use super::super::server::Door;
 use super::words::{ask_at, token};
-use crate::limits::CHAT_PIECE_EVENTS_MAX;
+use crate::limits::{CHAT_PIECE_BYTES, CHAT_PIECE_EVENTS_MAX, CHAT_SOCKET_BYTES};
 use crate::node::chat::{ChatReader, ChatView};
 use crate::node::{Level, chat_lines};
 use crate::services::chat::{AccountId, Query, TokenHash, View};
@@ -74,6 +76,7 @@ pub(in crate::http) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Opti
         return None;
     }
     conn.free_buffers();
+    conn.bound_system_buffer(CHAT_SOCKET_BYTES);
     let mut reader = Reader { conn, position: wanted.position, wanted };
     let result = reader.stream(door, &feed, view);
     if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
@@ -109,21 +112,31 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn stream(&mut self, door: &Door, feed: &ChatReader, mut view: std::sync::Arc<ChatView>) -> io::Result<()> {
-        self.beat()?;
+        self.beat(door)?;
         let mut said_at = Instant::now();
         loop {
-            let turn = view.chat.turn();
-            if view.chat.who(&self.wanted.token) != Some(self.wanted.who) {
-                self.send(b"{\"type\":\"logged_out\"}\n")?;
+            if door.host.is_stopping() {
                 return self.end();
             }
-            while self.position < view.chat.position() {
-                if self.pass_on(&view)? {
-                    said_at = Instant::now();
-                }
+            let turn = view.chat.turn();
+            if view.chat.who(&self.wanted.token) != Some(self.wanted.who) {
+                self.send(door, "{\"type\":\"logged_out\"}\n")?;
+                return self.end();
             }
+            let (piece, until) = self.next(&view);
+            let is_behind = until < view.chat.position();
             // Readers share nothing that is old: what nobody holds is freed.
             drop(view);
+            if !piece.is_empty() {
+                self.send(door, &piece)?;
+                said_at = Instant::now();
+            }
+            drop(piece);
+            self.position = until;
+            if is_behind {
+                view = feed.view();
+                continue;
+            }
             loop {
                 if door.host.is_stopping() {
                     return self.end();
@@ -133,49 +146,51 @@ impl Reader<'_> {
                     break;
                 }
                 if said_at.elapsed() >= BEAT {
-                    self.beat()?;
+                    self.beat(door)?;
                     said_at = Instant::now();
                 }
             }
         }
     }
 
-    /// Sends what comes next, and moves on; whether there was anything to send.
-    fn pass_on(&mut self, view: &ChatView) -> io::Result<bool> {
+    /// What comes next, and the position from which to go on.
+    fn next(&self, view: &ChatView) -> (String, u64) {
         let (chat, who) = (&view.chat, self.wanted.who);
         let is_near = view.runs.first().is_some_and(|first| first.from <= self.position);
-        let mut text = Vec::new();
-        let until = if is_near && !chat.is_touched_after(who, self.position) {
+        let mut text = String::new();
+        if is_near && !chat.is_touched_after(who, self.position) {
             let new = view.runs.iter().filter(|run| run.to > self.position).flat_map(|run| &run.lines);
             for (position, conversation, line) in new {
                 if *position > self.position && chat.is_in(who, *conversation) {
-                    text.extend_from_slice(line.as_bytes());
+                    text.push_str(line);
+                    if text.len() >= CHAT_PIECE_BYTES {
+                        return (text, *position);
+                    }
                 }
             }
-            chat.position()
+            (text, chat.position().max(self.position))
         } else {
             let (events, until) = chat.told_after(who, self.position, CHAT_PIECE_EVENTS_MAX);
             for (position, conversation, event) in events {
-                text.extend_from_slice(chat_lines::for_one(chat, who, position, conversation, &event).as_bytes());
+                text.push_str(&chat_lines::for_one(chat, who, position, conversation, &event));
+                if text.len() >= CHAT_PIECE_BYTES {
+                    return (text, position);
+                }
             }
-            until
+            (text, until)
+        }
+    }
+
+    fn beat(&self, door: &Door) -> io::Result<()> {
+        self.send(door, &format!("{{\"type\":\"beat\",\"position\":{}}}\n", self.position))
+    }
+
+    fn send(&self, door: &Door, text: &str) -> io::Result<()> {
+        let bytes = match self.wanted.is_chunked {
+            true => format!("{:x}\r\n{text}\r\n", text.len()),
+            false => text.to_string(),
         };
-        if !text.is_empty() {
-            self.send(&text)?;
-        }
-        self.position = until;
-        Ok(!text.is_empty())
-    }
-
-    fn beat(&self) -> io::Result<()> {
-        self.send(format!("{{\"type\":\"beat\",\"position\":{}}}\n", self.position).as_bytes())
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        match self.wanted.is_chunked {
-            true => self.conn.send(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"]),
-            false => self.conn.send(&[bytes]),
-        }
+        self.conn.send_within(bytes.as_bytes(), &door.chat_backlog)
     }
 
     fn end(&self) -> io::Result<()> {

@@ -67,7 +67,7 @@ pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
                 return Err(bad("a message's number is not the next"));
             }
             before = number;
-            bytes += message.text.as_ref().map_or(0, String::len);
+            bytes += message.bytes();
             messages.insert(number, Arc::new(message));
         }
         if talks.insert(id, Arc::new(Talk { head, messages, bytes })).is_some() {

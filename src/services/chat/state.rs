@@ -13,8 +13,8 @@ use super::flaws::flaw;
 use super::saved;
 use super::talk::{Kind, Message, Talk};
 use super::words::{
-    AccountId, Answer, BYTES_MAX, CLIENT_ID_BYTES_MAX, CONVERSATIONS_MAX, Command, ConversationId, MEMBERS_MAX, Name,
-    ROOMS_MAX, Refusal, TEXT_BYTES_MAX, Target, TokenHash,
+    AccountId, Answer, BYTES_MAX, CLIENT_ID_BYTES_MAX, CONVERSATIONS_MAX, Command, ConversationId, MEMBERS_MAX,
+    MESSAGE_BYTES, Name, ROOMS_MAX, Refusal, TEXT_BYTES_MAX, Target, TokenHash,
 };
 use crate::services::{Reply, Service};
 use crate::types::Stamp;
@@ -305,7 +305,7 @@ impl Chat {
             let Sent { conversation, number, position, .. } = sent;
             return Ok(Answer::Sent { conversation, number, position, is_repeat: true });
         }
-        if self.bytes + text.len() > BYTES_MAX {
+        if self.bytes + MESSAGE_BYTES + text.len() > BYTES_MAX {
             return Err(Refusal::Full("messages: the cluster keeps no more".to_string()));
         }
         let id = match to {
@@ -318,8 +318,8 @@ impl Chat {
             return Err(Refusal::OtherIsGone);
         }
         let position = self.next_position();
-        self.bytes += text.len();
         let message = Message { position, at_ms: at.at_ms, from: who, text: Some(text) };
+        self.bytes += message.bytes();
         let (number, shrunk) = self.change(id, position).say(message);
         self.bytes -= shrunk;
         let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");

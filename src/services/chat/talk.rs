@@ -1,10 +1,10 @@
 //! One conversation: a room or two people, its messages in order, and what was taken back.
 //!
-//! Invariants: T1 numbers are given once and in order. T2 positions grow with numbers. T3 `bytes` counts the texts that are
+//! Invariants: T1 numbers are given once and in order. T2 positions grow with numbers. T3 `bytes` counts the messages that are
 //! kept. T4 `erased` holds the numbers of kept messages without a text.
 //! Not here: who may do what (`state.rs`), how far somebody has read (`accounts.rs`).
 
-use super::words::{AccountId, MESSAGES_MAX, Name, TALK_BYTES_MAX};
+use super::words::{AccountId, MESSAGE_BYTES, MESSAGES_MAX, Name, TALK_BYTES_MAX};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -50,6 +50,13 @@ pub struct Head {
     pub dropped_at: u64,
     /// Newest position of anything here.
     pub touched: u64,
+}
+
+impl Message {
+    /// What it counts for.
+    pub fn bytes(&self) -> usize {
+        MESSAGE_BYTES + self.text.as_ref().map_or(0, String::len)
+    }
 }
 
 /// One conversation.
@@ -107,7 +114,7 @@ impl Talk {
     pub fn say(&mut self, message: Message) -> (u64, usize) {
         self.head.newest += 1;
         self.head.touched = message.position;
-        self.bytes += message.text.as_ref().map_or(0, String::len);
+        self.bytes += message.bytes();
         self.messages.insert(self.head.newest, Arc::new(message));
         let before = self.bytes;
         while self.messages.len() as u64 > MESSAGES_MAX || (self.bytes > TALK_BYTES_MAX && self.messages.len() > 1) {
@@ -123,7 +130,7 @@ impl Talk {
         };
         self.messages.remove(&number);
         self.head.erased.remove(&number);
-        self.bytes -= oldest.text.as_ref().map_or(0, String::len);
+        self.bytes -= oldest.bytes();
         self.head.dropped_at = oldest.position;
     }
 
@@ -162,7 +169,7 @@ impl Talk {
             before = message.position;
             assert_eq!(message.text.is_none(), self.head.erased.contains_key(number), "T4: {number}");
         }
-        let bytes: usize = self.messages.values().filter_map(|message| message.text.as_ref()).map(String::len).sum();
+        let bytes: usize = self.messages.values().map(|message| message.bytes()).sum();
         assert_eq!(bytes, self.bytes, "T3");
         assert_eq!(self.messages.len() as u64, self.head.newest + 1 - self.oldest(), "T1: a gap");
     }

@@ -38,6 +38,8 @@ pub const CONVERSATIONS_MAX: usize = 1_000;
 pub const TOKENS_MAX: usize = 32;
 /// Messages kept in one conversation. Beyond it the oldest goes.
 pub const MESSAGES_MAX: u64 = 10_000;
+/// Bytes that a message takes beside its text, in memory: what the two limits below count for each.
+pub const MESSAGE_BYTES: usize = 256;
 /// Bytes of all messages of one conversation. Beyond it the oldest go.
 pub const TALK_BYTES_MAX: usize = 16 << 20;
 /// Bytes of all messages. More are refused.
