@@ -87,6 +87,17 @@ fn statements_scripts_and_dumps() -> Result<()> {
     }
     assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "", "nothing was changed");
 
+    // Lines with a dot stand anywhere but in a statement; rows come behind a transaction, not in it.
+    let mixed = ".mode csv\nBEGIN; CREATE TABLE ends (x); -- a comment\nINSERT INTO ends VALUES ('\n.a'); COMMIT;\n\
+        SELECT count(*) AS n FROM ends; .tables\n.quit\nDROP TABLE ends";
+    assert_eq!(say(&cluster, 0, &["sql"], mixed), "n\n1\nends\n");
+    let inside = "BEGIN; DROP TABLE ends; SELECT 1; COMMIT";
+    assert!(say(&cluster, 1, &["sql", "-c", inside], "").contains("statement 3: a transaction is loaded as a whole"));
+    assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "ends\n", "nothing was sent");
+    say(&cluster, 0, &["sql", "-c", "DROP TABLE ends"], "");
+    std::fs::write(&file, format!(".read {}", file.display())).unwrap();
+    assert!(say(&cluster, 1, &["sql", "-f", file.to_str().unwrap()], "").contains("files that read files 16 deep"));
+
     assert!(say(&cluster, 1, &["sql", "-c", "SELECT * FROM absent"], "").contains("no such table: absent"));
     say(&cluster, 2, &["sql", "-c", ".nothing"], "");
     say(&cluster, 2, &["sql", "-f", "/no/such/file"], "");

@@ -7,6 +7,9 @@ use phalanx::client::{Chat, Fault, To};
 use phalanx::lab::Cluster;
 use phalanx::lab::web::Connection;
 use serde_json::{Value, json};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use webdriver::Browser;
 
@@ -301,6 +304,83 @@ fn who_logs_out_on_one_node_is_out_on_all() {
     let end = stream.next(Instant::now() + SOON);
     assert!(matches!(end, Err(Fault::Refused { status: 401, .. })), "{end:?}");
     assert!(matches!(ann.send(&To::Room("x".to_string()), "x"), Err(Fault::Refused { status: 401, .. })));
+}
+
+#[test]
+fn the_command_line_does_what_it_names() {
+    let cluster = Cluster::ready(PHALANX, 1, &json!({})).unwrap();
+    let state = cluster.dir().join("state");
+    let run = |who: &str, arguments: &[&str], input: &[u8]| {
+        let mut child = Command::new(PHALANX)
+            .arg("chat")
+            .args(arguments)
+            .args(["--as", who, "-e", &cluster.http(1)])
+            .env("XDG_STATE_HOME", &state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It may end before it has read all.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap();
+        (out.status.code().unwrap(), said)
+    };
+    let fine = |who: &str, arguments: &[&str], input: &[u8]| {
+        let (code, said) = run(who, arguments, input);
+        assert_eq!(code, 0, "{arguments:?}: {said}");
+        said
+    };
+    // What was readable by everyone is not when a log-in is in it.
+    std::fs::create_dir_all(state.join("phalanx-chat")).unwrap();
+    std::fs::write(state.join("phalanx-chat/login-zed"), "old").unwrap();
+    for who in ["zed", "yan"] {
+        fine(who, &["signup", who], b"correct horse\n");
+        let kept = std::fs::metadata(state.join(format!("phalanx-chat/login-{who}"))).unwrap();
+        assert_eq!(kept.permissions().mode() & 0o777, 0o600);
+    }
+    // A log-in that cannot be kept is not asked for.
+    let (code, said) = run("no/../where", &["signup", "xan"], b"correct horse\n");
+    assert_eq!(code, 0, "the name of a file is escaped: {said}");
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::write(&state, "a file").unwrap();
+    let (code, said) = run("wim", &["signup", "wim"], b"correct horse\n");
+    assert!(code == 1 && said.contains("nothing was asked of the cluster"), "{said}");
+    std::fs::remove_file(&state).unwrap();
+    for who in ["zed", "yan"] {
+        fine(who, &["login", who], b"correct horse\n");
+    }
+    fine("wim", &["signup", "wim"], b"correct horse\n");
+
+    // A room is the one of this name, whatever a pattern would make of it.
+    for room in ["do it!", "do it\u{ff1f}", "do [a-c]*"] {
+        fine("zed", &["make", room], b"");
+    }
+    for room in ["#do it\u{ff1f}", "do [a-c]*"] {
+        fine("zed", &["leave", room], b"");
+    }
+    assert_eq!(fine("zed", &["rooms"], b""), "#do it!\n");
+    assert!(run("zed", &["join", "do it?"], b"").1.contains("no such room"));
+    for n in 0..201 {
+        fine("zed", &["make", &format!("room {n:03}")], b"");
+    }
+    assert_eq!(fine("zed", &["rooms", "room*"], b"").lines().count(), 201);
+
+    // Reading begins nothing, and marks what was shown.
+    let (code, said) = run("zed", &["read", "yan"], b"");
+    assert!(code == 1 && said.contains("you and yan have not talked yet"), "{said}");
+    assert_eq!(fine("yan", &["list"], b"").lines().count(), 1, "a head and nothing");
+    fine("zed", &["send", "yan"], b"one\n\n two\tx\r\nthree");
+    let said = fine("yan", &["read", "zed", "--limit", "1"], b"");
+    assert!(said.contains("zed: three\n2 older ones are unread too, and none is marked as read"), "{said}");
+    let said = fine("yan", &["read", "ZED", "--limit", "3"], b"");
+    assert!(said.contains("zed: one\n") && said.contains("zed:  two\tx\n") && !said.contains("older"), "{said}");
+    assert!(!fine("yan", &["read", "zed", "--limit", "1"], b"").contains("older"));
+    let long = [b"four\n".to_vec(), vec![b'x'; 9000], b"\nfive\n".to_vec()].concat();
+    let (code, said) = run("zed", &["send", "yan"], &long);
+    assert!(code == 1 && said.contains("line 2: ") && said.contains("the lines before it were said"), "{said}");
+    assert!(fine("yan", &["read", "zed"], b"").ends_with("zed: four\n"));
 }
 
 #[test]

@@ -60,13 +60,25 @@ fn console_commands_answer_and_l_takes_the_leadership() -> Result<()> {
 
 #[test]
 fn the_end_of_standard_input_is_not_the_end_of_the_node() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 1, &json!({}))?;
+    let mut cluster = Cluster::prepare(EXE, &json!({}))?;
+    cluster.outlives_us = true;
+    cluster.spawn(1, &[])?;
+    cluster.settle()?;
     cluster.process(1)?.close_stdin();
     for n in 0..5 {
         cluster.note(&format!("still-{n}"), "here")?;
         let _ = cluster.wait_until("a moment", SOON, || cluster.status(1).ok())?;
     }
     assert!(cluster.is_running(1));
+    Ok(())
+}
+
+#[test]
+fn nodes_of_a_program_that_is_killed_end_with_it() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 2, &json!({}))?;
+    cluster.process(1)?.close_stdin();
+    assert_eq!(cluster.process(1)?.wait(SOON)?.code(), Some(0));
+    assert!(cluster.is_running(2));
     Ok(())
 }
 

@@ -10,11 +10,18 @@ use super::client;
 use super::fault::{Fault, code};
 use super::term;
 use crate::client::{self as cluster, Chat, To};
+use crate::services::chat::words::{MESSAGES_MAX, PAGE_MAX};
 use rustix::termios::{self, LocalModes, OptionalActions};
 use serde_json::{Value, json};
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// Bytes of a line of a pipe that are read: more than any message may have, so that the node refuses what is longer.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+/// What else is to be known when a pipe breaks off.
+const SO_FAR: &str = "the lines before it were said; send the rest again";
 
 /// Arguments of `phalanx chat`.
 #[derive(Clone, Debug, clap::Args)]
@@ -103,7 +110,7 @@ enum ChatCommand {
         #[arg(value_name = "WHERE")]
         place: String,
         /// So many
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=200))]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=MESSAGES_MAX))]
         limit: u64,
         #[command(flatten)]
         common: Common,
@@ -147,18 +154,51 @@ fn path_of(common: &Common) -> PathBuf {
     base.unwrap_or_else(std::env::temp_dir).join("phalanx-chat").join(name)
 }
 
-fn keep(common: &Common, token: &str) -> Result<(), Fault> {
-    let path = path_of(common);
-    let written = (|| {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+/// Where a log-in will be kept: a file of its own beside the one that is there, for its owner alone.
+struct Keep {
+    path: PathBuf,
+    draft: PathBuf,
+    file: File,
+}
+
+impl Keep {
+    /// Begins, before anything is asked of the cluster: what cannot be kept is not asked for.
+    fn begin(common: &Common) -> Result<Keep, Fault> {
+        let path = path_of(common);
+        let draft = path.with_extension(format!("{}.draft", std::process::id()));
+        let opened = (|| {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.open(&draft)
+        })();
+        match opened {
+            Ok(file) => Ok(Keep { path, draft, file }),
+            Err(e) => Err(Fault::new(
+                code::FAILED,
+                format!("cannot keep a log-in in {}: {e}; nothing was asked of the cluster", path.display()),
+                "set XDG_STATE_HOME to a folder that can be written to",
+            )),
         }
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&path)?.write_all(token.as_bytes())
-    })();
-    written.map_err(|e| Fault::new(code::FAILED, format!("cannot keep the log-in in {}: {e}", path.display()), ""))
+    }
+
+    fn finish(mut self, token: &str) -> Result<(), Fault> {
+        let kept = self.file.write_all(token.as_bytes()).and_then(|()| std::fs::rename(&self.draft, &self.path));
+        kept.map_err(|e| {
+            let why = format!("logged in, but the log-in cannot be kept in {}: {e}", self.path.display());
+            Fault::new(code::UNKNOWN, why, "phalanx chat login NAME, once it can be written to")
+        })
+    }
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        // It is there unless it has become the log-in.
+        let _ = std::fs::remove_file(&self.draft);
+    }
 }
 
 fn member(common: &Common) -> Result<Chat, Fault> {
@@ -193,9 +233,10 @@ fn password() -> Result<String, Fault> {
 fn enter(common: &Common, name: &str, is_new: bool) -> Result<(), Fault> {
     let mut chat = member(common)?;
     chat.client.token = None;
+    let keep = Keep::begin(common)?;
     let password = password()?;
     let answer = if is_new { chat.sign_up(name, &password) } else { chat.log_in(name, &password) }.map_err(fault)?;
-    keep(common, chat.client.token.as_deref().unwrap_or_default())?;
+    keep.finish(chat.client.token.as_deref().unwrap_or_default())?;
     show(common, &json!({"account": answer["account"], "name": answer["name"]}), |answer| {
         format!("logged in as {}\n", words(&answer["name"]))
     });
@@ -214,24 +255,21 @@ fn number_of(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
     let found = match To::read(place) {
         To::Conversation(id) => Ok(id),
         To::Room(name) => chat.room(&name),
-        To::Person(name) => {
-            chat.post("direct", &json!({"with": name})).map(|answer| answer["conversation"].as_u64().unwrap_or(0))
-        }
+        To::Person(name) => chat.direct(&name),
     };
     found.map_err(fault)
 }
 
 fn message(line: &Value) -> String {
     let text = line["text"].as_str().map_or("(deleted)".to_string(), |text| {
-        text.lines().map(term::plain).collect::<Vec<_>>().join("\n              ")
+        text.lines().map(term::plain_lines).collect::<Vec<_>>().join("\n              ")
     });
     format!("{} {}: {text}", term::clock(line["at_ms"].as_u64().unwrap_or(0)), words(&line["from"]["name"]))
 }
 
-fn names(answer: &Value, what: &str) -> String {
-    let rows = answer[what].as_array().cloned().unwrap_or_default();
+fn names(rows: &Value, what: &str) -> String {
     let mark = if what == "rooms" { "#" } else { "" };
-    rows.iter().map(|row| format!("{mark}{}\n", words(&row["name"]))).collect()
+    rows.as_array().into_iter().flatten().map(|row| format!("{mark}{}\n", words(&row["name"]))).collect()
 }
 
 /// Runs.
@@ -291,9 +329,16 @@ fn list(common: &Common) -> Result<(), Fault> {
 }
 
 fn look(common: &Common, what: &str, pattern: Option<&str>) -> Result<(), Fault> {
-    let path = format!("{what}?limit=200&match={}", cluster::chat::escape(pattern.unwrap_or("*")));
-    let answer = member(common)?.get(&path).map_err(fault)?;
-    show(common, &answer, |answer| names(answer, what));
+    let path = format!("{what}?limit={PAGE_MAX}&match={}", cluster::chat::escape(pattern.unwrap_or("*")));
+    let mut chat = member(common)?;
+    let mut rows = Vec::new();
+    let mut page = chat.get(&path).map_err(fault)?;
+    loop {
+        rows.extend(page[what].as_array().cloned().unwrap_or_default());
+        let Some(next) = page["next"].as_str() else { break };
+        page = chat.get(&format!("{path}&after={}", cluster::chat::escape(next))).map_err(fault)?;
+    }
+    show(common, &json!({what: rows}), |all| names(&all[what], what));
     Ok(())
 }
 
@@ -308,11 +353,31 @@ fn step(common: &Common, room: &str, what: &str) -> Result<(), Fault> {
 fn read(common: &Common, place: &str, limit: u64) -> Result<(), Fault> {
     let mut chat = member(common)?;
     let id = number_of(&mut chat, place)?;
-    let page = chat.get(&format!("conversations/{id}/messages?limit={limit}")).map_err(fault)?;
+    let unread = chat.get(&format!("conversations/{id}")).map_err(fault)?["unread"].as_u64().unwrap_or(0);
+    let (mut newest, mut rows): (Value, Vec<Value>) = (Value::Null, Vec::new());
+    while (rows.len() as u64) < limit {
+        let before = rows.first().map_or(String::new(), |first| format!("&before={}", first["number"]));
+        let most = PAGE_MAX.min(limit - rows.len() as u64);
+        let mut page = chat.get(&format!("conversations/{id}/messages?limit={most}{before}")).map_err(fault)?;
+        let Some(older) = page["messages"].as_array_mut().filter(|rows| !rows.is_empty()) else { break };
+        older.append(&mut rows);
+        rows = std::mem::take(older);
+        if newest.is_null() {
+            newest = page["newest"].take();
+        }
+    }
+    let page = json!({"messages": rows, "newest": newest});
     show(common, &page, |page| {
         let rows = page["messages"].as_array().cloned().unwrap_or_default();
         rows.iter().map(|row| message(row) + "\n").collect()
     });
+    if unread > limit {
+        eprintln!(
+            "{} older ones are unread too, and none is marked as read: --limit {unread} shows all",
+            unread - limit
+        );
+        return Ok(());
+    }
     if page["newest"].as_u64().is_some_and(|newest| newest > 0) {
         chat.post(&format!("conversations/{id}/read"), &json!({"number": page["newest"]})).map_err(fault)?;
     }
@@ -333,10 +398,25 @@ fn send(common: &Common, place: &str, text: &str) -> Result<(), Fault> {
     if io::stdin().is_terminal() {
         eprintln!("each line is a message; end with Ctrl+D");
     }
-    for line in io::stdin().lock().take(64 << 20).lines() {
-        let line = line.map_err(|e| Fault::new(code::FAILED, format!("cannot read: {e}"), ""))?;
-        if !line.trim().is_empty() {
-            say(&line)?;
+    let mut input = io::stdin().lock();
+    for number in 1_u64.. {
+        let at = |fault: Fault| Fault { message: format!("line {number}: {}", fault.message), ..fault };
+        let mut line = Vec::new();
+        let read = (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        match read.map_err(|e| at(Fault::new(code::FAILED, format!("cannot read: {e}"), SO_FAR)))? {
+            0 => break,
+            // What is longer is cut, and still too long for the node, which says so.
+            _ => {
+                let line =
+                    String::from_utf8(line).map_err(|_| at(Fault::new(code::FAILED, "a message is UTF-8", SO_FAR)))?;
+                let line = line.trim_end_matches(['\n', '\r']);
+                if !line.trim().is_empty() {
+                    say(line).map_err(|fault| match fault.next.is_empty() {
+                        true => at(Fault { next: SO_FAR.to_string(), ..fault }),
+                        false => at(fault),
+                    })?;
+                }
+            }
         }
     }
     Ok(())

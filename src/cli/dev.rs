@@ -107,7 +107,7 @@ impl Stage {
     fn start(&mut self, id: u64) -> Result<(), LabError> {
         let log = self.settings.data_dir.join("dev").join(format!("node-{id}.log"));
         let _ = std::fs::remove_file(&log); // of an earlier run, if any
-        let mut args = vec!["node".to_string(), "--id".into(), id.to_string()];
+        let mut args = vec!["node".to_string(), "--id".into(), id.to_string(), "--until-eof".into()];
         if let Some(file) = &self.settings_file {
             args.extend(["--settings".into(), file.to_string_lossy().into_owned()]);
         }

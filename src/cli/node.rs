@@ -28,6 +28,9 @@ pub struct NodeArgs {
     /// Serve clients only: follow the log, never vote, never run jobs
     #[arg(long)]
     pub gateway: bool,
+    /// Stop when standard input ends, as when the program that started this node ends
+    #[arg(long)]
+    pub until_eof: bool,
     /// One setting, before environment and file; may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -57,6 +60,11 @@ pub fn run(args: NodeArgs) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let options = NodeOptions { id: args.id.map(NodeId), rejoin: args.rejoin, is_gateway: args.gateway };
+    let options = NodeOptions {
+        id: args.id.map(NodeId),
+        rejoin: args.rejoin,
+        is_gateway: args.gateway,
+        ends_with_input: args.until_eof,
+    };
     node::run(settings, &options, Doors { http: http::serve, front: http::front::serve, resp: resp::serve })
 }

@@ -1,8 +1,8 @@
 //! `phalanx sql`: a shell for the database, on whichever node answers.
 //!
 //! Each statement is a request of its own under an `Idempotency-Key`: when its node dies it goes on with the next one, and
-//! takes effect once. So there are no transactions over several lines; a script that has its own (as a dump) is loaded as a
-//! whole, all or nothing. At the prompt Ctrl+C ends the wait for an answer, not the shell.
+//! takes effect once. So there are no transactions over several lines; what a script has from its beginning to the
+//! last COMMIT (as a dump) is loaded as a whole, all or nothing. At the prompt Ctrl+C ends the wait for an answer, not the shell.
 //! Exit codes: 0; 1 a statement failed (what stood before it is done); 2 usage; 4 and 5 as everywhere.
 //! Not here: where statements end and how rows are drawn (`sql_text.rs`), rqlite's spelling (`http/rqlite.rs`).
 
@@ -23,12 +23,14 @@ use std::time::Duration;
 const LINES_AT_ONCE: usize = 100;
 /// Longest wait for a whole database.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(120);
+/// How deep files may read files.
+const READS_MAX: u32 = 16;
 /// What can be typed beside SQL.
 const HELP: &str = "\
 .tables            names of tables and views
 .schema [NAME]     definitions, of all or of one table
 .dump              the whole database as SQL
-.read FILE         run a file of SQL; one with BEGIN is loaded as a whole, all or nothing
+.read FILE         run a file of SQL; what stands between BEGIN and COMMIT is loaded as a whole
 .mode table|csv|json
 .help .quit        statements end with ; and may have many lines
 ";
@@ -81,6 +83,8 @@ struct Shell {
     interrupts: Option<Interrupts>,
     /// Node that answered last.
     node: String,
+    /// Files that are being read, one from within the other.
+    depth: u32,
 }
 
 /// Runs it.
@@ -95,12 +99,9 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
     };
     let client = Client::new(&args.client)?;
     let (level, node) = (args.level.clone(), String::new());
-    let mut shell = Shell { client, form, level, is_interactive: false, interrupts: None, node };
+    let mut shell = Shell { client, form, level, is_interactive: false, interrupts: None, node, depth: 0 };
     if !args.command.is_empty() {
-        return args.command.iter().try_for_each(|text| match text.trim_start().starts_with('.') {
-            true => shell.dot(text.trim()).map(|_| ()),
-            false => shell.script(text),
-        });
+        return args.command.iter().try_for_each(|text| shell.script(text));
     }
     // A shell or a script may outlive the nodes that were named.
     shell.client.learn();
@@ -177,7 +178,8 @@ impl Shell {
             }
             remember(&mut editor, history.as_deref(), open.trim());
             for sql in whole {
-                if let Err(fault) = self.statement(sql) {
+                let done = if sql.starts_with('.') { self.dot(sql).map(drop) } else { self.statement(sql) };
+                if let Err(fault) = done {
                     is_leaving = tell(&fault);
                     break;
                 }
@@ -227,26 +229,59 @@ impl Shell {
 
     fn read(&mut self, path: &Path) -> Result<(), Fault> {
         let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
-        self.script(&text)
+        if self.depth == READS_MAX {
+            return Err(failed(format!("{}: files that read files {READS_MAX} deep", path.display())));
+        }
+        self.depth += 1;
+        let done = self.script(&text);
+        self.depth -= 1;
+        done
     }
 
-    /// Runs all statements of a text, up to the first that fails; the last one needs no semicolon.
+    /// Runs all statements and lines with a dot of a text, up to the first that fails; the last one needs no semicolon.
     fn script(&mut self, text: &str) -> Result<(), Fault> {
         let (mut whole, rest) = sql_text::statements(text);
         if !rest.trim().is_empty() {
             whole.push(rest.trim());
         }
-        if sql_text::leaves_open(&whole) {
+        for some in whole.chunk_by(|a, b| a.starts_with('.') == b.starts_with('.')) {
+            if !some[0].starts_with('.') {
+                self.run_all(some)?;
+                continue;
+            }
+            for line in some {
+                if !self.dot(line)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs statements up to the first that fails; what belongs to transactions of their own as a whole.
+    fn run_all(&mut self, whole: &[&str]) -> Result<(), Fault> {
+        if sql_text::leaves_open(whole) {
             let why = "a transaction begins and does not end: nothing was sent";
             return Err(Fault::new(code::FAILED, why, "end it with COMMIT, in the same text"));
         }
-        if sql_text::has_transaction(&whole) {
-            let mut load = Request::once("POST", "/db/load".to_string(), Some(text.as_bytes().to_vec()));
+        let (loaded, rest) = whole.split_at(sql_text::in_transactions(whole));
+        if let Some(at) = loaded.iter().position(|sql| sql_text::is_question(sql)) {
+            let why = format!(
+                "statement {}: a transaction is loaded as a whole, and shows no rows: nothing was sent",
+                at + 1
+            );
+            return Err(Fault::new(code::FAILED, why, "put it behind COMMIT, or leave BEGIN and COMMIT out"));
+        }
+        if !loaded.is_empty() {
+            let text: String = loaded.iter().flat_map(|sql| [*sql, "\n;\n"]).collect();
+            let mut load = Request::once("POST", "/db/load".to_string(), Some(text.into_bytes()));
             load.media = Some("application/octet-stream");
             let raw = self.exchange(self.client.clone(), load)?;
-            return if raw.status == 200 { Ok(()) } else { Err(raw.fault()) };
+            if raw.status != 200 {
+                return Err(raw.fault());
+            }
         }
-        whole.into_iter().try_for_each(|sql| self.statement(sql))
+        rest.iter().try_for_each(|sql| self.statement(sql))
     }
 
     /// Runs one statement and writes what it gave.

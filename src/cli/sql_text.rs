@@ -49,11 +49,18 @@ fn token(rest: &str) -> Result<(Option<Token<'_>>, usize), ()> {
 }
 
 /// Cuts a text into whole statements, without their semicolons, and the rest that is not whole yet. The body of a trigger has
-/// semicolons of its own: it ends with `; END;`.
+/// semicolons of its own: it ends with `; END;`. A line with a dot where a statement could begin is one by itself.
 pub fn statements(text: &str) -> (Vec<&str>, &str) {
     let (mut found, mut begin, mut at) = (Vec::new(), 0, 0);
     let mut tokens: Vec<Token> = Vec::new();
     while at < text.len() {
+        if tokens.is_empty() && text[at..].starts_with('.') {
+            let len = text[at..].find('\n').unwrap_or(text.len() - at);
+            found.push(text[at..at + len].trim());
+            at += len;
+            begin = at;
+            continue;
+        }
         let Ok((token, len)) = token(&text[at..]) else { break };
         let is_end = token == Some(Token::Semicolon) && (!is_trigger(&tokens) || ends_trigger(&tokens));
         if is_end {
@@ -115,6 +122,40 @@ pub fn has_transaction(statements: &[&str]) -> bool {
         let first = first_words(sql).first().copied().unwrap_or_default();
         first.eq_ignore_ascii_case("begin") || first.eq_ignore_ascii_case("savepoint")
     })
+}
+
+/// How many of a script's statements belong to its transactions: those up to the last end of one.
+pub fn in_transactions(statements: &[&str]) -> usize {
+    if !has_transaction(statements) {
+        return 0;
+    }
+    let ends = |sql: &&str| {
+        let words = first_words(sql);
+        ["commit", "end", "rollback", "release"]
+            .iter()
+            .any(|it| words.first().is_some_and(|w| w.eq_ignore_ascii_case(it)))
+    };
+    statements.iter().rposition(ends).map_or(statements.len(), |at| at + 1)
+}
+
+/// Whether a statement is there for its rows.
+pub fn is_question(sql: &str) -> bool {
+    let words = first_words(sql);
+    let begins = |word: &str| words.first().is_some_and(|it| it.eq_ignore_ascii_case(word));
+    begins("select") || begins("values") || begins("explain") || (begins("with") && !changes(sql))
+}
+
+fn changes(sql: &str) -> bool {
+    let mut at = 0;
+    while let Ok((token, len)) = token(&sql[at..]) {
+        at += len;
+        if let Some(word) = token
+            && ["insert", "update", "delete", "replace"].iter().any(|it| says(&word, it))
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether a transaction that a script begins has no end: whoever wrote it did not mean it to be done.
@@ -252,6 +293,25 @@ mod tests {
             ),
         ] {
             assert_eq!(statements(text), (whole, rest), "{text}");
+        }
+        assert_eq!(statements(" .tables x; y\n.a"), (vec![".tables x; y", ".a"], ""));
+        assert_eq!(statements("SELECT 1\n.5; .b"), (vec!["SELECT 1\n.5", ".b"], ""));
+        for (script, count) in [
+            ("SELECT 1; SELECT 2;", 0),
+            ("PRAGMA a; BEGIN; INSERT INTO a VALUES (1); COMMIT; SELECT 1;", 4),
+            ("BEGIN; END; BEGIN; ROLLBACK; SELECT 1;", 4),
+            ("SAVEPOINT a; DELETE FROM b; RELEASE a; SELECT 1;", 3),
+        ] {
+            assert_eq!(in_transactions(&statements(script).0), count, "{script}");
+        }
+        for (sql, is_it) in [
+            ("/* a */ select 1", true),
+            ("WITH a AS (SELECT 1) SELECT * FROM a", true),
+            ("WITH a AS (SELECT 1) INSERT INTO b SELECT * FROM a", false),
+            ("VALUES (1)", true),
+            ("INSERT INTO a SELECT 1", false),
+        ] {
+            assert_eq!(is_question(sql), is_it, "{sql}");
         }
         assert!(has_transaction(&["PRAGMA foreign_keys=OFF", "/* a */ begin transaction"]));
         assert!(!has_transaction(&["SELECT 'begin'"]));

@@ -128,20 +128,29 @@ impl Chat {
     /// See [`Fault`].
     pub fn room(&mut self, name: &str) -> Result<u64, Fault> {
         let name = name.strip_prefix('#').unwrap_or(name);
-        let mut literal = String::new();
-        for c in name.chars() {
-            if matches!(c, '*' | '?' | '[' | '\\') {
-                literal.push('\\');
-            }
-            literal.push(c);
+        let found = self.get(&format!("rooms?match={}", literal(name)))?;
+        found["rooms"][0]["conversation"].as_u64().ok_or_else(|| self.nothing(format!("no such room: {name}")))
+    }
+
+    /// The number of the conversation with a person, if there is one: this makes none.
+    ///
+    /// # Errors
+    /// See [`Fault`]; nobody has this name, or there is no conversation with them.
+    pub fn direct(&mut self, name: &str) -> Result<u64, Fault> {
+        let found = self.get(&format!("accounts?match={}", literal(name)))?;
+        let account = &found["accounts"][0]["account"];
+        if account.is_null() {
+            return Err(self.nothing(format!("no such account: {name}")));
         }
-        let found = self.get(&format!("rooms?match={}", escape(&literal)))?;
-        found["rooms"][0]["conversation"].as_u64().ok_or_else(|| Fault::Refused {
-            status: 404,
-            from: self.client.address().to_string(),
-            why: format!("no such room: {name}"),
-            retry_after: None,
-        })
+        let inbox = self.get("conversations")?;
+        let with =
+            inbox["conversations"].as_array().and_then(|rows| rows.iter().find(|row| row["account"] == *account));
+        let id = with.and_then(|row| row["conversation"].as_u64());
+        id.ok_or_else(|| self.nothing(format!("you and {name} have not talked yet")))
+    }
+
+    fn nothing(&self, why: String) -> Fault {
+        Fault::Refused { status: 404, from: self.client.address().to_string(), why, retry_after: None }
     }
 
     /// Every message that is kept of a conversation, in order.
@@ -167,6 +176,18 @@ impl Chat {
         follower.at = self.client.at;
         follower
     }
+}
+
+/// A pattern that only this name fits, as a part of a query.
+fn literal(name: &str) -> String {
+    let mut pattern = String::new();
+    for c in name.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    escape(&pattern)
 }
 
 /// Text in a path or a parameter.

@@ -43,6 +43,8 @@ pub struct Cluster {
     nodes: BTreeMap<u64, Process>,
     frozen: BTreeSet<u64>,
     envs: Vec<(String, String)>,
+    /// Nodes started from now on stay when this program ends.
+    pub outlives_us: bool,
     has_failed: Cell<bool>,
     /// Keep the folder in any case.
     pub keep: bool,
@@ -91,6 +93,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             frozen: BTreeSet::new(),
             envs: Vec::new(),
+            outlives_us: false,
             has_failed: Cell::new(false),
             keep: false,
             _turn: turn,
@@ -177,6 +180,9 @@ impl Cluster {
         }
         let settings = self.settings_path().to_string_lossy().into_owned();
         let mut args: Vec<String> = ["node", "--id", &id.to_string(), "--settings", &settings].map(String::from).into();
+        if !self.outlives_us {
+            args.push("--until-eof".into());
+        }
         args.extend(more.iter().map(ToString::to_string));
         let process = Process::start(&self.exe, &args, &self.envs, &self.dir, &self.log_path(id))?;
         self.frozen.remove(&id);

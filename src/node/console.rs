@@ -1,6 +1,7 @@
 //! The `console` thread: commands typed into a running node's terminal.
 //!
-//! End of input only ends this thread: a node without a terminal runs on.
+//! End of input only ends this thread: a node without a terminal runs on. But a program that starts nodes of its own, and gives
+//! them a pipe as input, may ask that they end with it: however it ends, none is left.
 //! Not here: the command line that talks to a node from outside (`cli/`).
 
 use super::core::CoreInput;
@@ -12,9 +13,9 @@ use std::sync::Arc;
 const HELP: &str = "commands: L or lead (take the leadership), status, peers, help, quit";
 
 /// Body of the thread.
-pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead) {
+pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, ends_with_input: bool) {
     for line in input.lines() {
-        let Ok(line) = line else { return };
+        let Ok(line) = line else { break };
         match line.trim() {
             "" => {}
             "L" | "l" | "lead" => {
@@ -30,6 +31,9 @@ pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead) {
             }
             other => println!("unknown command {other:?}; {HELP}"),
         }
+    }
+    if ends_with_input {
+        stopper.stop("end of input");
     }
 }
 

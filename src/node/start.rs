@@ -70,6 +70,8 @@ pub struct NodeOptions {
     pub rejoin: bool,
     /// Serve clients only: never vote, never run jobs.
     pub is_gateway: bool,
+    /// Stop when standard input ends.
+    pub ends_with_input: bool,
 }
 
 /// Why a node did not start.
@@ -189,7 +191,7 @@ fn start(
     if find_cluster(&settings, &*files, &dir, &mut me, &mut store, &durable, &ports, stop_asked, is_gateway)? {
         durable = raft::founding_state(me.identity());
     }
-    launch(settings, me, dir, store, durable, folder, ports, stopper, doors, is_gateway)
+    launch(settings, me, dir, store, durable, folder, ports, stopper, doors, options)
 }
 
 /// Opens the store. A log without a cluster is what a founder left that crashed before it was done: nobody else has
@@ -330,7 +332,7 @@ fn launch(
     ports: Ports,
     stopper: &Stopper,
     doors: Doors,
-    is_gateway: bool,
+    options: &NodeOptions,
 ) -> Result<Running, StartError> {
     let who = me.identity();
     let begun = Instant::now();
@@ -355,6 +357,7 @@ fn launch(
     let news =
         registry.sql_news().map(|news| format!("node {} {news} in {:.1} s", who.id.0, begun.elapsed().as_secs_f64()));
     let raft = Raft::new(raft_config(&settings, who), durable);
+    let is_gateway = options.is_gateway;
     if is_gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
         return Err(StartError::Voter(who.id.0));
     }
@@ -444,8 +447,9 @@ fn launch(
     thread("resp", Box::new(move || (doors.resp)(ports.resp, resp)))?;
     thread("door", Box::new(move || (doors.front)(ports.front, front)))?;
     // Not joined: it waits on a terminal that may never say anything again.
-    let (s, stopper) = (Arc::clone(&shared), stopper.clone());
-    threads::spawn("console", move || console::run(&s, &stopper, io::stdin().lock())).map_err(StartError::Thread)?;
+    let (s, stopper, ends_with_input) = (Arc::clone(&shared), stopper.clone(), options.ends_with_input);
+    let console = move || console::run(&s, &stopper, io::stdin().lock(), ends_with_input);
+    threads::spawn("console", console).map_err(StartError::Thread)?;
 
     let inboxes = Inboxes { core: core_in, disk: disk_in, apply: apply_in, gossip: gossip_in, worker: worker_in };
     Ok(Running { shared, inboxes, listening, own, _folder: folder })

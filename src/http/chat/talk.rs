@@ -220,8 +220,7 @@ fn text(params: &Params, name: &str) -> Result<Option<String>, Reply> {
 
 fn listing(head: &Head) -> Result<Listing, Reply> {
     let params = Params::of(head);
-    // Keys are folded, so a pattern is too; what is special in it stays.
-    let pattern = text(&params, "match")?.map_or("*".to_string(), |pattern| names::key_of(&pattern));
+    let pattern = text(&params, "match")?.map_or("*".to_string(), |pattern| names::pattern_of(&pattern));
     let after = text(&params, "after")?.unwrap_or_default();
     Ok(Listing { token: token(head)?, pattern, after, limit: limit(&params)? })
 }

@@ -38,6 +38,36 @@ pub fn key_of(name: &str) -> String {
     name.nfkc().flat_map(char::to_lowercase).nfkc().collect()
 }
 
+/// A glob-style pattern for keys: what is special in it stays so, and only that. A character that is folded into a special one,
+/// like the full-width question mark, stands for itself, as it does in a name.
+pub fn pattern_of(text: &str) -> String {
+    let mut pattern = String::new();
+    let mut plain = String::new();
+    let put = |plain: &mut String, pattern: &mut String| {
+        for c in key_of(plain).chars() {
+            if matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        plain.clear();
+    };
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            // What follows stands for itself.
+            '\\' => plain.extend(chars.next().or(Some(c))),
+            '*' | '?' | '[' | ']' | '^' | '-' => {
+                put(&mut plain, &mut pattern);
+                pattern.push(c);
+            }
+            c => plain.push(c),
+        }
+    }
+    put(&mut plain, &mut pattern);
+    pattern
+}
+
 fn name(text: &str) -> Result<Name, String> {
     if text.len() > 16 * NAME_CHARS_MAX {
         return Err(format!("a name has at most {NAME_CHARS_MAX} characters"));
@@ -73,6 +103,19 @@ mod tests {
         assert_ne!(key("alice"), key("alicе"), "the last letter is Cyrillic: another name");
         assert_eq!(room("#Tea & biscuits").unwrap().shown, "Tea & biscuits");
         assert_eq!(room("<script>alert(1)</script>").unwrap().shown, "<script>alert(1)</script>");
+    }
+
+    #[test]
+    fn what_is_folded_into_something_special_stands_for_itself() {
+        for (text, pattern) in [
+            ("Do*", "do*"),
+            ("do it\u{ff1f}", "do it\\?"),
+            ("\\\u{ff1f}\\?\\", "\\?\\?\\\\"),
+            ("[A-C]\u{ff3b}", "[a-c]\\["),
+            ("ZOE\u{308}?", "zoë?"),
+        ] {
+            assert_eq!(pattern_of(text), pattern, "{text}");
+        }
     }
 
     #[test]
