@@ -107,6 +107,9 @@ fn a_host_that_refuses_or_does_not_know_is_told_apart() {
 #[test]
 fn a_backup_leaves_in_chunks_and_ends() {
     let served = door();
+    let head = served.ask("HEAD", "/db/backup?fmt=sql", "", "");
+    assert_eq!((head.status, head.header("content-type")), (200, Some("application/sql; charset=utf-8")));
+    assert_eq!(head.header("content-length"), None, "nobody knows how long it is");
     let mut stream = served.connect();
     stream.write_all(b"GET /db/backup HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut all = Vec::new();

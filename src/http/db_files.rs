@@ -40,6 +40,14 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// Media type and file name.
+    pub(super) fn media(&self) -> (&'static str, &'static str) {
+        match self.form {
+            BackupForm::File => ("application/vnd.sqlite3", "phalanx.sqlite3"),
+            BackupForm::Sql => ("application/sql; charset=utf-8", "phalanx.sql"),
+        }
+    }
+
     pub(super) fn of(head: &Head) -> Result<Wanted, Reply> {
         let params = Params::of(head);
         let form = match params.get("fmt") {
@@ -80,10 +88,7 @@ struct Pieces<'a> {
 impl Pieces<'_> {
     fn begin(&mut self) -> io::Result<()> {
         self.has_begun = true;
-        let (media, name) = match self.wanted.form {
-            BackupForm::File => ("application/vnd.sqlite3", "phalanx.sqlite3"),
-            BackupForm::Sql => ("application/sql; charset=utf-8", "phalanx.sql"),
-        };
+        let (media, name) = self.wanted.media();
         let out = self.conn.output();
         reply::status_line(out, 200);
         reply::header(out, "Content-Type", media);

@@ -35,12 +35,25 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// Body.
     pub body: Cow<'static, [u8]>,
+    /// What HEAD is told of an answer whose length nobody knows beforehand.
+    pub is_stream: bool,
 }
 
 impl Reply {
     /// An answer without a body.
     pub fn empty(status: u16) -> Reply {
-        Reply { status, content_type: "text/plain; charset=utf-8", headers: Vec::new(), body: Cow::Borrowed(b"") }
+        Reply {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            headers: Vec::new(),
+            body: Cow::Borrowed(b""),
+            is_stream: false,
+        }
+    }
+
+    /// What HEAD is told of a stream.
+    pub fn stream(content_type: &'static str) -> Reply {
+        Reply { content_type, is_stream: true, ..Reply::empty(200) }
     }
 
     /// Plain text.
@@ -82,7 +95,9 @@ impl Reply {
     /// Appends the whole answer to `out`. `has_body` is false for HEAD.
     pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, has_body: bool, origin: Option<Origin>) {
         status_line(out, self.status);
-        if self.status != 304 && self.status != 204 {
+        if self.is_stream {
+            header(out, "Content-Type", self.content_type);
+        } else if self.status != 304 && self.status != 204 {
             header(out, "Content-Length", &self.body.len().to_string());
             if !self.body.is_empty() {
                 header(out, "Content-Type", self.content_type);

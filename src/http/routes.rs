@@ -148,7 +148,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         }
         Route::Output(id) => {
             return match output::Wanted::of(head, id) {
-                Ok(_) if method == Method::Head => refuse(Reply::empty(200)),
+                Ok(_) if method == Method::Head => refuse(Reply::stream("text/plain; charset=utf-8")),
                 Ok(wanted) => Answer::Output(wanted),
                 Err(refusal) => refuse(refusal),
             };
@@ -158,7 +158,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
                 session.set_kind("chat");
             }
             return match chat::stream::Wanted::of(door, head) {
-                Ok(_) if method == Method::Head => refuse(Reply::empty(200)),
+                Ok(_) if method == Method::Head => refuse(Reply::stream("application/x-ndjson")),
                 Ok(wanted) => Answer::ChatStream(wanted),
                 Err(refusal) => refuse(with_cors(door, head, refusal)),
             };
@@ -166,7 +166,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         Route::ChatPage => return refuse(chat_page::answer(door)),
         Route::Backup => {
             return match db_files::Wanted::of(head) {
-                Ok(_) if method == Method::Head => refuse(Reply::empty(200)),
+                Ok(wanted) if method == Method::Head => refuse(Reply::stream(wanted.media().0)),
                 Ok(wanted) => Answer::Backup(wanted),
                 Err(refusal) => refuse(refusal),
             };

@@ -272,6 +272,18 @@ fn rfc3339(text: &str) -> Option<String> {
         _ if is_like(time, "00:00:00") => time.to_string(),
         _ => return None,
     };
+    let number = |text: &str| text.parse::<u32>().unwrap_or(u32::MAX);
+    let (year, month, day) = (number(&date[..4]), number(&date[5..7]), number(&date[8..]));
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 => 28 + u32::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let is_day = (1..=12).contains(&month) && (1..=days).contains(&day);
+    if !is_day || number(&time[..2]) > 23 || number(&time[3..5]) > 59 || number(&time[6..]) > 59 {
+        return None;
+    }
     if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -410,6 +422,13 @@ mod tests {
             ("2026-11-26 14:05", Some("2026-11-26T14:05:00Z")),
             ("2026-11-26T14:05:06.2500Z", Some("2026-11-26T14:05:06.25Z")),
             ("2026-11-26 14:05:06.", Some("2026-11-26T14:05:06Z")),
+            ("2024-02-29", Some("2024-02-29T00:00:00Z")),
+            ("2023-02-29", None),
+            ("2024-13-45", None),
+            ("2024-04-31 00:00", None),
+            ("2024-00-10", None),
+            ("2024-01-01 25:00:00", None),
+            ("2024-01-01 23:59:60", None),
             ("yesterday", None),
             ("2026-11-26 14:05:06+01:00", None),
             ("äääää", None),

@@ -75,7 +75,7 @@ impl Shape {
 
     /// The answer to HEAD.
     pub(super) fn head_only(self) -> Reply {
-        self.headers
+        Reply { is_stream: true, ..self.headers }
     }
 
     fn head(&self, door: &Door) -> Vec<u8> {

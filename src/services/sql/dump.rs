@@ -79,7 +79,8 @@ fn literal(value: ValueRef<'_>, out: &mut dyn Write) -> io::Result<()> {
         // Rust writes the shortest digits that mean this very number.
         ValueRef::Real(number) => write!(out, "{number:?}"),
         ValueRef::Text(text) => match std::str::from_utf8(text) {
-            Ok(text) if !text.contains('\0') => write!(out, "'{}'", text.replace('\'', "''")),
+            // A tool that reads lines would take a carriage return before a line feed for a part of the line's end.
+            Ok(text) if !text.contains(['\0', '\r']) => write!(out, "'{}'", text.replace('\'', "''")),
             _ => {
                 write!(out, "CAST(X'")?;
                 hex(text, out)?;

@@ -15,7 +15,7 @@ use super::watch::Watch;
 use super::words::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
-use rusqlite::types::Value;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, MAIN_DB, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +23,10 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Runs all statements of a dump; which failed, counted from one, and why.
 pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Result<(), (usize, Trouble)> {
     if statement::names_rollback(sql) {
-        return Err((0, Trouble::Failed("ROLLBACK: not available".to_string())));
+        return Err((
+            0,
+            Trouble::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
+        ));
     }
     if !watch.charge(sql.len() as u64 / BYTES_PER_STEP) {
         return Err((0, Trouble::RanAway));
@@ -257,10 +260,12 @@ fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table
     let mut rows = select.query([]).map_err(theirs)?;
     let mut reach = Reach::new(conn, watch);
     while let Some(row) = rows.next().map_err(theirs)? {
-        let values: Vec<Value> = (0..count).map(|place| row.get(place)).collect::<Result<_>>().map_err(theirs)?;
+        // As they are: text need not be UTF-8.
+        let values: Vec<ValueRef> =
+            (0..count).map(|place| row.get_ref(place)).collect::<Result<_>>().map_err(theirs)?;
         reach.at_least(values.iter().map(length).sum()).map_err(ours)?;
         for (place, value) in values.iter().enumerate() {
-            insert.raw_bind_parameter(place + 1, value).map_err(ours)?;
+            insert.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(*value)).map_err(ours)?;
         }
         // What the table computes from a row (checks, generated columns) may be longer than the row.
         loop {
@@ -280,10 +285,9 @@ fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table
 }
 
 /// Bytes that a value takes in a row, at most.
-fn length(value: &Value) -> usize {
+fn length(value: &ValueRef) -> usize {
     9 + match value {
-        Value::Text(text) => text.len(),
-        Value::Blob(blob) => blob.len(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
         _ => 8,
     }
 }

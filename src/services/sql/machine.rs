@@ -375,6 +375,7 @@ impl Machine {
                 why
             }
             Err((_, Trouble::RanAway)) => functions::RAN_AWAY.to_string(),
+            Err((0, Trouble::Failed(why) | Trouble::TooLong(why))) => why,
             Err((number, Trouble::Failed(why) | Trouble::TooLong(why))) => format!("statement {number}: {why}"),
         };
         self.refuse(refused)

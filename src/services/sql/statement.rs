@@ -286,7 +286,10 @@ fn bind(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, params: &Params) 
             for place in 1..=wanted {
                 let name = prepared.parameter_name(place).unwrap_or_default().to_string();
                 let Some((_, value)) = values.iter().find(|(given, _)| bare(given) == bare(&name)) else {
-                    return failed(format!("there is no value for parameter {name}"));
+                    return failed(match name.is_empty() {
+                        true => format!("parameter {place} has no name, and the values have: name it in the SQL"),
+                        false => format!("there is no value for parameter {name}"),
+                    });
                 };
                 prepared.raw_bind_parameter(place, value).map_err(on_error)?;
             }
