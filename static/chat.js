@@ -261,7 +261,11 @@
       position = event.position;
     }
     if (event.type === "joined" && event.row) {
-      addTalk(event.row, talks.get(event.conversation));
+      // Whoever was out meanwhile, on another device, is not told what was said: that is history, and looked up.
+      const before = talks.get(event.conversation);
+      const isWhole = before && (before.messages.size === 0 || before.messages.has(event.row.newest));
+      addTalk(event.row, isWhole ? before : undefined);
+      if (!isWhole && open === event.conversation) show(open);
       return drawTalks();
     }
     const talk = talks.get(event.conversation);
