@@ -5,6 +5,7 @@ mod webdriver;
 
 use phalanx::client::{Chat, Fault, To};
 use phalanx::lab::Cluster;
+use phalanx::lab::terminal::Terminal;
 use phalanx::lab::web::Connection;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -381,6 +382,47 @@ fn the_command_line_does_what_it_names() {
     let (code, said) = run("zed", &["send", "yan"], &long);
     assert!(code == 1 && said.contains("line 2: ") && said.contains("the lines before it were said"), "{said}");
     assert!(fine("yan", &["read", "zed"], b"").ends_with("zed: four\n"));
+}
+
+#[test]
+fn two_people_talk_on_terminals_through_the_death_of_a_node() {
+    let mut cluster = Cluster::ready(PHALANX, 3, &json!({})).unwrap();
+    let (mut ann, bob) = (member(&cluster, "ann", 0), member(&cluster, "bob", 1));
+    ann.send(&To::Person("bob".to_string()), "before").unwrap();
+    let state = cluster.dir().join("state");
+    std::fs::create_dir_all(state.join("phalanx-chat")).unwrap();
+    for (name, who) in [("ann", &ann), ("bob", &bob)] {
+        std::fs::write(state.join(format!("phalanx-chat/login-{name}")), who.client.token.as_deref().unwrap()).unwrap();
+    }
+    // Each is told of one node alone.
+    let dying = if cluster.leader() == Some(1) { 2 } else { 1 };
+    let talk = |who: &str, with: &str, node: u64| {
+        let command = format!("{PHALANX} chat talk {with} --as {who} --timeout 5 -e {}", cluster.http(node));
+        let mut terminal = Terminal::start(&command, &[("XDG_STATE_HOME", state.to_str().unwrap())]).unwrap();
+        terminal.expect("ann: before").unwrap();
+        terminal.expect(&format!("{who}> ")).unwrap();
+        terminal
+    };
+    let (mut one, mut two) = (talk("ann", "bob", dying), talk("bob", "@ann", 3));
+    one.type_line("hello bob").unwrap();
+    one.expect("ann: hello bob").unwrap();
+    two.expect("ann: hello bob").unwrap();
+    cluster.kill(dying).unwrap();
+    one.type_line("still there?").unwrap();
+    two.expect("ann: still there?").unwrap();
+    two.type_line("yes").unwrap();
+    one.expect("bob: yes").unwrap();
+    let inbox = ann.get("conversations").unwrap();
+    assert_eq!(inbox["conversations"][0]["unread"], 0, "what was shown has been read: {inbox}");
+    one.press(b"\x04").unwrap();
+    one.expect_end(0).unwrap();
+    cluster.kill_all();
+    two.type_line("alone").unwrap();
+    two.expect("not said: alone").unwrap();
+    two.press(b"\x03").unwrap();
+    two.expect_end(0).unwrap();
+    let without = Command::new(PHALANX).args(["chat", "talk", "bob"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(without.status.code(), Some(2), "talking wants a terminal");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! Not here: what happens when a node dies (`client/`), what the chat is (docs/chat.md).
 
 use super::ClientArgs;
+use super::chat_talk;
 use super::client;
 use super::fault::{Fault, code};
 use super::term;
@@ -26,7 +27,7 @@ const SO_FAR: &str = "the lines before it were said; send the rest again";
 /// Arguments of `phalanx chat`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  phalanx chat signup alice\n  phalanx chat send bob \"hello\"\n  \
-    echo done | phalanx chat send '#builds'\n  phalanx chat follow\n\nThe password is asked for, or read from a pipe. \
+    echo done | phalanx chat send '#builds'\n  phalanx chat talk '#builds'\n\nThe password is asked for, or read from a pipe. \
     WHERE is a person, '#room', or :N for conversation N.\n\nExit codes: 0 done, 1 refused, 4 no node answers, 5 outcome unknown.")]
 pub struct ChatArgs {
     #[command(subcommand)]
@@ -35,7 +36,7 @@ pub struct ChatArgs {
 
 /// Where and as whom.
 #[derive(Clone, Debug, clap::Args)]
-struct Common {
+pub(super) struct Common {
     /// Which of the log-ins kept on this machine
     #[arg(long = "as", global = true, value_name = "NAME")]
     who: Option<String>,
@@ -123,6 +124,13 @@ enum ChatCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Talk in one conversation: what is said shows as it comes, each line that you type is a message
+    Talk {
+        #[arg(value_name = "WHERE")]
+        place: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Show what is said, live, until Ctrl+C
     Follow {
         /// Begin after this position
@@ -133,7 +141,7 @@ enum ChatCommand {
     },
 }
 
-fn fault(why: cluster::Fault) -> Fault {
+pub(super) fn fault(why: cluster::Fault) -> Fault {
     match &why {
         cluster::Fault::Refused { status: 401, .. } => Fault::new(code::FAILED, why, "phalanx chat login NAME"),
         cluster::Fault::Refused { .. } => Fault::new(code::FAILED, why, ""),
@@ -201,7 +209,7 @@ impl Drop for Keep {
     }
 }
 
-fn member(common: &Common) -> Result<Chat, Fault> {
+pub(super) fn member(common: &Common) -> Result<Chat, Fault> {
     let mut chat = Chat::new(client::endpoints(&common.client)?);
     if let Some(seconds) = common.client.timeout {
         chat.client.within = Some(Duration::from_secs_f64(seconds.clamp(0.001, 3600.0)));
@@ -233,8 +241,8 @@ fn password() -> Result<String, Fault> {
 fn enter(common: &Common, name: &str, is_new: bool) -> Result<(), Fault> {
     let mut chat = member(common)?;
     chat.client.token = None;
-    let keep = Keep::begin(common)?;
     let password = password()?;
+    let keep = Keep::begin(common)?;
     let answer = if is_new { chat.sign_up(name, &password) } else { chat.log_in(name, &password) }.map_err(fault)?;
     keep.finish(chat.client.token.as_deref().unwrap_or_default())?;
     show(common, &json!({"account": answer["account"], "name": answer["name"]}), |answer| {
@@ -260,7 +268,7 @@ fn number_of(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
     found.map_err(fault)
 }
 
-fn message(line: &Value) -> String {
+pub(super) fn message(line: &Value) -> String {
     let text = line["text"].as_str().map_or("(deleted)".to_string(), |text| {
         text.lines().map(term::plain_lines).collect::<Vec<_>>().join("\n              ")
     });
@@ -302,6 +310,7 @@ pub fn run(args: &ChatArgs) -> Result<(), Fault> {
         ChatCommand::Leave { room, common } => step(common, room, "leave"),
         ChatCommand::Read { place, limit, common } => read(common, place, *limit),
         ChatCommand::Send { place, text, common } => send(common, place, &text.join(" ")),
+        ChatCommand::Talk { place, common } => chat_talk::run(common, place),
         ChatCommand::Follow { after, common } => follow(common, *after),
     }
 }
@@ -378,10 +387,15 @@ fn read(common: &Common, place: &str, limit: u64) -> Result<(), Fault> {
         );
         return Ok(());
     }
-    if page["newest"].as_u64().is_some_and(|newest| newest > 0) {
-        chat.post(&format!("conversations/{id}/read"), &json!({"number": page["newest"]})).map_err(fault)?;
+    read_up_to(&mut chat, id, page["newest"].as_u64().unwrap_or(0)).map_err(fault)
+}
+
+/// Marks messages as read; 0: there are none.
+pub(super) fn read_up_to(chat: &mut Chat, id: u64, number: u64) -> Result<(), cluster::Fault> {
+    match number {
+        0 => Ok(()),
+        _ => chat.post(&format!("conversations/{id}/read"), &json!({"number": number})).map(drop),
     }
-    Ok(())
 }
 
 fn send(common: &Common, place: &str, text: &str) -> Result<(), Fault> {

@@ -10,6 +10,7 @@
 
 pub mod bench;
 pub mod chat;
+mod chat_talk;
 pub mod check;
 pub mod client;
 pub mod completions;
