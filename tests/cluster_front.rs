@@ -6,6 +6,7 @@ mod clients;
 use clients::EXE;
 use phalanx::lab::web::{self, Connection};
 use phalanx::lab::{Cluster, Result, poll};
+use phalanx::node::status::{Liveness, Status};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -31,7 +32,18 @@ fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> 
     let cluster = Cluster::ready(EXE, 5, &json!({}))?;
     let leader = cluster.settle()?;
     let front = cluster.front();
-    for round in 0..3 {
+    for round in 0..4 {
+        // Every door must know all workers, and have heard that what was closed is no load any more: news travels by gossip, to
+        // two random nodes at a time.
+        cluster.wait_explained("every door knows five idle nodes", Duration::from_secs(10), || {
+            let all = cluster.statuses();
+            let known = |s: &Status| s.nodes.iter().filter(|n| n.status != Liveness::Offline).count();
+            if all.len() < 5 || all.values().any(|s| known(s) < 5) {
+                return Err(format!("known: {:?}", all.values().map(known).collect::<Vec<_>>()));
+            }
+            let loads: Vec<u64> = all.values().flat_map(|s| s.nodes.iter().map(|n| n.load)).collect();
+            if loads.iter().all(|l| *l <= 1) { Ok(()) } else { Err(format!("{loads:?}")) }
+        })?;
         let pages = Mutex::new(Vec::new());
         let begun = Instant::now();
         std::thread::scope(|scope| {
@@ -57,20 +69,21 @@ fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> 
         assert!(took < Duration::from_secs(2), "not within about a second: {took:?}");
         assert_eq!(per_worker.len(), 4, "four workers, not the leader {leader}: {per_worker:?}");
         assert!(!per_worker.contains_key(cluster.http(leader).as_str()), "{per_worker:?}");
-        assert!(per_worker.values().all(|n| (48..=52).contains(n)), "each within two of the mean: {per_worker:?}");
+        // Right after the start the five doors correct what seems uneven each for itself: by one client too many, each of them.
+        let most = if round == 0 { 2 + 5 } else { 2 };
+        let is_even = per_worker.values().all(|n| (50 - most..=50 + most).contains(n));
+        assert!(is_even, "each within {most} of the mean: {per_worker:?}");
         // The nodes agree: load is what is open.
         cluster.wait_explained("the leader sees the load", Duration::from_secs(5), || {
             let rows = cluster.status(leader).map_err(|e| e.to_string())?.nodes;
             let loads: Vec<u64> = rows.iter().filter(|n| n.id.0 != leader).map(|n| n.load).collect();
-            if loads.iter().all(|l| (48..=53).contains(l)) { Ok(()) } else { Err(format!("{loads:?}")) }
+            if loads.iter().all(|l| (50 - most as u64..=51 + most as u64).contains(l)) {
+                Ok(())
+            } else {
+                Err(format!("{loads:?}"))
+            }
         })?;
         drop(pages);
-        // Every door must have heard it: news of it travels by gossip, to two random nodes at a time.
-        cluster.wait_explained("closed pages are no load in anyone's eyes", Duration::from_secs(10), || {
-            let all = cluster.statuses();
-            let loads: Vec<u64> = all.values().flat_map(|s| s.nodes.iter().map(|n| n.load)).collect();
-            if loads.iter().all(|l| *l <= 1) { Ok(()) } else { Err(format!("{loads:?}")) }
-        })?;
     }
     Ok(())
 }
