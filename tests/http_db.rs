@@ -62,12 +62,14 @@ fn requests_become_commands_and_reads() {
     ] {
         assert_eq!(served.get(target).status, 200, "{target}");
     }
-    served.ask("POST", "/db/request", JSON, r#"["SELECT 'a+b'"]"#);
+    for target in ["/db/request", "/db/request?level=strong&queue", "/db/execute"] {
+        assert_eq!(served.ask("POST", target, JSON, r#"["SELECT 'a+b'"]"#).status, 200, "{target}");
+    }
     let reads = std::mem::take(&mut *served.host.sql_reads.lock().unwrap());
     assert!(reads.iter().all(|read| read.statements == [Statement::bare("SELECT 'a+b'")]), "{reads:?}");
     let levels: Vec<_> = reads.iter().map(|read| read.level).collect();
     use ReadLevel::{Linearizable, None as Any, Strong, Weak};
-    assert_eq!(levels, [Any, Weak, Strong, Linearizable, Any, Linearizable]);
+    assert_eq!(levels, [Any, Weak, Strong, Linearizable, Any, Linearizable, Strong, Linearizable]);
     assert_eq!((reads[0].freshness, reads[3].freshness), (Some(Duration::from_millis(61_500)), None));
     assert!(served.host.sql_commands.lock().unwrap().is_empty(), "what only reads needs no log");
 }

@@ -15,7 +15,7 @@ use super::routes::Indexed;
 use super::rqlite::{self, Results, Style};
 use super::server::Door;
 use crate::node::SqlRead;
-use crate::services::sql::{Answer, Kind, ReadLevel, Run, Statement};
+use crate::services::sql::{self, Answer, Kind, ReadLevel, Run, Statement};
 use crate::types::{Index, Outcome};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -119,10 +119,18 @@ impl Asked {
         Ok(Indexed { reply, index: Some(index.0) })
     }
 
-    fn read(&self, door: &Door, statements: Vec<Statement>) -> Result<Indexed, Reply> {
+    /// Reads beside the log. Who asked to execute is told of no rows.
+    fn read(&self, door: &Door, statements: Vec<Statement>, kind: Kind) -> Result<Indexed, Reply> {
         let read = SqlRead { statements, level: self.level, freshness: self.freshness, seed: seed() };
         let mut times = Vec::new();
-        let outcome = door.host.sql_read(read, self.has_timings.then_some(&mut times), self.deadline);
+        let mut outcome = door.host.sql_read(read, self.has_timings.then_some(&mut times), self.deadline);
+        if kind == Kind::Execute
+            && let Outcome::Done((_, Answer::Results(outcomes))) = &mut outcome
+        {
+            for one in outcomes.iter_mut().filter(|one| matches!(one, sql::Outcome::Rows { .. })) {
+                *one = sql::Outcome::Changed { last_insert_id: 0, rows_affected: 0 };
+            }
+        }
         self.answer(door, outcome, times)
     }
 
@@ -188,7 +196,11 @@ pub(super) fn execute(door: &Door, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
         let params = Params::of(head);
         let asked = Asked::of(door, &params)?;
-        asked.write(door, Kind::Execute, statements(body)?, head, body)
+        let statements = statements(body)?;
+        if door.host.sql_only_reads(&statements, asked.deadline) {
+            return asked.read(door, statements, Kind::Execute);
+        }
+        asked.write(door, Kind::Execute, statements, head, body)
     })();
     answered.unwrap_or_else(Indexed::from)
 }
@@ -206,7 +218,7 @@ pub(super) fn query(door: &Door, method: Method, head: &Head, body: &[u8]) -> In
         let run = Run { statements, is_transaction: false, kind: Kind::Query, seed: 0 };
         match run.excess() {
             Some(why) => Err(Reply::refused(413, &why)),
-            None => asked.read(door, run.statements),
+            None => asked.read(door, run.statements, Kind::Query),
         }
     })();
     answered.unwrap_or_else(Indexed::from)
@@ -217,8 +229,8 @@ pub(super) fn request(door: &Door, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
         let asked = Asked::of(door, &Params::of(head))?;
         let statements = statements(body)?;
-        if asked.level != ReadLevel::Strong && !asked.is_queued && door.host.sql_only_reads(&statements) {
-            return asked.read(door, statements);
+        if door.host.sql_only_reads(&statements, asked.deadline) {
+            return asked.read(door, statements, Kind::Request);
         }
         asked.write(door, Kind::Request, statements, head, body)
     })();

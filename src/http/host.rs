@@ -65,7 +65,7 @@ pub trait Host: Send + Sync + 'static {
         times: Option<&mut Vec<Duration>>,
         deadline: Instant,
     ) -> Outcome<(Index, sql::Answer)>;
-    fn sql_only_reads(&self, statements: &[sql::Statement]) -> bool;
+    fn sql_only_reads(&self, statements: &[sql::Statement], deadline: Instant) -> bool;
     fn sql_backup(
         &self,
         form: BackupForm,
@@ -179,8 +179,8 @@ impl Host for Handle {
     ) -> Outcome<(Index, sql::Answer)> {
         Handle::sql_read(self, read, times, deadline)
     }
-    fn sql_only_reads(&self, statements: &[sql::Statement]) -> bool {
-        Handle::sql_only_reads(self, statements)
+    fn sql_only_reads(&self, statements: &[sql::Statement], deadline: Instant) -> bool {
+        Handle::sql_only_reads(self, statements, deadline)
     }
     fn sql_backup(
         &self,

@@ -10,7 +10,7 @@ use super::sql_laps::{self, Laps};
 use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX, SQL_READS_BYTES_MAX};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
-    Answer, Checkpointer, Command, Digest, Files, Kind, Query, ReadLevel, Reader, Run, Statement, bare_image,
+    Answer, Checkpointer, Command, Digest, Files, Query, ReadLevel, Reader, Run, Statement, all_read, bare_image,
 };
 use crate::services::{Reply, registry};
 use crate::types::{Index, Outcome};
@@ -252,10 +252,6 @@ impl Handle {
         deadline: Instant,
     ) -> Outcome<(Index, Answer)> {
         let SqlRead { statements, level, freshness, seed } = read;
-        if level == ReadLevel::Strong {
-            let run = Run { statements, is_transaction: false, kind: Kind::Query, seed };
-            return self.sql_run(run, None, times, deadline);
-        }
         let index = match self.sql_barrier(level, freshness, deadline) {
             Outcome::Done(index) => index,
             Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
@@ -277,11 +273,18 @@ impl Handle {
         Outcome::Done((index, Answer::Results(outcomes)))
     }
 
-    /// Whether each of these only reads, as far as this node's schema tells: such a request needs no log.
-    pub fn sql_only_reads(&self, statements: &[Statement]) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let loan = readers(self.shared()).and_then(|readers| readers.borrow(deadline));
-        loan.is_ok_and(|mut loan| loan.reader().only_read(statements))
+    /// Whether none of these can change anything: such a request needs no log.
+    pub fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool {
+        match all_read(statements) {
+            Some(is_read) => is_read,
+            // SQLite tells, from a schema that has what was acknowledged before.
+            None => {
+                matches!(self.sql_barrier(ReadLevel::Linearizable, None, deadline), Outcome::Done(_))
+                    && readers(self.shared())
+                        .and_then(|readers| readers.borrow(deadline))
+                        .is_ok_and(|mut loan| loan.reader().only_read(statements))
+            }
+        }
     }
 
     /// Writes the whole database out, as it is at the index that is answered or a little later.

@@ -214,7 +214,7 @@ impl Host for FakeHost {
         self.sql_reads.lock().unwrap().push(read);
         self.outcome((Index(80), self.sql_answer.lock().unwrap().clone()))
     }
-    fn sql_only_reads(&self, statements: &[sql::Statement]) -> bool {
+    fn sql_only_reads(&self, statements: &[sql::Statement], _: Instant) -> bool {
         statements.iter().all(|statement| statement.sql.starts_with("SELECT"))
     }
     /// A megabyte in odd pieces; breaks off at the end if the host refuses.

@@ -5,7 +5,7 @@
 //! `connection.rs` makes a connection fit, with `authorizer.rs` for what is allowed, `functions.rs` for what SQLite computes
 //! differently here, and `watch.rs` for what they share. `journal.rs` is the table of our own, which says how far the file is;
 //! `image.rs` the whole file for snapshots; `schema.rs`, `digest.rs` and `dump.rs` walk over all tables; `reader.rs` reads beside
-//! the log; `checkpoint.rs` moves SQLite's log into its file; `files.rs` is what the room asks of the system, since it touches no file but through SQLite.
+//! the log, `reads.rs` tells what may; `checkpoint.rs` moves SQLite's log into its file; `files.rs` is what the room asks of the system, since it touches no file but through SQLite.
 //! Not here: rqlite's spelling of it (`http/`), the threads that read (`node/sql.rs`).
 
 mod authorizer;
@@ -24,6 +24,7 @@ mod journal;
 mod load;
 mod machine;
 mod reader;
+mod reads;
 mod schema;
 mod statement;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use files::Files;
 pub use flaws::Flaws;
 pub use image::bare_image;
 pub use reader::Reader;
+pub use reads::all_read;
 pub use words::{Answer, Command, Digest, Kind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};
 
 /// Has SQLite put the files that it sorts with into this folder, for the whole process: only there are they looked after.

@@ -91,15 +91,16 @@ impl Reader {
         }
     }
 
-    /// Whether each of these can only read, as far as the schema tells now.
+    /// Whether each of these can only read, as far as the schema tells now. What cannot be prepared will be refused as a read too.
     pub fn only_read(&self, statements: &[Statement]) -> bool {
         // What an earlier read has used up is no reason to send this one through the log.
         self.watch.begin(0, 0, READ_STEPS_MAX);
         statements.iter().all(|statement| {
             self.watch.begin_statement();
             connection::set_length(&self.conn, Some(ROW_BYTES_MAX)).is_ok()
-                && is_plain(&statement.sql)
-                && self.conn.prepare_cached(&statement.sql).is_ok_and(|prepared| prepared.readonly())
+                && (statement.sql.len() > SQL_BYTES_MAX
+                    || statement::too_many_selects(&statement.sql).is_some()
+                    || self.conn.prepare(&statement.sql).map_or(true, |prepared| prepared.readonly()))
         })
     }
 

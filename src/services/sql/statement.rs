@@ -360,7 +360,7 @@ fn names(sql: &str, wanted: &str) -> bool {
 }
 
 /// Words and numbers of a statement, outside of strings, names in quotes, comments and parameters, cut as SQLite cuts them.
-fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
+pub fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
     let bytes = sql.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {

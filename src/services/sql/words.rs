@@ -125,7 +125,7 @@ pub enum Kind {
     Execute,
     /// Their rows too, of those that give any (`/db/request`).
     Request,
-    /// Their rows alone: a statement that could change anything is refused (`/db/query?level=strong`).
+    /// Their rows alone: a statement that could change anything is refused (`/db/query`). Doors send none through the log.
     Query,
 }
 
@@ -283,6 +283,6 @@ pub enum ReadLevel {
     Weak,
     /// Sees every write acknowledged before it was called.
     Linearizable,
-    /// The same by going through the log, as a write does.
+    /// The same: rqlite's word for it.
     Strong,
 }
