@@ -87,6 +87,7 @@ fn bad_input_is_refused_and_changes_nothing() {
     let token = format!("Authorization: Bearer {}\r\n", ann.client.token.clone().unwrap());
     let json_type = "Content-Type: application/json\r\n";
     let mine = format!("{token}{json_type}");
+    let form = format!("{token}Sec-Fetch-Site: same-origin\r\n");
     let long = format!("{{\"conversation\": 1, \"text\": \"{}\"}}", "x".repeat(9000));
     let long_name = format!("{{\"name\": \"{}\", \"password\": \"long enough\"}}", "x".repeat(33));
     let cases: &[(&str, &str, &str, &[u8], u16)] = &[
@@ -105,7 +106,7 @@ fn bad_input_is_refused_and_changes_nothing() {
         ("POST", "messages", &mine, long.as_bytes(), 413),
         ("POST", "messages", &mine, b"{\"conversation\": 9, \"text\": \"x\"}", 404),
         ("POST", "messages", &mine, b"{\"with\": \"nobody\", \"text\": \"x\"}", 404),
-        ("POST", "messages", &token, b"{\"conversation\": 1, \"text\": \"x\"}", 415),
+        ("POST", "messages", &form, b"{\"conversation\": 1, \"text\": \"x\"}", 415),
         ("POST", "rooms", &mine, b"{\"name\": \"TEA\"}", 409),
         ("POST", "rooms", &mine, b"{\"name\": \"a\\u0007b\"}", 400),
         ("POST", "rooms", &mine, b"{\"name\": \"a\\u202eb\"}", 400),

@@ -33,6 +33,6 @@ pub(super) fn answer(door: &Door) -> Reply {
     let addresses: Vec<&str> = addresses.iter().map(|(_, address)| address.as_str()).collect();
     Reply { content_type: "text/html; charset=utf-8", body: Cow::Owned(html.into_bytes()), ..Reply::empty(200) }
         .with("Content-Security-Policy", policy(&addresses, &nonce))
-        .with("Referrer-Policy", "no-referrer")
+        .with("Referrer-Policy", "same-origin")
         .with("X-Frame-Options", "DENY")
 }

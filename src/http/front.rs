@@ -7,6 +7,7 @@
 use super::conn::{Conn, Deadlines, Next};
 use super::guard;
 use super::parse::{Framing, Head, Method};
+use super::paths;
 use super::reply::Reply;
 use super::server::{self, Door};
 use crate::node::Handle;
@@ -50,6 +51,13 @@ fn answer(door: &Door, head: &Head) -> Reply {
         return Reply::refused(501, "unknown method");
     }
     if let Err(refusal) = guard::check_host(&*door.host, head) {
+        return refusal;
+    }
+    // What the node would refuse anyway need not count as sent to it.
+    let operation = paths::find(head.path()).zip(head.method).and_then(|((path, _), method)| path.operation(method));
+    if let Some(operation) = operation
+        && let Err(refusal) = guard::check(&*door.host, head, operation.audience, None)
+    {
         return refusal;
     }
     match door.host.dispatch() {

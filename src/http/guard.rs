@@ -1,16 +1,24 @@
 //! Who may ask: pages on localhost can be reached from any web site that a person visits.
 //!
 //! - A `Host` that is not ours means a name that someone else points at this machine (DNS rebinding): 421.
-//! - A state change must come from our own pages or from no page at all (a script): 403. A POST must be JSON (or Java source,
-//!   where that is wanted), which no plain form of another site can send: 415. PUT and DELETE need no such rule: a browser asks before it lets a page of
-//!   another site send them (a preflight), and this door says no.
-//! - Pages of the other nodes may read the status and the stream, so that a page survives its node. The chat they may use as a
-//!   whole, after asking (a preflight): who acts there is a matter of a token, which no page of another site has.
+//! - A request that a page of another site caused is refused with 403, whatever its method: a GET of `/db/query` costs a node
+//!   as much as it says, and an `<img>` sends it. The table of paths says for each operation whose pages may ask for it
+//!   ([`Audience`]); what says nothing is for the node's own pages.
+//! - A browser must say what it sends (415): a plain form of another site cannot say JSON. This stands behind the first rule,
+//!   not in its place.
+//! - Who is no browser says none of this and is taken as it comes: curl, clients of databases, other programs.
 //!
-//! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`).
+//! What browsers say: `Sec-Fetch-Site` on each request to a loopback address (all since 2023), `Origin` on each POST, PUT and
+//! DELETE and on each request whose answer a page wants to read. A page can forge neither. Pages of another port of this machine
+//! are `same-site`, not `same-origin`: they are strangers, unless their origin is a node of this cluster. Over plain HTTP to
+//! other addresses, and in older browsers, an `<img>` has neither header: then a browser, known by its `User-Agent`, must show
+//! by `Referer` that it asks for a page of ours, or open a window.
+//!
+//! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`). Which operation has which audience
+//! (`paths.rs`).
 
 use super::host::Host;
-use super::parse::Head;
+use super::parse::{Head, Method};
 use super::reply::Reply;
 use std::net::IpAddr;
 
@@ -36,35 +44,68 @@ pub fn check_host(host: &dyn Host, head: &Head) -> Result<(), Reply> {
 /// Media type of most bodies.
 pub const JSON: &str = "application/json";
 
-/// Refuses a state change that a page of another site could have caused; `wanted`: what its body must be said to be.
-pub fn check_change(head: &Head, wanted: Option<&str>) -> Result<(), Reply> {
-    if head.fetch_site.as_deref().is_some_and(|site| site != "same-origin" && site != "none") {
-        return Err(Reply::refused(403, "changes are taken from pages of this node only"));
-    }
-    if let Some(origin) = &head.origin
-        && !origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(&head.host))
-    {
-        return Err(Reply::refused(403, "changes are taken from pages of this node only"));
-    }
-    check_media(head, wanted)
+/// Whose pages may ask for an operation; each has what the one before it has. A program that is no browser may ask for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Audience {
+    /// The node's own.
+    Node,
+    /// Those of the cluster's other nodes and front doors: no cookie counts here, and who acts in the chat is a matter of a token.
+    Cluster,
+    /// Any site may open it in a window, by a link; it cannot read it.
+    Window,
+    /// Any: it costs nothing, changes nothing, and without leave by CORS nobody else's page reads it.
+    Anyone,
 }
 
-fn check_media(head: &Head, wanted: Option<&str>) -> Result<(), Reply> {
-    if let Some(wanted) = wanted {
-        let media = head.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if !media.eq_ignore_ascii_case(wanted) {
+impl Audience {
+    /// Pages of the cluster's other nodes may read the answer (CORS).
+    pub fn is_shared(self) -> bool {
+        matches!(self, Audience::Cluster | Audience::Anyone)
+    }
+}
+
+/// The least audience that a request belongs to; `None`: a program that is no browser.
+fn caller(host: &dyn Host, head: &Head) -> Option<Audience> {
+    let site = head.fetch_site.as_deref();
+    let window = || {
+        let is_read = matches!(head.method, Some(Method::Get | Method::Head));
+        if is_read && head.is_navigation { Audience::Window } else { Audience::Anyone }
+    };
+    let is_own = |origin: &str| {
+        origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(&head.host))
+    };
+    match (head.origin.as_deref(), site) {
+        (Some(origin), None | Some("same-origin" | "none")) if is_own(origin) => Some(Audience::Node),
+        (Some(_), _) if allowed_origin(host, head).is_some() => Some(Audience::Cluster),
+        (Some(_), _) => Some(Audience::Anyone),
+        (None, Some("same-origin" | "none")) => Some(Audience::Node),
+        (None, Some(_)) => Some(window()),
+        (None, None) if !head.is_browser => None,
+        (None, None) => {
+            let from = head.referer.as_deref().and_then(|address| address.strip_prefix("http://")?.split('/').next());
+            let is_ours = from.is_some_and(|authority| authority.eq_ignore_ascii_case(&head.host));
+            Some(if is_ours { Audience::Node } else { window() })
+        }
+    }
+}
+
+/// Refuses what a page that is not of the operation's audience caused, and what a browser sends that does not say that it is
+/// `media` (where something is wanted).
+pub fn check(host: &dyn Host, head: &Head, audience: Audience, media: Option<&str>) -> Result<(), Reply> {
+    let Some(caller) = caller(host, head) else { return Ok(()) };
+    if caller > audience {
+        return Err(Reply::refused(
+            403,
+            "this is not served to pages of other sites; ask from a page of this node, or without a browser",
+        ));
+    }
+    if let Some(wanted) = media {
+        let said = head.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !said.eq_ignore_ascii_case(wanted) {
             return Err(Reply::refused(415, &format!("send Content-Type: {wanted}")));
         }
     }
     Ok(())
-}
-
-/// The same for paths where a token is shown and no cookie counts: pages of the cluster's other nodes may use them too.
-pub fn check_change_by_token(host: &dyn Host, head: &Head, wanted: Option<&str>) -> Result<(), Reply> {
-    if allowed_origin(host, head).is_none() {
-        return check_change(head, wanted);
-    }
-    check_media(head, wanted)
 }
 
 /// The value of `Access-Control-Allow-Origin`, if the asking page belongs to a node of this cluster or a front door.

@@ -96,6 +96,13 @@ pub struct Head {
     pub origin: Option<String>,
     /// `Sec-Fetch-Site`
     pub fetch_site: Option<String>,
+    /// `Sec-Fetch-Mode: navigate` with `Sec-Fetch-Dest: document`, or from a browser that sends neither
+    /// `Upgrade-Insecure-Requests`: the answer is for a window of its own.
+    pub is_navigation: bool,
+    /// `User-Agent` as every web browser begins it.
+    pub is_browser: bool,
+    /// `Referer`
+    pub referer: Option<String>,
     /// `Content-Type`
     pub content_type: Option<String>,
     /// `Accept`
@@ -229,6 +236,11 @@ struct Fields {
     expects_continue: bool,
     origin: Option<String>,
     fetch_site: Option<String>,
+    fetch_mode: Option<String>,
+    fetch_dest: Option<String>,
+    wants_secure: bool,
+    is_browser: bool,
+    referer: Option<String>,
     content_type: Option<String>,
     accept: Option<String>,
     if_none_match: Option<String>,
@@ -278,6 +290,16 @@ impl Fields {
             self.origin = Some(text());
         } else if is("sec-fetch-site") {
             self.fetch_site = Some(text());
+        } else if is("sec-fetch-mode") {
+            self.fetch_mode = Some(text());
+        } else if is("sec-fetch-dest") {
+            self.fetch_dest = Some(text());
+        } else if is("upgrade-insecure-requests") {
+            self.wants_secure = true;
+        } else if is("user-agent") {
+            self.is_browser |= value.starts_with(b"Mozilla/");
+        } else if is("referer") {
+            self.referer = Some(text());
         } else if is("content-type") {
             self.content_type = Some(text());
         } else if is("content-encoding") {
@@ -330,7 +352,13 @@ impl Fields {
             keep_alive: if is_http11 { !self.wants_close } else { self.wants_keep_alive && !self.wants_close },
             expects_continue: self.expects_continue && is_http11 && framing != Framing::Empty,
             origin: self.origin,
+            is_navigation: match (&self.fetch_mode, &self.fetch_dest) {
+                (None, None) => self.wants_secure,
+                (mode, dest) => mode.as_deref() == Some("navigate") && dest.as_deref() == Some("document"),
+            },
             fetch_site: self.fetch_site,
+            is_browser: self.is_browser,
+            referer: self.referer,
             content_type: self.content_type,
             accept: self.accept,
             if_none_match: self.if_none_match,

@@ -6,6 +6,7 @@
 //! Not here: what is done (`routes.rs`, `api.rs`), what a parameter means (each handler).
 
 use super::chat::Place;
+use super::guard::Audience;
 use super::parse::Method;
 use super::{db, db_files, guard, jobs};
 
@@ -72,9 +73,16 @@ pub(super) struct Operation {
     params: &'static [&'static [&'static str]],
     /// What its body must be said to be; `None`: anything, or there is none.
     pub media: Option<&'static str>,
+    /// Whose pages may ask for it.
+    pub audience: Audience,
 }
 
 impl Operation {
+    const fn open_to(mut self, audience: Audience) -> Operation {
+        self.audience = audience;
+        self
+    }
+
     /// The parameters that it knows.
     pub(super) fn params(&self) -> impl Iterator<Item = &'static str> {
         self.params.iter().copied().flatten().copied()
@@ -87,11 +95,11 @@ impl Operation {
 }
 
 const fn get(params: &'static [&'static [&'static str]]) -> Operation {
-    Operation { method: Method::Get, params, media: None }
+    Operation { method: Method::Get, params, media: None, audience: Audience::Node }
 }
 
 const fn put(params: &'static [&'static [&'static str]]) -> Operation {
-    Operation { method: Method::Put, params, media: None }
+    Operation { method: Method::Put, params, media: None, audience: Audience::Node }
 }
 
 const fn post(params: &'static [&'static [&'static str]]) -> Operation {
@@ -99,12 +107,12 @@ const fn post(params: &'static [&'static [&'static str]]) -> Operation {
 }
 
 const fn post_media(media: &'static str, params: &'static [&'static [&'static str]]) -> Operation {
-    Operation { method: Method::Post, params, media: Some(media) }
+    Operation { method: Method::Post, params, media: Some(media), audience: Audience::Node }
 }
 
 /// A body is not needed; one that comes is JSON.
 const fn delete(params: &'static [&'static [&'static str]]) -> Operation {
-    Operation { method: Method::Delete, params, media: Some(guard::JSON) }
+    Operation { method: Method::Delete, params, media: Some(guard::JSON), audience: Audience::Node }
 }
 
 const fn plain(template: &'static str, route: Route<'static>, operations: &'static [Operation]) -> Path {
@@ -122,6 +130,10 @@ const fn two(
 ) -> Path {
     Path { template, operations, name: Name::Two(name) }
 }
+
+const CLUSTER: Audience = Audience::Cluster;
+const WINDOW: Audience = Audience::Window;
+const ANYONE: Audience = Audience::Anyone;
 
 /// Pages of names, and of what is in a conversation.
 const LISTING: &[&str] = &["level", "match", "after", "limit"];
@@ -159,48 +171,56 @@ pub(super) const PATHS: &[Path] = &[
     one("/v1/jobs/{id}/output", |id| Route::Output(id), &[get(&[&["follow", "format", "stream", "attempt"]])]),
     one("/v1/jobs/{id}", |id| Route::Job(id), &[get(&[&["wait", "level"]]), delete(&[])]),
     plain("/v1/runtimes", Route::Runtimes, &[get(&[])]),
-    plain("/v1/chat/accounts", Route::Chat(Place::Accounts), &[get(&[LISTING]), post(&[])]),
-    plain("/v1/chat/account", Route::Chat(Place::Account), &[delete(&[])]),
-    plain("/v1/chat/me", Route::Chat(Place::Me), &[get(&[LEVEL])]),
-    plain("/v1/chat/login", Route::Chat(Place::LogIn), &[post(&[])]),
-    plain("/v1/chat/logout", Route::Chat(Place::LogOut), &[post(&[])]),
-    plain("/v1/chat/direct", Route::Chat(Place::Direct), &[post(&[])]),
-    plain("/v1/chat/rooms", Route::Chat(Place::Rooms), &[get(&[LISTING]), post(&[])]),
-    one("/v1/chat/rooms/{id}/join", |id| Route::Chat(Place::Join(id)), &[post(&[])]),
-    one("/v1/chat/rooms/{id}/leave", |id| Route::Chat(Place::Leave(id)), &[post(&[])]),
-    one("/v1/chat/rooms/{id}/members", |id| Route::Chat(Place::Members(id)), &[get(&[&["level", "after", "limit"]])]),
-    plain("/v1/chat/messages", Route::Chat(Place::Messages), &[post(&[])]),
-    plain("/v1/chat/conversations", Route::Chat(Place::Conversations), &[get(&[LEVEL])]),
-    one("/v1/chat/conversations/{id}", |id| Route::Chat(Place::Conversation(id)), &[get(&[LEVEL])]),
+    plain(
+        "/v1/chat/accounts",
+        Route::Chat(Place::Accounts),
+        &[get(&[LISTING]).open_to(CLUSTER), post(&[]).open_to(CLUSTER)],
+    ),
+    plain("/v1/chat/account", Route::Chat(Place::Account), &[delete(&[]).open_to(CLUSTER)]),
+    plain("/v1/chat/me", Route::Chat(Place::Me), &[get(&[LEVEL]).open_to(CLUSTER)]),
+    plain("/v1/chat/login", Route::Chat(Place::LogIn), &[post(&[]).open_to(CLUSTER)]),
+    plain("/v1/chat/logout", Route::Chat(Place::LogOut), &[post(&[]).open_to(CLUSTER)]),
+    plain("/v1/chat/direct", Route::Chat(Place::Direct), &[post(&[]).open_to(CLUSTER)]),
+    plain("/v1/chat/rooms", Route::Chat(Place::Rooms), &[get(&[LISTING]).open_to(CLUSTER), post(&[]).open_to(CLUSTER)]),
+    one("/v1/chat/rooms/{id}/join", |id| Route::Chat(Place::Join(id)), &[post(&[]).open_to(CLUSTER)]),
+    one("/v1/chat/rooms/{id}/leave", |id| Route::Chat(Place::Leave(id)), &[post(&[]).open_to(CLUSTER)]),
+    one(
+        "/v1/chat/rooms/{id}/members",
+        |id| Route::Chat(Place::Members(id)),
+        &[get(&[&["level", "after", "limit"]]).open_to(CLUSTER)],
+    ),
+    plain("/v1/chat/messages", Route::Chat(Place::Messages), &[post(&[]).open_to(CLUSTER)]),
+    plain("/v1/chat/conversations", Route::Chat(Place::Conversations), &[get(&[LEVEL]).open_to(CLUSTER)]),
+    one("/v1/chat/conversations/{id}", |id| Route::Chat(Place::Conversation(id)), &[get(&[LEVEL]).open_to(CLUSTER)]),
     one(
         "/v1/chat/conversations/{id}/messages",
         |id| Route::Chat(Place::History(id)),
-        &[get(&[&["level", "before", "after", "limit"]])],
+        &[get(&[&["level", "before", "after", "limit"]]).open_to(CLUSTER)],
     ),
     two(
         "/v1/chat/conversations/{id}/messages/{number}",
         |id, number| Route::Chat(Place::Message(id, number)),
-        &[delete(&[])],
+        &[delete(&[]).open_to(CLUSTER)],
     ),
-    one("/v1/chat/conversations/{id}/read", |id| Route::Chat(Place::Read(id)), &[post(&[])]),
-    plain("/v1/chat/stream", Route::Chat(Place::Stream), &[get(&[&["after"]])]),
-    plain("/v1/status", Route::Status, &[get(&[])]),
-    plain("/v1/stream", Route::Stream, &[get(&[&["since"]])]),
+    one("/v1/chat/conversations/{id}/read", |id| Route::Chat(Place::Read(id)), &[post(&[]).open_to(CLUSTER)]),
+    plain("/v1/chat/stream", Route::Chat(Place::Stream), &[get(&[&["after"]]).open_to(CLUSTER)]),
+    plain("/v1/status", Route::Status, &[get(&[]).open_to(ANYONE)]),
+    plain("/v1/stream", Route::Stream, &[get(&[&["since"]]).open_to(CLUSTER)]),
     plain("/v1/hold", Route::Hold, &[get(&[])]),
-    plain("/v1/events", Route::Events, &[get(&[&["since", "wait"]])]),
-    plain("/v1/gossip", Route::Gossip, &[get(&[])]),
+    plain("/v1/events", Route::Events, &[get(&[&["since", "wait"]]).open_to(WINDOW)]),
+    plain("/v1/gossip", Route::Gossip, &[get(&[]).open_to(WINDOW)]),
     plain("/v1/members", Route::Members(None), &[get(&[]), post(&[])]),
     one("/v1/members/{id}", |id| Route::Members(Some(id)), &[get(&[]), post(&[]), delete(&[])]),
     plain("/v1/leader/transfer", Route::Transfer, &[post(&[])]),
     plain("/v1/note", Route::Notes, &[post(&[])]),
     one("/v1/note/{+id}", |id| Route::Note(id), &[get(&[LEVEL])]),
-    plain("/livez", Route::Livez, &[get(&[])]),
-    plain("/readyz", Route::Readyz, &[get(&[&["verbose"]])]),
-    plain("/metrics", Route::Metrics, &[get(&[])]),
-    plain("/", Route::Monitor, &[get(&[])]),
-    plain("/chat", Route::ChatPage, &[get(&[])]),
-    one("/static/{name}", |name| Route::Static(name), &[get(&[])]),
-    plain("/openapi.json", Route::OpenApi, &[get(&[])]),
+    plain("/livez", Route::Livez, &[get(&[]).open_to(ANYONE)]),
+    plain("/readyz", Route::Readyz, &[get(&[&["verbose"]]).open_to(ANYONE)]),
+    plain("/metrics", Route::Metrics, &[get(&[]).open_to(ANYONE)]),
+    plain("/", Route::Monitor, &[get(&[]).open_to(WINDOW)]),
+    plain("/chat", Route::ChatPage, &[get(&[]).open_to(WINDOW)]),
+    one("/static/{name}", |name| Route::Static(name), &[get(&[]).open_to(ANYONE)]),
+    plain("/openapi.json", Route::OpenApi, &[get(&[]).open_to(ANYONE)]),
 ];
 
 /// The path that a request names, and what it is. Compared byte by byte, undecoded: `/%761/status` is nobody's.

@@ -116,16 +116,11 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     };
     let is_change = !matches!(method, Method::Get | Method::Head);
     let media = operation.media.filter(|_| method != Method::Delete || has_body);
-    let is_taken = match route {
-        _ if !is_change => Ok(()),
-        Route::Chat(_) => guard::check_change_by_token(&*door.host, head, media),
-        _ => guard::check_change(head, media),
-    };
-    if let Err(refusal) = is_taken {
+    if let Err(refusal) = guard::check(&*door.host, head, operation.audience, media) {
         return refuse(refusal);
     }
     // Pages of the other nodes may read these.
-    let is_shared = matches!(route, Route::Status | Route::Stream | Route::Chat(_));
+    let is_shared = operation.audience.is_shared();
     if operation.refuses_unknown()
         && let Err(refusal) = Params::check(head, operation.params())
     {

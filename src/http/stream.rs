@@ -62,7 +62,7 @@ impl Shape {
         Ok(Shape {
             headers: Reply { content_type: "text/html; charset=utf-8", ..headers }
                 .with("Content-Security-Policy", page.policy)
-                .with("Referrer-Policy", "no-referrer")
+                .with("Referrer-Policy", "same-origin")
                 .with("X-Frame-Options", "DENY"),
             opening: page.html,
             before: page.before_frame,
