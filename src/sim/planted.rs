@@ -381,6 +381,18 @@ const ALL: &[Planted] = &[
         seeds_max: 200,
     },
     Planted {
+        name: "sql_date_in_another_spelling_is_the_nodes_clock",
+        plant: |f| f.host.service.sql_overlooks_spellings = true,
+        tune: database,
+        seeds_max: 200,
+    },
+    Planted {
+        name: "sql_columns_of_a_stale_statement",
+        plant: |f| f.host.service.sql.columns_before_first_step = true,
+        tune: database,
+        seeds_max: 200,
+    },
+    Planted {
         name: "sql_chance_is_the_nodes_own",
         plant: |f| f.host.service.sql_by_own_chance = true,
         tune: database,

@@ -7,6 +7,8 @@
 //! Not here: who proposes what (`client.rs`, `workers.rs`), what must come out (`ledger.rs`, `foreman.rs`, `witness.rs`).
 
 use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
+#[cfg(test)]
+use crate::services::registry::sql_query;
 use crate::services::registry::{Registry, chat_command, encode_batch, jobs_command, kv_run, sql_command};
 use crate::services::sessions::Tag;
 use crate::services::{Reply, chat, jobs, sql};
@@ -90,6 +92,8 @@ pub struct ServiceFlaws {
     pub sql: sql::Flaws,
     /// `now` in SQL is the clock of the node that applies.
     pub sql_by_local_clock: bool,
+    /// `now` in SQL is the same clock where a blob says it.
+    pub sql_overlooks_spellings: bool,
     /// `random()` in SQL is each node's own.
     pub sql_by_own_chance: bool,
     /// Mistakes of the chat.
@@ -169,6 +173,9 @@ pub fn sql_run(rng: &mut fastrand::Rng) -> sql::Command {
         "UPDATE t SET n = n * 2, r = random() WHERE id = (SELECT max(id) FROM t)",
         "DELETE FROM t WHERE id < (SELECT max(id) FROM t) - 5",
         "INSERT INTO t(id, n) VALUES(1, 0)",
+        "UPDATE t SET at = strftime('%F %R:%f', x'4e4f57') WHERE id = (SELECT max(id) FROM t)",
+        "ALTER TABLE t ADD COLUMN more DEFAULT 7",
+        "ALTER TABLE t DROP COLUMN more",
         "INSERT INTO nowhere VALUES(1)",
     ];
     let mut statements: Vec<_> =
@@ -203,7 +210,8 @@ impl Registers {
             self.registry.plant_in_jobs(self.flaws.jobs);
             let local_ms = self.flaws.sql_by_local_clock.then_some(self.local_ms);
             let own_chance = self.flaws.sql_by_own_chance.then_some(self.local_ms);
-            self.registry.plant_in_sql(sql::Flaws { local_ms, own_chance, ..self.flaws.sql });
+            let overlooked_now_ms = self.flaws.sql_overlooks_spellings.then_some(self.local_ms);
+            self.registry.plant_in_sql(sql::Flaws { local_ms, own_chance, overlooked_now_ms, ..self.flaws.sql });
             self.registry.plant_in_chat(self.flaws.chat);
         }
     }
@@ -221,7 +229,27 @@ impl Registers {
             if self.flaws.chat == chat::Flaws::default() {
                 self.registry.chat().check();
             }
+            self.check_columns();
         }
+    }
+
+    /// A read answers the columns that its table has at that moment.
+    #[cfg(test)]
+    fn check_columns(&self) {
+        if !self.registry.sql().is_open() {
+            return;
+        }
+        let read = ["SELECT name FROM pragma_table_info('t')", "SELECT * FROM t"].map(sql::Statement::bare);
+        let Reply::Ok(reply) = self.registry.query(&sql_query(&sql::Query::Read(read.to_vec()))) else { return };
+        let Some(sql::Answer::Results(outcomes)) = sql::Answer::decode(&reply) else { return };
+        let [sql::Outcome::Rows { values: names, .. }, found] = &outcomes[..] else { return };
+        if names.is_empty() {
+            return; // There is no such table yet.
+        }
+        let names: Vec<_> = names.iter().flatten().cloned().collect();
+        let sql::Outcome::Rows { columns, .. } = found else { panic!("a table cannot be read: {found:?}") };
+        let columns: Vec<_> = columns.iter().cloned().map(sql::Value::Text).collect();
+        assert!(columns == names, "a read answers the columns {columns:?}, the table has {names:?}");
     }
 
     /// A fingerprint of the whole state.

@@ -2,8 +2,12 @@
 //!
 //! Refused is what reaches files, what belongs to one connection alone, what differs between nodes or between two runs,
 //! and what would break the transaction around a whole entry. The reason is kept for the client.
-//! Not here: what follows from the values that a statement meets (`connection.rs`, `functions.rs`).
+//! Not here: the lists of functions, pragmas and modules (`catalogue.rs`), what follows from the values that a statement meets (`connection.rs`, `functions.rs`).
 
+use super::catalogue::{
+    FUNCTIONS, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE, PRAGMAS_OF_PAGES,
+    PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
+};
 use super::watch::Watch;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,54 +24,12 @@ pub enum Purpose {
     Read,
 }
 
-/// Pragmas that look at the schema.
-const PRAGMAS: &[&str] = &[
-    "table_info",
-    "table_xinfo",
-    "index_list",
-    "index_info",
-    "index_xinfo",
-    "foreign_key_list",
-    "compile_options",
-    "pragma_list",
-];
-/// Pragmas that look at a setting, with nothing behind them.
-const PRAGMAS_BARE: &[&str] = &["user_version", "application_id", "encoding", "foreign_keys", "page_size"];
-/// Those that may be set: they are numbers in the file, for the user alone.
-const PRAGMAS_SET: &[&str] = &["user_version", "application_id"];
-/// Pragmas that look at pages, which may lie differently on each node: for reads only.
-const PRAGMAS_OF_PAGES: &[&str] = &["integrity_check", "quick_check", "page_count", "freelist_count", "journal_mode"];
-/// Pragmas that list in an order, or from a store, that depends on the connection's past: for reads only.
-const PRAGMAS_OF_THE_PAST: &[&str] =
-    &["table_list", "foreign_key_check", "function_list", "collation_list", "module_list"];
 /// Pragmas that dumps begin with, and that mean nothing here.
 const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
-/// Modules of virtual tables.
-const MODULES: &[&str] = &["fts5", "fts5vocab", "rtree", "rtree_i32"];
-/// Functions that reach out, know the connection's past, or grow without bound.
-const FUNCTIONS_REFUSED: &[&str] = &[
-    "load_extension",
-    "total_changes",
-    "sqlite_log",
-    "sqlite_offset",
-    "sqlite_filestat",
-    "sqlite_walstat",
-    "fts3_tokenizer",
-    "icu_load_collation",
-    "readfile",
-    "writefile",
-    "edit",
-    "jsonb_group_array",
-    "jsonb_group_object",
-];
 /// What it costs that ALTER TABLE reads the whole table in one step.
 const STEPS_OF_CHECK: u64 = super::words::STEPS_MAX / 40;
 /// What a step of a statement that reads JSON costs: it takes many times as long for each byte as copying.
 const FACTOR_OF_JSON: u64 = 8;
-/// Tables that show pages, or prepared statements.
-const TABLES_REFUSED: &[&str] =
-    &["dbstat", "sqlite_dbpage", "sqlite_dbdata", "sqlite_dbptr", "sqlite_stmt", "bytecode"];
-
 /// Decides, and keeps the reason of a refusal.
 pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
     if watch.is_internal.load(Relaxed) {
@@ -138,20 +100,20 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
             written(watch, table_name)
         }
         Delete { table_name } => written(watch, table_name),
-        CreateTable { table_name }
-        | DropTable { table_name }
-        | CreateIndex { table_name, .. }
-        | DropIndex { table_name, .. }
-        | CreateTrigger { table_name, .. }
-        | DropTrigger { table_name, .. } => own(table_name),
+        CreateTable { table_name: name } | CreateView { view_name: name } => made(name),
+        CreateIndex { table_name, index_name: name } | CreateTrigger { table_name, trigger_name: name } => {
+            made(name).or_else(|| own(table_name))
+        }
+        DropTable { table_name } | DropIndex { table_name, .. } | DropTrigger { table_name, .. } => own(table_name),
         AlterTable { table_name, .. } => {
             watch.is_altering.store(true, Relaxed);
+            // Which name it gives is seen afterwards (`statement.rs`).
             own(table_name)
         }
-        CreateView { view_name } | DropView { view_name } => own(view_name),
+        DropView { view_name } => own(view_name),
         CreateVtable { table_name, module_name } => {
             let is_known = MODULES.iter().any(|module| module.eq_ignore_ascii_case(module_name));
-            own(table_name).or_else(|| {
+            made(table_name).or_else(|| {
                 (!is_known).then(|| format!("virtual tables of {module_name}: not available, only of fts5 and rtree"))
             })
         }
@@ -160,7 +122,7 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
             if name.starts_with("json") || name.starts_with("->") {
                 watch.factor.store(FACTOR_OF_JSON, Relaxed);
             }
-            FUNCTIONS_REFUSED.contains(&name.as_str()).then(|| format!("function {name}: not available"))
+            function_refusal(watch, purpose, &name)
         }
         Pragma { pragma_name, pragma_value } => {
             let name = pragma_name.to_ascii_lowercase();
@@ -197,6 +159,17 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
     }
 }
 
+fn function_refusal(watch: &Watch, purpose: Purpose, name: &str) -> Option<String> {
+    if FUNCTIONS_OF_THE_BUILD.contains(&name) && purpose == Purpose::Write {
+        return Some(format!("function {name} tells of one node's build: not available where all nodes must agree"));
+    }
+    // ALTER TABLE works with functions of its own, which no statement can name.
+    let is_within =
+        watch.is_altering.load(Relaxed) && name.starts_with("sqlite_") && !FUNCTIONS_REFUSED.contains(&name);
+    let is_fine = is_within || FUNCTIONS.contains(&name) || FUNCTIONS_OF_THE_BUILD.contains(&name);
+    (!is_fine).then(|| format!("function {name}: not available"))
+}
+
 fn is_schema(table: &str) -> bool {
     ["sqlite_master", "sqlite_schema"].iter().any(|name| name.eq_ignore_ascii_case(table))
 }
@@ -205,8 +178,24 @@ fn starts_with(name: &str, start: &str) -> bool {
     name.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
+/// Our own table. What else has a reserved name, from a time when it was not refused, can be read, renamed and dropped.
 fn own(name: &str) -> Option<String> {
-    starts_with(name, OWN_TABLE).then(|| format!("names that begin with {OWN_TABLE} are not for use"))
+    name.eq_ignore_ascii_case(OWN_TABLE).then(reserved)
+}
+
+/// A statement makes something of that name.
+fn made(name: &str) -> Option<String> {
+    is_reserved(name).then(reserved)
+}
+
+/// Whether a name is kept for tables of our own.
+pub fn is_reserved(name: &str) -> bool {
+    starts_with(name, OWN_TABLE)
+}
+
+/// Why a reserved name is refused.
+pub fn reserved() -> String {
+    format!("names that begin with {OWN_TABLE} are not for use")
 }
 
 fn written(watch: &Watch, table: &str) -> Option<String> {
@@ -236,7 +225,7 @@ fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&st
         || (name == "quick_check" && watch.is_altering.load(Relaxed))
         || (PRAGMAS_BARE.contains(&name) && value.is_none())
         || (PRAGMAS_SET.contains(&name) && purpose == Purpose::Write)
-        || (purpose == Purpose::Read && PRAGMAS_OF_THE_PAST.contains(&name))
+        || (purpose == Purpose::Read && (PRAGMAS_OF_THE_PAST.contains(&name) || PRAGMAS_OF_THE_BUILD.contains(&name)))
         || (purpose == Purpose::Read
             && PRAGMAS_OF_PAGES.contains(&name)
             && (value.is_none() || name.ends_with("check")));
@@ -247,6 +236,9 @@ fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&st
         return Some(format!(
             "PRAGMA {name} lists in an order that differs between nodes: not available where all nodes must agree"
         ));
+    }
+    if PRAGMAS_OF_THE_BUILD.contains(&name) {
+        return Some(format!("PRAGMA {name} tells of one node's build: not available where all nodes must agree"));
     }
     if PRAGMAS_OF_PAGES.contains(&name) && value.is_none() {
         return Some(format!(

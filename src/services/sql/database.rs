@@ -133,7 +133,10 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
     let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(fatal)?;
     let damaged = |why: String| Fatal { why, is_damaged: true };
     if pages.max(0).cast_unsigned() * 4096 <= files.check_bytes_max() {
+        // The pages alone: a CHECK may use functions that this connection has not got yet.
+        conn.execute_batch("PRAGMA ignore_check_constraints = ON").map_err(fatal)?;
         let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fatal)?;
+        conn.execute_batch("PRAGMA ignore_check_constraints = OFF").map_err(fatal)?;
         if found != "ok" {
             return Err(damaged(found));
         }
@@ -176,6 +179,18 @@ impl Database {
         }
         let machine = in_memory(arrived.as_ref()).expect("an image is sound").expect("an image is sound");
         Database { state: State::Live(Box::new(machine)), is_survivor: true, ..Database::default() }
+    }
+
+    /// Statements as a version before this one might have run them.
+    #[cfg(test)]
+    pub fn look_inside(&self, sql: &str) {
+        self.look(|conn| conn.execute_batch(sql)).expect("it is open");
+    }
+
+    /// Whether there is one: a command has come by, or a snapshot that has it.
+    #[cfg(test)]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Live(_))
     }
 
     /// What is worth telling about how it came to be.

@@ -7,6 +7,10 @@
 pub struct Flaws {
     /// `now` is this node's own clock.
     pub local_ms: Option<u64>,
+    /// `now` is this node's own clock where it is not spelled in small letters: a guard that looks at one spelling.
+    pub overlooked_now_ms: Option<u64>,
+    /// The columns of an answer are those of the prepared statement before it has seen the schema.
+    pub columns_before_first_step: bool,
     /// `random()` draws from a source of this node's own, which this number names.
     pub own_chance: Option<u64>,
     /// What the file has already is run once more when the log is replayed.

@@ -1,9 +1,7 @@
 //! Functions of SQLite that would not give the same everywhere, or would take for ever: replaced by ones that do and do not.
 //!
 //! - `random` and `randomblob` draw from the command's seed.
-//! - `date`, `time` and their like, and `CURRENT_TIMESTAMP` and its like, take `now` from the log. The rest of their work is
-//!   done by SQLite's own functions on a connection beside, so that every format and modifier is there. What depends on the
-//!   machine's time zone is refused.
+//! - `date`, `time` and their like, and `CURRENT_TIMESTAMP` and its like, take `now` from the log (`dates.rs`).
 //! - `like`, `glob`, `trim` and their like do in one step of the virtual machine work that grows with the product of two lengths,
 //!   and so do `json_patch` and `json_extract` and its like with many paths. They are charged for it before they begin, and then
 //!   done by SQLite's own on the connection beside. `instr` and `replace` are ours: they look at each byte once, and make
@@ -12,10 +10,10 @@
 //!   value would. `count(*)`, which SQLite answers in one step however long the table is, counts row by row where the log is
 //!   applied.
 //!
-//! The dates are not marked as deterministic, since `now` is not: SQLite does not take them into indexes and generated columns.
 //! Not here: functions that are refused altogether (`authorizer.rs`).
 
 use super::authorizer::Purpose;
+use super::dates;
 use super::watch::Watch;
 use memchr::memmem;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SubType, WindowAggregate};
@@ -30,9 +28,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const RAN_AWAY: &str = "the request takes too many steps";
 /// Bytes of a blob that a function makes from nothing.
 const MADE_BYTES_MAX: i64 = super::words::VALUE_BYTES_MAX as i64;
-/// Functions of time, with how many of their first arguments are not points in time.
-const DATES: &[(&str, usize)] =
-    &[("date", 0), ("time", 0), ("datetime", 0), ("julianday", 0), ("unixepoch", 0), ("strftime", 1)];
 /// Functions whose work grows with the product of the lengths of two arguments: how many arguments, which two, and bytes
 /// times bytes that are as much work as one step.
 const PRODUCTS: &[(&str, i32, usize, usize, u64)] = &[
@@ -91,7 +86,7 @@ impl Beside {
     }
 }
 
-fn refused(why: impl Into<String>) -> Error {
+pub fn refused(why: impl Into<String>) -> Error {
     Error::UserFunctionError(why.into().into())
 }
 
@@ -118,7 +113,7 @@ fn args_of(context: &Context<'_>) -> Vec<Value> {
 pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Result<()> {
     let beside = Beside::default();
     chance(conn, watch)?;
-    dates(conn, watch, &beside)?;
+    dates::register(conn, watch)?;
     products(conn, watch, purpose, &beside)?;
     searches(conn, watch, &beside)?;
     if purpose == Purpose::Write {
@@ -273,68 +268,6 @@ fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
         blob.truncate(wanted.unsigned_abs() as usize);
         Ok(blob)
     })
-}
-
-/// What `now` means, in words that SQLite reads.
-fn now(watch: &Watch, beside: &Beside) -> Result<Value> {
-    let seconds = watch.now_ms.load(Relaxed) as f64 / 1000.0;
-    beside.call("SELECT strftime('%Y-%m-%d %H:%M:%f', ?, 'unixepoch')", &[Value::Real(seconds)])
-}
-
-fn word(value: &Value) -> &str {
-    if let Value::Text(text) = value { text } else { "" }
-}
-
-/// Replaces `now`, said or implied, and refuses what asks for the machine's time zone.
-fn set_in_time(args: &mut Vec<Value>, place: usize, watch: &Watch, beside: &Beside) -> Result<()> {
-    match args.get(place) {
-        None => args.push(now(watch, beside)?),
-        Some(point) if word(point).eq_ignore_ascii_case("now") => args[place] = now(watch, beside)?,
-        Some(point) if ["subsec", "subsecond"].iter().any(|unit| word(point).eq_ignore_ascii_case(unit)) => {
-            args.insert(place, now(watch, beside)?);
-        }
-        Some(_) => {}
-    }
-    let zone = args[place + 1..]
-        .iter()
-        .map(word)
-        .find(|modifier| modifier.eq_ignore_ascii_case("localtime") || modifier.eq_ignore_ascii_case("utc"));
-    match zone {
-        Some(modifier) => {
-            Err(refused(format!("modifier '{modifier}': not available, time zones differ between nodes")))
-        }
-        None => Ok(()),
-    }
-}
-
-fn dates(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()> {
-    let flags = FunctionFlags::SQLITE_UTF8;
-    for (name, place) in DATES {
-        let (watch, beside) = (Arc::clone(watch), beside.clone());
-        conn.create_scalar_function(*name, -1, flags, move |context| {
-            let mut args = args_of(context);
-            if args.len() < *place {
-                return Ok(Value::Null);
-            }
-            set_in_time(&mut args, *place, &watch, &beside)?;
-            beside.function(name, &args)
-        })?;
-    }
-    let (source, own) = (Arc::clone(watch), beside.clone());
-    conn.create_scalar_function("timediff", 2, flags, move |context| {
-        let mut args = args_of(context);
-        for point in &mut args {
-            if word(point).eq_ignore_ascii_case("now") {
-                *point = now(&source, &own)?;
-            }
-        }
-        own.function("timediff", &args)
-    })?;
-    for (name, of) in [("current_timestamp", "datetime"), ("current_date", "date"), ("current_time", "time")] {
-        let (watch, beside) = (Arc::clone(watch), beside.clone());
-        conn.create_scalar_function(name, 0, flags, move |_| beside.function(of, &[now(&watch, &beside)?]))?;
-    }
-    Ok(())
 }
 
 fn len_of(value: ValueRef<'_>) -> u64 {

@@ -15,7 +15,7 @@ use super::journal;
 use super::load;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
-use super::words::{Answer, Command, FILE_STEPS_MAX, Kind, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX};
+use super::words::{Answer, Command, FILE_STEPS_MAX, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX};
 use super::{connection, functions, gears};
 use crate::services::Reply;
 use crate::types::Stamp;
@@ -295,6 +295,8 @@ impl Machine {
         let now_ms = self.flaws.local_ms.unwrap_or(now_ms);
         #[cfg(test)]
         let seed = seed ^ self.flaws.own_chance.unwrap_or(0);
+        #[cfg(test)]
+        self.watch.overlooked_now_ms.store(self.flaws.overlooked_now_ms.unwrap_or(0), Relaxed);
         self.watch.begin(now_ms, seed, steps);
         Ok(())
     }
@@ -424,7 +426,9 @@ impl Machine {
     pub fn read(&self, at: Stamp, statements: &[super::words::Statement]) -> Result<Vec<Outcome>, Fatal> {
         self.watch.begin(at.at_ms, 0, STEPS_MAX);
         let mut room = Room { bytes: super::words::READ_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
-        let run = |statement| match statement::run(&self.conn, &self.watch, statement, Kind::Query, &mut room) {
+        #[cfg(test)]
+        self.watch.columns_before_first_step.store(self.flaws.columns_before_first_step, Relaxed);
+        let run = |statement| match statement::read(&self.conn, &self.watch, statement, &mut room) {
             Ok(outcome) => Ok(outcome),
             Err(Trouble::Failed(why) | Trouble::TooLong(why)) => Ok(Outcome::Failed(why)),
             Err(Trouble::RanAway) => Ok(Outcome::Failed(functions::RAN_AWAY.to_string())),

@@ -2,16 +2,18 @@
 //!
 //! The tour: `words.rs` holds what can be asked and answered; `database.rs` is the service, in memory or in a node's file;
 //! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `gears.rs` bounds what it can move, `load.rs` takes over dumps and files.
-//! `connection.rs` makes a connection fit, with `authorizer.rs` for what is allowed, `functions.rs` for what SQLite computes
+//! `connection.rs` makes a connection fit, with `authorizer.rs` and `catalogue.rs` for what is allowed, `functions.rs` and `dates.rs` for what SQLite computes
 //! differently here, and `watch.rs` for what they share. `journal.rs` is the table of our own, which says how far the file is;
 //! `image.rs` the whole file for snapshots; `schema.rs`, `digest.rs` and `dump.rs` walk over all tables; `reader.rs` reads beside
 //! the log, `reads.rs` tells what may; `checkpoint.rs` moves SQLite's log into its file; `files.rs` is what the room asks of the system, since it touches no file but through SQLite.
 //! Not here: rqlite's spelling of it (`http/`), the threads that read (`node/sql.rs`).
 
 mod authorizer;
+mod catalogue;
 mod checkpoint;
 mod connection;
 mod database;
+mod dates;
 mod digest;
 mod dump;
 pub mod files;

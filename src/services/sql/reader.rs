@@ -1,15 +1,16 @@
 //! A connection that reads a node's file beside the one that writes.
 //!
 //! Statements of one request see one state. A read ends when its deadline has come or its rows are too many.
+//!
+//! Invariant: R1 a read runs in a transaction, and nothing that was prepared under another schema than that of this
+//! transaction is used in it.
 //! Not here: how many readers there are and who may have one (`node/sql.rs`), how fresh what they see is.
 
 use super::authorizer::Purpose;
 use super::machine::Own;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
-use super::words::{
-    Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
-};
+use super::words::{Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement};
 use super::{connection, dump};
 use rusqlite::{Connection, OpenFlags, Result};
 use std::io::{self, Write};
@@ -26,6 +27,8 @@ const READ_STEPS_MAX: u64 = 1000 * STEPS_MAX;
 pub struct Reader {
     conn: Connection,
     watch: Arc<Watch>,
+    /// Version of the schema that prepared statements are of.
+    schema_version: Option<i64>,
 }
 
 impl Reader {
@@ -38,15 +41,15 @@ impl Reader {
         let watch = Arc::new(Watch::default());
         connection::furnish(&mut conn, &watch, Purpose::Read, Some(is_over))?;
         connection::set_length(&conn, Some(ROW_BYTES_MAX))?;
-        Ok(Reader { conn, watch })
+        Ok(Reader { conn, watch, schema_version: None })
     }
 
     /// Reads; `now_ms`: what `now` is. `lap` is called before the first statement and after each.
     pub fn read(&mut self, statements: &[Statement], now_ms: u64, seed: u64, lap: &mut dyn FnMut()) -> Vec<Outcome> {
         self.watch.begin(now_ms, seed, READ_STEPS_MAX);
-        let is_several = statements.len() > 1;
-        if is_several && let Err(error) = self.own("BEGIN") {
-            return vec![Outcome::Failed(statement::said(&error)); statements.len()];
+        if let Err(error) = self.begin() {
+            let why = self.watch.take_why().unwrap_or_else(|| statement::said(&error));
+            return vec![Outcome::Failed(why); statements.len()];
         }
         let mut room = Room { bytes: READ_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
         lap();
@@ -56,34 +59,44 @@ impl Reader {
             outcome
         };
         let outcomes = statements.iter().map(timed).collect();
-        if is_several {
-            // Nothing was changed: how it ends makes no difference.
+        // Nothing was changed: how it ends makes no difference.
+        let _ = self.own("COMMIT");
+        outcomes
+    }
+
+    /// Begins a transaction, and forgets what was prepared if the schema that it sees is another than before (R1).
+    fn begin(&mut self) -> Result<()> {
+        self.own("BEGIN")?;
+        let seen = self.see_schema();
+        if seen.is_err() {
+            self.schema_version = None;
             let _ = self.own("COMMIT");
         }
-        outcomes
+        seen
+    }
+
+    fn see_schema(&mut self) -> Result<()> {
+        let _own = Own::begin(&self.watch);
+        let version = self.conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+        if self.schema_version != Some(version) {
+            self.conn.flush_prepared_statement_cache();
+            // SQLite itself learns of it when it next uses a table.
+            self.conn.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
+            self.schema_version = Some(version);
+        }
+        Ok(())
     }
 
     fn own(&self, sql: &str) -> Result<()> {
         let _own = Own::begin(&self.watch);
-        self.conn.execute_batch(sql)
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
 
     fn one(&self, statement: &Statement, room: &mut Room) -> Outcome {
         if let Err(error) = connection::set_length(&self.conn, Some(ROW_BYTES_MAX)) {
             return Outcome::Failed(statement::said(&error));
         }
-        let done = if is_plain(&statement.sql) {
-            self.watch.begin_statement();
-            let prepared = self.conn.prepare_cached(&statement.sql);
-            match prepared.and_then(|prepared| statement::narrow(&self.conn, &prepared).map(|()| prepared)) {
-                Ok(mut prepared) => {
-                    statement::carry_out(&self.conn, &self.watch, &mut prepared, &statement.params, Kind::Query, room)
-                }
-                Err(error) => Err(statement::trouble(&self.watch, &error)),
-            }
-        } else {
-            statement::run(&self.conn, &self.watch, statement, Kind::Query, room)
-        };
+        let done = statement::read(&self.conn, &self.watch, statement, room);
         match done {
             Ok(outcome) => outcome,
             Err(Trouble::Failed(why) | Trouble::TooLong(why) | Trouble::Fatal { why, .. }) => Outcome::Failed(why),
@@ -124,14 +137,4 @@ impl Reader {
         let _ = self.own("COMMIT");
         done
     }
-}
-
-/// One statement without another behind it, for certain, and none that takes too long to prepare: the cache may have it.
-/// Preparing many in a row goes as deep as they are many.
-fn is_plain(sql: &str) -> bool {
-    let first = sql.trim_start().get(..6).unwrap_or_default();
-    sql.len() <= SQL_BYTES_MAX
-        && statement::too_many_selects(sql).is_none()
-        && !first.eq_ignore_ascii_case("pragma")
-        && !sql.trim_end_matches([';', ' ', '\n', '\r', '\t']).contains(';')
 }

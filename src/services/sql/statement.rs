@@ -5,7 +5,7 @@
 use super::machine::Own;
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
-use super::{connection, gears};
+use super::{authorizer, connection, gears};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, ErrorCode, StatementStatus};
@@ -133,7 +133,30 @@ pub fn run(
     run_in(conn, watch, statement, kind, room, None)
 }
 
-/// The same in a gear.
+/// Runs one statement that only reads; the connection keeps it prepared.
+pub fn read(conn: &Connection, watch: &Watch, statement: &Statement, room: &mut Room) -> Result<Outcome, Trouble> {
+    if !is_plain(&statement.sql) {
+        return run(conn, watch, statement, Kind::Query, room);
+    }
+    watch.begin_statement();
+    let prepared = conn.prepare_cached(&statement.sql);
+    let mut prepared = prepared
+        .and_then(|prepared| narrow(conn, &prepared).map(|()| prepared))
+        .map_err(|error| trouble(watch, &error))?;
+    carry_out(conn, watch, &mut prepared, &statement.params, Kind::Query, room)
+}
+
+/// One statement without another behind it, for certain, and none that takes too long to prepare: the cache may have it.
+/// Preparing many in a row goes as deep as they are many.
+fn is_plain(sql: &str) -> bool {
+    let first = sql.trim_start().get(..6).unwrap_or_default();
+    sql.len() <= SQL_BYTES_MAX
+        && too_many_selects(sql).is_none()
+        && !first.eq_ignore_ascii_case("pragma")
+        && !sql.trim_end_matches([';', ' ', '\n', '\r', '\t']).contains(';')
+}
+
+/// Runs one statement in a gear, or outside of any.
 pub fn run_in(
     conn: &Connection,
     watch: &Watch,
@@ -257,12 +280,27 @@ pub fn carry_out(
     if prepared.column_count() > 0 && kind != Kind::Execute {
         return rows(watch, prepared, room);
     }
+    let reserved = reserved_names(conn, watch).map_err(on_error)?;
     let mut rows = prepared.raw_query();
     while rows.next().map_err(on_error)?.is_some() {}
     drop(rows);
+    if reserved_names(conn, watch).map_err(on_error)?.iter().any(|name| !reserved.contains(name)) {
+        return Err(Trouble::Failed(authorizer::reserved()));
+    }
     // What changes nothing leaves the number of the statement before standing.
     let rows_affected = if conn.total_changes() == before { 0 } else { conn.changes() };
     Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected })
+}
+
+/// Everything that has a reserved name, if the statement is an ALTER TABLE: the authorizer is not told which name it gives.
+fn reserved_names(conn: &Connection, watch: &Watch) -> rusqlite::Result<Vec<String>> {
+    if !watch.is_altering.load(Relaxed) {
+        return Ok(Vec::new());
+    }
+    let _own = Own::begin(watch);
+    let mut select = conn.prepare_cached("SELECT name FROM main.sqlite_schema")?;
+    let names = select.query_map([], |row| row.get::<_, String>(0))?;
+    names.filter(|name| name.as_ref().map_or(true, |name| authorizer::is_reserved(name))).collect()
 }
 
 fn bind(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, params: &Params) -> Result<(), Trouble> {
@@ -298,14 +336,26 @@ fn bind(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, params: &Params) 
     }
 }
 
+/// Names and declared types of the columns.
+///
+/// SQLite prepares a statement again at its first step when the schema has become another: before that step the columns may
+/// be those of the older schema.
+fn header(prepared: &rusqlite::Statement<'_>) -> (Vec<String>, Vec<String>) {
+    let declared = |column: &rusqlite::Column<'_>| column.decl_type().unwrap_or_default().to_ascii_lowercase();
+    prepared.columns().map(|column| (column.name().to_string(), declared(&column))).unzip()
+}
+
 fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room) -> Result<Outcome, Trouble> {
     let on_error = |error: Error| trouble(watch, &error);
-    let declared = |column: &rusqlite::Column<'_>| column.decl_type().unwrap_or_default().to_ascii_lowercase();
-    let mut types: Vec<String> = prepared.columns().map(|column| declared(&column)).collect();
-    let columns: Vec<String> = prepared.columns().map(|column| column.name().to_string()).collect();
+    let mut known: Option<(Vec<String>, Vec<String>)> = None;
+    #[cfg(test)]
+    if watch.columns_before_first_step.load(Relaxed) {
+        known = Some(header(prepared));
+    }
     let mut values: Vec<Vec<words::Value>> = Vec::new();
     let mut found = prepared.raw_query();
     while let Some(row) = found.next().map_err(on_error)? {
+        let (columns, types) = known.get_or_insert_with(|| header(row.as_ref()));
         let mut one = Vec::with_capacity(columns.len());
         let mut bytes = 2;
         for (place, declared) in types.iter_mut().enumerate() {
@@ -322,6 +372,8 @@ fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room) 
         (room.bytes, room.rows) = (room.bytes - bytes, room.rows - 1);
         values.push(one);
     }
+    drop(found);
+    let (columns, types) = known.unwrap_or_else(|| header(prepared));
     Ok(Outcome::Rows { columns, types, values })
 }
 

@@ -5,6 +5,7 @@
 //! Not here: the language of the scripts and a node's life in tests (`tests/shell.rs`), files (`tests/files.rs`).
 
 mod crashes;
+mod dates;
 mod files;
 mod hostile;
 mod same;

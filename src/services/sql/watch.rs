@@ -53,6 +53,12 @@ pub struct Watch {
     pub has_topmost_row: AtomicBool,
     /// The table of `AUTOINCREMENT` was written by a statement.
     pub has_set_sequence: AtomicBool,
+    /// Planted bug: the columns of an answer are read before the first step.
+    #[cfg(test)]
+    pub columns_before_first_step: AtomicBool,
+    /// Planted bug: what `now` is where it is spelled in another way, unless 0.
+    #[cfg(test)]
+    pub overlooked_now_ms: AtomicU64,
     /// Milliseconds since 1970: what `now` is.
     pub now_ms: AtomicU64,
     chance: AtomicU64,

@@ -68,6 +68,21 @@ fn what_reaches_out_or_differs_is_refused() {
         "CREATE INDEX i ON _phalanx(data)",
         "CREATE TRIGGER r AFTER INSERT ON _phalanx BEGIN DELETE FROM t; END",
         "ALTER TABLE _phalanx RENAME TO x",
+        "ALTER TABLE t RENAME TO _phalanx2",
+        "ALTER TABLE t RENAME TO \"_PHALANX\"",
+        "ALTER TABLE f RENAME TO _phalanx_words",
+        "CREATE TABLE \"_Phalanx 2\" AS SELECT 1 AS a",
+        "CREATE VIEW _phalanx_v AS SELECT 1",
+        "CREATE INDEX _phalanx_i ON t(n)",
+        "CREATE TRIGGER _phalanx_r AFTER INSERT ON t BEGIN SELECT 1; END",
+        "CREATE VIRTUAL TABLE _phalanx_f USING fts5(a)",
+        "CREATE TABLE IF NOT EXISTS _phalanx (a)",
+        "CREATE TABLE temp._phalanx (a)",
+        "SELECT sqlite_version()",
+        "SELECT sqlite_source_id()",
+        "SELECT fts5_source_id()",
+        "PRAGMA compile_options",
+        "SELECT * FROM pragma_pragma_list",
         "INSERT INTO sqlite_schema VALUES('table', 'x', 'x', 2, 'CREATE TABLE x (a)')",
         "UPDATE sqlite_schema SET sql = ''",
         "UPDATE f_data SET block = x'00'",
@@ -448,5 +463,24 @@ fn how_long_a_runaway_takes() {
         let begun = Instant::now();
         let said = in_words(&node.execute(&[&sql])[0]);
         println!("{name}: {:.1} s, {said}", begun.elapsed().as_secs_f64());
+    }
+}
+
+/// What a version that did not refuse it has named so is not stuck: it can be read, renamed and dropped, and stands in nobody's way.
+#[test]
+fn a_reserved_name_from_before_can_be_taken_away() {
+    let mut node = node();
+    node.registry
+        .sql()
+        .look_inside("CREATE TABLE _phalanx2 (a); INSERT INTO _phalanx2 VALUES(7); CREATE TABLE _phalanx3 (a)");
+    for (sql, expected) in [
+        ("ALTER TABLE t RENAME TO u", "changed"),
+        ("ALTER TABLE _phalanx3 RENAME TO _phalanx4", "failed: names that begin with _phalanx"),
+        ("ALTER TABLE _phalanx3 RENAME TO fine", "changed"),
+        ("DROP TABLE _phalanx2", "changed"),
+        ("ALTER TABLE u RENAME COLUMN n TO _phalanx_n", "changed"),
+    ] {
+        let said = in_words(&node.execute(&[sql])[0]);
+        assert!(said.starts_with(expected), "{sql}: {said}");
     }
 }

@@ -1,0 +1,224 @@
+//! Every function, pragma and module of SQLite, and what was decided about each: `docs/sql.md` lists the same.
+//!
+//! What stands nowhere here is refused. A test compares the lists with what SQLite says that it has, so that what a later
+//! SQLite brings is looked at before anybody can use it: does it read the machine, the file's pages, the connection's past or
+//! this build?
+//! Not here: who asks (`authorizer.rs`), functions of ours in their place (`functions.rs`, `dates.rs`).
+
+/// Functions whose result follows from their arguments and the content, or from the log's time and chance where they are ours.
+pub const FUNCTIONS: &[&str] = &[
+    "->",
+    "->>",
+    "abs",
+    "avg",
+    "bm25",
+    "changes",
+    "char",
+    "coalesce",
+    "concat",
+    "concat_ws",
+    "count",
+    "cume_dist",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "date",
+    "datetime",
+    "dense_rank",
+    "first_value",
+    "format",
+    "fts5_get_locale",
+    "fts5_insttoken",
+    "fts5_locale",
+    "glob",
+    "group_concat",
+    "hex",
+    "highlight",
+    "if",
+    "ifnull",
+    "iif",
+    "instr",
+    "json",
+    "json_array",
+    "json_array_insert",
+    "json_array_length",
+    "json_error_position",
+    "json_extract",
+    "json_group_array",
+    "json_group_object",
+    "json_insert",
+    "json_object",
+    "json_patch",
+    "json_pretty",
+    "json_quote",
+    "json_remove",
+    "json_replace",
+    "json_set",
+    "json_type",
+    "json_valid",
+    "jsonb",
+    "jsonb_array",
+    "jsonb_array_insert",
+    "jsonb_extract",
+    "jsonb_insert",
+    "jsonb_object",
+    "jsonb_patch",
+    "jsonb_remove",
+    "jsonb_replace",
+    "jsonb_set",
+    "julianday",
+    "lag",
+    "last_insert_rowid",
+    "last_value",
+    "lead",
+    "length",
+    "like",
+    "likelihood",
+    "likely",
+    "lower",
+    "ltrim",
+    "match",
+    "max",
+    "min",
+    "nth_value",
+    "ntile",
+    "nullif",
+    "octet_length",
+    "percent_rank",
+    "printf",
+    "quote",
+    "random",
+    "randomblob",
+    "rank",
+    "replace",
+    "round",
+    "row_number",
+    "rtreecheck",
+    "rtreedepth",
+    "rtreenode",
+    "rtrim",
+    "sign",
+    "snippet",
+    "soundex",
+    "strftime",
+    "string_agg",
+    "substr",
+    "substring",
+    "subtype",
+    "sum",
+    "time",
+    "timediff",
+    "total",
+    "trim",
+    "typeof",
+    "unhex",
+    "unicode",
+    "unistr",
+    "unistr_quote",
+    "unixepoch",
+    "unlikely",
+    "upper",
+    "zeroblob",
+];
+
+/// Functions that tell how SQLite was built, which may differ while a cluster is upgraded: for reads only.
+pub const FUNCTIONS_OF_THE_BUILD: &[&str] =
+    &["fts5_source_id", "sqlite_compileoption_get", "sqlite_compileoption_used", "sqlite_source_id", "sqlite_version"];
+
+/// Functions that reach out, know the connection's past, grow without bound, or belong to modules that are not there.
+pub const FUNCTIONS_REFUSED: &[&str] = &[
+    "fts3_tokenizer",
+    "fts5",
+    "jsonb_group_array",
+    "jsonb_group_object",
+    "load_extension",
+    "matchinfo",
+    "offsets",
+    "optimize",
+    "sqlite_log",
+    "sqlite_offset",
+    "total_changes",
+];
+
+/// Pragmas that look at the schema.
+pub const PRAGMAS: &[&str] =
+    &["foreign_key_list", "index_info", "index_list", "index_xinfo", "table_info", "table_xinfo"];
+/// Pragmas that look at a setting, with nothing behind them.
+pub const PRAGMAS_BARE: &[&str] = &["application_id", "encoding", "foreign_keys", "page_size", "user_version"];
+/// Those that may be set: they are numbers in the file, for the user alone.
+pub const PRAGMAS_SET: &[&str] = &["application_id", "user_version"];
+/// Pragmas that look at pages, which may lie differently on each node: for reads only.
+pub const PRAGMAS_OF_PAGES: &[&str] =
+    &["freelist_count", "integrity_check", "journal_mode", "page_count", "quick_check"];
+/// Pragmas that list in an order, or from a store, that depends on the connection's past: for reads only.
+pub const PRAGMAS_OF_THE_PAST: &[&str] =
+    &["collation_list", "foreign_key_check", "function_list", "module_list", "table_list"];
+/// Pragmas that tell how SQLite was built: for reads only.
+pub const PRAGMAS_OF_THE_BUILD: &[&str] = &["compile_options", "pragma_list"];
+/// Pragmas that set how a connection works, tell of it, or reach files: refused, as whatever stands in no list above.
+#[cfg(test)]
+pub const PRAGMAS_REFUSED: &[&str] = &[
+    "analysis_limit",
+    "auto_vacuum",
+    "automatic_index",
+    "busy_timeout",
+    "cache_size",
+    "cache_spill",
+    "case_sensitive_like",
+    "cell_size_check",
+    "checkpoint_fullfsync",
+    "count_changes",
+    "data_version",
+    "database_list",
+    "default_cache_size",
+    "defer_foreign_keys",
+    "empty_result_callbacks",
+    "full_column_names",
+    "fullfsync",
+    "hard_heap_limit",
+    "ignore_check_constraints",
+    "incremental_vacuum",
+    "journal_size_limit",
+    "legacy_alter_table",
+    "locking_mode",
+    "max_page_count",
+    "mmap_size",
+    "optimize",
+    "query_only",
+    "read_uncommitted",
+    "recursive_triggers",
+    "reverse_unordered_selects",
+    "schema_version",
+    "secure_delete",
+    "short_column_names",
+    "shrink_memory",
+    "soft_heap_limit",
+    "synchronous",
+    "temp_store",
+    "temp_store_directory",
+    "threads",
+    "trusted_schema",
+    "wal_autocheckpoint",
+    "wal_checkpoint",
+    "writable_schema",
+];
+
+/// Modules of virtual tables.
+pub const MODULES: &[&str] = &["fts5", "fts5vocab", "rtree", "rtree_i32"];
+/// Modules that are tables by themselves: they show what they are given, and are not refused.
+#[cfg(test)]
+pub const TABLES: &[&str] = &["json_each", "json_tree", "jsonb_each", "jsonb_tree"];
+/// Modules that show pages or prepared statements, or are older than those above.
+pub const TABLES_REFUSED: &[&str] = &[
+    "bytecode",
+    "dbstat",
+    "fts3",
+    "fts3tokenize",
+    "fts4",
+    "fts4aux",
+    "sqlite_dbdata",
+    "sqlite_dbpage",
+    "sqlite_dbptr",
+    "sqlite_stmt",
+    "tables_used",
+];
