@@ -175,12 +175,17 @@ fn a_lost_worker_s_job_begins_elsewhere_and_one_that_comes_back_drops_it() {
     let leader = cluster.wait_leader().unwrap();
     // Until some job is with a follower: the leader's own is another story.
     let (job, worker) = loop {
-        let job = jobs.hand_in(&shell("sleep 4; echo done"), soon()).unwrap();
+        let job = jobs.hand_in(&shell("echo begun; sleep 4; echo done"), soon()).unwrap();
         let (worker, _) = running(&cluster, leader, job);
         if worker != leader {
             break (job, worker);
         }
     };
+    cluster
+        .wait_until("its node has heard it", PATIENCE, || {
+            get(&cluster, leader, &format!("/v1/jobs/{job}/output")).text().contains("begun").then_some(())
+        })
+        .unwrap();
     cluster.freeze(worker).unwrap();
     let (elsewhere, attempt) = cluster
         .wait_until("its job is begun elsewhere", PATIENCE, || {
@@ -195,8 +200,15 @@ fn a_lost_worker_s_job_begins_elsewhere_and_one_that_comes_back_drops_it() {
         .wait_until("it drops what is not its own", PATIENCE, || cluster.log(worker).contains(&dropped).then_some(()))
         .unwrap();
     let end = jobs.ended(job, soon()).unwrap();
-    assert_eq!((&end["state"], &end["stdout"]), (&json!("finished"), &json!("done\n")));
+    assert_eq!((&end["state"], &end["stdout"]), (&json!("finished"), &json!("begun\ndone\n")));
     assert_eq!((end["attempt"].as_u64(), end["worker"].as_u64()), (Some(attempt), Some(elsewhere)));
+    // What the lost attempt had printed is told by its worker, and kept.
+    cluster
+        .wait_until("the first attempt's words are kept", PATIENCE, || {
+            let earlier = &get(&cluster, leader, &format!("/v1/jobs/{job}")).json()["earlier"][0];
+            (earlier["worker"] == worker && earlier["stdout"] == "begun\n").then_some(())
+        })
+        .unwrap();
     wait_workers(&cluster, 3).unwrap();
 }
 
@@ -684,4 +696,171 @@ fn the_demo_of_jobs_passes_its_own_verdict() {
     assert!(said.contains("VERDICT: passed."), "{said}");
     assert_eq!(said.lines().filter(|line| line.trim_start().starts_with("ok ")).count(), 19, "{said}");
     assert_eq!(said.lines().filter(|line| line.contains("no heartbeat from node 1: failed")).count(), 7, "{said}");
+}
+
+/// A fork bomb; it goes on in sessions of its own.
+const BOMB: &str = "b() { b | b & }; b; sleep 60";
+/// Threads that a desktop session has.
+const OTHER_THREADS: usize = 400;
+
+/// As an ordinary user and, where the tests run as root, as root too.
+#[test]
+fn innocent_jobs_are_untouched_by_fork_bombs_and_by_other_threads_of_root() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: not root; the same test runs as an ordinary user");
+    }
+    innocent_jobs_are_untouched(Path::new(EXE));
+}
+
+/// Root runs this test once more as a user without rights, with copies of both programs that this user may read.
+#[test]
+fn innocent_jobs_are_untouched_by_fork_bombs_and_by_other_threads_of_an_ordinary_user() {
+    const NAME: &str = "innocent_jobs_are_untouched_by_fork_bombs_and_by_other_threads_of_an_ordinary_user";
+    if !rustix::process::geteuid().is_root() {
+        let copy = std::env::var("PHALANX_TEST_COPY").unwrap_or_else(|_| EXE.to_string());
+        return innocent_jobs_are_untouched(Path::new(&copy));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let (tests, exe, scratch) = (dir.path().join("tests"), dir.path().join("phalanx"), dir.path().join("scratch"));
+    std::fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    std::fs::copy(EXE, &exe).unwrap();
+    std::fs::create_dir(&scratch).unwrap();
+    for (path, mode) in
+        [(dir.path(), 0o755), (tests.as_path(), 0o755), (exe.as_path(), 0o755), (scratch.as_path(), 0o777)]
+    {
+        open(path, mode);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all"]);
+    command.arg(&tests).args([NAME, "--exact", "--nocapture"]).current_dir("/").env_clear();
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("TMPDIR", &scratch).env("PHALANX_TEST_COPY", &exe);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains(" 1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Three nodes of this user, who runs many threads besides.
+fn innocent_jobs_are_untouched(exe: &Path) {
+    let idle: Vec<_> = (0..OTHER_THREADS)
+        .map(|_| {
+            let (let_go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+            std::thread::Builder::new()
+                .stack_size(64 << 10)
+                .spawn(move || {
+                    let _ = wait.recv();
+                })
+                .unwrap();
+            let_go
+        })
+        .collect();
+    let mut settings = shell_only();
+    settings["jobs_enabled"] = true.into();
+    settings["job_slots"] = 2.into();
+    let cluster = Cluster::ready(exe, 3, &settings).unwrap();
+    wait_workers(&cluster, 3).unwrap();
+    let mut jobs = jobs_of(&cluster, 3);
+    let (mut innocent, mut bombs) = (BTreeMap::new(), Vec::new());
+    for number in 0..36 {
+        jobs.go_to(number);
+        if number % 6 == 1 {
+            bombs.push(jobs.hand_in(&shell(BOMB), soon()).unwrap());
+        }
+        let source = format!("for i in 1 2 3 4; do (sleep 0.05; echo {number}) & done; wait");
+        innocent.insert(jobs.hand_in(&shell(&source), soon()).unwrap(), format!("{number}\n").repeat(4));
+    }
+    for (id, output) in &innocent {
+        let end = jobs.ended(*id, soon()).unwrap();
+        let is_right = end["state"] == "finished" && end["exit_code"] == 0 && end["stdout"] == **output;
+        assert!(is_right, "{end}");
+    }
+    for id in bombs {
+        let end = jobs.ended(id, soon()).unwrap();
+        assert_eq!(end["state"], "processes_exceeded", "{end}");
+    }
+    // Nor does a job see what its node keeps.
+    let data = cluster.dir().join("data");
+    let look = format!(
+        "ls {0} && cat {0}/node-1/identity.json {1}",
+        data.display(),
+        cluster.dir().join("settings.json").display()
+    );
+    let end = post(&cluster, 1, "/v1/jobs?wait=30s", &shell(&look)).json();
+    assert_eq!((&end["stdout"], &end["state"]), (&json!(""), &json!("finished")), "{end}");
+    drop(idle);
+}
+
+#[test]
+fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() {
+    // The second node's bubblewrap fails as soon as a file is there, as where there is no room for namespaces any more.
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken");
+    let script = format!(
+        "#!/bin/sh\nif [ -e {} ]; then echo 'bwrap: Creating new namespace failed' >&2; exit 1; fi\nexec /opt/bwrap \"$@\"\n",
+        broken.display()
+    );
+    let (fake, exe) = (folder.path().join("bwrap"), folder.path().join("phalanx"));
+    std::fs::write(&fake, script).unwrap();
+    let map = if rustix::process::geteuid().is_root() { "" } else { "--map-root-user" };
+    let hide = format!(
+        "mount -t tmpfs none /opt && cp -p $(command -v bwrap) /opt/bwrap && chmod 755 /opt && mount --bind {} \
+         $(command -v bwrap) && exec \"$0\" \"$@\"",
+        fake.display()
+    );
+    std::fs::write(&exe, format!("#!/bin/sh\nexec unshare {map} --mount sh -c '{hide}' {EXE} \"$@\"\n")).unwrap();
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    [folder.path(), fake.as_path(), exe.as_path()].into_iter().for_each(open);
+    let mut settings = shell_only();
+    settings["jobs_enabled"] = true.into();
+    let cluster = Cluster::ready(&exe, 1, &settings).unwrap();
+    wait_workers(&cluster, 1).unwrap();
+    assert_eq!(post(&cluster, 1, "/v1/jobs?wait=30s", &shell("echo fine")).json()["stdout"], "fine\n");
+    std::fs::write(&broken, "").unwrap();
+    let mut jobs = jobs_of(&cluster, 1);
+    let job = jobs.hand_in(&shell("echo fine"), soon()).unwrap();
+    cluster
+        .wait_until("the node says that it is no worker", PATIENCE, || {
+            let workers = cluster.status(1).ok()?.jobs.workers;
+            workers[0].trouble.as_ref().is_some_and(|why| why.contains("Creating new namespace failed")).then_some(())
+        })
+        .unwrap();
+    let waiting = cluster
+        .wait_until("the job waits again", PATIENCE, || {
+            Some(get(&cluster, 1, &format!("/v1/jobs/{job}")).json()).filter(|now| now["state"] == "queued")
+        })
+        .unwrap();
+    assert_eq!(waiting["earlier"][0]["why"], "not_started", "{waiting}");
+    std::fs::remove_file(&broken).unwrap();
+    let end = jobs.ended(job, soon()).unwrap();
+    assert_eq!((&end["state"], &end["stdout"]), (&json!("finished"), &json!("fine\n")), "{end}");
+    assert!(cluster.status(1).unwrap().jobs.workers[0].trouble.is_none());
+}
+
+#[test]
+fn what_a_cancelled_attempt_had_printed_is_kept() {
+    let cluster = cluster(3, &shell_only());
+    let mut jobs = jobs_of(&cluster, 3);
+    let job = jobs.hand_in(&shell("echo begun; echo trouble >&2; sleep 60"), soon()).unwrap();
+    let path = format!("/v1/jobs/{job}/output");
+    cluster
+        .wait_until("it has said both", PATIENCE, || {
+            let said = get(&cluster, 1, &path).text().to_string();
+            (said.contains("begun") && said.contains("trouble")).then_some(())
+        })
+        .unwrap();
+    assert_eq!(ask(&cluster, 2, "DELETE", &format!("/v1/jobs/{job}"), "", None).status, 200);
+    for id in 1..=3 {
+        cluster
+            .wait_until("its end has both", PATIENCE, || {
+                let end = get(&cluster, id, &format!("/v1/jobs/{job}")).json();
+                (end["state"] == "cancelled" && end["stdout"] == "begun\n" && end["stderr"] == "trouble\n")
+                    .then_some(())
+            })
+            .unwrap();
+    }
+    assert_eq!(get(&cluster, 1, &format!("{path}?stream=stdout")).text(), "begun\n");
 }

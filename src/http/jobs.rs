@@ -15,7 +15,7 @@ use super::routes::Indexed;
 use super::server::Door;
 use crate::node::{Ack, Level, Work};
 use crate::services::jobs::words::{LIMITS_MOST, LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
-use crate::services::jobs::{Answer, Command, Job, JobId, Limits, Query, Refusal, Request, State, Verdict};
+use crate::services::jobs::{Answer, Command, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict};
 use crate::services::{self, registry};
 use crate::types::{Index, Outcome};
 use base64::Engine;
@@ -317,6 +317,27 @@ pub(super) fn state_word(job: &Job) -> &'static str {
     }
 }
 
+/// An attempt that did not end its job.
+fn past_to_json(past: &Past) -> Json {
+    let mut row = json!({"attempt": past.attempt, "worker": past.worker.id.0, "why": "lost"});
+    if let Some(why) = &past.not_started {
+        row["why"] = "not_started".into();
+        row["error"] = why.as_str().into();
+    }
+    put_output(&mut row, &past.stdout, &past.stderr);
+    row
+}
+
+fn put_output(row: &mut Json, stdout: &[u8], stderr: &[u8]) {
+    for (name, encoding, bytes) in [("stdout", "stdout_encoding", stdout), ("stderr", "stderr_encoding", stderr)] {
+        let (text, is_base64) = as_text(bytes.to_vec());
+        row[name] = text.into();
+        if is_base64 {
+            row[encoding] = "base64".into();
+        }
+    }
+}
+
 /// A job without its sources: what was asked, how far it is, and how it ended.
 pub(super) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
     let request = &job.request;
@@ -329,6 +350,9 @@ pub(super) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
     if let State::Assigned { since_ms, .. } = &job.state {
         all["since_ms"] = (*since_ms).into();
     }
+    if !job.past.is_empty() {
+        all["earlier"] = job.past.iter().map(past_to_json).collect();
+    }
     if let State::Ended { end, at_ms, .. } = &job.state {
         all["ended_ms"] = (*at_ms).into();
         all["exit_code"] = end.exit_code.into();
@@ -340,15 +364,7 @@ pub(super) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
         if let Verdict::Failed(why) = &end.verdict {
             all["error"] = why.as_str().into();
         }
-        for (name, encoding, bytes) in
-            [("stdout", "stdout_encoding", &end.stdout), ("stderr", "stderr_encoding", &end.stderr)]
-        {
-            let (text, is_base64) = as_text(bytes.to_vec());
-            all[name] = text.into();
-            if is_base64 {
-                all[encoding] = "base64".into();
-            }
-        }
+        put_output(&mut all, &end.stdout, &end.stderr);
     }
     match all {
         Json::Object(all) => all,

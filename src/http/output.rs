@@ -299,8 +299,7 @@ impl Follower<'_> {
         }
         if self.wanted.is_lines {
             let mut last = to_json(self.wanted.id, job);
-            last.remove("stdout");
-            last.remove("stderr");
+            last.retain(|name, _| !matches!(name.as_str(), "stdout" | "stderr" | "earlier"));
             self.line(&Json::Object(last))?;
         }
         Ok(())

@@ -130,7 +130,7 @@ impl Bare {
     }
 
     fn command(&self) -> Command {
-        let bounds = Bounds { wall_s: 60, cpu_s: 10, space: 512 << 20, file: 64 << 20, processes: 512 };
+        let bounds = Bounds { wall_s: 60, cpu_s: 10, data: 512 << 20, file: 64 << 20, processes: 512 };
         let words = ["sh", "main.sh"].map(String::from);
         self.cage.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
     }

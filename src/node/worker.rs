@@ -21,7 +21,8 @@ use crate::services::jobs::{Command, End, JobId, Query, Request, Verdict};
 use crate::services::registry::{jobs_command, jobs_query};
 use crate::settings::CageKind;
 use crate::types::{Identity, Outcome};
-use crate::work::cage::Cage;
+use crate::work::WorkError;
+use crate::work::cage::{Cage, ProcessLimit};
 use crate::work::run::Attempt;
 use crate::work::runtimes::{self, Found};
 use crate::work::scratch;
@@ -37,6 +38,8 @@ use std::time::{Duration, Instant};
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Between two looks when nothing is to be tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two tries whether a sandbox can be built where none could.
+const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long programs that were stopped may take to end when the node stops.
 const WIND_DOWN: Duration = Duration::from_secs(2);
 
@@ -58,9 +61,11 @@ pub enum WorkerInput {
         job: JobId,
         /// In which attempt.
         attempt: u32,
-        /// How.
-        end: End,
+        /// How; or why the program never began.
+        end: Result<End, String>,
     },
+    /// Whether sandboxes can be built now, asked again because one did not start.
+    Sandbox(Result<Cage, String>),
     /// What became of an end that was told.
     Told {
         /// Of which job.
@@ -93,9 +98,11 @@ struct Running {
     is_cancelled: Arc<AtomicBool>,
 }
 
-/// An end that the log may not have yet.
+/// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
 struct Untold {
     command: Vec<u8>,
+    /// The attempt is this worker's no more: the log needs no more than to have it.
+    is_past: bool,
     /// `None`: the log has it. It is kept until this node's copy of the jobs shows it: else its attempt would begin again.
     next_try: Option<Instant>,
 }
@@ -113,6 +120,9 @@ struct Worker {
     is_ready: bool,
     next_join: Instant,
     next_farewell: Instant,
+    /// When it is tried again whether a sandbox can be built; `None`: nothing speaks against it, or it is being tried.
+    next_probe: Option<Instant>,
+    is_probing: bool,
     running: BTreeMap<(JobId, u32), Running>,
     untold: BTreeMap<(JobId, u32), Untold>,
 }
@@ -129,10 +139,17 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<W
         is_ready: false,
         next_join: Instant::now(),
         next_farewell: Instant::now(),
+        next_probe: None,
+        is_probing: false,
         running: BTreeMap::new(),
         untold: BTreeMap::new(),
     };
     worker.clear_scratch();
+    scratch::remove_abandoned();
+    let held = scratch::hold(&worker.scratch);
+    if let Err(e) = &held {
+        warn!("no folder for jobs path={} err={e}", worker.scratch.display());
+    }
     match (shared.is_gateway, shared.settings.has_jobs()) {
         (true, _) => info!("a gateway: it serves clients, and neither votes nor runs jobs"),
         (_, false) => info!("jobs are off (jobs_enabled)"),
@@ -144,10 +161,9 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<W
             Ok(WorkerInput::Ready { cage, found }) => worker.on_ready(cage, found),
             Ok(WorkerInput::Ended { job, attempt, end }) => worker.on_ended(job, attempt, end),
             Ok(WorkerInput::Told { job, attempt, is_taken }) => {
-                if let Some(untold) = worker.untold.get_mut(&(job, attempt)) {
-                    untold.next_try = (!is_taken).then(|| Instant::now() + AGAIN_AFTER);
-                }
+                worker.on_told((job, attempt), is_taken);
             }
+            Ok(WorkerInput::Sandbox(cage)) => worker.on_sandbox(cage),
             Ok(WorkerInput::Current) => worker.join(),
             Ok(WorkerInput::Stop) | Err(RecvTimeoutError::Disconnected) => return worker.wind_down(inbox),
         }
@@ -198,18 +214,73 @@ impl Worker {
         if self.cage.as_ref().is_some_and(|cage| cage.kind() == CageKind::Limits) {
             warn!("jobs_cage is \"limits\": every client may read and change whatever this node may");
         }
-        let versions = found.iter().map(|found| (found.runtime.language.clone(), found.version.clone())).collect();
-        self.shared.set_runtimes(versions);
         self.found = found.into_iter().map(|found| (found.runtime.language.clone(), found)).collect();
+        self.publish_runtimes();
         let languages: Vec<&str> = self.found.keys().map(String::as_str).collect();
-        info!("jobs: {} slots, runtimes [{}]", self.shared.settings.slots(), languages.join(", "));
+        let limit = match self.cage.as_ref().map(Cage::process_limit) {
+            Some(ProcessLimit::Kernel) => "; the kernel bounds each job's processes",
+            Some(ProcessLimit::Watched) => "; each job's processes are counted by looking at them",
+            None => "",
+        };
+        info!("jobs: {} slots, runtimes [{}]{limit}", self.shared.settings.slots(), languages.join(", "));
+    }
+
+    /// For the other nodes: what this one can run.
+    fn publish_runtimes(&self) {
+        let found = self.found.values().filter(|_| self.cage.is_some());
+        self.shared.set_runtimes(
+            found.map(|found| (found.runtime.language.clone(), found.version.clone())).collect::<BTreeMap<_, _>>(),
+        );
+    }
+
+    /// A sandbox did not start: if none does any more, this node is no worker until one does again, and says why. Else jobs that
+    /// cannot run here would go on coming here, where they are over soonest.
+    fn probe_again(&mut self) {
+        if self.is_probing {
+            return;
+        }
+        (self.is_probing, self.next_probe) = (true, None);
+        let (kind, inbox, jobs) = (self.shared.settings.jobs_cage, self.inbox.clone(), self.scratch.clone());
+        let started = threads::spawn_patient("probe", move || {
+            let _ = inbox.send(WorkerInput::Sandbox(Cage::try_out(kind, &jobs).map_err(|e| e.to_string())));
+        });
+        if let Err(e) = started {
+            self.on_sandbox(Err(format!("no thread to try a sandbox: {e}")));
+        }
+    }
+
+    fn on_sandbox(&mut self, cage: Result<Cage, String>) {
+        self.is_probing = false;
+        let had_trouble = self.trouble.is_some();
+        match cage {
+            Ok(cage) => (self.cage, self.trouble) = (Some(cage), None),
+            Err(why) => {
+                self.next_probe = Some(Instant::now() + PROBE_AGAIN_AFTER);
+                self.cage = None;
+                self.trouble = Some(format!("node {}: {why}", self.shared.me.id.0));
+                if !had_trouble {
+                    warn!("no sandbox starts any more: {why}");
+                }
+            }
+        }
+        if had_trouble != self.trouble.is_some() {
+            self.publish_runtimes();
+            self.say_join();
+        }
     }
 
     fn next_look(&self) -> Instant {
         let view = self.shared.jobs();
         let join = (self.is_ready && !view.am_here).then_some(self.next_join);
         let farewell = self.forerunner(&view).map(|_| self.next_farewell);
-        let soonest = self.untold.values().filter_map(|untold| untold.next_try).chain(join).chain(farewell).min();
+        let soonest = self
+            .untold
+            .values()
+            .filter_map(|untold| untold.next_try)
+            .chain(join)
+            .chain(farewell)
+            .chain(self.next_probe)
+            .min();
         soonest.unwrap_or_else(|| Instant::now() + LOOK_EVERY)
     }
 
@@ -220,7 +291,8 @@ impl Worker {
         for (_, running) in self.running.iter().filter(|(key, _)| !mine.contains(key)) {
             running.is_cancelled.store(true, Ordering::Relaxed);
         }
-        let settled: Vec<_> = self.untold.extract_if(.., |key, _| !mine.contains(key)).collect();
+        let is_settled = |key: &_, untold: &mut Untold| !untold.is_past && !mine.contains(key);
+        let settled: Vec<_> = self.untold.extract_if(.., is_settled).collect();
         for ((job, attempt), _) in settled {
             self.shared.live.forget(job, attempt);
         }
@@ -236,6 +308,9 @@ impl Worker {
         due.into_iter().for_each(|key| self.tell(key));
         if self.is_ready && !view.am_here && self.next_join <= now {
             self.ask_to_join(now);
+        }
+        if self.next_probe.is_some_and(|at| at <= now) {
+            self.probe_again();
         }
         if let Some(forerunner) = self.forerunner(&view).filter(|_| self.next_farewell <= now) {
             self.next_farewell = now + AGAIN_AFTER;
@@ -267,13 +342,17 @@ impl Worker {
     }
 
     fn join(&mut self) {
-        if self.shared.jobs().am_here {
-            return;
+        if !self.shared.jobs().am_here {
+            self.say_join();
         }
+    }
+
+    fn say_join(&self) {
+        let found = self.found.keys().filter(|_| self.cage.is_some());
         let command = Command::Join {
             worker: self.shared.worker,
             slots: u64::from(self.shared.settings.slots()),
-            runtimes: self.found.keys().cloned().collect(),
+            runtimes: found.cloned().collect(),
             trouble: self.trouble.clone(),
         };
         self.propose(&command);
@@ -293,8 +372,8 @@ impl Worker {
         let taken: BTreeSet<u32> = self.running.values().map(|running| running.slot).collect();
         let Some(slot) = (0..self.shared.settings.slots()).find(|slot| !taken.contains(slot)) else { return };
         let (Some(cage), Some(found)) = (self.cage.clone(), self.found.get(&task.request.language).cloned()) else {
-            let why = format!("node {} does not have {} any more", self.shared.me.id.0, task.request.language);
-            return self.on_ended(task.job, task.attempt, End::bare(Verdict::Failed(why)));
+            let why = self.trouble.clone().unwrap_or_else(|| format!("it has no {} any more", task.request.language));
+            return self.on_ended(task.job, task.attempt, Err(why));
         };
         let is_cancelled = Arc::<AtomicBool>::default();
         let output = self.shared.live.begin(task.job, task.attempt);
@@ -312,7 +391,7 @@ impl Worker {
         // Programs inherit the patience of their thread: they give way to nodes, which have elections to hold.
         let started = threads::spawn_patient(&format!("job-{slot}"), move || {
             let (job_id, attempt) = (job.task.job, job.task.attempt);
-            let end = job.run();
+            let end = job.run().map_err(|e| e.to_string());
             // Fails when the worker has ended, and then nobody asks.
             let _ = inbox.send(WorkerInput::Ended { job: job_id, attempt, end });
         });
@@ -321,22 +400,48 @@ impl Worker {
                 self.running.insert((task.job, task.attempt), Running { slot, is_cancelled });
             }
             Err(e) => {
-                let why = format!("node {} has no thread for it: {e}", self.shared.me.id.0);
-                self.on_ended(task.job, task.attempt, End::bare(Verdict::Failed(why)));
+                self.on_ended(task.job, task.attempt, Err(format!("no thread for it: {e}")));
             }
         }
     }
 
-    fn on_ended(&mut self, job: JobId, attempt: u32, end: End) {
+    fn on_ended(&mut self, job: JobId, attempt: u32, end: Result<End, String>) {
         let was_cancelled =
             self.running.remove(&(job, attempt)).is_some_and(|running| running.is_cancelled.load(Ordering::Relaxed));
-        if was_cancelled {
-            info!("job {job} was stopped here, attempt {attempt}: it is not this node's any more");
-            return self.shared.live.forget(job, attempt);
+        let worker = self.shared.worker;
+        let command = match end {
+            Ok(end) if was_cancelled => {
+                info!("job {job} was stopped here, attempt {attempt}: it is not this node's any more");
+                self.shared.live.forget(job, attempt);
+                if end.bytes() == 0 {
+                    return;
+                }
+                Command::Printed { job, worker, attempt, stdout: end.stdout, stderr: end.stderr }
+            }
+            Err(_) if was_cancelled => return self.shared.live.forget(job, attempt),
+            Ok(end) => {
+                let took_ms = end.compile_ms + end.run_ms;
+                info!("job {job} ended here, attempt {attempt}: {} in {took_ms} ms", in_words(&end));
+                Command::End { job, worker, attempt, end }
+            }
+            Err(why) => {
+                warn!("job {job} did not begin here, attempt {attempt}, and is given back: {why}");
+                self.probe_again();
+                Command::GiveBack { job, worker, attempt, why }
+            }
+        };
+        let is_past = matches!(command, Command::Printed { .. });
+        let untold = Untold { command: jobs_command(&command), is_past, next_try: Some(Instant::now()) };
+        self.untold.insert((job, attempt), untold);
+    }
+
+    /// The log has what was told, or may not have it.
+    fn on_told(&mut self, key: (JobId, u32), is_taken: bool) {
+        let Some(untold) = self.untold.get_mut(&key) else { return };
+        untold.next_try = (!is_taken).then(|| Instant::now() + AGAIN_AFTER);
+        if is_taken && untold.is_past {
+            self.untold.remove(&key);
         }
-        info!("job {job} ended here, attempt {attempt}: {} in {} ms", in_words(&end), end.compile_ms + end.run_ms);
-        let command = jobs_command(&Command::End { job, worker: self.shared.worker, attempt, end });
-        self.untold.insert((job, attempt), Untold { command, next_try: Some(Instant::now()) });
     }
 
     fn tell(&mut self, key: (JobId, u32)) {
@@ -357,15 +462,25 @@ impl Worker {
             running.is_cancelled.store(true, Ordering::Relaxed);
         }
         let until = Instant::now() + WIND_DOWN;
-        while !self.running.is_empty() {
+        // What they had printed until now is told as well, if somebody takes it in time.
+        self.untold.retain(|_, untold| untold.is_past);
+        while !self.running.is_empty() || !self.untold.is_empty() {
             match inbox.recv_deadline(until) {
-                Ok(WorkerInput::Ended { job, attempt, .. }) => drop(self.running.remove(&(job, attempt))),
+                Ok(WorkerInput::Ended { job, attempt, end }) => {
+                    self.on_ended(job, attempt, end);
+                    if self.untold.contains_key(&(job, attempt)) {
+                        self.tell((job, attempt));
+                    }
+                }
+                Ok(WorkerInput::Told { job, attempt, .. }) => drop(self.untold.remove(&(job, attempt))),
                 Ok(_) => {}
+                Err(_) if self.running.is_empty() => break,
                 Err(_) => return warn!("{} programs did not end in time", self.running.len()),
             }
         }
         // Where it is not in the node's own folder nobody else would. The next start makes it anew.
         let _ = std::fs::remove_dir(&self.scratch);
+        scratch::remove_abandoned();
     }
 }
 
@@ -381,7 +496,7 @@ struct Job {
 }
 
 impl Job {
-    fn run(self) -> End {
+    fn run(self) -> Result<End, WorkError> {
         let mut hear = |from, bytes: &[u8]| self.output.say(from, bytes);
         let attempt = Attempt {
             cage: &self.cage,

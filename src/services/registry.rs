@@ -66,7 +66,7 @@ services! {
 /// Number of the session table's part in a snapshot; no service has it.
 const SESSIONS: u8 = 255;
 /// First word of a combined snapshot; the last digit is the format's version.
-const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap5";
+const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap6";
 
 /// Payload of one log entry.
 #[derive(Debug, Serialize, Deserialize)]

@@ -25,12 +25,16 @@ pub struct Runtime {
     pub compile: Vec<String>,
     /// Runs.
     pub run: Vec<String>,
-    /// Address space that it reserves beyond the memory it uses, in MiB: some reserve much that they never touch.
+    /// Writable memory that it maps beyond the memory it uses, in MiB: some map much that they never touch.
     #[serde(default)]
     pub reserves_mb: u64,
     /// Processes and threads that it needs for itself.
     #[serde(default)]
     pub threads: u64,
+    /// Its programs keep what they print in a buffer of the C library while standard output is no terminal: `stdbuf` makes
+    /// them write whole lines at once, where the system has it.
+    #[serde(default)]
+    pub line_buffered: bool,
 }
 
 /// How programs are shut in: the setting `jobs_cage`.
@@ -56,12 +60,19 @@ pub fn known() -> Vec<Runtime> {
         run: words(run),
         reserves_mb: 0,
         threads: 0,
+        line_buffered: false,
     };
     let java_run = "java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -cp classes PhalanxLauncher {class}";
     let rustc = "{home}/bin/rustc";
     vec![
-        runtime("c", "main.c", "", "cc --version", "cc -O1 -o program {files} -lm", "./program"),
-        runtime("cpp", "main.cpp", "", "c++ --version", "c++ -O1 -o program {files}", "./program"),
+        Runtime {
+            line_buffered: true,
+            ..runtime("c", "main.c", "", "cc --version", "cc -O1 -o program {files} -lm", "./program")
+        },
+        Runtime {
+            line_buffered: true,
+            ..runtime("cpp", "main.cpp", "", "c++ --version", "c++ -O1 -o program {files}", "./program")
+        },
         Runtime {
             reserves_mb: 8192,
             threads: 64,
@@ -72,7 +83,7 @@ pub fn known() -> Vec<Runtime> {
             threads: 32,
             ..runtime("javascript", "main.js", "", "node --version", "", "node {file}")
         },
-        runtime("python", "main.py", "", "python3 --version", "", "python3 {file}"),
+        runtime("python", "main.py", "", "python3 --version", "", "python3 -u {file}"),
         Runtime {
             reserves_mb: 2048,
             threads: 32,

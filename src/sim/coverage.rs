@@ -92,6 +92,10 @@ coverage! {
     jobs_given_up,
     /// Ends that came too late and were refused.
     ends_refused,
+    /// Jobs that were given back, because their program never began.
+    jobs_given_back,
+    /// Jobs whose worker told later what a stopped attempt had printed.
+    jobs_printed,
     /// Times that a leader declared a worker gone.
     workers_gone,
     /// Jobs that went from a lost worker to another, or back into the queue.

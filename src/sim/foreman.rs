@@ -2,8 +2,9 @@
 //!
 //! The first node to apply an entry shows its board. The foreman knows the board before and the command, and says which
 //! changes those allow; everything else is a broken rule. Other nodes must then hold the same at the same index.
+//! A sandbox that did not start gives the job back, and is nobody's end; what a stopped attempt had printed may be added later.
 //! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`, `JobResult` (an
-//! end comes from the worker and attempt that had the job at that index, and says what that attempt said), `JobHeld` (only a
+//! end comes from the worker and attempt that had the job at that index, whose program began, and says what that attempt said), `JobHeld` (only a
 //! worker that is here has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no attempt is begun twice,
 //! by no process), `JobTurn` (who has seen a turn has seen everything).
 //! Not here: whether all jobs end when the faults stop (`calm.rs`), what a board promises of itself (`Board::check`).
@@ -13,11 +14,12 @@ use super::ghost::{Judged, violation};
 use super::registers::{Applied, Body, Command};
 use super::witness::{Name, name};
 use crate::services::Reply;
-use crate::services::jobs::words::LOSSES_MAX;
+use crate::services::jobs::words::{LOSSES_MAX, SETBACKS_MAX};
 use crate::services::jobs::{self, Answer, Board, End, Job, JobId, State, Verdict};
 use crate::services::sessions::Tag;
 use crate::types::{Identity, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A job at the newest index that any node has applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub struct Foreman {
     musters: u64,
     /// Attempts that a worker has begun.
     begun: BTreeSet<(JobId, u32)>,
+    /// Those whose sandbox started.
+    started: BTreeSet<(JobId, u32)>,
+    /// How often a job was given back.
+    setbacks: BTreeMap<JobId, usize>,
     turn: u64,
     now_ms: u64,
     looks: BTreeMap<u64, Look>,
@@ -69,6 +75,21 @@ impl Row {
     fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended { .. })
     }
+}
+
+/// Whether nothing has changed at a job that was cancelled but that its worker has added what was printed.
+fn is_added(id: JobId, was: &Row, now: &Row, effect: &Effect<'_>) -> bool {
+    let Some((jobs::Command::Printed { job, worker, attempt, stdout, .. }, Answer::Done)) = effect else {
+        return false;
+    };
+    let State::Ended { end, worker: by, at_ms } = &was.state else { return false };
+    let end = End { stdout: stdout.clone(), ..(**end).clone() };
+    let expected = State::Ended { end: Arc::new(end), worker: *by, at_ms: *at_ms };
+    *job == id
+        && (*by, was.attempt) == (Some(worker.id), *attempt)
+        && stdout[..] == *says(id, *attempt, *worker).as_bytes()
+        && matches!(&was.state, State::Ended { end, .. } if end.verdict == Verdict::Cancelled && end.bytes() == 0)
+        && now.state == expected
 }
 
 impl Foreman {
@@ -135,8 +156,11 @@ impl Foreman {
     }
 
     /// A worker begins an attempt.
-    pub fn on_begun(&mut self, who: Identity, job: JobId, attempt: u32) -> Judged {
+    pub fn on_begun(&mut self, who: Identity, job: JobId, attempt: u32, has_started: bool) -> Judged {
         self.seen.attempts += 1;
+        if has_started {
+            self.started.insert((job, attempt));
+        }
         if self.begun.insert((job, attempt)) {
             return Ok(());
         }
@@ -176,7 +200,13 @@ impl Foreman {
 
     fn named(&self, effect: &Effect<'_>) -> Option<(JobId, Option<Row>)> {
         let id = match effect {
-            Some((jobs::Command::End { job, .. } | jobs::Command::Cancel { job }, _)) => *job,
+            Some((
+                jobs::Command::End { job, .. }
+                | jobs::Command::Cancel { job }
+                | jobs::Command::GiveBack { job, .. }
+                | jobs::Command::Printed { job, .. },
+                _,
+            )) => *job,
             Some((jobs::Command::Submit(_), Answer::Submitted(job))) => *job,
             _ => return None,
         };
@@ -203,9 +233,12 @@ impl Foreman {
             };
         };
         if was.has_ended() {
-            return if was == now { Ok(()) } else { broken("JobEndsOnce", "it had ended") };
+            let is_added = was != now && is_added(id, was, now, effect);
+            self.seen.jobs_printed += u64::from(is_added);
+            return if was == now || is_added { Ok(()) } else { broken("JobEndsOnce", "it had ended") };
         }
-        let is_lost = was.holder().is_some_and(|holder| left.contains(&holder));
+        let is_given_back = self.is_given_back(id, was, effect);
+        let is_lost = is_given_back || was.holder().is_some_and(|holder| left.contains(&holder));
         let is_free = is_lost || was.holder().is_none();
         match &now.state {
             _ if was == now => Ok(()),
@@ -226,12 +259,28 @@ impl Foreman {
         }
     }
 
+    /// Whether its worker has given the job back with this entry: it had it, and the program never began.
+    fn is_given_back(&mut self, id: JobId, was: &Row, effect: &Effect<'_>) -> bool {
+        let Some((jobs::Command::GiveBack { job, worker, attempt, .. }, Answer::Done)) = effect else { return false };
+        let is_so = *job == id
+            && (was.holder(), was.attempt) == (Some(*worker), *attempt)
+            && !self.started.contains(&(id, *attempt));
+        if is_so {
+            self.seen.jobs_given_back += 1;
+            *self.setbacks.entry(id).or_default() += 1;
+        }
+        is_so
+    }
+
     /// Whether a job that was open may end so.
     fn judge_end(&mut self, id: JobId, was: &Row, end: &End, effect: &Effect<'_>, is_lost: bool) -> Result<(), String> {
         match effect {
             Some((jobs::Command::End { job, worker, attempt, end: told }, Answer::Done)) if *job == id => {
                 if (was.holder(), was.attempt) != (Some(*worker), *attempt) {
                     return Err(format!("attempt {attempt} by {worker:?} ends it and did not have it"));
+                }
+                if !self.started.contains(&(id, *attempt)) {
+                    return Err(format!("the program of attempt {attempt} never began"));
                 }
                 if end != told || end.stdout != says(id, *attempt, *worker).as_bytes() {
                     return Err("its end is not what its worker told".into());
@@ -243,6 +292,11 @@ impl Foreman {
             Some((jobs::Command::Cancel { job }, Answer::Done)) if *job == id => {
                 self.seen.jobs_cancelled += 1;
                 if end.verdict == Verdict::Cancelled { Ok(()) } else { Err("it was taken back".into()) }
+            }
+            Some((jobs::Command::GiveBack { job, .. }, Answer::Done)) if *job == id && is_lost => {
+                let setbacks = self.setbacks.get(&id).copied().unwrap_or(0);
+                let is_given_up = matches!(end.verdict, Verdict::Failed(_)) && setbacks >= SETBACKS_MAX;
+                if is_given_up { Ok(()) } else { Err(format!("it was given back {setbacks} times")) }
             }
             _ if is_lost && was.attempt >= LOSSES_MAX && matches!(end.verdict, Verdict::Failed(_)) => {
                 self.seen.jobs_given_up += 1;

@@ -40,6 +40,8 @@ pub struct HostFlaws {
     pub lost_worker_goes_on: bool,
     /// A node's next process works under the identity of the one before.
     pub worker_keeps_identity: bool,
+    /// A worker tells of a sandbox that did not start as if the program had ended.
+    pub failed_sandbox_is_a_result: bool,
     /// A worker tells an end once, whatever comes of it.
     pub ends_are_told_once: bool,
     /// Mistakes of the service.

@@ -373,6 +373,12 @@ const ALL: &[Planted] = &[
         tune: jobs,
         seeds_max: 2_000,
     },
+    Planted {
+        name: "failed_sandbox_is_a_result",
+        plant: |f| f.host.failed_sandbox_is_a_result = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
     Planted { name: "ends_are_told_once", plant: |f| f.host.ends_are_told_once = true, tune: jobs, seeds_max: 2_000 },
     Planted {
         name: "sql_now_is_the_nodes_clock",

@@ -4,7 +4,8 @@
 //! that joins and does not learn so would get work that it never hears of. It compares what the applied board gives
 //! to it with what it runs: begins what is new, stops what is its own no more, and tells ends until the log has them or
 //! the job is no longer its own. All of that dies with the process. A program is a span of time, and an output that says
-//! which attempt of which job it was, and whose.
+//! which attempt of which job it was, and whose. Some never begin, for their sandbox does not start: those are given back. What a
+//! stopped one had printed is told as well.
 //! The leader calls the roll by the real rule, on its own evidence: links that broke, and silence.
 //! Not here: who gets which job (`services/jobs/`), who counts as gone (`cluster/roll_call.rs`), the judgement (`foreman.rs`).
 
@@ -24,14 +25,18 @@ use uuid::Uuid;
 
 /// Attempts of workers and leaders are numbered from here, above those of all clients.
 const FIRST_WORD: u64 = 1 << 63;
+/// One sandbox of so many does not start.
+const BROKEN_SANDBOXES: u64 = 8;
 /// A time that does not come.
 const NEVER: u64 = u64::MAX / 2;
 /// A job and an attempt at it.
 type Key = (JobId, u32);
 
-/// An end that the log may not have yet.
+/// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
 struct Untold {
-    end: End,
+    command: jobs::Command,
+    /// The attempt is this worker's no more: the log needs no more than to have it.
+    is_past: bool,
     /// The name under which it was last told.
     tag: Option<Tag>,
     next_try: u64,
@@ -72,7 +77,7 @@ impl Worker {
                     stopped.push(*key);
                 }
             }
-            self.untold.retain(|key, _| mine.contains(key));
+            self.untold.retain(|key, untold| untold.is_past || mine.contains(key));
         }
         let mut begun = Vec::new();
         for key in mine {
@@ -166,7 +171,8 @@ impl World {
         }
         for (job, attempt) in begun {
             self.note(|_| format!("n{} begins attempt {attempt} at job {job}", node + 1));
-            self.witness.foreman.on_begun(who, job, attempt)?;
+            let has_started = !is_sandbox_broken(job, attempt, who);
+            self.witness.foreman.on_begun(who, job, attempt, has_started)?;
             let delay = self.rng.u64(least_us..=most_us);
             self.after(delay, What::Ended { node, life, job, attempt });
         }
@@ -186,10 +192,31 @@ impl World {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(worker) = process.worker.as_mut() else { return Ok(()) };
         let Some(is_cancelled) = worker.running.remove(&key) else { return Ok(()) };
-        if !is_cancelled {
-            let stdout = says(key.0, key.1, worker.who).into_bytes().into();
-            let end = End { exit_code: Some(0), stdout, ..End::bare(Verdict::Finished) };
-            worker.untold.insert(key, Untold { end, tag: None, next_try: now });
+        let ((job, attempt), worker_id) = (key, worker.who);
+        let has_started = !is_sandbox_broken(job, attempt, worker_id);
+        let stdout = says(job, attempt, worker_id).into_bytes().into();
+        let command = match (has_started, is_cancelled) {
+            (true, false) => {
+                let end = End { exit_code: Some(0), stdout, ..End::bare(Verdict::Finished) };
+                Some(jobs::Command::End { job, worker: worker_id, attempt, end })
+            }
+            (true, true) => {
+                let stderr = Default::default();
+                Some(jobs::Command::Printed { job, worker: worker_id, attempt, stdout, stderr })
+            }
+            (false, false) if self.flaws.host.failed_sandbox_is_a_result => {
+                let end = End { exit_code: Some(1), ..End::bare(Verdict::Finished) };
+                Some(jobs::Command::End { job, worker: worker_id, attempt, end })
+            }
+            (false, false) => {
+                let why = "no namespaces".to_string();
+                Some(jobs::Command::GiveBack { job, worker: worker_id, attempt, why })
+            }
+            (false, true) => None,
+        };
+        if let Some(command) = command {
+            let is_past = is_cancelled;
+            worker.untold.insert(key, Untold { command, is_past, tag: None, next_try: now });
         }
         self.look_at(node, now);
         Ok(())
@@ -202,8 +229,12 @@ impl World {
         let is_settled = is_taken || self.flaws.host.ends_are_told_once;
         let at = if is_settled { NEVER } else { self.now + plan.again_us };
         let Some(process) = self.hosts[node].process.as_mut() else { return };
-        let Some(untold) = process.worker.as_mut().and_then(|worker| worker.untold.get_mut(&key)) else { return };
+        let Some(worker) = process.worker.as_mut() else { return };
+        let Some(untold) = worker.untold.get_mut(&key) else { return };
         untold.next_try = at;
+        if is_settled && untold.is_past {
+            worker.untold.remove(&key);
+        }
         if at < NEVER {
             self.look_at(node, at);
         }
@@ -223,13 +254,12 @@ impl World {
                 return Ok(());
             };
             let fresh = worker.tag();
-            let who = worker.who;
             let Some(untold) = worker.untold.get_mut(&key) else { continue };
             untold.next_try = now.saturating_add(patience);
             let tag = *untold.tag.get_or_insert(fresh);
             let tag = if is_renamed { fresh } else { tag };
             untold.tag = Some(tag);
-            let command = jobs::Command::End { job: key.0, worker: who, attempt: key.1, end: untold.end.clone() };
+            let command = untold.command.clone();
             self.say(node, tag, command, Some(key))?;
             if !self.is_alive(node, life) {
                 return Ok(());
@@ -350,7 +380,7 @@ impl World {
     pub fn jobs_us(&self) -> u64 {
         let Some(plan) = &self.plan.jobs else { return 0 };
         let lost_us = (plan.fail_after_ticks.0 + self.plan.election_timeout_ticks.0) * TICK_US;
-        plan.open_max as u64 * 2 * (plan.run_us.1 + self.plan.deadline_us * 2)
+        plan.open_max as u64 * 3 * (plan.run_us.1 + self.plan.deadline_us * 2)
             + (lost_us + plan.ready_us + plan.again_us) * 4
     }
 
@@ -377,6 +407,11 @@ impl World {
         }
         None
     }
+}
+
+/// Whether this attempt's program never begins. It costs no draw of the seed's chances.
+fn is_sandbox_broken(job: JobId, attempt: u32, who: Identity) -> bool {
+    (who.uuid.as_u128() as u64 ^ job ^ (u64::from(attempt) << 3)).is_multiple_of(BROKEN_SANDBOXES)
 }
 
 fn is_here(board: &jobs::Board, who: Identity) -> bool {

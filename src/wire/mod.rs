@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Version of everything in this room. Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// First word of a dialer, after the challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,13 @@
 //! limits; bubblewrap itself runs as that user, so that no job can make namespaces within its cage and mount memory there.
 //! Only for what this user cannot reach (a toolchain below `/root`) root builds the walls, and then it can.
 //!
+//! Limits are set inside the sandbox, where bubblewrap has made a user namespace: since Linux 5.14 the kernel counts
+//! `RLIMIT_NPROC` in each user namespace apart, so it counts the job's processes alone, whatever else the same user runs. Where
+//! it would count the user's other processes as well it is not set ([`ProcessLimit::Watched`]).
+//!
+//! The last stage before the command is a shell inside all walls and limits. It writes a byte to a file that the command does not have
+//! open: what has written none has never begun ([`Scratch::has_started`]), whatever exit code or text came of it.
+//!
 //! All processes end when the outermost is killed, or the thread that started it. A thread may be gone before that is
 //! arranged, and a frozen node kills nobody: hence `timeout` around it all, and `scratch::clear` at the next start.
 //! Not here: watching it (`run.rs`), the folder (`scratch.rs`).
@@ -12,7 +19,7 @@
 use super::WorkError;
 use super::filter;
 use super::runtimes::SYSTEM_PATH;
-use super::scratch::{self, FILTER, JOB, SHM, Scratch, TMP};
+use super::scratch::{self, FILTER, JOB, SHM, STARTED, Scratch, TMP};
 use crate::settings::CageKind;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -54,6 +61,10 @@ const USERS_COUNT: u32 = 5_000;
 
 /// Where bubblewrap finds the filter of system calls.
 const FILTER_FD: &str = "9";
+/// Where the last stage tells that the command begins.
+const STARTED_FD: &str = "8";
+/// First Linux that counts the processes of each user namespace apart.
+const COUNTS_BY_NAMESPACE: (u32, u32) = (5, 14);
 
 /// `O_CLOEXEC`, as `/proc` shows it.
 const CLOSE_ON_EXEC: u64 = 0o2_000_000;
@@ -65,12 +76,22 @@ pub struct Bounds {
     pub wall_s: u64,
     /// Seconds of processor time; at one more it is killed.
     pub cpu_s: u64,
-    /// Bytes of address space.
-    pub space: u64,
+    /// Bytes of memory that each process can write to, used or not. What is only reserved, as WebAssembly does with ten gigabytes,
+    /// does not count.
+    pub data: u64,
     /// Bytes of the largest file.
     pub file: u64,
-    /// Processes and threads of the command's user.
+    /// Processes and threads of the job.
     pub processes: u64,
+}
+
+/// What bounds the number of a job's processes, besides the looks at all of them ([`super::tree`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessLimit {
+    /// The kernel: it counts the job's user namespace, or a user that only this slot has.
+    Kernel,
+    /// Nothing: the kernel would count the other processes of this program's user as well.
+    Watched,
 }
 
 /// A way to shut commands in that works on this machine.
@@ -80,6 +101,8 @@ pub struct Cage {
     is_root: bool,
     /// The users of root's slots can build their walls themselves, or, without walls, reach their folders.
     is_by_user: bool,
+    /// What bounds the number of a job's processes.
+    process_limit: ProcessLimit,
     /// Folders of Java's below `/etc`.
     java: Vec<String>,
     /// Descriptors that this program was started with, besides the first three: whoever started it forgot to close them.
@@ -93,17 +116,22 @@ impl Cage {
     /// [`WorkError::NoCage`] with the reason and what to do.
     pub fn try_out(kind: CageKind, jobs: &Path) -> Result<Cage, WorkError> {
         let is_root = rustix::process::geteuid().is_root();
-        let mut cage = Cage { kind, is_root, is_by_user: is_root, java: java_folders(), inherited: inherited() };
+        let process_limit = ProcessLimit::Watched;
+        let mut cage =
+            Cage { kind, is_root, is_by_user: is_root, process_limit, java: java_folders(), inherited: inherited() };
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        cage.process_limit = cage.process_limit_on(&release);
         if is_root && cage.try_once(jobs).is_ok() {
             return Ok(cage);
         }
         cage.is_by_user = false;
+        cage.process_limit = cage.process_limit_on(&release);
         cage.try_once(jobs).map(|()| cage)
     }
 
     fn try_once(&self, jobs: &Path) -> Result<(), WorkError> {
         let slot = std::process::id();
-        let bounds = Bounds { wall_s: 10, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 64 };
+        let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
         let path = jobs.join(format!("phalanx-cage-{slot}-{}", fastrand::u64(..)));
         let scratch =
             Scratch::make(&path, self.user(slot), 1).map_err(WorkError::io("make a folder to try the cage"))?;
@@ -118,7 +146,7 @@ impl Cage {
              kernel.unprivileged_userns_clone=1), or set jobs_cage to \"limits\" where every client is trusted"
         );
         match output {
-            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) if output.status.success() && scratch.has_started() => Ok(()),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
                 Err(WorkError::NoCage { why: format!("{said}; {cure}") })
@@ -135,6 +163,17 @@ impl Cage {
     /// The user that a command in this slot runs as, if that is another than this program's; it must own the scratch folder.
     pub fn user(&self, slot: u32) -> Option<u32> {
         (self.is_root && (self.kind == CageKind::Full || self.is_by_user)).then(|| USERS + slot % USERS_COUNT)
+    }
+
+    /// What bounds the number of processes of a job.
+    pub fn process_limit(&self) -> ProcessLimit {
+        self.process_limit
+    }
+
+    fn process_limit_on(&self, release: &str) -> ProcessLimit {
+        let has_own_user = self.user(0).is_some();
+        let has_own_namespace = self.kind == CageKind::Full && version(release) >= COUNTS_BY_NAMESPACE;
+        if has_own_user || has_own_namespace { ProcessLimit::Kernel } else { ProcessLimit::Watched }
     }
 
     /// Levels of processes around the command.
@@ -179,12 +218,18 @@ impl Cage {
             line.extend(["chrt", "-i", "0"].map(String::from));
         }
         line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
-        line.push("prlimit".into());
-        line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--as={}", bounds.space)]);
-        line.extend([format!("--fsize={}", bounds.file), format!("--nproc={}", bounds.processes)]);
-        line.extend([format!("--nofile={FILES}"), "--core=0".into(), "--".into()]);
+        if self.kind == CageKind::Full {
+            line.extend(self.walls(scratch, folders, &path, user.is_some() && !is_by_user));
+        }
+        line.extend(self.limits(bounds));
         match self.kind {
-            CageKind::Full => line.extend(self.walls(scratch, folders, &path, user.is_some() && !is_by_user)),
+            CageKind::Full => {
+                if let Some(user) = user.filter(|_| !is_by_user) {
+                    line.push("setpriv".into());
+                    line.extend(becoming(user));
+                    line.push("--no-new-privs".into());
+                }
+            }
             // Only then are its processes counted against limits; but a toolchain that is root's alone needs root.
             CageKind::Limits => {
                 line.push("setpriv".into());
@@ -192,11 +237,7 @@ impl Cage {
                 line.extend(["--pdeathsig", "KILL"].map(String::from));
             }
         }
-        if let Some(user) = user.filter(|_| !is_by_user && self.kind == CageKind::Full) {
-            line.push("setpriv".into());
-            line.extend(becoming(user));
-            line.push("--no-new-privs".into());
-        }
+        line.extend(self.last_stage());
         line.extend_from_slice(words);
         // By its whole path the system starts it without a copy of this process first.
         let mut command = Command::new(on_path(&line[0]));
@@ -206,6 +247,33 @@ impl Cage {
             command.current_dir(&job).env("HOME", job).env("TMPDIR", scratch.join(TMP)).env("LANG", "C.UTF-8");
         }
         command
+    }
+
+    /// Sets limits for itself and what it becomes.
+    fn limits(&self, bounds: &Bounds) -> Vec<String> {
+        // By its whole path: a toolchain's own folder comes first in the job's.
+        let mut line = vec![on_path("prlimit").to_string_lossy().into_owned()];
+        line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--data={}", bounds.data)]);
+        line.extend([format!("--fsize={}", bounds.file), format!("--nofile={FILES}"), "--core=0".into()]);
+        if self.process_limit == ProcessLimit::Kernel {
+            line.push(format!("--nproc={}", bounds.processes));
+        }
+        line.push("--".into());
+        line
+    }
+
+    /// Tells that all is ready and becomes the command. What is not there to be started has not begun.
+    fn last_stage(&self) -> [String; 4] {
+        let exec = match self.kind {
+            CageKind::Full => "exec",
+            // What shells add to the environment; within walls bubblewrap makes it anew, but for what is harmless.
+            CageKind::Limits => "exec env -u PWD -u OLDPWD -u SHLVL -u _",
+        };
+        let script = format!(
+            "command -v \"$1\" >/dev/null || {{ echo \"$1: not found\" >&2; exit 127; }}; \
+             echo >&{STARTED_FD}; exec {STARTED_FD}>&-; {exec} \"$@\""
+        );
+        [on_path("sh").to_string_lossy().into_owned(), "-c".into(), script, "sh".into()]
     }
 
     fn walls(&self, scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
@@ -245,21 +313,28 @@ impl Cage {
         line
     }
 
-    /// The beginning of a line: a shell that closes what this program forgot to, opens the filter for bubblewrap, and has the
-    /// system end the command before anything else where memory gets short.
+    /// The beginning of a line: a shell that closes what this program forgot to, opens the filter for bubblewrap and the file that
+    /// tells whether the command has begun, and has the system end the command before anything else where memory gets short.
     fn beginning(&self, scratch: &Path) -> Vec<String> {
         let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
         // Only bash closes descriptors of two digits.
         let shell = if closed.is_empty() { "sh" } else { "bash" };
-        let next = match self.kind {
-            CageKind::Full if filter::bytes().is_some() => format!("exec {FILTER_FD}<\"$0\" \"$@\""),
-            CageKind::Full => "exec \"$@\"".to_string(),
-            CageKind::Limits => "exec env -u PWD -u OLDPWD -u SHLVL -u _ \"$@\"".to_string(),
+        let filter = match self.kind == CageKind::Full && filter::bytes().is_some() {
+            true => format!(" {FILTER_FD}<\"$0/{FILTER}\""),
+            false => String::new(),
         };
         // Who may not say so leaves it as it is.
-        let script = format!("exec{closed}; echo 1000 2>&- >/proc/self/oom_score_adj; {next}");
-        vec![shell.into(), "-c".into(), script, scratch.join(FILTER).to_string_lossy().into_owned()]
+        let script = format!(
+            "exec{closed} {STARTED_FD}>\"$0/{STARTED}\"{filter}; echo 1000 2>&- >/proc/self/oom_score_adj; exec \"$@\""
+        );
+        vec![shell.into(), "-c".into(), script, scratch.to_string_lossy().into_owned()]
     }
+}
+
+/// The first two numbers of a kernel's release, `(6, 1)` of `6.1.0-18-amd64`; zeros where it has none.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Where the system has a program; its name where it has none, for the error to tell.

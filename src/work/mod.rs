@@ -24,6 +24,12 @@ pub enum WorkError {
         /// What was tried and what came of it.
         why: String,
     },
+    /// The sandbox could not be built around a program, which never began.
+    #[error("the sandbox did not start: {why}")]
+    NotStarted {
+        /// What the one that failed said.
+        why: String,
+    },
     /// The machine failed.
     #[error("cannot {doing}: {source}")]
     Io {

@@ -5,7 +5,8 @@
 //! program does, the attempt ends soon after its time, and its folder is gone.
 //!
 //! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut where it reaches its limit, never later. R3 a limit
-//! that was reached is told by its name, whatever the program made of it.
+//! that was reached is told by its name, whatever the program made of it. R4 an end tells of a program that began: a sandbox that
+//! does not start is tried again, and is an error in the end.
 //! Not here: the walls (`cage.rs`), the folder (`scratch.rs`), whether the end counts (`services/jobs/`).
 
 use super::WorkError;
@@ -16,7 +17,7 @@ use super::tree::{self, Family};
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::CageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +25,6 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,16 @@ const FILES_EVERY: Duration = Duration::from_millis(100);
 const REAP_EVERY: Duration = Duration::from_millis(1);
 /// How long what it said before its end may take to arrive.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// Between `SIGTERM` at the end of its time and `SIGKILL`: a program that handles it may say what it has still to say.
+const TERM_GRACE: Duration = Duration::from_millis(200);
+/// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that others cause, and passes.
+const START_PAUSES_MS: [u64; 5] = [20, 80, 200, 400, 800];
+/// How long a sandbox may take to start; only then the program's time begins.
+const START_MAX: Duration = Duration::from_secs(10);
+/// Between two looks meanwhile whether the job was cancelled.
+const PAUSE_STEP: Duration = Duration::from_millis(20);
+/// Bytes of what a sandbox that does not start says that are told.
+const REASON_BYTES_MAX: usize = 1000;
 /// What a compiler may use: more than most programs, for people are not to blame for it.
 const COMPILER: Limits =
     Limits { wall_ms: 60_000, cpu_ms: 60_000, memory_mb: 2048, output_bytes: 256 << 10, files_mb: 256, processes: 256 };
@@ -77,12 +87,11 @@ pub struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Makes it. What goes wrong with the machine is an end as well: [`Verdict::Failed`].
-    pub fn run(mut self) -> End {
-        self.try_run().unwrap_or_else(|e| End::bare(Verdict::Failed(e.to_string())))
-    }
-
-    fn try_run(&mut self) -> Result<End, WorkError> {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// What is wrong with this machine: the program did not run, or nobody knows how it ended.
+    pub fn run(mut self) -> Result<End, WorkError> {
         let class = self.class();
         let files_mb = self.limits.files_mb.max(COMPILER.files_mb);
         let scratch = Scratch::make(&self.scratch, self.cage.user(self.slot), files_mb);
@@ -92,7 +101,8 @@ impl Attempt<'_> {
                 log::debug!("a job was cancelled before it began: {e}");
                 return Ok(End::bare(Verdict::Cancelled));
             }
-            other => other.map_err(WorkError::io("write the job's files"))?,
+            Err(e) => return Ok(End::bare(Verdict::Failed(format!("cannot write the job's files: {e}")))),
+            Ok(files) => files,
         };
         let places = Places { home: self.found.home.as_deref(), files: &files, class: &class };
         let runtime = &self.found.runtime;
@@ -209,11 +219,12 @@ impl Attempt<'_> {
         let runtime = &self.found.runtime;
         // More than allowed: who goes beyond is stopped and told so, and cannot go far beyond before that.
         let processes = limits.processes + runtime.threads + PROCESSES_MORE;
-        let megabytes = limits.memory_mb + runtime.reserves_mb + threads_mb(limits.processes + runtime.threads);
+        let stacks_mb = (limits.processes + runtime.threads) * STACK_MB;
+        let megabytes = limits.memory_mb + runtime.reserves_mb + stacks_mb + DATA_MORE_MB;
         let bounds = Bounds {
-            wall_s: limits.wall_ms.div_ceil(1000),
+            wall_s: limits.wall_ms.div_ceil(1000) + START_MAX.as_secs(),
             cpu_s: limits.cpu_ms.div_ceil(1000).max(1),
-            space: megabytes.saturating_mul(1 << 20).saturating_add(SPACE_MORE),
+            data: megabytes.saturating_mul(1 << 20),
             file: limits.files_mb << 20,
             processes,
         };
@@ -222,14 +233,46 @@ impl Attempt<'_> {
         if words.first().is_some_and(|word| word.starts_with("./")) && !self.cage.is_by_user(scratch.path(), &folders) {
             folders.clear();
         }
+        let prefix: &[String] = if is_heard { &self.found.prefix } else { &[] };
+        let words = &[prefix, words].concat();
+        for pause_ms in START_PAUSES_MS {
+            match self.execute_once(scratch, words, stdin, limits, &bounds, &folders, is_heard) {
+                Err(e @ WorkError::NotStarted { .. }) => {
+                    log::info!("a job's sandbox is tried again: {e}");
+                    let until = Instant::now() + Duration::from_millis(pause_ms);
+                    while Instant::now() < until {
+                        if self.is_cancelled.load(Ordering::Relaxed) {
+                            return Err(e);
+                        }
+                        std::thread::sleep(PAUSE_STEP);
+                    }
+                }
+                other => return other,
+            }
+        }
+        self.execute_once(scratch, words, stdin, limits, &bounds, &folders, is_heard)
+    }
+
+    #[allow(clippy::too_many_arguments)] // one command, as it is to be started
+    fn execute_once(
+        &mut self,
+        scratch: &Scratch,
+        words: &[String],
+        stdin: &[u8],
+        limits: Limits,
+        bounds: &Bounds,
+        folders: &[PathBuf],
+        is_heard: bool,
+    ) -> Result<Ran, WorkError> {
+        scratch.forget_start().map_err(WorkError::io("write into the job's folder"))?;
         let before = scratch.used(None).unwrap_or_default();
-        let mut command = self.cage.command(words, scratch.path(), &folders, self.slot, &bounds);
-        let child = spawn(&mut command).map_err(WorkError::io("start the cage"))?;
+        let mut command = self.cage.command(words, scratch.path(), folders, self.slot, bounds);
+        let child = spawn(&mut command).map_err(|e| WorkError::NotStarted { why: e.to_string() })?;
         let mut deaf = |_: Stream, _: &[u8]| {};
         let hear: &mut dyn FnMut(Stream, &[u8]) = if is_heard { self.hear } else { &mut deaf };
         let watch = Watch {
             limits,
-            threads: runtime.threads,
+            threads: self.found.runtime.threads,
             scratch,
             before,
             family: Family {
@@ -244,14 +287,20 @@ impl Attempt<'_> {
             looked: Instant::now(),
             counted: Instant::now(),
             stopped_by: None,
+            kill_at: None,
             pace: LOOK_EVERY,
             memory_peak_kib: 0,
             nameless_kib: 0,
             cpu_peak_ms: 0,
             output_left: limits.output_bytes,
+            started_at: None,
+            sandbox_said: Vec::new(),
         };
         let ran = watch.follow(child, stdin, hear).map_err(WorkError::io("follow the program"))?;
-        Ok(self.told(scratch, &limits, ran))
+        match &ran.not_started {
+            Some(why) if ran.stopped_by != Some(Verdict::Cancelled) => Err(WorkError::NotStarted { why: why.clone() }),
+            _ => Ok(self.told(scratch, &limits, ran)),
+        }
     }
 
     /// What bubblewrap says of its command's end, as if the command had said it itself.
@@ -284,18 +333,12 @@ impl Attempt<'_> {
 /// Exit codes by which bubblewrap tells that a signal ended its command.
 const SIGNALS_FIRST: i32 = 129;
 const SIGNALS_LAST: i32 = 159;
-/// Address space that so many threads need, in MiB: the stack of each, and what glibc maps for allocations of its own, of
-/// which there are eight for each processor at most. It is hardly used; what is used is counted as memory.
-fn threads_mb(threads: u64) -> u64 {
-    // Asked once: the system reads several files to tell.
-    static PROCESSORS: LazyLock<u64> =
-        LazyLock::new(|| std::thread::available_parallelism().map_or(1, |it| it.get() as u64));
-    threads * 8 + threads.min(8 * *PROCESSORS) * 64
-}
+/// Memory that the stack of each thread may take up; it is hardly used, and what is used is counted as memory.
+const STACK_MB: u64 = 8;
 /// Processes that the system lets a program have beyond those that it may have, until the next look.
-const PROCESSES_MORE: u64 = 256;
-/// Address space beyond the memory that a program may use: its code, and what its libraries map.
-const SPACE_MORE: u64 = 256 << 20;
+const PROCESSES_MORE: u64 = 64;
+/// Writable memory beyond what a program may use: its libraries', and what it maps and leaves untouched.
+const DATA_MORE_MB: u64 = 256;
 
 /// What came of one command.
 struct Ran {
@@ -311,6 +354,8 @@ struct Ran {
     has_too_many_files: bool,
     /// The limit that it reached.
     stopped_by: Option<Verdict>,
+    /// It never began: what the sandbox said.
+    not_started: Option<String>,
 }
 
 fn spawn(command: &mut Command) -> io::Result<Child> {
@@ -346,10 +391,16 @@ struct Watch<'a> {
     /// Between two looks: where they are slow (much memory, many processes), they must not be all that is done.
     pace: Duration,
     stopped_by: Option<Verdict>,
+    /// When it is killed, if it was told to end before.
+    kill_at: Option<Instant>,
     memory_peak_kib: u64,
     nameless_kib: u64,
     cpu_peak_ms: u64,
     output_left: u64,
+    /// When it was seen that the program has begun: all that comes now is its own.
+    started_at: Option<Instant>,
+    /// What came before that.
+    sandbox_said: Vec<u8>,
 }
 
 impl Watch<'_> {
@@ -375,7 +426,7 @@ impl Watch<'_> {
             }
             if status.is_none() {
                 self.look();
-                if self.stopped_by.is_some() {
+                if self.stopped_by.is_some() && self.kill_at.is_none_or(|at| at <= Instant::now()) {
                     self.kill(&mut child);
                 }
                 status = child.try_wait()?.map(|status| (status, Instant::now()));
@@ -405,6 +456,7 @@ impl Watch<'_> {
             memory_peak_kib: self.memory_peak_kib,
             cpu_peak_ms: self.cpu_peak_ms,
             has_too_many_files: self.has_too_many_files(None),
+            not_started: (!self.scratch.has_started()).then(|| self.reason(status)),
             stopped_by: self.stopped_by,
         })
     }
@@ -422,6 +474,10 @@ impl Watch<'_> {
         for _ in 0..16 {
             match pipe.read(&mut buffer) {
                 Ok(0) => return true,
+                Ok(read) if !self.has_started() => {
+                    let room = REASON_BYTES_MAX.saturating_sub(self.sandbox_said.len());
+                    self.sandbox_said.extend_from_slice(&buffer[..read.min(room)]);
+                }
                 Ok(read) => {
                     let kept = &buffer[..read.min(self.output_left as usize)];
                     self.output_left -= kept.len() as u64;
@@ -441,23 +497,58 @@ impl Watch<'_> {
         false
     }
 
+    fn has_started(&mut self) -> bool {
+        if self.started_at.is_none() && self.scratch.has_started() {
+            self.started_at = Some(Instant::now());
+        }
+        self.started_at.is_some()
+    }
+
+    /// Why the program never began.
+    fn reason(&self, status: ExitStatus) -> String {
+        let said = String::from_utf8_lossy(&self.sandbox_said).trim().to_string();
+        match (&self.stopped_by, said.is_empty()) {
+            (Some(Verdict::TimedOut), _) => format!("it took more than {} s; {said}", START_MAX.as_secs()),
+            (_, true) => status.to_string(),
+            _ => said,
+        }
+    }
+
     /// Looks whether anything is too much.
     fn look(&mut self) {
         let now = Instant::now();
-        let over = if self.is_cancelled.load(Ordering::Relaxed) {
-            Some(Verdict::Cancelled)
-        } else if now - self.begun >= Duration::from_millis(self.limits.wall_ms) {
-            Some(Verdict::TimedOut)
+        let is_late = match (self.has_started(), self.started_at) {
+            (true, Some(at)) => now.saturating_duration_since(at) >= Duration::from_millis(self.limits.wall_ms),
+            _ => now - self.begun >= START_MAX,
+        };
+        if self.is_cancelled.load(Ordering::Relaxed) {
+            self.stop(Verdict::Cancelled, now);
+        } else if is_late && self.stopped_by.is_none() {
+            self.ask_to_end();
+            self.stop(Verdict::TimedOut, now + TERM_GRACE);
         } else if now - self.looked >= self.pace {
             let over = self.measure();
             self.pace = (now.elapsed() * LOOK_SHARE).clamp(LOOK_EVERY, LOOK_SELDOM);
             self.looked = Instant::now();
-            over
-        } else {
-            None
-        };
-        if let Some(over) = over {
-            self.stopped_by.get_or_insert(over);
+            if let Some(over) = over {
+                self.stop(over, now);
+            }
+        }
+    }
+
+    /// It is killed then. What stopped it is what did so first.
+    fn stop(&mut self, by: Verdict, kill_at: Instant) {
+        self.stopped_by.get_or_insert(by);
+        self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
+    }
+
+    /// Tells all processes of the program to end.
+    fn ask_to_end(&self) {
+        for pid in tree::members(&self.family).into_iter().skip(self.own) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                // It has ended by itself meanwhile.
+                let _ = kill_process(pid, Signal::TERM);
+            }
         }
     }
 

@@ -20,6 +20,8 @@ const PROBE_S: u64 = 10;
 const SLOW: Duration = Duration::from_secs(1);
 /// Between two looks whether one has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Makes a program write whole lines at once ([`Runtime::line_buffered`]).
+const LINE_BUFFER: [&str; 2] = ["stdbuf", "-oL"];
 /// Bytes that are kept of what one says.
 const SAID_MAX: usize = 4096;
 
@@ -32,6 +34,8 @@ pub struct Found {
     pub version: String,
     /// Folder of its toolchain, if that is not the system's.
     pub home: Option<PathBuf>,
+    /// What stands before the command that runs a program.
+    pub prefix: Vec<String>,
 }
 
 /// Looks which of these are there. One that hangs is not, nor does it keep the others waiting for long.
@@ -54,8 +58,15 @@ pub(super) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
     };
     let versions = first_lines(runtimes.iter().zip(&homes).map(probe));
     let rows = runtimes.iter().zip(homes).zip(versions);
-    rows.filter_map(|((runtime, home), version)| Some(Found { runtime: runtime.clone(), version: version?, home }))
-        .collect()
+    let found = |((runtime, home), version): ((&Runtime, _), Option<String>)| {
+        Some(Found { runtime: runtime.clone(), version: version?, home, prefix: prefix(runtime) })
+    };
+    rows.filter_map(found).collect()
+}
+
+fn prefix(runtime: &Runtime) -> Vec<String> {
+    let is_there = || SYSTEM_PATH.split(':').any(|folder| Path::new(folder).join(LINE_BUFFER[0]).is_file());
+    if runtime.line_buffered && is_there() { LINE_BUFFER.map(String::from).to_vec() } else { Vec::new() }
 }
 
 /// A command that ends after so many seconds. `None`: there is nothing to run.

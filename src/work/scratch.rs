@@ -25,6 +25,10 @@ pub const TMP: &str = "tmp";
 pub const SHM: &str = "shm";
 /// What bubblewrap reads the filter of system calls from; the program does not see it.
 pub const FILTER: &str = "filter";
+/// Holds [`BEGUN`] from the last stage before the program on, and is as large before; the program does not see it.
+pub const STARTED: &str = "started";
+const BEGUN: &[u8] = b"\n";
+const NOT_BEGUN: &[u8] = b"-";
 /// Files and folders that may lie about.
 pub const FILES_MAX: u64 = 10_000;
 /// Room beyond the limits, so that who reaches one is told so, and not that the disk is full.
@@ -59,11 +63,27 @@ impl Scratch {
         if let Some(bytes) = filter::bytes() {
             fs::write(path.join(FILTER), bytes)?;
         }
+        scratch.forget_start()?;
         if let Some(user) = user {
-            let all = inner.iter().map(|(folder, _)| folder.as_path()).chain([path]);
-            all.into_iter().try_for_each(|folder| chown(folder, Some(user), Some(user)))?;
+            inner.iter().try_for_each(|(folder, _)| chown(folder, Some(user), Some(user)))?;
+            // It may pass through, and put nothing in the place of what is this program's own.
+            chown(path, None, Some(user))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o710))?;
         }
         Ok(scratch)
+    }
+
+    /// Whether the command that was run in it last has begun, beyond all that is done before it.
+    pub fn has_started(&self) -> bool {
+        fs::read(self.path.join(STARTED)).is_ok_and(|it| it == BEGUN)
+    }
+
+    /// Another command is to be run in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn forget_start(&self) -> io::Result<()> {
+        fs::write(self.path.join(STARTED), NOT_BEGUN)
     }
 
     /// The whole of it.
@@ -193,6 +213,39 @@ pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
     let prefix = format!("{name}.old-");
     let rows = fs::read_dir(jobs.parent().unwrap_or(Path::new("/")))?.flatten();
     Ok(rows.filter(|row| row.file_name().to_string_lossy().starts_with(&prefix)).map(|row| row.path()).collect())
+}
+
+/// Keeps the folder of a node's attempts, which [`clear`] has made, from [`remove_abandoned`] as long as this lives.
+///
+/// # Errors
+/// What the system says.
+pub fn hold(jobs: &Path) -> io::Result<fs::File> {
+    loop {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(jobs)?;
+        let folder = fs::File::open(jobs)?;
+        fs2::FileExt::lock_shared(&folder)?;
+        // Another node that starts may have removed it before.
+        if fs::metadata(jobs).is_ok_and(|it| folder.metadata().is_ok_and(|held| held.ino() == it.ino())) {
+            return Ok(folder);
+        }
+    }
+}
+
+/// Removes the folders below `/run` of nodes that are gone and did not do so themselves: nobody would start them again to do it.
+pub fn remove_abandoned() {
+    remove_abandoned_below(Path::new(RUN));
+}
+
+pub(super) fn remove_abandoned_below(run: &Path) {
+    for path in fs::read_dir(run).into_iter().flatten().flatten().map(|row| row.path()) {
+        let Ok(folder) = fs::File::open(&path) else { continue };
+        if fs2::FileExt::try_lock_exclusive(&folder).is_ok() {
+            unmount_below(&path);
+            remove_old(&path);
+        }
+    }
+    // Others are there, or it never was.
+    let _ = fs::remove_dir(run);
 }
 
 /// Removes one of the folders that [`clear`] gave, and says if it cannot.

@@ -3,8 +3,10 @@
 //! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
 
 mod limits;
+mod output;
 mod places;
 mod probes;
+mod start;
 
 use super::cage::{Bounds, Cage};
 use super::run::{Attempt, Stream};
@@ -71,7 +73,7 @@ fn attempt(cage: &Cage, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) 
         is_cancelled: &is_cancelled,
         hear,
     };
-    let end = attempt.run();
+    let end = attempt.run().expect("sandboxes start here");
     assert!(!scratch.exists(), "the scratch folder is still there");
     Some(end)
 }
@@ -277,7 +279,7 @@ fn a_caged_process_is_known_by_its_mounts() {
     assert!(scratch.is_err(), "the folder above is made by clear()");
     std::fs::create_dir(dir.path().join("jobs")).unwrap();
     let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1).unwrap();
-    let bounds = Bounds { wall_s: 10, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 64 };
+    let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
     let words = ["cat", "/proc/self/mountinfo"].map(String::from);
     let output = cage().command(&words, scratch.path(), &[], 7, &bounds).output().unwrap();
     let table = text(&output.stdout);
@@ -445,7 +447,7 @@ fn a_start_clears_what_a_killed_process_left() {
     let path = left.path().to_path_buf();
     std::mem::forget(left);
     // As after a node that was killed before its programs were told to go with it.
-    let bounds = super::cage::Bounds { wall_s: 60, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 500 };
+    let bounds = super::cage::Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sleep", "60"].map(String::from);
     let cage = cage();
     if let Some(user) = cage.user(4000) {
@@ -512,7 +514,12 @@ fn nothing_outside_can_be_reached_or_read() {
 /// Root's cage and everybody else's are built otherwise: where the tests run as root, these run once more as nobody.
 #[test]
 fn users_without_rights_are_shut_in_as_well() {
-    const AGAIN: [&str; 13] = [
+    const AGAIN: [&str; 18] = [
+        "start::other_threads_of_the_user_do_not_count",
+        "start::a_fork_bomb_touches_no_other_slot",
+        "start::a_sandbox_that_does_not_start_is_no_end",
+        "output::what_was_printed_before_the_time_limit_is_kept",
+        "output::javascript_may_reserve_what_it_does_not_use",
         "nothing_outside_can_be_reached_or_read",
         "a_fork_bomb_is_stopped_and_harms_nobody",
         "too_much_time_is_told_also_of_one_who_ignores_signals",
@@ -603,7 +610,8 @@ fn what_is_cancelled_ends_at_once() {
         is_cancelled: &is_cancelled,
         hear: &mut |_, _| is_cancelled.store(true, Ordering::Relaxed),
     }
-    .run();
+    .run()
+    .unwrap();
     assert_eq!((end.verdict, text(&end.stdout)), (Verdict::Cancelled, "begun\n".to_string()));
     assert!(begun.elapsed() < Duration::from_secs(5));
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Threads of one process that are asked for what it has.
 const THREADS_ASKED: usize = 64;
+/// Processes of a family that are named at most.
+const MEMBERS_MAX: usize = 10_000;
 /// Beyond so many open files nobody looks on.
 const OPEN_MAX: usize = 20_000;
 /// How long processes may go on starting others while all of them are killed, and the pause between two rounds.
@@ -72,6 +74,16 @@ pub fn usage(family: &Family, most: u64) -> Usage {
         usage.cpu_ms = members.iter().map(|pid| cpu_ms(*pid)).sum();
     }
     usage
+}
+
+/// The processes of a family, the one at the top first.
+pub fn members(family: &Family) -> Vec<u32> {
+    let mut members = Vec::new();
+    each(family, |pid| {
+        members.push(pid);
+        members.len() < MEMBERS_MAX
+    });
+    members
 }
 
 /// Looks for files without names that the same processes have open.

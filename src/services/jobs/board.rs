@@ -2,20 +2,22 @@
 //!
 //! A job is queued, then a worker's, then ended; if its worker is lost it is queued again and its attempt grows by one when
 //! it is given away. An end counts only from the worker that has the job, in the present attempt: whoever was thought lost
-//! and tells later is refused, so each job ends once, however often it ran.
+//! and tells later is refused, so each job ends once, however often it ran. A sandbox that did not start is no end: the job is
+//! queued again, and another worker is preferred, until that has happened too often.
 //!
 //! Invariants: J1 a queued job stands in its language's queue and nowhere else. J2 an assigned job stands in the `running`
-//! of its worker, which is here, and of nobody else. J3 an ended job never changes; it stands in `ended` until its time.
+//! of its worker, which is here, and of nobody else. J3 an ended job never changes, but that
+//! workers add once what their stopped attempts had printed; it stands in `ended` until its time.
 //! J4 no job waits that somebody could take. J5 the byte counts are those of the jobs that they count.
 //! Not here: who gets which job (`schedule.rs`), the snapshot's form (`saved.rs`).
 
 use super::flaws::flaw;
 use super::saved;
 use super::words::{
-    ARGS_BYTES_MAX, ARGS_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job, JobId,
-    LIST_FILES_MAX, LIST_MAX, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX,
-    OPEN_MAX, OUTPUT_BYTES_MAX, PART_BYTES_MAX, Query, REQUEST_BYTES_MAX, Refusal, Request, State, Verdict,
-    WORKERS_MAX, Worker,
+    ARGS_BYTES_MAX, ARGS_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Bytes, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job,
+    JobId, LIST_FILES_MAX, LIST_MAX, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX,
+    OPEN_MAX, OUTPUT_BYTES_MAX, PART_BYTES_MAX, PAST_OUTPUT_BYTES_MAX, Past, Query, REASON_BYTES_MAX,
+    REQUEST_BYTES_MAX, Refusal, Request, SETBACKS_MAX, State, Verdict, WORKERS_MAX, Worker,
 };
 use crate::services::{Reply, Service};
 use crate::types::{Identity, NodeId, Stamp};
@@ -121,6 +123,10 @@ impl Board {
             }
             Command::End { job, worker, attempt, end } => self.end(at, job, worker, attempt, end),
             Command::Cancel { job } => self.cancel(at, job),
+            Command::GiveBack { job, worker, attempt, why } => self.give_back(at, job, worker, attempt, why),
+            Command::Printed { job, worker, attempt, stdout, stderr } => {
+                self.printed(job, worker, attempt, stdout, stderr)
+            }
         };
         if done.is_ok() {
             self.turn += 1;
@@ -153,6 +159,7 @@ impl Board {
             losses: 0,
             given: 0,
             state: State::Queued,
+            past: Vec::new(),
         };
         self.open.0 += 1;
         self.open.1 += job.bytes();
@@ -188,7 +195,7 @@ impl Board {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_here) else { return };
         worker.is_here = false;
         worker.left_ms = at.at_ms;
-        let heard = worker.heard;
+        let (who, heard) = (worker.who, worker.heard);
         if flaw!(self, leave_forgets_jobs) {
             return;
         }
@@ -200,15 +207,92 @@ impl Board {
             };
             let is_proven = heard > held.given || at.at_ms.saturating_sub(since_ms) >= LOSS_COUNTS_AFTER_MS;
             held.losses += u32::from(is_lost && is_proven);
+            let past = Past::of(held.attempt, who, None);
+            self.open.1 += past.bytes();
+            held.past.push(past);
             if held.losses >= LOSSES_MAX || held.attempt >= ATTEMPTS_MAX {
                 let why = format!("its worker was lost {} times", held.losses.max(held.attempt));
                 self.close(at, job, Some(id), End::bare(Verdict::Failed(why)));
             } else {
-                held.state = State::Queued;
-                let language = held.request.language.clone();
-                self.put_in_queue(job, &language);
+                self.queue_again(job);
             }
         }
+    }
+
+    /// A job that is no worker's any more waits again.
+    fn queue_again(&mut self, id: JobId) {
+        let job = self.jobs.get_mut(&id).expect("whoever queues a job has looked at it");
+        job.state = State::Queued;
+        let language = job.request.language.clone();
+        self.put_in_queue(id, &language);
+    }
+
+    /// An attempt's program never began.
+    fn give_back(&mut self, at: Stamp, id: JobId, who: Identity, attempt: u32, why: String) -> Result<Answer, Refusal> {
+        let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
+        match &job.state {
+            State::Ended { .. } => return Err(Refusal::HasEnded(id)),
+            State::Assigned { worker, .. } if *worker == who && job.attempt == attempt => {}
+            State::Assigned { .. } | State::Queued => return Err(Refusal::NotYours(id)),
+        }
+        let why: String = why.chars().take(REASON_BYTES_MAX / 4).collect();
+        let past = Past::of(attempt, who, Some(why.clone()));
+        self.open.1 += past.bytes();
+        job.past.push(past);
+        let setbacks = job.setbacks().count();
+        let is_given_up = setbacks >= SETBACKS_MAX || attempt >= ATTEMPTS_MAX;
+        self.release(id, who.id);
+        if let Some(worker) = self.workers.get_mut(&who.id) {
+            worker.heard = self.turn;
+        }
+        match is_given_up {
+            true => {
+                let why = format!("no sandbox started for it, {setbacks} times; the last, on node {}: {why}", who.id.0);
+                self.close(at, id, Some(who.id), End::bare(Verdict::Failed(why)));
+            }
+            false => self.queue_again(id),
+        }
+        Ok(Answer::Done)
+    }
+
+    /// What an attempt had printed that was stopped: it is added once, to the end of a job that was cancelled in this attempt, or
+    /// to the row of the attempt that was lost.
+    fn printed(
+        &mut self,
+        id: JobId,
+        who: Identity,
+        attempt: u32,
+        stdout: Bytes,
+        stderr: Bytes,
+    ) -> Result<Answer, Refusal> {
+        if stdout.len() + stderr.len() > OUTPUT_BYTES_MAX {
+            return Err(Refusal::Malformed(format!("an output of more than {OUTPUT_BYTES_MAX} bytes")));
+        }
+        let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
+        let bytes_before = job.bytes();
+        let past = job.past.iter_mut().find(|past| (past.attempt, past.worker) == (attempt, who));
+        match (&mut job.state, past) {
+            (_, Some(past)) if past.stdout.is_empty() && past.stderr.is_empty() => {
+                (past.stdout, past.stderr) = (tail(stdout), tail(stderr));
+            }
+            (State::Ended { end, worker: Some(worker), .. }, None)
+                if end.verdict == Verdict::Cancelled
+                    && end.bytes() == 0
+                    && (*worker, job.attempt) == (who.id, attempt) =>
+            {
+                *end = Arc::new(End { stdout, stderr, ..end.as_ref().clone() });
+            }
+            _ => return Err(Refusal::NotYours(id)),
+        }
+        let more = job.bytes() - bytes_before;
+        match &job.state {
+            State::Ended { .. } => {
+                self.ended_bytes += more;
+                self.forget_beyond_bound();
+            }
+            State::Queued | State::Assigned { .. } => self.open.1 += more,
+        }
+        Ok(Answer::Done)
     }
 
     fn end(&mut self, at: Stamp, id: JobId, who: Identity, attempt: u32, end: End) -> Result<Answer, Refusal> {
@@ -279,6 +363,10 @@ impl Board {
         job.state = State::Ended { end: Arc::new(end), worker, at_ms: at.at_ms };
         self.ended_bytes += job.bytes();
         self.ended.insert((at.at_ms.saturating_add(job.request.keep_ms), id));
+        self.forget_beyond_bound();
+    }
+
+    fn forget_beyond_bound(&mut self) {
         while self.ended_bytes > ENDED_BYTES_MAX && self.ended.len() > 1 {
             self.forget_first();
         }
@@ -398,6 +486,12 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The last of what was printed.
+fn tail(bytes: Bytes) -> Bytes {
+    let from = bytes.len().saturating_sub(PAST_OUTPUT_BYTES_MAX);
+    bytes[from..].to_vec().into()
+}
+
 /// A job for whoever asks how it goes: what it was made of, megabytes perhaps, is asked for by nobody.
 fn without_sources(job: &Job) -> Job {
     let request = &job.request;
@@ -409,7 +503,7 @@ fn without_sources(job: &Job) -> Job {
         args: request.args.clone(),
         ..*request.as_ref()
     };
-    Job { request: Arc::new(request), state: job.state.clone(), ..*job }
+    Job { request: Arc::new(request), state: job.state.clone(), past: job.past.clone(), ..*job }
 }
 
 /// A job for a list.
@@ -435,7 +529,7 @@ fn for_list(job: &Job) -> Job {
         args: Vec::new(),
         ..*request.as_ref()
     };
-    Job { request: Arc::new(request), state, ..*job }
+    Job { request: Arc::new(request), state, past: Vec::new(), ..*job }
 }
 
 impl Service for Board {

@@ -18,4 +18,4 @@ pub mod words;
 pub use board::Board;
 #[cfg(test)]
 pub use flaws::Flaws;
-pub use words::{Answer, Command, End, Job, JobId, Limits, Query, Refusal, Request, State, Verdict, Worker};
+pub use words::{Answer, Command, End, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict, Worker};

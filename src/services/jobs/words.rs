@@ -35,6 +35,12 @@ pub const LOSSES_MAX: u32 = 5;
 pub const LOSS_COUNTS_AFTER_MS: u64 = 10_000;
 /// How often a job is given away at most, whatever becomes of its workers.
 pub const ATTEMPTS_MAX: u32 = 25;
+/// How often a job's sandbox may fail to start, on one worker after another, until the job is given up.
+pub const SETBACKS_MAX: usize = 6;
+/// Bytes of a reason why a sandbox did not start.
+pub const REASON_BYTES_MAX: usize = 2048;
+/// Bytes of standard output, and of standard error, that are kept of an attempt that did not end the job: the last ones.
+pub const PAST_OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// A language that only workers have which left so long ago, in milliseconds of log time, is one that nobody has.
 pub const AWAY_MAX_MS: u64 = 600_000;
 /// Bytes of all arguments of a request together: what a system lets a program have.
@@ -239,6 +245,31 @@ pub enum Command {
         /// Which.
         job: JobId,
     },
+    /// The program of an attempt never began, through no fault of its own: the job waits again, and goes to another worker if
+    /// there is one. It counts only if the job is still this worker's and in this attempt.
+    GiveBack {
+        /// Which.
+        job: JobId,
+        /// Who tells.
+        worker: Identity,
+        /// Which attempt.
+        attempt: u32,
+        /// What went wrong.
+        why: String,
+    },
+    /// What an attempt had printed until it was stopped: its job was cancelled, or had gone to another worker.
+    Printed {
+        /// Which.
+        job: JobId,
+        /// Who tells.
+        worker: Identity,
+        /// By which attempt.
+        attempt: u32,
+        /// Standard output.
+        stdout: Bytes,
+        /// Standard error.
+        stderr: Bytes,
+    },
 }
 
 impl Command {
@@ -395,6 +426,8 @@ pub struct Job {
     pub given: u64,
     /// How far it is.
     pub state: State,
+    /// Attempts before the present one, in order.
+    pub past: Vec<Past>,
 }
 
 impl Job {
@@ -404,7 +437,39 @@ impl Job {
             State::Ended { end, .. } => end.bytes(),
             State::Queued | State::Assigned { .. } => 0,
         };
-        self.request.bytes() + end
+        self.request.bytes() + end + self.past.iter().map(Past::bytes).sum::<usize>()
+    }
+
+    /// Nodes on which its sandbox did not start, once for each time.
+    pub fn setbacks(&self) -> impl Iterator<Item = NodeId> {
+        self.past.iter().filter(|past| past.not_started.is_some()).map(|past| past.worker.id)
+    }
+}
+
+/// An attempt that did not end its job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// Which.
+    pub attempt: u32,
+    /// Who had it.
+    pub worker: Identity,
+    /// Why the program never began; `None`: the worker was lost or left.
+    pub not_started: Option<String>,
+    /// The last [`PAST_OUTPUT_BYTES_MAX`] of what it had printed, if the worker came back to tell.
+    pub stdout: Bytes,
+    /// The same of standard error.
+    pub stderr: Bytes,
+}
+
+impl Past {
+    /// One of which nothing more is known.
+    pub(super) fn of(attempt: u32, worker: Identity, not_started: Option<String>) -> Past {
+        Past { attempt, worker, not_started, stdout: Bytes::new(), stderr: Bytes::new() }
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Past>() + self.not_started.as_ref().map_or(0, String::len) + self.stdout.len() + self.stderr.len()
     }
 }
 

@@ -116,7 +116,7 @@ fn a_start_ends_detached_children_of_a_killed_process() {
     let path = left.path().to_path_buf();
     std::mem::forget(left);
     let (mark, other) = (mark(), mark());
-    let bounds = Bounds { wall_s: 60, cpu_s: 5, space: 1 << 30, file: 1 << 20, processes: 500 };
+    let bounds = Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sh", "-c", DETACHED, "sh", &mark].map(String::from);
     let mut child = cage().command(&words, &path, &[], 0, &bounds).spawn().unwrap();
     assert!(child.wait().unwrap().success());

@@ -80,7 +80,7 @@ fn run_in(cage: &Cage, folder: &Path, source: &str) -> End {
         is_cancelled: &AtomicBool::new(false),
         hear: &mut |_, _| {},
     };
-    let end = attempt.run();
+    let end = attempt.run().unwrap();
     assert!(std::fs::read_dir(folder).unwrap().next().is_none(), "the attempt left its folder");
     end
 }
@@ -106,6 +106,24 @@ fn jobs_run_where_their_folders_were_placed() {
         let full = run_in(&cage, &placed, "i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
         assert_eq!(full.verdict, Verdict::FilesExceeded, "mode {mode:o}: {}", text(&full.stderr));
     }
+}
+
+#[test]
+fn folders_of_nodes_that_are_gone_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let (gone, there) = (run.join("gone"), run.join("there"));
+    for jobs in [&gone, &there] {
+        assert!(scratch::clear(jobs).unwrap().is_empty());
+    }
+    std::fs::create_dir_all(gone.join("1-1/job")).unwrap();
+    let held = scratch::hold(&there).unwrap();
+    scratch::remove_abandoned_below(&run);
+    assert!(!gone.exists() && there.exists(), "the other's node is there, although no job of it runs");
+    drop(held);
+    scratch::remove_abandoned_below(&run);
+    assert!(!run.exists(), "nothing stays");
+    scratch::remove_abandoned_below(&run);
 }
 
 /// Root in a container mostly may not mount: then files are counted by walking through them, and `/run` is left alone.

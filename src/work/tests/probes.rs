@@ -15,6 +15,7 @@ fn runtime(language: &str, probe: &str) -> Runtime {
         run: words(&["true"]),
         reserves_mb: 0,
         threads: 0,
+        line_buffered: false,
     }
 }
 

@@ -3,8 +3,9 @@
 //! - time: `at MS` is the log time of what follows; `wait MS` lets so much of it pass and brings an entry without commands
 //! - workers: `join NODE [slots=N] [life=N] LANGUAGE...`, `leave NODE [life=N]`
 //! - clients: `submit LANGUAGE [keep=MS] [times=N]`, `cancel JOB`
+//! - attempts: `give-back JOB NODE [life=N] attempt=N WHY`, `printed JOB NODE [life=N] attempt=N out=TEXT`
 //! - ends: `end JOB NODE [life=N] attempt=N [exit=N] [out=TEXT] [verdict=NAME]`
-//! - to look: `jobs` (all), `workers`, `next-expiry`; `snapshot` writes the state, reads it back and goes on with that
+//! - to look: `jobs` (all), `past JOB`, `workers`, `next-expiry`; `snapshot` writes the state, reads it back and goes on with that
 //!
 //! After each command the clerk says what changed for whom. Everything is done twice, by two boards of which one went through
 //! a snapshot before each entry: they must stay equal.
@@ -95,6 +96,28 @@ impl goldenscript::Runner for Desk {
                 let (job, node) = (number!(), number!());
                 let end = End { exit_code, stdout: stdout.into_bytes().into(), ..End::bare(verdict) };
                 Some(Command::End { job, worker: process(node, life), attempt, end })
+            }
+            "give-back" => {
+                let life = key!("life").unwrap_or(1);
+                let attempt = key!("attempt").ok_or("which attempt?")?;
+                let (job, node, why) = (number!(), number!(), word!());
+                Some(Command::GiveBack { job, worker: process(node, life), attempt, why })
+            }
+            "printed" => {
+                let life = key!("life").unwrap_or(1);
+                let attempt = key!("attempt").ok_or("which attempt?")?;
+                let stdout = args.take_key("out").unwrap_or_default().to_string().into_bytes().into();
+                let (job, node) = (number!(), number!());
+                Some(Command::Printed { job, worker: process(node, life), attempt, stdout, stderr: Default::default() })
+            }
+            "past" => {
+                let id = number!();
+                for past in self.board.job(id).map_or(&[][..], |job| &job.past) {
+                    let (why, said) = (past.not_started.as_deref(), String::from_utf8_lossy(&past.stdout));
+                    let why = why.map_or("lost".to_string(), |why| format!("not started: {why}"));
+                    writeln!(out, "attempt {} on n{}, {why}, said {said:?}", past.attempt, past.worker.id.0)?;
+                }
+                None
             }
             "jobs" => {
                 for id in 1..=self.highest {

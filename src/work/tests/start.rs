@@ -1,0 +1,115 @@
+//! Whether a sandbox starts, and whose fault it is when it does not: other processes of the same user are not counted against
+//! a job, and what never began is no result.
+
+use super::{LIMITS, attempt, cage, finished, found, passable, request, shell, text};
+use crate::node::threads;
+use crate::services::jobs::{Limits, Request, Verdict};
+use crate::work::WorkError;
+use crate::work::cage::ProcessLimit;
+use crate::work::run::Attempt;
+use crate::work::runtimes::Found;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+
+/// Threads that a desktop session has.
+const OTHERS: usize = 400;
+
+/// Threads of this program's user that do nothing until the guard goes.
+struct Idle {
+    _let_go: Vec<mpsc::SyncSender<()>>,
+}
+
+impl Idle {
+    fn new(count: usize) -> Idle {
+        let begin = |_| {
+            let (let_go, wait) = mpsc::sync_channel::<()>(1);
+            threads::spawn("idle", move || {
+                let _ = wait.recv();
+            })
+            .expect("the system has room for threads");
+            let_go
+        };
+        Idle { _let_go: (0..count).map(begin).collect() }
+    }
+}
+
+#[test]
+fn other_threads_of_the_user_do_not_count() {
+    let _idle = Idle::new(OTHERS);
+    let limits = Limits { processes: 8, ..LIMITS };
+    for _ in 0..3 {
+        let source = "for i in 1 2 3 4; do sleep 0.05 & done; wait; echo all";
+        let end = attempt(&cage(), &Request { limits, ..request("shell", source) }, &mut |_, _| {}).unwrap();
+        finished(&end, 0, "all\n");
+    }
+}
+
+#[test]
+fn the_kernel_bounds_the_processes_of_a_job_alone() {
+    if cage().process_limit() == ProcessLimit::Watched {
+        return eprintln!("skipped: this kernel counts all processes of a user together");
+    }
+    // Nobody looks in time: more forks in less than a look than a job may have at all.
+    let source = "i=0; while [ $i -lt 400 ]; do sleep 9 & i=$((i+1)); done 2>/dev/null; echo all";
+    let end = shell(source);
+    assert_ne!(text(&end.stdout), "all\n", "{end:?}");
+}
+
+#[test]
+fn a_fork_bomb_touches_no_other_slot() {
+    let (tell, verdicts) = mpsc::sync_channel(3);
+    let bomb = threads::spawn("bomb", move || {
+        (0..3).for_each(|_| tell.send(shell("b() { b | b & }; b; sleep 60").verdict).unwrap());
+    });
+    for number in 0..12 {
+        let end = shell(&format!("for i in 1 2 3; do (sleep 0.02; echo {number}) & done; wait"));
+        finished(&end, 0, &format!("{number}\n").repeat(3));
+    }
+    bomb.unwrap().join().unwrap();
+    assert_eq!(verdicts.iter().collect::<Vec<_>>(), [const { Verdict::ProcessesExceeded }; 3]);
+}
+
+/// Runs a shell script by what was found of the shell, and changed.
+fn run_changed(change: impl FnOnce(&mut Found)) -> (Result<Verdict, WorkError>, Vec<u8>) {
+    let (mut found, dir) = (found("shell").unwrap(), passable());
+    change(&mut found);
+    let mut heard = Vec::new();
+    let attempt = Attempt {
+        cage: &cage(),
+        found: &found,
+        request: &request("shell", "echo fine"),
+        limits: LIMITS,
+        scratch: dir.path().join("attempt"),
+        slot: std::process::id().wrapping_mul(16) + 9,
+        is_cancelled: &Arc::new(AtomicBool::new(false)),
+        hear: &mut |_, bytes| heard.extend_from_slice(bytes),
+    };
+    (attempt.run().map(|end| end.verdict), heard)
+}
+
+#[test]
+fn a_sandbox_that_does_not_start_is_no_end() {
+    // Below a file there is nothing to be shown: bubblewrap gives up, as where there is no room for namespaces.
+    let nowhere = PathBuf::from("/usr/bin/env/toolchain");
+    let (ended, heard) = run_changed(|found| found.home = Some(nowhere));
+    let why = ended.expect_err("it never began").to_string();
+    assert!(why.contains("the sandbox did not start") && why.contains("bwrap"), "{why}");
+    assert_eq!(text(&heard), "", "what the sandbox says is not the program's");
+    // All walls stand, and then there is nothing to run.
+    let (ended, _) = run_changed(|found| found.runtime.run = vec!["no-such-program".into()]);
+    let why = ended.expect_err("it never began").to_string();
+    assert!(why.contains("no-such-program: not found"), "{why}");
+    let (ended, heard) = run_changed(|_| {});
+    assert_eq!((ended.unwrap(), text(&heard)), (Verdict::Finished, "fine\n".to_string()));
+}
+
+#[test]
+fn exit_codes_of_the_walls_are_not_mistaken_for_their_failure() {
+    // As bubblewrap, `timeout`, `prlimit` and the shell end when they fail.
+    for code in [1, 124, 125, 126, 127] {
+        let end = shell(&format!("echo 'bwrap: Creating new namespace failed' >&2; exit {code}"));
+        finished(&end, code, "");
+    }
+}
