@@ -1,13 +1,15 @@
-//! A disk that fills up: its node refuses writes and leads no more, and the cluster goes on.
+//! A disk that fills up, a folder that is put back to an older copy, files that were cut short: the cluster goes on, and the
+//! node says what is wrong.
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 mod clients;
 
 use clients::EXE;
 use phalanx::lab::{Cluster, Result, web};
+use phalanx::node::status::Verdict;
 use phalanx::raft::Role;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -94,4 +96,169 @@ fn a_node_without_room_from_the_start_never_leads() -> Result<()> {
     }
     assert!(cluster.is_running(3));
     Ok(())
+}
+
+/// Copies a stopped node's folder.
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => _ = std::fs::copy(entry.path(), target).unwrap(),
+        }
+    }
+}
+
+/// Puts a copy in place of a stopped node's folder.
+fn put_back(cluster: &mut Cluster, id: u64, copy: &Path) {
+    cluster.wipe(id).unwrap();
+    copy_folder(copy, &folder(cluster, id));
+}
+
+fn folder(cluster: &Cluster, id: u64) -> PathBuf {
+    cluster.data_dir().join(format!("node-{id}"))
+}
+
+fn write(cluster: &Cluster, names: &str, count: usize) {
+    for n in 0..count {
+        cluster.note(&format!("{names}{n}"), "x").unwrap();
+    }
+}
+
+/// A follower that comes back with last week's folder must not vote and acknowledge as if nothing had happened.
+#[test]
+fn a_node_put_back_to_an_older_folder_joins_again_under_a_new_identity() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let leader = cluster.settle()?;
+    let victim = (1..=3).find(|id| *id != leader).unwrap();
+    write(&cluster, "early", 10);
+    cluster.kill(victim)?;
+    let copy = cluster.dir().join("copy");
+    copy_folder(&folder(&cluster, victim), &copy);
+    cluster.restart(victim)?;
+    cluster.settle()?;
+    write(&cluster, "late", 50);
+    let old = cluster.status(victim)?.node.uuid;
+    cluster.kill(victim)?;
+    put_back(&mut cluster, victim, &copy);
+    cluster.restart(victim)?;
+    cluster.settle()?;
+    let status = cluster.status(victim)?;
+    assert_ne!(status.node.uuid, old, "it goes on under the identity whose promises it forgot");
+    let mut notes = web::Notes::new(vec![cluster.http(victim)]);
+    assert_eq!(notes.read("late49", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    assert!(cluster.log(victim).contains("is older than what its peers remember"), "{}", cluster.log(victim));
+    assert!(folder(&cluster, victim).join("wal.older").is_dir(), "the older log is set aside");
+    Ok(())
+}
+
+/// Two of three are put back while the third runs: nothing is elected over its head, and they say what to do.
+#[test]
+fn a_majority_put_back_to_older_folders_waits_and_says_why() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let leader = cluster.settle()?;
+    write(&cluster, "early", 5);
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let copies: Vec<PathBuf> = others.iter().map(|id| cluster.dir().join(format!("copy-{id}"))).collect();
+    for (id, copy) in others.iter().zip(&copies) {
+        cluster.kill(*id)?;
+        copy_folder(&folder(&cluster, *id), copy);
+        cluster.restart(*id)?;
+        cluster.settle()?;
+    }
+    write(&cluster, "late", 20);
+    for id in &others {
+        cluster.kill(*id)?;
+    }
+    for (id, copy) in others.iter().zip(&copies) {
+        put_back(&mut cluster, *id, copy);
+        cluster.spawn(*id, &[])?;
+    }
+    for id in &others {
+        cluster.wait_explained("they say why", Duration::from_secs(10), || {
+            let log = cluster.log(*id);
+            if log.contains("no leader is there to join again") { Ok(()) } else { Err(log) }
+        })?;
+    }
+    let survivor = cluster.status(leader)?;
+    assert_eq!(survivor.cluster.verdict, Verdict::Unavailable, "{:?}", survivor.cluster.reasons);
+    // The way back to the older state: the one that knows more stops, and joins them anew.
+    for id in 1..=3 {
+        cluster.kill(id)?;
+    }
+    for id in &others {
+        cluster.spawn(*id, &[])?;
+    }
+    cluster.wait_until("the older ones elect a leader", Duration::from_secs(10), || cluster.leader())?;
+    cluster.spawn(leader, &["--rejoin"])?;
+    cluster.settle()?;
+    let mut notes = cluster.notes();
+    assert_eq!(notes.read("early4", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    Ok(())
+}
+
+/// Whatever file of a folder is cut short: the node works, or says what is wrong and what to do. It never panics.
+#[test]
+fn no_empty_or_half_file_makes_a_node_panic_or_lose_what_it_has() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 2000}))?;
+    let leader = cluster.settle()?;
+    write(&cluster, "note", 20);
+    let victim = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.kill(victim)?;
+    let copy = cluster.dir().join("copy");
+    copy_folder(&folder(&cluster, victim), &copy);
+    let mut seen = Vec::new();
+    for file in files_below(&copy, &copy) {
+        for part in [0, 2] {
+            put_back(&mut cluster, victim, &copy);
+            let path = folder(&cluster, victim).join(&file);
+            let bytes = std::fs::metadata(&path).map_err(phalanx::lab::LabError::io("look at a file"))?.len();
+            let length = bytes.checked_div(part).unwrap_or(0);
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+            let _ = std::fs::remove_file(cluster.log_path(victim));
+            cluster.spawn(victim, &[])?;
+            let how = cluster.wait_explained("it works or refuses", Duration::from_secs(20), || {
+                if let Ok(status) = cluster.status(victim)
+                    && status.cluster.leader.is_some()
+                    && web::get(&cluster.http(victim), "/readyz", Duration::from_secs(1)).is_ok_and(|r| r.status == 200)
+                {
+                    return Ok("works");
+                }
+                let log = cluster.log(victim);
+                if log.contains("error: ") { Ok("refuses") } else { Err(format!("{}: {log}", file.display())) }
+            })?;
+            let log = cluster.log(victim);
+            assert!(!log.contains("panicked"), "{} cut to {length}: {log}", file.display());
+            if how == "refuses" {
+                assert!(log.contains("--rejoin"), "{} cut to {length}: no way out is named: {log}", file.display());
+            }
+            seen.push(format!("{} cut to {length} of {bytes}: {how}", file.display()));
+            match how {
+                "refuses" => _ = cluster.process(victim)?.wait(Duration::from_secs(10))?,
+                _ => _ = cluster.kill(victim)?,
+            }
+        }
+    }
+    eprintln!("{}", seen.join("\n"));
+    assert!(seen.len() >= 6, "{seen:?}");
+    // Nothing was lost on the way.
+    cluster.spawn(victim, &["--rejoin"])?;
+    cluster.settle()?;
+    let mut notes = web::Notes::new(vec![cluster.http(victim)]);
+    assert_eq!(notes.read("note19", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    Ok(())
+}
+
+/// Files that a restart reads, below a folder.
+fn files_below(root: &Path, at: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(at).unwrap().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(files_below(root, &entry.path())),
+            false => found.push(entry.path().strip_prefix(root).unwrap().to_path_buf()),
+        }
+    }
+    found.sort();
+    found
 }

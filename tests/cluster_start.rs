@@ -126,6 +126,32 @@ fn rejoin_discards_a_nodes_state_and_fetches_it_again() -> Result<()> {
     Ok(())
 }
 
+/// All move at once, with whole disks: nobody is where anybody knew it to be.
+#[test]
+fn nodes_that_all_got_new_addresses_find_each_other() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.note("before", "x")?;
+    let id = one_cluster(&cluster, 3)?;
+    cluster.stop_orderly(Duration::from_secs(10))?;
+    // Ports that nobody has: those of a cluster that is never started.
+    let other = Cluster::prepare(EXE, &json!({}))?;
+    let read = |path: &std::path::Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap_or_default()).unwrap_or_default()
+    };
+    let (mut settings, theirs) = (read(&cluster.settings_path()), read(&other.settings_path()));
+    assert_ne!(settings["leader_port_base"], theirs["leader_port_base"]);
+    settings["leader_port_base"] = theirs["leader_port_base"].clone();
+    std::fs::write(cluster.settings_path(), settings.to_string())
+        .map_err(phalanx::lab::LabError::io("write the settings"))?;
+    for node in 1..=3 {
+        cluster.spawn(node, &[])?;
+    }
+    assert_eq!(one_cluster(&cluster, 3)?, id);
+    let mut notes = cluster.notes();
+    assert_eq!(notes.read("before", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    Ok(())
+}
+
 #[test]
 fn a_second_process_for_the_same_node_is_refused() -> Result<()> {
     let cluster = Cluster::ready(EXE, 1, &json!({}))?;

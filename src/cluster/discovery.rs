@@ -4,7 +4,7 @@
 //! times, and joins the leader that answers. If nobody is in a cluster, those who look line up, highest id first; whoever's
 //! turn it is takes the lock of `config.json`, reads it again, and founds only if nobody has meanwhile. So the lock decides;
 //! the line-up only makes the highest id the likely founder. With `peers` (other hosts, no shared file) a node founds only
-//! when a majority of them, itself counted, look as well and none has a higher id.
+//! when all of them look as well and none has a higher id: one that is not heard may hold the data of an earlier cluster.
 //!
 //! Invariants: D1 a cluster is founded under the exclusive lock alone, and not while `config.json` or a data folder
 //! speaks of another that may live. D2 `config.json` is written before the founder's own data, and the lock is held until
@@ -13,6 +13,7 @@
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 use super::config_file::{ConfigFileError, Lock, Projection, read};
+use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::store::{RealFiles, identity};
 use crate::types::{Addresses, Identity, Liveness, NodeId, Term};
@@ -31,6 +32,10 @@ const GLANCE: Duration = Duration::from_millis(20);
 const EAGER: Duration = Duration::from_millis(50);
 /// ... for so many rounds; after them, and when founding is not allowed, a round takes at least [`PATIENT`].
 const EAGER_ROUNDS: u32 = 40;
+/// Longest wait for all answers of a round: what has not come by then counts as silent.
+const ROUND_MAX: Duration = Duration::from_millis(600);
+/// The same for a node that has state: it starts anyway, and peers that answer late compare when they connect.
+const RESUME_PATIENCE: Duration = Duration::from_millis(200);
 /// Between rounds of a search that has become long.
 const PATIENT: Duration = Duration::from_millis(1000);
 /// A refused join is normal while others join (one change at a time); so many in a row are worth a line.
@@ -45,6 +50,8 @@ pub struct Seeker<'a> {
     pub me: Identity,
     /// Cluster that its data belongs to; `None` for a newcomer.
     pub cluster: Option<Uuid>,
+    /// What its disk holds of the promises that it made.
+    pub kept: Promise,
     /// Whether it has a log of that cluster. With a cluster and without a log (`--rejoin`) it may only join that one.
     pub has_log: bool,
     /// Peer addresses that it knew last (`identity.json`).
@@ -88,9 +95,9 @@ pub enum JoinAnswer {
 
 /// What discovery needs of the outside. Every call but `wait` is bounded in time by the implementer.
 pub trait World {
-    /// Asks all of these addresses, preferably at the same time; answers in the same order. An address on this host
-    /// should take no longer than a few hundred milliseconds to fail.
-    fn ask_all(&self, addresses: &[String]) -> Vec<Result<Whereabouts, AskError>>;
+    /// Asks all of these addresses, preferably at the same time; answers in the same order. What has not come by `patience`
+    /// counts as silent.
+    fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<Whereabouts, AskError>>;
     /// Asks the leader at this address to be taken into its cluster.
     ///
     /// # Errors
@@ -111,6 +118,9 @@ pub trait World {
 pub enum Decision {
     /// The node has state: restart its log; elections follow from that.
     Resume,
+    /// The node has state, but of an older time than its peers remember, and a leader is there: it must join again as
+    /// somebody else.
+    Outdated,
     /// It is a member of this cluster now.
     Joined {
         /// Cluster.
@@ -169,11 +179,12 @@ pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, Discover
             let data = seeker.settings.node_dir(seeker.me.id);
             return Err(DiscoveryError::OtherCluster { file, theirs: cluster_info.id, data, ours });
         }
-        if seeker.has_log {
-            return Ok(Decision::Resume);
-        }
     }
-    Search { seeker, world, heard_of: BTreeSet::new(), said: BTreeMap::new(), joins_refused: 0 }.run()
+    let mut search = Search { seeker, world, heard_of: BTreeSet::new(), said: BTreeMap::new(), joins_refused: 0 };
+    match (seeker.cluster, seeker.has_log) {
+        (Some(ours), true) => Ok(search.resume(ours)),
+        _ => search.run(),
+    }
 }
 
 /// One node's search.
@@ -206,6 +217,41 @@ struct Survey {
 }
 
 impl Search<'_> {
+    /// A node with state asks those whom it knows, once and briefly, what they remember of it. Nobody there to ask is no
+    /// reason to wait: they compare again when they connect.
+    fn resume(&mut self, ours: Uuid) -> Decision {
+        let mut lost: Option<Promise> = None;
+        loop {
+            let named = read(&self.seeker.settings.config_file_path).ok().flatten();
+            let addresses = self.known_addresses(named.as_ref());
+            let answers = self.world.ask_all(&addresses, RESUME_PATIENCE);
+            let mut leader = None;
+            for there in answers.into_iter().flatten().filter(|there| there.cluster == Some(ours)) {
+                leader = leader.or(there.leader.filter(|(id, _)| *id != self.seeker.me.id));
+                if self.seeker.kept.falls_short_of(&there.remembered) {
+                    lost.get_or_insert_default().merge(&there.remembered);
+                }
+            }
+            // Once told, for good: that whoever knew better has gone does not bring the forgotten promises back.
+            let Some(known) = lost else { return Decision::Resume };
+            let (me, kept) = (self.seeker.me.id, &self.seeker.kept);
+            let what = format!(
+                "the data folder of node {me} is older than what its peers remember of it: it ends in term {} at entry {},                  they remember term {} and entry {}",
+                kept.term, kept.index, known.term, known.index
+            );
+            if let Some((leader, _)) = leader {
+                let line = "its log is set aside, and it joins again under a new identity";
+                self.say(log::Level::Warn, "outdated", format!("{what}. Node {leader} leads: {line}"));
+                return Decision::Outdated;
+            }
+            let line = "no leader is there to join again, perhaps because a majority was put back to older copies. Put the                         newer folders back; or, to go back to the older state for good, stop all nodes, start those with older                         folders first, and the others with --rejoin";
+            self.say(log::Level::Error, "outdated", format!("{what}; {line}"));
+            if !self.world.wait(PATIENT) {
+                return Decision::Stopping;
+            }
+        }
+    }
+
     fn run(mut self) -> Result<Decision, DiscoveryError> {
         let settings = self.seeker.settings;
         let interval = Duration::from_millis(settings.discovery_interval_ms);
@@ -256,19 +302,26 @@ impl Search<'_> {
 
     fn addresses(&self, named: Option<&Projection>) -> Vec<String> {
         let settings = self.seeker.settings;
-        let own = settings.addresses(self.seeker.me.id).peer;
         let local = (1..=LOCAL_IDS).map(NodeId).chain(ids_below(&settings.data_dir));
+        let own = settings.addresses(self.seeker.me.id).peer;
+        let all = self.known_addresses(named).into_iter().chain(local.map(|id| settings.addresses(id).peer));
         let mut seen = BTreeSet::from([own]);
+        all.filter(|address| seen.insert(address.clone())).collect()
+    }
+
+    /// Addresses that somebody has named: no guesses.
+    fn known_addresses(&self, named: Option<&Projection>) -> Vec<String> {
+        let settings = self.seeker.settings;
+        let mut seen = BTreeSet::from([settings.addresses(self.seeker.me.id).peer]);
         let named = named.map(Projection::peer_addresses).unwrap_or_default();
         let all = named.into_iter().chain(self.seeker.known.iter().cloned()).chain(settings.peers.iter().cloned());
-        let all = all.chain(self.heard_of.iter().cloned()).chain(local.map(|id| settings.addresses(id).peer));
-        all.filter(|address| seen.insert(address.clone())).collect()
+        all.chain(self.heard_of.iter().cloned()).filter(|address| seen.insert(address.clone())).collect()
     }
 
     fn survey(&mut self, named: Option<&Projection>) -> Survey {
         let addresses = self.addresses(named);
         let mut survey = Survey { asked: addresses.len(), ..Survey::default() };
-        for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses)) {
+        for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses, ROUND_MAX)) {
             match answer {
                 Ok(Whereabouts { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
                     survey.own.insert(address.clone());
@@ -385,17 +438,14 @@ impl Search<'_> {
         let hosts: BTreeSet<&String> =
             self.seeker.settings.peers.iter().filter(|peer| **peer != own && !survey.own.contains(*peer)).collect();
         if !hosts.is_empty() {
-            let reached = 1 + hosts.iter().filter(|peer| survey.lookers_at.contains(**peer)).count();
-            let total = 1 + hosts.len();
-            if reached * 2 <= total {
-                let line = "a majority is needed to found a cluster";
-                self.say(
-                    log::Level::Info,
-                    "peers",
-                    format!("reached {reached} of {total} nodes named by peers; {line}"),
-                );
+            let missing: Vec<&str> =
+                hosts.iter().filter(|peer| !survey.lookers_at.contains(**peer)).map(|peer| peer.as_str()).collect();
+            if !missing.is_empty() {
+                let line = "a cluster is founded only when all that `peers` names answer, because one that does not may hold the \
+                            data of an earlier cluster: start it, or take it out of peers";
+                self.say(log::Level::Warn, "peers", format!("no answer from {} yet; {line}", missing.join(", ")));
             }
-            return reached * 2 > total && ahead == 0;
+            return missing.is_empty() && ahead == 0;
         }
         turns >= ahead
     }

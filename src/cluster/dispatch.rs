@@ -88,6 +88,8 @@ pub struct Dispatch {
     eligible: Vec<NodeId>,
     /// Last hand-out that this door made or heard of; `None` before the first.
     last_ms: Option<u64>,
+    /// Hand-outs of this door in this flow, whatever workers there were.
+    own: u64,
     /// Hand-outs of the other doors in this flow.
     foreign: u64,
 }
@@ -95,7 +97,7 @@ pub struct Dispatch {
 impl Dispatch {
     /// Knows no worker yet.
     pub fn new(me: NodeId) -> Dispatch {
-        Dispatch { me, workers: BTreeMap::new(), eligible: Vec::new(), last_ms: None, foreign: 0 }
+        Dispatch { me, workers: BTreeMap::new(), eligible: Vec::new(), last_ms: None, own: 0, foreign: 0 }
     }
 
     /// Who is online now, this node among them, with `host:port` of its HTTP door, and who leads. Call it at each change.
@@ -120,7 +122,9 @@ impl Dispatch {
                 worker.place = place as u64;
             }
         }
-        self.begin_flow();
+        // The same clients flow on through the same doors: only the turns begin anew. A door that forgot its share as well
+        // would correct the whole of what is uneven, and so would all the others.
+        self.begin_turns();
     }
 
     /// A worker's own figures, from a gossip row (or, for this node, first hand).
@@ -162,9 +166,8 @@ impl Dispatch {
         let all = || self.eligible.iter().map(|id| (*id, &self.workers[id]));
         let lowest = all().map(|(_, worker)| worker.estimate()).min()?;
         let began_lowest = all().map(|(_, worker)| worker.began_at).min()?;
-        let dealt: u64 = self.workers.values().map(|worker| worker.dealt).sum();
         // One in so many clients of this flow comes through this door: its share of what is to be corrected.
-        let share = (dealt + 1) as f64 / (dealt + 1 + self.foreign) as f64;
+        let share = (self.own + 1) as f64 / (self.own + 1 + self.foreign) as f64;
         let places = self.eligible.len() as f64;
         let key = |worker: &Worker| {
             let uneven = (worker.began_at - began_lowest) as f64;
@@ -176,6 +179,7 @@ impl Dispatch {
         let worker = self.workers.get_mut(&best).expect("eligible workers are online ones");
         worker.hand_out(now_ms, 1);
         worker.dealt += 1;
+        self.own += 1;
         Some((best, worker.http.clone()))
     }
 
@@ -191,7 +195,11 @@ impl Dispatch {
     }
 
     fn begin_flow(&mut self) {
-        self.foreign = 0;
+        (self.own, self.foreign) = (0, 0);
+        self.begin_turns();
+    }
+
+    fn begin_turns(&mut self) {
         for worker in self.workers.values_mut() {
             (worker.began_at, worker.dealt) = (worker.estimate(), 0);
         }

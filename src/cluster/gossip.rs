@@ -14,7 +14,7 @@
 //! Not here: threads and sockets (`node/`), who counts as dead for the membership (`autopilot.rs`).
 
 use crate::limits::GOSSIP_LOG_MAX;
-use crate::raft::Role;
+use crate::raft::{Promise, Role};
 use crate::settings::Settings;
 use crate::types::{Identity, NodeId};
 pub use crate::wire::heartbeat::{Row, Table};
@@ -24,6 +24,8 @@ use std::fmt;
 
 /// How many peers hear a beat besides the leader.
 const RANDOM_PEERS: usize = 2;
+/// Identities whose promises are remembered; more are not.
+const PROMISES_MAX: usize = 4096;
 /// Edges kept for `/v1/gossip`, apart from the heartbeats so that these do not push them out.
 const EDGES_MAX: usize = 100;
 
@@ -133,6 +135,8 @@ pub struct Gossip {
     pause_ms: u64,
     last_tick_ms: u64,
     known: BTreeMap<NodeId, Known>,
+    /// What each node has promised, as far as it was heard.
+    promises: BTreeMap<Identity, Promise>,
     heard: VecDeque<Heard>,
     edges: VecDeque<EdgeLine>,
 }
@@ -148,6 +152,7 @@ impl Gossip {
             pause_ms: (3 * settings.gossip_ms).min(settings.fail_after_ms / 2).max(1),
             last_tick_ms: now_ms,
             known: BTreeMap::new(),
+            promises: BTreeMap::new(),
             heard: VecDeque::new(),
             edges: VecDeque::new(),
         }
@@ -235,6 +240,18 @@ impl Gossip {
         who == self.me || (self.is_online(who.id) && self.known.get(&who.id).is_some_and(|k| k.row.uuid == who.uuid))
     }
 
+    /// What this very identity has promised, as far as it was heard.
+    pub fn remembered(&self, who: &Identity) -> Promise {
+        self.promises.get(who).copied().unwrap_or_default()
+    }
+
+    fn remember(&mut self, row: &Row) {
+        let who = Identity { id: row.id, uuid: row.uuid };
+        if self.promises.len() < PROMISES_MAX || self.promises.contains_key(&who) {
+            self.promises.entry(who).or_default().merge(&row.promise);
+        }
+    }
+
     /// Newest word about another node, alive or failed, and how long ago its counter moved.
     pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&Row, u64)> {
         let known = self.known.get(&id)?;
@@ -280,6 +297,7 @@ impl Gossip {
         let Some(known) = self.known.get_mut(&row.id) else {
             let known = Known { row: row.clone(), moved_ms: now_ms, pulse: Pulse::Alive };
             self.known.insert(row.id, known);
+            self.remember(row);
             self.note_heard(now_ms, from, row);
             return None;
         };
@@ -287,6 +305,8 @@ impl Gossip {
             return None;
         }
         known.row = row.clone();
+        self.remember(row);
+        let known = self.known.get_mut(&row.id)?;
         let is_first_hand = from == row.id;
         let mut edge = None;
         match known.pulse {

@@ -12,5 +12,6 @@ pub mod config_file;
 pub mod discovery;
 pub mod dispatch;
 pub mod gossip;
+pub mod lag;
 pub mod roll_call;
 pub mod verdict;

@@ -117,9 +117,11 @@ mod tests {
             match_index: Index(1),
             next_index: Index(2),
             silent_ticks: Ticks(*ticks),
+            has_forgotten: false,
             is_active: *ticks < 80,
         };
         View {
+            promised: None,
             role,
             term: Term(3),
             leader: Some(NodeId(1)),

@@ -1,14 +1,14 @@
 //! How safe the cluster is, in one word and in reasons that a person can act on.
 //!
 //! `unavailable`: no leader, or no majority of the voters is reachable. `degraded`: serves, but a known member is
-//! offline, a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the
+//! offline or does not catch up, a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the
 //! cluster can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
 //! voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/status.rs`).
 
-use crate::types::NodeId;
+use crate::types::{Index, NodeId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Serves, and how safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub struct Situation {
     pub voters_max: u32,
     /// The members have removed this node: what it knows of the others grows old.
     pub is_removed: bool,
+    /// Those that are online and do not catch up, each with where its log ends and where it should.
+    pub stuck: BTreeMap<NodeId, (Index, Index)>,
     /// On the leader: whether it has heard a quorum lately. Elsewhere `None`.
     pub has_quorum: Option<bool>,
 }
@@ -85,7 +87,10 @@ pub fn quorum(voters: usize) -> usize {
 /// Draws the verdict.
 pub fn judge(situation: &Situation) -> Judgement {
     let voters = situation.voters.len();
-    let reachable = situation.voters.iter().filter(|(_, is_online)| *is_online).count();
+    let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
+    // Who does not catch up answers, but holds nothing of what is new: it cannot stand in for one that is lost.
+    let stuck = online.clone().filter(|(id, _)| situation.stuck.contains_key(id)).count();
+    let reachable = online.count() - stuck;
     let needed = quorum(voters);
     let has_quorum = voters > 0 && reachable >= needed && situation.has_quorum != Some(false);
     let spare = reachable.saturating_sub(needed);
@@ -95,7 +100,8 @@ pub fn judge(situation: &Situation) -> Judgement {
         return Judgement { verdict: Verdict::Unavailable, reasons, failure_tolerance: 0, has_quorum: false };
     }
     if voters > 0 && reachable < needed {
-        reasons.push(format!("{reachable} of {voters} voters reachable, {needed} needed"));
+        let level = if stuck > 0 { " and level" } else { "" };
+        reasons.push(format!("{reachable} of {voters} voters reachable{level}, {needed} needed"));
     } else if situation.has_quorum == Some(false) {
         reasons.push(format!("fewer than {needed} of {voters} voters answer the leader"));
     }
@@ -111,6 +117,10 @@ pub fn judge(situation: &Situation) -> Judgement {
     }
     offline.sort();
     reasons.extend(offline.iter().map(|id| format!("node {} is offline", id.0)));
+    let is_offline = |id: &NodeId| offline.contains(id);
+    for (id, (end, committed)) in situation.stuck.iter().filter(|(id, _)| !is_offline(id)) {
+        reasons.push(format!("node {} does not catch up: its log ends at {end} of {committed}", id.0));
+    }
     if voters < situation.voters_max as usize {
         let waiting =
             situation.learners.iter().filter(|(id, is_online)| *is_online && !situation.gateways.contains(id));
@@ -147,6 +157,7 @@ mod tests {
             gateways: BTreeSet::new(),
             voters_max: 5,
             is_removed: false,
+            stuck: BTreeMap::new(),
             has_quorum: None,
         }
     }
@@ -194,6 +205,12 @@ mod tests {
         let removed = judge(&Situation { is_removed: true, ..situation(0, &[1, 2, 3], &[]) });
         assert!(removed.line().starts_with("unavailable: this node was removed"), "{}", removed.line());
         assert!(!removed.has_quorum);
+        let stuck = BTreeMap::from([(NodeId(3), (Index(10), Index(120)))]);
+        let behind = judge(&Situation { stuck: stuck.clone(), ..situation(1, &[1, 2, 3], &[]) });
+        assert_eq!((behind.verdict, behind.failure_tolerance), (Verdict::Degraded, 0), "{}", behind.line());
+        assert_eq!(behind.reasons[0], "node 3 does not catch up: its log ends at 10 of 120");
+        let worse = judge(&Situation { stuck, ..situation(1, &[1, -2, 3], &[]) });
+        assert_eq!((worse.verdict, worse.has_quorum), (Verdict::Unavailable, false), "{}", worse.line());
         let cut_off = Situation { has_quorum: Some(false), ..situation(1, &[1, 2, 3], &[]) };
         let judgement = judge(&cut_off);
         assert_eq!((judgement.verdict, judgement.has_quorum), (Verdict::Unavailable, false));

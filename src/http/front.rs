@@ -2,7 +2,8 @@
 //!
 //! Every node listens here, so the door stays open while a leader is elected or a node dies; who is least loaded is
 //! decided by `cluster/dispatch.rs`, which counts what it has just handed out.
-//! Not here: serving anything itself.
+//! It serves one thing itself: which cluster it belongs to, because nodes of two clusters may have been given one port.
+//! Not here: asking that (`node/front.rs`).
 
 use super::conn::{Conn, Deadlines, Next};
 use super::guard;
@@ -11,6 +12,8 @@ use super::paths;
 use super::reply::Reply;
 use super::server::{self, Door};
 use crate::node::Handle;
+use crate::node::front::PROBE_PATH;
+use serde_json::json;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -52,6 +55,10 @@ fn answer(door: &Door, head: &Head) -> Reply {
     }
     if let Err(refusal) = guard::check_host(&*door.host, head) {
         return refusal;
+    }
+    if head.target == PROBE_PATH {
+        let cluster = &door.host.status().status.cluster;
+        return Reply::json(200, &json!({"cluster": cluster.id, "name": cluster.name}));
     }
     // What the node would refuse anyway need not count as sent to it.
     let operation = paths::find(head.path()).zip(head.method).and_then(|((path, _), method)| path.operation(method));

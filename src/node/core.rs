@@ -23,7 +23,7 @@ use crate::cluster::autopilot;
 use crate::cluster::roll_call::{Patience, RollCall};
 use crate::limits::TICK_MS;
 use crate::raft::{
-    Answer, Body, Change, Effects, Entry, Event, Input, Message, Payload, Raft, Role, SnapshotMeta, Token,
+    Answer, Body, Change, Effects, Entry, Event, Input, Message, Payload, Promise, Raft, Role, SnapshotMeta, Token,
 };
 use crate::services::directory::Nodes;
 use crate::services::jobs;
@@ -33,7 +33,7 @@ use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::wire::{Ask, Forwarded, Frame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-use log::{info, warn};
+use log::{error, info, warn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -65,6 +65,10 @@ pub enum CoreInput {
     LinkLost(NodeId),
     /// The peer's connection to us ended.
     PeerClosed(NodeId),
+    /// What a peer remembers of this node's promises.
+    Remembered { by: Identity, promise: Promise, compared: Option<Sender<()>> },
+    /// A member answers at this address, which is not the one that is known.
+    Found { who: Identity, addresses: Addresses },
     /// A node said who and where it is.
     Met { who: Identity, addresses: Addresses },
     /// The directory changed.
@@ -150,6 +154,8 @@ pub struct Core {
     /// No entry behind it has changed the membership.
     membership_index: Index,
     roll_call: RollCall,
+    /// The data folder is older than what peers remember of it: this node says nothing more.
+    is_outdated: bool,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
     snapshot_pace: SnapshotPace,
 }
@@ -188,6 +194,7 @@ impl Core {
             hints: LossHints::default(),
             membership_index: Index(0),
             roll_call: RollCall::default(),
+            is_outdated: false,
             snapshot_pace,
         };
         core.tend_links();
@@ -224,6 +231,7 @@ impl Core {
                 self.tend_links();
                 self.consult_autopilot();
                 self.call_the_roll();
+                self.tell_the_forgetful();
                 self.is_view_stale = true;
             }
             self.flush_links();
@@ -307,6 +315,20 @@ impl Core {
                 self.book.insert(who.id, addresses);
                 self.tend_links();
             }
+            CoreInput::Remembered { by, promise, compared } => {
+                self.on_remembered(by, &promise);
+                // Not told when outdated: the link must not stand.
+                if let (false, Some(compared)) = (self.is_outdated, compared) {
+                    let _ = compared.try_send(());
+                }
+            }
+            CoreInput::Found { who, addresses } => {
+                if self.raft.view().membership.is_member(&who) && self.book.get(&who.id) != Some(&addresses) {
+                    info!("node {} answers at {} now", who.id, addresses.peer);
+                    self.book.insert(who.id, addresses);
+                    self.tend_links();
+                }
+            }
             CoreInput::Directory(nodes) => self.on_directory(&nodes),
             CoreInput::Synced(seq) => self.step(Input::Synced { seq }),
             CoreInput::SnapshotSaved(index) => self.step(Input::SnapshotSaved { index }),
@@ -337,6 +359,9 @@ impl Core {
 
     /// One step of raft and all that follows from it.
     fn step(&mut self, input: Input) {
+        if self.is_outdated {
+            return;
+        }
         let mut effects = Effects::default();
         self.raft.step(input, &mut self.rng, &mut effects);
         self.carry_out(effects);
@@ -401,6 +426,7 @@ impl Core {
                 self.call_the_roll();
             }
             Event::TransferAborted { to } => self.requests.on_transfer_aborted(*to),
+            Event::LeaderForgot { leader, index } => super::renew::refuse_leader(&self.shared, *leader, *index),
             _ => {}
         }
         // The line's prefix must already tell the new role.
@@ -505,6 +531,19 @@ impl Core {
         }
     }
 
+    /// A disk that falls short of what it once promised must not vote or acknowledge again under this identity.
+    fn on_remembered(&mut self, by: Identity, promise: &Promise) {
+        let kept = self.raft.kept();
+        if self.is_outdated || !kept.falls_short_of(promise) {
+            return;
+        }
+        self.is_outdated = true;
+        let text = super::renew::in_words(self.shared.me.id, by.id, &kept, promise);
+        error!("{text}");
+        self.shared.event("disk", Some(self.shared.me.id), text);
+        self.shared.stopper.stop(super::renew::OUTDATED);
+    }
+
     fn on_directory(&mut self, nodes: &Nodes) {
         let membership = Arc::clone(&self.raft.view().membership);
         for (id, (uuid, addresses)) in &nodes.nodes {
@@ -580,6 +619,19 @@ impl Core {
             }
             self.step(Input::Change { token, change });
             self.autopilot_token = None;
+        }
+    }
+
+    /// On the leader: those whose log lacks what they acknowledged are told so until they come back as somebody else.
+    fn tell_the_forgetful(&self) {
+        if self.raft.role() != Role::Leader {
+            return;
+        }
+        let view = self.raft.view();
+        for peer in view.peers.iter().filter(|peer| peer.has_forgotten) {
+            if let Some(link) = self.links.get(&peer.who.id) {
+                link.send(&Frame::Remembered(view.remembered(&peer.who)));
+            }
         }
     }
 

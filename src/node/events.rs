@@ -204,6 +204,14 @@ pub fn tell(shared: &Shared, event: &Event, hints: &mut LossHints) {
             info!("handing leadership over to={to}");
             shared.event("hand-over", Some(*to), format!("node {} hands leadership to node {}", shared.me.id.0, to.0));
         }
+        Event::FollowerForgot { who, matched } => {
+            let id = who.id;
+            let text = format!("node {id} has lost entries up to {matched} that it had acknowledged: it must rejoin");
+            warn!("{text}");
+            shared.event("disk", Some(id), text);
+        }
+        // The process has ended.
+        Event::LeaderForgot { .. } => {}
         Event::TransferAborted { to } => {
             warn!("hand-over given up to={to}");
             shared.event("hand-over", Some(*to), format!("node {} did not take over in time", to.0));

@@ -4,10 +4,11 @@
 //! Not here: whom to ask, how often, and what follows from the answers (`cluster/discovery.rs`).
 
 use super::links;
+use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, NodeId};
 use crate::wire::codec::{WireError, read_frame, write_frame};
-use crate::wire::handshake::{self, DeadlineReader};
+use crate::wire::handshake::{self, DeadlineReader, Welcomed};
 use crate::wire::{Frame, Hello, PROTOCOL, Purpose, Whereabouts};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -64,11 +65,8 @@ impl Asker {
     /// # Errors
     /// When nobody listens, the answer does not come in time, or the other side declines.
     pub fn ask(&self, address: &str) -> Result<Whereabouts, WireError> {
-        let stream = self.dial(address, Purpose::Ask)?;
-        match read_frame(&mut self.reader(&stream, crate::limits::HANDSHAKE_DEADLINE), ANSWER_BYTES_MAX)? {
-            Frame::Whereabouts(whereabouts) => Ok(whereabouts),
-            _ => Err(WireError::Unexpected("answer to a question")),
-        }
+        let (welcomed, whereabouts) = self.who_is_at(address)?;
+        Ok(Whereabouts { remembered: welcomed.remembered, ..whereabouts })
     }
 
     /// Asks a leader to make this node a learner.
@@ -76,7 +74,7 @@ impl Asker {
     /// # Errors
     /// As [`Asker::ask`]; a refusal (the id is in use) comes as [`WireError::Rejected`].
     pub fn join(&self, address: &str) -> Result<JoinAnswer, WireError> {
-        let stream = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
+        let (stream, _) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
         match read_frame(&mut self.reader(&stream, self.join_timeout), ANSWER_BYTES_MAX)? {
             Frame::Joined { cluster, members } => Ok(JoinAnswer::Joined { cluster, members }),
             Frame::Whereabouts(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
@@ -89,7 +87,19 @@ impl Asker {
         DeadlineReader::new(stream, Instant::now() + timeout)
     }
 
-    fn dial(&self, address: &str, purpose: Purpose) -> Result<TcpStream, WireError> {
+    /// Who answers at an address, and what it knows.
+    ///
+    /// # Errors
+    /// As [`Asker::ask`].
+    pub fn who_is_at(&self, address: &str) -> Result<(Welcomed, Whereabouts), WireError> {
+        let (stream, welcomed) = self.dial(address, Purpose::Ask)?;
+        match read_frame(&mut self.reader(&stream, crate::limits::HANDSHAKE_DEADLINE), ANSWER_BYTES_MAX)? {
+            Frame::Whereabouts(whereabouts) => Ok((welcomed, whereabouts)),
+            _ => Err(WireError::Unexpected("answer to a question")),
+        }
+    }
+
+    fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, Welcomed), WireError> {
         let stream = TcpStream::connect_timeout(&links::resolve(address)?, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let hello = Hello {
@@ -100,8 +110,8 @@ impl Asker {
             proof: Vec::new(),
             purpose,
         };
-        handshake::dial(&stream, hello, self.secret.as_deref())?;
-        Ok(stream)
+        let welcomed = handshake::dial(&stream, hello, self.secret.as_deref())?;
+        Ok((stream, welcomed))
     }
 }
 
@@ -155,11 +165,14 @@ pub fn wake(listening: std::net::SocketAddr) {
 }
 
 fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
-    let hello = handshake::accept(stream, asker.me, asker.cluster, asker.secret.as_deref())?;
+    let hello = handshake::accept(stream, asker.me, asker.cluster, asker.secret.as_deref(), |hello| {
+        // Members dial all the time; they shall do so again when there is somebody to talk to.
+        matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. }).then(Promise::default)
+    })?;
     let mut to = stream;
     // A gateway never founds a cluster: nobody is to wait for its turn.
     let id = (!asker.is_gateway).then_some(asker.me.id);
-    let looking = Whereabouts { id, ..Whereabouts::default() };
+    let looking = Whereabouts { id, cluster: asker.cluster, ..Whereabouts::default() };
     match hello.purpose {
         Purpose::Ask | Purpose::Join { .. } => write_frame(&mut to, &Frame::Whereabouts(looking)),
         Purpose::Peer | Purpose::Snapshot => Ok(()),

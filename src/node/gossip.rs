@@ -9,7 +9,7 @@ use crate::cluster::gossip::{Edge, Row, Table};
 use crate::raft::Role;
 use crate::services::directory::Command;
 use crate::services::registry::directory_command;
-use crate::types::{Addresses, NodeId, Outcome, Standing};
+use crate::types::{Addresses, Identity, NodeId, Outcome, Standing};
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
@@ -33,6 +33,8 @@ pub enum GossipInput {
     Refused(NodeId),
     /// The front door of this node sent a client there: tell the other doors.
     HandedOut(NodeId),
+    /// The leader, the members or their addresses are others now.
+    Changed,
     /// End the thread.
     Stop,
 }
@@ -65,6 +67,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
             Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
             Ok(GossipInput::Refused(id)) => beats.refused(id),
             Ok(GossipInput::HandedOut(worker)) => taken_too_far = beats.tell_doors(worker, inbox),
+            Ok(GossipInput::Changed) => beats.refresh_dispatch(shared.now_ms()),
             Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 beats.beat();
@@ -83,6 +86,11 @@ impl Beats {
         let peers: Vec<NodeId> = links.keys().copied().collect();
         let row = own_row(&self.shared);
         let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
+        let is_member = |row: &&Row| view.raft.membership.is_member(&Identity { id: row.id, uuid: row.uuid });
+        let rows = || beat.table.rows.iter().filter(is_member);
+        let committed = rows().map(|row| row.commit_index).max().unwrap_or_default();
+        let ends = rows().map(|row| (row.id, row.last_index));
+        lock(&self.shared.lags).note(now_ms, committed, ends);
         let table = Frame::Gossip(beat.table);
         for id in &beat.to {
             if let Some(link) = links.get(id) {
@@ -144,10 +152,10 @@ impl Beats {
             }
             edges
         };
-        if !edges.is_empty() {
-            self.tell(&edges);
-            self.refresh_dispatch(now_ms);
-        }
+        self.tell(&edges);
+        // Also without an edge: a node that is heard of for the first time is a worker at once, not at the next beat. A door
+        // that learns of it in the middle of a flow begins its turns anew, and five doors' unfinished turns add up.
+        self.refresh_dispatch(now_ms);
     }
 
     fn refused(&mut self, id: NodeId) {
@@ -255,6 +263,7 @@ pub fn own_row(shared: &Shared) -> Row {
         standing: standing(shared, shared.me.id),
         term: raft.term,
         last_index: raft.last_index.max(applied),
+        promise: raft.promised.unwrap_or_default(),
         commit_index: raft.commit_index.max(applied),
         applied_index: applied,
         pace: shared.activity.pace(),

@@ -124,6 +124,11 @@ impl Link {
         }
     }
 
+    /// Whether the connection stands.
+    pub fn is_up(&self) -> bool {
+        lock(&self.wire).stream.is_some()
+    }
+
     /// Asks the thread to look whether the peer is still there.
     pub fn check(&self) {
         // A full queue means that the thread has been told already.
@@ -219,9 +224,17 @@ impl Dialer {
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let hello = hello(&self.shared, Purpose::Peer);
-        let (who, _) = handshake::dial(&stream, hello, self.shared.settings.cluster_secret.as_deref())?;
+        let welcomed = handshake::dial(&stream, hello, self.shared.settings.cluster_secret.as_deref())?;
+        let who = welcomed.who;
         if who != self.who {
             return Err(WireError::Rejected(format!("{who:?} answers at {} in place of {:?}", self.address, self.who)));
+        }
+        // Before the link stands: a vote of an outdated disk must not reach a node that knows better.
+        let (compared, is_compared) = bounded(1);
+        let promise = welcomed.remembered;
+        self.shared.to_core(CoreInput::Remembered { by: who, promise, compared: Some(compared) });
+        if is_compared.recv().is_err() {
+            return Err(WireError::Io(io::ErrorKind::Interrupted.into()));
         }
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;

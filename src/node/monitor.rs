@@ -165,6 +165,7 @@ fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) 
         standing: standing(shared, id),
         term: crate::types::Term(0),
         last_index: Index(0),
+        promise: Default::default(),
         commit_index: Index(0),
         applied_index: Index(0),
         pace: Pace::default(),

@@ -9,6 +9,7 @@ use super::gossip::GossipInput;
 use super::shared::Shared;
 use super::{join, snapshots, threads};
 use crate::limits::FRAME_BYTES_MAX;
+use crate::raft::Promise;
 use crate::types::Identity;
 use crate::wire::codec::{WireError, read_frame, write_frame};
 use crate::wire::{Frame, Hello, Purpose, Whereabouts, handshake};
@@ -66,7 +67,9 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
 fn serve(shared: &Arc<Shared>, stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let secret = shared.settings.cluster_secret.as_deref();
-    let hello = match handshake::accept(stream, shared.me, Some(shared.cluster), secret) {
+    let hello = match handshake::accept(stream, shared.me, Some(shared.cluster), secret, |hello| {
+        Some(shared.remembers(&hello.from))
+    }) {
         Ok(hello) => hello,
         Err(e) => {
             shared.counters.peer_handshakes_failed.fetch_add(1, Ordering::Relaxed);
@@ -96,7 +99,8 @@ pub fn whereabouts(shared: &Shared) -> Whereabouts {
     let view = shared.view();
     let members = shared.known_addresses();
     let leader = view.raft.leader.and_then(|id| members.iter().find(|(m, _)| *m == id).cloned());
-    Whereabouts { cluster: Some(shared.cluster), id: Some(shared.me.id), term: view.raft.term, leader, members }
+    let (cluster, id, term) = (Some(shared.cluster), Some(shared.me.id), view.raft.term);
+    Whereabouts { cluster, id, term, leader, members, remembered: Promise::default() }
 }
 
 fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello) -> Result<(), WireError> {
@@ -128,6 +132,7 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
             }
             shared.to_core(CoreInput::Raft(message));
         }
+        Frame::Remembered(promise) => shared.to_core(CoreInput::Remembered { by: from, promise, compared: None }),
         Frame::Gossip(table) => shared.to_gossip(GossipInput::Heard { from: from.id, table }),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
         Frame::Forward(asks) => shared.to_core(CoreInput::Forward { from, asks }),

@@ -13,9 +13,6 @@ use std::io;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Longest wait for all answers of a round: what has not come by then counts as silent.
-const ROUND_MAX: Duration = Duration::from_millis(600);
-
 /// Founds this node's cluster on disk.
 type Founder<'a> = dyn FnMut(Uuid) -> Result<(), String> + 'a;
 
@@ -38,7 +35,7 @@ impl<'a> RealWorld<'a> {
 }
 
 impl World for RealWorld<'_> {
-    fn ask_all(&self, addresses: &[String]) -> Vec<Result<Whereabouts, AskError>> {
+    fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<Whereabouts, AskError>> {
         let (to, answers) = bounded(addresses.len().max(1));
         for (place, address) in addresses.iter().cloned().enumerate() {
             let (to, asker) = (to.clone(), self.asker.clone());
@@ -52,7 +49,7 @@ impl World for RealWorld<'_> {
         }
         drop(to);
         let mut all: Vec<Result<Whereabouts, AskError>> = addresses.iter().map(|_| Err(AskError::Timeout)).collect();
-        let deadline = Instant::now() + ROUND_MAX;
+        let deadline = Instant::now() + patience;
         while let Ok((place, answer)) = answers.recv_deadline(deadline) {
             all[place] = answer;
         }

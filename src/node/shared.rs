@@ -18,12 +18,14 @@ use super::recovery::Recovery;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
 use super::sql::Readers;
+use super::stop::Stopper;
 use super::watch::WatchInput;
 use super::worker::WorkerInput;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
+use crate::cluster::lag::Lags;
 use crate::cluster::verdict::{self, Judgement, Situation};
-use crate::raft::{Membership, Role, View};
+use crate::raft::{Membership, Promise, Role, View};
 use crate::services::directory::Nodes;
 use crate::services::jobs::JobId;
 use crate::settings::Settings;
@@ -94,6 +96,8 @@ pub struct Shared {
     pub failovers: FailoverLog,
     /// What rumour says of the others.
     pub gossip: Mutex<Gossip>,
+    /// Who does not catch up.
+    pub lags: Mutex<Lags>,
     /// Whom the front door sends clients to.
     pub dispatch: Mutex<Dispatch>,
     /// Figures.
@@ -116,6 +120,8 @@ pub struct Shared {
     leader_heard_ms: AtomicU64,
     /// What this node missed, and how long it takes to make up for it.
     pub recovery: Recovery,
+    /// Ends this process.
+    pub stopper: Stopper,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Mutex<()>,
     started: Instant,
@@ -174,6 +180,8 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// The database, if it has one.
     pub sql: Option<Readers>,
+    /// Ends this process.
+    pub stopper: Stopper,
     /// Raft as recovered.
     pub view: View,
 }
@@ -190,6 +198,7 @@ impl Shared {
         Shared {
             gossip: Mutex::new(Gossip::new(parts.me, started_ms, &parts.settings)),
             dispatch: Mutex::new(Dispatch::new(parts.me.id)),
+            lags: Mutex::default(),
             settings: parts.settings,
             me: parts.me,
             cluster: parts.cluster,
@@ -207,6 +216,7 @@ impl Shared {
             sql: parts.sql,
             leader_heard_ms: AtomicU64::new(0),
             recovery: Recovery::new(parts.view.last_index > Index(0)),
+            stopper: parts.stopper,
             incoming_snapshot: Mutex::new(()),
             started: Instant::now(),
             started_ms,
@@ -308,6 +318,9 @@ impl Shared {
         if key(&before.raft) != key(&view.raft) {
             self.poke_monitor();
         }
+        if before.raft.leader != view.raft.leader || before.raft.membership != view.raft.membership {
+            self.to_gossip(GossipInput::Changed);
+        }
     }
 
     /// Newest node table of the directory.
@@ -318,6 +331,7 @@ impl Shared {
     /// Publishes the directory's node table.
     pub fn set_directory(&self, nodes: Arc<Nodes>) {
         *lock(&self.directory) = nodes;
+        self.to_gossip(GossipInput::Changed);
         self.poke_monitor();
     }
 
@@ -336,6 +350,7 @@ impl Shared {
         let mut published = lock(&self.book);
         if **published != *book {
             *published = Arc::new(book.clone());
+            self.to_gossip(GossipInput::Changed);
         }
     }
 
@@ -468,6 +483,13 @@ impl Shared {
         lock(&self.dispatch).handed_out(self.now_ms(), choices);
     }
 
+    /// What this node remembers of another's promises.
+    pub fn remembers(&self, who: &Identity) -> Promise {
+        let mut promise = lock(&self.gossip).remembered(who);
+        promise.merge(&self.view().raft.remembered(who));
+        promise
+    }
+
     /// Whether a node is online, as far as this one knows.
     pub fn is_online(&self, id: NodeId) -> bool {
         is_member_online(&lock(&self.gossip), &self.view().raft.membership, self.me.id, id)
@@ -490,6 +512,7 @@ impl Shared {
             voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             gateways: self.directory().gateways.clone(),
+            stuck: lock(&self.lags).stuck(self.now_ms(), self.settings.fail_after_ms),
             voters_max: self.settings.voters_max,
             has_quorum: is_leader.then_some(raft.has_quorum),
         })

@@ -42,7 +42,7 @@ fn try_stream(
         snapshots.newest().map_err(io::Error::other)?.ok_or(WireError::Unexpected("lack of a snapshot"))?;
     let mut socket = TcpStream::connect_timeout(&links::resolve(address)?, STALL_MAX)?;
     let secret = shared.settings.cluster_secret.as_deref();
-    let (who, _) = handshake::dial(&socket, links::hello(shared, Purpose::Snapshot), secret)?;
+    let who = handshake::dial(&socket, links::hello(shared, Purpose::Snapshot), secret)?.who;
     if who != to {
         return Err(WireError::Rejected(format!("{who:?} answers in place of {to:?}")));
     }

@@ -17,7 +17,10 @@ use super::sql_files::Folder;
 use super::sql_laps::Laps;
 use super::stop::{self, Stopper};
 use super::worker::WorkerInput;
-use super::{apply, chat, config_writer, console, disk, gossip, logging, monitor, peers, threads, watch, worker};
+use super::{
+    apply, chat, config_writer, console, disk, front, gossip, logging, monitor, peers, renew, reunite, threads, watch,
+    worker,
+};
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
 use crate::limits::{
     APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
@@ -42,6 +45,9 @@ use uuid::Uuid;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// The system's rule for a port that several processes listen on.
+const SHARED_PORT_HINT: &str = ". If other nodes of this host have it: the system shares a port only among processes of one user, so start all nodes as the \
+     same user";
 /// What reads of the database leave free on the disk beyond its reserve.
 const READS_LEAVE_MB: u64 = 64;
 /// A whole stop takes no longer.
@@ -79,7 +85,7 @@ pub struct NodeOptions {
 pub enum StartError {
     /// A port cannot be had.
     #[error(
-        "port {address} ({what}) cannot be used: {source}; stop what listens there or change {key} in settings.json"
+        "port {address} ({what}) cannot be used: {source}; stop what listens there or change {key} in settings.json{hint}"
     )]
     Port {
         /// `host:port`.
@@ -88,8 +94,25 @@ pub enum StartError {
         what: &'static str,
         /// Setting that moves it.
         key: &'static str,
+        /// What else may be the cause.
+        hint: &'static str,
         /// What the system said.
         source: io::Error,
+    },
+    /// Another cluster has the front door.
+    #[error(
+        "the front door {address} belongs to another cluster on this host, {name:?} ({theirs}), and this node is in cluster \
+         {ours}: set service_port to another port in settings.json"
+    )]
+    FrontTaken {
+        /// `host:port`.
+        address: String,
+        /// Its name.
+        name: String,
+        /// Its id.
+        theirs: Uuid,
+        /// This node's cluster.
+        ours: Uuid,
     },
     /// The data folder.
     #[error("{0}")]
@@ -136,13 +159,16 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
         warn!("no signal handler, Ctrl+C will end the node at once err={e}");
     }
     match start(settings, options, &stopper, &stop_asked, doors) {
-        Ok(running) => running.until_stopped(&stop_asked),
+        Ok(running) => match running.until_stopped(&stop_asked) {
+            renew::OUTDATED => renew::start_again(),
+            _ => 0,
+        },
         Err(StartError::Stopped) => 0,
         Err(e) => {
             eprintln!("error: {e}");
             match e {
                 StartError::Store(_) | StartError::Snapshot(_) | StartError::Database(_) => 3,
-                StartError::Discovery(_) | StartError::Voter(_) => 2,
+                StartError::Discovery(_) | StartError::Voter(_) | StartError::FrontTaken { .. } => 2,
                 _ => 1,
             }
         }
@@ -188,8 +214,24 @@ fn start(
         info!("the last write before the crash was cut off, as it was never acknowledged: {torn}");
     }
     let is_gateway = options.is_gateway;
-    if find_cluster(&settings, &*files, &dir, &mut me, &mut store, &durable, &ports, stop_asked, is_gateway)? {
+    let find = |me: &mut Me, store: &mut Store, durable: &Durable| {
+        find_cluster(&settings, &*files, &dir, me, store, durable, &ports, stop_asked, is_gateway)
+    };
+    let mut found = find(&mut me, &mut store, &durable)?;
+    if found == Found::Outdated {
+        drop(store);
+        me = identity::set_aside(&*files, &dir, &me, Uuid::new_v4())?;
+        info!("node {} is now uuid {}", id.0, me.uuid);
+        (store, durable) = open(&files, &dir, &mut me)?;
+        found = find(&mut me, &mut store, &durable)?;
+    }
+    if found == Found::Founder {
         durable = raft::founding_state(me.identity());
+    }
+    let ours = me.cluster.unwrap_or_else(Uuid::nil);
+    if let Some(owner) = front::other_owner(&settings, ours) {
+        let (address, name, theirs) = (settings.front_door(), owner.name, owner.cluster);
+        return Err(StartError::FrontTaken { address, name, theirs, ours });
     }
     launch(settings, me, dir, store, durable, folder, ports, stopper, doors, options)
 }
@@ -207,7 +249,18 @@ fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durab
     identity::open_store(Arc::clone(files), dir, me, store::Options::default())
 }
 
-/// Returns whether this node founded its cluster; otherwise it is a member of one.
+/// What a node is that has found its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// It founded it.
+    Founder,
+    /// One of it, or soon.
+    Member,
+    /// One of it, with a folder that is older than what the others remember.
+    Outdated,
+}
+
+/// Returns when this node has a cluster.
 #[expect(clippy::too_many_arguments, reason = "called once, with everything that a node is before it runs")]
 fn find_cluster(
     settings: &Settings,
@@ -219,7 +272,7 @@ fn find_cluster(
     ports: &Ports,
     stop_asked: &Receiver<&'static str>,
     is_gateway: bool,
-) -> Result<bool, StartError> {
+) -> Result<Found, StartError> {
     let (identity, cluster) = (me.identity(), me.cluster);
     let asker = Asker::new(settings, identity, cluster, is_gateway);
     let has_log = *durable != Durable::default();
@@ -232,24 +285,22 @@ fn find_cluster(
         true => Some("it is a gateway; start the nodes that it is to serve, with ./run.sh for example".to_string()),
         false => no_disk,
     };
-    let seeker = Seeker { me: identity, cluster, has_log, known, no_founder, settings };
-    // A node with state needs no lookout: it decides at once.
-    let lookout = match has_log {
-        true => None,
-        false => Some(Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?),
-    };
+    let kept = raft::Promise::from(durable);
+    let seeker = Seeker { me: identity, cluster, kept, has_log, known, no_founder, settings };
+    let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
     let world = RealWorld::new(asker, stop_asked, |cluster| become_founder(files, dir, me, store, cluster));
     let decision = discover(&seeker, &world)?;
     drop((world, lookout));
     match decision {
-        Decision::Resume => Ok(false),
-        Decision::Founded { .. } => Ok(true),
+        Decision::Resume => Ok(Found::Member),
+        Decision::Outdated => Ok(Found::Outdated),
+        Decision::Founded { .. } => Ok(Found::Founder),
         Decision::Stopping => Err(StartError::Stopped),
         Decision::Joined { cluster, members } => {
             me.cluster = Some(cluster);
             me.peers.extend(members.into_iter().filter(|(id, _)| *id != me.id));
             identity::save(files, dir, me)?;
-            Ok(false)
+            Ok(Found::Member)
         }
     }
 }
@@ -296,6 +347,7 @@ fn bind(settings: &Settings, id: NodeId) -> Result<Ports, StartError> {
             address: address.to_string(),
             what,
             key,
+            hint: if is_shared { SHARED_PORT_HINT } else { "" },
             source,
         })
     };
@@ -385,6 +437,7 @@ fn launch(
         is_gateway,
         snapshots: snapshots.clone(),
         sql: Some(Readers::new(sql, laps)),
+        stopper: stopper.clone(),
         view: raft.view(),
     }));
     shared.publish_frame(monitor::build(&shared, 0));
@@ -429,6 +482,8 @@ fn launch(
     thread("checkpoint", Box::new(move || super::sql::checkpoint(&s)))?;
     let s = Arc::clone(&shared);
     thread("config", Box::new(move || config_writer::run(&s)))?;
+    let s = Arc::clone(&shared);
+    thread("reunite", Box::new(move || reunite::run(&s)))?;
     let core = Core::new(
         Arc::clone(&shared),
         raft,
@@ -498,7 +553,8 @@ fn close(listener: TcpListener) {
 }
 
 impl Running {
-    fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> u8 {
+    /// Returns why it stopped.
+    fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> &'static str {
         let why = stop_asked.recv().unwrap_or("no one left to ask");
         let begun = Instant::now();
         let shared = &self.shared;
@@ -530,6 +586,6 @@ impl Running {
             }
         }
         info!("stopped after {} ms", begun.elapsed().as_millis());
-        0
+        why
     }
 }

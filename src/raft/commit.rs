@@ -22,7 +22,9 @@ impl Raft {
                 return self.disk.durable();
             }
             let progress = lead.peers.get(&who.id);
-            let is_it = |p: &&super::progress::Progress| p.who == who || flaw!(self.config, count_earlier_session);
+            let is_it = |p: &&super::progress::Progress| {
+                (p.who == who || flaw!(self.config, count_earlier_session)) && !p.has_forgotten
+            };
             progress.filter(is_it).map_or(Index(0), |progress| progress.match_index)
         };
         let mut copies: Vec<Index> =

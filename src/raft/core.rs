@@ -58,6 +58,8 @@ pub struct Raft {
     /// Reads that wait for the leader's answer.
     pub(super) forwarded: Forwarded,
     pub(super) is_disk_low: bool,
+    /// What was last acknowledged to a leader: its term, and up to where.
+    pub(super) acknowledged: (Term, Index),
 }
 
 /// What one step carries along.
@@ -118,6 +120,7 @@ impl Raft {
             deferred: Vec::new(),
             forwarded: Forwarded::default(),
             is_disk_low: false,
+            acknowledged: (Term(0), Index(0)),
         }
     }
 
@@ -223,9 +226,10 @@ impl Raft {
     fn on_older_term(&mut self, cx: &mut Cx<'_>, message: Message) {
         let envelope = self.envelope();
         match message.body {
-            Body::Append { session, prev_index, .. } => {
+            Body::Append { prev_index, .. } => {
                 let conflict = Conflict { prev_index, hint_index: Index(0), hint_term: Term(0) };
-                envelope.send(cx, message.from, Body::AppendReply { session, result: Err(conflict) });
+                // No session: it says only that the term is over. The sender may lead again, in a session of that number.
+                envelope.send(cx, message.from, Body::AppendReply { session: 0, result: Err(conflict) });
             }
             Body::Heartbeat { .. } => envelope.send(cx, message.from, Body::HeartbeatReply { round: 0 }),
             Body::PreVote { .. } => envelope.send(cx, message.from, Body::PreVoteReply { is_granted: false }),

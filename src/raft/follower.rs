@@ -58,7 +58,14 @@ impl Raft {
             prev_index = base;
             prev_term = self.log.term_at(base).expect("the base's term is known");
         }
+        if let Some(index) = self.contradicted((prev_index, prev_term), &entries) {
+            return cx.fx.events.push(Event::LeaderForgot { leader: from.id, index });
+        }
         let result = if self.log.term_at(prev_index) == Some(prev_term) {
+            self.acknowledged = match self.acknowledged {
+                (term, index) if term == self.hard.term => (term, index.max(end)),
+                _ => (self.hard.term, end),
+            };
             self.take_entries(cx, prev_index, entries);
             self.follow_commit(commit.min(end));
             Ok(if flaw!(self.config, ack_own_last_index) { self.log.last_index() } else { end })
@@ -77,6 +84,16 @@ impl Raft {
         if round > 0 {
             self.envelope().send(cx, from, Body::HeartbeatReply { round });
         }
+    }
+
+    /// The first place at which the offer differs from what is committed here. A leader can have won with such a log only if
+    /// voters lost what they had acknowledged: nothing of its offer is taken, or committed entries would be cut without a word.
+    fn contradicted(&self, prev: (Index, Term), entries: &[Entry]) -> Option<Index> {
+        let offered = std::iter::once(prev).chain(entries.iter().map(|entry| (entry.index, entry.term)));
+        let mut committed = offered.take_while(|(index, _)| *index <= self.commit);
+        committed
+            .find(|(index, term)| self.log.term_at(*index).is_some_and(|held| held != *term))
+            .map(|(index, _)| index)
     }
 
     /// Takes entries whose predecessor matches; cuts only where a held entry differs.

@@ -198,6 +198,19 @@ impl Raft {
                     self.maybe_send_timeout_now(cx);
                 }
             }
+            Err(conflict) if progress.has_acknowledged(conflict.prev_index) => {
+                // Late, or the follower lost what it had acknowledged. An answer to a new session tells which.
+                if !progress.is_broken_by(conflict) {
+                    let session = lead.next_session();
+                    if let Some(progress) = lead.peers.get_mut(&from.id) {
+                        progress.on_link_up(session);
+                    }
+                } else if !progress.has_forgotten {
+                    let matched = progress.match_index;
+                    progress.forget();
+                    cx.fx.events.push(Event::FollowerForgot { who: from, matched });
+                }
+            }
             Err(conflict) => {
                 progress.on_conflict(conflict, &self.log);
             }
@@ -229,7 +242,9 @@ impl Raft {
     /// Whether this very member answered within the last election timeout.
     pub(super) fn is_active(&self, lead: &Leadership, who: &Identity) -> bool {
         let timeout = self.config.election_timeout_ticks.0;
-        lead.peers.get(&who.id).is_some_and(|progress| progress.who == *who && progress.is_active(self.now, timeout))
+        lead.peers
+            .get(&who.id)
+            .is_some_and(|peer| peer.who == *who && !peer.has_forgotten && peer.is_active(self.now, timeout))
     }
 }
 

@@ -3,7 +3,7 @@
 //! The tour: `mod.rs` (this file) holds the shared words; `core.rs` the node's state and the one door
 //! [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an offer;
 //! `leader.rs` and `progress.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index;
-//! `membership.rs` one change at a time; `transfer.rs` hand-over; `snapshot.rs` what replaces a log's beginning; `log.rs` the
+//! `membership.rs` one change at a time; `promise.rs` what peers remember of a disk; `transfer.rs` hand-over; `snapshot.rs` what replaces a log's beginning; `log.rs` the
 //! entries in memory; `persist.rs` what waits for the disk; `view.rs` looks from outside and invariants; `flaws.rs` bugs planted for tests.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
@@ -27,6 +27,7 @@ mod log;
 mod membership;
 mod persist;
 mod progress;
+mod promise;
 mod read;
 mod snapshot;
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod view;
 pub use self::core::Raft;
 #[cfg(test)]
 pub use self::flaws::Flaws;
+pub use self::promise::Promise;
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,6 +353,10 @@ pub enum Event {
     TransferStarted { to: NodeId },
     /// Hand-over was given up: the target did not take over in time.
     TransferAborted { to: NodeId },
+    /// On the leader: this member's log lacks what it acknowledged up to `matched`.
+    FollowerForgot { who: Identity, matched: Index },
+    /// On a follower: the leader offers another entry at `index`, which is committed here.
+    LeaderForgot { leader: NodeId, index: Index },
 }
 
 /// Why a leader counts as gone.
@@ -408,6 +414,8 @@ pub struct View {
     pub snapshot_index: Index,
     /// Newest membership in the log.
     pub membership: Arc<Membership>,
+    /// What this node's disk holds and others may count on, for them to remember; `None` while it is on its way there.
+    pub promised: Option<Promise>,
     /// Whether the leader has heard a quorum lately (false on followers).
     pub has_quorum: bool,
     /// Whether an entry of the leader's own term is committed.
@@ -431,6 +439,8 @@ pub struct PeerView {
     pub silent_ticks: Ticks,
     /// It answered within the last election timeout.
     pub is_active: bool,
+    /// Its log lacks what it acknowledged to this leader: its disk was replaced by an older copy, or lost data.
+    pub has_forgotten: bool,
 }
 
 /// State of the founder of a cluster: term 1, a vote for itself, and one entry that makes it the only voter.

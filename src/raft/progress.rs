@@ -31,6 +31,11 @@ pub(super) struct Progress {
     pub(super) session: u64,
     /// Known equal and durable up to here.
     pub(super) match_index: Index,
+    /// `match_index` when the session began: a refusal in this session of anything up to there was sent after the follower had
+    /// acknowledged it.
+    proven_index: Index,
+    /// Its log lacks what it acknowledged: it counts as a copy of nothing and is not fed.
+    pub(super) has_forgotten: bool,
     /// Next to send.
     pub(super) next_index: Index,
     pub(super) mode: Mode,
@@ -60,6 +65,8 @@ impl Progress {
             who,
             session,
             match_index: Index(0),
+            proven_index: Index(0),
+            has_forgotten: false,
             next_index,
             mode: Mode::Probe,
             is_probing: false,
@@ -86,10 +93,11 @@ impl Progress {
     /// A new connection: answers to what went over the old one no longer count.
     pub(super) fn on_link_up(&mut self, session: u64) {
         self.session = session;
+        self.proven_index = self.match_index;
         let next_index = self.next_index;
         let was_probe = self.mode == Mode::Probe;
         self.become_probe();
-        if was_probe {
+        if was_probe && next_index > self.next_index {
             self.next_index = next_index;
         }
     }
@@ -97,6 +105,7 @@ impl Progress {
     /// Whether an append may leave now, given the end of the leader's log.
     pub(super) fn can_send(&self, last_index: Index, inflight_bytes_max: usize) -> bool {
         match self.mode {
+            _ if self.has_forgotten => false,
             Mode::Probe => !self.is_probing,
             Mode::Stream => self.next_index <= last_index && self.inflight_bytes < inflight_bytes_max,
             Mode::Snapshot => false,
@@ -151,6 +160,22 @@ impl Progress {
         self.become_probe();
         self.next_index = agree.max(self.match_index).next();
         true
+    }
+
+    /// Whether the follower has acknowledged what it now refuses.
+    pub(super) fn has_acknowledged(&self, index: Index) -> bool {
+        index > Index(0) && index <= self.match_index && self.mode != Mode::Snapshot
+    }
+
+    /// Whether this refusal of the current session proves that the follower lost what it had acknowledged.
+    pub(super) fn is_broken_by(&self, conflict: Conflict) -> bool {
+        conflict.prev_index <= self.proven_index
+    }
+
+    /// The follower lost what it had acknowledged: it must come back under another identity.
+    pub(super) fn forget(&mut self) {
+        self.become_probe();
+        self.has_forgotten = true;
     }
 
     /// Whether appends in flight have not moved for this long: they are lost.

@@ -6,7 +6,7 @@
 //! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `found` one founder; `join N` an empty node
 //! - `preset N term=T log=1.1.3`: what node N's disk holds, by terms of its entries (the first is the membership)
 //! - `tick [N]` · `until leader` (at most 200 ticks) · `quiet N`: ticks whose events do not matter · `status` · `log N` · `trace on`
-//! - `kill N`, `restart N`, `wipe N` · `freeze N`, `thaw N` · `disk N hang|ok|low|roomy`
+//! - `kill N`, `restart N`, `wipe N`, `image N`, `restore N` (the older disk) · `freeze N`, `thaw N` · `disk N hang|ok|low|roomy`
 //! - `cut A B`, `cut A>B`, `isolate N`, `heal` · `link-lost AT OF`, `link-up AT OF` · `hold KIND`, `drop`, `release`, `pass [KIND [COUNT]]` (those held now),
 //!   `replay` (release, and keep copies)
 //! - `propose [N] X`, `read [N]`, `add|promote|demote|remove N`, `transfer [N]`, `lead N`, `snapshot N`, `ship FROM TO`, `flaw NAME`
@@ -146,6 +146,8 @@ impl World {
                 self.start(node(words, 0)?);
             }
             "wipe" => self.wipe(node(words, 0)?),
+            "image" => self.image(node(words, 0)?),
+            "restore" => self.restore(node(words, 0)?)?,
             "freeze" => self.nodes.get_mut(&node(words, 0)?).ok_or("no such node")?.is_frozen = true,
             "thaw" => self.nodes.get_mut(&node(words, 0)?).ok_or("no such node")?.is_frozen = false,
             "disk" => self.disk(node(words, 0)?, words.get(1).ok_or("what about it?")?)?,

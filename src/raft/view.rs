@@ -17,7 +17,8 @@ impl Raft {
                     match_index: progress.match_index,
                     next_index: progress.next_index,
                     silent_ticks: Ticks(self.now - progress.heard_at),
-                    is_active: progress.is_active(self.now, timeout),
+                    is_active: !progress.has_forgotten && progress.is_active(self.now, timeout),
+                    has_forgotten: progress.has_forgotten,
                 };
                 let members = lead.peers.values().filter(|progress| progress.leaving.is_none());
                 (lead.transfer.as_ref().map(|transfer| transfer.to.id), members.map(row).collect())
@@ -32,6 +33,7 @@ impl Raft {
             commit_index: self.commit,
             snapshot_index: self.log.snapshot_index(),
             membership: self.log.membership().1.clone(),
+            promised: self.promised(),
             has_quorum: self.has_quorum(),
             has_committed_own_term: self.has_committed_own_term(),
             transfer_to,

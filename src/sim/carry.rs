@@ -38,6 +38,13 @@ impl World {
                 Event::BecameLeader { .. } => self.coverage.elections += 1,
                 Event::TransferStarted { .. } => self.coverage.transfers += 1,
                 Event::Membership { .. } => self.coverage.memberships += 1,
+                Event::FollowerForgot { who, matched } => {
+                    return violation("MatchTruth", format!("n{} says that {who:?} forgot up to {matched}", node + 1));
+                }
+                Event::LeaderForgot { leader, index } => {
+                    let what = format!("n{} has committed another entry {index} than its leader {leader}", node + 1);
+                    return violation("NoTruncateCommitted", what);
+                }
                 _ => {}
             }
         }

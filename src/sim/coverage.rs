@@ -56,6 +56,10 @@ coverage! {
     refused_damage,
     /// Disks lost, each a new identity.
     wipes,
+    /// Disks put back to an older copy.
+    images_put_back,
+    /// Of those, disks that others remembered more of.
+    images_found_out,
     /// Logs that had entries cut.
     truncations,
     /// Snapshots written by their own service.

@@ -68,7 +68,7 @@ pub struct DiskFaults {
 }
 
 /// One node's disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Disk {
     rng: Rng,
     files: BTreeMap<u64, File>,

@@ -10,7 +10,7 @@ use super::files::SimFiles;
 use super::plan::Plan;
 use super::registers::{Registers, ServiceFlaws};
 use super::workers::Worker;
-use crate::raft::{self, Durable, Membership, Message, Persist, Raft, Role, SnapshotMeta};
+use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
 use crate::services::jobs::JobId;
 use crate::store::{self, Store, StoreError};
 use crate::types::{Identity, Index, Term};
@@ -26,6 +26,8 @@ pub struct HostFlaws {
     pub apply_twice_after_restart: bool,
     /// A wiped node comes back under its old uuid.
     pub wiped_keeps_identity: bool,
+    /// A node goes on with a disk of which others remember more.
+    pub outdated_keeps_identity: bool,
     /// `Synced` is reported when the bytes are written.
     pub synced_before_sync: bool,
     /// A snapshot is written without its membership.
@@ -136,6 +138,8 @@ pub struct Process {
     pub is_apply_due: bool,
     /// Its part in the jobs, if there are any.
     pub worker: Option<Worker>,
+    /// What it has heard of the promises of others.
+    pub memory: BTreeMap<Identity, Promise>,
 }
 
 /// A node, whether its process runs or not.
@@ -174,6 +178,10 @@ pub struct Host {
     pub sql_file: Option<Vec<u8>>,
     /// What the process before that left: a power cut may bring it back.
     pub sql_older: Option<Vec<u8>>,
+    /// A copy of its disk from an earlier day, and whose it was.
+    pub image: Option<(Identity, Disk)>,
+    /// What its disk held before an older copy was put in its place, until it has started.
+    pub newest: Option<Disk>,
 }
 
 impl Host {
@@ -197,6 +205,8 @@ impl Host {
             is_left_out: false,
             sql_file: None,
             sql_older: None,
+            image: None,
+            newest: None,
         }
     }
 
@@ -288,6 +298,7 @@ impl Process {
             led: None,
             is_apply_due: false,
             worker: None,
+            memory: BTreeMap::new(),
         }
     }
 

@@ -56,6 +56,9 @@ impl World {
             return Ok(());
         }
         self.hosts[node].disk().faults.die_after = None;
+        if !self.compare_with_memory(node, &durable)? {
+            return Ok(());
+        }
         let identity = self.hosts[node].identity;
         self.note(|_| {
             format!(
@@ -140,6 +143,7 @@ impl World {
     pub fn wipe(&mut self, node: usize) {
         let old = self.hosts[node].identity;
         self.hosts[node].disk().wipe();
+        (self.hosts[node].image, self.hosts[node].newest) = (None, None);
         self.hosts[node].is_damaged = false;
         self.coverage.wipes += 1;
         if self.flaws.host.wiped_keeps_identity {
@@ -169,6 +173,7 @@ impl World {
             };
         }
         self.hosts[node].disk().end_process(death);
+        self.maybe_put_back(node);
         self.hosts[node].paused_until = 0;
         let lost = self.asleep.remove(&node).unwrap_or_default();
         for what in lost {

@@ -20,6 +20,7 @@ mod files;
 mod foreman;
 mod ghost;
 mod host;
+mod images;
 mod ledger;
 mod lives;
 mod net;

@@ -179,6 +179,8 @@ pub struct Plan {
     pub sql: f64,
     /// Part of clients' operations that are talk.
     pub talk: f64,
+    /// Chance that a process that died finds an older copy of its disk.
+    pub restores: f64,
 }
 
 /// Languages of jobs. Every node has the last.
@@ -299,6 +301,7 @@ impl Plan {
             jobs: None,
             sql: 0.0,
             talk: 0.0,
+            restores: 0.0,
         }
     }
 

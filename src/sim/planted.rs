@@ -74,6 +74,12 @@ fn cut_off_leaders_with_snapshots(plan: &mut Plan, rng: &mut Rng) {
     plan.snapshot_every = Some(3);
 }
 
+/// Nodes that die often, and find an older copy of their disk.
+fn older_disks(plan: &mut Plan, _: &mut Rng) {
+    plan.restores = 0.5;
+    only(plan, &[(FaultKind::Crash, 0.3)]);
+}
+
 /// Heartbeats that get lost while appends get through, and reads all the time.
 fn slow_rounds(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 2);
@@ -252,6 +258,12 @@ const ALL: &[Planted] = &[
         name: "wiped_keeps_identity",
         plant: |f| f.host.wiped_keeps_identity = true,
         tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "outdated_keeps_identity",
+        plant: |f| f.host.outdated_keeps_identity = true,
+        tune: older_disks,
         seeds_max: 2_000,
     },
     Planted {

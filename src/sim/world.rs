@@ -125,6 +125,8 @@ pub struct World {
     pub flaws: Flaws,
     /// The one source of chance.
     pub rng: Rng,
+    /// Chance for older copies of disks alone.
+    pub image_rng: Rng,
     /// Virtual time in microseconds.
     pub now: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -170,6 +172,8 @@ impl World {
         plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
         // The same holds for talk.
         plan.talk = *super::plan::pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
+        // And for older copies of disks.
+        plan.restores = *super::plan::pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
         let mut world = World {
@@ -194,6 +198,7 @@ impl World {
             trace: is_traced.then(VecDeque::new),
             plan,
             rng,
+            image_rng: Rng::with_seed(seed.rotate_left(48)),
         };
         world.note(|w| format!("plan: {:?}", w.plan));
         for node in 0..nodes {
@@ -336,6 +341,7 @@ impl World {
                 if self.is_alive(node, life) {
                     let delay = self.hosts[node].tick_us;
                     self.after(delay, What::Tick { node, life });
+                    self.tell_promise(node);
                     self.step(node, Input::Tick)?;
                     self.maybe_call_the_roll(node)?;
                 }

@@ -20,6 +20,8 @@ use uuid::Uuid;
 const FILE_NAME: &str = "identity.json";
 const TEMPORARY_NAME: &str = "identity.json.tmp";
 const LOCK_NAME: &str = "lock";
+/// Behind the names of folders that were set aside.
+const ASIDE_SUFFIX: &str = ".older";
 /// How long a start waits for a folder, and how often it looks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
@@ -140,17 +142,49 @@ pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<
     Ok(me)
 }
 
+/// Sets this node's log and snapshots aside, because they are older than what the node has promised, and gives it a new uuid
+/// as [`discard`] does. What was set aside before goes.
+pub fn set_aside(files: &dyn Files, dir: &Path, old: &Me, uuid: Uuid) -> Result<Me, StoreError> {
+    let mut me = Me { is_discarding: true, has_log: false, uuid, ..old.clone() };
+    save(files, dir, &me)?;
+    for name in [WAL_DIR, SNAPSHOTS_DIR] {
+        let (from, to) = (dir.join(name), dir.join(format!("{name}{ASIDE_SUFFIX}")));
+        remove_files(files, &to)?;
+        files.create_dir(&to).map_err(|e| StoreError::io("create", &to, e))?;
+        for file in list(files, &from)? {
+            let path = from.join(&file);
+            files.rename(&path, &to.join(&file)).map_err(|e| StoreError::io("rename", &path, e))?;
+        }
+        files.sync_dir(&to).map_err(|e| StoreError::io("sync", &to, e))?;
+    }
+    finish_discard(files, dir, &mut me)?;
+    Ok(me)
+}
+
+/// Names in a folder; none if it is not there.
+fn list(files: &dyn Files, dir: &Path) -> Result<Vec<String>, StoreError> {
+    match files.list(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.map_err(|e| StoreError::io("list", dir, e)),
+    }
+}
+
+/// Removes all files of a folder, if it is there.
+fn remove_files(files: &dyn Files, dir: &Path) -> Result<(), StoreError> {
+    let names = list(files, dir)?;
+    for name in &names {
+        let path = dir.join(name);
+        files.remove(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+    }
+    match names.is_empty() {
+        true => Ok(()),
+        false => files.sync_dir(dir).map_err(|e| StoreError::io("sync", dir, e)),
+    }
+}
+
 fn finish_discard(files: &dyn Files, dir: &Path, me: &mut Me) -> Result<(), StoreError> {
     for below in [dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR)] {
-        let names = match files.list(&below) {
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            names => names.map_err(|e| StoreError::io("list", &below, e))?,
-        };
-        for name in names {
-            let path = below.join(name);
-            files.remove(&path).map_err(|e| StoreError::io("remove", &path, e))?;
-        }
-        files.sync_dir(&below).map_err(|e| StoreError::io("sync", &below, e))?;
+        remove_files(files, &below)?;
     }
     me.is_discarding = false;
     save(files, dir, me)

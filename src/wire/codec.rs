@@ -102,7 +102,11 @@ mod tests {
     use uuid::Uuid;
 
     fn sample() -> Frame {
-        Frame::Welcome { who: Identity { id: NodeId(3), uuid: Uuid::from_u128(7) }, cluster: Some(Uuid::from_u128(9)) }
+        Frame::Welcome {
+            who: Identity { id: NodeId(3), uuid: Uuid::from_u128(7) },
+            cluster: Some(Uuid::from_u128(9)),
+            remembered: Default::default(),
+        }
     }
 
     #[test]

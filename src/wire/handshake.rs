@@ -8,6 +8,7 @@
 use super::codec::{WireError, read_frame, write_frame};
 use super::{Frame, Hello, PROTOCOL};
 use crate::limits::HANDSHAKE_DEADLINE;
+use crate::raft::Promise;
 use crate::types::Identity;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -44,8 +45,19 @@ impl Read for DeadlineReader<'_> {
     }
 }
 
-/// Dialer's side: returns who answered and its cluster.
-pub fn dial(stream: &TcpStream, hello: Hello, secret: Option<&str>) -> Result<(Identity, Option<Uuid>), WireError> {
+/// How an acceptor answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcomed {
+    /// Who it is.
+    pub who: Identity,
+    /// Its cluster.
+    pub cluster: Option<Uuid>,
+    /// What it remembers of the dialer's promises.
+    pub remembered: Promise,
+}
+
+/// Dialer's side: returns who answered.
+pub fn dial(stream: &TcpStream, hello: Hello, secret: Option<&str>) -> Result<Welcomed, WireError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let mut from = DeadlineReader::new(stream, deadline);
@@ -58,18 +70,20 @@ pub fn dial(stream: &TcpStream, hello: Hello, secret: Option<&str>) -> Result<(I
     let mut to = stream;
     write_frame(&mut to, &Frame::Hello(hello))?;
     match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
-        Frame::Welcome { who, cluster } => Ok((who, cluster)),
+        Frame::Welcome { who, cluster, remembered } => Ok(Welcomed { who, cluster, remembered }),
         Frame::Reject { why } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("frame before the welcome")),
     }
 }
 
-/// Acceptor's side: returns the dialer's words, already welcomed; otherwise the dialer was told why not.
+/// Acceptor's side: returns the dialer's words, already welcomed; otherwise the dialer was told why not. `remember` says
+/// what this node remembers of the dialer; `None`: hang up without a word, and it tries again.
 pub fn accept(
     stream: &TcpStream,
     me: Identity,
     cluster: Option<Uuid>,
     secret: Option<&str>,
+    remember: impl Fn(&Hello) -> Option<Promise>,
 ) -> Result<Hello, WireError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
@@ -85,7 +99,8 @@ pub fn accept(
         write_frame(&mut to, &Frame::Reject { why: why.clone() })?;
         return Err(WireError::Rejected(why));
     }
-    write_frame(&mut to, &Frame::Welcome { who: me, cluster })?;
+    let Some(remembered) = remember(&hello) else { return Err(WireError::Unexpected("purpose")) };
+    write_frame(&mut to, &Frame::Welcome { who: me, cluster, remembered })?;
     Ok(hello)
 }
 
@@ -128,14 +143,18 @@ fn is_proof_right(secret: Option<&str>, nonce: &[u8; 16], from: Identity, proof:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Addresses, NodeId};
+    use crate::types::{Addresses, NodeId, Term};
     use crate::wire::Purpose;
     use std::net::TcpListener;
 
-    type Dialed = Result<(Identity, Option<Uuid>), WireError>;
+    type Dialed = Result<Welcomed, WireError>;
 
     fn who(id: u64) -> Identity {
         Identity { id: NodeId(id), uuid: Uuid::from_u128(id as u128) }
+    }
+
+    fn remember(hello: &Hello) -> Option<Promise> {
+        (hello.purpose == Purpose::Ask).then_some(Promise { term: Term(hello.from.id.0), ..Promise::default() })
     }
 
     fn shake(
@@ -146,7 +165,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let accepting = std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            accept(&stream, who(2), acceptor.0, acceptor.1)
+            accept(&stream, who(2), acceptor.0, acceptor.1, remember)
         });
         let stream = TcpStream::connect(address).unwrap();
         let hello = Hello {
@@ -165,7 +184,8 @@ mod tests {
     fn equal_secrets_and_clusters_agree() {
         let cluster = Some(Uuid::from_u128(5));
         let (dialed, accepted) = shake((cluster, Some("s")), (cluster, Some("s")));
-        assert_eq!(dialed.unwrap(), (who(2), cluster));
+        let remembered = Promise { term: Term(1), ..Promise::default() };
+        assert_eq!(dialed.unwrap(), Welcomed { who: who(2), cluster, remembered });
         assert_eq!(accepted.unwrap().from, who(1));
     }
 
@@ -191,7 +211,7 @@ mod tests {
         let silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         let before = Instant::now();
-        assert!(accept(&stream, who(2), None, None).is_err());
+        assert!(accept(&stream, who(2), None, None, remember).is_err());
         assert!(before.elapsed() < HANDSHAKE_DEADLINE * 3);
         drop(silent);
     }

@@ -3,7 +3,7 @@
 //! It stands here and not in `cluster/` because frames carry it and arrows point down.
 //! Not here: what a table means and whom it is sent to (`cluster/gossip.rs`).
 
-use crate::raft::Role;
+use crate::raft::{Promise, Role};
 use crate::types::{Addresses, Index, NodeId, Standing, Term};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,6 +39,8 @@ pub struct Row {
     pub term: Term,
     /// Last index in its log.
     pub last_index: Index,
+    /// What it has promised, for others to remember.
+    pub promise: Promise,
     /// Its commit index.
     pub commit_index: Index,
     /// Applied to its services.

@@ -61,7 +61,12 @@ pub enum Frame {
     /// Dialer's answer.
     Hello(Hello),
     /// Acceptor agrees; who it is and which cluster it is in.
-    Welcome { who: Identity, cluster: Option<Uuid> },
+    Welcome {
+        who: Identity,
+        cluster: Option<Uuid>,
+        /// What the acceptor remembers of the dialer.
+        remembered: raft::Promise,
+    },
     /// Acceptor declines, in a sentence for people.
     Reject { why: String },
     /// Answer to `Ask`.
@@ -70,6 +75,8 @@ pub enum Frame {
     Joined { cluster: Uuid, members: Vec<(NodeId, Addresses)> },
     /// Consensus.
     Raft(raft::Message),
+    /// What the sender remembers of the receiver, when that has changed for the worse.
+    Remembered(raft::Promise),
     /// One heartbeat table.
     Gossip(heartbeat::Table),
     /// Front doors tell each other whom they sent clients to, at once: worker and how many.
@@ -159,4 +166,7 @@ pub struct Whereabouts {
     pub leader: Option<(NodeId, Addresses)>,
     /// Every member it knows.
     pub members: Vec<(NodeId, Addresses)>,
+    /// What it remembers of the asker, as its welcome said.
+    #[serde(skip)]
+    pub remembered: raft::Promise,
 }

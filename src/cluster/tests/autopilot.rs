@@ -20,6 +20,7 @@ fn view(voters: &[u64], learners: &[u64], silent: &dyn Fn(u64) -> u64) -> View {
     let all = |ids: &[u64]| -> BTreeMap<NodeId, Uuid> { ids.iter().map(|id| (NodeId(*id), uuid(*id))).collect() };
     let others = voters.iter().chain(learners).filter(|id| **id != 1);
     View {
+        promised: None,
         role: Role::Leader,
         term: Term(3),
         leader: Some(NodeId(1)),
@@ -36,6 +37,7 @@ fn view(voters: &[u64], learners: &[u64], silent: &dyn Fn(u64) -> u64) -> View {
                 match_index: Index(5000),
                 next_index: Index(5001),
                 silent_ticks: Ticks(silent(id)),
+                has_forgotten: false,
                 is_active: silent(id) < 80,
             })
             .collect(),

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::cluster::config_file;
+use crate::types::Index;
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
@@ -26,12 +27,20 @@ struct Net {
     at: Mutex<HashMap<String, At>>,
     founded: Mutex<Vec<(NodeId, Uuid)>>,
     waiting: (Mutex<()>, Condvar),
+    /// What every member remembers of whoever asks.
+    remembered: Mutex<Promise>,
 }
 
 impl Net {
     fn new() -> Net {
         let waiting = (Mutex::new(()), Condvar::new());
-        Net { dir: tempfile::tempdir().unwrap(), at: Mutex::default(), founded: Mutex::default(), waiting }
+        Net {
+            dir: tempfile::tempdir().unwrap(),
+            at: Mutex::default(),
+            founded: Mutex::default(),
+            waiting,
+            remembered: Mutex::default(),
+        }
     }
 
     fn settings(&self) -> Settings {
@@ -96,7 +105,9 @@ impl Net {
             self.put(id, At::Looking(me.id));
         }
         let until = Instant::now() + Duration::from_millis(for_ms);
-        let seeker = Seeker { me, cluster, has_log, known: Vec::new(), no_founder: None, settings };
+        let kept = Promise { term: Term(has_log.into()), index: Index(100), ..Promise::default() };
+        let known = vec![address(24)];
+        let seeker = Seeker { me, cluster, kept, has_log, known, no_founder: None, settings };
         discover(&seeker, &Door { net: self, me: me.id, until, found_fails: false })
     }
 }
@@ -114,7 +125,7 @@ struct Door<'a> {
 }
 
 impl World for Door<'_> {
-    fn ask_all(&self, addresses: &[String]) -> Vec<Result<Whereabouts, AskError>> {
+    fn ask_all(&self, addresses: &[String], _: Duration) -> Vec<Result<Whereabouts, AskError>> {
         let at = self.net.at.lock().unwrap();
         let answer = |address: &String| match at.get(address) {
             None => Err(AskError::Refused),
@@ -124,7 +135,15 @@ impl World for Door<'_> {
             Some(At::Member { cluster, leader, .. }) => {
                 let settings = Settings::default();
                 let leader = leader.map(|id| (id, settings.addresses(id)));
-                Ok(Whereabouts { cluster: Some(*cluster), id: None, term: Term(1), members: vec![], leader })
+                let remembered = *self.net.remembered.lock().unwrap();
+                Ok(Whereabouts {
+                    cluster: Some(*cluster),
+                    id: None,
+                    term: Term(1),
+                    members: vec![],
+                    leader,
+                    remembered,
+                })
             }
         };
         addresses.iter().map(answer).collect()
@@ -275,7 +294,9 @@ fn a_founder_that_dies_in_between_leaves_nothing_that_binds() {
     let net = Net::new();
     let settings = net.settings();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-    let seeker = Seeker { me, cluster: None, has_log: false, known: Vec::new(), no_founder: None, settings: &settings };
+    let kept = Promise::default();
+    let seeker =
+        Seeker { me, cluster: None, kept, has_log: false, known: Vec::new(), no_founder: None, settings: &settings };
     let until = Instant::now() + Duration::from_secs(5);
     let failed = discover(&seeker, &Door { net: &net, me: me.id, until, found_fails: true });
     assert!(matches!(failed, Err(DiscoveryError::Founding(_))));
@@ -286,7 +307,7 @@ fn a_founder_that_dies_in_between_leaves_nothing_that_binds() {
 }
 
 #[test]
-fn across_hosts_a_majority_of_peers_and_the_highest_id_found() {
+fn across_hosts_all_peers_must_answer_and_the_highest_id_founds() {
     let net = Net::new();
     let peers = [address(21), address(22), address(23)].to_vec();
     let settings = Settings { peers, ..net.settings() };
@@ -296,8 +317,49 @@ fn across_hosts_a_majority_of_peers_and_the_highest_id_found() {
     assert_eq!(look(22, 200), Decision::Stopping, "not the highest");
     net.at.lock().unwrap().remove(&address(23));
     net.put(21, At::Looking(NodeId(21)));
-    assert!(matches!(look(22, 5000), Decision::Founded { .. }));
-    assert!(matches!(look(21, 5000), Decision::Joined { .. }));
+    assert_eq!(look(22, 200), Decision::Stopping, "the third may hold the data of an earlier cluster");
+    assert!(matches!(look_at(&net, 22, &[21, 22]), Decision::Founded { .. }), "it was taken out of peers");
+}
+
+/// Looks with these hosts in `peers`.
+fn look_at(net: &Net, id: u64, hosts: &[u64]) -> Decision {
+    let settings = Settings { peers: hosts.iter().map(|id| address(*id)).collect(), ..net.settings() };
+    net.look_with(id, 5000, None, false, &settings).unwrap()
+}
+
+/// Two of three hosts lost their disks: what the third has must not be founded beside.
+#[test]
+fn newcomers_wait_for_a_survivor_and_never_found_beside_it() {
+    let net = Net::new();
+    let settings = Settings { peers: [21, 22, 23].map(address).to_vec(), ..net.settings() };
+    net.put(21, At::Looking(NodeId(21)));
+    net.put(23, At::Member { cluster: CLUSTER, leader: None, refuses_joins: 0 });
+    assert_eq!(net.look_with(22, 300, None, false, &settings).unwrap(), Decision::Stopping);
+    assert!(net.founded.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_node_whose_peers_remember_more_joins_again_and_waits_while_nobody_leads() {
+    let net = Net::new();
+    let settings = net.settings();
+    let look = |for_ms| net.look_with(2, for_ms, Some(CLUSTER), true, &settings).unwrap();
+    let remember = |term, index| {
+        *net.remembered.lock().unwrap() = Promise { term: Term(term), index: Index(index), ..Promise::default() };
+    };
+    assert_eq!(look(1000), Decision::Resume, "nobody to ask");
+    net.leads(24, CLUSTER);
+    for (term, index) in [(0, 0), (0, 900), (1, 100)] {
+        remember(term, index);
+        assert_eq!(look(1000), Decision::Resume, "term {term} index {index}");
+    }
+    for (term, index) in [(1, 101), (2, 1)] {
+        remember(term, index);
+        assert_eq!(look(1000), Decision::Outdated, "term {term} index {index}");
+    }
+    net.put(24, At::Member { cluster: CLUSTER, leader: None, refuses_joins: 0 });
+    assert_eq!(look(300), Decision::Stopping, "no leader: a majority may be outdated");
+    net.leads(24, OTHER);
+    assert_eq!(look(1000), Decision::Resume, "another cluster's word is nothing");
 }
 
 #[test]
@@ -350,7 +412,8 @@ fn a_node_without_room_to_lead_leaves_the_founding_to_others() {
     let me = Identity { id: NodeId(3), uuid: Uuid::from_u128(3) };
     let until = Instant::now() + Duration::from_millis(400);
     let no_founder = Some("no room".to_string());
-    let seeker = Seeker { me, cluster: None, has_log: false, known: Vec::new(), no_founder, settings: &settings };
+    let kept = Promise::default();
+    let seeker = Seeker { me, cluster: None, kept, has_log: false, known: Vec::new(), no_founder, settings: &settings };
     let door = Door { net: &net, me: me.id, until, found_fails: false };
     assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);

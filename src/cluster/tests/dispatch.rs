@@ -209,3 +209,21 @@ fn an_emptied_worker_fills_up_in_a_flow() {
     let again = picks(&mut d, 25, 60);
     assert!(again.iter().filter(|id| **id == 2).count() > 50, "{again:?}");
 }
+
+/// A worker that is heard of in the middle of a flow is filled by all doors together: none of them sends it the whole of what
+/// it lacks.
+#[test]
+fn a_door_corrects_its_share_also_when_workers_change_in_a_flow() {
+    let mut d = Dispatch::new(NodeId(1));
+    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 4, 9]));
+    for id in 1..=4 {
+        d.report(0, NodeId(id), 12, 12);
+    }
+    picks(&mut d, 0, 10);
+    d.handed_out(1, &[(NodeId(1), 10), (NodeId(2), 10), (NodeId(3), 10), (NodeId(4), 10)]);
+    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 4, 5, 9]));
+    d.report(2, NodeId(5), 12, 12);
+    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 4, 5, 9]));
+    let to_new = picks(&mut d, 2, 20).iter().filter(|id| **id == 5).count();
+    assert!((4..=14).contains(&to_new), "{to_new} of 20");
+}

@@ -14,6 +14,7 @@ fn identity(id: u64) -> Identity {
 
 fn row(who: Identity, counter: u64) -> Row {
     Row {
+        promise: Default::default(),
         id: who.id,
         uuid: who.uuid,
         counter,

@@ -18,6 +18,7 @@ fn requests() -> (Requests, tempfile::TempDir) {
     let raft = Raft::new(crate::node::start::raft_config(&settings, me), founding_state(me));
     let (core, gossip, monitor, watch) = (bounded(1).0, bounded(1).0, bounded(1).0, bounded(1).0);
     let parts = Parts {
+        stopper: crate::node::stop::Stopper::new().0,
         settings,
         me,
         cluster: Uuid::nil(),

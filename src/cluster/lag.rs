@@ -1,0 +1,57 @@
+//! Who is online and does not catch up: its log ends before what is committed and has not grown for a while. Such a node
+//! answers heartbeats and holds nothing of what is new, so it is no copy to count on.
+//!
+//! Drawn from heartbeat rows, so every node can tell. Not here: what follows for the health (`verdict.rs`); the leader's own
+//! books, which decide about jobs (`roll_call.rs`).
+
+use crate::types::{Index, NodeId};
+use std::collections::BTreeMap;
+
+/// Where each log ends, and since when it has lacked something without growing.
+#[derive(Debug, Default)]
+pub struct Lags {
+    rows: BTreeMap<NodeId, (Index, u64)>,
+    committed: Index,
+}
+
+impl Lags {
+    /// Takes the newest ends of the logs of those that are online, and the highest commit index that is known. To be called
+    /// often: a log counts as level until the last call at which it was.
+    pub fn note(&mut self, now_ms: u64, committed: Index, ends: impl IntoIterator<Item = (NodeId, Index)>) {
+        let before = std::mem::take(&mut self.rows);
+        self.committed = committed;
+        let since = |id, end| match before.get(&id) {
+            Some((earlier, since)) if *earlier == end && end < committed => *since,
+            _ => now_ms,
+        };
+        self.rows = ends.into_iter().map(|(id, end)| (id, (end, since(id, end)))).collect();
+    }
+
+    /// Those that have not caught up for `after_ms`, each with where its log ends and should end.
+    pub fn stuck(&self, now_ms: u64, after_ms: u64) -> BTreeMap<NodeId, (Index, Index)> {
+        let is_stuck = |(end, since): &(Index, u64)| *end < self.committed && now_ms.saturating_sub(*since) >= after_ms;
+        self.rows.iter().filter(|(_, row)| is_stuck(row)).map(|(id, (end, _))| (*id, (*end, self.committed))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_stands_still_below_the_commit_index_is_stuck_and_one_that_moves_is_not() {
+        let mut lags = Lags::default();
+        let mut at = |now_ms, committed, ends: [u64; 2]| {
+            let ends = ends.into_iter().zip(1..).map(|(end, id)| (NodeId(id), Index(end)));
+            lags.note(now_ms, Index(committed), ends);
+            lags.stuck(now_ms, 1000).keys().map(|id| id.0).collect::<Vec<_>>()
+        };
+        assert!(at(0, 10, [10, 10]).is_empty());
+        assert!(at(5000, 10, [10, 10]).is_empty(), "nothing is new, so nobody lacks anything");
+        assert!(at(5100, 20, [20, 10]).is_empty(), "it has only just fallen behind");
+        assert!(at(6000, 30, [30, 12]).is_empty(), "it moves");
+        assert!(at(6900, 40, [40, 12]).is_empty());
+        assert_eq!(at(7000, 40, [40, 12]), [2]);
+        assert!(at(7100, 40, [40, 40]).is_empty());
+    }
+}

@@ -1,0 +1,98 @@
+//! Older copies of disks: what a node does whose data folder was put back to one, and what the others remember of it.
+//!
+//! Such a disk lies: it has forgotten votes and acknowledgements. Only others can tell, so every process remembers what it
+//! hears of the promises of others (`raft/promise.rs`), and a start is compared with all that is remembered. A disk that falls
+//! short is given up for a new identity, like a lost one; hence this fault asks [`World::can_spare`] first. A disk that
+//! nobody put back must never fall short, whatever else has happened to it.
+//!
+//! What nobody alive remembers cannot be found out, and is not promised: then the newest disk is put back instead.
+//!
+//! Not here: the comparison itself (`raft/promise.rs`).
+
+use super::ghost::{Judged, violation};
+use super::world::World;
+use crate::raft::{Durable, Promise};
+use crate::types::Identity;
+
+/// Between two heartbeats that tell a promise, in ticks.
+const TELL_EVERY_TICKS: u64 = 8;
+
+impl World {
+    /// A process has died: perhaps its disk is copied, perhaps an older copy is put in its place.
+    pub fn maybe_put_back(&mut self, node: usize) {
+        if self.plan.restores == 0.0 || self.is_calm || self.hosts[node].newest.is_some() {
+            return;
+        }
+        let who = self.hosts[node].identity;
+        let is_due = self.image_rng.f64() < self.plan.restores;
+        let has_image = self.hosts[node].image.as_ref().is_some_and(|(of, _)| *of == who);
+        let is_sound = !self.hosts[node].is_damaged;
+        if has_image && is_due && is_sound && self.can_spare(|lost| *lost == who) {
+            let host = &mut self.hosts[node];
+            let Some((_, image)) = host.image.take() else { return };
+            let newest = std::mem::replace(&mut *host.disk(), image);
+            // Until it has started, it is one that cannot be counted on.
+            (host.newest, host.is_damaged) = (Some(newest), true);
+            self.coverage.images_put_back += 1;
+            self.note(|_| format!("n{} is put back to an older disk", node + 1));
+        } else if is_sound && self.image_rng.bool() {
+            let image = self.hosts[node].disk().clone();
+            self.hosts[node].image = Some((who, image));
+        }
+    }
+
+    /// Heartbeats tell the others what a node has promised.
+    pub fn tell_promise(&mut self, node: usize) {
+        let host = &self.hosts[node];
+        if !(self.now / host.tick_us).is_multiple_of(TELL_EVERY_TICKS) {
+            return;
+        }
+        let who = host.identity;
+        let Some(promise) = host.process.as_ref().and_then(|process| process.raft.promised()) else { return };
+        for other in (0..self.hosts.len()).filter(|other| *other != node) {
+            if let (false, Some(process)) = (self.net.is_cut(node, other), self.hosts[other].process.as_mut()) {
+                process.memory.entry(who).or_default().merge(&promise);
+            }
+        }
+    }
+
+    /// What the running processes remember of an identity.
+    fn remembered(&self, who: &Identity) -> Promise {
+        let mut all = Promise::default();
+        for process in self.hosts.iter().filter_map(|host| host.process.as_ref()) {
+            all.merge(&process.memory.get(who).copied().unwrap_or_default());
+            all.merge(&process.raft.view().remembered(who));
+        }
+        all
+    }
+
+    /// What a start makes of that. `false`: it does not go on with this disk under this identity.
+    pub fn compare_with_memory(&mut self, node: usize, durable: &Durable) -> Judged<bool> {
+        let who = self.hosts[node].identity;
+        let (kept, known) = (Promise::from(durable), self.remembered(&who));
+        let is_short = kept.falls_short_of(&known);
+        let Some(newest) = self.hosts[node].newest.take() else {
+            return match is_short && !self.hosts[node].is_damaged {
+                true => violation(
+                    "IdentityOnce",
+                    format!("n{} holds {kept:?}, others remember {known:?}, and nobody put its disk back", node + 1),
+                ),
+                false => Ok(true),
+            };
+        };
+        if is_short && !self.is_calm {
+            if self.flaws.host.outdated_keeps_identity {
+                return Ok(true);
+            }
+            self.note(|_| format!("n{} holds {kept:?}, others remember {known:?}: its disk is outdated", node + 1));
+            self.coverage.images_found_out += 1;
+            self.wipe(node);
+        } else {
+            *self.hosts[node].disk() = newest;
+            self.hosts[node].is_damaged = false;
+        }
+        let delay = self.image_rng.u64(20_000..200_000);
+        self.start_at(node, self.now + delay);
+        Ok(false)
+    }
+}
