@@ -17,8 +17,9 @@ use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Version of everything in this room. Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 4;
+/// Version of everything in this room, and of what commands mean: nodes that refuse different statements would come to differ.
+/// Other versions are rejected with a sentence that says so.
+pub const PROTOCOL: u32 = 5;
 
 /// First word of a dialer, after the challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

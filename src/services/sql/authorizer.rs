@@ -8,6 +8,7 @@ use super::catalogue::{
     FUNCTIONS, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE, PRAGMAS_OF_PAGES,
     PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
 };
+use super::price;
 use super::watch::Watch;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,8 +29,6 @@ pub enum Purpose {
 const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
 /// What it costs that ALTER TABLE reads the whole table in one step.
 const STEPS_OF_CHECK: u64 = super::words::STEPS_MAX / 40;
-/// What a step of a statement that reads JSON costs: it takes many times as long for each byte as copying.
-const FACTOR_OF_JSON: u64 = 8;
 /// Decides, and keeps the reason of a refusal.
 pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
     if watch.is_internal.load(Relaxed) {
@@ -64,6 +63,9 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
         | AuthAction::Delete { table_name } => watch.uses(table_name),
         _ => {}
     }
+    if purpose == Purpose::Write {
+        expect_work(watch, &asked.action);
+    }
     if !watch.charge_leave() {
         watch.refuse(super::functions::RAN_AWAY);
         return Authorization::Deny;
@@ -74,6 +76,34 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
             watch.refuse(why);
             Authorization::Deny
         }
+    }
+}
+
+/// Notes what makes a statement work for long.
+fn expect_work(watch: &Watch, action: &AuthAction<'_>) {
+    use AuthAction::*;
+    match *action {
+        Select | Recursive => watch.may_repeat.store(true, Relaxed),
+        CreateIndex { .. }
+        | CreateTable { .. }
+        | CreateTrigger { .. }
+        | CreateView { .. }
+        | CreateVtable { .. }
+        | AlterTable { .. }
+        | DropIndex { .. }
+        | DropTable { .. }
+        | DropTrigger { .. }
+        | DropView { .. }
+        | DropVtable { .. }
+        | Reindex { .. } => {
+            watch.changes_schema();
+        }
+        Insert { table_name } => watch.charge_row(table_name),
+        Update { table_name, .. } | Delete { table_name } => {
+            watch.charge_row(table_name);
+            watch.may_repeat.store(true, Relaxed);
+        }
+        _ => {}
     }
 }
 
@@ -119,8 +149,9 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
         }
         Function { function_name } => {
             let name = function_name.to_ascii_lowercase();
-            if name.starts_with("json") || name.starts_with("->") {
-                watch.factor.store(FACTOR_OF_JSON, Relaxed);
+            if purpose == Purpose::Write {
+                // What it costs to call it once; where it is called for each row the price of a step has it as well.
+                watch.charge(watch.in_gear(price::function(&name)));
             }
             function_refusal(watch, purpose, &name)
         }

@@ -63,7 +63,7 @@ pub fn furnish(
         return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
     functions::register(conn, watch, purpose)?;
-    watch.cost_of_look.store(STEPS_PER_LOOK.unsigned_abs().into(), Relaxed);
+    watch.length_cost.store(1, Relaxed);
     watch.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
     let own = Arc::clone(watch);
     conn.progress_handler(
@@ -74,7 +74,7 @@ pub fn furnish(
             if let Some(why) = why {
                 own.refuse(why);
             }
-            why.is_some() || !own.charge(own.cost_of_look.load(Relaxed) * own.factor.load(Relaxed))
+            why.is_some() || !own.charge_steps(STEPS_PER_LOOK.unsigned_abs().into())
         }),
     )?;
     if purpose == Purpose::Write {

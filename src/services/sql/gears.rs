@@ -11,8 +11,9 @@
 
 use super::connection;
 use super::machine::Own;
+use super::price;
 use super::statement::Trouble;
-use super::watch::{STEPS_PER_LOOK, Watch};
+use super::watch::Watch;
 use super::words::ROW_BYTES_MAX;
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
@@ -20,13 +21,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of a value or row in each gear.
 const GEARS: [usize; 8] = [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, ROW_BYTES_MAX];
-/// What a step costs: so much that a command can move about a gigabyte.
+/// By which the price of bytes is multiplied: so much that a command can move about a gigabyte.
 const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
 /// For statements that use virtual tables no gear is lower: a full-text index writes its pages (64 KiB at most) without looking whether
 /// they are too long, and would lose them.
 const LOWEST_OF_VIRTUAL: usize = 4;
 /// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
 const VIRTUAL_STEPS: u64 = 4;
+/// What a byte of text costs that is cut into words and put into an index.
+const VIRTUAL_STEPS_PER_BYTE: u64 = 130;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
 /// Instructions of a program times bytes of a value, in those.
@@ -165,6 +168,24 @@ fn own(conn: &Connection, watch: &Watch, sql: &str) -> Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
+/// Charges for the text that a statement gives a full-text index once: what does so for many rows pays by the step.
+///
+/// # Errors
+/// The budget has not so much.
+pub fn charge_virtual(watch: &Watch, gear: usize, bytes: usize) -> std::result::Result<(), Trouble> {
+    if !watch.touches_virtual.load(Relaxed) || watch.may_repeat.load(Relaxed) {
+        return Ok(());
+    }
+    watch.set_price(price::VIRTUAL);
+    // What is longer than what it was given is computed, and may be as long as the gear allows.
+    let is_computed = gear > LOWEST_OF_VIRTUAL && bytes < GEARS[gear - 1];
+    let bytes = if is_computed { GEARS[gear] } else { bytes };
+    match watch.charge(bytes as u64 * VIRTUAL_STEPS_PER_BYTE) {
+        true => Ok(()),
+        false => Err(Trouble::RanAway),
+    }
+}
+
 /// Changes the gear; `None`: for statements of our own.
 fn shift(conn: &Connection, watch: &Arc<Watch>, gear: Option<usize>) -> Result<()> {
     connection::set_length(conn, gear.map(|gear| GEARS[gear]))?;
@@ -176,5 +197,5 @@ fn shift(conn: &Connection, watch: &Arc<Watch>, gear: Option<usize>) -> Result<(
 
 fn set_cost(watch: &Watch, gear: usize) {
     let cost = if watch.touches_virtual.load(Relaxed) { COSTS[gear].div_ceil(VIRTUAL_STEPS) } else { COSTS[gear] };
-    watch.cost_of_look.store(u64::from(STEPS_PER_LOOK.unsigned_abs()) * cost, Relaxed);
+    watch.length_cost.store(cost, Relaxed);
 }

@@ -9,7 +9,7 @@ use super::gears::{self, Reach};
 use super::journal::{self, Staged};
 use super::machine::{Own, misdeed, settle};
 use super::schema::{self, Form, Table, quoted};
-use super::statement::{self, BYTES_PER_STEP, Room, Trouble};
+use super::statement::{self, Room, STATEMENT_STEPS, STEPS_PER_BYTE, Trouble};
 use super::watch::Watch;
 use super::words::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
 use rusqlite::config::DbConfig;
@@ -27,22 +27,25 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             Trouble::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
         ));
     }
-    if !watch.charge(sql.len() as u64 / BYTES_PER_STEP) {
+    if !watch.charge(sql.len() as u64 * STEPS_PER_BYTE) {
         return Err((0, Trouble::RanAway));
     }
     watch.is_begun.store(false, Relaxed);
     let mut batch = Batch::new(conn, sql);
     for number in 1.. {
-        let (mut prepared, mut factor) = (None, 1);
+        let (mut prepared, mut may_repeat) = (None, false);
         let is_over = gears::climb(conn, watch, 0, |gear| {
             let on_error = |error| statement::trouble(watch, &error);
             watch.begin_statement();
+            if !watch.charge(STATEMENT_STEPS) {
+                return Err(Trouble::RanAway);
+            }
             match prepared {
                 // What preparing told holds for every attempt.
-                Some(_) => watch.factor.store(factor, Relaxed),
+                Some(_) => watch.may_repeat.store(may_repeat, Relaxed),
                 None => {
                     prepared = batch.next().map_err(on_error)?;
-                    factor = watch.factor.load(Relaxed);
+                    may_repeat = watch.may_repeat.load(Relaxed);
                 }
             }
             let Some(one) = &mut prepared else { return Ok(true) };
@@ -51,6 +54,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             }
             gears::suits(watch, gear)?;
             let text = gears::at_any_length(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
+            gears::charge_virtual(watch, gear, text.len())?;
             statement::fits(conn, watch, &text, gear)?;
             let mut room = Room { bytes: 0, rows: 0 };
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;

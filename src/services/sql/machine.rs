@@ -15,7 +15,9 @@ use super::journal;
 use super::load;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
-use super::words::{Answer, Command, FILE_STEPS_MAX, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX};
+use super::words::{
+    Answer, Command, FILE_STEPS_MAX, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, TEXT_STEPS_MAX,
+};
 use super::{connection, functions, gears};
 use crate::services::Reply;
 use crate::types::Stamp;
@@ -65,6 +67,8 @@ pub struct Machine {
     pruned_to: u64,
     /// Version of the schema whose virtual tables are known.
     virtual_at: Option<i64>,
+    /// Version of the schema whose indexes are known.
+    indexes_at: Option<i64>,
     /// Grows with each change.
     generation: u64,
     /// Planted bugs.
@@ -100,6 +104,7 @@ impl Machine {
             newest,
             pruned_to,
             virtual_at: None,
+            indexes_at: None,
             generation: 0,
             #[cfg(test)]
             flaws: super::Flaws::default(),
@@ -290,6 +295,7 @@ impl Machine {
             conn.prepare_cached("SAVEPOINT c")?.execute([])?;
             journal::mark(conn)
         })?;
+        self.begin_schema()?;
         let now_ms = at.at_ms;
         #[cfg(test)]
         let now_ms = self.flaws.local_ms.unwrap_or(now_ms);
@@ -298,6 +304,20 @@ impl Machine {
         #[cfg(test)]
         self.watch.overlooked_now_ms.store(self.flaws.overlooked_now_ms.unwrap_or(0), Relaxed);
         self.watch.begin(now_ms, seed, steps);
+        Ok(())
+    }
+
+    fn begin_schema(&mut self) -> Result<(), Fatal> {
+        let version: i64 =
+            self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
+        let indexes = if self.indexes_at == Some(version) {
+            None
+        } else {
+            let find = "SELECT lower(tbl_name), count(*) FROM sqlite_schema WHERE type = 'index' GROUP BY 1";
+            Some(self.look(|conn| conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?)
+        };
+        self.indexes_at = Some(version);
+        self.watch.begin_schema(indexes);
         Ok(())
     }
 
@@ -363,7 +383,7 @@ impl Machine {
     }
 
     fn load_text(&mut self, at: Stamp, sql: &str, seed: u64) -> Result<(Answer, Option<usize>), Fatal> {
-        self.begin_command(at, seed, STEPS_MAX)?;
+        self.begin_command(at, seed, TEXT_STEPS_MAX)?;
         self.watch.is_loading.store(true, Relaxed);
         let loaded = load::text(&self.conn, &self.watch, sql);
         self.watch.is_loading.store(false, Relaxed);

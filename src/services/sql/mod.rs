@@ -1,7 +1,7 @@
 //! A SQL database in every node: SQLite, changed by the log alone, the same content everywhere.
 //!
 //! The tour: `words.rs` holds what can be asked and answered; `database.rs` is the service, in memory or in a node's file;
-//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `gears.rs` bounds what it can move, `load.rs` takes over dumps and files.
+//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `gears.rs` and `price.rs` bound what it can move and how long it takes, `load.rs` takes over dumps and files.
 //! `connection.rs` makes a connection fit, with `authorizer.rs` and `catalogue.rs` for what is allowed, `functions.rs` and `dates.rs` for what SQLite computes
 //! differently here, and `watch.rs` for what they share. `journal.rs` is the table of our own, which says how far the file is;
 //! `image.rs` the whole file for snapshots; `schema.rs`, `digest.rs` and `dump.rs` walk over all tables; `reader.rs` reads beside
@@ -25,6 +25,7 @@ mod image;
 mod journal;
 mod load;
 mod machine;
+mod price;
 mod reader;
 mod reads;
 mod schema;

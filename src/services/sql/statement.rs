@@ -3,6 +3,7 @@
 //! Not here: what surrounds it, and what follows when it fails (`machine.rs`, `reader.rs`).
 
 use super::machine::Own;
+use super::price::Program;
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
 use super::{authorizer, connection, gears};
@@ -13,16 +14,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// How often a statement says SELECT or VALUES.
 const SELECTS_MAX: usize = 1_000;
-/// Bytes of a statement whose reading is as much work as one step.
-pub const BYTES_PER_STEP: u64 = 16;
+/// What it costs to read a byte of a statement.
+pub const STEPS_PER_BYTE: u64 = 30;
+/// What any statement costs, however little it does: it is read, prepared and kept apart from the others.
+pub const STATEMENT_STEPS: u64 = 6_000;
 /// A statement shorter than this has no program that needs to be counted while values are short.
 const LONG_SQL_BYTES: usize = 64 << 10;
 /// Instructions of a program that reads times bytes of a value.
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
-/// Entries of indexes that a row may write for as much as its steps cost.
-const INDEXES_PER_FACTOR: usize = 4;
-/// What a step of a program costs that copies whole rows: it has few for each of them.
-const FACTOR_OF_COPIES: u64 = 6;
 /// Bytes that an instruction takes.
 const INSTRUCTION_BYTES: usize = 32;
 /// Of UTF-8.
@@ -183,7 +182,7 @@ pub fn run_in(
     if let Some(why) = too_many_selects(&statement.sql) {
         return Err(Trouble::Failed(why));
     }
-    if !watch.charge(statement.sql.len() as u64 / BYTES_PER_STEP) {
+    if !watch.charge(STATEMENT_STEPS + statement.sql.len() as u64 * STEPS_PER_BYTE) {
         return Err(Trouble::RanAway);
     }
     let on_error = |error: Error| trouble(watch, &error);
@@ -202,6 +201,7 @@ pub fn run_in(
     match gear {
         Some(gear) => {
             gears::suits(watch, gear)?;
+            gears::charge_virtual(watch, gear, statement.bytes())?;
             fits(conn, watch, &statement.sql, gear)?;
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
@@ -216,47 +216,34 @@ pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite
     if bytes < words::VALUE_BYTES_MAX { connection::set_length(conn, Some(bytes)) } else { Ok(()) }
 }
 
-/// Refuses a program that is too long for its gear; lets one that writes much with few steps pay more for each.
+/// Refuses a program that is too long for its gear; sets what its steps cost.
 pub fn fits(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<(), Trouble> {
     let is_bounded = gears::is_high(gear) || sql.len() >= LONG_SQL_BYTES;
-    // Without a SELECT it writes the rows that it names, or changes those that are there.
-    if !is_bounded && !names(sql, "select") {
+    let may_repeat = watch.may_repeat.load(Relaxed);
+    let sql = from_first_word(sql);
+    // EXPLAIN runs nothing.
+    if (!is_bounded && !may_repeat) || sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
         return Ok(());
     }
-    let program = program(conn, watch, sql).map_err(|error| trouble(watch, &error))?;
-    let factor = watch.factor.load(Relaxed) * (1 + (program.index_writes / INDEXES_PER_FACTOR) as u64);
-    watch.factor.store(factor * if program.copies_rows { FACTOR_OF_COPIES } else { 1 }, Relaxed);
-    let excess = gears::excess(gear, program.instructions).filter(|_| is_bounded);
+    let cost = match watch.known_cost(sql) {
+        Some(cost) => cost,
+        None => {
+            let own = Own::begin(watch);
+            let program = Program::of(conn, sql).map_err(|error| trouble(watch, &error))?;
+            drop(own);
+            let cost = program.cost();
+            watch.remember_cost(sql, cost);
+            cost
+        }
+    };
+    if may_repeat {
+        watch.set_price(cost.per_step);
+        if !watch.charge(watch.in_gear(cost.once).saturating_add(cost.search)) {
+            return Err(Trouble::RanAway);
+        }
+    }
+    let excess = gears::excess(gear, cost.instructions).filter(|_| is_bounded);
     excess.map_or(Ok(()), |why| Err(Trouble::Failed(why)))
-}
-
-/// What SQLite made of a statement, with its triggers.
-#[derive(Default)]
-struct Program {
-    instructions: usize,
-    /// Instructions that write an entry of an index.
-    index_writes: usize,
-    /// Whole rows go from one table into another.
-    copies_rows: bool,
-}
-
-fn program(conn: &Connection, watch: &Watch, sql: &str) -> rusqlite::Result<Program> {
-    let _own = Own::begin(watch);
-    let sql = from_first_word(sql);
-    if sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
-        return Ok(Program::default()); // It runs nothing.
-    }
-    let mut explain = conn.prepare(&format!("EXPLAIN {sql}"))?;
-    let mut rows = explain.raw_query();
-    let (mut program, mut has_row) = (Program::default(), false);
-    while let Some(row) = rows.next()? {
-        let ValueRef::Text(name) = row.get_ref(1)? else { continue };
-        program.instructions += 1;
-        program.index_writes += usize::from(name == b"IdxInsert");
-        program.copies_rows |= has_row && (name == b"Insert" || name == b"IdxInsert");
-        has_row = name == b"RowData";
-    }
-    Ok(program)
 }
 
 /// The part after preparing.

@@ -4,6 +4,7 @@
 //! anew; read the difference before you commit it.
 //! Not here: the language of the scripts and a node's life in tests (`tests/shell.rs`), files (`tests/files.rs`).
 
+mod cost;
 mod crashes;
 mod dates;
 mod files;

@@ -6,6 +6,8 @@
 //! Not here: the hooks (`connection.rs`, `authorizer.rs`, `functions.rs`).
 
 use super::files::Files;
+use super::price::{self, Cost, Price};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -13,6 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub const STEPS_PER_LOOK: i32 = 50;
 /// Things that one statement may ask leave for: columns, tables, functions, with those of the views and triggers behind them.
 const ASKED_MAX: u64 = 8_000;
+/// Statements whose cost is kept, and how long they are at most.
+const REMEMBERED_MAX: usize = 256;
+const REMEMBERED_BYTES_MAX: usize = 4 << 10;
+/// Steps that a row costs, and each entry of an index, about.
+const ROW_STEPS: u64 = 1_500;
+const INDEX_STEPS: u64 = 5_000;
+/// Indexes that a table is thought to have at least when the command has changed the schema.
+const INDEXES_UNKNOWN: i64 = 2;
 
 /// See the module. One thread uses a connection at a time, so that nothing here needs an order.
 #[derive(Debug, Default)]
@@ -37,10 +47,20 @@ pub struct Watch {
     virtual_names: Mutex<Vec<String>>,
     /// Where the file is, if it is in one.
     pub files: OnceLock<Arc<dyn Files>>,
-    /// What the steps between two looks cost now.
-    pub cost_of_look: AtomicU64,
-    /// By which this is multiplied for the present statement.
-    pub factor: AtomicU64,
+    /// What a step of the present statement costs, whatever the length of values.
+    step_price: AtomicU64,
+    /// What it costs for each 256 bytes that a value may have.
+    bytes_price: AtomicU64,
+    /// How often values may have 256 bytes in the present gear, roughly.
+    pub length_cost: AtomicU64,
+    /// The statement may do something for each of many rows.
+    pub may_repeat: AtomicBool,
+    /// Indexes of each table, when the command began.
+    indexes: Mutex<BTreeMap<String, i64>>,
+    /// What statements cost that were met before.
+    costs: Mutex<BTreeMap<String, Cost>>,
+    /// The command has changed what tables and indexes there are.
+    is_schema_changed: AtomicBool,
     /// Bytes of a value in the present gear.
     pub longest: AtomicU64,
     /// What the statement has asked leave for.
@@ -82,7 +102,8 @@ impl Watch {
         self.passes_over.store(false, Relaxed);
         self.is_altering.store(false, Relaxed);
         self.asked.store(0, Relaxed);
-        self.factor.store(1, Relaxed);
+        self.may_repeat.store(false, Relaxed);
+        self.set_price(price::PLAIN);
         *self.why() = None;
     }
 
@@ -113,6 +134,65 @@ impl Watch {
         self.touches_virtual.store(self.has_virtual.load(Relaxed), Relaxed);
     }
 
+    /// A command begins; `indexes`: how many each table has, in lower case, where the schema is another than before.
+    pub fn begin_schema(&self, indexes: Option<BTreeMap<String, i64>>) {
+        if let Some(indexes) = indexes {
+            *self.indexes.lock().unwrap_or_else(PoisonError::into_inner) = indexes;
+            self.costs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        self.is_schema_changed.store(false, Relaxed);
+    }
+
+    /// What a statement costs that was met before, with the schema that the command began with.
+    pub fn known_cost(&self, sql: &str) -> Option<Cost> {
+        let costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
+        costs.get(sql).copied().filter(|_| !self.is_schema_changed.load(Relaxed))
+    }
+
+    /// Keeps what a statement costs, as long as the schema stays as it is.
+    pub fn remember_cost(&self, sql: &str, cost: Cost) {
+        if self.is_schema_changed.load(Relaxed) || sql.len() > REMEMBERED_BYTES_MAX {
+            return;
+        }
+        let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
+        if costs.len() >= REMEMBERED_MAX {
+            costs.clear();
+        }
+        costs.insert(sql.to_string(), cost);
+    }
+
+    /// The command changes what tables and indexes there are.
+    pub fn changes_schema(&self) {
+        self.is_schema_changed.store(true, Relaxed);
+        self.may_repeat.store(true, Relaxed);
+    }
+
+    /// Charges for one row of a table that a statement writes, and its entries in indexes.
+    pub fn charge_row(&self, table: &str) {
+        let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = indexes.get(&table.to_ascii_lowercase()).copied().unwrap_or(0);
+        drop(indexes);
+        let count = if self.is_schema_changed.load(Relaxed) { known.max(INDEXES_UNKNOWN) } else { known };
+        self.charge(ROW_STEPS + count.unsigned_abs() * INDEX_STEPS);
+    }
+
+    /// What a step of the present statement costs from now on.
+    pub fn set_price(&self, price: Price) {
+        self.step_price.store(price.step, Relaxed);
+        self.bytes_price.store(price.bytes, Relaxed);
+    }
+
+    /// Charges for so many steps of the present statement; false if the budget has not so many.
+    pub fn charge_steps(&self, count: u64) -> bool {
+        let price = Price { step: self.step_price.load(Relaxed), bytes: self.bytes_price.load(Relaxed) };
+        self.charge(count.saturating_mul(self.in_gear(price)))
+    }
+
+    /// A price where values have the length of the present gear.
+    pub fn in_gear(&self, price: Price) -> u64 {
+        price.step.saturating_add(price.bytes.saturating_mul(self.length_cost.load(Relaxed)))
+    }
+
     /// A statement that is being prepared asks leave for one thing more. Views in views double it with each level, and SQLite's
     /// work grows faster than their number: each costs more than the one before. False: that is too much.
     pub fn charge_leave(&self) -> bool {
@@ -120,7 +200,7 @@ impl Watch {
         if asked > ASKED_MAX {
             self.has_run_away.store(true, Relaxed);
         }
-        asked <= ASKED_MAX && self.charge(asked / 2)
+        asked <= ASKED_MAX && self.charge(asked * 8)
     }
 
     /// Looks whether the disk has room for what may be written until the next look; without it the node ends. `is_certain`: now,

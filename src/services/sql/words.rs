@@ -33,9 +33,11 @@ pub const READ_ROWS_MAX: usize = 1_000_000;
 pub const STAGE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a database file that is to be loaded: it is held in memory while it is taken over.
 pub const LOAD_BYTES_MAX: usize = 256 << 20;
-/// Virtual-machine steps after which a write has run away, the same on every node: of values up to 256 bytes. Longer ones cost more
-/// in proportion (`gears.rs`).
-pub const STEPS_MAX: u64 = 50_000_000;
+/// Steps of work after which a write has run away, the same on every node. A step is some nanoseconds at most: what SQLite's machine
+/// does costs as many as it takes time (`price.rs`), and more where values are longer than 256 bytes (`gears.rs`).
+pub const STEPS_MAX: u64 = 400_000_000;
+/// The same for a text that is loaded as a whole.
+pub const TEXT_STEPS_MAX: u64 = 1_000_000_000;
 /// The same for a whole database file that is put in place.
 pub const FILE_STEPS_MAX: u64 = 20 * STEPS_MAX;
 
