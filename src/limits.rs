@@ -66,6 +66,10 @@ pub const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
 pub const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an idle keep-alive connection is kept.
 pub const HTTP_IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// Connections beyond `connections_max` that get one answer about health, status or administration each. More: turned away.
+pub const RESERVED_CONNECTIONS: usize = 64;
+/// Time for the request on such a connection to arrive: the next one waits for its place.
+pub const RESERVED_DEADLINE: Duration = Duration::from_secs(1);
 /// Stack of one client connection thread: 12,000 of them must fit, and only touched pages count.
 pub const CONNECTION_STACK_BYTES: usize = 192 << 10;
 
@@ -85,8 +89,6 @@ pub const CHAT_PIECE_EVENTS_MAX: usize = 64;
 pub const CHAT_PIECE_BYTES: usize = 16 << 10;
 /// Bytes that the system may buffer for one reader of the chat; by itself it would go up to some megabytes. Linux doubles it.
 pub const CHAT_SOCKET_BYTES: usize = 64 << 10;
-/// Bytes of pieces that slow readers of the chat, all together, have not taken yet. More: who cannot take its piece is dropped.
-pub const CHAT_UNSENT_BYTES_MAX: usize = 64 << 20;
 
 /// Events kept in memory for `/v1/events`. Full: the oldest goes.
 pub const EVENTS_MAX: usize = 1000;
@@ -107,6 +109,10 @@ pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;
 pub const RESP_REQUEST_BYTES_MAX: usize = COMMAND_BYTES_MAX - (64 << 10);
 /// The same from a client that has not named the secret yet.
 pub const RESP_UNKNOWN_BYTES_MAX: usize = 16 << 10;
+/// Time in which a client of the Redis port must have named the secret, if there is one. Later: the connection is closed.
+pub const RESP_AUTH_DEADLINE: Duration = Duration::from_secs(10);
+/// Time in which its first request must be whole. Long enough for a person who types; later: the connection is closed.
+pub const RESP_FIRST_DEADLINE: Duration = Duration::from_secs(60);
 /// Words of one request. More: protocol error, as in Redis.
 pub const RESP_WORDS_MAX: usize = 1 << 20;
 /// A plain line, or the line before a word. Longer: protocol error, as in Redis.

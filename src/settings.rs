@@ -104,6 +104,8 @@ pub struct Settings {
     pub disk_reserve_mb: u64,
     /// Client connections of one node.
     pub connections_max: u32,
+    /// Bytes that all connections of one node may hold, in MiB; `None`: a quarter of the memory, at most 1 GiB.
+    pub memory_budget_mb: Option<u64>,
     /// Whether this node takes jobs in and runs them.
     pub jobs_enabled: bool,
     /// Jobs that this node runs at once; `None`: one per processor.
@@ -146,6 +148,7 @@ impl Default for Settings {
             snapshot_every_entries: None,
             disk_reserve_mb: 256,
             connections_max: 12_000,
+            memory_budget_mb: None,
             jobs_enabled: true,
             job_slots: None,
             jobs_cage: CageKind::Full,

@@ -218,6 +218,89 @@ fn slow_readers_are_bounded_and_half_requests_have_a_deadline() -> Result<()> {
     Ok(())
 }
 
+/// What a node's metrics say.
+fn metric(cluster: &Cluster, name: &str) -> u64 {
+    let mut stream = TcpStream::connect(cluster.http(1)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().parse::<f64>().unwrap() as u64
+}
+
+#[test]
+fn all_clients_together_have_one_memory_budget() -> Result<()> {
+    const BUDGET: u64 = 32 << 20;
+    let cluster = one(&json!({"memory_budget_mb": 32}))?;
+    let used = || metric(&cluster, "phalanx_memory_used_bytes");
+    let mut witness = Peer::tcp(&cluster.kv(1));
+    let value = vec![b'v'; 1 << 20];
+    assert_eq!(witness.call(&[b"SET", b"k", &value.repeat(4)]), Reply::Simple("OK".into()));
+
+    // Transactions that are never carried out.
+    let mut open: Vec<Peer> = (0..60).map(|_| Peer::tcp(&cluster.kv(1))).collect();
+    let mut refused = 0;
+    for peer in &mut open {
+        peer.ask("MULTI");
+        match peer.call(&[b"SET", b"q", &value]) {
+            Reply::Error(why) => {
+                assert!(why.starts_with("BUSY ") && why.contains("memory_budget_mb"), "{why}");
+                refused += 1;
+            }
+            queued => assert_eq!(queued, Reply::Simple("QUEUED".into())),
+        }
+    }
+    assert!((36..=45).contains(&refused), "{refused}");
+    assert!(used() <= BUDGET, "{}", used());
+    assert_eq!(witness.ask("SET a b"), Reply::Simple("OK".into()));
+    assert_eq!(witness.ask("GET a"), Reply::Bulk(b"b".to_vec()));
+    assert!(matches!(witness.ask("GET k"), Reply::Error(why) if why.starts_with("BUSY ")), "it is too large now");
+    assert!(matches!(open[59].ask("EXEC"), Reply::Error(why) if why.starts_with("EXECABORT")));
+    assert_eq!(open[0].ask("DISCARD"), Reply::Simple("OK".into()));
+    drop(open);
+    poll::wait_until("it is given back", SOON, || (used() < 1 << 20).then_some(()))?;
+
+    // Readers that take nothing.
+    let refused = metric(&cluster, "phalanx_memory_refused_total");
+    let slow: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = connect(&cluster);
+            stream.write_all(&b"GET k\r\n".repeat(100)).unwrap();
+            stream
+        })
+        .collect();
+    poll::wait_until("the budget is felt", SOON, || {
+        assert!(used() <= BUDGET, "{}", used());
+        (metric(&cluster, "phalanx_memory_refused_total") > refused + 5).then_some(())
+    })?;
+    assert_eq!(witness.ask("GET a"), Reply::Bulk(b"b".to_vec()));
+    drop(slow);
+    poll::wait_until("it is given back", SOON, || (used() < 1 << 20).then_some(()))?;
+    assert_eq!(witness.ask("GET k").kind(), "bulk");
+    Ok(())
+}
+
+#[test]
+fn strangers_are_let_go_whatever_they_say() -> Result<()> {
+    let cluster = one(&json!({"cluster_secret": "open sesame"}))?;
+    let silent = connect(&cluster);
+    let mut chatty = connect(&cluster);
+    let mut friend = Peer::tcp(&cluster.kv(1));
+    assert_eq!(friend.call(&[b"AUTH", b"open sesame"]), Reply::Simple("OK".into()));
+    let since = Instant::now();
+    poll::wait_until("who goes on without the secret is closed", SOON * 2, || {
+        chatty
+            .write_all(b"HELLO\r\n")
+            .and_then(|()| chatty.read(&mut [0; 4096]))
+            .map_or(Some(()), |read| (read == 0).then_some(()))
+    })?;
+    assert!(since.elapsed() > Duration::from_secs(5), "it has time to name it");
+    let mut rest = Vec::new();
+    (&silent).read_to_end(&mut rest).unwrap();
+    assert_eq!(friend.ask("SET a b"), Reply::Simple("OK".into()));
+    Ok(())
+}
+
 #[test]
 fn clients_that_vanish_leave_nothing_behind() -> Result<()> {
     let mut cluster = one(&json!({}))?;

@@ -297,13 +297,74 @@ fn too_many_connections_are_told_so() {
         stream.write_all(OK.as_bytes()).unwrap();
         assert_eq!(read_answer(stream).status, 200);
     }
+    // Two more are kept for health and administration, one answer each.
+    for (method, path, status) in [
+        ("GET", "/livez", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/v1/status", 200),
+        ("GET", "/metrics", 200),
+        ("POST", "/v1/leader/transfer", 200),
+        ("GET", "/v1/note/x", 503),
+        ("GET", "/", 503),
+        ("POST", "/v1/note", 503),
+    ] {
+        let mut late = served.connect();
+        let text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        late.write_all(text.as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut late).status, status, "{method} {path}");
+        assert!(is_closed(&mut late));
+        wait_until("its place is free again", || served.host.connections.load(SeqCst) == 2);
+    }
+    let more: Vec<_> = (0..http_fake::RESERVED).map(|_| served.connect()).collect();
+    wait_until("they have their places", || served.host.connections.load(SeqCst) == 4);
     let mut late = served.connect();
     let answer = read_answer(&mut late);
     assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("1")));
     assert!(is_closed(&mut late));
+    // Who says nothing there does not keep its place.
+    wait_until("silent ones are let go", || served.host.connections.load(SeqCst) == 2);
+    drop(more);
     drop(kept);
     wait_until("there is room again", || served.host.connections.load(SeqCst) == 0);
     assert_eq!(served.get("/livez").status, 200);
+}
+
+/// The budget of the fake host has 16 MiB, of which large requests get 12.
+#[test]
+fn the_newest_large_request_is_refused_and_nobody_else_notices() {
+    let served = serve(patient());
+    let head = |bytes: usize| {
+        format!("POST /v1/note HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\nExpect: 100-continue\r\n\r\n")
+    };
+    let begin = |bytes: usize| {
+        let mut stream = served.connect();
+        stream.write_all(head(bytes).as_bytes()).unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+        (stream, String::from_utf8(line.to_vec()).unwrap())
+    };
+    let mut half_sent: Vec<_> = (0..40).map(|_| begin(2 << 20)).collect();
+    let refused = half_sent.split_off(half_sent.iter().position(|(_, line)| line.ends_with("503")).unwrap());
+    assert!((5..=6).contains(&half_sent.len()), "{}", half_sent.len());
+    assert!(refused.iter().all(|(_, line)| line.ends_with("503")));
+    let used = served.host.memory.used();
+    assert!(used <= 16 << 20, "{used}");
+    // Small requests, health and status go on; the answer names the setting.
+    let note = served.ask("POST", "/v1/note", "", "{\"id\":\"a\",\"text\":\"b\"}");
+    assert_eq!((note.status, served.get("/livez").status, served.get("/v1/status").status), (200, 200, 200));
+    let mut late = served.connect();
+    late.write_all(head(2 << 20).as_bytes()).unwrap();
+    let answer = read_answer(&mut late);
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("memory_budget_mb") && answer.header("Retry-After").is_some(), "{}", answer.body);
+    // One that was begun is not refused later.
+    let (stream, _) = &mut half_sent[0];
+    stream.write_all(&vec![b'x'; 2 << 20]).unwrap();
+    stream.read_exact(&mut [0; " Continue\r\n\r\n".len()]).unwrap();
+    assert_eq!(read_answer(stream).status, 400, "it is no JSON");
+    drop(half_sent);
+    wait_until("all of it is given back", || served.host.memory.used() < 64 << 10);
+    assert_eq!(begin(2 << 20).1, "HTTP/1.1 100");
 }
 
 #[test]

@@ -5,15 +5,19 @@
 //! and every blocking call gets only what is left of it.
 //!
 //! Invariants: C1 a request is answered before the next one is parsed (order). C2 what a client sent ahead is bounded by
-//! the read buffer, the rest waits in its socket. C3 a body that was not read whole is never parsed as a request.
+//! the read buffer, the rest waits in its socket. C3 a body that was not read whole is never parsed as a request. C4 every buffer
+//! that grows with what a client sends, or does not read, is in the memory budget (`node/memory.rs`).
 //! Not here: what requests mean (`routes.rs`), who may ask (`guard.rs`).
 
 use super::parse::{self, Chunked, Fault, Framing, Head};
 use crate::limits;
+use crate::node::{Reservation, Slot, memory};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes asked of the socket at once.
@@ -70,35 +74,18 @@ pub enum Broken {
     Fault(Fault),
 }
 
-/// Bytes that clients have not taken yet, of many connections together, and how many they may be.
+/// A body, and its bytes in the memory budget.
 #[derive(Debug)]
-pub struct Backlog {
-    bytes: AtomicUsize,
-    bytes_max: usize,
+pub struct Body {
+    bytes: Vec<u8>,
+    _held: Reservation,
 }
 
-impl Backlog {
-    /// Room for so many bytes.
-    pub fn new(bytes_max: usize) -> Backlog {
-        Backlog { bytes: AtomicUsize::new(0), bytes_max }
-    }
+impl Deref for Body {
+    type Target = [u8];
 
-    /// Room for these bytes until it is dropped, if there is any.
-    fn hold(&self, bytes: usize) -> Option<Held<'_>> {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let held = Held { backlog: self, bytes };
-        (before + bytes <= self.bytes_max).then_some(held)
-    }
-}
-
-struct Held<'a> {
-    backlog: &'a Backlog,
-    bytes: usize,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.backlog.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    fn deref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -112,14 +99,51 @@ pub struct Conn {
     /// Receive timeout that the socket has now: saves a system call per request.
     read_timeout: Option<Duration>,
     is_first: bool,
+    slot: Slot,
+    /// For both buffers.
+    memory: Reservation,
 }
 
 impl Conn {
     /// Takes over an accepted socket.
-    pub fn new(stream: Arc<TcpStream>, peer: SocketAddr, deadlines: Deadlines) -> io::Result<Conn> {
+    pub fn new(
+        stream: Arc<TcpStream>,
+        peer: SocketAddr,
+        mut deadlines: Deadlines,
+        slot: Slot,
+        memory: Reservation,
+    ) -> io::Result<Conn> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(deadlines.write))?;
-        Ok(Conn { stream, peer, deadlines, input: Vec::new(), output: Vec::new(), read_timeout: None, is_first: true })
+        if slot == Slot::Reserved {
+            let longest = limits::RESERVED_DEADLINE;
+            deadlines.head = deadlines.head.min(longest);
+            deadlines.body = deadlines.body.min(longest);
+            deadlines.write = deadlines.write.min(longest);
+        }
+        let (input, output) = (Vec::new(), Vec::new());
+        Ok(Conn { stream, peer, deadlines, input, output, read_timeout: None, is_first: true, slot, memory })
+    }
+
+    /// Its place among all connections.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Whether there is room for an answer of so many bytes beside what the connection holds. They are held until it has left.
+    pub fn has_room(&mut self, bytes: usize) -> bool {
+        // It is copied into the buffer.
+        let held = self.input.capacity() + self.output.capacity() + 2 * bytes;
+        if bytes <= memory::FIRST_BYTES {
+            self.memory.force(held);
+            return true;
+        }
+        self.memory.resize(held).is_ok()
+    }
+
+    /// Takes the buffers as they are into the memory budget.
+    fn account(&mut self) {
+        self.memory.force(self.input.capacity() + self.output.capacity());
     }
 
     /// The client's address.
@@ -152,6 +176,10 @@ impl Conn {
                 return Next::Gone;
             }
             let is_idle = self.input.is_empty() && !self.is_first;
+            if is_idle {
+                self.input.shrink_to(READ_BYTES);
+                self.output.shrink_to(READ_BYTES);
+            }
             let until = if is_idle {
                 None
             } else {
@@ -160,6 +188,9 @@ impl Conn {
             let before = self.input.len();
             match self.fill(until) {
                 Ok(0) => return Next::Gone,
+                Ok(_) if self.memory.resize(self.input.capacity() + self.output.capacity()).is_err() => {
+                    return Next::Fault(Fault { status: 503, why: memory::FULL });
+                }
                 Ok(_) => {}
                 Err(error) if is_timeout(&error) && !self.input.is_empty() => {
                     return Next::Fault(Fault { status: 408, why: "the request head took too long" });
@@ -172,12 +203,18 @@ impl Conn {
         }
     }
 
-    /// Reads the whole body of a request, at most `body_bytes_max`.
-    pub fn body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Vec<u8>, Broken> {
+    /// Reads the whole body of a request, at most `body_bytes_max`. One that says its length has room for all of it before it
+    /// is read, so that none that was begun is refused for the sake of a later one.
+    pub fn body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Body, Broken> {
         if let Framing::Length(length) = head.framing
             && length > body_bytes_max
         {
             return Err(Broken::Fault(Fault { status: 413, why: parse::too_large(body_bytes_max) }));
+        }
+        let mut held = self.memory.another();
+        let full = |_| Broken::Fault(Fault { status: 503, why: memory::FULL });
+        if let Framing::Length(length) = head.framing {
+            held.resize(length).map_err(full)?;
         }
         if head.expects_continue && self.input.is_empty() {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -195,13 +232,14 @@ impl Conn {
                     (used, body.len() == length)
                 }
                 Framing::Chunked => {
+                    held.resize(body.len() + self.input.len()).map_err(full)?;
                     let used = chunked.feed(&self.input, &mut body, body_bytes_max).map_err(Broken::Fault)?;
                     (used, chunked.is_done())
                 }
             };
             self.input.drain(..used);
             if is_done {
-                return Ok(body);
+                return Ok(Body { bytes: body, _held: held });
             }
             match self.fill(Some(deadline)) {
                 Ok(0) => return Err(Broken::Gone),
@@ -252,6 +290,7 @@ impl Conn {
         let result = write_until(&self.stream, &self.output, Instant::now() + self.deadlines.write);
         self.output.clear();
         self.output.shrink_to(OUTPUT_BYTES_GATHERED);
+        self.account();
         if result.is_ok() {
             self.stream.set_write_timeout(Some(self.deadlines.write)).ok()
         } else {
@@ -260,7 +299,8 @@ impl Conn {
         result
     }
 
-    /// Writes one piece of a stream in one system call, by the write deadline.
+    /// Writes one piece of a stream in one system call, by the write deadline. What the socket does not take at once has a place in
+    /// the memory budget; without one it is as if the deadline had come.
     pub fn send(&self, parts: &[&[u8]]) -> io::Result<()> {
         let deadline = Instant::now() + self.deadlines.write;
         let mut slices = [IoSlice::new(&[]); 8];
@@ -269,9 +309,11 @@ impl Conn {
             *slice = IoSlice::new(part);
         }
         let length: usize = parts.iter().map(|part| part.len()).sum();
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let written = loop {
-            match (&*self.stream).write_vectored(&slices[..parts.len()]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match sendmsg(&*self.stream, &slices[..parts.len()], &mut SendAncillaryBuffer::default(), flags) {
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => break 0,
                 other => break other?,
             }
         };
@@ -279,25 +321,10 @@ impl Conn {
             return Ok(());
         }
         // Rare: the client reads slowly. What is left is copied once and gets what is left of the deadline.
+        let mut held = self.memory.another();
+        held.resize(length).map_err(|_| io::ErrorKind::TimedOut)?;
         let rest = parts.concat().split_off(written);
         write_until(&self.stream, &rest, deadline)?;
-        self.stream.set_write_timeout(Some(self.deadlines.write))
-    }
-
-    /// Writes a piece of a stream by the write deadline. What the socket does not take at once counts against `backlog`;
-    /// without room there it is as if the deadline had come.
-    pub fn send_within(&self, piece: &[u8], backlog: &Backlog) -> io::Result<()> {
-        let deadline = Instant::now() + self.deadlines.write;
-        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-        let taken = match rustix::net::send(&*self.stream, piece, flags) {
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => 0,
-            other => other?,
-        };
-        if taken == piece.len() {
-            return Ok(());
-        }
-        let _held = backlog.hold(piece.len()).ok_or(io::ErrorKind::TimedOut)?;
-        write_until(&self.stream, &piece[taken..], deadline)?;
         self.stream.set_write_timeout(Some(self.deadlines.write))
     }
 
@@ -314,6 +341,7 @@ impl Conn {
     pub fn free_buffers(&mut self) {
         self.input = Vec::new();
         self.output = Vec::new();
+        self.account();
     }
 
     /// Has the system keep no more than about so many bytes that the client has not taken.
@@ -373,34 +401,72 @@ fn write_until(stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::MemoryBudget;
     use std::net::TcpListener;
 
-    #[test]
-    fn who_takes_nothing_is_dropped_when_others_hold_all_there_is() {
+    fn pair(memory: Reservation, slot: Slot) -> (TcpStream, Conn) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
         let deadlines = Deadlines { write: Duration::from_secs(20), ..Deadlines::default() };
-        let conn = Conn::new(Arc::new(stream), peer, deadlines).unwrap();
-        let backlog = Backlog::new(100_000);
-        let others = backlog.hold(99_999).unwrap();
+        (client, Conn::new(Arc::new(stream), peer, deadlines, slot, memory).unwrap())
+    }
+
+    #[test]
+    fn who_takes_nothing_is_dropped_when_others_hold_all_there_is() {
+        let budget = MemoryBudget::new(16 << 20);
+        let (client, conn) = pair(budget.reservation(), Slot::Ordinary);
+        let mut others = budget.reservation();
+        others.resize(12 << 20).unwrap();
         // The socket takes some megabytes, then nothing.
         let piece = vec![b'x'; 1 << 20];
-        let refused = (0..64).find_map(|_| conn.send_within(&piece, &backlog).err()).unwrap();
+        let refused = (0..64).find_map(|_| conn.send(&[&piece]).err()).unwrap();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
         drop(others);
-        assert_eq!(backlog.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.used(), 0);
         // With room it waits for the client.
-        let backlog = Backlog::new(usize::MAX / 2);
         std::thread::scope(|scope| {
             let reading = scope.spawn(|| {
                 let mut rest = Vec::new();
                 (&client).read_to_end(&mut rest).map(|_| rest.len())
             });
-            conn.send_within(b"end", &backlog).unwrap();
+            conn.send(&[b"end"]).unwrap();
             conn.stream.shutdown(Shutdown::Write).unwrap();
             assert!(reading.join().unwrap().unwrap() > 1 << 16);
         });
-        assert_eq!(backlog.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn every_byte_of_a_connection_is_in_the_budget() {
+        let budget = MemoryBudget::new(16 << 20);
+        let (mut client, mut conn) = pair(budget.reservation(), Slot::Ordinary);
+        let head = |more: &str| format!("POST /v1/note HTTP/1.1\r\nHost: localhost\r\n{more}\r\n\r\n");
+        let mut ask = |conn: &mut Conn, more: &str, body: &[u8]| {
+            client.write_all(head(more).as_bytes()).unwrap();
+            client.write_all(body).unwrap();
+            let Next::Head(head) = conn.next_request() else { panic!("no head") };
+            conn.body(&head, 8 << 20)
+        };
+        // The whole length from the start, before it is there.
+        let body = ask(&mut conn, "Content-Length: 8000", &[b'x'; 8000]).unwrap();
+        assert!((8000..24 << 10).contains(&budget.used()), "{}", budget.used());
+        drop(body);
+        let mut others = budget.reservation();
+        others.resize((12 << 20) - (32 << 10)).unwrap();
+        let full = |found: Result<Body, Broken>| matches!(found, Err(Broken::Fault(Fault { status: 503, .. })));
+        assert!(full(ask(&mut conn, "Content-Length: 8000000", b"")), "a large one is refused before it is sent");
+        assert!(!full(ask(&mut conn, "Content-Length: 8000", &[b'x'; 8000])), "a small one is not");
+        let chunk = format!("11000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x11000));
+        assert!(full(ask(&mut conn, "Transfer-Encoding: chunked", chunk.as_bytes())));
+        drop(others);
+        // An answer, until it has left.
+        assert!(conn.has_room(1 << 20) && budget.used() >= 2 << 20);
+        assert!(!conn.has_room(100 << 20));
+        conn.output().extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+        conn.flush().unwrap();
+        assert!(budget.used() < 64 << 10);
+        drop(conn);
+        assert_eq!(budget.used(), 0);
     }
 }

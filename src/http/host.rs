@@ -4,7 +4,9 @@
 
 use crate::node::chat::ChatReader;
 use crate::node::status::{EventLine, MonitorFrame};
-use crate::node::{BackupForm, Handle, Level, Metric, NodeRuntimes, Output, Published, SessionGuard, SqlRead, Work};
+use crate::node::{
+    BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, SessionGuard, Slot, SqlRead, Work,
+};
 use crate::raft::Change;
 use crate::services::Reply;
 use crate::services::jobs::JobId;
@@ -82,7 +84,13 @@ pub trait Host: Send + Sync + 'static {
     fn is_stopping(&self) -> bool;
     fn readiness(&self) -> Result<(), Vec<String>>;
     fn metrics(&self) -> Vec<Metric>;
-    fn spawn_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String>;
+    fn memory(&self) -> &Arc<MemoryBudget>;
+    fn spawn_connection(
+        &self,
+        name: &'static str,
+        may_be_reserved: bool,
+        run: Box<dyn FnOnce(Slot) + Send>,
+    ) -> Result<(), String>;
 
     /// The newest frame's contents.
     fn status(&self) -> Arc<MonitorFrame> {
@@ -218,7 +226,15 @@ impl Host for Handle {
     fn metrics(&self) -> Vec<Metric> {
         Handle::metrics(self)
     }
-    fn spawn_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String> {
-        Handle::spawn_connection(self, name, run)
+    fn memory(&self) -> &Arc<MemoryBudget> {
+        Handle::memory(self)
+    }
+    fn spawn_connection(
+        &self,
+        name: &'static str,
+        may_be_reserved: bool,
+        run: Box<dyn FnOnce(Slot) + Send>,
+    ) -> Result<(), String> {
+        Handle::spawn_connection(self, name, may_be_reserved, run)
     }
 }

@@ -75,11 +75,25 @@ pub(super) struct Operation {
     pub media: Option<&'static str>,
     /// Whose pages may ask for it.
     pub audience: Audience,
+    /// It changes nothing: a reply that there was no room for may be asked for again.
+    pub is_read: bool,
+    /// Health, status, administration: answered also when everything is in use.
+    pub is_vital: bool,
 }
 
 impl Operation {
     const fn open_to(mut self, audience: Audience) -> Operation {
         self.audience = audience;
+        self
+    }
+
+    const fn read(mut self) -> Operation {
+        self.is_read = true;
+        self
+    }
+
+    const fn vital(mut self) -> Operation {
+        self.is_vital = true;
         self
     }
 
@@ -94,12 +108,22 @@ impl Operation {
     }
 }
 
+/// What only the node's own pages may ask for.
+const fn operation(
+    method: Method,
+    media: Option<&'static str>,
+    params: &'static [&'static [&'static str]],
+) -> Operation {
+    let is_read = matches!(method, Method::Get);
+    Operation { method, params, media, audience: Audience::Node, is_read, is_vital: false }
+}
+
 const fn get(params: &'static [&'static [&'static str]]) -> Operation {
-    Operation { method: Method::Get, params, media: None, audience: Audience::Node }
+    operation(Method::Get, None, params)
 }
 
 const fn put(params: &'static [&'static [&'static str]]) -> Operation {
-    Operation { method: Method::Put, params, media: None, audience: Audience::Node }
+    operation(Method::Put, None, params)
 }
 
 const fn post(params: &'static [&'static [&'static str]]) -> Operation {
@@ -107,12 +131,12 @@ const fn post(params: &'static [&'static [&'static str]]) -> Operation {
 }
 
 const fn post_media(media: &'static str, params: &'static [&'static [&'static str]]) -> Operation {
-    Operation { method: Method::Post, params, media: Some(media), audience: Audience::Node }
+    operation(Method::Post, Some(media), params)
 }
 
 /// A body is not needed; one that comes is JSON.
 const fn delete(params: &'static [&'static [&'static str]]) -> Operation {
-    Operation { method: Method::Delete, params, media: Some(guard::JSON), audience: Audience::Node }
+    operation(Method::Delete, Some(guard::JSON), params)
 }
 
 const fn plain(template: &'static str, route: Route<'static>, operations: &'static [Operation]) -> Path {
@@ -160,7 +184,7 @@ pub(super) const PATHS: &[Path] = &[
     plain(
         "/db/query",
         Route::Query,
-        &[get(&[&db::OF_ALL, &db::OF_READS, &["q"]]), post(&[&db::OF_ALL, &db::OF_READS])],
+        &[get(&[&db::OF_ALL, &db::OF_READS, &["q"]]), post(&[&db::OF_ALL, &db::OF_READS]).read()],
     ),
     plain("/db/request", Route::Request, &[post(&[&db::OF_ALL, &db::OF_READS, &["queue", "wait"]])]),
     plain("/db/backup", Route::Backup, &[get(&[&["fmt", "level", "noleader", "redirect"]])]),
@@ -204,19 +228,19 @@ pub(super) const PATHS: &[Path] = &[
     ),
     one("/v1/chat/conversations/{id}/read", |id| Route::Chat(Place::Read(id)), &[post(&[]).open_to(CLUSTER)]),
     plain("/v1/chat/stream", Route::Chat(Place::Stream), &[get(&[&["after"]]).open_to(CLUSTER)]),
-    plain("/v1/status", Route::Status, &[get(&[]).open_to(ANYONE)]),
+    plain("/v1/status", Route::Status, &[get(&[]).open_to(ANYONE).vital()]),
     plain("/v1/stream", Route::Stream, &[get(&[&["since"]]).open_to(CLUSTER)]),
     plain("/v1/hold", Route::Hold, &[get(&[])]),
     plain("/v1/events", Route::Events, &[get(&[&["since", "wait"]]).open_to(WINDOW)]),
     plain("/v1/gossip", Route::Gossip, &[get(&[]).open_to(WINDOW)]),
-    plain("/v1/members", Route::Members(None), &[get(&[]), post(&[])]),
-    one("/v1/members/{id}", |id| Route::Members(Some(id)), &[get(&[]), post(&[]), delete(&[])]),
-    plain("/v1/leader/transfer", Route::Transfer, &[post(&[])]),
+    plain("/v1/members", Route::Members(None), &[get(&[]).vital(), post(&[]).vital()]),
+    one("/v1/members/{id}", |id| Route::Members(Some(id)), &[get(&[]).vital(), post(&[]).vital(), delete(&[]).vital()]),
+    plain("/v1/leader/transfer", Route::Transfer, &[post(&[]).vital()]),
     plain("/v1/note", Route::Notes, &[post(&[])]),
     one("/v1/note/{+id}", |id| Route::Note(id), &[get(&[LEVEL])]),
-    plain("/livez", Route::Livez, &[get(&[]).open_to(ANYONE)]),
-    plain("/readyz", Route::Readyz, &[get(&[&["verbose"]]).open_to(ANYONE)]),
-    plain("/metrics", Route::Metrics, &[get(&[]).open_to(ANYONE)]),
+    plain("/livez", Route::Livez, &[get(&[]).open_to(ANYONE).vital()]),
+    plain("/readyz", Route::Readyz, &[get(&[&["verbose"]]).open_to(ANYONE).vital()]),
+    plain("/metrics", Route::Metrics, &[get(&[]).open_to(ANYONE).vital()]),
     plain("/", Route::Monitor, &[get(&[]).open_to(WINDOW)]),
     plain("/chat", Route::ChatPage, &[get(&[]).open_to(WINDOW)]),
     one("/static/{name}", |name| Route::Static(name), &[get(&[]).open_to(ANYONE)]),

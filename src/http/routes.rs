@@ -14,6 +14,7 @@ use super::reply::{Origin, Reply};
 use super::server::Door;
 use super::{api, chat, chat_page, db_files, guard, output, static_files, stream};
 use crate::limits;
+use crate::node::{Slot, memory};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -57,7 +58,9 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
             }
             Answer::Gone => return,
         };
-        let keep_alive = head.keep_alive && is_body_read && !door.host.is_stopping();
+        let reply = in_budget(&mut conn, &head, reply);
+        let is_kept = conn.slot() == Slot::Ordinary && !door.host.is_stopping();
+        let keep_alive = head.keep_alive && is_body_read && is_kept;
         let here = origin(door);
         let origin = Origin { index: reply.index.unwrap_or(here.index), ..here };
         reply.reply.write(conn.output(), keep_alive, head.method != Some(Method::Head), Some(origin));
@@ -67,6 +70,19 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
         if !conn.may_gather() && conn.flush().is_err() {
             return;
         }
+    }
+}
+
+/// The reply, or another one if the memory budget has no room for it. What was only read may be asked for again.
+fn in_budget(conn: &mut Conn, head: &Head, reply: Indexed) -> Indexed {
+    let found = paths::find(head.path()).zip(head.method);
+    let operation = found.and_then(|((path, _), method)| path.operation(method));
+    if conn.has_room(reply.reply.body.len()) || operation.is_none_or(|operation| operation.is_vital) {
+        return reply;
+    }
+    match operation.is_some_and(|operation| operation.is_read) {
+        true => Reply::refused(503, memory::FULL).into(),
+        false => Reply::error(504, memory::FULL, "unknown", None).into(),
     }
 }
 
@@ -118,6 +134,9 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     let media = operation.media.filter(|_| method != Method::Delete || has_body);
     if let Err(refusal) = guard::check(&*door.host, head, operation.audience, media) {
         return refuse(refusal);
+    }
+    if conn.slot() == Slot::Reserved && !operation.is_vital {
+        return refuse(Reply::refused(503, "all connections are in use (setting connections_max)"));
     }
     // Pages of the other nodes may read these.
     let is_shared = operation.audience.is_shared();
@@ -178,18 +197,18 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         _ => (None, limits::HTTP_BODY_BYTES_MAX),
     };
     let body = if is_change {
-        match conn.body(head, body_bytes_max) {
+        Some(match conn.body(head, body_bytes_max) {
             Ok(body) => body,
             Err(Broken::Gone) => return Answer::Gone,
             Err(Broken::Fault(fault)) => {
                 door.counts.refused_requests.fetch_add(1, Relaxed);
                 return Answer::Reply(Reply::from(fault).into(), false);
             }
-        }
+        })
     } else {
-        Vec::new()
+        None
     };
-    let mut indexed = api::answer(door, conn, route, method, head, &body);
+    let mut indexed = api::answer(door, conn, route, method, head, body.as_deref().unwrap_or_default());
     if is_shared {
         indexed.reply = with_cors(door, head, indexed.reply);
     }

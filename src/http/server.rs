@@ -6,11 +6,10 @@
 //! (`node/threads.rs`).
 
 use super::chat::passwords::Passwords;
-use super::conn::{Backlog, Conn, Deadlines};
+use super::conn::{Conn, Deadlines};
 use super::host::Host;
 use super::reply::Reply;
 use super::{front, routes};
-use crate::limits::CHAT_UNSENT_BYTES_MAX;
 use crate::node::Handle;
 use crate::node::accept::{self, Arrival};
 use std::io;
@@ -21,6 +20,9 @@ use std::time::Duration;
 
 /// Time that the acceptor itself spends on telling one client that there is no room.
 const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
+
+/// Threads of connections to the node itself, not to its front door: the reserved slots are for these.
+const NODE_CONNECTION: &str = "http-conn";
 
 /// What all connections of one door share.
 pub struct Door {
@@ -34,8 +36,6 @@ pub struct Door {
     pub(super) table: Mutex<(u64, Arc<str>)>,
     /// Passwords of the chat that are being hashed.
     pub(super) passwords: Passwords,
-    /// What readers of the chat's streams have not taken yet.
-    pub(super) chat_backlog: Backlog,
     /// Somebody loads a database: one at a time.
     pub(super) is_loading: AtomicBool,
 }
@@ -62,7 +62,6 @@ impl Door {
             counts: Counts::default(),
             table: Mutex::new((0, "".into())),
             passwords: Passwords::default(),
-            chat_backlog: Backlog::new(CHAT_UNSENT_BYTES_MAX),
             is_loading: AtomicBool::new(false),
         })
     }
@@ -70,12 +69,13 @@ impl Door {
 
 /// Body of the `http` thread: serves until the node stops; the stopping node wakes the accept by connecting.
 pub fn serve(listener: TcpListener, handle: Handle) {
-    accept_all(&listener, &Door::new(Arc::new(handle), Deadlines::default()), "http-conn", routes::serve_connection);
+    let door = Door::new(Arc::new(handle), Deadlines::default());
+    accept_all(&listener, &door, NODE_CONNECTION, routes::serve_connection);
 }
 
 /// As [`serve`], for any host: tests give a fake one and short deadlines.
 pub fn serve_host(listener: &TcpListener, door: &Arc<Door>) {
-    accept_all(listener, door, "http-conn", routes::serve_connection);
+    accept_all(listener, door, NODE_CONNECTION, routes::serve_connection);
 }
 
 /// Accepts until the node stops; each connection gets a thread that runs `run`.
@@ -97,14 +97,16 @@ fn start(door: &Arc<Door>, stream: TcpStream, peer: SocketAddr, name: &'static s
     let stream = Arc::new(stream);
     let job = {
         let (door, stream) = (door.clone(), stream.clone());
-        move || {
+        move |slot| {
             let _open = Open::new(&door);
-            if let Ok(conn) = Conn::new(stream, peer, door.deadlines) {
+            let memory = door.host.memory().reservation();
+            if let Ok(conn) = Conn::new(stream, peer, door.deadlines, slot, memory) {
                 run(&door, conn);
             }
         }
     };
-    if let Err(why) = door.host.spawn_connection(name, Box::new(job)) {
+    let may_be_reserved = name == NODE_CONNECTION;
+    if let Err(why) = door.host.spawn_connection(name, may_be_reserved, Box::new(job)) {
         turn_away(door, &stream, &why);
     }
 }

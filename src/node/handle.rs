@@ -7,12 +7,13 @@
 use super::chat::ChatReader;
 use super::gossip::GossipInput;
 use super::live::Output;
+use super::memory::MemoryBudget;
 use super::requests::{Asked, ReplyTo, Waiter, transferred_to};
 use super::sessions::id_of;
 use super::shared::{Shared, lock};
 use super::status::{EventLine, MonitorFrame};
 use super::{metrics, monitor, threads, watch};
-use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
+use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, RESERVED_CONNECTIONS};
 use crate::raft::Change;
 use crate::services::Reply;
 use crate::services::jobs::JobId;
@@ -102,6 +103,15 @@ pub struct Metric {
     pub labels: Vec<(&'static str, String)>,
     /// Value.
     pub value: f64,
+}
+
+/// The place of a connection among all of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// One of `connections_max`.
+    Ordinary,
+    /// One beyond, for health checks, status and administration: anything else is refused, and it lasts for one request.
+    Reserved,
 }
 
 /// A running node as doors see it.
@@ -359,16 +369,30 @@ impl Handle {
         threads::spawn(name, run).map(|_| ())
     }
 
-    /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses.
-    pub fn spawn_connection(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    /// Bytes that connections may hold.
+    pub fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.shared.memory
+    }
+
+    /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses. An endpoint that
+    /// serves what the reserved slots are for gets one of them then.
+    pub fn spawn_connection(
+        &self,
+        name: &'static str,
+        may_be_reserved: bool,
+        run: impl FnOnce(Slot) + Send + 'static,
+    ) -> Result<(), String> {
         let max = self.shared.settings.connections_max as usize;
+        let reserve = if may_be_reserved { RESERVED_CONNECTIONS } else { 0 };
         let place = Place(Arc::clone(&self.connections));
-        if self.connections.fetch_add(1, Ordering::AcqRel) >= max {
+        let before = self.connections.fetch_add(1, Ordering::AcqRel);
+        if before >= max + reserve {
             return Err(format!("{max} connections are open, the limit of connections_max"));
         }
+        let slot = if before < max { Slot::Ordinary } else { Slot::Reserved };
         let started = threads::spawn_small(name, CONNECTION_STACK_BYTES, move || {
             let _place = place;
-            run();
+            run(slot);
         });
         started.map(|_| ()).map_err(|e| format!("no thread for the connection: {e}"))
     }

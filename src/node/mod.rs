@@ -10,7 +10,7 @@
 //! what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the chat what
 //! happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `sql.rs`
 //! what doors do with the database, `sql_files.rs` its folder, `sql_laps.rs` what is timed there, `threads.rs` starts threads, `inbox.rs` lets them sleep,
-//! `accept.rs` takes clients in for every door.
+//! `accept.rs` takes clients in for every door, `memory.rs` counts the bytes that their connections hold.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod accept;
@@ -34,6 +34,7 @@ pub mod latency;
 pub mod links;
 pub mod live;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod peers;
@@ -57,8 +58,9 @@ pub mod threads;
 pub mod watch;
 pub mod worker;
 
-pub use handle::{Ack, Handle, Level, Metric, NodeRuntimes, Published, SessionGuard, Work};
+pub use handle::{Ack, Handle, Level, Metric, NodeRuntimes, Published, SessionGuard, Slot, Work};
 pub use live::{Output, Piece, Stream};
+pub use memory::{MemoryBudget, Reservation};
 pub use requests::{Answered, Waiter};
 pub use sql::{BackupForm, SqlRead};
 pub use start::{Door, Doors, NodeOptions, StartError, run};

@@ -14,6 +14,7 @@ use super::handle::{Ack, Published};
 use super::jobs::JobsView;
 use super::links::Link;
 use super::live::Live;
+use super::memory::MemoryBudget;
 use super::recovery::Recovery;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
@@ -104,6 +105,8 @@ pub struct Shared {
     pub counters: Counters,
     /// What clients get.
     pub activity: Activity,
+    /// Bytes that connections may hold.
+    pub memory: Arc<MemoryBudget>,
     /// Clients that wait for a key to change.
     pub watchers: AtomicUsize,
     /// What this node's jobs are saying.
@@ -199,6 +202,7 @@ impl Shared {
             gossip: Mutex::new(Gossip::new(parts.me, started_ms, &parts.settings)),
             dispatch: Mutex::new(Dispatch::new(parts.me.id)),
             lags: Mutex::default(),
+            memory: MemoryBudget::of_setting(parts.settings.memory_budget_mb),
             settings: parts.settings,
             me: parts.me,
             cluster: parts.cluster,

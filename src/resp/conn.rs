@@ -11,16 +11,17 @@
 
 use super::door::Door;
 use super::keys::Context;
-use super::outbox::{Client, Way};
+use super::outbox::{Client, Size, Way};
 use super::parse::{Fault, Owned, Parser, Request};
 use super::reply::{self, Proto};
-use super::shape::{Plan, Shape};
+use super::shape::{self, Plan, Shape};
 use super::table::{self, Act, Flow, Spec, WORD_BYTES_SHOWN};
 use crate::limits::{
-    HTTP_BODY_DEADLINE, HTTP_WRITE_DEADLINE, RESP_REQUEST_BYTES_MAX, RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX,
+    HTTP_BODY_DEADLINE, HTTP_WRITE_DEADLINE, RESP_AUTH_DEADLINE, RESP_FIRST_DEADLINE, RESP_REQUEST_BYTES_MAX,
+    RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX,
 };
 use crate::node::requests::now_ms;
-use crate::node::{Ack, Answered, Level, Work};
+use crate::node::{Ack, Answered, Level, Reservation, Work, memory};
 use crate::services::Reply;
 use crate::services::kv::op::RUN_REPLY_BYTES_MAX;
 use crate::services::kv::{Bytes, Op, Ran, Run, Value};
@@ -39,7 +40,7 @@ const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
 const WRITTEN_BYTES_MAX: usize = 64 << 10;
 /// How long a connection that was told goodbye may go on sending, and how much.
 const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
-/// What a queued command costs beside its words.
+/// What a queued command or a watched key costs beside its bytes.
 const QUEUED_BYTES: usize = 64;
 
 /// What becomes of the connection after a request.
@@ -78,6 +79,7 @@ pub struct Conn {
     has_taken: bool,
     multi: Option<Multi>,
     watched: Vec<(Bytes, u64)>,
+    watched_bytes: usize,
     /// What is being gathered, how its answer will be written, and how large it is.
     run: Run,
     plan: Plan,
@@ -88,13 +90,15 @@ pub struct Conn {
     written: Vec<u8>,
     /// Clock of this turn, in milliseconds since 1970.
     now_ms: u64,
+    /// For the transaction and the watched keys.
+    memory: Reservation,
 }
 
 /// Body of the thread.
 pub fn serve(door: &Arc<Door>, client: &Arc<Client>) {
     let _session = door.handle.open_session("redis", client.profile().peer);
     let mut conn = Conn::new(Arc::clone(door), Arc::clone(client));
-    let course = conn.run(&mut Input::default());
+    let course = conn.run(&mut Input::new(door.handle.memory().reservation()));
     conn.flush();
     if course != Course::Drop {
         client.wait_sent(Instant::now() + conn.timeout() + HTTP_WRITE_DEADLINE);
@@ -106,6 +110,7 @@ pub fn serve(door: &Arc<Door>, client: &Arc<Client>) {
 impl Conn {
     fn new(door: Arc<Door>, client: Arc<Client>) -> Conn {
         let is_known = door.handle.settings().cluster_secret.is_none();
+        let memory = door.handle.memory().reservation();
         Conn {
             door,
             client,
@@ -115,6 +120,7 @@ impl Conn {
             has_taken: false,
             multi: None,
             watched: Vec::new(),
+            watched_bytes: 0,
             run: Run::default(),
             plan: Plan::default(),
             run_bytes: 0,
@@ -122,12 +128,14 @@ impl Conn {
             run_needs_log: false,
             written: Vec::new(),
             now_ms: 0,
+            memory,
         }
     }
 
     /// Serves requests until the connection ends.
     fn run(&mut self, input: &mut Input) -> Course {
         let mut parser = Parser::default();
+        let mut has_asked = false;
         loop {
             let mut count = 0;
             loop {
@@ -151,8 +159,18 @@ impl Conn {
             }
             self.door.counts.commands.fetch_add(count, Relaxed);
             self.flush();
-            if !self.client.wait_room() || !input.fill(&self.client, count > 0) {
+            has_asked |= count > 0;
+            input.bound(self.is_known, has_asked);
+            if !self.client.wait_room() {
                 return Course::Close;
+            }
+            match input.fill(&self.client, count > 0) {
+                Filled::More => {}
+                Filled::Ended => return Course::Close,
+                Filled::Full => {
+                    self.reply(|out| reply::error(out, &shape::refused(memory::FULL)));
+                    return Course::Close;
+                }
             }
             self.now_ms = now_ms();
         }
@@ -277,7 +295,8 @@ impl Conn {
     /// An error that also spoils the transaction that is being gathered.
     fn refuse(&mut self, why: &str) -> Course {
         if let Some(multi) = &mut self.multi {
-            multi.is_void = true;
+            *multi = Multi { is_void: true, ..Multi::default() };
+            self.account();
         }
         self.reply(|out| reply::error(out, why));
         Course::On
@@ -312,8 +331,10 @@ impl Conn {
         let bytes = kv_run(&run);
         // What it may come to when it is answered counts as well: a client that does not read must not fill the memory.
         let replies = run.ops.iter().map(values_read).sum::<usize>() * self.door.value_bytes();
-        let size = (bytes.len() + replies, run.ops.len());
-        let (way, place) = self.client.push_run(plan, needs_log, self.is_eventual, size);
+        let size = Size { commands: run.ops.len(), command: bytes.len(), replies };
+        let Some((way, place)) = self.client.push_run(plan, needs_log, self.is_eventual, size) else {
+            return run.ops;
+        };
         let work = match way {
             Way::Log => Work::Command { tag: None, command: bytes, ack },
             Way::Query => Work::Query { query: bytes, level: self.level() },
@@ -345,7 +366,7 @@ impl Conn {
                 _ => Err("ERR the store's answer cannot be read".to_string()),
             },
             Outcome::Done((_, Reply::Failed(why))) => Err(format!("ERR {why}")),
-            Outcome::Refused(why) => Err(format!("CLUSTERDOWN {why}")),
+            Outcome::Refused(why) => Err(shape::refused(&why)),
             Outcome::Unknown(why) => Err(format!("UNKNOWN {why}")),
         }
     }
@@ -386,6 +407,7 @@ impl Conn {
                 self.reply(|out| reply::simple(out, "RESET"));
             }
         }
+        self.account();
         let mut profile = self.client.profile();
         profile.multi = self.multi.as_ref().map(|multi| multi.queued.len());
         profile.watch = self.watched.len();
@@ -393,16 +415,29 @@ impl Conn {
     }
 
     fn queue(&mut self, request: &Request) {
-        let owned = Owned::of(request);
         let Some(multi) = &mut self.multi else { unreachable!("only a transaction has a queue") };
+        if multi.is_void {
+            // It will not run.
+            return self.reply(|out| reply::simple(out, "QUEUED"));
+        }
+        let owned = Owned::of(request);
         multi.bytes += owned.size() + QUEUED_BYTES;
         if multi.bytes > RESP_REQUEST_BYTES_MAX {
-            multi.queued.clear();
             self.refuse("ERR transaction is too large");
             return;
         }
         multi.queued.push(owned);
+        if !self.account() {
+            self.refuse(&shape::refused(memory::FULL));
+            return;
+        }
         self.reply(|out| reply::simple(out, "QUEUED"));
+    }
+
+    /// Takes the transaction and the watched keys into the memory budget; whether there is room for them.
+    fn account(&mut self) -> bool {
+        let queued = self.multi.as_ref().map_or(0, |multi| multi.bytes);
+        self.memory.resize(queued + self.watched_bytes).is_ok()
     }
 
     /// Runs the transaction: one run, one entry of the log.
@@ -411,6 +446,7 @@ impl Conn {
             return self.reply(|out| reply::error(out, "ERR EXEC without MULTI"));
         };
         let watched = std::mem::take(&mut self.watched);
+        self.watched_bytes = 0;
         if multi.is_void {
             let why = "EXECABORT Transaction discarded because of previous errors.";
             return self.reply(|out| reply::error(out, why));
@@ -454,8 +490,8 @@ impl Conn {
         // A key that is watched already stays as it was first seen.
         let is_new = |key: &&[u8]| self.watched.iter().all(|(known, _)| known.as_slice() != *key);
         let keys: Vec<Bytes> = request.words().skip(1).filter(is_new).map(|key| Bytes::from(key.to_vec())).collect();
-        let room = RESP_REQUEST_BYTES_MAX.saturating_sub(self.watched.iter().map(|(key, _)| key.len() + 16).sum());
-        if keys.iter().map(|key| key.len() + 16).sum::<usize>() > room {
+        let more: usize = keys.iter().map(|key| key.len() + QUEUED_BYTES).sum();
+        if self.watched_bytes + more > RESP_REQUEST_BYTES_MAX {
             return self.reply(|out| reply::error(out, "ERR too many watched keys"));
         }
         let seen = match self.ask(vec![Op::Marks(keys.clone())], Level::Linearizable) {
@@ -470,6 +506,11 @@ impl Conn {
                 self.watched.push((key, mark as u64));
             }
         }
+        self.watched_bytes += more;
+        if !self.account() {
+            self.forget_watched();
+            return self.reply(|out| reply::error(out, &shape::refused(memory::FULL)));
+        }
         self.reply(reply::ok);
     }
 
@@ -480,7 +521,8 @@ impl Conn {
 
     /// No key is watched any more.
     pub(super) fn forget_watched(&mut self) {
-        self.watched.clear();
+        (self.watched, self.watched_bytes) = (Vec::new(), 0);
+        self.account();
     }
 }
 
@@ -527,8 +569,17 @@ fn linger(client: &Client) {
     }
 }
 
+/// What came of waiting for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    More,
+    /// The connection has ended, or took too long.
+    Ended,
+    /// The memory budget has no room for a longer request.
+    Full,
+}
+
 /// Bytes that have come and are not dealt with.
-#[derive(Default)]
 struct Input {
     buffer: Vec<u8>,
     from: usize,
@@ -539,9 +590,34 @@ struct Input {
     begun: Option<Instant>,
     /// The socket's timeout.
     timeout: Option<Duration>,
+    /// When whoever has not named the secret, or has asked for nothing yet, is let go.
+    admission: Option<Instant>,
+    memory: Reservation,
 }
 
 impl Input {
+    fn new(memory: Reservation) -> Input {
+        Input {
+            buffer: Vec::new(),
+            from: 0,
+            to: 0,
+            was_full: false,
+            begun: None,
+            timeout: None,
+            admission: None,
+            memory,
+        }
+    }
+
+    /// A stranger has so long and no longer, whatever else it says meanwhile.
+    fn bound(&mut self, is_known: bool, has_asked: bool) {
+        self.admission = match (is_known, has_asked) {
+            (true, true) => None,
+            (false, _) => Some(self.admission.unwrap_or_else(|| Instant::now() + RESP_AUTH_DEADLINE)),
+            (true, false) => Some(self.admission.unwrap_or_else(|| Instant::now() + RESP_FIRST_DEADLINE)),
+        };
+    }
+
     fn bytes(&self) -> &[u8] {
         &self.buffer[self.from..self.to]
     }
@@ -550,24 +626,26 @@ impl Input {
         self.from += length;
     }
 
-    /// Waits for more; `false`: the connection has ended, or its request took too long. `is_anew`: what is in the buffer
-    /// has just begun.
-    fn fill(&mut self, client: &Client, is_anew: bool) -> bool {
-        self.make_room();
+    /// Waits for more. `is_anew`: what is in the buffer has just begun.
+    fn fill(&mut self, client: &Client, is_anew: bool) -> Filled {
+        if !self.make_room() {
+            return Filled::Full;
+        }
         if is_anew || self.from == self.to {
             self.begun = None;
         }
         loop {
-            let until = match self.from == self.to {
+            let whole = match self.from == self.to {
                 true => None,
                 false => Some(*self.begun.get_or_insert_with(Instant::now) + HTTP_BODY_DEADLINE),
             };
+            let until = whole.into_iter().chain(self.admission).min();
             match self.read(client, until) {
-                Ok(0) => return false,
+                Ok(0) => return Filled::Ended,
                 Ok(read) => {
                     self.to += read;
                     self.was_full = self.to == self.buffer.len();
-                    return true;
+                    return Filled::More;
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
@@ -575,17 +653,18 @@ impl Input {
                         // A timeout was left from an earlier request; a connection at rest has none.
                         self.timeout = None;
                         if client.stream.set_read_timeout(None).is_err() {
-                            return false;
+                            return Filled::Ended;
                         }
                     }
-                    _ => return false,
+                    _ => return Filled::Ended,
                 },
             }
         }
     }
 
-    /// A request is cut short at the buffer's end: room for more of it is made before it is read on.
-    fn make_room(&mut self) {
+    /// A request is cut short at the buffer's end: room for more of it is made before it is read on. Whether there is any in the
+    /// memory budget.
+    fn make_room(&mut self) -> bool {
         let (least, most) = INPUT_BYTES;
         if self.from == self.to {
             (self.from, self.to) = (0, 0);
@@ -597,11 +676,17 @@ impl Input {
             (self.from, self.to) = (0, self.to - self.from);
         }
         let is_short = self.was_full && self.buffer.len() < most;
-        if self.buffer.is_empty() {
-            self.buffer.resize(least, 0);
-        } else if self.to == self.buffer.len() || is_short {
-            self.buffer.resize(self.buffer.len() * 2, 0);
+        let wanted = match self.buffer.len() {
+            0 => least,
+            length if self.to == length || is_short => length * 2,
+            length => length,
+        };
+        let is_granted = self.memory.resize(wanted).is_ok();
+        if is_granted && wanted > self.buffer.len() {
+            self.buffer.reserve_exact(wanted - self.buffer.len());
+            self.buffer.resize(wanted, 0);
         }
+        is_granted
     }
 
     /// One read. The socket's timeout is set only for a request that is slow, so most reads need no other system call.

@@ -137,17 +137,18 @@ fn start(door: &Arc<Door>, stream: TcpStream, peer: SocketAddr) {
         return;
     }
     let id = door.counts.accepted.load(Relaxed);
-    let client = Arc::new(Client::new(id, stream, peer, Arc::clone(door)));
+    let memory = door.handle.memory().reservation();
+    let client = Arc::new(Client::new(id, stream, peer, Arc::clone(door), memory));
     door.lock().insert(id, Arc::clone(&client));
     let listed = Listed { door: Arc::clone(door), id };
     let job = {
         let client = Arc::clone(&client);
-        move || {
+        move |_| {
             let listed = listed;
             conn::serve(&listed.door, &client);
         }
     };
-    if let Err(why) = door.handle.spawn_connection("resp-conn", job) {
+    if let Err(why) = door.handle.spawn_connection("resp-conn", false, job) {
         turn_away(door, &client.stream, &why);
     }
 }

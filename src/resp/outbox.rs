@@ -6,14 +6,15 @@
 //!
 //! Invariants: O1 a reply leaves after all replies to earlier commands. O2 nobody holds the lock while waiting for a
 //! socket, so `apply` and `core` never wait for a client. O3 a connection whose run was dropped without an answer (the
-//! node ends) is closed: its client must not take the next reply for that one.
+//! node ends) is closed: its client must not take the next reply for that one. O4 all that stands here is in the memory budget.
 //! Not here: how a reply is written (`shape.rs`), when a connection must wait (`conn.rs` asks [`Client::wait_room`]).
 
 use super::door::Door;
 use super::shape::Plan;
 use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::shared::lock;
-use crate::node::{Answered, Waiter};
+use crate::node::{Answered, Reservation, Waiter, memory};
+use crate::services::Reply;
 use crate::types::Outcome;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -37,18 +38,33 @@ pub enum Way {
     Query,
 }
 
+/// How large a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Its commands.
+    pub commands: usize,
+    /// Bytes in which they go on.
+    pub command: usize,
+    /// Bytes that its replies may come to.
+    pub replies: usize,
+}
+
 /// One place in the order of replies.
 #[derive(Debug)]
 enum Slot {
-    /// A run: how to write its answer, once it is there, and how many bytes it had.
-    Run { plan: Plan, way: Way, bytes: usize, answered: Option<Answered> },
+    /// A run: how to write its answer, once it is there, and how large it was.
+    Run { plan: Plan, way: Way, size: Size, answered: Option<Answered> },
     /// Written already.
     Written(Vec<u8>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outbox {
     slots: VecDeque<Slot>,
+    /// Bytes that stand in them: commands that are not answered, answers, replies.
+    slots_bytes: usize,
+    /// For these and the buffer.
+    memory: Reservation,
     /// Number of the first of them.
     first: u64,
     /// Runs that are not answered, by way, and their bytes.
@@ -65,6 +81,30 @@ struct Outbox {
     is_awaited: bool,
 }
 
+impl Outbox {
+    fn new(memory: Reservation) -> Outbox {
+        Outbox {
+            slots: VecDeque::new(),
+            slots_bytes: 0,
+            memory,
+            first: 0,
+            log_runs: 0,
+            query_runs: 0,
+            runs_bytes: 0,
+            out: Vec::new(),
+            sent: 0,
+            is_draining: false,
+            is_closed: false,
+            is_awaited: false,
+        }
+    }
+
+    /// Whether there is room in the memory budget for so many bytes more.
+    fn has_room(&mut self, more: usize) -> bool {
+        self.memory.resize(self.slots_bytes + self.out.capacity() + more).is_ok()
+    }
+}
+
 /// One connection, for its own thread and for those who answer it.
 pub struct Client {
     /// Number of the connection on this node.
@@ -75,6 +115,14 @@ pub struct Client {
     door: Arc<Door>,
     outbox: Mutex<Outbox>,
     changed: Condvar,
+}
+
+/// Bytes of an answer.
+fn bytes_of(answered: &Answered) -> usize {
+    match answered {
+        Outcome::Done((_, Reply::Ok(bytes))) => bytes.len(),
+        Outcome::Done((_, Reply::Failed(why))) | Outcome::Refused(why) | Outcome::Unknown(why) => why.len(),
+    }
 }
 
 impl fmt::Debug for Client {
@@ -138,9 +186,9 @@ pub enum Sent {
 
 impl Client {
     /// A connection that has just been accepted.
-    pub fn new(id: u64, stream: TcpStream, peer: SocketAddr, door: Arc<Door>) -> Client {
+    pub fn new(id: u64, stream: TcpStream, peer: SocketAddr, door: Arc<Door>, memory: Reservation) -> Client {
         let profile = Mutex::new(Profile::new(peer, Instant::now()));
-        Client { id, stream, profile, door, outbox: Mutex::default(), changed: Condvar::new() }
+        Client { id, stream, profile, door, outbox: Mutex::new(Outbox::new(memory)), changed: Condvar::new() }
     }
 
     /// What is known of it.
@@ -162,35 +210,44 @@ impl Client {
             outbox.out.extend_from_slice(bytes);
             self.send(&mut outbox);
         } else {
+            outbox.slots_bytes += bytes.len();
             outbox.slots.push_back(Slot::Written(bytes.clone()));
         }
+        self.bound(&mut outbox);
         bytes.clear();
     }
 
     /// Makes a place for the reply to a run; the way it must go, and who takes the answer. A run that only reads goes
     /// through the log while writes of this connection are on their way there, so that a client sees its own writes;
     /// a write waits until earlier reads are answered, so that they do not see it. Neither holds in eventual mode.
+    /// `None`: the memory budget has no room for it; its place says so already.
     pub fn push_run(
         self: &Arc<Client>,
         plan: Plan,
         needs_log: bool,
         is_eventual: bool,
-        (bytes, commands): (usize, usize),
-    ) -> (Way, Place) {
+        size: Size,
+    ) -> Option<(Way, Place)> {
         let mut outbox = self.lock();
         if needs_log && !is_eventual {
             outbox = self.wait_until(outbox, |outbox| outbox.query_runs == 0);
         }
         let way = if needs_log || (!is_eventual && outbox.log_runs > 0) { Way::Log } else { Way::Query };
+        let number = outbox.first + outbox.slots.len() as u64;
+        let is_full = !outbox.has_room(size.command);
+        outbox.slots.push_back(Slot::Run { plan, way, size, answered: None });
+        outbox.slots_bytes += size.command;
+        outbox.runs_bytes += size.command + size.replies;
         match way {
             Way::Log => outbox.log_runs += 1,
             Way::Query => outbox.query_runs += 1,
         }
-        outbox.runs_bytes += bytes;
-        outbox.slots.push_back(Slot::Run { plan, way, bytes, answered: None });
-        let number = outbox.first + outbox.slots.len() as u64 - 1;
-        let since = Instant::now();
-        (way, Place { client: Arc::clone(self), number, commands: commands as u64, since, is_filled: false })
+        if is_full {
+            self.fill_locked(outbox, number, Outcome::Refused(memory::FULL.to_string()));
+            return None;
+        }
+        let (client, commands, since) = (Arc::clone(self), size.commands as u64, Instant::now());
+        Some((way, Place { client, number, commands, since, is_filled: false }))
     }
 
     /// Waits while too much of this connection is under way: its client then waits for its socket. `false`: it is closed.
@@ -232,18 +289,32 @@ impl Client {
     }
 
     fn fill(&self, number: u64, answer: Answered) {
-        let mut outbox = self.lock();
+        self.fill_locked(self.lock(), number, answer);
+    }
+
+    fn fill_locked(&self, mut outbox: MutexGuard<'_, Outbox>, number: u64, mut answer: Answered) {
         let place = (number - outbox.first) as usize;
-        let Some(Slot::Run { way, bytes, answered, .. }) = outbox.slots.get_mut(place) else {
+        let Some(Slot::Run { way, size, .. }) = outbox.slots.get(place) else {
             unreachable!("place {number} of client {} is no run", self.id)
         };
-        *answered = Some(answer);
-        let (way, bytes) = (*way, *bytes);
+        let (way, size) = (*way, *size);
         match way {
             Way::Log => outbox.log_runs -= 1,
             Way::Query => outbox.query_runs -= 1,
         }
-        outbox.runs_bytes -= bytes;
+        outbox.runs_bytes -= size.command + size.replies;
+        outbox.slots_bytes -= size.command;
+        // What was only read may be asked for again; of whoever does not take what it has asked for no more is read in vain.
+        if way == Way::Query && !outbox.has_room(bytes_of(&answer)) {
+            answer = Outcome::Refused(memory::FULL.to_string());
+            if outbox.is_draining {
+                self.close_locked(&mut outbox);
+            }
+        }
+        outbox.slots_bytes += bytes_of(&answer);
+        if let Some(Slot::Run { answered, .. }) = outbox.slots.get_mut(place) {
+            *answered = Some(answer);
+        }
         if place == 0 {
             self.write_ready(&mut outbox);
             match outbox.is_closed {
@@ -251,8 +322,19 @@ impl Client {
                 false => self.send(&mut outbox),
             }
         }
+        self.bound(&mut outbox);
         if outbox.is_awaited {
             self.changed.notify_all();
+        }
+    }
+
+    /// Takes what stands here into the memory budget; whoever has no room there and does not read is let go.
+    fn bound(&self, outbox: &mut Outbox) {
+        let held = outbox.slots_bytes + outbox.out.capacity();
+        if !outbox.memory.force(held) && !outbox.is_closed && outbox.out.len() > outbox.sent {
+            log::debug!("a client does not take its replies, and there is no memory for them client={}", self.id);
+            self.close_locked(outbox);
+            outbox.memory.force(outbox.slots_bytes);
         }
     }
 
@@ -260,8 +342,17 @@ impl Client {
     fn write_ready(&self, outbox: &mut Outbox) {
         while let Some(Slot::Written(_) | Slot::Run { answered: Some(_), .. }) = outbox.slots.front() {
             match outbox.slots.pop_front() {
-                Some(Slot::Written(bytes)) => outbox.out.extend_from_slice(&bytes),
+                Some(Slot::Written(bytes)) => {
+                    outbox.slots_bytes -= bytes.len();
+                    outbox.out.extend_from_slice(&bytes);
+                }
                 Some(Slot::Run { plan, answered: Some(answered), .. }) => {
+                    let bytes = bytes_of(&answered);
+                    outbox.slots_bytes -= bytes;
+                    if bytes > BUFFER_BYTES_KEPT {
+                        // Room for it was granted, not for twice as much.
+                        outbox.out.reserve_exact(bytes + bytes / 8);
+                    }
                     let largest = plan.write(&answered, &self.door.cursors, &mut outbox.out);
                     self.door.note_size(largest);
                 }
@@ -302,6 +393,7 @@ impl Client {
                     // What has left makes room once it is the larger part, so that it is seldom moved.
                     if outbox.sent > outbox.out.len() / 2 {
                         outbox.out.drain(..outbox.sent);
+                        outbox.out.shrink_to(BUFFER_BYTES_KEPT);
                         outbox.sent = 0;
                     }
                     return Sent::Some(taken_in_all);
@@ -322,6 +414,7 @@ impl Client {
             return (Sent::Closed, 0);
         }
         let sent = self.send_now(&mut outbox);
+        self.bound(&mut outbox);
         match sent {
             Sent::All => outbox.is_draining = false,
             Sent::Some(_) => {}

@@ -6,7 +6,7 @@
 
 use super::cursors::Cursors;
 use super::reply::{self, Proto};
-use crate::node::Answered;
+use crate::node::{Answered, memory};
 use crate::services::Reply;
 use crate::services::kv::op::{RanRef, ValueRef};
 use crate::types::Outcome;
@@ -68,7 +68,7 @@ impl Plan {
                 None => "ERR the store's answer cannot be read".to_string(),
             },
             Outcome::Done((_, Reply::Failed(why))) => format!("ERR {why}"),
-            Outcome::Refused(why) => format!("CLUSTERDOWN {why}"),
+            Outcome::Refused(why) => refused(why),
             Outcome::Unknown(why) => format!("UNKNOWN {why}"),
         };
         self.write_values(Values::Failed(&failure), cursors, out)
@@ -102,6 +102,14 @@ impl Plan {
             largest = largest.max(out.len() - before);
         }
         largest
+    }
+}
+
+/// What is certainly not done, in the words that client libraries know.
+pub fn refused(why: &str) -> String {
+    match why {
+        memory::FULL => format!("BUSY {why}"),
+        why => format!("CLUSTERDOWN {why}"),
     }
 }
 

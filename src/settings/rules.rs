@@ -27,7 +27,7 @@ pub(super) enum Rule {
 }
 
 /// Every key in the order of INTERFACES, with its rule.
-pub(super) const KEYS: [(&str, Rule); 31] = [
+pub(super) const KEYS: [(&str, Rule); 32] = [
     ("cluster_name", Rule::Text(1, 64)),
     ("host", Rule::Host),
     ("peers", Rule::Peers),
@@ -53,6 +53,7 @@ pub(super) const KEYS: [(&str, Rule); 31] = [
     ("snapshot_every_entries", Rule::NumberOrNull(10, 1_000_000_000)),
     ("disk_reserve_mb", Rule::Number(0, 1_048_576)),
     ("connections_max", Rule::Number(1, 1_000_000)),
+    ("memory_budget_mb", Rule::NumberOrNull(16, 1_048_576)),
     ("jobs_enabled", Rule::Switch),
     ("job_slots", Rule::NumberOrNull(1, 256)),
     ("jobs_cage", Rule::Choice(&["full", "limits"])),

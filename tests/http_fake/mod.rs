@@ -4,7 +4,7 @@
 use phalanx::http::{Deadlines, Door, Host, HostSession, server};
 use phalanx::node::chat::{ChatFeed, ChatReader};
 use phalanx::node::status::*;
-use phalanx::node::{BackupForm, Level, Metric, NodeRuntimes, Output, Published, SqlRead, Work};
+use phalanx::node::{BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, Slot, SqlRead, Work};
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
 use phalanx::services::sessions::Tag;
@@ -18,6 +18,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+/// Connections beyond `connections_max`.
+pub const RESERVED: usize = 2;
+
 /// The host.
 pub struct FakeHost {
     pub me: u64,
@@ -30,6 +33,7 @@ pub struct FakeHost {
     pub stopping: AtomicBool,
     pub connections: Arc<AtomicUsize>,
     pub connections_max: AtomicUsize,
+    pub memory: Arc<MemoryBudget>,
     pub changes: Mutex<Vec<Change>>,
     pub transfers: Mutex<Vec<Option<NodeId>>>,
     pub refusal: Mutex<Option<Outcome<()>>>,
@@ -79,6 +83,7 @@ impl FakeHost {
             stopping: AtomicBool::new(false),
             connections: Arc::default(),
             connections_max: AtomicUsize::new(12_000),
+            memory: MemoryBudget::new(16 << 20),
             changes: Mutex::default(),
             transfers: Mutex::default(),
             refusal: Mutex::new(None),
@@ -262,15 +267,25 @@ impl Host for FakeHost {
         let metric = |labels| Metric { name: "phalanx_term", help: "Term.", kind: "gauge", labels, value: 7.0 };
         vec![metric(vec![]), metric(vec![("peer", "a\"b".to_owned())])]
     }
-    fn spawn_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String> {
-        if self.connections.fetch_add(1, SeqCst) >= self.connections_max.load(SeqCst) {
+    fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
+    }
+    fn spawn_connection(
+        &self,
+        name: &'static str,
+        may_be_reserved: bool,
+        run: Box<dyn FnOnce(Slot) + Send>,
+    ) -> Result<(), String> {
+        let (before, max) = (self.connections.fetch_add(1, SeqCst), self.connections_max.load(SeqCst));
+        let slot = if before < max { Slot::Ordinary } else { Slot::Reserved };
+        if before >= max + if may_be_reserved { RESERVED } else { 0 } {
             self.connections.fetch_sub(1, SeqCst);
             return Err("too many connections".to_owned());
         }
         let connections = self.connections.clone();
         let thread = std::thread::Builder::new().name(name.into());
         let thread = thread.stack_size(phalanx::limits::CONNECTION_STACK_BYTES).spawn(move || {
-            run();
+            run(slot);
             connections.fetch_sub(1, SeqCst);
         });
         thread.map(|_| ()).map_err(|error| error.to_string())

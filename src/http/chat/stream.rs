@@ -112,7 +112,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn stream(&mut self, door: &Door, feed: &ChatReader, mut view: std::sync::Arc<ChatView>) -> io::Result<()> {
-        self.beat(door)?;
+        self.beat()?;
         let mut said_at = Instant::now();
         loop {
             if door.host.is_stopping() {
@@ -120,7 +120,7 @@ impl Reader<'_> {
             }
             let turn = view.chat.turn();
             if view.chat.who(&self.wanted.token) != Some(self.wanted.who) {
-                self.send(door, "{\"type\":\"logged_out\"}\n")?;
+                self.send("{\"type\":\"logged_out\"}\n")?;
                 return self.end();
             }
             let (piece, until) = self.next(&view);
@@ -128,7 +128,7 @@ impl Reader<'_> {
             // Readers share nothing that is old: what nobody holds is freed.
             drop(view);
             if !piece.is_empty() {
-                self.send(door, &piece)?;
+                self.send(&piece)?;
                 said_at = Instant::now();
             }
             drop(piece);
@@ -146,7 +146,7 @@ impl Reader<'_> {
                     break;
                 }
                 if said_at.elapsed() >= BEAT {
-                    self.beat(door)?;
+                    self.beat()?;
                     said_at = Instant::now();
                 }
             }
@@ -181,16 +181,16 @@ impl Reader<'_> {
         }
     }
 
-    fn beat(&self, door: &Door) -> io::Result<()> {
-        self.send(door, &format!("{{\"type\":\"beat\",\"position\":{}}}\n", self.position))
+    fn beat(&self) -> io::Result<()> {
+        self.send(&format!("{{\"type\":\"beat\",\"position\":{}}}\n", self.position))
     }
 
-    fn send(&self, door: &Door, text: &str) -> io::Result<()> {
+    fn send(&self, text: &str) -> io::Result<()> {
         let bytes = match self.wanted.is_chunked {
             true => format!("{:x}\r\n{text}\r\n", text.len()),
             false => text.to_string(),
         };
-        self.conn.send_within(bytes.as_bytes(), &door.chat_backlog)
+        self.conn.send(&[bytes.as_bytes()])
     }
 
     fn end(&self) -> io::Result<()> {
