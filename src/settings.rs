@@ -106,6 +106,18 @@ pub struct Settings {
     pub connections_max: u32,
     /// Bytes that all connections of one node may hold, in MiB; `None`: a quarter of the memory, at most 1 GiB.
     pub memory_budget_mb: Option<u64>,
+    /// Keys, values and locks of the cluster, in MiB: beyond it a leader refuses more. So for all quotas.
+    pub quota_kv_mb: u64,
+    /// The database, in MiB.
+    pub quota_db_mb: u64,
+    /// Messages of the chat, in MiB.
+    pub quota_chat_mb: u64,
+    /// Messages of one account, in MiB.
+    pub quota_chat_account_mb: u64,
+    /// Jobs that wait or run.
+    pub quota_jobs: u64,
+    /// Their programs and files, in MiB.
+    pub quota_jobs_mb: u64,
     /// Whether this node takes jobs in and runs them.
     pub jobs_enabled: bool,
     /// Jobs that this node runs at once; `None`: one per processor.
@@ -149,6 +161,12 @@ impl Default for Settings {
             disk_reserve_mb: 256,
             connections_max: 12_000,
             memory_budget_mb: None,
+            quota_kv_mb: 2048,
+            quota_db_mb: 16_384,
+            quota_chat_mb: 512,
+            quota_chat_account_mb: 64,
+            quota_jobs: 10_000,
+            quota_jobs_mb: 512,
             jobs_enabled: true,
             job_slots: None,
             jobs_cage: CageKind::Full,

@@ -356,3 +356,35 @@ fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() {
     assert_eq!(get(&cluster, 1, "/v1/kv/k").status, 503);
     assert_eq!(get(&cluster, 1, "/v1/kv/k?level=eventual").status, 200);
 }
+
+/// Quotas are the leader's: what is refused is in no log, what makes room goes on, and status says which it is.
+#[test]
+fn a_quota_that_is_reached_refuses_what_grows() {
+    let settings = json!({"quota_kv_mb": 1, "quota_db_mb": 1, "quota_jobs": 1, "quota_chat_account_mb": 1});
+    let cluster = Cluster::ready(env!("CARGO_BIN_EXE_phalanx"), 3, &settings).unwrap();
+    let value = vec![b'v'; 100_000];
+    let reached = (0..20).position(|n: u64| put(&cluster, 1 + n % 3, &format!("/v1/kv/k{n}"), &value).status == 507);
+    assert!((9..=11).contains(&reached.unwrap()), "{reached:?}");
+    for id in 1..=3 {
+        let refused = put(&cluster, id, "/v1/kv/more", &value);
+        assert_eq!((refused.status, &refused.json()["outcome"]), (507, &json!("refused")));
+        assert!(refused.text().contains("quota_kv_mb is reached"), "{}", refused.text());
+    }
+    assert_eq!(ask(&cluster, 2, "DELETE", "/v1/kv/k0", "", None).status, 200);
+    assert_eq!(ask(&cluster, 2, "DELETE", "/v1/kv/k1", "", None).status, 200);
+    assert_eq!(put(&cluster, 3, "/v1/kv/k0", &value).status, 200);
+
+    let sql =
+        |id: u64, sql: Value| ask(&cluster, id, "POST", "/db/execute", "", Some(json!([sql]).to_string().as_bytes()));
+    assert_eq!(sql(1, json!("CREATE TABLE t(a)")).status, 200);
+    let blob = json!(["INSERT INTO t VALUES(zeroblob(?))", 200_000]);
+    let full =
+        (0..200).find_map(|n: u64| Some(sql(1 + n % 3, blob.clone())).filter(|answer| answer.status != 200)).unwrap();
+    assert_eq!(full.status, 507, "{}", full.text());
+    assert!(full.text().contains("quota_db_mb"), "{}", full.text());
+    let status = get(&cluster, cluster.leader().unwrap(), "/v1/status").json();
+    assert!(status["cluster"]["reasons"].to_string().contains("quota_db_mb is reached"), "{}", status["cluster"]);
+    assert_eq!(sql(2, json!("DELETE FROM t")).status, 200);
+    // The size is looked at every 50 ms.
+    cluster.wait_until("there is room again", PATIENCE, || (sql(3, blob.clone()).status == 200).then_some(())).unwrap();
+}

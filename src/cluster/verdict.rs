@@ -35,6 +35,8 @@ pub struct Situation {
     pub gateways: BTreeSet<NodeId>,
     /// Setting `voters_max`: below it a learner that is online is about to become a voter.
     pub voters_max: u32,
+    /// Quotas that are reached, in words.
+    pub quotas: Vec<String>,
     /// The members have removed this node: what it knows of the others grows old.
     pub is_removed: bool,
     /// Those that are online and do not catch up, each with where its log ends and where it should.
@@ -133,6 +135,7 @@ pub fn judge(situation: &Situation) -> Judgement {
             _ => format!("{reachable} of {voters} voters are left: none more may fail"),
         });
     }
+    reasons.extend(situation.quotas.iter().cloned());
     let verdict = match (is_serving, reasons.is_empty()) {
         (false, _) => Verdict::Unavailable,
         (true, false) => Verdict::Degraded,
@@ -156,6 +159,7 @@ mod tests {
             learners: rows(learners),
             gateways: BTreeSet::new(),
             voters_max: 5,
+            quotas: Vec::new(),
             is_removed: false,
             stuck: BTreeMap::new(),
             has_quorum: None,
@@ -202,6 +206,9 @@ mod tests {
 
     #[test]
     fn a_leader_without_answers_does_not_serve() {
+        let quotas = vec!["quota_kv_mb is reached".to_string()];
+        let full = judge(&Situation { quotas, ..situation(1, &[1, 2, 3], &[]) });
+        assert_eq!(full.line(), "degraded: quota_kv_mb is reached");
         let removed = judge(&Situation { is_removed: true, ..situation(0, &[1, 2, 3], &[]) });
         assert!(removed.line().starts_with("unavailable: this node was removed"), "{}", removed.line());
         assert!(!removed.has_quorum);

@@ -12,7 +12,7 @@ use super::reply::Reply;
 use super::routes::Indexed;
 use super::server::Door;
 use super::{chat, db, db_files, idempotency, jobs, kv, locks, params};
-use crate::node::{Ack, Level, Work};
+use crate::node::{Ack, Level, Work, quota};
 use crate::raft::{Change, Refusal};
 use crate::services::{self, directory, registry};
 use crate::types::{Identity, NodeId, Outcome};
@@ -257,6 +257,7 @@ fn read_note(door: &Door, id: &str, head: &Head) -> Indexed {
 /// The answer to an outcome that is not `Done`.
 pub(super) fn failed<T>(door: &Door, outcome: Outcome<T>) -> Reply {
     match outcome {
+        Outcome::Refused(why) if quota::named_in(&why).is_some() => Reply::error(507, &why, "refused", leader(door)),
         Outcome::Refused(why) => {
             let is_final = [Refusal::BadChange, Refusal::Unsafe, Refusal::BadTarget, Refusal::NotCaughtUp]
                 .iter()

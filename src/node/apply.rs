@@ -8,6 +8,7 @@ use super::core::CoreInput;
 use super::disk::DiskJob;
 use super::jobs::JobsView;
 use super::links::Link;
+use super::quota;
 use super::requests::{Answered, Question, ReplyTo};
 use super::saving;
 use super::shared::Shared;
@@ -71,6 +72,8 @@ struct Apply {
     directory_version: u64,
     jobs_turn: u64,
     chat_turn: u64,
+    /// When the database was asked for its size.
+    sized_ms: u64,
     /// A snapshot is being written.
     is_saving: Arc<AtomicBool>,
 }
@@ -86,6 +89,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
         directory_version: u64::MAX,
         jobs_turn: u64::MAX,
         chat_turn: u64::MAX,
+        sized_ms: 0,
         is_saving: Arc::default(),
     };
     apply.publish();
@@ -263,6 +267,12 @@ impl Apply {
         }
         let kv = self.registry.kv();
         self.shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
+        let is_due = self.shared.uptime_ms() >= self.sized_ms;
+        if is_due {
+            self.sized_ms = self.shared.uptime_ms() + quota::LOOK_EVERY_MS;
+        }
+        let known = (!is_due).then(|| self.shared.sizes().sql_bytes);
+        self.shared.set_sizes(self.registry.sizes(known));
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
         let nodes = self.registry.directory().nodes();
         if nodes.version != self.directory_version {

@@ -97,6 +97,11 @@ impl ChatFeed {
         }
     }
 
+    /// The chat as the services have it.
+    pub fn newest(&self) -> Arc<Chat> {
+        Arc::clone(&lock(&self.newest))
+    }
+
     /// Begins to follow.
     pub fn follow(self: &Arc<ChatFeed>) -> ChatReader {
         self.readers.fetch_add(1, Ordering::SeqCst);

@@ -3,6 +3,7 @@
 //! Not here: the text format (`http/api.rs`).
 
 use super::handle::Metric;
+use super::quota;
 use super::shared::{Shared, lock};
 use crate::raft::Role;
 use std::sync::atomic::Ordering;
@@ -61,6 +62,12 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             labels: vec![("peer", peer.who.id.0.to_string())],
             ..gauge("phalanx_peer_match_index", "Known equal and durable on a peer", peer.match_index.0)
         });
+    }
+    for quota in quota::all(&shared.settings, &shared.sizes()) {
+        let labels = vec![("quota", quota.name.to_string())];
+        let used = gauge("phalanx_quota_used", "Bytes or jobs that a quota counts", quota.used);
+        let most = gauge("phalanx_quota_max", "Where a quota is reached", quota.most);
+        rows.extend([Metric { labels: labels.clone(), ..used }, Metric { labels, ..most }]);
     }
     rows
 }

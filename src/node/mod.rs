@@ -10,7 +10,8 @@
 //! what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the chat what
 //! happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `sql.rs`
 //! what doors do with the database, `sql_files.rs` its folder, `sql_laps.rs` what is timed there, `threads.rs` starts threads, `inbox.rs` lets them sleep,
-//! `accept.rs` takes clients in for every door, `memory.rs` counts the bytes that their connections hold.
+//! `accept.rs` takes clients in for every door, `memory.rs` counts the bytes that their connections hold, `quota.rs` judges
+//! what the services may hold.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod accept;
@@ -38,6 +39,7 @@ pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod peers;
+pub mod quota;
 pub mod recovery;
 pub mod renew;
 pub mod requests;

@@ -12,6 +12,7 @@
 
 use super::handle::{Ack, Level};
 use super::links::Link;
+use super::quota;
 use super::shared::Shared;
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT};
 use crate::raft::{self, Answer, Input, Refusal, Token};
@@ -292,7 +293,7 @@ impl Requests {
         Some(input)
     }
 
-    /// Commands for one entry, encoded once, straight from where they are held.
+    /// Commands for one entry, encoded once, straight from where they are held; those beyond a quota are refused.
     fn next_batch(&mut self, token: Token) -> Option<Arc<[u8]>> {
         let (mut count, mut bytes) = (0, 0);
         for held in &self.commands {
@@ -305,7 +306,20 @@ impl Requests {
         if count == 0 {
             return None;
         }
-        let taken: Vec<Held> = self.commands.drain(..count).collect();
+        let sizes = self.shared.sizes();
+        let (mut taken, mut over) = (Vec::with_capacity(count), Vec::new());
+        for held in self.commands.drain(..count) {
+            match quota::check(&self.shared, &sizes, command_of(&held).1) {
+                Ok(()) => taken.push(held),
+                Err(why) => over.push((held, why)),
+            }
+        }
+        for (held, why) in over {
+            self.refuse(held, why);
+        }
+        if taken.is_empty() {
+            return None;
+        }
         let batch = encode_batch(now_ms(), taken.iter().map(command_of)).into();
         self.asked.insert(token, taken);
         Some(batch)

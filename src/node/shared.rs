@@ -15,6 +15,7 @@ use super::jobs::JobsView;
 use super::links::Link;
 use super::live::Live;
 use super::memory::MemoryBudget;
+use super::quota;
 use super::recovery::Recovery;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
 use super::sessions::Sessions;
@@ -29,6 +30,7 @@ use crate::cluster::verdict::{self, Judgement, Situation};
 use crate::raft::{Membership, Promise, Role, View};
 use crate::services::directory::Nodes;
 use crate::services::jobs::JobId;
+use crate::services::registry::Sizes;
 use crate::settings::Settings;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
@@ -103,6 +105,8 @@ pub struct Shared {
     pub dispatch: Mutex<Dispatch>,
     /// Figures.
     pub counters: Counters,
+    /// What the services hold, as applied.
+    sizes: Mutex<Sizes>,
     /// What clients get.
     pub activity: Activity,
     /// Bytes that connections may hold.
@@ -212,6 +216,7 @@ impl Shared {
             failovers: FailoverLog::default(),
             counters: Counters::default(),
             activity: Activity::default(),
+            sizes: Mutex::default(),
             watchers: AtomicUsize::new(0),
             live: Live::default(),
             chat: Arc::new(ChatFeed::new(parts.chat)),
@@ -306,6 +311,16 @@ impl Shared {
     /// Runs a service command through the log, once, on whichever node leads.
     pub fn run(&self, command: Vec<u8>, deadline: Instant) -> Answered {
         self.ask(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline)
+    }
+
+    /// What the services hold, as applied.
+    pub fn sizes(&self) -> Sizes {
+        *lock(&self.sizes)
+    }
+
+    /// Publishes what they hold.
+    pub fn set_sizes(&self, sizes: Sizes) {
+        *lock(&self.sizes) = sizes;
     }
 
     /// Newest published raft view.
@@ -518,6 +533,7 @@ impl Shared {
             gateways: self.directory().gateways.clone(),
             stuck: lock(&self.lags).stuck(self.now_ms(), self.settings.fail_after_ms),
             voters_max: self.settings.voters_max,
+            quotas: quota::reached(&self.settings, &self.sizes()),
             has_quorum: is_leader.then_some(raft.has_quorum),
         })
     }

@@ -6,7 +6,7 @@
 
 use super::cursors::Cursors;
 use super::reply::{self, Proto};
-use crate::node::{Answered, memory};
+use crate::node::{Answered, memory, quota};
 use crate::services::Reply;
 use crate::services::kv::op::{RanRef, ValueRef};
 use crate::types::Outcome;
@@ -109,6 +109,7 @@ impl Plan {
 pub fn refused(why: &str) -> String {
     match why {
         memory::FULL => format!("BUSY {why}"),
+        why if quota::named_in(why).is_some() => format!("OOM {why}"),
         why => format!("CLUSTERDOWN {why}"),
     }
 }

@@ -30,6 +30,17 @@ pub enum Reply {
     Failed(String),
 }
 
+/// What a command does to the room that its service takes, as far as can be told before it is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// It takes none, or gives some back.
+    Nothing,
+    /// It may take more, of about the command's own size.
+    Adds,
+    /// So many bytes take the place of all.
+    Replaces(u64),
+}
+
 /// One replicated state machine.
 pub trait Service: Send {
     /// Runs one command. Depends on the state, `at` and `command` alone.

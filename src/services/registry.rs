@@ -86,6 +86,21 @@ pub fn encode_batch<'a>(at_ms: u64, commands: impl IntoIterator<Item = (Tag, &'a
     postcard::to_stdvec(&batch).expect("encoding into memory cannot fail")
 }
 
+/// How much the services hold: what quotas are compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Keys, values and locks.
+    pub kv_bytes: u64,
+    /// The database.
+    pub sql_bytes: u64,
+    /// Messages of the chat.
+    pub chat_bytes: u64,
+    /// Jobs that wait or run.
+    pub jobs: u64,
+    /// Their bytes.
+    pub jobs_bytes: u64,
+}
+
 /// A directory command with its routing byte.
 pub fn directory_command(command: &directory::Command) -> Vec<u8> {
     route(DIRECTORY, command.encode())
@@ -150,6 +165,18 @@ impl Registry {
     /// The key-value store.
     pub fn kv(&self) -> &kv::Store {
         &self.kv
+    }
+
+    /// How much they hold. The database is asked only if wanted: that takes a look into its file.
+    pub fn sizes(&self, sql_bytes: Option<u64>) -> Sizes {
+        let (jobs, jobs_bytes) = self.jobs.open();
+        Sizes {
+            kv_bytes: self.kv.bytes() as u64,
+            sql_bytes: sql_bytes.unwrap_or_else(|| self.sql.used_bytes()),
+            chat_bytes: self.chat.bytes() as u64,
+            jobs: jobs as u64,
+            jobs_bytes: jobs_bytes as u64,
+        }
     }
 
     /// The jobs.

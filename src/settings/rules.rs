@@ -27,7 +27,7 @@ pub(super) enum Rule {
 }
 
 /// Every key in the order of INTERFACES, with its rule.
-pub(super) const KEYS: [(&str, Rule); 32] = [
+pub(super) const KEYS: [(&str, Rule); 38] = [
     ("cluster_name", Rule::Text(1, 64)),
     ("host", Rule::Host),
     ("peers", Rule::Peers),
@@ -54,6 +54,12 @@ pub(super) const KEYS: [(&str, Rule); 32] = [
     ("disk_reserve_mb", Rule::Number(0, 1_048_576)),
     ("connections_max", Rule::Number(1, 1_000_000)),
     ("memory_budget_mb", Rule::NumberOrNull(16, 1_048_576)),
+    ("quota_kv_mb", Rule::Number(1, 1_048_576)),
+    ("quota_db_mb", Rule::Number(1, 1_048_576)),
+    ("quota_chat_mb", Rule::Number(1, 512)),
+    ("quota_chat_account_mb", Rule::Number(1, 512)),
+    ("quota_jobs", Rule::Number(1, 100_000)),
+    ("quota_jobs_mb", Rule::Number(1, 512)),
     ("jobs_enabled", Rule::Switch),
     ("job_slots", Rule::NumberOrNull(1, 256)),
     ("jobs_cage", Rule::Choice(&["full", "limits"])),

@@ -5,7 +5,7 @@
 //!
 //! Invariants: C1 whoever is in a conversation stands in its `members`, and it in theirs. C2 `order` has one row for each
 //! conversation, under its newest position. C3 a room is found under its key, a direct conversation under its two accounts.
-//! C4 `bytes` is the sum over the conversations. C5 a conversation has a member.
+//! C4 `bytes` is the sum over the conversations, and over `written`. C5 a conversation has a member.
 //! Not here: log-ins (`accounts.rs`), messages of one conversation (`talk.rs`).
 
 use super::accounts::{Accounts, Sent, check_name};
@@ -35,6 +35,8 @@ pub struct Chat {
     pub(super) position: u64,
     pub(super) turn: u64,
     bytes: usize,
+    /// Bytes of the messages that each account has written and that are kept.
+    written: OrdMap<AccountId, usize>,
     /// Planted bugs.
     #[cfg(test)]
     pub flaws: super::Flaws,
@@ -49,6 +51,30 @@ impl Chat {
     /// A number that grows with each change, also with those that no reader is told: whoever has seen it has seen everything.
     pub fn turn(&self) -> u64 {
         self.turn
+    }
+
+    /// Bytes of all messages that are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of those that whoever has this log-in has written.
+    pub fn bytes_of(&self, token: &TokenHash) -> usize {
+        self.who(token).and_then(|who| self.written.get(&who)).copied().unwrap_or(0)
+    }
+
+    fn count(&mut self, who: AccountId, bytes: usize) {
+        self.bytes += bytes;
+        *self.written.entry(who).or_insert(0) += bytes;
+    }
+
+    fn uncount(&mut self, who: AccountId, bytes: usize) {
+        self.bytes -= bytes;
+        let rest = self.written.get(&who).map_or(0, |all| all - bytes);
+        match rest {
+            0 => self.written.remove(&who),
+            rest => self.written.insert(who, rest),
+        };
     }
 
     /// Whose log-in this is, while it lasts.
@@ -74,7 +100,7 @@ impl Chat {
             if talk.members().is_empty() || !talk.members().iter().all(is_in) {
                 return None;
             }
-            chat.bytes += talk.bytes;
+            talk.messages.values().for_each(|message| chat.count(message.from, message.bytes()));
         }
         let (accounts, ..) = chat.accounts.parts();
         let is_mutual = accounts.iter().all(|(who, account)| {
@@ -155,7 +181,7 @@ impl Chat {
         }
         let talk = self.talks.remove(&id).expect("it was just changed");
         self.order.remove(&talk.head.touched);
-        self.bytes -= talk.bytes;
+        talk.messages.values().for_each(|message| self.uncount(message.from, message.bytes()));
         match talk.kind() {
             Kind::Room(name) => self.rooms.remove(&name.key),
             Kind::Direct(a, b) => self.directs.remove(&(*a, *b)),
@@ -319,9 +345,9 @@ impl Chat {
         }
         let position = self.next_position();
         let message = Message { position, at_ms: at.at_ms, from: who, text: Some(text) };
-        self.bytes += message.bytes();
-        let (number, shrunk) = self.change(id, position).say(message);
-        self.bytes -= shrunk;
+        self.count(who, message.bytes());
+        let (number, dropped) = self.change(id, position).say(message);
+        dropped.iter().for_each(|message| self.uncount(message.from, message.bytes()));
         let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
         if let Some(membership) = account.talks.get_mut(&id) {
             // Whoever answers has read.
@@ -364,7 +390,7 @@ impl Chat {
             talk.messages.remove(&number);
             talk.head.erased.remove(&number);
         }
-        self.bytes -= bytes;
+        self.uncount(who, bytes);
         Ok(Answer::Done)
     }
 
@@ -396,6 +422,7 @@ impl Chat {
     pub fn check(&self) {
         self.accounts.check();
         let (mut bytes, mut pairs) = (0, 0);
+        let mut written: OrdMap<AccountId, usize> = OrdMap::new();
         for (id, talk) in &self.talks {
             talk.check();
             assert!(!talk.members().is_empty(), "C5: {id}");
@@ -409,6 +436,7 @@ impl Chat {
             }
             pairs += talk.members().len();
             bytes += talk.bytes;
+            talk.messages.values().for_each(|it| *written.entry(it.from).or_insert(0) += it.bytes());
         }
         let (accounts, ..) = self.accounts.parts();
         assert_eq!(pairs, accounts.values().map(|account| account.talks_in().count()).sum::<usize>(), "C1: pairs");
@@ -417,7 +445,7 @@ impl Chat {
             (self.talks.len(), self.talks.len()),
             "C2"
         );
-        assert_eq!(bytes, self.bytes, "C4");
+        assert_eq!((bytes, &written), (self.bytes, &self.written), "C4");
     }
 }
 

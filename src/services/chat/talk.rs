@@ -110,28 +110,26 @@ impl Talk {
         self.head.newest.saturating_sub(beyond).saturating_sub(erased)
     }
 
-    /// Adds a message; its number, and by how many bytes all of them have shrunk because the oldest went.
-    pub fn say(&mut self, message: Message) -> (u64, usize) {
+    /// Adds a message; its number, and the oldest ones that went for it.
+    pub fn say(&mut self, message: Message) -> (u64, Vec<Arc<Message>>) {
         self.head.newest += 1;
         self.head.touched = message.position;
         self.bytes += message.bytes();
         self.messages.insert(self.head.newest, Arc::new(message));
-        let before = self.bytes;
+        let mut dropped = Vec::new();
         while self.messages.len() as u64 > MESSAGES_MAX || (self.bytes > TALK_BYTES_MAX && self.messages.len() > 1) {
-            self.drop_first();
+            dropped.extend(self.drop_first());
         }
-        (self.head.newest, before - self.bytes)
+        (self.head.newest, dropped)
     }
 
-    fn drop_first(&mut self) {
-        let Some((number, oldest)) = self.messages.get_min().map(|(number, oldest)| (*number, Arc::clone(oldest)))
-        else {
-            return;
-        };
+    fn drop_first(&mut self) -> Option<Arc<Message>> {
+        let (number, oldest) = self.messages.get_min().map(|(number, oldest)| (*number, Arc::clone(oldest)))?;
         self.messages.remove(&number);
         self.head.erased.remove(&number);
         self.bytes -= oldest.bytes();
         self.head.dropped_at = oldest.position;
+        Some(oldest)
     }
 
     /// Takes a text back; how many bytes it had.

@@ -5,6 +5,7 @@
 //! missed. A *number* counts the messages of one conversation, from 1.
 //! Not here: what a command changes (`state.rs`), JSON (`http/chat/`).
 
+use crate::services::Growth;
 use serde::{Deserialize, Serialize};
 
 /// Number of an account: 1 for the first, never given again.
@@ -195,6 +196,15 @@ pub enum Command {
         /// Key of the name, whether there is such an account or not.
         key: String,
     },
+}
+
+/// See [`Growth`]; and whose log-in adds a message, if it does.
+pub fn growth(command: &[u8]) -> (Growth, Option<TokenHash>) {
+    match postcard::from_bytes(command) {
+        Ok(Command::Send { token, .. }) => (Growth::Adds, Some(token)),
+        Ok(Command::Create { .. } | Command::MakeRoom { .. } | Command::Direct { .. }) => (Growth::Adds, None),
+        _ => (Growth::Nothing, None),
+    }
 }
 
 impl Command {

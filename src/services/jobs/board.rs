@@ -65,6 +65,11 @@ impl Board {
         jobs.filter_map(|id| Some((*id, self.jobs.get(id)?.attempt))).collect()
     }
 
+    /// How many jobs wait or run, and their bytes.
+    pub fn open(&self) -> (usize, usize) {
+        self.open
+    }
+
     /// A number that grows with each change: whoever has seen it has seen everything.
     pub fn turn(&self) -> u64 {
         self.turn

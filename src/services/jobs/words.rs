@@ -4,6 +4,7 @@
 //! time in milliseconds since 1970, spans are milliseconds of a worker's clock, which nothing is decided by.
 //! Not here: what a command changes (`board.rs`), any protocol's spelling (`http/`, `cli/`).
 
+use crate::services::Growth;
 use crate::types::{Identity, NodeId};
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
@@ -276,6 +277,14 @@ impl Command {
     /// The bytes that go into the log, without the service's routing byte.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
+    }
+}
+
+/// See [`Growth`].
+pub fn growth(command: &[u8]) -> Growth {
+    match postcard::from_bytes(command) {
+        Ok(Command::Submit(_)) => Growth::Adds,
+        _ => Growth::Nothing,
     }
 }
 

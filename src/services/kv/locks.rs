@@ -20,10 +20,15 @@ pub struct Lock {
     pub expires_ms: u64,
 }
 
+/// What a lock takes beside its name, about.
+const LOCK_BYTES_BESIDE: usize = 128;
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Locks {
     held: OrdMap<Shared, Lock>,
+    /// Of all names, with what each lock takes beside.
+    bytes: usize,
     due: OrdSet<(u64, Shared)>,
 }
 
@@ -31,6 +36,11 @@ impl Locks {
     /// Number of locks that are held.
     pub fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// Bytes of all names, and of what each lock takes beside.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What is known of a lock; `None`: it is free.
@@ -41,8 +51,9 @@ impl Locks {
     /// Gives a lock to somebody, or to its holder for longer.
     pub fn put(&mut self, name: &[u8], lock: Lock) {
         let name: Shared = name.into();
-        if let Some(before) = self.held.insert(Arc::clone(&name), lock) {
-            self.due.remove(&(before.expires_ms, Arc::clone(&name)));
+        match self.held.insert(Arc::clone(&name), lock) {
+            Some(before) => drop(self.due.remove(&(before.expires_ms, Arc::clone(&name)))),
+            None => self.bytes += name.len() + LOCK_BYTES_BESIDE,
         }
         self.due.insert((lock.expires_ms, name));
     }
@@ -50,6 +61,7 @@ impl Locks {
     /// Frees a lock.
     pub fn remove(&mut self, name: &[u8]) {
         if let Some((name, lock)) = self.held.remove_with_key(name) {
+            self.bytes -= name.len() + LOCK_BYTES_BESIDE;
             self.due.remove(&(lock.expires_ms, name));
         }
     }
@@ -58,6 +70,7 @@ impl Locks {
     pub fn expire(&mut self, now_ms: u64) {
         while self.next_expiry_ms().is_some_and(|at_ms| at_ms <= now_ms) {
             let (_, name) = self.due.remove_min().expect("its first row was just seen");
+            self.bytes -= name.len() + LOCK_BYTES_BESIDE;
             self.held.remove(&name);
         }
     }
@@ -77,6 +90,8 @@ impl Locks {
     pub fn check(&self) {
         let rows: OrdSet<(u64, Shared)> =
             self.held.iter().map(|(name, lock)| (lock.expires_ms, Arc::clone(name))).collect();
+        let bytes: usize = self.held.keys().map(|name| name.len() + LOCK_BYTES_BESIDE).sum();
+        assert_eq!(bytes, self.bytes, "bytes of all locks");
         assert!(rows == self.due, "L1: locks and their order differ: {rows:?}, {:?}", self.due);
     }
 }

@@ -7,6 +7,7 @@
 //! Invariants: an operation's meaning is complete in itself: no connection state, no clock, no local setting.
 //! Not here: what an operation does (`store.rs`), any protocol's spelling of it (`resp/`, `http/`).
 
+use crate::services::Growth;
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
 
@@ -207,6 +208,25 @@ pub struct Run {
     pub watched: Vec<(Bytes, u64)>,
     /// In order.
     pub ops: Vec<Op>,
+}
+
+/// See [`Growth`].
+pub fn growth(command: &[u8]) -> Growth {
+    let adds = |op: &Op| {
+        matches!(
+            op,
+            Op::Set { .. }
+                | Op::Put { .. }
+                | Op::MSet(_)
+                | Op::IncrBy { .. }
+                | Op::Append { .. }
+                | Op::LockAcquire { .. }
+        )
+    };
+    match postcard::from_bytes::<Run>(command) {
+        Ok(run) if run.ops.iter().any(adds) => Growth::Adds,
+        _ => Growth::Nothing,
+    }
 }
 
 impl Run {

@@ -72,6 +72,11 @@ impl Store {
         self.table.len()
     }
 
+    /// Bytes of all keys, values and locks.
+    pub fn bytes(&self) -> usize {
+        self.table.bytes() + self.locks.bytes()
+    }
+
     /// No value is larger, in bytes: doors cut pipelines of reads by it.
     pub fn largest_value(&self) -> usize {
         self.table.largest_value()

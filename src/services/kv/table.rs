@@ -52,11 +52,20 @@ impl PartialEq for Largest {
 
 impl Eq for Largest {}
 
+/// What a key takes beside its bytes and its value's, about: its place in the tree, and that of its time to live.
+const KEY_BYTES_BESIDE: usize = 128;
+
+fn bytes_of(key: &[u8], slot: &Slot) -> usize {
+    key.len() + slot.value.len() + KEY_BYTES_BESIDE
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     largest: Largest,
     keys: OrdMap<Key, Slot>,
+    /// Of all keys and values, with what each takes beside them.
+    bytes: usize,
     due: OrdSet<(NonZeroU64, Key)>,
 }
 
@@ -64,6 +73,11 @@ impl Table {
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Bytes of all keys and values, and of what each takes beside them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// No value that this table holds is larger, in bytes.
@@ -81,11 +95,13 @@ impl Table {
         self.largest.0 = self.largest.0.max(value.len());
         let slot = Slot { value, revision, expires_ms: expires_ms.and_then(NonZeroU64::new) };
         let at = slot.expires_ms;
+        self.bytes += bytes_of(key, &slot);
         let before = match self.keys.get_mut(key) {
-            Some(old) => std::mem::replace(old, slot).expires_ms,
-            None => self.keys.insert(key.into(), slot).and_then(|old| old.expires_ms),
+            Some(old) => Some(std::mem::replace(old, slot)),
+            None => self.keys.insert(key.into(), slot),
         };
-        self.move_due(key, before, at);
+        self.bytes -= before.as_ref().map_or(0, |old| bytes_of(key, old));
+        self.move_due(key, before.and_then(|old| old.expires_ms), at);
     }
 
     /// Changes a key's time to live, as a write of its own; `None`: it stays for ever.
@@ -100,6 +116,7 @@ impl Table {
     /// Removes a key and gives what stood there.
     pub fn remove(&mut self, key: &[u8]) -> Option<Slot> {
         let slot = self.keys.remove(key)?;
+        self.bytes -= bytes_of(key, &slot);
         self.move_due(key, slot.expires_ms, None);
         Some(slot)
     }
@@ -115,7 +132,8 @@ impl Table {
             let (_, key) = self.due.remove_min().expect("its first row was just seen");
             gone(&key);
             let slot = self.keys.remove(&*key);
-            assert!(slot.is_some(), "a key that is due does not exist: {key:?}");
+            let slot = slot.unwrap_or_else(|| panic!("a key that is due does not exist: {key:?}"));
+            self.bytes -= bytes_of(&key, &slot);
         }
     }
 
@@ -164,6 +182,8 @@ impl Table {
     pub fn check(&self) {
         let rows = self.keys.iter().filter_map(|(key, slot)| Some((slot.expires_ms?, key.clone())));
         let rows: OrdSet<(NonZeroU64, Key)> = rows.collect();
+        let bytes: usize = self.keys.iter().map(|(key, slot)| bytes_of(key, slot)).sum();
+        assert_eq!(bytes, self.bytes, "bytes of all keys");
         assert!(rows == self.due, "T1: times to live and their order differ: {rows:?}, {:?}", self.due);
     }
 }

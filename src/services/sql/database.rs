@@ -272,6 +272,18 @@ impl Database {
         self.saved.before.store(newest, Ordering::Relaxed);
     }
 
+    /// Bytes of its pages that hold something: what was deleted makes room for what comes.
+    pub fn used_bytes(&self) -> u64 {
+        let State::Live(machine) = &self.state else { return 0 };
+        let count =
+            |conn: &Connection, name: &str| conn.prepare_cached(name)?.query_row([], |row| row.get::<_, i64>(0));
+        let found = machine.look(|conn| {
+            let pages = count(conn, "PRAGMA page_count")? - count(conn, "PRAGMA freelist_count")?;
+            Ok(pages * count(conn, "PRAGMA page_size")?)
+        });
+        found.map_or(0, |bytes| bytes.max(0).cast_unsigned())
+    }
+
     /// Whether it has come further than the entries that were applied since the start.
     pub fn is_ahead(&self) -> bool {
         self.newest() > self.seen

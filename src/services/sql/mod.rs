@@ -21,6 +21,7 @@ pub mod files;
 mod flaws;
 mod functions;
 mod gears;
+mod growth;
 mod image;
 mod journal;
 mod load;
@@ -40,6 +41,7 @@ pub use database::Database;
 pub use files::Files;
 #[cfg(test)]
 pub use flaws::Flaws;
+pub use growth::growth;
 pub use image::bare_image;
 pub use reader::Reader;
 pub use reads::all_read;

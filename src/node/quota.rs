@@ -1,0 +1,212 @@
+//! How much the services may hold, and who is refused when they do: settings of this node, obeyed while it leads.
+//!
+//! The leader judges a command before it proposes it, so what is refused is in no log, and nodes with different settings cannot come to
+//! different states. It judges by what it has applied; a batch that is on its way may go beyond, by no more than its own size. What
+//! makes room is never refused.
+//! Not here: what a command does (`services/`), bounds that no setting moves (each service's own).
+
+use super::shared::Shared;
+use crate::services::registry::{self, Sizes};
+use crate::services::{Growth, chat, jobs, kv, sql};
+use crate::settings::Settings;
+
+/// One quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// The setting.
+    pub name: &'static str,
+    /// What it bounds, in words.
+    pub what: &'static str,
+    /// Bytes or jobs.
+    pub used: u64,
+    /// At most so many.
+    pub most: u64,
+}
+
+/// The setting that bounds what one account of the chat has written.
+const OF_ACCOUNT: &str = "quota_chat_account_mb";
+/// Settings of quotas.
+const NAMES: [&str; 6] = ["quota_kv_mb", "quota_db_mb", "quota_chat_mb", OF_ACCOUNT, "quota_jobs", "quota_jobs_mb"];
+/// How often the database is asked for its size, in milliseconds.
+pub const LOOK_EVERY_MS: u64 = 50;
+
+/// The quota that a refusal names, if it is one of those.
+pub fn named_in(why: &str) -> Option<&'static str> {
+    let name = why.split(' ').next()?;
+    NAMES.into_iter().find(|known| *known == name)
+}
+
+/// All quotas, with what is used of each.
+pub fn all(settings: &Settings, sizes: &Sizes) -> [Quota; 5] {
+    let row = |name, what, used, most| Quota { name, what, used, most };
+    [
+        row("quota_kv_mb", "keys and values", sizes.kv_bytes, settings.quota_kv_mb << 20),
+        row("quota_db_mb", "the database", sizes.sql_bytes, settings.quota_db_mb << 20),
+        row("quota_chat_mb", "messages of the chat", sizes.chat_bytes, settings.quota_chat_mb << 20),
+        row("quota_jobs", "jobs that wait or run", sizes.jobs, settings.quota_jobs),
+        row("quota_jobs_mb", "jobs that wait or run", sizes.jobs_bytes, settings.quota_jobs_mb << 20),
+    ]
+}
+
+/// What status says of those that are reached, or will be soon.
+pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
+    let told = all(settings, sizes).into_iter().filter_map(|Quota { name, what, used, most }| match used {
+        used if used >= most => Some(format!("{name} is reached: what adds to {what} is refused")),
+        used if used.saturating_mul(10) >= most.saturating_mul(9) => {
+            Some(format!("{name} is nearly reached, by {what}"))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+/// Judges a command, with its routing byte.
+///
+/// # Errors
+/// The refusal: it begins with the quota's name.
+pub fn check(shared: &Shared, sizes: &Sizes, command: &[u8]) -> Result<(), String> {
+    judge(&shared.settings, sizes, command, |token| shared.chat.newest().bytes_of(token) as u64)
+}
+
+fn judge(
+    settings: &Settings,
+    sizes: &Sizes,
+    command: &[u8],
+    written_by: impl FnOnce(&chat::TokenHash) -> u64,
+) -> Result<(), String> {
+    let Some((service, command)) = command.split_first() else { return Ok(()) };
+    let bytes = command.len() as u64;
+    let [kv_quota, sql_quota, chat_quota, jobs_quota, jobs_bytes_quota] = all(settings, sizes);
+    // To look into a command costs time: only if it could matter.
+    match *service {
+        registry::KV if kv_quota.is_beyond(bytes) && kv::op::growth(command) == Growth::Adds => kv_quota.refuse(),
+        registry::SQL => match sql_quota.is_beyond(bytes).then(|| sql::growth(command)) {
+            Some(Growth::Adds) => sql_quota.refuse(),
+            Some(Growth::Replaces(bytes)) if bytes > sql_quota.most => sql_quota.refuse(),
+            None if is_replacement_beyond(command, sql_quota.most) => sql_quota.refuse(),
+            _ => Ok(()),
+        },
+        registry::JOBS if jobs_quota.is_beyond(1) || jobs_bytes_quota.is_beyond(bytes) => {
+            let quota = if jobs_quota.is_beyond(1) { jobs_quota } else { jobs_bytes_quota };
+            if jobs::words::growth(command) == Growth::Adds { quota.refuse() } else { Ok(()) }
+        }
+        registry::CHAT => {
+            let (growth, writer) = chat::words::growth(command);
+            if growth == Growth::Adds && chat_quota.is_beyond(bytes) {
+                return chat_quota.refuse();
+            }
+            let Some(token) = writer else { return Ok(()) };
+            let (name, what, most) = (OF_ACCOUNT, "messages of one account", settings.quota_chat_account_mb << 20);
+            let own = Quota { name, what, used: written_by(&token), most };
+            if own.is_beyond(bytes) { own.refuse() } else { Ok(()) }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file that is put in place is short as a command, however large it is.
+fn is_replacement_beyond(command: &[u8], most: u64) -> bool {
+    const COMMAND_BYTES_MAX: usize = 64;
+    command.len() <= COMMAND_BYTES_MAX && matches!(sql::growth(command), Growth::Replaces(bytes) if bytes > most)
+}
+
+impl Quota {
+    fn is_beyond(&self, more: u64) -> bool {
+        self.used.saturating_add(more) > self.most
+    }
+
+    fn refuse<T>(&self) -> Result<T, String> {
+        let Quota { name, what, used, most } = self;
+        let (used, most) = match name.ends_with("_mb") {
+            true => (format!("{:.1}", *used as f64 / f64::from(1 << 20)), format!("{} MiB", most >> 20)),
+            false => (used.to_string(), most.to_string()),
+        };
+        Err(format!("{name} is reached: {used} of {most} for {what}; remove some, or raise the setting on every node"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::kv::{Bytes, Condition, Expiry, Op, Run};
+    use crate::services::registry::{chat_command, jobs_command, kv_run, sql_command};
+    use crate::services::sql::{Command, Kind, Statement};
+
+    fn set(bytes: usize) -> Op {
+        let (key, value) = (Bytes::from(b"k".to_vec()), Bytes::from(vec![0; bytes]));
+        Op::Set { key, value, condition: Condition::Always, expiry: Expiry::Never, get: false }
+    }
+
+    fn run(ops: Vec<Op>) -> Vec<u8> {
+        kv_run(&Run { watched: Vec::new(), ops })
+    }
+
+    fn sql(sql: &str) -> Vec<u8> {
+        let statements = vec![Statement::bare(sql)];
+        sql_command(&Command::Run(sql::Run { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }))
+    }
+
+    #[test]
+    fn what_grows_is_refused_at_the_quota_and_what_makes_room_is_not() {
+        let settings = Settings {
+            quota_kv_mb: 1,
+            quota_db_mb: 1,
+            quota_chat_mb: 1,
+            quota_chat_account_mb: 1,
+            ..Settings::default()
+        };
+        let settings = Settings { quota_jobs: 10, quota_jobs_mb: 1, ..settings };
+        let full = 1 << 20;
+        let token = [7; 32];
+        let send = chat_command(&chat::Command::Send {
+            token,
+            to: chat::Target::Conversation(1),
+            text: "hello".to_string(),
+            client_id: None,
+        });
+        let named = |sizes: Sizes, written: u64, command: &[u8]| {
+            let judged = judge(&settings, &sizes, command, |asked| if *asked == token { written } else { 0 });
+            judged.err().map(|why| named_in(&why).expect("a refusal names its quota"))
+        };
+        let none = Sizes::default();
+        let kv = Sizes { kv_bytes: full, ..none };
+        let db = Sizes { sql_bytes: full, ..none };
+        let messages = Sizes { chat_bytes: full, ..none };
+        for (sizes, command, expected) in [
+            (none, run(vec![set(10)]), None),
+            (none, run(vec![set(1 << 20)]), Some("quota_kv_mb")),
+            (kv, run(vec![set(10)]), Some("quota_kv_mb")),
+            (kv, run(vec![Op::FlushAll, set(10)]), Some("quota_kv_mb")),
+            (kv, run(vec![Op::Del(vec![Bytes::from(b"k".to_vec())])]), None),
+            (kv, run(vec![Op::FlushAll]), None),
+            (kv, sql("INSERT INTO t VALUES(1)"), None),
+            (db, sql("INSERT INTO t VALUES(1)"), Some("quota_db_mb")),
+            (db, sql("DELETE FROM t"), None),
+            (db, sql_command(&Command::PutInPlace { load: 1, bytes: full - 1, crc: 0, seed: 0 }), None),
+            (
+                none,
+                sql_command(&Command::PutInPlace { load: 1, bytes: full + 1, crc: 0, seed: 0 }),
+                Some("quota_db_mb"),
+            ),
+            (messages, send.clone(), Some("quota_chat_mb")),
+            (messages, chat_command(&chat::Command::Delete { token }), None),
+            (Sizes { jobs: 10, ..none }, jobs_command(&jobs::Command::Cancel { job: 1 }), None),
+        ] {
+            assert_eq!(named(sizes, 0, &command), expected, "{sizes:?} {command:?}");
+        }
+        assert_eq!((named(none, full, &send), named(none, full - 100, &send)), (Some(OF_ACCOUNT), None));
+        let (language, files, stdin, args) = ("shell".to_string(), Vec::new(), Bytes::new(), Vec::new());
+        let request = jobs::Request { language, files, stdin, args, limits: jobs::words::LIMITS_USUAL, keep_ms: 1 };
+        let submit = jobs_command(&jobs::Command::Submit(request));
+        assert_eq!(named(Sizes { jobs: 9, ..none }, 0, &submit), None);
+        assert_eq!(named(Sizes { jobs: 10, ..none }, 0, &submit), Some("quota_jobs"));
+        assert_eq!(named(Sizes { jobs_bytes: full, ..none }, 0, &submit), Some("quota_jobs_mb"));
+        assert_eq!(reached(&settings, &Sizes { jobs: 10, ..kv }).len(), 2);
+        assert_eq!(
+            reached(&settings, &Sizes { jobs: 9, ..none }),
+            ["quota_jobs is nearly reached, by jobs that wait or run"]
+        );
+        assert!(reached(&Settings { quota_jobs: 1, ..settings.clone() }, &none).is_empty());
+        assert_eq!(named_in("no quorum: 1 of 3"), None);
+    }
+}
