@@ -11,7 +11,7 @@
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
 //! - [`work`]: running people's programs, caged.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus; the two do not know each other.
-//! - [`types`], [`limits`], [`settings`]: words that every room shares.
+//! - [`types`], [`limits`], [`settings`]: words that every room shares. [`text`]: what others wrote, made harmless.
 
 pub mod check;
 pub mod cli;
@@ -27,6 +27,7 @@ pub mod services;
 pub mod settings;
 pub mod sim;
 pub mod store;
+pub mod text;
 pub mod types;
 pub mod wire;
 pub mod work;

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "store", "services", "raft",
-            "types", "limits", "settings",
+            "types", "limits", "settings", "text",
         ],
     ),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
@@ -37,7 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("check", &["types"]),
     ("http", &["node", "services", "raft", "types", "limits", "settings"]),
     ("resp", &["node", "services", "raft", "types", "limits", "settings"]),
-    ("node", &["cluster", "wire", "store", "work", "services", "raft", "types", "limits", "settings"]),
+    ("node", &["cluster", "wire", "store", "work", "services", "raft", "types", "limits", "settings", "text"]),
     // Discovery asks over the peer protocol; autopilot and verdict read what the core shows.
     ("cluster", &["wire", "store", "services", "raft", "types", "limits", "settings"]),
     // Frames carry what others own: raft messages and service replies.
@@ -52,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("settings", &["types", "limits"]),
     ("types", &["limits"]),
     ("limits", &[]),
+    ("text", &[]),
     ("lib", &[]),
 ];
 

@@ -3,6 +3,7 @@
 //! Colour is for a terminal only, and never with NO_COLOR set or TERM=dumb. A reader that closes the pipe
 //! (`phalanx events | head`) ends the program quietly. Not here: what is written.
 
+pub use crate::text::{Pieces, escaped, is_obeyed, plain, plain_lines};
 use std::io::{self, IsTerminal, Write};
 
 /// Characters of one cell of a table; a longer one is cut.
@@ -84,9 +85,21 @@ pub fn theirs(text: &str) {
     if io::stdout().is_terminal() { out(&plain_lines(text)) } else { out(text) }
 }
 
+/// Writes a piece of what others wrote, byte for byte into a pipe or when it is asked for `raw`; harmless to a terminal else.
+///
+/// # Errors
+/// Those of the output.
+pub fn piece(mut to: impl Write + IsTerminal, bytes: &[u8], pieces: &mut Pieces, is_raw: bool) -> io::Result<()> {
+    match is_raw || !to.is_terminal() {
+        true => to.write_all(bytes)?,
+        false => to.write_all(pieces.next(bytes).as_bytes())?,
+    }
+    to.flush()
+}
+
 /// Lines up columns: two spaces between them, numbers to the right, words to the left, no blanks at line ends.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| cut(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| cut(&plain(cell))).collect()).collect();
     let is_number = |c: usize| !rows.is_empty() && rows.iter().all(|r| r[c].parse::<f64>().is_ok() || r[c] == "-");
     let width =
         |c: usize| rows.iter().map(|r| r[c].chars().count()).chain([head[c].chars().count()]).max().unwrap_or(0);
@@ -111,34 +124,6 @@ fn cut(cell: &str) -> String {
         Some(_) => cell.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect(),
         None => cell.to_string(),
     }
-}
-
-/// Whether a terminal would obey this character: controls, marks of direction, which let text show in another order than it is
-/// written, and separators of lines.
-pub fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// What somebody else wrote, on one line and without anything that a terminal would obey. All that users wrote goes through here,
-/// [`plain_lines`] or [`escaped`]; but for values that were asked for as they are, into a file or a pipe, and what jobs write.
-pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if is_obeyed(c) { '\u{fffd}' } else { c }).collect()
-}
-
-/// The same of text with lines and tabs.
-pub fn plain_lines(text: &str) -> String {
-    text.chars().map(|c| if is_obeyed(c) && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
-}
-
-/// JSON that means the same, without anything that a terminal would obey but its line breaks.
-pub fn escaped(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for c in json.chars() {
-        // All such characters stand in strings; none needs two units.
-        if is_obeyed(c) && c != '\n' { text += &format!("\\u{:04x}", c as u32) } else { text.push(c) }
-    }
-    text
 }
 
 /// A span of time as people say it: `85 ms`, `3.2 s`, `4 min`, `3 h`.
@@ -168,18 +153,6 @@ mod tests {
         assert_eq!(table(&["A"], &[]), "A\n");
         let long = table(&["A"], &[vec!["x".repeat(70_000)]]);
         assert!(long.chars().count() < 250 && long.ends_with("…\n"), "{} characters", long.len());
-    }
-
-    #[test]
-    fn a_terminal_obeys_nothing_that_others_wrote() {
-        let bad = "a\u{1b}[2J\tb\u{9b}\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\n";
-        assert_eq!(plain(bad), "a\u{fffd}[2J\u{fffd}b\u{fffd}\u{fffd}c\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}");
-        assert_eq!(plain_lines(bad), "a\u{fffd}[2J\tb\u{fffd}\u{fffd}c\u{fffd}\u{fffd}\u{fffd}\u{fffd}\n");
-        let json = serde_json::json!({"a\u{2067}": bad}).to_string();
-        let shown = escaped(&json);
-        assert!(!shown.contains(is_obeyed), "{shown}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap().to_string(), json, "it means the same");
-        assert_eq!(plain("👩\u{200d}🚀 日本 é"), "👩\u{200d}🚀 日本 é");
     }
 
     #[test]

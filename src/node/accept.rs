@@ -3,6 +3,7 @@
 //! One descriptor is kept in reserve, so that even when there are none a client gets an answer.
 //! Not here: what a door does with a client (`http/server.rs`, `resp/door.rs`), the peer port (`peers.rs`).
 
+use crate::warn_seldom;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -26,7 +27,6 @@ pub enum Arrival {
 /// Accepts until the node stops, which ends the accept; `what` comes in, for the log.
 pub fn accept_all(listener: &TcpListener, what: &str, is_stopping: impl Fn() -> bool, take: impl Fn(Arrival)) {
     let mut reserve = File::open("/dev/null").ok();
-    let mut has_logged = false;
     loop {
         let accepted = listener.accept();
         if is_stopping() {
@@ -34,16 +34,12 @@ pub fn accept_all(listener: &TcpListener, what: &str, is_stopping: impl Fn() -> 
         }
         match accepted {
             Ok((stream, peer)) => {
-                has_logged = false;
                 take(Arrival::Client(stream, peer));
             }
             Err(error) if is_of_one_client(&error) => take(Arrival::Failed),
             Err(error) => {
                 take(Arrival::Failed);
-                if !has_logged {
-                    log::warn!("cannot accept {what} err=\"{error}\"");
-                    has_logged = true;
-                }
+                warn_seldom!("cannot accept {what} err=\"{error}\"");
                 drop(reserve.take());
                 if is_out_of_descriptors(&error)
                     && let Ok((stream, _)) = listener.accept()

@@ -207,7 +207,7 @@ impl Apply {
     fn install(&mut self, meta: &SnapshotMeta, mut snapshot: SnapshotReader) {
         if let Err(e) = self.registry.restore(&mut snapshot) {
             error!("the leader's snapshot cannot be read, this node stops: {e}");
-            std::process::exit(super::disk::EXIT_DISK);
+            super::logging::exit(super::disk::EXIT_DISK);
         }
         let applied = self.registry.applied().index;
         assert!(applied == meta.index, "snapshot of index {} holds the state of {applied}", meta.index);

@@ -7,7 +7,8 @@
 use super::core::CoreInput;
 use super::shared::Shared;
 use super::{monitor, stop::Stopper};
-use std::io::BufRead;
+use crate::text;
+use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
 const HELP: &str = "commands: L or lead (take the leadership), status, peers, help, quit";
@@ -19,17 +20,17 @@ pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, ends_wi
         match line.trim() {
             "" => {}
             "L" | "l" | "lead" => {
-                println!("node {} asks for the leadership", shared.me.id.0);
+                say(&format!("node {} asks for the leadership", shared.me.id.0));
                 shared.to_core(CoreInput::Lead);
             }
             "status" => print_status(shared),
             "peers" => print_peers(shared),
-            "help" | "?" | "h" => println!("{HELP}"),
+            "help" | "?" | "h" => say(HELP),
             "quit" | "exit" | "q" => {
                 stopper.stop("quit");
                 return;
             }
-            other => println!("unknown command {other:?}; {HELP}"),
+            other => say(&format!("unknown command {other:?}; {HELP}")),
         }
     }
     if ends_with_input {
@@ -37,13 +38,18 @@ pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, ends_wi
     }
 }
 
+/// A line for whoever typed. This thread alone waits for a terminal that takes nothing, and one that is gone ends nothing.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{}", text::plain_lines(line));
+}
+
 fn print_status(shared: &Shared) {
     let status = monitor::status(shared);
     let leader = status.cluster.leader.map_or("none".to_string(), |id| id.0.to_string());
-    println!("{}", shared.judgement().line());
-    println!("node {} term {} leader {leader}", status.node.id.0, status.cluster.term);
+    say(&shared.judgement().line());
+    say(&format!("node {} term {} leader {leader}", status.node.id.0, status.cluster.term));
     for row in status.nodes {
-        println!(
+        say(&format!(
             "  node {:<3} {:<8} {:<9} last {} commit {} applied {} lag {} load {}",
             row.id.0,
             format!("{:?}", row.status).to_uppercase(),
@@ -53,13 +59,13 @@ fn print_status(shared: &Shared) {
             row.applied_index,
             row.lag,
             row.load
-        );
+        ));
     }
 }
 
 fn print_peers(shared: &Shared) {
     for (id, addresses) in shared.known_addresses() {
         let here = if id == shared.me.id { " (this node)" } else { "" };
-        println!("  node {:<3} peer {} http {} kv {}{here}", id.0, addresses.peer, addresses.http, addresses.kv);
+        say(&format!("  node {:<3} peer {} http {} kv {}{here}", id.0, addresses.peer, addresses.http, addresses.kv));
     }
 }

@@ -31,6 +31,7 @@ use crate::services::registry::jobs_command;
 use crate::settings::to_ticks;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use crate::warn_seldom;
 use crate::wire::{Ask, Forwarded, Frame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use log::{error, info, warn};
@@ -348,7 +349,7 @@ impl Core {
             CoreInput::Request(request) => self.requests.hold(request),
             CoreInput::Forward { from, asks } => match self.links.get(&from.id) {
                 Some(link) => self.requests.hold_forwarded(link, asks),
-                None => warn!("forwarded request without a way back peer={}", from.id),
+                None => warn_seldom!("forwarded request without a way back peer={}", from.id),
             },
             CoreInput::Forwarded(answers) => self.requests.on_forwarded(answers),
             CoreInput::Lead => self.step(Input::Lead),

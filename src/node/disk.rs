@@ -8,6 +8,7 @@
 
 use super::core::CoreInput;
 use super::links::Link;
+use super::logging;
 use super::shared::Shared;
 use super::threads;
 use crate::raft::{Message, Persist};
@@ -139,8 +140,7 @@ pub fn must<T>(shared: &Shared, result: Result<T, StoreError>) -> T {
         Err(e) => {
             error!("the disk failed, this node stops: {e}");
             shared.event("disk", Some(shared.me.id), format!("the disk failed: {e}"));
-            eprintln!("phalanx: the disk failed, node {} stops: {e}", shared.me.id.0);
-            std::process::exit(EXIT_DISK);
+            logging::exit(EXIT_DISK);
         }
     }
 }

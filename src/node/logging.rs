@@ -1,23 +1,29 @@
-//! Log lines: `12:04:07.123 info  n2 t7 follower  following leader=n1`. To stderr, and to `node.log` in the data folder
-//! when the terminal would otherwise be the only copy.
+//! Log lines: `12:04:07.123 info  n2 t7 follower  following leader=n1`. To stderr, and to `node.log` in the data folder.
 //!
-//! The prefix tells who speaks, in which term and role, so that five terminals' lines can be laid side by side.
-//! Not here: what is logged; each room says it.
+//! The prefix tells who speaks, in which term and role, so that five terminals' lines can be laid side by side. Nothing in a line
+//! is obeyed by a terminal, whoever wrote it, and each is one line. Nobody who logs waits for whoever reads, neither at a panic
+//! nor at the end of the process: the last lines get [`FLUSH_MAX`].
+//! Not here: what is logged; each room says it. Queues, the file and its bounds are in `log_queue.rs`.
 
+use super::log_queue::{FILE_BYTES_MAX, LogFile, Sink, Terminal};
 use crate::raft::Role;
+use crate::text;
 use crate::types::{NodeId, Term};
 use log::Level;
-use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::panic;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A log file larger than this is set aside at the next start.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+/// How long the end of the process waits for its last lines to be taken.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
 
-static FILE: OnceLock<Mutex<File>> = OnceLock::new();
+static STDERR: OnceLock<Sink> = OnceLock::new();
+static FILE: OnceLock<Sink> = OnceLock::new();
+/// Standard error goes to the log file: each line is written there once.
+static STDERR_IS_FILE: AtomicBool = AtomicBool::new(false);
 static NODE: AtomicU64 = AtomicU64::new(0);
 static TERM: AtomicU64 = AtomicU64::new(0);
 static ROLE: AtomicU8 = AtomicU8::new(0);
@@ -27,69 +33,109 @@ pub const LOG_VARIABLE: &str = "PHALANX_LOG";
 
 /// Starts logging for this process. A second call changes nothing.
 pub fn start() {
+    match Sink::start("log-stderr", Terminal, dropped) {
+        Ok(sink) => drop(STDERR.set(sink)),
+        Err(e) => eprintln!("no log lines here, as no thread can be started: {e}"),
+    }
     let env = env_logger::Env::new().filter_or(LOG_VARIABLE, "info");
-    let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let is_colourful = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let started = env_logger::Builder::from_env(env)
         .target(env_logger::Target::Pipe(Box::new(Tee)))
         .write_style(if is_colourful { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never })
         .format(|out, record| {
             let style = out.default_level_style(record.level());
-            let (node, term, role) = place();
             let level = level_word(record.level());
-            writeln!(out, "{} {style}{level:<5}{style:#} {node} t{term} {role:<9} {}", clock(), record.args())
+            let text = text::plain(&record.args().to_string());
+            writeln!(out, "{} {style}{level:<5}{style:#} {} {text}", clock(), place())
         })
         .try_init();
     // Only a second logger in one process fails here, and then the first one serves.
     drop(started);
+    panic::set_hook(Box::new(on_panic));
 }
 
-/// From now on lines also go to this file, if the terminal is their only copy otherwise. One that has grown large in an
-/// earlier life is kept as `.1`.
+/// From now on lines also go to this file.
 pub fn also_to(path: &Path) {
-    if !std::io::stderr().is_terminal() {
-        return;
-    }
-    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > FILE_BYTES_MAX) {
-        // If it cannot be moved it goes on growing, which is no reason not to start.
-        let _ = std::fs::rename(path, path.with_extension("log.1"));
-    }
-    match OpenOptions::new().create(true).append(true).open(path) {
-        Ok(file) => drop(FILE.set(Mutex::new(file))),
+    let opened = LogFile::open(path, FILE_BYTES_MAX).and_then(|file| {
+        let is_stderr = file.is_stderr();
+        Ok((Sink::start("log-file", file, dropped)?, is_stderr))
+    });
+    match opened {
+        Ok((sink, is_stderr)) => {
+            let _ = FILE.set(sink);
+            STDERR_IS_FILE.store(is_stderr, Ordering::Relaxed);
+        }
         Err(e) => log::warn!("no log file at {} err={e}", path.display()),
     }
 }
 
-/// Terminal and file; colours go to the terminal alone.
-struct Tee;
-
-impl Write for Tee {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if let Some(file) = FILE.get() {
-            // A full disk must not cost the terminal its lines.
-            let _ = file.lock().unwrap_or_else(|e| e.into_inner()).write_all(&without_colours(bytes));
-        }
-        // A terminal that was closed must not end the node.
-        let _ = std::io::stderr().write_all(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+/// Opens the log file by its name again: somebody may have moved it.
+pub fn reopen() {
+    if let Some(file) = FILE.get() {
+        file.reopen();
     }
 }
 
-fn without_colours(bytes: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut is_escape = false;
-    for byte in bytes {
-        match (is_escape, byte) {
-            (false, 0x1b) => is_escape = true,
-            (false, byte) => plain.push(*byte),
-            (true, b'm') => is_escape = false,
-            (true, _) => {}
-        }
+/// A line for people, without time and place, whatever the filter says.
+pub fn say(text: &str) {
+    queue(format!("{}\n", text::plain_lines(text)).as_bytes());
+}
+
+/// Ends the process, as soon as its last lines are written, or nobody takes them.
+pub fn exit(code: i32) -> ! {
+    flush();
+    std::process::exit(code);
+}
+
+/// Waits until all lines so far are written, for a short time at most.
+pub fn flush() {
+    let by = Instant::now() + FLUSH_MAX;
+    // The file first: a terminal may take nothing.
+    let asked = [FILE.get(), STDERR.get()].map(|sink| sink.and_then(|sink| sink.ask(by)));
+    for told in asked.iter().flatten() {
+        let _ = told.recv_deadline(by); // late: the process ends all the same
     }
-    plain
+}
+
+/// Lines go to both places; each waits for its own reader.
+struct Tee;
+
+impl Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        queue(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn queue(line: &[u8]) {
+    if let Some(file) = FILE.get() {
+        file.line(line);
+    }
+    if let Some(stderr) = STDERR.get().filter(|_| !STDERR_IS_FILE.load(Ordering::Relaxed)) {
+        stderr.line(line);
+    }
+}
+
+/// The library's own hook writes to a terminal that may take nothing, and the process would never end.
+fn on_panic(info: &panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let at = info.location().map_or("?".to_string(), ToString::to_string);
+    let what = info.payload_as_str().unwrap_or("(no message)");
+    say(&format!("{} error {} thread {} panicked at {at}: {what}", clock(), place(), thread.name().unwrap_or("?")));
+    let backtrace = std::backtrace::Backtrace::capture(); // with RUST_BACKTRACE=1
+    if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+        say(&backtrace.to_string());
+    }
+    flush();
+}
+
+/// The line that tells of others.
+fn dropped(lines: u64) -> String {
+    format!("{} warn  {} {lines} lines dropped: they were not taken fast enough here\n", clock(), place())
 }
 
 /// Tells the prefix who this process is.
@@ -103,18 +149,22 @@ pub fn set_place(term: Term, role: Role) {
     ROLE.store(role as u8 + 1, Ordering::Relaxed);
 }
 
-fn place() -> (String, u64, &'static str) {
+/// Node, term and role.
+fn place() -> String {
     let node = match NODE.load(Ordering::Relaxed) {
         0 => "n?".to_string(),
         id => NodeId(id).to_string(),
     };
-    let role = match ROLE.load(Ordering::Relaxed) {
+    format!("{node} t{} {:<9}", TERM.load(Ordering::Relaxed), role())
+}
+
+fn role() -> &'static str {
+    match ROLE.load(Ordering::Relaxed) {
         0 => "starting",
         1 => "follower",
         2 => "candidate",
         _ => "leader",
-    };
-    (node, TERM.load(Ordering::Relaxed), role)
+    }
 }
 
 fn level_word(level: Level) -> &'static str {
@@ -139,15 +189,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_has_no_colours() {
-        assert_eq!(without_colours(b"a \x1b[32minfo\x1b[0m b"), b"a info b");
-    }
-
-    #[test]
     fn roles_have_their_words() {
-        for (role, word) in [(Role::Follower, "follower"), (Role::Candidate, "candidate"), (Role::Leader, "leader")] {
-            set_place(Term(3), role);
-            assert_eq!(place().2, word);
+        for (now, word) in [(Role::Follower, "follower"), (Role::Candidate, "candidate"), (Role::Leader, "leader")] {
+            set_place(Term(3), now);
+            assert_eq!(role(), word);
         }
     }
 }

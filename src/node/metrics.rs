@@ -3,6 +3,7 @@
 //! Not here: the text format (`http/api.rs`).
 
 use super::handle::Metric;
+use super::log_queue;
 use super::quota;
 use super::shared::{Shared, lock};
 use crate::raft::Role;
@@ -44,6 +45,11 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
         counter("phalanx_log_syncs_total", "Syncs of the log", load(&counters.syncs)),
+        counter(
+            "phalanx_log_lines_dropped_total",
+            "Log lines that a terminal, pipe or disk did not take fast enough",
+            log_queue::dropped_total(),
+        ),
         counter("phalanx_peer_handshakes_failed_total", "Handshakes refused", load(&counters.peer_handshakes_failed)),
     ];
     rows.push(Metric {

@@ -5,13 +5,15 @@
 //! the two halves of the peer port, with `join.rs` and `snapshots.rs` for their side conversations; `gossip.rs` beats;
 //! `saving.rs` writes snapshots beside the log when `snapshot_pace.rs` says so; `monitor.rs` builds what pages show;
 //! `watch.rs` wakes those who wait for a key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal;
-//! `stop.rs` ends it all; `latency.rs` counts how long things take, `activity.rs` what clients get of it, `recovery.rs` how
+//! `signals.rs` hears what the system tells the process, `stop.rs` ends it all; `latency.rs` counts how long things take, `activity.rs` what clients get of it, `recovery.rs` how
 //! long a node took to make up for what it missed. `worker.rs` runs the jobs that the log gives to this node, `live.rs` holds
 //! what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the chat what
 //! happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `sql.rs`
 //! what doors do with the database, `sql_files.rs` its folder, `sql_laps.rs` what is timed there, `threads.rs` starts threads, `inbox.rs` lets them sleep,
 //! `accept.rs` takes clients in for every door, `memory.rs` counts the bytes that their connections hold, `quota.rs` judges
 //! what the services may hold.
+//! `logging.rs` makes log lines, `log_queue.rs` writes them without holding anybody up,
+//! `log_limit.rs` keeps those few that strangers cause.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
 
 pub mod accept;
@@ -34,6 +36,8 @@ pub mod join;
 pub mod latency;
 pub mod links;
 pub mod live;
+pub mod log_limit;
+pub mod log_queue;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
@@ -48,6 +52,7 @@ pub mod saving;
 pub mod seek;
 pub mod sessions;
 pub mod shared;
+pub mod signals;
 pub mod snapshot_pace;
 pub mod snapshots;
 pub mod sql;

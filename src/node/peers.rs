@@ -11,9 +11,10 @@ use super::{join, snapshots, threads};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::raft::Promise;
 use crate::types::Identity;
+use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_frame, write_frame};
 use crate::wire::{Frame, Hello, Purpose, Whereabouts, handshake};
-use log::{debug, warn};
+use log::debug;
 use std::io::BufReader;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
             Ok((stream, _)) => stream,
             Err(_) if shared.is_stopped() => return,
             Err(e) => {
-                warn!("peer accept failed err={e}");
+                warn_seldom!("peer accept failed err={e}");
                 std::thread::sleep(ACCEPT_PAUSE);
                 continue;
             }
@@ -58,7 +59,7 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
         });
         if let Err(e) = started {
             open.fetch_sub(1, Ordering::Relaxed);
-            warn!("no thread for a peer connection err={e}");
+            warn_seldom!("no thread for a peer connection err={e}");
             std::thread::sleep(ACCEPT_PAUSE);
         }
     }
@@ -112,7 +113,7 @@ fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello) -> Result<
         match read_frame(&mut reader, FRAME_BYTES_MAX) {
             Ok(frame) => {
                 if let Err(e) = take(shared, from, frame) {
-                    warn!("peer sent what it should not peer={} err={e}", from.id);
+                    warn_seldom!("peer sent what it should not peer={} err={e}", from.id);
                     break Err(e);
                 }
             }

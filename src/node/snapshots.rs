@@ -10,9 +10,10 @@ use super::shared::Shared;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::store::Snapshots;
 use crate::types::{Identity, Term};
+use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_frame, write_frame};
 use crate::wire::{Frame, Purpose, handshake};
-use log::{info, warn};
+use log::info;
 use std::io::{self, BufReader};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub fn stream(shared: &Arc<Shared>, snapshots: &Snapshots, to: Identity, address
     let result = try_stream(shared, snapshots, to, address, term);
     match &result {
         Ok(bytes) => info!("snapshot sent peer={} bytes={bytes}", to.id),
-        Err(e) => warn!("snapshot not sent peer={} err={e}", to.id),
+        Err(e) => warn_seldom!("snapshot not sent peer={} err={e}", to.id),
     }
     shared.to_core(CoreInput::SnapshotSent { to: to.id, ok: result.is_ok() });
 }

@@ -27,6 +27,7 @@ use crate::services::kv::op::RUN_REPLY_BYTES_MAX;
 use crate::services::kv::{Bytes, Op, Ran, Run, Value};
 use crate::services::registry::kv_run;
 use crate::types::Outcome;
+use crate::warn_seldom;
 use rustix::net::RecvFlags;
 use std::io::{self, Read};
 use std::net::Shutdown;
@@ -187,7 +188,7 @@ impl Conn {
         let Some(spec) = table::find(name) else {
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
                 // A browser that was talked into posting to this port by some web page.
-                log::warn!("an HTTP request came to the Redis port, connection dropped");
+                warn_seldom!("an HTTP request came to the Redis port, connection dropped");
                 return Course::Drop;
             }
             return self.refuse(&unknown(request));

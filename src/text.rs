@@ -1,0 +1,111 @@
+//! Text that others wrote, made harmless for terminals, logs and whoever reads them.
+//!
+//! A terminal obeys control characters: they move its cursor, change its title, answer with keys that nobody pressed. Marks of
+//! direction show text in another order than it is written, and characters without width hide in it. All of them are shown by
+//! their number. What is joined by U+200D (emoji) and all writing stays.
+//! Not here: who writes to what (`cli/term.rs`, `node/logging.rs`).
+
+use std::fmt::Write;
+
+/// Whether a terminal would obey this character, or a reader not see it: controls, marks of direction, separators of lines,
+/// characters without width.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// What somebody else wrote, on one line and without anything that a terminal would obey. All that users wrote goes through here,
+/// [`plain_lines`] or [`escaped`] before a terminal or a log gets it.
+pub fn plain(text: &str) -> String {
+    shown(text, |_| false)
+}
+
+/// The same of text with lines and tabs.
+pub fn plain_lines(text: &str) -> String {
+    shown(text, |c| matches!(c, '\n' | '\t'))
+}
+
+fn shown(text: &str, is_kept: fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let written = match c {
+            c if !is_obeyed(c) || is_kept(c) => {
+                out.push(c);
+                Ok(())
+            }
+            '\n' | '\r' | '\t' => write!(out, "{}", c.escape_default()),
+            c if (c as u32) < 0x100 => write!(out, "\\x{:02x}", c as u32),
+            c => write!(out, "\\u{{{:x}}}", c as u32),
+        };
+        written.expect("a String takes all");
+    }
+    out
+}
+
+/// Bytes of others that come piece by piece, as [`plain_lines`]; what is not UTF-8 is shown by its numbers.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    /// The beginning of a character whose end has not come.
+    begun: Vec<u8>,
+}
+
+impl Pieces {
+    /// What can be shown now.
+    pub fn next(&mut self, piece: &[u8]) -> String {
+        let mut bytes = std::mem::take(&mut self.begun);
+        bytes.extend_from_slice(piece);
+        if let Err(e) = std::str::from_utf8(&bytes[bytes.len().saturating_sub(3)..])
+            && e.error_len().is_none()
+        {
+            let whole = bytes.len().saturating_sub(3) + e.valid_up_to();
+            self.begun = bytes.split_off(whole);
+        }
+        let mut out = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            out += &plain_lines(chunk.valid());
+            for byte in chunk.invalid() {
+                write!(out, "\\x{byte:02x}").expect("a String takes all");
+            }
+        }
+        out
+    }
+}
+
+/// JSON that means the same, without anything that a terminal would obey but its line breaks.
+pub fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        // All such characters stand in strings; none needs two units.
+        if is_obeyed(c) && c != '\n' { text += &format!("\\u{:04x}", c as u32) } else { text.push(c) }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_output_are_shown_whole() {
+        let said = "grün 👩 \u{9b}2J\n".as_bytes();
+        for cut in 0..said.len() {
+            let mut pieces = Pieces::default();
+            assert_eq!(pieces.next(&said[..cut]) + &pieces.next(&said[cut..]), "grün 👩 \\x9b2J\n", "cut at {cut}");
+        }
+        assert_eq!(Pieces::default().next(b"a\x1b[2J\xff\x00b"), r"a\x1b[2J\xff\x00b");
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_that_others_wrote() {
+        let bad = "a\u{1b}[2J\tb\u{9b}\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\n";
+        assert_eq!(plain(bad), r"a\x1b[2J\tb\x9b\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\n");
+        assert_eq!(plain_lines(bad), "a\\x1b[2J\tb\\x9b\\u{202e}c\\u{2066}\\u{200f}\\u{61c}\\u{2028}\n");
+        let json = serde_json::json!({"a\u{2067}": bad}).to_string();
+        let shown = escaped(&json);
+        assert!(!shown.contains(is_obeyed), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap().to_string(), json, "it means the same");
+        assert_eq!(plain("pass\u{200b}word\u{feff}"), r"pass\u{200b}word\u{feff}", "what cannot be seen is shown");
+        assert_eq!(plain("👩\u{200d}🚀 日本 é"), "👩\u{200d}🚀 日本 é");
+    }
+}
