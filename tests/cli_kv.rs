@@ -3,6 +3,7 @@
 
 use phalanx::lab::Cluster;
 use phalanx::lab::process::Process;
+use phalanx::lab::terminal::Terminal;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -204,7 +205,7 @@ fn a_command_ends_when_its_lock_is_lost() {
     let args: Vec<String> = cli
         .command(&lock_run(
             "l",
-            &["--ttl", "1s", "--timeout", "0.2"],
+            &["--ttl", "3s", "--timeout", "0.2"],
             &["sh", "-c", "trap 'echo told; exit' TERM; while :; do sleep 0.05; done"],
         ))
         .get_args()
@@ -222,6 +223,79 @@ fn a_command_ends_when_its_lock_is_lost() {
     assert_eq!(ended.code(), Some(1), "{said}");
     assert!(said.contains("told") && said.contains("lock \"l\" is lost: it could not be renewed"), "{said}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+fn is_at_work(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// The command and what it has started in the background, both deaf to SIGTERM.
+#[test]
+fn nothing_of_a_command_goes_on_when_its_lock_is_given_to_another() {
+    const DEAF: &str = "trap '' TERM; sleep 300 & echo $! $$ >pids.new; mv pids.new pids; ";
+    const TTL: Duration = Duration::from_secs(4);
+    let mut cli = Cli::new();
+    for (how, script) in [
+        ("its runner is killed", "wait; sleep 300"),
+        ("it ends itself", "exit 0"),
+        ("the cluster does not answer", "wait; sleep 300"),
+    ] {
+        let pids = cli.cluster.dir().join("pids");
+        let _ = std::fs::remove_file(&pids);
+        let script = format!("{DEAF}{script}");
+        let mut command = cli.command(&lock_run("d", &["--ttl", "4s"], &["sh", "-c", &script]));
+        let mut runner = command.current_dir(cli.cluster.dir()).spawn().unwrap();
+        let started = || std::fs::read_to_string(&pids).ok();
+        let family = cli.cluster.wait_until("the command has started", PATIENCE, started).unwrap();
+        let family: Vec<u32> = family.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        let at_work = || family.iter().filter(|pid| is_at_work(**pid)).count();
+        match how {
+            "its runner is killed" => kill_process(Pid::from_child(&runner), Signal::KILL).unwrap(),
+            "it ends itself" => {}
+            _ => {
+                assert_eq!(at_work(), 2);
+                (1..=3).for_each(|id| cli.cluster.freeze(id).unwrap());
+                let frozen = Instant::now();
+                let ended = || (at_work() == 0).then_some(());
+                cli.cluster.wait_until("nothing is at work", PATIENCE, ended).unwrap();
+                // The last renewal was sent before; whoever counts from it counts no longer.
+                assert!(frozen.elapsed() < TTL, "{:?}", frozen.elapsed());
+                (1..=3).for_each(|id| cli.cluster.thaw(id).unwrap());
+            }
+        }
+        cli.cluster.settle().unwrap();
+        let mut next = cli.command(&lock_run("d", &["--wait", "30s"], &["sh", "-c", "echo mine; cat"]));
+        let mut next = next.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(next.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!((line.as_str(), at_work()), ("mine\n", 0), "{how}");
+        drop(next.stdin.take());
+        assert_eq!(ends(&mut next), Some(0));
+        let code = runner.wait().unwrap().code();
+        assert_eq!(code, if how == "it ends itself" { Some(0) } else { code.filter(|code| *code == 1) }, "{how}");
+    }
+}
+
+#[test]
+fn a_terminal_shows_what_others_wrote_and_ctrl_c_reaches_a_command_under_a_lock() {
+    let cli = Cli::new();
+    let at = cli.cluster.addresses().join(",");
+    cli.says(0, &["kv", "put", "bad", "x\u{1b}[2J\u{202e}y"]);
+    let mut terminal = Terminal::start(&format!("{EXE} kv get bad -e {at}"), &[]).unwrap();
+    terminal.expect(r"x\x1b[2J\u{202e}y").unwrap();
+    terminal.expect_end(0).unwrap();
+    let mut terminal = Terminal::start(&format!("{EXE} kv get bad --raw -e {at}"), &[]).unwrap();
+    terminal.expect("x\u{1b}[2J\u{202e}y").unwrap();
+    assert_eq!(cli.says(0, &["kv", "get", "bad"]), "x\u{1b}[2J\u{202e}y", "a pipe gets the bytes");
+
+    let script = r#"trap "echo told; exit 7" INT; echo ready; while :; do sleep 0.05; done"#;
+    let mut terminal = Terminal::start(&format!("{EXE} lock run t -e {at} -- sh -c '{script}'"), &[]).unwrap();
+    terminal.expect("ready").unwrap();
+    terminal.press(b"\x03").unwrap();
+    terminal.expect("told").unwrap();
+    terminal.expect_end(7).unwrap();
+    assert_eq!(cli.cluster.get(1, "/v1/lock/t").unwrap().status, 404, "given back");
 }
 
 #[test]

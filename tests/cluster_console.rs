@@ -8,7 +8,9 @@ use phalanx::lab::process::Process;
 use phalanx::lab::{Cluster, Result};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -70,6 +72,59 @@ fn the_end_of_standard_input_is_not_the_end_of_the_node() -> Result<()> {
         let _ = cluster.wait_until("a moment", SOON, || cluster.status(1).ok())?;
     }
     assert!(cluster.is_running(1));
+    Ok(())
+}
+
+#[test]
+fn a_hang_up_opens_the_log_file_anew() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 1, &json!({}))?;
+    let log = cluster.data_dir().join("node-1/node.log");
+    let moved = log.with_extension("log.moved");
+    std::fs::rename(&log, &moved).unwrap();
+    cluster.process(1)?.signal(Signal::HUP)?;
+    let is_there = || std::fs::read_to_string(&log).ok().filter(|text| text.contains("opened anew"));
+    cluster.wait_until("a new log file", SOON, is_there)?;
+    assert!(std::fs::read_to_string(&moved).unwrap().contains("became leader"));
+    cluster.note("still", "here")?;
+    // Two causes of one event are no second Ctrl+C.
+    cluster.process(1)?.signal(Signal::INT)?;
+    cluster.process(1)?.signal(Signal::TERM)?;
+    assert_eq!(cluster.process(1)?.wait(SOON)?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_node() -> Result<()> {
+    let cluster = Cluster::prepare(EXE, &json!({}))?;
+    let mut command = Command::new(EXE);
+    command.args(["node", "--id", "1", "--until-eof", "--settings"]).arg(cluster.settings_path());
+    command.current_dir(cluster.dir()).env("PHALANX_LOG", "debug").stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut node = command.stderr(Stdio::piped()).spawn().unwrap();
+    let dropped = || {
+        let metrics = cluster.get(1, "/metrics").ok()?.text();
+        let row = metrics.lines().find_map(|line| line.strip_prefix("phalanx_log_lines_dropped_total "))?.to_string();
+        row.parse::<f64>().ok().filter(|lines| *lines > 0.0)
+    };
+    // Each of these costs one line at this level.
+    let flood = || {
+        for _ in 0..200 {
+            let stranger = TcpStream::connect(cluster.peer(1)).ok()?;
+            let _ = (&stranger).write_all(&[7; 64]);
+        }
+        dropped()
+    };
+    cluster.wait_until("lines are dropped", Duration::from_secs(30), flood)?;
+    cluster.note("it goes", "on")?;
+    let log = std::fs::read_to_string(cluster.data_dir().join("node-1/node.log")).unwrap();
+    assert!(log.contains("peer handshake failed"), "another place is not held up: {log}");
+    let mut stderr = BufReader::new(node.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("lines dropped") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it is said when lines flow again");
+    }
+    node.kill().unwrap();
+    node.wait().unwrap();
     Ok(())
 }
 

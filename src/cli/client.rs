@@ -131,6 +131,11 @@ impl Client {
         Client { change_timeout: timeout, question_timeout: timeout, ..self.clone() }
     }
 
+    /// The addresses that it tries.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.asks.borrow().addresses().to_vec()
+    }
+
     /// Goes on where the other one, which was a clone of this one, has come to.
     pub fn follow(&self, other: &Client) {
         self.asks.replace(other.asks.borrow().clone());

@@ -11,6 +11,7 @@ use super::fault::{Fault, code};
 use super::term;
 use crate::lab::process::Process;
 use crate::lab::{LabError, poll};
+use crate::node::signals;
 use crate::node::status::Status;
 use crate::settings::Settings;
 use crate::types::NodeId;
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +30,8 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A node that was told to stop gets this long before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(7);
+/// What has been shown of a node's output is cleared away beyond this; the node itself keeps `node.log`.
+const LOG_BYTES_MAX: u64 = 4 << 20;
 const KEYS: &str = "keys: k kill -9, i Ctrl+C, f freeze or thaw, r restart, l let it lead, s status, q quit; \
     they act on the leader, or on the node whose number you press first";
 
@@ -74,7 +78,7 @@ pub fn run(args: &DevArgs) -> Result<(), Fault> {
     let exe = std::env::current_exe().map_err(|e| failed(format!("cannot find this program's own file: {e}")))?;
     let logs = settings.data_dir.join("dev");
     std::fs::create_dir_all(&logs).map_err(|e| failed(format!("cannot create {}: {e}", logs.display())))?;
-    let _ = ctrlc::set_handler(|| IS_TOLD_TO_STOP.store(true, Ordering::Relaxed)); // without it, `q` still works
+    let _ = signals::listen(|_| IS_TOLD_TO_STOP.store(true, Ordering::Relaxed)); // without it, `q` still works
     let mut stage = Stage { exe, settings_file: args.settings.clone(), settings, nodes: BTreeMap::new(), chosen: None };
     for id in 1..=args.nodes {
         stage.start(id).map_err(failed)?;
@@ -139,6 +143,11 @@ impl Stage {
                 let got = file.seek(SeekFrom::Start(node.read)).and_then(|_| file.read_to_end(&mut bytes));
                 node.read += got.unwrap_or(0) as u64;
                 fresh = String::from_utf8_lossy(&bytes).into_owned();
+                if node.read > LOG_BYTES_MAX
+                    && OpenOptions::new().write(true).open(&node.log).and_then(|file| file.set_len(0)).is_ok()
+                {
+                    node.read = 0; // it is written at its end, wherever that is
+                }
             }
             node.rest += &fresh;
             while let Some(end) = node.rest.find('\n') {

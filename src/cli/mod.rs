@@ -3,7 +3,7 @@
 //! The tour: this file declares every subcommand and hands it to its file. `client.rs` talks to nodes over HTTP and
 //! tries every address; `fault.rs` is an error with its exit code and what to do next; `term.rs` writes to terminals
 //! and pipes. `node.rs` runs a node; `status.rs`, `events.rs`, `leader.rs` and `member.rs` ask and change a running
-//! cluster; `kv.rs` and `lock.rs` use its store, `job.rs` its workers, `sql.rs` its
+//! cluster; `kv.rs` and `lock.rs` use its store (`lock_group.rs` has the processes under a lock, `lock_guard.rs` keeps it), `job.rs` its workers, `sql.rs` its
 //! database (`sql_text.rs` cuts statements and draws tables), `check.rs` compares its nodes; `config.rs` and `log.rs` read files; `bench.rs`, `demo.rs`, `dev.rs` and `sim.rs` start worlds of their own.
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
@@ -24,6 +24,8 @@ pub mod job;
 pub mod kv;
 pub mod leader;
 pub mod lock;
+mod lock_group;
+mod lock_guard;
 pub mod log;
 pub mod member;
 pub mod node;
