@@ -247,8 +247,13 @@ is_in_use() {
 
 # ---- starting ----
 
+# make_private FOLDER: for nobody else to look into, whatever the umask. An older, wider one is narrowed.
+make_private() {
+  (umask 077 && mkdir -p "$1") && chmod go-rwx "$1"
+}
+
 check_data_folder() {
-  mkdir -p "$run_dir" 2>/dev/null && [ -w "$data_dir" ] && [ -w "$run_dir" ] &&
+  make_private "$run_dir" 2>/dev/null && [ -w "$data_dir" ] && [ -w "$run_dir" ] &&
     : 2>/dev/null >"$run_dir/.probe" && rm -f "$run_dir/.probe" && return
   die 1 "cannot write to the data folder $data_dir." \
     "Give this user the right to (chown, chmod), or choose another with \"data_dir\" in settings.json. $untouched"
@@ -267,9 +272,12 @@ check_ports() {
     "End it (ss -ltnp, or lsof -i, says which it is) or choose other ports in settings.json. $untouched"
 }
 
-# Writes the little program that runs one node in its terminal (or without one).
+# Writes the little program that runs one node in its terminal (or without one). Settings stand in it, the secret among them:
+# it is for nobody else to read.
 write_launcher() {
   local id=$1 kind=$2 file=$run_dir/node-$1.sh name
+  rm -f "$file"
+  (umask 077 && : >"$file") || return
   {
     printf '#!/usr/bin/env bash\n# Written by run.sh: runs node %s.\n' "$id"
     # A terminal's own server may not hand our environment on.
@@ -300,7 +308,7 @@ done
 rm -f "$run_dir/node-$id.terminal"
 LAUNCHER
   } >"$file"
-  chmod +x "$file"
+  chmod 700 "$file"
 }
 
 has_display() { [ -n "${DISPLAY-}" ] || [ -n "${WAYLAND_DISPLAY-}" ]; }
@@ -345,7 +353,8 @@ open_terminal() {
     xterm) detached xterm -T "Phalanx node $id" -e bash "$launcher" ;;
     tmux) open_tmux "$id" "$launcher" ;;
     none)
-      mkdir -p "$data_dir/node-$id"
+      make_private "$data_dir/node-$id"
+      (umask 077 && : >>"$data_dir/node-$id/node.log")
       detached_to "$data_dir/node-$id/node.log" bash "$launcher"
       ;;
   esac

@@ -157,6 +157,32 @@ fn is_alive(pid: u32) -> bool {
 }
 
 #[test]
+fn what_run_sh_and_nodes_write_is_for_nobody_else() {
+    let mut desk = Desk::new();
+    desk.set("PHALANX_CLUSTER_SECRET", "nobody shall read it");
+    let data = desk.dir.path().join("data");
+    // As an older version left it, with the umask of most people.
+    std::fs::create_dir_all(data.join("node-1")).unwrap();
+    for folder in [&data, &data.join("node-1")] {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let started = desk.run(&["start", "--terminal", "none", "--nodes", "2"]);
+    assert_eq!(started.status.code(), Some(0), "{}", said(&started));
+    let mode = |name: &str| std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777;
+    for name in ["run", "node-1", "node-2", "node-1/wal", "run/node-1.sh"] {
+        assert_eq!(mode(name), 0o700, "{name}");
+    }
+    for name in ["node-1/node.log", "node-2/node.log", "node-1/identity.json", "node-1/sql/db.sqlite", "node-2/lock"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    for pid in desk.pids() {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(!String::from_utf8_lossy(&line).contains("nobody shall"), "what ps shows");
+    }
+    desk.stop();
+}
+
+#[test]
 fn background_processes_start_stop_and_start_again() {
     let mut desk = Desk::new();
     let started = desk.run(&["start", "--terminal", "none"]);

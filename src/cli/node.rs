@@ -52,7 +52,12 @@ pub fn run(args: NodeArgs) -> u8 {
         flags.push(("data_dir".to_string(), data.display().to_string()));
     }
     let settings = match Settings::from_process(args.settings.as_deref(), &flags) {
-        Ok((settings, _)) => settings,
+        Ok((settings, sources)) => {
+            if let Some(warning) = sources.exposed_secret() {
+                eprintln!("warning: {warning}");
+            }
+            settings
+        }
         Err(faults) => {
             for fault in &faults {
                 eprintln!("error: {fault}");

@@ -5,11 +5,14 @@
 //! Not here: what the file holds (`services/sql/`).
 
 use super::disk::EXIT_DISK;
+use super::logging;
 use super::sql_laps::Laps;
 use crate::services::sql::Files;
+use crate::store::create_private_dir;
 use log::{error, info, warn};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +50,7 @@ impl Folder {
     /// When the disk refuses.
     pub fn open(data: &Path, owner: String, reserve_bytes: u64, laps: Arc<Laps>) -> io::Result<Folder> {
         let path = data.join("sql");
-        fs::create_dir_all(&path)?;
+        create_private_dir(&path)?;
         let (next, looked_us) = (AtomicU64::new(0), AtomicU64::new(0));
         let folder = Folder { path, owner, next, reserve_bytes, started: Instant::now(), looked_us, laps };
         for entry in fs::read_dir(&folder.path)? {
@@ -90,7 +93,10 @@ impl Files for Folder {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>> {
-        Ok(Box::new(BufWriter::with_capacity(256 << 10, File::create(path)?)))
+        Ok(Box::new(BufWriter::with_capacity(
+            256 << 10,
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?,
+        )))
     }
 
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
@@ -132,7 +138,7 @@ impl Files for Folder {
                 error!("{} cannot be written: {e}; remove {} by hand", self.mark().display(), self.path().display());
             }
         }
-        std::process::exit(EXIT_DISK);
+        logging::exit(EXIT_DISK);
     }
 
     fn look_at_room(&self, is_certain: bool) {

@@ -12,6 +12,7 @@ use super::gossip::GossipInput;
 use super::handle::Handle;
 use super::seek::RealWorld;
 use super::shared::{Parts, Shared, lock};
+use super::signals::{self, Signal};
 use super::sql::Readers;
 use super::sql_files::Folder;
 use super::sql_laps::Laps;
@@ -154,24 +155,43 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
     logging::start();
     raise_file_limit();
     let (stopper, stop_asked) = Stopper::new();
-    let on_signal = stopper.clone();
-    if let Err(e) = ctrlc::set_handler(move || on_signal.stop("interrupt")) {
-        warn!("no signal handler, Ctrl+C will end the node at once err={e}");
-    }
-    match start(settings, options, &stopper, &stop_asked, doors) {
+    obey_signals(&stopper);
+    let code = match start(settings, options, &stopper, &stop_asked, doors) {
         Ok(running) => match running.until_stopped(&stop_asked) {
-            renew::OUTDATED => renew::start_again(),
+            renew::OUTDATED => {
+                logging::flush();
+                renew::start_again()
+            }
             _ => 0,
         },
         Err(StartError::Stopped) => 0,
         Err(e) => {
-            eprintln!("error: {e}");
+            logging::say(&format!("error: {e}"));
             match e {
                 StartError::Store(_) | StartError::Snapshot(_) | StartError::Database(_) => 3,
                 StartError::Discovery(_) | StartError::Voter(_) | StartError::FrontTaken { .. } => 2,
                 _ => 1,
             }
         }
+    };
+    logging::flush();
+    code
+}
+
+/// Ctrl+C and SIGTERM stop the node, and so does its terminal when it is closed. Any other SIGHUP opens the log file anew.
+fn obey_signals(stopper: &Stopper) {
+    let (on_signal, had_terminal) = (stopper.clone(), signals::has_terminal());
+    let obey = move |signal| match signal {
+        Signal::Interrupt => on_signal.stop("interrupt"),
+        Signal::Terminate => on_signal.stop("termination"),
+        Signal::HangUp if had_terminal && !signals::has_terminal() => on_signal.stop("terminal closed"),
+        Signal::HangUp => {
+            logging::reopen();
+            info!("log file opened anew, as asked by SIGHUP");
+        }
+    };
+    if let Err(e) = signals::listen(obey) {
+        warn!("no signal handler, Ctrl+C will end the node at once err={e}");
     }
 }
 
@@ -206,7 +226,13 @@ fn start(
     let dir = settings.node_dir(id);
     let mut me = load_identity(&*files, &dir, id, options.rejoin)?;
     let ports = bind(&settings, id)?;
+    let narrowed = store::narrow(&dir);
     logging::also_to(&dir.join("node.log"));
+    match narrowed {
+        Ok(None) => {}
+        Ok(Some(mode)) => warn!("{} was open to others (mode {mode:o}), now it is not", dir.display()),
+        Err(e) => warn!("{} may be open to others: {e}", dir.display()),
+    }
     info!("node {} starts, version {} uuid {}", id.0, env!("CARGO_PKG_VERSION"), me.uuid);
 
     let (mut store, mut durable) = open(&files, &dir, &mut me)?;
@@ -405,6 +431,10 @@ fn launch(
             Err(strange) => StartError::Snapshot(strange),
         })?,
         None => registry.settle_sql().map_err(StartError::Database)?,
+    }
+    // SQLite gives its other files the rights of the first.
+    if let Err(e) = store::narrow(&dir) {
+        warn!("{} may be open to others: {e}", dir.display());
     }
     let news =
         registry.sql_news().map(|news| format!("node {} {news} in {:.1} s", who.id.0, begun.elapsed().as_secs_f64()));

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Where a value came from.
@@ -44,6 +45,25 @@ impl Sources {
     /// Source of a key's value; [`Source::Default`] for what nobody chose.
     pub fn of(&self, key: &str) -> Source {
         self.0.get(key).cloned().unwrap_or(Source::Default)
+    }
+
+    /// Where others on this machine can read the secret, and what to do, if so.
+    pub fn exposed_secret(&self) -> Option<String> {
+        match self.of("cluster_secret") {
+            Source::File(path) => {
+                let mode = std::fs::metadata(&path).ok()?.permissions().mode() & 0o777;
+                (mode & 0o044 != 0).then(|| {
+                    let path = path.display();
+                    format!("{path} holds cluster_secret, and others can read it (mode {mode:o}): chmod 600 {path}")
+                })
+            }
+            Source::Flag(_) => Some(
+                "cluster_secret is on the command line, which others can read (ps): give it in the settings file or in \
+                 PHALANX_CLUSTER_SECRET"
+                    .to_string(),
+            ),
+            Source::Default | Source::Environment(_) => None,
+        }
     }
 }
 

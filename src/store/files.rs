@@ -8,6 +8,7 @@
 use super::StoreError;
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// A disk. Paths are whole paths as the caller knows them.
@@ -85,13 +86,51 @@ pub fn remove_gently(
     files.remove(shrunk).map_err(|e| StoreError::io("remove", shrunk, e))
 }
 
+/// Makes a folder and those above it, for nobody else to look into, whatever the umask.
+///
+/// # Errors
+/// The system's.
+pub fn create_private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Takes everybody else's rights to a node's folder, its files and its folders with their files; gives the rights that the folder
+/// had, if they were wider. What lies in folders of jobs is their own.
+///
+/// # Errors
+/// The system's: the folder is another user's, for instance.
+pub fn narrow(dir: &Path) -> io::Result<Option<u32>> {
+    let before = fs::metadata(dir)?.mode() & 0o777;
+    if before & 0o077 != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(before & 0o700))?;
+    }
+    narrow_below(dir, true)?;
+    Ok((before & 0o077 != 0).then_some(before))
+}
+
+fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
+    for row in fs::read_dir(dir)?.flatten() {
+        // Of a link the rights of the link, which say nothing: it is left alone.
+        let Ok(meta) = row.metadata() else { continue }; // gone since
+        let is_jobs = row.file_name().to_string_lossy().starts_with("jobs");
+        let is_folder = meta.is_dir() && has_folders && !is_jobs;
+        if (meta.is_file() || is_folder) && meta.mode() & 0o077 != 0 {
+            fs::set_permissions(row.path(), fs::Permissions::from_mode(meta.mode() & 0o700))?;
+        }
+        if is_folder {
+            narrow_below(&row.path(), false)?;
+        }
+    }
+    Ok(())
+}
+
 /// The machine's file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFiles;
 
 impl Files for RealFiles {
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
         Ok(Box::new(RealFile(file)))
     }
 
@@ -128,7 +167,7 @@ impl Files for RealFiles {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        create_private_dir(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -186,5 +225,47 @@ impl File for RealFile {
 
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn what_a_node_makes_is_for_nobody_else() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = data.path().join("data/node-1");
+        RealFiles.create_dir(&dir.join("wal")).unwrap();
+        drop(RealFiles.create(&dir.join("wal/0.wal")).unwrap());
+        assert_eq!([&data.path().join("data"), &dir, &dir.join("wal")].map(|path| mode(path)), [0o700; 3]);
+        assert_eq!(mode(&dir.join("wal/0.wal")), 0o600);
+        assert_eq!(narrow(&dir).unwrap(), None);
+    }
+
+    #[test]
+    fn an_older_wider_folder_is_narrowed_with_all_that_is_the_nodes_own() {
+        let data = tempfile::tempdir().unwrap();
+        let (dir, stranger) = (data.path().join("node-1"), data.path().join("stranger"));
+        for folder in ["wal", "jobs/7"] {
+            fs::create_dir_all(dir.join(folder)).unwrap();
+        }
+        let files = [stranger.clone(), dir.join("node.json"), dir.join("wal/0.wal"), dir.join("jobs/7/main.sh")];
+        for file in &files {
+            fs::write(file, "").unwrap();
+            fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        std::os::unix::fs::symlink(&stranger, dir.join("link")).unwrap();
+        for folder in [&dir, &dir.join("wal"), &dir.join("jobs")] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert_eq!(narrow(&dir).unwrap(), Some(0o755));
+        assert_eq!(files.each_ref().map(|file| mode(file)), [0o755, 0o700, 0o700, 0o755]);
+        assert_eq!([&dir, &dir.join("wal"), &dir.join("jobs")].map(|path| mode(path)), [0o700, 0o700, 0o755]);
+        assert_eq!(narrow(&dir).unwrap(), None);
     }
 }

@@ -12,6 +12,7 @@ use crate::types::{Addresses, Identity, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -211,8 +212,9 @@ pub fn lock_patiently(dir: &Path) -> Result<FolderLock, StoreError> {
 /// Takes a data folder for this process, making it if need be; [`StoreError::Locked`] if another one has it.
 pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
     let path = dir.join(LOCK_NAME);
-    std::fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
-    let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    super::create_private_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = opened.map_err(|e| StoreError::io("open", &path, e))?;
     match fs2::FileExt::try_lock_exclusive(&file) {
         Ok(()) => {}
@@ -227,6 +229,11 @@ pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
     let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     noted.map_err(|e| StoreError::io("write to", &path, e))?;
     Ok(FolderLock { _file: file })
+}
+
+/// The process that took this folder last; it may be gone.
+pub fn last_holder(dir: &Path) -> Option<u32> {
+    std::fs::read_to_string(dir.join(LOCK_NAME)).ok()?.trim().parse().ok()
 }
 
 /// Whether a process works in this folder now.
@@ -279,6 +286,7 @@ mod tests {
         assert!(!is_in_use(&dir));
         let held = lock(&dir).unwrap();
         assert!(is_in_use(&dir));
+        assert_eq!(last_holder(&dir), Some(std::process::id()));
         let error = lock(&dir).unwrap_err().to_string();
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
         let (second, _held_too) = lock_lowest(data.path(), |id| id != NodeId(2)).unwrap();

@@ -29,7 +29,7 @@ mod store;
 mod tests;
 mod wal;
 
-pub use files::{File, Files, RealFiles};
+pub use files::{File, Files, RealFiles, create_private_dir, narrow};
 use poison::Poison;
 pub use snapshot::{SnapshotReader, SnapshotReceiver, SnapshotSaver, Snapshots};
 pub use store::{CutJob, Store};
