@@ -24,6 +24,8 @@ use uuid::Uuid;
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// After so many tries (about a second) the lock counts as busy.
 const LOCK_TRIES: u32 = 500;
+/// Links that are followed, as the kernel does.
+const LINKS_MAX: usize = 40;
 /// Between two writes of one [`Keeper`].
 const WRITE_EVERY_MS: u64 = 1000;
 
@@ -213,11 +215,13 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the file at `config`, making folder and lock file if need be.
+    /// Takes the lock of the file at `config`, making folder and lock file if need be. If a link has that name, the file that it
+    /// points to is meant, and its lock lies beside it.
     ///
     /// # Errors
     /// [`ConfigFileError::Busy`] after about a second, or as soon as `wait` says that the node stops.
     pub fn take(config: &Path, wait: &dyn Fn(Duration) -> bool) -> Result<Lock, ConfigFileError> {
+        let config = &target(config);
         let path = beside(config, ".lock");
         let failed = |what, source| ConfigFileError::Io { what, path: path.clone(), source };
         if let Some(folder) = config.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -260,11 +264,12 @@ impl Lock {
     pub fn set_aside(&self, why: &str) -> Result<PathBuf, ConfigFileError> {
         let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let aside = beside(&self.config, &format!(".{why}-{at_ms}"));
-        fs::rename(&self.config, &aside).map_err(|source| ConfigFileError::Io {
-            what: "set aside",
-            path: self.config.clone(),
-            source,
-        })?;
+        let moved = match fs::rename(&self.config, &aside) {
+            // A file that is mounted by itself (a container's volume) cannot be moved.
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => fs::copy(&self.config, &aside).map(drop),
+            other => other,
+        };
+        moved.map_err(|source| ConfigFileError::Io { what: "set aside", path: self.config.clone(), source })?;
         Ok(aside)
     }
 
@@ -283,16 +288,49 @@ impl Lock {
                 return Ok(Written::NotWritten { term: theirs.term, version: theirs.last_version });
             }
         }
-        // One name is enough: whoever holds the lock is the only writer, and a leftover is overwritten.
+        // One name is enough: whoever holds the lock is the only writer. A leftover is removed, and so is a link that somebody
+        // put there: only a file of our own making is written to.
         let temporary = beside(&self.config, ".tmp");
         let failed = |what, source| ConfigFileError::Io { what, path: temporary.clone(), source };
         let mut text = serde_json::to_vec_pretty(projection).expect("a projection holds nothing that JSON cannot");
         text.push(b'\n');
-        let mut file = File::create(&temporary).map_err(|e| failed("create", e))?;
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", e)),
+            _ => {}
+        }
+        let mut file = File::create_new(&temporary).map_err(|e| failed("create", e))?;
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(|e| failed("write", e))?;
-        fs::rename(&temporary, &self.config).map_err(|e| failed("rename", e))?;
+        match fs::rename(&temporary, &self.config) {
+            // A file that is mounted by itself cannot be replaced: it is written where it is, and who reads it without the lock
+            // may see half of it.
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                let _ = fs::remove_file(&temporary); // it would be removed the next time
+                write_in_place(&self.config, &text).map_err(|e| failed("write", e))?;
+            }
+            other => other.map_err(|e| failed("rename", e))?,
+        }
         Ok(Written::Yes)
     }
+}
+
+/// The file that a link of this name points to, or the name itself. A folder of links ends after some steps.
+fn target(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            // Relative to where the link is; an absolute one replaces all.
+            Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
+            Err(_) => break,
+        }
+    }
+    path
+}
+
+fn write_in_place(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)?;
+    file.sync_data()
 }
 
 /// What the file says, without the lock; `None` if there is none.

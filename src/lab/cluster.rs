@@ -7,7 +7,7 @@
 //! several; figures and deadlines would otherwise measure the neighbours.
 //! Not here: what is done to the nodes and what is expected of them (`failover.rs`, `tests/cluster_*.rs`).
 
-use super::ports::{self, Block};
+use super::ports::{self, Block, own_folder};
 use super::process::Process;
 use super::web::{self, Notes, Response};
 use super::{LabError, Result, poll};
@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -79,13 +78,10 @@ impl Cluster {
     /// # Errors
     /// No ports or no temporary folder.
     pub fn prepare(exe: impl AsRef<Path>, overrides: &Value) -> Result<Cluster> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let turn = take_turn()?;
         let block = Block::take()?;
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("phalanx-lab-{}-{number}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir); // left by an earlier process of the same pid, if at all
-        std::fs::create_dir_all(&dir).map_err(LabError::io(format!("create {}", dir.display())))?;
+        let dir = tempfile::Builder::new().prefix("phalanx-lab-").tempdir();
+        let dir = dir.map_err(LabError::io("create a temporary folder"))?.keep(); // `drop` decides whether it goes
         let cluster = Cluster {
             exe: exe.as_ref().to_path_buf(),
             dir,
@@ -505,7 +501,7 @@ fn take_turn() -> Result<Arc<File>> {
     if let Some(turn) = TURN.with_borrow(Weak::upgrade) {
         return Ok(turn);
     }
-    let path = std::env::temp_dir().join("phalanx-lab.lock");
+    let path = own_folder()?.join("turn.lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(LabError::io(format!("open {}", path.display())))?;
     file.lock_exclusive().map_err(LabError::io(format!("lock {}", path.display())))?;

@@ -16,10 +16,12 @@ use crate::work::scratch::Scratch;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::os::unix::fs::chown;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
 
 /// Longest wait for one thing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,12 +115,18 @@ pub fn wait_workers(cluster: &Cluster, count: u64) -> Result<()> {
 struct Bare {
     cage: Cage,
     scratch: Scratch,
+    /// Removed after what is in it.
+    _folder: TempDir,
 }
 
 impl Bare {
     fn new() -> Result<Bare> {
         let cage = Cage::try_out(CageKind::Full, &std::env::temp_dir()).map_err(|e| LabError::Answer(e.to_string()))?;
-        let path = std::env::temp_dir().join(format!("phalanx-bare-{}", std::process::id()));
+        // Its own folder makes it private; the users of jobs have to pass through the one above.
+        let folder =
+            tempfile::Builder::new().prefix("phalanx-bare-").permissions(Permissions::from_mode(0o711)).tempdir();
+        let folder = folder.map_err(LabError::io("make a temporary folder"))?;
+        let path = folder.path().join("scratch");
         let user = cage.user(OWN_SLOT);
         let scratch = Scratch::make(&path, user, 64).map_err(LabError::io("make a folder"))?;
         let script = scratch.job().join("main.sh");
@@ -126,7 +134,7 @@ impl Bare {
         if user.is_some() {
             chown(script, user, user).map_err(LabError::io("give the script away"))?;
         }
-        Ok(Bare { cage, scratch })
+        Ok(Bare { cage, scratch, _folder: folder })
     }
 
     fn command(&self) -> Command {

@@ -7,8 +7,11 @@
 
 use super::{LabError, Result};
 use fs2::FileExt;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 /// Ports of one base: node ids 1 to 15.
 const PER_BASE: u16 = 16;
@@ -24,6 +27,32 @@ const TRIES: usize = 200;
 /// The highest node id that a block has ports for.
 pub const NODES_MAX: u64 = PER_BASE as u64 - 1;
 
+/// The folder with the locks of this user's labs. In a temporary folder anyone may have made one of its name, or a link: one that
+/// is not this user's alone is refused.
+///
+/// # Errors
+/// It cannot be made, or is not ours.
+pub fn own_folder() -> Result<PathBuf> {
+    own_folder_in(&std::env::temp_dir())
+}
+
+fn own_folder_in(below: &Path) -> Result<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let folder = below.join(format!("phalanx-lab-locks-{user}"));
+    let made = DirBuilder::new().mode(0o700).create(&folder);
+    match made {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            return Err(LabError::io(format!("make {}", folder.display()))(e));
+        }
+        _ => {}
+    }
+    let meta = std::fs::symlink_metadata(&folder).map_err(LabError::io(format!("make {}", folder.display())))?;
+    match meta.is_dir() && meta.uid() == user && meta.mode() & 0o022 == 0 {
+        true => Ok(folder),
+        false => Err(LabError::Answer(format!("{} is not a folder of this user alone: remove it", folder.display()))),
+    }
+}
+
 /// A block of ports that nobody else in any lab uses, until it is dropped.
 #[derive(Debug)]
 pub struct Block {
@@ -37,8 +66,7 @@ impl Block {
     /// # Errors
     /// No block is free, or the temporary folder cannot be written.
     pub fn take() -> Result<Block> {
-        let folder = std::env::temp_dir().join("phalanx-lab-ports");
-        std::fs::create_dir_all(&folder).map_err(LabError::io(format!("create {}", folder.display())))?;
+        let folder = own_folder()?;
         let blocks = (HIGHEST - LOWEST) / PER_BLOCK;
         for _ in 0..TRIES {
             let first = LOWEST + fastrand::u16(0..blocks) * PER_BLOCK;
@@ -88,6 +116,20 @@ mod tests {
         for block in &held {
             assert!(block.front() < HIGHEST && block.kv_base() + PER_BASE == block.front());
         }
+    }
+
+    #[test]
+    fn a_folder_of_locks_that_another_could_have_made_is_refused() {
+        let below = tempfile::tempdir().unwrap();
+        let folder = own_folder_in(below.path()).unwrap();
+        assert_eq!(own_folder_in(below.path()).unwrap(), folder);
+        std::fs::remove_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(below.path(), &folder).unwrap();
+        assert!(own_folder_in(below.path()).is_err(), "a link");
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(own_folder_in(below.path()).is_err(), "open to all");
     }
 
     #[test]

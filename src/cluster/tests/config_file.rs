@@ -160,3 +160,49 @@ fn readers_in_a_tight_loop_never_see_a_torn_file() {
     });
     assert!(reads.load(Ordering::Relaxed) > 100, "the readers hardly read");
 }
+
+#[test]
+fn a_link_stays_and_what_it_points_to_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, shared) = (dir.path().join("config.json"), dir.path().join("shared"));
+    std::fs::create_dir(&shared).unwrap();
+    std::os::unix::fs::symlink("shared/cluster.json", &path).unwrap();
+    for version in 1..3 {
+        assert_eq!(write(&path, &projection(1, version, 2), &no_wait).unwrap(), Written::Yes);
+        assert!(std::fs::symlink_metadata(&path).unwrap().is_symlink());
+        assert_eq!(read(&shared.join("cluster.json")).unwrap(), Some(projection(1, version, 2)));
+    }
+    // Whoever names the file itself takes the same lock.
+    let _held = Lock::take(&path, &no_wait).unwrap();
+    let taken = Lock::take(&shared.join("cluster.json"), &|_| false);
+    assert!(matches!(taken, Err(ConfigFileError::Busy { .. })), "{taken:?}");
+}
+
+#[test]
+fn a_link_in_place_of_the_temporary_file_is_not_written_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, victim) = (dir.path().join("config.json"), dir.path().join("victim"));
+    std::fs::write(&victim, "mine").unwrap();
+    std::os::unix::fs::symlink(&victim, dir.path().join("config.json.tmp")).unwrap();
+    assert_eq!(write(&path, &projection(1, 1, 2), &no_wait).unwrap(), Written::Yes);
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
+    assert!(!std::fs::symlink_metadata(&path).unwrap().is_symlink());
+}
+
+/// As a container has it whose volume is this one file. Only root can mount; elsewhere it shows nothing.
+#[test]
+fn a_file_that_is_a_mount_is_written_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, outside) = (dir.path().join("config.json"), dir.path().join("outside.json"));
+    std::fs::write(&outside, "").unwrap();
+    std::fs::write(&path, "").unwrap();
+    if let Err(e) = rustix::mount::mount_bind(&outside, &path) {
+        return eprintln!("not shown, as nothing can be mounted: {e}");
+    }
+    let written = [3, 2].map(|nodes| write(&path, &projection(nodes, 1, nodes), &no_wait));
+    let found = read(&outside);
+    rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(matches!(written[0], Ok(Written::Yes)), "{written:?}");
+    assert!(matches!(written[1], Ok(Written::NotWritten { .. })), "{written:?}");
+    assert_eq!(found.unwrap(), Some(projection(3, 1, 3)));
+}
