@@ -317,7 +317,7 @@
     drawEvents();
     drawFailovers();
     drawSessions(node);
-    drawTry(cluster);
+    drawTry(cluster, frame.nodes);
     const jobs = frame.jobs || { queued: 0, running: 0, workers: [], last: [] }; // an older node knows none
     drawJobs(jobs);
     box.draw(jobs);
@@ -538,13 +538,15 @@
     set($("sessions-more"), `and ${more} more`);
   }
 
-  function drawTry({ leader, has_quorum: hasQuorum }) {
+  function drawTry({ leader, has_quorum: hasQuorum }, nodes) {
     let words = "Nobody leads: too few voters are left. Start the fallen nodes again, and watch them catch up.";
     if (leader !== null) words = `Node ${leader} leads. Take it away and watch another step forward:`;
     else if (hasQuorum) words = "Nobody leads just now. Look: the next one steps forward.";
     set($("try"), words);
     $("try-list").hidden = leader === null;
-    set($("try-kill"), `pkill -9 -f "phalanx node --id ${leader}"`);
-    set($("try-freeze"), `pkill -STOP -f "phalanx node --id ${leader}"`);
+    const row = nodes.find(({ id }) => id === leader);
+    const pid = row && row.pid ? row.pid : `PID   # node ${leader}, on another host or in another folder`;
+    set($("try-kill"), `kill -9 ${pid}`);
+    set($("try-freeze"), `kill -STOP ${pid}`);
   }
 })();

@@ -58,7 +58,7 @@ pub fn run(args: &EventsArgs) -> Result<(), Fault> {
             }
             Err(fault) if args.follow && fault.code == code::UNREACHABLE && !source.is_empty() => {
                 if !is_lost {
-                    eprintln!("{}; waiting for one to come back", fault.message);
+                    eprintln!("{}; waiting for one to come back", term::plain(&fault.message));
                 }
                 is_lost = true;
             }
@@ -73,13 +73,13 @@ pub fn run(args: &EventsArgs) -> Result<(), Fault> {
 
 fn print(event: &EventLine, json: bool) {
     if json {
-        return term::line(&serde_json::to_string(event).expect("an event always encodes"));
+        return term::line(&term::escaped(&serde_json::to_string(event).expect("an event always encodes")));
     }
     let colour = match event.kind.as_str() {
         "failure" | "disk" => Colour::Red,
         "election" | "hand-over" => Colour::Yellow,
         _ => Colour::Green,
     };
-    let kind = term::paint(&format!("{:<10}", event.kind), colour);
-    term::line(&format!("{}  {kind}  {}", term::clock(event.at_ms), event.text));
+    let kind = term::paint(&format!("{:<10}", term::plain(&event.kind)), colour);
+    term::line(&format!("{}  {kind}  {}", term::clock(event.at_ms), term::plain(&event.text)));
 }

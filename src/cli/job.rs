@@ -12,10 +12,11 @@ use super::fault::{Fault, code};
 use super::kv::parse_time;
 use super::term;
 use crate::http::lines::{Lines, Next};
+use crate::node::signals;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -52,6 +53,9 @@ enum JobCommand {
     Run {
         #[command(flatten)]
         program: ProgramArgs,
+        /// Its output byte for byte on a terminal as well
+        #[arg(long)]
+        raw: bool,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -87,6 +91,9 @@ enum JobCommand {
         /// Go on until it has ended
         #[arg(short, long)]
         follow: bool,
+        /// Byte for byte on a terminal as well
+        #[arg(long)]
+        raw: bool,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -132,7 +139,7 @@ fn parse_limit(text: &str) -> Result<(String, u64), String> {
 /// Runs.
 pub fn run(args: &JobArgs) -> Result<(), Fault> {
     match &args.command {
-        JobCommand::Run { program, client } => run_program(program, client),
+        JobCommand::Run { program, raw, client } => run_program(program, *raw, client),
         JobCommand::Submit { program, client } => {
             let id = submit(&Client::new(client)?, &body_of(program, client)?)?;
             if client.json {
@@ -144,11 +151,11 @@ pub fn run(args: &JobArgs) -> Result<(), Fault> {
         }
         JobCommand::List { limit, client } => list(*limit, client),
         JobCommand::Show { id, wait, client } => show(*id, *wait, client),
-        JobCommand::Logs { id, follow, client } => {
+        JobCommand::Logs { id, follow, raw, client } => {
             let asking = Client::new(client)?;
             let follow = if *follow { "follow&" } else { "" };
             let path = format!("/v1/jobs/{id}/output?{follow}format=ndjson");
-            Watch::new(&asking, path, !client.json).follow(|| Ok(())).map(|_| ())
+            Watch::new(&asking, path, !client.json, *raw).follow(|| Ok(())).map(|_| ())
         }
         JobCommand::Cancel { id, client } => {
             let done =
@@ -257,9 +264,9 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
     done["id"].as_u64().ok_or_else(|| Fault::new(code::UNKNOWN, "the node gave the job no number", "phalanx job list"))
 }
 
-fn run_program(program: &ProgramArgs, args: &ClientArgs) -> Result<(), Fault> {
+fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result<(), Fault> {
     let client = Client::new(args)?;
-    let _ = ctrlc::set_handler(|| IS_INTERRUPTED.store(true, Ordering::Relaxed)); // without it, the job goes on alone
+    let _ = signals::listen(|_| IS_INTERRUPTED.store(true, Ordering::Relaxed)); // without it, the job goes on alone
     let id = submit(&client, &body_of(program, args)?)?;
     let path = format!("/v1/jobs/{id}/output?follow&format=ndjson");
     let interrupt = || match IS_INTERRUPTED.load(Ordering::Relaxed) {
@@ -274,7 +281,7 @@ fn run_program(program: &ProgramArgs, args: &ClientArgs) -> Result<(), Fault> {
         }
         false => Ok(()),
     };
-    let end = Watch::new(&client, path, !args.json).follow(interrupt)?;
+    let end = Watch::new(&client, path, !args.json, is_raw).follow(interrupt)?;
     if args.json {
         term::json(&end);
     }
@@ -310,6 +317,10 @@ struct Watch<'a> {
     client: &'a Client,
     path: String,
     is_shown: bool,
+    /// Byte for byte on a terminal as well.
+    is_raw: bool,
+    /// Of standard output and standard error, on a terminal.
+    pieces: [term::Pieces; 2],
     attempt: u64,
     /// Bytes of standard output and standard error of this attempt that were shown.
     shown: [usize; 2],
@@ -318,8 +329,9 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(client: &'a Client, path: String, is_shown: bool) -> Watch<'a> {
-        Watch { client, path, is_shown, attempt: 0, shown: [0; 2], heard: [0; 2] }
+    fn new(client: &'a Client, path: String, is_shown: bool, is_raw: bool) -> Watch<'a> {
+        let pieces = Default::default();
+        Watch { client, path, is_shown, is_raw, pieces, attempt: 0, shown: [0; 2], heard: [0; 2] }
     }
 
     /// Shows everything; the last line of a job that has ended, else `null`.
@@ -402,8 +414,8 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         let written = match place {
-            0 => io::stdout().write_all(&bytes[known..]).and_then(|()| io::stdout().flush()),
-            _ => io::stderr().write_all(&bytes[known..]),
+            0 => term::piece(io::stdout(), &bytes[known..], &mut self.pieces[0], self.is_raw),
+            _ => term::piece(io::stderr(), &bytes[known..], &mut self.pieces[1], self.is_raw),
         };
         written.map_err(|e| Fault::new(code::FAILED, format!("cannot write the output: {e}"), ""))
     }
@@ -464,8 +476,10 @@ fn show(id: u64, wait: Option<Duration>, args: &ClientArgs) -> Result<(), Fault>
         return Ok(());
     }
     for (name, value) in job.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        let shown =
-            value.as_str().map_or_else(|| value.to_string(), |text| format!("{:?}", text.trim_end_matches('\n')));
+        let name = term::plain(name);
+        let shown = value
+            .as_str()
+            .map_or_else(|| term::escaped(&value.to_string()), |text| format!("{:?}", text.trim_end_matches('\n')));
         term::line(&format!("{name:<16} {shown}"));
     }
     Ok(())
@@ -478,7 +492,7 @@ fn runtimes(args: &ClientArgs) -> Result<(), Fault> {
         return Ok(());
     }
     for trouble in answer["troubles"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("{}", term::paint_err(trouble, term::Colour::Yellow));
+        eprintln!("{}", term::paint_err(&term::plain(trouble), term::Colour::Yellow));
     }
     let rows = answer["runtimes"].as_array().into_iter().flatten().map(|row| {
         let nodes = row["nodes"].as_array().cloned().unwrap_or_default();

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Read, Write as _};
+use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,10 +49,13 @@ pub enum Level {
 /// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum KvCommand {
-    /// Print the value of a key, byte for byte
+    /// Print the value of a key: byte for byte into a pipe, without anything that a terminal would obey on one
     Get {
         /// The key
         key: OsString,
+        /// Byte for byte on a terminal as well
+        #[arg(long)]
+        raw: bool,
         /// How fresh
         #[arg(long, value_enum, default_value_t)]
         level: Level,
@@ -171,7 +174,7 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
 /// Asks or writes.
 pub fn run(args: &KvArgs) -> Result<(), Fault> {
     match &args.command {
-        KvCommand::Get { key, level, client } => get(key, *level, client),
+        KvCommand::Get { key, raw, level, client } => get(key, *raw, *level, client),
         KvCommand::Put { key, value, if_index, level, write, client } => {
             put(key, value.as_ref(), *if_index, *level, write, client)
         }
@@ -212,7 +215,7 @@ fn declined(raw: &Raw) -> Fault {
     }
 }
 
-fn get(key: &OsString, level: Level, args: &ClientArgs) -> Result<(), Fault> {
+fn get(key: &OsString, is_raw: bool, level: Level, args: &ClientArgs) -> Result<(), Fault> {
     let raw = Client::new(args)?.exchange(&Request::get(path(key, &level_param(level))))?;
     if raw.status != 200 {
         return Err(declined(&raw));
@@ -225,7 +228,12 @@ fn get(key: &OsString, level: Level, args: &ClientArgs) -> Result<(), Fault> {
     if io::stdout().is_terminal() && !bytes.ends_with(b"\n") {
         bytes.push(b'\n');
     }
-    print_raw(&bytes)
+    match term::piece(io::stdout(), &bytes, &mut term::Pieces::default(), is_raw) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fault::new(code::FAILED, format!("cannot write to stdout: {e}"), ""))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A key and what it holds, as `/v1/kv?prefix=` has it.
@@ -246,16 +254,6 @@ fn described(key: Vec<u8>, raw: &Raw) -> Value {
         }
     }
     value
-}
-
-fn print_raw(bytes: &[u8]) -> Result<(), Fault> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Fault::new(code::FAILED, format!("cannot write to stdout: {e}"), ""))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The bytes to write: from the argument, a file or stdin.

@@ -54,11 +54,11 @@ fn watch(client: &Client, json: bool) -> Result<(), Fault> {
     loop {
         let text = match client.get::<Status>("/v1/status") {
             Ok(answer) if json => {
-                term::line(&serde_json::to_string(&answer.value).expect("a status always encodes"));
+                term::line(&term::escaped(&serde_json::to_string(&answer.value).expect("a status always encodes")));
                 String::new()
             }
             Ok(answer) => render(&answer.value, &answer.from),
-            Err(fault) if fault.code == code::UNREACHABLE && !json => format!("{}\n", fault.message),
+            Err(fault) if fault.code == code::UNREACHABLE && !json => format!("{}\n", term::plain(&fault.message)),
             Err(fault) => return Err(fault),
         };
         if in_place {
@@ -98,7 +98,7 @@ pub fn verdict_line(status: &Status) -> String {
             n => format!("can lose {n} more"),
         });
     }
-    parts.extend(cluster.reasons.iter().cloned());
+    parts.extend(cluster.reasons.iter().map(|reason| term::plain(reason)));
     format!("{}: {}", term::paint(verdict_word(cluster.verdict), colour), parts.join("; "))
 }
 
@@ -113,7 +113,7 @@ pub fn render(status: &Status, from: &str) -> String {
             "last change of leader: {from} -> node {} in term {} ({}), {} without a leader\n",
             last.to.0,
             last.term,
-            last.cause,
+            term::plain(&last.cause.to_string()),
             span(last.leaderless_ms)
         );
     }

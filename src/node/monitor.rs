@@ -9,6 +9,7 @@ use super::shared::{Shared, is_member_online, lock};
 use super::status::{ClusterStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, Status};
 use crate::cluster::gossip::Row;
 use crate::limits::SESSIONS_SHOWN_MAX;
+use crate::store::identity::last_holder;
 use crate::types::{Index, NodeId};
 use crate::wire::heartbeat::Pace;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -148,9 +149,20 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             peer: addresses.peer,
             heartbeat_age_ms,
             is_gateway: gateways.contains(&id),
+            pid: if is_online { pid(shared, id, &row.addresses.http) } else { None },
         });
     }
     rows
+}
+
+/// The process of a node that is online: this one, or one beside it, whose data folder says so.
+fn pid(shared: &Shared, id: NodeId, http: &str) -> Option<u32> {
+    if id == shared.me.id {
+        return Some(std::process::id());
+    }
+    // The same folder seen from another host (a container's volume) has numbers of processes there.
+    let is_here = http == shared.settings.addresses(id).http;
+    if is_here { last_holder(&shared.settings.node_dir(id)) } else { None }
 }
 
 /// A member that was never heard of.

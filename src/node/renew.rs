@@ -42,7 +42,7 @@ pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
         shared.dir.display(),
         shared.me.id
     );
-    std::process::exit(EXIT_DISK);
+    super::logging::exit(EXIT_DISK);
 }
 
 /// Starts this program again in place of itself; returns the exit code if that cannot be done.

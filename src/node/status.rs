@@ -169,6 +169,9 @@ pub struct NodeRow {
     /// It serves clients, and neither votes nor runs jobs.
     #[serde(default)]
     pub is_gateway: bool,
+    /// Its process, if it lives on the host of the node that answers, in the same data folder.
+    #[serde(default)]
+    pub pid: Option<u32>,
 }
 
 /// One client connection.
