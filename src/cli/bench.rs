@@ -5,6 +5,7 @@
 
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
+use crate::lab::cluster::clean_up_when_told_to_end;
 use crate::lab::dialect::Verb;
 use crate::lab::failover::{self, Figure, Part, Plan};
 use crate::lab::rates::{self, Mode, Rate, Server, Target};
@@ -201,6 +202,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     let exe = std::env::current_exe().map_err(|e| {
         Fault::new(code::FAILED, format!("cannot find this program's own file: {e}"), "run it by its path")
     })?;
+    clean_up_when_told_to_end();
     let (only, rounds, monitors, idle, json) = match &args.command {
         BenchCommand::Job { singles, many, kills, queue, json } => {
             let count = |number: &u64| *number as usize;

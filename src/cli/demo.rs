@@ -4,6 +4,7 @@
 
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
+use crate::lab::cluster::clean_up_when_told_to_end;
 use crate::lab::demo_jobs::Account;
 use crate::lab::{demo_chat, demo_jobs};
 
@@ -28,6 +29,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Fault> {
     let exe = std::env::current_exe().map_err(|e| {
         Fault::new(code::FAILED, format!("cannot find this program's own file: {e}"), "run it by its path")
     })?;
+    clean_up_when_told_to_end();
     let (played, verdict) = match args.command {
         DemoCommand::Jobs => {
             (demo_jobs::play(exe, &mut term::line), "Every request was answered, correctly and exactly once.")

@@ -341,8 +341,8 @@ mod tests {
         ];
         assert_eq!(
             rows(Form::Table, &columns, &values),
-            "┌─────────┬───────┐\n│ id      │ name  │\n├─────────┼───────┤\n│       1 │ 日本  │\n\
-             │      12 │ a\"↵\u{fffd}\u{fffd} │\n│ x'00ff' │ NULL  │\n└─────────┴───────┘\n"
+            "┌─────────┬─────────────────┐\n│ id      │ name            │\n├─────────┼─────────────────┤\n│       1 │ 日本            │\n\
+             │      12 │ a\"↵\\x1b\\u{202e} │\n│ x'00ff' │ NULL            │\n└─────────┴─────────────────┘\n"
         );
         assert_eq!(rows(Form::Csv, &columns, &values), "id,name\n1,日本\n12,\"a\"\"\n\u{1b}\u{202e}\"\nx'00ff',\n");
         assert_eq!(

@@ -8,9 +8,11 @@
 //! Not here: what is done to the nodes and what is expected of them (`failover.rs`, `tests/cluster_*.rs`).
 
 use super::ports::{self, Block, own_folder};
-use super::process::Process;
+use super::process::{self, Process};
 use super::web::{self, Notes, Response};
 use super::{LabError, Result, poll};
+use crate::node::shared::lock;
+use crate::node::signals;
 use crate::node::status::{Liveness, Standing, Status, Verdict};
 use crate::raft::Role;
 use crate::types::NodeId;
@@ -23,8 +25,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
+
+/// Folders of clusters that this program has now.
+static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Time for one node to answer a question of the lab; a frozen one costs this much.
 const ASK_WITHIN: Duration = Duration::from_millis(700);
@@ -82,6 +87,7 @@ impl Cluster {
         let block = Block::take()?;
         let dir = tempfile::Builder::new().prefix("phalanx-lab-").tempdir();
         let dir = dir.map_err(LabError::io("create a temporary folder"))?.keep(); // `drop` decides whether it goes
+        lock(&FOLDERS).insert(dir.clone());
         let cluster = Cluster {
             exe: exe.as_ref().to_path_buf(),
             dir,
@@ -484,6 +490,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill_all();
+        lock(&FOLDERS).remove(&self.dir);
         scratch::unmount_below(&self.dir);
         if std::thread::panicking() || self.has_failed.get() {
             self.print_tails();
@@ -491,6 +498,18 @@ impl Drop for Cluster {
             let _ = std::fs::remove_dir_all(&self.dir); // what stays in the temporary folder hurts nobody
         }
     }
+}
+
+/// From now on Ctrl+C, SIGTERM and SIGHUP end this program as a demo or bench should end: without nodes or folders left behind.
+pub fn clean_up_when_told_to_end() {
+    let _ = signals::listen(|_| {
+        process::kill_all();
+        for folder in lock(&FOLDERS).iter() {
+            scratch::unmount_below(folder);
+            let _ = std::fs::remove_dir_all(folder); // what stays in the temporary folder hurts nobody
+        }
+        std::process::exit(130);
+    }); // without it, the folder stays
 }
 
 /// Waits until no other process or thread of this machine has a cluster; a thread that has one may have more.

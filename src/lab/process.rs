@@ -5,16 +5,29 @@
 //! Not here: which nodes make a cluster (`cluster.rs`).
 
 use super::{LabError, Result, wait_until};
+use crate::node::shared::lock;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Time for the system to clear a killed process away.
 const REAP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Children that are not reaped yet: their pids cannot belong to anyone else while this is locked.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Kills all children of this program.
+pub fn kill_all() {
+    for pid in lock(&RUNNING).iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
+        let _ = kill_process(pid, Signal::KILL); // one that has just ended is fine
+    }
+}
 
 /// A child process and the file that holds its output.
 #[derive(Debug)]
@@ -79,6 +92,7 @@ impl Process {
             .stderr(open(log)?)
             .spawn()
             .map_err(LabError::io(format!("start {}", Path::new(command.get_program()).display())))?;
+        lock(&RUNNING).insert(child.id());
         Ok(Process { child, log: log.to_path_buf(), started })
     }
 
@@ -101,7 +115,12 @@ impl Process {
 
     /// How it ended, if it has.
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+        let mut running = lock(&RUNNING);
+        let ended = self.child.try_wait().ok().flatten();
+        if ended.is_some() {
+            running.remove(&self.child.id());
+        }
+        ended
     }
 
     /// Waits for its end.
