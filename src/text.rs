@@ -55,15 +55,15 @@ impl Pieces {
     pub fn next(&mut self, piece: &[u8]) -> String {
         let mut bytes = std::mem::take(&mut self.begun);
         bytes.extend_from_slice(piece);
-        if let Err(e) = std::str::from_utf8(&bytes[bytes.len().saturating_sub(3)..])
-            && e.error_len().is_none()
-        {
-            let whole = bytes.len().saturating_sub(3) + e.valid_up_to();
-            self.begun = bytes.split_off(whole);
-        }
+        let is_begun = |end: &[u8]| std::str::from_utf8(end).is_err_and(|e| e.error_len().is_none());
         let mut out = String::with_capacity(bytes.len());
-        for chunk in bytes.utf8_chunks() {
+        let mut chunks = bytes.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
             out += &plain_lines(chunk.valid());
+            if chunks.peek().is_none() && is_begun(chunk.invalid()) {
+                self.begun = chunk.invalid().to_vec();
+                break;
+            }
             for byte in chunk.invalid() {
                 write!(out, "\\x{byte:02x}").expect("a String takes all");
             }
