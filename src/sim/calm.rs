@@ -3,14 +3,14 @@
 //! Some nodes may stay broken for ever, as long as a majority of every membership in play is well: down, cut off, deaf,
 //! mute, or with a disk that hangs. Within ten election timeouts there must be a leader; then every client gets its
 //! answer, all healed members hold the same log and state, terms stop growing, queues are empty, no hand-over is stuck,
-//! no node whose disk hangs leads, every healed member works, and every job that somebody can run has ended. The rule is
-//! called `Progress`.
+//! no node leads that has something to write and whose disk hangs, every healed member works, no broken one that the leader
+//! can know of counts as a worker, and every job that somebody can run has ended. The rule is called `Progress`.
 //!
 //! Not here: safety, which is asserted all along (`ghost.rs`, `witness.rs`).
 
 use super::disk::Death;
 use super::ghost::{Judged, violation};
-use super::plan::TICK_US;
+use super::plan::{Broken, TICK_US};
 use super::world::{What, World};
 use crate::types::{Identity, Term};
 use std::collections::BTreeSet;
@@ -25,16 +25,6 @@ pub struct Calm {
     stopped_at: u64,
     /// Everything asked for was true for the first time; the highest term then, and how often workers had come or gone.
     settled: Option<(u64, Term, u64)>,
-}
-
-/// How a node stays broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Broken {
-    Down,
-    CutOff,
-    Deaf,
-    Mute,
-    HungDisk,
 }
 
 impl World {
@@ -82,6 +72,12 @@ impl World {
 
     /// Some nodes that a majority can do without.
     fn choose_broken(&mut self) -> Vec<(usize, Broken)> {
+        if let Some(broken) = &self.plan.broken {
+            let leader = self.newest_leader();
+            let others = (0..self.hosts.len()).filter(|node| Some(*node) != leader);
+            let order = leader.into_iter().chain(others);
+            return order.zip(broken).filter_map(|(node, how)| Some((node, (*how)?))).collect();
+        }
         if self.rng.bool() {
             return Vec::new();
         }
@@ -194,11 +190,13 @@ impl World {
         Ok(())
     }
 
-    /// A healed node that leads in the highest term of all healed nodes and hears a quorum.
+    /// A node that leads in the highest term of all healed nodes and hears a quorum. If its disk hangs, it may lead as long as
+    /// it has nothing to write: nobody can know, and nobody waits for it.
     fn settled_leader(&self) -> Option<usize> {
         let leader = self.newest_leader()?;
         let view = self.hosts[leader].process.as_ref()?.raft.view();
-        let is_settled = view.has_quorum && view.term >= self.top_term() && self.hosts[leader].hung_until == 0;
+        let is_stuck = self.hosts[leader].hung_until > 0 && self.hosts[leader].waits_for_disk();
+        let is_settled = view.has_quorum && view.term >= self.top_term() && !is_stuck;
         is_settled.then_some(leader)
     }
 

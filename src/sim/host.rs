@@ -251,6 +251,11 @@ impl Host {
         }
     }
 
+    /// Whether something that its process wrote is not on its disk yet.
+    pub fn waits_for_disk(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.running.is_some() || !process.jobs.is_empty())
+    }
+
     /// Whether its process leads, and in which term.
     pub fn leads(&self) -> Option<Term> {
         self.process.as_ref().and_then(Process::leads)

@@ -112,6 +112,21 @@ pub const FAULTS: [(FaultKind, u64); 19] = [
     (FaultKind::Snapshot, 4),
 ];
 
+/// How a node stays broken when the faults stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Its process does not run.
+    Down,
+    /// It neither hears nor is heard.
+    CutOff,
+    /// It is heard, and hears nobody.
+    Deaf,
+    /// It hears, and is heard by nobody.
+    Mute,
+    /// Its syncs never end.
+    HungDisk,
+}
+
 /// What one seed chose.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -181,6 +196,8 @@ pub struct Plan {
     pub talk: f64,
     /// Chance that a process that died finds an older copy of its disk.
     pub restores: f64,
+    /// How nodes stay broken at the end: the leader, then the others in order. `None`: drawn then.
+    pub broken: Option<Vec<Option<Broken>>>,
 }
 
 /// Languages of jobs. Every node has the last.
@@ -302,6 +319,7 @@ impl Plan {
             sql: 0.0,
             talk: 0.0,
             restores: 0.0,
+            broken: None,
         }
     }
 

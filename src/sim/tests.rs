@@ -2,6 +2,7 @@
 //!
 //! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs: `planted.rs`.
 
+use super::plan::Broken;
 use super::*;
 
 /// Seeds of each of the two sweeps, which run side by side.
@@ -54,6 +55,72 @@ fn seeds_that_once_failed_pass() {
         if let Err(failure) = run(*seed, &Options { tune: Some(without_jobs), ..Options::default() }) {
             panic!("seed {seed} fails again ({what}):\n{failure}");
         }
+    }
+}
+
+#[test]
+fn seeds_that_once_failed_with_jobs_pass() {
+    for (seed, what) in seeds::REGRESSIONS_AS_DRAWN {
+        if let Err(failure) = run(*seed, &Options::default()) {
+            panic!("seed {seed} fails again ({what}):\n{failure}");
+        }
+    }
+}
+
+/// Five voters that nothing happens to, and no client.
+fn quiet(plan: &mut Plan) {
+    (plan.voters, plan.spares, plan.clients) = (5, 0, 0);
+    plan.drift = vec![1.0; 5];
+    plan.faults.clear();
+    plan.net = plan::NetPlan::calm();
+    (plan.link_signals, plan.preempt, plan.has_autopilot, plan.replaces_voters) = (true, false, false, false);
+}
+
+/// What seed 811838 was about: the leader's disk hangs, and nobody wants anything written.
+#[test]
+fn an_idle_leader_whose_disk_hangs_may_lead() {
+    fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
+        quiet(plan);
+        without_jobs(plan, rng);
+        plan.broken = Some(vec![Some(Broken::HungDisk)]);
+    }
+    for seed in 0..20 {
+        run(seed, &Options { tune: Some(tune), ..Options::default() }).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
+/// The counterpart: as soon as somebody wants something written, it must go.
+#[test]
+fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
+    fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
+        quiet(plan);
+        without_jobs(plan, rng);
+        (plan.clients, plan.reads, plan.think_us) = (3, 0.0, 1_000);
+        plan.disk_stall_ticks = crate::types::Ticks(u64::MAX / 2);
+        plan.broken = Some(vec![Some(Broken::HungDisk)]);
+    }
+    for seed in 0..5 {
+        let failure = run(seed, &Options { tune: Some(tune), ..Options::default() }).expect_err("it never steps down");
+        assert_eq!(failure.violation.rule, "Progress", "{failure}");
+    }
+}
+
+/// What seed 807516 was about: a worker whose disk hangs lacks the last entry, and its patience ends long after all else has
+/// settled.
+#[test]
+fn a_worker_whose_disk_hangs_is_gone_before_the_end() {
+    fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
+        quiet(plan);
+        let mut jobs = plan::JobsPlan::draw(rng, plan);
+        jobs.fail_after_ticks = crate::types::Ticks(6 * plan.election_us() / plan::TICK_US);
+        (jobs.ready_us, jobs.again_us) = (1_000, 3_000);
+        plan.jobs = Some(jobs);
+        plan.broken = Some(vec![None, Some(Broken::HungDisk), Some(Broken::Down)]);
+    }
+    for seed in 0..20 {
+        let report = run(seed, &Options { tune: Some(tune), ..Options::default() })
+            .unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        assert!(report.coverage.workers_gone >= 2, "seed {seed}: only {} gone", report.coverage.workers_gone);
     }
 }
 
