@@ -5,9 +5,11 @@ mod clients;
 
 use clients::EXE;
 use phalanx::lab::{Cluster, Result};
-use phalanx::types::{Addresses, Identity, NodeId};
+use phalanx::raft::{Body, Change, Conflict, Entry, Membership, Message, Payload, SnapshotMeta, Token};
+use phalanx::types::{Addresses, Identity, Index, NodeId, Term};
 use phalanx::wire::codec::{self, WireError};
-use phalanx::wire::{Frame, Hello, PROTOCOL, Purpose, handshake};
+use phalanx::wire::heartbeat::Table;
+use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, handshake};
 use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -116,6 +118,131 @@ fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
 
 fn threads_of(pid: u32) -> Option<usize> {
     Some(std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
+}
+
+/// The value of a row of `/metrics`.
+fn metric(cluster: &Cluster, id: u64, row: &str) -> Option<u64> {
+    let text = cluster.get(id, "/metrics").ok()?.text();
+    let line = text.lines().find(|line| line.starts_with(row))?.to_string();
+    line.rsplit(' ').next()?.parse::<f64>().ok().map(|value| value as u64)
+}
+
+/// Every kind of frame that a peer connection may carry, its numbers at an extreme.
+fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
+    let (index, last_term, token) = (Index(number), Term(number), Token(number));
+    let entry = Entry { index: Index(number.wrapping_add(1)), term: last_term, payload: Payload::Noop };
+    let conflict = Conflict { prev_index: index, hint_index: index, hint_term: last_term };
+    let bodies = [
+        Body::PreVote { last_index: index, last_term },
+        Body::PreVoteReply { is_granted: false },
+        Body::PreVoteReply { is_granted: true },
+        Body::Vote { last_index: index, last_term, is_transfer: true },
+        Body::VoteReply { is_granted: true },
+        Body::Append { session: number, prev_index: index, prev_term: last_term, commit: index, entries: vec![entry] },
+        Body::AppendReply { session: number, result: Ok(index) },
+        Body::AppendReply { session: number, result: Err(conflict) },
+        Body::Heartbeat { round: number, commit: index },
+        Body::HeartbeatReply { round: number },
+        Body::ReadIndex { token },
+        Body::ReadIndexReply { token, index: Some(index) },
+        Body::TimeoutNow { last_index: index },
+        Body::TransferMe,
+    ];
+    let raft = bodies.map(|body| Frame::Raft(Message { from, to, term: Term(term), body }));
+    let other = [
+        Frame::Gossip(Table::default()),
+        Frame::HandedOut(vec![(NodeId(number), u32::MAX)]),
+        Frame::Forward(vec![(number, Ask::Change(Change::Remove(to.id))), (number, Ask::Transfer(Some(NodeId(number))))]),
+        Frame::Forwarded(vec![(number, Forwarded::NotLeader)]),
+    ];
+    raft.into_iter().chain(other).collect()
+}
+
+/// Terms and numbers that a stranger would try.
+const EDGES: [u64; 6] = [0, 1, 1 << 32, 1 << 63, u64::MAX - 1, u64::MAX];
+
+/// Without a secret anybody on this machine may connect. What a stranger says counts for nothing, and what comes in a member's
+/// name cannot take the cluster to the end of all terms.
+#[test]
+fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.note("before", "x")?;
+    let leader = cluster.settle()?;
+    let statuses = cluster.statuses();
+    let term = statuses[&leader].cluster.term;
+    let name = statuses[&leader].cluster.id;
+    let identity = |id: u64| Identity { id: NodeId(id), uuid: statuses[&id].node.uuid };
+    let call = |to: u64, from: Identity, purpose: Purpose| {
+        let stream = TcpStream::connect(cluster.peer(to)).unwrap();
+        let hello = Hello { cluster: name, from, ..hello(purpose) };
+        handshake::dial(&stream, hello, None).map(|_| stream)
+    };
+
+    let mut strangers_frames = 0;
+    for to in 1..=3 {
+        // A number of its own, and the number of every member.
+        for id in [9, 1, 2, 3, 0, u64::MAX] {
+            let from = Identity { id: NodeId(id), uuid: Uuid::from_u128(0xbad) };
+            let stream = call(to, from, Purpose::Peer).unwrap();
+            for (term, number) in EDGES.into_iter().flat_map(|term| EDGES.map(|number| (term, number))) {
+                for frame in frames(from, identity(to), term, number) {
+                    codec::write_frame(&mut &stream, &frame).unwrap();
+                    strangers_frames += u64::from(to == leader);
+                }
+            }
+        }
+        // In a member's name, with a term that cannot be; the first of them would have been the last.
+        let from = identity(to % 3 + 1);
+        let stream = call(to, from, Purpose::Peer).unwrap();
+        for absurd in [u64::MAX, u64::MAX - 1, 1 << 63, (1 << 33) + term.0] {
+            for number in EDGES {
+                for frame in frames(from, identity(to), absurd, number) {
+                    if matches!(frame, Frame::Raft(_)) {
+                        codec::write_frame(&mut &stream, &frame).unwrap();
+                    }
+                }
+            }
+        }
+        // A snapshot that would replace everything.
+        let from = Identity { id: NodeId(9), uuid: Uuid::from_u128(0xbad) };
+        let stream = call(to, from, Purpose::Snapshot).unwrap();
+        let meta = SnapshotMeta { index: Index(1 << 61), term: Term(1 << 61), membership: Membership::default() };
+        let _ = codec::write_frame(&mut &stream, &Frame::SnapshotHead { term: Term(u64::MAX), meta, bytes: 1 << 60 });
+        until_hung_up(&stream, Duration::from_secs(12));
+        // Connections of one that does not say which cluster it means.
+        let stream = TcpStream::connect(cluster.peer(to)).unwrap();
+        handshake::dial(&stream, Hello { from, ..hello(Purpose::Peer) }, None).unwrap();
+        until_hung_up(&stream, Duration::from_secs(3));
+    }
+    let stranger = "phalanx_peer_frames_refused_total{why=\"stranger\"}";
+    cluster.wait_explained("all of them are counted", Duration::from_secs(20), || {
+        match metric(&cluster, leader, stranger) {
+            Some(count) if count >= strangers_frames => Ok(()),
+            count => Err(format!("{count:?} of {strangers_frames}")),
+        }
+    })?;
+    for id in 1..=3 {
+        cluster.wait_until("absurd terms are counted", Duration::from_secs(20), || {
+            metric(&cluster, id, "phalanx_peer_frames_refused_total{why=\"term\"}").filter(|count| *count > 0)
+        })?;
+        let lines = cluster.log(id).matches("phalanx_peer_frames_refused_total").count();
+        assert!((1..=6).contains(&lines), "{lines} lines about it in the log of node {id}");
+        assert!(!cluster.log(id).contains("panicked"), "{}", cluster.log(id));
+    }
+    // Nobody has noticed anything.
+    assert_eq!(cluster.settle()?, leader);
+    assert_eq!(cluster.status(leader)?.cluster.term, term, "an election was held");
+    cluster.note("after", "y")?;
+    for id in 1..=3 {
+        assert_eq!(cluster.status(id)?.node.uuid, statuses[&id].node.uuid);
+        assert!(cluster.is_running(id));
+    }
+    // A member is still found when it comes back, and a newcomer may still ask to join.
+    let away = leader % 3 + 1;
+    cluster.restart(away)?;
+    cluster.spawn(4, &[])?;
+    cluster.settle()?;
+    Ok(())
 }
 
 #[test]

@@ -88,6 +88,8 @@ pub enum JoinAnswer {
         cluster: Uuid,
         /// Its members and where they are.
         members: Vec<(NodeId, Addresses)>,
+        /// Who they are.
+        identities: Vec<Identity>,
     },
     /// The asked one does not lead (any more); perhaps it knows who does.
     Elsewhere(Whereabouts),
@@ -127,6 +129,8 @@ pub enum Decision {
         cluster: Uuid,
         /// Its members and where they are.
         members: Vec<(NodeId, Addresses)>,
+        /// Who they are: nobody else is heard until the log names them.
+        identities: Vec<Identity>,
     },
     /// It founded this cluster; [`World::found`] has been called.
     Founded {
@@ -394,9 +398,9 @@ impl Search<'_> {
             return None;
         };
         match self.world.join(&addresses.peer, cluster) {
-            Ok(JoinAnswer::Joined { cluster: theirs, members }) if theirs == cluster => {
+            Ok(JoinAnswer::Joined { cluster: theirs, members, identities }) if theirs == cluster => {
                 info!("joined cluster {cluster} by way of its leader, node {}", id.0);
-                return Some(Decision::Joined { cluster, members });
+                return Some(Decision::Joined { cluster, members, identities });
             }
             Ok(JoinAnswer::Joined { cluster: theirs, .. }) => {
                 warn!("asked to join cluster {cluster}, but {} is in cluster {theirs}", addresses.peer);

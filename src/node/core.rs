@@ -65,13 +65,15 @@ pub enum CoreInput {
     /// The peer's process is gone: its connection broke and dialing again was refused.
     LinkLost(NodeId),
     /// The peer's connection to us ended.
-    PeerClosed(NodeId),
+    PeerClosed(Identity),
     /// What a peer remembers of this node's promises.
     Remembered { by: Identity, promise: Promise, compared: Option<Sender<()>> },
     /// A member answers at this address, which is not the one that is known.
     Found { who: Identity, addresses: Addresses },
-    /// A node said who and where it is.
-    Met { who: Identity, addresses: Addresses },
+    /// A node said who and where it is; `is_proved`: and that it knows the cluster's secret.
+    Met { who: Identity, addresses: Addresses, is_proved: bool },
+    /// Somebody whom this node believes names a node of this cluster (`raft/guard.rs`).
+    Vouched(Identity),
     /// The directory changed.
     Directory(Arc<Nodes>),
     /// The disk has everything up to this job; the promises that rest on it have left.
@@ -140,6 +142,8 @@ pub struct Core {
     book: BTreeMap<NodeId, Addresses>,
     /// Who holds a connection to us, as its own handshake said.
     met: BTreeMap<NodeId, Identity>,
+    /// The same of strangers, and where they say they are: it counts when they are vouched for.
+    strangers: BTreeMap<Identity, Addresses>,
     requests: Requests,
     /// Highest index handed to `apply`.
     handed_to_apply: Index,
@@ -171,6 +175,7 @@ impl Core {
         snapshots: Snapshots,
         book: BTreeMap<NodeId, Addresses>,
         applied: Index,
+        identities: &[Identity],
     ) -> Core {
         let snapshot_pace = SnapshotPace::new(&shared.settings, shared.me.id);
         let mut core = Core {
@@ -184,6 +189,7 @@ impl Core {
             links: BTreeMap::new(),
             book,
             met: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             handed_to_apply: applied,
             next_token: 0,
             autopilot_token: None,
@@ -198,6 +204,9 @@ impl Core {
             is_outdated: false,
             snapshot_pace,
         };
+        for who in identities {
+            core.step(Input::Introduce(*who));
+        }
         core.tend_links();
         core.publish();
         core
@@ -305,16 +314,27 @@ impl Core {
                 self.step(Input::LinkLost(id));
                 self.call_the_roll();
             }
-            CoreInput::PeerClosed(id) => {
-                self.met.remove(&id);
-                if let Some(link) = self.links.get(&id) {
+            CoreInput::PeerClosed(who) => {
+                self.strangers.remove(&who);
+                if self.met.get(&who.id) == Some(&who) {
+                    self.met.remove(&who.id);
+                }
+                // A stranger that borrowed the number says nothing about whoever has it.
+                if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
                     link.check();
                 }
             }
-            CoreInput::Met { who, addresses } => {
-                self.met.insert(who.id, who);
-                self.book.insert(who.id, addresses);
-                self.tend_links();
+            CoreInput::Met { who, addresses, is_proved } => {
+                if is_proved {
+                    self.introduce(who);
+                }
+                self.meet(who, addresses);
+            }
+            CoreInput::Vouched(who) => {
+                self.introduce(who);
+                if let Some(addresses) = self.strangers.remove(&who) {
+                    self.meet(who, addresses);
+                }
             }
             CoreInput::Remembered { by, promise, compared } => {
                 self.on_remembered(by, &promise);
@@ -358,6 +378,32 @@ impl Core {
         }
     }
 
+    /// A node of this cluster, by the word of somebody who must know.
+    fn introduce(&mut self, who: Identity) {
+        if !self.raft.knows(&who) {
+            self.step(Input::Introduce(who));
+            self.tend_links();
+            self.publish();
+        }
+    }
+
+    /// A node holds a connection to us. Where a stranger says it is counts for nothing if its number is taken: it could lead us
+    /// away from a member. Under a free number it gets a link, over which it hears gossip and nothing else: so a node that
+    /// was removed while it was away learns that the cluster goes on without it.
+    fn meet(&mut self, who: Identity, addresses: Addresses) {
+        let is_free = self.raft.view().membership.uuid_of(who.id).is_none()
+            && self.raft.introduced().all(|known| known.id != who.id)
+            && (1..=NodeId::MAX).contains(&who.id.0);
+        if self.raft.knows(&who) || is_free {
+            self.met.insert(who.id, who);
+            self.book.insert(who.id, addresses);
+            self.tend_links();
+        } else {
+            // Bounded by the connections that there may be at once.
+            self.strangers.insert(who, addresses);
+        }
+    }
+
     /// One step of raft and all that follows from it.
     fn step(&mut self, input: Input) {
         if self.is_outdated {
@@ -369,6 +415,9 @@ impl Core {
     }
 
     fn carry_out(&mut self, effects: Effects) {
+        if let Some(why) = effects.refused {
+            self.shared.refuse_frame(why);
+        }
         for message in effects.send_now {
             self.send(message);
         }
@@ -563,6 +612,8 @@ impl Core {
         let view = self.raft.view();
         let mut others = self.met.clone();
         others.extend(view.membership.members().map(|who| (who.id, who)));
+        // Newer than what the membership says of the number: this node is behind.
+        others.extend(self.raft.introduced().map(|who| (who.id, who)));
         others.remove(&self.shared.me.id);
         let mut wanted = BTreeMap::new();
         for (id, who) in &others {
@@ -659,7 +710,7 @@ impl Core {
     fn publish(&mut self) {
         self.is_view_stale = false;
         self.last_publish = Instant::now();
-        self.shared.set_view(CoreView { raft: self.raft.view() });
+        self.shared.set_view(CoreView { raft: self.raft.view(), known: self.raft.known() });
     }
 }
 

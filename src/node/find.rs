@@ -42,7 +42,7 @@ pub struct Asker {
 #[derive(Debug)]
 pub enum JoinAnswer {
     /// A learner of this cluster now.
-    Joined { cluster: Uuid, members: Vec<(NodeId, Addresses)> },
+    Joined { cluster: Uuid, members: Vec<(NodeId, Addresses)>, identities: Vec<Identity> },
     /// Not the leader; what it knows.
     Elsewhere(Whereabouts),
 }
@@ -76,7 +76,7 @@ impl Asker {
     pub fn join(&self, address: &str) -> Result<JoinAnswer, WireError> {
         let (stream, _) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
         match read_frame(&mut self.reader(&stream, self.join_timeout), ANSWER_BYTES_MAX)? {
-            Frame::Joined { cluster, members } => Ok(JoinAnswer::Joined { cluster, members }),
+            Frame::Joined { cluster, members, identities } => Ok(JoinAnswer::Joined { cluster, members, identities }),
             Frame::Whereabouts(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
             Frame::Reject { why } => Err(WireError::Rejected(why)),
             _ => Err(WireError::Unexpected("answer to a join")),

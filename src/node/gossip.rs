@@ -3,6 +3,7 @@
 //!
 //! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
 
+use super::core::CoreInput;
 use super::inbox;
 use super::shared::{Shared, is_removed, lock};
 use crate::cluster::gossip::{Edge, Row, Table};
@@ -142,6 +143,14 @@ impl Beats {
 
     fn heard(&mut self, from: NodeId, table: &Table) {
         let now_ms = self.shared.now_ms();
+        // Whom a node of this cluster names belongs to it: tables of strangers do not come this far.
+        let view = self.shared.view();
+        for row in &table.rows {
+            let who = Identity { id: row.id, uuid: row.uuid };
+            if who != self.shared.me && !view.known.contains(&who) {
+                self.shared.to_core(CoreInput::Vouched(who));
+            }
+        }
         let edges = {
             let mut gossip = lock(&self.shared.gossip);
             let edges = gossip.merge(now_ms, from, table);

@@ -29,8 +29,9 @@ pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
     let named = if is_gateway { register_gateway(shared, hello, deadline) } else { Ok(()) };
     match named.and_then(|()| make_member(shared, who, deadline)) {
         Ok(()) => {
-            shared.to_core(CoreInput::Met { who, addresses: hello.addresses.clone() });
-            Frame::Joined { cluster: shared.cluster, members: shared.known_addresses() }
+            shared.to_core(CoreInput::Met { who, addresses: hello.addresses.clone(), is_proved: false });
+            let identities = shared.view().raft.membership.members().collect();
+            Frame::Joined { cluster: shared.cluster, members: shared.known_addresses(), identities }
         }
         Err(why) => Frame::Reject { why },
     }

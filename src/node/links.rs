@@ -225,8 +225,12 @@ impl Dialer {
         stream.set_nodelay(true)?;
         let hello = hello(&self.shared, Purpose::Peer);
         let welcomed = handshake::dial(&stream, hello, self.shared.settings.cluster_secret.as_deref())?;
-        let who = welcomed.who;
+        let (who, cluster) = (welcomed.who, welcomed.cluster);
         if who != self.who {
+            // The member whose disk was replaced: it answers where we know our cluster to live.
+            if who.id == self.who.id && cluster == Some(self.shared.cluster) {
+                self.shared.to_core(CoreInput::Vouched(who));
+            }
             return Err(WireError::Rejected(format!("{who:?} answers at {} in place of {:?}", self.address, self.who)));
         }
         // Before the link stands: a vote of an outdated disk must not reach a node that knows better.

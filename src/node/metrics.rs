@@ -52,6 +52,17 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         ),
         counter("phalanx_peer_handshakes_failed_total", "Handshakes refused", load(&counters.peer_handshakes_failed)),
     ];
+    let refused = [
+        ("stranger", &counters.frames_of_strangers),
+        ("term", &counters.frames_with_absurd_term),
+        ("malformed", &counters.frames_malformed),
+    ];
+    for (why, count) in refused {
+        rows.push(Metric {
+            labels: vec![("why", why.to_string())],
+            ..counter("phalanx_peer_frames_refused_total", "Frames of other nodes that were not taken", load(count))
+        });
+    }
     rows.push(Metric {
         value: load(&counters.sync_us) as f64 / 1e6,
         ..counter("phalanx_log_sync_seconds_total", "Time spent in syncs of the log", 0)

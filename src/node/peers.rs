@@ -2,6 +2,11 @@
 //!
 //! Everything here comes from outside: a frame that cannot be decoded or does not belong costs the connection and one
 //! log line, never more. When a peer's connection ends, the outgoing half is asked to look whether the peer is gone.
+//!
+//! Frames are taken only from a node of this cluster: its identity is in the membership, or was vouched for (`raft/guard.rs`);
+//! with a `cluster_secret` the handshake has proved as much. Anyone else may ask who leads, and ask to join. A frame of a
+//! stranger is dropped as if the wire had lost it, and the connection stays: a member of which this node has not heard yet
+//! is known within a round of gossip.
 //! Not here: dialing (`links.rs`), what messages mean (`core.rs`, `gossip.rs`).
 
 use super::core::CoreInput;
@@ -9,7 +14,7 @@ use super::gossip::GossipInput;
 use super::shared::Shared;
 use super::{join, snapshots, threads};
 use crate::limits::FRAME_BYTES_MAX;
-use crate::raft::Promise;
+use crate::raft::{Promise, Refused};
 use crate::types::Identity;
 use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_frame, write_frame};
@@ -80,9 +85,17 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream) {
     };
     let from = hello.from;
     let ended = match hello.purpose {
+        Purpose::Peer | Purpose::Snapshot if hello.cluster != Some(shared.cluster) => {
+            Err(WireError::Unexpected("peer without a cluster"))
+        }
         Purpose::Peer => serve_peer(shared, stream, hello),
         Purpose::Ask => answer(stream, Frame::Whereabouts(whereabouts(shared))),
         Purpose::Join { is_gateway } => answer(stream, join::admit(shared, &hello, is_gateway)),
+        Purpose::Snapshot if !belongs(shared, from) => {
+            shared.refuse_frame(Refused::Stranger(from));
+            let why = "this node does not know yours".to_string();
+            answer(stream, Frame::SnapshotDone { ok: false, why })
+        }
         Purpose::Snapshot => snapshots::receive(shared, stream, from),
     };
     if let Err(e) = ended {
@@ -107,10 +120,12 @@ pub fn whereabouts(shared: &Shared) -> Whereabouts {
 fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello) -> Result<(), WireError> {
     let from = hello.from;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
-    shared.to_core(CoreInput::Met { who: from, addresses: hello.addresses });
+    let is_proved = shared.settings.cluster_secret.is_some();
+    shared.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     let ended = loop {
         match read_frame(&mut reader, FRAME_BYTES_MAX) {
+            Ok(_) if !belongs(shared, from) => shared.refuse_frame(Refused::Stranger(from)),
             Ok(frame) => {
                 if let Err(e) = take(shared, from, frame) {
                     warn_seldom!("peer sent what it should not peer={} err={e}", from.id);
@@ -120,8 +135,13 @@ fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello) -> Result<
             Err(e) => break Err(e),
         }
     };
-    shared.to_core(CoreInput::PeerClosed(from.id));
+    shared.to_core(CoreInput::PeerClosed(from));
     ended
+}
+
+/// Whether frames of this identity are taken. The handshake is over: where there is a secret, it has proved to know it.
+fn belongs(shared: &Shared, who: Identity) -> bool {
+    shared.settings.cluster_secret.is_some() || shared.view().known.contains(&who)
 }
 
 fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireError> {

@@ -59,7 +59,9 @@ impl World for RealWorld<'_> {
     fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError> {
         let asker = Asker { cluster: Some(cluster), ..self.asker.clone() };
         match asker.join(address).map_err(to_ask_error)? {
-            find::JoinAnswer::Joined { cluster, members } => Ok(JoinAnswer::Joined { cluster, members }),
+            find::JoinAnswer::Joined { cluster, members, identities } => {
+                Ok(JoinAnswer::Joined { cluster, members, identities })
+            }
             find::JoinAnswer::Elsewhere(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
         }
     }

@@ -27,7 +27,7 @@ use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
 use crate::cluster::verdict::{self, Judgement, Situation};
-use crate::raft::{Membership, Promise, Role, View};
+use crate::raft::{Membership, Promise, Refused, Role, View};
 use crate::services::directory::Nodes;
 use crate::services::jobs::JobId;
 use crate::services::registry::Sizes;
@@ -35,7 +35,7 @@ use crate::settings::Settings;
 use crate::store::Snapshots;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -44,12 +44,16 @@ use uuid::Uuid;
 
 /// Slack between a request's deadline in `core` and the door's own: the core's words reach the client first.
 const ANSWER_SLACK: Duration = Duration::from_millis(200);
+/// Between two lines about frames that were not taken.
+const REFUSED_FRAME_LINE_GAP: Duration = Duration::from_secs(10);
 
 /// What `core` publishes after each change.
 #[derive(Clone, Debug)]
 pub struct CoreView {
     /// Raft, seen from outside.
     pub raft: View,
+    /// Whose frames are taken: see `raft/guard.rs`.
+    pub known: BTreeSet<Identity>,
 }
 
 /// Figures for `/metrics` that no owner keeps.
@@ -57,6 +61,14 @@ pub struct CoreView {
 pub struct Counters {
     /// Handshakes on the peer port that came to nothing.
     pub peer_handshakes_failed: AtomicU64,
+    /// Frames of identities that nobody knows.
+    pub frames_of_strangers: AtomicU64,
+    /// Messages with a term that no honest sequence of elections leads to.
+    pub frames_with_absurd_term: AtomicU64,
+    /// Messages that contradict themselves.
+    pub frames_malformed: AtomicU64,
+    /// When a line about such a frame was last written, in ms since this process started; 0: never.
+    pub refused_frame_told_ms: AtomicU64,
     /// Syncs of the log.
     pub syncs: AtomicU64,
     /// Microseconds spent in them.
@@ -191,6 +203,8 @@ pub struct Parts {
     pub stopper: Stopper,
     /// Raft as recovered.
     pub view: View,
+    /// Whose frames are taken at first.
+    pub known: BTreeSet<Identity>,
 }
 
 /// A poisoned lock means that a thread panicked, and a panic ends the process: the value is still whole.
@@ -235,7 +249,7 @@ impl Shared {
             watch: parts.watch,
             worker_inbox: parts.worker,
             apply: parts.apply,
-            view: Mutex::new(Arc::new(CoreView { raft: parts.view })),
+            view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known })),
             directory: Mutex::default(),
             jobs: Mutex::default(),
             runtimes: Mutex::default(),
@@ -352,6 +366,30 @@ impl Shared {
         *lock(&self.directory) = nodes;
         self.to_gossip(GossipInput::Changed);
         self.poke_monitor();
+    }
+
+    /// Counts a frame that was not taken. At most one line in [`REFUSED_FRAME_LINE_GAP`] tells of such frames: whoever sends them
+    /// must not fill the log.
+    pub fn refuse_frame(&self, why: Refused) {
+        let (counter, text) = match why {
+            Refused::Stranger(who) => {
+                (&self.counters.frames_of_strangers, format!("node {who:?} is no member of this cluster: its frames are dropped"))
+            }
+            Refused::TermJump(who, term) => (
+                &self.counters.frames_with_absurd_term,
+                format!("node {who:?} speaks of term {term}, which nobody can have reached: its message is dropped"),
+            ),
+            Refused::Malformed(who) => {
+                (&self.counters.frames_malformed, format!("a message of node {who:?} contradicts itself and is dropped"))
+            }
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let (now_ms, last_ms) = (self.uptime_ms().max(1), self.counters.refused_frame_told_ms.load(Ordering::Relaxed));
+        let is_due = last_ms == 0 || now_ms - last_ms.min(now_ms) >= REFUSED_FRAME_LINE_GAP.as_millis() as u64;
+        let swap = |told: &AtomicU64| told.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        if is_due && swap(&self.counters.refused_frame_told_ms).is_ok() {
+            log::warn!("{text}; more are counted in phalanx_peer_frames_refused_total");
+        }
     }
 
     /// The outgoing links as they are now.

@@ -259,7 +259,8 @@ fn start(
         let (address, name, theirs) = (settings.front_door(), owner.name, owner.cluster);
         return Err(StartError::FrontTaken { address, name, theirs, ours });
     }
-    launch(settings, me, dir, store, durable, folder, ports, stopper, doors, options)
+    let identities = if let Found::Member { identities } = found { identities } else { Vec::new() };
+    launch(settings, me, dir, store, durable, folder, ports, stopper, doors, options, &identities)
 }
 
 /// Opens the store. A log without a cluster is what a founder left that crashed before it was done: nobody else has
@@ -276,12 +277,15 @@ fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durab
 }
 
 /// What a node is that has found its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
     /// It founded it.
     Founder,
     /// One of it, or soon.
-    Member,
+    Member {
+        /// Members that the leader named, if this node has just joined.
+        identities: Vec<Identity>,
+    },
     /// One of it, with a folder that is older than what the others remember.
     Outdated,
 }
@@ -318,15 +322,15 @@ fn find_cluster(
     let decision = discover(&seeker, &world)?;
     drop((world, lookout));
     match decision {
-        Decision::Resume => Ok(Found::Member),
+        Decision::Resume => Ok(Found::Member { identities: Vec::new() }),
         Decision::Outdated => Ok(Found::Outdated),
         Decision::Founded { .. } => Ok(Found::Founder),
         Decision::Stopping => Err(StartError::Stopped),
-        Decision::Joined { cluster, members } => {
+        Decision::Joined { cluster, members, identities } => {
             me.cluster = Some(cluster);
             me.peers.extend(members.into_iter().filter(|(id, _)| *id != me.id));
             identity::save(files, dir, me)?;
-            Ok(Found::Member)
+            Ok(Found::Member { identities })
         }
     }
 }
@@ -411,6 +415,7 @@ fn launch(
     stopper: &Stopper,
     doors: Doors,
     options: &NodeOptions,
+    identities: &[Identity],
 ) -> Result<Running, StartError> {
     let who = me.identity();
     let begun = Instant::now();
@@ -468,6 +473,7 @@ fn launch(
         snapshots: snapshots.clone(),
         sql: Some(Readers::new(sql, laps)),
         stopper: stopper.clone(),
+        known: raft.known(),
         view: raft.view(),
     }));
     shared.publish_frame(monitor::build(&shared, 0));
@@ -522,6 +528,7 @@ fn launch(
         snapshots,
         me.peers.into_iter().collect(),
         applied,
+        identities,
     );
     thread("core", Box::new(move || core.run(&core_out)))?;
     let s = Arc::clone(&shared);

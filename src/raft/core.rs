@@ -18,7 +18,8 @@ use super::{
 };
 use crate::types::{Identity, Index, NodeId, Term};
 use fastrand::Rng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
 /// What a node is in its term, with what only that role needs.
 pub(super) enum State {
@@ -60,6 +61,8 @@ pub struct Raft {
     pub(super) is_disk_low: bool,
     /// What was last acknowledged to a leader: its term, and up to where.
     pub(super) acknowledged: (Term, Index),
+    /// Who is heard though no membership here names it, by number.
+    pub(super) introduced: BTreeMap<NodeId, Uuid>,
 }
 
 /// What one step carries along.
@@ -121,6 +124,7 @@ impl Raft {
             forwarded: Forwarded::default(),
             is_disk_low: false,
             acknowledged: (Term(0), Index(0)),
+            introduced: BTreeMap::new(),
         }
     }
 
@@ -136,6 +140,7 @@ impl Raft {
         match input {
             Input::Tick => self.on_tick(cx),
             Input::Message(message) => self.on_message(cx, message),
+            Input::Introduce(who) => self.on_introduce(who),
             Input::LinkUp(peer) => self.on_link_up(cx, peer),
             Input::LinkLost(peer) => self.on_link_lost(cx, peer),
             Input::Propose { token, command } => self.on_propose(cx, token, command),
@@ -173,6 +178,10 @@ impl Raft {
     /// A message, judged first by identity and term.
     fn on_message(&mut self, cx: &mut Cx<'_>, message: Message) {
         if message.to != self.config.me || message.from == self.config.me {
+            return;
+        }
+        if let Some(why) = self.objection(&message) {
+            cx.fx.refused = Some(why);
             return;
         }
         if is_answer(&message.body) && !self.is_expected(&message.from) {
@@ -299,11 +308,7 @@ impl Raft {
         if flaw!(self.config, count_earlier_session) {
             return true;
         }
-        let is_fed = match &self.state {
-            State::Leader(lead) => lead.peers.get(&from.id).is_some_and(|peer| peer.who == *from),
-            _ => false,
-        };
-        is_fed || self.membership().is_member(from)
+        self.is_fed(from) || self.membership().is_member(from)
     }
 
     /// This node's role, for status.

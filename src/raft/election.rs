@@ -13,7 +13,7 @@
 
 use super::core::{Cx, Raft, State};
 use super::membership::quorum;
-use super::{Body, Event, LossCause, Message};
+use super::{Body, Event, LossCause, Message, TERM_MAX};
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeSet;
 
@@ -162,7 +162,11 @@ impl Raft {
 
     /// Asks for votes in a new term. The own vote counts once it is on disk.
     pub(super) fn campaign_for_real(&mut self, cx: &mut Cx<'_>, is_transfer: bool) {
-        self.hard.term = self.hard.term.next();
+        self.hard.term = if flaw!(self.config, terms_wrap) {
+            Term(self.hard.term.0.wrapping_add(1))
+        } else {
+            self.hard.term.next()
+        };
         self.hard.vote = Some(self.config.me);
         self.voted_at = None;
         self.leader = None;
@@ -323,7 +327,8 @@ impl Raft {
 
     /// Whether this node may campaign: a voter by its own membership, with a disk that works.
     pub(super) fn can_campaign(&self) -> bool {
-        (self.is_voter() || self.is_leaving_voter()) && !self.is_disk_stalled()
+        let has_next_term = self.hard.term < TERM_MAX || flaw!(self.config, terms_wrap);
+        (self.is_voter() || self.is_leaving_voter()) && !self.is_disk_stalled() && has_next_term
     }
 
     /// Whether this node leaves the lead to others for now: its disk is nearly full. If nobody takes it in time, it leads

@@ -43,6 +43,10 @@ pub struct Flaws {
     pub transfer_never_cleared: bool,
     /// `TimeoutNow` of an older term, or for another log, is obeyed.
     pub late_transfer_obeyed: bool,
+    /// Messages of identities that nobody knows are taken.
+    pub hears_strangers: bool,
+    /// Every term is believed, and after the last one comes 0.
+    pub terms_wrap: bool,
 }
 
 /// Whether a test switched this planted bug on: `flaw!(self.config, commit_old_term)`.

@@ -223,7 +223,10 @@ impl Raft {
         let State::Leader(lead) = &mut self.state else { return };
         let Some(progress) = lead.peers.get_mut(&from.id) else { return };
         progress.heard_at = self.now;
-        progress.round = progress.round.max(round);
+        // A round that was never sent confirms nothing.
+        if round <= lead.reads.round {
+            progress.round = progress.round.max(round);
+        }
         self.maybe_confirm_reads(cx);
         self.feed_one(cx, from.id);
     }

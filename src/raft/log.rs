@@ -169,6 +169,11 @@ impl Log {
         (*index, membership)
     }
 
+    /// All memberships that it holds.
+    pub(super) fn memberships(&self) -> impl Iterator<Item = &Membership> {
+        self.memberships.iter().map(|(_, membership)| &**membership)
+    }
+
     /// The membership before the newest one, if the log still holds it.
     pub(super) fn membership_before(&self) -> Option<&Arc<Membership>> {
         self.memberships.iter().rev().nth(1).map(|(_, membership)| membership)

@@ -2,8 +2,9 @@
 //!
 //! The tour: `mod.rs` (this file) holds the shared words; `core.rs` the node's state and the one door
 //! [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an offer;
-//! `leader.rs` and `progress.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index;
-//! `membership.rs` one change at a time; `promise.rs` what peers remember of a disk; `transfer.rs` hand-over; `snapshot.rs` what replaces a log's beginning; `log.rs` the
+//! `guard.rs` who is heard at all; `leader.rs` and `progress.rs` replication with flow control; `commit.rs` the commit rule;
+//! `read.rs` read index; `membership.rs` one change at a time; `promise.rs` what peers remember of a disk; `transfer.rs` hand-over;
+//! `snapshot.rs` what replaces a log's beginning; `log.rs` the
 //! entries in memory; `persist.rs` what waits for the disk; `view.rs` looks from outside and invariants; `flaws.rs` bugs planted for tests.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
@@ -22,6 +23,7 @@ mod commit;
 mod core;
 mod election;
 mod follower;
+mod guard;
 mod leader;
 mod log;
 mod membership;
@@ -39,6 +41,7 @@ pub use self::core::Raft;
 #[cfg(test)]
 pub use self::flaws::Flaws;
 pub use self::promise::Promise;
+pub use self::guard::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,8 +170,10 @@ pub struct Token(pub u64);
 pub enum Input {
     /// One tick has passed.
     Tick,
-    /// A message arrived, from an authenticated link (`from` is true).
+    /// A message arrived; `from` is who its connection said it is. It is heard only if that identity is known here.
     Message(Message),
+    /// The host vouches for an identity that the membership here may not name yet (`guard.rs` says when it may).
+    Introduce(Identity),
     /// The connection to a peer stands (again).
     LinkUp(NodeId),
     /// The connection to a peer broke *and* reconnecting was refused: its process is gone.
@@ -269,6 +274,19 @@ pub struct Effects {
     pub install: Option<SnapshotMeta>,
     /// What a person may want to know.
     pub events: Vec<Event>,
+    /// A message that was not heard, and why: to be counted.
+    pub refused: Option<Refused>,
+}
+
+/// Why a message was not heard. It has changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its sender is not known here.
+    Stranger(Identity),
+    /// No honest sequence of elections leads to its term.
+    TermJump(Identity, Term),
+    /// Its indexes or terms contradict each other.
+    Malformed(Identity),
 }
 
 /// One ordered job for the disk.

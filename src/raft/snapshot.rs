@@ -9,7 +9,7 @@
 
 use super::core::{Cx, Raft, State};
 use super::progress::Mode;
-use super::{SnapshotMeta, StepDownCause};
+use super::{INDEX_MAX, Refused, SnapshotMeta, StepDownCause};
 use crate::types::{Identity, Index, NodeId, Term};
 
 impl Raft {
@@ -30,6 +30,16 @@ impl Raft {
     /// A snapshot from the leader is complete beside the log.
     pub(super) fn on_snapshot_received(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, meta: SnapshotMeta) {
         if term < self.hard.term || from == self.config.me {
+            return;
+        }
+        let why = match () {
+            () if !self.knows(&from) => Some(Refused::Stranger(from)),
+            () if !self.is_term_possible(term) => Some(Refused::TermJump(from, term)),
+            () if meta.index > INDEX_MAX || meta.term > term => Some(Refused::Malformed(from)),
+            () => None,
+        };
+        if why.is_some() {
+            cx.fx.refused = why;
             return;
         }
         if term > self.hard.term {

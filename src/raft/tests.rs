@@ -13,6 +13,7 @@
 //!
 //! `kill` alone does not tell the others: `kill N noticed=true` also breaks their links.
 
+mod guard;
 mod world;
 
 use super::*;
@@ -347,6 +348,8 @@ impl World {
             "snapshot-loses-membership" => flaws.snapshot_loses_membership = true,
             "snapshot-keeps-conflict" => flaws.snapshot_keeps_conflict = true,
             "transfer-never-cleared" => flaws.transfer_never_cleared = true,
+            "hears-strangers" => flaws.hears_strangers = true,
+            "terms-wrap" => flaws.terms_wrap = true,
             "late-transfer-obeyed" => flaws.late_transfer_obeyed = true,
             _ => return Err("no such flaw".into()),
         }

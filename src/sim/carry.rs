@@ -28,6 +28,7 @@ impl World {
         let leads = process.leads();
         process.led = leads;
         self.coverage.steps += 1;
+        self.coverage.refused_messages += u64::from(fx.refused.is_some());
         self.hash.add(view.term.0);
         self.hash.add(view.commit_index.0 ^ (view.last_index.0 << 32));
 

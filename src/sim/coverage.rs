@@ -72,6 +72,10 @@ coverage! {
     partitions,
     /// Old packets told again.
     replays,
+    /// Messages of strangers.
+    hostile_messages,
+    /// Messages that nobody may hear, of strangers and of members that are not known yet.
+    refused_messages,
     /// Commands proposed to a leader.
     proposals,
     /// Questions that raft refused.

@@ -168,6 +168,8 @@ pub struct Host {
     pub is_start_due: bool,
     /// Dies again soon after each start, until then.
     pub loops_until: u64,
+    /// It is about to hear gossip.
+    pub is_gossip_due: bool,
     /// A bit of it was flipped: refusing to start is right.
     pub is_damaged: bool,
     /// Its disk is below the reserve.
@@ -200,6 +202,7 @@ impl Host {
             down_until: 0,
             is_start_due: false,
             loops_until: 0,
+            is_gossip_due: false,
             is_damaged: false,
             is_low: false,
             is_left_out: false,

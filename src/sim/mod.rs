@@ -3,7 +3,7 @@
 //! One seed is one run: it draws a plan (`plan.rs`, swarm testing), builds a world of nodes (`world.rs`, `host.rs`,
 //! `lives.rs`, `carry.rs`, `transfer.rs`) with disks (`disk.rs`, `files.rs`) and links (`net.rs`), lets faults strike (`faults.rs`)
 //! while clients work (`client.rs`, on the real services of `registers.rs`) and nodes run their jobs (`workers.rs`) or talk (`talkers.rs`), and ends in
-//! peace (`calm.rs`). After every step `ghost.rs` (with `rules.rs` and its models in `shelf.rs`) asserts the rules of consensus,
+//! peace (`calm.rs`). `strangers.rs` is who does not belong. After every step `ghost.rs` (with `rules.rs` and its models in `shelf.rs`) asserts the rules of consensus,
 //! and `witness.rs` (with `ledger.rs` and `foreman.rs`) what clients were promised. `coverage.rs` counts what happened; `seeds.rs`
 //! keeps the seeds that once found a bug.
 //!
@@ -31,6 +31,7 @@ mod registers;
 mod rules;
 pub mod seeds;
 mod shelf;
+mod strangers;
 mod talkers;
 #[cfg(test)]
 mod tests;

@@ -196,6 +196,10 @@ pub struct Plan {
     pub talk: f64,
     /// Chance that a process that died finds an older copy of its disk.
     pub restores: f64,
+    /// Messages of a hostile stranger in an election timeout; 0: there is none.
+    pub hostile: f64,
+    /// The cluster has a secret: every honest node proves to every other that it belongs.
+    pub has_secret: bool,
     /// How nodes stay broken at the end: the leader, then the others in order. `None`: drawn then.
     pub broken: Option<Vec<Option<Broken>>>,
 }
@@ -319,6 +323,8 @@ impl Plan {
             sql: 0.0,
             talk: 0.0,
             restores: 0.0,
+            hostile: 0.0,
+            has_secret: true,
             broken: None,
         }
     }

@@ -40,6 +40,11 @@ fn voters(plan: &mut Plan, count: usize) {
     plan.drift = vec![1.0; count];
 }
 
+/// Strangers that say all sorts of things.
+fn strangers(plan: &mut Plan, _: &mut Rng) {
+    (plan.hostile, plan.has_secret) = (4.0, false);
+}
+
 /// Hand-overs whose order is lost, and nothing else that would end the term in which it happened.
 fn lost_orders(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 3);
@@ -379,6 +384,8 @@ const ALL: &[Planted] = &[
         tune: jobs,
         seeds_max: 2_000,
     },
+    Planted { name: "hears_strangers", plant: |f| f.raft.hears_strangers = true, tune: strangers, seeds_max: 200 },
+    Planted { name: "terms_wrap", plant: |f| f.raft.terms_wrap = true, tune: strangers, seeds_max: 200 },
     Planted {
         name: "worker_keeps_identity",
         plant: |f| f.host.worker_keeps_identity = true,

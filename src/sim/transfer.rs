@@ -165,6 +165,7 @@ impl World {
             process.received = Some((row.meta.clone(), row.bytes));
         }
         self.note(|_| format!("n{} has received the snapshot at {}", node + 1, row.meta.index));
+        self.maybe_introduce(row.from, node, row.from_identity);
         self.step(node, Input::SnapshotReceived { from: row.from_identity, term: row.term, meta: row.meta })
     }
 }

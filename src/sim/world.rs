@@ -82,6 +82,10 @@ pub enum What {
     Deadline { client: usize, attempt: u64 },
     /// The membership driver looks around.
     Driver,
+    /// A node hears whom others know.
+    Gossip { node: usize, life: u64 },
+    /// A stranger says something.
+    Hostile,
     /// Faults stop.
     Calm,
     /// Look whether progress has returned.
@@ -135,7 +139,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// Links.
     pub net: Network,
-    old_packets: VecDeque<(usize, usize, Packet)>,
+    /// What was said before.
+    pub old_packets: VecDeque<(usize, usize, Packet)>,
     /// Snapshots on their way.
     pub transfers: Transfers,
     /// The onlooker of nodes.
@@ -172,8 +177,11 @@ impl World {
         plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
         // The same holds for talk.
         plan.talk = *super::plan::pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
-        // And for older copies of disks.
+        // And for older copies of disks, and strangers.
         plan.restores = *super::plan::pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
+        let mut strangers = Rng::with_seed(seed.rotate_left(48));
+        plan.hostile = *super::plan::pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
+        plan.has_secret = strangers.bool();
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
         let mut world = World {
@@ -220,6 +228,9 @@ impl World {
         for at in 0..world.plan.faults.len() {
             let delay = world.fault_delay(at);
             world.at(delay, What::Fault { at });
+        }
+        if world.plan.hostile > 0.0 {
+            world.at(TICK_US, What::Hostile);
         }
         world.at(TICK_US * 40, What::Driver);
         world.at(world.plan.fault_us, What::Calm);
@@ -398,6 +409,11 @@ impl World {
             What::Reply { client, attempt, told } => self.on_reply(client, attempt, told),
             What::Deadline { client, attempt } => self.on_deadline(client, attempt),
             What::Driver => self.on_driver(),
+            What::Gossip { node, life } => {
+                self.hosts[node].is_gossip_due = false;
+                self.if_alive(node, life, |w| w.on_gossip(node))
+            }
+            What::Hostile => self.on_hostile(),
             What::Calm => self.on_calm(),
             What::Look => self.on_look(),
         }
@@ -429,13 +445,14 @@ impl World {
         if self.net.is_cut(from, to) {
             return Ok(());
         }
-        if !self.is_calm && self.plan.net.replay > 0.0 && matches!(packet, Packet::Raft(_)) {
+        let is_kept = self.plan.net.replay > 0.0 || self.plan.hostile > 0.0;
+        if !self.is_calm && is_kept && matches!(packet, Packet::Raft(_)) {
             if self.old_packets.len() >= OLD_PACKETS_MAX {
                 let at = self.rng.usize(0..self.old_packets.len());
                 self.old_packets.remove(at);
             }
             self.old_packets.push_back((from, to, packet.clone()));
-            if self.rng.f64() < self.plan.net.replay {
+            if self.plan.net.replay > 0.0 && self.rng.f64() < self.plan.net.replay {
                 let at = self.rng.usize(0..self.old_packets.len());
                 let (from, to, packet) = self.old_packets[at].clone();
                 let delay = self.rng.u64(1..20_000);
@@ -449,6 +466,7 @@ impl World {
         match packet {
             Packet::Raft(message) => {
                 self.note(|_| format!("n{} <- n{} t{} {:?}", to + 1, from + 1, message.term, message.body));
+                self.maybe_introduce(from, to, message.from);
                 self.step(to, Input::Message(message))
             }
             Packet::Forward { life, token, command } => self.on_forward(to, (from, life, token), command),

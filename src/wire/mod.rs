@@ -17,9 +17,9 @@ use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Version of everything in this room, and of what commands mean: nodes that refuse different statements would come to differ.
+/// Version of everything in this folder, and of what commands mean: nodes that refuse different statements would come to differ.
 /// Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// First word of a dialer, after the challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,12 @@ pub enum Frame {
     /// Answer to `Ask`.
     Whereabouts(Whereabouts),
     /// The newcomer is a learner of this cluster (or was a member already).
-    Joined { cluster: Uuid, members: Vec<(NodeId, Addresses)> },
+    Joined {
+        cluster: Uuid,
+        members: Vec<(NodeId, Addresses)>,
+        /// Who they are: the newcomer hears nobody else.
+        identities: Vec<Identity>,
+    },
     /// Consensus.
     Raft(raft::Message),
     /// What the sender remembers of the receiver, when that has changed for the worse.

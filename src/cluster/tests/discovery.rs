@@ -156,7 +156,7 @@ impl World for Door<'_> {
                     *refuses_joins -= 1;
                     return Err(AskError::Rejected("another membership change is under way".into()));
                 }
-                Ok(JoinAnswer::Joined { cluster: *cluster, members: vec![] })
+                Ok(JoinAnswer::Joined { cluster: *cluster, members: vec![], identities: vec![] })
             }
             _ => Err(AskError::Refused),
         }
@@ -202,7 +202,7 @@ fn a_newcomer_joins_the_leader_that_answers() {
     let net = Net::new();
     net.put(2, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 0 });
     net.put(17, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 3 });
-    assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, members: vec![] });
+    assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, members: vec![], identities: vec![] });
     assert!(net.founded.lock().unwrap().is_empty());
 }
 
@@ -242,7 +242,7 @@ fn a_node_that_discarded_its_state_joins_its_cluster_only() {
     net.leads(3, OTHER);
     assert_eq!(rejoin(200), Decision::Stopping, "it never joins another");
     net.leads(2, CLUSTER);
-    assert_eq!(rejoin(5000), Decision::Joined { cluster: CLUSTER, members: vec![] });
+    assert_eq!(rejoin(5000), Decision::Joined { cluster: CLUSTER, members: vec![], identities: vec![] });
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn a_file_of_a_dead_cluster_does_not_keep_from_a_living_one() {
     let net = Net::new();
     net.leave_config(CLUSTER, 3600);
     net.leads(2, OTHER);
-    assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: OTHER, members: vec![] });
+    assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: OTHER, members: vec![], identities: vec![] });
     assert_eq!(net.names_starting_with("config.json.stale-"), 1);
     assert!(net.founded.lock().unwrap().is_empty());
 }

@@ -277,6 +277,10 @@ impl World {
         if node.is_frozen {
             return;
         }
+        if let Input::Message(message) = &input {
+            // The nodes of a script trust each other: what strangers meet is in `tests/guard.rs`.
+            raft.step(Input::Introduce(message.from), &mut node.rng, &mut Effects::default());
+        }
         if self.is_traced
             && let Input::Message(message) = &input
         {

@@ -1,0 +1,113 @@
+//! What a node hears at all: only members, and only terms and indexes that an honest sequence of events can reach.
+//!
+//! One heartbeat of a stranger with the term 2^64-1 would end a cluster for good: everybody would adopt the term, and there is
+//! none after it. So a message counts only if its sender is known here, and only if what it says is possible.
+//!
+//! Who is known: (1) an identity that a membership names which this node's log or snapshot still holds; (2) one that this
+//! leader still feeds; (3) one that the host has *introduced*. The third is for a node that is behind: it must take appends
+//! from a leader whose membership entry it has not got, or it would never get it. The host introduces an identity
+//! only on the word of somebody this node has a reason to believe: the sender proved the cluster's secret; or a node that is known
+//! here names it in its gossip; or it answered at the address of the member whose number it has; or the leader that this
+//! newcomer joined named it. A stranger can bring about none of these. An introduction is not a membership: it moves no quorum.
+//!
+//! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a message and
+//! never beyond [`TERM_MAX`]. K3 an append that is taken has consecutive indexes below [`INDEX_MAX`] and terms that do not go
+//! back, none above the message's own.
+//! Not here: what a message means (`core.rs`), who may be introduced (`node/peers.rs`, `node/gossip.rs`).
+
+use super::core::{Raft, State};
+use super::{Body, Entry, Message, Refused};
+use crate::types::{Identity, Index, Term};
+use std::collections::BTreeSet;
+
+/// Most that a term may grow by one message. Terms grow by real elections alone (pre-votes raise none), each of which a quorum
+/// must grant and sync: one in a millisecond, without a pause, for 49 days. A node that was away for years is not refused.
+pub const TERM_JUMP_MAX: u64 = 1 << 32;
+/// No term is adopted or asked for beyond this one, so that there is always a next one.
+pub const TERM_MAX: Term = Term(1 << 62);
+/// No entry or snapshot stands beyond this index.
+pub const INDEX_MAX: Index = Index(1 << 62);
+
+impl Raft {
+    /// The host vouches for this identity; see the head of this file. A later one under the same number takes its place.
+    pub(super) fn on_introduce(&mut self, who: Identity) {
+        if who != self.config.me && !self.is_named(&who) {
+            self.introduced.insert(who.id, who.uuid);
+        }
+    }
+
+    /// Whether this node listens to the identity.
+    pub fn knows(&self, who: &Identity) -> bool {
+        flaw!(self.config, hears_strangers)
+            || self.is_named(who)
+            || self.introduced.get(&who.id) == Some(&who.uuid)
+            || self.is_fed(who)
+    }
+
+    /// Everybody this node listens to.
+    pub fn known(&self) -> BTreeSet<Identity> {
+        let mut known: BTreeSet<Identity> = self.log.memberships().flat_map(|membership| membership.members()).collect();
+        known.extend(self.introduced.iter().map(|(&id, &uuid)| Identity { id, uuid }));
+        if let State::Leader(lead) = &self.state {
+            known.extend(lead.peers.values().map(|progress| progress.who));
+        }
+        known
+    }
+
+    /// Identities that were introduced and that no membership here names.
+    pub fn introduced(&self) -> impl Iterator<Item = Identity> + '_ {
+        self.introduced.iter().map(|(&id, &uuid)| Identity { id, uuid }).filter(|who| !self.is_named(who))
+    }
+
+    /// Whether a membership names it that the log or the snapshot holds. Also an earlier one counts: who is leaving must be
+    /// heard until that is committed, and may be the only one that can win.
+    fn is_named(&self, who: &Identity) -> bool {
+        self.log.memberships().any(|membership| membership.is_member(who))
+    }
+
+    /// Whether the leader feeds it, be it only until it has learnt that it left.
+    pub(super) fn is_fed(&self, who: &Identity) -> bool {
+        match &self.state {
+            State::Leader(lead) => lead.peers.get(&who.id).is_some_and(|peer| peer.who == *who),
+            _ => false,
+        }
+    }
+
+    /// Why a message is not to be heard, if so.
+    pub(super) fn objection(&self, message: &Message) -> Option<Refused> {
+        if !self.knows(&message.from) {
+            return Some(Refused::Stranger(message.from));
+        }
+        if !self.is_term_possible(message.term) {
+            return Some(Refused::TermJump(message.from, message.term));
+        }
+        match &message.body {
+            Body::Append { prev_index, prev_term, entries, .. }
+                if !is_append_sound(message.term, (*prev_index, *prev_term), entries) =>
+            {
+                Some(Refused::Malformed(message.from))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether an honest sequence of elections can have led to this term since this node last heard of one.
+    pub(super) fn is_term_possible(&self, term: Term) -> bool {
+        flaw!(self.config, terms_wrap) || term <= TERM_MAX && term.0.saturating_sub(self.hard.term.0) <= TERM_JUMP_MAX
+    }
+}
+
+/// Invariant K3.
+fn is_append_sound(term: Term, prev: (Index, Term), entries: &[Entry]) -> bool {
+    let (mut index, mut last_term) = prev;
+    if index > INDEX_MAX {
+        return false;
+    }
+    for entry in entries {
+        if Some(entry.index.0) != index.0.checked_add(1) || entry.index > INDEX_MAX || entry.term < last_term {
+            return false;
+        }
+        (index, last_term) = (entry.index, entry.term);
+    }
+    last_term <= term
+}
