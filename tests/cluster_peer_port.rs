@@ -152,7 +152,10 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
     let other = [
         Frame::Gossip(Table::default()),
         Frame::HandedOut(vec![(NodeId(number), u32::MAX)]),
-        Frame::Forward(vec![(number, Ask::Change(Change::Remove(to.id))), (number, Ask::Transfer(Some(NodeId(number))))]),
+        Frame::Forward(vec![
+            (number, Ask::Change(Change::Remove(to.id))),
+            (number, Ask::Transfer(Some(NodeId(number)))),
+        ]),
         Frame::Forwarded(vec![(number, Forwarded::NotLeader)]),
     ];
     raft.into_iter().chain(other).collect()

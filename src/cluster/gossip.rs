@@ -189,7 +189,7 @@ impl Gossip {
         let mut rows: Vec<Row> = self.rows().map(|known| known.row.clone()).collect();
         rows.push(row);
         rows.sort_by_key(|row| row.id);
-        Beat { to, table: Table { rows }, edges }
+        Beat { to, table: Table { rows, ..Table::default() }, edges }
     }
 
     /// Takes a peer's table; returns who is back by it.

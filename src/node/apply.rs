@@ -11,7 +11,7 @@ use super::links::Link;
 use super::quota;
 use super::requests::{Answered, Question, ReplyTo};
 use super::saving;
-use super::shared::Shared;
+use super::shared::{Shared, lock, mono_us};
 use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
@@ -274,6 +274,7 @@ impl Apply {
         let known = (!is_due).then(|| self.shared.sizes().sql_bytes);
         self.shared.set_sizes(self.registry.sizes(known));
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
+        lock(&self.shared.log_clock).applied(self.registry.applied().at_ms, mono_us());
         let nodes = self.registry.directory().nodes();
         if nodes.version != self.directory_version {
             self.directory_version = nodes.version;

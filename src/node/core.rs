@@ -175,7 +175,6 @@ impl Core {
         snapshots: Snapshots,
         book: BTreeMap<NodeId, Addresses>,
         applied: Index,
-        identities: &[Identity],
     ) -> Core {
         let snapshot_pace = SnapshotPace::new(&shared.settings, shared.me.id);
         let mut core = Core {
@@ -204,9 +203,6 @@ impl Core {
             is_outdated: false,
             snapshot_pace,
         };
-        for who in identities {
-            core.step(Input::Introduce(*who));
-        }
         core.tend_links();
         core.publish();
         core

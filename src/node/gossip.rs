@@ -5,8 +5,10 @@
 
 use super::core::CoreInput;
 use super::inbox;
-use super::shared::{Shared, is_removed, lock};
+use super::requests::now_ms as wall_ms;
+use super::shared::{Shared, is_removed, lock, mono_us};
 use crate::cluster::gossip::{Edge, Row, Table};
+use crate::cluster::log_clock::SkewNews;
 use crate::raft::Role;
 use crate::services::directory::Command;
 use crate::services::registry::directory_command;
@@ -92,7 +94,8 @@ impl Beats {
         let committed = rows().map(|row| row.commit_index).max().unwrap_or_default();
         let ends = rows().map(|row| (row.id, row.last_index));
         lock(&self.shared.lags).note(now_ms, committed, ends);
-        let table = Frame::Gossip(beat.table);
+        let log_ms = lock(&self.shared.log_clock).now(mono_us()).filter(|_| view.raft.role == Role::Leader);
+        let table = Frame::Gossip(Table { wall_ms: wall_ms(), log_ms, ..beat.table });
         for id in &beat.to {
             if let Some(link) = links.get(id) {
                 link.send(&table);
@@ -151,6 +154,7 @@ impl Beats {
                 self.shared.to_core(CoreInput::Vouched(who));
             }
         }
+        self.compare_clocks(from, table);
         let edges = {
             let mut gossip = lock(&self.shared.gossip);
             let edges = gossip.merge(now_ms, from, table);
@@ -167,6 +171,29 @@ impl Beats {
         self.refresh_dispatch(now_ms);
     }
 
+    /// A node's beat brings its clock, and the leader's brings log time.
+    fn compare_clocks(&self, from: NodeId, table: &Table) {
+        let view = self.shared.view();
+        if let Some(log_ms) = table.log_ms.filter(|_| view.raft.leader == Some(from)) {
+            lock(&self.shared.log_clock).heard(log_ms, mono_us());
+        }
+        let news = lock(&self.shared.skews).heard(from, table.wall_ms, wall_ms());
+        let text = match news {
+            Some(SkewNews::Off(ahead_ms)) => {
+                let (by_s, way) =
+                    (ahead_ms.unsigned_abs() as f64 / 1e3, if ahead_ms > 0 { "ahead of" } else { "behind" });
+                format!(
+                    "the clock of node {} is {by_s:.1} s {way} this node's: is a time server set up on both?",
+                    from.0
+                )
+            }
+            Some(SkewNews::Fine) => format!("the clocks of node {} and this node agree again", from.0),
+            None => return,
+        };
+        warn!("{text}");
+        self.shared.event("clock", Some(from), text);
+    }
+
     fn refused(&mut self, id: NodeId) {
         let now_ms = self.shared.now_ms();
         let edge = lock(&self.shared.gossip).refused(now_ms, id);
@@ -178,6 +205,9 @@ impl Beats {
 
     fn tell(&self, edges: &[Edge]) {
         for edge in edges {
+            if matches!(edge, Edge::Failed { .. }) {
+                lock(&self.shared.skews).forget(edge.id());
+            }
             info!("{edge}");
             self.shared.event("failure", Some(edge.id()), edge.to_string());
         }

@@ -74,6 +74,18 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             ..gauge("phalanx_kv_command_seconds", "Time to answer a command, over the last second", 0)
         });
     }
+    for (id, ahead_ms) in lock(&shared.skews).all() {
+        rows.push(Metric {
+            labels: vec![("peer", id.0.to_string())],
+            value: ahead_ms as f64 / 1e3,
+            ..gauge("phalanx_clock_skew_seconds", "How far a node's wall clock is ahead of this one's", 0)
+        });
+    }
+    let off_ms = i128::from(shared.log_now_ms()) - i128::from(super::requests::now_ms());
+    rows.push(Metric {
+        value: off_ms as f64 / 1e3,
+        ..gauge("phalanx_log_time_offset_seconds", "How far log time is ahead of this node's wall clock", 0)
+    });
     for peer in &raft.peers {
         rows.push(Metric {
             labels: vec![("peer", peer.who.id.0.to_string())],

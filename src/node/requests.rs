@@ -320,21 +320,21 @@ impl Requests {
         if taken.is_empty() {
             return None;
         }
-        let batch = encode_batch(now_ms(), taken.iter().map(command_of)).into();
+        let batch = encode_batch(self.shared.stamp_ms(), taken.iter().map(command_of)).into();
         self.asked.insert(token, taken);
         Some(batch)
     }
 
     /// Something is due to expire, and log time moves only with the log: an empty batch carries it on.
     fn maybe_move_clock(&mut self, token: Token) -> Option<Input> {
-        let due_ms = self.shared.next_expiry_ms().filter(|at_ms| *at_ms <= now_ms())?;
+        let due_ms = self.shared.next_expiry_ms().filter(|at_ms| *at_ms <= self.shared.log_now_ms())?;
         let is_new = self.clocked.is_none_or(|(for_ms, at)| for_ms != due_ms || at.elapsed() > CLOCK_AGAIN);
         if !is_new || !self.waiting.is_empty() {
             return None;
         }
         self.clocked = Some((due_ms, Instant::now()));
         self.asked.insert(token, Vec::new());
-        Some(Input::Propose { token, command: encode_batch(now_ms(), []).into() })
+        Some(Input::Propose { token, command: encode_batch(self.shared.stamp_ms(), []).into() })
     }
 
     /// All linearizable queries that wait, on the leader and on a follower: they share one index.

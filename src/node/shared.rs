@@ -26,6 +26,7 @@ use super::worker::WorkerInput;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
+use crate::cluster::log_clock::{LogClock, Skews};
 use crate::cluster::verdict::{self, Judgement, Situation};
 use crate::raft::{Membership, Promise, Refused, Role, View};
 use crate::services::directory::Nodes;
@@ -113,6 +114,10 @@ pub struct Shared {
     pub gossip: Mutex<Gossip>,
     /// Who does not catch up.
     pub lags: Mutex<Lags>,
+    /// Log time, as this node keeps it.
+    pub log_clock: Mutex<LogClock>,
+    /// How far the others' wall clocks are ahead of this node's.
+    pub skews: Mutex<Skews>,
     /// Whom the front door sends clients to.
     pub dispatch: Mutex<Dispatch>,
     /// Figures.
@@ -205,6 +210,14 @@ pub struct Parts {
     pub view: View,
     /// Whose frames are taken at first.
     pub known: BTreeSet<Identity>,
+    /// Log time of the newest entry that the snapshot covers.
+    pub log_ms: u64,
+}
+
+/// Microseconds since this machine started, its sleep included; no wall clock that is set moves it.
+pub fn mono_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000
 }
 
 /// A poisoned lock means that a thread panicked, and a panic ends the process: the value is still whole.
@@ -228,6 +241,8 @@ impl Shared {
             sessions: Sessions::default(),
             events: Events::default(),
             failovers: FailoverLog::default(),
+            log_clock: Mutex::new(LogClock::recovered(parts.log_ms)),
+            skews: Mutex::default(),
             counters: Counters::default(),
             activity: Activity::default(),
             sizes: Mutex::default(),
@@ -268,6 +283,18 @@ impl Shared {
     /// Milliseconds since 1970 by this node's clock at start; never goes back.
     pub fn now_ms(&self) -> u64 {
         self.started_ms + self.uptime_ms()
+    }
+
+    /// Log time for the next entry: this node leads.
+    pub fn stamp_ms(&self) -> u64 {
+        let wall_ms = lock(&self.skews).middle(now_ms());
+        lock(&self.log_clock).stamp(mono_us(), wall_ms)
+    }
+
+    /// Log time, as far as this node knows; while nobody has kept it, what the clocks say.
+    pub fn log_now_ms(&self) -> u64 {
+        let now_ms_kept = lock(&self.log_clock).now(mono_us());
+        now_ms_kept.unwrap_or_else(|| lock(&self.skews).middle(now_ms()))
     }
 
     /// Since start.
@@ -372,16 +399,18 @@ impl Shared {
     /// must not fill the log.
     pub fn refuse_frame(&self, why: Refused) {
         let (counter, text) = match why {
-            Refused::Stranger(who) => {
-                (&self.counters.frames_of_strangers, format!("node {who:?} is no member of this cluster: its frames are dropped"))
-            }
+            Refused::Stranger(who) => (
+                &self.counters.frames_of_strangers,
+                format!("node {who:?} is no member of this cluster: its frames are dropped"),
+            ),
             Refused::TermJump(who, term) => (
                 &self.counters.frames_with_absurd_term,
                 format!("node {who:?} speaks of term {term}, which nobody can have reached: its message is dropped"),
             ),
-            Refused::Malformed(who) => {
-                (&self.counters.frames_malformed, format!("a message of node {who:?} contradicts itself and is dropped"))
-            }
+            Refused::Malformed(who) => (
+                &self.counters.frames_malformed,
+                format!("a message of node {who:?} contradicts itself and is dropped"),
+            ),
         };
         counter.fetch_add(1, Ordering::Relaxed);
         let (now_ms, last_ms) = (self.uptime_ms().max(1), self.counters.refused_frame_told_ms.load(Ordering::Relaxed));

@@ -474,6 +474,7 @@ fn launch(
         sql: Some(Readers::new(sql, laps)),
         stopper: stopper.clone(),
         known: raft.known(),
+        log_ms: registry.applied().at_ms,
         view: raft.view(),
     }));
     shared.publish_frame(monitor::build(&shared, 0));
@@ -528,8 +529,10 @@ fn launch(
         snapshots,
         me.peers.into_iter().collect(),
         applied,
-        identities,
     );
+    for who in identities {
+        shared.to_core(CoreInput::Vouched(*who));
+    }
     thread("core", Box::new(move || core.run(&core_out)))?;
     let s = Arc::clone(&shared);
     thread("peers", Box::new(move || peers::accept_all(&s, &ports.peer)))?;

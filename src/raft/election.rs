@@ -162,11 +162,8 @@ impl Raft {
 
     /// Asks for votes in a new term. The own vote counts once it is on disk.
     pub(super) fn campaign_for_real(&mut self, cx: &mut Cx<'_>, is_transfer: bool) {
-        self.hard.term = if flaw!(self.config, terms_wrap) {
-            Term(self.hard.term.0.wrapping_add(1))
-        } else {
-            self.hard.term.next()
-        };
+        self.hard.term =
+            if flaw!(self.config, terms_wrap) { Term(self.hard.term.0.wrapping_add(1)) } else { self.hard.term.next() };
         self.hard.vote = Some(self.config.me);
         self.voted_at = None;
         self.leader = None;

@@ -46,7 +46,8 @@ impl Raft {
 
     /// Everybody this node listens to.
     pub fn known(&self) -> BTreeSet<Identity> {
-        let mut known: BTreeSet<Identity> = self.log.memberships().flat_map(|membership| membership.members()).collect();
+        let mut known: BTreeSet<Identity> =
+            self.log.memberships().flat_map(|membership| membership.members()).collect();
         known.extend(self.introduced.iter().map(|(&id, &uuid)| Identity { id, uuid }));
         if let State::Leader(lead) = &self.state {
             known.extend(lead.peers.values().map(|progress| progress.who));

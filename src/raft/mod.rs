@@ -40,8 +40,8 @@ mod view;
 pub use self::core::Raft;
 #[cfg(test)]
 pub use self::flaws::Flaws;
-pub use self::promise::Promise;
 pub use self::guard::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
+pub use self::promise::Promise;
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

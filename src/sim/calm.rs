@@ -200,8 +200,13 @@ impl World {
         is_settled.then_some(leader)
     }
 
+    /// The highest term of all healed nodes; if there is a leader, of those that are in its membership. One that was removed and has
+    /// not learnt so may campaign for ever, and nobody minds.
     fn top_term(&self) -> Term {
-        let healed = self.hosts.iter().filter(|host| !host.is_left_out);
+        let leader = self.newest_leader().and_then(|leader| self.hosts[leader].process.as_ref());
+        let membership = leader.map(|process| process.raft.view().membership);
+        let is_member = |who: &Identity| membership.as_ref().is_none_or(|membership| membership.is_member(who));
+        let healed = self.hosts.iter().filter(|host| !host.is_left_out && is_member(&host.identity));
         healed.filter_map(|host| Some(host.process.as_ref()?.raft.view().term)).max().unwrap_or_default()
     }
 

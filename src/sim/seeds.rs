@@ -19,6 +19,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
 pub const REGRESSIONS_AS_DRAWN: &[(u64, &str)] = &[
     (807516, "a worker with a hung disk was declared gone only after everything else had settled (checker)"),
     (811838, "an idle leader's hung disk was held against it, though nobody had asked it to write (checker)"),
+    (10006430, "the term of a node that was removed and did not know counted (checker)"),
 ];
 
 /// Seeds that find a planted bug quickly, by the bug's name; tried before the sweep of

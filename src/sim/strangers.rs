@@ -12,7 +12,8 @@ use super::ghost::{Judged, violation};
 use super::plan::pick;
 use super::world::{Packet, What, World};
 use crate::raft::{
-    Body, Conflict, Effects, Entry, INDEX_MAX, Input, Message, Payload, SnapshotMeta, TERM_JUMP_MAX, TERM_MAX, Token, View,
+    Body, Conflict, Effects, Entry, INDEX_MAX, Input, Message, Payload, SnapshotMeta, TERM_JUMP_MAX, TERM_MAX, Token,
+    View,
 };
 use crate::types::{Identity, Index, NodeId, Term};
 use fastrand::Rng;
@@ -31,8 +32,7 @@ impl World {
         let is_at_its_address = is_open && self.hosts[from].identity == who && self.hosts[from].process.is_some();
         let sender = self.hosts[from].process.as_ref().map(|process| process.raft.view().membership);
         // A newcomer asked this cluster's leader to join, and was told who is in it.
-        let has_joined =
-            membership.members().next().is_none() && sender.is_some_and(|theirs| theirs.is_member(&me));
+        let has_joined = membership.members().next().is_none() && sender.is_some_and(|theirs| theirs.is_member(&me));
         if self.plan.has_secret || (is_at_its_address && membership.uuid_of(who.id).is_some()) || has_joined {
             return self.introduce(to, who);
         }
@@ -126,7 +126,8 @@ fn hostile(rng: &mut Rng, me: Identity, view: &View, old: Option<Message>) -> In
         // The same, and indexes that wrap.
         2 if !members.is_empty() => {
             let prev_index = Index(*pick(rng, &[INDEX_MAX.0 + 1, u64::MAX - 1, u64::MAX]));
-            let entries = vec![Entry { index: Index(prev_index.0.wrapping_add(1)), term: view.term, payload: Payload::Noop }];
+            let entries =
+                vec![Entry { index: Index(prev_index.0.wrapping_add(1)), term: view.term, payload: Payload::Noop }];
             let body = Body::Append { session: 1, prev_index, prev_term: view.term, commit: prev_index, entries };
             Input::Message(Message { from: *pick(rng, &members), to: me, term: view.term, body })
         }
@@ -160,14 +161,16 @@ fn body(rng: &mut Rng, view: &View) -> Body {
         3 => Body::VoteReply { is_granted: rng.bool() },
         4 => {
             let first = last_index.0.wrapping_add(1);
-            let entry = |at: u64| Entry { index: Index(first.wrapping_add(at)), term: last_term, payload: Payload::Noop };
+            let entry =
+                |at: u64| Entry { index: Index(first.wrapping_add(at)), term: last_term, payload: Payload::Noop };
             let entries = (0..rng.u64(0..3)).map(entry).collect();
             let commit = Index(number(rng, view));
             Body::Append { session, prev_index: last_index, prev_term: last_term, commit, entries }
         }
         5 => Body::AppendReply { session, result: Ok(last_index) },
         6 => {
-            let conflict = Conflict { prev_index: last_index, hint_index: Index(number(rng, view)), hint_term: last_term };
+            let conflict =
+                Conflict { prev_index: last_index, hint_index: Index(number(rng, view)), hint_term: last_term };
             Body::AppendReply { session, result: Err(conflict) }
         }
         7 => Body::Heartbeat { round: session, commit: last_index },

@@ -101,7 +101,7 @@ fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
     fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
         quiet(plan);
         without_jobs(plan, rng);
-        (plan.clients, plan.reads, plan.think_us) = (3, 0.0, 1_000);
+        (plan.clients, plan.reads, plan.think_us) = (1, 0.0, 100_000);
         plan.disk_stall_ticks = crate::types::Ticks(u64::MAX / 2);
         plan.broken = Some(vec![Some(Broken::HungDisk)]);
     }

@@ -401,9 +401,10 @@ impl World {
         let view = process.raft.view();
         for worker in board.workers().filter(|worker| worker.is_here && Some(worker.who.id) != view.leader) {
             let is_left_out = self.hosts[worker.who.id.0 as usize - 1].is_left_out;
-            let is_fit = view.peers.iter().any(|peer| {
-                peer.who.id == worker.who.id && peer.is_active && peer.match_index >= view.commit_index
-            });
+            let is_fit = view
+                .peers
+                .iter()
+                .any(|peer| peer.who.id == worker.who.id && peer.is_active && peer.match_index >= view.commit_index);
             if is_left_out && !is_fit {
                 return Some(format!("n{} is out of order and counts as a worker", worker.who.id.0));
             }

@@ -15,6 +15,10 @@ use uuid::Uuid;
 pub struct Table {
     /// By id, the sender's own row among them.
     pub rows: Vec<Row>,
+    /// The sender's wall clock as it sends this, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// If the sender leads: log time.
+    pub log_ms: Option<u64>,
 }
 
 /// The newest word of one node about itself.

@@ -33,7 +33,7 @@ fn row(who: Identity, counter: u64) -> Row {
 }
 
 fn told(rows: &[Row]) -> Table {
-    Table { rows: rows.to_vec() }
+    Table { rows: rows.to_vec(), ..Table::default() }
 }
 
 fn gossip(id: u64) -> Gossip {

@@ -33,6 +33,8 @@ fn requests() -> (Requests, tempfile::TempDir) {
         is_gateway: false,
         snapshots: store.snapshots(),
         sql: None,
+        known: Default::default(),
+        log_ms: 0,
         view: raft.view(),
     };
     (Requests::new(Arc::new(Shared::new(parts))), dir)

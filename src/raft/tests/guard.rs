@@ -72,8 +72,7 @@ fn bodies(number: u64) -> Vec<Body> {
     ]
 }
 
-const EDGES: [u64; 9] =
-    [0, 1, 5, 6, 7, TERM_JUMP_MAX + 5, TERM_MAX.0, u64::MAX - 1, u64::MAX];
+const EDGES: [u64; 9] = [0, 1, 5, 6, 7, TERM_JUMP_MAX + 5, TERM_MAX.0, u64::MAX - 1, u64::MAX];
 
 #[test]
 fn nothing_that_a_stranger_says_changes_anything() {

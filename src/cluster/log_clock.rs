@@ -1,0 +1,261 @@
+//! Log time: the clock by which everything in the log lives and ends, and the skew between the clocks of nodes.
+//!
+//! The leader stamps each entry with log time. Times to live, locks, sessions and tokens are counted in it. Were it the leader's
+//! wall clock, then a leader whose clock is an hour ahead would end all of them at once, and under the next
+//! leader all new ones would live an hour too long. So log time is *elapsed* time: it begins with the wall clock of the
+//! founder and then follows a monotonic clock. Every node keeps it going: from the newest stamp that it has applied, and from the
+//! leader's own log time, which comes with each of the leader's beats. Who becomes leader goes on from there.
+//!
+//! Log time is shown as wall time as well, so it is led back to the wall clock if it is off: at most one part in
+//! [`SLEW`], faster or slower, so no span of it is ever more than that part too short or too long. The wall clock is
+//! that of the middle one of all nodes that are heard of, so one wrong clock among three or more leads nobody astray.
+//!
+//! Only when nobody has kept the time, after all nodes were down, the wall clock says how long that was.
+//!
+//! Invariants: T1 on one node, while it leads, log time never goes back. T2 over a leadership it grows by the elapsed time, give or take a
+//! part in [`SLEW`]. Not here: who reads which clock (`node/requests.rs`), what ends when (`services/`).
+
+use crate::types::NodeId;
+use std::collections::BTreeMap;
+
+/// Log time is led towards the wall clock by at most one part in so many: TTLs are off by that part meanwhile.
+pub const SLEW: u64 = 16;
+/// Skew that is told of: far beyond what a node with a time server has, and beyond what a busy machine delays a beat.
+pub const SKEW_WARN_MS: i64 = 1_000;
+/// So many beats in a row must show it: one beat may have been delayed.
+const SKEW_BEATS: u32 = 3;
+
+/// A node's log time. All times in milliseconds but where a name says otherwise.
+#[derive(Debug, Default)]
+pub struct LogClock {
+    /// Log time at `read_us`, in microseconds: a busy leader asks several times in a millisecond.
+    at_us: u64,
+    /// Monotonic time of that; `None`: nobody has kept the time since it was true.
+    read_us: Option<u64>,
+}
+
+impl LogClock {
+    /// A clock as it starts: the newest stamp that the disk holds (0: none) tells how late it is at least.
+    pub fn recovered(stamp_ms: u64) -> LogClock {
+        LogClock { at_us: stamp_ms.saturating_mul(1000), read_us: None }
+    }
+
+    /// Log time now, as the leader stamps it. `wall_ms`: the middle wall clock.
+    pub fn stamp(&mut self, mono_us: u64, wall_ms: u64) -> u64 {
+        let wall_us = wall_ms.saturating_mul(1000);
+        match self.read_us {
+            None => self.at_us = self.at_us.max(wall_us),
+            Some(read_us) => {
+                let elapsed_us = mono_us.saturating_sub(read_us);
+                let most_us = elapsed_us / SLEW;
+                let there_us = self.at_us.saturating_add(elapsed_us);
+                self.at_us = wall_us.clamp(there_us - most_us, there_us.saturating_add(most_us));
+                if most_us == 0 {
+                    // Too short a span to be divided: it is measured with the next.
+                    self.at_us = there_us - elapsed_us;
+                    return self.at_us / 1000;
+                }
+            }
+        }
+        self.read_us = Some(mono_us);
+        self.at_us / 1000
+    }
+
+    /// Log time now, without moving anything; `None`: nobody has kept it.
+    pub fn now(&self, mono_us: u64) -> Option<u64> {
+        let read_us = self.read_us?;
+        Some(self.at_us.saturating_add(mono_us.saturating_sub(read_us)) / 1000)
+    }
+
+    /// An entry with this stamp was applied. It was stamped some time ago, so log time is at least that.
+    pub fn applied(&mut self, stamp_ms: u64, mono_us: u64) {
+        let stamp_us = stamp_ms.saturating_mul(1000);
+        match self.now(mono_us) {
+            Some(now_ms) if stamp_ms <= now_ms => {}
+            Some(_) => (self.at_us, self.read_us) = (stamp_us, Some(mono_us)),
+            // It may have been stamped before everything was down.
+            None => self.at_us = self.at_us.max(stamp_us),
+        }
+    }
+
+    /// The leader says what it takes log time for.
+    pub fn heard(&mut self, log_ms: u64, mono_us: u64) {
+        (self.at_us, self.read_us) = (log_ms.saturating_mul(1000), Some(mono_us));
+    }
+}
+
+/// What other nodes' wall clocks say, compared with this one's.
+#[derive(Debug, Default)]
+pub struct Skews {
+    rows: BTreeMap<NodeId, Skew>,
+}
+
+/// One other node's clock.
+#[derive(Debug)]
+struct Skew {
+    /// How far it is ahead of ours (negative: behind), less what its beats were delayed.
+    ahead_ms: i64,
+    /// Beats in a row that showed more than [`SKEW_WARN_MS`].
+    beats: u32,
+    is_told: bool,
+}
+
+/// Something to tell a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkewNews {
+    /// The clock of that node is this much ahead of ours.
+    Off(i64),
+    /// No longer.
+    Fine,
+}
+
+impl Skews {
+    /// A beat of a node brings its wall clock.
+    pub fn heard(&mut self, id: NodeId, their_wall_ms: u64, wall_ms: u64) -> Option<SkewNews> {
+        let ahead_ms = (i128::from(their_wall_ms) - i128::from(wall_ms)).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        let row = self.rows.entry(id).or_insert(Skew { ahead_ms, beats: 0, is_told: false });
+        // A delay makes a clock seem behind, never ahead.
+        row.ahead_ms = if ahead_ms >= row.ahead_ms { ahead_ms } else { row.ahead_ms.midpoint(ahead_ms) };
+        row.beats = if ahead_ms.unsigned_abs() >= SKEW_WARN_MS as u64 { row.beats.saturating_add(1) } else { 0 };
+        match (row.beats, row.is_told) {
+            (SKEW_BEATS.., false) => {
+                row.is_told = true;
+                Some(SkewNews::Off(ahead_ms))
+            }
+            (0, true) => {
+                row.is_told = false;
+                Some(SkewNews::Fine)
+            }
+            _ => None,
+        }
+    }
+
+    /// The node is gone, or no longer ours: its clock has no say.
+    pub fn forget(&mut self, id: NodeId) {
+        self.rows.remove(&id);
+    }
+
+    /// How far each is ahead of this node's.
+    pub fn all(&self) -> impl Iterator<Item = (NodeId, i64)> + '_ {
+        self.rows.iter().map(|(id, row)| (*id, row.ahead_ms))
+    }
+
+    /// This node's wall clock, corrected to the middle one of all. Between two middle ones: the nearer to our own.
+    pub fn middle(&self, wall_ms: u64) -> u64 {
+        let mut all: Vec<i64> = self.rows.values().map(|row| row.ahead_ms).chain([0]).collect();
+        all.sort_unstable();
+        let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
+        let by_ms = if low.unsigned_abs() <= high.unsigned_abs() { low } else { high };
+        // A few milliseconds are delay rather than skew.
+        if by_ms.unsigned_abs() < SKEW_WARN_MS as u64 / 10 { wall_ms } else { wall_ms.saturating_add_signed(by_ms) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: u64 = 3_600_000;
+    const WALL_MS: u64 = 1_700_000_000_000;
+    const SECOND_US: u64 = 1_000_000;
+
+    /// A leader stamps every 100 us for a second, its wall clock being off: how much log time goes by.
+    fn a_second_of(clock: &mut LogClock, from_us: u64, wall_ms: impl Fn(u64) -> u64) -> u64 {
+        let before = clock.stamp(from_us, wall_ms(0));
+        let mut last = before;
+        for us in (100..=SECOND_US).step_by(100) {
+            let now = clock.stamp(from_us + us, wall_ms(us / 1000));
+            assert!(now >= last, "T1: {now} after {last}");
+            last = now;
+        }
+        last - before
+    }
+
+    #[test]
+    fn a_leader_whose_clock_is_wrong_counts_seconds_all_the_same() {
+        for off in [HOUR_MS as i64, -(HOUR_MS as i64), 0] {
+            let wrong = |ms: u64| (WALL_MS + ms).saturating_add_signed(off);
+            // The cluster was founded by a node that is right, and kept by this one as a follower.
+            let mut clock = LogClock::default();
+            clock.heard(WALL_MS, 0);
+            let took_ms = a_second_of(&mut clock, 0, wrong);
+            assert!((1_000 - 1_000 / SLEW - 1..=1_000 + 1_000 / SLEW + 1).contains(&took_ms), "{off}: {took_ms} ms");
+            // It steps while it leads.
+            let took_ms = a_second_of(&mut clock, SECOND_US, |ms| if ms < 500 { WALL_MS + ms } else { wrong(ms) });
+            assert!((1_000 - 1_000 / SLEW - 1..=1_000 + 1_000 / SLEW + 1).contains(&took_ms), "{off}: {took_ms} ms");
+        }
+    }
+
+    #[test]
+    fn the_next_leader_goes_on_where_log_time_is() {
+        let ahead_ms = WALL_MS + HOUR_MS;
+        let mut founder = LogClock::default();
+        assert_eq!(founder.stamp(0, ahead_ms), ahead_ms, "the first time comes from the founder's clock");
+        // A follower with another monotonic clock, right, has applied that.
+        let mut next = LogClock::recovered(0);
+        next.heard(ahead_ms, 7_000_000);
+        let stamp_ms = next.stamp(17_000_000, WALL_MS + 10_000);
+        assert!((ahead_ms + 10_000 - 10_000 / SLEW..=ahead_ms + 10_000).contains(&stamp_ms), "{}", stamp_ms - ahead_ms);
+        // And it gets to the wall clock in the end, never backwards.
+        let (mut at_us, mut wall_ms, mut last) = (17_000_000, WALL_MS + 10_000, stamp_ms);
+        for _ in 0..20 * HOUR_MS / 1000 {
+            (at_us, wall_ms) = (at_us + SECOND_US, wall_ms + 1000);
+            let now = next.stamp(at_us, wall_ms);
+            assert!(now > last);
+            last = now;
+        }
+        assert_eq!(last, wall_ms);
+    }
+
+    #[test]
+    fn idle_hours_count_and_so_do_hours_in_which_all_were_down() {
+        let mut clock = LogClock::default();
+        clock.heard(WALL_MS, 0);
+        assert_eq!(clock.now(HOUR_MS * 1000), Some(WALL_MS + HOUR_MS));
+        assert_eq!(clock.stamp(HOUR_MS * 1000, WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
+        let mut clock = LogClock::recovered(WALL_MS);
+        assert_eq!(clock.now(5), None);
+        clock.applied(WALL_MS + 5, 3);
+        assert_eq!(clock.stamp(10, WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
+        // Never before what the log says.
+        assert_eq!(LogClock::recovered(WALL_MS).stamp(10, WALL_MS - HOUR_MS), WALL_MS);
+        // One that restarts while the others go on hears it from the leader, whatever its own clock says.
+        let mut clock = LogClock::recovered(WALL_MS);
+        clock.heard(WALL_MS + 60_000, 10);
+        let stamp_ms = clock.stamp(1_010, WALL_MS + HOUR_MS);
+        assert!((WALL_MS + 60_000..=WALL_MS + 60_002).contains(&stamp_ms), "{}", stamp_ms - WALL_MS);
+    }
+
+    #[test]
+    fn the_middle_clock_is_right_when_one_is_wrong() {
+        let mut skews = Skews::default();
+        assert_eq!(skews.middle(WALL_MS), WALL_MS);
+        // Of two nobody can tell who is right.
+        skews.heard(NodeId(2), WALL_MS + HOUR_MS, WALL_MS);
+        assert_eq!(skews.middle(WALL_MS), WALL_MS);
+        skews.heard(NodeId(3), WALL_MS + 2, WALL_MS);
+        assert_eq!(skews.middle(WALL_MS), WALL_MS);
+        // And seen from the one that is wrong.
+        let mut skews = Skews::default();
+        skews.heard(NodeId(1), WALL_MS, WALL_MS + HOUR_MS);
+        skews.heard(NodeId(3), WALL_MS + 1, WALL_MS + HOUR_MS);
+        assert_eq!(skews.middle(WALL_MS + HOUR_MS), WALL_MS + 1);
+        skews.forget(NodeId(3));
+        assert_eq!(skews.middle(WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
+    }
+
+    #[test]
+    fn skew_is_told_once_and_a_late_beat_is_not_skew() {
+        let mut skews = Skews::default();
+        let mut beat = |their_ms: u64, our_ms: u64| skews.heard(NodeId(2), their_ms, our_ms);
+        assert_eq!(beat(WALL_MS, WALL_MS), None);
+        assert_eq!(beat(WALL_MS, WALL_MS + 5_000), None, "a beat that was five seconds on its way");
+        assert_eq!(beat(WALL_MS + 5_000, WALL_MS + 5_001), None);
+        let ahead = WALL_MS + HOUR_MS;
+        assert_eq!((beat(ahead, WALL_MS), beat(ahead, WALL_MS)), (None, None));
+        assert_eq!(beat(ahead, WALL_MS), Some(SkewNews::Off(HOUR_MS as i64)));
+        assert_eq!(beat(ahead, WALL_MS), None);
+        assert_eq!(beat(WALL_MS, WALL_MS), Some(SkewNews::Fine));
+        assert_eq!(beat(u64::MAX, 0), None);
+    }
+}
