@@ -330,7 +330,8 @@
     pulse.classList.add("beat");
   }
 
-  function verdictWords({ verdict, failure_tolerance: spare, has_quorum: hasQuorum }) {
+  function verdictWords({ verdict, failure_tolerance: spare, has_quorum: hasQuorum, integrity }) {
+    if (integrity && integrity.split) return "unavailable: read-only, no majority agrees on the state";
     if (verdict === "unavailable") return `unavailable: ${hasQuorum ? "nobody leads yet" : "no majority left"}`;
     return `${verdict}: ${spare > 0 ? `can lose ${spare} more` : "cannot lose another"}`;
   }
@@ -390,6 +391,7 @@
 
   function stateOf(row) {
     if (row.status === "OFFLINE") return "offline";
+    if (row.is_corrupt) return "corrupt";
     if (row.status === "LEADER") return "leader";
     if (row.membership === "learner") return "learner";
     return row.role === "candidate" ? "candidate" : "follower";
@@ -421,7 +423,7 @@
       tile.here.hidden = !source || source.node !== row.id;
       const role = row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "newcomer";
       set(tile.role, row.status === "OFFLINE" && role === "leader" ? "was leader" : role);
-      set(tile.status, row.status);
+      set(tile.status, row.is_corrupt && row.status !== "OFFLINE" ? "CORRUPT" : row.status);
       const isOnline = row.status !== "OFFLINE";
       set(tile.ops, isOnline ? short(row.kv_ops_per_s || 0) : "-");
       set(tile.p50, latency(row.kv_p50_us));

@@ -31,6 +31,9 @@ pub struct NodeArgs {
     /// Stop when standard input ends, as when the program that started this node ends
     #[arg(long)]
     pub until_eof: bool,
+    /// For tests: the console obeys `alter PART`, which changes a part of this node's state behind the log's back
+    #[arg(long, hide = true)]
+    pub lab: bool,
     /// One setting, before environment and file; may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -70,6 +73,7 @@ pub fn run(args: NodeArgs) -> u8 {
         rejoin: args.rejoin,
         is_gateway: args.gateway,
         ends_with_input: args.until_eof,
+        is_lab: args.lab,
     };
     node::run(settings, &options, Doors { http: http::serve, front: http::front::serve, resp: resp::serve })
 }

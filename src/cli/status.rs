@@ -124,8 +124,9 @@ pub fn render(status: &Status, from: &str) -> String {
 fn row(node: &NodeRow) -> Vec<String> {
     let state = match node.status {
         Liveness::Leader => "LEADER",
-        Liveness::Online => "ONLINE",
         Liveness::Offline => "OFFLINE",
+        _ if node.is_corrupt => "CORRUPT",
+        Liveness::Online => "ONLINE",
     };
     let is_known = node.heartbeat_age_ms.is_some();
     let number = |n: u64| if is_known { n.to_string() } else { "-".into() };

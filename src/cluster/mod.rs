@@ -2,8 +2,9 @@
 //!
 //! The tour: `discovery.rs` decides at start between resuming, joining and founding; `config_file.rs` keeps the shared
 //! `config.json`; `gossip.rs` spreads heartbeats and finds the silent; `dispatch.rs` picks the worker for a client;
-//! `autopilot.rs` decides who should vote, `roll_call.rs` which workers are gone; `verdict.rs` says in words how safe
-//! the cluster is; `log_clock.rs` keeps the time by which things in the log end, and compares the clocks of the nodes.
+//! `autopilot.rs` decides who should vote, `roll_call.rs` which workers are gone; `integrity.rs` finds whose state is wrong;
+//! `verdict.rs` says in words how safe the cluster is; `log_clock.rs` keeps the time by which things in the log end, and
+//! compares the clocks of the nodes.
 //!
 //! Nothing here starts a thread, owns a channel or reads a clock: time, chance, waiting and asking are arguments.
 //! Not here: what makes a decision binding (`raft/`), who calls these and when (`node/`).
@@ -13,6 +14,7 @@ pub mod config_file;
 pub mod discovery;
 pub mod dispatch;
 pub mod gossip;
+pub mod integrity;
 pub mod lag;
 pub mod log_clock;
 pub mod roll_call;

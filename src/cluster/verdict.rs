@@ -1,7 +1,7 @@
 //! How safe the cluster is, in one word and in reasons that a person can act on.
 //!
 //! `unavailable`: no leader, or no majority of the voters is reachable. `degraded`: serves, but a known member is
-//! offline or does not catch up, a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the
+//! offline, corrupt or does not catch up, a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the
 //! cluster can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
 //! voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/status.rs`).
@@ -41,6 +41,10 @@ pub struct Situation {
     pub is_removed: bool,
     /// Those that are online and do not catch up, each with where its log ends and where it should.
     pub stuck: BTreeMap<NodeId, (Index, Index)>,
+    /// Nodes whose state differs from the majority's.
+    pub corrupt: BTreeSet<NodeId>,
+    /// No majority holds the same state: what to do about it.
+    pub split: Option<String>,
     /// On the leader: whether it has heard a quorum lately. Elsewhere `None`.
     pub has_quorum: Option<bool>,
 }
@@ -110,7 +114,10 @@ pub fn judge(situation: &Situation) -> Judgement {
     if situation.leader.is_none() {
         reasons.push("no leader is known".into());
     }
-    let is_serving = has_quorum && situation.leader.is_some();
+    reasons.extend(situation.split.clone());
+    let corrupt = situation.corrupt.iter();
+    reasons.extend(corrupt.map(|id| format!("node {}'s state differs from the majority's, it rebuilds itself", id.0)));
+    let is_serving = has_quorum && situation.leader.is_some() && situation.split.is_none();
     let mut offline: Vec<NodeId> = Vec::new();
     for (id, is_online) in situation.voters.iter().chain(&situation.learners) {
         if !is_online {
@@ -153,17 +160,7 @@ mod tests {
     fn situation(leader: u64, voters: &[i64], learners: &[i64]) -> Situation {
         let rows = |all: &[i64]| all.iter().map(|n| (NodeId(n.unsigned_abs()), *n > 0)).collect();
         let leader = (leader > 0).then_some(NodeId(leader));
-        Situation {
-            leader,
-            voters: rows(voters),
-            learners: rows(learners),
-            gateways: BTreeSet::new(),
-            voters_max: 5,
-            quotas: Vec::new(),
-            is_removed: false,
-            stuck: BTreeMap::new(),
-            has_quorum: None,
-        }
+        Situation { leader, voters: rows(voters), learners: rows(learners), voters_max: 5, ..Situation::default() }
     }
 
     #[test]
@@ -202,6 +199,15 @@ mod tests {
             assert_eq!(judgement.line(), line, "{leader} {voters:?} {learners:?}");
             assert_eq!(judgement.failure_tolerance, tolerance, "{line}");
         }
+    }
+
+    #[test]
+    fn states_that_differ_are_told() {
+        let corrupt = Situation { corrupt: BTreeSet::from([NodeId(2)]), ..situation(3, &[1, 2, 3], &[]) };
+        let line = "degraded: node 2's state differs from the majority's, it rebuilds itself";
+        assert_eq!(judge(&corrupt).line(), line);
+        let split = Situation { split: Some("read-only: ...".into()), ..situation(3, &[1, 2, 3], &[]) };
+        assert_eq!(judge(&split).line(), "unavailable: read-only: ...");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, h
         Route::Gossip => Reply::json(200, &door.host.gossip_json()).into(),
         Route::Members(id) if is_read => members(door, id).into(),
         Route::Members(id) => change(door, id, method, body),
+        Route::Digests if is_read => Reply::json(200, &door.host.integrity()).into(),
+        Route::Digests => checkpoint(door, body),
         Route::Transfer => transfer(door, body).into(),
         Route::Livez => Reply::text(200, "alive\n").into(),
         Route::Readyz => ready(door, head).into(),
@@ -200,6 +202,24 @@ fn transfer(door: &Door, body: &[u8]) -> Reply {
     match door.host.transfer(to, deadline(door)) {
         Outcome::Done(leader) => Reply::json(200, &json!({"leader": leader})),
         other => failed(door, other),
+    }
+}
+
+/// Body of `POST /v1/digests`: there is nothing to say.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Checkpoint {}
+
+/// Has every node digest its state at the index that is answered; `GET` tells the digests of this node.
+fn checkpoint(door: &Door, body: &[u8]) -> Indexed {
+    if !body.is_empty()
+        && let Err(refusal) = params::object::<Checkpoint>(body)
+    {
+        return refusal.into();
+    }
+    match door.host.checkpoint(deadline(door)) {
+        Outcome::Done(index) => Indexed { reply: Reply::json(200, &json!({"index": index})), index: Some(index.0) },
+        other => failed(door, other).into(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Not here: what the methods do (`node/handle.rs`).
 
 use crate::node::chat::ChatReader;
-use crate::node::status::{EventLine, MonitorFrame};
+use crate::node::status::{EventLine, IntegrityStatus, MonitorFrame};
 use crate::node::{
     BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, SessionGuard, Slot, SqlRead, Work,
 };
@@ -76,6 +76,8 @@ pub trait Host: Send + Sync + 'static {
         out: &mut dyn Write,
     ) -> Outcome<Index>;
     fn sql_digest(&self, level: sql::ReadLevel, deadline: Instant) -> Outcome<sql::Digest>;
+    fn checkpoint(&self, deadline: Instant) -> Outcome<Index>;
+    fn integrity(&self) -> IntegrityStatus;
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index>;
     fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId>;
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> Box<dyn HostSession>;
@@ -201,6 +203,12 @@ impl Host for Handle {
     }
     fn sql_digest(&self, level: sql::ReadLevel, deadline: Instant) -> Outcome<sql::Digest> {
         Handle::sql_digest(self, level, deadline)
+    }
+    fn checkpoint(&self, deadline: Instant) -> Outcome<Index> {
+        Handle::checkpoint(self, deadline)
+    }
+    fn integrity(&self) -> IntegrityStatus {
+        Handle::integrity(self)
     }
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
         Handle::change(self, change, deadline)

@@ -2,8 +2,10 @@
 //!
 //! Invariants: P1 the registry itself asserts that no index is skipped or repeated. P2 a query is answered only from a
 //! state that has applied the index it asked for.
-//! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`snapshot_pace.rs`).
+//! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`snapshot_pace.rs`), what
+//! follows from a digest (`checkpoints.rs`).
 
+use super::checkpoints::{self, SlowDigest};
 use super::core::CoreInput;
 use super::disk::DiskJob;
 use super::jobs::JobsView;
@@ -23,8 +25,7 @@ use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::{Receiver, Sender};
 use log::{error, info, warn};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// What the thread is given.
@@ -36,6 +37,13 @@ pub enum ApplyJob {
     Queries { at_least: Index, queries: Vec<Question> },
     /// Replace the services' state by a snapshot, once the disk has it.
     Install { meta: SnapshotMeta, data: Receiver<SnapshotReader> },
+    /// Give a copy of the state as it is at this index.
+    Copy { meta: SnapshotMeta, reply: Sender<(SnapshotMeta, Registry)> },
+    /// Replace a state that is wrong by the one that comes in `data`, of the index of `meta`, and apply again what this node
+    /// had applied after it.
+    Replace { meta: SnapshotMeta, data: Receiver<SnapshotReader>, run: Vec<Entry>, done: Sender<Result<(), String>> },
+    /// Of a node of a lab: change one part of the state behind the log's back.
+    Alter { part: u8 },
     /// Answer the job when it has ended, or when a state of `at_least` has no such job (any more).
     Await {
         /// Which.
@@ -74,8 +82,8 @@ struct Apply {
     chat_turn: u64,
     /// When the database was asked for its size.
     sized_ms: u64,
-    /// A snapshot is being written.
-    is_saving: Arc<AtomicBool>,
+    /// The newest digest of the database that took long.
+    slow_sql: Arc<Mutex<Option<SlowDigest>>>,
 }
 
 /// Body of the thread; `registry` is what the newest snapshot held.
@@ -90,7 +98,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
         jobs_turn: u64::MAX,
         chat_turn: u64::MAX,
         sized_ms: 0,
-        is_saving: Arc::default(),
+        slow_sql: Arc::default(),
     };
     apply.publish();
     for job in inbox {
@@ -110,6 +118,15 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbo
                     others.push(awaiter);
                 }
             }
+            // Whoever asked may have given up.
+            ApplyJob::Copy { meta, reply } => drop(reply.try_send((meta, apply.registry.clone()))),
+            ApplyJob::Replace { meta, data, run, done } => {
+                // Fails only if its sender was stopped in between: the state stays marked.
+                if let Ok(snapshot) = data.recv() {
+                    let _ = done.try_send(apply.replace(&meta, snapshot, &run));
+                }
+            }
+            ApplyJob::Alter { part } => apply.registry.alter(part),
             ApplyJob::LetGo => apply.let_go(),
             ApplyJob::Stop => return,
         }
@@ -151,17 +168,10 @@ impl Apply {
     fn entries(&mut self, run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta>) {
         let mut answers = Answers::default();
         for (entry, waiting) in run {
-            let replies = match &entry.payload {
-                Payload::Command(bytes) => self.registry.apply(entry.index, bytes),
-                Payload::Noop => {
-                    self.registry.skip(entry.index);
-                    Vec::new()
-                }
-                Payload::Membership(_) => {
-                    self.registry.skip(entry.index);
-                    vec![(entry.index, Reply::Ok(Vec::new()))]
-                }
-            };
+            let replies = self.entry(&entry);
+            if self.registry.take_checkpoint() {
+                self.checkpoint();
+            }
             for (to, reply) in waiting.into_iter().zip(replies) {
                 answers.give(to, Outcome::Done(reply));
             }
@@ -173,23 +183,82 @@ impl Apply {
         }
     }
 
+    fn entry(&mut self, entry: &Entry) -> Vec<(Index, Reply)> {
+        match &entry.payload {
+            Payload::Command(bytes) => self.registry.apply(entry.index, bytes),
+            Payload::Noop => {
+                self.registry.skip(entry.index);
+                Vec::new()
+            }
+            Payload::Membership(_) => {
+                self.registry.skip(entry.index);
+                vec![(entry.index, Reply::Ok(Vec::new()))]
+            }
+        }
+    }
+
+    /// Takes a copy of the state, which costs nothing, and digests it on a thread of its own.
+    fn checkpoint(&mut self) {
+        let integrity = &self.shared.integrity;
+        integrity.set_checkpoint(self.registry.applied().index);
+        if !integrity.begin_digest() {
+            // The one under way takes long: this checkpoint is left out.
+            return;
+        }
+        let (shared, registry, slow_sql) =
+            (Arc::clone(&self.shared), self.registry.clone(), Arc::clone(&self.slow_sql));
+        let epoch = integrity.epoch();
+        let started = super::threads::spawn_patient("digest", move || {
+            checkpoints::digest(&shared, &registry, epoch, &slow_sql);
+            drop(registry);
+            shared.integrity.end_digest();
+        });
+        if let Err(e) = started {
+            self.shared.integrity.end_digest();
+            warn!("no thread for a digest err={e}");
+        }
+    }
+
     /// Takes a copy of the state, which costs nothing, and writes it on a thread of its own, piece by piece: neither commands
     /// nor the log's syncs wait for long.
     fn save_snapshot(&mut self, meta: SnapshotMeta) {
-        if self.is_saving.swap(true, Ordering::AcqRel) {
-            // The one under way is nearly as good; the next is due after as many bytes again.
+        if !self.shared.integrity.begin_saving() {
+            // The one under way is nearly as good, and the next is due after as many bytes again; or this state is wrong.
             return;
         }
         let registry = self.registry.clone();
-        let (shared, disk, is_saving) = (Arc::clone(&self.shared), self.disk.clone(), Arc::clone(&self.is_saving));
+        let (shared, disk) = (Arc::clone(&self.shared), self.disk.clone());
         let started = super::threads::spawn_patient("snapshot", move || {
             saving::save(&shared, registry, &meta, &disk);
-            is_saving.store(false, Ordering::Release);
+            shared.integrity.end_saving();
         });
         if let Err(e) = started {
-            self.is_saving.store(false, Ordering::Release);
+            self.shared.integrity.end_saving();
             warn!("no thread for a snapshot err={e}");
         }
+    }
+
+    /// The state of another node takes the place of this one's.
+    fn replace(&mut self, meta: &SnapshotMeta, mut snapshot: SnapshotReader, run: &[Entry]) -> Result<(), String> {
+        let was_at = self.registry.applied().index;
+        self.registry.restore(&mut snapshot).map_err(|e| format!("the state that was given cannot be read: {e}"))?;
+        self.shared.integrity.begin_epoch();
+        for entry in run {
+            self.entry(entry);
+        }
+        // None of these checkpoints is told of: the next one is soon.
+        self.registry.take_checkpoint();
+        let applied = self.registry.applied().index;
+        assert!(
+            applied >= was_at && applied >= meta.index,
+            "state of {} and {} entries end at {applied}",
+            meta.index,
+            run.len()
+        );
+        // Equal versions of what is published may stand for different content.
+        (self.directory_version, self.jobs_turn, self.chat_turn) = (u64::MAX, u64::MAX, u64::MAX);
+        self.publish();
+        Ok(())
     }
 
     fn queries(&mut self, at_least: Index, queries: Vec<Question>) {
@@ -213,6 +282,7 @@ impl Apply {
         assert!(applied == meta.index, "snapshot of index {} holds the state of {applied}", meta.index);
         self.shared.event("snapshot", None, format!("caught up to index {applied} by a snapshot from the leader"));
         self.shared.recovery.installed(applied);
+        self.shared.integrity.begin_epoch();
         self.publish();
     }
 

@@ -6,7 +6,9 @@
 
 use super::core::CoreInput;
 use super::shared::Shared;
+use super::start::NodeOptions;
 use super::{monitor, stop::Stopper};
+use crate::services::digests::part_number;
 use crate::text;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 const HELP: &str = "commands: L or lead (take the leadership), status, peers, help, quit";
 
 /// Body of the thread.
-pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, ends_with_input: bool) {
+pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, options: &NodeOptions) {
     for line in input.lines() {
         let Ok(line) = line else { break };
         match line.trim() {
@@ -30,10 +32,11 @@ pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, ends_wi
                 stopper.stop("quit");
                 return;
             }
+            lab if options.is_lab && lab.starts_with("alter ") => alter(shared, &lab["alter ".len()..]),
             other => say(&format!("unknown command {other:?}; {HELP}")),
         }
     }
-    if ends_with_input {
+    if options.ends_with_input {
         stopper.stop("end of input");
     }
 }
@@ -41,6 +44,17 @@ pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, ends_wi
 /// A line for whoever typed. This thread alone waits for a terminal that takes nothing, and one that is gone ends nothing.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{}", text::plain_lines(line));
+}
+
+/// In a lab: does to this node's state what a fault would.
+fn alter(shared: &Shared, part: &str) {
+    match part_number(part) {
+        Some(number) => {
+            shared.alter(number);
+            say(&format!("altered {part}"));
+        }
+        None => say(&format!("no part of the state is called {part:?}")),
+    }
 }
 
 fn print_status(shared: &Shared) {

@@ -27,9 +27,9 @@ use crate::raft::{
 };
 use crate::services::directory::Nodes;
 use crate::services::jobs;
-use crate::services::registry::jobs_command;
+use crate::services::registry::{Registry, checkpoint_command, jobs_command};
 use crate::settings::to_ticks;
-use crate::store::Snapshots;
+use crate::store::{SnapshotReader, Snapshots};
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::warn_seldom;
 use crate::wire::{Ask, Forwarded, Frame};
@@ -44,6 +44,8 @@ use std::time::{Duration, Instant};
 const INPUTS_PER_TURN: usize = 1024;
 /// How often `core` lets others run first before it begins a batch or a round of reads.
 const GATHER_YIELDS: u32 = 4;
+/// A snapshot calls for a checkpoint, unless the last one was within this time.
+const CHECKPOINT_GAP: Duration = Duration::from_secs(10);
 /// A process that was frozen for longer than this does not make up for the ticks it missed.
 const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 /// Most ticks that a quiet node sleeps through at a time: a heartbeat's interval at the default settings.
@@ -90,6 +92,18 @@ pub enum CoreInput {
     Forward { from: Identity, asks: Vec<(u64, Ask)> },
     /// The leader answers what this node forwarded.
     Forwarded(Vec<(u64, Forwarded)>),
+    /// Another node asks for this node's state.
+    CopyState { reply: Sender<(SnapshotMeta, Registry)> },
+    /// A state that another node gave is on disk beside the log, to replace this node's, which is wrong. `reply`: whether the log
+    /// holds what comes after it; then `apply` waits for the bytes in `data`, and says `done`.
+    ReplaceState {
+        meta: SnapshotMeta,
+        data: Receiver<SnapshotReader>,
+        reply: Sender<Result<(), String>>,
+        done: Sender<Result<(), String>>,
+    },
+    /// This node's state is, or is no longer, known to be wrong.
+    Corrupt(bool),
     /// Console `L`.
     Lead,
     /// The disk is, or is no longer, below its reserve.
@@ -161,6 +175,9 @@ pub struct Core {
     roll_call: RollCall,
     /// The data folder is older than what peers remember of it: this node says nothing more.
     is_outdated: bool,
+    /// Reasons to leave the lead to others.
+    is_disk_low: bool,
+    is_corrupt: bool,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
     snapshot_pace: SnapshotPace,
 }
@@ -201,8 +218,13 @@ impl Core {
             membership_index: Index(0),
             roll_call: RollCall::default(),
             is_outdated: false,
+            is_disk_low: false,
+            is_corrupt: false,
             snapshot_pace,
         };
+        if core.shared.integrity.is_corrupt() {
+            core.on(CoreInput::Corrupt(true));
+        }
         core.tend_links();
         core.publish();
         core
@@ -369,7 +391,22 @@ impl Core {
             },
             CoreInput::Forwarded(answers) => self.requests.on_forwarded(answers),
             CoreInput::Lead => self.step(Input::Lead),
-            CoreInput::DiskLow(is_low) => self.step(Input::DiskLow(is_low)),
+            CoreInput::CopyState { reply } => {
+                if let Some(meta) = self.raft.snapshot_meta(self.handed_to_apply) {
+                    self.apply.push(ApplyJob::Copy { meta, reply });
+                }
+            }
+            CoreInput::ReplaceState { meta, data, reply, done } => {
+                let _ = reply.try_send(self.replace_state(meta, data, done));
+            }
+            CoreInput::DiskLow(is_low) => {
+                self.is_disk_low = is_low;
+                self.step(Input::DiskLow(self.is_disk_low || self.is_corrupt));
+            }
+            CoreInput::Corrupt(is_corrupt) => {
+                self.is_corrupt = is_corrupt;
+                self.step(Input::DiskLow(self.is_disk_low || self.is_corrupt));
+            }
             CoreInput::Stop => {}
         }
     }
@@ -501,6 +538,35 @@ impl Core {
         self.is_view_stale = true;
     }
 
+    /// Has `apply` take a given state, unless the log does not reach from there to what is applied. Nothing is promised anew:
+    /// what the log holds stays.
+    fn replace_state(
+        &mut self,
+        meta: SnapshotMeta,
+        data: Receiver<SnapshotReader>,
+        done: Sender<Result<(), String>>,
+    ) -> Result<(), String> {
+        if meta.index > self.handed_to_apply {
+            return Err(format!("the state is of index {}, and this node is at {}", meta.index, self.handed_to_apply));
+        }
+        if meta.index < self.raft.view().snapshot_index {
+            return Err(format!("the state is of index {}, and this node's log begins later", meta.index));
+        }
+        let own = self.raft.snapshot_meta(meta.index);
+        if own.as_ref() != Some(&meta) {
+            return Err(format!("the state is of {meta:?}, and this node's log has {own:?} there"));
+        }
+        let run = self.raft.entries(meta.index.next(), self.handed_to_apply).to_vec();
+        assert!(
+            run.len() as u64 == self.handed_to_apply.0 - meta.index.0,
+            "{} entries after {}",
+            run.len(),
+            meta.index
+        );
+        self.apply.push(ApplyJob::Replace { meta, data, run, done });
+        Ok(())
+    }
+
     /// When enough went by since the last snapshot, what the next one must carry.
     fn snapshot_meta_if_due(&mut self, run: &[(Entry, Vec<ReplyTo>)], commit: Index) -> Option<SnapshotMeta> {
         self.snapshot_pace.count(run.len() as u64, run.iter().map(|(entry, _)| entry_bytes(&entry.payload)).sum());
@@ -509,6 +575,12 @@ impl Core {
         }
         let meta = self.raft.snapshot_meta(commit)?;
         self.snapshot_pace.begin_anew();
+        if self.shared.integrity.checkpoint_age() >= CHECKPOINT_GAP {
+            // What is about to be kept is compared, too.
+            let asked = Asked::Command { tag: None, command: checkpoint_command(), ack: Ack::Applied };
+            let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+            self.requests.hold(Request { asked, deadline, reply: ReplyTo::Nobody });
+        }
         Some(meta)
     }
 
@@ -558,7 +630,8 @@ impl Core {
             // Its end will be reported, and answers this request too.
             return;
         }
-        let Some(link) = self.links.get(&to.id) else {
+        let link = self.links.get(&to.id).filter(|_| !self.is_corrupt);
+        let Some(link) = link else {
             return self.step(Input::SnapshotSent { to: to.id, ok: false });
         };
         let (shared, snapshots, address) = (Arc::clone(&self.shared), self.snapshots.clone(), link.address.clone());

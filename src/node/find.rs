@@ -175,6 +175,6 @@ fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
     let looking = Whereabouts { id, cluster: asker.cluster, ..Whereabouts::default() };
     match hello.purpose {
         Purpose::Ask | Purpose::Join { .. } => write_frame(&mut to, &Frame::Whereabouts(looking)),
-        Purpose::Peer | Purpose::Snapshot => Ok(()),
+        Purpose::Peer | Purpose::Snapshot | Purpose::State => Ok(()),
     }
 }

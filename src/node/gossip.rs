@@ -3,6 +3,7 @@
 //!
 //! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
 
+use super::checkpoints;
 use super::core::CoreInput;
 use super::inbox;
 use super::requests::now_ms as wall_ms;
@@ -219,6 +220,8 @@ impl Beats {
         // A node that was removed still has its share of the front door: it sends clients to those that are left.
         let is_removed = is_removed(&view.raft, self.shared.me);
         let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader().filter(|_| is_removed));
+        // Who serves no reads is no worker.
+        let corrupt = checkpoints::corrupt_nodes(&self.shared);
         // Workers get the clients; who comes to a gateway came there on purpose.
         let gateways = &self.shared.directory().gateways;
         let online: Vec<(NodeId, String)> = self
@@ -226,7 +229,7 @@ impl Beats {
             .known_addresses()
             .into_iter()
             .filter(|(id, _)| self.shared.is_online(*id) && !(is_removed && *id == self.shared.me.id))
-            .filter(|(id, _)| !gateways.contains(id))
+            .filter(|(id, _)| !gateways.contains(id) && !corrupt.contains_key(id))
             .map(|(id, addresses)| (id, addresses.http))
             .collect();
         let sessions = &self.shared.sessions;
@@ -306,6 +309,7 @@ pub fn own_row(shared: &Shared) -> Row {
         commit_index: raft.commit_index.max(applied),
         applied_index: applied,
         pace: shared.activity.pace(),
+        state: shared.integrity.report(),
         runtimes: shared.runtimes(),
         addresses: shared.settings.addresses(shared.me.id),
     }

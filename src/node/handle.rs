@@ -11,12 +11,13 @@ use super::memory::MemoryBudget;
 use super::requests::{Asked, ReplyTo, Waiter, transferred_to};
 use super::sessions::id_of;
 use super::shared::{Shared, lock};
-use super::status::{EventLine, MonitorFrame};
+use super::status::{EventLine, IntegrityStatus, MonitorFrame};
 use super::{metrics, monitor, threads, watch};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, RESERVED_CONNECTIONS};
 use crate::raft::Change;
 use crate::services::Reply;
 use crate::services::jobs::JobId;
+use crate::services::registry::checkpoint_command;
 use crate::services::sessions::Tag;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId, Outcome};
@@ -208,13 +209,30 @@ impl Handle {
 
     /// Runs a command through the log, on whichever node leads.
     pub fn propose(&self, command: Vec<u8>, deadline: Instant) -> Outcome<(Index, Reply)> {
-        self.shared.run(command, deadline)
+        match self.shared.integrity.no_writes() {
+            Some(why) => Outcome::Refused(why),
+            None => self.shared.run(command, deadline),
+        }
+    }
+
+    /// Has every node digest its state at one index, which is answered; the digests are known a little later.
+    pub fn checkpoint(&self, deadline: Instant) -> Outcome<Index> {
+        match self.shared.run(checkpoint_command(), deadline) {
+            Outcome::Done((index, _)) => Outcome::Done(index),
+            Outcome::Refused(why) => Outcome::Refused(why),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
+    /// What this node says of its state, and what it has found of others.
+    pub fn integrity(&self) -> IntegrityStatus {
+        monitor::integrity(&self.shared)
     }
 
     /// Hands work over and goes on: the waiter gets the answer, on whichever thread has it. Waits only while `core` is
     /// too busy to take it, until the deadline at most.
     pub fn submit(&self, work: Work, deadline: Instant, waiter: Box<dyn Waiter>) {
-        match asked(work) {
+        match self.asked(work) {
             Ok(asked) => self.shared.submit(asked, deadline, ReplyTo::Door(waiter)),
             Err(why) => waiter.answer(Outcome::Refused(why)),
         }
@@ -223,7 +241,7 @@ impl Handle {
     /// Hands work over and waits for the answer.
     pub fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)> {
         let begun = Instant::now();
-        let answered = match asked(work) {
+        let answered = match self.asked(work) {
             Ok(asked) => self.shared.ask(asked, deadline),
             Err(why) => Outcome::Refused(why),
         };
@@ -252,7 +270,10 @@ impl Handle {
     /// Waits until a job has ended, or until the services know at `at_least` that there is none: the job as this node has it
     /// then (`Option<Job>`), also when the node stops. `Unknown` at the deadline.
     pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)> {
-        self.shared.await_job(job, at_least, deadline)
+        match self.shared.integrity.no_reads() {
+            Some(why) => Outcome::Refused(why),
+            None => self.shared.await_job(job, at_least, deadline),
+        }
     }
 
     /// Begins to follow the chat.
@@ -333,7 +354,7 @@ impl Handle {
     /// Ready: knows a leader and has caught up. Otherwise what is missing.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
         let status = monitor::status(&self.shared);
-        let mut missing = Vec::new();
+        let mut missing: Vec<String> = self.shared.integrity.no_reads().into_iter().collect();
         if status.cluster.leader.is_none() {
             missing.push("no leader is known".to_string());
         }
@@ -396,15 +417,24 @@ impl Handle {
         });
         started.map(|_| ()).map_err(|e| format!("no thread for the connection: {e}"))
     }
-}
 
-/// What `core` is asked for; refuses what is too large.
-fn asked(work: Work) -> Result<Asked, String> {
-    match work {
-        Work::Command { command: bytes, .. } | Work::Query { query: bytes, .. } if bytes.len() > COMMAND_BYTES_MAX => {
-            Err(format!("a request of {} bytes, at most {COMMAND_BYTES_MAX} are allowed", bytes.len()))
+    /// What `core` is asked for; refuses what is too large, and what no node with such a state may answer.
+    fn asked(&self, work: Work) -> Result<Asked, String> {
+        let integrity = &self.shared.integrity;
+        match work {
+            Work::Command { command: bytes, .. } | Work::Query { query: bytes, .. }
+                if bytes.len() > COMMAND_BYTES_MAX =>
+            {
+                Err(format!("a request of {} bytes, at most {COMMAND_BYTES_MAX} are allowed", bytes.len()))
+            }
+            Work::Command { tag, command, ack } => match integrity.no_writes() {
+                Some(why) => Err(why),
+                None => Ok(Asked::Command { tag, command, ack }),
+            },
+            Work::Query { query, level } => match integrity.no_reads() {
+                Some(why) => Err(why),
+                None => Ok(Asked::Query { query, level }),
+            },
         }
-        Work::Command { tag, command, ack } => Ok(Asked::Command { tag, command, ack }),
-        Work::Query { query, level } => Ok(Asked::Query { query, level }),
     }
 }

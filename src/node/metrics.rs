@@ -19,6 +19,8 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
     let judgement = shared.judgement();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (pace, jobs) = (shared.activity.pace(), shared.jobs());
+    let state = &shared.integrity;
+    let agreed = state.findings().agreed.unwrap_or_default().0;
     let mut rows = vec![
         gauge("phalanx_term", "Current term", raft.term.0),
         gauge("phalanx_is_leader", "1 on the leader", is_leader),
@@ -30,6 +32,16 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_commit_index", "Commit index", raft.commit_index.0),
         gauge("phalanx_applied_index", "Index that the services have applied", shared.applied().0),
         gauge("phalanx_snapshot_index", "Index of the newest snapshot below the log", raft.snapshot_index.0),
+        gauge("phalanx_state_corrupt", "1 while this node's state is known to be wrong", u64::from(state.is_corrupt())),
+        gauge("phalanx_state_split", "1 while no majority of the voters agrees", u64::from(state.is_split())),
+        gauge(
+            "phalanx_state_checkpoint_index",
+            "Newest index at which this node digested its state",
+            state.checkpoint().0,
+        ),
+        gauge("phalanx_state_agreed_index", "Newest index at which a majority agreed in everything", agreed),
+        counter("phalanx_state_digests_total", "Digests of the whole state taken", load(&state.digests)),
+        counter("phalanx_state_differences_total", "Differences between nodes found", load(&state.differences)),
         gauge("phalanx_sessions", "Client connections now", shared.sessions.count() as u64),
         counter("phalanx_sessions_opened_total", "Client connections ever", shared.sessions.opened_total()),
         gauge("phalanx_kv_keys", "Keys in the store, as this node has applied it", pace.keys),
@@ -66,6 +78,10 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
     rows.push(Metric {
         value: load(&counters.sync_us) as f64 / 1e6,
         ..counter("phalanx_log_sync_seconds_total", "Time spent in syncs of the log", 0)
+    });
+    rows.push(Metric {
+        value: load(&state.digest_us) as f64 / 1e6,
+        ..gauge("phalanx_state_digest_seconds", "How long the newest digest took, rests included", 0)
     });
     for (quantile, us) in [("0.5", pace.kv_p50_us), ("0.99", pace.kv_p99_us)] {
         rows.push(Metric {

@@ -6,7 +6,8 @@
 //! `saving.rs` writes snapshots beside the log when `snapshot_pace.rs` says so; `monitor.rs` builds what pages show;
 //! `watch.rs` wakes those who wait for a key; `config_writer.rs` keeps `config.json`; `console.rs` reads the terminal;
 //! `signals.rs` hears what the system tells the process, `stop.rs` ends it all; `latency.rs` counts how long things take, `activity.rs` what clients get of it, `recovery.rs` how
-//! long a node took to make up for what it missed. `worker.rs` runs the jobs that the log gives to this node, `live.rs` holds
+//! long a node took to make up for what it missed. `checkpoints.rs` compares the nodes' digests and marks who differs,
+//! `integrity.rs` is what is published of that, `rebuild.rs` fetches another node's state. `worker.rs` runs the jobs that the log gives to this node, `live.rs` holds
 //! what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the chat what
 //! happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `sql.rs`
 //! what doors do with the database, `sql_files.rs` its folder, `sql_laps.rs` what is timed there, `threads.rs` starts threads, `inbox.rs` lets them sleep,
@@ -21,6 +22,7 @@ pub mod activity;
 pub mod apply;
 pub mod chat;
 pub mod chat_lines;
+pub mod checkpoints;
 pub mod config_writer;
 pub mod console;
 pub mod core;
@@ -31,6 +33,7 @@ pub(crate) mod front;
 pub mod gossip;
 pub mod handle;
 pub mod inbox;
+pub mod integrity;
 pub mod jobs;
 pub mod join;
 pub mod latency;
@@ -44,6 +47,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod peers;
 pub mod quota;
+pub mod rebuild;
 pub mod recovery;
 pub mod renew;
 pub mod requests;

@@ -3,12 +3,17 @@
 //!
 //! Not here: sending frames (`http/`), the shapes (`status.rs`), the verdict's rules (`cluster/verdict.rs`).
 
+use super::checkpoints;
 use super::gossip::{own_row, standing};
 use super::handle::Published;
 use super::shared::{Shared, is_member_online, lock};
-use super::status::{ClusterStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, Status};
+use super::status::{
+    ClusterStatus, DifferenceRow, DigestRow, IntegrityStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, Status,
+};
 use crate::cluster::gossip::Row;
+use crate::cluster::integrity::Difference;
 use crate::limits::SESSIONS_SHOWN_MAX;
+use crate::services::digests::part_name;
 use crate::store::identity::last_holder;
 use crate::types::{Index, NodeId};
 use crate::wire::heartbeat::Pace;
@@ -99,12 +104,36 @@ pub fn status(shared: &Shared) -> Status {
             failure_tolerance: judgement.failure_tolerance,
             verdict: judgement.verdict,
             reasons: judgement.reasons,
+            integrity: IntegrityStatus { digests: Vec::new(), ..integrity(shared) },
         },
         nodes: rows(shared),
         sessions: shared.sessions.newest(SESSIONS_SHOWN_MAX),
         sessions_total: shared.sessions.count(),
         failovers: shared.failovers.newest(),
         jobs: shared.jobs().status.clone(),
+    }
+}
+
+/// Whether the nodes hold the same state, as this one knows.
+pub fn integrity(shared: &Shared) -> IntegrityStatus {
+    let row = |node: Option<NodeId>, difference: &Difference| DifferenceRow {
+        node,
+        index: difference.index,
+        parts: difference.parts.iter().map(|number| part_name(*number).to_string()).collect(),
+    };
+    let known = &shared.integrity;
+    let report = known.report();
+    let digests = report.digests.iter().map(|digest| DigestRow {
+        index: digest.index,
+        parts: digest.parts.iter().map(|(number, it)| (part_name(*number).to_string(), format!("{it:016x}"))).collect(),
+    });
+    IntegrityStatus {
+        agreed_index: known.findings().agreed,
+        checkpoint_index: known.checkpoint(),
+        checkpoint_age_ms: known.checkpoint_age().as_millis() as u64,
+        corrupt: checkpoints::corrupt_nodes(shared).iter().map(|(id, it)| row(Some(*id), it)).collect(),
+        split: known.split().map(|split| row(None, &split)),
+        digests: digests.collect(),
     }
 }
 
@@ -122,6 +151,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     heard.insert(shared.me.id, (own_row(shared), true, Some(0)));
     let commit = heard.values().map(|(row, ..)| row.commit_index).max().unwrap_or_default();
     let gateways = &shared.directory().gateways;
+    let corrupt = checkpoints::corrupt_nodes(shared);
     let mut rows = Vec::new();
     for (id, addresses) in shared.known_addresses() {
         let unheard = || (unheard_row(shared, id, addresses.clone()), false, None);
@@ -150,6 +180,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             heartbeat_age_ms,
             is_gateway: gateways.contains(&id),
             pid: if is_online { pid(shared, id, &row.addresses.http) } else { None },
+            is_corrupt: corrupt.contains_key(&id),
         });
     }
     rows
@@ -181,6 +212,7 @@ fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) 
         commit_index: Index(0),
         applied_index: Index(0),
         pace: Pace::default(),
+        state: Default::default(),
         runtimes: Default::default(),
         addresses,
     }

@@ -12,7 +12,7 @@
 use super::core::CoreInput;
 use super::gossip::GossipInput;
 use super::shared::Shared;
-use super::{join, snapshots, threads};
+use super::{join, rebuild, snapshots, threads};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::raft::{Promise, Refused};
 use crate::types::Identity;
@@ -97,6 +97,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream) {
             answer(stream, Frame::SnapshotDone { ok: false, why })
         }
         Purpose::Snapshot => snapshots::receive(shared, stream, from),
+        Purpose::State => rebuild::give(shared, stream, from),
     };
     if let Err(e) = ended {
         debug!("peer connection ended peer={} err={e}", from.id);

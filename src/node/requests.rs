@@ -426,8 +426,12 @@ impl Requests {
             | Refusal::BadChange
             | Refusal::Unsafe
             | Refusal::BadTarget => {
+                let text = match self.shared.integrity.no_reads() {
+                    Some(corrupt) if why == Refusal::DiskLow => format!("the leader hands over: {corrupt}"),
+                    _ => why.to_string(),
+                };
                 for held in taken {
-                    self.refuse(held, why.to_string());
+                    self.refuse(held, text.clone());
                 }
             }
         }

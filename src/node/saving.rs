@@ -12,6 +12,7 @@ use super::shared::Shared;
 use crate::raft::SnapshotMeta;
 use crate::services::registry::Registry;
 use crate::store::{SnapshotSaver, StoreError};
+use crate::types::Index;
 use crossbeam_channel::{Sender, bounded};
 use log::{info, warn};
 use std::io::{self, Write};
@@ -42,10 +43,15 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sen
     }
     info!("snapshot index={} bytes={}", meta.index, bytes.0);
     shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", bytes.0, meta.index));
-    shared.to_core(CoreInput::SnapshotSaved(meta.index));
+    let_go(shared, meta.index, disk);
+}
+
+/// The snapshot at this index is in use and durable: the log that it covers goes.
+pub fn let_go(shared: &Shared, index: Index, disk: &Sender<DiskJob>) {
+    shared.to_core(CoreInput::SnapshotSaved(index));
     let (job, to_remove) = bounded(1);
     // Either fails only when the disk thread has ended, and then the next start removes what is left.
-    if disk.send(DiskJob::Compact { index: meta.index, job }).is_ok()
+    if disk.send(DiskJob::Compact { index, job }).is_ok()
         && let Ok(job) = to_remove.recv()
     {
         let mut pace = Pace::new();
@@ -54,7 +60,7 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sen
 }
 
 /// A writer that only counts.
-struct Count(u64);
+pub struct Count(pub u64);
 
 impl Write for Count {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -90,16 +96,18 @@ impl Write for Resting<'_> {
 }
 
 /// Leaves disk and processor to others for as long as each piece took.
-struct Pace {
+pub struct Pace {
     resumed: Instant,
 }
 
 impl Pace {
-    fn new() -> Pace {
+    /// Begins a piece.
+    pub fn new() -> Pace {
         Pace { resumed: Instant::now() }
     }
 
-    fn rest(&mut self) {
+    /// A piece is done.
+    pub fn rest(&mut self) {
         std::thread::sleep(self.resumed.elapsed().min(REST_MAX));
         self.resumed = Instant::now();
     }

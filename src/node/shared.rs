@@ -11,6 +11,7 @@ use super::core::CoreInput;
 use super::events::{Events, FailoverLog};
 use super::gossip::GossipInput;
 use super::handle::{Ack, Published};
+use super::integrity::Integrity;
 use super::jobs::JobsView;
 use super::links::Link;
 use super::live::Live;
@@ -34,6 +35,7 @@ use crate::services::jobs::JobId;
 use crate::services::registry::Sizes;
 use crate::settings::Settings;
 use crate::store::Snapshots;
+use crate::store::mark::Mark;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,6 +144,8 @@ pub struct Shared {
     pub sql: Option<Readers>,
     /// When another node was last heard as the leader, in milliseconds of uptime plus one; 0: never.
     leader_heard_ms: AtomicU64,
+    /// What is known of the soundness of states.
+    pub integrity: Integrity,
     /// What this node missed, and how long it takes to make up for it.
     pub recovery: Recovery,
     /// Ends this process.
@@ -156,6 +160,7 @@ pub struct Shared {
     watch: Sender<WatchInput>,
     worker_inbox: Sender<WorkerInput>,
     apply: Sender<ApplyJob>,
+    checkpoints: Sender<()>,
     view: Mutex<Arc<CoreView>>,
     directory: Mutex<Arc<Nodes>>,
     jobs: Mutex<Arc<JobsView>>,
@@ -206,6 +211,10 @@ pub struct Parts {
     pub sql: Option<Readers>,
     /// Ends this process.
     pub stopper: Stopper,
+    /// What an earlier process knew of this node's state.
+    pub mark: Option<Mark>,
+    /// Inbox of `checkpoints`.
+    pub checkpoints: Sender<()>,
     /// Raft as recovered.
     pub view: View,
     /// Whose frames are taken at first.
@@ -253,6 +262,7 @@ impl Shared {
             is_gateway: parts.is_gateway,
             sql: parts.sql,
             leader_heard_ms: AtomicU64::new(0),
+            integrity: Integrity::new(parts.mark),
             recovery: Recovery::new(parts.view.last_index > Index(0)),
             stopper: parts.stopper,
             incoming_snapshot: Mutex::new(()),
@@ -264,6 +274,7 @@ impl Shared {
             watch: parts.watch,
             worker_inbox: parts.worker,
             apply: parts.apply,
+            checkpoints: parts.checkpoints,
             view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known })),
             directory: Mutex::default(),
             jobs: Mutex::default(),
@@ -331,6 +342,17 @@ impl Shared {
     pub fn poke_monitor(&self) {
         // A full inbox means that a frame is due anyway.
         let _ = self.monitor.try_send(());
+    }
+
+    /// Tells `checkpoints` that there is something to compare.
+    pub fn poke_checkpoints(&self) {
+        // A full inbox means that a look is due anyway.
+        let _ = self.checkpoints.try_send(());
+    }
+
+    /// Changes one part of the state behind the log's back: for a node of a lab.
+    pub fn alter(&self, part: u8) {
+        let _ = self.apply.send_timeout(ApplyJob::Alter { part }, Duration::from_secs(1));
     }
 
     /// Sends a request to `core` and waits for its answer, a little longer than the deadline at most.
@@ -586,6 +608,7 @@ impl Shared {
         let view = self.view();
         let raft = &view.raft;
         let is_leader = raft.role == Role::Leader;
+        let corrupt = super::checkpoints::corrupt_nodes(self).into_keys().collect();
         let gossip = lock(&self.gossip);
         let is_reachable = |id: NodeId, uuid: Uuid| {
             id == self.me.id
@@ -601,6 +624,8 @@ impl Shared {
             stuck: lock(&self.lags).stuck(self.now_ms(), self.settings.fail_after_ms),
             voters_max: self.settings.voters_max,
             quotas: quota::reached(&self.settings, &self.sizes()),
+            corrupt,
+            split: self.integrity.no_writes(),
             has_quorum: is_leader.then_some(raft.has_quorum),
         })
     }

@@ -252,6 +252,9 @@ impl Handle {
         deadline: Instant,
     ) -> Outcome<(Index, Answer)> {
         let SqlRead { statements, level, freshness, seed } = read;
+        if let Some(why) = self.shared().integrity.no_reads() {
+            return Outcome::Refused(why);
+        }
         let index = match self.sql_barrier(level, freshness, deadline) {
             Outcome::Done(index) => index,
             Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
@@ -295,6 +298,9 @@ impl Handle {
         deadline: Instant,
         out: &mut dyn Write,
     ) -> Outcome<Index> {
+        if let Some(why) = self.shared().integrity.no_reads() {
+            return Outcome::Refused(why);
+        }
         let index = match self.sql_barrier(level, None, deadline) {
             Outcome::Done(index) => index,
             other => return other,

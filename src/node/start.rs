@@ -19,8 +19,8 @@ use super::sql_laps::Laps;
 use super::stop::{self, Stopper};
 use super::worker::WorkerInput;
 use super::{
-    apply, chat, config_writer, console, disk, front, gossip, logging, monitor, peers, renew, reunite, threads, watch,
-    worker,
+    apply, chat, checkpoints, config_writer, console, disk, front, gossip, logging, monitor, peers, renew, reunite,
+    threads, watch, worker,
 };
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
 use crate::limits::{
@@ -32,7 +32,7 @@ use crate::services::registry::Registry;
 use crate::services::sql;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::identity::{self, FolderLock, Me};
-use crate::store::{self, Files, RealFiles, Store, StoreError};
+use crate::store::{self, Files, RealFiles, Store, StoreError, mark};
 use crate::types::{Identity, NodeId, Ticks};
 use crossbeam_channel::{Receiver, bounded};
 use log::{info, warn};
@@ -79,6 +79,8 @@ pub struct NodeOptions {
     pub is_gateway: bool,
     /// Stop when standard input ends.
     pub ends_with_input: bool,
+    /// Obey what its console is told for the sake of a test: to do damage to itself.
+    pub is_lab: bool,
 }
 
 /// Why a node did not start.
@@ -456,6 +458,8 @@ fn launch(
     let (watch_in, watch_out) = bounded(WATCH_INBOX_MAX);
     let (worker_in, worker_out) = bounded(WORKER_INBOX_MAX);
     let (chat_in, chat_out) = bounded(CHAT_INBOX_MAX);
+    let (checkpoints_in, checkpoints_out) = bounded(1);
+    let mark = mark::load(&RealFiles, &dir, who.uuid)?;
     let snapshots = store.snapshots();
     let shared = Arc::new(Shared::new(Parts {
         settings,
@@ -475,6 +479,8 @@ fn launch(
         stopper: stopper.clone(),
         known: raft.known(),
         log_ms: registry.applied().at_ms,
+        mark,
+        checkpoints: checkpoints_in,
         view: raft.view(),
     }));
     shared.publish_frame(monitor::build(&shared, 0));
@@ -517,6 +523,8 @@ fn launch(
     thread("worker", Box::new(move || worker::run(&s, &worker_out, sender)))?;
     let s = Arc::clone(&shared);
     thread("checkpoint", Box::new(move || super::sql::checkpoint(&s)))?;
+    let (s, disk_for_checkpoints) = (Arc::clone(&shared), disk_in.clone());
+    thread("checkpoints", Box::new(move || checkpoints::run(&s, disk_for_checkpoints, &checkpoints_out)))?;
     let s = Arc::clone(&shared);
     thread("config", Box::new(move || config_writer::run(&s)))?;
     let s = Arc::clone(&shared);
@@ -542,8 +550,8 @@ fn launch(
     thread("resp", Box::new(move || (doors.resp)(ports.resp, resp)))?;
     thread("door", Box::new(move || (doors.front)(ports.front, front)))?;
     // Not joined: it waits on a terminal that may never say anything again.
-    let (s, stopper, ends_with_input) = (Arc::clone(&shared), stopper.clone(), options.ends_with_input);
-    let console = move || console::run(&s, &stopper, io::stdin().lock(), ends_with_input);
+    let (s, stopper, options) = (Arc::clone(&shared), stopper.clone(), options.clone());
+    let console = move || console::run(&s, &stopper, io::stdin().lock(), &options);
     threads::spawn("console", console).map_err(StartError::Thread)?;
 
     let inboxes = Inboxes { core: core_in, disk: disk_in, apply: apply_in, gossip: gossip_in, worker: worker_in };

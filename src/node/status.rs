@@ -11,6 +11,7 @@ use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
 pub use crate::wire::heartbeat::Pace;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -130,6 +131,47 @@ pub struct ClusterStatus {
     pub verdict: Verdict,
     /// In words, for a verdict that is not `healthy`.
     pub reasons: Vec<String>,
+    /// Whether the nodes hold the same state.
+    #[serde(default)]
+    pub integrity: IntegrityStatus,
+}
+
+/// `GET /v1/digests`, and in short in the status: whether the nodes hold the same state, as this node knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntegrityStatus {
+    /// Newest checkpoint at which a majority of the voters agreed in every part.
+    pub agreed_index: Option<Index>,
+    /// Newest checkpoint that this node has applied.
+    pub checkpoint_index: Index,
+    /// How long ago that was, or the start.
+    pub checkpoint_age_ms: u64,
+    /// Who differs from the majority, where.
+    pub corrupt: Vec<DifferenceRow>,
+    /// In which parts of the state no majority agrees: nothing is written until one does.
+    pub split: Option<DifferenceRow>,
+    /// This node's digests at its newest checkpoints, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<DigestRow>,
+}
+
+/// Where states differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferenceRow {
+    /// Who differs; `None`: everybody.
+    pub node: Option<NodeId>,
+    /// At which checkpoint.
+    pub index: Index,
+    /// In which parts: `directory`, `key-value`, `jobs`, `sql`, `chat`, `sessions`.
+    pub parts: Vec<String>,
+}
+
+/// Digests at one checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestRow {
+    /// Which.
+    pub index: Index,
+    /// By part, in hexadecimal.
+    pub parts: BTreeMap<String, String>,
 }
 
 /// One node of the cluster.
@@ -172,6 +214,9 @@ pub struct NodeRow {
     /// Its process, if it lives on the host of the node that answers, in the same data folder.
     #[serde(default)]
     pub pid: Option<u32>,
+    /// Its state differs from the majority's: it serves no reads and rebuilds itself.
+    #[serde(default)]
+    pub is_corrupt: bool,
 }
 
 /// One client connection.

@@ -1,13 +1,15 @@
 //! Replicated state machines, pure: the same commands in the same order give the same bytes on every node.
 //!
 //! The tour: this file holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte
-//! and writes one snapshot for all (`parts.rs` is its frame); `sessions.rs` makes each command take effect once. The services:
+//! and writes one snapshot for all (`parts.rs` is its frame); `digests.rs` digests it; `sessions.rs` makes each command take effect once. The services:
 //! `directory.rs`, who is where, and small notes; `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a SQL
 //! database; `chat/`, what people say to each other.
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/apply.rs`).
 
+mod alter;
 pub mod chat;
+pub mod digests;
 pub mod directory;
 pub mod jobs;
 pub mod kv;
@@ -59,24 +61,9 @@ pub trait Service: Send {
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
     /// Replaces the state by one that `snapshot` wrote.
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
-    /// A fingerprint of the state: equal on all nodes that have applied the same index.
-    fn digest(&self) -> u64 {
-        let mut hashing = Hashing(crc32fast::Hasher::new());
-        self.snapshot(&mut hashing).expect("hashing takes every byte");
-        hashing.0.finalize().into()
-    }
-}
-
-/// A writer that keeps a checksum and nothing else.
-struct Hashing(crc32fast::Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// A digest of the state: equal on all nodes that have applied the same index. `rest` is called after each piece of
+    /// work. It fails when the state cannot be read, as a file may be.
+    fn digest(&self, rest: &mut dyn FnMut()) -> io::Result<u64> {
+        digests::digest_of(rest, |out| self.snapshot(out))
     }
 }

@@ -26,6 +26,8 @@ macro_rules! services {
         pub struct Registry {
             applied: Stamp,
             sessions: Sessions,
+            /// The newest entries had a checkpoint among their commands.
+            has_checkpoint: bool,
             $($field: $type,)*
         }
 
@@ -64,7 +66,9 @@ services! {
 }
 
 /// Number of the session table's part in a snapshot; no service has it.
-const SESSIONS: u8 = 255;
+pub const SESSIONS: u8 = 255;
+/// The command of this number is for no service: it names an index at which all nodes digest their state (`digests.rs`).
+const CHECKPOINT: u8 = 254;
 /// First word of a combined snapshot; the last digit is the format's version.
 const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap6";
 
@@ -144,6 +148,11 @@ pub fn chat_command(command: &chat::Command) -> Vec<u8> {
 /// A question to the chat with its routing byte.
 pub fn chat_query(query: &chat::Query) -> Vec<u8> {
     route(CHAT, query.encode())
+}
+
+/// The command that makes every node digest its state at the index of its entry.
+pub fn checkpoint_command() -> Vec<u8> {
+    vec![CHECKPOINT]
 }
 
 fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
@@ -295,28 +304,48 @@ impl Registry {
         Ok(())
     }
 
-    /// A fingerprint of the whole state: equal on all nodes that have applied the same index. It visits everything, so it
-    /// is for tests and for the simulator, whose states are small. `None` in the place of the database: its file is ahead of
-    /// what was applied since the start, so there is nothing to compare.
+    /// A fingerprint of the whole state, for tests and the simulator, and beside it that of the database; `None` in its place:
+    /// its file is ahead of what was applied since the start, so there is nothing to compare.
     pub fn digests(&self) -> (u64, Option<u64>) {
-        let mut hasher = crc32fast::Hasher::new();
-        let mut bytes = Vec::new();
-        self.sessions.snapshot(&mut bytes).expect("memory takes every byte");
-        hasher.update(&bytes);
-        hasher.update(&self.applied.index.0.to_le_bytes());
-        hasher.update(&self.applied.at_ms.to_le_bytes());
-        for (number, service) in self.services().filter(|(number, _)| *number != SQL) {
-            hasher.update(&[number]);
-            hasher.update(&service.digest().to_le_bytes());
-        }
-        let sql = (!self.sql.is_ahead()).then(|| self.sql.digest());
-        (hasher.finalize().into(), sql)
+        let digest = self.state_digest(&[], &mut || {});
+        let (sql, others): (Vec<_>, Vec<_>) = digest.parts.into_iter().partition(|(number, _)| *number == SQL);
+        let bytes = postcard::to_stdvec(&(digest.index, others)).expect("encoding into memory cannot fail");
+        (crc32fast::hash(&bytes).into(), sql.first().map(|(_, digest)| *digest))
     }
 
-    /// The same in one number.
-    pub fn digest(&self) -> u64 {
-        let (all, sql) = self.digests();
-        all ^ sql.unwrap_or(0).rotate_left(17)
+    /// Whether a checkpoint was applied since this was last asked.
+    pub fn take_checkpoint(&mut self) -> bool {
+        std::mem::take(&mut self.has_checkpoint)
+    }
+
+    /// Every part as it stands, to be changed behind the log's back (`alter.rs`).
+    pub(super) fn directory_mut(&mut self) -> &mut Directory {
+        &mut self.directory
+    }
+
+    pub(super) fn kv_mut(&mut self) -> &mut kv::Store {
+        &mut self.kv
+    }
+
+    pub(super) fn jobs_mut(&mut self) -> &mut jobs::Board {
+        &mut self.jobs
+    }
+
+    pub(super) fn sql_mut(&mut self) -> &mut sql::Database {
+        &mut self.sql
+    }
+
+    pub(super) fn chat_mut(&mut self) -> &mut chat::Chat {
+        &mut self.chat
+    }
+
+    pub(super) fn sessions_mut(&mut self) -> &mut Sessions {
+        &mut self.sessions
+    }
+
+    /// The session table.
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// Puts another store in place, for tests that need a large one.
@@ -369,7 +398,8 @@ impl Registry {
         self.chat.flaws = flaws;
     }
 
-    fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
+    /// Every service with its number, in the order in which a snapshot holds them.
+    pub(super) fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
         Self::NUMBERS.iter().filter_map(|number| Some((*number, self.service(*number)?)))
     }
 
@@ -391,6 +421,10 @@ impl Registry {
     }
 
     fn apply_one(&mut self, at: Stamp, command: &[u8]) -> Reply {
+        if command == [CHECKPOINT] {
+            self.has_checkpoint = true;
+            return Reply::Ok(Vec::new());
+        }
         let service = command.split_first().and_then(|(number, command)| Some((self.service_mut(*number)?, command)));
         match service {
             Some((service, command)) => service.apply(at, command),
@@ -421,7 +455,7 @@ mod tests {
         one.snapshot(&mut bytes).unwrap();
         let mut two = Registry::default();
         two.restore(&mut bytes.as_slice()).unwrap();
-        assert_eq!(two.digest(), one.digest());
+        assert_eq!(two.state_digest(&[], &mut || {}), one.state_digest(&[], &mut || {}));
         assert_eq!(two.applied(), Stamp { index: Index(2), at_ms: 50 });
         let again = batch(60, &[note(1, "a")]);
         assert_eq!(

@@ -245,6 +245,9 @@ impl World {
                 return Some(format!("n{} has {waiting} things waiting", node + 1));
             }
         }
+        if let Some(node) = self.altered() {
+            return Some(format!("the state of n{} differs from the others', and nobody has healed it", node + 1));
+        }
         self.job_that_is_missing(leader)
     }
 

@@ -13,6 +13,7 @@ use super::registers::Command;
 use super::world::{Packet, What, World};
 use crate::raft::{Answer, Effects, Event, Input, Message, Payload, SnapshotMeta, Token};
 use crate::services::Reply;
+use crate::services::registry::JOBS;
 use crate::store::StoreError;
 use crate::types::Index;
 
@@ -296,6 +297,7 @@ impl World {
         }
         loop {
             let clock_ms = self.clock_ms(node);
+            let altered = self.hosts[node].altered;
             let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
             if process.applied >= process.commit {
                 break;
@@ -323,9 +325,12 @@ impl World {
                     applied = Some((command, outcome));
                 }
             }
-            let digest = self.witness.wants_digest(index).then(|| process.service.digest());
+            // What is known to be altered is no witness: `differences.rs` sees to it that it is found.
+            let wants_digest = altered.is_none() && self.witness.wants_digest(index);
+            let digest = wants_digest.then(|| process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
-            let board = process.service.jobs();
+            let is_checkpoint = process.service.take_checkpoint();
+            let board = (altered != Some(JOBS)).then(|| process.service.jobs());
             self.witness.on_apply(index, applied.as_ref(), digest, board)?;
             if digest.is_some() {
                 process.service.check();
@@ -341,6 +346,9 @@ impl World {
                     Told::Refused
                 };
                 self.tell(node, ask, told)?;
+            }
+            if is_checkpoint {
+                self.tell_digest(node)?;
             }
         }
         self.maybe_look(node);

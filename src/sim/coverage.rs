@@ -106,6 +106,8 @@ coverage! {
     jobs_printed,
     /// Times that a leader declared a worker gone.
     workers_gone,
+    /// States that were altered behind the log's back, found and healed.
+    differences_healed,
     /// Jobs that went from a lost worker to another, or back into the queue.
     jobs_moved,
 }

@@ -10,6 +10,7 @@ use super::files::SimFiles;
 use super::plan::Plan;
 use super::registers::{Registers, ServiceFlaws};
 use super::workers::Worker;
+use crate::cluster::integrity::StateReport;
 use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
 use crate::services::jobs::JobId;
 use crate::store::{self, Store, StoreError};
@@ -46,6 +47,8 @@ pub struct HostFlaws {
     pub failed_sandbox_is_a_result: bool,
     /// A worker tells an end once, whatever comes of it.
     pub ends_are_told_once: bool,
+    /// Digests that differ are compared, and nothing follows from it.
+    pub mismatches_are_not_reported: bool,
     /// Mistakes of the service.
     pub service: ServiceFlaws,
 }
@@ -140,6 +143,8 @@ pub struct Process {
     pub worker: Option<Worker>,
     /// What it has heard of the promises of others.
     pub memory: BTreeMap<Identity, Promise>,
+    /// What it tells of its state.
+    pub report: StateReport,
 }
 
 /// A node, whether its process runs or not.
@@ -174,6 +179,8 @@ pub struct Host {
     pub is_damaged: bool,
     /// Its disk is below the reserve.
     pub is_low: bool,
+    /// The part of its state that was altered behind the log's back, until it has healed.
+    pub altered: Option<u8>,
     /// Stays out of order in the calm phase.
     pub is_left_out: bool,
     /// What the last process left of its database's file.
@@ -205,6 +212,7 @@ impl Host {
             is_gossip_due: false,
             is_damaged: false,
             is_low: false,
+            altered: None,
             is_left_out: false,
             sql_file: None,
             sql_older: None,
@@ -307,6 +315,7 @@ impl Process {
             is_apply_due: false,
             worker: None,
             memory: BTreeMap::new(),
+            report: StateReport::default(),
         }
     }
 

@@ -162,15 +162,21 @@ impl World {
         let Some(process) = self.hosts[node].process.take() else { return };
         self.note(|_| format!("n{} dies: {death:?}", node + 1));
         self.coverage.crashes += 1;
+        let was_altered = self.hosts[node].altered.take().is_some();
         if self.plan.sql > 0.0 {
             // A file outlives its process; after a power cut it may be an older one, or none that can be used.
             let newest = process.service.sql_file();
             let older = self.hosts[node].sql_older.replace(newest.clone());
             self.hosts[node].sql_file = match self.rng.u8(0..8) {
+                // Without a snapshot the log makes all of it anew.
+                _ if was_altered => None,
                 0 => None,
                 1 => older,
                 _ => Some(newest),
             };
+            if was_altered {
+                self.hosts[node].sql_older = None;
+            }
         }
         self.hosts[node].disk().end_process(death);
         self.maybe_put_back(node);

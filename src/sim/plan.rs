@@ -156,6 +156,8 @@ pub struct Plan {
     pub segment_bytes_min: u64,
     /// Entries applied between two snapshots; `None`: only when the fault asks.
     pub snapshot_every: Option<u64>,
+    /// When a node's state is altered behind the log's back; `None`: never.
+    pub alter_us: Option<u64>,
     /// Packets while faults are on.
     pub net: NetPlan,
     /// Tick length of each node relative to the right one.
@@ -302,6 +304,7 @@ impl Plan {
             inflight_bytes_max: *pick(rng, &[1, 300, 2_000, 8 << 20]),
             uncommitted_bytes_max: *pick(rng, &[600, 4_000, 64 << 20, 64 << 20]),
             segment_bytes_min: *pick(rng, &[600, 2_048, 16_384]),
+            alter_us: None,
             snapshot_every: *pick(rng, &[Some(3), Some(8), Some(8), Some(30), Some(100), None]),
             net,
             drift,

@@ -139,6 +139,15 @@ fn database_and_crashes(plan: &mut Plan, rng: &mut Rng) {
     only(plan, &[(FaultKind::Crash, 0.3)]);
 }
 
+/// One node's state is altered in the middle of the run; the network and leaders come and go meanwhile.
+pub(super) fn differences(plan: &mut Plan, rng: &mut Rng) {
+    let count = rng.usize(3..=5);
+    voters(plan, count);
+    (plan.snapshot_every, plan.jobs, plan.sql, plan.talk) = (None, None, 0.2, 0.2);
+    plan.alter_us = Some(plan.fault_us / 3);
+    only(plan, &[(FaultKind::Partition, 1.0), (FaultKind::Transfer, 1.0), (FaultKind::Pause, 1.0)]);
+}
+
 /// Every planted bug.
 const ALL: &[Planted] = &[
     Planted {
@@ -428,6 +437,12 @@ const ALL: &[Planted] = &[
         plant: |f| f.host.service.sql.entries_run_again = true,
         tune: database_and_crashes,
         seeds_max: 500,
+    },
+    Planted {
+        name: "mismatches_are_not_reported",
+        plant: |f| f.host.mismatches_are_not_reported = true,
+        tune: differences,
+        seeds_max: 50,
     },
     Planted {
         name: "sql_left_out_of_snapshot",

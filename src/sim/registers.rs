@@ -6,10 +6,13 @@
 //!
 //! Not here: who proposes what (`client.rs`, `workers.rs`), what must come out (`ledger.rs`, `foreman.rs`, `witness.rs`).
 
+use crate::services::digests::StateDigest;
 use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
 #[cfg(test)]
 use crate::services::registry::sql_query;
-use crate::services::registry::{Registry, chat_command, encode_batch, jobs_command, kv_run, sql_command};
+use crate::services::registry::{
+    Registry, chat_command, checkpoint_command, encode_batch, jobs_command, kv_run, sql_command,
+};
 use crate::services::sessions::Tag;
 use crate::services::{Reply, chat, jobs, sql};
 use crate::types::Index;
@@ -41,6 +44,8 @@ pub enum Body {
     Sql(sql::Command),
     /// The chat.
     Chat(chat::Command),
+    /// All nodes digest their state.
+    Checkpoint,
 }
 
 impl Body {
@@ -51,6 +56,7 @@ impl Body {
             Body::Jobs(command) => jobs_command(command),
             Body::Sql(command) => sql_command(command),
             Body::Chat(command) => chat_command(command),
+            Body::Checkpoint => checkpoint_command(),
         }
     }
 }
@@ -256,6 +262,21 @@ impl Registers {
     /// Its second half is that of the database; `None` while its file is ahead of what was applied.
     pub fn digest(&self) -> (u64, Option<u64>) {
         self.registry.digests()
+    }
+
+    /// Digests of all parts.
+    pub fn state_digest(&self) -> StateDigest {
+        self.registry.state_digest(&[], &mut || {})
+    }
+
+    /// Whether a checkpoint was applied since this was last asked.
+    pub fn take_checkpoint(&mut self) -> bool {
+        self.registry.take_checkpoint()
+    }
+
+    /// Changes one part behind the log's back.
+    pub fn alter(&mut self, part: u8) {
+        self.registry.alter(part);
     }
 
     /// What is left of the database's file when the process dies.

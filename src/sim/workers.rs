@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Attempts of workers and leaders are numbered from here, above those of all clients.
-const FIRST_WORD: u64 = 1 << 63;
+pub(super) const FIRST_WORD: u64 = 1 << 63;
 /// One sandbox of so many does not start.
 const BROKEN_SANDBOXES: u64 = 8;
 /// A time that does not come.

@@ -86,6 +86,10 @@ pub enum What {
     Gossip { node: usize, life: u64 },
     /// A stranger says something.
     Hostile,
+    /// A state is altered behind the log's back.
+    Alter,
+    /// The leader puts a checkpoint into the log.
+    Checkpoint,
     /// Faults stop.
     Calm,
     /// Look whether progress has returned.
@@ -234,6 +238,10 @@ impl World {
         }
         world.at(TICK_US * 40, What::Driver);
         world.at(world.plan.fault_us, What::Calm);
+        if let Some(at) = world.plan.alter_us {
+            world.at(at, What::Alter);
+            world.at(at, What::Checkpoint);
+        }
         Ok(world)
     }
 
@@ -414,6 +422,8 @@ impl World {
                 self.if_alive(node, life, |w| w.on_gossip(node))
             }
             What::Hostile => self.on_hostile(),
+            What::Alter => self.on_alter(),
+            What::Checkpoint => self.on_checkpoint(),
             What::Calm => self.on_calm(),
             What::Look => self.on_look(),
         }

@@ -4,7 +4,7 @@
 //! `wal.rs` is the log over segments; `recover.rs` reads it back and tells a torn tail from damage; `segment.rs` is one segment
 //! file, `record.rs` one record, `replay.rs` what a run of records means. `snapshot.rs` writes, receives and reads snapshots.
 //! `identity.rs` says who the folder belongs to and keeps two processes out of one folder. `inspect.rs` looks at a folder
-//! without changing a byte (`phalanx log`). `poison.rs` remembers a failure. `files.rs` is the only way to the disk, so that the simulator and the tests
+//! without changing a byte (`phalanx log`). `mark.rs` keeps that a state is wrong. `poison.rs` remembers a failure. `files.rs` is the only way to the disk, so that the simulator and the tests
 //! can put a treacherous one in its place. `docs/disk-format.md` shows every byte.
 //!
 //! Rules: an error from a write or sync poisons the store, nothing is ever tried again; only the unsynced tail of the last
@@ -17,6 +17,7 @@ pub mod files;
 pub mod flaws;
 pub mod identity;
 pub mod inspect;
+pub mod mark;
 mod poison;
 pub mod record;
 pub mod recover;

@@ -155,6 +155,18 @@ impl Snapshots {
         self.sync_dir()
     }
 
+    /// Puts a received snapshot in use beside the log that covers it, as if this node had saved it, and opens it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn adopt(&self, meta: &SnapshotMeta) -> Result<SnapshotReader, StoreError> {
+        let _reader = self.readers.enter();
+        self.poison.guard(|| {
+            self.promote(meta)?;
+            SnapshotReader::open(self, &self.dir.join(name_of(meta.index, meta.term, "snap")))
+        })
+    }
+
     /// Removes all snapshots before `index`, calling `pause` now and then.
     pub(super) fn remove_before(&self, index: Index, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         let old: Vec<_> = self.list()?.into_iter().filter(|(i, _)| *i < index).collect();

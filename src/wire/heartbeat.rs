@@ -4,6 +4,7 @@
 //! Not here: what a table means and whom it is sent to (`cluster/gossip.rs`).
 
 use crate::raft::{Promise, Role};
+use crate::services::digests::StateDigest;
 use crate::types::{Addresses, Index, NodeId, Standing, Term};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,10 +52,30 @@ pub struct Row {
     pub applied_index: Index,
     /// What its clients get.
     pub pace: Pace,
+    /// What it says of its replicated state.
+    pub state: Arc<StateReport>,
     /// Languages that it can run jobs in, with the version of each.
     pub runtimes: Arc<BTreeMap<String, String>>,
     /// Where it is reached.
     pub addresses: Addresses,
+}
+
+/// What a node says of its replicated state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReport {
+    /// Digests at the newest checkpoints that it has applied, oldest first; none from before its state was last replaced.
+    pub digests: Vec<StateDigest>,
+    /// It knows that its state differs from the majority's: it serves no reads.
+    pub corrupt: Option<Difference>,
+}
+
+/// Where states differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Checkpoint at which they do.
+    pub index: Index,
+    /// Numbers of the parts that do.
+    pub parts: Vec<u8>,
 }
 
 /// What the clients of one node get, over about the last second.

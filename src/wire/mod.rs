@@ -52,6 +52,9 @@ pub enum Purpose {
     },
     /// A snapshot follows: [`Frame::SnapshotHead`], chunks, and [`Frame::SnapshotDone`] back.
     Snapshot,
+    /// Please give me your state as it is now: the acceptor sends what a `Snapshot` connection carries, and the dialer
+    /// answers with [`Frame::SnapshotDone`]; or `Reject`.
+    State,
 }
 
 /// Everything that crosses the peer port.

@@ -234,6 +234,12 @@ impl Host for FakeHost {
     fn sql_digest(&self, _: sql::ReadLevel, _: Instant) -> Outcome<sql::Digest> {
         Outcome::Refused("no database here".to_string())
     }
+    fn checkpoint(&self, _: Instant) -> Outcome<Index> {
+        self.outcome(Index(79))
+    }
+    fn integrity(&self) -> IntegrityStatus {
+        IntegrityStatus::default()
+    }
     fn change(&self, change: Change, _: Instant) -> Outcome<Index> {
         self.changes.lock().unwrap().push(change);
         self.outcome(Index(78))
@@ -483,6 +489,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 heartbeat_age_ms: Some(if id == me { 0 } else { 40 + (id * 37 + step * 13) % 160 }),
                 is_gateway: false,
                 pid: Some(4000 + id as u32),
+                is_corrupt: false,
             }
         })
         .collect();
@@ -517,6 +524,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 failure_tolerance: 2,
                 verdict: Verdict::Healthy,
                 reasons: vec![],
+                integrity: IntegrityStatus::default(),
             },
             nodes,
             sessions: vec![

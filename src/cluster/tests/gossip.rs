@@ -21,6 +21,7 @@ fn row(who: Identity, counter: u64) -> Row {
         load: 0,
         sessions_opened_total: 0,
         pace: Default::default(),
+        state: Default::default(),
         runtimes: Default::default(),
         role: Role::Follower,
         standing: Standing::Voter,

@@ -30,6 +30,8 @@ fn requests() -> (Requests, tempfile::TempDir) {
         worker: bounded(1).0,
         chat: bounded(1).0,
         apply: bounded(1).0,
+        checkpoints: bounded(1).0,
+        mark: None,
         is_gateway: false,
         snapshots: store.snapshots(),
         sql: None,

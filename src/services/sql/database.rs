@@ -193,6 +193,14 @@ impl Database {
         matches!(self.state, State::Live(_))
     }
 
+    /// Changes the content behind the log's back.
+    pub(in crate::services) fn alter(&mut self) {
+        let sql = "CREATE TABLE IF NOT EXISTS altered (n INTEGER); INSERT INTO altered VALUES (1)";
+        if let Err(fatal) = self.live().replace(|conn| conn.execute_batch(sql)) {
+            self.give_up(&fatal);
+        }
+    }
+
     /// What is worth telling about how it came to be.
     pub fn take_news(&mut self) -> Option<String> {
         self.news.take()
@@ -293,7 +301,8 @@ impl Database {
         if let State::Pinned(pinned) = &self.state { Some(pinned) } else { None }
     }
 
-    fn newest(&self) -> u64 {
+    /// Its newest entry.
+    pub fn newest(&self) -> u64 {
         match &self.state {
             State::Live(machine) => machine.newest(),
             State::Pinned(pinned) => pinned.newest,
@@ -358,10 +367,10 @@ impl Database {
     /// Fingerprints of all content.
     pub fn digests(&self, at: Stamp) -> Digest {
         let index = self.newest().max(at.index.0);
-        self.look(|conn| digest::take(conn, index)).unwrap_or_else(|| {
+        self.look(|conn| digest::take(conn, index, &mut || {})).unwrap_or_else(|| {
             // As if it had been opened.
             let empty = in_memory(None).ok().and_then(Result::ok);
-            let empty = empty.and_then(|machine| machine.look(|conn| digest::take(conn, index)).ok());
+            let empty = empty.and_then(|machine| machine.look(|conn| digest::take(conn, index, &mut || {})).ok());
             empty.unwrap_or_default()
         })
     }
@@ -439,22 +448,25 @@ impl Service for Database {
         Ok(())
     }
 
-    fn digest(&self) -> u64 {
+    fn digest(&self, rest: &mut dyn FnMut()) -> io::Result<u64> {
         let generation = match &self.state {
-            State::Untouched => return 0,
+            State::Untouched | State::Arrived(_) => return Ok(0),
             State::Live(machine) => machine.generation(),
-            _ => u64::MAX,
+            State::Pinned(_) => u64::MAX,
         };
         let mut known = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, fingerprint)) = *known
             && at == generation
         {
-            return fingerprint;
+            return Ok(fingerprint);
         }
-        let digests = self.digests(Stamp { index: Index(0), at_ms: 0 });
+        let digests = match &self.state {
+            State::Pinned(pinned) => pinned.look(|conn| digest::take(conn, 0, rest).map_err(io::Error::other))?,
+            _ => self.look(|conn| digest::take(conn, 0, rest)).unwrap_or_default(),
+        };
         let bytes = postcard::to_stdvec(&(digests.schema, digests.tables)).expect("encoding into memory cannot fail");
         let fingerprint = u64::from(crc32fast::hash(&bytes)) | 1 << 32;
         *known = Some((generation, fingerprint));
-        fingerprint
+        Ok(fingerprint)
     }
 }

@@ -122,7 +122,8 @@ impl Reader {
         self.watch.begin(0, 0, READ_STEPS_MAX);
         self.own("BEGIN")?;
         let own = Own::begin(&self.watch);
-        let digest = super::journal::newest(&self.conn).and_then(|newest| super::digest::take(&self.conn, newest));
+        let digest =
+            super::journal::newest(&self.conn).and_then(|newest| super::digest::take(&self.conn, newest, &mut || {}));
         drop(own);
         let _ = self.own("COMMIT");
         digest

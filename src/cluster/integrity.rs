@@ -1,0 +1,237 @@
+//! Whose state is wrong, drawn from the digests that the nodes tell of themselves: pure, and the same on every node.
+//!
+//! Each part of the state (a service, the session table) is judged by itself: at one index a majority of the voters must have
+//! told the same digest of it. Who told another is corrupt, whether it votes or not. Where no majority can come about any
+//! more, because the voters that answer differ, the cluster is split: nobody knows what is right.
+//!
+//! A voter that has not told its digest at an index yet may still do so; two newer checkpoints later it is not waited for.
+//! Not here: what follows from it (`node/integrity.rs`), how a digest is taken (`services/digests.rs`).
+
+use super::verdict::quorum;
+use crate::services::digests::{StateDigest, part_name};
+use crate::types::{Index, NodeId};
+pub use crate::wire::heartbeat::{Difference, StateReport};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// After so many newer checkpoints nobody waits for a voter's digest.
+const CHECKPOINTS_WAITED: usize = 2;
+
+/// What one node says of its state, and how it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice<'a> {
+    /// Who, as the membership names it.
+    pub id: NodeId,
+    /// Its word makes majorities.
+    pub is_voter: bool,
+    /// It can be heard now, and so may say more.
+    pub is_online: bool,
+    /// What it says.
+    pub report: &'a StateReport,
+}
+
+/// What is known of everyone's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Nodes that differ from a majority, each at the newest index at which that is known.
+    pub corrupt: BTreeMap<NodeId, Difference>,
+    /// Nodes that agree with the majority in every part, at the newest index that they told of and that is decided.
+    pub sound: BTreeMap<NodeId, Index>,
+    /// There is no majority.
+    pub split: Option<Difference>,
+    /// Newest index at which a majority agrees in every part.
+    pub agreed: Option<Index>,
+}
+
+/// One checkpoint, as far as it is told.
+struct Tally {
+    index: Index,
+    /// By part: what the majority has.
+    decided: BTreeMap<u8, u64>,
+    /// Parts in which voters differ and no majority can come about.
+    split: BTreeSet<u8>,
+    /// Parts that somebody told.
+    parts: BTreeSet<u8>,
+}
+
+/// Draws the findings; `voters`: how many there are, heard or not.
+pub fn judge(voters: usize, voices: &[Voice<'_>]) -> Findings {
+    let indexes: BTreeSet<Index> = voices
+        .iter()
+        .filter(|voice| voice.is_voter)
+        .flat_map(|voice| voice.report.digests.iter().map(|d| d.index))
+        .collect();
+    let tallies: Vec<Tally> =
+        indexes.iter().rev().enumerate().map(|(newer, index)| tally(voters, voices, *index, newer)).collect();
+    let agreed = tallies.iter().find(|tally| tally.is_decided()).map(|tally| tally.index);
+    let split = tallies.iter().take_while(|tally| !tally.is_decided()).find(|tally| !tally.split.is_empty());
+    let mut findings = Findings {
+        split: split.map(|tally| Difference { index: tally.index, parts: tally.split.iter().copied().collect() }),
+        agreed,
+        ..Findings::default()
+    };
+    for voice in voices {
+        if let Some(difference) = difference(voice, &tallies) {
+            findings.corrupt.insert(voice.id, difference);
+        } else if let Some(tally) =
+            tallies.iter().find(|tally| tally.is_decided() && told_at(voice, tally.index).is_some())
+        {
+            findings.sound.insert(voice.id, tally.index);
+        }
+    }
+    findings
+}
+
+/// In which parts a node differs from the majority, each part at the newest checkpoint at which that is known.
+fn difference(voice: &Voice<'_>, tallies: &[Tally]) -> Option<Difference> {
+    let (mut seen, mut parts, mut newest) = (BTreeSet::new(), BTreeSet::new(), Index(0));
+    for tally in tallies {
+        let Some(told) = told_at(voice, tally.index) else { continue };
+        for (number, digest) in &told.parts {
+            let Some(right) = tally.decided.get(number) else { continue };
+            if seen.insert(*number) && right != digest {
+                parts.insert(*number);
+                newest = newest.max(tally.index);
+            }
+        }
+    }
+    (!parts.is_empty()).then(|| Difference { index: newest, parts: parts.into_iter().collect() })
+}
+
+fn told_at<'a>(voice: &Voice<'a>, index: Index) -> Option<&'a StateDigest> {
+    voice.report.digests.iter().find(|digest| digest.index == index)
+}
+
+/// `newer`: how many checkpoints after this one somebody has told of.
+fn tally(voters: usize, voices: &[Voice<'_>], index: Index, newer: usize) -> Tally {
+    let mut groups: BTreeMap<u8, BTreeMap<u64, usize>> = BTreeMap::new();
+    let mut outstanding = 0;
+    for voice in voices.iter().filter(|voice| voice.is_voter) {
+        match told_at(voice, index) {
+            Some(told) => {
+                for (number, digest) in &told.parts {
+                    *groups.entry(*number).or_default().entry(*digest).or_default() += 1;
+                }
+            }
+            None => outstanding += usize::from(voice.is_online && newer < CHECKPOINTS_WAITED),
+        }
+    }
+    let (mut decided, mut split) = (BTreeMap::new(), BTreeSet::new());
+    for (number, group) in &groups {
+        let Some((digest, most)) = group.iter().max_by_key(|(_, count)| **count) else { continue };
+        if *most >= quorum(voters) {
+            decided.insert(*number, *digest);
+        } else if group.len() > 1 && most + outstanding < quorum(voters) {
+            split.insert(*number);
+        }
+    }
+    Tally { index, decided, split, parts: groups.into_keys().collect() }
+}
+
+impl Tally {
+    fn is_decided(&self) -> bool {
+        !self.parts.is_empty() && self.decided.len() == self.parts.len()
+    }
+}
+
+impl Findings {
+    /// Whether nobody differs.
+    pub fn is_clean(&self) -> bool {
+        self.corrupt.is_empty() && self.split.is_none()
+    }
+}
+
+/// `key-value and sql`
+pub fn parts_in_words(parts: &[u8]) -> String {
+    let names: Vec<&str> = parts.iter().map(|number| part_name(*number)).collect();
+    match names.as_slice() {
+        [] => "state".to_string(),
+        [one] => (*one).to_string(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `rows`: for each node what it told: index and the digests of parts 1 and 2; a negative id is offline.
+    fn judged(voters: usize, rows: &[(i64, &[(u64, u64, u64)])]) -> Findings {
+        let reports: Vec<StateReport> = rows
+            .iter()
+            .map(|(_, told)| StateReport {
+                digests: told
+                    .iter()
+                    .map(|(index, one, two)| StateDigest { index: Index(*index), parts: vec![(1, *one), (2, *two)] })
+                    .collect(),
+                ..StateReport::default()
+            })
+            .collect();
+        let voices: Vec<Voice<'_>> = rows
+            .iter()
+            .zip(&reports)
+            .enumerate()
+            .map(|(place, ((id, _), report))| Voice {
+                id: NodeId(id.unsigned_abs()),
+                is_voter: place < voters,
+                is_online: *id > 0,
+                report,
+            })
+            .collect();
+        judge(voters, &voices)
+    }
+
+    fn corrupt(findings: &Findings) -> Vec<(u64, u64, Vec<u8>)> {
+        findings.corrupt.iter().map(|(id, it)| (id.0, it.index.0, it.parts.clone())).collect()
+    }
+
+    #[test]
+    fn who_differs_from_the_majority_is_corrupt() {
+        let same: &[(u64, u64, u64)] = &[(7, 1, 2)];
+        let clean = judged(3, &[(1, same), (2, same), (3, same)]);
+        assert!(clean.is_clean());
+        assert_eq!((clean.agreed, clean.sound.len()), (Some(Index(7)), 3));
+        let one = judged(3, &[(1, same), (2, &[(7, 1, 9)]), (3, same)]);
+        assert_eq!((corrupt(&one), one.split.clone()), (vec![(2, 7, vec![2])], None));
+        assert_eq!(one.sound.keys().map(|id| id.0).collect::<Vec<_>>(), [1, 3]);
+        // A majority is enough: the third need not have spoken, and a learner makes none but is judged.
+        let early = judged(3, &[(1, same), (2, same), (3, &[]), (4, &[(7, 5, 5)])]);
+        assert_eq!(corrupt(&early), [(4, 7, vec![1, 2])]);
+        // Two nodes are wrong, each in another part: each part has its majority.
+        let two = judged(3, &[(1, &[(7, 9, 2)]), (2, &[(7, 1, 9)]), (3, same)]);
+        assert_eq!(corrupt(&two), [(1, 7, vec![1]), (2, 7, vec![2])]);
+        assert_eq!(two.sound.keys().map(|id| id.0).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn without_a_majority_all_are_split() {
+        let split = judged(2, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)])]);
+        assert_eq!(split.split, Some(Difference { index: Index(7), parts: vec![2] }));
+        assert!(split.corrupt.is_empty() && split.sound.is_empty());
+        // The third may still say who is right, unless it cannot be heard.
+        assert!(judged(3, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)]), (3, &[])]).is_clean());
+        assert!(judged(3, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)]), (-3, &[])]).split.is_some());
+        // It has not spoken for two checkpoints more.
+        let late = judged(3, &[(1, &[(7, 1, 2), (8, 1, 2), (9, 1, 2)]), (2, &[(7, 1, 3)]), (3, &[])]);
+        assert_eq!(late.split.map(|it| it.index), Some(Index(7)));
+        // A newer checkpoint at which the majority agrees ends it.
+        let over = judged(3, &[(1, &[(7, 1, 2), (8, 1, 2)]), (2, &[(7, 1, 3), (8, 1, 3)]), (3, &[(8, 1, 2)])]);
+        assert_eq!((corrupt(&over), over.split.clone(), over.agreed), (vec![(2, 8, vec![2])], None, Some(Index(8))));
+    }
+
+    #[test]
+    fn the_newest_that_is_decided_counts() {
+        let cured =
+            judged(3, &[(1, &[(7, 1, 2), (8, 1, 2)]), (2, &[(7, 1, 9), (8, 1, 2)]), (3, &[(7, 1, 2), (8, 1, 2)])]);
+        assert!(cured.is_clean());
+        // At 8 only two have spoken yet, and differ: what is known of 7 stands.
+        let open = judged(3, &[(1, &[(7, 1, 2), (8, 1, 2)]), (2, &[(7, 1, 9), (8, 1, 9)]), (3, &[(7, 1, 2)])]);
+        assert_eq!(corrupt(&open), [(2, 7, vec![2])]);
+        assert_eq!(open.agreed, Some(Index(7)));
+    }
+
+    #[test]
+    fn parts_have_names() {
+        assert_eq!(parts_in_words(&[2]), "key-value");
+        assert_eq!(parts_in_words(&[1, 4, 255]), "directory, sql and sessions");
+    }
+}

@@ -1,0 +1,155 @@
+//! A node's state is changed behind the log's back, as a fault of its memory or disk would; the nodes must find out and heal.
+//!
+//! Leaders put checkpoints into the log, nodes that apply one tell the digest of their state, and the real comparison
+//! (`cluster/integrity.rs`) says who is wrong. The wrong node takes the state of one that agrees and applies again what its own
+//! log has after it, as a real node does. Rules: `Integrity` (nobody is called corrupt who is not, and what is healed
+//! is what the others have), and `Progress` in the end: no difference stays.
+//!
+//! What is altered only a majority of sound voters can tell: one node in a run, and snapshots are off, because a follower may
+//! be given the state of a leader that is not found out yet.
+//! Not here: when it is on (`planted.rs`, `tests.rs`), the real threads and transfers (`node/checkpoints.rs`, `node/rebuild.rs`).
+
+use super::ghost::{Judged, violation};
+use super::host::Ask;
+use super::registers::{Body, Command};
+use super::workers::FIRST_WORD;
+use super::world::{What, World};
+use crate::cluster::integrity::{Findings, Voice, judge};
+use crate::raft::{Payload, Role};
+use crate::services::digests::part_name;
+use crate::services::registry::{CHAT, DIRECTORY, JOBS, KV, SESSIONS, SQL};
+use crate::services::sessions::Tag;
+use crate::types::{Identity, Index, NodeId};
+use uuid::Uuid;
+
+/// Digests that a node tells of.
+const DIGESTS_KEPT: usize = 4;
+
+impl World {
+    /// Some node's state is altered, if a process runs.
+    pub fn on_alter(&mut self) -> Judged {
+        let running: Vec<usize> = (0..self.hosts.len()).filter(|node| self.hosts[*node].process.is_some()).collect();
+        let part = [DIRECTORY, KV, JOBS, SQL, CHAT, SESSIONS][self.rng.usize(0..6)];
+        if running.is_empty() || self.is_calm {
+            return Ok(());
+        }
+        let node = running[self.rng.usize(0..running.len())];
+        let host = &mut self.hosts[node];
+        if let Some(process) = host.process.as_mut() {
+            process.service.alter(part);
+            host.altered = Some(part);
+            self.note(|_| format!("n{}: {} is altered", node + 1, part_name(part)));
+        }
+        Ok(())
+    }
+
+    /// The leader puts a checkpoint into the log, until nobody is altered in peace.
+    pub fn on_checkpoint(&mut self) -> Judged {
+        if !self.is_calm || self.altered().is_some() {
+            let delay = self.plan.election_us();
+            self.after(delay, What::Checkpoint);
+        }
+        let Some(leader) = self.newest_leader() else { return Ok(()) };
+        self.words += 1;
+        let attempt = FIRST_WORD + self.words;
+        let tag = Tag { origin: Uuid::from_u128(u128::from(self.words) << 64), number: 1, done_below: 1 };
+        self.hand_in(leader, Ask::Driver, Command { attempt, at_ms: 0, tag, body: Body::Checkpoint })
+    }
+
+    /// A node has applied a checkpoint: it tells the digest of its state.
+    pub fn tell_digest(&mut self, node: usize) -> Judged {
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let digest = process.service.state_digest();
+        let digests = &mut process.report.digests;
+        digests.push(digest);
+        if digests.len() > DIGESTS_KEPT {
+            digests.remove(0);
+        }
+        self.compare(node)
+    }
+
+    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster.
+    pub fn altered(&self) -> Option<usize> {
+        (0..self.hosts.len()).find(|node| {
+            let host = &self.hosts[*node];
+            host.altered.is_some() && host.process.is_some() && !host.is_left_out
+        })
+    }
+
+    /// What the nodes know of each other by what `node` believes to be the membership.
+    fn findings(&self, node: usize) -> Option<Findings> {
+        let membership = self.hosts[node].process.as_ref()?.raft.view().membership;
+        let told = self.hosts.iter().filter_map(|host| Some((host.identity, host.process.as_ref()?)));
+        let voices: Vec<Voice<'_>> = told
+            .filter(|(who, _)| membership.is_member(who))
+            .map(|(who, process)| Voice {
+                id: who.id,
+                is_voter: membership.voters.contains_key(&who.id),
+                is_online: true,
+                report: &process.report,
+            })
+            .collect();
+        Some(judge(membership.voters.len(), &voices))
+    }
+
+    fn compare(&mut self, node: usize) -> Judged {
+        let Some(findings) = self.findings(node) else { return Ok(()) };
+        for (id, difference) in &findings.corrupt {
+            let altered = self.hosts[id.0 as usize - 1].altered;
+            if altered.is_none_or(|part| !difference.parts.contains(&part)) {
+                return violation(
+                    "Integrity",
+                    format!("n{id} is called corrupt: {difference:?}, altered is {altered:?}"),
+                );
+            }
+        }
+        // While too few sound voters are heard, nobody is said to be right; that passes.
+        if self.flaws.host.mismatches_are_not_reported {
+            return Ok(());
+        }
+        let corrupt: Vec<NodeId> = findings.corrupt.keys().copied().collect();
+        for id in corrupt {
+            self.rebuild(id.0 as usize - 1, &findings)?;
+        }
+        Ok(())
+    }
+
+    /// A corrupt node takes the state of a sound one, if its own log goes on from there.
+    fn rebuild(&mut self, node: usize, findings: &Findings) -> Judged {
+        let is_sound = |who: Identity| findings.sound.contains_key(&who.id);
+        let sources = self.hosts.iter().filter(|host| is_sound(host.identity) && host.altered.is_none());
+        let given: Vec<(u64, Vec<u8>)> = sources
+            .filter_map(|host| {
+                let process = host.process.as_ref()?;
+                let mut bytes = Vec::new();
+                process.service.snapshot(&mut bytes).expect("a vector takes every byte");
+                Some((process.applied, bytes))
+            })
+            .collect();
+        let clock_ms = self.clock_ms(node);
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        // A state that is ahead of this node's log waits for the next look.
+        let Some((from, bytes)) = given.into_iter().find(|(index, _)| *index <= process.applied) else { return Ok(()) };
+        process.service.restore(&mut bytes.as_slice()).expect("it was just written");
+        process.report = Default::default();
+        process.service.local_ms = clock_ms;
+        for index in from + 1..=process.applied {
+            let entry = process.raft.entries(Index(index), Index(index)).first().cloned();
+            match entry.map(|entry| entry.payload) {
+                Some(Payload::Command(bytes)) => {
+                    let command = Command::decode(&bytes).expect("the log holds what was proposed");
+                    process.service.apply(Index(index), &command);
+                }
+                Some(Payload::Noop | Payload::Membership(_)) => process.service.skip(Index(index)),
+                None => return violation("Integrity", format!("n{} has no entry {index} to apply again", node + 1)),
+            }
+        }
+        process.service.take_checkpoint();
+        let (applied, digest, is_leader) =
+            (process.applied, process.service.digest(), process.raft.view().role == Role::Leader);
+        self.hosts[node].altered = None;
+        self.coverage.differences_healed += 1;
+        self.note(|_| format!("n{} has healed from the state at {from}, at {applied} (leader: {is_leader})", node + 1));
+        self.witness.on_restart(applied, digest)
+    }
+}
