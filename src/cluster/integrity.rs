@@ -154,8 +154,11 @@ pub fn parts_in_words(parts: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    /// Index and the digests of parts 1 and 2.
+    type Told = (u64, u64, u64);
+
     /// `rows`: for each node what it told: index and the digests of parts 1 and 2; a negative id is offline.
-    fn judged(voters: usize, rows: &[(i64, &[(u64, u64, u64)])]) -> Findings {
+    fn judged(voters: usize, rows: &[(i64, &[Told])]) -> Findings {
         let reports: Vec<StateReport> = rows
             .iter()
             .map(|(_, told)| StateReport {

@@ -56,7 +56,7 @@ pub fn give(shared: &Arc<Shared>, stream: &TcpStream, to: Identity) -> Result<()
     registry.snapshot(&mut bytes)?;
     let term = shared.term();
     write_frame(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 })?;
-    let mut chunks = Chunks { stream, offset: 0, buffer: Vec::with_capacity(CHUNK_BYTES), pace: Pace::new() };
+    let mut chunks = Chunks { stream, offset: 0, buffer: Vec::with_capacity(CHUNK_BYTES), pace: Pace::begin() };
     registry.snapshot(&mut chunks)?;
     chunks.send()?;
     drop(registry);

@@ -28,7 +28,7 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sen
         return warn!("no snapshot, the log goes on growing: the state cannot be read: {e}");
     }
     let saved = shared.snapshots().begin(meta, bytes.0).and_then(|saver| {
-        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: Pace::new(), synced: 0 }))
+        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: Pace::begin(), synced: 0 }))
     });
     if saved.is_ok() {
         registry.saved();
@@ -54,7 +54,7 @@ pub fn let_go(shared: &Shared, index: Index, disk: &Sender<DiskJob>) {
     if disk.send(DiskJob::Compact { index, job }).is_ok()
         && let Ok(job) = to_remove.recv()
     {
-        let mut pace = Pace::new();
+        let mut pace = Pace::begin();
         must(shared, job.run(&mut || pace.rest()));
     }
 }
@@ -102,7 +102,7 @@ pub struct Pace {
 
 impl Pace {
     /// Begins a piece.
-    pub fn new() -> Pace {
+    pub fn begin() -> Pace {
         Pace { resumed: Instant::now() }
     }
 
