@@ -335,8 +335,9 @@ const SIGNALS_FIRST: i32 = 129;
 const SIGNALS_LAST: i32 = 159;
 /// Memory that the stack of each thread may take up; it is hardly used, and what is used is counted as memory.
 const STACK_MB: u64 = 8;
-/// Processes that the system lets a program have beyond those that it may have, until the next look.
-const PROCESSES_MORE: u64 = 64;
+/// Processes that the system lets a program have beyond those that it may have, until the next look. A fork bomb that may have fewer burns
+/// out before anybody looks, for shells that cannot fork end, and what it was is not told.
+const PROCESSES_MORE: u64 = 256;
 /// Writable memory beyond what a program may use: its libraries', and what it maps and leaves untouched.
 const DATA_MORE_MB: u64 = 256;
 
