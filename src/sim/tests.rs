@@ -80,6 +80,7 @@ fn quiet(plan: &mut Plan) {
     (plan.voters, plan.spares, plan.clients) = (5, 0, 0);
     plan.drift = vec![1.0; 5];
     plan.faults.clear();
+    (plan.boundary_crash, plan.restores, plan.hostile) = (0.0, 0.0, 0.0);
     plan.net = plan::NetPlan::calm();
     (plan.link_signals, plan.preempt, plan.has_autopilot, plan.replaces_voters) = (true, false, false, false);
 }
