@@ -25,8 +25,8 @@ const howItEnded = (verdict, exitCode, signal, why) => {
   return ["bad", limits[verdict] || verdict.replaceAll("_", " ")];
 };
 
-/** Of a job without output; that of one that is taken back goes with it. */
-const saidNothing = (verdict) => (verdict === "cancelled" ? "what it said is not kept" : "said nothing");
+/** Of a job without output. */
+const SAID_NOTHING = "said nothing";
 
 const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
   const BOXES_MAX = 16; // More slots than that are told as a number.
@@ -104,7 +104,7 @@ const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
       again.title = "a node was lost with this job: it was begun again";
       where.append(again);
     }
-    const says = make("code", "says", row.says || saidNothing(row.verdict));
+    const says = make("code", "says", row.says || SAID_NOTHING);
     says.classList.toggle("is-empty", !row.says);
     const language = make("span", "language", row.language);
     const facts = make("p", "facts", where, make("span", "took", span(row.took_ms)), when(row.at_ms));

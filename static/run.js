@@ -309,7 +309,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     else if (compileMs > 0) facts.push(`${span(compileMs + runMs)} (${span(compileMs)} to compile)`);
     else facts.push(span(runMs));
     end(wanted, words, tone, facts.join(" · "));
-    if (output.firstChild === null && !wanted.isCutOff) note(saidNothing(verdict));
+    if (output.firstChild === null && !wanted.isCutOff) note(SAID_NOTHING);
   }
 
   function end(wanted, words, tone, facts) {

@@ -214,7 +214,7 @@ fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
     browser.see("the result is listed", "#result-2", |text| text.contains("hello") && text.contains("exit code 3"));
     assert!(browser.run("return document.getElementById('run-cancel').hidden").as_bool().unwrap());
     browser.click("#result-1 a");
-    browser.see("an older job", "#run-output", |text| text.contains("what it said is not kept"));
+    browser.see("an older job that was taken back", "#run-output", |text| text.contains("<b id='planted'>first</b>"));
     browser.click("#result-2 a");
     browser.see("another one's output", "#run-output", |text| text.trim() == "hello");
 
