@@ -114,7 +114,8 @@ fn a_log_that_nobody_reads_stops_no_node() -> Result<()> {
         dropped()
     };
     cluster.wait_until("lines are dropped", Duration::from_secs(30), flood).unwrap();
-    cluster.note("it goes", "on").unwrap();
+    let noted = cluster.post(1, "/v1/note", &json!({"id": "it goes", "text": "on"})).unwrap();
+    assert_eq!(noted.status, 200, "{}", noted.text());
     let log = std::fs::read_to_string(cluster.data_dir().join("node-1/node.log")).unwrap();
     assert!(log.contains("peer handshake failed"), "another place is not held up: {log}");
     let mut stderr = BufReader::new(node.stderr.take().unwrap());

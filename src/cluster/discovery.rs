@@ -36,6 +36,9 @@ const EAGER_ROUNDS: u32 = 40;
 const ROUND_MAX: Duration = Duration::from_millis(600);
 /// The same for a node that has state: it starts anyway, and peers that answer late compare when they connect.
 const RESUME_PATIENCE: Duration = Duration::from_millis(200);
+/// Further looks, an election timeout apart, at which a leader must still lead before a node gives its log up for it: without a
+/// quorum it steps down within two.
+const LEADER_STAYS_LOOKS: u32 = 3;
 /// Between rounds of a search that has become long.
 const PATIENT: Duration = Duration::from_millis(1000);
 /// A refused join is normal while others join (one change at a time); so many in a row are worth a line.
@@ -223,37 +226,57 @@ struct Survey {
 impl Search<'_> {
     /// A node with state asks those whom it knows, once and briefly, what they remember of it. Nobody there to ask is no
     /// reason to wait: they compare again when they connect.
+    ///
+    /// Its log is set aside only for a leader that stays: one that has just lost its quorum still says that it leads, and
+    /// could take nobody in.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
+        let mut led = (None, 0);
         loop {
             let named = read(&self.seeker.settings.config_file_path).ok().flatten();
             let addresses = self.known_addresses(named.as_ref());
             let answers = self.world.ask_all(&addresses, RESUME_PATIENCE);
             let mut leader = None;
             for there in answers.into_iter().flatten().filter(|there| there.cluster == Some(ours)) {
-                leader = leader.or(there.leader.filter(|(id, _)| *id != self.seeker.me.id));
+                leader = leader.or(there.leader.map(|(id, _)| id).filter(|id| *id != self.seeker.me.id));
                 if self.seeker.kept.falls_short_of(&there.remembered) {
                     lost.get_or_insert_default().merge(&there.remembered);
                 }
             }
             // Once told, for good: that whoever knew better has gone does not bring the forgotten promises back.
             let Some(known) = lost else { return Decision::Resume };
-            let (me, kept) = (self.seeker.me.id, &self.seeker.kept);
-            let what = format!(
-                "the data folder of node {me} is older than what its peers remember of it: it ends in term {} at entry {},                  they remember term {} and entry {}",
-                kept.term, kept.index, known.term, known.index
-            );
-            if let Some((leader, _)) = leader {
-                let line = "its log is set aside, and it joins again under a new identity";
-                self.say(log::Level::Warn, "outdated", format!("{what}. Node {leader} leads: {line}"));
-                return Decision::Outdated;
-            }
-            let line = "no leader is there to join again, perhaps because a majority was put back to older copies. Put the                         newer folders back; or, to go back to the older state for good, stop all nodes, start those with older                         folders first, and the others with --rejoin";
-            self.say(log::Level::Error, "outdated", format!("{what}; {line}"));
-            if !self.world.wait(PATIENT) {
+            led = if leader.is_some() && leader == led.0 { (leader, led.1 + 1) } else { (leader, 0) };
+            let pause = match leader {
+                Some(leader) if led.1 == LEADER_STAYS_LOOKS => {
+                    let line = "its log is set aside, and it joins again under a new identity";
+                    let what = self.outdated(&known);
+                    self.say(log::Level::Warn, "outdated", format!("{what}. Node {leader} leads: {line}"));
+                    return Decision::Outdated;
+                }
+                Some(_) => Duration::from_millis(self.seeker.settings.election_timeout_ms),
+                None => {
+                    let line = "no leader is there to join again, perhaps because a majority was put back to older copies. \
+                                Put the newer folders back; or, to go back to the older state for good, stop all nodes, start \
+                                those with older folders first, and the others with --rejoin";
+                    let what = self.outdated(&known);
+                    self.say(log::Level::Error, "outdated", format!("{what}; {line}"));
+                    PATIENT
+                }
+            };
+            if !self.world.wait(pause) {
                 return Decision::Stopping;
             }
         }
+    }
+
+    /// In words: what this node's folder lacks.
+    fn outdated(&self, known: &Promise) -> String {
+        let (me, kept) = (self.seeker.me.id, &self.seeker.kept);
+        format!(
+            "the data folder of node {me} is older than what its peers remember of it: it ends in term {} at entry {}, \
+             they remember term {} and entry {}",
+            kept.term, kept.index, known.term, known.index
+        )
     }
 
     fn run(mut self) -> Result<Decision, DiscoveryError> {

@@ -5,6 +5,7 @@ use super::*;
 use crate::cluster::config_file;
 use crate::types::Index;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 use tempfile::TempDir;
@@ -29,6 +30,8 @@ struct Net {
     waiting: (Mutex<()>, Condvar),
     /// What every member remembers of whoever asks.
     remembered: Mutex<Promise>,
+    /// Whoever leads steps down as soon as somebody waits.
+    steps_down: AtomicBool,
 }
 
 impl Net {
@@ -40,6 +43,7 @@ impl Net {
             founded: Mutex::default(),
             waiting,
             remembered: Mutex::default(),
+            steps_down: AtomicBool::new(false),
         }
     }
 
@@ -176,6 +180,13 @@ impl World for Door<'_> {
     }
 
     fn wait(&self, time: Duration) -> bool {
+        if self.net.steps_down.load(Ordering::Relaxed) {
+            for at in self.net.at.lock().unwrap().values_mut() {
+                if let At::Member { leader, .. } = at {
+                    *leader = None;
+                }
+            }
+        }
         let until = Instant::now() + time;
         let (mutex, condition) = &self.net.waiting;
         let mut guard = mutex.lock().unwrap();
@@ -341,7 +352,7 @@ fn newcomers_wait_for_a_survivor_and_never_found_beside_it() {
 #[test]
 fn a_node_whose_peers_remember_more_joins_again_and_waits_while_nobody_leads() {
     let net = Net::new();
-    let settings = net.settings();
+    let settings = Settings { election_timeout_ms: 20, ..net.settings() };
     let look = |for_ms| net.look_with(2, for_ms, Some(CLUSTER), true, &settings).unwrap();
     let remember = |term, index| {
         *net.remembered.lock().unwrap() = Promise { term: Term(term), index: Index(index), ..Promise::default() };
@@ -356,7 +367,12 @@ fn a_node_whose_peers_remember_more_joins_again_and_waits_while_nobody_leads() {
         remember(term, index);
         assert_eq!(look(1000), Decision::Outdated, "term {term} index {index}");
     }
-    net.put(24, At::Member { cluster: CLUSTER, leader: None, refuses_joins: 0 });
+    net.steps_down.store(true, Ordering::Relaxed);
+    assert_eq!(
+        look(300),
+        Decision::Stopping,
+        "a leader that steps down had lost its quorum: nothing is given up for it"
+    );
     assert_eq!(look(300), Decision::Stopping, "no leader: a majority may be outdated");
     net.leads(24, OTHER);
     assert_eq!(look(1000), Decision::Resume, "another cluster's word is nothing");
