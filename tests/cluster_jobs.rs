@@ -698,8 +698,9 @@ fn the_demo_of_jobs_passes_its_own_verdict() {
     assert_eq!(said.lines().filter(|line| line.contains("no heartbeat from node 1: failed")).count(), 7, "{said}");
 }
 
-/// A fork bomb, and processes that stay: shells that cannot fork end, so a bomb alone may have burnt out before anybody looks.
-const BOMB: &str = "b() { b | b & }; b; (while :; do sleep 60 & done) & sleep 60";
+/// More processes than it may have, which stay, and a fork bomb beside them: shells that cannot fork end, so a bomb alone may have
+/// burnt out before anybody looks.
+const BOMB: &str = "for n in $(seq 100); do sleep 60 & done; b() { b | b & }; b; wait";
 /// Threads that a desktop session has.
 const OTHER_THREADS: usize = 400;
 
