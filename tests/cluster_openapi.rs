@@ -230,6 +230,9 @@ fn cluster_and_pages(judge: &mut Judge) {
     judge.delete(200, "/v1/members/8");
     judge.post(200, "/v1/members/8", &json!({"uuid": "0b0d7d8a-9c4e-4f5e-8f5b-0f6f7a1b2c3e"}));
     judge.delete(200, "/v1/members/8");
+    judge.post(200, "/v1/digests", &json!({}));
+    judge.post(400, "/v1/digests", &json!({"part": "kv"}));
+    judge.get(200, "/v1/digests");
     judge.post(409, "/v1/leader/transfer", &json!({"to": 77}));
     let leader = judge.get(200, "/v1/status").json()["cluster"]["leader"].as_u64().unwrap();
     judge.post(200, "/v1/leader/transfer", &json!({"to": leader % 3 + 1}));
