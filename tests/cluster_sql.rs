@@ -256,7 +256,7 @@ fn every_door_on_every_node() -> Result<()> {
     }
     post(&cluster, 1, "/db/execute", &json!(["DROP TABLE big"]));
 
-    let long = format!("[\"SELECT '{}'\"]", "x".repeat((8 << 20) - (100 << 10)));
+    let long = format!("[\"INSERT INTO foo(name) VALUES('{}')\"]", "x".repeat((8 << 20) - (100 << 10)));
     let longer = format!("SELECT '{}'", "x".repeat(8 << 20));
     for (method, path, headers, body, status) in [
         ("POST", "/db/execute", JSON, "", 400),

@@ -385,6 +385,6 @@ fn a_quota_that_is_reached_refuses_what_grows() {
     let status = get(&cluster, cluster.leader().unwrap(), "/v1/status").json();
     assert!(status["cluster"]["reasons"].to_string().contains("quota_db_mb is reached"), "{}", status["cluster"]);
     assert_eq!(sql(2, json!("DELETE FROM t")).status, 200);
-    // The size is looked at every 50 ms.
+    // The next write is let in as soon as the leader has seen what the last one left.
     cluster.wait_until("there is room again", PATIENCE, || (sql(3, blob.clone()).status == 200).then_some(())).unwrap();
 }

@@ -337,12 +337,14 @@ impl Apply {
         }
         let kv = self.registry.kv();
         self.shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
-        let is_due = self.shared.uptime_ms() >= self.sized_ms;
+        let known = self.shared.sizes().sql_bytes;
+        // Close to the quota each change is looked at: the last one may have made room, and no other is let in before that is seen.
+        let is_close = known.saturating_mul(10) >= (self.shared.settings.quota_db_mb << 20).saturating_mul(9);
+        let is_due = is_close || self.shared.uptime_ms() >= self.sized_ms;
         if is_due {
             self.sized_ms = self.shared.uptime_ms() + quota::LOOK_EVERY_MS;
         }
-        let known = (!is_due).then(|| self.shared.sizes().sql_bytes);
-        self.shared.set_sizes(self.registry.sizes(known));
+        self.shared.set_sizes(self.registry.sizes((!is_due).then_some(known)));
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
         lock(&self.shared.log_clock).applied(self.registry.applied().at_ms, mono_us());
         let nodes = self.registry.directory().nodes();
