@@ -158,6 +158,8 @@ pub struct Core {
     met: BTreeMap<NodeId, Identity>,
     /// The same of strangers, and where they say they are: it counts when they are vouched for.
     strangers: BTreeMap<Identity, Addresses>,
+    /// Where members to which a link stands say that they are, if elsewhere: it counts when the link is lost.
+    claimed: BTreeMap<NodeId, Addresses>,
     requests: Requests,
     /// Highest index handed to `apply`.
     handed_to_apply: Index,
@@ -206,6 +208,7 @@ impl Core {
             book,
             met: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            claimed: BTreeMap::new(),
             handed_to_apply: applied,
             next_token: 0,
             autopilot_token: None,
@@ -329,6 +332,10 @@ impl Core {
             }
             CoreInput::LinkLost(id) => {
                 self.roll_call.lose(id);
+                if let Some(addresses) = self.claimed.remove(&id) {
+                    self.book.insert(id, addresses);
+                    self.tend_links();
+                }
                 self.step(Input::LinkLost(id));
                 self.call_the_roll();
             }
@@ -346,12 +353,12 @@ impl Core {
                 if is_proved {
                     self.introduce(who);
                 }
-                self.meet(who, addresses);
+                self.meet(who, addresses, is_proved);
             }
             CoreInput::Vouched(who) => {
                 self.introduce(who);
                 if let Some(addresses) = self.strangers.remove(&who) {
-                    self.meet(who, addresses);
+                    self.meet(who, addresses, false);
                 }
             }
             CoreInput::Remembered { by, promise, compared } => {
@@ -423,13 +430,22 @@ impl Core {
     /// A node holds a connection to us. Where a stranger says it is counts for nothing if its number is taken: it could lead us
     /// away from a member. Under a free number it gets a link, over which it hears gossip and nothing else: so a node that
     /// was removed while it was away learns that the cluster goes on without it.
-    fn meet(&mut self, who: Identity, addresses: Addresses) {
+    ///
+    /// Without a secret the name of a member is soon said. It moves no address while a link to that very member stands.
+    fn meet(&mut self, who: Identity, addresses: Addresses, is_proved: bool) {
         let is_free = self.raft.view().membership.uuid_of(who.id).is_none()
             && self.raft.introduced().all(|known| known.id != who.id)
             && (1..=NodeId::MAX).contains(&who.id.0);
         if self.raft.knows(&who) || is_free {
             self.met.insert(who.id, who);
-            self.book.insert(who.id, addresses);
+            let link = self.links.get(&who.id).filter(|link| link.who == who && link.is_up());
+            let is_elsewhere = self.book.get(&who.id) != Some(&addresses);
+            if link.is_some() && is_elsewhere && !is_proved {
+                self.claimed.insert(who.id, addresses);
+            } else {
+                self.claimed.remove(&who.id);
+                self.book.insert(who.id, addresses);
+            }
             self.tend_links();
         } else {
             // Bounded by the connections that there may be at once.
