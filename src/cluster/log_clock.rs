@@ -4,7 +4,8 @@
 //! wall clock, then a leader whose clock is an hour ahead would end all of them at once, and under the next
 //! leader all new ones would live an hour too long. So log time is *elapsed* time: it begins with the wall clock of the
 //! founder and then follows a monotonic clock. Every node keeps it going: from the newest stamp that it has applied, and from the
-//! leader's own log time, which comes with each of the leader's beats. Who becomes leader goes on from there.
+//! leader's own log time, which comes with each of the leader's beats. Who becomes leader goes on from there. A node that has
+//! just started takes it from anyone who keeps it.
 //!
 //! Log time is shown as wall time as well, so it is led back to the wall clock if it is off: at most one part in
 //! [`SLEW`], faster or slower, so no span of it is ever more than that part too short or too long. The wall clock is
@@ -78,9 +79,14 @@ impl LogClock {
         }
     }
 
-    /// The leader says what it takes log time for.
-    pub fn heard(&mut self, log_ms: u64, mono_us: u64) {
-        (self.at_us, self.read_us) = (log_ms.saturating_mul(1000), Some(mono_us));
+    /// Another node tells its log time. The leader's is taken as it is; that of others only as long as this node keeps none:
+    /// then it has just started, and may be elected before it hears a leader.
+    pub fn heard(&mut self, log_ms: u64, is_leader: bool, mono_us: u64) {
+        if is_leader || self.read_us.is_none() {
+            let log_us = log_ms.saturating_mul(1000);
+            self.at_us = if is_leader { log_us } else { log_us.max(self.at_us) };
+            self.read_us = Some(mono_us);
+        }
     }
 }
 
@@ -177,7 +183,7 @@ mod tests {
             let wrong = |ms: u64| (WALL_MS + ms).saturating_add_signed(off);
             // The cluster was founded by a node that is right, and kept by this one as a follower.
             let mut clock = LogClock::default();
-            clock.heard(WALL_MS, 0);
+            clock.heard(WALL_MS, true, 0);
             let took_ms = a_second_of(&mut clock, 0, wrong);
             assert!((1_000 - 1_000 / SLEW - 1..=1_000 + 1_000 / SLEW + 1).contains(&took_ms), "{off}: {took_ms} ms");
             // It steps while it leads.
@@ -193,7 +199,7 @@ mod tests {
         assert_eq!(founder.stamp(0, ahead_ms), ahead_ms, "the first time comes from the founder's clock");
         // A follower with another monotonic clock, right, has applied that.
         let mut next = LogClock::recovered(0);
-        next.heard(ahead_ms, 7_000_000);
+        next.heard(ahead_ms, true, 7_000_000);
         let stamp_ms = next.stamp(17_000_000, WALL_MS + 10_000);
         assert!((ahead_ms + 10_000 - 10_000 / SLEW..=ahead_ms + 10_000).contains(&stamp_ms), "{}", stamp_ms - ahead_ms);
         // And it gets to the wall clock in the end, never backwards.
@@ -210,7 +216,7 @@ mod tests {
     #[test]
     fn idle_hours_count_and_so_do_hours_in_which_all_were_down() {
         let mut clock = LogClock::default();
-        clock.heard(WALL_MS, 0);
+        clock.heard(WALL_MS, true, 0);
         assert_eq!(clock.now(HOUR_MS * 1000), Some(WALL_MS + HOUR_MS));
         assert_eq!(clock.stamp(HOUR_MS * 1000, WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
         let mut clock = LogClock::recovered(WALL_MS);
@@ -221,9 +227,16 @@ mod tests {
         assert_eq!(LogClock::recovered(WALL_MS).stamp(10, WALL_MS - HOUR_MS), WALL_MS);
         // One that restarts while the others go on hears it from the leader, whatever its own clock says.
         let mut clock = LogClock::recovered(WALL_MS);
-        clock.heard(WALL_MS + 60_000, 10);
+        clock.heard(WALL_MS + 60_000, true, 10);
         let stamp_ms = clock.stamp(1_010, WALL_MS + HOUR_MS);
         assert!((WALL_MS + 60_000..=WALL_MS + 60_002).contains(&stamp_ms), "{}", stamp_ms - WALL_MS);
+        // Or, before it hears a leader, from any other; later only from the leader.
+        let mut clock = LogClock::recovered(WALL_MS);
+        clock.heard(WALL_MS + 60_000, false, 10);
+        clock.heard(WALL_MS + HOUR_MS, false, 20);
+        assert_eq!(clock.now(1_010), Some(WALL_MS + 60_001));
+        clock.heard(WALL_MS + 50_000, true, 30);
+        assert_eq!(clock.now(30), Some(WALL_MS + 50_000));
     }
 
     #[test]

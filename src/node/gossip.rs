@@ -95,7 +95,7 @@ impl Beats {
         let committed = rows().map(|row| row.commit_index).max().unwrap_or_default();
         let ends = rows().map(|row| (row.id, row.last_index));
         lock(&self.shared.lags).note(now_ms, committed, ends);
-        let log_ms = lock(&self.shared.log_clock).now(mono_us()).filter(|_| view.raft.role == Role::Leader);
+        let log_ms = lock(&self.shared.log_clock).now(mono_us());
         let table = Frame::Gossip(Table { wall_ms: wall_ms(), log_ms, ..beat.table });
         for id in &beat.to {
             if let Some(link) = links.get(id) {
@@ -175,8 +175,8 @@ impl Beats {
     /// A node's beat brings its clock, and the leader's brings log time.
     fn compare_clocks(&self, from: NodeId, table: &Table) {
         let view = self.shared.view();
-        if let Some(log_ms) = table.log_ms.filter(|_| view.raft.leader == Some(from)) {
-            lock(&self.shared.log_clock).heard(log_ms, mono_us());
+        if let Some(log_ms) = table.log_ms {
+            lock(&self.shared.log_clock).heard(log_ms, view.raft.leader == Some(from), mono_us());
         }
         let news = lock(&self.shared.skews).heard(from, table.wall_ms, wall_ms());
         let text = match news {

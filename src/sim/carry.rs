@@ -279,6 +279,7 @@ impl World {
         self.coverage.snapshots_installed += 1;
         self.note(|_| format!("n{} installs the snapshot at {applied}", node + 1));
         self.witness.on_restart(applied, digest)?;
+        self.keep_time(node);
         self.maybe_look(node);
         // What waited below it may or may not have happened.
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -351,6 +352,7 @@ impl World {
                 self.tell_digest(node)?;
             }
         }
+        self.keep_time(node);
         self.maybe_look(node);
         self.serve_reads(node)?;
         self.maybe_snapshot(node, false)
@@ -502,10 +504,5 @@ impl World {
                 self.after(delay, What::Reply { client, attempt, told: Told::Unknown });
             }
         }
-    }
-
-    /// A node's own wall clock in milliseconds.
-    pub fn clock_ms(&self, node: usize) -> u64 {
-        self.now / 1_000 + self.hosts[node].clock_offset_ms
     }
 }

@@ -296,9 +296,9 @@ impl World {
         Ok(())
     }
 
-    /// The leader's host stamps a command with its own time and proposes it.
+    /// The leader's host stamps a command with log time and proposes it.
     fn propose(&mut self, node: usize, ask: Ask, mut command: Command) -> Judged {
-        command.at_ms = self.clock_ms(node);
+        command.at_ms = self.stamp_ms(node)?;
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let token = process.token(ask);
         self.coverage.proposals += 1;

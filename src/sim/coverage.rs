@@ -108,6 +108,10 @@ coverage! {
     workers_gone,
     /// States that were altered behind the log's back, found and healed.
     differences_healed,
+    /// Entries stamped by a node that kept log time.
+    stamps_kept,
+    /// Log times begun anew from a wall clock, because the leader had just started.
+    times_begun,
     /// Jobs that went from a lost worker to another, or back into the queue.
     jobs_moved,
 }

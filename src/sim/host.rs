@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::registers::{Registers, ServiceFlaws};
 use super::workers::Worker;
 use crate::cluster::integrity::StateReport;
+use crate::cluster::log_clock::LogClock;
 use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
 use crate::services::jobs::JobId;
 use crate::store::{self, Store, StoreError};
@@ -49,6 +50,8 @@ pub struct HostFlaws {
     pub ends_are_told_once: bool,
     /// Digests that differ are compared, and nothing follows from it.
     pub mismatches_are_not_reported: bool,
+    /// The leader stamps entries with its wall clock.
+    pub log_time_is_wall_time: bool,
     /// Mistakes of the service.
     pub service: ServiceFlaws,
 }
@@ -99,6 +102,9 @@ pub enum Running {
     Compact(Index),
 }
 
+/// What a wall clock shows at the start of a run, at least.
+const CLOCK_MS: u64 = 1_000_000_000;
+
 /// A running process.
 pub struct Process {
     /// The real core.
@@ -145,6 +151,8 @@ pub struct Process {
     pub memory: BTreeMap<Identity, Promise>,
     /// What it tells of its state.
     pub report: StateReport,
+    /// The time by which the log lives.
+    pub log_clock: LogClock,
 }
 
 /// A node, whether its process runs or not.
@@ -203,7 +211,8 @@ impl Host {
             life: 0,
             paused_until: 0,
             tick_us,
-            clock_offset_ms: seed % 400,
+            // Behind 1970 there is no time: all begin long after it.
+            clock_offset_ms: CLOCK_MS + seed % 400,
             hung_until: 0,
             slow_until: 0,
             down_until: 0,
@@ -224,6 +233,13 @@ impl Host {
     /// Its disk.
     pub fn disk(&self) -> std::sync::MutexGuard<'_, Disk> {
         self.disk.lock().expect("one run is one thread, and a panic ends the run")
+    }
+
+    /// Puts another content on its disk and returns what it held. What strikes the device stays: it is no content.
+    pub fn exchange_disk(&self, mut content: Disk) -> Disk {
+        let mut disk = self.disk();
+        std::mem::swap(&mut disk.faults, &mut content.faults);
+        std::mem::replace(&mut *disk, content)
     }
 
     /// Opens its store.
@@ -293,6 +309,7 @@ impl Process {
             applied = meta.index.0;
             applied_membership = Arc::new(meta.membership.clone());
         }
+        let log_clock = LogClock::recovered(service.log_ms());
         Process {
             raft: Raft::new(host.config(plan, flaws), durable),
             store,
@@ -316,6 +333,7 @@ impl Process {
             worker: None,
             memory: BTreeMap::new(),
             report: StateReport::default(),
+            log_clock,
         }
     }
 

@@ -30,7 +30,7 @@ impl World {
         if has_image && is_due && is_sound && self.can_spare(|lost| *lost == who) {
             let host = &mut self.hosts[node];
             let Some((_, image)) = host.image.take() else { return };
-            let newest = std::mem::replace(&mut *host.disk(), image);
+            let newest = host.exchange_disk(image);
             // Until it has started, it is one that cannot be counted on.
             (host.newest, host.is_damaged) = (Some(newest), true);
             self.coverage.images_put_back += 1;
@@ -88,7 +88,7 @@ impl World {
             self.coverage.images_found_out += 1;
             self.wipe(node);
         } else {
-            *self.hosts[node].disk() = newest;
+            self.hosts[node].exchange_disk(newest);
             self.hosts[node].is_damaged = false;
         }
         let delay = self.image_rng.u64(20_000..200_000);

@@ -4,6 +4,7 @@
 //! `lives.rs`, `carry.rs`, `transfer.rs`) with disks (`disk.rs`, `files.rs`) and links (`net.rs`), lets faults strike (`faults.rs`)
 //! while clients work (`client.rs`, on the real services of `registers.rs`) and nodes run their jobs (`workers.rs`) or talk (`talkers.rs`), and ends in
 //! peace (`calm.rs`). `strangers.rs` is who does not belong. In some runs a state is altered, to be found (`differences.rs`).
+//! `clocks.rs` has wrong clocks, and asserts that log time flows all the same.
 //! After every step `ghost.rs` (with `rules.rs` and its models in `shelf.rs`) asserts the rules of consensus,
 //! and `witness.rs` (with `ledger.rs` and `foreman.rs`) what clients were promised. `coverage.rs` counts what happened; `seeds.rs`
 //! keeps the seeds that once found a bug.
@@ -14,6 +15,7 @@
 mod calm;
 mod carry;
 mod client;
+mod clocks;
 pub mod coverage;
 mod differences;
 mod disk;

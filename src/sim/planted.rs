@@ -445,6 +445,12 @@ const ALL: &[Planted] = &[
         seeds_max: 50,
     },
     Planted {
+        name: "log_time_is_wall_time",
+        plant: |f| f.host.log_time_is_wall_time = true,
+        tune: as_drawn,
+        seeds_max: 200,
+    },
+    Planted {
         name: "sql_left_out_of_snapshot",
         plant: |f| f.host.service.sql.left_out_of_snapshot = true,
         tune: database_and_crashes,

@@ -222,6 +222,11 @@ impl Registers {
         }
     }
 
+    /// The newest stamp that was applied.
+    pub fn log_ms(&self) -> u64 {
+        self.registry.applied().at_ms
+    }
+
     /// The jobs.
     pub fn jobs(&self) -> &jobs::Board {
         self.registry.jobs()

@@ -137,6 +137,8 @@ pub struct World {
     pub image_rng: Rng,
     /// Virtual time in microseconds.
     pub now: u64,
+    /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in milliseconds.
+    pub time_begun: Option<(u64, u64)>,
     queue: BinaryHeap<Reverse<Scheduled>>,
     next_sequence: u64,
     /// Nodes; node `i` has the number `i + 1`.
@@ -192,6 +194,7 @@ impl World {
             net: Network::new(nodes, plan.net.clone()),
             flaws,
             now: 0,
+            time_begun: None,
             queue: BinaryHeap::new(),
             next_sequence: 0,
             hosts: Vec::new(),
@@ -219,6 +222,7 @@ impl World {
             let seed = world.rng.u64(..);
             world.hosts.push(Host::new(identity, seed, tick_us));
         }
+        world.set_clocks(seed);
         world.give_birth()?;
         for node in 0..nodes {
             let at = world.rng.u64(0..20_000);
@@ -361,6 +365,7 @@ impl World {
                     let delay = self.hosts[node].tick_us;
                     self.after(delay, What::Tick { node, life });
                     self.tell_promise(node);
+                    self.tell_time(node);
                     self.step(node, Input::Tick)?;
                     self.maybe_call_the_roll(node)?;
                 }

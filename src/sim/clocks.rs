@@ -1,0 +1,89 @@
+//! Wrong wall clocks, and the time of the log: whatever the clocks show, it flows as time does.
+//!
+//! The nodes keep log time with the real `cluster/log_clock.rs`, on virtual time as their monotonic clock, and tell it to each
+//! other as they tell heartbeats. A leader that keeps it may stamp an entry only with what has gone by since the time was first
+//! taken from a wall clock, give or take one part in [`SLEW`]. A leader that keeps none takes its wall clock, and begins a new
+//! time with it: it has just started and has heard nobody. Whoever hears of two such times may be anywhere between them.
+//!
+//! Not here: what ends when (`ledger.rs`).
+
+use super::ghost::{Judged, violation};
+use super::world::World;
+use crate::cluster::log_clock::SLEW;
+use crate::types::NodeId;
+use fastrand::Rng;
+
+/// How wrong a clock is that is wrong.
+const WRONG_MS: u64 = 3_600_000;
+/// Between two heartbeats that tell the time, in ticks.
+const TELL_EVERY_TICKS: u64 = 8;
+
+impl World {
+    /// In one run of four the clock of one node is an hour ahead or behind. Chance of its own: other seeds stay what they were.
+    pub fn set_clocks(&mut self, seed: u64) {
+        let mut rng = Rng::with_seed(seed.rotate_left(8));
+        if rng.u8(0..4) == 0 {
+            let node = rng.usize(0..self.hosts.len());
+            let clock_ms = &mut self.hosts[node].clock_offset_ms;
+            *clock_ms = if rng.bool() { *clock_ms + WRONG_MS } else { *clock_ms - WRONG_MS };
+        }
+    }
+
+    /// A node's own wall clock in milliseconds.
+    pub fn clock_ms(&self, node: usize) -> u64 {
+        self.now / 1_000 + self.hosts[node].clock_offset_ms
+    }
+
+    /// A node has applied entries: it is at least as late as their stamps say.
+    pub fn keep_time(&mut self, node: usize) {
+        if let Some(process) = self.hosts[node].process.as_mut() {
+            process.log_clock.applied(process.service.log_ms(), self.now);
+        }
+    }
+
+    /// Heartbeats tell the others what a node takes log time for.
+    pub fn tell_time(&mut self, node: usize) {
+        let host = &self.hosts[node];
+        if !(self.now / host.tick_us).is_multiple_of(TELL_EVERY_TICKS) {
+            return;
+        }
+        let Some(log_ms) = host.process.as_ref().and_then(|process| process.log_clock.now(self.now)) else { return };
+        let who = NodeId(node as u64 + 1);
+        for other in (0..self.hosts.len()).filter(|other| *other != node) {
+            if let (false, Some(process)) = (self.net.is_cut(node, other), self.hosts[other].process.as_mut()) {
+                let is_leader = process.raft.view().leader == Some(who);
+                process.log_clock.heard(log_ms, is_leader, self.now);
+            }
+        }
+    }
+
+    /// What the leader's host stamps the next entry with.
+    pub fn stamp_ms(&mut self, node: usize) -> Judged<u64> {
+        let (now_us, wall_ms) = (self.now, self.clock_ms(node));
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(wall_ms) };
+        let is_kept = process.log_clock.now(now_us).is_some();
+        let kept_ms = process.log_clock.stamp(now_us, wall_ms);
+        let at_ms = if self.flaws.host.log_time_is_wall_time { wall_ms } else { kept_ms };
+        let ahead_ms = at_ms.saturating_sub(now_us / 1_000);
+        if !is_kept {
+            let (least, most) = self.time_begun.unwrap_or((ahead_ms, ahead_ms));
+            self.time_begun = Some((least.min(ahead_ms), most.max(ahead_ms)));
+            self.coverage.times_begun += 1;
+            return Ok(at_ms);
+        }
+        self.coverage.stamps_kept += 1;
+        // Every leader rounds once, and cuts what it measures to whole milliseconds.
+        let slew_ms = now_us / 1_000 / SLEW + self.coverage.elections + 2;
+        let (least, most) = self.time_begun.expect("whoever keeps log time has it from one who began it");
+        if ahead_ms + slew_ms < least || ahead_ms > most + slew_ms {
+            return violation(
+                "TimeFlows",
+                format!(
+                    "n{} stamps an entry with {at_ms} ms, {ahead_ms} ahead of the time that has gone by; begun: {least} to {most}",
+                    node + 1
+                ),
+            );
+        }
+        Ok(at_ms)
+    }
+}
