@@ -186,7 +186,7 @@ run_lock=
 # `stop` would not know the losers. Nodes must not inherit the descriptor (see start_nodes), or they would hold it on.
 lock_run_folder() {
   [ -z "$run_lock" ] || return 0
-  : 2>/dev/null >>"$run_dir/lock" || die 1 "cannot write to $run_dir. $untouched"
+  (umask 077 && : >>"$run_dir/lock") 2>/dev/null || die 1 "cannot write to $run_dir. $untouched"
   if command -v flock >/dev/null 2>&1; then
     exec 9>>"$run_dir/lock"
     flock -n 9 && run_lock=flock
@@ -224,7 +224,7 @@ lock_by_folder() {
     fi
     rm -rf "$aside"
   done
-  printf '%s %s\n' "$$" "$(began "$$")" >"$lock/pid"
+  (umask 077 && printf '%s %s\n' "$$" "$(began "$$")" >"$lock/pid")
 }
 
 # is_in_use FOLDER: whether a node works in this data folder, whoever started it. It holds a lock on the file `lock`,
@@ -288,7 +288,7 @@ write_launcher() {
     printf 'run_dir=%q id=%q program=%q kind=%q\n' "$run_dir" "$id" "$program" "$kind"
     declare -f began
     cat <<'LAUNCHER'
-note_pid() { printf '%s %s\n' "$$" "$(began "$$")" >"$run_dir/node-$id.$1"; }
+note_pid() { (umask 077 && printf '%s %s\n' "$$" "$(began "$$")" >"$run_dir/node-$id.$1"); }
 if [ "$kind" = none ]; then
   note_pid pid
   exec "$program" node --id "$id"
@@ -555,7 +555,7 @@ summary() {
 # end_nodes IDS: politely first (leadership is handed over), then for good. Only what run.sh has started.
 end_nodes() {
   local id ids=$1 deadline left
-  : >"$run_dir/stopping"
+  (umask 077 && : >"$run_dir/stopping")
   for id in $ids; do
     if is_alive "$run_dir/node-$id.pid"; then
       kill -CONT "$pid" 2>/dev/null # a frozen one would not hear the other

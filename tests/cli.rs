@@ -3,7 +3,10 @@
 //! Answers come from a stand-in node that speaks just enough HTTP; real clusters are in `cluster_*.rs`.
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-use phalanx::lab::poll;
+use phalanx::lab::process::Process;
+use phalanx::lab::terminal::Terminal;
+use phalanx::lab::{poll, wait_until};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -59,7 +62,7 @@ fn stand_in(answer: impl Fn(&str) -> (u16, Value) + Send + 'static) -> (String, 
             if status == 0 {
                 continue; // hangs up without a word
             }
-            let value = value.to_string();
+            let value = format!("{value}\n");
             let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", value.len());
             let _ = stream.write_all(format!("{head}{value}").as_bytes());
         }
@@ -287,4 +290,148 @@ fn a_reader_that_stops_reading_ends_the_program_quietly() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((code(&output), err(&output)), (Some(0), String::new()));
+}
+
+/// What lies in a temporary folder, but for the locks of ports, which this user's later demos use as well.
+fn left_in(folder: &std::path::Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().flatten().map(|row| row.file_name().to_string_lossy().into_owned());
+    names.filter(|name| !name.starts_with("phalanx-lab-locks-")).collect()
+}
+
+#[test]
+fn demos_and_benches_that_are_told_to_end_leave_nothing_behind() {
+    for (command, signal, code) in [
+        (["demo", "chat"], Signal::TERM, 143),
+        (["demo", "jobs"], Signal::INT, 130),
+        (["bench", "failover"], Signal::HUP, 129),
+        (["bench", "kv"], Signal::TERM, 143),
+        (["bench", "job"], Signal::INT, 130),
+    ] {
+        let (temporary, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(temporary.path(), open).unwrap();
+        let envs = [("TMPDIR".to_string(), temporary.path().to_string_lossy().into_owned())];
+        let log = own.path().join("log");
+        let args = command.map(String::from);
+        let exe = std::path::Path::new(env!("CARGO_BIN_EXE_phalanx"));
+        let mut process = Process::start(exe, &args, &envs, own.path(), &log).unwrap();
+        let nodes = || {
+            let folders = std::fs::read_dir(temporary.path()).ok()?.flatten().map(|row| row.path());
+            let mut logs =
+                folders.filter_map(|folder| std::fs::read_to_string(folder.join("data/node-1/node.log")).ok());
+            logs.any(|log| log.contains("leader")).then_some(())
+        };
+        wait_until("its nodes have a leader", Duration::from_secs(60), nodes).unwrap();
+        process.signal(signal).unwrap();
+        let ended = process.wait(Duration::from_secs(30)).unwrap();
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(ended.code(), Some(code), "{command:?}: {said}");
+        assert_eq!(left_in(temporary.path()), [""; 0], "{command:?}: {said}");
+        let data = temporary.path().to_string_lossy().into_owned();
+        let pids = std::fs::read_dir("/proc").unwrap().flatten().map(|row| row.path());
+        let lines = pids.filter_map(|pid| std::fs::read(pid.join("cmdline")).ok());
+        let alive: Vec<String> = lines.map(|line| String::from_utf8_lossy(&line).into_owned()).collect();
+        assert!(!alive.iter().any(|line| line.contains(&data)), "{command:?}: {alive:?}");
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!table.contains(&data), "{command:?}: {table}");
+    }
+}
+
+#[test]
+fn an_error_leaves_nothing_either_unless_it_is_a_failure_to_be_looked_at() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+    let output = command.args(["bench", "kv", "-e", NOBODY]).env("TMPDIR", temporary.path()).output().unwrap();
+    assert_ne!(code(&output), Some(0));
+    assert_eq!(left_in(temporary.path()), [""; 0], "{}", err(&output));
+}
+
+/// What somebody wrote: it clears a terminal's screen, by two means, and turns the order of what follows.
+const THEIRS: &str = "a\u{1b}[2Jb\u{9b}2Jc\u{202e}d";
+
+/// A node whose every answer is full of that.
+fn strange_node() -> String {
+    let job = json!({"id": 7, "language": THEIRS, "state": THEIRS, "worker": 1, "attempt": 1, "files": [THEIRS],
+        "stdout": THEIRS, "exit_code": 0, "compile_ms": 1, "run_ms": 1});
+    let (node, _) = stand_in(move |first| {
+        let path = first.split(' ').nth(1).unwrap_or_default();
+        let answer = match path.split('?').next().unwrap_or_default() {
+            "/v1/status" => {
+                let mut status = status("degraded");
+                status["cluster"]["reasons"] = json!([THEIRS]);
+                status["nodes"][0]["http"] = THEIRS.into();
+                status
+            }
+            "/v1/events" => json!({"events": [{"seq": 1, "at_ms": 0, "kind": THEIRS, "text": THEIRS}], "newest": 1}),
+            "/v1/kv" => json!({"keys": [{"key": THEIRS, "value": THEIRS, "index": 3}]}),
+            "/v1/jobs" => json!({"jobs": [job]}),
+            "/v1/jobs/7" => job.clone(),
+            "/v1/jobs/7/output" => json!({"attempt": 1, "stream": "stdout", "text": THEIRS}),
+            "/v1/runtimes" => json!({"runtimes": [{"language": THEIRS, "nodes": [{"id": 1, "version": THEIRS}]}]}),
+            "/db/request" => json!({"results": [{"columns": [THEIRS], "types": ["text"], "values": [[THEIRS]]}]}),
+            "/v1/chat/accounts" => json!({"accounts": [{"account": 1, "name": THEIRS}]}),
+            "/v1/chat/rooms" => json!({"rooms": [{"conversation": 2, "name": THEIRS}]}),
+            "/v1/chat/conversations" => json!({"conversations": [{"conversation": 2, "kind": "room", "name": THEIRS,
+                "unread": 0, "last": {"text": THEIRS}}]}),
+            "/v1/chat/conversations/2" => json!({"conversation": 2, "unread": 0, "name": THEIRS}),
+            "/v1/chat/conversations/2/messages" => json!({"messages": [{"number": 1, "text": THEIRS,
+                "from": {"name": THEIRS}, "at_ms": 0}], "newest": 1}),
+            "/v1/chat/conversations/2/read" => json!({}),
+            _ => return (400, json!({"error": THEIRS})),
+        };
+        (200, answer)
+    });
+    node
+}
+
+#[test]
+fn what_others_wrote_is_escaped_on_a_terminal_and_as_it_is_in_a_pipe() {
+    let node = strange_node();
+    let exe = env!("CARGO_BIN_EXE_phalanx");
+    let state = tempfile::tempdir().unwrap();
+    let (shown, json_shown) = (r"a\x1b[2Jb", r"a\u001b[2Jb\u009b2Jc\u202ed");
+    let json_piped = "a\\u001b[2Jb\u{9b}2Jc\u{202e}d";
+    // A command, and whether it writes JSON, which has no bare control characters below a blank.
+    for (command, is_json) in [
+        ("status", false),
+        ("status --json", true),
+        ("leader", false),
+        ("events", false),
+        ("events --json", true),
+        ("kv scan x", false),
+        ("kv scan x --json", true),
+        ("job list", false),
+        ("job list --json", true),
+        ("job show 7", false),
+        ("job show 7 --json", true),
+        ("job logs 7", false),
+        ("job runtimes", false),
+        ("sql -c 'SELECT 1'", false),
+        ("sql --csv -c 'SELECT 1'", false),
+        ("sql --json -c 'SELECT 1'", true),
+        ("chat people", false),
+        ("chat rooms", false),
+        ("chat list", false),
+        ("chat read :2", false),
+        ("chat read :2 --json", true),
+        ("kv get x", false),
+        ("job cancel 9", false),
+    ] {
+        let line = format!("{exe} {command} -e {node}");
+        let mut terminal = Terminal::start(&line, &[("XDG_STATE_HOME", &state.path().to_string_lossy())]).unwrap();
+        let is_error = matches!(command, "kv get x" | "job cancel 9");
+        let ended = terminal.expect_end(if is_error { 1 } else { 0 });
+        let on_terminal = terminal.shown();
+        let wanted = if is_json { json_shown } else { shown };
+        assert!(ended.is_ok() && on_terminal.contains(wanted), "{command} on a terminal: {on_terminal:?}");
+        for obeyed in ["\u{1b}[2J", "\u{9b}", "\u{202e}"] {
+            assert!(!on_terminal.contains(obeyed), "{command} on a terminal: {on_terminal:?}");
+        }
+        let output = Command::new("sh").args(["-c", &line]).env("XDG_STATE_HOME", state.path()).output().unwrap();
+        let piped = out(&output) + &err(&output);
+        let wanted = if is_json { json_piped } else { THEIRS };
+        assert!(piped.contains(wanted), "{command} in a pipe: {piped:?}");
+    }
+    let mut raw = Terminal::start(&format!("{exe} job logs 7 --raw -e {node}"), &[]).unwrap();
+    raw.expect(THEIRS).unwrap();
 }

@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
@@ -23,6 +23,8 @@ struct Desk {
     dir: TempDir,
     block: Block,
     envs: Vec<(String, String)>,
+    /// The umask of this user; as the tests' own without.
+    umask: Option<&'static str>,
     has_started: Cell<bool>,
 }
 
@@ -43,7 +45,7 @@ impl Desk {
             ("TMUX_TMPDIR", text(dir.path().to_path_buf())),
         ];
         let envs = envs.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-        Desk { dir, block, envs, has_started: Cell::new(false) }
+        Desk { dir, block, envs, umask: None, has_started: Cell::new(false) }
     }
 
     fn set(&mut self, name: &str, value: &str) {
@@ -58,6 +60,9 @@ impl Desk {
     fn run_script(&self, script: &Path, args: &[&str]) -> Output {
         self.has_started.set(self.has_started.get() || !matches!(args.first(), Some(&("stop" | "status" | "--help"))));
         let mut command = Command::new("bash");
+        if let Some(umask) = self.umask {
+            command.args(["-c", "umask \"$0\" && exec bash \"$@\"", umask]);
+        }
         for name in ["DISPLAY", "WAYLAND_DISPLAY", "TMUX"] {
             command.env_remove(name);
         }
@@ -156,6 +161,93 @@ fn is_alive(pid: u32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
+/// What lies below a folder and others may read, write or enter. What programs of jobs see as theirs lies within a folder that is
+/// closed; links have no rights of their own.
+fn open_to_others(folder: &Path) -> Vec<String> {
+    let mut open = Vec::new();
+    for row in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(meta) = row.metadata() else { continue }; // gone since
+        let path = row.path();
+        if !meta.is_symlink() && meta.permissions().mode() & 0o077 != 0 {
+            open.push(format!("{:o} {}", meta.permissions().mode() & 0o7777, path.display()));
+        }
+        let is_attempt = folder.file_name().is_some_and(|name| name == "jobs");
+        if meta.is_dir() && !is_attempt {
+            open.extend(open_to_others(&path));
+        }
+    }
+    open
+}
+
+/// Whatever the umask, which takes nothing away here, and whoever makes the file: nodes that join, restart, take snapshots, put a
+/// database in place and run jobs.
+#[test]
+fn nothing_that_nodes_make_is_open_to_others() {
+    let mut desk = Desk::new();
+    desk.umask = Some("000");
+    desk.set("PHALANX_SNAPSHOT_EVERY_ENTRIES", "20");
+    desk.set("PHALANX_JOBS_ENABLED", "true");
+    let data = desk.dir.path().join("data");
+    let started = desk.run(&["start", "--terminal", "none", "--nodes", "1"]);
+    assert_eq!(started.status.code(), Some(0), "{}", said(&started));
+    let at = format!("127.0.0.1:{}", desk.block.http_base() + 1);
+    let ask = |method: &str, path: &str, kind: &str, body: &[u8]| {
+        let mut connection = web::Connection::open(&at, WITHIN).unwrap();
+        connection.send_bytes(method, path, &format!("Content-Type: {kind}\r\n"), Some(body)).unwrap();
+        let answer = connection.answer(Instant::now() + WITHIN).unwrap();
+        assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
+        answer
+    };
+    let (json, any) = ("application/json", "application/octet-stream");
+    ask("POST", "/db/execute", json, br#"["CREATE TABLE t(x)", "INSERT INTO t VALUES (1), (2)"]"#);
+    let copy = ask("GET", "/db/backup", any, b"").body;
+    ask("POST", "/db/load", any, &copy);
+    ask("GET", "/db/query?q=SELECT+x+FROM+t+ORDER+BY+x", json, b"");
+    ask("POST", "/v1/chat/accounts", json, br#"{"name": "ann", "password": "correct horse"}"#);
+    for number in 0..60 {
+        ask("PUT", &format!("/v1/kv/key-{number}"), any, b"value");
+    }
+    wait_until("a snapshot is there", WITHIN, || {
+        std::fs::read_dir(data.join("node-1/snapshots")).ok()?.next().map(drop)
+    })
+    .unwrap();
+    wait_until("jobs are run", WITHIN, || {
+        let status = web::get(&at, "/v1/status", WITHIN).ok()?.json();
+        status["jobs"]["workers"].as_array().filter(|workers| !workers.is_empty()).map(drop)
+    })
+    .unwrap();
+    let job = ask(
+        "POST",
+        "/v1/jobs",
+        json,
+        br#"{"language": "shell", "source": "umask; echo x > y; stat -c %a y; sleep 60"}"#,
+    );
+    let job = job.json()["id"].as_u64().unwrap();
+    let output = wait_until("the job runs", WITHIN, || {
+        let text = web::get(&at, &format!("/v1/jobs/{job}/output"), WITHIN).ok()?.text();
+        text.contains("644").then_some(text)
+    });
+    assert_eq!(output.unwrap(), "0022\n644\n", "programs make files as they do elsewhere");
+    assert_eq!(open_to_others(&data), [""; 0]);
+    if rustix::process::geteuid().is_root() {
+        // The users of slots pass through, and see nothing.
+        let jobs = Path::new("/run/phalanx-jobs");
+        let own = std::fs::read_dir(jobs).unwrap().flatten().map(|row| row.path());
+        for folder in own.chain([jobs.to_path_buf()]) {
+            let mode = std::fs::metadata(&folder).map_or(0, |it| it.permissions().mode() & 0o777);
+            assert_eq!(mode & 0o066, 0, "{} {mode:o}", folder.display());
+        }
+    }
+    ask("DELETE", &format!("/v1/jobs/{job}"), any, b"");
+    let started = desk.run(&["start", "--terminal", "none", "--nodes", "3"]);
+    assert_eq!(started.status.code(), Some(0), "{}", said(&started));
+    assert_eq!(open_to_others(&data), [""; 0]);
+    desk.stop();
+    assert_eq!(open_to_others(&data), [""; 0]);
+    let mode = |name: &str| std::fs::metadata(desk.dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("data"), mode("config.json")), (0o700, 0o666), "what is meant for others is as the user wants it");
+}
+
 #[test]
 fn what_run_sh_and_nodes_write_is_for_nobody_else() {
     let mut desk = Desk::new();
@@ -169,7 +261,7 @@ fn what_run_sh_and_nodes_write_is_for_nobody_else() {
     let started = desk.run(&["start", "--terminal", "none", "--nodes", "2"]);
     assert_eq!(started.status.code(), Some(0), "{}", said(&started));
     let mode = |name: &str| std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777;
-    for name in ["run", "node-1", "node-2", "node-1/wal", "run/node-1.sh"] {
+    for name in ["", "run", "node-1", "node-2", "node-1/wal", "run/node-1.sh"] {
         assert_eq!(mode(name), 0o700, "{name}");
     }
     for name in ["node-1/node.log", "node-2/node.log", "node-1/identity.json", "node-1/sql/db.sqlite", "node-2/lock"] {

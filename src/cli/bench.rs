@@ -5,9 +5,9 @@
 
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
-use crate::lab::cluster::clean_up_when_told_to_end;
 use crate::lab::dialect::Verb;
 use crate::lab::failover::{self, Figure, Part, Plan};
+use crate::lab::folders::clean_up_when_told_to_end;
 use crate::lab::rates::{self, Mode, Rate, Server, Target};
 use crate::lab::{chat_rates, job_rates, million, sql_rates};
 use serde_json::json;

@@ -4,8 +4,8 @@
 
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
-use crate::lab::cluster::clean_up_when_told_to_end;
 use crate::lab::demo_jobs::Account;
+use crate::lab::folders::clean_up_when_told_to_end;
 use crate::lab::{demo_chat, demo_jobs};
 
 /// Arguments of `phalanx demo`.

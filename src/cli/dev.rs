@@ -14,6 +14,7 @@ use crate::lab::{LabError, poll};
 use crate::node::signals;
 use crate::node::status::Status;
 use crate::settings::Settings;
+use crate::store;
 use crate::types::NodeId;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -77,7 +78,7 @@ pub fn run(args: &DevArgs) -> Result<(), Fault> {
     let settings = client::settings(args.settings.as_deref())?;
     let exe = std::env::current_exe().map_err(|e| failed(format!("cannot find this program's own file: {e}")))?;
     let logs = settings.data_dir.join("dev");
-    std::fs::create_dir_all(&logs).map_err(|e| failed(format!("cannot create {}: {e}", logs.display())))?;
+    store::create_private_dir(&logs).map_err(|e| failed(format!("cannot create {}: {e}", logs.display())))?;
     let _ = signals::listen(|_| IS_TOLD_TO_STOP.store(true, Ordering::Relaxed)); // without it, `q` still works
     let mut stage = Stage { exe, settings_file: args.settings.clone(), settings, nodes: BTreeMap::new(), chosen: None };
     for id in 1..=args.nodes {

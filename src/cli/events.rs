@@ -58,7 +58,7 @@ pub fn run(args: &EventsArgs) -> Result<(), Fault> {
             }
             Err(fault) if args.follow && fault.code == code::UNREACHABLE && !source.is_empty() => {
                 if !is_lost {
-                    eprintln!("{}; waiting for one to come back", term::plain(&fault.message));
+                    eprintln!("{}; waiting for one to come back", term::plain_err(&fault.message));
                 }
                 is_lost = true;
             }

@@ -41,11 +41,11 @@ impl Fault {
     pub fn report(&self) -> u8 {
         if !self.message.is_empty() {
             // A node's words may quote a user's.
-            let message = term::plain_lines(&self.message);
+            let message = term::plain_lines_err(&self.message);
             eprintln!("{} {message}", term::paint_err("error:", term::Colour::Red));
         }
         if !self.next.is_empty() {
-            eprintln!("{}  {}", term::paint_err("next:", term::Colour::Cyan), self.next);
+            eprintln!("{}  {}", term::paint_err("next:", term::Colour::Cyan), term::plain_lines_err(&self.next));
         }
         self.code
     }

@@ -477,9 +477,8 @@ fn show(id: u64, wait: Option<Duration>, args: &ClientArgs) -> Result<(), Fault>
     }
     for (name, value) in job.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         let name = term::plain(name);
-        let shown = value
-            .as_str()
-            .map_or_else(|| term::escaped(&value.to_string()), |text| format!("{:?}", text.trim_end_matches('\n')));
+        let text = value.as_str().map(|text| format!("\"{}\"", term::plain(text.trim_end_matches('\n'))));
+        let shown = text.unwrap_or_else(|| term::escaped(&value.to_string()));
         term::line(&format!("{name:<16} {shown}"));
     }
     Ok(())
@@ -492,7 +491,7 @@ fn runtimes(args: &ClientArgs) -> Result<(), Fault> {
         return Ok(());
     }
     for trouble in answer["troubles"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("{}", term::paint_err(&term::plain(trouble), term::Colour::Yellow));
+        eprintln!("{}", term::paint_err(&term::plain_err(trouble), term::Colour::Yellow));
     }
     let rows = answer["runtimes"].as_array().into_iter().flatten().map(|row| {
         let nodes = row["nodes"].as_array().cloned().unwrap_or_default();

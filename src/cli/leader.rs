@@ -77,7 +77,7 @@ fn print(status: &Status, leader: u64, json: bool) {
     if json {
         return term::json(&json!({"leader": leader, "term": status.cluster.term, "http": http}));
     }
-    let at = http.map_or(String::new(), |http| format!(" (http://{http}/)"));
+    let at = http.map_or(String::new(), |http| format!(" (http://{}/)", term::plain(&http)));
     term::line(&format!("node {leader} leads in term {}{at}", status.cluster.term));
 }
 

@@ -143,7 +143,12 @@ fn run_command(
             }
         }
         Err(Lost { why, kill_at }) => {
-            eprintln!("{} lock {:?} is lost: {why}", term::paint_err("error:", term::Colour::Red), lock.lease.name);
+            eprintln!(
+                "{} lock {:?} is lost: {}",
+                term::paint_err("error:", term::Colour::Red),
+                lock.lease.name,
+                term::plain_err(&why)
+            );
             group.signal(Signal::TERM);
             group.signal(Signal::CONT);
             let Some(status) = group.end(kill_at) else {
@@ -252,7 +257,7 @@ impl Lock {
         let mut has_said = false;
         let mut say = |text: String| {
             if !std::mem::replace(&mut has_said, true) {
-                eprintln!("{text}");
+                eprintln!("{}", term::plain_err(&text));
             }
         };
         self.lease.held_from = since_boot();
@@ -324,10 +329,14 @@ impl Lock {
             Ok(raw) if raw.status == 409 => {
                 eprintln!("warning: lock {:?} had run out before it was given back", self.lease.name)
             }
-            Ok(raw) => eprintln!("warning: lock {:?} was not given back: {}", self.lease.name, raw.fault().message),
+            Ok(raw) => {
+                let why = term::plain_err(&raw.fault().message);
+                eprintln!("warning: lock {:?} was not given back: {why}", self.lease.name)
+            }
             Err(fault) => eprintln!(
                 "warning: lock {:?} was not given back, its time runs out by itself: {}",
-                self.lease.name, fault.message
+                self.lease.name,
+                term::plain_err(&fault.message)
             ),
         }
     }

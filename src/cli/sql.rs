@@ -309,7 +309,7 @@ impl Shell {
     /// Writes what users have written, until somebody has seen enough.
     fn show(&self, text: &str) -> Result<(), Fault> {
         let Some(interrupts) = &self.interrupts else {
-            term::theirs(text);
+            term::out(&term::plain_lines(text));
             return Ok(());
         };
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -317,7 +317,7 @@ impl Shell {
             if interrupts.came() {
                 return Err(interrupted());
             }
-            term::theirs(&some.concat());
+            term::out(&term::plain_lines(&some.concat()));
         }
         Ok(())
     }
@@ -340,7 +340,7 @@ impl Shell {
         }
         if self.is_interactive && self.node != raw.from {
             let word = if self.node.is_empty() { "node" } else { "on with node" };
-            eprintln!("{}", term::paint_err(&format!("-- {word} {}", raw.from), term::Colour::Cyan));
+            eprintln!("{}", term::paint_err(&format!("-- {word} {}", term::plain_err(&raw.from)), term::Colour::Cyan));
         }
         let strange = || failed(format!("{}: not an answer of this version", raw.from));
         let results: Results = serde_json::from_slice(&raw.body).map_err(|_| strange())?;

@@ -117,7 +117,7 @@ pub fn render(status: &Status, from: &str) -> String {
             span(last.leaderless_ms)
         );
     }
-    text += &format!("as node {} at {from} sees it\n", status.node.id.0);
+    text += &format!("as node {} at {} sees it\n", status.node.id.0, term::plain(from));
     text
 }
 

@@ -1,9 +1,11 @@
 //! Writing to terminals and pipes: colour where a person looks, plain columns everywhere.
 //!
-//! Colour is for a terminal only, and never with NO_COLOR set or TERM=dumb. A reader that closes the pipe
+//! What others wrote is shown on a terminal without anything that it would obey; a pipe or a file gets it as it is, but for line breaks
+//! where each line is a row. Colour is for a terminal only, and never with NO_COLOR set or TERM=dumb. A reader that closes the pipe
 //! (`phalanx events | head`) ends the program quietly. Not here: what is written.
 
-pub use crate::text::{Pieces, escaped, is_obeyed, plain, plain_lines};
+pub use crate::text::Pieces;
+use crate::text::{self, is_obeyed};
 use std::io::{self, IsTerminal, Write};
 
 /// Characters of one cell of a table; a longer one is cut.
@@ -80,9 +82,38 @@ pub fn json<T: serde::Serialize>(value: &T) {
     line(&escaped(&text.expect("a status or report always encodes")));
 }
 
-/// Writes text that others wrote, of many lines perhaps: as it is into a pipe, harmless to a terminal.
-pub fn theirs(text: &str) {
-    if io::stdout().is_terminal() { out(&plain_lines(text)) } else { out(text) }
+/// Whether a terminal would obey this character, and one is what stdout is.
+pub fn obeys(c: char) -> bool {
+    is_obeyed(c) && io::stdout().is_terminal()
+}
+
+/// What others wrote, in one line of stdout.
+pub fn plain(text: &str) -> String {
+    one_line(text, io::stdout().is_terminal())
+}
+
+/// What others wrote, in one line of stderr.
+pub fn plain_err(text: &str) -> String {
+    one_line(text, io::stderr().is_terminal())
+}
+
+fn one_line(text: &str, is_terminal: bool) -> String {
+    if is_terminal { text::plain(text) } else { text.replace('\r', "\\r").replace('\n', "\\n") }
+}
+
+/// What others wrote, of many lines perhaps, for stdout.
+pub fn plain_lines(text: &str) -> String {
+    if io::stdout().is_terminal() { text::plain_lines(text) } else { text.to_string() }
+}
+
+/// The same for stderr.
+pub fn plain_lines_err(text: &str) -> String {
+    if io::stderr().is_terminal() { text::plain_lines(text) } else { text.to_string() }
+}
+
+/// JSON for stdout.
+pub fn escaped(json: &str) -> String {
+    if io::stdout().is_terminal() { text::escaped(json) } else { json.to_string() }
 }
 
 /// Writes a piece of what others wrote, byte for byte into a pipe or when it is asked for `raw`; harmless to a terminal else.
@@ -153,6 +184,13 @@ mod tests {
         assert_eq!(table(&["A"], &[]), "A\n");
         let long = table(&["A"], &[vec!["x".repeat(70_000)]]);
         assert!(long.chars().count() < 250 && long.ends_with("…\n"), "{} characters", long.len());
+    }
+
+    #[test]
+    fn a_row_is_one_line_and_a_terminal_obeys_nothing_in_it() {
+        let theirs = "a\u{1b}[2J\n\u{202e}b\r\tc";
+        assert_eq!(one_line(theirs, true), r"a\x1b[2J\n\u{202e}b\r\tc");
+        assert_eq!(one_line(theirs, false), "a\u{1b}[2J\\n\u{202e}b\\r\tc");
     }
 
     #[test]

@@ -9,13 +9,15 @@
 //! leader with it. The waiting is the caller's (`wait` returns false when the node stops).
 //! Not here: what a newcomer makes of the file (`discovery.rs`), when the leader writes (`node/`; `Keeper` helps).
 
+use crate::store;
 use crate::types::{Addresses, Liveness, NodeId, Term};
 use log::warn;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
@@ -299,6 +301,10 @@ impl Lock {
             _ => {}
         }
         let mut file = File::create_new(&temporary).map_err(|e| failed("create", e))?;
+        // Others may read it, as it was or as whoever started this node wants it: nothing in it is a secret.
+        let mode =
+            fs::metadata(&self.config).map_or_else(|_| store::shared_mode(), |it| it.permissions().mode() & 0o777);
+        file.set_permissions(Permissions::from_mode(mode)).map_err(|e| failed("set the rights of", e))?;
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(|e| failed("write", e))?;
         match fs::rename(&temporary, &self.config) {
             // A file that is mounted by itself cannot be replaced: it is written where it is, and who reads it without the lock

@@ -7,12 +7,11 @@
 //! several; figures and deadlines would otherwise measure the neighbours.
 //! Not here: what is done to the nodes and what is expected of them (`failover.rs`, `tests/cluster_*.rs`).
 
+use super::folders::Folder;
 use super::ports::{self, Block, own_folder};
-use super::process::{self, Process};
+use super::process::Process;
 use super::web::{self, Notes, Response};
 use super::{LabError, Result, poll};
-use crate::node::shared::lock;
-use crate::node::signals;
 use crate::node::status::{Liveness, Standing, Status, Verdict};
 use crate::raft::Role;
 use crate::types::NodeId;
@@ -25,11 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-
-/// Folders of clusters that this program has now.
-static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Time for one node to answer a question of the lab; a frozen one costs this much.
 const ASK_WITHIN: Duration = Duration::from_millis(700);
@@ -42,7 +38,7 @@ pub const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Cluster {
     exe: PathBuf,
-    dir: PathBuf,
+    dir: Folder,
     block: Block,
     nodes: BTreeMap<u64, Process>,
     frozen: BTreeSet<u64>,
@@ -85,9 +81,7 @@ impl Cluster {
     pub fn prepare(exe: impl AsRef<Path>, overrides: &Value) -> Result<Cluster> {
         let turn = take_turn()?;
         let block = Block::take()?;
-        let dir = tempfile::Builder::new().prefix("phalanx-lab-").tempdir();
-        let dir = dir.map_err(LabError::io("create a temporary folder"))?.keep(); // `drop` decides whether it goes
-        lock(&FOLDERS).insert(dir.clone());
+        let dir = Folder::make("phalanx-lab-")?;
         let cluster = Cluster {
             exe: exe.as_ref().to_path_buf(),
             dir,
@@ -124,23 +118,23 @@ impl Cluster {
 
     /// Its folder: `settings.json`, `config.json`, `data/`, `node-N.log`.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.dir.path()
     }
     /// The settings file of all its nodes.
     pub fn settings_path(&self) -> PathBuf {
-        self.dir.join("settings.json")
+        self.dir.path().join("settings.json")
     }
     /// `config.json`.
     pub fn config_path(&self) -> PathBuf {
-        self.dir.join("config.json")
+        self.dir.path().join("config.json")
     }
     /// Holds `node-N`.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.dir.path().join("data")
     }
     /// The output file of a node.
     pub fn log_path(&self, id: u64) -> PathBuf {
-        self.dir.join(format!("node-{id}.log"))
+        self.dir.path().join(format!("node-{id}.log"))
     }
     /// Everything a node has printed so far.
     pub fn log(&self, id: u64) -> String {
@@ -186,7 +180,7 @@ impl Cluster {
             args.push("--until-eof".into());
         }
         args.extend(more.iter().map(ToString::to_string));
-        let process = Process::start(&self.exe, &args, &self.envs, &self.dir, &self.log_path(id))?;
+        let process = Process::start(&self.exe, &args, &self.envs, self.dir.path(), &self.log_path(id))?;
         self.frozen.remove(&id);
         self.nodes.insert(id, process);
         Ok(())
@@ -475,7 +469,7 @@ impl Cluster {
     }
 
     fn print_tails(&self) {
-        eprintln!("--- folder kept: {}", self.dir.display());
+        eprintln!("--- folder kept: {}", self.dir.path().display());
         for id in self.nodes.keys() {
             let log = self.log(*id);
             let lines: Vec<&str> = log.lines().collect();
@@ -490,26 +484,16 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill_all();
-        lock(&FOLDERS).remove(&self.dir);
-        scratch::unmount_below(&self.dir);
-        if std::thread::panicking() || self.has_failed.get() {
+        // What their nodes had below `/run`; a folder that another program uses is locked.
+        scratch::remove_abandoned();
+        let has_failed = std::thread::panicking() || self.has_failed.get();
+        if has_failed {
             self.print_tails();
-        } else if !self.keep {
-            let _ = std::fs::remove_dir_all(&self.dir); // what stays in the temporary folder hurts nobody
+        }
+        if has_failed || self.keep {
+            self.dir.keep();
         }
     }
-}
-
-/// From now on Ctrl+C, SIGTERM and SIGHUP end this program as a demo or bench should end: without nodes or folders left behind.
-pub fn clean_up_when_told_to_end() {
-    let _ = signals::listen(|_| {
-        process::kill_all();
-        for folder in lock(&FOLDERS).iter() {
-            scratch::unmount_below(folder);
-            let _ = std::fs::remove_dir_all(folder); // what stays in the temporary folder hurts nobody
-        }
-        std::process::exit(130);
-    }); // without it, the folder stays
 }
 
 /// Waits until no other process or thread of this machine has a cluster; a thread that has one may have more.
@@ -527,4 +511,26 @@ fn take_turn() -> Result<Arc<File>> {
     let turn = Arc::new(file);
     TURN.set(Arc::downgrade(&turn));
     Ok(turn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_folder_goes_unless_there_is_a_failure_to_be_looked_at() {
+        let cluster = Cluster::prepare("/no/such/program", &json!({})).unwrap();
+        let mut cluster = cluster;
+        assert!(cluster.spawn(1, &[]).is_err(), "that is no failure of the cluster");
+        let gone = cluster.dir().to_path_buf();
+        drop(cluster);
+        assert!(!gone.exists());
+        let cluster = Cluster::prepare("/no/such/program", &json!({})).unwrap();
+        let kept = cluster.dir().to_path_buf();
+        assert!(cluster.wait_until("something that never comes", Duration::ZERO, || None::<()>).is_err());
+        drop(cluster);
+        assert!(kept.join("settings.json").exists(), "the folder says what went wrong");
+        std::fs::remove_dir_all(kept).unwrap();
+    }
 }

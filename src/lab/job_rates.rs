@@ -7,6 +7,7 @@
 
 use super::cluster::Cluster;
 use super::failover::median;
+use super::folders::Folder;
 use super::jobs::Jobs;
 use super::web::Connection;
 use super::{LabError, Result};
@@ -21,7 +22,6 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tempfile::TempDir;
 
 /// Longest wait for one thing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -116,16 +116,16 @@ struct Bare {
     cage: Cage,
     scratch: Scratch,
     /// Removed after what is in it.
-    _folder: TempDir,
+    _folder: Folder,
 }
 
 impl Bare {
     fn new() -> Result<Bare> {
-        let cage = Cage::try_out(CageKind::Full, &std::env::temp_dir()).map_err(|e| LabError::Answer(e.to_string()))?;
-        // Its own folder makes it private; the users of jobs have to pass through the one above.
-        let folder =
-            tempfile::Builder::new().prefix("phalanx-bare-").permissions(Permissions::from_mode(0o711)).tempdir();
-        let folder = folder.map_err(LabError::io("make a temporary folder"))?;
+        let folder = Folder::make("phalanx-bare-")?;
+        // The folder of each command is private; the users of jobs have to pass through the one above.
+        let opened = std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711));
+        opened.map_err(LabError::io("open a temporary folder"))?;
+        let cage = Cage::try_out(CageKind::Full, folder.path()).map_err(|e| LabError::Answer(e.to_string()))?;
         let path = folder.path().join("scratch");
         let user = cage.user(OWN_SLOT);
         let scratch = Scratch::make(&path, user, 64).map_err(LabError::io("make a folder"))?;

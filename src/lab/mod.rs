@@ -1,7 +1,8 @@
 //! Real processes on this machine: started, broken and judged.
 //!
 //! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that nobody
-//! else uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them;
+//! else uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them,
+//! `folders.rs` such folders and their end;
 //! `terminal.rs` is a program that is typed at;
 //! `web.rs` speaks HTTP as an outsider would, and writes notes while nodes die; `failover.rs`, `monitors.rs`,
 //! `rates.rs`, `sql_rates.rs` and `million.rs` measure, the last three with the clients of `load.rs`, which speak what
@@ -18,6 +19,7 @@ pub mod demo_chat;
 pub mod demo_jobs;
 pub mod dialect;
 pub mod failover;
+pub mod folders;
 pub mod job_rates;
 pub mod jobs;
 pub mod load;

@@ -10,10 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Time for the system to clear a killed process away.
@@ -22,11 +23,13 @@ const REAP_WITHIN: Duration = Duration::from_secs(10);
 /// Children that are not reaped yet: their pids cannot belong to anyone else while this is locked.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-/// Kills all children of this program.
-pub fn kill_all() {
-    for pid in lock(&RUNNING).iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
+/// Kills all children of this program; as long as the result is held, nobody starts another.
+pub fn kill_all() -> MutexGuard<'static, BTreeSet<u32>> {
+    let running = lock(&RUNNING);
+    for pid in running.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
         let _ = kill_process(pid, Signal::KILL); // one that has just ended is fine
     }
+    running
 }
 
 /// A child process and the file that holds its output.
@@ -73,7 +76,7 @@ impl Process {
         log: &Path,
     ) -> Result<Process> {
         let open = |log: &Path| -> Result<File> {
-            let file = OpenOptions::new().create(true).append(true).open(log);
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(log);
             file.map_err(LabError::io(format!("open {}", log.display())))
         };
         for (name, _) in std::env::vars_os() {
@@ -81,6 +84,7 @@ impl Process {
                 command.env_remove(name);
             }
         }
+        let mut running = lock(&RUNNING);
         let started = Instant::now();
         let child = command
             .args(args)
@@ -92,7 +96,7 @@ impl Process {
             .stderr(open(log)?)
             .spawn()
             .map_err(LabError::io(format!("start {}", Path::new(command.get_program()).display())))?;
-        lock(&RUNNING).insert(child.id());
+        running.insert(child.id());
         Ok(Process { child, log: log.to_path_buf(), started })
     }
 

@@ -94,6 +94,11 @@ impl Terminal {
         self.expect(&format!("{ENDED}{code}]"))
     }
 
+    /// All that was shown so far.
+    pub fn shown(&self) -> String {
+        lock(&self.shown).clone()
+    }
+
     /// Whether the program still runs.
     pub fn is_running(&self) -> bool {
         !lock(&self.shown).contains(ENDED)

@@ -154,6 +154,7 @@ struct Ports {
 
 /// Runs a node until it is told to stop; the exit code (STYLE section 4).
 pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
+    store::make_all_private();
     logging::start();
     raise_file_limit();
     let (stopper, stop_asked) = Stopper::new();
@@ -230,10 +231,12 @@ fn start(
     let ports = bind(&settings, id)?;
     let narrowed = store::narrow(&dir);
     logging::also_to(&dir.join("node.log"));
-    match narrowed {
-        Ok(None) => {}
-        Ok(Some(mode)) => warn!("{} was open to others (mode {mode:o}), now it is not", dir.display()),
-        Err(e) => warn!("{} may be open to others: {e}", dir.display()),
+    for (dir, narrowed) in [(&dir, narrowed), (&settings.data_dir, store::narrow_data(&settings.data_dir))] {
+        match narrowed {
+            Ok(None) => {}
+            Ok(Some(mode)) => warn!("{} was open to others (mode {mode:o}), now it is not", dir.display()),
+            Err(e) => warn!("{} may be open to others: {e}", dir.display()),
+        }
     }
     info!("node {} starts, version {} uuid {}", id.0, env!("CARGO_PKG_VERSION"), me.uuid);
 
@@ -438,10 +441,6 @@ fn launch(
             Err(strange) => StartError::Snapshot(strange),
         })?,
         None => registry.settle_sql().map_err(StartError::Database)?,
-    }
-    // SQLite gives its other files the rights of the first.
-    if let Err(e) = store::narrow(&dir) {
-        warn!("{} may be open to others: {e}", dir.display());
     }
     let news =
         registry.sql_news().map(|news| format!("node {} {news} in {:.1} s", who.id.0, begun.elapsed().as_secs_f64()));

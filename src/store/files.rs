@@ -6,10 +6,13 @@
 //! Not here: retries. There are none anywhere: after a failed sync the kernel may have dropped the very bytes.
 
 use super::StoreError;
+use rustix::fs::Mode;
+use rustix::process::{geteuid, umask};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// A disk. Paths are whole paths as the caller knows them.
 pub trait Files: Send + Sync {
@@ -86,6 +89,21 @@ pub fn remove_gently(
     files.remove(shrunk).map_err(|e| StoreError::io("remove", shrunk, e))
 }
 
+/// Rights of a file that others may read, as this process was started; before [`make_all_private`] was called, what most have.
+static SHARED_MODE: OnceLock<u32> = OnceLock::new();
+
+/// From now on every file and folder that this process makes is for its owner alone, whoever makes it (SQLite as well), unless its
+/// rights are widened afterwards.
+pub fn make_all_private() {
+    let before = umask(Mode::RWXG | Mode::RWXO);
+    SHARED_MODE.get_or_init(|| 0o666 & !before.as_raw_mode());
+}
+
+/// Rights of a new file that is meant for others as well, as whoever started this process wants them.
+pub fn shared_mode() -> u32 {
+    SHARED_MODE.get().copied().unwrap_or(0o644)
+}
+
 /// Makes a folder and those above it, for nobody else to look into, whatever the umask.
 ///
 /// # Errors
@@ -106,6 +124,28 @@ pub fn narrow(dir: &Path) -> io::Result<Option<u32>> {
     }
     narrow_below(dir, true)?;
     Ok((before & 0o077 != 0).then_some(before))
+}
+
+/// Takes everybody else's rights to the folder of all nodes, if it is this user's and holds nothing but what nodes and `run.sh` make:
+/// a folder that somebody chose for other things too stays as it is. Gives the rights that it had, if they were wider.
+///
+/// # Errors
+/// The system's.
+pub fn narrow_data(dir: &Path) -> io::Result<Option<u32>> {
+    let meta = fs::metadata(dir)?;
+    let before = meta.mode() & 0o777;
+    if before & 0o077 == 0 || meta.uid() != geteuid().as_raw() {
+        return Ok(None);
+    }
+    for row in fs::read_dir(dir)? {
+        let name = row?.file_name();
+        let name = name.to_string_lossy();
+        if name != "run" && name != "dev" && !name.starts_with("node-") && !name.starts_with("config.json") {
+            return Ok(None);
+        }
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(before & 0o700))?;
+    Ok(Some(before))
 }
 
 fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
@@ -267,5 +307,19 @@ mod tests {
         assert_eq!(files.each_ref().map(|file| mode(file)), [0o755, 0o700, 0o700, 0o755]);
         assert_eq!([&dir, &dir.join("wal"), &dir.join("jobs")].map(|path| mode(path)), [0o700, 0o700, 0o755]);
         assert_eq!(narrow(&dir).unwrap(), None);
+    }
+
+    #[test]
+    fn the_folder_of_all_nodes_is_narrowed_unless_it_holds_other_things() {
+        let above = tempfile::tempdir().unwrap();
+        let data = above.path().join("data");
+        fs::create_dir_all(data.join("node-1")).unwrap();
+        fs::create_dir(data.join("run")).unwrap();
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(data.join("letter.txt"), "").unwrap();
+        assert_eq!((narrow_data(&data).unwrap(), mode(&data)), (None, 0o755), "as /tmp or a home would");
+        fs::remove_file(data.join("letter.txt")).unwrap();
+        assert_eq!((narrow_data(&data).unwrap(), mode(&data)), (Some(0o755), 0o700));
+        assert_eq!(narrow_data(&data).unwrap(), None);
     }
 }

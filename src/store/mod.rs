@@ -30,7 +30,7 @@ mod store;
 mod tests;
 mod wal;
 
-pub use files::{File, Files, RealFiles, create_private_dir, narrow};
+pub use files::{File, Files, RealFiles, create_private_dir, make_all_private, narrow, narrow_data, shared_mode};
 use poison::Poison;
 pub use snapshot::{SnapshotReader, SnapshotReceiver, SnapshotSaver, Snapshots};
 pub use store::{CutJob, Store};

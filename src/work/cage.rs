@@ -314,7 +314,8 @@ impl Cage {
     }
 
     /// The beginning of a line: a shell that closes what this program forgot to, opens the filter for bubblewrap and the file that
-    /// tells whether the command has begun, and has the system end the command before anything else where memory gets short.
+    /// tells whether the command has begun, has the system end the command before anything else where memory gets short, and lets
+    /// programs make files as they do elsewhere (nobody else gets to them)."
     fn beginning(&self, scratch: &Path) -> Vec<String> {
         let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
         // Only bash closes descriptors of two digits.
@@ -325,7 +326,7 @@ impl Cage {
         };
         // Who may not say so leaves it as it is.
         let script = format!(
-            "exec{closed} {STARTED_FD}>\"$0/{STARTED}\"{filter}; echo 1000 2>&- >/proc/self/oom_score_adj; exec \"$@\""
+            "umask 022; exec{closed} {STARTED_FD}>\"$0/{STARTED}\"{filter}; echo 1000 2>&- >/proc/self/oom_score_adj; exec \"$@\""
         );
         vec![shell.into(), "-c".into(), script, scratch.to_string_lossy().into_owned()]
     }

@@ -175,7 +175,7 @@ pub fn place(own: &Path, name: &str) -> PathBuf {
     // `/run` has little room, and may forbid to run what lies there: only where each attempt gets a file system of its own.
     let is_fit = || {
         let probe = other.join("probe");
-        fs::create_dir_all(&other).is_ok() && Scratch::make(&probe, None, 1).is_ok_and(|probe| probe.is_mounted)
+        make(&other).is_ok() && Scratch::make(&probe, None, 1).is_ok_and(|probe| probe.is_mounted)
     };
     if !is_root || is_passable(&own) {
         return own;
@@ -209,10 +209,24 @@ pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
         let free = (0..).map(old).find(|path| !path.exists()).expect("some number is free");
         fs::rename(jobs, free)?;
     }
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(jobs)?;
+    make(jobs)?;
     let prefix = format!("{name}.old-");
     let rows = fs::read_dir(jobs.parent().unwrap_or(Path::new("/")))?.flatten();
     Ok(rows.filter(|row| row.file_name().to_string_lossy().starts_with(&prefix)).map(|row| row.path()).collect())
+}
+
+/// Makes the folder of a node's attempts, if it is not there: for its owner alone, and as root's, where the users of slots reach it,
+/// for them to pass through. The folder above, below `/run`, is the same for all nodes.
+fn make(jobs: &Path) -> io::Result<()> {
+    let is_root = rustix::process::geteuid().is_root();
+    let above = jobs.parent().filter(|above| *above == Path::new(RUN));
+    for folder in above.into_iter().chain([jobs]) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        if is_root && is_passable(folder) {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the folder of a node's attempts, which [`clear`] has made, from [`remove_abandoned`] as long as this lives.
@@ -221,7 +235,7 @@ pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
 /// What the system says.
 pub fn hold(jobs: &Path) -> io::Result<fs::File> {
     loop {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(jobs)?;
+        make(jobs)?;
         let folder = fs::File::open(jobs)?;
         fs2::FileExt::lock_shared(&folder)?;
         // Another node that starts may have removed it before.
@@ -236,8 +250,17 @@ pub fn remove_abandoned() {
     remove_abandoned_below(Path::new(RUN));
 }
 
+/// Whether this program's user owns it, and not a link of that name: others care for their own.
+fn is_own_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|it| it.is_dir() && it.uid() == rustix::process::geteuid().as_raw())
+}
+
 pub(super) fn remove_abandoned_below(run: &Path) {
-    for path in fs::read_dir(run).into_iter().flatten().flatten().map(|row| row.path()) {
+    if !is_own_folder(run) {
+        return;
+    }
+    let rows = fs::read_dir(run).into_iter().flatten().flatten().map(|row| row.path());
+    for path in rows.filter(|path| is_own_folder(path)) {
         let Ok(folder) = fs::File::open(&path) else { continue };
         if fs2::FileExt::try_lock_exclusive(&folder).is_ok() {
             unmount_below(&path);

@@ -54,6 +54,8 @@ fn folders_lie_where_the_users_of_slots_may_pass() {
     let closed = Closed::new();
     let placed = scratch::place(&closed.own(), &closed.name);
     if may_mount() {
+        // Other nodes of this machine remove what nobody holds.
+        let _held = scratch::hold(&placed).unwrap();
         assert_eq!(placed, closed.run);
         assert!(std::fs::read_dir(&placed).unwrap().next().is_none(), "the probe is gone");
     } else {
@@ -92,6 +94,7 @@ fn jobs_run_where_their_folders_were_placed() {
         std::fs::set_permissions(closed.dir.path(), PermissionsExt::from_mode(mode)).unwrap();
         let placed = scratch::place(&closed.own(), &closed.name);
         scratch::clear(&placed).unwrap().iter().for_each(|old| scratch::remove_old(old));
+        let _held = scratch::hold(&placed).unwrap();
         let tried = Cage::try_out(CageKind::Full, &placed);
         if rustix::process::geteuid().is_root() && !may_mount() && mode == 0o700 {
             // Neither can its slots' users pass, nor root build walls: that is said once, and not by each job.

@@ -1,0 +1,83 @@
+//! Temporary folders of demos, benches and tests, and what is done about them when this program is told to end.
+//!
+//! Invariants: F1 a folder has a name that nobody can guess, and is for this user alone unless it is opened afterwards. F2 whoever
+//! is told to end by a signal leaves no folder and no process behind: from then on none of either is made.
+//! Not here: whether a folder is kept after a failure (`cluster.rs`).
+
+use super::{LabError, Result, poll, process};
+use crate::node::shared::lock;
+use crate::node::signals::{self, Signal};
+use crate::work::scratch;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Folders that this program has now. Locked while one is made, and for good once this program is told to end.
+static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// How long processes that were killed may go on writing.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// A temporary folder, removed when this is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    is_kept: bool,
+}
+
+impl Folder {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn make(prefix: &str) -> Result<Folder> {
+        let mut folders = lock(&FOLDERS);
+        let made = tempfile::Builder::new().prefix(prefix).tempdir();
+        let path = made.map_err(LabError::io("create a temporary folder"))?.keep(); // `drop` removes it
+        folders.insert(path.clone());
+        Ok(Folder { path, is_kept: false })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It stays when this is dropped.
+    pub fn keep(&mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        lock(&FOLDERS).remove(&self.path);
+        scratch::unmount_below(&self.path);
+        if !self.is_kept {
+            let _ = std::fs::remove_dir_all(&self.path); // what stays in the temporary folder hurts nobody
+        }
+    }
+}
+
+/// From now on Ctrl+C, SIGTERM and SIGHUP end this program as a demo or bench should end: without nodes or folders left behind.
+pub fn clean_up_when_told_to_end() {
+    let _ = signals::listen(|signal| {
+        // Both locks are held to the end: whoever makes a folder or a process waits for it.
+        let _running = process::kill_all();
+        let folders = lock(&FOLDERS);
+        for folder in folders.iter() {
+            // Who was killed may be about to make a file.
+            let _ = poll::wait_until("the folder is gone", GONE_WITHIN, || {
+                scratch::unmount_below(folder);
+                let _ = std::fs::remove_dir_all(folder); // looked at below
+                (!folder.exists()).then_some(())
+            });
+        }
+        scratch::remove_abandoned();
+        std::process::exit(match signal {
+            Signal::HangUp => 129,
+            Signal::Interrupt => 130,
+            Signal::Terminate => 143,
+        });
+    }); // without it, the folder stays
+}
