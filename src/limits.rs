@@ -15,6 +15,8 @@ pub const CORE_INBOX_MAX: usize = 4096;
 pub const DISK_INBOX_MAX: usize = 1024;
 /// Inbox of `apply`, in committed ranges and queries. Full: as for `disk`.
 pub const APPLY_INBOX_MAX: usize = 1024;
+/// Inbox of `large-reads`, in reads. Full: the next one is refused as when the memory budget is in use.
+pub const LARGE_READS_MAX: usize = 1024;
 /// Inbox of each `send-m`, in signals to look at its wire. Full: it has been told already.
 pub const SEND_INBOX_MAX: usize = 16;
 /// Bytes that wait for one peer's socket, twice what raft has on the way to it. More: drop; raft treats it as a loss.
@@ -32,6 +34,10 @@ pub const MONITOR_INBOX_MAX: usize = 256;
 
 /// Largest frame on the peer port. Larger: the connection is dropped.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// The same where a snapshot or a state is sent: chunks are smaller. Larger: the connection is dropped.
+pub const SNAPSHOT_FRAME_BYTES_MAX: usize = 2 << 20;
+/// Time for a large frame of a peer to arrive. Longer: the connection is dropped.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 /// Time for a peer to finish its handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
 /// Snapshot chunk on its own connection: large enough to stream, small enough to abort quickly.

@@ -8,6 +8,7 @@
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
+mod allocator;
 pub mod bench;
 pub mod chat;
 mod chat_talk;

@@ -1,5 +1,6 @@
 //! `phalanx node`: one node of the cluster, until it is told to stop.
 
+use super::allocator;
 use crate::http;
 use crate::node::{self, Doors, NodeOptions};
 use crate::resp;
@@ -41,6 +42,7 @@ pub struct NodeArgs {
 
 /// Runs the node; the exit code.
 pub fn run(args: NodeArgs) -> u8 {
+    allocator::bound();
     let mut flags = Vec::new();
     for pair in &args.set {
         match pair.split_once('=') {

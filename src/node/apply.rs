@@ -9,6 +9,7 @@ use super::checkpoints::{self, SlowDigest};
 use super::core::CoreInput;
 use super::disk::DiskJob;
 use super::jobs::JobsView;
+use super::large_reads::{self, LargeRead};
 use super::links::Link;
 use super::quota;
 use super::requests::{Answered, Question, ReplyTo};
@@ -73,6 +74,7 @@ struct Apply {
     shared: Arc<Shared>,
     registry: Registry,
     disk: Sender<DiskJob>,
+    large_reads: Sender<LargeRead>,
     /// Queries ahead of what is applied.
     waiting: BTreeMap<Index, Vec<Question>>,
     /// Who waits for which job to end.
@@ -87,11 +89,18 @@ struct Apply {
 }
 
 /// Body of the thread; `registry` is what the newest snapshot held.
-pub fn run(shared: &Arc<Shared>, registry: Registry, disk: Sender<DiskJob>, inbox: &Receiver<ApplyJob>) {
+pub fn run(
+    shared: &Arc<Shared>,
+    registry: Registry,
+    disk: Sender<DiskJob>,
+    large_reads: Sender<LargeRead>,
+    inbox: &Receiver<ApplyJob>,
+) {
     let mut apply = Apply {
         shared: Arc::clone(shared),
         registry,
         disk,
+        large_reads,
         waiting: BTreeMap::new(),
         awaiting: BTreeMap::new(),
         directory_version: u64::MAX,
@@ -267,7 +276,9 @@ impl Apply {
             self.waiting.entry(at_least).or_default().extend(queries);
             return;
         }
-        for (query, mut reply) in queries {
+        for question in queries {
+            let (kv, at) = (self.registry.kv(), self.registry.applied());
+            let Some((query, mut reply)) = large_reads::answer(&self.large_reads, kv, at, question) else { continue };
             reply.answer(Outcome::Done((applied, self.registry.query(&query))));
         }
     }

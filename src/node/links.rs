@@ -17,7 +17,8 @@ use super::shared::{Shared, lock};
 use crate::limits::{LINK_BYTES_MAX, SEND_INBOX_MAX};
 use crate::types::{Addresses, Identity};
 use crate::wire::codec::{WireError, encode_onto};
-use crate::wire::{Frame, Hello, PROTOCOL, Purpose, handshake};
+use crate::wire::handshake::{self, Welcomed};
+use crate::wire::{Frame, Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{debug, info, warn};
 use rustix::net::SendFlags;
@@ -220,23 +221,11 @@ impl Dialer {
     }
 
     fn connect(&self) -> Result<TcpStream, WireError> {
-        let address = resolve(&self.address)?;
-        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-        stream.set_nodelay(true)?;
-        let hello = hello(&self.shared, Purpose::Peer);
-        let welcomed = handshake::dial(&stream, hello, self.shared.settings.cluster_secret.as_deref())?;
-        let (who, cluster) = (welcomed.who, welcomed.cluster);
-        if who != self.who {
-            // The member whose disk was replaced: it answers where we know our cluster to live.
-            if who.id == self.who.id && cluster == Some(self.shared.cluster) {
-                self.shared.to_core(CoreInput::Vouched(who));
-            }
-            return Err(WireError::Rejected(format!("{who:?} answers at {} in place of {:?}", self.address, self.who)));
-        }
+        let (stream, welcomed) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
         // Before the link stands: a vote of an outdated disk must not reach a node that knows better.
         let (compared, is_compared) = bounded(1);
         let promise = welcomed.remembered;
-        self.shared.to_core(CoreInput::Remembered { by: who, promise, compared: Some(compared) });
+        self.shared.to_core(CoreInput::Remembered { by: self.who, promise, compared: Some(compared) });
         if is_compared.recv().is_err() {
             return Err(WireError::Io(io::ErrorKind::Interrupted.into()));
         }
@@ -294,8 +283,33 @@ pub fn resolve(address: &str) -> io::Result<std::net::SocketAddr> {
     address.to_socket_addrs()?.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))
 }
 
+/// Dials a node of this cluster, and makes sure that whoever answers is the one that is meant.
+///
+/// # Errors
+/// When nobody answers in time, the handshake fails, or it is another.
+pub fn dial_as(
+    shared: &Shared,
+    to: Identity,
+    address: &str,
+    purpose: Purpose,
+    timeout: Duration,
+) -> Result<(TcpStream, Welcomed), WireError> {
+    let stream = TcpStream::connect_timeout(&resolve(address)?, timeout)?;
+    stream.set_nodelay(true)?;
+    let welcomed = handshake::dial(&stream, hello(shared, purpose), shared.settings.cluster_secret.as_deref())?;
+    let who = welcomed.who;
+    if who == to {
+        return Ok((stream, welcomed));
+    }
+    // The member whose disk was replaced: it answers where we know our cluster to live.
+    if who.id == to.id && welcomed.cluster == Some(shared.cluster) {
+        shared.to_core(CoreInput::Vouched(who));
+    }
+    Err(WireError::Rejected(format!("{who:?} answers at {address} in place of {to:?}")))
+}
+
 /// Our first word on any connection; the handshake fills in the proof.
-pub fn hello(shared: &Shared, purpose: Purpose) -> Hello {
+fn hello(shared: &Shared, purpose: Purpose) -> Hello {
     let addresses: Addresses = shared.settings.addresses(shared.me.id);
     Hello { protocol: PROTOCOL, cluster: Some(shared.cluster), from: shared.me, addresses, proof: Vec::new(), purpose }
 }

@@ -53,6 +53,11 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_workers", "Workers that are there", jobs.here.len() as u64),
         gauge("phalanx_memory_budget_bytes", "Bytes that connections may hold", shared.memory.bytes_max() as u64),
         gauge("phalanx_memory_used_bytes", "Bytes that connections hold now", shared.memory.used() as u64),
+        gauge(
+            "phalanx_peer_frames_bytes",
+            "Bytes of large frames of peers on their way in",
+            shared.peer_frames.used() as u64,
+        ),
         counter("phalanx_memory_refused_total", "Times that a connection could not hold more", shared.memory.refused()),
         counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),

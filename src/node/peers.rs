@@ -4,32 +4,39 @@
 //! log line, never more. When a peer's connection ends, the outgoing half is asked to look whether the peer is gone.
 //!
 //! Frames are taken only from a node of this cluster: its identity is in the membership, or was vouched for (`raft/guard.rs`);
-//! with a `cluster_secret` the handshake has proved as much. Anyone else may ask who leads, and ask to join. A frame of a
-//! stranger is dropped as if the wire had lost it, and the connection stays: a member of which this node has not heard yet
-//! is known within a round of gossip.
-//! Not here: dialing (`links.rs`), what messages mean (`core.rs`, `gossip.rs`).
+//! with a `cluster_secret` the handshake has proved as much. Anyone else may ask who leads, and ask to join. Frames of a
+//! stranger are dropped as they arrive, as if the wire had lost them, and the connection stays for some seconds: a member of
+//! which this node has not heard yet is known within a round of gossip.
+//! Not here: how many connections there are and what they may hold (`peer_limits.rs`), dialing (`links.rs`), what messages mean
+//! (`core.rs`, `gossip.rs`).
 
 use super::core::CoreInput;
 use super::gossip::GossipInput;
+use super::peer_limits::{Place, Places, SMALL_FRAME_BYTES};
 use super::shared::Shared;
 use super::{join, rebuild, snapshots, threads};
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::raft::{Promise, Refused};
 use crate::types::Identity;
 use crate::warn_seldom;
-use crate::wire::codec::{WireError, read_frame, write_frame};
+use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_frame};
+use crate::wire::handshake::DeadlineReader;
 use crate::wire::{Frame, Hello, Purpose, Whereabouts, handshake};
 use log::debug;
-use std::io::BufReader;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io::{self, BufReader, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-/// Peer connections at once. More: the newcomer is dropped; its dialer tries again.
-const CONNECTIONS_MAX: usize = 512;
 /// A peer that says nothing for so long is half open: gossip alone speaks more often.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a node that is not known yet may wait to be, before it must dial again: gossip takes a second.
+const STRANGER_MAX: Duration = Duration::from_secs(10);
+/// Bytes that are read at once from a known node, and from a stranger, whose frames are dropped as they arrive.
+const READ_BYTES: (usize, usize) = (64 << 10, 1 << 10);
 /// Pause after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Stack of a connection's thread: postcard decodes on the heap.
@@ -37,10 +44,10 @@ const STACK_BYTES: usize = 512 << 10;
 
 /// Body of the `peers` thread: accepts until the node stops.
 pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let places = Arc::new(Places::default());
     loop {
         let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => Arc::new(stream),
             Err(_) if shared.is_stopped() => return,
             Err(e) => {
                 warn_seldom!("peer accept failed err={e}");
@@ -51,26 +58,19 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
         if shared.is_stopped() {
             return;
         }
-        if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-            open.fetch_sub(1, Ordering::Relaxed);
-            debug!("peer connections at their limit, one dropped");
-            continue;
-        }
-        let (shared, open_now) = (Arc::clone(shared), Arc::clone(&open));
+        let (shared, place) = (Arc::clone(shared), places.enter(Arc::clone(&stream)));
         let started = threads::spawn_small("recv", STACK_BYTES, move || {
-            serve(&shared, &stream);
+            serve(&shared, &stream, &place);
             let _ = stream.shutdown(Shutdown::Both);
-            open_now.fetch_sub(1, Ordering::Relaxed);
         });
         if let Err(e) = started {
-            open.fetch_sub(1, Ordering::Relaxed);
             warn_seldom!("no thread for a peer connection err={e}");
             std::thread::sleep(ACCEPT_PAUSE);
         }
     }
 }
 
-fn serve(shared: &Arc<Shared>, stream: &TcpStream) {
+fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
     let _ = stream.set_nodelay(true);
     let secret = shared.settings.cluster_secret.as_deref();
     let hello = match handshake::accept(stream, shared.me, Some(shared.cluster), secret, |hello| {
@@ -84,11 +84,14 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream) {
         }
     };
     let from = hello.from;
+    let is_short = matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. });
+    let has_place = is_short || !belongs(shared, from) || place.recognize(from, &hello.purpose);
     let ended = match hello.purpose {
+        _ if !has_place => Err(WireError::Unexpected("connection: all places are taken")),
         Purpose::Peer | Purpose::Snapshot if hello.cluster != Some(shared.cluster) => {
             Err(WireError::Unexpected("peer without a cluster"))
         }
-        Purpose::Peer => serve_peer(shared, stream, hello),
+        Purpose::Peer => serve_peer(shared, stream, hello, place),
         Purpose::Ask => answer(stream, Frame::Whereabouts(whereabouts(shared))),
         Purpose::Join { is_gateway } => answer(stream, join::admit(shared, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
@@ -118,26 +121,87 @@ pub fn whereabouts(shared: &Shared) -> Whereabouts {
     Whereabouts { cluster, id, term, leader, members, remembered: Promise::default() }
 }
 
-fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello) -> Result<(), WireError> {
+fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello, place: &Place) -> Result<(), WireError> {
     let from = hello.from;
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
     let is_proved = shared.settings.cluster_secret.is_some();
     shared.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
-    let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let ended = loop {
-        match read_frame(&mut reader, FRAME_BYTES_MAX) {
-            Ok(_) if !belongs(shared, from) => shared.refuse_frame(Refused::Stranger(from)),
-            Ok(frame) => {
-                if let Err(e) = take(shared, from, frame) {
-                    warn_seldom!("peer sent what it should not peer={} err={e}", from.id);
-                    break Err(e);
-                }
-            }
-            Err(e) => break Err(e),
-        }
-    };
+    let Err(ended) = read_all(shared, stream, from, place);
     shared.to_core(CoreInput::PeerClosed(from));
-    ended
+    Err(ended)
+}
+
+/// Reads frames until the connection ends.
+fn read_all(shared: &Arc<Shared>, stream: &TcpStream, from: Identity, place: &Place) -> Result<Infallible, WireError> {
+    let early = match belongs(shared, from) {
+        true => io::Cursor::default(),
+        false => await_acquaintance(shared, stream, from)?,
+    };
+    if !place.recognize(from, &Purpose::Peer) {
+        return Err(WireError::Unexpected("connection: all places are taken"));
+    }
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    let deadline = Cell::new(None);
+    let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, deadline: &deadline }));
+    loop {
+        read_one(shared, &mut reader, &deadline, from)?;
+    }
+}
+
+/// Drops the frames of a node until it is known, by the deadline at most; what it has sent of the frames after them.
+fn await_acquaintance(shared: &Shared, stream: &TcpStream, from: Identity) -> Result<io::Cursor<Vec<u8>>, WireError> {
+    let stream = DeadlineReader::new(stream, Instant::now() + STRANGER_MAX);
+    let mut reader = BufReader::with_capacity(READ_BYTES.1, stream);
+    while !belongs(shared, from) {
+        let header = read_header(&mut reader, FRAME_BYTES_MAX)?;
+        skip_body(&mut reader, header)?;
+        shared.refuse_frame(Refused::Stranger(from));
+    }
+    Ok(io::Cursor::new(reader.buffer().to_vec()))
+}
+
+/// Where a known node's frames come from: while one has a deadline, no read lasts longer.
+struct Source<'a> {
+    stream: &'a TcpStream,
+    deadline: &'a Cell<Option<Instant>>,
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.deadline.get() {
+            Some(deadline) => {
+                let read = DeadlineReader::new(self.stream, deadline).read(into);
+                self.stream.set_read_timeout(Some(SILENCE_MAX))?;
+                read
+            }
+            None => (&mut &*self.stream).read(into),
+        }
+    }
+}
+
+/// Reads one frame for the thread that it concerns. A large one waits for its share of memory, and has a deadline for the whole.
+fn read_one(
+    shared: &Arc<Shared>,
+    reader: &mut dyn Read,
+    deadline: &Cell<Option<Instant>>,
+    from: Identity,
+) -> Result<(), WireError> {
+    let header = read_header(reader, FRAME_BYTES_MAX)?;
+    if !belongs(shared, from) {
+        skip_body(reader, header)?;
+        shared.refuse_frame(Refused::Stranger(from));
+        return Ok(());
+    }
+    let frame = if header.len <= SMALL_FRAME_BYTES {
+        read_body(reader, header)?
+    } else {
+        let until = Instant::now() + FRAME_DEADLINE;
+        let _held = shared.peer_frames.hold(from, header.len, until).ok_or(WireError::Unexpected("wait for memory"))?;
+        deadline.set(Some(until));
+        let frame = read_body(reader, header)?;
+        deadline.set(None);
+        frame
+    };
+    take(shared, from, frame).inspect_err(|e| warn_seldom!("peer sent what it should not peer={} err={e}", from.id))
 }
 
 /// Whether frames of this identity are taken. The handshake is over: where there is a secret, it has proved to know it.

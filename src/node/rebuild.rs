@@ -10,10 +10,10 @@ use super::disk::must;
 use super::links;
 use super::saving::{Count, Pace};
 use super::shared::Shared;
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::types::{Identity, Index};
 use crate::wire::codec::{WireError, read_frame, write_frame};
-use crate::wire::{Frame, Purpose, handshake};
+use crate::wire::{Frame, Purpose};
 use crossbeam_channel::bounded;
 use log::info;
 use std::io::{self, BufReader, Write};
@@ -60,7 +60,7 @@ pub fn give(shared: &Arc<Shared>, stream: &TcpStream, to: Identity) -> Result<()
     registry.snapshot(&mut chunks)?;
     chunks.send()?;
     drop(registry);
-    match read_frame(&mut out, FRAME_BYTES_MAX)? {
+    match read_frame(&mut out, SNAPSHOT_FRAME_BYTES_MAX)? {
         Frame::SnapshotDone { ok: true, .. } => {
             info!("state given peer={} bytes={}", to.id, bytes.0);
             Ok(())
@@ -119,12 +119,7 @@ pub fn fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Inde
 }
 
 fn try_fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Index, WireError> {
-    let mut socket = TcpStream::connect_timeout(&links::resolve(address)?, STALL_MAX)?;
-    let secret = shared.settings.cluster_secret.as_deref();
-    let who = handshake::dial(&socket, links::hello(shared, Purpose::State), secret)?.who;
-    if who != from {
-        return Err(WireError::Rejected(format!("{who:?} answers in place of {from:?}")));
-    }
+    let (mut socket, _) = links::dial_as(shared, from, address, Purpose::State, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(HEAD_MAX))?;
     let done = receive(shared, &socket);
@@ -139,7 +134,7 @@ fn try_fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Inde
 
 fn receive(shared: &Arc<Shared>, socket: &TcpStream) -> Result<Index, WireError> {
     let mut reader = BufReader::with_capacity(64 << 10, socket);
-    let (meta, bytes) = match read_frame(&mut reader, FRAME_BYTES_MAX)? {
+    let (meta, bytes) = match read_frame(&mut reader, SNAPSHOT_FRAME_BYTES_MAX)? {
         Frame::SnapshotHead { meta, bytes, .. } => (meta, bytes),
         Frame::Reject { why } => return Err(WireError::Rejected(why)),
         _ => return Err(WireError::Unexpected("frame before a state's head")),
@@ -152,7 +147,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream) -> Result<Index, WireError>
     let snapshots = shared.snapshots();
     let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
     while receiver.received() < bytes {
-        let Frame::SnapshotChunk { offset, bytes } = read_frame(&mut reader, FRAME_BYTES_MAX)? else {
+        let Frame::SnapshotChunk { offset, bytes } = read_frame(&mut reader, SNAPSHOT_FRAME_BYTES_MAX)? else {
             return Err(WireError::Unexpected("frame in the middle of a state"));
         };
         receiver.chunk(offset, &bytes).map_err(io::Error::other)?;

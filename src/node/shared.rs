@@ -16,6 +16,7 @@ use super::jobs::JobsView;
 use super::links::Link;
 use super::live::Live;
 use super::memory::MemoryBudget;
+use super::peer_limits::FrameShare;
 use super::quota;
 use super::recovery::Recovery;
 use super::requests::{Answered, Asked, ReplyTo, Request, now_ms};
@@ -152,6 +153,8 @@ pub struct Shared {
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Mutex<()>,
+    /// Large frames that peers are sending.
+    pub peer_frames: FrameShare,
     started: Instant,
     started_ms: u64,
     core: Sender<CoreInput>,
@@ -266,6 +269,7 @@ impl Shared {
             recovery: Recovery::new(parts.view.last_index > Index(0)),
             stopper: parts.stopper,
             incoming_snapshot: Mutex::new(()),
+            peer_frames: FrameShare::default(),
             started: Instant::now(),
             started_ms,
             core: parts.core,

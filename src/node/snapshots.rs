@@ -7,12 +7,12 @@
 use super::core::CoreInput;
 use super::links;
 use super::shared::Shared;
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::store::Snapshots;
 use crate::types::{Identity, Term};
 use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_frame, write_frame};
-use crate::wire::{Frame, Purpose, handshake};
+use crate::wire::{Frame, Purpose};
 use log::info;
 use std::io::{self, BufReader};
 use std::net::TcpStream;
@@ -41,12 +41,7 @@ fn try_stream(
 ) -> Result<u64, WireError> {
     let mut reader =
         snapshots.newest().map_err(io::Error::other)?.ok_or(WireError::Unexpected("lack of a snapshot"))?;
-    let mut socket = TcpStream::connect_timeout(&links::resolve(address)?, STALL_MAX)?;
-    let secret = shared.settings.cluster_secret.as_deref();
-    let who = handshake::dial(&socket, links::hello(shared, Purpose::Snapshot), secret)?.who;
-    if who != to {
-        return Err(WireError::Rejected(format!("{who:?} answers in place of {to:?}")));
-    }
+    let (mut socket, _) = links::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(STALL_MAX))?;
     let bytes = reader.bytes();
@@ -57,7 +52,7 @@ fn try_stream(
         write_frame(&mut socket, &Frame::SnapshotChunk { offset, bytes: chunk })?;
         offset += len;
     }
-    match read_frame(&mut socket, FRAME_BYTES_MAX)? {
+    match read_frame(&mut socket, SNAPSHOT_FRAME_BYTES_MAX)? {
         Frame::SnapshotDone { ok: true, .. } => Ok(bytes),
         Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("answer to a snapshot")),
@@ -80,7 +75,7 @@ pub fn receive(shared: &Arc<Shared>, stream: &TcpStream, from: Identity) -> Resu
 }
 
 fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> Result<(), WireError> {
-    let Frame::SnapshotHead { term, meta, bytes } = read_frame(from_wire, FRAME_BYTES_MAX)? else {
+    let Frame::SnapshotHead { term, meta, bytes } = read_frame(from_wire, SNAPSHOT_FRAME_BYTES_MAX)? else {
         return Err(WireError::Unexpected("frame before a snapshot's head"));
     };
     let _one_at_a_time = shared
@@ -90,7 +85,7 @@ fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> R
     let snapshots = shared.snapshots();
     let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
     while receiver.received() < bytes {
-        let Frame::SnapshotChunk { offset, bytes } = read_frame(from_wire, FRAME_BYTES_MAX)? else {
+        let Frame::SnapshotChunk { offset, bytes } = read_frame(from_wire, SNAPSHOT_FRAME_BYTES_MAX)? else {
             return Err(WireError::Unexpected("frame in the middle of a snapshot"));
         };
         receiver.chunk(offset, &bytes).map_err(io::Error::other)?;

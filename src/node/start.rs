@@ -19,8 +19,8 @@ use super::sql_laps::Laps;
 use super::stop::{self, Stopper};
 use super::worker::WorkerInput;
 use super::{
-    apply, chat, checkpoints, config_writer, console, disk, front, gossip, logging, monitor, peers, renew, reunite,
-    threads, watch, worker,
+    apply, chat, checkpoints, config_writer, console, disk, front, gossip, large_reads, logging, monitor, peers, renew,
+    reunite, threads, watch, worker,
 };
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
 use crate::limits::{
@@ -506,7 +506,9 @@ fn launch(
         Ok(())
     };
     let (s, disk_for_apply) = (Arc::clone(&shared), disk_in.clone());
-    thread("apply", Box::new(move || apply::run(&s, registry, disk_for_apply, &apply_out)))?;
+    let (large_reads_in, large_reads_out) = large_reads::inbox();
+    thread("apply", Box::new(move || apply::run(&s, registry, disk_for_apply, large_reads_in, &apply_out)))?;
+    thread("large-reads", Box::new(move || large_reads::run(&large_reads_out)))?;
     let s = Arc::clone(&shared);
     let to_disk = disk_in.clone();
     thread("disk", Box::new(move || disk::run(&s, store, &to_disk, &disk_out)))?;

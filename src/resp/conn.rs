@@ -41,8 +41,8 @@ const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
 const WRITTEN_BYTES_MAX: usize = 64 << 10;
 /// How long a connection that was told goodbye may go on sending, and how much.
 const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
-/// What a queued command or a watched key costs beside its bytes.
-const QUEUED_BYTES: usize = 64;
+/// What a watched key costs beside its bytes: two numbers and what the allocator adds, in a list with twice the room.
+const WATCHED_BYTES: usize = 128;
 
 /// What becomes of the connection after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -422,7 +422,7 @@ impl Conn {
             return self.reply(|out| reply::simple(out, "QUEUED"));
         }
         let owned = Owned::of(request);
-        multi.bytes += owned.size() + QUEUED_BYTES;
+        multi.bytes += owned.size();
         if multi.bytes > RESP_REQUEST_BYTES_MAX {
             self.refuse("ERR transaction is too large");
             return;
@@ -491,7 +491,7 @@ impl Conn {
         // A key that is watched already stays as it was first seen.
         let is_new = |key: &&[u8]| self.watched.iter().all(|(known, _)| known.as_slice() != *key);
         let keys: Vec<Bytes> = request.words().skip(1).filter(is_new).map(|key| Bytes::from(key.to_vec())).collect();
-        let more: usize = keys.iter().map(|key| key.len() + QUEUED_BYTES).sum();
+        let more: usize = keys.iter().map(|key| key.len() + WATCHED_BYTES).sum();
         if self.watched_bytes + more > RESP_REQUEST_BYTES_MAX {
             return self.reply(|out| reply::error(out, "ERR too many watched keys"));
         }

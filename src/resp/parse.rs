@@ -13,6 +13,9 @@ use crate::limits::{RESP_LINE_BYTES_MAX, RESP_REQUEST_BYTES_MAX, RESP_UNKNOWN_BY
 /// Words that a client may send in one request before it has named the secret.
 const UNKNOWN_WORDS_MAX: i64 = 10;
 
+/// What the allocator adds to a piece of memory, at most but for large ones.
+const ALLOCATION_BYTES: usize = 32;
+
 /// Why a connection cannot go on, in Redis' words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub String);
@@ -69,7 +72,8 @@ pub struct Owned {
 impl Owned {
     /// A copy of a request.
     pub fn of(request: &Request) -> Owned {
-        let mut owned = Owned::default();
+        let bytes = request.words().map(<[u8]>::len).sum();
+        let mut owned = Owned { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(request.len()) };
         request.words().for_each(|word| owned.push(word));
         owned
     }
@@ -86,9 +90,10 @@ impl Owned {
         Request { bytes: &self.bytes, spans: &self.spans }
     }
 
-    /// Bytes of all words.
+    /// Bytes of memory that it takes in a list, which may have twice the room that it needs.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        let lists = self.bytes.capacity() + self.spans.capacity() * size_of::<Span>();
+        lists + 2 * ALLOCATION_BYTES + 2 * size_of::<Owned>()
     }
 }
 

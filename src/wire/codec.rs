@@ -70,8 +70,22 @@ pub fn write_frame(to: &mut dyn Write, frame: &Frame) -> Result<(), WireError> {
     Ok(())
 }
 
+/// What comes before each frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Bytes of the frame behind it.
+    pub len: usize,
+    sum: u32,
+}
+
 /// Reads one frame of at most `max` bytes.
 pub fn read_frame(from: &mut dyn Read, max: usize) -> Result<Frame, WireError> {
+    let header = read_header(from, max)?;
+    read_body(from, header)
+}
+
+/// Reads what comes before a frame of at most `max` bytes.
+pub fn read_header(from: &mut dyn Read, max: usize) -> Result<Header, WireError> {
     let mut header = [0u8; HEADER_BYTES];
     from.read_exact(&mut header)?;
     let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
@@ -79,6 +93,11 @@ pub fn read_frame(from: &mut dyn Read, max: usize) -> Result<Frame, WireError> {
     if len > max {
         return Err(WireError::TooLarge { len, max });
     }
+    Ok(Header { len, sum })
+}
+
+/// Reads the frame behind its header.
+pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header) -> Result<Frame, WireError> {
     // Grows with what really arrives, so a lying header costs nothing.
     let mut bytes = Vec::with_capacity(len.min(64 << 10));
     from.take(len as u64).read_to_end(&mut bytes)?;
@@ -93,6 +112,15 @@ pub fn read_frame(from: &mut dyn Read, max: usize) -> Result<Frame, WireError> {
         return Err(WireError::Decode(format!("{} bytes left over", rest.len())));
     }
     Ok(frame)
+}
+
+/// Drops the frame behind its header as it arrives: it costs no memory.
+pub fn skip_body(from: &mut dyn Read, header: Header) -> Result<(), WireError> {
+    let skipped = io::copy(&mut from.take(header.len as u64), &mut io::sink())?;
+    if skipped < header.len as u64 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -113,6 +141,16 @@ mod tests {
     fn a_frame_survives_the_trip() {
         let bytes = encode(&sample());
         assert_eq!(read_frame(&mut bytes.as_slice(), 1 << 10).unwrap(), sample());
+    }
+
+    #[test]
+    fn a_frame_may_be_skipped() {
+        let bytes = [encode(&sample()), encode(&sample())].concat();
+        let mut from = bytes.as_slice();
+        let header = read_header(&mut from, 1 << 10).unwrap();
+        skip_body(&mut from, header).unwrap();
+        assert_eq!(read_frame(&mut from, 1 << 10).unwrap(), sample());
+        assert!(skip_body(&mut &bytes[..3], header).is_err());
     }
 
     #[test]

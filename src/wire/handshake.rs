@@ -2,7 +2,7 @@
 //!
 //! The acceptor sends a random challenge, so a recorded handshake cannot be played again; the secret itself never
 //! crosses the wire. The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
-//! may hold 16 KiB at most. A dialer of another cluster, protocol or secret is told why in one sentence.
+//! may hold 4 KiB at most. A dialer of another cluster, protocol or secret is told why in one sentence.
 //! Not here: what follows (`node/peers.rs`).
 
 use super::codec::{WireError, read_frame, write_frame};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Frames before the handshake is over.
-const EARLY_FRAME_BYTES_MAX: usize = 16 << 10;
+const EARLY_FRAME_BYTES_MAX: usize = 4 << 10;
 
 /// A stream whose reads share one deadline.
 pub struct DeadlineReader<'a> {

@@ -41,6 +41,29 @@ pub fn int(number: impl TryInto<i64>) -> Value {
     Value::Int(number.try_into().unwrap_or(i64::MAX))
 }
 
+/// What a key costs that is looked at.
+const LOOK_BYTES: usize = 64;
+
+/// See [`Store::read_cost`].
+pub fn cost(store: &Store, op: &Op) -> usize {
+    let table = store.table();
+    let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + LOOK_BYTES;
+    match op {
+        Op::Get(key) | Op::Read(key) => value(key),
+        Op::MGet(keys) => keys.iter().map(value).sum(),
+        Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) => keys.len() * LOOK_BYTES,
+        Op::Keys(_) => table.len() * LOOK_BYTES,
+        Op::Scan { count, .. } => {
+            usize::try_from(*count).unwrap_or(usize::MAX).clamp(1, table.len().max(1)) * LOOK_BYTES
+        }
+        Op::Range { limit, .. } => {
+            let rows = usize::try_from(*limit).unwrap_or(usize::MAX).min(table.len());
+            RANGE_BYTES_MAX.min(rows.saturating_mul(table.largest_value() + LOOK_BYTES))
+        }
+        _ => LOOK_BYTES,
+    }
+}
+
 /// Answers an operation that does not need the log.
 pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer {
     let table = store.table();

@@ -116,6 +116,19 @@ impl Store {
         Some(Ran::Values(answers.map(|answer| answer.unwrap_or_else(|why| Value::Error(why.to_string()))).collect()))
     }
 
+    /// The reply to a query.
+    pub fn answer(&self, at: Stamp, run: &Run) -> Reply {
+        match self.ask(at, run) {
+            Some(ran) => Reply::Ok(ran.encode()),
+            None => Reply::Failed("this run must go through the log".to_string()),
+        }
+    }
+
+    /// What it costs to answer a query, in bytes that are copied or looked at, about.
+    pub fn read_cost(&self, run: &Run) -> usize {
+        run.ops.iter().map(|op| reads::cost(self, op)).sum()
+    }
+
     /// Asserts what the room promises; for tests and the simulator.
     #[cfg(test)]
     pub fn check(&self, at: Stamp) {
@@ -354,9 +367,8 @@ impl Service for Store {
     }
 
     fn query(&self, at: Stamp, query: &[u8]) -> Reply {
-        match postcard::from_bytes::<Run>(query).map(|run| self.ask(at, &run)) {
-            Ok(Some(ran)) => Reply::Ok(ran.encode()),
-            Ok(None) => Reply::Failed("this run must go through the log".to_string()),
+        match postcard::from_bytes::<Run>(query) {
+            Ok(run) => self.answer(at, &run),
             Err(_) => Reply::Failed("not a run of operations".to_string()),
         }
     }

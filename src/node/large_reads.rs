@@ -1,0 +1,120 @@
+//! The `large-reads` thread: answers reads of the key-value store that take long, from a copy of the store.
+//!
+//! Copying megabytes out of the store and writing them to sockets would hold every command up that waits to be applied. The copy
+//! shares its trees with the original and costs nothing.
+//! Not here: what is a large read (`Store::read_cost`), reads that are answered at once (`apply.rs`).
+
+use super::memory;
+use super::requests::{Question, ReplyTo};
+use crate::limits::LARGE_READS_MAX;
+use crate::services::kv::{Run, Store};
+use crate::services::registry::KV;
+use crate::types::{Outcome, Stamp};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+/// Reads that cost no more than this, in bytes copied or looked at, are answered by `apply` itself.
+const INLINE_COST_MAX: usize = 128 << 10;
+
+/// One read.
+#[derive(Debug)]
+pub struct LargeRead {
+    store: Store,
+    at: Stamp,
+    run: Run,
+    reply: ReplyTo,
+}
+
+impl LargeRead {
+    fn answer(mut self) {
+        let answer = self.store.answer(self.at, &self.run);
+        // What it alone keeps of the store goes before its client is told.
+        drop(self.store);
+        self.reply.answer(Outcome::Done((self.at.index, answer)));
+    }
+}
+
+/// The inbox of the thread.
+pub fn inbox() -> (Sender<LargeRead>, Receiver<LargeRead>) {
+    bounded(LARGE_READS_MAX)
+}
+
+/// Body of the thread: ends when `apply` has.
+pub fn run(inbox: &Receiver<LargeRead>) {
+    inbox.iter().for_each(LargeRead::answer);
+}
+
+/// Answers a question to the key-value store, or hands it over if it is large; gives back what is none.
+pub fn answer(to: &Sender<LargeRead>, store: &Store, at: Stamp, (query, reply): Question) -> Option<Question> {
+    let Some(run) = query.strip_prefix(&[KV]).and_then(|run| postcard::from_bytes::<Run>(run).ok()) else {
+        return Some((query, reply));
+    };
+    let is_large = store.read_cost(&run) > INLINE_COST_MAX;
+    let read = LargeRead { store: store.clone(), at, run, reply };
+    if !is_large {
+        read.answer();
+    } else if let Err(TrySendError::Full(mut read) | TrySendError::Disconnected(mut read)) = to.try_send(read) {
+        read.reply.answer(Outcome::Refused(memory::FULL.to_string()));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::requests::Waiter;
+    use crate::services::Reply;
+    use crate::services::kv::{Bytes, Condition, Expiry, Op, Ran, Value};
+    use crate::services::registry::kv_run;
+    use crate::types::Index;
+
+    #[derive(Debug)]
+    struct Told(Sender<crate::node::Answered>);
+
+    impl Waiter for Told {
+        fn answer(self: Box<Self>, answered: crate::node::Answered) {
+            self.0.send(answered).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_takes_long_is_not_answered_where_commands_wait() {
+        let at = Stamp { index: Index(7), at_ms: 0 };
+        let key = |name: &str| Bytes::from(name.as_bytes().to_vec());
+        let set = |name: &str, bytes: usize| Op::Set {
+            key: key(name),
+            value: Bytes::from(vec![b'v'; bytes]),
+            condition: Condition::Always,
+            expiry: Expiry::Never,
+            get: false,
+        };
+        let mut store = Store::default();
+        store.run(at, Run { watched: Vec::new(), ops: vec![set("large", 1 << 20), set("small", 10)] });
+        let many = (0..20_000).map(|n| set(&format!("key{n}"), 1)).collect();
+        store.run(at, Run { watched: Vec::new(), ops: many });
+        let (to, inbox) = inbox();
+        let ask = |ops: Vec<Op>| {
+            let (told, answer) = bounded(1);
+            let query = kv_run(&Run { watched: Vec::new(), ops });
+            assert!(super::answer(&to, &store, at, (query, ReplyTo::Door(Box::new(Told(told))))).is_none());
+            answer
+        };
+        for op in [Op::Get(key("small")), Op::StrLen(key("large")), Op::Get(key("none")), Op::Count] {
+            assert!(ask(vec![op.clone()]).try_recv().is_ok(), "{op:?}");
+        }
+        let page = Op::Scan { after: None, glob: None, count: 1 << 40 };
+        for op in [Op::Get(key("large")), Op::MGet(vec![key("small"), key("large")]), Op::Keys(key("*")), page] {
+            let answer = ask(vec![op.clone()]);
+            assert!(answer.try_recv().is_err(), "{op:?}");
+            inbox.try_recv().unwrap().answer();
+            let Ok(Outcome::Done((index, Reply::Ok(bytes)))) = answer.try_recv() else { panic!("no answer to {op:?}") };
+            assert_eq!(index, at.index);
+            let Some(Ran::Values(values)) = Ran::decode(&bytes) else { panic!("not values") };
+            assert!(!matches!(values[..], [Value::Error(_)]), "{values:?}");
+        }
+        // Beyond what the inbox holds they are refused.
+        let waiting: Vec<_> = (0..LARGE_READS_MAX).map(|_| ask(vec![Op::Get(key("large"))])).collect();
+        let refused = ask(vec![Op::Get(key("large"))]).try_recv().unwrap();
+        assert!(matches!(refused, Outcome::Refused(why) if why == memory::FULL));
+        assert!(waiting.iter().all(|answer| answer.try_recv().is_err()));
+    }
+}
