@@ -198,12 +198,11 @@ impl Shell {
             (".help", _) => term::out(HELP),
             (".tables", "") => {
                 let names = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') \
-                    AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '_phalanx' ORDER BY name";
+                    AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
                 self.texts(&json!([names]), "")?;
             }
             (".schema", "") => {
-                let all =
-                    "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND tbl_name <> '_phalanx' ORDER BY rowid";
+                let all = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND tbl_name <> 'sqlite_phalanx' ORDER BY rowid";
                 self.texts(&json!([all]), ";")?;
             }
             (".schema", name) => {

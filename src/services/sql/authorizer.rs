@@ -8,13 +8,13 @@ use super::catalogue::{
     FUNCTIONS, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE, PRAGMAS_OF_PAGES,
     PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
 };
-use super::price;
 use super::watch::Watch;
+use super::{journal, price};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The one table of our own: applied entries, what they answered, and what else belongs to the file.
-pub const OWN_TABLE: &str = "_phalanx";
+/// How names begin that are kept for tables of our own.
+const RESERVED: &str = journal::OLD_TABLE;
 
 /// Which connection asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +211,7 @@ fn starts_with(name: &str, start: &str) -> bool {
 
 /// Our own table. What else has a reserved name, from a time when it was not refused, can be read, renamed and dropped.
 fn own(name: &str) -> Option<String> {
-    name.eq_ignore_ascii_case(OWN_TABLE).then(reserved)
+    name.eq_ignore_ascii_case(journal::TABLE).then(|| format!("table {} is not for use", journal::TABLE))
 }
 
 /// A statement makes something of that name.
@@ -221,12 +221,12 @@ fn made(name: &str) -> Option<String> {
 
 /// Whether a name is kept for tables of our own.
 pub fn is_reserved(name: &str) -> bool {
-    starts_with(name, OWN_TABLE)
+    starts_with(name, RESERVED)
 }
 
 /// Why a reserved name is refused.
 pub fn reserved() -> String {
-    format!("names that begin with {OWN_TABLE} are not for use")
+    format!("names that begin with {RESERVED} are not for use")
 }
 
 fn written(watch: &Watch, table: &str) -> Option<String> {

@@ -17,8 +17,9 @@ const ROW_BYTES: usize = 128;
 /// Takes them all. It visits every row, and calls `rest` now and then.
 pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Digest> {
     let mut hash = Sha256::new();
-    let mut select = conn
-        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name <> '_phalanx' ORDER BY type, name")?;
+    let mut select = conn.prepare(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name <> 'sqlite_phalanx' ORDER BY type, name",
+    )?;
     rows(&mut select, &mut hash, rest)?;
     for pragma in ["user_version", "application_id"] {
         rows(&mut conn.prepare(&format!("PRAGMA {pragma}"))?, &mut hash, rest)?;

@@ -160,7 +160,7 @@ fn undo(conn: &Connection, watch: &Watch) -> Result<()> {
     own(conn, watch, "ROLLBACK TO s")?;
     // If the schema was undone as well, it is read again now, where nothing is too long.
     let _own = Own::begin(watch);
-    conn.prepare_cached("SELECT 1 FROM _phalanx WHERE idx = 0")?.exists([]).map(drop)
+    conn.prepare_cached("SELECT 1 FROM sqlite_phalanx WHERE idx = 0")?.exists([]).map(drop)
 }
 
 fn own(conn: &Connection, watch: &Watch, sql: &str) -> Result<()> {

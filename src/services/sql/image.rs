@@ -6,6 +6,7 @@
 //! Not here: whether an image is needed (`database.rs`).
 
 use super::files::Files;
+use super::journal;
 use crate::services::parts::{bad, put_numbers, take_numbers};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Result};
@@ -59,7 +60,7 @@ impl Pinned {
             let conn = Connection::open_with_flags(files.path(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             conn.execute_batch("BEGIN")?;
             // A transaction sees what is there when it first reads.
-            conn.query_row("SELECT count(*) FROM _phalanx WHERE idx = 0", [], |_| Ok(()))?;
+            conn.query_row("SELECT count(*) FROM sqlite_phalanx WHERE idx = 0", [], |_| Ok(()))?;
             Ok(conn)
         };
         let source = match open() {
@@ -126,7 +127,9 @@ pub fn bare_image(files: &Arc<dyn Files>, out: &mut dyn Write) -> io::Result<()>
     let made = Pinned::in_file(files, 0).look(|conn| {
         copy_to_file(conn, &path, files).map_err(io::Error::other)?;
         let copy = Connection::open(&path).map_err(io::Error::other)?;
-        copy.execute_batch("PRAGMA journal_mode = DELETE; DROP TABLE _phalanx").map_err(io::Error::other)
+        copy.execute_batch("PRAGMA journal_mode = DELETE")
+            .and_then(|()| journal::remove(&copy))
+            .map_err(io::Error::other)
     });
     let written = made.and_then(|()| stream(&mut *files.open(&path)?.0, out));
     files.remove(&path);

@@ -7,6 +7,7 @@
 //! Not here: who asks (`machine.rs`).
 
 use crate::services::Reply;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 /// A command begins.
@@ -20,20 +21,62 @@ const STAGED: i64 = -3;
 /// The first piece of it; the next one is one lower.
 const PIECES: i64 = -1000;
 
-/// Makes the table.
+/// Its name. SQLite itself keeps names that begin with `sqlite_` from being dropped, altered and indexed, and tools that list the
+/// tables of a database leave them out.
+pub const TABLE: &str = "sqlite_phalanx";
+/// What versions before 1.0 called it.
+pub const OLD_TABLE: &str = "_phalanx";
+
+/// Makes the table, or gives the one of an older version its present name: nothing else of the file changes then.
 pub fn create(conn: &Connection) -> Result<()> {
-    conn.execute_batch("CREATE TABLE IF NOT EXISTS _phalanx(idx INTEGER PRIMARY KEY, data)")
+    let mut select = conn.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name IN (?1, ?2)")?;
+    let names = select.query_map([TABLE, OLD_TABLE], |row| row.get(0))?.collect::<Result<Vec<String>>>()?;
+    drop(select);
+    if names.iter().any(|name| name == TABLE) {
+        return Ok(());
+    }
+    if names.is_empty() {
+        return with_schema_writable(conn, &format!("CREATE TABLE {TABLE}(idx INTEGER PRIMARY KEY, data)"));
+    }
+    rename(conn, OLD_TABLE, TABLE)
+}
+
+/// Removes the table: the file belongs to no node any more.
+pub fn remove(conn: &Connection) -> Result<()> {
+    // Under its present name SQLite would not drop it.
+    rename(conn, TABLE, OLD_TABLE)?;
+    conn.execute_batch(&format!("DROP TABLE {OLD_TABLE}"))
+}
+
+fn rename(conn: &Connection, from: &str, to: &str) -> Result<()> {
+    with_schema_writable(
+        conn,
+        &format!(
+            "UPDATE sqlite_schema SET name = '{to}', tbl_name = '{to}', \
+             sql = 'CREATE TABLE {to}(idx INTEGER PRIMARY KEY, data)' WHERE type = 'table' AND name = '{from}'"
+        ),
+    )
+}
+
+/// Runs a statement that SQLite allows only where the schema may be written. The schema is read again afterwards.
+fn with_schema_writable(conn: &Connection, sql: &str) -> Result<()> {
+    let is_defensive = conn.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
+    let done = conn.execute_batch(&format!("PRAGMA writable_schema = ON; {sql}"));
+    let reset = conn.execute_batch("PRAGMA writable_schema = RESET");
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, is_defensive)?;
+    done.and(reset)
 }
 
 /// The newest entry; 0 if there is none.
 pub fn newest(conn: &Connection) -> Result<u64> {
-    let newest: Option<i64> = conn.query_row("SELECT max(idx) FROM _phalanx", [], |row| row.get(0))?;
+    let newest: Option<i64> = conn.query_row("SELECT max(idx) FROM sqlite_phalanx", [], |row| row.get(0))?;
     Ok(newest.map_or(0, |newest| newest.max(0).cast_unsigned()))
 }
 
 /// What an entry's commands answered; `None`: there is no such entry.
 pub fn replies(conn: &Connection, index: u64) -> Result<Option<Vec<Reply>>> {
-    let mut select = conn.prepare_cached("SELECT data FROM _phalanx WHERE idx = ?")?;
+    let mut select = conn.prepare_cached("SELECT data FROM sqlite_phalanx WHERE idx = ?")?;
     let bytes: Option<Vec<u8>> = select.query_row([index.cast_signed()], |row| row.get(0)).optional()?;
     Ok(bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
 }
@@ -41,22 +84,22 @@ pub fn replies(conn: &Connection, index: u64) -> Result<Option<Vec<Reply>>> {
 /// Keeps what an entry's commands answered.
 pub fn record(conn: &Connection, index: u64, replies: &[Reply]) -> Result<()> {
     let bytes = postcard::to_stdvec(replies).expect("encoding into memory cannot fail");
-    let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO _phalanx(idx, data) VALUES(?, ?)")?;
+    let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)")?;
     insert.execute(params![index.cast_signed(), bytes]).map(drop)
 }
 
 /// Makes the connection forget what the command before did.
 pub fn mark(conn: &Connection) -> Result<()> {
-    conn.prepare_cached("INSERT OR REPLACE INTO _phalanx(idx, data) VALUES(?, NULL)")?.execute([MARK])?;
-    conn.prepare_cached("DELETE FROM _phalanx WHERE idx IS NULL")?.execute([]).map(drop)
+    conn.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, NULL)")?.execute([MARK])?;
+    conn.prepare_cached("DELETE FROM sqlite_phalanx WHERE idx IS NULL")?.execute([]).map(drop)
 }
 
 fn fact(conn: &Connection, row: i64) -> Result<Option<rusqlite::types::Value>> {
-    conn.query_row("SELECT data FROM _phalanx WHERE idx = ?", [row], |row| row.get(0)).optional()
+    conn.query_row("SELECT data FROM sqlite_phalanx WHERE idx = ?", [row], |row| row.get(0)).optional()
 }
 
 fn set(conn: &Connection, row: i64, data: impl rusqlite::ToSql) -> Result<()> {
-    conn.execute("INSERT OR REPLACE INTO _phalanx(idx, data) VALUES(?, ?)", params![row, data]).map(drop)
+    conn.execute("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)", params![row, data]).map(drop)
 }
 
 /// Up to which entry replies were removed.
@@ -70,7 +113,7 @@ pub fn pruned_to(conn: &Connection) -> Result<u64> {
 /// Removes replies up to an entry, but for the newest entry, whose number says how far the file is.
 pub fn prune(conn: &Connection, to: u64) -> Result<()> {
     conn.execute(
-        "DELETE FROM _phalanx WHERE idx > 0 AND idx <= ? AND idx < (SELECT max(idx) FROM _phalanx)",
+        "DELETE FROM sqlite_phalanx WHERE idx > 0 AND idx <= ? AND idx < (SELECT max(idx) FROM sqlite_phalanx)",
         [to.cast_signed()],
     )?;
     set(conn, PRUNED, to.cast_signed())
@@ -111,7 +154,7 @@ pub fn staged(conn: &Connection) -> Result<Option<Staged>> {
 /// Adds a piece at the end.
 pub fn stage(conn: &Connection, so_far: Staged, bytes: &[u8]) -> Result<()> {
     let place = PIECES - so_far.pieces.cast_signed();
-    conn.execute("INSERT OR REPLACE INTO _phalanx(idx, data) VALUES(?, ?)", params![place, bytes])?;
+    conn.execute("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)", params![place, bytes])?;
     let staged = Staged { bytes: so_far.bytes + bytes.len() as u64, pieces: so_far.pieces + 1, ..so_far };
     set(conn, STAGED, postcard::to_stdvec(&staged).expect("encoding into memory cannot fail"))
 }
@@ -119,7 +162,7 @@ pub fn stage(conn: &Connection, so_far: Staged, bytes: &[u8]) -> Result<()> {
 /// All pieces, one after another.
 pub fn gather(conn: &Connection, staged: Staged) -> Result<Vec<u8>> {
     let mut all = Vec::with_capacity(staged.bytes as usize);
-    let mut select = conn.prepare("SELECT data FROM _phalanx WHERE idx <= ? ORDER BY idx DESC")?;
+    let mut select = conn.prepare("SELECT data FROM sqlite_phalanx WHERE idx <= ? ORDER BY idx DESC")?;
     let mut rows = select.query([PIECES])?;
     while let Some(row) = rows.next()? {
         all.extend_from_slice(row.get_ref(0)?.as_blob().unwrap_or_default());
@@ -129,5 +172,5 @@ pub fn gather(conn: &Connection, staged: Staged) -> Result<Vec<u8>> {
 
 /// Forgets the file that was being loaded.
 pub fn unstage(conn: &Connection) -> Result<()> {
-    conn.execute("DELETE FROM _phalanx WHERE idx <= ? OR idx = ?", [PIECES, STAGED]).map(drop)
+    conn.execute("DELETE FROM sqlite_phalanx WHERE idx <= ? OR idx = ?", [PIECES, STAGED]).map(drop)
 }

@@ -49,7 +49,7 @@ pub fn quoted(name: &str) -> String {
 pub fn tables(conn: &Connection) -> Result<Vec<Table>> {
     let mut select = conn.prepare(
         "SELECT s.name, s.sql, l.type, l.wr FROM sqlite_schema s JOIN pragma_table_list l ON l.name = s.name AND l.schema = 'main' \
-         WHERE s.type = 'table' AND s.name <> '_phalanx' AND s.name NOT GLOB 'sqlite_stat*' \
+         WHERE s.type = 'table' AND s.name NOT IN ('sqlite_phalanx', '_phalanx') AND s.name NOT GLOB 'sqlite_stat*' \
          ORDER BY s.name = 'sqlite_sequence', s.rowid",
     )?;
     let found = select.query_map([], |row| {

@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
-struct Folder {
+pub struct Folder {
     path: PathBuf,
     owner: String,
     next: AtomicU64,
-    aside: Mutex<Vec<String>>,
+    pub aside: Mutex<Vec<String>>,
 }
 
 impl Files for Folder {
@@ -62,7 +62,7 @@ impl Files for Folder {
     }
 }
 
-fn folder(path: &Path, owner: &str) -> Arc<Folder> {
+pub fn folder(path: &Path, owner: &str) -> Arc<Folder> {
     Arc::new(Folder {
         path: path.to_path_buf(),
         owner: owner.to_string(),
@@ -71,7 +71,7 @@ fn folder(path: &Path, owner: &str) -> Arc<Folder> {
     })
 }
 
-fn start(node: &mut Node, files: &Arc<Folder>) -> Option<String> {
+pub fn start(node: &mut Node, files: &Arc<Folder>) -> Option<String> {
     node.registry = Registry::default();
     let files: Arc<dyn Files> = Arc::clone(files) as _;
     let mut registry = Registry::default();
@@ -235,7 +235,7 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
     assert_eq!(said("SELECT n, date('now') FROM t"), "[n:integer date('now'):text]\n  1 | '2023-11-14'");
     for sql in [
         "DELETE FROM t",
-        "SELECT * FROM _phalanx",
+        "SELECT * FROM sqlite_phalanx",
         "ATTACH 'x' AS y",
         "PRAGMA query_only = OFF",
         "SELECT 1; DELETE FROM t",
