@@ -62,8 +62,8 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const HTTP_HEADERS_MAX: usize = 100;
 /// HTTP body. Larger: 413.
 pub const HTTP_BODY_BYTES_MAX: usize = 8 << 20;
-/// A database that is to be loaded: it is held in memory, one at a time.
-pub const HTTP_LOAD_BYTES_MAX: usize = 256 << 20;
+/// A database that is to be loaded: it goes on piece by piece, one file at a time.
+pub const HTTP_LOAD_BYTES_MAX: usize = 1 << 30;
 /// Total time for a head to arrive, whatever the pace of its bytes.
 pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// Total time for a body to arrive.

@@ -11,7 +11,7 @@ use super::paths::Route;
 use super::reply::Reply;
 use super::routes::Indexed;
 use super::server::Door;
-use super::{chat, db, db_files, idempotency, jobs, kv, locks, params};
+use super::{chat, db, idempotency, jobs, kv, locks, params};
 use crate::node::{Ack, Level, Work, quota};
 use crate::raft::{Change, Refusal};
 use crate::services::{self, directory, registry};
@@ -58,7 +58,6 @@ pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, h
         Route::Execute => db::execute(door, head, body),
         Route::Query => db::query(door, method, head, body),
         Route::Request => db::request(door, head, body),
-        Route::Load => db_files::load(door, head, body),
         Route::Digest => db::digest(door, head),
         Route::ChatPage
         | Route::Monitor
@@ -67,6 +66,7 @@ pub(super) fn answer(door: &Door, client: &Conn, route: Route, method: Method, h
         | Route::Static(_)
         | Route::OpenApi
         | Route::Output(_)
+        | Route::Load
         | Route::Backup => Reply::refused(404, "nothing is served at this path").into(),
     }
 }

@@ -89,6 +89,68 @@ impl Deref for Body {
     }
 }
 
+/// A body on its way in.
+#[derive(Debug)]
+pub struct Arriving {
+    framing: Framing,
+    chunked: Chunked,
+    /// What is there and was not taken away.
+    bytes: Vec<u8>,
+    /// Bytes that were taken away.
+    taken: usize,
+    bytes_max: usize,
+    is_done: bool,
+    held: Reservation,
+}
+
+const FULL: Broken = Broken::Fault(Fault { status: 503, why: memory::FULL });
+
+impl Arriving {
+    /// Takes from what has come in; how much.
+    fn take(&mut self, input: &[u8], until: usize) -> Result<usize, Broken> {
+        match self.framing {
+            Framing::Empty => Ok(0),
+            Framing::Length(length) => {
+                let missing = length - self.taken - self.bytes.len();
+                let used = input.len().min(missing).min(until - self.bytes.len());
+                self.bytes.extend_from_slice(&input[..used]);
+                self.is_done = used == missing;
+                Ok(used)
+            }
+            Framing::Chunked => {
+                self.held.resize(self.held.bytes().max(self.bytes.len() + input.len())).map_err(|_| FULL)?;
+                let room = self.bytes_max.saturating_sub(self.taken);
+                let used = self.chunked.feed(input, &mut self.bytes, room).map_err(Broken::Fault)?;
+                self.is_done = self.chunked.is_done();
+                Ok(used)
+            }
+        }
+    }
+
+    /// Room for pieces of so many bytes.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Broken> {
+        self.held.resize(bytes).map_err(|_| FULL)
+    }
+
+    /// What is there.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All of it has come.
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Takes the first of what is there away, at most so much.
+    pub fn take_piece(&mut self, bytes: usize) -> Vec<u8> {
+        let rest = self.bytes.split_off(self.bytes.len().min(bytes));
+        let piece = std::mem::replace(&mut self.bytes, rest);
+        self.taken += piece.len();
+        piece
+    }
+}
+
 /// One client connection.
 pub struct Conn {
     stream: Arc<TcpStream>,
@@ -206,40 +268,46 @@ impl Conn {
     /// Reads the whole body of a request, at most `body_bytes_max`. One that says its length has room for all of it before it
     /// is read, so that none that was begun is refused for the sake of a later one.
     pub fn body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Body, Broken> {
+        let mut arriving = self.begin_body(head, body_bytes_max)?;
+        if let Framing::Length(length) = head.framing {
+            arriving.held.resize(length).map_err(|_| FULL)?;
+        }
+        self.read_body(&mut arriving, usize::MAX)?;
+        Ok(Body { bytes: arriving.bytes, _held: arriving.held })
+    }
+
+    /// Begins to read a body of at most `body_bytes_max` that shall not be held as a whole.
+    pub fn begin_body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Arriving, Broken> {
         if let Framing::Length(length) = head.framing
             && length > body_bytes_max
         {
             return Err(Broken::Fault(Fault { status: 413, why: parse::too_large(body_bytes_max) }));
         }
-        let mut held = self.memory.another();
-        let full = |_| Broken::Fault(Fault { status: 503, why: memory::FULL });
-        if let Framing::Length(length) = head.framing {
-            held.resize(length).map_err(full)?;
-        }
         if head.expects_continue && self.input.is_empty() {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         self.flush().map_err(|_| Broken::Gone)?;
+        let (held, chunked) = (self.memory.another(), Chunked::default());
+        let is_done = head.framing == Framing::Empty;
+        Ok(Arriving {
+            framing: head.framing,
+            chunked,
+            bytes: Vec::new(),
+            taken: 0,
+            bytes_max: body_bytes_max,
+            is_done,
+            held,
+        })
+    }
+
+    /// Reads a body on until so many bytes of it are there, or all; they have one deadline.
+    pub fn read_body(&mut self, arriving: &mut Arriving, until: usize) -> Result<(), Broken> {
         let deadline = Instant::now() + self.deadlines.body;
-        let mut body = Vec::new();
-        let mut chunked = Chunked::default();
         loop {
-            let (used, is_done) = match head.framing {
-                Framing::Empty => (0, true),
-                Framing::Length(length) => {
-                    let used = self.input.len().min(length - body.len());
-                    body.extend_from_slice(&self.input[..used]);
-                    (used, body.len() == length)
-                }
-                Framing::Chunked => {
-                    held.resize(body.len() + self.input.len()).map_err(full)?;
-                    let used = chunked.feed(&self.input, &mut body, body_bytes_max).map_err(Broken::Fault)?;
-                    (used, chunked.is_done())
-                }
-            };
+            let used = arriving.take(&self.input, until)?;
             self.input.drain(..used);
-            if is_done {
-                return Ok(Body { bytes: body, _held: held });
+            if arriving.is_done || arriving.bytes.len() >= until {
+                return Ok(());
             }
             match self.fill(Some(deadline)) {
                 Ok(0) => return Err(Broken::Gone),

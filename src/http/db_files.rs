@@ -1,12 +1,12 @@
 //! `/db/backup` and `/db/load`: the whole database out of a node, and into all of them.
 //!
 //! A backup is as fresh as its `level`, and leaves piece by piece: one that breaks off without its last chunk is not whole. A
-//! file that is loaded goes through the log in pieces, which wait in the database until the last command puts them in place;
-//! so a load that fails in the middle has changed no table. One load at a time: a file is held in memory meanwhile.
+//! file that is loaded goes through the log in pieces as it arrives; they wait in the database until the last command puts the file in
+//! place, so that a load that fails in the middle has changed no table. One load at a time on a node.
 //! Not here: what a file may hold (`services/sql/load.rs`).
 
 use super::api::{deadline, failed, leader};
-use super::conn::Conn;
+use super::conn::{Arriving, Broken, Conn};
 use super::db::{level, seed};
 use super::idempotency;
 use super::params::Params;
@@ -14,11 +14,13 @@ use super::parse::Head;
 use super::reply::{self, Reply};
 use super::routes::{Indexed, origin};
 use super::server::Door;
-use crate::node::BackupForm;
-use crate::services::sql::words::{Bytes, RUN_BYTES_MAX, STAGE_BYTES_MAX};
+use crate::limits;
+use crate::node::{BackupForm, SentFile};
+use crate::services::sql::words::{RUN_BYTES_MAX, STAGE_BYTES_MAX};
 use crate::services::sql::{Answer, Command, ReadLevel};
 use crate::types::{Index, Outcome};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -30,7 +32,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Longest that a backup may take: a slow reader would keep old pages from being written over.
 const BACKUP_TIME_MAX: Duration = Duration::from_secs(600);
 /// Longest that a whole file may take through the log.
-const LOAD_TIME_MAX: Duration = Duration::from_secs(120);
+const LOAD_TIME_MAX: Duration = Duration::from_secs(1800);
+/// How a database file begins.
+const FILE_MARK: &[u8] = b"SQLite format 3\0";
 
 /// What is asked of `/db/backup`.
 pub(super) struct Wanted {
@@ -145,11 +149,11 @@ impl Write for Pieces<'_> {
 }
 
 /// The right to load, until it is dropped.
-pub(super) struct Turn<'a>(&'a Door);
+struct Turn<'a>(&'a Door);
 
 impl Turn<'_> {
-    /// Before the body is read: one file in memory is enough.
-    pub(super) fn take(door: &Door) -> Result<Turn<'_>, Reply> {
+    /// Before the body is read.
+    fn take(door: &Door) -> Result<Turn<'_>, Reply> {
         match door.is_loading.swap(true, Ordering::Acquire) {
             false => Ok(Turn(door)),
             true => Err(Reply::refused(503, "another load is under way on this node")),
@@ -163,47 +167,103 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// `POST /db/load`: a SQLite file replaces all tables; SQL text is carried out, all or nothing.
-pub(super) fn load(door: &Door, head: &Head, body: &[u8]) -> Indexed {
-    let answered = (|| {
-        Params::of(head).flag("redirect")?;
-        let tag = idempotency::tag(head, body)?;
-        let seed = seed();
-        let (command, until) = if body.starts_with(b"SQLite format 3\0") {
-            let until = Instant::now() + LOAD_TIME_MAX;
-            stage(door, body, seed, until)?;
-            let crc = crc32fast::hash(body);
-            (Command::PutInPlace { load: seed, bytes: body.len() as u64, crc, seed }, until)
-        } else {
-            if body.len() > RUN_BYTES_MAX {
-                let why = format!("SQL text has {RUN_BYTES_MAX} bytes at most; a SQLite file may be larger");
-                return Err(Reply::refused(413, &why));
-            }
-            let text = std::str::from_utf8(body);
-            let sql = text.map_err(|_| Reply::refused(400, "neither a SQLite file nor SQL text in UTF-8"))?.to_string();
-            if sql.trim().is_empty() {
-                return Err(Reply::refused(400, "nothing to load: send a SQLite file or SQL text"));
-            }
-            (Command::Load { sql, seed }, deadline(door))
-        };
-        let index = done(door, door.host.sql_write(&command, tag, until))?;
-        Ok(Indexed { reply: Reply::json(200, &json!({"results": []})), index: Some(index.0) })
-    })();
-    answered.unwrap_or_else(|reply: Reply| reply.into())
+/// What became of a load.
+pub(super) enum Loaded {
+    /// Its body was read.
+    Answered(Indexed),
+    /// It was not, or not whole.
+    Refused(Reply),
+    /// The client went away.
+    Gone,
 }
 
-/// Sends a file through the log. Whatever becomes of a piece, no table has changed.
-fn stage(door: &Door, body: &[u8], load: u64, until: Instant) -> Result<(), Reply> {
-    for (at, piece) in body.chunks(STAGE_BYTES_MAX).enumerate() {
-        let offset = (at * STAGE_BYTES_MAX) as u64;
-        let outcome = door.host.sql_write(&Command::Stage { load, offset, bytes: Bytes::from(piece) }, None, until);
-        let outcome = match outcome {
-            Outcome::Unknown(why) => Outcome::Refused(format!("nothing was changed: {why}")),
-            other => other,
-        };
-        done(door, outcome)?;
+impl From<Broken> for Loaded {
+    fn from(broken: Broken) -> Loaded {
+        match broken {
+            Broken::Gone => Loaded::Gone,
+            Broken::Fault(fault) => Loaded::Refused(Reply::from(fault)),
+        }
     }
-    Ok(())
+}
+
+/// `POST /db/load`: a SQLite file replaces all tables; SQL text is carried out, all or nothing.
+pub(super) fn load(door: &Door, conn: &mut Conn, head: &Head) -> Loaded {
+    let _turn = match Params::of(head).flag("redirect").and_then(|_| Turn::take(door)) {
+        Ok(turn) => turn,
+        Err(refusal) => return Loaded::Refused(refusal),
+    };
+    let mut body = match conn.begin_body(head, limits::HTTP_LOAD_BYTES_MAX) {
+        Ok(body) => body,
+        Err(broken) => return broken.into(),
+    };
+    // A piece, and what was read beyond it.
+    let begun = body.hold(2 * STAGE_BYTES_MAX).and_then(|()| conn.read_body(&mut body, FILE_MARK.len()));
+    if let Err(broken) = begun {
+        return broken.into();
+    }
+    if body.bytes().starts_with(FILE_MARK) {
+        let load = seed();
+        let loaded = load_file(door, conn, head, body, load);
+        door.host.sql_unstage(load);
+        return loaded;
+    }
+    match conn.read_body(&mut body, RUN_BYTES_MAX + 1) {
+        Ok(()) => match load_text(door, head, body.bytes()) {
+            Ok(indexed) => Loaded::Answered(indexed),
+            Err(refusal) if body.is_done() => Loaded::Answered(refusal.into()),
+            Err(refusal) => Loaded::Refused(refusal),
+        },
+        Err(broken) => broken.into(),
+    }
+}
+
+fn load_text(door: &Door, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+    if body.len() > RUN_BYTES_MAX {
+        let why = format!("SQL text has {RUN_BYTES_MAX} bytes at most; a SQLite file may be larger");
+        return Err(Reply::refused(413, &why));
+    }
+    let tag = idempotency::tag(head, body)?;
+    let text = std::str::from_utf8(body);
+    let sql = text.map_err(|_| Reply::refused(400, "neither a SQLite file nor SQL text in UTF-8"))?.to_string();
+    if sql.trim().is_empty() {
+        return Err(Reply::refused(400, "nothing to load: send a SQLite file or SQL text"));
+    }
+    loaded(door, door.host.sql_write(&Command::Load { sql, seed: seed() }, tag, deadline(door)))
+}
+
+/// Sends a file through the log as it arrives. Until the last step no table has changed.
+fn load_file(door: &Door, conn: &mut Conn, head: &Head, mut body: Arriving, load: u64) -> Loaded {
+    let until = Instant::now() + LOAD_TIME_MAX;
+    let (mut crc, mut hash, mut bytes) = (crc32fast::Hasher::new(), Sha256::new(), 0_u64);
+    loop {
+        if let Err(broken) = conn.read_body(&mut body, STAGE_BYTES_MAX) {
+            return broken.into();
+        }
+        let piece = body.take_piece(STAGE_BYTES_MAX);
+        if piece.is_empty() {
+            break;
+        }
+        crc.update(&piece);
+        if head.idempotency_key.is_some() {
+            hash.update(&piece);
+        }
+        if let Err(refusal) = done(door, door.host.sql_stage(load, bytes, &piece)) {
+            return if body.is_done() { Loaded::Answered(refusal.into()) } else { Loaded::Refused(refusal) };
+        }
+        bytes += piece.len() as u64;
+        if Instant::now() >= until {
+            return Loaded::Refused(Reply::refused(408, "the file took too long"));
+        }
+    }
+    let file = SentFile { load, bytes, crc: crc.finalize() };
+    let answered = idempotency::tag_of_hash(head, &hash.finalize().into())
+        .and_then(|tag| loaded(door, door.host.sql_put_in_place(file, tag, until)));
+    Loaded::Answered(answered.unwrap_or_else(|refusal| refusal.into()))
+}
+
+fn loaded(door: &Door, outcome: Outcome<(Index, Answer)>) -> Result<Indexed, Reply> {
+    let index = done(door, outcome)?;
+    Ok(Indexed { reply: Reply::json(200, &json!({"results": []})), index: Some(index.0) })
 }
 
 fn done(door: &Door, outcome: Outcome<(Index, Answer)>) -> Result<Index, Reply> {

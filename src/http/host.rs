@@ -5,7 +5,8 @@
 use crate::node::chat::ChatReader;
 use crate::node::status::{EventLine, IntegrityStatus, MonitorFrame};
 use crate::node::{
-    BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, SessionGuard, Slot, SqlRead, Work,
+    BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, SentFile, SessionGuard, Slot,
+    SqlRead, Work,
 };
 use crate::raft::Change;
 use crate::services::Reply;
@@ -54,6 +55,9 @@ pub trait Host: Send + Sync + 'static {
     fn file_name(&self, language: &str) -> Option<String>;
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)>;
+    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, sql::Answer)>;
+    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)>;
+    fn sql_unstage(&self, load: u64);
     fn sql_run(
         &self,
         run: sql::Run,
@@ -171,6 +175,15 @@ impl Host for Handle {
     }
     fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
         Handle::sql_write(self, command, tag, deadline)
+    }
+    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, sql::Answer)> {
+        Handle::sql_stage(self, load, offset, piece)
+    }
+    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
+        Handle::sql_put_in_place(self, file, tag, deadline)
+    }
+    fn sql_unstage(&self, load: u64) {
+        Handle::sql_unstage(self, load);
     }
     fn sql_run(
         &self,

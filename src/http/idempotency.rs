@@ -20,6 +20,11 @@ pub(super) fn tag(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
     tag_of(head, &head.target, body, b"")
 }
 
+/// The same for a body that is not held as a whole: of its SHA-256.
+pub(super) fn tag_of_hash(head: &Head, hash: &[u8; 32]) -> Result<Option<Tag>, Reply> {
+    tag_of(head, &head.target, hash, b"hash")
+}
+
 /// The same for requests whose parameters only say how to wait: two with different ones are the same request.
 pub(super) fn tag_without_params(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
     tag_of(head, head.path(), body, b"")

@@ -135,7 +135,7 @@ impl Head {
 /// Why a body is refused that is larger than this.
 pub fn too_large(body_bytes_max: usize) -> &'static str {
     match body_bytes_max {
-        limits::HTTP_LOAD_BYTES_MAX => "body larger than 256 MiB",
+        limits::HTTP_LOAD_BYTES_MAX => "body larger than 1 GiB",
         _ => "body larger than 8 MiB",
     }
 }

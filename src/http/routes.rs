@@ -185,19 +185,22 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
                 Err(refusal) => refuse(refusal),
             };
         }
+        Route::Load => {
+            return match db_files::load(door, conn, head) {
+                db_files::Loaded::Answered(indexed) => Answer::Reply(indexed, true),
+                db_files::Loaded::Refused(refusal) => {
+                    door.counts.refused_requests.fetch_add(1, Relaxed);
+                    Answer::Reply(refusal.into(), false)
+                }
+                db_files::Loaded::Gone => Answer::Gone,
+            };
+        }
         Route::Static(name) => return refuse(static_files::answer(name, head)),
         Route::OpenApi => return refuse(static_files::answer("openapi.json", head)),
         _ => {}
     }
-    let (_turn, body_bytes_max) = match route {
-        Route::Load => match db_files::Turn::take(door) {
-            Ok(turn) => (Some(turn), limits::HTTP_LOAD_BYTES_MAX),
-            Err(refusal) => return refuse(refusal),
-        },
-        _ => (None, limits::HTTP_BODY_BYTES_MAX),
-    };
     let body = if is_change {
-        Some(match conn.body(head, body_bytes_max) {
+        Some(match conn.body(head, limits::HTTP_BODY_BYTES_MAX) {
             Ok(body) => body,
             Err(Broken::Gone) => return Answer::Gone,
             Err(Broken::Fault(fault)) => {

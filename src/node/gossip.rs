@@ -8,6 +8,7 @@ use super::core::CoreInput;
 use super::inbox;
 use super::requests::now_ms as wall_ms;
 use super::shared::{Shared, is_removed, lock, mono_us};
+use super::sql::Readers;
 use crate::cluster::gossip::{Edge, Row, Table};
 use crate::cluster::log_clock::SkewNews;
 use crate::raft::Role;
@@ -310,6 +311,7 @@ pub fn own_row(shared: &Shared) -> Row {
         applied_index: applied,
         pace: shared.activity.pace(),
         state: shared.integrity.report(),
+        prepared_load: shared.sql.as_ref().map_or(0, Readers::prepared_load),
         runtimes: shared.runtimes(),
         addresses: shared.settings.addresses(shared.me.id),
     }

@@ -10,7 +10,7 @@
 //! `integrity.rs` is what is published of that, `rebuild.rs` fetches another node's state. `worker.rs` runs the jobs that the log gives to this node, `live.rs` holds
 //! what they say meanwhile, `jobs.rs` is what is published of all jobs. `chat.rs` tells those who follow the chat what
 //! happens, in the words of `chat_lines.rs`. `shared.rs` holds what they publish, `handle.rs` what doors see of it, `sql.rs`
-//! what doors do with the database, `sql_files.rs` its folder, `sql_laps.rs` what is timed there, `threads.rs` starts threads, `inbox.rs` lets them sleep,
+//! what doors do with the database, `sql_files.rs` its folder, `sql_load.rs` brings a file into it, `sql_laps.rs` what is timed there, `sql_turn.rs` lets long requests wait, `threads.rs` starts threads, `inbox.rs` lets them sleep,
 //! `accept.rs` takes clients in for every door, `memory.rs` counts the bytes that their connections hold, `quota.rs` judges
 //! what the services may hold.
 //! `logging.rs` makes log lines, `log_queue.rs` writes them without holding anybody up,
@@ -64,6 +64,8 @@ pub mod snapshots;
 pub mod sql;
 pub mod sql_files;
 pub mod sql_laps;
+pub mod sql_load;
+pub mod sql_turn;
 pub mod start;
 pub mod status;
 pub mod stop;
@@ -76,4 +78,5 @@ pub use live::{Output, Piece, Stream};
 pub use memory::{MemoryBudget, Reservation};
 pub use requests::{Answered, Waiter};
 pub use sql::{BackupForm, SqlRead};
+pub use sql_load::SentFile;
 pub use start::{Door, Doors, NodeOptions, StartError, run};

@@ -209,6 +209,7 @@ fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) 
         term: crate::types::Term(0),
         last_index: Index(0),
         promise: Default::default(),
+        prepared_load: 0,
         commit_index: Index(0),
         applied_index: Index(0),
         pace: Pace::default(),

@@ -7,6 +7,7 @@
 use super::handle::{Ack, Handle, Level, Work};
 use super::shared::{Shared, lock};
 use super::sql_laps::{self, Laps};
+use super::sql_turn::{BUSY, Turn, Turns};
 use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX, SQL_READS_BYTES_MAX};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
@@ -17,6 +18,7 @@ use crate::types::{Index, Outcome};
 use log::warn;
 use std::fmt;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -58,6 +60,9 @@ pub struct Readers {
     freed: Condvar,
     guard: Arc<Guard>,
     laps: Arc<Laps>,
+    /// Name of the newest load that this node has prepared.
+    prepared: Arc<AtomicU64>,
+    turns: Turns,
 }
 
 /// Sees to it that reads do not take what the node lives on: SQLite bounds neither the memory of a statement nor the files that
@@ -123,6 +128,8 @@ struct Pool {
 /// A reader, and when it must be done: microseconds since the start.
 struct Seat {
     reader: Reader,
+    /// Which file it reads.
+    path: PathBuf,
     ends_us: Arc<AtomicU64>,
 }
 
@@ -139,8 +146,9 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    /// None yet; they are opened when they are needed. `laps`: what the writer of the same files is timed by.
-    pub fn new(files: Arc<dyn Files>, laps: Arc<Laps>) -> Readers {
+    /// None yet; they are opened when they are needed. `laps`: what the writer of the same files is timed by; `prepared`: where
+    /// it says which load it has prepared.
+    pub fn new(files: Arc<dyn Files>, laps: Arc<Laps>, prepared: Arc<AtomicU64>) -> Readers {
         let guard = Guard {
             files: Arc::clone(&files),
             started: Instant::now(),
@@ -150,7 +158,15 @@ impl Readers {
             is_short_of_memory: AtomicBool::new(false),
             is_short_of_disk: AtomicBool::new(false),
         };
-        Readers { files, pool: Mutex::default(), freed: Condvar::new(), guard: Arc::new(guard), laps }
+        Readers {
+            files,
+            pool: Mutex::default(),
+            freed: Condvar::new(),
+            guard: Arc::new(guard),
+            laps,
+            prepared,
+            turns: Turns::default(),
+        }
     }
 
     /// A reader that must be done by the deadline; waits for one until then. The error: a sentence.
@@ -160,8 +176,14 @@ impl Readers {
             self.guard.remember_calm();
         }
         let seat = loop {
-            if let Some(seat) = pool.idle.pop() {
-                break Some(seat);
+            match pool.idle.pop() {
+                // A file that was loaded has taken the place of the one that it reads.
+                Some(seat) if seat.path != self.files.path() => {
+                    pool.open -= 1;
+                    continue;
+                }
+                Some(seat) => break Some(seat),
+                None => {}
             }
             if pool.open < SQL_READERS_MAX {
                 pool.open += 1;
@@ -186,11 +208,33 @@ impl Readers {
         Ok(loan)
     }
 
+    /// Name of the newest load that this node has prepared.
+    pub fn prepared_load(&self) -> u64 {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    /// Closes what reads a file whose place another one has taken: as long as it is open it takes room on the disk.
+    fn close_old(&self, path: &Path) {
+        let mut pool = lock(&self.pool);
+        let before = pool.idle.len();
+        pool.idle.retain(|seat| seat.path == path);
+        pool.open -= before - pool.idle.len();
+    }
+
     fn open(&self) -> rusqlite::Result<Seat> {
         let ends_us = Arc::new(AtomicU64::new(u64::MAX));
         let (ends, guard) = (Arc::clone(&ends_us), Arc::clone(&self.guard));
         let is_over = move || guard.verdict(ends.load(Ordering::Relaxed));
-        Ok(Seat { reader: Reader::open(&self.files.path(), Arc::new(is_over))?, ends_us })
+        let is_over: Arc<dyn Fn() -> Option<&'static str> + Send + Sync> = Arc::new(is_over);
+        loop {
+            let path = self.files.path();
+            match Reader::open(&path, Arc::clone(&is_over)) {
+                Ok(reader) => return Ok(Seat { reader, path, ends_us }),
+                // Another file has taken its place in between.
+                Err(_) if path != self.files.path() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -241,7 +285,22 @@ impl Handle {
     /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
     pub fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
         let command = registry::sql_command(command);
-        understood(self.ask(Work::Command { tag, command, ack: Ack::Applied }, deadline))
+        let (mut tag, mut turn) = (tag, None);
+        loop {
+            let work = Work::Command { tag, command: command.clone(), ack: Ack::Applied };
+            let after_ms = match understood(self.ask(work, deadline)) {
+                Outcome::Done((_, Answer::Busy { after_ms })) => after_ms,
+                other => return other,
+            };
+            let Ok(readers) = readers(self.shared()) else { return Outcome::Refused(BUSY.to_string()) };
+            let time = Duration::from_millis(after_ms);
+            turn = turn.or_else(|| readers.turns.take(deadline));
+            if turn.as_ref().and_then(|turn: &Turn<'_>| turn.wait(time, deadline)).is_none() {
+                return Outcome::Refused(BUSY.to_string());
+            }
+            // What was told to come again is known by its name: a copy of the request comes by the same names.
+            tag = tag.map(|tag| Tag { number: tag.number + 1, ..tag });
+        }
     }
 
     /// Reads. Whatever its level, a statement that could change anything fails in its place. `times` gets how long each took.
@@ -360,14 +419,23 @@ impl Handle {
 /// Body of the thread that moves SQLite's log into its file, until the node stops.
 pub fn checkpoint(shared: &Shared) {
     let Some(readers) = &shared.sql else { return };
-    let checkpointer = match Checkpointer::open(&readers.files.path()) {
-        Ok(checkpointer) => checkpointer,
-        Err(e) => return warn!("the log of the database goes on growing: {e}"),
-    };
+    let mut open: Option<(PathBuf, Checkpointer)> = None;
     let mut is_well = true;
     while !shared.is_stopping() {
         std::thread::sleep(CHECKPOINT_EVERY);
-        let done = checkpointer.pass();
+        let path = readers.files.path();
+        let done = match open.take().filter(|(of, _)| *of == path) {
+            Some(open) => Ok(open),
+            None => {
+                readers.close_old(&path);
+                Checkpointer::open(&path).map(|checkpointer| (path, checkpointer))
+            }
+        };
+        let done = done.and_then(|(path, checkpointer)| {
+            let done = checkpointer.pass();
+            open = Some((path, checkpointer));
+            done
+        });
         if let Err(e) = &done
             && is_well
         {

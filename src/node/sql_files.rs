@@ -1,12 +1,14 @@
 //! The folder of a node's database: where its files are, and what becomes of one that cannot be used.
 //!
-//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, `temporary-N` while an image is on its way,
-//! `damaged` when the node gave up because of the file, and `set-aside-N` for what was of no use.
+//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` when a file that was loaded has
+//! taken its place: then `current` says so. `temporary-N` while an image is on its way, `damaged` when the node gave up because of the file, and `set-aside-N` for what was of no use.
 //! Not here: what the file holds (`services/sql/`).
 
 use super::disk::EXIT_DISK;
 use super::logging;
+use super::shared::lock;
 use super::sql_laps::Laps;
+use super::threads;
 use crate::services::sql::Files;
 use crate::store::create_private_dir;
 use log::{error, info, warn};
@@ -14,12 +16,16 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A file up to this size is checked page by page at the start: some 0.2 s.
 const CHECK_BYTES_MAX: u64 = 64 << 20;
+/// The database, until a file that was loaded takes its place.
+const FIRST: &str = "db.sqlite";
+/// Says which file is the database, if it is not the first.
+const CURRENT: &str = "current";
 /// Between two pieces of a long copy.
 const BREATH: Duration = Duration::from_millis(2);
 /// Between two looks at the disk while a statement writes: in this time it can write some ten megabytes.
@@ -33,6 +39,8 @@ const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// The file that is the database.
+    current: Mutex<PathBuf>,
     owner: String,
     next: AtomicU64,
     /// Room that reads leave on the disk.
@@ -41,6 +49,8 @@ pub struct Folder {
     /// Microseconds since then.
     looked_us: AtomicU64,
     laps: Arc<Laps>,
+    /// Name of the newest load that is prepared, for the other nodes.
+    prepared: Arc<AtomicU64>,
 }
 
 impl Folder {
@@ -48,14 +58,27 @@ impl Folder {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn open(data: &Path, owner: String, reserve_bytes: u64, laps: Arc<Laps>) -> io::Result<Folder> {
+    pub fn open(
+        data: &Path,
+        owner: String,
+        reserve_bytes: u64,
+        laps: Arc<Laps>,
+        prepared: Arc<AtomicU64>,
+    ) -> io::Result<Folder> {
         let path = data.join("sql");
         create_private_dir(&path)?;
-        let (next, looked_us) = (AtomicU64::new(0), AtomicU64::new(0));
-        let folder = Folder { path, owner, next, reserve_bytes, started: Instant::now(), looked_us, laps };
+        let current = current(&path)?;
+        let next = AtomicU64::new(number(&current) + 1);
+        let (current, looked_us) = (Mutex::new(path.join(current)), AtomicU64::new(0));
+        let started = Instant::now();
+        let folder = Folder { path, current, owner, next, reserve_bytes, started, looked_us, laps, prepared };
+        let kept = folder.path();
         for entry in fs::read_dir(&folder.path)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with("temporary-") {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_other =
+                name.starts_with("db") && !entry.path().to_string_lossy().starts_with(&*kept.to_string_lossy());
+            if name.starts_with("temporary-") || is_other {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -73,6 +96,24 @@ impl Folder {
     }
 }
 
+/// Name of the file that is the database.
+fn current(folder: &Path) -> io::Result<String> {
+    match fs::read_to_string(folder.join(CURRENT)) {
+        Ok(name) if number(&name) > 0 => Ok(name),
+        Ok(name) => {
+            Err(io::Error::other(format!("{} names {name:?}, which is no database", folder.join(CURRENT).display())))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(FIRST.to_string()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The number in the name of a file that was loaded; 0 if there is none.
+fn number(name: &str) -> u64 {
+    let digits = name.strip_prefix("db-").and_then(|rest| rest.strip_suffix(".sqlite"));
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -81,7 +122,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 impl Files for Folder {
     fn path(&self) -> PathBuf {
-        self.path.join("db.sqlite")
+        lock(&self.current).clone()
     }
 
     fn owner(&self) -> String {
@@ -90,6 +131,38 @@ impl Files for Folder {
 
     fn temporary(&self) -> PathBuf {
         self.path.join(format!("temporary-{}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn successor(&self) -> PathBuf {
+        self.path.join(format!("db-{}.sqlite", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn adopt(&self, path: &Path) {
+        let (new, file) = (self.path.join("temporary-current"), self.path.join(CURRENT));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let written = fs::write(&new, name)
+            .and_then(|()| self.sync(&new))
+            .and_then(|()| fs::rename(&new, &file))
+            // The names of the database and of its log last as well from here on.
+            .and_then(|()| self.sync(&self.path));
+        if let Err(e) = written {
+            self.give_up(&format!("{} cannot be written: {e}", file.display()), false);
+        }
+        *lock(&self.current) = path.to_path_buf();
+    }
+
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
+        if let Err(e) = threads::spawn_patient("sql-file", work) {
+            self.give_up(&format!("no thread for a file of the database: {e}"), false);
+        }
+    }
+
+    fn prepared(&self, load: u64) {
+        self.prepared.store(load, Ordering::Relaxed);
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>> {

@@ -425,9 +425,10 @@ fn launch(
     let who = me.identity();
     let begun = Instant::now();
     let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
-    let laps = Arc::new(Laps::default());
+    let (laps, prepared) = (Arc::new(Laps::default()), Arc::default());
     let sql: Arc<dyn sql::Files> = {
-        let folder = Folder::open(&dir, owner, (settings.disk_reserve_mb + READS_LEAVE_MB) << 20, Arc::clone(&laps));
+        let reserve_bytes = (settings.disk_reserve_mb + READS_LEAVE_MB) << 20;
+        let folder = Folder::open(&dir, owner, reserve_bytes, Arc::clone(&laps), Arc::clone(&prepared));
         Arc::new(folder.map_err(StartError::Database)?)
     };
     if let Err(e) = sql::sort_in(&dir.join("sql")) {
@@ -474,7 +475,7 @@ fn launch(
         apply: apply_in.clone(),
         is_gateway,
         snapshots: snapshots.clone(),
-        sql: Some(Readers::new(sql, laps)),
+        sql: Some(Readers::new(sql, laps, prepared)),
         stopper: stopper.clone(),
         known: raft.known(),
         log_ms: registry.applied().at_ms,

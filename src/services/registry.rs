@@ -70,7 +70,9 @@ pub const SESSIONS: u8 = 255;
 /// The command of this number is for no service: it names an index at which all nodes digest their state (`digests.rs`).
 const CHECKPOINT: u8 = 254;
 /// First word of a combined snapshot; the last digit is the format's version.
-const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap6";
+const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap7";
+/// The version before, whose database calls our own table otherwise: that is put right when it is opened.
+const SNAPSHOT_MAGIC_BEFORE: &[u8; 8] = b"phxsnap6";
 
 /// Payload of one log entry.
 #[derive(Debug, Serialize, Deserialize)]
@@ -287,7 +289,7 @@ impl Registry {
         let mut head = [0; 24];
         from.read_exact(&mut head)?;
         let (magic, numbers) = head.split_at(8);
-        if magic != SNAPSHOT_MAGIC {
+        if magic != SNAPSHOT_MAGIC && magic != SNAPSHOT_MAGIC_BEFORE {
             return Err(bad("not a snapshot of this version"));
         }
         let (index, at_ms) = numbers.split_at(8);

@@ -54,6 +54,8 @@ pub struct Row {
     pub pace: Pace,
     /// What it says of its replicated state.
     pub state: Arc<StateReport>,
+    /// Name of the newest database file that it has prepared to be put in place; 0 if there is none.
+    pub prepared_load: u64,
     /// Languages that it can run jobs in, with the version of each.
     pub runtimes: Arc<BTreeMap<String, String>>,
     /// Where it is reached.

@@ -4,7 +4,9 @@
 use phalanx::http::{Deadlines, Door, Host, HostSession, server};
 use phalanx::node::chat::{ChatFeed, ChatReader};
 use phalanx::node::status::*;
-use phalanx::node::{BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, Slot, SqlRead, Work};
+use phalanx::node::{
+    BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, SentFile, Slot, SqlRead, Work,
+};
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
 use phalanx::services::sessions::Tag;
@@ -206,6 +208,18 @@ impl Host for FakeHost {
         };
         self.outcome((Index(81), answer))
     }
+    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, sql::Answer)> {
+        let bytes = sql::words::Bytes::from(piece);
+        match self.sql_write(&sql::Command::Stage { load, offset, bytes }, None, Instant::now()) {
+            Outcome::Unknown(why) => Outcome::Refused(why),
+            other => other,
+        }
+    }
+    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
+        let SentFile { load, bytes, crc } = file;
+        self.sql_write(&sql::Command::PutInPlace { load, bytes, crc, seed: load }, tag, deadline)
+    }
+    fn sql_unstage(&self, _: u64) {}
     fn sql_run(
         &self,
         run: sql::Run,

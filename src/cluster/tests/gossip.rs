@@ -15,6 +15,7 @@ fn identity(id: u64) -> Identity {
 fn row(who: Identity, counter: u64) -> Row {
     Row {
         promise: Default::default(),
+        prepared_load: 0,
         id: who.id,
         uuid: who.uuid,
         counter,

@@ -36,13 +36,11 @@ const LIMITS: &[(Limit, i32)] = &[
     (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
 ];
 
+/// Why a statement must end now, if it must: asked every few steps.
+pub type IsOver = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
 /// Makes a fresh connection fit. `is_over` is asked every few steps: a read ends when it says why.
-pub fn furnish(
-    conn: &mut Connection,
-    watch: &Arc<Watch>,
-    purpose: Purpose,
-    is_over: Option<Arc<dyn Fn() -> Option<&'static str> + Send + Sync>>,
-) -> Result<()> {
+pub fn furnish(conn: &mut Connection, watch: &Arc<Watch>, purpose: Purpose, is_over: Option<IsOver>) -> Result<()> {
     for (limit, value) in LIMITS {
         conn.set_limit(*limit, *value)?;
     }
@@ -65,18 +63,7 @@ pub fn furnish(
     functions::register(conn, watch, purpose)?;
     watch.length_cost.store(1, Relaxed);
     watch.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
-    let own = Arc::clone(watch);
-    conn.progress_handler(
-        STEPS_PER_LOOK,
-        Some(move || {
-            own.look_at_room(false);
-            let why = is_over.as_ref().and_then(|is_over| is_over());
-            if let Some(why) = why {
-                own.refuse(why);
-            }
-            why.is_some() || !own.charge_steps(STEPS_PER_LOOK.unsigned_abs().into())
-        }),
-    )?;
+    count_steps(conn, watch, is_over)?;
     if purpose == Purpose::Write {
         let own = Arc::clone(watch);
         // Beyond the largest number SQLite would look for a free one by chance.
@@ -88,6 +75,22 @@ pub fn furnish(
     }
     let own = Arc::clone(watch);
     conn.authorizer(Some(move |asked: rusqlite::hooks::AuthContext<'_>| authorizer::decide(&own, purpose, asked)))
+}
+
+/// Has the steps of all statements counted from now on.
+pub fn count_steps(conn: &mut Connection, watch: &Arc<Watch>, is_over: Option<IsOver>) -> Result<()> {
+    let own = Arc::clone(watch);
+    conn.progress_handler(
+        STEPS_PER_LOOK,
+        Some(move || {
+            own.look_at_room(false);
+            let why = is_over.as_ref().and_then(|is_over| is_over());
+            if let Some(why) = why {
+                own.refuse(why);
+            }
+            why.is_some() || !own.charge_steps(STEPS_PER_LOOK.unsigned_abs().into())
+        }),
+    )
 }
 
 /// Bounds the length of values and rows; `None`: as for statements of our own.

@@ -25,8 +25,13 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How long the writer waits for a lock that a reader should never hold.
-const BUSY: &str = "PRAGMA busy_timeout = 5000";
+/// How the writer opens a file.
+pub const FLAGS: OpenFlags =
+    OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_CREATE).union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+/// How the writer keeps a file. It waits for a lock that a reader should never hold. The log is what is durable; NORMAL keeps the file
+/// sound through a power cut, and some of its end may be lost.
+pub const KEPT: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
+    PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864";
 
 /// Which snapshots are on the disk; told by the thread that writes them.
 #[derive(Debug, Default)]
@@ -107,10 +112,16 @@ fn furnished(mut conn: Connection, files: Option<&Arc<dyn Files>>) -> Result<Mac
     Machine::new(conn, watch)
 }
 
-fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>> {
-    let mut conn = Connection::open_in_memory()?;
+/// An empty database in memory.
+pub fn memory() -> rusqlite::Result<Connection> {
+    let conn = Connection::open_in_memory()?;
     // No journal is needed: after a crash nothing is left anyway. Small pages keep the simulator's snapshots small.
-    conn.execute_batch("PRAGMA page_size = 1024; PRAGMA temp_store = MEMORY")?;
+    conn.execute_batch("PRAGMA page_size = 1024; PRAGMA temp_store = MEMORY; PRAGMA journal_mode = MEMORY")?;
+    Ok(conn)
+}
+
+fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>> {
+    let mut conn = memory()?;
     if let Some(image) = image {
         image.put_in_place(&mut conn)?;
     }
@@ -121,15 +132,8 @@ fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>
 fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
     let bare = Watch::default();
     let fatal = |error: rusqlite::Error| Fatal::of(&bare, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(files.path(), flags).map_err(fatal)?;
-    conn.execute_batch(BUSY).map_err(fatal)?;
-    // The log is what is durable; NORMAL keeps the file sound through a power cut, and some of its end may be lost.
-    conn.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; \
-         PRAGMA journal_size_limit = 67108864",
-    )
-    .map_err(fatal)?;
+    let conn = Connection::open_with_flags(files.path(), FLAGS).map_err(fatal)?;
+    conn.execute_batch(KEPT).map_err(fatal)?;
     let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(fatal)?;
     let damaged = |why: String| Fatal { why, is_damaged: true };
     if pages.max(0).cast_unsigned() * 4096 <= files.check_bytes_max() {
@@ -165,7 +169,9 @@ impl Database {
             Err(fatal) => files.give_up(&format!("a new database cannot be made: {}", fatal.why), false),
         };
         let state = State::Live(Box::new(machine));
-        Database { files: Some(files), state, is_survivor: true, news, ..Database::default() }
+        let mut database = Database { files: Some(files), state, is_survivor: true, news, ..Database::default() };
+        database.maybe_prepare();
+        database
     }
 
     /// A database in memory that outlived its process, as a file does: for the simulator and for tests.
@@ -185,6 +191,15 @@ impl Database {
     #[cfg(test)]
     pub fn look_inside(&self, sql: &str) {
         self.look(|conn| conn.execute_batch(sql)).expect("it is open");
+    }
+
+    /// Numbers of all rows of our own table.
+    #[cfg(test)]
+    pub fn own_rows(&self) -> Vec<i64> {
+        let find = |conn: &Connection| {
+            conn.prepare("SELECT idx FROM sqlite_phalanx")?.query_map([], |row| row.get(0))?.collect()
+        };
+        self.look(find).expect("it is open")
     }
 
     /// Whether there is one: a command has come by, or a snapshot that has it.
@@ -238,6 +253,7 @@ impl Database {
         if before.is_survivor {
             self.saved.newest.store(applied.0, Ordering::Relaxed);
         }
+        self.maybe_prepare();
         Ok(())
     }
 
@@ -349,6 +365,15 @@ impl Database {
         }
     }
 
+    /// Begins to prepare a file that is being loaded, if all of it has come.
+    fn maybe_prepare(&mut self) {
+        if let State::Live(machine) = &mut self.state
+            && let Err(fatal) = machine.maybe_prepare()
+        {
+            self.give_up(&fatal);
+        }
+    }
+
     fn give_up(&self, fatal: &Fatal) -> ! {
         match &self.files {
             Some(files) => files.give_up(&format!("the database cannot go on: {}", fatal.why), fatal.is_damaged),
@@ -420,6 +445,7 @@ impl Service for Database {
         {
             self.give_up(&fatal);
         }
+        self.maybe_prepare();
     }
 
     fn query(&self, at: Stamp, query: &[u8]) -> Reply {
@@ -460,11 +486,15 @@ impl Service for Database {
         {
             return Ok(fingerprint);
         }
-        let digests = match &self.state {
-            State::Pinned(pinned) => pinned.look(|conn| digest::take(conn, 0, rest).map_err(io::Error::other))?,
-            _ => self.look(|conn| digest::take(conn, 0, rest)).unwrap_or_default(),
+        let mut take = |conn: &Connection| -> rusqlite::Result<_> {
+            Ok((digest::take(conn, 0, rest)?, journal::allowance(conn)?))
         };
-        let bytes = postcard::to_stdvec(&(digests.schema, digests.tables)).expect("encoding into memory cannot fail");
+        let (digests, allowance) = match &self.state {
+            State::Pinned(pinned) => pinned.look(|conn| take(conn).map_err(io::Error::other))?,
+            _ => self.look(take).unwrap_or_default(),
+        };
+        let bytes = postcard::to_stdvec(&(digests.schema, digests.tables, allowance))
+            .expect("encoding into memory cannot fail");
         let fingerprint = u64::from(crc32fast::hash(&bytes)) | 1 << 32;
         *known = Some((generation, fingerprint));
         Ok(fingerprint)

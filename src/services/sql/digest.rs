@@ -24,7 +24,9 @@ pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Dig
     for pragma in ["user_version", "application_id"] {
         rows(&mut conn.prepare(&format!("PRAGMA {pragma}"))?, &mut hash, rest)?;
     }
-    hash.update(postcard::to_stdvec(&journal::staged(conn)?).expect("encoding into memory cannot fail"));
+    hash.update(
+        postcard::to_stdvec(&(journal::staged(conn)?, journal::plan(conn)?)).expect("encoding into memory cannot fail"),
+    );
     let mut tables = BTreeMap::new();
     for table in schema::tables(conn)? {
         if table.form == Form::Virtual {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The folder of a node's database.
 pub trait Files: Debug + Send + Sync {
-    /// The database itself.
+    /// The database itself: another file when one that was loaded has taken its place.
     fn path(&self) -> PathBuf;
     /// Whose it is: the same for no other node and no other cluster.
     fn owner(&self) -> String;
@@ -20,6 +20,16 @@ pub trait Files: Debug + Send + Sync {
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)>;
     /// Removes a file, if it is there, and what SQLite keeps beside it.
     fn remove(&self, path: &Path);
+    /// A name in the same folder for a database that may take the place of the present one.
+    fn successor(&self) -> PathBuf;
+    /// Makes what was written to a file last.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+    /// From here on, and after a restart, this file is the database.
+    fn adopt(&self, path: &Path);
+    /// Runs something that takes long on a thread of its own.
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>);
+    /// The database file of that load is prepared on this node, or was found to be of no use.
+    fn prepared(&self, load: u64);
     /// Puts the database out of the way and keeps it for people to look at; tells why.
     fn set_aside(&self, why: &str);
     /// The database cannot go on: the node ends. `is_damaged`: its file shall be set aside at the next start.

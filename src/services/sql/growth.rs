@@ -15,9 +15,9 @@ pub fn growth(command: &[u8]) -> Growth {
     match postcard::from_bytes::<Command>(command) {
         Ok(Command::Run(run)) if run.statements.iter().all(|statement| makes_room(&statement.sql)) => Growth::Nothing,
         Ok(Command::Run(_) | Command::Load { .. }) => Growth::Adds,
-        Ok(Command::PutInPlace { bytes, .. }) => Growth::Replaces(bytes),
+        Ok(Command::Prepare { bytes, .. } | Command::PutInPlace { bytes, .. }) => Growth::Replaces(bytes),
         // A file that comes in pieces is judged when it takes the place of the tables.
-        Ok(Command::Stage { .. }) | Err(_) => Growth::Nothing,
+        Ok(Command::Stage { .. } | Command::Unstage { .. }) | Err(_) => Growth::Nothing,
     }
 }
 

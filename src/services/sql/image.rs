@@ -7,6 +7,7 @@
 
 use super::files::Files;
 use super::journal;
+use super::load::without_log;
 use crate::services::parts::{bad, put_numbers, take_numbers};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Result};
@@ -16,8 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Pages copied before others may have the disk.
 const PAGES_PER_STEP: i32 = 256;
-/// Where a file says that it has a log beside it: in an image it has not.
-const HAS_LOG: std::ops::Range<u64> = 18..20;
 
 /// A database at one moment.
 #[derive(Debug)]
@@ -124,7 +123,15 @@ impl Drop for Pinned {
 /// When it cannot be read, there is no room for a copy, or the writer refuses.
 pub fn bare_image(files: &Arc<dyn Files>, out: &mut dyn Write) -> io::Result<()> {
     let path = files.temporary();
-    let made = Pinned::in_file(files, 0).look(|conn| {
+    let pinned = loop {
+        let current = files.path();
+        let pinned = Pinned::in_file(files, 0);
+        // Another file may have taken its place in between.
+        if !matches!(pinned.source, Source::Failed(_)) || current == files.path() {
+            break pinned;
+        }
+    };
+    let made = pinned.look(|conn| {
         copy_to_file(conn, &path, files).map_err(io::Error::other)?;
         let copy = Connection::open(&path).map_err(io::Error::other)?;
         copy.execute_batch("PRAGMA journal_mode = DELETE")
@@ -160,9 +167,7 @@ fn stream(from: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
-        for place in HAS_LOG.filter(|place| (at..at + len as u64).contains(place)) {
-            buffer[(place - at) as usize] = 1;
-        }
+        without_log(at, &mut buffer[..len]);
         out.write_all(&buffer[..len])?;
         at += len as u64;
     }

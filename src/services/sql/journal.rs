@@ -6,8 +6,10 @@
 //! database file that is being loaded.
 //! Not here: who asks (`machine.rs`).
 
+use super::allowance::Allowance;
 use crate::services::Reply;
 use rusqlite::config::DbConfig;
+use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 /// A command begins.
@@ -18,6 +20,10 @@ const PRUNED: i64 = -1;
 const OWNER: i64 = -2;
 /// Which file is being loaded, and how long it is so far.
 const STAGED: i64 = -3;
+/// What that file is to be made into, when all of it has come.
+const PLAN: i64 = -4;
+/// How much requests may do.
+const ALLOWANCE: i64 = -5;
 /// The first piece of it; the next one is one lower.
 const PIECES: i64 = -1000;
 
@@ -132,6 +138,18 @@ pub fn set_owner(conn: &Connection, owner: &str) -> Result<()> {
     set(conn, OWNER, owner)
 }
 
+/// How much requests may do.
+pub fn allowance(conn: &Connection) -> Result<Allowance> {
+    Ok(read(conn, ALLOWANCE)?.unwrap_or_default())
+}
+
+/// Says how much requests may do.
+pub fn set_allowance(conn: &Connection, allowance: Allowance) -> Result<()> {
+    let bytes = postcard::to_stdvec(&allowance).expect("encoding into memory cannot fail");
+    let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)")?;
+    insert.execute(params![ALLOWANCE, bytes]).map(drop)
+}
+
 /// A file that is being loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Staged {
@@ -141,36 +159,122 @@ pub struct Staged {
     pub bytes: u64,
     /// Pieces so far.
     pub pieces: u64,
+    /// Pieces of earlier files that lie before the first one of this.
+    pub before: u64,
+}
+
+/// A file whose pieces have all come: what it is to be made into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Plan {
+    /// Its name.
+    pub load: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// CRC-32 of all of it.
+    pub crc: u32,
+    /// What `random()` is made from.
+    pub seed: u64,
+    /// What `now` is.
+    pub at_ms: u64,
 }
 
 /// The file that is being loaded.
 pub fn staged(conn: &Connection) -> Result<Option<Staged>> {
-    Ok(match fact(conn, STAGED)? {
+    read(conn, STAGED)
+}
+
+/// What it is to be made into.
+pub fn plan(conn: &Connection) -> Result<Option<Plan>> {
+    read(conn, PLAN)
+}
+
+/// Says what it is to be made into.
+pub fn set_plan(conn: &Connection, plan: Plan) -> Result<()> {
+    set(conn, PLAN, postcard::to_stdvec(&plan).expect("encoding into memory cannot fail"))
+}
+
+fn read<T: serde::de::DeserializeOwned>(conn: &Connection, row: i64) -> Result<Option<T>> {
+    Ok(match fact(conn, row)? {
         Some(rusqlite::types::Value::Blob(bytes)) => postcard::from_bytes(&bytes).ok(),
         _ => None,
     })
 }
 
+/// Begins a file; pieces of the one before stay until they are swept.
+pub fn begin_load(conn: &Connection, load: u64) -> Result<Staged> {
+    forget_load(conn)?;
+    let last: i64 = conn.query_row("SELECT coalesce(min(idx), 0) FROM sqlite_phalanx", [], |row| row.get(0))?;
+    let before = (PIECES - last + 1).max(0).cast_unsigned();
+    Ok(Staged { load, before, ..Staged::default() })
+}
+
 /// Adds a piece at the end.
 pub fn stage(conn: &Connection, so_far: Staged, bytes: &[u8]) -> Result<()> {
-    let place = PIECES - so_far.pieces.cast_signed();
+    let place = PIECES - (so_far.before + so_far.pieces).cast_signed();
     conn.execute("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)", params![place, bytes])?;
     let staged = Staged { bytes: so_far.bytes + bytes.len() as u64, pieces: so_far.pieces + 1, ..so_far };
     set(conn, STAGED, postcard::to_stdvec(&staged).expect("encoding into memory cannot fail"))
 }
 
-/// All pieces, one after another.
-pub fn gather(conn: &Connection, staged: Staged) -> Result<Vec<u8>> {
-    let mut all = Vec::with_capacity(staged.bytes as usize);
-    let mut select = conn.prepare("SELECT data FROM sqlite_phalanx WHERE idx <= ? ORDER BY idx DESC")?;
-    let mut rows = select.query([PIECES])?;
-    while let Some(row) = rows.next()? {
-        all.extend_from_slice(row.get_ref(0)?.as_blob().unwrap_or_default());
-    }
-    Ok(all)
+/// Gives all pieces, one after another.
+pub fn gather(
+    conn: &Connection,
+    staged: Staged,
+    mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let first = PIECES - staged.before.cast_signed();
+    let mut each = || -> Result<std::io::Result<()>> {
+        let mut select =
+            conn.prepare("SELECT data FROM sqlite_phalanx WHERE idx <= ? AND idx > ? ORDER BY idx DESC")?;
+        let mut rows = select.query([first, first - staged.pieces.cast_signed()])?;
+        while let Some(row) = rows.next()? {
+            if let Err(error) = take(row.get_ref(0)?.as_blob().unwrap_or_default()) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    };
+    each().map_err(std::io::Error::other)?
 }
 
-/// Forgets the file that was being loaded.
-pub fn unstage(conn: &Connection) -> Result<()> {
-    conn.execute("DELETE FROM sqlite_phalanx WHERE idx <= ? OR idx = ?", [PIECES, STAGED]).map(drop)
+/// Forgets the file that was being loaded. Its pieces are of no use any more.
+pub fn forget_load(conn: &Connection) -> Result<()> {
+    conn.execute("DELETE FROM sqlite_phalanx WHERE idx IN (?, ?)", [STAGED, PLAN]).map(drop)
+}
+
+/// Removes one piece that is of no use any more: to free all of them at once would take long. Whether others are left.
+pub fn sweep(conn: &Connection) -> Result<bool> {
+    let before = staged(conn)?.map_or(i64::MAX, |staged| staged.before.cast_signed());
+    let last = PIECES.saturating_sub(before);
+    let find = "SELECT idx FROM sqlite_phalanx WHERE idx <= ? AND idx > ? ORDER BY idx DESC LIMIT 2";
+    let found: Vec<i64> =
+        conn.prepare_cached(find)?.query_map([PIECES, last], |row| row.get(0))?.collect::<Result<_>>()?;
+    if let Some(place) = found.first() {
+        conn.prepare_cached("DELETE FROM sqlite_phalanx WHERE idx = ?")?.execute([place])?;
+    }
+    Ok(found.len() > 1)
+}
+
+/// Copies what is known of entries after one of them into another file; the newest that is copied.
+pub fn copy_entries(from: &Connection, to: &Connection, after: u64) -> Result<u64> {
+    let mut select = from.prepare_cached("SELECT idx, data FROM sqlite_phalanx WHERE idx > ? ORDER BY idx")?;
+    let mut insert = to.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)")?;
+    let mut rows = select.query([after.cast_signed()])?;
+    let mut newest = after;
+    while let Some(row) = rows.next()? {
+        let index: i64 = row.get(0)?;
+        insert.execute(params![index, ToSqlOutput::Borrowed(row.get_ref(1)?)])?;
+        newest = index.cast_unsigned();
+    }
+    Ok(newest)
+}
+
+/// Copies whose file it is and up to where replies were removed into another file.
+pub fn copy_facts(from: &Connection, to: &Connection) -> Result<()> {
+    for row in [OWNER, PRUNED, ALLOWANCE] {
+        if let Some(data) = fact(from, row)? {
+            set(to, row, data)?;
+        }
+    }
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! Takes over what was made elsewhere: a dump, statement by statement, or a database file, table by table.
 //!
-//! A file comes through the log in pieces, which wait in the database itself. Put in place, it is opened in memory, checked,
-//! and copied: its definitions through the same gate as those of clients, its rows as they are. So its pages never become
-//! ours, and all happens in the entry's transaction.
-//! Not here: savepoints and what follows when it is refused (`machine.rs`).
+//! A file comes through the log in pieces, which wait in the database itself. It is opened, checked, and copied into a new
+//! database: its definitions through the same gate as those of clients, its rows as they are. So its pages never become ours.
+//! Not here: savepoints and what follows when it is refused (`loading.rs`), who copies a file when (`prepare.rs`).
 
 use super::gears::{self, Reach};
-use super::journal::{self, Staged};
+use super::journal::{self, Plan};
 use super::machine::{Own, misdeed, settle};
+use super::prepare::OTHER;
 use super::schema::{self, Form, Table, quoted};
 use super::statement::{self, Room, STATEMENT_STEPS, STEPS_PER_BYTE, Trouble};
 use super::watch::Watch;
@@ -15,7 +15,8 @@ use super::words::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MA
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Batch, Connection, MAIN_DB, Result};
+use rusqlite::{Batch, Connection, MAIN_DB, OpenFlags, Result};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -72,83 +73,79 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
     Ok(())
 }
 
-/// Takes a piece of a file, or puts the file in place.
+/// Takes a piece of a file, or notes what is to become of it.
 ///
 /// # Errors
-/// Our own database does not do what it must, or the budget was used up.
-pub fn file(conn: &Connection, watch: &Arc<Watch>, command: &Command) -> std::result::Result<Answer, Trouble> {
-    let on_error = |error| statement::trouble(watch, &error);
-    match command {
-        Command::Stage { load, offset, bytes } => stage(conn, watch, *load, *offset, bytes).map_err(on_error),
-        Command::PutInPlace { load, bytes, crc, .. } => {
-            let image = match taken(conn, watch, *load, *bytes, *crc).map_err(on_error)? {
-                Ok(image) => image,
-                Err(why) => return Ok(refused(why)),
-            };
-            let other = match open(image) {
-                Ok(other) => other,
-                Err(why) => return Ok(refused(why)),
-            };
-            match take_over(conn, watch, &other) {
-                Ok(()) => Ok(Answer::Done),
-                Err(Stop::Refused(why)) => Ok(refused(why)),
-                Err(Stop::Broken(trouble)) => Err(trouble),
-            }
-        }
-        Command::Run(_) | Command::Load { .. } => Ok(refused("not a piece of a file")),
-    }
-}
-
-fn refused(why: impl Into<String>) -> Answer {
-    Answer::Refused(why.into())
-}
-
-fn stage(conn: &Connection, watch: &Watch, load: u64, offset: u64, bytes: &[u8]) -> Result<Answer> {
+/// Our own database does not do what it must.
+pub fn file(conn: &Connection, watch: &Watch, at_ms: u64, command: &Command) -> Result<Answer> {
     let _own = Own::begin(watch);
+    match *command {
+        Command::Stage { load, offset, ref bytes } => stage(conn, load, offset, bytes),
+        Command::Prepare { load, bytes, crc, seed } => {
+            if journal::staged(conn)?.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
+                return Ok(Answer::Refused(OTHER.to_string()));
+            }
+            journal::set_plan(conn, Plan { load, bytes, crc, seed, at_ms }).map(|()| Answer::Done)
+        }
+        Command::Unstage { load } => {
+            if journal::staged(conn)?.is_some_and(|staged| staged.load == load) {
+                journal::forget_load(conn)?;
+            }
+            Ok(if journal::sweep(conn)? { Answer::More } else { Answer::Done })
+        }
+        _ => Ok(Answer::Refused("not a piece of a file".to_string())),
+    }
+}
+
+fn stage(conn: &Connection, load: u64, offset: u64, bytes: &[u8]) -> Result<Answer> {
     if bytes.len() > STAGE_BYTES_MAX || offset + bytes.len() as u64 > LOAD_BYTES_MAX as u64 {
-        return Ok(refused(format!("a file has {LOAD_BYTES_MAX} bytes at most, a piece {STAGE_BYTES_MAX}")));
+        let why = format!("a file has {LOAD_BYTES_MAX} bytes at most, a piece {STAGE_BYTES_MAX}");
+        return Ok(Answer::Refused(why));
     }
-    if offset == 0 {
-        journal::unstage(conn)?;
-    }
-    let so_far = journal::staged(conn)?.unwrap_or(Staged { load, ..Staged::default() });
-    if (so_far.load, so_far.bytes) != (load, offset) {
-        return Ok(refused("another file is being loaded: begin again"));
+    let so_far =
+        if offset == 0 { journal::begin_load(conn, load)? } else { journal::staged(conn)?.unwrap_or_default() };
+    if (so_far.load, so_far.bytes) != (load, offset) || journal::plan(conn)?.is_some() {
+        return Ok(Answer::Refused(OTHER.to_string()));
     }
     journal::stage(conn, so_far, bytes)?;
+    // Of a file that came to nothing more than one piece goes for each that comes.
+    journal::sweep(conn)?;
+    journal::sweep(conn)?;
     Ok(Answer::Done)
 }
 
-/// The file whose pieces have come, or why it is of no use; the pieces are gone.
-fn taken(
-    conn: &Connection,
-    watch: &Watch,
-    load: u64,
-    bytes: u64,
-    crc: u32,
-) -> Result<std::result::Result<Vec<u8>, &'static str>> {
-    let _own = Own::begin(watch);
-    let Some(staged) = journal::staged(conn)?.filter(|staged| (staged.load, staged.bytes) == (load, bytes)) else {
-        return Ok(Err("another file is being loaded: begin again"));
-    };
-    let image = journal::gather(conn, staged)?;
-    journal::unstage(conn)?;
-    if image.len() as u64 != bytes || crc32fast::hash(&image) != crc {
-        return Ok(Err("the file did not arrive as it was sent: begin again"));
+/// How a database file begins.
+pub const MAGIC: &[u8] = b"SQLite format 3\0";
+/// No database file is shorter.
+pub const BYTES_MIN: u64 = 512;
+/// Where a file says that it has a log beside it.
+const HAS_LOG: std::ops::Range<u64> = 18..20;
+
+/// Takes away the mark that a file has a log beside it: what arrived is the file alone. `at`: where these bytes lie in it.
+pub fn without_log(at: u64, bytes: &mut [u8]) {
+    let end = at + bytes.len() as u64;
+    for place in HAS_LOG.filter(|place| (at..end).contains(place)) {
+        bytes[(place - at) as usize] = 1;
     }
-    Ok(Ok(image))
 }
 
-/// Opens a database file in memory, and looks whether it is one.
-pub fn open(mut image: Vec<u8>) -> std::result::Result<Connection, String> {
-    if !image.starts_with(b"SQLite format 3\0") || image.len() < 512 {
-        return Err("this is no SQLite database".to_string());
-    }
-    // A file in memory has no log beside it.
-    image[18..20].fill(1);
-    let open = || -> Result<(Connection, String)> {
+/// Opens a database file in memory, and looks whether it is sound.
+pub fn open(image: Vec<u8>) -> std::result::Result<Connection, String> {
+    sound((|| {
         let mut conn = Connection::open_in_memory()?;
         conn.deserialize_read_exact(MAIN_DB, image.as_slice(), image.len(), false)?;
+        Ok(conn)
+    })())
+}
+
+/// The same of a file on the disk.
+pub fn open_file(path: &Path) -> std::result::Result<Connection, String> {
+    sound(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX))
+}
+
+fn sound(opened: Result<Connection>) -> std::result::Result<Connection, String> {
+    let look = || -> Result<(Connection, String)> {
+        let conn = opened?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         // What a CHECK computes may differ from node to node on this connection, whose functions are SQLite's own; rows are
@@ -157,14 +154,15 @@ pub fn open(mut image: Vec<u8>) -> std::result::Result<Connection, String> {
         let found = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         Ok((conn, found))
     };
-    match open() {
+    match look() {
         Ok((conn, found)) if found == "ok" => Ok(conn),
         Ok((_, found)) => Err(format!("the database is damaged: {found}")),
         Err(error) => Err(format!("this is no sound SQLite database: {}", statement::said(&error))),
     }
 }
 
-enum Stop {
+/// Why a file was not taken over.
+pub enum Stop {
     /// The file has what is not allowed.
     Refused(String),
     /// Our own database does not do what it must, or the budget was used up.
@@ -185,13 +183,16 @@ impl Stop {
     }
 }
 
-fn take_over(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> std::result::Result<(), Stop> {
+/// Copies all that a file has into an empty database.
+///
+/// # Errors
+/// See [`Stop`].
+pub fn copy_all(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> std::result::Result<(), Stop> {
     let theirs =
         |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", statement::said(&error)));
     let ours = |error: rusqlite::Error| Stop::of(watch, &error, "the database");
     let tables = schema::tables(other).map_err(theirs)?;
     let others = schema::others(other).map_err(theirs)?;
-    clear(conn, watch).map_err(ours)?;
     let define = |sql: &str| {
         let statement = Statement::bare(sql);
         let done = gears::climb(conn, watch, 0, |gear| {
@@ -224,13 +225,7 @@ fn take_over(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> std::
     Ok(())
 }
 
-/// Drops everything that users have made.
-fn clear(conn: &Connection, watch: &Watch) -> Result<()> {
-    let _own = Own::begin(watch);
-    empty(conn)
-}
-
-/// The same, as a statement of our own.
+/// Drops everything that users have made, as a statement of our own.
 pub fn empty(conn: &Connection) -> Result<()> {
     let find =
         "SELECT type, name FROM sqlite_schema WHERE type IN ('view', 'trigger') OR (type = 'table' AND rootpage = 0)";

@@ -9,15 +9,15 @@
 //!
 //! Invariants: M1 a command's effect and reply depend on the content, its own bytes and the entry's time alone. M2 replies are
 //! stored by the transaction that holds their effects. M3 an entry whose replies are stored is answered from there.
-//! Not here: one statement (`statement.rs`), loads (`load.rs`), the file (`database.rs`).
+//! Not here: one statement (`statement.rs`), loads (`loading.rs`), the file (`database.rs`).
 
+use super::allowance::Allowance;
 use super::journal;
-use super::load;
+use super::loading::Before;
+use super::prepare::Preparing;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
-use super::words::{
-    Answer, Command, FILE_STEPS_MAX, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, TEXT_STEPS_MAX,
-};
+use super::words::{Answer, Command, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX};
 use super::{connection, functions, gears};
 use crate::services::Reply;
 use crate::types::Stamp;
@@ -47,28 +47,36 @@ impl Fatal {
 
 /// An entry that is being applied.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     index: u64,
     /// Stored ones first.
     replies: Vec<Reply>,
     /// Replies given so far.
     given: usize,
-    /// Commands of the transaction that is open.
-    since_begin: Vec<(Stamp, Command)>,
+    /// Commands of the transaction that is open, with the steps that each might take.
+    since_begin: Vec<(Stamp, Command, u64)>,
 }
 
 /// A database, on the connection that writes.
 #[derive(Debug)]
 pub struct Machine {
-    conn: Connection,
-    watch: Arc<Watch>,
+    pub(super) conn: Connection,
+    pub(super) watch: Arc<Watch>,
     entry: Option<Entry>,
     newest: u64,
     pruned_to: u64,
     /// Version of the schema whose virtual tables are known.
-    virtual_at: Option<i64>,
+    pub(super) virtual_at: Option<i64>,
     /// Version of the schema whose indexes are known.
-    indexes_at: Option<i64>,
+    pub(super) indexes_at: Option<i64>,
+    /// A file that is made into a database beside the log.
+    pub(super) preparing: Option<Preparing>,
+    /// What is to be prepared may have changed.
+    pub(super) is_plan_unsure: bool,
+    /// The database that was before the present one, and the file of the present one, which is not known to be it yet.
+    pub(super) before: Option<Before>,
+    /// How much requests may do.
+    allowance: Allowance,
     /// Grows with each change.
     generation: u64,
     /// Planted bugs.
@@ -93,10 +101,10 @@ impl Machine {
         let own = Own::begin(&watch);
         let seen = (|| {
             journal::create(&conn)?;
-            Ok((journal::newest(&conn)?, journal::pruned_to(&conn)?))
+            Ok((journal::newest(&conn)?, journal::pruned_to(&conn)?, journal::allowance(&conn)?))
         })();
         drop(own);
-        let (newest, pruned_to) = seen.map_err(|error| Fatal::of(&watch, &error))?;
+        let (newest, pruned_to, allowance) = seen.map_err(|error| Fatal::of(&watch, &error))?;
         Ok(Machine {
             conn,
             watch,
@@ -105,6 +113,10 @@ impl Machine {
             pruned_to,
             virtual_at: None,
             indexes_at: None,
+            preparing: None,
+            is_plan_unsure: true,
+            before: None,
+            allowance,
             generation: 0,
             #[cfg(test)]
             flaws: super::Flaws::default(),
@@ -137,11 +149,14 @@ impl Machine {
         let own = Own::begin(&self.watch);
         let done = change(&mut self.conn).and_then(|done| {
             journal::create(&self.conn)?;
-            Ok((done, journal::newest(&self.conn)?, journal::pruned_to(&self.conn)?))
+            let known =
+                (journal::newest(&self.conn)?, journal::pruned_to(&self.conn)?, journal::allowance(&self.conn)?);
+            Ok((done, known))
         });
         drop(own);
-        let (done, newest, pruned_to) = done.map_err(|error| Fatal::of(&self.watch, &error))?;
-        (self.newest, self.pruned_to, self.virtual_at) = (newest, pruned_to, None);
+        let (done, (newest, pruned_to, allowance)) = done.map_err(|error| Fatal::of(&self.watch, &error))?;
+        (self.newest, self.pruned_to, self.allowance) = (newest, pruned_to, allowance);
+        (self.virtual_at, self.is_plan_unsure) = (None, true);
         self.generation += 1;
         Ok(done)
     }
@@ -168,10 +183,14 @@ impl Machine {
                 let why = format!("the file has come to entry {} and does not know what {index} answered", self.newest);
                 return Err(Fatal { why, is_damaged: true });
             }
-            let answer = self.run_and_settle(at, command, &mut entry)?;
+            let answer = match &command {
+                Command::PutInPlace { .. } => self.put_in_place(at, &command, &mut entry)?,
+                _ => self.run_and_settle(at, command, &mut entry)?,
+            };
             entry.replies.push(Reply::Ok(answer.encode()));
             if self.has_to_commit_early(&entry) {
                 self.commit(&mut entry)?;
+                self.adopt()?;
             }
         }
         entry.given += 1;
@@ -198,9 +217,10 @@ impl Machine {
         entry.since_begin.is_empty() && !self.conn.is_autocommit()
     }
 
-    fn commit(&mut self, entry: &mut Entry) -> Result<(), Fatal> {
+    pub(super) fn commit(&mut self, entry: &mut Entry) -> Result<(), Fatal> {
         self.look(|conn| {
             journal::record(conn, entry.index, &entry.replies)?;
+            journal::set_allowance(conn, self.allowance)?;
             conn.prepare_cached("COMMIT")?.execute([]).map(drop)
         })?;
         entry.since_begin.clear();
@@ -209,7 +229,7 @@ impl Machine {
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), Fatal> {
+    pub(super) fn begin(&mut self) -> Result<(), Fatal> {
         let version: i64 =
             self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
         let names = if self.virtual_at == Some(version) {
@@ -234,25 +254,30 @@ impl Machine {
         if self.conn.is_autocommit() {
             self.begin()?;
         }
-        let (answer, rolled_back) = self.run(at, &command)?;
-        let Some(done) = rolled_back else {
-            entry.since_begin.push((at, command));
-            if matches!((&entry.since_begin.last(), &answer), (Some((_, Command::PutInPlace { .. })), Answer::Done)) {
-                // What virtual tables have in memory is of the tables before: the next command begins anew.
-                entry.since_begin.clear();
+        let steps = self.allowance.budget(at.at_ms);
+        self.watch.begin(at.at_ms, 0, steps);
+        let (mut answer, mut rolled_back) = self.run(at, &command, steps)?;
+        if is_charged(&command) {
+            self.allowance.charge(steps - self.watch.steps_left.load(Relaxed).max(0).cast_unsigned());
+            if steps < STEPS_MAX && self.watch.has_run_away.load(Relaxed) {
+                answer = Answer::Busy { after_ms: self.allowance.next_turn() };
+                rolled_back = rolled_back.map(|_| 0);
             }
+        }
+        let Some(done) = rolled_back else {
+            entry.since_begin.push((at, command, steps));
             return Ok(answer);
         };
         self.begin()?;
-        for (at, before) in std::mem::take(&mut entry.since_begin) {
-            let (_, again) = self.run(at, &before)?;
+        for (at, before, steps) in std::mem::take(&mut entry.since_begin) {
+            let (_, again) = self.run(at, &before, steps)?;
             assert!(again.is_none(), "a command ran away only when it ran again");
         }
         if let Command::Run(run) = &command
             && !run.is_transaction
             && done > 0
         {
-            self.begin_command(at, run.seed, STEPS_MAX)?;
+            self.begin_command(at, run.seed, steps)?;
             self.statements(run, done)?;
             self.own("RELEASE c")?;
         }
@@ -260,27 +285,29 @@ impl Machine {
         Ok(answer)
     }
 
-    fn own(&self, sql: &str) -> Result<(), Fatal> {
+    pub(super) fn own(&self, sql: &str) -> Result<(), Fatal> {
         self.look(|conn| conn.prepare_cached(sql)?.execute([]).map(drop))
     }
 
     /// The answer; and if the transaction is gone, with which statement.
-    fn run(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
+    fn run(&mut self, at: Stamp, command: &Command, steps: u64) -> Result<(Answer, Option<usize>), Fatal> {
         let run = match command {
             Command::Run(run) => run,
-            Command::Load { sql, seed } => return self.load_text(at, sql, *seed),
-            other => return self.load_file(at, other),
+            Command::Load { sql, seed } => return self.load_text(at, sql, *seed, steps),
+            other => return self.load_piece(at, other),
         };
         if let Some(why) = run.excess() {
             return Ok((Answer::Refused(why), None));
         }
-        self.begin_command(at, run.seed, STEPS_MAX)?;
+        self.begin_command(at, run.seed, steps)?;
         let (mut outcomes, end) = self.statements(run, run.statements.len())?;
         match end {
             End::Gone(number) => {
                 close(run, &mut outcomes, number);
                 return Ok((Answer::Results(outcomes), Some(number)));
             }
+            // One that may come again has done nothing.
+            End::RanAway(_) if steps < STEPS_MAX => self.own("ROLLBACK TO c")?,
             End::RanAway(_) | End::Undone if run.is_transaction => self.own("ROLLBACK TO c")?,
             End::RanAway(number) => close(run, &mut outcomes, number),
             End::All | End::Undone => {}
@@ -290,7 +317,7 @@ impl Machine {
     }
 
     /// Opens savepoint `c` and makes the connection forget what was before.
-    fn begin_command(&mut self, at: Stamp, seed: u64, steps: u64) -> Result<(), Fatal> {
+    pub(super) fn begin_command(&mut self, at: Stamp, seed: u64, steps: u64) -> Result<(), Fatal> {
         self.look(|conn| {
             conn.prepare_cached("SAVEPOINT c")?.execute([])?;
             journal::mark(conn)
@@ -372,7 +399,7 @@ impl Machine {
     }
 
     /// Whether what SQLite says is really the end: a statement must not bring down every node by making SQLite believe so.
-    fn judge(&self, why: String, is_damaged: bool) -> Result<(), Fatal> {
+    pub(super) fn judge(&self, why: String, is_damaged: bool) -> Result<(), Fatal> {
         if is_damaged && !self.conn.is_autocommit() {
             let check: String = self.look(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
             if check == "ok" {
@@ -380,66 +407,6 @@ impl Machine {
             }
         }
         Err(Fatal { why, is_damaged })
-    }
-
-    fn load_text(&mut self, at: Stamp, sql: &str, seed: u64) -> Result<(Answer, Option<usize>), Fatal> {
-        self.begin_command(at, seed, TEXT_STEPS_MAX)?;
-        self.watch.is_loading.store(true, Relaxed);
-        let loaded = load::text(&self.conn, &self.watch, sql);
-        self.watch.is_loading.store(false, Relaxed);
-        let refused = match loaded {
-            Ok(()) => {
-                self.own("RELEASE c")?;
-                return Ok((Answer::Done, None));
-            }
-            Err((_, Trouble::Fatal { why, is_damaged })) => {
-                self.judge(why.clone(), is_damaged)?;
-                why
-            }
-            Err((_, Trouble::RanAway)) => functions::RAN_AWAY.to_string(),
-            Err((0, Trouble::Failed(why) | Trouble::TooLong(why))) => why,
-            Err((number, Trouble::Failed(why) | Trouble::TooLong(why))) => format!("statement {number}: {why}"),
-        };
-        self.refuse(refused)
-    }
-
-    /// Undoes the command, unless SQLite has done so.
-    fn refuse(&mut self, why: String) -> Result<(Answer, Option<usize>), Fatal> {
-        if self.conn.is_autocommit() {
-            return Ok((Answer::Refused(why), Some(0)));
-        }
-        self.own("ROLLBACK TO c")?;
-        self.own("RELEASE c")?;
-        Ok((Answer::Refused(why), None))
-    }
-
-    fn load_file(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
-        let seed = if let Command::PutInPlace { seed, .. } = command { *seed } else { 0 };
-        self.begin_command(at, seed, FILE_STEPS_MAX)?;
-        let refused = match load::file(&self.conn, &self.watch, command) {
-            Ok(Answer::Refused(why)) => why,
-            Ok(answer) => {
-                self.own("RELEASE c")?;
-                return Ok((answer, None));
-            }
-            Err(Trouble::Fatal { why, is_damaged }) => {
-                self.judge(why.clone(), is_damaged)?;
-                why
-            }
-            Err(Trouble::RanAway) => functions::RAN_AWAY.to_string(),
-            Err(Trouble::Failed(why) | Trouble::TooLong(why)) => why,
-        };
-        let (answer, gone) = self.refuse(refused)?;
-        if gone.is_none()
-            && let Command::PutInPlace { load, .. } = command
-        {
-            // Its pieces are of no use any more, and take room.
-            self.look(|conn| match journal::staged(conn)? {
-                Some(staged) if staged.load == *load => journal::unstage(conn),
-                _ => Ok(()),
-            })?;
-        }
-        Ok((answer, gone))
     }
 
     /// Answers a read from the state as it stands, between entries: for the simulator and tests.
@@ -490,6 +457,11 @@ pub fn settle(conn: &Connection, watch: &Watch) -> Result<(), Trouble> {
     let flushed = conn.execute_batch("SAVEPOINT f; RELEASE f");
     drop(own);
     flushed.map_err(|error| statement::trouble(watch, &error))
+}
+
+/// Whether a command takes steps of the budget.
+fn is_charged(command: &Command) -> bool {
+    matches!(command, Command::Run(_) | Command::Load { .. })
 }
 
 /// Says of the statements after the one that ended a request that nothing was done about them.

@@ -9,9 +9,11 @@ mod crashes;
 mod dates;
 mod files;
 mod hostile;
+mod loads;
 mod own_table;
 mod same;
 mod shell;
+mod turns;
 
 #[test]
 fn scripts() {

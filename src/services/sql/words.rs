@@ -31,15 +31,14 @@ const SHORT_ROW_BYTES: usize = 1 << 10;
 pub const READ_ROWS_MAX: usize = 1_000_000;
 /// Bytes of one piece of a database file on its way through the log ([`Command::Stage`]).
 pub const STAGE_BYTES_MAX: usize = 4 << 20;
-/// Bytes of a database file that is to be loaded: it is held in memory while it is taken over.
-pub const LOAD_BYTES_MAX: usize = 256 << 20;
+/// Bytes of a database file that is to be loaded: until it is in place it takes as much room on the disk of each node four times.
+pub const LOAD_BYTES_MAX: usize = 1 << 30;
 /// Steps of work after which a write has run away, the same on every node. A step is some nanoseconds at most: what SQLite's machine
 /// does costs as many as it takes time (`price.rs`), and more where values are longer than 256 bytes (`gears.rs`).
 pub const STEPS_MAX: u64 = 400_000_000;
-/// The same for a text that is loaded as a whole.
-pub const TEXT_STEPS_MAX: u64 = 1_000_000_000;
-/// The same for a whole database file that is put in place.
+/// The same for a whole database file, which is prepared beside the log: so many, and so many for each of its bytes.
 pub const FILE_STEPS_MAX: u64 = 20 * STEPS_MAX;
+pub const FILE_STEPS_PER_BYTE: u64 = 100;
 
 /// One value of SQLite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,7 +176,7 @@ pub enum Command {
         bytes: Bytes,
     },
     /// Replaces all tables by those of the file whose pieces were sent, all or nothing: [`Answer::Done`] or
-    /// [`Answer::Refused`].
+    /// [`Answer::Refused`]. A node that has not prepared it waits until it has.
     PutInPlace {
         /// Which.
         load: u64,
@@ -187,6 +186,23 @@ pub enum Command {
         crc: u32,
         /// As in a [`Run`].
         seed: u64,
+    },
+    /// All pieces of a file were sent: every node makes a database of it, beside the log: [`Answer::Done`].
+    Prepare {
+        /// Which.
+        load: u64,
+        /// How long it is.
+        bytes: u64,
+        /// CRC-32 of all of it.
+        crc: u32,
+        /// As in a [`Run`].
+        seed: u64,
+    },
+    /// A file is not wanted any more; removes a piece of it, or of another that nobody wants: [`Answer::More`] while
+    /// pieces are left, then [`Answer::Done`].
+    Unstage {
+        /// Which.
+        load: u64,
     },
 }
 
@@ -233,6 +249,13 @@ pub enum Answer {
     Applied,
     /// To [`Query::Digest`].
     Digest(Digest),
+    /// Done, and the same command is to be sent again.
+    More,
+    /// Nothing was changed: requests before this one did so much that there is no time for it. It may come again.
+    Busy {
+        /// When there will be time, if no other request does much before.
+        after_ms: u64,
+    },
 }
 
 impl Answer {

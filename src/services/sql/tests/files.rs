@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    pub current: Mutex<String>,
+    pub prepared: AtomicU64,
+    /// Where the files are copied to before another one becomes the database, as kill -9 would leave them.
+    pub copy_at_adoption: Mutex<Option<PathBuf>>,
     owner: String,
     next: AtomicU64,
     pub aside: Mutex<Vec<String>>,
@@ -22,7 +26,30 @@ pub struct Folder {
 
 impl Files for Folder {
     fn path(&self) -> PathBuf {
-        self.path.join("db.sqlite")
+        self.path.join(&*self.current.lock().unwrap())
+    }
+    fn successor(&self) -> PathBuf {
+        self.path.join(format!("db-{}.sqlite", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+    fn adopt(&self, path: &Path) {
+        if let Some(to) = &*self.copy_at_adoption.lock().unwrap() {
+            for entry in std::fs::read_dir(&self.path).unwrap() {
+                let entry = entry.unwrap();
+                if !entry.file_name().to_string_lossy().ends_with("-shm") {
+                    std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+                }
+            }
+        }
+        *self.current.lock().unwrap() = path.file_name().unwrap().to_str().unwrap().to_string();
+    }
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
+        std::thread::spawn(work);
+    }
+    fn prepared(&self, load: u64) {
+        self.prepared.store(load, Ordering::SeqCst);
     }
     fn owner(&self) -> String {
         self.owner.clone()
@@ -39,7 +66,11 @@ impl Files for Folder {
         Ok((Box::new(file), len))
     }
     fn remove(&self, path: &Path) {
-        let _ = std::fs::remove_file(path);
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = path.as_os_str().to_owned();
+            path.push(suffix);
+            let _ = std::fs::remove_file(path);
+        }
     }
     fn set_aside(&self, why: &str) {
         self.aside.lock().unwrap().push(why.to_string());
@@ -65,6 +96,9 @@ impl Files for Folder {
 pub fn folder(path: &Path, owner: &str) -> Arc<Folder> {
     Arc::new(Folder {
         path: path.to_path_buf(),
+        current: Mutex::new("db.sqlite".to_string()),
+        prepared: AtomicU64::default(),
+        copy_at_adoption: Mutex::default(),
         owner: owner.to_string(),
         next: AtomicU64::new(0),
         aside: Mutex::default(),

@@ -4,7 +4,7 @@
 
 use super::super::functions::RAN_AWAY;
 use super::shell::{Node, answer, in_words, request, results};
-use crate::services::sql::{Answer, Command, Kind, Params, Run, Statement, Value};
+use crate::services::sql::{Answer, Command, Digest, Kind, Params, Run, Statement, Value};
 use std::time::Instant;
 
 fn ran_away() -> String {
@@ -23,10 +23,15 @@ fn node() -> Node {
     node
 }
 
+/// What users see of the database.
+fn content(node: &Node) -> Digest {
+    Digest { index: 0, ..node.registry.sql().digests(Default::default()) }
+}
+
 #[test]
 fn what_reaches_out_or_differs_is_refused() {
     let mut node = node();
-    let before = node.registry.digests().1;
+    let before = content(&node);
     let refused = [
         "ATTACH '/etc/passwd' AS x",
         "DETACH main",
@@ -138,7 +143,7 @@ fn what_reaches_out_or_differs_is_refused() {
         let said = in_words(&node.execute(&[sql])[0]);
         assert!(said.starts_with("failed: "), "{sql}: {said}");
         println!("{sql}\n    {said}");
-        assert_eq!(node.registry.digests().1, before, "{sql}");
+        assert_eq!(content(&node), before, "{sql}");
     }
     let deep = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
     let wide = format!("SELECT {}", vec!["1"; 5000].join(","));
@@ -209,8 +214,12 @@ fn an_index_without_segments_is_no_full_disk() {
     for _ in 0..3 {
         // The commands of an entry whose transaction SQLite takes away are run again.
         let commands = [request(&before, Kind::Execute, 1), request(&words, Kind::Execute, 2)].map(Command::Run);
-        let said: Vec<String> =
-            node.entry(1, &commands).into_iter().flat_map(results).map(|it| in_words(&it)).collect();
+        let said: Vec<String> = node
+            .entry(1_000 * node.log.len() as u64, &commands)
+            .into_iter()
+            .flat_map(results)
+            .map(|it| in_words(&it))
+            .collect();
         assert!(said[..3].iter().all(|said| said.starts_with("changed 1")), "{:?}", &said[..3]);
         failed = failed.or(said.into_iter().find(|said| said.starts_with("failed: ")));
     }
@@ -218,16 +227,16 @@ fn an_index_without_segments_is_no_full_disk() {
     assert!(failed.contains("come to its end"), "{failed}");
     let rows = in_words(&node.read("SELECT count(*) FROM t WHERE n = 7"));
     assert!(rows.ends_with("\n  9"), "{rows}");
-    let before = node.registry.digests().1;
+    let before = content(&node);
     node.crash();
-    assert_eq!(node.registry.digests().1, before);
+    assert_eq!(content(&node), before);
 }
 
 /// What fails leaves nothing behind, also when it had got far; and what is long costs more.
 #[test]
 fn a_statement_that_fails_late_leaves_nothing() {
     let mut node = node();
-    let before = node.registry.digests().1;
+    let before = content(&node);
     let growing = "WITH RECURSIVE c(x) AS (SELECT 1000 UNION ALL SELECT x * 2 FROM c WHERE x < 9000000)";
     let said = in_words(&node.execute(&[&format!("INSERT INTO t(n) {growing} SELECT zeroblob(x) FROM c")])[0]);
     assert!(said.starts_with("failed: string or blob too big"), "{said}");
@@ -237,7 +246,7 @@ fn a_statement_that_fails_late_leaves_nothing() {
     let wide = vec!["hex(zeroblob(1000000))"; 1000].join(",");
     let said = in_words(&node.execute(&[&format!("SELECT {wide}")])[0]);
     assert!(said.contains("instructions"), "{said:.200}");
-    assert_eq!(node.registry.digests().1, before);
+    assert_eq!(content(&node), before);
     let fine = "INSERT INTO t(n) VALUES(zeroblob(4000000)), (zeroblob(2000000)), (zeroblob(1))";
     assert_eq!(in_words(&node.execute(&[fine])[0]), "changed 3, last id 5");
 }
@@ -348,7 +357,8 @@ fn what_would_take_for_ever_in_one_step_ends() {
     node.run(1, Run { statements: vec![statement], is_transaction: false, kind: Kind::Execute, seed: 1 });
     let mut fifty = |what: &str| {
         let sql = format!("INSERT INTO big SELECT {what} FROM args");
-        let said = node.run(1, request(&[sql.as_str()].repeat(50), Kind::Execute, 1));
+        let now_ms = 1_000 * node.log.len() as u64;
+        let said = node.run(now_ms, request(&[sql.as_str()].repeat(50), Kind::Execute, 1));
         said.iter().map(in_words).collect::<Vec<String>>()
     };
     let said = fifty("length(replace(hay, 'a', b))");

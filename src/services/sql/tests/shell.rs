@@ -40,9 +40,15 @@ impl Node {
         self.registry.apply(index, &batch).into_iter().map(|(_, reply)| reply).collect()
     }
 
-    /// One run in an entry of its own.
+    /// One run in an entry of its own, which is sent again while there is no time for it.
     pub fn run(&mut self, at_ms: u64, run: Run) -> Vec<Outcome> {
-        results(self.entry(at_ms, &[Command::Run(run)]).pop().unwrap())
+        let (mut at_ms, command) = (at_ms, [Command::Run(run)]);
+        loop {
+            let reply = self.entry(at_ms, &command).pop().unwrap();
+            // As a door waits for its turn.
+            let Answer::Busy { after_ms } = answer(reply.clone()) else { return results(reply) };
+            at_ms = self.registry.applied().at_ms + after_ms;
+        }
     }
 
     /// Statements without anything about them.

@@ -1,0 +1,163 @@
+//! Commands that load: a text as a whole, the pieces of a database file, and the step that puts such a file in place.
+//!
+//! That step is short, whatever the file holds: the node has made a database of the file beside the log (`prepare.rs`), and now goes
+//! on with that one. It adds what it knows of entries to it, commits, and says durably that it is the database from now on.
+//! A crash before that leaves the database of before, which does not have this command yet; a crash after it leaves one that has.
+//!
+//! Invariants: L1 whether a file is put in place follows from the content and the command alone. L2 a file becomes the database only
+//! when it is durable, with what it knows of entries.
+//! Not here: what a file may hold (`load.rs`), who sends the commands in which order (`node/sql_load.rs`).
+
+use super::functions;
+use super::journal::{self, Plan};
+use super::load;
+use super::machine::{Entry, Fatal, Machine, Own};
+use super::prepare::{self, Built, OTHER, Prepared, Preparing};
+use super::statement::Trouble;
+use super::words::{Answer, Command};
+use crate::types::Stamp;
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A database whose place another one has taken.
+#[derive(Debug)]
+pub struct Before {
+    conn: Connection,
+    /// Where the other one is, if it is in a file.
+    successor: Option<PathBuf>,
+}
+
+impl Machine {
+    pub(super) fn load_text(
+        &mut self,
+        at: Stamp,
+        sql: &str,
+        seed: u64,
+        steps: u64,
+    ) -> Result<(Answer, Option<usize>), Fatal> {
+        self.begin_command(at, seed, steps)?;
+        self.watch.is_loading.store(true, Relaxed);
+        let loaded = load::text(&self.conn, &self.watch, sql);
+        self.watch.is_loading.store(false, Relaxed);
+        let refused = match loaded {
+            Ok(()) => {
+                self.own("RELEASE c")?;
+                return Ok((Answer::Done, None));
+            }
+            Err((_, Trouble::Fatal { why, is_damaged })) => {
+                self.judge(why.clone(), is_damaged)?;
+                why
+            }
+            Err((_, Trouble::RanAway)) => functions::RAN_AWAY.to_string(),
+            Err((0, Trouble::Failed(why) | Trouble::TooLong(why))) => why,
+            Err((number, Trouble::Failed(why) | Trouble::TooLong(why))) => format!("statement {number}: {why}"),
+        };
+        // Undoes the command, unless SQLite has done so.
+        if self.conn.is_autocommit() {
+            return Ok((Answer::Refused(refused), Some(0)));
+        }
+        self.own("ROLLBACK TO c")?;
+        self.own("RELEASE c")?;
+        Ok((Answer::Refused(refused), None))
+    }
+
+    /// A piece of a file, and what is to become of all of them: statements of our own, which never run away.
+    pub(super) fn load_piece(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
+        self.is_plan_unsure = true;
+        let answer = load::file(&self.conn, &self.watch, at.at_ms, command);
+        Ok((answer.map_err(|error| Fatal::of(&self.watch, &error))?, None))
+    }
+
+    /// Begins to prepare the file whose pieces have all come, if there is one; between entries.
+    pub fn maybe_prepare(&mut self) -> Result<(), Fatal> {
+        let Some(files) = self.watch.files.get().cloned() else { return Ok(()) };
+        if !std::mem::take(&mut self.is_plan_unsure) {
+            return Ok(());
+        }
+        let plan = self.look(journal::plan)?;
+        if self.preparing.as_ref().map(|preparing| preparing.plan) != plan {
+            self.preparing = plan.map(|plan| Preparing::begin(&files, plan));
+        }
+        Ok(())
+    }
+
+    /// Goes on with the database that was made of a file. A transaction is open when it returns, and nothing of this entry needs
+    /// to run again: the caller commits.
+    pub(super) fn put_in_place(&mut self, at: Stamp, command: &Command, entry: &mut Entry) -> Result<Answer, Fatal> {
+        let Command::PutInPlace { load, bytes, crc, seed } = *command else {
+            return Ok(Answer::Refused("not a file".to_string()));
+        };
+        if !self.conn.is_autocommit() {
+            self.commit(entry)?;
+        }
+        let (staged, plan) = self.look(|conn| Ok((journal::staged(conn)?, journal::plan(conn)?)))?;
+        if staged.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
+            self.begin()?;
+            return Ok(Answer::Refused(OTHER.to_string()));
+        }
+        let plan = plan.filter(|plan| (plan.load, plan.bytes, plan.crc) == (load, bytes, crc));
+        match self.built(plan.unwrap_or(Plan { load, bytes, crc, seed, at_ms: at.at_ms })) {
+            Built::Ready(prepared) => self.change_over(*prepared).map(|()| Answer::Done),
+            Built::Refused(why) => {
+                self.begin()?;
+                self.look(journal::forget_load)?;
+                Ok(Answer::Refused(why))
+            }
+            Built::Broken(fatal) => Err(fatal),
+        }
+    }
+
+    /// What came of a file; waits until it is known.
+    fn built(&mut self, plan: Plan) -> Built {
+        self.is_plan_unsure = true;
+        let Some(files) = self.watch.files.get() else {
+            let _own = Own::begin(&self.watch);
+            return prepare::in_memory(&self.conn, plan);
+        };
+        let preparing = self.preparing.take().filter(|preparing| preparing.plan == plan);
+        preparing.unwrap_or_else(|| Preparing::begin(files, plan)).wait()
+    }
+
+    /// Nothing is open on the present connection.
+    fn change_over(&mut self, prepared: Prepared) -> Result<(), Fatal> {
+        let Prepared { conn, watch, path, copied_to } = prepared;
+        let (_own, _theirs) = (Own::begin(&self.watch), Own::begin(&watch));
+        (|| {
+            if path.is_some() {
+                // What is committed now is on the disk before it counts (L2).
+                conn.execute_batch("PRAGMA synchronous = FULL")?;
+            }
+            conn.execute_batch("BEGIN IMMEDIATE")?;
+            journal::copy_entries(&self.conn, &conn, copied_to)?;
+            journal::copy_facts(&self.conn, &conn)
+        })()
+        .map_err(|error| Fatal::of(&watch, &error))?;
+        drop((_own, _theirs));
+        self.watch = watch;
+        self.before = Some(Before { conn: std::mem::replace(&mut self.conn, conn), successor: path });
+        (self.virtual_at, self.indexes_at) = (None, None);
+        Ok(())
+    }
+
+    /// The present file is the database from here on, if another was before.
+    pub(super) fn adopt(&mut self) -> Result<(), Fatal> {
+        let Some(Before { conn, successor }) = self.before.take() else { return Ok(()) };
+        let (Some(path), Some(files)) = (successor, self.watch.files.get().cloned()) else { return Ok(()) };
+        self.look(|own| {
+            own.execute_batch("PRAGMA synchronous = NORMAL")?;
+            // Its log is not worth moving any more.
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+        })?;
+        let old = files.path();
+        files.adopt(&path);
+        let own = Arc::clone(&files);
+        files.in_background(Box::new(move || {
+            drop(conn);
+            own.remove(&old);
+        }));
+        Ok(())
+    }
+}

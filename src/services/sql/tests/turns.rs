@@ -1,0 +1,122 @@
+//! Requests that do much, one after another in no time: those that have to wait have done nothing, on every node alike.
+//!
+//! Not here: the bucket itself (`allowance.rs`), who waits at the door (`node/sql_turn.rs`).
+
+use super::shell::{Node, answer, in_words, request};
+use crate::services::sql::words::Params;
+use crate::services::sql::{Answer, Command, Kind, Outcome, Run, Statement};
+
+/// More than half of the budget.
+const MUCH: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 70000) INSERT INTO t SELECT max(x) FROM c";
+/// More than a request may do while there is little.
+const SOME: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 20000) INSERT INTO t SELECT max(x) FROM c";
+
+fn run(sql: &[&str], is_transaction: bool) -> Command {
+    Command::Run(Run { is_transaction, ..request(sql, Kind::Execute, 1) })
+}
+
+fn node() -> Node {
+    let mut node = Node::default();
+    node.execute(&["CREATE TABLE t (n)"]);
+    node
+}
+
+fn count(node: &Node) -> String {
+    in_words(&node.read("SELECT count(*) FROM t"))
+}
+
+/// All replies, and whether a crash, a restart from the log alone and this node agree.
+fn entry(node: &mut Node, at_ms: u64, commands: &[Command]) -> Vec<Answer> {
+    let answers = node.entry(at_ms, commands).into_iter().map(answer).collect();
+    let before = node.registry.digests();
+    node.crash();
+    assert_eq!(node.registry.digests(), before, "after a crash");
+    node.start_from(None);
+    assert_eq!(node.registry.digests(), before, "from the log");
+    answers
+}
+
+fn is_done(answer: &Answer) -> bool {
+    matches!(answer, Answer::Results(all) if all.iter().all(|one| matches!(one, Outcome::Changed { .. })))
+}
+
+#[test]
+fn of_two_that_do_much_the_second_waits_and_has_done_nothing() {
+    for is_transaction in [false, true] {
+        let mut node = node();
+        let much = run(&["INSERT INTO t VALUES(1)", MUCH], is_transaction);
+        let answers = entry(&mut node, 10_000, &[much.clone(), much.clone(), run(&["INSERT INTO t VALUES(2)"], false)]);
+        assert!(is_done(&answers[0]), "{answers:?}");
+        let Answer::Busy { after_ms } = answers[1] else { panic!("{answers:?}") };
+        assert!(is_done(&answers[2]), "what does little is not held up: {answers:?}");
+        assert_eq!(count(&node), "[count(*):integer]\n  3");
+        let answers = entry(&mut node, 10_001, std::slice::from_ref(&much));
+        assert!(matches!(answers[0], Answer::Busy { .. }), "{answers:?}");
+        let answers = entry(&mut node, 10_001 + after_ms + 60, &[much]);
+        assert!(is_done(&answers[0]), "{answers:?}");
+        assert_eq!(count(&node), "[count(*):integer]\n  5");
+    }
+}
+
+/// Eight clients that send one after another: in each second of log time some get through, and all do in the end.
+#[test]
+fn all_that_do_much_get_through_one_by_one() {
+    let mut node = node();
+    let (mut open, mut now_ms, mut waits) = (vec![0_u64; 8], 10_000, 0);
+    while !open.is_empty() {
+        now_ms += 20;
+        assert!(now_ms < 30_000, "{open:?}");
+        let due: Vec<usize> = (0..open.len()).filter(|at| open[*at] <= now_ms).collect();
+        let commands: Vec<Command> = due.iter().map(|_| run(&[MUCH], false)).collect();
+        if commands.is_empty() {
+            continue;
+        }
+        let answers: Vec<Answer> = node.entry(now_ms, &commands).into_iter().map(answer).collect();
+        for (at, answer) in due.into_iter().zip(answers).rev() {
+            match answer {
+                Answer::Busy { after_ms } => {
+                    open[at] = now_ms + after_ms;
+                    waits += 1;
+                }
+                answer => {
+                    assert!(is_done(&answer), "{answer:?}");
+                    open.remove(at);
+                }
+            }
+        }
+    }
+    assert!((7..=16).contains(&waits), "{waits}");
+    assert_eq!(count(&node), "[count(*):integer]\n  8");
+}
+
+/// A text and a full-text table, whose interrupted statement takes the whole entry back: what was before it is made again.
+#[test]
+fn what_was_in_the_entry_before_one_that_waits_is_done_once() {
+    let mut node = node();
+    node.execute(&["CREATE VIRTUAL TABLE f USING fts5(a)"]);
+    let text = Command::Load { sql: format!("BEGIN; INSERT INTO t VALUES(7); {SOME}; COMMIT"), seed: 1 };
+    let bound = Statement {
+        sql: "INSERT INTO f VALUES(?)".into(),
+        params: Params::Positional(vec![crate::services::sql::Value::Text("x y".to_string())]),
+    };
+    let bound = Command::Run(Run { statements: vec![bound], ..request(&[], Kind::Execute, 1) });
+    let commands = [
+        run(&[MUCH], false),
+        bound,
+        run(&["INSERT INTO t VALUES(1)"], false),
+        text,
+        run(&[SOME, SOME], true),
+        run(&["INSERT INTO t VALUES(2)"], false),
+    ];
+    let answers = entry(&mut node, 10_000, &commands);
+    let kinds: Vec<&str> = answers
+        .iter()
+        .map(|answer| match answer {
+            Answer::Busy { .. } => "busy",
+            answer if is_done(answer) => "done",
+            _ => "other",
+        })
+        .collect();
+    assert_eq!(kinds, ["done", "done", "done", "busy", "busy", "done"]);
+    assert_eq!(count(&node), "[count(*):integer]\n  3");
+}
