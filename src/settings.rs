@@ -329,6 +329,31 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_others_can_read_is_warned_of() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.json");
+        let warning = |text: &str, mode: u32, env: Option<&str>, flag: Option<&str>| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let pairs = |value: Option<&str>, name: &str| value.map(|v| (name.to_string(), v.to_string())).into_iter();
+            let env = pairs(env, "PHALANX_CLUSTER_SECRET");
+            let flags: Vec<_> = pairs(flag, "cluster_secret").collect();
+            Settings::load(Some(&path), env, &flags).unwrap().1.exposed_secret()
+        };
+        const WITH: &str = r#"{"cluster_secret": "abracadabra-abracadabra"}"#;
+        for mode in [0o644, 0o640, 0o604] {
+            let said = warning(WITH, mode, None, None).unwrap_or_default();
+            assert!(said.contains(&format!("mode {mode:o}")) && said.contains("chmod 600"), "{said}");
+            assert!(!said.contains("abracadabra"), "{said}");
+        }
+        assert_eq!(warning(WITH, 0o600, None, None), None);
+        assert_eq!(warning("{}", 0o644, None, None), None);
+        assert_eq!(warning(WITH, 0o644, Some("abracadabra-abracadabra"), None), None, "the environment is stronger");
+        assert!(warning("{}", 0o600, None, Some("abracadabra-abracadabra")).unwrap().contains("ps"));
+    }
+
+    #[test]
     fn the_stronger_source_wins_key_by_key() {
         let (settings, sources) = load(
             r#"{"heartbeat_ms": 60, "gossip_ms": 100, "preempt": true}"#,

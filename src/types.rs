@@ -146,3 +146,13 @@ pub enum Liveness {
     /// Not heard of for `fail_after_ms`, or its port refuses.
     Offline,
 }
+
+/// What bounds the number of a job's processes on a node, besides the looks at all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessLimit {
+    /// The kernel: it counts the job's user namespace, or a user that only this slot has.
+    Kernel,
+    /// Nothing: the kernel would count the other processes of the node's user as well.
+    Watched,
+}

@@ -547,7 +547,7 @@
     set($("try"), words);
     $("try-list").hidden = leader === null;
     const row = nodes.find(({ id }) => id === leader);
-    const pid = row && row.pid ? row.pid : `PID   # node ${leader}, on another host or in another folder`;
+    const pid = row && row.pid ? row.pid : `PID   # node ${leader}, on another host`;
     set($("try-kill"), `kill -9 ${pid}`);
     set($("try-freeze"), `kill -STOP ${pid}`);
   }

@@ -256,8 +256,13 @@ fn a_person_sees_the_leader_die_and_another_step_forward() {
     let sessions = browser.see("the viewer's session is listed", "#sessions", |text| text.contains(&session)).0;
     assert!(sessions.contains("you"), "{sessions}");
 
-    // The leader dies: the page's own node stays, and shows another one step forward.
-    cluster.kill(leader).unwrap();
+    // The leader dies as the page advises: the page's own node stays, and shows another one step forward.
+    let pid = cluster.process(leader).unwrap().pid();
+    let (advice, _) = browser.see("how to kill the leader", "#try-kill", |text| text == format!("kill -9 {pid}"));
+    assert_eq!(browser.text("#try-freeze"), format!("kill -STOP {pid}"));
+    assert!(std::process::Command::new("sh").args(["-c", &advice]).status().unwrap().success());
+    cluster.process(leader).unwrap().wait(Duration::from_secs(10)).unwrap();
+    assert_eq!(cluster.running(), (1..=5).filter(|id| *id != leader).collect::<Vec<_>>(), "nobody else was hit");
     let (leads, took) = browser.see("another node leads", "#leads", |text| {
         text.starts_with("node ") && text.contains(" leads") && number(text, "node ") != leader
     });

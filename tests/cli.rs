@@ -435,3 +435,46 @@ fn what_others_wrote_is_escaped_on_a_terminal_and_as_it_is_in_a_pipe() {
     let mut raw = Terminal::start(&format!("{exe} job logs 7 --raw -e {node}"), &[]).unwrap();
     raw.expect(THEIRS).unwrap();
 }
+
+/// A runner that is stopped reads nothing: its guardian, which tells it of each renewal, ends the command all the same.
+#[test]
+fn a_guardian_that_nobody_hears_ends_what_it_guards() {
+    let (mut mouth, _ear) = std::os::unix::net::UnixStream::pair().unwrap();
+    mouth.set_nonblocking(true).unwrap();
+    while mouth.write(&[b'\n'; 4096]).is_ok() {}
+    mouth.set_nonblocking(false).unwrap();
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let span = |secs: i64, nanos: i64| json!({"secs": secs, "nanos": nanos});
+    let lease = json!({"endpoints": [NOBODY], "patience": span(0, 100_000_000), "path": "/v1/lock/x", "name": "x",
+        "ttl": span(1, 0), "token": 1, "held_from": span(now.tv_sec, now.tv_nsec)});
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let stdout = std::process::Stdio::from(std::os::fd::OwnedFd::from(mouth));
+    let mut guardian =
+        command.args(["lock", "keep"]).stdin(std::process::Stdio::piped()).stdout(stdout).spawn().unwrap();
+    writeln!(guardian.stdin.as_mut().unwrap(), "{lease}").unwrap();
+    let ended = wait_until("it has ended its group", Duration::from_secs(20), || guardian.try_wait().unwrap());
+    let signal = ended.map(|status| std::os::unix::process::ExitStatusExt::signal(&status));
+    let _ = guardian.kill(); // if it has not
+    assert_eq!(signal.unwrap(), Some(9));
+}
+
+#[test]
+fn a_folder_of_another_user_is_refused_with_the_rule() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can be two users");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (exe, data) = (folder.path().join("phalanx"), folder.path().join("data"));
+    std::fs::copy(env!("CARGO_BIN_EXE_phalanx"), &exe).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    for (path, mode) in [(folder.path(), 0o755), (exe.as_path(), 0o755), (data.as_path(), 0o700)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65533", "--regid=65533", "--clear-groups"]).arg(&exe).args(["node", "--id", "2", "--data"]);
+    let output = command.arg(&data).current_dir("/").env_clear().output().unwrap();
+    assert_eq!(code(&output), Some(3), "{}", err(&output));
+    assert!(err(&output).contains("start all nodes of a host as the same user"), "{}", err(&output));
+}

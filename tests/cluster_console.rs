@@ -94,6 +94,23 @@ fn a_hang_up_opens_the_log_file_anew() -> Result<()> {
 }
 
 #[test]
+fn a_hang_up_that_was_ignored_at_the_start_stays_ignored() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let nohup = folder.path().join("nohup");
+    std::fs::write(&nohup, format!("#!/bin/sh\ntrap '' HUP\nexec {EXE} \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&nohup, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut cluster = Cluster::ready(&nohup, 1, &json!({}))?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.process(1)?.pid())).unwrap();
+    let mask = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap()
+    };
+    let hang_up = 1 << (Signal::HUP.as_raw() - 1);
+    assert_eq!((mask("SigIgn:") & hang_up, mask("SigCgt:") & hang_up), (hang_up, 0), "{status}");
+    Ok(())
+}
+
+#[test]
 fn a_log_that_nobody_reads_stops_no_node() -> Result<()> {
     let cluster = Cluster::prepare(EXE, &json!({}))?;
     let mut command = Command::new(EXE);

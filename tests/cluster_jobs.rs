@@ -634,6 +634,9 @@ fn a_compiler_that_hangs_is_missing_and_holds_no_node_up() {
     cluster.note("meanwhile", "it serves").unwrap();
     let workers = cluster.status(1).unwrap().jobs.workers;
     assert!(workers.is_empty(), "the look for compilers was over, nothing was proved: {workers:?}");
+    let early = post(&cluster, 1, "/v1/jobs", &shell("true"));
+    assert_eq!(early.status, 503, "{}", early.text());
+    assert!(early.text().contains("no worker has joined yet"), "{}", early.text());
     wait_workers(&cluster, 1).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(20), "10 s are what a look may take: {:?}", begun.elapsed());
     let runtimes = get(&cluster, 1, "/v1/runtimes").json();

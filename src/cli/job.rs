@@ -493,6 +493,14 @@ fn runtimes(args: &ClientArgs) -> Result<(), Fault> {
     for trouble in answer["troubles"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         eprintln!("{}", term::paint_err(&term::plain_err(trouble), term::Colour::Yellow));
     }
+    let mut watched =
+        answer["workers"].as_array().into_iter().flatten().filter(|row| row["process_limit"] == "watched");
+    if let Some(first) = watched.next() {
+        let ids = watched.fold(first["id"].to_string(), |ids, row| ids + " " + &row["id"].to_string());
+        let text =
+            format!("nodes {ids}: the kernel does not bound the processes of a job, they are counted by looking");
+        eprintln!("{}", term::paint_err(&text, term::Colour::Yellow));
+    }
     let rows = answer["runtimes"].as_array().into_iter().flatten().map(|row| {
         let nodes = row["nodes"].as_array().cloned().unwrap_or_default();
         let ids: Vec<String> = nodes.iter().filter_map(|node| Some(node["id"].as_u64()?.to_string())).collect();

@@ -12,7 +12,7 @@ use super::lock::{Lease, since_boot};
 use crate::node::{signals, threads};
 use crossbeam_channel::{Sender, bounded};
 use rustix::process::{Signal, kill_current_process_group};
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 use std::time::Duration;
 
 /// From SIGTERM to SIGKILL when the runner is gone; nobody is left to answer to the command.
@@ -37,6 +37,8 @@ pub fn run() -> Result<(), Fault> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(failed)?;
     let mut lease: Lease = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
+    // A runner that is stopped does not read: whoever waited for it would neither renew nor kill.
+    rustix::io::ioctl_fionbio(io::stdout(), true).map_err(|e| failed(e.into()))?;
     say(&format!("kept {}", lease.held_from.as_millis()));
     let (tell, events) = bounded(4);
     let (told, renewing) = (tell.clone(), lease.clone());
@@ -72,8 +74,10 @@ pub fn run() -> Result<(), Fault> {
     }
 }
 
+/// Says a word at once, or not at all: a runner that is gone is heard of by its end of the other pipe, and one that was stopped for
+/// thousands of renewals takes its lock for lost when it goes on.
 fn say(word: &str) {
-    let _ = writeln!(io::stdout(), "{word}"); // a runner that is gone is heard of by its end of the other pipe
+    let _ = rustix::io::write(io::stdout(), format!("{word}\n").as_bytes()); // see above
 }
 
 fn await_runner(tell: &Sender<Event>) {

@@ -169,7 +169,9 @@ fn hand_in_until(door: &Door, now: Instant, wait: Option<Duration>) -> Instant {
 /// Puts a request into the log, or says why it is not there.
 fn hand_in(door: &Door, head: &Head, body: &[u8], request: Request, until: Instant) -> Result<(Index, JobId), Reply> {
     let tag = idempotency::tag_without_params(head, body)?;
-    wait_for_workers(door, until);
+    // The rest is for the command itself: else a lack of workers would look like a lack of a leader.
+    let now = Instant::now();
+    wait_for_workers(door, now + until.saturating_duration_since(now) * 3 / 4);
     let command = registry::jobs_command(&Command::Submit(request));
     match change(door, Work::Command { tag, command, ack: Ack::Applied }, until)? {
         (index, Answer::Submitted(id)) => Ok((index, id)),
@@ -461,8 +463,10 @@ fn try_cancel(door: &Door, id: &str, head: &Head, body: &[u8]) -> Result<Indexed
 /// `GET /v1/runtimes`: each language with the nodes that have it and their versions, as the heartbeats tell.
 pub(super) fn runtimes(door: &Door) -> Reply {
     let mut languages: Map<String, Json> = Map::new();
+    let mut workers = Vec::new();
     for node in door.host.runtimes().iter().filter(|node| node.is_online) {
-        for (language, version) in node.runtimes.iter() {
+        workers.extend(node.jobs.process_limit.map(|limit| json!({"id": node.id, "process_limit": limit})));
+        for (language, version) in &node.jobs.runtimes {
             let row = languages.entry(language.clone()).or_insert_with(|| json!({"language": language, "nodes": []}));
             if let Some(nodes) = row["nodes"].as_array_mut() {
                 nodes.push(json!({"id": node.id, "version": version}));
@@ -473,5 +477,5 @@ pub(super) fn runtimes(door: &Door) -> Reply {
     let troubles: Vec<&String> =
         frame.status.jobs.workers.iter().filter_map(|worker| worker.trouble.as_ref()).collect();
     let rows: Vec<Json> = languages.into_iter().map(|(_, row)| row).collect();
-    Reply::json(200, &json!({"runtimes": rows, "troubles": troubles}))
+    Reply::json(200, &json!({"runtimes": rows, "workers": workers, "troubles": troubles}))
 }

@@ -312,7 +312,8 @@ pub fn own_row(shared: &Shared) -> Row {
         pace: shared.activity.pace(),
         state: shared.integrity.report(),
         prepared_load: shared.sql.as_ref().map_or(0, Readers::prepared_load),
-        runtimes: shared.runtimes(),
+        jobs: shared.job_report(),
+        pid: std::process::id(),
         addresses: shared.settings.addresses(shared.me.id),
     }
 }

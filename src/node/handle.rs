@@ -21,7 +21,7 @@ use crate::services::registry::checkpoint_command;
 use crate::services::sessions::Tag;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId, Outcome};
-use std::collections::BTreeMap;
+use crate::wire::heartbeat::JobReport;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,8 +87,8 @@ pub struct NodeRuntimes {
     pub id: NodeId,
     /// Whether it was heard of lately.
     pub is_online: bool,
-    /// Language and version.
-    pub runtimes: Arc<BTreeMap<String, String>>,
+    /// What it says of them.
+    pub jobs: Arc<JobReport>,
 }
 
 /// One figure of `/metrics`.
@@ -288,13 +288,13 @@ impl Handle {
 
     /// Every node that has been heard of, by id: whether it is online, and which languages it has with which versions.
     pub fn runtimes(&self) -> Vec<NodeRuntimes> {
-        let own = NodeRuntimes { id: self.shared.me.id, is_online: true, runtimes: self.shared.runtimes() };
+        let own = NodeRuntimes { id: self.shared.me.id, is_online: true, jobs: self.shared.job_report() };
         let gossip = lock(&self.shared.gossip);
         let all = gossip.all(self.shared.now_ms());
         let others = all.into_iter().map(|(row, is_online, _)| NodeRuntimes {
             id: row.id,
             is_online,
-            runtimes: Arc::clone(&row.runtimes),
+            jobs: Arc::clone(&row.jobs),
         });
         let mut rows: Vec<NodeRuntimes> = others.chain([own]).collect();
         rows.sort_by_key(|row| row.id);

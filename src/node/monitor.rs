@@ -14,7 +14,6 @@ use crate::cluster::gossip::Row;
 use crate::cluster::integrity::Difference;
 use crate::limits::SESSIONS_SHOWN_MAX;
 use crate::services::digests::part_name;
-use crate::store::identity::last_holder;
 use crate::types::{Index, NodeId};
 use crate::wire::heartbeat::Pace;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -174,26 +173,22 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             lag: commit.0.saturating_sub(row.applied_index.0),
             // What a dead node last said of its clients is not what they get now.
             pace: if is_online { row.pace } else { Pace::default() },
+            pid: is_beside(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
             http: addresses.http,
             kv: addresses.kv,
             peer: addresses.peer,
             heartbeat_age_ms,
             is_gateway: gateways.contains(&id),
-            pid: if is_online { pid(shared, id, &row.addresses.http) } else { None },
             is_corrupt: corrupt.contains_key(&id),
         });
     }
     rows
 }
 
-/// The process of a node that is online: this one, or one beside it, whose data folder says so.
-fn pid(shared: &Shared, id: NodeId, http: &str) -> Option<u32> {
-    if id == shared.me.id {
-        return Some(std::process::id());
-    }
-    // The same folder seen from another host (a container's volume) has numbers of processes there.
-    let is_here = http == shared.settings.addresses(id).http;
-    if is_here { last_holder(&shared.settings.node_dir(id)) } else { None }
+/// Whether a node is reached at the address of this one's host: only then its process is one of this host's.
+fn is_beside(shared: &Shared, http: &str) -> bool {
+    let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
+    host(http) == host(&shared.settings.addresses(shared.me.id).http)
 }
 
 /// A member that was never heard of.
@@ -214,7 +209,8 @@ fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) 
         applied_index: Index(0),
         pace: Pace::default(),
         state: Default::default(),
-        runtimes: Default::default(),
+        jobs: Default::default(),
+        pid: 0,
         addresses,
     }
 }

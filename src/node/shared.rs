@@ -38,6 +38,7 @@ use crate::settings::Settings;
 use crate::store::Snapshots;
 use crate::store::mark::Mark;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
+use crate::wire::heartbeat::JobReport;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -167,8 +168,7 @@ pub struct Shared {
     view: Mutex<Arc<CoreView>>,
     directory: Mutex<Arc<Nodes>>,
     jobs: Mutex<Arc<JobsView>>,
-    /// Languages that this node has, with their versions.
-    runtimes: Mutex<Arc<BTreeMap<String, String>>>,
+    job_report: Mutex<Arc<JobReport>>,
     book: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
     links: Mutex<Arc<BTreeMap<NodeId, Link>>>,
     applied: AtomicU64,
@@ -282,7 +282,7 @@ impl Shared {
             view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known })),
             directory: Mutex::default(),
             jobs: Mutex::default(),
-            runtimes: Mutex::default(),
+            job_report: Mutex::default(),
             book: Mutex::default(),
             links: Mutex::default(),
             applied: AtomicU64::new(0),
@@ -494,14 +494,14 @@ impl Shared {
         self.poke_monitor();
     }
 
-    /// Languages that this node has, with their versions.
-    pub fn runtimes(&self) -> Arc<BTreeMap<String, String>> {
-        Arc::clone(&lock(&self.runtimes))
+    /// What this node says of the jobs that it can run.
+    pub fn job_report(&self) -> Arc<JobReport> {
+        Arc::clone(&lock(&self.job_report))
     }
 
-    /// Publishes them, for the heartbeats.
-    pub fn set_runtimes(&self, runtimes: BTreeMap<String, String>) {
-        *lock(&self.runtimes) = Arc::new(runtimes);
+    /// Publishes it, for the heartbeats.
+    pub fn set_job_report(&self, report: JobReport) {
+        *lock(&self.job_report) = Arc::new(report);
     }
 
     /// Waits until a job has ended, or until the services know at `at_least` that there is none; answers the job as the

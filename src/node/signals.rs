@@ -7,6 +7,7 @@ use super::threads;
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::io;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -58,10 +59,21 @@ pub fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Whether this process began with a signal ignored. Known where there is a /proc; elsewhere none counts as ignored.
+/// Whether this process began with a signal ignored.
 fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    ignored(&status) & 1 << (signal - 1) != 0
+    match std::fs::read_to_string("/proc/self/status") {
+        Ok(status) => ignored(&status) & 1 << (signal - 1) != 0,
+        Err(_) => is_ignored_by_shells(signal),
+    }
+}
+
+/// The same where there is no /proc, as a shell has it from this process: what was ignored when it began it can neither catch nor
+/// be ended by (POSIX, `trap`).
+fn is_ignored_by_shells(signal: i32) -> bool {
+    let script = format!("trap 'exit 1' {signal}; kill -{signal} $$; exit 0");
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.status().is_ok_and(|status| status.success())
 }
 
 /// The mask of ignored signals in the words of proc(5).
@@ -78,5 +90,24 @@ mod tests {
     fn reads_which_signals_are_ignored() {
         assert_eq!(ignored("Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\n"), 0x1001);
         assert_eq!(ignored(""), 0);
+    }
+
+    /// Runs itself once more, below a shell that ignores the signal.
+    #[test]
+    fn a_shell_knows_which_signals_are_ignored() {
+        const NAME: &str = "node::signals::tests::a_shell_knows_which_signals_are_ignored";
+        if std::env::var_os("PHALANX_TEST_IGNORES").is_some() {
+            return assert!(is_ignored_by_shells(SIGHUP) && !is_ignored_by_shells(SIGTERM));
+        }
+        assert_eq!(is_ignored_by_shells(SIGHUP), is_ignored(SIGHUP), "as /proc says");
+        let mut again = std::process::Command::new("sh");
+        again.args(["-c", "trap '' HUP; exec \"$0\" --exact \"$1\""]).arg(std::env::current_exe().unwrap()).arg(NAME);
+        let output = again.env("PHALANX_TEST_IGNORES", "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

@@ -211,7 +211,7 @@ pub struct NodeRow {
     /// It serves clients, and neither votes nor runs jobs.
     #[serde(default)]
     pub is_gateway: bool,
-    /// Its process, if it lives on the host of the node that answers, in the same data folder.
+    /// Its process, if it has the same host as the node that answers.
     #[serde(default)]
     pub pid: Option<u32>,
     /// Its state differs from the majority's: it serves no reads and rebuilds itself.

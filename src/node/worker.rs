@@ -20,9 +20,10 @@ use crate::services::jobs::words::LIMITS_MOST;
 use crate::services::jobs::{Command, End, JobId, Query, Request, Verdict};
 use crate::services::registry::{jobs_command, jobs_query};
 use crate::settings::CageKind;
-use crate::types::{Identity, Outcome};
+use crate::types::{Identity, Outcome, ProcessLimit};
+use crate::wire::heartbeat::JobReport;
 use crate::work::WorkError;
-use crate::work::cage::{Cage, ProcessLimit};
+use crate::work::cage::Cage;
 use crate::work::run::Attempt;
 use crate::work::runtimes::{self, Found};
 use crate::work::scratch;
@@ -228,9 +229,9 @@ impl Worker {
     /// For the other nodes: what this one can run.
     fn publish_runtimes(&self) {
         let found = self.found.values().filter(|_| self.cage.is_some());
-        self.shared.set_runtimes(
-            found.map(|found| (found.runtime.language.clone(), found.version.clone())).collect::<BTreeMap<_, _>>(),
-        );
+        let runtimes = found.map(|found| (found.runtime.language.clone(), found.version.clone())).collect();
+        let process_limit = self.cage.as_ref().map(Cage::process_limit);
+        self.shared.set_job_report(JobReport { runtimes, process_limit });
     }
 
     /// A sandbox did not start: if none does any more, this node is no worker until one does again, and says why. Else jobs that

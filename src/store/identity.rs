@@ -12,7 +12,7 @@ use crate::types::{Addresses, Identity, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -212,10 +212,10 @@ pub fn lock_patiently(dir: &Path) -> Result<FolderLock, StoreError> {
 /// Takes a data folder for this process, making it if need be; [`StoreError::Locked`] if another one has it.
 pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
     let path = dir.join(LOCK_NAME);
-    super::create_private_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
+    super::create_private_dir(dir).map_err(|e| refused("create", dir, e))?;
     let mut options = std::fs::OpenOptions::new();
     let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let mut file = opened.map_err(|e| StoreError::io("open", &path, e))?;
+    let mut file = opened.map_err(|e| refused("open", &path, e))?;
     match fs2::FileExt::try_lock_exclusive(&file) {
         Ok(()) => {}
         Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
@@ -229,6 +229,16 @@ pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
     let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     noted.map_err(|e| StoreError::io("write to", &path, e))?;
     Ok(FolderLock { _file: file })
+}
+
+/// A folder that was refused: another user's, or what the system says.
+fn refused(doing: &str, path: &Path, source: std::io::Error) -> StoreError {
+    let user = rustix::process::geteuid().as_raw();
+    let nearest = path.ancestors().find_map(|folder| std::fs::metadata(folder).ok());
+    match nearest.is_some_and(|it| it.uid() != user) && source.kind() == ErrorKind::PermissionDenied {
+        true => StoreError::OtherUser { dir: path.to_path_buf(), source },
+        false => StoreError::io(doing, path, source),
+    }
 }
 
 /// The process that took this folder last; it may be gone.

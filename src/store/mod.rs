@@ -125,6 +125,17 @@ pub enum StoreError {
         /// The process, if it left word.
         process: Option<u32>,
     },
+    /// The folder, or the one above it, is for another user alone.
+    #[error(
+        "cannot open {}: {source}; it is another user's: start all nodes of a host as the same user, or give this one a data_dir \
+         of its own", .dir.display()
+    )]
+    OtherUser {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The disk refused.
     #[error("cannot {doing}: {source}")]
     Io {

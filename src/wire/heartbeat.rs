@@ -5,7 +5,7 @@
 
 use crate::raft::{Promise, Role};
 use crate::services::digests::StateDigest;
-use crate::types::{Addresses, Index, NodeId, Standing, Term};
+use crate::types::{Addresses, Index, NodeId, ProcessLimit, Standing, Term};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,10 +56,21 @@ pub struct Row {
     pub state: Arc<StateReport>,
     /// Name of the newest database file that it has prepared to be put in place; 0 if there is none.
     pub prepared_load: u64,
-    /// Languages that it can run jobs in, with the version of each.
-    pub runtimes: Arc<BTreeMap<String, String>>,
+    /// What it says of the jobs that it can run.
+    pub jobs: Arc<JobReport>,
+    /// Its process, on its host.
+    pub pid: u32,
     /// Where it is reached.
     pub addresses: Addresses,
+}
+
+/// What a node says of the jobs that it can run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// Languages, with the version of each.
+    pub runtimes: BTreeMap<String, String>,
+    /// What bounds their processes; `None`: it runs no jobs.
+    pub process_limit: Option<ProcessLimit>,
 }
 
 /// What a node says of its replicated state.

@@ -21,6 +21,7 @@ use super::filter;
 use super::runtimes::SYSTEM_PATH;
 use super::scratch::{self, FILTER, JOB, SHM, STARTED, Scratch, TMP};
 use crate::settings::CageKind;
+use crate::types::ProcessLimit;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -83,15 +84,6 @@ pub struct Bounds {
     pub file: u64,
     /// Processes and threads of the job.
     pub processes: u64,
-}
-
-/// What bounds the number of a job's processes, besides the looks at all of them ([`super::tree`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProcessLimit {
-    /// The kernel: it counts the job's user namespace, or a user that only this slot has.
-    Kernel,
-    /// Nothing: the kernel would count the other processes of this program's user as well.
-    Watched,
 }
 
 /// A way to shut commands in that works on this machine.

@@ -11,7 +11,8 @@ use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
 use phalanx::services::sessions::Tag;
 use phalanx::services::{Reply, directory, sql};
-use phalanx::types::{Identity, Index, NodeId, Outcome, Term};
+use phalanx::types::{Identity, Index, NodeId, Outcome, ProcessLimit, Term};
+use phalanx::wire::heartbeat::JobReport;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -186,8 +187,9 @@ impl Host for FakeHost {
         Arc::new(ChatFeed::new(crossbeam_channel::bounded(1).0)).follow()
     }
     fn runtimes(&self) -> Vec<NodeRuntimes> {
-        let runtimes = Arc::new(BTreeMap::from([("python".to_owned(), "Python 3.13.5".to_owned())]));
-        vec![NodeRuntimes { id: NodeId(self.me), is_online: true, runtimes }]
+        let runtimes = BTreeMap::from([("python".to_owned(), "Python 3.13.5".to_owned())]);
+        let jobs = Arc::new(JobReport { runtimes, process_limit: Some(ProcessLimit::Kernel) });
+        vec![NodeRuntimes { id: NodeId(self.me), is_online: true, jobs }]
     }
     fn jobs_keep_ms(&self) -> Option<u64> {
         Some(1000)

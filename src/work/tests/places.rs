@@ -120,9 +120,17 @@ fn folders_of_nodes_that_are_gone_are_removed() {
         assert!(scratch::clear(jobs).unwrap().is_empty());
     }
     std::fs::create_dir_all(gone.join("1-1/job")).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    let others = run.join("others");
+    if is_root {
+        std::fs::create_dir(&others).unwrap();
+        std::os::unix::fs::chown(&others, Some(65_533), Some(65_533)).unwrap();
+    }
     let held = scratch::hold(&there).unwrap();
     scratch::remove_abandoned_below(&run);
     assert!(!gone.exists() && there.exists(), "the other's node is there, although no job of it runs");
+    assert_eq!(others.exists(), is_root, "whose user cares for it");
+    let _ = std::fs::remove_dir(&others);
     drop(held);
     scratch::remove_abandoned_below(&run);
     assert!(!run.exists(), "nothing stays");

@@ -4,8 +4,8 @@
 use super::{LIMITS, attempt, cage, finished, found, passable, request, shell, text};
 use crate::node::threads;
 use crate::services::jobs::{Limits, Request, Verdict};
+use crate::types::ProcessLimit;
 use crate::work::WorkError;
-use crate::work::cage::ProcessLimit;
 use crate::work::run::Attempt;
 use crate::work::runtimes::Found;
 use std::path::PathBuf;
