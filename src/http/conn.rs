@@ -78,7 +78,35 @@ pub enum Broken {
 #[derive(Debug)]
 pub struct Body {
     bytes: Vec<u8>,
-    _held: Reservation,
+    held: Reservation,
+}
+
+/// What one value of JSON costs when it is taken apart: its place in a list that has twice the room, and a piece of memory.
+const JSON_VALUE_BYTES: usize = 96;
+
+impl Body {
+    /// Makes room for what the body costs as JSON that is taken apart: `[[],[]` and its like have few bytes and many values.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn hold_json(&mut self) -> Result<(), memory::Full> {
+        self.held.resize(self.bytes.len() + json_values(&self.bytes) * JSON_VALUE_BYTES)
+    }
+}
+
+/// How many values a text of JSON has, or more: what separates or begins them outside of strings.
+fn json_values(text: &[u8]) -> usize {
+    let (mut count, mut is_text, mut is_escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b',' | b'[' | b'{' if !is_text => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 impl Deref for Body {
@@ -268,26 +296,31 @@ impl Conn {
     /// Reads the whole body of a request, at most `body_bytes_max`. One that says its length has room for all of it before it
     /// is read, so that none that was begun is refused for the sake of a later one.
     pub fn body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Body, Broken> {
-        let mut arriving = self.begin_body(head, body_bytes_max)?;
-        if let Framing::Length(length) = head.framing {
-            arriving.held.resize(length).map_err(|_| FULL)?;
-        }
+        let whole = if let Framing::Length(length) = head.framing { length } else { 0 };
+        let mut arriving = self.begin(head, body_bytes_max, whole)?;
         self.read_body(&mut arriving, usize::MAX)?;
-        Ok(Body { bytes: arriving.bytes, _held: arriving.held })
+        Ok(Body { bytes: arriving.bytes, held: arriving.held })
     }
 
     /// Begins to read a body of at most `body_bytes_max` that shall not be held as a whole.
     pub fn begin_body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Arriving, Broken> {
+        self.begin(head, body_bytes_max, 0)
+    }
+
+    /// Makes room for so many bytes, and only then lets the client go on.
+    fn begin(&mut self, head: &Head, body_bytes_max: usize, room: usize) -> Result<Arriving, Broken> {
         if let Framing::Length(length) = head.framing
             && length > body_bytes_max
         {
             return Err(Broken::Fault(Fault { status: 413, why: parse::too_large(body_bytes_max) }));
         }
+        let mut held = self.memory.another();
+        held.resize(room).map_err(|_| FULL)?;
         if head.expects_continue && self.input.is_empty() {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         self.flush().map_err(|_| Broken::Gone)?;
-        let (held, chunked) = (self.memory.another(), Chunked::default());
+        let chunked = Chunked::default();
         let is_done = head.framing == Framing::Empty;
         Ok(Arriving {
             framing: head.framing,
@@ -503,6 +536,25 @@ mod tests {
             assert!(reading.join().unwrap().unwrap() > 1 << 16);
         });
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_body_of_json_costs_what_its_values_do() {
+        for (text, values) in [
+            (r#"{"a":"b"}"#, 1),
+            (r#"{"a":[1,2],"b":{}}"#, 5),
+            (r#"["[,{\",[", "\\", 1]"#, 3),
+            ("[[],[]]", 4),
+            ("no JSON", 0),
+        ] {
+            assert_eq!(json_values(text.as_bytes()), values, "{text}");
+        }
+        let budget = MemoryBudget::new(16 << 20);
+        let mut body = Body { bytes: b"[],".repeat(100_000), held: budget.reservation() };
+        assert_eq!(body.hold_json(), Err(memory::Full));
+        body.bytes.truncate(3000);
+        body.hold_json().unwrap();
+        assert_eq!(budget.used(), 3000 + 2000 * JSON_VALUE_BYTES);
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl Asked {
     fn read(&self, door: &Door, statements: Vec<Statement>, kind: Kind) -> Result<Indexed, Reply> {
         let read = SqlRead { statements, level: self.level, freshness: self.freshness, seed: seed() };
         let mut times = Vec::new();
-        let mut outcome = door.host.sql_read(read, self.has_timings.then_some(&mut times), self.deadline);
+        let mut held = door.host.memory().reservation();
+        let mut outcome = door.host.sql_read(read, self.has_timings.then_some(&mut times), &mut held, self.deadline);
         if kind == Kind::Execute
             && let Outcome::Done((_, Answer::Results(outcomes))) = &mut outcome
         {

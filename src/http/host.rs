@@ -5,8 +5,8 @@
 use crate::node::chat::ChatReader;
 use crate::node::status::{EventLine, IntegrityStatus, MonitorFrame};
 use crate::node::{
-    BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, SentFile, SessionGuard, Slot,
-    SqlRead, Work,
+    BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, Reservation, SentFile,
+    SessionGuard, Slot, SqlRead, Work,
 };
 use crate::raft::Change;
 use crate::services::Reply;
@@ -69,6 +69,7 @@ pub trait Host: Send + Sync + 'static {
         &self,
         read: SqlRead,
         times: Option<&mut Vec<Duration>>,
+        held: &mut Reservation,
         deadline: Instant,
     ) -> Outcome<(Index, sql::Answer)>;
     fn sql_only_reads(&self, statements: &[sql::Statement], deadline: Instant) -> bool;
@@ -198,9 +199,10 @@ impl Host for Handle {
         &self,
         read: SqlRead,
         times: Option<&mut Vec<Duration>>,
+        held: &mut Reservation,
         deadline: Instant,
     ) -> Outcome<(Index, sql::Answer)> {
-        Handle::sql_read(self, read, times, deadline)
+        Handle::sql_read(self, read, times, held, deadline)
     }
     fn sql_only_reads(&self, statements: &[sql::Statement], deadline: Instant) -> bool {
         Handle::sql_only_reads(self, statements, deadline)

@@ -199,7 +199,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         Route::OpenApi => return refuse(static_files::answer("openapi.json", head)),
         _ => {}
     }
-    let body = if is_change {
+    let mut body = if is_change {
         Some(match conn.body(head, limits::HTTP_BODY_BYTES_MAX) {
             Ok(body) => body,
             Err(Broken::Gone) => return Answer::Gone,
@@ -211,6 +211,12 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     } else {
         None
     };
+    if let Some(body) = &mut body
+        && operation.media == Some(guard::JSON)
+        && body.hold_json().is_err()
+    {
+        return Answer::Reply(Reply::refused(503, memory::FULL).into(), true);
+    }
     let mut indexed = api::answer(door, conn, route, method, head, body.as_deref().unwrap_or_default());
     if is_shared {
         indexed.reply = with_cors(door, head, indexed.reply);

@@ -102,6 +102,7 @@ impl Results<'_> {
         };
         written.expect("our own types serialize");
         body.push(b'\n');
+        body.shrink_to_fit();
         body
     }
 }

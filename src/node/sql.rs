@@ -5,6 +5,7 @@
 //! Not here: what a statement does (`services/sql/`), rqlite's spelling (`http/`), the file's folder (`sql_files.rs`).
 
 use super::handle::{Ack, Handle, Level, Work};
+use super::memory::{self, Reservation};
 use super::shared::{Shared, lock};
 use super::sql_laps::{self, Laps};
 use super::sql_turn::{BUSY, Turn, Turns};
@@ -110,6 +111,9 @@ impl Guard {
             .then_some("interrupted: what this read sorts or gathers leaves too little room on this node's disk")
     }
 }
+
+/// Rows are in memory as they were read, and as text in a buffer that may have twice the room.
+const ROWS_TIMES: usize = 3;
 
 /// Memory of this process; 0 where the system does not tell.
 fn resident_bytes() -> u64 {
@@ -304,10 +308,12 @@ impl Handle {
     }
 
     /// Reads. Whatever its level, a statement that could change anything fails in its place. `times` gets how long each took.
+    /// `held` is for the rows and for the form in which they go on, until they have it.
     pub fn sql_read(
         &self,
         read: SqlRead,
         times: Option<&mut Vec<Duration>>,
+        held: &mut Reservation,
         deadline: Instant,
     ) -> Outcome<(Index, Answer)> {
         let SqlRead { statements, level, freshness, seed } = read;
@@ -327,7 +333,15 @@ impl Handle {
         let mut laps = Vec::new();
         let is_timed = times.is_some();
         let mut lap = || laps.extend(is_timed.then(Instant::now));
-        let outcomes = loan.reader().read(&statements, shared.now_ms(), seed, &mut lap);
+        let mut is_full = false;
+        let mut grant = |bytes: usize| {
+            is_full |= held.resize(ROWS_TIMES * bytes).is_err();
+            !is_full
+        };
+        let outcomes = loan.reader().read_within(&statements, shared.now_ms(), seed, &mut lap, &mut grant);
+        if is_full {
+            return Outcome::Refused(memory::FULL.to_string());
+        }
         if let Some(times) = times {
             *times = sql_laps::between(&laps);
         }

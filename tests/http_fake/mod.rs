@@ -5,7 +5,8 @@ use phalanx::http::{Deadlines, Door, Host, HostSession, server};
 use phalanx::node::chat::{ChatFeed, ChatReader};
 use phalanx::node::status::*;
 use phalanx::node::{
-    BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, SentFile, Slot, SqlRead, Work,
+    BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, Reservation, SentFile, Slot, SqlRead,
+    Work,
 };
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
@@ -231,7 +232,13 @@ impl Host for FakeHost {
     ) -> Outcome<(Index, sql::Answer)> {
         self.sql_write(&sql::Command::Run(run), tag, deadline)
     }
-    fn sql_read(&self, read: SqlRead, _: Option<&mut Vec<Duration>>, _: Instant) -> Outcome<(Index, sql::Answer)> {
+    fn sql_read(
+        &self,
+        read: SqlRead,
+        _: Option<&mut Vec<Duration>>,
+        _: &mut Reservation,
+        _: Instant,
+    ) -> Outcome<(Index, sql::Answer)> {
         self.sql_reads.lock().unwrap().push(read);
         self.outcome((Index(80), self.sql_answer.lock().unwrap().clone()))
     }

@@ -57,7 +57,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             let text = gears::at_any_length(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
             gears::charge_virtual(watch, gear, text.len())?;
             statement::fits(conn, watch, &text, gear)?;
-            let mut room = Room { bytes: 0, rows: 0 };
+            let mut room = Room::new(0, 0);
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
             settle(conn, watch).map(|()| false)
         });
@@ -196,7 +196,7 @@ pub fn copy_all(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> st
     let define = |sql: &str| {
         let statement = Statement::bare(sql);
         let done = gears::climb(conn, watch, 0, |gear| {
-            let mut room = Room { bytes: 0, rows: 0 };
+            let mut room = Room::new(0, 0);
             statement::run_in(conn, watch, &statement, Kind::Execute, &mut room, Some(gear))
         });
         done.map_err(ours)?.map(drop).map_err(|trouble| Stop::from(trouble, sql))

@@ -349,12 +349,12 @@ impl Machine {
     }
 
     fn statements(&mut self, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
-        let mut room = Room { bytes: RUN_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
+        let mut room = Room::new(RUN_ROWS_BYTES_MAX, READ_ROWS_MAX);
         let mut outcomes = Vec::with_capacity(count);
         self.lap(run.seed);
         for (number, statement) in run.statements.iter().take(count).enumerate() {
             let done = gears::climb(&self.conn, &self.watch, statement.longest(), |gear| {
-                let mut left = room;
+                let mut left = room.left();
                 let done = statement::run_in(&self.conn, &self.watch, statement, run.kind, &mut left, Some(gear))?;
                 settle(&self.conn, &self.watch)?;
                 room = left;
@@ -412,7 +412,7 @@ impl Machine {
     /// Answers a read from the state as it stands, between entries: for the simulator and tests.
     pub fn read(&self, at: Stamp, statements: &[super::words::Statement]) -> Result<Vec<Outcome>, Fatal> {
         self.watch.begin(at.at_ms, 0, STEPS_MAX);
-        let mut room = Room { bytes: super::words::READ_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
+        let mut room = Room::new(super::words::READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
         #[cfg(test)]
         self.watch.columns_before_first_step.store(self.flaws.columns_before_first_step, Relaxed);
         let run = |statement| match statement::read(&self.conn, &self.watch, statement, &mut room) {

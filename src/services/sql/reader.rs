@@ -46,12 +46,24 @@ impl Reader {
 
     /// Reads; `now_ms`: what `now` is. `lap` is called before the first statement and after each.
     pub fn read(&mut self, statements: &[Statement], now_ms: u64, seed: u64, lap: &mut dyn FnMut()) -> Vec<Outcome> {
+        self.read_within(statements, now_ms, seed, lap, &mut |_| true)
+    }
+
+    /// The same with no more memory for the rows than is granted: `grant` is told how much they take in all.
+    pub fn read_within(
+        &mut self,
+        statements: &[Statement],
+        now_ms: u64,
+        seed: u64,
+        lap: &mut dyn FnMut(),
+        grant: &mut dyn FnMut(usize) -> bool,
+    ) -> Vec<Outcome> {
         self.watch.begin(now_ms, seed, READ_STEPS_MAX);
         if let Err(error) = self.begin() {
             let why = self.watch.take_why().unwrap_or_else(|| statement::said(&error));
             return vec![Outcome::Failed(why); statements.len()];
         }
-        let mut room = Room { bytes: READ_ROWS_BYTES_MAX, rows: READ_ROWS_MAX };
+        let mut room = Room::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX).granted_by(grant);
         lap();
         let timed = |one| {
             let outcome = self.one(one, &mut room);
@@ -92,7 +104,7 @@ impl Reader {
         self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
 
-    fn one(&self, statement: &Statement, room: &mut Room) -> Outcome {
+    fn one(&self, statement: &Statement, room: &mut Room<'_>) -> Outcome {
         if let Err(error) = connection::set_length(&self.conn, Some(ROW_BYTES_MAX)) {
             return Outcome::Failed(statement::said(&error));
         }

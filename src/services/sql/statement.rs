@@ -41,12 +41,53 @@ pub enum Trouble {
 }
 
 /// What a request may answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Room {
-    /// Bytes of rows.
-    pub bytes: usize,
-    /// Rows.
-    pub rows: usize,
+pub struct Room<'a> {
+    bytes: usize,
+    rows: usize,
+    /// Bytes of memory that the rows take so far, and how many of them were granted.
+    held: usize,
+    granted: usize,
+    grant: Option<&'a mut dyn FnMut(usize) -> bool>,
+}
+
+/// Memory is asked for in pieces of so many bytes.
+const GRANT_BYTES: usize = 256 << 10;
+/// What a value or a row takes in memory beside its bytes.
+const CELL_BYTES: usize = size_of::<words::Value>() + 32;
+
+impl<'a> Room<'a> {
+    /// For so many bytes of so many rows.
+    pub fn new(bytes: usize, rows: usize) -> Room<'a> {
+        Room { bytes, rows, held: 0, granted: 0, grant: None }
+    }
+
+    /// The same, as far as memory is granted too: asked for all of it each time.
+    pub fn granted_by(self, grant: &'a mut dyn FnMut(usize) -> bool) -> Room<'a> {
+        Room { grant: Some(grant), ..self }
+    }
+
+    /// What is left, for a statement that may have to be run again; whatever memory it takes.
+    pub fn left(&self) -> Room<'static> {
+        Room::new(self.bytes, self.rows)
+    }
+
+    /// Takes a row of so many bytes and values; the error: why there is no room for it.
+    fn take(&mut self, bytes: usize, values: usize) -> Result<(), &'static str> {
+        if bytes > self.bytes || self.rows == 0 {
+            return Err("the answer is too large: ask for fewer rows");
+        }
+        (self.bytes, self.rows) = (self.bytes - bytes, self.rows - 1);
+        self.held += bytes + (values + 1) * CELL_BYTES;
+        if self.held > self.granted
+            && let Some(grant) = &mut self.grant
+        {
+            self.granted = self.held.next_multiple_of(GRANT_BYTES);
+            if !grant(self.granted) {
+                return Err("there is no memory for this answer now: ask for fewer rows, or later");
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ToSql for words::Value {
@@ -127,13 +168,13 @@ pub fn run(
     watch: &Watch,
     statement: &Statement,
     kind: Kind,
-    room: &mut Room,
+    room: &mut Room<'_>,
 ) -> Result<Outcome, Trouble> {
     run_in(conn, watch, statement, kind, room, None)
 }
 
 /// Runs one statement that only reads; the connection keeps it prepared.
-pub fn read(conn: &Connection, watch: &Watch, statement: &Statement, room: &mut Room) -> Result<Outcome, Trouble> {
+pub fn read(conn: &Connection, watch: &Watch, statement: &Statement, room: &mut Room<'_>) -> Result<Outcome, Trouble> {
     if !is_plain(&statement.sql) {
         return run(conn, watch, statement, Kind::Query, room);
     }
@@ -161,7 +202,7 @@ pub fn run_in(
     watch: &Watch,
     statement: &Statement,
     kind: Kind,
-    room: &mut Room,
+    room: &mut Room<'_>,
     gear: Option<usize>,
 ) -> Result<Outcome, Trouble> {
     watch.begin_statement();
@@ -253,7 +294,7 @@ pub fn carry_out(
     prepared: &mut rusqlite::Statement<'_>,
     params: &Params,
     kind: Kind,
-    room: &mut Room,
+    room: &mut Room<'_>,
 ) -> Result<Outcome, Trouble> {
     if kind == Kind::Query && !prepared.readonly() {
         return Err(Trouble::Failed("attempt to change database via query operation".to_string()));
@@ -332,7 +373,7 @@ fn header(prepared: &rusqlite::Statement<'_>) -> (Vec<String>, Vec<String>) {
     prepared.columns().map(|column| (column.name().to_string(), declared(&column))).unzip()
 }
 
-fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room) -> Result<Outcome, Trouble> {
+fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room<'_>) -> Result<Outcome, Trouble> {
     let on_error = |error: Error| trouble(watch, &error);
     let mut known: Option<(Vec<String>, Vec<String>)> = None;
     #[cfg(test)]
@@ -353,10 +394,7 @@ fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room) 
             }
             one.push(value);
         }
-        if bytes > room.bytes || room.rows == 0 {
-            return Err(Trouble::Failed("the answer is too large: ask for fewer rows".to_string()));
-        }
-        (room.bytes, room.rows) = (room.bytes - bytes, room.rows - 1);
+        room.take(bytes, one.len()).map_err(|why| Trouble::Failed(why.to_string()))?;
         values.push(one);
     }
     drop(found);

@@ -217,6 +217,16 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     node.registry.restore(&mut leader.snapshot.as_ref().unwrap().1.as_slice()).unwrap();
     assert_eq!(node.registry.digests(), leader.registry.digests());
     let seen = in_words(&reader.read(&[Statement::bare("SELECT x FROM other")], 0, 0, &mut || ())[0]);
+    // Rows take no more memory than is granted, however small they are.
+    let many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 50000) SELECT x, x, x FROM c";
+    let mut asked = Vec::new();
+    let mut grant = |bytes| {
+        asked.push(bytes);
+        bytes <= 1 << 20
+    };
+    let refused = reader.read_within(&[Statement::bare(many)], 0, 0, &mut || (), &mut grant);
+    assert!(matches!(&refused[0], super::super::Outcome::Failed(why) if why.contains("no memory")), "{refused:?}");
+    assert_eq!(asked, [1, 2, 3, 4, 5].map(|pieces| pieces * (256 << 10)));
     assert!(seen.ends_with("'from the leader'"), "{seen}");
 }
 
