@@ -1,7 +1,7 @@
 //! Whether a sandbox starts, and whose fault it is when it does not: other processes of the same user are not counted against
 //! a job, and what never began is no result.
 
-use super::{LIMITS, attempt, cage, finished, found, passable, request, shell, text};
+use super::{Bounds, LIMITS, Scratch, attempt, cage, finished, found, passable, request, shell, text};
 use crate::node::threads;
 use crate::services::jobs::{Limits, Request, Verdict};
 use crate::types::ProcessLimit;
@@ -51,10 +51,18 @@ fn the_kernel_bounds_the_processes_of_a_job_alone() {
     if cage().process_limit() == ProcessLimit::Watched {
         return eprintln!("skipped: this kernel counts all processes of a user together");
     }
-    // Nobody looks in time: more forks in less than a look than a job may have at all.
-    let source = "i=0; while [ $i -lt 400 ]; do sleep 9 & i=$((i+1)); done 2>/dev/null; echo all";
-    let end = shell(source);
-    assert_ne!(text(&end.stdout), "all\n", "{end:?}");
+    // Nobody looks here, who would end it as well.
+    let (cage, dir, slot) = (cage(), passable(), std::process::id().wrapping_mul(16) + 11);
+    let scratch = Scratch::make(&dir.path().join("1-1"), cage.user(slot), 1).unwrap();
+    let said_by = |processes: u64, forks: u64| {
+        let bounds = Bounds { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes };
+        let script = format!("for i in $(seq {forks}); do sleep 30 >/dev/null 2>&1 & done; echo all");
+        let output = cage.command(&["sh".into(), "-c".into(), script], scratch.path(), &[], slot, &bounds).output();
+        output.map(|output| (text(&output.stdout), text(&output.stderr))).unwrap()
+    };
+    assert_eq!(said_by(64, 40).0, "all\n");
+    let (out, err) = said_by(64, 80);
+    assert!(out.is_empty() && err.to_lowercase().contains("fork"), "{out}{err}");
 }
 
 #[test]
