@@ -101,7 +101,9 @@ fn current(folder: &Path) -> io::Result<String> {
     match fs::read_to_string(folder.join(CURRENT)) {
         Ok(name) if number(&name) > 0 => Ok(name),
         Ok(name) => {
-            Err(io::Error::other(format!("{} names {name:?}, which is no database", folder.join(CURRENT).display())))
+            let file = folder.join(CURRENT);
+            warn!("{} names {name:?}: snapshot and log make the database anew", file.display());
+            Ok(FIRST.to_string())
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(FIRST.to_string()),
         Err(e) => Err(e),
@@ -252,5 +254,52 @@ impl Files for Folder {
 
     fn check_bytes_max(&self) -> u64 {
         CHECK_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(data: &Path) -> Folder {
+        Folder::open(data, "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap()
+    }
+
+    fn names(data: &Path) -> Vec<String> {
+        let entries = fs::read_dir(data.join("sql")).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_that_was_adopted_is_the_database_after_a_restart_and_others_are_gone() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = open(home.path());
+        assert!(folder.path().ends_with("db.sqlite"));
+        let [lost, new] = [folder.successor(), folder.successor()];
+        for path in [&folder.path(), &lost, &new, &beside(&new, "-wal"), &beside(&lost, "-wal"), &folder.temporary()] {
+            fs::write(path, b"x").unwrap();
+        }
+        folder.adopt(&new);
+        assert_eq!(folder.path(), new);
+        drop(folder);
+        let folder = open(home.path());
+        assert_eq!(folder.path(), new);
+        let name = new.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(names(home.path()), ["current".to_string(), name.clone(), format!("{name}-wal")]);
+        assert_ne!(folder.successor(), new, "a name is given once");
+    }
+
+    #[test]
+    fn a_name_that_is_of_no_use_leaves_a_database_to_be_made_anew() {
+        for name in ["", "db-.sqlite", "../../x", "db-7.sqlite\n", "\0\0"] {
+            let home = tempfile::tempdir().unwrap();
+            drop(open(home.path()));
+            fs::write(home.path().join("sql/current"), name).unwrap();
+            fs::write(home.path().join("sql/db-7.sqlite"), b"x").unwrap();
+            assert!(open(home.path()).path().ends_with("sql/db.sqlite"), "{name:?}");
+        }
     }
 }

@@ -16,12 +16,12 @@ const BUCKET_STEPS: i64 = STEPS_MAX as i64;
 /// What log time adds in a millisecond: a full bucket in so many.
 const STEPS_PER_MS: i64 = BUCKET_STEPS / FILLS_IN_MS as i64;
 const FILLS_IN_MS: u64 = 600;
-/// Nobody is told to come later than that: those before may have given up.
-const TURN_MS_MAX: u64 = 20_000;
+/// Nobody is told to come sooner than that.
+const WAIT_MS_MIN: u64 = 250;
 /// With so much in the bucket a request may use the whole budget.
 const MUCH_FROM: i64 = BUCKET_STEPS / 4 * 3;
 /// What it may do while there is less, and when there is nothing.
-const LITTLE_STEPS: u64 = STEPS_MAX / 20;
+const LITTLE_STEPS: u64 = STEPS_MAX / 50;
 const LEAST_STEPS: u64 = STEPS_MAX / 200;
 
 /// The bucket.
@@ -31,13 +31,11 @@ pub struct Allowance {
     left: i64,
     /// Log time of the newest command.
     at_ms: u64,
-    /// Log time at which the last of those shall come again that were told so.
-    last_turn_ms: u64,
 }
 
 impl Default for Allowance {
     fn default() -> Allowance {
-        Allowance { left: BUCKET_STEPS, at_ms: 0, last_turn_ms: 0 }
+        Allowance { left: BUCKET_STEPS, at_ms: 0 }
     }
 }
 
@@ -59,14 +57,11 @@ impl Allowance {
         self.left = self.left.saturating_sub(i64::try_from(steps).unwrap_or(i64::MAX));
     }
 
-    /// Milliseconds after which a command that needs more shall come again: each at another time, when the bucket has filled after
-    /// the one before. What comes at the same time would take from each other what is there.
-    pub fn next_turn(&mut self) -> u64 {
+    /// Milliseconds after which a command that needs more shall come again: when the bucket has filled, if no other does much before.
+    /// What comes too early takes of what is there, hence no sooner than after a while.
+    pub fn wait_ms(&self) -> u64 {
         let missing = MUCH_FROM.saturating_sub(self.left).max(0).cast_unsigned();
-        let is_filled_ms = self.at_ms.saturating_add(missing.div_ceil(STEPS_PER_MS.cast_unsigned()));
-        let after_last_ms = self.last_turn_ms.saturating_add(FILLS_IN_MS);
-        self.last_turn_ms = is_filled_ms.max(after_last_ms).min(self.at_ms.saturating_add(TURN_MS_MAX));
-        self.last_turn_ms - self.at_ms
+        missing.div_ceil(STEPS_PER_MS.cast_unsigned()).max(WAIT_MS_MIN)
     }
 }
 
@@ -80,10 +75,8 @@ mod tests {
         assert_eq!(allowance.budget(1000), STEPS_MAX);
         allowance.charge(STEPS_MAX);
         assert_eq!(allowance.budget(1000), LEAST_STEPS);
-        let wait_ms = allowance.next_turn();
+        let wait_ms = allowance.wait_ms();
         assert!((400..=600).contains(&wait_ms), "{wait_ms}");
-        let turns: Vec<u64> = (0..100).map(|_| allowance.next_turn()).collect();
-        assert_eq!((turns[0], turns[1], turns[99]), (wait_ms + 600, wait_ms + 1200, 20_000));
         assert_eq!(allowance.budget(1000 + wait_ms - 1), LITTLE_STEPS);
         assert_eq!(allowance.budget(1000 + wait_ms), STEPS_MAX);
     }

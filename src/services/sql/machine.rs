@@ -260,7 +260,7 @@ impl Machine {
         if is_charged(&command) {
             self.allowance.charge(steps - self.watch.steps_left.load(Relaxed).max(0).cast_unsigned());
             if steps < STEPS_MAX && self.watch.has_run_away.load(Relaxed) {
-                answer = Answer::Busy { after_ms: self.allowance.next_turn() };
+                answer = Answer::Busy { after_ms: self.allowance.wait_ms() };
                 rolled_back = rolled_back.map(|_| 0);
             }
         }

@@ -124,6 +124,12 @@ fn a_node_that_dies_at_the_last_step_has_done_it_or_does_it() {
         for piece in pieces(LOAD, &image).into_iter().chain([prepare(LOAD, &image)]) {
             assert_eq!(done(node, piece), Answer::Done);
         }
+    }
+    wait_until_prepared(&files, LOAD);
+    for node in [&mut node, &mut model] {
+        // What these answered is known when the file is put in place, and not before.
+        node.execute(&["INSERT INTO t VALUES(-1)"]);
+        node.execute(&["INSERT INTO t VALUES(-2)"]);
         let around = [
             run("INSERT INTO t VALUES(1)"),
             put_in_place(LOAD, &image),

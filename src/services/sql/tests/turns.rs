@@ -25,14 +25,14 @@ fn count(node: &Node) -> String {
     in_words(&node.read("SELECT count(*) FROM t"))
 }
 
-/// All replies, and whether a crash, a restart from the log alone and this node agree.
+/// All replies; a restart from the log alone and a crash must make no difference.
 fn entry(node: &mut Node, at_ms: u64, commands: &[Command]) -> Vec<Answer> {
     let answers = node.entry(at_ms, commands).into_iter().map(answer).collect();
     let before = node.registry.digests();
-    node.crash();
-    assert_eq!(node.registry.digests(), before, "after a crash");
     node.start_from(None);
     assert_eq!(node.registry.digests(), before, "from the log");
+    node.crash();
+    assert_eq!(node.registry.digests(), before, "after a crash");
     answers
 }
 
@@ -65,7 +65,7 @@ fn all_that_do_much_get_through_one_by_one() {
     let (mut open, mut now_ms, mut waits) = (vec![0_u64; 8], 10_000, 0);
     while !open.is_empty() {
         now_ms += 20;
-        assert!(now_ms < 30_000, "{open:?}");
+        assert!(now_ms < 20_000, "{open:?}");
         let due: Vec<usize> = (0..open.len()).filter(|at| open[*at] <= now_ms).collect();
         let commands: Vec<Command> = due.iter().map(|_| run(&[MUCH], false)).collect();
         if commands.is_empty() {
@@ -85,7 +85,7 @@ fn all_that_do_much_get_through_one_by_one() {
             }
         }
     }
-    assert!((7..=16).contains(&waits), "{waits}");
+    assert!((7..=100).contains(&waits), "{waits}");
     assert_eq!(count(&node), "[count(*):integer]\n  8");
 }
 
