@@ -7,8 +7,10 @@
 use phalanx::lab::web;
 use phalanx::lab::{Cluster, Result};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -130,6 +132,30 @@ fn a_difference_in_each_part_is_found_and_healed() -> Result<()> {
     assert_eq!(code, Some(0), "{text}");
     let value = cluster.get(2, "/v1/kv/k")?;
     assert_eq!((value.status, value.text().to_string()), (200, "\"v\"".to_string()));
+    Ok(())
+}
+
+/// What was told of a wrong state is no ground to go on from: who follows the chat there is cut off, and begins anew.
+#[test]
+fn a_stream_of_a_wrong_state_ends() -> Result<()> {
+    let mut cluster = lab(3)?;
+    fill(&cluster)?;
+    let victim = cluster.settle()? % 3 + 1;
+    let login = json!({"name": "alice", "password": "correct horse"});
+    let token = cluster.post(victim, "/v1/chat/login", &login)?.json()["token"].as_str().unwrap().to_string();
+    let mut stream = TcpStream::connect(cluster.http(victim)).unwrap();
+    let head = format!("GET /v1/chat/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 200");
+    alter_and_heal(&mut cluster, victim, "chat")?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It beats every two seconds, so a read that returns nothing but beats would go on for ever.
+    let begun = Instant::now();
+    while stream.read(&mut [0; 4096]).unwrap() > 0 {
+        assert!(begun.elapsed() < PATIENCE, "the stream goes on");
+    }
     Ok(())
 }
 

@@ -83,6 +83,7 @@ pub trait Host: Send + Sync + 'static {
     fn sql_digest(&self, level: sql::ReadLevel, deadline: Instant) -> Outcome<sql::Digest>;
     fn checkpoint(&self, deadline: Instant) -> Outcome<Index>;
     fn integrity(&self) -> IntegrityStatus;
+    fn state_epoch(&self) -> Option<u64>;
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index>;
     fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId>;
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> Box<dyn HostSession>;
@@ -224,6 +225,9 @@ impl Host for Handle {
     }
     fn integrity(&self) -> IntegrityStatus {
         Handle::integrity(self)
+    }
+    fn state_epoch(&self) -> Option<u64> {
+        Handle::state_epoch(self)
     }
     fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
         Handle::change(self, change, deadline)

@@ -1,7 +1,7 @@
 //! The `apply` thread: owner of the services. Runs committed entries in order and answers who waits for them.
 //!
 //! Invariants: P1 the registry itself asserts that no index is skipped or repeated. P2 a query is answered only from a
-//! state that has applied the index it asked for.
+//! state that has applied the index it asked for, and never from one that is known to be wrong.
 //! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`snapshot_pace.rs`), what
 //! follows from a digest (`checkpoints.rs`).
 
@@ -276,6 +276,10 @@ impl Apply {
             self.waiting.entry(at_least).or_default().extend(queries);
             return;
         }
+        if let Some(why) = self.shared.integrity.no_reads() {
+            // Asked before this state was found to be wrong.
+            return queries.into_iter().for_each(|(_, mut reply)| reply.answer(Outcome::Refused(why.clone())));
+        }
         for question in queries {
             let (kv, at) = (self.registry.kv(), self.registry.applied());
             let Some((query, mut reply)) = large_reads::answer(&self.large_reads, kv, at, question) else { continue };
@@ -336,6 +340,9 @@ impl Apply {
     }
 
     fn job(&self, job: JobId) -> Answered {
+        if let Some(why) = self.shared.integrity.no_reads() {
+            return Outcome::Refused(why);
+        }
         Outcome::Done((self.registry.applied().index, self.registry.query(&jobs_query(&Query::Job(job)))))
     }
 

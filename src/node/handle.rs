@@ -229,6 +229,13 @@ impl Handle {
         monitor::integrity(&self.shared)
     }
 
+    /// Which state this node's services have: another number after it was replaced. `None`: it is known to be wrong, and nothing of
+    /// it may be told.
+    pub fn state_epoch(&self) -> Option<u64> {
+        let integrity = &self.shared.integrity;
+        (!integrity.is_corrupt()).then(|| integrity.epoch())
+    }
+
     /// Hands work over and goes on: the waiter gets the answer, on whichever thread has it. Waits only while `core` is
     /// too busy to take it, until the deadline at most.
     pub fn submit(&self, work: Work, deadline: Instant, waiter: Box<dyn Waiter>) {

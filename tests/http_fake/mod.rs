@@ -263,6 +263,9 @@ impl Host for FakeHost {
     fn integrity(&self) -> IntegrityStatus {
         IntegrityStatus::default()
     }
+    fn state_epoch(&self) -> Option<u64> {
+        Some(0)
+    }
     fn change(&self, change: Change, _: Instant) -> Outcome<Index> {
         self.changes.lock().unwrap().push(change);
         self.outcome(Index(78))

@@ -59,8 +59,11 @@ impl Wanted {
     }
 }
 
-/// Streams until the client goes away, does not keep up, is logged out, or the node stops.
+/// Streams until the client goes away, does not keep up, is logged out, or the node stops or its state is found to be wrong.
 pub(in crate::http) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Option<Reply> {
+    let Some(epoch) = door.host.state_epoch() else {
+        return Some(Reply::refused(503, "this node rebuilds its state: ask another node"));
+    };
     let feed = door.host.follow_chat();
     // The services have the log-in; what is published may be a moment behind.
     let mut view = feed.view();
@@ -77,7 +80,7 @@ pub(in crate::http) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Opti
     }
     conn.free_buffers();
     conn.bound_system_buffer(CHAT_SOCKET_BYTES);
-    let mut reader = Reader { conn, position: wanted.position, wanted };
+    let mut reader = Reader { conn, position: wanted.position, wanted, epoch };
     let result = reader.stream(door, &feed, view);
     if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
         door.counts.slow_readers_dropped.fetch_add(1, Relaxed);
@@ -108,6 +111,8 @@ struct Reader<'a> {
     conn: &'a Conn,
     position: u64,
     wanted: Wanted,
+    /// Of the state that it reads: what was told of a wrong one is no ground to go on from.
+    epoch: u64,
 }
 
 impl Reader<'_> {
@@ -115,7 +120,7 @@ impl Reader<'_> {
         self.beat()?;
         let mut said_at = Instant::now();
         loop {
-            if door.host.is_stopping() {
+            if door.host.is_stopping() || door.host.state_epoch() != Some(self.epoch) {
                 return self.end();
             }
             let turn = view.chat.turn();
@@ -138,7 +143,7 @@ impl Reader<'_> {
                 continue;
             }
             loop {
-                if door.host.is_stopping() {
+                if door.host.is_stopping() || door.host.state_epoch() != Some(self.epoch) {
                     return self.end();
                 }
                 if let Some(newer) = feed.wait(turn, said_at + BEAT) {

@@ -1,14 +1,18 @@
-//! Which commands may make the database larger, told by the first word of each statement: a quota that is reached refuses those,
+//! Which commands may make the database larger, told by what each statement does, as far as its words tell: a quota that is reached refuses those,
 //! and lets what makes room go on.
 //!
 //! A trigger may turn a DELETE into an INSERT: a quota bounds what is kept, about; it proves nothing.
 //! Not here: the quota (`node/quota.rs`).
 
+use super::statement::words;
 use super::words::Command;
 use crate::services::Growth;
 
 /// First words of statements that take no room.
 const MAKES_ROOM: [&str; 7] = ["DELETE", "DROP", "SELECT", "VALUES", "EXPLAIN", "PRAGMA", "REINDEX"];
+
+/// What a statement behind common table expressions does.
+const VERBS: [&str; 6] = ["SELECT", "VALUES", "DELETE", "INSERT", "REPLACE", "UPDATE"];
 
 /// See [`Growth`].
 pub fn growth(command: &[u8]) -> Growth {
@@ -22,17 +26,30 @@ pub fn growth(command: &[u8]) -> Growth {
 }
 
 fn makes_room(sql: &str) -> bool {
-    let mut rest = sql.trim_start();
-    loop {
-        let after = match rest.get(..2) {
-            Some("--") => rest.find('\n').map(|at| &rest[at..]),
-            Some("/*") => rest.find("*/").map(|at| &rest[at + 2..]),
-            _ => break,
-        };
-        rest = after.unwrap_or("").trim_start();
-    }
-    let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("");
-    MAKES_ROOM.iter().any(|known| known.eq_ignore_ascii_case(word))
+    let is = |word: &[u8], one: &&str| word.eq_ignore_ascii_case(one.as_bytes());
+    let mut words = words_outside(sql);
+    let verb = match words.next() {
+        Some(first) if is(first, &"WITH") => words.find(|word| VERBS.iter().any(|verb| is(word, verb))),
+        first => first,
+    };
+    verb.is_some_and(|verb| MAKES_ROOM.iter().any(|known| is(verb, known)))
+}
+
+/// Words of a statement that stand in no parentheses.
+fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
+    let (bytes, mut depth, mut at) = (sql.as_bytes(), 0_usize, 0);
+    words(sql).filter(move |word| {
+        let begin = word.as_ptr().addr() - bytes.as_ptr().addr();
+        for byte in &bytes[at..begin] {
+            match byte {
+                b'(' => depth += 1,
+                b')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        at = begin;
+        depth == 0
+    })
 }
 
 #[cfg(test)]
@@ -49,6 +66,12 @@ mod tests {
             ("INSERT INTO t VALUES(1)", false),
             ("/* DELETE */ UPDATE t SET a = 1", false),
             ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", false),
+            ("WITH x(a) AS (SELECT 1), y AS (INSERT_ME) DELETE FROM t WHERE a IN (SELECT a FROM x)", true),
+            ("WITH RECURSIVE x AS (VALUES(1)) SELECT replace(a, 'x', 'y') FROM x", true),
+            ("WITH x AS MATERIALIZED (DELETE) REPLACE INTO t SELECT * FROM x", false),
+            ("WITH \"delete\" AS (SELECT ')') UPDATE t SET a = 1", false),
+            ("; DELETE FROM t", true),
+            ("REPLACE INTO t VALUES(1)", false),
             ("CREATE TABLE a(b)", false),
             ("DELETED", false),
             ("-- nothing", false),
