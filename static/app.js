@@ -435,8 +435,11 @@
       tile.applied.style.width = width(row.applied_index);
       // Rows of other nodes are as old as their heartbeats: what was committed since then is no lag.
       const isBehind = isOnline && row.lag > 20 + commitRate;
-      tile.lag.classList.toggle("is-behind", isBehind);
-      set(tile.lag, row.status === "OFFLINE" ? "out of the line" : row.lag === 0 ? "in step" : `${plural(row.lag, "entry").replace("entrys", "entries")} behind`);
+      // The nodes warn of the same second (log_clock.rs).
+      const isClockOff = isOnline && Math.abs(row.clock_ahead_ms || 0) >= 1000;
+      const clock = isClockOff ? `, clock ${span(Math.abs(row.clock_ahead_ms))} ${row.clock_ahead_ms > 0 ? "ahead" : "behind"}` : "";
+      tile.lag.classList.toggle("is-behind", isBehind || isClockOff);
+      set(tile.lag, row.status === "OFFLINE" ? "out of the line" : (row.lag === 0 ? "in step" : `${plural(row.lag, "entry").replace("entrys", "entries")} behind`) + clock);
       set(tile.lastIndex, place(row.last_index));
       set(tile.commitIndex, place(row.commit_index));
       set(tile.appliedIndex, place(row.applied_index));

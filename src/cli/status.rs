@@ -7,6 +7,7 @@ use super::client::Client;
 use super::fault::{Fault, code};
 use super::term::{self, Colour};
 use super::{ClientArgs, term::span};
+use crate::cluster::log_clock::SKEW_WARN_MS;
 use crate::lab::poll;
 use crate::node::status::{Liveness, NodeRow, Standing, Status, Verdict};
 use crate::raft::Role;
@@ -107,6 +108,17 @@ pub fn render(status: &Status, from: &str) -> String {
     let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     let head = ["NODE", "STATE", "ROLE", "MEMBER", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "LOAD", "HTTP", "HEARD"];
     let mut text = format!("{}\n{}", verdict_line(status), term::table(&head, &rows));
+    for node in &status.nodes {
+        if let Some(ahead_ms) = node.clock_ahead_ms.filter(|ms| ms.unsigned_abs() >= SKEW_WARN_MS.unsigned_abs()) {
+            let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
+            text += &format!(
+                "the clock of node {} is {} {way} node {}'s: is a time server set up on both?\n",
+                node.id.0,
+                span(ahead_ms.unsigned_abs()),
+                status.node.id.0
+            );
+        }
+    }
     if let Some(last) = status.failovers.first() {
         let from = last.from.map_or("nobody".to_string(), |n| format!("node {}", n.0));
         text += &format!(
@@ -185,6 +197,19 @@ mod tests {
         assert!(lines[2].contains("follower") && lines[2].contains("119") && lines[2].ends_with("80 ms ago"), "{text}");
         assert!(lines[3].contains("OFFLINE") && lines[3].contains(" - ") && lines[3].ends_with("never"), "{text}");
         assert_eq!(lines[4], "last change of leader: node 3 -> node 5 in term 7 (link lost), 23 ms without a leader");
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_named() {
+        let mut status = example();
+        status.nodes[0].clock_ahead_ms = Some(999);
+        status.nodes[1].clock_ahead_ms = Some(-3_600_000);
+        let text = render(&status, "127.0.0.1:6704");
+        assert!(
+            text.contains("the clock of node 5 is 1 h behind node 4's: is a time server set up on both?\n"),
+            "{text}"
+        );
+        assert!(!text.contains("the clock of node 4"), "{text}");
     }
 
     #[test]

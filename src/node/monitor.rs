@@ -151,6 +151,8 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     let commit = heard.values().map(|(row, ..)| row.commit_index).max().unwrap_or_default();
     let gateways = &shared.directory().gateways;
     let corrupt = checkpoints::corrupt_nodes(shared);
+    let mut clocks: BTreeMap<NodeId, i64> = lock(&shared.skews).all().collect();
+    clocks.insert(shared.me.id, 0);
     let mut rows = Vec::new();
     for (id, addresses) in shared.known_addresses() {
         let unheard = || (unheard_row(shared, id, addresses.clone()), false, None);
@@ -180,6 +182,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             heartbeat_age_ms,
             is_gateway: gateways.contains(&id),
             is_corrupt: corrupt.contains_key(&id),
+            clock_ahead_ms: clocks.get(&id).copied(),
         });
     }
     rows
