@@ -703,7 +703,7 @@ fn the_demo_of_jobs_passes_its_own_verdict() {
 
 /// More processes than it may have, which stay, and a fork bomb beside them: shells that cannot fork end, so a bomb alone may have
 /// burnt out before anybody looks.
-const BOMB: &str = "for n in $(seq 100); do sleep 60 & done; b() { b | b & }; b; wait";
+const BOMB: &str = "for n in $(seq 100); do sleep 60 & done; (b() { b | b & }; b) & wait";
 /// Threads that a desktop session has.
 const OTHER_THREADS: usize = 400;
 

@@ -25,7 +25,7 @@ use crate::wire::{Frame, Hello, Purpose, Whereabouts, handshake};
 use log::debug;
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +35,9 @@ use std::time::{Duration, Instant};
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a node that is not known yet may wait to be, before it must dial again: gossip takes a second.
 const STRANGER_MAX: Duration = Duration::from_secs(10);
+/// A node that is not known so long after it connected is worth a line in the log. Newcomers are not: their first frames
+/// may overtake the news of them.
+const NEWCOMER_MAX: Duration = Duration::from_secs(2);
 /// Bytes that are read at once from a known node, and from a stranger, whose frames are dropped as they arrive.
 const READ_BYTES: (usize, usize) = (64 << 10, 1 << 10);
 /// Pause after an accept that failed for want of descriptors.
@@ -149,14 +152,25 @@ fn read_all(shared: &Arc<Shared>, stream: &TcpStream, from: Identity, place: &Pl
 
 /// Drops the frames of a node until it is known, by the deadline at most; what it has sent of the frames after them.
 fn await_acquaintance(shared: &Shared, stream: &TcpStream, from: Identity) -> Result<io::Cursor<Vec<u8>>, WireError> {
-    let stream = DeadlineReader::new(stream, Instant::now() + STRANGER_MAX);
+    let begun = Instant::now();
+    let stream = DeadlineReader::new(stream, begun + STRANGER_MAX);
     let mut reader = BufReader::with_capacity(READ_BYTES.1, stream);
-    while !belongs(shared, from) {
+    loop {
+        // Asked as late as can be: it may have become known while nothing came from it.
+        let has_more = !reader.fill_buf()?.is_empty();
+        if belongs(shared, from) {
+            return Ok(io::Cursor::new(reader.buffer().to_vec()));
+        }
+        if !has_more {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
         let header = read_header(&mut reader, FRAME_BYTES_MAX)?;
         skip_body(&mut reader, header)?;
-        shared.refuse_frame(Refused::Stranger(from));
+        match begun.elapsed() < NEWCOMER_MAX {
+            true => shared.count_stranger(),
+            false => shared.refuse_frame(Refused::Stranger(from)),
+        }
     }
-    Ok(io::Cursor::new(reader.buffer().to_vec()))
 }
 
 /// Where a known node's frames come from: while one has a deadline, no read lasts longer.

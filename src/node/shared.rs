@@ -421,7 +421,12 @@ impl Shared {
         self.poke_monitor();
     }
 
-    /// Counts a frame that was not taken. At most one line in [`REFUSED_FRAME_LINE_GAP`] tells of such frames: whoever sends them
+    /// Counts a stranger's frame that was not taken.
+    pub fn count_stranger(&self) {
+        self.counters.frames_of_strangers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a frame that was not taken, and tells of it. At most one line in [`REFUSED_FRAME_LINE_GAP`] tells of such frames: whoever sends them
     /// must not fill the log.
     pub fn refuse_frame(&self, why: Refused) {
         let (counter, text) = match why {

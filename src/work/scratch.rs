@@ -175,7 +175,7 @@ pub fn place(own: &Path, name: &str) -> PathBuf {
     // `/run` has little room, and may forbid to run what lies there: only where each attempt gets a file system of its own.
     let is_fit = || {
         let probe = other.join("probe");
-        make(&other).is_ok() && Scratch::make(&probe, None, 1).is_ok_and(|probe| probe.is_mounted)
+        hold(&other).is_ok_and(|_held| Scratch::make(&probe, None, 1).is_ok_and(|probe| probe.is_mounted))
     };
     if !is_root || is_passable(&own) {
         return own;
@@ -199,6 +199,8 @@ pub fn is_passable(path: &Path) -> bool {
 /// # Errors
 /// When the folder cannot be made anew.
 pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
+    // Another node that has found it abandoned removes whatever has its name: not the new one in its place.
+    let _held = if jobs.exists() { Some(hold(jobs)?) } else { None };
     end_leftovers(jobs);
     for path in mounted_below(jobs) {
         unmount(&path);
