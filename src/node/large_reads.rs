@@ -44,15 +44,16 @@ pub fn run(inbox: &Receiver<LargeRead>) {
 }
 
 /// Answers a question to the key-value store, or hands it over if it is large; gives back what is none.
-pub fn answer(to: &Sender<LargeRead>, store: &Store, at: Stamp, (query, reply): Question) -> Option<Question> {
+pub fn answer(to: &Sender<LargeRead>, store: &Store, at: Stamp, (query, mut reply): Question) -> Option<Question> {
     let Some(run) = query.strip_prefix(&[KV]).and_then(|run| postcard::from_bytes::<Run>(run).ok()) else {
         return Some((query, reply));
     };
-    let is_large = store.read_cost(&run) > INLINE_COST_MAX;
+    if store.read_cost(&run) <= INLINE_COST_MAX {
+        reply.answer(Outcome::Done((at.index, store.answer(at, &run))));
+        return None;
+    }
     let read = LargeRead { store: store.clone(), at, run, reply };
-    if !is_large {
-        read.answer();
-    } else if let Err(TrySendError::Full(mut read) | TrySendError::Disconnected(mut read)) = to.try_send(read) {
+    if let Err(TrySendError::Full(mut read) | TrySendError::Disconnected(mut read)) = to.try_send(read) {
         read.reply.answer(Outcome::Refused(memory::FULL.to_string()));
     }
     None

@@ -288,10 +288,10 @@ impl Handle {
 
     /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
     pub fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
-        let command = registry::sql_command(command);
         let (mut tag, mut turn) = (tag, None);
         loop {
-            let work = Work::Command { tag, command: command.clone(), ack: Ack::Applied };
+            // Encoded anew for each turn: nearly every command needs one only, and none is copied.
+            let work = Work::Command { tag, command: registry::sql_command(command), ack: Ack::Applied };
             let after_ms = match understood(self.ask(work, deadline)) {
                 Outcome::Done((_, Answer::Busy { after_ms })) => after_ms,
                 other => return other,

@@ -65,15 +65,14 @@ impl Handle {
 
 fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<(), String> {
     let begun = Instant::now();
-    let mut enough_at = None;
+    let mut enough_at = begun;
     loop {
         let (is_enough, is_all) = who_is_prepared(shared, load);
-        let waited = enough_at.get_or_insert_with(Instant::now);
         if !is_enough {
-            *waited = Instant::now();
+            enough_at = Instant::now();
         }
-        let others_max = waited.duration_since(begun).max(OTHERS_MIN);
-        if is_all || (is_enough && waited.elapsed() >= others_max) {
+        let others_max = enough_at.duration_since(begun).max(OTHERS_MIN);
+        if is_all || (is_enough && enough_at.elapsed() >= others_max) {
             return Ok(());
         }
         if shared.is_stopping() || Instant::now() >= deadline {
