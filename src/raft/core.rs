@@ -62,7 +62,7 @@ pub struct Raft {
     /// What was last acknowledged to a leader: its term, and up to where.
     pub(super) acknowledged: (Term, Index),
     /// Who is heard though no membership here names it, by number.
-    pub(super) introduced: BTreeMap<NodeId, Uuid>,
+    pub(super) introduced: BTreeMap<NodeId, Vec<Uuid>>,
 }
 
 /// What one step carries along.

@@ -17,8 +17,9 @@
 
 use super::core::{Raft, State};
 use super::{Body, Entry, Message, Refused};
-use crate::types::{Identity, Index, Term};
+use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 /// Most that a term may grow by one message. Terms grow by real elections alone (pre-votes raise none), each of which a quorum
 /// must grant and sync: one in a millisecond, without a pause, for 49 days. A node that was away for years is not refused.
@@ -27,12 +28,21 @@ pub const TERM_JUMP_MAX: u64 = 1 << 32;
 pub const TERM_MAX: Term = Term(1 << 62);
 /// No entry or snapshot stands beyond this index.
 pub const INDEX_MAX: Index = Index(1 << 62);
+/// Identities under one number that may be introduced: a node that was replaced so often since this one went away is found again by
+/// the next round of gossip.
+const INTRODUCED_MAX: usize = 4;
 
 impl Raft {
-    /// The host vouches for this identity; see the head of this file. A later one under the same number takes its place.
+    /// The host vouches for this identity; see the head of this file. Earlier ones under the same number are heard as well: whoever vouched
+    /// may have spoken of a member that was replaced since.
     pub(super) fn on_introduce(&mut self, who: Identity) {
-        if who != self.config.me && !self.is_named(&who) {
-            self.introduced.insert(who.id, who.uuid);
+        if who == self.config.me || self.knows(&who) {
+            return;
+        }
+        let uuids = self.introduced.entry(who.id).or_default();
+        uuids.push(who.uuid);
+        if uuids.len() > INTRODUCED_MAX {
+            uuids.remove(0);
         }
     }
 
@@ -40,7 +50,7 @@ impl Raft {
     pub fn knows(&self, who: &Identity) -> bool {
         flaw!(self.config, hears_strangers)
             || self.is_named(who)
-            || self.introduced.get(&who.id) == Some(&who.uuid)
+            || self.introduced.get(&who.id).is_some_and(|uuids| uuids.contains(&who.uuid))
             || self.is_fed(who)
     }
 
@@ -48,16 +58,22 @@ impl Raft {
     pub fn known(&self) -> BTreeSet<Identity> {
         let mut known: BTreeSet<Identity> =
             self.log.memberships().flat_map(|membership| membership.members()).collect();
-        known.extend(self.introduced.iter().map(|(&id, &uuid)| Identity { id, uuid }));
+        known.extend(self.all_introduced());
         if let State::Leader(lead) = &self.state {
             known.extend(lead.peers.values().map(|progress| progress.who));
         }
         known
     }
 
-    /// Identities that were introduced and that no membership here names.
+    /// Identities that were introduced and that no membership here names; under each number the newest last.
     pub fn introduced(&self) -> impl Iterator<Item = Identity> + '_ {
-        self.introduced.iter().map(|(&id, &uuid)| Identity { id, uuid }).filter(|who| !self.is_named(who))
+        self.all_introduced().filter(|who| !self.is_named(who))
+    }
+
+    fn all_introduced(&self) -> impl Iterator<Item = Identity> + '_ {
+        let identities =
+            |(&id, uuids): (&NodeId, &'_ Vec<Uuid>)| uuids.clone().into_iter().map(move |uuid| Identity { id, uuid });
+        self.introduced.iter().flat_map(identities)
     }
 
     /// Whether a membership names it that the log or the snapshot holds. Also an earlier one counts: who is leaving must be

@@ -230,7 +230,7 @@ impl World {
             let who = host.identity;
             let is_member = view.membership.voters.get(&who.id) == Some(&who.uuid)
                 || view.membership.learners.get(&who.id) == Some(&who.uuid);
-            if host.is_left_out || !is_member {
+            if host.is_left_out || !is_member || self.has_nobody_to_ask(node) {
                 continue;
             }
             let Some(process) = &host.process else { return Some(format!("n{} does not run", node + 1)) };
@@ -249,6 +249,17 @@ impl World {
             return Some(format!("the state of n{} differs from the others', and nobody has healed it", node + 1));
         }
         self.job_that_is_missing(leader)
+    }
+
+    /// Whether a node has no reason to hear anybody: the cluster has no secret, and whoever it knows, by identity or by the address of a
+    /// number, was replaced or stays broken. Its user must have it join again.
+    pub fn has_nobody_to_ask(&self, node: usize) -> bool {
+        let Some(process) = &self.hosts[node].process else { return false };
+        let membership = process.raft.view().membership;
+        let is_new = membership.members().next().is_none();
+        let mut others = self.hosts.iter().enumerate().filter(|(other, host)| *other != node && !host.is_left_out);
+        let is_known = |who: &Identity| process.raft.knows(who) || membership.uuid_of(who.id).is_some();
+        !self.plan.has_secret && !is_new && !others.any(|(_, host)| is_known(&host.identity))
     }
 
     /// A line for each node, for a failure.

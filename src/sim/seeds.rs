@@ -22,6 +22,12 @@ pub const REGRESSIONS_AS_DRAWN: &[(u64, &str)] = &[
     (10006430, "the term of a node that was removed and did not know counted (checker)"),
 ];
 
+/// The same with everything that the simulator knows.
+pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
+    (10115394, "gossip of the identity that a number had before drove the leader's out of a newcomer's ears (raft)"),
+    (10115537, "a node was to hear a leader whom nobody that it knows could name (checker)"),
+];
+
 /// Seeds that find a planted bug quickly, by the bug's name; tried before the sweep of
 /// `sim::tests::each_planted_bug_is_found`.
 pub const PLANTED: &[(&str, &[u64])] = &[

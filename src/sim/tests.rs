@@ -75,6 +75,15 @@ fn seeds_that_once_failed_with_jobs_pass() {
     }
 }
 
+#[test]
+fn seeds_that_once_failed_with_strangers_pass() {
+    for (seed, what) in seeds::REGRESSIONS_WITH_STRANGERS {
+        if let Err(failure) = run(*seed, &Options::default()) {
+            panic!("seed {seed} fails again ({what}):\n{failure}");
+        }
+    }
+}
+
 /// Five voters that nothing happens to, and no client.
 fn quiet(plan: &mut Plan) {
     (plan.voters, plan.spares, plan.clients) = (5, 0, 0);

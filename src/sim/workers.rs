@@ -392,7 +392,7 @@ impl World {
         for (node, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.is_left_out) {
             let is_member = membership.uuid_of(host.identity.id) == Some(host.identity.uuid);
             let Some(worker) = host.process.as_ref().and_then(|process| process.worker.as_ref()) else { continue };
-            if is_member && !is_here(board, worker.who) {
+            if is_member && !is_here(board, worker.who) && !self.has_nobody_to_ask(node) {
                 return Some(format!("n{} is a member and does not work", node + 1));
             }
         }

@@ -167,6 +167,27 @@ fn a_node_that_is_behind_hears_a_new_leader_once_it_is_introduced_and_then_knows
     assert!(say(&mut raft, identity(4, 1), 7, heartbeat()).refused.is_some());
 }
 
+/// Somebody may still name the identity that a number had before its node was replaced.
+#[test]
+fn an_introduction_drives_nobody_out() {
+    let mut raft = node();
+    for uuid in [1, 0, 2, 3] {
+        step(&mut raft, Input::Introduce(identity(4, uuid)));
+    }
+    step(&mut raft, Input::Introduce(identity(4, 1)));
+    for uuid in 0..4 {
+        assert!(say(&mut raft, identity(4, uuid), 5, heartbeat()).refused.is_none(), "{uuid}");
+    }
+    // They are not kept without bound.
+    for uuid in 10..20 {
+        step(&mut raft, Input::Introduce(identity(4, uuid)));
+    }
+    assert_eq!(
+        raft.introduced().map(|who| who.uuid).collect::<Vec<_>>(),
+        [16, 17, 18, 19].map(|uuid| identity(4, uuid).uuid)
+    );
+}
+
 #[test]
 fn a_newcomer_hears_nobody_but_those_that_it_joined() {
     let mut raft = Raft::new(config(1), Durable::default());
