@@ -17,12 +17,13 @@ const ROW_BYTES: usize = 128;
 /// Takes them all. It visits every row, and calls `rest` now and then.
 pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Digest> {
     let mut hash = Sha256::new();
-    let mut select = conn.prepare(
+    let mut select = conn.prepare_cached(
         "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name <> 'sqlite_phalanx' ORDER BY type, name",
     )?;
     rows(&mut select, &mut hash, rest)?;
     for pragma in ["user_version", "application_id"] {
-        rows(&mut conn.prepare(&format!("PRAGMA {pragma}"))?, &mut hash, rest)?;
+        let mut select = conn.prepare_cached(&format!("PRAGMA {pragma}"))?;
+        rows(&mut select, &mut hash, rest)?;
     }
     hash.update(
         postcard::to_stdvec(&(journal::staged(conn)?, journal::plan(conn)?)).expect("encoding into memory cannot fail"),
@@ -35,7 +36,8 @@ pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Dig
         let mut hash = Sha256::new();
         // In the order of the table itself: an index that holds every column would give another.
         let sql = format!("SELECT {} FROM {} NOT INDEXED", table.selected(), quoted(&table.name));
-        rows(&mut conn.prepare(&sql)?, &mut hash, rest)?;
+        let mut select = conn.prepare_cached(&sql)?;
+        rows(&mut select, &mut hash, rest)?;
         tables.insert(table.name, short(hash));
     }
     Ok(Digest { index, schema: short(hash), tables })

@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Said when the budget of steps is used up.
-pub const RAN_AWAY: &str = "the request takes too many steps of work: it may take 400 million; send it in pieces";
+pub const RAN_AWAY: &str = "the request takes too many steps of work: it may take 300 million; send it in pieces";
 /// Bytes of a blob that a function makes from nothing.
 const MADE_BYTES_MAX: i64 = super::words::VALUE_BYTES_MAX as i64;
 /// Functions whose work grows with the product of the lengths of two arguments: how many arguments, which two, and bytes

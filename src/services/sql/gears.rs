@@ -29,7 +29,7 @@ const LOWEST_OF_VIRTUAL: usize = 4;
 /// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
 const VIRTUAL_STEPS: u64 = 4;
 /// What a byte of text costs that is cut into words and put into an index.
-const VIRTUAL_STEPS_PER_BYTE: u64 = 130;
+const VIRTUAL_STEPS_PER_BYTE: u64 = 100;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
 /// Instructions of a program times bytes of a value, in those.

@@ -9,7 +9,7 @@ use super::journal::{self, Plan};
 use super::machine::{Own, misdeed, settle};
 use super::prepare::OTHER;
 use super::schema::{self, Form, Table, quoted};
-use super::statement::{self, Room, STATEMENT_STEPS, STEPS_PER_BYTE, Trouble};
+use super::statement::{self, Room, STATEMENT_STEPS, Trouble, text_steps};
 use super::watch::Watch;
 use super::words::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
 use rusqlite::config::DbConfig;
@@ -28,7 +28,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             Trouble::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
         ));
     }
-    if !watch.charge(sql.len() as u64 * STEPS_PER_BYTE) {
+    if !watch.charge(text_steps(sql)) {
         return Err((0, Trouble::RanAway));
     }
     watch.is_begun.store(false, Relaxed);

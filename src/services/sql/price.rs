@@ -10,6 +10,9 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Steps of the budget: some of them take a nanosecond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,25 +26,28 @@ pub struct Price {
 /// What a step costs of which nothing is known: it goes forward, once.
 pub const PLAIN: Price = Price { step: 5, bytes: 1 };
 /// The same where a virtual table does its own work behind the program, with statements of its own.
-pub const VIRTUAL: Price = Price { step: 20, bytes: 40 };
+pub const VIRTUAL: Price = Price { step: 15, bytes: 30 };
 /// A function of which nothing is known.
 const UNKNOWN_FUNCTION: Price = Price { step: 50, bytes: 300 };
-/// Dear instructions times all of them: beyond it nobody searches, and each is thought to be next to itself.
+/// Dear instructions of a circle times all of it: beyond it nobody searches, and each step is thought to cost as much as the dearest.
 const SEARCHED_MAX: usize = 2_000_000;
 /// What it costs to read an instruction, and to look for one on the way from another.
-const STEPS_PER_INSTRUCTION: usize = 200;
+pub const STEPS_PER_INSTRUCTION: usize = 600;
 const STEPS_PER_PAIR: usize = 4;
+/// Ways back from subroutines and coroutines: with more of them a program is too tangled to be searched.
+const WAYS_PER_INSTRUCTION_MAX: usize = 8;
 /// Shortest way round that a program can have.
 const SHORTEST_ROUND: u64 = 3;
 
 /// Instructions with their prices.
 const INSTRUCTIONS: &[(&str, Price)] = &[
-    ("Insert Delete", price(100, 60)),
-    ("IdxInsert", price(1300, 140)),
+    ("Insert Delete", price(100, 110)),
+    ("IdxInsert", price(1300, 300)),
     ("IdxDelete", price(600, 20)),
     ("SeekRowid NotExists SeekGE SeekGT SeekLE SeekLT SeekScan FinishSeek DeferredSeek", price(30, 4)),
     ("NotFound Found NoConflict Last Rewind Sort", price(30, 4)),
     ("Next Prev", price(8, 1)),
+    ("CreateBtree", price(4000, 0)),
     ("SorterInsert", price(60, 300)),
     ("SorterNext SorterCompare", price(25, 80)),
     ("SorterData RowData RowCell", price(3, 6)),
@@ -52,8 +58,8 @@ const INSTRUCTIONS: &[(&str, Price)] = &[
     ("Cast Affinity MustBeInt RealAffinity", price(4, 20)),
     ("Add Subtract Multiply Divide Remainder", price(2, 14)),
     ("Eq Ne Lt Le Gt Ge Compare ElseEq", price(1, 10)),
-    ("VFilter VOpen", price(1500, 4)),
-    ("VUpdate", price(500, 3000)),
+    ("VFilter VOpen", price(1100, 4)),
+    ("VUpdate", price(350, 1700)),
     ("VNext VColumn VCreate VDestroy", price(50, 20)),
     ("ResultRow", price(10, 4)),
 ];
@@ -73,13 +79,14 @@ const FUNCTIONS: &[(&str, Price)] = &[
     ("instr", price(40, 1600)),
     ("like glob trim ltrim rtrim", price(1500, 60)),
     ("printf format", price(600, 600)),
-    ("date time datetime julianday unixepoch strftime timediff current_*", price(600, 5000)),
+    ("date time datetime julianday unixepoch strftime timediff current_*", price(600, 6000)),
     ("json_group_*", price(400, 600)),
     ("json_patch jsonb_patch", price(700, 600)),
     ("json* ->*", price(100, 600)),
     ("percentile* median", price(100, 20)),
     ("snippet highlight bm25 rtreecheck", price(2000, 2000)),
-    ("sqlite_*", price(600, 500)),
+    // ALTER TABLE has them parse definitions: see `definitions.rs`.
+    ("sqlite_*", price(100, 4)),
 ];
 
 const fn price(step: u64, bytes: u64) -> Price {
@@ -108,10 +115,10 @@ struct Instruction {
 }
 
 /// Instructions that may go on at their second number.
-const JUMPS: &str = " VFilter Init Goto Gosub InitCoroutine Yield EndCoroutine MustBeInt Jump Once If IfNot IsType IfNullRow SeekLT SeekLE \
+const JUMPS: &str = "VFilter Init Goto Gosub InitCoroutine MustBeInt Jump Once If IfNot IsType IfNullRow SeekLT SeekLE \
 SeekGE SeekGT SeekScan IfNoHope NoConflict NotFound Found SeekRowid NotExists Last IfSizeBetween SorterSort Sort Rewind IfEmpty SorterNext \
 Prev Next IdxLE IdxGT IdxLT IdxGE IFindKey RowSetRead RowSetTest Program FkIfZero IsNull NotNull Ne Eq Gt Le Lt Ge ElseEq IfPos \
-IfNotZero DecrJumpZero VNext Filter HaltIfNull ";
+IfNotZero DecrJumpZero VNext Filter HaltIfNull";
 
 /// What a program costs.
 #[derive(Clone, Copy, Debug)]
@@ -130,74 +137,123 @@ pub struct Cost {
 #[derive(Debug, Default)]
 pub struct Program {
     instructions: Vec<Instruction>,
+    /// It goes on in more ways than anybody would follow.
+    is_tangled: bool,
+}
+
+/// Where a program goes on whose instruction does not say so itself: subroutines and coroutines keep it in a register.
+#[derive(Debug, Default)]
+struct Returns {
+    /// Body of the coroutine of each register.
+    bodies: BTreeMap<i64, Range<usize>>,
+    /// Each `Yield`, its register, and where it goes on when its coroutine has ended.
+    yields: Vec<(usize, i64, usize)>,
+    /// Each `EndCoroutine` and its register.
+    ends: Vec<(usize, i64)>,
+    /// Instructions behind each `Gosub` of a register.
+    calls: BTreeMap<i64, Vec<usize>>,
+    /// Each `Return` and its register.
+    returns: Vec<(usize, i64)>,
 }
 
 impl Program {
-    /// Has SQLite explain a statement, which is the first and only one of `sql`.
+    /// Has SQLite explain a statement, which is the first and only one of `sql`. `None`: it has more than `most` instructions.
     ///
     /// # Errors
     /// It cannot be prepared.
-    pub fn of(conn: &Connection, sql: &str) -> Result<Program> {
+    pub fn of(conn: &Connection, sql: &str, most: usize) -> Result<Option<Program>> {
         let mut explain = conn.prepare(&format!("EXPLAIN {sql}"))?;
         let mut rows = explain.raw_query();
         let mut program = Program::default();
         // A trigger's program stands behind, and counts from 0 again. It comes back when it has ended.
         let mut start = 0;
-        let mut returns: Vec<(usize, i64, bool)> = Vec::new();
-        let mut ways: Vec<(i64, usize)> = Vec::new();
-        let mut before = String::new();
+        let mut returns = Returns::default();
+        let mut is_at_end = false;
+        let known = known_instructions();
         while let Some(row) = rows.next()? {
             let at = program.instructions.len();
+            if at >= most {
+                return Ok(None);
+            }
             let [address, p1, p2, p3] = [0, 2, 3, 4].map(|column| row.get::<_, i64>(column).unwrap_or(0));
             if address == 0 && at > 0 {
-                program.close(&returns, &ways);
-                (returns, ways, start) = (Vec::new(), Vec::new(), at);
+                program.close(&std::mem::take(&mut returns));
+                start = at;
             }
             let ValueRef::Text(name) = row.get_ref(1)? else { continue };
-            let name = String::from_utf8_lossy(name).into_owned();
-            let p4 = match row.get_ref(5)? {
-                ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-                _ => String::new(),
-            };
+            let name = std::str::from_utf8(name).unwrap_or_default();
+            let known = known.get(name).copied().unwrap_or(Known { price: PLAIN, may_jump: false });
             let to = |p: i64| start + usize::try_from(p).unwrap_or(0);
             let mut jumps = Vec::new();
-            if JUMPS.contains(&format!(" {name} ")) {
+            if known.may_jump {
                 jumps.push(to(p2));
             }
-            match name.as_str() {
+            match name {
                 "Jump" => jumps.extend([to(p1), to(p3)]),
-                "InitCoroutine" => ways.push((p1, to(p3))),
-                "Gosub" => ways.push((p1, at + 1)),
-                "Yield" => {
-                    ways.push((p1, at + 1));
-                    returns.push((at, p1, true));
+                "InitCoroutine" => {
+                    jumps.push(to(p3));
+                    returns.bodies.insert(p1, to(p3)..to(p2));
                 }
-                "Return" | "EndCoroutine" => returns.push((at, p1, false)),
+                "Gosub" => returns.calls.entry(p1).or_default().push(at + 1),
+                "Yield" => returns.yields.push((at, p1, to(p2))),
+                "EndCoroutine" => returns.ends.push((at, p1)),
+                "Return" => returns.returns.push((at, p1)),
                 _ => {}
             }
-            let is_end = matches!(name.as_str(), "Goto" | "Jump" | "Yield" | "EndCoroutine" | "Gosub" | "Halt");
+            let is_end = matches!(name, "Goto" | "Jump" | "EndCoroutine" | "Gosub" | "Halt");
             if name == "Halt" && start > 0 {
                 jumps.push(start);
             }
-            let price = price_of(&name, &before, [p1, p2, p3], &p4);
+            let many = |count: i64| u64::try_from(count).unwrap_or(0);
+            let price = match name {
+                "Function" | "PureFunc" | "AggStep" | "AggInverse" | "AggValue" | "AggFinal" | "AggStep1" => {
+                    function(row.get_ref(5)?.as_str().unwrap_or_default())
+                }
+                // The end of an index that is built in order.
+                "IdxInsert" if is_at_end => price(50, 15),
+                "Column" => price(2 + many(p2) / 4, 2),
+                "MakeRecord" => price(4 + many(p2), 4),
+                "Null" | "Copy" | "Move" => price(1 + many(p3) / 4, 1),
+                _ => known.price,
+            };
+            is_at_end = name == "SeekEnd";
             program.instructions.push(Instruction { price, jumps, is_end });
-            before = name;
         }
-        program.close(&returns, &ways);
-        Ok(program)
+        program.close(&returns);
+        Ok(Some(program))
     }
 
-    /// Ways back from subroutines and between coroutines.
-    fn close(&mut self, returns: &[(usize, i64, bool)], ways: &[(i64, usize)]) {
-        for (at, register, is_yield) in returns {
-            let back = ways.iter().filter(|(other, to)| other == register && !(*is_yield && *to == at + 1));
-            self.instructions[*at].jumps.extend(back.map(|(_, to)| *to));
+    /// Adds the ways back from subroutines and between coroutines.
+    ///
+    /// A coroutine and whoever asks it for rows take turns, and each goes on where it was: a `Yield` goes on behind itself, in no more
+    /// steps than it really takes. From a coroutine it goes behind the question as well, since nobody may ask again.
+    fn close(&mut self, returns: &Returns) {
+        let is_within = |at: &usize, register: &i64| returns.bodies.get(register).is_some_and(|body| body.contains(at));
+        let mut asked: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
+        let mut ways: Vec<(usize, usize)> = Vec::new();
+        for (at, register, ended) in returns.yields.iter().filter(|(at, register, _)| !is_within(at, register)) {
+            asked.entry(*register).or_default().push((at + 1, *ended));
+            ways.push((*at, *ended));
+        }
+        let most = ways.len() + WAYS_PER_INSTRUCTION_MAX * self.len();
+        let asked = |register: &i64| asked.get(register).into_iter().flatten();
+        let from_yields = returns.yields.iter().filter(|(at, register, _)| is_within(at, register));
+        let from_yields = from_yields.flat_map(|(at, register, _)| asked(register).map(|(behind, _)| (*at, *behind)));
+        let from_ends = returns.ends.iter().flat_map(|(at, register)| asked(register).map(|(_, ended)| (*at, *ended)));
+        let called = |register: &i64| returns.calls.get(register).into_iter().flatten();
+        let from_calls =
+            returns.returns.iter().flat_map(|(at, register)| called(register).map(|behind| (*at, *behind)));
+        ways.extend(from_yields.chain(from_ends).chain(from_calls).take(most + 1 - ways.len()));
+        self.is_tangled |= ways.len() > most;
+        for (at, to) in ways {
+            self.instructions[at].jumps.push(to);
         }
     }
 
     /// What it costs.
     pub fn cost(&self) -> Cost {
-        Cost { per_step: self.per_step(), once: self.once(), search: self.cost_of_search(), instructions: self.len() }
+        let (per_step, search) = self.per_step();
+        Cost { per_step, once: self.once(), search, instructions: self.len() }
     }
 
     fn len(&self) -> usize {
@@ -209,45 +265,99 @@ impl Program {
         all.fold(Price::default(), |sum, one| Price { step: sum.step + one.step, bytes: sum.bytes + one.bytes })
     }
 
-    /// Instructions that cost more than others.
-    fn dear(&self) -> Vec<usize> {
-        let is_dear = |one: &Instruction| one.price.step > 2 || one.price.bytes > 2;
-        (0..self.len()).filter(|at| is_dear(&self.instructions[*at])).collect()
-    }
-
-    fn cost_of_search(&self) -> u64 {
-        let pairs = self.dear().len() * self.len();
-        (self.len() * STEPS_PER_INSTRUCTION + if pairs <= SEARCHED_MAX { pairs * STEPS_PER_PAIR } else { 0 }) as u64
-    }
-
-    fn per_step(&self) -> Price {
-        let dear = self.dear();
-        let is_searched = dear.len() * self.len() <= SEARCHED_MAX;
+    /// What a step costs, and what it costs to find that out.
+    fn per_step(&self) -> (Price, u64) {
+        let mut search = self.len() * STEPS_PER_INSTRUCTION;
         // In thousandths.
         let (mut step, mut bytes) = (0, 0);
         let mut seen = vec![0; self.len()];
-        for (number, at) in dear.iter().enumerate() {
-            let round = if is_searched { self.round(*at, number + 1, &mut seen) } else { Some(SHORTEST_ROUND) };
-            if let Some(round) = round {
-                let price = self.instructions[*at].price;
-                step += price.step * 1000 / round.max(SHORTEST_ROUND);
-                bytes += price.bytes * 1000 / round.max(SHORTEST_ROUND);
+        let circles = self.circles();
+        let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, circle) in circles.iter().enumerate().filter(|(_, circle)| **circle > 0) {
+            members.entry(*circle).or_default().push(at);
+        }
+        for members in members.into_values() {
+            let price = |at: &usize| self.instructions[*at].price;
+            let dear: Vec<usize> =
+                members.iter().copied().filter(|at| price(at).step > 2 || price(at).bytes > 2).collect();
+            let pairs = dear.len() * members.len();
+            if self.is_tangled || pairs > SEARCHED_MAX {
+                // No step costs more than the dearest.
+                step += dear.iter().map(|at| price(at).step * 1000).max().unwrap_or(0);
+                bytes += dear.iter().map(|at| price(at).bytes * 1000).max().unwrap_or(0);
+                continue;
+            }
+            search += pairs * STEPS_PER_PAIR;
+            for at in dear {
+                // A mark of its own for each search.
+                let round = self.round(at, &circles, at + 1, &mut seen).max(SHORTEST_ROUND);
+                step += price(&at).step * 1000 / round;
+                bytes += price(&at).bytes * 1000 / round;
             }
         }
-        Price { step: PLAIN.step + step.div_ceil(1000), bytes: PLAIN.bytes + bytes.div_ceil(1000) }
+        let price = Price { step: PLAIN.step + step.div_ceil(1000), bytes: PLAIN.bytes + bytes.div_ceil(1000) };
+        (price, search as u64)
     }
 
-    /// Steps of the shortest way from an instruction back to itself. `mark`: another for each search.
-    fn round(&self, from: usize, mark: usize, seen: &mut [usize]) -> Option<u64> {
+    /// Where an instruction may go on.
+    fn following(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
+        let one = &self.instructions[at];
+        let next = (!one.is_end).then_some(at + 1);
+        one.jumps.iter().copied().chain(next).filter(|to| *to < self.len())
+    }
+
+    /// For each instruction the number of the circle that it stands in: those that can be reached from each other have the same. 0: it runs
+    /// once at most. (Tarjan's strongly connected components.)
+    fn circles(&self) -> Vec<usize> {
+        let (mut order, mut lowest) = (vec![0; self.len()], vec![0; self.len()]);
+        let (mut circles, mut count, mut visited) = (vec![None; self.len()], 0, 0);
+        let mut open = Vec::new();
+        for first in 0..self.len() {
+            if order[first] > 0 {
+                continue;
+            }
+            let mut path = vec![(first, self.following(first))];
+            while let Some((at, following)) = path.last_mut() {
+                let at = *at;
+                if order[at] == 0 {
+                    visited += 1;
+                    (order[at], lowest[at]) = (visited, visited);
+                    open.push(at);
+                }
+                if let Some(to) = following.next() {
+                    if order[to] == 0 {
+                        path.push((to, self.following(to)));
+                    } else if circles[to].is_none() {
+                        lowest[at] = lowest[at].min(order[to]);
+                    }
+                    continue;
+                }
+                path.pop();
+                if let Some((before, _)) = path.last() {
+                    lowest[*before] = lowest[*before].min(lowest[at]);
+                }
+                if lowest[at] == order[at] {
+                    let from = open.iter().rposition(|one| *one == at).unwrap_or(0);
+                    let is_circle = open.len() - from > 1 || self.following(at).any(|to| to == at);
+                    count += usize::from(is_circle);
+                    for one in open.drain(from..) {
+                        circles[one] = Some(if is_circle { count } else { 0 });
+                    }
+                }
+            }
+        }
+        circles.into_iter().map(Option::unwrap_or_default).collect()
+    }
+
+    /// Steps of the shortest way from an instruction of a circle back to itself. `mark`: another for each search.
+    fn round(&self, from: usize, circles: &[usize], mark: usize, seen: &mut [usize]) -> u64 {
         let mut front = vec![from];
         for steps in 1.. {
             let mut next = Vec::new();
             for at in front {
-                let one = &self.instructions[at];
-                let following = (!one.is_end).then_some(at + 1);
-                for to in one.jumps.iter().copied().chain(following).filter(|to| *to < self.len()) {
+                for to in self.following(at).filter(|to| circles[*to] == circles[from]) {
                     if to == from {
-                        return Some(steps);
+                        return steps;
                     }
                     if seen[to] != mark {
                         seen[to] = mark;
@@ -256,28 +366,35 @@ impl Program {
                 }
             }
             if next.is_empty() {
-                return None;
+                break;
             }
             front = next;
         }
-        None
+        SHORTEST_ROUND
     }
 }
 
-fn price_of(name: &str, before: &str, [_, p2, p3]: [i64; 3], p4: &str) -> Price {
-    let many = |count: i64| u64::try_from(count).unwrap_or(0);
-    match name {
-        "Function" | "PureFunc" | "AggStep" | "AggInverse" | "AggValue" | "AggFinal" | "AggStep1" => function(p4),
-        // The end of an index that is built in order.
-        "IdxInsert" if before == "SeekEnd" => price(50, 15),
-        "Column" => price(2 + many(p2) / 4, 2),
-        "MakeRecord" => price(4 + many(p2), 4),
-        "Null" | "Copy" | "Move" => price(1 + many(p3) / 4, 1),
-        _ => {
-            let known = INSTRUCTIONS.iter().find(|(names, _)| names.split(' ').any(|known| known == name));
-            known.map_or(PLAIN, |(_, price)| *price)
+/// What is known of an instruction by its name.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    price: Price,
+    /// It may go on at its second number.
+    may_jump: bool,
+}
+
+fn known_instructions() -> &'static HashMap<&'static str, Known> {
+    static KNOWN: OnceLock<HashMap<&str, Known>> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let mut known: HashMap<&str, Known> = HashMap::new();
+        let of = |price| Known { price, may_jump: false };
+        known.extend(
+            INSTRUCTIONS.iter().flat_map(|(names, price)| names.split(' ').map(move |name| (name, of(*price)))),
+        );
+        for name in JUMPS.split(' ') {
+            known.entry(name).or_insert(of(PLAIN)).may_jump = true;
         }
-    }
+        known
+    })
 }
 
 #[cfg(test)]
@@ -291,7 +408,7 @@ mod tests {
              CREATE TRIGGER r AFTER INSERT ON v BEGIN UPDATE u SET a = strftime('%J', new.a); END",
         )
         .unwrap();
-        Program::of(&conn, sql).unwrap().per_step()
+        Program::of(&conn, sql, usize::MAX).unwrap().unwrap().per_step().0
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub fn quoted(name: &str) -> String {
 
 /// Every table in the order in which they were made, `sqlite_sequence` last; not our own, and no statistics.
 pub fn tables(conn: &Connection) -> Result<Vec<Table>> {
-    let mut select = conn.prepare(
+    let mut select = conn.prepare_cached(
         "SELECT s.name, s.sql, l.type, l.wr FROM sqlite_schema s JOIN pragma_table_list l ON l.name = s.name AND l.schema = 'main' \
          WHERE s.type = 'table' AND s.name NOT IN ('sqlite_phalanx', '_phalanx') AND s.name NOT GLOB 'sqlite_stat*' \
          ORDER BY s.name = 'sqlite_sequence', s.rowid",
@@ -65,7 +65,7 @@ pub fn tables(conn: &Connection) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
     for found in found {
         let (name, sql, form, without_rowid) = found?;
-        let mut select = conn.prepare("SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0")?;
+        let mut select = conn.prepare_cached("SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0")?;
         let columns = select.query_map([&name], |row| row.get(0))?.collect::<Result<Vec<String>>>()?;
         let is_free = |rowid: &&str| !columns.iter().any(|column| column.eq_ignore_ascii_case(rowid));
         let rowid = if without_rowid { None } else { ["rowid", "_rowid_", "oid"].into_iter().find(is_free) };
@@ -76,7 +76,7 @@ pub fn tables(conn: &Connection) -> Result<Vec<Table>> {
 
 /// Definitions of everything else, in an order in which they can be made: indexes, then triggers and views.
 pub fn others(conn: &Connection) -> Result<Vec<String>> {
-    let mut select = conn.prepare(
+    let mut select = conn.prepare_cached(
         "SELECT sql FROM sqlite_schema WHERE type IN ('index', 'trigger', 'view') AND sql IS NOT NULL \
          ORDER BY type <> 'index', rowid",
     )?;

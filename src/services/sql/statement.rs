@@ -3,10 +3,10 @@
 //! Not here: what surrounds it, and what follows when it fails (`machine.rs`, `reader.rs`).
 
 use super::machine::Own;
-use super::price::Program;
+use super::price::{Program, STEPS_PER_INSTRUCTION};
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
-use super::{authorizer, connection, gears};
+use super::{authorizer, connection, definitions, gears};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, ErrorCode, StatementStatus};
@@ -14,8 +14,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// How often a statement says SELECT or VALUES.
 const SELECTS_MAX: usize = 1_000;
-/// What it costs to read a byte of a statement.
-pub const STEPS_PER_BYTE: u64 = 30;
+/// What it costs to read a byte of a statement, and a word or sign.
+const STEPS_PER_BYTE: u64 = 10;
+const STEPS_PER_TOKEN: u64 = 150;
+/// What it costs to compare two constants that stand beside operators.
+const STEPS_PER_PAIR: u64 = 10;
+/// Operators that are words, and what else takes a constant in an expression.
+const OPERATORS: [&str; 13] =
+    ["when", "then", "else", "and", "or", "not", "is", "like", "glob", "match", "regexp", "between", "collate"];
 /// What any statement costs, however little it does: it is read, prepared and kept apart from the others.
 pub const STATEMENT_STEPS: u64 = 6_000;
 /// A statement shorter than this has no program that needs to be counted while values are short.
@@ -223,7 +229,7 @@ pub fn run_in(
     if let Some(why) = too_many_selects(&statement.sql) {
         return Err(Trouble::Failed(why));
     }
-    if !watch.charge(STATEMENT_STEPS + statement.sql.len() as u64 * STEPS_PER_BYTE) {
+    if !watch.charge(STATEMENT_STEPS + text_steps(&statement.sql)) {
         return Err(Trouble::RanAway);
     }
     let on_error = |error: Error| trouble(watch, &error);
@@ -250,6 +256,29 @@ pub fn run_in(
     carry_out(conn, watch, &mut prepared, &statement.params, kind, room)
 }
 
+/// What it costs to prepare the statements of a text. SQLite compares each constant that stands beside an operator with all of those
+/// before it in its statement.
+pub fn text_steps(sql: &str) -> u64 {
+    let mut before: &[u8] = b"(";
+    let (mut count, mut operators, mut pairs) = (0, 0_u64, 0_u64);
+    for token in tokens(sql) {
+        count += 1;
+        if token == b";" {
+            pairs += operators * operators;
+            operators = 0;
+        }
+        let is_sign = matches!(token, b"-" | b"+") && matches!(before, b"(" | b",");
+        let is_operator = match token {
+            [byte] if !is_word(*byte) => b"=<>+-*/%|&~".contains(byte) && !is_sign,
+            word => OPERATORS.iter().any(|one| word.eq_ignore_ascii_case(one.as_bytes())),
+        };
+        operators += u64::from(is_operator);
+        before = token;
+    }
+    pairs += operators * operators;
+    sql.len() as u64 * STEPS_PER_BYTE + count * STEPS_PER_TOKEN + pairs * STEPS_PER_PAIR
+}
+
 /// Shortens values for a long program that reads: SQLite asks nobody between two jumps, and each register may hold a value.
 pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite::Result<()> {
     let used = usize::try_from(prepared.get_status(StatementStatus::MemUsed)).unwrap_or(0);
@@ -259,6 +288,9 @@ pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite
 
 /// Refuses a program that is too long for its gear; sets what its steps cost.
 pub fn fits(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<(), Trouble> {
+    if watch.is_defining.load(Relaxed) {
+        definitions::charge(conn, watch, sql, gear)?;
+    }
     let is_bounded = gears::is_high(gear) || sql.len() >= LONG_SQL_BYTES;
     let may_repeat = watch.may_repeat.load(Relaxed);
     let sql = from_first_word(sql);
@@ -269,9 +301,15 @@ pub fn fits(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<
     let cost = match watch.known_cost(sql) {
         Some(cost) => cost,
         None => {
+            // It takes time to look at a program, however little it will do.
+            let most = usize::try_from(watch.steps_left.load(Relaxed)).unwrap_or(0) / STEPS_PER_INSTRUCTION;
             let own = Own::begin(watch);
-            let program = Program::of(conn, sql).map_err(|error| trouble(watch, &error))?;
+            let program = Program::of(conn, sql, most).map_err(|error| trouble(watch, &error))?;
             drop(own);
+            let Some(program) = program else {
+                watch.has_run_away.store(true, Relaxed);
+                return Err(Trouble::RanAway);
+            };
             let cost = program.cost();
             watch.remember_cost(sql, cost);
             cost
@@ -438,6 +476,11 @@ fn names(sql: &str, wanted: &str) -> bool {
 
 /// Words and numbers of a statement, outside of strings, names in quotes, comments and parameters, cut as SQLite cuts them.
 pub fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
+    tokens(sql).filter(|token| is_word(token[0]))
+}
+
+/// The same with every other byte that is no blank.
+pub fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
     let bytes = sql.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -455,12 +498,13 @@ pub fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
                 // At the beginning of a word this is a blank, within one it is a letter.
                 _ if rest.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
                 b'$' | b'@' | b':' | b'#' => parameter(rest),
-                byte if is_word(byte) => {
-                    let len = rest.iter().position(|b| !is_word(*b)).unwrap_or(rest.len());
+                byte if byte.is_ascii_whitespace() || byte == 0x0b => 1,
+                byte => {
+                    let len =
+                        if is_word(byte) { rest.iter().position(|b| !is_word(*b)).unwrap_or(rest.len()) } else { 1 };
                     at += len;
                     return Some(&rest[..len]);
                 }
-                _ => 1,
             };
         }
         None

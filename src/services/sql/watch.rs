@@ -55,6 +55,8 @@ pub struct Watch {
     pub length_cost: AtomicU64,
     /// The statement may do something for each of many rows.
     pub may_repeat: AtomicBool,
+    /// The statement changes what tables and indexes there are.
+    pub is_defining: AtomicBool,
     /// Indexes of each table, when the command began.
     indexes: Mutex<BTreeMap<String, i64>>,
     /// What statements cost that were met before.
@@ -101,6 +103,7 @@ impl Watch {
         self.has_set_sequence.store(false, Relaxed);
         self.passes_over.store(false, Relaxed);
         self.is_altering.store(false, Relaxed);
+        self.is_defining.store(false, Relaxed);
         self.asked.store(0, Relaxed);
         self.may_repeat.store(false, Relaxed);
         self.set_price(price::PLAIN);
@@ -164,6 +167,7 @@ impl Watch {
     /// The command changes what tables and indexes there are.
     pub fn changes_schema(&self) {
         self.is_schema_changed.store(true, Relaxed);
+        self.is_defining.store(true, Relaxed);
         self.may_repeat.store(true, Relaxed);
     }
 

@@ -35,7 +35,7 @@ pub const STAGE_BYTES_MAX: usize = 4 << 20;
 pub const LOAD_BYTES_MAX: usize = 1 << 30;
 /// Steps of work after which a write has run away, the same on every node. A step is some nanoseconds at most: what SQLite's machine
 /// does costs as many as it takes time (`price.rs`), and more where values are longer than 256 bytes (`gears.rs`).
-pub const STEPS_MAX: u64 = 400_000_000;
+pub const STEPS_MAX: u64 = 300_000_000;
 /// The same for a whole database file, which is prepared beside the log: so many, and so many for each of its bytes.
 pub const FILE_STEPS_MAX: u64 = 20 * STEPS_MAX;
 pub const FILE_STEPS_PER_BYTE: u64 = 100;

@@ -18,8 +18,23 @@ fn lines(text: &'static str) -> impl Iterator<Item = (&'static str, String)> {
         let numbers = |end: &str| format!("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c{end})");
         let ends = [("@c", ""), ("@10k", " WHERE x < 10000"), ("@1k", " WHERE x < 1000"), ("@100", " WHERE x < 100")];
         let sql = ends.iter().fold(sql.to_string(), |sql, (mark, end)| sql.replace(mark, &numbers(end)));
-        (word, sql)
+        (word, repeated(&sql))
     })
+}
+
+/// Writes each `~3*{(#),}` out: `(0),(1),(2),`.
+fn repeated(sql: &str) -> String {
+    let mut whole = String::new();
+    let mut rest = sql;
+    while let Some((before, (count, after))) =
+        rest.split_once('~').and_then(|(before, rest)| Some((before, rest.split_once("*{")?)))
+    {
+        let (piece, behind) = after.split_once('}').unwrap();
+        whole.push_str(before);
+        (0..count.parse::<u32>().unwrap()).for_each(|number| whole.push_str(&piece.replace('#', &number.to_string())));
+        rest = behind;
+    }
+    whole + rest
 }
 
 fn node() -> Node {
@@ -98,6 +113,66 @@ fn the_past_of_a_node_changes_no_price() {
         let (ours, theirs) = (attempt(&mut node, &sql).0, attempt(&mut other, &sql).0);
         assert_eq!(verdict(&ours), verdict(&theirs), "{sql}");
     }
+}
+
+/// SQLite looks through the whole schema for each change of it, in steps that nobody counts.
+#[test]
+fn changes_of_the_schema_cost_what_the_schema_is_large() {
+    let mut node = Node::default();
+    node.execute(&["CREATE TABLE t (a, b)"]);
+    let ends = |node: &mut Node, statement: &dyn Fn(usize) -> String| {
+        let all: Vec<String> = (0..3_000).map(statement).collect();
+        let mut run = request(&all.iter().map(String::as_str).collect::<Vec<_>>(), Kind::Execute, 1);
+        run.is_transaction = true;
+        let now_ms = 1_000 * node.log.len() as u64;
+        let said = node.run(now_ms, run);
+        assert_eq!(verdict(&said[said.len() - 1]), "refused", "{}: {}", all[0], in_words(&said[said.len() - 1]));
+        said.len()
+    };
+    let made = ends(&mut node, &|n| format!("CREATE TABLE x{n} (a)"));
+    assert!((300..2_000).contains(&made), "{made}");
+    ends(&mut node, &|n| format!("CREATE VIEW x{n} AS SELECT 1"));
+    ends(&mut node, &|n| format!("CREATE TRIGGER x{n} AFTER INSERT ON t BEGIN SELECT 1; END"));
+    ends(&mut node, &|n| format!("CREATE INDEX x{n} ON t(a)"));
+    let some = (0..300).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
+    assert!(ends(&mut node, &|n| format!("CREATE TABLE x{n} ({some})")) < 1_000);
+    let columns = (0..1_000).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
+    let added = ends(&mut node, &|n| format!("ALTER TABLE t ADD COLUMN x{n}"));
+    assert!((100..500).contains(&added), "{added}");
+    node.execute(&[&format!("CREATE TABLE wide ({columns})")]);
+    let renamed = ends(&mut node, &|n| {
+        format!("ALTER TABLE wide RENAME COLUMN {}c0 TO {}c0", ["", "x"][n % 2], ["x", ""][n % 2])
+    });
+    assert!((5..100).contains(&renamed), "{renamed}");
+}
+
+#[test]
+fn a_schema_grows_to_a_bound_and_can_be_made_smaller() {
+    let mut node = Node::default();
+    for part in 0..50 {
+        let all: Vec<String> = (0..100).map(|n| format!("CREATE TABLE x{part}_{n} (a)")).collect();
+        let said = node.execute(&all.iter().map(String::as_str).collect::<Vec<_>>());
+        let failed = said.iter().position(|one| matches!(one, Outcome::Failed(_)));
+        assert!(failed.is_none_or(|at| part == 49 && at > 90), "{part}: {failed:?}");
+    }
+    let mut refused = |sql: &str| {
+        let said = in_words(&node.execute(&[sql])[0]);
+        said.contains("5000 tables, indexes, views and triggers").then_some(()).ok_or(said)
+    };
+    for sql in [
+        "CREATE TABLE y (a)",
+        "CREATE INDEX y ON x0_0(a)",
+        "CREATE VIEW y AS SELECT 1",
+        "ALTER TABLE x0_0 ADD COLUMN b",
+    ] {
+        assert_eq!(refused(sql), Ok(()), "{sql}");
+    }
+    assert!(refused("INSERT INTO x0_0 VALUES(1)").is_err());
+    let said = node.execute(&["DROP TABLE x0_0", "DROP TABLE x0_1", "CREATE TABLE y (a)"]);
+    assert!(said.iter().all(|one| !matches!(one, Outcome::Failed(_))), "{said:?}");
+    let long = format!("CREATE VIEW long AS SELECT '{}'", "x".repeat(2 << 20));
+    let said = in_words(&node.execute(&[&long])[0]);
+    assert!(said.contains("bytes of definitions at most"), "{said:.300}");
 }
 
 #[test]
