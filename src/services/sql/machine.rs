@@ -353,7 +353,8 @@ impl Machine {
         let mut outcomes = Vec::with_capacity(count);
         self.lap(run.seed);
         for (number, statement) in run.statements.iter().take(count).enumerate() {
-            let done = gears::climb(&self.conn, &self.watch, statement.longest(), |gear| {
+            let longest = statement.longest().max(statement::longest_literal(&statement.sql));
+            let done = gears::climb(&self.conn, &self.watch, longest, |gear| {
                 let mut left = room.left();
                 let done = statement::run_in(&self.conn, &self.watch, statement, run.kind, &mut left, Some(gear))?;
                 settle(&self.conn, &self.watch)?;

@@ -10,7 +10,7 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -32,7 +32,7 @@ const UNKNOWN_FUNCTION: Price = Price { step: 50, bytes: 300 };
 /// Dear instructions of a circle times all of it: beyond it nobody searches, and each step is thought to cost as much as the dearest.
 const SEARCHED_MAX: usize = 2_000_000;
 /// What it costs to read an instruction, and to look for one on the way from another.
-pub const STEPS_PER_INSTRUCTION: usize = 600;
+pub const STEPS_PER_INSTRUCTION: usize = 1_000;
 const STEPS_PER_PAIR: usize = 4;
 /// Ways back from subroutines and coroutines: with more of them a program is too tangled to be searched.
 const WAYS_PER_INSTRUCTION_MAX: usize = 8;
@@ -42,8 +42,8 @@ const SHORTEST_ROUND: u64 = 3;
 /// Instructions with their prices.
 const INSTRUCTIONS: &[(&str, Price)] = &[
     ("Insert Delete", price(100, 110)),
-    ("IdxInsert", price(1300, 300)),
-    ("IdxDelete", price(600, 20)),
+    ("IdxInsert", price(2500, 300)),
+    ("IdxDelete", price(3500, 40)),
     ("SeekRowid NotExists SeekGE SeekGT SeekLE SeekLT SeekScan FinishSeek DeferredSeek", price(30, 4)),
     ("NotFound Found NoConflict Last Rewind Sort", price(30, 4)),
     ("Next Prev", price(8, 1)),
@@ -382,10 +382,10 @@ struct Known {
     may_jump: bool,
 }
 
-fn known_instructions() -> &'static HashMap<&'static str, Known> {
-    static KNOWN: OnceLock<HashMap<&str, Known>> = OnceLock::new();
+fn known_instructions() -> &'static BTreeMap<&'static str, Known> {
+    static KNOWN: OnceLock<BTreeMap<&str, Known>> = OnceLock::new();
     KNOWN.get_or_init(|| {
-        let mut known: HashMap<&str, Known> = HashMap::new();
+        let mut known: BTreeMap<&str, Known> = BTreeMap::new();
         let of = |price| Known { price, may_jump: false };
         known.extend(
             INSTRUCTIONS.iter().flat_map(|(names, price)| names.split(' ').map(move |name| (name, of(*price)))),

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 const SELECTS_MAX: usize = 1_000;
 /// What it costs to read a byte of a statement, and a word or sign.
 const STEPS_PER_BYTE: u64 = 10;
-const STEPS_PER_TOKEN: u64 = 150;
+const STEPS_PER_TOKEN: u64 = 350;
 /// What it costs to compare two constants that stand beside operators.
 const STEPS_PER_PAIR: u64 = 10;
 /// Operators that are words, and what else takes a constant in an expression.
@@ -279,6 +279,17 @@ pub fn text_steps(sql: &str) -> u64 {
     sql.len() as u64 * STEPS_PER_BYTE + count * STEPS_PER_TOKEN + pairs * STEPS_PER_PAIR
 }
 
+/// Bytes of the longest string or blob that a text has, about.
+pub fn longest_literal(sql: &str) -> usize {
+    let mut before: &[u8] = b"";
+    let bytes = tokens(sql).map(|token| {
+        let is_blob = before.eq_ignore_ascii_case(b"x");
+        before = token;
+        if token[0] == b'\'' { token.len().saturating_sub(2) / if is_blob { 2 } else { 1 } } else { 0 }
+    });
+    bytes.max().unwrap_or(0)
+}
+
 /// Shortens values for a long program that reads: SQLite asks nobody between two jumps, and each register may hold a value.
 pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite::Result<()> {
     let used = usize::try_from(prepared.get_status(StatementStatus::MemUsed)).unwrap_or(0);
@@ -479,8 +490,8 @@ pub fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
     tokens(sql).filter(|token| is_word(token[0]))
 }
 
-/// The same with every other byte that is no blank.
-pub fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
+/// The same with strings, and every other byte that is no blank.
+fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
     let bytes = sql.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -488,7 +499,12 @@ pub fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
             let rest = &bytes[at..];
             at += match bytes[at] {
                 quote @ (b'\'' | b'"' | b'`') => {
-                    1 + rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 1)
+                    let len = rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 2);
+                    if quote == b'\'' {
+                        at += len;
+                        return Some(&rest[..len]);
+                    }
+                    len
                 }
                 b'[' => rest.iter().position(|b| *b == b']').map_or(rest.len(), |end| end + 1),
                 b'-' if rest.starts_with(b"--") => rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len()),
