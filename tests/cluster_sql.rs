@@ -295,6 +295,40 @@ fn every_door_on_every_node() -> Result<()> {
     Ok(())
 }
 
+/// All pages of a table are freed in one step that no budget sees: a large one goes by ranges first.
+#[test]
+fn a_large_table_is_not_dropped_at_once() -> Result<()> {
+    let cluster = cluster(1)?;
+    post(
+        &cluster,
+        1,
+        "/db/execute",
+        &json!(["CREATE TABLE large (id INTEGER PRIMARY KEY, body)", "CREATE TABLE small (n)"]),
+    );
+    for _ in 0..70 {
+        let answer = post(&cluster, 1, "/db/execute", &json!(["INSERT INTO large(body) VALUES(zeroblob(4000000))"]));
+        assert_eq!(answer["results"][0]["rows_affected"], 1, "{answer}");
+    }
+    for sql in ["DROP TABLE large", "DELETE FROM large", "DROP TABLE IF EXISTS large"] {
+        let answer = post(&cluster, 1, "/db/execute", &json!(["INSERT INTO small VALUES(1)", sql]));
+        for place in 0..2 {
+            let said = answer["results"][place]["error"].as_str().unwrap_or_default();
+            assert!(said.contains("more than 256 MiB at once"), "{sql}: {answer}");
+        }
+    }
+    assert_eq!(scalar(&cluster, 1, "SELECT count(*) FROM small"), 0, "nothing of such a request is done");
+    let answer = post(
+        &cluster,
+        1,
+        "/db/execute",
+        &json!(["DELETE FROM small", "DELETE FROM large WHERE id <= 40", "DROP TABLE large"]),
+    );
+    assert!(answer["results"][2]["error"].is_string(), "it is judged before anything is done: {answer}");
+    post(&cluster, 1, "/db/execute", &json!(["DELETE FROM large WHERE id <= 40"]));
+    assert_eq!(post(&cluster, 1, "/db/execute", &json!(["DROP TABLE large"])), json!({"results": [{}]}));
+    Ok(())
+}
+
 #[test]
 fn pyrqlite_works_unmodified() -> Result<()> {
     let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/target/pyrqlite");

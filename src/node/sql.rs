@@ -12,7 +12,8 @@ use super::sql_turn::{BUSY, Turn, Turns};
 use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX, SQL_READS_BYTES_MAX};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
-    Answer, Checkpointer, Command, Digest, Files, Query, ReadLevel, Reader, Run, Statement, all_read, bare_image,
+    Answer, Checkpointer, Command, Digest, Files, Outcome as SqlOutcome, Query, ReadLevel, Reader, Run, Statement,
+    all_read, bare_image, may_free,
 };
 use crate::services::{Reply, registry};
 use crate::types::{Index, Outcome};
@@ -270,7 +271,25 @@ impl Handle {
         times: Option<&mut Vec<Duration>>,
         deadline: Instant,
     ) -> Outcome<(Index, Answer)> {
-        let (Some(times), Ok(readers)) = (times, readers(self.shared())) else {
+        let readers = readers(self.shared());
+        if let Ok(readers) = &readers
+            && may_free(&run.statements)
+        {
+            let excess = readers.borrow(deadline).and_then(|mut loan| {
+                loan.reader().excess_freed(&run.statements).map_err(|e| format!("the database cannot be read: {e}"))
+            });
+            match excess {
+                Ok(None) => {}
+                // Nothing of the request is done, with the reason in the place of each statement.
+                Ok(Some(why)) => {
+                    let count = if run.is_transaction { 1 } else { run.statements.len() };
+                    let answer = Answer::Results(vec![SqlOutcome::Failed(why); count]);
+                    return Outcome::Done((self.shared().applied(), answer));
+                }
+                Err(why) => return Outcome::Refused(why),
+            }
+        }
+        let (Some(times), Ok(readers)) = (times, readers) else {
             return self.sql_write(&Command::Run(run), tag, deadline);
         };
         let wanted = readers.laps.want(run.seed);

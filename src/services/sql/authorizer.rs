@@ -71,6 +71,8 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
         return Authorization::Deny;
     }
     match refusal(watch, purpose, &asked.action) {
+        // A trigger frees no table at once, which nobody would count: SQLite goes row by row.
+        None if asked.accessor.is_some() && matches!(asked.action, AuthAction::Delete { .. }) => Authorization::Ignore,
         None => Authorization::Allow,
         Some(why) => {
             watch.refuse(why);

@@ -20,6 +20,9 @@ const VARIABLES_MAX: i32 = 32_766;
 /// Bytes of a pattern of LIKE and GLOB.
 const PATTERN_BYTES_MAX: i32 = 1024;
 
+/// Statements of our own that stay prepared on a connection that writes: there are some forty.
+const OWN_PREPARED_MAX: usize = 64;
+
 /// What is bounded, and by what. The length of a statement is not: it is checked before SQLite sees it, and a definition
 /// that grew by ALTER TABLE must still be read.
 const LIMITS: &[(Limit, i32)] = &[
@@ -65,6 +68,7 @@ pub fn furnish(conn: &mut Connection, watch: &Arc<Watch>, purpose: Purpose, is_o
     watch.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
     count_steps(conn, watch, is_over)?;
     if purpose == Purpose::Write {
+        conn.set_prepared_statement_cache_capacity(OWN_PREPARED_MAX);
         let own = Arc::clone(watch);
         // Beyond the largest number SQLite would look for a free one by chance.
         conn.update_hook(Some(move |action, _: &str, _: &str, row| {

@@ -36,8 +36,7 @@ pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Dig
         let mut hash = Sha256::new();
         // In the order of the table itself: an index that holds every column would give another.
         let sql = format!("SELECT {} FROM {} NOT INDEXED", table.selected(), quoted(&table.name));
-        let mut select = conn.prepare_cached(&sql)?;
-        rows(&mut select, &mut hash, rest)?;
+        rows(&mut conn.prepare(&sql)?, &mut hash, rest)?;
         tables.insert(table.name, short(hash));
     }
     Ok(Digest { index, schema: short(hash), tables })

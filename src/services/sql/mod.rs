@@ -1,7 +1,7 @@
 //! A SQL database in every node: SQLite, changed by the log alone, the same content everywhere.
 //!
 //! The tour: `words.rs` holds what can be asked and answered; `database.rs` is the service, in memory or in a node's file;
-//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `gears.rs`, `price.rs` and `definitions.rs` bound what it can move and how long it takes, `allowance.rs` what all of them do together; `load.rs` takes over dumps and files,
+//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `gears.rs`, `price.rs` and `definitions.rs` bound what it can move and how long it takes, `freed.rs` what it frees, `allowance.rs` what all of them do together; `load.rs` takes over dumps and files,
 //! `prepare.rs` makes a database of a file beside the log, and `loading.rs` puts it in place.
 //! `connection.rs` makes a connection fit, with `authorizer.rs` and `catalogue.rs` for what is allowed, `functions.rs` and `dates.rs` for what SQLite computes
 //! differently here, and `watch.rs` for what they share. `journal.rs` is the table of our own, which says how far the file is;
@@ -22,6 +22,7 @@ mod dump;
 pub mod files;
 #[cfg(test)]
 mod flaws;
+mod freed;
 mod functions;
 mod gears;
 mod growth;
@@ -46,6 +47,7 @@ pub use database::Database;
 pub use files::Files;
 #[cfg(test)]
 pub use flaws::Flaws;
+pub use freed::may_free;
 pub use growth::growth;
 pub use image::bare_image;
 pub use reader::Reader;

@@ -129,6 +129,16 @@ impl Reader {
         })
     }
 
+    /// Why a request frees too much at once, if it does.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn excess_freed(&self, statements: &[Statement]) -> Result<Option<String>> {
+        let _own = Own::begin(&self.watch);
+        connection::set_length(&self.conn, None)?;
+        super::freed::excess(&self.conn, statements)
+    }
+
     /// Fingerprints of all tables, and the newest entry that they are of.
     pub fn digest(&self) -> Result<super::words::Digest> {
         self.watch.begin(0, 0, READ_STEPS_MAX);
