@@ -5,8 +5,10 @@
 //! at its own file before it puts the request into the log.
 //! Not here: what else a statement costs (`price.rs`), who asks (`node/sql.rs`).
 
-use super::statement::words;
-use super::words::Statement;
+use super::machine::Own;
+use super::statement::{from_first_word, too_many_selects, words};
+use super::watch::Watch;
+use super::words::{SQL_BYTES_MAX, Statement};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 
@@ -35,8 +37,11 @@ fn frees(sql: &str) -> bool {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn excess(conn: &Connection, statements: &[Statement]) -> Result<Option<String>> {
-    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+pub fn excess(conn: &Connection, watch: &Watch, statements: &[Statement]) -> Result<Option<String>> {
+    let number = |sql: &str| {
+        let _own = Own::begin(watch);
+        conn.query_row(sql, [], |row| row.get::<_, i64>(0))
+    };
     let page_bytes = number("PRAGMA page_size")?;
     let most = FREED_BYTES_MAX / page_bytes;
     if number("PRAGMA page_count")? - number("PRAGMA freelist_count")? <= most {
@@ -51,7 +56,8 @@ pub fn excess(conn: &Connection, statements: &[Statement]) -> Result<Option<Stri
     let mut pages = 0;
     for statement in statements.iter().filter(|one| frees(&one.sql)) {
         // What cannot be prepared now will fail, or is about a table that this request makes.
-        for name in freed_by(conn, &statement.sql).unwrap_or_default() {
+        for name in freed_by(conn, watch, &statement.sql).unwrap_or_default() {
+            let _own = Own::begin(watch);
             pages += conn
                 .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM dbstat WHERE name = ?1 LIMIT ?2)")?
                 .query_row((name, most + 1 - pages), |row| row.get::<_, i64>(0))?;
@@ -67,28 +73,33 @@ pub fn excess(conn: &Connection, statements: &[Statement]) -> Result<Option<Stri
     Ok(None)
 }
 
-/// Tables and indexes that a statement gives all pages back of.
-fn freed_by(conn: &Connection, sql: &str) -> Result<Vec<String>> {
-    let mut explain = conn.prepare(&format!("EXPLAIN {sql}"))?;
+/// Tables and indexes that a statement gives all pages back of. It is prepared within the bounds of every other read.
+fn freed_by(conn: &Connection, watch: &Watch, sql: &str) -> Result<Vec<String>> {
+    if sql.len() > SQL_BYTES_MAX || too_many_selects(sql).is_some() {
+        return Ok(Vec::new());
+    }
+    watch.begin_statement();
+    let mut explain = conn.prepare(&format!("EXPLAIN {}", from_first_word(sql)))?;
     let mut rows = explain.raw_query();
-    let (mut roots, mut names) = (Vec::new(), Vec::new());
+    let (mut roots, mut modules) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         match row.get_ref(1)? {
             ValueRef::Text(b"Destroy" | b"Clear") => roots.push(row.get::<_, i64>(2)?),
-            ValueRef::Text(b"VDestroy") => {
-                // Its module keeps it in tables whose names begin with its own.
-                let table = row.get_ref(5)?.as_str().unwrap_or_default().to_string();
-                let mut own = conn.prepare_cached(
-                    "SELECT name FROM main.sqlite_schema WHERE substr(name, 1, length(?1) + 1) = ?1 || '_'",
-                )?;
-                names.extend(own.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?);
-            }
+            ValueRef::Text(b"VDestroy") => modules.push(row.get_ref(5)?.as_str().unwrap_or_default().to_string()),
             _ => {}
         }
     }
+    let _own = Own::begin(watch);
+    let mut names = Vec::new();
     for root in roots {
         let mut name = conn.prepare_cached("SELECT name FROM main.sqlite_schema WHERE rootpage = ?1")?;
         names.extend(name.query_map([root], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?);
+    }
+    for table in modules {
+        // Its module keeps it in tables whose names begin with its own.
+        let find = "SELECT name FROM main.sqlite_schema WHERE substr(name, 1, length(?1) + 1) = ?1 || '_'";
+        let mut own = conn.prepare_cached(find)?;
+        names.extend(own.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?);
     }
     Ok(names)
 }
@@ -121,11 +132,12 @@ mod tests {
         )
         .unwrap();
         let found = |sql: &str| {
-            let mut found = freed_by(&conn, sql).unwrap();
+            let mut found = freed_by(&conn, &Watch::default(), sql).unwrap();
             found.sort();
             found.join(" ")
         };
         assert_eq!(found("DROP TABLE t"), "i j t");
+        assert_eq!(found("; /* x */ ;DROP TABLE t"), "i j t");
         assert_eq!(found("DROP INDEX j"), "j");
         assert_eq!(found("DELETE FROM t"), "i j t");
         assert_eq!(found("DELETE FROM t WHERE a > 1"), "");
@@ -137,8 +149,9 @@ mod tests {
     fn a_large_table_is_not_freed_at_once() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch("CREATE TABLE large (a); CREATE TABLE small (a); INSERT INTO small VALUES(1)").unwrap();
-        let excess =
-            |sql: &[&str]| excess(&conn, &sql.iter().map(|sql| Statement::bare(*sql)).collect::<Vec<_>>()).unwrap();
+        let excess = |sql: &[&str]| {
+            excess(&conn, &Watch::default(), &sql.iter().map(|sql| Statement::bare(*sql)).collect::<Vec<_>>()).unwrap()
+        };
         assert_eq!(excess(&["DROP TABLE large"]), None);
         for _ in 0..260 {
             conn.execute("INSERT INTO large VALUES(zeroblob(1 << 20))", []).unwrap();

@@ -134,9 +134,9 @@ impl Reader {
     /// # Errors
     /// The file cannot be read.
     pub fn excess_freed(&self, statements: &[Statement]) -> Result<Option<String>> {
-        let _own = Own::begin(&self.watch);
-        connection::set_length(&self.conn, None)?;
-        super::freed::excess(&self.conn, statements)
+        self.watch.begin(0, 0, READ_STEPS_MAX);
+        connection::set_length(&self.conn, Some(ROW_BYTES_MAX))?;
+        super::freed::excess(&self.conn, &self.watch, statements)
     }
 
     /// Fingerprints of all tables, and the newest entry that they are of.

@@ -462,7 +462,7 @@ fn type_of(value: &words::Value) -> &'static str {
 }
 
 /// A statement without what may stand before it: blanks, comments and semicolons.
-fn from_first_word(sql: &str) -> &str {
+pub fn from_first_word(sql: &str) -> &str {
     words(sql).next().map_or("", |word| &sql[word.as_ptr().addr() - sql.as_ptr().addr()..])
 }
 
