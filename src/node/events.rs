@@ -235,6 +235,6 @@ fn step_down_in_words(cause: StepDownCause) -> &'static str {
         StepDownCause::NewerTerm => "newer term",
         StepDownCause::NoQuorum => "no quorum answered",
         StepDownCause::DiskStalled => "its disk stands still",
-        StepDownCause::Removed => "removed from the voters",
+        StepDownCause::NotAVoter => "it is not a voter",
     }
 }

@@ -9,7 +9,7 @@
 use super::core::{Cx, Raft, State};
 use super::log::entry_bytes;
 use super::membership::quorum;
-use super::{Payload, StepDownCause};
+use super::StepDownCause;
 use crate::types::{Identity, Index};
 
 impl Raft {
@@ -50,16 +50,16 @@ impl Raft {
     fn advance_commit(&mut self, cx: &mut Cx<'_>, to: Index) {
         let newly = self.log.slice(self.commit.next(), to);
         let bytes: usize = newly.iter().map(entry_bytes).sum();
-        let is_membership = newly.iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
         self.commit = to;
         let State::Leader(lead) = &mut self.state else { return };
         lead.uncommitted_bytes = lead.uncommitted_bytes.saturating_sub(bytes);
         // Those to whom nothing is on the way would not hear of it before the next heartbeat.
         self.feed_all(cx);
         self.maybe_start_round(cx);
-        if is_membership && !self.is_voter() {
+        // A leader that is no voter has only been needed to bring this about.
+        if !self.is_voter() && self.has_committed_own_term() && self.log.membership().0 <= self.commit {
             self.pass_on(cx);
-            self.become_follower(cx, self.hard.term, StepDownCause::Removed);
+            self.become_follower(cx, self.hard.term, StepDownCause::NotAVoter);
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Raft {
     pub(super) heard_at: Option<u64>,
     /// Tick at which this node gave its vote to another.
     pub(super) voted_at: Option<u64>,
+    /// Tick at which a candidate with an older log than ours last asked for our vote.
+    pub(super) stale_candidate_at: Option<u64>,
     /// Tick of the next campaign; `None`: to be drawn at the next step.
     pub(super) deadline: Option<u64>,
     /// Campaigns since a leader was last heard: each waits longer.
@@ -117,6 +119,7 @@ impl Raft {
             now: 0,
             heard_at: None,
             voted_at: None,
+            stale_candidate_at: None,
             deadline: None,
             attempts: 0,
             lost: BTreeSet::new(),

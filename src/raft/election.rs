@@ -7,7 +7,8 @@
 //!
 //! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was heard
 //! within an election timeout and its link stands (unless that leader asked for the campaign). E3 only voters campaign (and
-//! those whose leaving is not known to be committed), and only with a disk that makes progress. E4 only voters of the
+//! those whose leaving is not known to be committed, and learners without whom nobody can win), and only with a disk that makes
+//! progress. E4 only voters of the
 //! newest membership count, each once.
 //! Not here: what a leader does once elected (`leader.rs`), hand-over (`transfer.rs`).
 
@@ -187,6 +188,7 @@ impl Raft {
         }
         if !self.would_vote_for(&from, index, last_term) {
             envelope.send(cx, from, Body::PreVoteReply { is_granted: false });
+            self.stale_candidate_at = Some(self.now);
             return self.hasten_campaign(cx);
         }
         envelope.send_at(cx, from, term, Body::PreVoteReply { is_granted: true });
@@ -219,6 +221,7 @@ impl Raft {
         } else {
             envelope.send(cx, from, Body::VoteReply { is_granted: false });
             if !is_fresh && is_follower && self.leader.is_none() {
+                self.stale_candidate_at = Some(self.now);
                 self.hasten_campaign(cx);
             }
         }
@@ -322,10 +325,11 @@ impl Raft {
         flaw!(self.config, skip_log_freshness) || self.log.is_not_fresher_than(last_index, last_term)
     }
 
-    /// Whether this node may campaign: a voter by its own membership, with a disk that works.
+    /// Whether this node may campaign: a voter by its own membership, or one without whom perhaps nobody can win; with a disk that
+    /// works.
     pub(super) fn can_campaign(&self) -> bool {
         let has_next_term = self.hard.term < TERM_MAX || flaw!(self.config, terms_wrap);
-        (self.is_voter() || self.is_leaving_voter()) && !self.is_disk_stalled() && has_next_term
+        (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner()) && !self.is_disk_stalled() && has_next_term
     }
 
     /// Whether this node leaves the lead to others for now: its disk is nearly full. If nobody takes it in time, it leads
@@ -339,6 +343,13 @@ impl Raft {
     fn is_leaving_voter(&self) -> bool {
         let before = self.log.membership_before();
         self.log.membership().0 > self.commit && before.is_some_and(|before| before.is_voter(&self.config.me))
+    }
+
+    /// Whether this node is a learner whose vote a candidate needs that may not get it: the candidate's log is older, but holds
+    /// a promotion of this node that ours does not. If too few others vote, only this node can win. Its own vote does not count.
+    fn is_needed_learner(&self) -> bool {
+        let is_recent = |at: u64| self.now - at < self.config.election_timeout_ticks.0;
+        self.membership().is_member(&self.config.me) && self.stale_candidate_at.is_some_and(is_recent)
     }
 
     /// Live voters of a higher id that are neither this node nor the leader (which is gone when this matters).

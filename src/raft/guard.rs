@@ -4,7 +4,8 @@
 //! none after it. So a message counts only if its sender is known here, and only if what it says is possible.
 //!
 //! Who is known: (1) an identity that a membership names which this node's log or snapshot still holds; (2) one that this
-//! leader still feeds; (3) one that the host has *introduced*. The third is for a node that is behind: it must take appends
+//! leader still feeds; (3) one that this node has voted for, which it has therefore known, though it may have started again
+//! since; (4) one that the host has *introduced*. The last is for a node that is behind: it must take appends
 //! from a leader whose membership entry it has not got, or it would never get it. The host introduces an identity
 //! only on the word of somebody this node has a reason to believe: the sender proved the cluster's secret; or a node that is known
 //! here names it in its gossip; or it answered at the address of the member whose number it has; or the leader that this
@@ -52,6 +53,7 @@ impl Raft {
             || self.is_named(who)
             || self.introduced.get(&who.id).is_some_and(|uuids| uuids.contains(&who.uuid))
             || self.is_fed(who)
+            || self.hard.vote == Some(*who)
     }
 
     /// Everybody this node listens to.
@@ -59,6 +61,7 @@ impl Raft {
         let mut known: BTreeSet<Identity> =
             self.log.memberships().flat_map(|membership| membership.members()).collect();
         known.extend(self.all_introduced());
+        known.extend(self.hard.vote.filter(|who| *who != self.config.me));
         if let State::Leader(lead) = &self.state {
             known.extend(lead.peers.values().map(|progress| progress.who));
         }

@@ -399,8 +399,8 @@ pub enum StepDownCause {
     NoQuorum,
     /// Its disk made no progress.
     DiskStalled,
-    /// It left the voters.
-    Removed,
+    /// It is not, or no longer, a voter, and what only it could bring about is committed.
+    NotAVoter,
 }
 
 /// What a node is in its term.

@@ -181,7 +181,11 @@ impl Ghost {
                     format!("{who:?} writes entry {} again without a conflict", first.index),
                 );
             }
-            if self.committed.get(first.index as usize - 1).is_some_and(|committed| committed.id == old) {
+            // A leader of an older term than the one that committed the entry may still have its late message taken by a
+            // node that has heard of neither: that node has not acknowledged the entry in the newer term.
+            let term = job.hard.unwrap_or(record.latest.hard).term;
+            let is_binding = |committed: &Committed| committed.id == old && committed.by_term <= term;
+            if self.committed.get(first.index as usize - 1).is_some_and(is_binding) {
                 return violation("NoTruncateCommitted", format!("{who:?} cuts committed entry {}", first.index));
             }
             self.truncations += 1;

@@ -25,6 +25,11 @@ pub const REGRESSIONS_AS_DRAWN: &[(u64, &str)] = &[
 /// The same with everything that the simulator knows.
 pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
     (10115394, "gossip of the identity that a number had before drove the leader's out of a newcomer's ears (raft)"),
+    (10034542, "an entry counted as committed in terms before its commit (checker)"),
+    (10041147, "the same"),
+    (10038549, "a learner whose vote a candidate needed held the newest log and could not campaign (raft)"),
+    (10042090, "the same"),
+    (10126926, "a node that had started again no longer heard a newcomer that it had voted for (raft)"),
     (10115537, "a node was to hear a leader whom nobody that it knows could name (checker)"),
 ];
 

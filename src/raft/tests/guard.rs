@@ -24,10 +24,14 @@ fn config(id: u64) -> Config {
 
 /// Node 1 of three voters, in term 5, with one entry.
 fn node() -> Raft {
+    Raft::new(config(1), durable())
+}
+
+fn durable() -> Durable {
     let voters = (1..=NODES).map(|id| (NodeId(id), identity(id, 0).uuid)).collect();
     let payload = Payload::Membership(Arc::new(Membership { voters, learners: BTreeMap::new() }));
     let entries = vec![Entry { index: Index(1), term: Term(1), payload }];
-    Raft::new(config(1), Durable { hard_state: HardState { term: Term(5), vote: None }, snapshot: None, entries })
+    Durable { hard_state: HardState { term: Term(5), vote: None }, snapshot: None, entries }
 }
 
 fn step(raft: &mut Raft, input: Input) -> Effects {
@@ -195,4 +199,19 @@ fn a_newcomer_hears_nobody_but_those_that_it_joined() {
     step(&mut raft, Input::Introduce(identity(2, 0)));
     assert!(say(&mut raft, identity(2, 0), 1, heartbeat()).refused.is_none());
     assert!(say(&mut raft, identity(3, 0), 2, heartbeat()).refused.is_some());
+}
+
+#[test]
+fn a_node_that_has_started_again_hears_whom_it_voted_for() {
+    let newcomer = identity(4, 0);
+    let mut raft = node();
+    step(&mut raft, Input::Introduce(newcomer));
+    let question = Body::Vote { last_index: Index(9), last_term: Term(5), is_transfer: false };
+    let hard_state = say(&mut raft, newcomer, 6, question).persist.and_then(|persist| persist.hard_state);
+    let hard_state = hard_state.expect("the newcomer gets the vote");
+    let mut raft = Raft::new(config(1), Durable { hard_state, ..durable() });
+    assert!(raft.known().contains(&newcomer), "the host lets it through");
+    say(&mut raft, newcomer, 6, heartbeat());
+    assert_eq!(raft.view().leader, Some(newcomer.id), "it won in the meantime");
+    assert!(!raft.knows(&identity(5, 0)), "others are as unknown as before");
 }
