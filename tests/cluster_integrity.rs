@@ -257,3 +257,48 @@ fn without_a_majority_nothing_is_written_until_one_is_chosen() -> Result<()> {
     assert_eq!(check(&cluster).0, Some(0));
     Ok(())
 }
+
+#[test]
+fn a_leader_that_nobody_has_found_wrong_yet_gives_its_state_to_nobody() -> Result<()> {
+    let mut cluster = Cluster::prepare(EXE, &json!({"snapshot_every_entries": 50}))?;
+    for id in 1..=3 {
+        cluster.spawn(id, &["--lab"])?;
+    }
+    let leader = cluster.settle()?;
+    let (other, behind) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    fill(&cluster)?;
+    cluster.kill(behind)?;
+    let write = |cluster: &Cluster, count: u64| {
+        for number in 0..count {
+            assert_eq!(put(cluster, leader, &format!("k{number}"), "v"), 200);
+        }
+    };
+    let snapshot = |cluster: &Cluster| metric(cluster, leader, "phalanx_snapshot_index");
+    write(&cluster, 200);
+    // A snapshot of what is wrong, and no checkpoint that tells: one has just been.
+    checkpoint(&cluster, leader).unwrap();
+    cluster.process(leader)?.type_line("alter key-value")?;
+    cluster
+        .wait_until("it is altered", PATIENCE, || cluster.log(leader).contains("altered key-value").then_some(()))?;
+    let before = snapshot(&cluster);
+    write(&cluster, 60);
+    cluster.wait_until("the wrong state is saved", PATIENCE, || (snapshot(&cluster) > before).then_some(()))?;
+    let asked = metric(&cluster, leader, "phalanx_state_digests_total");
+    cluster.spawn(behind, &["--lab"])?;
+    cluster.wait_until("the state is given away, or asked about first", PATIENCE, || {
+        let is_given = cluster.log(leader).contains("snapshot sent peer=");
+        (is_given || metric(&cluster, leader, "phalanx_state_digests_total") > asked).then_some(())
+    })?;
+    // With the third node's word the wrong state would have a majority.
+    cluster.wait_explained("all see that nobody knows who is right", PATIENCE, || {
+        let _ = checkpoint(&cluster, leader);
+        let told: Vec<Value> = [leader, other].map(|id| integrity(&cluster, id)).to_vec();
+        let is_split = |told: &Value| told["split"]["parts"] == json!(["key-value"]);
+        if told.iter().all(is_split) { Ok(()) } else { Err(format!("{told:?}")) }
+    })?;
+    for id in 1..=3 {
+        let said = said(&cluster, id);
+        assert!(!said.iter().any(|text| text.contains("differs from the majority")), "node {id}: {said:?}");
+    }
+    Ok(())
+}

@@ -40,6 +40,8 @@ pub struct Findings {
     pub split: Option<Difference>,
     /// Newest index at which a majority agrees in every part.
     pub agreed: Option<Index>,
+    /// Voters differ since then, and the rest have not said who is right.
+    pub is_disputed: bool,
 }
 
 /// One checkpoint, as far as it is told.
@@ -49,6 +51,8 @@ struct Tally {
     decided: BTreeMap<u8, u64>,
     /// Parts in which voters differ and no majority can come about.
     split: BTreeSet<u8>,
+    /// Voters differ in a part, and there is no majority yet.
+    is_disputed: bool,
     /// Parts that somebody told.
     parts: BTreeSet<u8>,
 }
@@ -63,10 +67,12 @@ pub fn judge(voters: usize, voices: &[Voice<'_>]) -> Findings {
     let tallies: Vec<Tally> =
         indexes.iter().rev().enumerate().map(|(newer, index)| tally(voters, voices, *index, newer)).collect();
     let agreed = tallies.iter().find(|tally| tally.is_decided()).map(|tally| tally.index);
-    let split = tallies.iter().take_while(|tally| !tally.is_decided()).find(|tally| !tally.split.is_empty());
+    let open = || tallies.iter().take_while(|tally| !tally.is_decided());
+    let split = open().find(|tally| !tally.split.is_empty());
     let mut findings = Findings {
         split: split.map(|tally| Difference { index: tally.index, parts: tally.split.iter().copied().collect() }),
         agreed,
+        is_disputed: open().any(|tally| tally.is_disputed),
         ..Findings::default()
     };
     for voice in voices {
@@ -115,16 +121,19 @@ fn tally(voters: usize, voices: &[Voice<'_>], index: Index, newer: usize) -> Tal
             None => outstanding += usize::from(voice.is_online && newer < CHECKPOINTS_WAITED),
         }
     }
-    let (mut decided, mut split) = (BTreeMap::new(), BTreeSet::new());
+    let (mut decided, mut split, mut is_disputed) = (BTreeMap::new(), BTreeSet::new(), false);
     for (number, group) in &groups {
         let Some((digest, most)) = group.iter().max_by_key(|(_, count)| **count) else { continue };
         if *most >= quorum(voters) {
             decided.insert(*number, *digest);
-        } else if group.len() > 1 && most + outstanding < quorum(voters) {
-            split.insert(*number);
+        } else if group.len() > 1 {
+            is_disputed = true;
+            if most + outstanding < quorum(voters) {
+                split.insert(*number);
+            }
         }
     }
-    Tally { index, decided, split, parts: groups.into_keys().collect() }
+    Tally { index, decided, split, is_disputed, parts: groups.into_keys().collect() }
 }
 
 impl Tally {
@@ -192,7 +201,7 @@ mod tests {
         let same: &[(u64, u64, u64)] = &[(7, 1, 2)];
         let clean = judged(3, &[(1, same), (2, same), (3, same)]);
         assert!(clean.is_clean());
-        assert_eq!((clean.agreed, clean.sound.len()), (Some(Index(7)), 3));
+        assert_eq!((clean.agreed, clean.sound.len(), clean.is_disputed), (Some(Index(7)), 3, false));
         let one = judged(3, &[(1, same), (2, &[(7, 1, 9)]), (3, same)]);
         assert_eq!((corrupt(&one), one.split.clone()), (vec![(2, 7, vec![2])], None));
         assert_eq!(one.sound.keys().map(|id| id.0).collect::<Vec<_>>(), [1, 3]);
@@ -211,7 +220,8 @@ mod tests {
         assert_eq!(split.split, Some(Difference { index: Index(7), parts: vec![2] }));
         assert!(split.corrupt.is_empty() && split.sound.is_empty());
         // The third may still say who is right, unless it cannot be heard.
-        assert!(judged(3, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)]), (3, &[])]).is_clean());
+        let open = judged(3, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)]), (3, &[])]);
+        assert!(open.is_clean() && open.is_disputed);
         assert!(judged(3, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)]), (-3, &[])]).split.is_some());
         // It has not spoken for two checkpoints more.
         let late = judged(3, &[(1, &[(7, 1, 2), (8, 1, 2), (9, 1, 2)]), (2, &[(7, 1, 3)]), (3, &[])]);
@@ -219,6 +229,7 @@ mod tests {
         // A newer checkpoint at which the majority agrees ends it.
         let over = judged(3, &[(1, &[(7, 1, 2), (8, 1, 2)]), (2, &[(7, 1, 3), (8, 1, 3)]), (3, &[(8, 1, 2)])]);
         assert_eq!((corrupt(&over), over.split.clone(), over.agreed), (vec![(2, 8, vec![2])], None, Some(Index(8))));
+        assert!(!over.is_disputed);
     }
 
     #[test]

@@ -317,7 +317,7 @@ impl Checkpoints {
         if self.shared.view().raft.role != Role::Leader {
             return;
         }
-        let is_calm = findings.is_clean() && self.told.is_empty() && !integrity.is_split();
+        let is_calm = findings.is_clean() && !findings.is_disputed && self.told.is_empty() && !integrity.is_split();
         let every = if is_calm { CHECKPOINT_EVERY } else { CHECKPOINT_SOON };
         let has_news = !is_calm || self.shared.applied() > integrity.checkpoint();
         let is_due = integrity.checkpoint_age() >= every && self.last_proposed.is_none_or(|at| at.elapsed() >= every);

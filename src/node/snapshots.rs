@@ -1,15 +1,19 @@
 //! Snapshots between nodes, each over a connection of its own, so that heartbeats never queue behind them.
 //!
 //! The sender streams the newest snapshot file in chunks; the receiver writes them beside its log, makes them durable,
-//! asks `core` to put them in place, and only then answers "done".
+//! asks `core` to put them in place, and only then answers "done". Before it sends anything the sender makes sure that a majority
+//! of the voters has the state that it gives away: a difference that nobody has found yet would become the majority's.
 //! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
 
 use super::core::CoreInput;
 use super::links;
 use super::shared::Shared;
+use crate::cluster::verdict::quorum;
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
+use crate::raft::View;
+use crate::services::registry::checkpoint_command;
 use crate::store::Snapshots;
-use crate::types::{Identity, Term};
+use crate::types::{Identity, Index, Term};
 use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_frame, write_frame};
 use crate::wire::{Frame, Purpose};
@@ -17,10 +21,14 @@ use log::info;
 use std::io::{self, BufReader};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest silence in the middle of a transfer.
 const STALL_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the digests of others. Whoever takes longer has a database of many gigabytes.
+const AGREED_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at what is known of them.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Body of a `snap-m` thread: sends the newest snapshot to a follower and reports to `core` how it went.
 pub fn stream(shared: &Arc<Shared>, snapshots: &Snapshots, to: Identity, address: &str, term: Term) {
@@ -39,8 +47,10 @@ fn try_stream(
     address: &str,
     term: Term,
 ) -> Result<u64, WireError> {
-    let mut reader =
-        snapshots.newest().map_err(io::Error::other)?.ok_or(WireError::Unexpected("lack of a snapshot"))?;
+    let newest = || snapshots.newest().map_err(io::Error::other)?.ok_or(WireError::Unexpected("lack of a snapshot"));
+    let index = newest()?.meta().index;
+    wait_until_agreed(shared, index)?;
+    let mut reader = newest()?;
     let (mut socket, _) = links::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(STALL_MAX))?;
@@ -57,6 +67,43 @@ fn try_stream(
         Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("answer to a snapshot")),
     }
+}
+
+/// Waits until a majority of the voters is known to have the state that this node had at `index` or later, if so many could tell.
+fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
+    let until = Instant::now() + AGREED_WITHIN;
+    let mut has_asked = false;
+    loop {
+        let integrity = &shared.integrity;
+        if integrity.is_corrupt() || integrity.is_split() || shared.is_stopping() {
+            return Err(WireError::Rejected("the state of this node is in doubt".to_string()));
+        }
+        let findings = integrity.findings();
+        let is_agreed = findings.sound.get(&shared.me.id).is_some_and(|at| *at >= index);
+        let is_late = Instant::now() >= until;
+        if is_late && findings.is_disputed {
+            return Err(WireError::Rejected(
+                "the states of the voters differ, and nobody knows yet who is right".to_string(),
+            ));
+        }
+        if is_agreed || is_late || !could_agree(&shared.view().raft, shared.me, index) {
+            return Ok(());
+        }
+        if !has_asked && integrity.checkpoint() < index {
+            let _ = shared.run(checkpoint_command(), Instant::now() + STALL_MAX);
+        }
+        has_asked = true;
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Whether a majority of the voters has come to `index`, as far as the leader knows.
+fn could_agree(view: &View, me: Identity, index: Index) -> bool {
+    let has_come = |who: &Identity| {
+        *who == me || view.peers.iter().any(|peer| peer.who == *who && peer.is_active && peer.match_index >= index)
+    };
+    let voters = view.membership.voters.iter().map(|(&id, &uuid)| Identity { id, uuid });
+    voters.filter(has_come).count() >= quorum(view.membership.voters.len())
 }
 
 /// The receiving side of one connection.

@@ -6,10 +6,10 @@
 //! Invariants: M1 the own copy counts only as far as it is synced. M2 learners and leavers never count.
 //! Not here: how copies come about (`leader.rs`, `follower.rs`).
 
+use super::StepDownCause;
 use super::core::{Cx, Raft, State};
 use super::log::entry_bytes;
 use super::membership::quorum;
-use super::StepDownCause;
 use crate::types::{Identity, Index};
 
 impl Raft {

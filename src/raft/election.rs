@@ -329,7 +329,9 @@ impl Raft {
     /// works.
     pub(super) fn can_campaign(&self) -> bool {
         let has_next_term = self.hard.term < TERM_MAX || flaw!(self.config, terms_wrap);
-        (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner()) && !self.is_disk_stalled() && has_next_term
+        (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner())
+            && !self.is_disk_stalled()
+            && has_next_term
     }
 
     /// Whether this node leaves the lead to others for now: its disk is nearly full. If nobody takes it in time, it leads
