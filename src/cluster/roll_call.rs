@@ -65,6 +65,9 @@ pub struct RollCall {
     lost: BTreeSet<NodeId>,
     /// As the leader: how far the others' logs have come.
     books: Books,
+    /// As the leader: since when each worker has been here. Whoever joins has learnt something: its log has come on since the books
+    /// were last brought up to date.
+    came: BTreeMap<Identity, Ticks>,
     /// As the leader: who was declared gone, and when.
     declared: BTreeMap<Identity, Ticks>,
 }
@@ -85,10 +88,15 @@ impl RollCall {
     pub fn due(&mut self, view: &View, now: Ticks, patience: Patience, here: &[Identity]) -> Vec<Identity> {
         if view.role != Role::Leader {
             self.books = Books::default();
+            self.came.clear();
             self.declared.clear();
             return Vec::new();
         }
+        self.came = here.iter().map(|worker| (*worker, self.came.get(worker).copied().unwrap_or(now))).collect();
+        let is_new =
+            |id: &NodeId| self.came.iter().any(|(who, at)| who.id == *id && now.0 - at.0 < patience.still_max.0);
         let mut lost = self.books.stuck(view, now, patience.still_max);
+        lost.retain(|id| !is_new(id));
         lost.extend(&self.lost);
         let mut due = gone(view, &lost, patience.silent_max, here);
         let is_fresh = |at: Ticks| now.0 - at.0 < patience.again.0;
@@ -160,6 +168,21 @@ mod tests {
         assert_eq!(calls.due(&leads, Ticks(104), patience, &here), [who(3)], "another office, another word");
         calls.find(NodeId(3));
         assert!(calls.due(&leads, Ticks(300), patience, &here).is_empty());
+    }
+
+    #[test]
+    fn a_worker_that_has_just_joined_is_not_held_to_what_was_known_before() {
+        let (mut calls, here) = (RollCall::default(), [who(2)]);
+        let patience = Patience { silent_max: Ticks(400), still_max: Ticks(10), again: Ticks(100) };
+        let mut leads = view(Role::Leader, &[(2, 0)]);
+        leads.commit_index = Index(5);
+        assert!(calls.due(&leads, Ticks(1), patience, &[]).is_empty());
+        assert!(
+            calls.due(&leads, Ticks(11), patience, &here).is_empty(),
+            "its log has stood still, as far as is known; but it joined"
+        );
+        assert!(calls.due(&leads, Ticks(20), patience, &here).is_empty());
+        assert_eq!(calls.due(&leads, Ticks(21), patience, &here), here);
     }
 
     #[test]
