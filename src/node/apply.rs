@@ -355,9 +355,9 @@ impl Apply {
         }
         let kv = self.registry.kv();
         self.shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
-        let known = self.shared.sizes().sql_bytes;
+        let known = self.shared.sizes();
         // Close to the quota each change is looked at: the last one may have made room, and no other is let in before that is seen.
-        let is_close = known.saturating_mul(10) >= (self.shared.settings.quota_db_mb << 20).saturating_mul(9);
+        let is_close = known.sql_bytes.saturating_mul(10) >= (self.shared.settings.quota_db_mb << 20).saturating_mul(9);
         let is_due = is_close || self.shared.uptime_ms() >= self.sized_ms;
         if is_due {
             self.sized_ms = self.shared.uptime_ms() + quota::LOOK_EVERY_MS;

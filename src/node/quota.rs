@@ -82,6 +82,13 @@ fn judge(
         registry::KV if kv_quota.is_beyond(bytes) && kv::op::growth(command) == Growth::Adds => kv_quota.refuse(),
         registry::SQL => match sql_quota.is_beyond(bytes).then(|| sql::growth(command)) {
             Some(Growth::Adds) => sql_quota.refuse(),
+            Some(Growth::MayAdd) if sizes.has_triggers && sql_quota.is_beyond_by_far(bytes) => {
+                let Quota { name, most, .. } = sql_quota;
+                let most = most >> 20;
+                Err(format!(
+                    "{name} is passed by an eighth of {most} MiB, and a DELETE may run triggers that add: DROP TRIGGER or DROP TABLE first, or raise the setting on every node"
+                ))
+            }
             Some(Growth::Replaces(bytes)) if bytes > sql_quota.most => sql_quota.refuse(),
             None if is_replacement_beyond(command, sql_quota.most) => sql_quota.refuse(),
             _ => Ok(()),
@@ -113,6 +120,11 @@ fn is_replacement_beyond(command: &[u8], most: u64) -> bool {
 impl Quota {
     fn is_beyond(&self, more: u64) -> bool {
         self.used.saturating_add(more) > self.most
+    }
+
+    /// So far that what makes room, and may take more beside it, has to stop.
+    fn is_beyond_by_far(&self, more: u64) -> bool {
+        self.used.saturating_add(more) > self.most.saturating_add(self.most / 8)
     }
 
     fn refuse<T>(&self) -> Result<T, String> {
@@ -171,6 +183,7 @@ mod tests {
         let none = Sizes::default();
         let kv = Sizes { kv_bytes: full, ..none };
         let db = Sizes { sql_bytes: full, ..none };
+        let beyond = Sizes { sql_bytes: full + full / 8, ..none };
         let messages = Sizes { chat_bytes: full, ..none };
         for (sizes, command, expected) in [
             (none, run(vec![set(10)]), None),
@@ -182,6 +195,10 @@ mod tests {
             (kv, sql("INSERT INTO t VALUES(1)"), None),
             (db, sql("INSERT INTO t VALUES(1)"), Some("quota_db_mb")),
             (db, sql("DELETE FROM t"), None),
+            (beyond, sql("DELETE FROM t"), None),
+            (Sizes { has_triggers: true, ..db }, sql("DELETE FROM t"), None),
+            (Sizes { has_triggers: true, ..beyond }, sql("DELETE FROM t"), Some("quota_db_mb")),
+            (Sizes { has_triggers: true, ..beyond }, sql("DROP TABLE t"), None),
             (db, sql_command(&Command::PutInPlace { load: 1, bytes: full - 1, crc: 0, seed: 0 }), None),
             (
                 none,

@@ -276,7 +276,8 @@ impl Handle {
             && may_free(&run.statements)
         {
             let excess = readers.borrow(deadline).and_then(|mut loan| {
-                loan.reader().excess_freed(&run.statements).map_err(|e| format!("the database cannot be read: {e}"))
+                let excess = loan.reader().excess_freed(&run.statements, self.shared().now_ms(), run.seed);
+                excess.map_err(|e| format!("the database cannot be read: {e}"))
             });
             match excess {
                 Ok(None) => {}

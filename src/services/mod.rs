@@ -37,6 +37,8 @@ pub enum Reply {
 pub enum Growth {
     /// It takes none, or gives some back.
     Nothing,
+    /// It gives some back; what stands ready to run beside it may take more than that.
+    MayAdd,
     /// It may take more, of about the command's own size.
     Adds,
     /// So many bytes take the place of all.

@@ -99,6 +99,8 @@ pub struct Sizes {
     pub kv_bytes: u64,
     /// The database.
     pub sql_bytes: u64,
+    /// It has triggers.
+    pub has_triggers: bool,
     /// Messages of the chat.
     pub chat_bytes: u64,
     /// Jobs that wait or run.
@@ -178,12 +180,17 @@ impl Registry {
         &self.kv
     }
 
-    /// How much they hold. The database is asked only if wanted: that takes a look into its file.
-    pub fn sizes(&self, sql_bytes: Option<u64>) -> Sizes {
+    /// How much they hold. `known`: earlier sizes, of which those of the database are taken, for these take a look into its file.
+    pub fn sizes(&self, known: Option<Sizes>) -> Sizes {
         let (jobs, jobs_bytes) = self.jobs.open();
+        let (sql_bytes, has_triggers) = match known {
+            Some(known) => (known.sql_bytes, known.has_triggers),
+            None => (self.sql.used_bytes(), self.sql.has_triggers()),
+        };
         Sizes {
             kv_bytes: self.kv.bytes() as u64,
-            sql_bytes: sql_bytes.unwrap_or_else(|| self.sql.used_bytes()),
+            sql_bytes,
+            has_triggers,
             chat_bytes: self.chat.bytes() as u64,
             jobs: jobs as u64,
             jobs_bytes: jobs_bytes as u64,

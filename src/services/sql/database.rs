@@ -308,6 +308,13 @@ impl Database {
         found.map_or(0, |bytes| bytes.max(0).cast_unsigned())
     }
 
+    /// Whether a statement may run others beside what it says.
+    pub fn has_triggers(&self) -> bool {
+        let State::Live(machine) = &self.state else { return false };
+        let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')";
+        machine.look(|conn| conn.prepare_cached(find)?.query_row([], |row| row.get(0))).unwrap_or(true)
+    }
+
     /// Whether it has come further than the entries that were applied since the start.
     pub fn is_ahead(&self) -> bool {
         self.newest() > self.seen

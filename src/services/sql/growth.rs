@@ -1,7 +1,7 @@
 //! Which commands may make the database larger, told by what each statement does, as far as its words tell: a quota that is reached refuses those,
 //! and lets what makes room go on.
 //!
-//! A trigger may turn a DELETE into an INSERT: a quota bounds what is kept, about; it proves nothing.
+//! A trigger may turn a DELETE into an INSERT: where there are triggers, a DELETE has a bound as well, which lies higher.
 //! Not here: the quota (`node/quota.rs`).
 
 use super::statement::words;
@@ -17,7 +17,10 @@ const VERBS: [&str; 6] = ["SELECT", "VALUES", "DELETE", "INSERT", "REPLACE", "UP
 /// See [`Growth`].
 pub fn growth(command: &[u8]) -> Growth {
     match postcard::from_bytes::<Command>(command) {
-        Ok(Command::Run(run)) if run.statements.iter().all(|statement| makes_room(&statement.sql)) => Growth::Nothing,
+        Ok(Command::Run(run)) if run.statements.iter().all(|statement| makes_room(&statement.sql)) => {
+            let removes = |sql: &str| verb(sql).is_some_and(|verb| is(verb, "DELETE"));
+            if run.statements.iter().any(|one| removes(&one.sql)) { Growth::MayAdd } else { Growth::Nothing }
+        }
         Ok(Command::Run(_) | Command::Load { .. }) => Growth::Adds,
         Ok(Command::Prepare { bytes, .. } | Command::PutInPlace { bytes, .. }) => Growth::Replaces(bytes),
         // A file that comes in pieces is judged when it takes the place of the tables.
@@ -26,17 +29,24 @@ pub fn growth(command: &[u8]) -> Growth {
 }
 
 fn makes_room(sql: &str) -> bool {
-    let is = |word: &[u8], one: &&str| word.eq_ignore_ascii_case(one.as_bytes());
-    let mut words = words_outside(sql);
-    let verb = match words.next() {
-        Some(first) if is(first, &"WITH") => words.find(|word| VERBS.iter().any(|verb| is(word, verb))),
-        first => first,
-    };
-    verb.is_some_and(|verb| MAKES_ROOM.iter().any(|known| is(verb, known)))
+    verb(sql).is_some_and(|verb| MAKES_ROOM.iter().any(|known| is(verb, known)))
 }
 
-/// Words of a statement that stand in no parentheses.
-fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
+/// What a statement does, in its own words.
+fn verb(sql: &str) -> Option<&[u8]> {
+    let mut words = words_outside(sql);
+    match words.next() {
+        Some(first) if is(first, "WITH") => words.find(|word| VERBS.iter().any(|verb| is(word, verb))),
+        first => first,
+    }
+}
+
+fn is(word: &[u8], one: &str) -> bool {
+    word.eq_ignore_ascii_case(one.as_bytes())
+}
+
+/// Words of a statement that stand in no parentheses, each a part of it.
+pub fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
     let (bytes, mut depth, mut at) = (sql.as_bytes(), 0_usize, 0);
     words(sql).filter(move |word| {
         let begin = word.as_ptr().addr() - bytes.as_ptr().addr();
@@ -78,9 +88,14 @@ mod tests {
             ("/* nothing", false),
             ("", false),
         ] {
-            let statements = vec![Statement::bare("DELETE FROM a"), Statement::bare(sql)];
-            let run = Command::Run(Run { statements, is_transaction: false, kind: Kind::Execute, seed: 1 });
-            assert_eq!(growth(&run.encode()) == Growth::Nothing, expected, "{sql:?}");
+            let of = |statements: Vec<Statement>| {
+                growth(&Command::Run(Run { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }).encode())
+            };
+            let beside = of(vec![Statement::bare("DELETE FROM a"), Statement::bare(sql)]);
+            assert_eq!(beside, if expected { Growth::MayAdd } else { Growth::Adds }, "{sql:?}");
+            let removes = expected && sql.to_ascii_lowercase().contains("delete ");
+            let alone = of(vec![Statement::bare("SELECT 1"), Statement::bare(sql)]);
+            assert_eq!(alone == Growth::MayAdd, removes, "{sql:?}");
         }
         let command = Command::PutInPlace { load: 1, bytes: 77, crc: 0, seed: 0 };
         assert_eq!(growth(&command.encode()), Growth::Replaces(77));

@@ -129,12 +129,12 @@ impl Reader {
         })
     }
 
-    /// Why a request frees too much at once, if it does.
+    /// Why a request frees too much at once, if it does. `now_ms`, `seed`: as for [`Reader::read_within`].
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn excess_freed(&self, statements: &[Statement]) -> Result<Option<String>> {
-        self.watch.begin(0, 0, READ_STEPS_MAX);
+    pub fn excess_freed(&self, statements: &[Statement], now_ms: u64, seed: u64) -> Result<Option<String>> {
+        self.watch.begin(now_ms, seed, READ_STEPS_MAX);
         connection::set_length(&self.conn, Some(ROW_BYTES_MAX))?;
         super::freed::excess(&self.conn, &self.watch, statements)
     }
