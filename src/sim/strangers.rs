@@ -49,15 +49,18 @@ impl World {
         }
     }
 
-    /// A node hears whom those that it knows know.
+    /// A node hears whom those that it knows know. It calls every member by the address of its number, whoever answers there by now.
     pub fn on_gossip(&mut self, node: usize) -> Judged {
         self.hosts[node].is_gossip_due = false;
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
             let (Some(me), Some(it)) = (&self.hosts[node].process, &self.hosts[other].process) else { continue };
-            if self.net.is_cut(other, node) || !me.raft.knows(&self.hosts[other].identity) {
+            let who = self.hosts[other].identity;
+            let answers = !self.net.is_cut(node, other) && me.raft.view().membership.uuid_of(who.id).is_some();
+            if self.net.is_cut(other, node) || !(answers || me.raft.knows(&who)) {
                 continue;
             }
-            for who in it.raft.known() {
+            let known = it.raft.known();
+            for who in known.into_iter().chain([who]) {
                 self.introduce(node, who);
             }
         }
