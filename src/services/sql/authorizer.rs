@@ -63,6 +63,9 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
         | AuthAction::Delete { table_name } => watch.uses(table_name),
         _ => {}
     }
+    if let AuthAction::Insert { table_name } = asked.action {
+        watch.fills(table_name);
+    }
     if purpose == Purpose::Write {
         expect_work(watch, &asked.action);
     }

@@ -15,6 +15,8 @@ pub struct Flaws {
     pub own_chance: Option<u64>,
     /// What the file has already is run once more when the log is replayed.
     pub entries_run_again: bool,
+    /// Statements change the settings of full-text tables, as they could in databases that are older than that rule.
+    pub settings_are_free: bool,
     /// The database is no part of the snapshot.
     pub left_out_of_snapshot: bool,
 }

@@ -4,10 +4,12 @@
 //! database: its definitions through the same gate as those of clients, its rows as they are. So its pages never become ours.
 //! Not here: savepoints and what follows when it is refused (`loading.rs`), who copies a file when (`prepare.rs`).
 
+use super::fulltext;
 use super::gears::{self, Reach};
 use super::journal::{self, Plan};
 use super::machine::{Own, misdeed, settle};
 use super::prepare::OTHER;
+use super::price;
 use super::schema::{self, Form, Table, quoted};
 use super::statement::{self, Room, STATEMENT_STEPS, Trouble, text_steps};
 use super::watch::Watch;
@@ -28,6 +30,9 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             Trouble::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
         ));
     }
+    if let Some(why) = statement::too_many_conflicts(sql) {
+        return Err((0, Trouble::Failed(why)));
+    }
     if !watch.charge(text_steps(sql)) {
         return Err((0, Trouble::RanAway));
     }
@@ -45,10 +50,12 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
                 // What preparing told holds for every attempt.
                 Some(_) => watch.may_repeat.store(may_repeat, Relaxed),
                 None => {
+                    watch.set_price(price::PLANNED);
                     prepared = batch.next().map_err(on_error)?;
                     may_repeat = watch.may_repeat.load(Relaxed);
                 }
             }
+            watch.set_price(price::PLAIN);
             let Some(one) = &mut prepared else { return Ok(true) };
             if watch.passes_over.load(Relaxed) {
                 return Ok(false);
@@ -56,7 +63,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             gears::suits(watch, gear)?;
             let text = gears::at_any_length(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
             gears::charge_virtual(watch, gear, text.len())?;
-            statement::fits(conn, watch, &text, gear)?;
+            statement::fits(conn, watch, &text, text.len(), gear)?;
             let mut room = Room::new(0, 0);
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
             settle(conn, watch).map(|()| false)
@@ -209,6 +216,14 @@ pub fn copy_all(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> st
         tables.iter().filter(|table| table.form != Form::Virtual).try_for_each(|table| copy(conn, watch, other, table));
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(ours)?;
     copied?;
+    for table in tables.iter().filter(|table| table.form == Form::Virtual) {
+        if let Some(settings) = fulltext::refused(conn, &table.name).map_err(ours)? {
+            return Err(Stop::Refused(format!(
+                "full-text table {} has settings that are not available: {settings}",
+                table.name
+            )));
+        }
+    }
     for sql in &others {
         define(sql)?;
     }

@@ -330,6 +330,8 @@ impl Machine {
         let seed = seed ^ self.flaws.own_chance.unwrap_or(0);
         #[cfg(test)]
         self.watch.overlooked_now_ms.store(self.flaws.overlooked_now_ms.unwrap_or(0), Relaxed);
+        #[cfg(test)]
+        self.watch.settings_are_free.store(self.flaws.settings_are_free, Relaxed);
         self.watch.begin(now_ms, seed, steps);
         Ok(())
     }

@@ -23,6 +23,7 @@ pub mod files;
 #[cfg(test)]
 mod flaws;
 mod freed;
+mod fulltext;
 mod functions;
 mod gears;
 mod growth;

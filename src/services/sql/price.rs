@@ -25,6 +25,8 @@ pub struct Price {
 
 /// What a step costs of which nothing is known: it goes forward, once.
 pub const PLAIN: Price = Price { step: 5, bytes: 1 };
+/// A step while a statement is prepared, in which SQLite looks at one way to join tables. It does so twice: once to be explained.
+pub const PLANNED: Price = Price { step: 2_000, bytes: 0 };
 /// The same where a virtual table does its own work behind the program, with statements of its own.
 pub const VIRTUAL: Price = Price { step: 15, bytes: 30 };
 /// A function of which nothing is known.
@@ -123,6 +125,8 @@ IfNotZero DecrJumpZero VNext Filter HaltIfNull";
 /// What a program costs.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
+    /// It asks a full-text index for words.
+    pub asks_for_words: bool,
     /// A step of it, on average at most, as often as it may go round.
     pub per_step: Price,
     /// All of it, once.
@@ -137,6 +141,8 @@ pub struct Cost {
 #[derive(Debug, Default)]
 pub struct Program {
     instructions: Vec<Instruction>,
+    /// It asks a full-text index for words.
+    asks_for_words: bool,
     /// It goes on in more ways than anybody would follow.
     is_tangled: bool,
 }
@@ -200,6 +206,9 @@ impl Program {
                 "Return" => returns.returns.push((at, p1)),
                 _ => {}
             }
+            // How a full-text table tells what it is asked for: by M it means MATCH.
+            program.asks_for_words |=
+                name == "VFilter" && matches!(row.get_ref(5)?, ValueRef::Text(how) if how.contains(&b'M'));
             let is_end = matches!(name, "Goto" | "Jump" | "EndCoroutine" | "Gosub" | "Halt");
             if name == "Halt" && start > 0 {
                 jumps.push(start);
@@ -253,7 +262,7 @@ impl Program {
     /// What it costs.
     pub fn cost(&self) -> Cost {
         let (per_step, search) = self.per_step();
-        Cost { per_step, once: self.once(), search, instructions: self.len() }
+        Cost { asks_for_words: self.asks_for_words, per_step, once: self.once(), search, instructions: self.len() }
     }
 
     fn len(&self) -> usize {

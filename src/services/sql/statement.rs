@@ -3,10 +3,10 @@
 //! Not here: what surrounds it, and what follows when it fails (`machine.rs`, `reader.rs`).
 
 use super::machine::Own;
-use super::price::{Program, STEPS_PER_INSTRUCTION};
+use super::price::{self, Program, STEPS_PER_INSTRUCTION};
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
-use super::{authorizer, connection, definitions, gears};
+use super::{authorizer, connection, definitions, fulltext, gears};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, ErrorCode, StatementStatus};
@@ -14,6 +14,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// How often a statement says SELECT or VALUES.
 const SELECTS_MAX: usize = 1_000;
+/// How often an INSERT says ON CONFLICT.
+const CONFLICTS_MAX: usize = 4;
+/// Bytes of a statement with its parameters that asks a full-text index for words, where it writes: the work grows with the square of the words.
+const QUESTION_BYTES_MAX: usize = 16 << 10;
 /// What it costs to read a byte of a statement, and a word or sign.
 const STEPS_PER_BYTE: u64 = 10;
 const STEPS_PER_TOKEN: u64 = 350;
@@ -226,13 +230,14 @@ pub fn run_in(
         let why = "ROLLBACK would undo what other requests did: not available; ABORT does the same for this one";
         return Err(Trouble::Failed(why.to_string()));
     }
-    if let Some(why) = too_many_selects(&statement.sql) {
+    if let Some(why) = too_many_selects(&statement.sql).or_else(|| too_many_conflicts(&statement.sql)) {
         return Err(Trouble::Failed(why));
     }
     if !watch.charge(STATEMENT_STEPS + text_steps(&statement.sql)) {
         return Err(Trouble::RanAway);
     }
     let on_error = |error: Error| trouble(watch, &error);
+    watch.set_price(price::PLANNED);
     let mut batch = Batch::new(conn, &statement.sql);
     let Some(mut prepared) = batch.next().map_err(on_error)? else {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
@@ -245,11 +250,12 @@ pub fn run_in(
     if watch.passes_over.load(Relaxed) {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
     }
+    watch.set_price(price::PLAIN);
     match gear {
         Some(gear) => {
             gears::suits(watch, gear)?;
             gears::charge_virtual(watch, gear, statement.bytes())?;
-            fits(conn, watch, &statement.sql, gear)?;
+            fits(conn, watch, &statement.sql, statement.bytes(), gear)?;
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
@@ -298,13 +304,14 @@ pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite
 }
 
 /// Refuses a program that is too long for its gear; sets what its steps cost.
-pub fn fits(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<(), Trouble> {
+pub fn fits(conn: &Connection, watch: &Watch, sql: &str, bytes: usize, gear: usize) -> Result<(), Trouble> {
     if watch.is_defining.load(Relaxed) {
         definitions::charge(conn, watch, sql, gear)?;
     }
     let is_bounded = gears::is_high(gear) || sql.len() >= LONG_SQL_BYTES;
     let may_repeat = watch.may_repeat.load(Relaxed);
     let sql = from_first_word(sql);
+    let longest_question = (bytes > QUESTION_BYTES_MAX || gears::is_long_for_words(gear)).then_some(QUESTION_BYTES_MAX);
     // EXPLAIN runs nothing.
     if (!is_bounded && !may_repeat) || sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
         return Ok(());
@@ -326,6 +333,12 @@ pub fn fits(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<
             cost
         }
     };
+    if let Some(most) = longest_question.filter(|_| cost.asks_for_words) {
+        return Err(Trouble::Failed(format!(
+            "what writes and asks a full-text index for words has {most} bytes at most with its parameters, and meets no value of more than 64 KiB: \
+             ask first, then write"
+        )));
+    }
     if may_repeat {
         watch.set_price(cost.per_step);
         if !watch.charge(watch.in_gear(cost.once).saturating_add(cost.search)) {
@@ -353,6 +366,21 @@ pub fn carry_out(
     }
     let on_error = |error: Error| trouble(watch, &error);
     bind(watch, prepared, params)?;
+    let settings = fulltext::settings(conn, watch).map_err(on_error)?;
+    let outcome = step_through(conn, watch, prepared, kind, room)?;
+    fulltext::keep(conn, watch, &settings)?;
+    Ok(outcome)
+}
+
+/// Runs what is prepared and has its parameters.
+fn step_through(
+    conn: &Connection,
+    watch: &Watch,
+    prepared: &mut rusqlite::Statement<'_>,
+    kind: Kind,
+    room: &mut Room<'_>,
+) -> Result<Outcome, Trouble> {
+    let on_error = |error: Error| trouble(watch, &error);
     let before = conn.total_changes();
     if prepared.column_count() > 0 && kind != Kind::Execute {
         return rows(watch, prepared, room);
@@ -478,6 +506,21 @@ pub fn too_many_selects(sql: &str) -> Option<String> {
     let count = words(sql).filter(is_select).take(SELECTS_MAX + 1).count();
     (count > SELECTS_MAX)
         .then(|| format!("a statement says SELECT and VALUES {SELECTS_MAX} times at most: send several statements"))
+}
+
+/// Why SQLite would take too long to prepare an INSERT, if it would: it compares the columns of each ON CONFLICT with those of every unique
+/// index, and with all clauses before it.
+pub fn too_many_conflicts(sql: &str) -> Option<String> {
+    let (mut count, mut inserts) = (0, false);
+    let has_too_many = tokens(sql).any(|token| {
+        if token == b";" {
+            (count, inserts) = (0, false);
+        }
+        inserts |= token.eq_ignore_ascii_case(b"into");
+        count += usize::from(inserts && token.eq_ignore_ascii_case(b"conflict"));
+        count > CONFLICTS_MAX
+    });
+    has_too_many.then(|| format!("an INSERT says ON CONFLICT {CONFLICTS_MAX} times at most: send several statements"))
 }
 
 /// Whether a word stands in a statement, outside of strings, names in quotes and comments.

@@ -45,6 +45,8 @@ pub struct Watch {
     is_virtual_unsure: AtomicBool,
     /// Their names when it began.
     virtual_names: Mutex<Vec<String>>,
+    /// Virtual tables that the statement inserts into.
+    filled: Mutex<Vec<String>>,
     /// Where the file is, if it is in one.
     pub files: OnceLock<Arc<dyn Files>>,
     /// What a step of the present statement costs, whatever the length of values.
@@ -81,6 +83,9 @@ pub struct Watch {
     /// Planted bug: what `now` is where it is spelled in another way, unless 0.
     #[cfg(test)]
     pub overlooked_now_ms: AtomicU64,
+    /// Settings of full-text tables may be changed.
+    #[cfg(test)]
+    pub settings_are_free: AtomicBool,
     /// Milliseconds since 1970: what `now` is.
     pub now_ms: AtomicU64,
     chance: AtomicU64,
@@ -106,6 +111,7 @@ impl Watch {
         self.is_defining.store(false, Relaxed);
         self.asked.store(0, Relaxed);
         self.may_repeat.store(false, Relaxed);
+        self.filled.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.set_price(price::PLAIN);
         *self.why() = None;
     }
@@ -129,6 +135,21 @@ impl Watch {
                 self.is_virtual_unsure.load(Relaxed) || names.iter().any(|name| name.eq_ignore_ascii_case(table));
             self.touches_virtual.fetch_or(is_virtual, Relaxed);
         }
+    }
+
+    /// The statement inserts into this table.
+    pub fn fills(&self, table: &str) {
+        if self.touches_virtual.load(Relaxed) {
+            let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
+            if !filled.iter().any(|name| name == table) {
+                filled.push(table.to_string());
+            }
+        }
+    }
+
+    /// The tables that the statement inserts into, if it uses a virtual one.
+    pub fn filled(&self) -> Vec<String> {
+        self.filled.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The statement makes, removes or renames tables that may be virtual ones.
