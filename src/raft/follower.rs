@@ -51,15 +51,15 @@ impl Raft {
             return;
         }
         let end = Index(prev_index.0 + entries.len() as u64);
+        if let Some(index) = self.contradicted(prev, &entries) {
+            return cx.fx.events.push(Event::LeaderForgot { leader: from.id, index });
+        }
         // What the snapshot covers is committed, hence equal: look only at what comes after it.
         let base = self.log.base();
         if prev_index < base {
             entries.retain(|entry| entry.index > base);
             prev_index = base;
             prev_term = self.log.term_at(base).expect("the base's term is known");
-        }
-        if let Some(index) = self.contradicted((prev_index, prev_term), &entries) {
-            return cx.fx.events.push(Event::LeaderForgot { leader: from.id, index });
         }
         let result = if self.log.term_at(prev_index) == Some(prev_term) {
             self.acknowledged = match self.acknowledged {
@@ -86,14 +86,24 @@ impl Raft {
         }
     }
 
-    /// The first place at which the offer differs from what is committed here. A leader can have won with such a log only if
-    /// voters lost what they had acknowledged: nothing of its offer is taken, or committed entries would be cut without a word.
+    /// The first place at which the offer differs from what is committed here, or from what was written here in the same term. A leader can have won with such a log only if
+    /// voters lost what they had acknowledged: nothing of its offer is taken, or committed entries would be cut without a word. Of what the
+    /// snapshot covers only this is known: no term there is newer than that of its last entry.
     fn contradicted(&self, prev: (Index, Term), entries: &[Entry]) -> Option<Index> {
         let offered = std::iter::once(prev).chain(entries.iter().map(|entry| (entry.index, entry.term)));
         let mut committed = offered.take_while(|(index, _)| *index <= self.commit);
-        committed
-            .find(|(index, term)| self.log.term_at(*index).is_some_and(|held| held != *term))
-            .map(|(index, _)| index)
+        let base_term = self.log.term_at(self.log.base()).unwrap_or_default();
+        let is_other = |(index, term): &(Index, Term)| match self.log.term_at(*index) {
+            Some(held) => held != *term,
+            None => *index < self.log.base() && *term > base_term,
+        };
+        // One leader of a term writes one entry of that term to an index, committed or not.
+        let is_rewritten = |entry: &&Entry| {
+            let held = self.log.slice(entry.index, entry.index).first();
+            held.is_some_and(|held| held.term == entry.term && held != *entry)
+        };
+        let other = committed.find(is_other).map(|(index, _)| index);
+        other.or_else(|| entries.iter().find(is_rewritten).map(|entry| entry.index))
     }
 
     /// Takes entries whose predecessor matches; cuts only where a held entry differs.
