@@ -4,6 +4,7 @@
 
 use super::authorizer::{self, Purpose};
 use super::functions;
+use super::gears;
 use super::watch::{STEPS_PER_LOOK, Watch};
 use super::words::VALUE_BYTES_MAX;
 use rusqlite::config::DbConfig;
@@ -71,7 +72,8 @@ pub fn furnish(conn: &mut Connection, watch: &Arc<Watch>, purpose: Purpose, is_o
         conn.set_prepared_statement_cache_capacity(OWN_PREPARED_MAX);
         let own = Arc::clone(watch);
         // Beyond the largest number SQLite would look for a free one by chance.
-        conn.update_hook(Some(move |action, _: &str, _: &str, row| {
+        conn.update_hook(Some(move |action, _: &str, table: &str, row| {
+            gears::charge_text(&own, table);
             if action != Action::SQLITE_DELETE && row == i64::MAX {
                 own.has_topmost_row.store(true, Relaxed);
             }

@@ -28,8 +28,11 @@ const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
 const LOWEST_OF_VIRTUAL: usize = 4;
 /// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
 const VIRTUAL_STEPS: u64 = 4;
-/// What a byte of text costs that is cut into words and put into an index.
-const VIRTUAL_STEPS_PER_BYTE: u64 = 100;
+/// What a byte of text costs that is cut into words and put into an index: half a megabyte is the budget.
+const VIRTUAL_STEPS_PER_BYTE: u64 = 560;
+/// The same for each of the two tables of a full-text index that have a row for each text, where a statement goes through many: by how long
+/// the text may be; an UPDATE removes two rows and writes two. What could be put in can be taken out.
+const ROW_STEPS_PER_BYTE: u64 = 67;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
 /// Instructions of a program times bytes of a value, in those.
@@ -45,6 +48,7 @@ pub fn climb<T>(
 ) -> Result<std::result::Result<T, Trouble>> {
     own(conn, watch, "SAVEPOINT s")?;
     watch.touches_virtual.store(false, Relaxed);
+    watch.is_connecting.store(true, Relaxed);
     let mut gear = gear_of(longest);
     loop {
         shift(conn, watch, Some(gear))?;
@@ -58,6 +62,12 @@ pub fn climb<T>(
             Ok(done) => {
                 own(conn, watch, "RELEASE s")?;
                 return Ok(Ok(done));
+            }
+            Err(Trouble::TooLong(_))
+                if watch.touches_virtual.load(Relaxed) && watch.is_connecting.swap(false, Relaxed) =>
+            {
+                undo(conn, watch)?;
+                gear = gear.max(LOWEST_OF_VIRTUAL);
             }
             // A definition that is too long for this gear looks like damage.
             Err(Trouble::TooLong(_) | Trouble::Fatal { is_damaged: true, .. }) if gear + 1 < GEARS.len() => {
@@ -84,12 +94,13 @@ pub fn at_any_length<T>(conn: &Connection, gear: usize, work: impl FnOnce() -> T
     Ok(done)
 }
 
-/// Called when a statement is prepared, which tells what it uses.
+/// Called when a statement is prepared, which tells what it uses. A virtual table that is used for the first time in a transaction prepares
+/// statements of its own meanwhile, which look as if they were parts of this one: so it is prepared once more.
 ///
 /// # Errors
-/// It uses a virtual table, and the gear is too low for that.
+/// It uses a virtual table, and was prepared for the first time.
 pub fn suits(watch: &Watch, gear: usize) -> std::result::Result<(), Trouble> {
-    if gear < LOWEST_OF_VIRTUAL && watch.touches_virtual.load(Relaxed) {
+    if watch.touches_virtual.load(Relaxed) && watch.is_connecting.load(Relaxed) {
         return Err(Trouble::TooLong(String::new()));
     }
     set_cost(watch, gear);
@@ -171,6 +182,19 @@ fn undo(conn: &Connection, watch: &Watch) -> Result<()> {
 fn own(conn: &Connection, watch: &Watch, sql: &str) -> Result<()> {
     let _own = Own::begin(watch);
     conn.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+/// Charges for a text that is put into a full-text index or taken out of it, by a statement that goes through many rows: that a row of this
+/// table was written tells so. Short ones are paid by the step.
+pub fn charge_text(watch: &Watch, table: &str) {
+    let is_repeated = watch.touches_virtual.load(Relaxed) && watch.may_repeat.load(Relaxed);
+    let longest = watch.longest.load(Relaxed);
+    if is_repeated
+        && longest > GEARS[LOWEST_OF_VIRTUAL] as u64
+        && (table.ends_with("_content") || table.ends_with("_docsize"))
+    {
+        watch.charge(longest * ROW_STEPS_PER_BYTE);
+    }
 }
 
 /// Charges for the text that a statement gives a full-text index once: what does so for many rows pays by the step.

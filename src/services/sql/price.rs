@@ -26,7 +26,7 @@ pub struct Price {
 /// What a step costs of which nothing is known: it goes forward, once.
 pub const PLAIN: Price = Price { step: 5, bytes: 1 };
 /// A step while a statement is prepared, in which SQLite looks at one way to join tables. It does so twice: once to be explained.
-pub const PLANNED: Price = Price { step: 2_000, bytes: 0 };
+pub const PLANNED: Price = Price { step: 3_000, bytes: 0 };
 /// The same where a virtual table does its own work behind the program, with statements of its own.
 pub const VIRTUAL: Price = Price { step: 15, bytes: 30 };
 /// A function of which nothing is known.

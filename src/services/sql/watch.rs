@@ -41,6 +41,8 @@ pub struct Watch {
     pub has_virtual: AtomicBool,
     /// The statement reads or writes one of them.
     pub touches_virtual: AtomicBool,
+    /// The statement is prepared for the first time.
+    pub is_connecting: AtomicBool,
     /// Which they are may have changed since the transaction began.
     is_virtual_unsure: AtomicBool,
     /// Their names when it began.
@@ -129,12 +131,13 @@ impl Watch {
 
     /// The statement uses this table.
     pub fn uses(&self, table: &str) {
-        if self.has_virtual.load(Relaxed) {
-            let names = self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_virtual =
-                self.is_virtual_unsure.load(Relaxed) || names.iter().any(|name| name.eq_ignore_ascii_case(table));
-            self.touches_virtual.fetch_or(is_virtual, Relaxed);
+        if !self.has_virtual.load(Relaxed) {
+            return;
         }
+        let names = self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_virtual =
+            self.is_virtual_unsure.load(Relaxed) || names.iter().any(|name| name.eq_ignore_ascii_case(table));
+        self.touches_virtual.fetch_or(is_virtual, Relaxed);
     }
 
     /// The statement inserts into this table.

@@ -316,3 +316,34 @@ fn what_writes_asks_a_full_text_index_for_few_words() {
         assert!(!said.contains(refused), "{sql:.90}: {said}");
     }
 }
+
+#[test]
+fn a_long_text_is_put_into_a_full_text_index_and_taken_out_of_it() {
+    let mut node = Node::default();
+    node.execute(&["CREATE VIRTUAL TABLE f USING fts5(a)", "CREATE TABLE t (a)"]);
+    let text = |bytes: usize| {
+        (0..)
+            .map(|n| format!("w{n} "))
+            .scan(0, |sum, word| {
+                *sum += word.len();
+                (*sum < bytes).then_some(word)
+            })
+            .collect::<String>()
+    };
+    let insert = |bytes: usize| format!("INSERT INTO f VALUES('{}')", text(bytes));
+    let said = last(&mut node, &[&insert(600_000)]);
+    assert!(said.contains("too many steps"), "{said}");
+    for _ in 0..4 {
+        let said = last(&mut node, &[&insert(500_000)]);
+        assert!(said.starts_with("changed 1"), "{said}");
+    }
+    for sql in
+        ["DELETE FROM f WHERE rowid < 4", "DELETE FROM f", "INSERT INTO f SELECT a FROM f", "UPDATE f SET a = 'b'"]
+    {
+        assert!(last(&mut node, &[sql]).contains("too many steps"), "{sql}");
+    }
+    for sql in ["UPDATE f SET a = 'short' WHERE rowid = 1", "DELETE FROM f WHERE rowid = 2"] {
+        let said = last(&mut node, &[sql]);
+        assert!(said.starts_with("changed 1"), "{sql}: {said}");
+    }
+}
