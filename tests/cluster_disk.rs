@@ -250,6 +250,60 @@ fn no_empty_or_half_file_makes_a_node_panic_or_lose_what_it_has() -> Result<()> 
     Ok(())
 }
 
+/// The logs are whole; only the small file beside them is gone, from two of three and then from all.
+#[test]
+fn a_log_whose_identity_is_lost_is_neither_removed_nor_founded_over() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.settle()?;
+    write(&cluster, "note", 20);
+    cluster.kill_all();
+    let identity = |cluster: &Cluster, id| folder(cluster, id).join("identity.json");
+    let copies = |cluster: &Cluster| -> Vec<Vec<u8>> {
+        (1..=3).map(|id| std::fs::read(identity(cluster, id)).unwrap()).collect()
+    };
+    let kept = copies(&cluster);
+    let logs = |cluster: &Cluster| -> Vec<Vec<u8>> {
+        (1..=3).map(|id| std::fs::read(folder(cluster, id).join("wal/0000000000000001.wal")).unwrap()).collect()
+    };
+    let before = logs(&cluster);
+    let is_refused = |cluster: &mut Cluster, id| -> Result<()> {
+        let _ = std::fs::remove_file(cluster.log_path(id));
+        cluster.spawn(id, &[])?;
+        let ended = cluster.process(id)?.wait(Duration::from_secs(10))?;
+        assert_eq!(ended.code(), Some(3), "{}", cluster.log(id));
+        let log = cluster.log(id);
+        assert!(log.contains("identity.json is missing") && log.contains("from a copy"), "{log}");
+        assert!(!log.contains("--rejoin") && !identity(cluster, id).exists(), "{log}");
+        Ok(())
+    };
+    for id in [1, 2] {
+        std::fs::remove_file(identity(&cluster, id)).unwrap();
+        is_refused(&mut cluster, id)?;
+    }
+    std::fs::remove_file(identity(&cluster, 3)).unwrap();
+    std::fs::remove_file(cluster.config_path()).unwrap();
+    for id in 1..=3 {
+        is_refused(&mut cluster, id)?;
+    }
+    assert!(logs(&cluster) == before, "a log has changed");
+    // Nor does a newcomer found beside them.
+    cluster.spawn(4, &[])?;
+    cluster.wait_until("the newcomer says why it does not found", Duration::from_secs(10), || {
+        cluster.log(4).contains("no cluster is founded while").then_some(())
+    })?;
+    cluster.kill(4)?;
+    assert!(!cluster.config_path().exists(), "{}", cluster.log(4));
+    for (id, bytes) in (1..=3).zip(kept) {
+        std::fs::write(identity(&cluster, id), bytes).unwrap();
+        cluster.spawn(id, &[])?;
+    }
+    cluster.restart(4)?;
+    cluster.settle()?;
+    let mut notes = cluster.notes();
+    assert_eq!(notes.read("note19", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    Ok(())
+}
+
 /// Files that a restart reads, below a folder.
 fn files_below(root: &Path, at: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -13,9 +13,9 @@
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 use super::config_file::{ConfigFileError, Lock, Projection, read};
+use super::folders::{self, Traces};
 use crate::raft::Promise;
 use crate::settings::Settings;
-use crate::store::{RealFiles, identity};
 use crate::types::{Addresses, Identity, Liveness, NodeId, Term};
 use crate::wire::Whereabouts;
 use log::{debug, info, warn};
@@ -329,7 +329,7 @@ impl Search<'_> {
 
     fn addresses(&self, named: Option<&Projection>) -> Vec<String> {
         let settings = self.seeker.settings;
-        let local = (1..=LOCAL_IDS).map(NodeId).chain(ids_below(&settings.data_dir));
+        let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
         let own = settings.addresses(self.seeker.me.id).peer;
         let all = self.known_addresses(named).into_iter().chain(local.map(|id| settings.addresses(id).peer));
         let mut seen = BTreeSet::from([own]);
@@ -494,7 +494,12 @@ impl Search<'_> {
             }
             Err(e) => return Err(e.into()),
         };
-        let others = clusters_below(&settings.data_dir, self.seeker.me.id);
+        let Traces { clusters: others, unclear } = folders::traces_below(&settings.data_dir, self.seeker.me.id);
+        if let Some(why) = unclear {
+            let line = "no cluster is founded while that may be the data of one";
+            self.say(log::Level::Warn, "data", format!("{why}; {line}"));
+            return Ok(None);
+        }
         if let Some(named) = lock.read()? {
             if let Err(why) = self.is_stale(&named, survey, &others) {
                 if let Some(why) = why {
@@ -609,34 +614,6 @@ fn is_young(path: &Path) -> bool {
         // Written in the future: the clock was set back, and nobody can say when it was.
         Err(ahead) => ahead.duration() < STALE_AFTER,
     }
-}
-
-/// Ids of the node folders below the data folder.
-fn ids_below(data_dir: &Path) -> Vec<NodeId> {
-    let Ok(folders) = std::fs::read_dir(data_dir) else { return Vec::new() };
-    let names = folders.flatten().filter_map(|folder| folder.file_name().into_string().ok());
-    let mut ids: Vec<NodeId> = names
-        .filter_map(|name| name.strip_prefix("node-")?.parse().ok().map(NodeId))
-        .filter(|id| (1..=NodeId::MAX).contains(&id.0))
-        .collect();
-    ids.sort();
-    ids
-}
-
-/// Clusters that other nodes' folders belong to, each with one such folder.
-fn clusters_below(data_dir: &Path, me: NodeId) -> BTreeMap<Uuid, PathBuf> {
-    let mut found = BTreeMap::new();
-    for id in ids_below(data_dir).into_iter().filter(|id| *id != me) {
-        let folder = identity::folder(data_dir, id);
-        match identity::peek(&RealFiles, &folder) {
-            Ok(Some(identity::Me { cluster: Some(cluster), .. })) => {
-                found.entry(cluster).or_insert(folder);
-            }
-            Ok(_) => {}
-            Err(e) => debug!("looked into {} err=\"{e}\"", folder.display()),
-        }
-    }
-    found
 }
 
 #[cfg(test)]

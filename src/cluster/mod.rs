@@ -1,7 +1,7 @@
 //! How nodes find, watch and rank each other.
 //!
-//! The tour: `discovery.rs` decides at start between resuming, joining and founding; `config_file.rs` keeps the shared
-//! `config.json`; `gossip.rs` spreads heartbeats and finds the silent; `dispatch.rs` picks the worker for a client;
+//! The tour: `discovery.rs` decides at start between resuming, joining and founding, `folders.rs` tells it what data lies
+//! there already; `config_file.rs` keeps the shared `config.json`; `gossip.rs` spreads heartbeats and finds the silent; `dispatch.rs` picks the worker for a client;
 //! `autopilot.rs` decides who should vote, `roll_call.rs` which workers are gone; `integrity.rs` finds whose state is wrong;
 //! `verdict.rs` says in words how safe the cluster is; `log_clock.rs` keeps the time by which things in the log end, and
 //! compares the clocks of the nodes.
@@ -13,6 +13,7 @@ pub mod autopilot;
 pub mod config_file;
 pub mod discovery;
 pub mod dispatch;
+mod folders;
 pub mod gossip;
 pub mod integrity;
 pub mod lag;

@@ -46,6 +46,7 @@ pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod monitor;
+mod open;
 pub mod peer_limits;
 pub mod peers;
 pub mod quota;

@@ -2,7 +2,7 @@
 //!
 //! Everything that may be refused (a taken port, a locked folder, damaged data, a foreign `config.json`) is tried before
 //! anything is started, so a node never half starts. The peer port answers other seekers while this node looks itself.
-//! Not here: what discovery decides (`cluster/discovery.rs`), how the node ends (`stop.rs`).
+//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends (`stop.rs`).
 
 use super::apply::ApplyJob;
 use super::core::{Core, CoreInput};
@@ -19,8 +19,8 @@ use super::sql_laps::Laps;
 use super::stop::{self, Stopper};
 use super::worker::WorkerInput;
 use super::{
-    apply, chat, checkpoints, config_writer, console, disk, front, gossip, large_reads, logging, monitor, peers, renew,
-    reunite, threads, watch, worker,
+    apply, chat, checkpoints, config_writer, console, disk, front, gossip, large_reads, logging, monitor, open, peers,
+    renew, reunite, threads, watch, worker,
 };
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
 use crate::limits::{
@@ -227,7 +227,7 @@ fn start(
     let (id, folder) = choose_id(&settings, options)?;
     logging::set_node(id);
     let dir = settings.node_dir(id);
-    let mut me = load_identity(&*files, &dir, id, options.rejoin)?;
+    let mut me = open::load_identity(&*files, &dir, id, options.rejoin)?;
     let ports = bind(&settings, id)?;
     let narrowed = store::narrow(&dir);
     logging::also_to(&dir.join("node.log"));
@@ -240,7 +240,7 @@ fn start(
     }
     info!("node {} starts, version {} uuid {}", id.0, env!("CARGO_PKG_VERSION"), me.uuid);
 
-    let (mut store, mut durable) = open(&files, &dir, &mut me)?;
+    let (mut store, mut durable) = open::open(&files, &dir, &mut me)?;
     if let Some(torn) = store.torn_tail() {
         info!("the last write before the crash was cut off, as it was never acknowledged: {torn}");
     }
@@ -253,7 +253,7 @@ fn start(
         drop(store);
         me = identity::set_aside(&*files, &dir, &me, Uuid::new_v4())?;
         info!("node {} is now uuid {}", id.0, me.uuid);
-        (store, durable) = open(&files, &dir, &mut me)?;
+        (store, durable) = open::open(&files, &dir, &mut me)?;
         found = find(&mut me, &mut store, &durable)?;
     }
     if found == Found::Founder {
@@ -266,19 +266,6 @@ fn start(
     }
     let identities = if let Found::Member { identities } = found { identities } else { Vec::new() };
     launch(settings, me, dir, store, durable, folder, ports, stopper, doors, options, &identities)
-}
-
-/// Opens the store. A log without a cluster is what a founder left that crashed before it was done: nobody else has
-/// seen any of it, so it goes, and the node looks for a cluster as any newcomer.
-fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durable), StoreError> {
-    let (store, durable) = identity::open_store(Arc::clone(files), dir, me, store::Options::default())?;
-    if me.cluster.is_some() || durable == Durable::default() {
-        return Ok((store, durable));
-    }
-    info!("an unfinished founding is discarded");
-    drop(store);
-    *me = identity::discard(&**files, dir, me.id, Uuid::new_v4())?;
-    identity::open_store(Arc::clone(files), dir, me, store::Options::default())
 }
 
 /// What a node is that has found its cluster.
@@ -348,21 +335,6 @@ fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, Fold
             Ok(identity::lock_lowest(&settings.data_dir, is_free)?)
         }
     }
-}
-
-fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_discard: bool) -> Result<Me, StartError> {
-    if must_discard {
-        info!("discarding this node's state, as asked by --rejoin");
-        return Ok(identity::discard(files, dir, id, Uuid::new_v4())?);
-    }
-    Ok(match identity::load(files, dir)? {
-        Some(me) => me,
-        None => {
-            let me = Me::new(id, Uuid::new_v4());
-            identity::save(files, dir, &me)?;
-            me
-        }
-    })
 }
 
 /// What a founder writes, while it holds the lock of `config.json`.

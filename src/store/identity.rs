@@ -6,7 +6,7 @@
 //! A discarded folder (`--rejoin`) gets its new uuid before its log goes: the old uuid must never vote with an empty log.
 //! Not here: joining and founding (`cluster/discovery.rs`).
 
-use super::{Files, Options, SNAPSHOTS_DIR, Store, StoreError, WAL_DIR};
+use super::{Files, Options, SNAPSHOTS_DIR, Store, StoreError, WAL_DIR, segment, snapshot};
 use crate::raft::Durable;
 use crate::types::{Addresses, Identity, NodeId};
 use serde::{Deserialize, Serialize};
@@ -66,8 +66,15 @@ pub fn folder(data_dir: &Path, id: NodeId) -> PathBuf {
 }
 
 /// Reads `identity.json`; `None` in a new folder. Finishes a discard that a crash interrupted.
+///
+/// # Errors
+/// [`StoreError::IdentityLost`] if the file is missing beside a log: it is written before the log is begun, so no crash
+/// leaves a log alone.
 pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
-    let Some(mut me) = peek(files, dir)? else { return Ok(None) };
+    let Some(mut me) = peek(files, dir)? else {
+        missing_beside_a_log(files, dir)?;
+        return Ok(None);
+    };
     if me.is_discarding {
         finish_discard(files, dir, &mut me)?;
     }
@@ -95,6 +102,21 @@ pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
         }
         _ => Ok(Some(me)),
     }
+}
+
+/// Refuses a folder without `identity.json` that is not new.
+pub fn missing_beside_a_log(files: &dyn Files, dir: &Path) -> Result<(), StoreError> {
+    match holds_log(files, dir)? {
+        true => Err(StoreError::lost_identity(dir, "identity.json is missing")),
+        false => Ok(()),
+    }
+}
+
+/// Whether a node's folder holds a log or a snapshot: promises that somebody may build on.
+pub fn holds_log(files: &dyn Files, dir: &Path) -> Result<bool, StoreError> {
+    let is_segment = |name: &String| segment::number_of(name).is_some();
+    Ok(list(files, &dir.join(WAL_DIR))?.iter().any(is_segment)
+        || list(files, &dir.join(SNAPSHOTS_DIR))?.iter().any(|name| snapshot::is_whole(name)))
 }
 
 /// Replaces `identity.json` in one step; durable when this returns.
@@ -287,6 +309,28 @@ mod tests {
         assert!(error.contains("belongs to node 3") && error.contains("--id 4 --rejoin"), "{error}");
         std::fs::write(moved.join(FILE_NAME), "{").unwrap();
         assert!(matches!(load(&RealFiles, &moved), Err(StoreError::Identity { .. })));
+    }
+
+    #[test]
+    fn a_log_without_an_identity_is_refused_and_an_empty_folder_is_not() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = folder(data.path(), NodeId(2));
+        let files: Arc<dyn Files> = Arc::new(RealFiles);
+        let mut me = Me::new(NodeId(2), Uuid::from_u128(1));
+        drop(open_store(files.clone(), &dir, &mut me, Options::default()).unwrap());
+        std::fs::remove_file(dir.join(FILE_NAME)).unwrap();
+        let refused = || load(&*files, &dir).unwrap_err();
+        assert!(matches!(refused(), StoreError::IdentityLost { .. }));
+        let error = refused().to_string();
+        for word in ["identity.json is missing", "node-2", "from a copy", "move the folder away", "node 2 joins"] {
+            assert!(error.contains(word), "{word} is missing: {error}");
+        }
+        assert!(!error.contains("--rejoin"), "moving away loses nothing: {error}");
+        std::fs::remove_dir_all(dir.join(WAL_DIR)).unwrap();
+        assert_eq!(load(&*files, &dir).unwrap(), None);
+        let received = dir.join(SNAPSHOTS_DIR).join("00000000000000000007-00000000000000000002.snap");
+        std::fs::write(received, b"x").unwrap();
+        assert!(matches!(refused(), StoreError::IdentityLost { .. }), "a snapshot is as good as a log");
     }
 
     #[test]

@@ -154,7 +154,7 @@ pub enum StoreError {
     #[error("snapshot transfer broken: {0}")]
     Transfer(String),
     /// `identity.json` was mangled.
-    #[error("{} is not readable: {why}; restore it, or `phalanx node --id {} --rejoin` starts over as a new identity", .file.display(), advice(.node))]
+    #[error("{} is not readable: {why}; restore it, or, while a majority of the other voters runs, `phalanx node --id {} --rejoin` starts over as a new identity", .file.display(), advice(.node))]
     Identity {
         /// The file.
         file: PathBuf,
@@ -163,9 +163,24 @@ pub enum StoreError {
         /// Whose data it is, if known.
         node: Option<NodeId>,
     },
+    /// There is a log, and nothing that says who made its promises in which cluster.
+    #[error("{} holds the log of a node in a cluster, but {why}; put that file back from a copy of the folder. If there is none: while a majority of the other voters runs, move the folder away, and node {} joins as a newcomer; otherwise write the file by hand (docs/operations.md, \"A lost identity.json\")", .dir.display(), advice(.node))]
+    IdentityLost {
+        /// The node's folder.
+        dir: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+        /// Whose data it is, if known.
+        node: Option<NodeId>,
+    },
 }
 
 impl StoreError {
+    /// The log in a node's folder is nobody's.
+    pub fn lost_identity(dir: &Path, why: &'static str) -> StoreError {
+        StoreError::IdentityLost { dir: dir.to_path_buf(), why, node: node_of(dir) }
+    }
+
     /// Wraps what the system said about an operation on a path: `doing` is a verb, such as "write to".
     pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> StoreError {
         let doing = format!("{doing} {}", path.display());

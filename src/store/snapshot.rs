@@ -62,6 +62,11 @@ fn parse_name(name: &str, suffix: &str) -> Option<(Index, Term)> {
     Some((Index(index.parse().ok()?), Term(term.parse().ok()?)))
 }
 
+/// Whether a file of this name is a whole snapshot, in use or received.
+pub(super) fn is_whole(name: &str) -> bool {
+    parse_name(name, "snap").or_else(|| parse_name(name, "incoming")).is_some()
+}
+
 impl Snapshots {
     pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, options: &Options, poison: Poison) -> Snapshots {
         let chunk_bytes = options.snapshot_chunk_bytes.clamp(1, FRAME_BYTES_MAX);
@@ -97,8 +102,7 @@ impl Snapshots {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
             names => names.map_err(|e| StoreError::io("list", &self.dir, e))?,
         };
-        let is_whole = |name: &&String| parse_name(name, "snap").or_else(|| parse_name(name, "incoming")).is_some();
-        Ok(names.iter().filter(is_whole).map(|name| self.dir.join(name)).collect())
+        Ok(names.iter().filter(|name| is_whole(name)).map(|name| self.dir.join(name)).collect())
     }
 
     /// Begins a snapshot of the own services, whose state has so many bytes.

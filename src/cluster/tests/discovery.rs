@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::cluster::config_file;
+use crate::store::{RealFiles, identity};
 use crate::types::Index;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +70,16 @@ impl Net {
         let mut me = identity::Me::new(NodeId(id), Uuid::from_u128(u128::from(id)));
         (me.cluster, me.has_log) = (Some(cluster), true);
         identity::save(&RealFiles, &self.settings().node_dir(NodeId(id)), &me).unwrap();
+    }
+
+    /// Leaves a log of node `id` with this `identity.json` beside it.
+    fn leave_log(&self, id: u64, identity: Option<&str>) {
+        let dir = self.settings().node_dir(NodeId(id));
+        std::fs::create_dir_all(dir.join("wal")).unwrap();
+        std::fs::write(dir.join("wal/0000000000000001.wal"), "x").unwrap();
+        if let Some(text) = identity {
+            std::fs::write(dir.join("identity.json"), text).unwrap();
+        }
     }
 
     /// Leaves a `config.json` of `cluster` with node 4 as its leader, `age_s` seconds old.
@@ -271,16 +282,26 @@ fn a_stale_file_is_set_aside_and_a_young_one_is_not() {
 
 #[test]
 fn a_file_or_data_of_a_cluster_that_may_live_is_respected() {
-    for why in ["data", "data without file", "silent node", "other host", "declining node"] {
+    for why in [
+        "data",
+        "data without file",
+        "log without identity",
+        "log with a mangled identity",
+        "silent node",
+        "other host",
+        "declining node",
+    ] {
         let net = Net::new();
         let mut settings = net.settings();
-        if why != "data without file" && why != "declining node" {
+        if !["data without file", "declining node", "log with a mangled identity"].contains(&why) {
             net.leave_config(CLUSTER, 3600);
         }
         match why {
             "silent node" => net.put(4, At::Silent),
             "declining node" => net.put(3, At::Declining),
             "other host" => settings.host = "localhost".into(),
+            "log without identity" => net.leave_log(4, None),
+            "log with a mangled identity" => net.leave_log(4, Some("{")),
             _ => net.leave_data(4, CLUSTER),
         }
         let before = net.named();

@@ -1,0 +1,59 @@
+//! What the folders of other nodes, below the same data folder, say of clusters that were here before.
+//!
+//! A newcomer looks before it founds: data of a cluster that may live must not be founded beside (`discovery.rs`, D1). A log
+//! whose identity is missing, cannot be read or is not the folder's may be anybody's, and so keeps from founding as well.
+//! Nothing here changes a byte. Not here: this node's own folder (`node/open.rs`).
+
+use crate::store::{RealFiles, identity};
+use crate::types::NodeId;
+use log::debug;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// What other nodes' folders hold.
+#[derive(Debug, Default)]
+pub(super) struct Traces {
+    /// Clusters that they belong to, each with one such folder.
+    pub clusters: BTreeMap<Uuid, PathBuf>,
+    /// In words: a folder with a log that does not say which cluster it belongs to.
+    pub unclear: Option<String>,
+}
+
+/// Ids of the node folders below the data folder.
+pub(super) fn ids_below(data_dir: &Path) -> Vec<NodeId> {
+    let Ok(folders) = std::fs::read_dir(data_dir) else { return Vec::new() };
+    let folders = folders.flatten().filter(|folder| folder.path().is_dir());
+    let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+    let mut ids: Vec<NodeId> = names
+        .filter_map(|name| name.strip_prefix("node-")?.parse().ok().map(NodeId))
+        .filter(|id| (1..=NodeId::MAX).contains(&id.0))
+        .collect();
+    ids.sort();
+    ids
+}
+
+/// Looks into the folders of all nodes but this one.
+pub(super) fn traces_below(data_dir: &Path, me: NodeId) -> Traces {
+    let mut traces = Traces::default();
+    for id in ids_below(data_dir).into_iter().filter(|id| *id != me) {
+        let folder = identity::folder(data_dir, id);
+        let found = identity::peek(&RealFiles, &folder).and_then(|me| {
+            if me.is_none() {
+                identity::missing_beside_a_log(&RealFiles, &folder)?
+            }
+            Ok(me)
+        });
+        match found {
+            Ok(Some(identity::Me { cluster: Some(cluster), .. })) => {
+                traces.clusters.entry(cluster).or_insert(folder);
+            }
+            Ok(_) => {}
+            Err(e) if identity::holds_log(&RealFiles, &folder).unwrap_or(true) => {
+                traces.unclear.get_or_insert(e.to_string());
+            }
+            Err(e) => debug!("looked into {} err=\"{e}\"", folder.display()),
+        }
+    }
+    traces
+}
