@@ -304,6 +304,41 @@ fn a_log_whose_identity_is_lost_is_neither_removed_nor_founded_over() -> Result<
     Ok(())
 }
 
+/// What the message says brings all back; what it does not say (`--rejoin`) does no harm.
+#[test]
+fn two_folders_that_were_swapped_are_renamed_back_and_nothing_is_lost() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.settle()?;
+    write(&cluster, "note", 5);
+    cluster.kill_all();
+    let swap = |cluster: &Cluster| {
+        let aside = cluster.dir().join("aside");
+        std::fs::rename(folder(cluster, 1), &aside).unwrap();
+        std::fs::rename(folder(cluster, 2), folder(cluster, 1)).unwrap();
+        std::fs::rename(aside, folder(cluster, 2)).unwrap();
+    };
+    swap(&cluster);
+    for (id, other) in [(1, 2), (2, 1)] {
+        for more in [&[][..], &["--rejoin"]] {
+            let _ = std::fs::remove_file(cluster.log_path(id));
+            cluster.spawn(id, more)?;
+            let ended = cluster.process(id)?.wait(Duration::from_secs(10))?;
+            let log = cluster.log(id);
+            assert_eq!(ended.code(), Some(3), "{log}");
+            assert!(log.contains(&format!("node-{id} is the folder of node {other}, not of node {id}")), "{log}");
+            assert!(log.contains("rename") && !log.contains("--rejoin"), "{log}");
+        }
+    }
+    swap(&cluster);
+    for id in 1..=3 {
+        cluster.spawn(id, &[])?;
+    }
+    cluster.settle()?;
+    let mut notes = cluster.notes();
+    assert_eq!(notes.read("note4", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    Ok(())
+}
+
 /// Files that a restart reads, below a folder.
 fn files_below(root: &Path, at: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -16,8 +16,9 @@ use uuid::Uuid;
 /// Reads who this node is; a new folder gets an identity. `must_discard`: its state goes first, as the user asked.
 pub(super) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_discard: bool) -> Result<Me, StoreError> {
     if must_discard {
-        info!("discarding this node's state, as asked by --rejoin");
-        return identity::discard(files, dir, id, Uuid::new_v4());
+        let me = identity::discard(files, dir, id, Uuid::new_v4())?;
+        info!("this node's state was discarded, as asked by --rejoin");
+        return Ok(me);
     }
     match identity::load(files, dir)? {
         Some(me) => Ok(me),

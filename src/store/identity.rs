@@ -82,26 +82,64 @@ pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
 }
 
 /// Reads `identity.json` without finishing anything: for looking only.
+///
+/// # Errors
+/// [`StoreError::ForeignFolder`] if the folder bears another node's number than the file.
 pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
+    match (read(files, dir)?, super::node_of(dir)) {
+        (Some(me), Some(node)) if node != me.id => Err(foreign(files, dir, &me, node)),
+        (me, _) => Ok(me),
+    }
+}
+
+/// What the file says, whosever folder it lies in.
+fn read(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     let path = dir.join(FILE_NAME);
     let bytes = match files.read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(StoreError::io("read", &path, e)),
     };
-    let node = super::node_of(dir);
-    let me: Me = serde_json::from_slice(&bytes).map_err(|e| StoreError::Identity {
-        file: path.clone(),
-        why: e.to_string(),
-        node,
-    })?;
-    match node {
-        Some(id) if id != me.id => {
-            let why = format!("it says that the folder belongs to node {}", me.id.0);
-            Err(StoreError::Identity { file: path, why, node })
+    let me = serde_json::from_slice(&bytes);
+    me.map(Some).map_err(|e| StoreError::Identity { file: path, why: e.to_string(), node: super::node_of(dir) })
+}
+
+/// Says where the folders may be that were mixed up: `dir` is named after `node` and belongs to `me`.
+fn foreign(files: &dyn Files, dir: &Path, me: &Me, node: NodeId) -> StoreError {
+    let data_dir = dir.parent().unwrap_or(Path::new(""));
+    let siblings = files.list(data_dir).unwrap_or_default().into_iter().map(|name| data_dir.join(name));
+    // Under whatever name: it may have been moved out of the way.
+    let own = siblings.filter(|at| at != dir && read(files, at).ok().flatten().is_some_and(|it| it.id == node));
+    let own: Vec<String> = own.map(|at| at.display().to_string()).collect();
+    let home = folder(data_dir, me.id);
+    let is_home_taken = read(files, &home).ok().flatten().is_some_and(|it| it.id == me.id);
+    let (home, owner, number) = (home.display(), me.id.0, node.0);
+    let advice = match (&own[..], is_home_taken) {
+        ([], true) => format!(
+            "{home} is node {owner}'s as well, so this is a copy of it or from another cluster: move it away; without a folder \
+             node {number} starts as a newcomer"
+        ),
+        ([], false) => format!(
+            "rename it to {home}; node {number}'s own folder does not lie beside it: put that in its place, or node {number} starts as \
+             a newcomer"
+        ),
+        (own, true) => {
+            let own = own.join(" or ");
+            format!(
+                "node {number}'s own folder seems to be {own}: move this one away and rename that one to {}",
+                dir.display()
+            )
         }
-        _ => Ok(Some(me)),
-    }
+        (own, false) => {
+            let own = own.join(" or ");
+            format!(
+                "node {number}'s own folder seems to be {own}: stop the nodes, then rename this one to {home} and that one to {}",
+                dir.display()
+            )
+        }
+    };
+    let owner = me.id;
+    StoreError::ForeignFolder { dir: dir.to_path_buf(), owner, node, advice }
 }
 
 /// Refuses a folder without `identity.json` that is not new.
@@ -154,8 +192,14 @@ pub fn open_store(
 
 /// Throws this node's state away, as the user asked (`--rejoin`), and gives it a new uuid. Cluster and peers are kept if the
 /// old identity can still be read, so that it finds its way back.
+///
+/// # Errors
+/// Those of the disk, and [`StoreError::ForeignFolder`]: another node's state is not this one's to throw away.
 pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<Me, StoreError> {
-    let old = peek(files, dir).ok().flatten();
+    let old = match peek(files, dir) {
+        Err(foreign @ StoreError::ForeignFolder { .. }) => return Err(foreign),
+        old => old.ok().flatten(),
+    };
     let mut me = Me { is_discarding: true, ..Me::new(id, uuid) };
     if let Some(old) = old {
         (me.cluster, me.peers) = (old.cluster, old.peers);
@@ -303,12 +347,51 @@ mod tests {
         save(&RealFiles, &dir, &me).unwrap();
         assert_eq!(load(&RealFiles, &dir).unwrap(), Some(me.clone()));
 
-        let moved = folder(data.path(), NodeId(4));
-        std::fs::rename(&dir, &moved).unwrap();
-        let error = load(&RealFiles, &moved).unwrap_err().to_string();
-        assert!(error.contains("belongs to node 3") && error.contains("--id 4 --rejoin"), "{error}");
-        std::fs::write(moved.join(FILE_NAME), "{").unwrap();
-        assert!(matches!(load(&RealFiles, &moved), Err(StoreError::Identity { .. })));
+        std::fs::write(dir.join(FILE_NAME), "{").unwrap();
+        let error = load(&RealFiles, &dir).unwrap_err();
+        assert!(matches!(error, StoreError::Identity { .. }), "{error}");
+        assert!(error.to_string().contains("--id 3 --rejoin"), "{error}");
+    }
+
+    /// A folder `name` that says it is node `id`'s.
+    fn leave(data: &Path, name: &str, id: u64) -> PathBuf {
+        let dir = data.join(name);
+        save(&RealFiles, &dir, &Me::new(NodeId(id), Uuid::from_u128(id.into()))).unwrap();
+        dir
+    }
+
+    #[test]
+    fn another_nodes_folder_is_named_and_never_discarded() {
+        let swapped = [("node-1", 2), ("node-2", 1)];
+        let beside = "node 1's own folder seems to be";
+        for (others, words) in [
+            (
+                &swapped[1..],
+                vec![beside, "data/node-2: stop the nodes", "this one to data/node-2", "that one to data/node-1"],
+            ),
+            (&[("node-2", 2)], vec!["data/node-2 is node 2's as well", "move it away", "node 1 starts as a newcomer"]),
+            (&[("node-2", 2), ("old", 1)], vec![beside, "data/old: move this one away", "that one to data/node-1"]),
+            (&[], vec!["rename it to data/node-2", "node 1's own folder does not lie beside it"]),
+        ] {
+            let data = tempfile::tempdir().unwrap();
+            let dir = leave(data.path(), "node-1", 2);
+            for (name, id) in others {
+                leave(data.path(), name, *id);
+            }
+            let before = std::fs::read(dir.join(FILE_NAME)).unwrap();
+            let loaded = load(&RealFiles, &dir).unwrap_err();
+            let discarded = discard(&RealFiles, &dir, NodeId(1), Uuid::from_u128(9)).unwrap_err();
+            for error in [loaded, discarded] {
+                assert!(matches!(error, StoreError::ForeignFolder { .. }), "{error}");
+                let error = error.to_string().replace(&data.path().display().to_string(), "data");
+                assert!(error.starts_with("data/node-1 is the folder of node 2, not of node 1,"), "{error}");
+                for word in &words {
+                    assert!(error.contains(word), "{word} is missing: {error}");
+                }
+                assert!(!error.contains("--rejoin") && !error.contains("not readable"), "{error}");
+            }
+            assert_eq!(std::fs::read(dir.join(FILE_NAME)).unwrap(), before);
+        }
     }
 
     #[test]

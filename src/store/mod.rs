@@ -163,6 +163,18 @@ pub enum StoreError {
         /// Whose data it is, if known.
         node: Option<NodeId>,
     },
+    /// The folder bears one node's number and holds another node's data.
+    #[error("{} is the folder of node {}, not of node {}, as its identity.json says; {advice}", .dir.display(), .owner.0, .node.0)]
+    ForeignFolder {
+        /// The folder.
+        dir: PathBuf,
+        /// Whose data it is.
+        owner: NodeId,
+        /// Whose number is in its name.
+        node: NodeId,
+        /// Where the right folders may be, and what to do.
+        advice: String,
+    },
     /// There is a log, and nothing that says who made its promises in which cluster.
     #[error("{} holds the log of a node in a cluster, but {why}; put that file back from a copy of the folder. If there is none: while a majority of the other voters runs, move the folder away, and node {} joins as a newcomer; otherwise write the file by hand (docs/operations.md, \"A lost identity.json\")", .dir.display(), advice(.node))]
     IdentityLost {
