@@ -85,22 +85,47 @@ fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> 
 fn a_second_cluster_on_the_same_front_port_is_refused_by_name() -> Result<()> {
     let first = Cluster::ready(EXE, 2, &json!({"cluster_name": "the first"}))?;
     let port: u16 = first.front().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap();
-    let mut second = Cluster::prepare(EXE, &json!({"service_port": port}))?;
-    second.spawn(1, &[])?;
-    second.wait_until("it refuses", Duration::from_secs(15), || {
-        second.log(1).contains("belongs to another cluster").then_some(())
-    })?;
-    let log = second.log(1);
-    assert!(log.contains("\"the first\"") && log.contains("service_port"), "{log}");
-    let ended = second.process(1)?.wait(Duration::from_secs(5))?;
-    assert_eq!(ended.code(), Some(2), "{log}");
+    let mut second = Cluster::prepare(EXE, &json!({}))?;
+    let own_port = use_front(&second, &port.into());
+    for id in 1..=3 {
+        second.spawn(id, &[])?;
+    }
+    // Each of them, and nothing is founded: whoever founded could not start, and the others would wait for it.
+    for id in 1..=3 {
+        let ended = second.process(id)?.wait(Duration::from_secs(15))?;
+        let log = second.log(id);
+        assert_eq!(ended.code(), Some(2), "{log}");
+        assert!(log.contains("belongs to another cluster") && log.contains("\"the first\""), "{log}");
+        assert!(log.contains("service_port") && !log.contains("founded cluster"), "{log}");
+    }
+    assert!(!second.config_path().exists());
     for _ in 0..20 {
         let answer =
             web::get(&first.front(), "/livez", Duration::from_secs(5)).map_err(phalanx::lab::LabError::io("knock"))?;
         let to = answer.header("location").unwrap_or_default().to_string();
         assert!((1..=2).any(|id| to == format!("http://{}/livez", first.http(id))), "{to}");
     }
+    // What the message says helps: nothing stands in the way afterwards.
+    use_front(&second, &own_port);
+    for id in 1..=3 {
+        second.spawn(id, &[])?;
+    }
+    second.settle()?;
+    // A node that has a cluster is refused before it says anything to anybody.
+    second.kill_all();
+    use_front(&second, &port.into());
+    second.spawn(1, &[])?;
+    assert_eq!(second.process(1)?.wait(Duration::from_secs(15))?.code(), Some(2), "{}", second.log(1));
     Ok(())
+}
+
+/// Gives a cluster another front door; the one that it had.
+fn use_front(cluster: &Cluster, port: &serde_json::Value) -> serde_json::Value {
+    let path = cluster.settings_path();
+    let mut settings: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let before = std::mem::replace(&mut settings["service_port"], port.clone());
+    std::fs::write(path, settings.to_string()).unwrap();
+    before
 }
 
 #[test]

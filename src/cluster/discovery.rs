@@ -9,7 +9,8 @@
 //! Invariants: D1 a cluster is founded under the exclusive lock alone, and not while `config.json` or a data folder
 //! speaks of another that may live. D2 `config.json` is written before the founder's own data, and the lock is held until
 //! both are: a crash in between leaves a file that no data stands behind, which the next newcomer sets aside with a warning.
-//! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person.
+//! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 nobody joins or
+//! founds a cluster beside another one that has this host's front door.
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 use super::config_file::{ConfigFileError, Lock, Projection, read};
@@ -19,6 +20,7 @@ use crate::settings::Settings;
 use crate::types::{Addresses, Identity, Liveness, NodeId, Term};
 use crate::wire::Whereabouts;
 use log::{debug, info, warn};
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -43,6 +45,9 @@ const LEADER_STAYS_LOOKS: u32 = 3;
 const PATIENT: Duration = Duration::from_millis(1000);
 /// A refused join is normal while others join (one change at a time); so many in a row are worth a line.
 const JOINS_WORTH_A_LINE: u32 = 10;
+/// The front door is another cluster's if that cluster has not answered at any address in so many rounds on end: one of ours
+/// may be slow to answer just after it was founded.
+const FRONT_ROUNDS: u32 = 5;
 /// A `config.json` younger than this is never called stale: its founder may be just about to answer.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
@@ -114,8 +119,19 @@ pub trait World {
     /// # Errors
     /// In words; the node cannot start then.
     fn found(&self, cluster: Uuid) -> Result<(), String>;
+    /// The cluster that has this host's front door, if some node listens there and it is not `but`.
+    fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner>;
     /// Lets this much time pass; `false`: the node stops.
     fn wait(&self, time: Duration) -> bool;
+}
+
+/// The cluster that listens at this host's front door (`service_port`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FrontOwner {
+    /// Its id.
+    pub cluster: Uuid,
+    /// Its name.
+    pub name: String,
 }
 
 /// How it ended.
@@ -164,6 +180,21 @@ pub enum DiscoveryError {
         /// Its cluster.
         ours: Uuid,
     },
+    /// D4.
+    #[error(
+        "the front door {address} belongs to another cluster on this host, {name:?} ({theirs}), and {why}: set service_port to \
+         another port in settings.json"
+    )]
+    FrontTaken {
+        /// `host:port`.
+        address: String,
+        /// Name of the cluster that has it.
+        name: String,
+        /// Its id.
+        theirs: Uuid,
+        /// In words: why that is not this node's cluster.
+        why: String,
+    },
     /// The lock or the file cannot be used at all.
     #[error(transparent)]
     ConfigFile(#[from] ConfigFileError),
@@ -186,8 +217,12 @@ pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, Discover
             let data = seeker.settings.node_dir(seeker.me.id);
             return Err(DiscoveryError::OtherCluster { file, theirs: cluster_info.id, data, ours });
         }
+        if let Some(owner) = world.front_owner(Some(ours)) {
+            return Err(DiscoveryError::front_taken(seeker.settings, owner, ours));
+        }
     }
-    let mut search = Search { seeker, world, heard_of: BTreeSet::new(), said: BTreeMap::new(), joins_refused: 0 };
+    let (heard_of, said) = (BTreeSet::new(), BTreeMap::new());
+    let mut search = Search { seeker, world, heard_of, said, joins_refused: 0, front_rounds: 0 };
     match (seeker.cluster, seeker.has_log) {
         (Some(ours), true) => Ok(search.resume(ours)),
         _ => search.run(),
@@ -203,6 +238,8 @@ struct Search<'a> {
     /// What was said last about each topic: a search speaks when something changes, not each round.
     said: BTreeMap<&'static str, String>,
     joins_refused: u32,
+    /// Rounds on end in which a cluster that is heard of nowhere else had the front door.
+    front_rounds: u32,
 }
 
 /// What one round of questions brought.
@@ -221,6 +258,18 @@ struct Survey {
     /// Who declined, and why.
     rejected: Option<(String, String)>,
     asked: usize,
+}
+
+impl DiscoveryError {
+    /// A node of cluster `ours` cannot start on this host.
+    pub fn front_taken(settings: &Settings, owner: FrontOwner, ours: Uuid) -> DiscoveryError {
+        front_taken(settings, owner, format!("this node is in cluster {ours}"))
+    }
+}
+
+fn front_taken(settings: &Settings, owner: FrontOwner, why: String) -> DiscoveryError {
+    let (address, name, theirs) = (settings.front_door(), owner.name, owner.cluster);
+    DiscoveryError::FrontTaken { address, name, theirs, why }
 }
 
 impl Search<'_> {
@@ -286,11 +335,19 @@ impl Search<'_> {
         for round in 1u32.. {
             let stamp = stamp_of(&settings.config_file_path);
             let named = read(&settings.config_file_path).ok().flatten();
+            // Before the others are asked: whoever listens at the front door by now answers them as well.
+            let front = if self.seeker.cluster.is_none() { self.world.front_owner(None) } else { None };
             let survey = self.survey(named.as_ref());
-            if let Some(decision) = self.try_join(&survey, named.as_ref()) {
+            let is_front_taken = front.is_some();
+            let may_join = match front {
+                Some(owner) => self.judge_front(owner, &survey, named.as_ref())?,
+                None => true,
+            };
+            if may_join && let Some(decision) = self.try_join(&survey, named.as_ref()) {
                 return Ok(decision);
             }
-            if round >= settings.connection_attempts
+            if !is_front_taken
+                && round >= settings.connection_attempts
                 && self.is_my_turn(&survey, named.as_ref(), round - settings.connection_attempts)
                 && self.may_found()
                 && let Some(decision) = self.try_found(&survey)?
@@ -388,6 +445,34 @@ impl Search<'_> {
             self.say(log::Level::Info, "search", line);
         }
         survey
+    }
+
+    /// Whether a newcomer may go on beside the cluster that has the front door: if it is the one that it is about to join. A
+    /// cluster that has the door and is heard of nowhere else is another one.
+    fn judge_front(
+        &mut self,
+        owner: FrontOwner,
+        survey: &Survey,
+        named: Option<&Projection>,
+    ) -> Result<bool, DiscoveryError> {
+        let settings = self.seeker.settings;
+        let named = named.map(|named| named.cluster_info.id);
+        if let Some(other) = named.filter(|named| *named != owner.cluster && survey.clusters.contains_key(named)) {
+            return Err(front_taken(settings, owner, format!("this node is to join cluster {other}")));
+        }
+        if named == Some(owner.cluster) || survey.clusters.contains_key(&owner.cluster) {
+            self.front_rounds = 0;
+            return Ok(true);
+        }
+        self.front_rounds += 1;
+        // Whoever declines to talk may be of that cluster: what it says is to be mended first.
+        let may_be_declining = survey.rejected.is_some() && survey.clusters.is_empty();
+        if self.front_rounds < FRONT_ROUNDS || may_be_declining {
+            return Ok(false);
+        }
+        let why = "none of its nodes answers at the addresses that this node asks (to join that cluster, name one of them in \
+                   peers)";
+        Err(front_taken(settings, owner, why.to_string()))
     }
 
     /// Joins the leader of the right cluster, if one is known; says so when it cannot.

@@ -1,14 +1,13 @@
 //! Whose the front door's port is. All nodes of a host share it (`SO_REUSEPORT`), so the kernel lets the nodes of another
-//! cluster share it as well, and spreads the clients of both over both. A node that is about to listen asks whoever answers
-//! there which cluster it is in, and refuses to start beside another; a running node looks now and then, because two
+//! cluster share it as well, and spreads the clients of both over both. A node asks whoever answers there
+//! which cluster it is in before it looks for its own, and again before it listens, and refuses to start beside another; a running node looks now and then, because two
 //! clusters may start at the same moment.
 //!
 //! Not here: answering (`http/front.rs`), binding (`start.rs`).
 
 use super::links::resolve;
 use super::shared::Shared;
-use crate::settings::Settings;
-use serde::Deserialize;
+use crate::cluster::discovery::FrontOwner;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -28,21 +27,12 @@ const ANSWER_BYTES_MAX: u64 = 4096;
 /// Between two looks of a running node.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The cluster that somebody else's front door belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Owner {
-    /// Its id.
-    pub cluster: Uuid,
-    /// Its name.
-    pub name: String,
-}
-
-/// Another cluster whose nodes listen at the front door's port on this host.
-pub fn other_owner(settings: &Settings, ours: Uuid) -> Option<Owner> {
+/// A cluster but this one whose nodes listen at the front door `address`; `None`: any cluster.
+pub fn other_owner(address: &str, but: Option<Uuid>) -> Option<FrontOwner> {
     let begun = Instant::now();
     for _ in 0..PROBES {
-        match probe(&settings.front_door()) {
-            Ok(owner) if owner.cluster != ours => return Some(owner),
+        match probe(address) {
+            Ok(owner) if but != Some(owner.cluster) => return Some(owner),
             // Nobody listens: so it will be the next time.
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return None,
             _ if begun.elapsed() >= PROBES_MAX => return None,
@@ -52,7 +42,7 @@ pub fn other_owner(settings: &Settings, ours: Uuid) -> Option<Owner> {
     None
 }
 
-fn probe(address: &str) -> io::Result<Owner> {
+fn probe(address: &str) -> io::Result<FrontOwner> {
     let mut at = resolve(address)?;
     if at.ip().is_unspecified() {
         at.set_ip(if at.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });

@@ -3,8 +3,9 @@
 //! Not here: the decisions (`cluster/discovery.rs`), the conversations (`find.rs`).
 
 use super::find::{self, Asker};
+use super::front;
 use super::threads;
-use crate::cluster::discovery::{AskError, JoinAnswer, World};
+use crate::cluster::discovery::{AskError, FrontOwner, JoinAnswer, World};
 use crate::wire::Whereabouts;
 use crate::wire::codec::WireError;
 use crossbeam_channel::{Receiver, bounded};
@@ -19,6 +20,8 @@ type Founder<'a> = dyn FnMut(Uuid) -> Result<(), String> + 'a;
 /// The world of a node that looks for its cluster.
 pub struct RealWorld<'a> {
     asker: Asker,
+    /// `host:port` of the front door.
+    front: String,
     stop_asked: &'a Receiver<&'static str>,
     founder: RefCell<Box<Founder<'a>>>,
 }
@@ -27,10 +30,11 @@ impl<'a> RealWorld<'a> {
     /// A world in which `founder` writes the founding state.
     pub fn new(
         asker: Asker,
+        front: String,
         stop_asked: &'a Receiver<&'static str>,
         founder: impl FnMut(Uuid) -> Result<(), String> + 'a,
     ) -> RealWorld<'a> {
-        RealWorld { asker, stop_asked, founder: RefCell::new(Box::new(founder)) }
+        RealWorld { asker, front, stop_asked, founder: RefCell::new(Box::new(founder)) }
     }
 }
 
@@ -68,6 +72,10 @@ impl World for RealWorld<'_> {
 
     fn found(&self, cluster: Uuid) -> Result<(), String> {
         (self.founder.borrow_mut())(cluster)
+    }
+
+    fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner> {
+        front::other_owner(&self.front, but)
     }
 
     fn wait(&self, time: Duration) -> bool {

@@ -102,21 +102,6 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// Another cluster has the front door.
-    #[error(
-        "the front door {address} belongs to another cluster on this host, {name:?} ({theirs}), and this node is in cluster \
-         {ours}: set service_port to another port in settings.json"
-    )]
-    FrontTaken {
-        /// `host:port`.
-        address: String,
-        /// Its name.
-        name: String,
-        /// Its id.
-        theirs: Uuid,
-        /// This node's cluster.
-        ours: Uuid,
-    },
     /// The data folder.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -172,7 +157,7 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
             logging::say(&format!("error: {e}"));
             match e {
                 StartError::Store(_) | StartError::Snapshot(_) | StartError::Database(_) => 3,
-                StartError::Discovery(_) | StartError::Voter(_) | StartError::FrontTaken { .. } => 2,
+                StartError::Discovery(_) | StartError::Voter(_) => 2,
                 _ => 1,
             }
         }
@@ -259,10 +244,10 @@ fn start(
     if found == Found::Founder {
         durable = raft::founding_state(me.identity());
     }
+    // Again: the search may have taken long.
     let ours = me.cluster.unwrap_or_else(Uuid::nil);
-    if let Some(owner) = front::other_owner(&settings, ours) {
-        let (address, name, theirs) = (settings.front_door(), owner.name, owner.cluster);
-        return Err(StartError::FrontTaken { address, name, theirs, ours });
+    if let Some(owner) = front::other_owner(&settings.front_door(), Some(ours)) {
+        return Err(DiscoveryError::front_taken(&settings, owner, ours).into());
     }
     let identities = if let Found::Member { identities } = found { identities } else { Vec::new() };
     launch(settings, me, dir, store, durable, folder, ports, stopper, doors, options, &identities)
@@ -310,7 +295,9 @@ fn find_cluster(
     let kept = raft::Promise::from(durable);
     let seeker = Seeker { me: identity, cluster, kept, has_log, known, no_founder, settings };
     let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
-    let world = RealWorld::new(asker, stop_asked, |cluster| become_founder(files, dir, me, store, cluster));
+    let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
+        become_founder(files, dir, me, store, cluster)
+    });
     let decision = discover(&seeker, &world)?;
     drop((world, lookout));
     match decision {

@@ -33,6 +33,8 @@ struct Net {
     remembered: Mutex<Promise>,
     /// Whoever leads steps down as soon as somebody waits.
     steps_down: AtomicBool,
+    /// Whose the front door is.
+    front: Mutex<Option<Uuid>>,
 }
 
 impl Net {
@@ -45,6 +47,7 @@ impl Net {
             waiting,
             remembered: Mutex::default(),
             steps_down: AtomicBool::new(false),
+            front: Mutex::default(),
         }
     }
 
@@ -188,6 +191,11 @@ impl World for Door<'_> {
         self.net.founded.lock().unwrap().push((self.me, cluster));
         self.net.leads(self.me.0, cluster);
         Ok(())
+    }
+
+    fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner> {
+        let cluster = self.net.front.lock().unwrap().filter(|owner| but != Some(*owner))?;
+        Some(FrontOwner { cluster, name: "the first".into() })
     }
 
     fn wait(&self, time: Duration) -> bool {
@@ -397,6 +405,50 @@ fn a_node_whose_peers_remember_more_joins_again_and_waits_while_nobody_leads() {
     assert_eq!(look(300), Decision::Stopping, "no leader: a majority may be outdated");
     net.leads(24, OTHER);
     assert_eq!(look(1000), Decision::Resume, "another cluster's word is nothing");
+}
+
+/// The cluster that has the front door is heard of nowhere else, or not where the newcomer belongs.
+#[test]
+fn nobody_joins_or_founds_beside_another_clusters_front_door() {
+    for why in ["newcomer", "config.json of another cluster", "a node of another cluster", "data of another cluster"] {
+        let net = Net::new();
+        *net.front.lock().unwrap() = Some(CLUSTER);
+        let mut cluster = None;
+        match why {
+            "newcomer" => {}
+            "config.json of another cluster" => net.leave_config(OTHER, 0),
+            "a node of another cluster" => net.leads(2, OTHER),
+            _ => cluster = Some(OTHER),
+        }
+        let before = net.named();
+        let has_log = cluster.is_some();
+        let refused = net.look_with(1, 5000, cluster, has_log, &net.settings()).unwrap_err();
+        assert!(matches!(refused, DiscoveryError::FrontTaken { .. }), "{why}: {refused}");
+        let text = refused.to_string();
+        for word in ["\"the first\"", &CLUSTER.to_string(), &net.settings().front_door(), "service_port"] {
+            assert!(text.contains(word), "{why}: {word} is missing: {text}");
+        }
+        assert_eq!(net.named(), before, "{why}");
+        assert!(net.founded.lock().unwrap().is_empty(), "{why}");
+    }
+}
+
+#[test]
+fn the_front_door_of_the_cluster_that_is_joined_keeps_nobody_out() {
+    let net = Net::new();
+    *net.front.lock().unwrap() = Some(CLUSTER);
+    net.leads(2, CLUSTER);
+    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, .. }));
+    let settings = net.settings();
+    assert_eq!(net.look_with(1, 0, Some(CLUSTER), true, &settings).unwrap(), Decision::Resume);
+    // Its nodes are slow to answer, or decline: it is waited for, and nothing is founded.
+    net.leave_config(CLUSTER, 3600);
+    net.at.lock().unwrap().clear();
+    assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
+    std::fs::remove_file(settings.config_file_path).unwrap();
+    net.put(2, At::Declining);
+    assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
+    assert!(net.founded.lock().unwrap().is_empty());
 }
 
 #[test]
