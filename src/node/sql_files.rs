@@ -1,7 +1,7 @@
 //! The folder of a node's database: where its files are, and what becomes of one that cannot be used.
 //!
 //! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` when a file that was loaded has
-//! taken its place: then `current` says so. `temporary-N` while an image is on its way, `damaged` when the node gave up because of the file, and `set-aside-N` for what was of no use.
+//! taken its place: then `current` says so. `temporary-N` while an image is on its way, `damaged` when the node gave up because of the file, and `set-aside.sqlite` for what was of no use.
 //! Not here: what the file holds (`services/sql/`).
 
 use super::disk::EXIT_DISK;
@@ -66,7 +66,7 @@ impl Folder {
         prepared: Arc<AtomicU64>,
     ) -> io::Result<Folder> {
         let path = data.join("sql");
-        create_private_dir(&path)?;
+        create_private_dir(&path).map_err(|e| at("create", &path, e))?;
         let current = current(&path)?;
         let next = AtomicU64::new(number(&current) + 1);
         let (current, looked_us) = (Mutex::new(path.join(current)), AtomicU64::new(0));
@@ -79,7 +79,7 @@ impl Folder {
             let is_other =
                 name.starts_with("db") && !entry.path().to_string_lossy().starts_with(&*kept.to_string_lossy());
             if name.starts_with("temporary-") || is_other {
-                fs::remove_file(entry.path())?;
+                fs::remove_file(entry.path()).map_err(|e| at("remove", &entry.path(), e))?;
             }
         }
         let mark = folder.mark();
@@ -114,6 +114,18 @@ fn current(folder: &Path) -> io::Result<String> {
 fn number(name: &str) -> u64 {
     let digits = name.strip_prefix("db-").and_then(|rest| rest.strip_suffix(".sqlite"));
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Where a file goes that is of no use. A folder of that name is not of the node's making: another name is used.
+fn aside(folder: &Path) -> PathBuf {
+    let name = |n| if n == 1 { "set-aside.sqlite".to_string() } else { format!("set-aside-{n}.sqlite") };
+    let is_usable = |path: &PathBuf| !BESIDE.into_iter().chain([""]).any(|suffix| beside(path, suffix).is_dir());
+    (1u64..).map(|n| folder.join(name(n))).find(is_usable).expect("a folder holds fewer names than there are numbers")
+}
+
+/// Names the file in what the system says about it.
+fn at(doing: &str, path: &Path, e: io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("cannot {doing} {}: {e}", path.display()))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -191,7 +203,7 @@ impl Files for Folder {
 
     fn set_aside(&self, why: &str) {
         // One is kept for people to look at, the newest.
-        let aside = self.path.join("set-aside.sqlite");
+        let aside = aside(&self.path);
         self.remove(&aside);
         let from = self.path();
         warn!("the database is set aside as {}: {why}", aside.display());
@@ -290,6 +302,27 @@ mod tests {
         let name = new.file_name().unwrap().to_string_lossy().into_owned();
         assert_eq!(names(home.path()), ["current".to_string(), name.clone(), format!("{name}-wal")]);
         assert_ne!(folder.successor(), new, "a name is given once");
+    }
+
+    /// What somebody put there keeps no file from being set aside, and stays.
+    #[test]
+    fn folders_of_the_same_name_are_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = open(home.path());
+        let sql = home.path().join("sql");
+        for name in ["set-aside.sqlite", "set-aside-2.sqlite-wal"] {
+            fs::create_dir(sql.join(name)).unwrap();
+        }
+        for text in ["first", "second"] {
+            fs::write(folder.path(), text).unwrap();
+            folder.set_aside("a test");
+            assert_eq!(fs::read_to_string(sql.join("set-aside-3.sqlite")).unwrap(), text);
+        }
+        assert_eq!(names(home.path()), ["set-aside-2.sqlite-wal", "set-aside-3.sqlite", "set-aside.sqlite"]);
+
+        fs::create_dir(sql.join("temporary-7")).unwrap();
+        let refused = Folder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap_err();
+        assert!(refused.to_string().contains("sql/temporary-7"), "{refused}");
     }
 
     #[test]

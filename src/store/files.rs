@@ -104,12 +104,27 @@ pub fn shared_mode() -> u32 {
     SHARED_MODE.get().copied().unwrap_or(0o644)
 }
 
-/// Makes a folder and those above it, for nobody else to look into, whatever the umask.
+/// Makes a folder and those above it, for nobody else to look into, whatever the umask. A link that leads nowhere is left as it
+/// is: the disk that it points to may not be mounted.
 ///
 /// # Errors
 /// The system's.
 pub fn create_private_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| match dangling(dir) {
+        Some(why) if e.kind() == ErrorKind::AlreadyExists => io::Error::new(ErrorKind::NotFound, why),
+        _ => e,
+    })
+}
+
+/// In words: the first link on the way to `dir` that leads nowhere.
+fn dangling(dir: &Path) -> Option<String> {
+    dir.ancestors().find_map(|at| {
+        let to = fs::read_link(at).ok()?;
+        let (at, to) = (at.display(), to.display());
+        fs::metadata(dir).is_err().then(|| {
+            format!("{at} is a link to {to}, which is not there: mount the disk that it is on, or make that folder")
+        })
+    })
 }
 
 /// Takes everybody else's rights to a node's folder, its files and its folders with their files; gives the rights that the folder
@@ -285,6 +300,23 @@ mod tests {
         assert_eq!([&data.path().join("data"), &dir, &dir.join("wal")].map(|path| mode(path)), [0o700; 3]);
         assert_eq!(mode(&dir.join("wal/0.wal")), 0o600);
         assert_eq!(narrow(&dir).unwrap(), None);
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_named_and_left() {
+        let data = tempfile::tempdir().unwrap();
+        let (link, to) = (data.path().join("wal"), data.path().join("disk/wal"));
+        std::os::unix::fs::symlink(&to, &link).unwrap();
+        for dir in [link.clone(), link.join("below")] {
+            let error = create_private_dir(&dir).unwrap_err().to_string();
+            assert!(error.contains(&format!("is a link to {}, which is not there", to.display())), "{error}");
+        }
+        assert!(!to.exists());
+        fs::create_dir_all(&to).unwrap();
+        create_private_dir(&link).unwrap();
+        fs::write(data.path().join("file"), "").unwrap();
+        let error = create_private_dir(&data.path().join("file")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     }
 
     #[test]
