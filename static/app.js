@@ -330,9 +330,10 @@
     pulse.classList.add("beat");
   }
 
-  function verdictWords({ verdict, failure_tolerance: spare, has_quorum: hasQuorum, integrity }) {
+  function verdictWords({ verdict, failure_tolerance: spare, has_quorum: hasQuorum, leader, integrity }) {
     if (integrity && integrity.split) return "unavailable: read-only, no majority agrees on the state";
-    if (verdict === "unavailable") return `unavailable: ${hasQuorum ? "nobody leads yet" : "no majority left"}`;
+    if (verdict === "unavailable" && hasQuorum) return `unavailable: ${leader === null ? "nobody leads yet" : "writes are refused"}`;
+    if (verdict === "unavailable") return "unavailable: no majority left";
     return `${verdict}: ${spare > 0 ? `can lose ${spare} more` : "cannot lose another"}`;
   }
 
@@ -438,8 +439,9 @@
       // The nodes warn of the same second (log_clock.rs).
       const isClockOff = isOnline && Math.abs(row.clock_ahead_ms || 0) >= 1000;
       const clock = isClockOff ? `, clock ${span(Math.abs(row.clock_ahead_ms))} ${row.clock_ahead_ms > 0 ? "ahead" : "behind"}` : "";
-      tile.lag.classList.toggle("is-behind", isBehind || isClockOff);
-      set(tile.lag, row.status === "OFFLINE" ? "out of the line" : (row.lag === 0 ? "in step" : `${plural(row.lag, "entry").replace("entrys", "entries")} behind`) + clock);
+      const disk = row.is_disk_low ? ", disk nearly full" : "";
+      tile.lag.classList.toggle("is-behind", isBehind || isClockOff || Boolean(row.is_disk_low));
+      set(tile.lag, row.status === "OFFLINE" ? "out of the line" : (row.lag === 0 ? "in step" : `${plural(row.lag, "entry").replace("entrys", "entries")} behind`) + clock + disk);
       set(tile.lastIndex, place(row.last_index));
       set(tile.commitIndex, place(row.commit_index));
       set(tile.appliedIndex, place(row.applied_index));

@@ -81,7 +81,11 @@ fn a_node_without_room_from_the_start_never_leads() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 2, &json!({}))?;
     // More than any disk has free: node 3, which would be preferred, is below its reserve from the first look.
     cluster.spawn(3, &["--set", "disk_reserve_mb=1000000"])?;
-    cluster.settle()?;
+    cluster.wait_explained("the verdict says so", Duration::from_secs(20), || {
+        let cluster = cluster.status(1).map_err(|e| e.to_string())?.cluster;
+        let is_told = cluster.reasons == ["node 3's disk is nearly full: make room there"];
+        if (is_told, cluster.verdict) == (true, Verdict::Degraded) { Ok(()) } else { Err(format!("{cluster:?}")) }
+    })?;
     for _ in 0..3 {
         let leader = cluster.wait_until("another node leads", Duration::from_secs(20), || {
             let leader = cluster.leader()?;
@@ -96,6 +100,65 @@ fn a_node_without_room_from_the_start_never_leads() -> Result<()> {
     }
     assert!(cluster.is_running(3));
     Ok(())
+}
+
+/// All disks are nearly full: reads go on, and everything that is asked how the cluster is says that writes do not.
+#[test]
+fn a_cluster_that_refuses_writes_for_want_of_room_is_not_called_healthy() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.kill_all();
+    // Other addresses, which each node wants to write into the log.
+    let kv: u16 = cluster.kv(1).rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap();
+    let moved = format!("kv_port_base={}", kv + 8);
+    for id in 1..=3 {
+        let _ = std::fs::remove_file(cluster.log_path(id));
+        cluster.spawn(id, &["--set", "disk_reserve_mb=1000000", "--set", &moved])?;
+    }
+    cluster.wait_explained("every node says that writes are refused", Duration::from_secs(30), || {
+        for id in 1..=3 {
+            let status = cluster.status(id).map_err(|e| e.to_string())?;
+            let told = &status.cluster;
+            let is_all =
+                told.leader.is_some() && told.voters.len() == 3 && status.nodes.iter().all(|row| row.is_disk_low);
+            let why = "and no other voter that could lead has room: make room there, or lower disk_reserve_mb";
+            if told.verdict != Verdict::Unavailable
+                || !is_all
+                || !told.reasons.iter().any(|reason| reason.contains(why))
+            {
+                return Err(format!("node {id}: {:?} {:?}", status.nodes, status.cluster));
+            }
+        }
+        Ok(())
+    })?;
+    let refused = cluster.post(1, "/v1/note", &json!({"id": "x", "text": "y"}))?;
+    assert!(refused.text().contains("the leader's disk is nearly full"), "{}", refused.text());
+    let checked = Command::new(EXE).args(["status", "--check", "-e", &cluster.http(1)]).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(7), "{said}");
+    assert!(said.starts_with("unavailable: ") && said.contains("writes are refused"), "{said}");
+    let ready = cluster.wait_explained("reads go on", Duration::from_secs(10), || {
+        let ready = cluster.get(1, "/readyz?verbose").map_err(|e| e.to_string())?;
+        if ready.status == 200 { Ok(ready) } else { Err(ready.text()) }
+    })?;
+    assert!(ready.text().contains("\n[!] writes are refused: "), "{}", ready.text());
+    let metrics = cluster.get(1, "/metrics")?.text();
+    for line in ["\nphalanx_takes_writes 0\n", "\nphalanx_disk_low 1\n"] {
+        assert!(metrics.contains(line), "{line:?} is not in {metrics}");
+    }
+    // It is tried twice a second, and said once for each reason.
+    cluster.wait_until("the addresses were tried a few times", Duration::from_secs(10), || {
+        let status = cluster.status(1).ok()?;
+        (status.node.uptime_ms > 5_000 && !reasons(&cluster.log(1)).is_empty()).then_some(())
+    })?;
+    let told = reasons(&cluster.log(1));
+    assert!(told.windows(2).all(|pair| pair[0] != pair[1]), "{told:?}");
+    Ok(())
+}
+
+/// Why addresses were not registered, as a node's log tells it.
+fn reasons(log: &str) -> Vec<String> {
+    let lines = log.lines().filter_map(|line| line.split_once("addresses not registered yet err="));
+    lines.map(|(_, why)| why.to_string()).collect()
 }
 
 /// Copies a stopped node's folder.

@@ -1,7 +1,7 @@
 //! How safe the cluster is, in one word and in reasons that a person can act on.
 //!
-//! `unavailable`: no leader, or no majority of the voters is reachable. `degraded`: serves, but a known member is
-//! offline, corrupt or does not catch up, a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the
+//! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is reachable. `degraded`: serves, but a known member is
+//! offline, corrupt or does not catch up, its disk is nearly full, a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the
 //! cluster can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
 //! voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/status.rs`).
@@ -41,6 +41,8 @@ pub struct Situation {
     pub is_removed: bool,
     /// Those that are online and do not catch up, each with where its log ends and where it should.
     pub stuck: BTreeMap<NodeId, (Index, Index)>,
+    /// Those that are online and whose disk is nearly full: each refuses writes once it leads.
+    pub disk_low: BTreeSet<NodeId>,
     /// Nodes whose state differs from the majority's.
     pub corrupt: BTreeSet<NodeId>,
     /// No majority holds the same state: what to do about it.
@@ -117,7 +119,10 @@ pub fn judge(situation: &Situation) -> Judgement {
     reasons.extend(situation.split.clone());
     let corrupt = situation.corrupt.iter();
     reasons.extend(corrupt.map(|id| format!("node {}'s state differs from the majority's, it rebuilds itself", id.0)));
-    let is_serving = has_quorum && situation.leader.is_some() && situation.split.is_none();
+    let is_leader_low = situation.leader.is_some_and(|id| situation.disk_low.contains(&id));
+    let is_serving = has_quorum && situation.leader.is_some() && situation.split.is_none() && !is_leader_low;
+    let roomy = roomy_voters(situation);
+    reasons.extend(disk_reasons(situation, &roomy));
     let mut offline: Vec<NodeId> = Vec::new();
     for (id, is_online) in situation.voters.iter().chain(&situation.learners) {
         if !is_online {
@@ -148,8 +153,41 @@ pub fn judge(situation: &Situation) -> Judgement {
         (true, false) => Verdict::Degraded,
         (true, true) => Verdict::Healthy,
     };
-    let failure_tolerance = if is_serving { spare as u32 } else { 0 };
+    // The last voter with room cannot be lost either: who leads then refuses writes.
+    let may_fail = spare.min(roomy.len().saturating_sub(1));
+    let failure_tolerance = if is_serving { may_fail as u32 } else { 0 };
     Judgement { verdict, reasons, failure_tolerance, has_quorum }
+}
+
+/// Voters that could lead and take writes.
+fn roomy_voters(situation: &Situation) -> Vec<NodeId> {
+    let can_lead = |id: &NodeId| !situation.stuck.contains_key(id) && !situation.disk_low.contains(id);
+    let online = situation.voters.iter().filter(|(_, is_online)| *is_online).map(|(id, _)| *id);
+    online.filter(can_lead).collect()
+}
+
+/// Whose disk is nearly full, and what follows from it.
+fn disk_reasons(situation: &Situation, roomy: &[NodeId]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let low_leader = situation.leader.filter(|id| situation.disk_low.contains(id));
+    if let Some(leader) = low_leader {
+        let when = if roomy.is_empty() {
+            "and no other voter that could lead has room"
+        } else {
+            "until a voter that has room leads"
+        };
+        reasons.push(format!(
+            "writes are refused: the disk of node {}, which leads, is nearly full, {when}: \
+             make room there, or lower disk_reserve_mb",
+            leader.0
+        ));
+    }
+    let others = situation.disk_low.iter().filter(|id| Some(**id) != low_leader);
+    reasons.extend(others.map(|id| format!("node {}'s disk is nearly full: make room there", id.0)));
+    if let (false, None, [last]) = (situation.disk_low.is_empty(), low_leader, roomy) {
+        reasons.push(format!("writes need node {}: no other voter that could lead has room", last.0));
+    }
+    reasons
 }
 
 #[cfg(test)]
@@ -208,6 +246,35 @@ mod tests {
         assert_eq!(judge(&corrupt).line(), line);
         let split = Situation { split: Some("read-only: ...".into()), ..situation(3, &[1, 2, 3], &[]) };
         assert_eq!(judge(&split).line(), "unavailable: read-only: ...");
+    }
+
+    #[test]
+    fn a_nearly_full_disk_is_told_and_a_leader_that_has_one_takes_no_writes() {
+        let low = |ids: &[u64], leader: u64, voters: &[i64]| {
+            let disk_low = ids.iter().map(|id| NodeId(*id)).collect();
+            judge(&Situation { disk_low, ..situation(leader, voters, &[]) })
+        };
+        let follower = low(&[1], 3, &[1, 2, 3]);
+        assert_eq!(follower.line(), "degraded: node 1's disk is nearly full: make room there");
+        assert_eq!(follower.failure_tolerance, 1);
+        let followers = low(&[1, 2], 3, &[1, 2, 3]);
+        assert_eq!(followers.failure_tolerance, 0, "writes end with node 3");
+        assert_eq!(followers.reasons[2], "writes need node 3: no other voter that could lead has room");
+        let leader = low(&[3], 3, &[1, 2, 3]);
+        assert_eq!((leader.verdict, leader.has_quorum, leader.failure_tolerance), (Verdict::Unavailable, true, 0));
+        assert_eq!(
+            leader.line(),
+            "unavailable: writes are refused: the disk of node 3, which leads, is nearly full, \
+             until a voter that has room leads: make room there, or lower disk_reserve_mb"
+        );
+        let all = low(&[1, 2, 3], 3, &[1, 2, 3]);
+        assert_eq!(all.verdict, Verdict::Unavailable);
+        let why = "is nearly full, and no other voter that could lead has room: make room there";
+        assert!(all.reasons[0].contains(why), "{}", all.line());
+        assert_eq!(all.reasons[1..], [1, 2].map(|id| format!("node {id}'s disk is nearly full: make room there")));
+        // Who is offline cannot take over.
+        assert!(low(&[3], 3, &[1, 3, -2]).line().contains("until a voter"));
+        assert!(low(&[1, 3], 3, &[1, 3, -2]).line().contains("no other voter"));
     }
 
     #[test]

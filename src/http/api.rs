@@ -12,6 +12,7 @@ use super::reply::Reply;
 use super::routes::Indexed;
 use super::server::Door;
 use super::{chat, db, idempotency, jobs, kv, locks, params};
+use crate::node::status::{ClusterStatus, Verdict};
 use crate::node::{Ack, Level, Work, quota};
 use crate::raft::{Change, Refusal};
 use crate::services::{self, directory, registry};
@@ -296,13 +297,22 @@ fn node_id(text: Option<&str>) -> Option<NodeId> {
 fn ready(door: &Door, head: &Head) -> Reply {
     let is_verbose = head.query("verbose").is_some();
     match door.host.readiness() {
-        Ok(()) if is_verbose => Reply::text(200, "[+] knows a leader\n[+] has caught up\nready\n"),
+        Ok(()) if is_verbose => Reply::text(200, ready_text(&door.host.fresh_frame().frame.status.cluster)),
         Ok(()) => Reply::text(200, "ready\n"),
         Err(missing) if is_verbose => {
             Reply::text(503, missing.iter().map(|what| format!("[-] {what}\n")).collect::<String>() + "not ready\n")
         }
         Err(_) => Reply::text(503, "not ready\n"),
     }
+}
+
+/// A node whose cluster refuses writes still serves reads: it is ready, and says what does not work.
+fn ready_text(cluster: &ClusterStatus) -> String {
+    let mut text = "[+] knows a leader\n[+] has caught up\n".to_string();
+    if cluster.verdict == Verdict::Unavailable {
+        text.extend(cluster.reasons.iter().map(|reason| format!("[!] {reason}\n")));
+    }
+    text + "ready\n"
 }
 
 /// Prometheus text format 0.0.4: figures of one name stand together under one heading.

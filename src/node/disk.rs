@@ -183,6 +183,7 @@ impl Space {
             false => info!("{text}"),
         }
         self.shared.event("disk", Some(self.shared.me.id), text);
+        self.shared.set_disk_low(is_low);
         self.shared.to_core(CoreInput::DiskLow(is_low));
     }
 }

@@ -19,8 +19,8 @@ use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Between two tries to register this node's addresses.
@@ -48,6 +48,8 @@ struct Beats {
     shared: Arc<Shared>,
     rng: fastrand::Rng,
     registering: Arc<AtomicBool>,
+    /// Why the addresses could not be registered when that was last said: the tries that follow say only what is new.
+    told_why_not: Arc<Mutex<Option<String>>>,
     last_register: Option<Instant>,
     /// Since when this node stands for election without an end, or is no member, and whether that was remarked on.
     outsider_since: Option<Instant>,
@@ -60,6 +62,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         shared: Arc::clone(shared),
         rng: fastrand::Rng::new(),
         registering: Arc::new(AtomicBool::new(false)),
+        told_why_not: Arc::default(),
         last_register: None,
         outsider_since: None,
         has_warned: false,
@@ -276,12 +279,20 @@ impl Beats {
         self.last_register = Some(Instant::now());
         // Waiting for the answer here would stop the heartbeats.
         let (shared, registering) = (Arc::clone(&self.shared), Arc::clone(&self.registering));
+        let told_why_not = Arc::clone(&self.told_why_not);
         let started = super::threads::spawn("register", move || {
             let command = directory_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
             let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-            if let Outcome::Refused(why) | Outcome::Unknown(why) = shared.run(command, deadline) {
+            let why_not = match shared.run(command, deadline) {
+                Outcome::Refused(why) | Outcome::Unknown(why) => Some(why),
+                Outcome::Done(_) => None,
+            };
+            let mut told = lock(&told_why_not);
+            if let Some(why) = why_not.as_ref().filter(|_| *told != why_not) {
                 info!("addresses not registered yet err={why:?}");
             }
+            *told = why_not;
+            drop(told);
             registering.store(false, Ordering::Release);
         });
         if let Err(e) = started {
@@ -313,6 +324,7 @@ pub fn own_row(shared: &Shared) -> Row {
         state: shared.integrity.report(),
         prepared_load: shared.sql.as_ref().map_or(0, Readers::prepared_load),
         jobs: shared.job_report(),
+        is_disk_low: shared.is_disk_low(),
         pid: std::process::id(),
         addresses: shared.settings.addresses(shared.me.id),
     }

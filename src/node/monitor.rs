@@ -182,6 +182,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             heartbeat_age_ms,
             is_gateway: gateways.contains(&id),
             is_corrupt: corrupt.contains_key(&id),
+            is_disk_low: is_online && row.is_disk_low,
             clock_ahead_ms: clocks.get(&id).copied(),
         });
     }
@@ -213,6 +214,7 @@ fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) 
         pace: Pace::default(),
         state: Default::default(),
         jobs: Default::default(),
+        is_disk_low: false,
         pid: 0,
         addresses,
     }

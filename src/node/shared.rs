@@ -38,7 +38,7 @@ use crate::settings::Settings;
 use crate::store::Snapshots;
 use crate::store::mark::Mark;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
-use crate::wire::heartbeat::JobReport;
+use crate::wire::heartbeat::{JobReport, Row};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -150,6 +150,8 @@ pub struct Shared {
     pub integrity: Integrity,
     /// What this node missed, and how long it takes to make up for it.
     pub recovery: Recovery,
+    /// Less than `disk_reserve_mb` is free.
+    is_disk_low: AtomicBool,
     /// Ends this process.
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
@@ -267,6 +269,7 @@ impl Shared {
             leader_heard_ms: AtomicU64::new(0),
             integrity: Integrity::new(parts.mark),
             recovery: Recovery::new(parts.view.last_index > Index(0)),
+            is_disk_low: AtomicBool::new(false),
             stopper: parts.stopper,
             incoming_snapshot: Mutex::new(()),
             peer_frames: FrameShare::default(),
@@ -558,6 +561,17 @@ impl Shared {
         self.next_expiry_ms.store(at_ms.unwrap_or(u64::MAX), Ordering::Release);
     }
 
+    /// Whether this node's disk is nearly full.
+    pub fn is_disk_low(&self) -> bool {
+        self.is_disk_low.load(Ordering::Acquire)
+    }
+
+    /// The disk thread has looked.
+    pub fn set_disk_low(&self, is_low: bool) {
+        self.is_disk_low.store(is_low, Ordering::Release);
+        self.poke_monitor();
+    }
+
     /// Snapshot files of this node.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
@@ -624,13 +638,21 @@ impl Shared {
                 || gossip.is_online_as(Identity { id, uuid })
                 || (is_leader && raft.peers.iter().any(|peer| peer.who.id == id && peer.is_active))
         };
+        let now_ms = self.now_ms();
+        let is_named = |row: &Row| raft.membership.uuid_of(row.id) == Some(row.uuid);
+        let rows = gossip.all(now_ms).into_iter().filter(|(row, is_online, _)| *is_online && is_named(row));
+        let mut disk_low: BTreeSet<NodeId> = rows.filter(|(row, ..)| row.is_disk_low).map(|(row, ..)| row.id).collect();
+        if self.is_disk_low() {
+            disk_low.insert(self.me.id);
+        }
         verdict::judge(&Situation {
+            disk_low,
             is_removed: is_removed(raft, self.me),
             leader: raft.leader,
             voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             gateways: self.directory().gateways.clone(),
-            stuck: lock(&self.lags).stuck(self.now_ms(), self.settings.fail_after_ms),
+            stuck: lock(&self.lags).stuck(now_ms, self.settings.fail_after_ms),
             voters_max: self.settings.voters_max,
             quotas: quota::reached(&self.settings, &self.sizes()),
             corrupt,

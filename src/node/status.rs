@@ -217,6 +217,9 @@ pub struct NodeRow {
     /// Its state differs from the majority's: it serves no reads and rebuilds itself.
     #[serde(default)]
     pub is_corrupt: bool,
+    /// Its disk is nearly full: as the leader it refuses writes.
+    #[serde(default)]
+    pub is_disk_low: bool,
     /// How far its wall clock is ahead of that of the node that answers (negative: behind); `None`: it has not been heard.
     #[serde(default)]
     pub clock_ahead_ms: Option<i64>,

@@ -58,6 +58,8 @@ pub struct Row {
     pub prepared_load: u64,
     /// What it says of the jobs that it can run.
     pub jobs: Arc<JobReport>,
+    /// Its disk is nearly full: as the leader it would refuse writes.
+    pub is_disk_low: bool,
     /// Its process, on its host.
     pub pid: u32,
     /// Where it is reached.

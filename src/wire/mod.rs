@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of what commands mean: nodes that refuse different statements would come to differ.
 /// Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 8;
+pub const PROTOCOL: u32 = 9;
 
 /// First word of a dialer, after the challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -516,6 +516,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 is_gateway: false,
                 pid: Some(4000 + id as u32),
                 is_corrupt: false,
+                is_disk_low: false,
                 clock_ahead_ms: Some(0),
             }
         })

@@ -24,6 +24,7 @@ fn row(who: Identity, counter: u64) -> Row {
         pace: Default::default(),
         state: Default::default(),
         jobs: Default::default(),
+        is_disk_low: false,
         pid: 1,
         role: Role::Follower,
         standing: Standing::Voter,
