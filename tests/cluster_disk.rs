@@ -155,6 +155,62 @@ fn a_cluster_that_refuses_writes_for_want_of_room_is_not_called_healthy() -> Res
     Ok(())
 }
 
+/// A node whose folder was taken away writes into nothing: it ends, says so, and the others go on.
+#[test]
+fn a_node_whose_folder_is_removed_or_replaced_stops_and_says_so() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.note("before", "x")?;
+    let aside = cluster.dir().join("aside");
+    for (round, what) in ["removed", "renamed", "replaced"].into_iter().enumerate() {
+        let leader = cluster.settle()?;
+        // A follower at first, then the leader.
+        let victim = if round == 0 { leader % 3 + 1 } else { leader };
+        let at = folder(&cluster, victim);
+        match what {
+            "removed" => std::fs::remove_dir_all(&at).unwrap(),
+            "renamed" => std::fs::rename(&at, &aside).unwrap(),
+            _ => {
+                std::fs::rename(&at, &aside).unwrap();
+                copy_folder(&aside, &at);
+            }
+        }
+        let ended = cluster.process(victim)?.wait(Duration::from_secs(5))?;
+        let log = cluster.log(victim);
+        assert_eq!(ended.code(), Some(3), "{what}: {log}");
+        assert!(log.contains("this node stops: "), "{what}: {log}");
+        assert!(log.contains("was removed, renamed or replaced while the node ran"), "{what}: {log}");
+        assert!(log.contains(&format!("phalanx node --id {victim}")), "{what}: {log}");
+        cluster.note(what, "y")?;
+        if what != "removed" {
+            let _ = std::fs::remove_dir_all(&at);
+            std::fs::rename(&aside, &at).unwrap();
+        }
+        cluster.restart(victim)?;
+    }
+    cluster.settle()?;
+    for id in 1..=3 {
+        let mut notes = web::Notes::new(vec![cluster.http(id)]);
+        for name in ["before", "removed", "renamed", "replaced"] {
+            assert!(notes.read(name, Instant::now() + Duration::from_secs(5))?.is_some(), "{name} at node {id}");
+        }
+    }
+    Ok(())
+}
+
+/// All folders at once, as `rm -rf data` under running nodes: nothing is acknowledged that only memory has.
+#[test]
+fn a_cluster_whose_folders_are_all_removed_acknowledges_nothing_more() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.note("before", "x")?;
+    std::fs::remove_dir_all(cluster.data_dir()).unwrap();
+    for id in 1..=3 {
+        let ended = cluster.process(id)?.wait(Duration::from_secs(5))?;
+        assert_eq!(ended.code(), Some(3), "{}", cluster.log(id));
+        assert!(!cluster.log(id).contains("free space unknown"), "{}", cluster.log(id));
+    }
+    Ok(())
+}
+
 /// Why addresses were not registered, as a node's log tells it.
 fn reasons(log: &str) -> Vec<String> {
     let lines = log.lines().filter_map(|line| line.split_once("addresses not registered yet err="));

@@ -3,7 +3,8 @@
 //! The jobs' promises leave from here, straight after the sync that they rest on and never before it: a follower's answer
 //! that went back through `core` would wait for another thread to wake.
 //! A failed write or sync ends the process (exit 3): what a disk says after that cannot be trusted, and another node
-//! has every acknowledged entry. Free space is looked at while the thread is idle, so a full disk is seen before it bites.
+//! has every acknowledged entry. Folder and free space are looked at while the thread is idle: a full disk is seen before it bites,
+//! and a node whose folder was removed or replaced ends (exit 3) rather than acknowledge what no restart would find.
 //! Not here: formats and recovery (`store/`).
 
 use super::core::CoreInput;
@@ -12,6 +13,7 @@ use super::logging;
 use super::shared::Shared;
 use super::threads;
 use crate::raft::{Message, Persist};
+use crate::store::anchor::Anchor;
 use crate::store::{self, CutJob, SnapshotReader, Spare, SpareJob, Store, StoreError};
 use crate::types::Index;
 use crate::wire::Frame;
@@ -20,7 +22,7 @@ use log::{error, info, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the free space.
+/// Between two looks at the folder and its free space.
 const SPACE_EVERY: Duration = Duration::from_millis(500);
 /// Exit code of a node whose disk failed.
 pub const EXIT_DISK: i32 = 3;
@@ -41,10 +43,10 @@ pub enum DiskJob {
 }
 
 /// Body of the thread; `own` leads to its inbox.
-pub fn run(shared: &Arc<Shared>, mut store: Store, own: &Sender<DiskJob>, inbox: &Receiver<DiskJob>) {
-    let mut space = Space { shared: Arc::clone(shared), looked: None, is_low: false };
+pub fn run(shared: &Arc<Shared>, mut store: Store, anchor: Anchor, own: &Sender<DiskJob>, inbox: &Receiver<DiskJob>) {
+    let mut space = Space { shared: Arc::clone(shared), anchor, looked: None, is_low: false, has_warned: false };
     loop {
-        space.look();
+        space.look(&store);
         let first = match inbox.recv_timeout(SPACE_EVERY) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => continue,
@@ -145,27 +147,41 @@ pub fn must<T>(shared: &Shared, result: Result<T, StoreError>) -> T {
     }
 }
 
-/// Watches the free space of the data folder.
+/// Watches the data folder and its free space.
 struct Space {
     shared: Arc<Shared>,
+    anchor: Anchor,
     looked: Option<Instant>,
     is_low: bool,
+    /// It was said that nobody can look.
+    has_warned: bool,
 }
 
 impl Space {
-    fn look(&mut self) {
+    fn look(&mut self, store: &Store) {
         if self.looked.is_some_and(|at| at.elapsed() < SPACE_EVERY) {
             return;
         }
         self.looked = Some(Instant::now());
         let reserve_mb = self.shared.settings.disk_reserve_mb;
-        let free = match store::free_bytes(&self.shared.dir) {
+        let folder = self.anchor.look().and_then(|()| store.look());
+        let free = match folder.and_then(|()| store::free_bytes(&self.shared.dir)) {
             Ok(free) => free,
+            Err(e @ StoreError::FolderGone { .. }) => {
+                error!("this node stops: {e}");
+                self.shared.event("disk", Some(self.shared.me.id), format!("this node stops: {e}"));
+                logging::exit(EXIT_DISK);
+            }
             Err(e) => {
-                warn!("free space unknown err={e}");
+                if !std::mem::replace(&mut self.has_warned, true) {
+                    warn!("the data folder cannot be looked at: its free space is unknown err={e}");
+                }
                 return;
             }
         };
+        if std::mem::take(&mut self.has_warned) {
+            info!("the data folder can be looked at again");
+        }
         let is_low = free < reserve_mb << 20;
         if is_low == self.is_low {
             return;

@@ -382,6 +382,7 @@ fn launch(
     identities: &[Identity],
 ) -> Result<Running, StartError> {
     let who = me.identity();
+    let anchor = folder.anchor()?;
     let begun = Instant::now();
     let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
     let (laps, prepared) = (Arc::new(Laps::default()), Arc::default());
@@ -471,7 +472,7 @@ fn launch(
     thread("large-reads", Box::new(move || large_reads::run(&large_reads_out)))?;
     let s = Arc::clone(&shared);
     let to_disk = disk_in.clone();
-    thread("disk", Box::new(move || disk::run(&s, store, &to_disk, &disk_out)))?;
+    thread("disk", Box::new(move || disk::run(&s, store, anchor, &to_disk, &disk_out)))?;
     let s = Arc::clone(&shared);
     thread("gossip", Box::new(move || gossip::run(&s, &gossip_out)))?;
     let s = Arc::clone(&shared);

@@ -6,6 +6,7 @@
 //! A discarded folder (`--rejoin`) gets its new uuid before its log goes: the old uuid must never vote with an empty log.
 //! Not here: joining and founding (`cluster/discovery.rs`).
 
+use super::anchor::Anchor;
 use super::{Files, Options, SNAPSHOTS_DIR, Store, StoreError, WAL_DIR, segment, snapshot};
 use crate::raft::Durable;
 use crate::types::{Addresses, Identity, NodeId};
@@ -260,8 +261,21 @@ fn finish_discard(files: &dyn Files, dir: &Path, me: &mut Me) -> Result<(), Stor
 /// Held while a process works in a data folder.
 #[derive(Debug)]
 pub struct FolderLock {
+    dir: PathBuf,
+    /// `dir`, open.
+    folder: std::fs::File,
     /// The system's lock goes when the file is closed, however the process ends.
-    _file: std::fs::File,
+    file: std::fs::File,
+}
+
+impl FolderLock {
+    /// Holds on to the folder and the log in it, to be looked at while the process runs.
+    ///
+    /// # Errors
+    /// There is no log's folder yet, or the node's is another one by now.
+    pub fn anchor(&self) -> Result<Anchor, StoreError> {
+        Anchor::new(&self.dir, (&self.dir, &self.folder), (&self.dir.join(LOCK_NAME), &self.file))
+    }
 }
 
 /// As [`lock`], but waits a moment: a process that was killed keeps its folder until its memory is cleared away.
@@ -294,7 +308,8 @@ pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
     }
     let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     noted.map_err(|e| StoreError::io("write to", &path, e))?;
-    Ok(FolderLock { _file: file })
+    let folder = std::fs::File::open(dir).map_err(|e| refused("open", dir, e))?;
+    Ok(FolderLock { dir: dir.to_path_buf(), folder, file })
 }
 
 /// A folder that was refused: another user's, or what the system says.

@@ -4,13 +4,14 @@
 //! `wal.rs` is the log over segments; `recover.rs` reads it back and tells a torn tail from damage; `segment.rs` is one segment
 //! file, `record.rs` one record, `replay.rs` what a run of records means. `snapshot.rs` writes, receives and reads snapshots.
 //! `identity.rs` says who the folder belongs to and keeps two processes out of one folder. `inspect.rs` looks at a folder
-//! without changing a byte (`phalanx log`). `mark.rs` keeps that a state is wrong. `poison.rs` remembers a failure. `files.rs` is the only way to the disk, so that the simulator and the tests
+//! without changing a byte (`phalanx log`). `anchor.rs` tells whether the folder is still the one that was opened. `mark.rs` keeps that a state is wrong. `poison.rs` remembers a failure. `files.rs` is the only way to the disk, so that the simulator and the tests
 //! can put a treacherous one in its place. `docs/disk-format.md` shows every byte.
 //!
 //! Rules: an error from a write or sync poisons the store, nothing is ever tried again; only the unsynced tail of the last
 //! segment may be cut, any other damage refuses to start and names file and offset; directories are synced after create,
 //! rename and remove. Not here: when to sync and what may leave afterwards (`node/`), what entries mean (`raft/`).
 
+pub mod anchor;
 #[cfg(test)]
 pub mod faults;
 pub mod files;
@@ -135,6 +136,20 @@ pub enum StoreError {
         dir: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The folder, or what keeps it, is not what this process opened: what it writes is lost to a restart.
+    #[error(
+        "{} {what}: the node's folder was removed, renamed or replaced while the node ran, and what it writes would be lost. \
+         Put the folder back and start the node again; if it is gone, `phalanx node --id {}` starts without it and fetches the \
+         state from the other nodes", .path.display(), advice(.node)
+    )]
+    FolderGone {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is found there.
+        what: &'static str,
+        /// Whose data it is, if known.
+        node: Option<NodeId>,
     },
     /// The disk refused.
     #[error("cannot {doing}: {source}")]

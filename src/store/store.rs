@@ -13,6 +13,7 @@ use super::wal::{self, Spare, SpareJob, Wal};
 use super::{Files, Options, Poison, SNAPSHOTS_DIR, SnapshotReader, SnapshotReceiver, Snapshots, StoreError, WAL_DIR};
 use crate::raft::{Durable, HardState, Persist, SnapshotMeta};
 use crate::types::{Index, Term};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -157,6 +158,21 @@ impl Store {
         let before = self.wal.hard_state();
         assert!(state.term >= before.term, "the term would go back: {} -> {}", before.term, state.term);
         self.wal.append(&Record::HardState(state))
+    }
+
+    /// Whether the log's file that is written to is still in its place.
+    ///
+    /// # Errors
+    /// [`StoreError::FolderGone`] if it is not; anything else: nobody knows.
+    pub fn look(&self) -> Result<(), StoreError> {
+        let path = self.wal.path();
+        match std::fs::metadata(&path) {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                Err(StoreError::FolderGone { path, what: "is gone", node: self.options.node })
+            }
+            Err(e) => Err(StoreError::io("look at", &path, e)),
+        }
     }
 
     /// Makes everything written so far durable.

@@ -115,7 +115,8 @@ impl Wal {
         self.segments.last().expect("a log has at least one segment").0
     }
 
-    fn path(&self) -> PathBuf {
+    /// Of the last segment.
+    pub fn path(&self) -> PathBuf {
         self.dir.join(segment::file_name(self.segment()))
     }
 
