@@ -333,24 +333,37 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("settings.json");
-        let warning = |text: &str, mode: u32, env: Option<&str>, flag: Option<&str>| {
+        let warning = |text: &str, mode: u32, env: Option<&str>| {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let pairs = |value: Option<&str>, name: &str| value.map(|v| (name.to_string(), v.to_string())).into_iter();
-            let env = pairs(env, "PHALANX_CLUSTER_SECRET");
-            let flags: Vec<_> = pairs(flag, "cluster_secret").collect();
-            Settings::load(Some(&path), env, &flags).unwrap().1.exposed_secret()
+            let env = env.map(|value| ("PHALANX_CLUSTER_SECRET".to_string(), value.to_string()));
+            Settings::load(Some(&path), env, &[]).unwrap().1.exposed_secret()
         };
         const WITH: &str = r#"{"cluster_secret": "abracadabra-abracadabra"}"#;
         for mode in [0o644, 0o640, 0o604] {
-            let said = warning(WITH, mode, None, None).unwrap_or_default();
+            let said = warning(WITH, mode, None).unwrap_or_default();
             assert!(said.contains(&format!("mode {mode:o}")) && said.contains("chmod 600"), "{said}");
             assert!(!said.contains("abracadabra"), "{said}");
         }
-        assert_eq!(warning(WITH, 0o600, None, None), None);
-        assert_eq!(warning("{}", 0o644, None, None), None);
-        assert_eq!(warning(WITH, 0o644, Some("abracadabra-abracadabra"), None), None, "the environment is stronger");
-        assert!(warning("{}", 0o600, None, Some("abracadabra-abracadabra")).unwrap().contains("ps"));
+        assert_eq!(warning(WITH, 0o600, None), None);
+        assert_eq!(warning("{}", 0o644, None), None);
+        assert_eq!(warning(WITH, 0o644, Some("abracadabra-abracadabra")), None, "the environment is stronger");
+    }
+
+    #[test]
+    fn a_secret_on_the_command_line_is_refused() {
+        for key in ["cluster_secret", "cluster-secret"] {
+            let faults = load("{}", &[], &[(key, "abracadabra-abracadabra")]).unwrap_err();
+            let text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
+            assert!(text.contains("can read the command line") && text.contains("PHALANX_CLUSTER_SECRET"), "{text}");
+            assert!(text.contains("settings file") && text.contains("chmod 600"), "{text}");
+            assert!(!text.contains("abracadabra"), "{text}");
+        }
+        // None at all is no secret.
+        let (settings, _) = load(r#"{"cluster_secret": "hush hush"}"#, &[], &[("cluster_secret", "")]).unwrap();
+        assert_eq!(settings.cluster_secret, None);
+        let misspelt = load("{}", &[], &[("cluster_secrets", "abracadabra-abracadabra")]).unwrap_err();
+        assert!(!misspelt[0].to_string().contains("abracadabra"), "{}", misspelt[0]);
     }
 
     #[test]

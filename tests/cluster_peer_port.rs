@@ -268,7 +268,8 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
 #[test]
 fn a_node_with_another_secret_does_not_join() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
-    cluster.spawn(4, &["--set", "cluster_secret=something else"])?;
+    cluster.set_env("PHALANX_CLUSTER_SECRET", "something else");
+    cluster.spawn(4, &[])?;
     cluster.wait_until("node 4 is told why", Duration::from_secs(20), || {
         cluster.log(4).contains("cluster_secret").then_some(())
     })?;

@@ -2,7 +2,7 @@
 //!
 //! Not here: what one key may hold (`rules.rs`).
 
-use super::rules::{KEYS, Raw};
+use super::rules::{KEYS, Raw, Rule};
 use super::{DEFAULT_FILE, Settings};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -57,12 +57,8 @@ impl Sources {
                     format!("{path} holds cluster_secret, and others can read it (mode {mode:o}): chmod 600 {path}")
                 })
             }
-            Source::Flag(_) => Some(
-                "cluster_secret is on the command line, which others can read (ps): give it in the settings file or in \
-                 PHALANX_CLUSTER_SECRET"
-                    .to_string(),
-            ),
-            Source::Default | Source::Environment(_) => None,
+            // A flag is refused; the environment of a process is its user's alone.
+            Source::Default | Source::Environment(_) | Source::Flag(_) => None,
         }
     }
 }
@@ -107,6 +103,14 @@ impl Gather {
         };
         match rule.check(&raw) {
             Err(why) => self.fault(&source, name, raw.shown(key), why, rule.allowed()),
+            Ok(Value::String(_)) if matches!((rule, &source), (Rule::Secret(..), Source::Flag(_))) => {
+                let why = "everybody on this machine can read the command line (ps)";
+                let allowed = format!(
+                    "{name} in the settings file, for its owner alone (chmod 600), or in the environment as PHALANX_{}",
+                    name.to_ascii_uppercase()
+                );
+                self.fault(&source, name, raw.shown(key), why, allowed);
+            }
             Ok(_) if self.sources.0.contains_key(name) => {
                 // The same flag twice: the first would win in silence.
                 if matches!((&source, self.sources.of(name)), (Source::Flag(_), Source::Flag(_))) {

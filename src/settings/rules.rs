@@ -79,7 +79,8 @@ pub(super) enum Raw {
 impl Raw {
     pub(super) fn shown(&self, key: &str) -> String {
         match self {
-            _ if key == "cluster_secret" => "********".into(),
+            // Also where the key is misspelt.
+            _ if key.contains("secret") => "********".into(),
             Raw::Json(value) => value.to_string(),
             Raw::Typed(text) => format!("{text:?}"),
         }
