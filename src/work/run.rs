@@ -43,6 +43,8 @@ const DRAIN_MAX: Duration = Duration::from_millis(500);
 const TERM_GRACE: Duration = Duration::from_millis(200);
 /// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that others cause, and passes.
 const START_PAUSES_MS: [u64; 5] = [20, 80, 200, 400, 800];
+/// No further try begins later than this after the first: one that hangs takes [`START_MAX`], and the job waits meanwhile.
+const START_TRIES_FOR: Duration = Duration::from_millis(1500);
 /// How long a sandbox may take to start; only then the program's time begins.
 const START_MAX: Duration = Duration::from_secs(10);
 /// Between two looks meanwhile whether the job was cancelled.
@@ -235,22 +237,9 @@ impl Attempt<'_> {
         }
         let prefix: &[String] = if is_heard { &self.found.prefix } else { &[] };
         let words = &[prefix, words].concat();
-        for pause_ms in START_PAUSES_MS {
-            match self.execute_once(scratch, words, stdin, limits, &bounds, &folders, is_heard) {
-                Err(e @ WorkError::NotStarted { .. }) => {
-                    log::info!("a job's sandbox is tried again: {e}");
-                    let until = Instant::now() + Duration::from_millis(pause_ms);
-                    while Instant::now() < until {
-                        if self.is_cancelled.load(Ordering::Relaxed) {
-                            return Err(e);
-                        }
-                        std::thread::sleep(PAUSE_STEP);
-                    }
-                }
-                other => return other,
-            }
-        }
-        self.execute_once(scratch, words, stdin, limits, &bounds, &folders, is_heard)
+        start_patiently(self.is_cancelled, || {
+            self.execute_once(scratch, words, stdin, limits, &bounds, &folders, is_heard)
+        })
     }
 
     #[allow(clippy::too_many_arguments)] // one command, as it is to be started
@@ -328,6 +317,30 @@ impl Attempt<'_> {
         }
         ran
     }
+}
+
+/// Tries until a sandbox starts, for a while.
+pub(super) fn start_patiently<T>(
+    is_cancelled: &AtomicBool,
+    mut once: impl FnMut() -> Result<T, WorkError>,
+) -> Result<T, WorkError> {
+    let last = Instant::now() + START_TRIES_FOR;
+    for pause_ms in START_PAUSES_MS {
+        match once() {
+            Err(e @ WorkError::NotStarted { .. }) if Instant::now() < last => {
+                log::info!("a job's sandbox is tried again: {e}");
+                let until = last.min(Instant::now() + Duration::from_millis(pause_ms));
+                while Instant::now() < until {
+                    if is_cancelled.load(Ordering::Relaxed) {
+                        return Err(e);
+                    }
+                    std::thread::sleep(PAUSE_STEP);
+                }
+            }
+            other => return other,
+        }
+    }
+    once()
 }
 
 /// Exit codes by which bubblewrap tells that a signal ended its command.

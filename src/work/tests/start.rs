@@ -6,12 +6,14 @@ use crate::node::threads;
 use crate::services::jobs::{Limits, Request, Verdict};
 use crate::types::ProcessLimit;
 use crate::work::WorkError;
-use crate::work::run::Attempt;
+use crate::work::run::{Attempt, start_patiently};
 use crate::work::runtimes::Found;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
+use std::time::Instant;
 
 /// Threads that a desktop session has.
 const OTHERS: usize = 400;
@@ -111,6 +113,29 @@ fn a_sandbox_that_does_not_start_is_no_end() {
     assert!(why.contains("no-such-program: not found"), "{why}");
     let (ended, heard) = run_changed(|_| {});
     assert_eq!((ended.unwrap(), text(&heard)), (Verdict::Finished, "fine\n".to_string()));
+}
+
+#[test]
+fn a_sandbox_that_hangs_is_not_tried_again() {
+    let is_cancelled = AtomicBool::new(false);
+    let not_started = || WorkError::NotStarted { why: "it took more than 10 s".into() };
+    let mut tries = 0;
+    let ended: Result<(), WorkError> = start_patiently(&is_cancelled, || {
+        tries += 1;
+        // As long as all tries together may go on beginning.
+        assert!(Command::new("sleep").arg("1.6").status().unwrap().success());
+        Err(not_started())
+    });
+    assert!(matches!(ended, Err(WorkError::NotStarted { .. })));
+    assert_eq!(tries, 1);
+    // Those that fail at once are tried for that long, and the last one may be what starts.
+    let (mut tries, begun) = (0, Instant::now());
+    let ended = start_patiently(&is_cancelled, || {
+        tries += 1;
+        if tries == 6 { Ok(begun.elapsed()) } else { Err(not_started()) }
+    });
+    let took = ended.unwrap().as_millis();
+    assert!((1400..2500).contains(&took), "{took} ms");
 }
 
 #[test]
