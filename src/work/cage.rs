@@ -24,8 +24,9 @@ use crate::settings::CageKind;
 use crate::types::ProcessLimit;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// Where the command finds its scratch folder.
 pub const HOME: &str = "/job";
@@ -140,8 +141,8 @@ impl Cage {
         match output {
             Ok(output) if output.status.success() && scratch.has_started() => Ok(()),
             Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
-                Err(WorkError::NoCage { why: format!("{said}; {cure}") })
+                let why = how_it_ended(output.status, String::from_utf8_lossy(&output.stderr).trim());
+                Err(WorkError::NoCage { why: format!("{why}; {cure}") })
             }
             Err(e) => Err(WorkError::NoCage { why: format!("bwrap and prlimit cannot be started: {e}; {cure}") }),
         }
@@ -321,6 +322,15 @@ impl Cage {
             "umask 022; exec{closed} {STARTED_FD}>\"$0/{STARTED}\"{filter}; echo 1000 2>&- >/proc/self/oom_score_adj; exec \"$@\""
         );
         vec![shell.into(), "-c".into(), script, scratch.to_string_lossy().into_owned()]
+    }
+}
+
+/// How a sandbox ended whose command never began: what it said, or that it said nothing.
+pub(super) fn how_it_ended(status: ExitStatus, said: &str) -> String {
+    match (said.is_empty(), status.signal()) {
+        (true, _) => format!("the sandbox said nothing and ended with {status}"),
+        (false, Some(_)) => format!("{said} ({status})"),
+        (false, None) => said.to_string(),
     }
 }
 

@@ -10,7 +10,7 @@
 //! Not here: the walls (`cage.rs`), the folder (`scratch.rs`), whether the end counts (`services/jobs/`).
 
 use super::WorkError;
-use super::cage::{Bounds, Cage};
+use super::cage::{self, Bounds, Cage};
 use super::runtimes::{self, Found, LAUNCHER, Places};
 use super::scratch::{FILES_MAX, Scratch};
 use super::tree::{self, Family};
@@ -522,9 +522,11 @@ impl Watch<'_> {
     fn reason(&self, status: ExitStatus) -> String {
         let said = String::from_utf8_lossy(&self.sandbox_said).trim().to_string();
         match (&self.stopped_by, said.is_empty()) {
-            (Some(Verdict::TimedOut), _) => format!("it took more than {} s; {said}", START_MAX.as_secs()),
-            (_, true) => status.to_string(),
-            _ => said,
+            (Some(Verdict::TimedOut), is_silent) => {
+                let said = if is_silent { String::new() } else { format!("; {said}") };
+                format!("it took more than {} s{said}", START_MAX.as_secs())
+            }
+            _ => cage::how_it_ended(status, &said),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::node::threads;
 use crate::services::jobs::{Limits, Request, Verdict};
 use crate::types::ProcessLimit;
 use crate::work::WorkError;
+use crate::work::cage::how_it_ended;
 use crate::work::run::{Attempt, start_patiently};
 use crate::work::runtimes::Found;
 use std::path::PathBuf;
@@ -136,6 +137,15 @@ fn a_sandbox_that_hangs_is_not_tried_again() {
     });
     let took = ended.unwrap().as_millis();
     assert!((1400..2500).contains(&took), "{took} ms");
+}
+
+#[test]
+fn a_sandbox_that_ends_without_a_word_tells_its_status() {
+    let ended = |script: &str| Command::new("sh").args(["-c", script]).status().unwrap();
+    assert_eq!(how_it_ended(ended("kill -9 $$"), ""), "the sandbox said nothing and ended with signal: 9 (SIGKILL)");
+    assert_eq!(how_it_ended(ended("exit 3"), ""), "the sandbox said nothing and ended with exit status: 3");
+    assert_eq!(how_it_ended(ended("exit 1"), "bwrap: no namespace"), "bwrap: no namespace");
+    assert_eq!(how_it_ended(ended("kill -9 $$"), "half a word"), "half a word (signal: 9 (SIGKILL))");
 }
 
 #[test]
