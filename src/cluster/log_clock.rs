@@ -103,6 +103,9 @@ struct Skew {
     ahead_ms: i64,
     /// Beats in a row that showed more than [`SKEW_WARN_MS`].
     beats: u32,
+    /// When the newest beat came, in microseconds of our monotonic clock, and its wall clock.
+    came_us: u64,
+    their_wall_ms: u64,
     is_told: bool,
 }
 
@@ -116,10 +119,18 @@ pub enum SkewNews {
 }
 
 impl Skews {
-    /// A beat of a node brings its wall clock.
-    pub fn heard(&mut self, id: NodeId, their_wall_ms: u64, wall_ms: u64) -> Option<SkewNews> {
+    /// A beat of a node brings its wall clock. It says something of clocks only if it comes about as long after the one before
+    /// as it was sent: what came while this process stood still comes at once, the first of it late.
+    pub fn heard(&mut self, id: NodeId, their_wall_ms: u64, wall_ms: u64, mono_us: u64) -> Option<SkewNews> {
         let ahead_ms = (i128::from(their_wall_ms) - i128::from(wall_ms)).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        let row = self.rows.entry(id).or_insert(Skew { ahead_ms, beats: 0, is_told: false });
+        let first = Skew { ahead_ms, beats: 0, came_us: mono_us, their_wall_ms, is_told: false };
+        let row = self.rows.entry(id).or_insert(first);
+        let came_after_ms = mono_us.saturating_sub(std::mem::replace(&mut row.came_us, mono_us)) / 1000;
+        let sent_after_ms = their_wall_ms.saturating_sub(std::mem::replace(&mut row.their_wall_ms, their_wall_ms));
+        let is_late = came_after_ms >= sent_after_ms.saturating_add(SKEW_WARN_MS as u64);
+        if is_late || came_after_ms < sent_after_ms / 2 {
+            return None;
+        }
         // A delay makes a clock seem behind, never ahead.
         row.ahead_ms = if ahead_ms >= row.ahead_ms { ahead_ms } else { row.ahead_ms.midpoint(ahead_ms) };
         row.beats = if ahead_ms.unsigned_abs() >= SKEW_WARN_MS as u64 { row.beats.saturating_add(1) } else { 0 };
@@ -244,14 +255,14 @@ mod tests {
         let mut skews = Skews::default();
         assert_eq!(skews.middle(WALL_MS), WALL_MS);
         // Of two nobody can tell who is right.
-        skews.heard(NodeId(2), WALL_MS + HOUR_MS, WALL_MS);
+        skews.heard(NodeId(2), WALL_MS + HOUR_MS, WALL_MS, 0);
         assert_eq!(skews.middle(WALL_MS), WALL_MS);
-        skews.heard(NodeId(3), WALL_MS + 2, WALL_MS);
+        skews.heard(NodeId(3), WALL_MS + 2, WALL_MS, 0);
         assert_eq!(skews.middle(WALL_MS), WALL_MS);
         // And seen from the one that is wrong.
         let mut skews = Skews::default();
-        skews.heard(NodeId(1), WALL_MS, WALL_MS + HOUR_MS);
-        skews.heard(NodeId(3), WALL_MS + 1, WALL_MS + HOUR_MS);
+        skews.heard(NodeId(1), WALL_MS, WALL_MS + HOUR_MS, 0);
+        skews.heard(NodeId(3), WALL_MS + 1, WALL_MS + HOUR_MS, 0);
         assert_eq!(skews.middle(WALL_MS + HOUR_MS), WALL_MS + 1);
         skews.forget(NodeId(3));
         assert_eq!(skews.middle(WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
@@ -260,7 +271,11 @@ mod tests {
     #[test]
     fn skew_is_told_once_and_a_late_beat_is_not_skew() {
         let mut skews = Skews::default();
-        let mut beat = |their_ms: u64, our_ms: u64| skews.heard(NodeId(2), their_ms, our_ms);
+        let mut at_us = 0;
+        let mut beat = |their_ms: u64, our_ms: u64| {
+            at_us += SECOND_US / 5;
+            skews.heard(NodeId(2), their_ms, our_ms, at_us)
+        };
         assert_eq!(beat(WALL_MS, WALL_MS), None);
         assert_eq!(beat(WALL_MS, WALL_MS + 5_000), None, "a beat that was five seconds on its way");
         assert_eq!(beat(WALL_MS + 5_000, WALL_MS + 5_001), None);
@@ -270,5 +285,25 @@ mod tests {
         assert_eq!(beat(ahead, WALL_MS), None);
         assert_eq!(beat(WALL_MS, WALL_MS), Some(SkewNews::Fine));
         assert_eq!(beat(u64::MAX, 0), None);
+    }
+
+    #[test]
+    fn beats_that_waited_while_this_process_stood_still_are_no_skew() {
+        const BEAT_MS: u64 = 200;
+        let mut skews = Skews::default();
+        let mut beat = |sent_ms: u64, came_ms: u64| {
+            let heard = skews.heard(NodeId(2), WALL_MS + sent_ms, WALL_MS + came_ms, came_ms * 1000);
+            (heard, skews.all().next().map_or(0, |(_, ahead_ms)| ahead_ms))
+        };
+        for at_ms in (0..1_000).step_by(BEAT_MS as usize) {
+            assert_eq!(beat(at_ms, at_ms + 1).0, None);
+        }
+        // Five seconds of beats come in one millisecond.
+        let told: Vec<_> = (1_000..6_000).step_by(BEAT_MS as usize).filter_map(|at_ms| beat(at_ms, 6_000).0).collect();
+        assert_eq!(told, []);
+        assert_eq!(beat(6_000, 6_001), (None, -1), "nor do they count where times are told");
+        // A clock that is behind from then on is told of: its beats come as they are sent.
+        let told: Vec<_> = (7..12).filter_map(|s| beat(s * 1_000 - 5_000, s * 1_000).0).collect();
+        assert_eq!(told, [SkewNews::Off(-5_000)]);
     }
 }

@@ -182,7 +182,7 @@ impl Beats {
         if let Some(log_ms) = table.log_ms {
             lock(&self.shared.log_clock).heard(log_ms, view.raft.leader == Some(from), mono_us());
         }
-        let news = lock(&self.shared.skews).heard(from, table.wall_ms, wall_ms());
+        let news = lock(&self.shared.skews).heard(from, table.wall_ms, wall_ms(), mono_us());
         let text = match news {
             Some(SkewNews::Off(ahead_ms)) => {
                 let (by_s, way) =
