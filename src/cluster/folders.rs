@@ -49,7 +49,8 @@ pub(super) fn traces_below(data_dir: &Path, me: NodeId) -> Traces {
                 traces.clusters.entry(cluster).or_insert(folder);
             }
             Ok(_) => {}
-            Err(e) if identity::holds_log(&RealFiles, &folder).unwrap_or(true) => {
+            // What belongs to another user, and cannot be looked into, is no trace.
+            Err(e) if identity::holds_log(&RealFiles, &folder).unwrap_or(false) => {
                 traces.unclear.get_or_insert(e.to_string());
             }
             Err(e) => debug!("looked into {} err=\"{e}\"", folder.display()),

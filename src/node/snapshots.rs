@@ -13,7 +13,7 @@ use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::raft::View;
 use crate::services::registry::checkpoint_command;
 use crate::store::Snapshots;
-use crate::types::{Identity, Index, Term};
+use crate::types::{Identity, Index, NodeId, Term};
 use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_frame, write_frame};
 use crate::wire::{Frame, Purpose};
@@ -86,7 +86,7 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
                 "the states of the voters differ, and nobody knows yet who is right".to_string(),
             ));
         }
-        if is_agreed || is_late || !could_agree(&shared.view().raft, shared.me, index) {
+        if is_agreed || is_late || !could_agree(&shared.view().raft, shared.me, index, |id| shared.is_online(id)) {
             return Ok(());
         }
         if !has_asked && integrity.checkpoint() < index {
@@ -97,10 +97,12 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
     }
 }
 
-/// Whether a majority of the voters has come to `index`, as far as the leader knows.
-fn could_agree(view: &View, me: Identity, index: Index) -> bool {
+/// Whether a majority of the voters has come to `index`, as far as the leader knows. One that has not answered for a moment counts as
+/// long as it is online: a whole machine may have stood still.
+fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeId) -> bool) -> bool {
     let has_come = |who: &Identity| {
-        *who == me || view.peers.iter().any(|peer| peer.who == *who && peer.is_active && peer.match_index >= index)
+        let peer = view.peers.iter().find(|peer| peer.who == *who && peer.match_index >= index);
+        *who == me || peer.is_some_and(|peer| peer.is_active || is_online(who.id))
     };
     let voters = view.membership.voters.iter().map(|(&id, &uuid)| Identity { id, uuid });
     voters.filter(has_come).count() >= quorum(view.membership.voters.len())
@@ -144,5 +146,49 @@ fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> R
         Ok(true) => Ok(()),
         Ok(false) => Err(WireError::Rejected("the snapshot is not needed any more".to_string())),
         Err(_) => Err(WireError::Unexpected("silence of the core")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Membership, PeerView, Role};
+    use crate::types::Ticks;
+    use std::collections::BTreeMap;
+    use uuid::Uuid;
+
+    #[test]
+    fn others_are_waited_for_as_long_as_so_many_could_tell() {
+        let who = |id: u64| Identity { id: NodeId(id), uuid: Uuid::from_u128(id.into()) };
+        let voters: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), who(id).uuid)).collect();
+        let could = |ends: [(u64, bool); 2], online: &[u64]| {
+            let peer = |(id, (end, is_active)): (u64, (u64, bool))| PeerView {
+                who: who(id),
+                match_index: Index(end),
+                next_index: Index(end + 1),
+                silent_ticks: Ticks(0),
+                is_active,
+                has_forgotten: false,
+            };
+            let view = View {
+                role: Role::Leader,
+                term: Term(1),
+                leader: Some(NodeId(1)),
+                last_index: Index(9),
+                commit_index: Index(9),
+                snapshot_index: Index(7),
+                membership: Arc::new(Membership { voters: voters.clone(), learners: BTreeMap::new() }),
+                promised: None,
+                has_quorum: true,
+                has_committed_own_term: true,
+                transfer_to: None,
+                peers: [2, 3].into_iter().zip(ends).map(peer).collect(),
+            };
+            could_agree(&view, who(1), Index(7), |id| online.contains(&id.0))
+        };
+        assert!(could([(9, true), (2, true)], &[2, 3]), "node 2 has come so far");
+        assert!(could([(9, false), (2, true)], &[2, 3]), "it has only not answered for a moment");
+        assert!(!could([(9, false), (2, true)], &[3]), "it is gone");
+        assert!(!could([(6, true), (2, true)], &[2, 3]), "nobody else has come so far");
     }
 }
