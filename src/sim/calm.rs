@@ -172,14 +172,20 @@ impl World {
                         );
                     }
                     self.calm.settled = None;
+                } else if *musters != self.witness.foreman.musters() && !self.plan.preempt {
+                    // Who lagged before all was well may still be declared gone, and comes back.
+                    let bound =
+                        timeout * 20 + 2 * self.plan.jobs.as_ref().map_or(0, |plan| plan.fail_after_ticks.0 * TICK_US);
+                    if self.now - self.calm.stopped_at > bound {
+                        return violation("Progress", format!("workers come and go in peace{}", self.census()));
+                    }
+                    self.calm.settled = None;
                 } else if let Some(missing) = missing {
                     if self.plan.preempt && self.now - self.calm.stopped_at < timeout * 20 {
                         self.calm.settled = None;
                         return Ok(());
                     }
                     return violation("Progress", format!("{missing}, in peace{}", self.census()));
-                } else if *musters != self.witness.foreman.musters() && !self.plan.preempt {
-                    return violation("Progress", format!("workers come and go in peace{}", self.census()));
                 } else if self.now - *at > timeout * 4 {
                     self.coverage.commits += self.ghost.committed_len();
                     self.coverage.truncations += self.ghost.truncations;

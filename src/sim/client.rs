@@ -239,7 +239,7 @@ impl World {
 
     /// Sends the present operation to some node.
     fn attempt(&mut self, client: usize) {
-        let node = self.rng.usize(0..self.hosts.len());
+        let drawn = self.rng.usize(0..self.hosts.len());
         let delay = self.rng.u64(50..1_000);
         let deadline_us = self.plan.deadline_us;
         let (now, acknowledged) = (self.now, self.witness.acknowledged());
@@ -247,6 +247,9 @@ impl World {
         it.attempts += 1;
         let attempt = client as u64 * BLOCK + it.attempts;
         let Some(operation) = &mut it.operation else { return };
+        // Some nodes take a question and never answer: at the end it is not left to chance whether another is asked.
+        let is_turn = self.is_calm && operation.tries > 0;
+        let node = if is_turn { (client + operation.tries as usize) % self.hosts.len() } else { drawn };
         if matches!(operation.wish, Wish::Read { .. }) && operation.open.is_empty() {
             // Asked again, a read is a new read.
             (operation.call_us, operation.floor) = (now, acknowledged);

@@ -32,6 +32,8 @@ pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
     (10126926, "a node that had started again no longer heard a newcomer that it had voted for (raft)"),
     (10148590, "a worker that had just joined was declared gone for what its log had lacked before (jobs)"),
     (10151035, "a node did not call the address of a member that had been replaced (checker)"),
+    (10085218, "a client asked by chance only nodes that take a question and never answer (checker)"),
+    (10085924, "a worker that had lagged was declared gone just after all was well (checker)"),
     (10115537, "a node was to hear a leader whom nobody that it knows could name (checker)"),
 ];
 
