@@ -311,7 +311,6 @@ pub fn fits(conn: &Connection, watch: &Watch, sql: &str, bytes: usize, gear: usi
     let is_bounded = gears::is_high(gear) || sql.len() >= LONG_SQL_BYTES;
     let may_repeat = watch.may_repeat.load(Relaxed);
     let sql = from_first_word(sql);
-    let longest_question = (bytes > QUESTION_BYTES_MAX || gears::is_long_for_words(gear)).then_some(QUESTION_BYTES_MAX);
     // EXPLAIN runs nothing.
     if (!is_bounded && !may_repeat) || sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
         return Ok(());
@@ -333,9 +332,9 @@ pub fn fits(conn: &Connection, watch: &Watch, sql: &str, bytes: usize, gear: usi
             cost
         }
     };
-    if let Some(most) = longest_question.filter(|_| cost.asks_for_words) {
+    if cost.asks_for_words && (bytes > QUESTION_BYTES_MAX || gears::is_long_for_words(gear)) {
         return Err(Trouble::Failed(format!(
-            "what writes and asks a full-text index for words has {most} bytes at most with its parameters, and meets no value of more than 64 KiB: \
+            "what writes and asks a full-text index for words has {QUESTION_BYTES_MAX} bytes at most with its parameters, and meets no value of more than 64 KiB: \
              ask first, then write"
         )));
     }
