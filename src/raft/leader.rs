@@ -212,7 +212,15 @@ impl Raft {
                 }
             }
             Err(conflict) => {
-                progress.on_conflict(conflict, &self.log);
+                let was_streaming = progress.mode == Mode::Stream;
+                if progress.on_conflict(conflict, &self.log) && was_streaming {
+                    // All that follows in the stream is refused as well. If each late refusal ended the next stream,
+                    // a network that changes the order would have the same entries sent without end.
+                    let session = lead.next_session();
+                    if let Some(progress) = lead.peers.get_mut(&from.id) {
+                        progress.begin_session(session);
+                    }
+                }
             }
         }
         self.feed_one(cx, from.id);

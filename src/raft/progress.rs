@@ -92,8 +92,7 @@ impl Progress {
 
     /// A new connection: answers to what went over the old one no longer count.
     pub(super) fn on_link_up(&mut self, session: u64) {
-        self.session = session;
-        self.proven_index = self.match_index;
+        self.begin_session(session);
         let next_index = self.next_index;
         let was_probe = self.mode == Mode::Probe;
         self.become_probe();
@@ -110,6 +109,12 @@ impl Progress {
             Mode::Stream => self.next_index <= last_index && self.inflight_bytes < inflight_bytes_max,
             Mode::Snapshot => false,
         }
+    }
+
+    /// From here on only answers to what is sent from here on count.
+    pub(super) fn begin_session(&mut self, session: u64) {
+        self.session = session;
+        self.proven_index = self.match_index;
     }
 
     /// An append with entries up to `last` left.

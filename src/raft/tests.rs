@@ -14,6 +14,7 @@
 //! `kill` alone does not tell the others: `kill N noticed=true` also breaks their links.
 
 mod guard;
+mod stream;
 mod world;
 
 use super::*;

@@ -34,6 +34,7 @@ pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
     (10151035, "a node did not call the address of a member that had been replaced (checker)"),
     (10085218, "a client asked by chance only nodes that take a question and never answer (checker)"),
     (10085924, "a worker that had lagged was declared gone just after all was well (checker)"),
+    (10169768, "each late refusal of an earlier stream of appends began another, and so on without end (raft)"),
     (10115537, "a node was to hear a leader whom nobody that it knows could name (checker)"),
 ];
 
