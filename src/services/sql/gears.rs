@@ -162,11 +162,6 @@ pub fn excess(gear: usize, instructions: usize) -> Option<String> {
     })
 }
 
-/// Whether values may be longer in this gear than a full-text index needs.
-pub fn is_long_for_words(gear: usize) -> bool {
-    gear > LOWEST_OF_VIRTUAL
-}
-
 /// Whether programs have to be short in this gear.
 pub fn is_high(gear: usize) -> bool {
     gear >= SHORT_FROM

@@ -63,7 +63,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             gears::suits(watch, gear)?;
             let text = gears::at_any_length(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
             gears::charge_virtual(watch, gear, text.len())?;
-            statement::fits(conn, watch, &text, text.len(), gear)?;
+            statement::fits(conn, watch, &text, 0, gear)?;
             let mut room = Room::new(0, 0);
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
             settle(conn, watch).map(|()| false)

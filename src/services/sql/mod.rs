@@ -10,6 +10,7 @@
 //! Not here: rqlite's spelling of it (`http/`), the threads that read (`node/sql.rs`).
 
 mod allowance;
+mod asked;
 mod authorizer;
 mod catalogue;
 mod checkpoint;

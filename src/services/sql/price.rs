@@ -8,10 +8,11 @@
 //! Invariant: P1 a price follows from the statement, the schema and the gear alone: it is the same on every node.
 //! Not here: who counts (`watch.rs`), how long values may be (`gears.rs`).
 
+use super::asked::{Asked, Registers};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Add, Div, Mul, Range};
 use std::sync::OnceLock;
 
 /// Steps of the budget: some of them take a nanosecond.
@@ -21,16 +22,61 @@ pub struct Price {
     pub step: u64,
     /// For each 256 bytes that a value may have.
     pub bytes: u64,
+    /// For each byte of the parameters, where a full-text index is asked for them.
+    pub words: u64,
+}
+
+impl Price {
+    /// The same for a statement with so many bytes of parameters.
+    pub fn with_parameters(self, bytes: usize) -> Price {
+        Price { step: self.step.saturating_add(self.words.saturating_mul(bytes as u64)), words: 0, ..self }
+    }
+}
+
+impl Add for Price {
+    type Output = Price;
+
+    fn add(self, other: Price) -> Price {
+        Price {
+            step: self.step.saturating_add(other.step),
+            bytes: self.bytes.saturating_add(other.bytes),
+            words: self.words.saturating_add(other.words),
+        }
+    }
+}
+
+impl Mul<u64> for Price {
+    type Output = Price;
+
+    fn mul(self, factor: u64) -> Price {
+        let times = |part: u64| part.saturating_mul(factor);
+        Price { step: times(self.step), bytes: times(self.bytes), words: times(self.words) }
+    }
+}
+
+impl Div<u64> for Price {
+    type Output = Price;
+
+    fn div(self, divisor: u64) -> Price {
+        Price { step: self.step / divisor, bytes: self.bytes / divisor, words: self.words / divisor }
+    }
 }
 
 /// What a step costs of which nothing is known: it goes forward, once.
-pub const PLAIN: Price = Price { step: 5, bytes: 1 };
+pub const PLAIN: Price = price(5, 1);
 /// A step while a statement is prepared, in which SQLite looks at one way to join tables. It does so twice: once to be explained.
-pub const PLANNED: Price = Price { step: 3_000, bytes: 0 };
+pub const PLANNED: Price = price(3_000, 0);
 /// The same where a virtual table does its own work behind the program, with statements of its own.
-pub const VIRTUAL: Price = Price { step: 15, bytes: 30 };
+pub const VIRTUAL: Price = price(15, 30);
+/// A step of a program that asks a full-text index for words, which goes through pages of its own meanwhile.
+const ASKED_STEP: u64 = 600;
+/// What a byte of the words adds to it: each row is looked for by each word.
+const ASKED_STEP_BYTE: u64 = 5;
+/// What it costs to ask the index, and what each byte of the words adds.
+const ASKED: u64 = 20_000;
+const ASKED_BYTE: u64 = 14_000;
 /// A function of which nothing is known.
-const UNKNOWN_FUNCTION: Price = Price { step: 50, bytes: 300 };
+const UNKNOWN_FUNCTION: Price = price(50, 300);
 /// Dear instructions of a circle times all of it: beyond it nobody searches, and each step is thought to cost as much as the dearest.
 const SEARCHED_MAX: usize = 2_000_000;
 /// What it costs to read an instruction, and to look for one on the way from another.
@@ -92,7 +138,12 @@ const FUNCTIONS: &[(&str, Price)] = &[
 ];
 
 const fn price(step: u64, bytes: u64) -> Price {
-    Price { step, bytes }
+    Price { step, bytes, words: 0 }
+}
+
+/// What words cost: so much, and so much for each byte.
+fn of_words(asked: Asked, step: u64, byte: u64) -> Price {
+    Price { step: step + asked.bytes as u64 * byte, bytes: 0, words: asked.parameters as u64 * byte }
 }
 
 /// What a call costs, of a name that may have the number of its arguments behind it.
@@ -125,8 +176,8 @@ IfNotZero DecrJumpZero VNext Filter HaltIfNull";
 /// What a program costs.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// It asks a full-text index for words.
-    pub asks_for_words: bool,
+    /// It asks a full-text index for words that stand neither in it nor in its parameters.
+    pub computes_words: bool,
     /// A step of it, on average at most, as often as it may go round.
     pub per_step: Price,
     /// All of it, once.
@@ -141,8 +192,8 @@ pub struct Cost {
 #[derive(Debug, Default)]
 pub struct Program {
     instructions: Vec<Instruction>,
-    /// It asks a full-text index for words.
-    asks_for_words: bool,
+    /// All words that it asks full-text indexes for.
+    asked: Option<Asked>,
     /// It goes on in more ways than anybody would follow.
     is_tangled: bool,
 }
@@ -173,7 +224,7 @@ impl Program {
         let mut program = Program::default();
         // A trigger's program stands behind, and counts from 0 again. It comes back when it has ended.
         let mut start = 0;
-        let mut returns = Returns::default();
+        let (mut returns, mut registers) = (Returns::default(), Registers::default());
         let mut is_at_end = false;
         let known = known_instructions();
         while let Some(row) = rows.next()? {
@@ -184,6 +235,7 @@ impl Program {
             let [address, p1, p2, p3] = [0, 2, 3, 4].map(|column| row.get::<_, i64>(column).unwrap_or(0));
             if address == 0 && at > 0 {
                 program.close(&std::mem::take(&mut returns));
+                registers = Registers::default();
                 start = at;
             }
             let ValueRef::Text(name) = row.get_ref(1)? else { continue };
@@ -206,9 +258,10 @@ impl Program {
                 "Return" => returns.returns.push((at, p1)),
                 _ => {}
             }
-            // How a full-text table tells what it is asked for: by M it means MATCH.
-            program.asks_for_words |=
-                name == "VFilter" && matches!(row.get_ref(5)?, ValueRef::Text(how) if how.contains(&b'M'));
+            let text = row.get_ref(5)?.as_bytes_or_null().unwrap_or(None).unwrap_or_default();
+            registers.write(name, [p1, p2, p3], text);
+            let asked = registers.asked(p3, text).filter(|_| name == "VFilter");
+            program.asked = program.asked.into_iter().chain(asked).reduce(Asked::and);
             let is_end = matches!(name, "Goto" | "Jump" | "EndCoroutine" | "Gosub" | "Halt");
             if name == "Halt" && start > 0 {
                 jumps.push(start);
@@ -226,6 +279,7 @@ impl Program {
                 _ => known.price,
             };
             is_at_end = name == "SeekEnd";
+            let price = price + asked.map_or(Price::default(), |asked| of_words(asked, ASKED, ASKED_BYTE));
             program.instructions.push(Instruction { price, jumps, is_end });
         }
         program.close(&returns);
@@ -262,23 +316,25 @@ impl Program {
     /// What it costs.
     pub fn cost(&self) -> Cost {
         let (per_step, search) = self.per_step();
-        Cost { asks_for_words: self.asks_for_words, per_step, once: self.once(), search, instructions: self.len() }
+        let words = self.asked.map_or(Price::default(), |asked| of_words(asked, ASKED_STEP, ASKED_STEP_BYTE));
+        let once = self.instructions.iter().fold(Price::default(), |sum, one| sum + one.price);
+        Cost {
+            computes_words: self.asked.is_some_and(|asked| asked.are_computed),
+            per_step: per_step + words,
+            once,
+            search,
+            instructions: self.len(),
+        }
     }
 
     fn len(&self) -> usize {
         self.instructions.len()
     }
 
-    fn once(&self) -> Price {
-        let all = self.instructions.iter().map(|one| one.price);
-        all.fold(Price::default(), |sum, one| Price { step: sum.step + one.step, bytes: sum.bytes + one.bytes })
-    }
-
     /// What a step costs, and what it costs to find that out.
     fn per_step(&self) -> (Price, u64) {
         let mut search = self.len() * STEPS_PER_INSTRUCTION;
-        // In thousandths.
-        let (mut step, mut bytes) = (0, 0);
+        let mut thousandths = Price::default();
         let mut seen = vec![0; self.len()];
         let circles = self.circles();
         let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -287,25 +343,30 @@ impl Program {
         }
         for members in members.into_values() {
             let price = |at: &usize| self.instructions[*at].price;
-            let dear: Vec<usize> =
-                members.iter().copied().filter(|at| price(at).step > 2 || price(at).bytes > 2).collect();
+            let dear: Vec<usize> = members
+                .iter()
+                .copied()
+                .filter(|at| price(at).step > 2 || price(at).bytes > 2 || price(at).words > 0)
+                .collect();
             let pairs = dear.len() * members.len();
             if self.is_tangled || pairs > SEARCHED_MAX {
                 // No step costs more than the dearest.
-                step += dear.iter().map(|at| price(at).step * 1000).max().unwrap_or(0);
-                bytes += dear.iter().map(|at| price(at).bytes * 1000).max().unwrap_or(0);
+                let most = |part: fn(&Price) -> u64| dear.iter().map(|at| part(&price(at))).max().unwrap_or(0);
+                let dearest =
+                    Price { step: most(|one| one.step), bytes: most(|one| one.bytes), words: most(|one| one.words) };
+                thousandths = thousandths + dearest * 1000;
                 continue;
             }
             search += pairs * STEPS_PER_PAIR;
             for at in dear {
                 // A mark of its own for each search.
                 let round = self.round(at, &circles, at + 1, &mut seen).max(SHORTEST_ROUND);
-                step += price(&at).step * 1000 / round;
-                bytes += price(&at).bytes * 1000 / round;
+                thousandths = thousandths + price(&at) * 1000 / round;
             }
         }
-        let price = Price { step: PLAIN.step + step.div_ceil(1000), bytes: PLAIN.bytes + bytes.div_ceil(1000) };
-        (price, search as u64)
+        // Rounded up.
+        let part = Price { step: 999, bytes: 999, words: 999 };
+        (PLAIN + (thousandths + part) / 1000, search as u64)
     }
 
     /// Where an instruction may go on.

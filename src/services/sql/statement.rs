@@ -3,7 +3,7 @@
 //! Not here: what surrounds it, and what follows when it fails (`machine.rs`, `reader.rs`).
 
 use super::machine::Own;
-use super::price::{self, Program, STEPS_PER_INSTRUCTION};
+use super::price::{self, Price, Program, STEPS_PER_INSTRUCTION};
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
 use super::{authorizer, connection, definitions, fulltext, gears};
@@ -16,8 +16,6 @@ use std::sync::atomic::Ordering::Relaxed;
 const SELECTS_MAX: usize = 1_000;
 /// How often an INSERT says ON CONFLICT.
 const CONFLICTS_MAX: usize = 4;
-/// Bytes of a statement with its parameters that asks a full-text index for words, where it writes: the work grows with the square of the words.
-const QUESTION_BYTES_MAX: usize = 16 << 10;
 /// What it costs to read a byte of a statement, and a word or sign.
 const STEPS_PER_BYTE: u64 = 10;
 const STEPS_PER_TOKEN: u64 = 350;
@@ -255,7 +253,7 @@ pub fn run_in(
         Some(gear) => {
             gears::suits(watch, gear)?;
             gears::charge_virtual(watch, gear, statement.bytes())?;
-            fits(conn, watch, &statement.sql, statement.bytes(), gear)?;
+            fits(conn, watch, &statement.sql, statement.params.bytes(), gear)?;
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
@@ -304,7 +302,7 @@ pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite
 }
 
 /// Refuses a program that is too long for its gear; sets what its steps cost.
-pub fn fits(conn: &Connection, watch: &Watch, sql: &str, bytes: usize, gear: usize) -> Result<(), Trouble> {
+pub fn fits(conn: &Connection, watch: &Watch, sql: &str, parameters: usize, gear: usize) -> Result<(), Trouble> {
     if watch.is_defining.load(Relaxed) {
         definitions::charge(conn, watch, sql, gear)?;
     }
@@ -332,15 +330,14 @@ pub fn fits(conn: &Connection, watch: &Watch, sql: &str, bytes: usize, gear: usi
             cost
         }
     };
-    if cost.asks_for_words && (bytes > QUESTION_BYTES_MAX || gears::is_long_for_words(gear)) {
-        return Err(Trouble::Failed(format!(
-            "what writes and asks a full-text index for words has {QUESTION_BYTES_MAX} bytes at most with its parameters, and meets no value of more than 64 KiB: \
-             ask first, then write"
-        )));
+    if cost.computes_words {
+        let why = "what writes asks a full-text index only for words that stand in the statement or are a parameter as a whole: ask first, then write";
+        return Err(Trouble::Failed(why.to_string()));
     }
     if may_repeat {
-        watch.set_price(cost.per_step);
-        if !watch.charge(watch.in_gear(cost.once).saturating_add(cost.search)) {
+        let in_gear = |price: Price| watch.in_gear(price.with_parameters(parameters));
+        watch.set_price(cost.per_step.with_parameters(parameters));
+        if !watch.charge(in_gear(cost.once).saturating_add(cost.search)) {
             return Err(Trouble::RanAway);
         }
     }

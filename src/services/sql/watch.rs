@@ -212,7 +212,7 @@ impl Watch {
 
     /// Charges for so many steps of the present statement; false if the budget has not so many.
     pub fn charge_steps(&self, count: u64) -> bool {
-        let price = Price { step: self.step_price.load(Relaxed), bytes: self.bytes_price.load(Relaxed) };
+        let price = Price { step: self.step_price.load(Relaxed), bytes: self.bytes_price.load(Relaxed), words: 0 };
         self.charge(count.saturating_mul(self.in_gear(price)))
     }
 

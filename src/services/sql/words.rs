@@ -79,6 +79,17 @@ pub enum Params {
     Named(Vec<(String, Value)>),
 }
 
+impl Params {
+    /// Bytes that they take, roughly.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Params::None => 0,
+            Params::Positional(values) => values.iter().map(Value::bytes).sum(),
+            Params::Named(values) => values.iter().map(|(name, value)| name.len() + 2 + value.bytes()).sum(),
+        }
+    }
+}
+
 /// A statement and its parameters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
@@ -110,12 +121,7 @@ impl Statement {
 
     /// Bytes that it takes, roughly.
     pub fn bytes(&self) -> usize {
-        let params = match &self.params {
-            Params::None => 0,
-            Params::Positional(values) => values.iter().map(Value::bytes).sum(),
-            Params::Named(values) => values.iter().map(|(name, value)| name.len() + 2 + value.bytes()).sum(),
-        };
-        self.sql.len() + 8 + params
+        self.sql.len() + 8 + self.params.bytes()
     }
 }
 

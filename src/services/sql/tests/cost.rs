@@ -5,6 +5,7 @@
 
 use super::super::functions::RAN_AWAY;
 use super::shell::{Node, in_words, request};
+use crate::services::sql::words::{Params, Run, Statement, Value};
 use crate::services::sql::{Digest, Kind, Outcome};
 use std::time::{Duration, Instant};
 
@@ -294,26 +295,69 @@ fn full_text_tables_keep_their_settings() {
 }
 
 #[test]
-fn what_writes_asks_a_full_text_index_for_few_words() {
+fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_writes() {
     let mut node = Node::default();
-    node.execute(&["CREATE TABLE p (x)", "CREATE VIRTUAL TABLE f USING fts5(a)", "INSERT INTO f VALUES ('a b')"]);
-    let words = "a ".repeat(20_000);
-    let refused = "asks a full-text index for words";
+    node.execute(&[
+        "CREATE TABLE p (x)",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)",
+        "CREATE VIRTUAL TABLE f USING fts5(a)",
+        "CREATE VIRTUAL TABLE tri USING fts5(a, tokenize = 'trigram')",
+        "INSERT INTO t(id) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000) SELECT x FROM c",
+        "UPDATE t SET a = 'a'",
+        "INSERT INTO f VALUES ('a b')",
+        "CREATE TRIGGER asks AFTER INSERT ON t BEGIN DELETE FROM f WHERE f MATCH new.a; END",
+    ]);
+    let words = |bytes: usize| "a ".repeat(bytes / 2);
     for sql in [
-        format!("INSERT INTO p SELECT count(*) FROM f WHERE f MATCH '{words}'"),
-        format!("INSERT INTO p SELECT count(*) FROM f WHERE a MATCH '{words}'"),
-        format!("INSERT INTO p SELECT count(*) FROM f('{words}')"),
-        format!("INSERT INTO p SELECT count(*) FROM f WHERE f = '{words}'"),
-        format!("DELETE FROM f WHERE f MATCH '{words}'"),
+        format!("INSERT INTO p SELECT count(*) FROM f WHERE f MATCH '{}'", words(40_000)),
+        format!("INSERT INTO p SELECT count(*) FROM f WHERE a MATCH '{}'", words(40_000)),
+        format!("INSERT INTO p SELECT count(*) FROM f('{}')", words(40_000)),
+        format!("INSERT INTO p SELECT count(*) FROM f WHERE f = '{}'", words(40_000)),
+        format!("DELETE FROM f WHERE f MATCH '{}'", words(40_000)),
+        format!("INSERT INTO p SELECT count(*) FROM tri WHERE a LIKE '%{}'", "aaa%".repeat(10_000)),
+        format!("INSERT INTO p SELECT count(*) FROM tri WHERE a GLOB '*{}'", "aaa*".repeat(10_000)),
+        // For each row of t.
+        format!("INSERT INTO p SELECT (SELECT count(*) FROM f WHERE f MATCH '{}' AND rowid = id) FROM t", words(100)),
+        format!(
+            "UPDATE t SET a = 1 WHERE EXISTS (SELECT 1 FROM tri WHERE tri.a LIKE '%{}' AND rowid = id)",
+            "aaa%".repeat(25)
+        ),
     ] {
-        assert!(last(&mut node, &[&sql]).contains(refused), "{sql:.90}");
+        assert_eq!(last(&mut node, &[&sql]), format!("failed: {RAN_AWAY}"), "{sql:.90}");
     }
     for sql in [
+        "INSERT INTO p SELECT count(*) FROM t, f WHERE f MATCH t.a",
+        "INSERT INTO p SELECT count(*) FROM t, tri WHERE tri.a LIKE t.a",
+        "DELETE FROM f WHERE f MATCH (SELECT a FROM t)",
+        "DELETE FROM f WHERE f MATCH upper('a')",
+        "DELETE FROM f WHERE f MATCH 'a' AND rank MATCH 'bm25()' AND a MATCH (SELECT a FROM t)",
+        "INSERT INTO t(a) VALUES('b')",
+    ] {
+        let said = last(&mut node, &[sql]);
+        assert!(said.contains("only for words that stand in the statement"), "{sql}: {said}");
+    }
+    // A parameter is paid for as what stands in the statement.
+    let mut ask = |bytes: usize| {
+        let sql = "INSERT INTO p SELECT count(*) FROM f WHERE f MATCH ?".to_string();
+        let statement = Statement { sql, params: Params::Positional(vec![Value::Text(words(bytes))]) };
+        let run = Run { statements: vec![statement], ..request(&[], Kind::Execute, 1) };
+        in_words(&node.run(1_800_000_000_000, run)[0])
+    };
+    assert_eq!(ask(40_000), format!("failed: {RAN_AWAY}"));
+    let said = ask(1_000);
+    assert!(said.starts_with("changed"), "{said}");
+    for sql in [
         "INSERT INTO p SELECT count(*) FROM f WHERE f MATCH 'a b'".to_string(),
-        format!("UPDATE f SET a = '{words}' WHERE rowid = 1"),
+        format!("INSERT INTO p SELECT count(*) FROM f WHERE f MATCH '{}'", words(2_000)),
+        "INSERT INTO p SELECT (SELECT count(*) FROM f WHERE f MATCH 'a' AND rowid = id) FROM t".to_string(),
+        "INSERT INTO p SELECT count(*) FROM tri WHERE a LIKE '%aaa%'".to_string(),
+        "DELETE FROM f WHERE rowid = 7 AND f MATCH CAST('a' AS TEXT)".to_string(),
+        format!("UPDATE f SET a = '{}' WHERE rowid = 1", words(40_000)),
+        format!("UPDATE f SET a = '{}' WHERE f MATCH 'a'", words(100_000)),
+        "DELETE FROM f WHERE f MATCH 'a'".to_string(),
     ] {
         let said = last(&mut node, &[&sql]);
-        assert!(!said.contains(refused), "{sql:.90}: {said}");
+        assert!(said.starts_with("changed"), "{sql:.90}: {said}");
     }
 }
 
