@@ -248,6 +248,27 @@ fn nothing_that_nodes_make_is_open_to_others() {
     assert_eq!((mode("data"), mode("config.json")), (0o700, 0o666), "what is meant for others is as the user wants it");
 }
 
+/// A umask that takes all rights away, the owner's too: what a node makes it must read again.
+#[test]
+fn a_umask_of_777_leaves_the_owner_its_files() {
+    let mut desk = Desk::new();
+    desk.umask = Some("777");
+    let started = desk.run(&["start", "--terminal", "none", "--nodes", "1"]);
+    assert_eq!(started.status.code(), Some(0), "{}", said(&started));
+    let mode = |name: &str| std::fs::metadata(desk.dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+    wait_until("config.json is written", WITHIN, || desk.dir.path().join("config.json").exists().then_some(()))
+        .unwrap();
+    for name in
+        ["config.json", "config.json.lock", "data/node-1/identity.json", "data/node-1/node.log", "data/node-1/lock"]
+    {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    for name in ["data", "data/node-1", "data/node-1/wal"] {
+        assert_eq!(mode(name), 0o700, "{name}");
+    }
+    desk.stop();
+}
+
 #[test]
 fn what_run_sh_and_nodes_write_is_for_nobody_else() {
     let mut desk = Desk::new();

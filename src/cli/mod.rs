@@ -110,7 +110,12 @@ pub struct ClientArgs {
 
 /// Reads the command line and obeys it; the exit code.
 pub fn run() -> u8 {
-    let answer = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // What `lock` runs has the umask that its user chose.
+    if !matches!(command, Command::Lock(_)) {
+        crate::store::keep_own_rights();
+    }
+    let answer = match command {
         Command::Node(args) => return node::run(args),
         Command::Config(args) => return config::run(args),
         Command::Log(args) => return log::run(args),

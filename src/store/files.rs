@@ -92,6 +92,13 @@ pub fn remove_gently(
 /// Rights of a file that others may read, as this process was started; before [`make_all_private`] was called, what most have.
 static SHARED_MODE: OnceLock<u32> = OnceLock::new();
 
+/// From now on the owner keeps the rights to what this process makes, even under a umask that takes them away (777): it must read
+/// its own files again.
+pub fn keep_own_rights() {
+    let before = umask(Mode::RWXG | Mode::RWXO);
+    umask(before & !Mode::RWXU);
+}
+
 /// From now on every file and folder that this process makes is for its owner alone, whoever makes it (SQLite as well), unless its
 /// rights are widened afterwards.
 pub fn make_all_private() {

@@ -31,7 +31,9 @@ mod store;
 mod tests;
 mod wal;
 
-pub use files::{File, Files, RealFiles, create_private_dir, make_all_private, narrow, narrow_data, shared_mode};
+pub use files::{
+    File, Files, RealFiles, create_private_dir, keep_own_rights, make_all_private, narrow, narrow_data, shared_mode,
+};
 use poison::Poison;
 pub use snapshot::{SnapshotReader, SnapshotReceiver, SnapshotSaver, Snapshots};
 pub use store::{CutJob, Store};
