@@ -34,6 +34,21 @@ fn call(cluster: &Cluster, to: u64, from: Identity) -> TcpStream {
     stream
 }
 
+/// Clients that say nothing take all connections, and those that are kept for health checks: the next health check finds a place all
+/// the same, though it comes from the same address.
+#[test]
+fn silent_clients_keep_no_health_check_out() -> Result<()> {
+    let cluster = Cluster::ready(EXE, 1, &json!({"connections_max": 16}))?;
+    // All 16 and the 64 beyond them, and some more.
+    let silent: Vec<TcpStream> = (0..16 + 64 + 16).map(|_| TcpStream::connect(cluster.http(1)).unwrap()).collect();
+    for _ in 0..20 {
+        let answer = cluster.get(1, "/livez")?;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    drop(silent);
+    Ok(())
+}
+
 /// Announces the largest frame and sends a part of it, as far as the other side takes it.
 fn announce(mut stream: &TcpStream, bytes: usize) {
     let header = [FRAME_BYTES.to_le_bytes(), [0; 4]].concat();

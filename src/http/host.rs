@@ -15,7 +15,7 @@ use crate::services::sessions::Tag;
 use crate::services::sql;
 use crate::types::{Identity, Index, NodeId, Outcome};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ pub trait Host: Send + Sync + 'static {
     fn spawn_connection(
         &self,
         name: &'static str,
-        may_be_reserved: bool,
+        client: Option<(IpAddr, Arc<TcpStream>)>,
         run: Box<dyn FnOnce(Slot) + Send>,
     ) -> Result<(), String>;
 
@@ -259,9 +259,9 @@ impl Host for Handle {
     fn spawn_connection(
         &self,
         name: &'static str,
-        may_be_reserved: bool,
+        client: Option<(IpAddr, Arc<TcpStream>)>,
         run: Box<dyn FnOnce(Slot) + Send>,
     ) -> Result<(), String> {
-        Handle::spawn_connection(self, name, may_be_reserved, run)
+        Handle::spawn_connection(self, name, client, run)
     }
 }

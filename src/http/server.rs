@@ -105,8 +105,8 @@ fn start(door: &Arc<Door>, stream: TcpStream, peer: SocketAddr, name: &'static s
             }
         }
     };
-    let may_be_reserved = name == NODE_CONNECTION;
-    if let Err(why) = door.host.spawn_connection(name, may_be_reserved, Box::new(job)) {
+    let client = (name == NODE_CONNECTION).then(|| (peer.ip(), stream.clone()));
+    if let Err(why) = door.host.spawn_connection(name, client, Box::new(job)) {
         turn_away(door, &stream, &why);
     }
 }

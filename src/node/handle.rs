@@ -9,11 +9,12 @@ use super::gossip::GossipInput;
 use super::live::Output;
 use super::memory::MemoryBudget;
 use super::requests::{Asked, ReplyTo, Waiter, transferred_to};
+use super::reserved_slots::ReservedSlots;
 use super::sessions::id_of;
 use super::shared::{Shared, lock};
 use super::status::{EventLine, IntegrityStatus, MonitorFrame};
 use super::{metrics, monitor, threads, watch};
-use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, RESERVED_CONNECTIONS};
+use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
 use crate::raft::Change;
 use crate::services::Reply;
 use crate::services::jobs::JobId;
@@ -22,7 +23,7 @@ use crate::services::sessions::Tag;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId, Outcome};
 use crate::wire::heartbeat::JobReport;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -120,6 +121,7 @@ pub enum Slot {
 pub struct Handle {
     shared: Arc<Shared>,
     connections: Arc<AtomicUsize>,
+    reserved: Arc<ReservedSlots>,
 }
 
 /// A client connection that counts as load until it is dropped.
@@ -159,7 +161,7 @@ impl Drop for Place {
 impl Handle {
     /// A handle to a node whose threads share `shared`.
     pub fn new(shared: Arc<Shared>) -> Handle {
-        Handle { shared, connections: Arc::new(AtomicUsize::new(0)) }
+        Handle { shared, connections: Arc::default(), reserved: Arc::default() }
     }
 
     /// What the node's threads share, for the other files of this room.
@@ -403,23 +405,27 @@ impl Handle {
     }
 
     /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses. An endpoint that
-    /// serves what the reserved slots are for gets one of them then.
+    /// serves what the reserved slots are for names its client, who gets one of them then.
     pub fn spawn_connection(
         &self,
         name: &'static str,
-        may_be_reserved: bool,
+        client: Option<(IpAddr, Arc<TcpStream>)>,
         run: impl FnOnce(Slot) + Send + 'static,
     ) -> Result<(), String> {
         let max = self.shared.settings.connections_max as usize;
-        let reserve = if may_be_reserved { RESERVED_CONNECTIONS } else { 0 };
         let place = Place(Arc::clone(&self.connections));
-        let before = self.connections.fetch_add(1, Ordering::AcqRel);
-        if before >= max + reserve {
-            return Err(format!("{max} connections are open, the limit of connections_max"));
-        }
-        let slot = if before < max { Slot::Ordinary } else { Slot::Reserved };
+        let ordinary = (self.connections.fetch_add(1, Ordering::AcqRel) < max).then_some(place);
+        let reserved = match ordinary {
+            Some(_) => None,
+            None => client.and_then(|(ip, stream)| self.reserved.enter(ip, stream)),
+        };
+        let slot = match (&ordinary, &reserved) {
+            (Some(_), _) => Slot::Ordinary,
+            (None, Some(_)) => Slot::Reserved,
+            (None, None) => return Err(format!("{max} connections are open, the limit of connections_max")),
+        };
         let started = threads::spawn_small(name, CONNECTION_STACK_BYTES, move || {
-            let _place = place;
+            let _held = (ordinary, reserved);
             run(slot);
         });
         started.map(|_| ()).map_err(|e| format!("no thread for the connection: {e}"))

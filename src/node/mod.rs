@@ -13,6 +13,7 @@
 //! what doors do with the database, `sql_files.rs` its folder, `sql_load.rs` brings a file into it, `sql_laps.rs` what is timed there, `sql_turn.rs` lets long requests wait, `threads.rs` starts threads, `inbox.rs` lets them sleep,
 //! `accept.rs` takes clients in for every door, `memory.rs` counts the bytes that their connections hold, `quota.rs` judges
 //! what the services may hold.
+//! `reserved_slots.rs` shares the connections that are kept for health checks.
 //! `logging.rs` makes log lines, `log_queue.rs` writes them without holding anybody up,
 //! `log_limit.rs` keeps those few that strangers cause.
 //! Not here: what clients speak (`http/`): doors are given to [`start::run`], because arrows point down only.
@@ -54,6 +55,7 @@ pub mod rebuild;
 pub mod recovery;
 pub mod renew;
 pub mod requests;
+pub mod reserved_slots;
 pub mod reunite;
 pub mod saving;
 pub mod seek;

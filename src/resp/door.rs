@@ -148,7 +148,7 @@ fn start(door: &Arc<Door>, stream: TcpStream, peer: SocketAddr) {
             conn::serve(&listed.door, &client);
         }
     };
-    if let Err(why) = door.handle.spawn_connection("resp-conn", false, job) {
+    if let Err(why) = door.handle.spawn_connection("resp-conn", None, job) {
         turn_away(door, &client.stream, &why);
     }
 }

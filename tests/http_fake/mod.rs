@@ -16,7 +16,7 @@ use phalanx::types::{Identity, Index, NodeId, Outcome, ProcessLimit, Term};
 use phalanx::wire::heartbeat::JobReport;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -305,12 +305,12 @@ impl Host for FakeHost {
     fn spawn_connection(
         &self,
         name: &'static str,
-        may_be_reserved: bool,
+        client: Option<(IpAddr, Arc<TcpStream>)>,
         run: Box<dyn FnOnce(Slot) + Send>,
     ) -> Result<(), String> {
         let (before, max) = (self.connections.fetch_add(1, SeqCst), self.connections_max.load(SeqCst));
         let slot = if before < max { Slot::Ordinary } else { Slot::Reserved };
-        if before >= max + if may_be_reserved { RESERVED } else { 0 } {
+        if before >= max + if client.is_some() { RESERVED } else { 0 } {
             self.connections.fetch_sub(1, SeqCst);
             return Err("too many connections".to_owned());
         }
