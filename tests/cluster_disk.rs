@@ -458,6 +458,63 @@ fn two_folders_that_were_swapped_are_renamed_back_and_nothing_is_lost() -> Resul
     Ok(())
 }
 
+/// A number that was given to another folder, or to nobody, while its node was stopped: the former folder says so when it is started.
+#[test]
+fn a_folder_whose_number_is_not_its_own_any_more_says_so() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 2000}))?;
+    let leader = cluster.settle()?;
+    let victim = leader % 3 + 1;
+    cluster.kill(victim)?;
+    let former = cluster.dir().join("former");
+    copy_folder(&folder(&cluster, victim), &former);
+    cluster.wipe(victim)?;
+    cluster.spawn(victim, &[])?;
+    cluster.settle()?;
+    let replacement = cluster.status(victim)?.node.uuid;
+    cluster.kill(victim)?;
+    put_back(&mut cluster, victim, &former);
+    cluster.spawn(victim, &[])?;
+    let now = format!("node {victim} is now another folder, with uuid {replacement}");
+    is_told_everywhere(&cluster, victim, &now)?;
+    // The way that it names.
+    cluster.kill(victim)?;
+    cluster.spawn(victim, &["--rejoin"])?;
+    cluster.settle()?;
+    cluster.wait_until("it is a member again and says nothing of the kind", Duration::from_secs(5), || {
+        let status = cluster.status(victim).ok()?;
+        (status.cluster.verdict == Verdict::Healthy).then_some(())
+    })?;
+    // Likewise one that was removed while it was stopped: its own log says nothing of it.
+    cluster.kill(victim)?;
+    let removed = Command::new(EXE)
+        .args(["member", "remove", &victim.to_string(), "-e", &cluster.http(leader)])
+        .output()
+        .unwrap();
+    assert!(removed.status.success(), "{removed:?}");
+    cluster.spawn(victim, &[])?;
+    is_told_everywhere(&cluster, victim, "this node was removed from the cluster: stop it, or")
+}
+
+/// Log, status, health check and events of a node say what is wrong with it.
+fn is_told_everywhere(cluster: &Cluster, id: u64, what: &str) -> Result<()> {
+    cluster.wait_explained(what, Duration::from_secs(30), || {
+        let status = cluster.status(id).map_err(|e| e.to_string())?.cluster;
+        let log = cluster.log(id);
+        match status.reasons.iter().any(|reason| reason.contains(what)) && log.contains(what) {
+            true => Ok(()),
+            false => Err(format!("{:?} {log}", status.reasons)),
+        }
+    })?;
+    assert_eq!(cluster.status(id)?.cluster.verdict, Verdict::Unavailable);
+    for args in [&["status", "--check"][..], &["events"]] {
+        let asked = Command::new(EXE).args(args).args(["-e", &cluster.http(id)]).output().unwrap();
+        let said = String::from_utf8_lossy(&asked.stdout).into_owned();
+        assert!(said.contains(what), "{args:?}: {said}");
+    }
+    assert!(cluster.get(id, "/readyz?verbose")?.text().contains(what));
+    Ok(())
+}
+
 /// Files that a restart reads, below a folder.
 fn files_below(root: &Path, at: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

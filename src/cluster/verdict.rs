@@ -6,9 +6,10 @@
 //! voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/status.rs`).
 
-use crate::types::{Index, NodeId};
+use crate::types::{Identity, Index, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
 /// Serves, and how safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,34 @@ pub enum Verdict {
     Degraded,
     /// Does not serve writes.
     Unavailable,
+}
+
+/// How a node with a log of its cluster comes to be no member of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outsider {
+    /// Nobody has its number.
+    Removed,
+    /// Its number is another identity's, and so another folder's.
+    Replaced(Uuid),
+}
+
+impl Outsider {
+    /// For people, with what to do about it: why the node `me` is no member.
+    pub fn in_words(self, me: Identity) -> String {
+        let n = me.id.0;
+        match self {
+            Outsider::Removed => format!(
+                "this node was removed from the cluster: stop it, or start it with `phalanx node --id {n} --rejoin` to \
+                 discard its folder's state and join again"
+            ),
+            Outsider::Replaced(holder) => format!(
+                "node {n} is now another folder, with uuid {holder}: this one, with uuid {}, was replaced by it and is no \
+                 member any more; stop this node and start the other folder, or, if that one is gone, `phalanx node --id \
+                 {n} --rejoin` discards this folder's state and fetches it again",
+                me.uuid
+            ),
+        }
+    }
 }
 
 /// What a verdict is drawn from.
@@ -37,8 +66,8 @@ pub struct Situation {
     pub voters_max: u32,
     /// Quotas that are reached, in words.
     pub quotas: Vec<String>,
-    /// The members have removed this node: what it knows of the others grows old.
-    pub is_removed: bool,
+    /// This node is no member any more, in words with what to do: what it knows of the others grows old.
+    pub outsider: Option<String>,
     /// Those that are online and do not catch up, each with where its log ends and where it should.
     pub stuck: BTreeMap<NodeId, (Index, Index)>,
     /// Those that are online and whose disk is nearly full: each refuses writes once it leads.
@@ -103,8 +132,8 @@ pub fn judge(situation: &Situation) -> Judgement {
     let has_quorum = voters > 0 && reachable >= needed && situation.has_quorum != Some(false);
     let spare = reachable.saturating_sub(needed);
     let mut reasons = Vec::new();
-    if situation.is_removed {
-        reasons.push("this node was removed from the cluster: stop it, or start it with --rejoin".into());
+    if let Some(why) = &situation.outsider {
+        reasons.push(why.clone());
         return Judgement { verdict: Verdict::Unavailable, reasons, failure_tolerance: 0, has_quorum: false };
     }
     if voters > 0 && reachable < needed {
@@ -282,8 +311,9 @@ mod tests {
         let quotas = vec!["quota_kv_mb is reached".to_string()];
         let full = judge(&Situation { quotas, ..situation(1, &[1, 2, 3], &[]) });
         assert_eq!(full.line(), "degraded: quota_kv_mb is reached");
-        let removed = judge(&Situation { is_removed: true, ..situation(0, &[1, 2, 3], &[]) });
-        assert!(removed.line().starts_with("unavailable: this node was removed"), "{}", removed.line());
+        let outsider = Some("this node was removed".to_string());
+        let removed = judge(&Situation { outsider, ..situation(0, &[1, 2, 3], &[]) });
+        assert_eq!(removed.line(), "unavailable: this node was removed");
         assert!(!removed.has_quorum);
         let stuck = BTreeMap::from([(NodeId(3), (Index(10), Index(120)))]);
         let behind = judge(&Situation { stuck: stuck.clone(), ..situation(1, &[1, 2, 3], &[]) });

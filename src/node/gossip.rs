@@ -11,7 +11,6 @@ use super::shared::{Shared, is_removed, lock, mono_us};
 use super::sql::Readers;
 use crate::cluster::gossip::{Edge, Row, Table};
 use crate::cluster::log_clock::SkewNews;
-use crate::raft::Role;
 use crate::services::directory::Command;
 use crate::services::registry::directory_command;
 use crate::types::{Addresses, Identity, NodeId, Outcome, Standing};
@@ -25,9 +24,6 @@ use std::time::{Duration, Instant};
 
 /// Between two tries to register this node's addresses.
 const REGISTER_EVERY: Duration = Duration::from_millis(500);
-
-/// A candidate that has not won by then, while another leads, never will.
-const REPLACED_AFTER: Duration = Duration::from_secs(10);
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -51,9 +47,6 @@ struct Beats {
     /// Why the addresses could not be registered when that was last said: the tries that follow say only what is new.
     told_why_not: Arc<Mutex<Option<String>>>,
     last_register: Option<Instant>,
-    /// Since when this node stands for election without an end, or is no member, and whether that was remarked on.
-    outsider_since: Option<Instant>,
-    has_warned: bool,
 }
 
 /// Body of the thread.
@@ -64,8 +57,6 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         registering: Arc::new(AtomicBool::new(false)),
         told_why_not: Arc::default(),
         last_register: None,
-        outsider_since: None,
-        has_warned: false,
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);
     let mut next = Instant::now();
@@ -109,44 +100,6 @@ impl Beats {
         self.tell(&beat.edges);
         self.refresh_dispatch(now_ms);
         self.register();
-        self.notice_replacement();
-    }
-
-    /// A node that stands for election for ever while another leads has been replaced: the members know its number
-    /// under another uuid. It can do no harm, but its user should know; likewise of one that was removed.
-    fn notice_replacement(&mut self) {
-        let view = self.shared.view();
-        let is_removed = is_removed(&view.raft, self.shared.me);
-        if view.raft.role != Role::Candidate && !is_removed {
-            self.outsider_since = None;
-            self.has_warned = false;
-            return;
-        }
-        let since = *self.outsider_since.get_or_insert_with(Instant::now);
-        if self.has_warned || since.elapsed() < REPLACED_AFTER {
-            return;
-        }
-        if is_removed {
-            self.has_warned = true;
-            let id = self.shared.me.id.0;
-            let text = format!(
-                "the members have removed this node: stop it, or `phalanx node --id {id} --rejoin` joins again"
-            );
-            warn!("{text}");
-            return self.shared.event("failure", Some(self.shared.me.id), text);
-        }
-        let leader = lock(&self.shared.gossip).leader();
-        if let Some(leader) = leader {
-            self.has_warned = true;
-            let id = self.shared.me.id.0;
-            let text = format!(
-                "node {} leads and does not know this node's identity: its data was replaced; \
-                 `phalanx node --id {id} --rejoin` fetches the state again",
-                leader.0
-            );
-            warn!("{text}");
-            self.shared.event("failure", Some(self.shared.me.id), text);
-        }
     }
 
     fn heard(&mut self, from: NodeId, table: &Table) {

@@ -367,6 +367,7 @@ impl Handle {
         if status.cluster.leader.is_none() {
             missing.push("no leader is known".to_string());
         }
+        missing.extend(self.shared.outsider().map(|it| it.in_words(self.shared.me)));
         let row_of = |id: NodeId| status.nodes.iter().find(|row| row.id == id);
         let lag = row_of(self.shared.me.id).map_or(0, |row| row.lag);
         if lag > READY_LAG_MAX {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
     let who = hello.from;
     if shared.view().raft.leader != Some(shared.me.id) {
-        return Frame::Whereabouts(peers::whereabouts(shared));
+        return Frame::Whereabouts(peers::whereabouts(shared, who.id));
     }
     if who.id.0 == 0 || who.id.0 > NodeId::MAX {
         return Frame::Reject { why: format!("node ids go from 1 to {}", NodeId::MAX) };

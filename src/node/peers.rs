@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::{join, rebuild, snapshots, threads};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::raft::{Promise, Refused};
-use crate::types::Identity;
+use crate::types::{Identity, NodeId};
 use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_frame};
 use crate::wire::handshake::DeadlineReader;
@@ -95,7 +95,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
             Err(WireError::Unexpected("peer without a cluster"))
         }
         Purpose::Peer => serve_peer(shared, stream, hello, place),
-        Purpose::Ask => answer(stream, Frame::Whereabouts(whereabouts(shared))),
+        Purpose::Ask => answer(stream, Frame::Whereabouts(whereabouts(shared, from.id))),
         Purpose::Join { is_gateway } => answer(stream, join::admit(shared, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::Stranger(from));
@@ -115,13 +115,14 @@ fn answer(stream: &TcpStream, frame: Frame) -> Result<(), WireError> {
     write_frame(&mut to, &frame)
 }
 
-/// What this node tells those who look for a cluster.
-pub fn whereabouts(shared: &Shared) -> Whereabouts {
+/// What this node tells those who look for a cluster, or for their place in it.
+pub fn whereabouts(shared: &Shared, asker: NodeId) -> Whereabouts {
     let view = shared.view();
     let members = shared.known_addresses();
     let leader = view.raft.leader.and_then(|id| members.iter().find(|(m, _)| *m == id).cloned());
     let (cluster, id, term) = (Some(shared.cluster), Some(shared.me.id), view.raft.term);
-    Whereabouts { cluster, id, term, leader, members, remembered: Promise::default() }
+    let holder = view.raft.membership.uuid_of(asker);
+    Whereabouts { cluster, id, term, leader, members, holder, remembered: Promise::default() }
 }
 
 fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello, place: &Place) -> Result<(), WireError> {

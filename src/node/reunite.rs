@@ -2,12 +2,14 @@
 //! left who could tell. While a member is not connected, the `reunite` thread asks at every address that the settings,
 //! `config.json` and the member's number name who is there; a member of this cluster, by its identity, is linked there.
 //!
-//! The same thread looks now and then whether another cluster shares the front door (`front.rs`).
+//! The same thread looks now and then whether another cluster shares the front door (`front.rs`), and asks, after a long time
+//! without a leader, whether this node is a member still (`outsider.rs`).
 //! Not here: the links (`links.rs`); nodes without a cluster (`cluster/discovery.rs`).
 
 use super::core::CoreInput;
 use super::find::Asker;
 use super::front;
+use super::outsider;
 use super::shared::Shared;
 use crate::cluster::config_file;
 use crate::types::{Addresses, NodeId};
@@ -27,10 +29,11 @@ pub fn run(shared: &Arc<Shared>) {
     let asker = Asker::new(&shared.settings, shared.me, Some(shared.cluster), shared.is_gateway);
     let mut missing_since: Option<Instant> = None;
     let mut asked: Option<Instant> = None;
-    let mut front = front::Watch::default();
+    let (mut front, mut outsider) = (front::Watch::default(), outsider::Watch::default());
     while !shared.is_stopped() {
         std::thread::sleep(EVERY);
         front.look(shared);
+        outsider.look(shared, &asker);
         let missing = missing(shared);
         if missing.is_empty() {
             (missing_since, asked) = (None, None);
@@ -68,13 +71,18 @@ fn missing(shared: &Shared) -> BTreeSet<NodeId> {
 /// Where somebody may be: not where a link stands or is being tried.
 fn addresses(shared: &Shared, missing: &BTreeSet<NodeId>) -> BTreeSet<String> {
     let settings = &shared.settings;
-    let named = config_file::read(&settings.config_file_path).ok().flatten();
-    let mut all: BTreeSet<String> = settings.peers.iter().cloned().collect();
-    all.extend(named.iter().flat_map(|named| named.peer_addresses()));
+    let mut all = named_addresses(shared);
     all.extend(missing.iter().map(|id| settings.addresses(*id).peer));
     all.remove(&settings.addresses(shared.me.id).peer);
     for link in shared.links().values() {
         all.remove(&link.address);
     }
     all
+}
+
+/// Peer addresses that the settings and `config.json` name.
+pub fn named_addresses(shared: &Shared) -> BTreeSet<String> {
+    let settings = &shared.settings;
+    let named = config_file::read(&settings.config_file_path).ok().flatten();
+    settings.peers.iter().cloned().chain(named.iter().flat_map(|named| named.peer_addresses())).collect()
 }

@@ -29,7 +29,7 @@ use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
 use crate::cluster::log_clock::{LogClock, Skews};
-use crate::cluster::verdict::{self, Judgement, Situation};
+use crate::cluster::verdict::{self, Judgement, Outsider, Situation};
 use crate::raft::{Membership, Promise, Refused, Role, View};
 use crate::services::directory::Nodes;
 use crate::services::jobs::JobId;
@@ -152,6 +152,8 @@ pub struct Shared {
     pub recovery: Recovery,
     /// Less than `disk_reserve_mb` is free.
     is_disk_low: AtomicBool,
+    /// What the leader says of this node, if it is no member (`outsider.rs`).
+    outsider: Mutex<Option<Outsider>>,
     /// Ends this process.
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
@@ -270,6 +272,7 @@ impl Shared {
             integrity: Integrity::new(parts.mark),
             recovery: Recovery::new(parts.view.last_index > Index(0)),
             is_disk_low: AtomicBool::new(false),
+            outsider: Mutex::default(),
             stopper: parts.stopper,
             incoming_snapshot: Mutex::new(()),
             peer_frames: FrameShare::default(),
@@ -572,6 +575,20 @@ impl Shared {
         self.poke_monitor();
     }
 
+    /// Why this node is no member, as its own log or the leader says; `None`: it is one, as far as it knows.
+    pub fn outsider(&self) -> Option<Outsider> {
+        let by_own_log = is_removed(&self.view().raft, self.me).then_some(Outsider::Removed);
+        lock(&self.outsider).or(by_own_log)
+    }
+
+    /// The leader has been asked.
+    pub fn set_outsider(&self, outsider: Option<Outsider>) {
+        let before = std::mem::replace(&mut *lock(&self.outsider), outsider);
+        if before != outsider {
+            self.poke_monitor();
+        }
+    }
+
     /// Snapshot files of this node.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
@@ -647,7 +664,7 @@ impl Shared {
         }
         verdict::judge(&Situation {
             disk_low,
-            is_removed: is_removed(raft, self.me),
+            outsider: self.outsider().map(|it| it.in_words(self.me)),
             leader: raft.leader,
             voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
@@ -663,6 +680,9 @@ impl Shared {
 
     /// Why a request found no leader, in words: `no quorum: 2 of 5 voters reachable, 3 needed`.
     pub fn why_no_leader(&self) -> String {
+        if let Some(outsider) = self.outsider() {
+            return outsider.in_words(self.me);
+        }
         let view = self.view();
         let voters = &view.raft.membership.voters;
         let reachable = voters.keys().filter(|id| self.is_online(**id)).count();

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of what commands mean: nodes that refuse different statements would come to differ.
 /// Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 9;
+pub const PROTOCOL: u32 = 10;
 
 /// First word of a dialer, after the challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +175,8 @@ pub struct Whereabouts {
     pub leader: Option<(NodeId, Addresses)>,
     /// Every member it knows.
     pub members: Vec<(NodeId, Addresses)>,
+    /// Which uuid has the asker's number in the newest membership that it knows.
+    pub holder: Option<Uuid>,
     /// What it remembers of the asker, as its welcome said.
     #[serde(skip)]
     pub remembered: raft::Promise,

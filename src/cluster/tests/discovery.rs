@@ -159,6 +159,7 @@ impl World for Door<'_> {
                     id: None,
                     term: Term(1),
                     members: vec![],
+                    holder: None,
                     leader,
                     remembered,
                 })
