@@ -4,7 +4,7 @@
 //! tries every address; `fault.rs` is an error with its exit code and what to do next; `term.rs` writes to terminals
 //! and pipes. `node.rs` runs a node; `status.rs`, `events.rs`, `leader.rs` and `member.rs` ask and change a running
 //! cluster; `kv.rs` and `lock.rs` use its store (`lock_group.rs` has the processes under a lock, `lock_guard.rs` keeps it), `job.rs` its workers, `sql.rs` its
-//! database (`sql_text.rs` cuts statements and draws tables), `check.rs` compares its nodes; `config.rs` and `log.rs` read files; `bench.rs`, `demo.rs`, `dev.rs` and `sim.rs` start worlds of their own.
+//! database (`sql_text.rs` cuts statements and draws tables), `check.rs` compares its nodes; `config.rs` and `log.rs` read files, `recover.rs` makes a new cluster of one folder; `bench.rs`, `demo.rs`, `dev.rs` and `sim.rs` start worlds of their own.
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
@@ -30,6 +30,7 @@ mod lock_guard;
 pub mod log;
 pub mod member;
 pub mod node;
+pub mod recover;
 pub mod sim;
 pub mod sql;
 pub mod sql_text;
@@ -75,6 +76,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Run a command under a lock of the cluster
     Lock(lock::LockArgs),
+    /// Go on from one surviving folder when a majority of the disks is lost for good
+    Recover(recover::RecoverArgs),
     /// Show and check settings
     Config(config::ConfigArgs),
     /// Read a node's log on disk
@@ -130,6 +133,7 @@ pub fn run() -> u8 {
         Command::Sql(args) => sql::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Lock(args) => lock::run(&args),
+        Command::Recover(args) => recover::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -14,7 +14,7 @@
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 use super::config_file::{ConfigFileError, Lock, Projection, read};
-use super::folders::{self, Traces};
+use super::folders::{self, LOCAL_IDS, Traces};
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, Liveness, NodeId, Term};
@@ -26,8 +26,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
-/// Local ids whose derived ports are always asked; ids beyond it are found by `config.json` and the data folders.
-const LOCAL_IDS: u64 = 9;
 /// While it waits for its next round, a node looks this often whether `config.json` has changed.
 const GLANCE: Duration = Duration::from_millis(20);
 /// Once a cluster is known and only its leader or its consent is missing, rounds are this short ...
@@ -485,7 +483,11 @@ impl Search<'_> {
                     self.say(
                         log::Level::Warn,
                         "clusters",
-                        format!("looking for cluster {wanted}, but cluster {other} answers"),
+                        format!(
+                            "looking for cluster {wanted}, which this node's folder or {} names, but cluster {other} answers; to \
+                             join that one, move the folder and the file away",
+                            self.seeker.settings.config_file_path.display()
+                        ),
                     );
                 }
                 return None;
@@ -604,7 +606,8 @@ impl Search<'_> {
         }
         if let Some((cluster, folder)) = others.iter().next() {
             let folder = folder.display();
-            let what = "start its nodes, or move its data away to begin anew";
+            let what = "start its nodes; go on from one of them (`phalanx recover`) if a majority of its disks is lost for good; \
+                        or move its data away to begin anew";
             self.say(
                 log::Level::Warn,
                 "data",
@@ -636,8 +639,11 @@ impl Search<'_> {
         }
         let what = format!("{} names cluster {cluster}, which nobody answers for", settings.config_file_path.display());
         if let Some(folder) = others.get(&cluster) {
-            let (folder, advice) =
-                (folder.display(), "start its nodes, or move the file and the data away to begin anew");
+            let (folder, advice) = (
+                folder.display(),
+                "start its nodes; go on from one of them (`phalanx recover`) if a majority of its disks is lost for \
+                                   good; or move the file and the data away to begin anew",
+            );
             return Err(Some(format!("{what}; {folder} holds data of it: {advice}")));
         }
         let is_silent = |address: &String| survey.silent.contains(address);

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
+/// Local ids whose derived ports are always asked; ids beyond it are found by `config.json` and the data folders.
+pub const LOCAL_IDS: u64 = 9;
+
 /// What other nodes' folders hold.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
@@ -21,7 +24,7 @@ pub(super) struct Traces {
 }
 
 /// Ids of the node folders below the data folder.
-pub(super) fn ids_below(data_dir: &Path) -> Vec<NodeId> {
+pub fn ids_below(data_dir: &Path) -> Vec<NodeId> {
     let Ok(folders) = std::fs::read_dir(data_dir) else { return Vec::new() };
     let folders = folders.flatten().filter(|folder| folder.path().is_dir());
     let names = folders.filter_map(|folder| folder.file_name().into_string().ok());

@@ -13,7 +13,7 @@ pub mod autopilot;
 pub mod config_file;
 pub mod discovery;
 pub mod dispatch;
-mod folders;
+pub mod folders;
 pub mod gossip;
 pub mod integrity;
 pub mod lag;

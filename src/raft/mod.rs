@@ -471,3 +471,30 @@ pub fn founding_state(me: Identity) -> Durable {
         entries: vec![Entry { index: Index(1), term: Term(1), payload: Payload::Membership(Arc::new(membership)) }],
     }
 }
+
+/// Last entry of what a restart finds: its term and index.
+pub fn end_of(durable: &Durable) -> Option<(Term, Index)> {
+    let entry = durable.entries.last().map(|entry| (entry.term, entry.index));
+    entry.or(durable.snapshot.as_ref().map(|meta| (meta.term, meta.index)))
+}
+
+/// Newest membership of what a restart finds.
+pub fn membership_of(durable: &Durable) -> Option<&Membership> {
+    let entries = durable.entries.iter().rev().find_map(|entry| match &entry.payload {
+        Payload::Membership(membership) => Some(&**membership),
+        Payload::Command(_) | Payload::Noop => None,
+    });
+    entries.or(durable.snapshot.as_ref().map(|meta| &meta.membership))
+}
+
+/// What a node writes to go on alone, under a new identity, with the log of a cluster that has lost its majority for good: one
+/// entry behind all others, in a term of its own, that makes it the only voter. It breaks every promise of the former identity,
+/// so the log must never again be used for the former cluster.
+pub fn sole_voter(durable: &Durable, me: Identity) -> Persist {
+    let (last_term, last_index) = end_of(durable).unwrap_or_default();
+    let term = Term(durable.hard_state.term.max(last_term).0 + 1);
+    let membership = Membership { voters: BTreeMap::from([(me.id, me.uuid)]), learners: BTreeMap::new() };
+    let payload = Payload::Membership(Arc::new(membership));
+    let entries = vec![Entry { index: Index(last_index.0 + 1), term, payload }];
+    Persist { hard_state: Some(HardState { term, vote: Some(me) }), entries, ..Persist::default() }
+}

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-const FILE_NAME: &str = "identity.json";
+/// Name of the file in a node's folder.
+pub const FILE_NAME: &str = "identity.json";
 const TEMPORARY_NAME: &str = "identity.json.tmp";
 const LOCK_NAME: &str = "lock";
 /// Behind the names of folders that were set aside.
