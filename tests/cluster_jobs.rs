@@ -701,9 +701,7 @@ fn the_demo_of_jobs_passes_its_own_verdict() {
     assert_eq!(said.lines().filter(|line| line.contains("no heartbeat from node 1: failed")).count(), 7, "{said}");
 }
 
-/// More processes than it may have, which stay, and a fork bomb beside them: shells that cannot fork end, so a bomb alone may have
-/// burnt out before anybody looks.
-const BOMB: &str = "for n in $(seq 100); do sleep 60 & done; (b() { b | b & }; b) & wait";
+const BOMB: &str = include_str!("fork_bomb.sh");
 /// Threads that a desktop session has.
 const OTHER_THREADS: usize = 400;
 

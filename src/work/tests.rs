@@ -504,9 +504,8 @@ fn a_start_waits_for_another_node_that_removes_its_folder() {
     assert!(jobs.exists(), "what was made anew is still there");
 }
 
-/// A fork bomb, and some processes that stay: a bomb that burns out at the kernel's bound before anybody looks has not been seen.
-/// The first shell makes none of it itself, so it is still there when nobody can make another process.
-const BOMB: &str = "for n in $(seq 100); do sleep 60 & done; (b() { b | b & }; b) & wait";
+/// For tests of whole clusters as well.
+const BOMB: &str = include_str!("../../tests/fork_bomb.sh");
 
 #[test]
 fn a_fork_bomb_is_stopped_and_harms_nobody() {
