@@ -623,6 +623,16 @@ fn where_programs_cannot_be_caged_jobs_are_refused_with_the_cure() {
     }
 }
 
+/// Programs give way to nodes, and to the threads of nodes that watch them: else a fork bomb is noticed late.
+#[test]
+fn programs_have_ten_more_than_their_node_of_what_nice_adds() {
+    let cluster = cluster(1, &shell_only());
+    let own = Command::new("nice").output().unwrap().stdout;
+    let own: i32 = String::from_utf8_lossy(&own).trim().parse().unwrap();
+    let end = post(&cluster, 1, "/v1/jobs?wait=30s", &shell("nice")).json();
+    assert_eq!(end["stdout"], format!("{}\n", (own + 10).min(19)), "{end}");
+}
+
 #[test]
 fn a_compiler_that_hangs_is_missing_and_holds_no_node_up() {
     let mut settings = shell_only();

@@ -27,13 +27,18 @@ pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result
 /// When the system refuses another thread.
 pub fn spawn_patient(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     spawn(name, || {
-        // Linux keeps this number for each thread; elsewhere it would slow the whole process down.
-        #[cfg(target_os = "linux")]
-        if let Err(e) = rustix::process::nice(PATIENCE) {
-            log::debug!("a thread keeps its priority err={e}");
-        }
+        give_way();
         run();
     })
+}
+
+/// Makes the thread that calls it, and what it starts from now on, a patient one.
+pub fn give_way() {
+    // Linux keeps this number for each thread; elsewhere it would slow the whole process down.
+    #[cfg(target_os = "linux")]
+    if let Err(e) = rustix::process::nice(PATIENCE) {
+        log::debug!("a thread keeps its priority err={e}");
+    }
 }
 
 /// Starts a thread with a stack of its own size, for client and peer connections.

@@ -188,12 +188,13 @@ impl Worker {
         }
     }
 
-    /// Tries the cage and looks for compilers, on a thread that gives way to others: a node that starts has more to do.
+    /// Tries the cage and looks for compilers. For these the thread gives way to others: a node that starts has more to do.
     fn find_out(&self) {
         let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
         let (inbox, jobs) = (self.inbox.clone(), self.scratch.clone());
-        let started = threads::spawn_patient("probe", move || {
+        let started = threads::spawn("probe", move || {
             let cage = Cage::try_out(kind, &jobs).map_err(|e| e.to_string());
+            threads::give_way();
             let found = if cage.is_ok() { runtimes::find(&wanted) } else { Vec::new() };
             let _ = inbox.send(WorkerInput::Ready { cage, found });
         });
@@ -242,7 +243,7 @@ impl Worker {
         }
         (self.is_probing, self.next_probe) = (true, None);
         let (kind, inbox, jobs) = (self.shared.settings.jobs_cage, self.inbox.clone(), self.scratch.clone());
-        let started = threads::spawn_patient("probe", move || {
+        let started = threads::spawn("probe", move || {
             let _ = inbox.send(WorkerInput::Sandbox(Cage::try_out(kind, &jobs).map_err(|e| e.to_string())));
         });
         if let Err(e) = started {
@@ -389,8 +390,8 @@ impl Worker {
             output,
         };
         let inbox = self.inbox.clone();
-        // Programs inherit the patience of their thread: they give way to nodes, which have elections to hold.
-        let started = threads::spawn_patient(&format!("job-{slot}"), move || {
+        // The program gives way to others (`work/cage.rs`), but this thread, which watches it, does not.
+        let started = threads::spawn(&format!("job-{slot}"), move || {
             let (job_id, attempt) = (job.task.job, job.task.attempt);
             let end = job.run().map_err(|e| e.to_string());
             // Fails when the worker has ended, and then nobody asks.

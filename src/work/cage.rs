@@ -54,6 +54,9 @@ const ORPHAN_S: u64 = 5;
 pub const LEVELS_FULL: usize = 2;
 /// And in [`CageKind::Limits`]: `timeout`.
 pub const LEVELS_LIMITS: usize = 1;
+/// What is added to the `nice` value of the command: it gives way to nodes, which have elections to hold, and to whoever watches it. At
+/// the same value a fork bomb of 300 processes lets its watcher have a turn once a second.
+const NICE: &str = "10";
 /// Open files of each process.
 const FILES: u64 = 256;
 /// First of the user numbers that are used as root: one for each slot of each node, below those of containers.
@@ -210,6 +213,7 @@ impl Cage {
             // The system does not count root's processes: whoever looks must have the processor before all that multiply.
             line.extend(["chrt", "-i", "0"].map(String::from));
         }
+        line.extend(["nice", "-n", NICE].map(String::from));
         line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
         if self.kind == CageKind::Full {
             line.extend(self.walls(scratch, folders, &path, user.is_some() && !is_by_user));

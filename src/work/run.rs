@@ -11,6 +11,7 @@
 
 use super::WorkError;
 use super::cage::{self, Bounds, Cage};
+use super::namespace::Namespace;
 use super::runtimes::{self, Found, LAUNCHER, Places};
 use super::scratch::{FILES_MAX, Scratch};
 use super::tree::{self, Family};
@@ -271,6 +272,7 @@ impl Attempt<'_> {
             },
             own: self.cage.own_processes(),
             inner: None,
+            namespace: None,
             is_cancelled: self.is_cancelled,
             begun: Instant::now(),
             looked: Instant::now(),
@@ -398,6 +400,8 @@ struct Watch<'a> {
     own: usize,
     /// The cage's first process, once it was seen: it is another session's than the rest.
     inner: Option<OwnedFd>,
+    /// Where the cage's processes are counted, once the program has begun.
+    namespace: Option<Namespace>,
     is_cancelled: &'a AtomicBool,
     begun: Instant,
     looked: Instant,
@@ -590,16 +594,24 @@ impl Watch<'_> {
     fn find_inner(&mut self) {
         #[cfg(target_os = "linux")]
         if self.inner.is_none() && self.own > 0 {
-            let inner = tree::below(self.family.pid, self.family.outer).first().copied();
+            let inner = self.inner_pid();
             let open = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
             self.inner = inner.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).and_then(open);
         }
     }
 
+    /// Number of the cage's first process.
+    fn inner_pid(&self) -> Option<u32> {
+        tree::below(self.family.pid, self.family.outer).first().copied()
+    }
+
     fn measure(&mut self) -> Option<Verdict> {
         self.find_inner();
+        if self.namespace.is_none() && self.own > 0 && self.has_started() {
+            self.namespace = self.inner_pid().and_then(Namespace::of);
+        }
         let processes_max = self.limits.processes + self.threads + self.own as u64;
-        let usage = tree::usage(&self.family, processes_max);
+        let usage = tree::usage(&self.family, self.namespace.as_ref(), processes_max);
         let is_long_ago = self.counted.elapsed() >= FILES_EVERY;
         if is_long_ago {
             self.nameless_kib = tree::nameless(&self.family, 0).in_memory / 1024;
@@ -610,7 +622,7 @@ impl Watch<'_> {
         if memory_kib > self.limits.memory_mb << 10 {
             return Some(Verdict::MemoryExceeded);
         }
-        if usage.processes as u64 > processes_max {
+        if usage.processes > processes_max {
             return Some(Verdict::ProcessesExceeded);
         }
         if !self.scratch.is_quick() && !is_long_ago {

@@ -37,7 +37,7 @@ const MORE_FILES: u64 = 1000;
 /// Where attempts have their folders if the node's own cannot be reached by the users of its slots.
 const RUN: &str = "/run/phalanx-jobs";
 /// The programs around a command, by which those of a killed process are known.
-const WALLS: [&str; 6] = ["sh", "bash", "setpriv", "timeout", "prlimit", "bwrap"];
+const WALLS: [&str; 8] = ["sh", "bash", "setpriv", "chrt", "nice", "timeout", "prlimit", "bwrap"];
 
 /// The folder of one attempt.
 #[derive(Debug)]

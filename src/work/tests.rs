@@ -2,6 +2,7 @@
 //!
 //! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
 
+mod bombs;
 mod limits;
 mod output;
 mod places;
@@ -552,7 +553,11 @@ fn nothing_outside_can_be_reached_or_read() {
 /// Root's cage and everybody else's are built otherwise: where the tests run as root, these run once more as nobody.
 #[test]
 fn users_without_rights_are_shut_in_as_well() {
-    const AGAIN: [&str; 18] = [
+    const AGAIN: [&str; 22] = [
+        "bombs::a_fork_bomb_in_c_is_noticed_soon_on_a_busy_machine",
+        "bombs::programs_give_way_to_their_watcher",
+        "bombs::the_processes_of_a_sandbox_are_counted_in_one_look",
+        "bombs::threads_are_counted_where_the_processes_of_a_sandbox_are",
         "start::other_threads_of_the_user_do_not_count",
         "start::a_fork_bomb_touches_no_other_slot",
         "start::a_sandbox_that_does_not_start_is_no_end",

@@ -4,6 +4,7 @@
 //! inherit. Who takes another home as well escapes; there every client is trusted.
 //! What is gone while one looks is not counted. Not here: what is done about it (`run.rs`).
 
+use super::namespace::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -19,6 +20,8 @@ const THREADS_ASKED: usize = 64;
 const MEMBERS_MAX: usize = 10_000;
 /// Beyond so many open files nobody looks on.
 const OPEN_MAX: usize = 20_000;
+/// A look into processes that takes longer than this is broken off if they are too many by now.
+const COUNT_AGAIN: Duration = Duration::from_millis(5);
 /// How long processes may go on starting others while all of them are killed, and the pause between two rounds.
 const KILL_MAX: Duration = Duration::from_secs(2);
 const KILL_AGAIN: Duration = Duration::from_millis(1);
@@ -38,7 +41,7 @@ pub struct Family {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Processes, each thread of theirs counted.
-    pub processes: usize,
+    pub processes: u64,
     /// Memory that they have to themselves, and what they share by halves, in KiB; not files that can be read again.
     pub memory_kib: u64,
     /// Processor time of those that are there and of their children that are not any more, in milliseconds.
@@ -55,25 +58,47 @@ pub struct Nameless {
 }
 
 /// Looks at the processes of a family: first only at how many there are, for to look into one waits for whoever forks, and
-/// what multiplies has come and gone before the last is looked into. Beyond `most` nobody looks on.
-pub fn usage(family: &Family, most: u64) -> Usage {
+/// what multiplies has come and gone before the last is looked into. Beyond `most` nobody looks on. Where they have a namespace of
+/// their own they are counted there, and once more where a look takes long.
+pub fn usage(family: &Family, namespace: Option<&Namespace>, most: u64) -> Usage {
+    let in_namespace = || namespace.and_then(|namespace| namespace.count(most));
     let mut usage = Usage::default();
-    // Those of a home are found by a look into all.
-    if family.home.is_some() && is_group_beyond(family.pid, most.saturating_add(family.outer as u64)) {
-        usage.processes = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
-        return usage;
-    }
-    let mut members = Vec::new();
-    each(family, |pid| {
-        usage.processes += threads(pid);
-        members.push(pid);
-        usage.processes as u64 <= most
-    });
-    if usage.processes as u64 <= most {
-        usage.memory_kib = members.iter().map(|pid| memory_kib(*pid)).sum();
-        usage.cpu_ms = members.iter().map(|pid| cpu_ms(*pid)).sum();
+    let members = match in_namespace() {
+        Some(count) => {
+            usage.processes = count;
+            if count > most { Vec::new() } else { members(family) }
+        }
+        None => counted_members(family, most, &mut usage.processes),
+    };
+    let mut counted = Instant::now();
+    for pid in members {
+        if usage.processes > most {
+            break;
+        }
+        usage.memory_kib += memory_kib(pid);
+        usage.cpu_ms += cpu_ms(pid);
+        if counted.elapsed() > COUNT_AGAIN {
+            usage.processes = in_namespace().unwrap_or(usage.processes);
+            counted = Instant::now();
+        }
     }
     usage
+}
+
+/// The processes of a family while each thread is counted; any number beyond `most` if there are more.
+fn counted_members(family: &Family, most: u64, count: &mut u64) -> Vec<u32> {
+    let mut members = Vec::new();
+    // Those of a home are found by a look into all.
+    if family.home.is_some() && is_group_beyond(family.pid, most.saturating_add(family.outer as u64)) {
+        *count = most.saturating_add(1);
+        return members;
+    }
+    each(family, |pid| {
+        *count += threads(pid);
+        members.push(pid);
+        *count <= most
+    });
+    members
 }
 
 /// The processes of a family, the one at the top first.
@@ -175,8 +200,8 @@ fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-fn threads(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+fn threads(pid: u32) -> u64 {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |threads| threads.count() as u64)
 }
 
 /// Its own pages and its part of those that it shares, for which a whole program would else be counted for nothing: a

@@ -1,0 +1,93 @@
+//! Programs that multiply: they are noticed soon also where the machine is busy, for their watcher goes first and counts them in one look.
+//!
+//! These run twice: as root, and as a user without rights.
+
+use super::{LIMITS, attempt, cage, finished, passable, request, run, shell, text};
+use crate::lab::poll::wait_until;
+use crate::services::jobs::{Limits, Request, Verdict};
+use crate::work::cage::Bounds;
+use crate::work::namespace::Namespace;
+use crate::work::scratch::Scratch;
+use crate::work::tree;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Forks as fast as it can, also where it cannot: it never ends by itself, and each of its processes is busy.
+const BOMB_IN_C: &str = r#"
+    #include <unistd.h>
+    int main() { write(1, "begun\n", 6); for (;;) fork(); }"#;
+
+/// Programs that take all of the processors until the guard goes.
+struct Busy(Vec<Child>);
+
+impl Busy {
+    fn new(count: usize) -> Busy {
+        let begin = |_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        Busy((0..count).map(begin).collect())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_fork_bomb_in_c_is_noticed_soon_on_a_busy_machine() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let _busy = Busy::new(2 * processors);
+    let limits = Limits { wall_ms: 60_000, cpu_ms: 60_000, ..LIMITS };
+    let request = Request { limits, ..request("c", BOMB_IN_C) };
+    let mut all_took = Vec::new();
+    // Others test here as well: what counts is the middle one of three.
+    for _ in 0..3 {
+        let mut begun = None;
+        let Some(end) = attempt(&cage(), &request, &mut |_, _| begun = begun.or_else(|| Some(Instant::now()))) else {
+            return;
+        };
+        assert_eq!(end.verdict, Verdict::ProcessesExceeded, "{}", text(&end.stderr));
+        let took = begun.map_or(Duration::from_millis(end.run_ms), |begun| begun.elapsed());
+        all_took.push(took);
+    }
+    all_took.sort_unstable();
+    assert!(all_took[1] < Duration::from_secs(3), "{all_took:?}");
+}
+
+#[test]
+fn programs_give_way_to_their_watcher() {
+    let own = Command::new("nice").output().unwrap().stdout;
+    let own: i32 = text(&own).trim().parse().unwrap();
+    finished(&shell("nice"), 0, &format!("{}\n", (own + 10).min(19)));
+}
+
+#[test]
+fn the_processes_of_a_sandbox_are_counted_in_one_look() {
+    let (cage, dir, slot) = (cage(), passable(), std::process::id().wrapping_mul(16) + 13);
+    let scratch = Scratch::make(&dir.path().join("1-1"), cage.user(slot), 1).unwrap();
+    let bounds = Bounds { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes: 64 };
+    let words = ["sh", "-c", "for i in 1 2 3 4 5; do sleep 60 & done; : > ready; wait"].map(String::from);
+    let mut command = cage.command(&words, scratch.path(), &[], slot, &bounds);
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    wait_until("all are there", Duration::from_secs(20), || scratch.job().join("ready").exists().then_some(()))
+        .unwrap();
+    assert!(Namespace::of(std::process::id()).is_none(), "this program is in no sandbox");
+    let first = tree::below(child.id(), cage.levels())[0];
+    let namespace = Namespace::of(first).expect("whoever started it may look into it");
+    // The sandbox's own first, the shell, and what it has started.
+    assert_eq!(namespace.count(1000), Some(7));
+    assert!(namespace.count(3).is_some_and(|count| count > 3));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("none is left", Duration::from_secs(20), || (namespace.count(1000) == Some(0)).then_some(())).unwrap();
+}
+
+#[test]
+fn threads_are_counted_where_the_processes_of_a_sandbox_are() {
+    let source = "import threading, time\nfor _ in range(60): threading.Thread(target=time.sleep, args=(30,)).start()";
+    let Some(end) = run(&request("python", source)) else { return };
+    assert_eq!(end.verdict, Verdict::ProcessesExceeded, "{}", text(&end.stderr));
+}
