@@ -25,8 +25,8 @@ pub struct JobsView {
     pub here: Vec<Identity>,
     /// For the page.
     pub status: JobsStatus,
-    /// Of each worker's row: whose it is, and the turn of its last change.
-    stamps: Vec<(Identity, u64, bool)>,
+    /// Of each worker's row: whose it is, and the turns in which its work and what it offers have changed last.
+    stamps: Vec<(Identity, u64, u64, bool)>,
 }
 
 impl JobsView {
@@ -36,7 +36,8 @@ impl JobsView {
         let task = |(job, attempt): (JobId, u32)| Some(Task { job, attempt, request: board.job(job)?.request.clone() });
         let here: Vec<Identity> = board.workers().filter(|worker| worker.is_here).map(|worker| worker.who).collect();
         let (queued, running) = board.counts();
-        let stamps: Vec<_> = board.workers().map(|worker| (worker.who, worker.turn, worker.is_here)).collect();
+        let stamps: Vec<_> =
+            board.workers().map(|worker| (worker.who, worker.turn, worker.heard, worker.is_here)).collect();
         let known = |at: usize| before.status.workers.get(at).filter(|_| before.stamps.get(at) == Some(&stamps[at]));
         let workers = board
             .workers()
@@ -87,4 +88,26 @@ fn row(id: JobId, job: &Job) -> Option<JobRow> {
         says: head.lines().next().unwrap_or_default().chars().take(SAYS_MAX).collect(),
         at_ms: *at_ms,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::jobs::Command;
+    use crate::types::{NodeId, Stamp};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_worker_that_joins_again_shows_what_it_offers_now() {
+        let who = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
+        let (mut board, mut view) = (Board::default(), JobsView::default());
+        for trouble in [None, Some("no room for namespaces".to_string()), None] {
+            let runtimes = trouble.is_none().then(|| "shell".to_string());
+            let runtimes = runtimes.into_iter().collect();
+            board.run(Stamp::default(), Command::Join { worker: who, slots: 1, runtimes, trouble: trouble.clone() });
+            view = JobsView::of(&board, who, &view);
+            let row = &view.status.workers[0];
+            assert_eq!((&row.trouble, row.runtimes.len()), (&trouble, usize::from(trouble.is_none())));
+        }
+    }
 }

@@ -206,11 +206,12 @@ impl Worker {
     fn on_ready(&mut self, cage: Result<Cage, String>, found: Vec<Found>) {
         self.is_ready = true;
         match cage {
-            Ok(cage) => self.cage = Some(cage),
+            Ok(cage) => (self.cage, self.trouble) = (Some(cage), None),
             Err(why) => {
+                self.next_probe = Some(Instant::now() + PROBE_AGAIN_AFTER);
                 warn!("{why}");
                 self.shared.event("failure", Some(self.shared.me.id), format!("node {}: {why}", self.shared.me.id.0));
-                self.trouble = Some(format!("node {}: {why}", self.shared.me.id.0));
+                self.trouble = Some(why);
             }
         }
         if self.cage.as_ref().is_some_and(|cage| cage.kind() == CageKind::Limits) {
@@ -225,6 +226,10 @@ impl Worker {
             None => "",
         };
         info!("jobs: {} slots, runtimes [{}]{limit}", self.shared.settings.slots(), languages.join(", "));
+        if self.shared.jobs().am_here {
+            // It joined when no sandbox could be built.
+            self.say_join();
+        }
     }
 
     /// For the other nodes: what this one can run.
@@ -255,14 +260,16 @@ impl Worker {
         self.is_probing = false;
         let had_trouble = self.trouble.is_some();
         match cage {
+            // None could be built until now, so nobody has looked for compilers.
+            Ok(_) if self.found.is_empty() => return self.find_out(),
             Ok(cage) => (self.cage, self.trouble) = (Some(cage), None),
             Err(why) => {
                 self.next_probe = Some(Instant::now() + PROBE_AGAIN_AFTER);
                 self.cage = None;
-                self.trouble = Some(format!("node {}: {why}", self.shared.me.id.0));
                 if !had_trouble {
                     warn!("no sandbox starts any more: {why}");
                 }
+                self.trouble = Some(why);
             }
         }
         if had_trouble != self.trouble.is_some() {
