@@ -280,13 +280,16 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     if (typeof said.state === "string") return endAs(wanted, said.state, said);
     if (said.worker !== undefined) {
       if (said.attempt > 1) {
-        const before = wanted.attempt > 0 ? `node ${wanted.worker} was lost with it: ` : "a node was lost with it before: ";
+        const lost = wanted.attempt > 0 ? `node ${wanted.worker} was lost with it: ` : "a node was lost with it before: ";
+        const before = said.why === "not_started" ? "its sandbox did not start: " : lost;
         for (const old of output.querySelectorAll("span")) old.classList.add("is-lost");
         note(`${before}attempt ${said.attempt} begins anew on node ${said.worker}`);
       }
       if (wanted.attempt !== said.attempt) wanted.worker = null;
       wanted.attempt = said.attempt;
       runsOn(wanted, said.worker);
+    } else if (typeof said.waiting === "string") {
+      say(`job ${wanted.id} waits: ${said.waiting}`, "");
     } else if (said.stream) {
       const bytes = said.base64 === undefined ? encoder.encode(said.text) : Uint8Array.from(atob(said.base64), (c) => c.charCodeAt(0));
       add(said.stream, decoders[said.stream].decode(bytes, { stream: true }));

@@ -8,8 +8,9 @@ use phalanx::lab::jobs::Jobs;
 use phalanx::lab::web::{Connection, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
@@ -496,7 +497,7 @@ fn output_is_live_on_every_node_and_whole_in_the_end() {
     // Its worker dies: whoever listens elsewhere hears that it begins anew.
     cluster.kill(worker).unwrap();
     for (_, stream) in streams.iter_mut().enumerate().filter(|(at, _)| *at as u64 + 1 != worker) {
-        let seen = read_until(stream, "\"attempt\":2,\"worker\":");
+        let seen = read_until(stream, "\"attempt\":2,\"why\":\"lost\",\"worker\":");
         assert!(!seen.contains("\"state\""), "{seen}");
         assert!(read_until(stream, "two").contains("one"));
     }
@@ -804,35 +805,69 @@ fn innocent_jobs_are_untouched(exe: &Path) {
     drop(idle);
 }
 
+/// A program for nodes whose bubblewrap fails as long as a file is there, as where there is no room for namespaces any more.
+struct Breakable {
+    _folder: tempfile::TempDir,
+    exe: PathBuf,
+    broken: PathBuf,
+}
+
+impl Breakable {
+    fn new() -> Breakable {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken");
+        let script = format!(
+            "#!/bin/sh\nif [ -e {} ]; then echo 'bwrap: Creating new namespace failed' >&2; exit 1; fi\nexec /opt/bwrap \"$@\"\n",
+            broken.display()
+        );
+        let (fake, exe) = (folder.path().join("bwrap"), folder.path().join("phalanx"));
+        std::fs::write(&fake, script).unwrap();
+        let map = if rustix::process::geteuid().is_root() { "" } else { "--map-root-user" };
+        let hide = format!(
+            "mount -t tmpfs none /opt && cp -p $(command -v bwrap) /opt/bwrap && chmod 755 /opt && mount --bind {} \
+             $(command -v bwrap) && exec \"$0\" \"$@\"",
+            fake.display()
+        );
+        std::fs::write(&exe, format!("#!/bin/sh\nexec unshare {map} --mount sh -c '{hide}' {EXE} \"$@\"\n")).unwrap();
+        let open = |path: &Path| {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        };
+        [folder.path(), fake.as_path(), exe.as_path()].into_iter().for_each(open);
+        Breakable { _folder: folder, exe, broken }
+    }
+
+    fn break_it(&self) {
+        std::fs::write(&self.broken, "").unwrap();
+    }
+
+    fn mend(&self) {
+        std::fs::remove_file(&self.broken).unwrap();
+    }
+}
+
+/// Runs `phalanx job ...` against node 1; its output, and what it said on standard error.
+fn job_command(cluster: &Cluster, args: &[&str]) -> Child {
+    let mut command = Command::new(EXE);
+    command.arg("job").args(args).args(["-e", &cluster.http(1)]).current_dir(cluster.dir()).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 #[test]
 fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() {
-    // The second node's bubblewrap fails as soon as a file is there, as where there is no room for namespaces any more.
-    let folder = tempfile::tempdir().unwrap();
-    let broken = folder.path().join("broken");
-    let script = format!(
-        "#!/bin/sh\nif [ -e {} ]; then echo 'bwrap: Creating new namespace failed' >&2; exit 1; fi\nexec /opt/bwrap \"$@\"\n",
-        broken.display()
-    );
-    let (fake, exe) = (folder.path().join("bwrap"), folder.path().join("phalanx"));
-    std::fs::write(&fake, script).unwrap();
-    let map = if rustix::process::geteuid().is_root() { "" } else { "--map-root-user" };
-    let hide = format!(
-        "mount -t tmpfs none /opt && cp -p $(command -v bwrap) /opt/bwrap && chmod 755 /opt && mount --bind {} \
-         $(command -v bwrap) && exec \"$0\" \"$@\"",
-        fake.display()
-    );
-    std::fs::write(&exe, format!("#!/bin/sh\nexec unshare {map} --mount sh -c '{hide}' {EXE} \"$@\"\n")).unwrap();
-    let open = |path: &Path| {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    };
-    [folder.path(), fake.as_path(), exe.as_path()].into_iter().for_each(open);
+    let breakable = Breakable::new();
     let mut settings = shell_only();
     settings["jobs_enabled"] = true.into();
-    let cluster = Cluster::ready(&exe, 1, &settings).unwrap();
+    settings["job_slots"] = 2.into();
+    let cluster = Cluster::ready(&breakable.exe, 1, &settings).unwrap();
     wait_workers(&cluster, 1).unwrap();
     assert_eq!(post(&cluster, 1, "/v1/jobs?wait=30s", &shell("echo fine")).json()["stdout"], "fine\n");
-    std::fs::write(&broken, "").unwrap();
+    breakable.break_it();
+    std::fs::write(cluster.dir().join("late.sh"), "echo late").unwrap();
     let mut jobs = jobs_of(&cluster, 1);
+    // Both are taken in before the node knows: it tries to start a sandbox for a while.
+    let mut late = job_command(&cluster, &["run", "late.sh"]);
+    let mut said = BufReader::new(late.stderr.take().unwrap()).lines().map(Result::unwrap);
+    running(&cluster, 1, 2);
     let job = jobs.hand_in(&shell("echo fine"), soon()).unwrap();
     cluster
         .wait_until("the node says that it is no worker", PATIENCE, || {
@@ -841,15 +876,81 @@ fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() 
         })
         .unwrap();
     let waiting = cluster
-        .wait_until("the job waits again", PATIENCE, || {
-            Some(get(&cluster, 1, &format!("/v1/jobs/{job}")).json()).filter(|now| now["state"] == "queued")
+        .wait_until("the job waits again, and says why", PATIENCE, || {
+            let now = get(&cluster, 1, &format!("/v1/jobs/{job}")).json();
+            now["waiting"].as_str().is_some_and(|why| why.contains("Creating new namespace")).then_some(now)
         })
         .unwrap();
-    assert_eq!(waiting["earlier"][0]["why"], "not_started", "{waiting}");
-    std::fs::remove_file(&broken).unwrap();
+    assert_eq!(
+        (&waiting["state"], &waiting["earlier"][0]["why"]),
+        (&json!("queued"), &json!("not_started")),
+        "{waiting}"
+    );
+    let why = waiting["waiting"].as_str().unwrap();
+    assert!(why.starts_with("no worker offers shell; node 1: jobs are refused here"), "{why}");
+    let shown = job_command(&cluster, &["show", &job.to_string()]).wait_with_output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("waiting          \"no worker offers shell; node 1: "), "{shown}");
+    let line = said.find(|line| line.starts_with("waiting: ")).unwrap();
+    assert!(line.starts_with("waiting: no worker offers shell; node 1: "), "{line}");
+    let refused = post(&cluster, 1, "/v1/jobs", &shell("true"));
+    assert!(refused.status == 503 && refused.text().contains("shell; node 1: jobs are refused"), "{}", refused.text());
+    breakable.mend();
     let end = jobs.ended(job, soon()).unwrap();
     assert_eq!((&end["state"], &end["stdout"]), (&json!("finished"), &json!("fine\n")), "{end}");
-    assert!(cluster.status(1).unwrap().jobs.workers[0].trouble.is_none());
+    let late = late.wait_with_output().unwrap();
+    assert_eq!((late.status.code(), &late.stdout[..]), (Some(0), &b"late\n"[..]));
+    let rest: Vec<String> = said.collect();
+    assert!(
+        rest.len() == 1 && rest[0].starts_with("its sandbox did not start: begun anew on node 1"),
+        "once: {rest:?}"
+    );
+    let is_well = || cluster.status(1).ok()?.jobs.workers[0].trouble.is_none().then_some(());
+    cluster.wait_until("the node is a worker again", PATIENCE, is_well).unwrap();
+}
+
+#[test]
+fn a_node_that_starts_without_a_sandbox_is_a_worker_once_one_can_be_built() {
+    let breakable = Breakable::new();
+    breakable.break_it();
+    let mut settings = shell_only();
+    settings["jobs_enabled"] = true.into();
+    let cluster = Cluster::ready(&breakable.exe, 2, &settings).unwrap();
+    let both = "nodes 1, 2: jobs are refused here";
+    cluster
+        .wait_until("both say what is wrong", PATIENCE, || {
+            let said = get(&cluster, 1, "/v1/runtimes").json();
+            said["troubles"][0].as_str().is_some_and(|why| why.starts_with(both)).then_some(())
+        })
+        .unwrap();
+    let listed = job_command(&cluster, &["runtimes"]).wait_with_output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(listed.starts_with(both), "{listed}");
+    let refused = post(&cluster, 1, "/v1/jobs", &shell("true"));
+    assert!(refused.status == 503 && refused.text().contains(both), "{}", refused.text());
+    breakable.mend();
+    cluster
+        .wait_until("the shell is offered", PATIENCE, || {
+            let runtimes = get(&cluster, 1, "/v1/runtimes").json();
+            let nodes = runtimes["runtimes"][0]["nodes"].as_array()?.len();
+            (nodes == 2 && runtimes["troubles"] == json!([])).then_some(())
+        })
+        .unwrap();
+    assert_eq!(post(&cluster, 1, "/v1/jobs?wait=30s", &shell("echo fine")).json()["stdout"], "fine\n");
+}
+
+/// Nothing is wrong with the node, and it finds none of what its settings name.
+#[test]
+fn a_worker_without_runtimes_is_not_said_to_be_missing() {
+    let mut settings =
+        json!({"runtimes": [{"language": "none", "file_name": "x", "probe": ["false"], "run": ["true"]}]});
+    settings["jobs_enabled"] = true.into();
+    let cluster = Cluster::ready(EXE, 1, &settings).unwrap();
+    let is_there = || (cluster.status(1).ok()?.jobs.workers.len() == 1).then_some(());
+    cluster.wait_until("the worker has joined", PATIENCE, is_there).unwrap();
+    let refused = post(&cluster, 1, "/v1/jobs", &shell("true"));
+    let wanted = "no node has the runtime shell; node 1: none of the runtimes of the settings was found";
+    assert!(refused.status == 503 && refused.text().contains(wanted), "{}", refused.text());
 }
 
 #[test]

@@ -322,6 +322,8 @@ struct Watch<'a> {
     /// Of standard output and standard error, on a terminal.
     pieces: [term::Pieces; 2],
     attempt: u64,
+    /// Why the job waits, as it was said last.
+    waits_for: String,
     /// Bytes of standard output and standard error of this attempt that were shown.
     shown: [usize; 2],
     /// The same since the connection was made: each begins anew.
@@ -331,7 +333,8 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn new(client: &'a Client, path: String, is_shown: bool, is_raw: bool) -> Watch<'a> {
         let pieces = Default::default();
-        Watch { client, path, is_shown, is_raw, pieces, attempt: 0, shown: [0; 2], heard: [0; 2] }
+        let waits_for = String::new();
+        Watch { client, path, is_shown, is_raw, pieces, attempt: 0, waits_for, shown: [0; 2], heard: [0; 2] }
     }
 
     /// Shows everything; the last line of a job that has ended, else `null`.
@@ -378,6 +381,10 @@ impl<'a> Watch<'a> {
             if said["state"].is_string() {
                 return Ok(Some(said));
             }
+            if let Some(why) = said["waiting"].as_str() {
+                self.explain(why);
+                continue;
+            }
             self.turn_to(said["attempt"].as_u64().unwrap_or(self.attempt), &said);
             let bytes = match (said["text"].as_str(), said["base64"].as_str()) {
                 (Some(text), _) => text.as_bytes().to_vec(),
@@ -388,19 +395,24 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Says why the job waits: once, also where other nodes say it again.
+    fn explain(&mut self, why: &str) {
+        if self.is_shown && self.waits_for != why {
+            let text = format!("waiting: {}", term::plain_err(why));
+            eprintln!("{}", term::paint_err(&text, term::Colour::Yellow));
+        }
+        self.waits_for = why.to_string();
+    }
+
     fn turn_to(&mut self, attempt: u64, said: &Value) {
         if attempt == self.attempt {
             return;
         }
         if self.attempt > 0 && self.is_shown {
             let where_to = said["worker"].as_u64().map_or(String::new(), |worker| format!(" on node {worker}"));
-            eprintln!(
-                "{}",
-                term::paint_err(
-                    &format!("its worker was lost: begun anew{where_to}, attempt {attempt}"),
-                    term::Colour::Yellow
-                )
-            );
+            let why = if said["why"] == "not_started" { "its sandbox did not start" } else { "its worker was lost" };
+            let text = format!("{why}: begun anew{where_to}, attempt {attempt}");
+            eprintln!("{}", term::paint_err(&text, term::Colour::Yellow));
         }
         self.attempt = attempt;
         (self.shown, self.heard) = ([0; 2], [0; 2]);

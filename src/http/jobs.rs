@@ -13,6 +13,7 @@ use super::parse::Head;
 use super::reply::{Reply, as_text};
 use super::routes::Indexed;
 use super::server::Door;
+use super::waiting;
 use crate::node::{Ack, Level, Work};
 use crate::services::jobs::words::{LIMITS_MOST, LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
 use crate::services::jobs::{Answer, Command, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict};
@@ -155,8 +156,14 @@ fn try_submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<In
     let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
     let location = format!("/v1/jobs/{id}");
     let (reply, index) = match wait.map(|wait| ended(door, client, id, index, now + wait)) {
-        Some(Some((index, job))) => (described(id, &job), index),
-        _ => (Reply::json(202, &json!({"id": id, "state": "queued"})).with("X-Phalanx-Job", id.to_string()), index),
+        Some(Some((index, job))) => (described(door, id, &job), index),
+        waited => {
+            let mut taken = json!({"id": id, "state": "queued"});
+            if let Some(why) = waited.and_then(|_| why_it_waits(door, id)) {
+                taken["waiting"] = why.into();
+            }
+            (Reply::json(202, &taken).with("X-Phalanx-Job", id.to_string()), index)
+        }
     };
     Ok(Indexed { reply: reply.with("Location", location), index: Some(index.0) })
 }
@@ -208,7 +215,33 @@ fn refusal(door: &Door, why: &Refusal) -> Reply {
         Refusal::NoSuchJob(_) => 404,
         Refusal::HasEnded(_) | Refusal::NotYours(_) => 409,
     };
-    Reply::error(status, &why.to_string(), "refused", leader(door))
+    let text = match why {
+        Refusal::NoRuntime { wanted, there, .. } => no_runtime(door, wanted, there),
+        other => other.to_string(),
+    };
+    Reply::error(status, &text, "refused", leader(door))
+}
+
+/// What there is in place of a runtime that is not, and what keeps workers from having any.
+fn no_runtime(door: &Door, wanted: &str, there: &[String]) -> String {
+    let workers = &door.host.status().status.jobs.workers;
+    let instead = match there {
+        [] => waiting::what_there_is(wanted, workers),
+        there => [vec![format!("there are: {}", there.join(", "))], waiting::troubles(workers)].concat().join("; "),
+    };
+    format!("no node has the runtime {wanted}; {instead}")
+}
+
+/// Why a job waits for a worker; `None` if it does not, or if nobody can tell.
+fn why_it_waits(door: &Door, id: JobId) -> Option<String> {
+    let (_, job) = look(door, id, Level::Eventual, deadline(door)).ok()?;
+    why_waiting(door, &job)
+}
+
+/// The same of a job as it was just seen.
+pub(super) fn why_waiting(door: &Door, job: &Job) -> Option<String> {
+    let is_queued = matches!(job.state, State::Queued);
+    is_queued.then(|| waiting::why(&job.request.language, &door.host.status().status.jobs.workers)).flatten()
 }
 
 fn strange() -> Reply {
@@ -253,7 +286,8 @@ fn try_compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> 
     let now = Instant::now();
     let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
     let Some((index, job)) = ended(door, client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
-        let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}");
+        let waits = why_it_waits(door, id).map_or(String::new(), |why| format!("; it waits: {why}"));
+        let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}{waits}");
         let reply = Reply::error(504, &why, "unknown", leader(door)).with("X-Phalanx-Job", id.to_string());
         return Ok(Indexed { reply, index: Some(index.0) });
     };
@@ -306,8 +340,10 @@ fn worker_of(job: &Job) -> Option<u64> {
     }
 }
 
-fn described(id: JobId, job: &Job) -> Reply {
-    with_origin(Reply::json(200, &Json::Object(to_json(id, job))), id, job)
+fn described(door: &Door, id: JobId, job: &Job) -> Reply {
+    let mut all = to_json(id, job);
+    all.extend(why_waiting(door, job).map(|why| ("waiting".to_string(), why.into())));
+    with_origin(Reply::json(200, &Json::Object(all)), id, job)
 }
 
 /// How far a job is, in one word.
@@ -319,11 +355,15 @@ pub(super) fn state_word(job: &Job) -> &'static str {
     }
 }
 
+/// Why an attempt did not end its job, in one word.
+pub(super) fn why_over(past: &Past) -> &'static str {
+    if past.not_started.is_some() { "not_started" } else { "lost" }
+}
+
 /// An attempt that did not end its job.
 fn past_to_json(past: &Past) -> Json {
-    let mut row = json!({"attempt": past.attempt, "worker": past.worker.id.0, "why": "lost"});
+    let mut row = json!({"attempt": past.attempt, "worker": past.worker.id.0, "why": why_over(past)});
     if let Some(why) = &past.not_started {
-        row["why"] = "not_started".into();
         row["error"] = why.as_str().into();
     }
     put_output(&mut row, &past.stdout, &past.stderr);
@@ -406,7 +446,7 @@ fn try_show(door: &Door, client: &Conn, id: &str, head: &Head) -> Result<Indexed
         // As it is now: it may at least have begun.
         (index, job) = news.map_or_else(|| look(door, id, Level::Eventual, deadline(door)), Ok)?;
     }
-    Ok(Indexed { reply: described(id, &job), index: Some(index.0) })
+    Ok(Indexed { reply: described(door, id, &job), index: Some(index.0) })
 }
 
 /// `GET /v1/jobs`: newest first; `before` is what `next` of the page before says.
@@ -473,9 +513,7 @@ pub(super) fn runtimes(door: &Door) -> Reply {
             }
         }
     }
-    let frame = door.host.status();
-    let troubles: Vec<&String> =
-        frame.status.jobs.workers.iter().filter_map(|worker| worker.trouble.as_ref()).collect();
+    let troubles = waiting::troubles(&door.host.status().status.jobs.workers);
     let rows: Vec<Json> = languages.into_iter().map(|(_, row)| row).collect();
     Reply::json(200, &json!({"runtimes": rows, "workers": workers, "troubles": troubles}))
 }

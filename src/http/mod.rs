@@ -3,7 +3,7 @@
 //! The tour: `server.rs` accepts and spawns; `conn.rs` is one connection with all its deadlines; `parse.rs` turns bytes
 //! into a [`parse::Head`] or refuses them; `guard.rs` keeps other web sites out; `paths.rs` is the table of all paths, by
 //! which `routes.rs` finds the answer, which
-//! `api.rs` (JSON), `kv.rs` and `locks.rs` (the store; `idempotency.rs` names their writes), `jobs.rs` and `output.rs` (people's
+//! `api.rs` (JSON), `kv.rs` and `locks.rs` (the store; `idempotency.rs` names their writes), `jobs.rs`, `output.rs` and `waiting.rs` (people's
 //! programs), `db.rs` and `db_files.rs` (the database, in the spelling of `rqlite.rs`), `static_files.rs` and `stream.rs` (the
 //! never-ending ones) give; `params.rs` reads what stands behind a question mark, `lines.rs` another node's stream; `chat/` is the
 //! chat, `chat_page.rs` its page; `monitor.rs` writes the page;
@@ -37,6 +37,7 @@ mod paths;
 mod routes;
 mod rqlite;
 mod static_files;
+mod waiting;
 
 pub use conn::Deadlines;
 pub use host::{Host, HostSession};

@@ -11,7 +11,7 @@
 
 use super::api::deadline;
 use super::conn::Conn;
-use super::jobs::{look, number, to_json};
+use super::jobs::{look, number, to_json, why_over, why_waiting};
 use super::lines::{Lines, Next};
 use super::params::Params;
 use super::parse::Head;
@@ -36,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_millis(20);
 /// Longest wait for another node's first word.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// So long a job may wait before its reader is told why.
+const WAIT_UNEXPLAINED: Duration = Duration::from_millis(1500);
 /// A reader of lines hears at least so often.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
@@ -95,6 +97,8 @@ struct Follower<'a> {
     wanted: &'a Wanted,
     shown: Shown,
     said_at: Instant,
+    /// Since when the job waits, as far as it was seen, and what was said about it.
+    waits: Option<(Instant, String)>,
 }
 
 /// Sends the output until the job has ended or the client has gone; a reply if there is nothing to send from.
@@ -110,6 +114,7 @@ pub(super) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Option<Reply>
             wanted: &wanted,
             shown: Shown { attempt, ..Shown::default() },
             said_at: Instant::now(),
+            waits: None,
         };
         if follower.pass_on(&output, || true).is_ok() {
             let _ = follower.line(&json!({"over": true})).and_then(|()| follower.finish());
@@ -121,7 +126,8 @@ pub(super) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Option<Reply>
         Err(refusal) => return Some(refusal),
     };
     begin(door, conn, &wanted).ok()?;
-    let mut follower = Follower { door, conn, wanted: &wanted, shown: Shown::default(), said_at: Instant::now() };
+    let (shown, said_at) = (Shown::default(), Instant::now());
+    let mut follower = Follower { door, conn, wanted: &wanted, shown, said_at, waits: None };
     // Cut short: without a proper end the client knows.
     if follower.follow(index, job).is_ok() {
         let _ = follower.finish();
@@ -174,7 +180,8 @@ impl Follower<'_> {
                 }
                 State::Assigned { worker, .. } => {
                     let worker = worker.id;
-                    self.turn_to(job.attempt, worker.0)?;
+                    self.waits = None;
+                    self.turn_to(&job, worker.0)?;
                     let is_mine = worker == self.door.host.identity().id;
                     let output = self.door.host.live_output(self.wanted.id, job.attempt).filter(|_| is_mine);
                     match output {
@@ -183,7 +190,7 @@ impl Follower<'_> {
                         None => {}
                     }
                 }
-                State::Queued => {}
+                State::Queued => self.explain(&job)?,
             }
             if !self.wanted.is_followed {
                 return Ok(());
@@ -201,6 +208,22 @@ impl Follower<'_> {
         }
     }
 
+    /// Tells a reader of lines why the job waits, once it has waited for a while, and again when that changes.
+    fn explain(&mut self, job: &Job) -> Result<(), Cut> {
+        let (since, said) = self.waits.get_or_insert_with(|| (Instant::now(), String::new()));
+        if !self.wanted.is_lines || since.elapsed() < WAIT_UNEXPLAINED {
+            return Ok(());
+        }
+        match why_waiting(self.door, job).filter(|why| why != said) {
+            Some(why) => {
+                let line = json!({"waiting": why});
+                *said = why;
+                self.line(&line)
+            }
+            None => Ok(()),
+        }
+    }
+
     fn check(&self) -> Result<(), Cut> {
         if self.conn.is_gone() {
             return Err(Cut::Client);
@@ -208,15 +231,20 @@ impl Follower<'_> {
         if self.door.host.is_stopping() { Err(Cut::Stopping) } else { Ok(()) }
     }
 
-    /// From now on it is this attempt's output.
-    fn turn_to(&mut self, attempt: u32, worker: u64) -> Result<(), Cut> {
+    /// From now on it is the present attempt's output.
+    fn turn_to(&mut self, job: &Job, worker: u64) -> Result<(), Cut> {
+        let attempt = job.attempt;
         if self.shown.attempt == attempt {
             return Ok(());
         }
         let had_output = self.shown.bytes > 0;
         self.shown = Shown { attempt, ..Shown::default() };
         if self.wanted.is_lines {
-            self.line(&json!({"attempt": attempt, "worker": worker}))?;
+            let mut line = json!({"attempt": attempt, "worker": worker});
+            if let Some(past) = job.past.last() {
+                line["why"] = why_over(past).into();
+            }
+            self.line(&line)?;
         } else if had_output {
             self.chunk(format!("\n[its worker was lost; attempt {attempt} begins on node {worker}]\n").as_bytes())?;
         }
@@ -288,7 +316,7 @@ impl Follower<'_> {
     fn rest(&mut self, job: &Job, end: &End) -> Result<(), Cut> {
         if self.shown.attempt != job.attempt {
             let State::Ended { worker, .. } = &job.state else { return Ok(()) };
-            self.turn_to(job.attempt, worker.map_or(0, |id| id.0))?;
+            self.turn_to(job, worker.map_or(0, |id| id.0))?;
         }
         for (place, (stream, bytes)) in [(Stream::Out, &end.stdout), (Stream::Err, &end.stderr)].into_iter().enumerate()
         {

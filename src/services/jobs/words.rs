@@ -321,7 +321,7 @@ pub enum Refusal {
 /// What there is in place of a runtime that is not.
 fn in_words(there: &[String], trouble: Option<&str>) -> String {
     match (there, trouble) {
-        ([], None) => "no worker has joined yet".to_string(),
+        ([], None) => "no worker offers any".to_string(),
         ([], Some(trouble)) => format!("there are none: {trouble}"),
         (there, _) => format!("there are: {}", there.join(", ")),
     }
