@@ -112,7 +112,7 @@ need_cage() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends bubblewrap >/dev/null 2>&1 && return
   fi
   complain "run.sh: bubblewrap is missing, so jobs will be refused (everything else works)." \
-    "On Debian: sudo apt-get install bubblewrap. Then stop and start the nodes."
+    "On Debian: sudo apt-get install bubblewrap. The nodes see it within seconds."
 }
 
 # setting KEY: its value in force.

@@ -17,6 +17,7 @@
 //! Not here: watching it (`run.rs`), the folder (`scratch.rs`).
 
 use super::WorkError;
+use super::cure;
 use super::filter;
 use super::runtimes::SYSTEM_PATH;
 use super::scratch::{self, FILTER, JOB, SHM, STARTED, Scratch, TMP};
@@ -128,27 +129,45 @@ impl Cage {
     fn try_once(&self, jobs: &Path) -> Result<(), WorkError> {
         let slot = std::process::id();
         let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
+        let missing: Vec<&str> = self.programs().filter(|program| !on_path(program).is_file()).collect();
+        if !missing.is_empty() {
+            return Err(WorkError::NoCage { why: cure::of_missing(&missing) });
+        }
+        if let Some(why) = self.user(slot).and_then(|_| cure::of_users(USERS..USERS + USERS_COUNT)) {
+            return Err(WorkError::NoCage { why });
+        }
         let path = jobs.join(format!("phalanx-cage-{slot}-{}", fastrand::u64(..)));
-        let scratch =
-            Scratch::make(&path, self.user(slot), 1).map_err(WorkError::io("make a folder to try the cage"))?;
+        let scratch = Scratch::make(&path, self.user(slot), 1).map_err(|e| WorkError::NoCage {
+            why: match self.user(slot) {
+                Some(user) => format!(
+                    "cannot make a folder for user {user} below {}: {e}; root needs the right to give \
+                                       files away there (CAP_CHOWN)",
+                    jobs.display()
+                ),
+                None => format!("cannot make a folder below {}: {e}; let this node's user write there", jobs.display()),
+            },
+        })?;
         let mut command = self.command(&["true".to_string()], scratch.path(), &[], slot, &bounds);
         let output = command.stdin(Stdio::null()).output();
         let closed = match self.user(slot).is_some() && !scratch::is_passable(&path) {
             true => format!("let the users of jobs pass through the folders above {} (chmod o+x), ", jobs.display()),
             false => String::new(),
         };
-        let cure = format!(
-            "{closed}install bubblewrap (Debian: apt-get install bubblewrap), let users make namespaces (sysctl \
-             kernel.unprivileged_userns_clone=1), or set jobs_cage to \"limits\" where every client is trusted"
-        );
+        let cure = format!("{closed}{}", cure::of_namespaces());
         match output {
             Ok(output) if output.status.success() && scratch.has_started() => Ok(()),
             Ok(output) => {
                 let why = how_it_ended(output.status, String::from_utf8_lossy(&output.stderr).trim());
                 Err(WorkError::NoCage { why: format!("{why}; {cure}") })
             }
-            Err(e) => Err(WorkError::NoCage { why: format!("bwrap and prlimit cannot be started: {e}; {cure}") }),
+            Err(e) => Err(WorkError::NoCage { why: format!("no command can be started: {e}; {cure}") }),
         }
+    }
+
+    /// The programs around a command, but for the shell.
+    fn programs(&self) -> impl Iterator<Item = &'static str> {
+        let walls = (self.kind == CageKind::Full).then_some("bwrap");
+        ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(walls)
     }
 
     /// How.

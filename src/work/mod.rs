@@ -1,12 +1,13 @@
 //! Running people's programs: which languages this machine has, and one attempt of one job in its cage.
 //!
 //! The tour: `runtimes.rs` says how a language is compiled and run and finds out what is there; `cage.rs` shuts a command in, `filter.rs` from
-//! what namespaces do not divide; `run.rs` carries out an attempt and watches it; `tree.rs` looks at a process with all its children, `namespace.rs` counts
+//! what namespaces do not divide, `cure.rs` says what is wrong where that cannot be done; `run.rs` carries out an attempt and watches it; `tree.rs` looks at a process with all its children, `namespace.rs` counts
 //! those of a sandbox; `scratch.rs` makes and
 //! measures an attempt's folder, `folder.rs` walks through what programs leave there.
 //! Not here: who gets which job (`services/jobs/`), the threads that run attempts (`node/`).
 
 pub mod cage;
+mod cure;
 mod filter;
 mod folder;
 mod namespace;

@@ -11,6 +11,7 @@ use crate::work::run::Attempt;
 use crate::work::scratch;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 /// The right to mount, among those that a process has.
@@ -147,4 +148,24 @@ fn root_who_may_not_mount_has_plain_folders() {
         "a_start_clears_what_a_killed_process_left",
     ];
     again(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &AGAIN);
+}
+
+/// Root of a user namespace that has no other ids, as in a container that an ordinary user runs without a line in `/etc/subuid`.
+#[test]
+fn root_without_users_for_jobs_is_told_what_is_missing() {
+    const NAME: &str = "work::tests::places::root_without_users_for_jobs_is_told_what_is_missing";
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    if map.split_whitespace().last() != Some("1") {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user"]).arg(std::env::current_exe().unwrap()).args([NAME, "--exact"]);
+        let output = command.output().unwrap();
+        let said = text(&output.stdout);
+        return assert!(output.status.success() && said.contains(" 1 passed"), "{said}{}", text(&output.stderr));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let why = Cage::try_out(CageKind::Full, dir.path()).expect_err("jobs would have to be users").to_string();
+    for wanted in ["60000 to 64999", "/proc/self/uid_map has 0 to 0 alone", "/etc/subuid", "jobs_cage to \"limits\""] {
+        assert!(why.contains(wanted), "{why}");
+    }
+    Cage::try_out(CageKind::Limits, dir.path()).unwrap();
 }

@@ -1,0 +1,93 @@
+//! Why no sandbox can be built on this machine, and what to do: what can be seen without building one.
+//!
+//! Not here: building one to see whether it works (`cage.rs`).
+
+use std::fs;
+use std::ops::Range;
+
+/// What lets every client do what this node may.
+const LIMITS: &str = "set jobs_cage to \"limits\" where every client is trusted";
+/// Settings of the system that keep users from making namespaces: where they are, the value that forbids it, and what allows it.
+const FORBIDDING: [(&str, &str, &str); 3] = [
+    ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+    ("user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
+];
+
+/// What is wrong where these programs are missing.
+pub(super) fn of_missing(programs: &[&str]) -> String {
+    let packages =
+        "bubblewrap, util-linux and coreutils have them (Debian: apt-get install bubblewrap util-linux coreutils)";
+    match programs {
+        ["bwrap"] => format!("bwrap is not installed: apt-get install bubblewrap (Debian, Ubuntu), or {LIMITS}"),
+        programs => format!("{} not installed: {packages}", programs.join(", ")),
+    }
+}
+
+/// What to do where bubblewrap is there and does not start a command.
+pub(super) fn of_namespaces() -> String {
+    let value = |path: &str| fs::read_to_string(format!("/proc/sys/{path}")).unwrap_or_default().trim().to_string();
+    let forbidding = FORBIDDING.into_iter().filter(|(path, bad, _)| value(path) == *bad);
+    let mut settings: Vec<&str> = forbidding.map(|(_, _, cure)| cure).collect();
+    if settings.is_empty() {
+        settings.push(FORBIDDING[0].2);
+    }
+    format!("let users make namespaces (sysctl {}; in a container, allow it there), or {LIMITS}", settings.join(" "))
+}
+
+/// What is wrong where root may not become these users. `None`: it may, as far as can be seen.
+pub(super) fn of_users(users: Range<u32>) -> Option<String> {
+    let map = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    of_maps(users, &map("uid_map"), &map("gid_map"))
+}
+
+/// In a container of an ordinary user root is that user, and has no others unless they were given to it.
+fn of_maps(users: Range<u32>, uid_map: &str, gid_map: &str) -> Option<String> {
+    let (name, map) =
+        [("uid_map", uid_map), ("gid_map", gid_map)].into_iter().find(|(_, map)| !has_room(&users, map))?;
+    let ids: Vec<String> = ranges(map).map(|ids| format!("{} to {}", ids.start, ids.end - 1)).collect();
+    Some(format!(
+        "root has no users for jobs here: they would be {} to {}, and /proc/self/{name} has {} alone; give the container 65536 ids \
+         (for rootless podman or docker a line in /etc/subuid and in /etc/subgid), run the node as another user than root, or {LIMITS}",
+        users.start,
+        users.end - 1,
+        ids.join(", ")
+    ))
+}
+
+/// Whether all of them are in a map, whose ranges do not overlap. One that cannot be read forbids nothing.
+fn has_room(users: &Range<u32>, map: &str) -> bool {
+    let (start, end) = (u64::from(users.start), u64::from(users.end));
+    let mapped = ranges(map).map(|ids| ids.end.min(end).saturating_sub(ids.start.max(start)));
+    map.trim().is_empty() || mapped.sum::<u64>() == end - start
+}
+
+/// The ids of this namespace that a map has: each line says the first, what it is outside, and how many.
+fn ranges(map: &str) -> impl Iterator<Item = Range<u64>> {
+    map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u64>().ok());
+        let (first, count) = (numbers.next()?, numbers.nth(1)?);
+        Some(first..first + count)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_without_room_are_told() {
+        let whole = "         0          0 4294967295\n";
+        let given = "         0       1000          1\n         1     100000      65536\n";
+        let alone = "         0       1000          1\n";
+        let users = || 60_000..65_000;
+        let split = "0 1000 1\n1 100000 61000\n61001 300000 4000\n";
+        for (uids, gids) in [(whole, whole), (given, given), ("", ""), (given, whole), (split, split)] {
+            assert_eq!(of_maps(users(), uids, gids), None, "{uids}{gids}");
+        }
+        let why = of_maps(users(), alone, alone).unwrap();
+        assert!(why.contains("60000 to 64999, and /proc/self/uid_map has 0 to 0 alone; give the container"), "{why}");
+        assert!(of_maps(users(), "0 1000 1\n1 100000 61000\n", given).is_some(), "a part is not enough");
+        assert!(of_maps(users(), given, alone).unwrap().contains("/proc/self/gid_map"));
+    }
+}
