@@ -12,6 +12,7 @@ use super::disk::Death;
 use super::ghost::{Judged, violation};
 use super::plan::{Broken, TICK_US};
 use super::world::{What, World};
+use crate::raft::Raft;
 use crate::types::{Identity, Term};
 use std::collections::BTreeSet;
 
@@ -246,7 +247,9 @@ impl World {
             if process.raft.view().leader != Some(self.hosts[leader].identity.id) {
                 return Some(format!("n{} does not follow n{}", node + 1, leader + 1));
             }
-            let waiting = process.jobs.len() + process.held.len() + process.waiting.len() + process.reads.len();
+            // What was proposed beyond the end of the log was cut from it: its client has given up long ago.
+            let proposed = process.waiting.range(..=view.last_index.0).count();
+            let waiting = process.jobs.len() + process.held.len() + proposed + process.reads.len();
             if waiting > 0 {
                 return Some(format!("n{} has {waiting} things waiting", node + 1));
             }
@@ -257,15 +260,32 @@ impl World {
         self.job_that_is_missing(leader)
     }
 
-    /// Whether a node has no reason to hear anybody: the cluster has no secret, and whoever it knows, by identity or by the address of a
-    /// number, was replaced or stays broken. Its user must have it join again.
+    /// Whether a node has no reason to hear the leader: the cluster has no secret, and whoever it knows, by identity or by the address of
+    /// a number, was replaced or stays broken, and so on with those that these know. Its user must have it join again.
     pub fn has_nobody_to_ask(&self, node: usize) -> bool {
         let Some(process) = &self.hosts[node].process else { return false };
-        let membership = process.raft.view().membership;
-        let is_new = membership.members().next().is_none();
-        let mut others = self.hosts.iter().enumerate().filter(|(other, host)| *other != node && !host.is_left_out);
-        let is_known = |who: &Identity| process.raft.knows(who) || membership.uuid_of(who.id).is_some();
-        !self.plan.has_secret && !is_new && !others.any(|(_, host)| is_known(&host.identity))
+        let is_new = process.raft.view().membership.members().next().is_none();
+        let leader = self.settled_leader().map(|leader| self.hosts[leader].identity);
+        if self.plan.has_secret || is_new {
+            return false;
+        }
+        let mut asked = BTreeSet::from([node]);
+        let mut to_ask = vec![node];
+        while let Some(process) = to_ask.pop().and_then(|node| self.hosts[node].process.as_ref()) {
+            let membership = process.raft.view().membership;
+            let others = self.hosts.iter().enumerate().filter(|(_, host)| !host.is_left_out);
+            let is_known = |who: &Identity| process.raft.knows(who) || membership.uuid_of(who.id).is_some();
+            for (other, host) in others.filter(|(_, host)| is_known(&host.identity)) {
+                let names_leader = |raft: &Raft| leader.is_none_or(|leader| raft.knows(&leader));
+                if other != node && host.process.as_ref().is_some_and(|process| names_leader(&process.raft)) {
+                    return false;
+                }
+                if host.process.is_some() && asked.insert(other) {
+                    to_ask.push(other);
+                }
+            }
+        }
+        true
     }
 
     /// A line for each node, for a failure.

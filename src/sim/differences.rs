@@ -68,12 +68,16 @@ impl World {
         self.compare(node)
     }
 
-    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster.
+    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. `None`, too, if no majority of
+    /// the voters is there to say so: one was replaced and has not joined yet.
     pub fn altered(&self) -> Option<usize> {
-        (0..self.hosts.len()).find(|node| {
-            let host = &self.hosts[*node];
-            host.altered.is_some() && host.process.is_some() && !host.is_left_out
-        })
+        let leader = self.hosts[self.newest_leader()?].process.as_ref()?;
+        let membership = leader.raft.view().membership;
+        let running = || self.hosts.iter().enumerate().filter(|(_, host)| host.process.is_some() && !host.is_left_out);
+        let is_voter = |who: &Identity| membership.voters.get(&who.id) == Some(&who.uuid);
+        let right = running().filter(|(_, host)| host.altered.is_none() && is_voter(&host.identity)).count();
+        let mut altered = running().filter(|(_, host)| host.altered.is_some());
+        altered.next().map(|(node, _)| node).filter(|_| right > membership.voters.len() / 2)
     }
 
     /// What the nodes know of each other by what `node` believes to be the membership.

@@ -35,6 +35,11 @@ pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
     (10085218, "a client asked by chance only nodes that take a question and never answer (checker)"),
     (10085924, "a worker that had lagged was declared gone just after all was well (checker)"),
     (10169768, "each late refusal of an earlier stream of appends began another, and so on without end (raft)"),
+    (
+        10132851,
+        "what a leader of the past had proposed was to be answered, though nobody wrote as much again (checker)",
+    ),
+    (10044328, "nodes were to hear a leader of whom only a newcomer that knew nobody could have told (checker)"),
     (10115537, "a node was to hear a leader whom nobody that it knows could name (checker)"),
 ];
 
