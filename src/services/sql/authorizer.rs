@@ -5,8 +5,8 @@
 //! Not here: the lists of functions, pragmas and modules (`catalogue.rs`), what follows from the values that a statement meets (`connection.rs`, `functions.rs`).
 
 use super::catalogue::{
-    FUNCTIONS, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE, PRAGMAS_OF_PAGES,
-    PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
+    FUNCTIONS, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE, PRAGMAS_OF_COLUMNS,
+    PRAGMAS_OF_PAGES, PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
 };
 use super::watch::Watch;
 use super::{journal, price};
@@ -63,8 +63,10 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
         | AuthAction::Delete { table_name } => watch.uses(table_name),
         _ => {}
     }
-    if let AuthAction::Insert { table_name } = asked.action {
-        watch.fills(table_name);
+    match asked.action {
+        AuthAction::Insert { table_name } => watch.fills(table_name),
+        AuthAction::CreateTable { table_name } => watch.makes(table_name),
+        _ => {}
     }
     if purpose == Purpose::Write {
         expect_work(watch, &asked.action);
@@ -88,7 +90,10 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
 fn expect_work(watch: &Watch, action: &AuthAction<'_>) {
     use AuthAction::*;
     match *action {
-        Select | Recursive => watch.may_repeat.store(true, Relaxed),
+        Select | Recursive => {
+            watch.selects.store(true, Relaxed);
+            watch.may_repeat.store(true, Relaxed);
+        }
         CreateIndex { .. }
         | CreateTable { .. }
         | CreateTrigger { .. }
@@ -256,6 +261,14 @@ fn sequence(watch: &Watch, table: &str) -> Option<String> {
 fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&str>) -> Option<String> {
     if name == "quick_check" && watch.is_altering.load(Relaxed) && !watch.charge(STEPS_OF_CHECK) {
         return Some(super::functions::RAN_AWAY.to_string());
+    }
+    if PRAGMAS_OF_COLUMNS.contains(&name)
+        && purpose == Purpose::Write
+        && value.is_some_and(|table| watch.may_be_view(table))
+    {
+        return Some(format!(
+            "PRAGMA {name} of a view: names of columns may differ between nodes: not available where all nodes must agree"
+        ));
     }
     let is_fine = PRAGMAS.contains(&name)
         || (name == "quick_check" && watch.is_altering.load(Relaxed))

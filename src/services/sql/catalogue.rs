@@ -29,7 +29,6 @@ pub const FUNCTIONS: &[&str] = &[
     "format",
     "fts5_get_locale",
     "fts5_insttoken",
-    "fts5_locale",
     "glob",
     "group_concat",
     "hex",
@@ -129,6 +128,7 @@ pub const FUNCTIONS_OF_THE_BUILD: &[&str] =
 pub const FUNCTIONS_REFUSED: &[&str] = &[
     "fts3_tokenizer",
     "fts5",
+    "fts5_locale",
     "jsonb_group_array",
     "jsonb_group_object",
     "load_extension",
@@ -143,6 +143,8 @@ pub const FUNCTIONS_REFUSED: &[&str] = &[
 /// Pragmas that look at the schema.
 pub const PRAGMAS: &[&str] =
     &["foreign_key_list", "index_info", "index_list", "index_xinfo", "table_info", "table_xinfo"];
+/// Those that name columns, of which SQLite names some of a view by chance: where the log is applied for tables only.
+pub const PRAGMAS_OF_COLUMNS: &[&str] = &["table_info", "table_xinfo"];
 /// Pragmas that look at a setting, with nothing behind them.
 pub const PRAGMAS_BARE: &[&str] = &["application_id", "encoding", "foreign_keys", "page_size", "user_version"];
 /// Those that may be set: they are numbers in the file, for the user alone.

@@ -7,7 +7,7 @@
 //!   done by SQLite's own on the connection beside. `instr` and `replace` are ours: they look at each byte once, and make
 //!   nothing that is too long.
 //! - `json_group_array` and `json_group_object` would grow without bound until their result is asked for: they end where a
-//!   value would. `count(*)`, which SQLite answers in one step however long the table is, counts row by row where the log is
+//!   value would. `changes()` tells of the statement before in the same command. `count(*)`, which SQLite answers in one step however long the table is, counts row by row where the log is
 //!   applied.
 //!
 //! Not here: functions that are refused altogether (`authorizer.rs`).
@@ -118,6 +118,14 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Resu
     searches(conn, watch, &beside)?;
     if purpose == Purpose::Write {
         paths(conn, watch, &beside)?;
+        // SQLite's own tells of the EXPLAIN of a statement as well, which only a node runs that has not met the statement before.
+        let own = Arc::clone(watch);
+        conn.create_scalar_function(
+            "changes",
+            0,
+            FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS,
+            move |_| Ok(own.changes.load(Relaxed) as i64),
+        )?;
         conn.create_window_function("count", 0, FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS, Count)?;
     }
     let flags = FunctionFlags::SQLITE_UTF8

@@ -18,7 +18,7 @@ use super::prepare::Preparing;
 use super::statement::{self, Room, Trouble};
 use super::watch::Watch;
 use super::words::{Answer, Command, Outcome, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX};
-use super::{connection, functions, gears};
+use super::{connection, functions, gears, schema};
 use crate::services::Reply;
 use crate::types::Stamp;
 use rusqlite::Connection;
@@ -339,14 +339,17 @@ impl Machine {
     fn begin_schema(&mut self) -> Result<(), Fatal> {
         let version: i64 =
             self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
-        let indexes = if self.indexes_at == Some(version) {
+        let schema = if self.indexes_at == Some(version) {
             None
         } else {
             let find = "SELECT lower(tbl_name), count(*) FROM sqlite_schema WHERE type = 'index' GROUP BY 1";
-            Some(self.look(|conn| conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?)
+            let indexes =
+                self.look(|conn| conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?;
+            let find = "SELECT name FROM sqlite_schema WHERE type = 'view'";
+            Some((indexes, self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?))
         };
         self.indexes_at = Some(version);
-        self.watch.begin_schema(indexes);
+        self.watch.begin_schema(schema);
         Ok(())
     }
 
@@ -434,6 +437,15 @@ impl Machine {
 pub fn misdeed(conn: &Connection, watch: &Watch) -> Option<String> {
     if watch.has_topmost_row.load(Relaxed) {
         return Some(format!("row number {} is not for use: what follows it would be up to chance", i64::MAX));
+    }
+    if let Some(table) = watch.made_of_select() {
+        let _own = Own::begin(watch);
+        let names: rusqlite::Result<Vec<String>> = conn
+            .prepare_cached("SELECT name FROM pragma_table_info(?1)")
+            .and_then(|mut columns| columns.query_map([table], |row| row.get(0))?.collect());
+        if let Some(why) = schema::random_name(&names.unwrap_or_default()) {
+            return Some(why);
+        }
     }
     if watch.has_set_sequence.load(Relaxed) {
         let _own = Own::begin(watch);

@@ -253,7 +253,7 @@ fn build(
     journal::create(&conn).and_then(|()| conn.execute_batch("BEGIN IMMEDIATE")).map_err(|error| fatal(&error))?;
     drop(own);
     watch.begin_transaction(Some(Vec::new()));
-    watch.begin_schema(Some(BTreeMap::new()));
+    watch.begin_schema(Some((BTreeMap::new(), Vec::new())));
     watch.begin(plan.at_ms, plan.seed, FILE_STEPS_MAX + plan.bytes.saturating_mul(FILE_STEPS_PER_BYTE));
     let copied = load::copy_all(&conn, &watch, other);
     let own = Own::begin(&watch);

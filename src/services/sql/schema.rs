@@ -4,6 +4,18 @@
 
 use rusqlite::{Connection, Result};
 
+/// Why a list of columns is refused, if SQLite has named one of them by chance: it does so when the same name comes for the fifth
+/// time, in a view, a subquery or a table that is made of a SELECT.
+pub fn random_name(columns: &[String]) -> Option<String> {
+    let numbered = |name: &str| {
+        let (name, number) = name.rsplit_once(':')?;
+        Some((name.to_ascii_lowercase(), number.parse::<u32>().ok()?))
+    };
+    let numbers: Vec<_> = columns.iter().filter_map(|name| numbered(name)).collect();
+    let found = numbers.iter().find(|(name, number)| *number > 3 && numbers.contains(&(name.clone(), 3)))?;
+    Some(format!("the column {} comes more than four times: give the columns names with AS", found.0))
+}
+
 /// How a table keeps its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

@@ -6,7 +6,7 @@ use super::machine::Own;
 use super::price::{self, Price, Program, STEPS_PER_INSTRUCTION};
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
-use super::{authorizer, connection, definitions, fulltext, gears};
+use super::{authorizer, connection, definitions, fulltext, gears, schema};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, ErrorCode, StatementStatus};
@@ -30,6 +30,8 @@ pub const STATEMENT_STEPS: u64 = 6_000;
 const LONG_SQL_BYTES: usize = 64 << 10;
 /// Instructions of a program that reads times bytes of a value.
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
+/// SQLite asks for no piece of memory that is longer.
+const SQLITE_BYTES_MAX: usize = i32::MAX as usize;
 /// Bytes that an instruction takes.
 const INSTRUCTION_BYTES: usize = 32;
 /// Of UTF-8.
@@ -154,6 +156,10 @@ pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
         Some(ErrorCode::OutOfMemory) if watch.longest.load(Relaxed) < words::VALUE_BYTES_MAX as u64 => {
             Trouble::TooLong(why)
         }
+        // Nor for something longer than it ever asks memory for, which is the same on every node.
+        Some(ErrorCode::OutOfMemory) if has_memory() => {
+            Trouble::Failed("a value on the way to the result is longer than SQLite can hold".to_string())
+        }
         Some(
             ErrorCode::SystemIoFailure
             | ErrorCode::OutOfMemory
@@ -168,6 +174,11 @@ pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
         Some(ErrorCode::TooBig) => Trouble::TooLong(why),
         _ => Trouble::Failed(why),
     }
+}
+
+/// Whether the system gives memory, and SQLite failed for another reason.
+fn has_memory() -> bool {
+    Vec::<u8>::new().try_reserve_exact(SQLITE_BYTES_MAX).is_ok()
 }
 
 /// Runs one statement outside of any gear. `room` shrinks by the rows that it answers.
@@ -254,6 +265,11 @@ pub fn run_in(
             gears::suits(watch, gear)?;
             gears::charge_virtual(watch, gear, statement.bytes())?;
             fits(conn, watch, &statement.sql, statement.params.bytes(), gear)?;
+            // The answer is kept with the log.
+            let columns: Vec<String> = prepared.column_names().into_iter().map(str::to_string).collect();
+            if let Some(why) = schema::random_name(&columns) {
+                return Err(Trouble::Failed(why));
+            }
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
@@ -313,11 +329,16 @@ pub fn fits(conn: &Connection, watch: &Watch, sql: &str, parameters: usize, gear
     if (!is_bounded && !may_repeat) || sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
         return Ok(());
     }
+    // It takes time to look at a program, however little it will do; and what was met before is refused as what was not: which
+    // statements these are differs from node to node.
+    let most = usize::try_from(watch.steps_left.load(Relaxed)).unwrap_or(0) / STEPS_PER_INSTRUCTION;
     let cost = match watch.known_cost(sql) {
+        Some(cost) if cost.instructions > most => {
+            watch.has_run_away.store(true, Relaxed);
+            return Err(Trouble::RanAway);
+        }
         Some(cost) => cost,
         None => {
-            // It takes time to look at a program, however little it will do.
-            let most = usize::try_from(watch.steps_left.load(Relaxed)).unwrap_or(0) / STEPS_PER_INSTRUCTION;
             let own = Own::begin(watch);
             let program = Program::of(conn, sql, most).map_err(|error| trouble(watch, &error))?;
             drop(own);
@@ -363,8 +384,12 @@ pub fn carry_out(
     let on_error = |error: Error| trouble(watch, &error);
     bind(watch, prepared, params)?;
     let settings = fulltext::settings(conn, watch).map_err(on_error)?;
+    let before = conn.total_changes();
     let outcome = step_through(conn, watch, prepared, kind, room)?;
     fulltext::keep(conn, watch, &settings)?;
+    if !prepared.readonly() {
+        watch.changes.store(if conn.total_changes() == before { 0 } else { conn.changes() }, Relaxed);
+    }
     Ok(outcome)
 }
 

@@ -63,6 +63,14 @@ pub struct Watch {
     pub is_defining: AtomicBool,
     /// Indexes of each table, when the command began.
     indexes: Mutex<BTreeMap<String, i64>>,
+    /// Views, in lower case, when the command began.
+    views: Mutex<Vec<String>>,
+    /// The table that the statement makes.
+    made: Mutex<Option<String>>,
+    /// The statement has a SELECT.
+    pub selects: AtomicBool,
+    /// Rows that the statement before in the same command changed: what `changes()` gives.
+    pub changes: AtomicU64,
     /// What statements cost that were met before.
     costs: Mutex<BTreeMap<String, Cost>>,
     /// The command has changed what tables and indexes there are.
@@ -98,6 +106,7 @@ impl Watch {
     /// A new command begins.
     pub fn begin(&self, now_ms: u64, seed: u64, steps_max: u64) {
         self.now_ms.store(now_ms, Relaxed);
+        self.changes.store(0, Relaxed);
         self.chance.store(seed, Relaxed);
         self.steps_left.store(i64::try_from(steps_max).unwrap_or(i64::MAX), Relaxed);
         self.has_run_away.store(false, Relaxed);
@@ -113,6 +122,8 @@ impl Watch {
         self.is_defining.store(false, Relaxed);
         self.asked.store(0, Relaxed);
         self.may_repeat.store(false, Relaxed);
+        self.selects.store(false, Relaxed);
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.filled.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.set_price(price::PLAIN);
         *self.why() = None;
@@ -161,13 +172,32 @@ impl Watch {
         self.touches_virtual.store(self.has_virtual.load(Relaxed), Relaxed);
     }
 
-    /// A command begins; `indexes`: how many each table has, in lower case, where the schema is another than before.
-    pub fn begin_schema(&self, indexes: Option<BTreeMap<String, i64>>) {
-        if let Some(indexes) = indexes {
+    /// A command begins; `schema`: how many indexes each table has, and the views, in lower case, where the schema is another than
+    /// before.
+    pub fn begin_schema(&self, schema: Option<(BTreeMap<String, i64>, Vec<String>)>) {
+        if let Some((indexes, views)) = schema {
             *self.indexes.lock().unwrap_or_else(PoisonError::into_inner) = indexes;
+            *self.views.lock().unwrap_or_else(PoisonError::into_inner) = views;
             self.costs.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         self.is_schema_changed.store(false, Relaxed);
+    }
+
+    /// Whether there may be a view of that name.
+    pub fn may_be_view(&self, name: &str) -> bool {
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_schema_changed.load(Relaxed) || views.iter().any(|view| view.eq_ignore_ascii_case(name))
+    }
+
+    /// The statement makes this table.
+    pub fn makes(&self, table: &str) {
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(table.to_string());
+    }
+
+    /// The table that the statement has made of a SELECT.
+    pub fn made_of_select(&self) -> Option<String> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.clone().filter(|_| self.selects.load(Relaxed))
     }
 
     /// What a statement costs that was met before, with the schema that the command began with.

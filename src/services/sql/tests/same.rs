@@ -10,7 +10,7 @@ use super::super::watch::Watch;
 use super::super::words::STEPS_MAX;
 use super::crashes::ENDLESS;
 use super::shell::{Node, in_words, request};
-use crate::services::sql::{Command, Kind};
+use crate::services::sql::{Command, Database, Kind};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -197,4 +197,111 @@ fn our_functions_are_like_those_of_sqlite() {
             (theirs, ours) => panic!("{sql}: {theirs:?} {ours:?}"),
         }
     }
+}
+
+/// The last answer of each node: one that has met the statements before, and one that has just started.
+fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
+    let mut node = Node::default();
+    for request in prepare {
+        node.execute(request);
+    }
+    let mut restarted = Node::default();
+    restarted.log = node.log.clone();
+    restarted.tags = node.tags;
+    let image = node.registry.sql().image();
+    restarted.start_from(Some(Database::survivor(&image)));
+    [&mut node, &mut restarted].map(|node| {
+        let outcomes = node.execute(last);
+        let content = node.read("SELECT group_concat(x) FROM t");
+        outcomes.iter().chain([&content]).map(in_words).collect()
+    })
+}
+
+#[test]
+fn what_a_node_has_met_before_changes_no_answer() {
+    // The statement is explained where it was not met before.
+    let request: &[&str] = &["INSERT INTO t(x) VALUES(7)", "INSERT INTO t(x) SELECT 'changes ' || changes()"];
+    let [one, other] = answers(&[&["CREATE TABLE t (id INTEGER PRIMARY KEY, x)"], request], request);
+    assert_eq!(one, other);
+    assert!(one[2].contains("7,changes 1,7,changes 1"), "{one:?}");
+
+    // A program that is longer than what is left of the budget is refused, whether it was met before or not.
+    let body = format!("INSERT INTO wide VALUES({}); ", ["new.x"; 100].join(","));
+    let trigger = format!("CREATE TRIGGER g AFTER INSERT ON t WHEN new.x IS NULL BEGIN {} END", body.repeat(20));
+    let columns = (0..100).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
+    let wide = format!("CREATE TABLE wide ({columns})");
+    let insert = format!("INSERT INTO t(x) VALUES('{}')", "y".repeat(10_000));
+    let filler = "INSERT INTO wide(c1) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 50) SELECT x FROM c";
+    let tables: &[&str] = &["CREATE TABLE t (id INTEGER PRIMARY KEY, x)", &wide, &trigger];
+    let both = |count: usize| {
+        let mut last = vec![filler; count];
+        last.push(&insert);
+        let [one, other] = answers(&[tables, &[&insert]], &last);
+        assert_eq!(one, other, "{count}");
+        one
+    };
+    // The first count of fillers with which it is refused: all of these are done.
+    let (mut fits, mut refused) = (1, 1_000);
+    while refused - fits > 1 {
+        let middle = (fits + refused) / 2;
+        let done = both(middle);
+        if done[middle].starts_with("changed") { fits = middle } else { refused = middle }
+    }
+    let said = both(refused);
+    assert!(said[refused - 1].starts_with("changed") && said[refused].contains("too many steps"), "{said:?}");
+}
+
+#[test]
+fn names_that_sqlite_gives_by_chance_are_not_kept() {
+    let five = ["1 AS a"; 6].join(", ");
+    let view = format!("CREATE VIEW v AS SELECT {five}");
+    let mut node = Node::default();
+    node.execute(&["CREATE TABLE t (x)", &view, "CREATE VIEW w AS SELECT * FROM v"]);
+    for sql in [
+        &format!("CREATE TABLE z AS SELECT {five}")[..],
+        &format!("CREATE TABLE z AS SELECT * FROM (SELECT {five})"),
+        "CREATE TABLE z AS SELECT * FROM v",
+        "CREATE TABLE z AS SELECT * FROM w",
+        "CREATE TABLE z AS WITH c AS (SELECT * FROM w) SELECT * FROM c",
+    ] {
+        let said = in_words(&node.execute(&[sql])[0]);
+        assert!(said.contains("comes more than four times"), "{sql}: {said}");
+    }
+    for sql in [
+        "INSERT INTO t SELECT name FROM pragma_table_info('v')",
+        "INSERT INTO t SELECT name FROM pragma_table_xinfo('W')",
+        "INSERT INTO t SELECT i.name FROM sqlite_schema m, pragma_table_info(m.name) i",
+    ] {
+        let said = in_words(&node.execute(&[sql])[0]);
+        assert!(said.contains("may differ between nodes"), "{sql}: {said}");
+    }
+    let made = in_words(
+        &node.execute(&[&view.replace(" v ", " fresh "), "INSERT INTO t SELECT name FROM pragma_table_info('fresh')"])
+            [1],
+    );
+    assert!(made.contains("may differ between nodes"), "{made}");
+    let both = request(&["INSERT INTO t VALUES(1)", "SELECT * FROM v"], Kind::Request, 1);
+    let said = in_words(&node.run(1_000_000, both)[1]);
+    assert!(said.contains("comes more than four times"), "{said}");
+    for fine in [
+        "CREATE TABLE y AS SELECT 1 AS a, 2 AS a, 3 AS a, 4 AS a",
+        "CREATE TABLE u (\"a:3\", \"a:77\")",
+        "INSERT INTO t SELECT name FROM pragma_table_info('t')",
+        "INSERT INTO t SELECT a FROM v",
+    ] {
+        let said = in_words(&node.execute(&[fine])[0]);
+        assert!(said.starts_with("changed"), "{fine}: {said}");
+    }
+    assert!(in_words(&node.execute(&["INSERT INTO t VALUES(fts5_locale('de', 'x'))"])[0]).contains("not available"));
+}
+
+#[test]
+fn what_is_longer_than_sqlite_can_hold_fails_and_ends_nothing() {
+    let mut node = Node::default();
+    node.execute(&["CREATE TABLE t (x)"]);
+    let sql =
+        format!("INSERT INTO t VALUES(json_pretty('{}{}', hex(zeroblob(2000000))))", "[".repeat(900), "]".repeat(900));
+    let said = in_words(&node.execute(&[&sql])[0]);
+    assert!(said.starts_with("failed"), "{said}");
+    assert!(in_words(&node.execute(&["INSERT INTO t VALUES(1)"])[0]).starts_with("changed 1"));
 }
