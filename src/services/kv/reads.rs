@@ -7,6 +7,7 @@
 use super::glob;
 use super::op::{Bytes, Op, RANGE_BYTES_MAX, TOO_LARGE_A_REPLY, Value};
 use super::store::Store;
+use super::stored::Stored;
 use super::table::Slot;
 use crate::types::Stamp;
 
@@ -31,8 +32,13 @@ impl Budget {
         Ok(Value::Bytes(Bytes::from(bytes)))
     }
 
+    fn stored(&mut self, value: &Stored) -> Answer {
+        self.spend(value.len())?;
+        Ok(Value::Bytes(Bytes::from(value.to_vec())))
+    }
+
     fn value(&mut self, slot: Option<&Slot>) -> Answer {
-        slot.map_or(Ok(Value::Nil), |slot| self.bytes(&slot.value))
+        slot.map_or(Ok(Value::Nil), |slot| self.stored(&slot.value))
     }
 }
 
@@ -80,7 +86,7 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
         Op::Read(key) => {
             let Some(slot) = table.get(key) else { return Ok(Value::Nil) };
             let ttl = slot.ttl_ms(at.at_ms).map_or(Value::Int(-1), int);
-            Ok(Value::List(vec![budget.bytes(&slot.value)?, int(slot.revision), ttl]))
+            Ok(Value::List(vec![budget.stored(&slot.value)?, int(slot.revision), ttl]))
         }
         Op::Exists(keys) => Ok(int(keys.iter().filter(|key| table.get(key).is_some()).count())),
         Op::StrLen(key) => Ok(int(table.get(key).map_or(0, |slot| slot.value.len()))),
@@ -142,7 +148,7 @@ fn range(store: &Store, prefix: &Bytes, after: Option<&Bytes>, limit: u64, budge
             rows.push(Value::Nil);
             break;
         }
-        rows.push(Value::List(vec![budget.bytes(key)?, budget.bytes(&slot.value)?, int(slot.revision)]));
+        rows.push(Value::List(vec![budget.bytes(key)?, budget.stored(&slot.value)?, int(slot.revision)]));
     }
     Ok(Value::List(rows))
 }

@@ -30,7 +30,9 @@ pub fn write(store: &Store, out: &mut dyn Write) -> io::Result<()> {
         let expires_ms = slot.expires_ms().unwrap_or(0);
         put_numbers(&mut out, [slot.revision, expires_ms, key.len() as u64, slot.value.len() as u64])?;
         out.write_all(key)?;
-        out.write_all(&slot.value)?;
+        for piece in slot.value.pieces() {
+            out.write_all(piece)?;
+        }
     }
     let (all, by_group) = store.removed().parts();
     put_numbers(&mut out, [all, by_group.len() as u64])?;

@@ -17,10 +17,14 @@ use super::op::{
 use super::reads::{self, Answer, Budget, int};
 use super::removed::Removed;
 use super::saved;
+use super::stored::Stored;
 use super::table::{Slot, Table};
 use crate::services::{Reply, Service};
 use crate::types::Stamp;
 use std::io::{self, Read, Write};
+
+/// The longest number of 64 bits has so many digits, with its sign. What is longer is not read, however long it is.
+const NUMBER_BYTES_MAX: usize = 20;
 
 /// See the module. A clone shares everything with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +43,7 @@ impl Store {
 
     /// Changes one key behind the log's back, and nothing that later answers depend on.
     pub(in crate::services) fn alter(&mut self) {
-        self.table.put(b"altered", b"1".as_slice().into(), self.revision, None);
+        self.table.put(b"altered", Stored::from(&b"1"[..]), self.revision, None);
     }
 
     /// The keys.
@@ -180,7 +184,7 @@ impl Store {
                     return Err(TOO_LARGE);
                 }
                 for (key, value) in &pairs {
-                    self.write(at, key, value, Expiry::Never);
+                    self.write(at, key, value.as_slice().into(), Expiry::Never);
                 }
                 Ok(Value::Ok)
             }
@@ -225,7 +229,7 @@ impl Store {
     }
 
     fn has_value(&self, key: &[u8], value: &[u8]) -> bool {
-        self.table.get(key).is_some_and(|slot| *slot.value == *value)
+        self.table.get(key).is_some_and(|slot| slot.value.is(value))
     }
 
     fn holds(&self, key: &[u8], condition: &Condition) -> bool {
@@ -250,10 +254,10 @@ impl Store {
         if !fits(key, value.len()) {
             return Err(TOO_LARGE);
         }
-        Ok(self.holds(key, condition).then(|| self.write(at, key, value, expiry)))
+        Ok(self.holds(key, condition).then(|| self.write(at, key, value.into(), expiry)))
     }
 
-    fn write(&mut self, at: Stamp, key: &[u8], value: &[u8], expiry: Expiry) -> u64 {
+    fn write(&mut self, at: Stamp, key: &[u8], value: Stored, expiry: Expiry) -> u64 {
         let revision = self.draw();
         let expires_ms = match expiry {
             Expiry::Keep => self.table.get(key).and_then(Slot::expires_ms),
@@ -262,7 +266,7 @@ impl Store {
         if is_over(at, expires_ms) {
             self.remove(key);
         } else {
-            self.table.put(key, value.into(), revision, expires_ms);
+            self.table.put(key, value, revision, expires_ms);
         }
         revision
     }
@@ -273,18 +277,21 @@ impl Store {
         if !fits(key, 0) {
             return Err(TOO_LARGE);
         }
-        self.write(at, key, sum.to_string().as_bytes(), Expiry::Keep);
+        self.write(at, key, sum.to_string().as_bytes().into(), Expiry::Keep);
         Ok(Value::Int(sum))
     }
 
     fn append(&mut self, at: Stamp, key: &[u8], more: &[u8]) -> Answer {
-        let old = self.table.get(key).map_or(&[][..], |slot| &slot.value);
-        if !fits(key, old.len() + more.len()) {
+        let len = self.table.get(key).map_or(0, |slot| slot.value.len()) + more.len();
+        if !fits(key, len) {
             return Err(TOO_LARGE);
         }
-        let value = [old, more].concat();
-        self.write(at, key, &value, Expiry::Keep);
-        Ok(int(value.len()))
+        let revision = self.revision + 1;
+        match self.table.append(key, more, revision) {
+            true => self.revision = revision,
+            false => drop(self.write(at, key, more.into(), Expiry::Keep)),
+        }
+        Ok(int(len))
     }
 
     fn expire_key(&mut self, at: Stamp, key: &[u8], expiry: Expiry, condition: ExpireIf) -> Value {
@@ -397,7 +404,8 @@ fn is_over(at: Stamp, expires_ms: Option<u64>) -> bool {
 }
 
 /// A number as Redis stores it: no sign but a minus, no zero in front, nothing around it.
-fn number(text: &[u8]) -> Option<i64> {
+fn number(value: &Stored) -> Option<i64> {
+    let text = value.short().filter(|text| text.len() <= NUMBER_BYTES_MAX)?;
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.to_string().as_bytes() == text).then_some(number)
 }

@@ -8,6 +8,7 @@
 //! Not here: revisions are drawn in `store.rs`, conditions are judged there too.
 
 use super::key::Key;
+use super::stored::Stored;
 use imbl::{OrdMap, OrdSet};
 use std::num::NonZeroU64;
 use std::ops::Bound;
@@ -20,7 +21,7 @@ pub type Shared = Arc<[u8]>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// What a client stored.
-    pub value: Shared,
+    pub value: Stored,
     /// Of the write that made it so.
     pub revision: u64,
     /// Log time at which it is gone; a number that is never 0 keeps the slot small.
@@ -91,7 +92,7 @@ impl Table {
     }
 
     /// Writes a key.
-    pub fn put(&mut self, key: &[u8], value: Shared, revision: u64, expires_ms: Option<u64>) {
+    pub fn put(&mut self, key: &[u8], value: Stored, revision: u64, expires_ms: Option<u64>) {
         self.largest.0 = self.largest.0.max(value.len());
         let slot = Slot { value, revision, expires_ms: expires_ms.and_then(NonZeroU64::new) };
         let at = slot.expires_ms;
@@ -102,6 +103,16 @@ impl Table {
         };
         self.bytes -= before.as_ref().map_or(0, |old| bytes_of(key, old));
         self.move_due(key, before.and_then(|old| old.expires_ms), at);
+    }
+
+    /// Adds to the end of a key's value and keeps its time to live; `false`: there is no such key.
+    pub fn append(&mut self, key: &[u8], more: &[u8], revision: u64) -> bool {
+        let Some(slot) = self.keys.get_mut(key) else { return false };
+        slot.revision = revision;
+        slot.value.append(more);
+        self.bytes += more.len();
+        self.largest.0 = self.largest.0.max(slot.value.len());
+        true
     }
 
     /// Changes a key's time to live, as a write of its own; `None`: it stays for ever.

@@ -1,0 +1,205 @@
+//! What a client stored under a key: one piece of bytes, or a long value that grew by APPEND in several.
+//!
+//! Copies of the state share values, and nobody knows how many there are: a snapshot or a large read may hold one. So a long value
+//! is never copied to be written to. Appending copies its last piece at most, and the list of the others.
+//!
+//! Invariants: V1 values compare as their bytes do, wherever those are. V2 a value of up to [`ONE_PIECE_BYTES_MAX`] is one piece.
+//! V3 each piece but the first and the last has [`PIECE_BYTES_MIN`] or more, so there are few.
+//! Not here: how long a value may be (`op.rs`).
+
+use super::table::Shared;
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest value that is copied as a whole to append to it.
+const ONE_PIECE_BYTES_MAX: usize = 4 << 10;
+/// A last piece of so many bytes is full: the next bytes begin another.
+const PIECE_BYTES_MIN: usize = 32 << 10;
+
+/// See the module. As large as a pointer and a length.
+#[derive(Clone)]
+pub struct Stored(Form);
+
+#[derive(Clone)]
+enum Form {
+    One(Shared),
+    Grown(Arc<Grown>),
+}
+
+#[derive(Clone)]
+struct Grown {
+    len: usize,
+    full: Vec<Piece>,
+    last: Arc<Vec<u8>>,
+}
+
+#[derive(Clone)]
+enum Piece {
+    First(Shared),
+    Full(Arc<Vec<u8>>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Piece::First(bytes) => bytes,
+            Piece::Full(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Stored {
+    fn from(bytes: &[u8]) -> Stored {
+        Stored(Form::One(bytes.into()))
+    }
+}
+
+impl Stored {
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Form::One(bytes) => bytes.len(),
+            Form::Grown(grown) => grown.len,
+        }
+    }
+
+    /// The bytes, piece by piece; a value that was only ever written as a whole is one.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let (one, grown) = match &self.0 {
+            Form::One(bytes) => (Some(&**bytes), None),
+            Form::Grown(grown) => (None, Some(grown)),
+        };
+        let grown = grown
+            .into_iter()
+            .flat_map(|grown| grown.full.iter().map(Piece::bytes).chain(std::iter::once(grown.last.as_slice())));
+        one.into_iter().chain(grown)
+    }
+
+    /// A copy of the bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len());
+        self.pieces().for_each(|piece| all.extend_from_slice(piece));
+        all
+    }
+
+    /// Whether the bytes are these.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        self.len() == bytes.len()
+            && self.pieces().all(|piece| {
+                let (head, tail) = rest.split_at(piece.len());
+                rest = tail;
+                head == piece
+            })
+    }
+
+    /// The bytes, if they are so few that they are in one piece (V2).
+    pub fn short(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Form::One(bytes) if bytes.len() <= ONE_PIECE_BYTES_MAX => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Adds bytes to the end; copies of this value stay as they are.
+    pub fn append(&mut self, more: &[u8]) {
+        let len = self.len() + more.len();
+        if let Form::One(bytes) = &self.0 {
+            if len <= ONE_PIECE_BYTES_MAX {
+                let mut all = Vec::with_capacity(len);
+                all.extend_from_slice(bytes);
+                all.extend_from_slice(more);
+                self.0 = Form::One(all.into());
+                return;
+            }
+            let full = vec![Piece::First(Arc::clone(bytes))];
+            self.0 = Form::Grown(Arc::new(Grown { len, full, last: Arc::default() }));
+        }
+        if let Form::Grown(grown) = &mut self.0 {
+            let grown = Arc::make_mut(grown);
+            grown.len = len;
+            let last = Arc::make_mut(&mut grown.last);
+            last.extend_from_slice(more);
+            if last.len() >= PIECE_BYTES_MIN {
+                grown.full.push(Piece::Full(std::mem::take(&mut grown.last)));
+            }
+        }
+    }
+}
+
+impl PartialEq for Stored {
+    fn eq(&self, other: &Stored) -> bool {
+        match &other.0 {
+            Form::One(bytes) => self.is(bytes),
+            Form::Grown(_) => self.is(&other.to_vec()),
+        }
+    }
+}
+
+impl Eq for Stored {}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where each piece lies.
+    fn places(value: &Stored) -> Vec<*const u8> {
+        value.pieces().map(<[u8]>::as_ptr).collect()
+    }
+
+    #[test]
+    fn a_value_that_grows_is_the_bytes_that_were_appended() {
+        assert_eq!(size_of::<Stored>(), 16);
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..20 {
+            let (mut value, mut model) = (Stored::from(&b""[..]), Vec::new());
+            let mut copies = Vec::new();
+            while model.len() < 300_000 {
+                let size = [1, 100, 5_000, 50_000][rng.usize(0..4)];
+                let more = vec![rng.u8(..); rng.usize(0..size)];
+                if rng.u8(0..4) == 0 {
+                    copies.push((value.clone(), model.clone()));
+                }
+                value.append(&more);
+                model.extend_from_slice(&more);
+                assert_eq!(value.len(), model.len());
+            }
+            copies.push((value, model));
+            for (value, model) in copies {
+                assert!(value.is(&model) && value == Stored::from(&*model) && Stored::from(&*model) == value);
+                assert!(value.to_vec() == model, "a copy has changed");
+                let mut other = model.clone();
+                if let Some(byte) = other.last_mut() {
+                    *byte ^= 1;
+                    assert!(!value.is(&other) && value != Stored::from(&*other));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_not_copied_to_append_to_it_whoever_shares_it() {
+        let first = Stored::from(&*vec![b'x'; 4 << 20]);
+        let (mut value, mut copies) = (first.clone(), Vec::new());
+        for _ in 0..100_000 {
+            copies.push(value.clone());
+            value.append(b"y");
+            copies.truncate(1);
+        }
+        assert_eq!(places(&value)[0], places(&first)[0], "the first piece is where it was");
+        assert_eq!(value.pieces().count(), 1 + 100_000 / PIECE_BYTES_MIN + 1);
+        let before = places(&value);
+        let copy = value.clone();
+        value.append(b"z");
+        let after = places(&value);
+        let all_but_last = before.len() - 1;
+        assert_eq!(before[..all_but_last], after[..all_but_last], "only the last piece may be copied");
+        assert_eq!(places(&copy), before);
+    }
+}
