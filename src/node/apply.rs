@@ -364,6 +364,7 @@ impl Apply {
         }
         self.shared.set_sizes(self.registry.sizes((!is_due).then_some(known)));
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
+        self.shared.set_left_at(self.registry.kv().is_left(self.registry.applied()).then_some(applied));
         lock(&self.shared.log_clock).applied(self.registry.applied().at_ms, mono_us());
         let nodes = self.registry.directory().nodes();
         if nodes.version != self.directory_version {

@@ -7,6 +7,7 @@
 use super::memory;
 use super::requests::{Question, ReplyTo};
 use crate::limits::LARGE_READS_MAX;
+use crate::services::Service;
 use crate::services::kv::{Run, Store};
 use crate::services::registry::KV;
 use crate::types::{Outcome, Stamp};
@@ -20,13 +21,14 @@ const INLINE_COST_MAX: usize = 128 << 10;
 pub struct LargeRead {
     store: Store,
     at: Stamp,
-    run: Run,
+    /// As it came: what is long to decode is decoded beside as well.
+    query: Vec<u8>,
     reply: ReplyTo,
 }
 
 impl LargeRead {
     fn answer(mut self) {
-        let answer = self.store.answer(self.at, &self.run);
+        let answer = self.store.query(self.at, &self.query);
         // What it alone keeps of the store goes before its client is told.
         drop(self.store);
         self.reply.answer(Outcome::Done((self.at.index, answer)));
@@ -45,14 +47,15 @@ pub fn run(inbox: &Receiver<LargeRead>) {
 
 /// Answers a question to the key-value store, or hands it over if it is large; gives back what is none.
 pub fn answer(to: &Sender<LargeRead>, store: &Store, at: Stamp, (query, mut reply): Question) -> Option<Question> {
-    let Some(run) = query.strip_prefix(&[KV]).and_then(|run| postcard::from_bytes::<Run>(run).ok()) else {
-        return Some((query, reply));
-    };
-    if store.read_cost(&run) <= INLINE_COST_MAX {
-        reply.answer(Outcome::Done((at.index, store.answer(at, &run))));
-        return None;
+    let Some(bytes) = query.strip_prefix(&[KV]) else { return Some((query, reply)) };
+    if bytes.len() <= INLINE_COST_MAX {
+        let Ok(run) = postcard::from_bytes::<Run>(bytes) else { return Some((query, reply)) };
+        if store.read_cost(&run, INLINE_COST_MAX) <= INLINE_COST_MAX {
+            reply.answer(Outcome::Done((at.index, store.answer(at, &run))));
+            return None;
+        }
     }
-    let read = LargeRead { store: store.clone(), at, run, reply };
+    let read = LargeRead { store: store.clone(), at, query: bytes.to_vec(), reply };
     if let Err(TrySendError::Full(mut read) | TrySendError::Disconnected(mut read)) = to.try_send(read) {
         read.reply.answer(Outcome::Refused(memory::FULL.to_string()));
     }
@@ -90,6 +93,8 @@ mod tests {
         };
         let mut store = Store::default();
         store.run(at, Run { watched: Vec::new(), ops: vec![set("large", 1 << 20), set("small", 10)] });
+        let long = String::from_utf8(vec![b'a'; 60_000]).unwrap();
+        store.run(at, Run { watched: Vec::new(), ops: vec![set(&long, 1)] });
         let many = (0..20_000).map(|n| set(&format!("key{n}"), 1)).collect();
         store.run(at, Run { watched: Vec::new(), ops: many });
         let (to, inbox) = inbox();
@@ -103,14 +108,24 @@ mod tests {
             assert!(ask(vec![op.clone()]).try_recv().is_ok(), "{op:?}");
         }
         let page = Op::Scan { after: None, glob: None, count: 1 << 40 };
-        for op in [Op::Get(key("large")), Op::MGet(vec![key("small"), key("large")]), Op::Keys(key("*")), page] {
+        // One key is as much as thousands if the pattern is long, and so is a question that takes long to read.
+        let pattern = key("*aaaaab");
+        let after = Some(key("a"));
+        let one = Op::Scan { after, glob: Some(pattern.clone()), count: 1 };
+        let literal = Op::Keys(key(&format!("{}*b", &long[..50_000])));
+        let absent = Op::Exists((0..20_000).map(|n| key(&format!("absent{n}"))).collect());
+        let small = Op::Keys(key("small*"));
+        assert!(ask(vec![small]).try_recv().is_ok());
+        let large = Op::MGet(vec![key("small"), key("large")]);
+        for op in [Op::Get(key("large")), large, Op::Keys(key("*")), page, Op::Keys(pattern), one, literal, absent] {
             let answer = ask(vec![op.clone()]);
             assert!(answer.try_recv().is_err(), "{op:?}");
             inbox.try_recv().unwrap().answer();
             let Ok(Outcome::Done((index, Reply::Ok(bytes)))) = answer.try_recv() else { panic!("no answer to {op:?}") };
             assert_eq!(index, at.index);
             let Some(Ran::Values(values)) = Ran::decode(&bytes) else { panic!("not values") };
-            assert!(!matches!(values[..], [Value::Error(_)]), "{values:?}");
+            let is_fine = !matches!(values[..], [Value::Error(_)]);
+            assert!(is_fine, "{values:?}");
         }
         // Beyond what the inbox holds they are refused.
         let waiting: Vec<_> = (0..LARGE_READS_MAX).map(|_| ask(vec![Op::Get(key("large"))])).collect();

@@ -158,8 +158,8 @@ pub struct Requests {
     /// Hand-overs under way.
     transfers: Vec<(NodeId, Held)>,
     last_expire: Instant,
-    /// The expiry that the newest empty batch was proposed for, and when.
-    clocked: Option<(u64, Instant)>,
+    /// The expiry that the newest empty batch was proposed for, when, and what was known of what is left of earlier ones.
+    clocked: Option<(u64, Instant, Option<Index>)>,
 }
 
 impl Requests {
@@ -328,11 +328,15 @@ impl Requests {
     /// Something is due to expire, and log time moves only with the log: an empty batch carries it on.
     fn maybe_move_clock(&mut self, token: Token) -> Option<Input> {
         let due_ms = self.shared.next_expiry_ms().filter(|at_ms| *at_ms <= self.shared.log_now_ms())?;
-        let is_new = self.clocked.is_none_or(|(for_ms, at)| for_ms != due_ms || at.elapsed() > CLOCK_AGAIN);
+        // An entry removes a portion of what is over; the next one follows when it is applied.
+        let left_at = self.shared.left_at();
+        let is_new = self.clocked.is_none_or(|(for_ms, at, for_left)| {
+            for_ms != due_ms || (left_at.is_some() && left_at != for_left) || at.elapsed() > CLOCK_AGAIN
+        });
         if !is_new || !self.waiting.is_empty() {
             return None;
         }
-        self.clocked = Some((due_ms, Instant::now()));
+        self.clocked = Some((due_ms, Instant::now(), left_at));
         self.asked.insert(token, Vec::new());
         Some(Input::Propose { token, command: encode_batch(self.shared.stamp_ms(), []).into() })
     }

@@ -180,6 +180,8 @@ pub struct Shared {
     must_reach: AtomicU64,
     /// Log time in milliseconds at which a key or lock expires next; `u64::MAX`: none will.
     next_expiry_ms: AtomicU64,
+    /// Index of the newest state, if it holds what is over and was not removed yet; else 0.
+    left_at: AtomicU64,
     frames: Frames,
     snapshots: Snapshots,
     is_stopping: AtomicBool,
@@ -294,6 +296,7 @@ impl Shared {
             applied: AtomicU64::new(0),
             must_reach: AtomicU64::new(0),
             next_expiry_ms: AtomicU64::new(u64::MAX),
+            left_at: AtomicU64::new(0),
             frames: Frames { newest: Mutex::new(None), changed: Condvar::new() },
             snapshots: parts.snapshots,
             is_stopping: AtomicBool::new(false),
@@ -557,6 +560,16 @@ impl Shared {
     /// Log time at which a key or lock expires next, by what this node has applied.
     pub fn next_expiry_ms(&self) -> Option<u64> {
         Some(self.next_expiry_ms.load(Ordering::Acquire)).filter(|at_ms| *at_ms != u64::MAX)
+    }
+
+    /// The newest state that was published, if it holds what is over and was not removed yet.
+    pub fn left_at(&self) -> Option<Index> {
+        Some(Index(self.left_at.load(Ordering::Acquire))).filter(|index| index.0 > 0)
+    }
+
+    /// Publishes it.
+    pub fn set_left_at(&self, index: Option<Index>) {
+        self.left_at.store(index.map_or(0, |index| index.0), Ordering::Release);
     }
 
     /// The services moved on.

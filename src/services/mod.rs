@@ -49,7 +49,7 @@ pub enum Growth {
 pub trait Service: Send {
     /// Runs one command. Depends on the state, `at` and `command` alone.
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply;
-    /// An entry brings this time, before its commands: what is over is removed, on every node at the same index.
+    /// An entry brings this time, before its commands: what is over is gone, on every node at the same index.
     fn expire(&mut self, _at: Stamp) {}
     /// Log time at which something is over next. When it comes the leader sees to it that an entry brings it.
     fn next_expiry_ms(&self) -> Option<u64> {
@@ -63,6 +63,8 @@ pub trait Service: Send {
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
     /// Replaces the state by one that `snapshot` wrote.
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
+    /// The state was restored; the newest entry that it holds had this time.
+    fn resume(&mut self, _at: Stamp) {}
     /// A digest of the state: equal on all nodes that have applied the same index. `rest` is called after each piece of
     /// work. It fails when the state cannot be read, as a file may be.
     fn digest(&self, rest: &mut dyn FnMut()) -> io::Result<u64> {

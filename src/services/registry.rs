@@ -308,6 +308,9 @@ impl Registry {
             None if number == SESSIONS => restored.sessions.restore(part),
             None => Err(bad("snapshot of a service that this version does not have")),
         })?;
+        for number in Self::NUMBERS {
+            restored.service_mut(*number).expect("it is one of the numbers").resume(applied);
+        }
         restored.sql.take_over(&mut self.sql, applied.index)?;
         *self = restored;
         Ok(())

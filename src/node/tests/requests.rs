@@ -163,6 +163,16 @@ fn an_expiry_that_is_due_moves_log_time_once() {
     assert_eq!(propose(&mut requests, &mut tokens), None, "one is under way");
     requests.take_waiting(Index(1), Term(1));
     assert_eq!(propose(&mut requests, &mut tokens), None, "the services have not got to it yet");
+    for index in 1..4 {
+        // An entry removes a portion of what is over: each that is applied and leaves some brings another.
+        requests.shared.set_left_at(Some(Index(index)));
+        let token = propose(&mut requests, &mut tokens).expect("there is more to be removed");
+        requests.on_answer(token, appended(index + 1, 1));
+        requests.take_waiting(Index(index + 1), Term(1));
+        assert_eq!(propose(&mut requests, &mut tokens), None, "it is not applied yet");
+    }
+    requests.shared.set_left_at(None);
+    assert_eq!(propose(&mut requests, &mut tokens), None, "the rest is the next entry's");
     requests.shared.set_next_expiry_ms(None);
     assert_eq!(propose(&mut requests, &mut tokens), None);
 }

@@ -9,6 +9,9 @@ use super::talk::{Kind, Message, Talk};
 use super::words::{AccountId, ConversationId, Listing, Named, PAGE_MAX, Query, Refusal, Row, Said, TokenHash, View};
 use crate::services::kv::glob;
 
+/// Steps that comparing a pattern with names may take: commands wait for the list meanwhile.
+const LIST_STEPS_MAX: u64 = 20_000_000;
+
 impl Chat {
     pub(super) fn answer(&self, query: Query) -> View {
         self.look(query).unwrap_or_else(View::Refused)
@@ -57,11 +60,11 @@ impl Chat {
             }
             Query::Accounts(listing) => {
                 self.accounts.who(&listing.token)?;
-                Ok(self.list_accounts(&listing))
+                self.list_accounts(&listing)
             }
             Query::Rooms(listing) => {
                 let who = self.accounts.who(&listing.token)?;
-                Ok(self.list_rooms(who, &listing))
+                self.list_rooms(who, &listing)
             }
             Query::Members { token, room, after, limit } => self.members(&token, room, after, limit),
         }
@@ -104,26 +107,30 @@ impl Chat {
         Said { number, at_ms: *at_ms, from: *from, name: self.name_of(*from), text: text.clone() }
     }
 
-    fn list_accounts(&self, listing: &Listing) -> View {
+    fn list_accounts(&self, listing: &Listing) -> Result<View, Refusal> {
         let keys = self.accounts.keys_after(&listing.after);
-        let found = keys.filter(|(key, _)| glob::matches(listing.pattern.as_bytes(), key.as_bytes()));
+        let mut steps = Some(LIST_STEPS_MAX);
+        let found = keys.filter(|(key, _)| matches(&listing.pattern, key, &mut steps));
         let rows = found.filter_map(|(key, id)| {
             Some(Named { id, name: self.name_of(id)?, key: key.clone(), members: 0, is_mine: false })
         });
-        page(rows, listing.limit)
+        let page = page(rows, listing.limit);
+        steps.map(|_| page).ok_or_else(too_long)
     }
 
-    fn list_rooms(&self, who: AccountId, listing: &Listing) -> View {
+    fn list_rooms(&self, who: AccountId, listing: &Listing) -> Result<View, Refusal> {
         use std::ops::Bound::{Excluded, Unbounded};
         let keys = self.rooms.range::<_, str>((Excluded(listing.after.as_str()), Unbounded));
-        let found = keys.filter(|(key, _)| glob::matches(listing.pattern.as_bytes(), key.as_bytes()));
+        let mut steps = Some(LIST_STEPS_MAX);
+        let found = keys.filter(|(key, _)| matches(&listing.pattern, key, &mut steps));
         let rows = found.filter_map(|(key, id)| {
             let talk = self.talks.get(id)?;
             let Kind::Room(name) = talk.kind() else { return None };
             let (members, is_mine) = (talk.members().len() as u64, talk.members().contains(&who));
             Some(Named { id: *id, name: name.shown.clone(), key: key.clone(), members, is_mine })
         });
-        page(rows, listing.limit)
+        let page = page(rows, listing.limit);
+        steps.map(|_| page).ok_or_else(too_long)
     }
 
     fn members(&self, token: &TokenHash, room: ConversationId, after: AccountId, limit: u64) -> Result<View, Refusal> {
@@ -136,6 +143,20 @@ impl Chat {
         });
         Ok(page(rows, limit))
     }
+}
+
+/// Whether a name matches; `false` also when no steps are left, which are none then.
+fn matches(pattern: &str, key: &str, steps: &mut Option<u64>) -> bool {
+    let Some(left) = steps else { return false };
+    let is_match = glob::matches(pattern.as_bytes(), key.as_bytes(), left);
+    if is_match.is_none() {
+        *steps = None;
+    }
+    is_match.unwrap_or(false)
+}
+
+fn too_long() -> Refusal {
+    Refusal::Malformed("the pattern takes too long to be compared with all names: a shorter one does not".to_string())
 }
 
 fn page(rows: impl Iterator<Item = Named>, limit: u64) -> View {

@@ -102,3 +102,24 @@ fn a_copy_does_not_see_what_comes_later() {
     assert_eq!(saved(&copy), before);
     assert_eq!(chat.run(stamp(32, 0), send("ann", "bob", "x")), Answer::Refused(Refusal::NotLoggedIn));
 }
+
+#[test]
+fn a_pattern_that_takes_too_long_is_refused() {
+    let mut chat = busy();
+    for n in 0..3_000 {
+        chat.run(stamp(30, 0), create(&format!("{:a<28}{n:04}", "")));
+    }
+    let list =
+        |pattern: String| super::words::Listing { token: token("ann"), pattern, after: String::new(), limit: 10 };
+    // A class is read to its end for each character of each name.
+    let slow = || list(format!("*[{}]x", "b".repeat(2_000)));
+    for query in [Query::Accounts(slow()), Query::Rooms(slow())] {
+        // There is one room.
+        let is_long = matches!(query, Query::Accounts(_));
+        let answer = chat.answer(query);
+        let is_refused = matches!(&answer, View::Refused(Refusal::Malformed(why)) if why.contains("pattern"));
+        assert_eq!(is_refused, is_long, "{answer:?}");
+    }
+    let View::Names { rows, .. } = chat.answer(Query::Accounts(list("*42".to_string()))) else { panic!("no list") };
+    assert_eq!(rows.len(), 10);
+}

@@ -1,29 +1,39 @@
 //! Patterns of KEYS and SCAN, as Redis reads them (`stringmatchlen` in its `util.c`): `*`, `?`, `[a-c]`, `[^a]`, `\x`.
 //!
 //! One loop with one place to go back to: a `*` that comes later makes every earlier one final, so no pattern takes
-//! longer than its length times the key's. A class that is not closed ends with the pattern, as in Redis.
+//! longer than its length times the key's. That may be billions of steps, so the caller says how many there are. A class that is not closed ends with the pattern, as in Redis.
 //! Not here: which keys are looked at (`reads.rs`).
 
-/// Whether all of `text` matches.
-pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+/// Whether all of `text` matches. Each step, a byte of the pattern that is compared, is taken from `steps`; `None`: there were
+/// too few.
+pub fn matches(pattern: &[u8], text: &[u8], steps: &mut u64) -> Option<bool> {
     let (mut p, mut t) = (0, 0);
     // After the newest star: where the pattern goes on, and up to where the star has eaten.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {
+            spend(steps, 1)?;
             p += 1;
             star = Some((p, t));
             continue;
         }
-        if let Some(next) = step(pattern, p, text[t]) {
+        let (next, is_match) = step(pattern, p, text[t]);
+        spend(steps, (next - p).max(1))?;
+        if is_match {
             (p, t) = (next, t + 1);
             continue;
         }
-        let Some((after, eaten)) = star else { return false };
+        let Some((after, eaten)) = star else { return Some(false) };
         star = Some((after, eaten + 1));
         (p, t) = (after, eaten + 1);
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    spend(steps, pattern.len() - p)?;
+    Some(pattern[p..].iter().all(|byte| *byte == b'*'))
+}
+
+fn spend(steps: &mut u64, count: usize) -> Option<()> {
+    *steps = steps.checked_sub(count as u64)?;
+    Some(())
 }
 
 /// The bytes that every match begins with: where to look in the ordered keys.
@@ -32,18 +42,19 @@ pub fn literal_prefix(pattern: &[u8]) -> &[u8] {
     &pattern[..len]
 }
 
-/// Where the pattern goes on if its part at `p` matches one byte.
-fn step(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
-    match *pattern.get(p)? {
-        b'?' => Some(p + 1),
-        b'[' => class(pattern, p + 1, byte),
-        b'\\' if p + 1 < pattern.len() => (pattern[p + 1] == byte).then_some(p + 2),
-        literal => (literal == byte).then_some(p + 1),
+/// Where the pattern's part at `p` ends, and whether it matches one byte.
+fn step(pattern: &[u8], p: usize, byte: u8) -> (usize, bool) {
+    match pattern.get(p) {
+        None => (p, false),
+        Some(b'?') => (p + 1, true),
+        Some(b'[') => class(pattern, p + 1, byte),
+        Some(b'\\') if p + 1 < pattern.len() => (p + 2, pattern[p + 1] == byte),
+        Some(literal) => (p + 1, *literal == byte),
     }
 }
 
 /// The same for a class whose first byte is at `p`.
-fn class(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
+fn class(pattern: &[u8], mut p: usize, byte: u8) -> (usize, bool) {
     let is_negated = pattern.get(p) == Some(&b'^');
     p += usize::from(is_negated);
     let mut is_in = false;
@@ -68,12 +79,16 @@ fn class(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
             }
         }
     }
-    (is_in != is_negated).then_some(p)
+    (p, is_in != is_negated)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn matches(pattern: &[u8], text: &[u8]) -> bool {
+        super::matches(pattern, text, &mut u64::MAX.clone()).unwrap()
+    }
 
     #[test]
     fn patterns_match_as_in_redis() {
@@ -103,10 +118,26 @@ mod tests {
     }
 
     #[test]
-    fn no_pattern_takes_for_ever() {
-        let pattern = b"a*".repeat(2_000);
-        let text = b"a".repeat(20_000);
-        assert!(!matches(&[&pattern[..], b"b"].concat(), &text));
+    fn no_pattern_takes_more_steps_than_it_is_given() {
+        let star = |middle: &[u8]| [b"*", middle, b"b"].concat();
+        let class = [&b"["[..], &b"b".repeat(1_000), b"]"].concat();
+        for (pattern, least) in [
+            (star(&b"a".repeat(200)), 200 * 1_800),
+            (b"a*".repeat(200), 400),
+            (star(&b"?".repeat(200)), 200 * 1_800),
+            // A class is read to its end for each byte of the key, and what is behind the key's end is read as well.
+            (star(&class), 1_000 * 2_000),
+            ([b"a".repeat(2_000), b"*".repeat(10_000)].concat(), 12_000),
+        ] {
+            let text = b"a".repeat(2_000);
+            let mut steps = u64::MAX;
+            assert!(super::matches(&pattern, &text, &mut steps).is_some());
+            let taken = u64::MAX - steps;
+            assert!(taken >= least, "{taken} of {least}: {}", pattern[..20].escape_ascii());
+            let (mut enough, mut too_few) = (taken, taken - 1);
+            assert!(super::matches(&pattern, &text, &mut enough).is_some() && enough == 0);
+            assert_eq!(super::matches(&pattern, &text, &mut too_few), None);
+        }
     }
 
     #[test]

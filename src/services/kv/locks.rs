@@ -3,11 +3,12 @@
 //! A holder that was asleep for longer than its lock lived may still believe that it holds it. So it shows its token to
 //! whatever the lock protects, which refuses a token smaller than one that it has seen (Kleppmann, "How to do distributed
 //! locking", 2016). Locks end by log time, on every node at the same index.
+//! One whose time has come is free at once, and removed when its turn comes.
 //!
 //! Invariants: L1 `due` holds exactly one row for each lock. L2 tokens are drawn by the caller, who never draws one twice.
 //! Not here: keys that clients use as locks (`store.rs`, redis-py's scripts).
 
-use super::table::Shared;
+use super::table::{Portion, Shared};
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// Number of locks that are held.
+    /// Number of locks, those included that are free again and not removed yet.
     pub fn len(&self) -> usize {
         self.held.len()
     }
@@ -43,9 +44,9 @@ impl Locks {
         self.bytes
     }
 
-    /// What is known of a lock; `None`: it is free.
-    pub fn get(&self, name: &[u8]) -> Option<Lock> {
-        self.held.get(name).copied()
+    /// What is known of a lock at this log time; `None`: it is free.
+    pub fn get(&self, name: &[u8], now_ms: u64) -> Option<Lock> {
+        self.held.get(name).copied().filter(|lock| lock.expires_ms > now_ms)
     }
 
     /// Gives a lock to somebody, or to its holder for longer.
@@ -66,10 +67,11 @@ impl Locks {
         }
     }
 
-    /// Frees every lock whose time has come.
-    pub fn expire(&mut self, now_ms: u64) {
-        while self.next_expiry_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+    /// Removes locks whose time has come, as much as one entry may (`table.rs`).
+    pub fn expire(&mut self, now_ms: u64, portion: &mut Portion) {
+        while self.next_expiry_ms().is_some_and(|at_ms| at_ms <= now_ms) && portion.has_more() {
             let (_, name) = self.due.remove_min().expect("its first row was just seen");
+            portion.take(&name);
             self.bytes -= name.len() + LOCK_BYTES_BESIDE;
             self.held.remove(&name);
         }

@@ -23,6 +23,18 @@ pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
 /// Bytes of keys and values in one page of a range: a page never takes long, however large the values are.
 pub const RANGE_BYTES_MAX: usize = 1 << 20;
 
+/// Keys that one request may name, in all its operations, and watched ones: each that is written or removed takes some two
+/// microseconds on every node, and others wait meanwhile. The doors refuse what names more.
+pub const RUN_KEYS_MAX: usize = 100_000;
+/// Steps that looking through keys (KEYS, SCAN, ranges) may take in all runs of one entry of the log, for which others wait. A step
+/// is a byte of a pattern that is compared, some nanoseconds; a key that is looked at takes [`LOOK_STEPS`].
+/// Tests have fewer.
+pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 };
+/// The same for a run that only reads: it is answered beside the log.
+pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };
+/// What looking at a key takes beside the steps of the pattern.
+pub const LOOK_STEPS: u64 = 50;
+
 /// Redis' words for a key or value beyond its limit.
 pub const TOO_LARGE: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 /// Redis' words for what is no number of 64 bits in plain decimal digits.
@@ -33,6 +45,12 @@ pub const OVERFLOW: &str = "ERR increment or decrement would overflow";
 pub const NO_TIME: &str = "ERR invalid expire time";
 /// See [`RUN_REPLY_BYTES_MAX`].
 pub const TOO_LARGE_A_REPLY: &str = "ERR reply exceeds maximum allowed size";
+/// See [`ENTRY_STEPS_MAX`].
+pub const ENTRY_STEPS_USED: &str = "ERR the transactions under way look through more keys than 50 million steps allow: \
+    ask KEYS and SCAN outside of MULTI, or with a smaller COUNT";
+/// See [`READ_STEPS_MAX`].
+pub const READ_STEPS_USED: &str = "ERR looking through the keys takes more than 300 million steps: \
+    use SCAN, a shorter pattern or one that begins with plain bytes";
 
 /// When a key that is written shall expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +198,20 @@ impl Op {
         )
     }
 
+    /// Whether it looks through keys that it does not name.
+    pub fn looks_through(&self) -> bool {
+        matches!(self, Op::Keys(_) | Op::Scan { .. } | Op::Range { .. })
+    }
+
+    /// Keys and locks that it names.
+    pub fn keys_named(&self) -> usize {
+        match self {
+            Op::MGet(keys) | Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) | Op::Del(keys) => keys.len(),
+            Op::MSet(pairs) => pairs.len(),
+            _ => 1,
+        }
+    }
+
     /// What the operation answers whatever the state is, where that is known beforehand: such a write can be
     /// acknowledged before it is applied. (Not in a run with watched keys, which may be aborted.)
     pub fn certain_reply(&self) -> Option<Value> {
@@ -230,6 +262,11 @@ pub fn growth(command: &[u8]) -> Growth {
 }
 
 impl Run {
+    /// Keys and locks that it names, watched ones included.
+    pub fn keys_named(&self) -> usize {
+        self.watched.len() + self.ops.iter().map(Op::keys_named).sum::<usize>()
+    }
+
     /// Whether any operation needs the log.
     pub fn needs_log(&self) -> bool {
         self.ops.iter().any(Op::needs_log)

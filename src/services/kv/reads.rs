@@ -1,11 +1,13 @@
 //! Operations that change nothing: answered from the state as it stands, in the log or beside it.
 //!
-//! The caller says how many bytes the answer may still have ([`Budget`]): a client that asks a thousand times for the
-//! largest value in one run gets errors, not a node without memory. The log is cut off at the same byte on every node.
+//! The caller says how many bytes the answer may still have and how many steps it may take ([`Budget`]): a client that asks a
+//! thousand times for the largest value, or with a pattern that takes minutes, gets errors, not a node without memory or
+//! without time. The log is cut off at the same byte and step on every node.
 //! Not here: operations that change something, or ask for the time (`store.rs`).
 
 use super::glob;
-use super::op::{Bytes, Op, RANGE_BYTES_MAX, TOO_LARGE_A_REPLY, Value};
+use super::key::Key;
+use super::op::{Bytes, LOOK_STEPS, Op, RANGE_BYTES_MAX, TOO_LARGE_A_REPLY, Value};
 use super::store::Store;
 use super::stored::Stored;
 use super::table::Slot;
@@ -17,19 +19,33 @@ pub type Answer = Result<Value, &'static str>;
 /// What a value costs beside its bytes.
 const VALUE_BYTES: usize = 16;
 
-/// Bytes that a run may still answer.
-pub struct Budget(pub usize);
+/// What a run may still do.
+pub struct Budget {
+    /// Bytes that it may answer.
+    pub bytes: usize,
+    /// Steps that looking through keys may take.
+    pub steps: u64,
+    /// What is said when there are none left.
+    pub steps_used: &'static str,
+}
 
 impl Budget {
     /// Takes what one more value of so many bytes needs; refused, the budget stays as it is.
     pub fn spend(&mut self, bytes: usize) -> Result<(), &'static str> {
-        self.0 = self.0.checked_sub(bytes + VALUE_BYTES).ok_or(TOO_LARGE_A_REPLY)?;
+        self.bytes = self.bytes.checked_sub(bytes + VALUE_BYTES).ok_or(TOO_LARGE_A_REPLY)?;
         Ok(())
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Answer {
         self.spend(bytes.len())?;
         Ok(Value::Bytes(Bytes::from(bytes)))
+    }
+
+    /// Looks at one key; whether it matches.
+    fn look(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, &'static str> {
+        let steps = self.steps.checked_sub(LOOK_STEPS).ok_or(self.steps_used)?;
+        self.steps = steps;
+        pattern.map_or(Some(true), |pattern| glob::matches(pattern, key, &mut self.steps)).ok_or(self.steps_used)
     }
 
     fn stored(&mut self, value: &Stored) -> Answer {
@@ -51,23 +67,46 @@ pub fn int(number: impl TryInto<i64>) -> Value {
 const LOOK_BYTES: usize = 64;
 
 /// See [`Store::read_cost`].
-pub fn cost(store: &Store, op: &Op) -> usize {
+pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
     let table = store.table();
     let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + LOOK_BYTES;
     match op {
         Op::Get(key) | Op::Read(key) => value(key),
-        Op::MGet(keys) => keys.iter().map(value).sum(),
+        Op::MGet(keys) => sum(keys.iter().map(value), most),
         Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) => keys.len() * LOOK_BYTES,
-        Op::Keys(_) => table.len() * LOOK_BYTES,
-        Op::Scan { count, .. } => {
-            usize::try_from(*count).unwrap_or(usize::MAX).clamp(1, table.len().max(1)) * LOOK_BYTES
+        Op::Keys(pattern) => {
+            let keys = table.with_prefix(glob::literal_prefix(pattern), None);
+            sum(keys.map(|(key, _)| look_cost(key, Some(pattern))), most)
+        }
+        Op::Scan { after, glob, count } => {
+            let keys = table.with_prefix(b"", after.as_ref().map(|after| after.as_slice()));
+            let count = usize::try_from(*count).unwrap_or(usize::MAX).max(1);
+            sum(keys.take(count).map(|(key, _)| look_cost(key, glob.as_ref())), most)
         }
         Op::Range { limit, .. } => {
-            let rows = usize::try_from(*limit).unwrap_or(usize::MAX).min(table.len());
+            let rows = usize::try_from(*limit).unwrap_or(usize::MAX).min(table.rows());
             RANGE_BYTES_MAX.min(rows.saturating_mul(table.largest_value() + LOOK_BYTES))
         }
         _ => LOOK_BYTES,
     }
+}
+
+/// A pattern takes its length for each byte of the key, at most.
+fn look_cost(key: &Key, pattern: Option<&Bytes>) -> usize {
+    let steps = pattern.map_or(0, |pattern| pattern.len().saturating_mul(key.len() + 1));
+    steps.saturating_add(key.len() + LOOK_BYTES)
+}
+
+/// The sum, which is not looked at beyond `most`.
+pub fn sum(costs: impl Iterator<Item = usize>, most: usize) -> usize {
+    let mut sum: usize = 0;
+    for cost in costs {
+        sum = sum.saturating_add(cost);
+        if sum > most {
+            break;
+        }
+    }
+    sum
 }
 
 /// Answers an operation that does not need the log.
@@ -107,13 +146,17 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
         }
         Op::Count => Ok(int(table.len())),
         Op::Keys(pattern) => {
-            let keys = table.with_prefix(glob::literal_prefix(pattern), None).map(|(key, _)| key);
-            let matching = keys.filter(|key| glob::matches(pattern, key));
-            Ok(Value::List(matching.map(|key| budget.bytes(key)).collect::<Result<_, _>>()?))
+            let mut found = Vec::new();
+            for (key, slot) in table.with_prefix(glob::literal_prefix(pattern), None) {
+                if budget.look(key, Some(pattern))? && !table.is_over(slot) {
+                    found.push(budget.bytes(key)?);
+                }
+            }
+            Ok(Value::List(found))
         }
         Op::Scan { after, glob, count } => scan(store, after.as_ref(), glob.as_ref(), *count, budget),
         Op::Range { prefix, after, limit } => range(store, prefix, after.as_ref(), *limit, budget),
-        Op::LockInfo(name) => Ok(store.locks().get(name).map_or(Value::Nil, |lock| {
+        Op::LockInfo(name) => Ok(store.locks().get(name, at.at_ms).map_or(Value::Nil, |lock| {
             Value::List(vec![int(lock.token), int(lock.expires_ms.saturating_sub(at.at_ms))])
         })),
         other => unreachable!("{other:?} needs the log"),
@@ -121,17 +164,22 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
 }
 
 fn scan(store: &Store, after: Option<&Bytes>, glob: Option<&Bytes>, count: u64, budget: &mut Budget) -> Answer {
-    let mut keys = store.table().with_prefix(b"", after.map(|after| after.as_slice())).map(|(key, _)| key);
-    let mut found = Vec::new();
-    let mut last = None;
-    for _ in 0..count.max(1) {
-        let Some(key) = keys.next() else { break };
-        last = Some(key);
-        if glob.is_none_or(|glob| glob::matches(glob, key)) {
-            found.push(budget.bytes(key)?);
+    let table = store.table();
+    let mut rows = table.with_prefix(b"", after.map(|after| after.as_slice())).peekable();
+    let (mut found, mut last, mut looked) = (Vec::new(), None, 0);
+    while let Some((key, slot)) = rows.peek().filter(|_| looked < count.max(1)) {
+        match budget.look(key, glob) {
+            Ok(true) if !table.is_over(slot) => found.push(budget.bytes(key)?),
+            Ok(_) => {}
+            // The page ends here, and the next one goes on.
+            Err(_) if last.is_some() => break,
+            Err(why) => return Err(why),
         }
+        looked += u64::from(!table.is_over(slot));
+        last = Some(*key);
+        rows.next();
     }
-    let cursor = match (last, keys.next()) {
+    let cursor = match (last, rows.next()) {
         (Some(last), Some(_)) => budget.bytes(last)?,
         _ => Value::Nil,
     };
@@ -139,9 +187,16 @@ fn scan(store: &Store, after: Option<&Bytes>, glob: Option<&Bytes>, count: u64, 
 }
 
 fn range(store: &Store, prefix: &Bytes, after: Option<&Bytes>, limit: u64, budget: &mut Budget) -> Answer {
-    let slots = store.table().with_prefix(prefix, after.map(|after| after.as_slice()));
+    let table = store.table();
     let (mut rows, mut bytes) = (Vec::new(), 0);
-    for (key, slot) in slots.take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+    for (key, slot) in table.with_prefix(prefix, after.map(|after| after.as_slice())) {
+        if rows.len() as u64 >= limit {
+            break;
+        }
+        budget.look(key, None)?;
+        if table.is_over(slot) {
+            continue;
+        }
         bytes += key.len() + slot.value.len();
         // The first row is given however large it is, or the pages would never get beyond it.
         if bytes > RANGE_BYTES_MAX && !rows.is_empty() {

@@ -36,6 +36,16 @@ impl Removed {
         self.by_group.insert(group(key), revision);
     }
 
+    /// Many were, with one entry: each group is written once.
+    pub fn note_many<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>, revision: u64) {
+        let mut is_noted = [false; GROUPS as usize];
+        for group in keys.map(group) {
+            if !std::mem::replace(&mut is_noted[usize::from(group)], true) {
+                self.by_group.insert(group, revision);
+            }
+        }
+    }
+
     /// All keys were.
     pub fn note_all(&mut self, revision: u64) {
         self.by_group.clear();

@@ -3,6 +3,7 @@
 //! All numbers are little-endian `u64`. Head: revision, number of locks, number of keys. A lock: token, expiry, length of
 //! its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both. At the end what was
 //! removed: the revision at the last removal of all keys, number of groups, and for each its number and revision.
+//! Keys and locks that are over and not removed yet are there as well: every node removes them with the same entries.
 //! A length is believed only up to its limit: a damaged snapshot is an error, not an allocation.
 //! Not here: the frame around it and its version (`services/parts.rs`).
 
@@ -21,7 +22,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub fn write(store: &Store, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
     let (table, locks) = (store.table(), store.locks());
-    put_numbers(&mut out, [store.revision(), locks.len() as u64, table.len() as u64])?;
+    put_numbers(&mut out, [store.revision(), locks.len() as u64, table.rows() as u64])?;
     for (name, lock) in locks.iter() {
         put_numbers(&mut out, [lock.token, lock.expires_ms, name.len() as u64])?;
         out.write_all(name)?;

@@ -1,24 +1,25 @@
 //! The state of the key-value store, and every operation that changes it.
 //!
 //! A run's operations are carried out one after another; one that cannot be answers an error and leaves the state as it
-//! was. Times to live run on log time: before anything else of an entry, what is due at the entry's time is removed, so
-//! a key dies at the same index on every node. A quiet cluster has no entries, so the leader proposes an empty one when
-//! [`Service::next_expiry_ms`] has come.
+//! was. Times to live run on log time: before anything else of an entry, what is due at the entry's time is over, so
+//! a key dies at the same index on every node. A portion of it is removed then, the rest with later entries. A quiet cluster has
+//! no entries, so the leader proposes empty ones when [`Service::next_expiry_ms`] has come, until nothing is left to be removed.
 //!
 //! Invariants: K1 `revision` grows with every write and every lock that is taken, also within one entry, and is never
-//! given twice. K2 nothing in the state is due at the log time of the newest entry.
+//! given twice. K2 no operation sees what is due at the log time of the newest entry.
 //! Not here: operations that only read (`reads.rs`), exactly once (`services/sessions.rs`), the snapshot's form (`saved.rs`).
 
 use super::locks::{Lock, Locks};
 use super::op::{
-    ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, NO_TIME, NOT_AN_INTEGER, OVERFLOW, Op,
-    READ_REPLY_BYTES_MAX, RUN_REPLY_BYTES_MAX, Ran, Run, TOO_LARGE, Value, fits,
+    ABSENT, Bytes, Condition, ENTRY_STEPS_MAX, ENTRY_STEPS_USED, ExpireIf, Expiry, KEY_BYTES_MAX, NO_TIME,
+    NOT_AN_INTEGER, OVERFLOW, Op, READ_REPLY_BYTES_MAX, READ_STEPS_MAX, READ_STEPS_USED, RUN_REPLY_BYTES_MAX, Ran, Run,
+    TOO_LARGE, Value, fits,
 };
 use super::reads::{self, Answer, Budget, int};
 use super::removed::Removed;
 use super::saved;
 use super::stored::Stored;
-use super::table::{Slot, Table};
+use super::table::{Portion, Slot, Table};
 use crate::services::{Reply, Service};
 use crate::types::Stamp;
 use std::io::{self, Read, Write};
@@ -33,12 +34,26 @@ pub struct Store {
     locks: Locks,
     removed: Removed,
     revision: u64,
+    /// Steps that looking through keys took in this entry so far.
+    steps: Steps,
 }
+
+/// No part of the state: it begins anew with each entry.
+#[derive(Clone, Copy, Debug, Default)]
+struct Steps(u64);
+
+impl PartialEq for Steps {
+    fn eq(&self, _: &Steps) -> bool {
+        true
+    }
+}
+
+impl Eq for Steps {}
 
 impl Store {
     /// The store that a snapshot holds.
     pub(super) fn of(table: Table, locks: Locks, removed: Removed, revision: u64) -> Store {
-        Store { table, locks, removed, revision }
+        Store { table, locks, removed, revision, steps: Steps::default() }
     }
 
     /// Changes one key behind the log's back, and nothing that later answers depend on.
@@ -81,6 +96,11 @@ impl Store {
         self.table.len()
     }
 
+    /// Whether anything is over and not removed yet: the next entry goes on with it.
+    pub fn is_left(&self, at: Stamp) -> bool {
+        self.next_expiry_ms().is_some_and(|due_ms| due_ms <= at.at_ms)
+    }
+
     /// Bytes of all keys, values and locks.
     pub fn bytes(&self) -> usize {
         self.table.bytes() + self.locks.bytes()
@@ -96,7 +116,8 @@ impl Store {
         if self.has_changed(&run.watched) {
             return Ran::Aborted;
         }
-        let mut budget = Budget(RUN_REPLY_BYTES_MAX);
+        let steps = ENTRY_STEPS_MAX.saturating_sub(self.steps.0);
+        let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: ENTRY_STEPS_USED };
         let values = run.ops.into_iter().map(|op| {
             let answer = match op.needs_log() {
                 true => self.carry_out(at, op, &mut budget),
@@ -104,7 +125,9 @@ impl Store {
             };
             answer.unwrap_or_else(|why| Value::Error(why.to_string()))
         });
-        Ran::Values(values.collect())
+        let values = values.collect();
+        self.steps.0 = ENTRY_STEPS_MAX - budget.steps;
+        Ran::Values(values)
     }
 
     /// Answers a run that does not need the log; `None` if it does.
@@ -115,7 +138,7 @@ impl Store {
         if self.has_changed(&run.watched) {
             return Some(Ran::Aborted);
         }
-        let mut budget = Budget(READ_REPLY_BYTES_MAX);
+        let mut budget = Budget { bytes: READ_REPLY_BYTES_MAX, steps: READ_STEPS_MAX, steps_used: READ_STEPS_USED };
         let answers = run.ops.iter().map(|op| reads::answer(self, at, op, &mut budget));
         Some(Ran::Values(answers.map(|answer| answer.unwrap_or_else(|why| Value::Error(why.to_string()))).collect()))
     }
@@ -128,9 +151,9 @@ impl Store {
         }
     }
 
-    /// What it costs to answer a query, in bytes that are copied or looked at, about.
-    pub fn read_cost(&self, run: &Run) -> usize {
-        run.ops.iter().map(|op| reads::cost(self, op)).sum()
+    /// What it costs to answer a query, in bytes that are copied or looked at, about; not looked at beyond `most`.
+    pub fn read_cost(&self, run: &Run, most: usize) -> usize {
+        reads::sum(run.ops.iter().map(|op| reads::cost(self, op, most)), most)
     }
 
     /// Asserts what the room promises; for tests and the simulator.
@@ -138,7 +161,10 @@ impl Store {
     pub fn check(&self, at: Stamp) {
         self.table.check();
         self.locks.check();
-        assert!(self.next_expiry_ms().is_none_or(|due_ms| due_ms > at.at_ms), "K2: something is due before {at:?}");
+        assert!(
+            self.table.iter().all(|(_, slot)| self.table.is_over(slot) == is_over(at, slot.expires_ms())),
+            "K2: what is over at {at:?}"
+        );
         let newest = self.table.iter().map(|(_, slot)| slot.revision).chain(self.locks.iter().map(|(_, l)| l.token));
         assert!(newest.max().unwrap_or(0) <= self.revision, "K1: a revision beyond {}", self.revision);
     }
@@ -209,7 +235,7 @@ impl Store {
             }
             Op::LockAcquire { name, ttl_ms } => self.acquire(at, &name, ttl_ms),
             Op::LockRenew { name, token, ttl_ms } => self.renew(at, &name, token, ttl_ms),
-            Op::LockRelease { name, token } => Ok(self.release(&name, token)),
+            Op::LockRelease { name, token } => Ok(self.release(at, &name, token)),
             Op::ReleaseIf { key, token } => {
                 let is_meant = self.has_value(&key, &token);
                 Ok(int(u8::from(is_meant && self.remove(&key).is_some())))
@@ -327,7 +353,7 @@ impl Store {
         if ttl_ms == 0 {
             return Err(NO_TIME);
         }
-        if self.locks.get(name).is_some() {
+        if self.locks.get(name, at.at_ms).is_some() {
             return Ok(Value::Nil);
         }
         let token = self.draw();
@@ -339,15 +365,15 @@ impl Store {
         if ttl_ms == 0 {
             return Err(NO_TIME);
         }
-        let is_held = self.locks.get(name).is_some_and(|lock| lock.token == token);
+        let is_held = self.locks.get(name, at.at_ms).is_some_and(|lock| lock.token == token);
         if is_held {
             self.locks.put(name, Lock { token, expires_ms: at.at_ms.saturating_add(ttl_ms) });
         }
         Ok(int(u8::from(is_held)))
     }
 
-    fn release(&mut self, name: &[u8], token: u64) -> Value {
-        let is_held = self.locks.get(name).is_some_and(|lock| lock.token == token);
+    fn release(&mut self, at: Stamp, name: &[u8], token: u64) -> Value {
+        let is_held = self.locks.get(name, at.at_ms).is_some_and(|lock| lock.token == token);
         if is_held {
             self.locks.remove(name);
         }
@@ -364,9 +390,16 @@ impl Service for Store {
     }
 
     fn expire(&mut self, at: Stamp) {
-        let (removed, revision) = (&mut self.removed, self.revision);
-        self.table.expire(at.at_ms, |key| removed.note(key, revision));
-        self.locks.expire(at.at_ms);
+        self.steps = Steps::default();
+        self.removed.note_many(self.table.move_to(at.at_ms), self.revision);
+        let mut portion = Portion::default();
+        self.table.expire(&mut portion);
+        self.locks.expire(at.at_ms, &mut portion);
+    }
+
+    fn resume(&mut self, at: Stamp) {
+        // They were noted when they became due.
+        self.table.move_to(at.at_ms).for_each(drop);
     }
 
     fn next_expiry_ms(&self) -> Option<u64> {

@@ -9,7 +9,7 @@ mod big;
 mod door;
 mod model;
 
-use super::{Op, Ran, Run, Store, Value};
+use super::{Bytes, Op, Ran, Run, Store, Value};
 use crate::services::trials::{self, restored, saved, stamp};
 use crate::services::{Reply, Service};
 use door::Session;
@@ -142,4 +142,152 @@ fn a_reply_that_was_certain_beforehand_is_the_reply() {
         let Ran::Values(values) = store.run(stamp(1, 0), one(op)) else { panic!("nothing is watched") };
         assert!(certain.is_none_or(|certain| certain == values[0]));
     }
+}
+
+fn bytes(text: &[u8]) -> Bytes {
+    Bytes::from(text.to_vec())
+}
+
+fn set(key: &[u8], expiry: super::Expiry) -> Op {
+    let (key, value, condition) = (bytes(key), bytes(b"v"), super::Condition::Always);
+    Op::Set { key, value, condition, expiry, get: false }
+}
+
+fn run(store: &mut Store, index: u64, at_ms: u64, ops: Vec<Op>) -> Vec<Value> {
+    let Ran::Values(values) = store.run(stamp(index, at_ms), Run { watched: Vec::new(), ops }) else {
+        panic!("nothing is watched")
+    };
+    values
+}
+
+#[test]
+fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
+    let mut store = Store::default();
+    let names: Vec<Vec<u8>> = (0..9).map(|n| format!("k{n}").into_bytes()).collect();
+    let mut ops: Vec<Op> = names.iter().map(|name| set(name, super::Expiry::In(100))).collect();
+    ops.push(set(b"stays", super::Expiry::Never));
+    ops.extend((0..3).map(|n| Op::LockAcquire { name: bytes(&[b'l', n]), ttl_ms: 100 }));
+    run(&mut store, 1, 1_000, ops);
+    let full = store.bytes();
+    let mark = Op::Marks(vec![bytes(b"k8")]);
+    let Some(Ran::Values(marks)) = store.ask(stamp(1, 1_000), &one(mark)) else { panic!("a mark needs no log") };
+    let [Value::List(marks)] = &marks[..] else { panic!("a list of marks") };
+    let Value::Int(mark) = marks[0] else { panic!("a mark is a number") };
+
+    let at = stamp(2, 1_100);
+    store.expire(at);
+    store.check(at);
+    assert_eq!(store.next_expiry_ms(), Some(1_100), "there is more to be removed");
+    assert!(store.bytes() > full / 2, "one entry does not remove all");
+    let mut copy: Store = restored(&saved(&store));
+    copy.resume(at);
+    for store in [&mut store, &mut copy] {
+        store.check(at);
+        let range = Op::Range { prefix: bytes(b""), after: None, limit: 100 };
+        let scan = Op::Scan { after: None, glob: None, count: 1 };
+        let lock = Op::LockInfo(bytes(b"l\x02"));
+        let k8 = || bytes(b"k8");
+        let ops = vec![
+            Op::Get(k8()),
+            Op::Exists(vec![k8()]),
+            Op::Count,
+            Op::Keys(bytes(b"*")),
+            lock,
+            Op::Revisions(vec![k8()]),
+            Op::StrLen(k8()),
+        ];
+        let Some(Ran::Values(values)) = store.ask(at, &Run { watched: Vec::new(), ops }) else { panic!("only reads") };
+        let keys = Value::List(vec![Value::Bytes(bytes(b"stays"))]);
+        let zeros = Value::List(vec![Value::Int(0)]);
+        let absent = [Value::Nil, Value::Int(0), Value::Int(1), keys.clone(), Value::Nil, zeros, Value::Int(0)];
+        assert_eq!(values, absent);
+        let Some(Ran::Values(page)) = store.ask(at, &one(scan)) else { panic!("only reads") };
+        assert_eq!(page, [Value::List(vec![Value::Nil, keys])]);
+        let Some(Ran::Values(rows)) = store.ask(at, &one(range)) else { panic!("only reads") };
+        assert!(matches!(&rows[..], [Value::List(rows)] if rows.len() == 1), "{rows:?}");
+        // What watched it alive is told, and so is what watched it absent before it came and went.
+        let watched = |mark: u64| Run { watched: vec![(bytes(b"k8"), mark)], ops: vec![Op::Persist(bytes(b"k8"))] };
+        assert_eq!(store.clone().run(at, watched(mark as u64)), Ran::Aborted);
+        assert_eq!(store.clone().run(at, watched(super::op::ABSENT)), Ran::Aborted);
+        let now_absent = super::op::ABSENT | store.revision();
+        assert_eq!(store.clone().run(at, watched(now_absent)), Ran::Values(vec![Value::Int(0)]));
+    }
+    assert_eq!(saved(&copy), saved(&store));
+
+    // All that writes takes it for absent, and what was written anew stays when the portions go on.
+    let lock = bytes(b"l\x02");
+    let ops = vec![
+        Op::Del(vec![bytes(b"k8")]),
+        Op::Append { key: bytes(b"k7"), value: bytes(b"new") },
+        Op::IncrBy { key: bytes(b"k6"), by: 2 },
+        Op::Expire { key: bytes(b"k5"), expiry: super::Expiry::Never, condition: super::ExpireIf::Always },
+        Op::LockAcquire { name: lock.clone(), ttl_ms: 1_000_000 },
+    ];
+    for store in [&mut store, &mut copy] {
+        let values = run(store, 2, 1_100, ops.clone());
+        assert_eq!(values[..4], [Value::Int(0), Value::Int(3), Value::Int(2), Value::Int(0)]);
+        assert!(matches!(values[4], Value::Int(_)), "a lock that is over is free");
+        let mut index = 3;
+        while store.next_expiry_ms() == Some(1_100) {
+            store.expire(stamp(index, 1_100));
+            store.check(stamp(index, 1_100));
+            index += 1;
+        }
+        assert!((5..=9).contains(&index), "{index} entries, two removals each");
+        let keys = store.ask(at, &one(Op::Keys(bytes(b"*"))));
+        let names = ["k6", "k7", "stays"].map(|name| Value::Bytes(bytes(name.as_bytes())));
+        assert_eq!(keys, Some(Ran::Values(vec![Value::List(names.to_vec())])));
+        assert!(matches!(store.ask(at, &one(Op::LockInfo(lock.clone()))), Some(Ran::Values(v)) if v[0] != Value::Nil));
+    }
+    assert_eq!(saved(&copy), saved(&store));
+}
+
+#[test]
+fn looking_through_keys_takes_no_more_steps_than_an_entry_or_a_read_has() {
+    let mut store = Store::default();
+    let names: Vec<Vec<u8>> =
+        (0..40).map(|n| [&b"a".repeat(20_000)[..], format!("{n:02}").as_bytes()].concat()).collect();
+    let sets = names.iter().map(|name| set(name, super::Expiry::Never)).collect();
+    run(&mut store, 1, 0, sets);
+    let error = |why: &str| Value::Error(why.to_string());
+    let (entry, read) = (error(super::op::ENTRY_STEPS_USED), error(super::op::READ_STEPS_USED));
+    let slow = bytes(&[&b"*"[..], &b"a".repeat(40), b"b"].concat());
+    let (keys, few) = (Op::Keys(slow.clone()), Op::Keys(bytes(b"*none")));
+
+    // In the log all runs of an entry have one budget; what names its keys is carried out all the same.
+    let x = || set(b"x", super::Expiry::Never);
+    store.expire(stamp(2, 0));
+    assert_eq!(
+        run(&mut store, 2, 0, vec![x(), keys.clone(), x(), few.clone()]),
+        [Value::Ok, entry.clone(), Value::Ok, entry.clone()]
+    );
+    let scan = Op::Scan { after: None, glob: Some(slow.clone()), count: 40 };
+    let range = Op::Range { prefix: bytes(b""), after: None, limit: 5 };
+    assert_eq!(
+        run(&mut store, 2, 0, vec![few.clone(), scan.clone(), range, Op::Count]),
+        [entry.clone(), entry.clone(), entry.clone(), Value::Int(41)]
+    );
+    store.expire(stamp(3, 0));
+    assert_eq!(run(&mut store, 3, 0, vec![x(), Op::Keys(bytes(b"b*"))]), [Value::Ok, Value::List(Vec::new())]);
+
+    // Beside it a read has more, KEYS is refused beyond that, and a page of SCAN ends there.
+    let ask = |op: Op| match store.ask(stamp(3, 0), &one(op)) {
+        Some(Ran::Values(mut values)) => values.pop().unwrap(),
+        other => panic!("no answer: {other:?}"),
+    };
+    assert_eq!(ask(keys), read);
+    assert_eq!(ask(few), Value::List(Vec::new()));
+    let (mut after, mut pages) = (None, 0);
+    loop {
+        let page = ask(Op::Scan { after: after.clone(), glob: Some(slow.clone()), count: 100 });
+        let Value::List(parts) = page else { panic!("a page is a list: {page:?}") };
+        assert_eq!(parts[1], Value::List(Vec::new()));
+        pages += 1;
+        let Value::Bytes(last) = &parts[0] else { break };
+        assert!(after.as_ref().is_none_or(|before| before < last), "a page that goes back");
+        after = Some(last.clone());
+    }
+    assert!((5..=10).contains(&pages), "{pages} pages of 6 million steps for 40 keys of 800,000");
+    let hopeless = bytes(&[&b"*"[..], &b"a".repeat(400), b"b"].concat());
+    assert_eq!(ask(Op::Scan { after: None, glob: Some(hopeless), count: 1 }), read);
 }

@@ -26,6 +26,8 @@ pub struct Session {
     twin: Store,
     index: u64,
     at_ms: u64,
+    /// Log time of the newest entry.
+    entry_ms: u64,
     /// Operations since `multi`.
     queued: Option<Vec<Op>>,
     watched: Vec<(Bytes, u64)>,
@@ -51,7 +53,7 @@ impl goldenscript::Runner for Session {
             "next-expiry" => format!("{:?}", self.store.next_expiry_ms()),
             "snapshot" => {
                 let bytes = saved(&self.store);
-                self.store = restored(&bytes);
+                self.store = self.came_by(&bytes);
                 assert_eq!(self.store, self.twin);
                 format!("{} bytes", bytes.len())
             }
@@ -117,11 +119,19 @@ impl Session {
         ran(reply)
     }
 
+    /// A store that came by a snapshot.
+    fn came_by(&self, snapshot: &[u8]) -> Store {
+        let mut store: Store = restored(snapshot);
+        store.resume(stamp(self.index, self.entry_ms));
+        store
+    }
+
     /// One entry of the log, as the registry carries it out.
     fn entry(&mut self, run: Option<&Run>) -> Option<Ran> {
         self.index += 1;
         let now = stamp(self.index, self.at_ms);
-        self.twin = restored(&saved(&self.twin));
+        self.twin = self.came_by(&saved(&self.twin));
+        self.entry_ms = self.at_ms;
         let replies = [&mut self.store, &mut self.twin].map(|store| {
             store.expire(now);
             let reply = run.map(|run| store.apply(now, &encode(run)));

@@ -107,6 +107,7 @@ impl Model {
                 Value::List(vec![bytes(&row.value), Value::Int(row.revision as i64), Value::Int(ttl)])
             }),
             Op::Keys(_) => Value::List(self.rows.keys().map(|key| bytes(key)).collect()),
+            Op::Count => Value::Int(self.rows.len() as i64),
             Op::Ttl(key) => Value::Int(
                 self.rows
                     .get(&key[..])
@@ -281,6 +282,7 @@ fn random_operations_answer_as_a_plain_map_would() {
             store.check(at);
             let mut ops: Vec<Op> = (0..rng.usize(1..4)).map(|_| some_op(&mut rng, &model)).collect();
             ops.push(Op::Keys(Bytes::from(b"*".to_vec())));
+            ops.push(Op::Count);
             let expected = ops.iter().map(|op| model.answer(op)).collect();
             let answered = store.run(at, Run { watched: Vec::new(), ops: ops.clone() });
             assert_eq!(answered, Ran::Values(expected), "seed {seed}, entry {index}: {ops:?}");
@@ -289,7 +291,8 @@ fn random_operations_answer_as_a_plain_map_would() {
                 copies.push((store.clone(), saved(&store)));
             }
             if rng.u8(0..30) == 0 {
-                let back = restored(&saved(&store));
+                let mut back: Store = restored(&saved(&store));
+                back.resume(at);
                 assert_eq!(back, store, "seed {seed}, entry {index}");
                 store = back;
             }
