@@ -146,6 +146,45 @@ fn values_have_a_limit_that_costs_no_connection() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_request_names_so_many_keys_and_no_more() -> Result<()> {
+    let cluster = one(&json!({}))?;
+    let mut peer = Peer::tcp(&cluster.kv(1));
+    let names: Vec<Vec<u8>> = (0..100_001).map(|n| format!("k{n}").into_bytes()).collect();
+    let command = |name: &str, each: usize, keys: usize| {
+        let words = names[..keys].iter().flat_map(|name| std::iter::repeat_n(name.as_slice(), each));
+        encoded(&std::iter::once(name.as_bytes()).chain(words).collect::<Vec<_>>())
+    };
+    let mut ask = |bytes: &[u8]| {
+        peer.send(bytes).unwrap();
+        peer.reply().unwrap()
+    };
+    let refusal = "ERR a request or transaction names 100000 keys at most, not 100001: send several";
+    assert_eq!(ask(&command("MSET", 2, 100_001)).text(), refusal);
+    assert_eq!(ask(&encoded(&[b"DBSIZE"])), Reply::Int(0));
+    assert_eq!(ask(&command("MSET", 2, 100_000)), Reply::Simple("OK".into()));
+    for name in ["DEL", "UNLINK", "EXISTS", "MGET", "TOUCH"] {
+        assert_eq!(ask(&command(name, 1, 100_001)).text(), refusal, "{name}");
+    }
+    // A transaction is counted as a whole, and a pipeline is not.
+    let half = command("DEL", 1, 50_000);
+    for bytes in [encoded(&[b"MULTI"]), half.clone(), half.clone(), encoded(&[b"INCR", b"n"])] {
+        ask(&bytes);
+    }
+    assert_eq!(ask(&encoded(&[b"EXEC"])).text(), refusal);
+    assert_eq!(ask(&encoded(&[b"DBSIZE"])), Reply::Int(100_000));
+    // What looks through all keys sees the writes that were sent with it.
+    let pipeline =
+        [&encoded(&[b"SET", b"x1", b"v"])[..], &encoded(&[b"KEYS", b"x*"]), &encoded(&[b"SET", b"x2", b"v"])];
+    peer.send(&pipeline.concat()).unwrap();
+    let replies = [(); 3].map(|()| peer.reply().unwrap());
+    assert_eq!(replies[1], Reply::Array(vec![Reply::Bulk(b"x1".to_vec())]));
+    peer.send(&[&half[..], &half, &half].concat()).unwrap();
+    let removed = [(); 3].map(|()| peer.reply().unwrap().int());
+    assert_eq!(removed, [50_000, 0, 0]);
+    Ok(())
+}
+
 /// A client that does not read costs the node no more than a bounded buffer, and nobody else any time. One that reads
 /// slowly gets everything, in order.
 #[test]

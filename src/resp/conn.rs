@@ -23,7 +23,7 @@ use crate::limits::{
 use crate::node::requests::now_ms;
 use crate::node::{Ack, Answered, Level, Reservation, Work, memory};
 use crate::services::Reply;
-use crate::services::kv::op::RUN_REPLY_BYTES_MAX;
+use crate::services::kv::op::{RUN_KEYS_MAX, RUN_REPLY_BYTES_MAX};
 use crate::services::kv::{Bytes, Op, Ran, Run, Value};
 use crate::services::registry::kv_run;
 use crate::types::Outcome;
@@ -87,6 +87,7 @@ pub struct Conn {
     run_bytes: usize,
     run_reads: usize,
     run_needs_log: bool,
+    run_looks_through: bool,
     /// Replies that come before those of the run.
     written: Vec<u8>,
     /// Clock of this turn, in milliseconds since 1970.
@@ -127,6 +128,7 @@ impl Conn {
             run_bytes: 0,
             run_reads: 0,
             run_needs_log: false,
+            run_looks_through: false,
             written: Vec::new(),
             now_ms: 0,
             memory,
@@ -224,6 +226,9 @@ impl Conn {
 
     fn on_key(&mut self, spec: &'static Spec, request: &Request) {
         match self.translate(spec, request) {
+            Ok((op, _)) if op.keys_named() > RUN_KEYS_MAX => {
+                self.reply(|out| reply::error(out, &too_many_keys(op.keys_named())));
+            }
             Ok((op, shape)) => self.gather(op, shape, request.words().map(<[u8]>::len).sum()),
             Err(why) => self.reply(|out| reply::error(out, &why)),
         }
@@ -248,16 +253,19 @@ impl Conn {
         let is_full = self.run.ops.len() >= RESP_RUN_OPS_MAX
             || self.run_bytes + bytes > RESP_RUN_BYTES_MAX
             || reads * self.door.value_bytes() > RUN_REPLY_BYTES_MAX;
-        // In eventual mode reads do not wait for writes.
-        let is_apart = self.is_eventual && needs_log != self.run_needs_log;
+        // In eventual mode reads do not wait for writes. What looks through many keys never goes through the log with them.
+        let is_apart = self.is_eventual && needs_log != self.run_needs_log
+            || op.looks_through() && self.run_needs_log
+            || needs_log && self.run_looks_through;
         if is_full || is_apart {
             self.submit();
         }
         if self.run.ops.is_empty() {
             self.plan.proto = self.proto;
-            self.run_needs_log = false;
+            (self.run_needs_log, self.run_looks_through) = (false, false);
         }
         self.run_needs_log |= needs_log;
+        self.run_looks_through |= op.looks_through();
         self.run_bytes += bytes;
         self.run_reads += values_read(&op);
         self.run.ops.push(op);
@@ -333,6 +341,10 @@ impl Conn {
         // What it may come to when it is answered counts as well: a client that does not read must not fill the memory.
         let replies = run.ops.iter().map(values_read).sum::<usize>() * self.door.value_bytes();
         let size = Size { commands: run.ops.len(), command: bytes.len(), replies };
+        if !self.is_eventual && !needs_log && run.ops.iter().any(Op::looks_through) {
+            // It sees the writes before it once they are answered; behind them in the log it would hold others up.
+            self.client.wait_logged();
+        }
         let Some((way, place)) = self.client.push_run(plan, needs_log, self.is_eventual, size) else {
             return run.ops;
         };
@@ -479,6 +491,9 @@ impl Conn {
             plan.write(&nothing, &self.door.cursors, &mut out);
             return self.reply_written(out);
         }
+        if run.keys_named() > RUN_KEYS_MAX {
+            return self.reply(|out| reply::error(out, &too_many_keys(run.keys_named())));
+        }
         // What was watched is compared where nothing can come between: in the log.
         let needs_log = run.needs_log() || !run.watched.is_empty();
         self.hand_over(run, plan, needs_log);
@@ -534,6 +549,11 @@ fn values_read(op: &Op) -> usize {
         Op::MGet(keys) => keys.len(),
         _ => 0,
     }
+}
+
+/// For a request that would hold others up.
+fn too_many_keys(keys: usize) -> String {
+    format!("ERR a request or transaction names {RUN_KEYS_MAX} keys at most, not {keys}: send several")
 }
 
 /// Redis' words for a command that is not there.

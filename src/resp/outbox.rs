@@ -269,6 +269,11 @@ impl Client {
         drop(self.wait_until(self.lock(), |outbox| outbox.slots.is_empty()));
     }
 
+    /// Waits until no run of this connection is on its way through the log.
+    pub fn wait_logged(&self) {
+        drop(self.wait_until(self.lock(), |outbox| outbox.log_runs == 0));
+    }
+
     /// Waits until everything has left, until the deadline at most.
     pub fn wait_sent(&self, deadline: Instant) {
         let is_sent = |outbox: &Outbox| outbox.slots.is_empty() && outbox.out.is_empty();
