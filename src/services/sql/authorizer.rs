@@ -5,8 +5,8 @@
 //! Not here: the lists of functions, pragmas and modules (`catalogue.rs`), what follows from the values that a statement meets (`connection.rs`, `functions.rs`).
 
 use super::catalogue::{
-    FUNCTIONS, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE, PRAGMAS_OF_COLUMNS,
-    PRAGMAS_OF_PAGES, PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
+    FUNCTIONS, FUNCTIONS_OF_MATCHES, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE,
+    PRAGMAS_OF_COLUMNS, PRAGMAS_OF_PAGES, PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
 };
 use super::watch::Watch;
 use super::{journal, price};
@@ -203,6 +203,15 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
 fn function_refusal(watch: &Watch, purpose: Purpose, name: &str) -> Option<String> {
     if FUNCTIONS_OF_THE_BUILD.contains(&name) && purpose == Purpose::Write {
         return Some(format!("function {name} tells of one node's build: not available where all nodes must agree"));
+    }
+    if FUNCTIONS_OF_MATCHES.contains(&name) {
+        if purpose == Purpose::Write {
+            return Some(format!(
+                "function {name}: not available in requests that write, its work grows with the square of the words found; ask for it in a read"
+            ));
+        }
+        watch.marks_matches.store(true, Relaxed);
+        return None;
     }
     // ALTER TABLE works with functions of its own, which no statement can name.
     let is_within =

@@ -32,7 +32,6 @@ pub const FUNCTIONS: &[&str] = &[
     "glob",
     "group_concat",
     "hex",
-    "highlight",
     "if",
     "ifnull",
     "iif",
@@ -97,7 +96,6 @@ pub const FUNCTIONS: &[&str] = &[
     "rtreenode",
     "rtrim",
     "sign",
-    "snippet",
     "soundex",
     "strftime",
     "string_agg",
@@ -123,6 +121,9 @@ pub const FUNCTIONS: &[&str] = &[
 /// Functions that tell how SQLite was built, which may differ while a cluster is upgraded: for reads only.
 pub const FUNCTIONS_OF_THE_BUILD: &[&str] =
     &["fts5_source_id", "sqlite_compileoption_get", "sqlite_compileoption_used", "sqlite_source_id", "sqlite_version"];
+
+/// Functions whose work in one step grows with the square of how often words were found: for reads only.
+pub const FUNCTIONS_OF_MATCHES: &[&str] = &["highlight", "snippet"];
 
 /// Functions that reach out, know the connection's past, grow without bound, or belong to modules that are not there.
 pub const FUNCTIONS_REFUSED: &[&str] = &[

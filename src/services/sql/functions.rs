@@ -13,16 +13,18 @@
 //! Not here: functions that are refused altogether (`authorizer.rs`).
 
 use super::authorizer::Purpose;
-use super::dates;
 use super::watch::Watch;
+use super::words::ROW_BYTES_MAX;
+use super::{dates, lengths};
 use memchr::memmem;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SubType, WindowAggregate};
+use rusqlite::limits::Limit;
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Error, Result, ffi, params_from_iter};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Said when the budget of steps is used up.
 pub const RAN_AWAY: &str = "the request takes too many steps of work: it may take 300 million; send it in pieces";
@@ -40,8 +42,13 @@ const PRODUCTS: &[(&str, i32, usize, usize, u64)] = &[
     ("unhex", 2, 0, 1, 6),
     ("json_patch", 2, 0, 1, 6),
 ];
+/// Bytes of arguments that are handed over to the connection beside, as much work as one step.
+const BYTES_COPIED_PER_STEP: u64 = 2;
+/// Bytes that `replace` looks at or makes, as much work as one step, and what it costs to put in one piece.
+const REPLACED_BYTES_PER_STEP: usize = 4;
+const STEPS_PER_REPLACED: usize = 8;
 /// What one read may ask of one call of them: some seconds, in which nobody looks at its deadline.
-const READ_CALL_STEPS_MAX: u64 = super::words::STEPS_MAX / 4;
+pub const READ_CALL_STEPS_MAX: u64 = super::words::STEPS_MAX / 4;
 /// Functions that walk through all of a JSON text for each path: from how many arguments on they have more than one, and how
 /// many more make another. Whether what comes out is JSON as text.
 const PATHS: &[(&str, i32, usize, bool)] = &[
@@ -63,35 +70,81 @@ pub const ARGS_MAX: i32 = 127;
 /// What it costs to read a byte of JSON.
 const JSON_STEPS_PER_BYTE: u64 = 2;
 /// What SQLite marks JSON with, so that it is not quoted again.
-const JSON: u32 = b'J' as u32;
+pub const JSON: u32 = b'J' as u32;
 
 /// A connection with SQLite's own functions, opened when it is first needed.
 #[derive(Clone, Default)]
-struct Beside(Arc<Mutex<Option<Connection>>>);
+pub struct Beside(Arc<Mutex<Option<Connection>>>);
 
 impl Beside {
-    fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
+    /// What a query of one row and column answers.
+    pub fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
+        let slot = self.open()?;
+        open_of(&slot).prepare_cached(sql)?.query_row(params_from_iter(args), |row| row.get(0))
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let conn = match &mut *slot {
-            Some(conn) => conn,
-            empty => empty.insert(Connection::open_in_memory()?),
-        };
-        conn.prepare_cached(sql)?.query_row(params_from_iter(args), |row| row.get(0))
+        if slot.is_none() {
+            let conn = Connection::open_in_memory()?;
+            // What is longer is of no use, and would take its memory.
+            conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX as i32)?;
+            *slot = Some(conn);
+        }
+        Ok(slot)
     }
 
     /// SQLite's function of that name.
-    fn function(&self, name: &str, args: &[Value]) -> Result<Value> {
+    pub fn function(&self, name: &str, args: &[Value]) -> Result<Value> {
         let marks = vec!["?"; args.len()].join(",");
         self.call(&format!("SELECT {name}({marks})"), args)
     }
+
+    /// SQLite's function of that name with the arguments of a call as they are. `quotes`: text becomes a string of JSON, unless it is
+    /// JSON already.
+    pub fn pass(&self, name: &str, context: &Context<'_>, quotes: bool) -> Result<Made> {
+        let mark = |place| if quotes && context.get_subtype(place) == JSON { "json(?)" } else { "?" };
+        let marks: Vec<&str> = (0..context.len()).map(mark).collect();
+        let slot = self.open()?;
+        let mut prepared = open_of(&slot).prepare_cached(&format!("SELECT {name}({})", marks.join(",")))?;
+        for place in 0..context.len() {
+            prepared.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(context.get_raw(place)))?;
+        }
+        let mut rows = prepared.raw_query();
+        let row = rows.next()?.ok_or(Error::QueryReturnedNoRows)?;
+        Ok(match row.get_ref(0)? {
+            ValueRef::Text(text) => Made::Text(text.to_vec()),
+            other => Made::Other(Value::try_from(other)?),
+        })
+    }
 }
 
+/// What a function gives: text of any bytes, or something else.
+pub enum Made {
+    Text(Vec<u8>),
+    Other(Value),
+}
+
+impl ToSql for Made {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Made::Text(text) => ValueRef::Text(text),
+            Made::Other(value) => value.into(),
+        }))
+    }
+}
+
+fn open_of(slot: &Option<Connection>) -> &Connection {
+    slot.as_ref().expect("it was opened")
+}
+
+/// An error of a function.
 pub fn refused(why: impl Into<String>) -> Error {
     Error::UserFunctionError(why.into().into())
 }
 
 /// Whether a value may have so many bytes.
-fn fits(watch: &Watch, bytes: usize) -> Result<()> {
+pub fn fits(watch: &Watch, bytes: usize) -> Result<()> {
     match bytes as u64 > watch.longest.load(Relaxed) {
         true => Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)),
         false => Ok(()),
@@ -116,8 +169,9 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Resu
     dates::register(conn, watch)?;
     products(conn, watch, purpose, &beside)?;
     searches(conn, watch, &beside)?;
+    lengths::register(conn, watch, purpose, &beside)?;
+    paths(conn, watch, purpose, &beside)?;
     if purpose == Purpose::Write {
-        paths(conn, watch, &beside)?;
         // SQLite's own tells of the EXPLAIN of a statement as well, which only a node runs that has not met the statement before.
         let own = Arc::clone(watch);
         conn.create_scalar_function(
@@ -278,7 +332,8 @@ fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
     })
 }
 
-fn len_of(value: ValueRef<'_>) -> u64 {
+/// Bytes of a value, about.
+pub fn len_of(value: ValueRef<'_>) -> u64 {
     match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() as u64,
         _ => 20,
@@ -295,7 +350,8 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
         }
         let (watch, beside) = (Arc::clone(watch), beside.clone());
         conn.create_scalar_function(*name, *args, flags, move |context| {
-            let work = len_of(context.get_raw(*long)).saturating_mul(len_of(context.get_raw(*short))) / per_step;
+            let (long, short) = (len_of(context.get_raw(*long)), len_of(context.get_raw(*short)));
+            let work = long.saturating_mul(short) / per_step + (long + short) / BYTES_COPIED_PER_STEP;
             if (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !watch.charge(work) {
                 return Err(refused(RAN_AWAY));
             }
@@ -307,30 +363,43 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
 }
 
 /// `json_extract` and its like with more than one path.
-fn paths(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()> {
+fn paths(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
         | FunctionFlags::SQLITE_INNOCUOUS
         | FunctionFlags::SQLITE_SUBTYPE
         | FunctionFlags::SQLITE_RESULT_SUBTYPE;
     for (name, from, step, is_text) in PATHS {
-        for args in (*from..=ARGS_MAX).step_by(*step) {
+        // Readers keep SQLite's own where the result is a few times as long as a value at most.
+        let is_looked_at = |args: &i32| purpose == Purpose::Write || *args >= lengths::MANY_FROM_READ;
+        for args in (*from..=ARGS_MAX).step_by(*step).filter(is_looked_at) {
             let (watch, beside) = (Arc::clone(watch), beside.clone());
             conn.create_scalar_function(*name, args, flags, move |context| {
                 let count = (context.len() - 1) / step;
-                if !watch.charge(len_of(context.get_raw(0)).saturating_mul(count as u64 * JSON_STEPS_PER_BYTE)) {
-                    return Err(refused(RAN_AWAY));
-                }
-                // What is JSON already is not to be quoted.
-                let mark = |place| if context.get_subtype(place) == JSON { "json(?)" } else { "?" };
-                let marks: Vec<&str> = (0..context.len()).map(mark).collect();
-                let made = beside.call(&format!("SELECT {name}({})", marks.join(",")), &args_of(context))?;
-                fits(&watch, len_of(ValueRef::from(&made)) as usize)?;
-                Ok((made, is_text.then_some(JSON)))
+                let each = len_of(context.get_raw(0)).saturating_mul(JSON_STEPS_PER_BYTE);
+                lengths::charge(&watch, purpose, context, each.saturating_mul(count as u64))?;
+                fits(&watch, path_bytes(context, &beside, *step, name.ends_with("extract"))?)?;
+                Ok((beside.pass(name, context, true)?, is_text.then_some(JSON)))
             })?;
         }
     }
     Ok(())
+}
+
+/// Bytes that come of it, about: all values that are put in, or all that are taken out.
+fn path_bytes(context: &Context<'_>, beside: &Beside, step: usize, extracts: bool) -> Result<usize> {
+    let document = len_of(context.get_raw(0)) as usize;
+    if step == 2 {
+        let values = (2..context.len()).step_by(2);
+        return Ok(lengths::json_bytes_of_all(context, beside, values)?);
+    }
+    if !extracts || document.saturating_mul(context.len() - 1) <= ROW_BYTES_MAX {
+        return Ok(0);
+    }
+    // One after another, which takes the memory of one at a time. What is wrong with a path is said by the call itself.
+    let each = (2..=context.len()).map(|place| format!("coalesce(octet_length(?1 -> ?{place}), 0)"));
+    let found = beside.call(&format!("SELECT {}", each.collect::<Vec<_>>().join("+")), &args_of(context));
+    Ok(found.ok().map_or(0, |found| if let Value::Integer(bytes) = found { bytes.unsigned_abs() as usize } else { 0 }))
 }
 
 /// Text of any bytes.
@@ -343,7 +412,7 @@ impl ToSql for Text {
 }
 
 /// What SQLite reads as text; a number as it writes it.
-fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a, [u8]>>> {
+pub fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a, [u8]>>> {
     Ok(match value {
         ValueRef::Null => None,
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Cow::Borrowed(bytes)),
@@ -393,7 +462,11 @@ fn searches(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()
         let finder = memmem::Finder::new(&what[..]);
         let count = finder.find_iter(&from).count();
         let bytes = from.len() - count * what.len() + count.saturating_mul(with.len());
+        let work = ((from.len() + bytes) / REPLACED_BYTES_PER_STEP + count * STEPS_PER_REPLACED) as u64;
         fits(&watch, bytes)?;
+        if !watch.charge(work) {
+            return Err(refused(RAN_AWAY));
+        }
         let mut made = Vec::with_capacity(bytes);
         let mut at = 0;
         for found in finder.find_iter(&from) {

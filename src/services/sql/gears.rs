@@ -26,6 +26,8 @@ const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
 /// For statements that use virtual tables no gear is lower: a full-text index writes its pages (64 KiB at most) without looking whether
 /// they are too long, and would lose them.
 const LOWEST_OF_VIRTUAL: usize = 4;
+/// So long, as a gear, are most of the values there.
+const SHORT_OF_VIRTUAL: usize = 2;
 /// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
 const VIRTUAL_STEPS: u64 = 4;
 /// What a byte of text costs that is cut into words and put into an index: half a megabyte is the budget.
@@ -33,6 +35,8 @@ const VIRTUAL_STEPS_PER_BYTE: u64 = 560;
 /// The same for each of the two tables of a full-text index that have a row for each text, where a statement goes through many: by how long
 /// the text may be; an UPDATE removes two rows and writes two. What could be put in can be taken out.
 const ROW_STEPS_PER_BYTE: u64 = 67;
+/// In gears from here on values take more than the page of their row.
+const FAR_FROM: usize = 3;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
 /// Instructions of a program times bytes of a value, in those.
@@ -222,4 +226,9 @@ fn shift(conn: &Connection, watch: &Arc<Watch>, gear: Option<usize>) -> Result<(
 fn set_cost(watch: &Watch, gear: usize) {
     let cost = if watch.touches_virtual.load(Relaxed) { COSTS[gear].div_ceil(VIRTUAL_STEPS) } else { COSTS[gear] };
     watch.length_cost.store(cost, Relaxed);
+    // In the lowest gear of virtual tables most values are short.
+    let is_lowest = watch.touches_virtual.load(Relaxed) && gear == LOWEST_OF_VIRTUAL;
+    let long = if is_lowest { COSTS[SHORT_OF_VIRTUAL] } else { cost };
+    watch.long_cost.store(if gear > 0 { long } else { 0 }, Relaxed);
+    watch.far_cost.store(if gear >= FAR_FROM { long } else { 0 }, Relaxed);
 }

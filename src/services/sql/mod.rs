@@ -1,9 +1,9 @@
 //! A SQL database in every node: SQLite, changed by the log alone, the same content everywhere.
 //!
 //! The tour: `words.rs` holds what can be asked and answered; `database.rs` is the service, in memory or in a node's file;
-//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `gears.rs`, `price.rs` and `definitions.rs` bound what it can move and how long it takes, `freed.rs` what it frees, `allowance.rs` what all of them do together; `load.rs` takes over dumps and files,
+//! `machine.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `gears.rs`, `price.rs` and `definitions.rs` bound what it can move and how long it takes, `freed.rs` what it frees, `matches.rs` reads that mark words, `allowance.rs` what all of them do together; `load.rs` takes over dumps and files,
 //! `prepare.rs` makes a database of a file beside the log, and `loading.rs` puts it in place.
-//! `connection.rs` makes a connection fit, with `authorizer.rs` and `catalogue.rs` for what is allowed, `functions.rs` and `dates.rs` for what SQLite computes
+//! `connection.rs` makes a connection fit, with `authorizer.rs` and `catalogue.rs` for what is allowed, `functions.rs`, `lengths.rs` and `dates.rs` for what SQLite computes
 //! differently here, and `watch.rs` for what they share. `journal.rs` is the table of our own, which says how far the file is;
 //! `image.rs` the whole file for snapshots; `schema.rs`, `digest.rs` and `dump.rs` walk over all tables; `reader.rs` reads beside
 //! the log, `reads.rs` tells what may; `checkpoint.rs` moves SQLite's log into its file; `files.rs` is what the room asks of the system, since it touches no file but through SQLite.
@@ -30,9 +30,11 @@ mod gears;
 mod growth;
 mod image;
 mod journal;
+mod lengths;
 mod load;
 mod loading;
 mod machine;
+mod matches;
 mod prepare;
 mod price;
 mod reader;

@@ -22,6 +22,10 @@ pub struct Price {
     pub step: u64,
     /// For each 256 bytes that a value may have.
     pub bytes: u64,
+    /// The same on top where values may have more: few of the short ones are as long as they may be, and most of the long ones are.
+    pub long: u64,
+    /// The same on top where a value takes pages of its own, which are put together to read it.
+    pub far: u64,
     /// For each byte of the parameters, where a full-text index is asked for them.
     pub words: u64,
 }
@@ -40,6 +44,8 @@ impl Add for Price {
         Price {
             step: self.step.saturating_add(other.step),
             bytes: self.bytes.saturating_add(other.bytes),
+            long: self.long.saturating_add(other.long),
+            far: self.far.saturating_add(other.far),
             words: self.words.saturating_add(other.words),
         }
     }
@@ -50,7 +56,13 @@ impl Mul<u64> for Price {
 
     fn mul(self, factor: u64) -> Price {
         let times = |part: u64| part.saturating_mul(factor);
-        Price { step: times(self.step), bytes: times(self.bytes), words: times(self.words) }
+        Price {
+            step: times(self.step),
+            bytes: times(self.bytes),
+            long: times(self.long),
+            far: times(self.far),
+            words: times(self.words),
+        }
     }
 }
 
@@ -58,7 +70,13 @@ impl Div<u64> for Price {
     type Output = Price;
 
     fn div(self, divisor: u64) -> Price {
-        Price { step: self.step / divisor, bytes: self.bytes / divisor, words: self.words / divisor }
+        Price {
+            step: self.step / divisor,
+            bytes: self.bytes / divisor,
+            long: self.long / divisor,
+            far: self.far / divisor,
+            words: self.words / divisor,
+        }
     }
 }
 
@@ -75,6 +93,8 @@ const ASKED_STEP_BYTE: u64 = 5;
 /// What it costs to ask the index, and what each byte of the words adds.
 const ASKED: u64 = 20_000;
 const ASKED_BYTE: u64 = 14_000;
+/// What a call costs beside what it is charged for when it is made.
+const PAID_WHEN_CALLED: Price = price(0, 8);
 /// A function of which nothing is known.
 const UNKNOWN_FUNCTION: Price = price(50, 300);
 /// Dear instructions of a circle times all of it: beyond it nobody searches, and each step is thought to cost as much as the dearest.
@@ -102,48 +122,73 @@ const INSTRUCTIONS: &[(&str, Price)] = &[
     ("RowSetAdd RowSetTest RowSetRead", price(30, 0)),
     ("OpenEphemeral OpenAutoindex SorterOpen ResetSorter Clear", price(300, 0)),
     ("OpenRead OpenWrite OpenDup ReopenIdx Program", price(40, 1)),
-    ("Concat", price(4, 8)),
-    ("Cast Affinity MustBeInt RealAffinity", price(4, 20)),
-    ("Add Subtract Multiply Divide Remainder", price(2, 14)),
+    ("IdxGE IdxGT IdxLE IdxLT", price(5, 1).far(40)),
+    ("Concat", price(4, 8).long(30)),
+    ("Cast Affinity MustBeInt RealAffinity", price(4, 20).long(130)),
+    ("Add Subtract Multiply Divide Remainder", price(2, 14).long(260)),
+    ("BitAnd BitOr ShiftLeft ShiftRight And Or", price(5, 1).long(260)),
+    ("BitNot Not IsTrue", price(5, 1).long(130)),
+    ("If IfNot", price(5, 1).long(30)),
     ("Eq Ne Lt Le Gt Ge Compare ElseEq", price(1, 10)),
     ("VFilter VOpen", price(1100, 4)),
     ("VUpdate", price(350, 1700)),
     ("VNext VColumn VCreate VDestroy", price(50, 20)),
-    ("ResultRow", price(10, 4)),
+    ("ResultRow", price(10, 4).long(20)),
 ];
 
 /// Functions with their prices; a star stands for the rest of a name.
 const FUNCTIONS: &[(&str, Price)] = &[
-    ("length octet_length typeof unicode abs sign coalesce ifnull nullif iif if zeroblob random", price(10, 4)),
+    ("octet_length typeof coalesce ifnull iif if zeroblob random", price(10, 4)),
     ("last_insert_rowid changes likely unlikely likelihood", price(10, 4)),
-    ("count sum total avg min max row_number rank dense_rank ntile percent_rank cume_dist", price(10, 14)),
-    ("lag lead first_value last_value nth_value", price(15, 20)),
-    ("substr substring hex upper lower unhex char concat concat_ws group_concat string_agg", price(30, 12)),
-    ("randomblob soundex", price(30, 50)),
-    ("quote unistr_quote unistr", price(30, 30)),
-    ("round ceil ceiling floor trunc pow power exp ln log log2 log10 mod sqrt pi radians degrees", price(60, 20)),
-    ("sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh", price(60, 20)),
+    ("length unicode", price(10, 4).long(70)),
+    ("abs sign nullif", price(10, 4).long(150)),
+    ("count max min row_number rank dense_rank ntile percent_rank cume_dist", price(10, 14).long(60)),
+    ("sum total avg", price(10, 14).long(150)),
+    ("lag lead first_value last_value nth_value", price(15, 20).long(20)),
+    ("substr substring concat concat_ws group_concat string_agg", price(30, 12).long(80)),
+    ("hex", price(30, 12).long(90)),
+    ("upper lower unhex", price(30, 12).long(140)),
+    ("char", price(30, 12).long(300)),
+    ("randomblob soundex", price(30, 50).long(200)),
+    ("quote unistr_quote unistr", price(30, 30).long(400)),
+    (
+        "round ceil ceiling floor trunc pow power exp ln log log2 log10 mod sqrt pi radians degrees",
+        price(60, 20).long(150),
+    ),
+    ("sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh", price(60, 20).long(150)),
     ("replace", price(40, 200)),
     ("instr", price(40, 1600)),
     ("like glob trim ltrim rtrim", price(1500, 60)),
     ("printf format", price(600, 600)),
     ("date time datetime julianday unixepoch strftime timediff current_*", price(600, 6000)),
-    ("json_group_*", price(400, 600)),
-    ("json_patch jsonb_patch", price(700, 600)),
-    ("json* ->*", price(100, 600)),
-    ("percentile* median", price(100, 20)),
+    ("json_group_*", price(400, 600).long(900)),
+    ("json_patch jsonb_patch", price(700, 600).long(900)),
+    ("json_extract jsonb_extract json_type json_array_length json_error_position jsonb ->*", price(100, 600)),
+    ("json json_valid", price(100, 600).long(300)),
+    ("json*", price(100, 600).long(900)),
+    ("percentile* median", price(100, 20).long(150)),
     ("snippet highlight bm25 rtreecheck", price(2000, 2000)),
     // ALTER TABLE has them parse definitions: see `definitions.rs`.
     ("sqlite_*", price(100, 4)),
 ];
 
 const fn price(step: u64, bytes: u64) -> Price {
-    Price { step, bytes, words: 0 }
+    Price { step, bytes, long: 0, far: 0, words: 0 }
+}
+
+impl Price {
+    const fn long(self, long: u64) -> Price {
+        Price { long, ..self }
+    }
+
+    const fn far(self, far: u64) -> Price {
+        Price { far, ..self }
+    }
 }
 
 /// What words cost: so much, and so much for each byte.
 fn of_words(asked: Asked, step: u64, byte: u64) -> Price {
-    Price { step: step + asked.bytes as u64 * byte, bytes: 0, words: asked.parameters as u64 * byte }
+    Price { words: asked.parameters as u64 * byte, ..price(step + asked.bytes as u64 * byte, 0) }
 }
 
 /// What a call costs, of a name that may have the number of its arguments behind it.
@@ -154,8 +199,80 @@ pub fn function(called: &str) -> Price {
         None => name == known,
     };
     let found = FUNCTIONS.iter().find(|(names, _)| names.split(' ').any(is));
-    found.map_or(UNKNOWN_FUNCTION, |(_, price)| *price)
+    let found = found.map_or(UNKNOWN_FUNCTION, |(_, price)| *price);
+    if is_paid_when_called(called) { Price { step: found.step, ..PAID_WHEN_CALLED } } else { found }
 }
+
+/// Whether a call is charged for by the bytes that it is given: functions of ours in the place of those of SQLite that have no number of
+/// arguments (`lengths.rs`).
+fn is_paid_when_called(called: &str) -> bool {
+    let (name, args) = called.trim_end_matches(')').split_once('(').unwrap_or((called, ""));
+    let is_of_ours = ["json", "concat", "printf", "format", "char"].iter().any(|start| name.starts_with(start));
+    name == "json_pretty" || (is_of_ours && args.parse().is_ok_and(|args: u32| args > 2))
+}
+
+/// What a comparison costs that is no `memcmp`.
+const FOLDED: Price = price(2, 80).long(40);
+/// Arguments of `max` and `min` of one row, which the program does not tell.
+const LARGEST_OF_MANY: u64 = 127;
+/// Entries of an index that a search compares with, and more than are on its way where keys are long.
+const COMPARED: u64 = 16;
+/// Bits of the fifth number of a comparison that say how values are made alike, and those that make numbers of text.
+const AFFINITY_BITS: i64 = 0x47;
+const AFFINITY_NUMERIC: i64 = 0x43;
+
+/// Whether texts are compared in another way than byte for byte: by a collation, or by one of some for a key.
+fn folds(collations: &[u8]) -> bool {
+    ["NOCASE", "RTRIM"].iter().any(|name| memchr::memmem::find(collations, name.as_bytes()).is_some())
+}
+
+/// What it costs on top to compare two values. `how`: the fifth number of the instruction.
+fn comparison(folds: bool, how: i64) -> Price {
+    let folded = if folds { FOLDED } else { Price::default() };
+    let parsed = if how & AFFINITY_BITS >= AFFINITY_NUMERIC { price(0, 0).long(130) } else { Price::default() };
+    folded + parsed
+}
+
+fn is_largest_of_many(called: &str) -> bool {
+    called.starts_with("max(-") || called.starts_with("min(-")
+}
+
+/// What a cursor looks for entries by.
+#[derive(Clone, Copy, Debug)]
+struct Keys {
+    /// By more than a number.
+    are_values: bool,
+    folds: bool,
+}
+
+impl Keys {
+    /// From what opens it.
+    fn of(text: &[u8]) -> Keys {
+        Keys { are_values: text.starts_with(b"k("), folds: folds(text) }
+    }
+
+    /// What an instruction costs on top.
+    fn more(self, name: &str) -> Price {
+        if !self.are_values {
+            return Price::default();
+        }
+        let folded = if self.folds { FOLDED } else { Price::default() };
+        match name {
+            "SeekGE" | "SeekGT" | "SeekLE" | "SeekLT" | "NotFound" | "Found" | "NoConflict" => {
+                (folded + FAR) * COMPARED
+            }
+            // What they write costs more than the search among bytes.
+            "IdxInsert" | "SorterInsert" => folded * COMPARED,
+            "IdxDelete" => folded * COMPARED + FAR * 4,
+            "IdxGE" | "IdxGT" | "IdxLE" | "IdxLT" => folded + FAR,
+            "SorterCompare" | "SorterNext" => folded,
+            _ => Price::default(),
+        }
+    }
+}
+
+/// What it costs to put a long key together.
+const FAR: Price = price(0, 0).long(4).far(40);
 
 /// One instruction.
 #[derive(Debug)]
@@ -193,7 +310,9 @@ pub struct Cost {
 pub struct Program {
     instructions: Vec<Instruction>,
     /// All words that it asks full-text indexes for.
-    asked: Option<Asked>,
+    pub asked: Option<Asked>,
+    /// All marks that it puts around words.
+    pub marks: Option<Asked>,
     /// It goes on in more ways than anybody would follow.
     is_tangled: bool,
 }
@@ -225,17 +344,20 @@ impl Program {
         // A trigger's program stands behind, and counts from 0 again. It comes back when it has ended.
         let mut start = 0;
         let (mut returns, mut registers) = (Returns::default(), Registers::default());
-        let mut is_at_end = false;
+        let (mut is_at_end, mut compares) = (false, false);
+        let mut cursors: BTreeMap<i64, Keys> = BTreeMap::new();
         let known = known_instructions();
         while let Some(row) = rows.next()? {
             let at = program.instructions.len();
             if at >= most {
                 return Ok(None);
             }
-            let [address, p1, p2, p3] = [0, 2, 3, 4].map(|column| row.get::<_, i64>(column).unwrap_or(0));
+            let [address, p1, p2, p3, p5] = [0, 2, 3, 4, 6].map(|column| row.get::<_, i64>(column).unwrap_or(0));
             if address == 0 && at > 0 {
                 program.close(&std::mem::take(&mut returns));
+                program.marks = program.marks.into_iter().chain(registers.marks()).reduce(Asked::and);
                 registers = Registers::default();
+                cursors.clear();
                 start = at;
             }
             let ValueRef::Text(name) = row.get_ref(1)? else { continue };
@@ -259,7 +381,12 @@ impl Program {
                 _ => {}
             }
             let text = row.get_ref(5)?.as_bytes_or_null().unwrap_or(None).unwrap_or_default();
-            registers.write(name, [p1, p2, p3], text);
+            registers.write(name, [p1, p2, p3], text, known.may_jump);
+            if matches!(name, "Function" | "PureFunc")
+                && (text.starts_with(b"highlight(") || text.starts_with(b"snippet("))
+            {
+                registers.call(std::str::from_utf8(text).unwrap_or_default(), p2);
+            }
             let asked = registers.asked(p3, text).filter(|_| name == "VFilter");
             program.asked = program.asked.into_iter().chain(asked).reduce(Asked::and);
             let is_end = matches!(name, "Goto" | "Jump" | "EndCoroutine" | "Gosub" | "Halt");
@@ -269,20 +396,30 @@ impl Program {
             let many = |count: i64| u64::try_from(count).unwrap_or(0);
             let price = match name {
                 "Function" | "PureFunc" | "AggStep" | "AggInverse" | "AggValue" | "AggFinal" | "AggStep1" => {
-                    function(row.get_ref(5)?.as_str().unwrap_or_default())
+                    let called = std::str::from_utf8(text).unwrap_or_default();
+                    let folded = if compares { FOLDED } else { Price::default() };
+                    let compared = if is_largest_of_many(called) { LARGEST_OF_MANY } else { 1 };
+                    function(called) + folded + (price(0, 0).long(10) + folded) * (compared - 1)
                 }
                 // The end of an index that is built in order.
-                "IdxInsert" if is_at_end => price(50, 15),
-                "Column" => price(2 + many(p2) / 4, 2),
-                "MakeRecord" => price(4 + many(p2), 4),
-                "Null" | "Copy" | "Move" => price(1 + many(p3) / 4, 1),
-                _ => known.price,
+                "IdxInsert" if is_at_end => price(50, 15).long(20),
+                "Column" => price(2 + many(p2) / 4, 2).far(40),
+                "MakeRecord" => price(4 + many(p2), 4).long(20),
+                "Null" | "Copy" | "Move" => price(1 + many(p3) / 4, 1).long(20),
+                "Eq" | "Ne" | "Lt" | "Le" | "Gt" | "Ge" => known.price + comparison(folds(text), p5),
+                "Compare" if folds(text) => known.price + FOLDED,
+                _ => known.price + cursors.get(&p1).map_or(Price::default(), |keys| keys.more(name)),
             };
+            if name.starts_with("Open") || matches!(name, "ReopenIdx" | "SorterOpen") {
+                cursors.insert(p1, Keys::of(text));
+            }
             is_at_end = name == "SeekEnd";
+            compares = name == "CollSeq" && folds(text);
             let price = price + asked.map_or(Price::default(), |asked| of_words(asked, ASKED, ASKED_BYTE));
             program.instructions.push(Instruction { price, jumps, is_end });
         }
         program.close(&returns);
+        program.marks = program.marks.into_iter().chain(registers.marks()).reduce(Asked::and);
         Ok(Some(program))
     }
 
@@ -346,14 +483,22 @@ impl Program {
             let dear: Vec<usize> = members
                 .iter()
                 .copied()
-                .filter(|at| price(at).step > 2 || price(at).bytes > 2 || price(at).words > 0)
+                .filter(|at| {
+                    let one = price(at);
+                    one.step > 2 || one.bytes > 2 || one.long > 0 || one.far > 0 || one.words > 0
+                })
                 .collect();
             let pairs = dear.len() * members.len();
             if self.is_tangled || pairs > SEARCHED_MAX {
                 // No step costs more than the dearest.
                 let most = |part: fn(&Price) -> u64| dear.iter().map(|at| part(&price(at))).max().unwrap_or(0);
-                let dearest =
-                    Price { step: most(|one| one.step), bytes: most(|one| one.bytes), words: most(|one| one.words) };
+                let dearest = Price {
+                    step: most(|one| one.step),
+                    bytes: most(|one| one.bytes),
+                    long: most(|one| one.long),
+                    far: most(|one| one.far),
+                    words: most(|one| one.words),
+                };
                 thousandths = thousandths + dearest * 1000;
                 continue;
             }
@@ -365,7 +510,7 @@ impl Program {
             }
         }
         // Rounded up.
-        let part = Price { step: 999, bytes: 999, words: 999 };
+        let part = Price { step: 999, bytes: 999, long: 999, far: 999, words: 999 };
         (PLAIN + (thousandths + part) / 1000, search as u64)
     }
 

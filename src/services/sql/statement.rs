@@ -6,7 +6,7 @@ use super::machine::Own;
 use super::price::{self, Price, Program, STEPS_PER_INSTRUCTION};
 use super::watch::Watch;
 use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
-use super::{authorizer, connection, definitions, fulltext, gears, schema};
+use super::{authorizer, connection, definitions, fulltext, gears, matches, schema};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, ErrorCode, StatementStatus};
@@ -31,7 +31,7 @@ const LONG_SQL_BYTES: usize = 64 << 10;
 /// Instructions of a program that reads times bytes of a value.
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
 /// SQLite asks for no piece of memory that is longer.
-const SQLITE_BYTES_MAX: usize = i32::MAX as usize;
+const SQLITE_BYTES_MAX: usize = 128 << 20;
 /// Bytes that an instruction takes.
 const INSTRUCTION_BYTES: usize = 32;
 /// Of UTF-8.
@@ -202,7 +202,17 @@ pub fn read(conn: &Connection, watch: &Watch, statement: &Statement, room: &mut 
     let mut prepared = prepared
         .and_then(|prepared| narrow(conn, &prepared).map(|()| prepared))
         .map_err(|error| trouble(watch, &error))?;
-    carry_out(conn, watch, &mut prepared, &statement.params, Kind::Query, room)
+    let bytes = matches::narrow(conn, watch, from_first_word(&statement.sql), &statement.params);
+    let is_bounded = !matches!(bytes, Ok(None));
+    let done = bytes.and_then(|bytes| {
+        let done = carry_out(conn, watch, &mut prepared, &statement.params, Kind::Query, room);
+        done.map_err(|trouble| matches::explain(trouble, bytes))
+    });
+    if is_bounded {
+        // That it marks words is seen when it is prepared.
+        prepared.discard();
+    }
+    done
 }
 
 /// One statement without another behind it, for certain, and none that takes too long to prepare: the cache may have it.
@@ -273,7 +283,9 @@ pub fn run_in(
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
-    carry_out(conn, watch, &mut prepared, &statement.params, kind, room)
+    let bytes = matches::narrow(conn, watch, from_first_word(&statement.sql), &statement.params)?;
+    let done = carry_out(conn, watch, &mut prepared, &statement.params, kind, room);
+    done.map_err(|trouble| matches::explain(trouble, bytes))
 }
 
 /// What it costs to prepare the statements of a text. SQLite compares each constant that stands beside an operator with all of those

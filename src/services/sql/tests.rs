@@ -9,6 +9,7 @@ mod crashes;
 mod dates;
 mod files;
 mod hostile;
+mod lengths;
 mod loads;
 mod own_table;
 mod same;

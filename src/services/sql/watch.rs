@@ -55,12 +55,20 @@ pub struct Watch {
     step_price: AtomicU64,
     /// What it costs for each 256 bytes that a value may have.
     bytes_price: AtomicU64,
+    /// What it costs on top where values may have more, and where they take pages of their own.
+    long_price: AtomicU64,
+    far_price: AtomicU64,
     /// How often values may have 256 bytes in the present gear, roughly.
     pub length_cost: AtomicU64,
+    /// The same for what is on top; 0 where it is not.
+    pub long_cost: AtomicU64,
+    pub far_cost: AtomicU64,
     /// The statement may do something for each of many rows.
     pub may_repeat: AtomicBool,
     /// The statement changes what tables and indexes there are.
     pub is_defining: AtomicBool,
+    /// The statement marks words that were found in a text.
+    pub marks_matches: AtomicBool,
     /// Indexes of each table, when the command began.
     indexes: Mutex<BTreeMap<String, i64>>,
     /// Views, in lower case, when the command began.
@@ -120,6 +128,7 @@ impl Watch {
         self.passes_over.store(false, Relaxed);
         self.is_altering.store(false, Relaxed);
         self.is_defining.store(false, Relaxed);
+        self.marks_matches.store(false, Relaxed);
         self.asked.store(0, Relaxed);
         self.may_repeat.store(false, Relaxed);
         self.selects.store(false, Relaxed);
@@ -238,17 +247,27 @@ impl Watch {
     pub fn set_price(&self, price: Price) {
         self.step_price.store(price.step, Relaxed);
         self.bytes_price.store(price.bytes, Relaxed);
+        self.long_price.store(price.long, Relaxed);
+        self.far_price.store(price.far, Relaxed);
     }
 
     /// Charges for so many steps of the present statement; false if the budget has not so many.
     pub fn charge_steps(&self, count: u64) -> bool {
-        let price = Price { step: self.step_price.load(Relaxed), bytes: self.bytes_price.load(Relaxed), words: 0 };
+        let price = Price {
+            step: self.step_price.load(Relaxed),
+            bytes: self.bytes_price.load(Relaxed),
+            long: self.long_price.load(Relaxed),
+            far: self.far_price.load(Relaxed),
+            words: 0,
+        };
         self.charge(count.saturating_mul(self.in_gear(price)))
     }
 
     /// A price where values have the length of the present gear.
     pub fn in_gear(&self, price: Price) -> u64 {
-        price.step.saturating_add(price.bytes.saturating_mul(self.length_cost.load(Relaxed)))
+        let times = |part: u64, cost: &AtomicU64| part.saturating_mul(cost.load(Relaxed));
+        let on_top = times(price.long, &self.long_cost).saturating_add(times(price.far, &self.far_cost));
+        price.step.saturating_add(times(price.bytes, &self.length_cost)).saturating_add(on_top)
     }
 
     /// A statement that is being prepared asks leave for one thing more. Views in views double it with each level, and SQLite's

@@ -49,6 +49,7 @@ fn every_function_pragma_and_module_is_decided_and_documented() {
         &[
             ("functions", catalogue::FUNCTIONS),
             ("functions, reads only", catalogue::FUNCTIONS_OF_THE_BUILD),
+            ("functions of matches, reads only", catalogue::FUNCTIONS_OF_MATCHES),
             ("functions, refused", catalogue::FUNCTIONS_REFUSED),
         ],
         &functions,
