@@ -276,7 +276,7 @@ pub fn run_in(
             gears::charge_virtual(watch, gear, statement.bytes())?;
             fits(conn, watch, &statement.sql, statement.params.bytes(), gear)?;
             // The answer is kept with the log.
-            let columns: Vec<String> = prepared.column_names().into_iter().map(str::to_string).collect();
+            let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
             if let Some(why) = schema::random_name(&columns) {
                 return Err(Trouble::Failed(why));
             }

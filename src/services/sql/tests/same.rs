@@ -206,9 +206,7 @@ fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
     for request in prepare {
         node.execute(request);
     }
-    let mut restarted = Node::default();
-    restarted.log = node.log.clone();
-    restarted.tags = node.tags;
+    let mut restarted = Node { log: node.log.clone(), tags: node.tags, ..Node::default() };
     let image = node.registry.sql().image();
     restarted.start_from(Some(Database::survivor(&image)));
     [&mut node, &mut restarted].map(|node| {
