@@ -645,4 +645,32 @@ mod tests {
             assert!(price.bytes > date / 60, "{sql}: {price:?}");
         }
     }
+
+    #[test]
+    fn what_is_no_memcmp_and_what_lies_in_pages_of_its_own_is_paid_by_the_byte() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "CREATE TABLE n (a TEXT COLLATE NOCASE); CREATE INDEX ni ON n(a); CREATE TABLE b (a TEXT); CREATE INDEX bi ON b(a)",
+        )
+        .unwrap();
+        let long = |sql: &str| {
+            let price = Program::of(&conn, sql, usize::MAX).unwrap().unwrap().per_step().0;
+            (price.bytes + price.long, price.far)
+        };
+        let of = |sql: &str| (long(&sql.replace('@', "n")), long(&sql.replace('@', "b")));
+        for sql in [
+            "SELECT count(*) FROM @ x CROSS JOIN @ y INDEXED BY @i ON x.a = y.a",
+            "SELECT count(*) FROM @ x CROSS JOIN @ y ON +x.a = +y.a",
+            "SELECT count(*) FROM (SELECT a FROM @ NOT INDEXED ORDER BY a)",
+            "SELECT count(DISTINCT +a) FROM @ NOT INDEXED",
+            "SELECT max(a, 'b', 'c') FROM @ NOT INDEXED",
+            "INSERT INTO @ SELECT a FROM @",
+        ] {
+            let (folded, plain) = of(sql);
+            assert!(folded.0 > plain.0 + 10, "{sql}: {folded:?} {plain:?}");
+            assert!(plain.1 > 0, "{sql}: {plain:?}");
+        }
+        let (_, plain) = of("SELECT count(*) FROM @ x CROSS JOIN @ y INDEXED BY @i ON x.a = y.a");
+        assert!(plain.1 > 50, "{plain:?}");
+    }
 }
