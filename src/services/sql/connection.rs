@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The longest value that SQLite may hold when statements of our own run: what SQLite itself says.
 const LENGTH_MAX: i32 = 1_000_000_000;
 /// Bytes of memory that SQLite asks for at once, as it is compiled: no function makes a text that takes more, whatever it was given.
-const ALLOCATION_BYTES_MAX: i64 = 128 << 20;
+pub(super) const ALLOCATION_BYTES_MAX: i64 = 128 << 20;
 /// Values of parameters in one statement.
 const VARIABLES_MAX: i32 = 32_766;
 /// Bytes of a pattern of LIKE and GLOB.
@@ -63,11 +63,11 @@ pub fn furnish(conn: &mut Connection, watch: &Arc<Watch>, purpose: Purpose, is_o
         conn.set_db_config(config, value)?;
     }
     if !conn.query_row("SELECT sqlite_compileoption_used('ENABLE_PREUPDATE_HOOK')", [], |row| row.get(0))? {
-        let why = "SQLite is not compiled as .cargo/config.toml says; build phalanx in its own folder";
+        let why = "SQLite is not compiled as .cargo/config.toml says: run `cargo clean -p libsqlite3-sys` and build phalanx in its own folder";
         return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
     if conn.query_row("SELECT octet_length(randomblob(?))", [ALLOCATION_BYTES_MAX + 1], |_| Ok(())).is_ok() {
-        let why = "SQLite's memory is not bounded as .cargo/config.toml says; build phalanx in its own folder";
+        let why = "SQLite is not compiled as .cargo/config.toml says, with a bound on memory: run `cargo clean -p libsqlite3-sys` and build phalanx in its own folder";
         return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
     functions::register(conn, watch, purpose)?;

@@ -30,8 +30,6 @@ pub const STATEMENT_STEPS: u64 = 6_000;
 const LONG_SQL_BYTES: usize = 64 << 10;
 /// Instructions of a program that reads times bytes of a value.
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
-/// SQLite asks for no piece of memory that is longer.
-const SQLITE_BYTES_MAX: usize = 128 << 20;
 /// Bytes that an instruction takes.
 const INSTRUCTION_BYTES: usize = 32;
 /// Of UTF-8.
@@ -178,7 +176,7 @@ pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
 
 /// Whether the system gives memory, and SQLite failed for another reason.
 fn has_memory() -> bool {
-    Vec::<u8>::new().try_reserve_exact(SQLITE_BYTES_MAX).is_ok()
+    Vec::<u8>::new().try_reserve_exact(connection::ALLOCATION_BYTES_MAX as usize).is_ok()
 }
 
 /// Runs one statement outside of any gear. `room` shrinks by the rows that it answers.
