@@ -295,10 +295,10 @@ impl Handle {
         };
         let wanted = readers.laps.want(run.seed);
         let outcome = self.sql_write(&Command::Run(run), tag, deadline);
-        if matches!(outcome, Outcome::Done(_)) {
+        if let Outcome::Done((_, Answer::Results(results))) = &outcome {
             *times = wanted.times();
-            if times.is_empty() {
-                // Another node has answered, and this one may be about to apply it.
+            if times.len() < results.len() {
+                // Another node has answered, and this one may be about to apply it, or in the middle of it.
                 let _ = self.sql_barrier(ReadLevel::Linearizable, None, deadline);
                 *times = wanted.times();
             }
