@@ -9,7 +9,7 @@ use super::memory::{self, Reservation};
 use super::shared::{Shared, lock};
 use super::sql_laps::{self, Laps};
 use super::sql_turn::{BUSY, Turn, Turns};
-use crate::limits::{SQL_READERS_IDLE_MAX, SQL_READERS_MAX, SQL_READS_BYTES_MAX};
+use crate::limits::{SQL_READERS_MAX, SQL_READS_BYTES_MAX};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
     Answer, Checkpointer, Command, Digest, Files, Outcome as SqlOutcome, Query, ReadLevel, Reader, Run, Statement,
@@ -247,8 +247,8 @@ impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let mut pool = lock(&self.readers.pool);
         match self.seat.take() {
-            Some(seat) if pool.idle.len() < SQL_READERS_IDLE_MAX => pool.idle.push(seat),
-            _ => pool.open -= 1,
+            Some(seat) => pool.idle.push(seat),
+            None => pool.open -= 1,
         }
         drop(pool);
         self.readers.freed.notify_one();
