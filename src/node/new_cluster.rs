@@ -23,7 +23,7 @@ use crate::store::{self, Files, RealFiles, SNAPSHOTS_DIR, Store, StoreError, WAL
 use crate::types::{Identity, Index, Liveness, NodeId, Term};
 use crate::wire::codec::WireError;
 use log::debug;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -38,21 +38,21 @@ const FORMER_IDENTITY: &str = "identity.json.former";
 /// Why a folder is not made a new cluster. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// There is nothing.
+    /// The folder holds no log, or does not say of which cluster it is.
     #[error("{} holds no log of a cluster: there is nothing to recover from; name another node", .0.display())]
     NoState(PathBuf),
     /// What is written would belong to somebody else.
     #[error("{} belongs to the user with id {owner}: run this as that user, as the node runs", .dir.display())]
     OtherUser {
-        /// The folder.
+        /// Folder of the node whose state was to be recovered.
         dir: PathBuf,
-        /// Its user.
+        /// Number of the user that the folder belongs to.
         owner: u32,
     },
     /// Its user has given it up.
     #[error("{}: its state was being discarded (--rejoin) when its process ended; name another node", .0.display())]
     Discarding(PathBuf),
-    /// It needs nobody.
+    /// Its log names this node as the only voter, so it can lead without the others.
     #[error("node {} is the only voter of its cluster, so no majority is missing: start it", .0.0)]
     OnlyVoter(NodeId),
     /// Those who are not lost suffice.
@@ -66,7 +66,7 @@ pub enum RecoverError {
     /// Another cluster has come in its place, perhaps founded by nodes whose disks were wiped.
     #[error("cluster {cluster} answers at {address}, an address of this cluster's nodes: stop its nodes first")]
     OtherCluster {
-        /// The cluster.
+        /// Id of the cluster that answers.
         cluster: Uuid,
         /// Where.
         address: String,
@@ -76,7 +76,7 @@ pub enum RecoverError {
     Declines {
         /// Where.
         address: String,
-        /// In its words.
+        /// The reason that it gave at the handshake.
         why: String,
     },
     /// A better one is at hand.
@@ -92,7 +92,7 @@ pub enum RecoverError {
         folder: PathBuf,
         /// Where it ends.
         theirs: End,
-        /// This node.
+        /// Number of the node whose state was to be recovered.
         me: NodeId,
         /// Where its own ends.
         ours: End,
@@ -102,9 +102,9 @@ pub enum RecoverError {
     OtherFile {
         /// `config.json`.
         file: PathBuf,
-        /// Its cluster.
+        /// Cluster that the file names.
         theirs: Uuid,
-        /// The folder's.
+        /// Cluster that the folder belongs to.
         ours: Uuid,
     },
     /// The folder, or one beside it.
@@ -364,8 +364,8 @@ fn short(cluster: Uuid) -> String {
 
 /// Members by number, for people: `1, 2 and 3`.
 pub fn numbers(members: impl IntoIterator<Item = NodeId>) -> String {
-    let all: BTreeMap<NodeId, String> = members.into_iter().map(|id| (id, id.0.to_string())).collect();
-    let all: Vec<String> = all.into_values().collect();
+    let all: BTreeSet<NodeId> = members.into_iter().collect();
+    let all: Vec<String> = all.into_iter().map(|id| id.0.to_string()).collect();
     match all.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
         _ => all.join(""),

@@ -48,7 +48,7 @@ const BYTES_COPIED_PER_STEP: u64 = 2;
 const REPLACED_BYTES_PER_STEP: usize = 4;
 const STEPS_PER_REPLACED: usize = 8;
 /// What one read may ask of one call of them: some seconds, in which nobody looks at its deadline.
-pub const READ_CALL_STEPS_MAX: u64 = super::words::STEPS_MAX / 4;
+const READ_CALL_STEPS_MAX: u64 = super::words::STEPS_MAX / 4;
 /// Functions that walk through all of a JSON text for each path: from how many arguments on they have more than one, and how
 /// many more make another. Whether what comes out is JSON as text.
 const PATHS: &[(&str, i32, usize, bool)] = &[
@@ -81,6 +81,14 @@ impl Beside {
     pub fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
         let slot = self.open()?;
         open_of(&slot).prepare_cached(sql)?.query_row(params_from_iter(args), |row| row.get(0))
+    }
+
+    /// How many bytes a query answers; 0 where it fails, which the call itself will do as well.
+    pub fn bytes(&self, sql: &str, args: &[Value]) -> usize {
+        match self.call(sql, args) {
+            Ok(Value::Integer(bytes)) => bytes.unsigned_abs() as usize,
+            _ => 0,
+        }
     }
 
     fn open(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
@@ -352,14 +360,20 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
         conn.create_scalar_function(*name, *args, flags, move |context| {
             let (long, short) = (len_of(context.get_raw(*long)), len_of(context.get_raw(*short)));
             let work = long.saturating_mul(short) / per_step + (long + short) / BYTES_COPIED_PER_STEP;
-            if (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !watch.charge(work) {
-                return Err(refused(RAN_AWAY));
-            }
+            charge(&watch, purpose, work)?;
             let subtype = (*name == "json_patch").then_some(JSON);
             Ok((beside.function(name, &args_of(context))?, subtype))
         })?;
     }
     Ok(())
+}
+
+/// Charges for one call, which in a read may take so many steps of its own at most.
+pub fn charge(watch: &Watch, purpose: Purpose, work: u64) -> Result<()> {
+    match (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !watch.charge(work) {
+        true => Err(refused(RAN_AWAY)),
+        false => Ok(()),
+    }
 }
 
 /// `json_extract` and its like with more than one path.
@@ -398,17 +412,7 @@ fn path_bytes(context: &Context<'_>, beside: &Beside, step: usize, extracts: boo
     }
     // One after another, which takes the memory of one at a time. What is wrong with a path is said by the call itself.
     let each = (2..=context.len()).map(|place| format!("coalesce(octet_length(?1 -> ?{place}), 0)"));
-    let found = beside.call(&format!("SELECT {}", each.collect::<Vec<_>>().join("+")), &args_of(context));
-    Ok(found.ok().map_or(0, |found| if let Value::Integer(bytes) = found { bytes.unsigned_abs() as usize } else { 0 }))
-}
-
-/// Text of any bytes.
-struct Text(Vec<u8>);
-
-impl ToSql for Text {
-    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
-    }
+    Ok(beside.bytes(&format!("SELECT {}", each.collect::<Vec<_>>().join("+")), &args_of(context)))
 }
 
 /// What SQLite reads as text; a number as it writes it.
@@ -456,7 +460,7 @@ fn searches(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()
         let (Some(from), Some(what)) = (text(0)?, text(1)?) else { return Ok(None) };
         // As SQLite has it: a pattern that is empty, or begins with NUL, is found nowhere.
         if what.first().is_none_or(|byte| *byte == 0) {
-            return Ok(Some(Text(from.into_owned())));
+            return Ok(Some(Made::Text(from.into_owned())));
         }
         let Some(with) = text(2)? else { return Ok(None) };
         let finder = memmem::Finder::new(&what[..]);
@@ -475,6 +479,6 @@ fn searches(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()
             at = found + what.len();
         }
         made.extend_from_slice(&from[at..]);
-        Ok(Some(Text(made)))
+        Ok(Some(Made::Text(made)))
     })
 }

@@ -9,7 +9,7 @@
 //! Not here: functions whose work grows with the product of two lengths, and JSON with many paths (`functions.rs`).
 
 use super::authorizer::Purpose;
-use super::functions::{ARGS_MAX, Beside, JSON, RAN_AWAY, READ_CALL_STEPS_MAX, fits, len_of, refused, text_of};
+use super::functions::{self, ARGS_MAX, Beside, JSON, fits, len_of, text_of};
 use super::watch::Watch;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value, ValueRef};
@@ -83,10 +83,7 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside:
 pub fn charge(watch: &Watch, purpose: Purpose, context: &Context<'_>, more: u64) -> Result<()> {
     let bytes: u64 = (0..context.len()).map(|place| len_of(context.get_raw(place))).sum();
     let work = CALL_STEPS + bytes.saturating_mul(STEPS_PER_BYTE).saturating_add(more);
-    match (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !watch.charge(work) {
-        true => Err(refused(RAN_AWAY)),
-        false => Ok(()),
-    }
+    functions::charge(watch, purpose, work)
 }
 
 /// Bytes that the result has at least.
@@ -128,10 +125,7 @@ fn json_bytes(value: ValueRef<'_>, subtype: u32, beside: &Beside) -> Result<usiz
         ValueRef::Text(text) => 2 + text.iter().map(|byte| escaped_bytes(*byte)).sum::<usize>(),
         ValueRef::Blob(blob) => {
             // What is no JSON is refused by the call itself.
-            let found = beside.call("SELECT octet_length(json(?))", &[Value::Blob(blob.to_vec())]);
-            found
-                .ok()
-                .map_or(0, |found| if let Value::Integer(bytes) = found { bytes.unsigned_abs() as usize } else { 0 })
+            beside.bytes("SELECT octet_length(json(?))", &[Value::Blob(blob.to_vec())])
         }
         other => plain_bytes(other),
     })

@@ -10,9 +10,9 @@ use super::asked::Asked;
 use super::connection;
 use super::machine::Own;
 use super::price::Program;
-use super::statement::{Trouble, trouble};
+use super::statement::{Trouble, from_first_word, trouble};
 use super::watch::Watch;
-use super::words::Params;
+use super::words::Statement;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -28,15 +28,15 @@ const TEXT_BYTES_MIN: usize = 4 << 10;
 ///
 /// # Errors
 /// Marks or words are computed, or too long.
-pub fn narrow(conn: &Connection, watch: &Watch, sql: &str, params: &Params) -> Result<Option<usize>, Trouble> {
+pub fn narrow(conn: &Connection, watch: &Watch, statement: &Statement) -> Result<Option<usize>, Trouble> {
     if !watch.marks_matches.load(Relaxed) {
         return Ok(None);
     }
     let on_error = |error: rusqlite::Error| trouble(watch, &error);
     let own = Own::begin(watch);
-    let program = Program::of(conn, sql, usize::MAX).map_err(on_error)?;
+    let program = Program::of(conn, from_first_word(&statement.sql), usize::MAX).map_err(on_error)?;
     drop(own);
-    let bytes = program.and_then(|program| text_bytes(program.marks, program.asked, params.bytes()));
+    let bytes = program.and_then(|program| text_bytes(program.marks, program.asked, statement.params.bytes()));
     let bytes = bytes.ok_or_else(|| {
         let why = "highlight and snippet take marks, and MATCH beside them takes words, that stand in the statement or are a parameter as a whole, some hundred bytes of them";
         Trouble::Failed(why.to_string())

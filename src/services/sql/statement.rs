@@ -200,7 +200,7 @@ pub fn read(conn: &Connection, watch: &Watch, statement: &Statement, room: &mut 
     let mut prepared = prepared
         .and_then(|prepared| narrow(conn, &prepared).map(|()| prepared))
         .map_err(|error| trouble(watch, &error))?;
-    let bytes = matches::narrow(conn, watch, from_first_word(&statement.sql), &statement.params);
+    let bytes = matches::narrow(conn, watch, statement);
     let is_bounded = !matches!(bytes, Ok(None));
     let done = bytes.and_then(|bytes| {
         let done = carry_out(conn, watch, &mut prepared, &statement.params, Kind::Query, room);
@@ -281,7 +281,7 @@ pub fn run_in(
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
-    let bytes = matches::narrow(conn, watch, from_first_word(&statement.sql), &statement.params)?;
+    let bytes = matches::narrow(conn, watch, statement)?;
     let done = carry_out(conn, watch, &mut prepared, &statement.params, kind, room);
     done.map_err(|trouble| matches::explain(trouble, bytes))
 }
@@ -398,7 +398,7 @@ pub fn carry_out(
     let outcome = step_through(conn, watch, prepared, kind, room)?;
     fulltext::keep(conn, watch, &settings)?;
     if !prepared.readonly() {
-        watch.changes.store(if conn.total_changes() == before { 0 } else { conn.changes() }, Relaxed);
+        watch.changes.store(rows_changed(conn, before), Relaxed);
     }
     Ok(outcome)
 }
@@ -423,9 +423,13 @@ fn step_through(
     if reserved_names(conn, watch).map_err(on_error)?.iter().any(|name| !reserved.contains(name)) {
         return Err(Trouble::Failed(authorizer::reserved()));
     }
-    // What changes nothing leaves the number of the statement before standing.
-    let rows_affected = if conn.total_changes() == before { 0 } else { conn.changes() };
-    Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected })
+    Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected: rows_changed(conn, before) })
+}
+
+/// Rows that a statement has changed. `before`: `total_changes` when it began, as what changes nothing leaves the number of the statement
+/// before it standing.
+fn rows_changed(conn: &Connection, before: u64) -> u64 {
+    if conn.total_changes() == before { 0 } else { conn.changes() }
 }
 
 /// Everything that has a reserved name, if the statement is an ALTER TABLE: the authorizer is not told which name it gives.
