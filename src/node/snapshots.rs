@@ -12,7 +12,7 @@ use crate::cluster::verdict::quorum;
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::raft::View;
 use crate::services::registry::checkpoint_command;
-use crate::store::Snapshots;
+use crate::store::{SnapshotReader, Snapshots};
 use crate::types::{Identity, Index, NodeId, Term};
 use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_frame, write_frame};
@@ -47,10 +47,7 @@ fn try_stream(
     address: &str,
     term: Term,
 ) -> Result<u64, WireError> {
-    let newest = || snapshots.newest().map_err(io::Error::other)?.ok_or(WireError::Unexpected("lack of a snapshot"));
-    let index = newest()?.meta().index;
-    wait_until_agreed(shared, index)?;
-    let mut reader = newest()?;
+    let mut reader = newest_agreed(snapshots, |index| wait_until_agreed(shared, index))?;
     let (mut socket, _) = links::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(STALL_MAX))?;
@@ -67,6 +64,17 @@ fn try_stream(
         Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("answer to a snapshot")),
     }
+}
+
+/// Opens the newest snapshot before `wait` asks about it: one that is saved meanwhile may hold what no majority agreed on.
+fn newest_agreed(
+    snapshots: &Snapshots,
+    wait: impl FnOnce(Index) -> Result<(), WireError>,
+) -> Result<SnapshotReader, WireError> {
+    let newest = snapshots.newest().map_err(io::Error::other)?;
+    let reader = newest.ok_or(WireError::Unexpected("lack of a snapshot"))?;
+    wait(reader.meta().index)?;
+    Ok(reader)
 }
 
 /// Waits until a majority of the voters is known to have the state that this node had at `index` or later, if so many could tell.
@@ -152,10 +160,32 @@ fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::{Membership, PeerView, Role};
+    use crate::raft::{Membership, PeerView, Role, SnapshotMeta};
+    use crate::store::{Options, RealFiles, Store};
     use crate::types::Ticks;
     use std::collections::BTreeMap;
     use uuid::Uuid;
+
+    #[test]
+    fn a_snapshot_that_is_saved_during_the_wait_is_not_the_one_that_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
+        let snapshots = store.snapshots();
+        let save = |index: u64, state: &[u8]| {
+            let meta = SnapshotMeta { index: Index(index), term: Term(1), membership: Membership::default() };
+            snapshots.save(&meta, state).unwrap();
+        };
+        save(4, b"agreed on");
+        let mut asked = None;
+        let mut reader = newest_agreed(&snapshots, |index| {
+            asked = Some(index);
+            save(8, b"nobody was asked about this");
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((asked, reader.meta().index), (Some(Index(4)), Index(4)));
+        assert_eq!(reader.next_chunk().unwrap().unwrap(), b"agreed on");
+    }
 
     #[test]
     fn others_are_waited_for_as_long_as_so_many_could_tell() {
