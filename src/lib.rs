@@ -13,10 +13,12 @@
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus; the two do not know each other.
 //! - [`types`], [`limits`], [`settings`]: words that every room shares. [`text`]: what others wrote, made harmless.
 
+pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod demo;
 pub mod http;
 pub mod lab;
 pub mod limits;

@@ -73,7 +73,7 @@ pub const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an idle keep-alive connection is kept.
 pub const HTTP_IDLE_DEADLINE: Duration = Duration::from_secs(60);
 /// Connections beyond `connections_max` that get one answer about health, status or administration each. More: the address that has
-/// the most of them gives one up (`node/reserved_slots.rs`).
+/// the most of them gives one up (`node/shared/reserved_slots.rs`).
 pub const RESERVED_CONNECTIONS: usize = 64;
 /// Time for the request on such a connection to arrive: the next one waits for its place.
 pub const RESERVED_DEADLINE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@
 //! relative to the current directory, not to the file's folder, so that a value means the same from every source.
 //! What other parts of the program read or give to commands ([`RESERVED`], and everything that begins with `PHALANX_TEST_`) is no
 //! setting.
-//! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/config.rs`).
+//! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/local/config.rs`).
 
 mod gather;
 mod rules;

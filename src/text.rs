@@ -3,7 +3,7 @@
 //! A terminal obeys control characters: they move its cursor, change its title, answer with keys that nobody pressed. Marks of
 //! direction show text in another order than it is written, and characters without width hide in it. All of them are shown by
 //! their number. What is joined by U+200D (emoji) and all writing stays.
-//! Not here: who writes to what (`cli/term.rs`, `node/logging.rs`).
+//! Not here: who writes to what (`cli/term.rs`, `node/process/logging.rs`).
 
 use std::fmt::Write;
 

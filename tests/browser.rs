@@ -36,7 +36,7 @@ fn fake_node(id: u64) -> FakeNode {
     FakeNode { served, frozen }
 }
 
-fn with_addresses(host: &FakeHost, step: u64) -> phalanx::node::status::MonitorFrame {
+fn with_addresses(host: &FakeHost, step: u64) -> phalanx::node::views::status::MonitorFrame {
     let mut frame = canned_frame(host.me, 5, step);
     frame.status.nodes.iter_mut().for_each(|row| row.http = "127.0.0.1:1".to_owned()); // nobody listens there
     for (id, address) in host.addresses.lock().unwrap().iter() {

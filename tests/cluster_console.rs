@@ -6,7 +6,7 @@ mod clients;
 use clients::EXE;
 use phalanx::lab::process::Process;
 use phalanx::lab::{Cluster, Result};
-use phalanx::node::status::Verdict;
+use phalanx::node::views::status::Verdict;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};

@@ -6,7 +6,7 @@ mod clients;
 
 use clients::EXE;
 use phalanx::lab::{Cluster, Result, web};
-use phalanx::node::status::Verdict;
+use phalanx::node::views::status::Verdict;
 use phalanx::raft::Role;
 use serde_json::json;
 use std::path::{Path, PathBuf};

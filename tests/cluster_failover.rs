@@ -4,7 +4,7 @@ mod clients;
 
 use clients::{EXE, Onlooker, Stalls, Writer, assert_all_there};
 use phalanx::lab::{Cluster, Result};
-use phalanx::node::status::Liveness;
+use phalanx::node::views::status::Liveness;
 use serde_json::json;
 use std::time::{Duration, Instant};
 

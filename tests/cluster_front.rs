@@ -6,7 +6,7 @@ mod clients;
 use clients::EXE;
 use phalanx::lab::web::{self, Connection};
 use phalanx::lab::{Cluster, Result, poll};
-use phalanx::node::status::{Liveness, Status};
+use phalanx::node::views::status::{Liveness, Status};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

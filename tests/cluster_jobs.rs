@@ -2,8 +2,8 @@
 //! with the right output.
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
 
+use phalanx::bench::job_rates::wait_workers;
 use phalanx::lab::Cluster;
-use phalanx::lab::job_rates::wait_workers;
 use phalanx::lab::jobs::Jobs;
 use phalanx::lab::web::{Connection, Response};
 use serde_json::{Value, json};

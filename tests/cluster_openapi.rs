@@ -5,8 +5,8 @@
 mod openapi;
 
 use openapi::{Answer, Document, ask, missing};
+use phalanx::bench::job_rates::wait_workers;
 use phalanx::lab::Cluster;
-use phalanx::lab::job_rates::wait_workers;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

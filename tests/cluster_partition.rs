@@ -8,8 +8,8 @@
 //! alone, so that they can tell where they are and be told when to end, through files.
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
 
+use phalanx::bench::job_rates::wait_workers;
 use phalanx::lab::Cluster;
-use phalanx::lab::job_rates::wait_workers;
 use phalanx::lab::jobs::Jobs;
 use phalanx::lab::web::{Connection, Response};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ mod clients;
 
 use clients::EXE;
 use phalanx::lab::{Cluster, Result, web};
-use phalanx::node::status::Standing;
+use phalanx::node::views::status::Standing;
 use phalanx::types::NodeId;
 use serde_json::json;
 use std::collections::BTreeSet;

@@ -6,7 +6,7 @@
 mod http_fake;
 
 use http_fake::*;
-use phalanx::http::{Door, server};
+use phalanx::http::{Door, acceptor};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -33,7 +33,7 @@ fn accepting_survives_a_lack_of_descriptors() {
     let highest = clients.iter().map(|client| client.as_raw_fd() as u64).max().unwrap();
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(highest + 10), ..limits }).unwrap();
     let serving = door.clone();
-    std::thread::spawn(move || server::serve_host(&listener, &serving));
+    std::thread::spawn(move || acceptor::serve_host(&listener, &serving));
 
     let statuses: Vec<u16> = clients.iter_mut().map(|client| read_answer(client).status).collect();
     let served = statuses.iter().filter(|status| **status == 200).count();

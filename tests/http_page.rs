@@ -6,7 +6,7 @@
 mod http_fake;
 
 use http_fake::*;
-use phalanx::node::status::{Liveness, MonitorFrame, Verdict};
+use phalanx::node::views::status::{Liveness, MonitorFrame, Verdict};
 use phalanx::types::NodeId;
 use std::io::{BufRead, Read, Write};
 use std::sync::Arc;

@@ -16,19 +16,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "store", "services", "raft",
-            "types", "limits", "settings", "text",
+            "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "store",
+            "services", "raft", "types", "limits", "settings", "text",
         ],
     ),
+    // Demonstrations and measurements drive clusters of the lab.
+    ("demo", &["lab", "client", "check", "node", "types", "settings"]),
+    // One of them runs the bare command of a job's sandbox, to compare.
+    ("bench", &["lab", "client", "node", "work", "types", "settings"]),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
-    // The lab also runs the bare command of a job's cage, to compare.
-    (
-        "lab",
-        &[
-            "client", "check", "http", "node", "cluster", "wire", "store", "work", "services", "raft", "types",
-            "limits", "settings",
-        ],
-    ),
+    ("lab", &["client", "check", "node", "work", "raft", "types", "settings"]),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
     ("sim", &["check", "cluster", "store", "services", "raft", "types", "limits", "settings"]),
     // A client knows what an answer says, and nothing of the node that gave it.
@@ -332,10 +329,10 @@ fn bounded_channels(code: &str) -> Vec<Fault> {
 }
 
 fn threads_in_one_file(path: &str, code: &str) -> Vec<Fault> {
-    if path == "src/node/threads.rs" {
+    if path == "src/node/spawn.rs" {
         return Vec::new();
     }
-    naming(code, &["thread::spawn", "thread::Builder", "thread::scope"], "threads start in src/node/threads.rs only")
+    naming(code, &["thread::spawn", "thread::Builder", "thread::scope"], "threads start in src/node/spawn.rs only")
 }
 
 fn no_unwrap(code: &str) -> Vec<Fault> {
@@ -535,13 +532,13 @@ fn files_of_tests_are_known_by_their_mod_line() {
     let text = |s: &str| s.to_string();
     let all = BTreeMap::from([
         (text("src/raft/mod.rs"), text("pub mod core;\n#[cfg(test)]\nmod scripts;\n")),
-        (text("src/raft/core.rs"), text("#[cfg(test)]\n#[path = \"tests/core.rs\"]\nmod tests;\n")),
+        (text("src/raft/state.rs"), text("#[cfg(test)]\n#[path = \"tests/core.rs\"]\nmod tests;\n")),
         (text("src/lib.rs"), text("pub mod raft;\n")),
     ]);
     assert!(is_test_file("src/raft/tests/core.rs", &all));
     assert!(is_test_file("src/raft/scripts.rs", &all));
     assert!(is_test_file("src/raft/scripts/world.rs", &all));
-    assert!(!is_test_file("src/raft/core.rs", &all));
+    assert!(!is_test_file("src/raft/state.rs", &all));
     assert!(!is_test_file("src/raft/mod.rs", &all));
 }
 
@@ -570,7 +567,7 @@ fn impurity_is_found() {
 fn unbounded_channels_and_stray_threads_are_found() {
     assert_eq!(lines(bounded_channels("let (a, b) = crossbeam_channel::unbounded();\nlet c = bounded(3);")), [1]);
     assert_eq!(lines(threads_in_one_file("src/http/mod.rs", "\nstd::thread::spawn(|| {});")), [2]);
-    assert_eq!(threads_in_one_file("src/node/threads.rs", "std::thread::Builder::new()"), []);
+    assert_eq!(threads_in_one_file("src/node/spawn.rs", "std::thread::Builder::new()"), []);
 }
 
 #[test]

@@ -4,15 +4,15 @@
 //! anywhere. When its worker dies it begins anew elsewhere, which is said on stderr; output that was shown already is shown
 //! again, for it is another run. Ctrl+C takes the job back.
 //! Exit codes of `run`: the program's own; 128 + N if signal N ended it; 1 with a reason if it did not come to its own end.
-//! Not here: what becomes of a job (`services/jobs/`), HTTP (`http/jobs.rs`, `http/output.rs`).
+//! Not here: what becomes of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
 
 use super::ClientArgs;
 use super::client::{self, Client, Raw, Request};
 use super::fault::{Fault, code};
 use super::kv::parse_time;
 use super::term;
-use crate::http::lines::{Lines, Next};
-use crate::node::signals;
+use crate::http::protocol::lines::{Lines, Next};
+use crate::node::process::signals;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};

@@ -4,7 +4,7 @@
 //! tabs and line breaks as `\t`, `\n` and `\r`, and a backslash as `\\`; on a terminal so is all that it would obey. Every change carries an `Idempotency-Key`, so that it can go on with
 //! the next node when one dies, and takes effect once.
 //! Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as everywhere.
-//! Not here: what the store does (`services/kv/`), HTTP (`http/kv.rs`).
+//! Not here: what the store does (`services/kv/`), HTTP (`http/api/kv.rs`).
 
 use super::ClientArgs;
 use super::client::{Client, Raw, Request};
@@ -198,7 +198,7 @@ fn path(key: &OsString, params: &[(&str, String)]) -> String {
 
 /// Everything but letters, digits and `-._~` as `%41`.
 pub fn escape_path(bytes: Vec<u8>) -> String {
-    crate::http::parse::percent_encode(&bytes)
+    crate::http::protocol::parse::percent_encode(&bytes)
 }
 
 fn level_param(level: Level) -> Vec<(&'static str, String)> {

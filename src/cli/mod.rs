@@ -2,39 +2,22 @@
 //!
 //! The tour: this file declares every subcommand and hands it to its file. `client.rs` talks to nodes over HTTP and
 //! tries every address; `fault.rs` is an error with its exit code and what to do next; `term.rs` writes to terminals
-//! and pipes. `node.rs` runs a node; `status.rs`, `events.rs`, `leader.rs` and `member.rs` ask and change a running
-//! cluster; `kv.rs` and `lock.rs` use its store (`lock_group.rs` has the processes under a lock, `lock_guard.rs` keeps it), `job.rs` its workers, `sql.rs` its
-//! database (`sql_text.rs` cuts statements and draws tables), `check.rs` compares its nodes; `config.rs` and `log.rs` read files, `recover.rs` makes a new cluster of one folder; `bench.rs`, `demo.rs`, `dev.rs` and `sim.rs` start worlds of their own.
+//! and pipes. `cli/local/node.rs` runs a node; `cli/cluster/status.rs`, `cli/cluster/events.rs`, `cli/cluster/leader.rs` and `cli/cluster/member.rs` ask and change a running
+//! cluster; `kv.rs` and `cli/lock/mod.rs` use its store (`cli/lock/process_group.rs` has the processes under a lock, `cli/lock/guardian.rs` keeps it), `job.rs` its workers, `cli/sql/mod.rs` its
+//! database (`cli/sql/text.rs` cuts statements and draws tables), `cli/cluster/check.rs` compares its nodes; `cli/local/config.rs` and `cli/local/log.rs` read files, `cli/local/recover.rs` makes a new cluster of one folder; `cli/lab/bench.rs`, `cli/lab/demo.rs`, `cli/lab/dev.rs` and `cli/lab/sim.rs` start worlds of their own.
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
-mod allocator;
-pub mod bench;
 pub mod chat;
-mod chat_talk;
-pub mod check;
 pub mod client;
-pub mod completions;
-pub mod config;
-pub mod demo;
-pub mod dev;
-pub mod events;
+pub mod cluster;
 pub mod fault;
-mod interrupt;
 pub mod job;
 pub mod kv;
-pub mod leader;
+pub mod lab;
+pub mod local;
 pub mod lock;
-mod lock_group;
-mod lock_guard;
-pub mod log;
-pub mod member;
-pub mod node;
-pub mod recover;
-pub mod sim;
 pub mod sql;
-pub mod sql_text;
-pub mod status;
 pub mod term;
 
 use clap::{Parser, Subcommand};
@@ -55,15 +38,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run one node until it is told to stop
-    Node(node::NodeArgs),
+    Node(local::node::NodeArgs),
     /// Verdict on the cluster, then a row per node
-    Status(status::StatusArgs),
+    Status(cluster::status::StatusArgs),
     /// Elections, failures, joins, snapshots and hand-overs in plain words
-    Events(events::EventsArgs),
+    Events(cluster::events::EventsArgs),
     /// Who leads; hand leadership over
-    Leader(leader::LeaderArgs),
+    Leader(cluster::leader::LeaderArgs),
     /// List and change the members
-    Member(member::MemberArgs),
+    Member(cluster::member::MemberArgs),
     /// Read and write keys
     Kv(kv::KvArgs),
     /// Run programs on the cluster
@@ -73,25 +56,25 @@ enum Command {
     /// A shell for the SQL database of the cluster
     Sql(sql::SqlArgs),
     /// Compare what the nodes hold
-    Check(check::CheckArgs),
+    Check(cluster::check::CheckArgs),
     /// Run a command under a lock of the cluster
     Lock(lock::LockArgs),
     /// Go on from one surviving folder when a majority of the disks is lost for good
-    Recover(recover::RecoverArgs),
+    Recover(local::recover::RecoverArgs),
     /// Show and check settings
-    Config(config::ConfigArgs),
+    Config(local::config::ConfigArgs),
     /// Read a node's log on disk
-    Log(log::LogArgs),
+    Log(local::log::LogArgs),
     /// Measure this program on this machine
-    Bench(bench::BenchArgs),
+    Bench(lab::bench::BenchArgs),
     /// Run simulated clusters, one seed each
-    Sim(sim::SimArgs),
+    Sim(lab::sim::SimArgs),
     /// Run a whole cluster in this terminal, with keys to break it
-    Dev(dev::DevArgs),
+    Dev(lab::dev::DevArgs),
     /// What the cluster can do, played and judged
-    Demo(demo::DemoArgs),
+    Demo(lab::demo::DemoArgs),
     /// Print a completion script for a shell
-    Completions(completions::CompletionsArgs),
+    Completions(local::completions::CompletionsArgs),
 }
 
 /// How to find the cluster and how to answer: the arguments of every subcommand that asks a running node.
@@ -119,25 +102,25 @@ pub fn run() -> u8 {
         crate::store::keep_own_rights();
     }
     let answer = match command {
-        Command::Node(args) => return node::run(args),
-        Command::Config(args) => return config::run(args),
-        Command::Log(args) => return log::run(args),
-        Command::Sim(args) => return sim::run(args),
-        Command::Status(args) => status::run(&args),
-        Command::Events(args) => events::run(&args),
-        Command::Leader(args) => leader::run(&args),
-        Command::Member(args) => member::run(&args),
+        Command::Node(args) => return local::node::run(args),
+        Command::Config(args) => return local::config::run(args),
+        Command::Log(args) => return local::log::run(args),
+        Command::Sim(args) => return lab::sim::run(args),
+        Command::Status(args) => cluster::status::run(&args),
+        Command::Events(args) => cluster::events::run(&args),
+        Command::Leader(args) => cluster::leader::run(&args),
+        Command::Member(args) => cluster::member::run(&args),
         Command::Kv(args) => kv::run(&args),
         Command::Job(args) => job::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Sql(args) => sql::run(&args),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => cluster::check::run(&args),
         Command::Lock(args) => lock::run(&args),
-        Command::Recover(args) => recover::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Dev(args) => dev::run(&args),
-        Command::Demo(args) => demo::run(&args),
-        Command::Completions(args) => completions::run(&args),
+        Command::Recover(args) => local::recover::run(&args),
+        Command::Bench(args) => lab::bench::run(&args),
+        Command::Dev(args) => lab::dev::run(&args),
+        Command::Demo(args) => lab::demo::run(&args),
+        Command::Completions(args) => local::completions::run(&args),
     };
     match answer {
         Ok(()) => 0,

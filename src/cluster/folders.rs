@@ -2,7 +2,7 @@
 //!
 //! A newcomer looks before it founds: data of a cluster that may live must not be founded beside (`discovery.rs`, D1). A log
 //! whose identity is missing, cannot be read or is not the folder's may be anybody's, and so keeps from founding as well.
-//! Nothing here changes a byte. Not here: this node's own folder (`node/open.rs`).
+//! Nothing here changes a byte. Not here: this node's own folder (`node/process/open.rs`).
 
 use crate::store::{RealFiles, identity};
 use crate::types::NodeId;
@@ -16,7 +16,7 @@ pub const LOCAL_IDS: u64 = 9;
 
 /// What other nodes' folders hold.
 #[derive(Debug, Default)]
-pub(super) struct Traces {
+pub(crate) struct Traces {
     /// Clusters that they belong to, each with one such folder.
     pub clusters: BTreeMap<Uuid, PathBuf>,
     /// In words: a folder with a log that does not say which cluster it belongs to.
@@ -37,7 +37,7 @@ pub fn ids_below(data_dir: &Path) -> Vec<NodeId> {
 }
 
 /// Looks into the folders of all nodes but this one.
-pub(super) fn traces_below(data_dir: &Path, me: NodeId) -> Traces {
+pub(crate) fn traces_below(data_dir: &Path, me: NodeId) -> Traces {
     let mut traces = Traces::default();
     for id in ids_below(data_dir).into_iter().filter(|id| *id != me) {
         let folder = identity::folder(data_dir, id);

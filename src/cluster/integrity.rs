@@ -5,9 +5,9 @@
 //! more, because the voters that answer differ, the cluster is split: nobody knows what is right.
 //!
 //! A voter that has not told its digest at an index yet may still do so; two newer checkpoints later it is not waited for.
-//! Not here: what follows from it (`node/integrity.rs`), how a digest is taken (`services/digests.rs`).
+//! Not here: what follows from it (`node/views/integrity.rs`), how a digest is taken (`services/digests.rs`).
 
-use super::verdict::quorum;
+use super::health::quorum;
 use crate::services::digests::{StateDigest, part_name};
 use crate::types::{Index, NodeId};
 pub use crate::wire::heartbeat::{Difference, StateReport};

@@ -2,8 +2,8 @@
 //!
 //! The tour: `discovery.rs` decides at start between resuming, joining and founding, `folders.rs` tells it what data lies
 //! there already; `config_file.rs` keeps the shared `config.json`; `gossip.rs` spreads heartbeats and finds the silent; `dispatch.rs` picks the worker for a client;
-//! `autopilot.rs` decides who should vote, `roll_call.rs` which workers are gone; `integrity.rs` finds whose state is wrong;
-//! `verdict.rs` says in words how safe the cluster is; `log_clock.rs` keeps the time by which things in the log end, and
+//! `autopilot.rs` decides who should vote, `worker_liveness.rs` which workers are gone; `integrity.rs` finds whose state is wrong;
+//! `health.rs` says in words how safe the cluster is; `log_clock.rs` keeps the time by which things in the log end, and
 //! compares the clocks of the nodes.
 //!
 //! Nothing here starts a thread, owns a channel or reads a clock: time, chance, waiting and asking are arguments.
@@ -15,8 +15,8 @@ pub mod discovery;
 pub mod dispatch;
 pub mod folders;
 pub mod gossip;
+pub mod health;
 pub mod integrity;
 pub mod lag;
 pub mod log_clock;
-pub mod roll_call;
-pub mod verdict;
+pub mod worker_liveness;

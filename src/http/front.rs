@@ -3,16 +3,16 @@
 //! Every node listens here, so the door stays open while a leader is elected or a node dies; who is least loaded is
 //! decided by `cluster/dispatch.rs`, which counts what it has just handed out.
 //! It serves one thing itself: which cluster it belongs to, because nodes of two clusters may have been given one port.
-//! Not here: asking that (`node/front.rs`).
+//! Not here: asking that (`node/process/front_port.rs`).
 
-use super::conn::{Conn, Deadlines, Next};
-use super::guard;
-use super::parse::{Framing, Head, Method};
+use super::acceptor::{self, Door};
 use super::paths;
-use super::reply::Reply;
-use super::server::{self, Door};
+use super::protocol::conn::{Conn, Deadlines, Next};
+use super::protocol::guard;
+use super::protocol::parse::{Framing, Head, Method};
+use super::protocol::reply::Reply;
 use crate::node::Handle;
-use crate::node::front::PROBE_PATH;
+use crate::node::process::front_port::PROBE_PATH;
 use serde_json::json;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Body of the `door` thread: redirects until the node stops.
 pub fn serve(listener: TcpListener, handle: Handle) {
-    server::serve_front_host(&listener, &Door::new(Arc::new(handle), Deadlines::default()));
+    acceptor::serve_front_host(&listener, &Door::new(Arc::new(handle), Deadlines::default()));
 }
 
 /// One client's connection to the front door; it is not load, for it is served elsewhere.
-pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
+pub(crate) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
     loop {
         let head = match conn.next_request() {
             Next::Head(head) => head,

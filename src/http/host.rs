@@ -2,8 +2,8 @@
 //!
 //! Not here: what the methods do (`node/handle.rs`).
 
-use crate::node::chat::ChatReader;
-use crate::node::status::{EventLine, IntegrityStatus, MonitorFrame};
+use crate::node::views::chat_feed::ChatReader;
+use crate::node::views::status::{EventLine, IntegrityStatus, MonitorFrame};
 use crate::node::{
     BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, Reservation, SentFile,
     SessionGuard, Slot, SqlRead, Work,

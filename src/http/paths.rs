@@ -3,16 +3,18 @@
 //! Everything about a request that can be said without asking the node stands here, so that the door, its refusals and the
 //! description at `/openapi.json` cannot drift apart: the router finds its answers in this table, and a test compares the
 //! description with it, both ways.
-//! Not here: what is done (`routes.rs`, `api.rs`), what a parameter means (each handler).
+//! Not here: what is done (`routes.rs`, `http/api/mod.rs`), what a parameter means (each handler).
 
+use super::api::jobs;
 use super::chat::Place;
-use super::guard::Audience;
-use super::parse::Method;
-use super::{db, db_files, guard, jobs};
+use super::db::{self, files};
+use super::protocol::guard;
+use super::protocol::guard::Audience;
+use super::protocol::parse::Method;
 
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route<'a> {
+pub(crate) enum Route<'a> {
     Monitor,
     Stream,
     Hold,
@@ -51,7 +53,7 @@ pub(super) enum Route<'a> {
 }
 
 /// One path.
-pub(super) struct Path {
+pub(crate) struct Path {
     /// As it is called: `{id}` is one part of the path and not empty, `{+key}` takes slashes too and may be empty (the
     /// notation of RFC 6570). What they stand for is undecoded.
     pub template: &'static str,
@@ -68,7 +70,7 @@ enum Name {
 }
 
 /// One method of a path.
-pub(super) struct Operation {
+pub(crate) struct Operation {
     pub method: Method,
     /// What may stand behind the question mark, in groups.
     params: &'static [&'static [&'static str]],
@@ -99,12 +101,12 @@ impl Operation {
     }
 
     /// The parameters that it knows.
-    pub(super) fn params(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn params(&self) -> impl Iterator<Item = &'static str> {
         self.params.iter().copied().flatten().copied()
     }
 
     /// A read that knows none leaves what others hang on its address alone: nothing can go wrong by a misspelt one.
-    pub(super) fn refuses_unknown(&self) -> bool {
+    pub(crate) fn refuses_unknown(&self) -> bool {
         self.method != Method::Get || self.params().next().is_some()
     }
 }
@@ -165,7 +167,7 @@ const LISTING: &[&str] = &["level", "match", "after", "limit"];
 const LEVEL: &[&str] = &["level"];
 
 /// Every path of the door; the first that fits counts.
-pub(super) const PATHS: &[Path] = &[
+pub(crate) const PATHS: &[Path] = &[
     one(
         "/v1/kv/{+key}",
         |key| Route::Key(key),
@@ -189,7 +191,7 @@ pub(super) const PATHS: &[Path] = &[
     ),
     plain("/db/request", Route::Request, &[post(&[&db::OF_ALL, &db::OF_READS, &["queue", "wait"]])]),
     plain("/db/backup", Route::Backup, &[get(&[&["fmt", "level", "noleader", "redirect"]])]),
-    plain("/db/load", Route::Load, &[post_media(db_files::FILE, &[&["redirect"]])]),
+    plain("/db/load", Route::Load, &[post_media(files::FILE, &[&["redirect"]])]),
     plain("/db/digest", Route::Digest, &[get(&[&["level", "noleader"]])]),
     plain("/compileandrun", Route::CompileAndRun, &[post_media(jobs::JAVA_SOURCE, &[&["wait"]])]),
     plain("/v1/jobs", Route::Jobs, &[get(&[&["before", "limit", "level"]]), post(&[&["wait"]])]),
@@ -250,7 +252,7 @@ pub(super) const PATHS: &[Path] = &[
 ];
 
 /// The path that a request names, and what it is. Compared byte by byte, undecoded: `/%761/status` is nobody's.
-pub(super) fn find(path: &str) -> Option<(&'static Path, Route<'_>)> {
+pub(crate) fn find(path: &str) -> Option<(&'static Path, Route<'_>)> {
     PATHS.iter().find_map(|entry| {
         let (first, second) = entry.parts(path)?;
         let route = match entry.name {
@@ -282,13 +284,13 @@ impl Path {
     }
 
     /// The operation of a method. HEAD is GET without the body.
-    pub(super) fn operation(&self, method: Method) -> Option<&'static Operation> {
+    pub(crate) fn operation(&self, method: Method) -> Option<&'static Operation> {
         let method = if method == Method::Head { Method::Get } else { method };
         self.operations.iter().find(|operation| operation.method == method)
     }
 
     /// Value of `Allow`.
-    pub(super) fn allow(&self) -> String {
+    pub(crate) fn allow(&self) -> String {
         let names = self.operations.iter().map(|operation| match operation.method {
             Method::Get => "GET, HEAD",
             other => other.name(),
@@ -371,7 +373,7 @@ mod tests {
 
     /// All that the description says of a path's methods, as the table would say it.
     fn described() -> BTreeMap<(String, String), (BTreeSet<String>, Vec<String>)> {
-        let document: Json = serde_json::from_str(super::super::static_files::OPENAPI).unwrap();
+        let document: Json = serde_json::from_str(crate::http::pages::static_files::OPENAPI).unwrap();
         let paths = document["paths"].as_object().unwrap().iter();
         let each = paths.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |it| (path, it)));
         let all = each.map(|(path, (method, operation))| {

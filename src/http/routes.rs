@@ -2,24 +2,29 @@
 //!
 //! The order of the checks is the order of trust: known method, our `Host`, a known path, an allowed method, a caller who
 //! may change things, known parameters, a body within bounds.
-//! Not here: which paths there are (`paths.rs`), the answers (`api.rs`, `stream.rs`, `static_files.rs`), bytes (`conn.rs`,
-//! `parse.rs`).
+//! Not here: which paths there are (`paths.rs`), the answers (`http/api/mod.rs`, `http/pages/monitor_stream.rs`, `http/pages/static_files.rs`), bytes (`http/protocol/conn.rs`,
+//! `http/protocol/parse.rs`).
 
-use super::conn::{Broken, Conn, Next};
+use super::acceptor::Door;
+use super::api::{self, job_output};
+use super::chat;
+use super::db::files;
 use super::host::HostSession;
-use super::params::Params;
-use super::parse::{Framing, Head, Method};
+use super::pages::{chat_page, monitor_stream, static_files};
 use super::paths::{self, Path, Route};
-use super::reply::{Origin, Reply};
-use super::server::Door;
-use super::{api, chat, chat_page, db_files, guard, output, static_files, stream};
+use super::protocol::conn::{Broken, Conn, Next};
+use super::protocol::guard;
+use super::protocol::params::Params;
+use super::protocol::parse::{Framing, Head, Method};
+use super::protocol::reply::{Origin, Reply};
 use crate::limits;
-use crate::node::{Slot, memory};
+use crate::node::Slot;
+use crate::node::shared::memory;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// One client's connection to a node, from its first byte to its last.
-pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
+pub(crate) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
     // Load is who is served: it counts from the first request, and a page's second connection (`/v1/hold`) never does.
     let mut session = None;
     loop {
@@ -38,7 +43,7 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
         }
         let (reply, is_body_read) = match answer(door, &mut conn, &head, session.as_deref()) {
             Answer::Reply(reply, is_body_read) => (reply, is_body_read),
-            Answer::Output(wanted) => match output::run(door, &mut conn, wanted) {
+            Answer::Output(wanted) => match job_output::run(door, &mut conn, wanted) {
                 // It came to nothing before the first byte: an ordinary answer.
                 Some(reply) => (reply.into(), true),
                 None => return,
@@ -47,14 +52,14 @@ pub(super) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
                 Some(reply) => (reply.into(), true),
                 None => return,
             },
-            Answer::Backup(wanted) => match db_files::backup(door, &mut conn, &wanted) {
+            Answer::Backup(wanted) => match files::backup(door, &mut conn, &wanted) {
                 Some(reply) => (reply.into(), true),
                 None => return,
             },
-            Answer::Hold => return stream::hold(door, conn),
+            Answer::Hold => return monitor_stream::hold(door, conn),
             Answer::Stream(shape) => {
                 drop(head);
-                return stream::run(door, conn, shape);
+                return monitor_stream::run(door, conn, shape);
             }
             Answer::Gone => return,
         };
@@ -87,7 +92,7 @@ fn in_budget(conn: &mut Conn, head: &Head, reply: Indexed) -> Indexed {
 }
 
 /// A reply with the log index that it speaks of, if it is not simply what this node has applied.
-pub(super) struct Indexed {
+pub(crate) struct Indexed {
     pub reply: Reply,
     pub index: Option<u64>,
 }
@@ -101,10 +106,10 @@ impl From<Reply> for Indexed {
 enum Answer {
     /// The reply, and whether the request's body (if any) was read whole.
     Reply(Indexed, bool),
-    Stream(stream::Shape),
-    Output(output::Wanted),
+    Stream(monitor_stream::Shape),
+    Output(job_output::Wanted),
     ChatStream(chat::stream::Wanted),
-    Backup(db_files::Wanted),
+    Backup(files::Wanted),
     Hold,
     Gone,
 }
@@ -150,7 +155,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         Route::Hold => return refuse(Reply::empty(200)),
         Route::Monitor | Route::Stream => {
             let session = session.expect("every request but /v1/hold opens a session");
-            let shape = match stream::Shape::of(door, head, route == Route::Stream, session) {
+            let shape = match monitor_stream::Shape::of(door, head, route == Route::Stream, session) {
                 Ok(shape) => shape,
                 Err(refusal) => return refuse(refusal),
             };
@@ -161,7 +166,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
             return Answer::Stream(shape);
         }
         Route::Output(id) => {
-            return match output::Wanted::of(head, id) {
+            return match job_output::Wanted::of(head, id) {
                 Ok(_) if method == Method::Head => refuse(Reply::stream("text/plain; charset=utf-8")),
                 Ok(wanted) => Answer::Output(wanted),
                 Err(refusal) => refuse(refusal),
@@ -179,20 +184,20 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
         }
         Route::ChatPage => return refuse(chat_page::answer(door)),
         Route::Backup => {
-            return match db_files::Wanted::of(head) {
+            return match files::Wanted::of(head) {
                 Ok(wanted) if method == Method::Head => refuse(Reply::stream(wanted.media().0)),
                 Ok(wanted) => Answer::Backup(wanted),
                 Err(refusal) => refuse(refusal),
             };
         }
         Route::Load => {
-            return match db_files::load(door, conn, head) {
-                db_files::Loaded::Answered(indexed) => Answer::Reply(indexed, true),
-                db_files::Loaded::Refused(refusal) => {
+            return match files::load(door, conn, head) {
+                files::Loaded::Answered(indexed) => Answer::Reply(indexed, true),
+                files::Loaded::Refused(refusal) => {
                     door.counts.refused_requests.fetch_add(1, Relaxed);
                     Answer::Reply(refusal.into(), false)
                 }
-                db_files::Loaded::Gone => Answer::Gone,
+                files::Loaded::Gone => Answer::Gone,
             };
         }
         Route::Static(name) => return refuse(static_files::answer(name, head)),
@@ -225,12 +230,12 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
 }
 
 /// Lets pages of the other nodes read an answer.
-pub(super) fn with_cors(door: &Door, head: &Head, reply: Reply) -> Reply {
+pub(crate) fn with_cors(door: &Door, head: &Head, reply: Reply) -> Reply {
     cors(door, head).into_iter().fold(reply, |reply, (name, value)| reply.with(name, value))
 }
 
 /// The headers that do so.
-pub(super) fn cors(door: &Door, head: &Head) -> Vec<(&'static str, String)> {
+pub(crate) fn cors(door: &Door, head: &Head) -> Vec<(&'static str, String)> {
     let mut headers = vec![("Vary", "Origin".to_string())];
     if let Some(origin) = guard::allowed_origin(&*door.host, head) {
         let exposed =
@@ -253,7 +258,7 @@ fn preflight(door: &Door, head: &Head, path: &Path) -> Reply {
 }
 
 /// Where an answer of this door comes from.
-pub(super) fn origin(door: &Door) -> Origin {
+pub(crate) fn origin(door: &Door) -> Origin {
     let frame = door.host.status();
     let status = &frame.status;
     let applied = status.nodes.iter().find(|row| row.id == status.node.id).map_or(0, |row| row.applied_index.0);

@@ -5,14 +5,14 @@
 //!
 //! Invariants: as in the room's head (L1, L2), and L3: one cluster at a time on a machine, unless one thread holds
 //! several; figures and deadlines would otherwise measure the neighbours.
-//! Not here: what is done to the nodes and what is expected of them (`failover.rs`, `tests/cluster_*.rs`).
+//! Not here: what is done to the nodes and what is expected of them (`bench/failover.rs`, `tests/cluster_*.rs`).
 
 use super::folders::Folder;
 use super::ports::{self, Block, own_folder};
 use super::process::Process;
 use super::web::{self, Notes, Response};
 use super::{LabError, Result, poll};
-use crate::node::status::{Liveness, Standing, Status, Verdict};
+use crate::node::views::status::{Liveness, Standing, Status, Verdict};
 use crate::raft::Role;
 use crate::types::NodeId;
 use crate::work::scratch;

@@ -5,8 +5,8 @@
 //! Not here: whether a folder is kept after a failure (`cluster.rs`).
 
 use super::{LabError, Result, poll, process};
+use crate::node::process::signals::{self, Signal};
 use crate::node::shared::lock;
-use crate::node::signals::{self, Signal};
 use crate::work::scratch;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

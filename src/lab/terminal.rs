@@ -5,7 +5,7 @@
 
 use super::{LabError, Result, poll};
 use crate::node::shared::lock;
-use crate::node::threads;
+use crate::node::spawn;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -44,7 +44,7 @@ impl Terminal {
             .map_err(LabError::io("start script (Debian package bsdutils)"))?;
         let shown = Arc::new(Mutex::new(String::new()));
         let (output, all) = (child.stdout.take(), Arc::clone(&shown));
-        let reads = threads::spawn("terminal", move || {
+        let reads = spawn::spawn("terminal", move || {
             let Some(mut output) = output else { return };
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = output.read(&mut buffer) {

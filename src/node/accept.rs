@@ -1,7 +1,7 @@
 //! Accepting clients, for every door: what goes wrong with one of them, or for want of file descriptors, ends nothing.
 //!
 //! One descriptor is kept in reserve, so that even when there are none a client gets an answer.
-//! Not here: what a door does with a client (`http/server.rs`, `resp/door.rs`), the peer port (`peers.rs`).
+//! Not here: what a door does with a client (`http/acceptor.rs`, `resp/door.rs`), the peer port (`node/peer/acceptor.rs`).
 
 use crate::warn_seldom;
 use rustix::io::Errno;

@@ -4,16 +4,17 @@
 //! frame, the event ring, the gossip log) is read without asking any thread.
 //! Not here: the threads behind it (`mod.rs`), HTTP (`http/`).
 
-use super::chat::ChatReader;
-use super::gossip::GossipInput;
-use super::live::Output;
-use super::memory::MemoryBudget;
-use super::requests::{Asked, ReplyTo, Waiter, transferred_to};
-use super::reserved_slots::ReservedSlots;
-use super::sessions::id_of;
+use super::shared::memory::MemoryBudget;
+use super::shared::reserved_slots::ReservedSlots;
 use super::shared::{Shared, lock};
-use super::status::{EventLine, IntegrityStatus, MonitorFrame};
-use super::{metrics, monitor, threads, watch};
+use super::spawn;
+use super::threads::gossip::GossipInput;
+use super::threads::pending_requests::{Asked, ReplyTo, Waiter, transferred_to};
+use super::threads::{metrics, monitor, watch};
+use super::views::chat_feed::ChatReader;
+use super::views::live_output::Output;
+use super::views::sessions::id_of;
+use super::views::status::{EventLine, IntegrityStatus, MonitorFrame};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
 use crate::raft::Change;
 use crate::services::Reply;
@@ -165,7 +166,7 @@ impl Handle {
     }
 
     /// What the node's threads share, for the other files of this room.
-    pub(super) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
 
@@ -397,7 +398,7 @@ impl Handle {
     /// # Errors
     /// When the system refuses another thread.
     pub fn spawn_own(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        threads::spawn(name, run).map(|_| ())
+        spawn::spawn(name, run).map(|_| ())
     }
 
     /// Bytes that connections may hold.
@@ -425,7 +426,7 @@ impl Handle {
             (None, Some(_)) => Slot::Reserved,
             (None, None) => return Err(format!("{max} connections are open, the limit of connections_max")),
         };
-        let started = threads::spawn_small(name, CONNECTION_STACK_BYTES, move || {
+        let started = spawn::spawn_small(name, CONNECTION_STACK_BYTES, move || {
             let _held = (ordinary, reserved);
             run(slot);
         });

@@ -79,7 +79,7 @@ fn judge(
     let [kv_quota, sql_quota, chat_quota, jobs_quota, jobs_bytes_quota] = all(settings, sizes);
     // To look into a command costs time: only if it could matter.
     match *service {
-        registry::KV if kv_quota.is_beyond(bytes) && kv::op::growth(command) == Growth::Adds => kv_quota.refuse(),
+        registry::KV if kv_quota.is_beyond(bytes) && kv::commands::growth(command) == Growth::Adds => kv_quota.refuse(),
         registry::SQL => match sql_quota.is_beyond(bytes).then(|| sql::growth(command)) {
             Some(Growth::Adds) => sql_quota.refuse(),
             Some(Growth::MayAdd) if sizes.has_triggers && sql_quota.is_beyond_by_far(bytes) => {
@@ -95,10 +95,10 @@ fn judge(
         },
         registry::JOBS if jobs_quota.is_beyond(1) || jobs_bytes_quota.is_beyond(bytes) => {
             let quota = if jobs_quota.is_beyond(1) { jobs_quota } else { jobs_bytes_quota };
-            if jobs::words::growth(command) == Growth::Adds { quota.refuse() } else { Ok(()) }
+            if jobs::commands::growth(command) == Growth::Adds { quota.refuse() } else { Ok(()) }
         }
         registry::CHAT => {
-            let (growth, writer) = chat::words::growth(command);
+            let (growth, writer) = chat::commands::growth(command);
             if growth == Growth::Adds && chat_quota.is_beyond(bytes) {
                 return chat_quota.refuse();
             }
@@ -213,7 +213,7 @@ mod tests {
         }
         assert_eq!((named(none, full, &send), named(none, full - 100, &send)), (Some(OF_ACCOUNT), None));
         let (language, files, stdin, args) = ("shell".to_string(), Vec::new(), Bytes::new(), Vec::new());
-        let request = jobs::Request { language, files, stdin, args, limits: jobs::words::LIMITS_USUAL, keep_ms: 1 };
+        let request = jobs::Request { language, files, stdin, args, limits: jobs::commands::LIMITS_USUAL, keep_ms: 1 };
         let submit = jobs_command(&jobs::Command::Submit(request));
         assert_eq!(named(Sizes { jobs: 9, ..none }, 0, &submit), None);
         assert_eq!(named(Sizes { jobs: 10, ..none }, 0, &submit), Some("quota_jobs"));

@@ -7,14 +7,14 @@
 //! Not here: how copies come about (`leader.rs`, `follower.rs`).
 
 use super::StepDownCause;
-use super::core::{Cx, Raft, State};
 use super::log::entry_bytes;
-use super::membership::quorum;
+use super::state::{Cx, Raft, State};
+use super::tracker::membership::quorum;
 use crate::types::{Identity, Index};
 
 impl Raft {
     /// Moves the commit index to the highest entry of this term that a quorum has on disk, if any is new.
-    pub(super) fn maybe_commit(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn maybe_commit(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         let membership = self.membership();
         let copies_of = |who: Identity| {
@@ -22,7 +22,7 @@ impl Raft {
                 return self.disk.durable();
             }
             let progress = lead.peers.get(&who.id);
-            let is_it = |p: &&super::progress::Progress| {
+            let is_it = |p: &&super::tracker::progress::Progress| {
                 (p.who == who || flaw!(self.config, count_earlier_session)) && !p.has_forgotten
             };
             progress.filter(is_it).map_or(Index(0), |progress| progress.match_index)
@@ -42,7 +42,7 @@ impl Raft {
     }
 
     /// Whether an entry of the leader's own term is committed: only then does it know what is.
-    pub(super) fn has_committed_own_term(&self) -> bool {
+    pub(crate) fn has_committed_own_term(&self) -> bool {
         matches!(&self.state, State::Leader(lead) if self.commit >= lead.first_index)
     }
 

@@ -12,8 +12,8 @@
 //! newest membership count, each once.
 //! Not here: what a leader does once elected (`leader.rs`), hand-over (`transfer.rs`).
 
-use super::core::{Cx, Raft, State};
-use super::membership::quorum;
+use super::state::{Cx, Raft, State};
+use super::tracker::membership::quorum;
 use super::{Body, Event, LossCause, Message, TERM_MAX};
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ const DEFERRED_TICKS_MAX: u64 = 8;
 
 /// Which question a candidate asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Would you vote for me?
     PreVote,
     /// Vote for me.
@@ -38,8 +38,8 @@ pub(super) enum Phase {
 }
 
 /// A candidate's campaign.
-pub(super) struct Campaign {
-    pub(super) phase: Phase,
+pub(crate) struct Campaign {
+    pub(crate) phase: Phase,
     /// Who said yes.
     granted: BTreeSet<NodeId>,
     /// Who said no (to a vote; a refused pre-vote is asked again).
@@ -65,7 +65,7 @@ impl Campaign {
 
 impl Raft {
     /// Campaign timers of followers and candidates.
-    pub(super) fn on_election_tick(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn on_election_tick(&mut self, cx: &mut Cx<'_>) {
         let now = self.now;
         self.deferred.retain(|(at, _)| now - at <= DEFERRED_TICKS_MAX);
         self.resend_forwarded(cx);
@@ -86,7 +86,7 @@ impl Raft {
     }
 
     /// The link to a peer broke and reconnecting was refused: if it led, it counts as gone at once.
-    pub(super) fn on_link_lost(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
+    pub(crate) fn on_link_lost(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
         self.lost.insert(peer);
         match &mut self.state {
             State::Leader(lead) => {
@@ -114,7 +114,7 @@ impl Raft {
     }
 
     /// The link to a peer stands (again): it may have missed what was asked or sent.
-    pub(super) fn on_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
+    pub(crate) fn on_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
         self.lost.remove(&peer);
         match self.state {
             State::Leader(_) => self.on_leader_link_up(cx, peer),
@@ -124,7 +124,7 @@ impl Raft {
     }
 
     /// The next campaign comes as soon as this node's rank allows; at once for the first in line.
-    pub(super) fn hasten_campaign(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn hasten_campaign(&mut self, cx: &mut Cx<'_>) {
         if !self.can_campaign() || self.gives_way() {
             return;
         }
@@ -144,7 +144,7 @@ impl Raft {
     }
 
     /// Asks for pre-votes, if this node may lead at all.
-    pub(super) fn campaign(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn campaign(&mut self, cx: &mut Cx<'_>) {
         self.draw_retry(cx);
         if !self.can_campaign() || self.gives_way() {
             self.state = State::Follower;
@@ -162,7 +162,7 @@ impl Raft {
     }
 
     /// Asks for votes in a new term. The own vote counts once it is on disk.
-    pub(super) fn campaign_for_real(&mut self, cx: &mut Cx<'_>, is_transfer: bool) {
+    pub(crate) fn campaign_for_real(&mut self, cx: &mut Cx<'_>, is_transfer: bool) {
         self.hard.term =
             if flaw!(self.config, terms_wrap) { Term(self.hard.term.0.wrapping_add(1)) } else { self.hard.term.next() };
         self.hard.vote = Some(self.config.me);
@@ -175,7 +175,7 @@ impl Raft {
     }
 
     /// Somebody would like to lead in `term`: a promise to nobody.
-    pub(super) fn on_pre_vote(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, index: Index, last_term: Term) {
+    pub(crate) fn on_pre_vote(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, index: Index, last_term: Term) {
         let envelope = self.envelope();
         if term <= self.hard.term {
             return envelope.send(cx, from, Body::PreVoteReply { is_granted: false });
@@ -195,7 +195,7 @@ impl Raft {
     }
 
     /// An answer to our pre-vote; a refusal in a newer term has already been adopted.
-    pub(super) fn on_pre_vote_reply(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, is_granted: bool) {
+    pub(crate) fn on_pre_vote_reply(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, is_granted: bool) {
         let asked = self.hard.term.next();
         if let State::Candidate(campaign) = &mut self.state
             && campaign.phase == Phase::PreVote
@@ -208,7 +208,7 @@ impl Raft {
     }
 
     /// Somebody asks for this term's vote.
-    pub(super) fn on_vote(&mut self, cx: &mut Cx<'_>, from: Identity, index: Index, last_term: Term) {
+    pub(crate) fn on_vote(&mut self, cx: &mut Cx<'_>, from: Identity, index: Index, last_term: Term) {
         let envelope = self.envelope();
         let is_free = self.hard.vote.is_none_or(|vote| vote == from) && self.leader.is_none();
         let is_follower = matches!(self.state, State::Follower);
@@ -228,7 +228,7 @@ impl Raft {
     }
 
     /// An answer to our request for a vote in this term.
-    pub(super) fn on_vote_reply(&mut self, cx: &mut Cx<'_>, from: Identity, is_granted: bool) {
+    pub(crate) fn on_vote_reply(&mut self, cx: &mut Cx<'_>, from: Identity, is_granted: bool) {
         let voters = self.membership().voters.len();
         let State::Candidate(campaign) = &mut self.state else { return };
         if !matches!(campaign.phase, Phase::Vote { .. }) {
@@ -251,7 +251,7 @@ impl Raft {
     }
 
     /// Our own vote is on disk: it counts from now on.
-    pub(super) fn maybe_count_own_vote(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn maybe_count_own_vote(&mut self, cx: &mut Cx<'_>) {
         if self.disk.is_hard_synced(&self.hard)
             && let State::Candidate(campaign) = &mut self.state
             && matches!(campaign.phase, Phase::Vote { .. })
@@ -301,7 +301,7 @@ impl Raft {
     }
 
     /// Whether a live leader binds this node: it was heard within an election timeout and its link stands.
-    pub(super) fn has_lease(&self) -> bool {
+    pub(crate) fn has_lease(&self) -> bool {
         if matches!(self.state, State::Leader(_)) {
             return true;
         }
@@ -327,7 +327,7 @@ impl Raft {
 
     /// Whether this node may campaign: a voter by its own membership, or one without whom perhaps nobody can win; with a disk that
     /// works.
-    pub(super) fn can_campaign(&self) -> bool {
+    pub(crate) fn can_campaign(&self) -> bool {
         let has_next_term = self.hard.term < TERM_MAX || flaw!(self.config, terms_wrap);
         (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner())
             && !self.is_disk_stalled()
@@ -378,7 +378,7 @@ impl Raft {
     }
 
     /// Timer after a word from the leader or a vote given away: a whole election timeout and more.
-    pub(super) fn draw_deadline(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn draw_deadline(&mut self, cx: &mut Cx<'_>) {
         let delay = self.config.election_timeout_ticks.0 + self.rank() * self.config.rank_delay_ticks.0;
         self.deadline = Some(self.now + delay + self.jitter(cx));
     }
@@ -391,7 +391,7 @@ impl Raft {
     }
 
     /// Timer of a node that has just started: the only voter of a cluster waits for nobody.
-    pub(super) fn draw_first_deadline(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn draw_first_deadline(&mut self, cx: &mut Cx<'_>) {
         if self.is_voter() && self.membership().voters.len() == 1 {
             self.deadline = Some(self.now + 1);
         } else {

@@ -9,13 +9,13 @@
 //! proves the logs equal.
 //! Not here: elections (`election.rs`), choosing the commit index (`commit.rs`), disk (`store/`).
 
-use super::core::{Cx, Raft, State};
+use super::state::{Cx, Raft, State};
 use super::{Body, Conflict, Entry, Event, StepDownCause};
 use crate::types::{Identity, Index, Term};
 
 impl Raft {
     /// The leader of this term spoke. False if that cannot be (two leaders in one term).
-    pub(super) fn follow(&mut self, cx: &mut Cx<'_>, from: Identity) -> bool {
+    pub(crate) fn follow(&mut self, cx: &mut Cx<'_>, from: Identity) -> bool {
         if matches!(self.state, State::Leader(_)) {
             return false;
         }
@@ -36,7 +36,7 @@ impl Raft {
     }
 
     /// Entries after `prev`, or a probe without any.
-    pub(super) fn on_append(
+    pub(crate) fn on_append(
         &mut self,
         cx: &mut Cx<'_>,
         from: Identity,
@@ -76,7 +76,7 @@ impl Raft {
     }
 
     /// Leadership stands, and so much is committed of what this node is known to hold.
-    pub(super) fn on_heartbeat(&mut self, cx: &mut Cx<'_>, from: Identity, round: u64, commit: Index) {
+    pub(crate) fn on_heartbeat(&mut self, cx: &mut Cx<'_>, from: Identity, round: u64, commit: Index) {
         if !self.follow(cx, from) {
             return;
         }

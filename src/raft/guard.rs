@@ -14,9 +14,9 @@
 //! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a message and
 //! never beyond [`TERM_MAX`]. K3 an append that is taken has consecutive indexes below [`INDEX_MAX`] and terms that do not go
 //! back, none above the message's own.
-//! Not here: what a message means (`core.rs`), who may be introduced (`node/peers.rs`, `node/gossip.rs`).
+//! Not here: what a message means (`state.rs`), who may be introduced (`node/peer/acceptor.rs`, `node/threads/gossip.rs`).
 
-use super::core::{Raft, State};
+use super::state::{Raft, State};
 use super::{Body, Entry, Message, Refused};
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ const INTRODUCED_MAX: usize = 4;
 impl Raft {
     /// The host vouches for this identity; see the head of this file. Earlier ones under the same number are heard as well: whoever vouched
     /// may have spoken of a member that was replaced since.
-    pub(super) fn on_introduce(&mut self, who: Identity) {
+    pub(crate) fn on_introduce(&mut self, who: Identity) {
         if who == self.config.me || self.knows(&who) {
             return;
         }
@@ -86,7 +86,7 @@ impl Raft {
     }
 
     /// Whether the leader feeds it, be it only until it has learnt that it left.
-    pub(super) fn is_fed(&self, who: &Identity) -> bool {
+    pub(crate) fn is_fed(&self, who: &Identity) -> bool {
         match &self.state {
             State::Leader(lead) => lead.peers.get(&who.id).is_some_and(|peer| peer.who == *who),
             _ => false,
@@ -94,7 +94,7 @@ impl Raft {
     }
 
     /// Why a message is not to be heard, if so.
-    pub(super) fn objection(&self, message: &Message) -> Option<Refused> {
+    pub(crate) fn objection(&self, message: &Message) -> Option<Refused> {
         if !self.knows(&message.from) {
             return Some(Refused::Stranger(message.from));
         }
@@ -112,7 +112,7 @@ impl Raft {
     }
 
     /// Whether an honest sequence of elections can have led to this term since this node last heard of one.
-    pub(super) fn is_term_possible(&self, term: Term) -> bool {
+    pub(crate) fn is_term_possible(&self, term: Term) -> bool {
         flaw!(self.config, terms_wrap) || term <= TERM_MAX && term.0.saturating_sub(self.hard.term.0) <= TERM_JUMP_MAX
     }
 }

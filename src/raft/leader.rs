@@ -5,13 +5,13 @@
 //!
 //! Invariants: R1 `peers` holds every other member (and those that are leaving). R2 the first entry of a term is a no-op.
 //! R3 no heartbeat leaves while the disk is stalled. R4 `uncommitted_bytes` are those of the entries after the commit index.
-//! Not here: what a peer may be sent (`progress.rs`), counting copies (`commit.rs`), reads (`read.rs`).
+//! Not here: what a peer may be sent (`raft/tracker/progress.rs`), counting copies (`commit.rs`), reads (`read.rs`).
 
-use super::core::{Cx, Envelope, Raft, State, refuse};
 use super::log::{Log, entry_bytes};
-use super::membership::quorum;
-use super::progress::{Mode, Progress};
 use super::read::Reads;
+use super::state::{Cx, Envelope, Raft, State, refuse};
+use super::tracker::membership::quorum;
+use super::tracker::progress::{Mode, Progress};
 use super::transfer::Transfer;
 use super::{Answer, Body, Conflict, Entry, Event, Payload, Refusal, StepDownCause, Token};
 use crate::types::{Identity, Index, NodeId};
@@ -19,25 +19,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a node needs only while it leads.
-pub(super) struct Leadership {
+pub(crate) struct Leadership {
     /// Every other member.
-    pub(super) peers: BTreeMap<NodeId, Progress>,
+    pub(crate) peers: BTreeMap<NodeId, Progress>,
     /// Index of the term's no-op.
-    pub(super) first_index: Index,
-    pub(super) reads: Reads,
-    pub(super) transfer: Option<Transfer>,
+    pub(crate) first_index: Index,
+    pub(crate) reads: Reads,
+    pub(crate) transfer: Option<Transfer>,
     /// No hand-over of this node's own accord before this tick.
-    pub(super) no_preempt_before: u64,
-    pub(super) uncommitted_bytes: usize,
+    pub(crate) no_preempt_before: u64,
+    pub(crate) uncommitted_bytes: usize,
     /// Commit index at the last heartbeat and the one before: a learner beyond the older has caught up.
-    pub(super) commit_marks: (Index, Index),
+    pub(crate) commit_marks: (Index, Index),
     last_session: u64,
-    pub(super) heartbeat_at: u64,
+    pub(crate) heartbeat_at: u64,
 }
 
 impl Leadership {
     /// Draws a session number that no answer has seen in this term.
-    pub(super) fn next_session(&mut self) -> u64 {
+    pub(crate) fn next_session(&mut self) -> u64 {
         self.last_session += 1;
         self.last_session
     }
@@ -45,7 +45,7 @@ impl Leadership {
 
 impl Raft {
     /// Won the election.
-    pub(super) fn become_leader(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn become_leader(&mut self, cx: &mut Cx<'_>) {
         let me = self.config.me;
         assert!(self.hard.vote == Some(me), "leads term {} without its own vote", self.hard.term);
         let uncommitted = self.log.slice(self.commit.next(), self.log.last_index());
@@ -72,7 +72,7 @@ impl Raft {
     }
 
     /// A command of the host.
-    pub(super) fn on_propose(&mut self, cx: &mut Cx<'_>, token: Token, command: Arc<[u8]>) {
+    pub(crate) fn on_propose(&mut self, cx: &mut Cx<'_>, token: Token, command: Arc<[u8]>) {
         let State::Leader(lead) = &self.state else { return refuse(cx, token, Refusal::NotLeader) };
         if lead.transfer.is_some() {
             return refuse(cx, token, Refusal::HandOver);
@@ -89,7 +89,7 @@ impl Raft {
     }
 
     /// Appends an entry of this term to the leader's own log.
-    pub(super) fn append_own(&mut self, cx: &mut Cx<'_>, payload: Payload) -> Index {
+    pub(crate) fn append_own(&mut self, cx: &mut Cx<'_>, payload: Payload) -> Index {
         let entry = Entry { index: self.log.last_index().next(), term: self.hard.term, payload };
         let index = entry.index;
         if let State::Leader(lead) = &mut self.state {
@@ -101,7 +101,7 @@ impl Raft {
     }
 
     /// Sends every follower what it may have.
-    pub(super) fn feed_all(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn feed_all(&mut self, cx: &mut Cx<'_>) {
         let envelope = self.envelope();
         let State::Leader(lead) = &mut self.state else { return };
         let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now: self.now, config: &self.config };
@@ -111,7 +111,7 @@ impl Raft {
     }
 
     /// Sends one follower what it may have.
-    pub(super) fn feed_one(&mut self, cx: &mut Cx<'_>, id: NodeId) {
+    pub(crate) fn feed_one(&mut self, cx: &mut Cx<'_>, id: NodeId) {
         let envelope = self.envelope();
         let State::Leader(lead) = &mut self.state else { return };
         let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now: self.now, config: &self.config };
@@ -121,7 +121,7 @@ impl Raft {
     }
 
     /// Timers of a leader.
-    pub(super) fn on_leader_tick(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn on_leader_tick(&mut self, cx: &mut Cx<'_>) {
         let term = self.hard.term;
         if self.is_disk_stalled() {
             return self.become_follower(cx, term, StepDownCause::DiskStalled);
@@ -161,7 +161,7 @@ impl Raft {
     }
 
     /// The link to a follower stands (again): its answers to what went before do not count, and all is probed anew.
-    pub(super) fn on_leader_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
+    pub(crate) fn on_leader_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
         let State::Leader(lead) = &mut self.state else { return };
         let session = lead.next_session();
         if let Some(progress) = lead.peers.get_mut(&peer) {
@@ -171,7 +171,7 @@ impl Raft {
     }
 
     /// A follower took or refused an append.
-    pub(super) fn on_append_reply(
+    pub(crate) fn on_append_reply(
         &mut self,
         cx: &mut Cx<'_>,
         from: Identity,
@@ -227,7 +227,7 @@ impl Raft {
     }
 
     /// A follower confirms that it knows no newer term.
-    pub(super) fn on_heartbeat_reply(&mut self, cx: &mut Cx<'_>, from: Identity, round: u64) {
+    pub(crate) fn on_heartbeat_reply(&mut self, cx: &mut Cx<'_>, from: Identity, round: u64) {
         let State::Leader(lead) = &mut self.state else { return };
         let Some(progress) = lead.peers.get_mut(&from.id) else { return };
         progress.heard_at = self.now;
@@ -240,7 +240,7 @@ impl Raft {
     }
 
     /// Whether a quorum of voters answered within the last election timeout.
-    pub(super) fn has_quorum(&self) -> bool {
+    pub(crate) fn has_quorum(&self) -> bool {
         let State::Leader(lead) = &self.state else { return false };
         let voters = &self.membership().voters;
         let active = voters.iter().filter(|(id, uuid)| {
@@ -251,7 +251,7 @@ impl Raft {
     }
 
     /// Whether this very member answered within the last election timeout.
-    pub(super) fn is_active(&self, lead: &Leadership, who: &Identity) -> bool {
+    pub(crate) fn is_active(&self, lead: &Leadership, who: &Identity) -> bool {
         let timeout = self.config.election_timeout_ticks.0;
         lead.peers
             .get(&who.id)
@@ -260,17 +260,17 @@ impl Raft {
 }
 
 /// What feeding a follower needs besides its progress.
-pub(super) struct Feeder<'a> {
-    pub(super) envelope: Envelope,
-    pub(super) log: &'a Log,
-    pub(super) commit: Index,
-    pub(super) now: u64,
-    pub(super) config: &'a super::Config,
+pub(crate) struct Feeder<'a> {
+    pub(crate) envelope: Envelope,
+    pub(crate) log: &'a Log,
+    pub(crate) commit: Index,
+    pub(crate) now: u64,
+    pub(crate) config: &'a super::Config,
 }
 
 impl Feeder<'_> {
     /// Sends appends as far as flow control allows; without `with_entries` a probe carries none.
-    pub(super) fn feed(&self, cx: &mut Cx<'_>, progress: &mut Progress, with_entries: bool) {
+    pub(crate) fn feed(&self, cx: &mut Cx<'_>, progress: &mut Progress, with_entries: bool) {
         let last_index = self.log.last_index();
         while progress.can_send(last_index, self.config.inflight_bytes_max) {
             let prev_index = progress.next_index.prev();
@@ -308,7 +308,7 @@ impl Feeder<'_> {
 
     /// A heartbeat, answered unless its round is 0. The commit index in it never goes beyond what this follower is
     /// known to hold.
-    pub(super) fn heartbeat(&self, cx: &mut Cx<'_>, progress: &mut Progress, round: u64) {
+    pub(crate) fn heartbeat(&self, cx: &mut Cx<'_>, progress: &mut Progress, round: u64) {
         let commit = self.commit.min(progress.match_index);
         progress.told_commit = commit;
         self.envelope.send(cx, progress.who, Body::Heartbeat { round, commit });

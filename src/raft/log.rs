@@ -5,7 +5,7 @@
 //!
 //! Invariants: L1 `entries[i].index == base + 1 + i`. L2 terms never decrease along the log. L3 `memberships` ascends by
 //! index; its first element is the membership at `base` and is never cut. L4 `base <= snapshot_index <= last_index`.
-//! Not here: what may be cut or kept (`follower.rs`, `snapshot.rs`), disk (`persist.rs`).
+//! Not here: what may be cut or kept (`follower.rs`, `snapshot.rs`), disk (`raft/tracker/durability.rs`).
 
 use super::{Entry, Membership, Payload, SnapshotMeta};
 use crate::types::{Index, Term};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 const TAIL_ENTRIES_MAX: u64 = 4096;
 
 /// The log since `base`.
-pub(super) struct Log {
+pub(crate) struct Log {
     /// Index of the last compacted entry; 0 before the first.
     base: Index,
     /// Its term.
@@ -30,7 +30,7 @@ pub(super) struct Log {
 
 impl Log {
     /// The log that a restart finds.
-    pub(super) fn new(snapshot: Option<SnapshotMeta>, entries: Vec<Entry>) -> Log {
+    pub(crate) fn new(snapshot: Option<SnapshotMeta>, entries: Vec<Entry>) -> Log {
         let (base, base_term, membership) = match snapshot {
             Some(meta) => (meta.index, meta.term, meta.membership),
             None => (Index(0), Term(0), Membership::default()),
@@ -49,27 +49,27 @@ impl Log {
     }
 
     /// Index of the last compacted entry.
-    pub(super) fn base(&self) -> Index {
+    pub(crate) fn base(&self) -> Index {
         self.base
     }
 
     /// Index of the newest snapshot (0: none).
-    pub(super) fn snapshot_index(&self) -> Index {
+    pub(crate) fn snapshot_index(&self) -> Index {
         self.snapshot_index
     }
 
     /// Index of the last entry.
-    pub(super) fn last_index(&self) -> Index {
+    pub(crate) fn last_index(&self) -> Index {
         Index(self.base.0 + self.entries.len() as u64)
     }
 
     /// Term of the last entry.
-    pub(super) fn last_term(&self) -> Term {
+    pub(crate) fn last_term(&self) -> Term {
         self.entries.last().map_or(self.base_term, |entry| entry.term)
     }
 
     /// Term of the entry at `index`; `None` if it is compacted or not there.
-    pub(super) fn term_at(&self, index: Index) -> Option<Term> {
+    pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
         if index == self.base {
             return Some(self.base_term);
         }
@@ -80,14 +80,14 @@ impl Log {
     }
 
     /// Entries `from..=to`, as far as they are held.
-    pub(super) fn slice(&self, from: Index, to: Index) -> &[Entry] {
+    pub(crate) fn slice(&self, from: Index, to: Index) -> &[Entry] {
         let start = (from.0.max(self.base.0 + 1) - self.base.0 - 1) as usize;
         let end = to.0.saturating_sub(self.base.0).min(self.entries.len() as u64) as usize;
         if start >= end { &[] } else { &self.entries[start..end] }
     }
 
     /// Entries from `from` on, as many as fit into `bytes_max` (one at least), and their bytes.
-    pub(super) fn slice_bytes(&self, from: Index, bytes_max: usize) -> (&[Entry], usize) {
+    pub(crate) fn slice_bytes(&self, from: Index, bytes_max: usize) -> (&[Entry], usize) {
         let all = self.slice(from, self.last_index());
         let (mut count, mut bytes) = (0, 0);
         for entry in all {
@@ -102,7 +102,7 @@ impl Log {
     }
 
     /// Puts an entry at the end.
-    pub(super) fn append(&mut self, entry: Entry) {
+    pub(crate) fn append(&mut self, entry: Entry) {
         assert!(
             entry.index == self.last_index().next(),
             "log would have a hole: {} after {}",
@@ -123,7 +123,7 @@ impl Log {
     }
 
     /// Cuts the entry at `from` and all after it; memberships in them are undone.
-    pub(super) fn truncate(&mut self, from: Index) {
+    pub(crate) fn truncate(&mut self, from: Index) {
         assert!(from > self.base, "cut at {from} reaches below the compacted prefix at {}", self.base);
         self.entries.truncate((from.0 - self.base.0 - 1) as usize);
         while self.memberships.len() > 1 && self.memberships.last().is_some_and(|(index, _)| *index >= from) {
@@ -132,7 +132,7 @@ impl Log {
     }
 
     /// The services' snapshot at `index` is durable: the entries before it go, but for a short tail.
-    pub(super) fn compact(&mut self, index: Index, tail_bytes_max: usize) {
+    pub(crate) fn compact(&mut self, index: Index, tail_bytes_max: usize) {
         assert!(
             index >= self.snapshot_index && index <= self.last_index(),
             "snapshot at {index} outside the log {}..={}",
@@ -158,29 +158,29 @@ impl Log {
     }
 
     /// A received snapshot stands in place of the log's beginning; the suffix survives if `keep_suffix`.
-    pub(super) fn install(&mut self, meta: &SnapshotMeta, keep_suffix: bool) {
+    pub(crate) fn install(&mut self, meta: &SnapshotMeta, keep_suffix: bool) {
         let suffix = if keep_suffix { self.slice(meta.index.next(), self.last_index()).to_vec() } else { Vec::new() };
         *self = Log::new(Some(meta.clone()), suffix);
     }
 
     /// The newest membership in the log, else the one below it, and the index from which it is in force.
-    pub(super) fn membership(&self) -> (Index, &Arc<Membership>) {
+    pub(crate) fn membership(&self) -> (Index, &Arc<Membership>) {
         let (index, membership) = self.memberships.last().expect("the membership at base is never cut");
         (*index, membership)
     }
 
     /// All memberships that it holds.
-    pub(super) fn memberships(&self) -> impl Iterator<Item = &Membership> {
+    pub(crate) fn memberships(&self) -> impl Iterator<Item = &Membership> {
         self.memberships.iter().map(|(_, membership)| &**membership)
     }
 
     /// The membership before the newest one, if the log still holds it.
-    pub(super) fn membership_before(&self) -> Option<&Arc<Membership>> {
+    pub(crate) fn membership_before(&self) -> Option<&Arc<Membership>> {
         self.memberships.iter().rev().nth(1).map(|(_, membership)| membership)
     }
 
     /// Snapshot words for `index`: its term and the membership in force there. `None` outside the log.
-    pub(super) fn meta_at(&self, index: Index) -> Option<SnapshotMeta> {
+    pub(crate) fn meta_at(&self, index: Index) -> Option<SnapshotMeta> {
         let term = self.term_at(index)?;
         let memberships = self.memberships.iter().rev();
         let (_, membership) = memberships.into_iter().find(|(from, _)| *from <= index)?;
@@ -188,7 +188,7 @@ impl Log {
     }
 
     /// Highest index up to `index` whose term is not above `term`: where two logs may still agree.
-    pub(super) fn last_not_above(&self, index: Index, term: Term) -> Index {
+    pub(crate) fn last_not_above(&self, index: Index, term: Term) -> Index {
         let mut index = index.min(self.last_index());
         while index > self.base && self.term_at(index).is_some_and(|at| at > term) {
             index = index.prev();
@@ -197,7 +197,7 @@ impl Log {
     }
 
     /// Whether a log that ends with (`last_index`, `last_term`) holds all that this one may have helped to commit.
-    pub(super) fn is_not_fresher_than(&self, last_index: Index, last_term: Term) -> bool {
+    pub(crate) fn is_not_fresher_than(&self, last_index: Index, last_term: Term) -> bool {
         (last_term, last_index) >= (self.last_term(), self.last_index())
     }
 
@@ -208,7 +208,7 @@ impl Log {
     }
 
     /// Asserts the invariants of this file.
-    pub(super) fn check(&self) {
+    pub(crate) fn check(&self) {
         for (i, entry) in self.entries.iter().enumerate() {
             let index = Index(self.base.0 + 1 + i as u64);
             assert!(entry.index == index, "L1: entry {} stands at {index}", entry.index);
@@ -234,7 +234,7 @@ impl Log {
 }
 
 /// What an entry counts towards byte limits: its payload and a flat share for the rest.
-pub(super) fn entry_bytes(entry: &Entry) -> usize {
+pub(crate) fn entry_bytes(entry: &Entry) -> usize {
     const OVERHEAD: usize = 32;
     OVERHEAD
         + match &entry.payload {

@@ -1,11 +1,11 @@
 //! Consensus, pure: inputs in, effects out. No socket, file, thread, clock or random source lives here.
 //!
-//! The tour: `mod.rs` (this file) holds the shared words; `core.rs` the node's state and the one door
+//! The tour: `mod.rs` (this file) holds the shared words; `state.rs` the node's state and the one door
 //! [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an offer;
-//! `guard.rs` who is heard at all; `leader.rs` and `progress.rs` replication with flow control; `commit.rs` the commit rule;
-//! `read.rs` read index; `membership.rs` one change at a time; `promise.rs` what peers remember of a disk; `transfer.rs` hand-over;
+//! `guard.rs` who is heard at all; `leader.rs` and `raft/tracker/progress.rs` replication with flow control; `commit.rs` the commit rule;
+//! `read.rs` read index; `raft/tracker/membership.rs` one change at a time; `raft/tracker/promise.rs` what peers remember of a disk; `transfer.rs` hand-over;
 //! `snapshot.rs` what replaces a log's beginning; `log.rs` the
-//! entries in memory; `persist.rs` what waits for the disk; `view.rs` looks from outside and invariants; `flaws.rs` bugs planted for tests.
+//! entries in memory; `raft/tracker/durability.rs` what waits for the disk; `view.rs` looks from outside and invariants; `flaws.rs` bugs planted for tests.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
 //! order (a step's `persist` before its `after_sync` messages may leave); and it reports [`Input::Synced`] in order.
@@ -20,28 +20,25 @@ use uuid::Uuid;
 #[macro_use]
 mod flaws;
 mod commit;
-mod core;
 mod election;
 mod follower;
 mod guard;
 mod leader;
 mod log;
-mod membership;
-mod persist;
-mod progress;
-mod promise;
 mod read;
 mod snapshot;
+mod state;
 #[cfg(test)]
 mod tests;
+pub mod tracker;
 mod transfer;
 mod view;
 
-pub use self::core::Raft;
 #[cfg(test)]
 pub use self::flaws::Flaws;
 pub use self::guard::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
-pub use self::promise::Promise;
+pub use self::state::Raft;
+pub use self::tracker::promise::Promise;
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,11 +68,11 @@ mod shared_bytes {
     use serde_bytes::Bytes;
     use std::sync::Arc;
 
-    pub(super) fn serialize<S: Serializer>(bytes: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
         <&Bytes>::deserialize(from).map(|bytes| Arc::from(&**bytes))
     }
 }

@@ -9,9 +9,9 @@
 //! never fits. Q4 stepping down refuses every read that waits.
 //! Not here: waiting until the index is applied (the host).
 
-use super::core::{Cx, Raft, State, refuse};
 use super::leader::Feeder;
-use super::membership::quorum;
+use super::state::{Cx, Raft, State, refuse};
+use super::tracker::membership::quorum;
 use super::{Answer, Body, Refusal, Token};
 use crate::types::{Identity, Index};
 
@@ -25,9 +25,9 @@ enum Reader {
 }
 
 /// Reads of a leader.
-pub(super) struct Reads {
+pub(crate) struct Reads {
     /// Number of the newest round; every heartbeat that is to be answered carries it.
-    pub(super) round: u64,
+    pub(crate) round: u64,
     /// Reads that wait for the next round.
     waiting: Vec<Reader>,
     /// The round under way: its index and reads.
@@ -36,19 +36,19 @@ pub(super) struct Reads {
 
 impl Reads {
     /// A new leader's: the first round is 1, for round 0 asks no answer.
-    pub(super) fn new() -> Reads {
+    pub(crate) fn new() -> Reads {
         Reads { round: 1, waiting: Vec::new(), under_way: None }
     }
 
     /// Whether reads wait for the answers of a round.
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.under_way.is_some()
     }
 }
 
 /// Reads of a follower.
 #[derive(Default)]
-pub(super) struct Forwarded {
+pub(crate) struct Forwarded {
     /// Reads that wait for the next question.
     waiting: Vec<Token>,
     /// The question under way: its number, its reads, and the tick when it was last sent.
@@ -57,7 +57,7 @@ pub(super) struct Forwarded {
 
 impl Raft {
     /// The host wants to serve a linearizable read.
-    pub(super) fn on_read(&mut self, cx: &mut Cx<'_>, token: Token) {
+    pub(crate) fn on_read(&mut self, cx: &mut Cx<'_>, token: Token) {
         match (&self.state, self.leader) {
             (State::Leader(_), _) => self.add_read(cx, Reader::Host(token)),
             (State::Follower, Some(_)) => {
@@ -69,7 +69,7 @@ impl Raft {
     }
 
     /// A follower asks on behalf of its reads.
-    pub(super) fn on_read_index(&mut self, cx: &mut Cx<'_>, from: Identity, token: Token) {
+    pub(crate) fn on_read_index(&mut self, cx: &mut Cx<'_>, from: Identity, token: Token) {
         if matches!(self.state, State::Leader(_)) {
             self.add_read(cx, Reader::Peer(from, token));
         } else {
@@ -78,7 +78,7 @@ impl Raft {
     }
 
     /// The leader answered the question under way.
-    pub(super) fn on_read_index_reply(&mut self, cx: &mut Cx<'_>, token: Token, index: Option<Index>) {
+    pub(crate) fn on_read_index_reply(&mut self, cx: &mut Cx<'_>, token: Token, index: Option<Index>) {
         if self.forwarded.under_way.as_ref().is_none_or(|(asked, ..)| *asked != token) {
             return;
         }
@@ -93,7 +93,7 @@ impl Raft {
     }
 
     /// Starts a round for the reads that wait, unless one is under way.
-    pub(super) fn maybe_start_round(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn maybe_start_round(&mut self, cx: &mut Cx<'_>) {
         let can_read = self.has_committed_own_term() || flaw!(self.config, read_before_own_commit);
         let envelope = self.envelope();
         let voters = &self.log.membership().1.voters;
@@ -111,7 +111,7 @@ impl Raft {
     }
 
     /// Answers the reads of the round under way if a quorum has confirmed it.
-    pub(super) fn maybe_confirm_reads(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn maybe_confirm_reads(&mut self, cx: &mut Cx<'_>) {
         let me = self.config.me;
         let voters = &self.log.membership().1.voters;
         let State::Leader(lead) = &mut self.state else { return };
@@ -130,7 +130,7 @@ impl Raft {
     }
 
     /// Leadership ends: every read that waits is refused.
-    pub(super) fn refuse_reads(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn refuse_reads(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &mut self.state else { return };
         let mut readers = std::mem::take(&mut lead.reads.waiting);
         readers.extend(lead.reads.under_way.take().into_iter().flat_map(|(_, readers)| readers));
@@ -138,7 +138,7 @@ impl Raft {
     }
 
     /// The leader that was asked is gone: its answer is not waited for.
-    pub(super) fn refuse_forwarded(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn refuse_forwarded(&mut self, cx: &mut Cx<'_>) {
         let forwarded = std::mem::take(&mut self.forwarded);
         let asked = forwarded.under_way.into_iter().flat_map(|(_, reads, _)| reads);
         for read in asked.chain(forwarded.waiting) {
@@ -147,7 +147,7 @@ impl Raft {
     }
 
     /// Sends the question under way again: it or its answer may be lost.
-    pub(super) fn resend_forwarded(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn resend_forwarded(&mut self, cx: &mut Cx<'_>) {
         let (now, heartbeat_ticks) = (self.now, self.config.heartbeat_ticks.0);
         if let Some((token, _, at)) = &mut self.forwarded.under_way
             && now - *at >= 2 * heartbeat_ticks

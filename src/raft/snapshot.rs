@@ -7,8 +7,8 @@
 //! Invariants: S1 a snapshot covers committed entries only. S2 installing never takes the commit index back.
 //! Not here: the files (`store/`), the stream (`wire/`).
 
-use super::core::{Cx, Raft, State};
-use super::progress::Mode;
+use super::state::{Cx, Raft, State};
+use super::tracker::progress::Mode;
 use super::{INDEX_MAX, Refused, SnapshotMeta, StepDownCause};
 use crate::types::{Identity, Index, NodeId, Term};
 
@@ -19,7 +19,7 @@ impl Raft {
     }
 
     /// The services' snapshot at `index` is durable: the log may begin there.
-    pub(super) fn on_snapshot_saved(&mut self, index: Index) {
+    pub(crate) fn on_snapshot_saved(&mut self, index: Index) {
         if index <= self.log.snapshot_index() {
             return;
         }
@@ -28,7 +28,7 @@ impl Raft {
     }
 
     /// A snapshot from the leader is complete beside the log.
-    pub(super) fn on_snapshot_received(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, meta: SnapshotMeta) {
+    pub(crate) fn on_snapshot_received(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, meta: SnapshotMeta) {
         if term < self.hard.term || from == self.config.me {
             return;
         }
@@ -68,7 +68,7 @@ impl Raft {
     }
 
     /// The host has streamed a snapshot to a follower, or could not.
-    pub(super) fn on_snapshot_sent(&mut self, cx: &mut Cx<'_>, to: NodeId, ok: bool) {
+    pub(crate) fn on_snapshot_sent(&mut self, cx: &mut Cx<'_>, to: NodeId, ok: bool) {
         let State::Leader(lead) = &mut self.state else { return };
         let Some(progress) = lead.peers.get_mut(&to).filter(|progress| progress.mode == Mode::Snapshot) else { return };
         progress.become_probe();

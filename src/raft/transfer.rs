@@ -7,9 +7,9 @@
 //! latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it names.
 //! Not here: the campaign itself (`election.rs`).
 
-use super::core::{Cx, Raft, State, refuse};
 use super::leader::Leadership;
-use super::progress::Mode;
+use super::state::{Cx, Raft, State, refuse};
+use super::tracker::progress::Mode;
 use super::{Answer, Body, Event, LossCause, Refusal, Token};
 use crate::types::{Identity, Index, NodeId};
 
@@ -17,8 +17,8 @@ use crate::types::{Identity, Index, NodeId};
 const MAKE_WAY_TIMEOUTS: u64 = 75;
 
 /// A hand-over under way.
-pub(super) struct Transfer {
-    pub(super) to: Identity,
+pub(crate) struct Transfer {
+    pub(crate) to: Identity,
     /// Given up at this tick.
     until: u64,
     /// `TimeoutNow` was last sent at this tick.
@@ -27,7 +27,7 @@ pub(super) struct Transfer {
 
 impl Raft {
     /// The host wants another leader (`None`: whoever is best).
-    pub(super) fn on_transfer(&mut self, cx: &mut Cx<'_>, token: Token, to: Option<NodeId>) {
+    pub(crate) fn on_transfer(&mut self, cx: &mut Cx<'_>, token: Token, to: Option<NodeId>) {
         let State::Leader(lead) = &self.state else { return refuse(cx, token, Refusal::NotLeader) };
         if let Some(transfer) = &lead.transfer {
             let is_same = to.is_none_or(|to| to == transfer.to.id);
@@ -51,7 +51,7 @@ impl Raft {
     }
 
     /// A person wants this node to lead.
-    pub(super) fn on_lead(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn on_lead(&mut self, cx: &mut Cx<'_>) {
         match (&self.state, self.leader) {
             (State::Leader(_), _) => {}
             (_, Some(leader)) => self.envelope().send(cx, leader, Body::TransferMe),
@@ -60,7 +60,7 @@ impl Raft {
     }
 
     /// A voter wants to lead.
-    pub(super) fn on_transfer_me(&mut self, cx: &mut Cx<'_>, from: Identity) {
+    pub(crate) fn on_transfer_me(&mut self, cx: &mut Cx<'_>, from: Identity) {
         let State::Leader(lead) = &self.state else { return };
         if lead.transfer.is_none() && self.candidates(lead).iter().any(|(who, _)| *who == from) {
             self.begin_transfer(cx, from);
@@ -68,7 +68,7 @@ impl Raft {
     }
 
     /// The disk is nearly full, or no longer: a leader makes way, if anyone can take over.
-    pub(super) fn on_disk_low(&mut self, cx: &mut Cx<'_>, is_low: bool) {
+    pub(crate) fn on_disk_low(&mut self, cx: &mut Cx<'_>, is_low: bool) {
         let was_low = std::mem::replace(&mut self.is_disk_low, is_low);
         let State::Leader(lead) = &self.state else { return };
         if is_low
@@ -81,7 +81,7 @@ impl Raft {
     }
 
     /// The leader asks this node to campaign at once.
-    pub(super) fn on_timeout_now(&mut self, cx: &mut Cx<'_>, from: Identity, last_index: Index) {
+    pub(crate) fn on_timeout_now(&mut self, cx: &mut Cx<'_>, from: Identity, last_index: Index) {
         let is_from_leader = self.leader.is_none_or(|leader| leader == from);
         let is_same_log = last_index == self.log.last_index();
         let is_fit = is_from_leader && is_same_log || flaw!(self.config, late_transfer_obeyed);
@@ -94,7 +94,7 @@ impl Raft {
     }
 
     /// Sends `TimeoutNow` as soon as the target holds the whole log.
-    pub(super) fn maybe_send_timeout_now(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn maybe_send_timeout_now(&mut self, cx: &mut Cx<'_>) {
         let (now, last_index, envelope) = (self.now, self.log.last_index(), self.envelope());
         let State::Leader(lead) = &mut self.state else { return };
         let Some(transfer) = &mut lead.transfer else { return };
@@ -106,7 +106,7 @@ impl Raft {
     }
 
     /// Sends a lost `TimeoutNow` again; gives up what takes too long.
-    pub(super) fn on_transfer_tick(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn on_transfer_tick(&mut self, cx: &mut Cx<'_>) {
         let (now, heartbeat_ticks) = (self.now, self.config.heartbeat_ticks.0);
         let State::Leader(lead) = &mut self.state else { return };
         let Some(transfer) = &mut lead.transfer else { return };
@@ -124,7 +124,7 @@ impl Raft {
     }
 
     /// With `preempt`, hands over to a voter of higher id that has caught up.
-    pub(super) fn maybe_preempt(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn maybe_preempt(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         let is_time = self.now >= lead.no_preempt_before && self.has_committed_own_term();
         if !self.config.preempt || !is_time || lead.transfer.is_some() {
@@ -139,7 +139,7 @@ impl Raft {
 
     /// A leader whose disk is nearly full asks another voter now and then: one may have room by now, or be back. Whoever
     /// has none does not obey, so they are asked by chance.
-    pub(super) fn maybe_make_way(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn maybe_make_way(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         if !self.is_disk_low || self.now < lead.no_preempt_before || lead.transfer.is_some() {
             return;
@@ -154,7 +154,7 @@ impl Raft {
     }
 
     /// A leader that is no longer a voter tells the best one to take over, so that nobody waits for a timeout.
-    pub(super) fn pass_on(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn pass_on(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         let last_index = self.log.last_index();
         let has_all = |who: &Identity| lead.peers.get(&who.id).is_some_and(|p| p.match_index == last_index);

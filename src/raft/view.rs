@@ -2,7 +2,7 @@
 //!
 //! Not here: anything that changes state.
 
-use super::core::{Raft, State};
+use super::state::{Raft, State};
 use super::{Entry, PeerView, View};
 use crate::types::{Index, NodeId, Term, Ticks};
 
@@ -12,7 +12,7 @@ impl Raft {
         let timeout = self.config.election_timeout_ticks.0;
         let (transfer_to, peers) = match &self.state {
             State::Leader(lead) => {
-                let row = |progress: &super::progress::Progress| PeerView {
+                let row = |progress: &super::tracker::progress::Progress| PeerView {
                     who: progress.who,
                     match_index: progress.match_index,
                     next_index: progress.next_index,

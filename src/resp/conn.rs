@@ -7,23 +7,24 @@
 //! Invariants: C1 whatever was read is handed on before the thread waits for more. C2 a request that has begun must be
 //! whole by a deadline, whatever the pace of its bytes; between requests a connection may rest as long as it likes.
 //! C3 nothing is read while too much of the connection is under way: back-pressure, not memory.
-//! Not here: what commands mean (`table.rs` and those it names), the order of replies (`outbox.rs`).
+//! Not here: what commands mean (`resp/commands/mod.rs` and those it names), the order of replies (`outbox.rs`).
 
+use super::commands::keys::Context;
+use super::commands::{self, Act, Flow, Spec, WORD_BYTES_SHOWN};
 use super::door::Door;
-use super::keys::Context;
 use super::outbox::{Client, Size, Way};
-use super::parse::{Fault, Owned, Parser, Request};
-use super::reply::{self, Proto};
-use super::shape::{self, Plan, Shape};
-use super::table::{self, Act, Flow, Spec, WORD_BYTES_SHOWN};
+use super::protocol::parse::{Fault, Owned, Parser, Request};
+use super::protocol::reply::{self, Proto};
+use super::reply_plan::{self, Plan, Shape};
 use crate::limits::{
     HTTP_BODY_DEADLINE, HTTP_WRITE_DEADLINE, RESP_AUTH_DEADLINE, RESP_FIRST_DEADLINE, RESP_REQUEST_BYTES_MAX,
     RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX,
 };
-use crate::node::requests::now_ms;
-use crate::node::{Ack, Answered, Level, Reservation, Work, memory};
+use crate::node::shared::memory;
+use crate::node::threads::pending_requests::now_ms;
+use crate::node::{Ack, Answered, Level, Reservation, Work};
 use crate::services::Reply;
-use crate::services::kv::op::{RUN_KEYS_MAX, RUN_REPLY_BYTES_MAX};
+use crate::services::kv::commands::{RUN_KEYS_MAX, RUN_REPLY_BYTES_MAX};
 use crate::services::kv::{Bytes, Op, Ran, Run, Value};
 use crate::services::registry::kv_run;
 use crate::types::Outcome;
@@ -67,15 +68,15 @@ pub struct Multi {
 /// See the module.
 pub struct Conn {
     /// What all connections share.
-    pub(super) door: Arc<Door>,
+    pub(crate) door: Arc<Door>,
     /// This one's replies and profile.
-    pub(super) client: Arc<Client>,
+    pub(crate) client: Arc<Client>,
     /// Version of the protocol.
-    pub(super) proto: Proto,
+    pub(crate) proto: Proto,
     /// The client has named the secret, or there is none.
-    pub(super) is_known: bool,
+    pub(crate) is_known: bool,
     /// Reads are local, and writes acknowledged when the leader has taken them.
-    pub(super) is_eventual: bool,
+    pub(crate) is_eventual: bool,
     /// Such a write was the last: back in strong mode, the next read goes through the log behind it.
     has_taken: bool,
     multi: Option<Multi>,
@@ -171,7 +172,7 @@ impl Conn {
                 Filled::More => {}
                 Filled::Ended => return Course::Close,
                 Filled::Full => {
-                    self.reply(|out| reply::error(out, &shape::refused(memory::FULL)));
+                    self.reply(|out| reply::error(out, &reply_plan::refused(memory::FULL)));
                     return Course::Close;
                 }
             }
@@ -180,14 +181,14 @@ impl Conn {
     }
 
     /// Time for one run.
-    pub(super) fn timeout(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.door.handle.settings().request_timeout_ms)
     }
 
     /// Carries one request out, or gathers it.
     fn command(&mut self, request: &Request) -> Course {
         let name = request.word(0);
-        let Some(spec) = table::find(name) else {
+        let Some(spec) = commands::find(name) else {
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
                 // A browser that was talked into posting to this port by some web page.
                 warn_seldom!("an HTTP request came to the Redis port, connection dropped");
@@ -234,7 +235,7 @@ impl Conn {
         }
     }
 
-    fn translate(&self, spec: &Spec, request: &Request) -> super::keys::Translated {
+    fn translate(&self, spec: &Spec, request: &Request) -> super::commands::keys::Translated {
         let context = Context { cursors: &self.door.cursors, scripts: &self.door.scripts, now_ms: self.now_ms };
         match spec.act {
             Act::Key(translate) => translate(request, &context),
@@ -273,7 +274,7 @@ impl Conn {
     }
 
     /// A reply of the door's own, after all those before it.
-    pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.run.ops.is_empty() {
             write(&mut self.written);
             self.send_if_much();
@@ -312,7 +313,7 @@ impl Conn {
     }
 
     /// Hands the run to the node.
-    pub(super) fn submit(&mut self) {
+    pub(crate) fn submit(&mut self) {
         if self.run.ops.is_empty() {
             return;
         }
@@ -368,7 +369,7 @@ impl Conn {
 
     /// Asks the store and waits: for the few commands whose answer the connection itself needs. Whatever came before is
     /// answered first.
-    pub(super) fn ask(&mut self, ops: Vec<Op>, level: Level) -> Result<Vec<Value>, String> {
+    pub(crate) fn ask(&mut self, ops: Vec<Op>, level: Level) -> Result<Vec<Value>, String> {
         self.flush();
         self.client.wait_answered();
         let run = Run { watched: Vec::new(), ops };
@@ -379,7 +380,7 @@ impl Conn {
                 _ => Err("ERR the store's answer cannot be read".to_string()),
             },
             Outcome::Done((_, Reply::Failed(why))) => Err(format!("ERR {why}")),
-            Outcome::Refused(why) => Err(shape::refused(&why)),
+            Outcome::Refused(why) => Err(reply_plan::refused(&why)),
             Outcome::Unknown(why) => Err(format!("UNKNOWN {why}")),
         }
     }
@@ -441,7 +442,7 @@ impl Conn {
         }
         multi.queued.push(owned);
         if !self.account() {
-            self.refuse(&shape::refused(memory::FULL));
+            self.refuse(&reply_plan::refused(memory::FULL));
             return;
         }
         self.reply(|out| reply::simple(out, "QUEUED"));
@@ -469,7 +470,7 @@ impl Conn {
         let mut plan = Plan { proto: self.proto, is_exec: true, ..Plan::default() };
         for owned in &multi.queued {
             let request = owned.request();
-            let Some(spec) = table::find(request.word(0)) else { unreachable!("it was found when it was queued") };
+            let Some(spec) = commands::find(request.word(0)) else { unreachable!("it was found when it was queued") };
             let mut out = Vec::new();
             match spec.act {
                 Act::Own(own) => own(self, &request, &mut out),
@@ -525,18 +526,18 @@ impl Conn {
         self.watched_bytes += more;
         if !self.account() {
             self.forget_watched();
-            return self.reply(|out| reply::error(out, &shape::refused(memory::FULL)));
+            return self.reply(|out| reply::error(out, &reply_plan::refused(memory::FULL)));
         }
         self.reply(reply::ok);
     }
 
     /// Commands in the open transaction; `None`: none is open.
-    pub(super) fn queued(&self) -> Option<usize> {
+    pub(crate) fn queued(&self) -> Option<usize> {
         self.multi.as_ref().map(|multi| multi.queued.len())
     }
 
     /// No key is watched any more.
-    pub(super) fn forget_watched(&mut self) {
+    pub(crate) fn forget_watched(&mut self) {
         (self.watched, self.watched_bytes) = (Vec::new(), 0);
         self.account();
     }

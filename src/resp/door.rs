@@ -2,12 +2,13 @@
 //!
 //! Caps are checked before a thread exists, and whoever comes too many is told so. When the node stops, nothing more is
 //! read from anyone, what was read is answered, and the connections end by themselves.
-//! Not here: what a connection says (`conn.rs`), accepting (`node/accept.rs`), starting threads (`node/threads.rs`).
+//! Not here: what a connection says (`conn.rs`), accepting (`node/accept.rs`), starting threads (`node/spawn.rs`).
 
+use super::commands::scripts::Loaded;
 use super::cursors::Cursors;
 use super::outbox::Client;
-use super::scripts::Loaded;
-use super::{conn, drain, reply};
+use super::protocol::reply;
+use super::{conn, drain};
 use crate::limits::RESP_DRAIN_INBOX_MAX;
 use crate::node::Handle;
 use crate::node::accept::{self, Arrival};

@@ -7,13 +7,14 @@
 //! Invariants: O1 a reply leaves after all replies to earlier commands. O2 nobody holds the lock while waiting for a
 //! socket, so `apply` and `core` never wait for a client. O3 a connection whose run was dropped without an answer (the
 //! node ends) is closed: its client must not take the next reply for that one. O4 all that stands here is in the memory budget.
-//! Not here: how a reply is written (`shape.rs`), when a connection must wait (`conn.rs` asks [`Client::wait_room`]).
+//! Not here: how a reply is written (`reply_plan.rs`), when a connection must wait (`conn.rs` asks [`Client::wait_room`]).
 
 use super::door::Door;
-use super::shape::Plan;
+use super::reply_plan::Plan;
 use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::shared::lock;
-use crate::node::{Answered, Reservation, Waiter, memory};
+use crate::node::shared::memory;
+use crate::node::{Answered, Reservation, Waiter};
 use crate::services::Reply;
 use crate::types::Outcome;
 use rustix::io::Errno;
@@ -413,7 +414,7 @@ impl Client {
     }
 
     /// Sends on, for `resp-drain`; the bytes that are left.
-    pub(super) fn drain(&self) -> (Sent, usize) {
+    pub(crate) fn drain(&self) -> (Sent, usize) {
         let mut outbox = self.lock();
         if outbox.is_closed {
             return (Sent::Closed, 0);

@@ -4,7 +4,7 @@
 //! service, and the session table with them: nodes that have applied the same entries must come to the same numbers.
 //! A digest is the CRC-32 of the bytes that a snapshot would hold, with their count; the database's is of its content,
 //! because equal databases may differ in their pages. It finds faults; it is no defence against someone who crafts states.
-//! Not here: when checkpoints are taken and where digests travel (`node/integrity.rs`), who is wrong (`cluster/integrity.rs`).
+//! Not here: when checkpoints are taken and where digests travel (`node/views/integrity.rs`), who is wrong (`cluster/integrity.rs`).
 
 use super::registry::{CHAT, DIRECTORY, JOBS, KV, Registry, SESSIONS, SQL};
 use crate::types::Index;
@@ -43,7 +43,7 @@ pub fn part_number(name: &str) -> Option<u8> {
 }
 
 /// The digest of what `write` writes; `rest` is called after each piece of work.
-pub(super) fn digest_of(
+pub(crate) fn digest_of(
     rest: &mut dyn FnMut(),
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<u64> {

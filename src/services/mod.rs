@@ -1,11 +1,11 @@
 //! Replicated state machines, pure: the same commands in the same order give the same bytes on every node.
 //!
 //! The tour: this file holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte
-//! and writes one snapshot for all (`parts.rs` is its frame); `digests.rs` digests it; `sessions.rs` makes each command take effect once. The services:
+//! and writes one snapshot for all (`snapshot_format.rs` is its frame); `digests.rs` digests it; `sessions.rs` makes each command take effect once. The services:
 //! `directory.rs`, who is where, and small notes; `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a SQL
 //! database; `chat/`, what people say to each other.
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
-//! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/apply.rs`).
+//! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/threads/apply.rs`).
 
 mod alter;
 pub mod chat;
@@ -13,9 +13,9 @@ pub mod digests;
 pub mod directory;
 pub mod jobs;
 pub mod kv;
-mod parts;
 pub mod registry;
 pub mod sessions;
+mod snapshot_format;
 pub mod sql;
 #[cfg(test)]
 mod trials;

@@ -3,11 +3,11 @@
 //! A log entry carries a [`Batch`]: the leader's time and the commands that waited when it was made. Log time never
 //! goes back: a batch of a leader whose clock is behind counts as the newest time seen so far.
 //! A batch that cannot be decoded fails in the same way on every node; it never stops one of them.
-//! Not here: what a command does (each service), who makes batches (`node/core.rs`).
+//! Not here: what a command does (each service), who makes batches (`node/threads/core.rs`).
 
 use super::directory::{self, Directory};
-use super::parts::{self, bad};
 use super::sessions::{Seen, Sessions, Tag};
+use super::snapshot_format::{self, bad};
 use super::{Reply, Service, chat, jobs, kv, sql};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
@@ -284,11 +284,11 @@ impl Registry {
         for number in [self.applied.index.0, self.applied.at_ms] {
             out.write_all(&number.to_le_bytes())?;
         }
-        parts::write(out, SESSIONS, |out| self.sessions.snapshot(out))?;
+        snapshot_format::write(out, SESSIONS, |out| self.sessions.snapshot(out))?;
         for (number, service) in self.services() {
-            parts::write(out, number, |out| service.snapshot(out))?;
+            snapshot_format::write(out, number, |out| service.snapshot(out))?;
         }
-        parts::end(out)
+        snapshot_format::end(out)
     }
 
     /// Replaces the state of all services; after an error it is as before.
@@ -303,7 +303,7 @@ impl Registry {
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of sixteen bytes"));
         let applied = Stamp { index: Index(number(index)), at_ms: number(at_ms) };
         let mut restored = Registry { applied, sql: self.sql.heir(), ..Registry::default() };
-        parts::read(from, |number, part| match restored.service_mut(number) {
+        snapshot_format::read(from, |number, part| match restored.service_mut(number) {
             Some(service) => service.restore(part),
             None if number == SESSIONS => restored.sessions.restore(part),
             None => Err(bad("snapshot of a service that this version does not have")),
@@ -331,32 +331,32 @@ impl Registry {
     }
 
     /// Every part as it stands, to be changed behind the log's back (`alter.rs`).
-    pub(super) fn directory_mut(&mut self) -> &mut Directory {
+    pub(crate) fn directory_mut(&mut self) -> &mut Directory {
         &mut self.directory
     }
 
-    pub(super) fn kv_mut(&mut self) -> &mut kv::Store {
+    pub(crate) fn kv_mut(&mut self) -> &mut kv::Store {
         &mut self.kv
     }
 
-    pub(super) fn jobs_mut(&mut self) -> &mut jobs::Board {
+    pub(crate) fn jobs_mut(&mut self) -> &mut jobs::Board {
         &mut self.jobs
     }
 
-    pub(super) fn sql_mut(&mut self) -> &mut sql::Database {
+    pub(crate) fn sql_mut(&mut self) -> &mut sql::Database {
         &mut self.sql
     }
 
-    pub(super) fn chat_mut(&mut self) -> &mut chat::Chat {
+    pub(crate) fn chat_mut(&mut self) -> &mut chat::Chat {
         &mut self.chat
     }
 
-    pub(super) fn sessions_mut(&mut self) -> &mut Sessions {
+    pub(crate) fn sessions_mut(&mut self) -> &mut Sessions {
         &mut self.sessions
     }
 
     /// The session table.
-    pub(super) fn sessions(&self) -> &Sessions {
+    pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
     }
 
@@ -411,7 +411,7 @@ impl Registry {
     }
 
     /// Every service with its number, in the order in which a snapshot holds them.
-    pub(super) fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
+    pub(crate) fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
         Self::NUMBERS.iter().filter_map(|number| Some((*number, self.service(*number)?)))
     }
 

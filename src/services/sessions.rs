@@ -10,15 +10,15 @@
 //!
 //! What bounds the table: an origin that is a node keeps one reply for each command that it still waits for, and it takes
 //! no more of them than its doors have room for; an origin that is an `Idempotency-Key` keeps one; a reply has at most
-//! [`super::kv::op::RUN_REPLY_BYTES_MAX`] bytes. Beyond [`ORIGINS_MAX`] origins those go that were silent for
+//! [`super::kv::commands::RUN_REPLY_BYTES_MAX`] bytes. Beyond [`ORIGINS_MAX`] origins those go that were silent for
 //! [`IDLE_CROWDED_MS`], which is still longer than any request lives.
 //!
 //! Invariants: S1 a (origin, number) is recorded at most once. S2 `floor` never goes back. S3 `silent` holds one row for
 //! each origin.
-//! Not here: who numbers commands and sends them again (`node/requests.rs`).
+//! Not here: who numbers commands and sends them again (`node/threads/pending_requests.rs`).
 
 use super::Reply;
-use super::parts::{bad, put_numbers, put_record, take_numbers, take_record};
+use super::snapshot_format::{bad, put_numbers, put_record, take_numbers, take_record};
 use crate::types::{Index, Stamp};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};

@@ -81,7 +81,7 @@ pub struct Fault {
 
 /// Values and faults while the sources are read, from the strongest to the weakest.
 #[derive(Default)]
-pub(super) struct Gather {
+pub(crate) struct Gather {
     values: Map<String, Value>,
     sources: Sources,
     faults: Vec<Fault>,
@@ -94,7 +94,7 @@ impl Gather {
     }
 
     /// Checks one value, also when a stronger source has set its key already; keeps it if none has.
-    pub(super) fn take(&mut self, source: Source, key: &str, raw: Raw) {
+    pub(crate) fn take(&mut self, source: Source, key: &str, raw: Raw) {
         let Some((name, rule)) = KEYS.iter().find(|(name, _)| *name == key) else {
             let known: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
             let nearest = known.iter().find(|name| is_near(name, key));
@@ -124,7 +124,7 @@ impl Gather {
         }
     }
 
-    pub(super) fn take_file(&mut self, named: Option<&Path>) {
+    pub(crate) fn take_file(&mut self, named: Option<&Path>) {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
         let source = Source::File(path.clone());
         let text = match std::fs::read_to_string(&path) {
@@ -148,7 +148,7 @@ impl Gather {
     }
 
     /// Puts the defaults below what was gathered and checks the rules between keys.
-    pub(super) fn finish(mut self) -> Result<(Settings, Sources), Vec<Fault>> {
+    pub(crate) fn finish(mut self) -> Result<(Settings, Sources), Vec<Fault>> {
         let mut all = Settings::default().to_map();
         all.append(&mut self.values);
         let settings: Settings = serde_json::from_value(Value::Object(all)).expect("each value passed its rule");

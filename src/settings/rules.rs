@@ -13,7 +13,7 @@ const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
 
 /// What one key may hold.
 #[derive(Clone, Copy)]
-pub(super) enum Rule {
+pub(crate) enum Rule {
     Number(u64, u64),
     NumberOrNull(u64, u64),
     Switch,
@@ -27,7 +27,7 @@ pub(super) enum Rule {
 }
 
 /// Every key in the order of INTERFACES, with its rule.
-pub(super) const KEYS: [(&str, Rule); 38] = [
+pub(crate) const KEYS: [(&str, Rule); 38] = [
     ("cluster_name", Rule::Text(1, 64)),
     ("host", Rule::Host),
     ("peers", Rule::Peers),
@@ -69,7 +69,7 @@ pub(super) const KEYS: [(&str, Rule); 38] = [
 ];
 
 /// A value as it was written.
-pub(super) enum Raw {
+pub(crate) enum Raw {
     /// From a file.
     Json(Value),
     /// From the environment or the command line.
@@ -77,7 +77,7 @@ pub(super) enum Raw {
 }
 
 impl Raw {
-    pub(super) fn shown(&self, key: &str) -> String {
+    pub(crate) fn shown(&self, key: &str) -> String {
         match self {
             // Also where the key is misspelt.
             _ if key.contains("secret") => "********".into(),
@@ -109,7 +109,7 @@ fn is_host_port(text: &str) -> bool {
 
 impl Rule {
     /// What is allowed, in words.
-    pub(super) fn allowed(self) -> String {
+    pub(crate) fn allowed(self) -> String {
         match self {
             Rule::Number(least, most) => format!("a whole number from {least} to {most}"),
             Rule::NumberOrNull(least, most) => format!("null or a whole number from {least} to {most}"),
@@ -129,7 +129,7 @@ impl Rule {
     }
 
     /// The value in the form that [`Settings`] takes, or what is wrong with it.
-    pub(super) fn check(self, raw: &Raw) -> Result<Value, &'static str> {
+    pub(crate) fn check(self, raw: &Raw) -> Result<Value, &'static str> {
         let value = match raw {
             Raw::Json(value) => value.clone(),
             Raw::Typed(text) => self.read_typed(text)?,

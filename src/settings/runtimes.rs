@@ -101,7 +101,7 @@ pub fn known() -> Vec<Runtime> {
 }
 
 /// What is wrong with a list of runtimes, if anything is.
-pub(super) fn check(runtimes: &[Runtime]) -> Result<(), &'static str> {
+pub(crate) fn check(runtimes: &[Runtime]) -> Result<(), &'static str> {
     let mut languages = BTreeSet::new();
     for runtime in runtimes {
         let is_plain = |name: &str| {

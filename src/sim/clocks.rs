@@ -5,9 +5,9 @@
 //! taken from a wall clock, give or take one part in [`SLEW`]. A leader that keeps none takes its wall clock, and begins a new
 //! time with it: it has just started and has heard nobody. Whoever hears of two such times may be anywhere between them.
 //!
-//! Not here: what ends when (`ledger.rs`).
+//! Not here: what ends when (`sim/checks/kv_model.rs`).
 
-use super::ghost::{Judged, violation};
+use super::checks::raft_checker::{Judged, violation};
 use super::world::World;
 use crate::cluster::log_clock::SLEW;
 use crate::types::NodeId;

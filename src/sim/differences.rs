@@ -7,12 +7,12 @@
 //!
 //! What is altered only a majority of sound voters can tell: one node in a run, and snapshots are off, because a follower may
 //! be given the state of a leader that is not found out yet.
-//! Not here: when it is on (`planted.rs`, `tests.rs`), the real threads and transfers (`node/checkpoints.rs`, `node/rebuild.rs`).
+//! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers (`node/snapshots/checkpoints.rs`, `node/snapshots/rebuild.rs`).
 
-use super::ghost::{Judged, violation};
-use super::host::Ask;
-use super::registers::{Body, Command};
-use super::workers::FIRST_WORD;
+use super::checks::raft_checker::{Judged, violation};
+use super::model::host::Ask;
+use super::model::services::{Body, Command};
+use super::steps::workers::FIRST_WORD;
 use super::world::{What, World};
 use crate::cluster::integrity::{Findings, Voice, judge};
 use crate::raft::{Payload, Role};

@@ -1,54 +1,38 @@
 //! Virtual processes: the real raft and the real recovery code over a seeded network, disk and clock.
 //!
-//! One seed is one run: it draws a plan (`plan.rs`, swarm testing), builds a world of nodes (`world.rs`, `host.rs`,
-//! `lives.rs`, `carry.rs`, `transfer.rs`) with disks (`disk.rs`, `files.rs`) and links (`net.rs`), lets faults strike (`faults.rs`)
-//! while clients work (`client.rs`, on the real services of `registers.rs`) and nodes run their jobs (`workers.rs`) or talk (`talkers.rs`), and ends in
-//! peace (`calm.rs`). `strangers.rs` is who does not belong. In some runs a state is altered, to be found (`differences.rs`).
+//! One seed is one run: it draws a plan (`sim/environment/plan.rs`, swarm testing), builds a world of nodes (`world.rs`, `sim/model/host.rs`,
+//! `sim/steps/restarts.rs`, `sim/steps/effects.rs`, `sim/steps/snapshot_transfers.rs`) with disks (`sim/environment/disk.rs`, `sim/environment/files.rs`) and links (`sim/environment/net.rs`), lets faults strike (`sim/steps/faults.rs`)
+//! while clients work (`sim/steps/clients.rs`, on the real services of `sim/model/services.rs`) and nodes run their jobs (`sim/steps/workers.rs`) or talk (`sim/steps/chat.rs`), and ends in
+//! peace (`sim/steps/liveness.rs`). `strangers.rs` is who does not belong. In some runs a state is altered, to be found (`differences.rs`).
 //! `clocks.rs` has wrong clocks, and asserts that log time flows all the same.
-//! After every step `ghost.rs` (with `rules.rs` and its models in `shelf.rs`) asserts the rules of consensus,
-//! and `witness.rs` (with `ledger.rs` and `foreman.rs`) what clients were promised. `coverage.rs` counts what happened; `seeds.rs`
+//! After every step `sim/checks/raft_checker.rs` (with `sim/checks/raft_rules.rs` and its models in `sim/checks/log_model.rs`) asserts the rules of consensus,
+//! and `sim/checks/client_checker.rs` (with `sim/checks/kv_model.rs` and `sim/checks/jobs_checker.rs`) what clients were promised. `coverage.rs` counts what happened; `seeds.rs`
 //! keeps the seeds that once found a bug.
 //!
 //! A failure prints the seed; `phalanx sim replay SEED`, or the test `sim::tests::replay` with `PHALANX_SEED`, runs it again
 //! and prints its last events. Not here: real processes (`lab/`).
 
-mod calm;
-mod carry;
-mod client;
+pub mod checks;
 mod clocks;
 pub mod coverage;
 mod differences;
-mod disk;
-mod faults;
-mod files;
-mod foreman;
-mod ghost;
-mod host;
+pub mod environment;
 mod images;
-mod ledger;
-mod lives;
-mod net;
-mod plan;
+pub mod model;
 #[cfg(test)]
-mod planted;
-mod registers;
-mod rules;
+mod planted_bugs;
 pub mod seeds;
-mod shelf;
+pub mod steps;
 mod strangers;
-mod talkers;
 #[cfg(test)]
 mod tests;
-mod transfer;
-mod witness;
-mod workers;
 mod world;
 
+pub use self::checks::raft_checker::Violation;
+pub use self::environment::plan::Plan;
+pub use self::model::host::{Flaws, HostFlaws};
+pub use self::model::services::ServiceFlaws;
 pub use coverage::Coverage;
-pub use ghost::Violation;
-pub use host::{Flaws, HostFlaws};
-pub use plan::Plan;
-pub use registers::ServiceFlaws;
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,8 +1,9 @@
 //! The simulator as a test: seeds that must pass, seeds that once failed, and proof that a run depends on its seed alone.
 //!
-//! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs: `planted.rs`.
+//! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs: `planted_bugs.rs`.
 
-use super::plan::Broken;
+use super::environment::plan::{self, Broken};
+use super::planted_bugs as planted;
 use super::*;
 
 /// Seeds of each of the two sweeps, which run side by side.

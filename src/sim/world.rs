@@ -3,17 +3,17 @@
 //! Everything happens in the order of (time, sequence); chance comes from one seed; nothing iterates in hash order and
 //! nothing looks at a real clock. So a seed is a whole run, and a failure is a number.
 //!
-//! Not here: one node's duties (`carry.rs`), faults (`faults.rs`), clients (`client.rs`), the end (`calm.rs`).
+//! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients (`sim/steps/clients.rs`), the end (`sim/steps/liveness.rs`).
 
-use super::client::{Client, Told};
+use super::checks::client_checker::Witness;
+use super::checks::raft_checker::{Ghost, Hash, Judged, Violation, violation};
 use super::coverage::Coverage;
-use super::disk::Death;
-use super::ghost::{Ghost, Hash, Judged, Violation, violation};
-use super::host::{Flaws, Host};
-use super::net::Network;
-use super::plan::{JobsPlan, Plan, TICK_US};
-use super::transfer::Transfers;
-use super::witness::Witness;
+use super::environment::disk::Death;
+use super::environment::net::Network;
+use super::environment::plan::{JobsPlan, Plan, TICK_US};
+use super::model::host::{Flaws, Host};
+use super::steps::clients::{Client, Told};
+use super::steps::snapshot_transfers::Transfers;
 use crate::raft::{Durable, Entry, HardState, Input, Membership, Message, Payload, Persist};
 use crate::services::jobs::JobId;
 use crate::store::StoreError;
@@ -160,7 +160,7 @@ pub struct World {
     /// Faults have stopped.
     pub is_calm: bool,
     /// State of the calm phase.
-    pub calm: super::calm::Calm,
+    pub calm: super::steps::liveness::Calm,
     /// The run is over.
     pub is_over: bool,
     /// Commands of workers and leaders so far: each has a number of its own.
@@ -182,11 +182,12 @@ impl World {
         plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
         plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
         // The same holds for talk.
-        plan.talk = *super::plan::pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
+        plan.talk = *super::environment::plan::pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
         // And for older copies of disks, and strangers.
-        plan.restores = *super::plan::pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
+        plan.restores =
+            *super::environment::plan::pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
         let mut strangers = Rng::with_seed(seed.rotate_left(48));
-        plan.hostile = *super::plan::pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
+        plan.hostile = *super::environment::plan::pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
         plan.has_secret = strangers.bool();
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
@@ -205,7 +206,7 @@ impl World {
             clients: Vec::new(),
             coverage: Coverage::default(),
             is_calm: false,
-            calm: super::calm::Calm::default(),
+            calm: super::steps::liveness::Calm::default(),
             is_over: false,
             words: 0,
             asleep: BTreeMap::new(),

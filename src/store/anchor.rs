@@ -3,7 +3,7 @@
 //! What was opened stays writable after its folder was removed, renamed or replaced: every write and sync succeeds, and nothing
 //! of it is there after a restart. So the paths are compared with what is open: device and inode of the folder, of `lock` and
 //! of `wal/`. All of them are held open, so that no other file can get their inodes.
-//! Not here: who looks how often, and what follows (`node/disk.rs`).
+//! Not here: who looks how often, and what follows (`node/threads/disk.rs`).
 
 use super::{StoreError, WAL_DIR};
 use std::fs::{File, Metadata};
@@ -22,7 +22,7 @@ impl Anchor {
     ///
     /// # Errors
     /// The log's folder cannot be opened, or the paths lead elsewhere already: [`StoreError::FolderGone`].
-    pub(super) fn new(dir: &Path, folder: (&Path, &File), lock: (&Path, &File)) -> Result<Anchor, StoreError> {
+    pub(crate) fn new(dir: &Path, folder: (&Path, &File), lock: (&Path, &File)) -> Result<Anchor, StoreError> {
         let again = |(path, file): (&Path, &File)| {
             let file = file.try_clone().map_err(|e| StoreError::io("hold on to", path, e))?;
             Ok::<_, StoreError>((path.to_path_buf(), file))

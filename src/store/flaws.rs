@@ -32,14 +32,14 @@ pub struct Flaws {
 impl Options {
     /// Whether a planted bug is on; constant false outside tests.
     #[cfg(test)]
-    pub(super) fn flaw(&self, pick: fn(&Flaws) -> bool) -> bool {
+    pub(crate) fn flaw(&self, pick: fn(&Flaws) -> bool) -> bool {
         pick(&self.flaws)
     }
 
     /// Whether a planted bug is on; constant false outside tests.
     #[cfg(not(test))]
     #[inline(always)]
-    pub(super) fn flaw(&self, _pick: fn(&Flaws) -> bool) -> bool {
+    pub(crate) fn flaw(&self, _pick: fn(&Flaws) -> bool) -> bool {
         false
     }
 }

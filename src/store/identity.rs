@@ -7,7 +7,8 @@
 //! Not here: joining and founding (`cluster/discovery.rs`).
 
 use super::anchor::Anchor;
-use super::{Files, Options, SNAPSHOTS_DIR, Store, StoreError, WAL_DIR, segment, snapshot};
+use super::wal::segment;
+use super::{Files, Options, SNAPSHOTS_DIR, Store, StoreError, WAL_DIR, snapshot};
 use crate::raft::Durable;
 use crate::types::{Addresses, Identity, NodeId};
 use serde::{Deserialize, Serialize};

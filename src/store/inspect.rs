@@ -2,10 +2,10 @@
 //!
 //! It reads as recovery reads, and so finds damage where a start would; then it goes on and checks every snapshot as well.
 //! A torn tail is no damage: a start would cut it. Works beside a running node, whose newest bytes may be in motion.
-//! Not here: printing (`cli/log.rs`).
+//! Not here: printing (`cli/local/log.rs`).
 
-use super::record::{Position, Record};
-use super::recover::{self, Torn};
+use super::wal::record::{Position, Record};
+use super::wal::recover::{self, Torn};
 use super::{Files, Options, SNAPSHOTS_DIR, SnapshotReader, Snapshots, StoreError, WAL_DIR};
 use crate::raft::{HardState, SnapshotMeta};
 use crate::types::{Index, Term};

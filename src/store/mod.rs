@@ -1,8 +1,8 @@
 //! Bytes that survive a power cut: the log, snapshots and this node's identity, all below `data/node-<id>/`.
 //!
 //! The tour: [`Store`] (`store.rs`) is the whole room for its owner, the disk thread: recovery, write, sync, compaction.
-//! `wal.rs` is the log over segments; `recover.rs` reads it back and tells a torn tail from damage; `segment.rs` is one segment
-//! file, `record.rs` one record, `replay.rs` what a run of records means. `snapshot.rs` writes, receives and reads snapshots.
+//! `store/wal/writer.rs` is the log over segments; `store/wal/recover.rs` reads it back and tells a torn tail from damage; `store/wal/segment.rs` is one segment
+//! file, `store/wal/record.rs` one record, `store/wal/replay.rs` what a run of records means. `snapshot.rs` writes, receives and reads snapshots.
 //! `identity.rs` says who the folder belongs to and keeps two processes out of one folder. `inspect.rs` looks at a folder
 //! without changing a byte (`phalanx log`). `anchor.rs` tells whether the folder is still the one that was opened. `mark.rs` keeps that a state is wrong. `poison.rs` remembers a failure. `files.rs` is the only way to the disk, so that the simulator and the tests
 //! can put a treacherous one in its place. `docs/disk-format.md` shows every byte.
@@ -20,24 +20,20 @@ pub mod identity;
 pub mod inspect;
 pub mod mark;
 mod poison;
-pub mod record;
-pub mod recover;
-mod replay;
-mod segment;
 pub mod snapshot;
 #[expect(clippy::module_inception, reason = "the room's owner has the room's name")]
 mod store;
 #[cfg(test)]
 mod tests;
-mod wal;
+pub mod wal;
 
+pub use self::wal::writer::{Spare, SpareJob};
 pub use files::{
     File, Files, RealFiles, create_private_dir, keep_own_rights, make_all_private, narrow, narrow_data, shared_mode,
 };
 use poison::Poison;
 pub use snapshot::{SnapshotReader, SnapshotReceiver, SnapshotSaver, Snapshots};
 pub use store::{CutJob, Store};
-pub use wal::{Spare, SpareJob};
 
 use crate::types::NodeId;
 use std::io;

@@ -5,7 +5,7 @@
 //! is `….incoming` until the log says that it stands in its place; recovery finishes that step if a crash came between.
 //! Snapshots may be saved, received and read by other threads while the log is written: [`Snapshots`] is a handle to clone.
 //! A damaged newest snapshot is refused: an older one would leave a hole before the log.
-//! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments (`wal.rs`).
+//! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments (`store/wal/writer.rs`).
 
 use super::files::remove_gently;
 use super::{File, Files, Options, Poison, StoreError};
@@ -63,12 +63,12 @@ fn parse_name(name: &str, suffix: &str) -> Option<(Index, Term)> {
 }
 
 /// Whether a file of this name is a whole snapshot, in use or received.
-pub(super) fn is_whole(name: &str) -> bool {
+pub(crate) fn is_whole(name: &str) -> bool {
     parse_name(name, "snap").or_else(|| parse_name(name, "incoming")).is_some()
 }
 
 impl Snapshots {
-    pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, options: &Options, poison: Poison) -> Snapshots {
+    pub(crate) fn new(files: Arc<dyn Files>, dir: PathBuf, options: &Options, poison: Poison) -> Snapshots {
         let chunk_bytes = options.snapshot_chunk_bytes.clamp(1, FRAME_BYTES_MAX);
         Snapshots {
             files,
@@ -82,7 +82,7 @@ impl Snapshots {
     }
 
     /// What stops the log as well when it is set.
-    pub(super) fn poison(&self) -> &Poison {
+    pub(crate) fn poison(&self) -> &Poison {
         &self.poison
     }
 
@@ -97,7 +97,7 @@ impl Snapshots {
     }
 
     /// Paths of all whole files here, in use or received, oldest first: for inspection.
-    pub(super) fn paths(&self) -> Result<Vec<PathBuf>, StoreError> {
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, StoreError> {
         let names = match self.files.list(&self.dir) {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
             names => names.map_err(|e| StoreError::io("list", &self.dir, e))?,
@@ -148,7 +148,7 @@ impl Snapshots {
     }
 
     /// Puts a received snapshot in use; fine if it is already.
-    pub(super) fn promote(&self, meta: &SnapshotMeta) -> Result<(), StoreError> {
+    pub(crate) fn promote(&self, meta: &SnapshotMeta) -> Result<(), StoreError> {
         let key = (meta.index, meta.term);
         if !self.list_suffix("incoming")?.contains(&key) && self.list()?.contains(&key) {
             return Ok(());
@@ -172,7 +172,7 @@ impl Snapshots {
     }
 
     /// Removes all snapshots before `index`, calling `pause` now and then.
-    pub(super) fn remove_before(&self, index: Index, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+    pub(crate) fn remove_before(&self, index: Index, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         let old: Vec<_> = self.list()?.into_iter().filter(|(i, _)| *i < index).collect();
         for (index, term) in &old {
             let path = self.dir.join(name_of(*index, *term, "snap"));
@@ -182,7 +182,7 @@ impl Snapshots {
     }
 
     /// Removes what an earlier process left half-written or never put in use.
-    pub(super) fn tidy(&self) -> Result<(), StoreError> {
+    pub(crate) fn tidy(&self) -> Result<(), StoreError> {
         let names = self.files.list(&self.dir).map_err(|e| StoreError::io("list", &self.dir, e))?;
         for name in names.iter().filter(|name| name.ends_with(".tmp") || parse_name(name, "incoming").is_some()) {
             self.remove(name)?;
@@ -483,7 +483,7 @@ pub struct SnapshotReader {
 }
 
 impl SnapshotReader {
-    pub(super) fn open(home: &Snapshots, path: &Path) -> Result<SnapshotReader, StoreError> {
+    pub(crate) fn open(home: &Snapshots, path: &Path) -> Result<SnapshotReader, StoreError> {
         let reading = home.readers.enter();
         let file = home.files.open_read(path).map_err(|e| StoreError::io("open", path, e))?;
         let length = file.len().map_err(|e| StoreError::io("read", path, e))?;

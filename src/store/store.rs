@@ -3,13 +3,13 @@
 //! Invariants: S1 after an error from a write or sync nothing is written any more, whatever is asked. S2 a received snapshot
 //! comes into use only once the record that says so is on disk. S3 what recovery returns is on disk, without a hole
 //! between snapshot and log, and a suffix that contradicts the snapshot is gone for good.
-//! Not here: the log's own recovery (`wal.rs`), threads (`node/`).
+//! Not here: the log's own recovery (`store/wal/writer.rs`), threads (`node/`).
 
 use super::files::remove_gently;
-use super::record::Record;
-use super::recover::{self, Torn};
-use super::replay::Replay;
-use super::wal::{self, Spare, SpareJob, Wal};
+use super::wal::record::Record;
+use super::wal::recover::{self, Torn};
+use super::wal::replay::Replay;
+use super::wal::writer::{self, Spare, SpareJob, Wal};
 use super::{Files, Options, Poison, SNAPSHOTS_DIR, SnapshotReader, SnapshotReceiver, Snapshots, StoreError, WAL_DIR};
 use crate::raft::{Durable, HardState, Persist, SnapshotMeta};
 use crate::types::{Index, Term};
@@ -34,7 +34,7 @@ impl CutJob {
     pub fn run(self, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         let poison = self.snapshots.poison();
         poison.check()?;
-        let shrunk = |path: &Path| path.with_file_name(wal::SHRUNK_NAME);
+        let shrunk = |path: &Path| path.with_file_name(writer::SHRUNK_NAME);
         let mut segments = self.segments.iter();
         segments
             .try_for_each(|path| remove_gently(&*self.files, path, &shrunk(path), || true, pause))
@@ -74,7 +74,7 @@ impl Store {
             return Err(StoreError::LogMissing { dir: wal_dir, node: options.node });
         }
         let (wal, replay, torn) = if numbers.is_empty() {
-            (wal::create(Arc::clone(&files), &wal_dir, &options)?, Replay::new(&options), None)
+            (writer::create(Arc::clone(&files), &wal_dir, &options)?, Replay::new(&options), None)
         } else {
             let log = recover::read(&*files, &wal_dir, &options, &numbers, |_, _, _, _| {})?;
             let torn = log.torn.clone();
@@ -247,7 +247,7 @@ impl Store {
 
     /// Numbers of the log's segments, oldest first.
     #[cfg(test)]
-    pub(super) fn segment_numbers(&self) -> Vec<u64> {
+    pub(crate) fn segment_numbers(&self) -> Vec<u64> {
         self.wal.segment_numbers()
     }
 

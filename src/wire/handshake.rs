@@ -3,7 +3,7 @@
 //! The acceptor sends a random challenge, so a recorded handshake cannot be played again; the secret itself never
 //! crosses the wire. The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
 //! may hold 4 KiB at most. A dialer of another cluster, protocol or secret is told why in one sentence.
-//! Not here: what follows (`node/peers.rs`).
+//! Not here: what follows (`node/peer/acceptor.rs`).
 
 use super::codec::{WireError, read_frame, write_frame};
 use super::{Frame, Hello, PROTOCOL};

@@ -4,7 +4,7 @@
 //! The acceptor speaks first (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`] or
 //! [`Frame::Reject`]. After that a `Peer` connection carries frames one way, dialer to acceptor: each pair of nodes
 //! holds two. `Ask`, `Join` and `Snapshot` connections carry their own short conversation.
-//! Not here: threads and reconnecting (`node/peers.rs`), what a message means (`raft/`, `cluster/`).
+//! Not here: threads and reconnecting (`node/peer/acceptor.rs`), what a message means (`raft/`, `cluster/`).
 
 pub mod codec;
 pub mod handshake;

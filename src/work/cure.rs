@@ -1,6 +1,6 @@
 //! Why no sandbox can be built on this machine, and what to do: what can be seen without building one.
 //!
-//! Not here: building one to see whether it works (`cage.rs`).
+//! Not here: building one to see whether it works (`sandbox.rs`).
 
 use std::fs;
 use std::ops::Range;
@@ -15,7 +15,7 @@ const FORBIDDING: [(&str, &str, &str); 3] = [
 ];
 
 /// What is wrong where these programs are missing.
-pub(super) fn of_missing(programs: &[&str]) -> String {
+pub(crate) fn of_missing(programs: &[&str]) -> String {
     let packages =
         "bubblewrap, util-linux and coreutils have them (Debian: apt-get install bubblewrap util-linux coreutils)";
     match programs {
@@ -25,7 +25,7 @@ pub(super) fn of_missing(programs: &[&str]) -> String {
 }
 
 /// What to do where bubblewrap is there and does not start a command.
-pub(super) fn of_namespaces() -> String {
+pub(crate) fn of_namespaces() -> String {
     let value = |path: &str| fs::read_to_string(format!("/proc/sys/{path}")).unwrap_or_default().trim().to_string();
     let forbidding = FORBIDDING.into_iter().filter(|(path, bad, _)| value(path) == *bad);
     let mut settings: Vec<&str> = forbidding.map(|(_, _, cure)| cure).collect();
@@ -36,7 +36,7 @@ pub(super) fn of_namespaces() -> String {
 }
 
 /// What is wrong where root may not become these users. `None`: it may, as far as can be seen.
-pub(super) fn of_users(users: Range<u32>) -> Option<String> {
+pub(crate) fn of_users(users: Range<u32>) -> Option<String> {
     let map = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     of_maps(users, &map("uid_map"), &map("gid_map"))
 }

@@ -3,7 +3,7 @@
 //! A tree of processes is read one process at a time, and each step waits for the lock under which processes start and end, which a fork
 //! bomb holds all the time. The sandbox has a `/proc` of its own, with its processes alone; whoever may look into its first process
 //! may list that one, root or not.
-//! Not here: what its processes use (`tree.rs`), what follows (`run.rs`).
+//! Not here: what its processes use (`process_tree.rs`), what follows (`run.rs`).
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, stat, statat};
 use std::os::fd::OwnedFd;

@@ -7,14 +7,14 @@
 //! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut where it reaches its limit, never later. R3 a limit
 //! that was reached is told by its name, whatever the program made of it. R4 an end tells of a program that began: a sandbox that
 //! does not start is tried again, and is an error in the end.
-//! Not here: the walls (`cage.rs`), the folder (`scratch.rs`), whether the end counts (`services/jobs/`).
+//! Not here: the walls (`sandbox.rs`), the folder (`scratch.rs`), whether the end counts (`services/jobs/`).
 
 use super::WorkError;
-use super::cage::{self, Bounds, Cage};
 use super::namespace::Namespace;
+use super::process_tree::{self, Family};
 use super::runtimes::{self, Found, LAUNCHER, Places};
+use super::sandbox::{self, Bounds, Cage};
 use super::scratch::{FILES_MAX, Scratch};
-use super::tree::{self, Family};
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::CageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -322,7 +322,7 @@ impl Attempt<'_> {
 }
 
 /// Tries until a sandbox starts, for a while.
-pub(super) fn start_patiently<T>(
+pub(crate) fn start_patiently<T>(
     is_cancelled: &AtomicBool,
     mut once: impl FnMut() -> Result<T, WorkError>,
 ) -> Result<T, WorkError> {
@@ -452,7 +452,7 @@ impl Watch<'_> {
                     // Whatever it left running goes with it.
                     self.kill_rest(&child);
                     if let Some(its) = &self.family.home {
-                        tree::end_at_home(|home| home == its);
+                        process_tree::end_at_home(|home| home == its);
                     }
                 }
             }
@@ -530,7 +530,7 @@ impl Watch<'_> {
                 let said = if is_silent { String::new() } else { format!("; {said}") };
                 format!("it took more than {} s{said}", START_MAX.as_secs())
             }
-            _ => cage::how_it_ended(status, &said),
+            _ => sandbox::how_it_ended(status, &said),
         }
     }
 
@@ -564,7 +564,7 @@ impl Watch<'_> {
 
     /// Tells all processes of the program to end.
     fn ask_to_end(&self) {
-        for pid in tree::members(&self.family).into_iter().skip(self.own) {
+        for pid in process_tree::members(&self.family).into_iter().skip(self.own) {
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
                 // It has ended by itself meanwhile.
                 let _ = kill_process(pid, Signal::TERM);
@@ -602,7 +602,7 @@ impl Watch<'_> {
 
     /// Number of the cage's first process.
     fn inner_pid(&self) -> Option<u32> {
-        tree::below(self.family.pid, self.family.outer).first().copied()
+        process_tree::below(self.family.pid, self.family.outer).first().copied()
     }
 
     fn measure(&mut self) -> Option<Verdict> {
@@ -611,10 +611,10 @@ impl Watch<'_> {
             self.namespace = self.inner_pid().and_then(Namespace::of);
         }
         let processes_max = self.limits.processes + self.threads + self.own as u64;
-        let usage = tree::usage(&self.family, self.namespace.as_ref(), processes_max);
+        let usage = process_tree::usage(&self.family, self.namespace.as_ref(), processes_max);
         let is_long_ago = self.counted.elapsed() >= FILES_EVERY;
         if is_long_ago {
-            self.nameless_kib = tree::nameless(&self.family, 0).in_memory / 1024;
+            self.nameless_kib = process_tree::nameless(&self.family, 0).in_memory / 1024;
         }
         let memory_kib = usage.memory_kib + self.nameless_kib;
         self.memory_peak_kib = self.memory_peak_kib.max(memory_kib);

@@ -1,7 +1,7 @@
 //! Which languages this machine has, and how a program in each is compiled and run.
 //!
 //! A runtime of the settings is there if its probe succeeds. Toolchains outside the system's folders are shown to their own
-//! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the cage around the commands (`cage.rs`).
+//! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the cage around the commands (`sandbox.rs`).
 
 use crate::settings::Runtime;
 use std::io::{self, Read};
@@ -44,7 +44,7 @@ pub fn find(runtimes: &[Runtime]) -> Vec<Found> {
 }
 
 /// The same with another limit for each probe.
-pub(super) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
+pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
     let homes = runtimes.iter().map(|runtime| command(&runtime.home, None, seconds));
     let homes: Vec<Option<PathBuf>> = first_lines(homes).into_iter().map(|home| home.map(PathBuf::from)).collect();
     let homes: Vec<Option<PathBuf>> = homes.into_iter().map(|home| home.filter(|home| home.is_dir())).collect();

@@ -6,11 +6,11 @@
 //!
 //! Invariants: S1 a mount ends with its attempt, or at the next start of its node. S2 no program of a killed process of this
 //! node outlives the next start.
-//! Not here: walks through folders (`folder.rs`), what is bound to where (`cage.rs`).
+//! Not here: walks through folders (`untrusted_dir.rs`), what is bound to where (`sandbox.rs`).
 
-use super::cage::HOME;
-use super::tree::{self, Family};
-use super::{filter, folder};
+use super::process_tree::{self, Family};
+use super::sandbox::HOME;
+use super::{syscall_filter, untrusted_dir};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -60,7 +60,7 @@ impl Scratch {
             fs::create_dir(folder)?;
             fs::set_permissions(folder, fs::Permissions::from_mode(*mode))?;
         }
-        if let Some(bytes) = filter::bytes() {
+        if let Some(bytes) = syscall_filter::bytes() {
             fs::write(path.join(FILTER), bytes)?;
         }
         scratch.forget_start()?;
@@ -108,15 +108,15 @@ impl Scratch {
             let it = rustix::fs::statvfs(&self.path).ok()?;
             return Some((it.f_files - it.f_ffree, (it.f_blocks - it.f_bfree) * it.f_frsize));
         }
-        let count = folder::count(&self.path, FILES_MAX + MORE_FILES)?;
+        let count = untrusted_dir::count(&self.path, FILES_MAX + MORE_FILES)?;
         let device = fs::metadata(&self.path).ok()?.dev();
-        let nameless = processes.map_or(0, |family| tree::nameless(family, device).on_device);
+        let nameless = processes.map_or(0, |family| process_tree::nameless(family, device).on_device);
         Some((count.files, count.bytes + nameless))
     }
 
     /// Bytes of the longest file, holes included.
     pub fn longest(&self) -> u64 {
-        folder::count(&self.path, FILES_MAX + MORE_FILES).map_or(u64::MAX, |count| count.longest)
+        untrusted_dir::count(&self.path, FILES_MAX + MORE_FILES).map_or(u64::MAX, |count| count.longest)
     }
 }
 
@@ -125,7 +125,7 @@ impl Drop for Scratch {
         if self.is_mounted {
             unmount(&self.path);
         }
-        if let Err(e) = folder::remove(&self.path) {
+        if let Err(e) = untrusted_dir::remove(&self.path) {
             log::warn!("a job's folder stays behind path={} err={e}", self.path.display());
         }
     }
@@ -257,7 +257,7 @@ fn is_own_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|it| it.is_dir() && it.uid() == rustix::process::geteuid().as_raw())
 }
 
-pub(super) fn remove_abandoned_below(run: &Path) {
+pub(crate) fn remove_abandoned_below(run: &Path) {
     if !is_own_folder(run) {
         return;
     }
@@ -275,7 +275,7 @@ pub(super) fn remove_abandoned_below(run: &Path) {
 
 /// Removes one of the folders that [`clear`] gave, and says if it cannot.
 pub fn remove_old(path: &Path) {
-    if let Err(e) = folder::remove(path) {
+    if let Err(e) = untrusted_dir::remove(path) {
         log::warn!("folders of old jobs stay behind path={} err={e}", path.display());
     }
 }
@@ -303,13 +303,13 @@ fn end_leftovers(jobs: &Path) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
-    tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
+    process_tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
 }
 
 /// Whether a line of a table of mounts tells of a cage whose command has its folder below this one: its file system was mounted
 /// there, or it is a part of another, whose own place above it the line does not tell. Only where a cage shows the folder it
 /// counts: whoever has mounts of its own, a service or a cage that is being built, has a copy of the mount itself as well.
-pub(super) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
+pub(crate) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
     let (place, source) = line.split_once(" - ").unwrap_or((line, ""));
     let mut fields = place.split(' ').skip(3).map(unescaped);
     let (Some(part), Some(point)) = (fields.next(), fields.next()) else { return false };

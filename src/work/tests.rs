@@ -9,9 +9,9 @@ mod places;
 mod probes;
 mod start;
 
-use super::cage::{Bounds, Cage};
 use super::run::{Attempt, Stream};
 use super::runtimes::{self, Found, find, java_class, java_file};
+use super::sandbox::{Bounds, Cage};
 use super::scratch::{Scratch, is_mounted_from};
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::{CageKind, known_runtimes as known};
@@ -431,12 +431,12 @@ fn deep_folders_harm_nobody() {
     );
     assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
     nest(&top, 30_000);
-    assert_eq!(super::folder::count(&top, u64::MAX), None, "too deep to count");
+    assert_eq!(super::untrusted_dir::count(&top, u64::MAX), None, "too deep to count");
     let removing = top.clone();
-    let done = crate::node::threads::spawn("job-0", move || super::folder::remove(&removing).unwrap()).unwrap();
+    let done = crate::node::spawn::spawn("job-0", move || super::untrusted_dir::remove(&removing).unwrap()).unwrap();
     done.join().unwrap();
     assert!(!top.exists() && precious.exists());
-    super::folder::remove(&top).expect("what is gone is no error");
+    super::untrusted_dir::remove(&top).expect("what is gone is no error");
 }
 
 #[test]
@@ -446,10 +446,10 @@ fn folders_are_counted() {
     std::fs::write(dir.path().join("a/b/c"), [7; 10_000]).unwrap();
     std::fs::File::create(dir.path().join("hole")).unwrap().set_len(1 << 30).unwrap();
     std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
-    let count = super::folder::count(dir.path(), 10).unwrap();
+    let count = super::untrusted_dir::count(dir.path(), 10).unwrap();
     assert_eq!((count.files, count.longest), (5, 1 << 30));
     assert!((10_000..20_000).contains(&count.bytes), "{count:?}");
-    assert_eq!(super::folder::count(dir.path(), 4), None);
+    assert_eq!(super::untrusted_dir::count(dir.path(), 4), None);
 }
 
 #[test]
@@ -463,7 +463,7 @@ fn a_start_clears_what_a_killed_process_left() {
     let path = left.path().to_path_buf();
     std::mem::forget(left);
     // As after a node that was killed before its programs were told to go with it.
-    let bounds = super::cage::Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
+    let bounds = super::sandbox::Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sleep", "60"].map(String::from);
     let cage = cage();
     if let Some(user) = cage.user(4000) {
@@ -485,7 +485,7 @@ fn a_start_clears_what_a_killed_process_left() {
 #[test]
 fn a_start_waits_for_another_node_that_removes_its_folder() {
     use super::scratch;
-    use crate::node::threads;
+    use crate::node::spawn;
     let dir = passable();
     let jobs = dir.path().join("jobs");
     scratch::clear(&jobs).unwrap();
@@ -493,7 +493,7 @@ fn a_start_waits_for_another_node_that_removes_its_folder() {
     fs2::FileExt::try_lock_exclusive(&found).unwrap();
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     let starts = jobs.clone();
-    let start = threads::spawn("start", move || {
+    let start = spawn::spawn("start", move || {
         let old = scratch::clear(&starts).unwrap();
         tell.send((old, scratch::hold(&starts).unwrap())).unwrap();
     });

@@ -6,7 +6,7 @@
 
 use phalanx::lab::web::{self, Notes};
 use phalanx::lab::{Cluster, poll};
-use phalanx::node::status::Status;
+use phalanx::node::views::status::Status;
 use phalanx::raft::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! A host without a node: frames, sessions and outcomes as a test wants them, behind the real door on a real socket.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use phalanx::http::{Deadlines, Door, Host, HostSession, server};
-use phalanx::node::chat::{ChatFeed, ChatReader};
-use phalanx::node::status::*;
+use phalanx::http::{Deadlines, Door, Host, HostSession, acceptor};
+use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
+use phalanx::node::views::status::*;
 use phalanx::node::{
     BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, Reservation, SentFile, Slot, SqlRead,
     Work,
@@ -212,7 +212,7 @@ impl Host for FakeHost {
         self.outcome((Index(81), answer))
     }
     fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, sql::Answer)> {
-        let bytes = sql::words::Bytes::from(piece);
+        let bytes = sql::commands::Bytes::from(piece);
         match self.sql_write(&sql::Command::Stage { load, offset, bytes }, None, Instant::now()) {
             Outcome::Unknown(why) => Outcome::Refused(why),
             other => other,
@@ -356,7 +356,7 @@ pub fn serve_on(host: Arc<FakeHost>, deadlines: Deadlines, address: &str, is_fro
     let door = Door::new(host.clone(), deadlines);
     let served = Served { host, door: door.clone(), address };
     std::thread::spawn(move || {
-        if is_front { server::serve_front_host(&listener, &door) } else { server::serve_host(&listener, &door) }
+        if is_front { acceptor::serve_front_host(&listener, &door) } else { acceptor::serve_host(&listener, &door) }
     });
     served
 }

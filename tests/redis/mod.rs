@@ -278,7 +278,7 @@ pub fn steps(text: &str) -> Vec<Step> {
             Some(command) => (true, command),
             None => (false, rest),
         };
-        let mut parser = phalanx::resp::parse::Parser::default();
+        let mut parser = phalanx::resp::protocol::parse::Parser::default();
         let command = format!("{command}\n");
         let (request, _) = parser.next(command.as_bytes(), true).unwrap().unwrap();
         let words = request.words().map(<[u8]>::to_vec).collect();

@@ -4,17 +4,17 @@
 //! the log-in itself, which holds only if the account still has the hash that it was compared with; or the failure, which is
 //! counted before anybody is told. Whoever waits for a turn to hash has not begun a try: a node that is too busy counts nothing.
 //! A name without an account takes the same way, as long, to the same answer; a sign-up that is sent again takes it too.
-//! Not here: hashing (`passwords.rs`), the wait (`services/chat/accounts.rs`).
+//! Not here: hashing (`http/password_hasher.rs`), the wait (`services/chat/accounts.rs`).
 
 use super::super::api::deadline;
-use super::super::idempotency;
-use super::super::kv::strange;
-use super::super::parse::Head;
-use super::super::reply::Reply;
 use super::super::routes::Indexed;
-use super::super::server::Door;
-use super::passwords::{self, draw_token};
-use super::words::{body, refusal, run};
+use super::requests::{body, refusal, run};
+use crate::http::acceptor::Door;
+use crate::http::api::kv::strange;
+use crate::http::password_hasher::{self, draw_token};
+use crate::http::protocol::idempotency;
+use crate::http::protocol::parse::Head;
+use crate::http::protocol::reply::Reply;
 use crate::services::chat::{AccountId, Answer, Command, Refusal, names};
 use crate::types::Index;
 use serde::Deserialize;
@@ -33,11 +33,11 @@ struct Who {
 }
 
 /// `POST /v1/chat/accounts`: makes an account and logs it in.
-pub(super) fn create(door: &Door, head: &Head, bytes: &[u8]) -> Result<Indexed, Reply> {
+pub(crate) fn create(door: &Door, head: &Head, bytes: &[u8]) -> Result<Indexed, Reply> {
     let Who { name, password } = body(bytes)?;
     let name = names::account(&name).map_err(|why| Reply::refused(400, &why))?;
     let until = deadline(door);
-    passwords::check_new(&password)?;
+    password_hasher::check_new(&password)?;
     let hash = door.passwords.enter(until)?.hash(&password)?;
     let (token, token_hash) = draw_token();
     // Not from the body: a tag stands in the log, and whoever reads it must not be able to try passwords on it.
@@ -59,11 +59,11 @@ pub(super) fn create(door: &Door, head: &Head, bytes: &[u8]) -> Result<Indexed, 
 }
 
 /// `POST /v1/chat/login`.
-pub(super) fn log_in(door: &Door, bytes: &[u8]) -> Result<Indexed, Reply> {
+pub(crate) fn log_in(door: &Door, bytes: &[u8]) -> Result<Indexed, Reply> {
     let Who { name, password } = body(bytes)?;
     // What can be nobody's name is refused like a wrong password: it is one.
     let key = names::account(&name).map(|name| name.key).unwrap_or_default();
-    passwords::check_given(&password)?;
+    password_hasher::check_given(&password)?;
     match compare(door, key, &password, deadline(door))? {
         Some((account, hash)) => finish(door, account, hash),
         None => Err(refusal(door, &Refusal::WrongLogIn)),

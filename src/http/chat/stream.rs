@@ -2,26 +2,27 @@
 //!
 //! A reader that comes back after a position, on whichever node, is told what it missed and nothing twice. A node that is
 //! behind that position waits until it has caught up. Most of the time a reader takes the lines that were written once for all
-//! (`node/chat.rs`) and are for its conversations; only what it missed, or what concerns it alone, is looked up and written for it.
+//! (`node/views/chat_feed.rs`) and are for its conversations; only what it missed, or what concerns it alone, is looked up and written for it.
 //! A line `{"type":"beat","position":N}` comes every two seconds without another.
 //! The stream ends with `{"type":"logged_out"}` when its log-in does, and with a proper end when the node stops. When it breaks
 //! off without either, another node goes on.
 //! A slow reader holds the piece that it has not taken and nothing else: no state of the chat, and of memory only its share of
 //! what all slow readers may hold together.
-//! Not here: waking readers (`node/chat.rs`), the form of a line (`node/chat_lines.rs`).
+//! Not here: waking readers (`node/views/chat_feed.rs`), the form of a line (`node/views/chat_lines.rs`).
 
 use super::super::api::deadline;
-use super::super::conn::Conn;
-use super::super::kv::strange;
-use super::super::params::Params;
-use super::super::parse::Head;
-use super::super::reply::{self, Reply};
 use super::super::routes::{cors, origin};
-use super::super::server::Door;
-use super::words::{ask_at, token};
+use super::requests::{ask_at, token};
+use crate::http::acceptor::Door;
+use crate::http::api::kv::strange;
+use crate::http::protocol::conn::Conn;
+use crate::http::protocol::params::Params;
+use crate::http::protocol::parse::Head;
+use crate::http::protocol::reply::{self, Reply};
 use crate::limits::{CHAT_PIECE_BYTES, CHAT_PIECE_EVENTS_MAX, CHAT_SOCKET_BYTES};
-use crate::node::chat::{ChatReader, ChatView};
-use crate::node::{Level, chat_lines};
+use crate::node::Level;
+use crate::node::views::chat_feed::{ChatReader, ChatView};
+use crate::node::views::chat_lines;
 use crate::services::chat::{AccountId, Query, TokenHash, View};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;

@@ -6,7 +6,7 @@ use super::*;
 
 const NODES: u64 = 3;
 
-pub(super) fn config(id: u64) -> Config {
+pub(crate) fn config(id: u64) -> Config {
     Config {
         me: identity(id, 0),
         heartbeat_ticks: Ticks(4),
@@ -27,7 +27,7 @@ fn node() -> Raft {
     node_with(config(1))
 }
 
-pub(super) fn node_with(config: Config) -> Raft {
+pub(crate) fn node_with(config: Config) -> Raft {
     Raft::new(config, durable())
 }
 
@@ -38,14 +38,14 @@ fn durable() -> Durable {
     Durable { hard_state: HardState { term: Term(5), vote: None }, snapshot: None, entries }
 }
 
-pub(super) fn step(raft: &mut Raft, input: Input) -> Effects {
+pub(crate) fn step(raft: &mut Raft, input: Input) -> Effects {
     let (mut rng, mut fx) = (fastrand::Rng::with_seed(1), Effects::default());
     raft.step(input, &mut rng, &mut fx);
     raft.check();
     fx
 }
 
-pub(super) fn say(raft: &mut Raft, from: Identity, term: u64, body: Body) -> Effects {
+pub(crate) fn say(raft: &mut Raft, from: Identity, term: u64, body: Body) -> Effects {
     step(raft, Input::Message(Message { from, to: identity(1, 0), term: Term(term), body }))
 }
 

@@ -10,34 +10,34 @@ use std::fmt::Write as _;
 use uuid::Uuid;
 
 /// One virtual process and its disk.
-pub(super) struct Node {
-    pub(super) me: Identity,
-    pub(super) raft: Option<Raft>,
+pub(crate) struct Node {
+    pub(crate) me: Identity,
+    pub(crate) raft: Option<Raft>,
     /// Frozen: takes no input; what is sent to it waits.
-    pub(super) is_frozen: bool,
+    pub(crate) is_frozen: bool,
     /// Hung: nothing reaches the disk.
-    pub(super) is_hung: bool,
+    pub(crate) is_hung: bool,
     disk: VecDeque<(Persist, Vec<Message>)>,
-    pub(super) durable: Durable,
+    pub(crate) durable: Durable,
     rng: fastrand::Rng,
     /// Which incarnation of the id's data folder this is.
     life: u64,
 }
 
 /// All of them, and the network between.
-pub(super) struct World {
-    pub(super) nodes: BTreeMap<NodeId, Node>,
-    pub(super) config: Config,
+pub(crate) struct World {
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) config: Config,
     /// Directed links that carry nothing.
-    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
+    pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     wire: VecDeque<Message>,
     /// Kinds of message that are kept back, and those kept.
-    pub(super) hold: BTreeSet<&'static str>,
-    pub(super) held: Vec<Message>,
+    pub(crate) hold: BTreeSet<&'static str>,
+    pub(crate) held: Vec<Message>,
     snapshots: Vec<(Identity, Identity)>,
-    pub(super) hold_snapshots: bool,
-    pub(super) out: String,
-    pub(super) is_traced: bool,
+    pub(crate) hold_snapshots: bool,
+    pub(crate) out: String,
+    pub(crate) is_traced: bool,
     next_token: u64,
     leaders: BTreeMap<Term, NodeId>,
     /// Copies of disks, to be put back later.
@@ -45,7 +45,7 @@ pub(super) struct World {
     ghost: BTreeMap<Index, Entry>,
 }
 
-pub(super) fn identity(id: u64, life: u64) -> Identity {
+pub(crate) fn identity(id: u64, life: u64) -> Identity {
     Identity { id: NodeId(id), uuid: Uuid::from_u128(u128::from(id) << 96 | u128::from(life)) }
 }
 
@@ -66,7 +66,7 @@ fn config() -> Config {
 }
 
 /// Name of a message's kind, as scripts call it.
-pub(super) fn kind(body: &Body) -> &'static str {
+pub(crate) fn kind(body: &Body) -> &'static str {
     match body {
         Body::PreVote { .. } => "pre-vote",
         Body::PreVoteReply { .. } => "pre-vote-reply",
@@ -84,7 +84,7 @@ pub(super) fn kind(body: &Body) -> &'static str {
 }
 
 /// All kinds, to turn a script's word into a `&'static str`.
-pub(super) const KINDS: [&str; 12] = [
+pub(crate) const KINDS: [&str; 12] = [
     "pre-vote",
     "pre-vote-reply",
     "vote",
@@ -100,7 +100,7 @@ pub(super) const KINDS: [&str; 12] = [
 ];
 
 /// One entry in a few characters: `3@2:put` is index 3, term 2.
-pub(super) fn entry(entry: &Entry) -> String {
+pub(crate) fn entry(entry: &Entry) -> String {
     let payload = match &entry.payload {
         Payload::Noop => "-".into(),
         Payload::Command(command) => String::from_utf8_lossy(command).into_owned(),
@@ -110,7 +110,7 @@ pub(super) fn entry(entry: &Entry) -> String {
 }
 
 /// Voters, and learners behind a plus; a second life of an id wears a prime.
-pub(super) fn members(membership: &Membership) -> String {
+pub(crate) fn members(membership: &Membership) -> String {
     let name = |(id, uuid): (&NodeId, &Uuid)| format!("{id}{}", "'".repeat((uuid.as_u128() & 0xff) as usize));
     let mut text = membership.voters.iter().map(name).collect::<Vec<_>>().join(",");
     if !membership.learners.is_empty() {
@@ -120,7 +120,7 @@ pub(super) fn members(membership: &Membership) -> String {
 }
 
 impl World {
-    pub(super) fn new() -> World {
+    pub(crate) fn new() -> World {
         World {
             nodes: BTreeMap::new(),
             config: config(),
@@ -140,7 +140,7 @@ impl World {
     }
 
     /// Adds a node whose disk holds `durable`.
-    pub(super) fn add(&mut self, id: u64, life: u64, durable: Durable) {
+    pub(crate) fn add(&mut self, id: u64, life: u64, durable: Durable) {
         let rng = fastrand::Rng::with_seed(id);
         let disk = VecDeque::new();
         let me = identity(id, life);
@@ -150,7 +150,7 @@ impl World {
     }
 
     /// Starts a node from its disk.
-    pub(super) fn start(&mut self, id: NodeId) {
+    pub(crate) fn start(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
         let config = Config { me: node.me, ..self.config.clone() };
         node.raft = Some(Raft::new(config, node.durable.clone()));
@@ -158,7 +158,7 @@ impl World {
     }
 
     /// Ends a process: what has not reached the disk is gone.
-    pub(super) fn kill(&mut self, id: NodeId) {
+    pub(crate) fn kill(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.raft = None;
         node.disk.clear();
@@ -166,20 +166,20 @@ impl World {
     }
 
     /// The data folder is lost: same id, new identity, nothing on disk.
-    pub(super) fn wipe(&mut self, id: NodeId) {
+    pub(crate) fn wipe(&mut self, id: NodeId) {
         let life = self.nodes[&id].life + 1;
         self.kill(id);
         self.add(id.0, life, Durable::default());
     }
 
     /// Copies what a node's disk holds.
-    pub(super) fn image(&mut self, id: NodeId) {
+    pub(crate) fn image(&mut self, id: NodeId) {
         self.images.insert(id, self.nodes[&id].durable.clone());
     }
 
     /// Starts a node from the copy of its disk, under its old identity. What was committed since may be gone: the world no
     /// longer asserts that it stays.
-    pub(super) fn restore(&mut self, id: NodeId) -> Result<(), &'static str> {
+    pub(crate) fn restore(&mut self, id: NodeId) -> Result<(), &'static str> {
         self.kill(id);
         self.nodes.get_mut(&id).ok_or("no such node")?.durable = self.images.get(&id).ok_or("no image")?.clone();
         self.ghost.clear();
@@ -187,13 +187,13 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn token(&mut self) -> Token {
+    pub(crate) fn token(&mut self) -> Token {
         self.next_token += 1;
         Token(self.next_token)
     }
 
     /// The live leader of the highest term.
-    pub(super) fn leader(&self) -> Option<NodeId> {
+    pub(crate) fn leader(&self) -> Option<NodeId> {
         let rafts = self.nodes.iter().filter(|(_, node)| !node.is_frozen);
         let leaders = rafts.filter_map(|(id, node)| node.raft.as_ref().map(|raft| (raft, *id)));
         let leaders = leaders.filter(|(raft, _)| raft.role() == Role::Leader);
@@ -201,7 +201,7 @@ impl World {
     }
 
     /// One tick for everyone, then all messages.
-    pub(super) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in ids {
             self.step(id, Input::Tick);
@@ -210,7 +210,7 @@ impl World {
     }
 
     /// Delivers until nothing is on the way.
-    pub(super) fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         for _ in 0..10_000 {
             if !self.deliver_one() {
                 return;
@@ -239,7 +239,7 @@ impl World {
     }
 
     /// A snapshot that was asked for earlier arrives now.
-    pub(super) fn ship(&mut self, from: NodeId, to: NodeId) {
+    pub(crate) fn ship(&mut self, from: NodeId, to: NodeId) {
         self.stream(self.nodes[&from].me, self.nodes[&to].me);
         self.deliver();
     }
@@ -256,14 +256,14 @@ impl World {
     }
 
     /// Lets held messages go.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.hold.clear();
         self.wire.extend(std::mem::take(&mut self.held));
         self.deliver();
     }
 
     /// Delivers these, though their kind is still held back.
-    pub(super) fn pass(&mut self, messages: Vec<Message>) {
+    pub(crate) fn pass(&mut self, messages: Vec<Message>) {
         for message in messages {
             self.step(message.to.id, Input::Message(message));
         }
@@ -271,7 +271,7 @@ impl World {
     }
 
     /// One input for one node, with its effects carried out.
-    pub(super) fn step(&mut self, id: NodeId, input: Input) {
+    pub(crate) fn step(&mut self, id: NodeId, input: Input) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let Some(raft) = &mut node.raft else { return };
         if node.is_frozen {
@@ -320,7 +320,7 @@ impl World {
     }
 
     /// The disk takes what waits for it, unless it hangs.
-    pub(super) fn sync(&mut self, id: NodeId) {
+    pub(crate) fn sync(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
         if node.is_hung {
             return;
@@ -334,7 +334,7 @@ impl World {
     }
 
     /// The services of a node saved a snapshot of all it has committed.
-    pub(super) fn save_snapshot(&mut self, id: NodeId) {
+    pub(crate) fn save_snapshot(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
         let raft = node.raft.as_ref().unwrap();
         let meta = raft.snapshot_meta(raft.commit_index()).expect("the commit index is in the log");

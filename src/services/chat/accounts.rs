@@ -8,9 +8,9 @@
 //!
 //! Invariants: A1 `names` has one row for each account, under its key. A2 `tokens` has one row for each log-in, which stands
 //! in its account's `tokens` and in `expiring`, and nowhere else.
-//! Not here: comparing passwords (`http/chat/`), conversations (`talk.rs`).
+//! Not here: comparing passwords (`http/chat/`), conversations (`conversation.rs`).
 
-use super::words::{
+use super::commands::{
     ACCOUNTS_MAX, AccountId, CLIENT_IDS_MAX, ConversationId, FAILURES_FREE, FAILURES_KEPT_MS, HASH_BYTES_MAX,
     KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, STRANGERS_MAX, TOKEN_MS_MAX, TOKENS_MAX, TRY_MS_MAX,
     TokenHash, WAIT_MS_MAX, WAIT_MS_MIN,

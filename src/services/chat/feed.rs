@@ -6,12 +6,12 @@
 //!
 //! Each event has a position of its own among those that one account is told, and they come in that order: whoever remembers
 //! the newest one that it got goes on behind it and misses and repeats nothing.
-//! Not here: who waits for it (`node/chat.rs`), how it is written (`node/chat_lines.rs`).
+//! Not here: who waits for it (`node/views/chat_feed.rs`), how it is written (`node/views/chat_lines.rs`).
 
 use super::accounts::Membership;
+use super::commands::{AccountId, ConversationId};
+use super::conversation::{Message, Talk};
 use super::state::Chat;
-use super::talk::{Message, Talk};
-use super::words::{AccountId, ConversationId};
 use std::sync::Arc;
 
 /// Something that a reader is told.

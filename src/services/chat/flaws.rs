@@ -24,4 +24,4 @@ macro_rules! flaw {
         is_on
     }};
 }
-pub(super) use flaw;
+pub(crate) use flaw;

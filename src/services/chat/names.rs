@@ -5,11 +5,11 @@
 //! Two names are one if they are equal after compatibility composition (NFKC) and lower case: `Zoë`, `ZOË` and `Ｚoë`.
 //! A door works this out and puts both forms into the command, because Unicode's tables grow with each version: what they say
 //! today must not change what a log of last year did.
-//! Not here: which characters show nothing (`blank.rs`); look-alikes of other scripts: who must not be mistaken for another
+//! Not here: which characters show nothing (`invisible_chars.rs`); look-alikes of other scripts: who must not be mistaken for another
 //! compares account numbers.
 
-use super::blank::{is_hidden, says_something};
-use super::words::{NAME_CHARS_MAX, Name};
+use super::commands::{NAME_CHARS_MAX, Name};
+use super::invisible_chars::{is_hidden, says_something};
 use unicode_normalization::UnicodeNormalization;
 
 /// The name of an account.

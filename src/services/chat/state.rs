@@ -6,16 +6,16 @@
 //! Invariants: C1 whoever is in a conversation stands in its `members`, and it in theirs. C2 `order` has one row for each
 //! conversation, under its newest position. C3 a room is found under its key, a direct conversation under its two accounts.
 //! C4 `bytes` is the sum over the conversations, and over `written`. C5 a conversation has a member.
-//! Not here: log-ins (`accounts.rs`), messages of one conversation (`talk.rs`).
+//! Not here: log-ins (`accounts.rs`), messages of one conversation (`conversation.rs`).
 
 use super::accounts::{Accounts, Sent, check_name};
-use super::flaws::flaw;
-use super::saved;
-use super::talk::{Kind, Message, Talk};
-use super::words::{
+use super::commands::{
     AccountId, Answer, BYTES_MAX, CLIENT_ID_BYTES_MAX, CONVERSATIONS_MAX, Command, ConversationId, MEMBERS_MAX,
     MESSAGE_BYTES, Name, ROOMS_MAX, Refusal, TEXT_BYTES_MAX, Target, TokenHash,
 };
+use super::conversation::{Kind, Message, Talk};
+use super::flaws::flaw;
+use super::snapshot;
 use crate::services::{Reply, Service};
 use crate::types::Stamp;
 use imbl::{OrdMap, OrdSet};
@@ -25,15 +25,15 @@ use std::sync::Arc;
 /// See the module. A clone shares everything with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chat {
-    pub(super) accounts: Accounts,
-    pub(super) talks: OrdMap<ConversationId, Arc<Talk>>,
-    pub(super) rooms: OrdMap<String, ConversationId>,
-    pub(super) directs: OrdMap<(AccountId, AccountId), ConversationId>,
+    pub(crate) accounts: Accounts,
+    pub(crate) talks: OrdMap<ConversationId, Arc<Talk>>,
+    pub(crate) rooms: OrdMap<String, ConversationId>,
+    pub(crate) directs: OrdMap<(AccountId, AccountId), ConversationId>,
     /// Conversations by their newest position.
-    pub(super) order: OrdMap<u64, ConversationId>,
-    pub(super) newest: ConversationId,
-    pub(super) position: u64,
-    pub(super) turn: u64,
+    pub(crate) order: OrdMap<u64, ConversationId>,
+    pub(crate) newest: ConversationId,
+    pub(crate) position: u64,
+    pub(crate) turn: u64,
     bytes: usize,
     /// Bytes of the messages that each account has written and that are kept.
     written: OrdMap<AccountId, usize>,
@@ -84,7 +84,7 @@ impl Chat {
 
     /// The chat that a snapshot holds: everything else follows from its accounts and conversations. `None`: it contradicts
     /// itself.
-    pub(super) fn of(accounts: Accounts, talks: OrdMap<ConversationId, Arc<Talk>>, numbers: [u64; 3]) -> Option<Chat> {
+    pub(crate) fn of(accounts: Accounts, talks: OrdMap<ConversationId, Arc<Talk>>, numbers: [u64; 3]) -> Option<Chat> {
         let [newest, position, turn] = numbers;
         let mut chat = Chat { accounts, newest, position, turn, ..Chat::default() };
         for (id, talk) in &talks {
@@ -296,7 +296,7 @@ impl Chat {
     }
 
     /// A conversation that somebody is in.
-    pub(super) fn talk_of(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
+    pub(crate) fn talk_of(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
         let talk = self.talks.get(&id).ok_or(Refusal::NoSuchConversation)?;
         match (talk.members().contains(&who), talk.kind()) {
             (true, _) => Ok(talk),
@@ -492,11 +492,11 @@ impl Service for Chat {
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
-        saved::write(self, out)
+        snapshot::write(self, out)
     }
 
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
-        *self = saved::read(from)?;
+        *self = snapshot::read(from)?;
         Ok(())
     }
 }

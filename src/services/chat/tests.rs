@@ -7,7 +7,7 @@
 mod desk;
 mod lives;
 
-use super::words::{MESSAGES_MAX, TOKENS_MAX};
+use super::commands::{MESSAGES_MAX, TOKENS_MAX};
 use super::{Answer, Chat, Command, Query, Refusal, Target, TokenHash, View, names};
 use crate::services::Service;
 use crate::services::trials::{self, restored, saved, stamp};
@@ -110,7 +110,7 @@ fn a_pattern_that_takes_too_long_is_refused() {
         chat.run(stamp(30, 0), create(&format!("{:a<28}{n:04}", "")));
     }
     let list =
-        |pattern: String| super::words::Listing { token: token("ann"), pattern, after: String::new(), limit: 10 };
+        |pattern: String| super::commands::Listing { token: token("ann"), pattern, after: String::new(), limit: 10 };
     // A class is read to its end for each character of each name.
     let slow = || list(format!("*[{}]x", "b".repeat(2_000)));
     for query in [Query::Accounts(slow()), Query::Rooms(slow())] {

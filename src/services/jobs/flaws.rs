@@ -1,7 +1,7 @@
 //! Known mistakes of a board, each behind a switch that exists in tests alone: the simulator must find every one.
 //!
 //! The code asks `flaw!(self, name)`, which is the constant `false` outside tests. No switch is part of a snapshot.
-//! Not here: mistakes of workers and of the leader that calls the roll (`sim/host.rs`).
+//! Not here: mistakes of workers and of the leader that calls the roll (`sim/model/host.rs`).
 
 /// One switch per planted bug; all off by default.
 #[cfg(test)]
@@ -29,4 +29,4 @@ macro_rules! flaw {
         is_on
     }};
 }
-pub(super) use flaw;
+pub(crate) use flaw;

@@ -6,14 +6,14 @@
 //! holds up none behind it that somebody can. A job that was lost with its worker keeps its number and is first again.
 //! Not here: what a worker is told (`node/`), who is lost (the leader).
 
-use super::board::Board;
+use super::commands::{JobId, Worker};
 use super::flaws::flaw;
-use super::words::{JobId, Worker};
+use super::state::Board;
 use crate::types::{NodeId, Stamp};
 
 impl Board {
     /// Gives jobs away as long as somebody can take one.
-    pub(super) fn assign(&mut self, at: Stamp) {
+    pub(crate) fn assign(&mut self, at: Stamp) {
         while let Some((job, worker)) = self.next_pair() {
             self.give(at, job, worker);
         }

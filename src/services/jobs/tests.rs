@@ -64,7 +64,7 @@ fn requests_that_make_no_sense_are_refused() {
     let before = saved(&board);
     let named = |name: &str| Request { files: vec![(name.to_string(), Default::default())], ..request("sh", 0) };
     let twice = Request { files: vec![named("a").files[0].clone(); 2], ..request("sh", 0) };
-    let large = vec![b'x'; super::words::REQUEST_BYTES_MAX];
+    let large = vec![b'x'; super::commands::REQUEST_BYTES_MAX];
     let wrong = [
         named(""),
         named("/etc/passwd"),

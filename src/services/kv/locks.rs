@@ -6,7 +6,7 @@
 //! One whose time has come is free at once, and removed when its turn comes.
 //!
 //! Invariants: L1 `due` holds exactly one row for each lock. L2 tokens are drawn by the caller, who never draws one twice.
-//! Not here: keys that clients use as locks (`store.rs`, redis-py's scripts).
+//! Not here: keys that clients use as locks (`state.rs`, redis-py's scripts).
 
 use super::table::{Portion, Shared};
 use imbl::{OrdMap, OrdSet};

@@ -5,7 +5,7 @@
 //!
 //! Invariants: V1 values compare as their bytes do, wherever those are. V2 a value of up to [`ONE_PIECE_BYTES_MAX`] is one piece.
 //! V3 each piece but the first and the last has [`PIECE_BYTES_MIN`] or more, so there are few.
-//! Not here: how long a value may be (`op.rs`).
+//! Not here: how long a value may be (`commands.rs`).
 
 use super::table::Shared;
 use std::fmt;

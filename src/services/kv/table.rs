@@ -9,7 +9,7 @@
 //! Invariants: T1 `due` holds exactly one row for each key that has a time to live. T2 a key is over when it is due at or before
 //! the log time of the newest entry, and nothing but a walk and the snapshot shows it then. T3 no key is put that is due already;
 //! that is the caller's duty.
-//! Not here: revisions are drawn in `store.rs`, conditions are judged there too.
+//! Not here: revisions are drawn in `state.rs`, conditions are judged there too.
 
 use super::key::Key;
 use super::stored::Stored;

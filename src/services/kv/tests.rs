@@ -79,10 +79,10 @@ fn a_restored_store_knows_how_large_its_values_may_be() {
 #[test]
 fn a_run_cannot_answer_more_than_the_log_can_carry() {
     let mut store = Store::default();
-    let value = vec![b'x'; super::op::VALUE_BYTES_MAX];
+    let value = vec![b'x'; super::commands::VALUE_BYTES_MAX];
     store.run(stamp(1, 0), one(Op::MSet(vec![(b"k".to_vec().into(), value.into())])));
     let many = Op::MGet(vec![b"k".to_vec().into(); 1_000]);
-    let too_large = Value::Error(super::op::TOO_LARGE_A_REPLY.to_string());
+    let too_large = Value::Error(super::commands::TOO_LARGE_A_REPLY.to_string());
     assert_eq!(store.ask(stamp(1, 0), &one(many.clone())), Some(Ran::Values(vec![too_large.clone()])));
     let get = Op::Get(b"k".to_vec().into());
     let del = Op::GetDel(b"k".to_vec().into());
@@ -131,11 +131,11 @@ fn a_reply_that_was_certain_beforehand_is_the_reply() {
     };
     for (op, is_certain) in [
         (set(1, 1), true),
-        (set(super::op::KEY_BYTES_MAX, super::op::VALUE_BYTES_MAX), true),
-        (set(super::op::KEY_BYTES_MAX + 1, 1), false),
-        (set(1, super::op::VALUE_BYTES_MAX + 1), false),
+        (set(super::commands::KEY_BYTES_MAX, super::commands::VALUE_BYTES_MAX), true),
+        (set(super::commands::KEY_BYTES_MAX + 1, 1), false),
+        (set(1, super::commands::VALUE_BYTES_MAX + 1), false),
         (Op::FlushAll, true),
-        (Op::MSet(vec![(vec![b'k'; super::op::KEY_BYTES_MAX + 1].into(), vec![].into())]), false),
+        (Op::MSet(vec![(vec![b'k'; super::commands::KEY_BYTES_MAX + 1].into(), vec![].into())]), false),
     ] {
         let certain = op.certain_reply();
         assert_eq!(certain.is_some(), is_certain);
@@ -208,8 +208,8 @@ fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
         // What watched it alive is told, and so is what watched it absent before it came and went.
         let watched = |mark: u64| Run { watched: vec![(bytes(b"k8"), mark)], ops: vec![Op::Persist(bytes(b"k8"))] };
         assert_eq!(store.clone().run(at, watched(mark as u64)), Ran::Aborted);
-        assert_eq!(store.clone().run(at, watched(super::op::ABSENT)), Ran::Aborted);
-        let now_absent = super::op::ABSENT | store.revision();
+        assert_eq!(store.clone().run(at, watched(super::commands::ABSENT)), Ran::Aborted);
+        let now_absent = super::commands::ABSENT | store.revision();
         assert_eq!(store.clone().run(at, watched(now_absent)), Ran::Values(vec![Value::Int(0)]));
     }
     assert_eq!(saved(&copy), saved(&store));
@@ -250,7 +250,7 @@ fn looking_through_keys_takes_no_more_steps_than_an_entry_or_a_read_has() {
     let sets = names.iter().map(|name| set(name, super::Expiry::Never)).collect();
     run(&mut store, 1, 0, sets);
     let error = |why: &str| Value::Error(why.to_string());
-    let (entry, read) = (error(super::op::ENTRY_STEPS_USED), error(super::op::READ_STEPS_USED));
+    let (entry, read) = (error(super::commands::ENTRY_STEPS_USED), error(super::commands::READ_STEPS_USED));
     let slow = bytes(&[&b"*"[..], &b"a".repeat(40), b"b"].concat());
     let (keys, few) = (Op::Keys(slow.clone()), Op::Keys(bytes(b"*none")));
 

@@ -2,22 +2,23 @@
 //!
 //! In memory it is what the simulator runs, opened by the first command. In a node it is a file that is no more than a cache of
 //! snapshot and log: it is changed by `apply` alone, and knows which entries it has. After a crash the file may be ahead of the
-//! snapshot that the node starts from; then the entries in between are answered from the file (`machine.rs`). When it is behind,
+//! snapshot that the node starts from; then the entries in between are answered from the file (`writer.rs`). When it is behind,
 //! damaged, missing or somebody else's, the snapshot's image takes its place and the log does the rest.
 //!
 //! Invariants: D1 a file is kept only if it has every entry of the snapshot, and the replies to all entries after it. D2 a clone is
 //! the database at the moment of cloning.
-//! Not here: running statements (`machine.rs`), the file's bytes (`image.rs`), reads of a node (`reader.rs`).
+//! Not here: running statements (`writer.rs`), the file's bytes (`services/sql/storage/image.rs`), reads of a node (`reader.rs`).
 
-use super::authorizer::Purpose;
-use super::files::Files;
+use super::commands::{Answer, Command, Digest, Query};
+use super::connection;
+use super::connection::authorizer::Purpose;
+use super::connection::files::Files;
+use super::connection::hook_state::Watch;
 #[cfg(test)]
 use super::flaws::Flaws;
-use super::image::{Arrived, Pinned};
-use super::machine::{Fatal, Machine};
-use super::watch::Watch;
-use super::words::{Answer, Command, Digest, Query};
-use super::{connection, digest, journal};
+use super::storage::image::{Arrived, Pinned};
+use super::storage::{digest, own_table};
+use super::writer::{Fatal, Machine};
 use crate::services::{Reply, Service};
 use crate::types::{Index, Stamp};
 use rusqlite::{Connection, OpenFlags};
@@ -146,11 +147,11 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
         }
     }
     let mut machine = furnished(conn, Some(files))?;
-    match machine.look(journal::owner)? {
+    match machine.look(own_table::owner)? {
         Some(owner) if owner == files.owner() => {}
         Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),
         None if pages > 1 && machine.newest() > 0 => return Err(damaged("it does not say whose it is".to_string())),
-        None => machine.replace(|conn| journal::set_owner(conn, &files.owner()))?,
+        None => machine.replace(|conn| own_table::set_owner(conn, &files.owner()))?,
     }
     Ok(machine)
 }
@@ -272,12 +273,12 @@ impl Database {
         let replaced = machine.replace(|conn| {
             match arrived {
                 Some(arrived) => arrived.put_in_place(conn)?,
-                None => super::load::empty(conn)?,
+                None => super::storage::load::empty(conn)?,
             }
-            journal::create(conn)?;
-            journal::set_owner(conn, &owner)?;
+            own_table::create(conn)?;
+            own_table::set_owner(conn, &owner)?;
             // Entries that the snapshot covers are never asked for again.
-            journal::prune(conn, applied.0)
+            own_table::prune(conn, applied.0)
         });
         if let Err(fatal) = replaced {
             files.give_up(&format!("the snapshot's database cannot be put in place: {}", fatal.why), true);
@@ -465,12 +466,14 @@ impl Service for Database {
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         #[cfg(test)]
         if self.flaws.left_out_of_snapshot {
-            return crate::services::parts::put_numbers(&mut &mut *out, [0, 0]);
+            return crate::services::snapshot_format::put_numbers(&mut &mut *out, [0, 0]);
         }
         match &self.state {
             State::Live(_) => self.clone().snapshot(out),
             State::Pinned(pinned) => pinned.write(out),
-            State::Untouched | State::Arrived(_) => crate::services::parts::put_numbers(&mut &mut *out, [0, 0]),
+            State::Untouched | State::Arrived(_) => {
+                crate::services::snapshot_format::put_numbers(&mut &mut *out, [0, 0])
+            }
         }
     }
 
@@ -494,7 +497,7 @@ impl Service for Database {
             return Ok(fingerprint);
         }
         let mut take = |conn: &Connection| -> rusqlite::Result<_> {
-            Ok((digest::take(conn, 0, rest)?, journal::allowance(conn)?))
+            Ok((digest::take(conn, 0, rest)?, own_table::allowance(conn)?))
         };
         let (digests, allowance) = match &self.state {
             State::Pinned(pinned) => pinned.look(|conn| take(conn).map_err(io::Error::other))?,

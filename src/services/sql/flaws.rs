@@ -1,6 +1,6 @@
 //! Planted bugs of the database, for the simulator to find.
 //!
-//! Not here: how the simulator is aimed at each (`sim/planted.rs`).
+//! Not here: how the simulator is aimed at each (`sim/planted_bugs.rs`).
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,20 +1,20 @@
 //! Commands that load: a text as a whole, the pieces of a database file, and the step that puts such a file in place.
 //!
-//! That step is short, whatever the file holds: the node has made a database of the file beside the log (`prepare.rs`), and now goes
+//! That step is short, whatever the file holds: the node has made a database of the file beside the log (`services/sql/storage/prepare.rs`), and now goes
 //! on with that one. It adds what it knows of entries to it, commits, and says durably that it is the database from now on.
 //! A crash before that leaves the database of before, which does not have this command yet; a crash after it leaves one that has.
 //!
 //! Invariants: L1 whether a file is put in place follows from the content and the command alone. L2 a file becomes the database only
 //! when it is durable, with what it knows of entries.
-//! Not here: what a file may hold (`load.rs`), who sends the commands in which order (`node/sql_load.rs`).
+//! Not here: what a file may hold (`services/sql/storage/load.rs`), who sends the commands in which order (`node/sql/load.rs`).
 
-use super::functions;
-use super::journal::{self, Plan};
-use super::load;
-use super::machine::{Entry, Fatal, Machine, Own};
-use super::prepare::{self, Built, OTHER, Prepared, Preparing};
+use super::commands::{Answer, Command};
+use super::connection::functions;
 use super::statement::Trouble;
-use super::words::{Answer, Command};
+use super::storage::load;
+use super::storage::own_table::{self, Plan};
+use super::storage::prepare::{self, Built, OTHER, Prepared, Preparing};
+use super::writer::{Entry, Fatal, Machine, Own};
 use crate::types::Stamp;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -31,7 +31,7 @@ pub struct Before {
 }
 
 impl Machine {
-    pub(super) fn load_text(
+    pub(crate) fn load_text(
         &mut self,
         at: Stamp,
         sql: &str,
@@ -65,7 +65,7 @@ impl Machine {
     }
 
     /// A piece of a file, and what is to become of all of them: statements of our own, which never run away.
-    pub(super) fn load_piece(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
+    pub(crate) fn load_piece(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
         self.is_plan_unsure = true;
         let answer = load::file(&self.conn, &self.watch, at.at_ms, command);
         Ok((answer.map_err(|error| Fatal::of(&self.watch, &error))?, None))
@@ -77,7 +77,7 @@ impl Machine {
         if !std::mem::take(&mut self.is_plan_unsure) {
             return Ok(());
         }
-        let plan = self.look(journal::plan)?;
+        let plan = self.look(own_table::plan)?;
         if self.preparing.as_ref().map(|preparing| preparing.plan) != plan {
             self.preparing = plan.map(|plan| Preparing::begin(&files, plan));
         }
@@ -86,14 +86,14 @@ impl Machine {
 
     /// Goes on with the database that was made of a file. A transaction is open when it returns, and nothing of this entry needs
     /// to run again: the caller commits.
-    pub(super) fn put_in_place(&mut self, at: Stamp, command: &Command, entry: &mut Entry) -> Result<Answer, Fatal> {
+    pub(crate) fn put_in_place(&mut self, at: Stamp, command: &Command, entry: &mut Entry) -> Result<Answer, Fatal> {
         let Command::PutInPlace { load, bytes, crc, seed } = *command else {
             return Ok(Answer::Refused("not a file".to_string()));
         };
         if !self.conn.is_autocommit() {
             self.commit(entry)?;
         }
-        let (staged, plan) = self.look(|conn| Ok((journal::staged(conn)?, journal::plan(conn)?)))?;
+        let (staged, plan) = self.look(|conn| Ok((own_table::staged(conn)?, own_table::plan(conn)?)))?;
         if staged.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
             self.begin()?;
             return Ok(Answer::Refused(OTHER.to_string()));
@@ -103,7 +103,7 @@ impl Machine {
             Built::Ready(prepared) => self.change_over(*prepared).map(|()| Answer::Done),
             Built::Refused(why) => {
                 self.begin()?;
-                self.look(journal::forget_load)?;
+                self.look(own_table::forget_load)?;
                 Ok(Answer::Refused(why))
             }
             Built::Broken(fatal) => Err(fatal),
@@ -131,8 +131,8 @@ impl Machine {
                 conn.execute_batch("PRAGMA synchronous = FULL")?;
             }
             conn.execute_batch("BEGIN IMMEDIATE")?;
-            journal::copy_entries(&self.conn, &conn, copied_to)?;
-            journal::copy_facts(&self.conn, &conn)
+            own_table::copy_entries(&self.conn, &conn, copied_to)?;
+            own_table::copy_facts(&self.conn, &conn)
         })()
         .map_err(|error| Fatal::of(&watch, &error))?;
         drop((_own, _theirs));
@@ -143,7 +143,7 @@ impl Machine {
     }
 
     /// The present file is the database from here on, if another was before.
-    pub(super) fn adopt(&mut self) -> Result<(), Fatal> {
+    pub(crate) fn adopt(&mut self) -> Result<(), Fatal> {
         let Some(Before { conn, successor }) = self.before.take() else { return Ok(()) };
         let (Some(path), Some(files)) = (successor, self.watch.files.get().cloned()) else { return Ok(()) };
         self.look(|own| {

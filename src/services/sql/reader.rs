@@ -4,14 +4,17 @@
 //!
 //! Invariant: R1 a read runs in a transaction, and nothing that was prepared under another schema than that of this
 //! transaction is used in it.
-//! Not here: how many readers there are and who may have one (`node/sql.rs`), how fresh what they see is.
+//! Not here: how many readers there are and who may have one (`node/sql/handle.rs`), how fresh what they see is.
 
-use super::authorizer::Purpose;
-use super::machine::Own;
+use super::commands::{
+    Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
+};
+use super::connection;
+use super::connection::authorizer::Purpose;
+use super::connection::hook_state::Watch;
 use super::statement::{self, Room, Trouble};
-use super::watch::Watch;
-use super::words::{Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement};
-use super::{connection, dump};
+use super::storage::dump;
+use super::writer::Own;
 use rusqlite::{Connection, OpenFlags, Result};
 use std::io::{self, Write};
 use std::path::Path;
@@ -112,7 +115,7 @@ impl Reader {
         match done {
             Ok(outcome) => outcome,
             Err(Trouble::Failed(why) | Trouble::TooLong(why) | Trouble::Fatal { why, .. }) => Outcome::Failed(why),
-            Err(Trouble::RanAway) => Outcome::Failed(super::functions::RAN_AWAY.to_string()),
+            Err(Trouble::RanAway) => Outcome::Failed(super::connection::functions::RAN_AWAY.to_string()),
         }
     }
 
@@ -136,16 +139,16 @@ impl Reader {
     pub fn excess_freed(&self, statements: &[Statement], now_ms: u64, seed: u64) -> Result<Option<String>> {
         self.watch.begin(now_ms, seed, READ_STEPS_MAX);
         connection::set_length(&self.conn, Some(ROW_BYTES_MAX))?;
-        super::freed::excess(&self.conn, &self.watch, statements)
+        super::budget::freed_space::excess(&self.conn, &self.watch, statements)
     }
 
     /// Fingerprints of all tables, and the newest entry that they are of.
-    pub fn digest(&self) -> Result<super::words::Digest> {
+    pub fn digest(&self) -> Result<super::commands::Digest> {
         self.watch.begin(0, 0, READ_STEPS_MAX);
         self.own("BEGIN")?;
         let own = Own::begin(&self.watch);
-        let digest =
-            super::journal::newest(&self.conn).and_then(|newest| super::digest::take(&self.conn, newest, &mut || {}));
+        let digest = super::storage::own_table::newest(&self.conn)
+            .and_then(|newest| super::storage::digest::take(&self.conn, newest, &mut || {}));
         drop(own);
         let _ = self.own("COMMIT");
         digest

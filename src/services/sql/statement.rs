@@ -1,12 +1,14 @@
 //! One statement on a connection: prepared, given its parameters, run, and its outcome in the words of the service.
 //!
-//! Not here: what surrounds it, and what follows when it fails (`machine.rs`, `reader.rs`).
+//! Not here: what surrounds it, and what follows when it fails (`writer.rs`, `reader.rs`).
 
-use super::machine::Own;
-use super::price::{self, Price, Program, STEPS_PER_INSTRUCTION};
-use super::watch::Watch;
-use super::words::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
-use super::{authorizer, connection, definitions, fulltext, gears, matches, schema};
+use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
+use super::budget::{fulltext_matches, fulltext_settings, length_tiers, schema_changes};
+use super::commands::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
+use super::connection::hook_state::Watch;
+use super::connection::{self, authorizer};
+use super::storage::schema;
+use super::writer::Own;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, ErrorCode, StatementStatus};
@@ -61,7 +63,7 @@ pub struct Room<'a> {
 /// Memory is asked for in pieces of so many bytes.
 const GRANT_BYTES: usize = 256 << 10;
 /// What a value or a row takes in memory beside its bytes.
-const CELL_BYTES: usize = size_of::<words::Value>() + 32;
+const CELL_BYTES: usize = size_of::<commands::Value>() + 32;
 
 impl<'a> Room<'a> {
     /// For so many bytes of so many rows.
@@ -98,26 +100,26 @@ impl<'a> Room<'a> {
     }
 }
 
-impl ToSql for words::Value {
+impl ToSql for commands::Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
-            words::Value::Null => ValueRef::Null,
-            words::Value::Integer(number) => ValueRef::Integer(*number),
-            words::Value::Real(number) => ValueRef::Real(*number),
-            words::Value::Text(text) => ValueRef::Text(text.as_bytes()),
-            words::Value::Blob(blob) => ValueRef::Blob(blob),
+            commands::Value::Null => ValueRef::Null,
+            commands::Value::Integer(number) => ValueRef::Integer(*number),
+            commands::Value::Real(number) => ValueRef::Real(*number),
+            commands::Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            commands::Value::Blob(blob) => ValueRef::Blob(blob),
         }))
     }
 }
 
 /// A value of SQLite in words. Text that is no UTF-8 is made so.
-pub fn value(value: ValueRef<'_>) -> words::Value {
+pub fn value(value: ValueRef<'_>) -> commands::Value {
     match value {
-        ValueRef::Null => words::Value::Null,
-        ValueRef::Integer(number) => words::Value::Integer(number),
-        ValueRef::Real(number) => words::Value::Real(number),
-        ValueRef::Text(text) => words::Value::Text(String::from_utf8_lossy(text).into_owned()),
-        ValueRef::Blob(blob) => words::Value::Blob(Bytes::from(blob)),
+        ValueRef::Null => commands::Value::Null,
+        ValueRef::Integer(number) => commands::Value::Integer(number),
+        ValueRef::Real(number) => commands::Value::Real(number),
+        ValueRef::Text(text) => commands::Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(blob) => commands::Value::Blob(Bytes::from(blob)),
     }
 }
 
@@ -151,7 +153,7 @@ pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
             )
         }
         // SQLite has no other word for the default of a column that is longer than values may be.
-        Some(ErrorCode::OutOfMemory) if watch.longest.load(Relaxed) < words::VALUE_BYTES_MAX as u64 => {
+        Some(ErrorCode::OutOfMemory) if watch.longest.load(Relaxed) < commands::VALUE_BYTES_MAX as u64 => {
             Trouble::TooLong(why)
         }
         // Nor for something longer than it ever asks memory for, which is the same on every node.
@@ -200,11 +202,11 @@ pub fn read(conn: &Connection, watch: &Watch, statement: &Statement, room: &mut 
     let mut prepared = prepared
         .and_then(|prepared| narrow(conn, &prepared).map(|()| prepared))
         .map_err(|error| trouble(watch, &error))?;
-    let bytes = matches::narrow(conn, watch, statement);
+    let bytes = fulltext_matches::narrow(conn, watch, statement);
     let is_bounded = !matches!(bytes, Ok(None));
     let done = bytes.and_then(|bytes| {
         let done = carry_out(conn, watch, &mut prepared, &statement.params, Kind::Query, room);
-        done.map_err(|trouble| matches::explain(trouble, bytes))
+        done.map_err(|trouble| fulltext_matches::explain(trouble, bytes))
     });
     if is_bounded {
         // That it marks words is seen when it is prepared.
@@ -254,7 +256,7 @@ pub fn run_in(
         return Err(Trouble::RanAway);
     }
     let on_error = |error: Error| trouble(watch, &error);
-    watch.set_price(price::PLANNED);
+    watch.set_price(step_cost::PLANNED);
     let mut batch = Batch::new(conn, &statement.sql);
     let Some(mut prepared) = batch.next().map_err(on_error)? else {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
@@ -267,11 +269,11 @@ pub fn run_in(
     if watch.passes_over.load(Relaxed) {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
     }
-    watch.set_price(price::PLAIN);
+    watch.set_price(step_cost::PLAIN);
     match gear {
         Some(gear) => {
-            gears::suits(watch, gear)?;
-            gears::charge_virtual(watch, gear, statement.bytes())?;
+            length_tiers::suits(watch, gear)?;
+            length_tiers::charge_virtual(watch, gear, statement.bytes())?;
             fits(conn, watch, &statement.sql, statement.params.bytes(), gear)?;
             // The answer is kept with the log.
             let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
@@ -281,9 +283,9 @@ pub fn run_in(
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
-    let bytes = matches::narrow(conn, watch, statement)?;
+    let bytes = fulltext_matches::narrow(conn, watch, statement)?;
     let done = carry_out(conn, watch, &mut prepared, &statement.params, kind, room);
-    done.map_err(|trouble| matches::explain(trouble, bytes))
+    done.map_err(|trouble| fulltext_matches::explain(trouble, bytes))
 }
 
 /// What it costs to prepare the statements of a text. SQLite compares each constant that stands beside an operator with all of those
@@ -324,15 +326,15 @@ pub fn longest_literal(sql: &str) -> usize {
 pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite::Result<()> {
     let used = usize::try_from(prepared.get_status(StatementStatus::MemUsed)).unwrap_or(0);
     let bytes = READ_PROGRAM_BYTES_MAX / (used / INSTRUCTION_BYTES).max(1);
-    if bytes < words::VALUE_BYTES_MAX { connection::set_length(conn, Some(bytes)) } else { Ok(()) }
+    if bytes < commands::VALUE_BYTES_MAX { connection::set_length(conn, Some(bytes)) } else { Ok(()) }
 }
 
 /// Refuses a program that is too long for its gear; sets what its steps cost.
 pub fn fits(conn: &Connection, watch: &Watch, sql: &str, parameters: usize, gear: usize) -> Result<(), Trouble> {
     if watch.is_defining.load(Relaxed) {
-        definitions::charge(conn, watch, sql, gear)?;
+        schema_changes::charge(conn, watch, sql, gear)?;
     }
-    let is_bounded = gears::is_high(gear) || sql.len() >= LONG_SQL_BYTES;
+    let is_bounded = length_tiers::is_high(gear) || sql.len() >= LONG_SQL_BYTES;
     let may_repeat = watch.may_repeat.load(Relaxed);
     let sql = from_first_word(sql);
     // EXPLAIN runs nothing.
@@ -372,7 +374,7 @@ pub fn fits(conn: &Connection, watch: &Watch, sql: &str, parameters: usize, gear
             return Err(Trouble::RanAway);
         }
     }
-    let excess = gears::excess(gear, cost.instructions).filter(|_| is_bounded);
+    let excess = length_tiers::excess(gear, cost.instructions).filter(|_| is_bounded);
     excess.map_or(Ok(()), |why| Err(Trouble::Failed(why)))
 }
 
@@ -393,10 +395,10 @@ pub fn carry_out(
     }
     let on_error = |error: Error| trouble(watch, &error);
     bind(watch, prepared, params)?;
-    let settings = fulltext::settings(conn, watch).map_err(on_error)?;
+    let settings = fulltext_settings::settings(conn, watch).map_err(on_error)?;
     let before = conn.total_changes();
     let outcome = step_through(conn, watch, prepared, kind, room)?;
-    fulltext::keep(conn, watch, &settings)?;
+    fulltext_settings::keep(conn, watch, &settings)?;
     if !prepared.readonly() {
         watch.changes.store(rows_changed(conn, before), Relaxed);
     }
@@ -492,7 +494,7 @@ fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room<'
     if watch.columns_before_first_step.load(Relaxed) {
         known = Some(header(prepared));
     }
-    let mut values: Vec<Vec<words::Value>> = Vec::new();
+    let mut values: Vec<Vec<commands::Value>> = Vec::new();
     let mut found = prepared.raw_query();
     while let Some(row) = found.next().map_err(on_error)? {
         let (columns, types) = known.get_or_insert_with(|| header(row.as_ref()));
@@ -514,13 +516,13 @@ fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room<'
     Ok(Outcome::Rows { columns, types, values })
 }
 
-fn type_of(value: &words::Value) -> &'static str {
+fn type_of(value: &commands::Value) -> &'static str {
     match value {
-        words::Value::Null => "",
-        words::Value::Integer(_) => "integer",
-        words::Value::Real(_) => "real",
-        words::Value::Text(_) => "text",
-        words::Value::Blob(_) => "blob",
+        commands::Value::Null => "",
+        commands::Value::Integer(_) => "integer",
+        commands::Value::Real(_) => "real",
+        commands::Value::Text(_) => "text",
+        commands::Value::Blob(_) => "blob",
     }
 }
 

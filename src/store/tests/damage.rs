@@ -4,7 +4,7 @@ use super::*;
 use crate::store::faults::Restart;
 use crate::store::flaws::Flaws;
 use crate::store::inspect;
-use crate::store::segment;
+use crate::store::wal::segment;
 use std::path::PathBuf;
 
 /// A disk with several segments and a snapshot, everything synced; sealed or not.
@@ -116,7 +116,7 @@ fn a_log_cut_at_any_byte_keeps_every_whole_record() {
         let whole = ends.iter().enumerate().filter(|(i, _)| ends.get(i + 1).map_or(end, |next| next.0) <= cut);
         let entries: Vec<_> = whole
             .filter_map(|(_, (_, record))| match record {
-                crate::store::record::Record::Entry(entry) if entry.index > Index(3) => Some(entry.clone()),
+                crate::store::wal::record::Record::Entry(entry) if entry.index > Index(3) => Some(entry.clone()),
                 _ => None,
             })
             .collect();

@@ -5,10 +5,10 @@
 use super::{LIMITS, attempt, cage, finished, passable, request, run, shell, text};
 use crate::lab::poll::wait_until;
 use crate::services::jobs::{Limits, Request, Verdict};
-use crate::work::cage::Bounds;
 use crate::work::namespace::Namespace;
+use crate::work::process_tree;
+use crate::work::sandbox::Bounds;
 use crate::work::scratch::Scratch;
-use crate::work::tree;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,7 @@ fn the_processes_of_a_sandbox_are_counted_in_one_look() {
     wait_until("all are there", Duration::from_secs(20), || scratch.job().join("ready").exists().then_some(()))
         .unwrap();
     assert!(Namespace::of(std::process::id()).is_none(), "this program is in no sandbox");
-    let first = tree::below(child.id(), cage.levels())[0];
+    let first = process_tree::below(child.id(), cage.levels())[0];
     let namespace = Namespace::of(first).expect("whoever started it may look into it");
     // The sandbox's own first, the shell, and what it has started.
     assert_eq!(namespace.count(1000), Some(7));

@@ -5,8 +5,8 @@ use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, 
 use crate::lab::poll::wait_until;
 use crate::services::jobs::{End, Limits, Request, Verdict};
 use crate::settings::CageKind;
-use crate::work::cage::{Bounds, Cage};
 use crate::work::run::Stream;
+use crate::work::sandbox::{Bounds, Cage};
 use crate::work::scratch::{self, Scratch};
 use std::time::{Duration, Instant};
 

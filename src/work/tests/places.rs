@@ -6,8 +6,8 @@
 use super::{LIMITS, again, found, request, text};
 use crate::services::jobs::{End, Verdict};
 use crate::settings::CageKind;
-use crate::work::cage::Cage;
 use crate::work::run::Attempt;
+use crate::work::sandbox::Cage;
 use crate::work::scratch;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -2,13 +2,13 @@
 //! a job, and what never began is no result.
 
 use super::{BOMB, Bounds, LIMITS, Scratch, attempt, cage, finished, found, passable, request, shell, text};
-use crate::node::threads;
+use crate::node::spawn;
 use crate::services::jobs::{Limits, Request, Verdict};
 use crate::types::ProcessLimit;
 use crate::work::WorkError;
-use crate::work::cage::how_it_ended;
 use crate::work::run::{Attempt, start_patiently};
 use crate::work::runtimes::Found;
+use crate::work::sandbox::how_it_ended;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Idle {
     fn new(count: usize) -> Idle {
         let begin = |_| {
             let (let_go, wait) = mpsc::sync_channel::<()>(1);
-            threads::spawn("idle", move || {
+            spawn::spawn("idle", move || {
                 let _ = wait.recv();
             })
             .expect("the system has room for threads");
@@ -71,7 +71,7 @@ fn the_kernel_bounds_the_processes_of_a_job_alone() {
 #[test]
 fn a_fork_bomb_touches_no_other_slot() {
     let (tell, verdicts) = mpsc::sync_channel(3);
-    let bomb = threads::spawn("bomb", move || {
+    let bomb = spawn::spawn("bomb", move || {
         (0..3).for_each(|_| tell.send(shell(BOMB).verdict).unwrap());
     });
     for number in 0..12 {

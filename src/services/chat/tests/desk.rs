@@ -2,10 +2,11 @@
 //!
 //! A person's first log-in has the person's name as its token. `told` prints what a reader that is at a position is told.
 
-use super::super::words::Listing;
-use super::super::{Answer, Chat, Command, Event, Query, Target, View, blank, names};
+use super::super::{Answer, Chat, Command, Event, Query, Target, View, names};
 use super::{restored, saved, token};
 use crate::services::Service;
+use crate::services::chat::commands::Listing;
+use crate::services::chat::invisible_chars;
 use crate::types::Stamp;
 use std::fmt::Write;
 
@@ -62,7 +63,7 @@ impl goldenscript::Runner for Desk {
             "make" => Command::MakeRoom { token: who()?, name: names::room(&word(1)?)? },
             "join" => Command::Join { token: who()?, room: room(1)? },
             "leave" => Command::Leave { token: who()?, room: room(1)? },
-            "send" if !blank::says_something(&word(2)?) => {
+            "send" if !invisible_chars::says_something(&word(2)?) => {
                 return Ok("refused by the door: a message says something\n".to_string());
             }
             "send" => Command::Send { token: who()?, to: target(&word(1)?), text: word(2)?, client_id: id },

@@ -3,9 +3,9 @@
 //! Each reader keeps what it was told and the position it is at, and asks again at random times, by pages of random length,
 //! from either of two nodes. In the end what it has is what the history says.
 
-use super::super::words::PAGE_MAX;
 use super::super::{Chat, Command, ConversationId, Event, Query, Target, View, names};
 use super::{create, restored, saved, stamp, token};
+use crate::services::chat::commands::PAGE_MAX;
 use std::collections::BTreeMap;
 
 const PEOPLE: [&str; 4] = ["ann", "bob", "eve", "zoe"];

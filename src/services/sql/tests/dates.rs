@@ -2,11 +2,11 @@
 //!
 //! Not here: what dates look like (`scripts/`).
 
-use super::super::authorizer::Purpose;
 use super::super::connection::furnish;
-use super::super::watch::Watch;
-use super::super::words::STEPS_MAX;
 use super::shell::{Node, in_words, request, results};
+use crate::services::sql::commands::STEPS_MAX;
+use crate::services::sql::connection::authorizer::Purpose;
+use crate::services::sql::connection::hook_state::Watch;
 use crate::services::sql::{Command, Kind, Params, Statement, Value};
 use rusqlite::types::Value as Stored;
 use rusqlite::{Connection, Result, params_from_iter};
@@ -166,10 +166,10 @@ fn no_spelling_reads_the_clock() {
 /// A word of which we do not know that it is pure is computed where SQLite refuses the clock.
 #[test]
 fn what_is_not_known_to_be_pure_is_computed_where_sqlite_refuses_the_clock() {
-    use super::super::dates::Dates;
+    use crate::services::sql::connection::dates::Dates;
     let dates = Dates::new(&Arc::new(Watch::default()));
     dates.watch.begin(AT_MS, 0, STEPS_MAX);
-    let text = |text: &str| super::super::dates::Raw::Text(text.as_bytes().to_vec());
+    let text = |text: &str| crate::services::sql::connection::dates::Raw::Text(text.as_bytes().to_vec());
     for args in [&[text("now")][..], &[text("subsec")], &[text("2020-01-01"), text("localtime")]] {
         let why = dates.compute("datetime", args).unwrap_err().to_string();
         assert!(why.contains("would read the clock"), "{why}");

@@ -255,7 +255,7 @@ fn a_snapshot_holds_the_moment_at_which_it_was_taken() {
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("temporary")), "{left:?}");
     let mut backup = Vec::new();
     bare_image(&(files as Arc<dyn Files>), &mut backup).unwrap();
-    let conn = super::super::load::open(backup).unwrap();
+    let conn = crate::services::sql::storage::load::open(backup).unwrap();
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
     assert_eq!(tables, 1, "nothing of ours");
 }
@@ -489,6 +489,6 @@ fn a_check_that_uses_time_or_chance_is_no_damage() {
     )
     .unwrap();
     let image = conn.serialize(rusqlite::MAIN_DB).unwrap();
-    let opened = super::super::load::open(image.to_vec());
+    let opened = crate::services::sql::storage::load::open(image.to_vec());
     assert!(opened.is_ok(), "{:?}", opened.err());
 }

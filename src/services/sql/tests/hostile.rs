@@ -2,8 +2,8 @@
 //!
 //! Not here: what must be the same everywhere (`same.rs`).
 
-use super::super::functions::RAN_AWAY;
 use super::shell::{Node, answer, in_words, request, results};
+use crate::services::sql::connection::functions::RAN_AWAY;
 use crate::services::sql::{Answer, Command, Digest, Flaws, Kind, Params, Run, Statement, Value};
 use std::time::Instant;
 

@@ -3,7 +3,7 @@
 //! Not here: what they cost (`cost.rs`).
 
 use super::shell::{Node, in_words};
-use crate::services::sql::words::{Params, Value};
+use crate::services::sql::commands::{Params, Value};
 use crate::services::sql::{Reader, Statement};
 use rusqlite::Connection;
 use std::sync::Arc;

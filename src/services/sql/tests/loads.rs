@@ -5,7 +5,7 @@
 use super::files::{Folder, folder, start};
 use super::shell::{Node, answer, in_words, request};
 use crate::services::registry::Registry;
-use crate::services::sql::words::STAGE_BYTES_MAX;
+use crate::services::sql::commands::STAGE_BYTES_MAX;
 use crate::services::sql::{Answer, Command, Database, Files, Kind};
 use rusqlite::{Connection, MAIN_DB};
 use std::path::Path;

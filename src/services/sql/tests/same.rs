@@ -2,14 +2,14 @@
 //!
 //! Not here: crashes (`crashes.rs`).
 
-use super::super::authorizer::Purpose;
-use super::super::catalogue;
 use super::super::connection::furnish;
-use super::super::machine::Own;
-use super::super::watch::Watch;
-use super::super::words::STEPS_MAX;
 use super::crashes::ENDLESS;
 use super::shell::{Node, in_words, request};
+use crate::services::sql::commands::STEPS_MAX;
+use crate::services::sql::connection::authorizer::Purpose;
+use crate::services::sql::connection::catalogue;
+use crate::services::sql::connection::hook_state::Watch;
+use crate::services::sql::writer::Own;
 use crate::services::sql::{Command, Database, Kind};
 use rusqlite::Connection;
 use std::collections::BTreeSet;

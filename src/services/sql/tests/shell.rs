@@ -95,9 +95,9 @@ impl Node {
 
     pub fn dump(&self) -> String {
         let image = self.registry.sql().image();
-        let conn = super::super::load::open(image[16..].to_vec()).unwrap();
+        let conn = crate::services::sql::storage::load::open(image[16..].to_vec()).unwrap();
         let mut out = Vec::new();
-        super::super::dump::write(&conn, &mut out).unwrap();
+        crate::services::sql::storage::dump::write(&conn, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 }

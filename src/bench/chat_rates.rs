@@ -1,0 +1,202 @@
+//! The figures of `phalanx bench chat`: many readers in one room on one node, and how long a message takes to each.
+//!
+//! Three nodes of its own. All readers follow the stream of one node over sockets of their own, which one thread sweeps; a
+//! sender speaks to another node. A message carries the moment at which it was sent, by this process's clock, and every reader
+//! must have each one, in order.
+//! Not here: printing (`cli/lab/bench.rs`).
+
+use super::monitors::raise_file_limit;
+use crate::client::{Chat, Connection, To};
+use crate::lab::cluster::Cluster;
+use crate::lab::{LabError, Result, poll};
+use serde_json::json;
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// Time for one step of the preparation.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two sweeps over the readers' sockets.
+const SWEEP_EVERY: Duration = Duration::from_millis(1);
+/// Senders, so that a message need not wait for the one before.
+const SENDERS: usize = 4;
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program.
+    pub exe: PathBuf,
+    /// Readers.
+    pub readers: usize,
+    /// Accounts that they share out among them.
+    pub accounts: usize,
+    /// Messages in a second.
+    pub rate: usize,
+    /// Seconds.
+    pub seconds: usize,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Findings {
+    /// Readers.
+    pub readers: usize,
+    /// Messages that were sent and answered.
+    pub messages: usize,
+    /// Messages in a second that were sent.
+    pub rate: f64,
+    /// Deliveries that came.
+    pub delivered: usize,
+    /// Readers that miss a message, or have one twice or out of order.
+    pub readers_wrong: usize,
+    /// Milliseconds from the sending to a reader, of half of the deliveries,
+    pub p50_ms: f64,
+    /// and of 99 in a hundred.
+    pub p99_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+}
+
+struct Reader {
+    connection: Connection,
+    bytes: Vec<u8>,
+    newest: u64,
+    count: usize,
+    is_wrong: bool,
+}
+
+/// Measures.
+///
+/// # Errors
+/// Nodes do not start, or an account or a reader is refused.
+pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Findings> {
+    raise_file_limit();
+    let mut cluster = Cluster::ready(&plan.exe, 3, &json!({}))?;
+    let leader = cluster.wait_leader()?;
+    let node = (1..=3).find(|id| *id != leader).unwrap_or(1);
+    let refused = |fault: crate::client::Fault| LabError::Answer(fault.to_string());
+    let member = |name: &str| -> Result<Chat> {
+        let mut chat = Chat::new(vec![cluster.http(node)]);
+        chat.client.within = Some(PATIENCE);
+        chat.client.patience = PATIENCE;
+        chat.sign_up(name, "bench password").map_err(refused)?;
+        Ok(chat)
+    };
+    say(&format!("{} accounts join a room", plan.accounts + SENDERS));
+    let mut senders: Vec<Chat> = (0..SENDERS).map(|n| member(&format!("sender{n}"))).collect::<Result<_>>()?;
+    let room = senders[0].post("rooms", &json!({"name": "bench"})).map_err(refused)?["conversation"].clone();
+    let join = |chat: &mut Chat| chat.post(&format!("rooms/{room}/join"), &json!({})).map_err(refused);
+    for sender in &mut senders {
+        join(sender)?;
+    }
+    let mut tokens = Vec::new();
+    for n in 0..plan.accounts {
+        let mut chat = member(&format!("reader{n}"))?;
+        join(&mut chat)?;
+        tokens.push(chat.client.token.unwrap_or_default());
+    }
+    say(&format!("{} readers follow node {node}", plan.readers));
+    let mut readers = Vec::new();
+    for n in 0..plan.readers {
+        readers.push(open(&cluster.http(node), &tokens[n % tokens.len()])?);
+    }
+    let begun = Instant::now();
+    let total = plan.rate * plan.seconds;
+    let (sent, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    for (place, mut sender) in senders.into_iter().enumerate() {
+        let (sent, ended, plan) = (sent.clone(), ended.clone(), plan.clone());
+        let room = To::Conversation(room.as_u64().unwrap_or(0));
+        crate::node::spawn::spawn("chatter", move || {
+            for n in (place..total).step_by(SENDERS) {
+                poll::pause_until(begun + Duration::from_secs_f64(n as f64 / plan.rate as f64));
+                let text = format!("{} the quick brown fox jumps over the lazy dog", begun.elapsed().as_micros());
+                if sender.send(&room, &text).is_ok() {
+                    sent.fetch_add(1, SeqCst);
+                }
+            }
+            ended.fetch_add(1, SeqCst);
+        })
+        .map_err(LabError::io("start a thread"))?;
+    }
+    let mut took_us: Vec<u64> = Vec::with_capacity(total * plan.readers);
+    let mut all_sent_at = None;
+    loop {
+        for reader in &mut readers {
+            sweep(reader, begun, &mut took_us);
+        }
+        if ended.load(SeqCst) == SENDERS {
+            let since = *all_sent_at.get_or_insert_with(Instant::now);
+            if took_us.len() >= sent.load(SeqCst) * plan.readers || since.elapsed() > Duration::from_secs(10) {
+                break;
+            }
+        }
+        poll::pause(SWEEP_EVERY);
+    }
+    let lasted = all_sent_at.map_or(begun.elapsed(), |at| at - begun);
+    let messages = sent.load(SeqCst);
+    took_us.sort_unstable();
+    let at = |share: f64| took_us.get((took_us.len() as f64 * share) as usize).map_or(0.0, |us| *us as f64 / 1000.0);
+    cluster.kill_all();
+    Ok(Findings {
+        readers: plan.readers,
+        messages,
+        rate: messages as f64 / lasted.as_secs_f64(),
+        delivered: took_us.len(),
+        readers_wrong: readers.iter().filter(|reader| reader.is_wrong || reader.count != messages).count(),
+        p50_ms: at(0.5),
+        p99_ms: at(0.99),
+        max_ms: took_us.last().map_or(0.0, |us| *us as f64 / 1000.0),
+    })
+}
+
+fn open(address: &str, token: &str) -> Result<Reader> {
+    let opened = (|| {
+        let mut connection = Connection::open(address, PATIENCE)?;
+        connection.send_bytes("GET", "/v1/chat/stream", &format!("Authorization: Bearer {token}\r\n"), None)?;
+        let head = connection.head(Instant::now() + PATIENCE)?;
+        if head.status != 200 {
+            return Err(std::io::Error::other(format!("status {}", head.status)));
+        }
+        connection.stream().set_nonblocking(true)?;
+        Ok(connection)
+    })();
+    let connection = opened.map_err(LabError::io("open a reader's stream"))?;
+    Ok(Reader { connection, bytes: Vec::new(), newest: 0, count: 0, is_wrong: false })
+}
+
+/// Takes what has come. Lines are looked for without regard to chunks, whose sizes stand on lines of their own.
+fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
+    let mut piece = [0; 16 << 10];
+    loop {
+        let mut stream = reader.connection.stream();
+        match stream.read(&mut piece) {
+            Ok(0) => return,
+            Ok(read) => reader.bytes.extend_from_slice(&piece[..read]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    let now_us = begun.elapsed().as_micros() as u64;
+    let Some(end) = reader.bytes.iter().rposition(|byte| *byte == b'\n') else { return };
+    let whole: Vec<u8> = reader.bytes.drain(..=end).collect();
+    for line in whole.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")) {
+        // Not parsed as JSON: two hundred thousand lines a second would measure this reader.
+        let (Some(number), Some(sent_us)) = (number_after(line, b"\"number\":"), number_after(line, b"\"text\":\""))
+        else {
+            continue;
+        };
+        reader.is_wrong |= number <= reader.newest;
+        reader.newest = number;
+        reader.count += 1;
+        took_us.push(now_us.saturating_sub(sent_us));
+    }
+}
+
+/// The number that stands behind these bytes.
+fn number_after(line: &[u8], what: &[u8]) -> Option<u64> {
+    let at = line.windows(what.len()).position(|part| part == what)? + what.len();
+    let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(None, |sum: Option<u64>, byte| Some(sum.unwrap_or(0) * 10 + u64::from(byte - b'0')))
+}

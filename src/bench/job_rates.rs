@@ -1,0 +1,351 @@
+//! The figures of `phalanx bench job`: what a job costs beyond the bare command in the same cage, how many run in a second
+//! beside `xargs`, how soon a dead worker's job runs elsewhere, and whether a long queue survives the death of all.
+//!
+//! The bare command is the one that a worker starts, word for word; jobs and bare commands take turns, so that the noise of
+//! the machine hits both. Data lies in a temporary folder.
+//! Not here: printing (`cli/lab/bench.rs`), the client (`lab/jobs.rs`).
+
+use super::failover::median;
+use crate::lab::cluster::Cluster;
+use crate::lab::folders::Folder;
+use crate::lab::jobs::Jobs;
+use crate::lab::web::Connection;
+use crate::lab::{LabError, Result};
+use crate::settings::CageKind;
+use crate::work::sandbox::{Bounds, Cage};
+use crate::work::scratch::Scratch;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Longest wait for one thing.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Slots of each of the three nodes.
+const SLOTS: u64 = 2;
+const NODES: u64 = 3;
+/// Connections that hand jobs in.
+const HANDS: usize = 8;
+/// A user number of the cage that no slot of these nodes has.
+const OWN_SLOT: u32 = 4999;
+
+/// What to measure, and how often.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program whose nodes are started.
+    pub exe: PathBuf,
+    /// Jobs, one after another, whose overhead is taken.
+    pub singles: usize,
+    /// Jobs of the throughput.
+    pub many: usize,
+    /// Workers that are killed.
+    pub kills: usize,
+    /// Jobs in the queue when all nodes are killed; 0: leave that out.
+    pub queue: usize,
+}
+
+/// One figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// In words.
+    pub what: &'static str,
+    /// Of the figures.
+    pub unit: &'static str,
+    /// Half are at or below.
+    pub median: f64,
+    /// The highest.
+    pub worst: f64,
+    /// What it should be; empty: said for comparison.
+    pub target: &'static str,
+    /// Whether it is.
+    pub is_met: bool,
+}
+
+fn finding(
+    what: &'static str,
+    unit: &'static str,
+    samples: &[f64],
+    target: &'static str,
+    is_met: impl Fn(f64, f64) -> bool,
+) -> Finding {
+    let (median, worst) = (median(samples), samples.iter().copied().fold(f64::NAN, f64::max));
+    Finding { what, unit, median, worst, target, is_met: is_met(median, worst) }
+}
+
+/// Runs the plan; `say` hears about progress.
+///
+/// # Errors
+/// Nodes do not start, programs cannot be caged here, or a job is lost.
+pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
+    let settings = json!({"jobs_enabled": true, "job_slots": SLOTS});
+    let mut cluster = Cluster::ready(&plan.exe, NODES, &settings)?;
+    wait_workers(&cluster, NODES)?;
+    let bare = Bare::new()?;
+    let mut findings = overhead(&cluster, &bare, plan.singles, say)?;
+    findings.extend(throughput(&cluster, &bare, plan.many, say)?);
+    findings.push(restarts(&mut cluster, plan.kills, say)?);
+    if plan.queue > 0 {
+        findings.extend(queue(&mut cluster, plan.queue, say)?);
+    }
+    Ok(findings)
+}
+
+/// Waits until so many workers are there and can run something.
+///
+/// # Errors
+/// They are not in time; a worker's own reason, if it has one.
+pub fn wait_workers(cluster: &Cluster, count: u64) -> Result<()> {
+    let workers = cluster.wait_explained("the workers have joined", PATIENCE, || {
+        let leader = cluster.leader().ok_or("nobody leads")?;
+        let workers = cluster.status(leader).map_err(|e| e.to_string())?.jobs.workers;
+        let here = workers.iter().filter(|worker| worker.is_here).count() as u64;
+        if here >= count { Ok(workers) } else { Err(format!("{here} of {count} have")) }
+    })?;
+    match workers.into_iter().find_map(|worker| worker.trouble.clone()) {
+        Some(trouble) => Err(LabError::Answer(trouble)),
+        None => Ok(()),
+    }
+}
+
+/// The command that a worker starts for a shell script that says `true`, without the worker.
+struct Bare {
+    cage: Cage,
+    scratch: Scratch,
+    /// Removed after what is in it.
+    _folder: Folder,
+}
+
+impl Bare {
+    fn new() -> Result<Bare> {
+        let folder = Folder::make("phalanx-bare-")?;
+        // The folder of each command is private; the users of jobs have to pass through the one above.
+        let opened = std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711));
+        opened.map_err(LabError::io("open a temporary folder"))?;
+        let cage = Cage::try_out(CageKind::Full, folder.path()).map_err(|e| LabError::Answer(e.to_string()))?;
+        let path = folder.path().join("scratch");
+        let user = cage.user(OWN_SLOT);
+        let scratch = Scratch::make(&path, user, 64).map_err(LabError::io("make a folder"))?;
+        let script = scratch.job().join("main.sh");
+        std::fs::write(&script, "true").map_err(LabError::io("write a script"))?;
+        if user.is_some() {
+            chown(script, user, user).map_err(LabError::io("give the script away"))?;
+        }
+        Ok(Bare { cage, scratch, _folder: folder })
+    }
+
+    fn command(&self) -> Command {
+        let bounds = Bounds { wall_s: 60, cpu_s: 10, data: 512 << 20, file: 64 << 20, processes: 512 };
+        let words = ["sh", "main.sh"].map(String::from);
+        self.cage.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
+    }
+
+    fn run(&self) -> Result<Duration> {
+        let begun = Instant::now();
+        let mut command = self.command();
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let status = status.map_err(LabError::io("start the cage"))?;
+        if status.success() {
+            Ok(begun.elapsed())
+        } else {
+            Err(LabError::Answer(format!("the bare command: {status}")))
+        }
+    }
+
+    /// `count` of them by `xargs`, `at_once` at a time.
+    fn by_xargs(&self, count: usize, at_once: u64) -> Result<Duration> {
+        let command = self.command();
+        let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
+        let line: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
+        let script = self.scratch.path().join("bare.sh");
+        let text = format!("#!/bin/sh\nexec {} </dev/null >/dev/null 2>&1\n", line.join(" "));
+        std::fs::write(&script, text).map_err(LabError::io("write a script"))?;
+        let begun = Instant::now();
+        let line = format!("seq {count} | xargs -P {at_once} -I N sh {}", script.display());
+        let status = Command::new("sh").args(["-c", &line]).status().map_err(LabError::io("start xargs"))?;
+        if status.success() { Ok(begun.elapsed()) } else { Err(LabError::Answer(format!("xargs: {status}"))) }
+    }
+}
+
+fn job() -> Value {
+    json!({"language": "shell", "source": "true"})
+}
+
+/// Each job in turn with the bare command.
+fn overhead(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
+    say(&format!("{count} jobs one after another, each beside the bare command"));
+    let follower = (1..=NODES).find(|id| Some(*id) != cluster.leader()).unwrap_or(1);
+    let mut connection = Connection::open(&cluster.http(follower), PATIENCE).map_err(LabError::io("connect"))?;
+    let (mut bares, mut jobs) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        bares.push(ms(bare.run()?));
+        let begun = Instant::now();
+        let answer = connection.ask("POST", "/v1/jobs?wait=30s", Some(&job()), Instant::now() + PATIENCE);
+        let answer = answer.map_err(LabError::io("hand a job in"))?;
+        if answer.json()["state"] != "finished" {
+            return Err(LabError::Answer(format!("a job came to {}", answer.text())));
+        }
+        jobs.push(ms(begun.elapsed()));
+    }
+    let beyond: Vec<f64> = jobs.iter().zip(&bares).map(|(job, bare)| job - bare).collect();
+    Ok(vec![
+        finding("bare command in its cage", "ms", &bares, "", |_, _| true),
+        finding("job, from submit to result, through a follower", "ms", &jobs, "", |_, _| true),
+        finding("overhead of a job", "ms", &beyond, "median <= 10", |median, _| median <= 10.0),
+    ])
+}
+
+/// Many at once against `xargs` with as many slots, twice each, in turn.
+fn throughput(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
+    let (mut by_xargs, mut by_jobs) = (Vec::new(), Vec::new());
+    for round in 1..=3 {
+        say(&format!("{count} jobs at once, round {round}: xargs -P {}, then the cluster", NODES * SLOTS));
+        by_xargs.push(count as f64 / bare.by_xargs(count, NODES * SLOTS)?.as_secs_f64());
+        let begun = Instant::now();
+        let newest = hand_in(cluster, count)?;
+        // Waiting costs the nodes nothing; whoever asked every few milliseconds would be measured as well.
+        let mut jobs = Jobs::new((1..=NODES).map(|id| cluster.http(id)).collect());
+        jobs.ended(newest, Instant::now() + 10 * PATIENCE)?;
+        wait_empty(cluster, 10 * PATIENCE)?;
+        by_jobs.push(count as f64 / begun.elapsed().as_secs_f64());
+    }
+    let ratio = 100.0 * median(&by_jobs) / median(&by_xargs);
+    Ok(vec![
+        finding("xargs, caged commands", "per s", &by_xargs, "", |_, _| true),
+        finding("jobs", "per s", &by_jobs, "", |_, _| true),
+        finding("jobs against xargs", "%", &[ratio], ">= 80", |median, _| median >= 80.0),
+    ])
+}
+
+/// Hands jobs in by several connections, to all nodes in turn; gives the number of the newest.
+fn hand_in(cluster: &Cluster, count: usize) -> Result<u64> {
+    let addresses: Vec<String> = (1..=NODES).map(|id| cluster.http(id)).collect();
+    let (to, done) = crossbeam_channel::bounded(HANDS);
+    for hand in 0..HANDS {
+        let (address, to) = (addresses[hand % addresses.len()].clone(), to.clone());
+        let share = count / HANDS + usize::from(hand < count % HANDS);
+        let work = move || drop(to.send(hand_in_by(&address, share)));
+        crate::node::spawn::spawn("hand", work).map_err(LabError::io("start a thread"))?;
+    }
+    drop(to);
+    done.iter().try_fold(0, |newest, done| Ok(newest.max(done?)))
+}
+
+fn hand_in_by(address: &str, count: usize) -> Result<u64> {
+    let mut newest = 0;
+    let mut connection = Connection::open(address, PATIENCE).map_err(LabError::io("connect"))?;
+    for _ in 0..count {
+        let answer = connection.ask("POST", "/v1/jobs", Some(&job()), Instant::now() + PATIENCE);
+        let answer = answer.map_err(LabError::io("hand a job in"))?;
+        if answer.status != 202 {
+            return Err(LabError::Answer(format!("a job was answered {}: {}", answer.status, answer.text())));
+        }
+        newest = answer.json()["id"].as_u64().unwrap_or(newest);
+    }
+    Ok(newest)
+}
+
+/// Waits until nothing waits or runs.
+fn wait_empty(cluster: &Cluster, within: Duration) -> Result<()> {
+    cluster.wait_explained("every job has ended", within, || {
+        let leader = cluster.leader().ok_or("nobody leads")?;
+        // A leader that has just come back may not have applied all of its log: a read waits until it has.
+        let read = cluster.get(leader, "/v1/jobs?limit=1").map_err(|e| e.to_string())?;
+        if read.status != 200 {
+            return Err(format!("node {leader} answered {}", read.text()));
+        }
+        let jobs = cluster.status(leader).map_err(|e| e.to_string())?.jobs;
+        let open = jobs.queued + jobs.running;
+        if open == 0 { Ok(()) } else { Err(format!("{open} have not")) }
+    })
+}
+
+/// A worker with a job is killed: how long until its job is begun elsewhere.
+fn restarts(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Finding> {
+    let mut samples = Vec::new();
+    let long = json!({"language": "shell", "source": "sleep 2"});
+    for round in 1..=rounds {
+        let addresses: Vec<String> = (1..=NODES).map(|id| cluster.http(id)).collect();
+        let mut jobs = Jobs::new(addresses);
+        let id = jobs.hand_in(&long, Instant::now() + PATIENCE)?;
+        let victim = cluster.wait_until("the job runs", PATIENCE, || {
+            let job = cluster.get(1, &format!("/v1/jobs/{id}")).ok()?.json();
+            job["worker"].as_u64()
+        })?;
+        say(&format!("kill -9 of node {victim} with a job, round {round}"));
+        let killed_ms = now_ms();
+        cluster.kill_now(victim)?;
+        let witness = (1..=NODES).find(|id| *id != victim).unwrap_or(1);
+        let since = cluster.wait_until("the job is begun elsewhere", PATIENCE, || {
+            let job = cluster.get(witness, &format!("/v1/jobs/{id}")).ok()?.json();
+            job["since_ms"].as_f64().filter(|_| job["attempt"] == 2)
+        })?;
+        samples.push(since - killed_ms);
+        cluster.restart(victim)?;
+        cluster.settle()?;
+        wait_workers(cluster, NODES)?;
+        jobs.ended(id, Instant::now() + PATIENCE)?;
+    }
+    Ok(finding("worker killed -> its job is begun elsewhere", "ms", &samples, "each <= 1000", |_, worst| {
+        worst <= 1000.0
+    }))
+}
+
+/// A long queue, then kill -9 of all nodes, then all again: each job ends once.
+fn queue(cluster: &mut Cluster, count: usize, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
+    say(&format!("{count} jobs in the queue, kill -9 of all nodes, restart"));
+    let mut jobs = Jobs::new((1..=NODES).map(|id| cluster.http(id)).collect());
+    let before: usize = jobs.all(Instant::now() + PATIENCE)?.len();
+    let begun = Instant::now();
+    hand_in(cluster, count)?;
+    let handing_in = begun.elapsed().as_secs_f64();
+    let ended_before = ends(&jobs.all(Instant::now() + PATIENCE)?);
+    for id in 1..=NODES {
+        cluster.kill(id)?;
+    }
+    let begun = Instant::now();
+    for id in 1..=NODES {
+        cluster.spawn(id, &[])?;
+    }
+    cluster.settle()?;
+    let back = begun.elapsed().as_secs_f64();
+    wait_empty(cluster, 20 * PATIENCE)?;
+    let done = begun.elapsed().as_secs_f64();
+    let all = jobs.all(Instant::now() + PATIENCE)?;
+    let after = ends(&all);
+    let wrong = all.iter().filter(|job| job["state"] != "finished" || job["exit_code"] != 0).count();
+    let changed = ended_before.iter().filter(|(id, end)| after.get(*id) != Some(end)).count();
+    let lost = (before + count).abs_diff(all.len());
+    Ok(vec![
+        finding("handing the queue in", "jobs/s", &[count as f64 / handing_in], "", |_, _| true),
+        finding(
+            "in the queue when all were killed",
+            "jobs",
+            &[(before + count - ended_before.len()) as f64],
+            "",
+            |_, _| true,
+        ),
+        finding("all nodes back", "s", &[back], "", |_, _| true),
+        finding("queue done after the restart", "s", &[done], "", |_, _| true),
+        finding("jobs lost, doubled, wrong or ended twice", "jobs", &[(lost + wrong + changed) as f64], "0", |n, _| {
+            n == 0.0
+        }),
+    ])
+}
+
+/// When each job that has ended did so, in which attempt.
+fn ends(all: &[Value]) -> BTreeMap<u64, (Value, Value)> {
+    let ended = all.iter().filter(|job| !job["ended_ms"].is_null());
+    ended.filter_map(|job| Some((job["id"].as_u64()?, (job["ended_ms"].clone(), job["attempt"].clone())))).collect()
+}
+
+fn ms(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
+}
+
+fn now_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, ms)
+}

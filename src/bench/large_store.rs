@@ -1,0 +1,226 @@
+//! A store of a million keys: what it takes in memory, what a snapshot costs those who write meanwhile, how soon a node is
+//! back with all of it.
+//!
+//! One client writes a key each millisecond all the while and notes the longest wait; others write enough that snapshots
+//! become due. Every snapshot is proved by the node's own event list.
+//! Not here: throughput (`kv_rates.rs`), failover (`failover.rs`).
+
+use super::load::{self, Load};
+use super::monitors;
+use super::protocols::{Dialect, Redis, Verb};
+use crate::lab::{Cluster, LabError, Result, poll};
+use crate::node::spawn;
+use crossbeam_channel::{Receiver, bounded};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Bytes of a key as `protocols.rs` writes it.
+const KEY_BYTES: u64 = 16;
+/// Connections and commands of those who fill the store.
+const FILL: (usize, usize) = (32, 32);
+/// A snapshot that nobody has heard of for so long is not being written.
+const SNAPSHOT_TIME: Duration = Duration::from_secs(5);
+/// Between two writes of the client that is watched.
+const PACE: Duration = Duration::from_millis(1);
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program whose nodes are started.
+    pub exe: PathBuf,
+    /// Keys in the store.
+    pub keys: u64,
+    /// Bytes of each value.
+    pub value_bytes: usize,
+}
+
+/// One figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// In words.
+    pub what: &'static str,
+    /// Of `value` and `bound`.
+    pub unit: &'static str,
+    /// What was measured.
+    pub value: f64,
+    /// What it should not exceed; `None`: said for comparison.
+    pub bound: Option<f64>,
+}
+
+/// Runs the plan; `say` hears about progress.
+///
+/// # Errors
+/// Nodes do not start, no snapshot is taken, or a node does not come back.
+pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
+    monitors::raise_file_limit();
+    let mut cluster = Cluster::ready(&plan.exe, 3, &json!({}))?;
+    let leader = cluster.settle()?;
+    let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let (restarted, wiped) = (followers[0], followers[1]);
+    let empty_kib = resident_kib(&mut cluster, leader)?;
+    say(&format!("writing {} keys of {} bytes", plan.keys, plan.value_bytes));
+    fill(&cluster, leader, plan)?;
+    cluster.settle()?;
+    let full_kib = resident_kib(&mut cluster, leader)?;
+    let beside = (full_kib.saturating_sub(empty_kib) * 1024) as f64 / plan.keys as f64;
+    let mut findings = vec![Finding {
+        what: "resident memory of the leader, per key beside its bytes",
+        unit: "bytes",
+        value: beside - (KEY_BYTES + plan.value_bytes as u64) as f64,
+        bound: Some(300.0),
+    }];
+
+    say("waiting until the snapshots of all this are written");
+    let mut counted = Vec::new();
+    loop {
+        let now = (1..=3).map(|id| snapshots(&cluster, id)).collect::<Result<Vec<_>>>()?;
+        if now == counted {
+            break;
+        }
+        counted = now;
+        poll::pause(SNAPSHOT_TIME);
+    }
+
+    say("writing once a millisecond, with nothing else going on");
+    let watched = Watched::start(&cluster.kv(leader))?;
+    poll::pause(Duration::from_secs(5));
+    let quiet = watched.finish()?;
+    findings.push(Finding { what: "longest write without a snapshot", unit: "ms", value: quiet, bound: None });
+
+    say("the same while a snapshot is taken");
+    let mut seen = snapshots(&cluster, leader)?;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let during = loop {
+        // Others fill the log until a snapshot is due, then leave the machine to it.
+        fill(&cluster, leader, &Plan { keys: plan.keys / 10, ..plan.clone() })?;
+        let watched = Watched::start(&cluster.kv(leader))?;
+        poll::pause(Duration::from_secs(3));
+        let longest = watched.finish()?;
+        let now = snapshots(&cluster, leader)?;
+        if now > seen {
+            break longest;
+        }
+        seen = now;
+        if Instant::now() > deadline {
+            return Err(LabError::Answer("no snapshot was taken within two minutes of writing".to_string()));
+        }
+    };
+    findings.push(Finding {
+        what: "longest write while a snapshot is taken",
+        unit: "ms",
+        value: during,
+        bound: Some(20.0),
+    });
+
+    say(&format!("restarting node {restarted}"));
+    cluster.interrupt(restarted)?;
+    cluster.process(restarted)?.wait(Duration::from_secs(10))?;
+    let begun = Instant::now();
+    cluster.spawn(restarted, &[])?;
+    wait_ready(&cluster, restarted, Duration::from_secs(60))?;
+    let back = begun.elapsed().as_secs_f64();
+    findings.push(Finding { what: "restarted node is ready", unit: "s", value: back, bound: Some(3.0) });
+
+    say(&format!("wiping node {wiped} while writes go on"));
+    let watched = Watched::start(&cluster.kv(leader))?;
+    cluster.kill(wiped)?;
+    cluster.wipe(wiped)?;
+    let begun = Instant::now();
+    cluster.spawn(wiped, &[])?;
+    wait_ready(&cluster, wiped, Duration::from_secs(120))?;
+    let caught_up = begun.elapsed().as_secs_f64();
+    let meanwhile = watched.finish()?;
+    findings.push(Finding { what: "wiped node has caught up", unit: "s", value: caught_up, bound: None });
+    findings.push(Finding { what: "longest write meanwhile", unit: "ms", value: meanwhile, bound: None });
+    Ok(findings)
+}
+
+fn fill(cluster: &Cluster, leader: u64, plan: &Plan) -> Result<()> {
+    let value = vec![b'v'; plan.value_bytes];
+    let load = Load {
+        addresses: vec![cluster.kv(leader)],
+        clients: FILL.0,
+        pipeline: FILL.1,
+        keys: plan.keys,
+        warm_up: Duration::ZERO,
+        span: Duration::ZERO,
+    };
+    let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, value.clone(), false, None)) };
+    match load::fill(&load, &speak)?.first_error {
+        Some(why) => Err(LabError::Answer(format!("a key could not be written: {why}"))),
+        None => Ok(()),
+    }
+}
+
+fn resident_kib(cluster: &mut Cluster, id: u64) -> Result<u64> {
+    cluster.process(id)?.resident_kib().ok_or(LabError::NotRunning(id))
+}
+
+/// How many snapshots the node says it has taken of its own state.
+fn snapshots(cluster: &Cluster, id: u64) -> Result<usize> {
+    let answer = cluster.get(id, "/v1/events")?;
+    let events: Value = serde_json::from_slice(&answer.body).map_err(|e| LabError::Answer(e.to_string()))?;
+    let is_own = |event: &&Value| event["text"].as_str().is_some_and(|text| text.starts_with("snapshot of "));
+    Ok(events["events"].as_array().map_or(0, |list| list.iter().filter(is_own).count()))
+}
+
+fn wait_ready(cluster: &Cluster, id: u64, within: Duration) -> Result<()> {
+    cluster.wait_explained(&format!("node {id} is ready"), within, || match cluster.get(id, "/readyz") {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        Ok(answer) => Err(answer.text()),
+        Err(e) => Err(e.to_string()),
+    })
+}
+
+/// A client that writes at a steady pace and notes its longest wait.
+struct Watched {
+    stop: Arc<AtomicBool>,
+    longest: Receiver<std::io::Result<Duration>>,
+}
+
+impl Watched {
+    fn start(address: &str) -> Result<Watched> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (address, told) = (address.to_string(), Arc::clone(&stop));
+        let (done, longest) = bounded(1);
+        spawn::spawn("watched", move || {
+            // The one place is free.
+            let _ = done.try_send(write_until(&address, &told));
+        })
+        .map_err(LabError::io("start a client"))?;
+        Ok(Watched { stop, longest })
+    }
+
+    /// Its longest wait in milliseconds.
+    fn finish(self) -> Result<f64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let longest = self.longest.recv().map_err(|_| LabError::Answer("the watched client panicked".to_string()))?;
+        Ok(longest.map_err(LabError::io("write at a steady pace"))?.as_secs_f64() * 1000.0)
+    }
+}
+
+fn write_until(address: &str, stop: &AtomicBool) -> std::io::Result<Duration> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut reader = BufReader::new(socket.try_clone()?);
+    let (mut longest, mut line) = (Duration::ZERO, String::new());
+    while !stop.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        socket.write_all(b"SET watched x\r\n")?;
+        line.clear();
+        reader.read_line(&mut line)?;
+        if line != "+OK\r\n" {
+            return Err(std::io::Error::other(format!("answered {line:?}")));
+        }
+        longest = longest.max(asked.elapsed());
+        poll::pause_until(asked + PACE);
+    }
+    Ok(longest)
+}

@@ -1,0 +1,171 @@
+//! What the load's clients say and understand: the interface, and the Redis protocol.
+//!
+//! A dialect belongs to one connection. It reads replies where they lie and keeps no copy of them.
+//! Not here: sockets and stopwatches (`load.rs`), protocols of other stores (`etcd_zookeeper.rs`).
+
+use std::io::Write;
+
+/// One connection's protocol.
+pub trait Dialect {
+    /// The first words on a new connection, and how many replies they bring.
+    fn hello(&mut self) -> (Vec<u8>, usize);
+    /// Appends one command.
+    fn say(&mut self, key: u64, out: &mut Vec<u8>);
+    /// Appends what ends a run; how many replies that brings, after those of the commands.
+    fn close_run(&mut self, out: &mut Vec<u8>) -> usize;
+    /// Takes the first whole piece of `input`, how long it is and what it means; `None` if more bytes are needed. What
+    /// must be said at once goes to `out`.
+    ///
+    /// # Errors
+    /// The server talks nonsense.
+    fn hear(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>, String>;
+}
+
+/// What a piece of input means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A command did what it should.
+    Fine,
+    /// It did not.
+    Refused(String),
+    /// Not a reply.
+    Aside,
+}
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Write a key.
+    Set,
+    /// Read a key.
+    Get,
+}
+
+/// Name of a key, the same for every store.
+pub fn key_name(key: u64) -> String {
+    format!("key:{key:012}")
+}
+
+/// The Redis protocol, version 2.
+#[derive(Debug)]
+pub struct Redis {
+    verb: Verb,
+    value: Vec<u8>,
+    is_eventual: bool,
+    /// Replicas whose word each run waits for.
+    wait: Option<u32>,
+    /// Commands of this run whose replies are due: then comes that of `WAIT`.
+    due: usize,
+}
+
+impl Redis {
+    /// `is_eventual` asks Phalanx for its eventual mode; `wait` sends `WAIT n 0` after each run, for Redis itself.
+    pub fn new(verb: Verb, value: Vec<u8>, is_eventual: bool, wait: Option<u32>) -> Redis {
+        Redis { verb, value, is_eventual, wait, due: 0 }
+    }
+}
+
+impl Dialect for Redis {
+    fn hello(&mut self) -> (Vec<u8>, usize) {
+        match self.is_eventual {
+            true => (b"*2\r\n$11\r\nCONSISTENCY\r\n$8\r\neventual\r\n".to_vec(), 1),
+            false => (Vec::new(), 0),
+        }
+    }
+
+    fn say(&mut self, key: u64, out: &mut Vec<u8>) {
+        self.due += 1;
+        let key = key_name(key);
+        let written = match self.verb {
+            Verb::Set => {
+                let head = format_args!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n", key.len(), self.value.len());
+                out.write_fmt(head).and_then(|()| out.write_all(&self.value)).and_then(|()| out.write_all(b"\r\n"))
+            }
+            Verb::Get => write!(out, "*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()),
+        };
+        written.expect("a Vec takes every write");
+    }
+
+    fn close_run(&mut self, out: &mut Vec<u8>) -> usize {
+        let Some(wait) = self.wait else { return 0 };
+        let wait = wait.to_string();
+        write!(out, "*3\r\n$4\r\nWAIT\r\n${}\r\n{wait}\r\n$1\r\n0\r\n", wait.len()).expect("a Vec takes every write");
+        1
+    }
+
+    fn hear(&mut self, input: &[u8], _out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>, String> {
+        let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        let line = String::from_utf8_lossy(&input[1..end]);
+        let line = line.trim_end();
+        let number = || line.parse::<i64>().map_err(|_| format!("no number in {line:?}"));
+        let heard = match input[0] {
+            b'+' => Heard::Fine,
+            b'-' => Heard::Refused(line.to_string()),
+            b':' => match self.wait {
+                Some(wait) if self.due == 0 && number()? < i64::from(wait) => {
+                    Heard::Refused(format!("only {line} of {wait} replicas have it"))
+                }
+                _ => Heard::Fine,
+            },
+            b'$' => match usize::try_from(number()?) {
+                Err(_) => Heard::Refused("no such key".to_string()),
+                Ok(length) if input.len() < end + 1 + length + 2 => return Ok(None),
+                Ok(length) => {
+                    self.due = self.due.saturating_sub(1);
+                    return Ok(Some((end + 1 + length + 2, Heard::Fine)));
+                }
+            },
+            b'_' => Heard::Refused("no such key".to_string()),
+            other => return Err(format!("a reply begins with {:?}", char::from(other))),
+        };
+        self.due = self.due.saturating_sub(1);
+        Ok(Some((end + 1, heard)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::protocols::*;
+
+    #[test]
+    fn replies_are_cut_at_every_byte() {
+        let mut redis = Redis::new(Verb::Get, Vec::new(), false, None);
+        let whole = b"$5\r\nhe\nlo\r\n+OK\r\n-ERR no\r\n$-1\r\n:7\r\n";
+        let mut heard = Vec::new();
+        let mut at = 0;
+        for end in 0..=whole.len() {
+            while at < end
+                && let Some((used, what)) = redis.hear(&whole[at..end], &mut Vec::new()).unwrap()
+            {
+                at += used;
+                heard.push((end, what));
+            }
+        }
+        let no_key = Heard::Refused("no such key".to_string());
+        let expected = [
+            (11, Heard::Fine),
+            (16, Heard::Fine),
+            (25, Heard::Refused("ERR no".to_string())),
+            (30, no_key),
+            (34, Heard::Fine),
+        ];
+        assert_eq!(heard, expected);
+        assert!(redis.hear(b"HTTP/1.1 400\r\n", &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn too_few_replicas_are_an_error() {
+        let mut redis = Redis::new(Verb::Set, b"v".to_vec(), false, Some(1));
+        let mut out = Vec::new();
+        redis.say(7, &mut out);
+        assert_eq!(redis.close_run(&mut out), 1);
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.ends_with("$16\r\nkey:000000000007\r\n$1\r\nv\r\n*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n"),
+            "{text}"
+        );
+        let mut hear = |bytes: &[u8]| redis.hear(bytes, &mut Vec::new()).unwrap().unwrap().1;
+        assert_eq!(hear(b"+OK\r\n"), Heard::Fine);
+        assert_eq!(hear(b":0\r\n"), Heard::Refused("only 0 of 1 replicas have it".to_string()));
+    }
+}

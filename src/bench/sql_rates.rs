@@ -1,0 +1,221 @@
+//! The figures of `phalanx bench sql`: single-row inserts and point queries through the HTTP door, in a second.
+//!
+//! Each insert is a request of its own with one statement and one parameter, so each is a transaction of its own that a
+//! quorum has synced before it is answered. Each query reads one row by its key, drawn at random from those that were
+//! filled in before. Not here: the clients (`load.rs`), printing (`cli/lab/bench.rs`).
+
+use super::kv_rates::{self, Rate, Target};
+use super::load::{self, Load};
+use super::monitors;
+use super::protocols::{Dialect, Heard};
+use crate::lab::cluster::Cluster;
+use crate::lab::{LabError, Result, web};
+use serde_json::json;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Rows that one request of the filling brings.
+const FILL_ROWS: u64 = 500;
+/// How long an answer may take while tables are made and filled.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program to start.
+    pub exe: PathBuf,
+    /// Nodes to start.
+    pub nodes: u64,
+    /// Who is asked, of the nodes that were started.
+    pub target: Target,
+    /// HTTP addresses of running nodes to drive instead.
+    pub endpoints: Vec<String>,
+    /// Connections.
+    pub clients: usize,
+    /// Bytes of the text in each row.
+    pub value_bytes: usize,
+    /// Rows that queries find.
+    pub rows: u64,
+    /// `level` of the queries.
+    pub level: String,
+    /// Counted for inserts, and for queries.
+    pub span: Duration,
+}
+
+/// Makes the tables, inserts, and queries; `say` hears about progress.
+///
+/// # Errors
+/// Nodes do not start, or one cannot be driven.
+pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
+    monitors::raise_file_limit();
+    // Dropped at the end: it kills its nodes.
+    let mut own = None;
+    let addresses = if plan.endpoints.is_empty() {
+        kv_rates::start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::http, say)?
+    } else {
+        plan.endpoints.clone()
+    };
+    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(plan.value_bytes).collect();
+    say(&format!("filling in {} rows", plan.rows));
+    prepare(&addresses[0], plan.rows, &value)?;
+    let load = Load {
+        addresses,
+        clients: plan.clients,
+        pipeline: 1,
+        keys: plan.rows,
+        warm_up: (plan.span / 5).min(Duration::from_secs(2)),
+        span: plan.span,
+    };
+    let (clients, seconds) = (plan.clients, plan.span.as_secs_f64());
+    say(&format!("inserts: {clients} clients for {seconds} s"));
+    let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
+    say(&format!("queries: {clients} clients for {seconds} s"));
+    let queries = load::run(&load, &|| Box::new(Database::querying(&plan.level)))?;
+    Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", plan.level), &queries)])
+}
+
+/// Makes both tables anew: one that grows, and one of `rows` rows to be read.
+fn prepare(address: &str, rows: u64, value: &str) -> Result<()> {
+    let execute = |statements: serde_json::Value| -> Result<()> {
+        let answer = web::ask(address, "POST", "/db/execute", Some(&statements), PATIENCE)
+            .map_err(LabError::io(format!("ask {address}")))?;
+        match answer.status == 200 && !answer.text().contains("\"error\"") {
+            true => Ok(()),
+            false => Err(LabError::Answer(format!("{address} says {}: {}", answer.status, answer.text()))),
+        }
+    };
+    execute(json!([
+        "DROP TABLE IF EXISTS bench_grown",
+        "DROP TABLE IF EXISTS bench_read",
+        "CREATE TABLE bench_grown(id INTEGER PRIMARY KEY, value TEXT NOT NULL)",
+        "CREATE TABLE bench_read(id INTEGER PRIMARY KEY, value TEXT NOT NULL)",
+    ]))?;
+    let mut first = 0;
+    while first < rows {
+        let end = rows.min(first + FILL_ROWS);
+        let series = "WITH RECURSIVE n(id) AS (VALUES(?) UNION ALL SELECT id + 1 FROM n WHERE id + 1 < ?) \
+                      INSERT INTO bench_read SELECT id, ? FROM n";
+        execute(json!([[series, first, end, value]]))?;
+        first = end;
+    }
+    Ok(())
+}
+
+/// One connection that sends requests of one statement.
+#[derive(Debug)]
+struct Database {
+    target: String,
+    before: String,
+    after: String,
+    is_keyed: bool,
+    /// What the body of an answer has when all went well.
+    wanted: &'static str,
+}
+
+impl Database {
+    fn inserting(value: &str) -> Database {
+        Database {
+            target: "/db/execute".into(),
+            before: format!(r#"[["INSERT INTO bench_grown(value) VALUES(?)","{value}"]]"#),
+            after: String::new(),
+            is_keyed: false,
+            wanted: "\"rows_affected\":1",
+        }
+    }
+
+    fn querying(level: &str) -> Database {
+        Database {
+            target: format!("/db/query?level={level}"),
+            before: r#"[["SELECT value FROM bench_read WHERE id = ?","#.into(),
+            after: "]]".into(),
+            is_keyed: true,
+            wanted: "\"values\":[[",
+        }
+    }
+}
+
+impl Dialect for Database {
+    fn hello(&mut self) -> (Vec<u8>, usize) {
+        (Vec::new(), 0)
+    }
+
+    fn say(&mut self, key: u64, out: &mut Vec<u8>) {
+        let key = if self.is_keyed { key.to_string() } else { String::new() };
+        let (target, before, after) = (&self.target, &self.before, &self.after);
+        let length = before.len() + key.len() + after.len();
+        write!(
+            out,
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n\
+             {before}{key}{after}"
+        )
+        .expect("a Vec takes every write");
+    }
+
+    fn close_run(&mut self, _: &mut Vec<u8>) -> usize {
+        0
+    }
+
+    fn hear(&mut self, input: &[u8], _: &mut Vec<u8>) -> std::result::Result<Option<(usize, Heard)>, String> {
+        let Some(head) = input.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+        let text = std::str::from_utf8(&input[..head]).map_err(|_| "a head that is no text".to_string())?;
+        let status = text.lines().next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
+        let status = status.ok_or_else(|| format!("no HTTP: {text:?}"))?;
+        let length = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        let end = head + 4 + length.ok_or("an answer without a length")?;
+        let Some(body) = input.get(head + 4..end) else { return Ok(None) };
+        let body = String::from_utf8_lossy(body);
+        if status.starts_with('4') {
+            return Err(format!("{status}: {body}"));
+        }
+        let heard = match status.starts_with("200") && body.contains(self.wanted) {
+            true => Heard::Fine,
+            false => Heard::Refused(format!("{} {body}", status.get(..3).unwrap_or(status))),
+        };
+        Ok(Some((end, heard)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::sql_rates::*;
+
+    #[test]
+    fn answers_are_cut_at_every_byte_and_judged() {
+        let answer =
+            |status: &str, name: &str, body: &str| format!("HTTP/1.1 {status}\r\n{name}: {}\r\n\r\n{body}", body.len());
+        let fine = answer("200 OK", "Content-Length", "{\"rows_affected\":1   }");
+        let none = answer("200 OK", "content-length", "{\"error\":\"no table\"}\n");
+        let gone = answer("503 Service Unavailable", "Content-Length", "{}");
+        let whole = [fine, none, gone].concat();
+        let mut database = Database::inserting("v");
+        let (mut heard, mut at) = (Vec::new(), 0);
+        for end in 0..=whole.len() {
+            while at < end
+                && let Some((used, what)) = database.hear(&whole.as_bytes()[at..end], &mut Vec::new()).unwrap()
+            {
+                at += used;
+                heard.push(what);
+            }
+        }
+        let refused = |text: &str| Heard::Refused(text.into());
+        assert_eq!(heard, [Heard::Fine, refused("200 {\"error\":\"no table\"}\n"), refused("503 {}")]);
+        let wrong = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno";
+        assert_eq!(database.hear(wrong, &mut Vec::new()), Err("400 Bad Request: no".into()));
+        assert!(database.hear(b"+OK\r\n\r\n\r\n", &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn requests_are_whole_and_keyed() {
+        let mut out = Vec::new();
+        Database::querying("none").say(17, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("POST /db/query?level=none HTTP/1.1\r\n"), "{head}");
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
+        assert!(body.ends_with(",17]]"), "{body}");
+    }
+}

@@ -1,0 +1,453 @@
+//! `phalanx chat`: talking in a terminal, or from a script.
+//!
+//! A log-in is kept in a file that only its owner can read, so that the next command needs no password; `--as NAME` keeps several
+//! apart. Text comes from the arguments or from a pipe; what others wrote is shown without anything a terminal would obey.
+//! Exit codes: 0 done, 1 refused, 4 no node answers, 5 it may or may not have been said.
+//! Not here: what happens when a node dies (`client/`), what the chat is (docs/chat.md).
+
+pub mod talk;
+use super::ClientArgs;
+
+use super::client;
+use super::fault::{Fault, code};
+use super::term;
+use crate::client::{self as cluster, Chat, To};
+use crate::services::chat::commands::{MESSAGES_MAX, PAGE_MAX};
+use rustix::termios::{self, LocalModes, OptionalActions};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Bytes of a line of a pipe that are read: more than any message may have, so that the node refuses what is longer.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+/// What else is to be known when a pipe breaks off.
+const SO_FAR: &str = "the lines before it were said; send the rest again";
+
+/// Arguments of `phalanx chat`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  phalanx chat signup alice\n  phalanx chat send bob \"hello\"\n  \
+    echo done | phalanx chat send '#builds'\n  phalanx chat talk '#builds'\n\nThe password is asked for, or read from a pipe. \
+    WHERE is a person, '#room', or :N for conversation N.\n\nExit codes: 0 done, 1 refused, 4 no node answers, 5 outcome unknown.")]
+pub struct ChatArgs {
+    #[command(subcommand)]
+    command: ChatCommand,
+}
+
+/// Where and as whom.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Common {
+    /// Which of the log-ins kept on this machine
+    #[arg(long = "as", global = true, value_name = "NAME")]
+    who: Option<String>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// What to do.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum ChatCommand {
+    /// Make an account and log in
+    Signup {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Log in
+    Login {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Log out here, or everywhere
+    Logout {
+        #[arg(long)]
+        everywhere: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delete the account; its messages stay, under no name
+    DeleteAccount {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Conversations, with what is unread
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// People by a pattern (a*)
+    People {
+        pattern: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Rooms by a pattern
+    Rooms {
+        pattern: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make a room
+    Make {
+        room: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Join a room
+    Join {
+        room: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Leave a room
+    Leave {
+        room: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Read the newest messages of a conversation
+    Read {
+        #[arg(value_name = "WHERE")]
+        place: String,
+        /// So many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=MESSAGES_MAX))]
+        limit: u64,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Say something; without TEXT each line of a pipe is a message
+    Send {
+        #[arg(value_name = "WHERE")]
+        place: String,
+        text: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Talk in one conversation: what is said shows as it comes, each line that you type is a message
+    Talk {
+        #[arg(value_name = "WHERE")]
+        place: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show what is said, live, until Ctrl+C
+    Follow {
+        /// Begin after this position
+        #[arg(long, value_name = "POSITION")]
+        after: Option<u64>,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+pub(crate) fn fault(why: cluster::Fault) -> Fault {
+    match &why {
+        cluster::Fault::Refused { status: 401, .. } => Fault::new(code::FAILED, why, "phalanx chat login NAME"),
+        cluster::Fault::Refused { .. } => Fault::new(code::FAILED, why, ""),
+        cluster::Fault::Unknown(_) => {
+            Fault::new(code::UNKNOWN, why, "look with phalanx chat read before you say it again")
+        }
+        cluster::Fault::Unreachable(_) => {
+            Fault::new(code::UNREACHABLE, why, "start a cluster with ./run.sh, or name a node with -e HOST:PORT")
+        }
+    }
+}
+
+/// The file of a log-in.
+fn path_of(common: &Common) -> PathBuf {
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
+    let name = common.who.as_deref().map_or("login".to_string(), |who| format!("login-{}", cluster::chat::escape(who)));
+    base.unwrap_or_else(std::env::temp_dir).join("phalanx-chat").join(name)
+}
+
+/// Where a log-in will be kept: a file of its own beside the one that is there, for its owner alone.
+struct Keep {
+    path: PathBuf,
+    draft: PathBuf,
+    file: File,
+}
+
+impl Keep {
+    /// Begins, before anything is asked of the cluster: what cannot be kept is not asked for.
+    fn begin(common: &Common) -> Result<Keep, Fault> {
+        let path = path_of(common);
+        let draft = path.with_extension(format!("{}.draft", std::process::id()));
+        let opened = (|| {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.open(&draft)
+        })();
+        match opened {
+            Ok(file) => Ok(Keep { path, draft, file }),
+            Err(e) => Err(Fault::new(
+                code::FAILED,
+                format!("cannot keep a log-in in {}: {e}; nothing was asked of the cluster", path.display()),
+                "set XDG_STATE_HOME to a folder that can be written to",
+            )),
+        }
+    }
+
+    fn finish(mut self, token: &str) -> Result<(), Fault> {
+        let kept = self.file.write_all(token.as_bytes()).and_then(|()| std::fs::rename(&self.draft, &self.path));
+        kept.map_err(|e| {
+            let why = format!("logged in, but the log-in cannot be kept in {}: {e}", self.path.display());
+            Fault::new(code::UNKNOWN, why, "phalanx chat login NAME, once it can be written to")
+        })
+    }
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        // It is there unless it has become the log-in.
+        let _ = std::fs::remove_file(&self.draft);
+    }
+}
+
+pub(crate) fn member(common: &Common) -> Result<Chat, Fault> {
+    let mut chat = Chat::new(client::endpoints(&common.client)?);
+    if let Some(seconds) = common.client.timeout {
+        chat.client.within = Some(Duration::from_secs_f64(seconds.clamp(0.001, 3600.0)));
+    }
+    chat.client.token = std::fs::read_to_string(path_of(common)).ok().map(|token| token.trim().to_string());
+    Ok(chat)
+}
+
+/// Asks for a password without showing it, or reads a line of a pipe.
+fn password() -> Result<String, Fault> {
+    let stdin = io::stdin();
+    let before = stdin.is_terminal().then(|| termios::tcgetattr(&stdin).ok()).flatten();
+    if let Some(before) = &before {
+        eprint!("password: ");
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        let _ = termios::tcsetattr(&stdin, OptionalActions::Flush, &quiet);
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    if let Some(before) = &before {
+        let _ = termios::tcsetattr(&stdin, OptionalActions::Flush, before);
+        eprintln!();
+    }
+    read.map_err(|e| Fault::new(code::FAILED, format!("cannot read the password: {e}"), ""))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_string())
+}
+
+fn enter(common: &Common, name: &str, is_new: bool) -> Result<(), Fault> {
+    let mut chat = member(common)?;
+    chat.client.token = None;
+    let password = password()?;
+    let keep = Keep::begin(common)?;
+    let answer = if is_new { chat.sign_up(name, &password) } else { chat.log_in(name, &password) }.map_err(fault)?;
+    keep.finish(chat.client.token.as_deref().unwrap_or_default())?;
+    show(common, &json!({"account": answer["account"], "name": answer["name"]}), |answer| {
+        format!("logged in as {}\n", words(&answer["name"]))
+    });
+    Ok(())
+}
+
+fn words(value: &Value) -> String {
+    value.as_str().map_or("(deleted)".to_string(), term::plain)
+}
+
+fn show(common: &Common, value: &Value, text: impl Fn(&Value) -> String) {
+    if common.client.json { term::json(value) } else { term::out(&text(value)) }
+}
+
+fn number_of(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
+    let found = match To::read(place) {
+        To::Conversation(id) => Ok(id),
+        To::Room(name) => chat.room(&name),
+        To::Person(name) => chat.direct(&name),
+    };
+    found.map_err(fault)
+}
+
+pub(crate) fn message(line: &Value) -> String {
+    let text = line["text"].as_str().map_or("(deleted)".to_string(), |text| {
+        text.lines().map(term::plain_lines).collect::<Vec<_>>().join("\n              ")
+    });
+    format!("{} {}: {text}", term::clock(line["at_ms"].as_u64().unwrap_or(0)), words(&line["from"]["name"]))
+}
+
+fn names(rows: &Value, what: &str) -> String {
+    let mark = if what == "rooms" { "#" } else { "" };
+    rows.as_array().into_iter().flatten().map(|row| format!("{mark}{}\n", words(&row["name"]))).collect()
+}
+
+/// Runs.
+pub fn run(args: &ChatArgs) -> Result<(), Fault> {
+    match &args.command {
+        ChatCommand::Signup { name, common } => enter(common, name, true),
+        ChatCommand::Login { name, common } => enter(common, name, false),
+        ChatCommand::Logout { everywhere, common } => {
+            let answer = member(common)?.post("logout", &json!({"everywhere": everywhere})).map_err(fault)?;
+            let _ = std::fs::remove_file(path_of(common));
+            show(common, &answer, |_| "logged out\n".to_string());
+            Ok(())
+        }
+        ChatCommand::DeleteAccount { common } => {
+            let answer = member(common)?.delete("account").map_err(fault)?;
+            let _ = std::fs::remove_file(path_of(common));
+            show(common, &answer, |_| "the account is deleted\n".to_string());
+            Ok(())
+        }
+        ChatCommand::List { common } => list(common),
+        ChatCommand::People { pattern, common } => look(common, "accounts", pattern.as_deref()),
+        ChatCommand::Rooms { pattern, common } => look(common, "rooms", pattern.as_deref()),
+        ChatCommand::Make { room, common } => {
+            let name = room.strip_prefix('#').unwrap_or(room);
+            let answer = member(common)?.post("rooms", &json!({"name": name})).map_err(fault)?;
+            show(common, &answer, |answer| format!("conversation {}\n", answer["conversation"]));
+            Ok(())
+        }
+        ChatCommand::Join { room, common } => step(common, room, "join"),
+        ChatCommand::Leave { room, common } => step(common, room, "leave"),
+        ChatCommand::Read { place, limit, common } => read(common, place, *limit),
+        ChatCommand::Send { place, text, common } => send(common, place, &text.join(" ")),
+        ChatCommand::Talk { place, common } => talk::run(common, place),
+        ChatCommand::Follow { after, common } => follow(common, *after),
+    }
+}
+
+fn list(common: &Common) -> Result<(), Fault> {
+    let inbox = member(common)?.get("conversations").map_err(fault)?;
+    show(common, &inbox, |inbox| {
+        let rows = inbox["conversations"].as_array().cloned().unwrap_or_default();
+        let rows: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| {
+                let mark = if row["kind"] == "room" { "#" } else { "" };
+                let last = row["last"]["text"].as_str().unwrap_or_default();
+                vec![
+                    row["conversation"].to_string(),
+                    format!("{mark}{}", words(&row["name"])),
+                    row["unread"].to_string(),
+                    term::plain(last),
+                ]
+            })
+            .collect();
+        term::table(&["ID", "WITH", "UNREAD", "LAST"], &rows)
+    });
+    Ok(())
+}
+
+fn look(common: &Common, what: &str, pattern: Option<&str>) -> Result<(), Fault> {
+    let path = format!("{what}?limit={PAGE_MAX}&match={}", cluster::chat::escape(pattern.unwrap_or("*")));
+    let mut chat = member(common)?;
+    let mut rows = Vec::new();
+    let mut page = chat.get(&path).map_err(fault)?;
+    loop {
+        rows.extend(page[what].as_array().cloned().unwrap_or_default());
+        let Some(next) = page["next"].as_str() else { break };
+        page = chat.get(&format!("{path}&after={}", cluster::chat::escape(next))).map_err(fault)?;
+    }
+    show(common, &json!({what: rows}), |all| names(&all[what], what));
+    Ok(())
+}
+
+fn step(common: &Common, room: &str, what: &str) -> Result<(), Fault> {
+    let mut chat = member(common)?;
+    let id = chat.room(room).map_err(fault)?;
+    let answer = chat.post(&format!("rooms/{id}/{what}"), &json!({})).map_err(fault)?;
+    show(common, &answer, |_| "done\n".to_string());
+    Ok(())
+}
+
+fn read(common: &Common, place: &str, limit: u64) -> Result<(), Fault> {
+    let mut chat = member(common)?;
+    let id = number_of(&mut chat, place)?;
+    let unread = chat.get(&format!("conversations/{id}")).map_err(fault)?["unread"].as_u64().unwrap_or(0);
+    let (mut newest, mut rows): (Value, Vec<Value>) = (Value::Null, Vec::new());
+    while (rows.len() as u64) < limit {
+        let before = rows.first().map_or(String::new(), |first| format!("&before={}", first["number"]));
+        let most = PAGE_MAX.min(limit - rows.len() as u64);
+        let mut page = chat.get(&format!("conversations/{id}/messages?limit={most}{before}")).map_err(fault)?;
+        let Some(older) = page["messages"].as_array_mut().filter(|rows| !rows.is_empty()) else { break };
+        older.append(&mut rows);
+        rows = std::mem::take(older);
+        if newest.is_null() {
+            newest = page["newest"].take();
+        }
+    }
+    let page = json!({"messages": rows, "newest": newest});
+    show(common, &page, |page| {
+        let rows = page["messages"].as_array().cloned().unwrap_or_default();
+        rows.iter().map(|row| message(row) + "\n").collect()
+    });
+    if unread > limit {
+        eprintln!(
+            "{} older ones are unread too, and none is marked as read: --limit {unread} shows all",
+            unread - limit
+        );
+        return Ok(());
+    }
+    read_up_to(&mut chat, id, page["newest"].as_u64().unwrap_or(0)).map_err(fault)
+}
+
+/// Marks messages as read; 0: there are none.
+pub(crate) fn read_up_to(chat: &mut Chat, id: u64, number: u64) -> Result<(), cluster::Fault> {
+    match number {
+        0 => Ok(()),
+        _ => chat.post(&format!("conversations/{id}/read"), &json!({"number": number})).map(drop),
+    }
+}
+
+fn send(common: &Common, place: &str, text: &str) -> Result<(), Fault> {
+    let mut chat = member(common)?;
+    let to = To::read(place);
+    let mut say = |text: &str| -> Result<(), Fault> {
+        let sent = chat.send(&to, text).map_err(fault)?;
+        show(common, &sent, |sent| format!("{} in conversation {}\n", sent["number"], sent["conversation"]));
+        Ok(())
+    };
+    if !text.is_empty() {
+        return say(text);
+    }
+    if io::stdin().is_terminal() {
+        eprintln!("each line is a message; end with Ctrl+D");
+    }
+    let mut input = io::stdin().lock();
+    for number in 1_u64.. {
+        let at = |fault: Fault| Fault { message: format!("line {number}: {}", fault.message), ..fault };
+        let mut line = Vec::new();
+        let read = (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        match read.map_err(|e| at(Fault::new(code::FAILED, format!("cannot read: {e}"), SO_FAR)))? {
+            0 => break,
+            // What is longer is cut, and still too long for the node, which says so.
+            _ => {
+                let line =
+                    String::from_utf8(line).map_err(|_| at(Fault::new(code::FAILED, "a message is UTF-8", SO_FAR)))?;
+                let line = line.trim_end_matches(['\n', '\r']);
+                if !line.trim().is_empty() {
+                    say(line).map_err(|fault| match fault.next.is_empty() {
+                        true => at(Fault { next: SO_FAR.to_string(), ..fault }),
+                        false => at(fault),
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn follow(common: &Common, after: Option<u64>) -> Result<(), Fault> {
+    let mut chat = member(common)?;
+    // The stream may outlive the nodes that were named.
+    chat.client.learn().map_err(fault)?;
+    let mut stream = chat.follow(after);
+    loop {
+        let Some(line) = stream.next(Instant::now() + Duration::from_secs(3600)).map_err(fault)? else { continue };
+        if common.client.json {
+            term::line(&term::escaped(&line.to_string()));
+        } else if line["type"] == "message" {
+            term::line(&format!("[{}] {}", line["conversation"], message(&line)));
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `phalanx chat talk`: one conversation on a terminal; what is said shows as it comes, and each line that is typed is a message.
+//!
+//! What somebody types disappears with Enter and comes back with the number that it got: everyone sees the same order. When a
+//! node dies, the stream and the next message go on with another; what could not be said is shown again.
+//! Not here: finding nodes and saying nothing twice (`client/`), the words of a message (`mod.rs`).
+
+use super::{Common, fault, member, message, read_up_to};
+use crate::cli::fault::{Fault, code};
+use crate::cli::term;
+use crate::client::{Chat, Follower, To};
+use crate::node::spawn;
+use rustyline::ExternalPrinter;
+use rustyline::error::ReadlineError;
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+use unicode_width::UnicodeWidthStr;
+
+/// Messages that are shown at the beginning.
+const SHOWN_BEFORE: u64 = 20;
+/// Between two looks at the clock while nothing is said.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+
+/// Talks until Ctrl+C or Ctrl+D.
+pub fn run(common: &Common, place: &str) -> Result<(), Fault> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        let next = "phalanx chat send and phalanx chat follow work with pipes";
+        return Err(Fault::new(code::USAGE, "talking wants a terminal", next));
+    }
+    let mut chat = member(common)?;
+    chat.client.learn().map_err(fault)?;
+    let me = chat.get("me").map_err(fault)?;
+    let id = conversation(&mut chat, place)?;
+    let page = chat.get(&format!("conversations/{id}/messages?limit={SHOWN_BEFORE}")).map_err(fault)?;
+    let said = page["messages"].as_array().cloned().unwrap_or_default();
+    said.iter().for_each(|one| term::line(&message(one)));
+    let newest = page["newest"].as_u64().unwrap_or(0);
+    read_up_to(&mut chat, id, newest).map_err(fault)?;
+
+    let broken = |e: ReadlineError| Fault::new(code::FAILED, format!("the terminal: {e}"), "");
+    let mut editor = rustyline::DefaultEditor::new().map_err(broken)?;
+    let printer = editor.create_external_printer().map_err(broken)?;
+    // From before the page was asked for, so that nothing is missed in between; what the page had is not shown again.
+    let stream = chat.follow(me["position"].as_u64());
+    let mut reader = member(common)?;
+    reader.client.learn().map_err(fault)?;
+    spawn::spawn("stream", move || show(stream, reader, id, newest, printer))
+        .map_err(|e| Fault::new(code::FAILED, format!("cannot start a thread: {e}"), ""))?;
+    let prompt = format!("{}> ", me["name"].as_str().map_or("you".to_string(), term::plain));
+    loop {
+        match editor.readline(&prompt) {
+            Ok(line) => {
+                rub_out(&prompt, &line);
+                if !line.trim().is_empty()
+                    && let Err(why) = chat.send(&To::Conversation(id), &line)
+                {
+                    term::line(&format!("not said: {}", term::plain(&line)));
+                    fault(why).report();
+                }
+            }
+            Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(()),
+            Err(e) => return Err(broken(e)),
+        }
+    }
+}
+
+/// The conversation to talk in; one with a person begins if there is none.
+fn conversation(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
+    let found = match To::read(place) {
+        To::Conversation(id) => Ok(id),
+        To::Room(name) => chat.room(&name),
+        To::Person(name) => {
+            chat.post("direct", &json!({"with": name})).map(|answer| answer["conversation"].as_u64().unwrap_or(0))
+        }
+    };
+    found.map_err(fault)
+}
+
+/// Body of the thread that shows what is said.
+fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut printer: impl ExternalPrinter) {
+    let mut told = |text: String| printer.print(text + "\n").is_ok();
+    loop {
+        let line = match stream.next(Instant::now() + LOOK_EVERY) {
+            Ok(Some(line)) => line,
+            Ok(None) => continue,
+            Err(why) => {
+                told(format!("-- {}", term::plain(&why.to_string())));
+                return;
+            }
+        };
+        let is_here = line["conversation"] == id;
+        let shown = match (line["type"].as_str(), line["number"].as_u64()) {
+            (Some("message"), Some(number)) if is_here && number > newest => {
+                newest = number;
+                let is_told = told(message(&line));
+                // The next one marks what this one could not.
+                let _ = read_up_to(&mut reader, id, number);
+                is_told
+            }
+            (Some("erased"), Some(number)) if is_here => told(format!("-- message {number} was taken back")),
+            (Some("left"), _) if is_here => told("-- you have left".to_string()),
+            (Some("message"), _) if !is_here => told(elsewhere(&line)),
+            _ => true,
+        };
+        if !shown {
+            return;
+        }
+    }
+}
+
+fn elsewhere(line: &Value) -> String {
+    let who = line["from"]["name"].as_str().map_or("(deleted)".to_string(), term::plain);
+    format!("-- {who} has written in conversation {}", line["conversation"])
+}
+
+/// Takes away what was typed: it comes back as a message.
+fn rub_out(prompt: &str, line: &str) {
+    let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
+    let width = prompt.width() + line.width();
+    let rows = width.checked_div(columns).unwrap_or(0) + 1;
+    let mut out = io::stdout();
+    // A terminal that is gone ends the next read.
+    let _ = write!(out, "\x1b[{rows}A\r\x1b[J").and_then(|()| out.flush());
+}

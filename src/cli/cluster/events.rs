@@ -1,0 +1,85 @@
+//! `phalanx events`: what happened, in plain words: elections, failures, joins, snapshots, hand-overs.
+//!
+//! Event numbers belong to one process. When `-f` has to go on with another node, it asks that one from its start
+//! and leaves out what is not newer than the last line printed.
+//! Not here: who writes the sentences (`node/`).
+
+use crate::cli::ClientArgs;
+use crate::cli::client::Client;
+use crate::cli::fault::{Fault, code};
+use crate::cli::term::{self, Colour};
+use crate::lab::poll;
+use crate::node::views::status::EventLine;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// Between two questions of `-f`.
+const FOLLOW_EVERY: Duration = Duration::from_millis(300);
+
+/// Arguments of `phalanx events`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EventsArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Go on as events happen, until Ctrl+C
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Body of `/v1/events`.
+#[derive(Debug, Deserialize)]
+struct Events {
+    events: Vec<EventLine>,
+}
+
+/// Asks and prints.
+pub fn run(args: &EventsArgs) -> Result<(), Fault> {
+    let client = Client::new(&args.client)?;
+    let mut source = String::new();
+    let (mut since, mut last_ms, mut is_lost) = (0, 0, false);
+    loop {
+        match client.get::<Events>(&format!("/v1/events?since={since}")) {
+            Ok(answer) => {
+                let is_new_source = answer.from != source;
+                if is_new_source && since > 0 {
+                    // These numbers were another node's: ask this one from its start.
+                    (source, since) = (answer.from, 0);
+                    continue;
+                }
+                source = answer.from;
+                for event in answer.value.events {
+                    since = since.max(event.seq);
+                    if event.at_ms > last_ms || !args.follow {
+                        print(&event, args.client.json);
+                    }
+                    last_ms = last_ms.max(event.at_ms);
+                }
+                is_lost = false;
+            }
+            Err(fault) if args.follow && fault.code == code::UNREACHABLE && !source.is_empty() => {
+                if !is_lost {
+                    eprintln!("{}; waiting for one to come back", term::plain_err(&fault.message));
+                }
+                is_lost = true;
+            }
+            Err(fault) => return Err(fault),
+        }
+        if !args.follow {
+            return Ok(());
+        }
+        poll::pause(FOLLOW_EVERY);
+    }
+}
+
+fn print(event: &EventLine, json: bool) {
+    if json {
+        return term::line(&term::escaped(&serde_json::to_string(event).expect("an event always encodes")));
+    }
+    let colour = match event.kind.as_str() {
+        "failure" | "disk" => Colour::Red,
+        "election" | "hand-over" => Colour::Yellow,
+        _ => Colour::Green,
+    };
+    let kind = term::paint(&format!("{:<10}", term::plain(&event.kind)), colour);
+    term::line(&format!("{}  {kind}  {}", term::clock(event.at_ms), term::plain(&event.text)));
+}

@@ -1,0 +1,95 @@
+//! `phalanx leader`: who leads; `--wait` until somebody does; `transfer N` hands leadership over.
+//!
+//! Not here: how a hand-over works (`raft/transfer.rs`).
+
+use crate::cli::ClientArgs;
+use crate::cli::client::Client;
+use crate::cli::fault::{Fault, code};
+use crate::cli::term;
+use crate::lab::poll;
+use crate::node::views::status::Status;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Arguments of `phalanx leader`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LeaderArgs {
+    #[command(subcommand)]
+    command: Option<LeaderCommand>,
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Wait until there is a leader
+    #[arg(long)]
+    wait: bool,
+    /// Seconds that `--wait` waits at most
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    within: u64,
+}
+
+/// What to do with the leadership.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum LeaderCommand {
+    /// Hand leadership over to a voter
+    Transfer {
+        /// Number of the node that shall lead
+        node: u64,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+/// Asks or hands over.
+pub fn run(args: &LeaderArgs) -> Result<(), Fault> {
+    match &args.command {
+        Some(LeaderCommand::Transfer { node, client }) => transfer(*node, client),
+        None => show(args),
+    }
+}
+
+fn show(args: &LeaderArgs) -> Result<(), Fault> {
+    let client = Client::new(&args.client)?;
+    let deadline = Instant::now() + Duration::from_secs(args.within);
+    loop {
+        let answer = client.get::<Status>("/v1/status");
+        let fault = match answer {
+            Ok(answer) => match answer.value.cluster.leader {
+                Some(leader) => {
+                    print(&answer.value, leader.0, args.client.json);
+                    return Ok(());
+                }
+                None => {
+                    let message = format!("nobody leads in term {}", answer.value.cluster.term);
+                    Fault::new(code::UNREACHABLE, message, "phalanx leader --wait; phalanx status says what is missing")
+                }
+            },
+            Err(fault) => fault,
+        };
+        if !args.wait || fault.code != code::UNREACHABLE || Instant::now() >= deadline {
+            return Err(fault);
+        }
+        poll::pause(Duration::from_millis(100));
+    }
+}
+
+fn print(status: &Status, leader: u64, json: bool) {
+    let http = status.nodes.iter().find(|n| n.id.0 == leader).map(|n| n.http.clone());
+    if json {
+        return term::json(&json!({"leader": leader, "term": status.cluster.term, "http": http}));
+    }
+    let at = http.map_or(String::new(), |http| format!(" (http://{}/)", term::plain(&http)));
+    term::line(&format!("node {leader} leads in term {}{at}", status.cluster.term));
+}
+
+fn transfer(node: u64, args: &ClientArgs) -> Result<(), Fault> {
+    let client = Client::new(args)?;
+    let started = Instant::now();
+    client.change::<Value>("POST", "/v1/leader/transfer", &json!({"to": node}))?;
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if args.json {
+        term::json(&json!({"leader": node, "took_ms": ms}));
+    } else {
+        term::line(&format!("node {node} leads now; the hand-over took {}", term::span(ms)));
+    }
+    Ok(())
+}

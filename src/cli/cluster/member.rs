@@ -1,0 +1,152 @@
+//! `phalanx member`: list the members and change them one step at a time.
+//!
+//! A running node joins by itself; `add` is for one that was removed and shall return. A change is answered when it is
+//! committed. Not here: which changes are safe (`raft/tracker/membership.rs`), changes without people (`cluster/autopilot.rs`).
+
+use crate::cli::ClientArgs;
+use crate::cli::client::{self, Client};
+use crate::cli::fault::{Fault, code};
+use crate::cli::term;
+use crate::node::views::status::{Liveness, Standing, Status};
+use crate::types::NodeId;
+use serde_json::{Value, json};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Arguments of `phalanx member`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MemberArgs {
+    #[command(subcommand)]
+    command: MemberCommand,
+}
+
+/// What to do with the members.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum MemberCommand {
+    /// Voters, learners and other known nodes
+    List {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Add a running node as a learner; the autopilot makes it a voter when it has caught up
+    Add {
+        /// Its number
+        node: u64,
+        /// Its identity; asked of the node itself when left out
+        #[arg(long)]
+        uuid: Option<Uuid>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Remove a voter or learner
+    Remove {
+        /// Its number
+        node: u64,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Make a learner a voter
+    Promote {
+        /// Its number
+        node: u64,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Make a voter a learner
+    Demote {
+        /// Its number
+        node: u64,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+/// Asks or changes.
+pub fn run(args: &MemberArgs) -> Result<(), Fault> {
+    match &args.command {
+        MemberCommand::List { client } => list(client),
+        MemberCommand::Add { node, uuid, client } => add(*node, *uuid, client),
+        MemberCommand::Remove { node, client } => {
+            let done = Client::new(client)?.change("DELETE", &format!("/v1/members/{node}"), &Value::Null)?;
+            say(client, *node, "removed", &done.value)
+        }
+        MemberCommand::Promote { node, client } => set(*node, "voter", client),
+        MemberCommand::Demote { node, client } => set(*node, "learner", client),
+    }
+}
+
+fn list(args: &ClientArgs) -> Result<(), Fault> {
+    let status = Client::new(args)?.get::<Status>("/v1/status")?.value;
+    if args.json {
+        let rows: Vec<Value> = status
+            .nodes
+            .iter()
+            .map(
+                |n| json!({"id": n.id, "membership": n.membership, "status": n.status, "peer": n.peer, "http": n.http}),
+            )
+            .collect();
+        term::json(&json!({"members": rows}));
+        return Ok(());
+    }
+    let row = |n: &crate::node::views::status::NodeRow| {
+        let member = match n.membership {
+            Standing::Voter => "voter",
+            Standing::Learner => "learner",
+            Standing::None => "-",
+        };
+        let state = match n.status {
+            Liveness::Leader => "LEADER",
+            Liveness::Online => "ONLINE",
+            Liveness::Offline => "OFFLINE",
+        };
+        vec![n.id.0.to_string(), member.into(), state.into(), n.peer.clone(), n.http.clone()]
+    };
+    let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
+    term::out(&term::table(&["NODE", "MEMBER", "STATE", "PEER", "HTTP"], &rows));
+    Ok(())
+}
+
+fn add(node: u64, uuid: Option<Uuid>, args: &ClientArgs) -> Result<(), Fault> {
+    let uuid = match uuid {
+        Some(uuid) => uuid,
+        None => ask_uuid(node, args)?,
+    };
+    let done = Client::new(args)?.change("POST", "/v1/members", &json!({"id": node, "uuid": uuid}))?;
+    say(args, node, "added", &done.value)
+}
+
+/// The identity of a node, from its own mouth: its HTTP door stands where the settings or the cluster say.
+fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
+    let known = Client::new(args)?.get::<Status>("/v1/status").ok();
+    let row = known.and_then(|s| s.value.nodes.into_iter().find(|n| n.id.0 == node));
+    let at = match row {
+        Some(row) => row.http,
+        None => client::settings(args.settings.as_deref())?.addresses(NodeId(node)).http,
+    };
+    let asked = Client::to(vec![at.clone()], Duration::from_secs(2)).get::<Status>("/v1/status");
+    let next = format!("start it (phalanx node --id {node}), or give its identity with --uuid");
+    match asked {
+        Ok(answer) if answer.value.node.id.0 == node => Ok(answer.value.node.uuid),
+        Ok(answer) => {
+            let message = format!("at {at} answers node {}, not node {node}", answer.value.node.id.0);
+            Err(Fault::new(code::FAILED, message, next))
+        }
+        Err(_) => Err(Fault::new(code::UNREACHABLE, format!("node {node} does not answer at {at}"), next)),
+    }
+}
+
+fn set(node: u64, membership: &str, args: &ClientArgs) -> Result<(), Fault> {
+    let body = json!({"membership": membership});
+    let done = Client::new(args)?.change("POST", &format!("/v1/members/{node}"), &body)?;
+    say(args, node, &format!("a {membership} now"), &done.value)
+}
+
+fn say(args: &ClientArgs, node: u64, what: &str, answer: &Value) -> Result<(), Fault> {
+    if args.json {
+        term::json(answer);
+    } else {
+        let at = answer["index"].as_u64().map_or(String::new(), |i| format!(" (committed at index {i})"));
+        term::line(&format!("node {node} is {what}{at}"));
+    }
+    Ok(())
+}

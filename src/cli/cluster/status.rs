@@ -1,0 +1,225 @@
+//! `phalanx status`: the verdict in one line, then a row per node.
+//!
+//! Any node can answer; the table is what that node knows. `--check` turns the verdict into an exit code for scripts.
+//! Not here: how the verdict is reached (`cluster/health.rs`).
+
+use crate::cli::ClientArgs;
+use crate::cli::client::Client;
+use crate::cli::fault::{Fault, code};
+use crate::cli::term::span;
+use crate::cli::term::{self, Colour};
+use crate::cluster::log_clock::SKEW_WARN_MS;
+use crate::lab::poll;
+use crate::node::views::status::{Liveness, NodeRow, Standing, Status, Verdict};
+use crate::raft::Role;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// Between two tables of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// Arguments of `phalanx status`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Show it again and again, until Ctrl+C
+    #[arg(short, long)]
+    watch: bool,
+    /// Exit code 7 unless the verdict is `healthy`
+    #[arg(long, conflicts_with = "watch")]
+    check: bool,
+}
+
+/// Asks and prints.
+pub fn run(args: &StatusArgs) -> Result<(), Fault> {
+    let client = Client::new(&args.client)?;
+    if args.watch {
+        return watch(&client, args.client.json);
+    }
+    let answer = client.get::<Status>("/v1/status")?;
+    if args.client.json {
+        term::json(&answer.value);
+    } else {
+        term::out(&render(&answer.value, &answer.from));
+    }
+    if args.check && answer.value.cluster.verdict != Verdict::Healthy {
+        let message = format!("the cluster is {}", verdict_word(answer.value.cluster.verdict));
+        return Err(Fault::new(code::UNHEALTHY, message, "phalanx events says what happened"));
+    }
+    Ok(())
+}
+
+/// Shows the table again and again. On a terminal it stays in place; in a pipe each one follows the last.
+fn watch(client: &Client, json: bool) -> Result<(), Fault> {
+    let in_place = std::io::stdout().is_terminal() && !json;
+    loop {
+        let text = match client.get::<Status>("/v1/status") {
+            Ok(answer) if json => {
+                term::line(&term::escaped(&serde_json::to_string(&answer.value).expect("a status always encodes")));
+                String::new()
+            }
+            Ok(answer) => render(&answer.value, &answer.from),
+            Err(fault) if fault.code == code::UNREACHABLE && !json => format!("{}\n", term::plain(&fault.message)),
+            Err(fault) => return Err(fault),
+        };
+        if in_place {
+            // Home, each line cleared to its end, and whatever stood below.
+            term::out(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")));
+        } else if !text.is_empty() {
+            term::line(&text);
+        }
+        poll::pause(WATCH_EVERY);
+    }
+}
+
+fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Healthy => "healthy",
+        Verdict::Degraded => "degraded",
+        Verdict::Unavailable => "unavailable",
+    }
+}
+
+/// `healthy: node 5 leads in term 7; can lose 2 more`.
+pub fn verdict_line(status: &Status) -> String {
+    let cluster = &status.cluster;
+    let colour = match cluster.verdict {
+        Verdict::Healthy => Colour::Green,
+        Verdict::Degraded => Colour::Yellow,
+        Verdict::Unavailable => Colour::Red,
+    };
+    let leads = match cluster.leader {
+        Some(leader) => format!("node {} leads in term {}", leader.0, cluster.term),
+        None => format!("nobody leads in term {}", cluster.term),
+    };
+    let mut parts = vec![leads];
+    if cluster.verdict != Verdict::Unavailable {
+        parts.push(match cluster.failure_tolerance {
+            0 => "cannot lose another voter".into(),
+            n => format!("can lose {n} more"),
+        });
+    }
+    parts.extend(cluster.reasons.iter().map(|reason| term::plain(reason)));
+    format!("{}: {}", term::paint(verdict_word(cluster.verdict), colour), parts.join("; "))
+}
+
+/// The whole answer for a person.
+pub fn render(status: &Status, from: &str) -> String {
+    let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
+    let head = ["NODE", "STATE", "ROLE", "MEMBER", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "LOAD", "HTTP", "HEARD"];
+    let mut text = format!("{}\n{}", verdict_line(status), term::table(&head, &rows));
+    for node in &status.nodes {
+        if let Some(ahead_ms) = node.clock_ahead_ms.filter(|ms| ms.unsigned_abs() >= SKEW_WARN_MS.unsigned_abs()) {
+            let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
+            text += &format!(
+                "the clock of node {} is {} {way} node {}'s: is a time server set up on both?\n",
+                node.id.0,
+                span(ahead_ms.unsigned_abs()),
+                status.node.id.0
+            );
+        }
+    }
+    if let Some(last) = status.failovers.first() {
+        let from = last.from.map_or("nobody".to_string(), |n| format!("node {}", n.0));
+        text += &format!(
+            "last change of leader: {from} -> node {} in term {} ({}), {} without a leader\n",
+            last.to.0,
+            last.term,
+            term::plain(&last.cause.to_string()),
+            span(last.leaderless_ms)
+        );
+    }
+    text += &format!("as node {} at {} sees it\n", status.node.id.0, term::plain(from));
+    text
+}
+
+fn row(node: &NodeRow) -> Vec<String> {
+    let state = match node.status {
+        Liveness::Leader => "LEADER",
+        Liveness::Offline => "OFFLINE",
+        _ if node.is_corrupt => "CORRUPT",
+        Liveness::Online => "ONLINE",
+    };
+    let is_known = node.heartbeat_age_ms.is_some();
+    let number = |n: u64| if is_known { n.to_string() } else { "-".into() };
+    vec![
+        node.id.0.to_string(),
+        state.into(),
+        match node.role {
+            _ if node.status == Liveness::Offline => "-".into(),
+            Role::Follower => "follower".into(),
+            Role::Candidate => "candidate".into(),
+            Role::Leader => "leader".into(),
+        },
+        match node.membership {
+            _ if node.is_gateway => "gateway".into(),
+            Standing::Voter => "voter".into(),
+            Standing::Learner => "learner".into(),
+            Standing::None => "-".into(),
+        },
+        number(node.term.0),
+        number(node.last_index.0),
+        number(node.commit_index.0),
+        number(node.applied_index.0),
+        number(node.lag),
+        number(node.load),
+        node.http.clone(),
+        node.heartbeat_age_ms.map_or("never".into(), |ms| format!("{} ago", span(ms))),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::cluster::status::*;
+
+    fn example() -> Status {
+        serde_json::from_str(
+            r#"{"node":{"id":4,"uuid":"6f9619ff-8b86-d011-b42d-00c04fc964ff","role":"follower","membership":"voter",
+            "version":"0.1.0","uptime_ms":81234},"cluster":{"id":null,"name":"phalanx","leader":5,"term":7,
+            "has_quorum":true,"voters":[4,5],"learners":[],"failure_tolerance":2,"verdict":"healthy","reasons":[]},
+            "nodes":[{"id":4,"status":"ONLINE","role":"follower","membership":"voter","term":7,"load":3,
+            "last_index":120,"commit_index":120,"applied_index":119,"lag":1,"http":"127.0.0.1:6704",
+            "kv":"127.0.0.1:7704","peer":"127.0.0.1:5704","heartbeat_age_ms":80},
+            {"id":5,"status":"OFFLINE","role":"leader","membership":"voter","term":7,"load":0,
+            "last_index":0,"commit_index":0,"applied_index":0,"lag":0,"http":"127.0.0.1:6705",
+            "kv":"127.0.0.1:7705","peer":"127.0.0.1:5705","heartbeat_age_ms":null}],"sessions":[],"sessions_total":0,
+            "failovers":[{"term":7,"from":3,"to":5,"cause":"link lost","leaderless_ms":23,"at_ms":1}]}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn verdict_comes_first_then_a_row_per_node() {
+        let text = render(&example(), "127.0.0.1:6704");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "healthy: node 5 leads in term 7; can lose 2 more");
+        assert!(lines[1].starts_with("NODE  STATE    ROLE      MEMBER"), "{text}");
+        assert!(lines[2].contains("follower") && lines[2].contains("119") && lines[2].ends_with("80 ms ago"), "{text}");
+        assert!(lines[3].contains("OFFLINE") && lines[3].contains(" - ") && lines[3].ends_with("never"), "{text}");
+        assert_eq!(lines[4], "last change of leader: node 3 -> node 5 in term 7 (link lost), 23 ms without a leader");
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_named() {
+        let mut status = example();
+        status.nodes[0].clock_ahead_ms = Some(999);
+        status.nodes[1].clock_ahead_ms = Some(-3_600_000);
+        let text = render(&status, "127.0.0.1:6704");
+        assert!(
+            text.contains("the clock of node 5 is 1 h behind node 4's: is a time server set up on both?\n"),
+            "{text}"
+        );
+        assert!(!text.contains("the clock of node 4"), "{text}");
+    }
+
+    #[test]
+    fn a_lost_quorum_is_said_with_its_reasons() {
+        let mut status = example();
+        status.cluster.verdict = Verdict::Unavailable;
+        status.cluster.leader = None;
+        status.cluster.reasons = vec!["2 of 5 voters are reachable, 3 are needed".into()];
+        let expected = "unavailable: nobody leads in term 7; 2 of 5 voters are reachable, 3 are needed";
+        assert_eq!(verdict_line(&status), expected);
+    }
+}

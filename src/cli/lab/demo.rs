@@ -1,0 +1,71 @@
+//! `phalanx demo`: what the cluster can do, played on this machine with processes of its own, and judged.
+//!
+//! Exit codes: 0 if everything was as it must be, 1 with what was not. Not here: the plays (`demo/jobs.rs`, `demo/chat.rs`).
+
+use crate::cli::fault::{Fault, code};
+use crate::cli::term::{self, Colour};
+use crate::demo::jobs::Account;
+use crate::demo::{chat, jobs};
+use crate::lab::folders::clean_up_when_told_to_end;
+
+/// Arguments of `phalanx demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DemoArgs {
+    #[command(subcommand)]
+    command: DemoCommand,
+}
+
+/// Which play.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum DemoCommand {
+    /// Seven nodes and a gateway: requests are compiled and run while nodes and the leader are killed
+    Jobs,
+    /// Five nodes and three people: messages while the leader, another node and then all are killed; every inbox compared
+    Chat,
+}
+
+/// Plays.
+pub fn run(args: &DemoArgs) -> Result<(), Fault> {
+    let exe = std::env::current_exe().map_err(|e| {
+        Fault::new(code::FAILED, format!("cannot find this program's own file: {e}"), "run it by its path")
+    })?;
+    clean_up_when_told_to_end();
+    let (played, verdict) = match args.command {
+        DemoCommand::Jobs => {
+            (jobs::play(exe, &mut term::line), "Every request was answered, correctly and exactly once.")
+        }
+        DemoCommand::Chat => {
+            (chat::play(exe, &mut term::line), "Every inbox is complete, in order and without doubles.")
+        }
+    };
+    let account =
+        played.map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+    conclude(&account, verdict)
+}
+
+/// Tells what came out; an error unless there was nothing to find fault with.
+fn conclude(account: &Account, verdict: &str) -> Result<(), Fault> {
+    if account.faults.is_empty() {
+        term::line(&format!("\n{} {verdict}", term::paint("VERDICT: passed.", Colour::Green)));
+        term::line(&format!("Logs and heartbeats stay in {}", account.folder.display()));
+        return Ok(());
+    }
+    term::line(&format!("\n{}", term::paint("VERDICT: failed.", Colour::Red)));
+    for fault in &account.faults {
+        term::line(&format!("  {fault}"));
+    }
+    Err(Fault::new(code::FAILED, "the demo failed", format!("the nodes' logs are in {}", account.folder.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::lab::demo::*;
+
+    #[test]
+    fn one_fault_is_enough_to_fail() {
+        let mut account = Account { faults: Vec::new(), folder: "/nowhere".into() };
+        assert!(conclude(&account, "Fine.").is_ok());
+        account.faults.push("bob's stream: missing: 3 in 2, \"hello\"".to_string());
+        assert_eq!(conclude(&account, "Fine.").unwrap_err().code, code::FAILED);
+    }
+}

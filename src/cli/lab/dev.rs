@@ -1,0 +1,304 @@
+//! `phalanx dev`: a whole cluster in one terminal, with keys to break it.
+//!
+//! Every node is a child process with the settings in force, so `phalanx status` and the browser work as with
+//! `./run.sh`. Their lines appear here behind the node's number. A key acts on the leader, or on the node whose
+//! number was pressed before it; keys may come from a pipe, whose end ends nothing. A signal that a terminal or a shell
+//! sends to the whole program must not reach the nodes: they would take ours, which follows, for a second one and leave
+//! without a farewell. Not here: many terminals (`run.sh`), measuring (`bench.rs`).
+
+use crate::cli::client::{self, Client};
+use crate::cli::fault::{Fault, code};
+use crate::cli::term;
+use crate::lab::process::Process;
+use crate::lab::{LabError, poll};
+use crate::node::process::signals;
+use crate::node::views::status::Status;
+use crate::settings::Settings;
+use crate::store;
+use crate::types::NodeId;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two looks at keys and logs.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A node that was told to stop gets this long before it is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(7);
+/// What has been shown of a node's output is cleared away beyond this; the node itself keeps `node.log`.
+const LOG_BYTES_MAX: u64 = 4 << 20;
+const KEYS: &str = "keys: k kill -9, i Ctrl+C, f freeze or thaw, r restart, l let it lead, s status, q quit; \
+    they act on the leader, or on the node whose number you press first";
+
+/// How a terminal in raw mode gives Ctrl+C and Ctrl+D.
+const CTRL_C: u8 = 3;
+const CTRL_D: u8 = 4;
+
+/// Set by SIGTERM and SIGHUP (Ctrl+C is read as a key).
+static IS_TOLD_TO_STOP: AtomicBool = AtomicBool::new(false);
+
+/// Arguments of `phalanx dev`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DevArgs {
+    /// Number of nodes
+    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: u64,
+    /// Settings file
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+}
+
+/// One node and how far its output has been shown.
+struct Shown {
+    process: Process,
+    log: PathBuf,
+    read: u64,
+    rest: String,
+    is_frozen: bool,
+    has_ended: bool,
+}
+
+/// The cluster on the screen.
+struct Stage {
+    exe: PathBuf,
+    settings_file: Option<PathBuf>,
+    settings: Settings,
+    nodes: BTreeMap<u64, Shown>,
+    chosen: Option<u64>,
+}
+
+/// Runs until `q`, Ctrl+C, or a signal.
+pub fn run(args: &DevArgs) -> Result<(), Fault> {
+    let settings = client::settings(args.settings.as_deref())?;
+    let exe = std::env::current_exe().map_err(|e| failed(format!("cannot find this program's own file: {e}")))?;
+    let logs = settings.data_dir.join("dev");
+    store::create_private_dir(&logs).map_err(|e| failed(format!("cannot create {}: {e}", logs.display())))?;
+    let _ = signals::listen(|_| IS_TOLD_TO_STOP.store(true, Ordering::Relaxed)); // without it, `q` still works
+    let mut stage = Stage { exe, settings_file: args.settings.clone(), settings, nodes: BTreeMap::new(), chosen: None };
+    for id in 1..=args.nodes {
+        stage.start(id).map_err(failed)?;
+    }
+    term::line(&format!("front door http://{}/", stage.settings.front_door()));
+    let mut keyboard = Keyboard::open();
+    if keyboard.is_terminal() {
+        term::line(KEYS);
+    }
+    while !IS_TOLD_TO_STOP.load(Ordering::Relaxed) {
+        stage.show_news();
+        match keyboard.key() {
+            Some(b'q' | CTRL_C | CTRL_D) => break,
+            Some(b' ' | b'\n' | b'\r') => {}
+            Some(key) => stage.obey(key),
+            None if !keyboard.is_terminal() && stage.nodes.values().all(|n| n.has_ended) => break,
+            None => {}
+        }
+    }
+    drop(keyboard);
+    stage.stop_all();
+    Ok(())
+}
+
+fn failed(why: impl std::fmt::Display) -> Fault {
+    Fault::new(code::FAILED, why, "phalanx node --id 1 in a terminal of its own shows more")
+}
+
+impl Stage {
+    fn start(&mut self, id: u64) -> Result<(), LabError> {
+        let log = self.settings.data_dir.join("dev").join(format!("node-{id}.log"));
+        let _ = std::fs::remove_file(&log); // of an earlier run, if any
+        let mut args = vec!["node".to_string(), "--id".into(), id.to_string(), "--until-eof".into()];
+        if let Some(file) = &self.settings_file {
+            args.extend(["--settings".into(), file.to_string_lossy().into_owned()]);
+        }
+        let envs: Vec<(String, String)> = std::env::vars().filter(|(name, _)| name.starts_with("PHALANX_")).collect();
+        let process = Process::start_apart(&self.exe, &args, &envs, Path::new("."), &log)?;
+        let shown = Shown { process, log, read: 0, rest: String::new(), is_frozen: false, has_ended: false };
+        self.nodes.insert(id, shown);
+        Ok(())
+    }
+
+    fn say(&self, id: u64, text: &str) {
+        let colours = [31, 32, 33, 34, 35, 36, 91, 92, 93];
+        let colour = colours[(id as usize - 1) % colours.len()];
+        let prefix = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+            format!("\x1b[{colour}mn{id} |\x1b[0m")
+        } else {
+            format!("n{id} |")
+        };
+        term::line(&format!("{prefix} {text}"));
+    }
+
+    /// Prints the complete lines that nodes have written since the last look, and who has ended.
+    fn show_news(&mut self) {
+        let mut news = Vec::new();
+        for (id, node) in &mut self.nodes {
+            let mut fresh = String::new();
+            if let Ok(mut file) = std::fs::File::open(&node.log) {
+                let mut bytes = Vec::new();
+                let got = file.seek(SeekFrom::Start(node.read)).and_then(|_| file.read_to_end(&mut bytes));
+                node.read += got.unwrap_or(0) as u64;
+                fresh = String::from_utf8_lossy(&bytes).into_owned();
+                if node.read > LOG_BYTES_MAX
+                    && OpenOptions::new().write(true).open(&node.log).and_then(|file| file.set_len(0)).is_ok()
+                {
+                    node.read = 0; // it is written at its end, wherever that is
+                }
+            }
+            node.rest += &fresh;
+            while let Some(end) = node.rest.find('\n') {
+                let line: String = node.rest.drain(..=end).collect();
+                news.push((*id, line.trim_end().to_string()));
+            }
+            if !node.has_ended
+                && let Some(status) = node.process.exited()
+            {
+                node.has_ended = true;
+                news.push((*id, format!("(ended: {status}; {id} then r starts it again)")));
+            }
+        }
+        for (id, line) in news {
+            self.say(id, &line);
+        }
+    }
+
+    fn obey(&mut self, key: u8) {
+        if (b'1'..=b'9').contains(&key) {
+            let id = u64::from(key - b'0');
+            self.chosen = self.nodes.contains_key(&id).then_some(id);
+            return term::line(&match self.chosen {
+                Some(id) => format!("node {id}: k, i, f, r or l?"),
+                None => format!("there is no node {id}"),
+            });
+        }
+        if key == b's' {
+            let asked = self.client().get::<Status>("/v1/status");
+            return term::line(
+                &asked.map_or_else(|e| e.message, |a| crate::cli::cluster::status::render(&a.value, &a.from)),
+            );
+        }
+        if !b"kifrl".contains(&key) {
+            return term::line(KEYS);
+        }
+        let Some(id) = self.chosen.take().or_else(|| self.leader()) else {
+            return term::line("nobody leads now: press a node's number first");
+        };
+        let done = match key {
+            b'r' => self.restart(id),
+            _ => self.nodes.get_mut(&id).map_or(Ok(()), |node| match key {
+                b'k' => node.process.signal(Signal::KILL),
+                b'i' => node.process.signal(Signal::INT),
+                b'l' => node.process.type_line("L"),
+                _ => {
+                    node.is_frozen = !node.is_frozen;
+                    node.process.signal(if node.is_frozen { Signal::STOP } else { Signal::CONT })
+                }
+            }),
+        };
+        let what = match key {
+            b'k' => "killed (SIGKILL)",
+            b'i' => "told to stop (Ctrl+C)",
+            b'l' => "told to take the leadership",
+            b'r' => "started again",
+            _ if self.nodes.get(&id).is_some_and(|n| n.is_frozen) => "frozen (SIGSTOP); f again thaws it",
+            _ => "thawed (SIGCONT)",
+        };
+        self.say(id, &done.map_or_else(|e| format!("could not: {e}"), |()| format!("({what})")));
+    }
+
+    fn restart(&mut self, id: u64) -> Result<(), LabError> {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.process.kill()?;
+        }
+        self.start(id)
+    }
+
+    fn client(&self) -> Client {
+        let all = self.nodes.keys().map(|id| self.settings.addresses(NodeId(*id)).http).collect();
+        Client::to(all, Duration::from_millis(500))
+    }
+
+    fn leader(&self) -> Option<u64> {
+        Some(self.client().get::<Status>("/v1/status").ok()?.value.cluster.leader?.0)
+    }
+
+    /// All are told at once and end in order; whoever does not is killed.
+    fn stop_all(&mut self) {
+        for node in self.nodes.values_mut() {
+            let _ = node.process.signal(Signal::CONT); // a frozen one would not hear the next
+            let _ = node.process.signal(Signal::INT);
+        }
+        let deadline = Instant::now() + STOP_WITHIN;
+        while Instant::now() < deadline && !self.nodes.values().all(|n| n.has_ended) {
+            poll::pause(LOOK_EVERY);
+            self.show_news();
+        }
+    }
+}
+
+/// Where keys come from. A terminal gives them one by one and unechoed, and is as it was before when this is dropped.
+struct Keyboard {
+    /// `None`: standard input is no terminal.
+    before: Option<Termios>,
+    has_ended: bool,
+}
+
+impl Keyboard {
+    fn open() -> Keyboard {
+        let stdin = std::io::stdin();
+        let before = termios::tcgetattr(&stdin).ok().filter(|before| {
+            let mut raw = before.clone();
+            // Ctrl+C comes as a key, like the others.
+            raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+            // A read waits a tenth of a second at most.
+            raw.special_codes[SpecialCodeIndex::VMIN] = 0;
+            raw.special_codes[SpecialCodeIndex::VTIME] = 1;
+            termios::tcsetattr(&stdin, OptionalActions::Now, &raw).is_ok()
+        });
+        Keyboard { before, has_ended: false }
+    }
+
+    fn is_terminal(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// The next key; `None` when there was none for a while.
+    fn key(&mut self) -> Option<u8> {
+        let stdin = std::io::stdin();
+        if self.has_ended {
+            poll::pause(LOOK_EVERY);
+            return None;
+        }
+        if !self.is_terminal() {
+            let wait = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY.subsec_nanos().into() };
+            let mut asked = [PollFd::new(&stdin, PollFlags::IN)];
+            if !matches!(rustix::event::poll(&mut asked, Some(&wait)), Ok(1..)) {
+                return None;
+            }
+        }
+        let mut byte = [0];
+        match rustix::io::read(&stdin, &mut byte) {
+            Ok(1) => Some(byte[0]),
+            // The end of a pipe ends only the keys, as at a node's console.
+            Ok(_) => {
+                self.has_ended = !self.is_terminal();
+                None
+            }
+            Err(Errno::INTR) => None,
+            Err(_) => Some(CTRL_D), // the terminal is gone, and with it whoever could press a key
+        }
+    }
+}
+
+impl Drop for Keyboard {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before); // nothing left to do about it
+        }
+    }
+}

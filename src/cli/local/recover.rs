@@ -1,0 +1,99 @@
+//! `phalanx recover`: a new cluster out of the folder of one node, when a majority of the voters' disks is lost for good.
+//!
+//! It says what it would do and what may be lost, and does it with `--yes`. Exit codes: 0 done, 1 refused, 2 not confirmed or wrong
+//! settings, 3 the disk.
+//! Not here: what it does and when it refuses to (`node/process/new_cluster.rs`).
+
+use crate::cli::fault::{Fault, code};
+use crate::cli::term;
+use crate::node::process::new_cluster::{RecoverError, Survivor, numbers};
+use crate::settings::Settings;
+use crate::types::NodeId;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// The disk is damaged or does not answer.
+const DISK: u8 = 3;
+
+/// Arguments of `phalanx recover`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Stop all nodes first. Choose the surviving folder whose log ends last (the higher term, then the higher \
+    index): without --yes this command shows where each ends.\nExit codes: 0 done, 1 refused, 2 not confirmed, 3 the disk."
+)]
+pub struct RecoverArgs {
+    /// Number of the node whose folder survived
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=NodeId::MAX))]
+    pub id: u64,
+    /// Settings file
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Data folder (setting `data_dir`)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Do it: the other voters' disks are lost for good, and the former cluster will never run again
+    #[arg(long)]
+    pub yes: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Looks, says what would be done, and does it if told so.
+pub fn run(args: &RecoverArgs) -> Result<(), Fault> {
+    let flags: Vec<_> = args.data.iter().map(|data| ("data_dir".to_string(), data.display().to_string())).collect();
+    let (settings, _) = Settings::from_process(args.settings.as_deref(), &flags).map_err(|faults| {
+        let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Fault::new(code::USAGE, all.join("; "), "correct the settings; `phalanx config show` prints what is in force")
+    })?;
+    let survivor = Survivor::examine(&settings, NodeId(args.id)).map_err(refused)?;
+    let (id, former, copy) = (args.id, survivor.cluster, survivor.copy.display().to_string());
+    let plan = plan(&survivor);
+    if !args.yes {
+        if !args.json {
+            term::out(&plan);
+        }
+        let next = format!("stop here, or run `phalanx recover --id {id} --yes`");
+        return Err(Fault::new(code::USAGE, "nothing was changed: this must be confirmed", next));
+    }
+    let cluster = survivor.recover().map_err(refused)?;
+    match args.json {
+        true => term::json(&json!({"node": id, "cluster": cluster, "former_cluster": former, "copy": copy})),
+        false => {
+            term::line(&format!(
+                "node {id} is now the only voter of the new cluster {cluster}; its former state is in {copy}"
+            ));
+            term::line(&format!("start it: phalanx node --id {id}; then the others, with empty folders: they join it"));
+        }
+    }
+    Ok(())
+}
+
+fn plan(survivor: &Survivor) -> String {
+    let (id, (term, index)) = (survivor.me.id.0, survivor.end);
+    let voters = numbers(survivor.membership.voters.keys().copied());
+    let others = numbers(survivor.others().into_iter().map(|who| who.id));
+    let corrupt = match survivor.is_corrupt {
+        true => "  WARNING  its state was found to differ from the majority's: what it holds may be wrong\n",
+        false => "",
+    };
+    format!(
+        "node {id} of cluster {}: its log ends at entry {index} of term {term}; the voters it knows are {voters}\n{corrupt}\
+         With --yes\n  \
+         - all that this log holds becomes a new cluster, with node {id} as its only voter, and writes that were never\n    \
+         acknowledged may come true;\n  \
+         - what was acknowledged and is not in this log, because only others had it, is lost;\n  \
+         - the former state is copied to {}, from which no node starts.\n\
+         The former nodes {others} must never run again: give them empty folders, and they join the new cluster.\n",
+        survivor.cluster,
+        survivor.copy.display(),
+    )
+}
+
+fn refused(e: RecoverError) -> Fault {
+    match e {
+        RecoverError::Store(e) => Fault::new(DISK, e, ""),
+        RecoverError::Copy { .. } => Fault::new(DISK, e, "make room, or remove what stands there; nothing was changed"),
+        e => Fault::new(code::FAILED, e, ""),
+    }
+}

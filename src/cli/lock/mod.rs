@@ -1,0 +1,384 @@
+//! `phalanx lock run NAME -- COMMAND`: a command that runs on one machine at a time, as far as clocks allow.
+//!
+//! Three processes: this one takes the lock, starts the others and gives the lock back; the guardian (`guardian.rs`) renews it
+//! at a third of its time; the command runs in the guardian's process group. Either of the first two ends that whole group, with
+//! SIGTERM and then SIGKILL, before the lock can be another's: when it cannot be renewed, and when the other one is gone. Time is
+//! that of a clock that also counts while the machine sleeps.
+//!
+//! What nobody can promise: a machine that sleeps, or a command whose guardian and runner are stopped or killed in one moment,
+//! goes on for an instant too long; and who leaves the process group (`setsid`) is not found. What the command writes to must
+//! check the fencing token, which it finds in `PHALANX_LOCK_TOKEN` and which grows with every lock that is taken.
+//!
+//! Invariants: L1 the time to live counts from before the request was sent that took or renewed the lock, so this side
+//! always gives up first. L2 a lock that is not lost is given back on every way out but a crash. L3 it is given back only when
+//! nobody is left in the command's process group.
+//! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group (`process_group.rs`).
+
+pub mod guardian;
+pub mod process_group;
+use self::process_group::{Group, Step, Word};
+use super::ClientArgs;
+use super::client::{Client, Request};
+use super::fault::{Fault, code};
+use super::kv::{escape_path, parse_time};
+use super::term;
+use crate::lab::poll;
+use crate::node::process::signals;
+use crossbeam_channel::{Receiver, bounded};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// Between two looks at the command.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Longest time from SIGTERM to SIGKILL.
+const GRACE_MAX: Duration = Duration::from_secs(5);
+/// Signals that wait to be passed on; more of them say nothing new.
+const SIGNALS_MAX: usize = 16;
+/// A shorter time to live leaves no time to end a command in.
+const TTL_MIN: Duration = Duration::from_millis(500);
+/// Between two tries while no node has a quorum.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// What a shell answers when a command is not found, or cannot be run.
+const NOT_FOUND: u8 = 127;
+/// See [`NOT_FOUND`].
+const NOT_RUN: u8 = 126;
+
+/// Arguments of `phalanx lock`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LockArgs {
+    #[command(subcommand)]
+    command: LockCommand,
+}
+
+/// What to do.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum LockCommand {
+    /// Take a lock, run a command, give the lock back
+    #[command(after_help = "The command finds the fencing token in PHALANX_LOCK_TOKEN and the lock's name in \
+        PHALANX_LOCK_NAME.\n\nExit code: that of the command (128 + N if signal N ended it; 127 not found, 126 not \
+        runnable); 1 if the lock was not free in time, or was lost while the command ran; 4 if no node has a quorum.\n\n\
+        The command and all it starts in its process group are ended before the lock can be another's, and when the \
+        command ends: nothing goes on in the background.\n\n\
+        Example: phalanx lock run nightly-backup --wait 0 -- ./backup.sh")]
+    Run {
+        /// Name of the lock
+        name: OsString,
+        /// How long the lock outlives this process if it dies (500ms, 30s, 5m)
+        #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_time)]
+        ttl: Duration,
+        /// How long to wait for the lock; 0: not at all [default: as long as it takes]
+        #[arg(long, value_name = "TIME", value_parser = parse_wait)]
+        wait: Option<Duration>,
+        #[command(flatten)]
+        client: ClientArgs,
+        /// What to run
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// What `run` starts to keep the lock
+    #[command(hide = true)]
+    Keep,
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse_time(text) }
+}
+
+/// Runs.
+pub fn run(args: &LockArgs) -> Result<(), Fault> {
+    match &args.command {
+        LockCommand::Keep => crate::cli::lock::guardian::run(),
+        LockCommand::Run { name, ttl, wait, client, command } => run_command(name, *ttl, *wait, client, command),
+    }
+}
+
+fn run_command(
+    name: &OsString,
+    ttl: Duration,
+    wait: Option<Duration>,
+    client: &ClientArgs,
+    command: &[OsString],
+) -> Result<(), Fault> {
+    if ttl < TTL_MIN {
+        return Err(Fault::new(code::USAGE, "--ttl below 500ms cannot be kept up", "give 1s or more"));
+    }
+    let patient = Client::new(client)?;
+    let lease = Lease {
+        endpoints: patient.endpoints(),
+        // A renewal that hangs must leave time for others.
+        patience: Duration::from_secs_f64(client.timeout.unwrap_or(3.0)).min(ttl / 3),
+        path: format!("/v1/lock/{}", escape_path(name.clone().into_vec())),
+        name: name.to_string_lossy().into_owned(),
+        ttl,
+        token: 0,
+        held_from: since_boot(),
+    };
+    let (tell, signals) = bounded(SIGNALS_MAX);
+    let _ = signals::listen(move |signal| _ = tell.try_send(signal)); // without it, the lock's time runs out
+    let mut lock = Lock::new(lease, signals);
+    lock.acquire(&patient, wait.map(|wait| Instant::now() + wait))?;
+    let mut group = match Group::start(command, &lock.lease) {
+        Ok(group) => group,
+        Err(e) => {
+            lock.release();
+            let code = if e.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN };
+            return Err(Fault::new(code, format!("cannot run {}: {e}", command[0].to_string_lossy()), ""));
+        }
+    };
+    match attend(&mut group, &mut lock) {
+        Ok(()) => {
+            let by = since_boot() + GRACE_MAX;
+            let Some(status) = group.end(by.min(lock.lease.kill_at())) else {
+                return Err(stays(&group));
+            };
+            lock.release();
+            match u8::try_from(exit_code(status)).unwrap_or(u8::MAX) {
+                0 => Ok(()),
+                code => Err(Fault::new(code, "", "")),
+            }
+        }
+        Err(Lost { why, kill_at }) => {
+            eprintln!(
+                "{} lock {:?} is lost: {}",
+                term::paint_err("error:", term::Colour::Red),
+                lock.lease.name,
+                term::plain_err(&why)
+            );
+            group.signal(Signal::TERM);
+            group.signal(Signal::CONT);
+            let Some(status) = group.end(kill_at) else {
+                return Err(stays(&group));
+            };
+            let message = format!("the command was ended because its lock was lost ({status})");
+            Err(Fault::new(code::FAILED, message, "see what it left half done; a longer --ttl outlives longer pauses"))
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+fn stays(group: &Group) -> Fault {
+    let message = format!("processes of the command do not end, though they were killed: ps -g {}", group.id());
+    Fault::new(code::FAILED, message, "its lock is not given back; its time runs out by itself")
+}
+
+/// Time since the machine started, while it slept as well.
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic; // on macOS it goes on in sleep
+    Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
+}
+
+/// A lock that is held: what the guardian has to know of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// Nodes to ask.
+    pub endpoints: Vec<String>,
+    /// Longest wait for one answer.
+    pub patience: Duration,
+    /// Path of the lock over HTTP.
+    pub path: String,
+    /// Its name, for people.
+    pub name: String,
+    /// How long it lives without renewal.
+    pub ttl: Duration,
+    /// The fencing token.
+    pub token: u64,
+    /// When the request was sent that took it or kept it last (L1), by [`since_boot`].
+    pub held_from: Duration,
+}
+
+impl Lease {
+    /// Since when it is held.
+    fn age(&self) -> Duration {
+        since_boot().saturating_sub(self.held_from)
+    }
+
+    /// When the next renewal is due.
+    pub fn renew_at(&self) -> Duration {
+        self.held_from + self.ttl / 3
+    }
+
+    /// When the command is told to end.
+    pub fn term_at(&self) -> Duration {
+        self.kill_at().saturating_sub((self.ttl / 10).min(GRACE_MAX))
+    }
+
+    /// When nothing of the command may go on: a tenth of the time is left for slow kernels and clocks that differ.
+    pub fn kill_at(&self) -> Duration {
+        self.held_from + self.ttl * 9 / 10
+    }
+
+    /// A request about it.
+    pub fn post(&self, action: &str, body: &serde_json::Value) -> Request {
+        Request::once("POST", format!("{}/{action}", self.path), Some(body.to_string().into_bytes()))
+    }
+
+    /// Keeps it for another time to live: whether it is still ours, or `None` if nobody could say.
+    pub fn renew(&mut self, client: &Client) -> Option<bool> {
+        let begun = since_boot();
+        let body = json!({"token": self.token, "ttl_ms": self.ttl.as_millis() as u64});
+        let raw = client.exchange(&self.post("renew", &body)).ok()?;
+        match raw.status {
+            200 => {
+                self.held_from = begun;
+                Some(true)
+            }
+            409 => Some(false),
+            _ => None,
+        }
+    }
+}
+
+struct Lock {
+    client: Client,
+    lease: Lease,
+    signals: Receiver<signals::Signal>,
+}
+
+impl Lock {
+    fn new(lease: Lease, signals: Receiver<signals::Signal>) -> Lock {
+        Lock { client: Client::to(lease.endpoints.clone(), lease.patience), lease, signals }
+    }
+
+    /// Tries until it is held, or the deadline (`None`: none) has passed.
+    fn acquire(&mut self, patient: &Client, deadline: Option<Instant>) -> Result<(), Fault> {
+        let body = json!({"ttl_ms": self.lease.ttl.as_millis() as u64});
+        let mut request = self.lease.post("acquire", &body);
+        let mut has_said = false;
+        let mut say = |text: String| {
+            if !std::mem::replace(&mut has_said, true) {
+                eprintln!("{}", term::plain_err(&text));
+            }
+        };
+        self.lease.held_from = since_boot();
+        loop {
+            let (fault, pause) = match patient.exchange(&request) {
+                Ok(raw) if raw.status == 200 => {
+                    self.lease.token = raw.json()["token"].as_u64().unwrap_or(0);
+                    // An answer that comes late may be that of a copy whose time has run out: this one is void then.
+                    if self.lease.age() < self.lease.ttl / 2 {
+                        return Ok(());
+                    }
+                    self.release();
+                    let message = format!("the answer took {:?}, and the lock {:?}", self.lease.age(), self.lease.ttl);
+                    (Fault::new(code::FAILED, message, "give a longer --ttl"), Duration::ZERO)
+                }
+                Ok(raw) if raw.status == 409 => {
+                    say(format!("waiting for lock {:?}", self.lease.name));
+                    let retry_ms = raw.json()["retry_after_ms"].as_u64().unwrap_or(100);
+                    let message = format!("lock {:?} is held by somebody else", self.lease.name);
+                    // A holder that ends early gives it back early: nobody waits for the whole of its time.
+                    let pause = Duration::from_millis(retry_ms.min(200) / 2 + fastrand::u64(0..=retry_ms.min(200) / 2));
+                    (Fault::new(code::FAILED, message, "wait longer with --wait"), pause)
+                }
+                Ok(raw) => return Err(raw.fault()),
+                Err(fault) if matches!(fault.code, code::UNREACHABLE | code::UNKNOWN) => {
+                    say(format!("waiting for the cluster: {}", fault.message));
+                    let is_unknown = fault.code == code::UNKNOWN;
+                    let so_far = (fault, RETRY_EVERY);
+                    if is_unknown && self.is_waiting(deadline) {
+                        // The same request again: if it did take the lock, the answer is its token.
+                        self.pause(so_far.1)?;
+                        continue;
+                    }
+                    so_far
+                }
+                Err(fault) => return Err(fault),
+            };
+            if !self.is_waiting(deadline) {
+                return Err(fault);
+            }
+            self.pause(pause)?;
+            request = self.lease.post("acquire", &body);
+            self.lease.held_from = since_boot();
+        }
+    }
+
+    fn is_waiting(&self, deadline: Option<Instant>) -> bool {
+        deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    fn pause(&self, span: Duration) -> Result<(), Fault> {
+        let until = Instant::now() + span;
+        while Instant::now() < until {
+            if self.signals.try_recv().is_ok() {
+                return Err(Fault::new(
+                    code::FAILED,
+                    format!("interrupted while waiting for lock {:?}", self.lease.name),
+                    "",
+                ));
+            }
+            poll::pause(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
+        }
+        Ok(())
+    }
+
+    fn release(&self) {
+        match self.client.exchange(&self.lease.post("release", &json!({"token": self.lease.token}))) {
+            Ok(raw) if raw.status == 200 => {}
+            Ok(raw) if raw.status == 409 => {
+                eprintln!("warning: lock {:?} had run out before it was given back", self.lease.name)
+            }
+            Ok(raw) => {
+                let why = term::plain_err(&raw.fault().message);
+                eprintln!("warning: lock {:?} was not given back: {why}", self.lease.name)
+            }
+            Err(fault) => eprintln!(
+                "warning: lock {:?} was not given back, its time runs out by itself: {}",
+                self.lease.name,
+                term::plain_err(&fault.message)
+            ),
+        }
+    }
+}
+
+/// Why the lock cannot be kept, and when nothing of the command may go on.
+struct Lost {
+    why: String,
+    kill_at: Duration,
+}
+
+/// Waits for the command's end; what comes for this process goes on to it.
+fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
+    loop {
+        let kill_at = lock.lease.kill_at();
+        let lost = |why: String, kill_at| Err(Lost { why, kill_at });
+        match group.step() {
+            Ok(Step::Ended) => return Ok(()),
+            Ok(Step::Runs) => {}
+            Err(e) => return lost(format!("the command cannot be watched: {e}"), kill_at),
+        }
+        while let Ok(signal) = lock.signals.try_recv() {
+            group.signal(match signal {
+                signals::Signal::Interrupt => Signal::INT,
+                signals::Signal::Terminate => Signal::TERM,
+                signals::Signal::HangUp => Signal::HUP,
+            });
+        }
+        match group.hear(LOOK_EVERY) {
+            // Only now: after a pause of this process there may be news.
+            None if since_boot() >= lock.lease.term_at() => {
+                return lost(format!("it could not be renewed for {:.1?}", lock.lease.age()), kill_at);
+            }
+            None => {}
+            Some(Word::Kept(held_from)) => lock.lease.held_from = lock.lease.held_from.max(held_from),
+            Some(Word::Lost) => {
+                let why = "somebody else has it, or had it: its time had run out".to_string();
+                return lost(why, Duration::ZERO); // at once: another may be at work
+            }
+            Some(Word::Gone) => return lost("its guardian has ended".to_string(), kill_at),
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! `phalanx sql`: a shell for the database, on whichever node answers.
+//!
+//! Each statement is a request of its own under an `Idempotency-Key`: when its node dies it goes on with the next one, and
+//! takes effect once. So there are no transactions over several lines; what a script has from its beginning to the
+//! last COMMIT (as a dump) is loaded as a whole, all or nothing. At the prompt Ctrl+C ends the wait for an answer, not the shell.
+//! Exit codes: 0; 1 a statement failed (what stood before it is done); 2 usage; 4 and 5 as everywhere.
+//! Not here: where statements end and how rows are drawn (`text.rs`), rqlite's spelling (`http/db/rqlite_json.rs`).
+
+pub mod interrupt;
+pub mod text;
+use self::interrupt::Interrupts;
+use self::text::Form;
+use super::ClientArgs;
+use super::client::{Client, Raw, Request};
+use super::fault::{Fault, code};
+use super::term;
+use rustyline::error::ReadlineError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Lines between two looks whether somebody has seen enough.
+const LINES_AT_ONCE: usize = 100;
+/// Longest wait for a whole database.
+const DUMP_TIMEOUT: Duration = Duration::from_secs(120);
+/// How deep files may read files.
+const READS_MAX: u32 = 16;
+/// What can be typed beside SQL.
+const HELP: &str = "\
+.tables            names of tables and views
+.schema [NAME]     definitions, of all or of one table
+.dump              the whole database as SQL
+.read FILE         run a file of SQL; what stands between BEGIN and COMMIT is loaded as a whole
+.mode table|csv|json
+.help .quit        statements end with ; and may have many lines
+";
+
+/// Arguments of `phalanx sql`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  phalanx sql\n  phalanx sql -c 'SELECT * FROM users' --csv\n  \
+    phalanx sql -f schema.sql\n\nExit codes: 0 done, 1 a statement failed, 2 usage, 4 no quorum or unreachable, \
+    5 outcome unknown.")]
+pub struct SqlArgs {
+    /// Run these statements and end; may be given more than once
+    #[arg(short, long, value_name = "SQL")]
+    command: Vec<String>,
+    /// Run a file of SQL and end; - is stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
+    file: Option<PathBuf>,
+    /// Rows as comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+    /// How fresh reads are
+    #[arg(long, value_name = "LEVEL", default_value = "linearizable",
+        value_parser = ["none", "weak", "linearizable", "strong"])]
+    level: String,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// What the door answers.
+#[derive(Debug, Deserialize)]
+struct Results {
+    #[serde(default)]
+    results: Vec<One>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct One {
+    error: Option<String>,
+    columns: Option<Vec<String>>,
+    values: Vec<Vec<Value>>,
+    rows_affected: u64,
+}
+
+struct Shell {
+    client: Client,
+    form: Form,
+    level: String,
+    is_interactive: bool,
+    /// Ctrl+C, at a terminal.
+    interrupts: Option<Interrupts>,
+    /// Node that answered last.
+    node: String,
+    /// Files that are being read, one from within the other.
+    depth: u32,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// As the head of this file says.
+pub fn run(args: &SqlArgs) -> Result<(), Fault> {
+    let form = match (args.csv, args.client.json) {
+        (true, _) => Form::Csv,
+        (_, true) => Form::Json,
+        _ => Form::Table,
+    };
+    let client = Client::new(&args.client)?;
+    let (level, node) = (args.level.clone(), String::new());
+    let mut shell = Shell { client, form, level, is_interactive: false, interrupts: None, node, depth: 0 };
+    if !args.command.is_empty() {
+        return args.command.iter().try_for_each(|text| shell.script(text));
+    }
+    // A shell or a script may outlive the nodes that were named.
+    shell.client.learn();
+    match &args.file {
+        Some(path) if path.as_os_str() != "-" => shell.read(path),
+        None if io::stdin().is_terminal() => {
+            shell.is_interactive = true;
+            shell.interrupts = Interrupts::catch();
+            shell.talk()
+        }
+        _ => {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).map_err(|e| unreadable(Path::new("stdin"), &e))?;
+            shell.script(&text)
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Fault {
+    Fault::new(code::USAGE, format!("cannot read {}: {error}", path.display()), "name a file of SQL in UTF-8")
+}
+
+fn interrupted() -> Fault {
+    Fault::new(code::UNKNOWN, "interrupted; what it was to change may still happen", "")
+}
+
+fn failed(why: impl std::fmt::Display) -> Fault {
+    Fault::new(code::FAILED, why, "")
+}
+
+impl Shell {
+    /// Reads lines until the end of input; a statement that fails ends nothing.
+    fn talk(&mut self) -> Result<(), Fault> {
+        let broken = |e: ReadlineError| failed(format!("the terminal: {e}"));
+        let mut editor = rustyline::DefaultEditor::new().map_err(broken)?;
+        let history = history_path();
+        if let Some(path) = &history {
+            let _ = path.parent().map(std::fs::create_dir_all);
+            let _ = editor.load_history(path); // there is none the first time
+        }
+        term::line("SQL on every node; statements end with ; and .help tells more");
+        let (mut open, mut is_leaving) = (String::new(), false);
+        loop {
+            let prompt = if open.is_empty() { "phalanx> " } else { "    ...> " };
+            let line = match editor.readline(prompt) {
+                Ok(line) => line,
+                Err(ReadlineError::Interrupted) if !is_leaving => {
+                    open.clear();
+                    is_leaving = true;
+                    term::line("Ctrl+C once more, or Ctrl+D, leaves");
+                    continue;
+                }
+                Err(ReadlineError::Interrupted | ReadlineError::Eof) => break,
+                Err(e) => return Err(broken(e)),
+            };
+            is_leaving = false;
+            if let Some(interrupts) = &self.interrupts {
+                interrupts.forget();
+            }
+            if open.is_empty() && line.trim_start().starts_with('.') {
+                remember(&mut editor, history.as_deref(), line.trim());
+                match self.dot(line.trim()) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(fault) => is_leaving = tell(&fault),
+                }
+                continue;
+            }
+            open += &line;
+            open.push('\n');
+            let (whole, rest) = text::statements(&open);
+            if whole.is_empty() && !rest.is_empty() {
+                continue;
+            }
+            remember(&mut editor, history.as_deref(), open.trim());
+            for sql in whole {
+                let done = if sql.starts_with('.') { self.dot(sql).map(drop) } else { self.statement(sql) };
+                if let Err(fault) = done {
+                    is_leaving = tell(&fault);
+                    break;
+                }
+            }
+            open = rest.to_string();
+        }
+        Ok(())
+    }
+
+    /// A line that begins with a dot; `false` ends the shell.
+    fn dot(&mut self, line: &str) -> Result<bool, Fault> {
+        let (word, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let argument = argument.trim();
+        match (word, argument) {
+            (".quit" | ".exit", "") => return Ok(false),
+            (".help", _) => term::out(HELP),
+            (".tables", "") => {
+                let names = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') \
+                    AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
+                self.texts(&json!([names]), "")?;
+            }
+            (".schema", "") => {
+                let all = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND tbl_name <> 'sqlite_phalanx' ORDER BY rowid";
+                self.texts(&json!([all]), ";")?;
+            }
+            (".schema", name) => {
+                let one = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND tbl_name = ? COLLATE NOCASE";
+                self.texts(&json!([[one, name]]), ";")?;
+            }
+            (".dump", "") => {
+                let path = format!("/db/backup?fmt=sql&level={}", self.level);
+                let raw = self.exchange(self.client.waiting(DUMP_TIMEOUT), Request::get(path))?;
+                match raw.status {
+                    200 => self.show(&String::from_utf8_lossy(&raw.body))?,
+                    _ => return Err(raw.fault()),
+                }
+            }
+            (".read", path) if !path.is_empty() => self.read(Path::new(path))?,
+            (".mode", "table") => self.form = Form::Table,
+            (".mode", "csv") => self.form = Form::Csv,
+            (".mode", "json") => self.form = Form::Json,
+            _ => return Err(Fault::new(code::USAGE, format!("{line:?} is nothing here"), ".help tells what is")),
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self, path: &Path) -> Result<(), Fault> {
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
+        if self.depth == READS_MAX {
+            return Err(failed(format!("{}: files that read files {READS_MAX} deep", path.display())));
+        }
+        self.depth += 1;
+        let done = self.script(&text);
+        self.depth -= 1;
+        done
+    }
+
+    /// Runs all statements and lines with a dot of a text, up to the first that fails; the last one needs no semicolon.
+    fn script(&mut self, text: &str) -> Result<(), Fault> {
+        let (mut whole, rest) = text::statements(text);
+        if !rest.trim().is_empty() {
+            whole.push(rest.trim());
+        }
+        for some in whole.chunk_by(|a, b| a.starts_with('.') == b.starts_with('.')) {
+            if !some[0].starts_with('.') {
+                self.run_all(some)?;
+                continue;
+            }
+            for line in some {
+                if !self.dot(line)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs statements up to the first that fails; what belongs to transactions of their own as a whole.
+    fn run_all(&mut self, whole: &[&str]) -> Result<(), Fault> {
+        if text::leaves_open(whole) {
+            let why = "a transaction begins and does not end: nothing was sent";
+            return Err(Fault::new(code::FAILED, why, "end it with COMMIT, in the same text"));
+        }
+        let (loaded, rest) = whole.split_at(text::in_transactions(whole));
+        if let Some(at) = loaded.iter().position(|sql| text::is_question(sql)) {
+            let why = format!(
+                "statement {}: a transaction is loaded as a whole, and shows no rows: nothing was sent",
+                at + 1
+            );
+            return Err(Fault::new(code::FAILED, why, "put it behind COMMIT, or leave BEGIN and COMMIT out"));
+        }
+        if !loaded.is_empty() {
+            let text: String = loaded.iter().flat_map(|sql| [*sql, "\n;\n"]).collect();
+            let mut load = Request::once("POST", "/db/load".to_string(), Some(text.into_bytes()));
+            load.media = Some("application/octet-stream");
+            let raw = self.exchange(self.client.clone(), load)?;
+            if raw.status != 200 {
+                return Err(raw.fault());
+            }
+        }
+        rest.iter().try_for_each(|sql| self.statement(sql))
+    }
+
+    /// Runs one statement and writes what it gave.
+    fn statement(&mut self, sql: &str) -> Result<(), Fault> {
+        let one = self.ask(&json!([sql]))?;
+        match &one.columns {
+            Some(columns) => self.show(&text::rows(self.form, columns, &one.values))?,
+            None if self.is_interactive => match one.rows_affected {
+                0 => term::line("done"),
+                1 => term::line("1 row changed"),
+                many => term::line(&format!("{many} rows changed")),
+            },
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Writes the texts of one column, each in a line.
+    fn texts(&mut self, statements: &Value, end: &str) -> Result<(), Fault> {
+        let one = self.ask(statements)?;
+        let texts = one.values.iter().filter_map(|row| row.first()?.as_str());
+        self.show(&texts.map(|text| format!("{text}{end}\n")).collect::<String>())
+    }
+
+    /// Writes what users have written, until somebody has seen enough.
+    fn show(&self, text: &str) -> Result<(), Fault> {
+        let Some(interrupts) = &self.interrupts else {
+            term::out(&term::plain_lines(text));
+            return Ok(());
+        };
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        for some in lines.chunks(LINES_AT_ONCE) {
+            if interrupts.came() {
+                return Err(interrupted());
+            }
+            term::out(&term::plain_lines(&some.concat()));
+        }
+        Ok(())
+    }
+
+    /// Asks, until there is an answer or Ctrl+C.
+    fn exchange(&self, client: Client, request: Request) -> Result<Raw, Fault> {
+        let Some(interrupts) = &self.interrupts else { return client.exchange(&request) };
+        let asked = interrupts.or_done(move || (client.exchange(&request), client));
+        let (answer, client) = asked.ok_or_else(interrupted)?;
+        self.client.follow(&client);
+        answer
+    }
+
+    fn ask(&mut self, statements: &Value) -> Result<One, Fault> {
+        let path = format!("/db/request?blob_array&level={}", self.level);
+        let request = Request::once("POST", path, Some(statements.to_string().into_bytes()));
+        let raw = self.exchange(self.client.clone(), request)?;
+        if raw.status != 200 {
+            return Err(raw.fault());
+        }
+        if self.is_interactive && self.node != raw.from {
+            let word = if self.node.is_empty() { "node" } else { "on with node" };
+            eprintln!("{}", term::paint_err(&format!("-- {word} {}", term::plain_err(&raw.from)), term::Colour::Cyan));
+        }
+        let strange = || failed(format!("{}: not an answer of this version", raw.from));
+        let results: Results = serde_json::from_slice(&raw.body).map_err(|_| strange())?;
+        self.node.clone_from(&raw.from);
+        let one = results.results.into_iter().next().ok_or_else(strange)?;
+        match one.error {
+            Some(why) => Err(failed(why)),
+            None => Ok(one),
+        }
+    }
+}
+
+/// Reports a fault; whether it was Ctrl+C.
+fn tell(fault: &Fault) -> bool {
+    fault.report();
+    *fault == interrupted()
+}
+
+/// Keeps a line at once: a shell that is killed forgets nothing.
+fn remember(editor: &mut rustyline::DefaultEditor, history: Option<&Path>, line: &str) {
+    let is_new = editor.add_history_entry(line).unwrap_or(false);
+    if let (true, Some(path)) = (is_new, history) {
+        let _ = editor.append_history(path); // a folder that cannot be written to is no reason to stop
+    }
+}
+
+/// Where the history is kept: `$PHALANX_SQL_HISTORY`, else in the state folder of the person.
+fn history_path() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("PHALANX_SQL_HISTORY").or_else(|| {
+        let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))?;
+        Some(state.join("phalanx").join("sql_history"))
+    })
+}

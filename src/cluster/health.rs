@@ -1,0 +1,329 @@
+//! How safe the cluster is, in one word and in reasons that a person can act on.
+//!
+//! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is reachable. `degraded`: serves, but a known member is
+//! offline, corrupt or does not catch up, its disk is nearly full, a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the
+//! cluster can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
+//! voters, is never healthy: it cannot lose any.
+//! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/views/status.rs`).
+
+use crate::types::{Identity, Index, NodeId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Serves, and how safely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Serves, and can lose as many nodes as it should.
+    Healthy,
+    /// Serves, but can lose fewer than it should.
+    Degraded,
+    /// Does not serve writes.
+    Unavailable,
+}
+
+/// How a node with a log of its cluster comes to be no member of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outsider {
+    /// Nobody has its number.
+    Removed,
+    /// Its number is another identity's, and so another folder's.
+    Replaced(Uuid),
+}
+
+impl Outsider {
+    /// For people, with what to do about it: why the node `me` is no member.
+    pub fn in_words(self, me: Identity) -> String {
+        let n = me.id.0;
+        match self {
+            Outsider::Removed => format!(
+                "this node was removed from the cluster: stop it, or start it with `phalanx node --id {n} --rejoin` to \
+                 discard its folder's state and join again"
+            ),
+            Outsider::Replaced(holder) => format!(
+                "node {n} is now another folder, with uuid {holder}: this one, with uuid {}, was replaced by it and is no \
+                 member any more; stop this node and start the other folder, or, if that one is gone, `phalanx node --id \
+                 {n} --rejoin` discards this folder's state and fetches it again",
+                me.uuid
+            ),
+        }
+    }
+}
+
+/// What a verdict is drawn from.
+#[derive(Clone, Debug, Default)]
+pub struct Situation {
+    /// Leader, if this node knows one.
+    pub leader: Option<NodeId>,
+    /// Voters of the newest membership, each with whether it can be reached.
+    pub voters: Vec<(NodeId, bool)>,
+    /// Learners, likewise.
+    pub learners: Vec<(NodeId, bool)>,
+    /// Those of the learners that never vote.
+    pub gateways: BTreeSet<NodeId>,
+    /// Setting `voters_max`: below it a learner that is online is about to become a voter.
+    pub voters_max: u32,
+    /// Quotas that are reached, in words.
+    pub quotas: Vec<String>,
+    /// This node is no member any more, in words with what to do: what it knows of the others grows old.
+    pub outsider: Option<String>,
+    /// Those that are online and do not catch up, each with where its log ends and where it should.
+    pub stuck: BTreeMap<NodeId, (Index, Index)>,
+    /// Those that are online and whose disk is nearly full: each refuses writes once it leads.
+    pub disk_low: BTreeSet<NodeId>,
+    /// Nodes whose state differs from the majority's.
+    pub corrupt: BTreeSet<NodeId>,
+    /// No majority holds the same state: what to do about it.
+    pub split: Option<String>,
+    /// On the leader: whether it has heard a quorum lately. Elsewhere `None`.
+    pub has_quorum: Option<bool>,
+}
+
+/// A verdict with what it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The word.
+    pub verdict: Verdict,
+    /// In words; empty when healthy.
+    pub reasons: Vec<String>,
+    /// How many more voters may fail before the cluster stops serving.
+    pub failure_tolerance: u32,
+    /// Whether enough voters are reachable to commit.
+    pub has_quorum: bool,
+}
+
+impl Judgement {
+    /// `healthy: can lose 2 more`, `degraded: node 3 is offline; ...`
+    pub fn line(&self) -> String {
+        let word = self.verdict.word();
+        let rest = match self.verdict {
+            Verdict::Healthy => format!("can lose {} more", self.failure_tolerance),
+            Verdict::Degraded | Verdict::Unavailable => self.reasons.join("; "),
+        };
+        format!("{word}: {rest}")
+    }
+}
+
+impl Verdict {
+    /// As it stands in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Healthy => "healthy",
+            Verdict::Degraded => "degraded",
+            Verdict::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Voters needed to elect and to commit.
+pub fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// Draws the verdict.
+pub fn judge(situation: &Situation) -> Judgement {
+    let voters = situation.voters.len();
+    let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
+    // Who does not catch up answers, but holds nothing of what is new: it cannot stand in for one that is lost.
+    let stuck = online.clone().filter(|(id, _)| situation.stuck.contains_key(id)).count();
+    let reachable = online.count() - stuck;
+    let needed = quorum(voters);
+    let has_quorum = voters > 0 && reachable >= needed && situation.has_quorum != Some(false);
+    let spare = reachable.saturating_sub(needed);
+    let mut reasons = Vec::new();
+    if let Some(why) = &situation.outsider {
+        reasons.push(why.clone());
+        return Judgement { verdict: Verdict::Unavailable, reasons, failure_tolerance: 0, has_quorum: false };
+    }
+    if voters > 0 && reachable < needed {
+        let level = if stuck > 0 { " and level" } else { "" };
+        reasons.push(format!("{reachable} of {voters} voters reachable{level}, {needed} needed"));
+    } else if situation.has_quorum == Some(false) {
+        reasons.push(format!("fewer than {needed} of {voters} voters answer the leader"));
+    }
+    if situation.leader.is_none() {
+        reasons.push("no leader is known".into());
+    }
+    reasons.extend(situation.split.clone());
+    let corrupt = situation.corrupt.iter();
+    reasons.extend(corrupt.map(|id| format!("node {}'s state differs from the majority's, it rebuilds itself", id.0)));
+    let is_leader_low = situation.leader.is_some_and(|id| situation.disk_low.contains(&id));
+    let is_serving = has_quorum && situation.leader.is_some() && situation.split.is_none() && !is_leader_low;
+    let roomy = roomy_voters(situation);
+    reasons.extend(disk_reasons(situation, &roomy));
+    let mut offline: Vec<NodeId> = Vec::new();
+    for (id, is_online) in situation.voters.iter().chain(&situation.learners) {
+        if !is_online {
+            offline.push(*id);
+        }
+    }
+    offline.sort();
+    reasons.extend(offline.iter().map(|id| format!("node {} is offline", id.0)));
+    let is_offline = |id: &NodeId| offline.contains(id);
+    for (id, (end, committed)) in situation.stuck.iter().filter(|(id, _)| !is_offline(id)) {
+        reasons.push(format!("node {} does not catch up: its log ends at {end} of {committed}", id.0));
+    }
+    if voters < situation.voters_max as usize {
+        let waiting =
+            situation.learners.iter().filter(|(id, is_online)| *is_online && !situation.gateways.contains(id));
+        reasons.extend(waiting.map(|(id, _)| format!("node {} is not a voter yet", id.0)));
+    }
+    if is_serving && spare == 0 {
+        reasons.push(match (voters, reachable) {
+            (1, _) => "a single node cannot lose any".into(),
+            (2, _) => "two voters cannot lose any".into(),
+            _ => format!("{reachable} of {voters} voters are left: none more may fail"),
+        });
+    }
+    reasons.extend(situation.quotas.iter().cloned());
+    let verdict = match (is_serving, reasons.is_empty()) {
+        (false, _) => Verdict::Unavailable,
+        (true, false) => Verdict::Degraded,
+        (true, true) => Verdict::Healthy,
+    };
+    // The last voter with room cannot be lost either: who leads then refuses writes.
+    let may_fail = spare.min(roomy.len().saturating_sub(1));
+    let failure_tolerance = if is_serving { may_fail as u32 } else { 0 };
+    Judgement { verdict, reasons, failure_tolerance, has_quorum }
+}
+
+/// Voters that could lead and take writes.
+fn roomy_voters(situation: &Situation) -> Vec<NodeId> {
+    let can_lead = |id: &NodeId| !situation.stuck.contains_key(id) && !situation.disk_low.contains(id);
+    let online = situation.voters.iter().filter(|(_, is_online)| *is_online).map(|(id, _)| *id);
+    online.filter(can_lead).collect()
+}
+
+/// Whose disk is nearly full, and what follows from it.
+fn disk_reasons(situation: &Situation, roomy: &[NodeId]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let low_leader = situation.leader.filter(|id| situation.disk_low.contains(id));
+    if let Some(leader) = low_leader {
+        let when = if roomy.is_empty() {
+            "and no other voter that could lead has room"
+        } else {
+            "until a voter that has room leads"
+        };
+        reasons.push(format!(
+            "writes are refused: the disk of node {}, which leads, is nearly full, {when}: \
+             make room there, or lower disk_reserve_mb",
+            leader.0
+        ));
+    }
+    let others = situation.disk_low.iter().filter(|id| Some(**id) != low_leader);
+    reasons.extend(others.map(|id| format!("node {}'s disk is nearly full: make room there", id.0)));
+    if let (false, None, [last]) = (situation.disk_low.is_empty(), low_leader, roomy) {
+        reasons.push(format!("writes need node {}: no other voter that could lead has room", last.0));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cluster::health::*;
+
+    /// `voters`: ids, negative when offline.
+    fn situation(leader: u64, voters: &[i64], learners: &[i64]) -> Situation {
+        let rows = |all: &[i64]| all.iter().map(|n| (NodeId(n.unsigned_abs()), *n > 0)).collect();
+        let leader = (leader > 0).then_some(NodeId(leader));
+        Situation { leader, voters: rows(voters), learners: rows(learners), voters_max: 5, ..Situation::default() }
+    }
+
+    #[test]
+    fn a_table_of_situations() {
+        type Case = (u64, &'static [i64], &'static [i64], &'static str, u32);
+        let cases: [Case; 12] = [
+            (5, &[1, 2, 3, 4, 5], &[], "healthy: can lose 2 more", 2),
+            (5, &[1, 2, 3, 4, 5], &[6], "healthy: can lose 2 more", 2),
+            (3, &[1, 2, 3], &[], "healthy: can lose 1 more", 1),
+            (4, &[1, 2, 3, 4], &[], "healthy: can lose 1 more", 1),
+            (5, &[1, 2, -3, 4, 5], &[], "degraded: node 3 is offline", 1),
+            (
+                5,
+                &[1, 2, -3, -4, 5],
+                &[],
+                "degraded: node 3 is offline; node 4 is offline; \
+              3 of 5 voters are left: none more may fail",
+                0,
+            ),
+            (3, &[1, 2, 3], &[4, -5], "degraded: node 5 is offline; node 4 is not a voter yet", 1),
+            (1, &[1], &[], "degraded: a single node cannot lose any", 0),
+            (2, &[1, 2], &[], "degraded: two voters cannot lose any", 0),
+            (0, &[1, 2, 3], &[], "unavailable: no leader is known", 0),
+            (
+                0,
+                &[1, 2, -3, -4, -5],
+                &[],
+                "unavailable: 2 of 5 voters reachable, 3 needed; no leader is known; \
+              node 3 is offline; node 4 is offline; node 5 is offline",
+                0,
+            ),
+            (0, &[], &[], "unavailable: no leader is known", 0),
+        ];
+        for (leader, voters, learners, line, tolerance) in cases {
+            let judgement = judge(&situation(leader, voters, learners));
+            assert_eq!(judgement.line(), line, "{leader} {voters:?} {learners:?}");
+            assert_eq!(judgement.failure_tolerance, tolerance, "{line}");
+        }
+    }
+
+    #[test]
+    fn states_that_differ_are_told() {
+        let corrupt = Situation { corrupt: BTreeSet::from([NodeId(2)]), ..situation(3, &[1, 2, 3], &[]) };
+        let line = "degraded: node 2's state differs from the majority's, it rebuilds itself";
+        assert_eq!(judge(&corrupt).line(), line);
+        let split = Situation { split: Some("read-only: ...".into()), ..situation(3, &[1, 2, 3], &[]) };
+        assert_eq!(judge(&split).line(), "unavailable: read-only: ...");
+    }
+
+    #[test]
+    fn a_nearly_full_disk_is_told_and_a_leader_that_has_one_takes_no_writes() {
+        let low = |ids: &[u64], leader: u64, voters: &[i64]| {
+            let disk_low = ids.iter().map(|id| NodeId(*id)).collect();
+            judge(&Situation { disk_low, ..situation(leader, voters, &[]) })
+        };
+        let follower = low(&[1], 3, &[1, 2, 3]);
+        assert_eq!(follower.line(), "degraded: node 1's disk is nearly full: make room there");
+        assert_eq!(follower.failure_tolerance, 1);
+        let followers = low(&[1, 2], 3, &[1, 2, 3]);
+        assert_eq!(followers.failure_tolerance, 0, "writes end with node 3");
+        assert_eq!(followers.reasons[2], "writes need node 3: no other voter that could lead has room");
+        let leader = low(&[3], 3, &[1, 2, 3]);
+        assert_eq!((leader.verdict, leader.has_quorum, leader.failure_tolerance), (Verdict::Unavailable, true, 0));
+        assert_eq!(
+            leader.line(),
+            "unavailable: writes are refused: the disk of node 3, which leads, is nearly full, \
+             until a voter that has room leads: make room there, or lower disk_reserve_mb"
+        );
+        let all = low(&[1, 2, 3], 3, &[1, 2, 3]);
+        assert_eq!(all.verdict, Verdict::Unavailable);
+        let why = "is nearly full, and no other voter that could lead has room: make room there";
+        assert!(all.reasons[0].contains(why), "{}", all.line());
+        assert_eq!(all.reasons[1..], [1, 2].map(|id| format!("node {id}'s disk is nearly full: make room there")));
+        // Who is offline cannot take over.
+        assert!(low(&[3], 3, &[1, 3, -2]).line().contains("until a voter"));
+        assert!(low(&[1, 3], 3, &[1, 3, -2]).line().contains("no other voter"));
+    }
+
+    #[test]
+    fn a_leader_without_answers_does_not_serve() {
+        let quotas = vec!["quota_kv_mb is reached".to_string()];
+        let full = judge(&Situation { quotas, ..situation(1, &[1, 2, 3], &[]) });
+        assert_eq!(full.line(), "degraded: quota_kv_mb is reached");
+        let outsider = Some("this node was removed".to_string());
+        let removed = judge(&Situation { outsider, ..situation(0, &[1, 2, 3], &[]) });
+        assert_eq!(removed.line(), "unavailable: this node was removed");
+        assert!(!removed.has_quorum);
+        let stuck = BTreeMap::from([(NodeId(3), (Index(10), Index(120)))]);
+        let behind = judge(&Situation { stuck: stuck.clone(), ..situation(1, &[1, 2, 3], &[]) });
+        assert_eq!((behind.verdict, behind.failure_tolerance), (Verdict::Degraded, 0), "{}", behind.line());
+        assert_eq!(behind.reasons[0], "node 3 does not catch up: its log ends at 10 of 120");
+        let worse = judge(&Situation { stuck, ..situation(1, &[1, -2, 3], &[]) });
+        assert_eq!((worse.verdict, worse.has_quorum), (Verdict::Unavailable, false), "{}", worse.line());
+        let cut_off = Situation { has_quorum: Some(false), ..situation(1, &[1, 2, 3], &[]) };
+        let judgement = judge(&cut_off);
+        assert_eq!((judgement.verdict, judgement.has_quorum), (Verdict::Unavailable, false));
+        assert_eq!(judgement.reasons, ["fewer than 2 of 3 voters answer the leader"]);
+    }
+}

@@ -1,0 +1,205 @@
+//! Which workers are gone, so that their jobs are begun elsewhere. Runs on the leader.
+//!
+//! Evidence is the leader's own: the worker's connection broke and its port refuses (its process is gone: known at once), or
+//! it has not answered for `fail_after_ms`, or it answers while its log stands still ([`Books`]): then it cannot know its work.
+//! Gossip may be wrong about anyone, so it has no say. A worker that was declared gone by mistake joins again by itself; what
+//! it had by then is dropped, for its jobs have gone on to others.
+//! Not here: what becomes of the jobs (`services/jobs/`), proposing (`node/threads/core.rs`).
+
+use crate::raft::{Role, View};
+use crate::types::{Identity, Index, NodeId, Ticks};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Those of `workers` (each a process of the node of its number) that are gone. `lost`: nodes whose port refuses;
+/// `silent_max`: longest silence of a worker that counts as there.
+pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[Identity]) -> Vec<Identity> {
+    if view.role != Role::Leader {
+        return Vec::new();
+    }
+    let is_gone = |id: NodeId| {
+        let peer = view.peers.iter().find(|peer| peer.who.id == id);
+        // One that is no member any more gets no work from the log.
+        lost.contains(&id) || peer.is_none_or(|peer| peer.silent_ticks >= silent_max)
+    };
+    // The leader's own earlier process is replaced when this one joins.
+    workers.iter().copied().filter(|worker| Some(worker.id) != view.leader && is_gone(worker.id)).collect()
+}
+
+/// The leader's books of how far each peer's log has come. A node whose disk hangs answers every heartbeat and learns nothing
+/// new, so its silence says nothing.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// Where each log ends as far as is known, and since when.
+    rows: BTreeMap<NodeId, (Identity, Index, Ticks)>,
+}
+
+impl Books {
+    /// Brings the books up to date: nodes that lack what is committed and have not come on for `still_max`. `now` is the
+    /// leader's own time. To be called often: a peer counts as level until the last call at which it was.
+    pub fn stuck(&mut self, view: &View, now: Ticks, still_max: Ticks) -> BTreeSet<NodeId> {
+        let row = |who: Identity, end: Index| match self.rows.get(&who.id) {
+            Some(row) if (row.0, row.1) == (who, end) && end < view.commit_index => *row,
+            _ => (who, end, now),
+        };
+        self.rows = view.peers.iter().map(|peer| (peer.who.id, row(peer.who, peer.match_index))).collect();
+        let is_stuck = |since: Ticks| now.0 - since.0 >= still_max.0;
+        self.rows.iter().filter(|(_, (_, _, since))| is_stuck(*since)).map(|(id, _)| *id).collect()
+    }
+}
+
+/// Spans of the roll call.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Longest silence of a worker that counts as there.
+    pub silent_max: Ticks,
+    /// How long a log may stand still while others go on.
+    pub still_max: Ticks,
+    /// A worker that was declared gone and still counts as there is declared gone again after so long.
+    pub again: Ticks,
+}
+
+/// What a node remembers between two roll calls.
+#[derive(Debug, Default)]
+pub struct RollCall {
+    /// Nodes whose port refuses, as this node has seen it.
+    lost: BTreeSet<NodeId>,
+    /// As the leader: how far the others' logs have come.
+    books: Books,
+    /// As the leader: since when each worker has been here. Whoever joins has learnt something: its log has come on since the books
+    /// were last brought up to date.
+    came: BTreeMap<Identity, Ticks>,
+    /// As the leader: who was declared gone, and when.
+    declared: BTreeMap<Identity, Ticks>,
+}
+
+impl RollCall {
+    /// The node's port refuses connections.
+    pub fn lose(&mut self, id: NodeId) {
+        self.lost.insert(id);
+    }
+
+    /// A connection to it stands.
+    pub fn find(&mut self, id: NodeId) {
+        self.lost.remove(&id);
+    }
+
+    /// Whom the leader has to declare gone now, of the workers that count as `here`; nobody on a follower. `now` is this node's
+    /// own time. To be called often.
+    pub fn due(&mut self, view: &View, now: Ticks, patience: Patience, here: &[Identity]) -> Vec<Identity> {
+        if view.role != Role::Leader {
+            self.books = Books::default();
+            self.came.clear();
+            self.declared.clear();
+            return Vec::new();
+        }
+        self.came = here.iter().map(|worker| (*worker, self.came.get(worker).copied().unwrap_or(now))).collect();
+        let is_new =
+            |id: &NodeId| self.came.iter().any(|(who, at)| who.id == *id && now.0 - at.0 < patience.still_max.0);
+        let mut lost = self.books.stuck(view, now, patience.still_max);
+        lost.retain(|id| !is_new(id));
+        lost.extend(&self.lost);
+        let mut due = gone(view, &lost, patience.silent_max, here);
+        let is_fresh = |at: Ticks| now.0 - at.0 < patience.again.0;
+        self.declared.retain(|_, at| is_fresh(*at));
+        due.retain(|worker| !self.declared.contains_key(worker));
+        self.declared.extend(due.iter().map(|worker| (*worker, now)));
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cluster::worker_liveness::*;
+    use crate::raft::PeerView;
+    use crate::types::{Index, Term};
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    fn who(id: u64) -> Identity {
+        Identity { id: NodeId(id), uuid: Uuid::from_u128(u128::from(id)) }
+    }
+
+    fn view(role: Role, silent: &[(u64, u64)]) -> View {
+        let peer = |(id, ticks): &(u64, u64)| PeerView {
+            who: who(*id),
+            match_index: Index(1),
+            next_index: Index(2),
+            silent_ticks: Ticks(*ticks),
+            has_forgotten: false,
+            is_active: *ticks < 80,
+        };
+        View {
+            promised: None,
+            role,
+            term: Term(3),
+            leader: Some(NodeId(1)),
+            last_index: Index(1),
+            commit_index: Index(1),
+            snapshot_index: Index(0),
+            membership: Arc::default(),
+            has_quorum: true,
+            has_committed_own_term: true,
+            transfer_to: None,
+            peers: silent.iter().map(peer).collect(),
+        }
+    }
+
+    #[test]
+    fn the_lost_the_silent_and_the_removed_are_gone_and_nobody_else() {
+        let workers = [1, 2, 3, 4, 5].map(who);
+        let rows = [(2, 10), (3, 400), (4, 0)];
+        let lost = BTreeSet::from([NodeId(4)]);
+        assert_eq!(gone(&view(Role::Leader, &rows), &lost, Ticks(400), &workers), [3, 4, 5].map(who));
+        assert_eq!(gone(&view(Role::Leader, &rows), &BTreeSet::new(), Ticks(401), &workers), [who(5)]);
+        assert!(gone(&view(Role::Follower, &rows), &lost, Ticks(1), &workers).is_empty(), "a follower has no evidence");
+    }
+
+    #[test]
+    fn whoever_is_gone_is_declared_so_once_in_a_while() {
+        let (mut calls, here) = (RollCall::default(), [2, 3].map(who));
+        let patience = Patience { silent_max: Ticks(400), still_max: Ticks(400), again: Ticks(100) };
+        let leads = view(Role::Leader, &[(2, 0), (3, 0)]);
+        assert!(calls.due(&leads, Ticks(1), patience, &here).is_empty());
+        calls.lose(NodeId(3));
+        assert_eq!(calls.due(&leads, Ticks(2), patience, &here), [who(3)]);
+        assert!(calls.due(&leads, Ticks(101), patience, &here).is_empty(), "it was said");
+        assert_eq!(calls.due(&leads, Ticks(102), patience, &here), [who(3)], "the log did not take it");
+        calls.due(&view(Role::Follower, &[]), Ticks(103), patience, &here);
+        assert_eq!(calls.due(&leads, Ticks(104), patience, &here), [who(3)], "another office, another word");
+        calls.find(NodeId(3));
+        assert!(calls.due(&leads, Ticks(300), patience, &here).is_empty());
+    }
+
+    #[test]
+    fn a_worker_that_has_just_joined_is_not_held_to_what_was_known_before() {
+        let (mut calls, here) = (RollCall::default(), [who(2)]);
+        let patience = Patience { silent_max: Ticks(400), still_max: Ticks(10), again: Ticks(100) };
+        let mut leads = view(Role::Leader, &[(2, 0)]);
+        leads.commit_index = Index(5);
+        assert!(calls.due(&leads, Ticks(1), patience, &[]).is_empty());
+        assert!(
+            calls.due(&leads, Ticks(11), patience, &here).is_empty(),
+            "its log has stood still, as far as is known; but it joined"
+        );
+        assert!(calls.due(&leads, Ticks(20), patience, &here).is_empty());
+        assert_eq!(calls.due(&leads, Ticks(21), patience, &here), here);
+    }
+
+    #[test]
+    fn a_log_that_stands_still_while_others_go_on_is_stuck_and_a_slow_one_is_not() {
+        let mut books = Books::default();
+        let mut at = |now: u64, ends: [u64; 3], commit: u64| {
+            let mut view = view(Role::Leader, &[(2, 0), (3, 0), (4, 0)]);
+            view.commit_index = Index(commit);
+            view.peers.iter_mut().zip(ends).for_each(|(peer, end)| peer.match_index = Index(end));
+            books.stuck(&view, Ticks(now), Ticks(10)).into_iter().map(|id| id.0).collect::<Vec<_>>()
+        };
+        assert!(at(0, [5, 5, 5], 5).is_empty());
+        assert!(at(59, [5, 5, 5], 5).is_empty(), "nothing is new, so nobody lacks anything");
+        assert!(at(60, [9, 5, 5], 9).is_empty());
+        assert!(at(68, [9, 5, 6], 9).is_empty());
+        assert_eq!(at(69, [9, 5, 6], 9), [3]);
+        assert_eq!(at(78, [9, 9, 6], 9), [4]);
+        assert!(at(80, [9, 9, 9], 9).is_empty());
+    }
+}

@@ -1,0 +1,262 @@
+//! The play of `phalanx demo chat`: five nodes, three people, two deaths, then the death of all; and an account of every inbox.
+//!
+//! It starts its own processes on free ports, tells each step in plain words, and believes nothing: every message that was
+//! answered is compared with what each person's stream said and with what the history says, in order and once.
+//! Not here: printing and the exit code (`cli/lab/demo.rs`), what a client does when a node dies (`client/`).
+
+use super::jobs::Account;
+use crate::client::{Chat, Fault, Follower, To};
+use crate::lab::cluster::Cluster;
+use crate::lab::{LabError, Result};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const NODES: u64 = 5;
+const PEOPLE: [&str; 3] = ["alice", "bob", "charlie"];
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Messages of each person in each act.
+const MESSAGES: usize = 4;
+
+struct Person {
+    name: &'static str,
+    chat: Chat,
+    stream: Follower,
+    /// What the stream said.
+    heard: Vec<Line>,
+}
+
+/// Conversation, number, text.
+type Line = (u64, u64, String);
+
+/// What was said and answered.
+struct Said {
+    /// Who is to have it; the sender too.
+    to: Vec<&'static str>,
+    line: Line,
+}
+
+fn trouble(fault: Fault) -> LabError {
+    LabError::Answer(fault.to_string())
+}
+
+/// Plays it; `say` gets each line as it happens.
+///
+/// # Errors
+/// Processes do not start, or the cluster does not come to what a step needs.
+pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
+    let mut cluster = Cluster::prepare(exe, &json!({"voters_max": NODES, "cluster_name": "demo chat"}))?;
+    cluster.keep = true;
+    say(&format!("1. {NODES} nodes start, in {}", cluster.dir().display()));
+    for id in 1..=NODES {
+        cluster.spawn(id, &[])?;
+    }
+    let leader = cluster.settle_as(NODES as usize)?;
+    say(&format!("   They have elected node {leader}."));
+
+    let mut people = sign_up(&cluster, say)?;
+    let mut said: Vec<Said> = Vec::new();
+    say("3. They talk, in the room and with each other");
+    act(&mut people, "before any death", &mut said, say)?;
+
+    say(&format!("4. kill -9 of the leader, node {leader}; they talk on at once"));
+    cluster.kill(leader)?;
+    act(&mut people, "one node is dead", &mut said, say)?;
+    let next = cluster.wait_other_leader(leader)?;
+    say(&format!("   node {next} leads now"));
+
+    say(&format!("5. kill -9 of the new leader, node {next}: three of five are left"));
+    cluster.kill(next)?;
+    act(&mut people, "two nodes are dead", &mut said, say)?;
+
+    let mut faults = Vec::new();
+    say("6. Everyone's inbox: complete, in order, without doubles?");
+    judge(&mut people, &said, &mut faults, say)?;
+
+    say("7. kill -9 of all that are left; then all five are started again");
+    cluster.kill_all();
+    for id in 1..=NODES {
+        cluster.restart(id)?;
+    }
+    cluster.settle_as(NODES as usize)?;
+    act(&mut people, "all were dead", &mut said, say)?;
+    say("8. Everyone's inbox once more");
+    judge(&mut people, &said, &mut faults, say)?;
+
+    say("9. An orderly stop");
+    drop(people);
+    faults.extend(cluster.stop_orderly(PATIENCE)?);
+    say("   every process has ended");
+    Ok(Account { faults, folder: cluster.dir().to_path_buf() })
+}
+
+fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> {
+    say("2. Three people make accounts, each on a node of their own, and meet in the room #agora");
+    let mut people = Vec::new();
+    let mut room = None;
+    for (place, name) in PEOPLE.into_iter().enumerate() {
+        let mut chat = Chat::new(cluster.addresses());
+        chat.client.within = Some(PATIENCE);
+        chat.client.go_to(place);
+        let account = chat.sign_up(name, &format!("{name}'s secret")).map_err(trouble)?;
+        let stream = chat.follow(Some(0));
+        let id = match room {
+            None => chat.post("rooms", &json!({"name": "agora"})).map_err(trouble)?["conversation"].as_u64(),
+            Some(id) => {
+                chat.post(&format!("rooms/{id}/join"), &json!({})).map_err(trouble)?;
+                Some(id)
+            }
+        };
+        room = room.or(id);
+        say(&format!("   {name} is account {}, on {}", account["account"], chat.client.address()));
+        people.push(Person { name, chat, stream, heard: Vec::new() });
+    }
+    Ok(people)
+}
+
+/// Each says something to the room and to the next person, in turn.
+fn act(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn FnMut(&str)) -> Result<()> {
+    let mut slowest = Duration::ZERO;
+    for round in 1..=MESSAGES {
+        for at in 0..people.len() {
+            let other = people[(at + 1) % people.len()].name;
+            let person = &mut people[at];
+            for to in [To::Room("agora".to_string()), To::Person(other.to_string())] {
+                let text = match &to {
+                    To::Person(other) => format!("{} to {other}, {round}: {when}", person.name),
+                    _ => format!("{} to all, {round}: {when}", person.name),
+                };
+                let begun = Instant::now();
+                let sent = person.chat.send(&to, &text).map_err(trouble)?;
+                slowest = slowest.max(begun.elapsed());
+                let number = |name: &str| sent[name].as_u64().unwrap_or(0);
+                let is_for = |name: &&str| matches!(to, To::Room(_)) || [person.name, other].contains(name);
+                let to = PEOPLE.into_iter().filter(is_for).collect();
+                said.push(Said { to, line: (number("conversation"), number("number"), text) });
+            }
+        }
+    }
+    let count = MESSAGES * people.len() * 2;
+    say(&format!("   {count} messages sent and answered, the slowest after {} ms", slowest.as_millis()));
+    Ok(())
+}
+
+/// What each person must have, from the stream and from the history.
+fn judge(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &mut dyn FnMut(&str)) -> Result<()> {
+    for person in people {
+        let wanted = wanted(said, person.name);
+        listen(person, wanted.len());
+        let inbox = person.chat.get("conversations").map_err(trouble)?;
+        let rows = inbox["conversations"].as_array().cloned().unwrap_or_default();
+        let mine: Vec<u64> = rows.iter().filter_map(|row| row["conversation"].as_u64()).collect();
+        let mut kept = Vec::new();
+        for id in &mine {
+            kept.extend(person.chat.all_of(*id).map_err(trouble)?.iter().map(|message| line(*id, message)));
+        }
+        let found = [("history", compare(&wanted, &kept)), ("stream", compare(&wanted, &person.heard))];
+        let word = if found.iter().all(|(_, why)| why.is_none()) { "ok " } else { "BAD" };
+        for (what, why) in found {
+            faults.extend(why.map(|why| format!("{}'s {what}: {why}", person.name)));
+        }
+        let (count, talks) = (kept.len(), mine.len());
+        say(&format!("   {word} {}: {count} of {} messages in {talks} conversations", person.name, wanted.len()));
+    }
+    Ok(())
+}
+
+/// What somebody is to have, by conversation and in order.
+fn wanted(said: &[Said], name: &str) -> Vec<Line> {
+    let mut wanted: Vec<Line> = said.iter().filter(|one| one.to.contains(&name)).map(|one| one.line.clone()).collect();
+    wanted.sort();
+    wanted
+}
+
+/// What is wrong with what somebody has; `None`: each conversation is complete, in order and without doubles. Conversations may
+/// come in any order, and mixed, as a stream tells them.
+fn compare(wanted: &[Line], got: &[Line]) -> Option<String> {
+    let mut got = got.to_vec();
+    // Stable: the order in a conversation is the order in which its messages came.
+    got.sort_by_key(|(conversation, ..)| *conversation);
+    let count = |all: &[Line], one: &Line| all.iter().filter(|it| *it == one).count();
+    let missing = wanted.iter().find(|one| count(&got, one) < count(wanted, one));
+    let surplus = got.iter().find(|one| count(&got, one) > count(wanted, one));
+    let moved = wanted.iter().zip(&got).find(|(one, other)| one != other).map(|(_, other)| other);
+    let told =
+        |what: &str, (conversation, number, text): &Line| format!("{what}: {number} in {conversation}, {text:?}");
+    missing
+        .map(|one| told("missing", one))
+        .or_else(|| surplus.map(|one| told("never said, or there twice", one)))
+        .or_else(|| moved.map(|one| told("out of order", one)))
+}
+
+/// A message as it is compared.
+fn line(conversation: u64, message: &Value) -> Line {
+    let text = message["text"].as_str().unwrap_or("(deleted)");
+    (conversation, message["number"].as_u64().unwrap_or(0), text.to_string())
+}
+
+/// Reads the stream until it has said so many messages, and a moment longer: doubles would come then.
+fn listen(person: &mut Person, count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut until = deadline;
+    while Instant::now() < until {
+        if person.heard.len() >= count {
+            until = until.min(Instant::now() + Duration::from_millis(300));
+        }
+        match person.stream.next(until) {
+            Ok(Some(told)) if told["type"] == "message" => {
+                person.heard.push(line(told["conversation"].as_u64().unwrap_or(0), &told));
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::demo::chat::*;
+
+    fn said() -> Vec<Said> {
+        let one = |conversation, number, to: &[&'static str]| Said {
+            to: to.to_vec(),
+            line: (conversation, number, format!("{number} in {conversation}")),
+        };
+        let (all, some) = (["ann", "bob", "eve"], ["ann", "bob"]);
+        vec![one(2, 1, &all), one(5, 1, &some), one(2, 2, &all), one(5, 2, &some), one(2, 3, &all), one(7, 1, &["eve"])]
+    }
+
+    #[test]
+    fn only_what_is_complete_in_order_and_without_doubles_is_fine() {
+        let wanted = wanted(&said(), "ann");
+        let places: Vec<_> = wanted.iter().map(|(conversation, number, _)| (*conversation, *number)).collect();
+        assert_eq!(places, [(2, 1), (2, 2), (2, 3), (5, 1), (5, 2)], "what ann is to have, and nothing of eve's");
+        assert_eq!(compare(&wanted, &wanted), None);
+        let mixed: Vec<Line> = [3, 0, 1, 4, 2].map(|at: usize| wanted[at].clone()).to_vec();
+        assert_eq!(compare(&wanted, &mixed), None, "as a stream tells them");
+        for at in 0..wanted.len() {
+            let mut got = wanted.clone();
+            let one = got.remove(at);
+            assert_eq!(compare(&wanted, &got), Some(format!("missing: {} in {}, {:?}", one.1, one.0, one.2)));
+            let mut got = wanted.clone();
+            got.push(one.clone());
+            assert!(compare(&wanted, &got).unwrap().starts_with("never said, or there twice"), "{one:?} doubled");
+            let mut got = wanted.clone();
+            got[at].2 += "!";
+            assert!(compare(&wanted, &got).is_some(), "another text");
+            let mut got = wanted.clone();
+            got[at].1 += 10;
+            assert!(compare(&wanted, &got).is_some(), "another number");
+        }
+        for (at, next) in [(0, 1), (1, 2), (0, 2), (3, 4)] {
+            let mut got = wanted.clone();
+            got.swap(at, next);
+            assert!(compare(&wanted, &got).unwrap().starts_with("out of order"), "{at} and {next}");
+        }
+        let mut stranger = wanted.clone();
+        stranger.push((7, 1, "1 in 7".to_string()));
+        assert!(compare(&wanted, &stranger).is_some(), "somebody else's message");
+        assert!(compare(&wanted, &[]).is_some(), "nothing at all");
+    }
+}

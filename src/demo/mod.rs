@@ -1,0 +1,4 @@
+//! Scripted demonstrations.
+
+pub mod chat;
+pub mod jobs;

@@ -1,0 +1,130 @@
+//! Why a job waits, and why workers offer nothing, in words: from what the nodes have told the log.
+//!
+//! Not here: who gets which job (`services/jobs/`), the answers that carry these words (`jobs.rs`, `job_output.rs`).
+
+use crate::node::views::status::WorkerRow;
+use crate::types::NodeId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Why a job in this language waits. `None`: nothing speaks against that it begins at once.
+pub(crate) fn why(language: &str, workers: &[Arc<WorkerRow>]) -> Option<String> {
+    let offering: Vec<&WorkerRow> = here(workers).filter(|worker| offers(worker, language)).collect();
+    if offering.is_empty() {
+        return Some(format!("no worker offers {language}; {}", what_there_is(language, workers)));
+    }
+    let is_full = |worker: &&WorkerRow| worker.running.len() as u64 >= worker.slots;
+    offering.iter().all(is_full).then(|| {
+        let ids: Vec<NodeId> = offering.iter().map(|worker| worker.id).collect();
+        format!("all job slots of the workers that offer {language} are taken ({})", nodes(&ids))
+    })
+}
+
+/// What there is where no worker that is there offers this language.
+pub(crate) fn what_there_is(language: &str, workers: &[Arc<WorkerRow>]) -> String {
+    if workers.is_empty() {
+        return "no worker has joined yet".to_string();
+    }
+    let mut words = troubles(workers);
+    let well = here(workers).filter(|worker| worker.trouble.is_none());
+    let offered = grouped(well.map(|worker| (worker.id, worker.runtimes.as_slice())));
+    words.extend(offered.into_iter().map(|(runtimes, ids)| match runtimes {
+        [] => format!("{}: none of the runtimes of the settings was found", nodes(&ids)),
+        runtimes => format!("{}: offers {}", nodes(&ids), runtimes.join(", ")),
+    }));
+    let gone = workers.iter().filter(|worker| !worker.is_here);
+    let gone = gone.filter(|worker| words.is_empty() || offers(worker, language));
+    for (had_it, ids) in grouped(gone.map(|worker| (worker.id, offers(worker, language)))) {
+        let had = if had_it { format!("; offered {language}") } else { String::new() };
+        words.push(format!("{}: gone{had}", nodes(&ids)));
+    }
+    words.join("; ")
+}
+
+/// What keeps workers that are there from running anything: each trouble once, with the nodes that have it.
+pub(crate) fn troubles(workers: &[Arc<WorkerRow>]) -> Vec<String> {
+    let all = grouped(here(workers).filter_map(|worker| Some((worker.id, worker.trouble.as_ref()?))));
+    all.into_iter().map(|(trouble, ids)| format!("{}: {trouble}", nodes(&ids))).collect()
+}
+
+fn here(workers: &[Arc<WorkerRow>]) -> impl Iterator<Item = &WorkerRow> {
+    workers.iter().map(Arc::as_ref).filter(|worker| worker.is_here)
+}
+
+fn offers(worker: &WorkerRow, language: &str) -> bool {
+    worker.runtimes.iter().any(|runtime| runtime == language)
+}
+
+/// Nodes with the same value together, in the order of the first of each.
+fn grouped<T: Ord + Clone>(rows: impl Iterator<Item = (NodeId, T)>) -> Vec<(T, Vec<NodeId>)> {
+    let mut groups: BTreeMap<T, Vec<NodeId>> = BTreeMap::new();
+    for (id, value) in rows {
+        groups.entry(value).or_default().push(id);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, ids)| ids[0]);
+    groups
+}
+
+fn nodes(ids: &[NodeId]) -> String {
+    let numbers: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
+    format!("{} {}", if ids.len() == 1 { "node" } else { "nodes" }, numbers.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::api::job_waiting::*;
+
+    fn worker(id: u64, runtimes: &[&str], trouble: Option<&str>) -> WorkerRow {
+        WorkerRow {
+            id: NodeId(id),
+            is_here: true,
+            slots: 1,
+            running: Vec::new(),
+            runtimes: runtimes.iter().map(|name| name.to_string()).collect(),
+            trouble: trouble.map(str::to_string),
+        }
+    }
+
+    fn shared(workers: Vec<WorkerRow>) -> Vec<Arc<WorkerRow>> {
+        workers.into_iter().map(Arc::new).collect()
+    }
+
+    #[test]
+    fn a_job_that_nobody_can_take_says_what_is_wrong_where() {
+        assert_eq!(why("c", &[]).as_deref(), Some("no worker offers c; no worker has joined yet"));
+        let workers = shared(vec![
+            worker(1, &[], Some("no bwrap")),
+            worker(2, &["python", "shell"], None),
+            worker(3, &[], Some("no bwrap")),
+            worker(4, &[], None),
+            WorkerRow { is_here: false, ..worker(5, &["c"], None) },
+            WorkerRow { is_here: false, ..worker(6, &["shell"], Some("old")) },
+        ]);
+        let wanted = "no worker offers c; nodes 1, 3: no bwrap; node 2: offers python, shell; node 4: none of the runtimes of \
+                      the settings was found; node 5: gone; offered c";
+        assert_eq!(why("c", &workers).as_deref(), Some(wanted));
+        assert_eq!(why("shell", &workers), None);
+        let gone = shared(vec![WorkerRow { is_here: false, ..worker(1, &["shell"], None) }]);
+        assert_eq!(why("c", &gone).as_deref(), Some("no worker offers c; node 1: gone"));
+    }
+
+    #[test]
+    fn a_job_that_waits_for_its_turn_says_so() {
+        let busy = |id| WorkerRow { running: vec![id], ..worker(id, &["c"], None) };
+        let wanted = "all job slots of the workers that offer c are taken (nodes 1, 2)";
+        assert_eq!(why("c", &shared(vec![busy(1), busy(2), worker(3, &["shell"], None)])).as_deref(), Some(wanted));
+        assert_eq!(why("c", &shared(vec![busy(1), worker(2, &["c"], None)])), None);
+    }
+
+    #[test]
+    fn each_trouble_is_named_once_with_all_its_nodes() {
+        let workers = shared(vec![
+            worker(1, &[], Some("no bwrap")),
+            worker(2, &[], Some("no folder")),
+            worker(3, &[], Some("no bwrap")),
+            WorkerRow { is_here: false, ..worker(4, &[], Some("no bwrap")) },
+        ]);
+        assert_eq!(troubles(&workers), ["nodes 1, 3: no bwrap", "node 2: no folder"]);
+    }
+}

@@ -1,0 +1,520 @@
+//! Jobs over HTTP: hand a program in, look how it goes, take it back; and `/compileandrun`, which waits and answers with the
+//! output.
+//!
+//! A job that was taken in is in the log: whatever happens to this node, it runs and ends once. Whoever waits for it and is
+//! cut off asks again under its number. Results are text where they are UTF-8, else base64, and say so.
+//! Not here: what is decided about jobs (`services/jobs/`), live output (`job_output.rs`).
+
+use super::job_waiting;
+use super::{deadline, failed, leader};
+use crate::http::acceptor::Door;
+use crate::http::api;
+use crate::http::protocol::conn::Conn;
+use crate::http::protocol::idempotency;
+use crate::http::protocol::params::{self, Params};
+use crate::http::protocol::parse::Head;
+use crate::http::protocol::reply::{Reply, as_text};
+use crate::http::routes::Indexed;
+use crate::node::{Ack, Level, Work};
+use crate::services::jobs::commands::{LIMITS_MOST, LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
+use crate::services::jobs::{Answer, Command, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict};
+use crate::services::{self, registry};
+use crate::types::{Index, Outcome};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use std::time::{Duration, Instant};
+
+/// Media type of `/compileandrun`.
+pub(crate) const JAVA_SOURCE: &str = "text/x-java-source";
+/// Longest wait of one request for a result.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long `/compileandrun` waits when nobody says how long.
+const WAIT_USUAL: Duration = Duration::from_secs(60);
+/// Between two looks whether a worker has joined by now.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks whether a client still waits for its result.
+const CLIENT_LOOK: Duration = Duration::from_secs(1);
+/// Jobs in a list when nobody says how many.
+const LIMIT: u64 = 100;
+
+/// Body of `POST /v1/jobs`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewJob {
+    language: String,
+    /// One file, under the language's usual name.
+    source: Option<String>,
+    /// Several, or one with a name; the first is the one that is run.
+    files: Option<Vec<NewFile>>,
+    #[serde(default)]
+    stdin: String,
+    stdin_encoding: Option<Encoding>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    limits: NewLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFile {
+    name: String,
+    content: String,
+    encoding: Option<Encoding>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Encoding {
+    Base64,
+}
+
+/// What is left out is as usual.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewLimits {
+    wall_ms: Option<u64>,
+    cpu_ms: Option<u64>,
+    memory_mb: Option<u64>,
+    output_bytes: Option<u64>,
+    files_mb: Option<u64>,
+    processes: Option<u64>,
+}
+
+impl NewLimits {
+    fn read(&self) -> Result<Limits, Reply> {
+        let (usual, most) = (LIMITS_USUAL, LIMITS_MOST);
+        let one = |name: &str, given: Option<u64>, usual: u64, most: u64| match given {
+            None => Ok(usual),
+            Some(given) if (1..=most).contains(&given) => Ok(given),
+            Some(_) => Err(Reply::refused(400, &format!("limits.{name} is 1 to {most}"))),
+        };
+        Ok(Limits {
+            wall_ms: one("wall_ms", self.wall_ms, usual.wall_ms, most.wall_ms)?,
+            cpu_ms: one("cpu_ms", self.cpu_ms, usual.cpu_ms, most.cpu_ms)?,
+            memory_mb: one("memory_mb", self.memory_mb, usual.memory_mb, most.memory_mb)?,
+            output_bytes: one("output_bytes", self.output_bytes, usual.output_bytes, most.output_bytes)?,
+            files_mb: one("files_mb", self.files_mb, usual.files_mb, most.files_mb)?,
+            processes: one("processes", self.processes, usual.processes, most.processes)?,
+        })
+    }
+}
+
+fn bytes_of(text: String, encoding: Option<Encoding>, what: &str) -> Result<Vec<u8>, Reply> {
+    match encoding {
+        None => Ok(text.into_bytes()),
+        Some(Encoding::Base64) => {
+            BASE64.decode(text).map_err(|_| Reply::refused(400, &format!("{what} is not base64")))
+        }
+    }
+}
+
+impl NewJob {
+    fn read(self, door: &Door, keep_ms: u64) -> Result<Request, Reply> {
+        let files = match (self.source, self.files) {
+            (Some(source), None) => {
+                // A language that no settings here know may be known elsewhere: the jobs themselves say who has it.
+                let name = door.host.file_name(&self.language).unwrap_or_else(|| "main".to_string());
+                vec![(name, source.into_bytes().into())]
+            }
+            (None, Some(files)) => {
+                let read = |file: NewFile| Ok((file.name, bytes_of(file.content, file.encoding, "a file")?.into()));
+                files.into_iter().map(read).collect::<Result<_, Reply>>()?
+            }
+            _ => return Err(Reply::refused(400, "give source, or files as [{\"name\", \"content\"}]")),
+        };
+        Ok(Request {
+            language: self.language,
+            files,
+            stdin: bytes_of(self.stdin, self.stdin_encoding, "stdin")?.into(),
+            args: self.args,
+            limits: self.limits.read()?,
+            keep_ms,
+        })
+    }
+}
+
+/// How long results are kept here; refuses where jobs are off.
+fn keep_ms(door: &Door) -> Result<u64, Reply> {
+    door.host.jobs_keep_ms().ok_or_else(|| {
+        Reply::refused(403, "jobs are off on this node: set jobs_enabled, and beyond loopback a cluster_secret")
+    })
+}
+
+/// `POST /v1/jobs`: 202 with the number, or with `wait=30s` 200 with the result if it comes by then.
+pub(crate) fn submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
+    try_submit(door, client, head, body).unwrap_or_else(Indexed::from)
+}
+
+fn try_submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+    let keep_ms = keep_ms(door)?;
+    let wait = Params::of(head).span("wait", WAIT_MAX)?;
+    let new: NewJob = params::object(body)?;
+    let request = new.read(door, keep_ms)?;
+    let now = Instant::now();
+    let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
+    let location = format!("/v1/jobs/{id}");
+    let (reply, index) = match wait.map(|wait| ended(door, client, id, index, now + wait)) {
+        Some(Some((index, job))) => (described(door, id, &job), index),
+        waited => {
+            let mut taken = json!({"id": id, "state": "queued"});
+            if let Some(why) = waited.and_then(|_| why_it_waits(door, id)) {
+                taken["waiting"] = why.into();
+            }
+            (Reply::json(202, &taken).with("X-Phalanx-Job", id.to_string()), index)
+        }
+    };
+    Ok(Indexed { reply: reply.with("Location", location), index: Some(index.0) })
+}
+
+/// A caller who does not want to wait for the result still wants the job's number.
+fn hand_in_until(door: &Door, now: Instant, wait: Option<Duration>) -> Instant {
+    deadline(door).max(now + wait.unwrap_or_default())
+}
+
+/// Puts a request into the log, or says why it is not there.
+fn hand_in(door: &Door, head: &Head, body: &[u8], request: Request, until: Instant) -> Result<(Index, JobId), Reply> {
+    let tag = idempotency::tag_without_params(head, body)?;
+    // The rest is for the command itself: else a lack of workers would look like a lack of a leader.
+    let now = Instant::now();
+    wait_for_workers(door, now + until.saturating_duration_since(now) * 3 / 4);
+    let command = registry::jobs_command(&Command::Submit(request));
+    match change(door, Work::Command { tag, command, ack: Ack::Applied }, until)? {
+        (index, Answer::Submitted(id)) => Ok((index, id)),
+        (_, Answer::Refused(why)) => Err(refusal(door, &why)),
+        (_, Answer::Done) => Err(strange()),
+    }
+}
+
+/// In a cluster that has just begun no worker may have joined yet: that is no reason to refuse.
+fn wait_for_workers(door: &Door, until: Instant) {
+    loop {
+        let now = Instant::now();
+        let frame = door.host.frame();
+        if !frame.frame.status.jobs.workers.is_empty() || now >= until || door.host.is_stopping() {
+            return;
+        }
+        door.host.wait_frame(frame.seq, until.min(now + LOOK_EVERY));
+    }
+}
+
+fn change(door: &Door, work: Work, until: Instant) -> Result<(Index, Answer), Reply> {
+    match door.host.ask(work, until) {
+        Outcome::Done((index, services::Reply::Ok(bytes))) => Ok((index, Answer::decode(&bytes).ok_or_else(strange)?)),
+        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", leader(door))),
+        other => Err(failed(door, other)),
+    }
+}
+
+fn refusal(door: &Door, why: &Refusal) -> Reply {
+    let status = match why {
+        Refusal::NoRuntime { there, .. } if there.is_empty() => 503,
+        Refusal::NoRuntime { .. } | Refusal::Malformed(_) => 400,
+        Refusal::Full => 503,
+        Refusal::NoSuchJob(_) => 404,
+        Refusal::HasEnded(_) | Refusal::NotYours(_) => 409,
+    };
+    let text = match why {
+        Refusal::NoRuntime { wanted, there, .. } => no_runtime(door, wanted, there),
+        other => other.to_string(),
+    };
+    Reply::error(status, &text, "refused", leader(door))
+}
+
+/// What there is in place of a runtime that is not, and what keeps workers from having any.
+fn no_runtime(door: &Door, wanted: &str, there: &[String]) -> String {
+    let workers = &door.host.status().status.jobs.workers;
+    let instead = match there {
+        [] => job_waiting::what_there_is(wanted, workers),
+        there => [vec![format!("there are: {}", there.join(", "))], job_waiting::troubles(workers)].concat().join("; "),
+    };
+    format!("no node has the runtime {wanted}; {instead}")
+}
+
+/// Why a job waits for a worker; `None` if it does not, or if nobody can tell.
+fn why_it_waits(door: &Door, id: JobId) -> Option<String> {
+    let (_, job) = look(door, id, Level::Eventual, deadline(door)).ok()?;
+    why_waiting(door, &job)
+}
+
+/// The same of a job as it was just seen.
+pub(crate) fn why_waiting(door: &Door, job: &Job) -> Option<String> {
+    let is_queued = matches!(job.state, State::Queued);
+    is_queued.then(|| job_waiting::why(&job.request.language, &door.host.status().status.jobs.workers)).flatten()
+}
+
+fn strange() -> Reply {
+    Reply::error(500, "the jobs gave an answer that this door does not know", "unknown", None)
+}
+
+/// The job once it has ended; `None` if it has not by then, is forgotten already, or nobody waits for it any more.
+fn ended(door: &Door, client: &Conn, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
+    loop {
+        let slice = until.min(Instant::now() + CLIENT_LOOK);
+        if let Outcome::Done((index, services::Reply::Ok(bytes))) = door.host.await_job(id, at_least, slice) {
+            let job = decode_job(&bytes)??;
+            return matches!(job.state, State::Ended { .. }).then_some((index, job));
+        }
+        if slice >= until || client.is_gone() || door.host.is_stopping() {
+            return None;
+        }
+    }
+}
+
+/// `POST /compileandrun`: the output; 400 with what the compiler or the program had to say.
+pub(crate) fn compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
+    try_compile_and_run(door, client, head, body).unwrap_or_else(Indexed::from)
+}
+
+fn try_compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+    let keep_ms = keep_ms(door)?;
+    let wait = Params::of(head).span("wait", WAIT_MAX)?;
+    if body.is_empty() {
+        return Err(Reply::refused(400, "the body is the Java source to compile and run"));
+    }
+    let language = "java".to_string();
+    let name = door.host.file_name(&language).unwrap_or_else(|| "Main.java".to_string());
+    let request = Request {
+        language,
+        files: vec![(name, body.to_vec().into())],
+        stdin: Default::default(),
+        args: Vec::new(),
+        limits: LIMITS_USUAL,
+        keep_ms,
+    };
+    let now = Instant::now();
+    let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
+    let Some((index, job)) = ended(door, client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
+        let waits = why_it_waits(door, id).map_or(String::new(), |why| format!("; it waits: {why}"));
+        let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}{waits}");
+        let reply = Reply::error(504, &why, "unknown", leader(door)).with("X-Phalanx-Job", id.to_string());
+        return Ok(Indexed { reply, index: Some(index.0) });
+    };
+    Ok(Indexed { reply: with_origin(output_of(&job), id, &job), index: Some(index.0) })
+}
+
+fn output_of(job: &Job) -> Reply {
+    let State::Ended { end, .. } = &job.state else { return strange() };
+    if end.verdict == Verdict::Finished && end.exit_code == Some(0) {
+        return Reply { status: 200, ..text(end.stdout.to_vec()) };
+    }
+    let (status, why) = match (&end.verdict, end.exit_code, end.signal) {
+        (Verdict::Finished, Some(code), _) => (400, format!("exit code {code}")),
+        (Verdict::Finished, None, signal) => (400, format!("ended by signal {}", signal.unwrap_or_default())),
+        (Verdict::NotCompiled, ..) => (400, String::new()),
+        (Verdict::Failed(why), ..) => (500, why.clone()),
+        (Verdict::Cancelled, ..) => (409, "cancelled".to_string()),
+        (other, ..) => (400, other.word().replace('_', " ")),
+    };
+    let mut said = end.stdout.to_vec();
+    said.extend_from_slice(&end.stderr);
+    if !why.is_empty() {
+        if !said.is_empty() && !said.ends_with(b"\n") {
+            said.push(b'\n');
+        }
+        said.extend_from_slice(why.as_bytes());
+        said.push(b'\n');
+    }
+    Reply { status, ..text(said) }
+}
+
+/// What a program said: never shown as anything else than text.
+fn text(bytes: Vec<u8>) -> Reply {
+    Reply { content_type: "text/plain; charset=utf-8", ..Reply::bytes(bytes) }
+}
+
+fn with_origin(reply: Reply, id: JobId, job: &Job) -> Reply {
+    let reply = reply.with("X-Phalanx-Job", id.to_string()).with("X-Phalanx-Attempt", job.attempt.to_string());
+    match worker_of(job) {
+        Some(worker) => reply.with("X-Phalanx-Worker", worker.to_string()),
+        None => reply,
+    }
+}
+
+fn worker_of(job: &Job) -> Option<u64> {
+    match &job.state {
+        State::Queued => None,
+        State::Assigned { worker, .. } => Some(worker.id.0),
+        State::Ended { worker, .. } => worker.map(|id| id.0),
+    }
+}
+
+fn described(door: &Door, id: JobId, job: &Job) -> Reply {
+    let mut all = to_json(id, job);
+    all.extend(why_waiting(door, job).map(|why| ("waiting".to_string(), why.into())));
+    with_origin(Reply::json(200, &Json::Object(all)), id, job)
+}
+
+/// How far a job is, in one word.
+pub(crate) fn state_word(job: &Job) -> &'static str {
+    match &job.state {
+        State::Queued => "queued",
+        State::Assigned { .. } => "running",
+        State::Ended { end, .. } => end.verdict.word(),
+    }
+}
+
+/// Why an attempt did not end its job, in one word.
+pub(crate) fn why_over(past: &Past) -> &'static str {
+    if past.not_started.is_some() { "not_started" } else { "lost" }
+}
+
+/// An attempt that did not end its job.
+fn past_to_json(past: &Past) -> Json {
+    let mut row = json!({"attempt": past.attempt, "worker": past.worker.id.0, "why": why_over(past)});
+    if let Some(why) = &past.not_started {
+        row["error"] = why.as_str().into();
+    }
+    put_output(&mut row, &past.stdout, &past.stderr);
+    row
+}
+
+fn put_output(row: &mut Json, stdout: &[u8], stderr: &[u8]) {
+    for (name, encoding, bytes) in [("stdout", "stdout_encoding", stdout), ("stderr", "stderr_encoding", stderr)] {
+        let (text, is_base64) = as_text(bytes.to_vec());
+        row[name] = text.into();
+        if is_base64 {
+            row[encoding] = "base64".into();
+        }
+    }
+}
+
+/// A job without its sources: what was asked, how far it is, and how it ended.
+pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
+    let request = &job.request;
+    let files: Vec<&String> = request.files.iter().map(|(name, _)| name).collect();
+    let mut all = json!({
+        "id": id, "language": request.language, "state": state_word(job), "attempt": job.attempt,
+        "worker": worker_of(job), "submitted_ms": job.submitted_ms, "files": files, "args": request.args,
+        "limits": request.limits,
+    });
+    if let State::Assigned { since_ms, .. } = &job.state {
+        all["since_ms"] = (*since_ms).into();
+    }
+    if !job.past.is_empty() {
+        all["earlier"] = job.past.iter().map(past_to_json).collect();
+    }
+    if let State::Ended { end, at_ms, .. } = &job.state {
+        all["ended_ms"] = (*at_ms).into();
+        all["exit_code"] = end.exit_code.into();
+        all["signal"] = end.signal.into();
+        all["compile_ms"] = end.compile_ms.into();
+        all["run_ms"] = end.run_ms.into();
+        // One that has ended before anybody looked had some, but nobody knows how much.
+        all["memory_peak_kib"] = Some(end.memory_peak_kib).filter(|kib| *kib > 0).into();
+        if let Verdict::Failed(why) = &end.verdict {
+            all["error"] = why.as_str().into();
+        }
+        put_output(&mut all, &end.stdout, &end.stderr);
+    }
+    match all {
+        Json::Object(all) => all,
+        _ => unreachable!("it was made as an object"),
+    }
+}
+
+/// A job's number in a path.
+pub(crate) fn number(text: &str) -> Result<JobId, Reply> {
+    let id = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    id.ok_or_else(|| Reply::refused(400, "a job is named by its number: /v1/jobs/17"))
+}
+
+/// Asks for one job; 404 if there is none.
+pub(crate) fn look(door: &Door, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), Reply> {
+    match door.host.query(registry::jobs_query(&Query::Job(id)), level, until) {
+        Outcome::Done((index, services::Reply::Ok(bytes))) => match decode_job(&bytes).ok_or_else(strange)? {
+            Some(job) => Ok((index, job)),
+            None => Err(refusal(door, &Refusal::NoSuchJob(id))),
+        },
+        Outcome::Done(_) => Err(strange()),
+        other => Err(failed(door, other)),
+    }
+}
+
+/// `GET /v1/jobs/ID`, with `wait=30s` once it has ended or the time is up.
+pub(crate) fn show(door: &Door, client: &Conn, id: &str, head: &Head) -> Indexed {
+    try_show(door, client, id, head).unwrap_or_else(Indexed::from)
+}
+
+fn try_show(door: &Door, client: &Conn, id: &str, head: &Head) -> Result<Indexed, Reply> {
+    let id = number(id)?;
+    let wait = Params::of(head).span("wait", WAIT_MAX)?;
+    let (mut index, mut job) = look(door, id, api::level(head)?, deadline(door))?;
+    if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
+        let news = ended(door, client, id, index, Instant::now() + wait);
+        // As it is now: it may at least have begun.
+        (index, job) = news.map_or_else(|| look(door, id, Level::Eventual, deadline(door)), Ok)?;
+    }
+    Ok(Indexed { reply: described(door, id, &job), index: Some(index.0) })
+}
+
+/// `GET /v1/jobs`: newest first; `before` is what `next` of the page before says.
+pub(crate) fn list(door: &Door, head: &Head) -> Indexed {
+    try_list(door, head).unwrap_or_else(Indexed::from)
+}
+
+fn try_list(door: &Door, head: &Head) -> Result<Indexed, Reply> {
+    let params = Params::of(head);
+    let limit = params.number("limit")?.unwrap_or(LIMIT);
+    if !(1..=LIST_MAX).contains(&limit) {
+        return Err(Reply::refused(400, &format!("limit is 1 to {LIST_MAX}")));
+    }
+    let query = registry::jobs_query(&Query::List { before: params.number("before")?, limit });
+    let (index, bytes) = match door.host.query(query, api::level(head)?, deadline(door)) {
+        Outcome::Done((index, services::Reply::Ok(bytes))) => (index, bytes),
+        Outcome::Done(_) => return Err(strange()),
+        other => return Err(failed(door, other)),
+    };
+    let jobs = decode_list(&bytes).ok_or_else(strange)?;
+    let next = jobs.last().filter(|_| jobs.len() as u64 == limit).map(|(id, _)| *id);
+    let rows: Vec<Map<String, Json>> = jobs
+        .iter()
+        .map(|(id, job)| {
+            let mut row = to_json(*id, job);
+            // A list is without what may be large.
+            for name in ["stdout", "stdout_encoding", "stderr", "stderr_encoding", "args"] {
+                row.remove(name);
+            }
+            row
+        })
+        .collect();
+    Ok(Indexed { reply: Reply::json(200, &json!({"jobs": rows, "next": next})), index: Some(index.0) })
+}
+
+/// `DELETE /v1/jobs/ID`: takes it back; 409 if it has ended.
+pub(crate) fn cancel(door: &Door, id: &str, head: &Head, body: &[u8]) -> Indexed {
+    try_cancel(door, id, head, body).unwrap_or_else(Indexed::from)
+}
+
+fn try_cancel(door: &Door, id: &str, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+    let id = number(id)?;
+    let tag = idempotency::tag(head, body)?;
+    let command = registry::jobs_command(&Command::Cancel { job: id });
+    match change(door, Work::Command { tag, command, ack: Ack::Applied }, deadline(door))? {
+        (index, Answer::Done) => {
+            Ok(Indexed { reply: Reply::json(200, &json!({"id": id, "state": "cancelled"})), index: Some(index.0) })
+        }
+        (_, Answer::Refused(why)) => Err(refusal(door, &why)),
+        (_, Answer::Submitted(_)) => Err(strange()),
+    }
+}
+
+/// `GET /v1/runtimes`: each language with the nodes that have it and their versions, as the heartbeats tell.
+pub(crate) fn runtimes(door: &Door) -> Reply {
+    let mut languages: Map<String, Json> = Map::new();
+    let mut workers = Vec::new();
+    for node in door.host.runtimes().iter().filter(|node| node.is_online) {
+        workers.extend(node.jobs.process_limit.map(|limit| json!({"id": node.id, "process_limit": limit})));
+        for (language, version) in &node.jobs.runtimes {
+            let row = languages.entry(language.clone()).or_insert_with(|| json!({"language": language, "nodes": []}));
+            if let Some(nodes) = row["nodes"].as_array_mut() {
+                nodes.push(json!({"id": node.id, "version": version}));
+            }
+        }
+    }
+    let troubles = job_waiting::troubles(&door.host.status().status.jobs.workers);
+    let rows: Vec<Json> = languages.into_iter().map(|(_, row)| row).collect();
+    Reply::json(200, &json!({"runtimes": rows, "workers": workers, "troubles": troubles}))
+}

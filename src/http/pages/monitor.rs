@@ -1,0 +1,207 @@
+//! `GET /`: the page around the stream, and the same figures as a table for people with curl.
+//!
+//! A browser gets style and script inside the first chunk, so that one viewer is one connection (and one unit of load) and
+//! the page needs nothing more from a node that may die the next moment. Its policy runs only scripts that carry this
+//! answer's nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a policy
+//! that would run none of them, and after each frame a comment that a person can read.
+//! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
+
+use super::static_files::{PAGE, SCRIPTS, STYLE};
+use crate::http::acceptor::Door;
+use crate::http::protocol::guard::split_authority;
+use crate::http::protocol::parse::Head;
+use crate::node::Published;
+use crate::node::views::status::{JobsStatus, Liveness, MonitorFrame, Standing, Verdict};
+use crate::raft::Role;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// The page for one viewer.
+pub(crate) struct Page {
+    /// The first chunk.
+    pub html: String,
+    /// `Content-Security-Policy`.
+    pub policy: String,
+    /// Opens the script element of each frame.
+    pub before_frame: String,
+    /// Closes it.
+    pub after_frame: &'static str,
+    /// Whether a table follows each frame.
+    pub has_table: bool,
+}
+
+impl Page {
+    /// The page that fits the client.
+    pub(crate) fn of(door: &Door, head: &Head, session_id: &str) -> Page {
+        let is_browser = head.accept.as_deref().is_some_and(|accept| accept.contains("text/html"));
+        let addresses = door.host.http_addresses();
+        let nodes: Vec<_> = addresses.iter().map(|(id, http)| json!({"id": id, "http": http})).collect();
+        let hello = json!({"node": door.host.identity().id, "session": session_id, "nodes": nodes});
+        let hello = hello.to_string().replace('<', "\\u003c");
+        if is_browser {
+            let nonce = uuid::Uuid::new_v4().simple().to_string();
+            Page {
+                html: fill(&[
+                    ("{{style}}", &format!("<style nonce=\"{nonce}\">{STYLE}</style>")),
+                    ("{{script}}", &format!("<script nonce=\"{nonce}\">{}</script>", SCRIPTS.concat())),
+                    ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
+                ]),
+                policy: policy(&addresses.iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>(), &nonce),
+                before_frame: format!("<script nonce=\"{nonce}\">update("),
+                after_frame: ")</script>",
+                has_table: false,
+            }
+        } else {
+            Page {
+                html: fill(&[
+                    ("{{style}}", "<link rel=\"stylesheet\" href=\"/static/style.css\">"),
+                    (
+                        "{{script}}",
+                        "<script src=\"/static/jobs.js\"></script><script src=\"/static/run.js\"></script>\
+                         <script src=\"/static/app.js\"></script>",
+                    ),
+                    ("{{hello}}", &format!("<script>hello({hello})</script>\n")),
+                ]),
+                policy: "default-src 'none'; frame-ancestors 'none'".to_owned(),
+                before_frame: "<script>update(".to_owned(),
+                after_frame: ")</script>\n",
+                has_table: true,
+            }
+        }
+    }
+}
+
+/// Fills the placeholders of the page, each of which appears once and in this order.
+fn fill(values: &[(&str, &str)]) -> String {
+    let mut html = String::with_capacity(PAGE.len() + values.iter().map(|(_, value)| value.len()).sum::<usize>());
+    let mut rest = PAGE;
+    for (name, value) in values {
+        let (before, after) = rest.split_once(name).expect("static/index.html has each placeholder once, in order");
+        html.push_str(before);
+        html.push_str(value);
+        rest = after;
+    }
+    html.push_str(rest);
+    html
+}
+
+/// Only this answer's own scripts and style; connections to this node and to the hosts of the others, on any port, since
+/// nodes may join while the page is open.
+pub(crate) fn policy(addresses: &[&str], nonce: &str) -> String {
+    let mut hosts = BTreeSet::from(["http://127.0.0.1:*".to_owned(), "http://localhost:*".to_owned()]);
+    for address in addresses {
+        match split_authority(address) {
+            Some((name, _)) if !name.contains(':') => hosts.insert(format!("http://{name}:*")),
+            // A policy cannot name an IPv6 address.
+            Some(_) => hosts.insert("http:".to_owned()),
+            None => false,
+        };
+    }
+    let hosts: Vec<_> = hosts.into_iter().collect();
+    format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; \
+         connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        hosts.join(" ")
+    )
+}
+
+/// The frame as a table inside a comment, made once for all who want it.
+pub(crate) fn table(door: &Door, published: &Published) -> Arc<str> {
+    let mut newest = door.table.lock().expect("no holder of this lock panics");
+    if newest.0 != published.seq {
+        // Two dashes and a bracket would end the comment; texts come from nodes, so they are not trusted.
+        let text = render(&published.frame).replace("--", "- ");
+        *newest = (published.seq, format!("<!--\n{text}-->\n").into());
+    }
+    newest.1.clone()
+}
+
+fn render(frame: &MonitorFrame) -> String {
+    let cluster = &frame.status.cluster;
+    let mut text = String::with_capacity(1024);
+    let leader = cluster.leader.map_or("no leader".to_owned(), |leader| format!("node {} leads", leader.0));
+    let _ = writeln!(
+        text,
+        "  {}: {}   {leader} in term {}   seen by node {}\n",
+        cluster.name,
+        verdict_line(frame),
+        cluster.term,
+        frame.status.node.id.0
+    );
+    let _ = writeln!(text, "  node  state    role       load     last   commit  applied    lag  heartbeat");
+    for row in &frame.status.nodes {
+        let state = match row.status {
+            Liveness::Leader => "LEADER",
+            Liveness::Online => "ONLINE",
+            Liveness::Offline => "OFFLINE",
+        };
+        let role = match (row.membership, row.role) {
+            (Standing::Learner, _) => "learner",
+            (Standing::None, _) => "newcomer",
+            (_, Role::Leader) => "leader",
+            (_, Role::Candidate) => "candidate",
+            (_, Role::Follower) => "follower",
+        };
+        let heard = row.heartbeat_age_ms.map_or("never".to_owned(), |age| format!("{age} ms"));
+        let _ = writeln!(
+            text,
+            "  {:>4}  {state:<7}  {role:<9}  {:>4}  {:>7}  {:>7}  {:>7}  {:>5}  {heard:>9}",
+            row.id.0, row.load, row.last_index, row.commit_index, row.applied_index, row.lag
+        );
+    }
+    jobs_lines(&frame.status.jobs, &mut text);
+    if let Some(event) = frame.events.last() {
+        let _ = writeln!(text, "\n  {}", event.text.replace(char::is_control, " "));
+    }
+    text
+}
+
+/// How many jobs there are and who works on them, and the newest result. Nothing where no worker ever joined.
+fn jobs_lines(jobs: &JobsStatus, text: &mut String) {
+    if jobs.workers.is_empty() {
+        return;
+    }
+    let (here, gone): (Vec<_>, Vec<_>) = jobs.workers.iter().partition(|worker| worker.is_here);
+    let slots: u64 = here.iter().map(|worker| worker.slots).sum();
+    let _ = write!(text, "\n  jobs: {} running, {} queued; {} workers", jobs.running, jobs.queued, here.len());
+    let _ = write!(text, " with {slots} slots");
+    for (at, worker) in gone.iter().enumerate() {
+        let _ = write!(text, "{} node {}", if at == 0 { "; gone:" } else { "," }, worker.id.0);
+    }
+    for (id, trouble) in here.iter().filter_map(|worker| Some((worker.id, worker.trouble.as_ref()?))) {
+        let _ = write!(text, "; trouble on node {}: {}", id.0, trouble.replace(char::is_control, " "));
+    }
+    text.push('\n');
+    if let Some(last) = jobs.last.first() {
+        let _ = write!(text, "  last: job {}, {}, {}", last.id, last.language, last.verdict.replace('_', " "));
+        if let Some(code) = last.exit_code {
+            let _ = write!(text, ", exit code {code}");
+        }
+        if let Some(worker) = last.worker {
+            let _ = write!(text, ", on node {}", worker.0);
+        }
+        if last.attempt > 1 {
+            let _ = write!(text, ", attempt {}", last.attempt);
+        }
+        let _ = write!(text, ", {} ms", last.took_ms);
+        if !last.says.is_empty() {
+            let _ = write!(text, ": {}", last.says.replace(char::is_control, " "));
+        }
+        text.push('\n');
+    }
+}
+
+/// `healthy: can lose 2 more`.
+fn verdict_line(frame: &MonitorFrame) -> String {
+    let cluster = &frame.status.cluster;
+    let line = match (cluster.verdict, cluster.failure_tolerance) {
+        (Verdict::Unavailable, _) if cluster.has_quorum => "unavailable: nobody leads yet".to_owned(),
+        (Verdict::Unavailable, _) => "unavailable: no majority left".to_owned(),
+        (Verdict::Healthy, spare) => format!("healthy: can lose {spare} more"),
+        (Verdict::Degraded, 0) => "degraded: cannot lose another".to_owned(),
+        (Verdict::Degraded, spare) => format!("degraded: can lose {spare} more"),
+    };
+    if cluster.reasons.is_empty() { line } else { format!("{line} ({})", cluster.reasons.join("; ")) }
+}

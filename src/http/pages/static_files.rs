@@ -1,0 +1,54 @@
+//! The files of `static/`, compiled in: exact names, nothing read from disk, so no path can lead anywhere else.
+//!
+//! Not here: the page around them (`monitor.rs`).
+
+use crate::http::protocol::parse::Head;
+use crate::http::protocol::reply::Reply;
+use std::borrow::Cow;
+
+/// The page with its placeholders; `monitor.rs` fills them.
+pub(crate) const PAGE: &str = include_str!("../../../static/index.html");
+/// The page's style.
+pub(crate) const STYLE: &str = include_str!("../../../static/style.css");
+/// The page's script: its files in the order in which they run.
+pub(crate) const SCRIPTS: [&str; 3] = [
+    include_str!("../../../static/jobs.js"),
+    include_str!("../../../static/run.js"),
+    include_str!("../../../static/app.js"),
+];
+
+/// The page of the chat with its placeholders; `chat_page.rs` fills them.
+pub(crate) const CHAT_PAGE: &str = include_str!("../../../static/chat.html");
+/// Its style.
+pub(crate) const CHAT_STYLE: &str = include_str!("../../../static/chat.css");
+/// Its script.
+pub(crate) const CHAT_SCRIPT: &str = include_str!("../../../static/chat.js");
+
+/// The description of all paths, see `http/paths.rs`.
+pub(crate) const OPENAPI: &str = include_str!("../../../static/openapi.json");
+
+const FILES: [(&str, &str, &str); 6] = [
+    ("style.css", "text/css; charset=utf-8", STYLE),
+    ("jobs.js", "text/javascript; charset=utf-8", SCRIPTS[0]),
+    ("run.js", "text/javascript; charset=utf-8", SCRIPTS[1]),
+    ("app.js", "text/javascript; charset=utf-8", SCRIPTS[2]),
+    ("shield.svg", "image/svg+xml", include_str!("../../../static/shield.svg")),
+    ("openapi.json", "application/json", OPENAPI),
+];
+
+/// `GET /static/{name}`; the description of all paths has an address of its own, `/openapi.json`.
+pub(crate) fn answer(name: &str, head: &Head) -> Reply {
+    let Some((_, content_type, text)) = FILES.iter().find(|(file, _, _)| *file == name) else {
+        return Reply::refused(404, "no such file");
+    };
+    let tag = format!("\"{:08x}\"", crc32fast::hash(text.as_bytes()));
+    let known = head.if_none_match.as_deref().unwrap_or_default();
+    let is_known =
+        known.split(',').any(|other| matches!(other.trim(), "*") || other.trim().trim_start_matches("W/") == tag);
+    let reply = if is_known {
+        Reply::empty(304)
+    } else {
+        Reply { content_type, body: Cow::Borrowed(text.as_bytes()), ..Reply::empty(200) }
+    };
+    reply.with("ETag", tag).with("Cache-Control", "no-cache")
+}

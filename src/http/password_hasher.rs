@@ -1,0 +1,251 @@
+//! Passwords and tokens: what a client says in clear, and what of it may go further.
+//!
+//! A password is hashed with argon2id (19 MiB, two passes, what OWASP names), under a salt drawn here; only the hash goes on. A
+//! token is drawn here, 244 random bits; only its SHA-256 goes on, which is enough for what nobody can guess. How many hashes
+//! are under way at once is bounded, because each costs memory and a processor for a moment: who comes too many waits.
+//!
+//! Invariants: P1 the memory of hashes is [`CHAT_HASHES_MAX`] pieces, made when they are first needed and then kept: an
+//! allocator would keep one for each thread that ever hashed. P2 between two hashes a piece holds zeros.
+//! Not here: who waits how long after failures (`services/chat/accounts.rs`).
+
+use super::protocol::reply::Reply;
+use crate::limits::{CHAT_HASHES_MAX, CHAT_HASHES_WAITING_MAX};
+use crate::services::chat::TokenHash;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use sha2::{Digest, Sha256};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Bytes of a password. Short ones are guessed; long ones are no better, and someone might send a book.
+const PASSWORD_BYTES: (usize, usize) = (8, 1024);
+
+/// The hashes that are under way in one node.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Passwords {
+    busy: Mutex<Busy>,
+    changed: Condvar,
+    /// A hash that no password has: what is compared with where there is no account, so that it takes as long.
+    nobodys: OnceLock<String>,
+}
+
+#[derive(Debug, Default)]
+struct Busy {
+    running: usize,
+    waiting: usize,
+    /// Memory that nobody uses now (P1).
+    spare: Vec<Vec<Block>>,
+}
+
+/// The right to hash, and the memory for it; given back when dropped.
+pub(crate) struct Slot<'a> {
+    passwords: &'a Passwords,
+    memory: Vec<Block>,
+}
+
+impl Passwords {
+    /// Waits for a turn, at most so long.
+    pub(crate) fn enter(&self, deadline: Instant) -> Result<Slot<'_>, Reply> {
+        let too_many = || Reply::refused(503, "too many log-ins at once: try again");
+        let mut busy = self.lock();
+        if busy.running >= CHAT_HASHES_MAX && busy.waiting >= CHAT_HASHES_WAITING_MAX {
+            return Err(too_many());
+        }
+        busy.waiting += 1;
+        while busy.running >= CHAT_HASHES_MAX {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                busy.waiting -= 1;
+                return Err(too_many());
+            }
+            busy = self.changed.wait_timeout(busy, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        (busy.running, busy.waiting) = (busy.running + 1, busy.waiting - 1);
+        let spare = busy.spare.pop();
+        drop(busy);
+        let memory = spare.unwrap_or_else(|| vec![Block::new(); Params::default().block_count()]);
+        Ok(Slot { passwords: self, memory })
+    }
+
+    /// A poisoned lock means that a thread panicked, and a panic ends the process: the value is still whole.
+    fn lock(&self) -> MutexGuard<'_, Busy> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot<'_> {
+    /// The stored form of a new password.
+    pub(crate) fn hash(&mut self, password: &str) -> Result<String, Reply> {
+        self.make(password).ok_or_else(unusable)
+    }
+
+    /// Whether a password is the one of a stored hash; without one it takes as long and is wrong.
+    pub(crate) fn is_right(&mut self, password: &str, hash: Option<&str>) -> Result<bool, Reply> {
+        let passwords = self.passwords;
+        let nobodys = || self.make(&Uuid::new_v4().to_string()).unwrap_or_default();
+        let nobodys = passwords.nobodys.get_or_init(nobodys);
+        let is_equal = self.compare(password, hash.unwrap_or(nobodys)).ok_or_else(unusable)?;
+        Ok(is_equal && hash.is_some())
+    }
+
+    fn make(&mut self, password: &str) -> Option<String> {
+        let (salt, params) = (Salt::new(Uuid::new_v4().as_bytes()).ok()?, Params::default());
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params).ok()?,
+            salt: Some(salt),
+            hash: Some(self.fill(Algorithm::Argon2id, Version::V0x13, params, password, &salt)?),
+        };
+        Some(hash.to_string())
+    }
+
+    /// `None`: the stored hash is none, or one that this node has no memory for.
+    fn compare(&mut self, password: &str, stored: &str) -> Option<bool> {
+        let stored = PasswordHash::new(stored).ok()?;
+        let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
+        let version = Version::try_from(stored.version?).ok()?;
+        let params = Params::try_from(&stored).ok()?;
+        let output = self.fill(algorithm, version, params, password, &stored.salt?)?;
+        // In constant time: the type sees to it.
+        Some(output == stored.hash?)
+    }
+
+    fn fill(
+        &mut self,
+        algorithm: Algorithm,
+        version: Version,
+        params: Params,
+        password: &str,
+        salt: &[u8],
+    ) -> Option<Output> {
+        let mut output = [0; Output::MAX_LENGTH];
+        let output = output.get_mut(..params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN))?;
+        let argon2 = Argon2::new(algorithm, version, params);
+        let filled = argon2.hash_password_into_with_memory(password.as_bytes(), salt, output, &mut self.memory);
+        // What a password leaves behind stays nowhere, although the memory does (P2).
+        self.memory.fill(Block::new());
+        filled.ok()?;
+        Output::new(output).ok()
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        let mut busy = self.passwords.lock();
+        busy.running -= 1;
+        busy.spare.push(std::mem::take(&mut self.memory));
+        drop(busy);
+        self.passwords.changed.notify_one();
+    }
+}
+
+/// Refuses what can be no new password.
+pub(crate) fn check_new(password: &str) -> Result<(), Reply> {
+    let (least, most) = PASSWORD_BYTES;
+    match (least..=most).contains(&password.len()) {
+        true => Ok(()),
+        false => Err(Reply::refused(400, &format!("a password has {least} to {most} bytes"))),
+    }
+}
+
+/// Refuses what can be nobody's password and would only cost time.
+pub(crate) fn check_given(password: &str) -> Result<(), Reply> {
+    let most = PASSWORD_BYTES.1;
+    match password.len() <= most {
+        true => Ok(()),
+        false => Err(Reply::refused(400, &format!("a password has at most {most} bytes"))),
+    }
+}
+
+fn unusable() -> Reply {
+    Reply::error(500, "the stored hash of this password cannot be used", "refused", None)
+}
+
+/// A new token, in clear and as it is stored.
+pub(crate) fn draw_token() -> (String, TokenHash) {
+    let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
+    let token = BASE64.encode([one.as_bytes().as_slice(), two.as_bytes().as_slice()].concat());
+    let hash = hash_token(&token);
+    (token, hash)
+}
+
+/// What is stored of a token.
+pub(crate) fn hash_token(token: &str) -> TokenHash {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::password_hasher::*;
+    use argon2::PasswordVerifier;
+    use std::time::Duration;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn a_hash_knows_its_password_and_no_other() {
+        let passwords = Passwords::default();
+        let mut slot = passwords.enter(soon()).unwrap();
+        let hash = slot.hash("correct horse").unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert_ne!(slot.hash("correct horse").unwrap(), hash, "the salt is another");
+        assert!(slot.is_right("correct horse", Some(&hash)).unwrap());
+        assert!(!slot.is_right("battery staple", Some(&hash)).unwrap());
+        assert!(!slot.is_right("correct horse", None).unwrap());
+        // The crate's own words for the same: what was stored before and elsewhere goes on to hold.
+        let stored = PasswordHash::new(&hash).unwrap();
+        assert!(Argon2::default().verify_password(b"correct horse", &stored).is_ok());
+        for bad in ["", "hash", &hash.replace("m=19456", "m=20480"), &hash.replace("argon2id", "scrypt")] {
+            assert_eq!(slot.is_right("correct horse", Some(bad)).unwrap_err().status, 500, "{bad}");
+        }
+        assert_eq!(
+            (check_new("short").unwrap_err().status, check_new(&"x".repeat(1025)).unwrap_err().status),
+            (400, 400)
+        );
+        assert!(check_new("just long").is_ok() && check_given("").is_ok() && check_given(&"x".repeat(1025)).is_err());
+    }
+
+    #[test]
+    fn there_is_memory_for_so_many_hashes_and_it_is_used_again_without_a_trace() {
+        let passwords = Passwords::default();
+        for thread in 0..3 * CHAT_HASHES_MAX {
+            let hashed = std::thread::scope(|scope| {
+                let one = || passwords.enter(soon()).unwrap().hash("correct horse").unwrap();
+                let both = [scope.spawn(one), scope.spawn(one)];
+                both.map(|thread| thread.join().unwrap()).len()
+            });
+            assert_eq!(hashed, 2, "{thread}");
+            let busy = passwords.lock();
+            assert!((1..=CHAT_HASHES_MAX).contains(&busy.spare.len()), "P1: {} pieces", busy.spare.len());
+            let is_zero = |block: &Block| AsRef::<[u64]>::as_ref(block).iter().all(|word| *word == 0);
+            assert!(busy.spare.iter().flatten().all(is_zero), "P2");
+            assert_eq!((busy.running, busy.waiting), (0, 0), "every place is given back");
+        }
+    }
+
+    #[test]
+    fn who_comes_too_many_waits_and_then_is_told() {
+        let passwords = Passwords::default();
+        let slots: Vec<_> = (0..CHAT_HASHES_MAX).map(|_| passwords.enter(soon()).unwrap()).collect();
+        let refused = passwords.enter(Instant::now() + Duration::from_millis(5)).err().unwrap();
+        assert_eq!(refused.status, 503);
+        let busy = passwords.lock();
+        assert_eq!((busy.running, busy.waiting), (CHAT_HASHES_MAX, 0));
+        drop(busy);
+        drop(slots);
+        assert!(passwords.enter(Instant::now()).is_ok());
+    }
+
+    #[test]
+    fn tokens_differ_and_are_long() {
+        let ((one, hash), (two, _)) = (draw_token(), draw_token());
+        assert!(one != two && one.len() == 43);
+        assert_eq!(hash_token(&one), hash);
+    }
+}

@@ -1,0 +1,593 @@
+//! One client connection: bytes in and out, each phase under a total deadline.
+//!
+//! A per-read timeout alone lets a client live for ever on a byte a second (slowloris) or drain an answer a byte a
+//! second (slow read). So a head, a body, an answer and each chunk of a stream has one deadline for the whole of it,
+//! and every blocking call gets only what is left of it.
+//!
+//! Invariants: C1 a request is answered before the next one is parsed (order). C2 what a client sent ahead is bounded by
+//! the read buffer, the rest waits in its socket. C3 a body that was not read whole is never parsed as a request. C4 every buffer
+//! that grows with what a client sends, or does not read, is in the memory budget (`node/shared/memory.rs`).
+//! Not here: what requests mean (`http/routes.rs`), who may ask (`guard.rs`).
+
+use super::parse::{self, Chunked, Fault, Framing, Head};
+use crate::limits;
+use crate::node::shared::memory;
+use crate::node::{Reservation, Slot};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes asked of the socket at once.
+const READ_BYTES: usize = 4 << 10;
+/// Answers to pipelined requests are gathered up to here before they are written.
+const OUTPUT_BYTES_GATHERED: usize = 32 << 10;
+/// Bytes of an unread body that are dropped so that the client gets to see the answer.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// How long each phase of a connection may take in all; shortened by tests.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// From the first byte of a head (or the start of the connection) to its end.
+    pub head: Duration,
+    /// A body.
+    pub body: Duration,
+    /// An answer, or one chunk of a stream.
+    pub write: Duration,
+    /// Between an answer and the next head.
+    pub idle: Duration,
+    /// After the last answer, for a client that still sends.
+    pub linger: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Deadlines {
+        Deadlines {
+            head: limits::HTTP_HEAD_DEADLINE,
+            body: limits::HTTP_BODY_DEADLINE,
+            write: limits::HTTP_WRITE_DEADLINE,
+            idle: limits::HTTP_IDLE_DEADLINE,
+            linger: Duration::from_millis(500),
+        }
+    }
+}
+
+/// What came of waiting for a request.
+#[derive(Debug)]
+pub enum Next {
+    /// A request.
+    Head(Box<Head>),
+    /// The client went away, or stayed idle for too long.
+    Gone,
+    /// What it sent is not a request, or too slow: answer, then close.
+    Fault(Fault),
+}
+
+/// Why a body did not arrive.
+#[derive(Debug)]
+pub enum Broken {
+    /// The client went away.
+    Gone,
+    /// Answer, then close.
+    Fault(Fault),
+}
+
+/// A body, and its bytes in the memory budget.
+#[derive(Debug)]
+pub struct Body {
+    bytes: Vec<u8>,
+    held: Reservation,
+}
+
+/// What one value of JSON costs when it is taken apart: its place in a list that has twice the room, and a piece of memory.
+const JSON_VALUE_BYTES: usize = 96;
+
+impl Body {
+    /// Makes room for what the body costs as JSON that is taken apart: `[[],[]` and its like have few bytes and many values.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn hold_json(&mut self) -> Result<(), memory::Full> {
+        self.held.resize(self.bytes.len() + json_values(&self.bytes) * JSON_VALUE_BYTES)
+    }
+}
+
+/// How many values a text of JSON has, or more: what separates or begins them outside of strings.
+fn json_values(text: &[u8]) -> usize {
+    let (mut count, mut is_text, mut is_escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b',' | b'[' | b'{' if !is_text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A body on its way in.
+#[derive(Debug)]
+pub struct Arriving {
+    framing: Framing,
+    chunked: Chunked,
+    /// What is there and was not taken away.
+    bytes: Vec<u8>,
+    /// Bytes that were taken away.
+    taken: usize,
+    bytes_max: usize,
+    is_done: bool,
+    held: Reservation,
+}
+
+const FULL: Broken = Broken::Fault(Fault { status: 503, why: memory::FULL });
+
+impl Arriving {
+    /// Takes from what has come in; how much.
+    fn take(&mut self, input: &[u8], until: usize) -> Result<usize, Broken> {
+        match self.framing {
+            Framing::Empty => Ok(0),
+            Framing::Length(length) => {
+                let missing = length - self.taken - self.bytes.len();
+                let used = input.len().min(missing).min(until - self.bytes.len());
+                self.bytes.extend_from_slice(&input[..used]);
+                self.is_done = used == missing;
+                Ok(used)
+            }
+            Framing::Chunked => {
+                self.held.resize(self.held.bytes().max(self.bytes.len() + input.len())).map_err(|_| FULL)?;
+                let room = self.bytes_max.saturating_sub(self.taken);
+                let used = self.chunked.feed(input, &mut self.bytes, room).map_err(Broken::Fault)?;
+                self.is_done = self.chunked.is_done();
+                Ok(used)
+            }
+        }
+    }
+
+    /// Room for pieces of so many bytes.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Broken> {
+        self.held.resize(bytes).map_err(|_| FULL)
+    }
+
+    /// What is there.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All of it has come.
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Takes the first of what is there away, at most so much.
+    pub fn take_piece(&mut self, bytes: usize) -> Vec<u8> {
+        let rest = self.bytes.split_off(self.bytes.len().min(bytes));
+        let piece = std::mem::replace(&mut self.bytes, rest);
+        self.taken += piece.len();
+        piece
+    }
+}
+
+/// One client connection.
+pub struct Conn {
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+    deadlines: Deadlines,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// Receive timeout that the socket has now: saves a system call per request.
+    read_timeout: Option<Duration>,
+    is_first: bool,
+    slot: Slot,
+    /// For both buffers.
+    memory: Reservation,
+}
+
+impl Conn {
+    /// Takes over an accepted socket.
+    pub fn new(
+        stream: Arc<TcpStream>,
+        peer: SocketAddr,
+        mut deadlines: Deadlines,
+        slot: Slot,
+        memory: Reservation,
+    ) -> io::Result<Conn> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(deadlines.write))?;
+        if slot == Slot::Reserved {
+            let longest = limits::RESERVED_DEADLINE;
+            deadlines.head = deadlines.head.min(longest);
+            deadlines.body = deadlines.body.min(longest);
+            deadlines.write = deadlines.write.min(longest);
+        }
+        let (input, output) = (Vec::new(), Vec::new());
+        Ok(Conn { stream, peer, deadlines, input, output, read_timeout: None, is_first: true, slot, memory })
+    }
+
+    /// Its place among all connections.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Whether there is room for an answer of so many bytes beside what the connection holds. They are held until it has left.
+    pub fn has_room(&mut self, bytes: usize) -> bool {
+        // It is copied into the buffer.
+        let held = self.input.capacity() + self.output.capacity() + 2 * bytes;
+        if bytes <= memory::FIRST_BYTES {
+            self.memory.force(held);
+            return true;
+        }
+        self.memory.resize(held).is_ok()
+    }
+
+    /// Takes the buffers as they are into the memory budget.
+    fn account(&mut self) {
+        self.memory.force(self.input.capacity() + self.output.capacity());
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Where answers are written; they leave with [`Conn::flush`] or before the next wait.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Waits for the next request head.
+    pub fn next_request(&mut self) -> Next {
+        let mut deadline = None;
+        let mut is_worth_parsing = !self.input.is_empty();
+        loop {
+            if is_worth_parsing {
+                match parse::head(&self.input) {
+                    Err(fault) => return Next::Fault(fault),
+                    Ok(Some((head, length))) => {
+                        self.input.drain(..length);
+                        self.is_first = false;
+                        return Next::Head(Box::new(head));
+                    }
+                    Ok(None) => {}
+                }
+            }
+            if (!self.output.is_empty() || self.input.is_empty()) && self.flush().is_err() {
+                return Next::Gone;
+            }
+            let is_idle = self.input.is_empty() && !self.is_first;
+            if is_idle {
+                self.input.shrink_to(READ_BYTES);
+                self.output.shrink_to(READ_BYTES);
+            }
+            let until = if is_idle {
+                None
+            } else {
+                Some(*deadline.get_or_insert_with(|| Instant::now() + self.deadlines.head))
+            };
+            let before = self.input.len();
+            match self.fill(until) {
+                Ok(0) => return Next::Gone,
+                Ok(_) if self.memory.resize(self.input.capacity() + self.output.capacity()).is_err() => {
+                    return Next::Fault(Fault { status: 503, why: memory::FULL });
+                }
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) && !self.input.is_empty() => {
+                    return Next::Fault(Fault { status: 408, why: "the request head took too long" });
+                }
+                Err(_) => return Next::Gone,
+            }
+            // Without a new line feed a head can only get too long, not complete.
+            is_worth_parsing =
+                self.input[before..].contains(&b'\n') || self.input.len() > parse::REQUEST_LINE_BYTES_MAX;
+        }
+    }
+
+    /// Reads the whole body of a request, at most `body_bytes_max`. One that says its length has room for all of it before it
+    /// is read, so that none that was begun is refused for the sake of a later one.
+    pub fn body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Body, Broken> {
+        let whole = if let Framing::Length(length) = head.framing { length } else { 0 };
+        let mut arriving = self.begin(head, body_bytes_max, whole)?;
+        self.read_body(&mut arriving, usize::MAX)?;
+        Ok(Body { bytes: arriving.bytes, held: arriving.held })
+    }
+
+    /// Begins to read a body of at most `body_bytes_max` that shall not be held as a whole.
+    pub fn begin_body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Arriving, Broken> {
+        self.begin(head, body_bytes_max, 0)
+    }
+
+    /// Makes room for so many bytes, and only then lets the client go on.
+    fn begin(&mut self, head: &Head, body_bytes_max: usize, room: usize) -> Result<Arriving, Broken> {
+        if let Framing::Length(length) = head.framing
+            && length > body_bytes_max
+        {
+            return Err(Broken::Fault(Fault { status: 413, why: parse::too_large(body_bytes_max) }));
+        }
+        let mut held = self.memory.another();
+        held.resize(room).map_err(|_| FULL)?;
+        if head.expects_continue && self.input.is_empty() {
+            self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        self.flush().map_err(|_| Broken::Gone)?;
+        let chunked = Chunked::default();
+        let is_done = head.framing == Framing::Empty;
+        Ok(Arriving {
+            framing: head.framing,
+            chunked,
+            bytes: Vec::new(),
+            taken: 0,
+            bytes_max: body_bytes_max,
+            is_done,
+            held,
+        })
+    }
+
+    /// Reads a body on until so many bytes of it are there, or all; they have one deadline.
+    pub fn read_body(&mut self, arriving: &mut Arriving, until: usize) -> Result<(), Broken> {
+        let deadline = Instant::now() + self.deadlines.body;
+        loop {
+            let used = arriving.take(&self.input, until)?;
+            self.input.drain(..used);
+            if arriving.is_done || arriving.bytes.len() >= until {
+                return Ok(());
+            }
+            match self.fill(Some(deadline)) {
+                Ok(0) => return Err(Broken::Gone),
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => {
+                    return Err(Broken::Fault(Fault { status: 408, why: "the body took too long" }));
+                }
+                Err(_) => return Err(Broken::Gone),
+            }
+        }
+    }
+
+    /// Reads more into the input; by the deadline, or within the idle time if there is none. `Ok(0)`: end of input.
+    fn fill(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
+        let before = self.input.len();
+        loop {
+            let timeout = match deadline {
+                None => self.deadlines.idle,
+                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => left.max(Duration::from_millis(1)),
+                    _ => return Err(io::ErrorKind::TimedOut.into()),
+                },
+            };
+            if self.read_timeout != Some(timeout) {
+                self.stream.set_read_timeout(Some(timeout))?;
+                self.read_timeout = Some(timeout);
+            }
+            self.input.resize(before + READ_BYTES, 0);
+            let read = (&*self.stream).read(&mut self.input[before..]);
+            self.input.truncate(before + read.as_ref().copied().unwrap_or(0));
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// Whether another request has arrived already, so that its answer can leave together with the last one.
+    pub fn may_gather(&self) -> bool {
+        !self.input.is_empty() && self.output.len() < OUTPUT_BYTES_GATHERED
+    }
+
+    /// Writes all answers, by the write deadline.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let result = write_until(&self.stream, &self.output, Instant::now() + self.deadlines.write);
+        self.output.clear();
+        self.output.shrink_to(OUTPUT_BYTES_GATHERED);
+        self.account();
+        if result.is_ok() {
+            self.stream.set_write_timeout(Some(self.deadlines.write)).ok()
+        } else {
+            None
+        };
+        result
+    }
+
+    /// Writes one piece of a stream in one system call, by the write deadline. What the socket does not take at once has a place in
+    /// the memory budget; without one it is as if the deadline had come.
+    pub fn send(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let deadline = Instant::now() + self.deadlines.write;
+        let mut slices = [IoSlice::new(&[]); 8];
+        assert!(parts.len() <= slices.len(), "a stream piece has {} parts", parts.len());
+        for (slice, part) in slices.iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
+        }
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let written = loop {
+            match sendmsg(&*self.stream, &slices[..parts.len()], &mut SendAncillaryBuffer::default(), flags) {
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => break 0,
+                other => break other?,
+            }
+        };
+        if written == length {
+            return Ok(());
+        }
+        // Rare: the client reads slowly. What is left is copied once and gets what is left of the deadline.
+        let mut held = self.memory.another();
+        held.resize(length).map_err(|_| io::ErrorKind::TimedOut)?;
+        let rest = parts.concat().split_off(written);
+        write_until(&self.stream, &rest, deadline)?;
+        self.stream.set_write_timeout(Some(self.deadlines.write))
+    }
+
+    /// Whether the client has closed, or the connection broke: for streams that have nothing to say for long.
+    pub fn is_gone(&self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        match rustix::net::recv(&*self.stream, &mut [0][..], flags) {
+            Ok((read, _)) => read == 0,
+            Err(e) => !matches!(e, rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR),
+        }
+    }
+
+    /// Gives back the buffers: a stream may last for days and needs neither.
+    pub fn free_buffers(&mut self) {
+        self.input = Vec::new();
+        self.output = Vec::new();
+        self.account();
+    }
+
+    /// Has the system keep no more than about so many bytes that the client has not taken.
+    pub fn bound_system_buffer(&self, bytes: usize) {
+        // Without it the stream works all the same.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*self.stream, bytes);
+    }
+
+    /// Ends the connection so that the client gets to read the last answer: says that nothing more comes, then drops
+    /// what it still sends, within bounds. Closing at once would reset the connection and lose the answer.
+    pub fn close(mut self, has_unread_body: bool) {
+        if self.flush().is_err() || !has_unread_body {
+            return;
+        }
+        if self.stream.shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + self.deadlines.linger;
+        let mut dropped = 0;
+        while dropped < LINGER_BYTES_MAX {
+            self.input.clear();
+            match self.fill(Some(deadline)) {
+                Ok(0) | Err(_) => return,
+                Ok(read) => dropped += read,
+            }
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Writes everything by the deadline; the socket's send timeout bounds each call. Shortens it when a call comes back
+/// early with less than asked, so whoever goes on using the socket sets it again.
+fn write_until(stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    let mut is_first = true;
+    while !bytes.is_empty() {
+        if !is_first {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            stream.set_write_timeout(Some(left.max(Duration::from_millis(1))))?;
+        }
+        match (&*stream).write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        is_first = false;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::protocol::conn::*;
+    use crate::node::MemoryBudget;
+    use std::net::TcpListener;
+
+    fn pair(memory: Reservation, slot: Slot) -> (TcpStream, Conn) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let deadlines = Deadlines { write: Duration::from_secs(20), ..Deadlines::default() };
+        (client, Conn::new(Arc::new(stream), peer, deadlines, slot, memory).unwrap())
+    }
+
+    #[test]
+    fn who_takes_nothing_is_dropped_when_others_hold_all_there_is() {
+        let budget = MemoryBudget::new(16 << 20);
+        let (client, conn) = pair(budget.reservation(), Slot::Ordinary);
+        let mut others = budget.reservation();
+        others.resize(12 << 20).unwrap();
+        // The socket takes some megabytes, then nothing.
+        let piece = vec![b'x'; 1 << 20];
+        let refused = (0..64).find_map(|_| conn.send(&[&piece]).err()).unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        drop(others);
+        assert_eq!(budget.used(), 0);
+        // With room it waits for the client.
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| {
+                let mut rest = Vec::new();
+                (&client).read_to_end(&mut rest).map(|_| rest.len())
+            });
+            conn.send(&[b"end"]).unwrap();
+            conn.stream.shutdown(Shutdown::Write).unwrap();
+            assert!(reading.join().unwrap().unwrap() > 1 << 16);
+        });
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_body_of_json_costs_what_its_values_do() {
+        for (text, values) in [
+            (r#"{"a":"b"}"#, 1),
+            (r#"{"a":[1,2],"b":{}}"#, 5),
+            (r#"["[,{\",[", "\\", 1]"#, 3),
+            ("[[],[]]", 4),
+            ("no JSON", 0),
+        ] {
+            assert_eq!(json_values(text.as_bytes()), values, "{text}");
+        }
+        let budget = MemoryBudget::new(16 << 20);
+        let mut body = Body { bytes: b"[],".repeat(100_000), held: budget.reservation() };
+        assert_eq!(body.hold_json(), Err(memory::Full));
+        body.bytes.truncate(3000);
+        body.hold_json().unwrap();
+        assert_eq!(budget.used(), 3000 + 2000 * JSON_VALUE_BYTES);
+    }
+
+    #[test]
+    fn every_byte_of_a_connection_is_in_the_budget() {
+        let budget = MemoryBudget::new(16 << 20);
+        let (mut client, mut conn) = pair(budget.reservation(), Slot::Ordinary);
+        let head = |more: &str| format!("POST /v1/note HTTP/1.1\r\nHost: localhost\r\n{more}\r\n\r\n");
+        let mut ask = |conn: &mut Conn, more: &str, body: &[u8]| {
+            client.write_all(head(more).as_bytes()).unwrap();
+            client.write_all(body).unwrap();
+            let Next::Head(head) = conn.next_request() else { panic!("no head") };
+            conn.body(&head, 8 << 20)
+        };
+        // The whole length from the start, before it is there.
+        let body = ask(&mut conn, "Content-Length: 8000", &[b'x'; 8000]).unwrap();
+        assert!((8000..24 << 10).contains(&budget.used()), "{}", budget.used());
+        drop(body);
+        let mut others = budget.reservation();
+        others.resize((12 << 20) - (32 << 10)).unwrap();
+        let full = |found: Result<Body, Broken>| matches!(found, Err(Broken::Fault(Fault { status: 503, .. })));
+        assert!(full(ask(&mut conn, "Content-Length: 8000000", b"")), "a large one is refused before it is sent");
+        assert!(!full(ask(&mut conn, "Content-Length: 8000", &[b'x'; 8000])), "a small one is not");
+        let chunk = format!("11000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x11000));
+        assert!(full(ask(&mut conn, "Transfer-Encoding: chunked", chunk.as_bytes())));
+        drop(others);
+        // An answer, until it has left.
+        assert!(conn.has_room(1 << 20) && budget.used() >= 2 << 20);
+        assert!(!conn.has_room(100 << 20));
+        conn.output().extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+        conn.flush().unwrap();
+        assert!(budget.used() < 64 << 10);
+        drop(conn);
+        assert_eq!(budget.used(), 0);
+    }
+}

@@ -1,0 +1,189 @@
+//! Who may ask: pages on localhost can be reached from any web site that a person visits.
+//!
+//! - A `Host` that is not ours means a name that someone else points at this machine (DNS rebinding): 421.
+//! - A request that a page of another site caused is refused with 403, whatever its method: a GET of `/db/query` costs a node
+//!   as much as it says, and an `<img>` sends it. The table of paths says for each operation whose pages may ask for it
+//!   ([`Audience`]); what says nothing is for the node's own pages.
+//! - A browser must say what it sends (415): a plain form of another site cannot say JSON. This stands behind the first rule,
+//!   not in its place.
+//! - Who is no browser says none of this and is taken as it comes: curl, clients of databases, other programs.
+//!
+//! What browsers say: `Sec-Fetch-Site` on each request to a loopback address (all since 2023), `Origin` on each POST, PUT and
+//! DELETE and on each request whose answer a page wants to read. A page can forge neither. Pages of another port of this machine
+//! are `same-site`, not `same-origin`: they are strangers, unless their origin is a node of this cluster. Over plain HTTP to
+//! other addresses, and in older browsers, an `<img>` has neither header: then a browser, known by its `User-Agent`, must show
+//! by `Referer` that it asks for a page of ours, or open a window.
+//!
+//! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`). Which operation has which audience
+//! (`http/paths.rs`).
+
+use super::parse::{Head, Method};
+use super::reply::Reply;
+use crate::http::host::Host;
+use std::net::IpAddr;
+
+/// Refuses a `Host` header that does not name this machine.
+pub fn check_host(host: &dyn Host, head: &Head) -> Result<(), Reply> {
+    let name = split_authority(&head.host).map(|(name, _)| name);
+    match name {
+        Some(name) if is_loopback(name) => Ok(()),
+        Some(name) => {
+            let ours = host.bind_host();
+            let is_ours = name.eq_ignore_ascii_case(ours.trim_matches(['[', ']']));
+            // Bound to every address: any address literal is one of ours, and rebinding needs a name.
+            let is_any = ours.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+            if is_ours || (is_any && name.parse::<IpAddr>().is_ok()) {
+                return Ok(());
+            }
+            Err(Reply::refused(421, "this Host is not served here"))
+        }
+        None => Err(Reply::refused(400, "malformed Host")),
+    }
+}
+
+/// Media type of most bodies.
+pub const JSON: &str = "application/json";
+
+/// Whose pages may ask for an operation; each has what the one before it has. A program that is no browser may ask for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Audience {
+    /// The node's own.
+    Node,
+    /// Those of the cluster's other nodes and front doors: no cookie counts here, and who acts in the chat is a matter of a token.
+    Cluster,
+    /// Any site may open it in a window, by a link; it cannot read it.
+    Window,
+    /// Any: it costs nothing, changes nothing, and without leave by CORS nobody else's page reads it.
+    Anyone,
+}
+
+impl Audience {
+    /// Pages of the cluster's other nodes may read the answer (CORS).
+    pub fn is_shared(self) -> bool {
+        matches!(self, Audience::Cluster | Audience::Anyone)
+    }
+}
+
+/// The least audience that a request belongs to; `None`: a program that is no browser.
+fn caller(host: &dyn Host, head: &Head) -> Option<Audience> {
+    let site = head.fetch_site.as_deref();
+    let window = || {
+        let is_read = matches!(head.method, Some(Method::Get | Method::Head));
+        if is_read && head.is_navigation { Audience::Window } else { Audience::Anyone }
+    };
+    let is_own = |origin: &str| {
+        origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(&head.host))
+    };
+    match (head.origin.as_deref(), site) {
+        (Some(origin), None | Some("same-origin" | "none")) if is_own(origin) => Some(Audience::Node),
+        (Some(_), _) if allowed_origin(host, head).is_some() => Some(Audience::Cluster),
+        (Some(_), _) => Some(Audience::Anyone),
+        (None, Some("same-origin" | "none")) => Some(Audience::Node),
+        (None, Some(_)) => Some(window()),
+        (None, None) if !head.is_browser => None,
+        (None, None) => {
+            let from = head.referer.as_deref().and_then(|address| address.strip_prefix("http://")?.split('/').next());
+            let is_ours = from.is_some_and(|authority| authority.eq_ignore_ascii_case(&head.host));
+            Some(if is_ours { Audience::Node } else { window() })
+        }
+    }
+}
+
+/// Refuses what a page that is not of the operation's audience caused, and what a browser sends that does not say that it is
+/// `media` (where something is wanted).
+pub fn check(host: &dyn Host, head: &Head, audience: Audience, media: Option<&str>) -> Result<(), Reply> {
+    let Some(caller) = caller(host, head) else { return Ok(()) };
+    if caller > audience {
+        return Err(Reply::refused(
+            403,
+            "this is not served to pages of other sites; ask from a page of this node, or without a browser",
+        ));
+    }
+    if let Some(wanted) = media {
+        let said = head.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !said.eq_ignore_ascii_case(wanted) {
+            return Err(Reply::refused(415, &format!("send Content-Type: {wanted}")));
+        }
+    }
+    Ok(())
+}
+
+/// The value of `Access-Control-Allow-Origin`, if the asking page belongs to a node of this cluster or a front door.
+pub fn allowed_origin(host: &dyn Host, head: &Head) -> Option<String> {
+    let origin = head.origin.as_deref()?;
+    let (name, port) = split_authority(origin.strip_prefix("http://")?)?;
+    let port = port.unwrap_or(80);
+    let same = |other: &str| {
+        name.eq_ignore_ascii_case(other) || (is_loopback(name) && (is_loopback(other) || is_unspecified(other)))
+    };
+    let is_node = host.http_addresses().iter().any(|(_, address)| {
+        split_authority(address).is_some_and(|(other, other_port)| same(other) && other_port == Some(port))
+    });
+    let is_door = || {
+        port == host.front_port()
+            && (same(&host.bind_host())
+                || host
+                    .http_addresses()
+                    .iter()
+                    .any(|(_, address)| split_authority(address).is_some_and(|(o, _)| same(o))))
+    };
+    (is_node || is_door()).then(|| origin.to_owned())
+}
+
+/// `name`, `name:port`, `[v6]`, `[v6]:port`; `None` if it is none of these.
+pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (name, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (name, rest) = rest.split_once(']')?;
+        name.parse::<std::net::Ipv6Addr>().ok()?;
+        (name, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
+    } else {
+        let (name, port) = authority.split_once(':').map_or((authority, None), |(name, port)| (name, Some(port)));
+        if name.is_empty()
+            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        {
+            return None;
+        }
+        (name, port)
+    };
+    match port {
+        None => Some((name, None)),
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some((name, Some(digits.parse().ok()?))),
+        Some(_) => None,
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn is_unspecified(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::protocol::guard::*;
+
+    #[test]
+    fn splits_authorities() {
+        for (text, expected) in [
+            ("localhost", Some(("localhost", None))),
+            ("127.0.0.1:80", Some(("127.0.0.1", Some(80)))),
+            ("[::1]", Some(("::1", None))),
+            ("[::1]:6701", Some(("::1", Some(6701)))),
+            ("", None),
+            ("a:b", None),
+            ("a:99999", None),
+            ("a:1:2", None),
+            ("a@b", None),
+            ("a b", None),
+            ("[::1", None),
+            ("[x]:1", None),
+        ] {
+            assert_eq!(split_authority(text), expected, "{text:?}");
+        }
+        assert!(
+            is_loopback("LocalHost") && is_loopback("127.9.9.9") && is_loopback("::1") && !is_loopback("evil.example")
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! What a request asks for: behind the question mark, none of it unknown or twice, and in a body of JSON.
+//!
+//! An unknown parameter is refused: with `?cas_index=7` misspelt, a write that was meant to be careful would not be.
+//! Not here: which are known (`http/paths.rs`), what a parameter means (each handler).
+
+use super::parse::{Head, percent_decode};
+use super::reply::Reply;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// What a request asks for in its query, none of it unknown or twice.
+pub(crate) struct Params<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Params<'a> {
+    /// All that is asked for. The router has checked it.
+    pub(crate) fn of(head: &'a Head) -> Params<'a> {
+        let query = head.target.split_once('?').map_or("", |(_, query)| query);
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        Params(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect())
+    }
+
+    /// Refuses what is not among the known ones, or there twice.
+    pub(crate) fn check(head: &Head, known: impl Iterator<Item = &'static str>) -> Result<(), Reply> {
+        if !head.target.contains('?') {
+            return Ok(());
+        }
+        let (known, Params(given)) = (known.collect::<Vec<_>>(), Params::of(head));
+        for (at, (name, _)) in given.iter().enumerate() {
+            if !known.contains(name) || given[..at].iter().any(|(other, _)| other == name) {
+                let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+                let why = format!("parameter {name:?} is unknown here or given twice; known: {known}");
+                return Err(Reply::refused(400, &why));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Reply> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        number.map(Some).ok_or_else(|| Reply::refused(400, &format!("{name} must be a number")))
+    }
+
+    /// Whether it is there, with `true`, `1` or nothing as its value.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Reply> {
+        match self.get(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("" | "true" | "1") => Ok(true),
+            Some(_) => Err(Reply::refused(400, &format!("{name} must be true or false"))),
+        }
+    }
+
+    /// A time such as `30s`, `500ms` or `30`, at most `most`.
+    pub(crate) fn span(&self, name: &str, most: Duration) -> Result<Option<Duration>, Reply> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match span(text) {
+            Some(span) => Ok(Some(span.min(most))),
+            None => Err(Reply::refused(400, &format!("{name} must be a time, as in {name}=30s"))),
+        }
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, Reply> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        percent_decode(text).map(Some).ok_or_else(|| Reply::refused(400, "malformed escape"))
+    }
+}
+
+/// What a body of JSON says, which is an object: without this look an array of the fields' values would do, too.
+pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reply> {
+    if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+        return Err(Reply::refused(400, "body: a JSON object is wanted"));
+    }
+    serde_json::from_slice(body).map_err(|error| Reply::refused(400, &format!("body: {error}")))
+}
+
+/// `30s`, `500ms` or `30`; `None` if it is no time.
+pub(crate) fn span(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "" | "s" => Some(Duration::from_secs(number)),
+        "ms" => Some(Duration::from_millis(number)),
+        _ => None,
+    }
+}

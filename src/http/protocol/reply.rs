@@ -1,0 +1,217 @@
+//! One bounded answer: status, headers, body, written into a buffer in one piece.
+//!
+//! Invariant: R1 no header value leaves with a control character, whatever a handler put into it, so nothing that a
+//! client sent can start a header of its own.
+//! Not here: never-ending answers (`http/pages/monitor_stream.rs`), sockets (`conn.rs`).
+
+use super::parse::Fault;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::json;
+use std::borrow::Cow;
+use std::io::Write;
+
+/// Where an answer came from: the `X-Phalanx-*` headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    /// This node.
+    pub node: u64,
+    /// The leader it knows.
+    pub leader: Option<u64>,
+    /// Its term.
+    pub term: u64,
+    /// Index of the write or read that this answers, else what this node has applied.
+    pub index: u64,
+}
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Media type of the body.
+    pub content_type: &'static str,
+    /// Headers beside the usual ones.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body.
+    pub body: Cow<'static, [u8]>,
+    /// What HEAD is told of an answer whose length nobody knows beforehand.
+    pub is_stream: bool,
+}
+
+impl Reply {
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Reply {
+        Reply {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            headers: Vec::new(),
+            body: Cow::Borrowed(b""),
+            is_stream: false,
+        }
+    }
+
+    /// What HEAD is told of a stream.
+    pub fn stream(content_type: &'static str) -> Reply {
+        Reply { content_type, is_stream: true, ..Reply::empty(200) }
+    }
+
+    /// Plain text.
+    pub fn text(status: u16, text: impl Into<String>) -> Reply {
+        Reply { body: Cow::Owned(text.into().into_bytes()), ..Reply::empty(status) }
+    }
+
+    /// JSON, with a line feed at its end for people with curl.
+    pub fn json(status: u16, value: &impl serde::Serialize) -> Reply {
+        let mut body = serde_json::to_vec(value).expect("our own types serialize");
+        body.push(b'\n');
+        Reply { content_type: "application/json", body: Cow::Owned(body), ..Reply::empty(status) }
+    }
+
+    /// The error body of INTERFACES; `outcome` is `refused` (certainly not done) or `unknown`.
+    pub fn error(status: u16, why: &str, outcome: &str, leader: Option<u64>) -> Reply {
+        let retry_after_ms = matches!(status, 429 | 503).then_some(200);
+        let body = json!({"error": why, "outcome": outcome, "leader": leader, "retry_after_ms": retry_after_ms});
+        let reply = Reply::json(status, &body);
+        if status == 503 { reply.with("Retry-After", "1") } else { reply }
+    }
+
+    /// A request that the door itself refuses.
+    pub fn refused(status: u16, why: &str) -> Reply {
+        Reply::error(status, why, "refused", None)
+    }
+
+    /// Bytes that a client stored: never shown as anything else than bytes.
+    pub fn bytes(body: Vec<u8>) -> Reply {
+        Reply { content_type: "application/octet-stream", body: Cow::Owned(body), ..Reply::empty(200) }
+    }
+
+    /// Adds a header.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Appends the whole answer to `out`. `has_body` is false for HEAD.
+    pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, has_body: bool, origin: Option<Origin>) {
+        status_line(out, self.status);
+        if self.is_stream {
+            header(out, "Content-Type", self.content_type);
+        } else if self.status != 304 && self.status != 204 {
+            header(out, "Content-Length", &self.body.len().to_string());
+            if !self.body.is_empty() {
+                header(out, "Content-Type", self.content_type);
+            }
+        }
+        if !self.headers.iter().any(|(name, _)| *name == "Cache-Control") {
+            header(out, "Cache-Control", "no-store");
+        }
+        header(out, "X-Content-Type-Options", "nosniff");
+        if let Some(origin) = origin {
+            origin.write(out);
+        }
+        for (name, value) in &self.headers {
+            header(out, name, value);
+        }
+        if !keep_alive {
+            header(out, "Connection", "close");
+        }
+        out.extend_from_slice(b"\r\n");
+        if has_body {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+impl From<Fault> for Reply {
+    fn from(fault: Fault) -> Reply {
+        Reply::refused(fault.status, fault.why)
+    }
+}
+
+impl Origin {
+    /// Appends the `X-Phalanx-*` headers.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let leader = self.leader.map_or("none".to_owned(), |leader| leader.to_string());
+        write!(
+            out,
+            "X-Phalanx-Node: {}\r\nX-Phalanx-Leader: {leader}\r\nX-Phalanx-Term: {}\r\nX-Phalanx-Index: {}\r\n",
+            self.node, self.term, self.index
+        )
+        .expect("a Vec takes every write");
+    }
+}
+
+/// Text as it is, other bytes in base64; and whether they are.
+pub(crate) fn as_text(bytes: Vec<u8>) -> (String, bool) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, false),
+        Err(e) => (BASE64.encode(e.as_bytes()), true),
+    }
+}
+
+/// Appends the status line.
+pub fn status_line(out: &mut Vec<u8>, status: u16) {
+    write!(out, "HTTP/1.1 {status} {}\r\n", reason(status)).expect("a Vec takes every write");
+}
+
+/// Appends one header; control characters in its value become spaces (R1).
+pub fn header(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend(value.bytes().map(|byte| if byte < 0x20 || byte == 0x7f { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        202 => "Accepted",
+        204 => "No Content",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        507 => "Insufficient Storage",
+        505 => "HTTP Version Not Supported",
+        _ => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::protocol::reply::*;
+
+    #[test]
+    fn no_value_starts_a_header_of_its_own() {
+        let mut out = Vec::new();
+        Reply::empty(307).with("Location", "http://a/\r\nSet-Cookie: b\0").write(&mut out, true, true, None);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("Location: http://a/  Set-Cookie: b \r\n"), "{text}");
+    }
+
+    #[test]
+    fn an_error_says_what_may_have_happened() {
+        let reply = Reply::error(503, "no quorum", "refused", Some(3));
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(body, json!({"error": "no quorum", "outcome": "refused", "leader": 3, "retry_after_ms": 200}));
+        assert!(reply.headers.iter().any(|(name, value)| *name == "Retry-After" && value == "1"));
+    }
+}

@@ -1,0 +1,246 @@
+//! Incoming half of the peer port: takes connections, shakes hands, and reads frames for the threads they concern.
+//!
+//! Everything here comes from outside: a frame that cannot be decoded or does not belong costs the connection and one
+//! log line, never more. When a peer's connection ends, the outgoing half is asked to look whether the peer is gone.
+//!
+//! Frames are taken only from a node of this cluster: its identity is in the membership, or was vouched for (`raft/guard.rs`);
+//! with a `cluster_secret` the handshake has proved as much. Anyone else may ask who leads, and ask to join. Frames of a
+//! stranger are dropped as they arrive, as if the wire had lost them, and the connection stays for some seconds: a member of
+//! which this node has not heard yet is known within a round of gossip.
+//! Not here: how many connections there are and what they may hold (`limits.rs`), dialing (`dialer.rs`), what messages mean
+//! (`node/threads/core.rs`, `node/threads/gossip.rs`).
+
+use super::join;
+use super::limits::{Place, Places, SMALL_FRAME_BYTES};
+use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
+use crate::node::shared::Shared;
+use crate::node::snapshots::{rebuild, transfer};
+use crate::node::spawn;
+use crate::node::threads::core::CoreInput;
+use crate::node::threads::gossip::GossipInput;
+use crate::raft::{Promise, Refused};
+use crate::types::{Identity, NodeId};
+use crate::warn_seldom;
+use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_frame};
+use crate::wire::handshake::DeadlineReader;
+use crate::wire::{Frame, Hello, Purpose, Whereabouts, handshake};
+use log::debug;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A peer that says nothing for so long is half open: gossip alone speaks more often.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a node that is not known yet may wait to be, before it must dial again: gossip takes a second.
+const STRANGER_MAX: Duration = Duration::from_secs(10);
+/// A node that is not known so long after it connected is worth a line in the log. Newcomers are not: their first frames
+/// may overtake the news of them.
+const NEWCOMER_MAX: Duration = Duration::from_secs(2);
+/// Bytes that are read at once from a known node, and from a stranger, whose frames are dropped as they arrive.
+const READ_BYTES: (usize, usize) = (64 << 10, 1 << 10);
+/// Pause after an accept that failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Stack of a connection's thread: postcard decodes on the heap.
+const STACK_BYTES: usize = 512 << 10;
+
+/// Body of the `peers` thread: accepts until the node stops.
+pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
+    let places = Arc::new(Places::default());
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => Arc::new(stream),
+            Err(_) if shared.is_stopped() => return,
+            Err(e) => {
+                warn_seldom!("peer accept failed err={e}");
+                std::thread::sleep(ACCEPT_PAUSE);
+                continue;
+            }
+        };
+        if shared.is_stopped() {
+            return;
+        }
+        let (shared, place) = (Arc::clone(shared), places.enter(Arc::clone(&stream)));
+        let started = spawn::spawn_small("recv", STACK_BYTES, move || {
+            serve(&shared, &stream, &place);
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+        if let Err(e) = started {
+            warn_seldom!("no thread for a peer connection err={e}");
+            std::thread::sleep(ACCEPT_PAUSE);
+        }
+    }
+}
+
+fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
+    let _ = stream.set_nodelay(true);
+    let secret = shared.settings.cluster_secret.as_deref();
+    let hello = match handshake::accept(stream, shared.me, Some(shared.cluster), secret, |hello| {
+        Some(shared.remembers(&hello.from))
+    }) {
+        Ok(hello) => hello,
+        Err(e) => {
+            shared.counters.peer_handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            debug!("peer handshake failed err={e}");
+            return;
+        }
+    };
+    let from = hello.from;
+    let is_short = matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. });
+    let has_place = is_short || !belongs(shared, from) || place.recognize(from, &hello.purpose);
+    let ended = match hello.purpose {
+        _ if !has_place => Err(WireError::Unexpected("connection: all places are taken")),
+        Purpose::Peer | Purpose::Snapshot if hello.cluster != Some(shared.cluster) => {
+            Err(WireError::Unexpected("peer without a cluster"))
+        }
+        Purpose::Peer => serve_peer(shared, stream, hello, place),
+        Purpose::Ask => answer(stream, Frame::Whereabouts(whereabouts(shared, from.id))),
+        Purpose::Join { is_gateway } => answer(stream, join::admit(shared, &hello, is_gateway)),
+        Purpose::Snapshot if !belongs(shared, from) => {
+            shared.refuse_frame(Refused::Stranger(from));
+            let why = "this node does not know yours".to_string();
+            answer(stream, Frame::SnapshotDone { ok: false, why })
+        }
+        Purpose::Snapshot => transfer::receive(shared, stream, from),
+        Purpose::State => rebuild::give(shared, stream, from),
+    };
+    if let Err(e) = ended {
+        debug!("peer connection ended peer={} err={e}", from.id);
+    }
+}
+
+fn answer(stream: &TcpStream, frame: Frame) -> Result<(), WireError> {
+    let mut to = stream;
+    write_frame(&mut to, &frame)
+}
+
+/// What this node tells those who look for a cluster, or for their place in it.
+pub fn whereabouts(shared: &Shared, asker: NodeId) -> Whereabouts {
+    let view = shared.view();
+    let members = shared.known_addresses();
+    let leader = view.raft.leader.and_then(|id| members.iter().find(|(m, _)| *m == id).cloned());
+    let (cluster, id, term) = (Some(shared.cluster), Some(shared.me.id), view.raft.term);
+    let holder = view.raft.membership.uuid_of(asker);
+    Whereabouts { cluster, id, term, leader, members, holder, remembered: Promise::default() }
+}
+
+fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello, place: &Place) -> Result<(), WireError> {
+    let from = hello.from;
+    let is_proved = shared.settings.cluster_secret.is_some();
+    shared.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
+    let Err(ended) = read_all(shared, stream, from, place);
+    shared.to_core(CoreInput::PeerClosed(from));
+    Err(ended)
+}
+
+/// Reads frames until the connection ends.
+fn read_all(shared: &Arc<Shared>, stream: &TcpStream, from: Identity, place: &Place) -> Result<Infallible, WireError> {
+    let early = match belongs(shared, from) {
+        true => io::Cursor::default(),
+        false => await_acquaintance(shared, stream, from)?,
+    };
+    if !place.recognize(from, &Purpose::Peer) {
+        return Err(WireError::Unexpected("connection: all places are taken"));
+    }
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    let deadline = Cell::new(None);
+    let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, deadline: &deadline }));
+    loop {
+        read_one(shared, &mut reader, &deadline, from)?;
+    }
+}
+
+/// Drops the frames of a node until it is known, by the deadline at most; what it has sent of the frames after them.
+fn await_acquaintance(shared: &Shared, stream: &TcpStream, from: Identity) -> Result<io::Cursor<Vec<u8>>, WireError> {
+    let begun = Instant::now();
+    let stream = DeadlineReader::new(stream, begun + STRANGER_MAX);
+    let mut reader = BufReader::with_capacity(READ_BYTES.1, stream);
+    loop {
+        // Asked as late as can be: it may have become known while nothing came from it.
+        let has_more = !reader.fill_buf()?.is_empty();
+        if belongs(shared, from) {
+            return Ok(io::Cursor::new(reader.buffer().to_vec()));
+        }
+        if !has_more {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let header = read_header(&mut reader, FRAME_BYTES_MAX)?;
+        skip_body(&mut reader, header)?;
+        match begun.elapsed() < NEWCOMER_MAX {
+            true => shared.count_stranger(),
+            false => shared.refuse_frame(Refused::Stranger(from)),
+        }
+    }
+}
+
+/// Where a known node's frames come from: while one has a deadline, no read lasts longer.
+struct Source<'a> {
+    stream: &'a TcpStream,
+    deadline: &'a Cell<Option<Instant>>,
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.deadline.get() {
+            Some(deadline) => {
+                let read = DeadlineReader::new(self.stream, deadline).read(into);
+                self.stream.set_read_timeout(Some(SILENCE_MAX))?;
+                read
+            }
+            None => (&mut &*self.stream).read(into),
+        }
+    }
+}
+
+/// Reads one frame for the thread that it concerns. A large one waits for its share of memory, and has a deadline for the whole.
+fn read_one(
+    shared: &Arc<Shared>,
+    reader: &mut dyn Read,
+    deadline: &Cell<Option<Instant>>,
+    from: Identity,
+) -> Result<(), WireError> {
+    let header = read_header(reader, FRAME_BYTES_MAX)?;
+    if !belongs(shared, from) {
+        skip_body(reader, header)?;
+        shared.refuse_frame(Refused::Stranger(from));
+        return Ok(());
+    }
+    let frame = if header.len <= SMALL_FRAME_BYTES {
+        read_body(reader, header)?
+    } else {
+        let until = Instant::now() + FRAME_DEADLINE;
+        let _held = shared.peer_frames.hold(from, header.len, until).ok_or(WireError::Unexpected("wait for memory"))?;
+        deadline.set(Some(until));
+        let frame = read_body(reader, header)?;
+        deadline.set(None);
+        frame
+    };
+    take(shared, from, frame).inspect_err(|e| warn_seldom!("peer sent what it should not peer={} err={e}", from.id))
+}
+
+/// Whether frames of this identity are taken. The handshake is over: where there is a secret, it has proved to know it.
+fn belongs(shared: &Shared, who: Identity) -> bool {
+    shared.settings.cluster_secret.is_some() || shared.view().known.contains(&who)
+}
+
+fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireError> {
+    match frame {
+        Frame::Raft(message) => {
+            // The handshake said who speaks; a message in another's name is dropped.
+            if message.from != from {
+                return Err(WireError::Unexpected("message in another node's name"));
+            }
+            shared.to_core(CoreInput::Raft(message));
+        }
+        Frame::Remembered(promise) => shared.to_core(CoreInput::Remembered { by: from, promise, compared: None }),
+        Frame::Gossip(table) => shared.to_gossip(GossipInput::Heard { from: from.id, table }),
+        Frame::HandedOut(list) => shared.heard_handed_out(&list),
+        Frame::Forward(asks) => shared.to_core(CoreInput::Forward { from, asks }),
+        Frame::Forwarded(answers) => shared.to_core(CoreInput::Forwarded(answers)),
+        _ => return Err(WireError::Unexpected("frame on a peer connection")),
+    }
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! Outgoing half of each pair of nodes: `send-m` dials node m and keeps the connection, on which others write.
+//!
+//! Whoever has a frame writes it to the socket itself, without waiting: waking a thread costs more than most frames do.
+//! What the socket does not take at once is left to `send-m`, which may wait.
+//!
+//! A dead process is known at once: its kernel closes the connection it had to us, the reading half (`acceptor.rs`) asks
+//! this thread to look, and the redial is refused. That is what [`CoreInput::LinkLost`] means: not slow, gone.
+//! A connection that is down or too far behind drops the frame; raft and gossip treat it like a loss on the wire.
+//!
+//! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 nobody holds the wire's lock while
+//! waiting for a socket, so `core` never waits for a peer.
+//! Not here: who gets a link (`node/threads/core.rs`), the reading half (`acceptor.rs`).
+
+use crate::limits::{LINK_BYTES_MAX, SEND_INBOX_MAX};
+use crate::node::shared::{Shared, lock};
+use crate::node::threads::core::CoreInput;
+use crate::node::threads::gossip::GossipInput;
+use crate::types::{Addresses, Identity};
+use crate::wire::codec::{WireError, encode_onto};
+use crate::wire::handshake::{self, Welcomed};
+use crate::wire::{Frame, Hello, PROTOCOL, Purpose};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{debug, info, warn};
+use rustix::net::SendFlags;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longest wait for a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A peer that takes nothing for so long (frozen, cut off) loses the connection.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// First and longest pause between two dials.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// A turn that queues more than this writes in between.
+const FLUSH_BYTES: usize = 256 << 10;
+/// A process that dies (or one that is just starting) may take a connection and drop it: dial again so often, at once.
+const DYING_DIALS: u32 = 20;
+
+/// What a `send-m` thread is told.
+#[derive(Clone, Copy, Debug)]
+enum LinkInput {
+    /// Bytes are left that the socket did not take.
+    Drain,
+    /// The peer closed its connection to us, or a write failed: look whether it is still there.
+    Check,
+}
+
+/// Whether a connection stands, and what is to be written to it.
+#[derive(Debug, Default)]
+struct Wire {
+    /// `None` while there is no connection.
+    stream: Option<Arc<TcpStream>>,
+    /// Whole frames, but for the first, of which a part may have left already.
+    rest: Vec<u8>,
+    /// `send-m` is writing what came before `rest`.
+    is_draining: bool,
+}
+
+/// One outgoing link, for all who write to it.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Whom it leads to.
+    pub who: Identity,
+    /// Where.
+    pub address: String,
+    wire: Arc<Mutex<Wire>>,
+    inbox: Sender<LinkInput>,
+}
+
+impl Link {
+    /// Writes a frame, now or as soon as the socket takes it; drops it when the connection is down or far behind.
+    pub fn send(&self, frame: &Frame) {
+        self.queue(frame);
+        self.flush();
+    }
+
+    /// Adds a frame to what the next [`Link::flush`] writes, under the same conditions.
+    pub fn queue(&self, frame: &Frame) {
+        if !self.queue_within(frame, LINK_BYTES_MAX) {
+            debug!("link down or far behind, frame dropped peer={}", self.who.id);
+        }
+    }
+
+    /// The same for a frame that its owner keeps if it is not taken. Half of the room stays free for others.
+    pub fn try_queue(&self, frame: &Frame) -> bool {
+        self.queue_within(frame, LINK_BYTES_MAX / 2)
+    }
+
+    fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
+        let mut wire = lock(&self.wire);
+        if wire.rest.len() >= FLUSH_BYTES {
+            self.write(&mut wire);
+        }
+        if wire.stream.is_none() || wire.rest.len() > bytes_max {
+            return false;
+        }
+        encode_onto(&mut wire.rest, frame);
+        true
+    }
+
+    /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.
+    pub fn flush(&self) {
+        self.write(&mut lock(&self.wire));
+    }
+
+    fn write(&self, wire: &mut Wire) {
+        if wire.rest.is_empty() || wire.is_draining {
+            return;
+        }
+        let Some(stream) = &wire.stream else { return };
+        match rustix::net::send(stream, &wire.rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(taken) => {
+                wire.rest.drain(..taken);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+            Err(_) => return self.check(),
+        }
+        if !wire.rest.is_empty() {
+            wire.is_draining = self.inbox.try_send(LinkInput::Drain).is_ok();
+        } else if wire.rest.capacity() > 4 * FLUSH_BYTES {
+            // A burst must not hold its memory for ever.
+            wire.rest = Vec::new();
+        }
+    }
+
+    /// Whether the connection stands.
+    pub fn is_up(&self) -> bool {
+        lock(&self.wire).stream.is_some()
+    }
+
+    /// Asks the thread to look whether the peer is still there.
+    pub fn check(&self) {
+        // A full queue means that the thread has been told already.
+        let _ = self.inbox.try_send(LinkInput::Check);
+    }
+}
+
+/// Starts the thread of one link; it ends when the last [`Link`] is dropped.
+///
+/// # Errors
+/// When the system refuses another thread.
+pub fn start(shared: Arc<Shared>, who: Identity, address: String) -> io::Result<Link> {
+    let (inbox, queue) = bounded(SEND_INBOX_MAX);
+    let wire = Arc::new(Mutex::new(Wire::default()));
+    let link = Link { who, address: address.clone(), wire: Arc::clone(&wire), inbox };
+    crate::node::spawn::spawn(&format!("send-{}", who.id.0), move || {
+        Dialer { shared, who, address, wire }.run(&queue)
+    })?;
+    Ok(link)
+}
+
+struct Dialer {
+    shared: Arc<Shared>,
+    who: Identity,
+    address: String,
+    wire: Arc<Mutex<Wire>>,
+}
+
+enum Ended {
+    /// Look again at once.
+    Broken,
+    /// Nobody needs the link any more.
+    Unneeded,
+}
+
+impl Dialer {
+    fn run(&self, queue: &Receiver<LinkInput>) {
+        let mut backoff = BACKOFF.0;
+        let mut down_since: Option<Instant> = None;
+        let mut last_why = String::new();
+        let mut quick_dials = DYING_DIALS;
+        loop {
+            // Whatever asked for a look so far is answered by this one.
+            while queue.try_recv().is_ok() {}
+            let why = match self.connect() {
+                Ok(stream) => {
+                    if let Some(since) = down_since.take() {
+                        info!("peer up peer={} down_ms={}", self.who.id, since.elapsed().as_millis());
+                    }
+                    last_why.clear();
+                    backoff = BACKOFF.0;
+                    let stream = Arc::new(stream);
+                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), ..Wire::default() };
+                    self.shared.to_core(CoreInput::LinkUp(self.who.id));
+                    let ended = self.drain_until_broken(&stream, queue);
+                    *lock(&self.wire) = Wire::default();
+                    let _ = stream.shutdown(Shutdown::Both);
+                    match ended {
+                        Ended::Broken => quick_dials = DYING_DIALS,
+                        Ended::Unneeded => return,
+                    }
+                    continue;
+                }
+                Err(e) => e,
+            };
+            let is_refused = matches!(&why, WireError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused);
+            let is_dying = matches!(&why, WireError::Io(e) if is_hang_up(e.kind()));
+            if is_dying && quick_dials > 0 {
+                quick_dials -= 1;
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            quick_dials = 0;
+            if is_refused {
+                self.shared.to_core(CoreInput::LinkLost(self.who.id));
+                self.shared.to_gossip(GossipInput::Refused(self.who.id));
+            }
+            if down_since.is_none() || last_why != why.to_string() {
+                last_why = why.to_string();
+                match &why {
+                    WireError::Rejected(why) => warn!("peer rejects us peer={} err={why:?}", self.who.id),
+                    _ => info!("peer down peer={} err={last_why:?}", self.who.id),
+                }
+            }
+            down_since.get_or_insert_with(Instant::now);
+            if !wait(queue, backoff) || self.shared.is_stopped() {
+                return;
+            }
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+    }
+
+    fn connect(&self) -> Result<TcpStream, WireError> {
+        let (stream, welcomed) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
+        // Before the link stands: a vote of an outdated disk must not reach a node that knows better.
+        let (compared, is_compared) = bounded(1);
+        let promise = welcomed.remembered;
+        self.shared.to_core(CoreInput::Remembered { by: self.who, promise, compared: Some(compared) });
+        if is_compared.recv().is_err() {
+            return Err(WireError::Io(io::ErrorKind::Interrupted.into()));
+        }
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        Ok(stream)
+    }
+
+    fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> Ended {
+        loop {
+            match queue.recv() {
+                Ok(LinkInput::Drain) => {}
+                Ok(LinkInput::Check) => return Ended::Broken,
+                Err(_) => return Ended::Unneeded,
+            }
+            loop {
+                let bytes = {
+                    let mut wire = lock(&self.wire);
+                    wire.is_draining = !wire.rest.is_empty();
+                    std::mem::take(&mut wire.rest)
+                };
+                if bytes.is_empty() {
+                    break;
+                }
+                let mut to = stream;
+                if let Err(e) = to.write_all(&bytes) {
+                    debug!("write failed peer={} err={e}", self.who.id);
+                    return Ended::Broken;
+                }
+            }
+        }
+    }
+}
+
+/// How a dying process answers: it takes the connection and hangs up.
+fn is_hang_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+/// Waits for `pause` (or until asked to look); `false` when nobody needs the link any more.
+fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
+    let until = Instant::now() + pause;
+    loop {
+        match queue.recv_deadline(until) {
+            Ok(LinkInput::Drain) => {}
+            Ok(LinkInput::Check) | Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+/// First address of `host:port`.
+pub fn resolve(address: &str) -> io::Result<std::net::SocketAddr> {
+    address.to_socket_addrs()?.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))
+}
+
+/// Dials a node of this cluster, and makes sure that whoever answers is the one that is meant.
+///
+/// # Errors
+/// When nobody answers in time, the handshake fails, or it is another.
+pub fn dial_as(
+    shared: &Shared,
+    to: Identity,
+    address: &str,
+    purpose: Purpose,
+    timeout: Duration,
+) -> Result<(TcpStream, Welcomed), WireError> {
+    let stream = TcpStream::connect_timeout(&resolve(address)?, timeout)?;
+    stream.set_nodelay(true)?;
+    let welcomed = handshake::dial(&stream, hello(shared, purpose), shared.settings.cluster_secret.as_deref())?;
+    let who = welcomed.who;
+    if who == to {
+        return Ok((stream, welcomed));
+    }
+    // The member whose disk was replaced: it answers where we know our cluster to live.
+    if who.id == to.id && welcomed.cluster == Some(shared.cluster) {
+        shared.to_core(CoreInput::Vouched(who));
+    }
+    Err(WireError::Rejected(format!("{who:?} answers at {address} in place of {to:?}")))
+}
+
+/// Our first word on any connection; the handshake fills in the proof.
+fn hello(shared: &Shared, purpose: Purpose) -> Hello {
+    let addresses: Addresses = shared.settings.addresses(shared.me.id);
+    Hello { protocol: PROTOCOL, cluster: Some(shared.cluster), from: shared.me, addresses, proof: Vec::new(), purpose }
+}

@@ -1,0 +1,180 @@
+//! The peer protocol as discovery needs it: ask an address who leads, ask a leader to join, and answer those who ask us
+//! while we are still looking ourselves.
+//!
+//! Not here: whom to ask, how often, and what follows from the answers (`cluster/discovery.rs`).
+
+use super::dialer;
+use crate::raft::Promise;
+use crate::settings::Settings;
+use crate::types::{Addresses, Identity, NodeId};
+use crate::wire::codec::{WireError, read_frame, write_frame};
+use crate::wire::handshake::{self, DeadlineReader, Welcomed};
+use crate::wire::{Frame, Hello, PROTOCOL, Purpose, Whereabouts};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Longest wait for a connection while looking.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// Largest answer to a question.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// This node.
+    pub me: Identity,
+    /// The cluster it must find, if it was in one.
+    pub cluster: Option<Uuid>,
+    /// Where it can be reached.
+    pub addresses: Addresses,
+    /// It serves clients, and neither votes nor runs jobs.
+    pub is_gateway: bool,
+    /// Setting `cluster_secret`.
+    pub secret: Option<String>,
+    /// Longest wait for the leader to make us a learner.
+    pub join_timeout: Duration,
+}
+
+/// A leader's answer to a node that wants to join.
+#[derive(Debug)]
+pub enum JoinAnswer {
+    /// A learner of this cluster now.
+    Joined { cluster: Uuid, members: Vec<(NodeId, Addresses)>, identities: Vec<Identity> },
+    /// Not the leader; what it knows.
+    Elsewhere(Whereabouts),
+}
+
+impl Asker {
+    /// A node that looks for its cluster.
+    pub fn new(settings: &Settings, me: Identity, cluster: Option<Uuid>, is_gateway: bool) -> Asker {
+        Asker {
+            me,
+            cluster,
+            addresses: settings.addresses(me.id),
+            is_gateway,
+            secret: settings.cluster_secret.clone(),
+            join_timeout: Duration::from_millis(settings.request_timeout_ms),
+        }
+    }
+
+    /// Asks one address who leads.
+    ///
+    /// # Errors
+    /// When nobody listens, the answer does not come in time, or the other side declines.
+    pub fn ask(&self, address: &str) -> Result<Whereabouts, WireError> {
+        let (welcomed, whereabouts) = self.who_is_at(address)?;
+        Ok(Whereabouts { remembered: welcomed.remembered, ..whereabouts })
+    }
+
+    /// Asks a leader to make this node a learner.
+    ///
+    /// # Errors
+    /// As [`Asker::ask`]; a refusal (the id is in use) comes as [`WireError::Rejected`].
+    pub fn join(&self, address: &str) -> Result<JoinAnswer, WireError> {
+        let (stream, _) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
+        match read_frame(&mut self.reader(&stream, self.join_timeout), ANSWER_BYTES_MAX)? {
+            Frame::Joined { cluster, members, identities } => Ok(JoinAnswer::Joined { cluster, members, identities }),
+            Frame::Whereabouts(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
+            Frame::Reject { why } => Err(WireError::Rejected(why)),
+            _ => Err(WireError::Unexpected("answer to a join")),
+        }
+    }
+
+    fn reader<'a>(&self, stream: &'a TcpStream, timeout: Duration) -> DeadlineReader<'a> {
+        DeadlineReader::new(stream, Instant::now() + timeout)
+    }
+
+    /// Who answers at an address, and what it knows.
+    ///
+    /// # Errors
+    /// As [`Asker::ask`].
+    pub fn who_is_at(&self, address: &str) -> Result<(Welcomed, Whereabouts), WireError> {
+        let (stream, welcomed) = self.dial(address, Purpose::Ask)?;
+        match read_frame(&mut self.reader(&stream, crate::limits::HANDSHAKE_DEADLINE), ANSWER_BYTES_MAX)? {
+            Frame::Whereabouts(whereabouts) => Ok((welcomed, whereabouts)),
+            _ => Err(WireError::Unexpected("answer to a question")),
+        }
+    }
+
+    fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, Welcomed), WireError> {
+        let stream = TcpStream::connect_timeout(&dialer::resolve(address)?, CONNECT_TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        let hello = Hello {
+            protocol: PROTOCOL,
+            cluster: self.cluster,
+            from: self.me,
+            addresses: self.addresses.clone(),
+            proof: Vec::new(),
+            purpose,
+        };
+        let welcomed = handshake::dial(&stream, hello, self.secret.as_deref())?;
+        Ok((stream, welcomed))
+    }
+}
+
+/// Answers other seekers on the peer port while this node has no cluster yet.
+pub struct Lookout {
+    is_over: Arc<AtomicBool>,
+    port: std::net::SocketAddr,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Lookout {
+    /// Starts answering.
+    ///
+    /// # Errors
+    /// When the listener cannot be shared or no thread can be had.
+    pub fn start(listener: &TcpListener, asker: Asker) -> std::io::Result<Lookout> {
+        let port = listener.local_addr()?;
+        let listener = listener.try_clone()?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let thread = crate::node::spawn::spawn("lookout", move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if over.load(Ordering::Acquire) {
+                    return;
+                }
+                // One at a time: each answer has the handshake's deadline.
+                let _ = answer(&stream, &asker);
+            }
+        })?;
+        Ok(Lookout { is_over, port, thread: Some(thread) })
+    }
+}
+
+impl Drop for Lookout {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        wake(self.port);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Wakes a thread that waits in `accept`.
+pub fn wake(listening: std::net::SocketAddr) {
+    let mut address = listening;
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let _ = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
+}
+
+fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
+    let hello = handshake::accept(stream, asker.me, asker.cluster, asker.secret.as_deref(), |hello| {
+        // Members dial all the time; they shall do so again when there is somebody to talk to.
+        matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. }).then(Promise::default)
+    })?;
+    let mut to = stream;
+    // A gateway never founds a cluster: nobody is to wait for its turn.
+    let id = (!asker.is_gateway).then_some(asker.me.id);
+    let looking = Whereabouts { id, cluster: asker.cluster, ..Whereabouts::default() };
+    match hello.purpose {
+        Purpose::Ask | Purpose::Join { .. } => write_frame(&mut to, &Frame::Whereabouts(looking)),
+        Purpose::Peer | Purpose::Snapshot | Purpose::State => Ok(()),
+    }
+}

@@ -1,0 +1,9 @@
+//! Connections between nodes.
+
+pub mod acceptor;
+pub mod dialer;
+pub mod discovery_client;
+pub mod discovery_io;
+pub mod join;
+pub mod limits;
+pub mod reunite;

@@ -1,0 +1,88 @@
+//! Finds members that are no longer where they were last known to be: after all hosts got new addresses, say, nobody is
+//! left who could tell. While a member is not connected, the `reunite` thread asks at every address that the settings,
+//! `config.json` and the member's number name who is there; a member of this cluster, by its identity, is linked there.
+//!
+//! The same thread looks now and then whether another cluster shares the front door (`node/process/front_port.rs`), and asks, after a long time
+//! without a leader, whether this node is a member still (`node/views/former_member.rs`).
+//! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery.rs`).
+
+use super::discovery_client::Asker;
+use crate::cluster::config_file;
+use crate::node::process::front_port;
+use crate::node::shared::Shared;
+use crate::node::threads::core::CoreInput;
+use crate::node::views::former_member;
+use crate::types::{Addresses, NodeId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(200);
+/// How long a member must be missing before the others ask around: a restart takes less.
+const MISSING_AFTER: Duration = Duration::from_secs(1);
+/// Between two rounds of questions while a leader is there; without one every look asks.
+const PATIENT: Duration = Duration::from_secs(5);
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>) {
+    let asker = Asker::new(&shared.settings, shared.me, Some(shared.cluster), shared.is_gateway);
+    let mut missing_since: Option<Instant> = None;
+    let mut asked: Option<Instant> = None;
+    let (mut front, mut outsider) = (front_port::Watch::default(), former_member::Watch::default());
+    while !shared.is_stopped() {
+        std::thread::sleep(EVERY);
+        front.look(shared);
+        outsider.look(shared, &asker);
+        let missing = missing(shared);
+        if missing.is_empty() {
+            (missing_since, asked) = (None, None);
+            continue;
+        }
+        let is_new = missing_since.get_or_insert_with(Instant::now).elapsed() < MISSING_AFTER;
+        let has_leader = shared.view().raft.leader.is_some();
+        if is_new || (has_leader && asked.is_some_and(|at| at.elapsed() < PATIENT)) {
+            continue;
+        }
+        asked = Some(Instant::now());
+        for address in addresses(shared, &missing) {
+            if shared.is_stopping() {
+                return;
+            }
+            if let Ok((there, whereabouts)) = asker.who_is_at(&address)
+                && there.cluster == Some(shared.cluster)
+                && missing.contains(&there.who.id)
+            {
+                let own = whereabouts.members.into_iter().find(|(id, _)| *id == there.who.id);
+                let told = own.map(|(_, addresses)| addresses).unwrap_or_default();
+                shared.to_core(CoreInput::Found { who: there.who, addresses: Addresses { peer: address, ..told } });
+            }
+        }
+    }
+}
+
+/// Members to which no connection stands.
+fn missing(shared: &Shared) -> BTreeSet<NodeId> {
+    let (view, links) = (shared.view(), shared.links());
+    let is_up = |id: NodeId| links.get(&id).is_some_and(|link| link.is_up());
+    view.raft.membership.members().map(|who| who.id).filter(|id| *id != shared.me.id && !is_up(*id)).collect()
+}
+
+/// Where somebody may be: not where a link stands or is being tried.
+fn addresses(shared: &Shared, missing: &BTreeSet<NodeId>) -> BTreeSet<String> {
+    let settings = &shared.settings;
+    let mut all = named_addresses(shared);
+    all.extend(missing.iter().map(|id| settings.addresses(*id).peer));
+    all.remove(&settings.addresses(shared.me.id).peer);
+    for link in shared.links().values() {
+        all.remove(&link.address);
+    }
+    all
+}
+
+/// Peer addresses that the settings and `config.json` name.
+pub fn named_addresses(shared: &Shared) -> BTreeSet<String> {
+    let settings = &shared.settings;
+    let named = config_file::read(&settings.config_file_path).ok().flatten();
+    settings.peers.iter().cloned().chain(named.iter().flat_map(|named| named.peer_addresses())).collect()
+}

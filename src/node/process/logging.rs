@@ -1,0 +1,198 @@
+//! Log lines: `12:04:07.123 info  n2 t7 follower  following leader=n1`. To stderr, and to `node.log` in the data folder.
+//!
+//! The prefix tells who speaks, in which term and role, so that five terminals' lines can be laid side by side. Nothing in a line
+//! is obeyed by a terminal, whoever wrote it, and each is one line. Nobody who logs waits for whoever reads, neither at a panic
+//! nor at the end of the process: the last lines get [`FLUSH_MAX`].
+//! Not here: what is logged; each room says it. Queues, the file and its bounds are in `log_queue.rs`.
+
+use super::log_queue::{FILE_BYTES_MAX, LogFile, Sink, Terminal};
+use crate::raft::Role;
+use crate::text;
+use crate::types::{NodeId, Term};
+use log::Level;
+use std::io::{self, IsTerminal, Write};
+use std::panic;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long the end of the process waits for its last lines to be taken.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+
+static STDERR: OnceLock<Sink> = OnceLock::new();
+static FILE: OnceLock<Sink> = OnceLock::new();
+/// Standard error goes to the log file: each line is written there once.
+static STDERR_IS_FILE: AtomicBool = AtomicBool::new(false);
+static NODE: AtomicU64 = AtomicU64::new(0);
+static TERM: AtomicU64 = AtomicU64::new(0);
+static ROLE: AtomicU8 = AtomicU8::new(0);
+
+/// Environment variable with the filter, as of `env_logger` (`info`, `phalanx::raft=debug`).
+pub const LOG_VARIABLE: &str = "PHALANX_LOG";
+
+/// Starts logging for this process. A second call changes nothing.
+pub fn start() {
+    match Sink::start("log-stderr", Terminal, dropped) {
+        Ok(sink) => drop(STDERR.set(sink)),
+        Err(e) => eprintln!("no log lines here, as no thread can be started: {e}"),
+    }
+    let env = env_logger::Env::new().filter_or(LOG_VARIABLE, "info");
+    let is_colourful = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let started = env_logger::Builder::from_env(env)
+        .target(env_logger::Target::Pipe(Box::new(Tee)))
+        .write_style(if is_colourful { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never })
+        .format(|out, record| {
+            let style = out.default_level_style(record.level());
+            let level = level_word(record.level());
+            let text = text::plain(&record.args().to_string());
+            writeln!(out, "{} {style}{level:<5}{style:#} {} {text}", clock(), place())
+        })
+        .try_init();
+    // Only a second logger in one process fails here, and then the first one serves.
+    drop(started);
+    panic::set_hook(Box::new(on_panic));
+}
+
+/// From now on lines also go to this file.
+pub fn also_to(path: &Path) {
+    let opened = LogFile::open(path, FILE_BYTES_MAX).and_then(|file| {
+        let is_stderr = file.is_stderr();
+        Ok((Sink::start("log-file", file, dropped)?, is_stderr))
+    });
+    match opened {
+        Ok((sink, is_stderr)) => {
+            let _ = FILE.set(sink);
+            STDERR_IS_FILE.store(is_stderr, Ordering::Relaxed);
+        }
+        Err(e) => log::warn!("no log file at {} err={e}", path.display()),
+    }
+}
+
+/// Opens the log file by its name again: somebody may have moved it.
+pub fn reopen() {
+    if let Some(file) = FILE.get() {
+        file.reopen();
+    }
+}
+
+/// A line for people, without time and place, whatever the filter says.
+pub fn say(text: &str) {
+    queue(format!("{}\n", text::plain_lines(text)).as_bytes());
+}
+
+/// Ends the process, as soon as its last lines are written, or nobody takes them.
+pub fn exit(code: i32) -> ! {
+    flush();
+    std::process::exit(code);
+}
+
+/// Waits until all lines so far are written, for a short time at most.
+pub fn flush() {
+    let by = Instant::now() + FLUSH_MAX;
+    // The file first: a terminal may take nothing.
+    let asked = [FILE.get(), STDERR.get()].map(|sink| sink.and_then(|sink| sink.ask(by)));
+    for told in asked.iter().flatten() {
+        let _ = told.recv_deadline(by); // late: the process ends all the same
+    }
+}
+
+/// Lines go to both places; each waits for its own reader.
+struct Tee;
+
+impl Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        queue(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn queue(line: &[u8]) {
+    if let Some(file) = FILE.get() {
+        file.line(line);
+    }
+    if let Some(stderr) = STDERR.get().filter(|_| !STDERR_IS_FILE.load(Ordering::Relaxed)) {
+        stderr.line(line);
+    }
+}
+
+/// The library's own hook writes to a terminal that may take nothing, and the process would never end.
+fn on_panic(info: &panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let at = info.location().map_or("?".to_string(), ToString::to_string);
+    let what = info.payload_as_str().unwrap_or("(no message)");
+    say(&format!("{} error {} thread {} panicked at {at}: {what}", clock(), place(), thread.name().unwrap_or("?")));
+    let backtrace = std::backtrace::Backtrace::capture(); // with RUST_BACKTRACE=1
+    if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+        say(&backtrace.to_string());
+    }
+    flush();
+}
+
+/// The line that tells of others.
+fn dropped(lines: u64) -> String {
+    format!("{} warn  {} {lines} lines dropped: they were not taken fast enough here\n", clock(), place())
+}
+
+/// Tells the prefix who this process is.
+pub fn set_node(id: NodeId) {
+    NODE.store(id.0, Ordering::Relaxed);
+}
+
+/// Tells the prefix the node's term and role.
+pub fn set_place(term: Term, role: Role) {
+    TERM.store(term.0, Ordering::Relaxed);
+    ROLE.store(role as u8 + 1, Ordering::Relaxed);
+}
+
+/// Node, term and role.
+fn place() -> String {
+    let node = match NODE.load(Ordering::Relaxed) {
+        0 => "n?".to_string(),
+        id => NodeId(id).to_string(),
+    };
+    format!("{node} t{} {:<9}", TERM.load(Ordering::Relaxed), role())
+}
+
+fn role() -> &'static str {
+    match ROLE.load(Ordering::Relaxed) {
+        0 => "starting",
+        1 => "follower",
+        2 => "candidate",
+        _ => "leader",
+    }
+}
+
+fn level_word(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// Time of day, UTC.
+fn clock() -> String {
+    let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    let (seconds, ms) = (ms / 1000 % 86_400, ms % 1000);
+    format!("{:02}:{:02}:{:02}.{ms:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::process::logging::*;
+
+    #[test]
+    fn roles_have_their_words() {
+        for (now, word) in [(Role::Follower, "follower"), (Role::Candidate, "candidate"), (Role::Leader, "leader")] {
+            set_place(Term(3), now);
+            assert_eq!(role(), word);
+        }
+    }
+}

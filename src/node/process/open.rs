@@ -1,0 +1,135 @@
+//! What a node finds in its folder when it starts: who it is, and its log.
+//!
+//! A log is removed unasked in one case only: when it can be nothing but what an unfinished founding left behind. Any other
+//! log whose identity is missing, or knows of no cluster, is refused: its promises were made to others.
+//! Not here: reading the log (`store/`), what follows from it (`start.rs`).
+
+use crate::raft::{self, Durable, HardState};
+use crate::store::identity::{self, Me};
+use crate::store::{self, Files, Store, StoreError};
+use crate::types::{Identity, NodeId};
+use log::info;
+use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Reads who this node is; a new folder gets an identity. `must_discard`: its state goes first, as the user asked.
+pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_discard: bool) -> Result<Me, StoreError> {
+    if must_discard {
+        let me = identity::discard(files, dir, id, Uuid::new_v4())?;
+        info!("this node's state was discarded, as asked by --rejoin");
+        return Ok(me);
+    }
+    match identity::load(files, dir)? {
+        Some(me) => Ok(me),
+        None => {
+            let me = Me::new(id, Uuid::new_v4());
+            identity::save(files, dir, &me)?;
+            Ok(me)
+        }
+    }
+}
+
+/// Opens the store. What a founder left that crashed before it was done goes, for nobody else has seen any of it, and the
+/// node looks for a cluster as any newcomer.
+pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durable), StoreError> {
+    let (store, durable) = identity::open_store(Arc::clone(files), dir, me, store::Options::default())?;
+    if me.cluster.is_some() || durable == Durable::default() {
+        return Ok((store, durable));
+    }
+    drop(store);
+    if !is_unfinished_founding(&durable, me.identity()) {
+        return Err(StoreError::lost_identity(dir, "identity.json names no cluster"));
+    }
+    info!("an unfinished founding is discarded");
+    *me = identity::discard(&**files, dir, me.id, Uuid::new_v4())?;
+    identity::open_store(Arc::clone(files), dir, me, store::Options::default())
+}
+
+/// Whether a log is the one that this identity began when it founded a cluster, or the beginning of it: a node that is in a
+/// cluster writes more before it promises anything to anybody.
+fn is_unfinished_founding(durable: &Durable, me: Identity) -> bool {
+    let first = raft::founding_state(me);
+    durable.snapshot.is_none()
+        && [HardState::default(), first.hard_state].contains(&durable.hard_state)
+        && first.entries.starts_with(&durable.entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::process::open::*;
+    use crate::raft::{Entry, Payload, Persist};
+    use crate::store::RealFiles;
+    use crate::types::{Index, Term};
+    use std::path::PathBuf;
+
+    const ME: NodeId = NodeId(1);
+
+    /// A folder with this log, and an identity that has not come to know its cluster.
+    fn leave(data: &Path, uuid: Uuid, left: Durable) -> PathBuf {
+        let dir = identity::folder(data, ME);
+        let mut me = load_identity(&RealFiles, &dir, ME, false).unwrap();
+        let (mut store, _) = open(&(Arc::new(RealFiles) as Arc<dyn Files>), &dir, &mut me).unwrap();
+        let persist = Persist { hard_state: Some(left.hard_state), entries: left.entries, ..Persist::default() };
+        store.write(&persist).unwrap();
+        store.sync().unwrap();
+        identity::save(&RealFiles, &dir, &Me { has_log: true, ..Me::new(ME, uuid) }).unwrap();
+        dir
+    }
+
+    fn start(dir: &Path) -> Result<Durable, StoreError> {
+        let mut me = load_identity(&RealFiles, dir, ME, false)?;
+        open(&(Arc::new(RealFiles) as Arc<dyn Files>), dir, &mut me).map(|(_, durable)| durable)
+    }
+
+    #[test]
+    fn what_an_unfinished_founding_left_goes() {
+        let uuid = Uuid::from_u128(7);
+        let whole = raft::founding_state(Identity { id: ME, uuid });
+        let torn = Durable { entries: Vec::new(), ..whole.clone() };
+        for left in [whole, torn] {
+            let data = tempfile::tempdir().unwrap();
+            let dir = leave(data.path(), uuid, left);
+            assert_eq!(start(&dir).unwrap(), Durable::default());
+            assert_ne!(identity::load(&RealFiles, &dir).unwrap().unwrap().uuid, uuid);
+        }
+    }
+
+    #[test]
+    fn any_other_log_without_a_cluster_stays_and_is_refused() {
+        let (uuid, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
+        let first = raft::founding_state(Identity { id: ME, uuid });
+        let second = Entry { index: Index(2), term: Term(1), payload: Payload::Noop };
+        let of_another = raft::founding_state(Identity { id: ME, uuid: other });
+        let longer = Durable { entries: [first.entries.clone(), vec![second]].concat(), ..first.clone() };
+        let later = Durable { hard_state: HardState { term: Term(2), vote: None }, ..first };
+        for left in [of_another, longer, later] {
+            let data = tempfile::tempdir().unwrap();
+            let dir = leave(data.path(), uuid, left.clone());
+            let refused = start(&dir).unwrap_err();
+            assert!(matches!(refused, StoreError::IdentityLost { .. }), "{refused}");
+            // With the right identity all is there.
+            let right = Me { cluster: Some(Uuid::from_u128(9)), ..identity::load(&RealFiles, &dir).unwrap().unwrap() };
+            identity::save(&RealFiles, &dir, &right).unwrap();
+            assert_eq!(start(&dir).unwrap(), left);
+        }
+    }
+
+    #[test]
+    fn a_log_without_an_identity_stays_and_is_refused() {
+        let (data, uuid) = (tempfile::tempdir().unwrap(), Uuid::from_u128(7));
+        let first = raft::founding_state(Identity { id: ME, uuid });
+        let dir = leave(data.path(), uuid, first.clone());
+        let file = dir.join("identity.json");
+        let kept = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(start(&dir).unwrap_err(), StoreError::IdentityLost { .. }));
+            assert!(!file.exists(), "nothing is written");
+        }
+        std::fs::write(&file, kept).unwrap();
+        let right = Me { cluster: Some(Uuid::from_u128(9)), ..identity::load(&RealFiles, &dir).unwrap().unwrap() };
+        identity::save(&RealFiles, &dir, &right).unwrap();
+        assert_eq!(start(&dir).unwrap(), first);
+    }
+}

@@ -1,0 +1,59 @@
+//! What a node does whose data folder is older than what it has promised: it was replaced by an older copy, or the disk lost
+//! what it had synced.
+//!
+//! Its votes and acknowledgements since then are forgotten, so its old identity must never speak again. While a leader is
+//! known the node sets its log aside, takes a new identity and joins again: it learns, catches up and becomes a voter. Without
+//! a leader it waits and says why, because it may be the majority that is outdated, and then a person must choose.
+//! A node that finds out while it runs stops in order and starts itself again; the start does the rest.
+//!
+//! Not here: the comparison (`raft/tracker/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files (`store/identity.rs`).
+
+use crate::node::shared::Shared;
+use crate::node::threads::disk::EXIT_DISK;
+use crate::raft::Promise;
+use crate::types::{Index, NodeId};
+use log::{error, info};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Why a node stops to start itself again.
+pub const OUTDATED: &str = "the data folder is an older copy";
+
+/// How a folder falls short, for people.
+pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> String {
+    let lost = match known.is_broken {
+        true => format!("entries up to {} that it had acknowledged", known.index),
+        false => format!("what it had promised (node {by} remembers term {} entry {})", known.term, known.index),
+    };
+    format!(
+        "the data folder of node {me} is older than this node: it ends in term {} at entry {} and lacks {lost}; \
+         was it replaced by an older copy?",
+        kept.term, kept.index
+    )
+}
+
+/// The leader offers other entries than those that are committed here: a majority lost what it had acknowledged. To follow
+/// would be to lose them as well, without a word; to go on beside it would be to answer with them.
+pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
+    error!(
+        "node {leader} leads with another entry {index} than the one that is committed here: the data folders of a majority \
+         were replaced by older copies. What was written from entry {index} on is only in {}, so this node stops. \
+         To keep it: stop all nodes and put the newer folders back. To give it up: `phalanx node --id {} --rejoin`",
+        shared.dir.display(),
+        shared.me.id
+    );
+    super::logging::exit(EXIT_DISK);
+}
+
+/// Starts this program again in place of itself; returns the exit code if that cannot be done.
+pub fn start_again() -> u8 {
+    info!("starting again, to join under a new identity");
+    // Whoever asked to discard the folder asked once.
+    let args = std::env::args_os().skip(1).filter(|arg| arg != "--rejoin");
+    let why = match std::env::current_exe() {
+        Ok(exe) => Command::new(exe).args(args).exec(),
+        Err(e) => e,
+    };
+    error!("cannot start again: {why}; start this node again by hand");
+    EXIT_DISK as u8
+}

@@ -1,0 +1,338 @@
+//! The folder of a node's database: where its files are, and what becomes of one that cannot be used.
+//!
+//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` when a file that was loaded has
+//! taken its place: then `current` says so. `temporary-N` while an image is on its way, `damaged` when the node gave up because of the file, and `set-aside.sqlite` for what was of no use.
+//! Not here: what the file holds (`services/sql/`).
+
+use super::logging;
+use crate::node::shared::lock;
+use crate::node::spawn;
+use crate::node::threads::disk::EXIT_DISK;
+use crate::node::views::statement_timings::Laps;
+use crate::services::sql::Files;
+use crate::store::create_private_dir;
+use log::{error, info, warn};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A file up to this size is checked page by page at the start: some 0.2 s.
+const CHECK_BYTES_MAX: u64 = 64 << 20;
+/// The database, until a file that was loaded takes its place.
+const FIRST: &str = "db.sqlite";
+/// Says which file is the database, if it is not the first.
+const CURRENT: &str = "current";
+/// Between two pieces of a long copy.
+const BREATH: Duration = Duration::from_millis(2);
+/// Between two looks at the disk while a statement writes: in this time it can write some ten megabytes.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// With less room on the disk no statement goes on.
+const ROOM_MIN: u64 = 48 << 20;
+/// What SQLite keeps beside a file.
+const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// See the module.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// The file that is the database.
+    current: Mutex<PathBuf>,
+    owner: String,
+    next: AtomicU64,
+    /// Room that reads leave on the disk.
+    reserve_bytes: u64,
+    started: Instant,
+    /// Microseconds since then.
+    looked_us: AtomicU64,
+    laps: Arc<Laps>,
+    /// Name of the newest load that is prepared, for the other nodes.
+    prepared: Arc<AtomicU64>,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there, and removes what a crash has left half done.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn open(
+        data: &Path,
+        owner: String,
+        reserve_bytes: u64,
+        laps: Arc<Laps>,
+        prepared: Arc<AtomicU64>,
+    ) -> io::Result<Folder> {
+        let path = data.join("sql");
+        create_private_dir(&path).map_err(|e| at("create", &path, e))?;
+        let current = current(&path)?;
+        let next = AtomicU64::new(number(&current) + 1);
+        let (current, looked_us) = (Mutex::new(path.join(current)), AtomicU64::new(0));
+        let started = Instant::now();
+        let folder = Folder { path, current, owner, next, reserve_bytes, started, looked_us, laps, prepared };
+        let kept = folder.path();
+        for entry in fs::read_dir(&folder.path)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_other =
+                name.starts_with("db") && !entry.path().to_string_lossy().starts_with(&*kept.to_string_lossy());
+            if name.starts_with("temporary-") || is_other {
+                fs::remove_file(entry.path()).map_err(|e| at("remove", &entry.path(), e))?;
+            }
+        }
+        let mark = folder.mark();
+        if let Ok(why) = fs::read_to_string(&mark) {
+            folder.set_aside(&why);
+            fs::remove_file(&mark)?;
+        }
+        Ok(folder)
+    }
+
+    /// Says that the file is damaged, for the next start.
+    fn mark(&self) -> PathBuf {
+        self.path.join("damaged")
+    }
+}
+
+/// Name of the file that is the database.
+fn current(folder: &Path) -> io::Result<String> {
+    match fs::read_to_string(folder.join(CURRENT)) {
+        Ok(name) if number(&name) > 0 => Ok(name),
+        Ok(name) => {
+            let file = folder.join(CURRENT);
+            warn!("{} names {name:?}: snapshot and log make the database anew", file.display());
+            Ok(FIRST.to_string())
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(FIRST.to_string()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The number in the name of a file that was loaded; 0 if there is none.
+fn number(name: &str) -> u64 {
+    let digits = name.strip_prefix("db-").and_then(|rest| rest.strip_suffix(".sqlite"));
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Where a file goes that is of no use. A folder of that name is not of the node's making: another name is used.
+fn aside(folder: &Path) -> PathBuf {
+    let name = |n| if n == 1 { "set-aside.sqlite".to_string() } else { format!("set-aside-{n}.sqlite") };
+    let is_usable = |path: &PathBuf| !BESIDE.into_iter().chain([""]).any(|suffix| beside(path, suffix).is_dir());
+    (1u64..).map(|n| folder.join(name(n))).find(is_usable).expect("a folder holds fewer names than there are numbers")
+}
+
+/// Names the file in what the system says about it.
+fn at(doing: &str, path: &Path, e: io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("cannot {doing} {}: {e}", path.display()))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+impl Files for Folder {
+    fn path(&self) -> PathBuf {
+        lock(&self.current).clone()
+    }
+
+    fn owner(&self) -> String {
+        self.owner.clone()
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.path.join(format!("temporary-{}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn successor(&self) -> PathBuf {
+        self.path.join(format!("db-{}.sqlite", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn adopt(&self, path: &Path) {
+        let (new, file) = (self.path.join("temporary-current"), self.path.join(CURRENT));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let written = fs::write(&new, name)
+            .and_then(|()| self.sync(&new))
+            .and_then(|()| fs::rename(&new, &file))
+            // The names of the database and of its log last as well from here on.
+            .and_then(|()| self.sync(&self.path));
+        if let Err(e) = written {
+            self.give_up(&format!("{} cannot be written: {e}", file.display()), false);
+        }
+        *lock(&self.current) = path.to_path_buf();
+    }
+
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
+        if let Err(e) = spawn::spawn_patient("sql-file", work) {
+            self.give_up(&format!("no thread for a file of the database: {e}"), false);
+        }
+    }
+
+    fn prepared(&self, load: u64) {
+        self.prepared.store(load, Ordering::Relaxed);
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Write>> {
+        Ok(Box::new(BufWriter::with_capacity(
+            256 << 10,
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?,
+        )))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok((Box::new(file), len))
+    }
+
+    fn remove(&self, path: &Path) {
+        for path in BESIDE.map(|suffix| beside(path, suffix)).into_iter().chain([path.to_path_buf()]) {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => warn!("{} stays: {e}", path.display()),
+                _ => {}
+            }
+        }
+    }
+
+    fn set_aside(&self, why: &str) {
+        // One is kept for people to look at, the newest.
+        let aside = aside(&self.path);
+        self.remove(&aside);
+        let from = self.path();
+        warn!("the database is set aside as {}: {why}", aside.display());
+        for suffix in BESIDE.into_iter().chain([""]) {
+            match fs::rename(beside(&from, suffix), beside(&aside, suffix)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    self.give_up(&format!("{} cannot be set aside: {e}", from.display()), false);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn give_up(&self, why: &str, is_damaged: bool) -> ! {
+        error!("{why}, this node stops");
+        if is_damaged {
+            error!("the next start rebuilds the database from snapshot and log");
+            if let Err(e) = fs::write(self.mark(), why).and_then(|()| File::open(self.mark())?.sync_all()) {
+                error!("{} cannot be written: {e}; remove {} by hand", self.mark().display(), self.path().display());
+            }
+        }
+        logging::exit(EXIT_DISK);
+    }
+
+    fn look_at_room(&self, is_certain: bool) {
+        let now_us = self.started.elapsed().as_micros() as u64;
+        let looked_us = self.looked_us.load(Ordering::Relaxed);
+        if !is_certain && now_us.saturating_sub(looked_us) < LOOK_EVERY.as_micros() as u64 {
+            return;
+        }
+        self.looked_us.store(now_us, Ordering::Relaxed);
+        let Ok(free) = fs2::available_space(&self.path) else { return };
+        if free < ROOM_MIN {
+            self.give_up(
+                &format!(
+                    "{} MiB are free on the disk of {} while a statement of the database writes: free some and start again",
+                    free >> 20,
+                    self.path.display()
+                ),
+                false,
+            );
+        }
+    }
+
+    fn has_room_for_reads(&self) -> bool {
+        fs2::available_space(&self.path).is_ok_and(|free| free >= self.reserve_bytes)
+    }
+
+    fn breathe(&self) {
+        std::thread::sleep(BREATH);
+    }
+
+    fn lap(&self, seed: u64) {
+        self.laps.lap(seed);
+    }
+
+    fn tell(&self, what: &str) {
+        info!("{what}");
+    }
+
+    fn check_bytes_max(&self) -> u64 {
+        CHECK_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::process::sql_folder::*;
+
+    fn open(data: &Path) -> Folder {
+        Folder::open(data, "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap()
+    }
+
+    fn names(data: &Path) -> Vec<String> {
+        let entries = fs::read_dir(data.join("sql")).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_that_was_adopted_is_the_database_after_a_restart_and_others_are_gone() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = open(home.path());
+        assert!(folder.path().ends_with("db.sqlite"));
+        let [lost, new] = [folder.successor(), folder.successor()];
+        for path in [&folder.path(), &lost, &new, &beside(&new, "-wal"), &beside(&lost, "-wal"), &folder.temporary()] {
+            fs::write(path, b"x").unwrap();
+        }
+        folder.adopt(&new);
+        assert_eq!(folder.path(), new);
+        drop(folder);
+        let folder = open(home.path());
+        assert_eq!(folder.path(), new);
+        let name = new.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(names(home.path()), ["current".to_string(), name.clone(), format!("{name}-wal")]);
+        assert_ne!(folder.successor(), new, "a name is given once");
+    }
+
+    /// What somebody put there keeps no file from being set aside, and stays.
+    #[test]
+    fn folders_of_the_same_name_are_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = open(home.path());
+        let sql = home.path().join("sql");
+        for name in ["set-aside.sqlite", "set-aside-2.sqlite-wal"] {
+            fs::create_dir(sql.join(name)).unwrap();
+        }
+        for text in ["first", "second"] {
+            fs::write(folder.path(), text).unwrap();
+            folder.set_aside("a test");
+            assert_eq!(fs::read_to_string(sql.join("set-aside-3.sqlite")).unwrap(), text);
+        }
+        assert_eq!(names(home.path()), ["set-aside-2.sqlite-wal", "set-aside-3.sqlite", "set-aside.sqlite"]);
+
+        fs::create_dir(sql.join("temporary-7")).unwrap();
+        let refused = Folder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap_err();
+        assert!(refused.to_string().contains("sql/temporary-7"), "{refused}");
+    }
+
+    #[test]
+    fn a_name_that_is_of_no_use_leaves_a_database_to_be_made_anew() {
+        for name in ["", "db-.sqlite", "../../x", "db-7.sqlite\n", "\0\0"] {
+            let home = tempfile::tempdir().unwrap();
+            drop(open(home.path()));
+            fs::write(home.path().join("sql/current"), name).unwrap();
+            fs::write(home.path().join("sql/db-7.sqlite"), b"x").unwrap();
+            assert!(open(home.path()).path().ends_with("sql/db.sqlite"), "{name:?}");
+        }
+    }
+}

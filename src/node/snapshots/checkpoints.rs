@@ -1,0 +1,336 @@
+//! The `checkpoints` thread: sees to it that all nodes digest their state at the same index, compares what they tell, and
+//! acts on what it finds of its own node.
+//!
+//! The leader puts a checkpoint into the log once a minute while anything is applied, and whoever saves a snapshot asks for one.
+//! Each node digests a copy of its state then, at a bounded rate and low priority, and tells the result in its heartbeats. Every
+//! node judges by itself, so a leader whose own state is wrong finds out as any other does. One that differs from the
+//! majority marks itself, on disk first, hands the lead over and fetches the state of a node that agrees; when it has that, it
+//! asks for another checkpoint, which must find nothing.
+//! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to doors (`node/views/integrity.rs`), the transfer (`rebuild.rs`).
+
+use super::{rebuild, writer};
+use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge, parts_in_words};
+use crate::node::shared::{Shared, is_member_online, lock};
+use crate::node::threads::core::CoreInput;
+use crate::node::threads::disk::{DiskJob, must};
+use crate::node::views::integrity::split_in_words;
+use crate::raft::{Membership, Role};
+use crate::services::registry::{Registry, SQL, checkpoint_command};
+use crate::store::RealFiles;
+use crate::store::mark::{self, Kind, Mark};
+use crate::types::{Identity, Index, NodeId, Outcome};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{error, info, warn};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Between two checkpoints while anything is applied.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// The same while somebody differs: it is to be known soon that nobody does any more.
+const CHECKPOINT_SOON: Duration = Duration::from_secs(10);
+/// Between two looks at what the others say.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries to fetch another node's state.
+const REBUILD_AGAIN: Duration = Duration::from_secs(2);
+
+/// A digest rests so many times as long as each piece of it took, and no longer than this.
+const REST_TIMES: u32 = 4;
+const REST_MAX: Duration = Duration::from_millis(50);
+/// The digest of a database that took longer than this is told again while no entry changes the database,
+const SLOW_SQL: Duration = Duration::from_secs(2);
+/// and no longer than this: a disk may change it, too.
+const SLOW_SQL_KEPT: Duration = Duration::from_secs(600);
+
+/// The digest of a large database.
+#[derive(Clone, Copy, Debug)]
+pub struct SlowDigest {
+    epoch: u64,
+    newest: u64,
+    at: Instant,
+    digest: u64,
+}
+
+/// Body of the thread that takes a digest.
+pub fn digest(shared: &Shared, registry: &Registry, epoch: u64, slow_sql: &Mutex<Option<SlowDigest>>) {
+    let begun = Instant::now();
+    let newest = registry.sql().newest();
+    let known =
+        lock(slow_sql).filter(|slow| (slow.epoch, slow.newest) == (epoch, newest) && slow.at.elapsed() < SLOW_SQL_KEPT);
+    let known: Vec<(u8, u64)> = known.map(|slow| (SQL, slow.digest)).into_iter().collect();
+    let mut resumed = Instant::now();
+    let mut rest = || {
+        std::thread::sleep((resumed.elapsed() * REST_TIMES).min(REST_MAX));
+        resumed = Instant::now();
+    };
+    let digest = registry.state_digest(&known, &mut rest);
+    let took = begun.elapsed();
+    if known.is_empty() && took >= SLOW_SQL {
+        let sql = digest.parts.iter().find(|(number, _)| *number == SQL);
+        *lock(slow_sql) = sql.map(|(_, digest)| SlowDigest { epoch, newest, at: begun, digest: *digest });
+    }
+    shared.integrity.digests.fetch_add(1, Ordering::Relaxed);
+    shared.integrity.digest_us.store(took.as_micros() as u64, Ordering::Relaxed);
+    log::debug!("digest index={} ms={}", digest.index, took.as_millis());
+    shared.integrity.add_digest(epoch, digest);
+    shared.poke_checkpoints();
+}
+
+/// Every node that is known to be corrupt, by its own word or by what this node has found.
+pub fn corrupt_nodes(shared: &Shared) -> BTreeMap<NodeId, Difference> {
+    let mut corrupt = shared.integrity.findings().corrupt.clone();
+    if let Some(own) = &shared.integrity.report().corrupt {
+        corrupt.insert(shared.me.id, own.clone());
+    }
+    for (row, is_online, _) in lock(&shared.gossip).all(shared.now_ms()) {
+        if let Some(difference) = row.state.corrupt.clone().filter(|_| is_online) {
+            corrupt.insert(row.id, difference);
+        }
+    }
+    corrupt
+}
+
+struct Checkpoints {
+    shared: Arc<Shared>,
+    disk: Sender<DiskJob>,
+    /// Who was told of as corrupt.
+    told: BTreeMap<NodeId, Difference>,
+    rebuild_after: Instant,
+    /// What went wrong with the last try to rebuild: told once.
+    rebuild_failed: Option<String>,
+    last_proposed: Option<Instant>,
+}
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, disk: Sender<DiskJob>, inbox: &Receiver<()>) {
+    let mut checkpoints = Checkpoints {
+        shared: Arc::clone(shared),
+        disk,
+        told: BTreeMap::new(),
+        rebuild_after: Instant::now(),
+        rebuild_failed: None,
+        last_proposed: None,
+    };
+    if let Some(why) = shared.integrity.no_reads().or_else(|| shared.integrity.no_writes()) {
+        error!("{why}");
+        shared.event("state", Some(shared.me.id), format!("node {}: {why}", shared.me.id.0));
+    }
+    loop {
+        match inbox.recv_timeout(LOOK_EVERY) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if shared.is_stopping() {
+            return;
+        }
+        checkpoints.look();
+    }
+}
+
+impl Checkpoints {
+    fn look(&mut self) {
+        let findings = Arc::new(self.find());
+        self.shared.integrity.set_findings(Arc::clone(&findings));
+        self.judge_split(&findings);
+        self.judge_own(&findings);
+        self.tell();
+        if self.shared.integrity.is_corrupt() && Instant::now() >= self.rebuild_after {
+            self.rebuild(&findings);
+        }
+        self.maybe_propose(&findings);
+    }
+
+    /// Draws the findings from what all members say.
+    fn find(&self) -> Findings {
+        let view = self.shared.view();
+        let membership: &Membership = &view.raft.membership;
+        let me = self.shared.me;
+        let mut reports: Vec<(NodeId, bool, Arc<StateReport>)> = vec![(me.id, true, self.shared.integrity.report())];
+        {
+            let gossip = lock(&self.shared.gossip);
+            for (row, ..) in gossip.all(self.shared.now_ms()) {
+                if membership.uuid_of(row.id) == Some(row.uuid) && row.id != me.id {
+                    let is_online = is_member_online(&gossip, membership, me.id, row.id);
+                    reports.push((row.id, is_online, Arc::clone(&row.state)));
+                }
+            }
+        }
+        let voices: Vec<Voice<'_>> = reports
+            .iter()
+            .map(|(id, is_online, report)| Voice {
+                id: *id,
+                is_voter: membership.voters.contains_key(id),
+                is_online: *is_online,
+                report,
+            })
+            .collect();
+        judge(membership.voters.len(), &voices)
+    }
+
+    fn judge_split(&self, findings: &Findings) {
+        let integrity = &self.shared.integrity;
+        match (integrity.split(), &findings.split) {
+            (None, Some(split)) => {
+                integrity.set_split(Some(split.clone()));
+                integrity.differences.fetch_add(1, Ordering::Relaxed);
+                let text = split_in_words(split);
+                error!("{text}");
+                self.shared.event("state", None, text);
+                if !integrity.is_corrupt() {
+                    self.save(Some((Kind::Split, split)));
+                }
+            }
+            (Some(split), None) if findings.agreed.is_some_and(|agreed| agreed > split.index) => {
+                integrity.set_split(None);
+                let text = "a majority of the voters holds the same state again: writes are taken".to_string();
+                info!("{text}");
+                self.shared.event("state", None, text);
+                if !integrity.is_corrupt() {
+                    self.save(None);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn judge_own(&self, findings: &Findings) {
+        let (integrity, id) = (&self.shared.integrity, self.shared.me.id);
+        let Some(difference) = findings.corrupt.get(&id).filter(|_| !integrity.is_corrupt()) else { return };
+        // In this order: no read is served from here on, and none after a restart.
+        integrity.set_corrupt(Some(difference.clone()));
+        self.save(Some((Kind::Corrupt, difference)));
+        self.shared.to_core(CoreInput::Corrupt(true));
+        let parts = parts_in_words(&difference.parts);
+        error!(
+            "state differs from the majority's parts=\"{parts}\" index={}: no reads are served until it is rebuilt",
+            difference.index
+        );
+    }
+
+    fn save(&self, found: Option<(Kind, &Difference)>) {
+        let mark = found.map(|(kind, difference)| Mark {
+            uuid: self.shared.me.uuid,
+            kind,
+            index: difference.index,
+            parts: difference.parts.clone(),
+        });
+        must(&self.shared, mark::save(&RealFiles, &self.shared.dir, mark.as_ref()));
+    }
+
+    /// Says who is corrupt, and who no longer is.
+    fn tell(&mut self) {
+        let corrupt = corrupt_nodes(&self.shared);
+        for (id, difference) in &corrupt {
+            if !self.told.contains_key(id) {
+                self.shared.integrity.differences.fetch_add(1, Ordering::Relaxed);
+                let parts = parts_in_words(&difference.parts);
+                let text = format!(
+                    "the state of node {} differs from the majority's in {parts} at index {}: it serves no reads and rebuilds itself",
+                    id.0, difference.index
+                );
+                warn!("{text}");
+                self.shared.event("state", Some(*id), text);
+            }
+        }
+        let cured: BTreeSet<NodeId> = self.told.keys().copied().filter(|id| !corrupt.contains_key(id)).collect();
+        for id in cured.iter().filter(|id| **id != self.shared.me.id && self.shared.is_online(**id)) {
+            let text = format!("node {} has rebuilt its state", id.0);
+            info!("{text}");
+            self.shared.event("state", Some(*id), text);
+        }
+        self.told = corrupt;
+    }
+
+    /// Fetches the state of a node that agrees with the majority.
+    fn rebuild(&mut self, findings: &Findings) {
+        self.rebuild_after = Instant::now() + REBUILD_AGAIN;
+        let shared = Arc::clone(&self.shared);
+        if shared.integrity.is_saving() {
+            return;
+        }
+        let Some((from, address)) = self.source(findings) else {
+            return self.failed("no node that is online is known to agree with the majority".to_string());
+        };
+        info!("rebuilding the state from={}", from.id);
+        shared.event(
+            "state",
+            Some(shared.me.id),
+            format!("node {} fetches the state of node {}", shared.me.id.0, from.id.0),
+        );
+        let begun = Instant::now();
+        match rebuild::fetch(&shared, from, &address) {
+            Ok(index) => self.rebuilt(from, index, begun.elapsed()),
+            Err(why) => self.failed(why),
+        }
+    }
+
+    fn rebuilt(&mut self, from: Identity, index: Index, took: Duration) {
+        let shared = Arc::clone(&self.shared);
+        writer::let_go(&shared, index, &self.disk);
+        shared.integrity.set_corrupt(None);
+        self.save(shared.integrity.split().as_ref().map(|split| (Kind::Split, split)));
+        shared.to_core(CoreInput::Corrupt(false));
+        self.rebuild_failed = None;
+        let (id, seconds) = (shared.me.id.0, took.as_secs_f64());
+        let text = format!(
+            "node {id} rebuilt its state from node {} at index {index} in {seconds:.1} s and serves reads again",
+            from.id.0
+        );
+        warn!("{text}");
+        shared.event("state", Some(shared.me.id), text);
+        // Whether that has healed it is for the next checkpoint to say.
+        shared.integrity.set_findings(Arc::default());
+        self.propose();
+    }
+
+    fn failed(&mut self, why: String) {
+        if self.rebuild_failed.as_ref() != Some(&why) {
+            warn!("the state is not rebuilt yet: {why}");
+            let text = format!("node {} could not rebuild its state yet: {why}", self.shared.me.id.0);
+            self.shared.event("state", Some(self.shared.me.id), text);
+            self.rebuild_failed = Some(why);
+        }
+    }
+
+    /// Who is asked for the state: not the leader, if another agrees.
+    fn source(&self, findings: &Findings) -> Option<(Identity, String)> {
+        let view = self.shared.view();
+        let sound =
+            |id: &NodeId| findings.sound.contains_key(id) && *id != self.shared.me.id && self.shared.is_online(*id);
+        let mut all: Vec<(NodeId, String)> = self
+            .shared
+            .known_addresses()
+            .into_iter()
+            .filter(|(id, _)| sound(id))
+            .map(|(id, at)| (id, at.peer))
+            .collect();
+        fastrand::shuffle(&mut all);
+        all.sort_by_key(|(id, _)| view.raft.leader == Some(*id));
+        let (id, address) = all.into_iter().next()?;
+        Some((Identity { id, uuid: view.raft.membership.uuid_of(id)? }, address))
+    }
+
+    /// On the leader: the next checkpoint, if it is time and there is anything new.
+    fn maybe_propose(&mut self, findings: &Findings) {
+        let integrity = &self.shared.integrity;
+        if self.shared.view().raft.role != Role::Leader {
+            return;
+        }
+        let is_calm = findings.is_clean() && !findings.is_disputed && self.told.is_empty() && !integrity.is_split();
+        let every = if is_calm { CHECKPOINT_EVERY } else { CHECKPOINT_SOON };
+        let has_news = !is_calm || self.shared.applied() > integrity.checkpoint();
+        let is_due = integrity.checkpoint_age() >= every && self.last_proposed.is_none_or(|at| at.elapsed() >= every);
+        if is_due && has_news {
+            self.propose();
+        }
+    }
+
+    fn propose(&mut self) {
+        self.last_proposed = Some(Instant::now());
+        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        if let Outcome::Refused(why) | Outcome::Unknown(why) = self.shared.run(checkpoint_command(), deadline) {
+            log::debug!("no checkpoint err={why:?}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A node's services' state from another node: what heals a node whose own state is wrong.
+//!
+//! The log is not touched. The giver streams its state as it is now; the receiver writes it beside its log as if it had saved a
+//! snapshot there itself, puts it in place of its services' state, and applies what its own log has after it again. So
+//! membership, term, vote and every entry that this node has promised to hold stay as they are.
+//! Not here: who needs it and who may give it (`checkpoints.rs`), snapshots that a follower needs for want of a log (`transfer.rs`).
+
+use super::writer::{Count, Pace};
+use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
+use crate::node::peer::dialer;
+use crate::node::shared::Shared;
+use crate::node::threads::core::CoreInput;
+use crate::node::threads::disk::must;
+use crate::types::{Identity, Index};
+use crate::wire::codec::{WireError, read_frame, write_frame};
+use crate::wire::{Frame, Purpose};
+use crossbeam_channel::bounded;
+use log::info;
+use std::io::{self, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest silence in the middle of a transfer.
+const STALL_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for its beginning: a large database is copied first.
+const HEAD_MAX: Duration = Duration::from_secs(120);
+/// How long this node's own log may take to come as far as the state that it was given.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
+/// Between two looks at that.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Bytes of one chunk on the wire.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// The giving side of one connection.
+///
+/// # Errors
+/// When this node's own state is not sound, or the other stalls.
+pub fn give(shared: &Arc<Shared>, stream: &TcpStream, to: Identity) -> Result<(), WireError> {
+    let mut out = stream;
+    let refuse = |mut out: &TcpStream, why: &str| write_frame(&mut out, &Frame::Reject { why: why.to_string() });
+    if !shared.view().raft.membership.is_member(&to) {
+        return refuse(out, "only members are given the state");
+    }
+    if shared.integrity.is_corrupt() || shared.integrity.is_split() {
+        return refuse(out, "this node's own state is not known to be sound");
+    }
+    let (reply, copy) = bounded(1);
+    shared.to_core(CoreInput::CopyState { reply });
+    let Ok((meta, registry)) = copy.recv_timeout(STALL_MAX) else {
+        return refuse(out, "this node is too busy or stopping");
+    };
+    stream.set_write_timeout(Some(STALL_MAX))?;
+    stream.set_read_timeout(Some(HEAD_MAX))?;
+    let mut bytes = Count(0);
+    registry.snapshot(&mut bytes)?;
+    let term = shared.term();
+    write_frame(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 })?;
+    let mut chunks = Chunks { stream, offset: 0, buffer: Vec::with_capacity(CHUNK_BYTES), pace: Pace::begin() };
+    registry.snapshot(&mut chunks)?;
+    chunks.send()?;
+    drop(registry);
+    match read_frame(&mut out, SNAPSHOT_FRAME_BYTES_MAX)? {
+        Frame::SnapshotDone { ok: true, .. } => {
+            info!("state given peer={} bytes={}", to.id, bytes.0);
+            Ok(())
+        }
+        Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
+        _ => Err(WireError::Unexpected("answer to a state")),
+    }
+}
+
+/// Gathers what a snapshot writes into frames.
+struct Chunks<'a> {
+    stream: &'a TcpStream,
+    offset: u64,
+    buffer: Vec<u8>,
+    pace: Pace,
+}
+
+impl Chunks<'_> {
+    fn send(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
+        let len = bytes.len() as u64;
+        let mut to = self.stream;
+        write_frame(&mut to, &Frame::SnapshotChunk { offset: self.offset, bytes }).map_err(io::Error::other)?;
+        self.offset += len;
+        self.pace.rest();
+        Ok(())
+    }
+}
+
+impl Write for Chunks<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = &bytes[..bytes.len().min(CHUNK_BYTES - self.buffer.len())];
+        self.buffer.extend_from_slice(taken);
+        if self.buffer.len() == CHUNK_BYTES {
+            self.send()?;
+        }
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Fetches the state of a node and puts it in place of this node's; the index that it was of. This node must be marked as
+/// corrupt: nothing else saves or serves its state meanwhile.
+///
+/// # Errors
+/// A sentence: the state is as before, and another try may work.
+pub fn fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Index, String> {
+    assert!(shared.integrity.is_corrupt(), "a state that nobody doubts is replaced");
+    try_fetch(shared, from, address).map_err(|e| e.to_string())
+}
+
+fn try_fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Index, WireError> {
+    let (mut socket, _) = dialer::dial_as(shared, from, address, Purpose::State, STALL_MAX)?;
+    socket.set_write_timeout(Some(STALL_MAX))?;
+    socket.set_read_timeout(Some(HEAD_MAX))?;
+    let done = receive(shared, &socket);
+    let (ok, why) = match &done {
+        Ok(_) => (true, String::new()),
+        Err(e) => (false, e.to_string()),
+    };
+    // The giver is done either way.
+    let _ = write_frame(&mut socket, &Frame::SnapshotDone { ok, why });
+    done
+}
+
+fn receive(shared: &Arc<Shared>, socket: &TcpStream) -> Result<Index, WireError> {
+    let mut reader = BufReader::with_capacity(64 << 10, socket);
+    let (meta, bytes) = match read_frame(&mut reader, SNAPSHOT_FRAME_BYTES_MAX)? {
+        Frame::SnapshotHead { meta, bytes, .. } => (meta, bytes),
+        Frame::Reject { why } => return Err(WireError::Rejected(why)),
+        _ => return Err(WireError::Unexpected("frame before a state's head")),
+    };
+    socket.set_read_timeout(Some(STALL_MAX))?;
+    let _one_at_a_time = shared
+        .incoming_snapshot
+        .try_lock()
+        .map_err(|_| WireError::Rejected("a snapshot is being received".to_string()))?;
+    let snapshots = shared.snapshots();
+    let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
+    while receiver.received() < bytes {
+        let Frame::SnapshotChunk { offset, bytes } = read_frame(&mut reader, SNAPSHOT_FRAME_BYTES_MAX)? else {
+            return Err(WireError::Unexpected("frame in the middle of a state"));
+        };
+        receiver.chunk(offset, &bytes).map_err(io::Error::other)?;
+    }
+    let meta = receiver.finish().map_err(io::Error::other)?;
+    let begun = Instant::now();
+    loop {
+        let (data, ready) = bounded(1);
+        let (reply, answer) = bounded(1);
+        let (done, is_done) = bounded(1);
+        shared.to_core(CoreInput::ReplaceState { meta: meta.clone(), data: ready, reply, done });
+        match answer.recv_timeout(STALL_MAX) {
+            Ok(Ok(())) => {
+                // `apply` waits for it: from here on it is this node's newest snapshot.
+                let reader = must(shared, snapshots.adopt(&meta));
+                let _ = data.send(reader);
+                return match is_done.recv() {
+                    Ok(Ok(())) => Ok(meta.index),
+                    Ok(Err(why)) => Err(WireError::Rejected(why)),
+                    Err(_) => Err(WireError::Unexpected("end of the node")),
+                };
+            }
+            Ok(Err(why)) if begun.elapsed() > CATCH_UP_MAX || shared.is_stopping() => {
+                return Err(WireError::Rejected(why));
+            }
+            Ok(Err(_)) => std::thread::sleep(AGAIN),
+            Err(_) => return Err(WireError::Unexpected("silence of the core")),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Snapshots between nodes, each over a connection of its own, so that heartbeats never queue behind them.
+//!
+//! The sender streams the newest snapshot file in chunks; the receiver writes them beside its log, makes them durable,
+//! asks `core` to put them in place, and only then answers "done". Before it sends anything the sender makes sure that a majority
+//! of the voters has the state that it gives away: a difference that nobody has found yet would become the majority's.
+//! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
+
+use crate::cluster::health::quorum;
+use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
+use crate::node::peer::dialer;
+use crate::node::shared::Shared;
+use crate::node::threads::core::CoreInput;
+use crate::raft::View;
+use crate::services::registry::checkpoint_command;
+use crate::store::{SnapshotReader, Snapshots};
+use crate::types::{Identity, Index, NodeId, Term};
+use crate::warn_seldom;
+use crate::wire::codec::{WireError, read_frame, write_frame};
+use crate::wire::{Frame, Purpose};
+use log::info;
+use std::io::{self, BufReader};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest silence in the middle of a transfer.
+const STALL_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the digests of others. Whoever takes longer has a database of many gigabytes.
+const AGREED_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at what is known of them.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Body of a `snap-m` thread: sends the newest snapshot to a follower and reports to `core` how it went.
+pub fn stream(shared: &Arc<Shared>, snapshots: &Snapshots, to: Identity, address: &str, term: Term) {
+    let result = try_stream(shared, snapshots, to, address, term);
+    match &result {
+        Ok(bytes) => info!("snapshot sent peer={} bytes={bytes}", to.id),
+        Err(e) => warn_seldom!("snapshot not sent peer={} err={e}", to.id),
+    }
+    shared.to_core(CoreInput::SnapshotSent { to: to.id, ok: result.is_ok() });
+}
+
+fn try_stream(
+    shared: &Shared,
+    snapshots: &Snapshots,
+    to: Identity,
+    address: &str,
+    term: Term,
+) -> Result<u64, WireError> {
+    let mut reader = newest_agreed(snapshots, |index| wait_until_agreed(shared, index))?;
+    let (mut socket, _) = dialer::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
+    socket.set_write_timeout(Some(STALL_MAX))?;
+    socket.set_read_timeout(Some(STALL_MAX))?;
+    let bytes = reader.bytes();
+    write_frame(&mut socket, &Frame::SnapshotHead { term, meta: reader.meta().clone(), bytes })?;
+    let mut offset = 0;
+    while let Some(chunk) = reader.next_chunk().map_err(io::Error::other)? {
+        let len = chunk.len() as u64;
+        write_frame(&mut socket, &Frame::SnapshotChunk { offset, bytes: chunk })?;
+        offset += len;
+    }
+    match read_frame(&mut socket, SNAPSHOT_FRAME_BYTES_MAX)? {
+        Frame::SnapshotDone { ok: true, .. } => Ok(bytes),
+        Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
+        _ => Err(WireError::Unexpected("answer to a snapshot")),
+    }
+}
+
+/// Opens the newest snapshot before `wait` asks about it: one that is saved meanwhile may hold what no majority agreed on.
+fn newest_agreed(
+    snapshots: &Snapshots,
+    wait: impl FnOnce(Index) -> Result<(), WireError>,
+) -> Result<SnapshotReader, WireError> {
+    let newest = snapshots.newest().map_err(io::Error::other)?;
+    let reader = newest.ok_or(WireError::Unexpected("lack of a snapshot"))?;
+    wait(reader.meta().index)?;
+    Ok(reader)
+}
+
+/// Waits until a majority of the voters is known to have the state that this node had at `index` or later, if so many could tell.
+fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
+    let until = Instant::now() + AGREED_WITHIN;
+    let mut has_asked = false;
+    loop {
+        let integrity = &shared.integrity;
+        if integrity.is_corrupt() || integrity.is_split() || shared.is_stopping() {
+            return Err(WireError::Rejected("the state of this node is in doubt".to_string()));
+        }
+        let findings = integrity.findings();
+        let is_agreed = findings.sound.get(&shared.me.id).is_some_and(|at| *at >= index);
+        let is_late = Instant::now() >= until;
+        if is_late && findings.is_disputed {
+            return Err(WireError::Rejected(
+                "the states of the voters differ, and nobody knows yet who is right".to_string(),
+            ));
+        }
+        if is_agreed || is_late || !could_agree(&shared.view().raft, shared.me, index, |id| shared.is_online(id)) {
+            return Ok(());
+        }
+        if !has_asked && integrity.checkpoint() < index {
+            let _ = shared.run(checkpoint_command(), Instant::now() + STALL_MAX);
+        }
+        has_asked = true;
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Whether a majority of the voters has come to `index`, as far as the leader knows. One that has not answered for a moment counts as
+/// long as it is online: a whole machine may have stood still.
+fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeId) -> bool) -> bool {
+    let has_come = |who: &Identity| {
+        let peer = view.peers.iter().find(|peer| peer.who == *who && peer.match_index >= index);
+        *who == me || peer.is_some_and(|peer| peer.is_active || is_online(who.id))
+    };
+    let voters = view.membership.voters.iter().map(|(&id, &uuid)| Identity { id, uuid });
+    voters.filter(has_come).count() >= quorum(view.membership.voters.len())
+}
+
+/// The receiving side of one connection.
+///
+/// # Errors
+/// When the sender stalls or speaks out of turn, or the disk refuses; the log is untouched then.
+pub fn receive(shared: &Arc<Shared>, stream: &TcpStream, from: Identity) -> Result<(), WireError> {
+    stream.set_read_timeout(Some(STALL_MAX))?;
+    let mut reader = BufReader::with_capacity(64 << 10, stream);
+    let (ok, why) = match take(shared, &mut reader, from) {
+        Ok(()) => (true, String::new()),
+        Err(e) => (false, e.to_string()),
+    };
+    let mut to = stream;
+    write_frame(&mut to, &Frame::SnapshotDone { ok, why })
+}
+
+fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> Result<(), WireError> {
+    let Frame::SnapshotHead { term, meta, bytes } = read_frame(from_wire, SNAPSHOT_FRAME_BYTES_MAX)? else {
+        return Err(WireError::Unexpected("frame before a snapshot's head"));
+    };
+    let _one_at_a_time = shared
+        .incoming_snapshot
+        .try_lock()
+        .map_err(|_| WireError::Rejected("another snapshot is being received".to_string()))?;
+    let snapshots = shared.snapshots();
+    let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
+    while receiver.received() < bytes {
+        let Frame::SnapshotChunk { offset, bytes } = read_frame(from_wire, SNAPSHOT_FRAME_BYTES_MAX)? else {
+            return Err(WireError::Unexpected("frame in the middle of a snapshot"));
+        };
+        receiver.chunk(offset, &bytes).map_err(io::Error::other)?;
+    }
+    let meta = receiver.finish().map_err(io::Error::other)?;
+    let (done, answer) = crossbeam_channel::bounded(1);
+    shared.to_core(CoreInput::SnapshotReceived { from, term, meta, done });
+    match answer.recv_timeout(STALL_MAX) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(WireError::Rejected("the snapshot is not needed any more".to_string())),
+        Err(_) => Err(WireError::Unexpected("silence of the core")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::snapshots::transfer::*;
+    use crate::raft::{Membership, PeerView, Role, SnapshotMeta};
+    use crate::store::{Options, RealFiles, Store};
+    use crate::types::Ticks;
+    use std::collections::BTreeMap;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_snapshot_that_is_saved_during_the_wait_is_not_the_one_that_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
+        let snapshots = store.snapshots();
+        let save = |index: u64, state: &[u8]| {
+            let meta = SnapshotMeta { index: Index(index), term: Term(1), membership: Membership::default() };
+            snapshots.save(&meta, state).unwrap();
+        };
+        save(4, b"agreed on");
+        let mut asked = None;
+        let mut reader = newest_agreed(&snapshots, |index| {
+            asked = Some(index);
+            save(8, b"nobody was asked about this");
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((asked, reader.meta().index), (Some(Index(4)), Index(4)));
+        assert_eq!(reader.next_chunk().unwrap().unwrap(), b"agreed on");
+    }
+
+    #[test]
+    fn others_are_waited_for_as_long_as_so_many_could_tell() {
+        let who = |id: u64| Identity { id: NodeId(id), uuid: Uuid::from_u128(id.into()) };
+        let voters: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), who(id).uuid)).collect();
+        let could = |ends: [(u64, bool); 2], online: &[u64]| {
+            let peer = |(id, (end, is_active)): (u64, (u64, bool))| PeerView {
+                who: who(id),
+                match_index: Index(end),
+                next_index: Index(end + 1),
+                silent_ticks: Ticks(0),
+                is_active,
+                has_forgotten: false,
+            };
+            let view = View {
+                role: Role::Leader,
+                term: Term(1),
+                leader: Some(NodeId(1)),
+                last_index: Index(9),
+                commit_index: Index(9),
+                snapshot_index: Index(7),
+                membership: Arc::new(Membership { voters: voters.clone(), learners: BTreeMap::new() }),
+                promised: None,
+                has_quorum: true,
+                has_committed_own_term: true,
+                transfer_to: None,
+                peers: [2, 3].into_iter().zip(ends).map(peer).collect(),
+            };
+            could_agree(&view, who(1), Index(7), |id| online.contains(&id.0))
+        };
+        assert!(could([(9, true), (2, true)], &[2, 3]), "node 2 has come so far");
+        assert!(could([(9, false), (2, true)], &[2, 3]), "it has only not answered for a moment");
+        assert!(!could([(9, false), (2, true)], &[3]), "it is gone");
+        assert!(!could([(6, true), (2, true)], &[2, 3]), "nobody else has come so far");
+    }
+}

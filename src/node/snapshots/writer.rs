@@ -1,0 +1,114 @@
+//! Body of the `snapshot` thread: writes a copy of the services' state beside the log, then removes what it covers.
+//!
+//! Nobody waits for it, and everybody shares its disk: it streams the state instead of building it in memory, gives each
+//! piece to the disk by itself, rests as long as the piece took, and removes large files little by little. The log's syncs
+//! go between.
+//! Not here: when a snapshot is due (`node/threads/core.rs`), the copy (`node/threads/apply.rs`), the file (`store/snapshot.rs`), snapshots between
+//! nodes (`transfer.rs`).
+
+use crate::node::shared::Shared;
+use crate::node::threads::core::CoreInput;
+use crate::node::threads::disk::{DiskJob, must};
+use crate::raft::SnapshotMeta;
+use crate::services::registry::Registry;
+use crate::store::{SnapshotSaver, StoreError};
+use crate::types::Index;
+use crossbeam_channel::{Sender, bounded};
+use log::{info, warn};
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+/// The longest rest, however slow the disk is.
+const REST_MAX: Duration = Duration::from_millis(50);
+
+/// Does all of it; what goes wrong with the disk ends the process, lack of room does not.
+pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sender<DiskJob>) {
+    let mut bytes = Count(0);
+    if let Err(e) = registry.snapshot(&mut bytes) {
+        return warn!("no snapshot, the log goes on growing: the state cannot be read: {e}");
+    }
+    let saved = shared.snapshots().begin(meta, bytes.0).and_then(|saver| {
+        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: Pace::begin(), synced: 0 }))
+    });
+    if saved.is_ok() {
+        registry.saved();
+    }
+    drop(registry);
+    match saved {
+        Ok(()) => {}
+        Err(e @ (StoreError::NoSpace { .. } | StoreError::Transfer(_))) => {
+            return warn!("no snapshot, the log goes on growing: {e}");
+        }
+        Err(e) => must(shared, Err(e)),
+    }
+    info!("snapshot index={} bytes={}", meta.index, bytes.0);
+    shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", bytes.0, meta.index));
+    let_go(shared, meta.index, disk);
+}
+
+/// The snapshot at this index is in use and durable: the log that it covers goes.
+pub fn let_go(shared: &Shared, index: Index, disk: &Sender<DiskJob>) {
+    shared.to_core(CoreInput::SnapshotSaved(index));
+    let (job, to_remove) = bounded(1);
+    // Either fails only when the disk thread has ended, and then the next start removes what is left.
+    if disk.send(DiskJob::Compact { index, job }).is_ok()
+        && let Ok(job) = to_remove.recv()
+    {
+        let mut pace = Pace::begin();
+        must(shared, job.run(&mut || pace.rest()));
+    }
+}
+
+/// A writer that only counts.
+pub struct Count(pub u64);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A writer that rests after each piece that has reached the disk.
+struct Resting<'a> {
+    saver: &'a mut SnapshotSaver,
+    pace: Pace,
+    synced: u64,
+}
+
+impl Write for Resting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.saver.write(bytes)?;
+        if self.saver.synced() > self.synced {
+            self.synced = self.saver.synced();
+            self.pace.rest();
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.saver.flush()
+    }
+}
+
+/// Leaves disk and processor to others for as long as each piece took.
+pub struct Pace {
+    resumed: Instant,
+}
+
+impl Pace {
+    /// Begins a piece.
+    pub fn begin() -> Pace {
+        Pace { resumed: Instant::now() }
+    }
+
+    /// A piece is done.
+    pub fn rest(&mut self) {
+        std::thread::sleep(self.resumed.elapsed().min(REST_MAX));
+        self.resumed = Instant::now();
+    }
+}

@@ -1,0 +1,102 @@
+//! A database file through the log, as a door sends it: its pieces, the preparing, and the step that puts it in place.
+//!
+//! Each node prepares the file beside its log and says so with its heartbeats. Only when those that others wait for are ready is the
+//! last step put into the log: the leader, whose `apply` answers clients, and a majority; for the rest some time is allowed. A node that is
+//! not ready then waits by itself, and is behind for as long.
+//! Not here: what a node does with these commands (`services/sql/loading.rs`).
+
+use crate::node::handle::Handle;
+use crate::node::shared::{Shared, is_member_online, lock};
+use crate::services::sessions::Tag;
+use crate::services::sql::commands::Bytes;
+use crate::services::sql::{Answer, Command};
+use crate::types::{Index, NodeId, Outcome};
+use std::time::{Duration, Instant};
+
+/// Between two looks at who is ready.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a majority that is ready waits for the others, beyond as long as it took itself.
+const OTHERS_MIN: Duration = Duration::from_secs(10);
+/// Longest that one small command of a load may take.
+const COMMAND_MAX: Duration = Duration::from_secs(30);
+
+/// A file whose pieces were all sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentFile {
+    /// Its name, drawn by the door.
+    pub load: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// CRC-32 of all of it.
+    pub crc: u32,
+}
+
+impl Handle {
+    /// Sends a piece of a file, which begins at `offset`. Whatever becomes of it, no table has changed.
+    pub fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)> {
+        self.load_step(&Command::Stage { load, offset, bytes: Bytes::from(piece) })
+    }
+
+    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: names this last step, if the client chose a name.
+    pub fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
+        let SentFile { load, bytes, crc } = file;
+        match self.load_step(&Command::Prepare { load, bytes, crc, seed: load }) {
+            Outcome::Done((_, Answer::Done)) => {}
+            other => return other,
+        }
+        if let Err(why) = wait_until_prepared(self.shared(), load, deadline) {
+            return Outcome::Refused(why);
+        }
+        self.sql_write(&Command::PutInPlace { load, bytes, crc, seed: load }, tag, deadline)
+    }
+
+    /// Removes what is left of a file, and of others that came to nothing: piece by piece, so that nobody waits for it.
+    pub fn sql_unstage(&self, load: u64) {
+        while let Outcome::Done((_, Answer::More)) = self.load_step(&Command::Unstage { load }) {}
+    }
+
+    fn load_step(&self, command: &Command) -> Outcome<(Index, Answer)> {
+        match self.sql_write(command, None, Instant::now() + COMMAND_MAX) {
+            Outcome::Unknown(why) => Outcome::Refused(format!("nothing was changed: {why}")),
+            other => other,
+        }
+    }
+}
+
+fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<(), String> {
+    let begun = Instant::now();
+    let mut enough_at = begun;
+    loop {
+        let (is_enough, is_all) = who_is_prepared(shared, load);
+        if !is_enough {
+            enough_at = Instant::now();
+        }
+        let others_max = enough_at.duration_since(begun).max(OTHERS_MIN);
+        if is_all || (is_enough && enough_at.elapsed() >= others_max) {
+            return Ok(());
+        }
+        if shared.is_stopping() || Instant::now() >= deadline {
+            return Err("nothing was changed: the nodes have not prepared the file in time".to_string());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Whether the leader and a majority of the voters have prepared a file, and whether all members have that are online.
+fn who_is_prepared(shared: &Shared, load: u64) -> (bool, bool) {
+    let view = shared.view();
+    let membership = &view.raft.membership;
+    let now_ms = shared.now_ms();
+    let gossip = lock(&shared.gossip);
+    let own = shared.sql.as_ref().map_or(0, super::handle::Readers::prepared_load);
+    let is_ready = |id: &NodeId| match *id == shared.me.id {
+        true => own == load,
+        false => gossip.row(now_ms, *id).is_some_and(|(row, _)| row.prepared_load == load),
+    };
+    let is_online = |id: &NodeId| is_member_online(&gossip, membership, shared.me.id, *id);
+    let ready = membership.voters.keys().filter(|id| is_ready(id)).count();
+    let is_leader_ready = view.raft.leader.as_ref().is_some_and(is_ready);
+    let is_all = membership.voters.keys().chain(membership.learners.keys()).filter(|id| is_online(id)).all(is_ready);
+    let is_enough = is_leader_ready && ready > membership.voters.len() / 2;
+    (is_enough, is_enough && is_all)
+}

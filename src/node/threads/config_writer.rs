@@ -1,0 +1,155 @@
+//! The `config` thread: while this node leads, keeps `config.json` true.
+//!
+//! A thread of its own, because the file's lock may be held by a process that is frozen; nothing else may wait for it.
+//! Not here: the file's format, lock and rules (`cluster/config_file.rs`).
+
+use super::monitor;
+use crate::cluster::config_file::{ConfigFileError, Keeper, Projection, Written};
+use crate::node::shared::Shared;
+use crate::raft::Role;
+use crate::types::Addresses;
+use log::{info, warn};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks at whether something must be written.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A node that has led for so many election timeouts beside a file of a newer leader is no leader of the past: that one would have
+/// heard of the newer leader, or missed its quorum.
+const LEADS_AFTER_TIMEOUTS: u32 = 3;
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>) {
+    let mut keeper = Keeper::default();
+    let election_timeout = Duration::from_millis(shared.settings.election_timeout_ms);
+    let mut report = Report::new(election_timeout * LEADS_AFTER_TIMEOUTS);
+    let wait = |pause: Duration| {
+        std::thread::sleep(pause);
+        !shared.is_stopped()
+    };
+    while wait(LOOK_EVERY) {
+        let view = shared.view();
+        if view.raft.role != Role::Leader || !view.raft.has_committed_own_term {
+            // Somebody else may write now: what this node wrote last says nothing any more.
+            keeper = Keeper::default();
+            report.no_leader();
+            continue;
+        }
+        let path = &shared.settings.config_file_path;
+        // Nothing was due: that says neither that the last problem is over nor that it lasts.
+        let Some(outcome) = keeper.keep(shared.now_ms(), path, projection(shared), &wait) else { continue };
+        match report.edge(Instant::now(), path, outcome) {
+            Some(problem) if problem.is_empty() => info!("config.json is written again"),
+            Some(problem) => warn!("config.json is not written: {problem}"),
+            None => {}
+        }
+    }
+}
+
+/// What was said of the file.
+struct Report {
+    last_problem: String,
+    /// Since when the file was found to be of a newer term, and how often.
+    ahead: Option<(Instant, u32)>,
+    /// How long and how often that must be seen before it says something of the file rather than of this leader.
+    ahead_min: (Duration, u32),
+}
+
+impl Report {
+    fn new(ahead_min: Duration) -> Report {
+        // More than one look: a process that is frozen between two looks has let no time pass.
+        Report { last_problem: String::new(), ahead: None, ahead_min: (ahead_min, 3) }
+    }
+
+    /// This node does not lead.
+    fn no_leader(&mut self) {
+        self.ahead = None;
+    }
+
+    /// The new problem, if it is another than before; empty: it is over.
+    fn edge(&mut self, now: Instant, path: &Path, outcome: Result<Written, ConfigFileError>) -> Option<String> {
+        match outcome {
+            Ok(Written::NotWritten { .. }) => {
+                let (since, looks) = self.ahead.get_or_insert((now, 0));
+                *looks += 1;
+                // Whoever was frozen or cut off while another was elected still believes that it leads, for a moment.
+                if now.saturating_duration_since(*since) < self.ahead_min.0 || *looks < self.ahead_min.1 {
+                    return None;
+                }
+            }
+            _ => self.ahead = None,
+        }
+        let problem = problem(path, outcome);
+        if problem == self.last_problem {
+            return None;
+        }
+        self.last_problem = problem.clone();
+        Some(problem)
+    }
+}
+
+/// What stands in the way and what a person can do about it; empty if nothing does.
+fn problem(path: &Path, outcome: Result<Written, ConfigFileError>) -> String {
+    let path = path.display();
+    match outcome {
+        Ok(Written::Yes) => String::new(),
+        Ok(Written::NotWritten { term, .. }) => format!(
+            "{path} was written by the leader of term {term}, which is newer than this one and does not lead: a hand has edited the \
+             file, or put it there from elsewhere; move the file away and it is written anew"
+        ),
+        Err(e @ ConfigFileError::OtherCluster { .. }) => format!(
+            "{e}; if that cluster is gone, move the file away and it is written anew, else give this one another \
+             config_file_path"
+        ),
+        Err(e @ ConfigFileError::Busy { .. }) => {
+            format!("{e}; end or thaw the one that holds it (fuser names it)")
+        }
+        Err(e @ (ConfigFileError::Io { .. } | ConfigFileError::Mangled { .. })) => {
+            format!(
+                "{e}; move away what stands there, or give this user the right to write there, and it is written anew"
+            )
+        }
+    }
+}
+
+fn projection(shared: &Shared) -> Projection {
+    let status = monitor::status(shared);
+    let rows: Vec<_> = status
+        .nodes
+        .into_iter()
+        .map(|row| (row.id, Addresses { peer: row.peer, http: row.http, kv: row.kv }, row.status, row.load))
+        .collect();
+    let nodes = rows.iter().map(|(id, addresses, status, load)| (*id, addresses, *status, *load));
+    Projection::new(shared.cluster, status.cluster.term, 0, status.cluster.leader, nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::threads::config_writer::*;
+    use crate::types::Term;
+
+    #[test]
+    fn a_leader_of_the_past_says_nothing_of_a_newer_leaders_file() {
+        let path = Path::new("config.json");
+        let ahead = || Ok(Written::NotWritten { term: Term(9), version: 1 });
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let mut report = Report::new(Duration::from_secs(3));
+        assert_eq!(report.edge(at(0), path, ahead()), None, "thawed: it will step down");
+        // Frozen for a minute, twice: time passes, and it has not looked.
+        assert_eq!(report.edge(at(60), path, ahead()), None);
+        report.no_leader();
+        assert_eq!(report.edge(at(120), path, ahead()), None);
+        assert_eq!(report.edge(at(121), path, ahead()), None);
+        assert_eq!(report.edge(at(122), path, ahead()), None, "not for long enough");
+        let said = report.edge(at(123), path, ahead()).unwrap();
+        assert!(
+            said.contains("term 9") && said.contains("edited the file") && said.contains("move the file away"),
+            "{said}"
+        );
+        assert_eq!(report.edge(at(124), path, ahead()), None, "the edge alone");
+        assert_eq!(report.edge(at(125), path, Ok(Written::Yes)).as_deref(), Some(""));
+    }
+}

@@ -1,0 +1,86 @@
+//! The `console` thread: commands typed into a running node's terminal.
+//!
+//! End of input only ends this thread: a node without a terminal runs on. But a program that starts nodes of its own, and gives
+//! them a pipe as input, may ask that they end with it: however it ends, none is left.
+//! Not here: the command line that talks to a node from outside (`cli/`).
+
+use super::core::CoreInput;
+use super::monitor;
+use crate::node::process::start::NodeOptions;
+use crate::node::process::stop::Stopper;
+use crate::node::shared::Shared;
+use crate::services::digests::part_number;
+use crate::text;
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+
+const HELP: &str = "commands: L or lead (take the leadership), status, peers, help, quit";
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, options: &NodeOptions) {
+    for line in input.lines() {
+        let Ok(line) = line else { break };
+        match line.trim() {
+            "" => {}
+            "L" | "l" | "lead" => {
+                say(&format!("node {} asks for the leadership", shared.me.id.0));
+                shared.to_core(CoreInput::Lead);
+            }
+            "status" => print_status(shared),
+            "peers" => print_peers(shared),
+            "help" | "?" | "h" => say(HELP),
+            "quit" | "exit" | "q" => {
+                stopper.stop("quit");
+                return;
+            }
+            lab if options.is_lab && lab.starts_with("alter ") => alter(shared, &lab["alter ".len()..]),
+            other => say(&format!("unknown command {other:?}; {HELP}")),
+        }
+    }
+    if options.ends_with_input {
+        stopper.stop("end of input");
+    }
+}
+
+/// A line for whoever typed. This thread alone waits for a terminal that takes nothing, and one that is gone ends nothing.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{}", text::plain_lines(line));
+}
+
+/// In a lab: does to this node's state what a fault would.
+fn alter(shared: &Shared, part: &str) {
+    match part_number(part) {
+        Some(number) => {
+            shared.alter(number);
+            say(&format!("altered {part}"));
+        }
+        None => say(&format!("no part of the state is called {part:?}")),
+    }
+}
+
+fn print_status(shared: &Shared) {
+    let status = monitor::status(shared);
+    let leader = status.cluster.leader.map_or("none".to_string(), |id| id.0.to_string());
+    say(&shared.judgement().line());
+    say(&format!("node {} term {} leader {leader}", status.node.id.0, status.cluster.term));
+    for row in status.nodes {
+        say(&format!(
+            "  node {:<3} {:<8} {:<9} last {} commit {} applied {} lag {} load {}",
+            row.id.0,
+            format!("{:?}", row.status).to_uppercase(),
+            format!("{:?}", row.role).to_lowercase(),
+            row.last_index,
+            row.commit_index,
+            row.applied_index,
+            row.lag,
+            row.load
+        ));
+    }
+}
+
+fn print_peers(shared: &Shared) {
+    for (id, addresses) in shared.known_addresses() {
+        let here = if id == shared.me.id { " (this node)" } else { "" };
+        say(&format!("  node {:<3} peer {} http {} kv {}{here}", id.0, addresses.peer, addresses.http, addresses.kv));
+    }
+}

@@ -1,0 +1,205 @@
+//! The `disk` thread: owner of the store. Takes every job that waits, writes them, syncs once, then tells `core`.
+//!
+//! The jobs' promises leave from here, straight after the sync that they rest on and never before it: a follower's answer
+//! that went back through `core` would wait for another thread to wake.
+//! A failed write or sync ends the process (exit 3): what a disk says after that cannot be trusted, and another node
+//! has every acknowledged entry. Folder and free space are looked at while the thread is idle: a full disk is seen before it bites,
+//! and a node whose folder was removed or replaced ends (exit 3) rather than acknowledge what no restart would find.
+//! Not here: formats and recovery (`store/`).
+
+use super::core::CoreInput;
+use crate::node::peer::dialer::Link;
+use crate::node::process::logging;
+use crate::node::shared::Shared;
+use crate::node::spawn;
+use crate::raft::{Message, Persist};
+use crate::store::anchor::Anchor;
+use crate::store::{self, CutJob, SnapshotReader, Spare, SpareJob, Store, StoreError};
+use crate::types::Index;
+use crate::wire::Frame;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{error, info, warn};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks at the folder and its free space.
+const SPACE_EVERY: Duration = Duration::from_millis(500);
+/// Exit code of a node whose disk failed.
+pub const EXIT_DISK: i32 = 3;
+
+/// What the thread is given.
+#[derive(Debug)]
+pub enum DiskJob {
+    /// Write, sync, then let the promises go.
+    Persist { persist: Persist, promises: Vec<Message> },
+    /// The same for a received snapshot that replaces the log; it goes to `data`, to be read, once it is in place.
+    Install { persist: Persist, promises: Vec<Message>, data: Sender<SnapshotReader> },
+    /// The services' state at this index is durable: let go of the log below it; whoever asks removes it.
+    Compact { index: Index, job: Sender<CutJob> },
+    /// The log's next segment, made beforehand.
+    Spare(Result<Spare, StoreError>),
+    /// End the thread after what is queued.
+    Stop,
+}
+
+/// Body of the thread; `own` leads to its inbox.
+pub fn run(shared: &Arc<Shared>, mut store: Store, anchor: Anchor, own: &Sender<DiskJob>, inbox: &Receiver<DiskJob>) {
+    let mut space = Space { shared: Arc::clone(shared), anchor, looked: None, is_low: false, has_warned: false };
+    loop {
+        space.look(&store);
+        let first = match inbox.recv_timeout(SPACE_EVERY) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if !take(shared, &mut store, first, inbox) {
+            return;
+        }
+        if let Some(job) = store.spare_job() {
+            make_spare(shared, &mut store, job, own);
+        }
+    }
+}
+
+/// Has the log's next segment made on a thread of its own: a batch that comes meanwhile does not wait for its zeros.
+fn make_spare(shared: &Shared, store: &mut Store, job: SpareJob, own: &Sender<DiskJob>) {
+    let to = own.clone();
+    let started = spawn::spawn("spare", move || {
+        // Fails only when the disk thread has ended.
+        let _ = to.send(DiskJob::Spare(job.run()));
+    });
+    if let Err(e) = started {
+        warn!("no thread for the log's next segment err={e}");
+        must(shared, store.take_spare(Err(StoreError::NoSpace { doing: "start a thread".to_string() })));
+    }
+}
+
+/// Takes `first` and all that waits behind it; `false` when the thread is to end.
+fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receiver<DiskJob>) -> bool {
+    let mut group = Group::default();
+    let mut next = Some(first);
+    let mut goes_on = true;
+    while let Some(job) = next.take().or_else(|| inbox.try_recv().ok()) {
+        match job {
+            DiskJob::Persist { persist, promises } => group.add(shared, store, &persist, promises),
+            DiskJob::Install { persist, promises, data } => {
+                group.add(shared, store, &persist, promises);
+                group.finish(shared, store);
+                if let Some(reader) = must(shared, store.newest_snapshot()) {
+                    let _ = data.send(reader);
+                }
+            }
+            DiskJob::Compact { index, job } => {
+                group.finish(shared, store);
+                // It waits for nothing else.
+                let _ = job.send(must(shared, store.cut_job(index)));
+            }
+            DiskJob::Spare(made) => must(shared, store.take_spare(made)),
+            DiskJob::Stop => goes_on = false,
+        }
+        if !goes_on {
+            break;
+        }
+    }
+    group.finish(shared, store);
+    goes_on
+}
+
+/// Jobs that share one sync.
+#[derive(Default)]
+struct Group {
+    seq: Option<u64>,
+    promises: Vec<Message>,
+}
+
+impl Group {
+    fn add(&mut self, shared: &Shared, store: &mut Store, persist: &Persist, promises: Vec<Message>) {
+        must(shared, store.write(persist));
+        self.seq = Some(persist.seq);
+        self.promises.extend(promises);
+    }
+
+    fn finish(&mut self, shared: &Arc<Shared>, store: &mut Store) {
+        let Some(seq) = self.seq.take() else { return };
+        let before = Instant::now();
+        must(shared, store.sync());
+        shared.counters.synced(before.elapsed());
+        let links = shared.links();
+        for promise in self.promises.drain(..) {
+            if let Some(link) = links.get(&promise.to.id).filter(|link| link.who == promise.to) {
+                link.queue(&Frame::Raft(promise));
+            }
+        }
+        links.values().for_each(Link::flush);
+        shared.to_core(CoreInput::Synced(seq));
+    }
+}
+
+/// A disk that failed once is never asked again.
+pub fn must<T>(shared: &Shared, result: Result<T, StoreError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(e) => {
+            error!("the disk failed, this node stops: {e}");
+            shared.event("disk", Some(shared.me.id), format!("the disk failed: {e}"));
+            logging::exit(EXIT_DISK);
+        }
+    }
+}
+
+/// Watches the data folder and its free space.
+struct Space {
+    shared: Arc<Shared>,
+    anchor: Anchor,
+    looked: Option<Instant>,
+    is_low: bool,
+    /// It was said that nobody can look.
+    has_warned: bool,
+}
+
+impl Space {
+    fn look(&mut self, store: &Store) {
+        if self.looked.is_some_and(|at| at.elapsed() < SPACE_EVERY) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let reserve_mb = self.shared.settings.disk_reserve_mb;
+        let folder = self.anchor.look().and_then(|()| store.look());
+        let free = match folder.and_then(|()| store::free_bytes(&self.shared.dir)) {
+            Ok(free) => free,
+            Err(e @ StoreError::FolderGone { .. }) => {
+                error!("this node stops: {e}");
+                self.shared.event("disk", Some(self.shared.me.id), format!("this node stops: {e}"));
+                logging::exit(EXIT_DISK);
+            }
+            Err(e) => {
+                if !std::mem::replace(&mut self.has_warned, true) {
+                    warn!("the data folder cannot be looked at: its free space is unknown err={e}");
+                }
+                return;
+            }
+        };
+        if std::mem::take(&mut self.has_warned) {
+            info!("the data folder can be looked at again");
+        }
+        let is_low = free < reserve_mb << 20;
+        if is_low == self.is_low {
+            return;
+        }
+        self.is_low = is_low;
+        let free_mb = free >> 20;
+        let text = match is_low {
+            true => format!(
+                "disk nearly full: {free_mb} MiB free, {reserve_mb} MiB are kept in reserve: no new writes here"
+            ),
+            false => format!("disk has room again: {free_mb} MiB free"),
+        };
+        match is_low {
+            true => warn!("{text}"),
+            false => info!("{text}"),
+        }
+        self.shared.event("disk", Some(self.shared.me.id), text);
+        self.shared.set_disk_low(is_low);
+        self.shared.to_core(CoreInput::DiskLow(is_low));
+    }
+}

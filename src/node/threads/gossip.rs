@@ -1,0 +1,295 @@
+//! The `gossip` thread: beats every `gossip_ms`, hears the others, and keeps what follows from it up to date: who is
+//! online, whom the front door may choose, and what this node registered in the directory.
+//!
+//! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
+
+use super::core::CoreInput;
+use super::pending_requests::now_ms as wall_ms;
+use crate::cluster::gossip::{Edge, Row, Table};
+use crate::cluster::log_clock::SkewNews;
+use crate::node::shared::inbox;
+use crate::node::shared::{Shared, is_removed, lock, mono_us};
+use crate::node::snapshots::checkpoints;
+use crate::node::sql::handle::Readers;
+use crate::services::directory::Command;
+use crate::services::registry::directory_command;
+use crate::types::{Addresses, Identity, NodeId, Outcome, Standing};
+use crate::wire::Frame;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use log::{info, warn};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Between two tries to register this node's addresses.
+const REGISTER_EVERY: Duration = Duration::from_millis(500);
+
+/// What the thread is told.
+#[derive(Debug)]
+pub enum GossipInput {
+    /// A peer's table.
+    Heard { from: NodeId, table: Table },
+    /// A peer's port refuses connections.
+    Refused(NodeId),
+    /// The front door of this node sent a client there: tell the other doors.
+    HandedOut(NodeId),
+    /// The leader, the members or their addresses are others now.
+    Changed,
+    /// End the thread.
+    Stop,
+}
+
+struct Beats {
+    shared: Arc<Shared>,
+    rng: fastrand::Rng,
+    registering: Arc<AtomicBool>,
+    /// Why the addresses could not be registered when that was last said: the tries that follow say only what is new.
+    told_why_not: Arc<Mutex<Option<String>>>,
+    last_register: Option<Instant>,
+}
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
+    let mut beats = Beats {
+        shared: Arc::clone(shared),
+        rng: fastrand::Rng::new(),
+        registering: Arc::new(AtomicBool::new(false)),
+        told_why_not: Arc::default(),
+        last_register: None,
+    };
+    let every = Duration::from_millis(shared.settings.gossip_ms);
+    let mut next = Instant::now();
+    let mut taken_too_far = None;
+    loop {
+        match taken_too_far.take().map_or_else(|| inbox::park(inbox, next), Ok) {
+            Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
+            Ok(GossipInput::Refused(id)) => beats.refused(id),
+            Ok(GossipInput::HandedOut(worker)) => taken_too_far = beats.tell_doors(worker, inbox),
+            Ok(GossipInput::Changed) => beats.refresh_dispatch(shared.now_ms()),
+            Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                beats.beat();
+                // After a pause of the process the missed beats are not made up for.
+                next = (next + every).max(Instant::now());
+            }
+        }
+    }
+}
+
+impl Beats {
+    fn beat(&mut self) {
+        let now_ms = self.shared.now_ms();
+        let view = self.shared.view();
+        let links = self.shared.links();
+        let peers: Vec<NodeId> = links.keys().copied().collect();
+        let row = own_row(&self.shared);
+        let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
+        let is_member = |row: &&Row| view.raft.membership.is_member(&Identity { id: row.id, uuid: row.uuid });
+        let rows = || beat.table.rows.iter().filter(is_member);
+        let committed = rows().map(|row| row.commit_index).max().unwrap_or_default();
+        let ends = rows().map(|row| (row.id, row.last_index));
+        lock(&self.shared.lags).note(now_ms, committed, ends);
+        let log_ms = lock(&self.shared.log_clock).now(mono_us());
+        let table = Frame::Gossip(Table { wall_ms: wall_ms(), log_ms, ..beat.table });
+        for id in &beat.to {
+            if let Some(link) = links.get(id) {
+                link.send(&table);
+            }
+        }
+        self.tell(&beat.edges);
+        self.refresh_dispatch(now_ms);
+        self.register();
+    }
+
+    fn heard(&mut self, from: NodeId, table: &Table) {
+        let now_ms = self.shared.now_ms();
+        // Whom a node of this cluster names belongs to it: tables of strangers do not come this far.
+        let view = self.shared.view();
+        for row in &table.rows {
+            let who = Identity { id: row.id, uuid: row.uuid };
+            if who != self.shared.me && !view.known.contains(&who) {
+                self.shared.to_core(CoreInput::Vouched(who));
+            }
+        }
+        self.compare_clocks(from, table);
+        let edges = {
+            let mut gossip = lock(&self.shared.gossip);
+            let edges = gossip.merge(now_ms, from, table);
+            // The newest row of each, whoever told it: a worker's own beat reaches this door only now and then.
+            let mut dispatch = lock(&self.shared.dispatch);
+            for (row, ..) in gossip.all(now_ms) {
+                dispatch.report(now_ms, row.id, row.load, row.sessions_opened_total);
+            }
+            edges
+        };
+        self.tell(&edges);
+        // Also without an edge: a node that is heard of for the first time is a worker at once, not at the next beat. A door
+        // that learns of it in the middle of a flow begins its turns anew, and five doors' unfinished turns add up.
+        self.refresh_dispatch(now_ms);
+    }
+
+    /// A node's beat brings its clock, and the leader's brings log time.
+    fn compare_clocks(&self, from: NodeId, table: &Table) {
+        let view = self.shared.view();
+        if let Some(log_ms) = table.log_ms {
+            lock(&self.shared.log_clock).heard(log_ms, view.raft.leader == Some(from), mono_us());
+        }
+        let news = lock(&self.shared.skews).heard(from, table.wall_ms, wall_ms(), mono_us());
+        let text = match news {
+            Some(SkewNews::Off(ahead_ms)) => {
+                let (by_s, way) =
+                    (ahead_ms.unsigned_abs() as f64 / 1e3, if ahead_ms > 0 { "ahead of" } else { "behind" });
+                format!(
+                    "the clock of node {} is {by_s:.1} s {way} this node's: is a time server set up on both?",
+                    from.0
+                )
+            }
+            Some(SkewNews::Fine) => format!("the clocks of node {} and this node agree again", from.0),
+            None => return,
+        };
+        warn!("{text}");
+        self.shared.event("clock", Some(from), text);
+    }
+
+    fn refused(&mut self, id: NodeId) {
+        let now_ms = self.shared.now_ms();
+        let edge = lock(&self.shared.gossip).refused(now_ms, id);
+        if let Some(edge) = edge {
+            self.tell(&[edge]);
+            self.refresh_dispatch(now_ms);
+        }
+    }
+
+    fn tell(&self, edges: &[Edge]) {
+        for edge in edges {
+            if matches!(edge, Edge::Failed { .. }) {
+                lock(&self.shared.skews).forget(edge.id());
+            }
+            info!("{edge}");
+            self.shared.event("failure", Some(edge.id()), edge.to_string());
+        }
+    }
+
+    /// The dispatcher knows who is online, and this node's own load first hand.
+    fn refresh_dispatch(&self, now_ms: u64) {
+        let view = self.shared.view();
+        // A node that was removed still has its share of the front door: it sends clients to those that are left.
+        let is_removed = is_removed(&view.raft, self.shared.me);
+        let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader().filter(|_| is_removed));
+        // Who serves no reads is no worker.
+        let corrupt = checkpoints::corrupt_nodes(&self.shared);
+        // Workers get the clients; who comes to a gateway came there on purpose.
+        let gateways = &self.shared.directory().gateways;
+        let online: Vec<(NodeId, String)> = self
+            .shared
+            .known_addresses()
+            .into_iter()
+            .filter(|(id, _)| self.shared.is_online(*id) && !(is_removed && *id == self.shared.me.id))
+            .filter(|(id, _)| !gateways.contains(id) && !corrupt.contains_key(id))
+            .map(|(id, addresses)| (id, addresses.http))
+            .collect();
+        let sessions = &self.shared.sessions;
+        let mut dispatch = lock(&self.shared.dispatch);
+        dispatch.set_online(leader, &online);
+        dispatch.report(now_ms, self.shared.me.id, sessions.count() as u64, sessions.opened_total());
+    }
+
+    /// Sends this door's choices to all others, those that queued up meanwhile in one frame; returns what came after.
+    fn tell_doors(&self, worker: NodeId, inbox: &Receiver<GossipInput>) -> Option<GossipInput> {
+        let mut choices: BTreeMap<NodeId, u32> = BTreeMap::from([(worker, 1)]);
+        let mut next = None;
+        for input in inbox.try_iter() {
+            match input {
+                GossipInput::HandedOut(worker) => *choices.entry(worker).or_default() += 1,
+                other => {
+                    next = Some(other);
+                    break;
+                }
+            }
+        }
+        let choices = Frame::HandedOut(choices.into_iter().collect());
+        for link in self.shared.links().values() {
+            link.send(&choices);
+        }
+        next
+    }
+
+    /// Every member says in the log where it can be reached, once and whenever that changes.
+    fn register(&mut self) {
+        let me = self.shared.me;
+        let addresses: Addresses = self.shared.settings.addresses(me.id);
+        let view = self.shared.view();
+        let is_known = self.shared.directory().has(me, &addresses, self.shared.is_gateway);
+        let is_member = view.raft.membership.uuid_of(me.id) == Some(me.uuid);
+        let is_too_soon = self.last_register.is_some_and(|at| at.elapsed() < REGISTER_EVERY);
+        if is_known || !is_member || view.raft.leader.is_none() || is_too_soon {
+            return;
+        }
+        if self.registering.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.last_register = Some(Instant::now());
+        // Waiting for the answer here would stop the heartbeats.
+        let (shared, registering) = (Arc::clone(&self.shared), Arc::clone(&self.registering));
+        let told_why_not = Arc::clone(&self.told_why_not);
+        let started = crate::node::spawn::spawn("register", move || {
+            let command = directory_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
+            let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
+            let why_not = match shared.run(command, deadline) {
+                Outcome::Refused(why) | Outcome::Unknown(why) => Some(why),
+                Outcome::Done(_) => None,
+            };
+            let mut told = lock(&told_why_not);
+            if let Some(why) = why_not.as_ref().filter(|_| *told != why_not) {
+                info!("addresses not registered yet err={why:?}");
+            }
+            *told = why_not;
+            drop(told);
+            registering.store(false, Ordering::Release);
+        });
+        if let Err(e) = started {
+            self.registering.store(false, Ordering::Release);
+            warn!("no thread to register addresses err={e}");
+        }
+    }
+}
+
+/// This node's row, first hand.
+pub fn own_row(shared: &Shared) -> Row {
+    // The view may be some milliseconds old; what is applied meanwhile is in the log, and committed, all the same.
+    let (view, applied) = (shared.view(), shared.applied());
+    let raft = &view.raft;
+    Row {
+        id: shared.me.id,
+        uuid: shared.me.uuid,
+        counter: 0,
+        load: shared.sessions.count() as u64,
+        sessions_opened_total: shared.sessions.opened_total(),
+        role: raft.role,
+        standing: standing(shared, shared.me.id),
+        term: raft.term,
+        last_index: raft.last_index.max(applied),
+        promise: raft.promised.unwrap_or_default(),
+        commit_index: raft.commit_index.max(applied),
+        applied_index: applied,
+        pace: shared.activity.pace(),
+        state: shared.integrity.report(),
+        prepared_load: shared.sql.as_ref().map_or(0, Readers::prepared_load),
+        jobs: shared.job_report(),
+        is_disk_low: shared.is_disk_low(),
+        pid: std::process::id(),
+        addresses: shared.settings.addresses(shared.me.id),
+    }
+}
+
+/// Standing of a node in the newest membership that this one knows.
+pub fn standing(shared: &Shared, id: NodeId) -> Standing {
+    let view = shared.view();
+    let membership = &view.raft.membership;
+    match (membership.voters.contains_key(&id), membership.learners.contains_key(&id)) {
+        (true, _) => Standing::Voter,
+        (_, true) => Standing::Learner,
+        _ => Standing::None,
+    }
+}

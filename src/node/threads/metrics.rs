@@ -1,0 +1,135 @@
+//! Figures for `/metrics`: what this node knows of itself, one row each.
+//!
+//! Not here: the text format (`http/api/mod.rs`).
+
+use crate::cluster::health::Verdict;
+use crate::node::handle::Metric;
+use crate::node::process::log_queue;
+use crate::node::quota;
+use crate::node::shared::{Shared, lock};
+use crate::raft::Role;
+use std::sync::atomic::Ordering;
+
+/// All of them.
+pub fn all(shared: &Shared) -> Vec<Metric> {
+    let view = shared.view();
+    let raft = &view.raft;
+    let counters = &shared.counters;
+    let is_leader = u64::from(raft.role == Role::Leader);
+    let online = lock(&shared.gossip).all(shared.now_ms()).iter().filter(|(_, is_online, _)| *is_online).count() + 1;
+    let judgement = shared.judgement();
+    let takes_writes = judgement.verdict != Verdict::Unavailable;
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let (pace, jobs) = (shared.activity.pace(), shared.jobs());
+    let state = &shared.integrity;
+    let agreed = state.findings().agreed.unwrap_or_default().0;
+    let mut rows = vec![
+        gauge("phalanx_term", "Current term", raft.term.0),
+        gauge("phalanx_is_leader", "1 on the leader", is_leader),
+        gauge("phalanx_has_leader", "1 while a leader is known", u64::from(raft.leader.is_some())),
+        gauge("phalanx_has_quorum", "1 while enough voters are reachable", u64::from(judgement.has_quorum)),
+        gauge("phalanx_takes_writes", "1 while the cluster takes writes, as this node knows", u64::from(takes_writes)),
+        gauge("phalanx_failure_tolerance", "Voters that may still fail", u64::from(judgement.failure_tolerance)),
+        gauge("phalanx_disk_low", "1 while less than disk_reserve_mb is free", u64::from(shared.is_disk_low())),
+        gauge("phalanx_nodes_online", "Nodes that are online, this one included", online as u64),
+        gauge("phalanx_last_index", "Last index in the log", raft.last_index.0),
+        gauge("phalanx_commit_index", "Commit index", raft.commit_index.0),
+        gauge("phalanx_applied_index", "Index that the services have applied", shared.applied().0),
+        gauge("phalanx_snapshot_index", "Index of the newest snapshot below the log", raft.snapshot_index.0),
+        gauge("phalanx_state_corrupt", "1 while this node's state is known to be wrong", u64::from(state.is_corrupt())),
+        gauge("phalanx_state_split", "1 while no majority of the voters agrees", u64::from(state.is_split())),
+        gauge(
+            "phalanx_state_checkpoint_index",
+            "Newest index at which this node digested its state",
+            state.checkpoint().0,
+        ),
+        gauge("phalanx_state_agreed_index", "Newest index at which a majority agreed in everything", agreed),
+        counter("phalanx_state_digests_total", "Digests of the whole state taken", load(&state.digests)),
+        counter("phalanx_state_differences_total", "Differences between nodes found", load(&state.differences)),
+        gauge("phalanx_sessions", "Client connections now", shared.sessions.count() as u64),
+        counter("phalanx_sessions_opened_total", "Client connections ever", shared.sessions.opened_total()),
+        gauge("phalanx_kv_keys", "Keys in the store, as this node has applied it", pace.keys),
+        gauge("phalanx_kv_commands_per_second", "Commands answered in the last second", pace.kv_ops_per_s),
+        counter("phalanx_kv_commands_total", "Commands answered", shared.activity.answered_total()),
+        gauge("phalanx_jobs_queued", "Jobs that wait for a worker", jobs.status.queued as u64),
+        gauge("phalanx_jobs_running", "Jobs that a worker has", jobs.status.running as u64),
+        gauge("phalanx_jobs_running_here", "Jobs that this node has", jobs.mine.len() as u64),
+        gauge("phalanx_workers", "Workers that are there", jobs.here.len() as u64),
+        gauge("phalanx_memory_budget_bytes", "Bytes that connections may hold", shared.memory.bytes_max() as u64),
+        gauge("phalanx_memory_used_bytes", "Bytes that connections hold now", shared.memory.used() as u64),
+        gauge(
+            "phalanx_peer_frames_bytes",
+            "Bytes of large frames of peers on their way in",
+            shared.peer_frames.used() as u64,
+        ),
+        counter("phalanx_memory_refused_total", "Times that a connection could not hold more", shared.memory.refused()),
+        counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
+        counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
+        counter("phalanx_log_syncs_total", "Syncs of the log", load(&counters.syncs)),
+        counter(
+            "phalanx_log_lines_dropped_total",
+            "Log lines that a terminal, pipe or disk did not take fast enough",
+            log_queue::dropped_total(),
+        ),
+        counter("phalanx_peer_handshakes_failed_total", "Handshakes refused", load(&counters.peer_handshakes_failed)),
+    ];
+    let refused = [
+        ("stranger", &counters.frames_of_strangers),
+        ("term", &counters.frames_with_absurd_term),
+        ("malformed", &counters.frames_malformed),
+    ];
+    for (why, count) in refused {
+        rows.push(Metric {
+            labels: vec![("why", why.to_string())],
+            ..counter("phalanx_peer_frames_refused_total", "Frames of other nodes that were not taken", load(count))
+        });
+    }
+    rows.push(Metric {
+        value: load(&counters.sync_us) as f64 / 1e6,
+        ..counter("phalanx_log_sync_seconds_total", "Time spent in syncs of the log", 0)
+    });
+    rows.push(Metric {
+        value: load(&state.digest_us) as f64 / 1e6,
+        ..gauge("phalanx_state_digest_seconds", "How long the newest digest took, rests included", 0)
+    });
+    for (quantile, us) in [("0.5", pace.kv_p50_us), ("0.99", pace.kv_p99_us)] {
+        rows.push(Metric {
+            labels: vec![("quantile", quantile.to_string())],
+            value: us as f64 / 1e6,
+            ..gauge("phalanx_kv_command_seconds", "Time to answer a command, over the last second", 0)
+        });
+    }
+    for (id, ahead_ms) in lock(&shared.skews).all() {
+        rows.push(Metric {
+            labels: vec![("peer", id.0.to_string())],
+            value: ahead_ms as f64 / 1e3,
+            ..gauge("phalanx_clock_skew_seconds", "How far a node's wall clock is ahead of this one's", 0)
+        });
+    }
+    let off_ms = i128::from(shared.log_now_ms()) - i128::from(super::pending_requests::now_ms());
+    rows.push(Metric {
+        value: off_ms as f64 / 1e3,
+        ..gauge("phalanx_log_time_offset_seconds", "How far log time is ahead of this node's wall clock", 0)
+    });
+    for peer in &raft.peers {
+        rows.push(Metric {
+            labels: vec![("peer", peer.who.id.0.to_string())],
+            ..gauge("phalanx_peer_match_index", "Known equal and durable on a peer", peer.match_index.0)
+        });
+    }
+    for quota in quota::all(&shared.settings, &shared.sizes()) {
+        let labels = vec![("quota", quota.name.to_string())];
+        let used = gauge("phalanx_quota_used", "Bytes or jobs that a quota counts", quota.used);
+        let most = gauge("phalanx_quota_max", "Where a quota is reached", quota.most);
+        rows.extend([Metric { labels: labels.clone(), ..used }, Metric { labels, ..most }]);
+    }
+    rows
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, kind: "gauge", labels: Vec::new(), value: value as f64 }
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, kind: "counter", labels: Vec::new(), value: value as f64 }
+}

@@ -1,0 +1,648 @@
+//! What clients asked of this node, from the moment `core` takes it until the answer leaves.
+//!
+//! A request is held until somebody can take it: this node if it leads, else the leader it knows. One that was sent to
+//! a leader that then died is sent again to the next: its tag makes it take effect once (`services/sessions.rs`). At its
+//! deadline a request that never left is `Refused`, one that did is `Unknown`.
+//!
+//! Invariants: R1 each request is in exactly one of `held`, `asked`, `waiting`, `forwarded` and `transfers`, and is
+//! answered once. R2 what waits at an index is answered by the entry of the same term, or goes back to `held`. R3 commands
+//! are held in the order in which they came, also those that come back: a client that did not wait for the answer to its
+//! first write must not see it overtake the second.
+//! Not here: replies of applied commands (`apply.rs` sends them), when a request is proposed (`core.rs`).
+
+use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT};
+use crate::node::handle::{Ack, Level};
+use crate::node::peer::dialer::Link;
+use crate::node::quota;
+use crate::node::shared::Shared;
+use crate::raft::{self, Answer, Input, Refusal, Token};
+use crate::services::Reply;
+use crate::services::registry::encode_batch;
+use crate::services::sessions::Tag;
+use crate::types::{Index, NodeId, Outcome, Term};
+use crate::wire::{Ask, Forwarded, Frame};
+use crossbeam_channel::Sender;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
+
+/// Between two looks for requests whose time is up.
+const EXPIRE_EVERY: Duration = Duration::from_millis(20);
+
+/// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
+const CLOCK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Answer to a request: index of the entry (0 where there is none) and the service's reply.
+pub type Answered = Outcome<(Index, Reply)>;
+
+/// What a client wants.
+#[derive(Debug)]
+pub enum Asked {
+    /// Run this service command through the log, once.
+    Command {
+        /// Its name among all that were ever sent; `None`: this node gives it one.
+        tag: Option<Tag>,
+        /// With its routing byte.
+        command: Vec<u8>,
+        /// When to answer.
+        ack: Ack,
+    },
+    /// Change the membership by one step.
+    Change(raft::Change),
+    /// Hand leadership over.
+    Transfer(Option<NodeId>),
+    /// A question to the services.
+    Query {
+        /// With its routing byte.
+        query: Vec<u8>,
+        /// How fresh.
+        level: Level,
+    },
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Request {
+    /// What for.
+    pub asked: Asked,
+    /// When the client gives up.
+    pub deadline: Instant,
+    /// Where the answer goes.
+    pub reply: ReplyTo,
+}
+
+/// Takes the answer to one request on whichever thread has it: it must not wait for anything.
+pub trait Waiter: Send + Debug {
+    /// Called once.
+    fn answer(self: Box<Self>, answered: Answered);
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub enum ReplyTo {
+    /// A connection thread of this node that waits for it.
+    Local(Sender<Answered>),
+    /// A door of this node that goes on meanwhile.
+    Door(Box<dyn Waiter>),
+    /// The node that forwarded it, and its number there.
+    Peer(Link, u64),
+    /// It has been answered.
+    Nobody,
+}
+
+impl ReplyTo {
+    /// Sends the answer, the first time; a client that has gone is no concern.
+    pub fn answer(&mut self, answered: Answered) {
+        match std::mem::replace(self, ReplyTo::Nobody) {
+            ReplyTo::Local(to) => {
+                let _ = to.try_send(answered);
+            }
+            ReplyTo::Door(waiter) => waiter.answer(answered),
+            ReplyTo::Peer(link, number) => link.send(&Frame::Forwarded(vec![(number, answered.into())])),
+            ReplyTo::Nobody => {}
+        }
+    }
+}
+
+impl From<Answered> for Forwarded {
+    fn from(answered: Answered) -> Forwarded {
+        match answered {
+            Outcome::Done((index, reply)) => Forwarded::Done { index, reply },
+            Outcome::Refused(why) => Forwarded::Refused { why },
+            Outcome::Unknown(why) => Forwarded::Unknown { why },
+        }
+    }
+}
+
+/// A query of the services, and who asks.
+pub type Question = (Vec<u8>, ReplyTo);
+
+/// A request with what this node knows of it.
+#[derive(Debug)]
+struct Held {
+    /// Grows with each request that this node takes in.
+    number: u64,
+    request: Request,
+    /// Whether it left for a log with the present attempt: from then on silence means `Unknown`.
+    was_sent: bool,
+    /// Whether an earlier attempt left for a log that may hold it still: from then on nobody's refusal makes it certain
+    /// that it is not applied.
+    may_be_logged: bool,
+}
+
+/// All requests of a node.
+pub struct Requests {
+    shared: Arc<Shared>,
+    /// Drawn anew by each process: its numbers begin again.
+    origin: Uuid,
+    newest: u64,
+    /// Numbers of this node's own commands that may still be sent (again).
+    open: BTreeSet<u64>,
+    commands: VecDeque<Held>,
+    queries: Vec<Held>,
+    /// Membership changes and hand-overs: one at a time.
+    others: VecDeque<Held>,
+    /// Refused for now, or sent in vain: tried again in the next turn.
+    later: Vec<Held>,
+    /// Refused by a leader that has no room, though an earlier attempt may be in its log: tried again by and by.
+    postponed: Vec<Held>,
+    /// Handed to raft, not answered yet.
+    asked: BTreeMap<Token, Vec<Held>>,
+    /// In the log, not applied yet.
+    waiting: BTreeMap<Index, (Term, Vec<Held>)>,
+    /// At the leader, by number.
+    forwarded: BTreeMap<u64, (NodeId, Held)>,
+    /// Hand-overs under way.
+    transfers: Vec<(NodeId, Held)>,
+    last_expire: Instant,
+    /// The expiry that the newest empty batch was proposed for, when, and what was known of what is left of earlier ones.
+    clocked: Option<(u64, Instant, Option<Index>)>,
+}
+
+impl Requests {
+    /// None yet.
+    pub fn new(shared: Arc<Shared>) -> Requests {
+        Requests {
+            shared,
+            origin: Uuid::new_v4(),
+            newest: 0,
+            open: BTreeSet::new(),
+            commands: VecDeque::new(),
+            queries: Vec::new(),
+            others: VecDeque::new(),
+            later: Vec::new(),
+            postponed: Vec::new(),
+            asked: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
+            transfers: Vec::new(),
+            last_expire: Instant::now(),
+            clocked: None,
+        }
+    }
+
+    /// Whether no client waits for anything.
+    pub fn is_idle(&self) -> bool {
+        self.commands.is_empty()
+            && self.queries.is_empty()
+            && self.others.is_empty()
+            && self.later.is_empty()
+            && self.postponed.is_empty()
+            && self.asked.is_empty()
+            && self.waiting.is_empty()
+            && self.forwarded.is_empty()
+            && self.transfers.is_empty()
+    }
+
+    /// Whether the next turn would begin a batch of commands or a round of reads.
+    pub fn has_ready(&self) -> bool {
+        !self.queries.is_empty() || (!self.commands.is_empty() && self.waiting.len() < BATCHES_IN_FLIGHT)
+    }
+
+    /// Takes a request in.
+    pub fn hold(&mut self, mut request: Request) {
+        self.newest += 1;
+        let number = self.newest;
+        if let Asked::Command { tag: tag @ None, .. } = &mut request.asked {
+            self.open.insert(number);
+            let done_below = self.open.first().copied().unwrap_or(number);
+            *tag = Some(Tag { origin: self.origin, number, done_below });
+        }
+        self.put(Held { number, request, was_sent: false, may_be_logged: false });
+    }
+
+    /// Takes in what other nodes' clients ask.
+    pub fn hold_forwarded(&mut self, link: &Link, asks: Vec<(u64, Ask)>) {
+        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        for (number, ask) in asks {
+            let asked = match ask {
+                Ask::Command { tag, command, is_taken_enough } => {
+                    let ack = if is_taken_enough { Ack::Taken } else { Ack::Applied };
+                    Asked::Command { tag: Some(tag), command, ack }
+                }
+                Ask::Change(change) => Asked::Change(change),
+                Ask::Transfer(to) => Asked::Transfer(to),
+            };
+            self.hold(Request { asked, deadline, reply: ReplyTo::Peer(link.clone(), number) });
+        }
+    }
+
+    fn put(&mut self, held: Held) {
+        match &held.request.asked {
+            Asked::Command { .. } => self.commands.push_back(held),
+            Asked::Query { .. } => self.queries.push(held),
+            Asked::Change(_) | Asked::Transfer(_) => self.others.push_back(held),
+        }
+    }
+
+    /// Its last answer, on this thread.
+    fn finish(&mut self, mut held: Held, answered: Answered) {
+        self.open.remove(&held.number);
+        held.request.reply.answer(answered);
+    }
+
+    /// The present attempt is refused for good; certain only if no earlier one left.
+    fn refuse(&mut self, mut held: Held, why: String) {
+        if held.may_be_logged && matches!(held.request.asked, Asked::Command { .. }) {
+            held.was_sent = false;
+            self.postponed.push(held);
+        } else {
+            self.finish(held, Outcome::Refused(why));
+        }
+    }
+
+    /// The present attempt may be in a log that this node hears nothing of any more: it is sent again.
+    fn send_again(&mut self, mut held: Held) {
+        held.may_be_logged |= held.was_sent;
+        held.was_sent = false;
+        self.later.push(held);
+    }
+
+    /// Next input for raft on the leader: commands that wait as one batch, then queries, then one of the others.
+    pub fn next_input(&mut self, next_token: &mut u64) -> Option<Input> {
+        *next_token += 1;
+        let token = Token(*next_token);
+        if self.waiting.len() < BATCHES_IN_FLIGHT
+            && let Some(command) = self.next_batch(token)
+        {
+            return Some(Input::Propose { token, command });
+        }
+        if let Some(input) = self.next_read(token).or_else(|| self.maybe_move_clock(token)) {
+            return Some(input);
+        }
+        let mut held = self.others.pop_front()?;
+        let input = match &held.request.asked {
+            Asked::Change(raft::Change::Promote(id)) if self.shared.directory().gateways.contains(id) => {
+                let why = format!("node {} is a gateway, which never votes", id.0);
+                held.request.reply.answer(Outcome::Refused(format!("{}: {why}", Refusal::BadChange)));
+                return self.next_input(next_token);
+            }
+            Asked::Change(change) => Input::Change { token, change: change.clone() },
+            Asked::Transfer(Some(to)) if *to == self.shared.me.id => {
+                let to = *to;
+                held.request.reply.answer(transferred(to));
+                return self.next_input(next_token);
+            }
+            Asked::Transfer(to) => Input::Transfer { token, to: *to },
+            Asked::Command { .. } | Asked::Query { .. } => unreachable!("they have queues of their own"),
+        };
+        self.asked.insert(token, vec![held]);
+        Some(input)
+    }
+
+    /// Commands for one entry, encoded once, straight from where they are held; those beyond a quota are refused.
+    fn next_batch(&mut self, token: Token) -> Option<Arc<[u8]>> {
+        let (mut count, mut bytes) = (0, 0);
+        for held in &self.commands {
+            bytes += command_of(held).1.len();
+            if count > 0 && bytes > APPEND_BYTES_MAX {
+                break;
+            }
+            count += 1;
+        }
+        if count == 0 {
+            return None;
+        }
+        let sizes = self.shared.sizes();
+        let (mut taken, mut over) = (Vec::with_capacity(count), Vec::new());
+        for held in self.commands.drain(..count) {
+            match quota::check(&self.shared, &sizes, command_of(&held).1) {
+                Ok(()) => taken.push(held),
+                Err(why) => over.push((held, why)),
+            }
+        }
+        for (held, why) in over {
+            self.refuse(held, why);
+        }
+        if taken.is_empty() {
+            return None;
+        }
+        let batch = encode_batch(self.shared.stamp_ms(), taken.iter().map(command_of)).into();
+        self.asked.insert(token, taken);
+        Some(batch)
+    }
+
+    /// Something is due to expire, and log time moves only with the log: an empty batch carries it on.
+    fn maybe_move_clock(&mut self, token: Token) -> Option<Input> {
+        let due_ms = self.shared.next_expiry_ms().filter(|at_ms| *at_ms <= self.shared.log_now_ms())?;
+        // An entry removes a portion of what is over; the next one follows when it is applied.
+        let left_at = self.shared.left_at();
+        let is_new = self.clocked.is_none_or(|(for_ms, at, for_left)| {
+            for_ms != due_ms || (left_at.is_some() && left_at != for_left) || at.elapsed() > CLOCK_AGAIN
+        });
+        if !is_new || !self.waiting.is_empty() {
+            return None;
+        }
+        self.clocked = Some((due_ms, Instant::now(), left_at));
+        self.asked.insert(token, Vec::new());
+        Some(Input::Propose { token, command: encode_batch(self.shared.stamp_ms(), []).into() })
+    }
+
+    /// All linearizable queries that wait, on the leader and on a follower: they share one index.
+    pub fn next_read(&mut self, token: Token) -> Option<Input> {
+        if self.queries.is_empty() {
+            return None;
+        }
+        self.asked.insert(token, std::mem::take(&mut self.queries));
+        Some(Input::Read { token })
+    }
+
+    /// Sends what clients of this node asked to the leader, as far as the link takes it.
+    pub fn forward_all(&mut self, link: &Link) {
+        loop {
+            let (mut asks, mut taken, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while bytes < APPEND_BYTES_MAX
+                && let Some(held) = self.commands.pop_front().or_else(|| self.others.pop_front())
+            {
+                let (ask, size) = ask_of(&held.request.asked);
+                bytes += size;
+                asks.push((held.number, ask));
+                taken.push(held);
+            }
+            if asks.is_empty() {
+                return;
+            }
+            if !link.try_queue(&Frame::Forward(asks)) {
+                return self.later.extend(taken);
+            }
+            for mut held in taken {
+                held.was_sent = true;
+                self.forwarded.insert(held.number, (link.who.id, held));
+            }
+        }
+    }
+
+    /// Tells nodes that took us for the leader to look again.
+    pub fn bounce_forwarded(&mut self) {
+        let commands = std::mem::take(&mut self.commands);
+        let others = std::mem::take(&mut self.others);
+        for held in commands.into_iter().chain(others) {
+            match &held.request.reply {
+                ReplyTo::Peer(link, number) => {
+                    link.queue(&Frame::Forwarded(vec![(*number, Forwarded::NotLeader)]));
+                }
+                _ => self.put(held),
+            }
+        }
+    }
+
+    /// Raft's answer; returns queries that may be served once an index is applied.
+    pub fn on_answer(&mut self, token: Token, answer: Answer) -> Option<(Index, Vec<Question>)> {
+        let mut taken = self.asked.remove(&token)?;
+        match answer {
+            Answer::Appended { index, term } => {
+                for held in &mut taken {
+                    held.was_sent = true;
+                    if let Asked::Command { ack: Ack::Taken, .. } = held.request.asked {
+                        held.request.reply.answer(Outcome::Done((index, Reply::Ok(Vec::new()))));
+                    }
+                }
+                if let Some((_, void)) = self.waiting.insert(index, (term, taken)) {
+                    void.into_iter().for_each(|held| self.send_again(held));
+                }
+            }
+            Answer::ReadAt(index) => {
+                let queries = taken.into_iter().filter_map(|held| match held.request.asked {
+                    Asked::Query { query, .. } => Some((query, held.request.reply)),
+                    _ => None,
+                });
+                return Some((index, queries.collect()));
+            }
+            Answer::TransferStarted { to } => {
+                self.transfers.extend(taken.into_iter().map(|held| (to, held)));
+            }
+            Answer::Refused(why) => self.on_refusal(why, taken),
+        }
+        None
+    }
+
+    fn on_refusal(&mut self, why: Refusal, taken: Vec<Held>) {
+        match why {
+            Refusal::NotLeader | Refusal::HandOver | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
+                self.later.extend(taken);
+            }
+            Refusal::Busy
+            | Refusal::DiskLow
+            | Refusal::NotCaughtUp
+            | Refusal::BadChange
+            | Refusal::Unsafe
+            | Refusal::BadTarget => {
+                let text = match self.shared.integrity.no_reads() {
+                    Some(corrupt) if why == Refusal::DiskLow => format!("the leader hands over: {corrupt}"),
+                    _ => why.to_string(),
+                };
+                for held in taken {
+                    self.refuse(held, text.clone());
+                }
+            }
+        }
+    }
+
+    /// Those who wait for the entry at `index`, if it is theirs; else they are held again.
+    pub fn take_waiting(&mut self, index: Index, term: Term) -> Vec<ReplyTo> {
+        match self.waiting.remove(&index) {
+            Some((expected, taken)) if expected == term => {
+                // Committed: it will never be sent again.
+                for held in &taken {
+                    self.open.remove(&held.number);
+                }
+                taken.into_iter().map(|held| held.request.reply).collect()
+            }
+            Some((_, void)) => {
+                void.into_iter().for_each(|held| self.send_again(held));
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// The log ends here: what waited beyond was cut off by another leader, and is held again.
+    pub fn on_log_end(&mut self, last: Index) {
+        while let Some(entry) = self.waiting.last_entry()
+            && *entry.key() > last
+        {
+            let (_, void) = entry.remove();
+            void.into_iter().for_each(|held| self.send_again(held));
+        }
+    }
+
+    /// The leader's word on what was forwarded.
+    pub fn on_forwarded(&mut self, answers: Vec<(u64, Forwarded)>) {
+        for (number, outcome) in answers {
+            let Some((_, held)) = self.forwarded.remove(&number) else { continue };
+            match outcome {
+                Forwarded::Done { index, reply } => self.finish(held, Outcome::Done((index, reply))),
+                Forwarded::Refused { why } => self.refuse(held, why),
+                Forwarded::NotLeader => {
+                    // Not taken: this attempt left no trace.
+                    self.later.push(Held { was_sent: false, ..held });
+                }
+                Forwarded::Unknown { why } => self.send_again_or_give_up(held, why),
+            }
+        }
+    }
+
+    /// There is a leader (anew): what an earlier one had is sent again.
+    pub fn on_leader(&mut self, leader: NodeId) {
+        for (to, held) in std::mem::take(&mut self.transfers) {
+            match to == leader {
+                true => self.finish(held, transferred(leader)),
+                false => self.finish(held, Outcome::Refused(format!("node {} took the leadership", leader.0))),
+            }
+        }
+        // A hand-over that another node was asked for has happened, whoever answers first.
+        let is_transferred = |held: &Held| match &held.request.asked {
+            Asked::Transfer(to) => to.is_none_or(|to| to == leader),
+            _ => false,
+        };
+        let done: Vec<_> = self
+            .forwarded
+            .extract_if(.., |_, (to, held)| *to != leader && is_transferred(held))
+            .map(|(_, (_, held))| held)
+            .collect();
+        for held in done {
+            self.finish(held, transferred(leader));
+        }
+        self.recall(|to| to != leader);
+        self.retry_reads();
+    }
+
+    /// The connection to a peer is new: what was sent over the old one may be lost.
+    pub fn on_link_up(&mut self, peer: NodeId) {
+        self.recall(|to| to == peer);
+        self.retry_reads();
+    }
+
+    /// The hand-over was given up.
+    pub fn on_transfer_aborted(&mut self, to: NodeId) {
+        for (_, held) in std::mem::take(&mut self.transfers) {
+            self.finish(held, Outcome::Refused(format!("node {} did not take over in time", to.0)));
+        }
+    }
+
+    /// A snapshot replaced the entries up to `index`: whether ours were among them cannot be told any more.
+    pub fn on_install(&mut self, index: Index) {
+        let rest = self.waiting.split_off(&index.next());
+        let gone = std::mem::replace(&mut self.waiting, rest);
+        for held in gone.into_values().flat_map(|(_, taken)| taken) {
+            self.send_again_or_give_up(held, "a snapshot replaced the log meanwhile".to_string());
+        }
+    }
+
+    /// Answers those whose time is up, and lets those who were refused for now try again.
+    pub fn expire(&mut self, now: Instant) {
+        if !self.later.is_empty() {
+            self.later.extend(self.commands.drain(..));
+            self.later.sort_by_key(|held| held.number);
+            for held in std::mem::take(&mut self.later) {
+                self.put(held);
+            }
+        }
+        if now.duration_since(self.last_expire) < EXPIRE_EVERY {
+            return;
+        }
+        self.last_expire = now;
+        self.later.append(&mut self.postponed);
+        let is_late = |held: &Held| held.request.deadline <= now;
+        let mut late: Vec<Held> = Vec::new();
+        // Mostly nobody is late: queues are rebuilt only if somebody is.
+        for queue in [&mut self.commands, &mut self.others] {
+            if queue.iter().any(is_late) {
+                let (gone, rest) = queue.drain(..).partition::<Vec<_>, _>(is_late);
+                late.extend(gone);
+                queue.extend(rest);
+            }
+        }
+        late.extend(self.queries.extract_if(.., |held| is_late(held)));
+        late.extend(self.later.extract_if(.., |held| is_late(held)));
+        late.extend(self.transfers.extract_if(.., |(_, held)| is_late(held)).map(|(_, held)| held));
+        late.extend(self.forwarded.extract_if(.., |_, (_, held)| is_late(held)).map(|(_, (_, held))| held));
+        // Rarely asked for, and not for nothing.
+        let shared = Arc::clone(&self.shared);
+        let why = LazyCell::new(|| shared.why_no_leader());
+        for taken in self.asked.values_mut().chain(self.waiting.values_mut().map(|(_, taken)| taken)) {
+            // A batch keeps its order for `apply`: the late are answered, their places stay.
+            for held in taken.iter_mut().filter(|held| is_late(held)) {
+                let answered = too_late(held, &why);
+                held.request.reply.answer(answered);
+            }
+        }
+        self.asked.retain(|_, taken| !taken.iter().all(is_late));
+        for held in late {
+            let answered = too_late(&held, &why);
+            self.finish(held, answered);
+        }
+    }
+
+    fn recall(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
+        let recalled: Vec<_> = self.forwarded.extract_if(.., |_, (to, _)| is_recalled(*to)).collect();
+        for (_, (_, held)) in recalled {
+            self.send_again_or_give_up(held, "the leader was lost before it answered".to_string());
+        }
+    }
+
+    fn retry_reads(&mut self) {
+        let is_read = |taken: &Vec<Held>| taken.iter().all(|held| matches!(held.request.asked, Asked::Query { .. }));
+        let reads: Vec<_> = self.asked.extract_if(.., |_, taken| is_read(taken)).collect();
+        self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
+    }
+
+    /// A command's second copy has no effect; a membership change or hand-over is the caller's to look at.
+    fn send_again_or_give_up(&mut self, held: Held, why: String) {
+        match held.request.asked {
+            Asked::Change(_) | Asked::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
+            Asked::Command { .. } | Asked::Query { .. } => self.send_again(held),
+        }
+    }
+}
+
+/// A command that is held, with its name.
+fn command_of(held: &Held) -> (Tag, &[u8]) {
+    match &held.request.asked {
+        Asked::Command { tag: Some(tag), command, .. } => (*tag, command),
+        other => unreachable!("{other:?} among the commands, or one without a tag"),
+    }
+}
+
+/// What to ask the leader for, and how many bytes that takes, about.
+fn ask_of(asked: &Asked) -> (Ask, usize) {
+    match asked {
+        Asked::Command { tag: Some(tag), command, ack } => {
+            (Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken }, command.len())
+        }
+        Asked::Change(change) => (Ask::Change(change.clone()), 64),
+        Asked::Transfer(to) => (Ask::Transfer(*to), 64),
+        other => unreachable!("{other:?} is not the leader's to answer, or has no tag"),
+    }
+}
+
+fn too_late(held: &Held, why: &str) -> Answered {
+    match (&held.request.asked, held.was_sent || held.may_be_logged) {
+        (Asked::Query { .. }, _) | (_, false) => Outcome::Refused(why.to_string()),
+        (_, true) => Outcome::Unknown(format!("no answer in time, it may or may not be applied ({why})")),
+    }
+}
+
+fn transferred(to: NodeId) -> Answered {
+    Outcome::Done((Index(0), Reply::Ok(to.0.to_le_bytes().to_vec())))
+}
+
+/// Whom the reply to a hand-over names.
+pub fn transferred_to(reply: &Reply) -> Option<NodeId> {
+    match reply {
+        Reply::Ok(bytes) => bytes.as_slice().try_into().ok().map(|id| NodeId(u64::from_le_bytes(id))),
+        Reply::Failed(_) => None,
+    }
+}
+
+/// Wall clock in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+#[cfg(test)]
+#[path = "tests/requests.rs"]
+mod tests;

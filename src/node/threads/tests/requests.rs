@@ -1,0 +1,178 @@
+//! Requests by hand: what core would do with them, without its thread.
+
+use super::*;
+use crate::node::shared::Parts;
+use crate::raft::{Raft, founding_state};
+use crate::settings::Settings;
+use crate::store::{Options, RealFiles, Store};
+use crate::types::Identity;
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn requests() -> (Requests, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
+    let settings = Settings::default();
+    let (store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
+    let raft = Raft::new(crate::node::process::start::raft_config(&settings, me), founding_state(me));
+    let (core, gossip, monitor, watch) = (bounded(1).0, bounded(1).0, bounded(1).0, bounded(1).0);
+    let parts = Parts {
+        stopper: crate::node::process::stop::Stopper::new().0,
+        settings,
+        me,
+        cluster: Uuid::nil(),
+        dir: dir.path().to_path_buf(),
+        core,
+        gossip,
+        monitor,
+        watch,
+        worker: bounded(1).0,
+        chat: bounded(1).0,
+        apply: bounded(1).0,
+        checkpoints: bounded(1).0,
+        mark: None,
+        is_gateway: false,
+        snapshots: store.snapshots(),
+        sql: None,
+        known: Default::default(),
+        log_ms: 0,
+        view: raft.view(),
+    };
+    (Requests::new(Arc::new(Shared::new(parts))), dir)
+}
+
+fn command(requests: &mut Requests, within: Duration, ack: Ack) -> Receiver<Answered> {
+    let (reply, answer) = bounded(1);
+    let asked = Asked::Command { tag: None, command: vec![9], ack };
+    requests.hold(Request { asked, deadline: Instant::now() + within, reply: ReplyTo::Local(reply) });
+    answer
+}
+
+/// Proposes what is held; the token of the batch.
+fn propose(requests: &mut Requests, next_token: &mut u64) -> Option<Token> {
+    match requests.next_input(next_token)? {
+        Input::Propose { token, .. } => Some(token),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn appended(index: u64, term: u64) -> Answer {
+    Answer::Appended { index: Index(index), term: Term(term) }
+}
+
+/// The finding of a review: a leader that inherits a full log refused commands whose first copies it then committed.
+#[test]
+fn a_refusal_is_not_certain_after_an_attempt_that_may_be_logged() {
+    let (mut requests, _dir) = requests();
+    let (mut tokens, start) = (0, Instant::now());
+    let answer = command(&mut requests, SOON, Ack::Applied);
+    let token = propose(&mut requests, &mut tokens).unwrap();
+    requests.on_answer(token, appended(5, 1));
+    // Another leader cuts the entry off here; a third may have it still.
+    requests.on_log_end(Index(4));
+    requests.expire(start);
+    let token = propose(&mut requests, &mut tokens).expect("it is sent again");
+    requests.on_answer(token, Answer::Refused(Refusal::Busy));
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "refused for certain, though it may be applied");
+    // It is tried again, though not at once.
+    assert_eq!(propose(&mut requests, &mut tokens), None);
+    requests.expire(start + EXPIRE_EVERY * 2);
+    requests.expire(start + EXPIRE_EVERY * 4);
+    assert!(propose(&mut requests, &mut tokens).is_some());
+    // And when its time is up, nobody knows.
+    requests.expire(start + SOON + EXPIRE_EVERY);
+    assert!(matches!(answer.try_recv(), Ok(Outcome::Unknown(_))));
+}
+
+#[test]
+fn a_first_attempt_that_is_refused_is_refused_for_certain() {
+    let (mut requests, _dir) = requests();
+    let answer = command(&mut requests, SOON, Ack::Applied);
+    let token = propose(&mut requests, &mut 0).unwrap();
+    requests.on_answer(token, Answer::Refused(Refusal::Busy));
+    assert!(matches!(answer.try_recv(), Ok(Outcome::Refused(_))));
+    assert!(requests.is_idle());
+}
+
+#[test]
+fn what_never_left_is_refused_when_its_time_is_up() {
+    let (mut requests, _dir) = requests();
+    let answer = command(&mut requests, Duration::ZERO, Ack::Applied);
+    requests.expire(Instant::now() + SOON);
+    assert!(matches!(answer.try_recv(), Ok(Outcome::Refused(_))));
+    assert!(requests.is_idle());
+}
+
+#[test]
+fn commands_keep_their_order_when_they_come_back() {
+    let (mut requests, _dir) = requests();
+    let mut tokens = 0;
+    let first = command(&mut requests, SOON, Ack::Applied);
+    let token = propose(&mut requests, &mut tokens).unwrap();
+    let second = command(&mut requests, SOON, Ack::Applied);
+    requests.on_answer(token, Answer::Refused(Refusal::NotLeader));
+    requests.expire(Instant::now());
+    let token = propose(&mut requests, &mut tokens).expect("both in one batch");
+    requests.on_answer(token, appended(7, 2));
+    let waiting = requests.take_waiting(Index(7), Term(2));
+    for (at, mut reply) in waiting.into_iter().enumerate() {
+        reply.answer(Outcome::Done((Index(7), Reply::Ok(vec![at as u8]))));
+    }
+    assert_eq!(first.try_recv(), Ok(Outcome::Done((Index(7), Reply::Ok(vec![0])))));
+    assert_eq!(second.try_recv(), Ok(Outcome::Done((Index(7), Reply::Ok(vec![1])))));
+    assert!(requests.is_idle());
+}
+
+#[test]
+fn a_write_that_need_only_be_taken_is_answered_by_the_leaders_log() {
+    let (mut requests, _dir) = requests();
+    let answer = command(&mut requests, SOON, Ack::Taken);
+    let token = propose(&mut requests, &mut 0).unwrap();
+    requests.on_answer(token, appended(3, 1));
+    assert_eq!(answer.try_recv(), Ok(Outcome::Done((Index(3), Reply::Ok(Vec::new())))));
+    let [mut reply] = <[ReplyTo; 1]>::try_from(requests.take_waiting(Index(3), Term(1))).unwrap();
+    reply.answer(Outcome::Unknown("twice".to_string()));
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Disconnected), "one answer");
+}
+
+#[test]
+fn few_batches_are_in_flight_at_once() {
+    let (mut requests, _dir) = requests();
+    let mut tokens = 0;
+    for index in 0..BATCHES_IN_FLIGHT as u64 {
+        command(&mut requests, SOON, Ack::Applied);
+        let token = propose(&mut requests, &mut tokens).unwrap();
+        requests.on_answer(token, appended(index + 1, 1));
+    }
+    command(&mut requests, SOON, Ack::Applied);
+    assert_eq!(propose(&mut requests, &mut tokens), None);
+    requests.take_waiting(Index(1), Term(1));
+    assert!(propose(&mut requests, &mut tokens).is_some());
+}
+
+#[test]
+fn an_expiry_that_is_due_moves_log_time_once() {
+    let (mut requests, _dir) = requests();
+    let mut tokens = 0;
+    requests.shared.set_next_expiry_ms(Some(now_ms() + 3_600_000));
+    assert_eq!(propose(&mut requests, &mut tokens), None);
+    requests.shared.set_next_expiry_ms(Some(now_ms() - 1));
+    let token = propose(&mut requests, &mut tokens).expect("an empty batch");
+    requests.on_answer(token, appended(1, 1));
+    assert_eq!(propose(&mut requests, &mut tokens), None, "one is under way");
+    requests.take_waiting(Index(1), Term(1));
+    assert_eq!(propose(&mut requests, &mut tokens), None, "the services have not got to it yet");
+    for index in 1..4 {
+        // An entry removes a portion of what is over: each that is applied and leaves some brings another.
+        requests.shared.set_left_at(Some(Index(index)));
+        let token = propose(&mut requests, &mut tokens).expect("there is more to be removed");
+        requests.on_answer(token, appended(index + 1, 1));
+        requests.take_waiting(Index(index + 1), Term(1));
+        assert_eq!(propose(&mut requests, &mut tokens), None, "it is not applied yet");
+    }
+    requests.shared.set_left_at(None);
+    assert_eq!(propose(&mut requests, &mut tokens), None, "the rest is the next entry's");
+    requests.shared.set_next_expiry_ms(None);
+    assert_eq!(propose(&mut requests, &mut tokens), None);
+}

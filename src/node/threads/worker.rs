@@ -1,0 +1,567 @@
+//! The `worker` thread: runs the jobs that the log gives to this node, each on a thread of its own, and tells how they ended.
+//! On a gateway, or where jobs are off, it only sees to it that no earlier process of this node keeps any.
+//!
+//! It learns its work from what `apply` publishes after each entry, and compares: an attempt that is its own and does not run
+//! is begun, one that runs and is its own no more is stopped at once. So a node that was thought lost and comes back needs no
+//! word from anybody to drop what others have by now. Ends are proposed until the log has them or gives the job to another.
+//!
+//! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also while
+//! one that was stopped takes its time to die. W3 nothing of a program outlives this thread, but for a process that is
+//! killed: then the system ends the programs with it (`work/sandbox.rs`).
+//! Not here: who gets which job (`services/jobs/`), who is lost (`core.rs`), cages and compilers (`work/`).
+
+use super::pending_requests::{Answered, Asked, ReplyTo, Waiter};
+use crate::node::handle::{Ack, Level};
+use crate::node::shared::Shared;
+use crate::node::spawn;
+use crate::node::views::jobs::JobsView;
+use crate::node::views::live_output::Output;
+use crate::services::jobs::commands::LIMITS_MOST;
+use crate::services::jobs::{Command, End, JobId, Query, Request, Verdict};
+use crate::services::registry::{jobs_command, jobs_query};
+use crate::settings::CageKind;
+use crate::types::{Identity, Outcome, ProcessLimit};
+use crate::wire::heartbeat::JobReport;
+use crate::work::WorkError;
+use crate::work::run::Attempt;
+use crate::work::runtimes::{self, Found};
+use crate::work::sandbox::Cage;
+use crate::work::scratch;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{info, warn};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two tries to join, and to tell an end that was not taken.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Between two looks when nothing is to be tried again.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two tries whether a sandbox can be built where none could.
+const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How long programs that were stopped may take to end when the node stops.
+const WIND_DOWN: Duration = Duration::from_secs(2);
+
+/// What the thread is told.
+#[derive(Debug)]
+pub enum WorkerInput {
+    /// The jobs have changed.
+    Look,
+    /// What this machine has was found out: a way to cage programs, or why there is none, and its languages.
+    Ready {
+        /// How programs are shut in.
+        cage: Result<Cage, String>,
+        /// What it can run.
+        found: Vec<Found>,
+    },
+    /// A program has ended.
+    Ended {
+        /// Of which job.
+        job: JobId,
+        /// In which attempt.
+        attempt: u32,
+        /// How; or why the program never began.
+        end: Result<End, String>,
+    },
+    /// Whether sandboxes can be built now, asked again because one did not start.
+    Sandbox(Result<Cage, String>),
+    /// What became of an end that was told.
+    Told {
+        /// Of which job.
+        job: JobId,
+        /// In which attempt.
+        attempt: u32,
+        /// The log has it, whatever the jobs said to it.
+        is_taken: bool,
+    },
+    /// A linearizable read was answered: this node follows the log.
+    Current,
+    /// End all programs, and the thread.
+    Stop,
+}
+
+/// One attempt that the log gave to this process.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The job.
+    pub job: JobId,
+    /// Which attempt at it.
+    pub attempt: u32,
+    /// What to run.
+    pub request: Arc<Request>,
+}
+
+/// A program that runs, or is being stopped.
+struct Running {
+    slot: u32,
+    is_cancelled: Arc<AtomicBool>,
+}
+
+/// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
+struct Untold {
+    command: Vec<u8>,
+    /// The attempt is this worker's no more: the log needs no more than to have it.
+    is_past: bool,
+    /// `None`: the log has it. It is kept until this node's copy of the jobs shows it: else its attempt would begin again.
+    next_try: Option<Instant>,
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    inbox: Sender<WorkerInput>,
+    /// Where scratch folders are made.
+    scratch: PathBuf,
+    cage: Option<Cage>,
+    found: BTreeMap<String, Found>,
+    /// Why this node can run nothing.
+    trouble: Option<String>,
+    /// What the machine has is known.
+    is_ready: bool,
+    next_join: Instant,
+    next_farewell: Instant,
+    /// When it is tried again whether a sandbox can be built; `None`: nothing speaks against it, or it is being tried.
+    next_probe: Option<Instant>,
+    is_probing: bool,
+    running: BTreeMap<(JobId, u32), Running>,
+    untold: BTreeMap<(JobId, u32), Untold>,
+}
+
+/// Body of the thread. `inbox` and `sender` are the two ends of one channel.
+pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<WorkerInput>) {
+    let mut worker = Worker {
+        shared: Arc::clone(shared),
+        inbox: sender,
+        scratch: scratch::place(&shared.dir.join("jobs"), &shared.me.uuid.simple().to_string()),
+        cage: None,
+        found: BTreeMap::new(),
+        trouble: None,
+        is_ready: false,
+        next_join: Instant::now(),
+        next_farewell: Instant::now(),
+        next_probe: None,
+        is_probing: false,
+        running: BTreeMap::new(),
+        untold: BTreeMap::new(),
+    };
+    worker.clear_scratch();
+    scratch::remove_abandoned();
+    let held = scratch::hold(&worker.scratch);
+    if let Err(e) = &held {
+        warn!("no folder for jobs path={} err={e}", worker.scratch.display());
+    }
+    match (shared.is_gateway, shared.settings.has_jobs()) {
+        (true, _) => info!("a gateway: it serves clients, and neither votes nor runs jobs"),
+        (_, false) => info!("jobs are off (jobs_enabled)"),
+        (false, true) => worker.find_out(),
+    }
+    loop {
+        match inbox.recv_deadline(worker.next_look()) {
+            Ok(WorkerInput::Look) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(WorkerInput::Ready { cage, found }) => worker.on_ready(cage, found),
+            Ok(WorkerInput::Ended { job, attempt, end }) => worker.on_ended(job, attempt, end),
+            Ok(WorkerInput::Told { job, attempt, is_taken }) => {
+                worker.on_told((job, attempt), is_taken);
+            }
+            Ok(WorkerInput::Sandbox(cage)) => worker.on_sandbox(cage),
+            Ok(WorkerInput::Current) => worker.join(),
+            Ok(WorkerInput::Stop) | Err(RecvTimeoutError::Disconnected) => return worker.wind_down(inbox),
+        }
+        worker.look();
+    }
+}
+
+impl Worker {
+    /// What a process before this one left, which was killed: programs end now, folders in the background.
+    fn clear_scratch(&self) {
+        let old = match scratch::clear(&self.scratch) {
+            Ok(old) => old,
+            Err(e) => return warn!("no folder for jobs path={} err={e}", self.scratch.display()),
+        };
+        if old.is_empty() {
+            return;
+        }
+        let started = spawn::spawn_patient("old-jobs", move || old.iter().for_each(|path| scratch::remove_old(path)));
+        if let Err(e) = started {
+            warn!("no thread to remove folders of old jobs, they stay until the next start err={e}");
+        }
+    }
+
+    /// Tries the cage and looks for compilers. For these the thread gives way to others: a node that starts has more to do.
+    fn find_out(&self) {
+        let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
+        let (inbox, jobs) = (self.inbox.clone(), self.scratch.clone());
+        let started = spawn::spawn("probe", move || {
+            let cage = Cage::try_out(kind, &jobs).map_err(|e| e.to_string());
+            spawn::give_way();
+            let found = if cage.is_ok() { runtimes::find(&wanted) } else { Vec::new() };
+            let _ = inbox.send(WorkerInput::Ready { cage, found });
+        });
+        if let Err(e) = started {
+            warn!("no thread to look for compilers, this node runs no jobs err={e}");
+        }
+    }
+
+    fn on_ready(&mut self, cage: Result<Cage, String>, found: Vec<Found>) {
+        self.is_ready = true;
+        match cage {
+            Ok(cage) => (self.cage, self.trouble) = (Some(cage), None),
+            Err(why) => {
+                self.next_probe = Some(Instant::now() + PROBE_AGAIN_AFTER);
+                warn!("{why}");
+                self.shared.event("failure", Some(self.shared.me.id), format!("node {}: {why}", self.shared.me.id.0));
+                self.trouble = Some(why);
+            }
+        }
+        if self.cage.as_ref().is_some_and(|cage| cage.kind() == CageKind::Limits) {
+            warn!("jobs_cage is \"limits\": every client may read and change whatever this node may");
+        }
+        self.found = found.into_iter().map(|found| (found.runtime.language.clone(), found)).collect();
+        self.publish_runtimes();
+        let languages: Vec<&str> = self.found.keys().map(String::as_str).collect();
+        let limit = match self.cage.as_ref().map(Cage::process_limit) {
+            Some(ProcessLimit::Kernel) => "; the kernel bounds each job's processes",
+            Some(ProcessLimit::Watched) => "; each job's processes are counted by looking at them",
+            None => "",
+        };
+        info!("jobs: {} slots, runtimes [{}]{limit}", self.shared.settings.slots(), languages.join(", "));
+        if self.shared.jobs().am_here {
+            // It joined when no sandbox could be built.
+            self.say_join();
+        }
+    }
+
+    /// For the other nodes: what this one can run.
+    fn publish_runtimes(&self) {
+        let found = self.found.values().filter(|_| self.cage.is_some());
+        let runtimes = found.map(|found| (found.runtime.language.clone(), found.version.clone())).collect();
+        let process_limit = self.cage.as_ref().map(Cage::process_limit);
+        self.shared.set_job_report(JobReport { runtimes, process_limit });
+    }
+
+    /// A sandbox did not start: if none does any more, this node is no worker until one does again, and says why. Else jobs that
+    /// cannot run here would go on coming here, where they are over soonest.
+    fn probe_again(&mut self) {
+        if self.is_probing {
+            return;
+        }
+        (self.is_probing, self.next_probe) = (true, None);
+        let (kind, inbox, jobs) = (self.shared.settings.jobs_cage, self.inbox.clone(), self.scratch.clone());
+        let started = spawn::spawn("probe", move || {
+            let _ = inbox.send(WorkerInput::Sandbox(Cage::try_out(kind, &jobs).map_err(|e| e.to_string())));
+        });
+        if let Err(e) = started {
+            self.on_sandbox(Err(format!("no thread to try a sandbox: {e}")));
+        }
+    }
+
+    fn on_sandbox(&mut self, cage: Result<Cage, String>) {
+        self.is_probing = false;
+        let had_trouble = self.trouble.is_some();
+        match cage {
+            // None could be built until now, so nobody has looked for compilers.
+            Ok(_) if self.found.is_empty() => return self.find_out(),
+            Ok(cage) => (self.cage, self.trouble) = (Some(cage), None),
+            Err(why) => {
+                self.next_probe = Some(Instant::now() + PROBE_AGAIN_AFTER);
+                self.cage = None;
+                if !had_trouble {
+                    warn!("no sandbox starts any more: {why}");
+                }
+                self.trouble = Some(why);
+            }
+        }
+        if had_trouble != self.trouble.is_some() {
+            self.publish_runtimes();
+            self.say_join();
+        }
+    }
+
+    fn next_look(&self) -> Instant {
+        let view = self.shared.jobs();
+        let join = (self.is_ready && !view.am_here).then_some(self.next_join);
+        let farewell = self.forerunner(&view).map(|_| self.next_farewell);
+        let soonest = self
+            .untold
+            .values()
+            .filter_map(|untold| untold.next_try)
+            .chain(join)
+            .chain(farewell)
+            .chain(self.next_probe)
+            .min();
+        soonest.unwrap_or_else(|| Instant::now() + LOOK_EVERY)
+    }
+
+    /// Compares what runs with what the log says.
+    fn look(&mut self) {
+        let view = self.shared.jobs();
+        let mine: BTreeSet<(JobId, u32)> = view.mine.iter().map(|task| (task.job, task.attempt)).collect();
+        for (_, running) in self.running.iter().filter(|(key, _)| !mine.contains(key)) {
+            running.is_cancelled.store(true, Ordering::Relaxed);
+        }
+        let is_settled = |key: &_, untold: &mut Untold| !untold.is_past && !mine.contains(key);
+        let settled: Vec<_> = self.untold.extract_if(.., is_settled).collect();
+        for ((job, attempt), _) in settled {
+            self.shared.live.forget(job, attempt);
+        }
+        for task in &view.mine {
+            let key = (task.job, task.attempt);
+            if !self.running.contains_key(&key) && !self.untold.contains_key(&key) {
+                self.begin(task);
+            }
+        }
+        let now = Instant::now();
+        let is_due = |untold: &Untold| untold.next_try.is_some_and(|at| at <= now);
+        let due: Vec<_> = self.untold.iter().filter(|(_, untold)| is_due(untold)).map(|(key, _)| *key).collect();
+        due.into_iter().for_each(|key| self.tell(key));
+        if self.is_ready && !view.am_here && self.next_join <= now {
+            self.ask_to_join(now);
+        }
+        if self.next_probe.is_some_and(|at| at <= now) {
+            self.probe_again();
+        }
+        if let Some(forerunner) = self.forerunner(&view).filter(|_| self.next_farewell <= now) {
+            self.next_farewell = now + AGAIN_AFTER;
+            if self.shared.view().raft.leader.is_some() {
+                self.propose(&Command::Leave { worker: forerunner, is_lost: true });
+            }
+        }
+    }
+
+    /// The process of this node before this one, if it still counts as there: the leader cannot see that another answers in
+    /// its place, and this one may take its time to join, or never will.
+    fn forerunner(&self, view: &JobsView) -> Option<Identity> {
+        let me = self.shared.worker;
+        view.here.iter().copied().find(|worker| worker.id == me.id && *worker != me)
+    }
+
+    /// A node that cannot follow the log (its disk hangs) would get jobs that it never hears of: it joins only after it has
+    /// answered a question that needs all of it.
+    fn ask_to_join(&mut self, now: Instant) {
+        self.next_join = now + AGAIN_AFTER;
+        let raft = &self.shared.view().raft;
+        if raft.leader.is_none() || raft.membership.uuid_of(self.shared.me.id) != Some(self.shared.me.uuid) {
+            return;
+        }
+        let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        self.next_join = deadline;
+        let asked = Asked::Query { query: jobs_query(&Query::Job(0)), level: Level::Linearizable };
+        self.shared.submit(asked, deadline, ReplyTo::Door(Box::new(Asking { inbox: self.inbox.clone() })));
+    }
+
+    fn join(&mut self) {
+        if !self.shared.jobs().am_here {
+            self.say_join();
+        }
+    }
+
+    fn say_join(&self) {
+        let found = self.found.keys().filter(|_| self.cage.is_some());
+        let command = Command::Join {
+            worker: self.shared.worker,
+            slots: u64::from(self.shared.settings.slots()),
+            runtimes: found.cloned().collect(),
+            trouble: self.trouble.clone(),
+        };
+        self.propose(&command);
+    }
+
+    fn propose(&self, command: &Command) {
+        self.propose_encoded(jobs_command(command), ReplyTo::Nobody);
+    }
+
+    fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
+        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        self.shared.submit(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline, reply);
+    }
+
+    /// Begins an attempt if there is a slot; else it waits for one that was stopped to end.
+    fn begin(&mut self, task: &Task) {
+        let taken: BTreeSet<u32> = self.running.values().map(|running| running.slot).collect();
+        let Some(slot) = (0..self.shared.settings.slots()).find(|slot| !taken.contains(slot)) else { return };
+        let (Some(cage), Some(found)) = (self.cage.clone(), self.found.get(&task.request.language).cloned()) else {
+            let why = self.trouble.clone().unwrap_or_else(|| format!("it has no {} any more", task.request.language));
+            return self.on_ended(task.job, task.attempt, Err(why));
+        };
+        let is_cancelled = Arc::<AtomicBool>::default();
+        let output = self.shared.live.begin(task.job, task.attempt);
+        let job = Job {
+            task: task.clone(),
+            cage,
+            found,
+            scratch: self.scratch.join(format!("{}-{}", task.job, task.attempt)),
+            // Each slot of each node of a host has a user of its own.
+            user: (self.shared.me.id.0 as u32).wrapping_mul(self.shared.settings.slots()).wrapping_add(slot),
+            is_cancelled: Arc::clone(&is_cancelled),
+            output,
+        };
+        let inbox = self.inbox.clone();
+        // The program gives way to others (`work/sandbox.rs`), but this thread, which watches it, does not.
+        let started = spawn::spawn(&format!("job-{slot}"), move || {
+            let (job_id, attempt) = (job.task.job, job.task.attempt);
+            let end = job.run().map_err(|e| e.to_string());
+            // Fails when the worker has ended, and then nobody asks.
+            let _ = inbox.send(WorkerInput::Ended { job: job_id, attempt, end });
+        });
+        match started {
+            Ok(_) => {
+                self.running.insert((task.job, task.attempt), Running { slot, is_cancelled });
+            }
+            Err(e) => {
+                self.on_ended(task.job, task.attempt, Err(format!("no thread for it: {e}")));
+            }
+        }
+    }
+
+    fn on_ended(&mut self, job: JobId, attempt: u32, end: Result<End, String>) {
+        let was_cancelled =
+            self.running.remove(&(job, attempt)).is_some_and(|running| running.is_cancelled.load(Ordering::Relaxed));
+        let worker = self.shared.worker;
+        let command = match end {
+            Ok(end) if was_cancelled => {
+                info!("job {job} was stopped here, attempt {attempt}: it is not this node's any more");
+                self.shared.live.forget(job, attempt);
+                if end.bytes() == 0 {
+                    return;
+                }
+                Command::Printed { job, worker, attempt, stdout: end.stdout, stderr: end.stderr }
+            }
+            Err(_) if was_cancelled => return self.shared.live.forget(job, attempt),
+            Ok(end) => {
+                let took_ms = end.compile_ms + end.run_ms;
+                info!("job {job} ended here, attempt {attempt}: {} in {took_ms} ms", in_words(&end));
+                Command::End { job, worker, attempt, end }
+            }
+            Err(why) => {
+                warn!("job {job} did not begin here, attempt {attempt}, and is given back: {why}");
+                self.probe_again();
+                Command::GiveBack { job, worker, attempt, why }
+            }
+        };
+        let is_past = matches!(command, Command::Printed { .. });
+        let untold = Untold { command: jobs_command(&command), is_past, next_try: Some(Instant::now()) };
+        self.untold.insert((job, attempt), untold);
+    }
+
+    /// The log has what was told, or may not have it.
+    fn on_told(&mut self, key: (JobId, u32), is_taken: bool) {
+        let Some(untold) = self.untold.get_mut(&key) else { return };
+        untold.next_try = (!is_taken).then(|| Instant::now() + AGAIN_AFTER);
+        if is_taken && untold.is_past {
+            self.untold.remove(&key);
+        }
+    }
+
+    fn tell(&mut self, key: (JobId, u32)) {
+        let patience = Duration::from_millis(self.shared.settings.request_timeout_ms) * 2;
+        let Some(untold) = self.untold.get_mut(&key) else { return };
+        untold.next_try = Some(Instant::now() + patience);
+        let command = untold.command.clone();
+        let waiter = Telling { inbox: self.inbox.clone(), job: key.0, attempt: key.1 };
+        self.propose_encoded(command, ReplyTo::Door(Box::new(waiter)));
+    }
+
+    /// Ends all programs, and says that this process works no more: what it had is begun elsewhere at once.
+    fn wind_down(&mut self, inbox: &Receiver<WorkerInput>) {
+        if self.shared.jobs().am_here {
+            self.propose(&Command::Leave { worker: self.shared.worker, is_lost: false });
+        }
+        for running in self.running.values() {
+            running.is_cancelled.store(true, Ordering::Relaxed);
+        }
+        let until = Instant::now() + WIND_DOWN;
+        // What they had printed until now is told as well, if somebody takes it in time.
+        self.untold.retain(|_, untold| untold.is_past);
+        while !self.running.is_empty() || !self.untold.is_empty() {
+            match inbox.recv_deadline(until) {
+                Ok(WorkerInput::Ended { job, attempt, end }) => {
+                    self.on_ended(job, attempt, end);
+                    if self.untold.contains_key(&(job, attempt)) {
+                        self.tell((job, attempt));
+                    }
+                }
+                Ok(WorkerInput::Told { job, attempt, .. }) => drop(self.untold.remove(&(job, attempt))),
+                Ok(_) => {}
+                Err(_) if self.running.is_empty() => break,
+                Err(_) => return warn!("{} programs did not end in time", self.running.len()),
+            }
+        }
+        // Where it is not in the node's own folder nobody else would. The next start makes it anew.
+        let _ = std::fs::remove_dir(&self.scratch);
+        scratch::remove_abandoned();
+    }
+}
+
+/// Everything that one attempt's thread needs.
+struct Job {
+    task: Task,
+    cage: Cage,
+    found: Found,
+    scratch: PathBuf,
+    user: u32,
+    is_cancelled: Arc<AtomicBool>,
+    output: Arc<Output>,
+}
+
+impl Job {
+    fn run(self) -> Result<End, WorkError> {
+        let mut hear = |from, bytes: &[u8]| self.output.say(from, bytes);
+        let attempt = Attempt {
+            cage: &self.cage,
+            found: &self.found,
+            request: &self.task.request,
+            limits: self.task.request.limits.within(LIMITS_MOST),
+            scratch: self.scratch,
+            slot: self.user,
+            is_cancelled: &self.is_cancelled,
+            hear: &mut hear,
+        };
+        let end = attempt.run();
+        self.output.end();
+        end
+    }
+}
+
+/// Waits for the log to take an end.
+#[derive(Debug)]
+struct Telling {
+    inbox: Sender<WorkerInput>,
+    job: JobId,
+    attempt: u32,
+}
+
+impl Waiter for Telling {
+    fn answer(self: Box<Self>, answered: Answered) {
+        // What the jobs say to it shows in the next look. A full inbox: it is told again later, by the clock, which is harmless.
+        let is_taken = matches!(answered, Outcome::Done(_));
+        let _ = self.inbox.try_send(WorkerInput::Told { job: self.job, attempt: self.attempt, is_taken });
+    }
+}
+
+/// Waits for the log to be read up to its end.
+#[derive(Debug)]
+struct Asking {
+    inbox: Sender<WorkerInput>,
+}
+
+impl Waiter for Asking {
+    fn answer(self: Box<Self>, answered: Answered) {
+        if let Outcome::Done(_) = answered {
+            let _ = self.inbox.try_send(WorkerInput::Current);
+        }
+    }
+}
+
+/// An end for people: `finished, exit code 0`.
+fn in_words(end: &End) -> String {
+    let how = match &end.verdict {
+        Verdict::Failed(why) => return format!("failed ({why})"),
+        verdict => verdict.word(),
+    };
+    match (end.exit_code, end.signal) {
+        (Some(code), _) => format!("{how}, exit code {code}"),
+        (None, Some(signal)) => format!("{how}, signal {signal}"),
+        (None, None) => how.to_string(),
+    }
+}

@@ -1,0 +1,116 @@
+//! What clients get from this node: commands answered in a second, how long they took, and how many keys there are.
+//!
+//! Doors record an answer with one addition to a shared histogram; whoever asks for the figures once a second or later
+//! takes the difference to the last time. So recording never waits for anything, and a window is never shorter than a
+//! second. Not here: the buckets (`latency.rs`), how figures travel (`node/threads/gossip.rs`), the page (`static/`).
+
+use super::latency::{BUCKETS, bucket_of, percentile_us};
+use crate::node::shared::lock;
+use crate::wire::heartbeat::Pace;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Shortest time that figures are taken over.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Counts since the start, and the figures of the last window.
+#[derive(Debug)]
+pub struct Activity {
+    /// Commands by how long their answer took.
+    counts: Vec<AtomicU64>,
+    keys: AtomicU64,
+    largest_value: AtomicU64,
+    window: Mutex<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    begun: Instant,
+    counts: Vec<u64>,
+    pace: Pace,
+}
+
+impl Default for Activity {
+    fn default() -> Activity {
+        Activity {
+            counts: std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect(),
+            keys: AtomicU64::new(0),
+            largest_value: AtomicU64::new(0),
+            window: Mutex::new(Window { begun: Instant::now(), counts: vec![0; BUCKETS], pace: Pace::default() }),
+        }
+    }
+}
+
+impl Activity {
+    /// Counts commands whose answer took this long.
+    pub fn answered(&self, commands: u64, took: Duration) {
+        self.counts[bucket_of(took.as_micros() as u64)].fetch_add(commands, Ordering::Relaxed);
+    }
+
+    /// Bytes of which no value in this node's store has more.
+    pub fn largest_value(&self) -> u64 {
+        self.largest_value.load(Ordering::Relaxed)
+    }
+
+    /// Publishes the number of keys, and the bytes of which none of their values has more.
+    pub fn set_store(&self, keys: u64, largest_value: u64) {
+        self.largest_value.store(largest_value, Ordering::Relaxed);
+        self.keys.store(keys, Ordering::Relaxed);
+    }
+
+    /// Commands answered since the start.
+    pub fn answered_total(&self) -> u64 {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The figures of the last whole window.
+    pub fn pace(&self) -> Pace {
+        self.pace_at(Instant::now())
+    }
+
+    fn pace_at(&self, now: Instant) -> Pace {
+        let mut window = lock(&self.window);
+        let span = now.saturating_duration_since(window.begun);
+        if span >= WINDOW {
+            let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+            let fresh: Vec<u64> = counts.iter().zip(&window.counts).map(|(now, then)| now - then).collect();
+            let commands: u64 = fresh.iter().sum();
+            window.pace = Pace {
+                kv_ops_per_s: (commands as f64 / span.as_secs_f64()).round() as u64,
+                kv_p50_us: percentile_us(&fresh, 0.5),
+                kv_p99_us: percentile_us(&fresh, 0.99),
+                keys: 0,
+            };
+            window.begun = now;
+            window.counts = counts;
+        }
+        Pace { keys: self.keys.load(Ordering::Relaxed), ..window.pace }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::views::activity::*;
+
+    #[test]
+    fn figures_are_those_of_the_last_window() {
+        let activity = Activity::default();
+        let begun = lock(&activity.window).begun;
+        activity.set_store(7, 0);
+        for ms in 1..=100 {
+            activity.answered(2, Duration::from_millis(ms));
+        }
+        assert_eq!(activity.pace_at(begun + WINDOW / 2), Pace { keys: 7, ..Pace::default() }, "no window is over yet");
+        let pace = activity.pace_at(begun + 2 * WINDOW);
+        assert_eq!((pace.kv_ops_per_s, pace.keys), (100, 7));
+        assert!((50_000..51_000).contains(&pace.kv_p50_us) && (99_000..101_000).contains(&pace.kv_p99_us), "{pace:?}");
+        assert_eq!(activity.pace_at(begun + 5 * WINDOW / 2), pace, "until the next is over");
+        assert_eq!(
+            activity.pace_at(begun + 3 * WINDOW),
+            Pace { keys: 7, ..Pace::default() },
+            "and a quiet one is zero"
+        );
+        assert_eq!(activity.answered_total(), 200);
+    }
+}

@@ -1,0 +1,134 @@
+//! How long this node takes to apply what the others committed while it was away: stopped, cut off or frozen.
+//!
+//! A recovery begins with the first word of a leader after silence, which says how far the log is committed, and ends when this
+//! node has applied as much. A leader's death is none: then there is nothing to make up for.
+//! Not here: snapshots, which are told by whoever installs them (`node/threads/apply.rs`).
+
+use crate::node::shared::lock;
+use crate::types::{Index, NodeId};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Without a word from a leader for so long a node was away.
+const AWAY_AFTER: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Recovery {
+    state: Mutex<State>,
+    /// Whether there is anything to look at: asked after every entry.
+    is_under_way: AtomicBool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// This process has not heard a leader yet.
+    Started,
+    /// All that was missed is applied.
+    Done,
+    /// It is being applied.
+    UnderWay { begun: Instant, from: Index, to: Index },
+}
+
+impl Recovery {
+    /// The node starts. `has_past`: with what an earlier process left.
+    pub fn new(has_past: bool) -> Recovery {
+        let state = if has_past { State::Started } else { State::Done };
+        Recovery { state: Mutex::new(state), is_under_way: AtomicBool::new(false) }
+    }
+
+    /// A leader says that so much is committed. `silence`: how long none was heard before, if ever.
+    pub fn heard(&self, commit: Index, applied: Index, silence: Option<Duration>) {
+        let was_away = silence.is_none_or(|silence| silence >= AWAY_AFTER);
+        if self.is_under_way.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = lock(&self.state);
+        match *state {
+            State::Started => {}
+            State::Done if was_away => {}
+            _ => return,
+        }
+        *state = State::Done;
+        if commit > applied {
+            *state = State::UnderWay { begun: Instant::now(), from: applied, to: commit };
+            self.is_under_way.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A snapshot brought the state to this index: nobody replayed what it covers.
+    pub fn installed(&self, index: Index) {
+        if let State::UnderWay { from, .. } = &mut *lock(&self.state) {
+            *from = index.max(*from);
+        }
+    }
+
+    /// So much is applied now; what is worth telling.
+    pub fn applied(&self, applied: Index, me: NodeId) -> Option<String> {
+        if !self.is_under_way.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut state = lock(&self.state);
+        let State::UnderWay { begun, from, to } = *state else { return None };
+        if applied < to {
+            return None;
+        }
+        *state = State::Done;
+        self.is_under_way.store(false, Ordering::Relaxed);
+        let (count, seconds) = (to.0.saturating_sub(from.0), begun.elapsed().as_secs_f64());
+        let entries = if count == 1 { "entry" } else { "entries" };
+        Some(format!("node {} replayed {} {entries} in {seconds:.1} s", me.0, in_thousands(count)))
+    }
+}
+
+/// A number as people write it: `1,204`.
+fn in_thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::views::catch_up::*;
+
+    const ME: NodeId = NodeId(2);
+
+    #[test]
+    fn a_restart_and_a_silence_are_told_once_each() {
+        let recovery = Recovery::new(true);
+        recovery.heard(Index(1300), Index(96), None);
+        recovery.heard(Index(1400), Index(96), Some(Duration::ZERO));
+        assert_eq!(recovery.applied(Index(1299), ME), None);
+        let told = recovery.applied(Index(1310), ME).unwrap();
+        assert!(told.starts_with("node 2 replayed 1,204 entries in 0.") && told.ends_with(" s"), "{told}");
+        assert_eq!(recovery.applied(Index(1400), ME), None);
+        recovery.heard(Index(1500), Index(1400), Some(Duration::from_millis(300)));
+        assert_eq!(recovery.applied(Index(1500), ME), None, "a leader that falls silent for a moment");
+        recovery.heard(Index(1501), Index(1400), Some(Duration::from_secs(3)));
+        recovery.installed(Index(1500));
+        assert!(recovery.applied(Index(1501), ME).unwrap().starts_with("node 2 replayed 1 entry in "));
+    }
+
+    #[test]
+    fn a_first_start_and_a_failover_are_no_recoveries() {
+        let first = Recovery::new(false);
+        first.heard(Index(7), Index(0), Some(Duration::ZERO));
+        assert_eq!(first.applied(Index(7), ME), None);
+        first.heard(Index(7), Index(7), Some(Duration::from_secs(3)));
+        assert_eq!(first.applied(Index(8), ME), None);
+    }
+
+    #[test]
+    fn numbers_have_commas() {
+        let told = [0, 7, 999, 1000, 1_234_567].map(in_thousands);
+        assert_eq!(told, ["0", "7", "999", "1,000", "1,234,567"]);
+    }
+}

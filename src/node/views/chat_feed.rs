@@ -1,0 +1,253 @@
+//! The `chat` thread: tells everyone who follows the chat, however many there are, what has just happened.
+//!
+//! `apply` leaves a copy of the chat here after each change, which costs nothing. This thread takes the newest copy, writes
+//! what happened since the one before into lines, each once for all readers, and wakes them. The more readers, the less often:
+//! what a message to a thousand sockets costs is the writes, so several messages share one. One reader hears within
+//! milliseconds, a thousand within a tenth of a second.
+//!
+//! Invariants: F1 the newest runs of lines that stand here follow each other without a gap. F2 whoever has begun to follow is
+//! told of every later change: it is counted before it asks, and `apply` pokes whenever the count is not zero.
+//! Not here: who may hear what (`http/chat/stream.rs`), how a line is written (`chat_lines.rs`).
+
+use super::chat_lines;
+use crate::node::shared::{Shared, lock};
+use crate::services::chat::{Chat, ConversationId};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Shortest time between two runs of lines.
+const GAP: Duration = Duration::from_millis(4);
+/// What each reader adds to it. A write to a socket takes some 20 us of a processor.
+const GAP_PER_READER: Duration = Duration::from_micros(60);
+/// Longest time between two runs, when there is something to tell.
+const GAP_MAX: Duration = Duration::from_millis(100);
+/// Events in one run. More (after a snapshot from the leader): each reader finds out for itself.
+const RUN_EVENTS_MAX: usize = 2000;
+/// Runs that are kept for readers that are a little behind.
+const RUNS_KEPT: usize = 32;
+/// Between two looks whether the node has stopped.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the thread is told.
+#[derive(Debug)]
+pub enum ChatInput {
+    /// The chat has changed, or somebody has begun to follow it.
+    Changed,
+    /// The node stops: see how far.
+    Stop,
+}
+
+/// A line, with its position and the conversation whose members it is for.
+pub type Line = (u64, ConversationId, Arc<str>);
+
+/// What happened between two positions.
+#[derive(Debug)]
+pub struct Run {
+    /// After this one,
+    pub from: u64,
+    /// up to this one.
+    pub to: u64,
+    /// In order.
+    pub lines: Vec<Line>,
+}
+
+/// The chat as readers see it.
+#[derive(Clone, Debug, Default)]
+pub struct ChatView {
+    /// All of it.
+    pub chat: Arc<Chat>,
+    /// The newest runs, each behind the one before (F1); the last ends at the chat's position.
+    pub runs: Vec<Arc<Run>>,
+}
+
+/// Where `apply` leaves the chat and readers find it.
+pub struct ChatFeed {
+    newest: Mutex<Arc<Chat>>,
+    view: Mutex<Arc<ChatView>>,
+    changed: Condvar,
+    readers: AtomicUsize,
+    is_stopping: AtomicBool,
+    inbox: Sender<ChatInput>,
+}
+
+/// Somebody who follows the chat, until dropped.
+pub struct ChatReader(Arc<ChatFeed>);
+
+impl ChatFeed {
+    /// A feed whose thread reads the other end of `inbox`.
+    pub fn new(inbox: Sender<ChatInput>) -> ChatFeed {
+        ChatFeed {
+            newest: Mutex::default(),
+            view: Mutex::default(),
+            changed: Condvar::new(),
+            readers: AtomicUsize::new(0),
+            is_stopping: AtomicBool::new(false),
+            inbox,
+        }
+    }
+
+    /// The services have changed the chat.
+    pub fn set(&self, chat: Chat) {
+        *lock(&self.newest) = Arc::new(chat);
+        if self.readers.load(Ordering::SeqCst) > 0 {
+            // A full inbox means that a look is due anyway.
+            let _ = self.inbox.try_send(ChatInput::Changed);
+        }
+    }
+
+    /// The chat as the services have it.
+    pub fn newest(&self) -> Arc<Chat> {
+        Arc::clone(&lock(&self.newest))
+    }
+
+    /// Begins to follow.
+    pub fn follow(self: &Arc<ChatFeed>) -> ChatReader {
+        self.readers.fetch_add(1, Ordering::SeqCst);
+        let _ = self.inbox.try_send(ChatInput::Changed);
+        ChatReader(Arc::clone(self))
+    }
+
+    /// How many follow.
+    pub fn readers(&self) -> usize {
+        self.readers.load(Ordering::Relaxed)
+    }
+
+    /// The node stops: readers are let go.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        // Under the lock, so that nobody is between its look and its wait.
+        drop(lock(&self.view));
+        self.changed.notify_all();
+        // Should it be full for so long, the thread finds out by itself within a second.
+        let _ = self.inbox.send_timeout(ChatInput::Stop, Duration::from_millis(200));
+    }
+
+    fn publish(&self) {
+        let chat = Arc::clone(&lock(&self.newest));
+        let before = Arc::clone(&lock(&self.view));
+        if chat.turn() == before.chat.turn() {
+            return;
+        }
+        let (from, to) = (before.chat.position(), chat.position());
+        let mut runs = before.runs.clone();
+        if to != from {
+            match chat.happened_after(from, RUN_EVENTS_MAX) {
+                Some(events) if from > 0 => {
+                    let lines = events.into_iter().filter_map(|(position, conversation, event)| {
+                        let line = chat_lines::for_all(&chat, position, conversation, &event)?;
+                        Some((position, conversation, line.into()))
+                    });
+                    runs.push(Arc::new(Run { from, to, lines: lines.collect() }));
+                }
+                // Too much, or the first look: readers ask the chat itself (F1: what follows stands alone).
+                _ => runs.clear(),
+            }
+        }
+        let surplus = runs.len().saturating_sub(RUNS_KEPT);
+        runs.drain(..surplus);
+        *lock(&self.view) = Arc::new(ChatView { chat, runs });
+        self.changed.notify_all();
+    }
+}
+
+impl ChatReader {
+    /// The chat when it has made a further turn than this one; `None` at the deadline or when the node stops.
+    pub fn wait(&self, turn: u64, deadline: Instant) -> Option<Arc<ChatView>> {
+        let feed = &self.0;
+        let mut view = lock(&feed.view);
+        loop {
+            if feed.is_stopping.load(Ordering::Acquire) {
+                return None;
+            }
+            if view.chat.turn() > turn {
+                return Some(Arc::clone(&view));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            view = feed.changed.wait_timeout(view, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+
+    /// The chat as it was published last.
+    pub fn view(&self) -> Arc<ChatView> {
+        Arc::clone(&lock(&self.0.view))
+    }
+}
+
+impl Drop for ChatReader {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, inbox: &Receiver<ChatInput>) {
+    let feed = &shared.chat;
+    let mut due: Option<Instant> = None;
+    let mut last = None::<Instant>;
+    loop {
+        if due.is_some_and(|due| due <= Instant::now()) {
+            due = None;
+            last = Some(Instant::now());
+            feed.publish();
+        }
+        match inbox.recv_deadline(due.unwrap_or_else(|| Instant::now() + LOOK_EVERY)) {
+            Ok(ChatInput::Changed) => {
+                let now = Instant::now();
+                let gap = (GAP + GAP_PER_READER * feed.readers() as u32).min(GAP_MAX);
+                due.get_or_insert(last.map_or(now, |last| now.max(last + gap)));
+            }
+            Ok(ChatInput::Stop) | Err(RecvTimeoutError::Timeout) if shared.is_stopped() => return,
+            Ok(ChatInput::Stop) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::views::chat_feed::*;
+    use crate::services::chat::{Command, Target, names};
+    use crate::types::Stamp;
+
+    fn say(chat: &mut Chat, text: &str) {
+        let to = Target::Account("bob".to_string());
+        chat.run(Stamp::default(), Command::Send { token: [1; 32], to, text: text.to_string(), client_id: None });
+    }
+
+    #[test]
+    fn runs_follow_each_other_and_wake_who_waits() {
+        let (sender, inbox) = crossbeam_channel::bounded(4);
+        let feed = Arc::new(ChatFeed::new(sender));
+        let mut chat = Chat::default();
+        for (name, token) in [("ann", [1; 32]), ("bob", [2; 32])] {
+            let name = names::account(name).unwrap();
+            chat.run(Stamp::default(), Command::Create { name, hash: "h".to_string(), token, token_ms: 1000 });
+        }
+        say(&mut chat, "one");
+        feed.set(chat.clone());
+        assert!(inbox.try_recv().is_err(), "nobody follows");
+        let reader = feed.follow();
+        assert!(matches!(inbox.try_recv(), Ok(ChatInput::Changed)));
+        feed.publish();
+        let view = reader.wait(0, Instant::now()).unwrap();
+        assert_eq!((view.chat.position(), view.runs.len()), (2, 0));
+        assert!(reader.wait(view.chat.turn(), Instant::now()).is_none());
+        for text in ["two", "three"] {
+            say(&mut chat, text);
+            feed.set(chat.clone());
+            assert!(matches!(inbox.try_recv(), Ok(ChatInput::Changed)));
+            feed.publish();
+        }
+        let view = reader.view();
+        let spans: Vec<_> = view.runs.iter().map(|run| (run.from, run.to, run.lines.len())).collect();
+        assert_eq!(spans, [(2, 3, 1), (3, 4, 1)]);
+        assert!(view.runs[1].lines[0].2.contains("\"three\""));
+        drop(reader);
+        assert_eq!(feed.readers(), 0);
+    }
+}

@@ -1,0 +1,116 @@
+//! Whether this node is a member still. One that was removed or replaced while it was stopped finds nothing of that in its own
+//! log, and nobody tells it: the members link to those whom the membership names, so it hears neither appends nor gossip and
+//! would stand for election for ever without a word. After a long time without a leader it therefore asks who leads, and asks
+//! that leader whose its number is.
+//!
+//! Only the leader's own word counts, twice in a row: a node that is behind may know an older membership, and a leader that
+//! has lost its quorum one that is never committed.
+//! Not here: the words (`cluster/health.rs`), what a front door of such a node does (`node/threads/gossip.rs`).
+
+use crate::cluster::health::Outsider;
+use crate::node::peer::discovery_client::Asker;
+use crate::node::peer::reunite;
+use crate::node::shared::Shared;
+use crate::types::Identity;
+use crate::wire::Whereabouts;
+use log::warn;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// A member hears from the leader within a few election timeouts.
+const LEADERLESS_MIN: Duration = Duration::from_secs(8);
+/// Between two rounds of questions.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// A node's look at its own membership, from one call to the next.
+#[derive(Debug, Default)]
+pub struct Watch {
+    leaderless_since: Option<Instant>,
+    asked: Option<Instant>,
+    /// What the leader said the last time.
+    said: Option<Outsider>,
+    told: Option<Outsider>,
+}
+
+impl Watch {
+    /// To be called often.
+    pub fn look(&mut self, shared: &Shared, asker: &Asker) {
+        if shared.view().raft.leader.is_some() {
+            *self = Watch::default();
+            return shared.set_outsider(None);
+        }
+        let since = *self.leaderless_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < LEADERLESS_MIN || self.asked.is_some_and(|at| at.elapsed() < ASK_EVERY) {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        // Nobody leads just now: that says nothing.
+        if let Some(whereabouts) = ask_leader(shared, asker) {
+            let says = outsider(shared.me, whereabouts.holder);
+            if says == self.said {
+                shared.set_outsider(says);
+            }
+            self.said = says;
+        }
+        let outsider = shared.outsider();
+        if let Some(it) = outsider.filter(|_| outsider != self.told) {
+            let text = it.in_words(shared.me);
+            warn!("{text}");
+            shared.event("failure", Some(shared.me.id), text);
+        }
+        self.told = outsider;
+    }
+}
+
+/// What it means for a node that its number is this holder's.
+fn outsider(me: Identity, holder: Option<Uuid>) -> Option<Outsider> {
+    match holder {
+        Some(uuid) if uuid == me.uuid => None,
+        Some(uuid) => Some(Outsider::Replaced(uuid)),
+        None => Some(Outsider::Removed),
+    }
+}
+
+/// What the leader of this node's cluster answers, if any node that can be reached leads or knows who does.
+fn ask_leader(shared: &Shared, asker: &Asker) -> Option<Whereabouts> {
+    let mut addresses = reunite::named_addresses(shared);
+    addresses.extend(shared.known_addresses().into_iter().map(|(_, addresses)| addresses.peer));
+    addresses.remove(&shared.settings.addresses(shared.me.id).peer);
+    let mut asked = BTreeSet::new();
+    while let Some(address) = addresses.pop_first() {
+        if shared.is_stopping() || !asked.insert(address.clone()) {
+            continue;
+        }
+        let Ok((there, whereabouts)) = asker.who_is_at(&address) else { continue };
+        if there.cluster != Some(shared.cluster) {
+            continue;
+        }
+        match whereabouts.leader.clone() {
+            Some((leader, _)) if leader == there.who.id => return Some(whereabouts),
+            Some((_, at)) => _ = addresses.insert(at.peer),
+            None => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::views::former_member::*;
+    use crate::types::NodeId;
+
+    #[test]
+    fn whose_the_number_is_says_what_became_of_a_node() {
+        let me = Identity { id: NodeId(2), uuid: Uuid::from_u128(7) };
+        assert_eq!(outsider(me, Some(me.uuid)), None);
+        let replaced = outsider(me, Some(Uuid::from_u128(9))).unwrap().in_words(me);
+        assert!(replaced.starts_with("node 2 is now another folder, with uuid 00000000-"), "{replaced}");
+        assert!(
+            replaced.contains("`phalanx node --id 2 --rejoin`") && replaced.contains("stop this node"),
+            "{replaced}"
+        );
+        let removed = outsider(me, None).unwrap().in_words(me);
+        assert!(removed.starts_with("this node was removed") && removed.contains("--id 2 --rejoin"), "{removed}");
+    }
+}

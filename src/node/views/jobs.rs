@@ -1,0 +1,113 @@
+//! What `apply` publishes of the jobs: this process's own work, who works, and what the page shows.
+//!
+//! Built anew whenever the jobs have changed; `worker` compares it with what runs, `core` looks for workers that are gone.
+//! Not here: the jobs themselves (`services/jobs/`).
+
+use super::status::{JobRow, JobsStatus, WorkerRow};
+use crate::node::threads::worker::Task;
+use crate::services::jobs::{Board, Job, JobId, State, Worker};
+use crate::types::Identity;
+use std::sync::Arc;
+
+/// Results that a look shows.
+const LAST_SHOWN: usize = 12;
+/// Characters of output in one line of it.
+const SAYS_MAX: usize = 60;
+
+/// One look at the jobs.
+#[derive(Clone, Debug, Default)]
+pub struct JobsView {
+    /// What the log gives to this process.
+    pub mine: Vec<Task>,
+    /// Whether this process has joined, and nobody has declared it gone since.
+    pub am_here: bool,
+    /// Processes that are there.
+    pub here: Vec<Identity>,
+    /// For the page.
+    pub status: JobsStatus,
+    /// Of each worker's row: whose it is, and the turns in which its work and what it offers have changed last.
+    stamps: Vec<(Identity, u64, u64, bool)>,
+}
+
+impl JobsView {
+    /// The jobs as the process `me` sees them. What has not changed since the look `before` is taken from there: under load
+    /// there are hundreds of looks a second, and texts to copy for each would be most of their cost.
+    pub fn of(board: &Board, me: Identity, before: &JobsView) -> JobsView {
+        let task = |(job, attempt): (JobId, u32)| Some(Task { job, attempt, request: board.job(job)?.request.clone() });
+        let here: Vec<Identity> = board.workers().filter(|worker| worker.is_here).map(|worker| worker.who).collect();
+        let (queued, running) = board.counts();
+        let stamps: Vec<_> =
+            board.workers().map(|worker| (worker.who, worker.turn, worker.heard, worker.is_here)).collect();
+        let known = |at: usize| before.status.workers.get(at).filter(|_| before.stamps.get(at) == Some(&stamps[at]));
+        let workers = board
+            .workers()
+            .enumerate()
+            .map(|(at, worker)| known(at).map_or_else(|| Arc::new(worker_row(worker)), Arc::clone))
+            .collect();
+        let known = |id: JobId| before.status.last.iter().find(|row| row.id == id);
+        let last = board
+            .last_ended(LAST_SHOWN)
+            .filter_map(|(id, job)| known(id).cloned().or_else(|| row(id, job).map(Arc::new)))
+            .collect();
+        let status = JobsStatus { queued, running, workers, last };
+        let mine = board.work_of(me).into_iter().filter_map(task).collect();
+        JobsView { mine, am_here: here.contains(&me), here, status, stamps }
+    }
+
+    /// Whether a worker that has seen `before` has nothing new to look at.
+    pub fn is_same_work(&self, before: &JobsView) -> bool {
+        let keys = |view: &JobsView| view.mine.iter().map(|task| (task.job, task.attempt)).collect::<Vec<_>>();
+        self.am_here == before.am_here && self.here == before.here && keys(self) == keys(before)
+    }
+}
+
+fn worker_row(worker: &Worker) -> WorkerRow {
+    WorkerRow {
+        id: worker.who.id,
+        is_here: worker.is_here,
+        slots: worker.slots,
+        running: worker.running.iter().copied().collect(),
+        runtimes: worker.runtimes.iter().cloned().collect(),
+        trouble: worker.trouble.clone(),
+    }
+}
+
+fn row(id: JobId, job: &Job) -> Option<JobRow> {
+    let State::Ended { end, worker, at_ms } = &job.state else { return None };
+    let said = if end.stdout.is_empty() { &end.stderr } else { &end.stdout };
+    let head = String::from_utf8_lossy(&said[..said.len().min(4 * SAYS_MAX)]);
+    Some(JobRow {
+        id,
+        language: job.request.language.clone(),
+        verdict: end.verdict.word().to_string(),
+        exit_code: end.exit_code,
+        signal: end.signal,
+        worker: *worker,
+        attempt: job.attempt,
+        took_ms: end.compile_ms + end.run_ms,
+        says: head.lines().next().unwrap_or_default().chars().take(SAYS_MAX).collect(),
+        at_ms: *at_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::views::jobs::*;
+    use crate::services::jobs::Command;
+    use crate::types::{NodeId, Stamp};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_worker_that_joins_again_shows_what_it_offers_now() {
+        let who = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
+        let (mut board, mut view) = (Board::default(), JobsView::default());
+        for trouble in [None, Some("no room for namespaces".to_string()), None] {
+            let runtimes = trouble.is_none().then(|| "shell".to_string());
+            let runtimes = runtimes.into_iter().collect();
+            board.run(Stamp::default(), Command::Join { worker: who, slots: 1, runtimes, trouble: trouble.clone() });
+            view = JobsView::of(&board, who, &view);
+            let row = &view.status.workers[0];
+            assert_eq!((&row.trouble, row.runtimes.len()), (&trouble, usize::from(trouble.is_none())));
+        }
+    }
+}

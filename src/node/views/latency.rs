@@ -1,0 +1,128 @@
+//! How long things took, in log-linear buckets: exact below 64 microseconds, within 1.6 % above.
+//!
+//! [`Histogram`] belongs to one thread; [`Recorder`] is shared by all that give answers and costs two additions each.
+//! A bucket's bounds depend on its number alone, so any two can be added up or taken apart.
+//! Not here: what is measured and when a window ends (`activity.rs`, `bench/load.rs`).
+
+use std::time::Duration;
+
+/// Buckets to one doubling, as a power of two.
+const FINE_BITS: u32 = 6;
+/// Values at and above this many microseconds (17 minutes) share the last bucket.
+const VALUE_BITS_MAX: u32 = 30;
+/// Number of buckets.
+pub const BUCKETS: usize = ((VALUE_BITS_MAX - FINE_BITS + 1) as usize) << FINE_BITS;
+
+/// The bucket of a value in microseconds.
+pub fn bucket_of(us: u64) -> usize {
+    let us = us.min((1 << VALUE_BITS_MAX) - 1);
+    if us < 1 << FINE_BITS {
+        return us as usize;
+    }
+    let shift = us.ilog2() - FINE_BITS;
+    // The top bits after the leading one number the bucket within its doubling.
+    ((shift as usize) << FINE_BITS) + (us >> shift) as usize
+}
+
+/// The highest value of a bucket, in microseconds: what a percentile that falls into it is given as.
+pub fn highest_in(bucket: usize) -> u64 {
+    if bucket < 1 << FINE_BITS {
+        return bucket as u64;
+    }
+    let shift = (bucket >> FINE_BITS) - 1;
+    let top = (bucket - (shift << FINE_BITS)) as u64;
+    ((top + 1) << shift) - 1
+}
+
+/// Durations by bucket, with their exact sum and maximum.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    counts: Vec<u64>,
+    count: u64,
+    sum_us: u64,
+    max_us: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram { counts: vec![0; BUCKETS], count: 0, sum_us: 0, max_us: 0 }
+    }
+}
+
+impl Histogram {
+    /// Adds `times` durations of the same length.
+    pub fn record(&mut self, took: Duration, times: u64) {
+        let us = took.as_micros() as u64;
+        self.counts[bucket_of(us)] += times;
+        self.count += times;
+        self.sum_us += us * times;
+        self.max_us = self.max_us.max(us);
+    }
+
+    /// How many durations it holds.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Their mean in microseconds; 0 without any.
+    pub fn mean_us(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum_us as f64 / self.count as f64 }
+    }
+
+    /// The longest, in microseconds.
+    pub fn max_us(&self) -> u64 {
+        self.max_us
+    }
+
+    /// Microseconds that this share of all durations (0.99: 99 %) does not exceed; 0 without any.
+    pub fn percentile_us(&self, share: f64) -> u64 {
+        percentile_us(&self.counts, share).min(self.max_us)
+    }
+}
+
+/// Microseconds that this share of what is counted does not exceed; 0 if nothing is.
+pub fn percentile_us(counts: &[u64], share: f64) -> u64 {
+    let total: u64 = counts.iter().sum();
+    let wanted = ((total as f64 * share).ceil() as u64).max(1);
+    let mut seen = 0;
+    for (bucket, count) in counts.iter().enumerate() {
+        seen += count;
+        if seen >= wanted {
+            return highest_in(bucket);
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::views::latency::*;
+
+    #[test]
+    fn every_value_lies_in_its_bucket_and_buckets_follow_one_another() {
+        let mut last = 0;
+        for us in (0..5000).chain((0..VALUE_BITS_MAX).flat_map(|b| [(1 << b) - 1, 1 << b, (1 << b) + 1])) {
+            let bucket = bucket_of(us);
+            let low = if bucket == 0 { 0 } else { highest_in(bucket - 1) + 1 };
+            assert!(low <= us && us <= highest_in(bucket), "{us} in bucket {bucket}: {low} to {}", highest_in(bucket));
+            assert!(highest_in(bucket) - low <= us / 64, "bucket {bucket} is too wide");
+            last = last.max(bucket);
+        }
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+        assert!(last < BUCKETS);
+    }
+
+    #[test]
+    fn percentiles_of_a_known_crowd() {
+        let mut times = Histogram::default();
+        for us in 1..=1000 {
+            times.record(Duration::from_micros(us), 1);
+        }
+        assert_eq!((times.count(), times.max_us(), times.mean_us()), (1000, 1000, 500.5));
+        let near = |found: u64, exact: u64| found >= exact && found <= exact + exact / 60;
+        assert!(near(times.percentile_us(0.5), 500), "{}", times.percentile_us(0.5));
+        assert!(near(times.percentile_us(0.99), 990), "{}", times.percentile_us(0.99));
+        assert_eq!(times.percentile_us(1.0), 1000);
+        assert_eq!(Histogram::default().percentile_us(0.5), 0);
+    }
+}

@@ -1,0 +1,338 @@
+//! The state of one node and the one door, [`Raft::step`].
+//!
+//! A step takes one input, changes the state, and leaves in `Effects` what the host must do. What belongs to one role lives
+//! in [`State`], so that stepping down forgets it as a whole.
+//!
+//! Invariants: C1 term and commit index never go back. C2 a leader is its own leader. C3 no message of an older term
+//! changes anything but by being told the newer one. C4 no entry's term is above the current one.
+//! Not here: what each role does with its inputs; see the tour in `mod.rs`.
+
+use super::election::Campaign;
+use super::leader::Leadership;
+use super::log::Log;
+use super::read::Forwarded;
+use super::tracker::durability::Disk;
+use super::{
+    Answer, Body, Config, Conflict, Durable, Effects, Event, HardState, Input, LossCause, Membership, Message, Refusal,
+    Role, SnapshotMeta, StepDownCause,
+};
+use crate::types::{Identity, Index, NodeId, Term};
+use fastrand::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// What a node is in its term, with what only that role needs.
+pub(crate) enum State {
+    /// Takes what the leader offers.
+    Follower,
+    /// Asks for pre-votes or votes.
+    Candidate(Campaign),
+    /// Leads.
+    Leader(Box<Leadership>),
+}
+
+/// One node's consensus state.
+pub struct Raft {
+    pub(crate) config: Config,
+    /// Term and vote as they stand in memory; `disk` knows whether they are durable.
+    pub(crate) hard: HardState,
+    pub(crate) log: Log,
+    pub(crate) commit: Index,
+    pub(crate) disk: Disk,
+    pub(crate) state: State,
+    /// Leader of this term, if known and not counted as gone.
+    pub(crate) leader: Option<Identity>,
+    /// Ticks since this process started.
+    pub(crate) now: u64,
+    /// Tick of the leader's last word, while it counts as alive.
+    pub(crate) heard_at: Option<u64>,
+    /// Tick at which this node gave its vote to another.
+    pub(crate) voted_at: Option<u64>,
+    /// Tick at which a candidate with an older log than ours last asked for our vote.
+    pub(crate) stale_candidate_at: Option<u64>,
+    /// Tick of the next campaign; `None`: to be drawn at the next step.
+    pub(crate) deadline: Option<u64>,
+    /// Campaigns since a leader was last heard: each waits longer.
+    pub(crate) attempts: u64,
+    /// Peers whose process counts as gone: their link broke and reconnecting was refused, or they led and fell silent.
+    pub(crate) lost: BTreeSet<NodeId>,
+    /// Pre-votes refused because the leader seemed alive, with their tick: asked again when its link breaks.
+    pub(crate) deferred: Vec<(u64, Message)>,
+    /// Reads that wait for the leader's answer.
+    pub(crate) forwarded: Forwarded,
+    pub(crate) is_disk_low: bool,
+    /// What was last acknowledged to a leader: its term, and up to where.
+    pub(crate) acknowledged: (Term, Index),
+    /// Who is heard though no membership here names it, by number.
+    pub(crate) introduced: BTreeMap<NodeId, Vec<Uuid>>,
+}
+
+/// What one step carries along.
+pub(crate) struct Cx<'a> {
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) fx: &'a mut Effects,
+    /// Lowest index whose entry must be written.
+    pub(crate) persist_from: Option<Index>,
+    /// Snapshot that takes the log's place on disk.
+    pub(crate) install: Option<SnapshotMeta>,
+}
+
+/// Sender and term of outgoing messages.
+#[derive(Clone, Copy)]
+pub(crate) struct Envelope {
+    me: Identity,
+    term: Term,
+}
+
+impl Envelope {
+    /// Queues a message; `finish` decides whether it must wait for the disk.
+    pub(crate) fn send(self, cx: &mut Cx<'_>, to: Identity, body: Body) {
+        self.send_at(cx, to, self.term, body);
+    }
+
+    /// Queues a message that speaks of another term than the current one (pre-votes).
+    pub(crate) fn send_at(self, cx: &mut Cx<'_>, to: Identity, term: Term, body: Body) {
+        cx.fx.send_now.push(Message { from: self.me, to, term, body });
+    }
+}
+
+impl Raft {
+    /// A node as it starts: with what its disk holds (nothing, for a newcomer).
+    pub fn new(config: Config, durable: Durable) -> Raft {
+        let commit = durable.snapshot.as_ref().map_or(Index(0), |meta| meta.index);
+        let log = Log::new(durable.snapshot, durable.entries);
+        assert!(
+            log.last_term() <= durable.hard_state.term,
+            "C4: log ends in term {}, term and vote on disk say {}",
+            log.last_term(),
+            durable.hard_state.term
+        );
+        let disk = Disk::new(durable.hard_state, log.last_index());
+        Raft {
+            config,
+            hard: durable.hard_state,
+            log,
+            commit,
+            disk,
+            state: State::Follower,
+            leader: None,
+            now: 0,
+            heard_at: None,
+            voted_at: None,
+            stale_candidate_at: None,
+            deadline: None,
+            attempts: 0,
+            lost: BTreeSet::new(),
+            deferred: Vec::new(),
+            forwarded: Forwarded::default(),
+            is_disk_low: false,
+            acknowledged: (Term(0), Index(0)),
+            introduced: BTreeMap::new(),
+        }
+    }
+
+    /// The one door: what happened, a random source, and where to put what must be done about it.
+    pub fn step(&mut self, input: Input, rng: &mut Rng, effects: &mut Effects) {
+        let (term, commit) = (self.hard.term, self.commit);
+        let membership = self.log.membership().1.clone();
+        let mut cx = Cx { rng, fx: effects, persist_from: None, install: None };
+        let cx = &mut cx;
+        if self.deadline.is_none() {
+            self.draw_first_deadline(cx);
+        }
+        match input {
+            Input::Tick => self.on_tick(cx),
+            Input::Message(message) => self.on_message(cx, message),
+            Input::Introduce(who) => self.on_introduce(who),
+            Input::LinkUp(peer) => self.on_link_up(cx, peer),
+            Input::LinkLost(peer) => self.on_link_lost(cx, peer),
+            Input::Propose { token, command } => self.on_propose(cx, token, command),
+            Input::Read { token } => self.on_read(cx, token),
+            Input::Change { token, change } => self.on_change(cx, token, change),
+            Input::Transfer { token, to } => self.on_transfer(cx, token, to),
+            Input::Lead => self.on_lead(cx),
+            Input::Synced { seq } => self.on_synced(cx, seq),
+            Input::SnapshotSaved { index } => self.on_snapshot_saved(index),
+            Input::SnapshotReceived { from, term, meta } => self.on_snapshot_received(cx, from, term, meta),
+            Input::SnapshotSent { to, ok } => self.on_snapshot_sent(cx, to, ok),
+            Input::DiskLow(is_low) => self.on_disk_low(cx, is_low),
+        }
+        let (index, newest) = self.log.membership();
+        if *newest != membership {
+            cx.fx.events.push(Event::Membership { index, membership: newest.clone() });
+        }
+        assert!(self.hard.term >= term, "C1: term would go back: {term} -> {}", self.hard.term);
+        assert!(self.commit >= commit, "C1: commit index would go back: {commit} -> {}", self.commit);
+        if self.commit > commit {
+            cx.fx.commit = Some(self.commit);
+        }
+        self.finish(cx);
+    }
+
+    /// One tick: timers of the role.
+    fn on_tick(&mut self, cx: &mut Cx<'_>) {
+        self.now += 1;
+        match self.state {
+            State::Leader(_) => self.on_leader_tick(cx),
+            _ => self.on_election_tick(cx),
+        }
+    }
+
+    /// A message, judged first by identity and term.
+    fn on_message(&mut self, cx: &mut Cx<'_>, message: Message) {
+        if message.to != self.config.me || message.from == self.config.me {
+            return;
+        }
+        if let Some(why) = self.objection(&message) {
+            cx.fx.refused = Some(why);
+            return;
+        }
+        if is_answer(&message.body) && !self.is_expected(&message.from) {
+            return;
+        }
+        self.lost.remove(&message.from.id);
+        if message.term > self.hard.term && !self.on_newer_term(cx, &message) {
+            return;
+        }
+        if message.term < self.hard.term {
+            return self.on_older_term(cx, message);
+        }
+        let from = message.from;
+        match message.body {
+            Body::PreVote { last_index, last_term } => self.on_pre_vote(cx, from, message.term, last_index, last_term),
+            Body::PreVoteReply { is_granted } => self.on_pre_vote_reply(cx, from, message.term, is_granted),
+            Body::Vote { last_index, last_term, is_transfer: _ } => self.on_vote(cx, from, last_index, last_term),
+            Body::VoteReply { is_granted } => self.on_vote_reply(cx, from, is_granted),
+            Body::Append { session, prev_index, prev_term, commit, entries } => {
+                self.on_append(cx, from, session, (prev_index, prev_term), commit, entries);
+            }
+            Body::AppendReply { session, result } => self.on_append_reply(cx, from, session, result),
+            Body::Heartbeat { round, commit } => self.on_heartbeat(cx, from, round, commit),
+            Body::HeartbeatReply { round } => self.on_heartbeat_reply(cx, from, round),
+            Body::ReadIndex { token } => self.on_read_index(cx, from, token),
+            Body::ReadIndexReply { token, index } => self.on_read_index_reply(cx, token, index),
+            Body::TimeoutNow { last_index } => self.on_timeout_now(cx, from, last_index),
+            Body::TransferMe => self.on_transfer_me(cx, from),
+        }
+    }
+
+    /// A message of a newer term: whether to go on with it (in that term, unless it is about a pre-vote).
+    fn on_newer_term(&mut self, cx: &mut Cx<'_>, message: &Message) -> bool {
+        match message.body {
+            Body::PreVote { .. } | Body::PreVoteReply { is_granted: true } => return true,
+            // A live leader is not deposed by a node that merely cannot hear it.
+            Body::Vote { is_transfer: false, .. } if self.has_lease() => return false,
+            _ => {}
+        }
+        let was_asking = matches!(self.state, State::Candidate(_));
+        self.become_follower(cx, message.term, StepDownCause::NewerTerm);
+        if was_asking && matches!(message.body, Body::PreVoteReply { .. } | Body::VoteReply { .. }) {
+            // Our log may well be the freshest: ask again soon, in the term just learnt.
+            self.hasten_campaign(cx);
+        }
+        true
+    }
+
+    /// A message of an older term: its sender learns the newer one, or else a node with a high term and a short log
+    /// and a leader with a low term and a long log could ignore each other for ever.
+    fn on_older_term(&mut self, cx: &mut Cx<'_>, message: Message) {
+        let envelope = self.envelope();
+        match message.body {
+            Body::Append { prev_index, .. } => {
+                let conflict = Conflict { prev_index, hint_index: Index(0), hint_term: Term(0) };
+                // No session: it says only that the term is over. The sender may lead again, in a session of that number.
+                envelope.send(cx, message.from, Body::AppendReply { session: 0, result: Err(conflict) });
+            }
+            Body::Heartbeat { .. } => envelope.send(cx, message.from, Body::HeartbeatReply { round: 0 }),
+            Body::PreVote { .. } => envelope.send(cx, message.from, Body::PreVoteReply { is_granted: false }),
+            Body::Vote { .. } => envelope.send(cx, message.from, Body::VoteReply { is_granted: false }),
+            Body::TimeoutNow { last_index } if flaw!(self.config, late_transfer_obeyed) => {
+                self.on_timeout_now(cx, message.from, last_index);
+            }
+            _ => {}
+        }
+    }
+
+    /// The disk caught up: promises counted on one's own behalf become true.
+    fn on_synced(&mut self, cx: &mut Cx<'_>, seq: u64) {
+        self.disk.on_synced(seq);
+        self.maybe_count_own_vote(cx);
+        self.maybe_commit(cx);
+    }
+
+    /// Becomes a follower, in this term or a newer one; whatever the old role held is forgotten.
+    pub(crate) fn become_follower(&mut self, cx: &mut Cx<'_>, term: Term, cause: StepDownCause) {
+        assert!(term >= self.hard.term, "C1: term would go back: {} -> {term}", self.hard.term);
+        let was_leader = matches!(self.state, State::Leader(_));
+        if was_leader {
+            self.refuse_reads(cx);
+            cx.fx.events.push(Event::SteppedDown { term: self.hard.term, cause });
+            self.leader = None;
+        }
+        if term > self.hard.term {
+            self.forget_leader(cx, LossCause::NewerTerm);
+            self.hard = HardState { term, vote: None };
+            self.voted_at = None;
+        } else if flaw!(self.config, forget_vote_on_step_down) {
+            self.hard.vote = None;
+        }
+        self.state = State::Follower;
+        if was_leader {
+            self.draw_deadline(cx);
+        }
+    }
+
+    /// No leader is known any more; reads that wait for its answer are refused.
+    pub(crate) fn forget_leader(&mut self, cx: &mut Cx<'_>, cause: LossCause) {
+        self.heard_at = None;
+        if let Some(leader) = self.leader.take() {
+            cx.fx.events.push(Event::LeaderLost { term: self.hard.term, leader: leader.id, cause });
+        }
+        self.refuse_forwarded(cx);
+    }
+
+    /// Sender and term for messages of this step.
+    pub(crate) fn envelope(&self) -> Envelope {
+        Envelope { me: self.config.me, term: self.hard.term }
+    }
+
+    /// The newest membership in the log, else the snapshot's.
+    pub(crate) fn membership(&self) -> &Membership {
+        self.log.membership().1
+    }
+
+    /// Whether this node counts in quorums.
+    pub(crate) fn is_voter(&self) -> bool {
+        self.membership().is_voter(&self.config.me)
+    }
+
+    /// Whether answers of this identity may count: the membership names it, or the leader still feeds it.
+    fn is_expected(&self, from: &Identity) -> bool {
+        if flaw!(self.config, count_earlier_session) {
+            return true;
+        }
+        self.is_fed(from) || self.membership().is_member(from)
+    }
+
+    /// This node's role, for status.
+    pub fn role(&self) -> Role {
+        match self.state {
+            State::Follower => Role::Follower,
+            State::Candidate(_) => Role::Candidate,
+            State::Leader(_) => Role::Leader,
+        }
+    }
+}
+
+/// Whether the message answers one of ours: such a message must come from the identity that was asked.
+fn is_answer(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::PreVoteReply { .. } | Body::VoteReply { .. } | Body::AppendReply { .. } | Body::HeartbeatReply { .. }
+    )
+}
+
+/// Answers a host's request with a refusal.
+pub(crate) fn refuse(cx: &mut Cx<'_>, token: super::Token, why: Refusal) {
+    cx.fx.answers.push((token, Answer::Refused(why)));
+}

@@ -1,0 +1,152 @@
+//! Membership: one change at a time, in force as soon as it is in the log.
+//!
+//! Two memberships that differ by one voter have no disjoint quorums, so no joint phase is needed, provided that a change
+//! starts only when the one before it, and an entry of the leader's own term, are committed. A newcomer is a learner until it
+//! has caught up. A change that would leave the live voters without a majority is refused.
+//!
+//! Invariants: G1 the membership in force is the newest in the log, else the snapshot's. G2 at most one change is uncommitted.
+//! G3 there is always a voter. G4 an id stands for one identity at a time.
+//! Not here: who should be a voter (`cluster/autopilot.rs`).
+
+use super::progress::{Mode, Progress};
+use crate::raft::state::{Cx, Raft, State, refuse};
+use crate::raft::{Answer, Change, Membership, Payload, Refusal, Token};
+use crate::types::{Identity, NodeId};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How many of `voters` make a quorum.
+pub(crate) fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+impl Membership {
+    /// Whether this very identity votes.
+    pub fn is_voter(&self, who: &Identity) -> bool {
+        self.voters.get(&who.id) == Some(&who.uuid)
+    }
+
+    /// Whether this very identity votes or listens.
+    pub fn is_member(&self, who: &Identity) -> bool {
+        self.uuid_of(who.id) == Some(who.uuid)
+    }
+
+    /// The identity behind an id, voter or learner.
+    pub fn uuid_of(&self, id: NodeId) -> Option<Uuid> {
+        self.voters.get(&id).or_else(|| self.learners.get(&id)).copied()
+    }
+
+    /// All members, voters first.
+    pub fn members(&self) -> impl Iterator<Item = Identity> + '_ {
+        self.voters.iter().chain(&self.learners).map(|(id, uuid)| Identity { id: *id, uuid: *uuid })
+    }
+}
+
+impl Raft {
+    /// The host wants another membership.
+    pub(crate) fn on_change(&mut self, cx: &mut Cx<'_>, token: Token, change: Change) {
+        let next = match self.changed(change) {
+            Ok(next) => next,
+            Err(why) => return refuse(cx, token, why),
+        };
+        let index = self.append_own(cx, Payload::Membership(Arc::new(next)));
+        self.reconcile_peers();
+        cx.fx.answers.push((token, Answer::Appended { index, term: self.hard.term }));
+        self.feed_all(cx);
+        self.maybe_commit(cx);
+        // Whoever is missing for a quorum may just have left: no answer of theirs will come.
+        self.maybe_confirm_reads(cx);
+    }
+
+    /// The membership after `change`, or why it is refused.
+    fn changed(&self, change: Change) -> Result<Membership, Refusal> {
+        let State::Leader(lead) = &self.state else { return Err(Refusal::NotLeader) };
+        if lead.transfer.is_some() {
+            return Err(Refusal::HandOver);
+        }
+        if !self.has_committed_own_term() && !flaw!(self.config, change_before_own_commit) {
+            return Err(Refusal::TermNotCommitted);
+        }
+        let (since, current) = self.log.membership();
+        if since > self.commit && !flaw!(self.config, two_changes) {
+            return Err(Refusal::ChangeInFlight);
+        }
+        let mut next = (**current).clone();
+        match change {
+            Change::AddLearner(who) => {
+                if next.uuid_of(who.id).is_some() {
+                    return Err(Refusal::BadChange);
+                }
+                next.learners.insert(who.id, who.uuid);
+            }
+            Change::Promote(id) => {
+                let uuid = next.learners.remove(&id).ok_or(Refusal::BadChange)?;
+                if !self.has_caught_up(&Identity { id, uuid }) {
+                    return Err(Refusal::NotCaughtUp);
+                }
+                next.voters.insert(id, uuid);
+            }
+            Change::Demote(id) => {
+                let uuid = next.voters.remove(&id).ok_or(Refusal::BadChange)?;
+                next.learners.insert(id, uuid);
+            }
+            Change::Remove(id) => {
+                let was_learner = next.learners.remove(&id).is_some();
+                if !was_learner && next.voters.remove(&id).is_none() {
+                    return Err(Refusal::BadChange);
+                }
+            }
+        }
+        if next.voters != current.voters {
+            self.check_live_majority(&next)?;
+        }
+        Ok(next)
+    }
+
+    /// Refuses a membership in which the voters that answer now are no quorum.
+    fn check_live_majority(&self, next: &Membership) -> Result<(), Refusal> {
+        let State::Leader(lead) = &self.state else { return Err(Refusal::NotLeader) };
+        let live = next.voters.iter().filter(|(id, uuid)| {
+            let who = Identity { id: **id, uuid: **uuid };
+            who == self.config.me || (self.is_active(lead, &who) && !self.lost.contains(id))
+        });
+        if live.count() < quorum(next.voters.len()) { Err(Refusal::Unsafe) } else { Ok(()) }
+    }
+
+    /// Whether a learner holds what was committed a heartbeat ago, and answers.
+    fn has_caught_up(&self, who: &Identity) -> bool {
+        let State::Leader(lead) = &self.state else { return false };
+        let is_near = |progress: &Progress| {
+            progress.mode == Mode::Stream && progress.match_index >= lead.commit_marks.1.max(lead.first_index)
+        };
+        self.is_active(lead, who) && lead.peers.get(&who.id).is_some_and(is_near)
+    }
+
+    /// Makes the leader's peers those of the newest membership. One that left is fed until it has learnt so.
+    pub(crate) fn reconcile_peers(&mut self) {
+        let (now, next_index) = (self.now, self.log.last_index().next());
+        let (since, membership) = self.log.membership();
+        let me = self.config.me;
+        let until = now + 4 * self.config.election_timeout_ticks.0;
+        let State::Leader(lead) = &mut self.state else { return };
+        for (id, progress) in &mut lead.peers {
+            if membership.uuid_of(*id) == Some(progress.who.uuid) {
+                progress.leaving = None;
+            } else if progress.leaving.is_none() {
+                progress.leaving = Some((since, until));
+            }
+        }
+        for who in membership.members().filter(|who| *who != me) {
+            if lead.peers.get(&who.id).is_none_or(|progress| progress.who != who) {
+                let session = lead.next_session();
+                let progress = Progress::new(who, session, next_index, now);
+                let is_earlier_kept = flaw!(self.config, count_earlier_session);
+                let earlier = lead.peers.insert(who.id, progress);
+                if let (true, Some(earlier), Some(progress)) = (is_earlier_kept, earlier, lead.peers.get_mut(&who.id)) {
+                    progress.match_index = earlier.match_index;
+                    progress.next_index = progress.next_index.max(earlier.match_index.next());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Commands about the connection itself: who the client is, which protocol it speaks, how fresh its reads shall be.
+//!
+//! When `cluster_secret` is set, it is the password of the Redis port as well, on every address: a client names it with AUTH
+//! or HELLO before anything else. Without one the node listens on loopback only.
+//! Not here: transactions (`resp/conn.rs`), facts about the node (`server.rs`).
+
+use super::wrong_number;
+use super::{glob, scripts};
+use crate::resp::conn::Conn;
+use crate::resp::outbox::Client;
+use crate::resp::protocol::parse::{Request, integer};
+use crate::resp::protocol::reply::{self, Proto};
+use crate::services::kv::commands::NOT_AN_INTEGER;
+use std::sync::Arc;
+
+/// The Redis release whose behaviour the door follows: clients choose their ways by it.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+const SYNTAX: &str = "ERR syntax error";
+
+fn is(word: &[u8], name: &str) -> bool {
+    word.eq_ignore_ascii_case(name.as_bytes())
+}
+
+fn text(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).into_owned()
+}
+
+pub(crate) fn ping(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    match request.len() {
+        1 => reply::simple(out, "PONG"),
+        2 => reply::bulk(out, request.word(1)),
+        _ => reply::error(out, &wrong_number("ping")),
+    }
+}
+
+pub(crate) fn echo(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    reply::bulk(out, request.word(1));
+}
+
+pub(crate) fn select(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    match integer(request.word(1)) {
+        Some(0) => reply::ok(out),
+        Some(_) => reply::error(out, "ERR DB index is out of range"),
+        None => reply::error(out, NOT_AN_INTEGER),
+    }
+}
+
+pub(crate) fn unwatch(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
+    conn.forget_watched();
+    conn.client.profile().watch = 0;
+    reply::ok(out);
+}
+
+pub(crate) fn consistency(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let is_eventual = match request.len() {
+        1 => return reply::simple(out, if conn.is_eventual { "eventual" } else { "strong" }),
+        2 if is(request.word(1), "strong") => false,
+        2 if is(request.word(1), "eventual") => true,
+        2 => return reply::error(out, "ERR choose strong or eventual"),
+        _ => return reply::error(out, &wrong_number("consistency")),
+    };
+    // What came before goes the way that was chosen for it.
+    conn.submit();
+    conn.is_eventual = is_eventual;
+    reply::ok(out);
+}
+
+// ---- who the client is ----
+
+/// Compares without telling by its time where the difference is.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let differing = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
+    one.len() == other.len() && differing == 0
+}
+
+/// Whether user and password are right; notes it if so.
+fn authenticate(conn: &mut Conn, user: &[u8], password: &[u8]) -> bool {
+    let is_right = match &conn.door.handle.settings().cluster_secret {
+        Some(secret) => is_same(password, secret.as_bytes()),
+        // As in Redis, where the default user has no password until one is set.
+        None => true,
+    };
+    let is_right = is_right && user == b"default";
+    conn.is_known |= is_right;
+    is_right
+}
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+pub(crate) fn auth(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let (user, password) = match request.len() {
+        2 if conn.door.handle.settings().cluster_secret.is_none() => {
+            let why = "ERR AUTH <password> called without any password configured for the default user. \
+                Are you sure your configuration is correct?";
+            return reply::error(out, why);
+        }
+        2 => (&b"default"[..], request.word(1)),
+        3 => (request.word(1), request.word(2)),
+        _ => return reply::error(out, SYNTAX),
+    };
+    match authenticate(conn, user, password) {
+        true => reply::ok(out),
+        false => reply::error(out, WRONG_PASSWORD),
+    }
+}
+
+pub(crate) fn hello(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let mut proto = conn.proto;
+    if request.len() > 1 {
+        proto = match integer(request.word(1)) {
+            Some(2) => Proto::Two,
+            Some(3) => Proto::Three,
+            Some(_) => return reply::error(out, "NOPROTO unsupported protocol version"),
+            None => return reply::error(out, "ERR Protocol version is not an integer or out of range"),
+        };
+    }
+    let (mut login, mut name) = (None, None);
+    let mut at = 2;
+    while at < request.len() {
+        let more = request.len() - 1 - at;
+        match request.word(at) {
+            word if is(word, "auth") && more >= 2 => {
+                login = Some((request.word(at + 1), request.word(at + 2)));
+                at += 2;
+            }
+            word if is(word, "setname") && more >= 1 => {
+                let chosen = request.word(at + 1);
+                if !is_name(chosen) {
+                    return reply::error(out, BAD_NAME);
+                }
+                name = Some(text(chosen));
+                at += 1;
+            }
+            word => return reply::error(out, &format!("ERR Syntax error in HELLO option '{}'", text(word))),
+        }
+        at += 1;
+    }
+    if let Some((user, password)) = login
+        && !authenticate(conn, user, password)
+    {
+        return reply::error(out, WRONG_PASSWORD);
+    }
+    if !conn.is_known {
+        let why = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+            <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time";
+        return reply::error(out, why);
+    }
+    // Replies to what came before keep the version that it came in.
+    conn.submit();
+    conn.proto = proto;
+    let mut profile = conn.client.profile();
+    profile.resp = number_of(proto) as u8;
+    if let Some(name) = name {
+        profile.name = name;
+    }
+    drop(profile);
+    write_hello(out, proto, conn.client.id);
+}
+
+fn number_of(proto: Proto) -> i64 {
+    match proto {
+        Proto::Two => 2,
+        Proto::Three => 3,
+    }
+}
+
+fn write_hello(out: &mut Vec<u8>, proto: Proto, id: u64) {
+    reply::map(out, proto, 7);
+    for (key, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
+        reply::bulk(out, key.as_bytes());
+        reply::bulk(out, value.as_bytes());
+    }
+    for (key, value) in [("proto", number_of(proto)), ("id", id as i64)] {
+        reply::bulk(out, key.as_bytes());
+        reply::int(out, value);
+    }
+    // Any node takes any command, so to a client each of them stands alone and may be written to.
+    for (key, value) in [("mode", "standalone"), ("role", "master")] {
+        reply::bulk(out, key.as_bytes());
+        reply::bulk(out, value.as_bytes());
+    }
+    reply::bulk(out, b"modules");
+    reply::array(out, 0);
+}
+
+// ---- CLIENT ----
+
+const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+
+/// Longest name or library name that is kept.
+const NAME_BYTES_MAX: usize = 256;
+
+fn is_name(word: &[u8]) -> bool {
+    word.len() <= NAME_BYTES_MAX && word.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+pub(crate) fn client(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let sub = text(request.word(1)).to_ascii_lowercase();
+    match sub.as_str() {
+        "id" => reply::int(out, conn.client.id as i64),
+        "getname" => match conn.client.profile().name.as_str() {
+            "" => reply::nil(out, conn.proto),
+            name => reply::bulk(out, name.as_bytes()),
+        },
+        "setname" => match is_name(request.word(2)) {
+            true => {
+                conn.client.profile().name = text(request.word(2));
+                reply::ok(out);
+            }
+            false => reply::error(out, BAD_NAME),
+        },
+        "setinfo" => set_info(conn, request, out),
+        "info" => reply::verbatim(out, conn.proto, &line(conn, &conn.client)),
+        "list" => list(conn, request, out),
+        _ => match request.word(2) {
+            word if is(word, "on") || is(word, "off") => reply::ok(out),
+            _ => reply::error(out, SYNTAX),
+        },
+    }
+}
+
+fn set_info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let (option, value) = (request.word(2), request.word(3));
+    let is_lib_name = is(option, "lib-name");
+    if !is_lib_name && !is(option, "lib-ver") {
+        return reply::error(out, &format!("ERR Unrecognized option '{}'", text(option)));
+    }
+    if !is_name(value) {
+        let option = if is_lib_name { "lib-name" } else { "lib-ver" };
+        return reply::error(out, &format!("ERR {option} cannot contain spaces, newlines or special characters."));
+    }
+    let mut profile = conn.client.profile();
+    let place = if is_lib_name { &mut profile.lib_name } else { &mut profile.lib_ver };
+    *place = text(value);
+    reply::ok(out);
+}
+
+fn list(conn: &Conn, request: &Request, out: &mut Vec<u8>) {
+    let clients = match request.len() {
+        2 => conn.door.clients(),
+        4 if is(request.word(2), "type") => match request.word(3) {
+            word if is(word, "normal") => conn.door.clients(),
+            word if is(word, "master") || is(word, "replica") || is(word, "slave") || is(word, "pubsub") => Vec::new(),
+            word => return reply::error(out, &format!("ERR Unknown client type '{}'", text(word))),
+        },
+        4.. if is(request.word(2), "id") => {
+            let ids: Option<Vec<i64>> = request.words().skip(3).map(integer).collect();
+            let Some(ids) = ids.filter(|ids| ids.iter().all(|id| *id > 0)) else {
+                return reply::error(out, "ERR Invalid client ID");
+            };
+            conn.door.clients().into_iter().filter(|client| ids.contains(&(client.id as i64))).collect()
+        }
+        _ => return reply::error(out, SYNTAX),
+    };
+    let lines: String = clients.iter().map(|client| line(conn, client)).collect();
+    reply::verbatim(out, conn.proto, &lines);
+}
+
+fn line(conn: &Conn, client: &Arc<Client>) -> String {
+    let profile = client.profile();
+    let multi = if client.id == conn.client.id { conn.queued() } else { profile.multi };
+    let laddr = client.stream.local_addr().map_or_else(|_| "?".to_string(), |address| address.to_string());
+    format!(
+        "id={} addr={} laddr={laddr} name={} age={} idle={} flags={} db=0 sub=0 psub=0 ssub=0 multi={} watch={} omem={} \
+         cmd={} user=default resp={} lib-name={} lib-ver={}\n",
+        client.id,
+        profile.peer,
+        profile.name,
+        profile.since.elapsed().as_secs(),
+        profile.active.elapsed().as_secs(),
+        if multi.is_some() { "x" } else { "N" },
+        multi.map_or(-1, |queued| queued as i64),
+        profile.watch,
+        client.unsent_bytes(),
+        profile.command,
+        profile.resp,
+        profile.lib_name,
+        profile.lib_ver,
+    )
+}
+
+// ---- SCRIPT ----
+
+pub(crate) fn script(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    if is(request.word(1), "load") {
+        return match conn.door.scripts.load(request.word(2)) {
+            Some(name) => reply::bulk(out, name.as_bytes()),
+            None => reply::error(out, scripts::UNKNOWN),
+        };
+    }
+    reply::array(out, request.len() - 2);
+    for name in request.words().skip(2) {
+        reply::int(out, i64::from(conn.door.scripts.find(name).is_some()));
+    }
+}
+
+/// Which of these pairs the words from `from` on ask for, each once: as the client spelled it, or by a pattern.
+pub(crate) fn matching<'a, V>(pairs: &'a [(&'static str, V)], request: &Request, from: usize) -> Vec<(String, &'a V)> {
+    let mut found: Vec<(String, &V)> = Vec::new();
+    for (name, value) in pairs {
+        let mut words = request.words().skip(from);
+        if let Some(word) = words.find(|word| glob::matches(word, name.as_bytes())) {
+            let is_pattern = word.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['));
+            found.push((if is_pattern { name.to_string() } else { text(word) }, value));
+        }
+    }
+    found
+}

@@ -1,0 +1,337 @@
+//! Commands about the node, its cluster and the door's own commands: INFO, CONFIG, COMMAND, ROLE, LEADER, PHALANX, RAFT.
+//!
+//! Every node takes every command, so to a Redis client each is a lone master that is not loading; what it is among its
+//! peers stands under names of our own.
+//! Not here: the connection's own state (`connection.rs`), keys (`keys.rs`).
+
+use super::connection::{REDIS_VERSION, matching};
+use super::{Spec, TABLE};
+use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_UNSENT_BYTES_MAX};
+use crate::node::Level;
+use crate::node::views::status::{Liveness, Status};
+use crate::resp::commands;
+use crate::resp::conn::Conn;
+use crate::resp::protocol::parse::Request;
+use crate::resp::protocol::reply::{self, Proto};
+use crate::services::kv::{Op, Value};
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+fn is(word: &[u8], name: &str) -> bool {
+    word.eq_ignore_ascii_case(name.as_bytes())
+}
+
+fn status_of(conn: &Conn) -> Status {
+    conn.door.handle.fresh_frame().frame.status.clone()
+}
+
+// ---- INFO ----
+
+/// Sections in Redis' order.
+const SECTIONS: [&str; 10] =
+    ["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "errorstats", "cluster", "keyspace"];
+
+pub(crate) fn info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let is_all = |word: &[u8]| is(word, "all") || is(word, "default") || is(word, "everything");
+    let takes_all = request.len() == 1 || request.words().skip(1).any(is_all);
+    let mut text = String::new();
+    let status = status_of(conn);
+    for section in SECTIONS {
+        if !takes_all && !request.words().skip(1).any(|word| is(word, section)) {
+            continue;
+        }
+        if !text.is_empty() {
+            text += "\r\n";
+        }
+        let mut title = section.to_string();
+        title[..1].make_ascii_uppercase();
+        let title = if section == "cpu" { "CPU".to_string() } else { title };
+        let _ = write!(text, "# {title}\r\n"); // into memory
+        for (name, value) in section_of(conn, section, &status) {
+            let _ = write!(text, "{name}:{value}\r\n"); // into memory
+        }
+    }
+    reply::verbatim(out, conn.proto, &text);
+}
+
+fn section_of(conn: &mut Conn, section: &str, status: &Status) -> Vec<(&'static str, String)> {
+    let door = &conn.door;
+    let settings = door.handle.settings();
+    let me = door.handle.identity().id;
+    let uptime = door.started.elapsed().as_secs();
+    let own = status.nodes.iter().find(|row| row.id == me);
+    let text = |value: &str| value.to_string();
+    match section {
+        "server" => vec![
+            ("redis_version", text(REDIS_VERSION)),
+            ("redis_mode", text("standalone")),
+            ("phalanx_version", status.node.version.clone()),
+            ("phalanx_cluster", settings.cluster_name.clone()),
+            ("os", text(std::env::consts::OS)),
+            ("arch_bits", usize::BITS.to_string()),
+            ("process_id", std::process::id().to_string()),
+            ("run_id", door.run_id.simple().to_string()),
+            ("tcp_port", (u64::from(settings.kv_port_base) + me.0).to_string()),
+            ("uptime_in_seconds", uptime.to_string()),
+            ("uptime_in_days", (uptime / 86400).to_string()),
+        ],
+        "clients" => vec![
+            ("connected_clients", door.clients_count().to_string()),
+            ("maxclients", settings.connections_max.to_string()),
+            ("blocked_clients", text("0")),
+        ],
+        "memory" => vec![("used_memory", resident_bytes().to_string()), ("maxmemory", text("0"))],
+        "persistence" => vec![("loading", text("0")), ("async_loading", text("0")), ("aof_enabled", text("1"))],
+        "stats" => vec![
+            ("total_connections_received", door.counts.accepted.load(Relaxed).to_string()),
+            ("total_commands_processed", door.counts.commands.load(Relaxed).to_string()),
+            ("rejected_connections", door.counts.turned_away.load(Relaxed).to_string()),
+        ],
+        "replication" => vec![
+            ("role", text("master")),
+            ("connected_slaves", text("0")),
+            ("master_repl_offset", own.map_or(0, |row| row.applied_index.0).to_string()),
+            ("phalanx_node", me.0.to_string()),
+            ("phalanx_role", own.map_or(String::new(), |row| word_of(&row.role))),
+            ("phalanx_leader", status.cluster.leader.map_or(String::new(), |leader| leader.0.to_string())),
+            ("phalanx_term", status.cluster.term.to_string()),
+        ],
+        "cluster" => vec![("cluster_enabled", text("0"))],
+        "keyspace" => match conn.ask(vec![Op::Count], Level::Eventual).ok().as_deref() {
+            Some([Value::Int(keys @ 1..)]) => vec![("db0", format!("keys={keys},expires=0,avg_ttl=0"))],
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// Memory of this process, where the system tells.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// A unit variant by the word that it has in JSON.
+fn word_of(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+// ---- CONFIG, TIME, ROLE, CLUSTER ----
+
+pub(crate) fn config(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let settings = conn.door.handle.settings();
+    let port = u64::from(settings.kv_port_base) + conn.door.handle.identity().id.0;
+    let text = |value: &str| value.to_string();
+    // The log is on disk and synced before anything is acknowledged: Redis would say appendonly with fsync always.
+    let all = [
+        ("appendfsync", text("always")),
+        ("appendonly", text("yes")),
+        ("bind", settings.host.clone()),
+        ("client-output-buffer-limit", format!("normal {RESP_UNSENT_BYTES_MAX} 0 0")),
+        ("cluster-enabled", text("no")),
+        ("databases", text("1")),
+        ("dir", settings.data_dir.display().to_string()),
+        ("maxclients", settings.connections_max.to_string()),
+        ("maxmemory", text("0")),
+        ("maxmemory-policy", text("noeviction")),
+        ("port", port.to_string()),
+        ("proto-max-bulk-len", RESP_REQUEST_BYTES_MAX.to_string()),
+        ("replica-read-only", text("no")),
+        ("save", text("")),
+        ("slave-read-only", text("no")),
+        ("tcp-keepalive", text("300")),
+        ("timeout", text("0")),
+    ];
+    let found = matching(&all, request, 2);
+    reply::map(out, conn.proto, found.len());
+    for (name, value) in found {
+        reply::bulk(out, name.as_bytes());
+        reply::bulk(out, value.as_bytes());
+    }
+}
+
+pub(crate) fn time(_: &mut Conn, _: &Request, out: &mut Vec<u8>) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    reply::array(out, 2);
+    reply::bulk(out, now.as_secs().to_string().as_bytes());
+    reply::bulk(out, now.subsec_micros().to_string().as_bytes());
+}
+
+pub(crate) fn role(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
+    let me = conn.door.handle.identity().id;
+    let applied = status_of(conn).nodes.iter().find(|row| row.id == me).map_or(0, |row| row.applied_index.0);
+    reply::array(out, 3);
+    reply::bulk(out, b"master");
+    reply::int(out, applied as i64);
+    reply::array(out, 0);
+}
+
+pub(crate) fn cluster(_: &mut Conn, _: &Request, out: &mut Vec<u8>) {
+    reply::error(out, "ERR This instance has cluster support disabled");
+}
+
+// ---- LEADER, PHALANX, RAFT ----
+
+fn leader_address(status: &Status) -> Option<(u64, String)> {
+    let leader = status.cluster.leader?;
+    let row = status.nodes.iter().find(|row| row.id == leader)?;
+    Some((leader.0, row.kv.clone()))
+}
+
+pub(crate) fn leader(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
+    match leader_address(&status_of(conn)) {
+        Some((id, address)) => {
+            reply::array(out, 2);
+            reply::int(out, id as i64);
+            reply::bulk(out, address.as_bytes());
+        }
+        None => reply::nil_array(out, conn.proto),
+    }
+}
+
+pub(crate) fn phalanx(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let status = status_of(conn);
+    match request.len() {
+        2 => reply::verbatim(out, conn.proto, &status_text(&status)),
+        3 if is(request.word(2), "json") => match serde_json::to_string(&status) {
+            Ok(json) => reply::bulk(out, json.as_bytes()),
+            Err(why) => reply::error(out, &format!("ERR {why}")),
+        },
+        _ => reply::error(out, "ERR syntax error"),
+    }
+}
+
+/// The verdict, then a line per node.
+fn status_text(status: &Status) -> String {
+    let cluster = &status.cluster;
+    let leader = cluster.leader.map_or("none".to_string(), |leader| leader.0.to_string());
+    let mut text = format!("{} {}: leader {leader}, term {}", cluster.name, word_of(&cluster.verdict), cluster.term);
+    for reason in &cluster.reasons {
+        let _ = write!(text, "; {reason}"); // into memory
+    }
+    text.push('\n');
+    for row in &status.nodes {
+        let standing = match row.status {
+            Liveness::Leader => "LEADER",
+            Liveness::Online => "ONLINE",
+            Liveness::Offline => "OFFLINE",
+        };
+        // Into memory.
+        let _ = writeln!(
+            text,
+            "node {} {standing} {} {} applied={} lag={} load={} kv={}",
+            row.id.0,
+            word_of(&row.role),
+            word_of(&row.membership),
+            row.applied_index,
+            row.lag,
+            row.load,
+            row.kv,
+        );
+    }
+    text
+}
+
+pub(crate) fn raft(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let status = status_of(conn);
+    if is(request.word(1), "leader") {
+        return match leader_address(&status) {
+            Some((_, address)) => reply::bulk(out, address.as_bytes()),
+            None => reply::nil(out, conn.proto),
+        };
+    }
+    let me = conn.door.handle.identity().id;
+    let list = |ids: &[crate::types::NodeId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
+    let own = status.nodes.iter().find(|row| row.id == me);
+    let index = |of: fn(&crate::node::views::status::NodeRow) -> u64| own.map_or(0, of).to_string();
+    let facts = [
+        ("node_id", me.0.to_string()),
+        ("role", word_of(&status.node.role)),
+        ("membership", word_of(&status.node.membership)),
+        ("term", status.cluster.term.to_string()),
+        ("leader_id", status.cluster.leader.map_or(String::new(), |leader| leader.0.to_string())),
+        ("has_quorum", u8::from(status.cluster.has_quorum).to_string()),
+        ("voters", list(&status.cluster.voters)),
+        ("learners", list(&status.cluster.learners)),
+        ("last_index", index(|row| row.last_index.0)),
+        ("commit_index", index(|row| row.commit_index.0)),
+        ("applied_index", index(|row| row.applied_index.0)),
+    ];
+    let mut text = "# Raft\r\n".to_string();
+    for (name, value) in facts {
+        let _ = write!(text, "{name}:{value}\r\n"); // into memory
+    }
+    reply::verbatim(out, conn.proto, &text);
+}
+
+// ---- COMMAND ----
+
+pub(crate) fn command(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let proto = conn.proto;
+    let named = || request.words().skip(2).map(commands::find);
+    let sub = if request.len() == 1 { &b"info"[..] } else { request.word(1) };
+    match sub {
+        _ if is(sub, "count") => reply::int(out, TABLE.len() as i64),
+        _ if is(sub, "list") => {
+            reply::array(out, TABLE.len());
+            TABLE.iter().for_each(|spec| reply::bulk(out, spec.name.as_bytes()));
+        }
+        _ if is(sub, "docs") && request.len() == 2 => write_docs(out, proto, TABLE.iter()),
+        _ if is(sub, "docs") => {
+            let found: Vec<&Spec> = named().flatten().collect();
+            write_docs(out, proto, found.into_iter());
+        }
+        _ if request.len() <= 2 => {
+            reply::array(out, TABLE.len());
+            TABLE.iter().for_each(|spec| write_spec(out, proto, spec));
+        }
+        _ => {
+            reply::array(out, request.len() - 2);
+            for spec in named() {
+                match spec {
+                    Some(spec) => write_spec(out, proto, spec),
+                    None => reply::nil(out, proto),
+                }
+            }
+        }
+    }
+}
+
+/// Name, arity, flags, first key, last key, step, categories; tips, key specifications and subcommands are empty.
+fn write_spec(out: &mut Vec<u8>, proto: Proto, spec: &Spec) {
+    let (first, last, step) = spec.keys;
+    reply::array(out, 10);
+    reply::bulk(out, spec.name.as_bytes());
+    reply::int(out, spec.arity);
+    reply::set(out, proto, spec.flags.len());
+    spec.flags.iter().for_each(|flag| reply::simple(out, flag));
+    for place in [first, last, step] {
+        reply::int(out, place);
+    }
+    let kind = if spec.flags.contains(&"write") { "@write" } else { "@read" };
+    let speed = if spec.flags.contains(&"fast") { "@fast" } else { "@slow" };
+    let categories: &[&str] = if spec.keys.0 > 0 { &[kind, speed] } else { &[speed] };
+    reply::set(out, proto, categories.len());
+    categories.iter().for_each(|category| reply::simple(out, category));
+    for _ in 0..3 {
+        reply::array(out, 0);
+    }
+}
+
+fn write_docs<'a>(out: &mut Vec<u8>, proto: Proto, specs: impl ExactSizeIterator<Item = &'a Spec>) {
+    reply::map(out, proto, specs.len());
+    for spec in specs {
+        reply::bulk(out, spec.name.as_bytes());
+        reply::map(out, proto, 3);
+        for (name, value) in [("summary", spec.summary), ("since", spec.since), ("group", spec.group)] {
+            reply::bulk(out, name.as_bytes());
+            reply::bulk(out, value.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Writes replies in the Redis protocol, version 2 or 3.
+//!
+//! Everything is appended to a buffer; nothing is allocated for a reply of its own.
+//! Not here: which reply a command gets (`resp/reply_plan.rs` for the store's answers, `resp/commands/connection.rs` and `resp/commands/server.rs` for the rest).
+
+/// Version of the protocol that a client chose with HELLO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proto {
+    /// What every client speaks.
+    #[default]
+    Two,
+    /// With types for nothing, maps, sets and texts.
+    Three,
+}
+
+/// Whether a command was done or could not be.
+pub fn ok(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"+OK\r\n");
+}
+
+/// A word of our own, without line breaks.
+pub fn simple(out: &mut Vec<u8>, text: &str) {
+    out.push(b'+');
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An error: its code, a blank, a sentence. Line breaks in it would end it, so they become blanks.
+pub fn error(out: &mut Vec<u8>, text: &str) {
+    out.push(b'-');
+    let text = text.trim_end_matches(['\r', '\n']);
+    out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A number.
+pub fn int(out: &mut Vec<u8>, value: i64) {
+    line(out, b':', value);
+}
+
+/// Bytes.
+pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    line(out, b'$', bytes.len() as i64);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A text for people.
+pub fn verbatim(out: &mut Vec<u8>, proto: Proto, text: &str) {
+    match proto {
+        Proto::Two => bulk(out, text.as_bytes()),
+        Proto::Three => {
+            line(out, b'=', text.len() as i64 + 4);
+            out.extend_from_slice(b"txt:");
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Nothing, where a value might have been.
+pub fn nil(out: &mut Vec<u8>, proto: Proto) {
+    out.extend_from_slice(match proto {
+        Proto::Two => b"$-1\r\n",
+        Proto::Three => b"_\r\n",
+    });
+}
+
+/// Nothing, where an array might have been.
+pub fn nil_array(out: &mut Vec<u8>, proto: Proto) {
+    out.extend_from_slice(match proto {
+        Proto::Two => b"*-1\r\n",
+        Proto::Three => b"_\r\n",
+    });
+}
+
+/// So many replies follow, in order.
+pub fn array(out: &mut Vec<u8>, count: usize) {
+    line(out, b'*', count as i64);
+}
+
+/// So many pairs of replies follow: name, value.
+pub fn map(out: &mut Vec<u8>, proto: Proto, pairs: usize) {
+    match proto {
+        Proto::Two => line(out, b'*', pairs as i64 * 2),
+        Proto::Three => line(out, b'%', pairs as i64),
+    }
+}
+
+/// So many replies follow, in no order.
+pub fn set(out: &mut Vec<u8>, proto: Proto, count: usize) {
+    line(out, if proto == Proto::Two { b'*' } else { b'~' }, count as i64);
+}
+
+fn line(out: &mut Vec<u8>, kind: u8, value: i64) {
+    out.push(kind);
+    digits(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Decimal digits, without the detour of a formatter: every reply has some.
+fn digits(out: &mut Vec<u8>, value: i64) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    let mut text = [0u8; 20];
+    let mut from = text.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        from -= 1;
+        text[from] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&text[from..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::resp::protocol::reply::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_have_all_their_digits() {
+        for value in [0, 1, -1, 9, 10, 1234567890, i64::MAX, i64::MIN] {
+            assert_eq!(written(|out| int(out, value)), format!(":{value}\r\n"));
+        }
+    }
+
+    #[test]
+    fn both_versions_have_a_word_for_nothing() {
+        assert_eq!(written(|out| nil(out, Proto::Two)), "$-1\r\n");
+        assert_eq!(written(|out| nil_array(out, Proto::Two)), "*-1\r\n");
+        assert_eq!(written(|out| nil(out, Proto::Three)), "_\r\n");
+        assert_eq!(written(|out| nil_array(out, Proto::Three)), "_\r\n");
+    }
+
+    #[test]
+    fn maps_and_texts_differ_by_version() {
+        assert_eq!(written(|out| map(out, Proto::Two, 2)), "*4\r\n");
+        assert_eq!(written(|out| map(out, Proto::Three, 2)), "%2\r\n");
+        assert_eq!(written(|out| verbatim(out, Proto::Two, "hey")), "$3\r\nhey\r\n");
+        assert_eq!(written(|out| verbatim(out, Proto::Three, "hey")), "=7\r\ntxt:hey\r\n");
+        assert_eq!(written(|out| set(out, Proto::Three, 1)), "~1\r\n");
+    }
+
+    #[test]
+    fn an_error_stays_on_its_line() {
+        assert_eq!(written(|out| error(out, "ERR a\r\n+OK\r\nb\n")), "-ERR a  +OK  b\r\n");
+    }
+}

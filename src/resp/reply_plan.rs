@@ -1,0 +1,229 @@
+//! The form that the store's answers take on the wire: one plan per run, made when the run is sent.
+//!
+//! Most answers say themselves what they are; a command whose Redis reply differs has a shape of its own. Replies that
+//! need nothing of the store (an error, PING) travel in the plan of the run they came with, so that they keep their place.
+//! Not here: sending what was written (`outbox.rs`), which command has which shape (`resp/commands/keys.rs`).
+
+use super::cursors::Cursors;
+use super::protocol::reply::{self, Proto};
+use crate::node::shared::memory;
+use crate::node::{Answered, quota};
+use crate::services::Reply;
+use crate::services::kv::commands::{RanRef, ValueRef};
+use crate::types::Outcome;
+
+/// How one reply is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// As the value is.
+    Plain,
+    /// 1 if it was done, 0 if the condition was not met: SETNX, CAS.
+    OneIfDone,
+    /// Milliseconds as seconds, rounded; negative ones stay: TTL.
+    Seconds,
+    /// A page of keys, behind a cursor number; without the keys if a TYPE was asked for that nothing has.
+    Page {
+        /// Leave the keys out.
+        is_hidden: bool,
+    },
+    /// Written already; there is no value for it.
+    Written(Vec<u8>),
+}
+
+/// How the answer to one run is written.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Version of the protocol when the commands came.
+    pub proto: Proto,
+    /// Replies in all.
+    pub count: u32,
+    /// Those that are not plain, by position.
+    pub special: Vec<(u32, Shape)>,
+    /// One EXEC: all replies in one array, or nothing if it was aborted.
+    pub is_exec: bool,
+    /// Acknowledged before it is applied: the replies are known, all `OK`.
+    pub is_taken: bool,
+}
+
+impl Plan {
+    /// Adds the next reply.
+    pub fn push(&mut self, shape: Shape) {
+        if shape != Shape::Plain {
+            self.special.push((self.count, shape));
+        }
+        self.count += 1;
+    }
+
+    /// Writes the whole answer; how many bytes the largest reply in it has.
+    pub fn write(self, answered: &Answered, cursors: &Cursors, out: &mut Vec<u8>) -> usize {
+        let failure = match answered {
+            Outcome::Done(_) if self.is_taken => return self.write_values(Values::Certain, cursors, out),
+            Outcome::Done((_, Reply::Ok(bytes))) => match RanRef::decode(bytes) {
+                Some(RanRef::Values(values)) => {
+                    return self.write_values(Values::Given(values.into_iter()), cursors, out);
+                }
+                Some(RanRef::Aborted) => {
+                    reply::nil_array(out, self.proto);
+                    return 0;
+                }
+                None => "ERR the store's answer cannot be read".to_string(),
+            },
+            Outcome::Done((_, Reply::Failed(why))) => format!("ERR {why}"),
+            Outcome::Refused(why) => refused(why),
+            Outcome::Unknown(why) => format!("UNKNOWN {why}"),
+        };
+        self.write_values(Values::Failed(&failure), cursors, out)
+    }
+
+    fn write_values(self, mut values: Values, cursors: &Cursors, out: &mut Vec<u8>) -> usize {
+        if self.is_exec {
+            if let Values::Failed(why) = values {
+                reply::error(out, why);
+                return 0;
+            }
+            reply::array(out, self.count as usize);
+        }
+        let mut largest = 0;
+        let mut special = self.special.into_iter().peekable();
+        for position in 0..self.count {
+            let shape = special.next_if(|(at, _)| *at == position).map_or(Shape::Plain, |(_, shape)| shape);
+            if let Shape::Written(bytes) = shape {
+                out.extend_from_slice(&bytes);
+                continue;
+            }
+            let before = out.len();
+            match &mut values {
+                Values::Certain => reply::ok(out),
+                Values::Failed(why) => reply::error(out, why),
+                Values::Given(values) => match values.next() {
+                    Some(value) => write_shaped(out, self.proto, &shape, &value, cursors),
+                    None => reply::error(out, "ERR the store gave no answer to this"),
+                },
+            }
+            largest = largest.max(out.len() - before);
+        }
+        largest
+    }
+}
+
+/// What is certainly not done, in the words that client libraries know.
+pub fn refused(why: &str) -> String {
+    match why {
+        memory::FULL => format!("BUSY {why}"),
+        why if quota::named_in(why).is_some() => format!("OOM {why}"),
+        why => format!("CLUSTERDOWN {why}"),
+    }
+}
+
+enum Values<'a> {
+    Certain,
+    Failed(&'a str),
+    Given(std::vec::IntoIter<ValueRef<'a>>),
+}
+
+fn write_shaped(out: &mut Vec<u8>, proto: Proto, shape: &Shape, value: &ValueRef, cursors: &Cursors) {
+    match (shape, value) {
+        (Shape::OneIfDone, ValueRef::Ok) => reply::int(out, 1),
+        (Shape::OneIfDone, ValueRef::Nil) => reply::int(out, 0),
+        (Shape::Seconds, ValueRef::Int(ms)) if *ms >= 0 => reply::int(out, ms.saturating_add(500) / 1000),
+        (Shape::Page { is_hidden }, ValueRef::List(page)) => write_page(out, proto, page, *is_hidden, cursors),
+        _ => write_value(out, proto, value),
+    }
+}
+
+fn write_page(out: &mut Vec<u8>, proto: Proto, page: &[ValueRef], is_hidden: bool, cursors: &Cursors) {
+    let number = match page.first() {
+        Some(ValueRef::Bytes(last)) => cursors.remember(last),
+        _ => 0,
+    };
+    reply::array(out, 2);
+    reply::bulk(out, number.to_string().as_bytes());
+    match page.get(1) {
+        Some(keys) if !is_hidden => write_value(out, proto, keys),
+        _ => reply::array(out, 0),
+    }
+}
+
+fn write_value(out: &mut Vec<u8>, proto: Proto, value: &ValueRef) {
+    match value {
+        ValueRef::Nil => reply::nil(out, proto),
+        ValueRef::Ok => reply::ok(out),
+        ValueRef::Int(value) => reply::int(out, *value),
+        ValueRef::Text(text) => reply::simple(out, text),
+        ValueRef::Bytes(bytes) => reply::bulk(out, bytes),
+        ValueRef::Error(why) => reply::error(out, why),
+        ValueRef::List(values) => {
+            reply::array(out, values.len());
+            for value in values {
+                write_value(out, proto, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::resp::reply_plan::*;
+    use crate::services::kv::{Bytes, Ran, Value};
+    use crate::types::Index;
+
+    fn written(plan: Plan, answered: &Answered) -> String {
+        let mut out = Vec::new();
+        plan.write(answered, &Cursors::new(7), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn plan(shapes: &[Shape]) -> Plan {
+        let mut plan = Plan::default();
+        shapes.iter().for_each(|shape| plan.push(shape.clone()));
+        plan
+    }
+
+    fn done(values: Vec<Value>) -> Answered {
+        Outcome::Done((Index(1), Reply::Ok(Ran::Values(values).encode())))
+    }
+
+    #[test]
+    fn replies_keep_their_order_and_form() {
+        let pong = Shape::Written(b"+PONG\r\n".to_vec());
+        let shapes = [Shape::Plain, pong.clone(), Shape::OneIfDone, Shape::Seconds, Shape::Seconds, Shape::Plain, pong];
+        let values = vec![Value::Ok, Value::Nil, Value::Int(1500), Value::Int(-2), Value::Error("ERR x".into())];
+        assert_eq!(written(plan(&shapes), &done(values)), "+OK\r\n+PONG\r\n:0\r\n:2\r\n:-2\r\n-ERR x\r\n+PONG\r\n");
+    }
+
+    #[test]
+    fn every_command_of_a_run_that_failed_says_so() {
+        let shapes = [Shape::Plain, Shape::Written(b"+PONG\r\n".to_vec()), Shape::OneIfDone];
+        let refused = Outcome::Refused("no quorum:\r\n1 of 3".to_string());
+        let line = "-CLUSTERDOWN no quorum:  1 of 3\r\n";
+        assert_eq!(written(plan(&shapes), &refused), format!("{line}+PONG\r\n{line}"));
+        let unknown = Outcome::Unknown("late".to_string());
+        let exec = Plan { is_exec: true, ..plan(&shapes) };
+        assert_eq!(written(exec, &unknown), "-UNKNOWN late\r\n");
+    }
+
+    #[test]
+    fn exec_is_one_array_or_nothing() {
+        let exec = |proto| Plan { is_exec: true, proto, ..plan(&[Shape::Plain, Shape::Plain]) };
+        assert_eq!(written(exec(Proto::Two), &done(vec![Value::Ok, Value::Nil])), "*2\r\n+OK\r\n$-1\r\n");
+        let aborted = || Outcome::Done((Index(1), Reply::Ok(Ran::Aborted.encode())));
+        assert_eq!(written(exec(Proto::Two), &aborted()), "*-1\r\n");
+        assert_eq!(written(exec(Proto::Three), &aborted()), "_\r\n");
+    }
+
+    #[test]
+    fn a_page_has_a_number_to_go_on_with() {
+        let bytes = |text: &str| Value::Bytes(Bytes::from(text.as_bytes().to_vec()));
+        let page = |last| done(vec![Value::List(vec![last, Value::List(vec![bytes("a")])])]);
+        let text = written(plan(&[Shape::Page { is_hidden: false }]), &page(bytes("a")));
+        assert!(text.starts_with("*2\r\n$") && text.ends_with("*1\r\n$1\r\na\r\n"), "{text}");
+        let last = written(plan(&[Shape::Page { is_hidden: true }]), &page(Value::Nil));
+        assert_eq!(last, "*2\r\n$1\r\n0\r\n*0\r\n");
+    }
+
+    #[test]
+    fn what_is_taken_is_acknowledged_without_an_answer() {
+        let taken = Plan { is_taken: true, ..plan(&[Shape::Plain, Shape::Plain]) };
+        assert_eq!(written(taken, &Outcome::Done((Index(0), Reply::Ok(Vec::new())))), "+OK\r\n+OK\r\n");
+    }
+}

@@ -1,0 +1,170 @@
+//! Answers to questions, none of which changes anything.
+//!
+//! Whoever asks is logged in, and sees the conversations that it is in; names of accounts and rooms are for all.
+//! Not here: what happened since a position (`feed.rs`).
+
+use super::accounts::Membership;
+use super::commands::{
+    AccountId, ConversationId, Listing, Named, PAGE_MAX, Query, Refusal, Row, Said, TokenHash, View,
+};
+use super::conversation::{Kind, Message, Talk};
+use super::state::Chat;
+use crate::services::kv::glob;
+
+/// Steps that comparing a pattern with names may take: commands wait for the list meanwhile.
+const LIST_STEPS_MAX: u64 = 20_000_000;
+
+impl Chat {
+    pub(crate) fn answer(&self, query: Query) -> View {
+        self.look(query).unwrap_or_else(View::Refused)
+    }
+
+    fn look(&self, query: Query) -> Result<View, Refusal> {
+        match query {
+            Query::Me(token) => {
+                let account = self.accounts.who(&token)?;
+                let name = self.name_of(account).unwrap_or_default();
+                Ok(View::Me { account, name, position: self.position, turn: self.turn })
+            }
+            Query::Inbox(token) => {
+                let who = self.accounts.who(&token)?;
+                let account = self.accounts.get(who).ok_or(Refusal::NotLoggedIn)?;
+                let talks =
+                    account.talks_in().filter_map(|(id, membership)| Some((id, membership, self.talks.get(&id)?)));
+                let mut talks: Vec<_> = talks.collect();
+                talks.sort_by_key(|(_, _, talk)| std::cmp::Reverse(talk.head.touched));
+                let rows = talks.into_iter().map(|(id, membership, talk)| self.row(who, id, membership, talk));
+                Ok(View::Inbox { position: self.position, rows: rows.collect() })
+            }
+            Query::One(token, id) => {
+                let who = self.accounts.who(&token)?;
+                self.talk_of(who, id)?;
+                let row = self.row_of(who, id).ok_or(Refusal::NoSuchConversation)?;
+                Ok(View::Inbox { position: self.position, rows: vec![row] })
+            }
+            Query::History { token, conversation, before, after, limit } => {
+                let who = self.accounts.who(&token)?;
+                let talk = self.talk_of(who, conversation)?;
+                let limit = limit.clamp(1, PAGE_MAX) as usize;
+                let end = before.unwrap_or(u64::MAX);
+                let start = after.map_or(0, |after| after.saturating_add(1));
+                let range = || talk.messages.range(start.min(end)..end);
+                let rows: Vec<_> = match after {
+                    Some(_) => range().take(limit).collect(),
+                    None => {
+                        let mut rows: Vec<_> = range().rev().take(limit).collect();
+                        rows.reverse();
+                        rows
+                    }
+                };
+                let messages = rows.into_iter().map(|(number, message)| self.said(*number, message)).collect();
+                Ok(View::History { messages, oldest: talk.oldest(), newest: talk.newest() })
+            }
+            Query::Accounts(listing) => {
+                self.accounts.who(&listing.token)?;
+                self.list_accounts(&listing)
+            }
+            Query::Rooms(listing) => {
+                let who = self.accounts.who(&listing.token)?;
+                self.list_rooms(who, &listing)
+            }
+            Query::Members { token, room, after, limit } => self.members(&token, room, after, limit),
+        }
+    }
+
+    /// An account's name; `None`: it is deleted.
+    pub fn name_of(&self, id: AccountId) -> Option<String> {
+        self.accounts.get(id).map(|account| account.name.shown.clone())
+    }
+
+    /// A conversation as one of its members finds it in the inbox.
+    pub fn row_of(&self, who: AccountId, id: ConversationId) -> Option<Row> {
+        let membership = self.accounts.get(who)?.talks.get(&id).filter(|membership| membership.is_in)?;
+        Some(self.row(who, id, membership, self.talks.get(&id)?))
+    }
+
+    fn row(&self, who: AccountId, id: ConversationId, membership: &Membership, talk: &Talk) -> Row {
+        let (name, with) = match talk.kind() {
+            Kind::Room(name) => (Some(name.shown.clone()), None),
+            Kind::Direct(a, b) => {
+                let other = if *a == who { *b } else { *a };
+                (self.name_of(other), Some(other))
+            }
+        };
+        Row {
+            id,
+            name,
+            with,
+            members: talk.members().len() as u64,
+            unread: talk.unread(membership.read),
+            read: membership.read,
+            newest: talk.newest(),
+            last: talk.messages.get_max().map(|(number, message)| self.said(*number, message)),
+        }
+    }
+
+    /// A message as readers see it.
+    pub fn said(&self, number: u64, message: &Message) -> Said {
+        let Message { at_ms, from, text, .. } = message;
+        Said { number, at_ms: *at_ms, from: *from, name: self.name_of(*from), text: text.clone() }
+    }
+
+    fn list_accounts(&self, listing: &Listing) -> Result<View, Refusal> {
+        let keys = self.accounts.keys_after(&listing.after);
+        let mut steps = Some(LIST_STEPS_MAX);
+        let found = keys.filter(|(key, _)| matches(&listing.pattern, key, &mut steps));
+        let rows = found.filter_map(|(key, id)| {
+            Some(Named { id, name: self.name_of(id)?, key: key.clone(), members: 0, is_mine: false })
+        });
+        let page = page(rows, listing.limit);
+        steps.map(|_| page).ok_or_else(too_long)
+    }
+
+    fn list_rooms(&self, who: AccountId, listing: &Listing) -> Result<View, Refusal> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let keys = self.rooms.range::<_, str>((Excluded(listing.after.as_str()), Unbounded));
+        let mut steps = Some(LIST_STEPS_MAX);
+        let found = keys.filter(|(key, _)| matches(&listing.pattern, key, &mut steps));
+        let rows = found.filter_map(|(key, id)| {
+            let talk = self.talks.get(id)?;
+            let Kind::Room(name) = talk.kind() else { return None };
+            let (members, is_mine) = (talk.members().len() as u64, talk.members().contains(&who));
+            Some(Named { id: *id, name: name.shown.clone(), key: key.clone(), members, is_mine })
+        });
+        let page = page(rows, listing.limit);
+        steps.map(|_| page).ok_or_else(too_long)
+    }
+
+    fn members(&self, token: &TokenHash, room: ConversationId, after: AccountId, limit: u64) -> Result<View, Refusal> {
+        let who = self.accounts.who(token)?;
+        let talk = self.talk_of(who, room)?;
+        let members = talk.members().range(after.saturating_add(1)..);
+        let rows = members.filter_map(|id| {
+            let name = &self.accounts.get(*id)?.name;
+            Some(Named { id: *id, name: name.shown.clone(), key: name.key.clone(), members: 0, is_mine: *id == who })
+        });
+        Ok(page(rows, limit))
+    }
+}
+
+/// Whether a name matches; `false` also when no steps are left, which are none then.
+fn matches(pattern: &str, key: &str, steps: &mut Option<u64>) -> bool {
+    let Some(left) = steps else { return false };
+    let is_match = glob::matches(pattern.as_bytes(), key.as_bytes(), left);
+    if is_match.is_none() {
+        *steps = None;
+    }
+    is_match.unwrap_or(false)
+}
+
+fn too_long() -> Refusal {
+    Refusal::Malformed("the pattern takes too long to be compared with all names: a shorter one does not".to_string())
+}
+
+fn page(rows: impl Iterator<Item = Named>, limit: u64) -> View {
+    let limit = limit.clamp(1, PAGE_MAX) as usize;
+    let mut rows: Vec<Named> = rows.take(limit + 1).collect();
+    let is_full = rows.len() > limit;
+    rows.truncate(limit);
+    View::Names { rows, is_full }
+}

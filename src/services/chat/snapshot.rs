@@ -1,0 +1,79 @@
+//! The chat in a snapshot: counts, then one record for each account, stranger, conversation and message, so that writer and
+//! reader stream.
+//!
+//! Numbers are little-endian `u64`. Head: newest conversation, newest position, newest turn, newest account, number of accounts,
+//! of strangers, of conversations. Then the records in order, each with its length (postcard); a conversation's is followed by
+//! the number of its messages and one record for each. What follows from these is not saved.
+//! Not here: the frame around it and its version (`services/snapshot_format.rs`).
+
+use super::accounts::{Account, Accounts, Failures};
+use super::commands::{AccountId, ConversationId};
+use super::conversation::{Head, Message, Talk};
+use super::state::Chat;
+use crate::services::snapshot_format::{bad, put_numbers, put_record, take_numbers, take_record};
+use imbl::OrdMap;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::sync::Arc;
+
+/// Bytes gathered before the writer or reader below is troubled.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Writes the whole chat.
+pub fn write(chat: &Chat, out: &mut dyn Write) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
+    let (accounts, strangers, newest) = chat.accounts.parts();
+    put_numbers(&mut out, [chat.newest, chat.position, chat.turn, newest])?;
+    put_numbers(&mut out, [accounts.len(), strangers.len(), chat.talks.len()].map(|len| len as u64))?;
+    let mut buffer = Vec::new();
+    for row in accounts {
+        put_record(&mut out, &mut buffer, &row)?;
+    }
+    for row in strangers {
+        put_record(&mut out, &mut buffer, &row)?;
+    }
+    for (id, talk) in &chat.talks {
+        put_record(&mut out, &mut buffer, &(id, &talk.head))?;
+        put_numbers(&mut out, [talk.messages.len() as u64])?;
+        for row in &talk.messages {
+            put_record(&mut out, &mut buffer, &row)?;
+        }
+    }
+    out.flush()
+}
+
+/// Reads what [`write`] wrote.
+pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
+    let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
+    let [newest, position, turn, newest_account] = take_numbers(&mut from)?;
+    let [accounts_len, strangers_len, talks_len] = take_numbers(&mut from)?;
+    let mut buffer = Vec::new();
+    let (mut accounts, mut strangers, mut talks) = (OrdMap::new(), OrdMap::new(), OrdMap::new());
+    for _ in 0..accounts_len {
+        let (id, account): (AccountId, Account) = take_record(&mut from, &mut buffer)?;
+        accounts.insert(id, Arc::new(account));
+    }
+    for _ in 0..strangers_len {
+        let (key, failures): (String, Failures) = take_record(&mut from, &mut buffer)?;
+        strangers.insert(key, failures);
+    }
+    for _ in 0..talks_len {
+        let (id, head): (ConversationId, Head) = take_record(&mut from, &mut buffer)?;
+        let [messages_len] = take_numbers(&mut from)?;
+        let (mut messages, mut bytes) = (OrdMap::new(), 0);
+        let mut before = head.newest.checked_sub(messages_len).ok_or_else(|| bad("more messages than were said"))?;
+        for _ in 0..messages_len {
+            let (number, message): (u64, Message) = take_record(&mut from, &mut buffer)?;
+            if number != before + 1 {
+                return Err(bad("a message's number is not the next"));
+            }
+            before = number;
+            bytes += message.bytes();
+            messages.insert(number, Arc::new(message));
+        }
+        if talks.insert(id, Arc::new(Talk { head, messages, bytes })).is_some() {
+            return Err(bad("two conversations of one number"));
+        }
+    }
+    let accounts = Accounts::of(accounts, strangers, newest_account).ok_or_else(|| bad("accounts that are no two"))?;
+    Chat::of(accounts, talks, [newest, position, turn]).ok_or_else(|| bad("a chat that contradicts itself"))
+}

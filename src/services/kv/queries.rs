@@ -1,0 +1,209 @@
+//! Operations that change nothing: answered from the state as it stands, in the log or beside it.
+//!
+//! The caller says how many bytes the answer may still have and how many steps it may take ([`Budget`]): a client that asks a
+//! thousand times for the largest value, or with a pattern that takes minutes, gets errors, not a node without memory or
+//! without time. The log is cut off at the same byte and step on every node.
+//! Not here: operations that change something, or ask for the time (`state.rs`).
+
+use super::commands::{Bytes, LOOK_STEPS, Op, RANGE_BYTES_MAX, TOO_LARGE_A_REPLY, Value};
+use super::glob;
+use super::key::Key;
+use super::state::Store;
+use super::stored::Stored;
+use super::table::Slot;
+use crate::types::Stamp;
+
+/// What one operation answers; `Err` is the text of a [`Value::Error`].
+pub type Answer = Result<Value, &'static str>;
+
+/// What a value costs beside its bytes.
+const VALUE_BYTES: usize = 16;
+
+/// What a run may still do.
+pub struct Budget {
+    /// Bytes that it may answer.
+    pub bytes: usize,
+    /// Steps that looking through keys may take.
+    pub steps: u64,
+    /// What is said when there are none left.
+    pub steps_used: &'static str,
+}
+
+impl Budget {
+    /// Takes what one more value of so many bytes needs; refused, the budget stays as it is.
+    pub fn spend(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.bytes = self.bytes.checked_sub(bytes + VALUE_BYTES).ok_or(TOO_LARGE_A_REPLY)?;
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Answer {
+        self.spend(bytes.len())?;
+        Ok(Value::Bytes(Bytes::from(bytes)))
+    }
+
+    /// Looks at one key; whether it matches.
+    fn look(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, &'static str> {
+        let steps = self.steps.checked_sub(LOOK_STEPS).ok_or(self.steps_used)?;
+        self.steps = steps;
+        pattern.map_or(Some(true), |pattern| glob::matches(pattern, key, &mut self.steps)).ok_or(self.steps_used)
+    }
+
+    fn stored(&mut self, value: &Stored) -> Answer {
+        self.spend(value.len())?;
+        Ok(Value::Bytes(Bytes::from(value.to_vec())))
+    }
+
+    fn value(&mut self, slot: Option<&Slot>) -> Answer {
+        slot.map_or(Ok(Value::Nil), |slot| self.stored(&slot.value))
+    }
+}
+
+/// A count or number as the protocol has it.
+pub fn int(number: impl TryInto<i64>) -> Value {
+    Value::Int(number.try_into().unwrap_or(i64::MAX))
+}
+
+/// What a key costs that is looked at.
+const LOOK_BYTES: usize = 64;
+
+/// See [`Store::read_cost`].
+pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
+    let table = store.table();
+    let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + LOOK_BYTES;
+    match op {
+        Op::Get(key) | Op::Read(key) => value(key),
+        Op::MGet(keys) => sum(keys.iter().map(value), most),
+        Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) => keys.len() * LOOK_BYTES,
+        Op::Keys(pattern) => {
+            let keys = table.with_prefix(glob::literal_prefix(pattern), None);
+            sum(keys.map(|(key, _)| look_cost(key, Some(pattern))), most)
+        }
+        Op::Scan { after, glob, count } => {
+            let keys = table.with_prefix(b"", after.as_ref().map(|after| after.as_slice()));
+            let count = usize::try_from(*count).unwrap_or(usize::MAX).max(1);
+            sum(keys.take(count).map(|(key, _)| look_cost(key, glob.as_ref())), most)
+        }
+        Op::Range { limit, .. } => {
+            let rows = usize::try_from(*limit).unwrap_or(usize::MAX).min(table.rows());
+            RANGE_BYTES_MAX.min(rows.saturating_mul(table.largest_value() + LOOK_BYTES))
+        }
+        _ => LOOK_BYTES,
+    }
+}
+
+/// A pattern takes its length for each byte of the key, at most.
+fn look_cost(key: &Key, pattern: Option<&Bytes>) -> usize {
+    let steps = pattern.map_or(0, |pattern| pattern.len().saturating_mul(key.len() + 1));
+    steps.saturating_add(key.len() + LOOK_BYTES)
+}
+
+/// The sum, which is not looked at beyond `most`.
+pub fn sum(costs: impl Iterator<Item = usize>, most: usize) -> usize {
+    let mut sum: usize = 0;
+    for cost in costs {
+        sum = sum.saturating_add(cost);
+        if sum > most {
+            break;
+        }
+    }
+    sum
+}
+
+/// Answers an operation that does not need the log.
+pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer {
+    let table = store.table();
+    match op {
+        Op::Get(key) => budget.value(table.get(key)),
+        Op::MGet(keys) => {
+            let values = keys.iter().map(|key| {
+                // A missing key costs as well: the list has a place for it.
+                budget.spend(0)?;
+                budget.value(table.get(key))
+            });
+            Ok(Value::List(values.collect::<Result<_, _>>()?))
+        }
+        Op::Read(key) => {
+            let Some(slot) = table.get(key) else { return Ok(Value::Nil) };
+            let ttl = slot.ttl_ms(at.at_ms).map_or(Value::Int(-1), int);
+            Ok(Value::List(vec![budget.stored(&slot.value)?, int(slot.revision), ttl]))
+        }
+        Op::Exists(keys) => Ok(int(keys.iter().filter(|key| table.get(key).is_some()).count())),
+        Op::StrLen(key) => Ok(int(table.get(key).map_or(0, |slot| slot.value.len()))),
+        Op::Type(key) => Ok(Value::Text(if table.get(key).is_some() { "string" } else { "none" }.to_string())),
+        Op::Revisions(keys) => {
+            let revisions = keys.iter().map(|key| {
+                budget.spend(0)?;
+                Ok(int(store.revision_of(key)))
+            });
+            Ok(Value::List(revisions.collect::<Result<_, &'static str>>()?))
+        }
+        Op::Marks(keys) => {
+            let marks = keys.iter().map(|key| {
+                budget.spend(0)?;
+                Ok(Value::Int(store.mark_of(key) as i64))
+            });
+            Ok(Value::List(marks.collect::<Result<_, &'static str>>()?))
+        }
+        Op::Count => Ok(int(table.len())),
+        Op::Keys(pattern) => {
+            let mut found = Vec::new();
+            for (key, slot) in table.with_prefix(glob::literal_prefix(pattern), None) {
+                if budget.look(key, Some(pattern))? && !table.is_over(slot) {
+                    found.push(budget.bytes(key)?);
+                }
+            }
+            Ok(Value::List(found))
+        }
+        Op::Scan { after, glob, count } => scan(store, after.as_ref(), glob.as_ref(), *count, budget),
+        Op::Range { prefix, after, limit } => range(store, prefix, after.as_ref(), *limit, budget),
+        Op::LockInfo(name) => Ok(store.locks().get(name, at.at_ms).map_or(Value::Nil, |lock| {
+            Value::List(vec![int(lock.token), int(lock.expires_ms.saturating_sub(at.at_ms))])
+        })),
+        other => unreachable!("{other:?} needs the log"),
+    }
+}
+
+fn scan(store: &Store, after: Option<&Bytes>, glob: Option<&Bytes>, count: u64, budget: &mut Budget) -> Answer {
+    let table = store.table();
+    let mut rows = table.with_prefix(b"", after.map(|after| after.as_slice())).peekable();
+    let (mut found, mut last, mut looked) = (Vec::new(), None, 0);
+    while let Some((key, slot)) = rows.peek().filter(|_| looked < count.max(1)) {
+        match budget.look(key, glob) {
+            Ok(true) if !table.is_over(slot) => found.push(budget.bytes(key)?),
+            Ok(_) => {}
+            // The page ends here, and the next one goes on.
+            Err(_) if last.is_some() => break,
+            Err(why) => return Err(why),
+        }
+        looked += u64::from(!table.is_over(slot));
+        last = Some(*key);
+        rows.next();
+    }
+    let cursor = match (last, rows.next()) {
+        (Some(last), Some(_)) => budget.bytes(last)?,
+        _ => Value::Nil,
+    };
+    Ok(Value::List(vec![cursor, Value::List(found)]))
+}
+
+fn range(store: &Store, prefix: &Bytes, after: Option<&Bytes>, limit: u64, budget: &mut Budget) -> Answer {
+    let table = store.table();
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    for (key, slot) in table.with_prefix(prefix, after.map(|after| after.as_slice())) {
+        if rows.len() as u64 >= limit {
+            break;
+        }
+        budget.look(key, None)?;
+        if table.is_over(slot) {
+            continue;
+        }
+        bytes += key.len() + slot.value.len();
+        // The first row is given however large it is, or the pages would never get beyond it.
+        if bytes > RANGE_BYTES_MAX && !rows.is_empty() {
+            rows.push(Value::Nil);
+            break;
+        }
+        rows.push(Value::List(vec![budget.bytes(key)?, budget.stored(&slot.value)?, int(slot.revision)]));
+    }
+    Ok(Value::List(rows))
+}

@@ -1,0 +1,108 @@
+//! How much work requests may do together, so that those which do much do not add up: a bucket of steps that log time fills.
+//!
+//! A request may do much only when the bucket is nearly full. In between it may do a little, and when the bucket is empty next
+//! to nothing, which is enough for what most requests do. One that needs more then is undone and told when to come again: it is for the
+//! door to wait, not for the log. So what is in the log and not applied yet is never much more than one bucket.
+//!
+//! Invariants: A1 what is left follows from the entries' times and from the steps of their commands alone, and is stored with what they
+//! did: it is the same on every node. A2 alone, every request may use the whole budget.
+//! Not here: what a step is (`step_cost.rs`), who waits (`node/sql/load_permit.rs`).
+
+use crate::services::sql::commands::STEPS_MAX;
+use serde::{Deserialize, Serialize};
+
+/// What the bucket holds.
+const BUCKET_STEPS: i64 = STEPS_MAX as i64;
+/// What log time adds in a millisecond: a full bucket in so many.
+const STEPS_PER_MS: i64 = BUCKET_STEPS / FILLS_IN_MS as i64;
+const FILLS_IN_MS: u64 = 600;
+/// Nobody is told to come sooner than that.
+const WAIT_MS_MIN: u64 = 250;
+/// With so much in the bucket a request may use the whole budget.
+const MUCH_FROM: i64 = BUCKET_STEPS / 4 * 3;
+/// What it may do while there is less, and when there is nothing.
+const LITTLE_STEPS: u64 = STEPS_MAX / 50;
+const LEAST_STEPS: u64 = STEPS_MAX / 200;
+
+/// The bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// Steps left; fewer than none after a request that used more than there was.
+    left: i64,
+    /// Log time of the newest command.
+    at_ms: u64,
+}
+
+impl Default for Allowance {
+    fn default() -> Allowance {
+        Allowance { left: BUCKET_STEPS, at_ms: 0 }
+    }
+}
+
+impl Allowance {
+    /// Steps that a command may take which comes now.
+    pub fn budget(&mut self, now_ms: u64) -> u64 {
+        let passed = i64::try_from(now_ms.saturating_sub(self.at_ms)).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_add(passed.saturating_mul(STEPS_PER_MS)).min(BUCKET_STEPS);
+        self.at_ms = self.at_ms.max(now_ms);
+        match self.left {
+            MUCH_FROM.. => STEPS_MAX,
+            1.. => LITTLE_STEPS,
+            _ => LEAST_STEPS,
+        }
+    }
+
+    /// A command took so many.
+    pub fn charge(&mut self, steps: u64) {
+        self.left = self.left.saturating_sub(i64::try_from(steps).unwrap_or(i64::MAX));
+    }
+
+    /// Milliseconds after which a command that needs more shall come again: when the bucket has filled, if no other does much before.
+    /// What comes too early takes of what is there, hence no sooner than after a while.
+    pub fn wait_ms(&self) -> u64 {
+        let missing = MUCH_FROM.saturating_sub(self.left).max(0).cast_unsigned();
+        missing.div_ceil(STEPS_PER_MS.cast_unsigned()).max(WAIT_MS_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::services::sql::budget::allowance::*;
+
+    #[test]
+    fn one_request_may_do_much_and_the_next_waits_for_log_time() {
+        let mut allowance = Allowance::default();
+        assert_eq!(allowance.budget(1000), STEPS_MAX);
+        allowance.charge(STEPS_MAX);
+        assert_eq!(allowance.budget(1000), LEAST_STEPS);
+        let wait_ms = allowance.wait_ms();
+        assert!((400..=600).contains(&wait_ms), "{wait_ms}");
+        assert_eq!(allowance.budget(1000 + wait_ms - 1), LITTLE_STEPS);
+        assert_eq!(allowance.budget(1000 + wait_ms), STEPS_MAX);
+    }
+
+    #[test]
+    fn in_any_second_no_more_is_allowed_than_a_bucket_and_what_fills_it() {
+        let (mut allowance, mut used) = (Allowance::default(), 0);
+        for now_ms in 0..1000 {
+            // Eight that do as much as they may in each millisecond.
+            for _ in 0..8 {
+                let steps = allowance.budget(now_ms);
+                if steps > LEAST_STEPS {
+                    allowance.charge(steps);
+                    used += steps;
+                }
+            }
+        }
+        assert!(used <= STEPS_MAX * 3, "{used}");
+    }
+
+    #[test]
+    fn log_time_that_stands_still_or_goes_back_fills_nothing() {
+        let mut allowance = Allowance::default();
+        allowance.budget(5000);
+        allowance.charge(2 * STEPS_MAX);
+        assert_eq!((allowance.budget(5000), allowance.budget(10)), (LEAST_STEPS, LEAST_STEPS));
+        assert_eq!(allowance.budget(u64::MAX), STEPS_MAX);
+    }
+}

@@ -1,0 +1,103 @@
+//! Which commands may make the database larger, told by what each statement does, as far as its words tell: a quota that is reached refuses those,
+//! and lets what makes room go on.
+//!
+//! A trigger may turn a DELETE into an INSERT: where there are triggers, a DELETE has a bound as well, which lies higher.
+//! Not here: the quota (`node/quota.rs`).
+
+use crate::services::Growth;
+use crate::services::sql::commands::Command;
+use crate::services::sql::statement::words;
+
+/// First words of statements that take no room.
+const MAKES_ROOM: [&str; 7] = ["DELETE", "DROP", "SELECT", "VALUES", "EXPLAIN", "PRAGMA", "REINDEX"];
+
+/// What a statement behind common table expressions does.
+const VERBS: [&str; 6] = ["SELECT", "VALUES", "DELETE", "INSERT", "REPLACE", "UPDATE"];
+
+/// See [`Growth`].
+pub fn growth(command: &[u8]) -> Growth {
+    match postcard::from_bytes::<Command>(command) {
+        Ok(Command::Run(run)) if run.statements.iter().all(|statement| makes_room(&statement.sql)) => {
+            let removes = |sql: &str| verb(sql).is_some_and(|verb| is(verb, "DELETE"));
+            if run.statements.iter().any(|one| removes(&one.sql)) { Growth::MayAdd } else { Growth::Nothing }
+        }
+        Ok(Command::Run(_) | Command::Load { .. }) => Growth::Adds,
+        Ok(Command::Prepare { bytes, .. } | Command::PutInPlace { bytes, .. }) => Growth::Replaces(bytes),
+        // A file that comes in pieces is judged when it takes the place of the tables.
+        Ok(Command::Stage { .. } | Command::Unstage { .. }) | Err(_) => Growth::Nothing,
+    }
+}
+
+fn makes_room(sql: &str) -> bool {
+    verb(sql).is_some_and(|verb| MAKES_ROOM.iter().any(|known| is(verb, known)))
+}
+
+/// What a statement does, in its own words.
+fn verb(sql: &str) -> Option<&[u8]> {
+    let mut words = words_outside(sql);
+    match words.next() {
+        Some(first) if is(first, "WITH") => words.find(|word| VERBS.iter().any(|verb| is(word, verb))),
+        first => first,
+    }
+}
+
+fn is(word: &[u8], one: &str) -> bool {
+    word.eq_ignore_ascii_case(one.as_bytes())
+}
+
+/// Words of a statement that stand in no parentheses, each a part of it.
+pub fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
+    let (bytes, mut depth, mut at) = (sql.as_bytes(), 0_usize, 0);
+    words(sql).filter(move |word| {
+        let begin = word.as_ptr().addr() - bytes.as_ptr().addr();
+        for byte in &bytes[at..begin] {
+            match byte {
+                b'(' => depth += 1,
+                b')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        at = begin;
+        depth == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::services::sql::budget::growth::*;
+    use crate::services::sql::commands::{Kind, Run, Statement};
+
+    #[test]
+    fn what_makes_room_is_told_by_its_first_word() {
+        for (sql, expected) in [
+            ("DELETE FROM t", true),
+            ("  -- no longer\n/* wanted */ drop table t;", true),
+            ("select 1", true),
+            ("INSERT INTO t VALUES(1)", false),
+            ("/* DELETE */ UPDATE t SET a = 1", false),
+            ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", false),
+            ("WITH x(a) AS (SELECT 1), y AS (INSERT_ME) DELETE FROM t WHERE a IN (SELECT a FROM x)", true),
+            ("WITH RECURSIVE x AS (VALUES(1)) SELECT replace(a, 'x', 'y') FROM x", true),
+            ("WITH x AS MATERIALIZED (DELETE) REPLACE INTO t SELECT * FROM x", false),
+            ("WITH \"delete\" AS (SELECT ')') UPDATE t SET a = 1", false),
+            ("; DELETE FROM t", true),
+            ("REPLACE INTO t VALUES(1)", false),
+            ("CREATE TABLE a(b)", false),
+            ("DELETED", false),
+            ("-- nothing", false),
+            ("/* nothing", false),
+            ("", false),
+        ] {
+            let of = |statements: Vec<Statement>| {
+                growth(&Command::Run(Run { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }).encode())
+            };
+            let beside = of(vec![Statement::bare("DELETE FROM a"), Statement::bare(sql)]);
+            assert_eq!(beside, if expected { Growth::MayAdd } else { Growth::Adds }, "{sql:?}");
+            let removes = expected && sql.to_ascii_lowercase().contains("delete ");
+            let alone = of(vec![Statement::bare("SELECT 1"), Statement::bare(sql)]);
+            assert_eq!(alone == Growth::MayAdd, removes, "{sql:?}");
+        }
+        let command = Command::PutInPlace { load: 1, bytes: 77, crc: 0, seed: 0 };
+        assert_eq!(growth(&command.encode()), Growth::Replaces(77));
+    }
+}

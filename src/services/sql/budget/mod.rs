@@ -1,0 +1,11 @@
+//! How much a statement may do: what its steps cost, how long its values may be, and what it may free.
+
+pub mod allowance;
+pub mod freed_space;
+pub mod fulltext_matches;
+pub mod fulltext_settings;
+pub mod fulltext_terms;
+pub mod growth;
+pub mod length_tiers;
+pub mod schema_changes;
+pub mod step_cost;

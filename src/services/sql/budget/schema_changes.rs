@@ -1,0 +1,188 @@
+//! What it costs to change the schema, and how large a schema may become.
+//!
+//! SQLite works with the whole schema in single steps that nobody counts: it looks through it for each new definition, and ALTER TABLE
+//! parses all of it, several times. So a statement that changes the schema pays for the schema's size before it runs.
+//!
+//! Invariant: D1 what is charged follows from the statement and the schema alone: it is the same on every node.
+//! Not here: what the program of such a statement costs (`step_cost.rs`).
+
+use super::length_tiers;
+use crate::services::sql::connection::hook_state::Watch;
+use crate::services::sql::statement;
+use crate::services::sql::statement::{Trouble, words};
+use crate::services::sql::writer::Own;
+use rusqlite::Connection;
+
+/// Tables, indexes, views and triggers of a database, with those that SQLite makes by itself.
+const OBJECTS_MAX: u64 = 2_000;
+/// Bytes of all definitions.
+const BYTES_MAX: u64 = 1 << 20;
+/// Virtual tables among them: SQLite tells each of them of every savepoint, one may read from another, and that deeper and deeper.
+const VIRTUAL_MAX: u64 = 32;
+/// What any change costs, and for each object that there is.
+const CHANGE_STEPS: u64 = 150_000;
+const STEPS_PER_OBJECT: u64 = 300;
+/// What a comma of a statement costs, which may stand between two columns, and the square of their number.
+const STEPS_PER_COMMA: u64 = 3_000;
+/// What ALTER TABLE costs: by itself, for each object of the schema, for each comma in their definitions, and for each byte of those.
+struct Alter {
+    once: u64,
+    object: u64,
+    comma: u64,
+    byte: u64,
+}
+
+const ADD: Alter = Alter { once: 400_000, object: 6_000, comma: 1_500, byte: 50 };
+/// To rename or to remove something: each definition is parsed again and searched for the name.
+const RENAME: Alter = Alter { once: 2_000_000, object: 30_000, comma: 10_000, byte: 300 };
+
+/// Names that an ALTER TABLE may have, with the words RENAME and COLUMN, which may be names.
+const NAMES_MAX: usize = 6;
+/// Bytes that are moved in the time of a step.
+const MOVED_PER_STEP: u64 = 10;
+
+/// How large a schema is.
+struct Size {
+    objects: u64,
+    bytes: u64,
+    virtual_tables: u64,
+    /// In all definitions; known for ALTER TABLE alone.
+    commas: u64,
+    /// Bytes that are moved if a new name is written in all places that may be meant; known for ALTER TABLE alone.
+    moved: u64,
+}
+
+/// Charges for a statement that changes the schema.
+///
+/// # Errors
+/// The budget has not so much, or the schema is as large as it may be.
+pub fn charge(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<(), Trouble> {
+    let mut verbs = words(sql).map(<[u8]>::to_ascii_lowercase);
+    let verb = verbs.next().unwrap_or_default();
+    let altered = (verb == b"alter").then_some(sql);
+    let size = size(conn, watch, gear, altered).map_err(|error| statement::trouble(watch, &error))?;
+    let Size { objects, bytes, virtual_tables, .. } = size;
+    let own_bytes = sql.len() as u64;
+    let commas = sql.bytes().filter(|byte| *byte == b',').count() as u64;
+    let mut steps = CHANGE_STEPS + objects * STEPS_PER_OBJECT + commas * STEPS_PER_COMMA + commas * commas;
+    if verb == b"alter" {
+        // A new name is written wherever the old one stands.
+        let touched = bytes + objects * own_bytes;
+        let renames = verbs.any(|word| word == b"rename" || word == b"drop");
+        let Alter { once, object, comma, byte } = if renames { RENAME } else { ADD };
+        steps += once + objects * object + size.commas * comma + touched * byte;
+        if renames {
+            steps = steps.saturating_add(size.moved / MOVED_PER_STEP);
+        }
+    } else if verb == b"create" && verbs.next().is_some_and(|word| word == b"virtual") && virtual_tables >= VIRTUAL_MAX
+    {
+        return Err(Trouble::Failed(format!(
+            "a database has {VIRTUAL_MAX} virtual tables at most: drop one of them first"
+        )));
+    }
+    if !watch.charge(steps) {
+        return Err(Trouble::RanAway);
+    }
+    let grows = verb == b"create" || verb == b"alter";
+    if grows && (objects >= OBJECTS_MAX || bytes + own_bytes > BYTES_MAX) {
+        return Err(Trouble::Failed(format!(
+            "a database has {OBJECTS_MAX} tables, indexes, views and triggers and {BYTES_MAX} bytes of definitions at most, this one has \
+             {objects} and {bytes}: drop some of them first"
+        )));
+    }
+    Ok(())
+}
+
+fn size(conn: &Connection, watch: &Watch, gear: usize, altered: Option<&str>) -> rusqlite::Result<Size> {
+    let _own = Own::begin(watch);
+    let select = match altered {
+        None => {
+            "SELECT count(*), total(octet_length(sql)), count(*) FILTER (WHERE type = 'table' AND rootpage = 0), 0.0, 0.0 FROM main.sqlite_schema"
+        }
+        // SQLite moves the rest of a definition for each place where it writes the new name, which is no longer than the statement.
+        Some(_) => {
+            "SELECT count(*), total(octet_length(sql)), count(*) FILTER (WHERE type = 'table' AND rootpage = 0), \
+             total(octet_length(sql) - octet_length(replace(sql, ',', ''))), total(places * (octet_length(sql) + places * ?1) / 2) \
+             FROM (SELECT sql, type, rootpage, CASE WHEN ?2 THEN octet_length(sql) / 2.0 ELSE \
+             (SELECT total((octet_length(sql) - octet_length(replace(lower(sql), value, ''))) / octet_length(value)) FROM json_each(?3)) \
+             END AS places FROM main.sqlite_schema)"
+        }
+    };
+    length_tiers::at_any_length(conn, gear, || {
+        let mut prepared = conn.prepare_cached(select)?;
+        if let Some(sql) = altered {
+            prepared.raw_bind_parameter(1, sql.len() as f64)?;
+            let names = names(sql);
+            prepared.raw_bind_parameter(2, names.is_none())?;
+            prepared.raw_bind_parameter(3, serde_json::json!(names.unwrap_or_default()).to_string())?;
+        }
+        let mut rows = prepared.raw_query();
+        let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let whole = |place| row.get::<_, i64>(place).map(i64::unsigned_abs);
+        let number = |place| row.get::<_, f64>(place).map(|number| number as u64);
+        Ok(Size {
+            objects: whole(0)?,
+            bytes: number(1)?,
+            virtual_tables: whole(2)?,
+            commas: number(3)?,
+            moved: number(4)?,
+        })
+    })?
+}
+
+/// The names in an ALTER TABLE, in lower case, and words that may be names; `None`: they cannot be told.
+fn names(sql: &str) -> Option<Vec<String>> {
+    // What SQLite takes for a name only in quotes.
+    const KEYWORDS: [&str; 4] = ["alter", "table", "drop", "to"];
+    let (mut rest, mut names) = (sql, Vec::new());
+    while let Some(first) = rest.chars().next() {
+        let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+        let quote = match first {
+            '"' | '`' | '\'' => Some(first),
+            '[' => Some(']'),
+            _ => None,
+        };
+        if let Some(quote) = quote {
+            let (name, behind) = rest[1..].split_once(quote)?;
+            if behind.starts_with(quote) {
+                return None;
+            }
+            names.push(name.to_ascii_lowercase());
+            rest = behind;
+        } else if is_name(first) {
+            let name = rest.split(|c| !is_name(c)).next()?;
+            if !KEYWORDS.iter().any(|keyword| keyword.eq_ignore_ascii_case(name)) {
+                names.push(name.to_ascii_lowercase());
+            }
+            rest = &rest[name.len()..];
+        } else if rest.starts_with("--") || rest.starts_with("/*") {
+            return None;
+        } else {
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    (names.len() <= NAMES_MAX).then_some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn the_names_in_a_statement_are_told() {
+        for (sql, expected) in [
+            ("ALTER TABLE T RENAME TO u", Some("t rename u")),
+            ("ALTER TABLE \"to\" RENAME TO u", Some("to rename u")),
+            ("ALTER TABLE column RENAME TO u", Some("column rename u")),
+            ("alter table main . \"my t\" rename a to [B]", Some("main my t rename a b")),
+            ("ALTER TABLE`t`RENAME COLUMN a TO 'to be'", Some("t rename column a to be")),
+            ("ALTER TABLE \"a\"\"b\" RENAME TO u", None),
+            ("ALTER TABLE /* t */ t RENAME TO u", None),
+            ("ALTER TABLE a.b RENAME c TO d", Some("a b rename c d")),
+            ("ALTER TABLE a b c d e f g", None),
+        ] {
+            assert_eq!(names(sql).map(|names| names.join(" ")).as_deref(), expected, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! What statements may do: an allow-list, asked by SQLite for each thing that a statement would do, while it prepares it.
+//!
+//! Refused is what reaches files, what belongs to one connection alone, what differs between nodes or between two runs,
+//! and what would break the transaction around a whole entry. The reason is kept for the client.
+//! Not here: the lists of functions, pragmas and modules (`catalogue.rs`), what follows from the values that a statement meets (`mod.rs`, `functions.rs`).
+
+use super::catalogue::{
+    FUNCTIONS, FUNCTIONS_OF_MATCHES, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE,
+    PRAGMAS_OF_COLUMNS, PRAGMAS_OF_PAGES, PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
+};
+use super::hook_state::Watch;
+use crate::services::sql::budget::step_cost;
+use crate::services::sql::storage::own_table;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How names begin that are kept for tables of our own.
+const RESERVED: &str = own_table::OLD_TABLE;
+
+/// Which connection asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Applies the log: what it answers must be the same everywhere.
+    Write,
+    /// Answers reads beside it.
+    Read,
+}
+
+/// Pragmas that dumps begin with, and that mean nothing here.
+const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
+/// What it costs that ALTER TABLE reads the whole table in one step.
+const STEPS_OF_CHECK: u64 = crate::services::sql::commands::STEPS_MAX / 40;
+/// Decides, and keeps the reason of a refusal.
+pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
+    if watch.is_internal.load(Relaxed) {
+        return Authorization::Allow;
+    }
+    // ALTER TABLE says in this place which column it drops, and the database in another.
+    let database = match asked.action {
+        AuthAction::AlterTable { database_name, .. } => Some(database_name),
+        _ => asked.database_name,
+    };
+    if database.is_some_and(|name| name != "main" && name != "temp") {
+        watch.refuse("there is one database, called main");
+        return Authorization::Deny;
+    }
+    if purpose == Purpose::Write
+        && let AuthAction::Read { table_name, column_name } = asked.action
+        && is_schema(table_name)
+        && column_name.eq_ignore_ascii_case("rootpage")
+    {
+        // Where a table lies in the file is no part of the state.
+        return Authorization::Ignore;
+    }
+    match asked.action {
+        AuthAction::CreateVtable { .. } => {
+            watch.has_virtual.store(true, Relaxed);
+            watch.changes_virtual();
+        }
+        AuthAction::DropVtable { .. } | AuthAction::AlterTable { .. } => watch.changes_virtual(),
+        AuthAction::Read { table_name, .. }
+        | AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name } => watch.uses(table_name),
+        _ => {}
+    }
+    match asked.action {
+        AuthAction::Insert { table_name } => watch.fills(table_name),
+        AuthAction::CreateTable { table_name } => watch.makes(table_name),
+        _ => {}
+    }
+    if purpose == Purpose::Write {
+        expect_work(watch, &asked.action);
+    }
+    if !watch.charge_leave() {
+        watch.refuse(super::functions::RAN_AWAY);
+        return Authorization::Deny;
+    }
+    match refusal(watch, purpose, &asked.action) {
+        // A trigger frees no table at once, which nobody would count: SQLite goes row by row.
+        None if asked.accessor.is_some() && matches!(asked.action, AuthAction::Delete { .. }) => Authorization::Ignore,
+        None => Authorization::Allow,
+        Some(why) => {
+            watch.refuse(why);
+            Authorization::Deny
+        }
+    }
+}
+
+/// Notes what makes a statement work for long.
+fn expect_work(watch: &Watch, action: &AuthAction<'_>) {
+    use AuthAction::*;
+    match *action {
+        Select | Recursive => {
+            watch.selects.store(true, Relaxed);
+            watch.may_repeat.store(true, Relaxed);
+        }
+        CreateIndex { .. }
+        | CreateTable { .. }
+        | CreateTrigger { .. }
+        | CreateView { .. }
+        | CreateVtable { .. }
+        | AlterTable { .. }
+        | DropIndex { .. }
+        | DropTable { .. }
+        | DropTrigger { .. }
+        | DropView { .. }
+        | DropVtable { .. }
+        | Reindex { .. } => {
+            watch.changes_schema();
+        }
+        Insert { table_name } => watch.charge_row(table_name),
+        Update { table_name, .. } | Delete { table_name } => {
+            watch.charge_row(table_name);
+            watch.may_repeat.store(true, Relaxed);
+        }
+        _ => {}
+    }
+}
+
+fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<String> {
+    use AuthAction::*;
+    let is_loading = watch.is_loading.load(Relaxed);
+    let temporary = || Some("temporary tables, views and triggers belong to one connection: not available".to_string());
+    match *action {
+        Select | Recursive | DropVtable { .. } | Reindex { .. } => None,
+        Read { table_name, .. } => {
+            let name = table_name.to_ascii_lowercase();
+            if let Some(pragma) = name.strip_prefix("pragma_") {
+                return pragma_refusal(watch, purpose, pragma, None);
+            }
+            own(&name).or_else(|| {
+                TABLES_REFUSED.contains(&name.as_str()).then(|| format!("table {name} differs between nodes"))
+            })
+        }
+        Insert { table_name } => sequence(watch, table_name).or_else(|| written(watch, table_name)),
+        Update { table_name, column_name } => {
+            if !column_name.eq_ignore_ascii_case("name") {
+                sequence(watch, table_name);
+            }
+            written(watch, table_name)
+        }
+        Delete { table_name } => written(watch, table_name),
+        CreateTable { table_name: name } | CreateView { view_name: name } => made(name),
+        CreateIndex { table_name, index_name: name } | CreateTrigger { table_name, trigger_name: name } => {
+            made(name).or_else(|| own(table_name))
+        }
+        DropTable { table_name } | DropIndex { table_name, .. } | DropTrigger { table_name, .. } => own(table_name),
+        AlterTable { table_name, .. } => {
+            watch.is_altering.store(true, Relaxed);
+            // Which name it gives is seen afterwards (`services/sql/statement.rs`).
+            own(table_name)
+        }
+        DropView { view_name } => own(view_name),
+        CreateVtable { table_name, module_name } => {
+            let is_known = MODULES.iter().any(|module| module.eq_ignore_ascii_case(module_name));
+            made(table_name).or_else(|| {
+                (!is_known).then(|| format!("virtual tables of {module_name}: not available, only of fts5 and rtree"))
+            })
+        }
+        Function { function_name } => {
+            let name = function_name.to_ascii_lowercase();
+            if purpose == Purpose::Write {
+                // What it costs to call it once; where it is called for each row the price of a step has it as well.
+                watch.charge(watch.in_gear(step_cost::function(&name)));
+            }
+            function_refusal(watch, purpose, &name)
+        }
+        Pragma { pragma_name, pragma_value } => {
+            let name = pragma_name.to_ascii_lowercase();
+            if is_loading && PRAGMAS_OF_DUMPS.contains(&name.as_str()) {
+                watch.passes_over.store(true, Relaxed);
+                return None;
+            }
+            // Full-text tables ask for it by themselves; a statement that does is refused by its words.
+            let is_asked_within = name == "data_version" && pragma_value.is_none();
+            pragma_refusal(watch, purpose, &name, pragma_value).filter(|_| !is_asked_within)
+        }
+        Transaction { operation } if is_loading => {
+            watch.is_begun.store(operation == TransactionOperation::Begin, Relaxed);
+            watch.passes_over.store(true, Relaxed);
+            None
+        }
+        Transaction { .. } | Savepoint { .. } => Some(
+            "BEGIN, COMMIT, ROLLBACK and SAVEPOINT: not available; send the statements in one request with `transaction`"
+                .to_string(),
+        ),
+        Attach { .. } | Detach { .. } => Some("ATTACH and DETACH: not available".to_string()),
+        Analyze { .. } => {
+            Some("ANALYZE: not available, its statistics could make nodes choose different plans".to_string())
+        }
+        CreateTempIndex { .. }
+        | CreateTempTable { .. }
+        | CreateTempTrigger { .. }
+        | CreateTempView { .. }
+        | DropTempIndex { .. }
+        | DropTempTable { .. }
+        | DropTempTrigger { .. }
+        | DropTempView { .. } => temporary(),
+        _ => Some("not available".to_string()),
+    }
+}
+
+fn function_refusal(watch: &Watch, purpose: Purpose, name: &str) -> Option<String> {
+    if FUNCTIONS_OF_THE_BUILD.contains(&name) && purpose == Purpose::Write {
+        return Some(format!("function {name} tells of one node's build: not available where all nodes must agree"));
+    }
+    if FUNCTIONS_OF_MATCHES.contains(&name) {
+        if purpose == Purpose::Write {
+            return Some(format!(
+                "function {name}: not available in requests that write, its work grows with the square of the words found; ask for it in a read"
+            ));
+        }
+        watch.marks_matches.store(true, Relaxed);
+        return None;
+    }
+    // ALTER TABLE works with functions of its own, which no statement can name.
+    let is_within =
+        watch.is_altering.load(Relaxed) && name.starts_with("sqlite_") && !FUNCTIONS_REFUSED.contains(&name);
+    let is_fine = is_within || FUNCTIONS.contains(&name) || FUNCTIONS_OF_THE_BUILD.contains(&name);
+    (!is_fine).then(|| format!("function {name}: not available"))
+}
+
+fn is_schema(table: &str) -> bool {
+    ["sqlite_master", "sqlite_schema"].iter().any(|name| name.eq_ignore_ascii_case(table))
+}
+
+fn starts_with(name: &str, start: &str) -> bool {
+    name.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
+}
+
+/// Our own table. What else has a reserved name, from a time when it was not refused, can be read, renamed and dropped.
+fn own(name: &str) -> Option<String> {
+    name.eq_ignore_ascii_case(own_table::TABLE).then(|| format!("table {} is not for use", own_table::TABLE))
+}
+
+/// A statement makes something of that name.
+fn made(name: &str) -> Option<String> {
+    is_reserved(name).then(reserved)
+}
+
+/// Whether a name is kept for tables of our own.
+pub fn is_reserved(name: &str) -> bool {
+    starts_with(name, RESERVED)
+}
+
+/// Why a reserved name is refused.
+pub fn reserved() -> String {
+    format!("names that begin with {RESERVED} are not for use")
+}
+
+fn written(watch: &Watch, table: &str) -> Option<String> {
+    if starts_with(table, "sqlite_stat") {
+        return Some("statistics cannot be written: they could make nodes choose different plans".to_string());
+    }
+    // ALTER TABLE renames there too, though nothing is there.
+    if starts_with(table, "sqlite_temp") && !watch.is_altering.load(Relaxed) {
+        return Some("temporary tables, views and triggers belong to one connection: not available".to_string());
+    }
+    own(table)
+}
+
+/// Notes that a statement writes the table of `AUTOINCREMENT`: what it wrote is looked at afterwards.
+fn sequence(watch: &Watch, table: &str) -> Option<String> {
+    if table.eq_ignore_ascii_case("sqlite_sequence") {
+        watch.has_set_sequence.store(true, Relaxed);
+    }
+    None
+}
+
+fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&str>) -> Option<String> {
+    if name == "quick_check" && watch.is_altering.load(Relaxed) && !watch.charge(STEPS_OF_CHECK) {
+        return Some(super::functions::RAN_AWAY.to_string());
+    }
+    if PRAGMAS_OF_COLUMNS.contains(&name)
+        && purpose == Purpose::Write
+        && value.is_some_and(|table| watch.may_be_view(table))
+    {
+        return Some(format!(
+            "PRAGMA {name} of a view: names of columns may differ between nodes: not available where all nodes must agree"
+        ));
+    }
+    let is_fine = PRAGMAS.contains(&name)
+        || (name == "quick_check" && watch.is_altering.load(Relaxed))
+        || (PRAGMAS_BARE.contains(&name) && value.is_none())
+        || (PRAGMAS_SET.contains(&name) && purpose == Purpose::Write)
+        || (purpose == Purpose::Read && (PRAGMAS_OF_THE_PAST.contains(&name) || PRAGMAS_OF_THE_BUILD.contains(&name)))
+        || (purpose == Purpose::Read
+            && PRAGMAS_OF_PAGES.contains(&name)
+            && (value.is_none() || name.ends_with("check")));
+    if is_fine {
+        return None;
+    }
+    if PRAGMAS_OF_THE_PAST.contains(&name) {
+        return Some(format!(
+            "PRAGMA {name} lists in an order that differs between nodes: not available where all nodes must agree"
+        ));
+    }
+    if PRAGMAS_OF_THE_BUILD.contains(&name) {
+        return Some(format!("PRAGMA {name} tells of one node's build: not available where all nodes must agree"));
+    }
+    if PRAGMAS_OF_PAGES.contains(&name) && value.is_none() {
+        return Some(format!(
+            "PRAGMA {name} tells of this node's file alone: not available where all nodes must agree"
+        ));
+    }
+    Some(match value {
+        Some(value) if !value.is_empty() => format!("PRAGMA {name} = {value}: not available"),
+        _ => format!("PRAGMA {name}: not available"),
+    })
+}

@@ -1,0 +1,254 @@
+//! Functions of date and time: SQLite's own, but for `now`, which is the time of the log entry, and time zones, which are refused.
+//!
+//! What SQLite reads from an argument decides, not what type it has: a blob is text to it, text ends at the first NUL, and
+//! letters are the same in both cases. Arguments are brought into that form first. `now`, whether it is said, implied by a
+//! missing argument or by `subsec`, is replaced by the entry's time; `localtime` and `utc` are refused. The rest is done by
+//! SQLite on a connection beside.
+//!
+//! Invariant: T1 no function of date and time reads the clock or the time zone of this machine. What is not made of words known to be
+//! pure is computed as a generated column, where SQLite itself refuses to look at them: a word that a later SQLite adds
+//! is an error here and no difference between nodes.
+//!
+//! They are not marked as deterministic, since `now` is not: SQLite does not take them into indexes and generated columns.
+//! Not here: other functions (`functions.rs`).
+
+use super::functions::{RAN_AWAY, refused};
+use super::hook_state::Watch;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Result, params_from_iter};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Functions with modifiers, and how many of their first arguments are not points in time.
+const WITH_MODIFIERS: &[(&str, usize)] =
+    &[("date", 0), ("time", 0), ("datetime", 0), ("julianday", 0), ("unixepoch", 0), ("strftime", 1)];
+/// Keywords, and the function of `now` that each stands for.
+const KEYWORDS: &[(&str, &str)] =
+    &[("current_timestamp", "datetime"), ("current_date", "date"), ("current_time", "time")];
+/// Modifiers that ask for the time zone of the machine.
+const ZONES: &[&str] = &["localtime", "utc"];
+/// Words that are a modifier behind a point in time, and mean `now` where one is expected.
+const SUBSECONDS: &[&str] = &["subsec", "subsecond"];
+/// Modifiers that follow from the point in time alone.
+const PURE: &[&str] = &[
+    "auto",
+    "ceiling",
+    "day",
+    "days",
+    "floor",
+    "hour",
+    "hours",
+    "julianday",
+    "minute",
+    "minutes",
+    "month",
+    "months",
+    "second",
+    "seconds",
+    "start of day",
+    "start of month",
+    "start of year",
+    "subsec",
+    "subsecond",
+    "unixepoch",
+    "weekday",
+    "year",
+    "years",
+];
+/// What one call costs, and what it costs more for each so many bytes of text.
+const CALL_STEPS: u64 = 10;
+const BYTES_PER_STEP: u64 = 2;
+
+/// An argument as SQLite reads it, or a result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Raw {
+    /// NULL.
+    Null,
+    /// A number.
+    Integer(i64),
+    /// A number.
+    Real(f64),
+    /// Any bytes: SQLite does not look whether they are UTF-8.
+    Text(Vec<u8>),
+}
+
+impl Raw {
+    /// What a function of date and time sees of a value.
+    fn read(value: ValueRef<'_>) -> Raw {
+        match value {
+            ValueRef::Null => Raw::Null,
+            ValueRef::Integer(number) => Raw::Integer(number),
+            ValueRef::Real(number) => Raw::Real(number),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+                Raw::Text(bytes[..end].to_vec())
+            }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if let Raw::Text(bytes) = self { bytes } else { &[] }
+    }
+
+    fn is_one_of(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.bytes().eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// Whether it is certain that SQLite looks at nothing but this.
+    fn is_pure(&self) -> bool {
+        let is_of_time = |byte: &u8| byte.is_ascii_digit() || b" +-.:TZ".contains(byte);
+        let bytes = self.bytes();
+        let Some(begin) = bytes.iter().position(|byte| !is_of_time(byte)) else { return true };
+        let end = bytes.iter().rposition(|byte| !is_of_time(byte)).map_or(0, |last| last + 1);
+        PURE.iter().any(|word| bytes[begin..end].eq_ignore_ascii_case(word.as_bytes()))
+    }
+}
+
+impl ToSql for Raw {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Raw::Null => ValueRef::Null,
+            Raw::Integer(number) => ValueRef::Integer(*number),
+            Raw::Real(number) => ValueRef::Real(*number),
+            Raw::Text(bytes) => ValueRef::Text(bytes),
+        }))
+    }
+}
+
+/// See the module.
+pub struct Dates {
+    /// Whose time `now` is.
+    pub watch: Arc<Watch>,
+    /// SQLite's own functions; opened when they are first needed.
+    beside: Mutex<Option<Connection>>,
+}
+
+/// Puts them in place.
+pub fn register(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
+    let dates = Arc::new(Dates::new(watch));
+    let flags = FunctionFlags::SQLITE_UTF8;
+    for (name, place) in WITH_MODIFIERS {
+        let dates = Arc::clone(&dates);
+        conn.create_scalar_function(*name, -1, flags, move |context| {
+            let mut args = arguments(context);
+            if args.len() < *place {
+                return Ok(Raw::Null);
+            }
+            dates.set_in_time(&mut args, *place)?;
+            dates.compute(name, &args)
+        })?;
+    }
+    let own = Arc::clone(&dates);
+    conn.create_scalar_function("timediff", 2, flags, move |context| {
+        let mut args = arguments(context);
+        for point in args.iter_mut().filter(|point| point.is_one_of(&["now"]) || point.is_one_of(SUBSECONDS)) {
+            *point = own.now()?;
+        }
+        own.compute("timediff", &args)
+    })?;
+    for (keyword, name) in KEYWORDS {
+        let dates = Arc::clone(&dates);
+        conn.create_scalar_function(*keyword, 0, flags, move |_| dates.compute(name, &[dates.now()?]))?;
+    }
+    Ok(())
+}
+
+fn arguments(context: &Context<'_>) -> Vec<Raw> {
+    (0..context.len()).map(|place| Raw::read(context.get_raw(place))).collect()
+}
+
+impl Dates {
+    /// None of SQLite's is asked yet.
+    pub fn new(watch: &Arc<Watch>) -> Dates {
+        Dates { watch: Arc::clone(watch), beside: Mutex::default() }
+    }
+
+    /// What `now` means, in words that SQLite reads.
+    fn now(&self) -> Result<Raw> {
+        let seconds = self.watch.now_ms.load(Relaxed) as f64 / 1000.0;
+        let args = [Raw::Text(b"%Y-%m-%d %H:%M:%f".to_vec()), Raw::Real(seconds), Raw::Text(b"unixepoch".to_vec())];
+        self.ask("SELECT strftime(?, ?, ?)", &args)
+    }
+
+    /// A planted bug is in force.
+    #[cfg(test)]
+    fn is_overlooking(&self) -> bool {
+        self.watch.overlooked_now_ms.load(Relaxed) != 0
+    }
+
+    /// Replaces `now`, said or implied, where a point in time is expected, and refuses what asks for the machine's time zone.
+    fn set_in_time(&self, args: &mut Vec<Raw>, place: usize) -> Result<()> {
+        match args.get(place) {
+            None => args.push(self.now()?),
+            #[cfg(test)]
+            Some(point) if point.is_one_of(&["now"]) && point.bytes() != b"now" && self.is_overlooking() => {
+                args[place] = Raw::Real(self.watch.overlooked_now_ms.load(Relaxed) as f64 / 86_400_000.0 + 2_440_587.5);
+            }
+            Some(point) if point.is_one_of(&["now"]) => args[place] = self.now()?,
+            Some(point) if point.is_one_of(SUBSECONDS) => args.insert(place, self.now()?),
+            Some(_) => {}
+        }
+        match args[place + 1..].iter().find(|modifier| modifier.is_one_of(ZONES)) {
+            Some(modifier) => {
+                let modifier = String::from_utf8_lossy(modifier.bytes());
+                Err(refused(format!("modifier '{modifier}': not available, time zones differ between nodes")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// SQLite's function of that name.
+    pub fn compute(&self, name: &str, args: &[Raw]) -> Result<Raw> {
+        let bytes: usize = args.iter().map(|arg| arg.bytes().len()).sum();
+        if !self.watch.charge(CALL_STEPS + bytes as u64 / BYTES_PER_STEP) {
+            return Err(refused(RAN_AWAY));
+        }
+        // A format is no modifier: all that it can show is the point in time.
+        let args_of_time = &args[usize::from(name == "strftime")..];
+        let points = if name == "timediff" { 2 } else { 1 };
+        let has_point = args_of_time.iter().take(points).all(|point| !point.is_one_of(SUBSECONDS));
+        if has_point && args_of_time.iter().all(Raw::is_pure) {
+            return self.ask(&format!("SELECT {name}({})", vec!["?"; args.len()].join(",")), args);
+        }
+        self.compute_as_column(name, args).map_err(|error| match error.to_string().contains("non-deterministic") {
+            true => refused(format!("{name}: this would read the clock or the time zone of one node")),
+            false => error,
+        })
+    }
+
+    /// The same where SQLite refuses whatever does not follow from the arguments.
+    fn compute_as_column(&self, name: &str, args: &[Raw]) -> Result<Raw> {
+        let columns: Vec<String> = (0..args.len()).map(|place| format!("a{place}")).collect();
+        let (table, columns) = (format!("{name}{}", args.len()), columns.join(","));
+        {
+            let mut beside = self.beside();
+            let conn = opened(&mut beside)?;
+            let sql = format!("CREATE TABLE IF NOT EXISTS {table}({columns}, result AS ({name}({columns})))");
+            conn.prepare_cached(&sql)?.execute([])?;
+        }
+        let marks = vec!["?"; args.len()].join(",");
+        let sql = format!("INSERT OR REPLACE INTO {table}(rowid,{columns}) VALUES(1,{marks}) RETURNING result");
+        self.ask(&sql, args)
+    }
+
+    fn ask(&self, sql: &str, args: &[Raw]) -> Result<Raw> {
+        let mut beside = self.beside();
+        opened(&mut beside)?.prepare_cached(sql)?.query_row(params_from_iter(args), |row| match row.get_ref(0)? {
+            // Whole, unlike an argument: the function has made it.
+            ValueRef::Text(bytes) => Ok(Raw::Text(bytes.to_vec())),
+            other => Ok(Raw::read(other)),
+        })
+    }
+
+    fn beside(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn opened(slot: &mut Option<Connection>) -> Result<&Connection> {
+    Ok(match slot {
+        Some(conn) => conn,
+        empty => empty.insert(Connection::open_in_memory()?),
+    })
+}

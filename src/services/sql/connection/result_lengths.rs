@@ -1,0 +1,234 @@
+//! Functions whose result can be many times as long as their longest argument, or whose work grows with the number of arguments.
+//!
+//! SQLite looks whether a result is too long when it is made: by then `concat_ws` has put half a gigabyte together, and `json_pretty`
+//! eight. So the length of the result is found out from the arguments first, a call is charged for what it reads, and only then done by
+//! SQLite's own on the connection beside. Calls with few arguments, whose result is a few times as long as a value at most, are
+//! SQLite's own throughout.
+//!
+//! Invariant: N1 no call makes more than some ten times the longest value before it is refused.
+//! Not here: functions whose work grows with the product of two lengths, and JSON with many paths (`functions.rs`).
+
+use super::authorizer::Purpose;
+use super::functions::{self, ARGS_MAX, Beside, JSON, fits, len_of, text_of};
+use super::hook_state::Watch;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, Result};
+use std::sync::Arc;
+
+/// How the length of a result follows from the arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// One after another.
+    Joined,
+    /// With the first between the others.
+    Separated,
+    /// SQLite looks at the length while it writes.
+    Formatted,
+    /// As JSON, as text.
+    Json,
+    /// As JSON, as a blob, which is text meanwhile.
+    Jsonb,
+}
+
+/// Functions of any number of arguments.
+const MANY: &[(&str, Shape)] = &[
+    ("concat", Shape::Joined),
+    ("concat_ws", Shape::Separated),
+    ("printf", Shape::Formatted),
+    ("format", Shape::Formatted),
+    ("char", Shape::Formatted),
+    ("json_array", Shape::Json),
+    ("json_object", Shape::Json),
+    ("jsonb_array", Shape::Jsonb),
+    ("jsonb_object", Shape::Jsonb),
+];
+/// From how many arguments on a call is looked at: a read is ended between two steps, and a write is paid by its steps.
+pub const MANY_FROM_WRITE: i32 = 3;
+pub const MANY_FROM_READ: i32 = 7;
+/// What a call costs, and each byte that it is given.
+const CALL_STEPS: u64 = 1_000;
+const STEPS_PER_BYTE: u64 = 3;
+/// What `json_pretty` indents with unless it is told.
+const INDENT_BYTES: usize = 4;
+
+/// Puts all of them in place.
+pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+    let of_json = flags | FunctionFlags::SQLITE_SUBTYPE | FunctionFlags::SQLITE_RESULT_SUBTYPE;
+    let from = if purpose == Purpose::Write { MANY_FROM_WRITE } else { MANY_FROM_READ };
+    for (name, shape) in MANY {
+        let is_json = matches!(shape, Shape::Json | Shape::Jsonb);
+        for args in from..=ARGS_MAX {
+            let (watch, beside) = (Arc::clone(watch), beside.clone());
+            conn.create_scalar_function(*name, args, if is_json { of_json } else { flags }, move |context| {
+                charge(&watch, purpose, context, 0)?;
+                fits(&watch, least_bytes(context, &beside, *shape)?)?;
+                Ok((beside.pass(name, context, is_json)?, (*shape == Shape::Json).then_some(JSON)))
+            })?;
+        }
+    }
+    for args in [1, 2] {
+        let (watch, beside) = (Arc::clone(watch), beside.clone());
+        conn.create_scalar_function("json_pretty", args, flags, move |context| {
+            charge(&watch, purpose, context, 0)?;
+            fits(&watch, pretty_bytes_of(context, &beside)?)?;
+            beside.pass("json_pretty", context, false)
+        })?;
+    }
+    Ok(())
+}
+
+/// Charges for a call, by the bytes that it is given, and for so much more.
+pub fn charge(watch: &Watch, purpose: Purpose, context: &Context<'_>, more: u64) -> Result<()> {
+    let bytes: u64 = (0..context.len()).map(|place| len_of(context.get_raw(place))).sum();
+    let work = CALL_STEPS + bytes.saturating_mul(STEPS_PER_BYTE).saturating_add(more);
+    functions::charge(watch, purpose, work)
+}
+
+/// Bytes that the result has at least.
+fn least_bytes(context: &Context<'_>, beside: &Beside, shape: Shape) -> Result<usize> {
+    let places = 0..context.len();
+    match shape {
+        Shape::Formatted => Ok(0),
+        Shape::Joined => Ok(places.map(|place| plain_bytes(context.get_raw(place))).sum()),
+        Shape::Separated => {
+            let present = places.skip(1).filter(|place| context.get_raw(*place) != ValueRef::Null);
+            let (count, bytes) = present
+                .fold((0_usize, 0), |(count, bytes), place| (count + 1, bytes + plain_bytes(context.get_raw(place))));
+            let between = count.saturating_sub(1).saturating_mul(plain_bytes(context.get_raw(0)));
+            Ok(if context.get_raw(0) == ValueRef::Null { 0 } else { bytes.saturating_add(between) })
+        }
+        Shape::Json | Shape::Jsonb => json_bytes_of_all(context, beside, places),
+    }
+}
+
+/// Bytes that these arguments have as JSON, at least.
+pub fn json_bytes_of_all(context: &Context<'_>, beside: &Beside, places: impl Iterator<Item = usize>) -> Result<usize> {
+    let bytes = |place| json_bytes(context.get_raw(place), context.get_subtype(place), beside);
+    places.map(bytes).try_fold(0_usize, |sum, bytes| Ok(sum.saturating_add(bytes?)))
+}
+
+/// Bytes of a value as text; a number has one at least.
+fn plain_bytes(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Null => 0,
+        ValueRef::Integer(_) | ValueRef::Real(_) => 1,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+    }
+}
+
+/// Bytes of a value as JSON.
+fn json_bytes(value: ValueRef<'_>, subtype: u32, beside: &Beside) -> Result<usize> {
+    Ok(match value {
+        ValueRef::Text(text) if subtype == JSON => text.len(),
+        ValueRef::Text(text) => 2 + text.iter().map(|byte| escaped_bytes(*byte)).sum::<usize>(),
+        ValueRef::Blob(blob) => {
+            // What is no JSON is refused by the call itself.
+            beside.bytes("SELECT octet_length(json(?))", &[Value::Blob(blob.to_vec())])
+        }
+        other => plain_bytes(other),
+    })
+}
+
+/// Bytes of a byte in a string of JSON.
+fn escaped_bytes(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
+}
+
+/// Bytes that `json_pretty` makes.
+fn pretty_bytes_of(context: &Context<'_>, beside: &Beside) -> Result<usize> {
+    let indent = match context.len() {
+        2 => text_of(beside, context.get_raw(1))?.map_or(INDENT_BYTES, |indent| indent.len()),
+        _ => INDENT_BYTES,
+    };
+    match context.get_raw(0) {
+        ValueRef::Text(text) => Ok(pretty_bytes(text, indent)),
+        ValueRef::Blob(blob) => match beside.function("json", &[Value::Blob(blob.to_vec())]) {
+            Ok(Value::Text(text)) => Ok(pretty_bytes(text.as_bytes(), indent)),
+            _ => Ok(0),
+        },
+        _ => Ok(0),
+    }
+}
+
+/// The same for a text: each element of an array and of an object that is not empty stands on a line of its own.
+fn pretty_bytes(json: &[u8], indent: usize) -> usize {
+    let (mut bytes, mut depth) = (0_usize, 0_usize);
+    let mut rest = json.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).peekable();
+    let line = |depth: usize| indent.saturating_mul(depth).saturating_add(1);
+    while let Some(byte) = rest.next() {
+        let more = match byte {
+            quote @ (b'"' | b'\'') => string_bytes(&mut rest, quote),
+            b'[' | b'{' if rest.next_if(|next| matches!(next, b']' | b'}')).is_some() => 2,
+            b'[' | b'{' => {
+                depth += 1;
+                1_usize.saturating_add(line(depth))
+            }
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                1_usize.saturating_add(line(depth))
+            }
+            b',' => 1_usize.saturating_add(line(depth)),
+            _ => 1,
+        };
+        bytes = bytes.saturating_add(more);
+    }
+    bytes
+}
+
+/// Bytes up to the end of a string that has begun.
+fn string_bytes(rest: &mut impl Iterator<Item = u8>, quote: u8) -> usize {
+    let mut bytes = 1;
+    while let Some(byte) = rest.next() {
+        bytes += 1;
+        match byte {
+            b'\\' => bytes += usize::from(rest.next().is_some()),
+            byte if byte == quote => break,
+            _ => {}
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::services::sql::connection::result_lengths::*;
+
+    #[test]
+    fn the_length_of_indented_json_is_known_before() {
+        let conn = Connection::open_in_memory().unwrap();
+        for json in [
+            "[]",
+            "{}",
+            "7",
+            "[1,2,[3,[],{}],{\"a\":[1,\"x,[\\\"]\"],\"b\":null}]",
+            " [ [ [ 1 , 2 ] ] , 'a b' ] ",
+            "[[[[[[[[]]]]]]]]",
+        ] {
+            for indent in ["", "  ", "long one"] {
+                let made: String =
+                    conn.query_row("SELECT json_pretty(?, ?)", [json, indent], |row| row.get(0)).unwrap();
+                let found = pretty_bytes(json.as_bytes(), indent.len());
+                // Blanks in strings and behind colons are left out.
+                assert!(found <= made.len() && found + 8 >= made.len(), "{json}: {found} {}", made.len());
+            }
+        }
+        let deep = "[".repeat(990) + &"1,".repeat(2_000) + "1" + &"]".repeat(990);
+        assert!(pretty_bytes(deep.as_bytes(), 4) > 7_000_000);
+        assert_eq!(pretty_bytes(b"[1,2]", usize::MAX), usize::MAX);
+    }
+
+    #[test]
+    fn the_length_of_json_strings_is_known_before() {
+        let conn = Connection::open_in_memory().unwrap();
+        let text: String = (1..=255_u8).map(char::from).collect();
+        let made: i64 = conn.query_row("SELECT octet_length(json_quote(?))", [&text], |row| row.get(0)).unwrap();
+        let found = json_bytes(ValueRef::Text(text.as_bytes()), 0, &Beside::default()).unwrap();
+        assert_eq!(found as i64, made);
+    }
+}

@@ -1,0 +1,76 @@
+//! Which statements can change nothing, as far as their words tell: they need no log.
+//!
+//! Invariant: R1 a request that only reads never becomes an entry, whatever its level: however long it takes, it holds no write up.
+//! Not here: what a reader says to a statement that writes all the same (`statement.rs`).
+
+use super::commands::Statement;
+use super::statement::words;
+
+/// Statements that begin so read, or are refused.
+const READS: [&str; 3] = ["select", "values", "explain"];
+/// What follows a common table expression that does not only read. `replace` is a function as well.
+const WRITES: [&str; 4] = ["insert", "update", "delete", "replace"];
+/// Pragmas that change the database when they are given a value.
+const PRAGMAS_SET: [&str; 2] = ["user_version", "application_id"];
+
+/// Whether none of these can change anything; `None`: only SQLite can tell.
+pub fn all_read(statements: &[Statement]) -> Option<bool> {
+    let mut all = Some(true);
+    for statement in statements {
+        match reads(&statement.sql) {
+            Some(true) => {}
+            Some(false) => return Some(false),
+            None => all = None,
+        }
+    }
+    all
+}
+
+fn reads(sql: &str) -> Option<bool> {
+    let mut words = words(sql);
+    // Nothing is said: nothing is done.
+    let Some(first) = words.next() else { return Some(true) };
+    let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
+    if READS.iter().any(|one| is(first, one)) {
+        return Some(true);
+    }
+    if is(first, "pragma") {
+        let lower = sql.to_ascii_lowercase();
+        return Some(!(lower.contains(['=', '(']) && PRAGMAS_SET.iter().any(|name| lower.contains(name))));
+    }
+    match is(first, "with") {
+        true if words.any(|word| WRITES.iter().any(|one| is(word, one))) => None,
+        only_reads => Some(only_reads),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::services::sql::read_only::*;
+
+    #[test]
+    fn words_tell_reads_from_writes() {
+        for (sql, is_read) in [
+            ("SELECT ';' || replace('a', 'b', 'c')", Some(true)),
+            (" ; /* x */ values(1)", Some(true)),
+            ("-- nothing", Some(true)),
+            ("EXPLAIN QUERY PLAN DELETE FROM t", Some(true)),
+            ("WITH c(x) AS (SELECT 'delete') SELECT * FROM c;", Some(true)),
+            ("WITH c(x) AS (SELECT replace('a', 'b', 'c')) SELECT * FROM c", None),
+            ("WITH c(x) AS (SELECT 1) DELETE FROM t", None),
+            ("PRAGMA table_info(t)", Some(true)),
+            ("PRAGMA user_version", Some(true)),
+            ("PRAGMA main.\"user_version\" = 3", Some(false)),
+            ("PRAGMA application_id(3)", Some(false)),
+            ("DELETE FROM t", Some(false)),
+            ("INSERT INTO t VALUES(1) RETURNING a", Some(false)),
+            ("REINDEX", Some(false)),
+            ("BEGIN", Some(false)),
+        ] {
+            assert_eq!(reads(sql), is_read, "{sql}");
+        }
+        let both =
+            |other: &str| all_read(&["WITH c AS (SELECT replace(1, 2, 3)) SELECT 1", other].map(Statement::bare));
+        assert_eq!((both("SELECT 1"), both("DELETE FROM t"), all_read(&[])), (None, Some(false), Some(true)));
+    }
+}

@@ -1,0 +1,310 @@
+//! Takes over what was made elsewhere: a dump, statement by statement, or a database file, table by table.
+//!
+//! A file comes through the log in pieces, which wait in the database itself. It is opened, checked, and copied into a new
+//! database: its definitions through the same gate as those of clients, its rows as they are. So its pages never become ours.
+//! Not here: savepoints and what follows when it is refused (`services/sql/loading.rs`), who copies a file when (`prepare.rs`).
+
+use super::own_table::{self, Plan};
+use super::prepare::OTHER;
+use super::schema::{self, Form, Table, quoted};
+use crate::services::sql::budget::fulltext_settings;
+use crate::services::sql::budget::length_tiers::{self, Reach};
+use crate::services::sql::budget::step_cost;
+use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
+use crate::services::sql::connection::hook_state::Watch;
+use crate::services::sql::statement::{self, Room, STATEMENT_STEPS, Trouble, text_steps};
+use crate::services::sql::writer::{Own, misdeed, settle};
+use rusqlite::config::DbConfig;
+use rusqlite::fallible_iterator::FallibleIterator as _;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Batch, Connection, MAIN_DB, OpenFlags, Result};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Runs all statements of a dump; which failed, counted from one, and why.
+pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Result<(), (usize, Trouble)> {
+    if statement::names_rollback(sql) {
+        return Err((
+            0,
+            Trouble::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
+        ));
+    }
+    if let Some(why) = statement::too_many_conflicts(sql) {
+        return Err((0, Trouble::Failed(why)));
+    }
+    if !watch.charge(text_steps(sql)) {
+        return Err((0, Trouble::RanAway));
+    }
+    watch.is_begun.store(false, Relaxed);
+    let mut batch = Batch::new(conn, sql);
+    for number in 1.. {
+        let (mut prepared, mut may_repeat) = (None, false);
+        let is_over = length_tiers::climb(conn, watch, 0, |gear| {
+            let on_error = |error| statement::trouble(watch, &error);
+            watch.begin_statement();
+            if !watch.charge(STATEMENT_STEPS) {
+                return Err(Trouble::RanAway);
+            }
+            match prepared {
+                // What preparing told holds for every attempt.
+                Some(_) => watch.may_repeat.store(may_repeat, Relaxed),
+                None => {
+                    watch.set_price(step_cost::PLANNED);
+                    prepared = batch.next().map_err(on_error)?;
+                    may_repeat = watch.may_repeat.load(Relaxed);
+                }
+            }
+            watch.set_price(step_cost::PLAIN);
+            let Some(one) = &mut prepared else { return Ok(true) };
+            if watch.passes_over.load(Relaxed) {
+                return Ok(false);
+            }
+            length_tiers::suits(watch, gear)?;
+            let text =
+                length_tiers::at_any_length(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
+            length_tiers::charge_virtual(watch, gear, text.len())?;
+            statement::fits(conn, watch, &text, 0, gear)?;
+            let mut room = Room::new(0, 0);
+            statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
+            settle(conn, watch).map(|()| false)
+        });
+        let is_over = is_over.map_err(|error| (number, statement::trouble(watch, &error)))?;
+        if is_over.map_err(|trouble| (number, trouble))? {
+            if watch.is_begun.load(Relaxed) {
+                let why = "the dump says BEGIN and never COMMIT: its end is missing";
+                return Err((number - 1, Trouble::Failed(why.to_string())));
+            }
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a piece of a file, or notes what is to become of it.
+///
+/// # Errors
+/// Our own database does not do what it must.
+pub fn file(conn: &Connection, watch: &Watch, at_ms: u64, command: &Command) -> Result<Answer> {
+    let _own = Own::begin(watch);
+    match *command {
+        Command::Stage { load, offset, ref bytes } => stage(conn, load, offset, bytes),
+        Command::Prepare { load, bytes, crc, seed } => {
+            if own_table::staged(conn)?.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
+                return Ok(Answer::Refused(OTHER.to_string()));
+            }
+            own_table::set_plan(conn, Plan { load, bytes, crc, seed, at_ms }).map(|()| Answer::Done)
+        }
+        Command::Unstage { load } => {
+            if own_table::staged(conn)?.is_some_and(|staged| staged.load == load) {
+                own_table::forget_load(conn)?;
+            }
+            Ok(if own_table::sweep(conn)? { Answer::More } else { Answer::Done })
+        }
+        _ => Ok(Answer::Refused("not a piece of a file".to_string())),
+    }
+}
+
+fn stage(conn: &Connection, load: u64, offset: u64, bytes: &[u8]) -> Result<Answer> {
+    if bytes.len() > STAGE_BYTES_MAX || offset + bytes.len() as u64 > LOAD_BYTES_MAX as u64 {
+        let why = format!("a file has {LOAD_BYTES_MAX} bytes at most, a piece {STAGE_BYTES_MAX}");
+        return Ok(Answer::Refused(why));
+    }
+    let so_far =
+        if offset == 0 { own_table::begin_load(conn, load)? } else { own_table::staged(conn)?.unwrap_or_default() };
+    if (so_far.load, so_far.bytes) != (load, offset) || own_table::plan(conn)?.is_some() {
+        return Ok(Answer::Refused(OTHER.to_string()));
+    }
+    own_table::stage(conn, so_far, bytes)?;
+    // Of a file that came to nothing more than one piece goes for each that comes.
+    own_table::sweep(conn)?;
+    own_table::sweep(conn)?;
+    Ok(Answer::Done)
+}
+
+/// How a database file begins.
+pub const MAGIC: &[u8] = b"SQLite format 3\0";
+/// No database file is shorter.
+pub const BYTES_MIN: u64 = 512;
+/// Where a file says that it has a log beside it.
+const HAS_LOG: std::ops::Range<u64> = 18..20;
+
+/// Takes away the mark that a file has a log beside it: what arrived is the file alone. `at`: where these bytes lie in it.
+pub fn without_log(at: u64, bytes: &mut [u8]) {
+    let end = at + bytes.len() as u64;
+    for place in HAS_LOG.filter(|place| (at..end).contains(place)) {
+        bytes[(place - at) as usize] = 1;
+    }
+}
+
+/// Opens a database file in memory, and looks whether it is sound.
+pub fn open(image: Vec<u8>) -> std::result::Result<Connection, String> {
+    sound((|| {
+        let mut conn = Connection::open_in_memory()?;
+        conn.deserialize_read_exact(MAIN_DB, image.as_slice(), image.len(), false)?;
+        Ok(conn)
+    })())
+}
+
+/// The same of a file on the disk.
+pub fn open_file(path: &Path) -> std::result::Result<Connection, String> {
+    sound(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX))
+}
+
+fn sound(opened: Result<Connection>) -> std::result::Result<Connection, String> {
+    let look = || -> Result<(Connection, String)> {
+        let conn = opened?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        // What a CHECK computes may differ from node to node on this connection, whose functions are SQLite's own; rows are
+        // checked where they are copied to.
+        conn.pragma_update(None, "ignore_check_constraints", true)?;
+        let found = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((conn, found))
+    };
+    match look() {
+        Ok((conn, found)) if found == "ok" => Ok(conn),
+        Ok((_, found)) => Err(format!("the database is damaged: {found}")),
+        Err(error) => Err(format!("this is no sound SQLite database: {}", statement::said(&error))),
+    }
+}
+
+/// Why a file was not taken over.
+pub enum Stop {
+    /// The file has what is not allowed.
+    Refused(String),
+    /// Our own database does not do what it must, or the budget was used up.
+    Broken(Trouble),
+}
+
+impl Stop {
+    /// Of a failure in our own database: on what the file has, or by itself.
+    fn of(watch: &Watch, error: &rusqlite::Error, what: &str) -> Stop {
+        Stop::from(statement::trouble(watch, error), what)
+    }
+
+    fn from(trouble: Trouble, what: &str) -> Stop {
+        match trouble {
+            Trouble::Failed(why) | Trouble::TooLong(why) => Stop::Refused(format!("{why}: {what:.200}")),
+            other => Stop::Broken(other),
+        }
+    }
+}
+
+/// Copies all that a file has into an empty database.
+///
+/// # Errors
+/// See [`Stop`].
+pub fn copy_all(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> std::result::Result<(), Stop> {
+    let theirs =
+        |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", statement::said(&error)));
+    let ours = |error: rusqlite::Error| Stop::of(watch, &error, "the database");
+    let tables = schema::tables(other).map_err(theirs)?;
+    let others = schema::others(other).map_err(theirs)?;
+    let define = |sql: &str| {
+        let statement = Statement::bare(sql);
+        let done = length_tiers::climb(conn, watch, 0, |gear| {
+            let mut room = Room::new(0, 0);
+            statement::run_in(conn, watch, &statement, Kind::Execute, &mut room, Some(gear))
+        });
+        done.map_err(ours)?.map(drop).map_err(|trouble| Stop::from(trouble, sql))
+    };
+    for table in tables.iter().filter(|table| table.form != Form::Shadow && table.name != "sqlite_sequence") {
+        define(&table.sql)?;
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map_err(ours)?;
+    let copied =
+        tables.iter().filter(|table| table.form != Form::Virtual).try_for_each(|table| copy(conn, watch, other, table));
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(ours)?;
+    copied?;
+    for table in tables.iter().filter(|table| table.form == Form::Virtual) {
+        if let Some(settings) = fulltext_settings::refused(conn, &table.name).map_err(ours)? {
+            return Err(Stop::Refused(format!(
+                "full-text table {} has settings that are not available: {settings}",
+                table.name
+            )));
+        }
+    }
+    for sql in &others {
+        define(sql)?;
+    }
+    watch.begin_statement();
+    watch.has_set_sequence.store(true, Relaxed);
+    if let Some(why) = misdeed(conn, watch) {
+        return Err(Stop::Refused(why));
+    }
+    let _own = Own::begin(watch);
+    for pragma in ["user_version", "application_id"] {
+        let value: i64 = other.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(theirs)?;
+        conn.execute_batch(&format!("PRAGMA {pragma} = {value}")).map_err(ours)?;
+    }
+    Ok(())
+}
+
+/// Drops everything that users have made, as a statement of our own.
+pub fn empty(conn: &Connection) -> Result<()> {
+    let find =
+        "SELECT type, name FROM sqlite_schema WHERE type IN ('view', 'trigger') OR (type = 'table' AND rootpage = 0)";
+    let mut select = conn.prepare(find)?;
+    let found =
+        select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<(String, String)>>>()?;
+    drop(select);
+    for (kind, name) in found {
+        conn.execute_batch(&format!("DROP {kind} IF EXISTS {}", quoted(&name)))?;
+    }
+    for table in schema::tables(conn)?.iter().filter(|table| table.name != "sqlite_sequence") {
+        conn.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(&table.name)))?;
+    }
+    Ok(())
+}
+
+fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table) -> std::result::Result<(), Stop> {
+    let name = quoted(&table.name);
+    let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, statement::said(&error)));
+    let ours = |error: rusqlite::Error| Stop::of(watch, &error, &table.name);
+    let selected = table.selected();
+    let mut select = other.prepare(&format!("SELECT {selected} FROM {name} NOT INDEXED")).map_err(theirs)?;
+    let count = select.column_count();
+    let marks = vec!["?"; count].join(", ");
+    let own = Own::begin(watch);
+    if table.form == Form::Shadow || table.name == "sqlite_sequence" {
+        // What the definition of its virtual table, or an insertion, has put there.
+        conn.execute_batch(&format!("DELETE FROM {name}")).map_err(ours)?;
+    }
+    let mut insert = conn.prepare(&format!("INSERT INTO {name}({selected}) VALUES({marks})")).map_err(ours)?;
+    drop(own);
+    watch.begin_statement();
+    let mut rows = select.query([]).map_err(theirs)?;
+    let mut reach = Reach::new(conn, watch);
+    while let Some(row) = rows.next().map_err(theirs)? {
+        // As they are: text need not be UTF-8.
+        let values: Vec<ValueRef> =
+            (0..count).map(|place| row.get_ref(place)).collect::<Result<_>>().map_err(theirs)?;
+        reach.at_least(values.iter().map(length).sum()).map_err(ours)?;
+        for (place, value) in values.iter().enumerate() {
+            insert.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(*value)).map_err(ours)?;
+        }
+        // What the table computes from a row (checks, generated columns) may be longer than the row.
+        loop {
+            match insert.raw_execute().map_err(|error| statement::trouble(watch, &error)) {
+                Ok(_) => break,
+                Err(Trouble::TooLong(_)) if reach.is_not_all() => {
+                    reach.at_least(reach.bytes() + 1).map_err(ours)?;
+                }
+                Err(trouble) => return Err(Stop::from(trouble, &table.name)),
+            }
+        }
+    }
+    if watch.has_topmost_row.load(Relaxed) {
+        return Err(Stop::Refused(format!("table {} has row number {}, which is not for use", table.name, i64::MAX)));
+    }
+    Ok(())
+}
+
+/// Bytes that a value takes in a row, at most.
+fn length(value: &ValueRef) -> usize {
+    9 + match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+        _ => 8,
+    }
+}

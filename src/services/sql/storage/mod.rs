@@ -1,0 +1,10 @@
+//! The database as a whole: its file, its image, its digest, and databases that come from elsewhere.
+
+pub mod checkpoint;
+pub mod digest;
+pub mod dump;
+pub mod image;
+pub mod load;
+pub mod own_table;
+pub mod prepare;
+pub mod schema;

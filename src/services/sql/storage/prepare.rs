@@ -1,0 +1,280 @@
+//! Makes a database of a file that was sent in pieces, beside the log: it can then take the place of the present one at once.
+//!
+//! In a node this is work for a thread of its own: the pieces, which lie in the database, are written into a file, that file is
+//! opened and checked, and what it has is copied into a new file (`load.rs`). In memory the same is done at once. What comes of it
+//! follows from the pieces and from the plan alone, so that it is the same on every node, however long it takes there.
+//!
+//! Invariants: B1 nothing is read of the present tables, and nothing of them is changed. B2 a file that nobody waits for any more
+//! is removed.
+//! Not here: when it begins and when it is put in place (`services/sql/loading.rs`).
+
+use super::load::{self, Stop};
+use super::own_table::{self, Plan};
+use crate::services::sql::commands::{FILE_STEPS_MAX, FILE_STEPS_PER_BYTE};
+use crate::services::sql::connection::authorizer::Purpose;
+use crate::services::sql::connection::files::Files;
+use crate::services::sql::connection::hook_state::Watch;
+use crate::services::sql::connection::{self, functions};
+use crate::services::sql::database::{FLAGS, KEPT, memory};
+use crate::services::sql::statement::Trouble;
+use crate::services::sql::writer::{Fatal, Own};
+use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A database that can take the place of the present one.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Open for writing, with nothing in progress.
+    pub conn: Connection,
+    /// Of this connection.
+    pub watch: Arc<Watch>,
+    /// Where it is, if it is in a file.
+    pub path: Option<PathBuf>,
+    /// It knows what entries up to this one answered.
+    pub copied_to: u64,
+}
+
+/// What came of a file.
+#[derive(Debug)]
+pub enum Built {
+    /// A database.
+    Ready(Box<Prepared>),
+    /// Nothing, on every node: why.
+    Refused(String),
+    /// Nothing, on this node: it cannot go on.
+    Broken(Fatal),
+}
+
+/// A file that is being made into a database on a thread of its own.
+#[derive(Debug)]
+pub struct Preparing {
+    /// Of what.
+    pub plan: Plan,
+    files: Arc<dyn Files>,
+    slot: Arc<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    built: Option<Built>,
+    /// Nobody waits for it.
+    is_unwanted: bool,
+}
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic in between ends the process.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Preparing {
+    /// Begins. The pieces must be committed.
+    pub fn begin(files: &Arc<dyn Files>, plan: Plan) -> Preparing {
+        let slot: Arc<Slot> = Arc::default();
+        let (own, theirs) = (Arc::clone(files), Arc::clone(&slot));
+        files.in_background(Box::new(move || {
+            let built = from_file(&own, plan, &theirs);
+            let mut state = theirs.state();
+            if state.is_unwanted {
+                discard(&own, built);
+                return;
+            }
+            state.built = Some(built);
+            drop(state);
+            theirs.changed.notify_all();
+            own.prepared(plan.load);
+        }));
+        Preparing { plan, files: Arc::clone(files), slot }
+    }
+
+    /// Waits for the end.
+    pub fn wait(self) -> Built {
+        let mut state = self.slot.state();
+        loop {
+            if let Some(built) = state.built.take() {
+                return built;
+            }
+            state = self.slot.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        let mut state = self.slot.state();
+        state.is_unwanted = true;
+        if let Some(built) = state.built.take() {
+            let files = Arc::clone(&self.files);
+            self.files.in_background(Box::new(move || discard(&files, built)));
+        }
+    }
+}
+
+fn discard(files: &Arc<dyn Files>, built: Built) {
+    if let Built::Ready(prepared) = built {
+        let Prepared { conn, path, .. } = *prepared;
+        drop(conn);
+        path.iter().for_each(|path| files.remove(path));
+    }
+}
+
+/// The same at once, in memory, of pieces that need not be committed.
+pub fn in_memory(conn: &Connection, plan: Plan) -> Built {
+    let mut image = Vec::new();
+    let gathered = gather(conn, plan, |piece| {
+        image.extend_from_slice(piece);
+        Ok(())
+    });
+    let opened = gathered.map(|gathered| gathered.and_then(|()| load::open(image)));
+    let built = opened.map_err(|error| unusable(&error)).and_then(|opened| {
+        let other = opened.map_err(Built::Refused)?;
+        let conn = memory().map_err(|error| Built::Broken(Fatal::of(&Watch::default(), &error)))?;
+        build(conn, None, plan, &other, &Arc::default())
+    });
+    built.unwrap_or_else(|built| built)
+}
+
+fn from_file(files: &Arc<dyn Files>, plan: Plan, slot: &Arc<Slot>) -> Built {
+    let (source, path) = (files.temporary(), files.successor());
+    // Whatever has that name is of no use, and would change what comes of the file.
+    files.remove(&path);
+    let built = prepare_file(files, plan, slot, &source, &path).unwrap_or_else(|built| built);
+    files.remove(&source);
+    if !matches!(built, Built::Ready(_)) {
+        files.remove(&path);
+    }
+    built
+}
+
+/// The error is what came of it, too.
+fn prepare_file(
+    files: &Arc<dyn Files>,
+    plan: Plan,
+    slot: &Arc<Slot>,
+    source: &Path,
+    path: &Path,
+) -> Result<Built, Built> {
+    let sqlite = |error: rusqlite::Error| Built::Broken(Fatal::of(&Watch::default(), &error));
+    let read = || Connection::open_with_flags(files.path(), OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let written = (|| {
+        let pieces = read().map_err(io::Error::other)?;
+        pieces.execute_batch("BEGIN").map_err(io::Error::other)?;
+        let mut file = files.create(source)?;
+        let gathered = gather(&pieces, plan, |piece| file.write_all(piece))?;
+        file.flush().map(|()| gathered)
+    })();
+    written.map_err(|error| unusable(&error))?.map_err(Built::Refused)?;
+    let other = load::open_file(source).map_err(Built::Refused)?;
+    let conn = Connection::open_with_flags(path, FLAGS).map_err(sqlite)?;
+    // Until it is whole it is of no use: nothing is kept for the case of a crash.
+    conn.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF").map_err(sqlite)?;
+    let built = build(conn, Some(files), plan, &other, slot)?;
+    if let Built::Ready(prepared) = &built {
+        let _own = Own::begin(&prepared.watch);
+        prepared.conn.execute_batch(KEPT).map_err(sqlite)?;
+        files.sync(path).map_err(|error| unusable(&error))?;
+    }
+    let Built::Ready(mut prepared) = built else { return Ok(built) };
+    // What later entries answered is added when it is put in place.
+    let own = Own::begin(&prepared.watch);
+    let copied = read().and_then(|from| {
+        prepared.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let newest = own_table::copy_entries(&from, &prepared.conn, 0)?;
+        prepared.conn.execute_batch("COMMIT").map(|()| newest)
+    });
+    drop(own);
+    prepared.copied_to = copied.map_err(sqlite)?;
+    prepared.path = Some(path.to_path_buf());
+    Ok(Built::Ready(prepared))
+}
+
+fn unusable(error: &io::Error) -> Built {
+    Built::Broken(Fatal { why: format!("a file that is loaded cannot be prepared: {error}"), is_damaged: false })
+}
+
+/// Gives the pieces of the planned file, one after another; the inner error: why it is of no use.
+fn gather(
+    conn: &Connection,
+    plan: Plan,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<Result<(), String>> {
+    let staged = own_table::staged(conn).map_err(io::Error::other)?;
+    let Some(staged) = staged.filter(|staged| (staged.load, staged.bytes) == (plan.load, plan.bytes)) else {
+        return Ok(Err(OTHER.to_string()));
+    };
+    let (mut crc, mut start, mut at) = (crc32fast::Hasher::new(), Vec::<u8>::new(), 0_u64);
+    own_table::gather(conn, staged, |piece| {
+        crc.update(piece);
+        start.extend(piece.iter().take(load::MAGIC.len().saturating_sub(start.len())));
+        let mut piece = piece.to_vec();
+        load::without_log(at, &mut piece);
+        at += piece.len() as u64;
+        take(&piece)
+    })?;
+    Ok(if at != plan.bytes || crc.finalize() != plan.crc {
+        Err("the file did not arrive as it was sent: begin again".to_string())
+    } else if start != load::MAGIC || at < load::BYTES_MIN {
+        Err("this is no SQLite database".to_string())
+    } else {
+        Ok(())
+    })
+}
+
+/// Said to whoever puts another file in place than the one that is being loaded.
+pub const OTHER: &str = "another file is being loaded: begin again";
+
+/// Copies what the file has into an empty database. The error is what came of it, too.
+fn build(
+    mut conn: Connection,
+    files: Option<&Arc<dyn Files>>,
+    plan: Plan,
+    other: &Connection,
+    slot: &Arc<Slot>,
+) -> Result<Built, Built> {
+    let watch = Arc::new(Watch::default());
+    if let Some(files) = files {
+        watch.files.get_or_init(|| Arc::clone(files));
+    }
+    let fatal = |error: &rusqlite::Error| Built::Broken(Fatal::of(&watch, error));
+    let unwanted = Arc::clone(slot);
+    let is_over = move || unwanted.state().is_unwanted.then_some("nobody waits for it any more");
+    connection::furnish(&mut conn, &watch, Purpose::Write, Some(Arc::new(is_over))).map_err(|error| fatal(&error))?;
+    let own = Own::begin(&watch);
+    own_table::create(&conn).and_then(|()| conn.execute_batch("BEGIN IMMEDIATE")).map_err(|error| fatal(&error))?;
+    drop(own);
+    watch.begin_transaction(Some(Vec::new()));
+    watch.begin_schema(Some((BTreeMap::new(), Vec::new())));
+    watch.begin(plan.at_ms, plan.seed, FILE_STEPS_MAX + plan.bytes.saturating_mul(FILE_STEPS_PER_BYTE));
+    let copied = load::copy_all(&conn, &watch, other);
+    let own = Own::begin(&watch);
+    match copied {
+        Ok(()) => conn.execute_batch("COMMIT; PRAGMA writable_schema = RESET").map_err(|error| fatal(&error))?,
+        Err(Stop::Refused(why)) => return Err(Built::Refused(why)),
+        Err(Stop::Broken(Trouble::RanAway)) => return Err(Built::Refused(functions::RAN_AWAY.to_string())),
+        // A definition may make SQLite believe that there is damage.
+        Err(Stop::Broken(Trouble::Fatal { why, is_damaged: true })) => {
+            let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+            return Err(match found {
+                Ok(found) if found == "ok" => Built::Refused(why),
+                _ => Built::Broken(Fatal { why, is_damaged: false }),
+            });
+        }
+        Err(Stop::Broken(Trouble::Fatal { why, .. } | Trouble::Failed(why) | Trouble::TooLong(why))) => {
+            return Err(Built::Broken(Fatal { why, is_damaged: false }));
+        }
+    }
+    drop(own);
+    // From here on it is a database like any other.
+    connection::count_steps(&mut conn, &watch, None).map_err(|error| fatal(&error))?;
+    Ok(Built::Ready(Box::new(Prepared { conn, watch, path: None, copied_to: 0 })))
+}

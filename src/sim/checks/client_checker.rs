@@ -1,0 +1,234 @@
+//! The witness: knows what clients were told and what the services did, and asserts that the two agree.
+//!
+//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `Ledger` (each answer is
+//! the right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for the whole
+//! history, key by key.
+//!
+//! Not here: rules of consensus (`raft_checker.rs`).
+
+use super::jobs_checker::Foreman;
+use super::kv_model::Ledger;
+use super::raft_checker::{Judged, violation};
+use crate::check::{self, Action, Verdict};
+use crate::services::Reply;
+use crate::services::chat;
+use crate::services::jobs::{Answer, Board};
+use crate::services::kv::{Ran, Value};
+use crate::services::sessions::Tag;
+use crate::sim::model::services::{Applied, Body, COUNTER, Command, first};
+use crate::sim::steps::chat::Ear;
+use crate::sim::steps::clients::{Operation, Told, Wish};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Origin and number of a command.
+pub type Name = (u128, u64);
+
+/// The name of a tagged command.
+pub fn name(tag: &Tag) -> Name {
+    (tag.origin.as_u128(), tag.number)
+}
+
+/// What a tagged command did.
+#[derive(Clone, Debug)]
+struct Effect {
+    index: u64,
+    reply: Vec<u8>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Witness {
+    /// Digest of the service by applied index; the first node to apply writes it.
+    digests: BTreeMap<u64, u64>,
+    /// The same of the database alone.
+    sql_digests: BTreeMap<u64, u64>,
+    /// Newest index that any node has applied.
+    applied: u64,
+    effects: BTreeMap<Name, Effect>,
+    ledger: Ledger,
+    /// Knows about jobs.
+    pub foreman: Foreman,
+    /// Knows what was said.
+    ear: Ear,
+    /// Attempts that were applied, and where.
+    attempts: BTreeMap<u64, u64>,
+    refused: BTreeSet<u64>,
+    /// Newest index whose effect a client was told of.
+    acknowledged: u64,
+    history: Vec<check::Operation>,
+}
+
+impl Witness {
+    /// Newest index whose effect any client was told of.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Whether a node that has just applied this index shall say what it holds. A digest takes long, and states that
+    /// differ stay different, so every third is enough, and those that some node's snapshot holds.
+    pub fn wants_digest(&self, index: u64) -> bool {
+        index.is_multiple_of(3) || self.digests.contains_key(&index)
+    }
+
+    fn check_digest(&mut self, index: u64, (digest, sql): (u64, Option<u64>)) -> Judged {
+        if let Some(sql) = sql
+            && self.sql_digests.insert(index, sql).is_some_and(|known| known != sql)
+        {
+            return violation("StateDigest", format!("two nodes that have applied {index} hold different databases"));
+        }
+        match self.digests.insert(index, digest) {
+            Some(known) if known != digest => {
+                violation("StateDigest", format!("two nodes that have applied {index} hold different states"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A node restored its services, or saves them: at this index they must be what others have there.
+    pub fn on_restart(&mut self, applied: u64, digest: (u64, Option<u64>)) -> Judged {
+        if applied == 0 { Ok(()) } else { self.check_digest(applied, digest) }
+    }
+
+    /// A node applied an entry.
+    pub fn on_apply(
+        &mut self,
+        index: u64,
+        applied: Option<&(Command, Applied)>,
+        digest: Option<(u64, Option<u64>)>,
+        board: Option<&Board>,
+    ) -> Judged {
+        if index > self.applied + 1 {
+            return violation("ApplyOnceInOrder", format!("{index} is applied first, before {}", self.applied + 1));
+        }
+        digest.map_or(Ok(()), |digest| self.check_digest(index, digest))?;
+        if index <= self.applied {
+            return board.map_or(Ok(()), |board| self.foreman.look_again(index, board));
+        }
+        self.applied = index;
+        if let Some(board) = board {
+            self.foreman.look(index, applied, board)?;
+        }
+        let Some((command, outcome)) = applied else { return Ok(()) };
+        self.attempts.insert(command.attempt, index);
+        if self.refused.contains(&command.attempt) {
+            return violation(
+                "RefusedNotApplied",
+                format!("attempt {} was refused and is applied at {index}", command.attempt),
+            );
+        }
+        self.ledger.entry(command.at_ms);
+        self.judge_effect(index, command, outcome)
+    }
+
+    /// A command takes effect once, and says the same whenever it is asked.
+    fn judge_effect(&mut self, index: u64, command: &Command, outcome: &Applied) -> Judged {
+        let known = self.effects.get(&name(&command.tag));
+        let (tag, at) = (&command.tag, outcome.effect_at.0);
+        let Reply::Ok(reply) = &outcome.reply else {
+            // Forgotten, as its sender had given it up: so it has no effect.
+            return if at == index { Ok(()) } else { violation("ExactlyOnce", format!("{tag:?} failed at {at}")) };
+        };
+        if let Some(known) = known {
+            if (known.index, &known.reply) != (at, reply) {
+                let (first, again) = (&known.reply, reply);
+                return violation(
+                    "ExactlyOnce",
+                    format!("{tag:?} took effect at {} and at {at}, answering {first:?} and {again:?}", known.index),
+                );
+            }
+            return Ok(());
+        }
+        if at != index {
+            return violation("ExactlyOnce", format!("{tag:?} is said to have taken effect at {at}, it never did"));
+        }
+        self.effects.insert(name(tag), Effect { index, reply: reply.clone() });
+        if matches!(command.body, Body::Checkpoint) {
+            return Ok(());
+        }
+        if matches!(command.body, Body::Chat(_)) {
+            return match chat::Answer::decode(reply) {
+                Some(_) => Ok(()),
+                None => violation("Ledger", format!("{reply:?} is no answer of the chat")),
+            };
+        }
+        let Body::Store(ops) = &command.body else {
+            return match Answer::decode(reply) {
+                Some(_) => Ok(()),
+                None => violation("Ledger", format!("{reply:?} is no answer of the jobs")),
+            };
+        };
+        let Some(ran) = Ran::decode(reply) else { return violation("Ledger", format!("{reply:?} is no answer")) };
+        self.ledger.run(ops, &ran).or_else(|why| violation("Ledger", format!("at {index}: {why}")))
+    }
+
+    /// A client was told that an attempt certainly has no effect.
+    pub fn on_refused(&mut self, attempt: u64) -> Judged {
+        if let Some(index) = self.attempts.get(&attempt) {
+            return violation("RefusedNotApplied", format!("attempt {attempt} is refused and was applied at {index}"));
+        }
+        self.refused.insert(attempt);
+        Ok(())
+    }
+
+    /// A client was told that its write is done.
+    pub fn on_acknowledged(&mut self, operation: &Operation, reply: &[u8]) -> Judged {
+        let Some(tag) = &operation.tag else { return Ok(()) };
+        let Some(effect) = self.effects.get(&name(tag)) else {
+            return violation("AckedDurable", format!("{tag:?} is acknowledged and has no effect"));
+        };
+        if effect.reply != reply {
+            return violation("ExactlyOnce", format!("{tag:?} is answered {:?} and {reply:?}", effect.reply));
+        }
+        self.acknowledged = self.acknowledged.max(effect.index);
+        match operation.wish {
+            Wish::Submit => self.foreman.on_acknowledged(tag, reply),
+            Wish::Say { who, id } => self.ear.on_said(who, id, reply),
+            _ => Ok(()),
+        }
+    }
+
+    /// A linearizable read was served at an index.
+    pub fn on_read(&mut self, floor: u64, index: u64, value: Option<u64>) -> Judged {
+        if index < floor {
+            return violation(
+                "ReadFresh",
+                format!("a read sees {value:?} at {index}, but {floor} was acknowledged before it was asked"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Puts a finished (or abandoned) operation into the history.
+    pub fn record(&mut self, client: u64, operation: &Operation, return_us: Option<u64>, told: &Told) {
+        let answer = match told {
+            Told::Done(reply) => first(reply),
+            _ => None,
+        };
+        let (key, action) = match (operation.wish, told) {
+            (Wish::Set { key, value }, _) => (key, Action::Write(value.to_string())),
+            (Wish::Swap { key, from, to }, _) => {
+                let done = answer.map(|answer| answer == Value::Ok);
+                (key, Action::Swap { from: from.map(|from| from.to_string()), to: to.to_string(), done })
+            }
+            (Wish::Count, _) => {
+                let sum = answer.and_then(|answer| if let Value::Int(sum) = answer { Some(sum) } else { None });
+                (COUNTER, Action::Add { by: 1, sum })
+            }
+            (Wish::Read { key }, Told::Value { value, .. }) => {
+                (key, Action::Read(value.map(|value| value.to_string())))
+            }
+            _ => return,
+        };
+        let call_us = operation.call_us;
+        self.history.push(check::Operation { client, key: key.to_string(), call_us, return_us, action });
+    }
+
+    /// Whether the history that clients saw is linearizable.
+    pub fn judge_history(&self) -> Judged {
+        let judgement = check::judge(&self.history, 200_000);
+        match judgement.verdict {
+            Verdict::Violation => violation("Linearizable", judgement.why.unwrap_or_default()),
+            Verdict::Ok | Verdict::Undecided => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What the key-value store must hold, kept in the plainest way, entry by entry.
+//!
+//! The first node to apply an entry writes it into the ledger, which knows the operations that virtual clients send and
+//! says what each must answer. A command that counted twice, a swap that should have failed, a key that outlived its
+//! time, a token given twice: none of them agrees with the ledger.
+//!
+//! Not here: whether all nodes hold the same (`client_checker.rs`, by their digests).
+
+use crate::services::kv::{Condition, Expiry, Op, Ran, Value};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Row {
+    value: Vec<u8>,
+    until_ms: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Ledger {
+    rows: BTreeMap<Vec<u8>, Row>,
+    /// Names of locks that are held, and until when.
+    locks: BTreeMap<Vec<u8>, u64>,
+    /// The newest fencing token that was given.
+    token: i64,
+    now_ms: u64,
+}
+
+impl Ledger {
+    /// An entry brings the time, before its commands.
+    pub fn entry(&mut self, at_ms: u64) {
+        let now_ms = self.now_ms.max(at_ms);
+        self.now_ms = now_ms;
+        self.rows.retain(|_, row| row.until_ms > now_ms);
+        self.locks.retain(|_, until_ms| *until_ms > now_ms);
+    }
+
+    /// Runs a command; the sentence says what is wrong with its answer.
+    pub fn run(&mut self, ops: &[Op], answered: &Ran) -> Result<(), String> {
+        let Ran::Values(values) = answered else { return Err("nothing was watched and the run was aborted".into()) };
+        if values.len() != ops.len() {
+            return Err(format!("{} operations have {} answers", ops.len(), values.len()));
+        }
+        for (op, value) in ops.iter().zip(values) {
+            let right = self.answer(op, value);
+            if right != *value {
+                return Err(format!("{op:?} answers {value:?}, {right:?} is right"));
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, op: &Op, given: &Value) -> Value {
+        match op {
+            Op::Set { key, value, condition, expiry, get: false } => {
+                let row = self.rows.get(key.as_slice());
+                let is_met = match condition {
+                    Condition::Always => true,
+                    Condition::Absent => row.is_none(),
+                    Condition::Equals(old) => row.is_some_and(|row| row.value == old.as_slice()),
+                    other => panic!("no virtual client asks for {other:?}"),
+                };
+                let until_ms = match expiry {
+                    Expiry::In(ms) => self.now_ms + ms,
+                    _ => u64::MAX,
+                };
+                if is_met {
+                    self.rows.insert(key.to_vec(), Row { value: value.to_vec(), until_ms });
+                }
+                if is_met { Value::Ok } else { Value::Nil }
+            }
+            Op::IncrBy { key, by } => {
+                let row = self.rows.entry(key.to_vec()).or_insert(Row { value: b"0".to_vec(), until_ms: u64::MAX });
+                let now: i64 = String::from_utf8_lossy(&row.value).parse().expect("a counter is only counted");
+                row.value = (now + by).to_string().into_bytes();
+                Value::Int(now + by)
+            }
+            Op::LockAcquire { name, ttl_ms } => {
+                if self.locks.contains_key(name.as_slice()) {
+                    return Value::Nil;
+                }
+                self.locks.insert(name.to_vec(), self.now_ms + ttl_ms);
+                // Which token it is does not matter, only that it is larger than every one before.
+                self.token = match given {
+                    Value::Int(token) if *token > self.token => *token,
+                    _ => self.token + 1,
+                };
+                Value::Int(self.token)
+            }
+            other => panic!("no virtual client asks for {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! One virtual node: the real raft, the real store and the real services, and what the host of a raft owes them.
+//!
+//! The same duties as `node/`: inputs one by one, effects in order, the disk's reports in order, commands applied once
+//! and in order, answers given only when an entry of the promised term is applied at the promised index.
+//!
+//! Not here: what happens when (`sim/world.rs`), carrying out effects (`sim/steps/effects.rs`).
+
+use super::services::{Registers, ServiceFlaws};
+use crate::cluster::integrity::StateReport;
+use crate::cluster::log_clock::LogClock;
+use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
+use crate::services::jobs::JobId;
+use crate::sim::environment::disk::Disk;
+use crate::sim::environment::files::SimFiles;
+use crate::sim::environment::plan::Plan;
+use crate::sim::steps::workers::Worker;
+use crate::store::{self, Store, StoreError};
+use crate::types::{Identity, Index, Term};
+use fastrand::Rng;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Mistakes that a host can make, for the simulator to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostFlaws {
+    /// A snapshot holds later commands than its index says: after a restart they are applied again.
+    pub apply_twice_after_restart: bool,
+    /// A wiped node comes back under its old uuid.
+    pub wiped_keeps_identity: bool,
+    /// A node goes on with a disk of which others remember more.
+    pub outdated_keeps_identity: bool,
+    /// `Synced` is reported when the bytes are written.
+    pub synced_before_sync: bool,
+    /// A snapshot is written without its membership.
+    pub snapshot_without_membership: bool,
+    /// The leader declares no worker gone.
+    pub nobody_is_gone: bool,
+    /// The leader asks for silence alone: a worker whose log stands still counts as there.
+    pub stuck_are_not_gone: bool,
+    /// A worker joins without knowing whether it can follow the log.
+    pub joins_without_a_read: bool,
+    /// A worker does not stop what it was told to run when that is no longer its own.
+    pub lost_worker_goes_on: bool,
+    /// A node's next process works under the identity of the one before.
+    pub worker_keeps_identity: bool,
+    /// A worker tells of a sandbox that did not start as if the program had ended.
+    pub failed_sandbox_is_a_result: bool,
+    /// A worker tells an end once, whatever comes of it.
+    pub ends_are_told_once: bool,
+    /// Digests that differ are compared, and nothing follows from it.
+    pub mismatches_are_not_reported: bool,
+    /// The leader stamps entries with its wall clock.
+    pub log_time_is_wall_time: bool,
+    /// Mistakes of the service.
+    pub service: ServiceFlaws,
+}
+
+/// All planted bugs of a run: raft's, the store's and the host's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flaws {
+    /// In `raft/`.
+    #[cfg(test)]
+    pub raft: raft::Flaws,
+    /// In `store/`.
+    #[cfg(test)]
+    pub store: store::flaws::Flaws,
+    /// In the simulator's own host.
+    pub host: HostFlaws,
+}
+
+/// Who waits for an answer of this node.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// A client of this node: attempt number of a command.
+    Command(u64),
+    /// A client of this node: attempt number of a read of a register.
+    Read { attempt: u64, key: u8 },
+    /// Another node that forwarded a command, its life, and the name it gave it.
+    Forwarded { node: usize, life: u64, token: u64 },
+    /// This node's worker, or its roll call: number of the attempt, and the end that it tells, if it does.
+    Work { attempt: u64, about: Option<(JobId, u32)> },
+    /// This node's worker, which joins when it has seen a fresh state.
+    Join,
+    /// Nobody: the driver watches the log.
+    Driver,
+}
+
+/// One job of the disk thread.
+pub enum DiskJob {
+    /// Write, then sync.
+    Persist(Persist),
+    /// Drop what the durable snapshot at this index covers.
+    Compact(Index),
+}
+
+/// What the disk thread is doing until its time has come.
+pub enum Running {
+    /// Written; the sync comes at the end. Then everything up to `seq` is durable.
+    Sync { seq: u64 },
+    /// As the job.
+    Compact(Index),
+}
+
+/// What a wall clock shows at the start of a run, at least.
+const CLOCK_MS: u64 = 1_000_000_000;
+
+/// A running process.
+pub struct Process {
+    /// The real core.
+    pub raft: Raft,
+    /// The real store.
+    pub store: Store,
+    /// The replicated state.
+    pub service: Registers,
+    /// Applied up to here.
+    pub applied: u64,
+    /// Membership at the applied index.
+    pub applied_membership: Arc<Membership>,
+    /// Committed up to here, as raft said.
+    pub commit: u64,
+    /// Entries applied since the last snapshot was begun.
+    pub since_snapshot: u64,
+    /// A snapshot is being written.
+    pub is_saving: bool,
+    /// Raft's source of chance.
+    pub rng: Rng,
+    /// Jobs that the disk has not begun.
+    pub jobs: VecDeque<DiskJob>,
+    /// What the disk is doing.
+    pub running: Option<Running>,
+    /// Messages that wait for a sync.
+    pub held: VecDeque<(u64, Vec<Message>)>,
+    /// The next name for a question to raft.
+    pub next_token: u64,
+    /// Questions to raft without an answer.
+    pub asks: BTreeMap<u64, Ask>,
+    /// Questions that wait until an index is applied, with the term that must stand there.
+    pub waiting: BTreeMap<u64, Vec<(Term, Ask)>>,
+    /// Reads that wait until an index is applied.
+    pub reads: Vec<(u64, Ask)>,
+    /// State of a snapshot received whole, until raft installs it.
+    pub received: Option<(SnapshotMeta, Vec<u8>)>,
+    /// Role and term before the step that runs.
+    pub led: Option<Term>,
+    /// An apply run is scheduled.
+    pub is_apply_due: bool,
+    /// Its part in the jobs, if there are any.
+    pub worker: Option<Worker>,
+    /// What it has heard of the promises of others.
+    pub memory: BTreeMap<Identity, Promise>,
+    /// What it tells of its state.
+    pub report: StateReport,
+    /// The time by which the log lives.
+    pub log_clock: LogClock,
+}
+
+/// A node, whether its process runs or not.
+pub struct Host {
+    /// Number and uuid of the present disk.
+    pub identity: Identity,
+    /// The disk, shared with the store.
+    pub disk: Arc<Mutex<Disk>>,
+    /// The process, if it runs.
+    pub process: Option<Process>,
+    /// Grows with every start: what was scheduled for an earlier life is void.
+    pub life: u64,
+    /// Stands still until then.
+    pub paused_until: u64,
+    /// Length of a tick.
+    pub tick_us: u64,
+    /// How wrong its wall clock is.
+    pub clock_offset_ms: u64,
+    /// Syncs end no earlier than this.
+    pub hung_until: u64,
+    /// Syncs take this many times longer until then.
+    pub slow_until: u64,
+    /// Restarts fail (or are not tried) before this.
+    pub down_until: u64,
+    /// A start is scheduled.
+    pub is_start_due: bool,
+    /// Dies again soon after each start, until then.
+    pub loops_until: u64,
+    /// It is about to hear gossip.
+    pub is_gossip_due: bool,
+    /// A bit of it was flipped: refusing to start is right.
+    pub is_damaged: bool,
+    /// Its disk is below the reserve.
+    pub is_low: bool,
+    /// The part of its state that was altered behind the log's back, until it has healed.
+    pub altered: Option<u8>,
+    /// Stays out of order in the calm phase.
+    pub is_left_out: bool,
+    /// What the last process left of its database's file.
+    pub sql_file: Option<Vec<u8>>,
+    /// What the process before that left: a power cut may bring it back.
+    pub sql_older: Option<Vec<u8>>,
+    /// A copy of its disk from an earlier day, and whose it was.
+    pub image: Option<(Identity, Disk)>,
+    /// What its disk held before an older copy was put in its place, until it has started.
+    pub newest: Option<Disk>,
+}
+
+impl Host {
+    /// A node with an empty disk.
+    pub fn new(identity: Identity, seed: u64, tick_us: u64) -> Host {
+        Host {
+            identity,
+            disk: Arc::new(Mutex::new(Disk::new(seed))),
+            process: None,
+            life: 0,
+            paused_until: 0,
+            tick_us,
+            // Behind 1970 there is no time: all begin long after it.
+            clock_offset_ms: CLOCK_MS + seed % 400,
+            hung_until: 0,
+            slow_until: 0,
+            down_until: 0,
+            is_start_due: false,
+            loops_until: 0,
+            is_gossip_due: false,
+            is_damaged: false,
+            is_low: false,
+            altered: None,
+            is_left_out: false,
+            sql_file: None,
+            sql_older: None,
+            image: None,
+            newest: None,
+        }
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> std::sync::MutexGuard<'_, Disk> {
+        self.disk.lock().expect("one run is one thread, and a panic ends the run")
+    }
+
+    /// Puts another content on its disk and returns what it held. What strikes the device stays: it is no content.
+    pub fn exchange_disk(&self, mut content: Disk) -> Disk {
+        let mut disk = self.disk();
+        std::mem::swap(&mut disk.faults, &mut content.faults);
+        std::mem::replace(&mut *disk, content)
+    }
+
+    /// Opens its store.
+    pub fn open(&self, plan: &Plan, flaws: &Flaws) -> Result<(Store, Durable), StoreError> {
+        let files = Arc::new(SimFiles::new(self.disk.clone()));
+        let dir = PathBuf::from(format!("/data/node-{}", self.identity.id.0));
+        let _ = flaws;
+        let options = store::Options {
+            node: Some(self.identity.id),
+            segment_bytes_min: plan.segment_bytes_min,
+            segment_bytes_max: plan.segment_bytes_min * 4,
+            snapshot_chunk_bytes: 64,
+            #[cfg(test)]
+            flaws: flaws.store,
+            ..store::Options::default()
+        };
+        Store::open(files, &dir, options)
+    }
+
+    /// Raft's choices for this node.
+    pub fn config(&self, plan: &Plan, flaws: &Flaws) -> raft::Config {
+        let _ = flaws;
+        raft::Config {
+            me: self.identity,
+            heartbeat_ticks: plan.heartbeat_ticks,
+            election_timeout_ticks: plan.election_timeout_ticks,
+            rank_delay_ticks: plan.rank_delay_ticks,
+            highest_id_first: plan.highest_id_first,
+            preempt: plan.preempt,
+            disk_stall_ticks: plan.disk_stall_ticks,
+            append_bytes_max: plan.append_bytes_max,
+            inflight_bytes_max: plan.inflight_bytes_max,
+            uncommitted_bytes_max: plan.uncommitted_bytes_max,
+            #[cfg(test)]
+            flaws: flaws.raft,
+        }
+    }
+
+    /// Whether something that its process wrote is not on its disk yet.
+    pub fn waits_for_disk(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.running.is_some() || !process.jobs.is_empty())
+    }
+
+    /// Whether its process leads, and in which term.
+    pub fn leads(&self) -> Option<Term> {
+        self.process.as_ref().and_then(Process::leads)
+    }
+}
+
+impl Process {
+    /// A process as it starts: the snapshot restored, the log not yet applied.
+    pub fn start(host: &Host, plan: &Plan, flaws: &Flaws, store: Store, durable: Durable, rng: Rng) -> Process {
+        let mut service = Registers::new(flaws.host.service);
+        let mut applied = 0;
+        let mut applied_membership = Arc::default();
+        if let Some(file) = &host.sql_file {
+            service.open_sql(file);
+        }
+        if durable.snapshot.is_none() {
+            service.settle();
+        }
+        if let Some(meta) = &durable.snapshot {
+            let reader = store.newest_snapshot().ok().flatten().expect("recovery has just verified it");
+            assert_eq!(reader.meta(), meta, "the newest snapshot is the recovered one");
+            let bytes = reader.read_all().expect("recovery has just verified it");
+            service.restore(&mut bytes.as_slice()).expect("its checksum was right");
+            applied = meta.index.0;
+            applied_membership = Arc::new(meta.membership.clone());
+        }
+        let log_clock = LogClock::recovered(service.log_ms());
+        Process {
+            raft: Raft::new(host.config(plan, flaws), durable),
+            store,
+            service,
+            applied,
+            applied_membership,
+            commit: applied,
+            since_snapshot: 0,
+            is_saving: false,
+            rng,
+            jobs: VecDeque::new(),
+            running: None,
+            held: VecDeque::new(),
+            next_token: 1,
+            asks: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            reads: Vec::new(),
+            received: None,
+            led: None,
+            is_apply_due: false,
+            worker: None,
+            memory: BTreeMap::new(),
+            report: StateReport::default(),
+            log_clock,
+        }
+    }
+
+    /// The term that it leads in, if it does.
+    pub fn leads(&self) -> Option<Term> {
+        let view = self.raft.view();
+        (view.role == Role::Leader).then_some(view.term)
+    }
+
+    /// A fresh name for a question to raft.
+    pub fn token(&mut self, ask: Ask) -> raft::Token {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.asks.insert(token, ask);
+        raft::Token(token)
+    }
+}

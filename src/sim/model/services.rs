@@ -1,0 +1,361 @@
+//! The services that virtual nodes run: the real ones, through the real registry, with real session tags.
+//!
+//! Clients set registers, swap them if they hold what the client saw last, and count; each is a run of the key-value
+//! store in a batch like a node's. Some runs carry riders: a key that expires, a lock. Commands of the jobs come from clients,
+//! workers and leaders. The whole state is hashed after every entry, so it is kept small.
+//!
+//! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out (`sim/checks/kv_model.rs`, `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
+
+use crate::services::digests::StateDigest;
+use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
+#[cfg(test)]
+use crate::services::registry::sql_query;
+use crate::services::registry::{
+    Registry, chat_command, checkpoint_command, encode_batch, jobs_command, kv_run, sql_command,
+};
+use crate::services::sessions::Tag;
+use crate::services::{Reply, chat, jobs, sql};
+use crate::types::Index;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use std::io::{self, Read, Write};
+
+/// What a client asks of the replicated state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// Which attempt of which operation this is: unique in a run. The services never see it.
+    pub attempt: u64,
+    /// Leader time.
+    pub at_ms: u64,
+    /// The name under which it takes effect once.
+    pub tag: Tag,
+    /// What to do.
+    pub body: Body,
+}
+
+/// What a command is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    /// The key-value store: operations of one run.
+    Store(Vec<Op>),
+    /// The jobs.
+    Jobs(jobs::Command),
+    /// The database.
+    Sql(sql::Command),
+    /// The chat.
+    Chat(chat::Command),
+    /// All nodes digest their state.
+    Checkpoint,
+}
+
+impl Body {
+    /// The bytes that the registry takes.
+    fn routed(&self) -> Vec<u8> {
+        match self {
+            Body::Store(ops) => kv_run(&Run { watched: Vec::new(), ops: ops.clone() }),
+            Body::Jobs(command) => jobs_command(command),
+            Body::Sql(command) => sql_command(command),
+            Body::Chat(command) => chat_command(command),
+            Body::Checkpoint => checkpoint_command(),
+        }
+    }
+}
+
+impl Command {
+    /// The bytes that go into the log.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a command has no unknown length")
+    }
+
+    /// Reads them back.
+    pub fn decode(bytes: &[u8]) -> Option<Command> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+/// Mistakes that a service can make, for the simulator to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFlaws {
+    /// The session table is no part of the snapshot.
+    pub sessions_left_out_of_snapshot: bool,
+    /// The keys are no part of the snapshot.
+    pub keys_left_out_of_snapshot: bool,
+    /// The jobs are no part of the snapshot.
+    pub jobs_left_out_of_snapshot: bool,
+    /// The time of an entry is the clock of the node that applies it.
+    pub local_clock_in_apply: bool,
+    /// Times to live end by the clock of the node that applies.
+    pub expiry_by_local_clock: bool,
+    /// A command that was sent again runs again.
+    pub copies_run_again: bool,
+    /// A job that was submitted again is another job.
+    pub submissions_run_again: bool,
+    /// Mistakes of the board.
+    #[cfg(test)]
+    pub jobs: jobs::Flaws,
+    /// Mistakes of the database.
+    #[cfg(test)]
+    pub sql: sql::Flaws,
+    /// `now` in SQL is the clock of the node that applies.
+    pub sql_by_local_clock: bool,
+    /// `now` in SQL is the same clock where a blob says it.
+    pub sql_overlooks_spellings: bool,
+    /// `random()` in SQL is each node's own.
+    pub sql_by_own_chance: bool,
+    /// Mistakes of the chat.
+    #[cfg(test)]
+    pub chat: chat::Flaws,
+}
+
+/// The services of one node.
+#[derive(Default)]
+pub struct Registers {
+    registry: Registry,
+    /// Mistakes in force.
+    pub flaws: ServiceFlaws,
+    /// The node's own clock: nothing that `apply` may look at.
+    pub local_ms: u64,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Index of the entry in which it took effect: an earlier one, if this is a copy.
+    pub effect_at: Index,
+    /// What it answers.
+    pub reply: Reply,
+}
+
+/// The key of a register.
+pub fn register(number: u8) -> ByteBuf {
+    ByteBuf::from(format!("r{number}").into_bytes())
+}
+
+/// The key of a counter.
+pub const COUNTER: u8 = 100;
+
+/// Sets a register.
+pub fn set(key: u8, value: u64) -> Op {
+    swap(key, Condition::Always, value)
+}
+
+/// Sets a register if it holds this value; `None`: nothing.
+pub fn set_if(key: u8, from: Option<u64>, to: u64) -> Op {
+    let held = from.map(|from| Condition::Equals(ByteBuf::from(from.to_string().into_bytes())));
+    swap(key, held.unwrap_or(Condition::Absent), to)
+}
+
+fn swap(key: u8, condition: Condition, value: u64) -> Op {
+    let value = ByteBuf::from(value.to_string().into_bytes());
+    Op::Set { key: register(key), value, condition, expiry: Expiry::Never, get: false }
+}
+
+/// Counts one more.
+pub fn count() -> Op {
+    Op::IncrBy { key: register(COUNTER), by: 1 }
+}
+
+/// What may ride along with a write: a key that expires, or a lock. Their fate is in the digest and in the ledger.
+pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
+    let name = ByteBuf::from(vec![b"xyz"[rng.usize(0..3)]]);
+    let ms = rng.u64(1..300);
+    match rng.u8(0..8) {
+        0 => {
+            let value = ByteBuf::from(b"fleeting".to_vec());
+            Some(Op::Set { key: name, value, condition: Condition::Always, expiry: Expiry::In(ms), get: false })
+        }
+        1 => Some(Op::LockAcquire { name, ttl_ms: ms }),
+        _ => None,
+    }
+}
+
+/// Statements for the database: its own time, its own chance, and changes that show when they are made twice.
+pub fn sql_run(rng: &mut fastrand::Rng) -> sql::Command {
+    let all = [
+        "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, n INTEGER, at TEXT, r INTEGER)",
+        "INSERT INTO t(n, at, r) VALUES(1, datetime('now', 'subsec'), random())",
+        "INSERT INTO t(n) SELECT n + 1 FROM t ORDER BY id DESC LIMIT 1",
+        "UPDATE t SET n = n + 1, at = CURRENT_TIMESTAMP WHERE id % 2 = 0",
+        "UPDATE t SET n = n * 2, r = random() WHERE id = (SELECT max(id) FROM t)",
+        "DELETE FROM t WHERE id < (SELECT max(id) FROM t) - 5",
+        "INSERT INTO t(id, n) VALUES(1, 0)",
+        "UPDATE t SET at = strftime('%F %R:%f', x'4e4f57') WHERE id = (SELECT max(id) FROM t)",
+        "ALTER TABLE t ADD COLUMN more DEFAULT 7",
+        "ALTER TABLE t DROP COLUMN more",
+        "INSERT INTO nowhere VALUES(1)",
+    ];
+    let mut statements: Vec<_> =
+        (0..rng.usize(1..=3)).map(|_| sql::Statement::bare(all[rng.usize(1..all.len())])).collect();
+    if rng.u8(0..4) == 0 {
+        statements.insert(0, sql::Statement::bare(all[0]));
+    }
+    let (is_transaction, seed) = (rng.bool(), rng.u64(..));
+    sql::Command::Run(sql::Run { statements, is_transaction, kind: sql::Kind::Request, seed })
+}
+
+/// The answer of the first operation of a run, from its reply.
+pub fn first(reply: &[u8]) -> Option<Value> {
+    match Ran::decode(reply)? {
+        Ran::Values(values) => values.into_iter().next(),
+        Ran::Aborted => None,
+    }
+}
+
+impl Registers {
+    /// Empty services.
+    pub fn new(flaws: ServiceFlaws) -> Registers {
+        let mut new = Registers { flaws, ..Registers::default() };
+        new.plant();
+        new
+    }
+
+    /// Puts the flaws of the services in force: they are no part of any snapshot.
+    fn plant(&mut self) {
+        #[cfg(test)]
+        {
+            self.registry.plant_in_jobs(self.flaws.jobs);
+            let local_ms = self.flaws.sql_by_local_clock.then_some(self.local_ms);
+            let own_chance = self.flaws.sql_by_own_chance.then_some(self.local_ms);
+            let overlooked_now_ms = self.flaws.sql_overlooks_spellings.then_some(self.local_ms);
+            self.registry.plant_in_sql(sql::Flaws { local_ms, own_chance, overlooked_now_ms, ..self.flaws.sql });
+            self.registry.plant_in_chat(self.flaws.chat);
+        }
+    }
+
+    /// The newest stamp that was applied.
+    pub fn log_ms(&self) -> u64 {
+        self.registry.applied().at_ms
+    }
+
+    /// The jobs.
+    pub fn jobs(&self) -> &jobs::Board {
+        self.registry.jobs()
+    }
+
+    /// Asserts what the services promise of themselves. A release does not have these checks: they look at everything.
+    pub fn check(&self) {
+        #[cfg(test)]
+        {
+            self.registry.jobs().check();
+            if self.flaws.chat == chat::Flaws::default() {
+                self.registry.chat().check();
+            }
+            self.check_columns();
+        }
+    }
+
+    /// A read answers the columns that its table has at that moment.
+    #[cfg(test)]
+    fn check_columns(&self) {
+        if !self.registry.sql().is_open() {
+            return;
+        }
+        let read = ["SELECT name FROM pragma_table_info('t')", "SELECT * FROM t"].map(sql::Statement::bare);
+        let Reply::Ok(reply) = self.registry.query(&sql_query(&sql::Query::Read(read.to_vec()))) else { return };
+        let Some(sql::Answer::Results(outcomes)) = sql::Answer::decode(&reply) else { return };
+        let [sql::Outcome::Rows { values: names, .. }, found] = &outcomes[..] else { return };
+        if names.is_empty() {
+            return; // There is no such table yet.
+        }
+        let names: Vec<_> = names.iter().flatten().cloned().collect();
+        let sql::Outcome::Rows { columns, .. } = found else { panic!("a table cannot be read: {found:?}") };
+        let columns: Vec<_> = columns.iter().cloned().map(sql::Value::Text).collect();
+        assert!(columns == names, "a read answers the columns {columns:?}, the table has {names:?}");
+    }
+
+    /// A fingerprint of the whole state.
+    /// Its second half is that of the database; `None` while its file is ahead of what was applied.
+    pub fn digest(&self) -> (u64, Option<u64>) {
+        self.registry.digests()
+    }
+
+    /// Digests of all parts.
+    pub fn state_digest(&self) -> StateDigest {
+        self.registry.state_digest(&[], &mut || {})
+    }
+
+    /// Whether a checkpoint was applied since this was last asked.
+    pub fn take_checkpoint(&mut self) -> bool {
+        self.registry.take_checkpoint()
+    }
+
+    /// Changes one part behind the log's back.
+    pub fn alter(&mut self, part: u8) {
+        self.registry.alter(part);
+    }
+
+    /// What is left of the database's file when the process dies.
+    pub fn sql_file(&self) -> Vec<u8> {
+        self.registry.sql().image()
+    }
+
+    /// Starts with the database's file as an earlier process left it.
+    pub fn open_sql(&mut self, file: &[u8]) {
+        self.registry.open_sql(sql::Database::survivor(file));
+        self.plant();
+    }
+
+    /// There is no snapshot to start from.
+    pub fn settle(&mut self) {
+        self.registry.settle_sql().expect("it is in memory");
+        self.plant();
+    }
+
+    /// Moves past an entry without a command.
+    pub fn skip(&mut self, index: Index) {
+        self.registry.skip(index);
+    }
+
+    /// Applies an entry with one command.
+    pub fn apply(&mut self, index: Index, command: &Command) -> Applied {
+        self.plant();
+        let at_ms = if self.flaws.local_clock_in_apply { self.local_ms } else { command.at_ms };
+        let mut tag = command.tag;
+        let is_submission = matches!(command.body, Body::Jobs(jobs::Command::Submit(_)));
+        if self.flaws.copies_run_again || (self.flaws.submissions_run_again && is_submission) {
+            tag.origin = uuid::Uuid::from_u128(tag.origin.as_u128() ^ u128::from(index.0));
+        }
+        let batch = encode_batch(at_ms, [(tag, command.body.routed().as_slice())]);
+        let mut replies = self.registry.apply(index, &batch);
+        #[cfg(test)]
+        if self.flaws.expiry_by_local_clock {
+            self.registry.expire_kv(self.local_ms);
+        }
+        let (effect_at, reply) = replies.pop().expect("one command, one reply");
+        Applied { effect_at, reply }
+    }
+
+    /// What a register holds.
+    pub fn value(&self, key: u8) -> Option<u64> {
+        let run = Run { watched: Vec::new(), ops: vec![Op::Get(register(key))] };
+        let Reply::Ok(reply) = self.registry.query(&kv_run(&run)) else { panic!("a read needs no log") };
+        match first(&reply) {
+            Some(Value::Bytes(value)) => std::str::from_utf8(&value).ok()?.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// Writes the whole state, from a copy, as a node does.
+    pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        #[cfg_attr(not(test), expect(unused_mut, reason = "only tests plant bugs"))]
+        let mut copy = self.registry.clone();
+        #[cfg(test)]
+        copy.forget(
+            self.flaws.sessions_left_out_of_snapshot,
+            self.flaws.keys_left_out_of_snapshot,
+            self.flaws.jobs_left_out_of_snapshot,
+        );
+        #[cfg(test)]
+        if self.flaws.chat.read_marks_are_not_saved {
+            copy.forget_read_marks();
+        }
+        copy.snapshot(out)
+    }
+
+    /// Replaces the state by one that `snapshot` wrote.
+    pub fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        self.registry.restore(from)?;
+        self.plant();
+        Ok(())
+    }
+}

@@ -1,0 +1,536 @@
+//! Planted bugs: known mistakes behind test-only switches, and how the simulator is aimed at each.
+//!
+//! A simulator that finds nothing may be blind. So every mistake of the list below is switched on in turn, and the
+//! simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for those the plan
+//! that a seed draws is tuned (more of the right faults, fewer of those that get in the way), the seeds stay free.
+//!
+//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `services/jobs/flaws.rs`, `services/chat/flaws.rs`, `sim/model/host.rs`, `sim/model/services.rs`).
+
+use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
+use super::model::host::Flaws;
+use super::{Options, run, seeds};
+use crate::types::Ticks;
+use fastrand::Rng;
+
+/// A planted bug.
+struct Planted {
+    name: &'static str,
+    plant: fn(&mut Flaws),
+    tune: fn(&mut Plan, &mut Rng),
+    /// Seeds tried after the kept ones.
+    seeds_max: u64,
+}
+
+/// Faults that are on in an aimed run, each as often as usual times `rate` (smaller is more often).
+fn only(plan: &mut Plan, kinds: &[(FaultKind, f64)]) {
+    let election_us = plan.election_timeout_ticks.0 * super::environment::plan::TICK_US;
+    plan.faults = FAULTS
+        .iter()
+        .filter_map(|(kind, mean)| {
+            let (_, rate) = kinds.iter().find(|(on, _)| on == kind)?;
+            Some((*kind, (*mean as f64 * rate * election_us as f64) as u64))
+        })
+        .collect();
+}
+
+fn as_drawn(_: &mut Plan, _: &mut Rng) {}
+
+fn voters(plan: &mut Plan, count: usize) {
+    (plan.voters, plan.spares) = (count, 0);
+    plan.drift = vec![1.0; count];
+}
+
+/// Strangers that say all sorts of things.
+fn strangers(plan: &mut Plan, _: &mut Rng) {
+    (plan.hostile, plan.has_secret) = (4.0, false);
+}
+
+/// Hand-overs whose order is lost, and nothing else that would end the term in which it happened.
+fn lost_orders(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 3);
+    plan.net.loss = 0.3;
+    only(plan, &[(FaultKind::Transfer, 0.3)]);
+}
+
+/// Hand-over orders that come late.
+fn late_orders(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 3);
+    (plan.net.is_ordered, plan.net.replay, plan.net.spike) = (false, 0.05, 0.1);
+    only(plan, &[(FaultKind::Transfer, 0.5), (FaultKind::Campaign, 0.5), (FaultKind::Pause, 1.0)]);
+}
+
+/// Leaders cut off with a long suffix that nobody else has, while the others go on.
+fn cut_off_leaders(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 3);
+    plan.net.loss = 0.0;
+    (plan.clients, plan.think_us, plan.reads) = (4, 1_000, 0.1);
+    plan.deadline_us = plan.election_timeout_ticks.0 * super::environment::plan::TICK_US / 8;
+    (plan.append_bytes_max, plan.inflight_bytes_max, plan.uncommitted_bytes_max) = (1 << 20, 8 << 20, 64 << 20);
+    plan.heartbeat_ticks = Ticks(2);
+    plan.apply_us = 0;
+    plan.sync_us = (50, 200);
+    only(plan, &[(FaultKind::Partition, 0.6), (FaultKind::RestartAll, 0.5)]);
+}
+
+/// The same, and snapshots of every third entry.
+fn cut_off_leaders_with_snapshots(plan: &mut Plan, rng: &mut Rng) {
+    cut_off_leaders(plan, rng);
+    only(plan, &[(FaultKind::Partition, 0.6)]);
+    plan.snapshot_every = Some(3);
+}
+
+/// Nodes that die often, and find an older copy of their disk.
+fn older_disks(plan: &mut Plan, _: &mut Rng) {
+    plan.restores = 0.5;
+    only(plan, &[(FaultKind::Crash, 0.3)]);
+}
+
+/// Heartbeats that get lost while appends get through, and reads all the time.
+fn slow_rounds(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 2);
+    plan.net.loss = 0.15;
+    plan.net.delay_us = (100, 3_000);
+    (plan.clients, plan.think_us, plan.reads) = (4, 1_000, 0.5);
+    plan.deadline_us = plan.election_us() * 2;
+    plan.apply_us = 0;
+    only(plan, &[]);
+}
+
+/// Jobs, whatever the seed has drawn, and nobody takes them back.
+fn jobs(plan: &mut Plan, rng: &mut Rng) {
+    let drawn = plan.jobs.take().unwrap_or_else(|| JobsPlan::draw(rng, plan));
+    plan.jobs = Some(JobsPlan { share: 0.6, cancels: 0.0, ..drawn });
+}
+
+/// Talk, and nothing else.
+fn talk(plan: &mut Plan, _: &mut Rng) {
+    (plan.talk, plan.jobs) = (0.9, None);
+    plan.clients = 3;
+}
+
+/// Workers whose heartbeats come late: they are thought lost, and join again while their words are still on the way.
+fn false_alarms(plan: &mut Plan, rng: &mut Rng) {
+    jobs(plan, rng);
+    voters(plan, 3);
+    (plan.heartbeat_ticks, plan.election_timeout_ticks) = (Ticks(2), Ticks(20));
+    (plan.net.loss, plan.net.is_ordered, plan.net.delay_us) = (0.0, false, (100, 1_000));
+    (plan.net.spike, plan.net.spike_us) = (0.3, 300_000);
+    (plan.apply_us, plan.sync_us, plan.deadline_us) = (0, (50, 200), 100_000);
+    (plan.clients, plan.think_us) = (4, 1_000);
+    only(plan, &[]);
+    if let Some(jobs) = &mut plan.jobs {
+        (jobs.run_us, jobs.again_us, jobs.ready_us) = ((1_000, 60_000), 3_000, 1_000);
+        (jobs.fail_after_ticks, jobs.open_max) = (Ticks(12), 8);
+        jobs.workers.fill((1, vec!["sh", "java", "python"]));
+    }
+}
+
+/// The database, whatever the seed has drawn.
+fn database(plan: &mut Plan, _: &mut Rng) {
+    voters(plan, 3);
+    (plan.sql, plan.jobs, plan.clients) = (0.7, None, 4);
+    (plan.think_us, plan.reads) = (1_000, 0.1);
+}
+
+/// The same, on nodes that die often and find their files.
+fn database_and_crashes(plan: &mut Plan, rng: &mut Rng) {
+    database(plan, rng);
+    plan.snapshot_every = Some(8);
+    only(plan, &[(FaultKind::Crash, 0.3)]);
+}
+
+/// One node's state is altered in the middle of the run; the network and leaders come and go meanwhile.
+pub(crate) fn differences(plan: &mut Plan, rng: &mut Rng) {
+    let count = rng.usize(3..=5);
+    voters(plan, count);
+    (plan.snapshot_every, plan.jobs, plan.sql, plan.talk) = (None, None, 0.2, 0.2);
+    plan.alter_us = Some(plan.fault_us / 3);
+    only(plan, &[(FaultKind::Partition, 1.0), (FaultKind::Transfer, 1.0), (FaultKind::Pause, 1.0)]);
+}
+
+/// Every planted bug.
+const ALL: &[Planted] = &[
+    Planted {
+        name: "forget_vote_on_step_down",
+        plant: |f| f.raft.forget_vote_on_step_down = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "answer_before_sync",
+        plant: |f| f.raft.answer_before_sync = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted { name: "commit_old_term", plant: |f| f.raft.commit_old_term = true, tune: as_drawn, seeds_max: 2_000 },
+    Planted {
+        name: "truncate_after_prev",
+        plant: |f| f.raft.truncate_after_prev = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "ack_own_last_index",
+        plant: |f| f.raft.ack_own_last_index = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "count_duplicate_vote",
+        plant: |f| f.raft.count_duplicate_vote = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted { name: "count_learner", plant: |f| f.raft.count_learner = true, tune: as_drawn, seeds_max: 2_000 },
+    Planted {
+        name: "count_earlier_session",
+        plant: |f| f.raft.count_earlier_session = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "skip_log_freshness",
+        plant: |f| f.raft.skip_log_freshness = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted { name: "priority_vetoes", plant: |f| f.raft.priority_vetoes = true, tune: as_drawn, seeds_max: 2_000 },
+    Planted {
+        name: "read_before_own_commit",
+        plant: |f| f.raft.read_before_own_commit = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "reuse_read_context",
+        plant: |f| f.raft.reuse_read_context = true,
+        tune: slow_rounds,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "change_before_own_commit",
+        plant: |f| f.raft.change_before_own_commit = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted { name: "two_changes", plant: |f| f.raft.two_changes = true, tune: as_drawn, seeds_max: 2_000 },
+    Planted {
+        name: "snapshot_loses_membership",
+        plant: |f| f.raft.snapshot_loses_membership = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "snapshot_keeps_conflict",
+        plant: |f| f.raft.snapshot_keeps_conflict = true,
+        tune: cut_off_leaders_with_snapshots,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "transfer_never_cleared",
+        plant: |f| f.raft.transfer_never_cleared = true,
+        tune: lost_orders,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "late_transfer_obeyed",
+        plant: |f| f.raft.late_transfer_obeyed = true,
+        tune: late_orders,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "vote_in_its_own_record",
+        plant: |f| f.store.vote_in_its_own_record = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "replay_resurrects_truncated",
+        plant: |f| f.store.replay_resurrects_truncated = true,
+        tune: cut_off_leaders,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "damage_is_torn_tail",
+        plant: |f| f.store.damage_is_torn_tail = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "retry_failed_sync",
+        plant: |f| f.store.retry_failed_sync = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "apply_twice_after_restart",
+        plant: |f| f.host.apply_twice_after_restart = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "wiped_keeps_identity",
+        plant: |f| f.host.wiped_keeps_identity = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "outdated_keeps_identity",
+        plant: |f| f.host.outdated_keeps_identity = true,
+        tune: older_disks,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "synced_before_sync",
+        plant: |f| f.host.synced_before_sync = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "snapshot_without_membership",
+        plant: |f| f.host.snapshot_without_membership = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "sessions_left_out_of_snapshot",
+        plant: |f| f.host.service.sessions_left_out_of_snapshot = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "keys_left_out_of_snapshot",
+        plant: |f| f.host.service.keys_left_out_of_snapshot = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "local_clock_in_apply",
+        plant: |f| f.host.service.local_clock_in_apply = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "expiry_by_local_clock",
+        plant: |f| f.host.service.expiry_by_local_clock = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "copies_run_again",
+        plant: |f| f.host.service.copies_run_again = true,
+        tune: as_drawn,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "submissions_run_again",
+        plant: |f| f.host.service.submissions_run_again = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "jobs_left_out_of_snapshot",
+        plant: |f| f.host.service.jobs_left_out_of_snapshot = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "old_attempts_end",
+        plant: |f| f.host.service.jobs.old_attempts_end = true,
+        tune: false_alarms,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "ends_of_the_lost_count",
+        plant: |f| {
+            f.host.service.jobs.ends_of_the_lost_count = true;
+            f.host.lost_worker_goes_on = true;
+        },
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "leave_forgets_jobs",
+        plant: |f| f.host.service.jobs.leave_forgets_jobs = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "slots_are_not_counted",
+        plant: |f| f.host.service.jobs.slots_are_not_counted = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "ended_may_end",
+        plant: |f| f.host.service.jobs.ended_may_end = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "repeats_are_delivered",
+        plant: |f| f.host.service.chat.repeats_are_delivered = true,
+        tune: talk,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "numbers_are_counted",
+        plant: |f| f.host.service.chat.numbers_are_counted = true,
+        tune: talk,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "read_marks_are_not_saved",
+        plant: |f| f.host.service.chat.read_marks_are_not_saved = true,
+        tune: talk,
+        seeds_max: 2_000,
+    },
+    Planted { name: "nobody_is_gone", plant: |f| f.host.nobody_is_gone = true, tune: jobs, seeds_max: 2_000 },
+    Planted { name: "stuck_are_not_gone", plant: |f| f.host.stuck_are_not_gone = true, tune: jobs, seeds_max: 2_000 },
+    Planted {
+        name: "joins_without_a_read",
+        plant: |f| f.host.joins_without_a_read = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted { name: "hears_strangers", plant: |f| f.raft.hears_strangers = true, tune: strangers, seeds_max: 200 },
+    Planted { name: "terms_wrap", plant: |f| f.raft.terms_wrap = true, tune: strangers, seeds_max: 200 },
+    Planted {
+        name: "worker_keeps_identity",
+        plant: |f| f.host.worker_keeps_identity = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted {
+        name: "failed_sandbox_is_a_result",
+        plant: |f| f.host.failed_sandbox_is_a_result = true,
+        tune: jobs,
+        seeds_max: 2_000,
+    },
+    Planted { name: "ends_are_told_once", plant: |f| f.host.ends_are_told_once = true, tune: jobs, seeds_max: 2_000 },
+    Planted {
+        name: "sql_now_is_the_nodes_clock",
+        plant: |f| f.host.service.sql_by_local_clock = true,
+        tune: database,
+        seeds_max: 200,
+    },
+    Planted {
+        name: "sql_date_in_another_spelling_is_the_nodes_clock",
+        plant: |f| f.host.service.sql_overlooks_spellings = true,
+        tune: database,
+        seeds_max: 200,
+    },
+    Planted {
+        name: "sql_columns_of_a_stale_statement",
+        plant: |f| f.host.service.sql.columns_before_first_step = true,
+        tune: database,
+        seeds_max: 200,
+    },
+    Planted {
+        name: "sql_chance_is_the_nodes_own",
+        plant: |f| f.host.service.sql_by_own_chance = true,
+        tune: database,
+        seeds_max: 200,
+    },
+    Planted {
+        name: "sql_entries_run_again",
+        plant: |f| f.host.service.sql.entries_run_again = true,
+        tune: database_and_crashes,
+        seeds_max: 500,
+    },
+    Planted {
+        name: "mismatches_are_not_reported",
+        plant: |f| f.host.mismatches_are_not_reported = true,
+        tune: differences,
+        seeds_max: 50,
+    },
+    Planted {
+        name: "log_time_is_wall_time",
+        plant: |f| f.host.log_time_is_wall_time = true,
+        tune: as_drawn,
+        seeds_max: 200,
+    },
+    Planted {
+        name: "sql_left_out_of_snapshot",
+        plant: |f| f.host.service.sql.left_out_of_snapshot = true,
+        tune: database_and_crashes,
+        seeds_max: 500,
+    },
+];
+
+impl Planted {
+    fn options(&self) -> Options {
+        let mut flaws = Flaws::default();
+        (self.plant)(&mut flaws);
+        Options { flaws, is_traced: false, tune: Some(self.tune) }
+    }
+
+    /// Seed, tries and rule of the first run that finds it.
+    fn find(&self, from: u64) -> Option<(u64, u64, String)> {
+        let kept = seeds::PLANTED.iter().find(|(name, _)| *name == self.name).map_or(&[][..], |(_, seeds)| seeds);
+        let seeds = kept.iter().copied().chain(from..from + self.seeds_max);
+        for (tries, seed) in seeds.enumerate() {
+            if let Err(failure) = run(seed, &self.options()) {
+                let what = failure.violation.what.lines().next().unwrap_or_default().to_string();
+                return Some((seed, tries as u64 + 1, format!("{}: {what}", failure.violation.rule)));
+            }
+        }
+        None
+    }
+}
+
+/// How often each planted bug is found: `PHALANX_PLANTED=FROM,SEEDS[,NAME]`.
+#[test]
+fn planted_by_hand() {
+    let Some(args) = std::env::var("PHALANX_PLANTED").ok() else { return };
+    let args: Vec<&str> = args.split(',').collect();
+    let (from, count): (u64, u64) = (args[0].parse().unwrap(), args[1].parse().unwrap());
+    for planted in ALL.iter().filter(|planted| args.get(2).is_none_or(|name| planted.name.contains(name))) {
+        let began = std::time::Instant::now();
+        let mut found = Vec::new();
+        let mut rules = std::collections::BTreeMap::<&str, u64>::new();
+        let mut example = String::new();
+        for seed in from..from + count {
+            if let Err(failure) = run(seed, &planted.options()) {
+                found.push(seed);
+                *rules.entry(failure.violation.rule).or_default() += 1;
+                if example.is_empty() {
+                    example = failure.violation.what.lines().next().unwrap_or_default().chars().take(150).collect();
+                }
+            }
+        }
+        let first = &found[..found.len().min(5)];
+        println!(
+            "{} {}/{count} {first:?} {rules:?} {:.1}s {example}",
+            planted.name,
+            found.len(),
+            began.elapsed().as_secs_f32()
+        );
+    }
+}
+
+/// One run with a planted bug: `PHALANX_PLANTED_SEED=NAME,SEED`.
+#[test]
+fn replay_planted() {
+    let Some(args) = std::env::var("PHALANX_PLANTED_SEED").ok() else { return };
+    let (name, seed) = args.split_once(',').expect("NAME,SEED");
+    let planted = ALL.iter().find(|planted| planted.name == name).expect("a planted bug");
+    let options = Options { is_traced: true, ..planted.options() };
+    match run(seed.parse().unwrap(), &options) {
+        Ok(report) => println!("{report:?}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+/// The simulator sees: every planted bug is found.
+#[test]
+fn each_planted_bug_is_found() {
+    let mut missed = Vec::new();
+    for planted in ALL {
+        match planted.find(0) {
+            Some((seed, tries, what)) => println!("{}: seed {seed} after {tries} tries: {what}", planted.name),
+            None => missed.push(planted.name),
+        }
+    }
+    assert!(missed.is_empty(), "the simulator is blind to {missed:?}");
+}

@@ -1,0 +1,391 @@
+//! Virtual clients: one operation at a time, asked of any node, asked again elsewhere when the answer stays out.
+//!
+//! A client numbers its writes under an origin of its own, as a node's process does, so that asking twice is safe. Its
+//! patience per attempt is drawn by the seed; when it runs out the outcome is unknown, and the client asks another node
+//! with the same number, or gives up, which leaves the write open for ever in the history. What it gave up it names as
+//! done a little later, so that late copies find all that a session can know of them. Reads are asked as new reads.
+//!
+//! Some operations are about jobs: one is submitted, or taken back. Some are talk (`chat.rs`).
+//!
+//! Not here: what nodes do with a request (`effects.rs`), who runs jobs (`workers.rs`), the judgement of answers (`sim/checks/client_checker.rs`).
+
+use super::chat::Mouth;
+use crate::raft::{Input, Role};
+use crate::services::jobs::commands::LIMITS_USUAL;
+use crate::services::jobs::{self, Answer, JobId, Request};
+use crate::services::kv::Op;
+use crate::services::sessions::Tag;
+use crate::sim::checks::raft_checker::{Judged, violation};
+use crate::sim::environment::plan::LANGUAGES;
+use crate::sim::model::host::Ask;
+use crate::sim::model::services::{self, Body, COUNTER, Command};
+use crate::sim::world::{Packet, What, World};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What a client is told about an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Applied; the service's reply.
+    Done(Vec<u8>),
+    /// Applied, and the service said no.
+    Failed(String),
+    /// What a register held, at an applied index.
+    Value { index: u64, value: Option<u64> },
+    /// Certainly not applied.
+    Refused,
+    /// Maybe applied.
+    Unknown,
+}
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To set a register.
+    Set { key: u8, value: u64 },
+    /// To set a register if it holds `from` (`None`: nothing).
+    Swap { key: u8, from: Option<u64>, to: u64 },
+    /// To count one more.
+    Count,
+    /// To read a register or the counter.
+    Read { key: u8 },
+    /// To have a job run.
+    Submit,
+    /// To take a job back.
+    Cancel { job: JobId },
+    /// To change the database.
+    Sql,
+    /// To say something, under an id of its own.
+    Say { who: u64, id: u64 },
+    /// To do something else in the chat.
+    Chat,
+}
+
+impl Wish {
+    /// What the store is asked for, if it goes through the log.
+    fn op(self) -> Option<Op> {
+        match self {
+            Wish::Set { key, value } => Some(services::set(key, value)),
+            Wish::Swap { key, from, to } => Some(services::set_if(key, from, to)),
+            Wish::Count => Some(services::count()),
+            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } | Wish::Sql | Wish::Say { .. } | Wish::Chat => None,
+        }
+    }
+}
+
+/// An operation under way.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// What it is.
+    pub wish: Wish,
+    /// For a write: under which name it takes effect once.
+    pub tag: Option<Tag>,
+    /// For a write: what goes into the log.
+    body: Body,
+    /// When it was called.
+    pub call_us: u64,
+    /// For a read: the newest index acknowledged to anyone when it was asked.
+    pub floor: u64,
+    /// Attempts without an answer.
+    pub open: Vec<u64>,
+    /// The attempt that it waits for; `None`: it will ask again soon.
+    pub current: Option<u64>,
+    /// Some attempt may have been applied.
+    pub is_ambiguous: bool,
+    /// Attempts so far.
+    pub tries: u32,
+}
+
+/// A client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its number.
+    pub id: u64,
+    origin: Uuid,
+    /// Number of its newest write under this origin.
+    number: u64,
+    /// It waits for nothing below this number.
+    done_below: u64,
+    attempts: u64,
+    values: u64,
+    /// What it saw last in each register.
+    seen: BTreeMap<u8, u64>,
+    /// Jobs that it has submitted.
+    jobs: Vec<JobId>,
+    /// What it said in the chat.
+    pub mouth: Mouth,
+    /// What it is doing.
+    pub operation: Option<Operation>,
+}
+
+/// Attempts of one client are numbered within a block of this size.
+const BLOCK: u64 = 1 << 32;
+
+/// Whose attempt it is.
+pub fn client_of(attempt: u64) -> usize {
+    (attempt / BLOCK) as usize
+}
+
+impl Client {
+    /// A client that has not done anything.
+    pub fn new(id: u64) -> Client {
+        let (origin, seen) = (Uuid::from_u128(u128::from(id)), BTreeMap::new());
+        let (jobs, mouth) = (Vec::new(), Mouth::default());
+        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs, mouth, operation: None }
+    }
+
+    /// A name for its next write. `lag`: how many writes that it gave up it still counts as open.
+    fn tag(&mut self, lag: u64) -> Tag {
+        self.number += 1;
+        self.done_below = self.done_below.max(self.number.saturating_sub(lag)).max(1);
+        Tag { origin: self.origin, number: self.number, done_below: self.done_below }
+    }
+}
+
+impl World {
+    /// A client begins an operation, or asks again.
+    pub fn on_wake(&mut self, client: usize) -> Judged {
+        if self.clients[client].operation.as_ref().is_some_and(|operation| operation.current.is_some()) {
+            return Ok(());
+        }
+        if self.clients[client].operation.is_none() {
+            if self.is_calm && self.calm.clients_stopped {
+                return Ok(());
+            }
+            let call_us = self.now;
+            let reads = self.plan.reads;
+            let key = self.rng.u8(0..self.plan.keys);
+            let floor = self.witness.acknowledged();
+            let is_read = self.rng.f64() < reads;
+            let (kind, lag) = (self.rng.u8(0..10), self.rng.u64(0..3));
+            let rider = services::rider(&mut self.rng);
+            let origin = (self.rng.u64(0..self.plan.origin_writes) == 0).then(|| Uuid::from_u128(self.rng.u128(..)));
+            let job = self.wish_for_job(client);
+            let talk = if job.is_none() { self.wish_to_talk(client) } else { None };
+            // Drawn only where there is a database: seeds without one are as they were before there was any.
+            let sql = (self.plan.sql > 0.0 && job.is_none() && talk.is_none() && self.rng.f64() < self.plan.sql)
+                .then(|| services::sql_run(&mut self.rng));
+            let is_read = is_read && job.is_none() && talk.is_none() && sql.is_none();
+            let it = &mut self.clients[client];
+            let wish = match kind {
+                _ if let Some((wish, _)) = job => wish,
+                _ if let Some((wish, _)) = talk => wish,
+                _ if sql.is_some() => Wish::Sql,
+                0..=2 if is_read => Wish::Read { key: COUNTER },
+                _ if is_read => Wish::Read { key },
+                0..=2 => Wish::Count,
+                3..=4 => {
+                    it.values += 1;
+                    Wish::Swap { key, from: it.seen.get(&key).copied(), to: it.id * BLOCK + it.values }
+                }
+                _ => {
+                    it.values += 1;
+                    Wish::Set { key, value: it.id * BLOCK + it.values }
+                }
+            };
+            let body = match (job, talk, sql) {
+                (Some((_, command)), _, _) => Body::Jobs(command),
+                (None, Some((_, command)), _) => Body::Chat(command),
+                (None, None, Some(command)) => Body::Sql(command),
+                (None, None, None) => Body::Store(wish.op().into_iter().chain(rider).collect()),
+            };
+            let tag = (!is_read).then(|| {
+                if let Some(origin) = origin {
+                    (it.origin, it.number, it.done_below) = (origin, 0, 0);
+                }
+                it.tag(lag)
+            });
+            it.operation = Some(Operation {
+                wish,
+                tag,
+                body,
+                call_us,
+                floor,
+                open: Vec::new(),
+                current: None,
+                is_ambiguous: false,
+                tries: 0,
+            });
+        }
+        self.attempt(client);
+        Ok(())
+    }
+
+    /// Whether a client's next operation is about jobs, and what it asks then.
+    fn wish_for_job(&mut self, client: usize) -> Option<(Wish, jobs::Command)> {
+        let plan = self.plan.jobs.as_ref()?;
+        if self.rng.f64() >= plan.share {
+            return None;
+        }
+        let own = &self.clients[client].jobs;
+        if !own.is_empty() && self.rng.f64() < plan.cancels {
+            let job = own[self.rng.usize(own.len().saturating_sub(5)..own.len())];
+            return Some((Wish::Cancel { job }, jobs::Command::Cancel { job }));
+        }
+        if self.witness.foreman.open() >= plan.open_max {
+            return None;
+        }
+        let request = Request {
+            language: LANGUAGES[self.rng.usize(0..LANGUAGES.len())].to_string(),
+            files: vec![("main".to_string(), Default::default())],
+            stdin: Default::default(),
+            args: Vec::new(),
+            limits: LIMITS_USUAL,
+            keep_ms: plan.keep_ms,
+        };
+        Some((Wish::Submit, jobs::Command::Submit(request)))
+    }
+
+    /// Sends the present operation to some node.
+    fn attempt(&mut self, client: usize) {
+        let drawn = self.rng.usize(0..self.hosts.len());
+        let delay = self.rng.u64(50..1_000);
+        let deadline_us = self.plan.deadline_us;
+        let (now, acknowledged) = (self.now, self.witness.acknowledged());
+        let it = &mut self.clients[client];
+        it.attempts += 1;
+        let attempt = client as u64 * BLOCK + it.attempts;
+        let Some(operation) = &mut it.operation else { return };
+        // Some nodes take a question and never answer: at the end it is not left to chance whether another is asked.
+        let is_turn = self.is_calm && operation.tries > 0;
+        let node = if is_turn { (client + operation.tries as usize) % self.hosts.len() } else { drawn };
+        if matches!(operation.wish, Wish::Read { .. }) && operation.open.is_empty() {
+            // Asked again, a read is a new read.
+            (operation.call_us, operation.floor) = (now, acknowledged);
+        }
+        operation.tries += 1;
+        operation.open.push(attempt);
+        operation.current = Some(attempt);
+        self.after(delay, What::Request { client, attempt, node });
+        self.after(deadline_us, What::Deadline { client, attempt });
+    }
+
+    /// A request arrives at a node.
+    pub fn on_request(&mut self, client: usize, attempt: u64, node: usize) -> Judged {
+        let refuse = Told::Refused;
+        self.note(|_| format!("client {client} asks n{} (attempt {})", node + 1, attempt % BLOCK));
+        let Some(operation) = self.clients[client].operation.clone().filter(|it| it.open.contains(&attempt)) else {
+            return Ok(());
+        };
+        if self.hosts[node].process.is_none() {
+            self.after(200, What::Reply { client, attempt, told: refuse });
+            return Ok(());
+        }
+        if let Wish::Read { key } = operation.wish {
+            let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+            let token = process.token(Ask::Read { attempt, key });
+            return self.step(node, Input::Read { token });
+        }
+        let tag = operation.tag.expect("a write has a name");
+        let command = Command { attempt, at_ms: 0, tag, body: operation.body };
+        self.hand_in(node, Ask::Command(attempt), command)
+    }
+
+    /// A host proposes a command if it leads, else it sends it to the leader that it knows.
+    pub fn hand_in(&mut self, node: usize, ask: Ask, command: Command) -> Judged {
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let view = process.raft.view();
+        if view.role == Role::Leader {
+            return self.propose(node, ask, command);
+        }
+        let Some(leader) = view.leader else {
+            return self.tell(node, ask, Told::Refused);
+        };
+        let token = process.token(ask).0;
+        let life = self.hosts[node].life;
+        let packet = Packet::Forward { life, token, command: Arc::from(command.encode()) };
+        self.send(node, leader.0 as usize - 1, packet);
+        Ok(())
+    }
+
+    /// The leader's host stamps a command with log time and proposes it.
+    fn propose(&mut self, node: usize, ask: Ask, mut command: Command) -> Judged {
+        command.at_ms = self.stamp_ms(node)?;
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let token = process.token(ask);
+        self.coverage.proposals += 1;
+        self.step(node, Input::Propose { token, command: Arc::from(command.encode()) })
+    }
+
+    /// A command that another node's host sent on.
+    pub fn on_forward(&mut self, node: usize, origin: (usize, u64, u64), command: Arc<[u8]>) -> Judged {
+        let command = Command::decode(&command).expect("hosts forward what they encoded");
+        let ask = Ask::Forwarded { node: origin.0, life: origin.1, token: origin.2 };
+        if self.hosts[node].leads().is_none() {
+            return self.tell(node, ask, Told::Refused);
+        }
+        self.propose(node, ask, command)
+    }
+
+    /// An attempt took too long.
+    pub fn on_deadline(&mut self, client: usize, attempt: u64) -> Judged {
+        self.on_reply(client, attempt, Told::Unknown)
+    }
+
+    /// A client has an answer.
+    pub fn on_reply(&mut self, client: usize, attempt: u64, told: Told) -> Judged {
+        self.note(|_| format!("client {client} is told {told:?} (attempt {})", attempt % BLOCK));
+        let is_calm = self.is_calm;
+        let (again, gives_up) = (self.rng.u64(500..20_000), !is_calm && self.rng.u8(0..6) == 0);
+        let think = self.rng.u64(0..=self.plan.think_us);
+        let it = &mut self.clients[client];
+        let Some(operation) = it.operation.as_mut() else { return Ok(()) };
+        let Some(at) = operation.open.iter().position(|open| *open == attempt) else { return Ok(()) };
+        let is_current = operation.current == Some(attempt);
+        match told {
+            Told::Refused => {
+                operation.open.remove(at);
+                if is_current {
+                    operation.current = None;
+                    self.after(again, What::Wake { client });
+                }
+                return Ok(());
+            }
+            Told::Unknown => {
+                // The attempt stays open: a late answer still counts.
+                operation.is_ambiguous = true;
+                if !is_current {
+                    return Ok(());
+                }
+                operation.current = None;
+                let is_idle_read = matches!(operation.wish, Wish::Read { .. });
+                if is_idle_read {
+                    operation.open.clear();
+                }
+                if !gives_up {
+                    self.after(again, What::Wake { client });
+                    return Ok(());
+                }
+            }
+            Told::Failed(ref why) => {
+                return violation("ExactlyOnce", format!("client {client} waits for {operation:?} and is told: {why}"));
+            }
+            Told::Done(ref reply) => {
+                self.witness.on_acknowledged(operation, reply)?;
+                if let Wish::Set { key, value } = operation.wish {
+                    it.seen.insert(key, value);
+                }
+                if let (Wish::Submit, Some(Answer::Submitted(job))) = (operation.wish, Answer::decode(reply)) {
+                    it.jobs.push(job);
+                }
+            }
+            Told::Value { index, value } => {
+                self.witness.on_read(operation.floor, index, value)?;
+                if let (Wish::Read { key }, Some(value)) = (operation.wish, value) {
+                    it.seen.insert(key, value);
+                }
+                self.coverage.reads += 1;
+            }
+        }
+        let operation = it.operation.take().expect("checked above");
+        self.coverage.operations += 1;
+        let is_certain = match told {
+            Told::Done(_) | Told::Value { .. } => Some(self.now),
+            _ => None,
+        };
+        self.witness.record(client as u64, &operation, is_certain, &told);
+        self.after(think + 1, What::Wake { client });
+        Ok(())
+    }
+}

@@ -1,0 +1,432 @@
+//! Virtual workers: each process runs the jobs that the log gives to it, as `node/threads/worker.rs` does, in virtual time.
+//!
+//! A process draws an identity, and joins once it is a member and a linearizable read has shown that it can follow the log: one
+//! that joins and does not learn so would get work that it never hears of. It compares what the applied board gives
+//! to it with what it runs: begins what is new, stops what is its own no more, and tells ends until the log has them or
+//! the job is no longer its own. All of that dies with the process. A program is a span of time, and an output that says
+//! which attempt of which job it was, and whose. Some never begin, for their sandbox does not start: those are given back. What a
+//! stopped one had printed is told as well.
+//! The leader calls the roll by the real rule, on its own evidence: links that broke, and silence.
+//! Not here: who gets which job (`services/jobs/`), who counts as gone (`cluster/worker_liveness.rs`), the judgement (`sim/checks/jobs_checker.rs`).
+
+use crate::cluster::worker_liveness::{Patience, RollCall};
+use crate::raft::Input;
+use crate::services::jobs::{self, End, JobId, State, Verdict};
+use crate::services::sessions::Tag;
+use crate::sim::checks::jobs_checker::says;
+use crate::sim::checks::raft_checker::Judged;
+use crate::sim::environment::plan::TICK_US;
+use crate::sim::model::host::Ask;
+use crate::sim::model::services::{Body, Command};
+use crate::sim::world::{What, World};
+use crate::types::{Identity, NodeId, Ticks};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Attempts of workers and leaders are numbered from here, above those of all clients.
+pub(crate) const FIRST_WORD: u64 = 1 << 63;
+/// One sandbox of so many does not start.
+const BROKEN_SANDBOXES: u64 = 8;
+/// A time that does not come.
+const NEVER: u64 = u64::MAX / 2;
+/// A job and an attempt at it.
+type Key = (JobId, u32);
+
+/// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
+struct Untold {
+    command: jobs::Command,
+    /// The attempt is this worker's no more: the log needs no more than to have it.
+    is_past: bool,
+    /// The name under which it was last told.
+    tag: Option<Tag>,
+    next_try: u64,
+}
+
+/// What a process knows of jobs, all of it lost with the process.
+pub struct Worker {
+    /// The node, and what this process has drawn.
+    pub who: Identity,
+    /// Of its commands.
+    origin: Uuid,
+    slots: u64,
+    runtimes: BTreeSet<String>,
+    /// Not before it knows what it can run.
+    next_join: u64,
+    /// Programs that run, and whether they were told to stop.
+    running: BTreeMap<Key, bool>,
+    untold: BTreeMap<Key, Untold>,
+    /// Number of its newest command.
+    number: u64,
+    /// When it looks next, if that is settled.
+    look_at: Option<u64>,
+    /// The board's turn when it was last seen.
+    turn: u64,
+    /// As the node's core has it.
+    roll_call: RollCall,
+    /// When the leader looks around next.
+    next_roll: u64,
+}
+
+impl Worker {
+    /// What to stop and what to begin, if this is its work. `goes_on`: it stops nothing (a planted bug).
+    fn compare(&mut self, mine: &BTreeSet<Key>, goes_on: bool) -> (Vec<Key>, Vec<Key>) {
+        let mut stopped = Vec::new();
+        if !goes_on {
+            for (key, is_cancelled) in self.running.iter_mut().filter(|(key, _)| !mine.contains(key)) {
+                if !std::mem::replace(is_cancelled, true) {
+                    stopped.push(*key);
+                }
+            }
+            self.untold.retain(|key, untold| untold.is_past || mine.contains(key));
+        }
+        let mut begun = Vec::new();
+        for key in mine {
+            let is_known = self.running.contains_key(key) || self.untold.contains_key(key);
+            if !is_known && (self.running.len() as u64) < self.slots {
+                self.running.insert(*key, false);
+                begun.push(*key);
+            }
+        }
+        (stopped, begun)
+    }
+
+    /// A name for its next command. It waits for all ends that it has told.
+    fn tag(&mut self) -> Tag {
+        self.number += 1;
+        let told = self.untold.values().filter_map(|untold| untold.tag).map(|tag| tag.number);
+        let done_below = told.min().unwrap_or(self.number);
+        Tag { origin: self.origin, number: self.number, done_below }
+    }
+}
+
+impl World {
+    /// A process that has just started gets its worker.
+    pub fn start_worker(&mut self, node: usize) {
+        let Some(plan) = &self.plan.jobs else { return };
+        let (uuid, origin) = (Uuid::from_u128(self.rng.u128(..)), Uuid::from_u128(self.rng.u128(..)));
+        let ready_at = self.now + self.rng.u64(0..=plan.ready_us);
+        let (slots, languages) = &plan.workers[node];
+        let keeps = self.flaws.host.worker_keeps_identity;
+        let host = &mut self.hosts[node];
+        let uuid = if keeps { host.identity.uuid } else { uuid };
+        let Some(process) = host.process.as_mut() else { return };
+        process.worker = Some(Worker {
+            who: Identity { id: host.identity.id, uuid },
+            origin,
+            slots: *slots,
+            runtimes: languages.iter().map(|language| language.to_string()).collect(),
+            next_join: ready_at,
+            running: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            number: 0,
+            look_at: None,
+            turn: 0,
+            roll_call: RollCall::default(),
+            next_roll: 0,
+        });
+        self.look_at(node, ready_at);
+    }
+
+    /// A worker looks at its work at this time, or before.
+    fn look_at(&mut self, node: usize, at: u64) {
+        let life = self.hosts[node].life;
+        let Some(process) = self.hosts[node].process.as_mut() else { return };
+        let Some(worker) = process.worker.as_mut() else { return };
+        if worker.look_at.is_none_or(|settled| settled > at) {
+            worker.look_at = Some(at);
+            self.at(at, What::Work { node, life });
+        }
+    }
+
+    /// The services have moved on: the worker hears of it soon if its board has.
+    pub fn maybe_look(&mut self, node: usize) {
+        let Some(process) = self.hosts[node].process.as_ref() else { return };
+        if process.worker.as_ref().is_some_and(|worker| worker.turn != process.service.jobs().turn()) {
+            let delay = self.rng.u64(0..2_000);
+            self.look_at(node, self.now + delay);
+        }
+    }
+
+    /// A worker compares what runs with what the log says.
+    pub fn on_work(&mut self, node: usize) -> Judged {
+        let (now, life, flaws) = (self.now, self.hosts[node].life, self.flaws.host);
+        let Some(plan) = &self.plan.jobs else { return Ok(()) };
+        let (least_us, most_us) = plan.run_us;
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        if worker.look_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        worker.look_at = None;
+        let board = process.service.jobs();
+        worker.turn = board.turn();
+        let mine: BTreeSet<Key> = board.work_of(worker.who).into_iter().collect();
+        let am_here = is_here(board, worker.who);
+        let who = worker.who;
+        let (stopped, begun) = worker.compare(&mine, flaws.lost_worker_goes_on);
+        for (job, attempt) in stopped {
+            // Also a program that is stopped takes its time to end.
+            let delay = self.rng.u64(100..3_000);
+            self.after(delay, What::Ended { node, life, job, attempt });
+        }
+        for (job, attempt) in begun {
+            self.note(|_| format!("n{} begins attempt {attempt} at job {job}", node + 1));
+            let has_started = !is_sandbox_broken(job, attempt, who);
+            self.witness.foreman.on_begun(who, job, attempt, has_started)?;
+            let delay = self.rng.u64(least_us..=most_us);
+            self.after(delay, What::Ended { node, life, job, attempt });
+        }
+        self.tell_ends(node)?;
+        if self.is_alive(node, life) && !am_here {
+            self.maybe_join(node)?;
+        }
+        if self.is_alive(node, life) {
+            self.settle_look(node, am_here);
+        }
+        Ok(())
+    }
+
+    /// A program has ended, or was stopped.
+    pub fn on_ended(&mut self, node: usize, key: Key) -> Judged {
+        let now = self.now;
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        let Some(is_cancelled) = worker.running.remove(&key) else { return Ok(()) };
+        let ((job, attempt), worker_id) = (key, worker.who);
+        let has_started = !is_sandbox_broken(job, attempt, worker_id);
+        let stdout = says(job, attempt, worker_id).into_bytes().into();
+        let command = match (has_started, is_cancelled) {
+            (true, false) => {
+                let end = End { exit_code: Some(0), stdout, ..End::bare(Verdict::Finished) };
+                Some(jobs::Command::End { job, worker: worker_id, attempt, end })
+            }
+            (true, true) => {
+                let stderr = Default::default();
+                Some(jobs::Command::Printed { job, worker: worker_id, attempt, stdout, stderr })
+            }
+            (false, false) if self.flaws.host.failed_sandbox_is_a_result => {
+                let end = End { exit_code: Some(1), ..End::bare(Verdict::Finished) };
+                Some(jobs::Command::End { job, worker: worker_id, attempt, end })
+            }
+            (false, false) => {
+                let why = "no namespaces".to_string();
+                Some(jobs::Command::GiveBack { job, worker: worker_id, attempt, why })
+            }
+            (false, true) => None,
+        };
+        if let Some(command) = command {
+            let is_past = is_cancelled;
+            worker.untold.insert(key, Untold { command, is_past, tag: None, next_try: now });
+        }
+        self.look_at(node, now);
+        Ok(())
+    }
+
+    /// What became of an end that was told: the log has it, and has answered once and for all, or it may not have it. Either
+    /// way it is known as told until the board that the worker sees says so: else its attempt would be begun again.
+    pub fn on_end_told(&mut self, node: usize, key: Key, is_taken: bool) {
+        let Some(plan) = &self.plan.jobs else { return };
+        let is_settled = is_taken || self.flaws.host.ends_are_told_once;
+        let at = if is_settled { NEVER } else { self.now + plan.again_us };
+        let Some(process) = self.hosts[node].process.as_mut() else { return };
+        let Some(worker) = process.worker.as_mut() else { return };
+        let Some(untold) = worker.untold.get_mut(&key) else { return };
+        untold.next_try = at;
+        if is_settled && untold.is_past {
+            worker.untold.remove(&key);
+        }
+        if at < NEVER {
+            self.look_at(node, at);
+        }
+    }
+
+    fn tell_ends(&mut self, node: usize) -> Judged {
+        let (now, life) = (self.now, self.hosts[node].life);
+        let patience = if self.flaws.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
+        let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
+            return Ok(());
+        };
+        let due = worker.untold.iter().filter(|(_, untold)| untold.next_try <= now).map(|(key, _)| *key);
+        for key in due.collect::<Vec<_>>() {
+            // A node sends a command again under its old name, a worker that gave up waiting tells it under a new one.
+            let is_renamed = self.rng.bool();
+            let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
+                return Ok(());
+            };
+            let fresh = worker.tag();
+            let Some(untold) = worker.untold.get_mut(&key) else { continue };
+            untold.next_try = now.saturating_add(patience);
+            let tag = *untold.tag.get_or_insert(fresh);
+            let tag = if is_renamed { fresh } else { tag };
+            untold.tag = Some(tag);
+            let command = untold.command.clone();
+            self.say(node, tag, command, Some(key))?;
+            if !self.is_alive(node, life) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn maybe_join(&mut self, node: usize) -> Judged {
+        let (now, patience_us) = (self.now, self.plan.deadline_us);
+        let Some(again_us) = self.plan.jobs.as_ref().map(|plan| plan.again_us) else { return Ok(()) };
+        let me = self.hosts[node].identity;
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let Some(worker) = process.worker.as_mut().filter(|worker| worker.next_join <= now) else { return Ok(()) };
+        worker.next_join = now + again_us;
+        let view = process.raft.view();
+        if view.leader.is_none() || view.membership.uuid_of(me.id) != Some(me.uuid) {
+            return Ok(());
+        }
+        worker.next_join = now + patience_us;
+        if self.flaws.host.joins_without_a_read {
+            return self.join(node);
+        }
+        let token = process.token(Ask::Join);
+        self.step(node, Input::Read { token })
+    }
+
+    /// A linearizable read was served: this node follows the log. It joins unless it has meanwhile.
+    pub fn join(&mut self, node: usize) -> Judged {
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        if is_here(process.service.jobs(), worker.who) {
+            return Ok(());
+        }
+        let (slots, runtimes) = (worker.slots, worker.runtimes.clone());
+        let command = jobs::Command::Join { worker: worker.who, slots, runtimes, trouble: None };
+        let tag = worker.tag();
+        self.say(node, tag, command, None)
+    }
+
+    /// The worker looks again when there is something to try again.
+    fn settle_look(&mut self, node: usize, am_here: bool) {
+        let Some(worker) = self.hosts[node].process.as_ref().and_then(|process| process.worker.as_ref()) else {
+            return;
+        };
+        let join = (!am_here).then_some(worker.next_join);
+        let soonest = worker.untold.values().map(|untold| untold.next_try).chain(join).min();
+        if let Some(at) = soonest.filter(|at| *at < NEVER) {
+            self.look_at(node, at);
+        }
+    }
+
+    /// A node's own command, about an end or not.
+    fn say(&mut self, node: usize, tag: Tag, command: jobs::Command, about: Option<Key>) -> Judged {
+        self.words += 1;
+        let attempt = FIRST_WORD + self.words;
+        self.note(|_| format!("n{} says {command:?}", node + 1));
+        let command = Command { attempt, at_ms: 0, tag, body: Body::Jobs(command) };
+        self.hand_in(node, Ask::Work { attempt, about }, command)
+    }
+
+    /// A node hears of a link: evidence for the roll call.
+    pub fn note_link(&mut self, node: usize, about: usize, is_up: bool) -> Judged {
+        let life = self.hosts[node].life;
+        let is_there = self.hosts[about].process.is_some() && !self.hosts[about].is_left_out;
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        let id = NodeId(about as u64 + 1);
+        if is_up {
+            worker.roll_call.find(id);
+            return Ok(());
+        }
+        worker.roll_call.lose(id);
+        if self.is_calm && is_there {
+            // Words about links may overtake each other; whoever tries to connect finds out.
+            self.after(5_000, What::Link { node, life, about, is_up: true });
+        }
+        self.call_the_roll(node)
+    }
+
+    /// The leader looks around from time to time.
+    pub fn maybe_call_the_roll(&mut self, node: usize) -> Judged {
+        let now = self.now;
+        let Some(again_us) = self.plan.jobs.as_ref().map(|plan| plan.again_us) else { return Ok(()) };
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let Some(worker) = process.worker.as_mut().filter(|worker| worker.next_roll <= now) else { return Ok(()) };
+        worker.next_roll = now + again_us;
+        self.call_the_roll(node)
+    }
+
+    /// On the leader: workers that are gone lose their jobs to others.
+    fn call_the_roll(&mut self, node: usize) -> Judged {
+        let (now, life, flaws) = (Ticks(self.now / TICK_US), self.hosts[node].life, self.flaws.host);
+        let Some(silent_max) = self.plan.jobs.as_ref().map(|plan| plan.fail_after_ticks) else { return Ok(()) };
+        let still_max = if flaws.stuck_are_not_gone { Ticks(NEVER) } else { silent_max };
+        let patience = Patience { silent_max, still_max, again: self.plan.election_timeout_ticks };
+        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
+        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        let workers = process.service.jobs().workers();
+        let here: Vec<Identity> = workers.filter(|worker| worker.is_here).map(|worker| worker.who).collect();
+        let due = worker.roll_call.due(&process.raft.view(), now, patience, &here);
+        for who in due.into_iter().filter(|_| !flaws.nobody_is_gone) {
+            let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
+                return Ok(());
+            };
+            let tag = worker.tag();
+            self.coverage.workers_gone += 1;
+            self.say(node, tag, jobs::Command::Leave { worker: who, is_lost: true }, None)?;
+            if !self.is_alive(node, life) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// How much longer the end may take for the sake of jobs: all that wait may have one slot, and begin anew when their
+    /// worker turns out to be gone.
+    pub fn jobs_us(&self) -> u64 {
+        let Some(plan) = &self.plan.jobs else { return 0 };
+        let lost_us = (plan.fail_after_ticks.0 + self.plan.election_timeout_ticks.0) * TICK_US;
+        plan.open_max as u64 * 3 * (plan.run_us.1 + self.plan.deadline_us * 2)
+            + (lost_us + plan.ready_us + plan.again_us) * 4
+    }
+
+    /// In peace: whoever should work and does not, and what somebody should have run.
+    pub fn job_that_is_missing(&self, leader: usize) -> Option<String> {
+        self.plan.jobs.as_ref()?;
+        let process = self.hosts[leader].process.as_ref()?;
+        let (board, membership) = (process.service.jobs(), process.raft.view().membership);
+        for (node, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.is_left_out) {
+            let is_member = membership.uuid_of(host.identity.id) == Some(host.identity.uuid);
+            let Some(worker) = host.process.as_ref().and_then(|process| process.worker.as_ref()) else { continue };
+            if is_member && !is_here(board, worker.who) && !self.has_nobody_to_ask(node) {
+                return Some(format!("n{} is a member and does not work", node + 1));
+            }
+        }
+        // A worker that is out of order for good is declared gone as soon as the leader can know: when it lacks what is
+        // committed, or falls silent.
+        let view = process.raft.view();
+        for worker in board.workers().filter(|worker| worker.is_here && Some(worker.who.id) != view.leader) {
+            let is_left_out = self.hosts[worker.who.id.0 as usize - 1].is_left_out;
+            let is_fit = view
+                .peers
+                .iter()
+                .any(|peer| peer.who.id == worker.who.id && peer.is_active && peer.match_index >= view.commit_index);
+            if is_left_out && !is_fit {
+                return Some(format!("n{} is out of order and counts as a worker", worker.who.id.0));
+            }
+        }
+        for id in self.witness.foreman.open_jobs() {
+            let Some(job) = board.job(id) else { continue };
+            let takers =
+                board.workers().filter(|worker| worker.is_here && worker.runtimes.contains(&job.request.language));
+            match &job.state {
+                State::Queued if takers.count() == 0 => {}
+                state => return Some(format!("job {id} has not ended: {state:?}, begun {} times", job.attempt)),
+            }
+        }
+        None
+    }
+}
+
+/// Whether this attempt's program never begins. It costs no draw of the seed's chances.
+fn is_sandbox_broken(job: JobId, attempt: u32, who: Identity) -> bool {
+    (who.uuid.as_u128() as u64 ^ job ^ (u64::from(attempt) << 3)).is_multiple_of(BROKEN_SANDBOXES)
+}
+
+fn is_here(board: &jobs::Board, who: Identity) -> bool {
+    board.workers().any(|worker| worker.who == who && worker.is_here)
+}

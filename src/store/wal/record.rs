@@ -1,0 +1,261 @@
+//! One record of the log: how it is framed, encoded and recognised.
+//!
+//! ```text
+//! u32 length of the payload | u32 CRC-32 | u64 sequence | u32 place in its batch | payload (postcard)
+//! ```
+//! All numbers are little-endian. The CRC covers the number of the segment, every other byte of the frame and the payload,
+//! so damage to a length is seen, and a record that lies in another segment's file is none.
+//! The sequence counts records over the life of the log. The place says how many records were written since the last
+//! sync: *every record before `sequence - place` was synced before this one was written*. That is what tells a torn tail
+//! from damage: a record that can be read proves that all earlier batches had been on disk.
+//! Not here: what a run of records means (`replay.rs`), which damage is forgiven (`writer.rs`).
+
+use crate::raft::{Entry, HardState, Membership, Payload, SnapshotMeta};
+use crate::types::{Index, Term};
+use serde::{Deserialize, Serialize, Serializer};
+use std::sync::Arc;
+
+/// Bytes of a frame before its payload.
+pub const FRAME_BYTES: usize = 20;
+
+/// What one record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// First of each segment: all that older segments would tell, so that they can go once a snapshot covers their entries.
+    Header(Header),
+    /// Term and vote, together.
+    HardState(HardState),
+    /// The log restarts after this received snapshot.
+    Install(SnapshotMeta),
+    /// One entry; its index cuts whatever stood there and after it.
+    Entry(Entry),
+    /// Nothing but its place: everything before it is on disk. Written after a sync, itself not synced.
+    Seal,
+    /// A planted bug's half of a hard state: the vote alone.
+    #[cfg(test)]
+    Vote(Option<crate::types::Identity>),
+}
+
+/// What a segment must know about those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Number of the segment; its file is named after it.
+    pub segment: u64,
+    /// Term and vote at its start.
+    pub hard_state: HardState,
+    /// Last index of the log at its start, and that entry's term.
+    pub last: (Index, Term),
+}
+
+/// The encoded shape; borrows commands so that nothing is copied twice.
+#[derive(Serialize, Deserialize)]
+enum Shape<'a> {
+    Header(Header),
+    HardState(HardState),
+    Install(SnapshotMeta),
+    Noop(Index, Term),
+    Command(Index, Term, #[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
+    Membership(Index, Term, Membership),
+    Seal,
+    #[cfg(test)]
+    Vote(Option<crate::types::Identity>),
+}
+
+/// Serde would encode a slice byte by byte; the bytes are the same, the time is not.
+fn as_bytes<S: Serializer>(bytes: &&[u8], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(bytes)
+}
+
+/// Where a record stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Number of its segment.
+    pub segment: u64,
+    /// Its number over the life of the log.
+    pub sequence: u64,
+    /// Records written since the last sync, before it.
+    pub place: u32,
+}
+
+impl Position {
+    /// Every record before this sequence was on disk when this one was written.
+    pub fn synced_below(&self) -> u64 {
+        self.sequence.saturating_sub(u64::from(self.place))
+    }
+}
+
+/// Appends a framed record to a buffer.
+pub fn encode(record: &Record, at: Position, out: &mut Vec<u8>) {
+    match record {
+        Record::Header(header) => frame(&Shape::Header(*header), at, out),
+        Record::HardState(state) => frame(&Shape::HardState(*state), at, out),
+        Record::Install(meta) => frame(&Shape::Install(meta.clone()), at, out),
+        Record::Entry(entry) => encode_entry(entry, at, out),
+        Record::Seal => frame(&Shape::Seal, at, out),
+        #[cfg(test)]
+        Record::Vote(vote) => frame(&Shape::Vote(*vote), at, out),
+    }
+}
+
+/// Appends a framed entry to a buffer, without a copy of its command in between.
+pub fn encode_entry(entry: &Entry, at: Position, out: &mut Vec<u8>) {
+    let (index, term) = (entry.index, entry.term);
+    match &entry.payload {
+        Payload::Noop => frame(&Shape::Noop(index, term), at, out),
+        Payload::Command(bytes) => frame(&Shape::Command(index, term, bytes), at, out),
+        Payload::Membership(membership) => {
+            frame(&Shape::Membership(index, term, Membership::clone(membership)), at, out)
+        }
+    }
+}
+
+fn frame(shape: &Shape<'_>, at: Position, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_BYTES]);
+    postcard::to_io(shape, &mut *out).expect("a vector takes every byte, and the shape has no unknown length");
+    let length = u32::try_from(out.len() - start - FRAME_BYTES).expect("an entry is far smaller than 4 GiB");
+    let head = &mut out[start..start + FRAME_BYTES];
+    head[0..4].copy_from_slice(&length.to_le_bytes());
+    head[8..16].copy_from_slice(&at.sequence.to_le_bytes());
+    head[16..20].copy_from_slice(&at.place.to_le_bytes());
+    let crc = checksum(at.segment, &out[start..]);
+    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The CRC of a framed record: everything but the CRC itself, and the number of the segment that it belongs to.
+fn checksum(segment: u64, framed: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&segment.to_le_bytes());
+    hasher.update(&framed[0..4]);
+    hasher.update(&framed[8..]);
+    hasher.finalize()
+}
+
+/// What stands at some offset of a segment.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// A whole record, its payload still encoded, and the bytes that it takes with its frame.
+    Record { at: Position, payload: &'a [u8], bytes: usize },
+    /// Zeros, or too few bytes for any record: preallocated room.
+    Nothing,
+    /// Not a record; says why.
+    Garbage(String),
+}
+
+/// Looks at the bytes from some offset of a segment on.
+pub fn look(segment: u64, bytes: &[u8]) -> Found<'_> {
+    let Some(head) = bytes.get(..FRAME_BYTES) else {
+        return match bytes.iter().all(|b| *b == 0) {
+            true => Found::Nothing,
+            false => Found::Garbage("the file ends within a record's frame".to_string()),
+        };
+    };
+    if head.iter().all(|b| *b == 0) {
+        return Found::Nothing;
+    }
+    let length = u32_at(head, 0) as usize;
+    let (sequence, place) = (u64_at(head, 8), u32_at(head, 16));
+    if length == 0 {
+        return Found::Garbage("a record of length 0".to_string());
+    }
+    let Some(framed) = bytes.get(..FRAME_BYTES + length) else {
+        return Found::Garbage(format!("a record of {length} bytes does not fit into the file"));
+    };
+    if checksum(segment, framed) != u32_at(head, 4) {
+        return Found::Garbage("the checksum does not match".to_string());
+    }
+    let at = Position { segment, sequence, place };
+    Found::Record { at, payload: &framed[FRAME_BYTES..], bytes: framed.len() }
+}
+
+/// Whether a record with a matching checksum and a sequence after `after` could begin here; cheap enough for every byte.
+pub fn may_begin(bytes: &[u8], after: u64) -> bool {
+    let Some(head) = bytes.get(..FRAME_BYTES) else { return false };
+    let (length, sequence, place) = (u32_at(head, 0) as usize, u64_at(head, 8), u32_at(head, 16));
+    length > 0
+        && length <= bytes.len() - FRAME_BYTES
+        && sequence > after
+        && sequence - after <= u64::from(u32::MAX)
+        && u64::from(place) <= sequence
+}
+
+/// Decodes a payload whose checksum was right; `Err` says why it makes no sense all the same.
+pub fn decode(payload: &[u8]) -> Result<Record, String> {
+    let (shape, rest) = postcard::take_from_bytes::<Shape<'_>>(payload).map_err(|e| format!("unreadable: {e}"))?;
+    if !rest.is_empty() {
+        return Err(format!("{} bytes too many in a record", rest.len()));
+    }
+    let entry = |index, term, payload| Record::Entry(Entry { index, term, payload });
+    Ok(match shape {
+        Shape::Header(header) => Record::Header(header),
+        Shape::HardState(state) => Record::HardState(state),
+        Shape::Install(meta) => Record::Install(meta),
+        Shape::Noop(index, term) => entry(index, term, Payload::Noop),
+        Shape::Command(index, term, bytes) => entry(index, term, Payload::Command(Arc::from(bytes))),
+        Shape::Membership(index, term, m) => entry(index, term, Payload::Membership(Arc::new(m))),
+        Shape::Seal => Record::Seal,
+        #[cfg(test)]
+        Shape::Vote(vote) => Record::Vote(vote),
+    })
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::wal::record::*;
+
+    const AT: Position = Position { segment: 3, sequence: 41, place: 2 };
+
+    fn records() -> Vec<Record> {
+        let entry = |payload| Record::Entry(Entry { index: Index(300), term: Term(7), payload });
+        vec![
+            Record::Header(Header { segment: 3, hard_state: HardState::default(), last: (Index(299), Term(6)) }),
+            Record::HardState(HardState { term: Term(9), vote: None }),
+            Record::Install(SnapshotMeta { index: Index(5), term: Term(2), membership: Membership::default() }),
+            entry(Payload::Noop),
+            entry(Payload::Command(Arc::from(&b"set a 1"[..]))),
+            entry(Payload::Command(Arc::from(&b""[..]))),
+            entry(Payload::Membership(Arc::default())),
+            Record::Seal,
+        ]
+    }
+
+    #[test]
+    fn every_kind_comes_back() {
+        for record in records() {
+            let mut bytes = Vec::new();
+            encode(&record, AT, &mut bytes);
+            let Found::Record { at, payload, bytes: taken } = look(3, &bytes) else { panic!("{record:?} not found") };
+            assert_eq!((at, taken), (AT, bytes.len()));
+            assert_eq!(decode(payload), Ok(record));
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_other_segment_passes() {
+        for record in records() {
+            let mut bytes = Vec::new();
+            encode(&record, AT, &mut bytes);
+            assert!(matches!(look(4, &bytes), Found::Garbage(_)), "another segment's record was taken");
+            for bit in 0..bytes.len() * 8 {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(matches!(look(3, &bytes), Found::Garbage(_)), "bit {bit} of {record:?} flipped unseen");
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+    }
+
+    #[test]
+    fn preallocated_zeros_are_not_records() {
+        assert!(matches!(look(0, &[0; 100]), Found::Nothing));
+        assert!(matches!(look(0, &[0; 5]), Found::Nothing));
+        assert!(!may_begin(&[0; 100], 0));
+    }
+}

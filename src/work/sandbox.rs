@@ -1,0 +1,393 @@
+//! A cage for one command: it sees a few folders of the system, its own scratch folder and nothing else, and reaches nobody.
+//!
+//! bubblewrap gives it namespaces of its own (files, processes, network, host name, users) and a filter of system calls,
+//! `prlimit` bounds what each of its processes may use. As root the command runs under a user number of its own, for root's processes are not counted against
+//! limits; bubblewrap itself runs as that user, so that no job can make namespaces within its cage and mount memory there.
+//! Only for what this user cannot reach (a toolchain below `/root`) root builds the walls, and then it can.
+//!
+//! Limits are set inside the sandbox, where bubblewrap has made a user namespace: since Linux 5.14 the kernel counts
+//! `RLIMIT_NPROC` in each user namespace apart, so it counts the job's processes alone, whatever else the same user runs. Where
+//! it would count the user's other processes as well it is not set ([`ProcessLimit::Watched`]).
+//!
+//! The last stage before the command is a shell inside all walls and limits. It writes a byte to a file that the command does not have
+//! open: what has written none has never begun ([`Scratch::has_started`]), whatever exit code or text came of it.
+//!
+//! All processes end when the outermost is killed, or the thread that started it. A thread may be gone before that is
+//! arranged, and a frozen node kills nobody: hence `timeout` around it all, and `scratch::clear` at the next start.
+//! Not here: watching it (`run.rs`), the folder (`scratch.rs`).
+
+use super::WorkError;
+use super::cure;
+use super::runtimes::SYSTEM_PATH;
+use super::scratch::{self, FILTER, JOB, SHM, STARTED, Scratch, TMP};
+use super::syscall_filter;
+use crate::settings::CageKind;
+use crate::types::ProcessLimit;
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+/// Where the command finds its scratch folder.
+pub const HOME: &str = "/job";
+/// Folders of the system that each command may read, where they are.
+const SYSTEM: [&str; 12] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/ssl/openssl.cnf",
+];
+/// Folders below `/etc` with this at the beginning of their name belong to Java, whose own folder has links to them.
+const JAVA: &str = "java";
+/// Seconds beyond its limit after which a command ends although nobody watches it.
+const ORPHAN_S: u64 = 5;
+/// Levels of processes around a command in [`CageKind::Full`]: `timeout`, and bubblewrap outside. Its inner process is counted
+/// with the command, who could make it work for itself.
+pub const LEVELS_FULL: usize = 2;
+/// And in [`CageKind::Limits`]: `timeout`.
+pub const LEVELS_LIMITS: usize = 1;
+/// What is added to the `nice` value of the command: it gives way to nodes, which have elections to hold, and to whoever watches it. At
+/// the same value a fork bomb of 300 processes lets its watcher have a turn once a second.
+const NICE: &str = "10";
+/// Open files of each process.
+const FILES: u64 = 256;
+/// First of the user numbers that are used as root: one for each slot of each node, below those of containers.
+const USERS: u32 = 60_000;
+/// How many there are.
+const USERS_COUNT: u32 = 5_000;
+
+/// Where bubblewrap finds the filter of system calls.
+const FILTER_FD: &str = "9";
+/// Where the last stage tells that the command begins.
+const STARTED_FD: &str = "8";
+/// First Linux that counts the processes of each user namespace apart.
+const COUNTS_BY_NAMESPACE: (u32, u32) = (5, 14);
+
+/// `O_CLOEXEC`, as `/proc` shows it.
+const CLOSE_ON_EXEC: u64 = 0o2_000_000;
+
+/// What one process of the command may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Seconds that the whole command may take; somewhat later it ends by itself.
+    pub wall_s: u64,
+    /// Seconds of processor time; at one more it is killed.
+    pub cpu_s: u64,
+    /// Bytes of memory that each process can write to, used or not. What is only reserved, as WebAssembly does with ten gigabytes,
+    /// does not count.
+    pub data: u64,
+    /// Bytes of the largest file.
+    pub file: u64,
+    /// Processes and threads of the job.
+    pub processes: u64,
+}
+
+/// A way to shut commands in that works on this machine.
+#[derive(Clone, Debug)]
+pub struct Cage {
+    kind: CageKind,
+    is_root: bool,
+    /// The users of root's slots can build their walls themselves, or, without walls, reach their folders.
+    is_by_user: bool,
+    /// What bounds the number of a job's processes.
+    process_limit: ProcessLimit,
+    /// Folders of Java's below `/etc`.
+    java: Vec<String>,
+    /// Descriptors that this program was started with, besides the first three: whoever started it forgot to close them.
+    inherited: Vec<u32>,
+}
+
+impl Cage {
+    /// Tries it out in a folder like those of attempts, below this one: what works elsewhere may not work there.
+    ///
+    /// # Errors
+    /// [`WorkError::NoCage`] with the reason and what to do.
+    pub fn try_out(kind: CageKind, jobs: &Path) -> Result<Cage, WorkError> {
+        let is_root = rustix::process::geteuid().is_root();
+        let process_limit = ProcessLimit::Watched;
+        let mut cage =
+            Cage { kind, is_root, is_by_user: is_root, process_limit, java: java_folders(), inherited: inherited() };
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        cage.process_limit = cage.process_limit_on(&release);
+        if is_root && cage.try_once(jobs).is_ok() {
+            return Ok(cage);
+        }
+        cage.is_by_user = false;
+        cage.process_limit = cage.process_limit_on(&release);
+        cage.try_once(jobs).map(|()| cage)
+    }
+
+    fn try_once(&self, jobs: &Path) -> Result<(), WorkError> {
+        let slot = std::process::id();
+        let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
+        let missing: Vec<&str> = self.programs().filter(|program| !on_path(program).is_file()).collect();
+        if !missing.is_empty() {
+            return Err(WorkError::NoCage { why: cure::of_missing(&missing) });
+        }
+        if let Some(why) = self.user(slot).and_then(|_| cure::of_users(USERS..USERS + USERS_COUNT)) {
+            return Err(WorkError::NoCage { why });
+        }
+        let path = jobs.join(format!("phalanx-cage-{slot}-{}", fastrand::u64(..)));
+        let scratch = Scratch::make(&path, self.user(slot), 1).map_err(|e| WorkError::NoCage {
+            why: match self.user(slot) {
+                Some(user) => format!(
+                    "cannot make a folder for user {user} below {}: {e}; root needs the right to give \
+                                       files away there (CAP_CHOWN)",
+                    jobs.display()
+                ),
+                None => format!("cannot make a folder below {}: {e}; let this node's user write there", jobs.display()),
+            },
+        })?;
+        let mut command = self.command(&["true".to_string()], scratch.path(), &[], slot, &bounds);
+        let output = command.stdin(Stdio::null()).output();
+        let closed = match self.user(slot).is_some() && !scratch::is_passable(&path) {
+            true => format!("let the users of jobs pass through the folders above {} (chmod o+x), ", jobs.display()),
+            false => String::new(),
+        };
+        let cure = format!("{closed}{}", cure::of_namespaces());
+        match output {
+            Ok(output) if output.status.success() && scratch.has_started() => Ok(()),
+            Ok(output) => {
+                let why = how_it_ended(output.status, String::from_utf8_lossy(&output.stderr).trim());
+                Err(WorkError::NoCage { why: format!("{why}; {cure}") })
+            }
+            Err(e) => Err(WorkError::NoCage { why: format!("no command can be started: {e}; {cure}") }),
+        }
+    }
+
+    /// The programs around a command, but for the shell.
+    fn programs(&self) -> impl Iterator<Item = &'static str> {
+        let walls = (self.kind == CageKind::Full).then_some("bwrap");
+        ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(walls)
+    }
+
+    /// How.
+    pub fn kind(&self) -> CageKind {
+        self.kind
+    }
+
+    /// The user that a command in this slot runs as, if that is another than this program's; it must own the scratch folder.
+    pub fn user(&self, slot: u32) -> Option<u32> {
+        (self.is_root && (self.kind == CageKind::Full || self.is_by_user)).then(|| USERS + slot % USERS_COUNT)
+    }
+
+    /// What bounds the number of processes of a job.
+    pub fn process_limit(&self) -> ProcessLimit {
+        self.process_limit
+    }
+
+    fn process_limit_on(&self, release: &str) -> ProcessLimit {
+        let has_own_user = self.user(0).is_some();
+        let has_own_namespace = self.kind == CageKind::Full && version(release) >= COUNTS_BY_NAMESPACE;
+        if has_own_user || has_own_namespace { ProcessLimit::Kernel } else { ProcessLimit::Watched }
+    }
+
+    /// Levels of processes around the command.
+    pub fn levels(&self) -> usize {
+        if self.kind == CageKind::Full { LEVELS_FULL } else { LEVELS_LIMITS }
+    }
+
+    /// How many of the processes within them are the cage's own.
+    pub fn own_processes(&self) -> usize {
+        usize::from(self.kind == CageKind::Full)
+    }
+
+    /// Whether the user of a slot builds the walls around what reads these folders.
+    pub fn is_by_user(&self, scratch: &Path, folders: &[PathBuf]) -> bool {
+        let is_open = |folder: &PathBuf| {
+            scratch::is_passable(folder) && std::fs::metadata(folder).is_ok_and(|it| it.mode() & 0o005 == 0o005)
+        };
+        self.is_by_user && scratch::is_passable(scratch) && folders.iter().all(is_open)
+    }
+
+    /// A command that runs `words` in the cage, with `scratch` as its folder and these folders to read besides the system's.
+    pub fn command(
+        &self,
+        words: &[String],
+        scratch: &Path,
+        folders: &[PathBuf],
+        slot: u32,
+        bounds: &Bounds,
+    ) -> Command {
+        let path = match folders.first() {
+            Some(home) => format!("{}/bin:{SYSTEM_PATH}", home.display()),
+            None => SYSTEM_PATH.to_string(),
+        };
+        let user = self.user(slot);
+        let is_by_user = user.is_some() && self.is_by_user(scratch, folders);
+        let mut line = self.beginning(scratch);
+        // As bubblewrap does: when the thread that waits for it is gone, it goes.
+        line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from));
+        line.extend(user.filter(|_| is_by_user && self.kind == CageKind::Full).into_iter().flat_map(becoming));
+        if self.is_root && self.kind == CageKind::Limits && !is_by_user {
+            // The system does not count root's processes: whoever looks must have the processor before all that multiply.
+            line.extend(["chrt", "-i", "0"].map(String::from));
+        }
+        line.extend(["nice", "-n", NICE].map(String::from));
+        line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
+        if self.kind == CageKind::Full {
+            line.extend(self.walls(scratch, folders, &path, user.is_some() && !is_by_user));
+        }
+        line.extend(self.limits(bounds));
+        match self.kind {
+            CageKind::Full => {
+                if let Some(user) = user.filter(|_| !is_by_user) {
+                    line.push("setpriv".into());
+                    line.extend(becoming(user));
+                    line.push("--no-new-privs".into());
+                }
+            }
+            // Only then are its processes counted against limits; but a toolchain that is root's alone needs root.
+            CageKind::Limits => {
+                line.push("setpriv".into());
+                line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
+                line.extend(["--pdeathsig", "KILL"].map(String::from));
+            }
+        }
+        line.extend(self.last_stage());
+        line.extend_from_slice(words);
+        // By its whole path the system starts it without a copy of this process first.
+        let mut command = Command::new(on_path(&line[0]));
+        command.args(&line[1..]).env_clear().env("PATH", path);
+        if self.kind == CageKind::Limits {
+            let job = scratch.join(JOB);
+            command.current_dir(&job).env("HOME", job).env("TMPDIR", scratch.join(TMP)).env("LANG", "C.UTF-8");
+        }
+        command
+    }
+
+    /// Sets limits for itself and what it becomes.
+    fn limits(&self, bounds: &Bounds) -> Vec<String> {
+        // By its whole path: a toolchain's own folder comes first in the job's.
+        let mut line = vec![on_path("prlimit").to_string_lossy().into_owned()];
+        line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--data={}", bounds.data)]);
+        line.extend([format!("--fsize={}", bounds.file), format!("--nofile={FILES}"), "--core=0".into()]);
+        if self.process_limit == ProcessLimit::Kernel {
+            line.push(format!("--nproc={}", bounds.processes));
+        }
+        line.push("--".into());
+        line
+    }
+
+    /// Tells that all is ready and becomes the command. What is not there to be started has not begun.
+    fn last_stage(&self) -> [String; 4] {
+        let exec = match self.kind {
+            CageKind::Full => "exec",
+            // What shells add to the environment; within walls bubblewrap makes it anew, but for what is harmless.
+            CageKind::Limits => "exec env -u PWD -u OLDPWD -u SHLVL -u _",
+        };
+        let script = format!(
+            "command -v \"$1\" >/dev/null || {{ echo \"$1: not found\" >&2; exit 127; }}; \
+             echo >&{STARTED_FD}; exec {STARTED_FD}>&-; {exec} \"$@\""
+        );
+        [on_path("sh").to_string_lossy().into_owned(), "-c".into(), script, "sh".into()]
+    }
+
+    fn walls(&self, scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
+        let mut line: Vec<String> = vec!["bwrap".into()];
+        let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
+        add(&["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
+        match is_roots {
+            // `setpriv` gives both up before the command begins.
+            true => add(&["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]),
+            false => add(&["--unshare-user", "--disable-userns"]),
+        }
+        add(&["--die-with-parent", "--new-session", "--hostname", "job"]);
+        if syscall_filter::bytes().is_some() {
+            add(&["--seccomp", FILTER_FD]);
+        }
+        let given = folders.iter().map(|folder| folder.to_string_lossy().into_owned());
+        let shown: Vec<String> =
+            SYSTEM.map(str::to_string).into_iter().chain(self.java.iter().cloned()).chain(given).collect();
+        // bubblewrap would make the folders above them for root alone.
+        let above = |path: &String| Path::new(path).ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
+        let above: BTreeSet<PathBuf> = shown.iter().flat_map(above).filter(|path| path != Path::new("/")).collect();
+        for folder in above.iter().filter(|folder| !shown.iter().any(|path| folder.starts_with(path))) {
+            add(&["--perms", "0755", "--dir", &folder.to_string_lossy()]);
+        }
+        for path in &shown {
+            add(&["--ro-bind-try", path, path]);
+        }
+        // The cage's first process is the same user's, and all ends with it: nobody looks into its memory, or writes there.
+        add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
+        // All that it can write lies in its folder, and is bounded and counted there.
+        for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
+            add(&["--bind", &scratch.join(inner).to_string_lossy(), place]);
+        }
+        add(&["--remount-ro", "/dev", "--chdir", HOME, "--clearenv"]);
+        add(&["--setenv", "PATH", path, "--setenv", "HOME", HOME, "--setenv", "LANG", "C.UTF-8"]);
+        add(&["--remount-ro", "/", "--"]);
+        line
+    }
+
+    /// The beginning of a line: a shell that closes what this program forgot to, opens the filter for bubblewrap and the file that
+    /// tells whether the command has begun, has the system end the command before anything else where memory gets short, and lets
+    /// programs make files as they do elsewhere (nobody else gets to them)."
+    fn beginning(&self, scratch: &Path) -> Vec<String> {
+        let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
+        // Only bash closes descriptors of two digits.
+        let shell = if closed.is_empty() { "sh" } else { "bash" };
+        let filter = match self.kind == CageKind::Full && syscall_filter::bytes().is_some() {
+            true => format!(" {FILTER_FD}<\"$0/{FILTER}\""),
+            false => String::new(),
+        };
+        // Who may not say so leaves it as it is.
+        let script = format!(
+            "umask 022; exec{closed} {STARTED_FD}>\"$0/{STARTED}\"{filter}; echo 1000 2>&- >/proc/self/oom_score_adj; exec \"$@\""
+        );
+        vec![shell.into(), "-c".into(), script, scratch.to_string_lossy().into_owned()]
+    }
+}
+
+/// How a sandbox ended whose command never began: what it said, or that it said nothing.
+pub(crate) fn how_it_ended(status: ExitStatus, said: &str) -> String {
+    match (said.is_empty(), status.signal()) {
+        (true, _) => format!("the sandbox said nothing and ended with {status}"),
+        (false, Some(_)) => format!("{said} ({status})"),
+        (false, None) => said.to_string(),
+    }
+}
+
+/// The first two numbers of a kernel's release, `(6, 1)` of `6.1.0-18-amd64`; zeros where it has none.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Where the system has a program; its name where it has none, for the error to tell.
+fn on_path(program: &str) -> PathBuf {
+    let places = SYSTEM_PATH.split(':').map(|folder| Path::new(folder).join(program));
+    places.into_iter().find(|place| place.is_file()).unwrap_or_else(|| program.into())
+}
+
+/// What `setpriv` is to do to become a user.
+fn becoming(user: u32) -> [String; 4] {
+    [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
+}
+
+fn java_folders() -> Vec<String> {
+    let names =
+        std::fs::read_dir("/etc").into_iter().flatten().flatten().filter_map(|row| row.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(JAVA)).map(|name| format!("/etc/{name}")).collect()
+}
+
+/// Open descriptors that a started program would have as well.
+fn inherited() -> Vec<u32> {
+    let rows = std::fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
+    let numbers = rows.filter_map(|row| row.file_name().to_str()?.parse::<u32>().ok());
+    let is_passed_on = |fd: &u32| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        let flags = info.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+        flags.is_some_and(|flags| flags & CLOSE_ON_EXEC == 0)
+    };
+    numbers.filter(|fd| *fd > 2).filter(is_passed_on).collect()
+}
