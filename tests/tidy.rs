@@ -5,7 +5,7 @@
 //! a rule may be spoken of. Not here: formatting and lints (`cargo fmt`, `cargo clippy`).
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may use, from the top floor down, and why where it is not plain.
@@ -105,6 +105,8 @@ const ASYNC_CRATES: &[&str] = &[
     "pollster",
     "blocking",
 ];
+/// Files of one folder, without its `mod.rs` and tests: more want sub-folders.
+const FILES_PER_FOLDER_MAX: usize = 13;
 /// Parts of `futures` without a runtime that js-sys names for browsers; nothing on our platforms builds them.
 const ONLY_BELOW_JS_SYS: &[&str] = &["futures-core", "futures-task", "futures-util"];
 
@@ -373,6 +375,148 @@ fn forbids_unsafe(manifest: &str) -> bool {
     lints.split("\n[").next().unwrap_or("").lines().any(|l| l.replace(' ', "") == "unsafe_code=\"forbid\"")
 }
 
+/// Modules of the crate: `raft::tracker` -> `src/raft/tracker/mod.rs`.
+struct Modules<'a> {
+    files: BTreeMap<String, &'a str>,
+    /// What a module passes on from elsewhere: (module, name) -> path.
+    passed_on: BTreeMap<(String, String), String>,
+}
+
+/// `src/raft/tracker/mod.rs` is `raft::tracker`, `src/lib.rs` is the empty path.
+fn module_of(path: &str) -> String {
+    let path = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    if path == "lib" || path == "mod" { String::new() } else { path.replace('/', "::") }
+}
+
+fn join(module: &str, rest: &str) -> String {
+    if module.is_empty() { rest.to_string() } else { format!("{module}::{rest}") }
+}
+
+impl<'a> Modules<'a> {
+    fn new(code: &'a BTreeMap<String, String>) -> Modules<'a> {
+        let files = code.keys().map(|path| (module_of(path), path.as_str())).collect();
+        let mut modules = Modules { files, passed_on: BTreeMap::new() };
+        for (path, text) in code {
+            let module = module_of(path);
+            for (at, _) in text.match_indices("pub use ").chain(text.match_indices("pub(crate) use ")) {
+                let tree = text[at..].split_once("use ").map_or("", |(_, tree)| tree);
+                leaves(tree, "", &mut |leaf| {
+                    let name = leaf.rsplit("::").next().unwrap_or("").to_string();
+                    modules.passed_on.insert((module.clone(), name), absolute(&module, &leaf));
+                });
+            }
+        }
+        modules
+    }
+
+    /// The file that defines what this path names, seen from `module`; `None`: another crate's.
+    fn file(&self, module: &str, path: &str) -> Option<&'a str> {
+        self.defines(&absolute(module, path), 0)
+    }
+
+    fn defines(&self, path: &str, depth: usize) -> Option<&'a str> {
+        if let Some(file) = self.files.get(path) {
+            return Some(file);
+        }
+        let (mut module, mut rest) = (path, "");
+        while !self.files.contains_key(module) {
+            (module, rest) = match module.rsplit_once("::") {
+                Some((outer, _)) => (outer, &path[outer.len() + 2..]),
+                None => return self.passed(String::new(), path, depth),
+            };
+        }
+        self.passed(module.to_string(), rest, depth)
+    }
+
+    fn passed(&self, module: String, rest: &str, depth: usize) -> Option<&'a str> {
+        let (name, more) = rest.split_once("::").unwrap_or((rest, ""));
+        match self.passed_on.get(&(module.clone(), name.to_string())) {
+            Some(elsewhere) if depth < 8 => {
+                self.defines(&join(elsewhere, more).trim_end_matches("::").to_string(), depth + 1)
+            }
+            _ if module.is_empty() => None,
+            _ => self.files.get(&module).copied(),
+        }
+    }
+}
+
+/// `super::x` seen from `a::b` is `a::x`.
+fn absolute(module: &str, path: &str) -> String {
+    let (mut module, mut path) = (module.to_string(), path);
+    if let Some(rest) = path.strip_prefix("crate::") {
+        return rest.to_string();
+    }
+    path = path.strip_prefix("self::").unwrap_or(path);
+    while let Some(rest) = path.strip_prefix("super::") {
+        module = module.rsplit_once("::").map_or(String::new(), |(outer, _)| outer.to_string());
+        path = rest;
+    }
+    join(&module, path)
+}
+
+/// Which files each file imports from, with one name for each. `mod.rs` may pass names on without importing them.
+fn imports<'a>(code: &'a BTreeMap<String, String>) -> BTreeMap<&'a str, BTreeMap<&'a str, String>> {
+    let modules = Modules::new(code);
+    let mut found: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
+    for (path, text) in code {
+        let module = module_of(path);
+        let mut named = Vec::new();
+        for start in ["crate::", "super::", "self::"] {
+            // The outer `super::` of `super::super::x` counts.
+            let inside = |at: usize| text[..at].ends_with("::") || text[..at].ends_with("pub use ");
+            for (at, _) in text.match_indices(start).filter(|(at, _)| !inside(*at)) {
+                let before = text[..at].chars().next_back();
+                if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+                    leaves(&text[at..], "", &mut |leaf| named.push(leaf));
+                }
+            }
+        }
+        // A child module by its bare name.
+        for line in text.lines().map(|line| line.trim_start()) {
+            let child = line.trim_start_matches("pub ").trim_start_matches("pub(crate) ").strip_prefix("mod ");
+            let Some(name) = child.and_then(|rest| rest.strip_suffix(';')) else { continue };
+            for (at, start) in text.match_indices(&format!("{name}::")) {
+                let before = text[..at].chars().next_back();
+                let is_passed_on = text[..at].ends_with("pub use ") || text[..at].ends_with("pub(crate) use ");
+                if !is_passed_on && !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                    leaves(&text[at + start.len()..], name, &mut |leaf| named.push(leaf));
+                }
+            }
+        }
+        for name in named {
+            let Some(file) = modules.file(&module, &name).filter(|file| file != path) else { continue };
+            found.entry(path.as_str()).or_default().entry(file).or_insert(name);
+        }
+    }
+    found
+}
+
+/// Files that import each other in a circle, one text for each import that belongs to one.
+fn circles(code: &BTreeMap<String, String>) -> Vec<String> {
+    let imports = imports(code);
+    let reach = |from: &str| -> BTreeSet<&str> {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(file) = open.pop() {
+            for to in imports.get(file).into_iter().flat_map(|to| to.keys()) {
+                if seen.insert(*to) {
+                    open.push(to);
+                }
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<&str, BTreeSet<&str>> = imports.keys().map(|file| (*file, reach(file))).collect();
+    let mut found = Vec::new();
+    for (from, to) in &imports {
+        for (to, name) in to {
+            if reached.get(to).is_some_and(|reached| reached.contains(from)) {
+                found.push(format!("{from} -> {to} ({name})"));
+            }
+        }
+    }
+    found
+}
+
 // ---- the tree ----
 
 fn root() -> &'static Path {
@@ -446,6 +590,29 @@ fn check_sources(rule: impl Fn(&str, &str) -> Vec<Fault>) {
         true => Vec::new(),
         false => rule(path, &without_tests(&blank(text))),
     });
+}
+
+/// Everything in src/ that is not a test, blanked.
+fn product() -> BTreeMap<String, String> {
+    let all = sources("src");
+    let product = all.iter().filter(|(path, _)| !is_test_file(path, &all));
+    product.map(|(path, text)| (path.clone(), without_tests(&blank(text)))).collect()
+}
+
+#[test]
+fn no_file_imports_itself_by_way_of_others() {
+    let found = circles(&product());
+    assert!(found.is_empty(), "{} imports belong to circles:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn no_folder_is_a_heap() {
+    let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+    for path in product().keys().filter(|path| !path.ends_with("/mod.rs")) {
+        *folders.entry(path.rsplit_once('/').unwrap().0.to_string()).or_default() += 1;
+    }
+    folders.retain(|_, files| *files > FILES_PER_FOLDER_MAX);
+    assert!(folders.is_empty(), "more than {FILES_PER_FOLDER_MAX} files: {folders:?}");
 }
 
 #[test]
@@ -556,7 +723,7 @@ fn an_upward_arrow_is_found() {
 
 #[test]
 fn impurity_is_found() {
-    let timed = "use std::time::Instant;\nuse std::collections::BTreeMap;\nlet m: HashMap<u8, u8>;";
+    let timed = "use std::time::Instant;\nuse std::collections::{BTreeMap, BTreeSet};\nlet m: HashMap<u8, u8>;";
     assert_eq!(lines(purity(timed)), [1, 3]);
     assert_eq!(lines(purity("use std::{io, fs};")), [1]);
     assert_eq!(lines(purity("let x = fastrand::u64(..);\nfn f(rng: &mut fastrand::Rng) {}")), [1]);
