@@ -541,7 +541,7 @@ fn sources(folder: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// `src/raft/log.rs` is of room `raft`, `src/types.rs` is the room `types`.
+/// `src/raft/state/log.rs` is of room `raft`, `src/types.rs` is the room `types`.
 fn room(path: &str) -> &str {
     path.trim_start_matches("src/").split(['/', '.']).next().unwrap_or(path)
 }
@@ -699,13 +699,13 @@ fn files_of_tests_are_known_by_their_mod_line() {
     let text = |s: &str| s.to_string();
     let all = BTreeMap::from([
         (text("src/raft/mod.rs"), text("pub mod core;\n#[cfg(test)]\nmod scripts;\n")),
-        (text("src/raft/state.rs"), text("#[cfg(test)]\n#[path = \"tests/core.rs\"]\nmod tests;\n")),
+        (text("src/raft/state/mod.rs"), text("#[cfg(test)]\n#[path = \"tests/core.rs\"]\nmod tests;\n")),
         (text("src/lib.rs"), text("pub mod raft;\n")),
     ]);
     assert!(is_test_file("src/raft/tests/core.rs", &all));
     assert!(is_test_file("src/raft/scripts.rs", &all));
     assert!(is_test_file("src/raft/scripts/world.rs", &all));
-    assert!(!is_test_file("src/raft/state.rs", &all));
+    assert!(!is_test_file("src/raft/state/mod.rs", &all));
     assert!(!is_test_file("src/raft/mod.rs", &all));
 }
 

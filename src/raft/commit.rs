@@ -7,9 +7,9 @@
 //! Not here: how copies come about (`leader.rs`, `follower.rs`).
 
 use super::StepDownCause;
-use super::log::entry_bytes;
+use super::state::log::entry_bytes;
+use super::state::membership::quorum;
 use super::state::{Cx, Raft, State};
-use super::tracker::membership::quorum;
 use crate::types::{Identity, Index};
 
 impl Raft {
@@ -22,7 +22,7 @@ impl Raft {
                 return self.disk.durable();
             }
             let progress = lead.peers.get(&who.id);
-            let is_it = |p: &&super::tracker::progress::Progress| {
+            let is_it = |p: &&super::state::progress::Progress| {
                 (p.who == who || flaw!(self.config, count_earlier_session)) && !p.has_forgotten
             };
             progress.filter(is_it).map_or(Index(0), |progress| progress.match_index)

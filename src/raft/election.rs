@@ -12,56 +12,16 @@
 //! newest membership count, each once.
 //! Not here: what a leader does once elected (`leader.rs`), hand-over (`transfer.rs`).
 
+use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
+use super::state::membership::quorum;
 use super::state::{Cx, Raft, State};
-use super::tracker::membership::quorum;
 use super::{Body, Event, LossCause, Message, TERM_MAX};
 use crate::types::{Identity, Index, NodeId, Term};
-use std::collections::BTreeSet;
 
-/// Ticks between the first repetitions of a pre-vote: others may notice a lost link a little later.
-const RESEND_TICKS_MIN: u64 = 2;
 /// Campaigns that a node with a nearly full disk leaves out: some three election timeouts.
 const LOW_DISK_PATIENCE: u64 = 4;
 /// How long a pre-vote that was refused for the leader's sake is remembered.
 const DEFERRED_TICKS_MAX: u64 = 8;
-
-/// Which question a candidate asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Would you vote for me?
-    PreVote,
-    /// Vote for me.
-    Vote {
-        /// The leader asked for this campaign.
-        is_transfer: bool,
-    },
-}
-
-/// A candidate's campaign.
-pub(crate) struct Campaign {
-    pub(crate) phase: Phase,
-    /// Who said yes.
-    granted: BTreeSet<NodeId>,
-    /// Who said no (to a vote; a refused pre-vote is asked again).
-    refused: BTreeSet<NodeId>,
-    /// Votes that a planted bug counts twice.
-    extra: usize,
-    resend_at: u64,
-    resend_gap: u64,
-}
-
-impl Campaign {
-    fn new(phase: Phase, now: u64) -> Campaign {
-        Campaign {
-            phase,
-            granted: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            extra: 0,
-            resend_at: now + RESEND_TICKS_MIN,
-            resend_gap: RESEND_TICKS_MIN,
-        }
-    }
-}
 
 impl Raft {
     /// Campaign timers of followers and candidates.

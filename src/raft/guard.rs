@@ -14,7 +14,7 @@
 //! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a message and
 //! never beyond [`TERM_MAX`]. K3 an append that is taken has consecutive indexes below [`INDEX_MAX`] and terms that do not go
 //! back, none above the message's own.
-//! Not here: what a message means (`state.rs`), who may be introduced (`node/peer/acceptor.rs`, `node/threads/gossip.rs`).
+//! Not here: what a message means (`raft/state/mod.rs`), who may be introduced (`node/peer/acceptor.rs`, `node/threads/gossip.rs`).
 
 use super::state::{Raft, State};
 use super::{Body, Entry, Message, Refused};

@@ -5,43 +5,19 @@
 //!
 //! Invariants: R1 `peers` holds every other member (and those that are leaving). R2 the first entry of a term is a no-op.
 //! R3 no heartbeat leaves while the disk is stalled. R4 `uncommitted_bytes` are those of the entries after the commit index.
-//! Not here: what a peer may be sent (`raft/tracker/progress.rs`), counting copies (`commit.rs`), reads (`read.rs`).
+//! Not here: what a peer may be sent (`raft/state/progress.rs`), counting copies (`commit.rs`), reads (`read.rs`).
 
-use super::log::{Log, entry_bytes};
-use super::read::Reads;
-use super::state::{Cx, Envelope, Raft, State, refuse};
-use super::tracker::membership::quorum;
-use super::tracker::progress::{Mode, Progress};
-use super::transfer::Transfer;
-use super::{Answer, Body, Conflict, Entry, Event, Payload, Refusal, StepDownCause, Token};
+use super::feeder::Feeder;
+use super::state::leadership::Leadership;
+use super::state::log::entry_bytes;
+use super::state::membership::quorum;
+use super::state::progress::Mode;
+use super::state::reads::Reads;
+use super::state::{Cx, Raft, State, refuse};
+use super::{Answer, Conflict, Entry, Event, Payload, Refusal, StepDownCause, Token};
 use crate::types::{Identity, Index, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// What a node needs only while it leads.
-pub(crate) struct Leadership {
-    /// Every other member.
-    pub(crate) peers: BTreeMap<NodeId, Progress>,
-    /// Index of the term's no-op.
-    pub(crate) first_index: Index,
-    pub(crate) reads: Reads,
-    pub(crate) transfer: Option<Transfer>,
-    /// No hand-over of this node's own accord before this tick.
-    pub(crate) no_preempt_before: u64,
-    pub(crate) uncommitted_bytes: usize,
-    /// Commit index at the last heartbeat and the one before: a learner beyond the older has caught up.
-    pub(crate) commit_marks: (Index, Index),
-    last_session: u64,
-    pub(crate) heartbeat_at: u64,
-}
-
-impl Leadership {
-    /// Draws a session number that no answer has seen in this term.
-    pub(crate) fn next_session(&mut self) -> u64 {
-        self.last_session += 1;
-        self.last_session
-    }
-}
 
 impl Raft {
     /// Won the election.
@@ -256,76 +232,5 @@ impl Raft {
         lead.peers
             .get(&who.id)
             .is_some_and(|peer| peer.who == *who && !peer.has_forgotten && peer.is_active(self.now, timeout))
-    }
-}
-
-/// What feeding a follower needs besides its progress.
-pub(crate) struct Feeder<'a> {
-    pub(crate) envelope: Envelope,
-    pub(crate) log: &'a Log,
-    pub(crate) commit: Index,
-    pub(crate) now: u64,
-    pub(crate) config: &'a super::Config,
-}
-
-impl Feeder<'_> {
-    /// Sends appends as far as flow control allows; without `with_entries` a probe carries none.
-    pub(crate) fn feed(&self, cx: &mut Cx<'_>, progress: &mut Progress, with_entries: bool) {
-        let last_index = self.log.last_index();
-        while progress.can_send(last_index, self.config.inflight_bytes_max) {
-            let prev_index = progress.next_index.prev();
-            let Some(prev_term) = self.log.term_at(prev_index) else {
-                return self.begin_snapshot(cx, progress);
-            };
-            let bytes_max = self.config.append_bytes_max;
-            let (entries, bytes) = match with_entries {
-                true => self.log.slice_bytes(progress.next_index, bytes_max),
-                false => (&[][..], 0),
-            };
-            let body = Body::Append {
-                session: progress.session,
-                prev_index,
-                prev_term,
-                commit: self.commit,
-                entries: entries.to_vec(),
-            };
-            let end = Index(prev_index.0 + entries.len() as u64);
-            progress.on_sent(end, bytes, self.now);
-            progress.told_commit = self.commit.min(end);
-            self.envelope.send(cx, progress.who, body);
-        }
-        if progress.lacks_commit(self.commit) {
-            self.heartbeat(cx, progress, 0);
-        }
-    }
-
-    /// Whether the next heartbeat should be answered. Who holds the whole log and answered lately need not: an idle
-    /// cluster's cost is its wake-ups. A quarter of the election timeout leaves check-quorum three losses in a row.
-    fn needs_answer(&self, progress: &Progress) -> bool {
-        let unheard_ticks = self.now - progress.heard_at + self.config.heartbeat_ticks.0;
-        !progress.is_level(self.log.last_index()) || unheard_ticks > self.config.election_timeout_ticks.0 / 4
-    }
-
-    /// A heartbeat, answered unless its round is 0. The commit index in it never goes beyond what this follower is
-    /// known to hold.
-    pub(crate) fn heartbeat(&self, cx: &mut Cx<'_>, progress: &mut Progress, round: u64) {
-        let commit = self.commit.min(progress.match_index);
-        progress.told_commit = commit;
-        self.envelope.send(cx, progress.who, Body::Heartbeat { round, commit });
-    }
-
-    /// The follower needs what is compacted: the host streams the newest snapshot, unless one has just been sent.
-    fn begin_snapshot(&self, cx: &mut Cx<'_>, progress: &mut Progress) {
-        if self.now < progress.no_snapshot_before {
-            // It may not have put it in place yet: ask for it again, in an empty probe with the next heartbeat.
-            // Probing even if it was being streamed to: a stream with nothing left to send would wait for ever.
-            progress.become_probe();
-            progress.next_index = self.log.snapshot_index().next();
-            progress.is_probing = true;
-            return;
-        }
-        progress.become_probe();
-        progress.mode = Mode::Snapshot;
-        cx.fx.send_snapshot.push(progress.who);
     }
 }

@@ -1,11 +1,11 @@
 //! Consensus, pure: inputs in, effects out. No socket, file, thread, clock or random source lives here.
 //!
-//! The tour: `mod.rs` (this file) holds the shared words; `state.rs` the node's state and the one door
-//! [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an offer;
-//! `guard.rs` who is heard at all; `leader.rs` and `raft/tracker/progress.rs` replication with flow control; `commit.rs` the commit rule;
-//! `read.rs` read index; `raft/tracker/membership.rs` one change at a time; `raft/tracker/promise.rs` what peers remember of a disk; `transfer.rs` hand-over;
-//! `snapshot.rs` what replaces a log's beginning; `log.rs` the
-//! entries in memory; `raft/tracker/durability.rs` what waits for the disk; `view.rs` looks from outside and invariants; `flaws.rs` bugs planted for tests.
+//! The tour: `mod.rs` (this file) holds the types that the host sees; `state/` the data of one node; `step.rs` the one entry
+//! point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an append;
+//! `leader.rs` and `feeder.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index; `membership.rs`
+//! one change at a time; `transfer.rs` leadership transfer; `snapshot.rs` what replaces a log's beginning; `persist.rs` what must
+//! reach the disk before which messages; `guard.rs` whose messages count; `view.rs` status and invariants; `flaws.rs` bugs
+//! planted for tests.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
 //! order (a step's `persist` before its `after_sync` messages may leave); and it reports [`Input::Synced`] in order.
@@ -21,16 +21,18 @@ use uuid::Uuid;
 mod flaws;
 mod commit;
 mod election;
+mod feeder;
 mod follower;
 mod guard;
 mod leader;
-mod log;
+mod membership;
+mod persist;
 mod read;
 mod snapshot;
 mod state;
+mod step;
 #[cfg(test)]
 mod tests;
-pub mod tracker;
 mod transfer;
 mod view;
 
@@ -38,7 +40,7 @@ mod view;
 pub use self::flaws::Flaws;
 pub use self::guard::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 pub use self::state::Raft;
-pub use self::tracker::promise::Promise;
+pub use self::state::promise::Promise;
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@
 //! Invariants: S1 a snapshot covers committed entries only. S2 installing never takes the commit index back.
 //! Not here: the files (`store/`), the stream (`wire/`).
 
+use super::state::progress::Mode;
 use super::state::{Cx, Raft, State};
-use super::tracker::progress::Mode;
 use super::{INDEX_MAX, Refused, SnapshotMeta, StepDownCause};
 use crate::types::{Identity, Index, NodeId, Term};
 

@@ -7,23 +7,14 @@
 //! latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it names.
 //! Not here: the campaign itself (`election.rs`).
 
-use super::leader::Leadership;
+use super::state::leadership::{Leadership, Transfer};
+use super::state::progress::Mode;
 use super::state::{Cx, Raft, State, refuse};
-use super::tracker::progress::Mode;
 use super::{Answer, Body, Event, LossCause, Refusal, Token};
 use crate::types::{Identity, Index, NodeId};
 
 /// Election timeouts between two tries of a leader with a nearly full disk to find one that has room.
 const MAKE_WAY_TIMEOUTS: u64 = 75;
-
-/// A hand-over under way.
-pub(crate) struct Transfer {
-    pub(crate) to: Identity,
-    /// Given up at this tick.
-    until: u64,
-    /// `TimeoutNow` was last sent at this tick.
-    sent_at: Option<u64>,
-}
 
 impl Raft {
     /// The host wants another leader (`None`: whoever is best).

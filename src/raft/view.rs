@@ -12,7 +12,7 @@ impl Raft {
         let timeout = self.config.election_timeout_ticks.0;
         let (transfer_to, peers) = match &self.state {
             State::Leader(lead) => {
-                let row = |progress: &super::tracker::progress::Progress| PeerView {
+                let row = |progress: &super::state::progress::Progress| PeerView {
                     who: progress.who,
                     match_index: progress.match_index,
                     next_index: progress.next_index,
@@ -109,7 +109,8 @@ impl Raft {
         for who in self.membership().members().filter(|who| *who != self.config.me) {
             assert!(lead.peers.contains_key(&who.id), "R1: the leader of term {term} does not feed {}", who.id);
         }
-        let uncommitted = self.log.slice(commit.next(), last_index).iter().map(super::log::entry_bytes).sum::<usize>();
+        let uncommitted =
+            self.log.slice(commit.next(), last_index).iter().map(super::state::log::entry_bytes).sum::<usize>();
         assert!(
             uncommitted == lead.uncommitted_bytes,
             "R4: {uncommitted} bytes uncommitted, counted {}",

@@ -4,7 +4,7 @@
 //! deadline for the whole of it. A byte now and then does not keep a connection alive.
 //! Not here: sending to those who take everything at once (`outbox.rs`).
 
-use super::door::Door;
+use super::clients::Clients;
 use super::outbox::{Client, Sent};
 use crate::limits::HTTP_WRITE_DEADLINE;
 use crossbeam_channel::Receiver;
@@ -24,18 +24,18 @@ struct Slow {
     deadline: Instant,
 }
 
-/// Body of the thread; ends with the door.
-pub fn run(door: &Weak<Door>, inbox: &Receiver<u64>) {
+/// Body of the thread; ends with the server.
+pub fn run(clients: &Weak<Clients>, inbox: &Receiver<u64>) {
     let mut slow: Vec<Slow> = Vec::new();
     loop {
         if slow.is_empty() {
             match inbox.recv() {
-                Ok(id) => add(&mut slow, door, id),
+                Ok(id) => add(&mut slow, clients, id),
                 Err(_) => return,
             }
         }
         while let Ok(id) = inbox.try_recv() {
-            add(&mut slow, door, id);
+            add(&mut slow, clients, id);
         }
         let is_writable = wait(&slow);
         let now = Instant::now();
@@ -44,8 +44,8 @@ pub fn run(door: &Weak<Door>, inbox: &Receiver<u64>) {
     }
 }
 
-fn add(slow: &mut Vec<Slow>, door: &Weak<Door>, id: u64) {
-    let Some(client) = door.upgrade().and_then(|door| door.client(id)) else { return };
+fn add(slow: &mut Vec<Slow>, clients: &Weak<Clients>, id: u64) {
+    let Some(client) = clients.upgrade().and_then(|clients| clients.get(id)) else { return };
     let left = client.unsent_bytes().min(PIECE_BYTES);
     slow.push(Slow { client, left, deadline: Instant::now() + HTTP_WRITE_DEADLINE });
 }

@@ -9,8 +9,8 @@
 //! node ends) is closed: its client must not take the next reply for that one. O4 all that stands here is in the memory budget.
 //! Not here: how a reply is written (`reply_plan.rs`), when a connection must wait (`conn.rs` asks [`Client::wait_room`]).
 
-use super::door::Door;
 use super::reply_plan::Plan;
+use super::shared::Shared;
 use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::shared::lock;
 use crate::node::shared::memory;
@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where a run goes, and so when later runs of the connection may go elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum RequestPath {
     /// Through the log.
     Log,
     /// To the services as they are.
@@ -54,7 +54,7 @@ pub struct Size {
 #[derive(Debug)]
 enum Slot {
     /// A run: how to write its answer, once it is there, and how large it was.
-    Run { plan: Plan, way: Way, size: Size, answered: Option<Answered> },
+    Run { plan: Plan, way: RequestPath, size: Size, answered: Option<Answered> },
     /// Written already.
     Written(Vec<u8>),
 }
@@ -113,7 +113,7 @@ pub struct Client {
     /// The socket.
     pub stream: TcpStream,
     profile: Mutex<Profile>,
-    door: Arc<Door>,
+    shared: Arc<Shared>,
     outbox: Mutex<Outbox>,
     changed: Condvar,
 }
@@ -187,9 +187,9 @@ pub enum Sent {
 
 impl Client {
     /// A connection that has just been accepted.
-    pub fn new(id: u64, stream: TcpStream, peer: SocketAddr, door: Arc<Door>, memory: Reservation) -> Client {
+    pub fn new(id: u64, stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, memory: Reservation) -> Client {
         let profile = Mutex::new(Profile::new(peer, Instant::now()));
-        Client { id, stream, profile, door, outbox: Mutex::new(Outbox::new(memory)), changed: Condvar::new() }
+        Client { id, stream, profile, shared, outbox: Mutex::new(Outbox::new(memory)), changed: Condvar::new() }
     }
 
     /// What is known of it.
@@ -228,20 +228,21 @@ impl Client {
         needs_log: bool,
         is_eventual: bool,
         size: Size,
-    ) -> Option<(Way, Place)> {
+    ) -> Option<(RequestPath, Place)> {
         let mut outbox = self.lock();
         if needs_log && !is_eventual {
             outbox = self.wait_until(outbox, |outbox| outbox.query_runs == 0);
         }
-        let way = if needs_log || (!is_eventual && outbox.log_runs > 0) { Way::Log } else { Way::Query };
+        let way =
+            if needs_log || (!is_eventual && outbox.log_runs > 0) { RequestPath::Log } else { RequestPath::Query };
         let number = outbox.first + outbox.slots.len() as u64;
         let is_full = !outbox.has_room(size.command);
         outbox.slots.push_back(Slot::Run { plan, way, size, answered: None });
         outbox.slots_bytes += size.command;
         outbox.runs_bytes += size.command + size.replies;
         match way {
-            Way::Log => outbox.log_runs += 1,
-            Way::Query => outbox.query_runs += 1,
+            RequestPath::Log => outbox.log_runs += 1,
+            RequestPath::Query => outbox.query_runs += 1,
         }
         if is_full {
             self.fill_locked(outbox, number, Outcome::Refused(memory::FULL.to_string()));
@@ -305,13 +306,13 @@ impl Client {
         };
         let (way, size) = (*way, *size);
         match way {
-            Way::Log => outbox.log_runs -= 1,
-            Way::Query => outbox.query_runs -= 1,
+            RequestPath::Log => outbox.log_runs -= 1,
+            RequestPath::Query => outbox.query_runs -= 1,
         }
         outbox.runs_bytes -= size.command + size.replies;
         outbox.slots_bytes -= size.command;
         // What was only read may be asked for again; of whoever does not take what it has asked for no more is read in vain.
-        if way == Way::Query && !outbox.has_room(bytes_of(&answer)) {
+        if way == RequestPath::Query && !outbox.has_room(bytes_of(&answer)) {
             answer = Outcome::Refused(memory::FULL.to_string());
             if outbox.is_draining {
                 self.close_locked(&mut outbox);
@@ -359,8 +360,8 @@ impl Client {
                         // Room for it was granted, not for twice as much.
                         outbox.out.reserve_exact(bytes + bytes / 8);
                     }
-                    let largest = plan.write(&answered, &self.door.cursors, &mut outbox.out);
-                    self.door.note_size(largest);
+                    let largest = plan.write(&answered, &self.shared.cursors, &mut outbox.out);
+                    self.shared.note_size(largest);
                 }
                 other => unreachable!("{other:?} was ready"),
             }
@@ -376,7 +377,7 @@ impl Client {
         match self.send_now(outbox) {
             Sent::All => {}
             Sent::Some(_) => {
-                outbox.is_draining = self.door.drain(self.id);
+                outbox.is_draining = self.shared.drain(self.id);
                 if !outbox.is_draining {
                     self.close_locked(outbox);
                 }
@@ -473,7 +474,7 @@ impl Waiter for Place {
     fn answer(mut self: Box<Self>, answered: Answered) {
         self.is_filled = true;
         if let Outcome::Done(_) = answered {
-            self.client.door.handle.answered(self.commands, self.since.elapsed());
+            self.client.shared.handle.answered(self.commands, self.since.elapsed());
         }
         self.client.fill(self.number, answered);
     }

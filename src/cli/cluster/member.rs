@@ -1,7 +1,7 @@
 //! `phalanx member`: list the members and change them one step at a time.
 //!
 //! A running node joins by itself; `add` is for one that was removed and shall return. A change is answered when it is
-//! committed. Not here: which changes are safe (`raft/tracker/membership.rs`), changes without people (`cluster/autopilot.rs`).
+//! committed. Not here: which changes are safe (`raft/membership.rs`), changes without people (`cluster/autopilot.rs`).
 
 use crate::cli::ClientArgs;
 use crate::cli::client::{self, Client};

@@ -6,7 +6,7 @@
 //! a leader it waits and says why, because it may be the majority that is outdated, and then a person must choose.
 //! A node that finds out while it runs stops in order and starts itself again; the start does the rest.
 //!
-//! Not here: the comparison (`raft/tracker/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files (`store/identity.rs`).
+//! Not here: the comparison (`raft/state/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files (`store/identity.rs`).
 
 use crate::node::shared::Shared;
 use crate::node::threads::disk::EXIT_DISK;

@@ -4,12 +4,11 @@
 //! or HELLO before anything else. Without one the node listens on loopback only.
 //! Not here: transactions (`resp/conn.rs`), facts about the node (`server.rs`).
 
-use super::wrong_number;
 use super::{glob, scripts};
 use crate::resp::conn::Conn;
 use crate::resp::outbox::Client;
 use crate::resp::protocol::parse::{Request, integer};
-use crate::resp::protocol::reply::{self, Proto};
+use crate::resp::protocol::reply::{self, Proto, wrong_number};
 use crate::services::kv::commands::NOT_AN_INTEGER;
 use std::sync::Arc;
 
@@ -76,7 +75,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 
 /// Whether user and password are right; notes it if so.
 fn authenticate(conn: &mut Conn, user: &[u8], password: &[u8]) -> bool {
-    let is_right = match &conn.door.handle.settings().cluster_secret {
+    let is_right = match &conn.shared.handle.settings().cluster_secret {
         Some(secret) => is_same(password, secret.as_bytes()),
         // As in Redis, where the default user has no password until one is set.
         None => true,
@@ -90,7 +89,7 @@ const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user i
 
 pub(crate) fn auth(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let (user, password) = match request.len() {
-        2 if conn.door.handle.settings().cluster_secret.is_none() => {
+        2 if conn.shared.handle.settings().cluster_secret.is_none() => {
             let why = "ERR AUTH <password> called without any password configured for the default user. \
                 Are you sure your configuration is correct?";
             return reply::error(out, why);
@@ -238,9 +237,9 @@ fn set_info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
 
 fn list(conn: &Conn, request: &Request, out: &mut Vec<u8>) {
     let clients = match request.len() {
-        2 => conn.door.clients(),
+        2 => conn.clients.all(),
         4 if is(request.word(2), "type") => match request.word(3) {
-            word if is(word, "normal") => conn.door.clients(),
+            word if is(word, "normal") => conn.clients.all(),
             word if is(word, "master") || is(word, "replica") || is(word, "slave") || is(word, "pubsub") => Vec::new(),
             word => return reply::error(out, &format!("ERR Unknown client type '{}'", text(word))),
         },
@@ -249,7 +248,7 @@ fn list(conn: &Conn, request: &Request, out: &mut Vec<u8>) {
             let Some(ids) = ids.filter(|ids| ids.iter().all(|id| *id > 0)) else {
                 return reply::error(out, "ERR Invalid client ID");
             };
-            conn.door.clients().into_iter().filter(|client| ids.contains(&(client.id as i64))).collect()
+            conn.clients.all().into_iter().filter(|client| ids.contains(&(client.id as i64))).collect()
         }
         _ => return reply::error(out, SYNTAX),
     };
@@ -284,14 +283,14 @@ fn line(conn: &Conn, client: &Arc<Client>) -> String {
 
 pub(crate) fn script(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     if is(request.word(1), "load") {
-        return match conn.door.scripts.load(request.word(2)) {
+        return match conn.shared.scripts.load(request.word(2)) {
             Some(name) => reply::bulk(out, name.as_bytes()),
             None => reply::error(out, scripts::UNKNOWN),
         };
     }
     reply::array(out, request.len() - 2);
     for name in request.words().skip(2) {
-        reply::int(out, i64::from(conn.door.scripts.find(name).is_some()));
+        reply::int(out, i64::from(conn.shared.scripts.find(name).is_some()));
     }
 }
 

@@ -1,38 +1,44 @@
-//! Every command of the Redis door: its name, what it takes, what it is for, and who carries it out.
+//! Every command of the Redis server: its name, what it takes, what it is for, and who carries it out.
 //!
 //! One table feeds the dispatch of requests, their checks, and what COMMAND tells clients.
 //! Invariant: T1 the table is in the order of names, which are in lower case.
-//! Not here: what the commands do (`keys.rs` for the store's, `connection.rs` and `server.rs` for the door's own).
+//! Not here: what the commands do (`keys.rs` for the store's, `connection.rs` and `server.rs` for the server's own).
 
 pub mod connection;
 pub mod glob;
 pub mod keys;
 pub mod scripts;
 pub mod server;
+
 use self::keys::{Context, Translated};
 use super::conn::Conn;
 use super::protocol::parse::Request;
+use super::protocol::reply::{self, Proto, wrong_number};
+
+fn is(word: &[u8], name: &str) -> bool {
+    word.eq_ignore_ascii_case(name.as_bytes())
+}
 
 /// Longest name of a command.
 const NAME_BYTES_MAX: usize = 16;
 /// How much of a client's word an error shows.
 pub(crate) const WORD_BYTES_SHOWN: usize = 128;
 
-/// Who carries a command out.
+/// Carries a command out.
 #[derive(Clone, Copy)]
-pub enum Act {
-    /// The store: what to ask of it.
-    Key(fn(&Request, &Context) -> Translated),
-    /// The door itself: writes a reply.
-    Own(fn(&mut Conn, &Request, &mut Vec<u8>)),
-    /// The connection's course.
-    Flow(Flow),
+pub enum Handler {
+    /// The key-value store: translates the request to one operation of it.
+    Store(fn(&Request, &Context) -> Translated),
+    /// The server itself: writes a reply.
+    Server(fn(&mut Conn, &Request, &mut Vec<u8>)),
+    /// Changes what happens to other requests.
+    Control(Control),
 }
 
-/// Commands that change what becomes of others.
+/// Commands that change what happens to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Flow {
+pub enum Control {
     Multi,
     Exec,
     Discard,
@@ -58,7 +64,7 @@ pub struct Spec {
     /// Version of Redis that this behaves like.
     pub since: &'static str,
     /// Who carries it out.
-    pub act: Act,
+    pub act: Handler,
     /// For people.
     pub summary: &'static str,
 }
@@ -98,11 +104,6 @@ fn takes(arity: i64, words: usize) -> bool {
     if arity >= 0 { words == arity } else { words >= -arity }
 }
 
-/// Redis' words for too few or too many words.
-pub(crate) fn wrong_number(command: &str) -> String {
-    format!("ERR wrong number of arguments for '{command}' command")
-}
-
 /// The command of this name, in any case of letters.
 pub fn find(name: &[u8]) -> Option<&'static Spec> {
     let mut lower = [0u8; NAME_BYTES_MAX];
@@ -116,70 +117,135 @@ pub fn find(name: &[u8]) -> Option<&'static Spec> {
 /// All commands.
 #[rustfmt::skip]
 pub static TABLE: &[Spec] = &[
-    Spec { name: "append", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "2.0.0", act: Act::Key(keys::append), summary: "Add to the end of a value" },
-    Spec { name: "auth", arity: -2, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Act::Own(connection::auth), summary: "Name the cluster's secret" },
-    Spec { name: "cas", arity: 4, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "7.0.0", act: Act::Key(keys::cas), summary: "Set a key if its value is the old one given: 1, else 0; its time to live stays" },
-    Spec { name: "client", arity: -2, subs: &[("getname", 2), ("id", 2), ("info", 2), ("list", -2), ("no-evict", 3), ("no-touch", 3), ("setinfo", 4), ("setname", 3)], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "connection", since: "2.4.0", act: Act::Own(connection::client), summary: "Names and numbers of connections" },
-    Spec { name: "cluster", arity: -2, subs: &[("info", 2), ("nodes", 2), ("myid", 2), ("slots", 2), ("shards", 2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "3.0.0", act: Act::Own(server::cluster), summary: "Clients need no slots: any node takes any command" },
-    Spec { name: "command", arity: -1, subs: &[("count", 2), ("docs", -2), ("info", -2), ("list", -2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "server", since: "2.8.13", act: Act::Own(server::command), summary: "What commands there are" },
-    Spec { name: "config", arity: -2, subs: &[("get", -3)], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "server", since: "2.0.0", act: Act::Own(server::config), summary: "GET: settings by their names in Redis" },
-    Spec { name: "consistency", arity: -1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "connection", since: "7.0.0", act: Act::Own(connection::consistency), summary: "strong or eventual, for this connection" },
-    Spec { name: "dbsize", arity: 1, subs: &[], flags: &["readonly", "fast"], keys: (0, 0, 0), group: "server", since: "1.0.0", act: Act::Key(keys::dbsize), summary: "Number of keys" },
-    Spec { name: "decr", arity: 2, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::decr), summary: "Take one from a number" },
-    Spec { name: "decrby", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::decrby), summary: "Take from a number" },
-    Spec { name: "del", arity: -2, subs: &[], flags: &["write"], keys: (1, -1, 1), group: "generic", since: "1.0.0", act: Act::Key(keys::del), summary: "Delete keys" },
-    Spec { name: "discard", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "2.0.0", act: Act::Flow(Flow::Discard), summary: "Forget the transaction" },
-    Spec { name: "echo", arity: 2, subs: &[], flags: &["fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Act::Own(connection::echo), summary: "Give the word back" },
-    Spec { name: "eval", arity: -3, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", act: Act::Key(keys::eval), summary: "Run one of redis-py's lock scripts" },
-    Spec { name: "evalsha", arity: -3, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", act: Act::Key(keys::evalsha), summary: "Run one of redis-py's lock scripts by its SHA-1" },
-    Spec { name: "exec", arity: 1, subs: &[], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "transactions", since: "1.2.0", act: Act::Flow(Flow::Exec), summary: "Run the transaction: one entry of the log" },
-    Spec { name: "exists", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "generic", since: "1.0.0", act: Act::Key(keys::exists), summary: "Count which of the keys exist" },
-    Spec { name: "expire", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", act: Act::Key(keys::expire), summary: "Give a key a time to live in seconds" },
-    Spec { name: "expireat", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "1.2.0", act: Act::Key(keys::expireat), summary: "Let a key expire at a time in seconds since 1970" },
-    Spec { name: "flushall", arity: -1, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "server", since: "1.0.0", act: Act::Key(keys::flush), summary: "Delete all keys" },
-    Spec { name: "flushdb", arity: -1, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "server", since: "1.0.0", act: Act::Key(keys::flush), summary: "Delete all keys" },
-    Spec { name: "get", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::get), summary: "Get the value of a key" },
-    Spec { name: "getdel", arity: 2, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "string", since: "6.2.0", act: Act::Key(keys::getdel), summary: "Get the value of a key and delete it" },
-    Spec { name: "getset", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::getset), summary: "Set a key and get its old value" },
-    Spec { name: "hello", arity: -1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "6.0.0", act: Act::Own(connection::hello), summary: "Choose the protocol version, name the secret and the connection" },
-    Spec { name: "incr", arity: 2, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::incr), summary: "Add one to a number" },
-    Spec { name: "incrby", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::incrby), summary: "Add to a number" },
-    Spec { name: "info", arity: -1, subs: &[], flags: &["loading", "stale"], keys: (0, 0, 0), group: "server", since: "1.0.0", act: Act::Own(server::info), summary: "Facts about this node" },
-    Spec { name: "keys", arity: 2, subs: &[], flags: &["readonly"], keys: (0, 0, 0), group: "generic", since: "1.0.0", act: Act::Key(keys::keys), summary: "All keys that match a pattern" },
-    Spec { name: "leader", arity: 1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", act: Act::Own(server::leader), summary: "Number and address of the leader, or nil" },
-    Spec { name: "lock.acquire", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", act: Act::Key(keys::lock_acquire), summary: "Take a lock for so many milliseconds: its fencing token, or nil while it is held" },
-    Spec { name: "lock.info", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", act: Act::Key(keys::lock_info), summary: "Fencing token and remaining milliseconds of a lock, or nil" },
-    Spec { name: "lock.release", arity: 3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", act: Act::Key(keys::lock_release), summary: "Give a lock back: 1, or 0 if it is not held under this token" },
-    Spec { name: "lock.renew", arity: 4, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", act: Act::Key(keys::lock_renew), summary: "Keep a lock for so many milliseconds from now: 1, or 0 if it is not held under this token" },
-    Spec { name: "mget", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::mget), summary: "Get the values of keys" },
-    Spec { name: "mset", arity: -3, subs: &[], flags: &["write", "denyoom"], keys: (1, -1, 2), group: "string", since: "1.0.1", act: Act::Key(keys::mset), summary: "Set several keys at once" },
-    Spec { name: "multi", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "1.2.0", act: Act::Flow(Flow::Multi), summary: "Begin a transaction" },
-    Spec { name: "persist", arity: 2, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.2.0", act: Act::Key(keys::persist), summary: "Take a key's time to live away" },
-    Spec { name: "pexpire", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", act: Act::Key(keys::pexpire), summary: "Give a key a time to live in milliseconds" },
-    Spec { name: "pexpireat", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", act: Act::Key(keys::pexpireat), summary: "Let a key expire at a time in milliseconds since 1970" },
-    Spec { name: "phalanx", arity: -2, subs: &[("status", -2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", act: Act::Own(server::phalanx), summary: "STATUS: the cluster's verdict and its nodes; STATUS JSON for programs" },
-    Spec { name: "ping", arity: -1, subs: &[], flags: &["fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Act::Own(connection::ping), summary: "Ask whether the node is there" },
-    Spec { name: "psetex", arity: 4, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "2.6.0", act: Act::Key(keys::psetex), summary: "Set a key with a time to live in milliseconds" },
-    Spec { name: "pttl", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", act: Act::Key(keys::pttl), summary: "Time to live of a key in milliseconds" },
-    Spec { name: "quit", arity: -1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Act::Flow(Flow::Quit), summary: "Close the connection" },
-    Spec { name: "raft", arity: -2, subs: &[("info", 2), ("leader", 2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", act: Act::Own(server::raft), summary: "LEADER: its address; INFO: this node's view of the log" },
-    Spec { name: "reset", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "6.2.0", act: Act::Flow(Flow::Reset), summary: "Make the connection as it was when it was opened" },
-    Spec { name: "role", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "server", since: "2.8.12", act: Act::Own(server::role), summary: "Every node takes writes: master" },
-    Spec { name: "scan", arity: -2, subs: &[], flags: &["readonly"], keys: (0, 0, 0), group: "generic", since: "2.8.0", act: Act::Key(keys::scan), summary: "Keys, page by page" },
-    Spec { name: "script", arity: -2, subs: &[("exists", -3), ("load", 3)], flags: &["noscript"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", act: Act::Own(connection::script), summary: "LOAD, EXISTS: names of redis-py's lock scripts" },
-    Spec { name: "select", arity: 2, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Act::Own(connection::select), summary: "Choose the database: there is one, 0" },
-    Spec { name: "set", arity: -3, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::set), summary: "Set the value of a key, with a condition or a time to live if wanted" },
-    Spec { name: "setex", arity: 4, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "2.0.0", act: Act::Key(keys::setex), summary: "Set a key with a time to live in seconds" },
-    Spec { name: "setnx", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Act::Key(keys::setnx), summary: "Set a key that does not exist" },
-    Spec { name: "strlen", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "string", since: "2.2.0", act: Act::Key(keys::strlen), summary: "Length of a value" },
-    Spec { name: "time", arity: 1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "server", since: "2.6.0", act: Act::Own(server::time), summary: "This node's clock" },
-    Spec { name: "touch", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "generic", since: "3.2.1", act: Act::Key(keys::exists), summary: "Count which of the keys exist" },
-    Spec { name: "ttl", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", act: Act::Key(keys::ttl), summary: "Time to live of a key in seconds" },
-    Spec { name: "type", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", act: Act::Key(keys::kind), summary: "Kind of the value at a key" },
-    Spec { name: "unlink", arity: -2, subs: &[], flags: &["write", "fast"], keys: (1, -1, 1), group: "generic", since: "4.0.0", act: Act::Key(keys::del), summary: "Delete keys" },
-    Spec { name: "unwatch", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "2.2.0", act: Act::Own(connection::unwatch), summary: "Forget the watched keys" },
-    Spec { name: "watch", arity: -2, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (1, -1, 1), group: "transactions", since: "2.2.0", act: Act::Flow(Flow::Watch), summary: "Run the next transaction only if these keys are as they are now" },
+    Spec { name: "append", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "2.0.0", act: Handler::Store(keys::append), summary: "Add to the end of a value" },
+    Spec { name: "auth", arity: -2, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Handler::Server(connection::auth), summary: "Name the cluster's secret" },
+    Spec { name: "cas", arity: 4, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "7.0.0", act: Handler::Store(keys::cas), summary: "Set a key if its value is the old one given: 1, else 0; its time to live stays" },
+    Spec { name: "client", arity: -2, subs: &[("getname", 2), ("id", 2), ("info", 2), ("list", -2), ("no-evict", 3), ("no-touch", 3), ("setinfo", 4), ("setname", 3)], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "connection", since: "2.4.0", act: Handler::Server(connection::client), summary: "Names and numbers of connections" },
+    Spec { name: "cluster", arity: -2, subs: &[("info", 2), ("nodes", 2), ("myid", 2), ("slots", 2), ("shards", 2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "3.0.0", act: Handler::Server(server::cluster), summary: "Clients need no slots: any node takes any command" },
+    Spec { name: "command", arity: -1, subs: &[("count", 2), ("docs", -2), ("info", -2), ("list", -2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "server", since: "2.8.13", act: Handler::Server(command), summary: "What commands there are" },
+    Spec { name: "config", arity: -2, subs: &[("get", -3)], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "server", since: "2.0.0", act: Handler::Server(server::config), summary: "GET: settings by their names in Redis" },
+    Spec { name: "consistency", arity: -1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "connection", since: "7.0.0", act: Handler::Server(connection::consistency), summary: "strong or eventual, for this connection" },
+    Spec { name: "dbsize", arity: 1, subs: &[], flags: &["readonly", "fast"], keys: (0, 0, 0), group: "server", since: "1.0.0", act: Handler::Store(keys::dbsize), summary: "Number of keys" },
+    Spec { name: "decr", arity: 2, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::decr), summary: "Take one from a number" },
+    Spec { name: "decrby", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::decrby), summary: "Take from a number" },
+    Spec { name: "del", arity: -2, subs: &[], flags: &["write"], keys: (1, -1, 1), group: "generic", since: "1.0.0", act: Handler::Store(keys::del), summary: "Delete keys" },
+    Spec { name: "discard", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "2.0.0", act: Handler::Control(Control::Discard), summary: "Forget the transaction" },
+    Spec { name: "echo", arity: 2, subs: &[], flags: &["fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Handler::Server(connection::echo), summary: "Give the word back" },
+    Spec { name: "eval", arity: -3, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", act: Handler::Store(keys::eval), summary: "Run one of redis-py's lock scripts" },
+    Spec { name: "evalsha", arity: -3, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", act: Handler::Store(keys::evalsha), summary: "Run one of redis-py's lock scripts by its SHA-1" },
+    Spec { name: "exec", arity: 1, subs: &[], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "transactions", since: "1.2.0", act: Handler::Control(Control::Exec), summary: "Run the transaction: one entry of the log" },
+    Spec { name: "exists", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "generic", since: "1.0.0", act: Handler::Store(keys::exists), summary: "Count which of the keys exist" },
+    Spec { name: "expire", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", act: Handler::Store(keys::expire), summary: "Give a key a time to live in seconds" },
+    Spec { name: "expireat", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "1.2.0", act: Handler::Store(keys::expireat), summary: "Let a key expire at a time in seconds since 1970" },
+    Spec { name: "flushall", arity: -1, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "server", since: "1.0.0", act: Handler::Store(keys::flush), summary: "Delete all keys" },
+    Spec { name: "flushdb", arity: -1, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "server", since: "1.0.0", act: Handler::Store(keys::flush), summary: "Delete all keys" },
+    Spec { name: "get", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::get), summary: "Get the value of a key" },
+    Spec { name: "getdel", arity: 2, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "string", since: "6.2.0", act: Handler::Store(keys::getdel), summary: "Get the value of a key and delete it" },
+    Spec { name: "getset", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::getset), summary: "Set a key and get its old value" },
+    Spec { name: "hello", arity: -1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "6.0.0", act: Handler::Server(connection::hello), summary: "Choose the protocol version, name the secret and the connection" },
+    Spec { name: "incr", arity: 2, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::incr), summary: "Add one to a number" },
+    Spec { name: "incrby", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::incrby), summary: "Add to a number" },
+    Spec { name: "info", arity: -1, subs: &[], flags: &["loading", "stale"], keys: (0, 0, 0), group: "server", since: "1.0.0", act: Handler::Server(server::info), summary: "Facts about this node" },
+    Spec { name: "keys", arity: 2, subs: &[], flags: &["readonly"], keys: (0, 0, 0), group: "generic", since: "1.0.0", act: Handler::Store(keys::keys), summary: "All keys that match a pattern" },
+    Spec { name: "leader", arity: 1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", act: Handler::Server(server::leader), summary: "Number and address of the leader, or nil" },
+    Spec { name: "lock.acquire", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", act: Handler::Store(keys::lock_acquire), summary: "Take a lock for so many milliseconds: its fencing token, or nil while it is held" },
+    Spec { name: "lock.info", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", act: Handler::Store(keys::lock_info), summary: "Fencing token and remaining milliseconds of a lock, or nil" },
+    Spec { name: "lock.release", arity: 3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", act: Handler::Store(keys::lock_release), summary: "Give a lock back: 1, or 0 if it is not held under this token" },
+    Spec { name: "lock.renew", arity: 4, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", act: Handler::Store(keys::lock_renew), summary: "Keep a lock for so many milliseconds from now: 1, or 0 if it is not held under this token" },
+    Spec { name: "mget", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::mget), summary: "Get the values of keys" },
+    Spec { name: "mset", arity: -3, subs: &[], flags: &["write", "denyoom"], keys: (1, -1, 2), group: "string", since: "1.0.1", act: Handler::Store(keys::mset), summary: "Set several keys at once" },
+    Spec { name: "multi", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "1.2.0", act: Handler::Control(Control::Multi), summary: "Begin a transaction" },
+    Spec { name: "persist", arity: 2, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.2.0", act: Handler::Store(keys::persist), summary: "Take a key's time to live away" },
+    Spec { name: "pexpire", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", act: Handler::Store(keys::pexpire), summary: "Give a key a time to live in milliseconds" },
+    Spec { name: "pexpireat", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", act: Handler::Store(keys::pexpireat), summary: "Let a key expire at a time in milliseconds since 1970" },
+    Spec { name: "phalanx", arity: -2, subs: &[("status", -2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", act: Handler::Server(server::phalanx), summary: "STATUS: the cluster's verdict and its nodes; STATUS JSON for programs" },
+    Spec { name: "ping", arity: -1, subs: &[], flags: &["fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Handler::Server(connection::ping), summary: "Ask whether the node is there" },
+    Spec { name: "psetex", arity: 4, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "2.6.0", act: Handler::Store(keys::psetex), summary: "Set a key with a time to live in milliseconds" },
+    Spec { name: "pttl", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", act: Handler::Store(keys::pttl), summary: "Time to live of a key in milliseconds" },
+    Spec { name: "quit", arity: -1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Handler::Control(Control::Quit), summary: "Close the connection" },
+    Spec { name: "raft", arity: -2, subs: &[("info", 2), ("leader", 2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", act: Handler::Server(server::raft), summary: "LEADER: its address; INFO: this node's view of the log" },
+    Spec { name: "reset", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "6.2.0", act: Handler::Control(Control::Reset), summary: "Make the connection as it was when it was opened" },
+    Spec { name: "role", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "server", since: "2.8.12", act: Handler::Server(server::role), summary: "Every node takes writes: master" },
+    Spec { name: "scan", arity: -2, subs: &[], flags: &["readonly"], keys: (0, 0, 0), group: "generic", since: "2.8.0", act: Handler::Store(keys::scan), summary: "Keys, page by page" },
+    Spec { name: "script", arity: -2, subs: &[("exists", -3), ("load", 3)], flags: &["noscript"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", act: Handler::Server(connection::script), summary: "LOAD, EXISTS: names of redis-py's lock scripts" },
+    Spec { name: "select", arity: 2, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", act: Handler::Server(connection::select), summary: "Choose the database: there is one, 0" },
+    Spec { name: "set", arity: -3, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::set), summary: "Set the value of a key, with a condition or a time to live if wanted" },
+    Spec { name: "setex", arity: 4, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "2.0.0", act: Handler::Store(keys::setex), summary: "Set a key with a time to live in seconds" },
+    Spec { name: "setnx", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", act: Handler::Store(keys::setnx), summary: "Set a key that does not exist" },
+    Spec { name: "strlen", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "string", since: "2.2.0", act: Handler::Store(keys::strlen), summary: "Length of a value" },
+    Spec { name: "time", arity: 1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "server", since: "2.6.0", act: Handler::Server(server::time), summary: "This node's clock" },
+    Spec { name: "touch", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "generic", since: "3.2.1", act: Handler::Store(keys::exists), summary: "Count which of the keys exist" },
+    Spec { name: "ttl", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", act: Handler::Store(keys::ttl), summary: "Time to live of a key in seconds" },
+    Spec { name: "type", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", act: Handler::Store(keys::kind), summary: "Kind of the value at a key" },
+    Spec { name: "unlink", arity: -2, subs: &[], flags: &["write", "fast"], keys: (1, -1, 1), group: "generic", since: "4.0.0", act: Handler::Store(keys::del), summary: "Delete keys" },
+    Spec { name: "unwatch", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "2.2.0", act: Handler::Server(connection::unwatch), summary: "Forget the watched keys" },
+    Spec { name: "watch", arity: -2, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (1, -1, 1), group: "transactions", since: "2.2.0", act: Handler::Control(Control::Watch), summary: "Run the next transaction only if these keys are as they are now" },
 ];
+
+/// `COMMAND`: what this table holds, as Redis tells it.
+fn command(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    let proto = conn.proto;
+    let named = || request.words().skip(2).map(find);
+    let sub = if request.len() == 1 { &b"info"[..] } else { request.word(1) };
+    match sub {
+        _ if is(sub, "count") => reply::int(out, TABLE.len() as i64),
+        _ if is(sub, "list") => {
+            reply::array(out, TABLE.len());
+            TABLE.iter().for_each(|spec| reply::bulk(out, spec.name.as_bytes()));
+        }
+        _ if is(sub, "docs") && request.len() == 2 => write_docs(out, proto, TABLE.iter()),
+        _ if is(sub, "docs") => {
+            let found: Vec<&Spec> = named().flatten().collect();
+            write_docs(out, proto, found.into_iter());
+        }
+        _ if request.len() <= 2 => {
+            reply::array(out, TABLE.len());
+            TABLE.iter().for_each(|spec| write_spec(out, proto, spec));
+        }
+        _ => {
+            reply::array(out, request.len() - 2);
+            for spec in named() {
+                match spec {
+                    Some(spec) => write_spec(out, proto, spec),
+                    None => reply::nil(out, proto),
+                }
+            }
+        }
+    }
+}
+
+/// Name, arity, flags, first key, last key, step, categories; tips, key specifications and subcommands are empty.
+fn write_spec(out: &mut Vec<u8>, proto: Proto, spec: &Spec) {
+    let (first, last, step) = spec.keys;
+    reply::array(out, 10);
+    reply::bulk(out, spec.name.as_bytes());
+    reply::int(out, spec.arity);
+    reply::set(out, proto, spec.flags.len());
+    spec.flags.iter().for_each(|flag| reply::simple(out, flag));
+    for place in [first, last, step] {
+        reply::int(out, place);
+    }
+    let kind = if spec.flags.contains(&"write") { "@write" } else { "@read" };
+    let speed = if spec.flags.contains(&"fast") { "@fast" } else { "@slow" };
+    let categories: &[&str] = if spec.keys.0 > 0 { &[kind, speed] } else { &[speed] };
+    reply::set(out, proto, categories.len());
+    categories.iter().for_each(|category| reply::simple(out, category));
+    for _ in 0..3 {
+        reply::array(out, 0);
+    }
+}
+
+fn write_docs<'a>(out: &mut Vec<u8>, proto: Proto, specs: impl ExactSizeIterator<Item = &'a Spec>) {
+    reply::map(out, proto, specs.len());
+    for spec in specs {
+        reply::bulk(out, spec.name.as_bytes());
+        reply::map(out, proto, 3);
+        for (name, value) in [("summary", spec.summary), ("since", spec.since), ("group", spec.group)] {
+            reply::bulk(out, name.as_bytes());
+            reply::bulk(out, value.as_bytes());
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

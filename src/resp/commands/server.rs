@@ -1,18 +1,16 @@
-//! Commands about the node, its cluster and the door's own commands: INFO, CONFIG, COMMAND, ROLE, LEADER, PHALANX, RAFT.
+//! Commands about the node, its cluster and the door's own commands: INFO, CONFIG, ROLE, LEADER, PHALANX, RAFT.
 //!
 //! Every node takes every command, so to a Redis client each is a lone master that is not loading; what it is among its
 //! peers stands under names of our own.
 //! Not here: the connection's own state (`connection.rs`), keys (`keys.rs`).
 
 use super::connection::{REDIS_VERSION, matching};
-use super::{Spec, TABLE};
 use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::Level;
 use crate::node::views::status::{Liveness, Status};
-use crate::resp::commands;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::Request;
-use crate::resp::protocol::reply::{self, Proto};
+use crate::resp::protocol::reply;
 use crate::services::kv::{Op, Value};
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +21,7 @@ fn is(word: &[u8], name: &str) -> bool {
 }
 
 fn status_of(conn: &Conn) -> Status {
-    conn.door.handle.fresh_frame().frame.status.clone()
+    conn.shared.handle.fresh_frame().frame.status.clone()
 }
 
 // ---- INFO ----
@@ -56,10 +54,10 @@ pub(crate) fn info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
 }
 
 fn section_of(conn: &mut Conn, section: &str, status: &Status) -> Vec<(&'static str, String)> {
-    let door = &conn.door;
-    let settings = door.handle.settings();
-    let me = door.handle.identity().id;
-    let uptime = door.started.elapsed().as_secs();
+    let shared = &conn.shared;
+    let settings = shared.handle.settings();
+    let me = shared.handle.identity().id;
+    let uptime = shared.started.elapsed().as_secs();
     let own = status.nodes.iter().find(|row| row.id == me);
     let text = |value: &str| value.to_string();
     match section {
@@ -71,22 +69,22 @@ fn section_of(conn: &mut Conn, section: &str, status: &Status) -> Vec<(&'static 
             ("os", text(std::env::consts::OS)),
             ("arch_bits", usize::BITS.to_string()),
             ("process_id", std::process::id().to_string()),
-            ("run_id", door.run_id.simple().to_string()),
+            ("run_id", shared.run_id.simple().to_string()),
             ("tcp_port", (u64::from(settings.kv_port_base) + me.0).to_string()),
             ("uptime_in_seconds", uptime.to_string()),
             ("uptime_in_days", (uptime / 86400).to_string()),
         ],
         "clients" => vec![
-            ("connected_clients", door.clients_count().to_string()),
+            ("connected_clients", conn.clients.count().to_string()),
             ("maxclients", settings.connections_max.to_string()),
             ("blocked_clients", text("0")),
         ],
         "memory" => vec![("used_memory", resident_bytes().to_string()), ("maxmemory", text("0"))],
         "persistence" => vec![("loading", text("0")), ("async_loading", text("0")), ("aof_enabled", text("1"))],
         "stats" => vec![
-            ("total_connections_received", door.counts.accepted.load(Relaxed).to_string()),
-            ("total_commands_processed", door.counts.commands.load(Relaxed).to_string()),
-            ("rejected_connections", door.counts.turned_away.load(Relaxed).to_string()),
+            ("total_connections_received", shared.counts.accepted.load(Relaxed).to_string()),
+            ("total_commands_processed", shared.counts.commands.load(Relaxed).to_string()),
+            ("rejected_connections", shared.counts.turned_away.load(Relaxed).to_string()),
         ],
         "replication" => vec![
             ("role", text("master")),
@@ -125,8 +123,8 @@ fn word_of(value: &impl serde::Serialize) -> String {
 // ---- CONFIG, TIME, ROLE, CLUSTER ----
 
 pub(crate) fn config(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let settings = conn.door.handle.settings();
-    let port = u64::from(settings.kv_port_base) + conn.door.handle.identity().id.0;
+    let settings = conn.shared.handle.settings();
+    let port = u64::from(settings.kv_port_base) + conn.shared.handle.identity().id.0;
     let text = |value: &str| value.to_string();
     // The log is on disk and synced before anything is acknowledged: Redis would say appendonly with fsync always.
     let all = [
@@ -164,7 +162,7 @@ pub(crate) fn time(_: &mut Conn, _: &Request, out: &mut Vec<u8>) {
 }
 
 pub(crate) fn role(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
-    let me = conn.door.handle.identity().id;
+    let me = conn.shared.handle.identity().id;
     let applied = status_of(conn).nodes.iter().find(|row| row.id == me).map_or(0, |row| row.applied_index.0);
     reply::array(out, 3);
     reply::bulk(out, b"master");
@@ -246,7 +244,7 @@ pub(crate) fn raft(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
             None => reply::nil(out, conn.proto),
         };
     }
-    let me = conn.door.handle.identity().id;
+    let me = conn.shared.handle.identity().id;
     let list = |ids: &[crate::types::NodeId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
     let own = status.nodes.iter().find(|row| row.id == me);
     let index = |of: fn(&crate::node::views::status::NodeRow) -> u64| own.map_or(0, of).to_string();
@@ -268,70 +266,4 @@ pub(crate) fn raft(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         let _ = write!(text, "{name}:{value}\r\n"); // into memory
     }
     reply::verbatim(out, conn.proto, &text);
-}
-
-// ---- COMMAND ----
-
-pub(crate) fn command(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let proto = conn.proto;
-    let named = || request.words().skip(2).map(commands::find);
-    let sub = if request.len() == 1 { &b"info"[..] } else { request.word(1) };
-    match sub {
-        _ if is(sub, "count") => reply::int(out, TABLE.len() as i64),
-        _ if is(sub, "list") => {
-            reply::array(out, TABLE.len());
-            TABLE.iter().for_each(|spec| reply::bulk(out, spec.name.as_bytes()));
-        }
-        _ if is(sub, "docs") && request.len() == 2 => write_docs(out, proto, TABLE.iter()),
-        _ if is(sub, "docs") => {
-            let found: Vec<&Spec> = named().flatten().collect();
-            write_docs(out, proto, found.into_iter());
-        }
-        _ if request.len() <= 2 => {
-            reply::array(out, TABLE.len());
-            TABLE.iter().for_each(|spec| write_spec(out, proto, spec));
-        }
-        _ => {
-            reply::array(out, request.len() - 2);
-            for spec in named() {
-                match spec {
-                    Some(spec) => write_spec(out, proto, spec),
-                    None => reply::nil(out, proto),
-                }
-            }
-        }
-    }
-}
-
-/// Name, arity, flags, first key, last key, step, categories; tips, key specifications and subcommands are empty.
-fn write_spec(out: &mut Vec<u8>, proto: Proto, spec: &Spec) {
-    let (first, last, step) = spec.keys;
-    reply::array(out, 10);
-    reply::bulk(out, spec.name.as_bytes());
-    reply::int(out, spec.arity);
-    reply::set(out, proto, spec.flags.len());
-    spec.flags.iter().for_each(|flag| reply::simple(out, flag));
-    for place in [first, last, step] {
-        reply::int(out, place);
-    }
-    let kind = if spec.flags.contains(&"write") { "@write" } else { "@read" };
-    let speed = if spec.flags.contains(&"fast") { "@fast" } else { "@slow" };
-    let categories: &[&str] = if spec.keys.0 > 0 { &[kind, speed] } else { &[speed] };
-    reply::set(out, proto, categories.len());
-    categories.iter().for_each(|category| reply::simple(out, category));
-    for _ in 0..3 {
-        reply::array(out, 0);
-    }
-}
-
-fn write_docs<'a>(out: &mut Vec<u8>, proto: Proto, specs: impl ExactSizeIterator<Item = &'a Spec>) {
-    reply::map(out, proto, specs.len());
-    for spec in specs {
-        reply::bulk(out, spec.name.as_bytes());
-        reply::map(out, proto, 3);
-        for (name, value) in [("summary", spec.summary), ("since", spec.since), ("group", spec.group)] {
-            reply::bulk(out, name.as_bytes());
-            reply::bulk(out, value.as_bytes());
-        }
-    }
 }

@@ -5,7 +5,7 @@
 use super::parse::{Fault, Parser};
 use crate::resp::commands::keys::Context;
 use crate::resp::commands::scripts::Loaded;
-use crate::resp::commands::{self, Act, TABLE};
+use crate::resp::commands::{self, Handler, TABLE};
 use crate::resp::cursors::Cursors;
 
 /// Requests of all kinds, with some bytes broken.
@@ -100,7 +100,7 @@ fn parse(input: &[u8], cuts: &[usize], is_known: bool) -> Found {
                     if !request.is_empty()
                         && let Some(spec) = commands::find(request.word(0))
                         && spec.check(&request).is_ok()
-                        && let Act::Key(translate) = spec.act
+                        && let Handler::Store(translate) = spec.act
                         && let Err(why) = translate(&request, &context)
                     {
                         assert!(!why.is_empty(), "{} is refused without a word", spec.name);

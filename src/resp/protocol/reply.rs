@@ -117,6 +117,11 @@ fn digits(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&text[from..]);
 }
 
+/// Redis' words for too few or too many words.
+pub(crate) fn wrong_number(command: &str) -> String {
+    format!("ERR wrong number of arguments for '{command}' command")
+}
+
 #[cfg(test)]
 mod tests {
     use crate::resp::protocol::reply::*;

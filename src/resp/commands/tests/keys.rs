@@ -1,7 +1,7 @@
 //! Words of requests as operations of the store, and as Redis' refusals.
 
 use super::*;
-use crate::resp::commands::{self, Act};
+use crate::resp::commands::{self, Handler};
 use crate::resp::protocol::parse::Parser;
 
 fn translate(line: &str) -> Translated {
@@ -13,7 +13,7 @@ fn translate(line: &str) -> Translated {
     let spec = commands::find(request.word(0)).unwrap();
     spec.check(&request).unwrap();
     match spec.act {
-        Act::Key(translate) => translate(&request, &context),
+        Handler::Store(translate) => translate(&request, &context),
         _ => panic!("{line} is not on keys"),
     }
 }

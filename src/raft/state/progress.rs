@@ -7,8 +7,8 @@
 //! session, moves `match_index`, and never back. P3 bytes in flight are those of `inflight`.
 //! Not here: choosing what to send (`raft/leader.rs`), counting copies (`raft/commit.rs`).
 
+use super::log::Log;
 use crate::raft::Conflict;
-use crate::raft::log::Log;
 use crate::types::{Identity, Index};
 use std::collections::VecDeque;
 

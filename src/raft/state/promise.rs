@@ -8,8 +8,8 @@
 //!
 //! Not here: how peers learn, tell and remember it (`node/`, `cluster/gossip.rs`), what an outdated node does (`node/`).
 
+use super::{Raft, State};
 use crate::raft::View;
-use crate::raft::state::{Raft, State};
 use crate::types::{Identity, Index, Term};
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +94,7 @@ impl From<&crate::raft::Durable> for Promise {
 
 #[cfg(test)]
 mod tests {
-    use crate::raft::tracker::promise::*;
+    use crate::raft::state::promise::*;
 
     fn promise(term: u64, has_voted: bool, index: u64) -> Promise {
         Promise { term: Term(term), has_voted, index: Index(index), is_broken: false }

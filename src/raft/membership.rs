@@ -8,39 +8,12 @@
 //! G3 there is always a voter. G4 an id stands for one identity at a time.
 //! Not here: who should be a voter (`cluster/autopilot.rs`).
 
-use super::progress::{Mode, Progress};
-use crate::raft::state::{Cx, Raft, State, refuse};
-use crate::raft::{Answer, Change, Membership, Payload, Refusal, Token};
-use crate::types::{Identity, NodeId};
+use super::state::membership::quorum;
+use super::state::progress::{Mode, Progress};
+use super::state::{Cx, Raft, State, refuse};
+use super::{Answer, Change, Membership, Payload, Refusal, Token};
+use crate::types::Identity;
 use std::sync::Arc;
-use uuid::Uuid;
-
-/// How many of `voters` make a quorum.
-pub(crate) fn quorum(voters: usize) -> usize {
-    voters / 2 + 1
-}
-
-impl Membership {
-    /// Whether this very identity votes.
-    pub fn is_voter(&self, who: &Identity) -> bool {
-        self.voters.get(&who.id) == Some(&who.uuid)
-    }
-
-    /// Whether this very identity votes or listens.
-    pub fn is_member(&self, who: &Identity) -> bool {
-        self.uuid_of(who.id) == Some(who.uuid)
-    }
-
-    /// The identity behind an id, voter or learner.
-    pub fn uuid_of(&self, id: NodeId) -> Option<Uuid> {
-        self.voters.get(&id).or_else(|| self.learners.get(&id)).copied()
-    }
-
-    /// All members, voters first.
-    pub fn members(&self) -> impl Iterator<Item = Identity> + '_ {
-        self.voters.iter().chain(&self.learners).map(|(id, uuid)| Identity { id: *id, uuid: *uuid })
-    }
-}
 
 impl Raft {
     /// The host wants another membership.

@@ -1,0 +1,76 @@
+//! What all connections of the Redis server share, but for the list of them (`clients.rs`).
+
+use super::commands::scripts::Loaded;
+use super::cursors::Cursors;
+use crate::node::Handle;
+use crossbeam_channel::Sender;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Size that a value is assumed to have until larger ones are seen.
+const VALUE_BYTES_MIN: usize = 4 << 10;
+
+/// Shared by all connections.
+pub struct Shared {
+    /// The node.
+    pub handle: Handle,
+    /// Where the SCANs of clients have come to.
+    pub cursors: Cursors,
+    /// Scripts that clients loaded.
+    pub scripts: Loaded,
+    pub counts: Counts,
+    /// When the server started.
+    pub started: Instant,
+    /// Drawn at the start, as Redis does: INFO shows it.
+    pub run_id: Uuid,
+    /// Bytes of the largest value that went in or out here: how much replies to reads may come to.
+    largest: AtomicUsize,
+    /// Inbox of the `resp-drain` thread.
+    slow: Sender<u64>,
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub accepted: AtomicU64,
+    pub turned_away: AtomicU64,
+    pub commands: AtomicU64,
+    pub protocol_errors: AtomicU64,
+}
+
+impl Shared {
+    /// A server that starts now. `slow`: the inbox of the `resp-drain` thread.
+    pub fn new(handle: Handle, slow: Sender<u64>) -> Shared {
+        let run_id = Uuid::new_v4();
+        Shared {
+            handle,
+            cursors: Cursors::new(run_id.as_u64_pair().1),
+            scripts: Loaded::default(),
+            counts: Counts::default(),
+            started: Instant::now(),
+            run_id,
+            largest: AtomicUsize::new(0),
+            slow,
+        }
+    }
+
+    /// Takes note of a value's size.
+    pub fn note_size(&self, bytes: usize) {
+        if bytes > self.largest.load(Relaxed) {
+            self.largest.fetch_max(bytes, Relaxed);
+        }
+    }
+
+    /// What one value may come to, as far as this node knows: never less than a few KiB. What its clients have just sent may
+    /// be larger than anything in the store so far.
+    pub fn value_bytes(&self) -> usize {
+        self.largest.load(Relaxed).max(self.handle.largest_value()).max(VALUE_BYTES_MIN)
+    }
+
+    /// Leaves what a client's socket did not take to `resp-drain`; `false`: that has too much to do.
+    pub fn drain(&self, client: u64) -> bool {
+        self.slow.try_send(client).is_ok()
+    }
+}
