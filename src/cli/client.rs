@@ -8,10 +8,8 @@
 //! Not here: the loop over the nodes (`client.rs`), what the answers look like (`node/views/status.rs`), printing (`cli/cluster/status.rs` and its
 //! neighbours).
 
-use super::ClientArgs;
-use super::fault::{Fault, code};
+use crate::cli::fault::{Fault, code};
 use crate::client;
-pub use crate::client::Request;
 use crate::http::protocol::lines::Lines;
 use crate::settings::Settings;
 use crate::types::NodeId;
@@ -19,7 +17,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
+
+pub use crate::client::Request;
 
 /// How many local ports are tried when nobody says where the cluster is.
 const LOCAL_NODES_TRIED: u64 = 9;
@@ -305,6 +306,23 @@ fn named_in(config_json: &str) -> Vec<String> {
     }
     named.sort_by_key(|(is_offline, _)| *is_offline);
     named.into_iter().map(|(_, endpoint)| endpoint).collect()
+}
+
+/// How to find the cluster and how to answer: the arguments of every subcommand that asks a running node.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ClientArgs {
+    /// Nodes to ask, each host:port of HTTP; every one is tried [default: those in config.json, else the local ports]
+    #[arg(short, long, value_delimiter = ',', value_name = "HOST:PORT")]
+    pub endpoints: Vec<String>,
+    /// Settings file that names config.json and the ports
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Seconds to wait for one node's answer [default: 3 for a question, request_timeout_ms and 2 s for a change]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
 }
 
 #[cfg(test)]

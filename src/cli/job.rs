@@ -6,8 +6,7 @@
 //! Exit codes of `run`: the program's own; 128 + N if signal N ended it; 1 with a reason if it did not come to its own end.
 //! Not here: what becomes of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
 
-use super::ClientArgs;
-use super::client::{self, Client, Raw, Request};
+use super::client::{self, Client, ClientArgs, Raw, Request};
 use super::fault::{Fault, code};
 use super::kv::parse_time;
 use super::term;

@@ -6,8 +6,7 @@
 //! Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as everywhere.
 //! Not here: what the store does (`services/kv/`), HTTP (`http/api/kv.rs`).
 
-use super::ClientArgs;
-use super::client::{Client, Raw, Request};
+use super::client::{Client, ClientArgs, Raw, Request};
 use super::fault::{Fault, code};
 use super::term;
 use base64::Engine;

@@ -21,7 +21,6 @@ pub mod sql;
 pub mod term;
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -75,23 +74,6 @@ enum Command {
     Demo(lab::demo::DemoArgs),
     /// Print a completion script for a shell
     Completions(local::completions::CompletionsArgs),
-}
-
-/// How to find the cluster and how to answer: the arguments of every subcommand that asks a running node.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct ClientArgs {
-    /// Nodes to ask, each host:port of HTTP; every one is tried [default: those in config.json, else the local ports]
-    #[arg(short, long, value_delimiter = ',', value_name = "HOST:PORT")]
-    pub endpoints: Vec<String>,
-    /// Settings file that names config.json and the ports
-    #[arg(long, value_name = "FILE")]
-    pub settings: Option<PathBuf>,
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Seconds to wait for one node's answer [default: 3 for a question, request_timeout_ms and 2 s for a change]
-    #[arg(long, value_name = "SECONDS")]
-    pub timeout: Option<f64>,
 }
 
 /// Reads the command line and obeys it; the exit code.

@@ -7,7 +7,7 @@
 //!
 //! Not here: what ends when (`sim/checks/kv_model.rs`).
 
-use super::checks::raft_checker::{Judged, violation};
+use super::violation::{Judged, violation};
 use super::world::World;
 use crate::cluster::log_clock::SLEW;
 use crate::types::NodeId;

@@ -9,10 +9,10 @@
 //! be given the state of a leader that is not found out yet.
 //! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers (`node/snapshots/checkpoints.rs`, `node/snapshots/rebuild.rs`).
 
-use super::checks::raft_checker::{Judged, violation};
 use super::model::host::Ask;
 use super::model::services::{Body, Command};
 use super::steps::workers::FIRST_WORD;
+use super::violation::{Judged, violation};
 use super::world::{What, World};
 use crate::cluster::integrity::{Findings, Voice, judge};
 use crate::raft::{Payload, Role};

@@ -9,7 +9,7 @@
 //!
 //! Not here: the comparison itself (`raft/state/promise.rs`).
 
-use super::checks::raft_checker::{Judged, violation};
+use super::violation::{Judged, violation};
 use super::world::World;
 use crate::raft::{Durable, Promise};
 use crate::types::Identity;

@@ -26,12 +26,13 @@ pub mod steps;
 mod strangers;
 #[cfg(test)]
 mod tests;
+pub mod violation;
 mod world;
 
-pub use self::checks::raft_checker::Violation;
 pub use self::environment::plan::Plan;
 pub use self::model::host::{Flaws, HostFlaws};
 pub use self::model::services::ServiceFlaws;
+pub use self::violation::Violation;
 pub use coverage::Coverage;
 
 use std::cell::RefCell;

@@ -8,8 +8,8 @@
 //! address of a member that they know, by the answer to a join, else by the gossip of somebody they know.
 //! Not here: whom a node hears (`raft/guard.rs`).
 
-use super::checks::raft_checker::{Judged, violation};
 use super::environment::plan::pick;
+use super::violation::{Judged, violation};
 use super::world::{Packet, What, World};
 use crate::raft::{
     Body, Conflict, Effects, Entry, INDEX_MAX, Input, Message, Payload, SnapshotMeta, TERM_JUMP_MAX, TERM_MAX, Token,

@@ -6,17 +6,18 @@
 //! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients (`sim/steps/clients.rs`), the end (`sim/steps/liveness.rs`).
 
 use super::checks::client_checker::Witness;
-use super::checks::raft_checker::{Ghost, Hash, Judged, Violation, violation};
+use super::checks::raft_checker::Ghost;
 use super::coverage::Coverage;
 use super::environment::disk::Death;
 use super::environment::net::Network;
 use super::environment::plan::{JobsPlan, Plan, TICK_US};
 use super::model::host::{Flaws, Host};
-use super::steps::clients::{Client, Told};
-use super::steps::snapshot_transfers::Transfers;
+use super::model::operations::{Client, Told};
+use super::model::snapshot_transfers::Transfers;
+use super::violation::{Hash, Judged, Violation, violation};
 use crate::raft::{Durable, Entry, HardState, Input, Membership, Message, Payload, Persist};
 use crate::services::jobs::JobId;
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 use crate::types::{Identity, Index, NodeId, Term};
 use fastrand::Rng;
 use std::cmp::Reverse;
@@ -160,7 +161,7 @@ pub struct World {
     /// Faults have stopped.
     pub is_calm: bool,
     /// State of the calm phase.
-    pub calm: super::steps::liveness::Calm,
+    pub calm: super::model::liveness::Calm,
     /// The run is over.
     pub is_over: bool,
     /// Commands of workers and leaders so far: each has a number of its own.
@@ -206,7 +207,7 @@ impl World {
             clients: Vec::new(),
             coverage: Coverage::default(),
             is_calm: false,
-            calm: super::steps::liveness::Calm::default(),
+            calm: super::model::liveness::Calm::default(),
             is_over: false,
             words: 0,
             asleep: BTreeMap::new(),

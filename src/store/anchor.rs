@@ -5,7 +5,8 @@
 //! of `wal/`. All of them are held open, so that no other file can get their inodes.
 //! Not here: who looks how often, and what follows (`node/threads/disk.rs`).
 
-use super::{StoreError, WAL_DIR};
+use super::WAL_DIR;
+use super::error::StoreError;
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -50,7 +51,7 @@ impl Anchor {
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => "is gone",
                 Err(e) => return Err(StoreError::io("look at", path, e)),
             };
-            let node = self.opened.first().and_then(|(dir, _)| super::node_of(dir));
+            let node = self.opened.first().and_then(|(dir, _)| super::error::node_of(dir));
             return Err(StoreError::FolderGone { path: path.clone(), what, node });
         }
         Ok(())

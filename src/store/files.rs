@@ -5,7 +5,7 @@
 //! makes the folder's names survive (creations, renames, removals); nothing else survives for certain.
 //! Not here: retries. There are none anywhere: after a failed sync the kernel may have dropped the very bytes.
 
-use super::StoreError;
+use super::error::StoreError;
 use rustix::fs::Mode;
 use rustix::process::{geteuid, umask};
 use std::fs;

@@ -7,8 +7,9 @@
 //! Not here: joining and founding (`cluster/discovery.rs`).
 
 use super::anchor::Anchor;
+use super::error::StoreError;
 use super::wal::segment;
-use super::{Files, Options, SNAPSHOTS_DIR, Store, StoreError, WAL_DIR, snapshot};
+use super::{Files, Options, SNAPSHOTS_DIR, Store, WAL_DIR, snapshot};
 use crate::raft::Durable;
 use crate::types::{Addresses, Identity, NodeId};
 use serde::{Deserialize, Serialize};
@@ -89,7 +90,7 @@ pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
 /// # Errors
 /// [`StoreError::ForeignFolder`] if the folder bears another node's number than the file.
 pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
-    match (read(files, dir)?, super::node_of(dir)) {
+    match (read(files, dir)?, super::error::node_of(dir)) {
         (Some(me), Some(node)) if node != me.id => Err(foreign(files, dir, &me, node)),
         (me, _) => Ok(me),
     }
@@ -104,7 +105,7 @@ fn read(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
         Err(e) => return Err(StoreError::io("read", &path, e)),
     };
     let me = serde_json::from_slice(&bytes);
-    me.map(Some).map_err(|e| StoreError::Identity { file: path, why: e.to_string(), node: super::node_of(dir) })
+    me.map(Some).map_err(|e| StoreError::Identity { file: path, why: e.to_string(), node: super::error::node_of(dir) })
 }
 
 /// Says where the folders may be that were mixed up: `dir` is named after `node` and belongs to `me`.

@@ -4,9 +4,10 @@
 //! A torn tail is no damage: a start would cut it. Works beside a running node, whose newest bytes may be in motion.
 //! Not here: printing (`cli/local/log.rs`).
 
+use super::error::StoreError;
 use super::wal::record::{Position, Record};
 use super::wal::recover::{self, Torn};
-use super::{Files, Options, SNAPSHOTS_DIR, SnapshotReader, Snapshots, StoreError, WAL_DIR};
+use super::{Files, Options, SNAPSHOTS_DIR, SnapshotReader, Snapshots, WAL_DIR};
 use crate::raft::{HardState, SnapshotMeta};
 use crate::types::{Index, Term};
 use std::path::Path;
@@ -45,7 +46,7 @@ pub struct Summary {
 
 /// Reads everything in a node's folder and hands each log record to `each`. `Err`: there is nothing to read.
 pub fn inspect(files: Arc<dyn Files>, dir: &Path, mut each: impl FnMut(Seen<'_>)) -> Result<Summary, StoreError> {
-    let options = Options { node: super::node_of(dir), ..Options::default() };
+    let options = Options { node: super::error::node_of(dir), ..Options::default() };
     let (wal_dir, snapshots_dir) = (dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR));
     let mut summary = Summary::default();
     let snapshots = Snapshots::new(files.clone(), snapshots_dir, &options, super::Poison::default());

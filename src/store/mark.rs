@@ -3,7 +3,8 @@
 //! A restart must not serve what was found corrupt, so the mark outlives the process; it goes when the state was replaced.
 //! Not here: who finds out (`cluster/integrity.rs`), what follows (`node/snapshots/checkpoints.rs`).
 
-use super::{Files, StoreError};
+use super::Files;
+use super::error::StoreError;
 use crate::types::Index;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;

@@ -3,7 +3,7 @@
 //! A full disk while a snapshot is written beside the log is no such failure: only a temporary file is lost. Nor is a
 //! transfer that makes no sense. Not here: ending the process with exit code 3 (`node/`).
 
-use super::StoreError;
+use super::error::StoreError;
 use std::sync::{Arc, OnceLock};
 
 /// The first failure, shared by the store and its snapshot handles.

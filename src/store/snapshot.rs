@@ -7,8 +7,9 @@
 //! A damaged newest snapshot is refused: an older one would leave a hole before the log.
 //! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments (`store/wal/writer.rs`).
 
+use super::error::StoreError;
 use super::files::remove_gently;
-use super::{File, Files, Options, Poison, StoreError};
+use super::{File, Files, Options, Poison};
 use crate::raft::SnapshotMeta;
 use crate::types::{Index, NodeId, Term};
 use serde::{Deserialize, Serialize};

@@ -5,12 +5,13 @@
 //! between snapshot and log, and a suffix that contradicts the snapshot is gone for good.
 //! Not here: the log's own recovery (`store/wal/writer.rs`), threads (`node/`).
 
+use super::error::StoreError;
 use super::files::remove_gently;
 use super::wal::record::Record;
 use super::wal::recover::{self, Torn};
 use super::wal::replay::Replay;
 use super::wal::writer::{self, Spare, SpareJob, Wal};
-use super::{Files, Options, Poison, SNAPSHOTS_DIR, SnapshotReader, SnapshotReceiver, Snapshots, StoreError, WAL_DIR};
+use super::{Files, Options, Poison, SNAPSHOTS_DIR, SnapshotReader, SnapshotReceiver, Snapshots, WAL_DIR};
 use crate::raft::{Durable, HardState, Persist, SnapshotMeta};
 use crate::types::{Index, Term};
 use std::io::ErrorKind;
@@ -58,7 +59,7 @@ pub struct Store {
 impl Store {
     /// Opens a node's folder, making it if need be, and gives what it holds.
     pub fn open(files: Arc<dyn Files>, dir: &Path, mut options: Options) -> Result<(Store, Durable), StoreError> {
-        options.node = options.node.or_else(|| super::node_of(dir));
+        options.node = options.node.or_else(|| super::error::node_of(dir));
         let (wal_dir, snapshots_dir) = (dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR));
         for made in [&*wal_dir, &*snapshots_dir] {
             files.create_dir(made).map_err(|e| StoreError::io("create", made, e))?;

@@ -4,7 +4,7 @@
 //! node dies, the stream and the next message go on with another; what could not be said is shown again.
 //! Not here: finding nodes and saying nothing twice (`client/`), the words of a message (`mod.rs`).
 
-use super::{Common, fault, member, message, read_up_to};
+use super::session::{Common, fault, member, message, read_up_to};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::client::{Chat, Follower, To};

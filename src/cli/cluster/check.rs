@@ -6,8 +6,7 @@
 //! Exit codes: 0 the same, 4 a member does not answer, 8 not the same, 9 a member has no digest at that index.
 //! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference (`node/snapshots/checkpoints.rs`).
 
-use crate::cli::ClientArgs;
-use crate::cli::client::{Client, Request};
+use crate::cli::client::{Client, ClientArgs, Request};
 use crate::cli::fault::Fault;
 use crate::cli::term;
 use crate::lab::poll;

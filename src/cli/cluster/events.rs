@@ -4,8 +4,7 @@
 //! and leaves out what is not newer than the last line printed.
 //! Not here: who writes the sentences (`node/`).
 
-use crate::cli::ClientArgs;
-use crate::cli::client::Client;
+use crate::cli::client::{Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::lab::poll;

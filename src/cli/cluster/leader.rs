@@ -2,8 +2,7 @@
 //!
 //! Not here: how a hand-over works (`raft/transfer.rs`).
 
-use crate::cli::ClientArgs;
-use crate::cli::client::Client;
+use crate::cli::client::{Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::lab::poll;

@@ -3,8 +3,7 @@
 //! A running node joins by itself; `add` is for one that was removed and shall return. A change is answered when it is
 //! committed. Not here: which changes are safe (`raft/membership.rs`), changes without people (`cluster/autopilot.rs`).
 
-use crate::cli::ClientArgs;
-use crate::cli::client::{self, Client};
+use crate::cli::client::{self, Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::node::views::status::{Liveness, Standing, Status};

@@ -3,11 +3,9 @@
 //! Any node can answer; the table is what that node knows. `--check` turns the verdict into an exit code for scripts.
 //! Not here: how the verdict is reached (`cluster/health.rs`).
 
-use crate::cli::ClientArgs;
-use crate::cli::client::Client;
+use crate::cli::client::{Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
-use crate::cli::term::span;
-use crate::cli::term::{self, Colour};
+use crate::cli::term::{self, Colour, span};
 use crate::cluster::log_clock::SKEW_WARN_MS;
 use crate::lab::poll;
 use crate::node::views::status::{Liveness, NodeRow, Standing, Status, Verdict};

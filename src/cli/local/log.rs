@@ -6,9 +6,10 @@
 
 use crate::cli::fault::{Fault, code};
 use crate::raft::{Entry, HardState, Membership, Payload};
+use crate::store::error::StoreError;
 use crate::store::inspect::{self, Seen, Summary};
 use crate::store::wal::record::Record;
-use crate::store::{self, RealFiles, StoreError};
+use crate::store::{self, RealFiles};
 use serde_json::{Value, json};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};

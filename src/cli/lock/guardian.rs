@@ -6,7 +6,7 @@
 //! once as it begins) and `lost`.
 //! Not here: the runner (`mod.rs`), the group as the runner sees it (`process_group.rs`).
 
-use super::{Lease, since_boot};
+use super::lease::{Lease, since_boot};
 use crate::cli::client::Client;
 use crate::cli::fault::{Fault, code};
 use crate::node::process::signals;

@@ -15,18 +15,19 @@
 //! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group (`process_group.rs`).
 
 pub mod guardian;
+pub mod lease;
 pub mod process_group;
+use self::lease::GRACE_MAX;
 use self::process_group::{Group, Step, Word};
-use super::ClientArgs;
-use super::client::{Client, Request};
+use super::client::{Client, ClientArgs};
 use super::fault::{Fault, code};
 use super::kv::{escape_path, parse_time};
 use super::term;
+use crate::cli::lock::lease::{Lease, since_boot};
 use crate::lab::poll;
 use crate::node::process::signals;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io;
@@ -37,8 +38,6 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at the command.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Longest time from SIGTERM to SIGKILL.
-const GRACE_MAX: Duration = Duration::from_secs(5);
 /// Signals that wait to be passed on; more of them say nothing new.
 const SIGNALS_MAX: usize = 16;
 /// A shorter time to live leaves no time to end a command in.
@@ -169,76 +168,6 @@ fn exit_code(status: ExitStatus) -> i32 {
 fn stays(group: &Group) -> Fault {
     let message = format!("processes of the command do not end, though they were killed: ps -g {}", group.id());
     Fault::new(code::FAILED, message, "its lock is not given back; its time runs out by itself")
-}
-
-/// Time since the machine started, while it slept as well.
-pub fn since_boot() -> Duration {
-    #[cfg(target_os = "linux")]
-    let clock = rustix::time::ClockId::Boottime;
-    #[cfg(not(target_os = "linux"))]
-    let clock = rustix::time::ClockId::Monotonic; // on macOS it goes on in sleep
-    Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
-}
-
-/// A lock that is held: what the guardian has to know of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Lease {
-    /// Nodes to ask.
-    pub endpoints: Vec<String>,
-    /// Longest wait for one answer.
-    pub patience: Duration,
-    /// Path of the lock over HTTP.
-    pub path: String,
-    /// Its name, for people.
-    pub name: String,
-    /// How long it lives without renewal.
-    pub ttl: Duration,
-    /// The fencing token.
-    pub token: u64,
-    /// When the request was sent that took it or kept it last (L1), by [`since_boot`].
-    pub held_from: Duration,
-}
-
-impl Lease {
-    /// Since when it is held.
-    fn age(&self) -> Duration {
-        since_boot().saturating_sub(self.held_from)
-    }
-
-    /// When the next renewal is due.
-    pub fn renew_at(&self) -> Duration {
-        self.held_from + self.ttl / 3
-    }
-
-    /// When the command is told to end.
-    pub fn term_at(&self) -> Duration {
-        self.kill_at().saturating_sub((self.ttl / 10).min(GRACE_MAX))
-    }
-
-    /// When nothing of the command may go on: a tenth of the time is left for slow kernels and clocks that differ.
-    pub fn kill_at(&self) -> Duration {
-        self.held_from + self.ttl * 9 / 10
-    }
-
-    /// A request about it.
-    pub fn post(&self, action: &str, body: &serde_json::Value) -> Request {
-        Request::once("POST", format!("{}/{action}", self.path), Some(body.to_string().into_bytes()))
-    }
-
-    /// Keeps it for another time to live: whether it is still ours, or `None` if nobody could say.
-    pub fn renew(&mut self, client: &Client) -> Option<bool> {
-        let begun = since_boot();
-        let body = json!({"token": self.token, "ttl_ms": self.ttl.as_millis() as u64});
-        let raw = client.exchange(&self.post("renew", &body)).ok()?;
-        match raw.status {
-            200 => {
-                self.held_from = begun;
-                Some(true)
-            }
-            409 => Some(false),
-            _ => None,
-        }
-    }
 }
 
 struct Lock {

@@ -6,7 +6,7 @@
 //! stops as well, as the shell waits for it; both go on together.
 //! Not here: the lock (`mod.rs`), what the guardian does (`guardian.rs`).
 
-use super::{Lease, since_boot};
+use super::lease::{Lease, since_boot};
 use crate::lab::poll;
 use crate::node::spawn;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};

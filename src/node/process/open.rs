@@ -5,8 +5,9 @@
 //! Not here: reading the log (`store/`), what follows from it (`start.rs`).
 
 use crate::raft::{self, Durable, HardState};
+use crate::store::error::StoreError;
 use crate::store::identity::{self, Me};
-use crate::store::{self, Files, Store, StoreError};
+use crate::store::{self, Files, Store};
 use crate::types::{Identity, NodeId};
 use log::info;
 use std::path::Path;

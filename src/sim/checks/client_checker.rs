@@ -6,27 +6,17 @@
 //!
 //! Not here: rules of consensus (`raft_checker.rs`).
 
+use super::delivery_checker::DeliveryChecker;
 use super::jobs_checker::Foreman;
 use super::kv_model::Ledger;
-use super::raft_checker::{Judged, violation};
 use crate::check::{self, Action, Verdict};
-use crate::services::Reply;
-use crate::services::chat;
 use crate::services::jobs::{Answer, Board};
 use crate::services::kv::{Ran, Value};
-use crate::services::sessions::Tag;
+use crate::services::{Reply, chat};
+use crate::sim::model::operations::{Operation, Told, Wish};
 use crate::sim::model::services::{Applied, Body, COUNTER, Command, first};
-use crate::sim::steps::chat::Ear;
-use crate::sim::steps::clients::{Operation, Told, Wish};
+use crate::sim::violation::{Judged, Name, name, violation};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Origin and number of a command.
-pub type Name = (u128, u64);
-
-/// The name of a tagged command.
-pub fn name(tag: &Tag) -> Name {
-    (tag.origin.as_u128(), tag.number)
-}
 
 /// What a tagged command did.
 #[derive(Clone, Debug)]
@@ -49,7 +39,7 @@ pub struct Witness {
     /// Knows about jobs.
     pub foreman: Foreman,
     /// Knows what was said.
-    ear: Ear,
+    ear: DeliveryChecker,
     /// Attempts that were applied, and where.
     attempts: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,

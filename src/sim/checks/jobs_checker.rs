@@ -9,14 +9,13 @@
 //! by no process), `JobTurn` (who has seen a turn has seen everything).
 //! Not here: whether all jobs end when the faults stop (`sim/steps/liveness.rs`), what a board promises of itself (`Board::check`).
 
-use super::client_checker::{Name, name};
-use super::raft_checker::{Judged, violation};
 use crate::services::Reply;
 use crate::services::jobs::commands::{LOSSES_MAX, SETBACKS_MAX};
 use crate::services::jobs::{self, Answer, Board, End, Job, JobId, State, Verdict};
 use crate::services::sessions::Tag;
 use crate::sim::coverage::Coverage;
 use crate::sim::model::services::{Applied, Body, Command};
+use crate::sim::violation::{Judged, Name, name, violation};
 use crate::types::{Identity, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 //!
 //! Invariants: S1 `ids[i]` belongs to index `base + 1 + i`. S2 `members` ascends and lies above `base`.
 
-use super::raft_checker::Hash;
 use crate::raft::{Entry, HardState, Membership, Payload, Persist, SnapshotMeta};
+use crate::sim::violation::Hash;
 use crate::types::{Index, Term};
 use std::sync::Arc;
 
@@ -200,4 +200,13 @@ impl Shelf {
         }
         Ok(job)
     }
+}
+
+/// An entry that was committed once, for ever.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its term and the hash of the log up to it.
+    pub id: Id,
+    /// Term of the leader that committed it.
+    pub(crate) by_term: Term,
 }

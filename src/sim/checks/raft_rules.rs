@@ -2,9 +2,9 @@
 //!
 //! Not here: what the ghost remembers (`raft_checker.rs`).
 
-use super::log_model::Shelf;
-use super::raft_checker::{Committed, Judged, violation};
+use super::log_model::{Committed, Shelf};
 use crate::raft::{HardState, Membership};
+use crate::sim::violation::{Judged, violation};
 use crate::types::{Identity, NodeId, Term};
 use std::collections::BTreeMap;
 

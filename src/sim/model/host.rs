@@ -6,6 +6,7 @@
 //! Not here: what happens when (`sim/world.rs`), carrying out effects (`sim/steps/effects.rs`).
 
 use super::services::{Registers, ServiceFlaws};
+use super::worker::Worker;
 use crate::cluster::integrity::StateReport;
 use crate::cluster::log_clock::LogClock;
 use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
@@ -13,8 +14,8 @@ use crate::services::jobs::JobId;
 use crate::sim::environment::disk::Disk;
 use crate::sim::environment::files::SimFiles;
 use crate::sim::environment::plan::Plan;
-use crate::sim::steps::workers::Worker;
-use crate::store::{self, Store, StoreError};
+use crate::store::error::StoreError;
+use crate::store::{self, Store};
 use crate::types::{Identity, Index, Term};
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};

@@ -5,46 +5,12 @@
 //! client id, one message), `ChatNumber` (one number of a conversation, one message).
 //! Not here: who asks which node (`clients.rs`), what a command does (`services/chat/`).
 
-use super::clients::Wish;
-use crate::services::chat::{Answer, Command, ConversationId, Name, Target};
-use crate::sim::checks::raft_checker::{Judged, violation};
+use crate::services::chat::{Command, Name, Target};
+use crate::sim::model::operations::Wish;
 use crate::sim::world::World;
-use std::collections::BTreeMap;
 
 /// Conversations that are spoken of: there are few, so that people meet.
 const TALKS: u64 = 4;
-
-/// What a client remembers of its talking.
-#[derive(Clone, Debug, Default)]
-pub struct Mouth {
-    is_member: bool,
-    /// Number of its newest message.
-    said: u64,
-    /// That message.
-    last: Option<(u64, Command)>,
-}
-
-/// What clients were told.
-#[derive(Default)]
-pub struct Ear {
-    by_id: BTreeMap<(u64, u64), (ConversationId, u64)>,
-    by_number: BTreeMap<(ConversationId, u64), (u64, u64)>,
-}
-
-impl Ear {
-    /// A client was told what became of what it said.
-    pub fn on_said(&mut self, who: u64, id: u64, reply: &[u8]) -> Judged {
-        let Some(Answer::Sent { conversation, number, .. }) = Answer::decode(reply) else { return Ok(()) };
-        let place = (conversation, number);
-        if let Some(known) = self.by_id.insert((who, id), place).filter(|known| *known != place) {
-            return violation("ChatOnce", format!("message {id} of client {who} is {known:?} and {place:?}"));
-        }
-        match self.by_number.insert(place, (who, id)).filter(|known| *known != (who, id)) {
-            Some(other) => violation("ChatNumber", format!("{place:?} is message {id} of client {who}, and {other:?}")),
-            None => Ok(()),
-        }
-    }
-}
 
 fn name(text: String) -> Name {
     Name { key: text.clone(), shown: text }

@@ -9,139 +9,17 @@
 //!
 //! Not here: what nodes do with a request (`effects.rs`), who runs jobs (`workers.rs`), the judgement of answers (`sim/checks/client_checker.rs`).
 
-use super::chat::Mouth;
 use crate::raft::{Input, Role};
 use crate::services::jobs::commands::LIMITS_USUAL;
-use crate::services::jobs::{self, Answer, JobId, Request};
-use crate::services::kv::Op;
-use crate::services::sessions::Tag;
-use crate::sim::checks::raft_checker::{Judged, violation};
+use crate::services::jobs::{self, Answer, Request};
 use crate::sim::environment::plan::LANGUAGES;
 use crate::sim::model::host::Ask;
+use crate::sim::model::operations::{BLOCK, Operation, Told, Wish};
 use crate::sim::model::services::{self, Body, COUNTER, Command};
+use crate::sim::violation::{Judged, violation};
 use crate::sim::world::{Packet, What, World};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
-
-/// What a client is told about an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// Applied; the service's reply.
-    Done(Vec<u8>),
-    /// Applied, and the service said no.
-    Failed(String),
-    /// What a register held, at an applied index.
-    Value { index: u64, value: Option<u64> },
-    /// Certainly not applied.
-    Refused,
-    /// Maybe applied.
-    Unknown,
-}
-
-/// What a client wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// To set a register.
-    Set { key: u8, value: u64 },
-    /// To set a register if it holds `from` (`None`: nothing).
-    Swap { key: u8, from: Option<u64>, to: u64 },
-    /// To count one more.
-    Count,
-    /// To read a register or the counter.
-    Read { key: u8 },
-    /// To have a job run.
-    Submit,
-    /// To take a job back.
-    Cancel { job: JobId },
-    /// To change the database.
-    Sql,
-    /// To say something, under an id of its own.
-    Say { who: u64, id: u64 },
-    /// To do something else in the chat.
-    Chat,
-}
-
-impl Wish {
-    /// What the store is asked for, if it goes through the log.
-    fn op(self) -> Option<Op> {
-        match self {
-            Wish::Set { key, value } => Some(services::set(key, value)),
-            Wish::Swap { key, from, to } => Some(services::set_if(key, from, to)),
-            Wish::Count => Some(services::count()),
-            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } | Wish::Sql | Wish::Say { .. } | Wish::Chat => None,
-        }
-    }
-}
-
-/// An operation under way.
-#[derive(Clone, Debug)]
-pub struct Operation {
-    /// What it is.
-    pub wish: Wish,
-    /// For a write: under which name it takes effect once.
-    pub tag: Option<Tag>,
-    /// For a write: what goes into the log.
-    body: Body,
-    /// When it was called.
-    pub call_us: u64,
-    /// For a read: the newest index acknowledged to anyone when it was asked.
-    pub floor: u64,
-    /// Attempts without an answer.
-    pub open: Vec<u64>,
-    /// The attempt that it waits for; `None`: it will ask again soon.
-    pub current: Option<u64>,
-    /// Some attempt may have been applied.
-    pub is_ambiguous: bool,
-    /// Attempts so far.
-    pub tries: u32,
-}
-
-/// A client.
-#[derive(Clone, Debug)]
-pub struct Client {
-    /// Its number.
-    pub id: u64,
-    origin: Uuid,
-    /// Number of its newest write under this origin.
-    number: u64,
-    /// It waits for nothing below this number.
-    done_below: u64,
-    attempts: u64,
-    values: u64,
-    /// What it saw last in each register.
-    seen: BTreeMap<u8, u64>,
-    /// Jobs that it has submitted.
-    jobs: Vec<JobId>,
-    /// What it said in the chat.
-    pub mouth: Mouth,
-    /// What it is doing.
-    pub operation: Option<Operation>,
-}
-
-/// Attempts of one client are numbered within a block of this size.
-const BLOCK: u64 = 1 << 32;
-
-/// Whose attempt it is.
-pub fn client_of(attempt: u64) -> usize {
-    (attempt / BLOCK) as usize
-}
-
-impl Client {
-    /// A client that has not done anything.
-    pub fn new(id: u64) -> Client {
-        let (origin, seen) = (Uuid::from_u128(u128::from(id)), BTreeMap::new());
-        let (jobs, mouth) = (Vec::new(), Mouth::default());
-        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs, mouth, operation: None }
-    }
-
-    /// A name for its next write. `lag`: how many writes that it gave up it still counts as open.
-    fn tag(&mut self, lag: u64) -> Tag {
-        self.number += 1;
-        self.done_below = self.done_below.max(self.number.saturating_sub(lag)).max(1);
-        Tag { origin: self.origin, number: self.number, done_below: self.done_below }
-    }
-}
 
 impl World {
     /// A client begins an operation, or asks again.

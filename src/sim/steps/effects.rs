@@ -5,16 +5,16 @@
 //!
 //! Not here: snapshots on their way (`snapshot_transfers.rs`), clients (`clients.rs`), workers (`workers.rs`).
 
-use super::clients::Told;
 use crate::raft::{Answer, Effects, Event, Input, Message, Payload, SnapshotMeta, Token};
 use crate::services::Reply;
 use crate::services::registry::JOBS;
-use crate::sim::checks::raft_checker::{Judged, violation};
 use crate::sim::environment::disk::Death;
 use crate::sim::model::host::{Ask, DiskJob, Process, Running};
+use crate::sim::model::operations::Told;
 use crate::sim::model::services::Command;
+use crate::sim::violation::{Judged, violation};
 use crate::sim::world::{Packet, What, World};
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 use crate::types::Index;
 
 impl World {
@@ -473,7 +473,7 @@ impl World {
                 if matches!(told, Told::Refused) {
                     self.witness.on_refused(attempt)?;
                 }
-                let client = super::clients::client_of(attempt);
+                let client = crate::sim::model::operations::client_of(attempt);
                 let delay = self.rng.u64(50..1_000);
                 self.after(delay, What::Reply { client, attempt, told });
             }
@@ -499,7 +499,7 @@ impl World {
         let reads = process.reads.into_iter().map(|(_, ask)| ask);
         for ask in process.asks.into_values().chain(waiting).chain(reads) {
             if let Ask::Command(attempt) | Ask::Read { attempt, .. } = ask {
-                let client = super::clients::client_of(attempt);
+                let client = crate::sim::model::operations::client_of(attempt);
                 let delay = self.rng.u64(100..2_000);
                 self.after(delay, What::Reply { client, attempt, told: Told::Unknown });
             }

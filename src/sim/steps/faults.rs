@@ -8,11 +8,11 @@
 
 use crate::cluster::autopilot;
 use crate::raft::{Change, Input, Membership};
-use crate::sim::checks::raft_checker::Judged;
 use crate::sim::environment::disk::Death;
 use crate::sim::environment::net::SHAPES;
 use crate::sim::environment::plan::{FaultKind, TICK_US, pick};
 use crate::sim::model::host::Ask;
+use crate::sim::violation::Judged;
 use crate::sim::world::{What, World};
 use crate::types::{Identity, NodeId, Ticks};
 

@@ -9,24 +9,12 @@
 //! Not here: safety, which is asserted all along (`sim/checks/raft_checker.rs`, `sim/checks/client_checker.rs`).
 
 use crate::raft::Raft;
-use crate::sim::checks::raft_checker::{Judged, violation};
 use crate::sim::environment::disk::Death;
 use crate::sim::environment::plan::{Broken, TICK_US};
+use crate::sim::violation::{Judged, violation};
 use crate::sim::world::{What, World};
 use crate::types::{Identity, Term};
 use std::collections::BTreeSet;
-
-/// What the end knows.
-#[derive(Debug, Default)]
-pub struct Calm {
-    /// When faults stopped.
-    began: u64,
-    /// Clients start nothing new.
-    pub clients_stopped: bool,
-    stopped_at: u64,
-    /// Everything asked for was true for the first time; the highest term then, and how often workers had come or gone.
-    settled: Option<(u64, Term, u64)>,
-}
 
 impl World {
     /// Faults stop.

@@ -6,14 +6,14 @@
 //!
 //! Not here: when to die (`faults.rs`, `effects.rs`).
 
-use super::clients::Told;
 use crate::raft::Membership;
-use crate::sim::checks::raft_checker::{Judged, violation};
 use crate::sim::environment::disk::Death;
 use crate::sim::environment::plan::FaultKind;
 use crate::sim::model::host::Process;
+use crate::sim::model::operations::Told;
+use crate::sim::violation::{Judged, violation};
 use crate::sim::world::{What, World};
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 use crate::types::{Identity, Index};
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -5,39 +5,14 @@
 //!
 //! Not here: what raft makes of it.
 
-use crate::raft::{Input, SnapshotMeta};
-use crate::sim::checks::raft_checker::{Judged, violation};
+use crate::raft::Input;
+use crate::sim::model::snapshot_transfers::Transfer;
+use crate::sim::violation::{Judged, violation};
 use crate::sim::world::{What, World};
-use crate::store::SnapshotReceiver;
-use crate::types::{Identity, Term};
-use std::collections::BTreeMap;
+use crate::types::Identity;
 
 /// Bytes of one chunk: small, so that a transfer takes several.
 const CHUNK: usize = 48;
-
-/// One snapshot under way.
-struct Transfer {
-    from: usize,
-    from_life: u64,
-    from_identity: Identity,
-    term: Term,
-    to: Identity,
-    to_node: usize,
-    to_life: u64,
-    meta: SnapshotMeta,
-    bytes: Vec<u8>,
-    offset: usize,
-    receiver: Option<SnapshotReceiver>,
-}
-
-/// All snapshots under way.
-#[derive(Default)]
-pub struct Transfers {
-    next: u64,
-    all: BTreeMap<u64, Transfer>,
-    /// The one that each node is receiving: a node takes one at a time, the newest.
-    newest: BTreeMap<usize, u64>,
-}
 
 impl World {
     /// Raft asks to stream the newest snapshot to a follower.

@@ -14,10 +14,11 @@ use crate::raft::Input;
 use crate::services::jobs::{self, End, JobId, State, Verdict};
 use crate::services::sessions::Tag;
 use crate::sim::checks::jobs_checker::says;
-use crate::sim::checks::raft_checker::Judged;
 use crate::sim::environment::plan::TICK_US;
 use crate::sim::model::host::Ask;
 use crate::sim::model::services::{Body, Command};
+use crate::sim::model::worker::{Key, Untold, Worker};
+use crate::sim::violation::Judged;
 use crate::sim::world::{What, World};
 use crate::types::{Identity, NodeId, Ticks};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,76 +30,6 @@ pub(crate) const FIRST_WORD: u64 = 1 << 63;
 const BROKEN_SANDBOXES: u64 = 8;
 /// A time that does not come.
 const NEVER: u64 = u64::MAX / 2;
-/// A job and an attempt at it.
-type Key = (JobId, u32);
-
-/// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
-struct Untold {
-    command: jobs::Command,
-    /// The attempt is this worker's no more: the log needs no more than to have it.
-    is_past: bool,
-    /// The name under which it was last told.
-    tag: Option<Tag>,
-    next_try: u64,
-}
-
-/// What a process knows of jobs, all of it lost with the process.
-pub struct Worker {
-    /// The node, and what this process has drawn.
-    pub who: Identity,
-    /// Of its commands.
-    origin: Uuid,
-    slots: u64,
-    runtimes: BTreeSet<String>,
-    /// Not before it knows what it can run.
-    next_join: u64,
-    /// Programs that run, and whether they were told to stop.
-    running: BTreeMap<Key, bool>,
-    untold: BTreeMap<Key, Untold>,
-    /// Number of its newest command.
-    number: u64,
-    /// When it looks next, if that is settled.
-    look_at: Option<u64>,
-    /// The board's turn when it was last seen.
-    turn: u64,
-    /// As the node's core has it.
-    roll_call: RollCall,
-    /// When the leader looks around next.
-    next_roll: u64,
-}
-
-impl Worker {
-    /// What to stop and what to begin, if this is its work. `goes_on`: it stops nothing (a planted bug).
-    fn compare(&mut self, mine: &BTreeSet<Key>, goes_on: bool) -> (Vec<Key>, Vec<Key>) {
-        let mut stopped = Vec::new();
-        if !goes_on {
-            for (key, is_cancelled) in self.running.iter_mut().filter(|(key, _)| !mine.contains(key)) {
-                if !std::mem::replace(is_cancelled, true) {
-                    stopped.push(*key);
-                }
-            }
-            self.untold.retain(|key, untold| untold.is_past || mine.contains(key));
-        }
-        let mut begun = Vec::new();
-        for key in mine {
-            let is_known = self.running.contains_key(key) || self.untold.contains_key(key);
-            if !is_known && (self.running.len() as u64) < self.slots {
-                self.running.insert(*key, false);
-                begun.push(*key);
-            }
-        }
-        (stopped, begun)
-    }
-
-    /// A name for its next command. It waits for all ends that it has told.
-    fn tag(&mut self) -> Tag {
-        self.number += 1;
-        let told = self.untold.values().filter_map(|untold| untold.tag).map(|tag| tag.number);
-        let done_below = told.min().unwrap_or(self.number);
-        Tag { origin: self.origin, number: self.number, done_below }
-    }
-}
-
 impl World {
     /// A process that has just started gets its worker.
     pub fn start_worker(&mut self, node: usize) {

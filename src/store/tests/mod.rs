@@ -7,8 +7,9 @@ mod crash;
 mod damage;
 mod failing;
 
+use super::error::StoreError;
 use super::faults::FaultFiles;
-use super::{Options, Store, StoreError};
+use super::{Options, Store};
 use crate::raft::{Durable, Entry, HardState, Membership, Payload, Persist, SnapshotMeta};
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@
 //! bytes had once been synced. Not here: which stop is forgiven (`writer.rs`).
 
 use super::record::{self, Found, Header, Position, Record};
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 use crate::types::NodeId;
 use std::path::Path;
 

@@ -11,7 +11,8 @@
 use super::record::{self, Header, Position, Record};
 use super::segment;
 use crate::raft::{Entry, HardState};
-use crate::store::{File, Files, Options, StoreError};
+use crate::store::error::StoreError;
+use crate::store::{File, Files, Options};
 use crate::types::{Index, Term};
 use std::fmt;
 use std::io::ErrorKind;

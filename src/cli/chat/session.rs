@@ -1,0 +1,170 @@
+//! The account and the node that a chat command uses: its options, the kept log-in, and how answers are shown.
+
+use crate::cli::client::{self, ClientArgs};
+use crate::cli::fault::{Fault, code};
+use crate::cli::term;
+use crate::client as cluster;
+use crate::client::{Chat, To};
+use rustix::termios::{self, LocalModes, OptionalActions};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where and as whom.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Common {
+    /// Which of the log-ins kept on this machine
+    #[arg(long = "as", global = true, value_name = "NAME")]
+    pub(crate) who: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+pub(crate) fn fault(why: cluster::Fault) -> Fault {
+    match &why {
+        cluster::Fault::Refused { status: 401, .. } => Fault::new(code::FAILED, why, "phalanx chat login NAME"),
+        cluster::Fault::Refused { .. } => Fault::new(code::FAILED, why, ""),
+        cluster::Fault::Unknown(_) => {
+            Fault::new(code::UNKNOWN, why, "look with phalanx chat read before you say it again")
+        }
+        cluster::Fault::Unreachable(_) => {
+            Fault::new(code::UNREACHABLE, why, "start a cluster with ./run.sh, or name a node with -e HOST:PORT")
+        }
+    }
+}
+
+/// The file of a log-in.
+pub(crate) fn path_of(common: &Common) -> PathBuf {
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
+    let name = common.who.as_deref().map_or("login".to_string(), |who| format!("login-{}", cluster::chat::escape(who)));
+    base.unwrap_or_else(std::env::temp_dir).join("phalanx-chat").join(name)
+}
+
+/// Where a log-in will be kept: a file of its own beside the one that is there, for its owner alone.
+pub(crate) struct Keep {
+    pub(crate) path: PathBuf,
+    pub(crate) draft: PathBuf,
+    pub(crate) file: File,
+}
+
+impl Keep {
+    /// Begins, before anything is asked of the cluster: what cannot be kept is not asked for.
+    fn begin(common: &Common) -> Result<Keep, Fault> {
+        let path = path_of(common);
+        let draft = path.with_extension(format!("{}.draft", std::process::id()));
+        let opened = (|| {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.open(&draft)
+        })();
+        match opened {
+            Ok(file) => Ok(Keep { path, draft, file }),
+            Err(e) => Err(Fault::new(
+                code::FAILED,
+                format!("cannot keep a log-in in {}: {e}; nothing was asked of the cluster", path.display()),
+                "set XDG_STATE_HOME to a folder that can be written to",
+            )),
+        }
+    }
+
+    fn finish(mut self, token: &str) -> Result<(), Fault> {
+        let kept = self.file.write_all(token.as_bytes()).and_then(|()| std::fs::rename(&self.draft, &self.path));
+        kept.map_err(|e| {
+            let why = format!("logged in, but the log-in cannot be kept in {}: {e}", self.path.display());
+            Fault::new(code::UNKNOWN, why, "phalanx chat login NAME, once it can be written to")
+        })
+    }
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        // It is there unless it has become the log-in.
+        let _ = std::fs::remove_file(&self.draft);
+    }
+}
+
+pub(crate) fn member(common: &Common) -> Result<Chat, Fault> {
+    let mut chat = Chat::new(client::endpoints(&common.client)?);
+    if let Some(seconds) = common.client.timeout {
+        chat.client.within = Some(Duration::from_secs_f64(seconds.clamp(0.001, 3600.0)));
+    }
+    chat.client.token = std::fs::read_to_string(path_of(common)).ok().map(|token| token.trim().to_string());
+    Ok(chat)
+}
+
+/// Asks for a password without showing it, or reads a line of a pipe.
+pub(crate) fn password() -> Result<String, Fault> {
+    let stdin = io::stdin();
+    let before = stdin.is_terminal().then(|| termios::tcgetattr(&stdin).ok()).flatten();
+    if let Some(before) = &before {
+        eprint!("password: ");
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        let _ = termios::tcsetattr(&stdin, OptionalActions::Flush, &quiet);
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    if let Some(before) = &before {
+        let _ = termios::tcsetattr(&stdin, OptionalActions::Flush, before);
+        eprintln!();
+    }
+    read.map_err(|e| Fault::new(code::FAILED, format!("cannot read the password: {e}"), ""))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_string())
+}
+
+pub(crate) fn enter(common: &Common, name: &str, is_new: bool) -> Result<(), Fault> {
+    let mut chat = member(common)?;
+    chat.client.token = None;
+    let password = password()?;
+    let keep = Keep::begin(common)?;
+    let answer = if is_new { chat.sign_up(name, &password) } else { chat.log_in(name, &password) }.map_err(fault)?;
+    keep.finish(chat.client.token.as_deref().unwrap_or_default())?;
+    show(common, &json!({"account": answer["account"], "name": answer["name"]}), |answer| {
+        format!("logged in as {}\n", words(&answer["name"]))
+    });
+    Ok(())
+}
+
+pub(crate) fn words(value: &Value) -> String {
+    value.as_str().map_or("(deleted)".to_string(), term::plain)
+}
+
+pub(crate) fn show(common: &Common, value: &Value, text: impl Fn(&Value) -> String) {
+    if common.client.json { term::json(value) } else { term::out(&text(value)) }
+}
+
+pub(crate) fn number_of(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
+    let found = match To::read(place) {
+        To::Conversation(id) => Ok(id),
+        To::Room(name) => chat.room(&name),
+        To::Person(name) => chat.direct(&name),
+    };
+    found.map_err(fault)
+}
+
+pub(crate) fn message(line: &Value) -> String {
+    let text = line["text"].as_str().map_or("(deleted)".to_string(), |text| {
+        text.lines().map(term::plain_lines).collect::<Vec<_>>().join("\n              ")
+    });
+    format!("{} {}: {text}", term::clock(line["at_ms"].as_u64().unwrap_or(0)), words(&line["from"]["name"]))
+}
+
+pub(crate) fn names(rows: &Value, what: &str) -> String {
+    let mark = if what == "rooms" { "#" } else { "" };
+    rows.as_array().into_iter().flatten().map(|row| format!("{mark}{}\n", words(&row["name"]))).collect()
+}
+
+/// Marks messages as read; 0: there are none.
+pub(crate) fn read_up_to(chat: &mut Chat, id: u64, number: u64) -> Result<(), cluster::Fault> {
+    match number {
+        0 => Ok(()),
+        _ => chat.post(&format!("conversations/{id}/read"), &json!({"number": number})).map(drop),
+    }
+}

@@ -1,0 +1,79 @@
+//! A lock that is held, and when it must be renewed, and its command be ended.
+
+use crate::cli::client::{Client, Request};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::time::Duration;
+
+/// Longest time from SIGTERM to SIGKILL.
+pub const GRACE_MAX: Duration = Duration::from_secs(5);
+
+/// A lock that is held: what the guardian has to know of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// Nodes to ask.
+    pub endpoints: Vec<String>,
+    /// Longest wait for one answer.
+    pub patience: Duration,
+    /// Path of the lock over HTTP.
+    pub path: String,
+    /// Its name, for people.
+    pub name: String,
+    /// How long it lives without renewal.
+    pub ttl: Duration,
+    /// The fencing token.
+    pub token: u64,
+    /// When the request was sent that took it or kept it last (L1), by [`since_boot`].
+    pub held_from: Duration,
+}
+
+impl Lease {
+    /// Since when it is held.
+    pub fn age(&self) -> Duration {
+        since_boot().saturating_sub(self.held_from)
+    }
+
+    /// When the next renewal is due.
+    pub fn renew_at(&self) -> Duration {
+        self.held_from + self.ttl / 3
+    }
+
+    /// When the command is told to end.
+    pub fn term_at(&self) -> Duration {
+        self.kill_at().saturating_sub((self.ttl / 10).min(GRACE_MAX))
+    }
+
+    /// When nothing of the command may go on: a tenth of the time is left for slow kernels and clocks that differ.
+    pub fn kill_at(&self) -> Duration {
+        self.held_from + self.ttl * 9 / 10
+    }
+
+    /// A request about it.
+    pub fn post(&self, action: &str, body: &serde_json::Value) -> Request {
+        Request::once("POST", format!("{}/{action}", self.path), Some(body.to_string().into_bytes()))
+    }
+
+    /// Keeps it for another time to live: whether it is still ours, or `None` if nobody could say.
+    pub fn renew(&mut self, client: &Client) -> Option<bool> {
+        let begun = since_boot();
+        let body = json!({"token": self.token, "ttl_ms": self.ttl.as_millis() as u64});
+        let raw = client.exchange(&self.post("renew", &body)).ok()?;
+        match raw.status {
+            200 => {
+                self.held_from = begun;
+                Some(true)
+            }
+            409 => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// Time since the machine started, while it slept as well.
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic; // on macOS it goes on in sleep
+    Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
+}

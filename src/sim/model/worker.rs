@@ -1,0 +1,78 @@
+//! What the process of a virtual node knows of jobs; lost with it.
+
+use crate::cluster::worker_liveness::RollCall;
+use crate::services::jobs::{self, JobId};
+use crate::services::sessions::Tag;
+use crate::types::Identity;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// A job and an attempt at it.
+pub(crate) type Key = (JobId, u32);
+
+/// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
+pub(crate) struct Untold {
+    pub(crate) command: jobs::Command,
+    /// The attempt is this worker's no more: the log needs no more than to have it.
+    pub(crate) is_past: bool,
+    /// The name under which it was last told.
+    pub(crate) tag: Option<Tag>,
+    pub(crate) next_try: u64,
+}
+
+/// What a process knows of jobs, all of it lost with the process.
+pub struct Worker {
+    /// The node, and what this process has drawn.
+    pub who: Identity,
+    /// Of its commands.
+    pub(crate) origin: Uuid,
+    pub(crate) slots: u64,
+    pub(crate) runtimes: BTreeSet<String>,
+    /// Not before it knows what it can run.
+    pub(crate) next_join: u64,
+    /// Programs that run, and whether they were told to stop.
+    pub(crate) running: BTreeMap<Key, bool>,
+    pub(crate) untold: BTreeMap<Key, Untold>,
+    /// Number of its newest command.
+    pub(crate) number: u64,
+    /// When it looks next, if that is settled.
+    pub(crate) look_at: Option<u64>,
+    /// The board's turn when it was last seen.
+    pub(crate) turn: u64,
+    /// As the node's core has it.
+    pub(crate) roll_call: RollCall,
+    /// When the leader looks around next.
+    pub(crate) next_roll: u64,
+}
+
+impl Worker {
+    /// What to stop and what to begin, if this is its work. `goes_on`: it stops nothing (a planted bug).
+    pub(crate) fn compare(&mut self, mine: &BTreeSet<Key>, goes_on: bool) -> (Vec<Key>, Vec<Key>) {
+        let mut stopped = Vec::new();
+        if !goes_on {
+            for (key, is_cancelled) in self.running.iter_mut().filter(|(key, _)| !mine.contains(key)) {
+                if !std::mem::replace(is_cancelled, true) {
+                    stopped.push(*key);
+                }
+            }
+            self.untold.retain(|key, untold| untold.is_past || mine.contains(key));
+        }
+        let mut begun = Vec::new();
+        for key in mine {
+            let is_known = self.running.contains_key(key) || self.untold.contains_key(key);
+            if !is_known && (self.running.len() as u64) < self.slots {
+                self.running.insert(*key, false);
+                begun.push(*key);
+            }
+        }
+        (stopped, begun)
+    }
+
+    /// A name for its next command. It waits for all ends that it has told.
+    pub(crate) fn tag(&mut self) -> Tag {
+        self.number += 1;
+        let told = self.untold.values().filter_map(|untold| untold.tag).map(|tag| tag.number);
+        let done_below = told.min().unwrap_or(self.number);
+        Tag { origin: self.origin, number: self.number, done_below }
+    }
+}
