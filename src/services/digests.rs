@@ -6,13 +6,10 @@
 //! because equal databases may differ in their pages. It finds faults; it is no defence against someone who crafts states.
 //! Not here: when checkpoints are taken and where digests travel (`node/views/integrity.rs`), who is wrong (`cluster/integrity.rs`).
 
+use super::checksum::digest_of;
 use super::registry::{CHAT, DIRECTORY, JOBS, KV, Registry, SESSIONS, SQL};
 use crate::types::Index;
 use serde::{Deserialize, Serialize};
-use std::io::{self, Write};
-
-/// Bytes hashed between two rests.
-const PIECE_BYTES: u64 = 256 << 10;
 
 /// The digests of one node's state at one index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,16 +39,6 @@ pub fn part_number(name: &str) -> Option<u8> {
     [DIRECTORY, KV, JOBS, SQL, CHAT, SESSIONS].into_iter().find(|number| part_name(*number) == name)
 }
 
-/// The digest of what `write` writes; `rest` is called after each piece of work.
-pub(crate) fn digest_of(
-    rest: &mut dyn FnMut(),
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<u64> {
-    let mut hashing = Hashing { crc: crc32fast::Hasher::new(), bytes: 0, rested_at: 0, rest };
-    write(&mut hashing)?;
-    Ok(u64::from(hashing.crc.finalize()) | hashing.bytes << 32)
-}
-
 impl Registry {
     /// Digests of all parts; `rest` is called after each piece of work. `known` are parts whose digest need not be computed
     /// again. What cannot be read is left out.
@@ -74,29 +61,13 @@ impl Registry {
         parts.extend(sessions.ok().map(|digest| (SESSIONS, digest)));
         StateDigest { index: self.applied().index, parts }
     }
-}
 
-/// A writer that keeps a checksum and a count and nothing else.
-struct Hashing<'a> {
-    crc: crc32fast::Hasher,
-    bytes: u64,
-    /// How many bytes there were at the last rest.
-    rested_at: u64,
-    rest: &'a mut dyn FnMut(),
-}
-
-impl Write for Hashing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.crc.update(bytes);
-        self.bytes += bytes.len() as u64;
-        if self.bytes - self.rested_at >= PIECE_BYTES {
-            self.rested_at = self.bytes;
-            (self.rest)();
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// A fingerprint of the whole state, for tests and the simulator, and beside it that of the database; `None` in its place:
+    /// its file is ahead of what was applied since the start, so there is nothing to compare.
+    pub fn digests(&self) -> (u64, Option<u64>) {
+        let digest = self.state_digest(&[], &mut || {});
+        let (sql, others): (Vec<_>, Vec<_>) = digest.parts.into_iter().partition(|(number, _)| *number == SQL);
+        let bytes = postcard::to_stdvec(&(digest.index, others)).expect("encoding into memory cannot fail");
+        (crc32fast::hash(&bytes).into(), sql.first().map(|(_, digest)| *digest))
     }
 }

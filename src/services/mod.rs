@@ -1,73 +1,25 @@
 //! Replicated state machines, pure: the same commands in the same order give the same bytes on every node.
 //!
-//! The tour: this file holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte
-//! and writes one snapshot for all (`snapshot_format.rs` is its frame); `digests.rs` digests it; `sessions.rs` makes each command take effect once. The services:
-//! `directory.rs`, who is where, and small notes; `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a SQL
-//! database; `chat/`, what people say to each other.
+//! The tour: `service.rs` holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte and
+//! writes one snapshot for all (`snapshot_format.rs` is its frame); `digests.rs` computes what nodes compare (`checksum.rs`
+//! is how); `sessions.rs` makes each command take effect once. The services: `directory.rs`, the addresses of all nodes, and
+//! small notes; `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a SQL database; `chat/`, messages between people.
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/threads/apply.rs`).
 
 mod alter;
 pub mod chat;
+mod checksum;
 pub mod digests;
 pub mod directory;
 pub mod jobs;
 pub mod kv;
 pub mod registry;
+mod service;
 pub mod sessions;
 mod snapshot_format;
 pub mod sql;
 #[cfg(test)]
 mod trials;
 
-use crate::types::Stamp;
-use std::io::{self, Read, Write};
-
-/// What a command or query answers: the same bytes on every node.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Reply {
-    /// The command did what it says; service-specific bytes.
-    Ok(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// The command could not: a sentence for people. The state is as before.
-    Failed(String),
-}
-
-/// What a command does to the room that its service takes, as far as can be told before it is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Growth {
-    /// It takes none, or gives some back.
-    Nothing,
-    /// It gives some back; what stands ready to run beside it may take more than that.
-    MayAdd,
-    /// It may take more, of about the command's own size.
-    Adds,
-    /// So many bytes take the place of all.
-    Replaces(u64),
-}
-
-/// One replicated state machine.
-pub trait Service: Send {
-    /// Runs one command. Depends on the state, `at` and `command` alone.
-    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply;
-    /// An entry brings this time, before its commands: what is over is gone, on every node at the same index.
-    fn expire(&mut self, _at: Stamp) {}
-    /// Log time at which something is over next. When it comes the leader sees to it that an entry brings it.
-    fn next_expiry_ms(&self) -> Option<u64> {
-        None
-    }
-    /// The entry's commands have run: what a crash must not take back is made to last, before any reply goes out.
-    fn finish(&mut self, _at: Stamp) {}
-    /// Answers a question without changing anything.
-    fn query(&self, at: Stamp, query: &[u8]) -> Reply;
-    /// Writes the whole state.
-    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
-    /// Replaces the state by one that `snapshot` wrote.
-    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
-    /// The state was restored; the newest entry that it holds had this time.
-    fn resume(&mut self, _at: Stamp) {}
-    /// A digest of the state: equal on all nodes that have applied the same index. `rest` is called after each piece of
-    /// work. It fails when the state cannot be read, as a file may be.
-    fn digest(&self, rest: &mut dyn FnMut()) -> io::Result<u64> {
-        digests::digest_of(rest, |out| self.snapshot(out))
-    }
-}
+pub use self::service::{Growth, Reply, Service};

@@ -316,15 +316,6 @@ impl Registry {
         Ok(())
     }
 
-    /// A fingerprint of the whole state, for tests and the simulator, and beside it that of the database; `None` in its place:
-    /// its file is ahead of what was applied since the start, so there is nothing to compare.
-    pub fn digests(&self) -> (u64, Option<u64>) {
-        let digest = self.state_digest(&[], &mut || {});
-        let (sql, others): (Vec<_>, Vec<_>) = digest.parts.into_iter().partition(|(number, _)| *number == SQL);
-        let bytes = postcard::to_stdvec(&(digest.index, others)).expect("encoding into memory cannot fail");
-        (crc32fast::hash(&bytes).into(), sql.first().map(|(_, digest)| *digest))
-    }
-
     /// Whether a checkpoint was applied since this was last asked.
     pub fn take_checkpoint(&mut self) -> bool {
         std::mem::take(&mut self.has_checkpoint)

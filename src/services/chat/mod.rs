@@ -4,7 +4,7 @@
 //! which characters show nothing; `accounts.rs` holds who is
 //! who and who is logged in, and slows guessing down; `conversation.rs` is one conversation; `state.rs` holds them all and says what a
 //! command changes; `queries.rs` answers questions; `feed.rs` says what somebody missed since a position; `snapshot.rs` is the
-//! snapshot; `flaws.rs` are known mistakes, which only tests can switch on.
+//! snapshot; `service.rs` puts them together. `flaws.rs` are planted bugs, which only tests can switch on.
 //! Numbers own everything: a name that is free again leads to nothing that belonged to whoever had it before.
 //! Not here: passwords and tokens in clear, which never come near the log (`http/chat/`), live streams (`node/views/chat_feed.rs`).
 
@@ -16,6 +16,7 @@ mod flaws;
 pub mod invisible_chars;
 pub mod names;
 mod queries;
+mod service;
 mod snapshot;
 mod state;
 #[cfg(test)]

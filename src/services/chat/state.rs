@@ -15,11 +15,8 @@ use super::commands::{
 };
 use super::conversation::{Kind, Message, Talk};
 use super::flaws::flaw;
-use super::snapshot;
-use crate::services::{Reply, Service};
 use crate::types::Stamp;
 use imbl::{OrdMap, OrdSet};
-use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// See the module. A clone shares everything with the original until one of them is written to.
@@ -462,41 +459,5 @@ fn check_text(text: &str) -> Result<(), Refusal> {
             Err(Refusal::BadText(format!("a message has no control characters, this one has U+{:04X}", c as u32)))
         }
         None => Ok(()),
-    }
-}
-
-impl Service for Chat {
-    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
-        match postcard::from_bytes::<Command>(command) {
-            Ok(command) => Reply::Ok(self.run(at, command).encode()),
-            Err(_) => Reply::Failed("not a command of the chat".to_string()),
-        }
-    }
-
-    fn expire(&mut self, at: Stamp) {
-        self.turn += u64::from(self.accounts.expire(at));
-    }
-
-    fn next_expiry_ms(&self) -> Option<u64> {
-        self.accounts.next_expiry_ms()
-    }
-
-    fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
-        match postcard::from_bytes(query) {
-            Ok(query) => {
-                let view = self.answer(query);
-                Reply::Ok(postcard::to_stdvec(&view).expect("encoding into memory cannot fail"))
-            }
-            Err(_) => Reply::Failed("not a question to the chat".to_string()),
-        }
-    }
-
-    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
-        snapshot::write(self, out)
-    }
-
-    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
-        *self = snapshot::read(from)?;
-        Ok(())
     }
 }

@@ -1,15 +1,17 @@
 //! Jobs: people's programs, each run to exactly one end by whichever worker is there.
 //!
 //! The log is the queue. The tour: `commands.rs` is what can be asked and answered; `state.rs` holds jobs and workers and says
-//! what a command changes; `schedule.rs` decides who gets which job; `snapshot.rs` is the snapshot; `flaws.rs` are known mistakes,
-//! which only tests can switch on.
+//! what a command changes; `schedule.rs` decides who gets which job; `queries.rs` answers questions; `snapshot.rs` is the
+//! snapshot; `service.rs` puts them together. `flaws.rs` are planted bugs, which only tests can switch on.
 //! Assignments are no messages: they follow from the commands, on every node alike, and a worker learns its work by applying
 //! the log.
-//! Not here: compiling and running anything, limits and cages, doors.
+//! Not here: compiling and running anything, limits and sandboxes (`work/`), endpoints (`http/`).
 
 pub mod commands;
 mod flaws;
+mod queries;
 mod schedule;
+mod service;
 mod snapshot;
 mod state;
 #[cfg(test)]

@@ -9,28 +9,25 @@
 //! of its worker, which is here, and of nobody else. J3 an ended job never changes, but that
 //! workers add once what their stopped attempts had printed; it stands in `ended` until its time.
 //! J4 no job waits that somebody could take. J5 the byte counts are those of the jobs that they count.
-//! Not here: who gets which job (`schedule.rs`), the snapshot's form (`snapshot.rs`).
+//! Not here: who gets which job (`schedule.rs`), queries (`queries.rs`), the snapshot's form (`snapshot.rs`).
 
 use super::commands::{
     ARGS_BYTES_MAX, ARGS_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Bytes, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job,
-    JobId, LIST_FILES_MAX, LIST_MAX, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX,
-    OPEN_MAX, OUTPUT_BYTES_MAX, PART_BYTES_MAX, PAST_OUTPUT_BYTES_MAX, Past, Query, REASON_BYTES_MAX,
-    REQUEST_BYTES_MAX, Refusal, Request, SETBACKS_MAX, State, Verdict, WORKERS_MAX, Worker,
+    JobId, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX, OPEN_MAX,
+    OUTPUT_BYTES_MAX, PART_BYTES_MAX, PAST_OUTPUT_BYTES_MAX, Past, REASON_BYTES_MAX, REQUEST_BYTES_MAX, Refusal,
+    Request, SETBACKS_MAX, State, Verdict, WORKERS_MAX, Worker,
 };
 use super::flaws::flaw;
-use super::snapshot;
-use crate::services::{Reply, Service};
 use crate::types::{Identity, NodeId, Stamp};
 use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// See the module. A clone shares all jobs with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Board {
     /// By number.
-    jobs: OrdMap<JobId, Job>,
+    pub(super) jobs: OrdMap<JobId, Job>,
     /// Those that wait, by language.
     queues: OrdMap<String, OrdSet<JobId>>,
     /// Those that have ended, by the log time until which they are kept.
@@ -377,7 +374,12 @@ impl Board {
         }
     }
 
-    fn forget_first(&mut self) {
+    /// Log time at which the next ended job is forgotten.
+    pub(super) fn next_forgotten_ms(&self) -> Option<u64> {
+        self.ended.get_min().map(|(until_ms, _)| *until_ms)
+    }
+
+    pub(super) fn forget_first(&mut self) {
         let Some((_, id)) = self.ended.remove_min() else { return };
         self.turn += 1;
         let job = self.jobs.remove(&id).expect("J3: an ended job exists until its time");
@@ -400,17 +402,7 @@ impl Board {
         }
     }
 
-    fn list(&self, before: Option<JobId>, limit: u64) -> Vec<(JobId, Job)> {
-        let end = before.unwrap_or(JobId::MAX);
-        let newest_first = self.jobs.range(..end).rev().take(limit.min(LIST_MAX) as usize);
-        newest_first.map(|(id, job)| (*id, for_list(job))).collect()
-    }
-
-    fn glance(&self, id: JobId) -> Option<(u32, bool)> {
-        self.jobs.get(&id).map(|job| (job.attempt, matches!(job.state, State::Assigned { .. })))
-    }
-
-    /// Asserts what the module promises; for tests and the simulator.
+    /// Asserts the invariants; for tests and the simulator.
     #[cfg(test)]
     pub fn check(&self) {
         let (mut queued, mut open, mut ended_bytes) = (0, (0, 0), 0);
@@ -495,83 +487,4 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
 fn tail(bytes: Bytes) -> Bytes {
     let from = bytes.len().saturating_sub(PAST_OUTPUT_BYTES_MAX);
     bytes[from..].to_vec().into()
-}
-
-/// A job for whoever asks how it goes: what it was made of, megabytes perhaps, is asked for by nobody.
-fn without_sources(job: &Job) -> Job {
-    let request = &job.request;
-    let files = request.files.iter().map(|(name, _)| (name.clone(), Default::default())).collect();
-    let request = Request {
-        language: request.language.clone(),
-        files,
-        stdin: Default::default(),
-        args: request.args.clone(),
-        ..*request.as_ref()
-    };
-    Job { request: Arc::new(request), state: job.state.clone(), past: job.past.clone(), ..*job }
-}
-
-/// A job for a list.
-fn for_list(job: &Job) -> Job {
-    let state = match &job.state {
-        State::Ended { end, worker, at_ms } => {
-            let end = End {
-                verdict: end.verdict.clone(),
-                stdout: Default::default(),
-                stderr: Default::default(),
-                ..*end.as_ref()
-            };
-            State::Ended { end: Arc::new(end), worker: *worker, at_ms: *at_ms }
-        }
-        other => other.clone(),
-    };
-    let request = &job.request;
-    let files = request.files.iter().take(LIST_FILES_MAX).map(|(name, _)| (name.clone(), Default::default()));
-    let request = Request {
-        language: request.language.clone(),
-        files: files.collect(),
-        stdin: Default::default(),
-        args: Vec::new(),
-        ..*request.as_ref()
-    };
-    Job { request: Arc::new(request), state, past: Vec::new(), ..*job }
-}
-
-impl Service for Board {
-    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
-        match postcard::from_bytes::<Command>(command) {
-            Ok(command) => Reply::Ok(self.run(at, command).encode()),
-            Err(_) => Reply::Failed("not a command of the jobs".to_string()),
-        }
-    }
-
-    fn expire(&mut self, at: Stamp) {
-        while self.next_expiry_ms().is_some_and(|until_ms| until_ms <= at.at_ms) {
-            self.forget_first();
-        }
-    }
-
-    fn next_expiry_ms(&self) -> Option<u64> {
-        self.ended.get_min().map(|(until_ms, _)| *until_ms)
-    }
-
-    fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
-        let encoded = match postcard::from_bytes::<Query>(query) {
-            Ok(Query::Job(id)) => postcard::to_stdvec(&self.jobs.get(&id).map(without_sources)),
-            Ok(Query::Glance(id)) => postcard::to_stdvec(&self.glance(id)),
-            Ok(Query::List { before, limit }) => postcard::to_stdvec(&self.list(before, limit)),
-            Ok(Query::Workers) => postcard::to_stdvec(&self.workers.values().collect::<Vec<_>>()),
-            Err(_) => return Reply::Failed("not a question to the jobs".to_string()),
-        };
-        Reply::Ok(encoded.expect("encoding into memory cannot fail"))
-    }
-
-    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
-        snapshot::write(self, out)
-    }
-
-    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
-        *self = snapshot::read(from)?;
-        Ok(())
-    }
 }

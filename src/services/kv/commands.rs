@@ -292,6 +292,11 @@ pub enum Value {
     Error(String),
 }
 
+/// A count or number as the protocol has it.
+pub fn int(number: impl TryInto<i64>) -> Value {
+    Value::Int(number.try_into().unwrap_or(i64::MAX))
+}
+
 /// A run's answer: the payload of `Reply::Ok`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ran {

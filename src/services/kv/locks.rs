@@ -8,7 +8,8 @@
 //! Invariants: L1 `due` holds exactly one row for each lock. L2 tokens are drawn by the caller, who never draws one twice.
 //! Not here: keys that clients use as locks (`state.rs`, redis-py's scripts).
 
-use super::table::{Portion, Shared};
+use super::stored::Shared;
+use super::table::Portion;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 

@@ -1,18 +1,21 @@
 //! The replicated key-value store: strings under keys in order, with times to live, conditions and locks.
 //!
-//! The tour: `commands.rs` is what can be asked and answered; `state.rs` holds the state, takes runs apart and carries out what
-//! changes something; `queries.rs` answers what does not. Below them, `table.rs` is the keys with their times to live, `stored.rs` their values,
-//! `locks.rs` the locks with their fencing tokens, `removed.rs` what is left of keys that went, `glob.rs` the patterns of KEYS
-//! and SCAN, `snapshot.rs` the snapshot.
+//! The tour, from the top: `service.rs` applies commands and answers queries; `state.rs` holds the state and the operations
+//! that change it; `queries.rs` are those that do not, `snapshot.rs` is the snapshot. Below them, `table.rs` is the keys with
+//! their times to live, `stored.rs` their values, `locks.rs` the locks with their fencing tokens, `removed.rs` what is kept
+//! of keys that were removed, `glob.rs` the patterns of KEYS and SCAN, `budget.rs` how much one request may answer,
+//! `commands.rs` what can be asked and answered.
 //! All of it lies in trees that share their nodes with their copies, so a copy of a million keys costs nothing.
 //! Not here: the Redis protocol (`resp/`), HTTP (`http/`).
 
+mod budget;
 pub mod commands;
 pub mod glob;
 mod key;
 mod locks;
 mod queries;
 mod removed;
+mod service;
 mod snapshot;
 mod state;
 mod stored;

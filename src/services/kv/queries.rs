@@ -1,67 +1,13 @@
 //! Operations that change nothing: answered from the state as it stands, in the log or beside it.
 //!
-//! The caller says how many bytes the answer may still have and how many steps it may take ([`Budget`]): a client that asks a
-//! thousand times for the largest value, or with a pattern that takes minutes, gets errors, not a node without memory or
-//! without time. The log is cut off at the same byte and step on every node.
-//! Not here: operations that change something, or ask for the time (`state.rs`).
+//! Not here: operations that change something, or ask for the time (`service.rs`, `state.rs`).
 
-use super::commands::{Bytes, LOOK_STEPS, Op, RANGE_BYTES_MAX, TOO_LARGE_A_REPLY, Value};
+use super::budget::{Answer, Budget};
+use super::commands::{Bytes, Op, RANGE_BYTES_MAX, Value, int};
 use super::glob;
 use super::key::Key;
 use super::state::Store;
-use super::stored::Stored;
-use super::table::Slot;
 use crate::types::Stamp;
-
-/// What one operation answers; `Err` is the text of a [`Value::Error`].
-pub type Answer = Result<Value, &'static str>;
-
-/// What a value costs beside its bytes.
-const VALUE_BYTES: usize = 16;
-
-/// What a run may still do.
-pub struct Budget {
-    /// Bytes that it may answer.
-    pub bytes: usize,
-    /// Steps that looking through keys may take.
-    pub steps: u64,
-    /// What is said when there are none left.
-    pub steps_used: &'static str,
-}
-
-impl Budget {
-    /// Takes what one more value of so many bytes needs; refused, the budget stays as it is.
-    pub fn spend(&mut self, bytes: usize) -> Result<(), &'static str> {
-        self.bytes = self.bytes.checked_sub(bytes + VALUE_BYTES).ok_or(TOO_LARGE_A_REPLY)?;
-        Ok(())
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> Answer {
-        self.spend(bytes.len())?;
-        Ok(Value::Bytes(Bytes::from(bytes)))
-    }
-
-    /// Looks at one key; whether it matches.
-    fn look(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, &'static str> {
-        let steps = self.steps.checked_sub(LOOK_STEPS).ok_or(self.steps_used)?;
-        self.steps = steps;
-        pattern.map_or(Some(true), |pattern| glob::matches(pattern, key, &mut self.steps)).ok_or(self.steps_used)
-    }
-
-    fn stored(&mut self, value: &Stored) -> Answer {
-        self.spend(value.len())?;
-        Ok(Value::Bytes(Bytes::from(value.to_vec())))
-    }
-
-    fn value(&mut self, slot: Option<&Slot>) -> Answer {
-        slot.map_or(Ok(Value::Nil), |slot| self.stored(&slot.value))
-    }
-}
-
-/// A count or number as the protocol has it.
-pub fn int(number: impl TryInto<i64>) -> Value {
-    Value::Int(number.try_into().unwrap_or(i64::MAX))
-}
 
 /// What a key costs that is looked at.
 const LOOK_BYTES: usize = 64;

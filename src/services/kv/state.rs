@@ -1,28 +1,20 @@
 //! The state of the key-value store, and every operation that changes it.
 //!
-//! A run's operations are carried out one after another; one that cannot be answers an error and leaves the state as it
-//! was. Times to live run on log time: before anything else of an entry, what is due at the entry's time is over, so
-//! a key dies at the same index on every node. A portion of it is removed then, the rest with later entries. A quiet cluster has
-//! no entries, so the leader proposes empty ones when [`Service::next_expiry_ms`] has come, until nothing is left to be removed.
-//!
 //! Invariants: K1 `revision` grows with every write and every lock that is taken, also within one entry, and is never
 //! given twice. K2 no operation sees what is due at the log time of the newest entry.
-//! Not here: operations that only read (`queries.rs`), exactly once (`services/sessions.rs`), the snapshot's form (`snapshot.rs`).
+//! Not here: which operation a command calls (`service.rs`), operations that only read (`queries.rs`), the snapshot's form
+//! (`snapshot.rs`).
 
+use super::budget::Answer;
 use super::commands::{
-    ABSENT, Bytes, Condition, ENTRY_STEPS_MAX, ENTRY_STEPS_USED, ExpireIf, Expiry, KEY_BYTES_MAX, NO_TIME,
-    NOT_AN_INTEGER, OVERFLOW, Op, READ_REPLY_BYTES_MAX, READ_STEPS_MAX, READ_STEPS_USED, RUN_REPLY_BYTES_MAX, Ran, Run,
-    TOO_LARGE, Value, fits,
+    ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, NO_TIME, NOT_AN_INTEGER, OVERFLOW, TOO_LARGE, Value,
+    fits, int,
 };
 use super::locks::{Lock, Locks};
-use super::queries::{self, Answer, Budget, int};
 use super::removed::Removed;
-use super::snapshot;
 use super::stored::Stored;
-use super::table::{Portion, Slot, Table};
-use crate::services::{Reply, Service};
+use super::table::{Slot, Table};
 use crate::types::Stamp;
-use std::io::{self, Read, Write};
 
 /// The longest number of 64 bits has so many digits, with its sign. What is longer is not read, however long it is.
 const NUMBER_BYTES_MAX: usize = 20;
@@ -30,17 +22,17 @@ const NUMBER_BYTES_MAX: usize = 20;
 /// See the module. A clone shares everything with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
-    table: Table,
-    locks: Locks,
-    removed: Removed,
-    revision: u64,
+    pub(super) table: Table,
+    pub(super) locks: Locks,
+    pub(super) removed: Removed,
+    pub(super) revision: u64,
     /// Steps that looking through keys took in this entry so far.
-    steps: Steps,
+    pub(super) steps: Steps,
 }
 
-/// No part of the state: it begins anew with each entry.
+/// No part of the state: it starts at 0 with each entry.
 #[derive(Clone, Copy, Debug, Default)]
-struct Steps(u64);
+pub(super) struct Steps(pub(super) u64);
 
 impl PartialEq for Steps {
     fn eq(&self, _: &Steps) -> bool {
@@ -96,11 +88,6 @@ impl Store {
         self.table.len()
     }
 
-    /// Whether anything is over and not removed yet: the next entry goes on with it.
-    pub fn is_left(&self, at: Stamp) -> bool {
-        self.next_expiry_ms().is_some_and(|due_ms| due_ms <= at.at_ms)
-    }
-
     /// Bytes of all keys, values and locks.
     pub fn bytes(&self) -> usize {
         self.table.bytes() + self.locks.bytes()
@@ -111,52 +98,7 @@ impl Store {
         self.table.largest_value()
     }
 
-    /// Carries out a run.
-    pub fn run(&mut self, at: Stamp, run: Run) -> Ran {
-        if self.has_changed(&run.watched) {
-            return Ran::Aborted;
-        }
-        let steps = ENTRY_STEPS_MAX.saturating_sub(self.steps.0);
-        let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: ENTRY_STEPS_USED };
-        let values = run.ops.into_iter().map(|op| {
-            let answer = match op.needs_log() {
-                true => self.carry_out(at, op, &mut budget),
-                false => queries::answer(self, at, &op, &mut budget),
-            };
-            answer.unwrap_or_else(|why| Value::Error(why.to_string()))
-        });
-        let values = values.collect();
-        self.steps.0 = ENTRY_STEPS_MAX - budget.steps;
-        Ran::Values(values)
-    }
-
-    /// Answers a run that does not need the log; `None` if it does.
-    pub fn ask(&self, at: Stamp, run: &Run) -> Option<Ran> {
-        if run.needs_log() {
-            return None;
-        }
-        if self.has_changed(&run.watched) {
-            return Some(Ran::Aborted);
-        }
-        let mut budget = Budget { bytes: READ_REPLY_BYTES_MAX, steps: READ_STEPS_MAX, steps_used: READ_STEPS_USED };
-        let answers = run.ops.iter().map(|op| queries::answer(self, at, op, &mut budget));
-        Some(Ran::Values(answers.map(|answer| answer.unwrap_or_else(|why| Value::Error(why.to_string()))).collect()))
-    }
-
-    /// The reply to a query.
-    pub fn answer(&self, at: Stamp, run: &Run) -> Reply {
-        match self.ask(at, run) {
-            Some(ran) => Reply::Ok(ran.encode()),
-            None => Reply::Failed("this run must go through the log".to_string()),
-        }
-    }
-
-    /// What it costs to answer a query, in bytes that are copied or looked at, about; not looked at beyond `most`.
-    pub fn read_cost(&self, run: &Run, most: usize) -> usize {
-        queries::sum(run.ops.iter().map(|op| queries::cost(self, op, most)), most)
-    }
-
-    /// Asserts what the room promises; for tests and the simulator.
+    /// Asserts the invariants; for tests and the simulator.
     #[cfg(test)]
     pub fn check(&self, at: Stamp) {
         self.table.check();
@@ -169,7 +111,7 @@ impl Store {
         assert!(newest.max().unwrap_or(0) <= self.revision, "K1: a revision beyond {}", self.revision);
     }
 
-    fn has_changed(&self, watched: &[(Bytes, u64)]) -> bool {
+    pub(super) fn has_changed(&self, watched: &[(Bytes, u64)]) -> bool {
         watched.iter().any(|(key, mark)| match mark & ABSENT {
             0 => self.revision_of(key) != *mark,
             _ => self.table.get(key).is_some() || self.removed.newest(key) > mark & !ABSENT,
@@ -177,7 +119,7 @@ impl Store {
     }
 
     /// Removes a key, and remembers when.
-    fn remove(&mut self, key: &[u8]) -> Option<Slot> {
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Slot> {
         let slot = self.table.remove(key)?;
         self.removed.note(key, self.revision);
         Some(slot)
@@ -188,77 +130,11 @@ impl Store {
         self.revision
     }
 
-    fn carry_out(&mut self, at: Stamp, op: Op, budget: &mut Budget) -> Answer {
-        match op {
-            Op::Ttl(key) => Ok(match self.table.get(&key) {
-                None => Value::Int(-2),
-                Some(slot) => slot.ttl_ms(at.at_ms).map_or(Value::Int(-1), int),
-            }),
-            Op::Set { key, value, condition, expiry, get } => {
-                let old = match get {
-                    true => Some(queries::answer(self, at, &Op::Get(key.clone()), budget)?),
-                    false => None,
-                };
-                let is_written = self.write_if(at, &key, &value, &condition, expiry)?.is_some();
-                Ok(old.unwrap_or(if is_written { Value::Ok } else { Value::Nil }))
-            }
-            Op::Put { key, value, condition, expiry } => {
-                Ok(self.write_if(at, &key, &value, &condition, expiry)?.map_or(Value::Nil, int))
-            }
-            Op::MSet(pairs) => {
-                if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
-                    return Err(TOO_LARGE);
-                }
-                for (key, value) in &pairs {
-                    self.write(at, key, value.as_slice().into(), Expiry::Never);
-                }
-                Ok(Value::Ok)
-            }
-            Op::Del(keys) => Ok(int(keys.iter().filter(|key| self.remove(key).is_some()).count())),
-            Op::DelIf { key, condition } => Ok(match self.holds(&key, &condition) {
-                true => int(u8::from(self.remove(&key).is_some())),
-                false => Value::Nil,
-            }),
-            Op::GetDel(key) => {
-                let value = queries::answer(self, at, &Op::Get(key.clone()), budget)?;
-                self.remove(&key);
-                Ok(value)
-            }
-            Op::IncrBy { key, by } => self.incr_by(at, &key, by),
-            Op::Append { key, value } => self.append(at, &key, &value),
-            Op::Expire { key, expiry, condition } => Ok(self.expire_key(at, &key, expiry, condition)),
-            Op::Persist(key) => Ok(self.expire_key(at, &key, Expiry::Never, ExpireIf::HasOne)),
-            Op::FlushAll => {
-                self.table.clear();
-                self.removed.note_all(self.revision);
-                Ok(Value::Ok)
-            }
-            Op::LockAcquire { name, ttl_ms } => self.acquire(at, &name, ttl_ms),
-            Op::LockRenew { name, token, ttl_ms } => self.renew(at, &name, token, ttl_ms),
-            Op::LockRelease { name, token } => Ok(self.release(at, &name, token)),
-            Op::ReleaseIf { key, token } => {
-                let is_meant = self.has_value(&key, &token);
-                Ok(int(u8::from(is_meant && self.remove(&key).is_some())))
-            }
-            Op::ExtendIf { key, token, ms, replace } => {
-                let remaining = self.table.get(&key).and_then(|slot| slot.ttl_ms(at.at_ms));
-                let Some(remaining) = remaining.filter(|_| self.has_value(&key, &token)) else { return Ok(int(0)) };
-                let ms = if replace { ms } else { ms.saturating_add(remaining) };
-                Ok(self.expire_key(at, &key, Expiry::In(ms), ExpireIf::Always))
-            }
-            Op::ReacquireIf { key, token, ms } => Ok(match self.has_value(&key, &token) {
-                true => self.expire_key(at, &key, Expiry::In(ms), ExpireIf::Always),
-                false => int(0),
-            }),
-            other => unreachable!("{other:?} does not need the log"),
-        }
-    }
-
-    fn has_value(&self, key: &[u8], value: &[u8]) -> bool {
+    pub(super) fn has_value(&self, key: &[u8], value: &[u8]) -> bool {
         self.table.get(key).is_some_and(|slot| slot.value.is(value))
     }
 
-    fn holds(&self, key: &[u8], condition: &Condition) -> bool {
+    pub(super) fn holds(&self, key: &[u8], condition: &Condition) -> bool {
         match condition {
             Condition::Always => true,
             Condition::Absent => self.table.get(key).is_none(),
@@ -269,7 +145,7 @@ impl Store {
     }
 
     /// Writes a key and gives its revision; `None`: the condition is not met.
-    fn write_if(
+    pub(super) fn write_if(
         &mut self,
         at: Stamp,
         key: &[u8],
@@ -283,7 +159,7 @@ impl Store {
         Ok(self.holds(key, condition).then(|| self.write(at, key, value.into(), expiry)))
     }
 
-    fn write(&mut self, at: Stamp, key: &[u8], value: Stored, expiry: Expiry) -> u64 {
+    pub(super) fn write(&mut self, at: Stamp, key: &[u8], value: Stored, expiry: Expiry) -> u64 {
         let revision = self.draw();
         let expires_ms = match expiry {
             Expiry::Keep => self.table.get(key).and_then(Slot::expires_ms),
@@ -297,7 +173,7 @@ impl Store {
         revision
     }
 
-    fn incr_by(&mut self, at: Stamp, key: &[u8], by: i64) -> Answer {
+    pub(super) fn incr_by(&mut self, at: Stamp, key: &[u8], by: i64) -> Answer {
         let now = self.table.get(key).map_or(Some(0), |slot| number(&slot.value)).ok_or(NOT_AN_INTEGER)?;
         let sum = now.checked_add(by).ok_or(OVERFLOW)?;
         if !fits(key, 0) {
@@ -307,7 +183,7 @@ impl Store {
         Ok(Value::Int(sum))
     }
 
-    fn append(&mut self, at: Stamp, key: &[u8], more: &[u8]) -> Answer {
+    pub(super) fn append(&mut self, at: Stamp, key: &[u8], more: &[u8]) -> Answer {
         let len = self.table.get(key).map_or(0, |slot| slot.value.len()) + more.len();
         if !fits(key, len) {
             return Err(TOO_LARGE);
@@ -320,7 +196,7 @@ impl Store {
         Ok(int(len))
     }
 
-    fn expire_key(&mut self, at: Stamp, key: &[u8], expiry: Expiry, condition: ExpireIf) -> Value {
+    pub(super) fn expire_key(&mut self, at: Stamp, key: &[u8], expiry: Expiry, condition: ExpireIf) -> Value {
         let Some(slot) = self.table.get(key) else { return int(0) };
         let now = slot.expires_ms();
         let new = if expiry == Expiry::Keep { now } else { time_of(at, expiry) };
@@ -346,7 +222,7 @@ impl Store {
         int(1)
     }
 
-    fn acquire(&mut self, at: Stamp, name: &[u8], ttl_ms: u64) -> Answer {
+    pub(super) fn acquire(&mut self, at: Stamp, name: &[u8], ttl_ms: u64) -> Answer {
         if name.len() > KEY_BYTES_MAX {
             return Err(TOO_LARGE);
         }
@@ -361,7 +237,7 @@ impl Store {
         Ok(int(token))
     }
 
-    fn renew(&mut self, at: Stamp, name: &[u8], token: u64, ttl_ms: u64) -> Answer {
+    pub(super) fn renew(&mut self, at: Stamp, name: &[u8], token: u64, ttl_ms: u64) -> Answer {
         if ttl_ms == 0 {
             return Err(NO_TIME);
         }
@@ -372,54 +248,12 @@ impl Store {
         Ok(int(u8::from(is_held)))
     }
 
-    fn release(&mut self, at: Stamp, name: &[u8], token: u64) -> Value {
+    pub(super) fn release(&mut self, at: Stamp, name: &[u8], token: u64) -> Value {
         let is_held = self.locks.get(name, at.at_ms).is_some_and(|lock| lock.token == token);
         if is_held {
             self.locks.remove(name);
         }
         int(u8::from(is_held))
-    }
-}
-
-impl Service for Store {
-    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
-        match postcard::from_bytes::<Run>(command) {
-            Ok(run) => Reply::Ok(self.run(at, run).encode()),
-            Err(_) => Reply::Failed("not a run of operations".to_string()),
-        }
-    }
-
-    fn expire(&mut self, at: Stamp) {
-        self.steps = Steps::default();
-        self.removed.note_many(self.table.move_to(at.at_ms), self.revision);
-        let mut portion = Portion::default();
-        self.table.expire(&mut portion);
-        self.locks.expire(at.at_ms, &mut portion);
-    }
-
-    fn resume(&mut self, at: Stamp) {
-        // They were noted when they became due.
-        self.table.move_to(at.at_ms).for_each(drop);
-    }
-
-    fn next_expiry_ms(&self) -> Option<u64> {
-        self.table.next_expiry_ms().into_iter().chain(self.locks.next_expiry_ms()).min()
-    }
-
-    fn query(&self, at: Stamp, query: &[u8]) -> Reply {
-        match postcard::from_bytes::<Run>(query) {
-            Ok(run) => self.answer(at, &run),
-            Err(_) => Reply::Failed("not a run of operations".to_string()),
-        }
-    }
-
-    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
-        snapshot::write(self, out)
-    }
-
-    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
-        *self = snapshot::read(from)?;
-        Ok(())
     }
 }
 

@@ -7,9 +7,11 @@
 //! V3 each piece but the first and the last has [`PIECE_BYTES_MIN`] or more, so there are few.
 //! Not here: how long a value may be (`commands.rs`).
 
-use super::table::Shared;
 use std::fmt;
 use std::sync::Arc;
+
+/// Bytes that copies of the state share.
+pub type Shared = Arc<[u8]>;
 
 /// Longest value that is copied as a whole to append to it.
 const ONE_PIECE_BYTES_MAX: usize = 4 << 10;

@@ -9,17 +9,13 @@
 //! Invariants: T1 `due` holds exactly one row for each key that has a time to live. T2 a key is over when it is due at or before
 //! the log time of the newest entry, and nothing but a walk and the snapshot shows it then. T3 no key is put that is due already;
 //! that is the caller's duty.
-//! Not here: revisions are drawn in `state.rs`, conditions are judged there too.
+//! Not here: revisions and conditions (`state.rs`).
 
 use super::key::Key;
 use super::stored::Stored;
 use imbl::{OrdMap, OrdSet};
 use std::num::NonZeroU64;
 use std::ops::Bound;
-use std::sync::Arc;
-
-/// Bytes that copies of the state share.
-pub type Shared = Arc<[u8]>;
 
 /// What stands under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,46 @@
+//! The chat as a replicated service: decodes commands and queries, and ends log-ins whose time is up.
+//!
+//! Not here: what a command changes (`state.rs`), what a query answers (`queries.rs`).
+
+use super::commands::Command;
+use super::snapshot;
+use super::state::Chat;
+use crate::services::{Reply, Service};
+use crate::types::Stamp;
+use std::io::{self, Read, Write};
+
+impl Service for Chat {
+    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
+        match postcard::from_bytes::<Command>(command) {
+            Ok(command) => Reply::Ok(self.run(at, command).encode()),
+            Err(_) => Reply::Failed("not a command of the chat".to_string()),
+        }
+    }
+
+    fn expire(&mut self, at: Stamp) {
+        self.turn += u64::from(self.accounts.expire(at));
+    }
+
+    fn next_expiry_ms(&self) -> Option<u64> {
+        self.accounts.next_expiry_ms()
+    }
+
+    fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
+        match postcard::from_bytes(query) {
+            Ok(query) => {
+                let view = self.answer(query);
+                Reply::Ok(postcard::to_stdvec(&view).expect("encoding into memory cannot fail"))
+            }
+            Err(_) => Reply::Failed("not a question to the chat".to_string()),
+        }
+    }
+
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        snapshot::write(self, out)
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        *self = snapshot::read(from)?;
+        Ok(())
+    }
+}

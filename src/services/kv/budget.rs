@@ -1,0 +1,56 @@
+//! How much the operations of one command or query may still answer and look at.
+//!
+//! A client that asks a thousand times for the largest value, or with a pattern that takes minutes, gets errors, not a node
+//! without memory or without time. A command is cut off at the same byte and step on every node.
+//! Not here: how much that is (`commands.rs`).
+
+use super::commands::{Bytes, LOOK_STEPS, TOO_LARGE_A_REPLY, Value};
+use super::glob;
+use super::key::Key;
+use super::stored::Stored;
+use super::table::Slot;
+
+/// What one operation answers; `Err` is the text of a [`Value::Error`].
+pub type Answer = Result<Value, &'static str>;
+
+/// What a value costs beside its bytes.
+const VALUE_BYTES: usize = 16;
+
+/// What a run may still do.
+pub struct Budget {
+    /// Bytes that it may answer.
+    pub bytes: usize,
+    /// Steps that looking through keys may take.
+    pub steps: u64,
+    /// What is said when there are none left.
+    pub steps_used: &'static str,
+}
+
+impl Budget {
+    /// Takes what one more value of so many bytes needs; refused, the budget stays as it is.
+    pub fn spend(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.bytes = self.bytes.checked_sub(bytes + VALUE_BYTES).ok_or(TOO_LARGE_A_REPLY)?;
+        Ok(())
+    }
+
+    pub fn bytes(&mut self, bytes: &[u8]) -> Answer {
+        self.spend(bytes.len())?;
+        Ok(Value::Bytes(Bytes::from(bytes)))
+    }
+
+    /// Looks at one key; whether it matches.
+    pub fn look(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, &'static str> {
+        let steps = self.steps.checked_sub(LOOK_STEPS).ok_or(self.steps_used)?;
+        self.steps = steps;
+        pattern.map_or(Some(true), |pattern| glob::matches(pattern, key, &mut self.steps)).ok_or(self.steps_used)
+    }
+
+    pub fn stored(&mut self, value: &Stored) -> Answer {
+        self.spend(value.len())?;
+        Ok(Value::Bytes(Bytes::from(value.to_vec())))
+    }
+
+    pub fn value(&mut self, slot: Option<&Slot>) -> Answer {
+        slot.map_or(Ok(Value::Nil), |slot| self.stored(&slot.value))
+    }
+}

@@ -1,0 +1,180 @@
+//! The key-value store as a replicated service: decodes batches, carries out their operations in order, and ends what is
+//! due.
+//!
+//! An operation that cannot be carried out answers an error and leaves the state as it was. Times to live run on log time:
+//! before anything else of an entry, what is due at the entry's time is over, so a key dies at the same index on every
+//! node. A portion of it is removed then, the rest with later entries. A quiet cluster has no entries, so the leader
+//! proposes empty ones when [`Service::next_expiry_ms`] has come, until nothing is left to be removed.
+//! Not here: what an operation changes (`state.rs`), exactly once (`services/sessions.rs`).
+
+use super::budget::{Answer, Budget};
+use super::commands::{
+    ENTRY_STEPS_MAX, ENTRY_STEPS_USED, ExpireIf, Expiry, Op, READ_REPLY_BYTES_MAX, READ_STEPS_MAX, READ_STEPS_USED,
+    RUN_REPLY_BYTES_MAX, Ran, Run, TOO_LARGE, Value, fits, int,
+};
+use super::state::{Steps, Store};
+use super::table::Portion;
+use super::{queries, snapshot};
+use crate::services::{Reply, Service};
+use crate::types::Stamp;
+use std::io::{self, Read, Write};
+
+impl Service for Store {
+    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
+        match postcard::from_bytes::<Run>(command) {
+            Ok(run) => Reply::Ok(self.run(at, run).encode()),
+            Err(_) => Reply::Failed("not a run of operations".to_string()),
+        }
+    }
+
+    fn expire(&mut self, at: Stamp) {
+        self.steps = Steps::default();
+        self.removed.note_many(self.table.move_to(at.at_ms), self.revision);
+        let mut portion = Portion::default();
+        self.table.expire(&mut portion);
+        self.locks.expire(at.at_ms, &mut portion);
+    }
+
+    fn resume(&mut self, at: Stamp) {
+        // They were noted when they became due.
+        self.table.move_to(at.at_ms).for_each(drop);
+    }
+
+    fn next_expiry_ms(&self) -> Option<u64> {
+        self.table.next_expiry_ms().into_iter().chain(self.locks.next_expiry_ms()).min()
+    }
+
+    fn query(&self, at: Stamp, query: &[u8]) -> Reply {
+        match postcard::from_bytes::<Run>(query) {
+            Ok(run) => self.answer(at, &run),
+            Err(_) => Reply::Failed("not a run of operations".to_string()),
+        }
+    }
+
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        snapshot::write(self, out)
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        *self = snapshot::read(from)?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Whether anything is over and not removed yet: the next entry goes on with it.
+    pub fn is_left(&self, at: Stamp) -> bool {
+        self.next_expiry_ms().is_some_and(|due_ms| due_ms <= at.at_ms)
+    }
+
+    /// Carries out a run.
+    pub fn run(&mut self, at: Stamp, run: Run) -> Ran {
+        if self.has_changed(&run.watched) {
+            return Ran::Aborted;
+        }
+        let steps = ENTRY_STEPS_MAX.saturating_sub(self.steps.0);
+        let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: ENTRY_STEPS_USED };
+        let values = run.ops.into_iter().map(|op| {
+            let answer = match op.needs_log() {
+                true => self.carry_out(at, op, &mut budget),
+                false => queries::answer(self, at, &op, &mut budget),
+            };
+            answer.unwrap_or_else(|why| Value::Error(why.to_string()))
+        });
+        let values = values.collect();
+        self.steps.0 = ENTRY_STEPS_MAX - budget.steps;
+        Ran::Values(values)
+    }
+
+    /// Answers a run that does not need the log; `None` if it does.
+    pub fn ask(&self, at: Stamp, run: &Run) -> Option<Ran> {
+        if run.needs_log() {
+            return None;
+        }
+        if self.has_changed(&run.watched) {
+            return Some(Ran::Aborted);
+        }
+        let mut budget = Budget { bytes: READ_REPLY_BYTES_MAX, steps: READ_STEPS_MAX, steps_used: READ_STEPS_USED };
+        let answers = run.ops.iter().map(|op| queries::answer(self, at, op, &mut budget));
+        Some(Ran::Values(answers.map(|answer| answer.unwrap_or_else(|why| Value::Error(why.to_string()))).collect()))
+    }
+
+    /// The reply to a query.
+    pub fn answer(&self, at: Stamp, run: &Run) -> Reply {
+        match self.ask(at, run) {
+            Some(ran) => Reply::Ok(ran.encode()),
+            None => Reply::Failed("this run must go through the log".to_string()),
+        }
+    }
+
+    /// What it costs to answer a query, in bytes that are copied or looked at, about; not looked at beyond `most`.
+    pub fn read_cost(&self, run: &Run, most: usize) -> usize {
+        queries::sum(run.ops.iter().map(|op| queries::cost(self, op, most)), most)
+    }
+
+    fn carry_out(&mut self, at: Stamp, op: Op, budget: &mut Budget) -> Answer {
+        match op {
+            Op::Ttl(key) => Ok(match self.table.get(&key) {
+                None => Value::Int(-2),
+                Some(slot) => slot.ttl_ms(at.at_ms).map_or(Value::Int(-1), int),
+            }),
+            Op::Set { key, value, condition, expiry, get } => {
+                let old = match get {
+                    true => Some(queries::answer(self, at, &Op::Get(key.clone()), budget)?),
+                    false => None,
+                };
+                let is_written = self.write_if(at, &key, &value, &condition, expiry)?.is_some();
+                Ok(old.unwrap_or(if is_written { Value::Ok } else { Value::Nil }))
+            }
+            Op::Put { key, value, condition, expiry } => {
+                Ok(self.write_if(at, &key, &value, &condition, expiry)?.map_or(Value::Nil, int))
+            }
+            Op::MSet(pairs) => {
+                if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
+                    return Err(TOO_LARGE);
+                }
+                for (key, value) in &pairs {
+                    self.write(at, key, value.as_slice().into(), Expiry::Never);
+                }
+                Ok(Value::Ok)
+            }
+            Op::Del(keys) => Ok(int(keys.iter().filter(|key| self.remove(key).is_some()).count())),
+            Op::DelIf { key, condition } => Ok(match self.holds(&key, &condition) {
+                true => int(u8::from(self.remove(&key).is_some())),
+                false => Value::Nil,
+            }),
+            Op::GetDel(key) => {
+                let value = queries::answer(self, at, &Op::Get(key.clone()), budget)?;
+                self.remove(&key);
+                Ok(value)
+            }
+            Op::IncrBy { key, by } => self.incr_by(at, &key, by),
+            Op::Append { key, value } => self.append(at, &key, &value),
+            Op::Expire { key, expiry, condition } => Ok(self.expire_key(at, &key, expiry, condition)),
+            Op::Persist(key) => Ok(self.expire_key(at, &key, Expiry::Never, ExpireIf::HasOne)),
+            Op::FlushAll => {
+                self.table.clear();
+                self.removed.note_all(self.revision);
+                Ok(Value::Ok)
+            }
+            Op::LockAcquire { name, ttl_ms } => self.acquire(at, &name, ttl_ms),
+            Op::LockRenew { name, token, ttl_ms } => self.renew(at, &name, token, ttl_ms),
+            Op::LockRelease { name, token } => Ok(self.release(at, &name, token)),
+            Op::ReleaseIf { key, token } => {
+                let is_meant = self.has_value(&key, &token);
+                Ok(int(u8::from(is_meant && self.remove(&key).is_some())))
+            }
+            Op::ExtendIf { key, token, ms, replace } => {
+                let remaining = self.table.get(&key).and_then(|slot| slot.ttl_ms(at.at_ms));
+                let Some(remaining) = remaining.filter(|_| self.has_value(&key, &token)) else { return Ok(int(0)) };
+                let ms = if replace { ms } else { ms.saturating_add(remaining) };
+                Ok(self.expire_key(at, &key, Expiry::In(ms), ExpireIf::Always))
+            }
+            Op::ReacquireIf { key, token, ms } => Ok(match self.has_value(&key, &token) {
+                true => self.expire_key(at, &key, Expiry::In(ms), ExpireIf::Always),
+                false => int(0),
+            }),
+            other => unreachable!("{other:?} does not need the log"),
+        }
+    }
+}
