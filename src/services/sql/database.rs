@@ -10,29 +10,23 @@
 //! Not here: running statements (`writer.rs`), the file's bytes (`services/sql/storage/image.rs`), reads of a node (`reader.rs`).
 
 use super::commands::{Answer, Command, Digest, Query};
-use super::connection;
-use super::connection::authorizer::Purpose;
+use super::connection::configure;
 use super::connection::files::Files;
-use super::connection::hook_state::Watch;
+use super::connection::hook_state::{Purpose, Watch};
+use super::errors::Fatal;
 #[cfg(test)]
 use super::flaws::Flaws;
 use super::storage::image::{Arrived, Pinned};
+use super::storage::load::empty;
+use super::storage::open::{FLAGS, KEPT, memory};
 use super::storage::{digest, own_table};
-use super::writer::{Fatal, Machine};
+use super::writer::Machine;
 use crate::services::{Reply, Service};
 use crate::types::{Index, Stamp};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// How the writer opens a file.
-pub const FLAGS: OpenFlags =
-    OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_CREATE).union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
-/// How the writer keeps a file, with up to 64 MiB of it in memory: beyond that an index in no order is read and written page by page. It waits for a lock that a reader should never hold. The log is what is durable; NORMAL keeps the file
-/// sound through a power cut, and some of its end may be lost.
-pub const KEPT: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
-    PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -65536";
 
 /// Which snapshots are on the disk; told by the thread that writes them.
 #[derive(Debug, Default)]
@@ -104,21 +98,13 @@ impl Clone for Database {
     }
 }
 
-fn furnished(mut conn: Connection, files: Option<&Arc<dyn Files>>) -> Result<Machine, Fatal> {
+fn configured(mut conn: Connection, files: Option<&Arc<dyn Files>>) -> Result<Machine, Fatal> {
     let watch = Arc::new(Watch::default());
     if let Some(files) = files {
         watch.files.get_or_init(|| Arc::clone(files));
     }
-    connection::furnish(&mut conn, &watch, Purpose::Write, None).map_err(|error| Fatal::of(&watch, &error))?;
+    configure(&mut conn, &watch, Purpose::Write, None).map_err(|error| Fatal::of(&watch, &error))?;
     Machine::new(conn, watch)
-}
-
-/// An empty database in memory.
-pub fn memory() -> rusqlite::Result<Connection> {
-    let conn = Connection::open_in_memory()?;
-    // No journal is needed: after a crash nothing is left anyway. Small pages keep the simulator's snapshots small.
-    conn.execute_batch("PRAGMA page_size = 1024; PRAGMA temp_store = MEMORY; PRAGMA journal_mode = MEMORY")?;
-    Ok(conn)
 }
 
 fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>> {
@@ -127,7 +113,7 @@ fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>
         image.put_in_place(&mut conn)?;
     }
     conn.execute_batch("PRAGMA journal_mode = MEMORY")?;
-    Ok(furnished(conn, None))
+    Ok(configured(conn, None))
 }
 
 fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
@@ -146,7 +132,7 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
             return Err(damaged(found));
         }
     }
-    let mut machine = furnished(conn, Some(files))?;
+    let mut machine = configured(conn, Some(files))?;
     match machine.look(own_table::owner)? {
         Some(owner) if owner == files.owner() => {}
         Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),
@@ -273,7 +259,7 @@ impl Database {
         let replaced = machine.replace(|conn| {
             match arrived {
                 Some(arrived) => arrived.put_in_place(conn)?,
-                None => super::storage::load::empty(conn)?,
+                None => empty(conn)?,
             }
             own_table::create(conn)?;
             own_table::set_owner(conn, &owner)?;

@@ -9,29 +9,19 @@
 //! Not here: what a file may hold (`services/sql/storage/load.rs`), who sends the commands in which order (`node/sql/load.rs`).
 
 use super::commands::{Answer, Command};
-use super::connection::functions;
-use super::statement::Trouble;
+use super::connection::hook_state::Own;
+use super::errors::{Fatal, OTHER, RAN_AWAY, Trouble};
 use super::storage::load;
 use super::storage::own_table::{self, Plan};
-use super::storage::prepare::{self, Built, OTHER, Prepared, Preparing};
-use super::writer::{Entry, Fatal, Machine, Own};
+use super::storage::prepare::{self, Built, Prepared, Preparing};
+use super::writer::{Before, Entry, Machine};
 use crate::types::Stamp;
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A database whose place another one has taken.
-#[derive(Debug)]
-pub struct Before {
-    conn: Connection,
-    /// Where the other one is, if it is in a file.
-    successor: Option<PathBuf>,
-}
-
 impl Machine {
-    pub(crate) fn load_text(
+    pub(super) fn load_text(
         &mut self,
         at: Stamp,
         sql: &str,
@@ -51,7 +41,7 @@ impl Machine {
                 self.judge(why.clone(), is_damaged)?;
                 why
             }
-            Err((_, Trouble::RanAway)) => functions::RAN_AWAY.to_string(),
+            Err((_, Trouble::RanAway)) => RAN_AWAY.to_string(),
             Err((0, Trouble::Failed(why) | Trouble::TooLong(why))) => why,
             Err((number, Trouble::Failed(why) | Trouble::TooLong(why))) => format!("statement {number}: {why}"),
         };
@@ -65,7 +55,7 @@ impl Machine {
     }
 
     /// A piece of a file, and what is to become of all of them: statements of our own, which never run away.
-    pub(crate) fn load_piece(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
+    pub(super) fn load_piece(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
         self.is_plan_unsure = true;
         let answer = load::file(&self.conn, &self.watch, at.at_ms, command);
         Ok((answer.map_err(|error| Fatal::of(&self.watch, &error))?, None))
@@ -86,7 +76,7 @@ impl Machine {
 
     /// Goes on with the database that was made of a file. A transaction is open when it returns, and nothing of this entry needs
     /// to run again: the caller commits.
-    pub(crate) fn put_in_place(&mut self, at: Stamp, command: &Command, entry: &mut Entry) -> Result<Answer, Fatal> {
+    pub(super) fn put_in_place(&mut self, at: Stamp, command: &Command, entry: &mut Entry) -> Result<Answer, Fatal> {
         let Command::PutInPlace { load, bytes, crc, seed } = *command else {
             return Ok(Answer::Refused("not a file".to_string()));
         };
@@ -143,7 +133,7 @@ impl Machine {
     }
 
     /// The present file is the database from here on, if another was before.
-    pub(crate) fn adopt(&mut self) -> Result<(), Fatal> {
+    pub(super) fn adopt(&mut self) -> Result<(), Fatal> {
         let Some(Before { conn, successor }) = self.before.take() else { return Ok(()) };
         let (Some(path), Some(files)) = (successor, self.watch.files.get().cloned()) else { return Ok(()) };
         self.look(|own| {

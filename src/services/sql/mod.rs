@@ -1,20 +1,24 @@
 //! A SQL database in every node: SQLite, changed by the log alone, the same content everywhere.
 //!
-//! The tour: `commands.rs` holds what can be asked and answered; `database.rs` is the service, in memory or in a node's file;
-//! `writer.rs` runs commands and keeps each atomic, `statement.rs` runs one statement, `services/sql/budget/length_tiers.rs`, `services/sql/budget/step_cost.rs` and `services/sql/budget/schema_changes.rs` bound what it can move and how long it takes, `services/sql/budget/freed_space.rs` what it frees, `services/sql/budget/fulltext_matches.rs` reads that mark words, `services/sql/budget/allowance.rs` what all of them do together; `services/sql/storage/load.rs` takes over dumps and files,
-//! `services/sql/storage/prepare.rs` makes a database of a file beside the log, and `loading.rs` puts it in place.
-//! `services/sql/connection/mod.rs` makes a connection fit, with `services/sql/connection/authorizer.rs` and `services/sql/connection/catalogue.rs` for what is allowed, `services/sql/connection/functions.rs`, `services/sql/connection/result_lengths.rs` and `services/sql/connection/dates.rs` for what SQLite computes
-//! differently here, and `services/sql/connection/hook_state.rs` for what they share. `services/sql/storage/own_table.rs` is the table of our own, which says how far the file is;
-//! `services/sql/storage/image.rs` the whole file for snapshots; `services/sql/storage/schema.rs`, `services/sql/storage/digest.rs` and `services/sql/storage/dump.rs` walk over all tables; `reader.rs` reads beside
-//! the log, `read_only.rs` tells what may; `services/sql/storage/checkpoint.rs` moves SQLite's log into its file; `services/sql/connection/files.rs` is what the room asks of the system, since it touches no file but through SQLite.
+//! The tour, from the top: `database.rs` is the service, in memory or in a node's file; `apply.rs` runs the commands of an
+//! entry, `loading.rs` those that load, both on the connection and in the transactions of `writer.rs`; `reader.rs` reads
+//! beside the log, and `read_only.rs` tells which statements may. `statement.rs` runs one statement, `integrity.rs` looks at
+//! what it did. `budget/` bounds what a statement may do, `connection/` makes a connection fit for it, `storage/` is the
+//! database as a whole: its file, images, dumps, digests. At the bottom, `errors.rs` says why something failed,
+//! `answer_limit.rs` how much may be answered, `tokens.rs` cuts SQL into words, and `commands.rs` holds what can be asked and
+//! answered. None of them touches a file but through SQLite and `services/sql/connection/files.rs`.
 //! Not here: rqlite's spelling of it (`http/`), the threads that read (`node/sql/handle.rs`).
 
+mod answer_limit;
+mod apply;
 pub mod budget;
 pub mod commands;
 pub mod connection;
 mod database;
+mod errors;
 #[cfg(test)]
 mod flaws;
+mod integrity;
 mod loading;
 mod read_only;
 mod reader;
@@ -22,6 +26,7 @@ mod statement;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod writer;
 
 pub use self::budget::freed_space::may_free;

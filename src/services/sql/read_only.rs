@@ -4,7 +4,7 @@
 //! Not here: what a reader says to a statement that writes all the same (`statement.rs`).
 
 use super::commands::Statement;
-use super::statement::words;
+use super::tokens::words;
 
 /// Statements that begin so read, or are refused.
 const READS: [&str; 3] = ["select", "values", "explain"];

@@ -6,15 +6,18 @@
 //! transaction is used in it.
 //! Not here: how many readers there are and who may have one (`node/sql/handle.rs`), how fresh what they see is.
 
+use super::answer_limit::Room;
+use super::budget::freed_space;
+use super::budget::text_cost::too_many_selects;
 use super::commands::{
     Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
 };
-use super::connection;
-use super::connection::authorizer::Purpose;
-use super::connection::hook_state::Watch;
-use super::statement::{self, Room, Trouble};
+use super::connection::configure;
+use super::connection::hook_state::{Own, Purpose, Watch};
+use super::connection::limits::set_length;
+use super::errors::{self, RAN_AWAY, Trouble};
+use super::statement;
 use super::storage::dump;
-use super::writer::Own;
 use rusqlite::{Connection, OpenFlags, Result};
 use std::io::{self, Write};
 use std::path::Path;
@@ -42,8 +45,8 @@ impl Reader {
         conn.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON")?;
         conn.set_prepared_statement_cache_capacity(PREPARED_MAX);
         let watch = Arc::new(Watch::default());
-        connection::furnish(&mut conn, &watch, Purpose::Read, Some(is_over))?;
-        connection::set_length(&conn, Some(ROW_BYTES_MAX))?;
+        configure(&mut conn, &watch, Purpose::Read, Some(is_over))?;
+        set_length(&conn, Some(ROW_BYTES_MAX))?;
         Ok(Reader { conn, watch, schema_version: None })
     }
 
@@ -63,7 +66,7 @@ impl Reader {
     ) -> Vec<Outcome> {
         self.watch.begin(now_ms, seed, READ_STEPS_MAX);
         if let Err(error) = self.begin() {
-            let why = self.watch.take_why().unwrap_or_else(|| statement::said(&error));
+            let why = self.watch.take_why().unwrap_or_else(|| errors::said(&error));
             return vec![Outcome::Failed(why); statements.len()];
         }
         let mut room = Room::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX).granted_by(grant);
@@ -108,14 +111,14 @@ impl Reader {
     }
 
     fn one(&self, statement: &Statement, room: &mut Room<'_>) -> Outcome {
-        if let Err(error) = connection::set_length(&self.conn, Some(ROW_BYTES_MAX)) {
-            return Outcome::Failed(statement::said(&error));
+        if let Err(error) = set_length(&self.conn, Some(ROW_BYTES_MAX)) {
+            return Outcome::Failed(errors::said(&error));
         }
         let done = statement::read(&self.conn, &self.watch, statement, room);
         match done {
             Ok(outcome) => outcome,
             Err(Trouble::Failed(why) | Trouble::TooLong(why) | Trouble::Fatal { why, .. }) => Outcome::Failed(why),
-            Err(Trouble::RanAway) => Outcome::Failed(super::connection::functions::RAN_AWAY.to_string()),
+            Err(Trouble::RanAway) => Outcome::Failed(RAN_AWAY.to_string()),
         }
     }
 
@@ -125,9 +128,9 @@ impl Reader {
         self.watch.begin(0, 0, READ_STEPS_MAX);
         statements.iter().all(|statement| {
             self.watch.begin_statement();
-            connection::set_length(&self.conn, Some(ROW_BYTES_MAX)).is_ok()
+            set_length(&self.conn, Some(ROW_BYTES_MAX)).is_ok()
                 && (statement.sql.len() > SQL_BYTES_MAX
-                    || statement::too_many_selects(&statement.sql).is_some()
+                    || too_many_selects(&statement.sql).is_some()
                     || self.conn.prepare(&statement.sql).map_or(true, |prepared| prepared.readonly()))
         })
     }
@@ -138,8 +141,8 @@ impl Reader {
     /// The file cannot be read.
     pub fn excess_freed(&self, statements: &[Statement], now_ms: u64, seed: u64) -> Result<Option<String>> {
         self.watch.begin(now_ms, seed, READ_STEPS_MAX);
-        connection::set_length(&self.conn, Some(ROW_BYTES_MAX))?;
-        super::budget::freed_space::excess(&self.conn, &self.watch, statements)
+        set_length(&self.conn, Some(ROW_BYTES_MAX))?;
+        freed_space::excess(&self.conn, &self.watch, statements)
     }
 
     /// Fingerprints of all tables, and the newest entry that they are of.

@@ -2,104 +2,28 @@
 //!
 //! Not here: what surrounds it, and what follows when it fails (`writer.rs`, `reader.rs`).
 
+use super::answer_limit::Room;
 use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
+use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
 use super::budget::{fulltext_matches, fulltext_settings, length_tiers, schema_changes};
 use super::commands::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
-use super::connection::hook_state::Watch;
-use super::connection::{self, authorizer};
+use super::connection::authorizer;
+use super::connection::hook_state::{Own, Watch};
+use super::connection::limits::set_length;
+use super::errors::{Trouble, trouble};
 use super::storage::schema;
-use super::writer::Own;
+use super::tokens::{from_first_word, names, names_rollback};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Batch, Connection, Error, ErrorCode, StatementStatus};
+use rusqlite::{Batch, Connection, Error, StatementStatus};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How often a statement says SELECT or VALUES.
-const SELECTS_MAX: usize = 1_000;
-/// How often an INSERT says ON CONFLICT.
-const CONFLICTS_MAX: usize = 4;
-/// What it costs to read a byte of a statement, and a word or sign.
-const STEPS_PER_BYTE: u64 = 10;
-const STEPS_PER_TOKEN: u64 = 350;
-/// What it costs to compare two constants that stand beside operators.
-const STEPS_PER_PAIR: u64 = 10;
-/// Operators that are words, and what else takes a constant in an expression.
-const OPERATORS: [&str; 13] =
-    ["when", "then", "else", "and", "or", "not", "is", "like", "glob", "match", "regexp", "between", "collate"];
-/// What any statement costs, however little it does: it is read, prepared and kept apart from the others.
-pub const STATEMENT_STEPS: u64 = 6_000;
 /// A statement shorter than this has no program that needs to be counted while values are short.
 const LONG_SQL_BYTES: usize = 64 << 10;
 /// Instructions of a program that reads times bytes of a value.
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
 /// Bytes that an instruction takes.
 const INSTRUCTION_BYTES: usize = 32;
-/// Of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
-/// Why a statement was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// For a reason that is the same on every node; nothing of it was done.
-    Failed(String),
-    /// A value is longer than values may be.
-    TooLong(String),
-    /// It, and those before it, used up the steps of their command.
-    RanAway,
-    /// The database itself cannot go on. `is_damaged`: its content cannot be trusted.
-    Fatal { why: String, is_damaged: bool },
-}
-
-/// What a request may answer.
-pub struct Room<'a> {
-    bytes: usize,
-    rows: usize,
-    /// Bytes of memory that the rows take so far, and how many of them were granted.
-    held: usize,
-    granted: usize,
-    grant: Option<&'a mut dyn FnMut(usize) -> bool>,
-}
-
-/// Memory is asked for in pieces of so many bytes.
-const GRANT_BYTES: usize = 256 << 10;
-/// What a value or a row takes in memory beside its bytes.
-const CELL_BYTES: usize = size_of::<commands::Value>() + 32;
-
-impl<'a> Room<'a> {
-    /// For so many bytes of so many rows.
-    pub fn new(bytes: usize, rows: usize) -> Room<'a> {
-        Room { bytes, rows, held: 0, granted: 0, grant: None }
-    }
-
-    /// The same, as far as memory is granted too: asked for all of it each time.
-    pub fn granted_by(self, grant: &'a mut dyn FnMut(usize) -> bool) -> Room<'a> {
-        Room { grant: Some(grant), ..self }
-    }
-
-    /// What is left, for a statement that may have to be run again; whatever memory it takes.
-    pub fn left(&self) -> Room<'static> {
-        Room::new(self.bytes, self.rows)
-    }
-
-    /// Takes a row of so many bytes and values; the error: why there is no room for it.
-    fn take(&mut self, bytes: usize, values: usize) -> Result<(), &'static str> {
-        if bytes > self.bytes || self.rows == 0 {
-            return Err("the answer is too large: ask for fewer rows");
-        }
-        (self.bytes, self.rows) = (self.bytes - bytes, self.rows - 1);
-        self.held += bytes + (values + 1) * CELL_BYTES;
-        if self.held > self.granted
-            && let Some(grant) = &mut self.grant
-        {
-            self.granted = self.held.next_multiple_of(GRANT_BYTES);
-            if !grant(self.granted) {
-                return Err("there is no memory for this answer now: ask for fewer rows, or later");
-            }
-        }
-        Ok(())
-    }
-}
-
 impl ToSql for commands::Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
@@ -121,64 +45,6 @@ pub fn value(value: ValueRef<'_>) -> commands::Value {
         ValueRef::Text(text) => commands::Value::Text(String::from_utf8_lossy(text).into_owned()),
         ValueRef::Blob(blob) => commands::Value::Blob(Bytes::from(blob)),
     }
-}
-
-/// What SQLite says, without the statement that it was about.
-pub fn said(error: &Error) -> String {
-    match error {
-        Error::SqliteFailure(_, Some(said)) => said.clone(),
-        Error::SqlInputError { msg, .. } => msg.clone(),
-        Error::MultipleStatement => "one statement at a time".to_string(),
-        other => other.to_string(),
-    }
-}
-
-/// Sorts an error of SQLite.
-pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
-    if watch.has_run_away.load(Relaxed) {
-        return Trouble::RanAway;
-    }
-    let why = watch.take_why().unwrap_or_else(|| said(error));
-    let extended = error.sqlite_extended_error_code().unwrap_or(0);
-    match error.sqlite_error_code() {
-        // A virtual table that its own statements have made a mess of: the same everywhere.
-        Some(ErrorCode::DatabaseCorrupt) if extended == rusqlite::ffi::SQLITE_CORRUPT_VTAB => Trouble::Failed(why),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Trouble::Fatal { why, is_damaged: true },
-        // SQLite says so as well of row numbers and of a full-text index that have come to their end. It is not the disk: that
-        // was looked at while the statement ran, and is looked at now.
-        Some(ErrorCode::DiskFull) => {
-            watch.look_at_room(true);
-            Trouble::Failed(
-                "a table or index has come to its end: SQLite has no row number or no segment left".to_string(),
-            )
-        }
-        // SQLite has no other word for the default of a column that is longer than values may be.
-        Some(ErrorCode::OutOfMemory) if watch.longest.load(Relaxed) < commands::VALUE_BYTES_MAX as u64 => {
-            Trouble::TooLong(why)
-        }
-        // Nor for something longer than it ever asks memory for, which is the same on every node.
-        Some(ErrorCode::OutOfMemory) if has_memory() => {
-            Trouble::Failed("a value on the way to the result is longer than SQLite can hold".to_string())
-        }
-        Some(
-            ErrorCode::SystemIoFailure
-            | ErrorCode::OutOfMemory
-            | ErrorCode::CannotOpen
-            | ErrorCode::ReadOnly
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::FileLockingProtocolFailed
-            | ErrorCode::PermissionDenied,
-        ) if extended != rusqlite::ffi::SQLITE_READONLY || !why.contains("query operation") => {
-            Trouble::Fatal { why, is_damaged: false }
-        }
-        Some(ErrorCode::TooBig) => Trouble::TooLong(why),
-        _ => Trouble::Failed(why),
-    }
-}
-
-/// Whether the system gives memory, and SQLite failed for another reason.
-fn has_memory() -> bool {
-    Vec::<u8>::new().try_reserve_exact(connection::ALLOCATION_BYTES_MAX as usize).is_ok()
 }
 
 /// Runs one statement outside of any gear. `room` shrinks by the rows that it answers.
@@ -288,45 +154,11 @@ pub fn run_in(
     done.map_err(|trouble| fulltext_matches::explain(trouble, bytes))
 }
 
-/// What it costs to prepare the statements of a text. SQLite compares each constant that stands beside an operator with all of those
-/// before it in its statement.
-pub fn text_steps(sql: &str) -> u64 {
-    let mut before: &[u8] = b"(";
-    let (mut count, mut operators, mut pairs) = (0, 0_u64, 0_u64);
-    for token in tokens(sql) {
-        count += 1;
-        if token == b";" {
-            pairs += operators * operators;
-            operators = 0;
-        }
-        let is_sign = matches!(token, b"-" | b"+") && matches!(before, b"(" | b",");
-        let is_operator = match token {
-            [byte] if !is_word(*byte) => b"=<>+-*/%|&~".contains(byte) && !is_sign,
-            word => OPERATORS.iter().any(|one| word.eq_ignore_ascii_case(one.as_bytes())),
-        };
-        operators += u64::from(is_operator);
-        before = token;
-    }
-    pairs += operators * operators;
-    sql.len() as u64 * STEPS_PER_BYTE + count * STEPS_PER_TOKEN + pairs * STEPS_PER_PAIR
-}
-
-/// Bytes of the longest string or blob that a text has, about.
-pub fn longest_literal(sql: &str) -> usize {
-    let mut before: &[u8] = b"";
-    let bytes = tokens(sql).map(|token| {
-        let is_blob = before.eq_ignore_ascii_case(b"x");
-        before = token;
-        if token[0] == b'\'' { token.len().saturating_sub(2) / if is_blob { 2 } else { 1 } } else { 0 }
-    });
-    bytes.max().unwrap_or(0)
-}
-
 /// Shortens values for a long program that reads: SQLite asks nobody between two jumps, and each register may hold a value.
 pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite::Result<()> {
     let used = usize::try_from(prepared.get_status(StatementStatus::MemUsed)).unwrap_or(0);
     let bytes = READ_PROGRAM_BYTES_MAX / (used / INSTRUCTION_BYTES).max(1);
-    if bytes < commands::VALUE_BYTES_MAX { connection::set_length(conn, Some(bytes)) } else { Ok(()) }
+    if bytes < commands::VALUE_BYTES_MAX { set_length(conn, Some(bytes)) } else { Ok(()) }
 }
 
 /// Refuses a program that is too long for its gear; sets what its steps cost.
@@ -524,109 +356,4 @@ fn type_of(value: &commands::Value) -> &'static str {
         commands::Value::Text(_) => "text",
         commands::Value::Blob(_) => "blob",
     }
-}
-
-/// A statement without what may stand before it: blanks, comments and semicolons.
-pub fn from_first_word(sql: &str) -> &str {
-    words(sql).next().map_or("", |word| &sql[word.as_ptr().addr() - sql.as_ptr().addr()..])
-}
-
-/// Whether a statement says ROLLBACK.
-pub fn names_rollback(sql: &str) -> bool {
-    names(sql, "rollback")
-}
-
-/// Why SQLite would take too long to prepare a statement, if it would: its work grows with the square of the selects, and it
-/// asks nobody meanwhile. Rows behind one VALUES are one.
-pub fn too_many_selects(sql: &str) -> Option<String> {
-    let is_select = |word: &&[u8]| ["select", "values"].iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes()));
-    let count = words(sql).filter(is_select).take(SELECTS_MAX + 1).count();
-    (count > SELECTS_MAX)
-        .then(|| format!("a statement says SELECT and VALUES {SELECTS_MAX} times at most: send several statements"))
-}
-
-/// Why SQLite would take too long to prepare an INSERT, if it would: it compares the columns of each ON CONFLICT with those of every unique
-/// index, and with all clauses before it.
-pub fn too_many_conflicts(sql: &str) -> Option<String> {
-    let (mut count, mut inserts) = (0, false);
-    let has_too_many = tokens(sql).any(|token| {
-        if token == b";" {
-            (count, inserts) = (0, false);
-        }
-        inserts |= token.eq_ignore_ascii_case(b"into");
-        count += usize::from(inserts && token.eq_ignore_ascii_case(b"conflict"));
-        count > CONFLICTS_MAX
-    });
-    has_too_many.then(|| format!("an INSERT says ON CONFLICT {CONFLICTS_MAX} times at most: send several statements"))
-}
-
-/// Whether a word stands in a statement, outside of strings, names in quotes and comments.
-fn names(sql: &str, wanted: &str) -> bool {
-    words(sql).any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
-}
-
-/// Words and numbers of a statement, outside of strings, names in quotes, comments and parameters, cut as SQLite cuts them.
-pub fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
-    tokens(sql).filter(|token| is_word(token[0]))
-}
-
-/// The same with strings, and every other byte that is no blank.
-fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
-    let bytes = sql.as_bytes();
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            at += match bytes[at] {
-                quote @ (b'\'' | b'"' | b'`') => {
-                    let len = rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 2);
-                    if quote == b'\'' {
-                        at += len;
-                        return Some(&rest[..len]);
-                    }
-                    len
-                }
-                b'[' => rest.iter().position(|b| *b == b']').map_or(rest.len(), |end| end + 1),
-                b'-' if rest.starts_with(b"--") => rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len()),
-                b'/' if rest.starts_with(b"/*") => {
-                    rest[2..].windows(2).position(|two| two == b"*/").map_or(rest.len(), |end| end + 4)
-                }
-                // At the beginning of a word this is a blank, within one it is a letter.
-                _ if rest.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
-                b'$' | b'@' | b':' | b'#' => parameter(rest),
-                byte if byte.is_ascii_whitespace() || byte == 0x0b => 1,
-                byte => {
-                    let len =
-                        if is_word(byte) { rest.iter().position(|b| !is_word(*b)).unwrap_or(rest.len()) } else { 1 };
-                    at += len;
-                    return Some(&rest[..len]);
-                }
-            };
-        }
-        None
-    })
-}
-
-/// Length of a parameter: its name may have `::` in it, and anything but blanks between parentheses.
-fn parameter(rest: &[u8]) -> usize {
-    let (mut len, mut letters) = (1, 0);
-    while let Some(byte) = rest.get(len) {
-        len += match byte {
-            byte if is_word(*byte) => {
-                letters += 1;
-                1
-            }
-            b'(' if letters > 0 => {
-                let end = rest[len..].iter().position(|b| *b == b')' || b.is_ascii_whitespace() || *b == 0x0b);
-                return len + end.map_or(rest.len() - len, |end| end + usize::from(rest[len + end] == b')'));
-            }
-            b':' if rest[len..].starts_with(b"::") => 2,
-            _ => break,
-        };
-    }
-    len
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || !byte.is_ascii()
 }

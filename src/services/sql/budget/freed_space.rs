@@ -6,11 +6,12 @@
 //! triggers, foreign keys and REPLACE remove beside it is not added up.
 //! Not here: what else a statement costs (`step_cost.rs`), who asks (`node/sql/handle.rs`).
 
-use super::growth::words_outside;
+use crate::services::sql::answer_limit::Room;
+use crate::services::sql::budget::text_cost::too_many_selects;
 use crate::services::sql::commands::{Outcome, Params, SQL_BYTES_MAX, Statement, Value};
-use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::statement::{self, Room, from_first_word, too_many_selects, words};
-use crate::services::sql::writer::Own;
+use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::statement;
+use crate::services::sql::tokens::{from_first_word, words, words_outside};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 

@@ -9,10 +9,10 @@
 use super::fulltext_terms::Asked;
 use super::step_cost::Program;
 use crate::services::sql::commands::Statement;
-use crate::services::sql::connection;
-use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::statement::{Trouble, from_first_word, trouble};
-use crate::services::sql::writer::Own;
+use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::connection::limits::set_length;
+use crate::services::sql::errors::{Trouble, trouble};
+use crate::services::sql::tokens::from_first_word;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -41,7 +41,7 @@ pub fn narrow(conn: &Connection, watch: &Watch, statement: &Statement) -> Result
         let why = "highlight and snippet take marks, and MATCH beside them takes words, that stand in the statement or are a parameter as a whole, some hundred bytes of them";
         Trouble::Failed(why.to_string())
     })?;
-    connection::set_length(conn, Some(bytes)).map_err(on_error)?;
+    set_length(conn, Some(bytes)).map_err(on_error)?;
     Ok(Some(bytes))
 }
 

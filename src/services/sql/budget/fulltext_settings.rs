@@ -4,9 +4,8 @@
 //! grows with the square of what is stored, in steps that nobody counts.
 //! Not here: what a statement costs that uses such a table (`length_tiers.rs`, `step_cost.rs`).
 
-use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::statement::{Trouble, trouble};
-use crate::services::sql::writer::Own;
+use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::errors::{Trouble, trouble};
 use rusqlite::{Connection, OptionalExtension, Result};
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@
 
 use crate::services::Growth;
 use crate::services::sql::commands::Command;
-use crate::services::sql::statement::words;
+use crate::services::sql::tokens::words_outside;
 
 /// First words of statements that take no room.
 const MAKES_ROOM: [&str; 7] = ["DELETE", "DROP", "SELECT", "VALUES", "EXPLAIN", "PRAGMA", "REINDEX"];
@@ -43,23 +43,6 @@ fn verb(sql: &str) -> Option<&[u8]> {
 
 fn is(word: &[u8], one: &str) -> bool {
     word.eq_ignore_ascii_case(one.as_bytes())
-}
-
-/// Words of a statement that stand in no parentheses, each a part of it.
-pub fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
-    let (bytes, mut depth, mut at) = (sql.as_bytes(), 0_usize, 0);
-    words(sql).filter(move |word| {
-        let begin = word.as_ptr().addr() - bytes.as_ptr().addr();
-        for byte in &bytes[at..begin] {
-            match byte {
-                b'(' => depth += 1,
-                b')' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-        at = begin;
-        depth == 0
-    })
 }
 
 #[cfg(test)]

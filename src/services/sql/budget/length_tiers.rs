@@ -11,10 +11,9 @@
 
 use super::step_cost;
 use crate::services::sql::commands::ROW_BYTES_MAX;
-use crate::services::sql::connection;
-use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::statement::Trouble;
-use crate::services::sql::writer::Own;
+use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::connection::limits::set_length;
+use crate::services::sql::errors::Trouble;
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -92,9 +91,9 @@ pub fn climb<T>(
 /// # Errors
 /// SQLite's.
 pub fn at_any_length<T>(conn: &Connection, gear: usize, work: impl FnOnce() -> T) -> Result<T> {
-    connection::set_length(conn, None)?;
+    set_length(conn, None)?;
     let done = work();
-    connection::set_length(conn, Some(GEARS[gear]))?;
+    set_length(conn, Some(GEARS[gear]))?;
     Ok(done)
 }
 
@@ -216,7 +215,7 @@ pub fn charge_virtual(watch: &Watch, gear: usize, bytes: usize) -> std::result::
 
 /// Changes the gear; `None`: for statements of our own.
 fn shift(conn: &Connection, watch: &Arc<Watch>, gear: Option<usize>) -> Result<()> {
-    connection::set_length(conn, gear.map(|gear| GEARS[gear]))?;
+    set_length(conn, gear.map(|gear| GEARS[gear]))?;
     let Some(gear) = gear else { return Ok(()) };
     watch.longest.store(GEARS[gear] as u64, Relaxed);
     set_cost(watch, gear);

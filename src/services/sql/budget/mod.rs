@@ -9,3 +9,4 @@ pub mod growth;
 pub mod length_tiers;
 pub mod schema_changes;
 pub mod step_cost;
+pub mod text_cost;

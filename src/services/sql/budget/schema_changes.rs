@@ -7,10 +7,9 @@
 //! Not here: what the program of such a statement costs (`step_cost.rs`).
 
 use super::length_tiers;
-use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::statement;
-use crate::services::sql::statement::{Trouble, words};
-use crate::services::sql::writer::Own;
+use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::errors::{Trouble, trouble};
+use crate::services::sql::tokens::words;
 use rusqlite::Connection;
 
 /// Tables, indexes, views and triggers of a database, with those that SQLite makes by itself.
@@ -60,7 +59,7 @@ pub fn charge(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Resul
     let mut verbs = words(sql).map(<[u8]>::to_ascii_lowercase);
     let verb = verbs.next().unwrap_or_default();
     let altered = (verb == b"alter").then_some(sql);
-    let size = size(conn, watch, gear, altered).map_err(|error| statement::trouble(watch, &error))?;
+    let size = size(conn, watch, gear, altered).map_err(|error| trouble(watch, &error))?;
     let Size { objects, bytes, virtual_tables, .. } = size;
     let own_bytes = sql.len() as u64;
     let commas = sql.bytes().filter(|byte| *byte == b',').count() as u64;

@@ -8,8 +8,9 @@ use super::catalogue::{
     FUNCTIONS, FUNCTIONS_OF_MATCHES, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE,
     PRAGMAS_OF_COLUMNS, PRAGMAS_OF_PAGES, PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
 };
-use super::hook_state::Watch;
+use super::hook_state::{Purpose, Watch};
 use crate::services::sql::budget::step_cost;
+use crate::services::sql::errors::RAN_AWAY;
 use crate::services::sql::storage::own_table;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,19 +18,11 @@ use std::sync::atomic::Ordering::Relaxed;
 /// How names begin that are kept for tables of our own.
 const RESERVED: &str = own_table::OLD_TABLE;
 
-/// Which connection asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Applies the log: what it answers must be the same everywhere.
-    Write,
-    /// Answers reads beside it.
-    Read,
-}
-
 /// Pragmas that dumps begin with, and that mean nothing here.
 const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
 /// What it costs that ALTER TABLE reads the whole table in one step.
 const STEPS_OF_CHECK: u64 = crate::services::sql::commands::STEPS_MAX / 40;
+
 /// Decides, and keeps the reason of a refusal.
 pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
     if watch.is_internal.load(Relaxed) {
@@ -73,7 +66,7 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
         expect_work(watch, &asked.action);
     }
     if !watch.charge_leave() {
-        watch.refuse(super::functions::RAN_AWAY);
+        watch.refuse(RAN_AWAY);
         return Authorization::Deny;
     }
     match refusal(watch, purpose, &asked.action) {
@@ -270,7 +263,7 @@ fn sequence(watch: &Watch, table: &str) -> Option<String> {
 
 fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&str>) -> Option<String> {
     if name == "quick_check" && watch.is_altering.load(Relaxed) && !watch.charge(STEPS_OF_CHECK) {
-        return Some(super::functions::RAN_AWAY.to_string());
+        return Some(RAN_AWAY.to_string());
     }
     if PRAGMAS_OF_COLUMNS.contains(&name)
         && purpose == Purpose::Write

@@ -12,8 +12,9 @@
 //! They are not marked as deterministic, since `now` is not: SQLite does not take them into indexes and generated columns.
 //! Not here: other functions (`functions.rs`).
 
-use super::functions::{RAN_AWAY, refused};
+use super::function_calls::refused;
 use super::hook_state::Watch;
+use crate::services::sql::errors::RAN_AWAY;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Result, params_from_iter};

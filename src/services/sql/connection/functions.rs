@@ -12,22 +12,20 @@
 //!
 //! Not here: functions that are refused altogether (`authorizer.rs`).
 
-use super::authorizer::Purpose;
-use super::hook_state::Watch;
-use super::{dates, result_lengths};
+use super::function_calls::{Beside, JSON, Made, args_of, charge, fits, len_of, refused, text_of};
+use super::hook_state::{Purpose, Watch};
+use super::limits::ARGS_MAX;
+use super::result_lengths;
 use crate::services::sql::commands::ROW_BYTES_MAX;
+use crate::services::sql::errors::RAN_AWAY;
 use memchr::memmem;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SubType, WindowAggregate};
-use rusqlite::limits::Limit;
-use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, Error, Result, ffi, params_from_iter};
-use std::borrow::Cow;
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, Result};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Said when the budget of steps is used up.
-pub const RAN_AWAY: &str = "the request takes too many steps of work: it may take 300 million; send it in pieces";
 /// Bytes of a blob that a function makes from nothing.
 const MADE_BYTES_MAX: i64 = crate::services::sql::commands::VALUE_BYTES_MAX as i64;
 /// Functions whose work grows with the product of the lengths of two arguments: how many arguments, which two, and bytes
@@ -47,8 +45,6 @@ const BYTES_COPIED_PER_STEP: u64 = 2;
 /// Bytes that `replace` looks at or makes, as much work as one step, and what it costs to put in one piece.
 const REPLACED_BYTES_PER_STEP: usize = 4;
 const STEPS_PER_REPLACED: usize = 8;
-/// What one read may ask of one call of them: some seconds, in which nobody looks at its deadline.
-const READ_CALL_STEPS_MAX: u64 = crate::services::sql::commands::STEPS_MAX / 4;
 /// Functions that walk through all of a JSON text for each path: from how many arguments on they have more than one, and how
 /// many more make another. Whether what comes out is JSON as text.
 const PATHS: &[(&str, i32, usize, bool)] = &[
@@ -65,120 +61,14 @@ const PATHS: &[(&str, i32, usize, bool)] = &[
     ("json_array_insert", 5, 2, true),
     ("jsonb_array_insert", 5, 2, false),
 ];
-/// Most arguments of a function.
-pub const ARGS_MAX: i32 = 127;
 /// What it costs to read a byte of JSON.
 const JSON_STEPS_PER_BYTE: u64 = 2;
-/// What SQLite marks JSON with, so that it is not quoted again.
-pub const JSON: u32 = b'J' as u32;
-
-/// A connection with SQLite's own functions, opened when it is first needed.
-#[derive(Clone, Default)]
-pub struct Beside(Arc<Mutex<Option<Connection>>>);
-
-impl Beside {
-    /// What a query of one row and column answers.
-    pub fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
-        let slot = self.open()?;
-        open_of(&slot).prepare_cached(sql)?.query_row(params_from_iter(args), |row| row.get(0))
-    }
-
-    /// How many bytes a query answers; 0 where it fails, which the call itself will do as well.
-    pub fn bytes(&self, sql: &str, args: &[Value]) -> usize {
-        match self.call(sql, args) {
-            Ok(Value::Integer(bytes)) => bytes.unsigned_abs() as usize,
-            _ => 0,
-        }
-    }
-
-    fn open(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_none() {
-            let conn = Connection::open_in_memory()?;
-            // What is longer is of no use, and would take its memory.
-            conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX as i32)?;
-            *slot = Some(conn);
-        }
-        Ok(slot)
-    }
-
-    /// SQLite's function of that name.
-    pub fn function(&self, name: &str, args: &[Value]) -> Result<Value> {
-        let marks = vec!["?"; args.len()].join(",");
-        self.call(&format!("SELECT {name}({marks})"), args)
-    }
-
-    /// SQLite's function of that name with the arguments of a call as they are. `quotes`: text becomes a string of JSON, unless it is
-    /// JSON already.
-    pub fn pass(&self, name: &str, context: &Context<'_>, quotes: bool) -> Result<Made> {
-        let mark = |place| if quotes && context.get_subtype(place) == JSON { "json(?)" } else { "?" };
-        let marks: Vec<&str> = (0..context.len()).map(mark).collect();
-        let slot = self.open()?;
-        let mut prepared = open_of(&slot).prepare_cached(&format!("SELECT {name}({})", marks.join(",")))?;
-        for place in 0..context.len() {
-            prepared.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(context.get_raw(place)))?;
-        }
-        let mut rows = prepared.raw_query();
-        let row = rows.next()?.ok_or(Error::QueryReturnedNoRows)?;
-        Ok(match row.get_ref(0)? {
-            ValueRef::Text(text) => Made::Text(text.to_vec()),
-            other => Made::Other(Value::try_from(other)?),
-        })
-    }
-}
-
-/// What a function gives: text of any bytes, or something else.
-pub enum Made {
-    Text(Vec<u8>),
-    Other(Value),
-}
-
-impl ToSql for Made {
-    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Made::Text(text) => ValueRef::Text(text),
-            Made::Other(value) => value.into(),
-        }))
-    }
-}
-
-fn open_of(slot: &Option<Connection>) -> &Connection {
-    slot.as_ref().expect("it was opened")
-}
-
-/// An error of a function.
-pub fn refused(why: impl Into<String>) -> Error {
-    Error::UserFunctionError(why.into().into())
-}
-
-/// Whether a value may have so many bytes.
-pub fn fits(watch: &Watch, bytes: usize) -> Result<()> {
-    match bytes as u64 > watch.longest.load(Relaxed) {
-        true => Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)),
-        false => Ok(()),
-    }
-}
-
-fn args_of(context: &Context<'_>) -> Vec<Value> {
-    let arg = |place| match context.get_raw(place) {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(number) => Value::Integer(number),
-        ValueRef::Real(number) => Value::Real(number),
-        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
-        ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
-    };
-    (0..context.len()).map(arg).collect()
-}
-
 /// Puts all of them in place.
-pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose) -> Result<()> {
-    let beside = Beside::default();
+pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
     chance(conn, watch)?;
-    dates::register(conn, watch)?;
-    products(conn, watch, purpose, &beside)?;
-    searches(conn, watch, &beside)?;
-    result_lengths::register(conn, watch, purpose, &beside)?;
-    paths(conn, watch, purpose, &beside)?;
+    products(conn, watch, purpose, beside)?;
+    searches(conn, watch, beside)?;
+    paths(conn, watch, purpose, beside)?;
     if purpose == Purpose::Write {
         // SQLite's own tells of the EXPLAIN of a statement as well, which only a node runs that has not met the statement before.
         let own = Arc::clone(watch);
@@ -340,14 +230,6 @@ fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
     })
 }
 
-/// Bytes of a value, about.
-pub fn len_of(value: ValueRef<'_>) -> u64 {
-    match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() as u64,
-        _ => 20,
-    }
-}
-
 fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     for (name, args, long, short, per_step) in PRODUCTS {
@@ -366,14 +248,6 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
         })?;
     }
     Ok(())
-}
-
-/// Charges for one call, which in a read may take so many steps of its own at most.
-pub fn charge(watch: &Watch, purpose: Purpose, work: u64) -> Result<()> {
-    match (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !watch.charge(work) {
-        true => Err(refused(RAN_AWAY)),
-        false => Ok(()),
-    }
 }
 
 /// `json_extract` and its like with more than one path.
@@ -413,18 +287,6 @@ fn path_bytes(context: &Context<'_>, beside: &Beside, step: usize, extracts: boo
     // One after another, which takes the memory of one at a time. What is wrong with a path is said by the call itself.
     let each = (2..=context.len()).map(|place| format!("coalesce(octet_length(?1 -> ?{place}), 0)"));
     Ok(beside.bytes(&format!("SELECT {}", each.collect::<Vec<_>>().join("+")), &args_of(context)))
-}
-
-/// What SQLite reads as text; a number as it writes it.
-pub fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a, [u8]>>> {
-    Ok(match value {
-        ValueRef::Null => None,
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Cow::Borrowed(bytes)),
-        number => match beside.call("SELECT CAST(? AS TEXT)", &[Value::try_from(number)?])? {
-            Value::Text(text) => Some(Cow::Owned(text.into_bytes())),
-            _ => None,
-        },
-    })
 }
 
 /// Whether a byte is within a letter, and not its first.

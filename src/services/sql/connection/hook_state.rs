@@ -24,6 +24,15 @@ const INDEX_STEPS: u64 = 5_000;
 /// Indexes that a table is thought to have at least when the command has changed the schema.
 const INDEXES_UNKNOWN: i64 = 2;
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Applies the log: what it answers must be the same everywhere.
+    Write,
+    /// Answers reads beside it.
+    Read,
+}
+
 /// See the module. One thread uses a connection at a time, so that nothing here needs an order.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -326,5 +335,21 @@ impl Watch {
     fn why(&self) -> MutexGuard<'_, Option<String>> {
         // A panic of another thread cannot have left it half written.
         self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As long as it lives statements are our own: nothing is refused, nothing counted.
+pub struct Own<'a>(&'a Watch, bool);
+
+impl Own<'_> {
+    /// Begins.
+    pub fn begin(watch: &Watch) -> Own<'_> {
+        Own(watch, watch.is_internal.swap(true, Relaxed))
+    }
+}
+
+impl Drop for Own<'_> {
+    fn drop(&mut self) {
+        self.0.is_internal.store(self.1, Relaxed);
     }
 }

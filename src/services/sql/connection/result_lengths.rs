@@ -8,9 +8,9 @@
 //! Invariant: N1 no call makes more than some ten times the longest value before it is refused.
 //! Not here: functions whose work grows with the product of two lengths, and JSON with many paths (`functions.rs`).
 
-use super::authorizer::Purpose;
-use super::functions::{self, ARGS_MAX, Beside, JSON, fits, len_of, text_of};
-use super::hook_state::Watch;
+use super::function_calls::{self, Beside, JSON, fits, len_of, text_of};
+use super::hook_state::{Purpose, Watch};
+use super::limits::ARGS_MAX;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Result};
@@ -83,7 +83,7 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside:
 pub fn charge(watch: &Watch, purpose: Purpose, context: &Context<'_>, more: u64) -> Result<()> {
     let bytes: u64 = (0..context.len()).map(|place| len_of(context.get_raw(place))).sum();
     let work = CALL_STEPS + bytes.saturating_mul(STEPS_PER_BYTE).saturating_add(more);
-    functions::charge(watch, purpose, work)
+    function_calls::charge(watch, purpose, work)
 }
 
 /// Bytes that the result has at least.

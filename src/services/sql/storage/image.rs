@@ -5,7 +5,7 @@
 //! In a snapshot: the newest entry of the database and the length of its image, as little-endian `u64`, and the image.
 //! Not here: whether an image is needed (`services/sql/database.rs`).
 
-use super::load::without_log;
+use super::file_header::without_log;
 use super::own_table;
 use crate::services::snapshot_format::{bad, put_numbers, take_numbers};
 use crate::services::sql::connection::files::Files;

@@ -5,15 +5,18 @@
 //! Not here: savepoints and what follows when it is refused (`services/sql/loading.rs`), who copies a file when (`prepare.rs`).
 
 use super::own_table::{self, Plan};
-use super::prepare::OTHER;
 use super::schema::{self, Form, Table, quoted};
+use crate::services::sql::answer_limit::Room;
 use crate::services::sql::budget::fulltext_settings;
 use crate::services::sql::budget::length_tiers::{self, Reach};
 use crate::services::sql::budget::step_cost;
+use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
 use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
-use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::statement::{self, Room, STATEMENT_STEPS, Trouble, text_steps};
-use crate::services::sql::writer::{Own, misdeed, settle};
+use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::errors::{self, OTHER, Trouble, trouble};
+use crate::services::sql::integrity::{integrity_violation, settle};
+use crate::services::sql::statement;
+use crate::services::sql::tokens::names_rollback;
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -24,13 +27,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Runs all statements of a dump; which failed, counted from one, and why.
 pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Result<(), (usize, Trouble)> {
-    if statement::names_rollback(sql) {
+    if names_rollback(sql) {
         return Err((
             0,
             Trouble::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
         ));
     }
-    if let Some(why) = statement::too_many_conflicts(sql) {
+    if let Some(why) = too_many_conflicts(sql) {
         return Err((0, Trouble::Failed(why)));
     }
     if !watch.charge(text_steps(sql)) {
@@ -41,7 +44,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
     for number in 1.. {
         let (mut prepared, mut may_repeat) = (None, false);
         let is_over = length_tiers::climb(conn, watch, 0, |gear| {
-            let on_error = |error| statement::trouble(watch, &error);
+            let on_error = |error| trouble(watch, &error);
             watch.begin_statement();
             if !watch.charge(STATEMENT_STEPS) {
                 return Err(Trouble::RanAway);
@@ -69,7 +72,7 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
             statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
             settle(conn, watch).map(|()| false)
         });
-        let is_over = is_over.map_err(|error| (number, statement::trouble(watch, &error)))?;
+        let is_over = is_over.map_err(|error| (number, trouble(watch, &error)))?;
         if is_over.map_err(|trouble| (number, trouble))? {
             if watch.is_begun.load(Relaxed) {
                 let why = "the dump says BEGIN and never COMMIT: its end is missing";
@@ -122,21 +125,6 @@ fn stage(conn: &Connection, load: u64, offset: u64, bytes: &[u8]) -> Result<Answ
     Ok(Answer::Done)
 }
 
-/// How a database file begins.
-pub const MAGIC: &[u8] = b"SQLite format 3\0";
-/// No database file is shorter.
-pub const BYTES_MIN: u64 = 512;
-/// Where a file says that it has a log beside it.
-const HAS_LOG: std::ops::Range<u64> = 18..20;
-
-/// Takes away the mark that a file has a log beside it: what arrived is the file alone. `at`: where these bytes lie in it.
-pub fn without_log(at: u64, bytes: &mut [u8]) {
-    let end = at + bytes.len() as u64;
-    for place in HAS_LOG.filter(|place| (at..end).contains(place)) {
-        bytes[(place - at) as usize] = 1;
-    }
-}
-
 /// Opens a database file in memory, and looks whether it is sound.
 pub fn open(image: Vec<u8>) -> std::result::Result<Connection, String> {
     sound((|| {
@@ -165,7 +153,7 @@ fn sound(opened: Result<Connection>) -> std::result::Result<Connection, String> 
     match look() {
         Ok((conn, found)) if found == "ok" => Ok(conn),
         Ok((_, found)) => Err(format!("the database is damaged: {found}")),
-        Err(error) => Err(format!("this is no sound SQLite database: {}", statement::said(&error))),
+        Err(error) => Err(format!("this is no sound SQLite database: {}", errors::said(&error))),
     }
 }
 
@@ -180,7 +168,7 @@ pub enum Stop {
 impl Stop {
     /// Of a failure in our own database: on what the file has, or by itself.
     fn of(watch: &Watch, error: &rusqlite::Error, what: &str) -> Stop {
-        Stop::from(statement::trouble(watch, error), what)
+        Stop::from(trouble(watch, error), what)
     }
 
     fn from(trouble: Trouble, what: &str) -> Stop {
@@ -196,8 +184,7 @@ impl Stop {
 /// # Errors
 /// See [`Stop`].
 pub fn copy_all(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> std::result::Result<(), Stop> {
-    let theirs =
-        |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", statement::said(&error)));
+    let theirs = |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", errors::said(&error)));
     let ours = |error: rusqlite::Error| Stop::of(watch, &error, "the database");
     let tables = schema::tables(other).map_err(theirs)?;
     let others = schema::others(other).map_err(theirs)?;
@@ -230,7 +217,7 @@ pub fn copy_all(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> st
     }
     watch.begin_statement();
     watch.has_set_sequence.store(true, Relaxed);
-    if let Some(why) = misdeed(conn, watch) {
+    if let Some(why) = integrity_violation(conn, watch) {
         return Err(Stop::Refused(why));
     }
     let _own = Own::begin(watch);
@@ -260,7 +247,7 @@ pub fn empty(conn: &Connection) -> Result<()> {
 
 fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table) -> std::result::Result<(), Stop> {
     let name = quoted(&table.name);
-    let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, statement::said(&error)));
+    let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, errors::said(&error)));
     let ours = |error: rusqlite::Error| Stop::of(watch, &error, &table.name);
     let selected = table.selected();
     let mut select = other.prepare(&format!("SELECT {selected} FROM {name} NOT INDEXED")).map_err(theirs)?;
@@ -286,7 +273,7 @@ fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table
         }
         // What the table computes from a row (checks, generated columns) may be longer than the row.
         loop {
-            match insert.raw_execute().map_err(|error| statement::trouble(watch, &error)) {
+            match insert.raw_execute().map_err(|error| trouble(watch, &error)) {
                 Ok(_) => break,
                 Err(Trouble::TooLong(_)) if reach.is_not_all() => {
                     reach.at_least(reach.bytes() + 1).map_err(ours)?;

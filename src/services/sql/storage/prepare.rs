@@ -8,16 +8,15 @@
 //! is removed.
 //! Not here: when it begins and when it is put in place (`services/sql/loading.rs`).
 
+use super::file_header;
 use super::load::{self, Stop};
+use super::open::{FLAGS, KEPT, memory};
 use super::own_table::{self, Plan};
 use crate::services::sql::commands::{FILE_STEPS_MAX, FILE_STEPS_PER_BYTE};
-use crate::services::sql::connection::authorizer::Purpose;
 use crate::services::sql::connection::files::Files;
-use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::connection::{self, functions};
-use crate::services::sql::database::{FLAGS, KEPT, memory};
-use crate::services::sql::statement::Trouble;
-use crate::services::sql::writer::{Fatal, Own};
+use crate::services::sql::connection::hook_state::{Own, Purpose, Watch};
+use crate::services::sql::connection::{configure, count_steps};
+use crate::services::sql::errors::{Fatal, OTHER, RAN_AWAY, Trouble};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -215,23 +214,20 @@ fn gather(
     let (mut crc, mut start, mut at) = (crc32fast::Hasher::new(), Vec::<u8>::new(), 0_u64);
     own_table::gather(conn, staged, |piece| {
         crc.update(piece);
-        start.extend(piece.iter().take(load::MAGIC.len().saturating_sub(start.len())));
+        start.extend(piece.iter().take(file_header::MAGIC.len().saturating_sub(start.len())));
         let mut piece = piece.to_vec();
-        load::without_log(at, &mut piece);
+        file_header::without_log(at, &mut piece);
         at += piece.len() as u64;
         take(&piece)
     })?;
     Ok(if at != plan.bytes || crc.finalize() != plan.crc {
         Err("the file did not arrive as it was sent: begin again".to_string())
-    } else if start != load::MAGIC || at < load::BYTES_MIN {
+    } else if start != file_header::MAGIC || at < file_header::BYTES_MIN {
         Err("this is no SQLite database".to_string())
     } else {
         Ok(())
     })
 }
-
-/// Said to whoever puts another file in place than the one that is being loaded.
-pub const OTHER: &str = "another file is being loaded: begin again";
 
 /// Copies what the file has into an empty database. The error is what came of it, too.
 fn build(
@@ -248,7 +244,7 @@ fn build(
     let fatal = |error: &rusqlite::Error| Built::Broken(Fatal::of(&watch, error));
     let unwanted = Arc::clone(slot);
     let is_over = move || unwanted.state().is_unwanted.then_some("nobody waits for it any more");
-    connection::furnish(&mut conn, &watch, Purpose::Write, Some(Arc::new(is_over))).map_err(|error| fatal(&error))?;
+    configure(&mut conn, &watch, Purpose::Write, Some(Arc::new(is_over))).map_err(|error| fatal(&error))?;
     let own = Own::begin(&watch);
     own_table::create(&conn).and_then(|()| conn.execute_batch("BEGIN IMMEDIATE")).map_err(|error| fatal(&error))?;
     drop(own);
@@ -260,7 +256,7 @@ fn build(
     match copied {
         Ok(()) => conn.execute_batch("COMMIT; PRAGMA writable_schema = RESET").map_err(|error| fatal(&error))?,
         Err(Stop::Refused(why)) => return Err(Built::Refused(why)),
-        Err(Stop::Broken(Trouble::RanAway)) => return Err(Built::Refused(functions::RAN_AWAY.to_string())),
+        Err(Stop::Broken(Trouble::RanAway)) => return Err(Built::Refused(RAN_AWAY.to_string())),
         // A definition may make SQLite believe that there is damage.
         Err(Stop::Broken(Trouble::Fatal { why, is_damaged: true })) => {
             let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
@@ -275,6 +271,6 @@ fn build(
     }
     drop(own);
     // From here on it is a database like any other.
-    connection::count_steps(&mut conn, &watch, None).map_err(|error| fatal(&error))?;
+    count_steps(&mut conn, &watch, None).map_err(|error| fatal(&error))?;
     Ok(Built::Ready(Box::new(Prepared { conn, watch, path: None, copied_to: 0 })))
 }

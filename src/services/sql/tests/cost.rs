@@ -5,7 +5,7 @@
 
 use super::shell::{Node, in_words, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
-use crate::services::sql::connection::functions::RAN_AWAY;
+use crate::services::sql::errors::RAN_AWAY;
 use crate::services::sql::{Digest, Kind, Outcome};
 use std::time::{Duration, Instant};
 

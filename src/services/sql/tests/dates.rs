@@ -2,10 +2,10 @@
 //!
 //! Not here: what dates look like (`scripts/`).
 
-use super::super::connection::furnish;
+use super::super::connection::configure;
 use super::shell::{Node, in_words, request, results};
 use crate::services::sql::commands::STEPS_MAX;
-use crate::services::sql::connection::authorizer::Purpose;
+use crate::services::sql::connection::hook_state::Purpose;
 use crate::services::sql::connection::hook_state::Watch;
 use crate::services::sql::{Command, Kind, Params, Statement, Value};
 use rusqlite::types::Value as Stored;
@@ -117,7 +117,7 @@ fn no_spelling_reads_the_clock() {
     let theirs = Connection::open_in_memory().unwrap();
     let mut conn = Connection::open_in_memory().unwrap();
     let watch = Arc::new(Watch::default());
-    furnish(&mut conn, &watch, Purpose::Write, None).unwrap();
+    configure(&mut conn, &watch, Purpose::Write, None).unwrap();
     // Text that is no UTF-8 stays a blob here: SQLite reads both alike.
     let value = |sql: &str| -> Stored {
         theirs.query_row(&format!("SELECT {sql}"), [], |row| row.get(0)).unwrap_or_else(|_| {

@@ -3,7 +3,7 @@
 //! Not here: what must be the same everywhere (`same.rs`).
 
 use super::shell::{Node, answer, in_words, request, results};
-use crate::services::sql::connection::functions::RAN_AWAY;
+use crate::services::sql::errors::RAN_AWAY;
 use crate::services::sql::{Answer, Command, Digest, Flaws, Kind, Params, Run, Statement, Value};
 use std::time::Instant;
 

@@ -2,14 +2,14 @@
 //!
 //! Not here: crashes (`crashes.rs`).
 
-use super::super::connection::furnish;
+use super::super::connection::configure;
 use super::crashes::ENDLESS;
 use super::shell::{Node, in_words, request};
 use crate::services::sql::commands::STEPS_MAX;
-use crate::services::sql::connection::authorizer::Purpose;
 use crate::services::sql::connection::catalogue;
+use crate::services::sql::connection::hook_state::Purpose;
 use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::writer::Own;
+use crate::services::sql::connection::hook_state::Own;
 use crate::services::sql::{Command, Database, Kind};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 fn every_function_pragma_and_module_is_decided_and_documented() {
     let mut conn = Connection::open_in_memory().unwrap();
     let watch = Arc::new(Watch::default());
-    furnish(&mut conn, &watch, Purpose::Read, None).unwrap();
+    configure(&mut conn, &watch, Purpose::Read, None).unwrap();
     let _own = Own::begin(&watch);
     let of = |sql: &str| -> BTreeSet<String> {
         conn.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(rusqlite::Result::unwrap).collect()
@@ -155,7 +155,7 @@ fn our_functions_are_like_those_of_sqlite() {
     let theirs = Connection::open_in_memory().unwrap();
     let mut ours = Connection::open_in_memory().unwrap();
     let watch = Arc::new(Watch::default());
-    furnish(&mut ours, &watch, Purpose::Write, None).unwrap();
+    configure(&mut ours, &watch, Purpose::Write, None).unwrap();
     watch.begin(0, 0, STEPS_MAX);
     for conn in [&theirs, &ours] {
         conn.execute_batch(

@@ -1,0 +1,242 @@
+//! Applies the commands of the log: each atomic in itself, all of an entry in one transaction.
+//!
+//! A command runs in a savepoint, and each of its statements in one of its own, with a budget of steps for all of them.
+//!
+//! When SQLite interrupts a write, and for a few errors more, it rolls back everything since BEGIN, the other commands of the
+//! same entry too. Those are then run again, with the same results, and committed at once with their replies, so that
+//! nothing runs a third time. A restart in between finds the replies of the first part, and goes on with the command after it.
+//!
+//! Invariants: M1 a command's effect and reply depend on the content, its own bytes and the entry's time alone. M3 an entry
+//! whose replies are stored is answered from there.
+//! Not here: transactions (`writer.rs`), one statement (`statement.rs`), loads (`loading.rs`).
+
+use super::answer_limit::Room;
+use super::budget::length_tiers;
+use super::commands::{
+    Answer, Command, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
+};
+use super::connection::limits::set_length;
+use super::errors::{Fatal, RAN_AWAY, Trouble};
+use super::integrity::settle;
+use super::statement;
+use super::storage::own_table;
+use super::tokens::longest_literal;
+use super::writer::{Entry, Machine};
+use crate::services::Reply;
+use crate::types::Stamp;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How the statements of a run came out.
+enum End {
+    All,
+    /// One in a transaction failed.
+    Undone,
+    /// The budget was used up, by the statement of this number.
+    RanAway(usize),
+    /// SQLite has taken the transaction away, in the statement of this number.
+    Gone(usize),
+}
+
+impl Machine {
+    /// Runs a command of an entry, or finds what it answered when it ran.
+    pub fn apply(&mut self, at: Stamp, command: Command) -> Result<Reply, Fatal> {
+        let index = at.index.0;
+        let mut entry = match self.entry.take() {
+            Some(entry) => entry,
+            None => {
+                let stored =
+                    if index <= self.newest { self.look(|conn| own_table::replies(conn, index))? } else { None };
+                #[cfg(test)]
+                let stored = stored.filter(|_| !self.flaws.entries_run_again);
+                let replies = stored.unwrap_or_default();
+                Entry { index, replies, given: 0, since_begin: Vec::new() }
+            }
+        };
+        assert!(entry.index == index, "entry {index} begins before {} has ended", entry.index);
+        if entry.given == entry.replies.len() {
+            let is_gap = index < self.newest;
+            #[cfg(test)]
+            let is_gap = is_gap && !self.flaws.entries_run_again;
+            if is_gap {
+                let why = format!("the file has come to entry {} and does not know what {index} answered", self.newest);
+                return Err(Fatal { why, is_damaged: true });
+            }
+            let answer = match &command {
+                Command::PutInPlace { .. } => self.put_in_place(at, &command, &mut entry)?,
+                _ => self.run_and_settle(at, command, &mut entry)?,
+            };
+            entry.replies.push(Reply::Ok(answer.encode()));
+            if self.has_to_commit_early(&entry) {
+                self.commit(&mut entry)?;
+                self.adopt()?;
+            }
+        }
+        entry.given += 1;
+        let reply = entry.replies[entry.given - 1].clone();
+        self.entry = Some(entry);
+        Ok(reply)
+    }
+
+    /// The entry is over: what it did lasts from now on. `prune_to`: replies up to there will not be asked for.
+    pub fn finish(&mut self, prune_to: u64) -> Result<(), Fatal> {
+        let Some(mut entry) = self.entry.take() else { return Ok(()) };
+        if entry.since_begin.is_empty() {
+            return Ok(());
+        }
+        let prune_to = prune_to.min(entry.index);
+        if prune_to > self.pruned_to {
+            self.look(|conn| own_table::prune(conn, prune_to))?;
+            self.pruned_to = prune_to;
+        }
+        self.commit(&mut entry)
+    }
+
+    fn has_to_commit_early(&self, entry: &Entry) -> bool {
+        entry.since_begin.is_empty() && !self.conn.is_autocommit()
+    }
+
+    /// Runs a command; when SQLite took the transaction away, makes again what was in it.
+    fn run_and_settle(&mut self, at: Stamp, command: Command, entry: &mut Entry) -> Result<Answer, Fatal> {
+        if self.conn.is_autocommit() {
+            self.begin()?;
+        }
+        let steps = self.allowance.budget(at.at_ms);
+        self.watch.begin(at.at_ms, 0, steps);
+        let (mut answer, mut rolled_back) = self.run(at, &command, steps)?;
+        if is_charged(&command) {
+            self.allowance.charge(steps - self.watch.steps_left.load(Relaxed).max(0).cast_unsigned());
+            if steps < STEPS_MAX && self.watch.has_run_away.load(Relaxed) {
+                answer = Answer::Busy { after_ms: self.allowance.wait_ms() };
+                rolled_back = rolled_back.map(|_| 0);
+            }
+        }
+        let Some(done) = rolled_back else {
+            entry.since_begin.push((at, command, steps));
+            return Ok(answer);
+        };
+        self.begin()?;
+        for (at, before, steps) in std::mem::take(&mut entry.since_begin) {
+            let (_, again) = self.run(at, &before, steps)?;
+            assert!(again.is_none(), "a command ran away only when it ran again");
+        }
+        if let Command::Run(run) = &command
+            && !run.is_transaction
+            && done > 0
+        {
+            self.begin_command(at, run.seed, steps)?;
+            self.statements(run, done)?;
+            self.own("RELEASE c")?;
+        }
+        // `since_begin` is empty and a transaction is open: the caller commits.
+        Ok(answer)
+    }
+
+    /// The answer; and if the transaction is gone, with which statement.
+    fn run(&mut self, at: Stamp, command: &Command, steps: u64) -> Result<(Answer, Option<usize>), Fatal> {
+        let run = match command {
+            Command::Run(run) => run,
+            Command::Load { sql, seed } => return self.load_text(at, sql, *seed, steps),
+            other => return self.load_piece(at, other),
+        };
+        if let Some(why) = run.excess() {
+            return Ok((Answer::Refused(why), None));
+        }
+        self.begin_command(at, run.seed, steps)?;
+        let (mut outcomes, end) = self.statements(run, run.statements.len())?;
+        match end {
+            End::Gone(number) => {
+                close(run, &mut outcomes, number);
+                return Ok((Answer::Results(outcomes), Some(number)));
+            }
+            // One that may come again has done nothing.
+            End::RanAway(_) if steps < STEPS_MAX => self.own("ROLLBACK TO c")?,
+            End::RanAway(_) | End::Undone if run.is_transaction => self.own("ROLLBACK TO c")?,
+            End::RanAway(number) => close(run, &mut outcomes, number),
+            End::All | End::Undone => {}
+        }
+        self.own("RELEASE c")?;
+        Ok((Answer::Results(outcomes), None))
+    }
+
+    fn statements(&mut self, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
+        let mut room = Room::new(RUN_ROWS_BYTES_MAX, READ_ROWS_MAX);
+        let mut outcomes = Vec::with_capacity(count);
+        self.lap(run.seed);
+        for (number, statement) in run.statements.iter().take(count).enumerate() {
+            let longest = statement.longest().max(longest_literal(&statement.sql));
+            let done = length_tiers::climb(&self.conn, &self.watch, longest, |gear| {
+                let mut left = room.left();
+                let done = statement::run_in(&self.conn, &self.watch, statement, run.kind, &mut left, Some(gear))?;
+                settle(&self.conn, &self.watch)?;
+                room = left;
+                Ok(done)
+            });
+            self.lap(run.seed);
+            let is_gone = self.conn.is_autocommit();
+            let failed = match done.map_err(|error| Fatal::of(&self.watch, &error))? {
+                Ok(outcome) => {
+                    assert!(!is_gone, "a statement has ended the entry's transaction: {}", statement.sql);
+                    outcomes.push(outcome);
+                    continue;
+                }
+                Err(failed) => failed,
+            };
+            let has_run_away = failed == Trouble::RanAway;
+            outcomes.push(Outcome::Failed(match failed {
+                Trouble::RanAway => RAN_AWAY.to_string(),
+                Trouble::Failed(why) | Trouble::TooLong(why) => why,
+                Trouble::Fatal { why, is_damaged } => {
+                    self.judge(why.clone(), is_damaged)?;
+                    why
+                }
+            }));
+            if is_gone {
+                return Ok((outcomes, End::Gone(number)));
+            }
+            if has_run_away {
+                return Ok((outcomes, End::RanAway(number)));
+            }
+            if run.is_transaction {
+                return Ok((outcomes, End::Undone));
+            }
+        }
+        Ok((outcomes, End::All))
+    }
+
+    fn lap(&self, seed: u64) {
+        if let Some(files) = self.watch.files.get() {
+            files.lap(seed);
+        }
+    }
+
+    /// Answers a read from the state as it stands, between entries: for the simulator and tests.
+    pub fn read(&self, at: Stamp, statements: &[Statement]) -> Result<Vec<Outcome>, Fatal> {
+        self.watch.begin(at.at_ms, 0, STEPS_MAX);
+        let mut room = Room::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
+        #[cfg(test)]
+        self.watch.columns_before_first_step.store(self.flaws.columns_before_first_step, Relaxed);
+        let run = |statement| match statement::read(&self.conn, &self.watch, statement, &mut room) {
+            Ok(outcome) => Ok(outcome),
+            Err(Trouble::Failed(why) | Trouble::TooLong(why)) => Ok(Outcome::Failed(why)),
+            Err(Trouble::RanAway) => Ok(Outcome::Failed(RAN_AWAY.to_string())),
+            Err(Trouble::Fatal { why, is_damaged }) => Err(Fatal { why, is_damaged }),
+        };
+        let outcomes = statements.iter().map(run).collect();
+        set_length(&self.conn, None).map_err(|error| Fatal::of(&self.watch, &error))?;
+        outcomes
+    }
+}
+
+/// Whether a command takes steps of the budget.
+fn is_charged(command: &Command) -> bool {
+    matches!(command, Command::Run(_) | Command::Load { .. })
+}
+
+/// Says of the statements after the one that ended a request that nothing was done about them.
+fn close(run: &Run, outcomes: &mut Vec<Outcome>, number: usize) {
+    if !run.is_transaction {
+        let left = run.statements.len().saturating_sub(number + 1);
+        let why = || Outcome::Failed("not run: the request ended with the statement before".to_string());
+        outcomes.extend(std::iter::repeat_with(why).take(left));
+    }
+}

@@ -1,0 +1,67 @@
+//! What it costs to read and prepare the text of a statement, and which texts SQLite would take too long to prepare.
+//!
+//! Not here: what the statement's program costs (`step_cost.rs`).
+
+use crate::services::sql::tokens::{is_word, tokens, words};
+
+/// How often a statement says SELECT or VALUES.
+const SELECTS_MAX: usize = 1_000;
+/// How often an INSERT says ON CONFLICT.
+const CONFLICTS_MAX: usize = 4;
+/// What it costs to read a byte of a statement, and a word or sign.
+const STEPS_PER_BYTE: u64 = 10;
+const STEPS_PER_TOKEN: u64 = 350;
+/// What it costs to compare two constants that stand beside operators.
+const STEPS_PER_PAIR: u64 = 10;
+/// Operators that are words, and what else takes a constant in an expression.
+const OPERATORS: [&str; 13] =
+    ["when", "then", "else", "and", "or", "not", "is", "like", "glob", "match", "regexp", "between", "collate"];
+/// What any statement costs, however little it does: it is read, prepared and kept apart from the others.
+pub const STATEMENT_STEPS: u64 = 6_000;
+
+/// What it costs to prepare the statements of a text. SQLite compares each constant that stands beside an operator with all of those
+/// before it in its statement.
+pub fn text_steps(sql: &str) -> u64 {
+    let mut before: &[u8] = b"(";
+    let (mut count, mut operators, mut pairs) = (0, 0_u64, 0_u64);
+    for token in tokens(sql) {
+        count += 1;
+        if token == b";" {
+            pairs += operators * operators;
+            operators = 0;
+        }
+        let is_sign = matches!(token, b"-" | b"+") && matches!(before, b"(" | b",");
+        let is_operator = match token {
+            [byte] if !is_word(*byte) => b"=<>+-*/%|&~".contains(byte) && !is_sign,
+            word => OPERATORS.iter().any(|one| word.eq_ignore_ascii_case(one.as_bytes())),
+        };
+        operators += u64::from(is_operator);
+        before = token;
+    }
+    pairs += operators * operators;
+    sql.len() as u64 * STEPS_PER_BYTE + count * STEPS_PER_TOKEN + pairs * STEPS_PER_PAIR
+}
+
+/// Why SQLite would take too long to prepare a statement, if it would: its work grows with the square of the selects, and it
+/// asks nobody meanwhile. Rows behind one VALUES are one.
+pub fn too_many_selects(sql: &str) -> Option<String> {
+    let is_select = |word: &&[u8]| ["select", "values"].iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes()));
+    let count = words(sql).filter(is_select).take(SELECTS_MAX + 1).count();
+    (count > SELECTS_MAX)
+        .then(|| format!("a statement says SELECT and VALUES {SELECTS_MAX} times at most: send several statements"))
+}
+
+/// Why SQLite would take too long to prepare an INSERT, if it would: it compares the columns of each ON CONFLICT with those of every unique
+/// index, and with all clauses before it.
+pub fn too_many_conflicts(sql: &str) -> Option<String> {
+    let (mut count, mut inserts) = (0, false);
+    let has_too_many = tokens(sql).any(|token| {
+        if token == b";" {
+            (count, inserts) = (0, false);
+        }
+        inserts |= token.eq_ignore_ascii_case(b"into");
+        count += usize::from(inserts && token.eq_ignore_ascii_case(b"conflict"));
+        count > CONFLICTS_MAX
+    });
+    has_too_many.then(|| format!("an INSERT says ON CONFLICT {CONFLICTS_MAX} times at most: send several statements"))
+}

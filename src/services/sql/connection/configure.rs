@@ -1,0 +1,81 @@
+//! Makes a connection fit for statements of clients: limits, hooks, functions, and nothing of SQLite's own choosing.
+//!
+//! Not here: what is refused (`authorizer.rs`), which functions are replaced (`functions.rs`), when a connection is opened.
+
+use super::function_calls::Beside;
+use super::hook_state::{Purpose, STEPS_PER_LOOK, Watch};
+use super::limits::{ALLOCATION_BYTES_MAX, set_limits};
+use super::{authorizer, dates, functions, result_lengths};
+use crate::services::sql::budget::length_tiers;
+use crate::services::sql::commands::VALUE_BYTES_MAX;
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::Action;
+use rusqlite::{Connection, Result};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Statements of our own that stay prepared on a connection that writes: there are some forty.
+const OWN_PREPARED_MAX: usize = 64;
+
+/// Why a statement must end now, if it must: asked every few steps.
+pub type IsOver = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
+/// Makes a fresh connection fit. `is_over` is asked every few steps: a read ends when it says why.
+pub fn configure(conn: &mut Connection, watch: &Arc<Watch>, purpose: Purpose, is_over: Option<IsOver>) -> Result<()> {
+    set_limits(conn)?;
+    for (config, value) in [
+        // Tables behind virtual tables, and the schema as a table, are not written by statements.
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false),
+        // As SQLite and rqlite have it unless told otherwise; the way SQLite is compiled here says otherwise.
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false),
+        // Plans follow from the text of a statement, never from its parameters.
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
+    ] {
+        conn.set_db_config(config, value)?;
+    }
+    if !conn.query_row("SELECT sqlite_compileoption_used('ENABLE_PREUPDATE_HOOK')", [], |row| row.get(0))? {
+        let why = "SQLite is not compiled as .cargo/config.toml says: run `cargo clean -p libsqlite3-sys` and build phalanx in its own folder";
+        return Err(rusqlite::Error::UserFunctionError(why.into()));
+    }
+    if conn.query_row("SELECT octet_length(randomblob(?))", [ALLOCATION_BYTES_MAX + 1], |_| Ok(())).is_ok() {
+        let why = "SQLite is not compiled as .cargo/config.toml says, with a bound on memory: run `cargo clean -p libsqlite3-sys` and build phalanx in its own folder";
+        return Err(rusqlite::Error::UserFunctionError(why.into()));
+    }
+    let beside = Beside::default();
+    functions::register(conn, watch, purpose, &beside)?;
+    dates::register(conn, watch)?;
+    result_lengths::register(conn, watch, purpose, &beside)?;
+    watch.length_cost.store(1, Relaxed);
+    watch.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
+    count_steps(conn, watch, is_over)?;
+    if purpose == Purpose::Write {
+        conn.set_prepared_statement_cache_capacity(OWN_PREPARED_MAX);
+        let own = Arc::clone(watch);
+        // Beyond the largest number SQLite would look for a free one by chance.
+        conn.update_hook(Some(move |action, _: &str, table: &str, row| {
+            length_tiers::charge_text(&own, table);
+            if action != Action::SQLITE_DELETE && row == i64::MAX {
+                own.has_topmost_row.store(true, Relaxed);
+            }
+        }))?;
+    }
+    let own = Arc::clone(watch);
+    conn.authorizer(Some(move |asked: rusqlite::hooks::AuthContext<'_>| authorizer::decide(&own, purpose, asked)))
+}
+
+/// Has the steps of all statements counted from now on.
+pub fn count_steps(conn: &mut Connection, watch: &Arc<Watch>, is_over: Option<IsOver>) -> Result<()> {
+    let own = Arc::clone(watch);
+    conn.progress_handler(
+        STEPS_PER_LOOK,
+        Some(move || {
+            own.look_at_room(false);
+            let why = is_over.as_ref().and_then(|is_over| is_over());
+            if let Some(why) = why {
+                own.refuse(why);
+            }
+            why.is_some() || !own.charge_steps(STEPS_PER_LOOK.unsigned_abs().into())
+        }),
+    )
+}

@@ -1,0 +1,147 @@
+//! What functions of ours share: their arguments and results, what a call costs, and SQLite's own functions on a connection
+//! beside.
+//!
+//! Not here: the functions (`functions.rs`, `result_lengths.rs`, `dates.rs`).
+
+use super::hook_state::{Purpose, Watch};
+use crate::services::sql::commands::{ROW_BYTES_MAX, STEPS_MAX};
+use crate::services::sql::errors::RAN_AWAY;
+use rusqlite::functions::Context;
+use rusqlite::limits::Limit;
+use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, Error, Result, ffi, params_from_iter};
+use std::borrow::Cow;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What one read may ask of one call of a function: some seconds, in which nobody looks at its deadline.
+const READ_CALL_STEPS_MAX: u64 = STEPS_MAX / 4;
+/// What SQLite marks JSON with, so that it is not quoted again.
+pub const JSON: u32 = b'J' as u32;
+
+/// A connection with SQLite's own functions, opened when it is first needed.
+#[derive(Clone, Default)]
+pub struct Beside(Arc<Mutex<Option<Connection>>>);
+
+impl Beside {
+    /// What a query of one row and column answers.
+    pub fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
+        let slot = self.open()?;
+        open_of(&slot).prepare_cached(sql)?.query_row(params_from_iter(args), |row| row.get(0))
+    }
+
+    /// How many bytes a query answers; 0 where it fails, which the call itself will do as well.
+    pub fn bytes(&self, sql: &str, args: &[Value]) -> usize {
+        match self.call(sql, args) {
+            Ok(Value::Integer(bytes)) => bytes.unsigned_abs() as usize,
+            _ => 0,
+        }
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() {
+            let conn = Connection::open_in_memory()?;
+            // What is longer is of no use, and would take its memory.
+            conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX as i32)?;
+            *slot = Some(conn);
+        }
+        Ok(slot)
+    }
+
+    /// SQLite's function of that name.
+    pub fn function(&self, name: &str, args: &[Value]) -> Result<Value> {
+        let marks = vec!["?"; args.len()].join(",");
+        self.call(&format!("SELECT {name}({marks})"), args)
+    }
+
+    /// SQLite's function of that name with the arguments of a call as they are. `quotes`: text becomes a string of JSON, unless it is
+    /// JSON already.
+    pub fn pass(&self, name: &str, context: &Context<'_>, quotes: bool) -> Result<Made> {
+        let mark = |place| if quotes && context.get_subtype(place) == JSON { "json(?)" } else { "?" };
+        let marks: Vec<&str> = (0..context.len()).map(mark).collect();
+        let slot = self.open()?;
+        let mut prepared = open_of(&slot).prepare_cached(&format!("SELECT {name}({})", marks.join(",")))?;
+        for place in 0..context.len() {
+            prepared.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(context.get_raw(place)))?;
+        }
+        let mut rows = prepared.raw_query();
+        let row = rows.next()?.ok_or(Error::QueryReturnedNoRows)?;
+        Ok(match row.get_ref(0)? {
+            ValueRef::Text(text) => Made::Text(text.to_vec()),
+            other => Made::Other(Value::try_from(other)?),
+        })
+    }
+}
+
+/// What a function gives: text of any bytes, or something else.
+pub enum Made {
+    Text(Vec<u8>),
+    Other(Value),
+}
+
+impl ToSql for Made {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Made::Text(text) => ValueRef::Text(text),
+            Made::Other(value) => value.into(),
+        }))
+    }
+}
+
+fn open_of(slot: &Option<Connection>) -> &Connection {
+    slot.as_ref().expect("it was opened")
+}
+
+/// An error of a function.
+pub fn refused(why: impl Into<String>) -> Error {
+    Error::UserFunctionError(why.into().into())
+}
+
+/// Whether a value may have so many bytes.
+pub fn fits(watch: &Watch, bytes: usize) -> Result<()> {
+    match bytes as u64 > watch.longest.load(Relaxed) {
+        true => Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)),
+        false => Ok(()),
+    }
+}
+
+/// The arguments of a call, as values.
+pub fn args_of(context: &Context<'_>) -> Vec<Value> {
+    let arg = |place| match context.get_raw(place) {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
+    };
+    (0..context.len()).map(arg).collect()
+}
+
+/// Bytes of a value, about.
+pub fn len_of(value: ValueRef<'_>) -> u64 {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() as u64,
+        _ => 20,
+    }
+}
+
+/// What SQLite reads as text; a number as it writes it.
+pub fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a, [u8]>>> {
+    Ok(match value {
+        ValueRef::Null => None,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Cow::Borrowed(bytes)),
+        number => match beside.call("SELECT CAST(? AS TEXT)", &[Value::try_from(number)?])? {
+            Value::Text(text) => Some(Cow::Owned(text.into_bytes())),
+            _ => None,
+        },
+    })
+}
+
+/// Charges for one call, which in a read may take so many steps of its own at most.
+pub fn charge(watch: &Watch, purpose: Purpose, work: u64) -> Result<()> {
+    match (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !watch.charge(work) {
+        true => Err(refused(RAN_AWAY)),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,105 @@
+//! Why statements and the database fail, and what SQLite's errors mean.
+//!
+//! Not here: what follows from a failure (`apply.rs`, `reader.rs`).
+
+use super::commands;
+use super::connection::hook_state::Watch;
+use super::connection::limits::ALLOCATION_BYTES_MAX;
+use rusqlite::{Error, ErrorCode};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Said when the budget of steps is used up.
+pub const RAN_AWAY: &str = "the request takes too many steps of work: it may take 300 million; send it in pieces";
+/// Said to whoever puts another file in place than the one that is being loaded.
+pub const OTHER: &str = "another file is being loaded: begin again";
+
+/// Why a statement was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// For a reason that is the same on every node; nothing of it was done.
+    Failed(String),
+    /// A value is longer than values may be.
+    TooLong(String),
+    /// It, and those before it, used up the steps of their command.
+    RanAway,
+    /// The database itself cannot go on. `is_damaged`: its content cannot be trusted.
+    Fatal { why: String, is_damaged: bool },
+}
+
+/// The database cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fatal {
+    /// What SQLite said.
+    pub why: String,
+    /// Its content cannot be trusted.
+    pub is_damaged: bool,
+}
+
+impl Fatal {
+    /// Whatever goes wrong with a statement of our own.
+    pub fn of(watch: &Watch, error: &rusqlite::Error) -> Fatal {
+        match trouble(watch, error) {
+            Trouble::Fatal { why, is_damaged } => Fatal { why, is_damaged },
+            Trouble::Failed(why) | Trouble::TooLong(why) => Fatal { why, is_damaged: false },
+            Trouble::RanAway => Fatal { why: RAN_AWAY.to_string(), is_damaged: false },
+        }
+    }
+}
+
+/// What SQLite says, without the statement that it was about.
+pub fn said(error: &Error) -> String {
+    match error {
+        Error::SqliteFailure(_, Some(said)) => said.clone(),
+        Error::SqlInputError { msg, .. } => msg.clone(),
+        Error::MultipleStatement => "one statement at a time".to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Sorts an error of SQLite.
+pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
+    if watch.has_run_away.load(Relaxed) {
+        return Trouble::RanAway;
+    }
+    let why = watch.take_why().unwrap_or_else(|| said(error));
+    let extended = error.sqlite_extended_error_code().unwrap_or(0);
+    match error.sqlite_error_code() {
+        // A virtual table that its own statements have made a mess of: the same everywhere.
+        Some(ErrorCode::DatabaseCorrupt) if extended == rusqlite::ffi::SQLITE_CORRUPT_VTAB => Trouble::Failed(why),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Trouble::Fatal { why, is_damaged: true },
+        // SQLite says so as well of row numbers and of a full-text index that have come to their end. It is not the disk: that
+        // was looked at while the statement ran, and is looked at now.
+        Some(ErrorCode::DiskFull) => {
+            watch.look_at_room(true);
+            Trouble::Failed(
+                "a table or index has come to its end: SQLite has no row number or no segment left".to_string(),
+            )
+        }
+        // SQLite has no other word for the default of a column that is longer than values may be.
+        Some(ErrorCode::OutOfMemory) if watch.longest.load(Relaxed) < commands::VALUE_BYTES_MAX as u64 => {
+            Trouble::TooLong(why)
+        }
+        // Nor for something longer than it ever asks memory for, which is the same on every node.
+        Some(ErrorCode::OutOfMemory) if has_memory() => {
+            Trouble::Failed("a value on the way to the result is longer than SQLite can hold".to_string())
+        }
+        Some(
+            ErrorCode::SystemIoFailure
+            | ErrorCode::OutOfMemory
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::PermissionDenied,
+        ) if extended != rusqlite::ffi::SQLITE_READONLY || !why.contains("query operation") => {
+            Trouble::Fatal { why, is_damaged: false }
+        }
+        Some(ErrorCode::TooBig) => Trouble::TooLong(why),
+        _ => Trouble::Failed(why),
+    }
+}
+
+/// Whether the system gives memory, and SQLite failed for another reason.
+fn has_memory() -> bool {
+    Vec::<u8>::new().try_reserve_exact(ALLOCATION_BYTES_MAX as usize).is_ok()
+}

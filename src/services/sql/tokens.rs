@@ -1,0 +1,115 @@
+//! The words and signs of SQL text, cut as SQLite cuts them.
+//!
+//! Not here: what follows from them (`read_only.rs`, `services/sql/budget/`).
+
+/// Of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Bytes of the longest string or blob that a text has, about.
+pub fn longest_literal(sql: &str) -> usize {
+    let mut before: &[u8] = b"";
+    let bytes = tokens(sql).map(|token| {
+        let is_blob = before.eq_ignore_ascii_case(b"x");
+        before = token;
+        if token[0] == b'\'' { token.len().saturating_sub(2) / if is_blob { 2 } else { 1 } } else { 0 }
+    });
+    bytes.max().unwrap_or(0)
+}
+
+/// A statement without what may stand before it: blanks, comments and semicolons.
+pub fn from_first_word(sql: &str) -> &str {
+    words(sql).next().map_or("", |word| &sql[word.as_ptr().addr() - sql.as_ptr().addr()..])
+}
+
+/// Whether a statement says ROLLBACK.
+pub fn names_rollback(sql: &str) -> bool {
+    names(sql, "rollback")
+}
+
+/// Whether a word stands in a statement, outside of strings, names in quotes and comments.
+pub fn names(sql: &str, wanted: &str) -> bool {
+    words(sql).any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
+}
+
+/// Words and numbers of a statement, outside of strings, names in quotes, comments and parameters, cut as SQLite cuts them.
+pub fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
+    tokens(sql).filter(|token| is_word(token[0]))
+}
+
+/// Words of a statement that stand in no parentheses, each a part of it.
+pub fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
+    let (bytes, mut depth, mut at) = (sql.as_bytes(), 0_usize, 0);
+    words(sql).filter(move |word| {
+        let begin = word.as_ptr().addr() - bytes.as_ptr().addr();
+        for byte in &bytes[at..begin] {
+            match byte {
+                b'(' => depth += 1,
+                b')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        at = begin;
+        depth == 0
+    })
+}
+
+/// Words, numbers and strings of a statement, and every other byte that is no blank.
+pub fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
+    let bytes = sql.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            at += match bytes[at] {
+                quote @ (b'\'' | b'"' | b'`') => {
+                    let len = rest[1..].iter().position(|b| *b == quote).map_or(rest.len(), |end| end + 2);
+                    if quote == b'\'' {
+                        at += len;
+                        return Some(&rest[..len]);
+                    }
+                    len
+                }
+                b'[' => rest.iter().position(|b| *b == b']').map_or(rest.len(), |end| end + 1),
+                b'-' if rest.starts_with(b"--") => rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len()),
+                b'/' if rest.starts_with(b"/*") => {
+                    rest[2..].windows(2).position(|two| two == b"*/").map_or(rest.len(), |end| end + 4)
+                }
+                // At the beginning of a word this is a blank, within one it is a letter.
+                _ if rest.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
+                b'$' | b'@' | b':' | b'#' => parameter(rest),
+                byte if byte.is_ascii_whitespace() || byte == 0x0b => 1,
+                byte => {
+                    let len =
+                        if is_word(byte) { rest.iter().position(|b| !is_word(*b)).unwrap_or(rest.len()) } else { 1 };
+                    at += len;
+                    return Some(&rest[..len]);
+                }
+            };
+        }
+        None
+    })
+}
+
+/// Length of a parameter: its name may have `::` in it, and anything but blanks between parentheses.
+fn parameter(rest: &[u8]) -> usize {
+    let (mut len, mut letters) = (1, 0);
+    while let Some(byte) = rest.get(len) {
+        len += match byte {
+            byte if is_word(*byte) => {
+                letters += 1;
+                1
+            }
+            b'(' if letters > 0 => {
+                let end = rest[len..].iter().position(|b| *b == b')' || b.is_ascii_whitespace() || *b == 0x0b);
+                return len + end.map_or(rest.len() - len, |end| end + usize::from(rest[len + end] == b')'));
+            }
+            b':' if rest[len..].starts_with(b"::") => 2,
+            _ => break,
+        };
+    }
+    len
+}
+
+pub fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || !byte.is_ascii()
+}
