@@ -217,9 +217,9 @@ impl Registry {
     /// # Errors
     /// When its file cannot be changed.
     pub fn settle_sql(&mut self) -> io::Result<()> {
-        let mut heir = self.sql.heir();
-        heir.take_over(&mut self.sql, Index(0))?;
-        self.sql = heir;
+        let mut successor = self.sql.empty_successor();
+        successor.take_over(&mut self.sql, Index(0))?;
+        self.sql = successor;
         Ok(())
     }
 
@@ -302,7 +302,7 @@ impl Registry {
         let (index, at_ms) = numbers.split_at(8);
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of sixteen bytes"));
         let applied = Stamp { index: Index(number(index)), at_ms: number(at_ms) };
-        let mut restored = Registry { applied, sql: self.sql.heir(), ..Registry::default() };
+        let mut restored = Registry { applied, sql: self.sql.empty_successor(), ..Registry::default() };
         snapshot_format::read(from, |number, part| match restored.service_mut(number) {
             Some(service) => service.restore(part),
             None if number == SESSIONS => restored.sessions.restore(part),

@@ -5,7 +5,7 @@
 use super::commands::Value;
 
 /// What a request may answer.
-pub struct Room<'a> {
+pub struct AnswerLimit<'a> {
     bytes: usize,
     rows: usize,
     /// Bytes of memory that the rows take so far, and how many of them were granted.
@@ -19,20 +19,20 @@ const GRANT_BYTES: usize = 256 << 10;
 /// What a value or a row takes in memory beside its bytes.
 const CELL_BYTES: usize = size_of::<Value>() + 32;
 
-impl<'a> Room<'a> {
+impl<'a> AnswerLimit<'a> {
     /// For so many bytes of so many rows.
-    pub fn new(bytes: usize, rows: usize) -> Room<'a> {
-        Room { bytes, rows, held: 0, granted: 0, grant: None }
+    pub fn new(bytes: usize, rows: usize) -> AnswerLimit<'a> {
+        AnswerLimit { bytes, rows, held: 0, granted: 0, grant: None }
     }
 
     /// The same, as far as memory is granted too: asked for all of it each time.
-    pub fn granted_by(self, grant: &'a mut dyn FnMut(usize) -> bool) -> Room<'a> {
-        Room { grant: Some(grant), ..self }
+    pub fn granted_by(self, grant: &'a mut dyn FnMut(usize) -> bool) -> AnswerLimit<'a> {
+        AnswerLimit { grant: Some(grant), ..self }
     }
 
     /// What is left, for a statement that may have to be run again; whatever memory it takes.
-    pub fn left(&self) -> Room<'static> {
-        Room::new(self.bytes, self.rows)
+    pub fn left(&self) -> AnswerLimit<'static> {
+        AnswerLimit::new(self.bytes, self.rows)
     }
 
     /// Takes a row of so many bytes and values; the error: why there is no room for it.

@@ -10,18 +10,18 @@
 //! whose replies are stored is answered from there.
 //! Not here: transactions (`writer.rs`), one statement (`statement.rs`), loads (`loading.rs`).
 
-use super::answer_limit::Room;
+use super::answer_limit::AnswerLimit;
 use super::budget::length_tiers;
 use super::commands::{
     Answer, Command, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
 };
 use super::connection::limits::set_length;
-use super::errors::{Fatal, RAN_AWAY, Trouble};
+use super::errors::{BUDGET_EXCEEDED, Fatal, StatementError};
 use super::integrity::settle;
 use super::statement;
 use super::storage::own_table;
 use super::tokens::longest_literal;
-use super::writer::{Entry, Machine};
+use super::writer::{Entry, Writer};
 use crate::services::Reply;
 use crate::types::Stamp;
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,12 +32,12 @@ enum End {
     /// One in a transaction failed.
     Undone,
     /// The budget was used up, by the statement of this number.
-    RanAway(usize),
+    BudgetExceeded(usize),
     /// SQLite has taken the transaction away, in the statement of this number.
     Gone(usize),
 }
 
-impl Machine {
+impl Writer {
     /// Runs a command of an entry, or finds what it answered when it ran.
     pub fn apply(&mut self, at: Stamp, command: Command) -> Result<Reply, Fatal> {
         let index = at.index.0;
@@ -101,11 +101,11 @@ impl Machine {
             self.begin()?;
         }
         let steps = self.allowance.budget(at.at_ms);
-        self.watch.begin(at.at_ms, 0, steps);
+        self.hooks.begin(at.at_ms, 0, steps);
         let (mut answer, mut rolled_back) = self.run(at, &command, steps)?;
         if is_charged(&command) {
-            self.allowance.charge(steps - self.watch.steps_left.load(Relaxed).max(0).cast_unsigned());
-            if steps < STEPS_MAX && self.watch.has_run_away.load(Relaxed) {
+            self.allowance.charge(steps - self.hooks.steps_left.load(Relaxed).max(0).cast_unsigned());
+            if steps < STEPS_MAX && self.hooks.is_budget_exceeded.load(Relaxed) {
                 answer = Answer::Busy { after_ms: self.allowance.wait_ms() };
                 rolled_back = rolled_back.map(|_| 0);
             }
@@ -149,9 +149,9 @@ impl Machine {
                 return Ok((Answer::Results(outcomes), Some(number)));
             }
             // One that may come again has done nothing.
-            End::RanAway(_) if steps < STEPS_MAX => self.own("ROLLBACK TO c")?,
-            End::RanAway(_) | End::Undone if run.is_transaction => self.own("ROLLBACK TO c")?,
-            End::RanAway(number) => close(run, &mut outcomes, number),
+            End::BudgetExceeded(_) if steps < STEPS_MAX => self.own("ROLLBACK TO c")?,
+            End::BudgetExceeded(_) | End::Undone if run.is_transaction => self.own("ROLLBACK TO c")?,
+            End::BudgetExceeded(number) => close(run, &mut outcomes, number),
             End::All | End::Undone => {}
         }
         self.own("RELEASE c")?;
@@ -159,21 +159,21 @@ impl Machine {
     }
 
     fn statements(&mut self, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
-        let mut room = Room::new(RUN_ROWS_BYTES_MAX, READ_ROWS_MAX);
+        let mut limit = AnswerLimit::new(RUN_ROWS_BYTES_MAX, READ_ROWS_MAX);
         let mut outcomes = Vec::with_capacity(count);
         self.lap(run.seed);
         for (number, statement) in run.statements.iter().take(count).enumerate() {
             let longest = statement.longest().max(longest_literal(&statement.sql));
-            let done = length_tiers::climb(&self.conn, &self.watch, longest, |gear| {
-                let mut left = room.left();
-                let done = statement::run_in(&self.conn, &self.watch, statement, run.kind, &mut left, Some(gear))?;
-                settle(&self.conn, &self.watch)?;
-                room = left;
+            let done = length_tiers::run_in_tiers(&self.conn, &self.hooks, longest, |tier| {
+                let mut left = limit.left();
+                let done = statement::run_in(&self.conn, &self.hooks, statement, run.kind, &mut left, Some(tier))?;
+                settle(&self.conn, &self.hooks)?;
+                limit = left;
                 Ok(done)
             });
             self.lap(run.seed);
             let is_gone = self.conn.is_autocommit();
-            let failed = match done.map_err(|error| Fatal::of(&self.watch, &error))? {
+            let failed = match done.map_err(|error| Fatal::of(&self.hooks, &error))? {
                 Ok(outcome) => {
                     assert!(!is_gone, "a statement has ended the entry's transaction: {}", statement.sql);
                     outcomes.push(outcome);
@@ -181,20 +181,20 @@ impl Machine {
                 }
                 Err(failed) => failed,
             };
-            let has_run_away = failed == Trouble::RanAway;
+            let is_budget_exceeded = failed == StatementError::BudgetExceeded;
             outcomes.push(Outcome::Failed(match failed {
-                Trouble::RanAway => RAN_AWAY.to_string(),
-                Trouble::Failed(why) | Trouble::TooLong(why) => why,
-                Trouble::Fatal { why, is_damaged } => {
-                    self.judge(why.clone(), is_damaged)?;
+                StatementError::BudgetExceeded => BUDGET_EXCEEDED.to_string(),
+                StatementError::Failed(why) | StatementError::TooLong(why) => why,
+                StatementError::Fatal { why, is_damaged } => {
+                    self.confirm_fatal(why.clone(), is_damaged)?;
                     why
                 }
             }));
             if is_gone {
                 return Ok((outcomes, End::Gone(number)));
             }
-            if has_run_away {
-                return Ok((outcomes, End::RanAway(number)));
+            if is_budget_exceeded {
+                return Ok((outcomes, End::BudgetExceeded(number)));
             }
             if run.is_transaction {
                 return Ok((outcomes, End::Undone));
@@ -204,25 +204,25 @@ impl Machine {
     }
 
     fn lap(&self, seed: u64) {
-        if let Some(files) = self.watch.files.get() {
+        if let Some(files) = self.hooks.files.get() {
             files.lap(seed);
         }
     }
 
     /// Answers a read from the state as it stands, between entries: for the simulator and tests.
     pub fn read(&self, at: Stamp, statements: &[Statement]) -> Result<Vec<Outcome>, Fatal> {
-        self.watch.begin(at.at_ms, 0, STEPS_MAX);
-        let mut room = Room::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
+        self.hooks.begin(at.at_ms, 0, STEPS_MAX);
+        let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
         #[cfg(test)]
-        self.watch.columns_before_first_step.store(self.flaws.columns_before_first_step, Relaxed);
-        let run = |statement| match statement::read(&self.conn, &self.watch, statement, &mut room) {
+        self.hooks.columns_before_first_step.store(self.flaws.columns_before_first_step, Relaxed);
+        let run = |statement| match statement::read(&self.conn, &self.hooks, statement, &mut limit) {
             Ok(outcome) => Ok(outcome),
-            Err(Trouble::Failed(why) | Trouble::TooLong(why)) => Ok(Outcome::Failed(why)),
-            Err(Trouble::RanAway) => Ok(Outcome::Failed(RAN_AWAY.to_string())),
-            Err(Trouble::Fatal { why, is_damaged }) => Err(Fatal { why, is_damaged }),
+            Err(StatementError::Failed(why) | StatementError::TooLong(why)) => Ok(Outcome::Failed(why)),
+            Err(StatementError::BudgetExceeded) => Ok(Outcome::Failed(BUDGET_EXCEEDED.to_string())),
+            Err(StatementError::Fatal { why, is_damaged }) => Err(Fatal { why, is_damaged }),
         };
         let outcomes = statements.iter().map(run).collect();
-        set_length(&self.conn, None).map_err(|error| Fatal::of(&self.watch, &error))?;
+        set_length(&self.conn, None).map_err(|error| Fatal::of(&self.hooks, &error))?;
         outcomes
     }
 }

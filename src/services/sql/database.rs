@@ -12,15 +12,15 @@
 use super::commands::{Answer, Command, Digest, Query};
 use super::connection::configure;
 use super::connection::files::Files;
-use super::connection::hook_state::{Purpose, Watch};
+use super::connection::hook_state::{HookState, Purpose};
 use super::errors::Fatal;
 #[cfg(test)]
 use super::flaws::Flaws;
-use super::storage::image::{Arrived, Pinned};
+use super::storage::image::{PinnedImage, ReceivedImage};
 use super::storage::load::empty;
 use super::storage::open::{FLAGS, KEPT, memory};
 use super::storage::{digest, own_table};
-use super::writer::Machine;
+use super::writer::Writer;
 use crate::services::{Reply, Service};
 use crate::types::{Index, Stamp};
 use rusqlite::Connection;
@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which snapshots are on the disk; told by the thread that writes them.
 #[derive(Debug, Default)]
-struct Saved {
+struct SavedSnapshots {
     /// Index of the newest.
     newest: AtomicU64,
     /// Of the one before: nobody starts from an earlier one any more.
@@ -47,7 +47,7 @@ pub struct Database {
     is_survivor: bool,
     /// Newest entry that came by, with commands of ours or not.
     seen: u64,
-    saved: Arc<Saved>,
+    saved: Arc<SavedSnapshots>,
     /// Generation, and the fingerprint of all content then.
     fingerprint: Mutex<Option<(u64, u64)>>,
     news: Option<String>,
@@ -62,11 +62,11 @@ enum State {
     #[default]
     Untouched,
     /// It is written to.
-    Live(Box<Machine>),
+    Live(Box<Writer>),
     /// A copy, for a snapshot.
-    Pinned(Pinned),
+    Pinned(PinnedImage),
     /// It came with a snapshot and is not in place yet.
-    Arrived(Arrived),
+    Arrived(ReceivedImage),
 }
 
 impl Clone for Database {
@@ -74,13 +74,13 @@ impl Clone for Database {
     fn clone(&self) -> Database {
         let state = match (&self.state, &self.files) {
             (State::Untouched | State::Arrived(_), _) => State::Untouched,
-            (State::Live(machine), Some(files)) => State::Pinned(Pinned::in_file(files, machine.newest())),
-            (State::Live(machine), None) => {
-                let pinned = machine.look(|conn| Ok(Pinned::in_memory(conn, machine.newest())));
+            (State::Live(writer), Some(files)) => State::Pinned(PinnedImage::in_file(files, writer.newest())),
+            (State::Live(writer), None) => {
+                let pinned = writer.look(|conn| Ok(PinnedImage::in_memory(conn, writer.newest())));
                 State::Pinned(pinned.expect("memory can be read"))
             }
             (State::Pinned(pinned), _) => {
-                let copy = pinned.look(|conn| Ok(Pinned::in_memory(conn, pinned.newest)));
+                let copy = pinned.look(|conn| Ok(PinnedImage::in_memory(conn, pinned.newest)));
                 copy.map_or(State::Untouched, State::Pinned)
             }
         };
@@ -98,16 +98,16 @@ impl Clone for Database {
     }
 }
 
-fn configured(mut conn: Connection, files: Option<&Arc<dyn Files>>) -> Result<Machine, Fatal> {
-    let watch = Arc::new(Watch::default());
+fn configured(mut conn: Connection, files: Option<&Arc<dyn Files>>) -> Result<Writer, Fatal> {
+    let hooks = Arc::new(HookState::default());
     if let Some(files) = files {
-        watch.files.get_or_init(|| Arc::clone(files));
+        hooks.files.get_or_init(|| Arc::clone(files));
     }
-    configure(&mut conn, &watch, Purpose::Write, None).map_err(|error| Fatal::of(&watch, &error))?;
-    Machine::new(conn, watch)
+    configure(&mut conn, &hooks, Purpose::Write, None).map_err(|error| Fatal::of(&hooks, &error))?;
+    Writer::new(conn, hooks)
 }
 
-fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>> {
+fn in_memory(image: Option<&ReceivedImage>) -> rusqlite::Result<Result<Writer, Fatal>> {
     let mut conn = memory()?;
     if let Some(image) = image {
         image.put_in_place(&mut conn)?;
@@ -116,8 +116,8 @@ fn in_memory(image: Option<&Arrived>) -> rusqlite::Result<Result<Machine, Fatal>
     Ok(configured(conn, None))
 }
 
-fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
-    let bare = Watch::default();
+fn in_file(files: &Arc<dyn Files>) -> Result<Writer, Fatal> {
+    let bare = HookState::default();
     let fatal = |error: rusqlite::Error| Fatal::of(&bare, &error);
     let conn = Connection::open_with_flags(files.path(), FLAGS).map_err(fatal)?;
     conn.execute_batch(KEPT).map_err(fatal)?;
@@ -132,30 +132,30 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Machine, Fatal> {
             return Err(damaged(found));
         }
     }
-    let mut machine = configured(conn, Some(files))?;
-    match machine.look(own_table::owner)? {
+    let mut writer = configured(conn, Some(files))?;
+    match writer.look(own_table::owner)? {
         Some(owner) if owner == files.owner() => {}
         Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),
-        None if pages > 1 && machine.newest() > 0 => return Err(damaged("it does not say whose it is".to_string())),
-        None => machine.replace(|conn| own_table::set_owner(conn, &files.owner()))?,
+        None if pages > 1 && writer.newest() > 0 => return Err(damaged("it does not say whose it is".to_string())),
+        None => writer.replace(|conn| own_table::set_owner(conn, &files.owner()))?,
     }
-    Ok(machine)
+    Ok(writer)
 }
 
 impl Database {
     /// The database in a node's folder. One that cannot be used is set aside; a new one takes its place.
     pub fn in_folder(files: Arc<dyn Files>) -> Database {
         let mut news = None;
-        let machine = in_file(&files).or_else(|fatal| {
+        let writer = in_file(&files).or_else(|fatal| {
             files.set_aside(&fatal.why);
             news = Some(format!("set its database aside ({})", fatal.why));
             in_file(&files)
         });
-        let machine = match machine {
-            Ok(machine) => machine,
+        let writer = match writer {
+            Ok(writer) => writer,
             Err(fatal) => files.give_up(&format!("a new database cannot be made: {}", fatal.why), false),
         };
-        let state = State::Live(Box::new(machine));
+        let state = State::Live(Box::new(writer));
         let mut database = Database { files: Some(files), state, is_survivor: true, news, ..Database::default() };
         database.maybe_prepare();
         database
@@ -166,12 +166,12 @@ impl Database {
     /// # Panics
     /// When these are not the bytes of [`Database::image`].
     pub fn survivor(image: &[u8]) -> Database {
-        let arrived = Arrived::read(&mut &image[..], None).expect("an image is whole");
+        let arrived = ReceivedImage::read(&mut &image[..], None).expect("an image is whole");
         if arrived.is_none() {
             return Database::default();
         }
-        let machine = in_memory(arrived.as_ref()).expect("an image is sound").expect("an image is sound");
-        Database { state: State::Live(Box::new(machine)), is_survivor: true, ..Database::default() }
+        let writer = in_memory(arrived.as_ref()).expect("an image is sound").expect("an image is sound");
+        Database { state: State::Live(Box::new(writer)), is_survivor: true, ..Database::default() }
     }
 
     /// Statements as a version before this one might have run them.
@@ -209,7 +209,7 @@ impl Database {
     }
 
     /// An empty one in the same place, for a snapshot to be read into.
-    pub fn heir(&self) -> Database {
+    pub fn empty_successor(&self) -> Database {
         Database {
             files: self.files.clone(),
             saved: Arc::clone(&self.saved),
@@ -219,7 +219,7 @@ impl Database {
         }
     }
 
-    /// The snapshot of this index was read into this heir: it takes the connection of the one before, and puts the image in
+    /// The snapshot of this index was read into this empty successor: it takes the connection of the one before, and puts the image in
     /// place unless that has everything already. After an error the one before is as it was.
     pub fn take_over(&mut self, before: &mut Database, applied: Index) -> io::Result<()> {
         let arrived = match std::mem::take(&mut self.state) {
@@ -230,8 +230,8 @@ impl Database {
         self.news = before.news.take();
         let needed = arrived.as_ref().map_or(0, |arrived| arrived.newest);
         let is_kept = before.is_survivor
-            && matches!(&before.state, State::Live(machine)
-                if machine.newest() >= needed && machine.pruned_to() <= applied.0);
+            && matches!(&before.state, State::Live(writer)
+                if writer.newest() >= needed && writer.pruned_to() <= applied.0);
         if is_kept {
             self.state = std::mem::take(&mut before.state);
         } else {
@@ -244,19 +244,19 @@ impl Database {
         Ok(())
     }
 
-    fn replace(&mut self, before: &mut Database, arrived: Option<&Arrived>, applied: Index) -> io::Result<()> {
+    fn replace(&mut self, before: &mut Database, arrived: Option<&ReceivedImage>, applied: Index) -> io::Result<()> {
         let Some(files) = self.files.clone() else {
             if let Some(arrived) = arrived {
-                let machine = in_memory(Some(arrived)).map_err(io::Error::other)?;
-                self.state = State::Live(Box::new(machine.map_err(|fatal| io::Error::other(fatal.why))?));
+                let writer = in_memory(Some(arrived)).map_err(io::Error::other)?;
+                self.state = State::Live(Box::new(writer.map_err(|fatal| io::Error::other(fatal.why))?));
             }
             return Ok(());
         };
-        let State::Live(mut machine) = std::mem::take(&mut before.state) else {
+        let State::Live(mut writer) = std::mem::take(&mut before.state) else {
             return Err(io::Error::other("the database is not open"));
         };
         let owner = files.owner();
-        let replaced = machine.replace(|conn| {
+        let replaced = writer.replace(|conn| {
             match arrived {
                 Some(arrived) => arrived.put_in_place(conn)?,
                 None => empty(conn)?,
@@ -273,7 +273,7 @@ impl Database {
             let why = self.news.take().map(|news| format!("{news} and ")).unwrap_or_default();
             self.news = Some(format!("{why}rebuilt its database from the snapshot at index {applied}"));
         }
-        self.state = State::Live(machine);
+        self.state = State::Live(writer);
         Ok(())
     }
 
@@ -285,10 +285,10 @@ impl Database {
 
     /// Bytes of its pages that hold something: what was deleted makes room for what comes.
     pub fn used_bytes(&self) -> u64 {
-        let State::Live(machine) = &self.state else { return 0 };
+        let State::Live(writer) = &self.state else { return 0 };
         let count =
             |conn: &Connection, name: &str| conn.prepare_cached(name)?.query_row([], |row| row.get::<_, i64>(0));
-        let found = machine.look(|conn| {
+        let found = writer.look(|conn| {
             let pages = count(conn, "PRAGMA page_count")? - count(conn, "PRAGMA freelist_count")?;
             Ok(pages * count(conn, "PRAGMA page_size")?)
         });
@@ -297,9 +297,9 @@ impl Database {
 
     /// Whether a statement may run others beside what it says.
     pub fn has_triggers(&self) -> bool {
-        let State::Live(machine) = &self.state else { return false };
+        let State::Live(writer) = &self.state else { return false };
         let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')";
-        machine.look(|conn| conn.prepare_cached(find)?.query_row([], |row| row.get(0))).unwrap_or(true)
+        writer.look(|conn| conn.prepare_cached(find)?.query_row([], |row| row.get(0))).unwrap_or(true)
     }
 
     /// Whether it has come further than the entries that were applied since the start.
@@ -307,14 +307,14 @@ impl Database {
         self.newest() > self.seen
     }
 
-    fn pinned(&self) -> Option<&Pinned> {
+    fn pinned(&self) -> Option<&PinnedImage> {
         if let State::Pinned(pinned) = &self.state { Some(pinned) } else { None }
     }
 
     /// Its newest entry.
     pub fn newest(&self) -> u64 {
         match &self.state {
-            State::Live(machine) => machine.newest(),
+            State::Live(writer) => writer.newest(),
             State::Pinned(pinned) => pinned.newest,
             State::Arrived(arrived) => arrived.newest,
             State::Untouched => 0,
@@ -338,31 +338,32 @@ impl Database {
     }
 
     /// The database, to write to; made by the first command.
-    fn live(&mut self) -> &mut Machine {
+    fn live(&mut self) -> &mut Writer {
         if !matches!(self.state, State::Live(_)) {
-            let machine = match &self.state {
+            let writer = match &self.state {
                 // A copy that somebody goes on with.
                 State::Pinned(pinned) => {
                     let mut image = Vec::new();
-                    let arrived = pinned.write(&mut image).and_then(|()| Arrived::read(&mut image.as_slice(), None));
+                    let arrived =
+                        pinned.write(&mut image).and_then(|()| ReceivedImage::read(&mut image.as_slice(), None));
                     in_memory(arrived.expect("memory can be read").as_ref())
                 }
                 State::Arrived(arrived) => in_memory(Some(arrived)),
                 _ => in_memory(None),
             };
-            let machine = machine.map_err(|error| error.to_string()).and_then(|done| done.map_err(|fatal| fatal.why));
-            self.state = State::Live(Box::new(machine.expect("memory has room for an empty database")));
+            let writer = writer.map_err(|error| error.to_string()).and_then(|done| done.map_err(|fatal| fatal.why));
+            self.state = State::Live(Box::new(writer.expect("memory has room for an empty database")));
         }
         match &mut self.state {
-            State::Live(machine) => machine,
+            State::Live(writer) => writer,
             _ => unreachable!("it was just made if it was not there"),
         }
     }
 
     /// Begins to prepare a file that is being loaded, if all of it has come.
     fn maybe_prepare(&mut self) {
-        if let State::Live(machine) = &mut self.state
-            && let Err(fatal) = machine.maybe_prepare()
+        if let State::Live(writer) = &mut self.state
+            && let Err(fatal) = writer.maybe_prepare()
         {
             self.give_up(&fatal);
         }
@@ -377,7 +378,7 @@ impl Database {
 
     fn look<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
         match &self.state {
-            State::Live(machine) => Some(machine.look(ask).unwrap_or_else(|fatal| self.give_up(&fatal))),
+            State::Live(writer) => Some(writer.look(ask).unwrap_or_else(|fatal| self.give_up(&fatal))),
             State::Pinned(pinned) => pinned.look(|conn| ask(conn).map_err(io::Error::other)).ok(),
             State::Untouched | State::Arrived(_) => None,
         }
@@ -389,7 +390,7 @@ impl Database {
         self.look(|conn| digest::take(conn, index, &mut || {})).unwrap_or_else(|| {
             // As if it had been opened.
             let empty = in_memory(None).ok().and_then(Result::ok);
-            let empty = empty.and_then(|machine| machine.look(|conn| digest::take(conn, index, &mut || {})).ok());
+            let empty = empty.and_then(|writer| writer.look(|conn| digest::take(conn, index, &mut || {})).ok());
             empty.unwrap_or_default()
         })
     }
@@ -399,11 +400,11 @@ impl Database {
             Query::Applied => Answer::Applied,
             Query::Digest => Answer::Digest(self.digests(at)),
             Query::Read(statements) => match &self.state {
-                State::Live(machine) => match machine.read(at, &statements) {
+                State::Live(writer) => match writer.read(at, &statements) {
                     Ok(outcomes) => Answer::Results(outcomes),
                     Err(fatal) => self.give_up(&fatal),
                 },
-                _ => match in_memory(None).ok().and_then(Result::ok).map(|machine| machine.read(at, &statements)) {
+                _ => match in_memory(None).ok().and_then(Result::ok).map(|writer| writer.read(at, &statements)) {
                     Some(Ok(outcomes)) => Answer::Results(outcomes),
                     _ => Answer::Refused("the database cannot be opened".to_string()),
                 },
@@ -420,12 +421,12 @@ impl Service for Database {
         };
         #[cfg(test)]
         let flaws = self.flaws;
-        let machine = self.live();
+        let writer = self.live();
         #[cfg(test)]
         {
-            machine.flaws = flaws;
+            writer.flaws = flaws;
         }
-        match machine.apply(at, command) {
+        match writer.apply(at, command) {
             Ok(reply) => reply,
             Err(fatal) => self.give_up(&fatal),
         }
@@ -434,8 +435,8 @@ impl Service for Database {
     fn finish(&mut self, at: Stamp) {
         self.seen = at.index.0;
         let prune_to = self.saved.before.load(Ordering::Relaxed);
-        if let State::Live(machine) = &mut self.state
-            && let Err(fatal) = machine.finish(prune_to)
+        if let State::Live(writer) = &mut self.state
+            && let Err(fatal) = writer.finish(prune_to)
         {
             self.give_up(&fatal);
         }
@@ -464,7 +465,7 @@ impl Service for Database {
     }
 
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
-        if let Some(arrived) = Arrived::read(from, self.files.as_ref())? {
+        if let Some(arrived) = ReceivedImage::read(from, self.files.as_ref())? {
             self.state = State::Arrived(arrived);
         }
         Ok(())
@@ -473,7 +474,7 @@ impl Service for Database {
     fn digest(&self, rest: &mut dyn FnMut()) -> io::Result<u64> {
         let generation = match &self.state {
             State::Untouched | State::Arrived(_) => return Ok(0),
-            State::Live(machine) => machine.generation(),
+            State::Live(writer) => writer.generation(),
             State::Pinned(_) => u64::MAX,
         };
         let mut known = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,25 +3,26 @@
 //! Not here: what follows from a failure (`apply.rs`, `reader.rs`).
 
 use super::commands;
-use super::connection::hook_state::Watch;
+use super::connection::hook_state::HookState;
 use super::connection::limits::ALLOCATION_BYTES_MAX;
 use rusqlite::{Error, ErrorCode};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Said when the budget of steps is used up.
-pub const RAN_AWAY: &str = "the request takes too many steps of work: it may take 300 million; send it in pieces";
+pub const BUDGET_EXCEEDED: &str =
+    "the request takes too many steps of work: it may take 300 million; send it in pieces";
 /// Said to whoever puts another file in place than the one that is being loaded.
-pub const OTHER: &str = "another file is being loaded: begin again";
+pub const OTHER_FILE: &str = "another file is being loaded: begin again";
 
 /// Why a statement was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum StatementError {
     /// For a reason that is the same on every node; nothing of it was done.
     Failed(String),
     /// A value is longer than values may be.
     TooLong(String),
     /// It, and those before it, used up the steps of their command.
-    RanAway,
+    BudgetExceeded,
     /// The database itself cannot go on. `is_damaged`: its content cannot be trusted.
     Fatal { why: String, is_damaged: bool },
 }
@@ -37,11 +38,11 @@ pub struct Fatal {
 
 impl Fatal {
     /// Whatever goes wrong with a statement of our own.
-    pub fn of(watch: &Watch, error: &rusqlite::Error) -> Fatal {
-        match trouble(watch, error) {
-            Trouble::Fatal { why, is_damaged } => Fatal { why, is_damaged },
-            Trouble::Failed(why) | Trouble::TooLong(why) => Fatal { why, is_damaged: false },
-            Trouble::RanAway => Fatal { why: RAN_AWAY.to_string(), is_damaged: false },
+    pub fn of(hooks: &HookState, error: &rusqlite::Error) -> Fatal {
+        match classify(hooks, error) {
+            StatementError::Fatal { why, is_damaged } => Fatal { why, is_damaged },
+            StatementError::Failed(why) | StatementError::TooLong(why) => Fatal { why, is_damaged: false },
+            StatementError::BudgetExceeded => Fatal { why: BUDGET_EXCEEDED.to_string(), is_damaged: false },
         }
     }
 }
@@ -57,31 +58,33 @@ pub fn said(error: &Error) -> String {
 }
 
 /// Sorts an error of SQLite.
-pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
-    if watch.has_run_away.load(Relaxed) {
-        return Trouble::RanAway;
+pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
+    if hooks.is_budget_exceeded.load(Relaxed) {
+        return StatementError::BudgetExceeded;
     }
-    let why = watch.take_why().unwrap_or_else(|| said(error));
+    let why = hooks.take_why().unwrap_or_else(|| said(error));
     let extended = error.sqlite_extended_error_code().unwrap_or(0);
     match error.sqlite_error_code() {
         // A virtual table that its own statements have made a mess of: the same everywhere.
-        Some(ErrorCode::DatabaseCorrupt) if extended == rusqlite::ffi::SQLITE_CORRUPT_VTAB => Trouble::Failed(why),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Trouble::Fatal { why, is_damaged: true },
+        Some(ErrorCode::DatabaseCorrupt) if extended == rusqlite::ffi::SQLITE_CORRUPT_VTAB => {
+            StatementError::Failed(why)
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StatementError::Fatal { why, is_damaged: true },
         // SQLite says so as well of row numbers and of a full-text index that have come to their end. It is not the disk: that
         // was looked at while the statement ran, and is looked at now.
         Some(ErrorCode::DiskFull) => {
-            watch.look_at_room(true);
-            Trouble::Failed(
+            hooks.look_at_room(true);
+            StatementError::Failed(
                 "a table or index has come to its end: SQLite has no row number or no segment left".to_string(),
             )
         }
         // SQLite has no other word for the default of a column that is longer than values may be.
-        Some(ErrorCode::OutOfMemory) if watch.longest.load(Relaxed) < commands::VALUE_BYTES_MAX as u64 => {
-            Trouble::TooLong(why)
+        Some(ErrorCode::OutOfMemory) if hooks.longest.load(Relaxed) < commands::VALUE_BYTES_MAX as u64 => {
+            StatementError::TooLong(why)
         }
         // Nor for something longer than it ever asks memory for, which is the same on every node.
         Some(ErrorCode::OutOfMemory) if has_memory() => {
-            Trouble::Failed("a value on the way to the result is longer than SQLite can hold".to_string())
+            StatementError::Failed("a value on the way to the result is longer than SQLite can hold".to_string())
         }
         Some(
             ErrorCode::SystemIoFailure
@@ -92,10 +95,10 @@ pub fn trouble(watch: &Watch, error: &Error) -> Trouble {
             | ErrorCode::FileLockingProtocolFailed
             | ErrorCode::PermissionDenied,
         ) if extended != rusqlite::ffi::SQLITE_READONLY || !why.contains("query operation") => {
-            Trouble::Fatal { why, is_damaged: false }
+            StatementError::Fatal { why, is_damaged: false }
         }
-        Some(ErrorCode::TooBig) => Trouble::TooLong(why),
-        _ => Trouble::Failed(why),
+        Some(ErrorCode::TooBig) => StatementError::TooLong(why),
+        _ => StatementError::Failed(why),
     }
 }
 

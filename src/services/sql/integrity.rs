@@ -2,19 +2,19 @@
 //!
 //! Not here: what is refused beforehand (`services/sql/connection/authorizer.rs`).
 
-use super::connection::hook_state::{Own, Watch};
-use super::errors::{Trouble, trouble};
+use super::connection::hook_state::{HookState, InternalStatements};
+use super::errors::{StatementError, classify};
 use super::storage::schema;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a statement did that nothing had refused beforehand.
-pub fn integrity_violation(conn: &Connection, watch: &Watch) -> Option<String> {
-    if watch.has_topmost_row.load(Relaxed) {
+pub fn integrity_violation(conn: &Connection, hooks: &HookState) -> Option<String> {
+    if hooks.has_topmost_row.load(Relaxed) {
         return Some(format!("row number {} is not for use: what follows it would be up to chance", i64::MAX));
     }
-    if let Some(table) = watch.made_of_select() {
-        let _own = Own::begin(watch);
+    if let Some(table) = hooks.made_of_select() {
+        let _own = InternalStatements::begin(hooks);
         let names: rusqlite::Result<Vec<String>> = conn
             .prepare_cached("SELECT name FROM pragma_table_info(?1)")
             .and_then(|mut columns| columns.query_map([table], |row| row.get(0))?.collect());
@@ -22,8 +22,8 @@ pub fn integrity_violation(conn: &Connection, watch: &Watch) -> Option<String> {
             return Some(why);
         }
     }
-    if watch.has_set_sequence.load(Relaxed) {
-        let _own = Own::begin(watch);
+    if hooks.has_set_sequence.load(Relaxed) {
+        let _own = InternalStatements::begin(hooks);
         let find = "SELECT count(*) FROM sqlite_sequence WHERE typeof(seq) <> 'integer' OR seq >= 9223372036854775806";
         // No such table: it was a statement that would have written it.
         let count: i64 = conn.query_row(find, [], |row| row.get(0)).unwrap_or(0);
@@ -36,15 +36,15 @@ pub fn integrity_violation(conn: &Connection, watch: &Watch) -> Option<String> {
 
 /// Looks at what a statement has done, and has virtual tables write what they keep in memory: what goes wrong with it is the
 /// fault of the statement, not of the commit.
-pub fn settle(conn: &Connection, watch: &Watch) -> Result<(), Trouble> {
-    if let Some(why) = integrity_violation(conn, watch) {
-        return Err(Trouble::Failed(why));
+pub fn settle(conn: &Connection, hooks: &HookState) -> Result<(), StatementError> {
+    if let Some(why) = integrity_violation(conn, hooks) {
+        return Err(StatementError::Failed(why));
     }
-    if !watch.has_virtual.load(Relaxed) {
+    if !hooks.has_virtual.load(Relaxed) {
         return Ok(());
     }
-    let own = Own::begin(watch);
+    let own = InternalStatements::begin(hooks);
     let flushed = conn.execute_batch("SAVEPOINT f; RELEASE f");
     drop(own);
-    flushed.map_err(|error| trouble(watch, &error))
+    flushed.map_err(|error| classify(hooks, &error))
 }

@@ -9,18 +9,18 @@
 //! Not here: what a file may hold (`services/sql/storage/load.rs`), who sends the commands in which order (`node/sql/load.rs`).
 
 use super::commands::{Answer, Command};
-use super::connection::hook_state::Own;
-use super::errors::{Fatal, OTHER, RAN_AWAY, Trouble};
+use super::connection::hook_state::InternalStatements;
+use super::errors::{BUDGET_EXCEEDED, Fatal, OTHER_FILE, StatementError};
 use super::storage::load;
 use super::storage::own_table::{self, Plan};
 use super::storage::prepare::{self, Built, Prepared, Preparing};
-use super::writer::{Before, Entry, Machine};
+use super::writer::{Entry, ReplacedDatabase, Writer};
 use crate::types::Stamp;
 use rusqlite::config::DbConfig;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-impl Machine {
+impl Writer {
     pub(super) fn load_text(
         &mut self,
         at: Stamp,
@@ -29,21 +29,23 @@ impl Machine {
         steps: u64,
     ) -> Result<(Answer, Option<usize>), Fatal> {
         self.begin_command(at, seed, steps)?;
-        self.watch.is_loading.store(true, Relaxed);
-        let loaded = load::text(&self.conn, &self.watch, sql);
-        self.watch.is_loading.store(false, Relaxed);
+        self.hooks.is_loading.store(true, Relaxed);
+        let loaded = load::text(&self.conn, &self.hooks, sql);
+        self.hooks.is_loading.store(false, Relaxed);
         let refused = match loaded {
             Ok(()) => {
                 self.own("RELEASE c")?;
                 return Ok((Answer::Done, None));
             }
-            Err((_, Trouble::Fatal { why, is_damaged })) => {
-                self.judge(why.clone(), is_damaged)?;
+            Err((_, StatementError::Fatal { why, is_damaged })) => {
+                self.confirm_fatal(why.clone(), is_damaged)?;
                 why
             }
-            Err((_, Trouble::RanAway)) => RAN_AWAY.to_string(),
-            Err((0, Trouble::Failed(why) | Trouble::TooLong(why))) => why,
-            Err((number, Trouble::Failed(why) | Trouble::TooLong(why))) => format!("statement {number}: {why}"),
+            Err((_, StatementError::BudgetExceeded)) => BUDGET_EXCEEDED.to_string(),
+            Err((0, StatementError::Failed(why) | StatementError::TooLong(why))) => why,
+            Err((number, StatementError::Failed(why) | StatementError::TooLong(why))) => {
+                format!("statement {number}: {why}")
+            }
         };
         // Undoes the command, unless SQLite has done so.
         if self.conn.is_autocommit() {
@@ -54,16 +56,16 @@ impl Machine {
         Ok((Answer::Refused(refused), None))
     }
 
-    /// A piece of a file, and what is to become of all of them: statements of our own, which never run away.
+    /// A piece of a file, and what is to become of all of them: statements of our own, which no budget ends.
     pub(super) fn load_piece(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
         self.is_plan_unsure = true;
-        let answer = load::file(&self.conn, &self.watch, at.at_ms, command);
-        Ok((answer.map_err(|error| Fatal::of(&self.watch, &error))?, None))
+        let answer = load::file(&self.conn, &self.hooks, at.at_ms, command);
+        Ok((answer.map_err(|error| Fatal::of(&self.hooks, &error))?, None))
     }
 
     /// Begins to prepare the file whose pieces have all come, if there is one; between entries.
     pub fn maybe_prepare(&mut self) -> Result<(), Fatal> {
-        let Some(files) = self.watch.files.get().cloned() else { return Ok(()) };
+        let Some(files) = self.hooks.files.get().cloned() else { return Ok(()) };
         if !std::mem::take(&mut self.is_plan_unsure) {
             return Ok(());
         }
@@ -86,7 +88,7 @@ impl Machine {
         let (staged, plan) = self.look(|conn| Ok((own_table::staged(conn)?, own_table::plan(conn)?)))?;
         if staged.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
             self.begin()?;
-            return Ok(Answer::Refused(OTHER.to_string()));
+            return Ok(Answer::Refused(OTHER_FILE.to_string()));
         }
         let plan = plan.filter(|plan| (plan.load, plan.bytes, plan.crc) == (load, bytes, crc));
         match self.built(plan.unwrap_or(Plan { load, bytes, crc, seed, at_ms: at.at_ms })) {
@@ -103,8 +105,8 @@ impl Machine {
     /// What came of a file; waits until it is known.
     fn built(&mut self, plan: Plan) -> Built {
         self.is_plan_unsure = true;
-        let Some(files) = self.watch.files.get() else {
-            let _own = Own::begin(&self.watch);
+        let Some(files) = self.hooks.files.get() else {
+            let _own = InternalStatements::begin(&self.hooks);
             return prepare::in_memory(&self.conn, plan);
         };
         let preparing = self.preparing.take().filter(|preparing| preparing.plan == plan);
@@ -113,8 +115,8 @@ impl Machine {
 
     /// Nothing is open on the present connection.
     fn change_over(&mut self, prepared: Prepared) -> Result<(), Fatal> {
-        let Prepared { conn, watch, path, copied_to } = prepared;
-        let (_own, _theirs) = (Own::begin(&self.watch), Own::begin(&watch));
+        let Prepared { conn, hooks, path, copied_to } = prepared;
+        let (_own, _theirs) = (InternalStatements::begin(&self.hooks), InternalStatements::begin(&hooks));
         (|| {
             if path.is_some() {
                 // What is committed now is on the disk before it counts (L2).
@@ -124,18 +126,18 @@ impl Machine {
             own_table::copy_entries(&self.conn, &conn, copied_to)?;
             own_table::copy_facts(&self.conn, &conn)
         })()
-        .map_err(|error| Fatal::of(&watch, &error))?;
+        .map_err(|error| Fatal::of(&hooks, &error))?;
         drop((_own, _theirs));
-        self.watch = watch;
-        self.before = Some(Before { conn: std::mem::replace(&mut self.conn, conn), successor: path });
+        self.hooks = hooks;
+        self.replaced = Some(ReplacedDatabase { conn: std::mem::replace(&mut self.conn, conn), successor: path });
         (self.virtual_at, self.indexes_at) = (None, None);
         Ok(())
     }
 
     /// The present file is the database from here on, if another was before.
     pub(super) fn adopt(&mut self) -> Result<(), Fatal> {
-        let Some(Before { conn, successor }) = self.before.take() else { return Ok(()) };
-        let (Some(path), Some(files)) = (successor, self.watch.files.get().cloned()) else { return Ok(()) };
+        let Some(ReplacedDatabase { conn, successor }) = self.replaced.take() else { return Ok(()) };
+        let (Some(path), Some(files)) = (successor, self.hooks.files.get().cloned()) else { return Ok(()) };
         self.look(|own| {
             own.execute_batch("PRAGMA synchronous = NORMAL")?;
             // Its log is not worth moving any more.

@@ -6,16 +6,16 @@
 //! transaction is used in it.
 //! Not here: how many readers there are and who may have one (`node/sql/handle.rs`), how fresh what they see is.
 
-use super::answer_limit::Room;
+use super::answer_limit::AnswerLimit;
 use super::budget::freed_space;
 use super::budget::text_cost::too_many_selects;
 use super::commands::{
     Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
 };
 use super::connection::configure;
-use super::connection::hook_state::{Own, Purpose, Watch};
+use super::connection::hook_state::{HookState, InternalStatements, Purpose};
 use super::connection::limits::set_length;
-use super::errors::{self, RAN_AWAY, Trouble};
+use super::errors::{self, BUDGET_EXCEEDED, StatementError};
 use super::statement;
 use super::storage::dump;
 use rusqlite::{Connection, OpenFlags, Result};
@@ -32,7 +32,7 @@ const READ_STEPS_MAX: u64 = 1000 * STEPS_MAX;
 #[derive(Debug)]
 pub struct Reader {
     conn: Connection,
-    watch: Arc<Watch>,
+    hooks: Arc<HookState>,
     /// Version of the schema that prepared statements are of.
     schema_version: Option<i64>,
 }
@@ -44,10 +44,10 @@ impl Reader {
         let mut conn = Connection::open_with_flags(path, flags)?;
         conn.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON")?;
         conn.set_prepared_statement_cache_capacity(PREPARED_MAX);
-        let watch = Arc::new(Watch::default());
-        configure(&mut conn, &watch, Purpose::Read, Some(is_over))?;
+        let hooks = Arc::new(HookState::default());
+        configure(&mut conn, &hooks, Purpose::Read, Some(is_over))?;
         set_length(&conn, Some(ROW_BYTES_MAX))?;
-        Ok(Reader { conn, watch, schema_version: None })
+        Ok(Reader { conn, hooks, schema_version: None })
     }
 
     /// Reads; `now_ms`: what `now` is. `lap` is called before the first statement and after each.
@@ -64,15 +64,15 @@ impl Reader {
         lap: &mut dyn FnMut(),
         grant: &mut dyn FnMut(usize) -> bool,
     ) -> Vec<Outcome> {
-        self.watch.begin(now_ms, seed, READ_STEPS_MAX);
+        self.hooks.begin(now_ms, seed, READ_STEPS_MAX);
         if let Err(error) = self.begin() {
-            let why = self.watch.take_why().unwrap_or_else(|| errors::said(&error));
+            let why = self.hooks.take_why().unwrap_or_else(|| errors::said(&error));
             return vec![Outcome::Failed(why); statements.len()];
         }
-        let mut room = Room::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX).granted_by(grant);
+        let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX).granted_by(grant);
         lap();
         let timed = |one| {
-            let outcome = self.one(one, &mut room);
+            let outcome = self.one(one, &mut limit);
             lap();
             outcome
         };
@@ -94,7 +94,7 @@ impl Reader {
     }
 
     fn see_schema(&mut self) -> Result<()> {
-        let _own = Own::begin(&self.watch);
+        let _own = InternalStatements::begin(&self.hooks);
         let version = self.conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
         if self.schema_version != Some(version) {
             self.conn.flush_prepared_statement_cache();
@@ -106,28 +106,30 @@ impl Reader {
     }
 
     fn own(&self, sql: &str) -> Result<()> {
-        let _own = Own::begin(&self.watch);
+        let _own = InternalStatements::begin(&self.hooks);
         self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
 
-    fn one(&self, statement: &Statement, room: &mut Room<'_>) -> Outcome {
+    fn one(&self, statement: &Statement, limit: &mut AnswerLimit<'_>) -> Outcome {
         if let Err(error) = set_length(&self.conn, Some(ROW_BYTES_MAX)) {
             return Outcome::Failed(errors::said(&error));
         }
-        let done = statement::read(&self.conn, &self.watch, statement, room);
+        let done = statement::read(&self.conn, &self.hooks, statement, limit);
         match done {
             Ok(outcome) => outcome,
-            Err(Trouble::Failed(why) | Trouble::TooLong(why) | Trouble::Fatal { why, .. }) => Outcome::Failed(why),
-            Err(Trouble::RanAway) => Outcome::Failed(RAN_AWAY.to_string()),
+            Err(StatementError::Failed(why) | StatementError::TooLong(why) | StatementError::Fatal { why, .. }) => {
+                Outcome::Failed(why)
+            }
+            Err(StatementError::BudgetExceeded) => Outcome::Failed(BUDGET_EXCEEDED.to_string()),
         }
     }
 
     /// Whether each of these can only read, as far as the schema tells now. What cannot be prepared will be refused as a read too.
     pub fn only_read(&self, statements: &[Statement]) -> bool {
         // What an earlier read has used up is no reason to send this one through the log.
-        self.watch.begin(0, 0, READ_STEPS_MAX);
+        self.hooks.begin(0, 0, READ_STEPS_MAX);
         statements.iter().all(|statement| {
-            self.watch.begin_statement();
+            self.hooks.begin_statement();
             set_length(&self.conn, Some(ROW_BYTES_MAX)).is_ok()
                 && (statement.sql.len() > SQL_BYTES_MAX
                     || too_many_selects(&statement.sql).is_some()
@@ -140,16 +142,16 @@ impl Reader {
     /// # Errors
     /// The file cannot be read.
     pub fn excess_freed(&self, statements: &[Statement], now_ms: u64, seed: u64) -> Result<Option<String>> {
-        self.watch.begin(now_ms, seed, READ_STEPS_MAX);
+        self.hooks.begin(now_ms, seed, READ_STEPS_MAX);
         set_length(&self.conn, Some(ROW_BYTES_MAX))?;
-        freed_space::excess(&self.conn, &self.watch, statements)
+        freed_space::excess(&self.conn, &self.hooks, statements)
     }
 
     /// Fingerprints of all tables, and the newest entry that they are of.
     pub fn digest(&self) -> Result<super::commands::Digest> {
-        self.watch.begin(0, 0, READ_STEPS_MAX);
+        self.hooks.begin(0, 0, READ_STEPS_MAX);
         self.own("BEGIN")?;
-        let own = Own::begin(&self.watch);
+        let own = InternalStatements::begin(&self.hooks);
         let digest = super::storage::own_table::newest(&self.conn)
             .and_then(|newest| super::storage::digest::take(&self.conn, newest, &mut || {}));
         drop(own);
@@ -160,7 +162,7 @@ impl Reader {
     /// Writes the statements that make everything anew.
     pub fn dump(&self, out: &mut dyn Write) -> io::Result<()> {
         self.own("BEGIN").map_err(io::Error::other)?;
-        let own = Own::begin(&self.watch);
+        let own = InternalStatements::begin(&self.hooks);
         let done = dump::write(&self.conn, out);
         drop(own);
         let _ = self.own("COMMIT");

@@ -2,15 +2,15 @@
 //!
 //! Not here: what surrounds it, and what follows when it fails (`writer.rs`, `reader.rs`).
 
-use super::answer_limit::Room;
+use super::answer_limit::AnswerLimit;
 use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
 use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
 use super::budget::{fulltext_matches, fulltext_settings, length_tiers, schema_changes};
 use super::commands::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
 use super::connection::authorizer;
-use super::connection::hook_state::{Own, Watch};
+use super::connection::hook_state::{HookState, InternalStatements};
 use super::connection::limits::set_length;
-use super::errors::{Trouble, trouble};
+use super::errors::{StatementError, classify};
 use super::storage::schema;
 use super::tokens::{from_first_word, names, names_rollback};
 use rusqlite::fallible_iterator::FallibleIterator as _;
@@ -47,32 +47,37 @@ pub fn value(value: ValueRef<'_>) -> commands::Value {
     }
 }
 
-/// Runs one statement outside of any gear. `room` shrinks by the rows that it answers.
+/// Runs one statement outside of any tier. `limit` shrinks by the rows that it answers.
 pub fn run(
     conn: &Connection,
-    watch: &Watch,
+    hooks: &HookState,
     statement: &Statement,
     kind: Kind,
-    room: &mut Room<'_>,
-) -> Result<Outcome, Trouble> {
-    run_in(conn, watch, statement, kind, room, None)
+    limit: &mut AnswerLimit<'_>,
+) -> Result<Outcome, StatementError> {
+    run_in(conn, hooks, statement, kind, limit, None)
 }
 
 /// Runs one statement that only reads; the connection keeps it prepared.
-pub fn read(conn: &Connection, watch: &Watch, statement: &Statement, room: &mut Room<'_>) -> Result<Outcome, Trouble> {
+pub fn read(
+    conn: &Connection,
+    hooks: &HookState,
+    statement: &Statement,
+    limit: &mut AnswerLimit<'_>,
+) -> Result<Outcome, StatementError> {
     if !is_plain(&statement.sql) {
-        return run(conn, watch, statement, Kind::Query, room);
+        return run(conn, hooks, statement, Kind::Query, limit);
     }
-    watch.begin_statement();
+    hooks.begin_statement();
     let prepared = conn.prepare_cached(&statement.sql);
     let mut prepared = prepared
         .and_then(|prepared| narrow(conn, &prepared).map(|()| prepared))
-        .map_err(|error| trouble(watch, &error))?;
-    let bytes = fulltext_matches::narrow(conn, watch, statement);
+        .map_err(|error| classify(hooks, &error))?;
+    let bytes = fulltext_matches::narrow(conn, hooks, statement);
     let is_bounded = !matches!(bytes, Ok(None));
     let done = bytes.and_then(|bytes| {
-        let done = carry_out(conn, watch, &mut prepared, &statement.params, Kind::Query, room);
-        done.map_err(|trouble| fulltext_matches::explain(trouble, bytes))
+        let done = carry_out(conn, hooks, &mut prepared, &statement.params, Kind::Query, limit);
+        done.map_err(|error| fulltext_matches::explain(error, bytes))
     });
     if is_bounded {
         // That it marks words is seen when it is prepared.
@@ -91,67 +96,67 @@ fn is_plain(sql: &str) -> bool {
         && !sql.trim_end_matches([';', ' ', '\n', '\r', '\t']).contains(';')
 }
 
-/// Runs one statement in a gear, or outside of any.
+/// Runs one statement in a tier, or outside of any.
 pub fn run_in(
     conn: &Connection,
-    watch: &Watch,
+    hooks: &HookState,
     statement: &Statement,
     kind: Kind,
-    room: &mut Room<'_>,
-    gear: Option<usize>,
-) -> Result<Outcome, Trouble> {
-    watch.begin_statement();
+    limit: &mut AnswerLimit<'_>,
+    tier: Option<usize>,
+) -> Result<Outcome, StatementError> {
+    hooks.begin_statement();
     if statement.sql.len() > SQL_BYTES_MAX {
-        return Err(Trouble::Failed(format!("a statement has {SQL_BYTES_MAX} bytes at most")));
+        return Err(StatementError::Failed(format!("a statement has {SQL_BYTES_MAX} bytes at most")));
     }
     if statement.sql.contains('\0') {
-        return Err(Trouble::Failed("a statement has no NUL: SQLite would read no further".to_string()));
+        return Err(StatementError::Failed("a statement has no NUL: SQLite would read no further".to_string()));
     }
     // Its name may stand in quotes.
     if names(&statement.sql, "pragma") && statement.sql.to_ascii_lowercase().contains("data_version") {
-        return Err(Trouble::Failed("PRAGMA data_version: not available".to_string()));
+        return Err(StatementError::Failed("PRAGMA data_version: not available".to_string()));
     }
     if names_rollback(&statement.sql) {
         let why = "ROLLBACK would undo what other requests did: not available; ABORT does the same for this one";
-        return Err(Trouble::Failed(why.to_string()));
+        return Err(StatementError::Failed(why.to_string()));
     }
     if let Some(why) = too_many_selects(&statement.sql).or_else(|| too_many_conflicts(&statement.sql)) {
-        return Err(Trouble::Failed(why));
+        return Err(StatementError::Failed(why));
     }
-    if !watch.charge(STATEMENT_STEPS + text_steps(&statement.sql)) {
-        return Err(Trouble::RanAway);
+    if !hooks.charge(STATEMENT_STEPS + text_steps(&statement.sql)) {
+        return Err(StatementError::BudgetExceeded);
     }
-    let on_error = |error: Error| trouble(watch, &error);
-    watch.set_price(step_cost::PLANNED);
+    let on_error = |error: Error| classify(hooks, &error);
+    hooks.set_price(step_cost::PLANNED);
     let mut batch = Batch::new(conn, &statement.sql);
     let Some(mut prepared) = batch.next().map_err(on_error)? else {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
     };
     match batch.next() {
         Ok(None) => {}
-        Ok(Some(_)) => return Err(Trouble::Failed("one statement at a time".to_string())),
+        Ok(Some(_)) => return Err(StatementError::Failed("one statement at a time".to_string())),
         Err(error) => return Err(on_error(error)),
     }
-    if watch.passes_over.load(Relaxed) {
+    if hooks.passes_over.load(Relaxed) {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
     }
-    watch.set_price(step_cost::PLAIN);
-    match gear {
-        Some(gear) => {
-            length_tiers::suits(watch, gear)?;
-            length_tiers::charge_virtual(watch, gear, statement.bytes())?;
-            fits(conn, watch, &statement.sql, statement.params.bytes(), gear)?;
+    hooks.set_price(step_cost::PLAIN);
+    match tier {
+        Some(tier) => {
+            length_tiers::suits(hooks, tier)?;
+            length_tiers::charge_virtual(hooks, tier, statement.bytes())?;
+            fits(conn, hooks, &statement.sql, statement.params.bytes(), tier)?;
             // The answer is kept with the log.
             let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
             if let Some(why) = schema::random_name(&columns) {
-                return Err(Trouble::Failed(why));
+                return Err(StatementError::Failed(why));
             }
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
-    let bytes = fulltext_matches::narrow(conn, watch, statement)?;
-    let done = carry_out(conn, watch, &mut prepared, &statement.params, kind, room);
-    done.map_err(|trouble| fulltext_matches::explain(trouble, bytes))
+    let bytes = fulltext_matches::narrow(conn, hooks, statement)?;
+    let done = carry_out(conn, hooks, &mut prepared, &statement.params, kind, limit);
+    done.map_err(|error| fulltext_matches::explain(error, bytes))
 }
 
 /// Shortens values for a long program that reads: SQLite asks nobody between two jumps, and each register may hold a value.
@@ -161,13 +166,19 @@ pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite
     if bytes < commands::VALUE_BYTES_MAX { set_length(conn, Some(bytes)) } else { Ok(()) }
 }
 
-/// Refuses a program that is too long for its gear; sets what its steps cost.
-pub fn fits(conn: &Connection, watch: &Watch, sql: &str, parameters: usize, gear: usize) -> Result<(), Trouble> {
-    if watch.is_defining.load(Relaxed) {
-        schema_changes::charge(conn, watch, sql, gear)?;
+/// Refuses a program that is too long for its tier; sets what its steps cost.
+pub fn fits(
+    conn: &Connection,
+    hooks: &HookState,
+    sql: &str,
+    parameters: usize,
+    tier: usize,
+) -> Result<(), StatementError> {
+    if hooks.is_defining.load(Relaxed) {
+        schema_changes::charge(conn, hooks, sql, tier)?;
     }
-    let is_bounded = length_tiers::is_high(gear) || sql.len() >= LONG_SQL_BYTES;
-    let may_repeat = watch.may_repeat.load(Relaxed);
+    let is_bounded = length_tiers::is_high(tier) || sql.len() >= LONG_SQL_BYTES;
+    let may_repeat = hooks.may_repeat.load(Relaxed);
     let sql = from_first_word(sql);
     // EXPLAIN runs nothing.
     if (!is_bounded && !may_repeat) || sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
@@ -175,64 +186,64 @@ pub fn fits(conn: &Connection, watch: &Watch, sql: &str, parameters: usize, gear
     }
     // It takes time to look at a program, however little it will do; and what was met before is refused as what was not: which
     // statements these are differs from node to node.
-    let most = usize::try_from(watch.steps_left.load(Relaxed)).unwrap_or(0) / STEPS_PER_INSTRUCTION;
-    let cost = match watch.known_cost(sql) {
+    let most = usize::try_from(hooks.steps_left.load(Relaxed)).unwrap_or(0) / STEPS_PER_INSTRUCTION;
+    let cost = match hooks.known_cost(sql) {
         Some(cost) if cost.instructions > most => {
-            watch.has_run_away.store(true, Relaxed);
-            return Err(Trouble::RanAway);
+            hooks.is_budget_exceeded.store(true, Relaxed);
+            return Err(StatementError::BudgetExceeded);
         }
         Some(cost) => cost,
         None => {
-            let own = Own::begin(watch);
-            let program = Program::of(conn, sql, most).map_err(|error| trouble(watch, &error))?;
+            let own = InternalStatements::begin(hooks);
+            let program = Program::of(conn, sql, most).map_err(|error| classify(hooks, &error))?;
             drop(own);
             let Some(program) = program else {
-                watch.has_run_away.store(true, Relaxed);
-                return Err(Trouble::RanAway);
+                hooks.is_budget_exceeded.store(true, Relaxed);
+                return Err(StatementError::BudgetExceeded);
             };
             let cost = program.cost();
-            watch.remember_cost(sql, cost);
+            hooks.remember_cost(sql, cost);
             cost
         }
     };
     if cost.computes_words {
         let why = "what writes asks a full-text index only for words that stand in the statement or are a parameter as a whole: ask first, then write";
-        return Err(Trouble::Failed(why.to_string()));
+        return Err(StatementError::Failed(why.to_string()));
     }
     if may_repeat {
-        let in_gear = |price: Price| watch.in_gear(price.with_parameters(parameters));
-        watch.set_price(cost.per_step.with_parameters(parameters));
-        if !watch.charge(in_gear(cost.once).saturating_add(cost.search)) {
-            return Err(Trouble::RanAway);
+        let in_tier = |price: Price| hooks.in_tier(price.with_parameters(parameters));
+        hooks.set_price(cost.per_step.with_parameters(parameters));
+        if !hooks.charge(in_tier(cost.once).saturating_add(cost.search)) {
+            return Err(StatementError::BudgetExceeded);
         }
     }
-    let excess = length_tiers::excess(gear, cost.instructions).filter(|_| is_bounded);
-    excess.map_or(Ok(()), |why| Err(Trouble::Failed(why)))
+    let excess = length_tiers::excess(tier, cost.instructions).filter(|_| is_bounded);
+    excess.map_or(Ok(()), |why| Err(StatementError::Failed(why)))
 }
 
 /// The part after preparing.
 pub fn carry_out(
     conn: &Connection,
-    watch: &Watch,
+    hooks: &HookState,
     prepared: &mut rusqlite::Statement<'_>,
     params: &Params,
     kind: Kind,
-    room: &mut Room<'_>,
-) -> Result<Outcome, Trouble> {
+    limit: &mut AnswerLimit<'_>,
+) -> Result<Outcome, StatementError> {
     if kind == Kind::Query && !prepared.readonly() {
-        return Err(Trouble::Failed("attempt to change database via query operation".to_string()));
+        return Err(StatementError::Failed("attempt to change database via query operation".to_string()));
     }
     if prepared.is_explain() == 1 {
-        return Err(Trouble::Failed("EXPLAIN: not available, only EXPLAIN QUERY PLAN".to_string()));
+        return Err(StatementError::Failed("EXPLAIN: not available, only EXPLAIN QUERY PLAN".to_string()));
     }
-    let on_error = |error: Error| trouble(watch, &error);
-    bind(watch, prepared, params)?;
-    let settings = fulltext_settings::settings(conn, watch).map_err(on_error)?;
+    let on_error = |error: Error| classify(hooks, &error);
+    bind(hooks, prepared, params)?;
+    let settings = fulltext_settings::settings(conn, hooks).map_err(on_error)?;
     let before = conn.total_changes();
-    let outcome = step_through(conn, watch, prepared, kind, room)?;
-    fulltext_settings::keep(conn, watch, &settings)?;
+    let outcome = step_through(conn, hooks, prepared, kind, limit)?;
+    fulltext_settings::keep(conn, hooks, &settings)?;
     if !prepared.readonly() {
-        watch.changes.store(rows_changed(conn, before), Relaxed);
+        hooks.changes.store(rows_changed(conn, before), Relaxed);
     }
     Ok(outcome)
 }
@@ -240,22 +251,22 @@ pub fn carry_out(
 /// Runs what is prepared and has its parameters.
 fn step_through(
     conn: &Connection,
-    watch: &Watch,
+    hooks: &HookState,
     prepared: &mut rusqlite::Statement<'_>,
     kind: Kind,
-    room: &mut Room<'_>,
-) -> Result<Outcome, Trouble> {
-    let on_error = |error: Error| trouble(watch, &error);
+    limit: &mut AnswerLimit<'_>,
+) -> Result<Outcome, StatementError> {
+    let on_error = |error: Error| classify(hooks, &error);
     let before = conn.total_changes();
     if prepared.column_count() > 0 && kind != Kind::Execute {
-        return rows(watch, prepared, room);
+        return rows(hooks, prepared, limit);
     }
-    let reserved = reserved_names(conn, watch).map_err(on_error)?;
+    let reserved = reserved_names(conn, hooks).map_err(on_error)?;
     let mut rows = prepared.raw_query();
     while rows.next().map_err(on_error)?.is_some() {}
     drop(rows);
-    if reserved_names(conn, watch).map_err(on_error)?.iter().any(|name| !reserved.contains(name)) {
-        return Err(Trouble::Failed(authorizer::reserved()));
+    if reserved_names(conn, hooks).map_err(on_error)?.iter().any(|name| !reserved.contains(name)) {
+        return Err(StatementError::Failed(authorizer::reserved()));
     }
     Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected: rows_changed(conn, before) })
 }
@@ -267,20 +278,20 @@ fn rows_changed(conn: &Connection, before: u64) -> u64 {
 }
 
 /// Everything that has a reserved name, if the statement is an ALTER TABLE: the authorizer is not told which name it gives.
-fn reserved_names(conn: &Connection, watch: &Watch) -> rusqlite::Result<Vec<String>> {
-    if !watch.is_altering.load(Relaxed) {
+fn reserved_names(conn: &Connection, hooks: &HookState) -> rusqlite::Result<Vec<String>> {
+    if !hooks.is_altering.load(Relaxed) {
         return Ok(Vec::new());
     }
-    let _own = Own::begin(watch);
+    let _own = InternalStatements::begin(hooks);
     let mut select = conn.prepare_cached("SELECT name FROM main.sqlite_schema")?;
     let names = select.query_map([], |row| row.get::<_, String>(0))?;
     names.filter(|name| name.as_ref().map_or(true, |name| authorizer::is_reserved(name))).collect()
 }
 
-fn bind(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, params: &Params) -> Result<(), Trouble> {
+fn bind(hooks: &HookState, prepared: &mut rusqlite::Statement<'_>, params: &Params) -> Result<(), StatementError> {
     let wanted = prepared.parameter_count();
-    let failed = |why: String| Err(Trouble::Failed(why));
-    let on_error = |error: Error| trouble(watch, &error);
+    let failed = |why: String| Err(StatementError::Failed(why));
+    let on_error = |error: Error| classify(hooks, &error);
     match params {
         Params::None if wanted == 0 => Ok(()),
         Params::None => failed(format!("the statement wants {wanted} parameters, it has none")),
@@ -319,11 +330,15 @@ fn header(prepared: &rusqlite::Statement<'_>) -> (Vec<String>, Vec<String>) {
     prepared.columns().map(|column| (column.name().to_string(), declared(&column))).unzip()
 }
 
-fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room<'_>) -> Result<Outcome, Trouble> {
-    let on_error = |error: Error| trouble(watch, &error);
+fn rows(
+    hooks: &HookState,
+    prepared: &mut rusqlite::Statement<'_>,
+    limit: &mut AnswerLimit<'_>,
+) -> Result<Outcome, StatementError> {
+    let on_error = |error: Error| classify(hooks, &error);
     let mut known: Option<(Vec<String>, Vec<String>)> = None;
     #[cfg(test)]
-    if watch.columns_before_first_step.load(Relaxed) {
+    if hooks.columns_before_first_step.load(Relaxed) {
         known = Some(header(prepared));
     }
     let mut values: Vec<Vec<commands::Value>> = Vec::new();
@@ -340,7 +355,7 @@ fn rows(watch: &Watch, prepared: &mut rusqlite::Statement<'_>, room: &mut Room<'
             }
             one.push(value);
         }
-        room.take(bytes, one.len()).map_err(|why| Trouble::Failed(why.to_string()))?;
+        limit.take(bytes, one.len()).map_err(|why| StatementError::Failed(why.to_string()))?;
         values.push(one);
     }
     drop(found);

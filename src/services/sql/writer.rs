@@ -5,7 +5,7 @@
 
 use super::budget::allowance::Allowance;
 use super::commands::Command;
-use super::connection::hook_state::{Own, Watch};
+use super::connection::hook_state::{HookState, InternalStatements};
 use super::errors::Fatal;
 use super::storage::own_table;
 use super::storage::prepare::Preparing;
@@ -31,7 +31,7 @@ pub struct Entry {
 
 /// A database whose place another one has taken.
 #[derive(Debug)]
-pub struct Before {
+pub struct ReplacedDatabase {
     pub(super) conn: Connection,
     /// Where the other one is, if it is in a file.
     pub(super) successor: Option<PathBuf>,
@@ -39,9 +39,9 @@ pub struct Before {
 
 /// A database, on the connection that writes.
 #[derive(Debug)]
-pub struct Machine {
+pub struct Writer {
     pub(super) conn: Connection,
-    pub(super) watch: Arc<Watch>,
+    pub(super) hooks: Arc<HookState>,
     pub(super) entry: Option<Entry>,
     pub(super) newest: u64,
     pub(super) pruned_to: u64,
@@ -54,7 +54,7 @@ pub struct Machine {
     /// What is to be prepared may have changed.
     pub(super) is_plan_unsure: bool,
     /// The database that was before the present one, and the file of the present one, which is not known to be it yet.
-    pub(super) before: Option<Before>,
+    pub(super) replaced: Option<ReplacedDatabase>,
     /// How much requests may do.
     pub(super) allowance: Allowance,
     /// Grows with each change.
@@ -64,19 +64,19 @@ pub struct Machine {
     pub flaws: super::Flaws,
 }
 
-impl Machine {
-    /// Takes over a connection that was furnished; makes the journal if there is none.
-    pub fn new(conn: Connection, watch: Arc<Watch>) -> Result<Machine, Fatal> {
-        let own = Own::begin(&watch);
+impl Writer {
+    /// Takes over a configured connection; makes our own table if there is none.
+    pub fn new(conn: Connection, hooks: Arc<HookState>) -> Result<Writer, Fatal> {
+        let own = InternalStatements::begin(&hooks);
         let seen = (|| {
             own_table::create(&conn)?;
             Ok((own_table::newest(&conn)?, own_table::pruned_to(&conn)?, own_table::allowance(&conn)?))
         })();
         drop(own);
-        let (newest, pruned_to, allowance) = seen.map_err(|error| Fatal::of(&watch, &error))?;
-        Ok(Machine {
+        let (newest, pruned_to, allowance) = seen.map_err(|error| Fatal::of(&hooks, &error))?;
+        Ok(Writer {
             conn,
-            watch,
+            hooks,
             entry: None,
             newest,
             pruned_to,
@@ -84,7 +84,7 @@ impl Machine {
             indexes_at: None,
             preparing: None,
             is_plan_unsure: true,
-            before: None,
+            replaced: None,
             allowance,
             generation: 0,
             #[cfg(test)]
@@ -109,13 +109,13 @@ impl Machine {
 
     /// The connection, for statements of our own that change nothing.
     pub fn look<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fatal> {
-        let _own = Own::begin(&self.watch);
-        ask(&self.conn).map_err(|error| Fatal::of(&self.watch, &error))
+        let _own = InternalStatements::begin(&self.hooks);
+        ask(&self.conn).map_err(|error| Fatal::of(&self.hooks, &error))
     }
 
     /// The connection, for replacing all of its content.
     pub fn replace<T>(&mut self, change: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Fatal> {
-        let own = Own::begin(&self.watch);
+        let own = InternalStatements::begin(&self.hooks);
         let done = change(&mut self.conn).and_then(|done| {
             own_table::create(&self.conn)?;
             let known =
@@ -123,7 +123,7 @@ impl Machine {
             Ok((done, known))
         });
         drop(own);
-        let (done, (newest, pruned_to, allowance)) = done.map_err(|error| Fatal::of(&self.watch, &error))?;
+        let (done, (newest, pruned_to, allowance)) = done.map_err(|error| Fatal::of(&self.hooks, &error))?;
         (self.newest, self.pruned_to, self.allowance) = (newest, pruned_to, allowance);
         (self.virtual_at, self.is_plan_unsure) = (None, true);
         self.generation += 1;
@@ -152,7 +152,7 @@ impl Machine {
             Some(self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?)
         };
         self.virtual_at = Some(version);
-        let has_virtual = self.watch.begin_transaction(names);
+        let has_virtual = self.hooks.begin_transaction(names);
         self.look(|conn| {
             if has_virtual {
                 // A virtual table keeps prepared statements, whose counts of steps would tell of entries before.
@@ -179,10 +179,10 @@ impl Machine {
         #[cfg(test)]
         let seed = seed ^ self.flaws.own_chance.unwrap_or(0);
         #[cfg(test)]
-        self.watch.overlooked_now_ms.store(self.flaws.overlooked_now_ms.unwrap_or(0), Relaxed);
+        self.hooks.overlooked_now_ms.store(self.flaws.overlooked_now_ms.unwrap_or(0), Relaxed);
         #[cfg(test)]
-        self.watch.settings_are_free.store(self.flaws.settings_are_free, Relaxed);
-        self.watch.begin(now_ms, seed, steps);
+        self.hooks.settings_are_free.store(self.flaws.settings_are_free, Relaxed);
+        self.hooks.begin(now_ms, seed, steps);
         Ok(())
     }
 
@@ -199,12 +199,12 @@ impl Machine {
             Some((indexes, self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?))
         };
         self.indexes_at = Some(version);
-        self.watch.begin_schema(schema);
+        self.hooks.begin_schema(schema);
         Ok(())
     }
 
     /// Whether what SQLite says is really the end: a statement must not bring down every node by making SQLite believe so.
-    pub(super) fn judge(&self, why: String, is_damaged: bool) -> Result<(), Fatal> {
+    pub(super) fn confirm_fatal(&self, why: String, is_damaged: bool) -> Result<(), Fatal> {
         if is_damaged && !self.conn.is_autocommit() {
             let check: String = self.look(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
             if check == "ok" {

@@ -6,10 +6,10 @@
 //! triggers, foreign keys and REPLACE remove beside it is not added up.
 //! Not here: what else a statement costs (`step_cost.rs`), who asks (`node/sql/handle.rs`).
 
-use crate::services::sql::answer_limit::Room;
+use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
 use crate::services::sql::commands::{Outcome, Params, SQL_BYTES_MAX, Statement, Value};
-use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::statement;
 use crate::services::sql::tokens::{from_first_word, words, words_outside};
 use rusqlite::types::ValueRef;
@@ -42,13 +42,13 @@ fn frees(sql: &str) -> bool {
 }
 
 /// Why a request must not be carried out, if it frees too much: as far as this connection's file tells. The statements that look at rows
-/// count on the watch's budget.
+/// count on the hook state's budget.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn excess(conn: &Connection, watch: &Watch, statements: &[Statement]) -> Result<Option<String>> {
+pub fn excess(conn: &Connection, hooks: &HookState, statements: &[Statement]) -> Result<Option<String>> {
     let number = |sql: &str| {
-        let _own = Own::begin(watch);
+        let _own = InternalStatements::begin(hooks);
         conn.query_row(sql, [], |row| row.get::<_, i64>(0))
     };
     let page_bytes = number("PRAGMA page_size")?;
@@ -61,13 +61,13 @@ pub fn excess(conn: &Connection, watch: &Watch, statements: &[Statement]) -> Res
     let mut pages = 0;
     for statement in statements.iter().filter(|one| frees(&one.sql)) {
         // What cannot be prepared now will fail, or is about a table that this request makes.
-        let freed = freed_by(conn, watch, &statement.sql).unwrap_or_default();
+        let freed = freed_by(conn, hooks, &statement.sql).unwrap_or_default();
         if renames && (!freed.whole.is_empty() || freed.written.is_none()) {
             let why = "ALTER stands beside statements that remove a whole table, in a large database: send those in a request of their own";
             return Ok(Some(why.to_string()));
         }
         for name in &freed.whole {
-            let _own = Own::begin(watch);
+            let _own = InternalStatements::begin(hooks);
             pages += conn
                 .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM dbstat WHERE name = ?1 LIMIT ?2)")?
                 .query_row((name, most + 1 - pages), |row| row.get::<_, i64>(0))?;
@@ -75,7 +75,7 @@ pub fn excess(conn: &Connection, watch: &Watch, statements: &[Statement]) -> Res
         if freed.whole.is_empty()
             && let Some(table) = freed.written
         {
-            pages += removed_bytes(conn, watch, statement, &table)?.unwrap_or(0) / page_bytes;
+            pages += removed_bytes(conn, hooks, statement, &table)?.unwrap_or(0) / page_bytes;
         }
         if pages > most {
             return Ok(Some(format!(
@@ -89,11 +89,11 @@ pub fn excess(conn: &Connection, watch: &Watch, statements: &[Statement]) -> Res
 }
 
 /// What a statement frees. It is prepared within the bounds of every other read.
-fn freed_by(conn: &Connection, watch: &Watch, sql: &str) -> Result<Freed> {
+fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
     if sql.len() > SQL_BYTES_MAX || too_many_selects(sql).is_some() {
         return Ok(Freed::default());
     }
-    watch.begin_statement();
+    hooks.begin_statement();
     let mut explain = conn.prepare(&format!("EXPLAIN {}", from_first_word(sql)))?;
     let mut rows = explain.raw_query();
     let (mut roots, mut modules, mut written) = (Vec::new(), Vec::new(), None);
@@ -105,7 +105,7 @@ fn freed_by(conn: &Connection, watch: &Watch, sql: &str) -> Result<Freed> {
             _ => {}
         }
     }
-    let _own = Own::begin(watch);
+    let _own = InternalStatements::begin(hooks);
     let named = |root: i64| {
         let mut name = conn.prepare_cached("SELECT name FROM main.sqlite_schema WHERE rootpage = ?1")?;
         let names = name.query_map([root], |row| row.get::<_, String>(0))?;
@@ -126,9 +126,9 @@ fn freed_by(conn: &Connection, watch: &Watch, sql: &str) -> Result<Freed> {
 }
 
 /// Bytes of the rows that a DELETE removes. `None`: it is none, or its rows cannot be told.
-fn removed_bytes(conn: &Connection, watch: &Watch, statement: &Statement, table: &str) -> Result<Option<i64>> {
+fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, table: &str) -> Result<Option<i64>> {
     let columns = {
-        let _own = Own::begin(watch);
+        let _own = InternalStatements::begin(hooks);
         let mut names = conn.prepare_cached("SELECT name FROM pragma_table_info(?1)")?;
         names.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?
     };
@@ -139,8 +139,8 @@ fn removed_bytes(conn: &Connection, watch: &Watch, statement: &Statement, table:
         Params::Positional(values) => Params::Positional(values.iter().take(wanted).cloned().collect()),
         other => other.clone(),
     };
-    let mut room = Room::new(1 << 10, 1);
-    match statement::read(conn, watch, &Statement { sql, params }, &mut room) {
+    let mut limit = AnswerLimit::new(1 << 10, 1);
+    match statement::read(conn, hooks, &Statement { sql, params }, &mut limit) {
         Ok(Outcome::Rows { values, .. }) => match values.first().and_then(|row| row.first()) {
             Some(Value::Integer(bytes)) => Ok(Some(*bytes)),
             _ => Ok(None),
@@ -189,7 +189,7 @@ mod tests {
         )
         .unwrap();
         let found = |sql: &str| {
-            let mut found = freed_by(&conn, &Watch::default(), sql).unwrap().whole;
+            let mut found = freed_by(&conn, &HookState::default(), sql).unwrap().whole;
             found.sort();
             found.join(" ")
         };
@@ -225,7 +225,8 @@ mod tests {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch("CREATE TABLE large (a); CREATE TABLE small (a); INSERT INTO small VALUES(1)").unwrap();
         let excess = |sql: &[&str]| {
-            excess(&conn, &Watch::default(), &sql.iter().map(|sql| Statement::bare(*sql)).collect::<Vec<_>>()).unwrap()
+            excess(&conn, &HookState::default(), &sql.iter().map(|sql| Statement::bare(*sql)).collect::<Vec<_>>())
+                .unwrap()
         };
         assert_eq!(excess(&["DROP TABLE large"]), None);
         for _ in 0..260 {
@@ -254,7 +255,7 @@ mod tests {
         let sql = "DELETE FROM large WHERE rowid > ? RETURNING ?".to_string();
         let weighed = |least: i64| {
             let params = Params::Positional(vec![Value::Integer(least), Value::Integer(1)]);
-            super::excess(&conn, &Watch::default(), &[Statement { sql: sql.clone(), params }]).unwrap()
+            super::excess(&conn, &HookState::default(), &[Statement { sql: sql.clone(), params }]).unwrap()
         };
         assert!(weighed(1).is_some() && weighed(100).is_none(), "parameters count");
         let renamed = excess(&["ALTER TABLE large RENAME TO l", "DROP TABLE IF EXISTS l"]);

@@ -6,12 +6,12 @@
 //!
 //! Not here: what writes, where both are refused (`services/sql/connection/authorizer.rs`).
 
-use super::fulltext_terms::Asked;
+use super::fulltext_terms::SearchTerms;
 use super::step_cost::Program;
 use crate::services::sql::commands::Statement;
-use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
-use crate::services::sql::errors::{Trouble, trouble};
+use crate::services::sql::errors::{StatementError, classify};
 use crate::services::sql::tokens::from_first_word;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,36 +28,36 @@ const TEXT_BYTES_MIN: usize = 4 << 10;
 ///
 /// # Errors
 /// Marks or words are computed, or too long.
-pub fn narrow(conn: &Connection, watch: &Watch, statement: &Statement) -> Result<Option<usize>, Trouble> {
-    if !watch.marks_matches.load(Relaxed) {
+pub fn narrow(conn: &Connection, hooks: &HookState, statement: &Statement) -> Result<Option<usize>, StatementError> {
+    if !hooks.marks_matches.load(Relaxed) {
         return Ok(None);
     }
-    let on_error = |error: rusqlite::Error| trouble(watch, &error);
-    let own = Own::begin(watch);
+    let on_error = |error: rusqlite::Error| classify(hooks, &error);
+    let own = InternalStatements::begin(hooks);
     let program = Program::of(conn, from_first_word(&statement.sql), usize::MAX).map_err(on_error)?;
     drop(own);
     let bytes = program.and_then(|program| text_bytes(program.marks, program.asked, statement.params.bytes()));
     let bytes = bytes.ok_or_else(|| {
         let why = "highlight and snippet take marks, and MATCH beside them takes words, that stand in the statement or are a parameter as a whole, some hundred bytes of them";
-        Trouble::Failed(why.to_string())
+        StatementError::Failed(why.to_string())
     })?;
     set_length(conn, Some(bytes)).map_err(on_error)?;
     Ok(Some(bytes))
 }
 
 /// Says so where a value was longer.
-pub fn explain(trouble: Trouble, bytes: Option<usize>) -> Trouble {
-    match (trouble, bytes) {
-        (Trouble::TooLong(_), Some(bytes)) => Trouble::Failed(format!(
+pub fn explain(error: StatementError, bytes: Option<usize>) -> StatementError {
+    match (error, bytes) {
+        (StatementError::TooLong(_), Some(bytes)) => StatementError::Failed(format!(
             "where highlight or snippet marks words with these marks a row and an answer may have {bytes} bytes: make several rows of a longer text"
         )),
-        (trouble, _) => trouble,
+        (error, _) => error,
     }
 }
 
 /// How long values may be; `None`: too short.
-fn text_bytes(marks: Option<Asked>, words: Option<Asked>, parameters: usize) -> Option<usize> {
-    let bytes = |asked: Option<Asked>| {
+fn text_bytes(marks: Option<SearchTerms>, words: Option<SearchTerms>, parameters: usize) -> Option<usize> {
+    let bytes = |asked: Option<SearchTerms>| {
         let asked = asked.unwrap_or_default();
         (!asked.are_computed).then_some(asked.bytes + if asked.parameters > 0 { parameters } else { 0 })
     };

@@ -4,8 +4,8 @@
 //! grows with the square of what is stored, in steps that nobody counts.
 //! Not here: what a statement costs that uses such a table (`length_tiers.rs`, `step_cost.rs`).
 
-use crate::services::sql::connection::hook_state::{Own, Watch};
-use crate::services::sql::errors::{Trouble, trouble};
+use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
+use crate::services::sql::errors::{StatementError, classify};
 use rusqlite::{Connection, OptionalExtension, Result};
 use std::collections::BTreeMap;
 
@@ -20,9 +20,9 @@ pub type Settings = BTreeMap<String, Option<String>>;
 ///
 /// # Errors
 /// SQLite's.
-pub fn settings(conn: &Connection, watch: &Watch) -> Result<Settings> {
-    let filled = watch.filled();
-    let _own = Own::begin(watch);
+pub fn settings(conn: &Connection, hooks: &HookState) -> Result<Settings> {
+    let filled = hooks.filled();
+    let _own = InternalStatements::begin(hooks);
     filled.into_iter().map(|table| refused(conn, &table).map(|found| (table, found))).collect()
 }
 
@@ -46,14 +46,14 @@ pub fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
 ///
 /// # Errors
 /// It has.
-pub fn keep(conn: &Connection, watch: &Watch, before: &Settings) -> std::result::Result<(), Trouble> {
+pub fn keep(conn: &Connection, hooks: &HookState, before: &Settings) -> std::result::Result<(), StatementError> {
     #[cfg(test)]
-    if watch.settings_are_free.load(std::sync::atomic::Ordering::Relaxed) {
+    if hooks.settings_are_free.load(std::sync::atomic::Ordering::Relaxed) {
         return Ok(());
     }
-    let now = settings(conn, watch).map_err(|error| trouble(watch, &error))?;
+    let now = settings(conn, hooks).map_err(|error| classify(hooks, &error))?;
     if now.iter().all(|(table, found)| found.is_none() || before.get(table) == Some(found)) {
         return Ok(());
     }
-    Err(Trouble::Failed(format!("settings of full-text tables are not available, but for rank: {REFUSED}")))
+    Err(StatementError::Failed(format!("settings of full-text tables are not available, but for rank: {REFUSED}")))
 }

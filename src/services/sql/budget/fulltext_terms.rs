@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// Words that an index is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct SearchTerms {
     /// Bytes of those that stand in the statement.
     pub bytes: usize,
     /// How many parameters are words.
@@ -18,10 +18,10 @@ pub struct Asked {
     pub are_computed: bool,
 }
 
-impl Asked {
+impl SearchTerms {
     /// Both.
-    pub fn and(self, other: Asked) -> Asked {
-        Asked {
+    pub fn and(self, other: SearchTerms) -> SearchTerms {
+        SearchTerms {
             bytes: self.bytes + other.bytes,
             parameters: self.parameters + other.parameters,
             are_computed: self.are_computed || other.are_computed,
@@ -45,11 +45,11 @@ enum Text {
 }
 
 impl Text {
-    fn asked(self) -> Asked {
+    fn asked(self) -> SearchTerms {
         match self {
-            Text::Literal(bytes) => Asked { bytes, ..Asked::default() },
-            Text::Parameter => Asked { parameters: 1, ..Asked::default() },
-            Text::Computed => Asked { are_computed: true, ..Asked::default() },
+            Text::Literal(bytes) => SearchTerms { bytes, ..SearchTerms::default() },
+            Text::Parameter => SearchTerms { parameters: 1, ..SearchTerms::default() },
+            Text::Computed => SearchTerms { are_computed: true, ..SearchTerms::default() },
         }
     }
 }
@@ -107,17 +107,17 @@ impl Registers {
     }
 
     /// All marks of a program that has been gone through.
-    pub fn marks(&self) -> Option<Asked> {
+    pub fn marks(&self) -> Option<SearchTerms> {
         let found = |register| self.ever.get(register).copied().unwrap_or(Text::Computed);
-        self.marks.iter().map(|register| found(register).asked()).reduce(Asked::and)
+        self.marks.iter().map(|register| found(register).asked()).reduce(SearchTerms::and)
     }
 
     /// What a virtual table is asked for. `first`: the register that says by how many values, which are behind it; `how`: what each of
     /// them is for, a letter with the number of the column where it is about words. `None`: for no words.
-    pub fn asked(&self, first: i64, how: &[u8]) -> Option<Asked> {
+    pub fn asked(&self, first: i64, how: &[u8]) -> Option<SearchTerms> {
         let letters = how.iter().filter(|letter| !letter.is_ascii_digit());
         let words = letters.zip(first + 2..).filter(|(letter, _)| matches!(letter, b'M' | b'L' | b'G'));
-        words.map(|(_, register)| self.get(register).asked()).reduce(Asked::and)
+        words.map(|(_, register)| self.get(register).asked()).reduce(SearchTerms::and)
     }
 
     fn get(&self, register: i64) -> Text {

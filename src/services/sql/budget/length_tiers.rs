@@ -1,31 +1,31 @@
 //! How long values may be while a statement of the log runs, and what its steps cost then.
 //!
 //! One step of SQLite's machine can copy, sort, write or compute with a value, whatever its length: counting steps alone bounds
-//! neither time nor memory nor disk. So a statement begins in the lowest gear, where values are short and a step costs one. If
-//! it meets a longer one, it is undone and begins again in the next gear, where values may be longer and a step costs more in
-//! proportion: what a command can move altogether is bounded by steps times length. Which gear it ends in follows from the
+//! neither time nor memory nor disk. So a statement begins in the lowest tier, where values are short and a step costs one. If
+//! it meets a longer one, it is undone and begins again in the next tier, where values may be longer and a step costs more in
+//! proportion: what a command can move altogether is bounded by steps times length. Which tier it ends in follows from the
 //! content alone, and so do the steps: they are the same on every node.
 //!
-//! Invariant: G1 a statement that failed, in any gear, has left nothing behind.
+//! Invariant: G1 a statement that failed, in any tier, has left nothing behind.
 //! Not here: who counts (`services/sql/connection/hook_state.rs`), what is said of a failure (`services/sql/statement.rs`).
 
 use super::step_cost;
 use crate::services::sql::commands::ROW_BYTES_MAX;
-use crate::services::sql::connection::hook_state::{Own, Watch};
+use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
-use crate::services::sql::errors::Trouble;
+use crate::services::sql::errors::StatementError;
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes of a value or row in each gear.
-const GEARS: [usize; 8] = [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, ROW_BYTES_MAX];
+/// Bytes of a value or row in each tier.
+const TIER_BYTES: [usize; 8] = [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, ROW_BYTES_MAX];
 /// By which the price of bytes is multiplied: so much that a command can move about a gigabyte.
 const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
-/// For statements that use virtual tables no gear is lower: a full-text index writes its pages (64 KiB at most) without looking whether
+/// For statements that use virtual tables no tier is lower: a full-text index writes its pages (64 KiB at most) without looking whether
 /// they are too long, and would lose them.
 const LOWEST_OF_VIRTUAL: usize = 4;
-/// So long, as a gear, are most of the values there.
+/// So long, as a tier, are most of the values there.
 const SHORT_OF_VIRTUAL: usize = 2;
 /// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
 const VIRTUAL_STEPS: u64 = 4;
@@ -34,66 +34,68 @@ const VIRTUAL_STEPS_PER_BYTE: u64 = 560;
 /// The same for each of the two tables of a full-text index that have a row for each text, where a statement goes through many: by how long
 /// the text may be; an UPDATE removes two rows and writes two. What could be put in can be taken out.
 const ROW_STEPS_PER_BYTE: u64 = 67;
-/// In gears from here on values take more than the page of their row.
+/// In tiers from here on values take more than the page of their row.
 const FAR_FROM: usize = 3;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
 /// Instructions of a program times bytes of a value, in those.
 const PROGRAM_BYTES_MAX: usize = 1 << 30;
 
-/// Runs `attempt` in one gear after another until no value is too long for it. `longest`: a value that is there for certain.
+/// Runs `attempt` in one tier after another until no value is too long for it. `longest`: a value that is there for certain.
 /// The outer error: a statement of our own failed.
-pub fn climb<T>(
+pub fn run_in_tiers<T>(
     conn: &Connection,
-    watch: &Arc<Watch>,
+    hooks: &Arc<HookState>,
     longest: usize,
-    mut attempt: impl FnMut(usize) -> std::result::Result<T, Trouble>,
-) -> Result<std::result::Result<T, Trouble>> {
-    own(conn, watch, "SAVEPOINT s")?;
-    watch.touches_virtual.store(false, Relaxed);
-    watch.is_connecting.store(true, Relaxed);
-    let mut gear = gear_of(longest);
+    mut attempt: impl FnMut(usize) -> std::result::Result<T, StatementError>,
+) -> Result<std::result::Result<T, StatementError>> {
+    own(conn, hooks, "SAVEPOINT s")?;
+    hooks.touches_virtual.store(false, Relaxed);
+    hooks.is_connecting.store(true, Relaxed);
+    let mut tier = tier_of(longest);
     loop {
-        shift(conn, watch, Some(gear))?;
-        let done = attempt(gear);
-        shift(conn, watch, None)?;
+        set_tier(conn, hooks, Some(tier))?;
+        let done = attempt(tier);
+        set_tier(conn, hooks, None)?;
         if conn.is_autocommit() {
             // SQLite has taken back all that was done since BEGIN.
             return Ok(done);
         }
         match done {
             Ok(done) => {
-                own(conn, watch, "RELEASE s")?;
+                own(conn, hooks, "RELEASE s")?;
                 return Ok(Ok(done));
             }
-            Err(Trouble::TooLong(_))
-                if watch.touches_virtual.load(Relaxed) && watch.is_connecting.swap(false, Relaxed) =>
+            Err(StatementError::TooLong(_))
+                if hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.swap(false, Relaxed) =>
             {
-                undo(conn, watch)?;
-                gear = gear.max(LOWEST_OF_VIRTUAL);
+                undo(conn, hooks)?;
+                tier = tier.max(LOWEST_OF_VIRTUAL);
             }
-            // A definition that is too long for this gear looks like damage.
-            Err(Trouble::TooLong(_) | Trouble::Fatal { is_damaged: true, .. }) if gear + 1 < GEARS.len() => {
-                undo(conn, watch)?;
-                gear = (gear + 1).max(if watch.touches_virtual.load(Relaxed) { LOWEST_OF_VIRTUAL } else { 0 });
+            // A definition that is too long for this tier looks like damage.
+            Err(StatementError::TooLong(_) | StatementError::Fatal { is_damaged: true, .. })
+                if tier + 1 < TIER_BYTES.len() =>
+            {
+                undo(conn, hooks)?;
+                tier = (tier + 1).max(if hooks.touches_virtual.load(Relaxed) { LOWEST_OF_VIRTUAL } else { 0 });
             }
-            Err(trouble) => {
-                undo(conn, watch)?;
-                own(conn, watch, "RELEASE s")?;
-                return Ok(Err(trouble));
+            Err(error) => {
+                undo(conn, hooks)?;
+                own(conn, hooks, "RELEASE s")?;
+                return Ok(Err(error));
             }
         }
     }
 }
 
-/// Does something of our own in the middle of a gear, with values of any length.
+/// Does something of our own in the middle of a tier, with values of any length.
 ///
 /// # Errors
 /// SQLite's.
-pub fn at_any_length<T>(conn: &Connection, gear: usize, work: impl FnOnce() -> T) -> Result<T> {
+pub fn at_any_length<T>(conn: &Connection, tier: usize, work: impl FnOnce() -> T) -> Result<T> {
     set_length(conn, None)?;
     let done = work();
-    set_length(conn, Some(GEARS[gear]))?;
+    set_length(conn, Some(TIER_BYTES[tier]))?;
     Ok(done)
 }
 
@@ -102,96 +104,96 @@ pub fn at_any_length<T>(conn: &Connection, gear: usize, work: impl FnOnce() -> T
 ///
 /// # Errors
 /// It uses a virtual table, and was prepared for the first time.
-pub fn suits(watch: &Watch, gear: usize) -> std::result::Result<(), Trouble> {
-    if watch.touches_virtual.load(Relaxed) && watch.is_connecting.load(Relaxed) {
-        return Err(Trouble::TooLong(String::new()));
+pub fn suits(hooks: &HookState, tier: usize) -> std::result::Result<(), StatementError> {
+    if hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.load(Relaxed) {
+        return Err(StatementError::TooLong(String::new()));
     }
-    set_cost(watch, gear);
+    set_cost(hooks, tier);
     Ok(())
 }
 
-/// The gear for one row after another, each of which fails as a whole or not at all.
-pub struct Reach<'a> {
+/// The tier for one row after another, each of which fails as a whole or not at all.
+pub struct RowTier<'a> {
     conn: &'a Connection,
-    watch: &'a Arc<Watch>,
-    gear: Option<usize>,
+    hooks: &'a Arc<HookState>,
+    tier: Option<usize>,
 }
 
-impl<'a> Reach<'a> {
+impl<'a> RowTier<'a> {
     /// None yet.
-    pub fn new(conn: &'a Connection, watch: &'a Arc<Watch>) -> Reach<'a> {
-        Reach { conn, watch, gear: None }
+    pub fn new(conn: &'a Connection, hooks: &'a Arc<HookState>) -> RowTier<'a> {
+        RowTier { conn, hooks, tier: None }
     }
 
-    /// The gear for a row of so many bytes, the last for longer ones.
+    /// The tier for a row of so many bytes, the last for longer ones.
     pub fn at_least(&mut self, bytes: usize) -> Result<()> {
-        let gear = Some(gear_of(bytes));
-        if self.gear != gear {
-            shift(self.conn, self.watch, gear)?;
-            self.gear = gear;
+        let tier = Some(tier_of(bytes));
+        if self.tier != tier {
+            set_tier(self.conn, self.hooks, tier)?;
+            self.tier = tier;
         }
         Ok(())
     }
 
-    /// Bytes of a row in the present gear.
+    /// Bytes of a row in the present tier.
     pub fn bytes(&self) -> usize {
-        GEARS[self.gear.unwrap_or(0)]
+        TIER_BYTES[self.tier.unwrap_or(0)]
     }
 
     /// Whether there is a higher one.
     pub fn is_not_all(&self) -> bool {
-        self.gear.is_none_or(|gear| gear + 1 < GEARS.len())
+        self.tier.is_none_or(|tier| tier + 1 < TIER_BYTES.len())
     }
 }
 
-impl Drop for Reach<'_> {
+impl Drop for RowTier<'_> {
     fn drop(&mut self) {
         // It sets a number: nothing can go wrong.
-        let _ = shift(self.conn, self.watch, None);
+        let _ = set_tier(self.conn, self.hooks, None);
     }
 }
 
-fn gear_of(bytes: usize) -> usize {
-    GEARS.iter().position(|most| *most >= bytes).unwrap_or(GEARS.len() - 1)
+fn tier_of(bytes: usize) -> usize {
+    TIER_BYTES.iter().position(|most| *most >= bytes).unwrap_or(TIER_BYTES.len() - 1)
 }
 
-/// Whether a program of so many instructions is too long for a gear; why.
-pub fn excess(gear: usize, instructions: usize) -> Option<String> {
-    (instructions.saturating_mul(GEARS[gear]) > PROGRAM_BYTES_MAX).then(|| {
-        let (kib, most) = (GEARS[gear] >> 10, PROGRAM_BYTES_MAX / GEARS[gear]);
+/// Whether a program of so many instructions is too long for a tier; why.
+pub fn excess(tier: usize, instructions: usize) -> Option<String> {
+    (instructions.saturating_mul(TIER_BYTES[tier]) > PROGRAM_BYTES_MAX).then(|| {
+        let (kib, most) = (TIER_BYTES[tier] >> 10, PROGRAM_BYTES_MAX / TIER_BYTES[tier]);
         format!(
             "where values have up to {kib} KiB a statement may have {most} instructions, this one has {instructions}"
         )
     })
 }
 
-/// Whether programs have to be short in this gear.
-pub fn is_high(gear: usize) -> bool {
-    gear >= SHORT_FROM
+/// Whether programs have to be short in this tier.
+pub fn is_high(tier: usize) -> bool {
+    tier >= SHORT_FROM
 }
 
-fn undo(conn: &Connection, watch: &Watch) -> Result<()> {
-    own(conn, watch, "ROLLBACK TO s")?;
+fn undo(conn: &Connection, hooks: &HookState) -> Result<()> {
+    own(conn, hooks, "ROLLBACK TO s")?;
     // If the schema was undone as well, it is read again now, where nothing is too long.
-    let _own = Own::begin(watch);
+    let _own = InternalStatements::begin(hooks);
     conn.prepare_cached("SELECT 1 FROM sqlite_phalanx WHERE idx = 0")?.exists([]).map(drop)
 }
 
-fn own(conn: &Connection, watch: &Watch, sql: &str) -> Result<()> {
-    let _own = Own::begin(watch);
+fn own(conn: &Connection, hooks: &HookState, sql: &str) -> Result<()> {
+    let _own = InternalStatements::begin(hooks);
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 /// Charges for a text that is put into a full-text index or taken out of it, by a statement that goes through many rows: that a row of this
 /// table was written tells so. Short ones are paid by the step.
-pub fn charge_text(watch: &Watch, table: &str) {
-    let is_repeated = watch.touches_virtual.load(Relaxed) && watch.may_repeat.load(Relaxed);
-    let longest = watch.longest.load(Relaxed);
+pub fn charge_text(hooks: &HookState, table: &str) {
+    let is_repeated = hooks.touches_virtual.load(Relaxed) && hooks.may_repeat.load(Relaxed);
+    let longest = hooks.longest.load(Relaxed);
     if is_repeated
-        && longest > GEARS[LOWEST_OF_VIRTUAL] as u64
+        && longest > TIER_BYTES[LOWEST_OF_VIRTUAL] as u64
         && (table.ends_with("_content") || table.ends_with("_docsize"))
     {
-        watch.charge(longest * ROW_STEPS_PER_BYTE);
+        hooks.charge(longest * ROW_STEPS_PER_BYTE);
     }
 }
 
@@ -199,35 +201,35 @@ pub fn charge_text(watch: &Watch, table: &str) {
 ///
 /// # Errors
 /// The budget has not so much.
-pub fn charge_virtual(watch: &Watch, gear: usize, bytes: usize) -> std::result::Result<(), Trouble> {
-    if !watch.touches_virtual.load(Relaxed) || watch.may_repeat.load(Relaxed) {
+pub fn charge_virtual(hooks: &HookState, tier: usize, bytes: usize) -> std::result::Result<(), StatementError> {
+    if !hooks.touches_virtual.load(Relaxed) || hooks.may_repeat.load(Relaxed) {
         return Ok(());
     }
-    watch.set_price(step_cost::VIRTUAL);
-    // What is longer than what it was given is computed, and may be as long as the gear allows.
-    let is_computed = gear > LOWEST_OF_VIRTUAL && bytes < GEARS[gear - 1];
-    let bytes = if is_computed { GEARS[gear] } else { bytes };
-    match watch.charge(bytes as u64 * VIRTUAL_STEPS_PER_BYTE) {
+    hooks.set_price(step_cost::VIRTUAL);
+    // What is longer than what it was given is computed, and may be as long as the tier allows.
+    let is_computed = tier > LOWEST_OF_VIRTUAL && bytes < TIER_BYTES[tier - 1];
+    let bytes = if is_computed { TIER_BYTES[tier] } else { bytes };
+    match hooks.charge(bytes as u64 * VIRTUAL_STEPS_PER_BYTE) {
         true => Ok(()),
-        false => Err(Trouble::RanAway),
+        false => Err(StatementError::BudgetExceeded),
     }
 }
 
-/// Changes the gear; `None`: for statements of our own.
-fn shift(conn: &Connection, watch: &Arc<Watch>, gear: Option<usize>) -> Result<()> {
-    set_length(conn, gear.map(|gear| GEARS[gear]))?;
-    let Some(gear) = gear else { return Ok(()) };
-    watch.longest.store(GEARS[gear] as u64, Relaxed);
-    set_cost(watch, gear);
+/// Changes the tier; `None`: for statements of our own.
+fn set_tier(conn: &Connection, hooks: &Arc<HookState>, tier: Option<usize>) -> Result<()> {
+    set_length(conn, tier.map(|tier| TIER_BYTES[tier]))?;
+    let Some(tier) = tier else { return Ok(()) };
+    hooks.longest.store(TIER_BYTES[tier] as u64, Relaxed);
+    set_cost(hooks, tier);
     Ok(())
 }
 
-fn set_cost(watch: &Watch, gear: usize) {
-    let cost = if watch.touches_virtual.load(Relaxed) { COSTS[gear].div_ceil(VIRTUAL_STEPS) } else { COSTS[gear] };
-    watch.length_cost.store(cost, Relaxed);
-    // In the lowest gear of virtual tables most values are short.
-    let is_lowest = watch.touches_virtual.load(Relaxed) && gear == LOWEST_OF_VIRTUAL;
+fn set_cost(hooks: &HookState, tier: usize) {
+    let cost = if hooks.touches_virtual.load(Relaxed) { COSTS[tier].div_ceil(VIRTUAL_STEPS) } else { COSTS[tier] };
+    hooks.length_cost.store(cost, Relaxed);
+    // In the lowest tier of virtual tables most values are short.
+    let is_lowest = hooks.touches_virtual.load(Relaxed) && tier == LOWEST_OF_VIRTUAL;
     let long = if is_lowest { COSTS[SHORT_OF_VIRTUAL] } else { cost };
-    watch.long_cost.store(if gear > 0 { long } else { 0 }, Relaxed);
-    watch.far_cost.store(if gear >= FAR_FROM { long } else { 0 }, Relaxed);
+    hooks.long_cost.store(if tier > 0 { long } else { 0 }, Relaxed);
+    hooks.far_cost.store(if tier >= FAR_FROM { long } else { 0 }, Relaxed);
 }

@@ -7,8 +7,8 @@
 //! Not here: what the program of such a statement costs (`step_cost.rs`).
 
 use super::length_tiers;
-use crate::services::sql::connection::hook_state::{Own, Watch};
-use crate::services::sql::errors::{Trouble, trouble};
+use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
+use crate::services::sql::errors::{StatementError, classify};
 use crate::services::sql::tokens::words;
 use rusqlite::Connection;
 
@@ -55,11 +55,11 @@ struct Size {
 ///
 /// # Errors
 /// The budget has not so much, or the schema is as large as it may be.
-pub fn charge(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Result<(), Trouble> {
+pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> Result<(), StatementError> {
     let mut verbs = words(sql).map(<[u8]>::to_ascii_lowercase);
     let verb = verbs.next().unwrap_or_default();
     let altered = (verb == b"alter").then_some(sql);
-    let size = size(conn, watch, gear, altered).map_err(|error| trouble(watch, &error))?;
+    let size = size(conn, hooks, tier, altered).map_err(|error| classify(hooks, &error))?;
     let Size { objects, bytes, virtual_tables, .. } = size;
     let own_bytes = sql.len() as u64;
     let commas = sql.bytes().filter(|byte| *byte == b',').count() as u64;
@@ -75,16 +75,16 @@ pub fn charge(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Resul
         }
     } else if verb == b"create" && verbs.next().is_some_and(|word| word == b"virtual") && virtual_tables >= VIRTUAL_MAX
     {
-        return Err(Trouble::Failed(format!(
+        return Err(StatementError::Failed(format!(
             "a database has {VIRTUAL_MAX} virtual tables at most: drop one of them first"
         )));
     }
-    if !watch.charge(steps) {
-        return Err(Trouble::RanAway);
+    if !hooks.charge(steps) {
+        return Err(StatementError::BudgetExceeded);
     }
     let grows = verb == b"create" || verb == b"alter";
     if grows && (objects >= OBJECTS_MAX || bytes + own_bytes > BYTES_MAX) {
-        return Err(Trouble::Failed(format!(
+        return Err(StatementError::Failed(format!(
             "a database has {OBJECTS_MAX} tables, indexes, views and triggers and {BYTES_MAX} bytes of definitions at most, this one has \
              {objects} and {bytes}: drop some of them first"
         )));
@@ -92,8 +92,8 @@ pub fn charge(conn: &Connection, watch: &Watch, sql: &str, gear: usize) -> Resul
     Ok(())
 }
 
-fn size(conn: &Connection, watch: &Watch, gear: usize, altered: Option<&str>) -> rusqlite::Result<Size> {
-    let _own = Own::begin(watch);
+fn size(conn: &Connection, hooks: &HookState, tier: usize, altered: Option<&str>) -> rusqlite::Result<Size> {
+    let _own = InternalStatements::begin(hooks);
     let select = match altered {
         None => {
             "SELECT count(*), total(octet_length(sql)), count(*) FILTER (WHERE type = 'table' AND rootpage = 0), 0.0, 0.0 FROM main.sqlite_schema"
@@ -107,7 +107,7 @@ fn size(conn: &Connection, watch: &Watch, gear: usize, altered: Option<&str>) ->
              END AS places FROM main.sqlite_schema)"
         }
     };
-    length_tiers::at_any_length(conn, gear, || {
+    length_tiers::at_any_length(conn, tier, || {
         let mut prepared = conn.prepare_cached(select)?;
         if let Some(sql) = altered {
             prepared.raw_bind_parameter(1, sql.len() as f64)?;

@@ -1,14 +1,14 @@
 //! What a step of a statement's program costs, from the program that SQLite made of it.
 //!
 //! A step of SQLite's machine takes ten nanoseconds or ten microseconds, by what it does. So each instruction has a price: a part
-//! for the work itself and a part for each 256 bytes that a value may have in the present gear. A program that only goes
+//! for the work itself and a part for each 256 bytes that a value may have in the present tier. A program that only goes
 //! forward pays it once. One that goes round pays by the step: for each dear instruction there is a shortest way round, and in so
 //! many steps it runs once at most; the sum over all of them is what a step costs on average, at most.
 //!
-//! Invariant: P1 a price follows from the statement, the schema and the gear alone: it is the same on every node.
+//! Invariant: P1 a price follows from the statement, the schema and the tier alone: it is the same on every node.
 //! Not here: who counts (`services/sql/connection/hook_state.rs`), how long values may be (`length_tiers.rs`).
 
-use super::fulltext_terms::{Asked, Registers};
+use super::fulltext_terms::{Registers, SearchTerms};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;
@@ -187,7 +187,7 @@ impl Price {
 }
 
 /// What words cost: so much, and so much for each byte.
-fn of_words(asked: Asked, step: u64, byte: u64) -> Price {
+fn of_words(asked: SearchTerms, step: u64, byte: u64) -> Price {
     Price { words: asked.parameters as u64 * byte, ..price(step + asked.bytes as u64 * byte, 0) }
 }
 
@@ -310,9 +310,9 @@ pub struct Cost {
 pub struct Program {
     instructions: Vec<Instruction>,
     /// All words that it asks full-text indexes for.
-    pub asked: Option<Asked>,
+    pub asked: Option<SearchTerms>,
     /// All marks that it puts around words.
-    pub marks: Option<Asked>,
+    pub marks: Option<SearchTerms>,
     /// It goes on in more ways than anybody would follow.
     is_tangled: bool,
 }
@@ -355,7 +355,7 @@ impl Program {
             let [address, p1, p2, p3, p5] = [0, 2, 3, 4, 6].map(|column| row.get::<_, i64>(column).unwrap_or(0));
             if address == 0 && at > 0 {
                 program.close(&std::mem::take(&mut returns));
-                program.marks = program.marks.into_iter().chain(registers.marks()).reduce(Asked::and);
+                program.marks = program.marks.into_iter().chain(registers.marks()).reduce(SearchTerms::and);
                 registers = Registers::default();
                 cursors.clear();
                 start = at;
@@ -388,7 +388,7 @@ impl Program {
                 registers.call(std::str::from_utf8(text).unwrap_or_default(), p2);
             }
             let asked = registers.asked(p3, text).filter(|_| name == "VFilter");
-            program.asked = program.asked.into_iter().chain(asked).reduce(Asked::and);
+            program.asked = program.asked.into_iter().chain(asked).reduce(SearchTerms::and);
             let is_end = matches!(name, "Goto" | "Jump" | "EndCoroutine" | "Gosub" | "Halt");
             if name == "Halt" && start > 0 {
                 jumps.push(start);
@@ -419,7 +419,7 @@ impl Program {
             program.instructions.push(Instruction { price, jumps, is_end });
         }
         program.close(&returns);
-        program.marks = program.marks.into_iter().chain(registers.marks()).reduce(Asked::and);
+        program.marks = program.marks.into_iter().chain(registers.marks()).reduce(SearchTerms::and);
         Ok(Some(program))
     }
 

@@ -8,9 +8,9 @@ use super::catalogue::{
     FUNCTIONS, FUNCTIONS_OF_MATCHES, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE,
     PRAGMAS_OF_COLUMNS, PRAGMAS_OF_PAGES, PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
 };
-use super::hook_state::{Purpose, Watch};
+use super::hook_state::{HookState, Purpose};
 use crate::services::sql::budget::step_cost;
-use crate::services::sql::errors::RAN_AWAY;
+use crate::services::sql::errors::BUDGET_EXCEEDED;
 use crate::services::sql::storage::own_table;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,8 +24,8 @@ const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
 const STEPS_OF_CHECK: u64 = crate::services::sql::commands::STEPS_MAX / 40;
 
 /// Decides, and keeps the reason of a refusal.
-pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
-    if watch.is_internal.load(Relaxed) {
+pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
+    if hooks.is_internal.load(Relaxed) {
         return Authorization::Allow;
     }
     // ALTER TABLE says in this place which column it drops, and the database in another.
@@ -34,7 +34,7 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
         _ => asked.database_name,
     };
     if database.is_some_and(|name| name != "main" && name != "temp") {
-        watch.refuse("there is one database, called main");
+        hooks.refuse("there is one database, called main");
         return Authorization::Deny;
     }
     if purpose == Purpose::Write
@@ -47,46 +47,46 @@ pub fn decide(watch: &Watch, purpose: Purpose, asked: AuthContext<'_>) -> Author
     }
     match asked.action {
         AuthAction::CreateVtable { .. } => {
-            watch.has_virtual.store(true, Relaxed);
-            watch.changes_virtual();
+            hooks.has_virtual.store(true, Relaxed);
+            hooks.changes_virtual();
         }
-        AuthAction::DropVtable { .. } | AuthAction::AlterTable { .. } => watch.changes_virtual(),
+        AuthAction::DropVtable { .. } | AuthAction::AlterTable { .. } => hooks.changes_virtual(),
         AuthAction::Read { table_name, .. }
         | AuthAction::Insert { table_name }
         | AuthAction::Update { table_name, .. }
-        | AuthAction::Delete { table_name } => watch.uses(table_name),
+        | AuthAction::Delete { table_name } => hooks.uses(table_name),
         _ => {}
     }
     match asked.action {
-        AuthAction::Insert { table_name } => watch.fills(table_name),
-        AuthAction::CreateTable { table_name } => watch.makes(table_name),
+        AuthAction::Insert { table_name } => hooks.fills(table_name),
+        AuthAction::CreateTable { table_name } => hooks.makes(table_name),
         _ => {}
     }
     if purpose == Purpose::Write {
-        expect_work(watch, &asked.action);
+        expect_work(hooks, &asked.action);
     }
-    if !watch.charge_leave() {
-        watch.refuse(RAN_AWAY);
+    if !hooks.charge_leave() {
+        hooks.refuse(BUDGET_EXCEEDED);
         return Authorization::Deny;
     }
-    match refusal(watch, purpose, &asked.action) {
+    match refusal(hooks, purpose, &asked.action) {
         // A trigger frees no table at once, which nobody would count: SQLite goes row by row.
         None if asked.accessor.is_some() && matches!(asked.action, AuthAction::Delete { .. }) => Authorization::Ignore,
         None => Authorization::Allow,
         Some(why) => {
-            watch.refuse(why);
+            hooks.refuse(why);
             Authorization::Deny
         }
     }
 }
 
 /// Notes what makes a statement work for long.
-fn expect_work(watch: &Watch, action: &AuthAction<'_>) {
+fn expect_work(hooks: &HookState, action: &AuthAction<'_>) {
     use AuthAction::*;
     match *action {
         Select | Recursive => {
-            watch.selects.store(true, Relaxed);
-            watch.may_repeat.store(true, Relaxed);
+            hooks.selects.store(true, Relaxed);
+            hooks.may_repeat.store(true, Relaxed);
         }
         CreateIndex { .. }
         | CreateTable { .. }
@@ -100,47 +100,47 @@ fn expect_work(watch: &Watch, action: &AuthAction<'_>) {
         | DropView { .. }
         | DropVtable { .. }
         | Reindex { .. } => {
-            watch.changes_schema();
+            hooks.changes_schema();
         }
-        Insert { table_name } => watch.charge_row(table_name),
+        Insert { table_name } => hooks.charge_row(table_name),
         Update { table_name, .. } | Delete { table_name } => {
-            watch.charge_row(table_name);
-            watch.may_repeat.store(true, Relaxed);
+            hooks.charge_row(table_name);
+            hooks.may_repeat.store(true, Relaxed);
         }
         _ => {}
     }
 }
 
-fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<String> {
+fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Option<String> {
     use AuthAction::*;
-    let is_loading = watch.is_loading.load(Relaxed);
+    let is_loading = hooks.is_loading.load(Relaxed);
     let temporary = || Some("temporary tables, views and triggers belong to one connection: not available".to_string());
     match *action {
         Select | Recursive | DropVtable { .. } | Reindex { .. } => None,
         Read { table_name, .. } => {
             let name = table_name.to_ascii_lowercase();
             if let Some(pragma) = name.strip_prefix("pragma_") {
-                return pragma_refusal(watch, purpose, pragma, None);
+                return pragma_refusal(hooks, purpose, pragma, None);
             }
             own(&name).or_else(|| {
                 TABLES_REFUSED.contains(&name.as_str()).then(|| format!("table {name} differs between nodes"))
             })
         }
-        Insert { table_name } => sequence(watch, table_name).or_else(|| written(watch, table_name)),
+        Insert { table_name } => sequence(hooks, table_name).or_else(|| written(hooks, table_name)),
         Update { table_name, column_name } => {
             if !column_name.eq_ignore_ascii_case("name") {
-                sequence(watch, table_name);
+                sequence(hooks, table_name);
             }
-            written(watch, table_name)
+            written(hooks, table_name)
         }
-        Delete { table_name } => written(watch, table_name),
+        Delete { table_name } => written(hooks, table_name),
         CreateTable { table_name: name } | CreateView { view_name: name } => made(name),
         CreateIndex { table_name, index_name: name } | CreateTrigger { table_name, trigger_name: name } => {
             made(name).or_else(|| own(table_name))
         }
         DropTable { table_name } | DropIndex { table_name, .. } | DropTrigger { table_name, .. } => own(table_name),
         AlterTable { table_name, .. } => {
-            watch.is_altering.store(true, Relaxed);
+            hooks.is_altering.store(true, Relaxed);
             // Which name it gives is seen afterwards (`services/sql/statement.rs`).
             own(table_name)
         }
@@ -155,23 +155,23 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
             let name = function_name.to_ascii_lowercase();
             if purpose == Purpose::Write {
                 // What it costs to call it once; where it is called for each row the price of a step has it as well.
-                watch.charge(watch.in_gear(step_cost::function(&name)));
+                hooks.charge(hooks.in_tier(step_cost::function(&name)));
             }
-            function_refusal(watch, purpose, &name)
+            function_refusal(hooks, purpose, &name)
         }
         Pragma { pragma_name, pragma_value } => {
             let name = pragma_name.to_ascii_lowercase();
             if is_loading && PRAGMAS_OF_DUMPS.contains(&name.as_str()) {
-                watch.passes_over.store(true, Relaxed);
+                hooks.passes_over.store(true, Relaxed);
                 return None;
             }
             // Full-text tables ask for it by themselves; a statement that does is refused by its words.
             let is_asked_within = name == "data_version" && pragma_value.is_none();
-            pragma_refusal(watch, purpose, &name, pragma_value).filter(|_| !is_asked_within)
+            pragma_refusal(hooks, purpose, &name, pragma_value).filter(|_| !is_asked_within)
         }
         Transaction { operation } if is_loading => {
-            watch.is_begun.store(operation == TransactionOperation::Begin, Relaxed);
-            watch.passes_over.store(true, Relaxed);
+            hooks.is_begun.store(operation == TransactionOperation::Begin, Relaxed);
+            hooks.passes_over.store(true, Relaxed);
             None
         }
         Transaction { .. } | Savepoint { .. } => Some(
@@ -194,7 +194,7 @@ fn refusal(watch: &Watch, purpose: Purpose, action: &AuthAction<'_>) -> Option<S
     }
 }
 
-fn function_refusal(watch: &Watch, purpose: Purpose, name: &str) -> Option<String> {
+fn function_refusal(hooks: &HookState, purpose: Purpose, name: &str) -> Option<String> {
     if FUNCTIONS_OF_THE_BUILD.contains(&name) && purpose == Purpose::Write {
         return Some(format!("function {name} tells of one node's build: not available where all nodes must agree"));
     }
@@ -204,12 +204,12 @@ fn function_refusal(watch: &Watch, purpose: Purpose, name: &str) -> Option<Strin
                 "function {name}: not available in requests that write, its work grows with the square of the words found; ask for it in a read"
             ));
         }
-        watch.marks_matches.store(true, Relaxed);
+        hooks.marks_matches.store(true, Relaxed);
         return None;
     }
     // ALTER TABLE works with functions of its own, which no statement can name.
     let is_within =
-        watch.is_altering.load(Relaxed) && name.starts_with("sqlite_") && !FUNCTIONS_REFUSED.contains(&name);
+        hooks.is_altering.load(Relaxed) && name.starts_with("sqlite_") && !FUNCTIONS_REFUSED.contains(&name);
     let is_fine = is_within || FUNCTIONS.contains(&name) || FUNCTIONS_OF_THE_BUILD.contains(&name);
     (!is_fine).then(|| format!("function {name}: not available"))
 }
@@ -242,39 +242,39 @@ pub fn reserved() -> String {
     format!("names that begin with {RESERVED} are not for use")
 }
 
-fn written(watch: &Watch, table: &str) -> Option<String> {
+fn written(hooks: &HookState, table: &str) -> Option<String> {
     if starts_with(table, "sqlite_stat") {
         return Some("statistics cannot be written: they could make nodes choose different plans".to_string());
     }
     // ALTER TABLE renames there too, though nothing is there.
-    if starts_with(table, "sqlite_temp") && !watch.is_altering.load(Relaxed) {
+    if starts_with(table, "sqlite_temp") && !hooks.is_altering.load(Relaxed) {
         return Some("temporary tables, views and triggers belong to one connection: not available".to_string());
     }
     own(table)
 }
 
 /// Notes that a statement writes the table of `AUTOINCREMENT`: what it wrote is looked at afterwards.
-fn sequence(watch: &Watch, table: &str) -> Option<String> {
+fn sequence(hooks: &HookState, table: &str) -> Option<String> {
     if table.eq_ignore_ascii_case("sqlite_sequence") {
-        watch.has_set_sequence.store(true, Relaxed);
+        hooks.has_set_sequence.store(true, Relaxed);
     }
     None
 }
 
-fn pragma_refusal(watch: &Watch, purpose: Purpose, name: &str, value: Option<&str>) -> Option<String> {
-    if name == "quick_check" && watch.is_altering.load(Relaxed) && !watch.charge(STEPS_OF_CHECK) {
-        return Some(RAN_AWAY.to_string());
+fn pragma_refusal(hooks: &HookState, purpose: Purpose, name: &str, value: Option<&str>) -> Option<String> {
+    if name == "quick_check" && hooks.is_altering.load(Relaxed) && !hooks.charge(STEPS_OF_CHECK) {
+        return Some(BUDGET_EXCEEDED.to_string());
     }
     if PRAGMAS_OF_COLUMNS.contains(&name)
         && purpose == Purpose::Write
-        && value.is_some_and(|table| watch.may_be_view(table))
+        && value.is_some_and(|table| hooks.may_be_view(table))
     {
         return Some(format!(
             "PRAGMA {name} of a view: names of columns may differ between nodes: not available where all nodes must agree"
         ));
     }
     let is_fine = PRAGMAS.contains(&name)
-        || (name == "quick_check" && watch.is_altering.load(Relaxed))
+        || (name == "quick_check" && hooks.is_altering.load(Relaxed))
         || (PRAGMAS_BARE.contains(&name) && value.is_none())
         || (PRAGMAS_SET.contains(&name) && purpose == Purpose::Write)
         || (purpose == Purpose::Read && (PRAGMAS_OF_THE_PAST.contains(&name) || PRAGMAS_OF_THE_BUILD.contains(&name)))

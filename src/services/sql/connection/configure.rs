@@ -3,7 +3,7 @@
 //! Not here: what is refused (`authorizer.rs`), which functions are replaced (`functions.rs`), when a connection is opened.
 
 use super::function_calls::Beside;
-use super::hook_state::{Purpose, STEPS_PER_LOOK, Watch};
+use super::hook_state::{HookState, Purpose, STEPS_PER_LOOK};
 use super::limits::{ALLOCATION_BYTES_MAX, set_limits};
 use super::{authorizer, dates, functions, result_lengths};
 use crate::services::sql::budget::length_tiers;
@@ -21,7 +21,12 @@ const OWN_PREPARED_MAX: usize = 64;
 pub type IsOver = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 /// Makes a fresh connection fit. `is_over` is asked every few steps: a read ends when it says why.
-pub fn configure(conn: &mut Connection, watch: &Arc<Watch>, purpose: Purpose, is_over: Option<IsOver>) -> Result<()> {
+pub fn configure(
+    conn: &mut Connection,
+    hooks: &Arc<HookState>,
+    purpose: Purpose,
+    is_over: Option<IsOver>,
+) -> Result<()> {
     set_limits(conn)?;
     for (config, value) in [
         // Tables behind virtual tables, and the schema as a table, are not written by statements.
@@ -43,15 +48,15 @@ pub fn configure(conn: &mut Connection, watch: &Arc<Watch>, purpose: Purpose, is
         return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
     let beside = Beside::default();
-    functions::register(conn, watch, purpose, &beside)?;
-    dates::register(conn, watch)?;
-    result_lengths::register(conn, watch, purpose, &beside)?;
-    watch.length_cost.store(1, Relaxed);
-    watch.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
-    count_steps(conn, watch, is_over)?;
+    functions::register(conn, hooks, purpose, &beside)?;
+    dates::register(conn, hooks)?;
+    result_lengths::register(conn, hooks, purpose, &beside)?;
+    hooks.length_cost.store(1, Relaxed);
+    hooks.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
+    count_steps(conn, hooks, is_over)?;
     if purpose == Purpose::Write {
         conn.set_prepared_statement_cache_capacity(OWN_PREPARED_MAX);
-        let own = Arc::clone(watch);
+        let own = Arc::clone(hooks);
         // Beyond the largest number SQLite would look for a free one by chance.
         conn.update_hook(Some(move |action, _: &str, table: &str, row| {
             length_tiers::charge_text(&own, table);
@@ -60,13 +65,13 @@ pub fn configure(conn: &mut Connection, watch: &Arc<Watch>, purpose: Purpose, is
             }
         }))?;
     }
-    let own = Arc::clone(watch);
+    let own = Arc::clone(hooks);
     conn.authorizer(Some(move |asked: rusqlite::hooks::AuthContext<'_>| authorizer::decide(&own, purpose, asked)))
 }
 
 /// Has the steps of all statements counted from now on.
-pub fn count_steps(conn: &mut Connection, watch: &Arc<Watch>, is_over: Option<IsOver>) -> Result<()> {
-    let own = Arc::clone(watch);
+pub fn count_steps(conn: &mut Connection, hooks: &Arc<HookState>, is_over: Option<IsOver>) -> Result<()> {
+    let own = Arc::clone(hooks);
     conn.progress_handler(
         STEPS_PER_LOOK,
         Some(move || {

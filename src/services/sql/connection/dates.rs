@@ -13,8 +13,8 @@
 //! Not here: other functions (`functions.rs`).
 
 use super::function_calls::refused;
-use super::hook_state::Watch;
-use crate::services::sql::errors::RAN_AWAY;
+use super::hook_state::HookState;
+use crate::services::sql::errors::BUDGET_EXCEEDED;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Result, params_from_iter};
@@ -120,14 +120,14 @@ impl ToSql for Raw {
 /// See the module.
 pub struct Dates {
     /// Whose time `now` is.
-    pub watch: Arc<Watch>,
+    pub hooks: Arc<HookState>,
     /// SQLite's own functions; opened when they are first needed.
     beside: Mutex<Option<Connection>>,
 }
 
 /// Puts them in place.
-pub fn register(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
-    let dates = Arc::new(Dates::new(watch));
+pub fn register(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
+    let dates = Arc::new(Dates::new(hooks));
     let flags = FunctionFlags::SQLITE_UTF8;
     for (name, place) in WITH_MODIFIERS {
         let dates = Arc::clone(&dates);
@@ -161,13 +161,13 @@ fn arguments(context: &Context<'_>) -> Vec<Raw> {
 
 impl Dates {
     /// None of SQLite's is asked yet.
-    pub fn new(watch: &Arc<Watch>) -> Dates {
-        Dates { watch: Arc::clone(watch), beside: Mutex::default() }
+    pub fn new(hooks: &Arc<HookState>) -> Dates {
+        Dates { hooks: Arc::clone(hooks), beside: Mutex::default() }
     }
 
     /// What `now` means, in words that SQLite reads.
     fn now(&self) -> Result<Raw> {
-        let seconds = self.watch.now_ms.load(Relaxed) as f64 / 1000.0;
+        let seconds = self.hooks.now_ms.load(Relaxed) as f64 / 1000.0;
         let args = [Raw::Text(b"%Y-%m-%d %H:%M:%f".to_vec()), Raw::Real(seconds), Raw::Text(b"unixepoch".to_vec())];
         self.ask("SELECT strftime(?, ?, ?)", &args)
     }
@@ -175,7 +175,7 @@ impl Dates {
     /// A planted bug is in force.
     #[cfg(test)]
     fn is_overlooking(&self) -> bool {
-        self.watch.overlooked_now_ms.load(Relaxed) != 0
+        self.hooks.overlooked_now_ms.load(Relaxed) != 0
     }
 
     /// Replaces `now`, said or implied, where a point in time is expected, and refuses what asks for the machine's time zone.
@@ -184,7 +184,7 @@ impl Dates {
             None => args.push(self.now()?),
             #[cfg(test)]
             Some(point) if point.is_one_of(&["now"]) && point.bytes() != b"now" && self.is_overlooking() => {
-                args[place] = Raw::Real(self.watch.overlooked_now_ms.load(Relaxed) as f64 / 86_400_000.0 + 2_440_587.5);
+                args[place] = Raw::Real(self.hooks.overlooked_now_ms.load(Relaxed) as f64 / 86_400_000.0 + 2_440_587.5);
             }
             Some(point) if point.is_one_of(&["now"]) => args[place] = self.now()?,
             Some(point) if point.is_one_of(SUBSECONDS) => args.insert(place, self.now()?),
@@ -202,8 +202,8 @@ impl Dates {
     /// SQLite's function of that name.
     pub fn compute(&self, name: &str, args: &[Raw]) -> Result<Raw> {
         let bytes: usize = args.iter().map(|arg| arg.bytes().len()).sum();
-        if !self.watch.charge(CALL_STEPS + bytes as u64 / BYTES_PER_STEP) {
-            return Err(refused(RAN_AWAY));
+        if !self.hooks.charge(CALL_STEPS + bytes as u64 / BYTES_PER_STEP) {
+            return Err(refused(BUDGET_EXCEEDED));
         }
         // A format is no modifier: all that it can show is the point in time.
         let args_of_time = &args[usize::from(name == "strftime")..];

@@ -3,9 +3,9 @@
 //!
 //! Not here: the functions (`functions.rs`, `result_lengths.rs`, `dates.rs`).
 
-use super::hook_state::{Purpose, Watch};
+use super::hook_state::{HookState, Purpose};
 use crate::services::sql::commands::{ROW_BYTES_MAX, STEPS_MAX};
-use crate::services::sql::errors::RAN_AWAY;
+use crate::services::sql::errors::BUDGET_EXCEEDED;
 use rusqlite::functions::Context;
 use rusqlite::limits::Limit;
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
@@ -99,8 +99,8 @@ pub fn refused(why: impl Into<String>) -> Error {
 }
 
 /// Whether a value may have so many bytes.
-pub fn fits(watch: &Watch, bytes: usize) -> Result<()> {
-    match bytes as u64 > watch.longest.load(Relaxed) {
+pub fn fits(hooks: &HookState, bytes: usize) -> Result<()> {
+    match bytes as u64 > hooks.longest.load(Relaxed) {
         true => Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)),
         false => Ok(()),
     }
@@ -139,9 +139,9 @@ pub fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a
 }
 
 /// Charges for one call, which in a read may take so many steps of its own at most.
-pub fn charge(watch: &Watch, purpose: Purpose, work: u64) -> Result<()> {
-    match (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !watch.charge(work) {
-        true => Err(refused(RAN_AWAY)),
+pub fn charge(hooks: &HookState, purpose: Purpose, work: u64) -> Result<()> {
+    match (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !hooks.charge(work) {
+        true => Err(refused(BUDGET_EXCEEDED)),
         false => Ok(()),
     }
 }

@@ -13,11 +13,11 @@
 //! Not here: functions that are refused altogether (`authorizer.rs`).
 
 use super::function_calls::{Beside, JSON, Made, args_of, charge, fits, len_of, refused, text_of};
-use super::hook_state::{Purpose, Watch};
+use super::hook_state::{HookState, Purpose};
 use super::limits::ARGS_MAX;
 use super::result_lengths;
 use crate::services::sql::commands::ROW_BYTES_MAX;
-use crate::services::sql::errors::RAN_AWAY;
+use crate::services::sql::errors::BUDGET_EXCEEDED;
 use memchr::memmem;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SubType, WindowAggregate};
 use rusqlite::types::{Value, ValueRef};
@@ -64,14 +64,14 @@ const PATHS: &[(&str, i32, usize, bool)] = &[
 /// What it costs to read a byte of JSON.
 const JSON_STEPS_PER_BYTE: u64 = 2;
 /// Puts all of them in place.
-pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
-    chance(conn, watch)?;
-    products(conn, watch, purpose, beside)?;
-    searches(conn, watch, beside)?;
-    paths(conn, watch, purpose, beside)?;
+pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
+    chance(conn, hooks)?;
+    products(conn, hooks, purpose, beside)?;
+    searches(conn, hooks, beside)?;
+    paths(conn, hooks, purpose, beside)?;
     if purpose == Purpose::Write {
         // SQLite's own tells of the EXPLAIN of a statement as well, which only a node runs that has not met the statement before.
-        let own = Arc::clone(watch);
+        let own = Arc::clone(hooks);
         conn.create_scalar_function(
             "changes",
             0,
@@ -85,7 +85,7 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside:
         | FunctionFlags::SQLITE_SUBTYPE
         | FunctionFlags::SQLITE_RESULT_SUBTYPE;
     for (name, args, ends) in [("json_group_array", 1, ['[', ']']), ("json_group_object", 2, ['{', '}'])] {
-        let group = JsonGroup { watch: Arc::clone(watch), beside: beside.clone(), ends };
+        let group = JsonGroup { hooks: Arc::clone(hooks), beside: beside.clone(), ends };
         conn.create_window_function(name, args, flags, group)?;
     }
     Ok(())
@@ -122,7 +122,7 @@ impl WindowAggregate<i64, i64> for Count {
 
 /// The rows of a group as one JSON text.
 struct JsonGroup {
-    watch: Arc<Watch>,
+    hooks: Arc<HookState>,
     beside: Beside,
     ends: [char; 2],
 }
@@ -179,7 +179,7 @@ impl Aggregate<Gathered, (String, SubType)> for JsonGroup {
         gathered.text += &self.json(value, subtype)?;
         gathered.text.push(',');
         gathered.lengths.push_back(gathered.text.len() - before);
-        fits(&self.watch, gathered.text.len() - gathered.gone)
+        fits(&self.hooks, gathered.text.len() - gathered.gone)
     }
 
     fn finalize(&self, _: &mut Context<'_>, gathered: Option<Gathered>) -> Result<(String, SubType)> {
@@ -201,10 +201,10 @@ impl WindowAggregate<Gathered, (String, SubType)> for JsonGroup {
     }
 }
 
-fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
-    let source = Arc::clone(watch);
+fn chance(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
+    let source = Arc::clone(hooks);
     conn.create_scalar_function("random", 0, FunctionFlags::SQLITE_UTF8, move |_| Ok(source.draw().cast_signed()))?;
-    let source = Arc::clone(watch);
+    let source = Arc::clone(hooks);
     conn.create_scalar_function("randomblob", 1, FunctionFlags::SQLITE_UTF8, move |context| {
         let wanted = match context.get_raw(0) {
             ValueRef::Integer(wanted) => wanted,
@@ -219,7 +219,7 @@ fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
             return Err(refused("string or blob too big"));
         }
         if !source.charge(wanted.unsigned_abs() * 4) {
-            return Err(refused(RAN_AWAY));
+            return Err(refused(BUDGET_EXCEEDED));
         }
         let mut blob = Vec::with_capacity(wanted.unsigned_abs() as usize + 8);
         while (blob.len() as u64) < wanted.unsigned_abs() {
@@ -230,7 +230,7 @@ fn chance(conn: &Connection, watch: &Arc<Watch>) -> Result<()> {
     })
 }
 
-fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
+fn products(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     for (name, args, long, short, per_step) in PRODUCTS {
         let flags = if *name == "json_patch" { flags | FunctionFlags::SQLITE_RESULT_SUBTYPE } else { flags };
@@ -238,11 +238,11 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
         if purpose == Purpose::Read && matches!(*name, "like" | "glob") {
             continue;
         }
-        let (watch, beside) = (Arc::clone(watch), beside.clone());
+        let (hooks, beside) = (Arc::clone(hooks), beside.clone());
         conn.create_scalar_function(*name, *args, flags, move |context| {
             let (long, short) = (len_of(context.get_raw(*long)), len_of(context.get_raw(*short)));
             let work = long.saturating_mul(short) / per_step + (long + short) / BYTES_COPIED_PER_STEP;
-            charge(&watch, purpose, work)?;
+            charge(&hooks, purpose, work)?;
             let subtype = (*name == "json_patch").then_some(JSON);
             Ok((beside.function(name, &args_of(context))?, subtype))
         })?;
@@ -251,7 +251,7 @@ fn products(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Be
 }
 
 /// `json_extract` and its like with more than one path.
-fn paths(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
+fn paths(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
         | FunctionFlags::SQLITE_INNOCUOUS
@@ -261,12 +261,12 @@ fn paths(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Besid
         // Readers keep SQLite's own where the result is a few times as long as a value at most.
         let is_looked_at = |args: &i32| purpose == Purpose::Write || *args >= result_lengths::MANY_FROM_READ;
         for args in (*from..=ARGS_MAX).step_by(*step).filter(is_looked_at) {
-            let (watch, beside) = (Arc::clone(watch), beside.clone());
+            let (hooks, beside) = (Arc::clone(hooks), beside.clone());
             conn.create_scalar_function(*name, args, flags, move |context| {
                 let count = (context.len() - 1) / step;
                 let each = len_of(context.get_raw(0)).saturating_mul(JSON_STEPS_PER_BYTE);
-                result_lengths::charge(&watch, purpose, context, each.saturating_mul(count as u64))?;
-                fits(&watch, path_bytes(context, &beside, *step, name.ends_with("extract"))?)?;
+                result_lengths::charge(&hooks, purpose, context, each.saturating_mul(count as u64))?;
+                fits(&hooks, path_bytes(context, &beside, *step, name.ends_with("extract"))?)?;
                 Ok((beside.pass(name, context, true)?, is_text.then_some(JSON)))
             })?;
         }
@@ -303,7 +303,7 @@ fn position(hay: &[u8], needle: &[u8], is_text: bool) -> Option<usize> {
 }
 
 /// `instr` and `replace`.
-fn searches(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()> {
+fn searches(conn: &Connection, hooks: &Arc<HookState>, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     let own = beside.clone();
     conn.create_scalar_function("instr", 2, flags, move |context| {
@@ -316,7 +316,7 @@ fn searches(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()
         });
         Ok(Some(place as i64))
     })?;
-    let (watch, beside) = (Arc::clone(watch), beside.clone());
+    let (hooks, beside) = (Arc::clone(hooks), beside.clone());
     conn.create_scalar_function("replace", 3, flags, move |context| {
         let text = |place| text_of(&beside, context.get_raw(place));
         let (Some(from), Some(what)) = (text(0)?, text(1)?) else { return Ok(None) };
@@ -329,9 +329,9 @@ fn searches(conn: &Connection, watch: &Arc<Watch>, beside: &Beside) -> Result<()
         let count = finder.find_iter(&from).count();
         let bytes = from.len() - count * what.len() + count.saturating_mul(with.len());
         let work = ((from.len() + bytes) / REPLACED_BYTES_PER_STEP + count * STEPS_PER_REPLACED) as u64;
-        fits(&watch, bytes)?;
-        if !watch.charge(work) {
-            return Err(refused(RAN_AWAY));
+        fits(&hooks, bytes)?;
+        if !hooks.charge(work) {
+            return Err(refused(BUDGET_EXCEEDED));
         }
         let mut made = Vec::with_capacity(bytes);
         let mut at = 0;

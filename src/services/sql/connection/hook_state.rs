@@ -35,7 +35,7 @@ pub enum Purpose {
 
 /// See the module. One thread uses a connection at a time, so that nothing here needs an order.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct HookState {
     /// A statement of our own: nothing is refused, nothing counted.
     pub is_internal: AtomicBool,
     /// A dump is being loaded: what it begins with and ends with is passed over, not refused.
@@ -67,7 +67,7 @@ pub struct Watch {
     /// What it costs on top where values may have more, and where they take pages of their own.
     long_price: AtomicU64,
     far_price: AtomicU64,
-    /// How often values may have 256 bytes in the present gear, roughly.
+    /// How often values may have 256 bytes in the present tier, roughly.
     pub length_cost: AtomicU64,
     /// The same for what is on top; 0 where it is not.
     pub long_cost: AtomicU64,
@@ -92,14 +92,14 @@ pub struct Watch {
     costs: Mutex<BTreeMap<String, Cost>>,
     /// The command has changed what tables and indexes there are.
     is_schema_changed: AtomicBool,
-    /// Bytes of a value in the present gear.
+    /// Bytes of a value in the present tier.
     pub longest: AtomicU64,
     /// What the statement has asked leave for.
     asked: AtomicU64,
     /// Steps left.
     pub steps_left: AtomicI64,
     /// The budget was used up.
-    pub has_run_away: AtomicBool,
+    pub is_budget_exceeded: AtomicBool,
     /// A row with the largest number there is was written.
     pub has_topmost_row: AtomicBool,
     /// The table of `AUTOINCREMENT` was written by a statement.
@@ -119,14 +119,14 @@ pub struct Watch {
     why: Mutex<Option<String>>,
 }
 
-impl Watch {
+impl HookState {
     /// A new command begins.
     pub fn begin(&self, now_ms: u64, seed: u64, steps_max: u64) {
         self.now_ms.store(now_ms, Relaxed);
         self.changes.store(0, Relaxed);
         self.chance.store(seed, Relaxed);
         self.steps_left.store(i64::try_from(steps_max).unwrap_or(i64::MAX), Relaxed);
-        self.has_run_away.store(false, Relaxed);
+        self.is_budget_exceeded.store(false, Relaxed);
         self.begin_statement();
     }
 
@@ -269,11 +269,11 @@ impl Watch {
             far: self.far_price.load(Relaxed),
             words: 0,
         };
-        self.charge(count.saturating_mul(self.in_gear(price)))
+        self.charge(count.saturating_mul(self.in_tier(price)))
     }
 
-    /// A price where values have the length of the present gear.
-    pub fn in_gear(&self, price: Price) -> u64 {
+    /// A price where values have the length of the present tier.
+    pub fn in_tier(&self, price: Price) -> u64 {
         let times = |part: u64, cost: &AtomicU64| part.saturating_mul(cost.load(Relaxed));
         let on_top = times(price.long, &self.long_cost).saturating_add(times(price.far, &self.far_cost));
         price.step.saturating_add(times(price.bytes, &self.length_cost)).saturating_add(on_top)
@@ -284,7 +284,7 @@ impl Watch {
     pub fn charge_leave(&self) -> bool {
         let asked = self.asked.fetch_add(1, Relaxed) + 1;
         if asked > ASKED_MAX {
-            self.has_run_away.store(true, Relaxed);
+            self.is_budget_exceeded.store(true, Relaxed);
         }
         asked <= ASKED_MAX && self.charge(asked * 8)
     }
@@ -317,7 +317,7 @@ impl Watch {
         let left = self.steps_left.load(Relaxed).saturating_sub(steps);
         self.steps_left.store(left, Relaxed);
         if left < 0 {
-            self.has_run_away.store(true, Relaxed);
+            self.is_budget_exceeded.store(true, Relaxed);
         }
         left >= 0
     }
@@ -338,17 +338,17 @@ impl Watch {
     }
 }
 
-/// As long as it lives statements are our own: nothing is refused, nothing counted.
-pub struct Own<'a>(&'a Watch, bool);
+/// While it exists, statements on the connection are the database's own: nothing is refused, nothing is counted.
+pub struct InternalStatements<'a>(&'a HookState, bool);
 
-impl Own<'_> {
+impl InternalStatements<'_> {
     /// Begins.
-    pub fn begin(watch: &Watch) -> Own<'_> {
-        Own(watch, watch.is_internal.swap(true, Relaxed))
+    pub fn begin(hooks: &HookState) -> InternalStatements<'_> {
+        InternalStatements(hooks, hooks.is_internal.swap(true, Relaxed))
     }
 }
 
-impl Drop for Own<'_> {
+impl Drop for InternalStatements<'_> {
     fn drop(&mut self) {
         self.0.is_internal.store(self.1, Relaxed);
     }

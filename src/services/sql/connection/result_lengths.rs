@@ -9,7 +9,7 @@
 //! Not here: functions whose work grows with the product of two lengths, and JSON with many paths (`functions.rs`).
 
 use super::function_calls::{self, Beside, JSON, fits, len_of, text_of};
-use super::hook_state::{Purpose, Watch};
+use super::hook_state::{HookState, Purpose};
 use super::limits::ARGS_MAX;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value, ValueRef};
@@ -53,26 +53,26 @@ const STEPS_PER_BYTE: u64 = 3;
 const INDENT_BYTES: usize = 4;
 
 /// Puts all of them in place.
-pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside: &Beside) -> Result<()> {
+pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     let of_json = flags | FunctionFlags::SQLITE_SUBTYPE | FunctionFlags::SQLITE_RESULT_SUBTYPE;
     let from = if purpose == Purpose::Write { MANY_FROM_WRITE } else { MANY_FROM_READ };
     for (name, shape) in MANY {
         let is_json = matches!(shape, Shape::Json | Shape::Jsonb);
         for args in from..=ARGS_MAX {
-            let (watch, beside) = (Arc::clone(watch), beside.clone());
+            let (hooks, beside) = (Arc::clone(hooks), beside.clone());
             conn.create_scalar_function(*name, args, if is_json { of_json } else { flags }, move |context| {
-                charge(&watch, purpose, context, 0)?;
-                fits(&watch, least_bytes(context, &beside, *shape)?)?;
+                charge(&hooks, purpose, context, 0)?;
+                fits(&hooks, least_bytes(context, &beside, *shape)?)?;
                 Ok((beside.pass(name, context, is_json)?, (*shape == Shape::Json).then_some(JSON)))
             })?;
         }
     }
     for args in [1, 2] {
-        let (watch, beside) = (Arc::clone(watch), beside.clone());
+        let (hooks, beside) = (Arc::clone(hooks), beside.clone());
         conn.create_scalar_function("json_pretty", args, flags, move |context| {
-            charge(&watch, purpose, context, 0)?;
-            fits(&watch, pretty_bytes_of(context, &beside)?)?;
+            charge(&hooks, purpose, context, 0)?;
+            fits(&hooks, pretty_bytes_of(context, &beside)?)?;
             beside.pass("json_pretty", context, false)
         })?;
     }
@@ -80,10 +80,10 @@ pub fn register(conn: &Connection, watch: &Arc<Watch>, purpose: Purpose, beside:
 }
 
 /// Charges for a call, by the bytes that it is given, and for so much more.
-pub fn charge(watch: &Watch, purpose: Purpose, context: &Context<'_>, more: u64) -> Result<()> {
+pub fn charge(hooks: &HookState, purpose: Purpose, context: &Context<'_>, more: u64) -> Result<()> {
     let bytes: u64 = (0..context.len()).map(|place| len_of(context.get_raw(place))).sum();
     let work = CALL_STEPS + bytes.saturating_mul(STEPS_PER_BYTE).saturating_add(more);
-    function_calls::charge(watch, purpose, work)
+    function_calls::charge(hooks, purpose, work)
 }
 
 /// Bytes that the result has at least.

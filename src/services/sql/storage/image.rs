@@ -20,7 +20,7 @@ const PAGES_PER_STEP: i32 = 256;
 
 /// A database at one moment.
 #[derive(Debug)]
-pub struct Pinned {
+pub struct PinnedImage {
     /// Its newest entry.
     pub newest: u64,
     source: Source,
@@ -38,9 +38,9 @@ enum Source {
     Failed(String),
 }
 
-impl Pinned {
+impl PinnedImage {
     /// Of a database in memory.
-    pub fn in_memory(conn: &Connection, newest: u64) -> Pinned {
+    pub fn in_memory(conn: &Connection, newest: u64) -> PinnedImage {
         let copy = || -> Result<Connection> {
             let mut to = Connection::open_in_memory()?;
             copy(conn, &mut to, &|| {})?;
@@ -50,11 +50,11 @@ impl Pinned {
             Ok(copy) => Source::Memory(Mutex::new(copy)),
             Err(error) => Source::Failed(error.to_string()),
         };
-        Pinned { newest, source }
+        PinnedImage { newest, source }
     }
 
     /// Of a database in a file, which must not be changed until this returns.
-    pub fn in_file(files: &Arc<dyn Files>, newest: u64) -> Pinned {
+    pub fn in_file(files: &Arc<dyn Files>, newest: u64) -> PinnedImage {
         let open = || -> Result<Connection> {
             let conn = Connection::open_with_flags(files.path(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             conn.execute_batch("BEGIN")?;
@@ -66,7 +66,7 @@ impl Pinned {
             Ok(conn) => Source::File { conn: Mutex::new(conn), files: Arc::clone(files), copy: Mutex::default() },
             Err(error) => Source::Failed(error.to_string()),
         };
-        Pinned { newest, source }
+        PinnedImage { newest, source }
     }
 
     /// Writes it into a snapshot.
@@ -107,7 +107,7 @@ impl Pinned {
     }
 }
 
-impl Drop for Pinned {
+impl Drop for PinnedImage {
     fn drop(&mut self) {
         if let Source::File { files, copy, .. } = &self.source
             && let Some(path) = copy.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -125,7 +125,7 @@ pub fn bare_image(files: &Arc<dyn Files>, out: &mut dyn Write) -> io::Result<()>
     let path = files.temporary();
     let pinned = loop {
         let current = files.path();
-        let pinned = Pinned::in_file(files, 0);
+        let pinned = PinnedImage::in_file(files, 0);
         // Another file may have taken its place in between.
         if !matches!(pinned.source, Source::Failed(_)) || current == files.path() {
             break pinned;
@@ -175,7 +175,7 @@ fn stream(from: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
 
 /// An image that came with a snapshot.
 #[derive(Debug)]
-pub struct Arrived {
+pub struct ReceivedImage {
     /// Its newest entry.
     pub newest: u64,
     image: Image,
@@ -187,9 +187,9 @@ enum Image {
     File(PathBuf, Arc<dyn Files>),
 }
 
-impl Arrived {
+impl ReceivedImage {
     /// Reads it; `None`: there was no database.
-    pub fn read(from: &mut dyn Read, files: Option<&Arc<dyn Files>>) -> io::Result<Option<Arrived>> {
+    pub fn read(from: &mut dyn Read, files: Option<&Arc<dyn Files>>) -> io::Result<Option<ReceivedImage>> {
         let [newest, len] = take_numbers(&mut &mut *from)?;
         if len == 0 {
             return Ok(None);
@@ -213,7 +213,7 @@ impl Arrived {
         if got != len {
             return Err(bad("the database's image is cut short"));
         }
-        Ok(Some(Arrived { newest, image }))
+        Ok(Some(ReceivedImage { newest, image }))
     }
 
     /// Puts it in place of what a connection holds.
@@ -234,7 +234,7 @@ impl Arrived {
     }
 }
 
-impl Drop for Arrived {
+impl Drop for ReceivedImage {
     fn drop(&mut self) {
         if let Image::File(path, files) = &self.image {
             files.remove(path);

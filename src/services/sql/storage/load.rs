@@ -6,14 +6,14 @@
 
 use super::own_table::{self, Plan};
 use super::schema::{self, Form, Table, quoted};
-use crate::services::sql::answer_limit::Room;
+use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::fulltext_settings;
-use crate::services::sql::budget::length_tiers::{self, Reach};
+use crate::services::sql::budget::length_tiers::{self, RowTier};
 use crate::services::sql::budget::step_cost;
 use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
 use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
-use crate::services::sql::connection::hook_state::{Own, Watch};
-use crate::services::sql::errors::{self, OTHER, Trouble, trouble};
+use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
+use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
 use crate::services::sql::integrity::{integrity_violation, settle};
 use crate::services::sql::statement;
 use crate::services::sql::tokens::names_rollback;
@@ -26,57 +26,57 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Runs all statements of a dump; which failed, counted from one, and why.
-pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Result<(), (usize, Trouble)> {
+pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result::Result<(), (usize, StatementError)> {
     if names_rollback(sql) {
         return Err((
             0,
-            Trouble::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
+            StatementError::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
         ));
     }
     if let Some(why) = too_many_conflicts(sql) {
-        return Err((0, Trouble::Failed(why)));
+        return Err((0, StatementError::Failed(why)));
     }
-    if !watch.charge(text_steps(sql)) {
-        return Err((0, Trouble::RanAway));
+    if !hooks.charge(text_steps(sql)) {
+        return Err((0, StatementError::BudgetExceeded));
     }
-    watch.is_begun.store(false, Relaxed);
+    hooks.is_begun.store(false, Relaxed);
     let mut batch = Batch::new(conn, sql);
     for number in 1.. {
         let (mut prepared, mut may_repeat) = (None, false);
-        let is_over = length_tiers::climb(conn, watch, 0, |gear| {
-            let on_error = |error| trouble(watch, &error);
-            watch.begin_statement();
-            if !watch.charge(STATEMENT_STEPS) {
-                return Err(Trouble::RanAway);
+        let is_over = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
+            let on_error = |error| classify(hooks, &error);
+            hooks.begin_statement();
+            if !hooks.charge(STATEMENT_STEPS) {
+                return Err(StatementError::BudgetExceeded);
             }
             match prepared {
                 // What preparing told holds for every attempt.
-                Some(_) => watch.may_repeat.store(may_repeat, Relaxed),
+                Some(_) => hooks.may_repeat.store(may_repeat, Relaxed),
                 None => {
-                    watch.set_price(step_cost::PLANNED);
+                    hooks.set_price(step_cost::PLANNED);
                     prepared = batch.next().map_err(on_error)?;
-                    may_repeat = watch.may_repeat.load(Relaxed);
+                    may_repeat = hooks.may_repeat.load(Relaxed);
                 }
             }
-            watch.set_price(step_cost::PLAIN);
+            hooks.set_price(step_cost::PLAIN);
             let Some(one) = &mut prepared else { return Ok(true) };
-            if watch.passes_over.load(Relaxed) {
+            if hooks.passes_over.load(Relaxed) {
                 return Ok(false);
             }
-            length_tiers::suits(watch, gear)?;
+            length_tiers::suits(hooks, tier)?;
             let text =
-                length_tiers::at_any_length(conn, gear, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
-            length_tiers::charge_virtual(watch, gear, text.len())?;
-            statement::fits(conn, watch, &text, 0, gear)?;
-            let mut room = Room::new(0, 0);
-            statement::carry_out(conn, watch, one, &Params::None, Kind::Execute, &mut room)?;
-            settle(conn, watch).map(|()| false)
+                length_tiers::at_any_length(conn, tier, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
+            length_tiers::charge_virtual(hooks, tier, text.len())?;
+            statement::fits(conn, hooks, &text, 0, tier)?;
+            let mut limit = AnswerLimit::new(0, 0);
+            statement::carry_out(conn, hooks, one, &Params::None, Kind::Execute, &mut limit)?;
+            settle(conn, hooks).map(|()| false)
         });
-        let is_over = is_over.map_err(|error| (number, trouble(watch, &error)))?;
-        if is_over.map_err(|trouble| (number, trouble))? {
-            if watch.is_begun.load(Relaxed) {
+        let is_over = is_over.map_err(|error| (number, classify(hooks, &error)))?;
+        if is_over.map_err(|error| (number, error))? {
+            if hooks.is_begun.load(Relaxed) {
                 let why = "the dump says BEGIN and never COMMIT: its end is missing";
-                return Err((number - 1, Trouble::Failed(why.to_string())));
+                return Err((number - 1, StatementError::Failed(why.to_string())));
             }
             break;
         }
@@ -88,13 +88,13 @@ pub fn text(conn: &Connection, watch: &Arc<Watch>, sql: &str) -> std::result::Re
 ///
 /// # Errors
 /// Our own database does not do what it must.
-pub fn file(conn: &Connection, watch: &Watch, at_ms: u64, command: &Command) -> Result<Answer> {
-    let _own = Own::begin(watch);
+pub fn file(conn: &Connection, hooks: &HookState, at_ms: u64, command: &Command) -> Result<Answer> {
+    let _own = InternalStatements::begin(hooks);
     match *command {
         Command::Stage { load, offset, ref bytes } => stage(conn, load, offset, bytes),
         Command::Prepare { load, bytes, crc, seed } => {
             if own_table::staged(conn)?.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
-                return Ok(Answer::Refused(OTHER.to_string()));
+                return Ok(Answer::Refused(OTHER_FILE.to_string()));
             }
             own_table::set_plan(conn, Plan { load, bytes, crc, seed, at_ms }).map(|()| Answer::Done)
         }
@@ -116,7 +116,7 @@ fn stage(conn: &Connection, load: u64, offset: u64, bytes: &[u8]) -> Result<Answ
     let so_far =
         if offset == 0 { own_table::begin_load(conn, load)? } else { own_table::staged(conn)?.unwrap_or_default() };
     if (so_far.load, so_far.bytes) != (load, offset) || own_table::plan(conn)?.is_some() {
-        return Ok(Answer::Refused(OTHER.to_string()));
+        return Ok(Answer::Refused(OTHER_FILE.to_string()));
     }
     own_table::stage(conn, so_far, bytes)?;
     // Of a file that came to nothing more than one piece goes for each that comes.
@@ -162,18 +162,18 @@ pub enum Stop {
     /// The file has what is not allowed.
     Refused(String),
     /// Our own database does not do what it must, or the budget was used up.
-    Broken(Trouble),
+    Broken(StatementError),
 }
 
 impl Stop {
     /// Of a failure in our own database: on what the file has, or by itself.
-    fn of(watch: &Watch, error: &rusqlite::Error, what: &str) -> Stop {
-        Stop::from(trouble(watch, error), what)
+    fn of(hooks: &HookState, error: &rusqlite::Error, what: &str) -> Stop {
+        Stop::from(classify(hooks, error), what)
     }
 
-    fn from(trouble: Trouble, what: &str) -> Stop {
-        match trouble {
-            Trouble::Failed(why) | Trouble::TooLong(why) => Stop::Refused(format!("{why}: {what:.200}")),
+    fn from(error: StatementError, what: &str) -> Stop {
+        match error {
+            StatementError::Failed(why) | StatementError::TooLong(why) => Stop::Refused(format!("{why}: {what:.200}")),
             other => Stop::Broken(other),
         }
     }
@@ -183,25 +183,25 @@ impl Stop {
 ///
 /// # Errors
 /// See [`Stop`].
-pub fn copy_all(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> std::result::Result<(), Stop> {
+pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -> std::result::Result<(), Stop> {
     let theirs = |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", errors::said(&error)));
-    let ours = |error: rusqlite::Error| Stop::of(watch, &error, "the database");
+    let ours = |error: rusqlite::Error| Stop::of(hooks, &error, "the database");
     let tables = schema::tables(other).map_err(theirs)?;
     let others = schema::others(other).map_err(theirs)?;
     let define = |sql: &str| {
         let statement = Statement::bare(sql);
-        let done = length_tiers::climb(conn, watch, 0, |gear| {
-            let mut room = Room::new(0, 0);
-            statement::run_in(conn, watch, &statement, Kind::Execute, &mut room, Some(gear))
+        let done = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
+            let mut limit = AnswerLimit::new(0, 0);
+            statement::run_in(conn, hooks, &statement, Kind::Execute, &mut limit, Some(tier))
         });
-        done.map_err(ours)?.map(drop).map_err(|trouble| Stop::from(trouble, sql))
+        done.map_err(ours)?.map(drop).map_err(|error| Stop::from(error, sql))
     };
     for table in tables.iter().filter(|table| table.form != Form::Shadow && table.name != "sqlite_sequence") {
         define(&table.sql)?;
     }
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map_err(ours)?;
     let copied =
-        tables.iter().filter(|table| table.form != Form::Virtual).try_for_each(|table| copy(conn, watch, other, table));
+        tables.iter().filter(|table| table.form != Form::Virtual).try_for_each(|table| copy(conn, hooks, other, table));
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(ours)?;
     copied?;
     for table in tables.iter().filter(|table| table.form == Form::Virtual) {
@@ -215,12 +215,12 @@ pub fn copy_all(conn: &Connection, watch: &Arc<Watch>, other: &Connection) -> st
     for sql in &others {
         define(sql)?;
     }
-    watch.begin_statement();
-    watch.has_set_sequence.store(true, Relaxed);
-    if let Some(why) = integrity_violation(conn, watch) {
+    hooks.begin_statement();
+    hooks.has_set_sequence.store(true, Relaxed);
+    if let Some(why) = integrity_violation(conn, hooks) {
         return Err(Stop::Refused(why));
     }
-    let _own = Own::begin(watch);
+    let _own = InternalStatements::begin(hooks);
     for pragma in ["user_version", "application_id"] {
         let value: i64 = other.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(theirs)?;
         conn.execute_batch(&format!("PRAGMA {pragma} = {value}")).map_err(ours)?;
@@ -245,44 +245,44 @@ pub fn empty(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-fn copy(conn: &Connection, watch: &Arc<Watch>, other: &Connection, table: &Table) -> std::result::Result<(), Stop> {
+fn copy(conn: &Connection, hooks: &Arc<HookState>, other: &Connection, table: &Table) -> std::result::Result<(), Stop> {
     let name = quoted(&table.name);
     let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, errors::said(&error)));
-    let ours = |error: rusqlite::Error| Stop::of(watch, &error, &table.name);
+    let ours = |error: rusqlite::Error| Stop::of(hooks, &error, &table.name);
     let selected = table.selected();
     let mut select = other.prepare(&format!("SELECT {selected} FROM {name} NOT INDEXED")).map_err(theirs)?;
     let count = select.column_count();
     let marks = vec!["?"; count].join(", ");
-    let own = Own::begin(watch);
+    let own = InternalStatements::begin(hooks);
     if table.form == Form::Shadow || table.name == "sqlite_sequence" {
         // What the definition of its virtual table, or an insertion, has put there.
         conn.execute_batch(&format!("DELETE FROM {name}")).map_err(ours)?;
     }
     let mut insert = conn.prepare(&format!("INSERT INTO {name}({selected}) VALUES({marks})")).map_err(ours)?;
     drop(own);
-    watch.begin_statement();
+    hooks.begin_statement();
     let mut rows = select.query([]).map_err(theirs)?;
-    let mut reach = Reach::new(conn, watch);
+    let mut tier = RowTier::new(conn, hooks);
     while let Some(row) = rows.next().map_err(theirs)? {
         // As they are: text need not be UTF-8.
         let values: Vec<ValueRef> =
             (0..count).map(|place| row.get_ref(place)).collect::<Result<_>>().map_err(theirs)?;
-        reach.at_least(values.iter().map(length).sum()).map_err(ours)?;
+        tier.at_least(values.iter().map(length).sum()).map_err(ours)?;
         for (place, value) in values.iter().enumerate() {
             insert.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(*value)).map_err(ours)?;
         }
         // What the table computes from a row (checks, generated columns) may be longer than the row.
         loop {
-            match insert.raw_execute().map_err(|error| trouble(watch, &error)) {
+            match insert.raw_execute().map_err(|error| classify(hooks, &error)) {
                 Ok(_) => break,
-                Err(Trouble::TooLong(_)) if reach.is_not_all() => {
-                    reach.at_least(reach.bytes() + 1).map_err(ours)?;
+                Err(StatementError::TooLong(_)) if tier.is_not_all() => {
+                    tier.at_least(tier.bytes() + 1).map_err(ours)?;
                 }
-                Err(trouble) => return Err(Stop::from(trouble, &table.name)),
+                Err(error) => return Err(Stop::from(error, &table.name)),
             }
         }
     }
-    if watch.has_topmost_row.load(Relaxed) {
+    if hooks.has_topmost_row.load(Relaxed) {
         return Err(Stop::Refused(format!("table {} has row number {}, which is not for use", table.name, i64::MAX)));
     }
     Ok(())

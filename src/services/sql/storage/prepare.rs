@@ -14,9 +14,9 @@ use super::open::{FLAGS, KEPT, memory};
 use super::own_table::{self, Plan};
 use crate::services::sql::commands::{FILE_STEPS_MAX, FILE_STEPS_PER_BYTE};
 use crate::services::sql::connection::files::Files;
-use crate::services::sql::connection::hook_state::{Own, Purpose, Watch};
+use crate::services::sql::connection::hook_state::{HookState, InternalStatements, Purpose};
 use crate::services::sql::connection::{configure, count_steps};
-use crate::services::sql::errors::{Fatal, OTHER, RAN_AWAY, Trouble};
+use crate::services::sql::errors::{BUDGET_EXCEEDED, Fatal, OTHER_FILE, StatementError};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ pub struct Prepared {
     /// Open for writing, with nothing in progress.
     pub conn: Connection,
     /// Of this connection.
-    pub watch: Arc<Watch>,
+    pub hooks: Arc<HookState>,
     /// Where it is, if it is in a file.
     pub path: Option<PathBuf>,
     /// It knows what entries up to this one answered.
@@ -137,7 +137,7 @@ pub fn in_memory(conn: &Connection, plan: Plan) -> Built {
     let opened = gathered.map(|gathered| gathered.and_then(|()| load::open(image)));
     let built = opened.map_err(|error| unusable(&error)).and_then(|opened| {
         let other = opened.map_err(Built::Refused)?;
-        let conn = memory().map_err(|error| Built::Broken(Fatal::of(&Watch::default(), &error)))?;
+        let conn = memory().map_err(|error| Built::Broken(Fatal::of(&HookState::default(), &error)))?;
         build(conn, None, plan, &other, &Arc::default())
     });
     built.unwrap_or_else(|built| built)
@@ -163,7 +163,7 @@ fn prepare_file(
     source: &Path,
     path: &Path,
 ) -> Result<Built, Built> {
-    let sqlite = |error: rusqlite::Error| Built::Broken(Fatal::of(&Watch::default(), &error));
+    let sqlite = |error: rusqlite::Error| Built::Broken(Fatal::of(&HookState::default(), &error));
     let read = || Connection::open_with_flags(files.path(), OpenFlags::SQLITE_OPEN_READ_ONLY);
     let written = (|| {
         let pieces = read().map_err(io::Error::other)?;
@@ -179,13 +179,13 @@ fn prepare_file(
     conn.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF").map_err(sqlite)?;
     let built = build(conn, Some(files), plan, &other, slot)?;
     if let Built::Ready(prepared) = &built {
-        let _own = Own::begin(&prepared.watch);
+        let _own = InternalStatements::begin(&prepared.hooks);
         prepared.conn.execute_batch(KEPT).map_err(sqlite)?;
         files.sync(path).map_err(|error| unusable(&error))?;
     }
     let Built::Ready(mut prepared) = built else { return Ok(built) };
     // What later entries answered is added when it is put in place.
-    let own = Own::begin(&prepared.watch);
+    let own = InternalStatements::begin(&prepared.hooks);
     let copied = read().and_then(|from| {
         prepared.conn.execute_batch("BEGIN IMMEDIATE")?;
         let newest = own_table::copy_entries(&from, &prepared.conn, 0)?;
@@ -209,7 +209,7 @@ fn gather(
 ) -> io::Result<Result<(), String>> {
     let staged = own_table::staged(conn).map_err(io::Error::other)?;
     let Some(staged) = staged.filter(|staged| (staged.load, staged.bytes) == (plan.load, plan.bytes)) else {
-        return Ok(Err(OTHER.to_string()));
+        return Ok(Err(OTHER_FILE.to_string()));
     };
     let (mut crc, mut start, mut at) = (crc32fast::Hasher::new(), Vec::<u8>::new(), 0_u64);
     own_table::gather(conn, staged, |piece| {
@@ -237,40 +237,42 @@ fn build(
     other: &Connection,
     slot: &Arc<Slot>,
 ) -> Result<Built, Built> {
-    let watch = Arc::new(Watch::default());
+    let hooks = Arc::new(HookState::default());
     if let Some(files) = files {
-        watch.files.get_or_init(|| Arc::clone(files));
+        hooks.files.get_or_init(|| Arc::clone(files));
     }
-    let fatal = |error: &rusqlite::Error| Built::Broken(Fatal::of(&watch, error));
+    let fatal = |error: &rusqlite::Error| Built::Broken(Fatal::of(&hooks, error));
     let unwanted = Arc::clone(slot);
     let is_over = move || unwanted.state().is_unwanted.then_some("nobody waits for it any more");
-    configure(&mut conn, &watch, Purpose::Write, Some(Arc::new(is_over))).map_err(|error| fatal(&error))?;
-    let own = Own::begin(&watch);
+    configure(&mut conn, &hooks, Purpose::Write, Some(Arc::new(is_over))).map_err(|error| fatal(&error))?;
+    let own = InternalStatements::begin(&hooks);
     own_table::create(&conn).and_then(|()| conn.execute_batch("BEGIN IMMEDIATE")).map_err(|error| fatal(&error))?;
     drop(own);
-    watch.begin_transaction(Some(Vec::new()));
-    watch.begin_schema(Some((BTreeMap::new(), Vec::new())));
-    watch.begin(plan.at_ms, plan.seed, FILE_STEPS_MAX + plan.bytes.saturating_mul(FILE_STEPS_PER_BYTE));
-    let copied = load::copy_all(&conn, &watch, other);
-    let own = Own::begin(&watch);
+    hooks.begin_transaction(Some(Vec::new()));
+    hooks.begin_schema(Some((BTreeMap::new(), Vec::new())));
+    hooks.begin(plan.at_ms, plan.seed, FILE_STEPS_MAX + plan.bytes.saturating_mul(FILE_STEPS_PER_BYTE));
+    let copied = load::copy_all(&conn, &hooks, other);
+    let own = InternalStatements::begin(&hooks);
     match copied {
         Ok(()) => conn.execute_batch("COMMIT; PRAGMA writable_schema = RESET").map_err(|error| fatal(&error))?,
         Err(Stop::Refused(why)) => return Err(Built::Refused(why)),
-        Err(Stop::Broken(Trouble::RanAway)) => return Err(Built::Refused(RAN_AWAY.to_string())),
+        Err(Stop::Broken(StatementError::BudgetExceeded)) => return Err(Built::Refused(BUDGET_EXCEEDED.to_string())),
         // A definition may make SQLite believe that there is damage.
-        Err(Stop::Broken(Trouble::Fatal { why, is_damaged: true })) => {
+        Err(Stop::Broken(StatementError::Fatal { why, is_damaged: true })) => {
             let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
             return Err(match found {
                 Ok(found) if found == "ok" => Built::Refused(why),
                 _ => Built::Broken(Fatal { why, is_damaged: false }),
             });
         }
-        Err(Stop::Broken(Trouble::Fatal { why, .. } | Trouble::Failed(why) | Trouble::TooLong(why))) => {
+        Err(Stop::Broken(
+            StatementError::Fatal { why, .. } | StatementError::Failed(why) | StatementError::TooLong(why),
+        )) => {
             return Err(Built::Broken(Fatal { why, is_damaged: false }));
         }
     }
     drop(own);
     // From here on it is a database like any other.
-    count_steps(&mut conn, &watch, None).map_err(|error| fatal(&error))?;
-    Ok(Built::Ready(Box::new(Prepared { conn, watch, path: None, copied_to: 0 })))
+    count_steps(&mut conn, &hooks, None).map_err(|error| fatal(&error))?;
+    Ok(Built::Ready(Box::new(Prepared { conn, hooks, path: None, copied_to: 0 })))
 }

@@ -5,7 +5,7 @@
 
 use super::shell::{Node, in_words, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
-use crate::services::sql::errors::RAN_AWAY;
+use crate::services::sql::errors::BUDGET_EXCEEDED;
 use crate::services::sql::{Digest, Kind, Outcome};
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ fn attempt(node: &mut Node, sql: &str) -> (Outcome, Duration) {
 
 fn verdict(outcome: &Outcome) -> &'static str {
     match outcome {
-        Outcome::Failed(why) if why == RAN_AWAY => "refused",
+        Outcome::Failed(why) if why == BUDGET_EXCEEDED => "refused",
         Outcome::Failed(_) => "fails",
         _ => "accepted",
     }
@@ -323,7 +323,7 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
             "aaa%".repeat(25)
         ),
     ] {
-        assert_eq!(last(&mut node, &[&sql]), format!("failed: {RAN_AWAY}"), "{sql:.90}");
+        assert_eq!(last(&mut node, &[&sql]), format!("failed: {BUDGET_EXCEEDED}"), "{sql:.90}");
     }
     for sql in [
         "INSERT INTO p SELECT count(*) FROM t, f WHERE f MATCH t.a",
@@ -343,7 +343,7 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
         let run = Run { statements: vec![statement], ..request(&[], Kind::Execute, 1) };
         in_words(&node.run(1_800_000_000_000, run)[0])
     };
-    assert_eq!(ask(40_000), format!("failed: {RAN_AWAY}"));
+    assert_eq!(ask(40_000), format!("failed: {BUDGET_EXCEEDED}"));
     let said = ask(1_000);
     assert!(said.starts_with("changed"), "{said}");
     for sql in [

@@ -76,7 +76,7 @@ fn a_runaway_takes_no_other_command_along() {
             said[1..],
             [
                 "failed: UNIQUE constraint failed: t.id",
-                &format!("failed: {}", crate::services::sql::errors::RAN_AWAY),
+                &format!("failed: {}", crate::services::sql::errors::BUDGET_EXCEEDED),
                 "failed: not run: the request ended with the statement before",
             ]
         );

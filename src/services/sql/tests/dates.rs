@@ -5,8 +5,8 @@
 use super::super::connection::configure;
 use super::shell::{Node, in_words, request, results};
 use crate::services::sql::commands::STEPS_MAX;
+use crate::services::sql::connection::hook_state::HookState;
 use crate::services::sql::connection::hook_state::Purpose;
-use crate::services::sql::connection::hook_state::Watch;
 use crate::services::sql::{Command, Kind, Params, Statement, Value};
 use rusqlite::types::Value as Stored;
 use rusqlite::{Connection, Result, params_from_iter};
@@ -116,8 +116,8 @@ fn expected(conn: &Connection, name: &str, args: &[Stored]) -> Option<Stored> {
 fn no_spelling_reads_the_clock() {
     let theirs = Connection::open_in_memory().unwrap();
     let mut conn = Connection::open_in_memory().unwrap();
-    let watch = Arc::new(Watch::default());
-    configure(&mut conn, &watch, Purpose::Write, None).unwrap();
+    let hooks = Arc::new(HookState::default());
+    configure(&mut conn, &hooks, Purpose::Write, None).unwrap();
     // Text that is no UTF-8 stays a blob here: SQLite reads both alike.
     let value = |sql: &str| -> Stored {
         theirs.query_row(&format!("SELECT {sql}"), [], |row| row.get(0)).unwrap_or_else(|_| {
@@ -137,7 +137,7 @@ fn no_spelling_reads_the_clock() {
     let (mut of_clock, mut refused) = (0, 0);
     for (number, name) in FUNCTIONS.iter().enumerate() {
         for call in calls.iter().filter(|call| *name != "timediff" || call.len() == 2) {
-            watch.begin(AT_MS, 0, STEPS_MAX);
+            hooks.begin(AT_MS, 0, STEPS_MAX);
             let format = if number == 5 { "%Y-%m-%d %H:%M:%f" } else { "%s \u{e9} %j" };
             let mut args = call.clone();
             if *name == "strftime" {
@@ -167,8 +167,8 @@ fn no_spelling_reads_the_clock() {
 #[test]
 fn what_is_not_known_to_be_pure_is_computed_where_sqlite_refuses_the_clock() {
     use crate::services::sql::connection::dates::Dates;
-    let dates = Dates::new(&Arc::new(Watch::default()));
-    dates.watch.begin(AT_MS, 0, STEPS_MAX);
+    let dates = Dates::new(&Arc::new(HookState::default()));
+    dates.hooks.begin(AT_MS, 0, STEPS_MAX);
     let text = |text: &str| crate::services::sql::connection::dates::Raw::Text(text.as_bytes().to_vec());
     for args in [&[text("now")][..], &[text("subsec")], &[text("2020-01-01"), text("localtime")]] {
         let why = dates.compute("datetime", args).unwrap_err().to_string();

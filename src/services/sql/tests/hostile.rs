@@ -3,12 +3,12 @@
 //! Not here: what must be the same everywhere (`same.rs`).
 
 use super::shell::{Node, answer, in_words, request, results};
-use crate::services::sql::errors::RAN_AWAY;
+use crate::services::sql::errors::BUDGET_EXCEEDED;
 use crate::services::sql::{Answer, Command, Digest, Flaws, Kind, Params, Run, Statement, Value};
 use std::time::Instant;
 
 fn ran_away() -> String {
-    format!("failed: {RAN_AWAY}")
+    format!("failed: {BUDGET_EXCEEDED}")
 }
 
 fn node() -> Node {
@@ -253,7 +253,7 @@ fn a_statement_that_fails_late_leaves_nothing() {
     assert_eq!(in_words(&node.execute(&[fine])[0]), "changed 3, last id 5");
 }
 
-/// SQLite has no word but "out of memory" for a default that is longer than values may be in a gear.
+/// SQLite has no word but "out of memory" for a default that is longer than values may be in a tier.
 #[test]
 fn long_defaults_are_no_lack_of_memory() {
     for long in [200, 300, 5_000, 70_000] {

@@ -7,9 +7,9 @@ use super::crashes::ENDLESS;
 use super::shell::{Node, in_words, request};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::catalogue;
+use crate::services::sql::connection::hook_state::HookState;
+use crate::services::sql::connection::hook_state::InternalStatements;
 use crate::services::sql::connection::hook_state::Purpose;
-use crate::services::sql::connection::hook_state::Watch;
-use crate::services::sql::connection::hook_state::Own;
 use crate::services::sql::{Command, Database, Kind};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -20,9 +20,9 @@ use std::sync::Arc;
 #[test]
 fn every_function_pragma_and_module_is_decided_and_documented() {
     let mut conn = Connection::open_in_memory().unwrap();
-    let watch = Arc::new(Watch::default());
-    configure(&mut conn, &watch, Purpose::Read, None).unwrap();
-    let _own = Own::begin(&watch);
+    let hooks = Arc::new(HookState::default());
+    configure(&mut conn, &hooks, Purpose::Read, None).unwrap();
+    let _own = InternalStatements::begin(&hooks);
     let of = |sql: &str| -> BTreeSet<String> {
         conn.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(rusqlite::Result::unwrap).collect()
     };
@@ -154,9 +154,9 @@ fn a_runaway_ends_at_the_same_step_whatever_was_before() {
 fn our_functions_are_like_those_of_sqlite() {
     let theirs = Connection::open_in_memory().unwrap();
     let mut ours = Connection::open_in_memory().unwrap();
-    let watch = Arc::new(Watch::default());
-    configure(&mut ours, &watch, Purpose::Write, None).unwrap();
-    watch.begin(0, 0, STEPS_MAX);
+    let hooks = Arc::new(HookState::default());
+    configure(&mut ours, &hooks, Purpose::Write, None).unwrap();
+    hooks.begin(0, 0, STEPS_MAX);
     for conn in [&theirs, &ours] {
         conn.execute_batch(
             "CREATE TABLE t (k, v); INSERT INTO t VALUES('a', 1), ('b', 2.5), (NULL, 'x'), (4, NULL), ('q\"', 'it''s, \"so\"'), \
