@@ -140,8 +140,8 @@ impl Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::services::kv::{Bytes, Condition, Expiry, Op, Run};
-    use crate::services::registry::{chat_command, jobs_command, kv_run, sql_command};
+    use crate::services::kv::{Batch, Bytes, Condition, Expiry, Op};
+    use crate::services::registry::{chat_command, jobs_command, kv_batch, sql_command};
     use crate::services::sql::{Command, Kind, Statement};
 
     fn set(bytes: usize) -> Op {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn run(ops: Vec<Op>) -> Vec<u8> {
-        kv_run(&Run { watched: Vec::new(), ops })
+        kv_batch(&Batch { watched: Vec::new(), ops })
     }
 
     fn sql(sql: &str) -> Vec<u8> {

@@ -14,8 +14,8 @@ use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
 use crate::node::{Ack, Answered, Level, Reservation, Work};
 use crate::services::Reply;
 use crate::services::kv::commands::RUN_REPLY_BYTES_MAX;
-use crate::services::kv::{Bytes, Op, Ran, Run, Value};
-use crate::services::registry::kv_run;
+use crate::services::kv::{Bytes, Op, BatchReply, Batch, Value};
+use crate::services::registry::kv_batch;
 use crate::types::Outcome;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ pub struct Conn {
     pub(crate) watched: Vec<(Bytes, u64)>,
     pub(crate) watched_bytes: usize,
     /// What is being gathered, how its answer will be written, and how large it is.
-    pub(crate) run: Run,
+    pub(crate) run: Batch,
     pub(crate) plan: Plan,
     run_bytes: usize,
     run_reads: usize,
@@ -92,7 +92,7 @@ impl Conn {
             multi: None,
             watched: Vec::new(),
             watched_bytes: 0,
-            run: Run::default(),
+            run: Batch::default(),
             plan: Plan::default(),
             run_bytes: 0,
             run_reads: 0,
@@ -192,7 +192,7 @@ impl Conn {
         (self.run_bytes, self.run_reads) = (0, 0);
     }
 
-    pub(crate) fn hand_over(&mut self, run: Run, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
+    pub(crate) fn hand_over(&mut self, run: Batch, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
         if !self.client.wait_room() {
             return run.ops;
         }
@@ -204,7 +204,7 @@ impl Conn {
             needs_log |= std::mem::take(&mut self.has_taken);
         }
         let ack = if plan.is_taken { Ack::Taken } else { Ack::Applied };
-        let bytes = kv_run(&run);
+        let bytes = kv_batch(&run);
         // What it may come to when it is answered counts as well: a client that does not read must not fill the memory.
         let replies = run.ops.iter().map(values_read).sum::<usize>() * self.shared.value_bytes();
         let size = Size { commands: run.ops.len(), command: bytes.len(), replies };
@@ -238,11 +238,11 @@ impl Conn {
     pub(crate) fn ask(&mut self, ops: Vec<Op>, level: Level) -> Result<Vec<Value>, String> {
         self.flush();
         self.client.wait_answered();
-        let run = Run { watched: Vec::new(), ops };
-        let answered: Answered = self.shared.handle.query(kv_run(&run), level, Instant::now() + self.timeout());
+        let run = Batch { watched: Vec::new(), ops };
+        let answered: Answered = self.shared.handle.query(kv_batch(&run), level, Instant::now() + self.timeout());
         match answered {
-            Outcome::Done((_, Reply::Ok(bytes))) => match Ran::decode(&bytes) {
-                Some(Ran::Values(values)) => Ok(values),
+            Outcome::Done((_, Reply::Ok(bytes))) => match BatchReply::decode(&bytes) {
+                Some(BatchReply::Values(values)) => Ok(values),
                 _ => Err("ERR the store's answer cannot be read".to_string()),
             },
             Outcome::Done((_, Reply::Failed(why))) => Err(format!("ERR {why}")),

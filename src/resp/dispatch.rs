@@ -23,7 +23,7 @@ use crate::node::shared::memory;
 use crate::node::threads::pending_requests::now_ms;
 use crate::services::Reply;
 use crate::services::kv::commands::RUN_KEYS_MAX;
-use crate::services::kv::{Bytes, Op, Ran, Run, Value};
+use crate::services::kv::{Bytes, Op, BatchReply, Batch, Value};
 use crate::types::Outcome;
 use crate::warn_seldom;
 use std::io::Read;
@@ -229,7 +229,7 @@ impl Conn {
             return self.reply(|out| reply::error(out, why));
         }
         self.submit();
-        let mut run = Run { watched, ops: Vec::with_capacity(multi.queued.len()) };
+        let mut run = Batch { watched, ops: Vec::with_capacity(multi.queued.len()) };
         let mut plan = Plan { proto: self.proto, is_exec: true, ..Plan::default() };
         for owned in &multi.queued {
             let request = owned.request();
@@ -250,7 +250,7 @@ impl Conn {
             plan.push(Shape::Written(out));
         }
         if run.ops.is_empty() && run.watched.is_empty() {
-            let nothing = Outcome::Done((crate::types::Index(0), Reply::Ok(Ran::Values(Vec::new()).encode())));
+            let nothing = Outcome::Done((crate::types::Index(0), Reply::Ok(BatchReply::Values(Vec::new()).encode())));
             let mut out = Vec::new();
             plan.write(&nothing, &self.shared.cursors, &mut out);
             return self.reply_written(out);

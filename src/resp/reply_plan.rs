@@ -9,7 +9,7 @@ use super::protocol::reply::{self, Proto};
 use crate::node::shared::memory;
 use crate::node::{Answered, quota};
 use crate::services::Reply;
-use crate::services::kv::commands::{RanRef, ValueRef};
+use crate::services::kv::commands::{BatchReplyRef, ValueRef};
 use crate::types::Outcome;
 
 /// How one reply is written.
@@ -58,11 +58,11 @@ impl Plan {
     pub fn write(self, answered: &Answered, cursors: &Cursors, out: &mut Vec<u8>) -> usize {
         let failure = match answered {
             Outcome::Done(_) if self.is_taken => return self.write_values(Values::Certain, cursors, out),
-            Outcome::Done((_, Reply::Ok(bytes))) => match RanRef::decode(bytes) {
-                Some(RanRef::Values(values)) => {
+            Outcome::Done((_, Reply::Ok(bytes))) => match BatchReplyRef::decode(bytes) {
+                Some(BatchReplyRef::Values(values)) => {
                     return self.write_values(Values::Given(values.into_iter()), cursors, out);
                 }
-                Some(RanRef::Aborted) => {
+                Some(BatchReplyRef::Aborted) => {
                     reply::nil_array(out, self.proto);
                     return 0;
                 }
@@ -164,7 +164,7 @@ fn write_value(out: &mut Vec<u8>, proto: Proto, value: &ValueRef) {
 #[cfg(test)]
 mod tests {
     use crate::resp::reply_plan::*;
-    use crate::services::kv::{Bytes, Ran, Value};
+    use crate::services::kv::{BatchReply, Bytes, Value};
     use crate::types::Index;
 
     fn written(plan: Plan, answered: &Answered) -> String {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn done(values: Vec<Value>) -> Answered {
-        Outcome::Done((Index(1), Reply::Ok(Ran::Values(values).encode())))
+        Outcome::Done((Index(1), Reply::Ok(BatchReply::Values(values).encode())))
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
     fn exec_is_one_array_or_nothing() {
         let exec = |proto| Plan { is_exec: true, proto, ..plan(&[Shape::Plain, Shape::Plain]) };
         assert_eq!(written(exec(Proto::Two), &done(vec![Value::Ok, Value::Nil])), "*2\r\n+OK\r\n$-1\r\n");
-        let aborted = || Outcome::Done((Index(1), Reply::Ok(Ran::Aborted.encode())));
+        let aborted = || Outcome::Done((Index(1), Reply::Ok(BatchReply::Aborted.encode())));
         assert_eq!(written(exec(Proto::Two), &aborted()), "*-1\r\n");
         assert_eq!(written(exec(Proto::Three), &aborted()), "_\r\n");
     }

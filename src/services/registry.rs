@@ -58,7 +58,7 @@ services! {
     /// Keys, values and locks.
     2 KV kv: kv::Store,
     /// People's programs, to be run by the workers.
-    3 JOBS jobs: jobs::Board,
+    3 JOBS jobs: jobs::JobTable,
     /// Tables, asked and changed in SQL.
     4 SQL sql: sql::Database,
     /// What people say to each other.
@@ -119,9 +119,9 @@ pub fn directory_query(query: &directory::Query) -> Vec<u8> {
     route(DIRECTORY, query.encode())
 }
 
-/// A run of the key-value store with its routing byte: a command if it needs the log, else a query.
-pub fn kv_run(run: &kv::Run) -> Vec<u8> {
-    postcard::to_extend(run, vec![KV]).expect("encoding into memory cannot fail")
+/// A batch of the key-value store with its routing byte: a command if it needs the log, else a query.
+pub fn kv_batch(batch: &kv::Batch) -> Vec<u8> {
+    postcard::to_extend(batch, vec![KV]).expect("encoding into memory cannot fail")
 }
 
 /// A command of the jobs with its routing byte.
@@ -198,7 +198,7 @@ impl Registry {
     }
 
     /// The jobs.
-    pub fn jobs(&self) -> &jobs::Board {
+    pub fn jobs(&self) -> &jobs::JobTable {
         &self.jobs
     }
 
@@ -330,7 +330,7 @@ impl Registry {
         &mut self.kv
     }
 
-    pub(crate) fn jobs_mut(&mut self) -> &mut jobs::Board {
+    pub(crate) fn jobs_mut(&mut self) -> &mut jobs::JobTable {
         &mut self.jobs
     }
 
@@ -373,7 +373,7 @@ impl Registry {
             self.kv = kv::Store::default();
         }
         if jobs {
-            self.jobs = jobs::Board::default();
+            self.jobs = jobs::JobTable::default();
         }
     }
 
@@ -492,7 +492,7 @@ mod tests {
         let at_ms = 1_700_000_000_000;
         let count = |at_ms: u64| {
             let op = kv::Op::IncrBy { key: b"n".to_vec().into(), by: 1 };
-            let command = kv_run(&kv::Run { watched: Vec::new(), ops: vec![op] });
+            let command = kv_batch(&kv::Batch { watched: Vec::new(), ops: vec![op] });
             let tag = Tag { origin: uuid::Uuid::from_u128(7), number: 1, done_below: 1 };
             encode_batch(at_ms, [(tag, command.as_slice())])
         };

@@ -15,7 +15,7 @@ use crate::http::protocol::reply::{Reply, as_text};
 use crate::http::routes::Indexed;
 use crate::node::{Ack, Level, Work};
 use crate::services::kv::commands::{KEY_BYTES_MAX, TOO_LARGE, TOO_LARGE_A_REPLY, VALUE_BYTES_MAX};
-use crate::services::kv::{Bytes, Condition, Expiry, Op, Ran, Run, Value};
+use crate::services::kv::{Batch, BatchReply, Bytes, Condition, Expiry, Op, Value};
 use crate::services::{self, registry};
 use crate::types::{Index, Outcome};
 use serde::Deserialize;
@@ -205,7 +205,7 @@ fn change(
         }
     };
     let ops = vec![op, Op::Revisions(vec![key.clone()])];
-    let command = registry::kv_run(&Run { watched: Vec::new(), ops });
+    let command = registry::kv_batch(&Batch { watched: Vec::new(), ops });
     let (index, reply) = match door.host.ask(Work::Command { tag, command, ack }, deadline(door)) {
         Outcome::Done(done) => done,
         other => return Err(failed(door, other)),
@@ -239,7 +239,7 @@ fn change(
 
 /// Asks the services; one value per operation.
 pub(crate) fn query(door: &Door, ops: Vec<Op>, level: Level, deadline: Instant) -> Result<(Index, Vec<Value>), Reply> {
-    let query = registry::kv_run(&Run { watched: Vec::new(), ops });
+    let query = registry::kv_batch(&Batch { watched: Vec::new(), ops });
     match door.host.query(query, level, deadline) {
         Outcome::Done((index, reply)) => Ok((index, values(door, reply)?)),
         other => Err(failed(door, other)),
@@ -249,8 +249,8 @@ pub(crate) fn query(door: &Door, ops: Vec<Op>, level: Level, deadline: Instant) 
 /// The values of a run that nothing could abort.
 pub(crate) fn values(door: &Door, reply: services::Reply) -> Result<Vec<Value>, Reply> {
     match reply {
-        services::Reply::Ok(bytes) => match Ran::decode(&bytes) {
-            Some(Ran::Values(values)) => Ok(values),
+        services::Reply::Ok(bytes) => match BatchReply::decode(&bytes) {
+            Some(BatchReply::Values(values)) => Ok(values),
             _ => Err(strange()),
         },
         services::Reply::Failed(why) => Err(Reply::error(400, &why, "refused", leader(door))),

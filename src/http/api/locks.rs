@@ -14,7 +14,7 @@ use crate::http::protocol::{idempotency, params};
 use crate::http::routes::Indexed;
 use crate::node::{Ack, Work};
 use crate::services::kv::commands::KEY_BYTES_MAX;
-use crate::services::kv::{Bytes, Op, Run, Value};
+use crate::services::kv::{Batch, Bytes, Op, Value};
 use crate::services::registry;
 use crate::types::Outcome;
 use serde::Deserialize;
@@ -130,7 +130,7 @@ fn change(
     reply: impl Fn(&[Value]) -> Option<Reply>,
 ) -> Result<Indexed, Reply> {
     let tag = idempotency::tag(head, body)?;
-    let command = registry::kv_run(&Run { watched: Vec::new(), ops });
+    let command = registry::kv_batch(&Batch { watched: Vec::new(), ops });
     match door.host.ask(Work::Command { tag, command, ack: Ack::Applied }, deadline(door)) {
         Outcome::Done((index, answer)) => {
             let values = kv::values(door, answer)?;

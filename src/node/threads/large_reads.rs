@@ -8,7 +8,7 @@ use super::pending_requests::{Question, ReplyTo};
 use crate::limits::LARGE_READS_MAX;
 use crate::node::shared::memory;
 use crate::services::Service;
-use crate::services::kv::{Run, Store};
+use crate::services::kv::{Batch, Store};
 use crate::services::registry::KV;
 use crate::types::{Outcome, Stamp};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -49,7 +49,7 @@ pub fn run(inbox: &Receiver<LargeRead>) {
 pub fn answer(to: &Sender<LargeRead>, store: &Store, at: Stamp, (query, mut reply): Question) -> Option<Question> {
     let Some(bytes) = query.strip_prefix(&[KV]) else { return Some((query, reply)) };
     if bytes.len() <= INLINE_COST_MAX {
-        let Ok(run) = postcard::from_bytes::<Run>(bytes) else { return Some((query, reply)) };
+        let Ok(run) = postcard::from_bytes::<Batch>(bytes) else { return Some((query, reply)) };
         if store.read_cost(&run, INLINE_COST_MAX) <= INLINE_COST_MAX {
             reply.answer(Outcome::Done((at.index, store.answer(at, &run))));
             return None;
@@ -67,8 +67,8 @@ mod tests {
     use crate::node::threads::large_reads::*;
     use crate::node::threads::pending_requests::Waiter;
     use crate::services::Reply;
-    use crate::services::kv::{Bytes, Condition, Expiry, Op, Ran, Value};
-    use crate::services::registry::kv_run;
+    use crate::services::kv::{BatchReply, Bytes, Condition, Expiry, Op, Value};
+    use crate::services::registry::kv_batch;
     use crate::types::Index;
 
     #[derive(Debug)]
@@ -92,15 +92,15 @@ mod tests {
             get: false,
         };
         let mut store = Store::default();
-        store.run(at, Run { watched: Vec::new(), ops: vec![set("large", 1 << 20), set("small", 10)] });
+        store.run(at, Batch { watched: Vec::new(), ops: vec![set("large", 1 << 20), set("small", 10)] });
         let long = String::from_utf8(vec![b'a'; 60_000]).unwrap();
-        store.run(at, Run { watched: Vec::new(), ops: vec![set(&long, 1)] });
+        store.run(at, Batch { watched: Vec::new(), ops: vec![set(&long, 1)] });
         let many = (0..20_000).map(|n| set(&format!("key{n}"), 1)).collect();
-        store.run(at, Run { watched: Vec::new(), ops: many });
+        store.run(at, Batch { watched: Vec::new(), ops: many });
         let (to, inbox) = inbox();
         let ask = |ops: Vec<Op>| {
             let (told, answer) = bounded(1);
-            let query = kv_run(&Run { watched: Vec::new(), ops });
+            let query = kv_batch(&Batch { watched: Vec::new(), ops });
             assert!(super::answer(&to, &store, at, (query, ReplyTo::Door(Box::new(Told(told))))).is_none());
             answer
         };
@@ -123,7 +123,7 @@ mod tests {
             inbox.try_recv().unwrap().answer();
             let Ok(Outcome::Done((index, Reply::Ok(bytes)))) = answer.try_recv() else { panic!("no answer to {op:?}") };
             assert_eq!(index, at.index);
-            let Some(Ran::Values(values)) = Ran::decode(&bytes) else { panic!("not values") };
+            let Some(BatchReply::Values(values)) = BatchReply::decode(&bytes) else { panic!("not values") };
             let is_fine = !matches!(values[..], [Value::Error(_)]);
             assert!(is_fine, "{values:?}");
         }

@@ -13,8 +13,8 @@ use super::pending_requests::Asked;
 use crate::node::handle::Level;
 use crate::node::shared::Shared;
 use crate::services::Reply;
-use crate::services::kv::{Bytes, Op, Ran, Run, Value};
-use crate::services::registry::kv_run;
+use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
+use crate::services::registry::kv_batch;
 use crate::types::Outcome;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeMap;
@@ -125,10 +125,10 @@ fn look(shared: &Shared, table: &mut Table) {
         }
     }
     for (_, keys) in questions {
-        let query = kv_run(&Run { watched: Vec::new(), ops: vec![Op::Revisions(keys.clone())] });
+        let query = kv_batch(&Batch { watched: Vec::new(), ops: vec![Op::Revisions(keys.clone())] });
         let asked = Asked::Query { query, level: Level::Eventual };
         if let Outcome::Done((_, Reply::Ok(bytes))) = shared.ask(asked, Instant::now() + ANSWER_WITHIN)
-            && let Some(Ran::Values(values)) = Ran::decode(&bytes)
+            && let Some(BatchReply::Values(values)) = BatchReply::decode(&bytes)
             && let [Value::List(revisions)] = &values[..]
         {
             for (key, revision) in keys.iter().zip(revisions) {

@@ -5,7 +5,7 @@
 
 use super::status::{JobRow, JobsStatus, WorkerRow};
 use crate::node::threads::worker::Task;
-use crate::services::jobs::{Board, Job, JobId, State, Worker};
+use crate::services::jobs::{Job, JobId, JobTable, State, Worker};
 use crate::types::Identity;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub struct JobsView {
 impl JobsView {
     /// The jobs as the process `me` sees them. What has not changed since the look `before` is taken from there: under load
     /// there are hundreds of looks a second, and texts to copy for each would be most of their cost.
-    pub fn of(board: &Board, me: Identity, before: &JobsView) -> JobsView {
+    pub fn of(board: &JobTable, me: Identity, before: &JobsView) -> JobsView {
         let task = |(job, attempt): (JobId, u32)| Some(Task { job, attempt, request: board.job(job)?.request.clone() });
         let here: Vec<Identity> = board.workers().filter(|worker| worker.is_here).map(|worker| worker.who).collect();
         let (queued, running) = board.counts();
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_worker_that_joins_again_shows_what_it_offers_now() {
         let who = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-        let (mut board, mut view) = (Board::default(), JobsView::default());
+        let (mut board, mut view) = (JobTable::default(), JobsView::default());
         for trouble in [None, Some("no room for namespaces".to_string()), None] {
             let runtimes = trouble.is_none().then(|| "shell".to_string());
             let runtimes = runtimes.into_iter().collect();

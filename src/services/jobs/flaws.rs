@@ -1,4 +1,4 @@
-//! Known mistakes of a board, each behind a switch that exists in tests alone: the simulator must find every one.
+//! Planted bugs of the jobs, each behind a switch that exists in tests alone: the simulator must find every one.
 //!
 //! The code asks `flaw!(self, name)`, which is the constant `false` outside tests. No switch is part of a snapshot.
 //! Not here: mistakes of workers and of the leader that calls the roll (`sim/model/host.rs`).
@@ -21,9 +21,9 @@ pub struct Flaws {
 
 /// Whether a test switched this planted bug on.
 macro_rules! flaw {
-    ($board:expr, $name:ident) => {{
+    ($table:expr, $name:ident) => {{
         #[cfg(test)]
-        let is_on = $board.flaws.$name;
+        let is_on = $table.flaws.$name;
         #[cfg(not(test))]
         let is_on = false;
         is_on

@@ -20,6 +20,6 @@ mod tests;
 pub use self::commands::{
     Answer, Command, End, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict, Worker,
 };
-pub use self::state::Board;
+pub use self::state::JobTable;
 #[cfg(test)]
 pub use flaws::Flaws;

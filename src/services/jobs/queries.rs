@@ -3,28 +3,28 @@
 //! Not here: what is asked (`commands.rs`).
 
 use super::commands::{End, Job, JobId, LIST_FILES_MAX, LIST_MAX, Query, Request, State};
-use super::state::Board;
+use super::state::JobTable;
 use std::sync::Arc;
 
 /// The reply's bytes.
-pub fn answer(board: &Board, query: Query) -> Vec<u8> {
+pub fn answer(table: &JobTable, query: Query) -> Vec<u8> {
     let encoded = match query {
-        Query::Job(id) => postcard::to_stdvec(&board.job(id).map(without_sources)),
-        Query::Glance(id) => postcard::to_stdvec(&glance(board, id)),
-        Query::List { before, limit } => postcard::to_stdvec(&list(board, before, limit)),
-        Query::Workers => postcard::to_stdvec(&board.workers().collect::<Vec<_>>()),
+        Query::Job(id) => postcard::to_stdvec(&table.job(id).map(without_sources)),
+        Query::Glance(id) => postcard::to_stdvec(&glance(table, id)),
+        Query::List { before, limit } => postcard::to_stdvec(&list(table, before, limit)),
+        Query::Workers => postcard::to_stdvec(&table.workers().collect::<Vec<_>>()),
     };
     encoded.expect("encoding into memory cannot fail")
 }
 
-fn list(board: &Board, before: Option<JobId>, limit: u64) -> Vec<(JobId, Job)> {
+fn list(table: &JobTable, before: Option<JobId>, limit: u64) -> Vec<(JobId, Job)> {
     let end = before.unwrap_or(JobId::MAX);
-    let newest_first = board.jobs.range(..end).rev().take(limit.min(LIST_MAX) as usize);
+    let newest_first = table.jobs.range(..end).rev().take(limit.min(LIST_MAX) as usize);
     newest_first.map(|(id, job)| (*id, for_list(job))).collect()
 }
 
-fn glance(board: &Board, id: JobId) -> Option<(u32, bool)> {
-    board.job(id).map(|job| (job.attempt, matches!(job.state, State::Assigned { .. })))
+fn glance(table: &JobTable, id: JobId) -> Option<(u32, bool)> {
+    table.job(id).map(|job| (job.attempt, matches!(job.state, State::Assigned { .. })))
 }
 
 /// A job without its files and input, which may be megabytes.

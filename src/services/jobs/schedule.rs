@@ -8,10 +8,10 @@
 
 use super::commands::{JobId, Worker};
 use super::flaws::flaw;
-use super::state::Board;
+use super::state::JobTable;
 use crate::types::{NodeId, Stamp};
 
-impl Board {
+impl JobTable {
     /// Gives jobs away as long as somebody can take one.
     pub(crate) fn assign(&mut self, at: Stamp) {
         while let Some((job, worker)) = self.next_pair() {

@@ -3,13 +3,13 @@
 //! Not here: what a command changes (`state.rs`), what a query answers (`queries.rs`).
 
 use super::commands::{Command, Query};
-use super::state::Board;
+use super::state::JobTable;
 use super::{queries, snapshot};
 use crate::services::{Reply, Service};
 use crate::types::Stamp;
 use std::io::{self, Read, Write};
 
-impl Service for Board {
+impl Service for JobTable {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
         match postcard::from_bytes::<Command>(command) {
             Ok(command) => Reply::Ok(self.run(at, command).encode()),

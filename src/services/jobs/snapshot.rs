@@ -6,7 +6,7 @@
 //! Not here: the frame around it and its version (`services/snapshot_format.rs`).
 
 use super::commands::{Job, JobId, State, Worker};
-use super::state::Board;
+use super::state::JobTable;
 use crate::services::snapshot_format::{bad, put_numbers, put_record, take_numbers, take_record};
 use imbl::OrdMap;
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 /// Bytes gathered before the writer or reader below is troubled.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Writes the whole board.
-pub fn write(board: &Board, out: &mut dyn Write) -> io::Result<()> {
+/// Writes the whole table.
+pub fn write(table: &JobTable, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-    let (jobs, workers, newest, turn) = board.parts();
+    let (jobs, workers, newest, turn) = table.parts();
     put_numbers(&mut out, [newest, turn, workers.len() as u64, jobs.len() as u64])?;
     let mut buffer = Vec::new();
     for worker in workers.values() {
@@ -31,7 +31,7 @@ pub fn write(board: &Board, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Reads what [`write`] wrote.
-pub fn read(from: &mut dyn Read) -> io::Result<Board> {
+pub fn read(from: &mut dyn Read) -> io::Result<JobTable> {
     let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
     let [newest, turn, workers_len, jobs_len] = take_numbers(&mut from)?;
     let mut buffer = Vec::new();
@@ -57,5 +57,5 @@ pub fn read(from: &mut dyn Read) -> io::Result<Board> {
     if workers.values().map(|worker| worker.running.len()).sum::<usize>() != held {
         return Err(bad("a worker has a job that is not its own"));
     }
-    Ok(Board::of(jobs, workers, newest, turn))
+    Ok(JobTable::of(jobs, workers, newest, turn))
 }

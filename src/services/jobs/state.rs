@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 /// See the module. A clone shares all jobs with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Board {
+pub struct JobTable {
     /// By number.
     pub(super) jobs: OrdMap<JobId, Job>,
     /// Those that wait, by language.
@@ -44,7 +44,7 @@ pub struct Board {
     pub flaws: super::Flaws,
 }
 
-impl Board {
+impl JobTable {
     /// A job.
     pub fn job(&self, id: JobId) -> Option<&Job> {
         self.jobs.get(&id)
@@ -91,24 +91,29 @@ impl Board {
         (&self.jobs, &self.workers, self.newest, self.turn)
     }
 
-    /// The board that a snapshot holds: everything else follows from its jobs.
-    pub(crate) fn of(jobs: OrdMap<JobId, Job>, workers: BTreeMap<NodeId, Worker>, newest: JobId, turn: u64) -> Board {
-        let mut board = Board { workers, newest, turn, ..Board::default() };
+    /// The table that a snapshot holds: everything else follows from its jobs.
+    pub(crate) fn of(
+        jobs: OrdMap<JobId, Job>,
+        workers: BTreeMap<NodeId, Worker>,
+        newest: JobId,
+        turn: u64,
+    ) -> JobTable {
+        let mut table = JobTable { workers, newest, turn, ..JobTable::default() };
         for (id, job) in &jobs {
             match &job.state {
-                State::Queued => board.put_in_queue(*id, &job.request.language),
+                State::Queued => table.put_in_queue(*id, &job.request.language),
                 State::Assigned { .. } => {}
                 State::Ended { at_ms, .. } => {
-                    board.ended.insert((at_ms.saturating_add(job.request.keep_ms), *id));
-                    board.ended_bytes += job.bytes();
+                    table.ended.insert((at_ms.saturating_add(job.request.keep_ms), *id));
+                    table.ended_bytes += job.bytes();
                     continue;
                 }
             }
-            board.open.0 += 1;
-            board.open.1 += job.bytes();
+            table.open.0 += 1;
+            table.open.1 += job.bytes();
         }
-        board.jobs = jobs;
-        board
+        table.jobs = jobs;
+        table
     }
 
     /// Carries out a command.

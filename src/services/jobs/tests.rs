@@ -7,7 +7,7 @@
 mod desk;
 mod lives;
 
-use super::{Answer, Board, Command, End, Limits, Request, Verdict};
+use super::{Answer, Command, End, JobTable, Limits, Request, Verdict};
 use crate::services::trials::{self, restored, saved, stamp};
 use crate::types::{Identity, NodeId};
 use uuid::Uuid;
@@ -34,18 +34,18 @@ fn request(language: &str, keep_ms: u64) -> Request {
     }
 }
 
-/// A board with a queued, a running and an ended job.
-fn busy() -> Board {
-    let mut board = Board::default();
+/// A job table with a queued, a running and an ended job.
+fn busy() -> JobTable {
+    let mut table = JobTable::default();
     let runtimes = ["sh".to_string()].into();
-    board.run(stamp(1, 0), Command::Join { worker: process(1, 1), slots: 1, runtimes, trouble: None });
+    table.run(stamp(1, 0), Command::Join { worker: process(1, 1), slots: 1, runtimes, trouble: None });
     for index in 2..5 {
-        board.run(stamp(index, 0), Command::Submit(request("sh", 1000)));
+        table.run(stamp(index, 0), Command::Submit(request("sh", 1000)));
     }
     let end = End { stdout: b"out".to_vec().into(), ..End::bare(Verdict::Finished) };
-    board.run(stamp(5, 0), Command::End { job: 1, worker: process(1, 1), attempt: 1, end });
-    board.check();
-    board
+    table.run(stamp(5, 0), Command::End { job: 1, worker: process(1, 1), attempt: 1, end });
+    table.check();
+    table
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn a_damaged_snapshot_is_an_error_or_another_state_and_no_allocation() {
 
 #[test]
 fn requests_that_make_no_sense_are_refused() {
-    let mut board = busy();
-    let before = saved(&board);
+    let mut table = busy();
+    let before = saved(&table);
     let named = |name: &str| Request { files: vec![(name.to_string(), Default::default())], ..request("sh", 0) };
     let twice = Request { files: vec![named("a").files[0].clone(); 2], ..request("sh", 0) };
     let large = vec![b'x'; super::commands::REQUEST_BYTES_MAX];
@@ -83,38 +83,38 @@ fn requests_that_make_no_sense_are_refused() {
     ];
     for request in wrong {
         let said = format!("{:?} {}", request.files, request.language);
-        let answer = board.run(stamp(9, 0), Command::Submit(request));
+        let answer = table.run(stamp(9, 0), Command::Submit(request));
         assert!(matches!(answer, Answer::Refused(_)), "{said:.200}: {answer:?}");
     }
-    assert_eq!(saved(&board), before);
-    assert!(matches!(board.run(stamp(9, 0), Command::Submit(named("a/b.c"))), Answer::Submitted(4)));
+    assert_eq!(saved(&table), before);
+    assert!(matches!(table.run(stamp(9, 0), Command::Submit(named("a/b.c"))), Answer::Submitted(4)));
 }
 
 #[test]
 fn equal_jobs_spread_evenly() {
-    let mut board = Board::default();
+    let mut table = JobTable::default();
     for node in 1..=5 {
         let runtimes = ["sh".to_string()].into();
-        board.run(stamp(node, 0), Command::Join { worker: process(node, 1), slots: 2, runtimes, trouble: None });
+        table.run(stamp(node, 0), Command::Join { worker: process(node, 1), slots: 2, runtimes, trouble: None });
     }
     let mut rng = fastrand::Rng::with_seed(7);
     let (mut had, mut index) = ([0u64; 5], 5);
     for job in 1..=200 {
         index += 1;
-        board.run(stamp(index, 0), Command::Submit(request("sh", 1000)));
+        table.run(stamp(index, 0), Command::Submit(request("sh", 1000)));
         // Equal jobs end in the order in which they began, whenever that is.
         while job == 200 || rng.bool() {
             let all = (1..=5).map(|node| process(node, 1));
             let running =
-                all.flat_map(|who| board.work_of(who).into_iter().map(move |(job, attempt)| (job, attempt, who)));
+                all.flat_map(|who| table.work_of(who).into_iter().map(move |(job, attempt)| (job, attempt, who)));
             let Some((job, attempt, worker)) = running.min() else { break };
             index += 1;
             had[worker.id.0 as usize - 1] += 1;
             let end = End::bare(Verdict::Finished);
-            assert_eq!(board.run(stamp(index, 0), Command::End { job, worker, attempt, end }), Answer::Done);
+            assert_eq!(table.run(stamp(index, 0), Command::End { job, worker, attempt, end }), Answer::Done);
         }
     }
-    board.check();
+    table.check();
     assert_eq!(had.iter().sum::<u64>(), 200);
     assert!(had.iter().all(|had| had.abs_diff(40) <= 2), "jobs by worker: {had:?}");
 }

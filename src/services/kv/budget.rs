@@ -16,7 +16,7 @@ pub type Answer = Result<Value, &'static str>;
 /// What a value costs beside its bytes.
 const VALUE_BYTES: usize = 16;
 
-/// What a run may still do.
+/// What a batch may still do.
 pub struct Budget {
     /// Bytes that it may answer.
     pub bytes: usize,

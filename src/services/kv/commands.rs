@@ -1,7 +1,7 @@
 //! What can be asked of the key-value store, and what it answers: the words that doors and the service share.
 //!
-//! A door turns what its client sent into a [`Run`]: operations that are executed one after another with nothing in
-//! between. A run of a pipelining client and a transaction are the same thing; the latter may carry conditions.
+//! A door turns what its client sent into a [`Batch`]: operations that are executed one after another with nothing in
+//! between. A batch of a pipelining client and a transaction are the same thing; the latter may carry conditions.
 //! Times to live are relative to log time, or absolute on the clock that log time follows (milliseconds since 1970).
 //!
 //! Invariants: an operation's meaning is complete in itself: no connection state, no clock, no local setting.
@@ -15,10 +15,10 @@ pub use serde_bytes::ByteBuf as Bytes;
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a value.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
-/// Bytes that a run which goes through the log may answer: its reply fits into one frame between nodes, and the session
+/// Bytes that a batch which goes through the log may answer: its reply fits into one frame between nodes, and the session
 /// table keeps it until its client has it. An operation that would go beyond answers [`TOO_LARGE_A_REPLY`] and changes nothing.
 pub const RUN_REPLY_BYTES_MAX: usize = 8 << 20;
-/// Bytes that a run which only reads may answer: it is served by the node that was asked.
+/// Bytes that a batch which only reads may answer: it is served by the node that was asked.
 pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
 /// Bytes of keys and values in one page of a range: a page never takes long, however large the values are.
 pub const RANGE_BYTES_MAX: usize = 1 << 20;
@@ -26,11 +26,11 @@ pub const RANGE_BYTES_MAX: usize = 1 << 20;
 /// Keys that one request may name, in all its operations, and watched ones: each that is written or removed takes some two
 /// microseconds on every node, and others wait meanwhile. The doors refuse what names more.
 pub const RUN_KEYS_MAX: usize = 100_000;
-/// Steps that looking through keys (KEYS, SCAN, ranges) may take in all runs of one entry of the log, for which others wait. A step
+/// Steps that looking through keys (KEYS, SCAN, ranges) may take in all batches of one entry of the log, for which others wait. A step
 /// is a byte of a pattern that is compared, some nanoseconds; a key that is looked at takes [`LOOK_STEPS`].
 /// Tests have fewer.
 pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 };
-/// The same for a run that only reads: it is answered beside the log.
+/// The same for a batch that only reads: it is answered beside the log.
 pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };
 /// What looking at a key takes beside the steps of the pattern.
 pub const LOOK_STEPS: u64 = 50;
@@ -168,7 +168,7 @@ pub enum Op {
     ExtendIf { key: Bytes, token: Bytes, ms: u64, replace: bool },
     /// Reacquire: if the value is `token`, the time to live becomes `ms`: `Int` 1 or 0.
     ReacquireIf { key: Bytes, token: Bytes, ms: u64 },
-    /// What WATCH remembers of each key, for [`Run::watched`]: its revision, or if it does not exist, [`ABSENT`] with the
+    /// What WATCH remembers of each key, for [`Batch::watched`]: its revision, or if it does not exist, [`ABSENT`] with the
     /// store's newest revision: `List` of `Int`, the bits of which are the mark's.
     Marks(Vec<Bytes>),
 }
@@ -213,7 +213,7 @@ impl Op {
     }
 
     /// What the operation answers whatever the state is, where that is known beforehand: such a write can be
-    /// acknowledged before it is applied. (Not in a run with watched keys, which may be aborted.)
+    /// acknowledged before it is applied. (Not in a batch with watched keys, which may be aborted.)
     pub fn certain_reply(&self) -> Option<Value> {
         match self {
             Op::Set { key, value, condition: Condition::Always, get: false, .. } => {
@@ -234,7 +234,7 @@ pub fn fits(key: &[u8], value_bytes: usize) -> bool {
 /// Operations that are executed together. One that answers [`Value::Error`] changes nothing, and those after it are
 /// executed all the same, as in Redis' EXEC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub struct Batch {
     /// Key and mark ([`Op::Marks`]): if anybody wrote or removed one of them since, nothing is executed and the reply is
     /// `Aborted`. A key that has expired meanwhile is different.
     pub watched: Vec<(Bytes, u64)>,
@@ -255,13 +255,13 @@ pub fn growth(command: &[u8]) -> Growth {
                 | Op::LockAcquire { .. }
         )
     };
-    match postcard::from_bytes::<Run>(command) {
-        Ok(run) if run.ops.iter().any(adds) => Growth::Adds,
+    match postcard::from_bytes::<Batch>(command) {
+        Ok(batch) if batch.ops.iter().any(adds) => Growth::Adds,
         _ => Growth::Nothing,
     }
 }
 
-impl Run {
+impl Batch {
     /// Keys and locks that it names, watched ones included.
     pub fn keys_named(&self) -> usize {
         self.watched.len() + self.ops.iter().map(Op::keys_named).sum::<usize>()
@@ -297,23 +297,23 @@ pub fn int(number: impl TryInto<i64>) -> Value {
     Value::Int(number.try_into().unwrap_or(i64::MAX))
 }
 
-/// A run's answer: the payload of `Reply::Ok`.
+/// The answer to a batch: the payload of `Reply::Ok`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ran {
+pub enum BatchReply {
     /// One value per operation.
     Values(Vec<Value>),
     /// A watched key has changed: nothing was executed.
     Aborted,
 }
 
-impl Ran {
+impl BatchReply {
     /// The bytes of the reply.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }
 
     /// Reads a reply back; `None` if it is none.
-    pub fn decode(bytes: &[u8]) -> Option<Ran> {
+    pub fn decode(bytes: &[u8]) -> Option<BatchReply> {
         postcard::from_bytes(bytes).ok()
     }
 }
@@ -332,9 +332,9 @@ pub enum ValueRef<'a> {
     Error(&'a str),
 }
 
-/// [`Ran`] as it lies in a reply's bytes.
+/// [`BatchReply`] as it lies in a reply's bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub enum RanRef<'a> {
+pub enum BatchReplyRef<'a> {
     /// One value per operation.
     #[serde(borrow)]
     Values(Vec<ValueRef<'a>>),
@@ -342,9 +342,9 @@ pub enum RanRef<'a> {
     Aborted,
 }
 
-impl<'a> RanRef<'a> {
+impl<'a> BatchReplyRef<'a> {
     /// Reads a reply; `None` if it is none.
-    pub fn decode(bytes: &'a [u8]) -> Option<RanRef<'a>> {
+    pub fn decode(bytes: &'a [u8]) -> Option<BatchReplyRef<'a>> {
         postcard::from_bytes(bytes).ok()
     }
 }
@@ -365,7 +365,7 @@ mod tests {
             Value::List(vec![bytes("k"), Value::Nil]),
             Value::Error("ERR no".to_string()),
         ];
-        let encoded = Ran::Values(all).encode();
+        let encoded = BatchReply::Values(all).encode();
         let borrowed = vec![
             ValueRef::Nil,
             ValueRef::Ok,
@@ -375,7 +375,7 @@ mod tests {
             ValueRef::List(vec![ValueRef::Bytes(serde_bytes::Bytes::new(b"k")), ValueRef::Nil]),
             ValueRef::Error("ERR no"),
         ];
-        assert_eq!(RanRef::decode(&encoded), Some(RanRef::Values(borrowed)));
-        assert_eq!(RanRef::decode(&Ran::Aborted.encode()), Some(RanRef::Aborted));
+        assert_eq!(BatchReplyRef::decode(&encoded), Some(BatchReplyRef::Values(borrowed)));
+        assert_eq!(BatchReplyRef::decode(&BatchReply::Aborted.encode()), Some(BatchReplyRef::Aborted));
     }
 }

@@ -23,5 +23,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use self::commands::{Bytes, Condition, ExpireIf, Expiry, Op, Ran, Run, Value};
+pub use self::commands::{Batch, BatchReply, Bytes, Condition, ExpireIf, Expiry, Op, Value};
 pub use self::state::Store;

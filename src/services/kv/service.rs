@@ -9,8 +9,8 @@
 
 use super::budget::{Answer, Budget};
 use super::commands::{
-    ENTRY_STEPS_MAX, ENTRY_STEPS_USED, ExpireIf, Expiry, Op, READ_REPLY_BYTES_MAX, READ_STEPS_MAX, READ_STEPS_USED,
-    RUN_REPLY_BYTES_MAX, Ran, Run, TOO_LARGE, Value, fits, int,
+    Batch, BatchReply, ENTRY_STEPS_MAX, ENTRY_STEPS_USED, ExpireIf, Expiry, Op, READ_REPLY_BYTES_MAX, READ_STEPS_MAX,
+    READ_STEPS_USED, RUN_REPLY_BYTES_MAX, TOO_LARGE, Value, fits, int,
 };
 use super::state::{Steps, Store};
 use super::table::Portion;
@@ -21,8 +21,8 @@ use std::io::{self, Read, Write};
 
 impl Service for Store {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
-        match postcard::from_bytes::<Run>(command) {
-            Ok(run) => Reply::Ok(self.run(at, run).encode()),
+        match postcard::from_bytes::<Batch>(command) {
+            Ok(batch) => Reply::Ok(self.run(at, batch).encode()),
             Err(_) => Reply::Failed("not a run of operations".to_string()),
         }
     }
@@ -45,8 +45,8 @@ impl Service for Store {
     }
 
     fn query(&self, at: Stamp, query: &[u8]) -> Reply {
-        match postcard::from_bytes::<Run>(query) {
-            Ok(run) => self.answer(at, &run),
+        match postcard::from_bytes::<Batch>(query) {
+            Ok(batch) => self.answer(at, &batch),
             Err(_) => Reply::Failed("not a run of operations".to_string()),
         }
     }
@@ -67,14 +67,14 @@ impl Store {
         self.next_expiry_ms().is_some_and(|due_ms| due_ms <= at.at_ms)
     }
 
-    /// Carries out a run.
-    pub fn run(&mut self, at: Stamp, run: Run) -> Ran {
-        if self.has_changed(&run.watched) {
-            return Ran::Aborted;
+    /// Carries out a batch.
+    pub fn run(&mut self, at: Stamp, batch: Batch) -> BatchReply {
+        if self.has_changed(&batch.watched) {
+            return BatchReply::Aborted;
         }
         let steps = ENTRY_STEPS_MAX.saturating_sub(self.steps.0);
         let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: ENTRY_STEPS_USED };
-        let values = run.ops.into_iter().map(|op| {
+        let values = batch.ops.into_iter().map(|op| {
             let answer = match op.needs_log() {
                 true => self.carry_out(at, op, &mut budget),
                 false => queries::answer(self, at, &op, &mut budget),
@@ -83,33 +83,35 @@ impl Store {
         });
         let values = values.collect();
         self.steps.0 = ENTRY_STEPS_MAX - budget.steps;
-        Ran::Values(values)
+        BatchReply::Values(values)
     }
 
-    /// Answers a run that does not need the log; `None` if it does.
-    pub fn ask(&self, at: Stamp, run: &Run) -> Option<Ran> {
-        if run.needs_log() {
+    /// Answers a batch that does not need the log; `None` if it does.
+    pub fn ask(&self, at: Stamp, batch: &Batch) -> Option<BatchReply> {
+        if batch.needs_log() {
             return None;
         }
-        if self.has_changed(&run.watched) {
-            return Some(Ran::Aborted);
+        if self.has_changed(&batch.watched) {
+            return Some(BatchReply::Aborted);
         }
         let mut budget = Budget { bytes: READ_REPLY_BYTES_MAX, steps: READ_STEPS_MAX, steps_used: READ_STEPS_USED };
-        let answers = run.ops.iter().map(|op| queries::answer(self, at, op, &mut budget));
-        Some(Ran::Values(answers.map(|answer| answer.unwrap_or_else(|why| Value::Error(why.to_string()))).collect()))
+        let answers = batch.ops.iter().map(|op| queries::answer(self, at, op, &mut budget));
+        Some(BatchReply::Values(
+            answers.map(|answer| answer.unwrap_or_else(|why| Value::Error(why.to_string()))).collect(),
+        ))
     }
 
     /// The reply to a query.
-    pub fn answer(&self, at: Stamp, run: &Run) -> Reply {
-        match self.ask(at, run) {
+    pub fn answer(&self, at: Stamp, batch: &Batch) -> Reply {
+        match self.ask(at, batch) {
             Some(ran) => Reply::Ok(ran.encode()),
             None => Reply::Failed("this run must go through the log".to_string()),
         }
     }
 
     /// What it costs to answer a query, in bytes that are copied or looked at, about; not looked at beyond `most`.
-    pub fn read_cost(&self, run: &Run, most: usize) -> usize {
-        queries::sum(run.ops.iter().map(|op| queries::cost(self, op, most)), most)
+    pub fn read_cost(&self, batch: &Batch, most: usize) -> usize {
+        queries::sum(batch.ops.iter().map(|op| queries::cost(self, op, most)), most)
     }
 
     fn carry_out(&mut self, at: Stamp, op: Op, budget: &mut Budget) -> Answer {

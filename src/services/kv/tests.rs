@@ -9,7 +9,7 @@ mod big;
 mod door;
 mod model;
 
-use super::{Bytes, Op, Ran, Run, Store, Value};
+use super::{Batch, BatchReply, Bytes, Op, Store, Value};
 use crate::services::trials::{self, restored, saved, stamp};
 use crate::services::{Reply, Service};
 use door::Session;
@@ -19,17 +19,17 @@ fn scripts() {
     trials::scripts("kv", Session::default);
 }
 
-fn encode(run: &Run) -> Vec<u8> {
+fn encode(run: &Batch) -> Vec<u8> {
     postcard::to_stdvec(run).unwrap()
 }
 
-fn one(op: Op) -> Run {
-    Run { watched: Vec::new(), ops: vec![op] }
+fn one(op: Op) -> Batch {
+    Batch { watched: Vec::new(), ops: vec![op] }
 }
 
-fn ran(reply: Reply) -> Ran {
+fn ran(reply: Reply) -> BatchReply {
     let Reply::Ok(bytes) = reply else { panic!("no answer: {reply:?}") };
-    Ran::decode(&bytes).unwrap()
+    BatchReply::decode(&bytes).unwrap()
 }
 
 #[test]
@@ -43,11 +43,11 @@ fn what_needs_the_log_is_refused_beside_it_and_garbage_everywhere() {
         get: false,
     };
     let get = Op::Get(b"k".to_vec().into());
-    let both = Run { watched: Vec::new(), ops: vec![get.clone(), set.clone()] };
+    let both = Batch { watched: Vec::new(), ops: vec![get.clone(), set.clone()] };
     assert!(matches!(store.query(stamp(0, 0), &encode(&both)), Reply::Failed(_)));
-    assert_eq!(ran(store.apply(stamp(1, 0), &encode(&both))), Ran::Values(vec![Value::Nil, Value::Ok]));
+    assert_eq!(ran(store.apply(stamp(1, 0), &encode(&both))), BatchReply::Values(vec![Value::Nil, Value::Ok]));
     let v = Value::Bytes(b"v".to_vec().into());
-    assert_eq!(ran(store.query(stamp(1, 0), &encode(&one(get)))), Ran::Values(vec![v]));
+    assert_eq!(ran(store.query(stamp(1, 0), &encode(&one(get)))), BatchReply::Values(vec![v]));
     trials::garbage_changes_nothing(&mut store, &encode(&both));
 }
 
@@ -83,11 +83,11 @@ fn a_run_cannot_answer_more_than_the_log_can_carry() {
     store.run(stamp(1, 0), one(Op::MSet(vec![(b"k".to_vec().into(), value.into())])));
     let many = Op::MGet(vec![b"k".to_vec().into(); 1_000]);
     let too_large = Value::Error(super::commands::TOO_LARGE_A_REPLY.to_string());
-    assert_eq!(store.ask(stamp(1, 0), &one(many.clone())), Some(Ran::Values(vec![too_large.clone()])));
+    assert_eq!(store.ask(stamp(1, 0), &one(many.clone())), Some(BatchReply::Values(vec![too_large.clone()])));
     let get = Op::Get(b"k".to_vec().into());
     let del = Op::GetDel(b"k".to_vec().into());
-    let run = Run { watched: Vec::new(), ops: vec![get.clone(), get, del, Op::Exists(vec![b"k".to_vec().into()])] };
-    let Ran::Values(values) = store.run(stamp(2, 0), run) else { panic!("nothing is watched") };
+    let run = Batch { watched: Vec::new(), ops: vec![get.clone(), get, del, Op::Exists(vec![b"k".to_vec().into()])] };
+    let BatchReply::Values(values) = store.run(stamp(2, 0), run) else { panic!("nothing is watched") };
     assert!(matches!(values[0], Value::Bytes(_)));
     assert_eq!(values[1..], [too_large.clone(), too_large, Value::Int(1)], "what is refused changes nothing");
 }
@@ -102,7 +102,7 @@ fn a_page_of_a_range_ends_before_it_is_large() {
     let (mut pages, mut after) = (Vec::new(), None);
     loop {
         let op = Op::Range { prefix: b"k".to_vec().into(), after: after.clone(), limit: 9 };
-        let Some(Ran::Values(values)) = store.ask(stamp(9, 0), &one(op)) else { panic!("a range needs no log") };
+        let Some(BatchReply::Values(values)) = store.ask(stamp(9, 0), &one(op)) else { panic!("a range needs no log") };
         let [Value::List(rows)] = &values[..] else { panic!("a range is a list") };
         let (rows, is_cut) = match rows.split_last() {
             Some((Value::Nil, rows)) => (rows, true),
@@ -139,7 +139,7 @@ fn a_reply_that_was_certain_beforehand_is_the_reply() {
     ] {
         let certain = op.certain_reply();
         assert_eq!(certain.is_some(), is_certain);
-        let Ran::Values(values) = store.run(stamp(1, 0), one(op)) else { panic!("nothing is watched") };
+        let BatchReply::Values(values) = store.run(stamp(1, 0), one(op)) else { panic!("nothing is watched") };
         assert!(certain.is_none_or(|certain| certain == values[0]));
     }
 }
@@ -154,7 +154,7 @@ fn set(key: &[u8], expiry: super::Expiry) -> Op {
 }
 
 fn run(store: &mut Store, index: u64, at_ms: u64, ops: Vec<Op>) -> Vec<Value> {
-    let Ran::Values(values) = store.run(stamp(index, at_ms), Run { watched: Vec::new(), ops }) else {
+    let BatchReply::Values(values) = store.run(stamp(index, at_ms), Batch { watched: Vec::new(), ops }) else {
         panic!("nothing is watched")
     };
     values
@@ -170,7 +170,7 @@ fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
     run(&mut store, 1, 1_000, ops);
     let full = store.bytes();
     let mark = Op::Marks(vec![bytes(b"k8")]);
-    let Some(Ran::Values(marks)) = store.ask(stamp(1, 1_000), &one(mark)) else { panic!("a mark needs no log") };
+    let Some(BatchReply::Values(marks)) = store.ask(stamp(1, 1_000), &one(mark)) else { panic!("a mark needs no log") };
     let [Value::List(marks)] = &marks[..] else { panic!("a list of marks") };
     let Value::Int(mark) = marks[0] else { panic!("a mark is a number") };
 
@@ -196,21 +196,23 @@ fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
             Op::Revisions(vec![k8()]),
             Op::StrLen(k8()),
         ];
-        let Some(Ran::Values(values)) = store.ask(at, &Run { watched: Vec::new(), ops }) else { panic!("only reads") };
+        let Some(BatchReply::Values(values)) = store.ask(at, &Batch { watched: Vec::new(), ops }) else {
+            panic!("only reads")
+        };
         let keys = Value::List(vec![Value::Bytes(bytes(b"stays"))]);
         let zeros = Value::List(vec![Value::Int(0)]);
         let absent = [Value::Nil, Value::Int(0), Value::Int(1), keys.clone(), Value::Nil, zeros, Value::Int(0)];
         assert_eq!(values, absent);
-        let Some(Ran::Values(page)) = store.ask(at, &one(scan)) else { panic!("only reads") };
+        let Some(BatchReply::Values(page)) = store.ask(at, &one(scan)) else { panic!("only reads") };
         assert_eq!(page, [Value::List(vec![Value::Nil, keys])]);
-        let Some(Ran::Values(rows)) = store.ask(at, &one(range)) else { panic!("only reads") };
+        let Some(BatchReply::Values(rows)) = store.ask(at, &one(range)) else { panic!("only reads") };
         assert!(matches!(&rows[..], [Value::List(rows)] if rows.len() == 1), "{rows:?}");
         // What watched it alive is told, and so is what watched it absent before it came and went.
-        let watched = |mark: u64| Run { watched: vec![(bytes(b"k8"), mark)], ops: vec![Op::Persist(bytes(b"k8"))] };
-        assert_eq!(store.clone().run(at, watched(mark as u64)), Ran::Aborted);
-        assert_eq!(store.clone().run(at, watched(super::commands::ABSENT)), Ran::Aborted);
+        let watched = |mark: u64| Batch { watched: vec![(bytes(b"k8"), mark)], ops: vec![Op::Persist(bytes(b"k8"))] };
+        assert_eq!(store.clone().run(at, watched(mark as u64)), BatchReply::Aborted);
+        assert_eq!(store.clone().run(at, watched(super::commands::ABSENT)), BatchReply::Aborted);
         let now_absent = super::commands::ABSENT | store.revision();
-        assert_eq!(store.clone().run(at, watched(now_absent)), Ran::Values(vec![Value::Int(0)]));
+        assert_eq!(store.clone().run(at, watched(now_absent)), BatchReply::Values(vec![Value::Int(0)]));
     }
     assert_eq!(saved(&copy), saved(&store));
 
@@ -236,8 +238,10 @@ fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
         assert!((5..=9).contains(&index), "{index} entries, two removals each");
         let keys = store.ask(at, &one(Op::Keys(bytes(b"*"))));
         let names = ["k6", "k7", "stays"].map(|name| Value::Bytes(bytes(name.as_bytes())));
-        assert_eq!(keys, Some(Ran::Values(vec![Value::List(names.to_vec())])));
-        assert!(matches!(store.ask(at, &one(Op::LockInfo(lock.clone()))), Some(Ran::Values(v)) if v[0] != Value::Nil));
+        assert_eq!(keys, Some(BatchReply::Values(vec![Value::List(names.to_vec())])));
+        assert!(
+            matches!(store.ask(at, &one(Op::LockInfo(lock.clone()))), Some(BatchReply::Values(v)) if v[0] != Value::Nil)
+        );
     }
     assert_eq!(saved(&copy), saved(&store));
 }
@@ -254,7 +258,7 @@ fn looking_through_keys_takes_no_more_steps_than_an_entry_or_a_read_has() {
     let slow = bytes(&[&b"*"[..], &b"a".repeat(40), b"b"].concat());
     let (keys, few) = (Op::Keys(slow.clone()), Op::Keys(bytes(b"*none")));
 
-    // In the log all runs of an entry have one budget; what names its keys is carried out all the same.
+    // In the log all batches of an entry have one budget; what names its keys is carried out all the same.
     let x = || set(b"x", super::Expiry::Never);
     store.expire(stamp(2, 0));
     assert_eq!(
@@ -272,7 +276,7 @@ fn looking_through_keys_takes_no_more_steps_than_an_entry_or_a_read_has() {
 
     // Beside it a read has more, KEYS is refused beyond that, and a page of SCAN ends there.
     let ask = |op: Op| match store.ask(stamp(3, 0), &one(op)) {
-        Some(Ran::Values(mut values)) => values.pop().unwrap(),
+        Some(BatchReply::Values(mut values)) => values.pop().unwrap(),
         other => panic!("no answer: {other:?}"),
     };
     assert_eq!(ask(keys), read);

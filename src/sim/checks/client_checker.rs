@@ -10,8 +10,8 @@ use super::delivery_checker::DeliveryChecker;
 use super::jobs_checker::Foreman;
 use super::kv_model::Ledger;
 use crate::check::{self, Action, Verdict};
-use crate::services::jobs::{Answer, Board};
-use crate::services::kv::{Ran, Value};
+use crate::services::jobs::{Answer, JobTable};
+use crate::services::kv::{BatchReply, Value};
 use crate::services::{Reply, chat};
 use crate::sim::model::operations::{Operation, Told, Wish};
 use crate::sim::model::services::{Applied, Body, COUNTER, Command, first};
@@ -85,7 +85,7 @@ impl Witness {
         index: u64,
         applied: Option<&(Command, Applied)>,
         digest: Option<(u64, Option<u64>)>,
-        board: Option<&Board>,
+        board: Option<&JobTable>,
     ) -> Judged {
         if index > self.applied + 1 {
             return violation("ApplyOnceInOrder", format!("{index} is applied first, before {}", self.applied + 1));
@@ -147,7 +147,7 @@ impl Witness {
                 None => violation("Ledger", format!("{reply:?} is no answer of the jobs")),
             };
         };
-        let Some(ran) = Ran::decode(reply) else { return violation("Ledger", format!("{reply:?} is no answer")) };
+        let Some(ran) = BatchReply::decode(reply) else { return violation("Ledger", format!("{reply:?} is no answer")) };
         self.ledger.run(ops, &ran).or_else(|why| violation("Ledger", format!("at {index}: {why}")))
     }
 

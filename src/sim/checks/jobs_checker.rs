@@ -7,11 +7,11 @@
 //! end comes from the worker and attempt that had the job at that index, whose program began, and says what that attempt said), `JobHeld` (only a
 //! worker that is here has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no attempt is begun twice,
 //! by no process), `JobTurn` (who has seen a turn has seen everything).
-//! Not here: whether all jobs end when the faults stop (`sim/steps/liveness.rs`), what a board promises of itself (`Board::check`).
+//! Not here: whether all jobs end when the faults stop (`sim/steps/liveness.rs`), the invariants of the job table (`JobTable::check`).
 
 use crate::services::Reply;
 use crate::services::jobs::commands::{LOSSES_MAX, SETBACKS_MAX};
-use crate::services::jobs::{self, Answer, Board, End, Job, JobId, State, Verdict};
+use crate::services::jobs::{self, Answer, End, Job, JobId, JobTable, State, Verdict};
 use crate::services::sessions::Tag;
 use crate::sim::coverage::Coverage;
 use crate::sim::model::services::{Applied, Body, Command};
@@ -108,7 +108,7 @@ impl Foreman {
     }
 
     /// The first node has applied an entry.
-    pub fn look(&mut self, index: u64, applied: Option<&(Command, Applied)>, board: &Board) -> Judged {
+    pub fn look(&mut self, index: u64, applied: Option<&(Command, Applied)>, board: &JobTable) -> Judged {
         self.now_ms = self.now_ms.max(applied.map_or(0, |(command, _)| command.at_ms));
         let effect = match applied {
             Some((Command { body: Body::Jobs(command), tag, .. }, Applied { effect_at, reply: Reply::Ok(reply) }))
@@ -143,7 +143,7 @@ impl Foreman {
     }
 
     /// Another node has applied it too.
-    pub fn look_again(&self, index: u64, board: &Board) -> Judged {
+    pub fn look_again(&self, index: u64, board: &JobTable) -> Judged {
         let Some((turn, counts, named)) = self.looks.get(&index) else { return Ok(()) };
         let is_same = *turn == board.turn()
             && *counts == board.counts()
@@ -311,7 +311,7 @@ impl Foreman {
         index: u64,
         tag: Option<Tag>,
         effect: &Effect<'_>,
-        board: &Board,
+        board: &JobTable,
     ) -> Result<bool, crate::sim::Violation> {
         if let Some((jobs::Command::End { job, .. }, Answer::Refused(_))) = effect {
             self.seen.ends_refused += u64::from(*job <= self.newest);

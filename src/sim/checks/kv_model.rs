@@ -6,7 +6,7 @@
 //!
 //! Not here: whether all nodes hold the same (`client_checker.rs`, by their digests).
 
-use crate::services::kv::{Condition, Expiry, Op, Ran, Value};
+use crate::services::kv::{BatchReply, Condition, Expiry, Op, Value};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,10 @@ impl Ledger {
     }
 
     /// Runs a command; the sentence says what is wrong with its answer.
-    pub fn run(&mut self, ops: &[Op], answered: &Ran) -> Result<(), String> {
-        let Ran::Values(values) = answered else { return Err("nothing was watched and the run was aborted".into()) };
+    pub fn run(&mut self, ops: &[Op], answered: &BatchReply) -> Result<(), String> {
+        let BatchReply::Values(values) = answered else {
+            return Err("nothing was watched and the run was aborted".into());
+        };
         if values.len() != ops.len() {
             return Err(format!("{} operations have {} answers", ops.len(), values.len()));
         }

@@ -7,11 +7,11 @@
 //! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out (`sim/checks/kv_model.rs`, `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
 
 use crate::services::digests::StateDigest;
-use crate::services::kv::{Condition, Expiry, Op, Ran, Run, Value};
+use crate::services::kv::{Batch, BatchReply, Condition, Expiry, Op, Value};
 #[cfg(test)]
 use crate::services::registry::sql_query;
 use crate::services::registry::{
-    Registry, chat_command, checkpoint_command, encode_batch, jobs_command, kv_run, sql_command,
+    Registry, chat_command, checkpoint_command, encode_batch, jobs_command, kv_batch, sql_command,
 };
 use crate::services::sessions::Tag;
 use crate::services::{Reply, chat, jobs, sql};
@@ -52,7 +52,7 @@ impl Body {
     /// The bytes that the registry takes.
     fn routed(&self) -> Vec<u8> {
         match self {
-            Body::Store(ops) => kv_run(&Run { watched: Vec::new(), ops: ops.clone() }),
+            Body::Store(ops) => kv_batch(&Batch { watched: Vec::new(), ops: ops.clone() }),
             Body::Jobs(command) => jobs_command(command),
             Body::Sql(command) => sql_command(command),
             Body::Chat(command) => chat_command(command),
@@ -195,9 +195,9 @@ pub fn sql_run(rng: &mut fastrand::Rng) -> sql::Command {
 
 /// The answer of the first operation of a run, from its reply.
 pub fn first(reply: &[u8]) -> Option<Value> {
-    match Ran::decode(reply)? {
-        Ran::Values(values) => values.into_iter().next(),
-        Ran::Aborted => None,
+    match BatchReply::decode(reply)? {
+        BatchReply::Values(values) => values.into_iter().next(),
+        BatchReply::Aborted => None,
     }
 }
 
@@ -228,7 +228,7 @@ impl Registers {
     }
 
     /// The jobs.
-    pub fn jobs(&self) -> &jobs::Board {
+    pub fn jobs(&self) -> &jobs::JobTable {
         self.registry.jobs()
     }
 
@@ -327,8 +327,8 @@ impl Registers {
 
     /// What a register holds.
     pub fn value(&self, key: u8) -> Option<u64> {
-        let run = Run { watched: Vec::new(), ops: vec![Op::Get(register(key))] };
-        let Reply::Ok(reply) = self.registry.query(&kv_run(&run)) else { panic!("a read needs no log") };
+        let run = Batch { watched: Vec::new(), ops: vec![Op::Get(register(key))] };
+        let Reply::Ok(reply) = self.registry.query(&kv_batch(&run)) else { panic!("a read needs no log") };
         match first(&reply) {
             Some(Value::Bytes(value)) => std::str::from_utf8(&value).ok()?.parse().ok(),
             _ => None,

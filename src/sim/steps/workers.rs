@@ -358,6 +358,6 @@ fn is_sandbox_broken(job: JobId, attempt: u32, who: Identity) -> bool {
     (who.uuid.as_u128() as u64 ^ job ^ (u64::from(attempt) << 3)).is_multiple_of(BROKEN_SANDBOXES)
 }
 
-fn is_here(board: &jobs::Board, who: Identity) -> bool {
+fn is_here(board: &jobs::JobTable, who: Identity) -> bool {
     board.workers().any(|worker| worker.who == who && worker.is_here)
 }

@@ -1,4 +1,4 @@
-//! The language of the scripts: what a desk would hear whose clerk reads the board aloud.
+//! The language of the scripts: what a desk would hear whose clerk reads the job table aloud.
 //!
 //! - time: `at MS` is the log time of what follows; `wait MS` lets so much of it pass and brings an entry without commands
 //! - workers: `join NODE [slots=N] [life=N] LANGUAGE...`, `leave NODE [life=N]`
@@ -7,10 +7,10 @@
 //! - ends: `end JOB NODE [life=N] attempt=N [exit=N] [out=TEXT] [verdict=NAME]`
 //! - to look: `jobs` (all), `past JOB`, `workers`, `next-expiry`; `snapshot` writes the state, reads it back and goes on with that
 //!
-//! After each command the clerk says what changed for whom. Everything is done twice, by two boards of which one went through
+//! After each command the clerk says what changed for whom. Everything is done twice, by two tables of which one went through
 //! a snapshot before each entry: they must stay equal.
 
-use super::super::{Answer, Board, Command, End, State, Verdict, Worker};
+use super::super::{Answer, Command, End, JobTable, State, Verdict, Worker};
 use super::{process, request, restored, saved, stamp};
 use crate::services::Service;
 use std::collections::BTreeMap;
@@ -20,8 +20,8 @@ use std::fmt::Write as _;
 /// See the module.
 #[derive(Default)]
 pub struct Desk {
-    board: Board,
-    twin: Board,
+    table: JobTable,
+    twin: JobTable,
     index: u64,
     at_ms: u64,
     highest: u64,
@@ -112,7 +112,7 @@ impl goldenscript::Runner for Desk {
             }
             "past" => {
                 let id = number!();
-                for past in self.board.job(id).map_or(&[][..], |job| &job.past) {
+                for past in self.table.job(id).map_or(&[][..], |job| &job.past) {
                     let (why, said) = (past.not_started.as_deref(), String::from_utf8_lossy(&past.stdout));
                     let why = why.map_or("lost".to_string(), |why| format!("not started: {why}"));
                     writeln!(out, "attempt {} on n{}, {why}, said {said:?}", past.attempt, past.worker.id.0)?;
@@ -126,18 +126,18 @@ impl goldenscript::Runner for Desk {
                 None
             }
             "workers" => {
-                for worker in self.board.workers() {
+                for worker in self.table.workers() {
                     writeln!(out, "{}", show_worker(worker))?;
                 }
                 None
             }
             "next-expiry" => {
-                writeln!(out, "{:?}", self.board.next_expiry_ms())?;
+                writeln!(out, "{:?}", self.table.next_expiry_ms())?;
                 None
             }
             "snapshot" => {
-                self.board = restored(&saved(&self.board));
-                assert_eq!(self.board, self.twin);
+                self.table = restored(&saved(&self.table));
+                assert_eq!(self.table, self.twin);
                 None
             }
             other => return Err(format!("unknown command '{other}'").into()),
@@ -158,13 +158,13 @@ impl Desk {
         let at = stamp(self.index, self.at_ms);
         self.twin = restored(&saved(&self.twin));
         let mut answers = Vec::new();
-        for board in [&mut self.board, &mut self.twin] {
-            board.expire(at);
-            answers.push(command.clone().map(|command| board.run(at, command)));
-            board.check();
+        for table in [&mut self.table, &mut self.twin] {
+            table.expire(at);
+            answers.push(command.clone().map(|command| table.run(at, command)));
+            table.check();
         }
         assert_eq!(answers[0], answers[1]);
-        assert_eq!(self.board, self.twin);
+        assert_eq!(self.table, self.twin);
         let mut out = String::new();
         match &answers[0] {
             Some(Answer::Submitted(id)) => {
@@ -187,7 +187,7 @@ impl Desk {
     }
 
     fn state_of(&self, id: u64) -> String {
-        let Some(job) = self.board.job(id) else { return "forgotten".to_string() };
+        let Some(job) = self.table.job(id) else { return "forgotten".to_string() };
         match &job.state {
             State::Queued => format!("queued, begun {} times", job.attempt),
             State::Assigned { worker, .. } => format!("runs on n{}, attempt {}", worker.id.0, job.attempt),

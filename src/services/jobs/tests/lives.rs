@@ -1,11 +1,11 @@
-//! Random lives: workers run what the board gives them, crash, come back as another process, tell late and twice; the leader
+//! Random lives: workers run what the job table gives them, crash, come back as another process, tell late and twice; the leader
 //! loses them rightly and wrongly; clients cancel. Whatever happens a job ends at most once, and when the crashes stop, every
 //! job ends.
 //!
-//! One seed fixes a life. The whole state goes through a snapshot now and then, and a second board that applied the same
+//! One seed fixes a life. The whole state goes through a snapshot now and then, and a second table that applied the same
 //! entries must be equal.
 
-use super::super::{Answer, Board, Command, End, JobId, State, Verdict};
+use super::super::{Answer, Command, End, JobId, JobTable, State, Verdict};
 use super::{process, request, restored, saved, stamp};
 use crate::services::Service;
 use crate::types::Identity;
@@ -25,8 +25,8 @@ struct Process {
 
 struct World {
     rng: Rng,
-    board: Board,
-    twin: Board,
+    table: JobTable,
+    twin: JobTable,
     index: u64,
     at_ms: u64,
     processes: Vec<Process>,
@@ -45,8 +45,8 @@ impl World {
     fn new(seed: u64) -> World {
         World {
             rng: Rng::with_seed(seed),
-            board: Board::default(),
-            twin: Board::default(),
+            table: JobTable::default(),
+            twin: JobTable::default(),
             index: 0,
             at_ms: 0,
             processes: Vec::new(),
@@ -68,10 +68,10 @@ impl World {
         }
         self.twin.expire(at);
         self.twin.run(at, command.clone());
-        self.board.expire(at);
-        let answer = self.board.run(at, command);
-        self.board.check();
-        assert_eq!(self.board, self.twin);
+        self.table.expire(at);
+        let answer = self.table.run(at, command);
+        self.table.check();
+        assert_eq!(self.table, self.twin);
         self.look();
         answer
     }
@@ -79,7 +79,7 @@ impl World {
     /// What has ended stays as it is, until it is forgotten.
     fn look(&mut self) {
         for id in &self.submitted {
-            let Some(job) = self.board.job(*id) else { continue };
+            let Some(job) = self.table.job(*id) else { continue };
             let State::Ended { end, .. } = &job.state else {
                 assert!(!self.ends.contains_key(id), "job {id} had ended and is {:?}", job.state);
                 continue;
@@ -105,7 +105,7 @@ impl World {
     /// A process looks at its work as it applies the log: it begins what is new and drops what is no longer its own.
     fn learn(&mut self, place: usize) {
         let process = &mut self.processes[place];
-        process.runs = self.board.work_of(process.who).into_iter().collect();
+        process.runs = self.table.work_of(process.who).into_iter().collect();
     }
 
     fn tell(&mut self, place: usize) {
@@ -175,8 +175,8 @@ impl World {
             self.begin(node);
         }
         for round in 0.. {
-            assert!(round < 10_000, "jobs are left when nothing goes wrong any more: {:?}", self.board.counts());
-            if self.board.counts() == (0, 0) {
+            assert!(round < 10_000, "jobs are left when nothing goes wrong any more: {:?}", self.table.counts());
+            if self.table.counts() == (0, 0) {
                 break;
             }
             for place in 0..self.processes.len() {
@@ -185,7 +185,7 @@ impl World {
             }
         }
         for id in &self.submitted {
-            assert!(self.ends.contains_key(id) || self.board.job(*id).is_none(), "job {id} has not ended");
+            assert!(self.ends.contains_key(id) || self.table.job(*id).is_none(), "job {id} has not ended");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How the store copes with a million keys: memory, copies, snapshots. Figures come from a release build, run by hand:
 //! `cargo test --release --lib services::kv::tests::big -- --ignored --nocapture --test-threads=1`.
 
-use super::super::{Condition, Expiry, Op, Run, Store};
+use super::super::{Batch, Condition, Expiry, Op, Store};
 use super::{encode, stamp};
 use crate::services::Service;
 use crate::services::registry::Registry;
@@ -26,7 +26,7 @@ fn set(key: Vec<u8>, value: Vec<u8>, expiry: Expiry) -> Op {
 fn filled(numbers: impl Iterator<Item = u64>, expiry: impl Fn(u64) -> Expiry) -> Store {
     let mut store = Store::default();
     for n in numbers {
-        let run = Run { watched: Vec::new(), ops: vec![set(key(n), vec![b'v'; 100], expiry(n))] };
+        let run = Batch { watched: Vec::new(), ops: vec![set(key(n), vec![b'v'; 100], expiry(n))] };
         store.apply(stamp(n + 1, 0), &encode(&run));
     }
     store
@@ -68,13 +68,15 @@ fn copies_and_snapshots() {
     for (name, store) in [("shared", &mut copy), ("again", &mut fill.clone())] {
         let started = Instant::now();
         for n in 0..100_000 {
-            let run = Run { watched: Vec::new(), ops: vec![set(key(n * 7919 % KEYS), vec![b'w'; 100], Expiry::Never)] };
+            let run =
+                Batch { watched: Vec::new(), ops: vec![set(key(n * 7919 % KEYS), vec![b'w'; 100], Expiry::Never)] };
             store.apply(stamp(n, 1), &encode(&run));
         }
         println!("100000 writes to a copy ({name}) {:?}", started.elapsed());
         let started = Instant::now();
         for n in 0..100_000 {
-            let run = Run { watched: Vec::new(), ops: vec![set(key(n * 7919 % KEYS), vec![b'w'; 100], Expiry::Never)] };
+            let run =
+                Batch { watched: Vec::new(), ops: vec![set(key(n * 7919 % KEYS), vec![b'w'; 100], Expiry::Never)] };
             store.apply(stamp(n, 1), &encode(&run));
         }
         println!("100000 writes to the same places ({name}) {:?}", started.elapsed());

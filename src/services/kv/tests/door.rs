@@ -12,7 +12,7 @@
 //! Everything is done twice, by two stores of which one went through a snapshot before each entry: they must stay equal,
 //! reply by reply and byte by byte. So each script is also one about determinism.
 
-use super::super::{Bytes, Condition, ExpireIf, Expiry, Op, Ran, Run, Store, Value};
+use super::super::{Batch, BatchReply, Bytes, Condition, ExpireIf, Expiry, Op, Store, Value};
 use super::{encode, ran, restored, saved, stamp};
 use crate::services::Service;
 use goldenscript::Command;
@@ -59,7 +59,7 @@ impl goldenscript::Runner for Session {
             }
             "watch" => {
                 let keys = words.rest();
-                let Ran::Values(values) = self.execute(Vec::new(), vec![Op::Marks(keys.clone())]) else {
+                let BatchReply::Values(values) = self.execute(Vec::new(), vec![Op::Marks(keys.clone())]) else {
                     return Err("a watch was aborted".into());
                 };
                 let [Value::List(revisions)] = &values[..] else { return Err("no list of revisions".into()) };
@@ -81,8 +81,8 @@ impl goldenscript::Runner for Session {
                 let ops = self.queued.take().ok_or("exec without multi")?;
                 let watched = std::mem::take(&mut self.watched);
                 match self.execute(watched, ops) {
-                    Ran::Values(values) => show(&Value::List(values), ""),
-                    Ran::Aborted => show(&Value::Nil, ""),
+                    BatchReply::Values(values) => show(&Value::List(values), ""),
+                    BatchReply::Aborted => show(&Value::Nil, ""),
                 }
             }
             name => {
@@ -92,8 +92,8 @@ impl goldenscript::Runner for Session {
                     "QUEUED".to_string()
                 } else {
                     match self.execute(Vec::new(), vec![op]) {
-                        Ran::Values(values) => show(&values[0], ""),
-                        Ran::Aborted => return Err("aborted without a watched key".into()),
+                        BatchReply::Values(values) => show(&values[0], ""),
+                        BatchReply::Aborted => return Err("aborted without a watched key".into()),
                     }
                 }
             }
@@ -108,8 +108,8 @@ impl goldenscript::Runner for Session {
 
 impl Session {
     /// Runs operations as a node would: beside the log if they do not need it.
-    fn execute(&mut self, watched: Vec<(Bytes, u64)>, ops: Vec<Op>) -> Ran {
-        let run = Run { watched, ops };
+    fn execute(&mut self, watched: Vec<(Bytes, u64)>, ops: Vec<Op>) -> BatchReply {
+        let run = Batch { watched, ops };
         if run.needs_log() {
             return self.entry(Some(&run)).expect("a run has an answer");
         }
@@ -127,7 +127,7 @@ impl Session {
     }
 
     /// One entry of the log, as the registry carries it out.
-    fn entry(&mut self, run: Option<&Run>) -> Option<Ran> {
+    fn entry(&mut self, run: Option<&Batch>) -> Option<BatchReply> {
         self.index += 1;
         let now = stamp(self.index, self.at_ms);
         self.twin = self.came_by(&saved(&self.twin));

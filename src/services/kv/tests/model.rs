@@ -3,7 +3,7 @@
 //! Every answer must be the model's, and so must the whole contents be. On the way, copies are kept, and must still be
 //! what they were when they were taken, whatever was written meanwhile.
 
-use super::super::{Bytes, Condition, ExpireIf, Expiry, Op, Ran, Run, Store, Value};
+use super::super::{Batch, BatchReply, Bytes, Condition, ExpireIf, Expiry, Op, Store, Value};
 use super::{restored, saved, stamp};
 use crate::services::Service;
 use std::collections::BTreeMap;
@@ -284,8 +284,8 @@ fn random_operations_answer_as_a_plain_map_would() {
             ops.push(Op::Keys(Bytes::from(b"*".to_vec())));
             ops.push(Op::Count);
             let expected = ops.iter().map(|op| model.answer(op)).collect();
-            let answered = store.run(at, Run { watched: Vec::new(), ops: ops.clone() });
-            assert_eq!(answered, Ran::Values(expected), "seed {seed}, entry {index}: {ops:?}");
+            let answered = store.run(at, Batch { watched: Vec::new(), ops: ops.clone() });
+            assert_eq!(answered, BatchReply::Values(expected), "seed {seed}, entry {index}: {ops:?}");
             store.check(at);
             if rng.u8(0..30) == 0 {
                 copies.push((store.clone(), saved(&store)));
