@@ -1,4 +1,4 @@
-//! All services of a node behind one door: routes commands by their first byte, writes one snapshot for all.
+//! All services of a node behind one interface: routes commands by their first byte, writes one snapshot for all.
 //!
 //! A log entry carries a [`Batch`]: the leader's time and the commands that waited when it was made. Log time never
 //! goes back: a batch of a leader whose clock is behind counts as the newest time seen so far.

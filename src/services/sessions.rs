@@ -9,7 +9,7 @@
 //! that are just being sent again to it.
 //!
 //! What bounds the table: an origin that is a node keeps one reply for each command that it still waits for, and it takes
-//! no more of them than its doors have room for; an origin that is an `Idempotency-Key` keeps one; a reply has at most
+//! no more of them than its endpoints have room for; an origin that is an `Idempotency-Key` keeps one; a reply has at most
 //! [`super::kv::commands::RUN_REPLY_BYTES_MAX`] bytes. Beyond [`ORIGINS_MAX`] origins those go that were silent for
 //! [`IDLE_CROWDED_MS`], which is still longer than any request lives.
 //!

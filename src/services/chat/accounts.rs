@@ -80,7 +80,7 @@ pub struct Account {
     failures: Failures,
 }
 
-/// See the module. A clone shares everything with the original until one of them is written to.
+/// A clone shares everything with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
     by_id: OrdMap<AccountId, Arc<Account>>,
@@ -172,7 +172,7 @@ impl Account {
     }
 }
 
-/// Refuses a name that no door of this version would send.
+/// Refuses a name that no endpoint of this version would send.
 pub fn check_name(name: &Name) -> Result<(), Refusal> {
     let is_fine = (1..=NAME_CHARS_MAX).contains(&name.shown.chars().count())
         && (1..=KEY_BYTES_MAX).contains(&name.key.len())

@@ -1,4 +1,4 @@
-//! What can be asked of the chat, and what it answers: the words that doors and the service share.
+//! What can be asked of the chat, and what it answers: the types that endpoints and the service share.
 //!
 //! Whoever asks for anything but an account or a log-in shows a token; only its hash is ever in the log. Times are log time in
 //! milliseconds since 1970. A *position* counts everything that happens in the chat: a reader that knows it can be told what it
@@ -331,7 +331,7 @@ pub enum Refusal {
     /// A limit of the cluster.
     #[error("there are too many {0}")]
     Full(String),
-    /// Not a request that a door of this version makes.
+    /// Not a request that an endpoint of this version makes.
     #[error("{0}")]
     Malformed(String),
 }

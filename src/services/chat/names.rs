@@ -3,7 +3,7 @@
 //! A name is 1 to 32 characters after Unicode's canonical composition (NFC), without control characters, without characters
 //! that show nothing or turn the direction of writing, and without white space at its ends; an account's has none inside either.
 //! Two names are one if they are equal after compatibility composition (NFKC) and lower case: `Zoë`, `ZOË` and `Ｚoë`.
-//! A door works this out and puts both forms into the command, because Unicode's tables grow with each version: what they say
+//! An endpoint works this out and puts both forms into the command, because Unicode's tables grow with each version: what they say
 //! today must not change what a log of last year did.
 //! Not here: which characters show nothing (`invisible_chars.rs`); look-alikes of other scripts: who must not be mistaken for another
 //! compares account numbers.

@@ -19,7 +19,7 @@ use crate::types::Stamp;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
-/// See the module. A clone shares everything with the original until one of them is written to.
+/// A clone shares everything with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chat {
     pub(crate) accounts: Accounts,

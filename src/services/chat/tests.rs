@@ -2,10 +2,10 @@
 //!
 //! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::chat` records them
 //! anew; read the difference before you commit it.
-//! Not here: the language of the scripts (`tests/desk.rs`), the model (`tests/lives.rs`).
+//! Not here: the language of the scripts (`tests/script_runner.rs`), the model (`tests/random_model.rs`).
 
-mod desk;
-mod lives;
+mod random_model;
+mod script_runner;
 
 use super::commands::{MESSAGES_MAX, TOKENS_MAX};
 use super::{Answer, Chat, Command, Query, Refusal, Target, TokenHash, View, names};
@@ -14,7 +14,7 @@ use crate::services::trials::{self, restored, saved, stamp};
 
 #[test]
 fn scripts() {
-    trials::scripts("chat", desk::Desk::default);
+    trials::scripts("chat", script_runner::ScriptRunner::default);
 }
 
 /// The hash of a token that has this name in a test.

@@ -1,6 +1,6 @@
-//! What can be asked of the jobs, and what they answer: the words that doors, workers and the service share.
+//! What can be asked of the jobs, and what they answer: the types that endpoints, workers and the service share.
 //!
-//! A door turns what its client sent into a [`Request`]; a worker tells how an attempt went in an [`End`]. Times are log
+//! An endpoint turns what its client sent into a [`Request`]; a worker tells how an attempt went in an [`End`]. Times are log
 //! time in milliseconds since 1970, spans are milliseconds of a worker's clock, which nothing is decided by.
 //! Not here: what a command changes (`state.rs`), any protocol's spelling (`http/`, `cli/`).
 

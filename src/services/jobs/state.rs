@@ -23,7 +23,7 @@ use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// See the module. A clone shares all jobs with the original until one of them is written to.
+/// A clone shares all jobs with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobTable {
     /// By number.

@@ -2,10 +2,10 @@
 //!
 //! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::jobs` records them
 //! anew; read the difference before you commit it.
-//! Not here: the language of the scripts (`tests/desk.rs`), the random lives (`tests/lives.rs`).
+//! Not here: the language of the scripts (`tests/script_runner.rs`), the random model (`tests/random_model.rs`).
 
-mod desk;
-mod lives;
+mod random_model;
+mod script_runner;
 
 use super::{Answer, Command, End, JobTable, Limits, Request, Verdict};
 use crate::services::trials::{self, restored, saved, stamp};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 #[test]
 fn scripts() {
-    trials::scripts("jobs", desk::Desk::default);
+    trials::scripts("jobs", script_runner::ScriptRunner::default);
 }
 
 /// A node's `life`-th process.

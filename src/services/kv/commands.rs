@@ -1,6 +1,6 @@
-//! What can be asked of the key-value store, and what it answers: the words that doors and the service share.
+//! What can be asked of the key-value store, and what it answers: the types that endpoints and the service share.
 //!
-//! A door turns what its client sent into a [`Batch`]: operations that are executed one after another with nothing in
+//! An endpoint turns what its client sent into a [`Batch`]: operations that are executed one after another with nothing in
 //! between. A batch of a pipelining client and a transaction are the same thing; the latter may carry conditions.
 //! Times to live are relative to log time, or absolute on the clock that log time follows (milliseconds since 1970).
 //!
@@ -24,7 +24,7 @@ pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
 pub const RANGE_BYTES_MAX: usize = 1 << 20;
 
 /// Keys that one request may name, in all its operations, and watched ones: each that is written or removed takes some two
-/// microseconds on every node, and others wait meanwhile. The doors refuse what names more.
+/// microseconds on every node, and others wait meanwhile. The endpoints refuse what names more.
 pub const RUN_KEYS_MAX: usize = 100_000;
 /// Steps that looking through keys (KEYS, SCAN, ranges) may take in all batches of one entry of the log, for which others wait. A step
 /// is a byte of a pattern that is compared, some nanoseconds; a key that is looked at takes [`LOOK_STEPS`].
@@ -318,7 +318,7 @@ impl BatchReply {
     }
 }
 
-/// [`Value`] as it lies in a reply's bytes: a door passes it on without copying. Same variants in the same order.
+/// [`Value`] as it lies in a reply's bytes: an endpoint passes it on without copying. Same variants in the same order.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[allow(missing_docs)]
 pub enum ValueRef<'a> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Longest key that is held in place: the whole takes as much room as four pointers.
 const INLINE_BYTES: usize = 30;
 
-/// See the module.
+/// A key.
 #[derive(Clone)]
 pub struct Key(Place);
 

@@ -25,7 +25,7 @@ pub struct Lock {
 /// What a lock takes beside its name, about.
 const LOCK_BYTES_BESIDE: usize = 128;
 
-/// See the module.
+/// All locks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Locks {
     held: OrdMap<Shared, Lock>,

@@ -11,7 +11,7 @@ use imbl::OrdMap;
 /// Groups of keys.
 const GROUPS: u32 = 4096;
 
-/// See the module. A clone shares everything with the original until one of them is written to.
+/// A clone shares everything with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Newest revision at a removal, by group.

@@ -19,7 +19,7 @@ use crate::types::Stamp;
 /// The longest number of 64 bits has so many digits, with its sign. What is longer is not read, however long it is.
 const NUMBER_BYTES_MAX: usize = 20;
 
-/// See the module. A clone shares everything with the original until one of them is written to.
+/// A clone shares everything with the original until one of them is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
     pub(super) table: Table,
@@ -93,7 +93,7 @@ impl Store {
         self.table.bytes() + self.locks.bytes()
     }
 
-    /// No value is larger, in bytes: doors cut pipelines of reads by it.
+    /// No value is larger, in bytes: endpoints cut pipelines of reads by it.
     pub fn largest_value(&self) -> usize {
         self.table.largest_value()
     }

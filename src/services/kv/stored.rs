@@ -18,7 +18,7 @@ const ONE_PIECE_BYTES_MAX: usize = 4 << 10;
 /// A last piece of so many bytes is full: the next bytes begin another.
 const PIECE_BYTES_MIN: usize = 32 << 10;
 
-/// See the module. As large as a pointer and a length.
+/// As large as a pointer and a length.
 #[derive(Clone)]
 pub struct Stored(Form);
 

@@ -100,7 +100,7 @@ fn bytes_of(key: &[u8], slot: &Slot) -> usize {
     key.len() + slot.value.len() + KEY_BYTES_BESIDE
 }
 
-/// See the module.
+/// All keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     beside: Beside,

@@ -3,16 +3,16 @@
 //! The scripts read like a session of redis-cli, and where Redis has the command, its answers are Redis' own: they were
 //! compared with redis-server by hand. One behaviour per file in `scripts/`, named after it.
 //! `UPDATE_GOLDENFILES=1 cargo test --lib services::kv` records them anew; read the difference before you commit it.
-//! Not here: the language of the scripts (`tests/door.rs`), the model (`tests/model.rs`), figures (`tests/big.rs`).
+//! Not here: the language of the scripts (`tests/script_runner.rs`), the model (`tests/model.rs`), figures (`tests/big.rs`).
 
 mod big;
-mod door;
 mod model;
+mod script_runner;
 
 use super::{Batch, BatchReply, Bytes, Op, Store, Value};
 use crate::services::trials::{self, restored, saved, stamp};
 use crate::services::{Reply, Service};
-use door::Session;
+use script_runner::Session;
 
 #[test]
 fn scripts() {

@@ -1,6 +1,6 @@
-//! What can be asked of the database, and what it answers: the words that doors and the service share.
+//! What can be asked of the database, and what it answers: the types that endpoints and the service share.
 //!
-//! A door turns what its client sent into a [`Run`] and draws its seed; everything that a statement could take from a clock
+//! An endpoint turns what its client sent into a [`Run`] and draws its seed; everything that a statement could take from a clock
 //! or from chance comes from the entry's time and from this seed, so that every node computes the same.
 //!
 //! Invariants: a command's meaning is complete in itself: no connection state, no clock, no local setting.
@@ -145,12 +145,12 @@ pub struct Run {
     pub is_transaction: bool,
     /// What is wanted.
     pub kind: Kind,
-    /// Drawn by the door: what `random()` and `randomblob()` are made from.
+    /// Drawn by the endpoint: what `random()` and `randomblob()` are made from.
     pub seed: u64,
 }
 
 impl Run {
-    /// Why it is too large to be a command, if it is: the door says so before it troubles the log.
+    /// Why it is too large to be a command, if it is: the endpoint says so before it goes to the log.
     pub fn excess(&self) -> Option<String> {
         if self.statements.len() > STATEMENTS_MAX {
             return Some(format!("a request has {STATEMENTS_MAX} statements at most"));
@@ -174,7 +174,7 @@ pub enum Command {
     },
     /// One piece of a database file that is to be put in place: [`Answer::Done`]. A piece at 0 begins a new file.
     Stage {
-        /// Drawn by the door: names this file.
+        /// Drawn by the endpoint: names this file.
         load: u64,
         /// Where the piece belongs: at the end of those before.
         offset: u64,

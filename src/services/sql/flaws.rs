@@ -2,7 +2,7 @@
 //!
 //! Not here: how the simulator is aimed at each (`sim/planted_bugs.rs`).
 
-/// See the module.
+/// Which of them are switched on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flaws {
     /// `now` is this node's own clock.

@@ -28,7 +28,7 @@ const PREPARED_MAX: usize = 64;
 /// Steps of one read: its deadline comes long before. What functions are charged for counts against it.
 const READ_STEPS_MAX: u64 = 1000 * STEPS_MAX;
 
-/// See the module.
+/// A read-only connection to the file.
 #[derive(Debug)]
 pub struct Reader {
     conn: Connection,

@@ -2,21 +2,21 @@
 //!
 //! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::sql` records them
 //! anew; read the difference before you commit it.
-//! Not here: the language of the scripts and a node's life in tests (`tests/shell.rs`), files (`tests/files.rs`).
+//! Not here: the language of the scripts and a node's life in tests (`tests/script_runner.rs`), files (`tests/files.rs`).
 
+mod allowance;
 mod cost;
 mod crashes;
 mod dates;
+mod determinism;
 mod files;
 mod hostile;
 mod lengths;
 mod loads;
 mod own_table;
-mod same;
-mod shell;
-mod turns;
+mod script_runner;
 
 #[test]
 fn scripts() {
-    crate::services::trials::scripts("sql", shell::Shell::default);
+    crate::services::trials::scripts("sql", script_runner::ScriptRunner::default);
 }

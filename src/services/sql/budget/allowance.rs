@@ -2,7 +2,7 @@
 //!
 //! A request may do much only when the bucket is nearly full. In between it may do a little, and when the bucket is empty next
 //! to nothing, which is enough for what most requests do. One that needs more then is undone and told when to come again: it is for the
-//! door to wait, not for the log. So what is in the log and not applied yet is never much more than one bucket.
+//! endpoint to wait, not for the log. So what is in the log and not applied yet is never much more than one bucket.
 //!
 //! Invariants: A1 what is left follows from the entries' times and from the steps of their commands alone, and is stored with what they
 //! did: it is the same on every node. A2 alone, every request may use the whole budget.

@@ -1,7 +1,7 @@
 //! How much statements free: DROP TABLE, DROP INDEX and DELETE without WHERE give all pages of a table back at once, and a row that
 //! is removed gives back all of its pages in one step, however long it is. No budget of steps sees it.
 //!
-//! How many pages a table has differs from node to node. So this is no part of what a command does: the door that takes a request looks
+//! How many pages a table has differs from node to node. So this is no part of what a command does: the endpoint that takes a request looks
 //! at its own file before it puts the request into the log, and adds up the lengths of the rows that a DELETE would remove. What
 //! triggers, foreign keys and REPLACE remove beside it is not added up.
 //! Not here: what else a statement costs (`step_cost.rs`), who asks (`node/sql/handle.rs`).

@@ -117,7 +117,7 @@ impl ToSql for Raw {
     }
 }
 
-/// See the module.
+/// What the functions need to compute.
 pub struct Dates {
     /// Whose time `now` is.
     pub hooks: Arc<HookState>,

@@ -1,4 +1,4 @@
-//! What the database asks of the system beside SQLite's own work on its file; the room itself touches no files.
+//! What the database asks of the system beside SQLite's own work on its file; the database itself touches no files.
 //!
 //! Not here: who carries it out (`node/process/sql_folder.rs`).
 

@@ -33,7 +33,7 @@ pub enum Purpose {
     Read,
 }
 
-/// See the module. One thread uses a connection at a time, so that nothing here needs an order.
+/// One thread uses a connection at a time, so that nothing here needs an order.
 #[derive(Debug, Default)]
 pub struct HookState {
     /// A statement of our own: nothing is refused, nothing counted.

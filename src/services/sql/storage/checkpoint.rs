@@ -13,7 +13,7 @@ const LARGE: i64 = 16_000;
 /// Pages that are moved while writers wait.
 const REST_MAX: i64 = 1_000;
 
-/// See the module.
+/// The connection that moves the log.
 #[derive(Debug)]
 pub struct Checkpointer(Connection);
 

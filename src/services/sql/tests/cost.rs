@@ -3,7 +3,7 @@
 //! What is checked here follows from the content alone: which are refused for what they cost. How long they take is for people:
 //! `cargo nextest run --release --lib how_long --run-ignored only --no-capture` prints it, the longest first.
 
-use super::shell::{Node, in_words, request};
+use super::script_runner::{Node, in_words, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
 use crate::services::sql::{Digest, Kind, Outcome};

@@ -2,7 +2,7 @@
 //!
 //! Not here: files on a disk (`files.rs`).
 
-use super::shell::{Node, answer, in_words, request, results};
+use super::script_runner::{Node, answer, in_words, request, results};
 use crate::services::sql::{Answer, Command, Database, Kind, Outcome, Run, Statement};
 use crate::services::{Reply, sql};
 
@@ -130,7 +130,7 @@ fn a_file_comes_through_the_log_and_into_place() {
     let image = other.serialize(rusqlite::MAIN_DB).unwrap().to_vec();
     let mut node = Node::default();
     node.execute(&["CREATE TABLE old (x)", "CREATE VIRTUAL TABLE g USING fts5(y)", "INSERT INTO old VALUES(1)"]);
-    assert_eq!(super::shell::load_file(&mut node, &image), Answer::Done);
+    assert_eq!(super::script_runner::load_file(&mut node, &image), Answer::Done);
     for (sql, wanted) in [
         ("SELECT id, x FROM a", "[[Integer(1), Real(1.5)], [Integer(3), Blob([3])]]"),
         ("SELECT rowid FROM f WHERE f MATCH 'you'", "[[Integer(2)]]"),
@@ -157,7 +157,7 @@ fn a_file_comes_through_the_log_and_into_place() {
     let mut views = views;
     let hostile = views.serialize(rusqlite::MAIN_DB).unwrap().to_vec();
     for bytes in [b"not a database".to_vec(), image[..3000].to_vec(), damaged, hostile] {
-        let told = super::shell::load_file(&mut node, &bytes);
+        let told = super::script_runner::load_file(&mut node, &bytes);
         assert!(matches!(told, Answer::Refused(_)), "{told:?}");
         println!("{told:?}");
         assert_eq!(node.registry.digests().1, before.1);

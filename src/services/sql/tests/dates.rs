@@ -3,7 +3,7 @@
 //! Not here: what dates look like (`scripts/`).
 
 use super::super::connection::configure;
-use super::shell::{Node, in_words, request, results};
+use super::script_runner::{Node, in_words, request, results};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::hook_state::HookState;
 use crate::services::sql::connection::hook_state::Purpose;

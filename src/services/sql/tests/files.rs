@@ -2,7 +2,7 @@
 //!
 //! Not here: what a node does around it (`tests/cluster_sql.rs`).
 
-use super::shell::{Node, in_words, request};
+use super::script_runner::{Node, in_words, request};
 use crate::services::registry::Registry;
 use crate::services::sql::{Checkpointer, Command, Database, Files, Kind, Outcome, Reader, Statement, bare_image};
 use std::fs::File;

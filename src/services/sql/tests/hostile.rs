@@ -1,8 +1,8 @@
 //! Statements of bad will: each is refused with a sentence or ends in time, and the database is as before.
 //!
-//! Not here: what must be the same everywhere (`same.rs`).
+//! Not here: what must be the same everywhere (`determinism.rs`).
 
-use super::shell::{Node, answer, in_words, request, results};
+use super::script_runner::{Node, answer, in_words, request, results};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
 use crate::services::sql::{Answer, Command, Digest, Flaws, Kind, Params, Run, Statement, Value};
 use std::time::Instant;

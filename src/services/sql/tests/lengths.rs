@@ -2,7 +2,7 @@
 //!
 //! Not here: what they cost (`cost.rs`).
 
-use super::shell::{Node, in_words};
+use super::script_runner::{Node, in_words};
 use crate::services::sql::commands::{Params, Value};
 use crate::services::sql::{Reader, Statement};
 use rusqlite::Connection;

@@ -1,9 +1,9 @@
 //! Database files that are loaded: prepared beside the log, put in place in one step, at whatever moment the node dies.
 //!
-//! Not here: what a file may hold (`hostile.rs`, `same.rs`), who sends the commands (`tests/cluster_sql.rs`).
+//! Not here: what a file may hold (`hostile.rs`, `determinism.rs`), who sends the commands (`tests/cluster_sql.rs`).
 
 use super::files::{Folder, folder, start};
-use super::shell::{Node, answer, in_words, request};
+use super::script_runner::{Node, answer, in_words, request};
 use crate::services::registry::Registry;
 use crate::services::sql::commands::STAGE_BYTES_MAX;
 use crate::services::sql::{Answer, Command, Database, Files, Kind};

@@ -3,7 +3,7 @@
 //! Not here: which statements are refused (`hostile.rs`).
 
 use super::files::{folder, start};
-use super::shell::{Node, in_words};
+use super::script_runner::{Node, in_words};
 use crate::services::sql::{Database, Files, bare_image};
 use crate::types::Stamp;
 use rusqlite::{Connection, MAIN_DB};

@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 /// One node's service, and the log time of the next entry.
 #[derive(Default)]
-pub struct Desk {
+pub struct ScriptRunner {
     chat: Chat,
     at: Stamp,
 }
@@ -27,7 +27,7 @@ fn target(text: &str) -> Target {
     }
 }
 
-impl goldenscript::Runner for Desk {
+impl goldenscript::Runner for ScriptRunner {
     type Command = goldenscript::Command;
 
     fn run(&mut self, line: &Self::Command, _: &goldenscript::Context) -> Result<String, Failed> {
@@ -117,7 +117,7 @@ impl goldenscript::Runner for Desk {
     }
 }
 
-impl Desk {
+impl ScriptRunner {
     fn told(&self, who: u64, after: u64, most: u64) -> String {
         let (events, until) = self.chat.told_after(who, after, most as usize);
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The language of the scripts: what a desk would hear whose clerk reads the job table aloud.
+//! The language of the scripts: commands to the jobs, and what each changes.
 //!
 //! - time: `at MS` is the log time of what follows; `wait MS` lets so much of it pass and brings an entry without commands
 //! - workers: `join NODE [slots=N] [life=N] LANGUAGE...`, `leave NODE [life=N]`
@@ -7,7 +7,7 @@
 //! - ends: `end JOB NODE [life=N] attempt=N [exit=N] [out=TEXT] [verdict=NAME]`
 //! - to look: `jobs` (all), `past JOB`, `workers`, `next-expiry`; `snapshot` writes the state, reads it back and goes on with that
 //!
-//! After each command the clerk says what changed for whom. Everything is done twice, by two tables of which one went through
+//! After each command it prints what changed for whom. Everything is done twice, by two tables of which one went through
 //! a snapshot before each entry: they must stay equal.
 
 use super::super::{Answer, Command, End, JobTable, State, Verdict, Worker};
@@ -17,9 +17,9 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 
-/// See the module.
+/// Runs the commands of a script.
 #[derive(Default)]
-pub struct Desk {
+pub struct ScriptRunner {
     table: JobTable,
     twin: JobTable,
     index: u64,
@@ -29,7 +29,7 @@ pub struct Desk {
 
 type Failure = Box<dyn Error>;
 
-impl goldenscript::Runner for Desk {
+impl goldenscript::Runner for ScriptRunner {
     type Command = goldenscript::Command;
 
     fn run(&mut self, line: &Self::Command, _: &goldenscript::Context) -> Result<String, Failure> {
@@ -150,7 +150,7 @@ impl goldenscript::Runner for Desk {
     }
 }
 
-impl Desk {
+impl ScriptRunner {
     /// One entry: first the time, then the command.
     fn entry(&mut self, command: Option<Command>) -> Result<String, Failure> {
         let before = self.states();

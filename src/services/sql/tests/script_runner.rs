@@ -150,12 +150,12 @@ fn value_in_words(value: &Value) -> String {
 
 /// Runs scripts.
 #[derive(Default)]
-pub struct Shell {
+pub struct ScriptRunner {
     node: Node,
     at_ms: u64,
 }
 
-impl goldenscript::Runner for Shell {
+impl goldenscript::Runner for ScriptRunner {
     type Command = goldenscript::Command;
 
     fn run(&mut self, line: &Self::Command, _: &goldenscript::Context) -> Result<String, Box<dyn Error>> {

@@ -1,8 +1,8 @@
 //! Requests that do much, one after another in no time: those that have to wait have done nothing, on every node alike.
 //!
-//! Not here: the bucket itself (`allowance.rs`), who waits at the door (`node/sql/load_permit.rs`).
+//! Not here: the bucket itself (`allowance.rs`), who waits at the endpoint (`node/sql/load_permit.rs`).
 
-use super::shell::{Node, answer, in_words, request};
+use super::script_runner::{Node, answer, in_words, request};
 use crate::services::sql::commands::Params;
 use crate::services::sql::{Answer, Command, Kind, Outcome, Run, Statement};
 

@@ -4,7 +4,7 @@
 
 use super::super::connection::configure;
 use super::crashes::ENDLESS;
-use super::shell::{Node, in_words, request};
+use super::script_runner::{Node, in_words, request};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::catalogue;
 use crate::services::sql::connection::hook_state::HookState;
@@ -140,7 +140,8 @@ fn a_runaway_ends_at_the_same_step_whatever_was_before() {
             let sql = format!(
                 "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {middle}) SELECT max(x), (SELECT count(*) FROM f) FROM c"
             );
-            let told = super::shell::results(node.entry(1000 * node.log.len() as u64, &[run(&[&sql])]).pop().unwrap());
+            let told =
+                super::script_runner::results(node.entry(1000 * node.log.len() as u64, &[run(&[&sql])]).pop().unwrap());
             if in_words(&told[0]).starts_with("failed") { high = middle } else { low = middle }
         }
         low
