@@ -4,7 +4,7 @@
 //! or from chance comes from the entry's time and from this seed, so that every node computes the same.
 //!
 //! Invariants: a command's meaning is complete in itself: no connection state, no clock, no local setting.
-//! Not here: what a command does (`writer.rs`), rqlite's spelling of it (`http/`).
+//! Not here: what a command does (`apply.rs`), rqlite's spelling of it (`http/`).
 
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;

@@ -2,12 +2,12 @@
 //!
 //! In memory it is what the simulator runs, opened by the first command. In a node it is a file that is no more than a cache of
 //! snapshot and log: it is changed by `apply` alone, and knows which entries it has. After a crash the file may be ahead of the
-//! snapshot that the node starts from; then the entries in between are answered from the file (`writer.rs`). When it is behind,
+//! snapshot that the node starts from; then the entries in between are answered from the file (`apply.rs`). When it is behind,
 //! damaged, missing or somebody else's, the snapshot's image takes its place and the log does the rest.
 //!
 //! Invariants: D1 a file is kept only if it has every entry of the snapshot, and the replies to all entries after it. D2 a clone is
 //! the database at the moment of cloning.
-//! Not here: running statements (`writer.rs`), the file's bytes (`services/sql/storage/image.rs`), reads of a node (`reader.rs`).
+//! Not here: running statements (`apply.rs`), the file's bytes (`services/sql/storage/image.rs`), reads of a node (`reader.rs`).
 
 use super::commands::{Answer, Command, Digest, Query};
 use super::connection::configure;

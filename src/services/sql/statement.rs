@@ -1,6 +1,6 @@
 //! One statement on a connection: prepared, given its parameters, run, and its outcome in the words of the service.
 //!
-//! Not here: what surrounds it, and what follows when it fails (`writer.rs`, `reader.rs`).
+//! Not here: what surrounds it, and what follows when it fails (`apply.rs`, `reader.rs`).
 
 use super::answer_limit::AnswerLimit;
 use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
