@@ -6,7 +6,7 @@
 mod http_fake;
 
 use http_fake::*;
-use phalanx::http::{Door, acceptor};
+use phalanx::http::{self, Server};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use std::time::Duration;
 #[test]
 fn accepting_survives_a_lack_of_descriptors() {
     let host = FakeHost::new(4);
-    let door = Door::new(host.clone(), patient());
+    let server = Server::new(host.clone(), patient());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     // The clients come first, while there is room for their own descriptors; nobody is accepted yet.
@@ -32,14 +32,14 @@ fn accepting_survives_a_lack_of_descriptors() {
     let limits = getrlimit(Resource::Nofile);
     let highest = clients.iter().map(|client| client.as_raw_fd() as u64).max().unwrap();
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(highest + 10), ..limits }).unwrap();
-    let serving = door.clone();
-    std::thread::spawn(move || acceptor::serve_host(&listener, &serving));
+    let serving = server.clone();
+    std::thread::spawn(move || http::serve_host(&listener, &serving));
 
     let statuses: Vec<u16> = clients.iter_mut().map(|client| read_answer(client).status).collect();
     let served = statuses.iter().filter(|status| **status == 200).count();
     let told = statuses.iter().filter(|status| **status == 503).count();
     assert!(served > 0 && told > 0 && served + told == 40, "{statuses:?}");
-    assert_eq!(door.counts.turned_away.load(Relaxed), told as u64);
+    assert_eq!(server.counts.turned_away.load(Relaxed), told as u64);
 
     drop(clients);
     wait_until("the kept connections have ended", || host.connections.load(SeqCst) == 0);

@@ -34,7 +34,7 @@ fn malformed_heads_are_refused_and_closed() {
         assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{bytes:?} was followed by another answer");
         assert_eq!(answer.json()["outcome"], "refused");
     }
-    assert_eq!(served.door.counts.refused_requests.load(Relaxed), 11);
+    assert_eq!(served.server.counts.refused_requests.load(Relaxed), 11);
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn a_client_that_does_not_read_is_dropped() {
         served.host.publish(frame.clone());
         served.host.connections.load(SeqCst) == 0
     });
-    assert_eq!(served.door.counts.slow_readers_dropped.load(Relaxed), 1);
+    assert_eq!(served.server.counts.slow_readers_dropped.load(Relaxed), 1);
     // Answers: a client that asks without end and reads nothing.
     let mut greedy = served.connect();
     let ask = "GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);

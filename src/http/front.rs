@@ -5,12 +5,13 @@
 //! It serves one thing itself: which cluster it belongs to, because nodes of two clusters may have been given one port.
 //! Not here: asking that (`node/process/front_port.rs`).
 
-use super::acceptor::{self, Door};
+use super::acceptor;
 use super::paths;
 use super::protocol::conn::{Conn, Deadlines, Next};
 use super::protocol::guard;
 use super::protocol::parse::{Framing, Head, Method};
 use super::protocol::reply::Reply;
+use super::server::Server;
 use crate::node::Handle;
 use crate::node::process::front_port::PROBE_PATH;
 use serde_json::json;
@@ -20,26 +21,31 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Body of the `door` thread: redirects until the node stops.
 pub fn serve(listener: TcpListener, handle: Handle) {
-    acceptor::serve_front_host(&listener, &Door::new(Arc::new(handle), Deadlines::default()));
+    serve_host(&listener, &Server::new(Arc::new(handle), Deadlines::default()));
+}
+
+/// As [`serve`], for any host: tests give a fake one and short deadlines.
+pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
+    acceptor::accept_all(listener, server, "door-conn", serve_connection);
 }
 
 /// One client's connection to the front door; it is not load, for it is served elsewhere.
-pub(crate) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
+fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
     loop {
         let head = match conn.next_request() {
             Next::Head(head) => head,
             Next::Gone => return,
             Next::Fault(fault) => {
-                door.counts.refused_requests.fetch_add(1, Relaxed);
+                server.counts.refused_requests.fetch_add(1, Relaxed);
                 Reply::from(fault).write(conn.output(), false, true, None);
                 return conn.close(true);
             }
         };
-        door.counts.requests.fetch_add(1, Relaxed);
+        server.counts.requests.fetch_add(1, Relaxed);
         let has_unread_body = head.framing != Framing::Empty;
-        let keep_alive = head.keep_alive && !has_unread_body && !door.host.is_stopping();
+        let keep_alive = head.keep_alive && !has_unread_body && !server.host.is_stopping();
         let has_body = head.method != Some(Method::Head);
-        answer(door, &head).write(conn.output(), keep_alive, has_body, None);
+        answer(server, &head).write(conn.output(), keep_alive, has_body, None);
         if !keep_alive {
             return conn.close(has_unread_body);
         }
@@ -49,31 +55,31 @@ pub(crate) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
     }
 }
 
-fn answer(door: &Door, head: &Head) -> Reply {
+fn answer(server: &Server, head: &Head) -> Reply {
     if head.method.is_none() {
         return Reply::refused(501, "unknown method");
     }
-    if let Err(refusal) = guard::check_host(&*door.host, head) {
+    if let Err(refusal) = guard::check_host(&*server.host, head) {
         return refusal;
     }
     if head.target == PROBE_PATH {
-        let cluster = &door.host.status().status.cluster;
+        let cluster = &server.host.status().status.cluster;
         return Reply::json(200, &json!({"cluster": cluster.id, "name": cluster.name}));
     }
     // What the node would refuse anyway need not count as sent to it.
     let operation = paths::find(head.path()).zip(head.method).and_then(|((path, _), method)| path.operation(method));
     if let Some(operation) = operation
-        && let Err(refusal) = guard::check(&*door.host, head, operation.audience, None)
+        && let Err(refusal) = guard::check(&*server.host, head, operation.audience, None)
     {
         return refusal;
     }
-    match door.host.dispatch() {
+    match server.host.dispatch() {
         // The target is visible ASCII (parse.rs, P1), so it cannot start another header.
         Some((worker, address)) => Reply::text(307, format!("node {} serves you: http://{address}/\n", worker.0))
             .with("Location", format!("http://{address}{}", head.target))
             .with("X-Phalanx-Node", worker.0.to_string()),
         None => {
-            let leader = door.host.status().status.cluster.leader.map(|leader| leader.0);
+            let leader = server.host.status().status.cluster.leader.map(|leader| leader.0);
             Reply::error(503, "no node is online to serve you; try again in a moment", "refused", leader)
         }
     }

@@ -23,7 +23,9 @@ mod chat;
 mod paths;
 pub mod protocol;
 mod routes;
+pub mod server;
 
-pub use self::acceptor::{Door, serve};
+pub use self::host::{Host, HostSession};
 pub use self::protocol::conn::Deadlines;
-pub use host::{Host, HostSession};
+pub use self::routes::{serve, serve_host};
+pub use self::server::Server;

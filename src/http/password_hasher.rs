@@ -25,7 +25,7 @@ const PASSWORD_BYTES: (usize, usize) = (8, 1024);
 
 /// The hashes that are under way in one node.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Passwords {
+pub(crate) struct Passwords {
     busy: Mutex<Busy>,
     changed: Condvar,
     /// A hash that no password has: what is compared with where there is no account, so that it takes as long.

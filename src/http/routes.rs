@@ -5,26 +5,38 @@
 //! Not here: which paths there are (`paths.rs`), the answers (`http/api/mod.rs`, `http/pages/monitor_stream.rs`, `http/pages/static_files.rs`), bytes (`http/protocol/conn.rs`,
 //! `http/protocol/parse.rs`).
 
-use super::acceptor::Door;
+use super::acceptor::{self, NODE_CONNECTION};
 use super::api::{self, job_output};
 use super::chat;
 use super::db::files;
 use super::host::HostSession;
 use super::pages::{chat_page, monitor_stream, static_files};
 use super::paths::{self, Path, Route};
-use super::protocol::conn::{Broken, Conn, Next};
+use super::protocol::conn::{Broken, Conn, Deadlines, Next};
 use super::protocol::guard;
 use super::protocol::params::Params;
 use super::protocol::parse::{Framing, Head, Method};
 use super::protocol::reply::{Origin, Reply};
+use super::server::Server;
 use crate::limits;
-use crate::node::Slot;
 use crate::node::shared::memory;
+use crate::node::{Handle, Slot};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// Body of the `http` thread: serves until the node stops; the stopping node wakes the accept by connecting.
+pub fn serve(listener: TcpListener, handle: Handle) {
+    serve_host(&listener, &Server::new(Arc::new(handle), Deadlines::default()));
+}
+
+/// As [`serve`], for any host: tests give a fake one and short deadlines.
+pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
+    acceptor::accept_all(listener, server, NODE_CONNECTION, serve_connection);
+}
+
 /// One client's connection to a node, from its first byte to its last.
-pub(crate) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
+fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
     // Load is who is served: it counts from the first request, and a page's second connection (`/v1/hold`) never does.
     let mut session = None;
     loop {
@@ -32,41 +44,41 @@ pub(crate) fn serve_connection(door: &Arc<Door>, mut conn: Conn) {
             Next::Head(head) => head,
             Next::Gone => return,
             Next::Fault(fault) => {
-                door.counts.refused_requests.fetch_add(1, Relaxed);
-                Reply::from(fault).write(conn.output(), false, true, Some(origin(door)));
+                server.counts.refused_requests.fetch_add(1, Relaxed);
+                Reply::from(fault).write(conn.output(), false, true, Some(server.origin()));
                 return conn.close(true);
             }
         };
-        door.counts.requests.fetch_add(1, Relaxed);
+        server.counts.requests.fetch_add(1, Relaxed);
         if session.is_none() && head.path() != "/v1/hold" {
-            session = Some(door.host.open_session("api", conn.peer()));
+            session = Some(server.host.open_session("api", conn.peer()));
         }
-        let (reply, is_body_read) = match answer(door, &mut conn, &head, session.as_deref()) {
+        let (reply, is_body_read) = match answer(server, &mut conn, &head, session.as_deref()) {
             Answer::Reply(reply, is_body_read) => (reply, is_body_read),
-            Answer::Output(wanted) => match job_output::run(door, &mut conn, wanted) {
+            Answer::Output(wanted) => match job_output::run(server, &mut conn, wanted) {
                 // It came to nothing before the first byte: an ordinary answer.
                 Some(reply) => (reply.into(), true),
                 None => return,
             },
-            Answer::ChatStream(wanted) => match chat::stream::run(door, &mut conn, wanted) {
+            Answer::ChatStream(wanted) => match chat::stream::run(server, &mut conn, wanted) {
                 Some(reply) => (reply.into(), true),
                 None => return,
             },
-            Answer::Backup(wanted) => match files::backup(door, &mut conn, &wanted) {
+            Answer::Backup(wanted) => match files::backup(server, &mut conn, &wanted) {
                 Some(reply) => (reply.into(), true),
                 None => return,
             },
-            Answer::Hold => return monitor_stream::hold(door, conn),
+            Answer::Hold => return monitor_stream::hold(server, conn),
             Answer::Stream(shape) => {
                 drop(head);
-                return monitor_stream::run(door, conn, shape);
+                return monitor_stream::run(server, conn, shape);
             }
             Answer::Gone => return,
         };
         let reply = in_budget(&mut conn, &head, reply);
-        let is_kept = conn.slot() == Slot::Ordinary && !door.host.is_stopping();
+        let is_kept = conn.slot() == Slot::Ordinary && !server.host.is_stopping();
         let keep_alive = head.keep_alive && is_body_read && is_kept;
-        let here = origin(door);
+        let here = server.origin();
         let origin = Origin { index: reply.index.unwrap_or(here.index), ..here };
         reply.reply.write(conn.output(), keep_alive, head.method != Some(Method::Head), Some(origin));
         if !keep_alive {
@@ -114,20 +126,20 @@ enum Answer {
     Gone,
 }
 
-fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSession>) -> Answer {
+fn answer(server: &Server, conn: &mut Conn, head: &Head, session: Option<&dyn HostSession>) -> Answer {
     let has_body = head.framing != Framing::Empty;
     let refuse = |reply: Reply| Answer::Reply(reply.into(), !has_body);
     let Some(method) = head.method else {
         return refuse(Reply::refused(501, "unknown method"));
     };
-    if let Err(refusal) = guard::check_host(&*door.host, head) {
+    if let Err(refusal) = guard::check_host(&*server.host, head) {
         return refuse(refusal);
     }
     let Some((path, route)) = paths::find(head.path()) else {
         return refuse(Reply::refused(404, "nothing is served at this path"));
     };
     if let (Route::Chat(_), Method::Options) = (route, method) {
-        return refuse(preflight(door, head, path));
+        return refuse(preflight(server, head, path));
     }
     let Some(operation) = path.operation(method) else {
         if let (Route::Lock(_), Method::Post) = (route, method) {
@@ -137,7 +149,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     };
     let is_change = !matches!(method, Method::Get | Method::Head);
     let media = operation.media.filter(|_| method != Method::Delete || has_body);
-    if let Err(refusal) = guard::check(&*door.host, head, operation.audience, media) {
+    if let Err(refusal) = guard::check(&*server.host, head, operation.audience, media) {
         return refuse(refusal);
     }
     if conn.slot() == Slot::Reserved && !operation.is_vital {
@@ -148,14 +160,14 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     if operation.refuses_unknown()
         && let Err(refusal) = Params::check(head, operation.params())
     {
-        return refuse(if is_shared { with_cors(door, head, refusal) } else { refusal });
+        return refuse(if is_shared { guard::with_cors(&*server.host, head, refusal) } else { refusal });
     }
     match route {
         Route::Hold if method == Method::Get => return Answer::Hold,
         Route::Hold => return refuse(Reply::empty(200)),
         Route::Monitor | Route::Stream => {
             let session = session.expect("every request but /v1/hold opens a session");
-            let shape = match monitor_stream::Shape::of(door, head, route == Route::Stream, session) {
+            let shape = match monitor_stream::Shape::of(server, head, route == Route::Stream, session) {
                 Ok(shape) => shape,
                 Err(refusal) => return refuse(refusal),
             };
@@ -176,13 +188,13 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
             if let Some(session) = session {
                 session.set_kind("chat");
             }
-            return match chat::stream::Wanted::of(door, head) {
+            return match chat::stream::Wanted::of(server, head) {
                 Ok(_) if method == Method::Head => refuse(Reply::stream("application/x-ndjson")),
                 Ok(wanted) => Answer::ChatStream(wanted),
-                Err(refusal) => refuse(with_cors(door, head, refusal)),
+                Err(refusal) => refuse(guard::with_cors(&*server.host, head, refusal)),
             };
         }
-        Route::ChatPage => return refuse(chat_page::answer(door)),
+        Route::ChatPage => return refuse(chat_page::answer(server)),
         Route::Backup => {
             return match files::Wanted::of(head) {
                 Ok(wanted) if method == Method::Head => refuse(Reply::stream(wanted.media().0)),
@@ -191,10 +203,10 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
             };
         }
         Route::Load => {
-            return match files::load(door, conn, head) {
+            return match files::load(server, conn, head) {
                 files::Loaded::Answered(indexed) => Answer::Reply(indexed, true),
                 files::Loaded::Refused(refusal) => {
-                    door.counts.refused_requests.fetch_add(1, Relaxed);
+                    server.counts.refused_requests.fetch_add(1, Relaxed);
                     Answer::Reply(refusal.into(), false)
                 }
                 files::Loaded::Gone => Answer::Gone,
@@ -209,7 +221,7 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
             Ok(body) => body,
             Err(Broken::Gone) => return Answer::Gone,
             Err(Broken::Fault(fault)) => {
-                door.counts.refused_requests.fetch_add(1, Relaxed);
+                server.counts.refused_requests.fetch_add(1, Relaxed);
                 return Answer::Reply(Reply::from(fault).into(), false);
             }
         })
@@ -222,50 +234,20 @@ fn answer(door: &Door, conn: &mut Conn, head: &Head, session: Option<&dyn HostSe
     {
         return Answer::Reply(Reply::refused(503, memory::FULL).into(), true);
     }
-    let mut indexed = api::answer(door, conn, route, method, head, body.as_deref().unwrap_or_default());
+    let mut indexed = api::answer(server, conn, route, method, head, body.as_deref().unwrap_or_default());
     if is_shared {
-        indexed.reply = with_cors(door, head, indexed.reply);
+        indexed.reply = guard::with_cors(&*server.host, head, indexed.reply);
     }
     Answer::Reply(indexed, is_change || !has_body)
 }
 
-/// Lets pages of the other nodes read an answer.
-pub(crate) fn with_cors(door: &Door, head: &Head, reply: Reply) -> Reply {
-    cors(door, head).into_iter().fold(reply, |reply, (name, value)| reply.with(name, value))
-}
-
-/// The headers that do so.
-pub(crate) fn cors(door: &Door, head: &Head) -> Vec<(&'static str, String)> {
-    let mut headers = vec![("Vary", "Origin".to_string())];
-    if let Some(origin) = guard::allowed_origin(&*door.host, head) {
-        let exposed =
-            "X-Phalanx-Node, X-Phalanx-Leader, X-Phalanx-Term, X-Phalanx-Index, X-Phalanx-Session, Retry-After";
-        headers.push(("Access-Control-Allow-Origin", origin));
-        headers.push(("Access-Control-Expose-Headers", exposed.to_string()));
-    }
-    headers
-}
-
 /// What a browser asks before a page of another node may use the chat.
-fn preflight(door: &Door, head: &Head, path: &Path) -> Reply {
-    if guard::allowed_origin(&*door.host, head).is_none() {
+fn preflight(server: &Server, head: &Head, path: &Path) -> Reply {
+    if guard::allowed_origin(&*server.host, head).is_none() {
         return Reply::refused(403, "the chat is used by pages of this cluster only");
     }
-    with_cors(door, head, Reply::empty(204))
+    guard::with_cors(&*server.host, head, Reply::empty(204))
         .with("Access-Control-Allow-Methods", path.allow())
         .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
         .with("Access-Control-Max-Age", "600")
-}
-
-/// Where an answer of this door comes from.
-pub(crate) fn origin(door: &Door) -> Origin {
-    let frame = door.host.status();
-    let status = &frame.status;
-    let applied = status.nodes.iter().find(|row| row.id == status.node.id).map_or(0, |row| row.applied_index.0);
-    Origin {
-        node: status.node.id.0,
-        leader: status.cluster.leader.map(|leader| leader.0),
-        term: status.cluster.term.0,
-        index: applied,
-    }
 }

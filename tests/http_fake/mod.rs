@@ -1,7 +1,7 @@
 //! A host without a node: frames, sessions and outcomes as a test wants them, behind the real door on a real socket.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use phalanx::http::{Deadlines, Door, Host, HostSession, acceptor};
+use phalanx::http::{self, Deadlines, Host, HostSession, Server};
 use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::status::*;
 use phalanx::node::{
@@ -327,7 +327,7 @@ impl Host for FakeHost {
 /// A running door on a free port; ends with the test process.
 pub struct Served {
     pub host: Arc<FakeHost>,
-    pub door: Arc<Door>,
+    pub server: Arc<Server>,
     pub address: SocketAddr,
 }
 
@@ -353,10 +353,10 @@ pub fn serve_front(deadlines: Deadlines) -> Served {
 pub fn serve_on(host: Arc<FakeHost>, deadlines: Deadlines, address: &str, is_front: bool) -> Served {
     let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
-    let door = Door::new(host.clone(), deadlines);
-    let served = Served { host, door: door.clone(), address };
+    let server = Server::new(host.clone(), deadlines);
+    let served = Served { host, server: server.clone(), address };
     std::thread::spawn(move || {
-        if is_front { acceptor::serve_front_host(&listener, &door) } else { acceptor::serve_host(&listener, &door) }
+        if is_front { http::front::serve_host(&listener, &server) } else { http::serve_host(&listener, &server) }
     });
     served
 }

@@ -9,15 +9,13 @@
 //! chunk of length 0, the last line) is one whose node has stopped: ask another for it.
 //! Not here: the pieces (`node/views/live_output.rs`), what became of the job (`jobs.rs`).
 
-use super::deadline;
 use super::jobs::{look, number, to_json, why_over, why_waiting};
-use crate::http::acceptor::Door;
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::lines::{Lines, Next};
 use crate::http::protocol::params::Params;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::{self, Reply, as_text};
-use crate::http::routes::origin;
+use crate::http::server::Server;
 use crate::node::{Level, Output, Stream};
 use crate::services::jobs::commands::decode_glance;
 use crate::services::jobs::{End, Job, JobId, Query, State};
@@ -92,7 +90,7 @@ struct Shown {
 }
 
 struct Follower<'a> {
-    door: &'a Door,
+    server: &'a Server,
     conn: &'a Conn,
     wanted: &'a Wanted,
     shown: Shown,
@@ -102,14 +100,14 @@ struct Follower<'a> {
 }
 
 /// Sends the output until the job has ended or the client has gone; a reply if there is nothing to send from.
-pub(crate) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Option<Reply> {
+pub(crate) fn run(server: &Server, conn: &mut Conn, wanted: Wanted) -> Option<Reply> {
     if let Some(attempt) = wanted.attempt {
-        let Some(output) = find_soon(door, wanted.id, attempt) else {
+        let Some(output) = find_soon(server, wanted.id, attempt) else {
             return Some(Reply::refused(404, "this attempt is not here"));
         };
-        begin(door, conn, &wanted).ok()?;
+        begin(server, conn, &wanted).ok()?;
         let mut follower = Follower {
-            door,
+            server,
             conn,
             wanted: &wanted,
             shown: Shown { attempt, ..Shown::default() },
@@ -121,13 +119,13 @@ pub(crate) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Option<Reply>
         }
         return None;
     }
-    let (index, job) = match look(door, wanted.id, Level::Linearizable, deadline(door)) {
+    let (index, job) = match look(server, wanted.id, Level::Linearizable, server.deadline()) {
         Ok(found) => found,
         Err(refusal) => return Some(refusal),
     };
-    begin(door, conn, &wanted).ok()?;
+    begin(server, conn, &wanted).ok()?;
     let (shown, said_at) = (Shown::default(), Instant::now());
-    let mut follower = Follower { door, conn, wanted: &wanted, shown, said_at, waits: None };
+    let mut follower = Follower { server, conn, wanted: &wanted, shown, said_at, waits: None };
     // Cut short: without a proper end the client knows.
     if follower.follow(index, job).is_ok() {
         let _ = follower.finish();
@@ -136,20 +134,20 @@ pub(crate) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Option<Reply>
 }
 
 /// An attempt that the log gives to this node may begin a moment later than others hear of it.
-fn find_soon(door: &Door, id: JobId, attempt: u32) -> Option<Arc<Output>> {
+fn find_soon(server: &Server, id: JobId, attempt: u32) -> Option<Arc<Output>> {
     let until = Instant::now() + CONNECT_TIMEOUT;
     loop {
-        let found = door.host.live_output(id, attempt);
-        if found.is_some() || Instant::now() >= until || door.host.is_stopping() {
+        let found = server.host.live_output(id, attempt);
+        if found.is_some() || Instant::now() >= until || server.host.is_stopping() {
             return found;
         }
-        if let Outcome::Done(_) = door.host.await_job(id, Index(u64::MAX), Instant::now() + SOON) {
+        if let Outcome::Done(_) = server.host.await_job(id, Index(u64::MAX), Instant::now() + SOON) {
             return None;
         }
     }
 }
 
-fn begin(door: &Door, conn: &mut Conn, wanted: &Wanted) -> io::Result<()> {
+fn begin(server: &Server, conn: &mut Conn, wanted: &Wanted) -> io::Result<()> {
     let mut out = Vec::with_capacity(512);
     reply::status_line(&mut out, 200);
     let media = if wanted.is_lines { "application/x-ndjson" } else { "text/plain; charset=utf-8" };
@@ -158,7 +156,7 @@ fn begin(door: &Door, conn: &mut Conn, wanted: &Wanted) -> io::Result<()> {
     reply::header(&mut out, "X-Content-Type-Options", "nosniff");
     reply::header(&mut out, "X-Accel-Buffering", "no");
     reply::header(&mut out, "X-Phalanx-Job", &wanted.id.to_string());
-    origin(door).write(&mut out);
+    server.origin().write(&mut out);
     if wanted.is_chunked {
         reply::header(&mut out, "Transfer-Encoding", "chunked");
     }
@@ -182,8 +180,8 @@ impl Follower<'_> {
                     let worker = worker.id;
                     self.waits = None;
                     self.turn_to(&job, worker.0)?;
-                    let is_mine = worker == self.door.host.identity().id;
-                    let output = self.door.host.live_output(self.wanted.id, job.attempt).filter(|_| is_mine);
+                    let is_mine = worker == self.server.host.identity().id;
+                    let output = self.server.host.live_output(self.wanted.id, job.attempt).filter(|_| is_mine);
                     match output {
                         Some(output) => self.pass_on_while_current(&output, job.attempt)?,
                         None if !is_mine => self.fetch(worker, job.attempt)?,
@@ -197,10 +195,10 @@ impl Follower<'_> {
             }
             // Between attempts, or before the first: the next look is the cheaper one, at this node's own copy.
             let pause = if matches!(job.state, State::Queued) { LOOK_EVERY } else { SOON };
-            self.door.host.await_job(self.wanted.id, index, Instant::now() + pause);
+            self.server.host.await_job(self.wanted.id, index, Instant::now() + pause);
             self.check()?;
             self.keep_alive()?;
-            match look(self.door, self.wanted.id, Level::Eventual, deadline(self.door)) {
+            match look(self.server, self.wanted.id, Level::Eventual, self.server.deadline()) {
                 Ok((_, next)) => job = next,
                 // Forgotten meanwhile: all of it was said long ago.
                 Err(_) => return Ok(()),
@@ -214,7 +212,7 @@ impl Follower<'_> {
         if !self.wanted.is_lines || since.elapsed() < WAIT_UNEXPLAINED {
             return Ok(());
         }
-        match why_waiting(self.door, job).filter(|why| why != said) {
+        match why_waiting(self.server, job).filter(|why| why != said) {
             Some(why) => {
                 let line = json!({"waiting": why});
                 *said = why;
@@ -228,7 +226,7 @@ impl Follower<'_> {
         if self.conn.is_gone() {
             return Err(Cut::Client);
         }
-        if self.door.host.is_stopping() { Err(Cut::Stopping) } else { Ok(()) }
+        if self.server.host.is_stopping() { Err(Cut::Stopping) } else { Ok(()) }
     }
 
     /// From now on it is the present attempt's output.
@@ -253,8 +251,8 @@ impl Follower<'_> {
 
     /// Passes pieces on until the attempt is over, or not the job's any more.
     fn pass_on_while_current(&mut self, output: &Output, attempt: u32) -> Result<(), Cut> {
-        let (door, id) = (self.door, self.wanted.id);
-        self.pass_on(output, || is_current(door, id, attempt))
+        let (server, id) = (self.server, self.wanted.id);
+        self.pass_on(output, || is_current(server, id, attempt))
     }
 
     fn pass_on(&mut self, output: &Output, is_wanted: impl Fn() -> bool) -> Result<(), Cut> {
@@ -280,7 +278,7 @@ impl Follower<'_> {
 
     /// Passes on what another node has. What goes wrong on the way is no concern: the job is looked at again.
     fn fetch(&mut self, worker: NodeId, attempt: u32) -> Result<(), Cut> {
-        let addresses = self.door.host.http_addresses();
+        let addresses = self.server.host.http_addresses();
         let Some((_, address)) = addresses.into_iter().find(|(id, _)| *id == worker) else { return Ok(()) };
         let follow = if self.wanted.is_followed { "follow&" } else { "" };
         let path = format!("/v1/jobs/{}/output?{follow}attempt={attempt}&format=ndjson", self.wanted.id);
@@ -292,7 +290,7 @@ impl Follower<'_> {
                 Ok(Next::Nothing) => {
                     self.check()?;
                     self.keep_alive()?;
-                    if !is_current(self.door, self.wanted.id, attempt) {
+                    if !is_current(self.server, self.wanted.id, attempt) {
                         return Ok(());
                     }
                     continue;
@@ -382,9 +380,9 @@ impl Follower<'_> {
     }
 }
 
-fn is_current(door: &Door, id: JobId, attempt: u32) -> bool {
+fn is_current(server: &Server, id: JobId, attempt: u32) -> bool {
     let query = registry::jobs_query(&Query::Glance(id));
-    match door.host.query(query, Level::Eventual, deadline(door)) {
+    match server.host.query(query, Level::Eventual, server.deadline()) {
         Outcome::Done((_, services::Reply::Ok(bytes))) => decode_glance(&bytes).flatten() == Some((attempt, true)),
         _ => false,
     }

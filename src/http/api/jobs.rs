@@ -5,9 +5,8 @@
 //! cut off asks again under its number. Results are text where they are UTF-8, else base64, and say so.
 //! Not here: what is decided about jobs (`services/jobs/`), live output (`job_output.rs`).
 
+use super::failed;
 use super::job_waiting;
-use super::{deadline, failed, leader};
-use crate::http::acceptor::Door;
 use crate::http::api;
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::idempotency;
@@ -15,6 +14,7 @@ use crate::http::protocol::params::{self, Params};
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::{Reply, as_text};
 use crate::http::routes::Indexed;
+use crate::http::server::Server;
 use crate::node::{Ack, Level, Work};
 use crate::services::jobs::commands::{LIMITS_MOST, LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
 use crate::services::jobs::{Answer, Command, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict};
@@ -112,11 +112,11 @@ fn bytes_of(text: String, encoding: Option<Encoding>, what: &str) -> Result<Vec<
 }
 
 impl NewJob {
-    fn read(self, door: &Door, keep_ms: u64) -> Result<Request, Reply> {
+    fn read(self, server: &Server, keep_ms: u64) -> Result<Request, Reply> {
         let files = match (self.source, self.files) {
             (Some(source), None) => {
                 // A language that no settings here know may be known elsewhere: the jobs themselves say who has it.
-                let name = door.host.file_name(&self.language).unwrap_or_else(|| "main".to_string());
+                let name = server.host.file_name(&self.language).unwrap_or_else(|| "main".to_string());
                 vec![(name, source.into_bytes().into())]
             }
             (None, Some(files)) => {
@@ -137,30 +137,30 @@ impl NewJob {
 }
 
 /// How long results are kept here; refuses where jobs are off.
-fn keep_ms(door: &Door) -> Result<u64, Reply> {
-    door.host.jobs_keep_ms().ok_or_else(|| {
+fn keep_ms(server: &Server) -> Result<u64, Reply> {
+    server.host.jobs_keep_ms().ok_or_else(|| {
         Reply::refused(403, "jobs are off on this node: set jobs_enabled, and beyond loopback a cluster_secret")
     })
 }
 
 /// `POST /v1/jobs`: 202 with the number, or with `wait=30s` 200 with the result if it comes by then.
-pub(crate) fn submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
-    try_submit(door, client, head, body).unwrap_or_else(Indexed::from)
+pub(crate) fn submit(server: &Server, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
+    try_submit(server, client, head, body).unwrap_or_else(Indexed::from)
 }
 
-fn try_submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
-    let keep_ms = keep_ms(door)?;
+fn try_submit(server: &Server, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+    let keep_ms = keep_ms(server)?;
     let wait = Params::of(head).span("wait", WAIT_MAX)?;
     let new: NewJob = params::object(body)?;
-    let request = new.read(door, keep_ms)?;
+    let request = new.read(server, keep_ms)?;
     let now = Instant::now();
-    let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
+    let (index, id) = hand_in(server, head, body, request, hand_in_until(server, now, wait))?;
     let location = format!("/v1/jobs/{id}");
-    let (reply, index) = match wait.map(|wait| ended(door, client, id, index, now + wait)) {
-        Some(Some((index, job))) => (described(door, id, &job), index),
+    let (reply, index) = match wait.map(|wait| ended(server, client, id, index, now + wait)) {
+        Some(Some((index, job))) => (described(server, id, &job), index),
         waited => {
             let mut taken = json!({"id": id, "state": "queued"});
-            if let Some(why) = waited.and_then(|_| why_it_waits(door, id)) {
+            if let Some(why) = waited.and_then(|_| why_it_waits(server, id)) {
                 taken["waiting"] = why.into();
             }
             (Reply::json(202, &taken).with("X-Phalanx-Job", id.to_string()), index)
@@ -170,45 +170,51 @@ fn try_submit(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<In
 }
 
 /// A caller who does not want to wait for the result still wants the job's number.
-fn hand_in_until(door: &Door, now: Instant, wait: Option<Duration>) -> Instant {
-    deadline(door).max(now + wait.unwrap_or_default())
+fn hand_in_until(server: &Server, now: Instant, wait: Option<Duration>) -> Instant {
+    server.deadline().max(now + wait.unwrap_or_default())
 }
 
 /// Puts a request into the log, or says why it is not there.
-fn hand_in(door: &Door, head: &Head, body: &[u8], request: Request, until: Instant) -> Result<(Index, JobId), Reply> {
+fn hand_in(
+    server: &Server,
+    head: &Head,
+    body: &[u8],
+    request: Request,
+    until: Instant,
+) -> Result<(Index, JobId), Reply> {
     let tag = idempotency::tag_without_params(head, body)?;
     // The rest is for the command itself: else a lack of workers would look like a lack of a leader.
     let now = Instant::now();
-    wait_for_workers(door, now + until.saturating_duration_since(now) * 3 / 4);
+    wait_for_workers(server, now + until.saturating_duration_since(now) * 3 / 4);
     let command = registry::jobs_command(&Command::Submit(request));
-    match change(door, Work::Command { tag, command, ack: Ack::Applied }, until)? {
+    match change(server, Work::Command { tag, command, ack: Ack::Applied }, until)? {
         (index, Answer::Submitted(id)) => Ok((index, id)),
-        (_, Answer::Refused(why)) => Err(refusal(door, &why)),
+        (_, Answer::Refused(why)) => Err(refusal(server, &why)),
         (_, Answer::Done) => Err(strange()),
     }
 }
 
 /// In a cluster that has just begun no worker may have joined yet: that is no reason to refuse.
-fn wait_for_workers(door: &Door, until: Instant) {
+fn wait_for_workers(server: &Server, until: Instant) {
     loop {
         let now = Instant::now();
-        let frame = door.host.frame();
-        if !frame.frame.status.jobs.workers.is_empty() || now >= until || door.host.is_stopping() {
+        let frame = server.host.frame();
+        if !frame.frame.status.jobs.workers.is_empty() || now >= until || server.host.is_stopping() {
             return;
         }
-        door.host.wait_frame(frame.seq, until.min(now + LOOK_EVERY));
+        server.host.wait_frame(frame.seq, until.min(now + LOOK_EVERY));
     }
 }
 
-fn change(door: &Door, work: Work, until: Instant) -> Result<(Index, Answer), Reply> {
-    match door.host.ask(work, until) {
+fn change(server: &Server, work: Work, until: Instant) -> Result<(Index, Answer), Reply> {
+    match server.host.ask(work, until) {
         Outcome::Done((index, services::Reply::Ok(bytes))) => Ok((index, Answer::decode(&bytes).ok_or_else(strange)?)),
-        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", leader(door))),
-        other => Err(failed(door, other)),
+        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", server.leader())),
+        other => Err(failed(server, other)),
     }
 }
 
-fn refusal(door: &Door, why: &Refusal) -> Reply {
+fn refusal(server: &Server, why: &Refusal) -> Reply {
     let status = match why {
         Refusal::NoRuntime { there, .. } if there.is_empty() => 503,
         Refusal::NoRuntime { .. } | Refusal::Malformed(_) => 400,
@@ -217,15 +223,15 @@ fn refusal(door: &Door, why: &Refusal) -> Reply {
         Refusal::HasEnded(_) | Refusal::NotYours(_) => 409,
     };
     let text = match why {
-        Refusal::NoRuntime { wanted, there, .. } => no_runtime(door, wanted, there),
+        Refusal::NoRuntime { wanted, there, .. } => no_runtime(server, wanted, there),
         other => other.to_string(),
     };
-    Reply::error(status, &text, "refused", leader(door))
+    Reply::error(status, &text, "refused", server.leader())
 }
 
 /// What there is in place of a runtime that is not, and what keeps workers from having any.
-fn no_runtime(door: &Door, wanted: &str, there: &[String]) -> String {
-    let workers = &door.host.status().status.jobs.workers;
+fn no_runtime(server: &Server, wanted: &str, there: &[String]) -> String {
+    let workers = &server.host.status().status.jobs.workers;
     let instead = match there {
         [] => job_waiting::what_there_is(wanted, workers),
         there => [vec![format!("there are: {}", there.join(", "))], job_waiting::troubles(workers)].concat().join("; "),
@@ -234,15 +240,15 @@ fn no_runtime(door: &Door, wanted: &str, there: &[String]) -> String {
 }
 
 /// Why a job waits for a worker; `None` if it does not, or if nobody can tell.
-fn why_it_waits(door: &Door, id: JobId) -> Option<String> {
-    let (_, job) = look(door, id, Level::Eventual, deadline(door)).ok()?;
-    why_waiting(door, &job)
+fn why_it_waits(server: &Server, id: JobId) -> Option<String> {
+    let (_, job) = look(server, id, Level::Eventual, server.deadline()).ok()?;
+    why_waiting(server, &job)
 }
 
 /// The same of a job as it was just seen.
-pub(crate) fn why_waiting(door: &Door, job: &Job) -> Option<String> {
+pub(crate) fn why_waiting(server: &Server, job: &Job) -> Option<String> {
     let is_queued = matches!(job.state, State::Queued);
-    is_queued.then(|| job_waiting::why(&job.request.language, &door.host.status().status.jobs.workers)).flatten()
+    is_queued.then(|| job_waiting::why(&job.request.language, &server.host.status().status.jobs.workers)).flatten()
 }
 
 fn strange() -> Reply {
@@ -250,32 +256,32 @@ fn strange() -> Reply {
 }
 
 /// The job once it has ended; `None` if it has not by then, is forgotten already, or nobody waits for it any more.
-fn ended(door: &Door, client: &Conn, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
+fn ended(server: &Server, client: &Conn, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
     loop {
         let slice = until.min(Instant::now() + CLIENT_LOOK);
-        if let Outcome::Done((index, services::Reply::Ok(bytes))) = door.host.await_job(id, at_least, slice) {
+        if let Outcome::Done((index, services::Reply::Ok(bytes))) = server.host.await_job(id, at_least, slice) {
             let job = decode_job(&bytes)??;
             return matches!(job.state, State::Ended { .. }).then_some((index, job));
         }
-        if slice >= until || client.is_gone() || door.host.is_stopping() {
+        if slice >= until || client.is_gone() || server.host.is_stopping() {
             return None;
         }
     }
 }
 
 /// `POST /compileandrun`: the output; 400 with what the compiler or the program had to say.
-pub(crate) fn compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
-    try_compile_and_run(door, client, head, body).unwrap_or_else(Indexed::from)
+pub(crate) fn compile_and_run(server: &Server, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
+    try_compile_and_run(server, client, head, body).unwrap_or_else(Indexed::from)
 }
 
-fn try_compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
-    let keep_ms = keep_ms(door)?;
+fn try_compile_and_run(server: &Server, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+    let keep_ms = keep_ms(server)?;
     let wait = Params::of(head).span("wait", WAIT_MAX)?;
     if body.is_empty() {
         return Err(Reply::refused(400, "the body is the Java source to compile and run"));
     }
     let language = "java".to_string();
-    let name = door.host.file_name(&language).unwrap_or_else(|| "Main.java".to_string());
+    let name = server.host.file_name(&language).unwrap_or_else(|| "Main.java".to_string());
     let request = Request {
         language,
         files: vec![(name, body.to_vec().into())],
@@ -285,11 +291,11 @@ fn try_compile_and_run(door: &Door, client: &Conn, head: &Head, body: &[u8]) -> 
         keep_ms,
     };
     let now = Instant::now();
-    let (index, id) = hand_in(door, head, body, request, hand_in_until(door, now, wait))?;
-    let Some((index, job)) = ended(door, client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
-        let waits = why_it_waits(door, id).map_or(String::new(), |why| format!("; it waits: {why}"));
+    let (index, id) = hand_in(server, head, body, request, hand_in_until(server, now, wait))?;
+    let Some((index, job)) = ended(server, client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
+        let waits = why_it_waits(server, id).map_or(String::new(), |why| format!("; it waits: {why}"));
         let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}{waits}");
-        let reply = Reply::error(504, &why, "unknown", leader(door)).with("X-Phalanx-Job", id.to_string());
+        let reply = Reply::error(504, &why, "unknown", server.leader()).with("X-Phalanx-Job", id.to_string());
         return Ok(Indexed { reply, index: Some(index.0) });
     };
     Ok(Indexed { reply: with_origin(output_of(&job), id, &job), index: Some(index.0) })
@@ -341,9 +347,9 @@ fn worker_of(job: &Job) -> Option<u64> {
     }
 }
 
-fn described(door: &Door, id: JobId, job: &Job) -> Reply {
+fn described(server: &Server, id: JobId, job: &Job) -> Reply {
     let mut all = to_json(id, job);
-    all.extend(why_waiting(door, job).map(|why| ("waiting".to_string(), why.into())));
+    all.extend(why_waiting(server, job).map(|why| ("waiting".to_string(), why.into())));
     with_origin(Reply::json(200, &Json::Object(all)), id, job)
 }
 
@@ -422,50 +428,50 @@ pub(crate) fn number(text: &str) -> Result<JobId, Reply> {
 }
 
 /// Asks for one job; 404 if there is none.
-pub(crate) fn look(door: &Door, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), Reply> {
-    match door.host.query(registry::jobs_query(&Query::Job(id)), level, until) {
+pub(crate) fn look(server: &Server, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), Reply> {
+    match server.host.query(registry::jobs_query(&Query::Job(id)), level, until) {
         Outcome::Done((index, services::Reply::Ok(bytes))) => match decode_job(&bytes).ok_or_else(strange)? {
             Some(job) => Ok((index, job)),
-            None => Err(refusal(door, &Refusal::NoSuchJob(id))),
+            None => Err(refusal(server, &Refusal::NoSuchJob(id))),
         },
         Outcome::Done(_) => Err(strange()),
-        other => Err(failed(door, other)),
+        other => Err(failed(server, other)),
     }
 }
 
 /// `GET /v1/jobs/ID`, with `wait=30s` once it has ended or the time is up.
-pub(crate) fn show(door: &Door, client: &Conn, id: &str, head: &Head) -> Indexed {
-    try_show(door, client, id, head).unwrap_or_else(Indexed::from)
+pub(crate) fn show(server: &Server, client: &Conn, id: &str, head: &Head) -> Indexed {
+    try_show(server, client, id, head).unwrap_or_else(Indexed::from)
 }
 
-fn try_show(door: &Door, client: &Conn, id: &str, head: &Head) -> Result<Indexed, Reply> {
+fn try_show(server: &Server, client: &Conn, id: &str, head: &Head) -> Result<Indexed, Reply> {
     let id = number(id)?;
     let wait = Params::of(head).span("wait", WAIT_MAX)?;
-    let (mut index, mut job) = look(door, id, api::level(head)?, deadline(door))?;
+    let (mut index, mut job) = look(server, id, api::level(head)?, server.deadline())?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
-        let news = ended(door, client, id, index, Instant::now() + wait);
+        let news = ended(server, client, id, index, Instant::now() + wait);
         // As it is now: it may at least have begun.
-        (index, job) = news.map_or_else(|| look(door, id, Level::Eventual, deadline(door)), Ok)?;
+        (index, job) = news.map_or_else(|| look(server, id, Level::Eventual, server.deadline()), Ok)?;
     }
-    Ok(Indexed { reply: described(door, id, &job), index: Some(index.0) })
+    Ok(Indexed { reply: described(server, id, &job), index: Some(index.0) })
 }
 
 /// `GET /v1/jobs`: newest first; `before` is what `next` of the page before says.
-pub(crate) fn list(door: &Door, head: &Head) -> Indexed {
-    try_list(door, head).unwrap_or_else(Indexed::from)
+pub(crate) fn list(server: &Server, head: &Head) -> Indexed {
+    try_list(server, head).unwrap_or_else(Indexed::from)
 }
 
-fn try_list(door: &Door, head: &Head) -> Result<Indexed, Reply> {
+fn try_list(server: &Server, head: &Head) -> Result<Indexed, Reply> {
     let params = Params::of(head);
     let limit = params.number("limit")?.unwrap_or(LIMIT);
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(Reply::refused(400, &format!("limit is 1 to {LIST_MAX}")));
     }
     let query = registry::jobs_query(&Query::List { before: params.number("before")?, limit });
-    let (index, bytes) = match door.host.query(query, api::level(head)?, deadline(door)) {
+    let (index, bytes) = match server.host.query(query, api::level(head)?, server.deadline()) {
         Outcome::Done((index, services::Reply::Ok(bytes))) => (index, bytes),
         Outcome::Done(_) => return Err(strange()),
-        other => return Err(failed(door, other)),
+        other => return Err(failed(server, other)),
     };
     let jobs = decode_list(&bytes).ok_or_else(strange)?;
     let next = jobs.last().filter(|_| jobs.len() as u64 == limit).map(|(id, _)| *id);
@@ -484,28 +490,28 @@ fn try_list(door: &Door, head: &Head) -> Result<Indexed, Reply> {
 }
 
 /// `DELETE /v1/jobs/ID`: takes it back; 409 if it has ended.
-pub(crate) fn cancel(door: &Door, id: &str, head: &Head, body: &[u8]) -> Indexed {
-    try_cancel(door, id, head, body).unwrap_or_else(Indexed::from)
+pub(crate) fn cancel(server: &Server, id: &str, head: &Head, body: &[u8]) -> Indexed {
+    try_cancel(server, id, head, body).unwrap_or_else(Indexed::from)
 }
 
-fn try_cancel(door: &Door, id: &str, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn try_cancel(server: &Server, id: &str, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let id = number(id)?;
     let tag = idempotency::tag(head, body)?;
     let command = registry::jobs_command(&Command::Cancel { job: id });
-    match change(door, Work::Command { tag, command, ack: Ack::Applied }, deadline(door))? {
+    match change(server, Work::Command { tag, command, ack: Ack::Applied }, server.deadline())? {
         (index, Answer::Done) => {
             Ok(Indexed { reply: Reply::json(200, &json!({"id": id, "state": "cancelled"})), index: Some(index.0) })
         }
-        (_, Answer::Refused(why)) => Err(refusal(door, &why)),
+        (_, Answer::Refused(why)) => Err(refusal(server, &why)),
         (_, Answer::Submitted(_)) => Err(strange()),
     }
 }
 
 /// `GET /v1/runtimes`: each language with the nodes that have it and their versions, as the heartbeats tell.
-pub(crate) fn runtimes(door: &Door) -> Reply {
+pub(crate) fn runtimes(server: &Server) -> Reply {
     let mut languages: Map<String, Json> = Map::new();
     let mut workers = Vec::new();
-    for node in door.host.runtimes().iter().filter(|node| node.is_online) {
+    for node in server.host.runtimes().iter().filter(|node| node.is_online) {
         workers.extend(node.jobs.process_limit.map(|limit| json!({"id": node.id, "process_limit": limit})));
         for (language, version) in &node.jobs.runtimes {
             let row = languages.entry(language.clone()).or_insert_with(|| json!({"language": language, "nodes": []}));
@@ -514,7 +520,7 @@ pub(crate) fn runtimes(door: &Door) -> Reply {
             }
         }
     }
-    let troubles = job_waiting::troubles(&door.host.status().status.jobs.workers);
+    let troubles = job_waiting::troubles(&server.host.status().status.jobs.workers);
     let rows: Vec<Json> = languages.into_iter().map(|(_, row)| row).collect();
     Reply::json(200, &json!({"runtimes": rows, "workers": workers, "troubles": troubles}))
 }

@@ -5,17 +5,17 @@
 //! Conditions that are not met are 412, with the index that the key has. Not here: what the store does
 //! (`services/kv/`), locks (`locks.rs`), waking those who wait (`node/threads/watch.rs`).
 
-use super::{deadline, failed, leader};
-use crate::http::acceptor::Door;
+use super::failed;
 use crate::http::api;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params::{self, Params};
 use crate::http::protocol::parse::{Head, Method, percent_decode, percent_encode};
 use crate::http::protocol::reply::{Reply, as_text};
 use crate::http::routes::Indexed;
+use crate::http::server::Server;
 use crate::node::{Ack, Level, Work};
 use crate::services::kv::commands::{KEY_BYTES_MAX, TOO_LARGE, TOO_LARGE_A_REPLY, VALUE_BYTES_MAX};
-use crate::services::kv::{Batch, BatchReply, Bytes, Condition, Expiry, Op, Value};
+use crate::services::kv::{Bytes, Condition, Expiry, Op, BatchReply, Batch, Value};
 use crate::services::{self, registry};
 use crate::types::{Index, Outcome};
 use serde::Deserialize;
@@ -30,17 +30,17 @@ const WATCH: Duration = Duration::from_secs(30);
 const KEY_INDEX: &str = "X-Phalanx-Key-Index";
 
 /// Answers all methods of one key.
-pub(crate) fn answer(door: &Door, key: &str, method: Method, head: &Head, body: &[u8]) -> Indexed {
+pub(crate) fn answer(server: &Server, key: &str, method: Method, head: &Head, body: &[u8]) -> Indexed {
     let key = match percent_decode(key) {
         Some(key) if key.is_empty() => return Reply::refused(400, "name a key: /v1/kv/{key}").into(),
         Some(key) if key.len() <= KEY_BYTES_MAX => Bytes::from(key),
         _ => return Reply::refused(400, "malformed key").into(),
     };
     let answered = match method {
-        Method::Get | Method::Head => read(door, &key, head),
-        Method::Put => write(door, key, head, body),
-        Method::Delete => remove(door, key, head, body),
-        _ => add(door, key, head, body),
+        Method::Get | Method::Head => read(server, &key, head),
+        Method::Put => write(server, key, head, body),
+        Method::Delete => remove(server, key, head, body),
+        _ => add(server, key, head, body),
     };
     answered.unwrap_or_else(Indexed::from)
 }
@@ -50,7 +50,7 @@ fn condition(params: &Params) -> Result<Condition, Reply> {
 }
 
 /// A key's value, with its index and remaining time in headers; with `watch`, once that index is no longer this one.
-fn read(door: &Door, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
+fn read(server: &Server, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
     let params = Params::of(head);
     let mut level = api::level(head)?;
     let known = params.number("watch")?;
@@ -61,9 +61,9 @@ fn read(door: &Door, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
     };
     let ends = Instant::now() + wait;
     loop {
-        let (index, mut values) = query(door, vec![Op::Read(key.clone())], level, deadline(door))?;
+        let (index, mut values) = query(server, vec![Op::Read(key.clone())], level, server.deadline())?;
         let (reply, revision) = match values.pop() {
-            Some(Value::Nil) => (Reply::error(404, "no such key", "refused", leader(door)), 0),
+            Some(Value::Nil) => (Reply::error(404, "no such key", "refused", server.leader()), 0),
             Some(Value::List(parts)) => match <[Value; 3]>::try_from(parts) {
                 Ok([Value::Bytes(value), Value::Int(revision), Value::Int(ttl_ms)]) => {
                     let reply = Reply::bytes(value.into_vec());
@@ -72,14 +72,14 @@ fn read(door: &Door, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
                 }
                 _ => return Err(strange()),
             },
-            other => return Err(refusal(door, other)),
+            other => return Err(refusal(server, other)),
         };
         let indexed =
             |reply: Reply| Indexed { reply: reply.with(KEY_INDEX, revision.to_string()), index: Some(index.0) };
         match known {
             Some(known) if known == revision => {
                 // From now on this node tells: asking the leader for every look would make watchers dear.
-                if !door.host.wait_key(key, known, ends) {
+                if !server.host.wait_key(key, known, ends) {
                     return Ok(indexed(Reply::empty(304)));
                 }
                 level = Level::Eventual;
@@ -90,11 +90,11 @@ fn read(door: &Door, key: &Bytes, head: &Head) -> Result<Indexed, Reply> {
 }
 
 /// A page of keys: `prefix`, `after` (what `next` of the page before says), `limit`.
-pub(crate) fn range(door: &Door, head: &Head) -> Indexed {
-    page(door, head).unwrap_or_else(Indexed::from)
+pub(crate) fn range(server: &Server, head: &Head) -> Indexed {
+    page(server, head).unwrap_or_else(Indexed::from)
 }
 
-fn page(door: &Door, head: &Head) -> Result<Indexed, Reply> {
+fn page(server: &Server, head: &Head) -> Result<Indexed, Reply> {
     let params = Params::of(head);
     let level = api::level(head)?;
     let prefix = params.bytes("prefix")?.map(Bytes::from).unwrap_or_default();
@@ -103,10 +103,10 @@ fn page(door: &Door, head: &Head) -> Result<Indexed, Reply> {
         limit if (1..=LIMIT.1).contains(&limit) => limit,
         _ => return Err(Reply::refused(400, &format!("limit is 1 to {}", LIMIT.1))),
     };
-    let (index, mut values) = query(door, vec![Op::Range { prefix, after, limit }], level, deadline(door))?;
+    let (index, mut values) = query(server, vec![Op::Range { prefix, after, limit }], level, server.deadline())?;
     let mut rows = match values.pop() {
         Some(Value::List(rows)) => rows,
-        other => return Err(refusal(door, other)),
+        other => return Err(refusal(server, other)),
     };
     // The store cuts a page of large values short, and says so by a last row that is none.
     let is_full = rows.pop_if(|row| *row == Value::Nil).is_some() || rows.len() as u64 == limit;
@@ -138,7 +138,7 @@ fn entry(key: Vec<u8>, value: Vec<u8>, revision: i64) -> Json {
     entry
 }
 
-fn write(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn write(server: &Server, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let params = Params::of(head);
     if body.len() > VALUE_BYTES_MAX {
         return Err(Reply::refused(413, "a value has 4 MiB at most"));
@@ -149,17 +149,22 @@ fn write(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, R
         Some(ms) => Expiry::In(ms),
     };
     let condition = condition(&params)?;
-    change(door, head, body, &key, Op::Put { key: key.clone(), value: Bytes::from(body), condition, expiry }, |value| {
-        match value {
+    change(
+        server,
+        head,
+        body,
+        &key,
+        Op::Put { key: key.clone(), value: Bytes::from(body), condition, expiry },
+        |value| match value {
             Value::Int(revision) => Some((json!({"index": revision}), *revision)),
             _ => None,
-        }
-    })
+        },
+    )
 }
 
-fn remove(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn remove(server: &Server, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let condition = condition(&Params::of(head))?;
-    change(door, head, body, &key, Op::DelIf { key: key.clone(), condition }, |value| match value {
+    change(server, head, body, &key, Op::DelIf { key: key.clone(), condition }, |value| match value {
         Value::Int(removed) => Some((json!({"deleted": *removed > 0}), 0)),
         _ => None,
     })
@@ -173,9 +178,9 @@ struct Add {
     incr: i64,
 }
 
-fn add(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn add(server: &Server, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let Add { incr } = params::object(body)?;
-    change(door, head, body, &key, Op::IncrBy { key: key.clone(), by: incr }, |value| match value {
+    change(server, head, body, &key, Op::IncrBy { key: key.clone(), by: incr }, |value| match value {
         Value::Int(sum) => Some((json!({"value": sum}), -1)),
         _ => None,
     })
@@ -184,7 +189,7 @@ fn add(door: &Door, key: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Rep
 /// Runs a change and, in the same step, asks for the index that the key has then. `done` makes the body of what the
 /// operation answered when it did its work, with the key's index if that says it (else -1).
 fn change(
-    door: &Door,
+    server: &Server,
     head: &Head,
     body: &[u8],
     key: &Bytes,
@@ -206,15 +211,15 @@ fn change(
     };
     let ops = vec![op, Op::Revisions(vec![key.clone()])];
     let command = registry::kv_batch(&Batch { watched: Vec::new(), ops });
-    let (index, reply) = match door.host.ask(Work::Command { tag, command, ack }, deadline(door)) {
+    let (index, reply) = match server.host.ask(Work::Command { tag, command, ack }, server.deadline()) {
         Outcome::Done(done) => done,
-        other => return Err(failed(door, other)),
+        other => return Err(failed(server, other)),
     };
     if ack == Ack::Taken {
         let body = json!({"index": null, "taken_at": index});
         return Ok(Indexed { reply: Reply::json(202, &body), index: Some(index.0) });
     }
-    let values = values(door, reply)?;
+    let values = values(server, reply)?;
     let [value, Value::List(revisions)] = &values[..] else { return Err(strange()) };
     let Some(Value::Int(revision)) = revisions.first() else { return Err(strange()) };
     let reply = match done(value) {
@@ -230,39 +235,44 @@ fn change(
                 0 => "the key does not exist".to_string(),
                 revision => format!("the key's index is {revision}"),
             };
-            Reply::error(412, &why, "refused", leader(door))
+            Reply::error(412, &why, "refused", server.leader())
         }
-        None => refusal(door, Some(value.clone())),
+        None => refusal(server, Some(value.clone())),
     };
     Ok(Indexed { reply: reply.with(KEY_INDEX, revision.to_string()), index: Some(index.0) })
 }
 
 /// Asks the services; one value per operation.
-pub(crate) fn query(door: &Door, ops: Vec<Op>, level: Level, deadline: Instant) -> Result<(Index, Vec<Value>), Reply> {
+pub(crate) fn query(
+    server: &Server,
+    ops: Vec<Op>,
+    level: Level,
+    deadline: Instant,
+) -> Result<(Index, Vec<Value>), Reply> {
     let query = registry::kv_batch(&Batch { watched: Vec::new(), ops });
-    match door.host.query(query, level, deadline) {
-        Outcome::Done((index, reply)) => Ok((index, values(door, reply)?)),
-        other => Err(failed(door, other)),
+    match server.host.query(query, level, deadline) {
+        Outcome::Done((index, reply)) => Ok((index, values(server, reply)?)),
+        other => Err(failed(server, other)),
     }
 }
 
 /// The values of a run that nothing could abort.
-pub(crate) fn values(door: &Door, reply: services::Reply) -> Result<Vec<Value>, Reply> {
+pub(crate) fn values(server: &Server, reply: services::Reply) -> Result<Vec<Value>, Reply> {
     match reply {
         services::Reply::Ok(bytes) => match BatchReply::decode(&bytes) {
             Some(BatchReply::Values(values)) => Ok(values),
             _ => Err(strange()),
         },
-        services::Reply::Failed(why) => Err(Reply::error(400, &why, "refused", leader(door))),
+        services::Reply::Failed(why) => Err(Reply::error(400, &why, "refused", server.leader())),
     }
 }
 
 /// The reply to an operation that could not.
-pub(crate) fn refusal(door: &Door, value: Option<Value>) -> Reply {
+pub(crate) fn refusal(server: &Server, value: Option<Value>) -> Reply {
     match value {
         Some(Value::Error(why)) => {
             let status = if why == TOO_LARGE || why == TOO_LARGE_A_REPLY { 413 } else { 409 };
-            Reply::error(status, why.strip_prefix("ERR ").unwrap_or(&why), "refused", leader(door))
+            Reply::error(status, why.strip_prefix("ERR ").unwrap_or(&why), "refused", server.leader())
         }
         _ => strange(),
     }

@@ -4,17 +4,17 @@
 //! token it has seen can turn away a holder whose time ran out without its noticing. Names are escaped like keys.
 //! Not here: how long log time runs (`services/kv/locks.rs`), renewing while a command runs (`cli/lock/mod.rs`).
 
+use super::failed;
 use super::kv;
-use super::{deadline, failed, leader};
-use crate::http::acceptor::Door;
 use crate::http::api;
 use crate::http::protocol::parse::{Head, percent_decode};
 use crate::http::protocol::reply::Reply;
 use crate::http::protocol::{idempotency, params};
 use crate::http::routes::Indexed;
+use crate::http::server::Server;
 use crate::node::{Ack, Work};
 use crate::services::kv::commands::KEY_BYTES_MAX;
-use crate::services::kv::{Batch, Bytes, Op, Value};
+use crate::services::kv::{Bytes, Op, Batch, Value};
 use crate::services::registry;
 use crate::types::Outcome;
 use serde::Deserialize;
@@ -35,12 +35,12 @@ pub(crate) enum Act {
 }
 
 /// Answers `GET /v1/lock/{name}` and `POST /v1/lock/{name}/acquire|renew|release`.
-pub(crate) fn answer(door: &Door, lock: &str, act: Act, head: &Head, body: &[u8]) -> Indexed {
+pub(crate) fn answer(server: &Server, lock: &str, act: Act, head: &Head, body: &[u8]) -> Indexed {
     let answered = name(lock).and_then(|name| match act {
-        Act::Look => look(door, name, head),
-        Act::Acquire => acquire(door, name, head, body),
-        Act::Renew => keep(door, name, head, body, true),
-        Act::Release => keep(door, name, head, body, false),
+        Act::Look => look(server, name, head),
+        Act::Acquire => acquire(server, name, head, body),
+        Act::Renew => keep(server, name, head, body, true),
+        Act::Release => keep(server, name, head, body, false),
     });
     answered.unwrap_or_else(Indexed::from)
 }
@@ -67,26 +67,26 @@ fn ttl(body: &Body) -> Result<u64, Reply> {
     ttl.ok_or_else(|| Reply::refused(400, &format!("ttl_ms is 1 to {TTL_MS_MAX}")))
 }
 
-fn look(door: &Door, name: Bytes, head: &Head) -> Result<Indexed, Reply> {
-    let (index, values) = kv::query(door, vec![Op::LockInfo(name)], api::level(head)?, deadline(door))?;
+fn look(server: &Server, name: Bytes, head: &Head) -> Result<Indexed, Reply> {
+    let (index, values) = kv::query(server, vec![Op::LockInfo(name)], api::level(head)?, server.deadline())?;
     let reply = match &values[..] {
         [Value::List(parts)] => match &parts[..] {
             [Value::Int(token), Value::Int(ttl_ms)] => Reply::json(200, &json!({"token": token, "ttl_ms": ttl_ms})),
             _ => kv::strange(),
         },
-        [Value::Nil] => Reply::error(404, "nobody holds this lock", "refused", leader(door)),
+        [Value::Nil] => Reply::error(404, "nobody holds this lock", "refused", server.leader()),
         _ => kv::strange(),
     };
     Ok(Indexed { reply, index: Some(index.0) })
 }
 
-fn acquire(door: &Door, name: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn acquire(server: &Server, name: Bytes, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     let parsed = params::object::<Body>(body)?;
     if parsed.token.is_some() {
         return Err(Reply::refused(400, "a token is given by acquire, not taken"));
     }
     let ops = vec![Op::LockAcquire { name: name.clone(), ttl_ms: ttl(&parsed)? }, Op::LockInfo(name)];
-    change(door, head, body, ops, |values| match values {
+    change(server, head, body, ops, |values| match values {
         [Value::Int(token), ..] => Some(Reply::json(200, &json!({"token": token}))),
         [Value::Nil, Value::List(parts)] => {
             let left_ms = match parts.get(1) {
@@ -95,7 +95,7 @@ fn acquire(door: &Door, name: Bytes, head: &Head, body: &[u8]) -> Result<Indexed
             };
             let body = json!({
                 "error": format!("the lock is held for another {left_ms} ms unless it is renewed"),
-                "outcome": "refused", "leader": leader(door),
+                "outcome": "refused", "leader": server.leader(),
                 "retry_after_ms": left_ms.clamp(20, RETRY_MS_MAX), "ttl_ms": left_ms,
             });
             Some(Reply::json(409, &body))
@@ -104,7 +104,7 @@ fn acquire(door: &Door, name: Bytes, head: &Head, body: &[u8]) -> Result<Indexed
     })
 }
 
-fn keep(door: &Door, name: Bytes, head: &Head, body: &[u8], is_renewal: bool) -> Result<Indexed, Reply> {
+fn keep(server: &Server, name: Bytes, head: &Head, body: &[u8], is_renewal: bool) -> Result<Indexed, Reply> {
     let parsed = params::object::<Body>(body)?;
     let token = parsed.token.ok_or_else(|| Reply::refused(400, "token is what acquire answered"))?;
     let op = match is_renewal {
@@ -113,17 +113,17 @@ fn keep(door: &Door, name: Bytes, head: &Head, body: &[u8], is_renewal: bool) ->
         false => Op::LockRelease { name, token },
     };
     let done = if is_renewal { json!({"renewed": true}) } else { json!({"released": true}) };
-    change(door, head, body, vec![op], |values| match values {
+    change(server, head, body, vec![op], |values| match values {
         [Value::Int(1)] => Some(Reply::json(200, &done)),
         [Value::Int(0)] => {
-            Some(Reply::error(409, "the lock is not held under this token (any more)", "refused", leader(door)))
+            Some(Reply::error(409, "the lock is not held under this token (any more)", "refused", server.leader()))
         }
         _ => None,
     })
 }
 
 fn change(
-    door: &Door,
+    server: &Server,
     head: &Head,
     body: &[u8],
     ops: Vec<Op>,
@@ -131,12 +131,12 @@ fn change(
 ) -> Result<Indexed, Reply> {
     let tag = idempotency::tag(head, body)?;
     let command = registry::kv_batch(&Batch { watched: Vec::new(), ops });
-    match door.host.ask(Work::Command { tag, command, ack: Ack::Applied }, deadline(door)) {
+    match server.host.ask(Work::Command { tag, command, ack: Ack::Applied }, server.deadline()) {
         Outcome::Done((index, answer)) => {
-            let values = kv::values(door, answer)?;
-            let reply = reply(&values).unwrap_or_else(|| kv::refusal(door, values.first().cloned()));
+            let values = kv::values(server, answer)?;
+            let reply = reply(&values).unwrap_or_else(|| kv::refusal(server, values.first().cloned()));
             Ok(Indexed { reply, index: Some(index.0) })
         }
-        other => Err(failed(door, other)),
+        other => Err(failed(server, other)),
     }
 }

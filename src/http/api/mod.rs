@@ -10,13 +10,13 @@ pub mod jobs;
 pub mod kv;
 pub mod locks;
 use self::locks::Act;
-use super::acceptor::Door;
 use super::paths::Route;
 use super::protocol::conn::Conn;
 use super::protocol::parse::{Head, Method, percent_decode};
 use super::protocol::reply::Reply;
 use super::protocol::{idempotency, params};
 use super::routes::Indexed;
+use super::server::Server;
 use super::{chat, db};
 use crate::node::views::status::{ClusterStatus, Verdict};
 use crate::node::{Ack, Level, Work, quota};
@@ -33,39 +33,46 @@ use std::time::{Duration, Instant};
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Answers every route that is neither a stream nor a file.
-pub(crate) fn answer(door: &Door, client: &Conn, route: Route, method: Method, head: &Head, body: &[u8]) -> Indexed {
+pub(crate) fn answer(
+    server: &Server,
+    client: &Conn,
+    route: Route,
+    method: Method,
+    head: &Head,
+    body: &[u8],
+) -> Indexed {
     let is_read = matches!(method, Method::Get | Method::Head);
     match route {
-        Route::Status => Reply::json(200, &door.host.fresh_frame().frame.status).into(),
-        Route::Events => events(door, head).into(),
-        Route::Gossip => Reply::json(200, &door.host.gossip_json()).into(),
-        Route::Members(id) if is_read => members(door, id).into(),
-        Route::Members(id) => change(door, id, method, body),
-        Route::Digests if is_read => Reply::json(200, &door.host.integrity()).into(),
-        Route::Digests => checkpoint(door, body),
-        Route::Transfer => transfer(door, body).into(),
+        Route::Status => Reply::json(200, &server.host.fresh_frame().frame.status).into(),
+        Route::Events => events(server, head).into(),
+        Route::Gossip => Reply::json(200, &server.host.gossip_json()).into(),
+        Route::Members(id) if is_read => members(server, id).into(),
+        Route::Members(id) => change(server, id, method, body),
+        Route::Digests if is_read => Reply::json(200, &server.host.integrity()).into(),
+        Route::Digests => checkpoint(server, body),
+        Route::Transfer => transfer(server, body).into(),
         Route::Livez => Reply::text(200, "alive\n").into(),
-        Route::Readyz => ready(door, head).into(),
-        Route::Metrics => metrics(door).into(),
-        Route::Notes => write_note(door, head, body),
-        Route::Note(id) => read_note(door, id, head),
-        Route::Keys => kv::range(door, head),
-        Route::Key(key) => kv::answer(door, key, method, head, body),
-        Route::Lock(name) => locks::answer(door, name, Act::Look, head, body),
-        Route::Acquire(name) => locks::answer(door, name, Act::Acquire, head, body),
-        Route::Renew(name) => locks::answer(door, name, Act::Renew, head, body),
-        Route::Release(name) => locks::answer(door, name, Act::Release, head, body),
-        Route::CompileAndRun => jobs::compile_and_run(door, client, head, body),
-        Route::Jobs if is_read => jobs::list(door, head),
-        Route::Jobs => jobs::submit(door, client, head, body),
-        Route::Job(id) if is_read => jobs::show(door, client, id, head),
-        Route::Job(id) => jobs::cancel(door, id, head, body),
-        Route::Runtimes => jobs::runtimes(door).into(),
-        Route::Chat(place) => chat::answer(door, place, is_read, head, body),
-        Route::Execute => db::execute(door, head, body),
-        Route::Query => db::query(door, method, head, body),
-        Route::Request => db::request(door, head, body),
-        Route::Digest => db::digest(door, head),
+        Route::Readyz => ready(server, head).into(),
+        Route::Metrics => metrics(server).into(),
+        Route::Notes => write_note(server, head, body),
+        Route::Note(id) => read_note(server, id, head),
+        Route::Keys => kv::range(server, head),
+        Route::Key(key) => kv::answer(server, key, method, head, body),
+        Route::Lock(name) => locks::answer(server, name, Act::Look, head, body),
+        Route::Acquire(name) => locks::answer(server, name, Act::Acquire, head, body),
+        Route::Renew(name) => locks::answer(server, name, Act::Renew, head, body),
+        Route::Release(name) => locks::answer(server, name, Act::Release, head, body),
+        Route::CompileAndRun => jobs::compile_and_run(server, client, head, body),
+        Route::Jobs if is_read => jobs::list(server, head),
+        Route::Jobs => jobs::submit(server, client, head, body),
+        Route::Job(id) if is_read => jobs::show(server, client, id, head),
+        Route::Job(id) => jobs::cancel(server, id, head, body),
+        Route::Runtimes => jobs::runtimes(server).into(),
+        Route::Chat(place) => chat::answer(server, place, is_read, head, body),
+        Route::Execute => db::execute(server, head, body),
+        Route::Query => db::query(server, method, head, body),
+        Route::Request => db::request(server, head, body),
+        Route::Digest => db::digest(server, head),
         Route::ChatPage
         | Route::Monitor
         | Route::Stream
@@ -76,14 +83,6 @@ pub(crate) fn answer(door: &Door, client: &Conn, route: Route, method: Method, h
         | Route::Load
         | Route::Backup => Reply::refused(404, "nothing is served at this path").into(),
     }
-}
-
-pub(crate) fn leader(door: &Door) -> Option<u64> {
-    door.host.status().status.cluster.leader.map(|leader| leader.0)
-}
-
-pub(crate) fn deadline(door: &Door) -> Instant {
-    Instant::now() + door.host.request_timeout()
 }
 
 /// What `level=` says; linearizable without it.
@@ -101,22 +100,22 @@ fn wait(text: &str) -> Option<Duration> {
 }
 
 /// `{"events": [...]}` newer than `since`; with `wait=10s` it waits for news.
-fn events(door: &Door, head: &Head) -> Reply {
+fn events(server: &Server, head: &Head) -> Reply {
     let Ok(since) = head.query("since").unwrap_or("0").parse() else {
         return Reply::refused(400, "since must be the number of an event");
     };
     let events = match head.query("wait") {
-        None => door.host.events_since(since),
+        None => server.host.events_since(since),
         Some(text) => match wait(text) {
-            Some(wait) => door.host.wait_events(since, Instant::now() + wait),
+            Some(wait) => server.host.wait_events(since, Instant::now() + wait),
             None => return Reply::refused(400, "wait must be a time, as in wait=10s"),
         },
     };
     Reply::json(200, &json!({"events": events}))
 }
 
-fn members(door: &Door, id: Option<&str>) -> Reply {
-    let frame = door.host.fresh_frame().frame;
+fn members(server: &Server, id: Option<&str>) -> Reply {
+    let frame = server.host.fresh_frame().frame;
     let status = &frame.status;
     match id.map(|id| node_id(Some(id))) {
         None => {
@@ -149,7 +148,7 @@ struct Member {
     uuid: Option<uuid::Uuid>,
 }
 
-fn change(door: &Door, id: Option<&str>, method: Method, body: &[u8]) -> Indexed {
+fn change(server: &Server, id: Option<&str>, method: Method, body: &[u8]) -> Indexed {
     let member = if method == Method::Delete {
         Member { action: Some("remove".to_owned()), ..Member::default() }
     } else {
@@ -182,11 +181,11 @@ fn change(door: &Door, id: Option<&str>, method: Method, body: &[u8]) -> Indexed
         ("remove", _) => Change::Remove(id),
         _ => return Reply::refused(400, "action is one of add, promote, demote, remove").into(),
     };
-    match door.host.change(change, deadline(door)) {
+    match server.host.change(change, server.deadline()) {
         Outcome::Done(index) => {
             Indexed { reply: Reply::json(200, &json!({"id": id, "index": index})), index: Some(index.0) }
         }
-        other => failed(door, other).into(),
+        other => failed(server, other).into(),
     }
 }
 
@@ -197,7 +196,7 @@ struct Transfer {
     to: Option<u64>,
 }
 
-fn transfer(door: &Door, body: &[u8]) -> Reply {
+fn transfer(server: &Server, body: &[u8]) -> Reply {
     let parsed = if body.is_empty() { Ok(Transfer::default()) } else { params::object::<Transfer>(body) };
     let to = match parsed {
         Ok(Transfer { to: Some(id) }) if !(1..=NodeId::MAX).contains(&id) => {
@@ -206,9 +205,9 @@ fn transfer(door: &Door, body: &[u8]) -> Reply {
         Ok(Transfer { to }) => to.map(NodeId),
         Err(refusal) => return refusal,
     };
-    match door.host.transfer(to, deadline(door)) {
+    match server.host.transfer(to, server.deadline()) {
         Outcome::Done(leader) => Reply::json(200, &json!({"leader": leader})),
-        other => failed(door, other),
+        other => failed(server, other),
     }
 }
 
@@ -218,15 +217,15 @@ fn transfer(door: &Door, body: &[u8]) -> Reply {
 struct Checkpoint {}
 
 /// Has every node digest its state at the index that is answered; `GET` tells the digests of this node.
-fn checkpoint(door: &Door, body: &[u8]) -> Indexed {
+fn checkpoint(server: &Server, body: &[u8]) -> Indexed {
     if !body.is_empty()
         && let Err(refusal) = params::object::<Checkpoint>(body)
     {
         return refusal.into();
     }
-    match door.host.checkpoint(deadline(door)) {
+    match server.host.checkpoint(server.deadline()) {
         Outcome::Done(index) => Indexed { reply: Reply::json(200, &json!({"index": index})), index: Some(index.0) },
-        other => failed(door, other).into(),
+        other => failed(server, other).into(),
     }
 }
 
@@ -239,7 +238,7 @@ struct NewNote {
 }
 
 /// Writes a note; writing the same one again changes nothing, so a client may ask again after `unknown`.
-fn write_note(door: &Door, head: &Head, body: &[u8]) -> Indexed {
+fn write_note(server: &Server, head: &Head, body: &[u8]) -> Indexed {
     let NewNote { id, text } = match params::object(body) {
         Ok(note) => note,
         Err(refusal) => return refusal.into(),
@@ -249,17 +248,17 @@ fn write_note(door: &Door, head: &Head, body: &[u8]) -> Indexed {
         Err(refusal) => return refusal.into(),
     };
     let command = registry::directory_command(&directory::Command::Note { id, text });
-    match door.host.ask(Work::Command { tag, command, ack: Ack::Applied }, deadline(door)) {
+    match server.host.ask(Work::Command { tag, command, ack: Ack::Applied }, server.deadline()) {
         Outcome::Done((index, services::Reply::Ok(_))) => {
             Indexed { reply: Reply::json(200, &json!({"index": index})), index: Some(index.0) }
         }
-        Outcome::Done((_, services::Reply::Failed(why))) => Reply::error(400, &why, "refused", leader(door)).into(),
-        other => failed(door, other).into(),
+        Outcome::Done((_, services::Reply::Failed(why))) => Reply::error(400, &why, "refused", server.leader()).into(),
+        other => failed(server, other).into(),
     }
 }
 
 /// Reads a note: as fresh as any acknowledged write, or with `level=eventual` what this node has applied.
-fn read_note(door: &Door, id: &str, head: &Head) -> Indexed {
+fn read_note(server: &Server, id: &str, head: &Head) -> Indexed {
     let level = match level(head) {
         Ok(level) => level,
         Err(refusal) => return refusal.into(),
@@ -268,30 +267,30 @@ fn read_note(door: &Door, id: &str, head: &Head) -> Indexed {
         return Reply::refused(400, "malformed name").into();
     };
     let query = registry::directory_query(&directory::Query::Note { id: id.clone() });
-    match door.host.query(query, level, deadline(door)) {
+    match server.host.query(query, level, server.deadline()) {
         Outcome::Done((index, services::Reply::Ok(bytes))) => {
             let reply = match directory::decode_note(&bytes) {
                 Some(note) => Reply::json(200, &json!({"id": id, "text": note.text, "index": note.index})),
-                None => Reply::error(404, "no such note", "refused", leader(door)),
+                None => Reply::error(404, "no such note", "refused", server.leader()),
             };
             Indexed { reply, index: Some(index.0) }
         }
-        Outcome::Done((_, services::Reply::Failed(why))) => Reply::error(400, &why, "refused", leader(door)).into(),
-        other => failed(door, other).into(),
+        Outcome::Done((_, services::Reply::Failed(why))) => Reply::error(400, &why, "refused", server.leader()).into(),
+        other => failed(server, other).into(),
     }
 }
 
 /// The answer to an outcome that is not `Done`.
-pub(crate) fn failed<T>(door: &Door, outcome: Outcome<T>) -> Reply {
+pub(crate) fn failed<T>(server: &Server, outcome: Outcome<T>) -> Reply {
     match outcome {
-        Outcome::Refused(why) if quota::named_in(&why).is_some() => Reply::error(507, &why, "refused", leader(door)),
+        Outcome::Refused(why) if quota::named_in(&why).is_some() => Reply::error(507, &why, "refused", server.leader()),
         Outcome::Refused(why) => {
             let is_final = [Refusal::BadChange, Refusal::Unsafe, Refusal::BadTarget, Refusal::NotCaughtUp]
                 .iter()
                 .any(|refusal| why.contains(&refusal.to_string()));
-            Reply::error(if is_final { 409 } else { 503 }, &why, "refused", leader(door))
+            Reply::error(if is_final { 409 } else { 503 }, &why, "refused", server.leader())
         }
-        Outcome::Unknown(why) => Reply::error(504, &why, "unknown", leader(door)),
+        Outcome::Unknown(why) => Reply::error(504, &why, "unknown", server.leader()),
         Outcome::Done(_) => unreachable!("only failures come here"),
     }
 }
@@ -300,10 +299,10 @@ fn node_id(text: Option<&str>) -> Option<NodeId> {
     text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse().ok()).map(NodeId)
 }
 
-fn ready(door: &Door, head: &Head) -> Reply {
+fn ready(server: &Server, head: &Head) -> Reply {
     let is_verbose = head.query("verbose").is_some();
-    match door.host.readiness() {
-        Ok(()) if is_verbose => Reply::text(200, ready_text(&door.host.fresh_frame().frame.status.cluster)),
+    match server.host.readiness() {
+        Ok(()) if is_verbose => Reply::text(200, ready_text(&server.host.fresh_frame().frame.status.cluster)),
         Ok(()) => Reply::text(200, "ready\n"),
         Err(missing) if is_verbose => {
             Reply::text(503, missing.iter().map(|what| format!("[-] {what}\n")).collect::<String>() + "not ready\n")
@@ -322,8 +321,8 @@ fn ready_text(cluster: &ClusterStatus) -> String {
 }
 
 /// Prometheus text format 0.0.4: figures of one name stand together under one heading.
-fn metrics(door: &Door) -> Reply {
-    let mut figures = door.host.metrics();
+fn metrics(server: &Server) -> Reply {
+    let mut figures = server.host.metrics();
     figures.sort_by_key(|figure| figure.name);
     let mut text = String::with_capacity(4096);
     let mut heading = "";
@@ -346,7 +345,7 @@ fn metrics(door: &Door) -> Reply {
         }
         let _ = writeln!(text, "{} {}", if figure.labels.is_empty() { "" } else { "}" }, figure.value);
     }
-    let counts = &door.counts;
+    let counts = &server.counts;
     for (name, kind, help, value) in [
         ("phalanx_http_connections_open", "gauge", "HTTP connections that stand now.", &counts.open),
         ("phalanx_http_connections_total", "counter", "HTTP connections accepted.", &counts.accepted),

@@ -6,15 +6,14 @@
 //! A name without an account takes the same way, as long, to the same answer; a sign-up that is sent again takes it too.
 //! Not here: hashing (`http/password_hasher.rs`), the wait (`services/chat/accounts.rs`).
 
-use super::super::api::deadline;
 use super::super::routes::Indexed;
 use super::requests::{body, refusal, run};
-use crate::http::acceptor::Door;
 use crate::http::api::kv::strange;
 use crate::http::password_hasher::{self, draw_token};
 use crate::http::protocol::idempotency;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::Reply;
+use crate::http::server::Server;
 use crate::services::chat::{AccountId, Answer, Command, Refusal, names};
 use crate::types::Index;
 use serde::Deserialize;
@@ -33,60 +32,60 @@ struct Who {
 }
 
 /// `POST /v1/chat/accounts`: makes an account and logs it in.
-pub(crate) fn create(door: &Door, head: &Head, bytes: &[u8]) -> Result<Indexed, Reply> {
+pub(crate) fn create(server: &Server, head: &Head, bytes: &[u8]) -> Result<Indexed, Reply> {
     let Who { name, password } = body(bytes)?;
     let name = names::account(&name).map_err(|why| Reply::refused(400, &why))?;
-    let until = deadline(door);
+    let until = server.deadline();
     password_hasher::check_new(&password)?;
-    let hash = door.passwords.enter(until)?.hash(&password)?;
+    let hash = server.passwords.enter(until)?.hash(&password)?;
     let (token, token_hash) = draw_token();
     // Not from the body: a tag stands in the log, and whoever reads it must not be able to try passwords on it.
     let tag = idempotency::tag_for(head, b"", name.key.as_bytes())?;
     let (shown, key) = (name.shown.clone(), name.key.clone());
     let command = Command::Create { name, hash, token: token_hash, token_ms: TOKEN_MS };
-    match run(door, tag, &command)? {
+    match run(server, tag, &command)? {
         (index, Answer::Created { account, token: stored, .. }) if stored == token_hash => {
             Ok(logged_in(index, account, &shown, token))
         }
         // It was made before, under the same Idempotency-Key, and its token has gone to nobody perhaps: log in.
         // Whoever knows the key may be guessing.
-        (_, Answer::Created { account: made, .. }) => match compare(door, key, &password, until)? {
-            Some((account, hash)) if account == made => finish(door, account, hash),
-            _ => Err(refusal(door, &Refusal::NameTaken)),
+        (_, Answer::Created { account: made, .. }) => match compare(server, key, &password, until)? {
+            Some((account, hash)) if account == made => finish(server, account, hash),
+            _ => Err(refusal(server, &Refusal::NameTaken)),
         },
         _ => Err(strange()),
     }
 }
 
 /// `POST /v1/chat/login`.
-pub(crate) fn log_in(door: &Door, bytes: &[u8]) -> Result<Indexed, Reply> {
+pub(crate) fn log_in(server: &Server, bytes: &[u8]) -> Result<Indexed, Reply> {
     let Who { name, password } = body(bytes)?;
     // What can be nobody's name is refused like a wrong password: it is one.
     let key = names::account(&name).map(|name| name.key).unwrap_or_default();
     password_hasher::check_given(&password)?;
-    match compare(door, key, &password, deadline(door))? {
-        Some((account, hash)) => finish(door, account, hash),
-        None => Err(refusal(door, &Refusal::WrongLogIn)),
+    match compare(server, key, &password, server.deadline())? {
+        Some((account, hash)) => finish(server, account, hash),
+        None => Err(refusal(server, &Refusal::WrongLogIn)),
     }
 }
 
 /// Whose password it is; a failure has been counted if it is not that of this name.
-fn compare(door: &Door, key: String, password: &str, until: Instant) -> Result<Option<(AccountId, String)>, Reply> {
-    let mut slot = door.passwords.enter(until)?;
-    let (_, Answer::Try(found)) = run(door, None, &Command::TryLogIn { key: key.clone() })? else {
+fn compare(server: &Server, key: String, password: &str, until: Instant) -> Result<Option<(AccountId, String)>, Reply> {
+    let mut slot = server.passwords.enter(until)?;
+    let (_, Answer::Try(found)) = run(server, None, &Command::TryLogIn { key: key.clone() })? else {
         return Err(strange());
     };
     let is_right = slot.is_right(password, found.as_ref().map(|(_, hash)| hash.as_str()))?;
     drop(slot);
     if !is_right {
-        run(door, None, &Command::WrongLogIn { key })?;
+        run(server, None, &Command::WrongLogIn { key })?;
     }
     Ok(found.filter(|_| is_right))
 }
 
-fn finish(door: &Door, account: AccountId, hash: String) -> Result<Indexed, Reply> {
+fn finish(server: &Server, account: AccountId, hash: String) -> Result<Indexed, Reply> {
     let (token, token_hash) = draw_token();
-    match run(door, None, &Command::LogIn { account, hash, token: token_hash, token_ms: TOKEN_MS })? {
+    match run(server, None, &Command::LogIn { account, hash, token: token_hash, token_ms: TOKEN_MS })? {
         (index, Answer::LoggedIn { account, name }) => Ok(logged_in(index, account, &name, token)),
         _ => Err(strange()),
     }

@@ -5,13 +5,13 @@
 //! Not here: logging in (`accounts.rs`), the stream (`stream.rs`).
 
 use super::requests::{ask, body, number, refusal, run, token};
-use crate::http::acceptor::Door;
 use crate::http::api::kv::strange;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params::Params;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::Reply;
 use crate::http::routes::Indexed;
+use crate::http::server::Server;
 use crate::node::views::chat_lines::{row_json, said_json};
 use crate::services::chat::commands::{Listing, PAGE_MAX};
 use crate::services::chat::{Answer, Command, Query, Refusal, Target, TokenHash, View, invisible_chars, names};
@@ -35,13 +35,13 @@ fn tag(head: &Head, token: &TokenHash, bytes: &[u8]) -> Result<Option<Tag>, Repl
 }
 
 fn change(
-    door: &Door,
+    server: &Server,
     head: &Head,
     token: &TokenHash,
     bytes: &[u8],
     command: &Command,
 ) -> Result<(Index, Answer), Reply> {
-    run(door, tag(head, token, bytes)?, command)
+    run(server, tag(head, token, bytes)?, command)
 }
 
 /// An empty body, or `{}`.
@@ -49,8 +49,8 @@ fn change(
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-pub(crate) fn me(door: &Door, head: &Head) -> Answered {
-    match ask(door, head, &Query::Me(token(head)?))? {
+pub(crate) fn me(server: &Server, head: &Head) -> Answered {
+    match ask(server, head, &Query::Me(token(head)?))? {
         (index, View::Me { account, name, position, .. }) => {
             done(index, &json!({"account": account, "name": name, "position": position}))
         }
@@ -65,15 +65,15 @@ struct LogOut {
     everywhere: bool,
 }
 
-pub(crate) fn log_out(door: &Door, head: &Head, bytes: &[u8]) -> Answered {
+pub(crate) fn log_out(server: &Server, head: &Head, bytes: &[u8]) -> Answered {
     let (token, LogOut { everywhere }) = (token(head)?, body(bytes)?);
-    let (index, _) = change(door, head, &token, bytes, &Command::LogOut { token, everywhere })?;
+    let (index, _) = change(server, head, &token, bytes, &Command::LogOut { token, everywhere })?;
     done(index, &json!({"logged_out": true}))
 }
 
-pub(crate) fn delete_account(door: &Door, head: &Head, bytes: &[u8]) -> Answered {
+pub(crate) fn delete_account(server: &Server, head: &Head, bytes: &[u8]) -> Answered {
     let (token, Nothing {}) = (token(head)?, body(bytes)?);
-    let (index, _) = change(door, head, &token, bytes, &Command::Delete { token })?;
+    let (index, _) = change(server, head, &token, bytes, &Command::Delete { token })?;
     done(index, &json!({"deleted": true}))
 }
 
@@ -90,9 +90,9 @@ struct Direct {
     with: String,
 }
 
-pub(crate) fn direct(door: &Door, head: &Head, bytes: &[u8]) -> Answered {
+pub(crate) fn direct(server: &Server, head: &Head, bytes: &[u8]) -> Answered {
     let (token, Direct { with }) = (token(head)?, body(bytes)?);
-    let (index, answer) = change(door, head, &token, bytes, &Command::Direct { token, with: names::key_of(&with) })?;
+    let (index, answer) = change(server, head, &token, bytes, &Command::Direct { token, with: names::key_of(&with) })?;
     conversation(index, answer)
 }
 
@@ -102,22 +102,22 @@ struct NewRoom {
     name: String,
 }
 
-pub(crate) fn make_room(door: &Door, head: &Head, bytes: &[u8]) -> Answered {
+pub(crate) fn make_room(server: &Server, head: &Head, bytes: &[u8]) -> Answered {
     let (token, NewRoom { name }) = (token(head)?, body(bytes)?);
     let name = names::room(&name).map_err(|why| Reply::refused(400, &why))?;
-    let (index, answer) = change(door, head, &token, bytes, &Command::MakeRoom { token, name })?;
+    let (index, answer) = change(server, head, &token, bytes, &Command::MakeRoom { token, name })?;
     conversation(index, answer)
 }
 
-pub(crate) fn join(door: &Door, head: &Head, id: &str, bytes: &[u8]) -> Answered {
+pub(crate) fn join(server: &Server, head: &Head, id: &str, bytes: &[u8]) -> Answered {
     let (token, Nothing {}) = (token(head)?, body(bytes)?);
-    let (index, answer) = change(door, head, &token, bytes, &Command::Join { token, room: number(id)? })?;
+    let (index, answer) = change(server, head, &token, bytes, &Command::Join { token, room: number(id)? })?;
     conversation(index, answer)
 }
 
-pub(crate) fn leave(door: &Door, head: &Head, id: &str, bytes: &[u8]) -> Answered {
+pub(crate) fn leave(server: &Server, head: &Head, id: &str, bytes: &[u8]) -> Answered {
     let (token, Nothing {}) = (token(head)?, body(bytes)?);
-    let (index, _) = change(door, head, &token, bytes, &Command::Leave { token, room: number(id)? })?;
+    let (index, _) = change(server, head, &token, bytes, &Command::Leave { token, room: number(id)? })?;
     done(index, &json!({"left": true}))
 }
 
@@ -132,7 +132,7 @@ struct NewMessage {
     client_id: Option<String>,
 }
 
-pub(crate) fn send(door: &Door, head: &Head, bytes: &[u8]) -> Answered {
+pub(crate) fn send(server: &Server, head: &Head, bytes: &[u8]) -> Answered {
     let token = token(head)?;
     let NewMessage { conversation, with, room, text, client_id } = body(bytes)?;
     let to = match (conversation, with, room) {
@@ -142,9 +142,9 @@ pub(crate) fn send(door: &Door, head: &Head, bytes: &[u8]) -> Answered {
         _ => return Err(Reply::refused(400, "say where with one of conversation, with and room")),
     };
     if !invisible_chars::says_something(&text) {
-        return Err(refusal(door, &Refusal::BadText("a message says something".to_string())));
+        return Err(refusal(server, &Refusal::BadText("a message says something".to_string())));
     }
-    match change(door, head, &token, bytes, &Command::Send { token, to, text, client_id })? {
+    match change(server, head, &token, bytes, &Command::Send { token, to, text, client_id })? {
         (index, Answer::Sent { conversation, number, position, is_repeat }) => done(
             index,
             &json!({"conversation": conversation, "number": number, "position": position, "is_repeat": is_repeat}),
@@ -153,10 +153,10 @@ pub(crate) fn send(door: &Door, head: &Head, bytes: &[u8]) -> Answered {
     }
 }
 
-pub(crate) fn erase(door: &Door, head: &Head, id: &str, message: &str, bytes: &[u8]) -> Answered {
+pub(crate) fn erase(server: &Server, head: &Head, id: &str, message: &str, bytes: &[u8]) -> Answered {
     let (token, Nothing {}) = (token(head)?, body(bytes)?);
     let command = Command::Erase { token, conversation: number(id)?, number: number(message)? };
-    let (index, _) = change(door, head, &token, bytes, &command)?;
+    let (index, _) = change(server, head, &token, bytes, &command)?;
     done(index, &json!({"deleted": true}))
 }
 
@@ -166,27 +166,27 @@ struct Mark {
     number: u64,
 }
 
-pub(crate) fn mark(door: &Door, head: &Head, id: &str, bytes: &[u8]) -> Answered {
+pub(crate) fn mark(server: &Server, head: &Head, id: &str, bytes: &[u8]) -> Answered {
     let (token, mark) = (token(head)?, body::<Mark>(bytes)?);
     let command = Command::Mark { token, conversation: number(id)?, number: mark.number };
-    let (index, _) = change(door, head, &token, bytes, &command)?;
+    let (index, _) = change(server, head, &token, bytes, &command)?;
     done(index, &json!({"read": mark.number}))
 }
 
-fn rows(door: &Door, head: &Head, query: &Query) -> Result<(Index, u64, Vec<Json>), Reply> {
-    match ask(door, head, query)? {
+fn rows(server: &Server, head: &Head, query: &Query) -> Result<(Index, u64, Vec<Json>), Reply> {
+    match ask(server, head, query)? {
         (index, View::Inbox { position, rows }) => Ok((index, position, rows.iter().map(row_json).collect())),
         _ => Err(strange()),
     }
 }
 
-pub(crate) fn inbox(door: &Door, head: &Head) -> Answered {
-    let (index, position, rows) = rows(door, head, &Query::Inbox(token(head)?))?;
+pub(crate) fn inbox(server: &Server, head: &Head) -> Answered {
+    let (index, position, rows) = rows(server, head, &Query::Inbox(token(head)?))?;
     done(index, &json!({"position": position, "conversations": rows}))
 }
 
-pub(crate) fn one(door: &Door, head: &Head, id: &str) -> Answered {
-    let (index, _, mut rows) = rows(door, head, &Query::One(token(head)?, number(id)?))?;
+pub(crate) fn one(server: &Server, head: &Head, id: &str) -> Answered {
+    let (index, _, mut rows) = rows(server, head, &Query::One(token(head)?, number(id)?))?;
     done(index, &rows.pop().ok_or_else(strange)?)
 }
 
@@ -197,12 +197,12 @@ fn limit(params: &Params) -> Result<u64, Reply> {
     }
 }
 
-pub(crate) fn history(door: &Door, head: &Head, id: &str) -> Answered {
+pub(crate) fn history(server: &Server, head: &Head, id: &str) -> Answered {
     let params = Params::of(head);
     let (before, after) = (params.number("before")?, params.number("after")?);
     let query =
         Query::History { token: token(head)?, conversation: number(id)?, before, after, limit: limit(&params)? };
-    match ask(door, head, &query)? {
+    match ask(server, head, &query)? {
         (index, View::History { messages, oldest, newest }) => {
             let messages: Vec<Json> = messages.iter().map(said_json).collect();
             done(index, &json!({"messages": messages, "oldest": oldest, "newest": newest}))
@@ -226,8 +226,8 @@ fn listing(head: &Head) -> Result<Listing, Reply> {
 }
 
 /// A page of names; `next` is what `after` says for the next one.
-fn names_page(door: &Door, head: &Head, query: &Query, what: &str, id_name: &str) -> Answered {
-    let (index, View::Names { rows, is_full }) = ask(door, head, query)? else { return Err(strange()) };
+fn names_page(server: &Server, head: &Head, query: &Query, what: &str, id_name: &str) -> Answered {
+    let (index, View::Names { rows, is_full }) = ask(server, head, query)? else { return Err(strange()) };
     let next = rows.last().filter(|_| is_full).map(|last| match query {
         Query::Members { .. } => last.id.to_string(),
         _ => last.key.clone(),
@@ -243,17 +243,17 @@ fn names_page(door: &Door, head: &Head, query: &Query, what: &str, id_name: &str
     done(index, &json!({what: rows.collect::<Vec<_>>(), "next": next}))
 }
 
-pub(crate) fn accounts(door: &Door, head: &Head) -> Answered {
-    names_page(door, head, &Query::Accounts(listing(head)?), "accounts", "account")
+pub(crate) fn accounts(server: &Server, head: &Head) -> Answered {
+    names_page(server, head, &Query::Accounts(listing(head)?), "accounts", "account")
 }
 
-pub(crate) fn rooms(door: &Door, head: &Head) -> Answered {
-    names_page(door, head, &Query::Rooms(listing(head)?), "rooms", "conversation")
+pub(crate) fn rooms(server: &Server, head: &Head) -> Answered {
+    names_page(server, head, &Query::Rooms(listing(head)?), "rooms", "conversation")
 }
 
-pub(crate) fn members(door: &Door, head: &Head, id: &str) -> Answered {
+pub(crate) fn members(server: &Server, head: &Head, id: &str) -> Answered {
     let params = Params::of(head);
     let (after, limit) = (params.number("after")?.unwrap_or(0), limit(&params)?);
     let query = Query::Members { token: token(head)?, room: number(id)?, after, limit };
-    names_page(door, head, &query, "members", "account")
+    names_page(server, head, &query, "members", "account")
 }

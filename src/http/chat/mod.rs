@@ -11,10 +11,10 @@ mod conversations;
 mod requests;
 pub(crate) mod stream;
 
-use super::acceptor::Door;
 use super::protocol::parse::Head;
 use super::protocol::reply::Reply;
 use super::routes::Indexed;
+use super::server::Server;
 
 /// What a path below `/v1/chat/` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,26 +39,26 @@ pub(crate) enum Place<'a> {
 }
 
 /// Answers everything but the stream.
-pub(crate) fn answer(door: &Door, place: Place, is_read: bool, head: &Head, body: &[u8]) -> Indexed {
+pub(crate) fn answer(server: &Server, place: Place, is_read: bool, head: &Head, body: &[u8]) -> Indexed {
     let answered = match place {
-        Place::Accounts if is_read => conversations::accounts(door, head),
-        Place::Accounts => accounts::create(door, head, body),
-        Place::Account => conversations::delete_account(door, head, body),
-        Place::Me => conversations::me(door, head),
-        Place::LogIn => accounts::log_in(door, body),
-        Place::LogOut => conversations::log_out(door, head, body),
-        Place::Direct => conversations::direct(door, head, body),
-        Place::Rooms if is_read => conversations::rooms(door, head),
-        Place::Rooms => conversations::make_room(door, head, body),
-        Place::Join(id) => conversations::join(door, head, id, body),
-        Place::Leave(id) => conversations::leave(door, head, id, body),
-        Place::Members(id) => conversations::members(door, head, id),
-        Place::Messages => conversations::send(door, head, body),
-        Place::Conversations => conversations::inbox(door, head),
-        Place::Conversation(id) => conversations::one(door, head, id),
-        Place::History(id) => conversations::history(door, head, id),
-        Place::Message(id, number) => conversations::erase(door, head, id, number, body),
-        Place::Read(id) => conversations::mark(door, head, id, body),
+        Place::Accounts if is_read => conversations::accounts(server, head),
+        Place::Accounts => accounts::create(server, head, body),
+        Place::Account => conversations::delete_account(server, head, body),
+        Place::Me => conversations::me(server, head),
+        Place::LogIn => accounts::log_in(server, body),
+        Place::LogOut => conversations::log_out(server, head, body),
+        Place::Direct => conversations::direct(server, head, body),
+        Place::Rooms if is_read => conversations::rooms(server, head),
+        Place::Rooms => conversations::make_room(server, head, body),
+        Place::Join(id) => conversations::join(server, head, id, body),
+        Place::Leave(id) => conversations::leave(server, head, id, body),
+        Place::Members(id) => conversations::members(server, head, id),
+        Place::Messages => conversations::send(server, head, body),
+        Place::Conversations => conversations::inbox(server, head),
+        Place::Conversation(id) => conversations::one(server, head, id),
+        Place::History(id) => conversations::history(server, head, id),
+        Place::Message(id, number) => conversations::erase(server, head, id, number, body),
+        Place::Read(id) => conversations::mark(server, head, id, body),
         Place::Stream => Err(Reply::refused(404, "nothing is served at this path")),
     };
     answered.unwrap_or_else(Indexed::from)

@@ -2,13 +2,13 @@
 //!
 //! Not here: what any path does (`accounts.rs`, `conversations.rs`).
 
-use crate::http::acceptor::Door;
 use crate::http::api::kv::strange;
-use crate::http::api::{deadline, failed, leader, level};
+use crate::http::api::{failed, level};
 use crate::http::password_hasher::hash_token;
 use crate::http::protocol::params;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::Reply;
+use crate::http::server::Server;
 use crate::node::{Ack, Level, Work};
 use crate::services::chat::{Answer, Command, Query, Refusal, TokenHash, View};
 use crate::services::sessions::Tag;
@@ -43,39 +43,39 @@ pub(crate) fn number(text: &str) -> Result<u64, Reply> {
 }
 
 /// Carries a command out, once if it has a tag.
-pub(crate) fn run(door: &Door, tag: Option<Tag>, command: &Command) -> Result<(Index, Answer), Reply> {
+pub(crate) fn run(server: &Server, tag: Option<Tag>, command: &Command) -> Result<(Index, Answer), Reply> {
     let work = Work::Command { tag, command: registry::chat_command(command), ack: Ack::Applied };
-    match door.host.ask(work, deadline(door)) {
+    match server.host.ask(work, server.deadline()) {
         Outcome::Done((index, services::Reply::Ok(bytes))) => match Answer::decode(&bytes) {
-            Some(Answer::Refused(why)) => Err(refusal(door, &why)),
+            Some(Answer::Refused(why)) => Err(refusal(server, &why)),
             Some(answer) => Ok((index, answer)),
             None => Err(strange()),
         },
-        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", leader(door))),
-        other => Err(failed(door, other)),
+        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", server.leader())),
+        other => Err(failed(server, other)),
     }
 }
 
 /// Asks the service, as fresh as the request says.
-pub(crate) fn ask(door: &Door, head: &Head, query: &Query) -> Result<(Index, View), Reply> {
-    ask_at(door, level(head)?, query)
+pub(crate) fn ask(server: &Server, head: &Head, query: &Query) -> Result<(Index, View), Reply> {
+    ask_at(server, level(head)?, query)
 }
 
 /// The same at a level.
-pub(crate) fn ask_at(door: &Door, level: Level, query: &Query) -> Result<(Index, View), Reply> {
-    match door.host.query(registry::chat_query(query), level, deadline(door)) {
+pub(crate) fn ask_at(server: &Server, level: Level, query: &Query) -> Result<(Index, View), Reply> {
+    match server.host.query(registry::chat_query(query), level, server.deadline()) {
         Outcome::Done((index, services::Reply::Ok(bytes))) => match View::decode(&bytes) {
-            Some(View::Refused(why)) => Err(refusal(door, &why)),
+            Some(View::Refused(why)) => Err(refusal(server, &why)),
             Some(view) => Ok((index, view)),
             None => Err(strange()),
         },
-        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", leader(door))),
-        other => Err(failed(door, other)),
+        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", server.leader())),
+        other => Err(failed(server, other)),
     }
 }
 
 /// A refusal of the service as an answer.
-pub(crate) fn refusal(door: &Door, why: &Refusal) -> Reply {
+pub(crate) fn refusal(server: &Server, why: &Refusal) -> Reply {
     let status = match why {
         Refusal::NotLoggedIn | Refusal::WrongLogIn => 401,
         Refusal::Slow { .. } => 429,
@@ -92,7 +92,7 @@ pub(crate) fn refusal(door: &Door, why: &Refusal) -> Reply {
         _ => None,
     };
     let body = json!({
-        "error": why.to_string(), "outcome": "refused", "leader": leader(door), "retry_after_ms": retry_after_ms,
+        "error": why.to_string(), "outcome": "refused", "leader": server.leader(), "retry_after_ms": retry_after_ms,
     });
     let reply = Reply::json(status, &body);
     match (retry_after_ms, status) {

@@ -10,15 +10,14 @@
 //! what all slow readers may hold together.
 //! Not here: waking readers (`node/views/chat_feed.rs`), the form of a line (`node/views/chat_lines.rs`).
 
-use super::super::api::deadline;
-use super::super::routes::{cors, origin};
 use super::requests::{ask_at, token};
-use crate::http::acceptor::Door;
 use crate::http::api::kv::strange;
 use crate::http::protocol::conn::Conn;
+use crate::http::protocol::guard;
 use crate::http::protocol::params::Params;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::{self, Reply};
+use crate::http::server::Server;
 use crate::limits::{CHAT_PIECE_BYTES, CHAT_PIECE_EVENTS_MAX, CHAT_SOCKET_BYTES};
 use crate::node::Level;
 use crate::node::views::chat_feed::{ChatReader, ChatView};
@@ -44,11 +43,11 @@ pub(in crate::http) struct Wanted {
 
 impl Wanted {
     /// Checks who asks and from where on.
-    pub(in crate::http) fn of(door: &Door, head: &Head) -> Result<Wanted, Reply> {
+    pub(in crate::http) fn of(server: &Server, head: &Head) -> Result<Wanted, Reply> {
         let params = Params::of(head);
         let (after, token) = (params.number("after")?, token(head)?);
         // Linearizable: a log-in that has ended anywhere opens nothing here.
-        let (_, View::Me { account, position, turn, .. }) = ask_at(door, Level::Linearizable, &Query::Me(token))?
+        let (_, View::Me { account, position, turn, .. }) = ask_at(server, Level::Linearizable, &Query::Me(token))?
         else {
             return Err(strange());
         };
@@ -56,25 +55,32 @@ impl Wanted {
             return Err(Reply::refused(400, &format!("after is a position of this chat, which is at {position}")));
         }
         let position = after.unwrap_or(position);
-        Ok(Wanted { token, who: account, position, turn, cors: cors(door, head), is_chunked: head.is_http11 })
+        Ok(Wanted {
+            token,
+            who: account,
+            position,
+            turn,
+            cors: guard::cors_headers(&*server.host, head),
+            is_chunked: head.is_http11,
+        })
     }
 }
 
 /// Streams until the client goes away, does not keep up, is logged out, or the node stops or its state is found to be wrong.
-pub(in crate::http) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Option<Reply> {
-    let Some(epoch) = door.host.state_epoch() else {
+pub(in crate::http) fn run(server: &Server, conn: &mut Conn, wanted: Wanted) -> Option<Reply> {
+    let Some(epoch) = server.host.state_epoch() else {
         return Some(Reply::refused(503, "this node rebuilds its state: ask another node"));
     };
-    let feed = door.host.follow_chat();
+    let feed = server.host.follow_chat();
     // The services have the log-in; what is published may be a moment behind.
     let mut view = feed.view();
     if view.chat.turn() < wanted.turn {
-        match feed.wait(wanted.turn - 1, deadline(door)) {
+        match feed.wait(wanted.turn - 1, server.deadline()) {
             Some(newer) => view = newer,
             None => return Some(Reply::refused(503, "this node is behind: try again")),
         }
     }
-    let head = head(door, &wanted);
+    let head = head(server, &wanted);
     conn.output().extend_from_slice(&head);
     if conn.flush().is_err() {
         return None;
@@ -82,21 +88,21 @@ pub(in crate::http) fn run(door: &Door, conn: &mut Conn, wanted: Wanted) -> Opti
     conn.free_buffers();
     conn.bound_system_buffer(CHAT_SOCKET_BYTES);
     let mut reader = Reader { conn, position: wanted.position, wanted, epoch };
-    let result = reader.stream(door, &feed, view);
+    let result = reader.stream(server, &feed, view);
     if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
-        door.counts.slow_readers_dropped.fetch_add(1, Relaxed);
+        server.counts.slow_readers_dropped.fetch_add(1, Relaxed);
     }
     None
 }
 
-fn head(door: &Door, wanted: &Wanted) -> Vec<u8> {
+fn head(server: &Server, wanted: &Wanted) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     reply::status_line(&mut out, 200);
     reply::header(&mut out, "Content-Type", "application/x-ndjson");
     reply::header(&mut out, "Cache-Control", "no-store");
     reply::header(&mut out, "X-Content-Type-Options", "nosniff");
     reply::header(&mut out, "X-Accel-Buffering", "no");
-    origin(door).write(&mut out);
+    server.origin().write(&mut out);
     for (name, value) in &wanted.cors {
         reply::header(&mut out, name, value);
     }
@@ -117,11 +123,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn stream(&mut self, door: &Door, feed: &ChatReader, mut view: std::sync::Arc<ChatView>) -> io::Result<()> {
+    fn stream(&mut self, server: &Server, feed: &ChatReader, mut view: std::sync::Arc<ChatView>) -> io::Result<()> {
         self.beat()?;
         let mut said_at = Instant::now();
         loop {
-            if door.host.is_stopping() || door.host.state_epoch() != Some(self.epoch) {
+            if server.host.is_stopping() || server.host.state_epoch() != Some(self.epoch) {
                 return self.end();
             }
             let turn = view.chat.turn();
@@ -144,7 +150,7 @@ impl Reader<'_> {
                 continue;
             }
             loop {
-                if door.host.is_stopping() || door.host.state_epoch() != Some(self.epoch) {
+                if server.host.is_stopping() || server.host.state_epoch() != Some(self.epoch) {
                     return self.end();
                 }
                 if let Some(newer) = feed.wait(turn, said_at + BEAT) {

@@ -6,14 +6,14 @@
 //! Not here: what a file may hold (`services/sql/storage/load.rs`).
 
 use super::{level, seed};
-use crate::http::acceptor::Door;
-use crate::http::api::{deadline, failed, leader};
+use crate::http::api::failed;
 use crate::http::protocol::conn::{Arriving, Broken, Conn};
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params::Params;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::{self, Reply};
-use crate::http::routes::{Indexed, origin};
+use crate::http::routes::Indexed;
+use crate::http::server::Server;
 use crate::limits;
 use crate::node::{BackupForm, SentFile};
 use crate::services::sql::commands::{RUN_BYTES_MAX, STAGE_BYTES_MAX};
@@ -65,23 +65,23 @@ impl Wanted {
 }
 
 /// Sends a backup; the reply if it came to nothing before its first byte.
-pub(crate) fn backup(door: &Door, conn: &mut Conn, wanted: &Wanted) -> Option<Reply> {
+pub(crate) fn backup(server: &Server, conn: &mut Conn, wanted: &Wanted) -> Option<Reply> {
     let ends = Instant::now() + BACKUP_TIME_MAX;
-    let mut out = Pieces { door, conn, wanted, gathered: Vec::new(), has_begun: false, ends };
-    match door.host.sql_backup(wanted.form, wanted.level, deadline(door), &mut out) {
+    let mut out = Pieces { server, conn, wanted, gathered: Vec::new(), has_begun: false, ends };
+    match server.host.sql_backup(wanted.form, wanted.level, server.deadline(), &mut out) {
         Outcome::Done(_) => {
             let _ = out.finish();
             None
         }
         // It breaks off: without its end the client knows.
         _ if out.has_begun => None,
-        other => Some(failed(door, other)),
+        other => Some(failed(server, other)),
     }
 }
 
 /// The body of a backup on its way out.
 struct Pieces<'a> {
-    door: &'a Door,
+    server: &'a Server,
     conn: &'a mut Conn,
     wanted: &'a Wanted,
     gathered: Vec<u8>,
@@ -99,7 +99,7 @@ impl Pieces<'_> {
         reply::header(out, "Content-Disposition", &format!("attachment; filename=\"{name}\""));
         reply::header(out, "Cache-Control", "no-store");
         reply::header(out, "X-Content-Type-Options", "nosniff");
-        origin(self.door).write(out);
+        self.server.origin().write(out);
         if self.wanted.is_chunked {
             reply::header(out, "Transfer-Encoding", "chunked");
         }
@@ -112,7 +112,7 @@ impl Pieces<'_> {
         if !self.has_begun {
             self.begin()?;
         }
-        if Instant::now() > self.ends || self.door.host.is_stopping() {
+        if Instant::now() > self.ends || self.server.host.is_stopping() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         if !self.gathered.is_empty() {
@@ -149,13 +149,13 @@ impl Write for Pieces<'_> {
 }
 
 /// The right to load, until it is dropped.
-struct Turn<'a>(&'a Door);
+struct Turn<'a>(&'a Server);
 
 impl Turn<'_> {
     /// Before the body is read.
-    fn take(door: &Door) -> Result<Turn<'_>, Reply> {
-        match door.is_loading.swap(true, Ordering::Acquire) {
-            false => Ok(Turn(door)),
+    fn take(server: &Server) -> Result<Turn<'_>, Reply> {
+        match server.is_loading.swap(true, Ordering::Acquire) {
+            false => Ok(Turn(server)),
             true => Err(Reply::refused(503, "another load is under way on this node")),
         }
     }
@@ -187,8 +187,8 @@ impl From<Broken> for Loaded {
 }
 
 /// `POST /db/load`: a SQLite file replaces all tables; SQL text is carried out, all or nothing.
-pub(crate) fn load(door: &Door, conn: &mut Conn, head: &Head) -> Loaded {
-    let _turn = match Params::of(head).flag("redirect").and_then(|_| Turn::take(door)) {
+pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Loaded {
+    let _turn = match Params::of(head).flag("redirect").and_then(|_| Turn::take(server)) {
         Ok(turn) => turn,
         Err(refusal) => return Loaded::Refused(refusal),
     };
@@ -203,12 +203,12 @@ pub(crate) fn load(door: &Door, conn: &mut Conn, head: &Head) -> Loaded {
     }
     if body.bytes().starts_with(FILE_MARK) {
         let load = seed();
-        let loaded = load_file(door, conn, head, body, load);
-        door.host.sql_unstage(load);
+        let loaded = load_file(server, conn, head, body, load);
+        server.host.sql_unstage(load);
         return loaded;
     }
     match conn.read_body(&mut body, RUN_BYTES_MAX + 1) {
-        Ok(()) => match load_text(door, head, body.bytes()) {
+        Ok(()) => match load_text(server, head, body.bytes()) {
             Ok(indexed) => Loaded::Answered(indexed),
             Err(refusal) if body.is_done() => Loaded::Answered(refusal.into()),
             Err(refusal) => Loaded::Refused(refusal),
@@ -217,7 +217,7 @@ pub(crate) fn load(door: &Door, conn: &mut Conn, head: &Head) -> Loaded {
     }
 }
 
-fn load_text(door: &Door, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn load_text(server: &Server, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     if body.len() > RUN_BYTES_MAX {
         let why = format!("SQL text has {RUN_BYTES_MAX} bytes at most; a SQLite file may be larger");
         return Err(Reply::refused(413, &why));
@@ -228,11 +228,11 @@ fn load_text(door: &Door, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
     if sql.trim().is_empty() {
         return Err(Reply::refused(400, "nothing to load: send a SQLite file or SQL text"));
     }
-    loaded(door, door.host.sql_write(&Command::Load { sql, seed: seed() }, tag, deadline(door)))
+    loaded(server, server.host.sql_write(&Command::Load { sql, seed: seed() }, tag, server.deadline()))
 }
 
 /// Sends a file through the log as it arrives. Until the last step no table has changed.
-fn load_file(door: &Door, conn: &mut Conn, head: &Head, mut body: Arriving, load: u64) -> Loaded {
+fn load_file(server: &Server, conn: &mut Conn, head: &Head, mut body: Arriving, load: u64) -> Loaded {
     let until = Instant::now() + LOAD_TIME_MAX;
     let (mut crc, mut hash, mut bytes) = (crc32fast::Hasher::new(), Sha256::new(), 0_u64);
     loop {
@@ -247,7 +247,7 @@ fn load_file(door: &Door, conn: &mut Conn, head: &Head, mut body: Arriving, load
         if head.idempotency_key.is_some() {
             hash.update(&piece);
         }
-        if let Err(refusal) = done(door, door.host.sql_stage(load, bytes, &piece)) {
+        if let Err(refusal) = done(server, server.host.sql_stage(load, bytes, &piece)) {
             return if body.is_done() { Loaded::Answered(refusal.into()) } else { Loaded::Refused(refusal) };
         }
         bytes += piece.len() as u64;
@@ -257,20 +257,20 @@ fn load_file(door: &Door, conn: &mut Conn, head: &Head, mut body: Arriving, load
     }
     let file = SentFile { load, bytes, crc: crc.finalize() };
     let answered = idempotency::tag_of_hash(head, &hash.finalize().into())
-        .and_then(|tag| loaded(door, door.host.sql_put_in_place(file, tag, until)));
+        .and_then(|tag| loaded(server, server.host.sql_put_in_place(file, tag, until)));
     Loaded::Answered(answered.unwrap_or_else(|refusal| refusal.into()))
 }
 
-fn loaded(door: &Door, outcome: Outcome<(Index, Answer)>) -> Result<Indexed, Reply> {
-    let index = done(door, outcome)?;
+fn loaded(server: &Server, outcome: Outcome<(Index, Answer)>) -> Result<Indexed, Reply> {
+    let index = done(server, outcome)?;
     Ok(Indexed { reply: Reply::json(200, &json!({"results": []})), index: Some(index.0) })
 }
 
-fn done(door: &Door, outcome: Outcome<(Index, Answer)>) -> Result<Index, Reply> {
+fn done(server: &Server, outcome: Outcome<(Index, Answer)>) -> Result<Index, Reply> {
     match outcome {
         Outcome::Done((index, Answer::Done)) => Ok(index),
-        Outcome::Done((_, Answer::Refused(why))) => Err(Reply::error(400, &why, "refused", leader(door))),
+        Outcome::Done((_, Answer::Refused(why))) => Err(Reply::error(400, &why, "refused", server.leader())),
         Outcome::Done(_) => Err(crate::http::api::kv::strange()),
-        other => Err(failed(door, other)),
+        other => Err(failed(server, other)),
     }
 }

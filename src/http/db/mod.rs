@@ -9,13 +9,13 @@
 pub mod files;
 pub mod rqlite_json;
 use self::rqlite_json::{Results, Style};
-use super::acceptor::Door;
-use super::api::{deadline, failed, leader};
+use super::api::failed;
 use super::protocol::idempotency;
 use super::protocol::params::Params;
 use super::protocol::parse::{Head, Method, percent_decode};
 use super::protocol::reply::Reply;
 use super::routes::Indexed;
+use super::server::Server;
 use crate::node::SqlRead;
 use crate::services::sql::{self, Answer, Kind, ReadLevel, Run, Statement};
 use crate::types::{Index, Outcome};
@@ -55,7 +55,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(door: &Door, params: &Params) -> Result<Asked, Reply> {
+    fn of(server: &Server, params: &Params) -> Result<Asked, Reply> {
         let flag = |name: &str| params.flag(name);
         for (name, why) in [
             ("freshness_strict", "a node does not know how old what it lacks is: use level=linearizable"),
@@ -69,7 +69,7 @@ impl Asked {
         }
         // These change nothing here; their values are looked at all the same.
         let _ = (flag("redirect")?, flag("wait")?, flag("noleader")?);
-        let mut most = door.host.request_timeout();
+        let mut most = server.host.request_timeout();
         for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {
             if let Some(wait) = span(params, name)? {
                 if wait.is_zero() {
@@ -96,14 +96,19 @@ impl Asked {
         })
     }
 
-    fn answer(&self, door: &Door, outcome: Outcome<(Index, Answer)>, times: Vec<Duration>) -> Result<Indexed, Reply> {
+    fn answer(
+        &self,
+        server: &Server,
+        outcome: Outcome<(Index, Answer)>,
+        times: Vec<Duration>,
+    ) -> Result<Indexed, Reply> {
         let (index, answer) = match outcome {
             Outcome::Done(done) => done,
-            other => return Err(failed(door, other)),
+            other => return Err(failed(server, other)),
         };
         let outcomes = match answer {
             Answer::Results(outcomes) => outcomes,
-            Answer::Refused(why) => return Err(Reply::error(400, &why, "refused", leader(door))),
+            Answer::Refused(why) => return Err(Reply::error(400, &why, "refused", server.leader())),
             _ => return Err(super::api::kv::strange()),
         };
         let body = Results {
@@ -122,11 +127,11 @@ impl Asked {
     }
 
     /// Reads beside the log. Who asked to execute is told of no rows.
-    fn read(&self, door: &Door, statements: Vec<Statement>, kind: Kind) -> Result<Indexed, Reply> {
+    fn read(&self, server: &Server, statements: Vec<Statement>, kind: Kind) -> Result<Indexed, Reply> {
         let read = SqlRead { statements, level: self.level, freshness: self.freshness, seed: seed() };
         let mut times = Vec::new();
-        let mut held = door.host.memory().reservation();
-        let mut outcome = door.host.sql_read(read, self.has_timings.then_some(&mut times), &mut held, self.deadline);
+        let mut held = server.host.memory().reservation();
+        let mut outcome = server.host.sql_read(read, self.has_timings.then_some(&mut times), &mut held, self.deadline);
         if kind == Kind::Execute
             && let Outcome::Done((_, Answer::Results(outcomes))) = &mut outcome
         {
@@ -134,12 +139,12 @@ impl Asked {
                 *one = sql::Outcome::Changed { last_insert_id: 0, rows_affected: 0 };
             }
         }
-        self.answer(door, outcome, times)
+        self.answer(server, outcome, times)
     }
 
     fn write(
         &self,
-        door: &Door,
+        server: &Server,
         kind: Kind,
         statements: Vec<Statement>,
         head: &Head,
@@ -151,8 +156,8 @@ impl Asked {
             return Err(Reply::refused(413, &why));
         }
         let mut times = Vec::new();
-        let outcome = door.host.sql_run(run, tag, self.has_timings.then_some(&mut times), self.deadline);
-        self.answer(door, outcome, times)
+        let outcome = server.host.sql_run(run, tag, self.has_timings.then_some(&mut times), self.deadline);
+        self.answer(server, outcome, times)
     }
 }
 
@@ -195,24 +200,24 @@ fn statements(body: &[u8]) -> Result<Vec<Statement>, Reply> {
 }
 
 /// `POST /db/execute`: statements that change something.
-pub(crate) fn execute(door: &Door, head: &Head, body: &[u8]) -> Indexed {
+pub(crate) fn execute(server: &Server, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
         let params = Params::of(head);
-        let asked = Asked::of(door, &params)?;
+        let asked = Asked::of(server, &params)?;
         let statements = statements(body)?;
-        if door.host.sql_only_reads(&statements, asked.deadline) {
-            return asked.read(door, statements, Kind::Execute);
+        if server.host.sql_only_reads(&statements, asked.deadline) {
+            return asked.read(server, statements, Kind::Execute);
         }
-        asked.write(door, Kind::Execute, statements, head, body)
+        asked.write(server, Kind::Execute, statements, head, body)
     })();
     answered.unwrap_or_else(Indexed::from)
 }
 
 /// `GET /db/query?q=...` and `POST /db/query`: statements that only read.
-pub(crate) fn query(door: &Door, method: Method, head: &Head, body: &[u8]) -> Indexed {
+pub(crate) fn query(server: &Server, method: Method, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
         let params = Params::of(head);
-        let asked = Asked::of(door, &params)?;
+        let asked = Asked::of(server, &params)?;
         let statements = match params.get("q") {
             Some(sql) => vec![Statement::bare(form_decode(sql)?)],
             None if method == Method::Post => statements(body)?,
@@ -221,30 +226,30 @@ pub(crate) fn query(door: &Door, method: Method, head: &Head, body: &[u8]) -> In
         let run = Run { statements, is_transaction: false, kind: Kind::Query, seed: 0 };
         match run.excess() {
             Some(why) => Err(Reply::refused(413, &why)),
-            None => asked.read(door, run.statements, Kind::Query),
+            None => asked.read(server, run.statements, Kind::Query),
         }
     })();
     answered.unwrap_or_else(Indexed::from)
 }
 
 /// `POST /db/request`: statements of both kinds. If all of them only read, no log is needed.
-pub(crate) fn request(door: &Door, head: &Head, body: &[u8]) -> Indexed {
+pub(crate) fn request(server: &Server, head: &Head, body: &[u8]) -> Indexed {
     let answered = (|| {
-        let asked = Asked::of(door, &Params::of(head))?;
+        let asked = Asked::of(server, &Params::of(head))?;
         let statements = statements(body)?;
-        if door.host.sql_only_reads(&statements, asked.deadline) {
-            return asked.read(door, statements, Kind::Request);
+        if server.host.sql_only_reads(&statements, asked.deadline) {
+            return asked.read(server, statements, Kind::Request);
         }
-        asked.write(door, Kind::Request, statements, head, body)
+        asked.write(server, Kind::Request, statements, head, body)
     })();
     answered.unwrap_or_else(Indexed::from)
 }
 
 /// `GET /db/digest`: fingerprints of this node's tables, and the index that they are of.
-pub(crate) fn digest(door: &Door, head: &Head) -> Indexed {
+pub(crate) fn digest(server: &Server, head: &Head) -> Indexed {
     let answered = (|| {
         let level = level(&Params::of(head))?;
-        match door.host.sql_digest(level, deadline(door)) {
+        match server.host.sql_digest(level, server.deadline()) {
             Outcome::Done(digest) => {
                 let hex = |number: u64| format!("{number:016x}");
                 let tables = digest.tables.iter().map(|(name, it)| (name.clone(), hex(*it).into()));
@@ -252,7 +257,7 @@ pub(crate) fn digest(door: &Door, head: &Head) -> Indexed {
                 let body = json!({"index": digest.index, "schema": hex(digest.schema), "tables": tables});
                 Ok(Indexed { reply: Reply::json(200, &body), index: Some(digest.index) })
             }
-            other => Err(failed(door, other)),
+            other => Err(failed(server, other)),
         }
     })();
     answered.unwrap_or_else(|reply: Reply| reply.into())

@@ -4,18 +4,17 @@
 //! another, of which it is told here. Its policy runs only what carries this answer's nonce and talks to nodes of the cluster
 //! alone. Not here: what the page does (`static/chat.js`).
 
-use super::monitor::policy;
-use super::static_files::{CHAT_PAGE, CHAT_SCRIPT, CHAT_STYLE};
-use crate::http::acceptor::Door;
+use super::static_files::{CHAT_PAGE, CHAT_SCRIPT, CHAT_STYLE, policy};
 use crate::http::protocol::reply::Reply;
+use crate::http::server::Server;
 use serde_json::json;
 use std::borrow::Cow;
 
 /// The page with this node's view of who else is there.
-pub(crate) fn answer(door: &Door) -> Reply {
-    let addresses = door.host.http_addresses();
+pub(crate) fn answer(server: &Server) -> Reply {
+    let addresses = server.host.http_addresses();
     let nodes: Vec<_> = addresses.iter().map(|(id, http)| json!({"id": id, "http": http})).collect();
-    let hello = json!({"node": door.host.identity().id, "nodes": nodes}).to_string().replace('<', "\\u003c");
+    let hello = json!({"node": server.host.identity().id, "nodes": nodes}).to_string().replace('<', "\\u003c");
     let nonce = uuid::Uuid::new_v4().simple().to_string();
     let mut html = String::with_capacity(CHAT_PAGE.len() + CHAT_STYLE.len() + CHAT_SCRIPT.len() + hello.len() + 512);
     let mut rest = CHAT_PAGE;

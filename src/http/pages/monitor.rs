@@ -6,15 +6,13 @@
 //! that would run none of them, and after each frame a comment that a person can read.
 //! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
 
-use super::static_files::{PAGE, SCRIPTS, STYLE};
-use crate::http::acceptor::Door;
-use crate::http::protocol::guard::split_authority;
+use super::static_files::{PAGE, SCRIPTS, STYLE, policy};
 use crate::http::protocol::parse::Head;
+use crate::http::server::Server;
 use crate::node::Published;
 use crate::node::views::status::{JobsStatus, Liveness, MonitorFrame, Standing, Verdict};
 use crate::raft::Role;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -34,11 +32,11 @@ pub(crate) struct Page {
 
 impl Page {
     /// The page that fits the client.
-    pub(crate) fn of(door: &Door, head: &Head, session_id: &str) -> Page {
+    pub(crate) fn of(server: &Server, head: &Head, session_id: &str) -> Page {
         let is_browser = head.accept.as_deref().is_some_and(|accept| accept.contains("text/html"));
-        let addresses = door.host.http_addresses();
+        let addresses = server.host.http_addresses();
         let nodes: Vec<_> = addresses.iter().map(|(id, http)| json!({"id": id, "http": http})).collect();
-        let hello = json!({"node": door.host.identity().id, "session": session_id, "nodes": nodes});
+        let hello = json!({"node": server.host.identity().id, "session": session_id, "nodes": nodes});
         let hello = hello.to_string().replace('<', "\\u003c");
         if is_browser {
             let nonce = uuid::Uuid::new_v4().simple().to_string();
@@ -87,29 +85,9 @@ fn fill(values: &[(&str, &str)]) -> String {
     html
 }
 
-/// Only this answer's own scripts and style; connections to this node and to the hosts of the others, on any port, since
-/// nodes may join while the page is open.
-pub(crate) fn policy(addresses: &[&str], nonce: &str) -> String {
-    let mut hosts = BTreeSet::from(["http://127.0.0.1:*".to_owned(), "http://localhost:*".to_owned()]);
-    for address in addresses {
-        match split_authority(address) {
-            Some((name, _)) if !name.contains(':') => hosts.insert(format!("http://{name}:*")),
-            // A policy cannot name an IPv6 address.
-            Some(_) => hosts.insert("http:".to_owned()),
-            None => false,
-        };
-    }
-    let hosts: Vec<_> = hosts.into_iter().collect();
-    format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; \
-         connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        hosts.join(" ")
-    )
-}
-
 /// The frame as a table inside a comment, made once for all who want it.
-pub(crate) fn table(door: &Door, published: &Published) -> Arc<str> {
-    let mut newest = door.table.lock().expect("no holder of this lock panics");
+pub(crate) fn table(server: &Server, published: &Published) -> Arc<str> {
+    let mut newest = server.table.lock().expect("no holder of this lock panics");
     if newest.0 != published.seq {
         // Two dashes and a bracket would end the comment; texts come from nodes, so they are not trusted.
         let text = render(&published.frame).replace("--", "- ");

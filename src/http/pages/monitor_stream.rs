@@ -6,12 +6,12 @@
 //! Not here: the page and its table (`monitor.rs`), when a frame is due (`node/threads/monitor.rs`).
 
 use super::monitor;
-use crate::http::acceptor::Door;
 use crate::http::host::HostSession;
 use crate::http::protocol::conn::Conn;
+use crate::http::protocol::guard;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::{self, Reply};
-use crate::http::routes::{origin, with_cors};
+use crate::http::server::Server;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -37,16 +37,17 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// The shape that a request asks for; tells the session what it is.
-    pub(crate) fn of(door: &Door, head: &Head, is_lines: bool, session: &dyn HostSession) -> Result<Shape, Reply> {
+    pub(crate) fn of(server: &Server, head: &Head, is_lines: bool, session: &dyn HostSession) -> Result<Shape, Reply> {
         let session_id = session.id();
         let headers = Reply::empty(200).with("X-Phalanx-Session", session_id.clone()).with("X-Accel-Buffering", "no");
         if is_lines {
             let Ok(since) = head.query("since").unwrap_or("0").parse() else {
                 let refusal = Reply::refused(400, "since must be the number of a frame");
-                return Err(with_cors(door, head, refusal));
+                return Err(guard::with_cors(&*server.host, head, refusal));
             };
             session.set_kind("stream");
-            let headers = with_cors(door, head, Reply { content_type: "application/x-ndjson", ..headers });
+            let headers =
+                guard::with_cors(&*server.host, head, Reply { content_type: "application/x-ndjson", ..headers });
             return Ok(Shape {
                 headers,
                 opening: String::new(),
@@ -58,7 +59,7 @@ impl Shape {
             });
         }
         session.set_kind("monitor");
-        let page = monitor::Page::of(door, head, &session_id);
+        let page = monitor::Page::of(server, head, &session_id);
         Ok(Shape {
             headers: Reply { content_type: "text/html; charset=utf-8", ..headers }
                 .with("Content-Security-Policy", page.policy)
@@ -78,13 +79,13 @@ impl Shape {
         Reply { is_stream: true, ..self.headers }
     }
 
-    fn head(&self, door: &Door) -> Vec<u8> {
+    fn head(&self, server: &Server) -> Vec<u8> {
         let mut out = Vec::with_capacity(1024);
         reply::status_line(&mut out, 200);
         reply::header(&mut out, "Content-Type", self.headers.content_type);
         reply::header(&mut out, "Cache-Control", "no-store");
         reply::header(&mut out, "X-Content-Type-Options", "nosniff");
-        origin(door).write(&mut out);
+        server.origin().write(&mut out);
         for (name, value) in &self.headers.headers {
             reply::header(&mut out, name, value);
         }
@@ -99,16 +100,16 @@ impl Shape {
 
 /// `GET /v1/hold`: says nothing, and ends when the node does. A browser does not tell a page that its own document broke
 /// off (a killed node ends it without a last chunk), but it does tell it about a request like this one.
-pub(crate) fn hold(door: &Door, mut conn: Conn) {
+pub(crate) fn hold(server: &Server, mut conn: Conn) {
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\n";
     conn.output().extend_from_slice(head);
     if conn.flush().is_err() {
         return;
     }
     conn.free_buffers();
-    while !door.host.is_stopping() {
+    while !server.host.is_stopping() {
         // No frame has this number: the wait ends early only when the node stops.
-        door.host.wait_frame(u64::MAX, Instant::now() + HOLD_BEAT);
+        server.host.wait_frame(u64::MAX, Instant::now() + HOLD_BEAT);
         if conn.send(&[b"\n"]).is_err() {
             return;
         }
@@ -116,42 +117,42 @@ pub(crate) fn hold(door: &Door, mut conn: Conn) {
 }
 
 /// Streams until the client goes away, does not keep up, or the node stops.
-pub(crate) fn run(door: &Door, mut conn: Conn, mut shape: Shape) {
-    let head = shape.head(door);
+pub(crate) fn run(server: &Server, mut conn: Conn, mut shape: Shape) {
+    let head = shape.head(server);
     conn.output().extend_from_slice(&head);
     drop(head);
     if conn.flush().is_err() {
         return;
     }
     conn.free_buffers();
-    let result = stream(door, &conn, &mut shape);
+    let result = stream(server, &conn, &mut shape);
     if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
-        door.counts.slow_readers_dropped.fetch_add(1, Relaxed);
+        server.counts.slow_readers_dropped.fetch_add(1, Relaxed);
     }
 }
 
-fn stream(door: &Door, conn: &Conn, shape: &mut Shape) -> io::Result<()> {
+fn stream(server: &Server, conn: &Conn, shape: &mut Shape) -> io::Result<()> {
     if !shape.opening.is_empty() {
         send(conn, shape.is_chunked, &[shape.opening.as_bytes()])?;
         shape.opening = String::new();
     }
     shape.headers.headers = Vec::new();
-    let newest = door.host.frame();
+    let newest = server.host.frame();
     // A number from another process, or from before a restart, means nothing here: start with what there is.
     let mut seq = if shape.since > newest.seq { 0 } else { shape.since };
     let mut waited = Some(newest);
     loop {
         if let Some(published) = waited.take().filter(|published| published.seq != seq) {
             seq = published.seq;
-            let table = if shape.has_table { monitor::table(door, &published) } else { "".into() };
+            let table = if shape.has_table { monitor::table(server, &published) } else { "".into() };
             let parts = [shape.before.as_bytes(), published.json.as_bytes(), shape.after.as_bytes(), table.as_bytes()];
             send(conn, shape.is_chunked, &parts)?;
         }
-        if door.host.is_stopping() {
+        if server.host.is_stopping() {
             // A proper end tells the client that this was no accident.
             return if shape.is_chunked { conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) };
         }
-        waited = door.host.wait_frame(seq, Instant::now() + WAIT);
+        waited = server.host.wait_frame(seq, Instant::now() + WAIT);
     }
 }
 

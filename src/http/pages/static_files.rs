@@ -2,9 +2,11 @@
 //!
 //! Not here: the page around them (`monitor.rs`).
 
+use crate::http::protocol::guard::split_authority;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::reply::Reply;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The page with its placeholders; `monitor.rs` fills them.
 pub(crate) const PAGE: &str = include_str!("../../../static/index.html");
@@ -51,4 +53,24 @@ pub(crate) fn answer(name: &str, head: &Head) -> Reply {
         Reply { content_type, body: Cow::Borrowed(text.as_bytes()), ..Reply::empty(200) }
     };
     reply.with("ETag", tag).with("Cache-Control", "no-cache")
+}
+
+/// Only this answer's own scripts and style; connections to this node and to the hosts of the others, on any port, since
+/// nodes may join while the page is open.
+pub(crate) fn policy(addresses: &[&str], nonce: &str) -> String {
+    let mut hosts = BTreeSet::from(["http://127.0.0.1:*".to_owned(), "http://localhost:*".to_owned()]);
+    for address in addresses {
+        match split_authority(address) {
+            Some((name, _)) if !name.contains(':') => hosts.insert(format!("http://{name}:*")),
+            // A policy cannot name an IPv6 address.
+            Some(_) => hosts.insert("http:".to_owned()),
+            None => false,
+        };
+    }
+    let hosts: Vec<_> = hosts.into_iter().collect();
+    format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; \
+         connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        hosts.join(" ")
+    )
 }

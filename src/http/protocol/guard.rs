@@ -130,6 +130,23 @@ pub fn allowed_origin(host: &dyn Host, head: &Head) -> Option<String> {
     (is_node || is_door()).then(|| origin.to_owned())
 }
 
+/// The headers that let pages of the cluster's other nodes read a response.
+pub(crate) fn cors_headers(host: &dyn Host, head: &Head) -> Vec<(&'static str, String)> {
+    let mut headers = vec![("Vary", "Origin".to_string())];
+    if let Some(origin) = allowed_origin(host, head) {
+        let exposed =
+            "X-Phalanx-Node, X-Phalanx-Leader, X-Phalanx-Term, X-Phalanx-Index, X-Phalanx-Session, Retry-After";
+        headers.push(("Access-Control-Allow-Origin", origin));
+        headers.push(("Access-Control-Expose-Headers", exposed.to_string()));
+    }
+    headers
+}
+
+/// A response with these headers.
+pub(crate) fn with_cors(host: &dyn Host, head: &Head, reply: Reply) -> Reply {
+    cors_headers(host, head).into_iter().fold(reply, |reply, (name, value)| reply.with(name, value))
+}
+
 /// `name`, `name:port`, `[v6]`, `[v6]:port`; `None` if it is none of these.
 pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let (name, port) = if let Some(rest) = authority.strip_prefix('[') {
