@@ -145,10 +145,14 @@ fn changes_come_from_our_own_pages_or_from_none() {
 #[test]
 fn an_unread_body_closes_the_connection() {
     let served = serve(patient());
-    let smuggled = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{OK}", OK.len());
-    let text = served.talk(smuggled);
-    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
-    assert_eq!(Answer::parse(&text).header("Connection"), Some("close"));
+    // The second is a stream that fails before its first byte.
+    for (target, status) in [("/livez", 200), ("/v1/jobs/7/output?attempt=1", 404)] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", OK.len());
+        let text = served.talk(format!("{head}{OK}"));
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+        let answer = Answer::parse(&text);
+        assert_eq!((answer.status, answer.header("Connection")), (status, Some("close")));
+    }
 }
 
 #[test]

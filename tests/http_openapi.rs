@@ -1,6 +1,6 @@
 //! `/openapi.json`: a document that holds together, and bad input of every kind that it lets us think of, each refused by name.
 //!
-//! That the document and the router name the same paths is compared where the table is (`src/http/paths.rs`); real answers are
+//! That the document and the router name the same paths is compared where the table is (`src/http/routes.rs`); real answers are
 //! judged in `cluster_openapi.rs`.
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
 

@@ -2,11 +2,11 @@
 //!
 //! Limits are checked before a thread exists, and a client that exceeds them is told so in one response instead of being
 //! left to time out.
-//! Not here: what a connection does (`routes.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
+//! Not here: what a connection does (`router.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
 //! (`node/spawn.rs`).
 
 use super::protocol::conn::Conn;
-use super::protocol::reply::Reply;
+use super::protocol::error::ApiError;
 use super::server::Server;
 use crate::node::accept::{self, Arrival};
 use std::io;
@@ -63,7 +63,7 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'stat
 fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
     server.counts.turned_away.fetch_add(1, Relaxed);
     let mut answer = Vec::new();
-    Reply::error(503, why, "refused", None).write(&mut answer, false, true, None);
+    ApiError::refused(503, why.to_string()).into_response(None).write(&mut answer, false, true, None);
     let said =
         stream.set_write_timeout(Some(REFUSAL_DEADLINE)).and_then(|()| io::Write::write_all(&mut &*stream, &answer));
     if said.is_ok() {

@@ -1,16 +1,18 @@
-//! The front door: sends any request on to the least-loaded online worker, with the same path and query.
+//! The redirector: sends any request on to the least-loaded online worker, with the same path and query.
 //!
-//! Every node listens here, so the door stays open while a leader is elected or a node dies; who is least loaded is
+//! Every node listens here, so redirects go on while a leader is elected or a node dies; which node is least loaded is
 //! decided by `cluster/dispatch.rs`, which counts what it has just handed out.
 //! It serves one thing itself: which cluster it belongs to, because nodes of two clusters may have been given one port.
 //! Not here: asking that (`node/process/front_port.rs`).
 
 use super::acceptor;
-use super::paths;
 use super::protocol::conn::{Conn, Deadlines, Next};
+use super::protocol::error::ApiError;
 use super::protocol::guard;
 use super::protocol::parse::{Framing, Head, Method};
-use super::protocol::reply::Reply;
+use super::protocol::response::Response;
+use super::request::ApiResult;
+use super::routes;
 use super::server::Server;
 use crate::node::Handle;
 use crate::node::process::front_port::PROBE_PATH;
@@ -29,7 +31,7 @@ pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
     acceptor::accept_all(listener, server, "door-conn", serve_connection);
 }
 
-/// One client's connection to the front door; it is not load, for it is served elsewhere.
+/// One client's connection to the redirector; it is not load, for it is served elsewhere.
 fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
     loop {
         let head = match conn.next_request() {
@@ -37,7 +39,7 @@ fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
             Next::Gone => return,
             Next::Fault(fault) => {
                 server.counts.refused_requests.fetch_add(1, Relaxed);
-                Reply::from(fault).write(conn.output(), false, true, None);
+                ApiError::from(fault).into_response(None).write(conn.output(), false, true, None);
                 return conn.close(true);
             }
         };
@@ -45,7 +47,8 @@ fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
         let has_unread_body = head.framing != Framing::Empty;
         let keep_alive = head.keep_alive && !has_unread_body && !server.host.is_stopping();
         let has_body = head.method != Some(Method::Head);
-        answer(server, &head).write(conn.output(), keep_alive, has_body, None);
+        let response = answer(server, &head).unwrap_or_else(|error| error.into_response(server.leader()));
+        response.write(conn.output(), keep_alive, has_body, None);
         if !keep_alive {
             return conn.close(has_unread_body);
         }
@@ -55,32 +58,24 @@ fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
     }
 }
 
-fn answer(server: &Server, head: &Head) -> Reply {
-    if head.method.is_none() {
-        return Reply::refused(501, "unknown method");
-    }
-    if let Err(refusal) = guard::check_host(&*server.host, head) {
-        return refusal;
-    }
+fn answer(server: &Server, head: &Head) -> ApiResult {
+    let method = head.method.ok_or_else(|| ApiError::refused(501, "unknown method"))?;
+    guard::check_host(&*server.host, head)?;
     if head.target == PROBE_PATH {
         let cluster = &server.host.status().status.cluster;
-        return Reply::json(200, &json!({"cluster": cluster.id, "name": cluster.name}));
+        return Ok(Response::json(200, &json!({"cluster": cluster.id, "name": cluster.name})));
     }
     // What the node would refuse anyway need not count as sent to it.
-    let operation = paths::find(head.path()).zip(head.method).and_then(|((path, _), method)| path.operation(method));
-    if let Some(operation) = operation
-        && let Err(refusal) = guard::check(&*server.host, head, operation.audience, None)
-    {
-        return refusal;
+    if let Some(route) = routes::find(head.path()).and_then(|path| path.route(method)) {
+        guard::check(&*server.host, head, route.audience, None)?;
     }
     match server.host.dispatch() {
         // The target is visible ASCII (parse.rs, P1), so it cannot start another header.
-        Some((worker, address)) => Reply::text(307, format!("node {} serves you: http://{address}/\n", worker.0))
-            .with("Location", format!("http://{address}{}", head.target))
-            .with("X-Phalanx-Node", worker.0.to_string()),
-        None => {
-            let leader = server.host.status().status.cluster.leader.map(|leader| leader.0);
-            Reply::error(503, "no node is online to serve you; try again in a moment", "refused", leader)
+        Some((worker, address)) => {
+            Ok(Response::text(307, format!("node {} serves you: http://{address}/\n", worker.0))
+                .with("Location", format!("http://{address}{}", head.target))
+                .with("X-Phalanx-Node", worker.0.to_string()))
         }
+        None => Err(ApiError::refused(503, "no node is online to serve you; try again in a moment").with_leader()),
     }
 }

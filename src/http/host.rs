@@ -1,4 +1,4 @@
-//! All that this room knows of the node behind it: the methods of [`Handle`], behind a trait that tests can fake.
+//! All that this module knows of the node behind it: the methods of [`Handle`], behind a trait that tests can fake.
 //!
 //! Not here: what the methods do (`node/handle.rs`).
 
@@ -27,12 +27,12 @@ pub trait HostSession: Send {
     fn set_kind(&self, kind: &'static str);
 }
 
-/// The node behind a door; see [`Handle`] for what each method promises.
+/// The node behind a server; see [`Handle`] for what each method promises.
 #[allow(missing_docs)]
 pub trait Host: Send + Sync + 'static {
-    /// Setting `host`: welcome in `Host` headers beside the loopback names.
+    /// Setting `host`: accepted in `Host` headers beside the loopback names.
     fn bind_host(&self) -> String;
-    /// Setting `service_port`: the front door's.
+    /// Setting `service_port`: the redirector's.
     fn front_port(&self) -> u16;
     /// Setting `request_timeout_ms`.
     fn request_timeout(&self) -> Duration;

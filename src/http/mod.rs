@@ -1,31 +1,33 @@
-//! The door that browsers and scripts use: HTTP/1.1 on blocking sockets, one thread per connection.
+//! The servers that browsers and scripts use: HTTP/1.1 on blocking sockets, one thread per connection.
 //!
-//! The tour: `acceptor.rs` accepts and spawns; `http/protocol/conn.rs` is one connection with all its deadlines; `http/protocol/parse.rs` turns bytes
-//! into a [`protocol::parse::Head`] or refuses them; `http/protocol/guard.rs` keeps other web sites out; `paths.rs` is the table of all paths, by
-//! which `routes.rs` finds the answer, which
-//! `http/api/mod.rs` (JSON), `http/api/kv.rs` and `http/api/locks.rs` (the store; `http/protocol/idempotency.rs` names their writes), `http/api/jobs.rs`, `http/api/job_output.rs` and `http/api/job_waiting.rs` (people's
-//! programs), `http/db/mod.rs` and `http/db/files.rs` (the database, in the spelling of `http/db/rqlite_json.rs`), `http/pages/static_files.rs` and `http/pages/monitor_stream.rs` (the
-//! never-ending ones) give; `http/protocol/params.rs` reads what stands behind a question mark, `http/protocol/lines.rs` another node's stream; `chat/` is the
-//! chat, `http/pages/chat_page.rs` its page; `http/pages/monitor.rs` writes the page;
-//! `front.rs` is the redirecting front door; `http/protocol/reply.rs` writes a bounded answer; `host.rs` is all this room knows of the
-//! node behind it, small enough to be faked in tests.
+//! The tour, from the bottom: `protocol/` turns bytes into a [`protocol::parse::Head`] and a [`protocol::response::Response`]
+//! or [`protocol::error::ApiError`] into bytes, keeps deadlines (`protocol/conn.rs`) and other web sites out
+//! (`protocol/guard.rs`). `host.rs` is all that this module knows of the node behind it, small enough to be faked in tests;
+//! `outcome.rs` gives its failures their statuses. `server.rs` is what all connections of one listener share, `request.rs`
+//! what a handler is given and gives back.
+//! Handlers: `api/` (JSON: cluster, key-value store, locks, jobs), `db/` (SQL as rqlite's clients know it), `chat/`, `pages/`
+//! (the monitor page, the chat's page, and their streams).
+//! On top: `routes.rs` is the one table of routes, by which `router.rs` finds the handler of a request; `front.rs` is the
+//! redirector; `acceptor.rs` accepts for both.
 //! Not here: threads (`node/`), what the figures mean (`node/views/status.rs`), the page's own files (`static/`).
 
-pub mod acceptor;
-pub mod api;
-pub mod db;
 pub mod front;
-pub mod host;
-pub mod pages;
-pub(crate) mod password_hasher;
-
-mod chat;
-mod paths;
 pub mod protocol;
+
+mod acceptor;
+mod api;
+mod chat;
+mod db;
+mod host;
+mod outcome;
+mod pages;
+mod password_hasher;
+mod request;
+mod router;
 mod routes;
-pub mod server;
+mod server;
 
 pub use self::host::{Host, HostSession};
 pub use self::protocol::conn::Deadlines;
-pub use self::routes::{serve, serve_host};
-pub use self::server::Server;
+pub use self::router::{serve, serve_host};
+pub use self::server::{Counts, Server};

@@ -8,7 +8,7 @@
 //! allocator would keep one for each thread that ever hashed. P2 between two hashes a piece holds zeros.
 //! Not here: who waits how long after failures (`services/chat/accounts.rs`).
 
-use super::protocol::reply::Reply;
+use super::protocol::error::ApiError;
 use crate::limits::{CHAT_HASHES_MAX, CHAT_HASHES_WAITING_MAX};
 use crate::services::chat::TokenHash;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
@@ -48,8 +48,8 @@ pub(crate) struct Slot<'a> {
 
 impl Passwords {
     /// Waits for a turn, at most so long.
-    pub(crate) fn enter(&self, deadline: Instant) -> Result<Slot<'_>, Reply> {
-        let too_many = || Reply::refused(503, "too many log-ins at once: try again");
+    pub(crate) fn enter(&self, deadline: Instant) -> Result<Slot<'_>, ApiError> {
+        let too_many = || ApiError::refused(503, "too many log-ins at once: try again");
         let mut busy = self.lock();
         if busy.running >= CHAT_HASHES_MAX && busy.waiting >= CHAT_HASHES_WAITING_MAX {
             return Err(too_many());
@@ -78,12 +78,12 @@ impl Passwords {
 
 impl Slot<'_> {
     /// The stored form of a new password.
-    pub(crate) fn hash(&mut self, password: &str) -> Result<String, Reply> {
+    pub(crate) fn hash(&mut self, password: &str) -> Result<String, ApiError> {
         self.make(password).ok_or_else(unusable)
     }
 
     /// Whether a password is the one of a stored hash; without one it takes as long and is wrong.
-    pub(crate) fn is_right(&mut self, password: &str, hash: Option<&str>) -> Result<bool, Reply> {
+    pub(crate) fn is_right(&mut self, password: &str, hash: Option<&str>) -> Result<bool, ApiError> {
         let passwords = self.passwords;
         let nobodys = || self.make(&Uuid::new_v4().to_string()).unwrap_or_default();
         let nobodys = passwords.nobodys.get_or_init(nobodys);
@@ -144,25 +144,25 @@ impl Drop for Slot<'_> {
 }
 
 /// Refuses what can be no new password.
-pub(crate) fn check_new(password: &str) -> Result<(), Reply> {
+pub(crate) fn check_new(password: &str) -> Result<(), ApiError> {
     let (least, most) = PASSWORD_BYTES;
     match (least..=most).contains(&password.len()) {
         true => Ok(()),
-        false => Err(Reply::refused(400, &format!("a password has {least} to {most} bytes"))),
+        false => Err(ApiError::refused(400, format!("a password has {least} to {most} bytes"))),
     }
 }
 
 /// Refuses what can be nobody's password and would only cost time.
-pub(crate) fn check_given(password: &str) -> Result<(), Reply> {
+pub(crate) fn check_given(password: &str) -> Result<(), ApiError> {
     let most = PASSWORD_BYTES.1;
     match password.len() <= most {
         true => Ok(()),
-        false => Err(Reply::refused(400, &format!("a password has at most {most} bytes"))),
+        false => Err(ApiError::refused(400, format!("a password has at most {most} bytes"))),
     }
 }
 
-fn unusable() -> Reply {
-    Reply::error(500, "the stored hash of this password cannot be used", "refused", None)
+fn unusable() -> ApiError {
+    ApiError::refused(500, "the stored hash of this password cannot be used")
 }
 
 /// A new token, in clear and as it is stored.

@@ -1,253 +1,425 @@
-//! From a request head to the one who answers it: names, methods, bodies, and what is checked before anyone is asked.
+//! The table of routes: one row for each method of each path, with its handler and the parameters that it knows.
 //!
-//! The order of the checks is the order of trust: known method, our `Host`, a known path, an allowed method, a caller who
-//! may change things, known parameters, a body within bounds.
-//! Not here: which paths there are (`paths.rs`), the answers (`http/api/mod.rs`, `http/pages/monitor_stream.rs`, `http/pages/static_files.rs`), bytes (`http/protocol/conn.rs`,
-//! `http/protocol/parse.rs`).
+//! Everything about a request that can be said without asking the node stands here, so that the server, its refusals and the
+//! description at `/openapi.json` cannot drift apart: `router.rs` finds handlers in this table, and a test compares the
+//! description with it, both ways.
+//! Not here: what is checked before a handler is called (`router.rs`), what a parameter means (each handler).
 
-use super::acceptor::{self, NODE_CONNECTION};
-use super::api::{self, job_output};
-use super::chat;
-use super::db::files;
-use super::host::HostSession;
+use super::api::{health, job_output, jobs, kv, locks, members, notes};
+use super::chat::{self, accounts, conversations};
+use super::db::{files, statements};
 use super::pages::{chat_page, monitor_stream, static_files};
-use super::paths::{self, Path, Route};
-use super::protocol::conn::{Broken, Conn, Deadlines, Next};
+use super::protocol::conn::Conn;
+use super::protocol::error::ApiError;
 use super::protocol::guard;
-use super::protocol::params::Params;
-use super::protocol::parse::{Framing, Head, Method};
-use super::protocol::reply::{Origin, Reply};
+use super::protocol::guard::Audience;
+use super::protocol::parse::{Head, Method};
+use super::request::{ApiResult, Request, Stream, Upload};
 use super::server::Server;
-use crate::limits;
-use crate::node::shared::memory;
-use crate::node::{Handle, Slot};
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-/// Body of the `http` thread: serves until the node stops; the stopping node wakes the accept by connecting.
-pub fn serve(listener: TcpListener, handle: Handle) {
-    serve_host(&listener, &Server::new(Arc::new(handle), Deadlines::default()));
+/// Parameter names, in groups.
+type Names = &'static [&'static [&'static str]];
+
+/// One method of one path.
+pub(crate) struct Route {
+    /// GET stands for HEAD too.
+    pub method: Method,
+    /// As it is called: `{id}` is one part of the path and not empty, `{+key}` takes slashes too and may be empty (the
+    /// notation of RFC 6570). What they stand for is undecoded.
+    pub path: &'static str,
+    pub handler: Handler,
+    params: Names,
+    /// What its body must be said to be; `None`: anything, or there is none.
+    pub media: Option<&'static str>,
+    /// Whose pages may ask for it.
+    pub audience: Audience,
+    /// Pages of the cluster's other nodes may read the response.
+    pub has_cors: bool,
+    /// A browser may ask beforehand whether a page of another node may send it.
+    pub has_preflight: bool,
+    /// It changes nothing: a response that there was no room for may be asked for again.
+    pub is_read: bool,
+    /// Health, status, administration: answered also when everything is in use.
+    pub is_vital: bool,
+    /// What the page calls a connection that is used for this.
+    pub session_kind: Option<&'static str>,
+    /// What to say to who sends POST to a path that takes none.
+    pub post_hint: Option<&'static str>,
 }
 
-/// As [`serve`], for any host: tests give a fake one and short deadlines.
-pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
-    acceptor::accept_all(listener, server, NODE_CONNECTION, serve_connection);
+/// What answers a request.
+pub(crate) enum Handler {
+    /// The body, if the method has one, is read first.
+    Respond(fn(&Request) -> ApiResult),
+    /// The connection ends with the response.
+    Stream(fn(&Request) -> Result<Stream, ApiError>),
+    /// Reads the body itself.
+    Upload(fn(&Server, &mut Conn, &Head) -> Upload),
 }
 
-/// One client's connection to a node, from its first byte to its last.
-fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
-    // Load is who is served: it counts from the first request, and a page's second connection (`/v1/hold`) never does.
-    let mut session = None;
-    loop {
-        let head = match conn.next_request() {
-            Next::Head(head) => head,
-            Next::Gone => return,
-            Next::Fault(fault) => {
-                server.counts.refused_requests.fetch_add(1, Relaxed);
-                Reply::from(fault).write(conn.output(), false, true, Some(server.origin()));
-                return conn.close(true);
-            }
-        };
-        server.counts.requests.fetch_add(1, Relaxed);
-        if session.is_none() && head.path() != "/v1/hold" {
-            session = Some(server.host.open_session("api", conn.peer()));
-        }
-        let (reply, is_body_read) = match answer(server, &mut conn, &head, session.as_deref()) {
-            Answer::Reply(reply, is_body_read) => (reply, is_body_read),
-            Answer::Output(wanted) => match job_output::run(server, &mut conn, wanted) {
-                // It came to nothing before the first byte: an ordinary answer.
-                Some(reply) => (reply.into(), true),
-                None => return,
-            },
-            Answer::ChatStream(wanted) => match chat::stream::run(server, &mut conn, wanted) {
-                Some(reply) => (reply.into(), true),
-                None => return,
-            },
-            Answer::Backup(wanted) => match files::backup(server, &mut conn, &wanted) {
-                Some(reply) => (reply.into(), true),
-                None => return,
-            },
-            Answer::Hold => return monitor_stream::hold(server, conn),
-            Answer::Stream(shape) => {
-                drop(head);
-                return monitor_stream::run(server, conn, shape);
-            }
-            Answer::Gone => return,
-        };
-        let reply = in_budget(&mut conn, &head, reply);
-        let is_kept = conn.slot() == Slot::Ordinary && !server.host.is_stopping();
-        let keep_alive = head.keep_alive && is_body_read && is_kept;
-        let here = server.origin();
-        let origin = Origin { index: reply.index.unwrap_or(here.index), ..here };
-        reply.reply.write(conn.output(), keep_alive, head.method != Some(Method::Head), Some(origin));
-        if !keep_alive {
-            return conn.close(!is_body_read);
-        }
-        if !conn.may_gather() && conn.flush().is_err() {
-            return;
+impl Route {
+    /// What only the node's own pages may ask for.
+    const fn new(method: Method, path: &'static str, handler: Handler, media: Option<&'static str>) -> Route {
+        Route {
+            method,
+            path,
+            handler,
+            params: &[],
+            media,
+            audience: Audience::Node,
+            has_cors: false,
+            has_preflight: false,
+            is_read: matches!(method, Method::Get),
+            is_vital: false,
+            session_kind: None,
+            post_hint: None,
         }
     }
-}
 
-/// The reply, or another one if the memory budget has no room for it. What was only read may be asked for again.
-fn in_budget(conn: &mut Conn, head: &Head, reply: Indexed) -> Indexed {
-    let found = paths::find(head.path()).zip(head.method);
-    let operation = found.and_then(|((path, _), method)| path.operation(method));
-    if conn.has_room(reply.reply.body.len()) || operation.is_none_or(|operation| operation.is_vital) {
-        return reply;
+    const fn params(mut self, params: Names) -> Route {
+        self.params = params;
+        self
     }
-    match operation.is_some_and(|operation| operation.is_read) {
-        true => Reply::refused(503, memory::FULL).into(),
-        false => Reply::error(504, memory::FULL, "unknown", None).into(),
+
+    const fn open_to(mut self, audience: Audience) -> Route {
+        self.audience = audience;
+        self.has_cors = audience.is_shared();
+        self
+    }
+
+    const fn without_cors(mut self) -> Route {
+        self.has_cors = false;
+        self
+    }
+
+    /// Used by pages of the cluster's other nodes, also with headers and methods that a browser asks about beforehand.
+    const fn for_cluster_pages(self) -> Route {
+        let mut route = self.open_to(Audience::Cluster);
+        route.has_preflight = true;
+        route
+    }
+
+    const fn read(mut self) -> Route {
+        self.is_read = true;
+        self
+    }
+
+    const fn vital(mut self) -> Route {
+        self.is_vital = true;
+        self
+    }
+
+    const fn session(mut self, kind: &'static str) -> Route {
+        self.session_kind = Some(kind);
+        self
+    }
+
+    const fn post_hint(mut self, hint: &'static str) -> Route {
+        self.post_hint = Some(hint);
+        self
+    }
+
+    /// The parameters that it knows.
+    pub(crate) fn known_params(&self) -> impl Iterator<Item = &'static str> {
+        self.params.iter().copied().flatten().copied()
+    }
+
+    /// A read that knows none leaves what others hang on its address alone: nothing can go wrong by a misspelt one.
+    pub(crate) fn refuses_unknown(&self) -> bool {
+        self.method != Method::Get || self.known_params().next().is_some()
     }
 }
 
-/// A reply with the log index that it speaks of, if it is not simply what this node has applied.
-pub(crate) struct Indexed {
-    pub reply: Reply,
-    pub index: Option<u64>,
+const fn get(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
+    Route::new(Method::Get, path, Handler::Respond(handler), None)
 }
 
-impl From<Reply> for Indexed {
-    fn from(reply: Reply) -> Indexed {
-        Indexed { reply, index: None }
-    }
+const fn stream(path: &'static str, handler: fn(&Request) -> Result<Stream, ApiError>) -> Route {
+    Route::new(Method::Get, path, Handler::Stream(handler), None)
 }
 
-enum Answer {
-    /// The reply, and whether the request's body (if any) was read whole.
-    Reply(Indexed, bool),
-    Stream(monitor_stream::Shape),
-    Output(job_output::Wanted),
-    ChatStream(chat::stream::Wanted),
-    Backup(files::Wanted),
-    Hold,
-    Gone,
+const fn put(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
+    Route::new(Method::Put, path, Handler::Respond(handler), None)
 }
 
-fn answer(server: &Server, conn: &mut Conn, head: &Head, session: Option<&dyn HostSession>) -> Answer {
-    let has_body = head.framing != Framing::Empty;
-    let refuse = |reply: Reply| Answer::Reply(reply.into(), !has_body);
-    let Some(method) = head.method else {
-        return refuse(Reply::refused(501, "unknown method"));
+const fn post(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
+    post_media(path, guard::JSON, handler)
+}
+
+const fn post_media(path: &'static str, media: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
+    Route::new(Method::Post, path, Handler::Respond(handler), Some(media))
+}
+
+const fn upload(path: &'static str, media: &'static str, handler: fn(&Server, &mut Conn, &Head) -> Upload) -> Route {
+    Route::new(Method::Post, path, Handler::Upload(handler), Some(media))
+}
+
+/// A body is not needed; one that comes is JSON.
+const fn delete(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
+    Route::new(Method::Delete, path, Handler::Respond(handler), Some(guard::JSON))
+}
+
+const CLUSTER: Audience = Audience::Cluster;
+const WINDOW: Audience = Audience::Window;
+const ANYONE: Audience = Audience::Anyone;
+
+/// Pages of names, and of what is in a conversation.
+const LISTING: Names = &[&["level", "match", "after", "limit"]];
+const LEVEL: Names = &[&["level"]];
+
+/// Every route of the server. The first path that fits counts; the rows of one path stand together.
+pub(crate) static ROUTES: &[Route] = &[
+    get("/v1/kv/{+key}", kv::read).params(&[&["level", "watch", "wait"]]),
+    put("/v1/kv/{+key}", kv::write).params(&[&["level", "cas", "ttl_ms"]]),
+    post("/v1/kv/{+key}", kv::add).params(LEVEL),
+    delete("/v1/kv/{+key}", kv::remove).params(&[&["level", "cas"]]),
+    get("/v1/kv", kv::range).params(&[&["level", "prefix", "after", "limit"]]),
+    post("/v1/lock/{+name}/acquire", locks::acquire),
+    post("/v1/lock/{+name}/renew", locks::renew),
+    post("/v1/lock/{+name}/release", locks::release),
+    get("/v1/lock/{+name}", locks::show).params(LEVEL).post_hint("POST to /v1/lock/{name}/acquire, /renew or /release"),
+    post("/db/execute", statements::execute).params(&[
+        &statements::PARAMS,
+        &statements::WRITE_PARAMS,
+        &["associative", "blob_array"],
+    ]),
+    get("/db/query", statements::query).params(&[&statements::PARAMS, &statements::READ_PARAMS, &["q"]]),
+    post("/db/query", statements::query).params(&[&statements::PARAMS, &statements::READ_PARAMS]).read(),
+    post("/db/request", statements::request).params(&[
+        &statements::PARAMS,
+        &statements::READ_PARAMS,
+        &["queue", "wait"],
+    ]),
+    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]),
+    upload("/db/load", files::MEDIA, files::load).params(&[&["redirect"]]),
+    get("/db/digest", statements::digest).params(&[&["level", "noleader"]]),
+    post_media("/compileandrun", jobs::JAVA_SOURCE, jobs::compile_and_run).params(&[&["wait"]]),
+    get("/v1/jobs", jobs::list).params(&[&["before", "limit", "level"]]),
+    post("/v1/jobs", jobs::submit).params(&[&["wait"]]),
+    stream("/v1/jobs/{id}/output", job_output::output).params(&[&["follow", "format", "stream", "attempt"]]),
+    get("/v1/jobs/{id}", jobs::show).params(&[&["wait", "level"]]),
+    delete("/v1/jobs/{id}", jobs::cancel),
+    get("/v1/runtimes", jobs::runtimes),
+    get("/v1/chat/accounts", conversations::accounts).params(LISTING).for_cluster_pages(),
+    post("/v1/chat/accounts", accounts::create).for_cluster_pages(),
+    delete("/v1/chat/account", conversations::delete_account).for_cluster_pages(),
+    get("/v1/chat/me", conversations::me).params(LEVEL).for_cluster_pages(),
+    post("/v1/chat/login", accounts::log_in).for_cluster_pages(),
+    post("/v1/chat/logout", conversations::log_out).for_cluster_pages(),
+    post("/v1/chat/direct", conversations::direct).for_cluster_pages(),
+    get("/v1/chat/rooms", conversations::rooms).params(LISTING).for_cluster_pages(),
+    post("/v1/chat/rooms", conversations::make_room).for_cluster_pages(),
+    post("/v1/chat/rooms/{id}/join", conversations::join).for_cluster_pages(),
+    post("/v1/chat/rooms/{id}/leave", conversations::leave).for_cluster_pages(),
+    get("/v1/chat/rooms/{id}/members", conversations::members)
+        .params(&[&["level", "after", "limit"]])
+        .for_cluster_pages(),
+    post("/v1/chat/messages", conversations::send).for_cluster_pages(),
+    get("/v1/chat/conversations", conversations::inbox).params(LEVEL).for_cluster_pages(),
+    get("/v1/chat/conversations/{id}", conversations::one).params(LEVEL).for_cluster_pages(),
+    get("/v1/chat/conversations/{id}/messages", conversations::history)
+        .params(&[&["level", "before", "after", "limit"]])
+        .for_cluster_pages(),
+    delete("/v1/chat/conversations/{id}/messages/{number}", conversations::erase).for_cluster_pages(),
+    post("/v1/chat/conversations/{id}/read", conversations::mark).for_cluster_pages(),
+    stream("/v1/chat/stream", chat::stream::open).session("chat").params(&[&["after"]]).for_cluster_pages(),
+    get("/v1/status", health::status).open_to(ANYONE).vital(),
+    stream("/v1/stream", monitor_stream::frames).session("stream").params(&[&["since"]]).open_to(CLUSTER),
+    stream(monitor_stream::HOLD_PATH, monitor_stream::hold),
+    get("/v1/events", health::events).params(&[&["since", "wait"]]).open_to(WINDOW),
+    get("/v1/gossip", health::gossip).open_to(WINDOW),
+    get("/v1/members", members::list).vital(),
+    post("/v1/members", members::change).vital(),
+    get("/v1/members/{id}", members::show).vital(),
+    post("/v1/members/{id}", members::change_one).vital(),
+    delete("/v1/members/{id}", members::remove).vital(),
+    get("/v1/digests", members::digests),
+    post("/v1/digests", members::checkpoint),
+    post("/v1/leader/transfer", members::transfer).vital(),
+    post("/v1/note", notes::write),
+    get("/v1/note/{+id}", notes::read).params(LEVEL),
+    get("/livez", health::live).open_to(ANYONE).vital(),
+    get("/readyz", health::ready).params(&[&["verbose"]]).open_to(ANYONE).vital(),
+    get("/metrics", health::metrics).open_to(ANYONE).vital(),
+    stream("/", monitor_stream::page).session("monitor").open_to(WINDOW),
+    get("/chat", chat_page::page).open_to(WINDOW),
+    get("/static/{name}", static_files::file).open_to(ANYONE).without_cors(),
+    get("/openapi.json", static_files::openapi).open_to(ANYONE).without_cors(),
+];
+
+/// The routes of the path that a request names.
+pub(crate) struct Path<'a> {
+    routes: &'static [Route],
+    /// What stands in place of the path's names, `""` where it has fewer than two.
+    pub args: (&'a str, &'a str),
+}
+
+/// Compared byte by byte, undecoded: nothing is served at `/%761/status`.
+pub(crate) fn find(path: &str) -> Option<Path<'_>> {
+    let mut rows = ROUTES.iter().enumerate();
+    let (first, args) = rows.find_map(|(at, route)| Some((at, args(route.path, path)?)))?;
+    let rest = &ROUTES[first..];
+    let count = rest.iter().take_while(|route| route.path == rest[0].path).count();
+    Some(Path { routes: &rest[..count], args })
+}
+
+/// What stands in place of the names of a template, if the path fits it.
+fn args<'a>(template: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
+    let Some((before, rest)) = template.split_once('{') else {
+        return (template == path).then_some(("", ""));
     };
-    if let Err(refusal) = guard::check_host(&*server.host, head) {
-        return refuse(refusal);
+    let path = path.strip_prefix(before)?;
+    let (name, after) = rest.split_once('}').expect("a template closes what it opens");
+    if name.starts_with('+') {
+        return path.strip_suffix(after).map(|part| (part, ""));
     }
-    let Some((path, route)) = paths::find(head.path()) else {
-        return refuse(Reply::refused(404, "nothing is served at this path"));
+    let (first, path) = part(path)?;
+    let Some((between, _)) = after.split_once('{') else {
+        return (path == after).then_some((first, ""));
     };
-    if let (Route::Chat(_), Method::Options) = (route, method) {
-        return refuse(preflight(server, head, path));
-    }
-    let Some(operation) = path.operation(method) else {
-        if let (Route::Lock(_), Method::Post) = (route, method) {
-            return refuse(Reply::refused(404, "POST to /v1/lock/{name}/acquire, /renew or /release"));
-        }
-        return refuse(Reply::refused(405, "this path does not take this method").with("Allow", path.allow()));
-    };
-    let is_change = !matches!(method, Method::Get | Method::Head);
-    let media = operation.media.filter(|_| method != Method::Delete || has_body);
-    if let Err(refusal) = guard::check(&*server.host, head, operation.audience, media) {
-        return refuse(refusal);
-    }
-    if conn.slot() == Slot::Reserved && !operation.is_vital {
-        return refuse(Reply::refused(503, "all connections are in use (setting connections_max)"));
-    }
-    // Pages of the other nodes may read these.
-    let is_shared = operation.audience.is_shared();
-    if operation.refuses_unknown()
-        && let Err(refusal) = Params::check(head, operation.params())
-    {
-        return refuse(if is_shared { guard::with_cors(&*server.host, head, refusal) } else { refusal });
-    }
-    match route {
-        Route::Hold if method == Method::Get => return Answer::Hold,
-        Route::Hold => return refuse(Reply::empty(200)),
-        Route::Monitor | Route::Stream => {
-            let session = session.expect("every request but /v1/hold opens a session");
-            let shape = match monitor_stream::Shape::of(server, head, route == Route::Stream, session) {
-                Ok(shape) => shape,
-                Err(refusal) => return refuse(refusal),
-            };
-            if method == Method::Head {
-                session.set_kind("api");
-                return refuse(shape.head_only());
-            }
-            return Answer::Stream(shape);
-        }
-        Route::Output(id) => {
-            return match job_output::Wanted::of(head, id) {
-                Ok(_) if method == Method::Head => refuse(Reply::stream("text/plain; charset=utf-8")),
-                Ok(wanted) => Answer::Output(wanted),
-                Err(refusal) => refuse(refusal),
-            };
-        }
-        Route::Chat(chat::Place::Stream) => {
-            if let Some(session) = session {
-                session.set_kind("chat");
-            }
-            return match chat::stream::Wanted::of(server, head) {
-                Ok(_) if method == Method::Head => refuse(Reply::stream("application/x-ndjson")),
-                Ok(wanted) => Answer::ChatStream(wanted),
-                Err(refusal) => refuse(guard::with_cors(&*server.host, head, refusal)),
-            };
-        }
-        Route::ChatPage => return refuse(chat_page::answer(server)),
-        Route::Backup => {
-            return match files::Wanted::of(head) {
-                Ok(wanted) if method == Method::Head => refuse(Reply::stream(wanted.media().0)),
-                Ok(wanted) => Answer::Backup(wanted),
-                Err(refusal) => refuse(refusal),
-            };
-        }
-        Route::Load => {
-            return match files::load(server, conn, head) {
-                files::Loaded::Answered(indexed) => Answer::Reply(indexed, true),
-                files::Loaded::Refused(refusal) => {
-                    server.counts.refused_requests.fetch_add(1, Relaxed);
-                    Answer::Reply(refusal.into(), false)
-                }
-                files::Loaded::Gone => Answer::Gone,
-            };
-        }
-        Route::Static(name) => return refuse(static_files::answer(name, head)),
-        Route::OpenApi => return refuse(static_files::answer("openapi.json", head)),
-        _ => {}
-    }
-    let mut body = if is_change {
-        Some(match conn.body(head, limits::HTTP_BODY_BYTES_MAX) {
-            Ok(body) => body,
-            Err(Broken::Gone) => return Answer::Gone,
-            Err(Broken::Fault(fault)) => {
-                server.counts.refused_requests.fetch_add(1, Relaxed);
-                return Answer::Reply(Reply::from(fault).into(), false);
-            }
-        })
-    } else {
-        None
-    };
-    if let Some(body) = &mut body
-        && operation.media == Some(guard::JSON)
-        && body.hold_json().is_err()
-    {
-        return Answer::Reply(Reply::refused(503, memory::FULL).into(), true);
-    }
-    let mut indexed = api::answer(server, conn, route, method, head, body.as_deref().unwrap_or_default());
-    if is_shared {
-        indexed.reply = guard::with_cors(&*server.host, head, indexed.reply);
-    }
-    Answer::Reply(indexed, is_change || !has_body)
+    let (second, path) = part(path.strip_prefix(between)?)?;
+    path.is_empty().then_some((first, second))
 }
 
-/// What a browser asks before a page of another node may use the chat.
-fn preflight(server: &Server, head: &Head, path: &Path) -> Reply {
-    if guard::allowed_origin(&*server.host, head).is_none() {
-        return Reply::refused(403, "the chat is used by pages of this cluster only");
+/// A part of a path that is not empty, and what follows it.
+fn part(path: &str) -> Option<(&str, &str)> {
+    let (part, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+    (!part.is_empty()).then_some((part, rest))
+}
+
+impl Path<'_> {
+    /// The route of a method. HEAD is GET without the body.
+    pub(crate) fn route(&self, method: Method) -> Option<&'static Route> {
+        let method = if method == Method::Head { Method::Get } else { method };
+        self.routes.iter().find(|route| route.method == method)
     }
-    guard::with_cors(&*server.host, head, Reply::empty(204))
-        .with("Access-Control-Allow-Methods", path.allow())
-        .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
-        .with("Access-Control-Max-Age", "600")
+
+    /// Value of `Allow`.
+    pub(crate) fn allow(&self) -> String {
+        let names = self.routes.iter().map(|route| match route.method {
+            Method::Get => "GET, HEAD",
+            other => other.name(),
+        });
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    pub(crate) fn has_preflight(&self) -> bool {
+        self.routes.iter().any(|route| route.has_preflight)
+    }
+
+    /// What to say to who sends POST, if the path takes none.
+    pub(crate) fn post_hint(&self) -> Option<&'static str> {
+        self.routes.iter().find_map(|route| route.post_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value as Json;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// The template that a path fits, and what stands in place of its names.
+    fn fits(path: &str) -> Option<(&'static str, (&str, &str))> {
+        find(path).map(|path| (path.routes[0].path, path.args))
+    }
+
+    #[test]
+    fn paths_are_exact() {
+        for (path, template, args) in [
+            ("/v1/members/3", "/v1/members/{id}", ("3", "")),
+            ("/v1/kv/a/b%2Fc", "/v1/kv/{+key}", ("a/b%2Fc", "")),
+            ("/v1/kv", "/v1/kv", ("", "")),
+            ("/v1/kv/", "/v1/kv/{+key}", ("", "")),
+            ("/v1/jobs/7", "/v1/jobs/{id}", ("7", "")),
+            ("/v1/jobs/7/output", "/v1/jobs/{id}/output", ("7", "")),
+            ("/v1/lock/a/b/renew", "/v1/lock/{+name}/renew", ("a/b", "")),
+            ("/v1/lock/a%2Frenew", "/v1/lock/{+name}", ("a%2Frenew", "")),
+            ("/static/app.js", "/static/{name}", ("app.js", "")),
+            ("/v1/chat/conversations/7/messages/3", "/v1/chat/conversations/{id}/messages/{number}", ("7", "3")),
+            ("/v1/chat/conversations/7/messages", "/v1/chat/conversations/{id}/messages", ("7", "")),
+        ] {
+            assert_eq!(fits(path), Some((template, args)), "{path}");
+        }
+        for path in [
+            "/v1",
+            "/v1/",
+            "/v1/status/",
+            "/V1/status",
+            "//",
+            "/%761/status",
+            "/static",
+            "/index.html",
+            "/v1/members/",
+            "/v1/members/3/4",
+            "/v1/jobs/7/output/",
+            "/v1/jobs//output",
+            "/v1/chat/",
+            "/v1/chat/accounts/",
+            "/v1/chat/rooms/1",
+            "/v1/chat/rooms/1/join/",
+            "/v1/chat/conversations/1/messages/2/3",
+            "/v1/chat/Stream",
+        ] {
+            assert_eq!(fits(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_are_those_of_the_table() {
+        let allow = |path| find(path).unwrap().allow();
+        assert_eq!(allow("/v1/kv/a"), "GET, HEAD, PUT, POST, DELETE");
+        assert_eq!((allow("/v1/note"), allow("/v1/status")), ("POST".to_string(), "GET, HEAD".to_string()));
+        let status = find("/v1/status").unwrap();
+        assert!(status.route(Method::Head).is_some() && status.route(Method::Post).is_none());
+        assert!(status.route(Method::Options).is_none() && status.route(Method::Other).is_none());
+    }
+
+    #[test]
+    fn no_route_hides_another() {
+        for (at, route) in ROUTES.iter().enumerate() {
+            let example = route.path.replace("{+", "{").replace(['{', '}'], "");
+            let found = find(&example).and_then(|path| path.route(route.method));
+            assert!(found.is_some_and(|found| std::ptr::eq(found, route)), "row {at}: {}", route.path);
+        }
+    }
+
+    /// All that the description says of a path's methods, as the table would say it.
+    fn described() -> BTreeMap<(String, String), (BTreeSet<String>, Vec<String>)> {
+        let document: Json = serde_json::from_str(crate::http::pages::static_files::OPENAPI).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let each = paths.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |it| (path, it)));
+        let all = each.map(|(path, (method, operation))| {
+            let params = operation["parameters"].as_array().into_iter().flatten();
+            let params = params.map(|param| match param["$ref"].as_str() {
+                Some(reference) => document.pointer(&reference[1..]).unwrap(),
+                None => param,
+            });
+            let params =
+                params.filter(|param| param["in"] == "query").map(|param| param["name"].as_str().unwrap().into());
+            let media = operation["requestBody"]["content"].as_object().into_iter().flat_map(|it| it.keys().cloned());
+            ((method.to_uppercase(), path.clone()), (params.collect(), media.collect()))
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn the_description_names_what_the_table_does_and_nothing_else() {
+        let mut described = described();
+        for route in ROUTES {
+            let (method, path) = (route.method.name(), route.path.replace("{+", "{"));
+            let found = described.remove(&(method.to_string(), path.clone()));
+            let (params, media) = found.unwrap_or_else(|| panic!("{method} {path} is not described"));
+            let known: BTreeSet<String> = route.known_params().map(str::to_string).collect();
+            assert_eq!(params, known, "parameters of {method} {path}");
+            match (route.method, route.media) {
+                (Method::Get, _) => assert!(media.is_empty(), "a body of {method} {path}"),
+                // A body that is not needed need not be described.
+                (Method::Delete, Some(wanted)) => assert!(media.iter().all(|it| it == wanted), "{path}"),
+                (_, Some(wanted)) => assert_eq!(media, [wanted], "media type of {method} {path}"),
+                (_, None) => assert!(!media.is_empty(), "a body of {method} {path}"),
+            }
+        }
+        assert!(described.is_empty(), "described, but nobody's: {:?}", described.keys());
+    }
 }

@@ -1,12 +1,12 @@
 //! What all connections of one listener share: the node behind it, deadlines, counts, and the few things that there is
 //! one of per server.
 //!
-//! Not here: accepting (`acceptor.rs`), what a connection does (`routes.rs`, `front.rs`).
+//! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front.rs`).
 
 use super::host::Host;
 use super::password_hasher::Passwords;
 use super::protocol::conn::Deadlines;
-use super::protocol::reply::Origin;
+use super::protocol::response::Origin;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

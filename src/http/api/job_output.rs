@@ -1,6 +1,6 @@
 //! `GET /v1/jobs/ID/output`: what a job has said, and with `follow` what it says from now on, as it says it.
 //!
-//! While an attempt runs, only its own node has its output: the door of another node asks that one, and passes the pieces on.
+//! While an attempt runs, only its own node has its output: another node asks that one, and passes the pieces on.
 //! When the attempt is lost with its node, the next one begins anew, and so does the output: a line says so. When the job has
 //! ended the log has all of it, and whatever was not sent yet comes from there.
 //!
@@ -11,12 +11,12 @@
 
 use super::jobs::{look, number, to_json, why_over, why_waiting};
 use crate::http::protocol::conn::Conn;
+use crate::http::protocol::error::ApiError;
 use crate::http::protocol::lines::{Lines, Next};
-use crate::http::protocol::params::Params;
-use crate::http::protocol::parse::Head;
-use crate::http::protocol::reply::{self, Reply, as_text};
+use crate::http::protocol::response::{Response, as_text};
+use crate::http::request::{Request, Stream};
 use crate::http::server::Server;
-use crate::node::{Level, Output, Stream};
+use crate::node::{self, Level, Output};
 use crate::services::jobs::commands::decode_glance;
 use crate::services::jobs::{End, Job, JobId, Query, State};
 use crate::services::{self, registry};
@@ -39,35 +39,35 @@ const WAIT_UNEXPLAINED: Duration = Duration::from_millis(1500);
 /// A reader of lines hears at least so often.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// What is asked for.
-pub(crate) struct Wanted {
+/// The parameters of a request.
+struct OutputParams {
     id: JobId,
     is_followed: bool,
     is_lines: bool,
-    only: Option<Stream>,
-    /// Another node's door asks for what this node has of this attempt.
+    only: Option<node::Stream>,
+    /// Another node asks for what this node has of this attempt.
     attempt: Option<u32>,
     is_chunked: bool,
 }
 
-impl Wanted {
-    pub(crate) fn of(head: &Head, id: &str) -> Result<Wanted, Reply> {
-        let params = Params::of(head);
+impl OutputParams {
+    fn of(request: &Request) -> Result<OutputParams, ApiError> {
+        let params = request.params();
         let only = match params.get("stream") {
             None | Some("both") => None,
-            Some("stdout") => Some(Stream::Out),
-            Some("stderr") => Some(Stream::Err),
-            Some(_) => return Err(Reply::refused(400, "stream is stdout, stderr or both")),
+            Some("stdout") => Some(node::Stream::Out),
+            Some("stderr") => Some(node::Stream::Err),
+            Some(_) => return Err(ApiError::refused(400, "stream is stdout, stderr or both")),
         };
         let is_lines = match params.get("format") {
             None | Some("plain") => false,
             Some("ndjson") => true,
-            Some(_) => return Err(Reply::refused(400, "format is plain or ndjson")),
+            Some(_) => return Err(ApiError::refused(400, "format is plain or ndjson")),
         };
         let attempt = params.number("attempt")?.map(u32::try_from).transpose();
-        let attempt = attempt.map_err(|_| Reply::refused(400, "attempt must be a number"))?;
-        let (id, is_followed) = (number(id)?, params.flag("follow")?);
-        Ok(Wanted { id, is_followed, is_lines, only, attempt, is_chunked: head.is_http11 })
+        let attempt = attempt.map_err(|_| ApiError::refused(400, "attempt must be a number"))?;
+        let (id, is_followed) = (number(request.args.0)?, params.flag("follow")?);
+        Ok(OutputParams { id, is_followed, is_lines, only, attempt, is_chunked: request.head.is_http11 })
     }
 }
 
@@ -92,45 +92,49 @@ struct Shown {
 struct Follower<'a> {
     server: &'a Server,
     conn: &'a Conn,
-    wanted: &'a Wanted,
+    params: &'a OutputParams,
     shown: Shown,
     said_at: Instant,
     /// Since when the job waits, as far as it was seen, and what was said about it.
     waits: Option<(Instant, String)>,
 }
 
-/// Sends the output until the job has ended or the client has gone; a reply if there is nothing to send from.
-pub(crate) fn run(server: &Server, conn: &mut Conn, wanted: Wanted) -> Option<Reply> {
-    if let Some(attempt) = wanted.attempt {
-        let Some(output) = find_soon(server, wanted.id, attempt) else {
-            return Some(Reply::refused(404, "this attempt is not here"));
-        };
-        begin(server, conn, &wanted).ok()?;
-        let mut follower = Follower {
-            server,
-            conn,
-            wanted: &wanted,
-            shown: Shown { attempt, ..Shown::default() },
-            said_at: Instant::now(),
-            waits: None,
-        };
+/// `GET /v1/jobs/{id}/output`
+pub(crate) fn output(request: &Request) -> Result<Stream, ApiError> {
+    let params = OutputParams::of(request)?;
+    let content_type = if params.is_lines { "application/x-ndjson" } else { "text/plain; charset=utf-8" };
+    let head =
+        Response::stream(content_type).with("X-Accel-Buffering", "no").with("X-Phalanx-Job", params.id.to_string());
+    Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, &params)) })
+}
+
+/// Sends the output until the job has ended or the client has gone; an error if there is nothing to send from.
+fn run(server: &Server, conn: &mut Conn, head: Response, params: &OutputParams) -> Result<(), ApiError> {
+    let said_at = Instant::now();
+    if let Some(attempt) = params.attempt {
+        let output =
+            find_soon(server, params.id, attempt).ok_or_else(|| ApiError::refused(404, "this attempt is not here"))?;
+        if begin(server, conn, &head, params).is_err() {
+            return Ok(());
+        }
+        let shown = Shown { attempt, ..Shown::default() };
+        let mut follower = Follower { server, conn, params, shown, said_at, waits: None };
         if follower.pass_on(&output, || true).is_ok() {
             let _ = follower.line(&json!({"over": true})).and_then(|()| follower.finish());
         }
-        return None;
+        return Ok(());
     }
-    let (index, job) = match look(server, wanted.id, Level::Linearizable, server.deadline()) {
-        Ok(found) => found,
-        Err(refusal) => return Some(refusal),
-    };
-    begin(server, conn, &wanted).ok()?;
-    let (shown, said_at) = (Shown::default(), Instant::now());
-    let mut follower = Follower { server, conn, wanted: &wanted, shown, said_at, waits: None };
+    let (index, job) = look(server, params.id, Level::Linearizable, server.deadline())?;
+    if begin(server, conn, &head, params).is_err() {
+        return Ok(());
+    }
+    let shown = Shown::default();
+    let mut follower = Follower { server, conn, params, shown, said_at, waits: None };
     // Cut short: without a proper end the client knows.
     if follower.follow(index, job).is_ok() {
         let _ = follower.finish();
     }
-    None
+    Ok(())
 }
 
 /// An attempt that the log gives to this node may begin a moment later than others hear of it.
@@ -147,22 +151,8 @@ fn find_soon(server: &Server, id: JobId, attempt: u32) -> Option<Arc<Output>> {
     }
 }
 
-fn begin(server: &Server, conn: &mut Conn, wanted: &Wanted) -> io::Result<()> {
-    let mut out = Vec::with_capacity(512);
-    reply::status_line(&mut out, 200);
-    let media = if wanted.is_lines { "application/x-ndjson" } else { "text/plain; charset=utf-8" };
-    reply::header(&mut out, "Content-Type", media);
-    reply::header(&mut out, "Cache-Control", "no-store");
-    reply::header(&mut out, "X-Content-Type-Options", "nosniff");
-    reply::header(&mut out, "X-Accel-Buffering", "no");
-    reply::header(&mut out, "X-Phalanx-Job", &wanted.id.to_string());
-    server.origin().write(&mut out);
-    if wanted.is_chunked {
-        reply::header(&mut out, "Transfer-Encoding", "chunked");
-    }
-    reply::header(&mut out, "Connection", "close");
-    out.extend_from_slice(b"\r\n");
-    conn.output().extend_from_slice(&out);
+fn begin(server: &Server, conn: &mut Conn, head: &Response, params: &OutputParams) -> io::Result<()> {
+    head.write_stream_head(conn.output(), params.is_chunked, server.origin());
     conn.flush()?;
     conn.free_buffers();
     Ok(())
@@ -181,7 +171,7 @@ impl Follower<'_> {
                     self.waits = None;
                     self.turn_to(&job, worker.0)?;
                     let is_mine = worker == self.server.host.identity().id;
-                    let output = self.server.host.live_output(self.wanted.id, job.attempt).filter(|_| is_mine);
+                    let output = self.server.host.live_output(self.params.id, job.attempt).filter(|_| is_mine);
                     match output {
                         Some(output) => self.pass_on_while_current(&output, job.attempt)?,
                         None if !is_mine => self.fetch(worker, job.attempt)?,
@@ -190,15 +180,15 @@ impl Follower<'_> {
                 }
                 State::Queued => self.explain(&job)?,
             }
-            if !self.wanted.is_followed {
+            if !self.params.is_followed {
                 return Ok(());
             }
             // Between attempts, or before the first: the next look is the cheaper one, at this node's own copy.
             let pause = if matches!(job.state, State::Queued) { LOOK_EVERY } else { SOON };
-            self.server.host.await_job(self.wanted.id, index, Instant::now() + pause);
+            self.server.host.await_job(self.params.id, index, Instant::now() + pause);
             self.check()?;
             self.keep_alive()?;
-            match look(self.server, self.wanted.id, Level::Eventual, self.server.deadline()) {
+            match look(self.server, self.params.id, Level::Eventual, self.server.deadline()) {
                 Ok((_, next)) => job = next,
                 // Forgotten meanwhile: all of it was said long ago.
                 Err(_) => return Ok(()),
@@ -209,7 +199,7 @@ impl Follower<'_> {
     /// Tells a reader of lines why the job waits, once it has waited for a while, and again when that changes.
     fn explain(&mut self, job: &Job) -> Result<(), Cut> {
         let (since, said) = self.waits.get_or_insert_with(|| (Instant::now(), String::new()));
-        if !self.wanted.is_lines || since.elapsed() < WAIT_UNEXPLAINED {
+        if !self.params.is_lines || since.elapsed() < WAIT_UNEXPLAINED {
             return Ok(());
         }
         match why_waiting(self.server, job).filter(|why| why != said) {
@@ -237,7 +227,7 @@ impl Follower<'_> {
         }
         let had_output = self.shown.bytes > 0;
         self.shown = Shown { attempt, ..Shown::default() };
-        if self.wanted.is_lines {
+        if self.params.is_lines {
             let mut line = json!({"attempt": attempt, "worker": worker});
             if let Some(past) = job.past.last() {
                 line["why"] = why_over(past).into();
@@ -251,19 +241,19 @@ impl Follower<'_> {
 
     /// Passes pieces on until the attempt is over, or not the job's any more.
     fn pass_on_while_current(&mut self, output: &Output, attempt: u32) -> Result<(), Cut> {
-        let (server, id) = (self.server, self.wanted.id);
+        let (server, id) = (self.server, self.params.id);
         self.pass_on(output, || is_current(server, id, attempt))
     }
 
     fn pass_on(&mut self, output: &Output, is_wanted: impl Fn() -> bool) -> Result<(), Cut> {
         loop {
-            let pause = if self.wanted.is_followed { LOOK_EVERY } else { Duration::ZERO };
+            let pause = if self.params.is_followed { LOOK_EVERY } else { Duration::ZERO };
             let (pieces, is_over) = output.read(self.shown.bytes, Instant::now() + pause);
             let has_nothing = pieces.is_empty();
             for (stream, bytes) in pieces {
                 self.piece(stream, &bytes)?;
             }
-            if is_over || !self.wanted.is_followed {
+            if is_over || !self.params.is_followed {
                 return Ok(());
             }
             if has_nothing {
@@ -280,8 +270,8 @@ impl Follower<'_> {
     fn fetch(&mut self, worker: NodeId, attempt: u32) -> Result<(), Cut> {
         let addresses = self.server.host.http_addresses();
         let Some((_, address)) = addresses.into_iter().find(|(id, _)| *id == worker) else { return Ok(()) };
-        let follow = if self.wanted.is_followed { "follow&" } else { "" };
-        let path = format!("/v1/jobs/{}/output?{follow}attempt={attempt}&format=ndjson", self.wanted.id);
+        let follow = if self.params.is_followed { "follow&" } else { "" };
+        let path = format!("/v1/jobs/{}/output?{follow}attempt={attempt}&format=ndjson", self.params.id);
         let Ok((200, mut lines)) = Lines::get(&address, &path, 2 * CONNECT_TIMEOUT, LOOK_EVERY) else { return Ok(()) };
         let mut skip = self.shown.bytes;
         loop {
@@ -290,7 +280,7 @@ impl Follower<'_> {
                 Ok(Next::Nothing) => {
                     self.check()?;
                     self.keep_alive()?;
-                    if !is_current(self.server, self.wanted.id, attempt) {
+                    if !is_current(self.server, self.params.id, attempt) {
                         return Ok(());
                     }
                     continue;
@@ -316,31 +306,32 @@ impl Follower<'_> {
             let State::Ended { worker, .. } = &job.state else { return Ok(()) };
             self.turn_to(job, worker.map_or(0, |id| id.0))?;
         }
-        for (place, (stream, bytes)) in [(Stream::Out, &end.stdout), (Stream::Err, &end.stderr)].into_iter().enumerate()
+        for (place, (stream, bytes)) in
+            [(node::Stream::Out, &end.stdout), (node::Stream::Err, &end.stderr)].into_iter().enumerate()
         {
             let known = self.shown.each[place].min(bytes.len());
             if known < bytes.len() {
                 self.piece(stream, &bytes[known..])?;
             }
         }
-        if self.wanted.is_lines {
-            let mut last = to_json(self.wanted.id, job);
+        if self.params.is_lines {
+            let mut last = to_json(self.params.id, job);
             last.retain(|name, _| !matches!(name.as_str(), "stdout" | "stderr" | "earlier"));
             self.line(&Json::Object(last))?;
         }
         Ok(())
     }
 
-    fn piece(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Cut> {
+    fn piece(&mut self, stream: node::Stream, bytes: &[u8]) -> Result<(), Cut> {
         self.shown.bytes += bytes.len();
-        self.shown.each[if stream == Stream::Out { 0 } else { 1 }] += bytes.len();
-        if self.wanted.only.is_some_and(|only| only != stream) {
+        self.shown.each[if stream == node::Stream::Out { 0 } else { 1 }] += bytes.len();
+        if self.params.only.is_some_and(|only| only != stream) {
             return Ok(());
         }
-        if !self.wanted.is_lines {
+        if !self.params.is_lines {
             return self.chunk(bytes);
         }
-        let name = if stream == Stream::Out { "stdout" } else { "stderr" };
+        let name = if stream == node::Stream::Out { "stdout" } else { "stderr" };
         let (text, is_base64) = as_text(bytes.to_vec());
         let mut line = json!({"attempt": self.shown.attempt, "stream": name});
         line[if is_base64 { "base64" } else { "text" }] = text.into();
@@ -349,7 +340,7 @@ impl Follower<'_> {
 
     /// An empty line now and then: a reader of lines knows that this node is there, however little the program says.
     fn keep_alive(&mut self) -> Result<(), Cut> {
-        if self.wanted.is_lines && self.said_at.elapsed() >= KEEP_ALIVE {
+        if self.params.is_lines && self.said_at.elapsed() >= KEEP_ALIVE {
             self.said_at = Instant::now();
             return self.chunk(b"\n");
         }
@@ -365,7 +356,7 @@ impl Follower<'_> {
             return Ok(());
         }
         let size = format!("{:x}\r\n", bytes.len());
-        let sent = match self.wanted.is_chunked {
+        let sent = match self.params.is_chunked {
             true => self.conn.send(&[size.as_bytes(), bytes, b"\r\n"]),
             false => self.conn.send(&[bytes]),
         };
@@ -373,7 +364,7 @@ impl Follower<'_> {
     }
 
     fn finish(&self) -> Result<(), Cut> {
-        match self.wanted.is_chunked {
+        match self.params.is_chunked {
             true => self.conn.send(&[b"0\r\n\r\n"]).map_err(|_| Cut::Client),
             false => Ok(()),
         }
@@ -389,11 +380,11 @@ fn is_current(server: &Server, id: JobId, attempt: u32) -> bool {
 }
 
 /// A piece as another node tells it; `None` for its last line, and for what is no piece.
-fn piece_of(line: &[u8]) -> Option<(Stream, Vec<u8>)> {
+fn piece_of(line: &[u8]) -> Option<(node::Stream, Vec<u8>)> {
     let piece: Json = serde_json::from_slice(line).ok()?;
     let stream = match piece["stream"].as_str()? {
-        "stdout" => Stream::Out,
-        "stderr" => Stream::Err,
+        "stdout" => node::Stream::Out,
+        "stderr" => node::Stream::Err,
         _ => return None,
     };
     match (piece["text"].as_str(), piece["base64"].as_str()) {

@@ -5,19 +5,18 @@
 //! cut off asks again under its number. Results are text where they are UTF-8, else base64, and say so.
 //! Not here: what is decided about jobs (`services/jobs/`), live output (`job_output.rs`).
 
-use super::failed;
 use super::job_waiting;
-use crate::http::api;
+use crate::http::outcome::{answered, unexpected};
 use crate::http::protocol::conn::Conn;
+use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
-use crate::http::protocol::params::{self, Params};
-use crate::http::protocol::parse::Head;
-use crate::http::protocol::reply::{Reply, as_text};
-use crate::http::routes::Indexed;
+use crate::http::protocol::params;
+use crate::http::protocol::response::{Response, as_text};
+use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Work};
 use crate::services::jobs::commands::{LIMITS_MOST, LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
-use crate::services::jobs::{Answer, Command, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict};
+use crate::services::jobs::{self, Answer, Command, Job, JobId, Limits, Past, Query, Refusal, State, Verdict};
 use crate::services::{self, registry};
 use crate::types::{Index, Outcome};
 use base64::Engine;
@@ -84,12 +83,12 @@ struct NewLimits {
 }
 
 impl NewLimits {
-    fn read(&self) -> Result<Limits, Reply> {
+    fn read(&self) -> Result<Limits, ApiError> {
         let (usual, most) = (LIMITS_USUAL, LIMITS_MOST);
         let one = |name: &str, given: Option<u64>, usual: u64, most: u64| match given {
             None => Ok(usual),
             Some(given) if (1..=most).contains(&given) => Ok(given),
-            Some(_) => Err(Reply::refused(400, &format!("limits.{name} is 1 to {most}"))),
+            Some(_) => Err(ApiError::refused(400, format!("limits.{name} is 1 to {most}"))),
         };
         Ok(Limits {
             wall_ms: one("wall_ms", self.wall_ms, usual.wall_ms, most.wall_ms)?,
@@ -102,17 +101,17 @@ impl NewLimits {
     }
 }
 
-fn bytes_of(text: String, encoding: Option<Encoding>, what: &str) -> Result<Vec<u8>, Reply> {
+fn bytes_of(text: String, encoding: Option<Encoding>, what: &str) -> Result<Vec<u8>, ApiError> {
     match encoding {
         None => Ok(text.into_bytes()),
         Some(Encoding::Base64) => {
-            BASE64.decode(text).map_err(|_| Reply::refused(400, &format!("{what} is not base64")))
+            BASE64.decode(text).map_err(|_| ApiError::refused(400, format!("{what} is not base64")))
         }
     }
 }
 
 impl NewJob {
-    fn read(self, server: &Server, keep_ms: u64) -> Result<Request, Reply> {
+    fn read(self, server: &Server, keep_ms: u64) -> Result<jobs::Request, ApiError> {
         let files = match (self.source, self.files) {
             (Some(source), None) => {
                 // A language that no settings here know may be known elsewhere: the jobs themselves say who has it.
@@ -121,11 +120,11 @@ impl NewJob {
             }
             (None, Some(files)) => {
                 let read = |file: NewFile| Ok((file.name, bytes_of(file.content, file.encoding, "a file")?.into()));
-                files.into_iter().map(read).collect::<Result<_, Reply>>()?
+                files.into_iter().map(read).collect::<Result<_, ApiError>>()?
             }
-            _ => return Err(Reply::refused(400, "give source, or files as [{\"name\", \"content\"}]")),
+            _ => return Err(ApiError::refused(400, "give source, or files as [{\"name\", \"content\"}]")),
         };
-        Ok(Request {
+        Ok(jobs::Request {
             language: self.language,
             files,
             stdin: bytes_of(self.stdin, self.stdin_encoding, "stdin")?.into(),
@@ -137,36 +136,33 @@ impl NewJob {
 }
 
 /// How long results are kept here; refuses where jobs are off.
-fn keep_ms(server: &Server) -> Result<u64, Reply> {
+fn keep_ms(server: &Server) -> Result<u64, ApiError> {
     server.host.jobs_keep_ms().ok_or_else(|| {
-        Reply::refused(403, "jobs are off on this node: set jobs_enabled, and beyond loopback a cluster_secret")
+        ApiError::refused(403, "jobs are off on this node: set jobs_enabled, and beyond loopback a cluster_secret")
     })
 }
 
 /// `POST /v1/jobs`: 202 with the number, or with `wait=30s` 200 with the result if it comes by then.
-pub(crate) fn submit(server: &Server, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
-    try_submit(server, client, head, body).unwrap_or_else(Indexed::from)
-}
-
-fn try_submit(server: &Server, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+pub(crate) fn submit(request: &Request) -> ApiResult {
+    let server = request.server;
     let keep_ms = keep_ms(server)?;
-    let wait = Params::of(head).span("wait", WAIT_MAX)?;
-    let new: NewJob = params::object(body)?;
-    let request = new.read(server, keep_ms)?;
+    let wait = request.params().span("wait", WAIT_MAX)?;
+    let new: NewJob = params::object(request.body)?;
+    let job = new.read(server, keep_ms)?;
     let now = Instant::now();
-    let (index, id) = hand_in(server, head, body, request, hand_in_until(server, now, wait))?;
+    let (index, id) = hand_in(request, job, hand_in_until(server, now, wait))?;
     let location = format!("/v1/jobs/{id}");
-    let (reply, index) = match wait.map(|wait| ended(server, client, id, index, now + wait)) {
+    let (response, index) = match wait.map(|wait| ended(server, request.client, id, index, now + wait)) {
         Some(Some((index, job))) => (described(server, id, &job), index),
         waited => {
             let mut taken = json!({"id": id, "state": "queued"});
             if let Some(why) = waited.and_then(|_| why_it_waits(server, id)) {
                 taken["waiting"] = why.into();
             }
-            (Reply::json(202, &taken).with("X-Phalanx-Job", id.to_string()), index)
+            (Response::json(202, &taken).with("X-Phalanx-Job", id.to_string()), index)
         }
     };
-    Ok(Indexed { reply: reply.with("Location", location), index: Some(index.0) })
+    Ok(response.with("Location", location).at(index))
 }
 
 /// A caller who does not want to wait for the result still wants the job's number.
@@ -175,22 +171,16 @@ fn hand_in_until(server: &Server, now: Instant, wait: Option<Duration>) -> Insta
 }
 
 /// Puts a request into the log, or says why it is not there.
-fn hand_in(
-    server: &Server,
-    head: &Head,
-    body: &[u8],
-    request: Request,
-    until: Instant,
-) -> Result<(Index, JobId), Reply> {
-    let tag = idempotency::tag_without_params(head, body)?;
+fn hand_in(request: &Request, job: jobs::Request, until: Instant) -> Result<(Index, JobId), ApiError> {
+    let tag = idempotency::tag_without_params(request.head, request.body)?;
     // The rest is for the command itself: else a lack of workers would look like a lack of a leader.
     let now = Instant::now();
-    wait_for_workers(server, now + until.saturating_duration_since(now) * 3 / 4);
-    let command = registry::jobs_command(&Command::Submit(request));
-    match change(server, Work::Command { tag, command, ack: Ack::Applied }, until)? {
+    wait_for_workers(request.server, now + until.saturating_duration_since(now) * 3 / 4);
+    let command = registry::jobs_command(&Command::Submit(job));
+    match change(request.server, Work::Command { tag, command, ack: Ack::Applied }, until)? {
         (index, Answer::Submitted(id)) => Ok((index, id)),
-        (_, Answer::Refused(why)) => Err(refusal(server, &why)),
-        (_, Answer::Done) => Err(strange()),
+        (_, Answer::Refused(why)) => Err(refusal(request.server, &why)),
+        (_, Answer::Done) => Err(unexpected()),
     }
 }
 
@@ -206,15 +196,12 @@ fn wait_for_workers(server: &Server, until: Instant) {
     }
 }
 
-fn change(server: &Server, work: Work, until: Instant) -> Result<(Index, Answer), Reply> {
-    match server.host.ask(work, until) {
-        Outcome::Done((index, services::Reply::Ok(bytes))) => Ok((index, Answer::decode(&bytes).ok_or_else(strange)?)),
-        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", server.leader())),
-        other => Err(failed(server, other)),
-    }
+fn change(server: &Server, work: Work, until: Instant) -> Result<(Index, Answer), ApiError> {
+    let (index, bytes) = answered(server.host.ask(work, until))?;
+    Ok((index, Answer::decode(&bytes).ok_or_else(unexpected)?))
 }
 
-fn refusal(server: &Server, why: &Refusal) -> Reply {
+fn refusal(server: &Server, why: &Refusal) -> ApiError {
     let status = match why {
         Refusal::NoRuntime { there, .. } if there.is_empty() => 503,
         Refusal::NoRuntime { .. } | Refusal::Malformed(_) => 400,
@@ -226,7 +213,7 @@ fn refusal(server: &Server, why: &Refusal) -> Reply {
         Refusal::NoRuntime { wanted, there, .. } => no_runtime(server, wanted, there),
         other => other.to_string(),
     };
-    Reply::error(status, &text, "refused", server.leader())
+    ApiError::refused(status, text).with_leader()
 }
 
 /// What there is in place of a runtime that is not, and what keeps workers from having any.
@@ -251,10 +238,6 @@ pub(crate) fn why_waiting(server: &Server, job: &Job) -> Option<String> {
     is_queued.then(|| job_waiting::why(&job.request.language, &server.host.status().status.jobs.workers)).flatten()
 }
 
-fn strange() -> Reply {
-    Reply::error(500, "the jobs gave an answer that this door does not know", "unknown", None)
-}
-
 /// The job once it has ended; `None` if it has not by then, is forgotten already, or nobody waits for it any more.
 fn ended(server: &Server, client: &Conn, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
     loop {
@@ -270,19 +253,16 @@ fn ended(server: &Server, client: &Conn, id: JobId, at_least: Index, until: Inst
 }
 
 /// `POST /compileandrun`: the output; 400 with what the compiler or the program had to say.
-pub(crate) fn compile_and_run(server: &Server, client: &Conn, head: &Head, body: &[u8]) -> Indexed {
-    try_compile_and_run(server, client, head, body).unwrap_or_else(Indexed::from)
-}
-
-fn try_compile_and_run(server: &Server, client: &Conn, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
+    let (server, body) = (request.server, request.body);
     let keep_ms = keep_ms(server)?;
-    let wait = Params::of(head).span("wait", WAIT_MAX)?;
+    let wait = request.params().span("wait", WAIT_MAX)?;
     if body.is_empty() {
-        return Err(Reply::refused(400, "the body is the Java source to compile and run"));
+        return Err(ApiError::refused(400, "the body is the Java source to compile and run"));
     }
     let language = "java".to_string();
     let name = server.host.file_name(&language).unwrap_or_else(|| "Main.java".to_string());
-    let request = Request {
+    let job = jobs::Request {
         language,
         files: vec![(name, body.to_vec().into())],
         stdin: Default::default(),
@@ -291,20 +271,19 @@ fn try_compile_and_run(server: &Server, client: &Conn, head: &Head, body: &[u8])
         keep_ms,
     };
     let now = Instant::now();
-    let (index, id) = hand_in(server, head, body, request, hand_in_until(server, now, wait))?;
-    let Some((index, job)) = ended(server, client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
+    let (index, id) = hand_in(request, job, hand_in_until(server, now, wait))?;
+    let Some((index, job)) = ended(server, request.client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
         let waits = why_it_waits(server, id).map_or(String::new(), |why| format!("; it waits: {why}"));
         let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}{waits}");
-        let reply = Reply::error(504, &why, "unknown", server.leader()).with("X-Phalanx-Job", id.to_string());
-        return Ok(Indexed { reply, index: Some(index.0) });
+        return Err(ApiError::unknown(504, why).with_leader().with("X-Phalanx-Job", id.to_string()).at(index));
     };
-    Ok(Indexed { reply: with_origin(output_of(&job), id, &job), index: Some(index.0) })
+    Ok(with_origin(output_of(&job)?, id, &job).at(index))
 }
 
-fn output_of(job: &Job) -> Reply {
-    let State::Ended { end, .. } = &job.state else { return strange() };
+fn output_of(job: &Job) -> ApiResult {
+    let State::Ended { end, .. } = &job.state else { return Err(unexpected()) };
     if end.verdict == Verdict::Finished && end.exit_code == Some(0) {
-        return Reply { status: 200, ..text(end.stdout.to_vec()) };
+        return Ok(text(end.stdout.to_vec()));
     }
     let (status, why) = match (&end.verdict, end.exit_code, end.signal) {
         (Verdict::Finished, Some(code), _) => (400, format!("exit code {code}")),
@@ -323,19 +302,19 @@ fn output_of(job: &Job) -> Reply {
         said.extend_from_slice(why.as_bytes());
         said.push(b'\n');
     }
-    Reply { status, ..text(said) }
+    Ok(Response { status, ..text(said) })
 }
 
 /// What a program said: never shown as anything else than text.
-fn text(bytes: Vec<u8>) -> Reply {
-    Reply { content_type: "text/plain; charset=utf-8", ..Reply::bytes(bytes) }
+fn text(bytes: Vec<u8>) -> Response {
+    Response { content_type: "text/plain; charset=utf-8", ..Response::bytes(bytes) }
 }
 
-fn with_origin(reply: Reply, id: JobId, job: &Job) -> Reply {
-    let reply = reply.with("X-Phalanx-Job", id.to_string()).with("X-Phalanx-Attempt", job.attempt.to_string());
+fn with_origin(response: Response, id: JobId, job: &Job) -> Response {
+    let response = response.with("X-Phalanx-Job", id.to_string()).with("X-Phalanx-Attempt", job.attempt.to_string());
     match worker_of(job) {
-        Some(worker) => reply.with("X-Phalanx-Worker", worker.to_string()),
-        None => reply,
+        Some(worker) => response.with("X-Phalanx-Worker", worker.to_string()),
+        None => response,
     }
 }
 
@@ -347,10 +326,10 @@ fn worker_of(job: &Job) -> Option<u64> {
     }
 }
 
-fn described(server: &Server, id: JobId, job: &Job) -> Reply {
+fn described(server: &Server, id: JobId, job: &Job) -> Response {
     let mut all = to_json(id, job);
     all.extend(why_waiting(server, job).map(|why| ("waiting".to_string(), why.into())));
-    with_origin(Reply::json(200, &Json::Object(all)), id, job)
+    with_origin(Response::json(200, &Json::Object(all)), id, job)
 }
 
 /// How far a job is, in one word.
@@ -422,58 +401,44 @@ pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
 }
 
 /// A job's number in a path.
-pub(crate) fn number(text: &str) -> Result<JobId, Reply> {
+pub(crate) fn number(text: &str) -> Result<JobId, ApiError> {
     let id = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    id.ok_or_else(|| Reply::refused(400, "a job is named by its number: /v1/jobs/17"))
+    id.ok_or_else(|| ApiError::refused(400, "a job is named by its number: /v1/jobs/17"))
 }
 
 /// Asks for one job; 404 if there is none.
-pub(crate) fn look(server: &Server, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), Reply> {
-    match server.host.query(registry::jobs_query(&Query::Job(id)), level, until) {
-        Outcome::Done((index, services::Reply::Ok(bytes))) => match decode_job(&bytes).ok_or_else(strange)? {
-            Some(job) => Ok((index, job)),
-            None => Err(refusal(server, &Refusal::NoSuchJob(id))),
-        },
-        Outcome::Done(_) => Err(strange()),
-        other => Err(failed(server, other)),
+pub(crate) fn look(server: &Server, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), ApiError> {
+    let (index, bytes) = answered(server.host.query(registry::jobs_query(&Query::Job(id)), level, until))?;
+    match decode_job(&bytes).ok_or_else(unexpected)? {
+        Some(job) => Ok((index, job)),
+        None => Err(refusal(server, &Refusal::NoSuchJob(id))),
     }
 }
 
 /// `GET /v1/jobs/ID`, with `wait=30s` once it has ended or the time is up.
-pub(crate) fn show(server: &Server, client: &Conn, id: &str, head: &Head) -> Indexed {
-    try_show(server, client, id, head).unwrap_or_else(Indexed::from)
-}
-
-fn try_show(server: &Server, client: &Conn, id: &str, head: &Head) -> Result<Indexed, Reply> {
-    let id = number(id)?;
-    let wait = Params::of(head).span("wait", WAIT_MAX)?;
-    let (mut index, mut job) = look(server, id, api::level(head)?, server.deadline())?;
+pub(crate) fn show(request: &Request) -> ApiResult {
+    let server = request.server;
+    let id = number(request.args.0)?;
+    let wait = request.params().span("wait", WAIT_MAX)?;
+    let (mut index, mut job) = look(server, id, request.level()?, server.deadline())?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
-        let news = ended(server, client, id, index, Instant::now() + wait);
+        let news = ended(server, request.client, id, index, Instant::now() + wait);
         // As it is now: it may at least have begun.
         (index, job) = news.map_or_else(|| look(server, id, Level::Eventual, server.deadline()), Ok)?;
     }
-    Ok(Indexed { reply: described(server, id, &job), index: Some(index.0) })
+    Ok(described(server, id, &job).at(index))
 }
 
 /// `GET /v1/jobs`: newest first; `before` is what `next` of the page before says.
-pub(crate) fn list(server: &Server, head: &Head) -> Indexed {
-    try_list(server, head).unwrap_or_else(Indexed::from)
-}
-
-fn try_list(server: &Server, head: &Head) -> Result<Indexed, Reply> {
-    let params = Params::of(head);
+pub(crate) fn list(request: &Request) -> ApiResult {
+    let params = request.params();
     let limit = params.number("limit")?.unwrap_or(LIMIT);
     if !(1..=LIST_MAX).contains(&limit) {
-        return Err(Reply::refused(400, &format!("limit is 1 to {LIST_MAX}")));
+        return Err(ApiError::refused(400, format!("limit is 1 to {LIST_MAX}")));
     }
     let query = registry::jobs_query(&Query::List { before: params.number("before")?, limit });
-    let (index, bytes) = match server.host.query(query, api::level(head)?, server.deadline()) {
-        Outcome::Done((index, services::Reply::Ok(bytes))) => (index, bytes),
-        Outcome::Done(_) => return Err(strange()),
-        other => return Err(failed(server, other)),
-    };
-    let jobs = decode_list(&bytes).ok_or_else(strange)?;
+    let (index, bytes) = answered(request.server.host.query(query, request.level()?, request.deadline()))?;
+    let jobs = decode_list(&bytes).ok_or_else(unexpected)?;
     let next = jobs.last().filter(|_| jobs.len() as u64 == limit).map(|(id, _)| *id);
     let rows: Vec<Map<String, Json>> = jobs
         .iter()
@@ -486,29 +451,25 @@ fn try_list(server: &Server, head: &Head) -> Result<Indexed, Reply> {
             row
         })
         .collect();
-    Ok(Indexed { reply: Reply::json(200, &json!({"jobs": rows, "next": next})), index: Some(index.0) })
+    Ok(Response::json(200, &json!({"jobs": rows, "next": next})).at(index))
 }
 
 /// `DELETE /v1/jobs/ID`: takes it back; 409 if it has ended.
-pub(crate) fn cancel(server: &Server, id: &str, head: &Head, body: &[u8]) -> Indexed {
-    try_cancel(server, id, head, body).unwrap_or_else(Indexed::from)
-}
-
-fn try_cancel(server: &Server, id: &str, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
-    let id = number(id)?;
-    let tag = idempotency::tag(head, body)?;
+pub(crate) fn cancel(request: &Request) -> ApiResult {
+    let server = request.server;
+    let id = number(request.args.0)?;
+    let tag = idempotency::tag(request.head, request.body)?;
     let command = registry::jobs_command(&Command::Cancel { job: id });
     match change(server, Work::Command { tag, command, ack: Ack::Applied }, server.deadline())? {
-        (index, Answer::Done) => {
-            Ok(Indexed { reply: Reply::json(200, &json!({"id": id, "state": "cancelled"})), index: Some(index.0) })
-        }
+        (index, Answer::Done) => Ok(Response::json(200, &json!({"id": id, "state": "cancelled"})).at(index)),
         (_, Answer::Refused(why)) => Err(refusal(server, &why)),
-        (_, Answer::Submitted(_)) => Err(strange()),
+        (_, Answer::Submitted(_)) => Err(unexpected()),
     }
 }
 
 /// `GET /v1/runtimes`: each language with the nodes that have it and their versions, as the heartbeats tell.
-pub(crate) fn runtimes(server: &Server) -> Reply {
+pub(crate) fn runtimes(request: &Request) -> ApiResult {
+    let server = request.server;
     let mut languages: Map<String, Json> = Map::new();
     let mut workers = Vec::new();
     for node in server.host.runtimes().iter().filter(|node| node.is_online) {
@@ -522,5 +483,5 @@ pub(crate) fn runtimes(server: &Server) -> Reply {
     }
     let troubles = job_waiting::troubles(&server.host.status().status.jobs.workers);
     let rows: Vec<Json> = languages.into_iter().map(|(_, row)| row).collect();
-    Reply::json(200, &json!({"runtimes": rows, "workers": workers, "troubles": troubles}))
+    Ok(Response::json(200, &json!({"runtimes": rows, "workers": workers, "troubles": troubles})))
 }

@@ -6,13 +6,13 @@
 //! A name without an account takes the same way, as long, to the same answer; a sign-up that is sent again takes it too.
 //! Not here: hashing (`http/password_hasher.rs`), the wait (`services/chat/accounts.rs`).
 
-use super::super::routes::Indexed;
 use super::requests::{body, refusal, run};
-use crate::http::api::kv::strange;
+use crate::http::outcome::unexpected;
 use crate::http::password_hasher::{self, draw_token};
+use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
-use crate::http::protocol::parse::Head;
-use crate::http::protocol::reply::Reply;
+use crate::http::protocol::response::Response;
+use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::services::chat::{AccountId, Answer, Command, Refusal, names};
 use crate::types::Index;
@@ -26,21 +26,22 @@ const TOKEN_MS: u64 = 30 * 86_400_000;
 /// Body of both requests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Who {
+struct Credentials {
     name: String,
     password: String,
 }
 
 /// `POST /v1/chat/accounts`: makes an account and logs it in.
-pub(crate) fn create(server: &Server, head: &Head, bytes: &[u8]) -> Result<Indexed, Reply> {
-    let Who { name, password } = body(bytes)?;
-    let name = names::account(&name).map_err(|why| Reply::refused(400, &why))?;
+pub(crate) fn create(request: &Request) -> ApiResult {
+    let server = request.server;
+    let Credentials { name, password } = body(request.body)?;
+    let name = names::account(&name).map_err(|why| ApiError::refused(400, why))?;
     let until = server.deadline();
     password_hasher::check_new(&password)?;
     let hash = server.passwords.enter(until)?.hash(&password)?;
     let (token, token_hash) = draw_token();
     // Not from the body: a tag stands in the log, and whoever reads it must not be able to try passwords on it.
-    let tag = idempotency::tag_for(head, b"", name.key.as_bytes())?;
+    let tag = idempotency::tag_for(request.head, b"", name.key.as_bytes())?;
     let (shown, key) = (name.shown.clone(), name.key.clone());
     let command = Command::Create { name, hash, token: token_hash, token_ms: TOKEN_MS };
     match run(server, tag, &command)? {
@@ -51,29 +52,35 @@ pub(crate) fn create(server: &Server, head: &Head, bytes: &[u8]) -> Result<Index
         // Whoever knows the key may be guessing.
         (_, Answer::Created { account: made, .. }) => match compare(server, key, &password, until)? {
             Some((account, hash)) if account == made => finish(server, account, hash),
-            _ => Err(refusal(server, &Refusal::NameTaken)),
+            _ => Err(refusal(&Refusal::NameTaken)),
         },
-        _ => Err(strange()),
+        _ => Err(unexpected()),
     }
 }
 
 /// `POST /v1/chat/login`.
-pub(crate) fn log_in(server: &Server, bytes: &[u8]) -> Result<Indexed, Reply> {
-    let Who { name, password } = body(bytes)?;
+pub(crate) fn log_in(request: &Request) -> ApiResult {
+    let server = request.server;
+    let Credentials { name, password } = body(request.body)?;
     // What can be nobody's name is refused like a wrong password: it is one.
     let key = names::account(&name).map(|name| name.key).unwrap_or_default();
     password_hasher::check_given(&password)?;
     match compare(server, key, &password, server.deadline())? {
         Some((account, hash)) => finish(server, account, hash),
-        None => Err(refusal(server, &Refusal::WrongLogIn)),
+        None => Err(refusal(&Refusal::WrongLogIn)),
     }
 }
 
 /// Whose password it is; a failure has been counted if it is not that of this name.
-fn compare(server: &Server, key: String, password: &str, until: Instant) -> Result<Option<(AccountId, String)>, Reply> {
+fn compare(
+    server: &Server,
+    key: String,
+    password: &str,
+    until: Instant,
+) -> Result<Option<(AccountId, String)>, ApiError> {
     let mut slot = server.passwords.enter(until)?;
     let (_, Answer::Try(found)) = run(server, None, &Command::TryLogIn { key: key.clone() })? else {
-        return Err(strange());
+        return Err(unexpected());
     };
     let is_right = slot.is_right(password, found.as_ref().map(|(_, hash)| hash.as_str()))?;
     drop(slot);
@@ -83,15 +90,15 @@ fn compare(server: &Server, key: String, password: &str, until: Instant) -> Resu
     Ok(found.filter(|_| is_right))
 }
 
-fn finish(server: &Server, account: AccountId, hash: String) -> Result<Indexed, Reply> {
+fn finish(server: &Server, account: AccountId, hash: String) -> ApiResult {
     let (token, token_hash) = draw_token();
     match run(server, None, &Command::LogIn { account, hash, token: token_hash, token_ms: TOKEN_MS })? {
         (index, Answer::LoggedIn { account, name }) => Ok(logged_in(index, account, &name, token)),
-        _ => Err(strange()),
+        _ => Err(unexpected()),
     }
 }
 
-fn logged_in(index: Index, account: AccountId, name: &str, token: String) -> Indexed {
+fn logged_in(index: Index, account: AccountId, name: &str, token: String) -> Response {
     let body = json!({"account": account, "name": name, "token": token, "expires_in_ms": TOKEN_MS});
-    Indexed { reply: Reply::json(200, &body), index: Some(index.0) }
+    Response::json(200, &body).at(index)
 }

@@ -2,80 +2,76 @@
 //!
 //! Not here: what any path does (`accounts.rs`, `conversations.rs`).
 
-use crate::http::api::kv::strange;
-use crate::http::api::{failed, level};
+use crate::http::outcome::{answered, unexpected};
 use crate::http::password_hasher::hash_token;
+use crate::http::protocol::error::ApiError;
 use crate::http::protocol::params;
 use crate::http::protocol::parse::Head;
-use crate::http::protocol::reply::Reply;
+use crate::http::request::Request;
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Work};
 use crate::services::chat::{Answer, Command, Query, Refusal, TokenHash, View};
+use crate::services::registry;
 use crate::services::sessions::Tag;
-use crate::services::{self, registry};
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+
+/// Value of `WWW-Authenticate` where a token is missing or holds no longer.
+const AUTHENTICATE: &str = "Bearer realm=\"chat\"";
 
 /// The hash of the token that a request shows.
-pub(crate) fn token(head: &Head) -> Result<TokenHash, Reply> {
+pub(crate) fn token(head: &Head) -> Result<TokenHash, ApiError> {
     let given = head.authorization.as_deref().and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     match given {
         Some(token) if !token.is_empty() => Ok(hash_token(token)),
-        _ => Err(Reply::refused(401, "log in, and send Authorization: Bearer TOKEN")
-            .with("WWW-Authenticate", "Bearer realm=\"chat\"")),
+        _ => Err(ApiError::refused(401, "log in, and send Authorization: Bearer TOKEN")
+            .with("WWW-Authenticate", AUTHENTICATE)),
     }
 }
 
 /// A body of JSON; an empty one is `{}`.
-pub(crate) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reply> {
+pub(crate) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
     params::object(body)
 }
 
 /// A number in a path.
-pub(crate) fn number(text: &str) -> Result<u64, Reply> {
+pub(crate) fn number(text: &str) -> Result<u64, ApiError> {
     let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| Reply::refused(400, "a conversation and a message have numbers"))
+    number.ok_or_else(|| ApiError::refused(400, "a conversation and a message have numbers"))
 }
 
 /// Carries a command out, once if it has a tag.
-pub(crate) fn run(server: &Server, tag: Option<Tag>, command: &Command) -> Result<(Index, Answer), Reply> {
+pub(crate) fn run(server: &Server, tag: Option<Tag>, command: &Command) -> Result<(Index, Answer), ApiError> {
     let work = Work::Command { tag, command: registry::chat_command(command), ack: Ack::Applied };
-    match server.host.ask(work, server.deadline()) {
-        Outcome::Done((index, services::Reply::Ok(bytes))) => match Answer::decode(&bytes) {
-            Some(Answer::Refused(why)) => Err(refusal(server, &why)),
-            Some(answer) => Ok((index, answer)),
-            None => Err(strange()),
-        },
-        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", server.leader())),
-        other => Err(failed(server, other)),
+    let (index, bytes) = answered(server.host.ask(work, server.deadline()))?;
+    match Answer::decode(&bytes) {
+        Some(Answer::Refused(why)) => Err(refusal(&why)),
+        Some(answer) => Ok((index, answer)),
+        None => Err(unexpected()),
     }
 }
 
 /// Asks the service, as fresh as the request says.
-pub(crate) fn ask(server: &Server, head: &Head, query: &Query) -> Result<(Index, View), Reply> {
-    ask_at(server, level(head)?, query)
+pub(crate) fn ask(request: &Request, query: &Query) -> Result<(Index, View), ApiError> {
+    ask_at(request.server, request.level()?, query)
 }
 
 /// The same at a level.
-pub(crate) fn ask_at(server: &Server, level: Level, query: &Query) -> Result<(Index, View), Reply> {
-    match server.host.query(registry::chat_query(query), level, server.deadline()) {
-        Outcome::Done((index, services::Reply::Ok(bytes))) => match View::decode(&bytes) {
-            Some(View::Refused(why)) => Err(refusal(server, &why)),
-            Some(view) => Ok((index, view)),
-            None => Err(strange()),
-        },
-        Outcome::Done((_, services::Reply::Failed(why))) => Err(Reply::error(400, &why, "refused", server.leader())),
-        other => Err(failed(server, other)),
+pub(crate) fn ask_at(server: &Server, level: Level, query: &Query) -> Result<(Index, View), ApiError> {
+    let (index, bytes) = answered(server.host.query(registry::chat_query(query), level, server.deadline()))?;
+    match View::decode(&bytes) {
+        Some(View::Refused(why)) => Err(refusal(&why)),
+        Some(view) => Ok((index, view)),
+        None => Err(unexpected()),
     }
 }
 
-/// A refusal of the service as an answer.
-pub(crate) fn refusal(server: &Server, why: &Refusal) -> Reply {
+/// A refusal of the service as an error.
+pub(crate) fn refusal(why: &Refusal) -> ApiError {
     let status = match why {
         Refusal::NotLoggedIn | Refusal::WrongLogIn => 401,
         Refusal::Slow { .. } => 429,
@@ -87,17 +83,10 @@ pub(crate) fn refusal(server: &Server, why: &Refusal) -> Reply {
             400
         }
     };
-    let retry_after_ms = match why {
-        Refusal::Slow { retry_ms } => Some(*retry_ms),
-        _ => None,
-    };
-    let body = json!({
-        "error": why.to_string(), "outcome": "refused", "leader": server.leader(), "retry_after_ms": retry_after_ms,
-    });
-    let reply = Reply::json(status, &body);
-    match (retry_after_ms, status) {
-        (Some(ms), _) => reply.with("Retry-After", ms.div_ceil(1000).to_string()),
-        (None, 401) => reply.with("WWW-Authenticate", "Bearer realm=\"chat\""),
-        _ => reply,
+    let error = ApiError::refused(status, why.to_string()).with_leader();
+    match why {
+        Refusal::Slow { retry_ms } => error.retry_after(*retry_ms),
+        _ if status == 401 => error.with("WWW-Authenticate", AUTHENTICATE),
+        _ => error,
     }
 }

@@ -11,12 +11,11 @@
 //! Not here: waking readers (`node/views/chat_feed.rs`), the form of a line (`node/views/chat_lines.rs`).
 
 use super::requests::{ask_at, token};
-use crate::http::api::kv::strange;
+use crate::http::outcome::unexpected;
 use crate::http::protocol::conn::Conn;
-use crate::http::protocol::guard;
-use crate::http::protocol::params::Params;
-use crate::http::protocol::parse::Head;
-use crate::http::protocol::reply::{self, Reply};
+use crate::http::protocol::error::ApiError;
+use crate::http::protocol::response::Response;
+use crate::http::request::{Request, Stream};
 use crate::http::server::Server;
 use crate::limits::{CHAT_PIECE_BYTES, CHAT_PIECE_EVENTS_MAX, CHAT_SOCKET_BYTES};
 use crate::node::Level;
@@ -30,94 +29,65 @@ use std::time::{Duration, Instant};
 /// A reader hears at least so often.
 const BEAT: Duration = Duration::from_secs(2);
 
-/// A stream that may begin.
-pub(in crate::http) struct Wanted {
+/// A log-in that was found to hold, and from where on its owner reads.
+struct Login {
     token: TokenHash,
     who: AccountId,
     position: u64,
     /// The chat's turn at which the log-in was found to hold.
     turn: u64,
-    cors: Vec<(&'static str, String)>,
     is_chunked: bool,
 }
 
-impl Wanted {
-    /// Checks who asks and from where on.
-    pub(in crate::http) fn of(server: &Server, head: &Head) -> Result<Wanted, Reply> {
-        let params = Params::of(head);
-        let (after, token) = (params.number("after")?, token(head)?);
-        // Linearizable: a log-in that has ended anywhere opens nothing here.
-        let (_, View::Me { account, position, turn, .. }) = ask_at(server, Level::Linearizable, &Query::Me(token))?
-        else {
-            return Err(strange());
-        };
-        if after.is_some_and(|after| after > position) {
-            return Err(Reply::refused(400, &format!("after is a position of this chat, which is at {position}")));
-        }
-        let position = after.unwrap_or(position);
-        Ok(Wanted {
-            token,
-            who: account,
-            position,
-            turn,
-            cors: guard::cors_headers(&*server.host, head),
-            is_chunked: head.is_http11,
-        })
+/// `GET /v1/chat/stream`: checks who asks and from where on.
+pub(crate) fn open(request: &Request) -> Result<Stream, ApiError> {
+    let (after, token) = (request.params().number("after")?, token(request.head)?);
+    // Linearizable: a log-in that has ended anywhere opens nothing here.
+    let (_, View::Me { account, position, turn, .. }) = ask_at(request.server, Level::Linearizable, &Query::Me(token))?
+    else {
+        return Err(unexpected());
+    };
+    if after.is_some_and(|after| after > position) {
+        return Err(ApiError::refused(400, format!("after is a position of this chat, which is at {position}")));
     }
+    let position = after.unwrap_or(position);
+    let login = Login { token, who: account, position, turn, is_chunked: request.head.is_http11 };
+    let head = Response::stream("application/x-ndjson").with("X-Accel-Buffering", "no");
+    Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, login)) })
 }
 
 /// Streams until the client goes away, does not keep up, is logged out, or the node stops or its state is found to be wrong.
-pub(in crate::http) fn run(server: &Server, conn: &mut Conn, wanted: Wanted) -> Option<Reply> {
+fn run(server: &Server, conn: &mut Conn, head: Response, login: Login) -> Result<(), ApiError> {
     let Some(epoch) = server.host.state_epoch() else {
-        return Some(Reply::refused(503, "this node rebuilds its state: ask another node"));
+        return Err(ApiError::refused(503, "this node rebuilds its state: ask another node"));
     };
     let feed = server.host.follow_chat();
     // The services have the log-in; what is published may be a moment behind.
     let mut view = feed.view();
-    if view.chat.turn() < wanted.turn {
-        match feed.wait(wanted.turn - 1, server.deadline()) {
+    if view.chat.turn() < login.turn {
+        match feed.wait(login.turn - 1, server.deadline()) {
             Some(newer) => view = newer,
-            None => return Some(Reply::refused(503, "this node is behind: try again")),
+            None => return Err(ApiError::refused(503, "this node is behind: try again")),
         }
     }
-    let head = head(server, &wanted);
-    conn.output().extend_from_slice(&head);
+    head.write_stream_head(conn.output(), login.is_chunked, server.origin());
     if conn.flush().is_err() {
-        return None;
+        return Ok(());
     }
     conn.free_buffers();
     conn.bound_system_buffer(CHAT_SOCKET_BYTES);
-    let mut reader = Reader { conn, position: wanted.position, wanted, epoch };
+    let mut reader = Reader { conn, position: login.position, login, epoch };
     let result = reader.stream(server, &feed, view);
     if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
         server.counts.slow_readers_dropped.fetch_add(1, Relaxed);
     }
-    None
-}
-
-fn head(server: &Server, wanted: &Wanted) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
-    reply::status_line(&mut out, 200);
-    reply::header(&mut out, "Content-Type", "application/x-ndjson");
-    reply::header(&mut out, "Cache-Control", "no-store");
-    reply::header(&mut out, "X-Content-Type-Options", "nosniff");
-    reply::header(&mut out, "X-Accel-Buffering", "no");
-    server.origin().write(&mut out);
-    for (name, value) in &wanted.cors {
-        reply::header(&mut out, name, value);
-    }
-    if wanted.is_chunked {
-        reply::header(&mut out, "Transfer-Encoding", "chunked");
-    }
-    reply::header(&mut out, "Connection", "close");
-    out.extend_from_slice(b"\r\n");
-    out
+    Ok(())
 }
 
 struct Reader<'a> {
     conn: &'a Conn,
     position: u64,
-    wanted: Wanted,
+    login: Login,
     /// Of the state that it reads: what was told of a wrong one is no ground to go on from.
     epoch: u64,
 }
@@ -131,7 +101,7 @@ impl Reader<'_> {
                 return self.end();
             }
             let turn = view.chat.turn();
-            if view.chat.who(&self.wanted.token) != Some(self.wanted.who) {
+            if view.chat.who(&self.login.token) != Some(self.login.who) {
                 self.send("{\"type\":\"logged_out\"}\n")?;
                 return self.end();
             }
@@ -167,7 +137,7 @@ impl Reader<'_> {
 
     /// What comes next, and the position from which to go on.
     fn next(&self, view: &ChatView) -> (String, u64) {
-        let (chat, who) = (&view.chat, self.wanted.who);
+        let (chat, who) = (&view.chat, self.login.who);
         let is_near = view.runs.first().is_some_and(|first| first.from <= self.position);
         let mut text = String::new();
         if is_near && !chat.is_touched_after(who, self.position) {
@@ -198,7 +168,7 @@ impl Reader<'_> {
     }
 
     fn send(&self, text: &str) -> io::Result<()> {
-        let bytes = match self.wanted.is_chunked {
+        let bytes = match self.login.is_chunked {
             true => format!("{:x}\r\n{text}\r\n", text.len()),
             false => text.to_string(),
         };
@@ -206,6 +176,6 @@ impl Reader<'_> {
     }
 
     fn end(&self) -> io::Result<()> {
-        if self.wanted.is_chunked { self.conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
+        if self.login.is_chunked { self.conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
     }
 }

@@ -5,14 +5,15 @@
 //! place, so that a load that fails in the middle has changed no table. One load at a time on a node.
 //! Not here: what a file may hold (`services/sql/storage/load.rs`).
 
-use super::{level, seed};
-use crate::http::api::failed;
-use crate::http::protocol::conn::{Arriving, Broken, Conn};
+use super::statements::{level, seed};
+use crate::http::outcome::{done, unexpected};
+use crate::http::protocol::conn::{Arriving, Conn};
+use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params::Params;
 use crate::http::protocol::parse::Head;
-use crate::http::protocol::reply::{self, Reply};
-use crate::http::routes::Indexed;
+use crate::http::protocol::response::Response;
+use crate::http::request::{ApiResult, Request, Stream, Upload};
 use crate::http::server::Server;
 use crate::limits;
 use crate::node::{BackupForm, SentFile};
@@ -26,7 +27,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Media type of a load; no form of another site can send it.
-pub(crate) const FILE: &str = "application/octet-stream";
+pub(crate) const MEDIA: &str = "application/octet-stream";
 /// Bytes of one chunk of a backup.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Longest that a backup may take: a slow reader would keep old pages from being written over.
@@ -36,54 +37,45 @@ const LOAD_TIME_MAX: Duration = Duration::from_secs(1800);
 /// How a database file begins.
 const FILE_MARK: &[u8] = b"SQLite format 3\0";
 
-/// What is asked of `/db/backup`.
-pub(crate) struct Wanted {
-    form: BackupForm,
-    level: ReadLevel,
+/// `GET /db/backup`
+pub(crate) fn backup(request: &Request) -> Result<Stream, ApiError> {
+    let params = request.params();
+    let (form, media, name) = match params.get("fmt") {
+        None | Some("binary") => (BackupForm::File, "application/vnd.sqlite3", "phalanx.sqlite3"),
+        Some("sql") => (BackupForm::Sql, "application/sql; charset=utf-8", "phalanx.sql"),
+        Some(_) => return Err(ApiError::refused(400, "fmt is binary or sql")),
+    };
+    let _ = params.flag("redirect")?;
+    let (level, is_chunked) = (level(&params)?, request.head.is_http11);
+    let head = Response::stream(media).with("Content-Disposition", format!("attachment; filename=\"{name}\""));
+    Ok(Stream { head, run: Box::new(move |server, conn, head| send(server, conn, head, (form, level), is_chunked)) })
+}
+
+/// Sends a backup; an error if it came to nothing before its first byte.
+fn send(
+    server: &Server,
+    conn: &mut Conn,
+    head: Response,
+    (form, level): (BackupForm, ReadLevel),
     is_chunked: bool,
-}
-
-impl Wanted {
-    /// Media type and file name.
-    pub(crate) fn media(&self) -> (&'static str, &'static str) {
-        match self.form {
-            BackupForm::File => ("application/vnd.sqlite3", "phalanx.sqlite3"),
-            BackupForm::Sql => ("application/sql; charset=utf-8", "phalanx.sql"),
-        }
-    }
-
-    pub(crate) fn of(head: &Head) -> Result<Wanted, Reply> {
-        let params = Params::of(head);
-        let form = match params.get("fmt") {
-            None | Some("binary") => BackupForm::File,
-            Some("sql") => BackupForm::Sql,
-            Some(_) => return Err(Reply::refused(400, "fmt is binary or sql")),
-        };
-        let _ = params.flag("redirect")?;
-        Ok(Wanted { form, level: level(&params)?, is_chunked: head.is_http11 })
-    }
-}
-
-/// Sends a backup; the reply if it came to nothing before its first byte.
-pub(crate) fn backup(server: &Server, conn: &mut Conn, wanted: &Wanted) -> Option<Reply> {
+) -> Result<(), ApiError> {
     let ends = Instant::now() + BACKUP_TIME_MAX;
-    let mut out = Pieces { server, conn, wanted, gathered: Vec::new(), has_begun: false, ends };
-    match server.host.sql_backup(wanted.form, wanted.level, server.deadline(), &mut out) {
-        Outcome::Done(_) => {
-            let _ = out.finish();
-            None
-        }
-        // It breaks off: without its end the client knows.
-        _ if out.has_begun => None,
-        other => Some(failed(server, other)),
+    let mut out = Pieces { server, conn, head, is_chunked, gathered: Vec::new(), has_begun: false, ends };
+    let outcome = server.host.sql_backup(form, level, server.deadline(), &mut out);
+    if matches!(outcome, Outcome::Done(_)) {
+        let _ = out.finish();
+        return Ok(());
     }
+    // One that has begun breaks off: without its end the client knows.
+    if out.has_begun { Ok(()) } else { done(outcome).map(|_| ()) }
 }
 
 /// The body of a backup on its way out.
 struct Pieces<'a> {
     server: &'a Server,
     conn: &'a mut Conn,
-    wanted: &'a Wanted,
+    head: Response,
+    is_chunked: bool,
     gathered: Vec<u8>,
     has_begun: bool,
     ends: Instant,
@@ -92,19 +84,7 @@ struct Pieces<'a> {
 impl Pieces<'_> {
     fn begin(&mut self) -> io::Result<()> {
         self.has_begun = true;
-        let (media, name) = self.wanted.media();
-        let out = self.conn.output();
-        reply::status_line(out, 200);
-        reply::header(out, "Content-Type", media);
-        reply::header(out, "Content-Disposition", &format!("attachment; filename=\"{name}\""));
-        reply::header(out, "Cache-Control", "no-store");
-        reply::header(out, "X-Content-Type-Options", "nosniff");
-        self.server.origin().write(out);
-        if self.wanted.is_chunked {
-            reply::header(out, "Transfer-Encoding", "chunked");
-        }
-        reply::header(out, "Connection", "close");
-        out.extend_from_slice(b"\r\n");
+        self.head.write_stream_head(self.conn.output(), self.is_chunked, self.server.origin());
         self.conn.flush()
     }
 
@@ -117,7 +97,7 @@ impl Pieces<'_> {
         }
         if !self.gathered.is_empty() {
             let head = format!("{:x}\r\n", self.gathered.len());
-            match self.wanted.is_chunked {
+            match self.is_chunked {
                 true => self.conn.send(&[head.as_bytes(), &self.gathered, b"\r\n"])?,
                 false => self.conn.send(&[&self.gathered])?,
             }
@@ -128,7 +108,7 @@ impl Pieces<'_> {
 
     fn finish(&mut self) -> io::Result<()> {
         self.send()?;
-        if self.wanted.is_chunked { self.conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
+        if self.is_chunked { self.conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
     }
 }
 
@@ -149,48 +129,29 @@ impl Write for Pieces<'_> {
 }
 
 /// The right to load, until it is dropped.
-struct Turn<'a>(&'a Server);
+struct LoadPermit<'a>(&'a Server);
 
-impl Turn<'_> {
+impl LoadPermit<'_> {
     /// Before the body is read.
-    fn take(server: &Server) -> Result<Turn<'_>, Reply> {
+    fn take(server: &Server) -> Result<LoadPermit<'_>, ApiError> {
         match server.is_loading.swap(true, Ordering::Acquire) {
-            false => Ok(Turn(server)),
-            true => Err(Reply::refused(503, "another load is under way on this node")),
+            false => Ok(LoadPermit(server)),
+            true => Err(ApiError::refused(503, "another load is under way on this node")),
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for LoadPermit<'_> {
     fn drop(&mut self) {
         self.0.is_loading.store(false, Ordering::Release);
     }
 }
 
-/// What became of a load.
-pub(crate) enum Loaded {
-    /// Its body was read.
-    Answered(Indexed),
-    /// It was not, or not whole.
-    Refused(Reply),
-    /// The client went away.
-    Gone,
-}
-
-impl From<Broken> for Loaded {
-    fn from(broken: Broken) -> Loaded {
-        match broken {
-            Broken::Gone => Loaded::Gone,
-            Broken::Fault(fault) => Loaded::Refused(Reply::from(fault)),
-        }
-    }
-}
-
 /// `POST /db/load`: a SQLite file replaces all tables; SQL text is carried out, all or nothing.
-pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Loaded {
-    let _turn = match Params::of(head).flag("redirect").and_then(|_| Turn::take(server)) {
+pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
+    let _permit = match Params::of(head).flag("redirect").and_then(|_| LoadPermit::take(server)) {
         Ok(turn) => turn,
-        Err(refusal) => return Loaded::Refused(refusal),
+        Err(error) => return Upload::Unread(error),
     };
     let mut body = match conn.begin_body(head, limits::HTTP_LOAD_BYTES_MAX) {
         Ok(body) => body,
@@ -209,30 +170,30 @@ pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Loaded {
     }
     match conn.read_body(&mut body, RUN_BYTES_MAX + 1) {
         Ok(()) => match load_text(server, head, body.bytes()) {
-            Ok(indexed) => Loaded::Answered(indexed),
-            Err(refusal) if body.is_done() => Loaded::Answered(refusal.into()),
-            Err(refusal) => Loaded::Refused(refusal),
+            Ok(response) => Upload::Read(Ok(response)),
+            Err(error) if body.is_done() => Upload::Read(Err(error)),
+            Err(error) => Upload::Unread(error),
         },
         Err(broken) => broken.into(),
     }
 }
 
-fn load_text(server: &Server, head: &Head, body: &[u8]) -> Result<Indexed, Reply> {
+fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
     if body.len() > RUN_BYTES_MAX {
         let why = format!("SQL text has {RUN_BYTES_MAX} bytes at most; a SQLite file may be larger");
-        return Err(Reply::refused(413, &why));
+        return Err(ApiError::refused(413, why));
     }
     let tag = idempotency::tag(head, body)?;
     let text = std::str::from_utf8(body);
-    let sql = text.map_err(|_| Reply::refused(400, "neither a SQLite file nor SQL text in UTF-8"))?.to_string();
+    let sql = text.map_err(|_| ApiError::refused(400, "neither a SQLite file nor SQL text in UTF-8"))?.to_string();
     if sql.trim().is_empty() {
-        return Err(Reply::refused(400, "nothing to load: send a SQLite file or SQL text"));
+        return Err(ApiError::refused(400, "nothing to load: send a SQLite file or SQL text"));
     }
-    loaded(server, server.host.sql_write(&Command::Load { sql, seed: seed() }, tag, server.deadline()))
+    loaded(server.host.sql_write(&Command::Load { sql, seed: seed() }, tag, server.deadline()))
 }
 
 /// Sends a file through the log as it arrives. Until the last step no table has changed.
-fn load_file(server: &Server, conn: &mut Conn, head: &Head, mut body: Arriving, load: u64) -> Loaded {
+fn load_file(server: &Server, conn: &mut Conn, head: &Head, mut body: Arriving, load: u64) -> Upload {
     let until = Instant::now() + LOAD_TIME_MAX;
     let (mut crc, mut hash, mut bytes) = (crc32fast::Hasher::new(), Sha256::new(), 0_u64);
     loop {
@@ -247,30 +208,29 @@ fn load_file(server: &Server, conn: &mut Conn, head: &Head, mut body: Arriving, 
         if head.idempotency_key.is_some() {
             hash.update(&piece);
         }
-        if let Err(refusal) = done(server, server.host.sql_stage(load, bytes, &piece)) {
-            return if body.is_done() { Loaded::Answered(refusal.into()) } else { Loaded::Refused(refusal) };
+        if let Err(error) = applied(server.host.sql_stage(load, bytes, &piece)) {
+            return if body.is_done() { Upload::Read(Err(error)) } else { Upload::Unread(error) };
         }
         bytes += piece.len() as u64;
         if Instant::now() >= until {
-            return Loaded::Refused(Reply::refused(408, "the file took too long"));
+            return Upload::Unread(ApiError::refused(408, "the file took too long"));
         }
     }
     let file = SentFile { load, bytes, crc: crc.finalize() };
     let answered = idempotency::tag_of_hash(head, &hash.finalize().into())
-        .and_then(|tag| loaded(server, server.host.sql_put_in_place(file, tag, until)));
-    Loaded::Answered(answered.unwrap_or_else(|refusal| refusal.into()))
+        .and_then(|tag| loaded(server.host.sql_put_in_place(file, tag, until)));
+    Upload::Read(answered)
 }
 
-fn loaded(server: &Server, outcome: Outcome<(Index, Answer)>) -> Result<Indexed, Reply> {
-    let index = done(server, outcome)?;
-    Ok(Indexed { reply: Reply::json(200, &json!({"results": []})), index: Some(index.0) })
+fn loaded(outcome: Outcome<(Index, Answer)>) -> ApiResult {
+    let index = applied(outcome)?;
+    Ok(Response::json(200, &json!({"results": []})).at(index))
 }
 
-fn done(server: &Server, outcome: Outcome<(Index, Answer)>) -> Result<Index, Reply> {
-    match outcome {
-        Outcome::Done((index, Answer::Done)) => Ok(index),
-        Outcome::Done((_, Answer::Refused(why))) => Err(Reply::error(400, &why, "refused", server.leader())),
-        Outcome::Done(_) => Err(crate::http::api::kv::strange()),
-        other => Err(failed(server, other)),
+fn applied(outcome: Outcome<(Index, Answer)>) -> Result<Index, ApiError> {
+    match done(outcome)? {
+        (index, Answer::Done) => Ok(index),
+        (_, Answer::Refused(why)) => Err(ApiError::refused(400, why).with_leader()),
+        _ => Err(unexpected()),
     }
 }

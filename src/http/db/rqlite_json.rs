@@ -3,7 +3,7 @@
 //! A body is a JSON array of statements; each is a string, or an array of the string and its parameters. What SQLite has and
 //! JSON has not is written as rqlite writes it: blobs in base64 (or as arrays of bytes), columns declared `boolean` as true and
 //! false, columns declared `date`, `datetime` or `timestamp` in RFC 3339, as far as their values are such times.
-//! Not here: which door is asked for what (`mod.rs`). Source: rqlite.io/docs/api, `http/` and `db/` of rqlite 8.
+//! Not here: which path takes what (`statements.rs`). Source: rqlite.io/docs/api, `http/` and `db/` of rqlite 8.
 
 use crate::services::sql::Outcome;
 use crate::services::sql::commands::{Bytes, Params, Statement, Value};

@@ -5,13 +5,14 @@
 //! alone. Not here: what the page does (`static/chat.js`).
 
 use super::static_files::{CHAT_PAGE, CHAT_SCRIPT, CHAT_STYLE, policy};
-use crate::http::protocol::reply::Reply;
-use crate::http::server::Server;
+use crate::http::protocol::response::Response;
+use crate::http::request::{ApiResult, Request};
 use serde_json::json;
 use std::borrow::Cow;
 
 /// The page with this node's view of who else is there.
-pub(crate) fn answer(server: &Server) -> Reply {
+pub(crate) fn page(request: &Request) -> ApiResult {
+    let server = request.server;
     let addresses = server.host.http_addresses();
     let nodes: Vec<_> = addresses.iter().map(|(id, http)| json!({"id": id, "http": http})).collect();
     let hello = json!({"node": server.host.identity().id, "nodes": nodes}).to_string().replace('<', "\\u003c");
@@ -30,8 +31,13 @@ pub(crate) fn answer(server: &Server) -> Reply {
     }
     html.push_str(rest);
     let addresses: Vec<&str> = addresses.iter().map(|(_, address)| address.as_str()).collect();
-    Reply { content_type: "text/html; charset=utf-8", body: Cow::Owned(html.into_bytes()), ..Reply::empty(200) }
+    let response = Response {
+        content_type: "text/html; charset=utf-8",
+        body: Cow::Owned(html.into_bytes()),
+        ..Response::empty(200)
+    };
+    Ok(response
         .with("Content-Security-Policy", policy(&addresses, &nonce))
         .with("Referrer-Policy", "same-origin")
-        .with("X-Frame-Options", "DENY")
+        .with("X-Frame-Options", "DENY"))
 }

@@ -6,11 +6,10 @@
 //! Not here: the page and its table (`monitor.rs`), when a frame is due (`node/threads/monitor.rs`).
 
 use super::monitor;
-use crate::http::host::HostSession;
 use crate::http::protocol::conn::Conn;
-use crate::http::protocol::guard;
-use crate::http::protocol::parse::Head;
-use crate::http::protocol::reply::{self, Reply};
+use crate::http::protocol::error::ApiError;
+use crate::http::protocol::response::Response;
+use crate::http::request::{Request, Stream};
 use crate::http::server::Server;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,12 +18,13 @@ use std::time::{Duration, Instant};
 /// How long to wait for a frame before looking whether the node is stopping.
 const WAIT: Duration = Duration::from_secs(1);
 
+/// Its connections are no load.
+pub(crate) const HOLD_PATH: &str = "/v1/hold";
 /// Between two line feeds of a held request, which find out that the client is gone.
 const HOLD_BEAT: Duration = Duration::from_secs(2);
 
 /// What goes around each frame.
-pub(crate) struct Shape {
-    headers: Reply,
+struct Shape {
     /// What comes before the first frame.
     opening: String,
     before: String,
@@ -35,100 +35,86 @@ pub(crate) struct Shape {
     since: u64,
 }
 
-impl Shape {
-    /// The shape that a request asks for; tells the session what it is.
-    pub(crate) fn of(server: &Server, head: &Head, is_lines: bool, session: &dyn HostSession) -> Result<Shape, Reply> {
-        let session_id = session.id();
-        let headers = Reply::empty(200).with("X-Phalanx-Session", session_id.clone()).with("X-Accel-Buffering", "no");
-        if is_lines {
-            let Ok(since) = head.query("since").unwrap_or("0").parse() else {
-                let refusal = Reply::refused(400, "since must be the number of a frame");
-                return Err(guard::with_cors(&*server.host, head, refusal));
-            };
-            session.set_kind("stream");
-            let headers =
-                guard::with_cors(&*server.host, head, Reply { content_type: "application/x-ndjson", ..headers });
-            return Ok(Shape {
-                headers,
-                opening: String::new(),
-                before: String::new(),
-                after: "\n",
-                has_table: false,
-                is_chunked: head.is_http11,
-                since,
-            });
-        }
-        session.set_kind("monitor");
-        let page = monitor::Page::of(server, head, &session_id);
-        Ok(Shape {
-            headers: Reply { content_type: "text/html; charset=utf-8", ..headers }
-                .with("Content-Security-Policy", page.policy)
-                .with("Referrer-Policy", "same-origin")
-                .with("X-Frame-Options", "DENY"),
-            opening: page.html,
-            before: page.before_frame,
-            after: page.after_frame,
-            has_table: page.has_table,
-            is_chunked: head.is_http11,
-            since: 0,
-        })
-    }
-
-    /// The answer to HEAD.
-    pub(crate) fn head_only(self) -> Reply {
-        Reply { is_stream: true, ..self.headers }
-    }
-
-    fn head(&self, server: &Server) -> Vec<u8> {
-        let mut out = Vec::with_capacity(1024);
-        reply::status_line(&mut out, 200);
-        reply::header(&mut out, "Content-Type", self.headers.content_type);
-        reply::header(&mut out, "Cache-Control", "no-store");
-        reply::header(&mut out, "X-Content-Type-Options", "nosniff");
-        server.origin().write(&mut out);
-        for (name, value) in &self.headers.headers {
-            reply::header(&mut out, name, value);
-        }
-        if self.is_chunked {
-            reply::header(&mut out, "Transfer-Encoding", "chunked");
-        }
-        reply::header(&mut out, "Connection", "close");
-        out.extend_from_slice(b"\r\n");
-        out
-    }
-}
-
 /// `GET /v1/hold`: says nothing, and ends when the node does. A browser does not tell a page that its own document broke
 /// off (a killed node ends it without a last chunk), but it does tell it about a request like this one.
-pub(crate) fn hold(server: &Server, mut conn: Conn) {
-    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\n";
-    conn.output().extend_from_slice(head);
-    if conn.flush().is_err() {
-        return;
-    }
-    conn.free_buffers();
-    while !server.host.is_stopping() {
-        // No frame has this number: the wait ends early only when the node stops.
-        server.host.wait_frame(u64::MAX, Instant::now() + HOLD_BEAT);
-        if conn.send(&[b"\n"]).is_err() {
-            return;
+pub(crate) fn hold(_: &Request) -> Result<Stream, ApiError> {
+    let run = |server: &Server, conn: &mut Conn, _| {
+        let head =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\n";
+        conn.output().extend_from_slice(head);
+        if conn.flush().is_err() {
+            return Ok(());
         }
-    }
+        conn.free_buffers();
+        while !server.host.is_stopping() {
+            // No frame has this number: the wait ends early only when the node stops.
+            server.host.wait_frame(u64::MAX, Instant::now() + HOLD_BEAT);
+            if conn.send(&[b"\n"]).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    Ok(Stream { head: Response::empty(200), run: Box::new(run) })
+}
+
+/// `GET /v1/stream`: frames, a line of JSON for each.
+pub(crate) fn frames(request: &Request) -> Result<Stream, ApiError> {
+    let Ok(since) = request.head.query("since").unwrap_or("0").parse() else {
+        return Err(ApiError::refused(400, "since must be the number of a frame"));
+    };
+    let head = head_of("application/x-ndjson", &session_id(request));
+    let shape = Shape {
+        opening: String::new(),
+        before: String::new(),
+        after: "\n",
+        has_table: false,
+        is_chunked: request.head.is_http11,
+        since,
+    };
+    Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, shape)) })
+}
+
+/// `GET /`: the monitor page, and a script element for each frame.
+pub(crate) fn page(request: &Request) -> Result<Stream, ApiError> {
+    let session_id = session_id(request);
+    let page = monitor::Page::of(request.server, request.head, &session_id);
+    let head = head_of("text/html; charset=utf-8", &session_id)
+        .with("Content-Security-Policy", page.policy)
+        .with("Referrer-Policy", "same-origin")
+        .with("X-Frame-Options", "DENY");
+    let shape = Shape {
+        opening: page.html,
+        before: page.before_frame,
+        after: page.after_frame,
+        has_table: page.has_table,
+        is_chunked: request.head.is_http11,
+        since: 0,
+    };
+    Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, shape)) })
+}
+
+fn session_id(request: &Request) -> String {
+    request.session.expect("every request but that of /v1/hold opens a session").id()
+}
+
+fn head_of(content_type: &'static str, session_id: &str) -> Response {
+    Response::stream(content_type).with("X-Phalanx-Session", session_id).with("X-Accel-Buffering", "no")
 }
 
 /// Streams until the client goes away, does not keep up, or the node stops.
-pub(crate) fn run(server: &Server, mut conn: Conn, mut shape: Shape) {
-    let head = shape.head(server);
-    conn.output().extend_from_slice(&head);
+fn run(server: &Server, conn: &mut Conn, head: Response, mut shape: Shape) -> Result<(), ApiError> {
+    head.write_stream_head(conn.output(), shape.is_chunked, server.origin());
     drop(head);
     if conn.flush().is_err() {
-        return;
+        return Ok(());
     }
     conn.free_buffers();
-    let result = stream(server, &conn, &mut shape);
+    let result = stream(server, conn, &mut shape);
     if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
         server.counts.slow_readers_dropped.fetch_add(1, Relaxed);
     }
+    Ok(())
 }
 
 fn stream(server: &Server, conn: &Conn, shape: &mut Shape) -> io::Result<()> {
@@ -136,7 +122,6 @@ fn stream(server: &Server, conn: &Conn, shape: &mut Shape) -> io::Result<()> {
         send(conn, shape.is_chunked, &[shape.opening.as_bytes()])?;
         shape.opening = String::new();
     }
-    shape.headers.headers = Vec::new();
     let newest = server.host.frame();
     // A number from another process, or from before a restart, means nothing here: start with what there is.
     let mut seq = if shape.since > newest.seq { 0 } else { shape.since };

@@ -2,9 +2,11 @@
 //!
 //! Not here: the page around them (`monitor.rs`).
 
+use crate::http::protocol::error::ApiError;
 use crate::http::protocol::guard::split_authority;
 use crate::http::protocol::parse::Head;
-use crate::http::protocol::reply::Reply;
+use crate::http::protocol::response::Response;
+use crate::http::request::{ApiResult, Request};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -26,7 +28,7 @@ pub(crate) const CHAT_STYLE: &str = include_str!("../../../static/chat.css");
 /// Its script.
 pub(crate) const CHAT_SCRIPT: &str = include_str!("../../../static/chat.js");
 
-/// The description of all paths, see `http/paths.rs`.
+/// The description of all paths, see `http/routes.rs`.
 pub(crate) const OPENAPI: &str = include_str!("../../../static/openapi.json");
 
 const FILES: [(&str, &str, &str); 6] = [
@@ -38,21 +40,30 @@ const FILES: [(&str, &str, &str); 6] = [
     ("openapi.json", "application/json", OPENAPI),
 ];
 
-/// `GET /static/{name}`; the description of all paths has an address of its own, `/openapi.json`.
-pub(crate) fn answer(name: &str, head: &Head) -> Reply {
+/// `GET /static/{name}`
+pub(crate) fn file(request: &Request) -> ApiResult {
+    named(request.args.0, request.head)
+}
+
+/// `GET /openapi.json`
+pub(crate) fn openapi(request: &Request) -> ApiResult {
+    named("openapi.json", request.head)
+}
+
+fn named(name: &str, head: &Head) -> ApiResult {
     let Some((_, content_type, text)) = FILES.iter().find(|(file, _, _)| *file == name) else {
-        return Reply::refused(404, "no such file");
+        return Err(ApiError::refused(404, "no such file"));
     };
     let tag = format!("\"{:08x}\"", crc32fast::hash(text.as_bytes()));
     let known = head.if_none_match.as_deref().unwrap_or_default();
     let is_known =
         known.split(',').any(|other| matches!(other.trim(), "*") || other.trim().trim_start_matches("W/") == tag);
-    let reply = if is_known {
-        Reply::empty(304)
+    let response = if is_known {
+        Response::empty(304)
     } else {
-        Reply { content_type, body: Cow::Borrowed(text.as_bytes()), ..Reply::empty(200) }
+        Response { content_type, body: Cow::Borrowed(text.as_bytes()), ..Response::empty(200) }
     };
-    reply.with("ETag", tag).with("Cache-Control", "no-cache")
+    Ok(response.with("ETag", tag).with("Cache-Control", "no-cache"))
 }
 
 /// Only this answer's own scripts and style; connections to this node and to the hosts of the others, on any port, since

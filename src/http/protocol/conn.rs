@@ -7,7 +7,7 @@
 //! Invariants: C1 a request is answered before the next one is parsed (order). C2 what a client sent ahead is bounded by
 //! the read buffer, the rest waits in its socket. C3 a body that was not read whole is never parsed as a request. C4 every buffer
 //! that grows with what a client sends, or does not read, is in the memory budget (`node/shared/memory.rs`).
-//! Not here: what requests mean (`http/routes.rs`), who may ask (`guard.rs`).
+//! Not here: what requests mean (`http/router.rs`), who may ask (`guard.rs`).
 
 use super::parse::{self, Chunked, Fault, Framing, Head};
 use crate::limits;

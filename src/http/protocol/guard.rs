@@ -17,13 +17,13 @@
 //! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`). Which operation has which audience
 //! (`http/paths.rs`).
 
+use super::error::ApiError;
 use super::parse::{Head, Method};
-use super::reply::Reply;
 use crate::http::host::Host;
 use std::net::IpAddr;
 
 /// Refuses a `Host` header that does not name this machine.
-pub fn check_host(host: &dyn Host, head: &Head) -> Result<(), Reply> {
+pub fn check_host(host: &dyn Host, head: &Head) -> Result<(), ApiError> {
     let name = split_authority(&head.host).map(|(name, _)| name);
     match name {
         Some(name) if is_loopback(name) => Ok(()),
@@ -35,9 +35,9 @@ pub fn check_host(host: &dyn Host, head: &Head) -> Result<(), Reply> {
             if is_ours || (is_any && name.parse::<IpAddr>().is_ok()) {
                 return Ok(());
             }
-            Err(Reply::refused(421, "this Host is not served here"))
+            Err(ApiError::refused(421, "this Host is not served here"))
         }
-        None => Err(Reply::refused(400, "malformed Host")),
+        None => Err(ApiError::refused(400, "malformed Host")),
     }
 }
 
@@ -59,7 +59,7 @@ pub enum Audience {
 
 impl Audience {
     /// Pages of the cluster's other nodes may read the answer (CORS).
-    pub fn is_shared(self) -> bool {
+    pub const fn is_shared(self) -> bool {
         matches!(self, Audience::Cluster | Audience::Anyone)
     }
 }
@@ -91,10 +91,10 @@ fn caller(host: &dyn Host, head: &Head) -> Option<Audience> {
 
 /// Refuses what a page that is not of the operation's audience caused, and what a browser sends that does not say that it is
 /// `media` (where something is wanted).
-pub fn check(host: &dyn Host, head: &Head, audience: Audience, media: Option<&str>) -> Result<(), Reply> {
+pub fn check(host: &dyn Host, head: &Head, audience: Audience, media: Option<&str>) -> Result<(), ApiError> {
     let Some(caller) = caller(host, head) else { return Ok(()) };
     if caller > audience {
-        return Err(Reply::refused(
+        return Err(ApiError::refused(
             403,
             "this is not served to pages of other sites; ask from a page of this node, or without a browser",
         ));
@@ -102,7 +102,7 @@ pub fn check(host: &dyn Host, head: &Head, audience: Audience, media: Option<&st
     if let Some(wanted) = media {
         let said = head.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !said.eq_ignore_ascii_case(wanted) {
-            return Err(Reply::refused(415, &format!("send Content-Type: {wanted}")));
+            return Err(ApiError::refused(415, format!("send Content-Type: {wanted}")));
         }
     }
     Ok(())
@@ -140,11 +140,6 @@ pub(crate) fn cors_headers(host: &dyn Host, head: &Head) -> Vec<(&'static str, S
         headers.push(("Access-Control-Expose-Headers", exposed.to_string()));
     }
     headers
-}
-
-/// A response with these headers.
-pub(crate) fn with_cors(host: &dyn Host, head: &Head, reply: Reply) -> Reply {
-    cors_headers(host, head).into_iter().fold(reply, |reply, (name, value)| reply.with(name, value))
 }
 
 /// `name`, `name:port`, `[v6]`, `[v6]:port`; `None` if it is none of these.

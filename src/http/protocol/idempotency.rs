@@ -6,8 +6,8 @@
 //! to keep every request to know, and a client that reuses a key has a bug that hiding its second write would make worse.
 //! Not here: the table (`services/sessions.rs`).
 
+use super::error::ApiError;
 use super::parse::{Head, Method};
-use super::reply::Reply;
 use crate::services::sessions::Tag;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -16,29 +16,29 @@ use uuid::Uuid;
 const KEY_BYTES_MAX: usize = 255;
 
 /// The tag of a request that has a key, else `None`.
-pub(crate) fn tag(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
+pub(crate) fn tag(head: &Head, body: &[u8]) -> Result<Option<Tag>, ApiError> {
     tag_of(head, &head.target, body, b"")
 }
 
 /// The same for a body that is not held as a whole: of its SHA-256.
-pub(crate) fn tag_of_hash(head: &Head, hash: &[u8; 32]) -> Result<Option<Tag>, Reply> {
+pub(crate) fn tag_of_hash(head: &Head, hash: &[u8; 32]) -> Result<Option<Tag>, ApiError> {
     tag_of(head, &head.target, hash, b"hash")
 }
 
 /// The same for requests whose parameters only say how to wait: two with different ones are the same request.
-pub(crate) fn tag_without_params(head: &Head, body: &[u8]) -> Result<Option<Tag>, Reply> {
+pub(crate) fn tag_without_params(head: &Head, body: &[u8]) -> Result<Option<Tag>, ApiError> {
     tag_of(head, head.path(), body, b"")
 }
 
 /// The same where two people may choose one key: their requests are two.
-pub(crate) fn tag_for(head: &Head, who: &[u8], body: &[u8]) -> Result<Option<Tag>, Reply> {
+pub(crate) fn tag_for(head: &Head, who: &[u8], body: &[u8]) -> Result<Option<Tag>, ApiError> {
     tag_of(head, &head.target, body, who)
 }
 
-fn tag_of(head: &Head, target: &str, body: &[u8], who: &[u8]) -> Result<Option<Tag>, Reply> {
+fn tag_of(head: &Head, target: &str, body: &[u8], who: &[u8]) -> Result<Option<Tag>, ApiError> {
     let Some(key) = &head.idempotency_key else { return Ok(None) };
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(Reply::refused(400, "an Idempotency-Key has 1 to 255 bytes"));
+        return Err(ApiError::refused(400, "an Idempotency-Key has 1 to 255 bytes"));
     }
     let method = match head.method {
         Some(Method::Put) => "PUT",

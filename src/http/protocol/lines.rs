@@ -1,4 +1,4 @@
-//! Reading a stream of lines from a node, as another node's door and the command line do.
+//! Reading a stream of lines from a node, as another node and the command line do.
 //!
 //! The request says HTTP/1.0, so the body comes as it is and ends with the connection; a read that brings nothing within the
 //! read timeout is no error, for the caller may have something to look after meanwhile.

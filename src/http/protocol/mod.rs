@@ -1,9 +1,10 @@
-//! HTTP/1.1 over one connection: bytes, requests, replies, and what is checked before anyone is asked.
+//! HTTP/1.1 over one connection: bytes, request heads, responses, errors, and what is checked before anyone is asked.
 
 pub mod conn;
+pub mod error;
 pub mod guard;
 pub mod idempotency;
 pub mod lines;
 pub mod params;
 pub mod parse;
-pub mod reply;
+pub mod response;

@@ -1,10 +1,10 @@
 //! What a request asks for: behind the question mark, none of it unknown or twice, and in a body of JSON.
 //!
 //! An unknown parameter is refused: with `?cas_index=7` misspelt, a write that was meant to be careful would not be.
-//! Not here: which are known (`http/paths.rs`), what a parameter means (each handler).
+//! Not here: which are known (`http/routes.rs`), what a parameter means (each handler).
 
+use super::error::ApiError;
 use super::parse::{Head, percent_decode};
-use super::reply::Reply;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl<'a> Params<'a> {
     }
 
     /// Refuses what is not among the known ones, or there twice.
-    pub(crate) fn check(head: &Head, known: impl Iterator<Item = &'static str>) -> Result<(), Reply> {
+    pub(crate) fn check(head: &Head, known: impl Iterator<Item = &'static str>) -> Result<(), ApiError> {
         if !head.target.contains('?') {
             return Ok(());
         }
@@ -29,7 +29,7 @@ impl<'a> Params<'a> {
             if !known.contains(name) || given[..at].iter().any(|(other, _)| other == name) {
                 let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
                 let why = format!("parameter {name:?} is unknown here or given twice; known: {known}");
-                return Err(Reply::refused(400, &why));
+                return Err(ApiError::refused(400, why));
             }
         }
         Ok(())
@@ -39,42 +39,42 @@ impl<'a> Params<'a> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
     }
 
-    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Reply> {
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        number.map(Some).ok_or_else(|| Reply::refused(400, &format!("{name} must be a number")))
+        number.map(Some).ok_or_else(|| ApiError::refused(400, format!("{name} must be a number")))
     }
 
     /// Whether it is there, with `true`, `1` or nothing as its value.
-    pub(crate) fn flag(&self, name: &str) -> Result<bool, Reply> {
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.get(name) {
             None | Some("false" | "0") => Ok(false),
             Some("" | "true" | "1") => Ok(true),
-            Some(_) => Err(Reply::refused(400, &format!("{name} must be true or false"))),
+            Some(_) => Err(ApiError::refused(400, format!("{name} must be true or false"))),
         }
     }
 
     /// A time such as `30s`, `500ms` or `30`, at most `most`.
-    pub(crate) fn span(&self, name: &str, most: Duration) -> Result<Option<Duration>, Reply> {
+    pub(crate) fn span(&self, name: &str, most: Duration) -> Result<Option<Duration>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         match span(text) {
             Some(span) => Ok(Some(span.min(most))),
-            None => Err(Reply::refused(400, &format!("{name} must be a time, as in {name}=30s"))),
+            None => Err(ApiError::refused(400, format!("{name} must be a time, as in {name}=30s"))),
         }
     }
 
-    pub(crate) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, Reply> {
+    pub(crate) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        percent_decode(text).map(Some).ok_or_else(|| Reply::refused(400, "malformed escape"))
+        percent_decode(text).map(Some).ok_or_else(|| ApiError::refused(400, "malformed escape"))
     }
 }
 
 /// What a body of JSON says, which is an object: without this look an array of the fields' values would do, too.
-pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reply> {
+pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
-        return Err(Reply::refused(400, "body: a JSON object is wanted"));
+        return Err(ApiError::refused(400, "body: a JSON object is wanted"));
     }
-    serde_json::from_slice(body).map_err(|error| Reply::refused(400, &format!("body: {error}")))
+    serde_json::from_slice(body).map_err(|error| ApiError::refused(400, format!("body: {error}")))
 }
 
 /// `30s`, `500ms` or `30`; `None` if it is no time.

@@ -30,7 +30,7 @@ fn fault<T>(status: u16, why: &'static str) -> Result<T, Fault> {
     Err(Fault { status, why })
 }
 
-/// Methods that the door knows; others are answered with 501. `Other` known ones are never allowed (405).
+/// Methods that the server knows; others are answered with 501. `Other` known ones are never allowed (405).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// `GET`
@@ -225,7 +225,7 @@ fn check_unfinished(bytes: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The header fields that the door looks at; the others are checked and dropped.
+/// The header fields that the server looks at; the others are checked and dropped.
 #[derive(Default)]
 struct Fields {
     host: Option<String>,

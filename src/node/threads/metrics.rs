@@ -1,6 +1,6 @@
 //! Figures for `/metrics`: what this node knows of itself, one row each.
 //!
-//! Not here: the text format (`http/api/mod.rs`).
+//! Not here: the text format (`http/api/health.rs`).
 
 use crate::cluster::health::Verdict;
 use crate::node::handle::Metric;

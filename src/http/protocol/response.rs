@@ -4,10 +4,9 @@
 //! client sent can start a header of its own.
 //! Not here: never-ending answers (`http/pages/monitor_stream.rs`), sockets (`conn.rs`).
 
-use super::parse::Fault;
+use crate::types::Index;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::json;
 use std::borrow::Cow;
 use std::io::Write;
 
@@ -26,7 +25,7 @@ pub struct Origin {
 
 /// One answer.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub struct Response {
     /// Status code.
     pub status: u16,
     /// Media type of the body.
@@ -35,60 +34,56 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// Body.
     pub body: Cow<'static, [u8]>,
-    /// What HEAD is told of an answer whose length nobody knows beforehand.
+    /// The length of the body is not known beforehand.
     pub is_stream: bool,
+    /// Log index that it speaks of, if that is not simply what this node has applied.
+    pub index: Option<u64>,
 }
 
-impl Reply {
+impl Response {
     /// An answer without a body.
-    pub fn empty(status: u16) -> Reply {
-        Reply {
+    pub fn empty(status: u16) -> Response {
+        Response {
             status,
             content_type: "text/plain; charset=utf-8",
             headers: Vec::new(),
             body: Cow::Borrowed(b""),
             is_stream: false,
+            index: None,
         }
     }
 
-    /// What HEAD is told of a stream.
-    pub fn stream(content_type: &'static str) -> Reply {
-        Reply { content_type, is_stream: true, ..Reply::empty(200) }
+    /// The head of a stream.
+    pub fn stream(content_type: &'static str) -> Response {
+        Response { content_type, is_stream: true, ..Response::empty(200) }
     }
 
     /// Plain text.
-    pub fn text(status: u16, text: impl Into<String>) -> Reply {
-        Reply { body: Cow::Owned(text.into().into_bytes()), ..Reply::empty(status) }
+    pub fn text(status: u16, text: impl Into<String>) -> Response {
+        Response { body: Cow::Owned(text.into().into_bytes()), ..Response::empty(status) }
     }
 
     /// JSON, with a line feed at its end for people with curl.
-    pub fn json(status: u16, value: &impl serde::Serialize) -> Reply {
+    pub fn json(status: u16, value: &impl serde::Serialize) -> Response {
         let mut body = serde_json::to_vec(value).expect("our own types serialize");
         body.push(b'\n');
-        Reply { content_type: "application/json", body: Cow::Owned(body), ..Reply::empty(status) }
-    }
-
-    /// The error body of INTERFACES; `outcome` is `refused` (certainly not done) or `unknown`.
-    pub fn error(status: u16, why: &str, outcome: &str, leader: Option<u64>) -> Reply {
-        let retry_after_ms = matches!(status, 429 | 503).then_some(200);
-        let body = json!({"error": why, "outcome": outcome, "leader": leader, "retry_after_ms": retry_after_ms});
-        let reply = Reply::json(status, &body);
-        if status == 503 { reply.with("Retry-After", "1") } else { reply }
-    }
-
-    /// A request that the door itself refuses.
-    pub fn refused(status: u16, why: &str) -> Reply {
-        Reply::error(status, why, "refused", None)
+        Response { content_type: "application/json", body: Cow::Owned(body), ..Response::empty(status) }
     }
 
     /// Bytes that a client stored: never shown as anything else than bytes.
-    pub fn bytes(body: Vec<u8>) -> Reply {
-        Reply { content_type: "application/octet-stream", body: Cow::Owned(body), ..Reply::empty(200) }
+    pub fn bytes(body: Vec<u8>) -> Response {
+        Response { content_type: "application/octet-stream", body: Cow::Owned(body), ..Response::empty(200) }
     }
 
     /// Adds a header.
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Says which log index it speaks of.
+    pub fn at(mut self, index: Index) -> Response {
+        self.index = Some(index.0);
         self
     }
 
@@ -108,7 +103,7 @@ impl Reply {
         }
         header(out, "X-Content-Type-Options", "nosniff");
         if let Some(origin) = origin {
-            origin.write(out);
+            Origin { index: self.index.unwrap_or(origin.index), ..origin }.write(out);
         }
         for (name, value) in &self.headers {
             header(out, name, value);
@@ -121,11 +116,22 @@ impl Reply {
             out.extend_from_slice(&self.body);
         }
     }
-}
 
-impl From<Fault> for Reply {
-    fn from(fault: Fault) -> Reply {
-        Reply::refused(fault.status, fault.why)
+    /// Appends the head of a stream; what follows ends with the connection.
+    pub fn write_stream_head(&self, out: &mut Vec<u8>, is_chunked: bool, origin: Origin) {
+        status_line(out, self.status);
+        header(out, "Content-Type", self.content_type);
+        header(out, "Cache-Control", "no-store");
+        header(out, "X-Content-Type-Options", "nosniff");
+        origin.write(out);
+        for (name, value) in &self.headers {
+            header(out, name, value);
+        }
+        if is_chunked {
+            header(out, "Transfer-Encoding", "chunked");
+        }
+        header(out, "Connection", "close");
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -197,21 +203,13 @@ fn reason(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::http::protocol::reply::*;
+    use crate::http::protocol::response::*;
 
     #[test]
     fn no_value_starts_a_header_of_its_own() {
         let mut out = Vec::new();
-        Reply::empty(307).with("Location", "http://a/\r\nSet-Cookie: b\0").write(&mut out, true, true, None);
+        Response::empty(307).with("Location", "http://a/\r\nSet-Cookie: b\0").write(&mut out, true, true, None);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("Location: http://a/  Set-Cookie: b \r\n"), "{text}");
-    }
-
-    #[test]
-    fn an_error_says_what_may_have_happened() {
-        let reply = Reply::error(503, "no quorum", "refused", Some(3));
-        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-        assert_eq!(body, json!({"error": "no quorum", "outcome": "refused", "leader": 3, "retry_after_ms": 200}));
-        assert!(reply.headers.iter().any(|(name, value)| *name == "Retry-After" && value == "1"));
     }
 }

@@ -1,0 +1,230 @@
+//! `/db/execute`, `/db/query`, `/db/request`, `/db/digest`: SQL statements over HTTP.
+//!
+//! Flags of rqlite that only choose a way to the same end are taken and change nothing (`redirect`: every node answers;
+//! `wait`: nothing is answered before it is done); `queue` is taken, and the write is done before it is answered. What would
+//! promise something else than is done here is refused by its name.
+//! Not here: the spelling of bodies (`rqlite_json.rs`), whole databases (`files.rs`), what SQL does (`services/sql/`).
+
+use super::rqlite_json::{self, Results, Style};
+use crate::http::outcome::{done, unexpected};
+use crate::http::protocol::error::ApiError;
+use crate::http::protocol::idempotency;
+use crate::http::protocol::params::Params;
+use crate::http::protocol::parse::{Method, percent_decode};
+use crate::http::protocol::response::Response;
+use crate::http::request::{ApiResult, Request};
+use crate::http::server::Server;
+use crate::node::SqlRead;
+use crate::services::sql::{self, Answer, Kind, ReadLevel, Run, Statement};
+use crate::types::{Index, Outcome};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// Parameters of all three.
+pub(crate) const PARAMS: [&str; 9] =
+    ["timings", "pretty", "transaction", "redirect", "timeout", "raft_index", "noparse", "norwrandom", "norwtime"];
+/// Parameters of those that write.
+pub(crate) const WRITE_PARAMS: [&str; 3] = ["queue", "wait", "noleader"];
+/// Parameters of those that read.
+pub(crate) const READ_PARAMS: [&str; 8] = [
+    "level",
+    "freshness",
+    "freshness_strict",
+    "associative",
+    "blob_array",
+    "db_timeout",
+    "linearizable_timeout",
+    "noleader",
+];
+/// Longest that a request waits, whatever its `timeout` says.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// The parameters of a request.
+struct QueryParams {
+    style: Style,
+    has_timings: bool,
+    has_index: bool,
+    is_transaction: bool,
+    is_queued: bool,
+    level: ReadLevel,
+    freshness: Option<Duration>,
+    deadline: Instant,
+    begun: Instant,
+}
+
+impl QueryParams {
+    fn of(server: &Server, params: &Params) -> Result<QueryParams, ApiError> {
+        let flag = |name: &str| params.flag(name);
+        for (name, why) in [
+            ("freshness_strict", "a node does not know how old what it lacks is: use level=linearizable"),
+            ("norwrandom", "random() must give the same on every node"),
+            ("norwtime", "the time must be the same on every node"),
+            ("noparse", "each statement is read before it is carried out"),
+        ] {
+            if flag(name)? {
+                return Err(ApiError::refused(400, format!("{name} is not available: {why}")));
+            }
+        }
+        // These change nothing here; their values are looked at all the same.
+        let _ = (flag("redirect")?, flag("wait")?, flag("noleader")?);
+        let mut most = server.host.request_timeout();
+        for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {
+            if let Some(wait) = span(params, name)? {
+                if wait.is_zero() {
+                    return Err(ApiError::refused(400, format!("{name} must be longer than nothing")));
+                }
+                most = if at == 0 { wait.min(TIMEOUT_MAX) } else { most.min(wait) };
+            }
+        }
+        let begun = Instant::now();
+        Ok(QueryParams {
+            style: Style {
+                is_associative: flag("associative")?,
+                has_blob_arrays: flag("blob_array")?,
+                is_pretty: flag("pretty")?,
+            },
+            has_timings: flag("timings")?,
+            has_index: flag("raft_index")?,
+            is_transaction: flag("transaction")?,
+            is_queued: flag("queue")?,
+            level: level(params)?,
+            freshness: span(params, "freshness")?,
+            deadline: begun + most,
+            begun,
+        })
+    }
+
+    fn respond(&self, outcome: Outcome<(Index, Answer)>, times: Vec<Duration>) -> ApiResult {
+        let (index, answer) = done(outcome)?;
+        let outcomes = match answer {
+            Answer::Results(outcomes) => outcomes,
+            Answer::Refused(why) => return Err(ApiError::refused(400, why).with_leader()),
+            _ => return Err(unexpected()),
+        };
+        let body = Results {
+            outcomes: &outcomes,
+            style: self.style,
+            times: &times,
+            time: self.has_timings.then(|| self.begun.elapsed()),
+            index: match (self.is_queued, self.has_index) {
+                (true, _) => Some(("sequence_number", index.0)),
+                (false, true) => Some(("raft_index", index.0)),
+                (false, false) => None,
+            },
+        };
+        let response = Response { content_type: "application/json", body: body.write().into(), ..Response::empty(200) };
+        Ok(response.at(index))
+    }
+
+    /// Reads beside the log. The response to `/db/execute` holds no rows.
+    fn read(&self, server: &Server, statements: Vec<Statement>, kind: Kind) -> ApiResult {
+        let read = SqlRead { statements, level: self.level, freshness: self.freshness, seed: seed() };
+        let mut times = Vec::new();
+        let mut held = server.host.memory().reservation();
+        let mut outcome = server.host.sql_read(read, self.has_timings.then_some(&mut times), &mut held, self.deadline);
+        if kind == Kind::Execute
+            && let Outcome::Done((_, Answer::Results(outcomes))) = &mut outcome
+        {
+            for one in outcomes.iter_mut().filter(|one| matches!(one, sql::Outcome::Rows { .. })) {
+                *one = sql::Outcome::Changed { last_insert_id: 0, rows_affected: 0 };
+            }
+        }
+        self.respond(outcome, times)
+    }
+
+    fn write(&self, request: &Request, statements: Vec<Statement>, kind: Kind) -> ApiResult {
+        let server = request.server;
+        let tag = idempotency::tag(request.head, request.body)?;
+        let run = Run { statements, is_transaction: self.is_transaction, kind, seed: seed() };
+        if let Some(why) = run.excess() {
+            return Err(ApiError::refused(413, why));
+        }
+        let mut times = Vec::new();
+        let outcome = server.host.sql_run(run, tag, self.has_timings.then_some(&mut times), self.deadline);
+        self.respond(outcome, times)
+    }
+}
+
+/// What the level of a read is; linearizable if nobody says.
+pub(crate) fn level(params: &Params) -> Result<ReadLevel, ApiError> {
+    match params.get("level") {
+        Some(_) if params.flag("noleader").unwrap_or(false) => {
+            Err(ApiError::refused(400, "noleader and level exclude each other"))
+        }
+        None if params.flag("noleader")? => Ok(ReadLevel::None),
+        None | Some("linearizable") => Ok(ReadLevel::Linearizable),
+        Some("none") => Ok(ReadLevel::None),
+        Some("weak" | "auto") => Ok(ReadLevel::Weak),
+        Some("strong") => Ok(ReadLevel::Strong),
+        Some(_) => Err(ApiError::refused(400, "level is none, weak, linearizable, strong or auto")),
+    }
+}
+
+/// What no two requests have in common.
+pub(crate) fn seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
+fn span(params: &Params, name: &str) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = params.get(name) else { return Ok(None) };
+    let text = form_decode(text)?;
+    rqlite_json::span(&text)
+        .map(Some)
+        .ok_or_else(|| ApiError::refused(400, format!("{name} must be a time, as in {name}=1.5s")))
+}
+
+/// Text as forms and query strings carry it: a plus is a blank.
+fn form_decode(text: &str) -> Result<String, ApiError> {
+    let bytes = percent_decode(&text.replace('+', " ")).ok_or_else(|| ApiError::refused(400, "malformed escape"))?;
+    String::from_utf8(bytes).map_err(|_| ApiError::refused(400, "a query is UTF-8"))
+}
+
+fn statements(body: &[u8]) -> Result<Vec<Statement>, ApiError> {
+    rqlite_json::statements(body).map_err(|why| ApiError::refused(400, why))
+}
+
+/// `POST /db/execute`: statements that change something.
+pub(crate) fn execute(request: &Request) -> ApiResult {
+    read_or_write(request, Kind::Execute)
+}
+
+/// `POST /db/request`: statements of both kinds.
+pub(crate) fn request(request: &Request) -> ApiResult {
+    read_or_write(request, Kind::Request)
+}
+
+/// If all statements only read, no log is needed.
+fn read_or_write(request: &Request, kind: Kind) -> ApiResult {
+    let params = QueryParams::of(request.server, &request.params())?;
+    let statements = statements(request.body)?;
+    if request.server.host.sql_only_reads(&statements, params.deadline) {
+        return params.read(request.server, statements, kind);
+    }
+    params.write(request, statements, kind)
+}
+
+/// `GET /db/query?q=...` and `POST /db/query`: statements that only read.
+pub(crate) fn query(request: &Request) -> ApiResult {
+    let params = QueryParams::of(request.server, &request.params())?;
+    let statements = match request.params().get("q") {
+        Some(sql) => vec![Statement::bare(form_decode(sql)?)],
+        None if request.head.method == Some(Method::Post) => statements(request.body)?,
+        None => return Err(ApiError::refused(400, "give a statement: /db/query?q=SELECT...")),
+    };
+    let run = Run { statements, is_transaction: false, kind: Kind::Query, seed: 0 };
+    match run.excess() {
+        Some(why) => Err(ApiError::refused(413, why)),
+        None => params.read(request.server, run.statements, Kind::Query),
+    }
+}
+
+/// `GET /db/digest`: fingerprints of this node's tables, and the index that they are of.
+pub(crate) fn digest(request: &Request) -> ApiResult {
+    let level = level(&request.params())?;
+    let digest = done(request.server.host.sql_digest(level, request.deadline()))?;
+    let hex = |number: u64| format!("{number:016x}");
+    let tables = digest.tables.iter().map(|(name, it)| (name.clone(), hex(*it).into()));
+    let tables: serde_json::Map<_, _> = tables.collect();
+    let body = json!({"index": digest.index, "schema": hex(digest.schema), "tables": tables});
+    Ok(Response::json(200, &body).at(Index(digest.index)))
+}

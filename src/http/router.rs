@@ -1,0 +1,207 @@
+//! From a request head to its handler: what is checked before anyone is asked, and how a result becomes a response.
+//!
+//! The order of the checks is the order of trust: known method, our `Host`, a known path, an allowed method, a caller who
+//! may change things, known parameters, a body within bounds.
+//! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
+
+use super::acceptor::{self, NODE_CONNECTION};
+use super::host::HostSession;
+use super::pages::monitor_stream::HOLD_PATH;
+use super::protocol::conn::{Body, Conn, Deadlines, Next};
+use super::protocol::error::ApiError;
+use super::protocol::guard;
+use super::protocol::params::Params;
+use super::protocol::parse::{Framing, Head, Method};
+use super::protocol::response::Response;
+use super::request::{ApiResult, Request, Upload};
+use super::routes::{self, Handler, Path, Route};
+use super::server::Server;
+use crate::limits;
+use crate::node::shared::memory;
+use crate::node::{Handle, Slot};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Body of the `http` thread: serves until the node stops; the stopping node wakes the accept by connecting.
+pub fn serve(listener: TcpListener, handle: Handle) {
+    serve_host(&listener, &Server::new(Arc::new(handle), Deadlines::default()));
+}
+
+/// As [`serve`], for any host: tests give a fake one and short deadlines.
+pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
+    acceptor::accept_all(listener, server, NODE_CONNECTION, serve_connection);
+}
+
+/// One client's connection to a node, from its first byte to its last.
+fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
+    // Load is who is served: it counts from the first request, and a page's second connection never does.
+    let mut session = None;
+    loop {
+        let head = match conn.next_request() {
+            Next::Head(head) => head,
+            Next::Gone => return,
+            Next::Fault(fault) => {
+                server.counts.refused_requests.fetch_add(1, Relaxed);
+                let response = ApiError::from(fault).into_response(None);
+                response.write(conn.output(), false, true, Some(server.origin()));
+                return conn.close(true);
+            }
+        };
+        server.counts.requests.fetch_add(1, Relaxed);
+        if session.is_none() && head.path() != HOLD_PATH {
+            session = Some(server.host.open_session("api", conn.peer()));
+        }
+        let (is_reusable, has_body) = (head.keep_alive, head.method != Some(Method::Head));
+        let Some(answered) = answer(server, &mut conn, head, session.as_deref()) else { return };
+        let mut response = answered.result.unwrap_or_else(|error| error.into_response(server.leader()));
+        response.headers.extend(answered.cors);
+        let response = in_budget(&mut conn, answered.route, response);
+        let is_kept = conn.slot() == Slot::Ordinary && !server.host.is_stopping();
+        let keep_alive = is_reusable && answered.is_body_read && is_kept;
+        response.write(conn.output(), keep_alive, has_body, Some(server.origin()));
+        if !keep_alive {
+            return conn.close(!answered.is_body_read);
+        }
+        if !conn.may_gather() && conn.flush().is_err() {
+            return;
+        }
+    }
+}
+
+/// The response, or another one if the memory budget has no room for it. What was only read may be asked for again.
+fn in_budget(conn: &mut Conn, route: Option<&Route>, response: Response) -> Response {
+    match route {
+        _ if conn.has_room(response.body.len()) => response,
+        Some(route) if !route.is_vital && route.is_read => ApiError::refused(503, memory::FULL).into_response(None),
+        Some(route) if !route.is_vital => ApiError::unknown(504, memory::FULL).into_response(None),
+        _ => response,
+    }
+}
+
+/// What came of a request.
+struct Answered {
+    result: ApiResult,
+    /// The request has no body, or all of it was read.
+    is_body_read: bool,
+    /// Headers that let pages of the cluster's other nodes read the response.
+    cors: Vec<(&'static str, String)>,
+    /// `None`: the request came to no route.
+    route: Option<&'static Route>,
+}
+
+/// Checks a request and calls its handler. `None`: the connection is over.
+fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&dyn HostSession>) -> Option<Answered> {
+    let mut answered = Answered {
+        result: Ok(Response::empty(200)),
+        is_body_read: head.framing == Framing::Empty,
+        cors: Vec::new(),
+        route: None,
+    };
+    let (route, args) = match check(server, conn, &head) {
+        Ok(Checked::Route(route, args)) => (route, args),
+        Ok(Checked::Preflight(response)) => return Some(Answered { result: Ok(response), ..answered }),
+        Err(error) => return Some(Answered { result: Err(error), ..answered }),
+    };
+    answered.route = Some(route);
+    if route.has_cors {
+        answered.cors = guard::cors_headers(&*server.host, &head);
+    }
+    if route.refuses_unknown()
+        && let Err(error) = Params::check(&head, route.known_params())
+    {
+        return Some(Answered { result: Err(error), ..answered });
+    }
+    let upload = match route.handler {
+        Handler::Respond(respond) => match body(conn, &head, route) {
+            Ok(body) => {
+                let body = body.as_deref().unwrap_or_default();
+                Upload::Read(respond(&Request { server, client: conn, head: &head, args, body, session }))
+            }
+            Err(upload) => upload,
+        },
+        Handler::Upload(load) => load(server, conn, &head),
+        Handler::Stream(open) => {
+            let opened = open(&Request { server, client: conn, head: &head, args, body: &[], session });
+            answered.result = match opened {
+                Ok(stream) if head.method == Some(Method::Head) => Ok(stream.head),
+                Ok(mut stream) => {
+                    if let (Some(session), Some(kind)) = (session, route.session_kind) {
+                        session.set_kind(kind);
+                    }
+                    stream.head.headers.extend(answered.cors.iter().cloned());
+                    // A stream may last for days and needs no more of its request.
+                    drop(head);
+                    match (stream.run)(server, conn, stream.head) {
+                        Ok(()) => return None,
+                        Err(error) => Err(error),
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            return Some(answered);
+        }
+    };
+    match upload {
+        Upload::Read(result) => {
+            let is_body_read = answered.is_body_read || route.method != Method::Get;
+            Some(Answered { result, is_body_read, ..answered })
+        }
+        Upload::Unread(error) => {
+            server.counts.refused_requests.fetch_add(1, Relaxed);
+            Some(Answered { result: Err(error), is_body_read: false, ..answered })
+        }
+        Upload::Gone => None,
+    }
+}
+
+/// The whole body of a request whose method has one.
+fn body(conn: &mut Conn, head: &Head, route: &Route) -> Result<Option<Body>, Upload> {
+    if route.method == Method::Get {
+        return Ok(None);
+    }
+    let mut body = conn.body(head, limits::HTTP_BODY_BYTES_MAX)?;
+    if route.media == Some(guard::JSON) && body.hold_json().is_err() {
+        return Err(Upload::Read(Err(ApiError::refused(503, memory::FULL))));
+    }
+    Ok(Some(body))
+}
+
+enum Checked<'a> {
+    Route(&'static Route, (&'a str, &'a str)),
+    Preflight(Response),
+}
+
+fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>, ApiError> {
+    let method = head.method.ok_or_else(|| ApiError::refused(501, "unknown method"))?;
+    guard::check_host(&*server.host, head)?;
+    let path = routes::find(head.path()).ok_or_else(|| ApiError::refused(404, "nothing is served at this path"))?;
+    if method == Method::Options && path.has_preflight() {
+        return Ok(Checked::Preflight(preflight(server, head, &path)?));
+    }
+    let Some(route) = path.route(method) else {
+        return Err(match path.post_hint().filter(|_| method == Method::Post) {
+            Some(hint) => ApiError::refused(404, hint),
+            None => ApiError::refused(405, "this path does not take this method").with("Allow", path.allow()),
+        });
+    };
+    let media = route.media.filter(|_| method != Method::Delete || head.framing != Framing::Empty);
+    guard::check(&*server.host, head, route.audience, media)?;
+    if conn.slot() == Slot::Reserved && !route.is_vital {
+        return Err(ApiError::refused(503, "all connections are in use (setting connections_max)"));
+    }
+    Ok(Checked::Route(route, path.args))
+}
+
+/// What a browser asks before a page of another node may use the chat.
+fn preflight(server: &Server, head: &Head, path: &Path) -> ApiResult {
+    if guard::allowed_origin(&*server.host, head).is_none() {
+        return Err(ApiError::refused(403, "the chat is used by pages of this cluster only"));
+    }
+    let mut response = Response::empty(204);
+    response.headers.extend(guard::cors_headers(&*server.host, head));
+    Ok(response
+        .with("Access-Control-Allow-Methods", path.allow())
+        .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
+        .with("Access-Control-Max-Age", "600"))
+}
