@@ -9,7 +9,8 @@
 //! chunk of length 0, the last line) is one whose node has stopped: ask another for it.
 //! Not here: the pieces (`node/views/live_output.rs`), what became of the job (`jobs.rs`).
 
-use super::jobs::{look, number, to_json, why_over, why_waiting};
+use super::job_json::{to_json, why_over};
+use super::jobs::{look, number, why_waiting};
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::lines::{Lines, Next};

@@ -2,26 +2,26 @@
 //! output.
 //!
 //! A job that was taken in is in the log: whatever happens to this node, it runs and ends once. Whoever waits for it and is
-//! cut off asks again under its number. Results are text where they are UTF-8, else base64, and say so.
-//! Not here: what is decided about jobs (`services/jobs/`), live output (`job_output.rs`).
+//! cut off asks again under its number.
+//! Not here: what is decided about jobs (`services/jobs/`), live output (`job_output.rs`), bodies (`new_job.rs`,
+//! `job_json.rs`).
 
+use super::job_json::{to_json, worker_of};
 use super::job_waiting;
+use super::new_job::NewJob;
 use crate::http::outcome::{answered, unexpected};
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params;
-use crate::http::protocol::response::{Response, as_text};
+use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Work};
-use crate::services::jobs::commands::{LIMITS_MOST, LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
-use crate::services::jobs::{self, Answer, Command, Job, JobId, Limits, Past, Query, Refusal, State, Verdict};
+use crate::services::jobs::commands::{LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
+use crate::services::jobs::{self, Answer, Command, Job, JobId, Query, Refusal, State, Verdict};
 use crate::services::{self, registry};
 use crate::types::{Index, Outcome};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use std::time::{Duration, Instant};
 
@@ -37,103 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const CLIENT_LOOK: Duration = Duration::from_secs(1);
 /// Jobs in a list when nobody says how many.
 const LIMIT: u64 = 100;
-
-/// Body of `POST /v1/jobs`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewJob {
-    language: String,
-    /// One file, under the language's usual name.
-    source: Option<String>,
-    /// Several, or one with a name; the first is the one that is run.
-    files: Option<Vec<NewFile>>,
-    #[serde(default)]
-    stdin: String,
-    stdin_encoding: Option<Encoding>,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    limits: NewLimits,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewFile {
-    name: String,
-    content: String,
-    encoding: Option<Encoding>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Encoding {
-    Base64,
-}
-
-/// What is left out is as usual.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewLimits {
-    wall_ms: Option<u64>,
-    cpu_ms: Option<u64>,
-    memory_mb: Option<u64>,
-    output_bytes: Option<u64>,
-    files_mb: Option<u64>,
-    processes: Option<u64>,
-}
-
-impl NewLimits {
-    fn read(&self) -> Result<Limits, ApiError> {
-        let (usual, most) = (LIMITS_USUAL, LIMITS_MOST);
-        let one = |name: &str, given: Option<u64>, usual: u64, most: u64| match given {
-            None => Ok(usual),
-            Some(given) if (1..=most).contains(&given) => Ok(given),
-            Some(_) => Err(ApiError::refused(400, format!("limits.{name} is 1 to {most}"))),
-        };
-        Ok(Limits {
-            wall_ms: one("wall_ms", self.wall_ms, usual.wall_ms, most.wall_ms)?,
-            cpu_ms: one("cpu_ms", self.cpu_ms, usual.cpu_ms, most.cpu_ms)?,
-            memory_mb: one("memory_mb", self.memory_mb, usual.memory_mb, most.memory_mb)?,
-            output_bytes: one("output_bytes", self.output_bytes, usual.output_bytes, most.output_bytes)?,
-            files_mb: one("files_mb", self.files_mb, usual.files_mb, most.files_mb)?,
-            processes: one("processes", self.processes, usual.processes, most.processes)?,
-        })
-    }
-}
-
-fn bytes_of(text: String, encoding: Option<Encoding>, what: &str) -> Result<Vec<u8>, ApiError> {
-    match encoding {
-        None => Ok(text.into_bytes()),
-        Some(Encoding::Base64) => {
-            BASE64.decode(text).map_err(|_| ApiError::refused(400, format!("{what} is not base64")))
-        }
-    }
-}
-
-impl NewJob {
-    fn read(self, server: &Server, keep_ms: u64) -> Result<jobs::Request, ApiError> {
-        let files = match (self.source, self.files) {
-            (Some(source), None) => {
-                // A language that no settings here know may be known elsewhere: the jobs themselves say who has it.
-                let name = server.host.file_name(&self.language).unwrap_or_else(|| "main".to_string());
-                vec![(name, source.into_bytes().into())]
-            }
-            (None, Some(files)) => {
-                let read = |file: NewFile| Ok((file.name, bytes_of(file.content, file.encoding, "a file")?.into()));
-                files.into_iter().map(read).collect::<Result<_, ApiError>>()?
-            }
-            _ => return Err(ApiError::refused(400, "give source, or files as [{\"name\", \"content\"}]")),
-        };
-        Ok(jobs::Request {
-            language: self.language,
-            files,
-            stdin: bytes_of(self.stdin, self.stdin_encoding, "stdin")?.into(),
-            args: self.args,
-            limits: self.limits.read()?,
-            keep_ms,
-        })
-    }
-}
 
 /// How long results are kept here; refuses where jobs are off.
 fn keep_ms(server: &Server) -> Result<u64, ApiError> {
@@ -318,86 +221,10 @@ fn with_origin(response: Response, id: JobId, job: &Job) -> Response {
     }
 }
 
-fn worker_of(job: &Job) -> Option<u64> {
-    match &job.state {
-        State::Queued => None,
-        State::Assigned { worker, .. } => Some(worker.id.0),
-        State::Ended { worker, .. } => worker.map(|id| id.0),
-    }
-}
-
 fn described(server: &Server, id: JobId, job: &Job) -> Response {
     let mut all = to_json(id, job);
     all.extend(why_waiting(server, job).map(|why| ("waiting".to_string(), why.into())));
     with_origin(Response::json(200, &Json::Object(all)), id, job)
-}
-
-/// How far a job is, in one word.
-pub(crate) fn state_word(job: &Job) -> &'static str {
-    match &job.state {
-        State::Queued => "queued",
-        State::Assigned { .. } => "running",
-        State::Ended { end, .. } => end.verdict.word(),
-    }
-}
-
-/// Why an attempt did not end its job, in one word.
-pub(crate) fn why_over(past: &Past) -> &'static str {
-    if past.not_started.is_some() { "not_started" } else { "lost" }
-}
-
-/// An attempt that did not end its job.
-fn past_to_json(past: &Past) -> Json {
-    let mut row = json!({"attempt": past.attempt, "worker": past.worker.id.0, "why": why_over(past)});
-    if let Some(why) = &past.not_started {
-        row["error"] = why.as_str().into();
-    }
-    put_output(&mut row, &past.stdout, &past.stderr);
-    row
-}
-
-fn put_output(row: &mut Json, stdout: &[u8], stderr: &[u8]) {
-    for (name, encoding, bytes) in [("stdout", "stdout_encoding", stdout), ("stderr", "stderr_encoding", stderr)] {
-        let (text, is_base64) = as_text(bytes.to_vec());
-        row[name] = text.into();
-        if is_base64 {
-            row[encoding] = "base64".into();
-        }
-    }
-}
-
-/// A job without its sources: what was asked, how far it is, and how it ended.
-pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
-    let request = &job.request;
-    let files: Vec<&String> = request.files.iter().map(|(name, _)| name).collect();
-    let mut all = json!({
-        "id": id, "language": request.language, "state": state_word(job), "attempt": job.attempt,
-        "worker": worker_of(job), "submitted_ms": job.submitted_ms, "files": files, "args": request.args,
-        "limits": request.limits,
-    });
-    if let State::Assigned { since_ms, .. } = &job.state {
-        all["since_ms"] = (*since_ms).into();
-    }
-    if !job.past.is_empty() {
-        all["earlier"] = job.past.iter().map(past_to_json).collect();
-    }
-    if let State::Ended { end, at_ms, .. } = &job.state {
-        all["ended_ms"] = (*at_ms).into();
-        all["exit_code"] = end.exit_code.into();
-        all["signal"] = end.signal.into();
-        all["compile_ms"] = end.compile_ms.into();
-        all["run_ms"] = end.run_ms.into();
-        // One that has ended before anybody looked had some, but nobody knows how much.
-        all["memory_peak_kib"] = Some(end.memory_peak_kib).filter(|kib| *kib > 0).into();
-        if let Verdict::Failed(why) = &end.verdict {
-            all["error"] = why.as_str().into();
-        }
-        put_output(&mut all, &end.stdout, &end.stderr);
-    }
-    match all {
-        Json::Object(all) => all,
-        _ => unreachable!("it was made as an object"),
-    }
 }
 
 /// A job's number in a path.
