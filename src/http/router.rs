@@ -92,44 +92,38 @@ struct Answered {
 
 /// Checks a request and calls its handler. `None`: the connection is over.
 fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&dyn HostSession>) -> Option<Answered> {
-    let mut answered = Answered {
-        result: Ok(Response::empty(200)),
-        is_body_read: head.framing == Framing::Empty,
-        cors: Vec::new(),
-        route: None,
-    };
+    let has_no_body = head.framing == Framing::Empty;
+    let early = |result| Some(Answered { result, is_body_read: has_no_body, cors: Vec::new(), route: None });
     let (route, args) = match check(server, conn, &head) {
         Ok(Checked::Route(route, args)) => (route, args),
-        Ok(Checked::Preflight(response)) => return Some(Answered { result: Ok(response), ..answered }),
-        Err(error) => return Some(Answered { result: Err(error), ..answered }),
+        Ok(Checked::Preflight(response)) => return early(Ok(response)),
+        Err(error) => return early(Err(error)),
     };
-    answered.route = Some(route);
-    if route.has_cors {
-        answered.cors = guard::cors_headers(&*server.host, &head);
-    }
+    let cors = if route.has_cors { guard::cors_headers(&*server.host, &head) } else { Vec::new() };
     if route.refuses_unknown()
         && let Err(error) = Params::check(&head, route.known_params())
     {
-        return Some(Answered { result: Err(error), ..answered });
+        return Some(Answered { result: Err(error), is_body_read: has_no_body, cors, route: Some(route) });
     }
-    let upload = match route.handler {
+    let (result, is_body_read) = match route.handler {
         Handler::Respond(respond) => match body(conn, &head, route) {
             Ok(body) => {
                 let body = body.as_deref().unwrap_or_default();
-                Upload::Read(respond(&Request { server, client: conn, head: &head, args, body, session }))
+                let result = respond(&Request { server, client: conn, head: &head, args, body, session });
+                (result, has_no_body || route.method != Method::Get)
             }
-            Err(upload) => upload,
+            Err(upload) => read_of(server, upload)?,
         },
-        Handler::Upload(load) => load(server, conn, &head),
+        Handler::Upload(load) => read_of(server, load(server, conn, &head))?,
         Handler::Stream(open) => {
             let opened = open(&Request { server, client: conn, head: &head, args, body: &[], session });
-            answered.result = match opened {
+            let result = match opened {
                 Ok(stream) if head.method == Some(Method::Head) => Ok(stream.head),
                 Ok(mut stream) => {
                     if let (Some(session), Some(kind)) = (session, route.session_kind) {
                         session.set_kind(kind);
                     }
-                    stream.head.headers.extend(answered.cors.iter().cloned());
+                    stream.head.headers.extend(cors.iter().cloned());
                     // A stream may last for days and needs no more of its request.
                     drop(head);
                     match (stream.run)(server, conn, stream.head) {
@@ -139,17 +133,19 @@ fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&dy
                 }
                 Err(error) => Err(error),
             };
-            return Some(answered);
+            (result, has_no_body)
         }
     };
+    Some(Answered { result, is_body_read, cors, route: Some(route) })
+}
+
+/// The result of an upload, and whether its body was read whole.
+fn read_of(server: &Server, upload: Upload) -> Option<(ApiResult, bool)> {
     match upload {
-        Upload::Read(result) => {
-            let is_body_read = answered.is_body_read || route.method != Method::Get;
-            Some(Answered { result, is_body_read, ..answered })
-        }
+        Upload::Read(result) => Some((result, true)),
         Upload::Unread(error) => {
             server.counts.refused_requests.fetch_add(1, Relaxed);
-            Some(Answered { result: Err(error), is_body_read: false, ..answered })
+            Some((Err(error), false))
         }
         Upload::Gone => None,
     }
