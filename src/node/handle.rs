@@ -4,26 +4,26 @@
 //! frame, the event ring, the gossip log) is read without asking any thread.
 //! Not here: the threads behind it (`mod.rs`), HTTP (`http/`).
 
+use super::reports::metrics::{self, Metric};
+use super::reports::status;
 use super::shared::memory::MemoryBudget;
+use super::shared::messages::GossipInput;
+use super::shared::request::{Answered, Asked, Level, ReplyTo, Waiter, Work, transferred_to};
 use super::shared::reserved_slots::ReservedSlots;
 use super::shared::{Shared, lock};
 use super::spawn;
-use super::threads::gossip::GossipInput;
-use super::threads::pending_requests::{Asked, ReplyTo, Waiter, transferred_to};
-use super::threads::{metrics, monitor, watch};
+use super::threads::watch;
 use super::views::chat_feed::ChatReader;
+use super::views::frames::Published;
 use super::views::live_output::Output;
 use super::views::sessions::id_of;
-use super::views::status::{EventLine, IntegrityStatus, MonitorFrame};
+use super::views::status::{EventLine, IntegrityStatus, NodeRuntimes};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
 use crate::raft::Change;
-use crate::services::Reply;
 use crate::services::jobs::JobId;
 use crate::services::registry::checkpoint_command;
-use crate::services::sessions::Tag;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId, Outcome};
-use crate::wire::heartbeat::JobReport;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,82 +31,6 @@ use std::time::{Duration, Instant};
 
 /// A node this many entries behind still counts as caught up: under load the two are never equal.
 const READY_LAG_MAX: u64 = 1000;
-
-/// How fresh a read must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Sees every write acknowledged before it was called.
-    Linearizable,
-    /// What this node has applied so far.
-    Eventual,
-}
-
-/// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ack {
-    /// When a quorum has it and it is applied; the answer is the service's reply.
-    Applied,
-    /// When the leader has taken it into its log, which a quorum may never hold; the answer is an empty reply.
-    Taken,
-}
-
-/// What a door asks for.
-#[derive(Clone, Debug)]
-pub enum Work {
-    /// A service's command, through the log: takes effect at most once.
-    Command {
-        /// Its name, if the client chose one (`Idempotency-Key`); else the node gives it one.
-        tag: Option<Tag>,
-        /// With its routing byte.
-        command: Vec<u8>,
-        /// When to answer.
-        ack: Ack,
-    },
-    /// A question to the services.
-    Query {
-        /// With its routing byte.
-        query: Vec<u8>,
-        /// How fresh.
-        level: Level,
-    },
-}
-
-/// The newest monitor frame, encoded once for all viewers.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// Sequence number of the frame.
-    pub seq: u64,
-    /// The frame as one line of JSON, safe inside a `<script>` element (`<` is escaped as `\u003c`).
-    pub json: Arc<str>,
-    /// The frame itself.
-    pub frame: Arc<MonitorFrame>,
-}
-
-/// Languages of one node, as its heartbeats tell.
-#[derive(Clone, Debug)]
-pub struct NodeRuntimes {
-    /// Its number.
-    pub id: NodeId,
-    /// Whether it was heard of lately.
-    pub is_online: bool,
-    /// What it says of them.
-    pub jobs: Arc<JobReport>,
-}
-
-/// One figure of `/metrics`.
-#[derive(Clone, Debug)]
-pub struct Metric {
-    /// `phalanx_...`
-    pub name: &'static str,
-    /// One sentence.
-    pub help: &'static str,
-    /// `counter` or `gauge`.
-    pub kind: &'static str,
-    /// Label pairs.
-    pub labels: Vec<(&'static str, String)>,
-    /// Value.
-    pub value: f64,
-}
 
 /// The place of a connection among all of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,17 +106,17 @@ impl Handle {
 
     /// The newest monitor frame.
     pub fn frame(&self) -> Arc<Published> {
-        self.shared.frame()
+        self.shared.frames.newest()
     }
 
     /// The frame as things stand now, for a single look.
     pub fn fresh_frame(&self) -> Published {
-        monitor::build(&self.shared, self.shared.frame().seq)
+        status::frame(&self.shared, self.shared.frames.newest().seq)
     }
 
     /// Waits for a frame newer than `after`; `None` when the deadline passes first or the node stops.
     pub fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>> {
-        self.shared.wait_frame(after, deadline)
+        self.shared.frames.wait(after, deadline, || self.shared.is_stopping())
     }
 
     /// Events newer than `after`, oldest first.
@@ -211,7 +135,7 @@ impl Handle {
     }
 
     /// Runs a command through the log, on whichever node leads.
-    pub fn propose(&self, command: Vec<u8>, deadline: Instant) -> Outcome<(Index, Reply)> {
+    pub fn propose(&self, command: Vec<u8>, deadline: Instant) -> Answered {
         match self.shared.integrity.no_writes() {
             Some(why) => Outcome::Refused(why),
             None => self.shared.run(command, deadline),
@@ -229,7 +153,7 @@ impl Handle {
 
     /// What this node says of its state, and what it has found of others.
     pub fn integrity(&self) -> IntegrityStatus {
-        monitor::integrity(&self.shared)
+        status::integrity(&self.shared)
     }
 
     /// Which state this node's services have: another number after it was replaced. `None`: it is known to be wrong, and nothing of
@@ -249,7 +173,7 @@ impl Handle {
     }
 
     /// Hands work over and waits for the answer.
-    pub fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)> {
+    pub fn ask(&self, work: Work, deadline: Instant) -> Answered {
         let begun = Instant::now();
         let answered = match self.asked(work) {
             Ok(asked) => self.shared.ask(asked, deadline),
@@ -279,7 +203,7 @@ impl Handle {
 
     /// Waits until a job has ended, or until the services know at `at_least` that there is none: the job as this node has it
     /// then (`Option<Job>`), also when the node stops. `Unknown` at the deadline.
-    pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)> {
+    pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {
         match self.shared.integrity.no_reads() {
             Some(why) => Outcome::Refused(why),
             None => self.shared.await_job(job, at_least, deadline),
@@ -312,7 +236,7 @@ impl Handle {
     }
 
     /// Asks the services.
-    pub fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Outcome<(Index, Reply)> {
+    pub fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Answered {
         self.ask(Work::Query { query, level }, deadline)
     }
 
@@ -363,7 +287,7 @@ impl Handle {
 
     /// Ready: knows a leader and has caught up. Otherwise what is missing.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
-        let status = monitor::status(&self.shared);
+        let status = status::status(&self.shared);
         let mut missing: Vec<String> = self.shared.integrity.no_reads().into_iter().collect();
         if status.cluster.leader.is_none() {
             missing.push("no leader is known".to_string());

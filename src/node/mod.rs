@@ -12,7 +12,7 @@
 //! happens, in the words of `node/views/chat_lines.rs`. `node/shared/mod.rs` holds what they publish, `handle.rs` what doors see of it, `node/sql/handle.rs`
 //! what doors do with the database, `node/process/sql_folder.rs` its folder, `node/sql/load.rs` brings a file into it, `node/views/statement_timings.rs` what is timed there, `node/sql/load_permit.rs` lets long requests wait, `spawn.rs` starts threads, `node/shared/inbox.rs` lets them sleep,
 //! `accept.rs` takes clients in for every door, `node/shared/memory.rs` counts the bytes that their connections hold, `quota.rs` judges
-//! what the services may hold. `node/views/former_member.rs` finds out whether the node was replaced or removed while it was stopped.
+//! what the services may hold. `node/peer/former_member.rs` finds out whether the node was replaced or removed while it was stopped.
 //! `node/process/new_cluster.rs` makes a new cluster of one folder while no node runs.
 //! `node/shared/reserved_slots.rs` shares the connections that are kept for health checks.
 //! `node/process/logging.rs` makes log lines, `node/process/log_queue.rs` writes them without holding anybody up,
@@ -24,6 +24,7 @@ pub mod handle;
 pub mod peer;
 pub mod process;
 pub mod quota;
+pub mod reports;
 pub mod shared;
 pub mod snapshots;
 pub mod spawn;
@@ -32,9 +33,12 @@ pub mod threads;
 pub mod views;
 
 pub use self::process::start::{Door, Doors, NodeOptions, StartError, run};
+pub use self::reports::metrics::Metric;
 pub use self::shared::memory::{MemoryBudget, Reservation};
+pub use self::shared::request::{Ack, Answered, Level, Waiter, Work};
 pub use self::sql::handle::{BackupForm, SqlRead};
 pub use self::sql::load::SentFile;
-pub use self::threads::pending_requests::{Answered, Waiter};
+pub use self::views::frames::Published;
 pub use self::views::live_output::{Output, Piece, Stream};
-pub use handle::{Ack, Handle, Level, Metric, NodeRuntimes, Published, SessionGuard, Slot, Work};
+pub use self::views::status::NodeRuntimes;
+pub use handle::{Handle, SessionGuard, Slot};

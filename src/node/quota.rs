@@ -5,7 +5,6 @@
 //! makes room is never refused.
 //! Not here: what a command does (`services/`), bounds that no setting moves (each service's own).
 
-use super::shared::Shared;
 use crate::services::registry::{self, Sizes};
 use crate::services::{Growth, chat, jobs, kv, sql};
 use crate::settings::Settings;
@@ -60,15 +59,11 @@ pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
     told.collect()
 }
 
-/// Judges a command, with its routing byte.
+/// Judges a command, with its routing byte. `written_by`: bytes that the account with this token has written to the chat.
 ///
 /// # Errors
 /// The refusal: it begins with the quota's name.
-pub fn check(shared: &Shared, sizes: &Sizes, command: &[u8]) -> Result<(), String> {
-    judge(&shared.settings, sizes, command, |token| shared.chat.newest().bytes_of(token) as u64)
-}
-
-fn judge(
+pub fn check(
     settings: &Settings,
     sizes: &Sizes,
     command: &[u8],
@@ -155,7 +150,7 @@ mod tests {
 
     fn sql(sql: &str) -> Vec<u8> {
         let statements = vec![Statement::bare(sql)];
-        sql_command(&Command::Run(sql::Run { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }))
+        sql_command(&Command::Run(sql::Batch { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }))
     }
 
     #[test]
@@ -177,7 +172,7 @@ mod tests {
             client_id: None,
         });
         let named = |sizes: Sizes, written: u64, command: &[u8]| {
-            let judged = judge(&settings, &sizes, command, |asked| if *asked == token { written } else { 0 });
+            let judged = check(&settings, &sizes, command, |asked| if *asked == token { written } else { 0 });
             judged.err().map(|why| named_in(&why).expect("a refusal names its quota"))
         };
         let none = Sizes::default();

@@ -10,20 +10,20 @@
 //! Not here: how many connections there are and what they may hold (`limits.rs`), dialing (`dialer.rs`), what messages mean
 //! (`node/threads/core.rs`, `node/threads/gossip.rs`).
 
-use super::join;
-use super::limits::{Place, Places, SMALL_FRAME_BYTES};
+use super::join::{self, whereabouts};
+use super::limits::{Place, Places};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::node::shared::Shared;
+use crate::node::shared::messages::{CoreInput, GossipInput};
+use crate::node::shared::peer_frames::SMALL_FRAME_BYTES;
 use crate::node::snapshots::{rebuild, transfer};
 use crate::node::spawn;
-use crate::node::threads::core::CoreInput;
-use crate::node::threads::gossip::GossipInput;
-use crate::raft::{Promise, Refused};
-use crate::types::{Identity, NodeId};
+use crate::raft::Refused;
+use crate::types::Identity;
 use crate::warn_seldom;
 use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_frame};
 use crate::wire::handshake::DeadlineReader;
-use crate::wire::{Frame, Hello, Purpose, Whereabouts, handshake};
+use crate::wire::{Frame, Hello, Purpose, handshake};
 use log::debug;
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -115,16 +115,6 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
 fn answer(stream: &TcpStream, frame: Frame) -> Result<(), WireError> {
     let mut to = stream;
     write_frame(&mut to, &frame)
-}
-
-/// What this node tells those who look for a cluster, or for their place in it.
-pub fn whereabouts(shared: &Shared, asker: NodeId) -> Whereabouts {
-    let view = shared.view();
-    let members = shared.known_addresses();
-    let leader = view.raft.leader.and_then(|id| members.iter().find(|(m, _)| *m == id).cloned());
-    let (cluster, id, term) = (Some(shared.cluster), Some(shared.me.id), view.raft.term);
-    let holder = view.raft.membership.uuid_of(asker);
-    Whereabouts { cluster, id, term, leader, members, holder, remembered: Promise::default() }
 }
 
 fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello, place: &Place) -> Result<(), WireError> {

@@ -1,27 +1,20 @@
 //! Outgoing half of each pair of nodes: `send-m` dials node m and keeps the connection, on which others write.
 //!
-//! Whoever has a frame writes it to the socket itself, without waiting: waking a thread costs more than most frames do.
-//! What the socket does not take at once is left to `send-m`, which may wait.
-//!
 //! A dead process is known at once: its kernel closes the connection it had to us, the reading half (`acceptor.rs`) asks
 //! this thread to look, and the redial is refused. That is what [`CoreInput::LinkLost`] means: not slow, gone.
-//! A connection that is down or too far behind drops the frame; raft and gossip treat it like a loss on the wire.
-//!
-//! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 nobody holds the wire's lock while
-//! waiting for a socket, so `core` never waits for a peer.
-//! Not here: who gets a link (`node/threads/core.rs`), the reading half (`acceptor.rs`).
+//! Not here: how frames get into a connection and when they are dropped (`node/shared/link.rs`), who gets a link
+//! (`node/threads/core.rs`), the reading half (`acceptor.rs`).
 
-use crate::limits::{LINK_BYTES_MAX, SEND_INBOX_MAX};
+use crate::limits::SEND_INBOX_MAX;
+use crate::node::shared::link::{Link, LinkInput, Wire};
+use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::node::shared::{Shared, lock};
-use crate::node::threads::core::CoreInput;
-use crate::node::threads::gossip::GossipInput;
 use crate::types::{Addresses, Identity};
-use crate::wire::codec::{WireError, encode_onto};
+use crate::wire::codec::WireError;
 use crate::wire::handshake::{self, Welcomed};
-use crate::wire::{Frame, Hello, PROTOCOL, Purpose};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crate::wire::{Hello, PROTOCOL, Purpose};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, info, warn};
-use rustix::net::SendFlags;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
@@ -33,109 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// First and longest pause between two dials.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
-/// A turn that queues more than this writes in between.
-const FLUSH_BYTES: usize = 256 << 10;
 /// A process that dies (or one that is just starting) may take a connection and drop it: dial again so often, at once.
 const DYING_DIALS: u32 = 20;
-
-/// What a `send-m` thread is told.
-#[derive(Clone, Copy, Debug)]
-enum LinkInput {
-    /// Bytes are left that the socket did not take.
-    Drain,
-    /// The peer closed its connection to us, or a write failed: look whether it is still there.
-    Check,
-}
-
-/// Whether a connection stands, and what is to be written to it.
-#[derive(Debug, Default)]
-struct Wire {
-    /// `None` while there is no connection.
-    stream: Option<Arc<TcpStream>>,
-    /// Whole frames, but for the first, of which a part may have left already.
-    rest: Vec<u8>,
-    /// `send-m` is writing what came before `rest`.
-    is_draining: bool,
-}
-
-/// One outgoing link, for all who write to it.
-#[derive(Clone, Debug)]
-pub struct Link {
-    /// Whom it leads to.
-    pub who: Identity,
-    /// Where.
-    pub address: String,
-    wire: Arc<Mutex<Wire>>,
-    inbox: Sender<LinkInput>,
-}
-
-impl Link {
-    /// Writes a frame, now or as soon as the socket takes it; drops it when the connection is down or far behind.
-    pub fn send(&self, frame: &Frame) {
-        self.queue(frame);
-        self.flush();
-    }
-
-    /// Adds a frame to what the next [`Link::flush`] writes, under the same conditions.
-    pub fn queue(&self, frame: &Frame) {
-        if !self.queue_within(frame, LINK_BYTES_MAX) {
-            debug!("link down or far behind, frame dropped peer={}", self.who.id);
-        }
-    }
-
-    /// The same for a frame that its owner keeps if it is not taken. Half of the room stays free for others.
-    pub fn try_queue(&self, frame: &Frame) -> bool {
-        self.queue_within(frame, LINK_BYTES_MAX / 2)
-    }
-
-    fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
-        let mut wire = lock(&self.wire);
-        if wire.rest.len() >= FLUSH_BYTES {
-            self.write(&mut wire);
-        }
-        if wire.stream.is_none() || wire.rest.len() > bytes_max {
-            return false;
-        }
-        encode_onto(&mut wire.rest, frame);
-        true
-    }
-
-    /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.
-    pub fn flush(&self) {
-        self.write(&mut lock(&self.wire));
-    }
-
-    fn write(&self, wire: &mut Wire) {
-        if wire.rest.is_empty() || wire.is_draining {
-            return;
-        }
-        let Some(stream) = &wire.stream else { return };
-        match rustix::net::send(stream, &wire.rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(taken) => {
-                wire.rest.drain(..taken);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
-            Err(_) => return self.check(),
-        }
-        if !wire.rest.is_empty() {
-            wire.is_draining = self.inbox.try_send(LinkInput::Drain).is_ok();
-        } else if wire.rest.capacity() > 4 * FLUSH_BYTES {
-            // A burst must not hold its memory for ever.
-            wire.rest = Vec::new();
-        }
-    }
-
-    /// Whether the connection stands.
-    pub fn is_up(&self) -> bool {
-        lock(&self.wire).stream.is_some()
-    }
-
-    /// Asks the thread to look whether the peer is still there.
-    pub fn check(&self) {
-        // A full queue means that the thread has been told already.
-        let _ = self.inbox.try_send(LinkInput::Check);
-    }
-}
 
 /// Starts the thread of one link; it ends when the last [`Link`] is dropped.
 ///
@@ -144,7 +36,7 @@ impl Link {
 pub fn start(shared: Arc<Shared>, who: Identity, address: String) -> io::Result<Link> {
     let (inbox, queue) = bounded(SEND_INBOX_MAX);
     let wire = Arc::new(Mutex::new(Wire::default()));
-    let link = Link { who, address: address.clone(), wire: Arc::clone(&wire), inbox };
+    let link = Link::new(who, address.clone(), Arc::clone(&wire), inbox);
     crate::node::spawn::spawn(&format!("send-{}", who.id.0), move || {
         Dialer { shared, who, address, wire }.run(&queue)
     })?;

@@ -4,12 +4,14 @@
 //! Not here: whom to ask, how often, and what follows from the answers (`cluster/discovery.rs`).
 
 use super::dialer;
+use crate::cluster::config_file;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, NodeId};
 use crate::wire::codec::{WireError, read_frame, write_frame};
 use crate::wire::handshake::{self, DeadlineReader, Welcomed};
 use crate::wire::{Frame, Hello, PROTOCOL, Purpose, Whereabouts};
+use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,4 +179,10 @@ fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
         Purpose::Ask | Purpose::Join { .. } => write_frame(&mut to, &Frame::Whereabouts(looking)),
         Purpose::Peer | Purpose::Snapshot | Purpose::State => Ok(()),
     }
+}
+
+/// Peer addresses that the settings and `config.json` name.
+pub fn named_addresses(settings: &Settings) -> BTreeSet<String> {
+    let named = config_file::read(&settings.config_file_path).ok().flatten();
+    settings.peers.iter().cloned().chain(named.iter().flat_map(|named| named.peer_addresses())).collect()
 }

@@ -4,23 +4,32 @@
 //! leader is in use and stays with it. Each step is a membership change of its own, committed before the next.
 //! Not here: finding the leader (`cluster/discovery.rs`), becoming a voter (`cluster/autopilot.rs`).
 
-use super::acceptor;
 use crate::node::shared::Shared;
-use crate::node::threads::core::CoreInput;
-use crate::node::threads::pending_requests::Asked;
-use crate::raft::Change;
+use crate::node::shared::messages::CoreInput;
+use crate::node::shared::request::Asked;
+use crate::raft::{Change, Promise};
 use crate::services::directory::Command;
 use crate::services::registry::directory_command;
 use crate::types::{Identity, NodeId, Outcome};
-use crate::wire::{Frame, Hello};
+use crate::wire::{Frame, Hello, Whereabouts};
 use log::info;
 use std::time::{Duration, Instant};
+
+/// What this node tells those who look for a cluster, or for their place in it.
+pub fn whereabouts(shared: &Shared, asker: NodeId) -> Whereabouts {
+    let view = shared.view();
+    let members = shared.known_addresses();
+    let leader = view.raft.leader.and_then(|id| members.iter().find(|(m, _)| *m == id).cloned());
+    let (cluster, id, term) = (Some(shared.cluster), Some(shared.me.id), view.raft.term);
+    let holder = view.raft.membership.uuid_of(asker);
+    Whereabouts { cluster, id, term, leader, members, holder, remembered: Promise::default() }
+}
 
 /// Answers a node that asks to join.
 pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
     let who = hello.from;
     if shared.view().raft.leader != Some(shared.me.id) {
-        return Frame::Whereabouts(acceptor::whereabouts(shared, who.id));
+        return Frame::Whereabouts(whereabouts(shared, who.id));
     }
     if who.id.0 == 0 || who.id.0 > NodeId::MAX {
         return Frame::Reject { why: format!("node ids go from 1 to {}", NodeId::MAX) };

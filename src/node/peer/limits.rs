@@ -1,23 +1,19 @@
-//! What connections on the peer port may cost: how many there are, and the bytes of large frames that are being received.
+//! How many connections there may be on the peer port.
 //!
 //! A connection is a stranger's until its handshake has named a known identity. Strangers have few places: beyond them the
 //! oldest is closed, as a member's handshake takes milliseconds and needs one of the newest. A known identity has places of its
 //! own, so nobody else can take them; beyond those its oldest connection is closed, which is the one that is half open. Without
-//! a `cluster_secret` a process of this machine can claim a member's identity: it takes that member's places, and no more bytes
-//! than that member may have.
+//! a `cluster_secret` a process of this machine can claim a member's identity: it takes that member's places.
 //!
-//! Invariants: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer. P2 of large frames one per
-//! identity is received at a time, and all of them together have at most [`FRAMES_BYTES_MAX`] bytes.
-//! Not here: reading frames (`acceptor.rs`), the budget of clients (`node/shared/memory.rs`).
+//! Invariant: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer.
+//! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).
 
-use crate::limits::FRAME_BYTES_MAX;
 use crate::node::shared::lock;
 use crate::types::Identity;
 use crate::wire::Purpose;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
 
 /// Connections of strangers. More: the oldest is closed.
 pub const STRANGERS_MAX: usize = 64;
@@ -26,10 +22,6 @@ pub const STRANGERS_MAX: usize = 64;
 const OF_ONE_MAX: usize = 2;
 /// Connections of known identities. More: the newcomer is closed, and its dialer tries again.
 const KNOWN_MAX: usize = 512;
-/// Bytes of large frames that are being received. Full: the next one waits, and so does its sender.
-pub const FRAMES_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
-/// Frames up to here are never waited for: heartbeats, votes, gossip, short appends.
-pub const SMALL_FRAME_BYTES: usize = 64 << 10;
 
 /// The connections of the peer port.
 #[derive(Debug, Default)]
@@ -108,59 +100,6 @@ fn close_beyond(all: &mut VecDeque<Open>, most: usize) {
     }
 }
 
-/// Large frames that known identities are sending.
-#[derive(Debug, Default)]
-pub struct FrameShare {
-    held: Mutex<Held>,
-    freed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    bytes: usize,
-    by: BTreeSet<Identity>,
-}
-
-/// The bytes of a frame, until they are taken apart.
-#[derive(Debug)]
-pub struct FrameBytes<'a> {
-    share: &'a FrameShare,
-    who: Identity,
-    bytes: usize,
-}
-
-impl FrameShare {
-    /// Waits until there is room for a large frame; `None`: not by the deadline.
-    pub fn hold(&self, who: Identity, bytes: usize, deadline: Instant) -> Option<FrameBytes<'_>> {
-        assert!(bytes <= FRAMES_BYTES_MAX, "a frame of {bytes} bytes");
-        let mut held = lock(&self.held);
-        while held.bytes + bytes > FRAMES_BYTES_MAX || held.by.contains(&who) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            held = self.freed.wait_timeout(held, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        held.bytes += bytes;
-        held.by.insert(who);
-        Some(FrameBytes { share: self, who, bytes })
-    }
-
-    /// Bytes of large frames that are being received now.
-    pub fn used(&self) -> usize {
-        lock(&self.held).bytes
-    }
-}
-
-impl Drop for FrameBytes<'_> {
-    fn drop(&mut self) {
-        let mut held = lock(&self.share.held);
-        held.bytes -= self.bytes;
-        held.by.remove(&self.who);
-        self.share.freed.notify_all();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::node::peer::limits::*;
@@ -202,22 +141,5 @@ mod tests {
         drop((member, strangers, same, other));
         let table = lock(&places.0);
         assert!(table.strangers.is_empty() && table.known.is_empty());
-    }
-
-    #[test]
-    fn large_frames_wait_for_each_other_and_one_identity_has_one() {
-        let share = FrameShare::default();
-        let soon = || Instant::now() + Duration::from_millis(20);
-        let one = share.hold(who(1), FRAME_BYTES_MAX, soon()).unwrap();
-        assert!(share.hold(who(1), 100, soon()).is_none(), "the same one");
-        let two = share.hold(who(2), FRAME_BYTES_MAX, soon()).unwrap();
-        assert!(share.hold(who(3), 100, soon()).is_none(), "all is taken");
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| share.hold(who(3), 100, Instant::now() + Duration::from_secs(20)).is_some());
-            drop(one);
-            assert!(waiting.join().unwrap());
-        });
-        drop(two);
-        assert_eq!(share.used(), 0);
     }
 }

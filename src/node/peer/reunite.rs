@@ -3,15 +3,14 @@
 //! `config.json` and the member's number name who is there; a member of this cluster, by its identity, is linked there.
 //!
 //! The same thread looks now and then whether another cluster shares the front door (`node/process/front_port.rs`), and asks, after a long time
-//! without a leader, whether this node is a member still (`node/views/former_member.rs`).
+//! without a leader, whether this node is a member still (`former_member.rs`).
 //! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery.rs`).
 
-use super::discovery_client::Asker;
-use crate::cluster::config_file;
+use super::discovery_client::{Asker, named_addresses};
+use super::former_member;
 use crate::node::process::front_port;
 use crate::node::shared::Shared;
-use crate::node::threads::core::CoreInput;
-use crate::node::views::former_member;
+use crate::node::shared::messages::CoreInput;
 use crate::types::{Addresses, NodeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -71,18 +70,11 @@ fn missing(shared: &Shared) -> BTreeSet<NodeId> {
 /// Where somebody may be: not where a link stands or is being tried.
 fn addresses(shared: &Shared, missing: &BTreeSet<NodeId>) -> BTreeSet<String> {
     let settings = &shared.settings;
-    let mut all = named_addresses(shared);
+    let mut all = named_addresses(settings);
     all.extend(missing.iter().map(|id| settings.addresses(*id).peer));
     all.remove(&settings.addresses(shared.me.id).peer);
     for link in shared.links().values() {
         all.remove(&link.address);
     }
     all
-}
-
-/// Peer addresses that the settings and `config.json` name.
-pub fn named_addresses(shared: &Shared) -> BTreeSet<String> {
-    let settings = &shared.settings;
-    let named = config_file::read(&settings.config_file_path).ok().flatten();
-    settings.peers.iter().cloned().chain(named.iter().flat_map(|named| named.peer_addresses())).collect()
 }

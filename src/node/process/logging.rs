@@ -17,6 +17,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Exit code of a node whose disk failed.
+pub const EXIT_DISK: i32 = 3;
 /// How long the end of the process waits for its last lines to be taken.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 

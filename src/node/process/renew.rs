@@ -8,8 +8,8 @@
 //!
 //! Not here: the comparison (`raft/state/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files (`store/identity.rs`).
 
+use super::logging::{self, EXIT_DISK};
 use crate::node::shared::Shared;
-use crate::node::threads::disk::EXIT_DISK;
 use crate::raft::Promise;
 use crate::types::{Index, NodeId};
 use log::{error, info};
@@ -42,7 +42,7 @@ pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
         shared.dir.display(),
         shared.me.id
     );
-    super::logging::exit(EXIT_DISK);
+    logging::exit(EXIT_DISK);
 }
 
 /// Starts this program again in place of itself; returns the exit code if that cannot be done.

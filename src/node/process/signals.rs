@@ -95,7 +95,7 @@ mod tests {
     /// Runs itself once more, below a shell that ignores the signal.
     #[test]
     fn a_shell_knows_which_signals_are_ignored() {
-        const NAME: &str = "node::signals::tests::a_shell_knows_which_signals_are_ignored";
+        const NAME: &str = "node::process::signals::tests::a_shell_knows_which_signals_are_ignored";
         if std::env::var_os("PHALANX_TEST_IGNORES").is_some() {
             return assert!(is_ignored_by_shells(SIGHUP) && !is_ignored_by_shells(SIGTERM));
         }

@@ -4,11 +4,10 @@
 //! taken its place: then `current` says so. `temporary-N` while an image is on its way, `damaged` when the node gave up because of the file, and `set-aside.sqlite` for what was of no use.
 //! Not here: what the file holds (`services/sql/`).
 
-use super::logging;
+use super::logging::{self, EXIT_DISK};
 use crate::node::shared::lock;
 use crate::node::spawn;
-use crate::node::threads::disk::EXIT_DISK;
-use crate::node::views::statement_timings::Laps;
+use crate::node::views::statement_timings::StatementTimings;
 use crate::services::sql::Files;
 use crate::store::create_private_dir;
 use log::{error, info, warn};
@@ -48,7 +47,7 @@ pub struct Folder {
     started: Instant,
     /// Microseconds since then.
     looked_us: AtomicU64,
-    laps: Arc<Laps>,
+    timings: Arc<StatementTimings>,
     /// Name of the newest load that is prepared, for the other nodes.
     prepared: Arc<AtomicU64>,
 }
@@ -62,7 +61,7 @@ impl Folder {
         data: &Path,
         owner: String,
         reserve_bytes: u64,
-        laps: Arc<Laps>,
+        timings: Arc<StatementTimings>,
         prepared: Arc<AtomicU64>,
     ) -> io::Result<Folder> {
         let path = data.join("sql");
@@ -71,7 +70,7 @@ impl Folder {
         let next = AtomicU64::new(number(&current) + 1);
         let (current, looked_us) = (Mutex::new(path.join(current)), AtomicU64::new(0));
         let started = Instant::now();
-        let folder = Folder { path, current, owner, next, reserve_bytes, started, looked_us, laps, prepared };
+        let folder = Folder { path, current, owner, next, reserve_bytes, started, looked_us, timings, prepared };
         let kept = folder.path();
         for entry in fs::read_dir(&folder.path)? {
             let entry = entry?;
@@ -257,7 +256,7 @@ impl Files for Folder {
     }
 
     fn lap(&self, seed: u64) {
-        self.laps.lap(seed);
+        self.timings.mark(seed);
     }
 
     fn tell(&self, what: &str) {

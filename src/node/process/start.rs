@@ -6,7 +6,7 @@
 
 use super::signals::{self, Signal};
 use super::sql_folder::Folder;
-use super::stop::{self, Stopper};
+use super::stop;
 use super::{front_port, logging, open, renew};
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
 use crate::limits::{
@@ -17,25 +17,26 @@ use crate::node::handle::Handle;
 use crate::node::peer::discovery_client::{Asker, Lookout, wake};
 use crate::node::peer::discovery_io::RealWorld;
 use crate::node::peer::{acceptor, reunite};
-use crate::node::shared::{Parts, Shared, lock};
+use crate::node::reports::status;
+use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, WorkerInput};
+use crate::node::shared::state::Parts;
+use crate::node::shared::stopper::Stopper;
+use crate::node::shared::{Shared, lock};
 use crate::node::snapshots::checkpoints;
 use crate::node::spawn;
-use crate::node::sql::handle::Readers;
-use crate::node::threads::apply::{self, ApplyJob};
-use crate::node::threads::core::{Core, CoreInput};
-use crate::node::threads::disk::{self, DiskJob};
-use crate::node::threads::gossip::{self, GossipInput};
-use crate::node::threads::worker::{self, WorkerInput};
-use crate::node::threads::{config_writer, console, large_reads, monitor, watch};
-use crate::node::views::chat_feed;
-use crate::node::views::statement_timings::Laps;
+use crate::node::sql::reader_pool::ReaderPool;
+use crate::node::threads::console::ConsoleOptions;
+use crate::node::threads::core::Core;
+use crate::node::threads::{
+    apply, chat, config_writer, console, disk, gossip, large_reads, monitor, sql_checkpoint, watch, worker,
+};
+use crate::node::views::statement_timings::StatementTimings;
 use crate::raft::{self, Config, Durable, Persist, Raft};
 use crate::services::registry::Registry;
 use crate::services::sql;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
-use crate::store::error::StoreError;
 use crate::store::identity::{self, FolderLock, Me};
-use crate::store::{self, Files, RealFiles, Store, mark};
+use crate::store::{self, Files, RealFiles, Store, StoreError, mark};
 use crate::types::{Identity, NodeId, Ticks};
 use crossbeam_channel::{Receiver, bounded};
 use log::{info, warn};
@@ -388,10 +389,10 @@ fn launch(
     let anchor = folder.anchor()?;
     let begun = Instant::now();
     let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
-    let (laps, prepared) = (Arc::new(Laps::default()), Arc::default());
+    let (timings, prepared) = (Arc::new(StatementTimings::default()), Arc::default());
     let sql: Arc<dyn sql::Files> = {
         let reserve_bytes = (settings.disk_reserve_mb + READS_LEAVE_MB) << 20;
-        let folder = Folder::open(&dir, owner, reserve_bytes, Arc::clone(&laps), Arc::clone(&prepared));
+        let folder = Folder::open(&dir, owner, reserve_bytes, Arc::clone(&timings), Arc::clone(&prepared));
         Arc::new(folder.map_err(StartError::Database)?)
     };
     if let Err(e) = sql::sort_in(&dir.join("sql")) {
@@ -438,7 +439,7 @@ fn launch(
         apply: apply_in.clone(),
         is_gateway,
         snapshots: snapshots.clone(),
-        sql: Some(Readers::new(sql, laps, prepared)),
+        sql: Some(ReaderPool::new(sql, timings, prepared)),
         stopper: stopper.clone(),
         known: raft.known(),
         log_ms: registry.applied().at_ms,
@@ -446,7 +447,7 @@ fn launch(
         checkpoints: checkpoints_in,
         view: raft.view(),
     }));
-    shared.publish_frame(monitor::build(&shared, 0));
+    shared.frames.publish(status::frame(&shared, 0));
     shared.set_applied(registry.applied().index);
     shared.event("start", Some(who.id), format!("node {} started", who.id.0));
     if let Some(news) = news {
@@ -483,11 +484,11 @@ fn launch(
     let s = Arc::clone(&shared);
     thread("watch", Box::new(move || watch::run(&s, &watch_out)))?;
     let s = Arc::clone(&shared);
-    thread("chat", Box::new(move || chat_feed::run(&s, &chat_out)))?;
+    thread("chat", Box::new(move || chat::run(&s, &chat_out)))?;
     let (s, sender) = (Arc::clone(&shared), worker_in.clone());
     thread("worker", Box::new(move || worker::run(&s, &worker_out, sender)))?;
     let s = Arc::clone(&shared);
-    thread("checkpoint", Box::new(move || crate::node::sql::handle::checkpoint(&s)))?;
+    thread("checkpoint", Box::new(move || sql_checkpoint::run(&s)))?;
     let (s, disk_for_checkpoints) = (Arc::clone(&shared), disk_in.clone());
     thread("checkpoints", Box::new(move || checkpoints::run(&s, disk_for_checkpoints, &checkpoints_out)))?;
     let s = Arc::clone(&shared);
@@ -515,8 +516,9 @@ fn launch(
     thread("resp", Box::new(move || (doors.resp)(ports.resp, resp)))?;
     thread("door", Box::new(move || (doors.front)(ports.front, front)))?;
     // Not joined: it waits on a terminal that may never say anything again.
-    let (s, stopper, options) = (Arc::clone(&shared), stopper.clone(), options.clone());
-    let console = move || console::run(&s, &stopper, io::stdin().lock(), &options);
+    let s = Arc::clone(&shared);
+    let options = ConsoleOptions { ends_with_input: options.ends_with_input, is_lab: options.is_lab };
+    let console = move || console::run(&s, io::stdin().lock(), options);
     spawn::spawn("console", console).map_err(StartError::Thread)?;
 
     let inboxes = Inboxes { core: core_in, disk: disk_in, apply: apply_in, gossip: gossip_in, worker: worker_in };

@@ -1,76 +1,19 @@
-//! How a node ends: refuse clients, hand leadership over, let answers leave, sync, join, within five seconds.
+//! How a node ends: refuse clients, transfer leadership, let answers leave, sync, join, within five seconds.
 //!
-//! The first Ctrl+C (or SIGTERM, or `quit`) begins an orderly stop; a second one exits at once. Nothing is lost either
-//! way: what was acknowledged is on a quorum's disks.
-//! Not here: what each thread does on its way out.
+//! Not here: who may ask for it (`node/shared/stopper.rs`), what each thread does on its way out.
 
-use super::logging;
-use crate::node::shared::{Shared, lock};
-use crate::node::threads::pending_requests::{Asked, transferred_to};
+use crate::node::shared::Shared;
+use crate::node::shared::request::{Asked, transferred_to};
 use crate::raft::Role;
 use crate::types::Outcome;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Exit code of a second Ctrl+C: as a shell reports an interrupt.
-const EXIT_INTERRUPTED: i32 = 130;
-/// Different causes this close to each other are one event.
-const SAME_EVENT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for a successor.
 const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
 /// Longest wait for client connections to end.
 const CLIENTS_MAX: Duration = Duration::from_millis(1500);
-
-/// What one more wish to stop asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Begin,
-    SameEvent,
-    AtOnce,
-}
-
-/// Asks the node to stop.
-#[derive(Clone, Debug)]
-pub struct Stopper {
-    first: Sender<&'static str>,
-    asked: Arc<Mutex<Option<(&'static str, Instant)>>>,
-}
-
-impl Stopper {
-    /// The switch, and what the main thread waits on.
-    pub fn new() -> (Stopper, Receiver<&'static str>) {
-        let (first, wait) = bounded(1);
-        (Stopper { first, asked: Arc::default() }, wait)
-    }
-
-    /// Begins an orderly stop; the second call ends the process at once. Another cause within [`SAME_EVENT_MAX`] is the same
-    /// event told twice: a terminal that is closed hangs up and ends the input, a service manager follows SIGTERM with SIGHUP.
-    pub fn stop(&self, why: &'static str) {
-        match self.note(why, Instant::now()) {
-            Step::Begin => {}
-            Step::SameEvent => return,
-            Step::AtOnce => {
-                logging::say("phalanx: stopped at once, as asked twice");
-                logging::exit(EXIT_INTERRUPTED);
-            }
-        }
-        let _ = self.first.try_send(why); // an empty channel of one place takes the first word
-    }
-
-    fn note(&self, why: &'static str, now: Instant) -> Step {
-        let mut asked = lock(&self.asked);
-        match *asked {
-            None => {
-                *asked = Some((why, now));
-                Step::Begin
-            }
-            Some((first, at)) if first != why && now.duration_since(at) < SAME_EVENT_MAX => Step::SameEvent,
-            Some(_) => Step::AtOnce,
-        }
-    }
-}
 
 /// Gives the leadership to the best live voter, if this node has it.
 pub fn hand_over(shared: &Shared) {
@@ -96,22 +39,5 @@ pub fn drain_clients(shared: &Arc<Shared>) {
     let left = shared.sessions.count();
     if left > 0 {
         info!("{left} client connections did not end in time");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::node::process::stop::*;
-
-    #[test]
-    fn two_causes_at_once_are_one_event_and_the_same_twice_is_impatience() {
-        let second = Duration::from_secs(1);
-        let (stopper, _wait) = Stopper::new();
-        let begun = Instant::now();
-        assert_eq!(stopper.note("hangup", begun), Step::Begin);
-        assert_eq!(stopper.note("termination", begun + second / 2), Step::SameEvent);
-        assert_eq!(stopper.note("end of input", begun + second / 2), Step::SameEvent);
-        assert_eq!(stopper.note("hangup", begun + second / 2), Step::AtOnce);
-        assert_eq!(stopper.note("termination", begun + second), Step::AtOnce);
     }
 }

@@ -10,20 +10,20 @@
 
 use super::{rebuild, writer};
 use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge, parts_in_words};
-use crate::node::shared::{Shared, is_member_online, lock};
-use crate::node::threads::core::CoreInput;
-use crate::node::threads::disk::{DiskJob, must};
+use crate::node::shared::cluster_state::is_member_online;
+use crate::node::shared::messages::{CoreInput, DiskJob};
+use crate::node::shared::{Shared, lock};
 use crate::node::views::integrity::split_in_words;
 use crate::raft::{Membership, Role};
-use crate::services::registry::{Registry, SQL, checkpoint_command};
+use crate::services::registry::checkpoint_command;
 use crate::store::RealFiles;
 use crate::store::mark::{self, Kind, Mark};
 use crate::types::{Identity, Index, NodeId, Outcome};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info, warn};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Between two checkpoints while anything is applied.
@@ -34,62 +34,6 @@ const CHECKPOINT_SOON: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to fetch another node's state.
 const REBUILD_AGAIN: Duration = Duration::from_secs(2);
-
-/// A digest rests so many times as long as each piece of it took, and no longer than this.
-const REST_TIMES: u32 = 4;
-const REST_MAX: Duration = Duration::from_millis(50);
-/// The digest of a database that took longer than this is told again while no entry changes the database,
-const SLOW_SQL: Duration = Duration::from_secs(2);
-/// and no longer than this: a disk may change it, too.
-const SLOW_SQL_KEPT: Duration = Duration::from_secs(600);
-
-/// The digest of a large database.
-#[derive(Clone, Copy, Debug)]
-pub struct SlowDigest {
-    epoch: u64,
-    newest: u64,
-    at: Instant,
-    digest: u64,
-}
-
-/// Body of the thread that takes a digest.
-pub fn digest(shared: &Shared, registry: &Registry, epoch: u64, slow_sql: &Mutex<Option<SlowDigest>>) {
-    let begun = Instant::now();
-    let newest = registry.sql().newest();
-    let known =
-        lock(slow_sql).filter(|slow| (slow.epoch, slow.newest) == (epoch, newest) && slow.at.elapsed() < SLOW_SQL_KEPT);
-    let known: Vec<(u8, u64)> = known.map(|slow| (SQL, slow.digest)).into_iter().collect();
-    let mut resumed = Instant::now();
-    let mut rest = || {
-        std::thread::sleep((resumed.elapsed() * REST_TIMES).min(REST_MAX));
-        resumed = Instant::now();
-    };
-    let digest = registry.state_digest(&known, &mut rest);
-    let took = begun.elapsed();
-    if known.is_empty() && took >= SLOW_SQL {
-        let sql = digest.parts.iter().find(|(number, _)| *number == SQL);
-        *lock(slow_sql) = sql.map(|(_, digest)| SlowDigest { epoch, newest, at: begun, digest: *digest });
-    }
-    shared.integrity.digests.fetch_add(1, Ordering::Relaxed);
-    shared.integrity.digest_us.store(took.as_micros() as u64, Ordering::Relaxed);
-    log::debug!("digest index={} ms={}", digest.index, took.as_millis());
-    shared.integrity.add_digest(epoch, digest);
-    shared.poke_checkpoints();
-}
-
-/// Every node that is known to be corrupt, by its own word or by what this node has found.
-pub fn corrupt_nodes(shared: &Shared) -> BTreeMap<NodeId, Difference> {
-    let mut corrupt = shared.integrity.findings().corrupt.clone();
-    if let Some(own) = &shared.integrity.report().corrupt {
-        corrupt.insert(shared.me.id, own.clone());
-    }
-    for (row, is_online, _) in lock(&shared.gossip).all(shared.now_ms()) {
-        if let Some(difference) = row.state.corrupt.clone().filter(|_| is_online) {
-            corrupt.insert(row.id, difference);
-        }
-    }
-    corrupt
-}
 
 struct Checkpoints {
     shared: Arc<Shared>,
@@ -215,12 +159,12 @@ impl Checkpoints {
             index: difference.index,
             parts: difference.parts.clone(),
         });
-        must(&self.shared, mark::save(&RealFiles, &self.shared.dir, mark.as_ref()));
+        self.shared.disk_or_exit(mark::save(&RealFiles, &self.shared.dir, mark.as_ref()));
     }
 
     /// Says who is corrupt, and who no longer is.
     fn tell(&mut self) {
-        let corrupt = corrupt_nodes(&self.shared);
+        let corrupt = self.shared.corrupt_nodes();
         for (id, difference) in &corrupt {
             if !self.told.contains_key(id) {
                 self.shared.integrity.differences.fetch_add(1, Ordering::Relaxed);

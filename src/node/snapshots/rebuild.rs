@@ -9,8 +9,7 @@ use super::writer::{Count, Pace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
 use crate::node::shared::Shared;
-use crate::node::threads::core::CoreInput;
-use crate::node::threads::disk::must;
+use crate::node::shared::messages::CoreInput;
 use crate::types::{Identity, Index};
 use crate::wire::codec::{WireError, read_frame, write_frame};
 use crate::wire::{Frame, Purpose};
@@ -162,7 +161,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream) -> Result<Index, WireError>
         match answer.recv_timeout(STALL_MAX) {
             Ok(Ok(())) => {
                 // `apply` waits for it: from here on it is this node's newest snapshot.
-                let reader = must(shared, snapshots.adopt(&meta));
+                let reader = shared.disk_or_exit(snapshots.adopt(&meta));
                 let _ = data.send(reader);
                 return match is_done.recv() {
                     Ok(Ok(())) => Ok(meta.index),

@@ -9,7 +9,7 @@ use crate::cluster::health::quorum;
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
 use crate::node::shared::Shared;
-use crate::node::threads::core::CoreInput;
+use crate::node::shared::messages::CoreInput;
 use crate::raft::View;
 use crate::services::registry::checkpoint_command;
 use crate::store::{SnapshotReader, Snapshots};

@@ -7,8 +7,7 @@
 //! nodes (`transfer.rs`).
 
 use crate::node::shared::Shared;
-use crate::node::threads::core::CoreInput;
-use crate::node::threads::disk::{DiskJob, must};
+use crate::node::shared::messages::{CoreInput, DiskJob};
 use crate::raft::SnapshotMeta;
 use crate::services::registry::Registry;
 use crate::store::SnapshotSaver;
@@ -40,7 +39,7 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sen
         Err(e @ (StoreError::NoSpace { .. } | StoreError::Transfer(_))) => {
             return warn!("no snapshot, the log goes on growing: {e}");
         }
-        Err(e) => must(shared, Err(e)),
+        Err(e) => shared.disk_or_exit(Err(e)),
     }
     info!("snapshot index={} bytes={}", meta.index, bytes.0);
     shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", bytes.0, meta.index));
@@ -56,7 +55,7 @@ pub fn let_go(shared: &Shared, index: Index, disk: &Sender<DiskJob>) {
         && let Ok(job) = to_remove.recv()
     {
         let mut pace = Pace::begin();
-        must(shared, job.run(&mut || pace.rest()));
+        shared.disk_or_exit(job.run(&mut || pace.rest()));
     }
 }
 

@@ -6,7 +6,9 @@
 //! Not here: what a node does with these commands (`services/sql/loading.rs`).
 
 use crate::node::handle::Handle;
-use crate::node::shared::{Shared, is_member_online, lock};
+use crate::node::shared::cluster_state::is_member_online;
+use crate::node::shared::{Shared, lock};
+use crate::node::sql::reader_pool::ReaderPool;
 use crate::services::sessions::Tag;
 use crate::services::sql::commands::Bytes;
 use crate::services::sql::{Answer, Command};
@@ -88,7 +90,7 @@ fn who_is_prepared(shared: &Shared, load: u64) -> (bool, bool) {
     let membership = &view.raft.membership;
     let now_ms = shared.now_ms();
     let gossip = lock(&shared.gossip);
-    let own = shared.sql.as_ref().map_or(0, super::handle::Readers::prepared_load);
+    let own = shared.sql.as_ref().map_or(0, ReaderPool::prepared_load);
     let is_ready = |id: &NodeId| match *id == shared.me.id {
         true => own == load,
         false => gossip.row(now_ms, *id).is_some_and(|(row, _)| row.prepared_load == load),

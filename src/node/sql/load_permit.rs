@@ -1,4 +1,4 @@
-//! Requests of the database that were told to come again: they wait in turn, at the door, for the log to have time for them.
+//! Permits for requests that would load the database for long: they were told to try again, and do so one at a time.
 //!
 //! Not here: which are told so (`services/sql/budget/allowance.rs`).
 
@@ -6,23 +6,23 @@ use crate::node::shared::lock;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is said when the time of a request is over before its turn has come.
+/// The refusal of a request that got no permit before its deadline.
 pub const BUSY: &str = "the database is busy with other requests that take long; nothing was done, try again later";
 
-/// Whose turn it is on this node: one at a time, so that they do not take the log's time from each other.
+/// One permit on this node, so that such requests do not take the log's time from each other.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub struct LoadPermits {
     is_taken: Mutex<bool>,
     freed: Condvar,
 }
 
-/// A turn, until it is dropped.
+/// The permit, until it is dropped.
 #[derive(Debug)]
-pub struct Turn<'a>(&'a Turns);
+pub struct LoadPermit<'a>(&'a LoadPermits);
 
-impl Turns {
-    /// Waits for a turn until the deadline.
-    pub fn take(&self, deadline: Instant) -> Option<Turn<'_>> {
+impl LoadPermits {
+    /// Waits for the permit until the deadline.
+    pub fn take(&self, deadline: Instant) -> Option<LoadPermit<'_>> {
         let mut is_taken = lock(&self.is_taken);
         while *is_taken {
             let left = deadline.checked_duration_since(Instant::now())?;
@@ -30,18 +30,18 @@ impl Turns {
             is_taken = again;
         }
         *is_taken = true;
-        Some(Turn(self))
+        Some(LoadPermit(self))
     }
 }
 
-impl Turn<'_> {
-    /// Waits so long, if the deadline is not before.
+impl LoadPermit<'_> {
+    /// Waits this long; `None`, at once, if the deadline is sooner.
     pub fn wait(&self, time: Duration, deadline: Instant) -> Option<()> {
         (Instant::now() + time < deadline).then(|| std::thread::sleep(time))
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for LoadPermit<'_> {
     fn drop(&mut self) {
         *lock(&self.0.is_taken) = false;
         self.0.freed.notify_one();

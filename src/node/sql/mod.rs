@@ -3,3 +3,4 @@
 pub mod handle;
 pub mod load;
 pub mod load_permit;
+pub mod reader_pool;

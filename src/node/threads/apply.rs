@@ -5,16 +5,18 @@
 //! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`node/snapshots/schedule.rs`), what
 //! follows from a digest (`node/snapshots/checkpoints.rs`).
 
-use super::core::CoreInput;
-use super::disk::DiskJob;
 use super::large_reads::{self, LargeRead};
-use super::pending_requests::{Answered, Question, ReplyTo};
 use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};
-use crate::node::peer::dialer::Link;
+use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::quota;
-use crate::node::shared::{Shared, lock, mono_us};
-use crate::node::snapshots::checkpoints::{self, SlowDigest};
+use crate::node::shared::clock::mono_us;
+use crate::node::shared::link::Link;
+use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob};
+use crate::node::shared::request::{Answered, Question, ReplyTo};
+use crate::node::shared::{Shared, lock};
+use crate::node::snapshots::digest::{self, SlowDigest};
 use crate::node::snapshots::writer;
+use crate::node::spawn;
 use crate::node::views::jobs::JobsView;
 use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
@@ -28,39 +30,6 @@ use log::{error, info, warn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-
-/// What the thread is given.
-#[derive(Debug)]
-pub enum ApplyJob {
-    /// Committed entries in order, each with those who wait for its commands; then a snapshot, if one is due.
-    Entries { run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta> },
-    /// Questions for a state that has applied `at_least`.
-    Queries { at_least: Index, queries: Vec<Question> },
-    /// Replace the services' state by a snapshot, once the disk has it.
-    Install { meta: SnapshotMeta, data: Receiver<SnapshotReader> },
-    /// Give a copy of the state as it is at this index.
-    Copy { meta: SnapshotMeta, reply: Sender<(SnapshotMeta, Registry)> },
-    /// Replace a state that is wrong by the one that comes in `data`, of the index of `meta`, and apply again what this node
-    /// had applied after it.
-    Replace { meta: SnapshotMeta, data: Receiver<SnapshotReader>, run: Vec<Entry>, done: Sender<Result<(), String>> },
-    /// Of a node of a lab: change one part of the state behind the log's back.
-    Alter { part: u8 },
-    /// Answer the job when it has ended, or when a state of `at_least` has no such job (any more).
-    Await {
-        /// Which.
-        job: JobId,
-        /// What the asker knows to be applied somewhere.
-        at_least: Index,
-        /// When the asker gives up.
-        deadline: Instant,
-        /// Told once.
-        reply: ReplyTo,
-    },
-    /// The node stops: whoever waits for a job is told how far it is.
-    LetGo,
-    /// End the thread.
-    Stop,
-}
 
 /// Somebody who waits for a job to end.
 #[derive(Debug)]
@@ -217,8 +186,8 @@ impl Apply {
         let (shared, registry, slow_sql) =
             (Arc::clone(&self.shared), self.registry.clone(), Arc::clone(&self.slow_sql));
         let epoch = integrity.epoch();
-        let started = crate::node::spawn::spawn_patient("digest", move || {
-            checkpoints::digest(&shared, &registry, epoch, &slow_sql);
+        let started = spawn::spawn_patient("digest", move || {
+            digest::take(&shared, &registry, epoch, &slow_sql);
             drop(registry);
             shared.integrity.end_digest();
         });
@@ -237,7 +206,7 @@ impl Apply {
         }
         let registry = self.registry.clone();
         let (shared, disk) = (Arc::clone(&self.shared), self.disk.clone());
-        let started = crate::node::spawn::spawn_patient("snapshot", move || {
+        let started = spawn::spawn_patient("snapshot", move || {
             writer::save(&shared, registry, &meta, &disk);
             shared.integrity.end_saving();
         });
@@ -291,7 +260,7 @@ impl Apply {
     fn install(&mut self, meta: &SnapshotMeta, mut snapshot: SnapshotReader) {
         if let Err(e) = self.registry.restore(&mut snapshot) {
             error!("the leader's snapshot cannot be read, this node stops: {e}");
-            crate::node::process::logging::exit(super::disk::EXIT_DISK);
+            logging::exit(EXIT_DISK);
         }
         let applied = self.registry.applied().index;
         assert!(applied == meta.index, "snapshot of index {} holds the state of {applied}", meta.index);

@@ -3,8 +3,8 @@
 //! A thread of its own, because the file's lock may be held by a process that is frozen; nothing else may wait for it.
 //! Not here: the file's format, lock and rules (`cluster/config_file.rs`).
 
-use super::monitor;
 use crate::cluster::config_file::{ConfigFileError, Keeper, Projection, Written};
+use crate::node::reports::status::status;
 use crate::node::shared::Shared;
 use crate::raft::Role;
 use crate::types::Addresses;
@@ -115,7 +115,7 @@ fn problem(path: &Path, outcome: Result<Written, ConfigFileError>) -> String {
 }
 
 fn projection(shared: &Shared) -> Projection {
-    let status = monitor::status(shared);
+    let status = status(shared);
     let rows: Vec<_> = status
         .nodes
         .into_iter()

@@ -4,11 +4,9 @@
 //! them a pipe as input, may ask that they end with it: however it ends, none is left.
 //! Not here: the command line that talks to a node from outside (`cli/`).
 
-use super::core::CoreInput;
-use super::monitor;
-use crate::node::process::start::NodeOptions;
-use crate::node::process::stop::Stopper;
+use crate::node::reports::status::status;
 use crate::node::shared::Shared;
+use crate::node::shared::messages::CoreInput;
 use crate::services::digests::part_number;
 use crate::text;
 use std::io::{self, BufRead, Write};
@@ -16,8 +14,17 @@ use std::sync::Arc;
 
 const HELP: &str = "commands: L or lead (take the leadership), status, peers, help, quit";
 
+/// What the command line allows the console to do.
+#[derive(Clone, Copy, Debug)]
+pub struct ConsoleOptions {
+    /// Stop the node when the input ends.
+    pub ends_with_input: bool,
+    /// Obey the commands of a lab, which damage this node.
+    pub is_lab: bool,
+}
+
 /// Body of the thread.
-pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, options: &NodeOptions) {
+pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
     for line in input.lines() {
         let Ok(line) = line else { break };
         match line.trim() {
@@ -30,7 +37,7 @@ pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, options
             "peers" => print_peers(shared),
             "help" | "?" | "h" => say(HELP),
             "quit" | "exit" | "q" => {
-                stopper.stop("quit");
+                shared.stopper.stop("quit");
                 return;
             }
             lab if options.is_lab && lab.starts_with("alter ") => alter(shared, &lab["alter ".len()..]),
@@ -38,7 +45,7 @@ pub fn run(shared: &Arc<Shared>, stopper: &Stopper, input: impl BufRead, options
         }
     }
     if options.ends_with_input {
-        stopper.stop("end of input");
+        shared.stopper.stop("end of input");
     }
 }
 
@@ -59,7 +66,7 @@ fn alter(shared: &Shared, part: &str) {
 }
 
 fn print_status(shared: &Shared) {
-    let status = monitor::status(shared);
+    let status = status(shared);
     let leader = status.cluster.leader.map_or("none".to_string(), |id| id.0.to_string());
     say(&shared.judgement().line());
     say(&format!("node {} term {} leader {leader}", status.node.id.0, status.cluster.term));

@@ -7,32 +7,34 @@
 //!
 //! Invariants: C1 a step's promises leave from `disk`, after the sync of its persist: they travel in the same job.
 //! C2 `apply` receives every index once, in order, with the requests that wait for it.
-//! Not here: who waits for what (`pending_requests.rs`), the links' threads (`node/peer/dialer.rs`), what events say (`node/views/events.rs`).
+//! Not here: who waits for what (`pending_requests.rs`), the links' threads (`node/peer/dialer.rs`), what events say (`leadership_events.rs`).
 
-use super::apply::ApplyJob;
-use super::disk::DiskJob;
-use super::pending_requests::{Asked, ReplyTo, Request, Requests};
+use super::leadership_events::{self, LossHints};
+use super::pending_requests::PendingRequests;
 use crate::cluster::autopilot;
 use crate::cluster::worker_liveness::{Patience, RollCall};
 use crate::limits::TICK_MS;
-use crate::node::handle::{Ack, Level};
-use crate::node::peer::dialer::{self, Link};
-use crate::node::shared::inbox;
-use crate::node::shared::{CoreView, Shared};
+use crate::node::peer::dialer;
+use crate::node::process::renew;
+use crate::node::shared::link::Link;
+use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob};
+use crate::node::shared::request::{Ack, Asked, Level, ReplyTo, Request};
+use crate::node::shared::state::CoreView;
+use crate::node::shared::{Shared, inbox};
 use crate::node::snapshots::schedule::SnapshotPace;
 use crate::node::snapshots::transfer;
-use crate::node::views::events::{self, LossHints};
+use crate::node::spawn;
 use crate::raft::{
     Answer, Body, Change, Effects, Entry, Event, Input, Message, Payload, Promise, Raft, Role, SnapshotMeta, Token,
 };
 use crate::services::directory::Nodes;
 use crate::services::jobs;
-use crate::services::registry::{Registry, checkpoint_command, jobs_command};
+use crate::services::registry::{checkpoint_command, jobs_command};
 use crate::settings::to_ticks;
 use crate::store::{SnapshotReader, Snapshots};
-use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use crate::types::{Addresses, Identity, Index, NodeId};
 use crate::warn_seldom;
-use crate::wire::{Ask, Forwarded, Frame};
+use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use log::{error, info, warn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,61 +58,6 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 const DECLARE_AGAIN_MS: u64 = 1000;
 /// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
 const PUBLISH_GAP: Duration = Duration::from_millis(20);
-
-/// Everything that `core` can be told.
-#[derive(Debug)]
-pub enum CoreInput {
-    /// A message from a peer, its sender verified.
-    Raft(Message),
-    /// The outgoing connection to a peer stands.
-    LinkUp(NodeId),
-    /// The peer's process is gone: its connection broke and dialing again was refused.
-    LinkLost(NodeId),
-    /// The peer's connection to us ended.
-    PeerClosed(Identity),
-    /// What a peer remembers of this node's promises.
-    Remembered { by: Identity, promise: Promise, compared: Option<Sender<()>> },
-    /// A member answers at this address, which is not the one that is known.
-    Found { who: Identity, addresses: Addresses },
-    /// A node said who and where it is; `is_proved`: and that it knows the cluster's secret.
-    Met { who: Identity, addresses: Addresses, is_proved: bool },
-    /// Somebody whom this node believes names a node of this cluster (`raft/guard.rs`).
-    Vouched(Identity),
-    /// The directory changed.
-    Directory(Arc<Nodes>),
-    /// The disk has everything up to this job; the promises that rest on it have left.
-    Synced(u64),
-    /// The services' snapshot at this index is on disk.
-    SnapshotSaved(Index),
-    /// A leader's snapshot arrived whole and is on disk beside the log.
-    SnapshotReceived { from: Identity, term: Term, meta: SnapshotMeta, done: Sender<bool> },
-    /// Streaming a snapshot to a follower ended.
-    SnapshotSent { to: NodeId, ok: bool },
-    /// A client of this node asks.
-    Request(Request),
-    /// Clients of another node ask, through it.
-    Forward { from: Identity, asks: Vec<(u64, Ask)> },
-    /// The leader answers what this node forwarded.
-    Forwarded(Vec<(u64, Forwarded)>),
-    /// Another node asks for this node's state.
-    CopyState { reply: Sender<(SnapshotMeta, Registry)> },
-    /// A state that another node gave is on disk beside the log, to replace this node's, which is wrong. `reply`: whether the log
-    /// holds what comes after it; then `apply` waits for the bytes in `data`, and says `done`.
-    ReplaceState {
-        meta: SnapshotMeta,
-        data: Receiver<SnapshotReader>,
-        reply: Sender<Result<(), String>>,
-        done: Sender<Result<(), String>>,
-    },
-    /// This node's state is, or is no longer, known to be wrong.
-    Corrupt(bool),
-    /// Console `L`.
-    Lead,
-    /// The disk is, or is no longer, below its reserve.
-    DiskLow(bool),
-    /// End the thread.
-    Stop,
-}
 
 /// An ordered queue to another thread that never makes its owner wait.
 #[derive(Debug)]
@@ -160,7 +107,7 @@ pub struct Core {
     strangers: BTreeMap<Identity, Addresses>,
     /// Where members to which a link stands say that they are, if elsewhere: it counts when the link is lost.
     claimed: BTreeMap<NodeId, Addresses>,
-    requests: Requests,
+    requests: PendingRequests,
     /// Highest index handed to `apply`.
     handed_to_apply: Index,
     next_token: u64,
@@ -197,7 +144,7 @@ impl Core {
     ) -> Core {
         let snapshot_pace = SnapshotPace::new(&shared.settings, shared.me.id);
         let mut core = Core {
-            requests: Requests::new(Arc::clone(&shared)),
+            requests: PendingRequests::new(Arc::clone(&shared)),
             shared,
             raft,
             rng: fastrand::Rng::new(),
@@ -525,14 +472,12 @@ impl Core {
                 self.call_the_roll();
             }
             Event::TransferAborted { to } => self.requests.on_transfer_aborted(*to),
-            Event::LeaderForgot { leader, index } => {
-                crate::node::process::renew::refuse_leader(&self.shared, *leader, *index)
-            }
+            Event::LeaderForgot { leader, index } => renew::refuse_leader(&self.shared, *leader, *index),
             _ => {}
         }
         // The line's prefix must already tell the new role.
         self.publish();
-        events::tell(&self.shared, &event, &mut self.hints);
+        leadership_events::record(&self.shared, &event, &mut self.hints);
     }
 
     fn hand_to_apply(&mut self, commit: Index) {
@@ -654,7 +599,7 @@ impl Core {
         };
         let (shared, snapshots, address) = (Arc::clone(&self.shared), self.snapshots.clone(), link.address.clone());
         let term = self.raft.term();
-        let started = crate::node::spawn::spawn(&format!("snap-{}", to.id.0), move || {
+        let started = spawn::spawn(&format!("snap-{}", to.id.0), move || {
             transfer::stream(&shared, &snapshots, to, &address, term);
         });
         match started {
@@ -675,10 +620,10 @@ impl Core {
             return;
         }
         self.is_outdated = true;
-        let text = crate::node::process::renew::in_words(self.shared.me.id, by.id, &kept, promise);
+        let text = renew::in_words(self.shared.me.id, by.id, &kept, promise);
         error!("{text}");
         self.shared.event("disk", Some(self.shared.me.id), text);
-        self.shared.stopper.stop(crate::node::process::renew::OUTDATED);
+        self.shared.stopper.stop(renew::OUTDATED);
     }
 
     fn on_directory(&mut self, nodes: &Nodes) {

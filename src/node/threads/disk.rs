@@ -7,16 +7,14 @@
 //! and a node whose folder was removed or replaced ends (exit 3) rather than acknowledge what no restart would find.
 //! Not here: formats and recovery (`store/`).
 
-use super::core::CoreInput;
-use crate::node::peer::dialer::Link;
-use crate::node::process::logging;
+use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::shared::Shared;
+use crate::node::shared::link::Link;
+use crate::node::shared::messages::{CoreInput, DiskJob};
 use crate::node::spawn;
 use crate::raft::{Message, Persist};
 use crate::store::anchor::Anchor;
-use crate::store::error::StoreError;
-use crate::store::{self, CutJob, SnapshotReader, Spare, SpareJob, Store};
-use crate::types::Index;
+use crate::store::{self, SpareJob, Store, StoreError};
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info, warn};
@@ -25,23 +23,6 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at the folder and its free space.
 const SPACE_EVERY: Duration = Duration::from_millis(500);
-/// Exit code of a node whose disk failed.
-pub const EXIT_DISK: i32 = 3;
-
-/// What the thread is given.
-#[derive(Debug)]
-pub enum DiskJob {
-    /// Write, sync, then let the promises go.
-    Persist { persist: Persist, promises: Vec<Message> },
-    /// The same for a received snapshot that replaces the log; it goes to `data`, to be read, once it is in place.
-    Install { persist: Persist, promises: Vec<Message>, data: Sender<SnapshotReader> },
-    /// The services' state at this index is durable: let go of the log below it; whoever asks removes it.
-    Compact { index: Index, job: Sender<CutJob> },
-    /// The log's next segment, made beforehand.
-    Spare(Result<Spare, StoreError>),
-    /// End the thread after what is queued.
-    Stop,
-}
 
 /// Body of the thread; `own` leads to its inbox.
 pub fn run(shared: &Arc<Shared>, mut store: Store, anchor: Anchor, own: &Sender<DiskJob>, inbox: &Receiver<DiskJob>) {
@@ -71,7 +52,7 @@ fn make_spare(shared: &Shared, store: &mut Store, job: SpareJob, own: &Sender<Di
     });
     if let Err(e) = started {
         warn!("no thread for the log's next segment err={e}");
-        must(shared, store.take_spare(Err(StoreError::NoSpace { doing: "start a thread".to_string() })));
+        shared.disk_or_exit(store.take_spare(Err(StoreError::NoSpace { doing: "start a thread".to_string() })));
     }
 }
 
@@ -86,16 +67,16 @@ fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receive
             DiskJob::Install { persist, promises, data } => {
                 group.add(shared, store, &persist, promises);
                 group.finish(shared, store);
-                if let Some(reader) = must(shared, store.newest_snapshot()) {
+                if let Some(reader) = shared.disk_or_exit(store.newest_snapshot()) {
                     let _ = data.send(reader);
                 }
             }
             DiskJob::Compact { index, job } => {
                 group.finish(shared, store);
                 // It waits for nothing else.
-                let _ = job.send(must(shared, store.cut_job(index)));
+                let _ = job.send(shared.disk_or_exit(store.cut_job(index)));
             }
-            DiskJob::Spare(made) => must(shared, store.take_spare(made)),
+            DiskJob::Spare(made) => shared.disk_or_exit(store.take_spare(made)),
             DiskJob::Stop => goes_on = false,
         }
         if !goes_on {
@@ -115,7 +96,7 @@ struct Group {
 
 impl Group {
     fn add(&mut self, shared: &Shared, store: &mut Store, persist: &Persist, promises: Vec<Message>) {
-        must(shared, store.write(persist));
+        shared.disk_or_exit(store.write(persist));
         self.seq = Some(persist.seq);
         self.promises.extend(promises);
     }
@@ -123,7 +104,7 @@ impl Group {
     fn finish(&mut self, shared: &Arc<Shared>, store: &mut Store) {
         let Some(seq) = self.seq.take() else { return };
         let before = Instant::now();
-        must(shared, store.sync());
+        shared.disk_or_exit(store.sync());
         shared.counters.synced(before.elapsed());
         let links = shared.links();
         for promise in self.promises.drain(..) {
@@ -133,18 +114,6 @@ impl Group {
         }
         links.values().for_each(Link::flush);
         shared.to_core(CoreInput::Synced(seq));
-    }
-}
-
-/// A disk that failed once is never asked again.
-pub fn must<T>(shared: &Shared, result: Result<T, StoreError>) -> T {
-    match result {
-        Ok(value) => value,
-        Err(e) => {
-            error!("the disk failed, this node stops: {e}");
-            shared.event("disk", Some(shared.me.id), format!("the disk failed: {e}"));
-            logging::exit(EXIT_DISK);
-        }
     }
 }
 

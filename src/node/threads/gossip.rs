@@ -3,17 +3,16 @@
 //!
 //! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
 
-use super::core::CoreInput;
-use super::pending_requests::now_ms as wall_ms;
 use crate::cluster::gossip::{Edge, Row, Table};
 use crate::cluster::log_clock::SkewNews;
-use crate::node::shared::inbox;
-use crate::node::shared::{Shared, is_removed, lock, mono_us};
-use crate::node::snapshots::checkpoints;
-use crate::node::sql::handle::Readers;
+use crate::node::reports::heartbeat::own_row;
+use crate::node::shared::clock::{mono_us, now_ms as wall_ms};
+use crate::node::shared::cluster_state::is_removed;
+use crate::node::shared::messages::{CoreInput, GossipInput};
+use crate::node::shared::{Shared, inbox, lock};
 use crate::services::directory::Command;
 use crate::services::registry::directory_command;
-use crate::types::{Addresses, Identity, NodeId, Outcome, Standing};
+use crate::types::{Addresses, Identity, NodeId, Outcome};
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
@@ -24,21 +23,6 @@ use std::time::{Duration, Instant};
 
 /// Between two tries to register this node's addresses.
 const REGISTER_EVERY: Duration = Duration::from_millis(500);
-
-/// What the thread is told.
-#[derive(Debug)]
-pub enum GossipInput {
-    /// A peer's table.
-    Heard { from: NodeId, table: Table },
-    /// A peer's port refuses connections.
-    Refused(NodeId),
-    /// The front door of this node sent a client there: tell the other doors.
-    HandedOut(NodeId),
-    /// The leader, the members or their addresses are others now.
-    Changed,
-    /// End the thread.
-    Stop,
-}
 
 struct Beats {
     shared: Arc<Shared>,
@@ -178,7 +162,7 @@ impl Beats {
         let is_removed = is_removed(&view.raft, self.shared.me);
         let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader().filter(|_| is_removed));
         // Who serves no reads is no worker.
-        let corrupt = checkpoints::corrupt_nodes(&self.shared);
+        let corrupt = self.shared.corrupt_nodes();
         // Workers get the clients; who comes to a gateway came there on purpose.
         let gateways = &self.shared.directory().gateways;
         let online: Vec<(NodeId, String)> = self
@@ -252,44 +236,5 @@ impl Beats {
             self.registering.store(false, Ordering::Release);
             warn!("no thread to register addresses err={e}");
         }
-    }
-}
-
-/// This node's row, first hand.
-pub fn own_row(shared: &Shared) -> Row {
-    // The view may be some milliseconds old; what is applied meanwhile is in the log, and committed, all the same.
-    let (view, applied) = (shared.view(), shared.applied());
-    let raft = &view.raft;
-    Row {
-        id: shared.me.id,
-        uuid: shared.me.uuid,
-        counter: 0,
-        load: shared.sessions.count() as u64,
-        sessions_opened_total: shared.sessions.opened_total(),
-        role: raft.role,
-        standing: standing(shared, shared.me.id),
-        term: raft.term,
-        last_index: raft.last_index.max(applied),
-        promise: raft.promised.unwrap_or_default(),
-        commit_index: raft.commit_index.max(applied),
-        applied_index: applied,
-        pace: shared.activity.pace(),
-        state: shared.integrity.report(),
-        prepared_load: shared.sql.as_ref().map_or(0, Readers::prepared_load),
-        jobs: shared.job_report(),
-        is_disk_low: shared.is_disk_low(),
-        pid: std::process::id(),
-        addresses: shared.settings.addresses(shared.me.id),
-    }
-}
-
-/// Standing of a node in the newest membership that this one knows.
-pub fn standing(shared: &Shared, id: NodeId) -> Standing {
-    let view = shared.view();
-    let membership = &view.raft.membership;
-    match (membership.voters.contains_key(&id), membership.learners.contains_key(&id)) {
-        (true, _) => Standing::Voter,
-        (_, true) => Standing::Learner,
-        _ => Standing::None,
     }
 }

@@ -4,9 +4,9 @@
 //! shares its trees with the original and costs nothing.
 //! Not here: what is a large read (`Store::read_cost`), reads that are answered at once (`apply.rs`).
 
-use super::pending_requests::{Question, ReplyTo};
 use crate::limits::LARGE_READS_MAX;
 use crate::node::shared::memory;
+use crate::node::shared::request::{Question, ReplyTo};
 use crate::services::Service;
 use crate::services::kv::{Batch, Store};
 use crate::services::registry::KV;
@@ -64,8 +64,8 @@ pub fn answer(to: &Sender<LargeRead>, store: &Store, at: Stamp, (query, mut repl
 
 #[cfg(test)]
 mod tests {
+    use crate::node::shared::request::Waiter;
     use crate::node::threads::large_reads::*;
-    use crate::node::threads::pending_requests::Waiter;
     use crate::services::Reply;
     use crate::services::kv::{BatchReply, Bytes, Condition, Expiry, Op, Value};
     use crate::services::registry::kv_batch;

@@ -11,22 +11,21 @@
 //! Not here: replies of applied commands (`apply.rs` sends them), when a request is proposed (`core.rs`).
 
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT};
-use crate::node::handle::{Ack, Level};
-use crate::node::peer::dialer::Link;
 use crate::node::quota;
 use crate::node::shared::Shared;
+use crate::node::shared::link::Link;
+use crate::node::shared::request::{Ack, Answered, Asked, Question, ReplyTo, Request, transferred};
 use crate::raft::{self, Answer, Input, Refusal, Token};
 use crate::services::Reply;
+use crate::services::chat::TokenHash;
 use crate::services::registry::encode_batch;
 use crate::services::sessions::Tag;
 use crate::types::{Index, NodeId, Outcome, Term};
 use crate::wire::{Ask, Forwarded, Frame};
-use crossbeam_channel::Sender;
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Between two looks for requests whose time is up.
@@ -35,94 +34,9 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(20);
 /// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
 const CLOCK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Answer to a request: index of the entry (0 where there is none) and the service's reply.
-pub type Answered = Outcome<(Index, Reply)>;
-
-/// What a client wants.
-#[derive(Debug)]
-pub enum Asked {
-    /// Run this service command through the log, once.
-    Command {
-        /// Its name among all that were ever sent; `None`: this node gives it one.
-        tag: Option<Tag>,
-        /// With its routing byte.
-        command: Vec<u8>,
-        /// When to answer.
-        ack: Ack,
-    },
-    /// Change the membership by one step.
-    Change(raft::Change),
-    /// Hand leadership over.
-    Transfer(Option<NodeId>),
-    /// A question to the services.
-    Query {
-        /// With its routing byte.
-        query: Vec<u8>,
-        /// How fresh.
-        level: Level,
-    },
-}
-
-/// One request.
-#[derive(Debug)]
-pub struct Request {
-    /// What for.
-    pub asked: Asked,
-    /// When the client gives up.
-    pub deadline: Instant,
-    /// Where the answer goes.
-    pub reply: ReplyTo,
-}
-
-/// Takes the answer to one request on whichever thread has it: it must not wait for anything.
-pub trait Waiter: Send + Debug {
-    /// Called once.
-    fn answer(self: Box<Self>, answered: Answered);
-}
-
-/// Where an answer goes.
-#[derive(Debug)]
-pub enum ReplyTo {
-    /// A connection thread of this node that waits for it.
-    Local(Sender<Answered>),
-    /// A door of this node that goes on meanwhile.
-    Door(Box<dyn Waiter>),
-    /// The node that forwarded it, and its number there.
-    Peer(Link, u64),
-    /// It has been answered.
-    Nobody,
-}
-
-impl ReplyTo {
-    /// Sends the answer, the first time; a client that has gone is no concern.
-    pub fn answer(&mut self, answered: Answered) {
-        match std::mem::replace(self, ReplyTo::Nobody) {
-            ReplyTo::Local(to) => {
-                let _ = to.try_send(answered);
-            }
-            ReplyTo::Door(waiter) => waiter.answer(answered),
-            ReplyTo::Peer(link, number) => link.send(&Frame::Forwarded(vec![(number, answered.into())])),
-            ReplyTo::Nobody => {}
-        }
-    }
-}
-
-impl From<Answered> for Forwarded {
-    fn from(answered: Answered) -> Forwarded {
-        match answered {
-            Outcome::Done((index, reply)) => Forwarded::Done { index, reply },
-            Outcome::Refused(why) => Forwarded::Refused { why },
-            Outcome::Unknown(why) => Forwarded::Unknown { why },
-        }
-    }
-}
-
-/// A query of the services, and who asks.
-pub type Question = (Vec<u8>, ReplyTo);
-
 /// A request with what this node knows of it.
 #[derive(Debug)]
-struct Held {
+struct PendingRequest {
     /// Grows with each request that this node takes in.
     number: u64,
     request: Request,
@@ -133,39 +47,39 @@ struct Held {
     may_be_logged: bool,
 }
 
-/// All requests of a node.
-pub struct Requests {
+/// All requests of a node that are not answered yet.
+pub struct PendingRequests {
     shared: Arc<Shared>,
     /// Drawn anew by each process: its numbers begin again.
     origin: Uuid,
     newest: u64,
     /// Numbers of this node's own commands that may still be sent (again).
     open: BTreeSet<u64>,
-    commands: VecDeque<Held>,
-    queries: Vec<Held>,
+    commands: VecDeque<PendingRequest>,
+    queries: Vec<PendingRequest>,
     /// Membership changes and hand-overs: one at a time.
-    others: VecDeque<Held>,
+    others: VecDeque<PendingRequest>,
     /// Refused for now, or sent in vain: tried again in the next turn.
-    later: Vec<Held>,
+    later: Vec<PendingRequest>,
     /// Refused by a leader that has no room, though an earlier attempt may be in its log: tried again by and by.
-    postponed: Vec<Held>,
+    postponed: Vec<PendingRequest>,
     /// Handed to raft, not answered yet.
-    asked: BTreeMap<Token, Vec<Held>>,
+    asked: BTreeMap<Token, Vec<PendingRequest>>,
     /// In the log, not applied yet.
-    waiting: BTreeMap<Index, (Term, Vec<Held>)>,
+    waiting: BTreeMap<Index, (Term, Vec<PendingRequest>)>,
     /// At the leader, by number.
-    forwarded: BTreeMap<u64, (NodeId, Held)>,
+    forwarded: BTreeMap<u64, (NodeId, PendingRequest)>,
     /// Hand-overs under way.
-    transfers: Vec<(NodeId, Held)>,
+    transfers: Vec<(NodeId, PendingRequest)>,
     last_expire: Instant,
     /// The expiry that the newest empty batch was proposed for, when, and what was known of what is left of earlier ones.
     clocked: Option<(u64, Instant, Option<Index>)>,
 }
 
-impl Requests {
+impl PendingRequests {
     /// None yet.
-    pub fn new(shared: Arc<Shared>) -> Requests {
-        Requests {
+    pub fn new(shared: Arc<Shared>) -> PendingRequests {
+        PendingRequests {
             shared,
             origin: Uuid::new_v4(),
             newest: 0,
@@ -211,7 +125,7 @@ impl Requests {
             let done_below = self.open.first().copied().unwrap_or(number);
             *tag = Some(Tag { origin: self.origin, number, done_below });
         }
-        self.put(Held { number, request, was_sent: false, may_be_logged: false });
+        self.put(PendingRequest { number, request, was_sent: false, may_be_logged: false });
     }
 
     /// Takes in what other nodes' clients ask.
@@ -230,7 +144,7 @@ impl Requests {
         }
     }
 
-    fn put(&mut self, held: Held) {
+    fn put(&mut self, held: PendingRequest) {
         match &held.request.asked {
             Asked::Command { .. } => self.commands.push_back(held),
             Asked::Query { .. } => self.queries.push(held),
@@ -239,13 +153,13 @@ impl Requests {
     }
 
     /// Its last answer, on this thread.
-    fn finish(&mut self, mut held: Held, answered: Answered) {
+    fn finish(&mut self, mut held: PendingRequest, answered: Answered) {
         self.open.remove(&held.number);
         held.request.reply.answer(answered);
     }
 
     /// The present attempt is refused for good; certain only if no earlier one left.
-    fn refuse(&mut self, mut held: Held, why: String) {
+    fn refuse(&mut self, mut held: PendingRequest, why: String) {
         if held.may_be_logged && matches!(held.request.asked, Asked::Command { .. }) {
             held.was_sent = false;
             self.postponed.push(held);
@@ -255,7 +169,7 @@ impl Requests {
     }
 
     /// The present attempt may be in a log that this node hears nothing of any more: it is sent again.
-    fn send_again(&mut self, mut held: Held) {
+    fn send_again(&mut self, mut held: PendingRequest) {
         held.may_be_logged |= held.was_sent;
         held.was_sent = false;
         self.later.push(held);
@@ -306,10 +220,11 @@ impl Requests {
         if count == 0 {
             return None;
         }
-        let sizes = self.shared.sizes();
+        let (settings, sizes) = (&self.shared.settings, self.shared.sizes());
+        let written_by = |token: &TokenHash| self.shared.chat.newest().bytes_of(token) as u64;
         let (mut taken, mut over) = (Vec::with_capacity(count), Vec::new());
         for held in self.commands.drain(..count) {
-            match quota::check(&self.shared, &sizes, command_of(&held).1) {
+            match quota::check(settings, &sizes, command_of(&held).1, written_by) {
                 Ok(()) => taken.push(held),
                 Err(why) => over.push((held, why)),
             }
@@ -419,7 +334,7 @@ impl Requests {
         None
     }
 
-    fn on_refusal(&mut self, why: Refusal, taken: Vec<Held>) {
+    fn on_refusal(&mut self, why: Refusal, taken: Vec<PendingRequest>) {
         match why {
             Refusal::NotLeader | Refusal::HandOver | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
                 self.later.extend(taken);
@@ -478,7 +393,7 @@ impl Requests {
                 Forwarded::Refused { why } => self.refuse(held, why),
                 Forwarded::NotLeader => {
                     // Not taken: this attempt left no trace.
-                    self.later.push(Held { was_sent: false, ..held });
+                    self.later.push(PendingRequest { was_sent: false, ..held });
                 }
                 Forwarded::Unknown { why } => self.send_again_or_give_up(held, why),
             }
@@ -494,7 +409,7 @@ impl Requests {
             }
         }
         // A hand-over that another node was asked for has happened, whoever answers first.
-        let is_transferred = |held: &Held| match &held.request.asked {
+        let is_transferred = |held: &PendingRequest| match &held.request.asked {
             Asked::Transfer(to) => to.is_none_or(|to| to == leader),
             _ => false,
         };
@@ -546,8 +461,8 @@ impl Requests {
         }
         self.last_expire = now;
         self.later.append(&mut self.postponed);
-        let is_late = |held: &Held| held.request.deadline <= now;
-        let mut late: Vec<Held> = Vec::new();
+        let is_late = |held: &PendingRequest| held.request.deadline <= now;
+        let mut late: Vec<PendingRequest> = Vec::new();
         // Mostly nobody is late: queues are rebuilt only if somebody is.
         for queue in [&mut self.commands, &mut self.others] {
             if queue.iter().any(is_late) {
@@ -585,13 +500,14 @@ impl Requests {
     }
 
     fn retry_reads(&mut self) {
-        let is_read = |taken: &Vec<Held>| taken.iter().all(|held| matches!(held.request.asked, Asked::Query { .. }));
+        let is_read =
+            |taken: &Vec<PendingRequest>| taken.iter().all(|held| matches!(held.request.asked, Asked::Query { .. }));
         let reads: Vec<_> = self.asked.extract_if(.., |_, taken| is_read(taken)).collect();
         self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
     }
 
     /// A command's second copy has no effect; a membership change or hand-over is the caller's to look at.
-    fn send_again_or_give_up(&mut self, held: Held, why: String) {
+    fn send_again_or_give_up(&mut self, held: PendingRequest, why: String) {
         match held.request.asked {
             Asked::Change(_) | Asked::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
             Asked::Command { .. } | Asked::Query { .. } => self.send_again(held),
@@ -600,7 +516,7 @@ impl Requests {
 }
 
 /// A command that is held, with its name.
-fn command_of(held: &Held) -> (Tag, &[u8]) {
+fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
     match &held.request.asked {
         Asked::Command { tag: Some(tag), command, .. } => (*tag, command),
         other => unreachable!("{other:?} among the commands, or one without a tag"),
@@ -619,28 +535,11 @@ fn ask_of(asked: &Asked) -> (Ask, usize) {
     }
 }
 
-fn too_late(held: &Held, why: &str) -> Answered {
+fn too_late(held: &PendingRequest, why: &str) -> Answered {
     match (&held.request.asked, held.was_sent || held.may_be_logged) {
         (Asked::Query { .. }, _) | (_, false) => Outcome::Refused(why.to_string()),
         (_, true) => Outcome::Unknown(format!("no answer in time, it may or may not be applied ({why})")),
     }
-}
-
-fn transferred(to: NodeId) -> Answered {
-    Outcome::Done((Index(0), Reply::Ok(to.0.to_le_bytes().to_vec())))
-}
-
-/// Whom the reply to a hand-over names.
-pub fn transferred_to(reply: &Reply) -> Option<NodeId> {
-    match reply {
-        Reply::Ok(bytes) => bytes.as_slice().try_into().ok().map(|id| NodeId(u64::from_le_bytes(id))),
-        Reply::Failed(_) => None,
-    }
-}
-
-/// Wall clock in milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@
 //! node's stop.
 //! Not here: what a watcher is answered (`http/api/kv.rs` reads the key again).
 
-use super::pending_requests::Asked;
-use crate::node::handle::Level;
 use crate::node::shared::Shared;
+use crate::node::shared::messages::WatchInput;
+use crate::node::shared::request::{Asked, Level};
 use crate::services::Reply;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
 use crate::services::registry::kv_batch;
@@ -30,26 +30,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Keys, and bytes of keys, in one question.
 const QUESTION_MAX: (usize, usize) = (1000, 1 << 20);
-
-/// What the thread is told.
-#[derive(Debug)]
-pub enum WatchInput {
-    /// Something was applied.
-    Applied,
-    /// A client waits until the key's revision is another than this one.
-    Watch {
-        /// The key.
-        key: Bytes,
-        /// What the client knows.
-        revision: u64,
-        /// When it gives up.
-        deadline: Instant,
-        /// Told once.
-        changed: Sender<()>,
-    },
-    /// The node has begun to stop, or its threads are to end: see which.
-    Stop,
-}
 
 #[derive(Debug)]
 struct Watcher {

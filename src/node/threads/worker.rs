@@ -10,14 +10,14 @@
 //! killed: then the system ends the programs with it (`work/sandbox.rs`).
 //! Not here: who gets which job (`services/jobs/`), who is lost (`core.rs`), cages and compilers (`work/`).
 
-use super::pending_requests::{Answered, Asked, ReplyTo, Waiter};
-use crate::node::handle::{Ack, Level};
 use crate::node::shared::Shared;
+use crate::node::shared::messages::WorkerInput;
+use crate::node::shared::request::{Ack, Answered, Asked, Level, ReplyTo, Waiter};
 use crate::node::spawn;
-use crate::node::views::jobs::JobsView;
+use crate::node::views::jobs::{JobsView, Task};
 use crate::node::views::live_output::Output;
 use crate::services::jobs::commands::LIMITS_MOST;
-use crate::services::jobs::{Command, End, JobId, Query, Request, Verdict};
+use crate::services::jobs::{Command, End, JobId, Query, Verdict};
 use crate::services::registry::{jobs_command, jobs_query};
 use crate::settings::CageKind;
 use crate::types::{Identity, Outcome, ProcessLimit};
@@ -43,55 +43,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long programs that were stopped may take to end when the node stops.
 const WIND_DOWN: Duration = Duration::from_secs(2);
-
-/// What the thread is told.
-#[derive(Debug)]
-pub enum WorkerInput {
-    /// The jobs have changed.
-    Look,
-    /// What this machine has was found out: a way to cage programs, or why there is none, and its languages.
-    Ready {
-        /// How programs are shut in.
-        cage: Result<Cage, String>,
-        /// What it can run.
-        found: Vec<Found>,
-    },
-    /// A program has ended.
-    Ended {
-        /// Of which job.
-        job: JobId,
-        /// In which attempt.
-        attempt: u32,
-        /// How; or why the program never began.
-        end: Result<End, String>,
-    },
-    /// Whether sandboxes can be built now, asked again because one did not start.
-    Sandbox(Result<Cage, String>),
-    /// What became of an end that was told.
-    Told {
-        /// Of which job.
-        job: JobId,
-        /// In which attempt.
-        attempt: u32,
-        /// The log has it, whatever the jobs said to it.
-        is_taken: bool,
-    },
-    /// A linearizable read was answered: this node follows the log.
-    Current,
-    /// End all programs, and the thread.
-    Stop,
-}
-
-/// One attempt that the log gave to this process.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// The job.
-    pub job: JobId,
-    /// Which attempt at it.
-    pub attempt: u32,
-    /// What to run.
-    pub request: Arc<Request>,
-}
 
 /// A program that runs, or is being stopped.
 struct Running {

@@ -1,43 +1,26 @@
-//! The `chat` thread: tells everyone who follows the chat, however many there are, what has just happened.
+//! The chat as the services have it, published for those who follow it.
 //!
-//! `apply` leaves a copy of the chat here after each change, which costs nothing. This thread takes the newest copy, writes
-//! what happened since the one before into lines, each once for all readers, and wakes them. The more readers, the less often:
-//! what a message to a thousand sockets costs is the writes, so several messages share one. One reader hears within
-//! milliseconds, a thousand within a tenth of a second.
+//! `apply` leaves a copy of the chat here after each change, which costs nothing. The `chat` thread has what happened since the
+//! copy before written into lines, each once for all readers.
 //!
 //! Invariants: F1 the newest runs of lines that stand here follow each other without a gap. F2 whoever has begun to follow is
 //! told of every later change: it is counted before it asks, and `apply` pokes whenever the count is not zero.
-//! Not here: who may hear what (`http/chat/stream.rs`), how a line is written (`chat_lines.rs`).
+//! Not here: when that is done (`node/threads/chat.rs`), who may hear what (`http/chat/stream.rs`), how a line is written
+//! (`chat_lines.rs`).
 
 use super::chat_lines;
-use crate::node::shared::{Shared, lock};
+use crate::node::shared::lock;
+use crate::node::shared::messages::ChatInput;
 use crate::services::chat::{Chat, ConversationId};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Shortest time between two runs of lines.
-const GAP: Duration = Duration::from_millis(4);
-/// What each reader adds to it. A write to a socket takes some 20 us of a processor.
-const GAP_PER_READER: Duration = Duration::from_micros(60);
-/// Longest time between two runs, when there is something to tell.
-const GAP_MAX: Duration = Duration::from_millis(100);
 /// Events in one run. More (after a snapshot from the leader): each reader finds out for itself.
 const RUN_EVENTS_MAX: usize = 2000;
 /// Runs that are kept for readers that are a little behind.
 const RUNS_KEPT: usize = 32;
-/// Between two looks whether the node has stopped.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// What the thread is told.
-#[derive(Debug)]
-pub enum ChatInput {
-    /// The chat has changed, or somebody has begun to follow it.
-    Changed,
-    /// The node stops: see how far.
-    Stop,
-}
 
 /// A line, with its position and the conversation whose members it is for.
 pub type Line = (u64, ConversationId, Arc<str>);
@@ -124,7 +107,8 @@ impl ChatFeed {
         let _ = self.inbox.send_timeout(ChatInput::Stop, Duration::from_millis(200));
     }
 
-    fn publish(&self) {
+    /// Writes what happened since the last call into lines, and wakes the readers.
+    pub fn publish(&self) {
         let chat = Arc::clone(&lock(&self.newest));
         let before = Arc::clone(&lock(&self.view));
         if chat.turn() == before.chat.turn() {
@@ -181,30 +165,6 @@ impl ChatReader {
 impl Drop for ChatReader {
     fn drop(&mut self) {
         self.0.readers.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Body of the thread.
-pub fn run(shared: &Arc<Shared>, inbox: &Receiver<ChatInput>) {
-    let feed = &shared.chat;
-    let mut due: Option<Instant> = None;
-    let mut last = None::<Instant>;
-    loop {
-        if due.is_some_and(|due| due <= Instant::now()) {
-            due = None;
-            last = Some(Instant::now());
-            feed.publish();
-        }
-        match inbox.recv_deadline(due.unwrap_or_else(|| Instant::now() + LOOK_EVERY)) {
-            Ok(ChatInput::Changed) => {
-                let now = Instant::now();
-                let gap = (GAP + GAP_PER_READER * feed.readers() as u32).min(GAP_MAX);
-                due.get_or_insert(last.map_or(now, |last| now.max(last + gap)));
-            }
-            Ok(ChatInput::Stop) | Err(RecvTimeoutError::Timeout) if shared.is_stopped() => return,
-            Ok(ChatInput::Stop) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
     }
 }
 

@@ -4,8 +4,7 @@
 //! Not here: the jobs themselves (`services/jobs/`).
 
 use super::status::{JobRow, JobsStatus, WorkerRow};
-use crate::node::threads::worker::Task;
-use crate::services::jobs::{Job, JobId, JobTable, State, Worker};
+use crate::services::jobs::{JobTable, Job, JobId, Request, State, Worker};
 use crate::types::Identity;
 use std::sync::Arc;
 
@@ -13,6 +12,17 @@ use std::sync::Arc;
 const LAST_SHOWN: usize = 12;
 /// Characters of output in one line of it.
 const SAYS_MAX: usize = 60;
+
+/// One attempt that the log gave to this process.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The job.
+    pub job: JobId,
+    /// Which attempt at it.
+    pub attempt: u32,
+    /// What to run.
+    pub request: Arc<Request>,
+}
 
 /// One look at the jobs.
 #[derive(Clone, Debug, Default)]

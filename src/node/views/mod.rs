@@ -5,7 +5,7 @@ pub mod catch_up;
 pub mod chat_feed;
 pub mod chat_lines;
 pub mod events;
-pub mod former_member;
+pub mod frames;
 pub mod integrity;
 pub mod jobs;
 pub mod latency;

@@ -1,6 +1,6 @@
-//! How long statements of replicated commands took on this node, for the doors that asked.
+//! How long statements of replicated commands took on this node, for the requests that asked.
 //!
-//! A door says which command it wants to know about before it sends it; `apply` marks the time as it goes through the
+//! An endpoint says which command it wants to have timed before it sends it; `apply` marks the time as it goes through the
 //! statements. Nothing of this is in a state or in the log: another node needs another time.
 //! Not here: reads, whose thread takes the times itself (`node/sql/handle.rs`).
 
@@ -10,31 +10,31 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Marks of the commands that somebody waits for, by their seeds: no more than requests under way.
+/// When the statements of each timed command ended, by the seed of the command. There are no more than requests under way.
 #[derive(Debug, Default)]
-pub struct Laps {
+pub struct StatementTimings {
     count: AtomicUsize,
     marks: Mutex<BTreeMap<u64, Vec<Instant>>>,
 }
 
-/// As long as it lives a command is timed.
+/// A command is timed until this is dropped.
 #[derive(Debug)]
-pub struct Wanted<'a> {
-    laps: &'a Laps,
+pub struct TimedCommand<'a> {
+    timings: &'a StatementTimings,
     seed: u64,
 }
 
-impl Laps {
+impl StatementTimings {
     /// Times the command with this seed.
-    pub fn want(&self, seed: u64) -> Wanted<'_> {
+    pub fn begin(&self, seed: u64) -> TimedCommand<'_> {
         let mut marks = lock(&self.marks);
         marks.insert(seed, Vec::new());
         self.count.store(marks.len(), Ordering::Relaxed);
-        Wanted { laps: self, seed }
+        TimedCommand { timings: self, seed }
     }
 
     /// The command begins, or one of its statements is over.
-    pub fn lap(&self, seed: u64) {
+    pub fn mark(&self, seed: u64) {
         if self.count.load(Ordering::Relaxed) > 0
             && let Some(marks) = lock(&self.marks).get_mut(&seed)
         {
@@ -43,18 +43,18 @@ impl Laps {
     }
 }
 
-impl Wanted<'_> {
+impl TimedCommand<'_> {
     /// How long each statement took that is over.
     pub fn times(&self) -> Vec<Duration> {
-        lock(&self.laps.marks).get(&self.seed).map(|marks| between(marks)).unwrap_or_default()
+        lock(&self.timings.marks).get(&self.seed).map(|marks| between(marks)).unwrap_or_default()
     }
 }
 
-impl Drop for Wanted<'_> {
+impl Drop for TimedCommand<'_> {
     fn drop(&mut self) {
-        let mut marks = lock(&self.laps.marks);
+        let mut marks = lock(&self.timings.marks);
         marks.remove(&self.seed);
-        self.laps.count.store(marks.len(), Ordering::Relaxed);
+        self.timings.count.store(marks.len(), Ordering::Relaxed);
     }
 }
 
@@ -68,16 +68,16 @@ mod tests {
     use crate::node::views::statement_timings::*;
 
     #[test]
-    fn only_what_is_wanted_is_timed_and_nothing_stays() {
-        let laps = Laps::default();
-        laps.lap(1);
-        let wanted = laps.want(1);
+    fn only_what_is_timed_is_timed_and_nothing_stays() {
+        let timings = StatementTimings::default();
+        timings.mark(1);
+        let timed = timings.begin(1);
         for seed in [1, 2, 1, 1] {
-            laps.lap(seed);
+            timings.mark(seed);
         }
-        assert_eq!(wanted.times().len(), 2);
-        drop(wanted);
-        laps.lap(1);
-        assert!(lock(&laps.marks).is_empty());
+        assert_eq!(timed.times().len(), 2);
+        drop(timed);
+        timings.mark(1);
+        assert!(lock(&timings.marks).is_empty());
     }
 }

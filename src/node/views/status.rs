@@ -9,6 +9,7 @@ use crate::raft::Role;
 use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
+use crate::wire::heartbeat::JobReport;
 pub use crate::wire::heartbeat::Pace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -89,6 +90,17 @@ pub struct JobRow {
     pub says: String,
     /// When it ended, in milliseconds since 1970.
     pub at_ms: u64,
+}
+
+/// Languages of one node, as its heartbeats tell.
+#[derive(Clone, Debug)]
+pub struct NodeRuntimes {
+    /// Its number.
+    pub id: NodeId,
+    /// Whether it was heard of lately.
+    pub is_online: bool,
+    /// What it says of them.
+    pub jobs: Arc<JobReport>,
 }
 
 /// The node that answers.

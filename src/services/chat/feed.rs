@@ -6,7 +6,7 @@
 //!
 //! Each event has a position of its own among those that one account is told, and they come in that order: whoever remembers
 //! the newest one that it got goes on behind it and misses and repeats nothing.
-//! Not here: who waits for it (`node/views/chat_feed.rs`), how it is written (`node/views/chat_lines.rs`).
+//! Not here: who waits for it (`node/threads/chat.rs`), how it is written (`node/views/chat_lines.rs`).
 
 use super::accounts::Membership;
 use super::commands::{AccountId, ConversationId};

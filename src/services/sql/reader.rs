@@ -4,7 +4,7 @@
 //!
 //! Invariant: R1 a read runs in a transaction, and nothing that was prepared under another schema than that of this
 //! transaction is used in it.
-//! Not here: how many readers there are and who may have one (`node/sql/handle.rs`), how fresh what they see is.
+//! Not here: how many readers there are and who may have one (`node/sql/reader_pool.rs`), how fresh what they see is.
 
 use super::answer_limit::AnswerLimit;
 use super::budget::freed_space;

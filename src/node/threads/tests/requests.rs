@@ -1,7 +1,8 @@
-//! Requests by hand: what core would do with them, without its thread.
+//! PendingRequests by hand: what core would do with them, without its thread.
 
 use super::*;
-use crate::node::shared::Parts;
+use crate::node::shared::clock::now_ms;
+use crate::node::shared::state::Parts;
 use crate::raft::{Raft, founding_state};
 use crate::settings::Settings;
 use crate::store::{Options, RealFiles, Store};
@@ -10,7 +11,7 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn requests() -> (Requests, tempfile::TempDir) {
+fn requests() -> (PendingRequests, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
     let settings = Settings::default();
@@ -18,7 +19,7 @@ fn requests() -> (Requests, tempfile::TempDir) {
     let raft = Raft::new(crate::node::process::start::raft_config(&settings, me), founding_state(me));
     let (core, gossip, monitor, watch) = (bounded(1).0, bounded(1).0, bounded(1).0, bounded(1).0);
     let parts = Parts {
-        stopper: crate::node::process::stop::Stopper::new().0,
+        stopper: crate::node::shared::stopper::Stopper::new().0,
         settings,
         me,
         cluster: Uuid::nil(),
@@ -39,10 +40,10 @@ fn requests() -> (Requests, tempfile::TempDir) {
         log_ms: 0,
         view: raft.view(),
     };
-    (Requests::new(Arc::new(Shared::new(parts))), dir)
+    (PendingRequests::new(Arc::new(Shared::new(parts))), dir)
 }
 
-fn command(requests: &mut Requests, within: Duration, ack: Ack) -> Receiver<Answered> {
+fn command(requests: &mut PendingRequests, within: Duration, ack: Ack) -> Receiver<Answered> {
     let (reply, answer) = bounded(1);
     let asked = Asked::Command { tag: None, command: vec![9], ack };
     requests.hold(Request { asked, deadline: Instant::now() + within, reply: ReplyTo::Local(reply) });
@@ -50,7 +51,7 @@ fn command(requests: &mut Requests, within: Duration, ack: Ack) -> Receiver<Answ
 }
 
 /// Proposes what is held; the token of the batch.
-fn propose(requests: &mut Requests, next_token: &mut u64) -> Option<Token> {
+fn propose(requests: &mut PendingRequests, next_token: &mut u64) -> Option<Token> {
     match requests.next_input(next_token)? {
         Input::Propose { token, .. } => Some(token),
         other => panic!("{other:?}"),

@@ -3,7 +3,7 @@
 //! Left to itself SQLite does so within a commit, and waits for the disk there: while a snapshot of a large database was copied,
 //! single writes took seconds. Here a pass runs beside the writes; only when the log has grown large, and a pass has just moved
 //! nearly all of it, writers wait for the rest to be moved, so that the log can begin again at its start.
-//! Not here: how often (`node/sql/handle.rs`).
+//! Not here: how often (`node/threads/sql_checkpoint.rs`).
 
 use rusqlite::{Connection, OpenFlags, Result};
 use std::path::Path;

@@ -3,12 +3,27 @@
 //! Not here: the text format (`http/api/health.rs`).
 
 use crate::cluster::health::Verdict;
-use crate::node::handle::Metric;
 use crate::node::process::log_queue;
 use crate::node::quota;
+use crate::node::shared::clock::now_ms;
 use crate::node::shared::{Shared, lock};
 use crate::raft::Role;
 use std::sync::atomic::Ordering;
+
+/// One figure of `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Metric {
+    /// `phalanx_...`
+    pub name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    /// Label pairs.
+    pub labels: Vec<(&'static str, String)>,
+    /// Value.
+    pub value: f64,
+}
 
 /// All of them.
 pub fn all(shared: &Shared) -> Vec<Metric> {
@@ -106,7 +121,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             ..gauge("phalanx_clock_skew_seconds", "How far a node's wall clock is ahead of this one's", 0)
         });
     }
-    let off_ms = i128::from(shared.log_now_ms()) - i128::from(super::pending_requests::now_ms());
+    let off_ms = i128::from(shared.log_now_ms()) - i128::from(now_ms());
     rows.push(Metric {
         value: off_ms as f64 / 1e3,
         ..gauge("phalanx_log_time_offset_seconds", "How far log time is ahead of this node's wall clock", 0)

@@ -7,9 +7,8 @@
 //! has lost its quorum one that is never committed.
 //! Not here: the words (`cluster/health.rs`), what a front door of such a node does (`node/threads/gossip.rs`).
 
+use super::discovery_client::{Asker, named_addresses};
 use crate::cluster::health::Outsider;
-use crate::node::peer::discovery_client::Asker;
-use crate::node::peer::reunite;
 use crate::node::shared::Shared;
 use crate::types::Identity;
 use crate::wire::Whereabouts;
@@ -74,7 +73,7 @@ fn outsider(me: Identity, holder: Option<Uuid>) -> Option<Outsider> {
 
 /// What the leader of this node's cluster answers, if any node that can be reached leads or knows who does.
 fn ask_leader(shared: &Shared, asker: &Asker) -> Option<Whereabouts> {
-    let mut addresses = reunite::named_addresses(shared);
+    let mut addresses = named_addresses(&shared.settings);
     addresses.extend(shared.known_addresses().into_iter().map(|(_, addresses)| addresses.peer));
     addresses.remove(&shared.settings.addresses(shared.me.id).peer);
     let mut asked = BTreeSet::new();
@@ -97,7 +96,7 @@ fn ask_leader(shared: &Shared, asker: &Asker) -> Option<Whereabouts> {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::views::former_member::*;
+    use crate::node::peer::former_member::*;
     use crate::types::NodeId;
 
     #[test]

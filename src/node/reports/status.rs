@@ -1,0 +1,184 @@
+//! The status and the monitor frame, built from what the threads of the node have published.
+//!
+//! Not here: when a frame is due (`node/threads/monitor.rs`), the shapes (`node/views/status.rs`), the rules for health
+//! (`cluster/health.rs`).
+
+use super::heartbeat::{own_row, standing};
+use crate::cluster::gossip::Row;
+use crate::cluster::integrity::Difference;
+use crate::limits::SESSIONS_SHOWN_MAX;
+use crate::node::shared::cluster_state::is_member_online;
+use crate::node::shared::{Shared, lock};
+use crate::node::views::frames::Published;
+use crate::node::views::status::{
+    ClusterStatus, DifferenceRow, DigestRow, IntegrityStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, Status,
+};
+use crate::services::digests::part_name;
+use crate::types::{Index, NodeId};
+use crate::wire::heartbeat::Pace;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Events in one frame.
+const EVENTS_SHOWN_MAX: usize = 30;
+
+/// The frame as things stand.
+pub fn frame(shared: &Shared, seq: u64) -> Published {
+    let frame = MonitorFrame {
+        seq,
+        at_ms: shared.now_ms(),
+        status: status(shared),
+        events: shared.events.newest(EVENTS_SHOWN_MAX),
+    };
+    encode(frame)
+}
+
+/// Encodes a frame for all viewers.
+fn encode(frame: MonitorFrame) -> Published {
+    let json = serde_json::to_string(&frame).expect("a frame is plain data");
+    // Inside a script element nothing may look like a tag.
+    let json: Arc<str> = json.replace('<', "\\u003c").into();
+    Published { seq: frame.seq, json, frame: Arc::new(frame) }
+}
+
+/// Everything of `/v1/status`.
+pub fn status(shared: &Shared) -> Status {
+    let view = shared.view();
+    let raft = &view.raft;
+    let judgement = shared.judgement();
+    Status {
+        node: NodeStatus {
+            id: shared.me.id,
+            uuid: shared.me.uuid,
+            role: raft.role,
+            membership: standing(shared, shared.me.id),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            uptime_ms: shared.uptime_ms(),
+        },
+        cluster: ClusterStatus {
+            id: Some(shared.cluster),
+            name: shared.settings.cluster_name.clone(),
+            leader: raft.leader,
+            term: raft.term,
+            has_quorum: judgement.has_quorum,
+            voters: raft.membership.voters.keys().copied().collect(),
+            learners: raft.membership.learners.keys().copied().collect(),
+            failure_tolerance: judgement.failure_tolerance,
+            verdict: judgement.verdict,
+            reasons: judgement.reasons,
+            integrity: IntegrityStatus { digests: Vec::new(), ..integrity(shared) },
+        },
+        nodes: rows(shared),
+        sessions: shared.sessions.newest(SESSIONS_SHOWN_MAX),
+        sessions_total: shared.sessions.count(),
+        failovers: shared.failovers.newest(),
+        jobs: shared.jobs().status.clone(),
+    }
+}
+
+/// Whether the nodes hold the same state, as this one knows.
+pub fn integrity(shared: &Shared) -> IntegrityStatus {
+    let row = |node: Option<NodeId>, difference: &Difference| DifferenceRow {
+        node,
+        index: difference.index,
+        parts: difference.parts.iter().map(|number| part_name(*number).to_string()).collect(),
+    };
+    let known = &shared.integrity;
+    let report = known.report();
+    let digests = report.digests.iter().map(|digest| DigestRow {
+        index: digest.index,
+        parts: digest.parts.iter().map(|(number, it)| (part_name(*number).to_string(), format!("{it:016x}"))).collect(),
+    });
+    IntegrityStatus {
+        agreed_index: known.findings().agreed,
+        checkpoint_index: known.checkpoint(),
+        checkpoint_age_ms: known.checkpoint_age().as_millis() as u64,
+        corrupt: shared.corrupt_nodes().iter().map(|(id, it)| row(Some(*id), it)).collect(),
+        split: known.split().map(|split| row(None, &split)),
+        digests: digests.collect(),
+    }
+}
+
+fn rows(shared: &Shared) -> Vec<NodeRow> {
+    let view = shared.view();
+    let now_ms = shared.now_ms();
+    let mut heard: BTreeMap<NodeId, (Row, bool, Option<u64>)> = BTreeMap::new();
+    {
+        let gossip = lock(&shared.gossip);
+        for (row, _, age_ms) in gossip.all(now_ms) {
+            let is_online = is_member_online(&gossip, &view.raft.membership, shared.me.id, row.id);
+            heard.insert(row.id, (row.clone(), is_online, Some(age_ms)));
+        }
+    }
+    heard.insert(shared.me.id, (own_row(shared), true, Some(0)));
+    let commit = heard.values().map(|(row, ..)| row.commit_index).max().unwrap_or_default();
+    let gateways = &shared.directory().gateways;
+    let corrupt = shared.corrupt_nodes();
+    let mut clocks: BTreeMap<NodeId, i64> = lock(&shared.skews).all().collect();
+    clocks.insert(shared.me.id, 0);
+    let mut rows = Vec::new();
+    for (id, addresses) in shared.known_addresses() {
+        let unheard = || (unheard_row(shared, id, addresses.clone()), false, None);
+        let (row, is_online, heartbeat_age_ms) = heard.remove(&id).unwrap_or_else(unheard);
+        let status = match (is_online, view.raft.leader == Some(id)) {
+            (true, true) => Liveness::Leader,
+            (true, false) => Liveness::Online,
+            (false, _) => Liveness::Offline,
+        };
+        rows.push(NodeRow {
+            id,
+            status,
+            role: row.role,
+            membership: standing(shared, id),
+            term: row.term,
+            load: row.load,
+            last_index: row.last_index,
+            commit_index: row.commit_index,
+            applied_index: row.applied_index,
+            lag: commit.0.saturating_sub(row.applied_index.0),
+            // What a dead node last said of its clients is not what they get now.
+            pace: if is_online { row.pace } else { Pace::default() },
+            pid: is_beside(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
+            http: addresses.http,
+            kv: addresses.kv,
+            peer: addresses.peer,
+            heartbeat_age_ms,
+            is_gateway: gateways.contains(&id),
+            is_corrupt: corrupt.contains_key(&id),
+            is_disk_low: is_online && row.is_disk_low,
+            clock_ahead_ms: clocks.get(&id).copied(),
+        });
+    }
+    rows
+}
+
+/// Whether a node is reached at the address of this one's host: only then its process is one of this host's.
+fn is_beside(shared: &Shared, http: &str) -> bool {
+    let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
+    host(http) == host(&shared.settings.addresses(shared.me.id).http)
+}
+
+/// A member that was never heard of.
+fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) -> Row {
+    Row {
+        id,
+        uuid: uuid::Uuid::nil(),
+        counter: 0,
+        load: 0,
+        sessions_opened_total: 0,
+        role: crate::raft::Role::Follower,
+        standing: standing(shared, id),
+        term: crate::types::Term(0),
+        last_index: Index(0),
+        promise: Default::default(),
+        prepared_load: 0,
+        commit_index: Index(0),
+        applied_index: Index(0),
+        pace: Pace::default(),
+        state: Default::default(),
+        jobs: Default::default(),
+        is_disk_low: false,
+        pid: 0,
+        addresses,
+    }
+}

@@ -1,0 +1,125 @@
+//! What follows for the cluster from what this node's threads have published: who is online and where, whether the cluster is
+//! healthy, and if it is not, why.
+//!
+//! Not here: the published values (`state.rs`), the rules for health (`cluster/health.rs`).
+
+use super::lock::lock;
+use super::state::Shared;
+use crate::cluster::gossip::Gossip;
+use crate::cluster::health::{self, Judgement, Outsider, Situation};
+use crate::cluster::integrity::Difference;
+use crate::node::quota;
+use crate::raft::{Membership, Promise, Role, View};
+use crate::types::{Addresses, Identity, NodeId};
+use crate::wire::heartbeat::Row;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use uuid::Uuid;
+
+impl Shared {
+    /// Where every known node can be reached, this one included, by id.
+    pub fn known_addresses(&self) -> Vec<(NodeId, Addresses)> {
+        let book = self.book();
+        let mut all: BTreeMap<NodeId, Addresses> =
+            self.directory().nodes.iter().map(|(id, (_, addresses))| (*id, addresses.clone())).collect();
+        all.extend(book.iter().map(|(id, addresses)| (*id, addresses.clone())));
+        all.insert(self.me.id, self.settings.addresses(self.me.id));
+        let membership = Arc::clone(&self.view().raft.membership);
+        all.retain(|id, _| *id == self.me.id || membership.uuid_of(*id).is_some());
+        all.into_iter().collect()
+    }
+
+    /// Why this node is no member, as its own log or the leader says; `None`: it is one, as far as it knows.
+    pub fn outsider(&self) -> Option<Outsider> {
+        let by_own_log = is_removed(&self.view().raft, self.me).then_some(Outsider::Removed);
+        self.asked_outsider().or(by_own_log)
+    }
+
+    /// What this node remembers of another's promises.
+    pub fn remembers(&self, who: &Identity) -> Promise {
+        let mut promise = lock(&self.gossip).remembered(who);
+        promise.merge(&self.view().raft.remembered(who));
+        promise
+    }
+
+    /// Whether a node is online, as far as this one knows.
+    pub fn is_online(&self, id: NodeId) -> bool {
+        is_member_online(&lock(&self.gossip), &self.view().raft.membership, self.me.id, id)
+    }
+
+    /// Every node that is known to be corrupt, by its own word or by what this node has found.
+    pub fn corrupt_nodes(&self) -> BTreeMap<NodeId, Difference> {
+        let mut corrupt = self.integrity.findings().corrupt.clone();
+        if let Some(own) = &self.integrity.report().corrupt {
+            corrupt.insert(self.me.id, own.clone());
+        }
+        for (row, is_online, _) in lock(&self.gossip).all(self.now_ms()) {
+            if let Some(difference) = row.state.corrupt.clone().filter(|_| is_online) {
+                corrupt.insert(row.id, difference);
+            }
+        }
+        corrupt
+    }
+
+    /// The cluster's health, from what this node knows.
+    pub fn judgement(&self) -> Judgement {
+        let view = self.view();
+        let raft = &view.raft;
+        let is_leader = raft.role == Role::Leader;
+        let corrupt = self.corrupt_nodes().into_keys().collect();
+        let gossip = lock(&self.gossip);
+        let is_reachable = |id: NodeId, uuid: Uuid| {
+            id == self.me.id
+                || gossip.is_online_as(Identity { id, uuid })
+                || (is_leader && raft.peers.iter().any(|peer| peer.who.id == id && peer.is_active))
+        };
+        let now_ms = self.now_ms();
+        let is_named = |row: &Row| raft.membership.uuid_of(row.id) == Some(row.uuid);
+        let rows = gossip.all(now_ms).into_iter().filter(|(row, is_online, _)| *is_online && is_named(row));
+        let mut disk_low: BTreeSet<NodeId> = rows.filter(|(row, ..)| row.is_disk_low).map(|(row, ..)| row.id).collect();
+        if self.is_disk_low() {
+            disk_low.insert(self.me.id);
+        }
+        health::judge(&Situation {
+            disk_low,
+            outsider: self.outsider().map(|it| it.in_words(self.me)),
+            leader: raft.leader,
+            voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
+            learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
+            gateways: self.directory().gateways.clone(),
+            stuck: lock(&self.lags).stuck(now_ms, self.settings.fail_after_ms),
+            voters_max: self.settings.voters_max,
+            quotas: quota::reached(&self.settings, &self.sizes()),
+            corrupt,
+            split: self.integrity.no_writes(),
+            has_quorum: is_leader.then_some(raft.has_quorum),
+        })
+    }
+
+    /// Why a request found no leader, in words: `no quorum: 2 of 5 voters reachable, 3 needed`.
+    pub fn why_no_leader(&self) -> String {
+        if let Some(outsider) = self.outsider() {
+            return outsider.in_words(self.me);
+        }
+        let view = self.view();
+        let voters = &view.raft.membership.voters;
+        let reachable = voters.keys().filter(|id| self.is_online(**id)).count();
+        let needed = health::quorum(voters.len());
+        match reachable < needed {
+            true => format!("no quorum: {reachable} of {} voters reachable, {needed} needed", voters.len()),
+            false => "no leader answered in time; an election may be under way: try again".to_string(),
+        }
+    }
+}
+
+/// Whether the newest membership that this node knows leaves it out, and nobody leads it any more. A newcomer that is
+/// still catching up is not named by its log either, but it has a leader.
+pub fn is_removed(raft: &View, me: Identity) -> bool {
+    raft.leader.is_none() && !raft.membership.voters.is_empty() && !raft.membership.is_member(&me)
+}
+
+/// Online, and the very identity that the membership names: an old disk put back under its number is somebody else.
+pub fn is_member_online(gossip: &Gossip, membership: &Membership, me: NodeId, id: NodeId) -> bool {
+    let is_named = |uuid: Uuid| gossip.is_online_as(Identity { id, uuid });
+    id == me || membership.uuid_of(id).map_or_else(|| gossip.is_online(id), is_named)
+}

@@ -1,0 +1,127 @@
+//! One outgoing connection to a peer, for all who write to it.
+//!
+//! Whoever has a frame writes it to the socket itself, without waiting: waking a thread costs more than most frames do.
+//! What the socket does not take at once is left to `send-m`, which may wait.
+//! A connection that is down or too far behind drops the frame; raft and gossip treat it like a loss on the wire.
+//!
+//! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 nobody holds the wire's lock while
+//! waiting for a socket, so `core` never waits for a peer.
+//! Not here: the thread that keeps the connection (`node/peer/dialer.rs`), who gets a link (`node/threads/core.rs`).
+
+use super::lock::lock;
+use crate::limits::LINK_BYTES_MAX;
+use crate::types::Identity;
+use crate::wire::Frame;
+use crate::wire::codec::encode_onto;
+use crossbeam_channel::Sender;
+use log::debug;
+use rustix::net::SendFlags;
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+/// A turn that queues more than this writes in between.
+const FLUSH_BYTES: usize = 256 << 10;
+
+/// What a `send-m` thread is told.
+#[derive(Clone, Copy, Debug)]
+pub enum LinkInput {
+    /// Bytes are left that the socket did not take.
+    Drain,
+    /// The peer closed its connection to us, or a write failed: look whether it is still there.
+    Check,
+}
+
+/// Whether a connection stands, and what is to be written to it.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// `None` while there is no connection.
+    pub stream: Option<Arc<TcpStream>>,
+    /// Whole frames, but for the first, of which a part may have left already.
+    pub rest: Vec<u8>,
+    /// `send-m` is writing what came before `rest`.
+    pub is_draining: bool,
+}
+
+/// One outgoing link, for all who write to it.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Whom it leads to.
+    pub who: Identity,
+    /// Where.
+    pub address: String,
+    wire: Arc<Mutex<Wire>>,
+    inbox: Sender<LinkInput>,
+}
+
+impl Link {
+    /// A link whose `send-m` thread reads the other end of `inbox` and keeps `wire` connected.
+    pub fn new(who: Identity, address: String, wire: Arc<Mutex<Wire>>, inbox: Sender<LinkInput>) -> Link {
+        Link { who, address, wire, inbox }
+    }
+
+    /// Writes a frame, now or as soon as the socket takes it; drops it when the connection is down or far behind.
+    pub fn send(&self, frame: &Frame) {
+        self.queue(frame);
+        self.flush();
+    }
+
+    /// Adds a frame to what the next [`Link::flush`] writes, under the same conditions.
+    pub fn queue(&self, frame: &Frame) {
+        if !self.queue_within(frame, LINK_BYTES_MAX) {
+            debug!("link down or far behind, frame dropped peer={}", self.who.id);
+        }
+    }
+
+    /// The same for a frame that its owner keeps if it is not taken. Half of the room stays free for others.
+    pub fn try_queue(&self, frame: &Frame) -> bool {
+        self.queue_within(frame, LINK_BYTES_MAX / 2)
+    }
+
+    fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
+        let mut wire = lock(&self.wire);
+        if wire.rest.len() >= FLUSH_BYTES {
+            self.write(&mut wire);
+        }
+        if wire.stream.is_none() || wire.rest.len() > bytes_max {
+            return false;
+        }
+        encode_onto(&mut wire.rest, frame);
+        true
+    }
+
+    /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.
+    pub fn flush(&self) {
+        self.write(&mut lock(&self.wire));
+    }
+
+    fn write(&self, wire: &mut Wire) {
+        if wire.rest.is_empty() || wire.is_draining {
+            return;
+        }
+        let Some(stream) = &wire.stream else { return };
+        match rustix::net::send(stream, &wire.rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(taken) => {
+                wire.rest.drain(..taken);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+            Err(_) => return self.check(),
+        }
+        if !wire.rest.is_empty() {
+            wire.is_draining = self.inbox.try_send(LinkInput::Drain).is_ok();
+        } else if wire.rest.capacity() > 4 * FLUSH_BYTES {
+            // A burst must not hold its memory for ever.
+            wire.rest = Vec::new();
+        }
+    }
+
+    /// Whether the connection stands.
+    pub fn is_up(&self) -> bool {
+        lock(&self.wire).stream.is_some()
+    }
+
+    /// Asks the thread to look whether the peer is still there.
+    pub fn check(&self) {
+        // A full queue means that the thread has been told already.
+        let _ = self.inbox.try_send(LinkInput::Check);
+    }
+}

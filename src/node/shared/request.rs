@@ -1,0 +1,149 @@
+//! A request to the node, from the endpoint or thread that makes it to whoever answers it.
+//!
+//! Not here: where it waits meanwhile (`node/threads/pending_requests.rs`), what goes to other nodes (`wire/`).
+
+use super::link::Link;
+use crate::raft;
+use crate::services::Reply;
+use crate::services::sessions::Tag;
+use crate::types::{Index, NodeId, Outcome};
+use crate::wire::{Forwarded, Frame};
+use crossbeam_channel::Sender;
+use std::fmt::Debug;
+use std::time::Instant;
+
+/// Answer to a request: index of the entry (0 where there is none) and the service's reply.
+pub type Answered = Outcome<(Index, Reply)>;
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Sees every write acknowledged before it was called.
+    Linearizable,
+    /// What this node has applied so far.
+    Eventual,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// When a quorum has it and it is applied; the answer is the service's reply.
+    Applied,
+    /// When the leader has taken it into its log, which a quorum may never hold; the answer is an empty reply.
+    Taken,
+}
+
+/// What a door asks for.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A service's command, through the log: takes effect at most once.
+    Command {
+        /// Its name, if the client chose one (`Idempotency-Key`); else the node gives it one.
+        tag: Option<Tag>,
+        /// With its routing byte.
+        command: Vec<u8>,
+        /// When to answer.
+        ack: Ack,
+    },
+    /// A question to the services.
+    Query {
+        /// With its routing byte.
+        query: Vec<u8>,
+        /// How fresh.
+        level: Level,
+    },
+}
+
+/// What a client wants.
+#[derive(Debug)]
+pub enum Asked {
+    /// Run this service command through the log, once.
+    Command {
+        /// Its name among all that were ever sent; `None`: this node gives it one.
+        tag: Option<Tag>,
+        /// With its routing byte.
+        command: Vec<u8>,
+        /// When to answer.
+        ack: Ack,
+    },
+    /// Change the membership by one step.
+    Change(raft::Change),
+    /// Hand leadership over.
+    Transfer(Option<NodeId>),
+    /// A question to the services.
+    Query {
+        /// With its routing byte.
+        query: Vec<u8>,
+        /// How fresh.
+        level: Level,
+    },
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Request {
+    /// What for.
+    pub asked: Asked,
+    /// When the client gives up.
+    pub deadline: Instant,
+    /// Where the answer goes.
+    pub reply: ReplyTo,
+}
+
+/// Takes the answer to one request on whichever thread has it: it must not wait for anything.
+pub trait Waiter: Send + Debug {
+    /// Called once.
+    fn answer(self: Box<Self>, answered: Answered);
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub enum ReplyTo {
+    /// A connection thread of this node that waits for it.
+    Local(Sender<Answered>),
+    /// A door of this node that goes on meanwhile.
+    Door(Box<dyn Waiter>),
+    /// The node that forwarded it, and its number there.
+    Peer(Link, u64),
+    /// It has been answered.
+    Nobody,
+}
+
+impl ReplyTo {
+    /// Sends the answer, the first time; a client that has gone is no concern.
+    pub fn answer(&mut self, answered: Answered) {
+        match std::mem::replace(self, ReplyTo::Nobody) {
+            ReplyTo::Local(to) => {
+                let _ = to.try_send(answered);
+            }
+            ReplyTo::Door(waiter) => waiter.answer(answered),
+            ReplyTo::Peer(link, number) => link.send(&Frame::Forwarded(vec![(number, answered.into())])),
+            ReplyTo::Nobody => {}
+        }
+    }
+}
+
+impl From<Answered> for Forwarded {
+    fn from(answered: Answered) -> Forwarded {
+        match answered {
+            Outcome::Done((index, reply)) => Forwarded::Done { index, reply },
+            Outcome::Refused(why) => Forwarded::Refused { why },
+            Outcome::Unknown(why) => Forwarded::Unknown { why },
+        }
+    }
+}
+
+/// A query of the services, and who asks.
+pub type Question = (Vec<u8>, ReplyTo);
+
+pub fn transferred(to: NodeId) -> Answered {
+    Outcome::Done((Index(0), Reply::Ok(to.0.to_le_bytes().to_vec())))
+}
+
+/// Whom the reply to a hand-over names.
+pub fn transferred_to(reply: &Reply) -> Option<NodeId> {
+    match reply {
+        Reply::Ok(bytes) => bytes.as_slice().try_into().ok().map(|id| NodeId(u64::from_le_bytes(id))),
+        Reply::Failed(_) => None,
+    }
+}

@@ -1,0 +1,235 @@
+//! The read-only connections to this node's database, and the limits on what reads may take.
+//!
+//! Not here: what a read is and when it is fresh enough (`handle.rs`), what a statement does (`services/sql/reader.rs`).
+
+use super::load_permit::LoadPermits;
+use crate::limits::{SQL_READERS_MAX, SQL_READS_BYTES_MAX};
+use crate::node::shared::lock;
+use crate::node::views::statement_timings::StatementTimings;
+use crate::services::sql::{Files, Reader};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Between two checks of memory and disk while somebody reads.
+const CHECK_EVERY: Duration = Duration::from_millis(5);
+/// The same while nobody does.
+const IDLE_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// Read-only connections to the database, and what else its reads share.
+pub struct ReaderPool {
+    /// The database's files.
+    pub files: Arc<dyn Files>,
+    connections: Mutex<Connections>,
+    freed: Condvar,
+    limits: Arc<ReadLimits>,
+    /// How long statements of the writer take.
+    pub timings: Arc<StatementTimings>,
+    /// Name of the newest load that this node has prepared.
+    prepared: Arc<AtomicU64>,
+    /// For requests that would load the log for long.
+    pub load_permits: LoadPermits,
+}
+
+/// Ends reads that take too long, or too much memory or disk: SQLite bounds neither the memory of a statement nor the files
+/// that it sorts with.
+struct ReadLimits {
+    files: Arc<dyn Files>,
+    started: Instant,
+    /// Bytes of memory of this process when nobody read.
+    idle_bytes: AtomicU64,
+    /// When that was measured, in microseconds since the start.
+    idle_us: AtomicU64,
+    /// When memory and disk were checked last, in microseconds since the start, and what was found.
+    checked_us: AtomicU64,
+    is_short_of_memory: AtomicBool,
+    is_short_of_disk: AtomicBool,
+}
+
+impl ReadLimits {
+    /// Called when nobody reads: measures the memory that the process takes without reads.
+    fn note_idle(&self) {
+        let now_us = self.started.elapsed().as_micros() as u64;
+        if now_us.saturating_sub(self.idle_us.load(Ordering::Relaxed)) >= IDLE_CHECK_EVERY.as_micros() as u64 {
+            self.idle_us.store(now_us, Ordering::Relaxed);
+            self.idle_bytes.store(resident_bytes(), Ordering::Relaxed);
+        }
+    }
+
+    /// Why a read with this deadline must end now, if it must.
+    fn reason_to_stop(&self, ends_us: u64) -> Option<&'static str> {
+        let now_us = self.started.elapsed().as_micros() as u64;
+        if now_us > ends_us {
+            return Some("interrupted: its time is up");
+        }
+        if now_us.saturating_sub(self.checked_us.load(Ordering::Relaxed)) >= CHECK_EVERY.as_micros() as u64 {
+            self.checked_us.store(now_us, Ordering::Relaxed);
+            let grown = resident_bytes().saturating_sub(self.idle_bytes.load(Ordering::Relaxed));
+            self.is_short_of_memory.store(grown > SQL_READS_BYTES_MAX, Ordering::Relaxed);
+            self.is_short_of_disk.store(!self.files.has_room_for_reads(), Ordering::Relaxed);
+        }
+        if self.is_short_of_memory.load(Ordering::Relaxed) {
+            return Some("interrupted: reads take too much of this node's memory; ask for less, or later");
+        }
+        self.is_short_of_disk
+            .load(Ordering::Relaxed)
+            .then_some("interrupted: what this read sorts or gathers leaves too little room on this node's disk")
+    }
+}
+
+/// Memory of this process; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+#[derive(Default)]
+struct Connections {
+    idle: Vec<PooledReader>,
+    /// Idle or in use.
+    open: usize,
+}
+
+/// A reader, and its deadline in microseconds since the start.
+struct PooledReader {
+    reader: Reader,
+    /// Which file it reads.
+    path: PathBuf,
+    ends_us: Arc<AtomicU64>,
+}
+
+/// A reader of the pool, which gets it back when this is dropped.
+pub struct ReaderGuard<'a> {
+    pool: &'a ReaderPool,
+    pooled: Option<PooledReader>,
+}
+
+impl fmt::Debug for ReaderPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReaderPool").field("open", &lock(&self.connections).open).finish_non_exhaustive()
+    }
+}
+
+impl ReaderPool {
+    /// Connections are opened when they are needed. `timings`: of the writer of the same files; `prepared`: the newest load that
+    /// it has prepared.
+    pub fn new(files: Arc<dyn Files>, timings: Arc<StatementTimings>, prepared: Arc<AtomicU64>) -> ReaderPool {
+        let limits = ReadLimits {
+            files: Arc::clone(&files),
+            started: Instant::now(),
+            idle_bytes: AtomicU64::new(resident_bytes()),
+            idle_us: AtomicU64::new(0),
+            checked_us: AtomicU64::new(0),
+            is_short_of_memory: AtomicBool::new(false),
+            is_short_of_disk: AtomicBool::new(false),
+        };
+        ReaderPool {
+            files,
+            connections: Mutex::default(),
+            freed: Condvar::new(),
+            limits: Arc::new(limits),
+            timings,
+            prepared,
+            load_permits: LoadPermits::default(),
+        }
+    }
+
+    /// A reader that must be done by the deadline; waits for one until then. The error: a sentence.
+    pub fn take(&self, deadline: Instant) -> Result<ReaderGuard<'_>, String> {
+        let mut connections = lock(&self.connections);
+        if connections.idle.len() == connections.open {
+            self.limits.note_idle();
+        }
+        let pooled = loop {
+            match connections.idle.pop() {
+                // A file that was loaded has taken the place of the one that it reads.
+                Some(pooled) if pooled.path != self.files.path() => {
+                    connections.open -= 1;
+                    continue;
+                }
+                Some(pooled) => break Some(pooled),
+                None => {}
+            }
+            if connections.open < SQL_READERS_MAX {
+                connections.open += 1;
+                break None;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err("too many reads at once; try again later".to_string());
+            }
+            let (again, _) =
+                self.freed.wait_timeout(connections, left).unwrap_or_else(std::sync::PoisonError::into_inner);
+            connections = again;
+        };
+        drop(connections);
+        let mut guard = ReaderGuard { pool: self, pooled };
+        if guard.pooled.is_none() {
+            guard.pooled = Some(self.open().map_err(|e| format!("the database cannot be read: {e}"))?);
+        }
+        let ends_us = deadline.saturating_duration_since(self.limits.started).as_micros() as u64;
+        if let Some(pooled) = &guard.pooled {
+            pooled.ends_us.store(ends_us, Ordering::Relaxed);
+        }
+        Ok(guard)
+    }
+
+    /// Name of the newest load that this node has prepared.
+    pub fn prepared_load(&self) -> u64 {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    /// Closes what reads a file whose place another one has taken: as long as it is open it takes room on the disk.
+    pub fn close_old(&self, path: &Path) {
+        let mut connections = lock(&self.connections);
+        let before = connections.idle.len();
+        connections.idle.retain(|pooled| pooled.path == path);
+        connections.open -= before - connections.idle.len();
+    }
+
+    fn open(&self) -> rusqlite::Result<PooledReader> {
+        let ends_us = Arc::new(AtomicU64::new(u64::MAX));
+        let (ends, limits) = (Arc::clone(&ends_us), Arc::clone(&self.limits));
+        let is_over = move || limits.reason_to_stop(ends.load(Ordering::Relaxed));
+        let is_over: Arc<dyn Fn() -> Option<&'static str> + Send + Sync> = Arc::new(is_over);
+        loop {
+            let path = self.files.path();
+            match Reader::open(&path, Arc::clone(&is_over)) {
+                Ok(reader) => return Ok(PooledReader { reader, path, ends_us }),
+                // Another file has taken its place in between.
+                Err(_) if path != self.files.path() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for ReaderGuard<'_> {
+    fn drop(&mut self) {
+        let mut connections = lock(&self.pool.connections);
+        match self.pooled.take() {
+            Some(pooled) => connections.idle.push(pooled),
+            None => connections.open -= 1,
+        }
+        drop(connections);
+        self.pool.freed.notify_one();
+    }
+}
+
+impl Deref for ReaderGuard<'_> {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.pooled.as_ref().expect("it is there until it is given back").reader
+    }
+}
+
+impl DerefMut for ReaderGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Reader {
+        &mut self.pooled.as_mut().expect("it is there until it is given back").reader
+    }
+}
