@@ -4,7 +4,7 @@
 //! it has not answered for `fail_after_ms`, or it answers while its log stands still ([`Books`]): then it cannot know its work.
 //! Gossip may be wrong about anyone, so it has no say. A worker that was declared gone by mistake joins again by itself; what
 //! it had by then is dropped, for its jobs have gone on to others.
-//! Not here: what becomes of the jobs (`services/jobs/`), proposing (`node/threads/core.rs`).
+//! Not here: what becomes of the jobs (`services/jobs/`), proposing (`node/threads/core/`).
 
 use crate::raft::{Role, View};
 use crate::types::{Identity, Index, NodeId, Ticks};

@@ -138,13 +138,13 @@ impl Handle {
     pub fn propose(&self, command: Vec<u8>, deadline: Instant) -> Answered {
         match self.shared.integrity.no_writes() {
             Some(why) => Outcome::Refused(why),
-            None => self.shared.run(command, deadline),
+            None => self.shared.inboxes.run(command, deadline),
         }
     }
 
     /// Has every node digest its state at one index, which is answered; the digests are known a little later.
     pub fn checkpoint(&self, deadline: Instant) -> Outcome<Index> {
-        match self.shared.run(checkpoint_command(), deadline) {
+        match self.shared.inboxes.run(checkpoint_command(), deadline) {
             Outcome::Done((index, _)) => Outcome::Done(index),
             Outcome::Refused(why) => Outcome::Refused(why),
             Outcome::Unknown(why) => Outcome::Unknown(why),
@@ -167,7 +167,7 @@ impl Handle {
     /// too busy to take it, until the deadline at most.
     pub fn submit(&self, work: Work, deadline: Instant, waiter: Box<dyn Waiter>) {
         match self.asked(work) {
-            Ok(asked) => self.shared.submit(asked, deadline, ReplyTo::Door(waiter)),
+            Ok(asked) => self.shared.inboxes.submit(asked, deadline, ReplyTo::Door(waiter)),
             Err(why) => waiter.answer(Outcome::Refused(why)),
         }
     }
@@ -176,7 +176,7 @@ impl Handle {
     pub fn ask(&self, work: Work, deadline: Instant) -> Answered {
         let begun = Instant::now();
         let answered = match self.asked(work) {
-            Ok(asked) => self.shared.ask(asked, deadline),
+            Ok(asked) => self.shared.inboxes.ask(asked, deadline),
             Err(why) => Outcome::Refused(why),
         };
         if let Outcome::Done(_) = answered {
@@ -206,7 +206,7 @@ impl Handle {
     pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {
         match self.shared.integrity.no_reads() {
             Some(why) => Outcome::Refused(why),
-            None => self.shared.await_job(job, at_least, deadline),
+            None => self.shared.inboxes.await_job(job, at_least, deadline),
         }
     }
 
@@ -242,7 +242,7 @@ impl Handle {
 
     /// Changes the membership by one step; done when the change is committed.
     pub fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
-        match self.shared.ask(Asked::Change(change), deadline) {
+        match self.shared.inboxes.ask(Asked::Change(change), deadline) {
             Outcome::Done((index, _)) => Outcome::Done(index),
             Outcome::Refused(why) => Outcome::Refused(why),
             Outcome::Unknown(why) => Outcome::Unknown(why),
@@ -251,7 +251,7 @@ impl Handle {
 
     /// Hands leadership over (`None`: to the best live voter); done when the new leader is known.
     pub fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
-        match self.shared.ask(Asked::Transfer(to), deadline) {
+        match self.shared.inboxes.ask(Asked::Transfer(to), deadline) {
             Outcome::Done((_, reply)) => match transferred_to(&reply) {
                 Some(leader) => Outcome::Done(leader),
                 None => Outcome::Unknown("the answer names no leader".to_string()),
@@ -271,7 +271,7 @@ impl Handle {
     pub fn dispatch(&self) -> Option<(NodeId, String)> {
         let choice = lock(&self.shared.dispatch).pick(self.shared.now_ms())?;
         self.shared.counters.dispatched.fetch_add(1, Ordering::Relaxed);
-        self.shared.to_gossip(GossipInput::HandedOut(choice.0));
+        self.shared.inboxes.to_gossip(GossipInput::HandedOut(choice.0));
         Some(choice)
     }
 

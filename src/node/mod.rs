@@ -1,7 +1,7 @@
 //! The threads of one running node; the only room that spawns threads.
 //!
-//! The tour: `node/process/start.rs` opens the disk, finds or founds the cluster and starts everything; `node/threads/core.rs` owns raft, with
-//! `node/threads/pending_requests.rs` for what clients asked; `node/threads/disk.rs` owns the store, `node/threads/apply.rs` the services; `node/peer/dialer.rs` and `node/peer/acceptor.rs` are
+//! The tour: `node/process/start.rs` opens the disk, finds or founds the cluster and starts everything; `node/threads/core/` owns raft, with
+//! `node/threads/core/pending_requests.rs` for what clients asked; `node/threads/disk.rs` owns the store, `node/threads/apply.rs` the services; `node/peer/dialer.rs` and `node/peer/acceptor.rs` are
 //! the two halves of the peer port, with `node/peer/join.rs` and `node/snapshots/transfer.rs` for their side conversations; `node/threads/gossip.rs` beats;
 //! `node/snapshots/writer.rs` writes snapshots beside the log when `node/snapshots/schedule.rs` says so; `node/threads/monitor.rs` builds what pages show;
 //! `node/threads/watch.rs` wakes those who wait for a key; `node/threads/config_writer.rs` keeps `config.json`; `node/threads/console.rs` reads the terminal;
@@ -32,7 +32,8 @@ pub mod sql;
 pub mod threads;
 pub mod views;
 
-pub use self::process::start::{Door, Doors, NodeOptions, StartError, run};
+pub use self::process::launch::{Door, Doors};
+pub use self::process::start::{NodeOptions, StartError, run};
 pub use self::reports::metrics::Metric;
 pub use self::shared::memory::{MemoryBudget, Reservation};
 pub use self::shared::request::{Ack, Answered, Level, Waiter, Work};

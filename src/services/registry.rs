@@ -3,7 +3,7 @@
 //! A log entry carries a [`Batch`]: the leader's time and the commands that waited when it was made. Log time never
 //! goes back: a batch of a leader whose clock is behind counts as the newest time seen so far.
 //! A batch that cannot be decoded fails in the same way on every node; it never stops one of them.
-//! Not here: what a command does (each service), who makes batches (`node/threads/core.rs`).
+//! Not here: what a command does (each service), who makes batches (`node/threads/core/`).
 
 use super::directory::{self, Directory};
 use super::sessions::{Seen, Sessions, Tag};

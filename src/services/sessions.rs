@@ -15,7 +15,7 @@
 //!
 //! Invariants: S1 a (origin, number) is recorded at most once. S2 `floor` never goes back. S3 `silent` holds one row for
 //! each origin.
-//! Not here: who numbers commands and sends them again (`node/threads/pending_requests.rs`).
+//! Not here: who numbers commands and sends them again (`node/threads/core/pending_requests.rs`).
 
 use super::Reply;
 use super::snapshot_format::{bad, put_numbers, put_record, take_numbers, take_record};

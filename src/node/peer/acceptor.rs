@@ -8,7 +8,7 @@
 //! stranger are dropped as they arrive, as if the wire had lost them, and the connection stays for some seconds: a member of
 //! which this node has not heard yet is known within a round of gossip.
 //! Not here: how many connections there are and what they may hold (`limits.rs`), dialing (`dialer.rs`), what messages mean
-//! (`node/threads/core.rs`, `node/threads/gossip.rs`).
+//! (`node/threads/core/`, `node/threads/gossip.rs`).
 
 use super::join::{self, whereabouts};
 use super::limits::{Place, Places};
@@ -120,9 +120,9 @@ fn answer(stream: &TcpStream, frame: Frame) -> Result<(), WireError> {
 fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello, place: &Place) -> Result<(), WireError> {
     let from = hello.from;
     let is_proved = shared.settings.cluster_secret.is_some();
-    shared.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
+    shared.inboxes.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
     let Err(ended) = read_all(shared, stream, from, place);
-    shared.to_core(CoreInput::PeerClosed(from));
+    shared.inboxes.to_core(CoreInput::PeerClosed(from));
     Err(ended)
 }
 
@@ -223,13 +223,15 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
             if message.from != from {
                 return Err(WireError::Unexpected("message in another node's name"));
             }
-            shared.to_core(CoreInput::Raft(message));
+            shared.inboxes.to_core(CoreInput::Raft(message));
         }
-        Frame::Remembered(promise) => shared.to_core(CoreInput::Remembered { by: from, promise, compared: None }),
-        Frame::Gossip(table) => shared.to_gossip(GossipInput::Heard { from: from.id, table }),
+        Frame::Remembered(promise) => {
+            shared.inboxes.to_core(CoreInput::Remembered { by: from, promise, compared: None })
+        }
+        Frame::Gossip(table) => shared.inboxes.to_gossip(GossipInput::Heard { from: from.id, table }),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
-        Frame::Forward(asks) => shared.to_core(CoreInput::Forward { from, asks }),
-        Frame::Forwarded(answers) => shared.to_core(CoreInput::Forwarded(answers)),
+        Frame::Forward(asks) => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
+        Frame::Forwarded(answers) => shared.inboxes.to_core(CoreInput::Forwarded(answers)),
         _ => return Err(WireError::Unexpected("frame on a peer connection")),
     }
     Ok(())

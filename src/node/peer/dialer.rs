@@ -3,7 +3,7 @@
 //! A dead process is known at once: its kernel closes the connection it had to us, the reading half (`acceptor.rs`) asks
 //! this thread to look, and the redial is refused. That is what [`CoreInput::LinkLost`] means: not slow, gone.
 //! Not here: how frames get into a connection and when they are dropped (`node/shared/link.rs`), who gets a link
-//! (`node/threads/core.rs`), the reading half (`acceptor.rs`).
+//! (`node/threads/core/`), the reading half (`acceptor.rs`).
 
 use crate::limits::SEND_INBOX_MAX;
 use crate::node::shared::link::{Link, LinkInput, Wire};
@@ -75,7 +75,7 @@ impl Dialer {
                     backoff = BACKOFF.0;
                     let stream = Arc::new(stream);
                     *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), ..Wire::default() };
-                    self.shared.to_core(CoreInput::LinkUp(self.who.id));
+                    self.shared.inboxes.to_core(CoreInput::LinkUp(self.who.id));
                     let ended = self.drain_until_broken(&stream, queue);
                     *lock(&self.wire) = Wire::default();
                     let _ = stream.shutdown(Shutdown::Both);
@@ -96,8 +96,8 @@ impl Dialer {
             }
             quick_dials = 0;
             if is_refused {
-                self.shared.to_core(CoreInput::LinkLost(self.who.id));
-                self.shared.to_gossip(GossipInput::Refused(self.who.id));
+                self.shared.inboxes.to_core(CoreInput::LinkLost(self.who.id));
+                self.shared.inboxes.to_gossip(GossipInput::Refused(self.who.id));
             }
             if down_since.is_none() || last_why != why.to_string() {
                 last_why = why.to_string();
@@ -119,7 +119,7 @@ impl Dialer {
         // Before the link stands: a vote of an outdated disk must not reach a node that knows better.
         let (compared, is_compared) = bounded(1);
         let promise = welcomed.remembered;
-        self.shared.to_core(CoreInput::Remembered { by: self.who, promise, compared: Some(compared) });
+        self.shared.inboxes.to_core(CoreInput::Remembered { by: self.who, promise, compared: Some(compared) });
         if is_compared.recv().is_err() {
             return Err(WireError::Io(io::ErrorKind::Interrupted.into()));
         }
@@ -197,7 +197,7 @@ pub fn dial_as(
     }
     // The member whose disk was replaced: it answers where we know our cluster to live.
     if who.id == to.id && welcomed.cluster == Some(shared.cluster) {
-        shared.to_core(CoreInput::Vouched(who));
+        shared.inboxes.to_core(CoreInput::Vouched(who));
     }
     Err(WireError::Rejected(format!("{who:?} answers at {address} in place of {to:?}")))
 }

@@ -39,7 +39,7 @@ pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
     let named = if is_gateway { register_gateway(shared, hello, deadline) } else { Ok(()) };
     match named.and_then(|()| make_member(shared, who, deadline)) {
         Ok(()) => {
-            shared.to_core(CoreInput::Met { who, addresses: hello.addresses.clone(), is_proved: false });
+            shared.inboxes.to_core(CoreInput::Met { who, addresses: hello.addresses.clone(), is_proved: false });
             let identities = shared.view().raft.membership.members().collect();
             Frame::Joined { cluster: shared.cluster, members: shared.known_addresses(), identities }
         }
@@ -72,7 +72,7 @@ fn register_gateway(shared: &Shared, hello: &Hello, deadline: Instant) -> Result
         return Err(in_use(who.id));
     }
     let command = Command::Register { who, addresses: hello.addresses.clone(), is_gateway: true };
-    match shared.run(directory_command(&command), deadline) {
+    match shared.inboxes.run(directory_command(&command), deadline) {
         Outcome::Done(_) => Ok(()),
         Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),
     }
@@ -83,7 +83,7 @@ fn in_use(id: NodeId) -> String {
 }
 
 fn change(shared: &Shared, change: Change, deadline: Instant) -> Result<(), String> {
-    match shared.ask(Asked::Change(change), deadline) {
+    match shared.inboxes.ask(Asked::Change(change), deadline) {
         Outcome::Done(_) => Ok(()),
         Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),
     }

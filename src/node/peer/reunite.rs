@@ -54,7 +54,9 @@ pub fn run(shared: &Arc<Shared>) {
             {
                 let own = whereabouts.members.into_iter().find(|(id, _)| *id == there.who.id);
                 let told = own.map(|(_, addresses)| addresses).unwrap_or_default();
-                shared.to_core(CoreInput::Found { who: there.who, addresses: Addresses { peer: address, ..told } });
+                shared
+                    .inboxes
+                    .to_core(CoreInput::Found { who: there.who, addresses: Addresses { peer: address, ..told } });
             }
         }
     }

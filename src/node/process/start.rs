@@ -4,73 +4,26 @@
 //! anything is started, so a node never half starts. The peer port answers other seekers while this node looks itself.
 //! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends (`stop.rs`).
 
+use super::launch::{Doors, LaunchError, NodeParts, Running, launch};
+use super::ports::{PortError, Ports};
 use super::signals::{self, Signal};
-use super::sql_folder::Folder;
-use super::stop;
 use super::{front_port, logging, open, renew};
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
-use crate::limits::{
-    APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
-    WATCH_INBOX_MAX, WORKER_INBOX_MAX,
-};
-use crate::node::handle::Handle;
-use crate::node::peer::discovery_client::{Asker, Lookout, wake};
+use crate::node::peer::discovery_client::{Asker, Lookout};
 use crate::node::peer::discovery_io::RealWorld;
-use crate::node::peer::{acceptor, reunite};
-use crate::node::reports::status;
-use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, WorkerInput};
-use crate::node::shared::state::Parts;
 use crate::node::shared::stopper::Stopper;
-use crate::node::shared::{Shared, lock};
-use crate::node::snapshots::checkpoints;
-use crate::node::spawn;
-use crate::node::sql::reader_pool::ReaderPool;
 use crate::node::threads::console::ConsoleOptions;
-use crate::node::threads::core::Core;
-use crate::node::threads::{
-    apply, chat, config_writer, console, disk, gossip, large_reads, monitor, sql_checkpoint, watch, worker,
-};
-use crate::node::views::statement_timings::StatementTimings;
-use crate::raft::{self, Config, Durable, Persist, Raft};
-use crate::services::registry::Registry;
-use crate::services::sql;
-use crate::settings::{LeaderPreference, Settings, to_ticks};
+use crate::raft::{self, Durable, Persist};
+use crate::settings::Settings;
 use crate::store::identity::{self, FolderLock, Me};
-use crate::store::{self, Files, RealFiles, Store, StoreError, mark};
-use crate::types::{Identity, NodeId, Ticks};
-use crossbeam_channel::{Receiver, bounded};
+use crate::store::{self, Files, RealFiles, Store, StoreError};
+use crate::types::{Identity, NodeId};
+use crossbeam_channel::Receiver;
 use log::{info, warn};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
-/// The system's rule for a port that several processes listen on.
-const SHARED_PORT_HINT: &str = ". If other nodes of this host have it: the system shares a port only among processes of one user, so start all nodes as the \
-     same user";
-/// What reads of the database leave free on the disk beyond its reserve.
-const READS_LEAVE_MB: u64 = 64;
-/// A whole stop takes no longer.
-const STOP_MAX: Duration = Duration::from_millis(4500);
-
-/// What a door is: the body of its thread.
-pub type Door = fn(TcpListener, Handle);
-
-/// The doors, given from above because arrows point down only.
-#[derive(Clone, Copy)]
-pub struct Doors {
-    /// HTTP on `service_port_base + id`.
-    pub http: Door,
-    /// The shared front door on `service_port`.
-    pub front: Door,
-    /// The Redis protocol on `kv_port_base + id`.
-    pub resp: Door,
-}
 
 /// What the command line says beyond the settings.
 #[derive(Clone, Debug, Default)]
@@ -91,40 +44,17 @@ pub struct NodeOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A port cannot be had.
-    #[error(
-        "port {address} ({what}) cannot be used: {source}; stop what listens there or change {key} in settings.json{hint}"
-    )]
-    Port {
-        /// `host:port`.
-        address: String,
-        /// What for.
-        what: &'static str,
-        /// Setting that moves it.
-        key: &'static str,
-        /// What else may be the cause.
-        hint: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("{0}")]
+    Port(#[from] PortError),
     /// The data folder.
     #[error("{0}")]
     Store(#[from] StoreError),
     /// No cluster could be found, joined or founded.
     #[error("{0}")]
     Discovery(#[from] DiscoveryError),
-    /// The newest snapshot passed its checksums and still makes no sense.
-    #[error(
-        "the newest snapshot cannot be read: {0}; `phalanx node --id N --rejoin` fetches the state from the leader"
-    )]
-    Snapshot(io::Error),
-    /// The database's folder.
-    #[error("the database cannot be opened: {0}")]
-    Database(io::Error),
-    /// A node that votes was started as a gateway.
-    #[error(
-        "node {0} is a voter, and a gateway never votes: give the gateway another --id, or start node {0} without --gateway"
-    )]
-    Voter(u64),
+    /// Its parts do not make a node.
+    #[error("{0}")]
+    Launch(#[from] LaunchError),
     /// Stopped before it was up.
     #[error("stopped while looking for a cluster")]
     Stopped,
@@ -133,12 +63,15 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// Sockets of a node, bound before anything starts; the doors listen once there is a cluster to serve.
-struct Ports {
-    peer: TcpListener,
-    http: TcpListener,
-    resp: TcpListener,
-    front: TcpListener,
+impl StartError {
+    fn exit_code(&self) -> u8 {
+        use LaunchError::{Database, Snapshot, Voter};
+        match self {
+            StartError::Store(_) | StartError::Launch(LaunchError::Store(_) | Snapshot(_) | Database(_)) => 3,
+            StartError::Discovery(_) | StartError::Launch(Voter(_)) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Runs a node until it is told to stop; the exit code (STYLE section 4).
@@ -159,11 +92,7 @@ pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
         Err(StartError::Stopped) => 0,
         Err(e) => {
             logging::say(&format!("error: {e}"));
-            match e {
-                StartError::Store(_) | StartError::Snapshot(_) | StartError::Database(_) => 3,
-                StartError::Discovery(_) | StartError::Voter(_) => 2,
-                _ => 1,
-            }
+            e.exit_code()
         }
     };
     logging::flush();
@@ -187,24 +116,6 @@ fn obey_signals(stopper: &Stopper) {
     }
 }
 
-struct Running {
-    shared: Arc<Shared>,
-    inboxes: Inboxes,
-    /// Peer port, HTTP, Redis protocol, front door: handles to end the accepts with.
-    listening: [TcpListener; 4],
-    /// In the order in which they are joined: each may still need those after it.
-    own: Vec<std::thread::JoinHandle<()>>,
-    _folder: FolderLock,
-}
-
-struct Inboxes {
-    core: crossbeam_channel::Sender<CoreInput>,
-    disk: crossbeam_channel::Sender<DiskJob>,
-    apply: crossbeam_channel::Sender<ApplyJob>,
-    gossip: crossbeam_channel::Sender<GossipInput>,
-    worker: crossbeam_channel::Sender<WorkerInput>,
-}
-
 fn start(
     settings: Settings,
     options: &NodeOptions,
@@ -217,7 +128,7 @@ fn start(
     logging::set_node(id);
     let dir = settings.node_dir(id);
     let mut me = open::load_identity(&*files, &dir, id, options.rejoin)?;
-    let ports = bind(&settings, id)?;
+    let ports = Ports::bind(&settings, id)?;
     let narrowed = store::narrow(&dir);
     logging::also_to(&dir.join("node.log"));
     for (dir, narrowed) in [(&dir, narrowed), (&settings.data_dir, store::narrow_data(&settings.data_dir))] {
@@ -253,8 +164,11 @@ fn start(
     if let Some(owner) = front_port::other_owner(&settings.front_door(), Some(ours)) {
         return Err(DiscoveryError::front_taken(&settings, owner, ours).into());
     }
-    let identities = if let Found::Member { identities } = found { identities } else { Vec::new() };
-    launch(settings, me, dir, store, durable, folder, ports, stopper, doors, options, &identities)
+    let members = if let Found::Member { identities } = found { identities } else { Vec::new() };
+    let console = ConsoleOptions { ends_with_input: options.ends_with_input, is_lab: options.is_lab };
+    let stopper = stopper.clone();
+    let parts = NodeParts { settings, me, dir, folder, store, durable, ports, stopper, is_gateway, console, members };
+    Ok(launch(parts, doors)?)
 }
 
 /// What a node is that has found its cluster.
@@ -338,215 +252,6 @@ fn become_founder(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store,
     identity::save(files, dir, me).map_err(|e| e.to_string())
 }
 
-fn bind(settings: &Settings, id: NodeId) -> Result<Ports, StartError> {
-    let addresses = settings.addresses(id);
-    let take = |address: &str, what, key, is_shared| {
-        bind_one(address, is_shared).map_err(|source| StartError::Port {
-            address: address.to_string(),
-            what,
-            key,
-            hint: if is_shared { SHARED_PORT_HINT } else { "" },
-            source,
-        })
-    };
-    let peer = take(&addresses.peer, "nodes", "leader_port_base", false)?;
-    rustix::net::listen(&peer, BACKLOG).map_err(|e| StartError::Thread(e.into()))?;
-    Ok(Ports {
-        peer,
-        http: take(&addresses.http, "HTTP", "service_port_base", false)?,
-        resp: take(&addresses.kv, "Redis protocol", "kv_port_base", false)?,
-        front: take(&settings.front_door(), "front door", "service_port", true)?,
-    })
-}
-
-/// `SO_REUSEPORT` lets all nodes of a host share the front door; `SO_REUSEADDR` lets a restarted node have its ports back.
-fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
-    let at = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if is_shared {
-        socket.set_reuse_port(true)?;
-    }
-    socket.bind(&at.into())?;
-    Ok(socket.into())
-}
-
-#[expect(clippy::too_many_arguments, reason = "called once, with everything that a node consists of")]
-fn launch(
-    settings: Settings,
-    me: Me,
-    dir: PathBuf,
-    store: Store,
-    durable: Durable,
-    folder: FolderLock,
-    ports: Ports,
-    stopper: &Stopper,
-    doors: Doors,
-    options: &NodeOptions,
-    identities: &[Identity],
-) -> Result<Running, StartError> {
-    let who = me.identity();
-    let anchor = folder.anchor()?;
-    let begun = Instant::now();
-    let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
-    let (timings, prepared) = (Arc::new(StatementTimings::default()), Arc::default());
-    let sql: Arc<dyn sql::Files> = {
-        let reserve_bytes = (settings.disk_reserve_mb + READS_LEAVE_MB) << 20;
-        let folder = Folder::open(&dir, owner, reserve_bytes, Arc::clone(&timings), Arc::clone(&prepared));
-        Arc::new(folder.map_err(StartError::Database)?)
-    };
-    if let Err(e) = sql::sort_in(&dir.join("sql")) {
-        warn!("reads of the database sort in the system's temporary folder: {e}");
-    }
-    let mut registry = Registry::default();
-    registry.open_sql(sql::Database::in_folder(Arc::clone(&sql)));
-    match store.newest_snapshot()? {
-        Some(mut reader) => registry.restore(&mut reader).map_err(|e| match e.downcast::<StoreError>() {
-            Ok(damaged) => StartError::from(damaged),
-            Err(strange) => StartError::Snapshot(strange),
-        })?,
-        None => registry.settle_sql().map_err(StartError::Database)?,
-    }
-    let news =
-        registry.sql_news().map(|news| format!("node {} {news} in {:.1} s", who.id.0, begun.elapsed().as_secs_f64()));
-    let raft = Raft::new(raft_config(&settings, who), durable);
-    let is_gateway = options.is_gateway;
-    if is_gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
-        return Err(StartError::Voter(who.id.0));
-    }
-    let (core_in, core_out) = bounded(CORE_INBOX_MAX);
-    let (disk_in, disk_out) = bounded(DISK_INBOX_MAX);
-    let (apply_in, apply_out) = bounded(APPLY_INBOX_MAX);
-    let (gossip_in, gossip_out) = bounded(GOSSIP_INBOX_MAX);
-    let (monitor_in, monitor_out) = bounded(MONITOR_INBOX_MAX);
-    let (watch_in, watch_out) = bounded(WATCH_INBOX_MAX);
-    let (worker_in, worker_out) = bounded(WORKER_INBOX_MAX);
-    let (chat_in, chat_out) = bounded(CHAT_INBOX_MAX);
-    let (checkpoints_in, checkpoints_out) = bounded(1);
-    let mark = mark::load(&RealFiles, &dir, who.uuid)?;
-    let snapshots = store.snapshots();
-    let shared = Arc::new(Shared::new(Parts {
-        settings,
-        me: who,
-        cluster: me.cluster.unwrap_or_else(Uuid::nil),
-        dir,
-        core: core_in.clone(),
-        gossip: gossip_in.clone(),
-        monitor: monitor_in,
-        watch: watch_in,
-        chat: chat_in,
-        worker: worker_in.clone(),
-        apply: apply_in.clone(),
-        is_gateway,
-        snapshots: snapshots.clone(),
-        sql: Some(ReaderPool::new(sql, timings, prepared)),
-        stopper: stopper.clone(),
-        known: raft.known(),
-        log_ms: registry.applied().at_ms,
-        mark,
-        checkpoints: checkpoints_in,
-        view: raft.view(),
-    }));
-    shared.frames.publish(status::frame(&shared, 0));
-    shared.set_applied(registry.applied().index);
-    shared.event("start", Some(who.id), format!("node {} started", who.id.0));
-    if let Some(news) = news {
-        warn!("{news}");
-        shared.event("database", Some(who.id), news);
-    }
-    let applied = registry.applied().index;
-    // Only now: a node that still looks for its cluster must not swallow its share of the front door's clients. Until it
-    // has heard who else is online, it sends them to itself.
-    let own_http = shared.settings.addresses(who.id).http;
-    lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
-    for door in [&ports.http, &ports.resp, &ports.front] {
-        rustix::net::listen(door, BACKLOG).map_err(|e| StartError::Thread(e.into()))?;
-    }
-    let clone = |listener: &TcpListener| listener.try_clone().map_err(StartError::Thread);
-    let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];
-
-    let mut own = Vec::new();
-    let mut thread = |name: &str, run: Box<dyn FnOnce() + Send>| -> Result<(), StartError> {
-        own.push(spawn::spawn(name, run).map_err(StartError::Thread)?);
-        Ok(())
-    };
-    let (s, disk_for_apply) = (Arc::clone(&shared), disk_in.clone());
-    let (large_reads_in, large_reads_out) = large_reads::inbox();
-    thread("apply", Box::new(move || apply::run(&s, registry, disk_for_apply, large_reads_in, &apply_out)))?;
-    thread("large-reads", Box::new(move || large_reads::run(&large_reads_out)))?;
-    let s = Arc::clone(&shared);
-    let to_disk = disk_in.clone();
-    thread("disk", Box::new(move || disk::run(&s, store, anchor, &to_disk, &disk_out)))?;
-    let s = Arc::clone(&shared);
-    thread("gossip", Box::new(move || gossip::run(&s, &gossip_out)))?;
-    let s = Arc::clone(&shared);
-    thread("monitor", Box::new(move || monitor::run(&s, &monitor_out)))?;
-    let s = Arc::clone(&shared);
-    thread("watch", Box::new(move || watch::run(&s, &watch_out)))?;
-    let s = Arc::clone(&shared);
-    thread("chat", Box::new(move || chat::run(&s, &chat_out)))?;
-    let (s, sender) = (Arc::clone(&shared), worker_in.clone());
-    thread("worker", Box::new(move || worker::run(&s, &worker_out, sender)))?;
-    let s = Arc::clone(&shared);
-    thread("checkpoint", Box::new(move || sql_checkpoint::run(&s)))?;
-    let (s, disk_for_checkpoints) = (Arc::clone(&shared), disk_in.clone());
-    thread("checkpoints", Box::new(move || checkpoints::run(&s, disk_for_checkpoints, &checkpoints_out)))?;
-    let s = Arc::clone(&shared);
-    thread("config", Box::new(move || config_writer::run(&s)))?;
-    let s = Arc::clone(&shared);
-    thread("reunite", Box::new(move || reunite::run(&s)))?;
-    let core = Core::new(
-        Arc::clone(&shared),
-        raft,
-        disk_in.clone(),
-        apply_in.clone(),
-        snapshots,
-        me.peers.into_iter().collect(),
-        applied,
-    );
-    for who in identities {
-        shared.to_core(CoreInput::Vouched(*who));
-    }
-    thread("core", Box::new(move || core.run(&core_out)))?;
-    let s = Arc::clone(&shared);
-    thread("peers", Box::new(move || acceptor::accept_all(&s, &ports.peer)))?;
-    let handle = Handle::new(Arc::clone(&shared));
-    let (http, resp, front) = (handle.clone(), handle.clone(), handle);
-    thread("http", Box::new(move || (doors.http)(ports.http, http)))?;
-    thread("resp", Box::new(move || (doors.resp)(ports.resp, resp)))?;
-    thread("door", Box::new(move || (doors.front)(ports.front, front)))?;
-    // Not joined: it waits on a terminal that may never say anything again.
-    let s = Arc::clone(&shared);
-    let options = ConsoleOptions { ends_with_input: options.ends_with_input, is_lab: options.is_lab };
-    let console = move || console::run(&s, io::stdin().lock(), options);
-    spawn::spawn("console", console).map_err(StartError::Thread)?;
-
-    let inboxes = Inboxes { core: core_in, disk: disk_in, apply: apply_in, gossip: gossip_in, worker: worker_in };
-    Ok(Running { shared, inboxes, listening, own, _folder: folder })
-}
-
-pub(crate) fn raft_config(settings: &Settings, me: Identity) -> Config {
-    Config {
-        me,
-        heartbeat_ticks: settings.heartbeat_ticks(),
-        election_timeout_ticks: settings.election_timeout_ticks(),
-        rank_delay_ticks: rank_delay(settings),
-        highest_id_first: settings.leader_preference == LeaderPreference::HighestId,
-        preempt: settings.preempt,
-        disk_stall_ticks: Ticks(settings.election_timeout_ticks().0 * 5),
-        append_bytes_max: crate::limits::APPEND_BYTES_MAX,
-        inflight_bytes_max: crate::limits::INFLIGHT_BYTES_MAX,
-        uncommitted_bytes_max: crate::limits::UNCOMMITTED_BYTES_MAX,
-        #[cfg(test)]
-        flaws: raft::Flaws::default(),
-    }
-}
-
-/// Long enough for the node of higher id to win before the next one stands, short against the election timeout.
-fn rank_delay(settings: &Settings) -> Ticks {
-    to_ticks((settings.election_timeout_ms / 20).max(10))
-}
-
 /// Thousands of clients need thousands of descriptors: use what the system allows this process anyway.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -554,53 +259,5 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     if let Err(e) = setrlimit(Resource::Nofile, limit) {
         warn!("file descriptors stay at their soft limit err={e}");
-    }
-}
-
-/// Ends a listener and the `accept` that waits on it. A connection to the front door could reach any node of this host,
-/// so waking by connecting would not do; where the system does not know this shutdown (macOS), it has to.
-fn close(listener: TcpListener) {
-    if rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).is_err()
-        && let Ok(address) = listener.local_addr()
-    {
-        wake(address);
-    }
-}
-
-impl Running {
-    /// Returns why it stopped.
-    fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> &'static str {
-        let why = stop_asked.recv().unwrap_or("no one left to ask");
-        let begun = Instant::now();
-        let shared = &self.shared;
-        info!("stopping: {why}");
-        shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
-        // First of all: while it still has a leader to tell, its jobs go on elsewhere.
-        let _ = self.inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));
-        stop::hand_over(shared);
-        shared.begin_stop();
-        let [peer, http, resp, front] = self.listening;
-        close(http);
-        close(resp);
-        close(front);
-        stop::drain_clients(shared);
-        shared.finish_stop();
-        close(peer);
-        let _ = self.inboxes.gossip.try_send(GossipInput::Stop);
-        let _ = self.inboxes.core.send_timeout(CoreInput::Stop, STOP_MAX.saturating_sub(begun.elapsed()));
-        let _ = self.inboxes.apply.send_timeout(ApplyJob::Stop, Duration::from_millis(200));
-        let _ = self.inboxes.disk.send_timeout(DiskJob::Stop, Duration::from_millis(200));
-        for thread in self.own {
-            let name = thread.thread().name().unwrap_or("?").to_string();
-            while !thread.is_finished() && begun.elapsed() < STOP_MAX {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            match thread.is_finished() {
-                true => drop(thread.join()),
-                false => warn!("thread {name} did not end in time"),
-            }
-        }
-        info!("stopped after {} ms", begun.elapsed().as_millis());
-        why
     }
 }

@@ -21,7 +21,7 @@ pub fn hand_over(shared: &Shared) {
         return;
     }
     let deadline = Instant::now() + HAND_OVER_MAX;
-    match shared.ask(Asked::Transfer(None), deadline) {
+    match shared.inboxes.ask(Asked::Transfer(None), deadline) {
         Outcome::Done((_, reply)) => {
             let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());
             info!("leadership handed over to={to}");

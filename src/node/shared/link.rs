@@ -6,7 +6,7 @@
 //!
 //! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 nobody holds the wire's lock while
 //! waiting for a socket, so `core` never waits for a peer.
-//! Not here: the thread that keeps the connection (`node/peer/dialer.rs`), who gets a link (`node/threads/core.rs`).
+//! Not here: the thread that keeps the connection (`node/peer/dialer.rs`), who gets a link (`node/threads/core/`).
 
 use super::lock::lock;
 use crate::limits::LINK_BYTES_MAX;

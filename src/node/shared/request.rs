@@ -1,6 +1,6 @@
 //! A request to the node, from the endpoint or thread that makes it to whoever answers it.
 //!
-//! Not here: where it waits meanwhile (`node/threads/pending_requests.rs`), what goes to other nodes (`wire/`).
+//! Not here: where it waits meanwhile (`node/threads/core/pending_requests.rs`), what goes to other nodes (`wire/`).
 
 use super::link::Link;
 use crate::raft;

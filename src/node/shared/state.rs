@@ -3,12 +3,12 @@
 //! Not here: what follows from them for the cluster (`cluster_state.rs`), the owners (`node/threads/`).
 
 use super::clock::{mono_us, now_ms};
+use super::inboxes::Inboxes;
 use super::link::Link;
 use super::lock::lock;
 use super::memory::MemoryBudget;
-use super::messages::{ApplyJob, ChatInput, CoreInput, GossipInput, WatchInput, WorkerInput};
+use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
 use super::peer_frames::PeerFrames;
-use super::request::{Ack, Answered, Asked, ReplyTo, Request};
 use super::stopper::Stopper;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
@@ -28,14 +28,12 @@ use crate::node::views::live_output::Live;
 use crate::node::views::sessions::Sessions;
 use crate::raft::{Refused, View};
 use crate::services::directory::Nodes;
-use crate::services::jobs::JobId;
 use crate::services::registry::Sizes;
 use crate::settings::Settings;
 use crate::store::mark::Mark;
 use crate::store::{Snapshots, StoreError};
-use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
+use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::wire::heartbeat::JobReport;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -44,8 +42,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Slack between a request's deadline in `core` and the door's own: the core's words reach the client first.
-const ANSWER_SLACK: Duration = Duration::from_millis(200);
 /// Between two lines about frames that were not taken.
 const REFUSED_FRAME_LINE_GAP: Duration = Duration::from_secs(10);
 
@@ -99,6 +95,8 @@ pub struct Shared {
     pub cluster: Uuid,
     /// Its data folder.
     pub dir: PathBuf,
+    /// The inboxes of its threads.
+    pub inboxes: Inboxes,
     /// Client connections.
     pub sessions: Sessions,
     /// Monitor frames.
@@ -155,13 +153,6 @@ pub struct Shared {
     pub peer_frames: PeerFrames,
     started: Instant,
     started_ms: u64,
-    core: Sender<CoreInput>,
-    gossip_inbox: Sender<GossipInput>,
-    monitor: Sender<()>,
-    watch: Sender<WatchInput>,
-    worker_inbox: Sender<WorkerInput>,
-    apply: Sender<ApplyJob>,
-    checkpoints: Sender<()>,
     view: Mutex<Arc<CoreView>>,
     directory: Mutex<Arc<Nodes>>,
     jobs: Mutex<Arc<JobsView>>,
@@ -190,20 +181,8 @@ pub struct Parts {
     pub cluster: Uuid,
     /// Its data folder.
     pub dir: PathBuf,
-    /// Inbox of `core`.
-    pub core: Sender<CoreInput>,
-    /// Inbox of `gossip`.
-    pub gossip: Sender<GossipInput>,
-    /// Inbox of `monitor`.
-    pub monitor: Sender<()>,
-    /// Inbox of `watch`.
-    pub watch: Sender<WatchInput>,
-    /// Inbox of `chat`.
-    pub chat: Sender<ChatInput>,
-    /// Inbox of `worker`.
-    pub worker: Sender<WorkerInput>,
-    /// Inbox of `apply`.
-    pub apply: Sender<ApplyJob>,
+    /// The inboxes of its threads.
+    pub inboxes: Inboxes,
     /// This node runs no jobs and never votes.
     pub is_gateway: bool,
     /// Snapshot files.
@@ -214,8 +193,6 @@ pub struct Parts {
     pub stopper: Stopper,
     /// What an earlier process knew of this node's state.
     pub mark: Option<Mark>,
-    /// Inbox of `checkpoints`.
-    pub checkpoints: Sender<()>,
     /// Raft as recovered.
     pub view: View,
     /// Whose frames are taken at first.
@@ -247,7 +224,8 @@ impl Shared {
             sizes: Mutex::default(),
             watchers: AtomicUsize::new(0),
             live: Live::default(),
-            chat: Arc::new(ChatFeed::new(parts.chat)),
+            chat: Arc::new(ChatFeed::new(parts.inboxes.chat.clone())),
+            inboxes: parts.inboxes,
             worker: Identity { id: parts.me.id, uuid: Uuid::new_v4() },
             is_gateway: parts.is_gateway,
             sql: parts.sql,
@@ -261,13 +239,6 @@ impl Shared {
             peer_frames: PeerFrames::default(),
             started: Instant::now(),
             started_ms,
-            core: parts.core,
-            gossip_inbox: parts.gossip,
-            monitor: parts.monitor,
-            watch: parts.watch,
-            worker_inbox: parts.worker,
-            apply: parts.apply,
-            checkpoints: parts.checkpoints,
             view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known })),
             directory: Mutex::default(),
             jobs: Mutex::default(),
@@ -321,55 +292,6 @@ impl Shared {
         (heard_ms > 0).then(|| std::time::Duration::from_millis((self.uptime_ms() + 1).saturating_sub(heard_ms)))
     }
 
-    /// Gives `core` an input; waits while its inbox is full. Never called by `core` itself.
-    pub fn to_core(&self, input: CoreInput) {
-        // Fails only when `core` has ended, and then nobody needs it.
-        let _ = self.core.send(input);
-    }
-
-    /// Gives `gossip` an input; drops it when the inbox is full, the next heartbeat replaces it.
-    pub fn to_gossip(&self, input: GossipInput) {
-        let _ = self.gossip_inbox.try_send(input);
-    }
-
-    /// Tells `monitor` that something worth a frame has changed.
-    pub fn poke_monitor(&self) {
-        // A full inbox means that a frame is due anyway.
-        let _ = self.monitor.try_send(());
-    }
-
-    /// Tells `checkpoints` that there is something to compare.
-    pub fn poke_checkpoints(&self) {
-        // A full inbox means that a look is due anyway.
-        let _ = self.checkpoints.try_send(());
-    }
-
-    /// Changes one part of the state behind the log's back: for a node of a lab.
-    pub fn alter(&self, part: u8) {
-        let _ = self.apply.send_timeout(ApplyJob::Alter { part }, Duration::from_secs(1));
-    }
-
-    /// Sends a request to `core` and waits for its answer, a little longer than the deadline at most.
-    pub fn ask(&self, asked: Asked, deadline: Instant) -> Answered {
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        self.submit(asked, deadline, ReplyTo::Local(reply));
-        wait_for(&answer, deadline + ANSWER_SLACK)
-    }
-
-    /// Sends a request to `core` and goes on.
-    pub fn submit(&self, asked: Asked, deadline: Instant, reply: ReplyTo) {
-        let request = Request { asked, deadline, reply };
-        if let Err(e) = self.core.send_deadline(CoreInput::Request(request), deadline) {
-            let CoreInput::Request(mut request) = e.into_inner() else { unreachable!("it is what was sent") };
-            request.reply.answer(Outcome::Refused("this node is too busy or stopping".to_string()));
-        }
-    }
-
-    /// Runs a service command through the log, once, on whichever node leads.
-    pub fn run(&self, command: Vec<u8>, deadline: Instant) -> Answered {
-        self.ask(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline)
-    }
-
     /// What the services hold, as applied.
     pub fn sizes(&self) -> Sizes {
         *lock(&self.sizes)
@@ -392,10 +314,10 @@ impl Shared {
         let before = std::mem::replace(&mut *lock(&self.view), Arc::clone(&view));
         let key = |v: &View| (v.role, v.term, v.leader, v.commit_index, v.last_index, v.has_quorum, v.transfer_to);
         if key(&before.raft) != key(&view.raft) {
-            self.poke_monitor();
+            self.inboxes.poke_monitor();
         }
         if before.raft.leader != view.raft.leader || before.raft.membership != view.raft.membership {
-            self.to_gossip(GossipInput::Changed);
+            self.inboxes.to_gossip(GossipInput::Changed);
         }
     }
 
@@ -407,8 +329,8 @@ impl Shared {
     /// Publishes the directory's node table.
     pub fn set_directory(&self, nodes: Arc<Nodes>) {
         *lock(&self.directory) = nodes;
-        self.to_gossip(GossipInput::Changed);
-        self.poke_monitor();
+        self.inboxes.to_gossip(GossipInput::Changed);
+        self.inboxes.poke_monitor();
     }
 
     /// Counts a stranger's frame that was not taken.
@@ -462,7 +384,7 @@ impl Shared {
         let mut published = lock(&self.book);
         if **published != *book {
             *published = Arc::new(book.clone());
-            self.to_gossip(GossipInput::Changed);
+            self.inboxes.to_gossip(GossipInput::Changed);
         }
     }
 
@@ -477,9 +399,9 @@ impl Shared {
         let before = std::mem::replace(&mut *lock(&self.jobs), Arc::clone(&view));
         if !view.is_same_work(&before) {
             // A full inbox means that a look is due anyway.
-            let _ = self.worker_inbox.try_send(WorkerInput::Look);
+            let _ = self.inboxes.worker.try_send(WorkerInput::Look);
         }
-        self.poke_monitor();
+        self.inboxes.poke_monitor();
     }
 
     /// What this node says of the jobs that it can run.
@@ -492,17 +414,6 @@ impl Shared {
         *lock(&self.job_report) = Arc::new(report);
     }
 
-    /// Waits until a job has ended, or until the services know at `at_least` that there is none; answers the job as the
-    /// services have it: `Option<Job>`.
-    pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        let wait = ApplyJob::Await { job, at_least, deadline, reply: ReplyTo::Local(reply) };
-        if self.apply.send_deadline(wait, deadline).is_err() {
-            return Outcome::Refused("this node is too busy or stopping".to_string());
-        }
-        wait_for(&answer, deadline + ANSWER_SLACK)
-    }
-
     /// Index that the services have applied.
     pub fn applied(&self) -> Index {
         Index(self.applied.load(Ordering::Acquire))
@@ -513,13 +424,8 @@ impl Shared {
         self.applied.store(index.0, Ordering::SeqCst);
         if self.watchers.load(Ordering::SeqCst) > 0 {
             // A full inbox means that a look is due anyway.
-            let _ = self.watch.try_send(WatchInput::Applied);
+            let _ = self.inboxes.watch.try_send(WatchInput::Applied);
         }
-    }
-
-    /// Gives `watch` an input; false if it could not take it before the deadline, or has ended.
-    pub fn watch(&self, input: WatchInput, deadline: Instant) -> bool {
-        self.watch.send_deadline(input, deadline).is_ok()
     }
 
     /// What this process must have applied before it is ready: the leader's commit index when it was first known.
@@ -559,7 +465,7 @@ impl Shared {
     /// The disk thread has looked.
     pub fn set_disk_low(&self, is_low: bool) {
         self.is_disk_low.store(is_low, Ordering::Release);
-        self.poke_monitor();
+        self.inboxes.poke_monitor();
     }
 
     /// What the leader said of this node, if it is no member.
@@ -571,7 +477,7 @@ impl Shared {
     pub fn set_outsider(&self, outsider: Option<Outsider>) {
         let before = std::mem::replace(&mut *lock(&self.outsider), outsider);
         if before != outsider {
-            self.poke_monitor();
+            self.inboxes.poke_monitor();
         }
     }
 
@@ -583,7 +489,7 @@ impl Shared {
     /// Records an event for people.
     pub fn event(&self, kind: &'static str, node: Option<NodeId>, text: String) {
         self.events.push(self.now_ms(), kind, node, text);
-        self.poke_monitor();
+        self.inboxes.poke_monitor();
     }
 
     /// Another door's choices.
@@ -615,7 +521,7 @@ impl Shared {
         self.events.wake();
         self.chat.stop();
         self.stop_watching();
-        let _ = self.apply.send_timeout(ApplyJob::LetGo, Duration::from_millis(200));
+        let _ = self.inboxes.apply.send_timeout(ApplyJob::LetGo, Duration::from_millis(200));
     }
 
     /// Whether the node's own threads are to end now.
@@ -633,23 +539,11 @@ impl Shared {
     /// Tells `watch` to look how far the stop has come.
     fn stop_watching(&self) {
         // Should it be full for so long, the thread finds out by itself within a second.
-        let _ = self.watch.send_timeout(WatchInput::Stop, Duration::from_millis(200));
+        let _ = self.inboxes.watch.send_timeout(WatchInput::Stop, Duration::from_millis(200));
     }
 
     /// Term of this node, for headers.
     pub fn term(&self) -> Term {
         self.view().raft.term
-    }
-}
-
-fn wait_for(answer: &Receiver<Answered>, deadline: Instant) -> Answered {
-    match answer.recv_deadline(deadline) {
-        Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Timeout) => {
-            Outcome::Unknown("no answer in time: it may or may not be applied".to_string())
-        }
-        Err(RecvTimeoutError::Disconnected) => {
-            Outcome::Unknown("this node stopped before the answer: it may or may not be applied".to_string())
-        }
     }
 }

@@ -11,7 +11,7 @@
 use super::{rebuild, writer};
 use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge, parts_in_words};
 use crate::node::shared::cluster_state::is_member_online;
-use crate::node::shared::messages::{CoreInput, DiskJob};
+use crate::node::shared::messages::CoreInput;
 use crate::node::shared::{Shared, lock};
 use crate::node::views::integrity::split_in_words;
 use crate::raft::{Membership, Role};
@@ -19,7 +19,7 @@ use crate::services::registry::checkpoint_command;
 use crate::store::RealFiles;
 use crate::store::mark::{self, Kind, Mark};
 use crate::types::{Identity, Index, NodeId, Outcome};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, info, warn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +37,6 @@ const REBUILD_AGAIN: Duration = Duration::from_secs(2);
 
 struct Checkpoints {
     shared: Arc<Shared>,
-    disk: Sender<DiskJob>,
     /// Who was told of as corrupt.
     told: BTreeMap<NodeId, Difference>,
     rebuild_after: Instant,
@@ -47,10 +46,9 @@ struct Checkpoints {
 }
 
 /// Body of the thread.
-pub fn run(shared: &Arc<Shared>, disk: Sender<DiskJob>, inbox: &Receiver<()>) {
+pub fn run(shared: &Arc<Shared>, inbox: &Receiver<()>) {
     let mut checkpoints = Checkpoints {
         shared: Arc::clone(shared),
-        disk,
         told: BTreeMap::new(),
         rebuild_after: Instant::now(),
         rebuild_failed: None,
@@ -144,7 +142,7 @@ impl Checkpoints {
         // In this order: no read is served from here on, and none after a restart.
         integrity.set_corrupt(Some(difference.clone()));
         self.save(Some((Kind::Corrupt, difference)));
-        self.shared.to_core(CoreInput::Corrupt(true));
+        self.shared.inboxes.to_core(CoreInput::Corrupt(true));
         let parts = parts_in_words(&difference.parts);
         error!(
             "state differs from the majority's parts=\"{parts}\" index={}: no reads are served until it is rebuilt",
@@ -211,10 +209,10 @@ impl Checkpoints {
 
     fn rebuilt(&mut self, from: Identity, index: Index, took: Duration) {
         let shared = Arc::clone(&self.shared);
-        writer::let_go(&shared, index, &self.disk);
+        writer::let_go(&shared, index);
         shared.integrity.set_corrupt(None);
         self.save(shared.integrity.split().as_ref().map(|split| (Kind::Split, split)));
-        shared.to_core(CoreInput::Corrupt(false));
+        shared.inboxes.to_core(CoreInput::Corrupt(false));
         self.rebuild_failed = None;
         let (id, seconds) = (shared.me.id.0, took.as_secs_f64());
         let text = format!(
@@ -273,7 +271,7 @@ impl Checkpoints {
     fn propose(&mut self) {
         self.last_proposed = Some(Instant::now());
         let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-        if let Outcome::Refused(why) | Outcome::Unknown(why) = self.shared.run(checkpoint_command(), deadline) {
+        if let Outcome::Refused(why) | Outcome::Unknown(why) = self.shared.inboxes.run(checkpoint_command(), deadline) {
             log::debug!("no checkpoint err={why:?}");
         }
     }

@@ -45,7 +45,7 @@ pub fn give(shared: &Arc<Shared>, stream: &TcpStream, to: Identity) -> Result<()
         return refuse(out, "this node's own state is not known to be sound");
     }
     let (reply, copy) = bounded(1);
-    shared.to_core(CoreInput::CopyState { reply });
+    shared.inboxes.to_core(CoreInput::CopyState { reply });
     let Ok((meta, registry)) = copy.recv_timeout(STALL_MAX) else {
         return refuse(out, "this node is too busy or stopping");
     };
@@ -157,7 +157,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream) -> Result<Index, WireError>
         let (data, ready) = bounded(1);
         let (reply, answer) = bounded(1);
         let (done, is_done) = bounded(1);
-        shared.to_core(CoreInput::ReplaceState { meta: meta.clone(), data: ready, reply, done });
+        shared.inboxes.to_core(CoreInput::ReplaceState { meta: meta.clone(), data: ready, reply, done });
         match answer.recv_timeout(STALL_MAX) {
             Ok(Ok(())) => {
                 // `apply` waits for it: from here on it is this node's newest snapshot.

@@ -37,7 +37,7 @@ pub fn stream(shared: &Arc<Shared>, snapshots: &Snapshots, to: Identity, address
         Ok(bytes) => info!("snapshot sent peer={} bytes={bytes}", to.id),
         Err(e) => warn_seldom!("snapshot not sent peer={} err={e}", to.id),
     }
-    shared.to_core(CoreInput::SnapshotSent { to: to.id, ok: result.is_ok() });
+    shared.inboxes.to_core(CoreInput::SnapshotSent { to: to.id, ok: result.is_ok() });
 }
 
 fn try_stream(
@@ -98,7 +98,7 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
             return Ok(());
         }
         if !has_asked && integrity.checkpoint() < index {
-            let _ = shared.run(checkpoint_command(), Instant::now() + STALL_MAX);
+            let _ = shared.inboxes.run(checkpoint_command(), Instant::now() + STALL_MAX);
         }
         has_asked = true;
         std::thread::sleep(LOOK_EVERY);
@@ -149,7 +149,7 @@ fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> R
     }
     let meta = receiver.finish().map_err(io::Error::other)?;
     let (done, answer) = crossbeam_channel::bounded(1);
-    shared.to_core(CoreInput::SnapshotReceived { from, term, meta, done });
+    shared.inboxes.to_core(CoreInput::SnapshotReceived { from, term, meta, done });
     match answer.recv_timeout(STALL_MAX) {
         Ok(true) => Ok(()),
         Ok(false) => Err(WireError::Rejected("the snapshot is not needed any more".to_string())),

@@ -3,7 +3,7 @@
 //! Nobody waits for it, and everybody shares its disk: it streams the state instead of building it in memory, gives each
 //! piece to the disk by itself, rests as long as the piece took, and removes large files little by little. The log's syncs
 //! go between.
-//! Not here: when a snapshot is due (`node/threads/core.rs`), the copy (`node/threads/apply.rs`), the file (`store/snapshot.rs`), snapshots between
+//! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file (`store/snapshot.rs`), snapshots between
 //! nodes (`transfer.rs`).
 
 use crate::node::shared::Shared;
@@ -13,7 +13,7 @@ use crate::services::registry::Registry;
 use crate::store::SnapshotSaver;
 use crate::store::error::StoreError;
 use crate::types::Index;
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 use log::{info, warn};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const REST_MAX: Duration = Duration::from_millis(50);
 
 /// Does all of it; what goes wrong with the disk ends the process, lack of room does not.
-pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sender<DiskJob>) {
+pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
     let mut bytes = Count(0);
     if let Err(e) = registry.snapshot(&mut bytes) {
         return warn!("no snapshot, the log goes on growing: the state cannot be read: {e}");
@@ -43,15 +43,15 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta, disk: &Sen
     }
     info!("snapshot index={} bytes={}", meta.index, bytes.0);
     shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", bytes.0, meta.index));
-    let_go(shared, meta.index, disk);
+    let_go(shared, meta.index);
 }
 
 /// The snapshot at this index is in use and durable: the log that it covers goes.
-pub fn let_go(shared: &Shared, index: Index, disk: &Sender<DiskJob>) {
-    shared.to_core(CoreInput::SnapshotSaved(index));
+pub fn let_go(shared: &Shared, index: Index) {
+    shared.inboxes.to_core(CoreInput::SnapshotSaved(index));
     let (job, to_remove) = bounded(1);
     // Either fails only when the disk thread has ended, and then the next start removes what is left.
-    if disk.send(DiskJob::Compact { index, job }).is_ok()
+    if shared.inboxes.disk.send(DiskJob::Compact { index, job }).is_ok()
         && let Ok(job) = to_remove.recv()
     {
         let mut pace = Pace::begin();

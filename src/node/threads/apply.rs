@@ -11,7 +11,7 @@ use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::quota;
 use crate::node::shared::clock::mono_us;
 use crate::node::shared::link::Link;
-use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob};
+use crate::node::shared::messages::{ApplyJob, CoreInput};
 use crate::node::shared::request::{Answered, Question, ReplyTo};
 use crate::node::shared::{Shared, lock};
 use crate::node::snapshots::digest::{self, SlowDigest};
@@ -42,7 +42,6 @@ struct Awaiter {
 struct Apply {
     shared: Arc<Shared>,
     registry: Registry,
-    disk: Sender<DiskJob>,
     large_reads: Sender<LargeRead>,
     /// Queries ahead of what is applied.
     waiting: BTreeMap<Index, Vec<Question>>,
@@ -58,17 +57,10 @@ struct Apply {
 }
 
 /// Body of the thread; `registry` is what the newest snapshot held.
-pub fn run(
-    shared: &Arc<Shared>,
-    registry: Registry,
-    disk: Sender<DiskJob>,
-    large_reads: Sender<LargeRead>,
-    inbox: &Receiver<ApplyJob>,
-) {
+pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRead>, inbox: &Receiver<ApplyJob>) {
     let mut apply = Apply {
         shared: Arc::clone(shared),
         registry,
-        disk,
         large_reads,
         waiting: BTreeMap::new(),
         awaiting: BTreeMap::new(),
@@ -205,9 +197,9 @@ impl Apply {
             return;
         }
         let registry = self.registry.clone();
-        let (shared, disk) = (Arc::clone(&self.shared), self.disk.clone());
+        let shared = Arc::clone(&self.shared);
         let started = spawn::spawn_patient("snapshot", move || {
-            writer::save(&shared, registry, &meta, &disk);
+            writer::save(&shared, registry, &meta);
             shared.integrity.end_saving();
         });
         if let Err(e) = started {
@@ -340,7 +332,7 @@ impl Apply {
             self.directory_version = nodes.version;
             let nodes = Arc::new(nodes.clone());
             self.shared.set_directory(Arc::clone(&nodes));
-            self.shared.to_core(CoreInput::Directory(nodes));
+            self.shared.inboxes.to_core(CoreInput::Directory(nodes));
         }
         // Last: whoever sees an index applied sees what it brought.
         self.shared.set_applied(applied);

@@ -31,7 +31,7 @@ pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
             "" => {}
             "L" | "l" | "lead" => {
                 say(&format!("node {} asks for the leadership", shared.me.id.0));
-                shared.to_core(CoreInput::Lead);
+                shared.inboxes.to_core(CoreInput::Lead);
             }
             "status" => print_status(shared),
             "peers" => print_peers(shared),
@@ -58,7 +58,7 @@ fn say(line: &str) {
 fn alter(shared: &Shared, part: &str) {
     match part_number(part) {
         Some(number) => {
-            shared.alter(number);
+            shared.inboxes.alter(number);
             say(&format!("altered {part}"));
         }
         None => say(&format!("no part of the state is called {part:?}")),

@@ -16,7 +16,7 @@ use crate::raft::{Message, Persist};
 use crate::store::anchor::Anchor;
 use crate::store::{self, SpareJob, Store, StoreError};
 use crate::wire::Frame;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, info, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 /// Between two looks at the folder and its free space.
 const SPACE_EVERY: Duration = Duration::from_millis(500);
 
-/// Body of the thread; `own` leads to its inbox.
-pub fn run(shared: &Arc<Shared>, mut store: Store, anchor: Anchor, own: &Sender<DiskJob>, inbox: &Receiver<DiskJob>) {
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, mut store: Store, anchor: Anchor, inbox: &Receiver<DiskJob>) {
     let mut space = Space { shared: Arc::clone(shared), anchor, looked: None, is_low: false, has_warned: false };
     loop {
         space.look(&store);
@@ -38,14 +38,14 @@ pub fn run(shared: &Arc<Shared>, mut store: Store, anchor: Anchor, own: &Sender<
             return;
         }
         if let Some(job) = store.spare_job() {
-            make_spare(shared, &mut store, job, own);
+            make_spare(shared, &mut store, job);
         }
     }
 }
 
 /// Has the log's next segment made on a thread of its own: a batch that comes meanwhile does not wait for its zeros.
-fn make_spare(shared: &Shared, store: &mut Store, job: SpareJob, own: &Sender<DiskJob>) {
-    let to = own.clone();
+fn make_spare(shared: &Arc<Shared>, store: &mut Store, job: SpareJob) {
+    let to = shared.inboxes.disk.clone();
     let started = spawn::spawn("spare", move || {
         // Fails only when the disk thread has ended.
         let _ = to.send(DiskJob::Spare(job.run()));
@@ -113,7 +113,7 @@ impl Group {
             }
         }
         links.values().for_each(Link::flush);
-        shared.to_core(CoreInput::Synced(seq));
+        shared.inboxes.to_core(CoreInput::Synced(seq));
     }
 }
 
@@ -170,6 +170,6 @@ impl Space {
         }
         self.shared.event("disk", Some(self.shared.me.id), text);
         self.shared.set_disk_low(is_low);
-        self.shared.to_core(CoreInput::DiskLow(is_low));
+        self.shared.inboxes.to_core(CoreInput::DiskLow(is_low));
     }
 }

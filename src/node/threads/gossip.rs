@@ -93,7 +93,7 @@ impl Beats {
         for row in &table.rows {
             let who = Identity { id: row.id, uuid: row.uuid };
             if who != self.shared.me && !view.known.contains(&who) {
-                self.shared.to_core(CoreInput::Vouched(who));
+                self.shared.inboxes.to_core(CoreInput::Vouched(who));
             }
         }
         self.compare_clocks(from, table);
@@ -220,7 +220,7 @@ impl Beats {
         let started = crate::node::spawn::spawn("register", move || {
             let command = directory_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
             let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-            let why_not = match shared.run(command, deadline) {
+            let why_not = match shared.inboxes.run(command, deadline) {
                 Outcome::Refused(why) | Outcome::Unknown(why) => Some(why),
                 Outcome::Done(_) => None,
             };

@@ -13,7 +13,7 @@ use crate::node::shared::Shared;
 use crate::node::shared::messages::WatchInput;
 use crate::node::shared::request::{Asked, Level};
 use crate::services::Reply;
-use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
+use crate::services::kv::{Bytes, Op, BatchReply, Batch, Value};
 use crate::services::registry::kv_batch;
 use crate::types::Outcome;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -107,7 +107,7 @@ fn look(shared: &Shared, table: &mut Table) {
     for (_, keys) in questions {
         let query = kv_batch(&Batch { watched: Vec::new(), ops: vec![Op::Revisions(keys.clone())] });
         let asked = Asked::Query { query, level: Level::Eventual };
-        if let Outcome::Done((_, Reply::Ok(bytes))) = shared.ask(asked, Instant::now() + ANSWER_WITHIN)
+        if let Outcome::Done((_, Reply::Ok(bytes))) = shared.inboxes.ask(asked, Instant::now() + ANSWER_WITHIN)
             && let Some(BatchReply::Values(values)) = BatchReply::decode(&bytes)
             && let [Value::List(revisions)] = &values[..]
         {
@@ -139,7 +139,7 @@ pub fn wait(shared: &Shared, key: &[u8], revision: u64, deadline: Instant) -> bo
     let _counted = Counted::new(shared);
     let (changed, news) = crossbeam_channel::bounded(1);
     let watch = WatchInput::Watch { key: Bytes::from(key), revision, deadline, changed };
-    shared.watch(watch, deadline) && news.recv_deadline(deadline).is_ok()
+    shared.inboxes.watch(watch, deadline) && news.recv_deadline(deadline).is_ok()
 }
 
 /// Counts one watcher for as long as it waits.

@@ -79,11 +79,11 @@ struct Worker {
     untold: BTreeMap<(JobId, u32), Untold>,
 }
 
-/// Body of the thread. `inbox` and `sender` are the two ends of one channel.
-pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>, sender: Sender<WorkerInput>) {
+/// Body of the thread.
+pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
     let mut worker = Worker {
         shared: Arc::clone(shared),
-        inbox: sender,
+        inbox: shared.inboxes.worker.clone(),
         scratch: scratch::place(&shared.dir.join("jobs"), &shared.me.uuid.simple().to_string()),
         cage: None,
         found: BTreeMap::new(),
@@ -298,7 +298,7 @@ impl Worker {
         let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
         self.next_join = deadline;
         let asked = Asked::Query { query: jobs_query(&Query::Job(0)), level: Level::Linearizable };
-        self.shared.submit(asked, deadline, ReplyTo::Door(Box::new(Asking { inbox: self.inbox.clone() })));
+        self.shared.inboxes.submit(asked, deadline, ReplyTo::Door(Box::new(Asking { inbox: self.inbox.clone() })));
     }
 
     fn join(&mut self) {
@@ -324,7 +324,7 @@ impl Worker {
 
     fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
         let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-        self.shared.submit(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline, reply);
+        self.shared.inboxes.submit(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline, reply);
     }
 
     /// Begins an attempt if there is a slot; else it waits for one that was stopped to end.

@@ -1,7 +1,7 @@
 //! The log lines and event texts for raft's events.
 //!
 //! A log line is for the person at this terminal (key=value), an event for whoever looks at the page.
-//! Not here: the ring and the failover list (`node/views/events.rs`), gossip's lines (`gossip.rs`).
+//! Not here: the ring and the failover list (`node/views/events.rs`), gossip's lines (`node/threads/gossip.rs`).
 
 use crate::node::shared::Shared;
 use crate::node::views::status::Failover;

@@ -8,7 +8,7 @@
 //! answered once. R2 what waits at an index is answered by the entry of the same term, or goes back to `held`. R3 commands
 //! are held in the order in which they came, also those that come back: a client that did not wait for the answer to its
 //! first write must not see it overtake the second.
-//! Not here: replies of applied commands (`apply.rs` sends them), when a request is proposed (`core.rs`).
+//! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT};
 use crate::node::quota;
@@ -543,5 +543,5 @@ fn too_late(held: &PendingRequest, why: &str) -> Answered {
 }
 
 #[cfg(test)]
-#[path = "tests/requests.rs"]
+#[path = "tests/pending_requests.rs"]
 mod tests;

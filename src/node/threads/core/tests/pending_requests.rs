@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::node::shared::clock::now_ms;
+use crate::node::shared::inboxes;
 use crate::node::shared::state::Parts;
 use crate::raft::{Raft, founding_state};
 use crate::settings::Settings;
@@ -16,22 +17,14 @@ fn requests() -> (PendingRequests, tempfile::TempDir) {
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
     let settings = Settings::default();
     let (store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
-    let raft = Raft::new(crate::node::process::start::raft_config(&settings, me), founding_state(me));
-    let (core, gossip, monitor, watch) = (bounded(1).0, bounded(1).0, bounded(1).0, bounded(1).0);
+    let raft = Raft::new(crate::node::process::launch::raft_config(&settings, me), founding_state(me));
     let parts = Parts {
         stopper: crate::node::shared::stopper::Stopper::new().0,
         settings,
         me,
         cluster: Uuid::nil(),
         dir: dir.path().to_path_buf(),
-        core,
-        gossip,
-        monitor,
-        watch,
-        worker: bounded(1).0,
-        chat: bounded(1).0,
-        apply: bounded(1).0,
-        checkpoints: bounded(1).0,
+        inboxes: inboxes::channels().0,
         mark: None,
         is_gateway: false,
         snapshots: store.snapshots(),

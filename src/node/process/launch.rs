@@ -1,0 +1,328 @@
+//! From a node's parts to its running threads, and from there to its end.
+//!
+//! Not here: how the parts are found (`start.rs`), what a thread does (its own file).
+
+use super::ports::{Ports, close};
+use super::sql_folder::Folder;
+use super::stop;
+use crate::limits;
+use crate::node::handle::Handle;
+use crate::node::peer::{acceptor, reunite};
+use crate::node::reports::status;
+use crate::node::shared::inboxes::{self, Receivers};
+use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, WorkerInput};
+use crate::node::shared::state::Parts;
+use crate::node::shared::stopper::Stopper;
+use crate::node::shared::{Shared, lock};
+use crate::node::snapshots::checkpoints;
+use crate::node::spawn;
+use crate::node::sql::reader_pool::ReaderPool;
+use crate::node::threads::console::ConsoleOptions;
+use crate::node::threads::core::Core;
+use crate::node::threads::{
+    apply, chat, config_writer, console, disk, gossip, large_reads, monitor, sql_checkpoint, watch, worker,
+};
+use crate::node::views::statement_timings::StatementTimings;
+use crate::raft::{Config, Durable, Raft};
+use crate::services::registry::Registry;
+use crate::services::sql;
+use crate::settings::{LeaderPreference, Settings, to_ticks};
+use crate::store::anchor::Anchor;
+use crate::store::identity::{FolderLock, Me};
+use crate::store::{RealFiles, Store, StoreError, mark};
+use crate::types::{Identity, Ticks};
+use crossbeam_channel::Receiver;
+use log::{info, warn};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// What reads of the database leave free on the disk beyond its reserve.
+const READS_LEAVE_MB: u64 = 64;
+/// A whole stop takes no longer.
+const STOP_MAX: Duration = Duration::from_millis(4500);
+
+/// What a door is: the body of its thread.
+pub type Door = fn(TcpListener, Handle);
+
+/// The doors, given from above because arrows point down only.
+#[derive(Clone, Copy)]
+pub struct Doors {
+    /// HTTP on `service_port_base + id`.
+    pub http: Door,
+    /// The shared front door on `service_port`.
+    pub front: Door,
+    /// The Redis protocol on `kv_port_base + id`.
+    pub resp: Door,
+}
+
+/// Why a node that has its parts did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The data folder.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The newest snapshot passed its checksums and still makes no sense.
+    #[error(
+        "the newest snapshot cannot be read: {0}; `phalanx node --id N --rejoin` fetches the state from the leader"
+    )]
+    Snapshot(io::Error),
+    /// The database's folder.
+    #[error("the database cannot be opened: {0}")]
+    Database(io::Error),
+    /// A node that votes was started as a gateway.
+    #[error(
+        "node {0} is a voter, and a gateway never votes: give the gateway another --id, or start node {0} without --gateway"
+    )]
+    Voter(u64),
+    /// The system refuses threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A node that has found its cluster, before its threads run.
+pub struct NodeParts {
+    /// Settings of this process.
+    pub settings: Settings,
+    /// Identity, cluster and known peers, as on disk.
+    pub me: Me,
+    /// The data folder, locked.
+    pub dir: PathBuf,
+    /// Keeps other processes out of it.
+    pub folder: FolderLock,
+    /// The log and the snapshots.
+    pub store: Store,
+    /// What they say of raft.
+    pub durable: Durable,
+    /// Bound sockets.
+    pub ports: Ports,
+    /// Ends this process.
+    pub stopper: Stopper,
+    /// Serve clients only: never vote, never run jobs.
+    pub is_gateway: bool,
+    /// What the console may do.
+    pub console: ConsoleOptions,
+    /// Members that the leader named, if this node has just joined.
+    pub members: Vec<Identity>,
+}
+
+/// A node whose threads run.
+pub struct Running {
+    shared: Arc<Shared>,
+    /// Peer port, HTTP, Redis protocol, front door: handles to end the accepts with.
+    listening: [TcpListener; 4],
+    /// In the order in which they are joined: each may still need those after it.
+    threads: Vec<std::thread::JoinHandle<()>>,
+    _folder: FolderLock,
+}
+
+/// The services as the newest snapshot has them, and who reads the database.
+struct Services {
+    registry: Registry,
+    readers: ReaderPool,
+    /// What had to be done to the database.
+    news: Option<String>,
+}
+
+impl Services {
+    fn open(settings: &Settings, me: &Me, dir: &Path, store: &Store) -> Result<Services, LaunchError> {
+        let (who, begun) = (me.identity(), Instant::now());
+        let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
+        let (timings, prepared) = (Arc::new(StatementTimings::default()), Arc::default());
+        let files: Arc<dyn sql::Files> = {
+            let reserve_bytes = (settings.disk_reserve_mb + READS_LEAVE_MB) << 20;
+            let folder = Folder::open(dir, owner, reserve_bytes, Arc::clone(&timings), Arc::clone(&prepared));
+            Arc::new(folder.map_err(LaunchError::Database)?)
+        };
+        if let Err(e) = sql::sort_in(&dir.join("sql")) {
+            warn!("reads of the database sort in the system's temporary folder: {e}");
+        }
+        let mut registry = Registry::default();
+        registry.open_sql(sql::Database::in_folder(Arc::clone(&files)));
+        match store.newest_snapshot()? {
+            Some(mut reader) => registry.restore(&mut reader).map_err(|e| match e.downcast::<StoreError>() {
+                Ok(damaged) => LaunchError::from(damaged),
+                Err(strange) => LaunchError::Snapshot(strange),
+            })?,
+            None => registry.settle_sql().map_err(LaunchError::Database)?,
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let news = registry.sql_news().map(|news| format!("node {} {news} in {seconds:.1} s", who.id.0));
+        Ok(Services { registry, readers: ReaderPool::new(files, timings, prepared), news })
+    }
+}
+
+/// Starts the threads.
+///
+/// # Errors
+/// See [`LaunchError`]; nothing runs then, unless it is the system that refuses a thread.
+pub fn launch(parts: NodeParts, doors: Doors) -> Result<Running, LaunchError> {
+    let NodeParts { settings, me, dir, folder, store, durable, ports, stopper, is_gateway, console, members } = parts;
+    let who = me.identity();
+    let anchor = folder.anchor()?;
+    let Services { registry, readers, news } = Services::open(&settings, &me, &dir, &store)?;
+    let raft = Raft::new(raft_config(&settings, who), durable);
+    if is_gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
+        return Err(LaunchError::Voter(who.id.0));
+    }
+    let (inboxes, receivers) = inboxes::channels();
+    let mark = mark::load(&RealFiles, &dir, who.uuid)?;
+    let shared = Arc::new(Shared::new(Parts {
+        settings,
+        me: who,
+        cluster: me.cluster.unwrap_or_else(Uuid::nil),
+        dir,
+        inboxes,
+        is_gateway,
+        snapshots: store.snapshots(),
+        sql: Some(readers),
+        stopper,
+        known: raft.known(),
+        log_ms: registry.applied().at_ms,
+        mark,
+        view: raft.view(),
+    }));
+    let applied = registry.applied().index;
+    shared.frames.publish(status::frame(&shared, 0));
+    shared.set_applied(applied);
+    shared.event("start", Some(who.id), format!("node {} started", who.id.0));
+    if let Some(news) = news {
+        warn!("{news}");
+        shared.event("database", Some(who.id), news);
+    }
+    // Only now: a node that still looks for its cluster must not swallow its share of the front door's clients. Until it
+    // has heard who else is online, it sends them to itself.
+    let own_http = shared.settings.addresses(who.id).http;
+    lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
+    ports.listen_for_clients().map_err(LaunchError::Thread)?;
+    let clone = |listener: &TcpListener| listener.try_clone().map_err(LaunchError::Thread);
+    let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];
+    let core = || Core::new(Arc::clone(&shared), raft, me.peers.into_iter().collect(), applied);
+    let mut threads = Threads { shared: &shared, started: Vec::new() };
+    threads.start_owners(registry, store, anchor, core, &members, receivers)?;
+    threads.start_endpoints(ports, doors)?;
+    let threads = threads.started;
+    // Not joined: it waits on a terminal that may never say anything again.
+    let s = Arc::clone(&shared);
+    spawn::spawn("console", move || console::run(&s, io::stdin().lock(), console)).map_err(LaunchError::Thread)?;
+    Ok(Running { shared, listening, threads, _folder: folder })
+}
+
+/// The threads that were started, in the order in which they are joined: each may still need those after it.
+struct Threads<'a> {
+    shared: &'a Arc<Shared>,
+    started: Vec<JoinHandle<()>>,
+}
+
+impl Threads<'_> {
+    fn start(&mut self, name: &str, run: impl FnOnce(Arc<Shared>) + Send + 'static) -> Result<(), LaunchError> {
+        let shared = Arc::clone(self.shared);
+        self.started.push(spawn::spawn(name, move || run(shared)).map_err(LaunchError::Thread)?);
+        Ok(())
+    }
+
+    /// The node's own threads. `core` makes the last but one, when those that it feeds run.
+    fn start_owners(
+        &mut self,
+        registry: Registry,
+        store: Store,
+        anchor: Anchor,
+        core: impl FnOnce() -> Core,
+        members: &[Identity],
+        inbox: Receivers,
+    ) -> Result<(), LaunchError> {
+        let (large_reads_inbox, large_reads) = large_reads::inbox();
+        self.start("apply", move |s| apply::run(&s, registry, large_reads_inbox, &inbox.apply))?;
+        self.start("large-reads", move |_| large_reads::run(&large_reads))?;
+        self.start("disk", move |s| disk::run(&s, store, anchor, &inbox.disk))?;
+        self.start("gossip", move |s| gossip::run(&s, &inbox.gossip))?;
+        self.start("monitor", move |s| monitor::run(&s, &inbox.monitor))?;
+        self.start("watch", move |s| watch::run(&s, &inbox.watch))?;
+        self.start("chat", move |s| chat::run(&s, &inbox.chat))?;
+        self.start("worker", move |s| worker::run(&s, &inbox.worker))?;
+        self.start("checkpoint", |s| sql_checkpoint::run(&s))?;
+        self.start("checkpoints", move |s| checkpoints::run(&s, &inbox.checkpoints))?;
+        self.start("config", |s| config_writer::run(&s))?;
+        self.start("reunite", |s| reunite::run(&s))?;
+        let core = core();
+        for who in members {
+            self.shared.inboxes.to_core(CoreInput::Vouched(*who));
+        }
+        self.start("core", move |_| core.run(&inbox.core))
+    }
+
+    /// The peer port, and what clients connect to.
+    fn start_endpoints(&mut self, ports: Ports, doors: Doors) -> Result<(), LaunchError> {
+        let handle = Handle::new(Arc::clone(self.shared));
+        let (http, resp, front) = (handle.clone(), handle.clone(), handle);
+        self.start("peers", move |s| acceptor::accept_all(&s, &ports.peer))?;
+        self.start("http", move |_| (doors.http)(ports.http, http))?;
+        self.start("resp", move |_| (doors.resp)(ports.resp, resp))?;
+        self.start("door", move |_| (doors.front)(ports.front, front))
+    }
+}
+
+pub(crate) fn raft_config(settings: &Settings, me: Identity) -> Config {
+    Config {
+        me,
+        heartbeat_ticks: settings.heartbeat_ticks(),
+        election_timeout_ticks: settings.election_timeout_ticks(),
+        rank_delay_ticks: rank_delay(settings),
+        highest_id_first: settings.leader_preference == LeaderPreference::HighestId,
+        preempt: settings.preempt,
+        disk_stall_ticks: Ticks(settings.election_timeout_ticks().0 * 5),
+        append_bytes_max: limits::APPEND_BYTES_MAX,
+        inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
+        uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        #[cfg(test)]
+        flaws: crate::raft::Flaws::default(),
+    }
+}
+
+/// Long enough for the node of higher id to win before the next one stands, short against the election timeout.
+fn rank_delay(settings: &Settings) -> Ticks {
+    to_ticks((settings.election_timeout_ms / 20).max(10))
+}
+
+impl Running {
+    /// Waits until the node is told to stop, and stops it; why.
+    pub fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> &'static str {
+        let why = stop_asked.recv().unwrap_or("no one left to ask");
+        let begun = Instant::now();
+        let shared = &self.shared;
+        let inboxes = &shared.inboxes;
+        info!("stopping: {why}");
+        shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
+        // First of all: while it still has a leader to tell, its jobs go on elsewhere.
+        let _ = inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));
+        stop::hand_over(shared);
+        shared.begin_stop();
+        let [peer, http, resp, front] = self.listening;
+        close(http);
+        close(resp);
+        close(front);
+        stop::drain_clients(shared);
+        shared.finish_stop();
+        close(peer);
+        let _ = inboxes.gossip.try_send(GossipInput::Stop);
+        let _ = inboxes.core.send_timeout(CoreInput::Stop, STOP_MAX.saturating_sub(begun.elapsed()));
+        let _ = inboxes.apply.send_timeout(ApplyJob::Stop, Duration::from_millis(200));
+        let _ = inboxes.disk.send_timeout(DiskJob::Stop, Duration::from_millis(200));
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or("?").to_string();
+            while !thread.is_finished() && begun.elapsed() < STOP_MAX {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            match thread.is_finished() {
+                true => drop(thread.join()),
+                false => warn!("thread {name} did not end in time"),
+            }
+        }
+        info!("stopped after {} ms", begun.elapsed().as_millis());
+        why
+    }
+}

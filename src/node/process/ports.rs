@@ -1,0 +1,104 @@
+//! The listening sockets of a node, bound before anything starts; the endpoints listen once there is a cluster to serve.
+//!
+//! Not here: who accepts (`node/accept.rs`, `node/peer/acceptor.rs`), other clusters on the front door (`front_port.rs`).
+
+use crate::node::peer::discovery_client::wake;
+use crate::settings::Settings;
+use crate::types::NodeId;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// The system's rule for a port that several processes listen on.
+const SHARED_PORT_HINT: &str = ". If other nodes of this host have it: the system shares a port only among processes of one user, so start all nodes as the \
+     same user";
+
+/// A port that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "port {address} ({what}) cannot be used: {source}; stop what listens there or change {key} in settings.json{hint}"
+)]
+pub struct PortError {
+    /// `host:port`.
+    address: String,
+    /// What for.
+    what: &'static str,
+    /// Setting that moves it.
+    key: &'static str,
+    /// What else may be the cause.
+    hint: &'static str,
+    /// What the system said.
+    source: io::Error,
+}
+
+/// One for each port of a node.
+#[expect(missing_docs, reason = "named for what they serve")]
+pub struct Ports {
+    pub peer: TcpListener,
+    pub http: TcpListener,
+    pub resp: TcpListener,
+    pub front: TcpListener,
+}
+
+impl Ports {
+    /// Binds all, and listens on the peer port.
+    ///
+    /// # Errors
+    /// When one is taken, or the system refuses.
+    pub fn bind(settings: &Settings, id: NodeId) -> Result<Ports, PortError> {
+        let addresses = settings.addresses(id);
+        let error = |address: &str, what, key, hint| {
+            let address = address.to_string();
+            move |source| PortError { address, what, key, hint, source }
+        };
+        let take = |address: &str, what, key, is_shared| {
+            let hint = if is_shared { SHARED_PORT_HINT } else { "" };
+            bind_one(address, is_shared).map_err(error(address, what, key, hint))
+        };
+        let (what, key) = ("nodes", "leader_port_base");
+        let peer = take(&addresses.peer, what, key, false)?;
+        let listening = rustix::net::listen(&peer, BACKLOG).map_err(io::Error::from);
+        listening.map_err(error(&addresses.peer, what, key, ""))?;
+        Ok(Ports {
+            peer,
+            http: take(&addresses.http, "HTTP", "service_port_base", false)?,
+            resp: take(&addresses.kv, "Redis protocol", "kv_port_base", false)?,
+            front: take(&settings.front_door(), "front door", "service_port", true)?,
+        })
+    }
+
+    /// Lets clients connect.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen_for_clients(&self) -> io::Result<()> {
+        for socket in [&self.http, &self.resp, &self.front] {
+            rustix::net::listen(socket, BACKLOG)?;
+        }
+        Ok(())
+    }
+}
+
+/// `SO_REUSEPORT` lets all nodes of a host share the front door; `SO_REUSEADDR` lets a restarted node have its ports back.
+fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
+    let at = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if is_shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&at.into())?;
+    Ok(socket.into())
+}
+
+/// Ends a listener and the `accept` that waits on it. A connection to the front door could reach any node of this host,
+/// so waking by connecting would not do; where the system does not know this shutdown (macOS), it has to.
+pub fn close(listener: TcpListener) {
+    if rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).is_err()
+        && let Ok(address) = listener.local_addr()
+    {
+        wake(address);
+    }
+}

@@ -1,0 +1,160 @@
+//! The inbox of each thread: how the others reach it, and what happens when it is full.
+//!
+//! Not here: what the messages are (`messages.rs`), how a thread waits for them (`inbox.rs`).
+
+use super::messages::{ApplyJob, ChatInput, CoreInput, DiskJob, GossipInput, WatchInput, WorkerInput};
+use super::request::{Ack, Answered, Asked, ReplyTo, Request};
+use crate::limits::{
+    APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
+    WATCH_INBOX_MAX, WORKER_INBOX_MAX,
+};
+use crate::services::jobs::JobId;
+use crate::types::{Index, Outcome};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::time::{Duration, Instant};
+
+/// How much longer than `core` the caller waits for an answer: at the deadline the client gets the answer of `core`.
+const ANSWER_SLACK: Duration = Duration::from_millis(200);
+
+/// The sending end of each inbox.
+#[derive(Debug)]
+pub struct Inboxes {
+    /// Raft and the requests of clients.
+    pub core: Sender<CoreInput>,
+    /// The store.
+    pub disk: Sender<DiskJob>,
+    /// The services.
+    pub apply: Sender<ApplyJob>,
+    /// Heartbeats.
+    pub gossip: Sender<GossipInput>,
+    /// Frames for the page; a message says that one is due.
+    pub monitor: Sender<()>,
+    /// Clients that wait for a key to change.
+    pub watch: Sender<WatchInput>,
+    /// Clients that follow the chat.
+    pub chat: Sender<ChatInput>,
+    /// The jobs of this node.
+    pub worker: Sender<WorkerInput>,
+    /// Comparison of the nodes' digests; a message says that there may be new ones.
+    pub checkpoints: Sender<()>,
+}
+
+/// The receiving ends, each for its thread.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "as in `Inboxes`")]
+pub struct Receivers {
+    pub core: Receiver<CoreInput>,
+    pub disk: Receiver<DiskJob>,
+    pub apply: Receiver<ApplyJob>,
+    pub gossip: Receiver<GossipInput>,
+    pub monitor: Receiver<()>,
+    pub watch: Receiver<WatchInput>,
+    pub chat: Receiver<ChatInput>,
+    pub worker: Receiver<WorkerInput>,
+    pub checkpoints: Receiver<()>,
+}
+
+/// Empty inboxes.
+pub fn channels() -> (Inboxes, Receivers) {
+    let (core, core_receiver) = bounded(CORE_INBOX_MAX);
+    let (disk, disk_receiver) = bounded(DISK_INBOX_MAX);
+    let (apply, apply_receiver) = bounded(APPLY_INBOX_MAX);
+    let (gossip, gossip_receiver) = bounded(GOSSIP_INBOX_MAX);
+    let (monitor, monitor_receiver) = bounded(MONITOR_INBOX_MAX);
+    let (watch, watch_receiver) = bounded(WATCH_INBOX_MAX);
+    let (chat, chat_receiver) = bounded(CHAT_INBOX_MAX);
+    let (worker, worker_receiver) = bounded(WORKER_INBOX_MAX);
+    let (checkpoints, checkpoints_receiver) = bounded(1);
+    let inboxes = Inboxes { core, disk, apply, gossip, monitor, watch, chat, worker, checkpoints };
+    let receivers = Receivers {
+        core: core_receiver,
+        disk: disk_receiver,
+        apply: apply_receiver,
+        gossip: gossip_receiver,
+        monitor: monitor_receiver,
+        watch: watch_receiver,
+        chat: chat_receiver,
+        worker: worker_receiver,
+        checkpoints: checkpoints_receiver,
+    };
+    (inboxes, receivers)
+}
+
+impl Inboxes {
+    /// Gives `core` an input; waits while its inbox is full. Never called by `core` itself.
+    pub fn to_core(&self, input: CoreInput) {
+        // Fails only when `core` has ended, and then nobody needs it.
+        let _ = self.core.send(input);
+    }
+
+    /// Gives `gossip` an input; drops it when the inbox is full, the next heartbeat replaces it.
+    pub fn to_gossip(&self, input: GossipInput) {
+        let _ = self.gossip.try_send(input);
+    }
+
+    /// Tells `monitor` that something worth a frame has changed.
+    pub fn poke_monitor(&self) {
+        // A full inbox means that a frame is due anyway.
+        let _ = self.monitor.try_send(());
+    }
+
+    /// Tells `checkpoints` that there is something to compare.
+    pub fn poke_checkpoints(&self) {
+        // A full inbox means that a look is due anyway.
+        let _ = self.checkpoints.try_send(());
+    }
+
+    /// Changes one part of the state behind the log's back: for a node of a lab.
+    pub fn alter(&self, part: u8) {
+        let _ = self.apply.send_timeout(ApplyJob::Alter { part }, Duration::from_secs(1));
+    }
+
+    /// Sends a request to `core` and waits for its answer, a little longer than the deadline at most.
+    pub fn ask(&self, asked: Asked, deadline: Instant) -> Answered {
+        let (reply, answer) = bounded(1);
+        self.submit(asked, deadline, ReplyTo::Local(reply));
+        wait_for(&answer, deadline + ANSWER_SLACK)
+    }
+
+    /// Sends a request to `core` and goes on.
+    pub fn submit(&self, asked: Asked, deadline: Instant, reply: ReplyTo) {
+        let request = Request { asked, deadline, reply };
+        if let Err(e) = self.core.send_deadline(CoreInput::Request(request), deadline) {
+            let CoreInput::Request(mut request) = e.into_inner() else { unreachable!("it is what was sent") };
+            request.reply.answer(Outcome::Refused("this node is too busy or stopping".to_string()));
+        }
+    }
+
+    /// Runs a service command through the log, once, on whichever node leads.
+    pub fn run(&self, command: Vec<u8>, deadline: Instant) -> Answered {
+        self.ask(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline)
+    }
+
+    /// Waits until a job has ended, or until the services know at `at_least` that there is none; answers the job as the
+    /// services have it: `Option<Job>`.
+    pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {
+        let (reply, answer) = bounded(1);
+        let wait = ApplyJob::Await { job, at_least, deadline, reply: ReplyTo::Local(reply) };
+        if self.apply.send_deadline(wait, deadline).is_err() {
+            return Outcome::Refused("this node is too busy or stopping".to_string());
+        }
+        wait_for(&answer, deadline + ANSWER_SLACK)
+    }
+
+    /// Gives `watch` an input; false if it could not take it before the deadline, or has ended.
+    pub fn watch(&self, input: WatchInput, deadline: Instant) -> bool {
+        self.watch.send_deadline(input, deadline).is_ok()
+    }
+}
+
+fn wait_for(answer: &Receiver<Answered>, deadline: Instant) -> Answered {
+    match answer.recv_deadline(deadline) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => {
+            Outcome::Unknown("no answer in time: it may or may not be applied".to_string())
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            Outcome::Unknown("this node stopped before the answer: it may or may not be applied".to_string())
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A step of raft, and all that follows from it: messages, writes, committed entries, answers, snapshots and events.
+//!
+//! Not here: when raft takes a step (`turns.rs`).
+
+use super::leadership_events;
+use super::state::Core;
+use crate::node::process::renew;
+use crate::node::shared::messages::{ApplyJob, DiskJob};
+use crate::node::shared::request::{Ack, Asked, ReplyTo, Request};
+use crate::node::snapshots::transfer;
+use crate::node::spawn;
+use crate::raft::{Answer, Effects, Entry, Event, Input, Message, Payload, SnapshotMeta, Token};
+use crate::services::registry::checkpoint_command;
+use crate::store::SnapshotReader;
+use crate::types::{Identity, Index};
+use crate::wire::Frame;
+use crossbeam_channel::{Receiver, Sender};
+use log::warn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A snapshot calls for a checkpoint, unless the last one was within this time.
+const CHECKPOINT_GAP: Duration = Duration::from_secs(10);
+
+impl Core {
+    /// One step of raft and all that follows from it.
+    pub(super) fn step(&mut self, input: Input) {
+        if self.is_outdated {
+            return;
+        }
+        let mut effects = Effects::default();
+        self.raft.step(input, &mut self.rng, &mut effects);
+        self.perform(effects);
+    }
+
+    pub(super) fn perform(&mut self, effects: Effects) {
+        if let Some(why) = effects.refused {
+            self.shared.refuse_frame(why);
+        }
+        for message in effects.send_now {
+            self.send(message);
+        }
+        if let Some(meta) = &effects.install {
+            // `apply` waits for the disk to hand it the snapshot's bytes: entries after it queue up behind.
+            let (data, ready) = crossbeam_channel::bounded(1);
+            let persist = effects.persist.expect("an installed snapshot is persisted in the same step");
+            self.disk.push(DiskJob::Install { persist, promises: effects.after_sync, data });
+            self.requests.on_install(meta.index);
+            self.apply.push(ApplyJob::Install { meta: meta.clone(), data: ready });
+            self.sent_to_apply = meta.index;
+            self.is_view_stale = true;
+        } else if let Some(persist) = effects.persist {
+            self.disk.push(DiskJob::Persist { persist, promises: effects.after_sync });
+        } else {
+            assert!(effects.after_sync.is_empty(), "promises without a persist to wait for");
+        }
+        for (token, answer) in effects.answers {
+            self.on_answer(token, answer);
+        }
+        if let Some(commit) = effects.commit {
+            self.send_to_apply(commit);
+        }
+        for to in effects.send_snapshot {
+            self.send_snapshot(to);
+        }
+        for event in effects.events {
+            self.on_event(event);
+        }
+    }
+
+    pub(super) fn on_answer(&mut self, token: Token, answer: Answer) {
+        if self.autopilot_token == Some(token) {
+            self.autopilot_token = None;
+            if let Answer::Refused(why) = answer {
+                log::debug!("autopilot's change was refused err={why}");
+            }
+            return;
+        }
+        if let Some((at_least, queries)) = self.requests.on_answer(token, answer) {
+            self.apply.push(ApplyJob::Queries { at_least, queries });
+        }
+    }
+
+    pub(super) fn on_event(&mut self, event: Event) {
+        self.is_view_stale = true;
+        match &event {
+            Event::Membership { index, .. } => {
+                self.membership_index = *index;
+                self.update_links();
+            }
+            Event::Following { leader, .. } => self.requests.on_leader(*leader),
+            Event::BecameLeader { .. } => {
+                self.membership_index = self.raft.last_index();
+                self.requests.on_leader(self.shared.me.id);
+                self.declare_lost_workers();
+            }
+            Event::TransferAborted { to } => self.requests.on_transfer_aborted(*to),
+            Event::LeaderForgot { leader, index } => renew::refuse_leader(&self.shared, *leader, *index),
+            _ => {}
+        }
+        // The line's prefix must already tell the new role.
+        self.publish();
+        leadership_events::record(&self.shared, &event, &mut self.hints);
+    }
+
+    pub(super) fn send_to_apply(&mut self, commit: Index) {
+        if commit <= self.sent_to_apply {
+            return;
+        }
+        let first = self.sent_to_apply.next();
+        let mut run = Vec::new();
+        for entry in self.raft.entries(first, commit).iter() {
+            let waiting = self.requests.take_waiting(entry.index, entry.term);
+            run.push((entry.clone(), waiting));
+        }
+        assert!(
+            run.len() as u64 == commit.0 - self.sent_to_apply.0,
+            "{} entries for apply from {first} to {commit}",
+            run.len()
+        );
+        self.sent_to_apply = commit;
+        let snapshot_meta = self.snapshot_meta_if_due(&run, commit);
+        self.apply.push(ApplyJob::Entries { run, snapshot_meta });
+        self.is_view_stale = true;
+    }
+
+    /// Has `apply` take a given state, unless the log does not reach from there to what is applied. Nothing is promised anew:
+    /// what the log holds stays.
+    pub(super) fn replace_state(
+        &mut self,
+        meta: SnapshotMeta,
+        data: Receiver<SnapshotReader>,
+        done: Sender<Result<(), String>>,
+    ) -> Result<(), String> {
+        if meta.index > self.sent_to_apply {
+            return Err(format!("the state is of index {}, and this node is at {}", meta.index, self.sent_to_apply));
+        }
+        if meta.index < self.raft.view().snapshot_index {
+            return Err(format!("the state is of index {}, and this node's log begins later", meta.index));
+        }
+        let own = self.raft.snapshot_meta(meta.index);
+        if own.as_ref() != Some(&meta) {
+            return Err(format!("the state is of {meta:?}, and this node's log has {own:?} there"));
+        }
+        let run = self.raft.entries(meta.index.next(), self.sent_to_apply).to_vec();
+        assert!(run.len() as u64 == self.sent_to_apply.0 - meta.index.0, "{} entries after {}", run.len(), meta.index);
+        self.apply.push(ApplyJob::Replace { meta, data, run, done });
+        Ok(())
+    }
+
+    /// When enough went by since the last snapshot, what the next one must carry.
+    pub(super) fn snapshot_meta_if_due(
+        &mut self,
+        run: &[(Entry, Vec<ReplyTo>)],
+        commit: Index,
+    ) -> Option<SnapshotMeta> {
+        self.snapshot_schedule.count(run.len() as u64, run.iter().map(|(entry, _)| entry_bytes(&entry.payload)).sum());
+        if !self.snapshot_schedule.is_due() {
+            return None;
+        }
+        let meta = self.raft.snapshot_meta(commit)?;
+        self.snapshot_schedule.begin_anew();
+        if self.shared.integrity.checkpoint_age() >= CHECKPOINT_GAP {
+            // What is about to be kept is compared, too.
+            let asked = Asked::Command { tag: None, command: checkpoint_command(), ack: Ack::Applied };
+            let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+            self.requests.hold(Request { asked, deadline, reply: ReplyTo::Nobody });
+        }
+        Some(meta)
+    }
+
+    pub(super) fn send(&self, message: Message) {
+        if let Some(link) = self.links.get(&message.to.id).filter(|link| link.who == message.to) {
+            link.queue(&Frame::Raft(message));
+        }
+    }
+
+    pub(super) fn send_snapshot(&mut self, to: Identity) {
+        if self.streaming.contains(&to.id) {
+            // Its end will be reported, and answers this request too.
+            return;
+        }
+        let link = self.links.get(&to.id).filter(|_| !self.is_corrupt);
+        let Some(link) = link else {
+            return self.step(Input::SnapshotSent { to: to.id, ok: false });
+        };
+        let (shared, snapshots, address) = (Arc::clone(&self.shared), self.shared.snapshots(), link.address.clone());
+        let term = self.raft.term();
+        let started = spawn::spawn(&format!("snap-{}", to.id.0), move || {
+            transfer::stream(&shared, &snapshots, to, &address, term);
+        });
+        match started {
+            Ok(_) => {
+                self.streaming.insert(to.id);
+            }
+            Err(e) => {
+                warn!("no thread for a snapshot err={e}");
+                self.step(Input::SnapshotSent { to: to.id, ok: false });
+            }
+        }
+    }
+
+    /// What this turn has for a peer goes out in one write.
+    pub(super) fn flush_links(&self) {
+        for link in self.links.values() {
+            link.flush();
+        }
+    }
+}
+
+fn entry_bytes(payload: &Payload) -> u64 {
+    match payload {
+        Payload::Command(bytes) => bytes.len() as u64 + 32,
+        Payload::Noop | Payload::Membership(_) => 64,
+    }
+}

@@ -1,0 +1,83 @@
+//! What only a leader does beside replication: membership changes by the autopilot, jobs of lost workers, and reminders to
+//! peers that have lost what they acknowledged.
+//!
+//! Not here: the rules (`cluster/autopilot.rs`, `cluster/worker_liveness.rs`).
+
+use super::state::Core;
+use crate::cluster::autopilot;
+use crate::cluster::worker_liveness::Patience;
+use crate::node::shared::request::{Ack, Asked, ReplyTo, Request};
+use crate::raft::{Input, Role, Token};
+use crate::services::jobs;
+use crate::services::registry::jobs_command;
+use crate::settings::to_ticks;
+use crate::wire::Frame;
+use log::info;
+use std::time::{Duration, Instant};
+
+/// A worker that was declared gone and still counts as there is declared gone again after so long.
+const DECLARE_AGAIN_MS: u64 = 1000;
+
+impl Core {
+    pub(super) fn consult_autopilot(&mut self) {
+        if self.raft.role() != Role::Leader || self.autopilot_token.is_some() {
+            return;
+        }
+        // A gateway is registered before it becomes a learner: who has applied that much knows all of them.
+        if self.shared.applied() < self.membership_index {
+            return;
+        }
+        let view = self.raft.view();
+        let gateways = self.shared.directory().gateways.clone();
+        let rules = autopilot::Rules { gateways, ..autopilot::Rules::from(&self.shared.settings) };
+        let decision = autopilot::decide(&view, &rules);
+        if decision.is_none() {
+            self.autopilot_logged = None;
+        }
+        if let Some(change) = decision {
+            self.next_token += 1;
+            let token = Token(self.next_token);
+            self.autopilot_token = Some(token);
+            // A learner that is not up to date yet is proposed again and again: that is told once.
+            if self.autopilot_logged.as_ref() != Some(&change) {
+                info!("autopilot: {change:?}");
+                self.autopilot_logged = Some(change.clone());
+            }
+            self.step(Input::Change { token, change });
+            self.autopilot_token = None;
+        }
+    }
+
+    /// On the leader: those whose log lacks what they acknowledged are told so until they come back as somebody else.
+    pub(super) fn remind_forgetful_peers(&self) {
+        if self.raft.role() != Role::Leader {
+            return;
+        }
+        let view = self.raft.view();
+        for peer in view.peers.iter().filter(|peer| peer.has_forgotten) {
+            if let Some(link) = self.links.get(&peer.who.id) {
+                link.send(&Frame::Remembered(view.remembered(&peer.who)));
+            }
+        }
+    }
+
+    /// On the leader: workers that are gone lose their jobs to others.
+    pub(super) fn declare_lost_workers(&mut self) {
+        let fail_after = to_ticks(self.shared.settings.fail_after_ms);
+        let patience = Patience { silent_max: fail_after, still_max: fail_after, again: to_ticks(DECLARE_AGAIN_MS) };
+        let now = to_ticks(self.shared.uptime_ms());
+        let jobs = self.shared.jobs();
+        for worker in self.worker_liveness.due(&self.raft.view(), now, patience, &jobs.here) {
+            let row = jobs.status.workers.iter().find(|row| row.id == worker.id);
+            if let Some(row) = row.filter(|row| !row.running.is_empty()) {
+                let text = format!("node {} is gone: its {} jobs are begun elsewhere", worker.id.0, row.running.len());
+                info!("{text}");
+                self.shared.event("failure", Some(worker.id), text);
+            }
+            let command = jobs_command(&jobs::Command::Leave { worker, is_lost: true });
+            let asked = Asked::Command { tag: None, command, ack: Ack::Applied };
+            let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+            self.requests.hold(Request { asked, deadline, reply: ReplyTo::Nobody });
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Who the peers are and where: one link to each, as membership, handshakes and the directory say.
+//!
+//! Not here: a link and its thread (`node/shared/link.rs`, `node/peer/dialer.rs`).
+
+use super::state::Core;
+use crate::node::peer::dialer;
+use crate::node::process::renew;
+use crate::node::shared::link::Link;
+use crate::raft::{Input, Promise};
+use crate::services::directory::Nodes;
+use crate::types::{Addresses, Identity, NodeId};
+use log::{error, warn};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Core {
+    /// A node of this cluster, by the word of somebody who must know.
+    pub(super) fn introduce(&mut self, who: Identity) {
+        if !self.raft.knows(&who) {
+            self.step(Input::Introduce(who));
+            self.update_links();
+            self.publish();
+        }
+    }
+
+    /// A node holds a connection to us. Where a stranger says it is counts for nothing if its number is taken: it could lead us
+    /// away from a member. Under a free number it gets a link, over which it hears gossip and nothing else: so a node that
+    /// was removed while it was away learns that the cluster goes on without it.
+    ///
+    /// Without a secret the name of a member is soon said. It moves no address while a link to that very member stands.
+    pub(super) fn meet(&mut self, who: Identity, addresses: Addresses, is_proved: bool) {
+        let is_free = self.raft.view().membership.uuid_of(who.id).is_none()
+            && self.raft.introduced().all(|known| known.id != who.id)
+            && (1..=NodeId::MAX).contains(&who.id.0);
+        if self.raft.knows(&who) || is_free {
+            self.met.insert(who.id, who);
+            let link = self.links.get(&who.id).filter(|link| link.who == who && link.is_up());
+            let is_elsewhere = self.book.get(&who.id) != Some(&addresses);
+            if link.is_some() && is_elsewhere && !is_proved {
+                self.claimed.insert(who.id, addresses);
+            } else {
+                self.claimed.remove(&who.id);
+                self.book.insert(who.id, addresses);
+            }
+            self.update_links();
+        } else {
+            // Bounded by the connections that there may be at once.
+            self.strangers.insert(who, addresses);
+        }
+    }
+
+    /// A disk that falls short of what it once promised must not vote or acknowledge again under this identity.
+    pub(super) fn on_remembered(&mut self, by: Identity, promise: &Promise) {
+        let kept = self.raft.kept();
+        if self.is_outdated || !kept.falls_short_of(promise) {
+            return;
+        }
+        self.is_outdated = true;
+        let text = renew::in_words(self.shared.me.id, by.id, &kept, promise);
+        error!("{text}");
+        self.shared.event("disk", Some(self.shared.me.id), text);
+        self.shared.stopper.stop(renew::OUTDATED);
+    }
+
+    pub(super) fn on_directory(&mut self, nodes: &Nodes) {
+        let membership = Arc::clone(&self.raft.view().membership);
+        for (id, (uuid, addresses)) in &nodes.nodes {
+            // An address told by the member itself is newer than what the log says of an earlier life.
+            let is_current = membership.uuid_of(*id).is_none_or(|member| member == *uuid);
+            if is_current && self.met.get(id).is_none_or(|met| met.uuid != *uuid) {
+                self.book.insert(*id, addresses.clone());
+            }
+        }
+        self.update_links();
+        self.is_view_stale = true;
+    }
+
+    /// One link to each other member, and to whoever has one to us: a newcomer's log does not name its leader yet.
+    pub(super) fn update_links(&mut self) {
+        let view = self.raft.view();
+        let mut others = self.met.clone();
+        others.extend(view.membership.members().map(|who| (who.id, who)));
+        // Newer than what the membership says of the number: this node is behind.
+        others.extend(self.raft.introduced().map(|who| (who.id, who)));
+        others.remove(&self.shared.me.id);
+        let mut wanted = BTreeMap::new();
+        for (id, who) in &others {
+            let address = match self.book.get(id) {
+                Some(addresses) => addresses.peer.clone(),
+                // Never heard of it: the port that its number stands for, on this host.
+                None => self.shared.settings.addresses(*id).peer,
+            };
+            wanted.insert(*id, (*who, address));
+        }
+        let is_same = |link: &Link, want: &(Identity, String)| link.who == want.0 && link.address == want.1;
+        let before = self.links.len();
+        self.links.retain(|id, link| wanted.get(id).is_some_and(|want| is_same(link, want)));
+        let mut has_changed = self.links.len() != before;
+        for (id, (who, address)) in wanted {
+            if !self.links.contains_key(&id) {
+                match dialer::start(Arc::clone(&self.shared), who, address) {
+                    Ok(link) => {
+                        self.links.insert(id, link);
+                        has_changed = true;
+                    }
+                    Err(e) => warn!("no thread for the link to {id} err={e}"),
+                }
+            }
+        }
+        if has_changed {
+            self.shared.set_links(&self.links);
+        }
+        self.shared.set_book(&self.book);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the `core` thread owns.
+//!
+//! Not here: what it does with it (`turns.rs` and what that calls).
+
+use super::leadership_events::LossHints;
+use super::outbox::Outbox;
+use super::pending_requests::PendingRequests;
+use crate::cluster::worker_liveness::RollCall;
+use crate::node::shared::Shared;
+use crate::node::shared::link::Link;
+use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob};
+use crate::node::shared::state::CoreView;
+use crate::node::snapshots::schedule::SnapshotPace;
+use crate::raft::{Change, Raft, Token};
+use crate::types::{Addresses, Identity, Index, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The thread's state.
+pub struct Core {
+    pub(super) shared: Arc<Shared>,
+    pub(super) raft: Raft,
+    pub(super) rng: fastrand::Rng,
+    pub(super) disk: Outbox<DiskJob>,
+    pub(super) apply: Outbox<ApplyJob>,
+    pub(super) links: BTreeMap<NodeId, Link>,
+    pub(super) book: BTreeMap<NodeId, Addresses>,
+    /// Who holds a connection to us, as its own handshake said.
+    pub(super) met: BTreeMap<NodeId, Identity>,
+    /// The same of strangers, and where they say they are: it counts when they are vouched for.
+    pub(super) strangers: BTreeMap<Identity, Addresses>,
+    /// Where members to which a link stands say that they are, if elsewhere: it counts when the link is lost.
+    pub(super) claimed: BTreeMap<NodeId, Addresses>,
+    pub(super) requests: PendingRequests,
+    /// Highest index handed to `apply`.
+    pub(super) sent_to_apply: Index,
+    pub(super) next_token: u64,
+    pub(super) autopilot_token: Option<Token>,
+    pub(super) autopilot_logged: Option<Change>,
+    pub(super) last_housekeeping: Instant,
+    pub(super) is_view_stale: bool,
+    pub(super) last_publish: Instant,
+    /// Followers to which a snapshot is on its way.
+    pub(super) streaming: BTreeSet<NodeId>,
+    pub(super) hints: LossHints,
+    /// No entry behind it has changed the membership.
+    pub(super) membership_index: Index,
+    pub(super) worker_liveness: RollCall,
+    /// The data folder is older than what peers remember of it: this node says nothing more.
+    pub(super) is_outdated: bool,
+    /// Reasons to leave the lead to others.
+    pub(super) is_disk_low: bool,
+    pub(super) is_corrupt: bool,
+    /// Bytes of entries handed to `apply` since the last snapshot was begun.
+    pub(super) snapshot_schedule: SnapshotPace,
+}
+
+impl Core {
+    /// A core around a recovered raft; `book` says where peers were last seen, `applied` what the services hold.
+    pub fn new(shared: Arc<Shared>, raft: Raft, book: BTreeMap<NodeId, Addresses>, applied: Index) -> Core {
+        let snapshot_schedule = SnapshotPace::new(&shared.settings, shared.me.id);
+        let mut core = Core {
+            requests: PendingRequests::new(Arc::clone(&shared)),
+            raft,
+            rng: fastrand::Rng::new(),
+            disk: Outbox::new(shared.inboxes.disk.clone()),
+            apply: Outbox::new(shared.inboxes.apply.clone()),
+            links: BTreeMap::new(),
+            book,
+            met: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            claimed: BTreeMap::new(),
+            sent_to_apply: applied,
+            next_token: 0,
+            autopilot_token: None,
+            autopilot_logged: None,
+            last_housekeeping: Instant::now(),
+            is_view_stale: true,
+            last_publish: Instant::now(),
+            streaming: BTreeSet::new(),
+            hints: LossHints::default(),
+            membership_index: Index(0),
+            worker_liveness: RollCall::default(),
+            is_outdated: false,
+            is_disk_low: false,
+            is_corrupt: false,
+            snapshot_schedule,
+            shared,
+        };
+        if core.shared.integrity.is_corrupt() {
+            core.on(CoreInput::Corrupt(true));
+        }
+        core.update_links();
+        core.publish();
+        core
+    }
+
+    /// Publishes how raft stands.
+    pub(super) fn publish(&mut self) {
+        self.is_view_stale = false;
+        self.last_publish = Instant::now();
+        self.shared.set_view(CoreView { raft: self.raft.view(), known: self.raft.known() });
+    }
+}

@@ -1,0 +1,244 @@
+//! The turns of the `core` thread: inputs, ticks, then requests as one batch.
+//!
+//! Not here: what follows from a step of raft (`effects.rs`).
+
+use super::state::Core;
+use crate::limits::TICK_MS;
+use crate::node::shared::inbox;
+use crate::node::shared::messages::{ApplyJob, CoreInput};
+use crate::node::shared::request::{Asked, Level, Request};
+use crate::raft::{Body, Input, Role, Token};
+use crate::types::Index;
+use crate::warn_seldom;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use log::info;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// Inputs taken in one go before requests are pumped: bounds how long the oldest waits for its batch.
+const INPUTS_PER_TURN: usize = 1024;
+/// How often `core` lets others run first before it begins a batch or a round of reads.
+const GATHER_YIELDS: u32 = 4;
+/// A process that was frozen for longer than this does not make up for the ticks it missed.
+const CATCH_UP_MAX: Duration = Duration::from_millis(100);
+/// Most ticks that a quiet node sleeps through at a time: a heartbeat's interval at the default settings.
+const QUIET_TICKS_MAX: u64 = 10;
+/// Between two looks of the autopilot and two publications of an otherwise unchanged view.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
+const PUBLISH_GAP: Duration = Duration::from_millis(20);
+
+impl Core {
+    /// Body of the thread.
+    pub fn run(mut self, inbox: &Receiver<CoreInput>) {
+        let tick = Duration::from_millis(TICK_MS);
+        let mut next_tick = Instant::now() + tick;
+        loop {
+            let skip = self.ticks_to_skip();
+            let wait = if skip > 0 { inbox::park } else { Receiver::recv_deadline };
+            let first = match wait(inbox, next_tick + tick * skip) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if self.take_all(first.into_iter().chain(inbox.try_iter())).is_break() || self.gather(inbox).is_break() {
+                return self.flush_links();
+            }
+            let now = Instant::now();
+            if now > next_tick + CATCH_UP_MAX {
+                next_tick = now;
+            }
+            while next_tick <= now {
+                self.step(Input::Tick);
+                next_tick += tick;
+            }
+            self.propose_or_forward(now);
+            if now.duration_since(self.last_housekeeping) >= HOUSEKEEPING {
+                self.last_housekeeping = now;
+                self.update_links();
+                self.consult_autopilot();
+                self.declare_lost_workers();
+                self.remind_forgetful_peers();
+                self.is_view_stale = true;
+            }
+            self.flush_links();
+            if self.is_view_stale && now.duration_since(self.last_publish) >= PUBLISH_GAP {
+                self.publish();
+            }
+            self.disk.flush();
+            self.apply.flush();
+        }
+    }
+
+    /// Takes inputs, as many as fit into one turn; `Break`: the thread is to end.
+    pub(super) fn take_all(&mut self, inputs: impl Iterator<Item = CoreInput>) -> ControlFlow<()> {
+        for input in inputs.take(INPUTS_PER_TURN) {
+            if matches!(input, CoreInput::Stop) {
+                return ControlFlow::Break(());
+            }
+            self.on(input);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Lets those who are about to ask do so first, so that the next batch, or round of reads, serves them too: each costs
+    /// three nodes a dozen wake-ups, whatever it holds. On an idle machine nobody else is ready and nothing is lost.
+    pub(super) fn gather(&mut self, inbox: &Receiver<CoreInput>) -> ControlFlow<()> {
+        for _ in 0..GATHER_YIELDS {
+            if !self.requests.has_ready() {
+                break;
+            }
+            std::thread::yield_now();
+            if inbox.is_empty() {
+                break;
+            }
+            self.take_all(inbox.try_iter())?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// In a quiet cluster nothing is due before raft's next timer: the ticks until then are fed together, and the processor
+    /// sleeps. While there is no leader, or a client waits, every tick counts.
+    pub(super) fn ticks_to_skip(&self) -> u32 {
+        match self.raft.leader().is_some() && self.requests.is_idle() {
+            true => (self.raft.ticks_to_timer().0.min(QUIET_TICKS_MAX) - 1) as u32,
+            false => 0,
+        }
+    }
+
+    pub(super) fn on(&mut self, input: CoreInput) {
+        match input {
+            CoreInput::Raft(message) => {
+                self.hints.look(&message, self.raft.leader());
+                let from = message.from.id;
+                let committed = if let Body::Append { commit, .. } = message.body { Some(commit) } else { None };
+                let silence = committed.and_then(|_| self.shared.leader_age());
+                if self.raft.leader() == Some(from) {
+                    self.shared.set_leader_heard();
+                }
+                self.step(Input::Message(message));
+                if let Some(committed) = committed.filter(|_| self.raft.leader() == Some(from)) {
+                    self.shared.recovery.heard(committed, self.shared.applied(), silence);
+                }
+            }
+            CoreInput::LinkUp(id) => {
+                self.worker_liveness.find(id);
+                self.step(Input::LinkUp(id));
+                self.requests.on_link_up(id);
+            }
+            CoreInput::LinkLost(id) => {
+                self.worker_liveness.lose(id);
+                if let Some(addresses) = self.claimed.remove(&id) {
+                    self.book.insert(id, addresses);
+                    self.update_links();
+                }
+                self.step(Input::LinkLost(id));
+                self.declare_lost_workers();
+            }
+            CoreInput::PeerClosed(who) => {
+                self.strangers.remove(&who);
+                if self.met.get(&who.id) == Some(&who) {
+                    self.met.remove(&who.id);
+                }
+                // A stranger that borrowed the number says nothing about whoever has it.
+                if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
+                    link.check();
+                }
+            }
+            CoreInput::Met { who, addresses, is_proved } => {
+                if is_proved {
+                    self.introduce(who);
+                }
+                self.meet(who, addresses, is_proved);
+            }
+            CoreInput::Vouched(who) => {
+                self.introduce(who);
+                if let Some(addresses) = self.strangers.remove(&who) {
+                    self.meet(who, addresses, false);
+                }
+            }
+            CoreInput::Remembered { by, promise, compared } => {
+                self.on_remembered(by, &promise);
+                // Not told when outdated: the link must not stand.
+                if let (false, Some(compared)) = (self.is_outdated, compared) {
+                    let _ = compared.try_send(());
+                }
+            }
+            CoreInput::Found { who, addresses } => {
+                if self.raft.view().membership.is_member(&who) && self.book.get(&who.id) != Some(&addresses) {
+                    info!("node {} answers at {} now", who.id, addresses.peer);
+                    self.book.insert(who.id, addresses);
+                    self.update_links();
+                }
+            }
+            CoreInput::Directory(nodes) => self.on_directory(&nodes),
+            CoreInput::Synced(seq) => self.step(Input::Synced { seq }),
+            CoreInput::SnapshotSaved(index) => self.step(Input::SnapshotSaved { index }),
+            CoreInput::SnapshotReceived { from, term, meta, done } => {
+                let index = meta.index;
+                self.step(Input::SnapshotReceived { from, term, meta });
+                // Installed, or not needed because the log held as much: either way this node is that far.
+                let _ = done.try_send(self.raft.commit_index() >= index);
+            }
+            CoreInput::SnapshotSent { to, ok } => {
+                self.streaming.remove(&to);
+                self.step(Input::SnapshotSent { to, ok });
+            }
+            CoreInput::Request(Request { asked: Asked::Query { query, level: Level::Eventual }, reply, .. }) => {
+                self.apply.push(ApplyJob::Queries { at_least: Index(0), queries: vec![(query, reply)] });
+            }
+            CoreInput::Request(request) => self.requests.hold(request),
+            CoreInput::Forward { from, asks } => match self.links.get(&from.id) {
+                Some(link) => self.requests.hold_forwarded(link, asks),
+                None => warn_seldom!("forwarded request without a way back peer={}", from.id),
+            },
+            CoreInput::Forwarded(answers) => self.requests.on_forwarded(answers),
+            CoreInput::Lead => self.step(Input::Lead),
+            CoreInput::CopyState { reply } => {
+                if let Some(meta) = self.raft.snapshot_meta(self.sent_to_apply) {
+                    self.apply.push(ApplyJob::Copy { meta, reply });
+                }
+            }
+            CoreInput::ReplaceState { meta, data, reply, done } => {
+                let _ = reply.try_send(self.replace_state(meta, data, done));
+            }
+            CoreInput::DiskLow(is_low) => {
+                self.is_disk_low = is_low;
+                self.step(Input::DiskLow(self.is_disk_low || self.is_corrupt));
+            }
+            CoreInput::Corrupt(is_corrupt) => {
+                self.is_corrupt = is_corrupt;
+                self.step(Input::DiskLow(self.is_disk_low || self.is_corrupt));
+            }
+            CoreInput::Stop => {}
+        }
+    }
+
+    /// Proposes or forwards what waits, now that every input of this turn is in.
+    pub(super) fn propose_or_forward(&mut self, now: Instant) {
+        let view = (self.raft.role(), self.raft.leader());
+        self.requests.on_log_end(self.raft.last_index());
+        self.requests.expire(now);
+        match view {
+            (Role::Leader, _) => {
+                while let Some(input) = self.requests.next_input(&mut self.next_token) {
+                    self.step(input);
+                    if self.raft.role() != Role::Leader {
+                        break;
+                    }
+                }
+            }
+            (_, Some(leader)) => {
+                self.requests.bounce_forwarded();
+                if let Some(link) = self.links.get(&leader) {
+                    self.requests.forward_all(link);
+                }
+                self.next_token += 1;
+                if let Some(input) = self.requests.next_read(Token(self.next_token)) {
+                    self.step(input);
+                }
+            }
+            (_, None) => self.requests.bounce_forwarded(),
+        }
+    }
+}
