@@ -1,7 +1,7 @@
-//! Accepting clients, for every door: what goes wrong with one of them, or for want of file descriptors, ends nothing.
+//! Accepting clients, for every endpoint: what goes wrong with one of them, or for want of file descriptors, ends nothing.
 //!
 //! One descriptor is kept in reserve, so that even when there are none a client gets an answer.
-//! Not here: what a door does with a client (`http/acceptor.rs`, `resp/door.rs`), the peer port (`node/peer/acceptor.rs`).
+//! Not here: what an endpoint does with a client (`http/acceptor.rs`, `resp/door.rs`), the peer port (`node/peer/acceptor.rs`).
 
 use crate::warn_seldom;
 use rustix::io::Errno;
@@ -20,7 +20,7 @@ pub enum Arrival {
     Client(TcpStream, SocketAddr),
     /// A client for whom no descriptor would be left: it is to be told `too many open files`.
     NoRoom(TcpStream),
-    /// Nobody: for doors that count it.
+    /// Nobody: for endpoints that count it.
     Failed,
 }
 

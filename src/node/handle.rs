@@ -1,6 +1,6 @@
-//! What doors see of a running node: ask, propose, read, watch. Cheap to clone; every call is bounded in time.
+//! What endpoints see of a running node: ask, propose, read, watch. Cheap to clone; every call is bounded in time.
 //!
-//! Doors never touch `core` or the services themselves; they hold a [`Handle`]. Published state (the newest monitor
+//! Endpoints never touch `core` or the services themselves; they hold a [`Handle`]. Published state (the newest monitor
 //! frame, the event ring, the gossip log) is read without asking any thread.
 //! Not here: the threads behind it (`mod.rs`), HTTP (`http/`).
 
@@ -41,7 +41,7 @@ pub enum Slot {
     Reserved,
 }
 
-/// A running node as doors see it.
+/// A running node as endpoints see it.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -89,7 +89,7 @@ impl Handle {
         Handle { shared, connections: Arc::default(), reserved: Arc::default() }
     }
 
-    /// What the node's threads share, for the other files of this room.
+    /// What the node's threads share, for the other files of this module.
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -167,7 +167,7 @@ impl Handle {
     /// too busy to take it, until the deadline at most.
     pub fn submit(&self, work: Work, deadline: Instant, waiter: Box<dyn Waiter>) {
         match self.asked(work) {
-            Ok(asked) => self.shared.inboxes.submit(asked, deadline, ReplyTo::Door(waiter)),
+            Ok(asked) => self.shared.inboxes.submit(asked, deadline, ReplyTo::Callback(waiter)),
             Err(why) => waiter.answer(Outcome::Refused(why)),
         }
     }
@@ -185,7 +185,7 @@ impl Handle {
         answered
     }
 
-    /// Counts commands that were done for a client, and how long they took: the doors that use [`Handle::submit`] know.
+    /// Counts commands that were done for a client, and how long they took: the endpoints that use [`Handle::submit`] know.
     pub fn answered(&self, commands: u64, took: Duration) {
         self.shared.activity.answered(commands, took);
     }
@@ -267,7 +267,7 @@ impl Handle {
         SessionGuard { shared: Arc::clone(&self.shared), key, id: id_of(key) }
     }
 
-    /// Least-loaded online worker, already counted as handed out: id and `host:port` of its HTTP door.
+    /// Least-loaded online worker, already counted as handed out: id and `host:port` of its HTTP endpoint.
     pub fn dispatch(&self) -> Option<(NodeId, String)> {
         let choice = lock(&self.shared.dispatch).pick(self.shared.now_ms())?;
         self.shared.counters.dispatched.fetch_add(1, Ordering::Relaxed);
@@ -275,12 +275,12 @@ impl Handle {
         Some(choice)
     }
 
-    /// `host:port` of every known node's HTTP door, by id.
+    /// `host:port` of every known node's HTTP endpoint, by id.
     pub fn http_addresses(&self) -> Vec<(NodeId, String)> {
         self.shared.known_addresses().into_iter().map(|(id, addresses)| (id, addresses.http)).collect()
     }
 
-    /// Whether the node has begun to stop: doors finish politely and accept nobody.
+    /// Whether the node has begun to stop: endpoints answer what has arrived and accept nobody.
     pub fn is_stopping(&self) -> bool {
         self.shared.is_stopping()
     }
@@ -312,12 +312,12 @@ impl Handle {
         if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
 
-    /// Figures for `/metrics`; doors add their own.
+    /// Figures for `/metrics`; endpoints add their own.
     pub fn metrics(&self) -> Vec<Metric> {
         metrics::all(&self.shared)
     }
 
-    /// Starts a thread of a door's own, which ends with the door.
+    /// Starts a thread of an endpoint's own, which ends with it.
     ///
     /// # Errors
     /// When the system refuses another thread.

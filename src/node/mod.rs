@@ -1,23 +1,22 @@
-//! The threads of one running node; the only room that spawns threads.
+//! One running node: its threads, what they share, and what endpoints see of it. The only module that spawns threads.
 //!
-//! The tour: `node/process/start.rs` opens the disk, finds or founds the cluster and starts everything; `node/threads/core/` owns raft, with
-//! `node/threads/core/pending_requests.rs` for what clients asked; `node/threads/disk.rs` owns the store, `node/threads/apply.rs` the services; `node/peer/dialer.rs` and `node/peer/acceptor.rs` are
-//! the two halves of the peer port, with `node/peer/join.rs` and `node/snapshots/transfer.rs` for their side conversations; `node/threads/gossip.rs` beats;
-//! `node/snapshots/writer.rs` writes snapshots beside the log when `node/snapshots/schedule.rs` says so; `node/threads/monitor.rs` builds what pages show;
-//! `node/threads/watch.rs` wakes those who wait for a key; `node/threads/config_writer.rs` keeps `config.json`; `node/threads/console.rs` reads the terminal;
-//! `node/process/signals.rs` hears what the system tells the process, `node/process/stop.rs` ends it all; `node/views/latency.rs` counts how long things take, `node/views/activity.rs` what clients get of it, `node/views/catch_up.rs` how
-//! long a node took to make up for what it missed. `node/snapshots/checkpoints.rs` compares the nodes' digests and marks who differs,
-//! `node/views/integrity.rs` is what is published of that, `node/snapshots/rebuild.rs` fetches another node's state. `node/threads/worker.rs` runs the jobs that the log gives to this node, `node/views/live_output.rs` holds
-//! what they say meanwhile, `node/views/jobs.rs` is what is published of all jobs. `node/views/chat_feed.rs` tells those who follow the chat what
-//! happens, in the words of `node/views/chat_lines.rs`. `node/shared/mod.rs` holds what they publish, `handle.rs` what doors see of it, `node/sql/handle.rs`
-//! what doors do with the database, `node/process/sql_folder.rs` its folder, `node/sql/load.rs` brings a file into it, `node/views/statement_timings.rs` what is timed there, `node/sql/load_permit.rs` lets long requests wait, `spawn.rs` starts threads, `node/shared/inbox.rs` lets them sleep,
-//! `accept.rs` takes clients in for every door, `node/shared/memory.rs` counts the bytes that their connections hold, `quota.rs` judges
-//! what the services may hold. `node/peer/former_member.rs` finds out whether the node was replaced or removed while it was stopped.
-//! `node/process/new_cluster.rs` makes a new cluster of one folder while no node runs.
-//! `node/shared/reserved_slots.rs` shares the connections that are kept for health checks.
-//! `node/process/logging.rs` makes log lines, `node/process/log_queue.rs` writes them without holding anybody up,
-//! `node/process/log_limit.rs` keeps those few that strangers cause.
-//! Not here: what clients speak (`http/`): doors are given to [`process::start::run`], because arrows point down only.
+//! From the bottom:
+//! - `spawn.rs` starts threads; `process/logging.rs` makes log lines, with `log_queue.rs` to write them without blocking whoever
+//!   logs and `log_limit.rs` for those that strangers cause.
+//! - `views/` are the values that threads publish: events, jobs, chat, sessions, integrity, the status, the newest frame.
+//! - `shared/` is what all threads share: locks, inboxes and their messages, requests, links to peers, and on top
+//!   [`shared::Shared`]. `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that read the
+//!   database.
+//! - `reports/` builds the heartbeat row, the status and the metrics from it.
+//! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
+//! - `threads/` are the bodies of the threads: `core/` owns raft, `disk.rs` the store, `apply.rs` the services, `gossip.rs` the
+//!   heartbeats, `worker.rs` the jobs of this node.
+//! - `handle.rs` is what endpoints see of the node, `sql/handle.rs` and `sql/load.rs` what they do with the database;
+//!   `accept.rs` accepts clients for all of them.
+//! - `process/` is start and end: `start.rs` opens the folder and finds or bootstraps the cluster, `launch.rs` starts every
+//!   thread, `stop.rs` ends the node; `new_cluster.rs` makes a new cluster of one folder while no node runs.
+//!
+//! Not here: what clients speak (`http/`, `resp/`). Endpoints are given to [`process::start::run`], because arrows point down only.
 
 pub mod accept;
 pub mod handle;
@@ -32,7 +31,7 @@ pub mod sql;
 pub mod threads;
 pub mod views;
 
-pub use self::process::launch::{Door, Doors};
+pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
 pub use self::reports::metrics::Metric;
 pub use self::shared::memory::{MemoryBudget, Reservation};

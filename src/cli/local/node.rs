@@ -2,7 +2,7 @@
 
 use super::allocator;
 use crate::http;
-use crate::node::{self, Doors, NodeOptions};
+use crate::node::{self, Endpoints, NodeOptions};
 use crate::resp;
 use crate::settings::Settings;
 use crate::types::NodeId;
@@ -77,5 +77,5 @@ pub fn run(args: NodeArgs) -> u8 {
         ends_with_input: args.until_eof,
         is_lab: args.lab,
     };
-    node::run(settings, &options, Doors { http: http::serve, front: http::front::serve, resp: resp::serve })
+    node::run(settings, &options, Endpoints { http: http::serve, front: http::front::serve, resp: resp::serve })
 }

@@ -46,18 +46,18 @@ const READS_LEAVE_MB: u64 = 64;
 /// A whole stop takes no longer.
 const STOP_MAX: Duration = Duration::from_millis(4500);
 
-/// What a door is: the body of its thread.
-pub type Door = fn(TcpListener, Handle);
+/// The body of an endpoint's thread.
+pub type Endpoint = fn(TcpListener, Handle);
 
-/// The doors, given from above because arrows point down only.
+/// The endpoints, given from above because arrows point down only.
 #[derive(Clone, Copy)]
-pub struct Doors {
+pub struct Endpoints {
     /// HTTP on `service_port_base + id`.
-    pub http: Door,
+    pub http: Endpoint,
     /// The shared front door on `service_port`.
-    pub front: Door,
+    pub front: Endpoint,
     /// The Redis protocol on `kv_port_base + id`.
-    pub resp: Door,
+    pub resp: Endpoint,
 }
 
 /// Why a node that has its parts did not start.
@@ -160,7 +160,7 @@ impl Services {
 ///
 /// # Errors
 /// See [`LaunchError`]; nothing runs then, unless it is the system that refuses a thread.
-pub fn launch(parts: NodeParts, doors: Doors) -> Result<Running, LaunchError> {
+pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchError> {
     let NodeParts { settings, me, dir, folder, store, durable, ports, stopper, is_gateway, console, members } = parts;
     let who = me.identity();
     let anchor = folder.anchor()?;
@@ -204,7 +204,7 @@ pub fn launch(parts: NodeParts, doors: Doors) -> Result<Running, LaunchError> {
     let core = || Core::new(Arc::clone(&shared), raft, me.peers.into_iter().collect(), applied);
     let mut threads = Threads { shared: &shared, started: Vec::new() };
     threads.start_owners(registry, store, anchor, core, &members, receivers)?;
-    threads.start_endpoints(ports, doors)?;
+    threads.start_endpoints(ports, endpoints)?;
     let threads = threads.started;
     // Not joined: it waits on a terminal that may never say anything again.
     let s = Arc::clone(&shared);
@@ -256,13 +256,13 @@ impl Threads<'_> {
     }
 
     /// The peer port, and what clients connect to.
-    fn start_endpoints(&mut self, ports: Ports, doors: Doors) -> Result<(), LaunchError> {
+    fn start_endpoints(&mut self, ports: Ports, endpoints: Endpoints) -> Result<(), LaunchError> {
         let handle = Handle::new(Arc::clone(self.shared));
         let (http, resp, front) = (handle.clone(), handle.clone(), handle);
         self.start("peers", move |s| acceptor::accept_all(&s, &ports.peer))?;
-        self.start("http", move |_| (doors.http)(ports.http, http))?;
-        self.start("resp", move |_| (doors.resp)(ports.resp, resp))?;
-        self.start("door", move |_| (doors.front)(ports.front, front))
+        self.start("http", move |_| (endpoints.http)(ports.http, http))?;
+        self.start("resp", move |_| (endpoints.resp)(ports.resp, resp))?;
+        self.start("door", move |_| (endpoints.front)(ports.front, front))
     }
 }
 

@@ -3,7 +3,7 @@
 //! The prefix tells who speaks, in which term and role, so that five terminals' lines can be laid side by side. Nothing in a line
 //! is obeyed by a terminal, whoever wrote it, and each is one line. Nobody who logs waits for whoever reads, neither at a panic
 //! nor at the end of the process: the last lines get [`FLUSH_MAX`].
-//! Not here: what is logged; each room says it. Queues, the file and its bounds are in `log_queue.rs`.
+//! Not here: what is logged; each module does that. Queues, the file and its bounds are in `log_queue.rs`.
 
 use super::log_queue::{FILE_BYTES_MAX, LogFile, Sink, Terminal};
 use crate::raft::Role;

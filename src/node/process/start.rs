@@ -4,7 +4,7 @@
 //! anything is started, so a node never half starts. The peer port answers other seekers while this node looks itself.
 //! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends (`stop.rs`).
 
-use super::launch::{Doors, LaunchError, NodeParts, Running, launch};
+use super::launch::{Endpoints, LaunchError, NodeParts, Running, launch};
 use super::ports::{PortError, Ports};
 use super::signals::{self, Signal};
 use super::{front_port, logging, open, renew};
@@ -75,13 +75,13 @@ impl StartError {
 }
 
 /// Runs a node until it is told to stop; the exit code (STYLE section 4).
-pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
+pub fn run(settings: Settings, options: &NodeOptions, endpoints: Endpoints) -> u8 {
     store::make_all_private();
     logging::start();
     raise_file_limit();
     let (stopper, stop_asked) = Stopper::new();
     obey_signals(&stopper);
-    let code = match start(settings, options, &stopper, &stop_asked, doors) {
+    let code = match start(settings, options, &stopper, &stop_asked, endpoints) {
         Ok(running) => match running.until_stopped(&stop_asked) {
             renew::OUTDATED => {
                 logging::flush();
@@ -121,7 +121,7 @@ fn start(
     options: &NodeOptions,
     stopper: &Stopper,
     stop_asked: &Receiver<&'static str>,
-    doors: Doors,
+    endpoints: Endpoints,
 ) -> Result<Running, StartError> {
     let files: Arc<dyn Files> = Arc::new(RealFiles);
     let (id, folder) = choose_id(&settings, options)?;
@@ -168,7 +168,7 @@ fn start(
     let console = ConsoleOptions { ends_with_input: options.ends_with_input, is_lab: options.is_lab };
     let stopper = stopper.clone();
     let parts = NodeParts { settings, me, dir, folder, store, durable, ports, stopper, is_gateway, console, members };
-    Ok(launch(parts, doors)?)
+    Ok(launch(parts, endpoints)?)
 }
 
 /// What a node is that has found its cluster.

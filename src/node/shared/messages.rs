@@ -128,7 +128,7 @@ pub enum GossipInput {
     Heard { from: NodeId, table: Table },
     /// A peer's port refuses connections.
     Refused(NodeId),
-    /// The front door of this node sent a client there: tell the other doors.
+    /// The front door of this node sent a client there: tell the other front doors.
     HandedOut(NodeId),
     /// The leader, the members or their addresses are others now.
     Changed,

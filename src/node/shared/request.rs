@@ -68,7 +68,7 @@ pub enum Asked {
     },
     /// Change the membership by one step.
     Change(raft::Change),
-    /// Hand leadership over.
+    /// Transfer leadership; `None`: to the best live voter.
     Transfer(Option<NodeId>),
     /// A question to the services.
     Query {
@@ -101,8 +101,8 @@ pub trait Waiter: Send + Debug {
 pub enum ReplyTo {
     /// A connection thread of this node that waits for it.
     Local(Sender<Answered>),
-    /// A door of this node that goes on meanwhile.
-    Door(Box<dyn Waiter>),
+    /// An endpoint or thread of this node that does not wait.
+    Callback(Box<dyn Waiter>),
     /// The node that forwarded it, and its number there.
     Peer(Link, u64),
     /// It has been answered.
@@ -116,7 +116,7 @@ impl ReplyTo {
             ReplyTo::Local(to) => {
                 let _ = to.try_send(answered);
             }
-            ReplyTo::Door(waiter) => waiter.answer(answered),
+            ReplyTo::Callback(waiter) => waiter.answer(answered),
             ReplyTo::Peer(link, number) => link.send(&Frame::Forwarded(vec![(number, answered.into())])),
             ReplyTo::Nobody => {}
         }
@@ -140,7 +140,7 @@ pub fn transferred(to: NodeId) -> Answered {
     Outcome::Done((Index(0), Reply::Ok(to.0.to_le_bytes().to_vec())))
 }
 
-/// Whom the reply to a hand-over names.
+/// The new leader that the reply to a leadership transfer names.
 pub fn transferred_to(reply: &Reply) -> Option<NodeId> {
     match reply {
         Reply::Ok(bytes) => bytes.as_slice().try_into().ok().map(|id| NodeId(u64::from_le_bytes(id))),

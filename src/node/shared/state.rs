@@ -105,9 +105,9 @@ pub struct Shared {
     pub events: Events,
     /// Changes of leader.
     pub failovers: FailoverLog,
-    /// What rumour says of the others.
+    /// What heartbeats say of the others.
     pub gossip: Mutex<Gossip>,
-    /// Who does not catch up.
+    /// Which nodes do not catch up.
     pub lags: Mutex<Lags>,
     /// Log time, as this node keeps it.
     pub log_clock: Mutex<LogClock>,
@@ -115,17 +115,17 @@ pub struct Shared {
     pub skews: Mutex<Skews>,
     /// Whom the front door sends clients to.
     pub dispatch: Mutex<Dispatch>,
-    /// Figures.
+    /// Counters for the metrics.
     pub counters: Counters,
     /// What the services hold, as applied.
     sizes: Mutex<Sizes>,
-    /// What clients get.
+    /// How fast clients are answered.
     pub activity: Activity,
     /// Bytes that connections may hold.
     pub memory: Arc<MemoryBudget>,
-    /// Clients that wait for a key to change.
+    /// How many clients wait for a key to change.
     pub watchers: AtomicUsize,
-    /// What this node's jobs are saying.
+    /// Output of the jobs that run here.
     pub live: Live,
     /// The chat as the services have it, and who follows it.
     pub chat: Arc<ChatFeed>,
@@ -133,11 +133,11 @@ pub struct Shared {
     pub worker: Identity,
     /// This node serves clients, and neither votes nor runs jobs.
     pub is_gateway: bool,
-    /// Who reads the database.
+    /// Connections that read the database.
     pub sql: Option<ReaderPool>,
     /// When another node was last heard as the leader, in milliseconds of uptime plus one; 0: never.
     leader_heard_ms: AtomicU64,
-    /// What is known of the soundness of states.
+    /// What is known of differences between the nodes' states.
     pub integrity: Integrity,
     /// What this node missed, and how long it takes to make up for it.
     pub recovery: Recovery,
@@ -492,7 +492,7 @@ impl Shared {
         self.inboxes.poke_monitor();
     }
 
-    /// Another door's choices.
+    /// Which workers another front door has sent clients to.
     pub fn heard_handed_out(&self, choices: &[(NodeId, u32)]) {
         lock(&self.dispatch).handed_out(self.now_ms(), choices);
     }
@@ -514,7 +514,7 @@ impl Shared {
         self.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Begins to stop: doors refuse newcomers, streams end.
+    /// Begins to stop: endpoints refuse new clients, streams end.
     pub fn begin_stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.frames.wake();

@@ -1,4 +1,4 @@
-//! A database file through the log, as a door sends it: its pieces, the preparing, and the step that puts it in place.
+//! A database file through the log, as an endpoint sends it: its pieces, the preparing, and the step that puts it in place.
 //!
 //! Each node prepares the file beside its log and says so with its heartbeats. Only when those that others wait for are ready is the
 //! last step put into the log: the leader, whose `apply` answers clients, and a majority; for the rest some time is allowed. A node that is
@@ -25,7 +25,7 @@ const COMMAND_MAX: Duration = Duration::from_secs(30);
 /// A file whose pieces were all sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentFile {
-    /// Its name, drawn by the door.
+    /// Its name, drawn by the endpoint.
     pub load: u64,
     /// How long it is.
     pub bytes: u64,

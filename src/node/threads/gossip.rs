@@ -44,12 +44,12 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);
     let mut next = Instant::now();
-    let mut taken_too_far = None;
+    let mut next_input = None;
     loop {
-        match taken_too_far.take().map_or_else(|| inbox::park(inbox, next), Ok) {
+        match next_input.take().map_or_else(|| inbox::park(inbox, next), Ok) {
             Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
             Ok(GossipInput::Refused(id)) => beats.refused(id),
-            Ok(GossipInput::HandedOut(worker)) => taken_too_far = beats.tell_doors(worker, inbox),
+            Ok(GossipInput::HandedOut(worker)) => next_input = beats.send_choices(worker, inbox),
             Ok(GossipInput::Changed) => beats.refresh_dispatch(shared.now_ms()),
             Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
@@ -100,7 +100,7 @@ impl Beats {
         let edges = {
             let mut gossip = lock(&self.shared.gossip);
             let edges = gossip.merge(now_ms, from, table);
-            // The newest row of each, whoever told it: a worker's own beat reaches this door only now and then.
+            // The newest row of each, whoever told it: a worker's own beat reaches this front door only now and then.
             let mut dispatch = lock(&self.shared.dispatch);
             for (row, ..) in gossip.all(now_ms) {
                 dispatch.report(now_ms, row.id, row.load, row.sessions_opened_total);
@@ -108,8 +108,8 @@ impl Beats {
             edges
         };
         self.tell(&edges);
-        // Also without an edge: a node that is heard of for the first time is a worker at once, not at the next beat. A door
-        // that learns of it in the middle of a flow begins its turns anew, and five doors' unfinished turns add up.
+        // Also without an edge: a node that is heard of for the first time is a worker at once, not at the next beat. A front door
+        // that learns of it in the middle of a flow begins its turns anew, and five front doors' unfinished turns add up.
         self.refresh_dispatch(now_ms);
     }
 
@@ -179,8 +179,8 @@ impl Beats {
         dispatch.report(now_ms, self.shared.me.id, sessions.count() as u64, sessions.opened_total());
     }
 
-    /// Sends this door's choices to all others, those that queued up meanwhile in one frame; returns what came after.
-    fn tell_doors(&self, worker: NodeId, inbox: &Receiver<GossipInput>) -> Option<GossipInput> {
+    /// Sends this front door's choices to all others, those that queued up meanwhile in one frame; returns what came after.
+    fn send_choices(&self, worker: NodeId, inbox: &Receiver<GossipInput>) -> Option<GossipInput> {
         let mut choices: BTreeMap<NodeId, u32> = BTreeMap::from([(worker, 1)]);
         let mut next = None;
         for input in inbox.try_iter() {

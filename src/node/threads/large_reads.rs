@@ -67,7 +67,7 @@ mod tests {
     use crate::node::shared::request::Waiter;
     use crate::node::threads::large_reads::*;
     use crate::services::Reply;
-    use crate::services::kv::{BatchReply, Bytes, Condition, Expiry, Op, Value};
+    use crate::services::kv::{Bytes, Condition, Expiry, Op, BatchReply, Value};
     use crate::services::registry::kv_batch;
     use crate::types::Index;
 
@@ -101,7 +101,7 @@ mod tests {
         let ask = |ops: Vec<Op>| {
             let (told, answer) = bounded(1);
             let query = kv_batch(&Batch { watched: Vec::new(), ops });
-            assert!(super::answer(&to, &store, at, (query, ReplyTo::Door(Box::new(Told(told))))).is_none());
+            assert!(super::answer(&to, &store, at, (query, ReplyTo::Callback(Box::new(Told(told))))).is_none());
             answer
         };
         for op in [Op::Get(key("small")), Op::StrLen(key("large")), Op::Get(key("none")), Op::Count] {

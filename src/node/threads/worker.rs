@@ -298,7 +298,7 @@ impl Worker {
         let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
         self.next_join = deadline;
         let asked = Asked::Query { query: jobs_query(&Query::Job(0)), level: Level::Linearizable };
-        self.shared.inboxes.submit(asked, deadline, ReplyTo::Door(Box::new(Asking { inbox: self.inbox.clone() })));
+        self.shared.inboxes.submit(asked, deadline, ReplyTo::Callback(Box::new(Asking { inbox: self.inbox.clone() })));
     }
 
     fn join(&mut self) {
@@ -410,7 +410,7 @@ impl Worker {
         untold.next_try = Some(Instant::now() + patience);
         let command = untold.command.clone();
         let waiter = Telling { inbox: self.inbox.clone(), job: key.0, attempt: key.1 };
-        self.propose_encoded(command, ReplyTo::Door(Box::new(waiter)));
+        self.propose_encoded(command, ReplyTo::Callback(Box::new(waiter)));
     }
 
     /// Ends all programs, and says that this process works no more: what it had is begun elsewhere at once.

@@ -1,6 +1,6 @@
 //! What clients get from this node: commands answered in a second, how long they took, and how many keys there are.
 //!
-//! Doors record an answer with one addition to a shared histogram; whoever asks for the figures once a second or later
+//! Endpoints record an answer with one addition to a shared histogram; whoever asks for the figures once a second or later
 //! takes the difference to the last time. So recording never waits for anything, and a window is never shorter than a
 //! second. Not here: the buckets (`latency.rs`), how figures travel (`node/threads/gossip.rs`), the page (`static/`).
 

@@ -1,4 +1,4 @@
-//! What this node knows of the soundness of states, its own first: published for every door.
+//! What this node knows of differences between the nodes' states, its own first.
 //!
 //! A node that differs from the majority is corrupt: it serves no reads, does not lead if another can, gives its state to nobody
 //! and saves no snapshot, until it has replaced its state by that of a node that agrees. When there is no majority the

@@ -1,6 +1,6 @@
 //! What a node tells the outside about itself and its cluster: the shapes of `/v1/status`, events and monitor frames.
 //!
-//! Built by the `monitor` thread, published once, read by every door; the command line parses the same types back.
+//! Built by the `monitor` thread, published once, read by every endpoint; the command line parses the same types back.
 //! Names and shapes are promises (`docs/interfaces` of the README): add fields, never rename them.
 //! Not here: how the figures are gathered (`node/threads/monitor.rs`), how they are shown (`http/`, `cli/`, `static/`).
 
