@@ -5,8 +5,8 @@
 use crate::node::views::chat_feed::ChatReader;
 use crate::node::views::status::{EventLine, IntegrityStatus, MonitorFrame};
 use crate::node::{
-    BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, Reservation, SentFile,
-    SessionGuard, Slot, SqlRead, Work,
+    BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reservation, SentFile,
+    SessionGuard, Slot, SqlRead,
 };
 use crate::raft::Change;
 use crate::services::Reply;
@@ -43,7 +43,7 @@ pub trait Host: Send + Sync + 'static {
     fn events_since(&self, after: u64) -> Vec<EventLine>;
     fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine>;
     fn gossip_json(&self) -> serde_json::Value;
-    fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)>;
+    fn ask(&self, work: Operation, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>>;
@@ -147,7 +147,7 @@ impl Host for Handle {
     fn gossip_json(&self) -> serde_json::Value {
         Handle::gossip_json(self)
     }
-    fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)> {
+    fn ask(&self, work: Operation, deadline: Instant) -> Outcome<(Index, Reply)> {
         Handle::ask(self, work, deadline)
     }
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool {

@@ -8,7 +8,7 @@ use super::reports::metrics::{self, Metric};
 use super::reports::status;
 use super::shared::memory::MemoryBudget;
 use super::shared::messages::GossipInput;
-use super::shared::request::{Answered, Asked, Level, ReplyTo, Waiter, Work, transferred_to};
+use super::shared::request::{Answered, Level, Operation, ReplyTo, Waiter, transferred_to};
 use super::shared::reserved_slots::ReservedSlots;
 use super::shared::{Shared, lock};
 use super::spawn;
@@ -163,21 +163,21 @@ impl Handle {
         (!integrity.is_corrupt()).then(|| integrity.epoch())
     }
 
-    /// Hands work over and goes on: the waiter gets the answer, on whichever thread has it. Waits only while `core` is
+    /// Submits an operation and goes on: the waiter gets the answer, on whichever thread has it. Waits only while `core` is
     /// too busy to take it, until the deadline at most.
-    pub fn submit(&self, work: Work, deadline: Instant, waiter: Box<dyn Waiter>) {
-        match self.asked(work) {
-            Ok(asked) => self.shared.inboxes.submit(asked, deadline, ReplyTo::Callback(waiter)),
-            Err(why) => waiter.answer(Outcome::Refused(why)),
+    pub fn submit(&self, operation: Operation, deadline: Instant, waiter: Box<dyn Waiter>) {
+        match self.refusal(&operation) {
+            None => self.shared.inboxes.submit(operation, deadline, ReplyTo::Callback(waiter)),
+            Some(why) => waiter.answer(Outcome::Refused(why)),
         }
     }
 
-    /// Hands work over and waits for the answer.
-    pub fn ask(&self, work: Work, deadline: Instant) -> Answered {
+    /// Submits an operation and waits for the answer.
+    pub fn ask(&self, operation: Operation, deadline: Instant) -> Answered {
         let begun = Instant::now();
-        let answered = match self.asked(work) {
-            Ok(asked) => self.shared.inboxes.ask(asked, deadline),
-            Err(why) => Outcome::Refused(why),
+        let answered = match self.refusal(&operation) {
+            None => self.shared.inboxes.ask(operation, deadline),
+            Some(why) => Outcome::Refused(why),
         };
         if let Outcome::Done(_) = answered {
             self.answered(1, begun.elapsed());
@@ -237,12 +237,12 @@ impl Handle {
 
     /// Asks the services.
     pub fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Answered {
-        self.ask(Work::Query { query, level }, deadline)
+        self.ask(Operation::Query { query, level }, deadline)
     }
 
     /// Changes the membership by one step; done when the change is committed.
     pub fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
-        match self.shared.inboxes.ask(Asked::Change(change), deadline) {
+        match self.shared.inboxes.ask(Operation::Change(change), deadline) {
             Outcome::Done((index, _)) => Outcome::Done(index),
             Outcome::Refused(why) => Outcome::Refused(why),
             Outcome::Unknown(why) => Outcome::Unknown(why),
@@ -251,7 +251,7 @@ impl Handle {
 
     /// Hands leadership over (`None`: to the best live voter); done when the new leader is known.
     pub fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
-        match self.shared.inboxes.ask(Asked::Transfer(to), deadline) {
+        match self.shared.inboxes.ask(Operation::Transfer(to), deadline) {
             Outcome::Done((_, reply)) => match transferred_to(&reply) {
                 Some(leader) => Outcome::Done(leader),
                 None => Outcome::Unknown("the answer names no leader".to_string()),
@@ -357,23 +357,18 @@ impl Handle {
         started.map(|_| ()).map_err(|e| format!("no thread for the connection: {e}"))
     }
 
-    /// What `core` is asked for; refuses what is too large, and what no node with such a state may answer.
-    fn asked(&self, work: Work) -> Result<Asked, String> {
+    /// Why an operation is refused before anybody takes it: it is too large, or no node with such a state may answer it.
+    fn refusal(&self, operation: &Operation) -> Option<String> {
         let integrity = &self.shared.integrity;
-        match work {
-            Work::Command { command: bytes, .. } | Work::Query { query: bytes, .. }
+        match operation {
+            Operation::Command { command: bytes, .. } | Operation::Query { query: bytes, .. }
                 if bytes.len() > COMMAND_BYTES_MAX =>
             {
-                Err(format!("a request of {} bytes, at most {COMMAND_BYTES_MAX} are allowed", bytes.len()))
+                Some(format!("a request of {} bytes, at most {COMMAND_BYTES_MAX} are allowed", bytes.len()))
             }
-            Work::Command { tag, command, ack } => match integrity.no_writes() {
-                Some(why) => Err(why),
-                None => Ok(Asked::Command { tag, command, ack }),
-            },
-            Work::Query { query, level } => match integrity.no_reads() {
-                Some(why) => Err(why),
-                None => Ok(Asked::Query { query, level }),
-            },
+            Operation::Command { .. } => integrity.no_writes(),
+            Operation::Query { .. } => integrity.no_reads(),
+            Operation::Change(_) | Operation::Transfer(_) => None,
         }
     }
 }

@@ -35,7 +35,7 @@ pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
 pub use self::reports::metrics::Metric;
 pub use self::shared::memory::{MemoryBudget, Reservation};
-pub use self::shared::request::{Ack, Answered, Level, Waiter, Work};
+pub use self::shared::request::{Ack, Answered, Level, Operation, Waiter};
 pub use self::sql::handle::{BackupForm, SqlRead};
 pub use self::sql::load::SentFile;
 pub use self::views::frames::Published;

@@ -5,8 +5,8 @@ use phalanx::http::{self, Deadlines, Host, HostSession, Server};
 use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Output, Published, Reservation, SentFile, Slot, SqlRead,
-    Work,
+    BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reservation, SentFile, Slot,
+    SqlRead,
 };
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
@@ -166,13 +166,14 @@ impl Host for FakeHost {
     fn gossip_json(&self) -> serde_json::Value {
         serde_json::json!([{"from": 3}])
     }
-    fn ask(&self, work: Work, deadline: Instant) -> Outcome<(Index, Reply)> {
+    fn ask(&self, work: Operation, deadline: Instant) -> Outcome<(Index, Reply)> {
         match work {
-            Work::Query { query, level } => self.query(query, level, deadline),
-            Work::Command { tag, command, .. } => {
+            Operation::Query { query, level } => self.query(query, level, deadline),
+            Operation::Command { tag, command, .. } => {
                 self.commands.lock().unwrap().push((tag, command));
                 self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
             }
+            other => panic!("{other:?}"),
         }
     }
     fn wait_key(&self, _: &[u8], _: u64, _: Instant) -> bool {

@@ -149,7 +149,7 @@ fn await_acquaintance(shared: &Shared, stream: &TcpStream, from: Identity) -> Re
     let stream = DeadlineReader::new(stream, begun + STRANGER_MAX);
     let mut reader = BufReader::with_capacity(READ_BYTES.1, stream);
     loop {
-        // Asked as late as can be: it may have become known while nothing came from it.
+        // Operation as late as can be: it may have become known while nothing came from it.
         let has_more = !reader.fill_buf()?.is_empty();
         if belongs(shared, from) {
             return Ok(io::Cursor::new(reader.buffer().to_vec()));

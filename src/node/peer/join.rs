@@ -6,7 +6,7 @@
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
-use crate::node::shared::request::Asked;
+use crate::node::shared::request::Operation;
 use crate::raft::{Change, Promise};
 use crate::services::directory::Command;
 use crate::services::registry::directory_command;
@@ -83,7 +83,7 @@ fn in_use(id: NodeId) -> String {
 }
 
 fn change(shared: &Shared, change: Change, deadline: Instant) -> Result<(), String> {
-    match shared.inboxes.ask(Asked::Change(change), deadline) {
+    match shared.inboxes.ask(Operation::Change(change), deadline) {
         Outcome::Done(_) => Ok(()),
         Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),
     }

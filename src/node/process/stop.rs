@@ -3,7 +3,7 @@
 //! Not here: who may ask for it (`node/shared/stopper.rs`), what each thread does on its way out.
 
 use crate::node::shared::Shared;
-use crate::node::shared::request::{Asked, transferred_to};
+use crate::node::shared::request::{Operation, transferred_to};
 use crate::raft::Role;
 use crate::types::Outcome;
 use log::{info, warn};
@@ -21,7 +21,7 @@ pub fn hand_over(shared: &Shared) {
         return;
     }
     let deadline = Instant::now() + HAND_OVER_MAX;
-    match shared.inboxes.ask(Asked::Transfer(None), deadline) {
+    match shared.inboxes.ask(Operation::Transfer(None), deadline) {
         Outcome::Done((_, reply)) => {
             let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());
             info!("leadership handed over to={to}");

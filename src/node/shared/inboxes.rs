@@ -3,7 +3,7 @@
 //! Not here: what the messages are (`messages.rs`), how a thread waits for them (`inbox.rs`).
 
 use super::messages::{ApplyJob, ChatInput, CoreInput, DiskJob, GossipInput, WatchInput, WorkerInput};
-use super::request::{Ack, Answered, Asked, ReplyTo, Request};
+use super::request::{Ack, Answered, Operation, ReplyTo, Request};
 use crate::limits::{
     APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
     WATCH_INBOX_MAX, WORKER_INBOX_MAX,
@@ -110,15 +110,15 @@ impl Inboxes {
     }
 
     /// Sends a request to `core` and waits for its answer, a little longer than the deadline at most.
-    pub fn ask(&self, asked: Asked, deadline: Instant) -> Answered {
+    pub fn ask(&self, operation: Operation, deadline: Instant) -> Answered {
         let (reply, answer) = bounded(1);
-        self.submit(asked, deadline, ReplyTo::Local(reply));
+        self.submit(operation, deadline, ReplyTo::Local(reply));
         wait_for(&answer, deadline + ANSWER_SLACK)
     }
 
     /// Sends a request to `core` and goes on.
-    pub fn submit(&self, asked: Asked, deadline: Instant, reply: ReplyTo) {
-        let request = Request { asked, deadline, reply };
+    pub fn submit(&self, operation: Operation, deadline: Instant, reply: ReplyTo) {
+        let request = Request { operation, deadline, reply };
         if let Err(e) = self.core.send_deadline(CoreInput::Request(request), deadline) {
             let CoreInput::Request(mut request) = e.into_inner() else { unreachable!("it is what was sent") };
             request.reply.answer(Outcome::Refused("this node is too busy or stopping".to_string()));
@@ -127,7 +127,7 @@ impl Inboxes {
 
     /// Runs a service command through the log, once, on whichever node leads.
     pub fn run(&self, command: Vec<u8>, deadline: Instant) -> Answered {
-        self.ask(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline)
+        self.ask(Operation::Command { tag: None, command, ack: Ack::Applied }, deadline)
     }
 
     /// Waits until a job has ended, or until the services know at `at_least` that there is none; answers the job as the

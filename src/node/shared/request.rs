@@ -33,30 +33,9 @@ pub enum Ack {
     Taken,
 }
 
-/// What a door asks for.
+/// What a client wants done.
 #[derive(Clone, Debug)]
-pub enum Work {
-    /// A service's command, through the log: takes effect at most once.
-    Command {
-        /// Its name, if the client chose one (`Idempotency-Key`); else the node gives it one.
-        tag: Option<Tag>,
-        /// With its routing byte.
-        command: Vec<u8>,
-        /// When to answer.
-        ack: Ack,
-    },
-    /// A question to the services.
-    Query {
-        /// With its routing byte.
-        query: Vec<u8>,
-        /// How fresh.
-        level: Level,
-    },
-}
-
-/// What a client wants.
-#[derive(Debug)]
-pub enum Asked {
+pub enum Operation {
     /// Run this service command through the log, once.
     Command {
         /// Its name among all that were ever sent; `None`: this node gives it one.
@@ -82,8 +61,8 @@ pub enum Asked {
 /// One request.
 #[derive(Debug)]
 pub struct Request {
-    /// What for.
-    pub asked: Asked,
+    /// What is to be done.
+    pub operation: Operation,
     /// When the client gives up.
     pub deadline: Instant,
     /// Where the answer goes.

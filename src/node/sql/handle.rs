@@ -10,7 +10,7 @@ use super::reader_pool::ReaderPool;
 use crate::node::handle::Handle;
 use crate::node::shared::Shared;
 use crate::node::shared::memory::{self, Reservation};
-use crate::node::shared::request::{Ack, Level, Work};
+use crate::node::shared::request::{Ack, Level, Operation};
 use crate::node::views::statement_timings;
 use crate::services::sessions::Tag;
 use crate::services::sql::{
@@ -96,8 +96,8 @@ impl Handle {
         let (mut tag, mut permit) = (tag, None);
         loop {
             // Encoded anew for each try: nearly every command needs one only, and none is copied.
-            let work = Work::Command { tag, command: registry::sql_command(command), ack: Ack::Applied };
-            let after_ms = match understood(self.ask(work, deadline)) {
+            let command = Operation::Command { tag, command: registry::sql_command(command), ack: Ack::Applied };
+            let after_ms = match understood(self.ask(command, deadline)) {
                 Outcome::Done((_, Answer::Busy { after_ms })) => after_ms,
                 other => return other,
             };
@@ -225,7 +225,7 @@ impl Handle {
             };
         }
         match self
-            .ask(Work::Query { query: registry::sql_query(&Query::Applied), level: Level::Linearizable }, deadline)
+            .ask(Operation::Query { query: registry::sql_query(&Query::Applied), level: Level::Linearizable }, deadline)
         {
             Outcome::Done((index, _)) => Outcome::Done(index),
             Outcome::Refused(why) | Outcome::Unknown(why) => Outcome::Refused(why),

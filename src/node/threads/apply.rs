@@ -238,7 +238,7 @@ impl Apply {
             return;
         }
         if let Some(why) = self.shared.integrity.no_reads() {
-            // Asked before this state was found to be wrong.
+            // Operation before this state was found to be wrong.
             return queries.into_iter().for_each(|(_, mut reply)| reply.answer(Outcome::Refused(why.clone())));
         }
         for question in queries {

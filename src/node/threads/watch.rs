@@ -11,7 +11,7 @@
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::WatchInput;
-use crate::node::shared::request::{Asked, Level};
+use crate::node::shared::request::{Level, Operation};
 use crate::services::Reply;
 use crate::services::kv::{Bytes, Op, BatchReply, Batch, Value};
 use crate::services::registry::kv_batch;
@@ -106,8 +106,8 @@ fn look(shared: &Shared, table: &mut Table) {
     }
     for (_, keys) in questions {
         let query = kv_batch(&Batch { watched: Vec::new(), ops: vec![Op::Revisions(keys.clone())] });
-        let asked = Asked::Query { query, level: Level::Eventual };
-        if let Outcome::Done((_, Reply::Ok(bytes))) = shared.inboxes.ask(asked, Instant::now() + ANSWER_WITHIN)
+        let operation = Operation::Query { query, level: Level::Eventual };
+        if let Outcome::Done((_, Reply::Ok(bytes))) = shared.inboxes.ask(operation, Instant::now() + ANSWER_WITHIN)
             && let Some(BatchReply::Values(values)) = BatchReply::decode(&bytes)
             && let [Value::List(revisions)] = &values[..]
         {

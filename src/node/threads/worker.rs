@@ -12,7 +12,7 @@
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::WorkerInput;
-use crate::node::shared::request::{Ack, Answered, Asked, Level, ReplyTo, Waiter};
+use crate::node::shared::request::{Ack, Answered, Level, Operation, ReplyTo, Waiter};
 use crate::node::spawn;
 use crate::node::views::jobs::{JobsView, Task};
 use crate::node::views::live_output::Output;
@@ -297,8 +297,12 @@ impl Worker {
         }
         let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
         self.next_join = deadline;
-        let asked = Asked::Query { query: jobs_query(&Query::Job(0)), level: Level::Linearizable };
-        self.shared.inboxes.submit(asked, deadline, ReplyTo::Callback(Box::new(Asking { inbox: self.inbox.clone() })));
+        let operation = Operation::Query { query: jobs_query(&Query::Job(0)), level: Level::Linearizable };
+        self.shared.inboxes.submit(
+            operation,
+            deadline,
+            ReplyTo::Callback(Box::new(Asking { inbox: self.inbox.clone() })),
+        );
     }
 
     fn join(&mut self) {
@@ -324,7 +328,7 @@ impl Worker {
 
     fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
         let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-        self.shared.inboxes.submit(Asked::Command { tag: None, command, ack: Ack::Applied }, deadline, reply);
+        self.shared.inboxes.submit(Operation::Command { tag: None, command, ack: Ack::Applied }, deadline, reply);
     }
 
     /// Begins an attempt if there is a slot; else it waits for one that was stopped to end.

@@ -6,7 +6,7 @@ use super::leadership_events;
 use super::state::Core;
 use crate::node::process::renew;
 use crate::node::shared::messages::{ApplyJob, DiskJob};
-use crate::node::shared::request::{Ack, Asked, ReplyTo, Request};
+use crate::node::shared::request::{Ack, Operation, ReplyTo, Request};
 use crate::node::snapshots::transfer;
 use crate::node::spawn;
 use crate::raft::{Answer, Effects, Entry, Event, Input, Message, Payload, SnapshotMeta, Token};
@@ -162,9 +162,9 @@ impl Core {
         self.snapshot_schedule.begin_anew();
         if self.shared.integrity.checkpoint_age() >= CHECKPOINT_GAP {
             // What is about to be kept is compared, too.
-            let asked = Asked::Command { tag: None, command: checkpoint_command(), ack: Ack::Applied };
+            let operation = Operation::Command { tag: None, command: checkpoint_command(), ack: Ack::Applied };
             let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-            self.requests.hold(Request { asked, deadline, reply: ReplyTo::Nobody });
+            self.requests.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
         }
         Some(meta)
     }

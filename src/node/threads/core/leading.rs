@@ -6,7 +6,7 @@
 use super::state::Core;
 use crate::cluster::autopilot;
 use crate::cluster::worker_liveness::Patience;
-use crate::node::shared::request::{Ack, Asked, ReplyTo, Request};
+use crate::node::shared::request::{Ack, Operation, ReplyTo, Request};
 use crate::raft::{Input, Role, Token};
 use crate::services::jobs;
 use crate::services::registry::jobs_command;
@@ -75,9 +75,9 @@ impl Core {
                 self.shared.event("failure", Some(worker.id), text);
             }
             let command = jobs_command(&jobs::Command::Leave { worker, is_lost: true });
-            let asked = Asked::Command { tag: None, command, ack: Ack::Applied };
+            let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
             let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-            self.requests.hold(Request { asked, deadline, reply: ReplyTo::Nobody });
+            self.requests.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
         }
     }
 }

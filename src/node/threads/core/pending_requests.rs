@@ -14,7 +14,7 @@ use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT};
 use crate::node::quota;
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
-use crate::node::shared::request::{Ack, Answered, Asked, Question, ReplyTo, Request, transferred};
+use crate::node::shared::request::{Ack, Answered, Operation, Question, ReplyTo, Request, transferred};
 use crate::raft::{self, Answer, Input, Refusal, Token};
 use crate::services::Reply;
 use crate::services::chat::TokenHash;
@@ -120,7 +120,7 @@ impl PendingRequests {
     pub fn hold(&mut self, mut request: Request) {
         self.newest += 1;
         let number = self.newest;
-        if let Asked::Command { tag: tag @ None, .. } = &mut request.asked {
+        if let Operation::Command { tag: tag @ None, .. } = &mut request.operation {
             self.open.insert(number);
             let done_below = self.open.first().copied().unwrap_or(number);
             *tag = Some(Tag { origin: self.origin, number, done_below });
@@ -132,23 +132,23 @@ impl PendingRequests {
     pub fn hold_forwarded(&mut self, link: &Link, asks: Vec<(u64, Ask)>) {
         let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
         for (number, ask) in asks {
-            let asked = match ask {
+            let operation = match ask {
                 Ask::Command { tag, command, is_taken_enough } => {
                     let ack = if is_taken_enough { Ack::Taken } else { Ack::Applied };
-                    Asked::Command { tag: Some(tag), command, ack }
+                    Operation::Command { tag: Some(tag), command, ack }
                 }
-                Ask::Change(change) => Asked::Change(change),
-                Ask::Transfer(to) => Asked::Transfer(to),
+                Ask::Change(change) => Operation::Change(change),
+                Ask::Transfer(to) => Operation::Transfer(to),
             };
-            self.hold(Request { asked, deadline, reply: ReplyTo::Peer(link.clone(), number) });
+            self.hold(Request { operation, deadline, reply: ReplyTo::Peer(link.clone(), number) });
         }
     }
 
     fn put(&mut self, held: PendingRequest) {
-        match &held.request.asked {
-            Asked::Command { .. } => self.commands.push_back(held),
-            Asked::Query { .. } => self.queries.push(held),
-            Asked::Change(_) | Asked::Transfer(_) => self.others.push_back(held),
+        match &held.request.operation {
+            Operation::Command { .. } => self.commands.push_back(held),
+            Operation::Query { .. } => self.queries.push(held),
+            Operation::Change(_) | Operation::Transfer(_) => self.others.push_back(held),
         }
     }
 
@@ -160,7 +160,7 @@ impl PendingRequests {
 
     /// The present attempt is refused for good; certain only if no earlier one left.
     fn refuse(&mut self, mut held: PendingRequest, why: String) {
-        if held.may_be_logged && matches!(held.request.asked, Asked::Command { .. }) {
+        if held.may_be_logged && matches!(held.request.operation, Operation::Command { .. }) {
             held.was_sent = false;
             self.postponed.push(held);
         } else {
@@ -188,20 +188,20 @@ impl PendingRequests {
             return Some(input);
         }
         let mut held = self.others.pop_front()?;
-        let input = match &held.request.asked {
-            Asked::Change(raft::Change::Promote(id)) if self.shared.directory().gateways.contains(id) => {
+        let input = match &held.request.operation {
+            Operation::Change(raft::Change::Promote(id)) if self.shared.directory().gateways.contains(id) => {
                 let why = format!("node {} is a gateway, which never votes", id.0);
                 held.request.reply.answer(Outcome::Refused(format!("{}: {why}", Refusal::BadChange)));
                 return self.next_input(next_token);
             }
-            Asked::Change(change) => Input::Change { token, change: change.clone() },
-            Asked::Transfer(Some(to)) if *to == self.shared.me.id => {
+            Operation::Change(change) => Input::Change { token, change: change.clone() },
+            Operation::Transfer(Some(to)) if *to == self.shared.me.id => {
                 let to = *to;
                 held.request.reply.answer(transferred(to));
                 return self.next_input(next_token);
             }
-            Asked::Transfer(to) => Input::Transfer { token, to: *to },
-            Asked::Command { .. } | Asked::Query { .. } => unreachable!("they have queues of their own"),
+            Operation::Transfer(to) => Input::Transfer { token, to: *to },
+            Operation::Command { .. } | Operation::Query { .. } => unreachable!("they have queues of their own"),
         };
         self.asked.insert(token, vec![held]);
         Some(input)
@@ -272,7 +272,7 @@ impl PendingRequests {
             while bytes < APPEND_BYTES_MAX
                 && let Some(held) = self.commands.pop_front().or_else(|| self.others.pop_front())
             {
-                let (ask, size) = ask_of(&held.request.asked);
+                let (ask, size) = ask_of(&held.request.operation);
                 bytes += size;
                 asks.push((held.number, ask));
                 taken.push(held);
@@ -311,7 +311,7 @@ impl PendingRequests {
             Answer::Appended { index, term } => {
                 for held in &mut taken {
                     held.was_sent = true;
-                    if let Asked::Command { ack: Ack::Taken, .. } = held.request.asked {
+                    if let Operation::Command { ack: Ack::Taken, .. } = held.request.operation {
                         held.request.reply.answer(Outcome::Done((index, Reply::Ok(Vec::new()))));
                     }
                 }
@@ -320,8 +320,8 @@ impl PendingRequests {
                 }
             }
             Answer::ReadAt(index) => {
-                let queries = taken.into_iter().filter_map(|held| match held.request.asked {
-                    Asked::Query { query, .. } => Some((query, held.request.reply)),
+                let queries = taken.into_iter().filter_map(|held| match held.request.operation {
+                    Operation::Query { query, .. } => Some((query, held.request.reply)),
                     _ => None,
                 });
                 return Some((index, queries.collect()));
@@ -409,8 +409,8 @@ impl PendingRequests {
             }
         }
         // A hand-over that another node was asked for has happened, whoever answers first.
-        let is_transferred = |held: &PendingRequest| match &held.request.asked {
-            Asked::Transfer(to) => to.is_none_or(|to| to == leader),
+        let is_transferred = |held: &PendingRequest| match &held.request.operation {
+            Operation::Transfer(to) => to.is_none_or(|to| to == leader),
             _ => false,
         };
         let done: Vec<_> = self
@@ -500,44 +500,45 @@ impl PendingRequests {
     }
 
     fn retry_reads(&mut self) {
-        let is_read =
-            |taken: &Vec<PendingRequest>| taken.iter().all(|held| matches!(held.request.asked, Asked::Query { .. }));
+        let is_read = |taken: &Vec<PendingRequest>| {
+            taken.iter().all(|held| matches!(held.request.operation, Operation::Query { .. }))
+        };
         let reads: Vec<_> = self.asked.extract_if(.., |_, taken| is_read(taken)).collect();
         self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
     }
 
     /// A command's second copy has no effect; a membership change or hand-over is the caller's to look at.
     fn send_again_or_give_up(&mut self, held: PendingRequest, why: String) {
-        match held.request.asked {
-            Asked::Change(_) | Asked::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
-            Asked::Command { .. } | Asked::Query { .. } => self.send_again(held),
+        match held.request.operation {
+            Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
+            Operation::Command { .. } | Operation::Query { .. } => self.send_again(held),
         }
     }
 }
 
 /// A command that is held, with its name.
 fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
-    match &held.request.asked {
-        Asked::Command { tag: Some(tag), command, .. } => (*tag, command),
+    match &held.request.operation {
+        Operation::Command { tag: Some(tag), command, .. } => (*tag, command),
         other => unreachable!("{other:?} among the commands, or one without a tag"),
     }
 }
 
 /// What to ask the leader for, and how many bytes that takes, about.
-fn ask_of(asked: &Asked) -> (Ask, usize) {
-    match asked {
-        Asked::Command { tag: Some(tag), command, ack } => {
+fn ask_of(operation: &Operation) -> (Ask, usize) {
+    match operation {
+        Operation::Command { tag: Some(tag), command, ack } => {
             (Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken }, command.len())
         }
-        Asked::Change(change) => (Ask::Change(change.clone()), 64),
-        Asked::Transfer(to) => (Ask::Transfer(*to), 64),
+        Operation::Change(change) => (Ask::Change(change.clone()), 64),
+        Operation::Transfer(to) => (Ask::Transfer(*to), 64),
         other => unreachable!("{other:?} is not the leader's to answer, or has no tag"),
     }
 }
 
 fn too_late(held: &PendingRequest, why: &str) -> Answered {
-    match (&held.request.asked, held.was_sent || held.may_be_logged) {
-        (Asked::Query { .. }, _) | (_, false) => Outcome::Refused(why.to_string()),
+    match (&held.request.operation, held.was_sent || held.may_be_logged) {
+        (Operation::Query { .. }, _) | (_, false) => Outcome::Refused(why.to_string()),
         (_, true) => Outcome::Unknown(format!("no answer in time, it may or may not be applied ({why})")),
     }
 }

@@ -6,7 +6,7 @@ use super::state::Core;
 use crate::limits::TICK_MS;
 use crate::node::shared::inbox;
 use crate::node::shared::messages::{ApplyJob, CoreInput};
-use crate::node::shared::request::{Asked, Level, Request};
+use crate::node::shared::request::{Level, Operation, Request};
 use crate::raft::{Body, Input, Role, Token};
 use crate::types::Index;
 use crate::warn_seldom;
@@ -184,7 +184,11 @@ impl Core {
                 self.streaming.remove(&to);
                 self.step(Input::SnapshotSent { to, ok });
             }
-            CoreInput::Request(Request { asked: Asked::Query { query, level: Level::Eventual }, reply, .. }) => {
+            CoreInput::Request(Request {
+                operation: Operation::Query { query, level: Level::Eventual },
+                reply,
+                ..
+            }) => {
                 self.apply.push(ApplyJob::Queries { at_least: Index(0), queries: vec![(query, reply)] });
             }
             CoreInput::Request(request) => self.requests.hold(request),

@@ -38,8 +38,8 @@ fn requests() -> (PendingRequests, tempfile::TempDir) {
 
 fn command(requests: &mut PendingRequests, within: Duration, ack: Ack) -> Receiver<Answered> {
     let (reply, answer) = bounded(1);
-    let asked = Asked::Command { tag: None, command: vec![9], ack };
-    requests.hold(Request { asked, deadline: Instant::now() + within, reply: ReplyTo::Local(reply) });
+    let operation = Operation::Command { tag: None, command: vec![9], ack };
+    requests.hold(Request { operation, deadline: Instant::now() + within, reply: ReplyTo::Local(reply) });
     answer
 }
 
