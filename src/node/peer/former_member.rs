@@ -22,21 +22,21 @@ const LEADERLESS_MIN: Duration = Duration::from_secs(8);
 /// Between two rounds of questions.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// A node's look at its own membership, from one call to the next.
+/// Whether this node is a member still, from one call to the next.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct MembershipCheck {
     leaderless_since: Option<Instant>,
     asked: Option<Instant>,
     /// What the leader said the last time.
     said: Option<Outsider>,
-    told: Option<Outsider>,
+    logged: Option<Outsider>,
 }
 
-impl Watch {
+impl MembershipCheck {
     /// To be called often.
     pub fn look(&mut self, shared: &Shared, asker: &Asker) {
         if shared.view().raft.leader.is_some() {
-            *self = Watch::default();
+            *self = MembershipCheck::default();
             return shared.set_outsider(None);
         }
         let since = *self.leaderless_since.get_or_insert_with(Instant::now);
@@ -53,12 +53,12 @@ impl Watch {
             self.said = says;
         }
         let outsider = shared.outsider();
-        if let Some(it) = outsider.filter(|_| outsider != self.told) {
+        if let Some(it) = outsider.filter(|_| outsider != self.logged) {
             let text = it.in_words(shared.me);
             warn!("{text}");
             shared.event("failure", Some(shared.me.id), text);
         }
-        self.told = outsider;
+        self.logged = outsider;
     }
 }
 

@@ -28,7 +28,7 @@ pub fn run(shared: &Arc<Shared>) {
     let asker = Asker::new(&shared.settings, shared.me, Some(shared.cluster), shared.is_gateway);
     let mut missing_since: Option<Instant> = None;
     let mut asked: Option<Instant> = None;
-    let (mut front, mut outsider) = (front_port::Watch::default(), former_member::Watch::default());
+    let (mut front, mut outsider) = (front_port::FrontPortCheck::default(), former_member::MembershipCheck::default());
     while !shared.is_stopped() {
         std::thread::sleep(EVERY);
         front.look(shared);

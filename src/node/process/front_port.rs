@@ -63,12 +63,12 @@ fn probe(address: &str) -> io::Result<FrontOwner> {
 
 /// Looks now and then whether another cluster has come to share the port; says so once.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct FrontPortCheck {
     looked: Option<Instant>,
     said: Option<Uuid>,
 }
 
-impl Watch {
+impl FrontPortCheck {
     /// To be called often.
     pub fn look(&mut self, shared: &Arc<Shared>) {
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {

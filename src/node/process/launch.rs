@@ -299,7 +299,7 @@ impl Running {
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
         // First of all: while it still has a leader to tell, its jobs go on elsewhere.
         let _ = inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));
-        stop::hand_over(shared);
+        stop::transfer_leadership(shared);
         shared.begin_stop();
         let [peer, http, resp, front] = self.listening;
         close(http);

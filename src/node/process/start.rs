@@ -36,7 +36,7 @@ pub struct NodeOptions {
     pub is_gateway: bool,
     /// Stop when standard input ends.
     pub ends_with_input: bool,
-    /// Obey what its console is told for the sake of a test: to do damage to itself.
+    /// Obey console commands of a lab, which damage this node.
     pub is_lab: bool,
 }
 
@@ -156,7 +156,7 @@ fn start(
         (store, durable) = open::open(&files, &dir, &mut me)?;
         found = find(&mut me, &mut store, &durable)?;
     }
-    if found == Found::Founder {
+    if found == Found::Bootstrapped {
         durable = raft::founding_state(me.identity());
     }
     // Again: the search may have taken long.
@@ -171,11 +171,11 @@ fn start(
     Ok(launch(parts, endpoints)?)
 }
 
-/// What a node is that has found its cluster.
+/// What discovery makes of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
-    /// It founded it.
-    Founder,
+    /// It bootstrapped it.
+    Bootstrapped,
     /// One of it, or soon.
     Member {
         /// Members that the leader named, if this node has just joined.
@@ -214,14 +214,14 @@ fn find_cluster(
     let seeker = Seeker { me: identity, cluster, kept, has_log, known, no_founder, settings };
     let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
     let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
-        become_founder(files, dir, me, store, cluster)
+        bootstrap(files, dir, me, store, cluster)
     });
     let decision = discover(&seeker, &world)?;
     drop((world, lookout));
     match decision {
         Decision::Resume => Ok(Found::Member { identities: Vec::new() }),
         Decision::Outdated => Ok(Found::Outdated),
-        Decision::Founded { .. } => Ok(Found::Founder),
+        Decision::Founded { .. } => Ok(Found::Bootstrapped),
         Decision::Stopping => Err(StartError::Stopped),
         Decision::Joined { cluster, members, identities } => {
             me.cluster = Some(cluster);
@@ -242,8 +242,8 @@ fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, Fold
     }
 }
 
-/// What a founder writes, while it holds the lock of `config.json`.
-fn become_founder(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, cluster: Uuid) -> Result<(), String> {
+/// Writes the first state of a new cluster, while this node holds the lock of `config.json`.
+fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, cluster: Uuid) -> Result<(), String> {
     let first = raft::founding_state(me.identity());
     let persist = Persist { seq: 0, hard_state: Some(first.hard_state), install: None, entries: first.entries };
     store.write(&persist).and_then(|()| store.sync()).map_err(|e| e.to_string())?;

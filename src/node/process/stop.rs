@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a successor.
-const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
+const TRANSFER_MAX: Duration = Duration::from_millis(1500);
 /// Longest wait for client connections to end.
 const CLIENTS_MAX: Duration = Duration::from_millis(1500);
 
 /// Gives the leadership to the best live voter, if this node has it.
-pub fn hand_over(shared: &Shared) {
+pub fn transfer_leadership(shared: &Shared) {
     if shared.view().raft.role != Role::Leader || shared.view().raft.membership.voters.len() < 2 {
         return;
     }
-    let deadline = Instant::now() + HAND_OVER_MAX;
+    let deadline = Instant::now() + TRANSFER_MAX;
     match shared.inboxes.ask(Operation::Transfer(None), deadline) {
         Outcome::Done((_, reply)) => {
             let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());

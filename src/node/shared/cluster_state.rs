@@ -19,10 +19,10 @@ use uuid::Uuid;
 impl Shared {
     /// Where every known node can be reached, this one included, by id.
     pub fn known_addresses(&self) -> Vec<(NodeId, Addresses)> {
-        let book = self.book();
+        let peer_addresses = self.peer_addresses();
         let mut all: BTreeMap<NodeId, Addresses> =
             self.directory().nodes.iter().map(|(id, (_, addresses))| (*id, addresses.clone())).collect();
-        all.extend(book.iter().map(|(id, addresses)| (*id, addresses.clone())));
+        all.extend(peer_addresses.iter().map(|(id, addresses)| (*id, addresses.clone())));
         all.insert(self.me.id, self.settings.addresses(self.me.id));
         let membership = Arc::clone(&self.view().raft.membership);
         all.retain(|id, _| *id == self.me.id || membership.uuid_of(*id).is_some());

@@ -66,7 +66,7 @@ pub struct Counters {
     /// Messages that contradict themselves.
     pub frames_malformed: AtomicU64,
     /// When a line about such a frame was last written, in ms since this process started; 0: never.
-    pub refused_frame_told_ms: AtomicU64,
+    pub refused_frame_logged_ms: AtomicU64,
     /// Syncs of the log.
     pub syncs: AtomicU64,
     /// Microseconds spent in them.
@@ -157,7 +157,7 @@ pub struct Shared {
     directory: Mutex<Arc<Nodes>>,
     jobs: Mutex<Arc<JobsView>>,
     job_report: Mutex<Arc<JobReport>>,
-    book: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
+    peer_addresses: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
     links: Mutex<Arc<BTreeMap<NodeId, Link>>>,
     applied: AtomicU64,
     /// What this process must have applied before it is ready; 0: not known yet.
@@ -243,7 +243,7 @@ impl Shared {
             directory: Mutex::default(),
             jobs: Mutex::default(),
             job_report: Mutex::default(),
-            book: Mutex::default(),
+            peer_addresses: Mutex::default(),
             links: Mutex::default(),
             applied: AtomicU64::new(0),
             must_reach: AtomicU64::new(0),
@@ -356,10 +356,10 @@ impl Shared {
             ),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let (now_ms, last_ms) = (self.uptime_ms().max(1), self.counters.refused_frame_told_ms.load(Ordering::Relaxed));
+        let (now_ms, last_ms) = (self.uptime_ms().max(1), self.counters.refused_frame_logged_ms.load(Ordering::Relaxed));
         let is_due = last_ms == 0 || now_ms - last_ms.min(now_ms) >= REFUSED_FRAME_LINE_GAP.as_millis() as u64;
-        let swap = |told: &AtomicU64| told.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
-        if is_due && swap(&self.counters.refused_frame_told_ms).is_ok() {
+        let swap = |logged: &AtomicU64| logged.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        if is_due && swap(&self.counters.refused_frame_logged_ms).is_ok() {
             log::warn!("{text}; more are counted in phalanx_peer_frames_refused_total");
         }
     }
@@ -375,15 +375,15 @@ impl Shared {
     }
 
     /// Where peers can be reached.
-    pub fn book(&self) -> Arc<BTreeMap<NodeId, Addresses>> {
-        Arc::clone(&lock(&self.book))
+    pub fn peer_addresses(&self) -> Arc<BTreeMap<NodeId, Addresses>> {
+        Arc::clone(&lock(&self.peer_addresses))
     }
 
     /// Publishes where peers can be reached.
-    pub fn set_book(&self, book: &BTreeMap<NodeId, Addresses>) {
-        let mut published = lock(&self.book);
-        if **published != *book {
-            *published = Arc::new(book.clone());
+    pub fn set_peer_addresses(&self, peer_addresses: &BTreeMap<NodeId, Addresses>) {
+        let mut published = lock(&self.peer_addresses);
+        if **published != *peer_addresses {
+            *published = Arc::new(peer_addresses.clone());
             self.inboxes.to_gossip(GossipInput::Changed);
         }
     }

@@ -18,7 +18,7 @@ pub struct LossHints {
     /// When the leader was last heard.
     heard: Option<Instant>,
     /// A candidate said that the leader asked it to take over.
-    saw_hand_over: bool,
+    saw_transfer: bool,
 }
 
 impl LossHints {
@@ -27,9 +27,9 @@ impl LossHints {
         match message.body {
             Body::Append { .. } | Body::Heartbeat { .. } if leader == Some(message.from.id) => {
                 self.heard = Some(Instant::now());
-                self.saw_hand_over = false;
+                self.saw_transfer = false;
             }
-            Body::Vote { is_transfer, .. } => self.saw_hand_over |= is_transfer,
+            Body::Vote { is_transfer, .. } => self.saw_transfer |= is_transfer,
             _ => {}
         }
     }
@@ -43,7 +43,7 @@ impl LossHints {
             LossCause::Timeout => (heard, "timeout"),
             LossCause::LinkLost => (now, "link lost"),
             LossCause::HandOver => (now, "hand-over"),
-            LossCause::NewerTerm if self.saw_hand_over => (now, "hand-over"),
+            LossCause::NewerTerm if self.saw_transfer => (now, "hand-over"),
             LossCause::NewerTerm if !shared.is_online(leader) => (heard, "link lost"),
             LossCause::NewerTerm if is_long_silent => (heard, "timeout"),
             LossCause::NewerTerm => (now, "newer term"),
@@ -82,7 +82,7 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
             // Until now it was the leader itself.
             shared.set_leader_heard();
             // A leader that stepped down because of a newer term handed over or was deposed.
-            shared.failovers.lost(shared.me.id, Instant::now(), if hints.saw_hand_over { "hand-over" } else { why });
+            shared.failovers.lost(shared.me.id, Instant::now(), if hints.saw_transfer { "hand-over" } else { why });
             warn!("stepped down term={term} cause={why:?}");
             shared.event("election", Some(shared.me.id), format!("node {} no longer leads: {why}", shared.me.id.0));
         }

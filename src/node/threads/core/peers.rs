@@ -35,12 +35,12 @@ impl Core {
         if self.raft.knows(&who) || is_free {
             self.met.insert(who.id, who);
             let link = self.links.get(&who.id).filter(|link| link.who == who && link.is_up());
-            let is_elsewhere = self.book.get(&who.id) != Some(&addresses);
+            let is_elsewhere = self.peer_addresses.get(&who.id) != Some(&addresses);
             if link.is_some() && is_elsewhere && !is_proved {
                 self.claimed.insert(who.id, addresses);
             } else {
                 self.claimed.remove(&who.id);
-                self.book.insert(who.id, addresses);
+                self.peer_addresses.insert(who.id, addresses);
             }
             self.update_links();
         } else {
@@ -68,7 +68,7 @@ impl Core {
             // An address told by the member itself is newer than what the log says of an earlier life.
             let is_current = membership.uuid_of(*id).is_none_or(|member| member == *uuid);
             if is_current && self.met.get(id).is_none_or(|met| met.uuid != *uuid) {
-                self.book.insert(*id, addresses.clone());
+                self.peer_addresses.insert(*id, addresses.clone());
             }
         }
         self.update_links();
@@ -85,7 +85,7 @@ impl Core {
         others.remove(&self.shared.me.id);
         let mut wanted = BTreeMap::new();
         for (id, who) in &others {
-            let address = match self.book.get(id) {
+            let address = match self.peer_addresses.get(id) {
                 Some(addresses) => addresses.peer.clone(),
                 // Never heard of it: the port that its number stands for, on this host.
                 None => self.shared.settings.addresses(*id).peer,
@@ -110,6 +110,6 @@ impl Core {
         if has_changed {
             self.shared.set_links(&self.links);
         }
-        self.shared.set_book(&self.book);
+        self.shared.set_peer_addresses(&self.peer_addresses);
     }
 }

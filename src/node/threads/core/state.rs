@@ -25,7 +25,7 @@ pub struct Core {
     pub(super) disk: Outbox<DiskJob>,
     pub(super) apply: Outbox<ApplyJob>,
     pub(super) links: BTreeMap<NodeId, Link>,
-    pub(super) book: BTreeMap<NodeId, Addresses>,
+    pub(super) peer_addresses: BTreeMap<NodeId, Addresses>,
     /// Who holds a connection to us, as its own handshake said.
     pub(super) met: BTreeMap<NodeId, Identity>,
     /// The same of strangers, and where they say they are: it counts when they are vouched for.
@@ -57,8 +57,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core around a recovered raft; `book` says where peers were last seen, `applied` what the services hold.
-    pub fn new(shared: Arc<Shared>, raft: Raft, book: BTreeMap<NodeId, Addresses>, applied: Index) -> Core {
+    /// A core around a recovered raft; `peer_addresses` says where peers were last seen, `applied` what the services hold.
+    pub fn new(shared: Arc<Shared>, raft: Raft, peer_addresses: BTreeMap<NodeId, Addresses>, applied: Index) -> Core {
         let snapshot_schedule = SnapshotPace::new(&shared.settings, shared.me.id);
         let mut core = Core {
             requests: PendingRequests::new(Arc::clone(&shared)),
@@ -67,7 +67,7 @@ impl Core {
             disk: Outbox::new(shared.inboxes.disk.clone()),
             apply: Outbox::new(shared.inboxes.apply.clone()),
             links: BTreeMap::new(),
-            book,
+            peer_addresses,
             met: BTreeMap::new(),
             strangers: BTreeMap::new(),
             claimed: BTreeMap::new(),

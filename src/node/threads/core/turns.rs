@@ -129,7 +129,7 @@ impl Core {
             CoreInput::LinkLost(id) => {
                 self.worker_liveness.lose(id);
                 if let Some(addresses) = self.claimed.remove(&id) {
-                    self.book.insert(id, addresses);
+                    self.peer_addresses.insert(id, addresses);
                     self.update_links();
                 }
                 self.step(Input::LinkLost(id));
@@ -165,9 +165,9 @@ impl Core {
                 }
             }
             CoreInput::Found { who, addresses } => {
-                if self.raft.view().membership.is_member(&who) && self.book.get(&who.id) != Some(&addresses) {
+                if self.raft.view().membership.is_member(&who) && self.peer_addresses.get(&who.id) != Some(&addresses) {
                     info!("node {} answers at {} now", who.id, addresses.peer);
-                    self.book.insert(who.id, addresses);
+                    self.peer_addresses.insert(who.id, addresses);
                     self.update_links();
                 }
             }
