@@ -213,9 +213,8 @@ fn find_cluster(
     let kept = raft::Promise::from(durable);
     let seeker = Seeker { me: identity, cluster, kept, has_log, known, no_founder, settings };
     let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
-    let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
-        bootstrap(files, dir, me, store, cluster)
-    });
+    let world =
+        RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| bootstrap(files, dir, me, store, cluster));
     let decision = discover(&seeker, &world)?;
     drop((world, lookout));
     match decision {

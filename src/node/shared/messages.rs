@@ -1,6 +1,6 @@
 //! What the threads of a node tell each other: one closed enum for each inbox.
 //!
-//! Not here: how an inbox is reached (`state.rs`), what a thread does with its messages (`node/threads/`).
+//! Not here: how an inbox is reached (`inboxes.rs`), what a thread does with its messages (`node/threads/`).
 
 use super::request::{Question, ReplyTo, Request};
 use crate::cluster::gossip::Table;
@@ -102,20 +102,20 @@ pub enum ApplyJob {
     /// Replace a state that is wrong by the one that comes in `data`, of the index of `meta`, and apply again what this node
     /// had applied after it.
     Replace { meta: SnapshotMeta, data: Receiver<SnapshotReader>, run: Vec<Entry>, done: Sender<Result<(), String>> },
-    /// Of a node of a lab: change one part of the state behind the log's back.
+    /// Change one part of the state behind the log's back: only in a lab.
     Alter { part: u8 },
     /// Answer the job when it has ended, or when a state of `at_least` has no such job (any more).
     Await {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// What the asker knows to be applied somewhere.
+        /// An index that the caller knows to be applied on some node.
         at_least: Index,
-        /// When the asker gives up.
+        /// When the caller gives up.
         deadline: Instant,
-        /// Told once.
+        /// Gets one answer.
         reply: ReplyTo,
     },
-    /// The node stops: whoever waits for a job is told how far it is.
+    /// The node stops: answers whoever waits for a job with its present state.
     LetGo,
     /// End the thread.
     Stop,
@@ -130,7 +130,7 @@ pub enum GossipInput {
     Refused(NodeId),
     /// The front door of this node sent a client there: tell the other front doors.
     HandedOut(NodeId),
-    /// The leader, the members or their addresses are others now.
+    /// The leader, the members or their addresses have changed.
     Changed,
     /// End the thread.
     Stop,
@@ -149,7 +149,7 @@ pub enum WatchInput {
         revision: u64,
         /// When it gives up.
         deadline: Instant,
-        /// Told once.
+        /// Gets one message.
         changed: Sender<()>,
     },
     /// The node has begun to stop, or its threads are to end: see which.
@@ -188,8 +188,8 @@ pub enum WorkerInput {
     },
     /// Whether sandboxes can be built now, asked again because one did not start.
     Sandbox(Result<Cage, String>),
-    /// What became of an end that was told.
-    Told {
+    /// What became of an end that was proposed.
+    EndAnswered {
         /// Of which job.
         job: JobId,
         /// In which attempt.

@@ -356,7 +356,8 @@ impl Shared {
             ),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let (now_ms, last_ms) = (self.uptime_ms().max(1), self.counters.refused_frame_logged_ms.load(Ordering::Relaxed));
+        let (now_ms, last_ms) =
+            (self.uptime_ms().max(1), self.counters.refused_frame_logged_ms.load(Ordering::Relaxed));
         let is_due = last_ms == 0 || now_ms - last_ms.min(now_ms) >= REFUSED_FRAME_LINE_GAP.as_millis() as u64;
         let swap = |logged: &AtomicU64| logged.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
         if is_due && swap(&self.counters.refused_frame_logged_ms).is_ok() {

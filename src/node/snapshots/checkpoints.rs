@@ -37,10 +37,10 @@ const REBUILD_AGAIN: Duration = Duration::from_secs(2);
 
 struct Checkpoints {
     shared: Arc<Shared>,
-    /// Who was told of as corrupt.
-    told: BTreeMap<NodeId, Difference>,
+    /// Which nodes were reported as corrupt.
+    reported: BTreeMap<NodeId, Difference>,
     rebuild_after: Instant,
-    /// What went wrong with the last try to rebuild: told once.
+    /// What went wrong with the last try to rebuild: logged once.
     rebuild_failed: Option<String>,
     last_proposed: Option<Instant>,
 }
@@ -49,7 +49,7 @@ struct Checkpoints {
 pub fn run(shared: &Arc<Shared>, inbox: &Receiver<()>) {
     let mut checkpoints = Checkpoints {
         shared: Arc::clone(shared),
-        told: BTreeMap::new(),
+        reported: BTreeMap::new(),
         rebuild_after: Instant::now(),
         rebuild_failed: None,
         last_proposed: None,
@@ -164,7 +164,7 @@ impl Checkpoints {
     fn tell(&mut self) {
         let corrupt = self.shared.corrupt_nodes();
         for (id, difference) in &corrupt {
-            if !self.told.contains_key(id) {
+            if !self.reported.contains_key(id) {
                 self.shared.integrity.differences.fetch_add(1, Ordering::Relaxed);
                 let parts = parts_in_words(&difference.parts);
                 let text = format!(
@@ -175,13 +175,13 @@ impl Checkpoints {
                 self.shared.event("state", Some(*id), text);
             }
         }
-        let cured: BTreeSet<NodeId> = self.told.keys().copied().filter(|id| !corrupt.contains_key(id)).collect();
-        for id in cured.iter().filter(|id| **id != self.shared.me.id && self.shared.is_online(**id)) {
+        let rebuilt: BTreeSet<NodeId> = self.reported.keys().copied().filter(|id| !corrupt.contains_key(id)).collect();
+        for id in rebuilt.iter().filter(|id| **id != self.shared.me.id && self.shared.is_online(**id)) {
             let text = format!("node {} has rebuilt its state", id.0);
             info!("{text}");
             self.shared.event("state", Some(*id), text);
         }
-        self.told = corrupt;
+        self.reported = corrupt;
     }
 
     /// Fetches the state of a node that agrees with the majority.
@@ -259,7 +259,7 @@ impl Checkpoints {
         if self.shared.view().raft.role != Role::Leader {
             return;
         }
-        let is_calm = findings.is_clean() && !findings.is_disputed && self.told.is_empty() && !integrity.is_split();
+        let is_calm = findings.is_clean() && !findings.is_disputed && self.reported.is_empty() && !integrity.is_split();
         let every = if is_calm { CHECKPOINT_EVERY } else { CHECKPOINT_SOON };
         let has_news = !is_calm || self.shared.applied() > integrity.checkpoint();
         let is_due = integrity.checkpoint_age() >= every && self.last_proposed.is_none_or(|at| at.elapsed() >= every);

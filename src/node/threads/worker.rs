@@ -8,7 +8,7 @@
 //! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also while
 //! one that was stopped takes its time to die. W3 nothing of a program outlives this thread, but for a process that is
 //! killed: then the system ends the programs with it (`work/sandbox.rs`).
-//! Not here: who gets which job (`services/jobs/`), who is lost (`core.rs`), cages and compilers (`work/`).
+//! Not here: who gets which job (`services/jobs/`), who is lost (`core.rs`), sandboxes and compilers (`work/`).
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::WorkerInput;
@@ -51,7 +51,7 @@ struct Running {
 }
 
 /// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
-struct Untold {
+struct PendingEnd {
     command: Vec<u8>,
     /// The attempt is this worker's no more: the log needs no more than to have it.
     is_past: bool,
@@ -71,12 +71,12 @@ struct Worker {
     /// What the machine has is known.
     is_ready: bool,
     next_join: Instant,
-    next_farewell: Instant,
+    next_leave: Instant,
     /// When it is tried again whether a sandbox can be built; `None`: nothing speaks against it, or it is being tried.
     next_probe: Option<Instant>,
     is_probing: bool,
     running: BTreeMap<(JobId, u32), Running>,
-    untold: BTreeMap<(JobId, u32), Untold>,
+    pending_ends: BTreeMap<(JobId, u32), PendingEnd>,
 }
 
 /// Body of the thread.
@@ -90,11 +90,11 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
         trouble: None,
         is_ready: false,
         next_join: Instant::now(),
-        next_farewell: Instant::now(),
+        next_leave: Instant::now(),
         next_probe: None,
         is_probing: false,
         running: BTreeMap::new(),
-        untold: BTreeMap::new(),
+        pending_ends: BTreeMap::new(),
     };
     worker.clear_scratch();
     scratch::remove_abandoned();
@@ -112,8 +112,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
             Ok(WorkerInput::Look) | Err(RecvTimeoutError::Timeout) => {}
             Ok(WorkerInput::Ready { cage, found }) => worker.on_ready(cage, found),
             Ok(WorkerInput::Ended { job, attempt, end }) => worker.on_ended(job, attempt, end),
-            Ok(WorkerInput::Told { job, attempt, is_taken }) => {
-                worker.on_told((job, attempt), is_taken);
+            Ok(WorkerInput::EndAnswered { job, attempt, is_taken }) => {
+                worker.on_end_answered((job, attempt), is_taken);
             }
             Ok(WorkerInput::Sandbox(cage)) => worker.on_sandbox(cage),
             Ok(WorkerInput::Current) => worker.join(),
@@ -232,13 +232,13 @@ impl Worker {
     fn next_look(&self) -> Instant {
         let view = self.shared.jobs();
         let join = (self.is_ready && !view.am_here).then_some(self.next_join);
-        let farewell = self.forerunner(&view).map(|_| self.next_farewell);
+        let leave = self.previous_incarnation(&view).map(|_| self.next_leave);
         let soonest = self
-            .untold
+            .pending_ends
             .values()
-            .filter_map(|untold| untold.next_try)
+            .filter_map(|pending| pending.next_try)
             .chain(join)
-            .chain(farewell)
+            .chain(leave)
             .chain(self.next_probe)
             .min();
         soonest.unwrap_or_else(|| Instant::now() + LOOK_EVERY)
@@ -251,38 +251,39 @@ impl Worker {
         for (_, running) in self.running.iter().filter(|(key, _)| !mine.contains(key)) {
             running.is_cancelled.store(true, Ordering::Relaxed);
         }
-        let is_settled = |key: &_, untold: &mut Untold| !untold.is_past && !mine.contains(key);
-        let settled: Vec<_> = self.untold.extract_if(.., is_settled).collect();
+        let is_settled = |key: &_, pending: &mut PendingEnd| !pending.is_past && !mine.contains(key);
+        let settled: Vec<_> = self.pending_ends.extract_if(.., is_settled).collect();
         for ((job, attempt), _) in settled {
             self.shared.live.forget(job, attempt);
         }
         for task in &view.mine {
             let key = (task.job, task.attempt);
-            if !self.running.contains_key(&key) && !self.untold.contains_key(&key) {
+            if !self.running.contains_key(&key) && !self.pending_ends.contains_key(&key) {
                 self.begin(task);
             }
         }
         let now = Instant::now();
-        let is_due = |untold: &Untold| untold.next_try.is_some_and(|at| at <= now);
-        let due: Vec<_> = self.untold.iter().filter(|(_, untold)| is_due(untold)).map(|(key, _)| *key).collect();
-        due.into_iter().for_each(|key| self.tell(key));
+        let is_due = |pending: &PendingEnd| pending.next_try.is_some_and(|at| at <= now);
+        let due: Vec<_> =
+            self.pending_ends.iter().filter(|(_, pending)| is_due(pending)).map(|(key, _)| *key).collect();
+        due.into_iter().for_each(|key| self.propose_end(key));
         if self.is_ready && !view.am_here && self.next_join <= now {
             self.ask_to_join(now);
         }
         if self.next_probe.is_some_and(|at| at <= now) {
             self.probe_again();
         }
-        if let Some(forerunner) = self.forerunner(&view).filter(|_| self.next_farewell <= now) {
-            self.next_farewell = now + AGAIN_AFTER;
+        if let Some(previous_incarnation) = self.previous_incarnation(&view).filter(|_| self.next_leave <= now) {
+            self.next_leave = now + AGAIN_AFTER;
             if self.shared.view().raft.leader.is_some() {
-                self.propose(&Command::Leave { worker: forerunner, is_lost: true });
+                self.propose(&Command::Leave { worker: previous_incarnation, is_lost: true });
             }
         }
     }
 
     /// The process of this node before this one, if it still counts as there: the leader cannot see that another answers in
     /// its place, and this one may take its time to join, or never will.
-    fn forerunner(&self, view: &JobsView) -> Option<Identity> {
+    fn previous_incarnation(&self, view: &JobsView) -> Option<Identity> {
         let me = self.shared.worker;
         view.here.iter().copied().find(|worker| worker.id == me.id && *worker != me)
     }
@@ -301,7 +302,7 @@ impl Worker {
         self.shared.inboxes.submit(
             operation,
             deadline,
-            ReplyTo::Callback(Box::new(Asking { inbox: self.inbox.clone() })),
+            ReplyTo::Callback(Box::new(ReadWaiter { inbox: self.inbox.clone() })),
         );
     }
 
@@ -395,25 +396,25 @@ impl Worker {
             }
         };
         let is_past = matches!(command, Command::Printed { .. });
-        let untold = Untold { command: jobs_command(&command), is_past, next_try: Some(Instant::now()) };
-        self.untold.insert((job, attempt), untold);
+        let pending = PendingEnd { command: jobs_command(&command), is_past, next_try: Some(Instant::now()) };
+        self.pending_ends.insert((job, attempt), pending);
     }
 
     /// The log has what was told, or may not have it.
-    fn on_told(&mut self, key: (JobId, u32), is_taken: bool) {
-        let Some(untold) = self.untold.get_mut(&key) else { return };
-        untold.next_try = (!is_taken).then(|| Instant::now() + AGAIN_AFTER);
-        if is_taken && untold.is_past {
-            self.untold.remove(&key);
+    fn on_end_answered(&mut self, key: (JobId, u32), is_taken: bool) {
+        let Some(pending) = self.pending_ends.get_mut(&key) else { return };
+        pending.next_try = (!is_taken).then(|| Instant::now() + AGAIN_AFTER);
+        if is_taken && pending.is_past {
+            self.pending_ends.remove(&key);
         }
     }
 
-    fn tell(&mut self, key: (JobId, u32)) {
+    fn propose_end(&mut self, key: (JobId, u32)) {
         let patience = Duration::from_millis(self.shared.settings.request_timeout_ms) * 2;
-        let Some(untold) = self.untold.get_mut(&key) else { return };
-        untold.next_try = Some(Instant::now() + patience);
-        let command = untold.command.clone();
-        let waiter = Telling { inbox: self.inbox.clone(), job: key.0, attempt: key.1 };
+        let Some(pending) = self.pending_ends.get_mut(&key) else { return };
+        pending.next_try = Some(Instant::now() + patience);
+        let command = pending.command.clone();
+        let waiter = EndWaiter { inbox: self.inbox.clone(), job: key.0, attempt: key.1 };
         self.propose_encoded(command, ReplyTo::Callback(Box::new(waiter)));
     }
 
@@ -427,16 +428,16 @@ impl Worker {
         }
         let until = Instant::now() + WIND_DOWN;
         // What they had printed until now is told as well, if somebody takes it in time.
-        self.untold.retain(|_, untold| untold.is_past);
-        while !self.running.is_empty() || !self.untold.is_empty() {
+        self.pending_ends.retain(|_, pending| pending.is_past);
+        while !self.running.is_empty() || !self.pending_ends.is_empty() {
             match inbox.recv_deadline(until) {
                 Ok(WorkerInput::Ended { job, attempt, end }) => {
                     self.on_ended(job, attempt, end);
-                    if self.untold.contains_key(&(job, attempt)) {
-                        self.tell((job, attempt));
+                    if self.pending_ends.contains_key(&(job, attempt)) {
+                        self.propose_end((job, attempt));
                     }
                 }
-                Ok(WorkerInput::Told { job, attempt, .. }) => drop(self.untold.remove(&(job, attempt))),
+                Ok(WorkerInput::EndAnswered { job, attempt, .. }) => drop(self.pending_ends.remove(&(job, attempt))),
                 Ok(_) => {}
                 Err(_) if self.running.is_empty() => break,
                 Err(_) => return warn!("{} programs did not end in time", self.running.len()),
@@ -478,29 +479,29 @@ impl Job {
     }
 }
 
-/// Waits for the log to take an end.
+/// Reports to the worker whether the log has an end.
 #[derive(Debug)]
-struct Telling {
+struct EndWaiter {
     inbox: Sender<WorkerInput>,
     job: JobId,
     attempt: u32,
 }
 
-impl Waiter for Telling {
+impl Waiter for EndWaiter {
     fn answer(self: Box<Self>, answered: Answered) {
         // What the jobs say to it shows in the next look. A full inbox: it is told again later, by the clock, which is harmless.
         let is_taken = matches!(answered, Outcome::Done(_));
-        let _ = self.inbox.try_send(WorkerInput::Told { job: self.job, attempt: self.attempt, is_taken });
+        let _ = self.inbox.try_send(WorkerInput::EndAnswered { job: self.job, attempt: self.attempt, is_taken });
     }
 }
 
-/// Waits for the log to be read up to its end.
+/// Reports to the worker that a linearizable read was answered.
 #[derive(Debug)]
-struct Asking {
+struct ReadWaiter {
     inbox: Sender<WorkerInput>,
 }
 
-impl Waiter for Asking {
+impl Waiter for ReadWaiter {
     fn answer(self: Box<Self>, answered: Answered) {
         if let Outcome::Done(_) = answered {
             let _ = self.inbox.try_send(WorkerInput::Current);
