@@ -11,7 +11,7 @@ use super::protocol::reply::{self, Proto};
 use super::reply_plan::{self, Plan, Shape};
 use super::shared::Shared;
 use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
-use crate::node::{Ack, Answered, Level, Reservation, Work};
+use crate::node::{Ack, Answered, Level, Reservation, Operation};
 use crate::services::Reply;
 use crate::services::kv::commands::RUN_REPLY_BYTES_MAX;
 use crate::services::kv::{Bytes, Op, BatchReply, Batch, Value};
@@ -216,8 +216,8 @@ impl Conn {
             return run.ops;
         };
         let work = match way {
-            RequestPath::Log => Work::Command { tag: None, command: bytes, ack },
-            RequestPath::Query => Work::Query { query: bytes, level: self.level() },
+            RequestPath::Log => Operation::Command { tag: None, command: bytes, ack },
+            RequestPath::Query => Operation::Query { query: bytes, level: self.level() },
         };
         self.shared.handle.submit(work, Instant::now() + self.timeout(), Box::new(place));
         run.ops

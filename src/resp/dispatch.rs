@@ -20,7 +20,7 @@ use super::shared::Shared;
 use crate::limits::{HTTP_WRITE_DEADLINE, RESP_REQUEST_BYTES_MAX};
 use crate::node::Level;
 use crate::node::shared::memory;
-use crate::node::threads::pending_requests::now_ms;
+use crate::node::shared::clock::now_ms;
 use crate::services::Reply;
 use crate::services::kv::commands::RUN_KEYS_MAX;
 use crate::services::kv::{Bytes, Op, BatchReply, Batch, Value};

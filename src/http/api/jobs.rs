@@ -17,7 +17,7 @@ use crate::http::protocol::params;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
-use crate::node::{Ack, Level, Work};
+use crate::node::{Ack, Level, Operation};
 use crate::services::jobs::commands::{LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
 use crate::services::jobs::{self, Answer, Command, Job, JobId, Query, Refusal, State, Verdict};
 use crate::services::{self, registry};
@@ -80,7 +80,7 @@ fn hand_in(request: &Request, job: jobs::Request, until: Instant) -> Result<(Ind
     let now = Instant::now();
     wait_for_workers(request.server, now + until.saturating_duration_since(now) * 3 / 4);
     let command = registry::jobs_command(&Command::Submit(job));
-    match change(request.server, Work::Command { tag, command, ack: Ack::Applied }, until)? {
+    match change(request.server, Operation::Command { tag, command, ack: Ack::Applied }, until)? {
         (index, Answer::Submitted(id)) => Ok((index, id)),
         (_, Answer::Refused(why)) => Err(refusal(request.server, &why)),
         (_, Answer::Done) => Err(unexpected()),
@@ -99,7 +99,7 @@ fn wait_for_workers(server: &Server, until: Instant) {
     }
 }
 
-fn change(server: &Server, work: Work, until: Instant) -> Result<(Index, Answer), ApiError> {
+fn change(server: &Server, work: Operation, until: Instant) -> Result<(Index, Answer), ApiError> {
     let (index, bytes) = answered(server.host.ask(work, until))?;
     Ok((index, Answer::decode(&bytes).ok_or_else(unexpected)?))
 }
@@ -287,7 +287,7 @@ pub(crate) fn cancel(request: &Request) -> ApiResult {
     let id = number(request.args.0)?;
     let tag = idempotency::tag(request.head, request.body)?;
     let command = registry::jobs_command(&Command::Cancel { job: id });
-    match change(server, Work::Command { tag, command, ack: Ack::Applied }, server.deadline())? {
+    match change(server, Operation::Command { tag, command, ack: Ack::Applied }, server.deadline())? {
         (index, Answer::Done) => Ok(Response::json(200, &json!({"id": id, "state": "cancelled"})).at(index)),
         (_, Answer::Refused(why)) => Err(refusal(server, &why)),
         (_, Answer::Submitted(_)) => Err(unexpected()),

@@ -13,7 +13,7 @@ use crate::http::protocol::parse::{percent_decode, percent_encode};
 use crate::http::protocol::response::{Response, as_text};
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
-use crate::node::{Ack, Level, Work};
+use crate::node::{Ack, Level, Operation};
 use crate::services::kv::commands::{KEY_BYTES_MAX, TOO_LARGE, TOO_LARGE_A_REPLY, VALUE_BYTES_MAX};
 use crate::services::kv::{Bytes, Condition, Expiry, Op, BatchReply, Batch, Value};
 use crate::services::registry;
@@ -198,7 +198,7 @@ fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option
     };
     let ops = vec![op, Op::Revisions(vec![key])];
     let command = registry::kv_batch(&Batch { watched: Vec::new(), ops });
-    let work = Work::Command { tag, command, ack };
+    let work = Operation::Command { tag, command, ack };
     let (index, bytes) = answered(request.server.host.ask(work, request.deadline()))?;
     if ack == Ack::Taken {
         return Ok(Response::json(202, &json!({"index": null, "taken_at": index})).at(index));

@@ -11,7 +11,7 @@ use crate::http::protocol::parse::percent_decode;
 use crate::http::protocol::response::Response;
 use crate::http::protocol::{idempotency, params};
 use crate::http::request::{ApiResult, Request};
-use crate::node::{Ack, Work};
+use crate::node::{Ack, Operation};
 use crate::services::kv::commands::KEY_BYTES_MAX;
 use crate::services::kv::{Bytes, Op, Batch, Value};
 use crate::services::registry;
@@ -124,7 +124,7 @@ fn change_held(request: &Request, op: Op, done: &Json) -> ApiResult {
 fn change(request: &Request, ops: Vec<Op>, result: impl Fn(&[Value]) -> Option<ApiResult>) -> ApiResult {
     let tag = idempotency::tag(request.head, request.body)?;
     let command = registry::kv_batch(&Batch { watched: Vec::new(), ops });
-    let work = Work::Command { tag, command, ack: Ack::Applied };
+    let work = Operation::Command { tag, command, ack: Ack::Applied };
     let (index, bytes) = answered(request.server.host.ask(work, request.deadline()))?;
     let values = kv::values(&bytes)?;
     match result(&values).unwrap_or_else(|| Err(kv::refusal(values.first().cloned()))) {

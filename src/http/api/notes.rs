@@ -8,7 +8,7 @@ use crate::http::protocol::parse::percent_decode;
 use crate::http::protocol::response::Response;
 use crate::http::protocol::{idempotency, params};
 use crate::http::request::{ApiResult, Request};
-use crate::node::{Ack, Work};
+use crate::node::{Ack, Operation};
 use crate::services::{directory, registry};
 use serde::Deserialize;
 use serde_json::json;
@@ -26,7 +26,7 @@ pub(crate) fn write(request: &Request) -> ApiResult {
     let NewNote { id, text } = params::object(request.body)?;
     let tag = idempotency::tag(request.head, request.body)?;
     let command = registry::directory_command(&directory::Command::Note { id, text });
-    let work = Work::Command { tag, command, ack: Ack::Applied };
+    let work = Operation::Command { tag, command, ack: Ack::Applied };
     let (index, _) = answered(request.server.host.ask(work, request.deadline()))?;
     Ok(Response::json(200, &json!({"index": index})).at(index))
 }

@@ -9,7 +9,7 @@ use crate::http::protocol::params;
 use crate::http::protocol::parse::Head;
 use crate::http::request::Request;
 use crate::http::server::Server;
-use crate::node::{Ack, Level, Work};
+use crate::node::{Ack, Level, Operation};
 use crate::services::chat::{Answer, Command, Query, Refusal, TokenHash, View};
 use crate::services::registry;
 use crate::services::sessions::Tag;
@@ -46,7 +46,7 @@ pub(crate) fn number(text: &str) -> Result<u64, ApiError> {
 
 /// Carries a command out, once if it has a tag.
 pub(crate) fn run(server: &Server, tag: Option<Tag>, command: &Command) -> Result<(Index, Answer), ApiError> {
-    let work = Work::Command { tag, command: registry::chat_command(command), ack: Ack::Applied };
+    let work = Operation::Command { tag, command: registry::chat_command(command), ack: Ack::Applied };
     let (index, bytes) = answered(server.host.ask(work, server.deadline()))?;
     match Answer::decode(&bytes) {
         Some(Answer::Refused(why)) => Err(refusal(&why)),
