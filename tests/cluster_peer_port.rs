@@ -5,14 +5,19 @@ mod clients;
 
 use clients::EXE;
 use phalanx::lab::{Cluster, Result};
-use phalanx::raft::{Body, Change, Conflict, Entry, Membership, Message, Payload, SnapshotMeta, Token};
-use phalanx::types::{Addresses, Identity, Index, NodeId, Term};
+use phalanx::raft::{Body, Change, Conflict, Entry, Membership, Message, Payload, Promise, Role, SnapshotMeta, Token};
+use phalanx::services::kv::{Op, Run};
+use phalanx::services::registry::kv_run;
+use phalanx::services::sessions::Tag;
+use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
 use phalanx::wire::codec::{self, WireError};
-use phalanx::wire::heartbeat::Table;
-use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, handshake};
+use phalanx::wire::heartbeat::{Pace, Row, Table};
+use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, Whereabouts, handshake};
 use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -149,16 +154,74 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
         Body::TransferMe,
     ];
     let raft = bodies.map(|body| Frame::Raft(Message { from, to, term: Term(term), body }));
+    let promise = Promise { term: Term(term), has_voted: true, index, is_broken: true };
+    let tag = Tag { origin: from.uuid, number, done_below: number };
+    let command = || kv_run(&Run { watched: Vec::new(), ops: vec![Op::FlushAll] });
+    let addresses = hello(Purpose::Peer).addresses;
+    let (cluster, members) = (Uuid::from_u128(0xbad), vec![(to.id, addresses.clone())]);
     let other = [
         Frame::Gossip(Table::default()),
+        // The receiver's own row, from far ahead.
+        Frame::Gossip(Table { rows: vec![row(to, term, number)], wall_ms: number, log_ms: Some(number) }),
+        Frame::Remembered(promise),
         Frame::HandedOut(vec![(NodeId(number), u32::MAX)]),
         Frame::Forward(vec![
             (number, Ask::Change(Change::Remove(to.id))),
             (number, Ask::Transfer(Some(NodeId(number)))),
+            (number, Ask::Command { tag, command: command(), is_taken_enough: true }),
         ]),
         Frame::Forwarded(vec![(number, Forwarded::NotLeader)]),
+        Frame::Whereabouts(Whereabouts {
+            cluster: Some(cluster),
+            id: Some(from.id),
+            term: Term(term),
+            leader: Some((from.id, addresses)),
+            members: members.clone(),
+            holder: Some(from.uuid),
+            remembered: promise,
+        }),
+        Frame::Joined { cluster, members, identities: vec![from] },
+        Frame::SnapshotHead {
+            term: Term(term),
+            meta: SnapshotMeta { index, term: last_term, membership: Membership::default() },
+            bytes: number,
+        },
+        Frame::SnapshotChunk { offset: number, bytes: vec![0xff; 100] },
+        Frame::SnapshotDone { ok: true, why: String::new() },
     ];
     raft.into_iter().chain(other).collect()
+}
+
+/// What gossip says of a node, its numbers at an extreme.
+fn row(who: Identity, term: u64, number: u64) -> Row {
+    Row {
+        id: who.id,
+        uuid: who.uuid,
+        counter: number,
+        load: number,
+        sessions_opened_total: number,
+        role: Role::Leader,
+        standing: Standing::Voter,
+        term: Term(term),
+        last_index: Index(number),
+        promise: Promise { term: Term(term), has_voted: true, index: Index(number), is_broken: true },
+        commit_index: Index(number),
+        applied_index: Index(number),
+        pace: Pace::default(),
+        state: Arc::default(),
+        prepared_load: number,
+        jobs: Arc::default(),
+        is_disk_low: true,
+        pid: 1,
+        addresses: hello(Purpose::Peer).addresses,
+    }
+}
+
+/// Twice over, in an order of its own: as a network would that keeps, swaps and repeats what it carries.
+fn replayed(frames: Vec<Frame>, seed: u64) -> Vec<Frame> {
+    let mut all = [frames.clone(), frames].concat();
+    fastrand::Rng::with_seed(seed).shuffle(&mut all);
+    all
 }
 
 /// How often a member, all of which live, was looked for where nobody listens.
@@ -196,23 +259,20 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
         for id in [9, 1, 2, 3, 0, u64::MAX] {
             let from = Identity { id: NodeId(id), uuid: Uuid::from_u128(0xbad) };
             let stream = call(to, from, Purpose::Peer).unwrap();
-            for (term, number) in EDGES.into_iter().flat_map(|term| EDGES.map(|number| (term, number))) {
-                for frame in frames(from, identity(to), term, number) {
-                    codec::write_frame(&mut &stream, &frame).unwrap();
-                    strangers_frames += u64::from(to == leader);
-                }
+            let edges = EDGES.into_iter().flat_map(|term| EDGES.map(|number| (term, number)));
+            let all = edges.flat_map(|(term, number)| frames(from, identity(to), term, number)).collect();
+            for frame in replayed(all, to ^ id) {
+                codec::write_frame(&mut &stream, &frame).unwrap();
+                strangers_frames += u64::from(to == leader);
             }
         }
         // In a member's name, with a term that cannot be; the first of them would have been the last.
         let from = identity(to % 3 + 1);
         let stream = call(to, from, Purpose::Peer).unwrap();
         for absurd in [u64::MAX, u64::MAX - 1, 1 << 63, (1 << 33) + term.0] {
-            for number in EDGES {
-                for frame in frames(from, identity(to), absurd, number) {
-                    if matches!(frame, Frame::Raft(_)) {
-                        codec::write_frame(&mut &stream, &frame).unwrap();
-                    }
-                }
+            let all = EDGES.into_iter().flat_map(|number| frames(from, identity(to), absurd, number));
+            for frame in replayed(all.filter(|frame| matches!(frame, Frame::Raft(_))).collect(), absurd) {
+                codec::write_frame(&mut &stream, &frame).unwrap();
             }
         }
         // A snapshot that would replace everything.
@@ -221,6 +281,12 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
         let meta = SnapshotMeta { index: Index(1 << 61), term: Term(1 << 61), membership: Membership::default() };
         let _ = codec::write_frame(&mut &stream, &Frame::SnapshotHead { term: Term(u64::MAX), meta, bytes: 1 << 60 });
         until_hung_up(&stream, Duration::from_secs(12));
+        // The whole state is given to members alone.
+        let stream = call(to, from, Purpose::State).unwrap();
+        match codec::read_frame(&mut &stream, 1 << 20).unwrap() {
+            Frame::Reject { why } => assert_eq!(why, "only members are given the state"),
+            other => panic!("a stranger is given {other:?}"),
+        }
         // Connections of one that does not say which cluster it means.
         let stream = TcpStream::connect(cluster.peer(to)).unwrap();
         handshake::dial(&stream, Hello { from, ..hello(Purpose::Peer) }, None).unwrap();
@@ -259,20 +325,59 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
     }
     // A member is still found when it comes back, and a newcomer may still ask to join.
     let away = leader % 3 + 1;
-    cluster.restart(away)?;
+    cluster.kill(away)?;
+    let as_away = Hello { cluster: name, from: identity(away), ..hello(Purpose::Peer) };
+    tells_of_another_clock(&cluster, leader, as_away)?;
+    cluster.spawn(away, &[])?;
     cluster.spawn(4, &[])?;
     cluster.settle()?;
     Ok(())
 }
 
+/// In the name of a member that is away, whose clock is an hour ahead: metric, event, log and status say so.
+fn tells_of_another_clock(cluster: &Cluster, leader: u64, hello: Hello) -> Result<()> {
+    const HOUR_MS: u64 = 3_600_000;
+    let away = hello.from.id.0;
+    let stream = TcpStream::connect(cluster.peer(leader)).unwrap();
+    handshake::dial(&stream, hello, None).unwrap();
+    let skew = format!("phalanx_clock_skew_seconds{{peer=\"{away}\"}}");
+    let said = format!("the clock of node {away} is 3");
+    cluster.wait_explained("the skew is told", Duration::from_secs(20), || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let table = Table { rows: Vec::new(), wall_ms: now.as_millis() as u64 + HOUR_MS, log_ms: None };
+        codec::write_frame(&mut &stream, &Frame::Gossip(table)).map_err(|e| e.to_string())?;
+        let seconds = metric(cluster, leader, &skew).unwrap_or_default();
+        let events = cluster.get(leader, "/v1/events").map_err(|e| e.to_string())?.json();
+        let is_event = |event: &serde_json::Value| {
+            event["kind"] == "clock" && event["text"].as_str().is_some_and(|text| text.starts_with(&said))
+        };
+        let is_told = events["events"].as_array().unwrap().iter().any(is_event);
+        let rows = cluster.status(leader).map_err(|e| e.to_string())?.nodes;
+        let ahead_ms = rows.iter().find(|row| row.id.0 == away).and_then(|row| row.clock_ahead_ms).unwrap_or_default();
+        let is_near = (3_590..=3_610).contains(&seconds) && (3_590_000..=3_610_000).contains(&ahead_ms);
+        if is_near && is_told { Ok(()) } else { Err(format!("{seconds} s, {ahead_ms} ms, {events}")) }
+    })?;
+    let log = cluster.log(leader);
+    assert!(log.contains(&said) && log.contains("is a time server set up on both?"), "{log}");
+    Ok(())
+}
+
 #[test]
 fn a_node_with_another_secret_does_not_join() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
+    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx only"}))?;
+    std::fs::set_permissions(cluster.settings_path(), PermissionsExt::from_mode(0o644)).unwrap();
+    for id in 1..=3 {
+        cluster.spawn(id, &[])?;
+    }
+    cluster.settle()?;
+    let readable = format!("{} holds cluster_secret, and others can read it", cluster.settings_path().display());
+    assert!(cluster.log(1).contains(&format!("warning: {readable} (mode 644): chmod 600")), "{}", cluster.log(1));
     cluster.set_env("PHALANX_CLUSTER_SECRET", "something else");
     cluster.spawn(4, &[])?;
     cluster.wait_until("node 4 is told why", Duration::from_secs(20), || {
-        cluster.log(4).contains("cluster_secret").then_some(())
+        cluster.log(4).contains("cluster_secret differs").then_some(())
     })?;
+    assert!(!cluster.log(4).contains(&readable), "its secret is from the environment: {}", cluster.log(4));
     let leader = cluster.wait_leader()?;
     let status = cluster.status(leader)?;
     assert_eq!(status.cluster.voters.len() + status.cluster.learners.len(), 3, "{:?}", status.cluster);
