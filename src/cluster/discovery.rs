@@ -318,7 +318,7 @@ impl Search<'_> {
 
     /// In words: what this node's folder lacks.
     fn outdated(&self, known: &Promise) -> String {
-        let (me, kept) = (self.seeker.me.id, &self.seeker.kept);
+        let (me, kept) = (self.seeker.me.id.0, &self.seeker.kept);
         format!(
             "the data folder of node {me} is older than what its peers remember of it: it ends in term {} at entry {}, \
              they remember term {} and entry {}",

@@ -370,7 +370,7 @@ impl Core {
             }
             CoreInput::Found { who, addresses } => {
                 if self.raft.view().membership.is_member(&who) && self.book.get(&who.id) != Some(&addresses) {
-                    info!("node {} answers at {} now", who.id, addresses.peer);
+                    info!("node {} answers at {} now", who.id.0, addresses.peer);
                     self.book.insert(who.id, addresses);
                     self.tend_links();
                 }
