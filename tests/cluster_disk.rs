@@ -640,6 +640,47 @@ fn a_folder_whose_number_is_not_its_own_any_more_says_so() -> Result<()> {
     is_told_everywhere(&cluster, victim, "this node was removed from the cluster: stop it, or")
 }
 
+/// The former folder of a node that was replaced is started for a moment: the others link to the node again afterwards, also
+/// when their logs name the former identity no more.
+#[test]
+fn a_node_is_a_member_again_after_its_former_folder_was_started_by_mistake() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"snapshot_every_mb": 1, "dead_after_ms": 2000}))?;
+    let leader = cluster.settle()?;
+    let victim = leader % 3 + 1;
+    cluster.kill(victim)?;
+    let (former, right) = (cluster.dir().join("former"), cluster.dir().join("right"));
+    copy_folder(&folder(&cluster, victim), &former);
+    cluster.wipe(victim)?;
+    cluster.spawn(victim, &[])?;
+    cluster.settle()?;
+    let value = json!("v".repeat(1 << 20));
+    for n in 0..20 {
+        let path = format!("/v1/kv/k{}", n % 4);
+        let put = web::ask(&cluster.http(leader), "PUT", &path, Some(&value), Duration::from_secs(10)).unwrap();
+        assert_eq!(put.status, 200, "{}", put.text());
+    }
+    cluster.settle()?;
+    cluster.kill(victim)?;
+    copy_folder(&folder(&cluster, victim), &right);
+    put_back(&mut cluster, victim, &former);
+    cluster.spawn(victim, &[])?;
+    cluster.wait_until("both others have met the former", Duration::from_secs(20), || {
+        let has_met = |id: u64| cluster.log(id).contains("in place of");
+        (1..=3).filter(|id| *id != victim).all(has_met).then_some(())
+    })?;
+    cluster.kill(victim)?;
+    put_back(&mut cluster, victim, &right);
+    cluster.spawn(victim, &[])?;
+    cluster.settle()?;
+    for id in 1..=3 {
+        cluster.wait_explained("all is well", Duration::from_secs(10), || {
+            let status = cluster.status(id).map_err(|e| e.to_string())?.cluster;
+            if status.verdict == Verdict::Healthy { Ok(()) } else { Err(format!("{id}: {:?}", status.reasons)) }
+        })?;
+    }
+    Ok(())
+}
+
 /// Log, status, health check and events of a node say what is wrong with it.
 fn is_told_everywhere(cluster: &Cluster, id: u64, what: &str) -> Result<()> {
     cluster.wait_explained(what, Duration::from_secs(30), || {

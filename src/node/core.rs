@@ -76,6 +76,8 @@ pub enum CoreInput {
     Met { who: Identity, addresses: Addresses, is_proved: bool },
     /// Somebody whom this node believes names a node of this cluster (`raft/guard.rs`).
     Vouched(Identity),
+    /// This identity answered at the address of the member whose number it has, where another was expected.
+    Answers(Identity),
     /// The directory changed.
     Directory(Arc<Nodes>),
     /// The disk has everything up to this job; the promises that rest on it have left.
@@ -156,6 +158,8 @@ pub struct Core {
     book: BTreeMap<NodeId, Addresses>,
     /// Who holds a connection to us, as its own handshake said.
     met: BTreeMap<NodeId, Identity>,
+    /// Who answered last under a number where another was expected.
+    answering: BTreeMap<NodeId, Identity>,
     /// The same of strangers, and where they say they are: it counts when they are vouched for.
     strangers: BTreeMap<Identity, Addresses>,
     /// Where members to which a link stands say that they are, if elsewhere: it counts when the link is lost.
@@ -207,6 +211,7 @@ impl Core {
             links: BTreeMap::new(),
             book,
             met: BTreeMap::new(),
+            answering: BTreeMap::new(),
             strangers: BTreeMap::new(),
             claimed: BTreeMap::new(),
             handed_to_apply: applied,
@@ -355,11 +360,11 @@ impl Core {
                 }
                 self.meet(who, addresses, is_proved);
             }
-            CoreInput::Vouched(who) => {
-                self.introduce(who);
-                if let Some(addresses) = self.strangers.remove(&who) {
-                    self.meet(who, addresses, false);
-                }
+            CoreInput::Vouched(who) => self.on_vouched(who),
+            CoreInput::Answers(who) => {
+                self.answering.insert(who.id, who);
+                self.on_vouched(who);
+                self.tend_links();
             }
             CoreInput::Remembered { by, promise, compared } => {
                 self.on_remembered(by, &promise);
@@ -419,6 +424,13 @@ impl Core {
     }
 
     /// A node of this cluster, by the word of somebody who must know.
+    fn on_vouched(&mut self, who: Identity) {
+        self.introduce(who);
+        if let Some(addresses) = self.strangers.remove(&who) {
+            self.meet(who, addresses, false);
+        }
+    }
+
     fn introduce(&mut self, who: Identity) {
         if !self.raft.knows(&who) {
             self.step(Input::Introduce(who));
@@ -699,6 +711,9 @@ impl Core {
         others.extend(view.membership.members().map(|who| (who.id, who)));
         // Newer than what the membership says of the number: this node is behind.
         others.extend(self.raft.introduced().map(|who| (who.id, who)));
+        // Whoever answers is there. Another may have answered in its place for a while, and was introduced then.
+        let answering = self.answering.values().filter(|who| self.raft.knows(who)).map(|who| (who.id, *who));
+        others.extend(answering.filter(|(id, _)| others.contains_key(id)).collect::<Vec<_>>());
         others.remove(&self.shared.me.id);
         let mut wanted = BTreeMap::new();
         for (id, who) in &others {

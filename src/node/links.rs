@@ -301,9 +301,10 @@ pub fn dial_as(
     if who == to {
         return Ok((stream, welcomed));
     }
-    // The member whose disk was replaced: it answers where we know our cluster to live.
+    // The member whose disk was replaced, or the member itself after another one of its number: it answers where we know
+    // our cluster to live.
     if who.id == to.id && welcomed.cluster == Some(shared.cluster) {
-        shared.to_core(CoreInput::Vouched(who));
+        shared.to_core(CoreInput::Answers(who));
     }
     Err(WireError::Rejected(format!("{who:?} answers at {address} in place of {to:?}")))
 }
