@@ -140,8 +140,9 @@ pub fn must<T>(shared: &Shared, result: Result<T, StoreError>) -> T {
     match result {
         Ok(value) => value,
         Err(e) => {
-            error!("the disk failed, this node stops: {e}");
-            shared.event("disk", Some(shared.me.id), format!("the disk failed: {e}"));
+            let what = if e.is_out_of_descriptors() { "there are too many open files" } else { "the disk failed" };
+            error!("{what}, this node stops: {e}");
+            shared.event("disk", Some(shared.me.id), format!("{what}: {e}"));
             logging::exit(EXIT_DISK);
         }
     }

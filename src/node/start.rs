@@ -51,6 +51,9 @@ const SHARED_PORT_HINT: &str = ". If other nodes of this host have it: the syste
      same user";
 /// What reads of the database leave free on the disk beyond its reserve.
 const READS_LEAVE_MB: u64 = 64;
+/// File descriptors that a node keeps for itself at least: files of the log, snapshots and database, listeners, strangers and
+/// peers on the peer port, reserved slots, pipes of jobs. Of a larger limit an eighth, for more peers.
+const OWN_FILES: u64 = 256;
 /// A whole stop takes no longer.
 const STOP_MAX: Duration = Duration::from_millis(4500);
 
@@ -138,10 +141,10 @@ struct Ports {
 }
 
 /// Runs a node until it is told to stop; the exit code (STYLE section 4).
-pub fn run(settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
+pub fn run(mut settings: Settings, options: &NodeOptions, doors: Doors) -> u8 {
     store::make_all_private();
     logging::start();
-    raise_file_limit();
+    bound_connections(&mut settings);
     let (stopper, stop_asked) = Stopper::new();
     obey_signals(&stopper);
     let code = match start(settings, options, &stopper, &stop_asked, doors) {
@@ -542,14 +545,39 @@ fn rank_delay(settings: &Settings) -> Ticks {
     to_ticks((settings.election_timeout_ms / 20).max(10))
 }
 
-/// Thousands of clients need thousands of descriptors: use what the system allows this process anyway.
-fn raise_file_limit() {
+/// Thousands of clients need thousands of descriptors and threads. Raises the soft limit of descriptors to the hard one, and
+/// keeps clients from taking what the node needs for its own files, peers and threads.
+fn bound_connections(settings: &mut Settings) {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(e) = setrlimit(Resource::Nofile, limit) {
-        warn!("file descriptors stay at their soft limit err={e}");
+    let mut files = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: files.maximum, ..files };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => files = raised,
+        Err(e) => warn!("file descriptors stay at their soft limit err={e}"),
     }
+    // The system's limit of processes counts all threads of the user; root is not bound by it.
+    let is_root = rustix::process::geteuid().is_root();
+    let threads = getrlimit(Resource::Nproc).current.filter(|_| !is_root);
+    let wanted = settings.connections_max;
+    settings.connections_max = connections_within(wanted, files.current, threads);
+    if settings.connections_max < wanted {
+        let limit = |limit: Option<u64>| limit.map_or_else(|| "none".to_string(), |limit| limit.to_string());
+        warn!(
+            "connections_max is {wanted}, {} are possible: the limit of open files is {}, of threads {}. Raise them (ulimit -n, \
+             ulimit -u) or lower connections_max",
+            settings.connections_max,
+            limit(files.current),
+            limit(threads)
+        );
+    }
+}
+
+/// How many of `wanted` connections leave the node what it needs itself, with so many descriptors, and threads of the user.
+fn connections_within(wanted: u32, files: Option<u64>, threads: Option<u64>) -> u32 {
+    let by_files = files.map(|max| max.saturating_sub((max / 8).max(OWN_FILES)).max(max / 4));
+    let by_threads = threads.map(|max| max / 2);
+    let most = by_files.into_iter().chain(by_threads).min().unwrap_or(u64::MAX);
+    wanted.min(u32::try_from(most).unwrap_or(u32::MAX)).max(1)
 }
 
 /// Ends a listener and the `accept` that waits on it. A connection to the front door could reach any node of this host,
@@ -597,5 +625,22 @@ impl Running {
         }
         info!("stopped after {} ms", begun.elapsed().as_millis());
         why
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_the_node_its_own_files_and_threads() {
+        assert_eq!(connections_within(12_000, None, None), 12_000);
+        assert_eq!(connections_within(12_000, Some(1 << 20), Some(63_000)), 12_000);
+        assert_eq!(connections_within(12_000, Some(4096), None), 4096 - 512);
+        assert_eq!(connections_within(12_000, Some(1024), None), 1024 - 256);
+        assert_eq!(connections_within(100, Some(1024), None), 100, "fewer are wanted");
+        assert_eq!(connections_within(12_000, Some(300), None), 75, "a quarter at least");
+        assert_eq!(connections_within(12_000, Some(4096), Some(400)), 200);
+        assert_eq!(connections_within(12_000, Some(0), Some(0)), 1);
     }
 }

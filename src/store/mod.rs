@@ -205,6 +205,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a file could not be opened because no file descriptor is left.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self, StoreError::Io { source, .. } if files::is_out_of_descriptors(source))
+    }
+
     /// The log in a node's folder is nobody's.
     pub fn lost_identity(dir: &Path, why: &'static str) -> StoreError {
         StoreError::IdentityLost { dir: dir.to_path_buf(), why, node: node_of(dir) }
