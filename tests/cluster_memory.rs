@@ -28,9 +28,10 @@ fn memory(pid: u32, what: &str) -> u64 {
 fn call(cluster: &Cluster, to: u64, from: Identity) -> TcpStream {
     let addresses = Addresses { peer: "127.0.0.1:1".into(), http: "127.0.0.1:1".into(), kv: "127.0.0.1:1".into() };
     let name = cluster.status(to).unwrap().cluster.id;
-    let hello = Hello { protocol: PROTOCOL, cluster: name, from, addresses, proof: Vec::new(), purpose: Purpose::Peer };
+    let hello =
+        Hello { protocol: PROTOCOL, cluster: name, from, addresses, opening: Vec::new(), purpose: Purpose::Peer };
     let stream = TcpStream::connect(cluster.peer(to)).unwrap();
-    handshake::dial(&stream, hello, None).unwrap();
+    handshake::dial(&stream, hello, None, None).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     stream
 }

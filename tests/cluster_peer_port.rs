@@ -12,12 +12,14 @@ use phalanx::services::sessions::Tag;
 use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
 use phalanx::wire::codec::{self, WireError};
 use phalanx::wire::heartbeat::{Pace, Row, Table};
+use phalanx::wire::seal::Key;
 use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, Whereabouts, handshake};
 use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -46,7 +48,7 @@ fn until_hung_up(mut stream: &TcpStream, within: Duration) -> Duration {
 fn hello(purpose: Purpose) -> Hello {
     let from = Identity { id: NodeId(9), uuid: Uuid::from_u128(9) };
     let addresses = Addresses { peer: "127.0.0.1:1".into(), http: "127.0.0.1:1".into(), kv: "127.0.0.1:1".into() };
-    Hello { protocol: PROTOCOL, cluster: None, from, addresses, proof: Vec::new(), purpose }
+    Hello { protocol: PROTOCOL, cluster: None, from, addresses, opening: Vec::new(), purpose }
 }
 
 fn threads(cluster: &mut Cluster) -> Option<usize> {
@@ -73,7 +75,7 @@ fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
     let _ = stream.write_all(&[&u32::MAX.to_le_bytes()[..], &[0; 4]].concat());
     until_hung_up(&stream, soon);
     // A frame whose checksum is wrong.
-    let mut frame = codec::encode(&Frame::Hello(hello(Purpose::Ask)));
+    let mut frame = codec::encode(&Frame::Hello(hello(Purpose::Ask))).unwrap();
     frame[4] ^= 1;
     let mut stream = connect(&cluster);
     let _ = stream.write_all(&frame);
@@ -81,7 +83,7 @@ fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
     // The wrong secret, and none: told so in a sentence.
     for secret in [Some("guessed"), None] {
         let stream = connect(&cluster);
-        match handshake::dial(&stream, hello(Purpose::Peer), secret) {
+        match handshake::dial(&stream, hello(Purpose::Peer), None, secret.map(Key::of).as_ref()) {
             Err(WireError::Rejected(why)) => assert!(why.contains("cluster_secret"), "{why}"),
             other => panic!("{secret:?} was let in: {other:?}"),
         }
@@ -249,7 +251,7 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
     let call = |to: u64, from: Identity, purpose: Purpose| {
         let stream = TcpStream::connect(cluster.peer(to)).unwrap();
         let hello = Hello { cluster: name, from, ..hello(purpose) };
-        handshake::dial(&stream, hello, None).map(|_| stream)
+        handshake::dial(&stream, hello, None, None).map(|_| stream)
     };
 
     let refused_before = [1, 2, 3].map(|id| refused_members(&cluster, id));
@@ -289,7 +291,7 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
         }
         // Connections of one that does not say which cluster it means.
         let stream = TcpStream::connect(cluster.peer(to)).unwrap();
-        handshake::dial(&stream, Hello { from, ..hello(Purpose::Peer) }, None).unwrap();
+        handshake::dial(&stream, Hello { from, ..hello(Purpose::Peer) }, None, None).unwrap();
         until_hung_up(&stream, Duration::from_secs(3));
     }
     let stranger = "phalanx_peer_frames_refused_total{why=\"stranger\"}";
@@ -390,5 +392,89 @@ fn beyond_loopback_a_node_wants_a_secret() -> Result<()> {
     let ended = cluster.process(1)?.wait(Duration::from_secs(5))?;
     assert_eq!(ended.code(), Some(2), "{}", cluster.log(1));
     assert!(cluster.log(1).contains("cluster_secret"), "{}", cluster.log(1));
+    Ok(())
+}
+
+/// A process that has the port of a member and not the secret: whoever calls is told that it leads, and remembers more than can be.
+fn pretend(
+    listener: TcpListener,
+    who: Identity,
+    cluster: Uuid,
+    addresses: Addresses,
+) -> (Arc<AtomicU64>, impl FnOnce()) {
+    let (calls, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counted, over, address) = (Arc::clone(&calls), Arc::clone(&is_over), listener.local_addr().unwrap());
+    let answer = move |mut stream: TcpStream, addresses: Addresses| -> std::result::Result<(), WireError> {
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        codec::write_frame(&mut stream, &Frame::Challenge { nonce: [7; 16] })?;
+        let Frame::Hello(hello) = codec::read_frame(&mut stream, 1 << 16)? else { return Ok(()) };
+        let remembered = Promise { term: Term(1000), has_voted: true, index: Index(1_000_000), is_broken: false };
+        codec::write_frame(&mut stream, &Frame::Welcome { who, cluster: Some(cluster), remembered })?;
+        let members = vec![(who.id, addresses.clone())];
+        match hello.purpose {
+            Purpose::Ask => {
+                let leader = Some((who.id, addresses));
+                let (cluster, term, id) = (Some(cluster), Term(1000), Some(who.id));
+                let told = Whereabouts { cluster, id, term, leader, members, ..Whereabouts::default() };
+                codec::write_frame(&mut stream, &Frame::Whereabouts(told))?;
+            }
+            Purpose::Join { .. } => {
+                codec::write_frame(&mut stream, &Frame::Joined { cluster, members, identities: vec![who] })?;
+            }
+            _ => {}
+        }
+        while stream.read(&mut [0; 4096])? > 0 {}
+        Ok(())
+    };
+    let thread = std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if over.load(Ordering::Acquire) {
+                return;
+            }
+            counted.fetch_add(1, Ordering::Relaxed);
+            let addresses = addresses.clone();
+            std::thread::spawn(move || answer(stream, addresses));
+        }
+    });
+    let end = move || {
+        is_over.store(true, Ordering::Release);
+        let _ = TcpStream::connect(address);
+        thread.join().unwrap();
+    };
+    (calls, end)
+}
+
+/// While a member is down, a process without the secret listens at its port and claims to lead. Nobody gives its log up for it.
+#[test]
+fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
+    cluster.note("before", "x")?;
+    let leader = cluster.settle()?;
+    let statuses = cluster.statuses();
+    let (away, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let who = Identity { id: NodeId(away), uuid: statuses[&away].node.uuid };
+    let addresses = Addresses { peer: cluster.peer(away), http: cluster.http(away), kv: cluster.kv(away) };
+    cluster.kill(away)?;
+    let listener = TcpListener::bind(cluster.peer(away)).unwrap();
+    let (calls, end) = pretend(listener, who, statuses[&away].cluster.id.unwrap(), addresses);
+    // One that runs meets it, and one that starts.
+    cluster.kill(third)?;
+    cluster.restart(third)?;
+    let calls_of_both = Instant::now();
+    cluster.wait_until("it is called", Duration::from_secs(20), || {
+        (calls.load(Ordering::Relaxed) >= 20 && calls_of_both.elapsed() > Duration::from_secs(3)).then_some(())
+    })?;
+    cluster.wait_until("a leader", Duration::from_secs(20), || cluster.leader().filter(|id| *id != away))?;
+    cluster.note("meanwhile", "y")?;
+    for id in [leader, third] {
+        let now = cluster.status(id)?;
+        assert_eq!(now.node.uuid, statuses[&id].node.uuid, "node {id} gave its log up: {}", cluster.log(id));
+        assert!(now.cluster.term < Term(1000), "term {}", now.cluster.term);
+        assert!(!cluster.log(id).contains("older"), "{}", cluster.log(id));
+    }
+    end();
+    cluster.restart(away)?;
+    cluster.settle()?;
+    cluster.note("after", "z")?;
     Ok(())
 }

@@ -23,7 +23,8 @@ use crate::cluster::autopilot;
 use crate::cluster::roll_call::{Patience, RollCall};
 use crate::limits::TICK_MS;
 use crate::raft::{
-    Answer, Body, Change, Effects, Entry, Event, Input, Message, Payload, Promise, Raft, Role, SnapshotMeta, Token,
+    Answer, Body, Change, Effects, Entry, Event, Input, Message, Payload, Promise, Raft, Refused, Role, SnapshotMeta,
+    Token,
 };
 use crate::services::directory::Nodes;
 use crate::services::jobs;
@@ -367,9 +368,9 @@ impl Core {
                 self.tend_links();
             }
             CoreInput::Remembered { by, promise, compared } => {
-                self.on_remembered(by, &promise);
-                // Not told when outdated: the link must not stand.
-                if let (false, Some(compared)) = (self.is_outdated, compared) {
+                let is_possible = self.on_remembered(by, &promise);
+                // Not told when outdated, or to one who remembers what cannot be: the link must not stand.
+                if let (false, true, Some(compared)) = (self.is_outdated, is_possible, compared) {
                     let _ = compared.try_send(());
                 }
             }
@@ -678,17 +679,25 @@ impl Core {
         }
     }
 
-    /// A disk that falls short of what it once promised must not vote or acknowledge again under this identity.
-    fn on_remembered(&mut self, by: Identity, promise: &Promise) {
+    /// A disk that falls short of what it once promised must not vote or acknowledge again under this identity. Returns whether
+    /// that can have been promised at all.
+    ///
+    /// Nothing is given up here: the node stops, and starts itself again, and then more than one must say so (`discovery.rs`).
+    fn on_remembered(&mut self, by: Identity, promise: &Promise) -> bool {
         let kept = self.raft.kept();
+        if !promise.is_possible_after(&kept) {
+            self.shared.refuse_frame(Refused::TermJump(by, promise.term));
+            return false;
+        }
         if self.is_outdated || !kept.falls_short_of(promise) {
-            return;
+            return true;
         }
         self.is_outdated = true;
         let text = super::renew::in_words(self.shared.me.id, by.id, &kept, promise);
         error!("{text}");
         self.shared.event("disk", Some(self.shared.me.id), text);
         self.shared.stopper.stop(super::renew::OUTDATED);
+        true
     }
 
     fn on_directory(&mut self, nodes: &Nodes) {

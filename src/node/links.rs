@@ -16,14 +16,17 @@ use super::gossip::GossipInput;
 use super::shared::{Shared, lock};
 use crate::limits::{LINK_BYTES_MAX, SEND_INBOX_MAX};
 use crate::types::{Addresses, Identity};
+use crate::warn_seldom;
 use crate::wire::codec::{WireError, encode_onto};
 use crate::wire::handshake::{self, Welcomed};
+use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Frame, Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{debug, info, warn};
 use rustix::net::SendFlags;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,6 +40,14 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 const FLUSH_BYTES: usize = 256 << 10;
 /// A process that dies (or one that is just starting) may take a connection and drop it: dial again so often, at once.
 const DYING_DIALS: u32 = 20;
+
+/// Frames that were dropped because no node would take them.
+static TOO_LARGE: AtomicU64 = AtomicU64::new(0);
+
+/// How many frames were dropped because they were larger than any node takes.
+pub fn too_large_total() -> u64 {
+    TOO_LARGE.load(Ordering::Relaxed)
+}
 
 /// What a `send-m` thread is told.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +63,8 @@ enum LinkInput {
 struct Wire {
     /// `None` while there is no connection.
     stream: Option<Arc<TcpStream>>,
+    /// Tags of its frames, in the order of `rest`.
+    seal: Seal,
     /// Whole frames, but for the first, of which a part may have left already.
     rest: Vec<u8>,
     /// `send-m` is writing what came before `rest`.
@@ -70,6 +83,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// One without a thread, over which nothing goes.
+    #[cfg(test)]
+    pub fn idle(who: Identity) -> Link {
+        Link { who, address: String::new(), wire: Arc::default(), inbox: bounded(SEND_INBOX_MAX).0 }
+    }
+
     /// Writes a frame, now or as soon as the socket takes it; drops it when the connection is down or far behind.
     pub fn send(&self, frame: &Frame) {
         self.queue(frame);
@@ -96,8 +115,13 @@ impl Link {
         if wire.stream.is_none() || wire.rest.len() > bytes_max {
             return false;
         }
-        encode_onto(&mut wire.rest, frame);
-        true
+        let Wire { rest, seal, .. } = &mut *wire;
+        let queued = encode_onto(rest, frame, seal);
+        if let Err(e) = &queued {
+            TOO_LARGE.fetch_add(1, Ordering::Relaxed);
+            warn_seldom!("frame not sent peer={} err={e}", self.who.id);
+        }
+        queued.is_ok()
     }
 
     /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.
@@ -173,14 +197,14 @@ impl Dialer {
             // Whatever asked for a look so far is answered by this one.
             while queue.try_recv().is_ok() {}
             let why = match self.connect() {
-                Ok(stream) => {
+                Ok((stream, seal)) => {
                     if let Some(since) = down_since.take() {
                         info!("peer up peer={} down_ms={}", self.who.id, since.elapsed().as_millis());
                     }
                     last_why.clear();
                     backoff = BACKOFF.0;
                     let stream = Arc::new(stream);
-                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), ..Wire::default() };
+                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), seal, ..Wire::default() };
                     self.shared.to_core(CoreInput::LinkUp(self.who.id));
                     let ended = self.drain_until_broken(&stream, queue);
                     *lock(&self.wire) = Wire::default();
@@ -220,8 +244,8 @@ impl Dialer {
         }
     }
 
-    fn connect(&self) -> Result<TcpStream, WireError> {
-        let (stream, welcomed) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
+    fn connect(&self) -> Result<(TcpStream, Seal), WireError> {
+        let (stream, welcomed, seals) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
         // Before the link stands: a vote of an outdated disk must not reach a node that knows better.
         let (compared, is_compared) = bounded(1);
         let promise = welcomed.remembered;
@@ -231,7 +255,7 @@ impl Dialer {
         }
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok(stream)
+        Ok((stream, seals.outgoing))
     }
 
     fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> Ended {
@@ -293,24 +317,32 @@ pub fn dial_as(
     address: &str,
     purpose: Purpose,
     timeout: Duration,
-) -> Result<(TcpStream, Welcomed), WireError> {
+) -> Result<(TcpStream, Welcomed, Seals), WireError> {
     let stream = TcpStream::connect_timeout(&resolve(address)?, timeout)?;
     stream.set_nodelay(true)?;
-    let welcomed = handshake::dial(&stream, hello(shared, purpose), shared.settings.cluster_secret.as_deref())?;
-    let who = welcomed.who;
-    if who == to {
-        return Ok((stream, welcomed));
+    match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
+        Ok((welcomed, seals)) => Ok((stream, welcomed, seals)),
+        Err(WireError::Other { who, cluster }) => {
+            // The member whose disk was replaced, or the member itself after another one of its number: it answers where we
+            // know our cluster to live.
+            if who.id == to.id && cluster == Some(shared.cluster) {
+                shared.to_core(CoreInput::Answers(who));
+            }
+            Err(WireError::Rejected(format!("{who:?} answers at {address} in place of {to:?}")))
+        }
+        Err(e) => Err(e),
     }
-    // The member whose disk was replaced, or the member itself after another one of its number: it answers where we know
-    // our cluster to live.
-    if who.id == to.id && welcomed.cluster == Some(shared.cluster) {
-        shared.to_core(CoreInput::Answers(who));
-    }
-    Err(WireError::Rejected(format!("{who:?} answers at {address} in place of {to:?}")))
 }
 
-/// Our first word on any connection; the handshake fills in the proof.
+/// Our first word on any connection; the handshake fills in the opening.
 fn hello(shared: &Shared, purpose: Purpose) -> Hello {
     let addresses: Addresses = shared.settings.addresses(shared.me.id);
-    Hello { protocol: PROTOCOL, cluster: Some(shared.cluster), from: shared.me, addresses, proof: Vec::new(), purpose }
+    Hello {
+        protocol: PROTOCOL,
+        cluster: Some(shared.cluster),
+        from: shared.me,
+        addresses,
+        opening: Vec::new(),
+        purpose,
+    }
 }

@@ -3,6 +3,7 @@
 //! Not here: the text format (`http/api.rs`).
 
 use super::handle::Metric;
+use super::links;
 use super::log_queue;
 use super::quota;
 use super::shared::{Shared, lock};
@@ -70,6 +71,11 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             "phalanx_log_lines_dropped_total",
             "Log lines that a terminal, pipe or disk did not take fast enough",
             log_queue::dropped_total(),
+        ),
+        counter(
+            "phalanx_peer_frames_too_large_total",
+            "Frames that were not sent because no node would take them",
+            links::too_large_total(),
         ),
         counter("phalanx_peer_handshakes_failed_total", "Handshakes refused", load(&counters.peer_handshakes_failed)),
     ];

@@ -39,6 +39,7 @@ use crate::store::Snapshots;
 use crate::store::mark::Mark;
 use crate::types::{Addresses, Identity, Index, NodeId, Outcome, Term};
 use crate::wire::heartbeat::{JobReport, Row};
+use crate::wire::seal::Key;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -106,6 +107,8 @@ pub struct Shared {
     pub me: Identity,
     /// Its cluster.
     pub cluster: Uuid,
+    /// Made of `cluster_secret`, for the peer port.
+    pub peer_key: Option<Key>,
     /// Its data folder.
     pub dir: PathBuf,
     /// Client connections.
@@ -196,6 +199,8 @@ pub struct Parts {
     pub me: Identity,
     /// Its cluster.
     pub cluster: Uuid,
+    /// Made of `cluster_secret`.
+    pub peer_key: Option<Key>,
     /// Its data folder.
     pub dir: PathBuf,
     /// Inbox of `core`.
@@ -255,6 +260,7 @@ impl Shared {
             settings: parts.settings,
             me: parts.me,
             cluster: parts.cluster,
+            peer_key: parts.peer_key,
             dir: parts.dir,
             sessions: Sessions::default(),
             events: Events::default(),

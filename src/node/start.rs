@@ -34,6 +34,7 @@ use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::identity::{self, FolderLock, Me};
 use crate::store::{self, Files, RealFiles, Store, StoreError, mark};
 use crate::types::{Identity, NodeId, Ticks};
+use crate::wire::seal::Key;
 use crossbeam_channel::{Receiver, bounded};
 use log::{info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -233,8 +234,9 @@ fn start(
         info!("the last write before the crash was cut off, as it was never acknowledged: {torn}");
     }
     let is_gateway = options.is_gateway;
+    let key = settings.cluster_secret.as_deref().map(Key::of);
     let find = |me: &mut Me, store: &mut Store, durable: &Durable| {
-        find_cluster(&settings, &*files, &dir, me, store, durable, &ports, stop_asked, is_gateway)
+        find_cluster(&settings, key.as_ref(), &*files, &dir, me, store, durable, &ports, stop_asked, is_gateway)
     };
     let mut found = find(&mut me, &mut store, &durable)?;
     if found == Found::Outdated {
@@ -253,7 +255,7 @@ fn start(
         return Err(DiscoveryError::front_taken(&settings, owner, ours).into());
     }
     let identities = if let Found::Member { identities } = found { identities } else { Vec::new() };
-    launch(settings, me, dir, store, durable, folder, ports, stopper, doors, options, &identities)
+    launch(settings, key, me, dir, store, durable, folder, ports, stopper, doors, options, &identities)
 }
 
 /// What a node is that has found its cluster.
@@ -274,6 +276,7 @@ enum Found {
 #[expect(clippy::too_many_arguments, reason = "called once, with everything that a node is before it runs")]
 fn find_cluster(
     settings: &Settings,
+    key: Option<&Key>,
     files: &dyn Files,
     dir: &Path,
     me: &mut Me,
@@ -284,7 +287,7 @@ fn find_cluster(
     is_gateway: bool,
 ) -> Result<Found, StartError> {
     let (identity, cluster) = (me.identity(), me.cluster);
-    let asker = Asker::new(settings, identity, cluster, is_gateway);
+    let asker = Asker::new(settings, key.cloned(), identity, cluster, is_gateway);
     let has_log = *durable != Durable::default();
     let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
     let free_mb = store::free_bytes(dir)? >> 20;
@@ -296,7 +299,8 @@ fn find_cluster(
         false => no_disk,
     };
     let kept = raft::Promise::from(durable);
-    let seeker = Seeker { me: identity, cluster, kept, has_log, known, no_founder, settings };
+    let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
+    let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_founder, settings };
     let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
     let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
         become_founder(files, dir, me, store, cluster)
@@ -373,6 +377,7 @@ fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
 #[expect(clippy::too_many_arguments, reason = "called once, with everything that a node consists of")]
 fn launch(
     settings: Settings,
+    peer_key: Option<Key>,
     me: Me,
     dir: PathBuf,
     store: Store,
@@ -428,6 +433,7 @@ fn launch(
         settings,
         me: who,
         cluster: me.cluster.unwrap_or_else(Uuid::nil),
+        peer_key,
         dir,
         core: core_in.clone(),
         gossip: gossip_in.clone(),

@@ -22,6 +22,7 @@ fn requests() -> (Requests, tempfile::TempDir) {
         settings,
         me,
         cluster: Uuid::nil(),
+        peer_key: None,
         dir: dir.path().to_path_buf(),
         core,
         gossip,
