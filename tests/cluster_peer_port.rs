@@ -478,3 +478,40 @@ fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result
     cluster.note("after", "z")?;
     Ok(())
 }
+
+/// The identity of each node, and the cluster's.
+fn identities(cluster: &Cluster) -> (impl Fn(u64) -> Identity + use<>, Option<Uuid>) {
+    let statuses = cluster.statuses();
+    let name = statuses[&1].cluster.id;
+    (move |id| Identity { id: NodeId(id), uuid: statuses[&id].node.uuid }, name)
+}
+
+fn addresses(cluster: &Cluster, id: u64) -> Addresses {
+    Addresses { peer: cluster.peer(id), http: cluster.http(id), kv: cluster.kv(id) }
+}
+
+/// A command that makes an entry that no frame can carry ended each leader that took it.
+#[test]
+fn a_forwarded_command_that_no_door_takes_ends_nobody() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let leader = cluster.settle()?;
+    let pid = cluster.process(leader)?.pid();
+    let (identity, name) = identities(&cluster);
+    let other = leader % 3 + 1;
+    let stream = TcpStream::connect(cluster.peer(leader)).unwrap();
+    let hello =
+        Hello { cluster: name, from: identity(other), addresses: addresses(&cluster, other), ..hello(Purpose::Peer) };
+    handshake::dial(&stream, hello, None, None).unwrap();
+    let tag = Tag { origin: Uuid::from_u128(7), number: 1, done_below: 1 };
+    let command = vec![200; (16 << 20) - 64];
+    let ask = Ask::Command { tag, command, is_taken_enough: false };
+    codec::write_frame(&mut &stream, &Frame::Forward(vec![(u64::MAX, ask)])).unwrap();
+    // What follows on the connection was read after it.
+    codec::write_frame(&mut &stream, &Frame::SnapshotDone { ok: true, why: String::new() }).unwrap();
+    until_hung_up(&stream, Duration::from_secs(20));
+    cluster.note("after", "x")?;
+    cluster.settle()?;
+    assert_eq!(cluster.process(leader)?.pid(), pid);
+    assert!(cluster.is_running(leader) && !cluster.log(leader).contains("panicked"), "{}", cluster.log(leader));
+    Ok(())
+}

@@ -14,7 +14,7 @@ use super::handle::{Ack, Level};
 use super::links::Link;
 use super::quota;
 use super::shared::Shared;
-use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT};
+use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
 use crate::raft::{self, Answer, Input, Refusal, Token};
 use crate::services::Reply;
 use crate::services::registry::encode_batch;
@@ -34,6 +34,9 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(20);
 
 /// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
 const CLOCK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Bytes that a command's name adds to it, at most, in an entry and on the way to the leader.
+const TAG_BYTES: usize = 48;
 
 /// Answer to a request: index of the entry (0 where there is none) and the service's reply.
 pub type Answered = Outcome<(Index, Reply)>;
@@ -219,6 +222,13 @@ impl Requests {
         let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
         for (number, ask) in asks {
             let asked = match ask {
+                // No door takes one in: it would make an entry that no frame can carry.
+                Ask::Command { command, .. } if command.len() > COMMAND_BYTES_MAX => {
+                    let len = command.len();
+                    let why = format!("a command of {len} bytes, at most {COMMAND_BYTES_MAX} allowed");
+                    ReplyTo::Peer(link.clone(), number).answer(Outcome::Refused(why));
+                    continue;
+                }
                 Ask::Command { tag, command, is_taken_enough } => {
                     let ack = if is_taken_enough { Ack::Taken } else { Ack::Applied };
                     Asked::Command { tag: Some(tag), command, ack }
@@ -297,7 +307,7 @@ impl Requests {
     fn next_batch(&mut self, token: Token) -> Option<Arc<[u8]>> {
         let (mut count, mut bytes) = (0, 0);
         for held in &self.commands {
-            bytes += command_of(held).1.len();
+            bytes += command_of(held).1.len() + TAG_BYTES;
             if count > 0 && bytes > APPEND_BYTES_MAX {
                 break;
             }
@@ -610,9 +620,10 @@ fn command_of(held: &Held) -> (Tag, &[u8]) {
 /// What to ask the leader for, and how many bytes that takes, about.
 fn ask_of(asked: &Asked) -> (Ask, usize) {
     match asked {
-        Asked::Command { tag: Some(tag), command, ack } => {
-            (Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken }, command.len())
-        }
+        Asked::Command { tag: Some(tag), command, ack } => (
+            Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken },
+            command.len() + TAG_BYTES,
+        ),
         Asked::Change(change) => (Ask::Change(change.clone()), 64),
         Asked::Transfer(to) => (Ask::Transfer(*to), 64),
         other => unreachable!("{other:?} is not the leader's to answer, or has no tag"),

@@ -13,11 +13,11 @@
 //!
 //! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a message and
 //! never beyond [`TERM_MAX`]. K3 an append that is taken has consecutive indexes below [`INDEX_MAX`] and terms that do not go
-//! back, none above the message's own.
+//! back, none above the message's own; no entry of it is larger than [`ENTRY_BYTES_MAX`].
 //! Not here: what a message means (`core.rs`), who may be introduced (`node/peers.rs`, `node/gossip.rs`).
 
 use super::core::{Raft, State};
-use super::{Body, Entry, Message, Refused};
+use super::{Body, Entry, Message, Payload, Refused};
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -29,6 +29,9 @@ pub const TERM_JUMP_MAX: u64 = 1 << 32;
 pub const TERM_MAX: Term = Term(1 << 62);
 /// No entry or snapshot stands beyond this index.
 pub const INDEX_MAX: Index = Index(1 << 62);
+/// No entry that is appended is larger: a leader could not pass it on in one frame of the peer port (`limits.rs`). Honest ones have
+/// little more than one command.
+pub const ENTRY_BYTES_MAX: usize = 15 << 20;
 /// Identities under one number that may be introduced: a node that was replaced so often since this one went away is found again by
 /// the next round of gossip.
 const INTRODUCED_MAX: usize = 4;
@@ -124,7 +127,9 @@ fn is_append_sound(term: Term, prev: (Index, Term), entries: &[Entry]) -> bool {
         return false;
     }
     for entry in entries {
-        if Some(entry.index.0) != index.0.checked_add(1) || entry.index > INDEX_MAX || entry.term < last_term {
+        let is_next = Some(entry.index.0) == index.0.checked_add(1) && entry.index <= INDEX_MAX;
+        let is_small = !matches!(&entry.payload, Payload::Command(bytes) if bytes.len() > ENTRY_BYTES_MAX);
+        if !is_next || !is_small || entry.term < last_term {
             return false;
         }
         (index, last_term) = (entry.index, entry.term);
