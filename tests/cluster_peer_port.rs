@@ -15,6 +15,7 @@ use phalanx::wire::heartbeat::{Pace, Row, Table};
 use phalanx::wire::seal::Key;
 use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, Whereabouts, handshake};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -513,5 +514,49 @@ fn a_forwarded_command_that_no_door_takes_ends_nobody() -> Result<()> {
     cluster.settle()?;
     assert_eq!(cluster.process(leader)?.pid(), pid);
     assert!(cluster.is_running(leader) && !cluster.log(leader).contains("panicked"), "{}", cluster.log(leader));
+    Ok(())
+}
+
+/// Connections that stand at the peer ports, by the number of the port at the dialer's side.
+fn peer_connections(cluster: &Cluster) -> BTreeSet<(u16, u16)> {
+    let port = |address: &str, radix| u16::from_str_radix(address.rsplit(':').next().unwrap(), radix).unwrap();
+    let peers: BTreeSet<u16> = (1..=3).map(|id| port(&cluster.peer(id), 10)).collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let standing = rows.filter(|row| row[3] == "01").map(|row| (port(row[1], 16), port(row[2], 16)));
+    standing.filter(|(own, _)| peers.contains(own)).collect()
+}
+
+/// Without a secret a member's name is soon said. That closes no connection of that member's, and nobody looks for it anew.
+#[test]
+fn claims_of_a_members_name_close_none_of_its_connections() -> Result<()> {
+    let cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.settle()?;
+    let (identity, name) = identities(&cluster);
+    let before = cluster.wait_until("all links stand", Duration::from_secs(10), || {
+        Some(peer_connections(&cluster)).filter(|all| all.len() == 6)
+    })?;
+    let begun = Instant::now();
+    let (mut kept, mut claims) = (std::collections::VecDeque::new(), 0);
+    cluster.wait_until("the claims are made", Duration::from_secs(20), || {
+        for (to, claimed) in (1..=3).flat_map(|to| (1..=3).map(move |claimed| (to, claimed))).filter(|(a, b)| a != b) {
+            let from = identity(claimed);
+            let hello = Hello { cluster: name, from, addresses: addresses(&cluster, claimed), ..hello(Purpose::Peer) };
+            let stream = TcpStream::connect(cluster.peer(to)).unwrap();
+            if handshake::dial(&stream, hello, None, None).is_ok() {
+                claims += 1;
+                kept.push_back(stream);
+            }
+        }
+        while kept.len() > 12 {
+            kept.pop_front();
+        }
+        (begun.elapsed() > Duration::from_secs(3)).then_some(())
+    })?;
+    cluster.note("meanwhile", "x")?;
+    let lost: Vec<_> = before.difference(&peer_connections(&cluster)).copied().collect();
+    assert!(claims > 30 && lost.is_empty(), "{claims} claims closed {lost:?} of {before:?}");
+    drop(kept);
+    cluster.note("after", "y")?;
     Ok(())
 }

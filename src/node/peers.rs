@@ -103,8 +103,8 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
             let why = "this node does not know yours".to_string();
             answer(stream, &mut seals, Frame::SnapshotDone { ok: false, why })
         }
-        Purpose::Snapshot => snapshots::receive(shared, stream, &mut seals, from),
-        Purpose::State => rebuild::give(shared, stream, &mut seals, from),
+        Purpose::Snapshot => snapshots::receive(shared, stream, &mut seals, from, place),
+        Purpose::State => rebuild::give(shared, stream, &mut seals, from, place),
     };
     if let Err(e) = ended {
         debug!("peer connection ended peer={} err={e}", from.id);
@@ -136,7 +136,10 @@ fn serve_peer(
     let is_proved = shared.peer_key.is_some();
     shared.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
     let Err(ended) = read_all(shared, stream, from, place, seal);
-    shared.to_core(CoreInput::PeerClosed(from));
+    // The end of a connection in a member's name says nothing while that member is heard over another.
+    if !place.is_one_of_many(from, &Purpose::Peer) {
+        shared.to_core(CoreInput::PeerClosed(from));
+    }
     Err(ended)
 }
 
@@ -160,6 +163,7 @@ fn read_all(
     let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, deadline: &deadline }));
     loop {
         read_one(shared, &mut reader, &deadline, from, seal)?;
+        place.touch();
     }
 }
 

@@ -8,6 +8,7 @@
 use super::core::CoreInput;
 use super::disk::must;
 use super::links;
+use super::peer_limits::Place;
 use super::saving::{Count, Pace};
 use super::shared::Shared;
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
@@ -42,6 +43,7 @@ pub fn give(
     stream: &TcpStream,
     seals: &mut Seals,
     to: Identity,
+    place: &Place,
 ) -> Result<(), WireError> {
     let Seals { outgoing, incoming } = seals;
     let mut out = stream;
@@ -66,7 +68,7 @@ pub fn give(
     let term = shared.term();
     write_sealed(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;
     let (buffer, pace) = (Vec::with_capacity(CHUNK_BYTES), Pace::begin());
-    let mut chunks = Chunks { stream, seal: outgoing, offset: 0, buffer, pace };
+    let mut chunks = Chunks { stream, place, seal: outgoing, offset: 0, buffer, pace };
     registry.snapshot(&mut chunks)?;
     chunks.send()?;
     drop(registry);
@@ -83,6 +85,7 @@ pub fn give(
 /// Gathers what a snapshot writes into frames.
 struct Chunks<'a> {
     stream: &'a TcpStream,
+    place: &'a Place,
     seal: &'a mut Seal,
     offset: u64,
     buffer: Vec<u8>,
@@ -100,6 +103,7 @@ impl Chunks<'_> {
         let chunk = Frame::SnapshotChunk { offset: self.offset, bytes };
         write_sealed(&mut to, &chunk, self.seal).map_err(io::Error::other)?;
         self.offset += len;
+        self.place.touch();
         self.pace.rest();
         Ok(())
     }

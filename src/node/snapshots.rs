@@ -7,6 +7,7 @@
 
 use super::core::CoreInput;
 use super::links;
+use super::peer_limits::Place;
 use super::shared::Shared;
 use crate::cluster::verdict::quorum;
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
@@ -127,10 +128,11 @@ pub fn receive(
     stream: &TcpStream,
     seals: &mut Seals,
     from: Identity,
+    place: &Place,
 ) -> Result<(), WireError> {
     stream.set_read_timeout(Some(STALL_MAX))?;
     let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let (ok, why) = match take(shared, &mut reader, &mut seals.incoming, from) {
+    let (ok, why) = match take(shared, &mut reader, &mut seals.incoming, from, place) {
         Ok(()) => (true, String::new()),
         Err(e) => (false, e.to_string()),
     };
@@ -143,6 +145,7 @@ fn take(
     from_wire: &mut dyn io::Read,
     seal: &mut Seal,
     from: Identity,
+    place: &Place,
 ) -> Result<(), WireError> {
     let Frame::SnapshotHead { term, meta, bytes } = read_sealed(from_wire, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
         return Err(WireError::Unexpected("frame before a snapshot's head"));
@@ -158,6 +161,7 @@ fn take(
             return Err(WireError::Unexpected("frame in the middle of a snapshot"));
         };
         receiver.chunk(offset, &bytes).map_err(io::Error::other)?;
+        place.touch();
     }
     let meta = receiver.finish().map_err(io::Error::other)?;
     let (done, answer) = crossbeam_channel::bounded(1);
