@@ -560,3 +560,52 @@ fn claims_of_a_members_name_close_none_of_its_connections() -> Result<()> {
     cluster.note("after", "y")?;
     Ok(())
 }
+
+/// Asks the leader to join under this number, as somebody who listens nowhere.
+fn ask_to_join(cluster: &Cluster, leader: u64, name: Option<Uuid>, id: u64) -> Frame {
+    let stream = TcpStream::connect(cluster.peer(leader)).unwrap();
+    let from = Identity { id: NodeId(id), uuid: Uuid::new_v4() };
+    let hello = Hello { cluster: name, from, ..hello(Purpose::Join { is_gateway: false }) };
+    handshake::dial(&stream, hello, None, None).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    codec::read_frame(&mut &stream, 1 << 20).unwrap()
+}
+
+/// A stranger does not get the number of a member that is about to be back, and no more than a few places; a node whose disk was
+/// wiped gets its number back at once.
+#[test]
+fn a_number_stays_with_a_member_that_starts_again() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 600_000}))?;
+    let leader = cluster.settle()?;
+    let (identity, name) = identities(&cluster);
+    let away = leader % 3 + 1;
+    cluster.kill(away)?;
+    let begun = Instant::now();
+    let mut reasons = BTreeSet::new();
+    cluster.wait_until("it is refused for want of silence", Duration::from_secs(20), || {
+        match ask_to_join(&cluster, leader, name, away) {
+            Frame::Reject { why } => _ = reasons.insert(why),
+            other => panic!("{other:?}"),
+        }
+        (begun.elapsed() > Duration::from_secs(2) && reasons.iter().any(|why| why.contains("dead_after_ms")))
+            .then_some(())
+    })?;
+    cluster.restart(away)?;
+    cluster.settle()?;
+    assert_eq!(cluster.status(away)?.node.uuid, identity(away).uuid);
+    // Its disk is lost: it answers where it was.
+    cluster.kill(away)?;
+    cluster.wipe(away)?;
+    cluster.restart(away)?;
+    let leader = cluster.settle()?;
+    assert_ne!(cluster.status(away)?.node.uuid, identity(away).uuid);
+    // Strangers under free numbers, who are never heard of.
+    let joined =
+        (11..=22).filter(|id| matches!(ask_to_join(&cluster, leader, name, *id), Frame::Joined { .. })).count();
+    assert_eq!(joined, 8);
+    assert!(
+        matches!(ask_to_join(&cluster, leader, name, 23), Frame::Reject { why } if why.contains("not been heard of"))
+    );
+    cluster.note("after", "x")?;
+    Ok(())
+}

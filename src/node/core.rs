@@ -765,7 +765,8 @@ impl Core {
         let view = self.raft.view();
         let gateways = self.shared.directory().gateways.clone();
         let rules = autopilot::Rules { gateways, ..autopilot::Rules::from(&self.shared.settings) };
-        let decision = autopilot::decide(&view, &rules);
+        let overdue = || super::newcomers::overdue(&self.shared, &view).map(Change::Remove);
+        let decision = autopilot::decide(&view, &rules).or_else(overdue);
         if decision.is_none() {
             self.autopilot_said = None;
         }

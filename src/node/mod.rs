@@ -13,6 +13,7 @@
 //! what doors do with the database, `sql_files.rs` its folder, `sql_load.rs` brings a file into it, `sql_laps.rs` what is timed there, `sql_turn.rs` lets long requests wait, `threads.rs` starts threads, `inbox.rs` lets them sleep,
 //! `accept.rs` takes clients in for every door, `memory.rs` counts the bytes that their connections hold, `quota.rs` judges
 //! what the services may hold. `outsider.rs` finds out whether the node was replaced or removed while it was stopped.
+//! `newcomers.rs` bounds how many that joined have not been heard of.
 //! `new_cluster.rs` makes a new cluster of one folder while no node runs.
 //! `reserved_slots.rs` shares the connections that are kept for health checks.
 //! `logging.rs` makes log lines, `log_queue.rs` writes them without holding anybody up,
@@ -49,6 +50,7 @@ pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod new_cluster;
+pub mod newcomers;
 mod open;
 pub mod outsider;
 pub mod peer_limits;

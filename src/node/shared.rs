@@ -16,6 +16,7 @@ use super::jobs::JobsView;
 use super::links::Link;
 use super::live::Live;
 use super::memory::MemoryBudget;
+use super::newcomers::Newcomers;
 use super::peer_limits::FrameShare;
 use super::quota;
 use super::recovery::Recovery;
@@ -163,6 +164,8 @@ pub struct Shared {
     pub incoming_snapshot: Mutex<()>,
     /// Large frames that peers are sending.
     pub peer_frames: FrameShare,
+    /// Whom this node has taken in.
+    pub newcomers: Mutex<Newcomers>,
     started: Instant,
     started_ms: u64,
     core: Sender<CoreInput>,
@@ -284,6 +287,7 @@ impl Shared {
             stopper: parts.stopper,
             incoming_snapshot: Mutex::new(()),
             peer_frames: FrameShare::default(),
+            newcomers: Mutex::default(),
             started: Instant::now(),
             started_ms,
             core: parts.core,
