@@ -281,7 +281,7 @@ impl Search<'_> {
     /// leader, where there are others.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
-        let mut led = (None, 0);
+        let (mut led, mut not_led) = ((None, 0), 0);
         loop {
             let named = read(&self.seeker.settings.config_file_path).ok().flatten();
             let addresses = self.known_addresses(named.as_ref());
@@ -294,6 +294,7 @@ impl Search<'_> {
             let Some(known) = lost else { return Decision::Resume };
             let leader = self.leader_that_remembers_more(&answers);
             led = if leader.is_some() && leader == led.0 { (leader, led.1 + 1) } else { (leader, 0) };
+            not_led = if leader.is_some() { 0 } else { not_led + 1 };
             let pause = match leader {
                 Some(leader) if led.1 == LEADER_STAYS_LOOKS => {
                     let line = "its log is set aside, and it joins again under a new identity";
@@ -302,6 +303,10 @@ impl Search<'_> {
                     return Decision::Outdated;
                 }
                 Some(_) => Duration::from_millis(self.seeker.settings.election_timeout_ms),
+                // One may be about to lead, or to lose the lead that it says it has.
+                None if not_led <= LEADER_STAYS_LOOKS => {
+                    Duration::from_millis(self.seeker.settings.election_timeout_ms)
+                }
                 None => {
                     let line = "no leader is there to join again that says so itself and that another voter follows, perhaps \
                                 because a majority was put back to older copies. \

@@ -6,8 +6,8 @@
 //! said can be played back to it. The tags cover the place of a frame in its direction: frames cannot be added, dropped, repeated or
 //! moved, so whoever stands between two nodes can delay or end their connection and no more.
 //!
-//! Whoever has a proof, by connecting or by listening, can compare guesses at the secret with it. The key is therefore made by a function that is slow and takes memory, once for each
-//! process: each guess costs as much (docs/protocol.md).
+//! Whoever has a proof, by connecting or by listening, can compare guesses at the secret with it. The key is therefore made by a
+//! function that is slow and takes memory, once for each process: each guess costs as much (docs/protocol.md).
 //! Not here: who says what when (`handshake.rs`), frames (`codec.rs`).
 
 use super::Hello;
