@@ -19,8 +19,9 @@ const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const PATIENCE: Duration = Duration::from_secs(20);
 const PARTS: [&str; 6] = ["key-value", "sql", "directory", "jobs", "chat", "sessions"];
 
+/// With a secret: states that are given away go in frames with tags.
 fn lab(n: u64) -> Result<Cluster> {
-    let mut cluster = Cluster::prepare(EXE, &json!({}))?;
+    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx only"}))?;
     for id in 1..=n {
         cluster.spawn(id, &["--lab"])?;
     }

@@ -480,6 +480,25 @@ fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result
     Ok(())
 }
 
+/// A log's beginning is gone: the newcomer is sent a snapshot, in frames with tags.
+#[test]
+fn a_snapshot_goes_between_nodes_that_share_a_secret() -> Result<()> {
+    let mut cluster =
+        Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only", "snapshot_every_entries": 50}))?;
+    let leader = cluster.settle()?;
+    let away = leader % 3 + 1;
+    cluster.kill(away)?;
+    cluster.wipe(away)?;
+    for number in 0..200 {
+        cluster.note(&format!("n{number}"), "x")?;
+    }
+    cluster.restart(away)?;
+    let leader = cluster.settle()?;
+    assert!(cluster.log(leader).contains("snapshot sent peer="), "{}", cluster.log(leader));
+    cluster.note("after", "y")?;
+    Ok(())
+}
+
 /// The identity of each node, and the cluster's.
 fn identities(cluster: &Cluster) -> (impl Fn(u64) -> Identity + use<>, Option<Uuid>) {
     let statuses = cluster.statuses();
