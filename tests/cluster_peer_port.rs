@@ -181,7 +181,7 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
             leader: Some((from.id, addresses)),
             members: members.clone(),
             holder: Some(from.uuid),
-            remembered: promise,
+            ..Whereabouts::default()
         }),
         Frame::Joined { cluster, members, identities: vec![from] },
         Frame::SnapshotHead {
@@ -342,7 +342,7 @@ fn tells_of_another_clock(cluster: &Cluster, leader: u64, hello: Hello) -> Resul
     const HOUR_MS: u64 = 3_600_000;
     let away = hello.from.id.0;
     let stream = TcpStream::connect(cluster.peer(leader)).unwrap();
-    handshake::dial(&stream, hello, None).unwrap();
+    handshake::dial(&stream, hello, None, None).unwrap();
     let skew = format!("phalanx_clock_skew_seconds{{peer=\"{away}\"}}");
     let said = format!("the clock of node {away} is 3");
     cluster.wait_explained("the skew is told", Duration::from_secs(20), || {

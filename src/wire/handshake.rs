@@ -260,34 +260,6 @@ mod tests {
         }
     }
 
-    /// A proof that somebody has listened to is of no use: the next challenge is another one, and the name is part of it.
-    #[test]
-    fn a_proof_counts_for_its_challenge_and_its_node_alone() {
-        let ([one, other], secret) = ([[1; 16], [2; 16]], Some("s"));
-        let heard = proof(secret, &one, who(1));
-        assert!(is_proof_right(secret, &one, who(1), &heard));
-        assert!(!is_proof_right(secret, &other, who(1), &heard), "played again");
-        assert!(!is_proof_right(secret, &one, who(2), &heard), "in another node's name");
-        // Two connections are never given the same challenge.
-        let challenges: std::collections::BTreeSet<[u8; 16]> = (0..20).map(|_| challenge()).collect();
-        assert_eq!(challenges.len(), 20);
-    }
-
-    /// The first word of an acceptor, before anything is asked of the dialer.
-    fn challenge() -> [u8; 16] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let dialer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, _) = listener.accept().unwrap();
-        let accepting = std::thread::spawn(move || accept(&stream, who(2), None, Some("s"), remember));
-        let first = read_frame(&mut &dialer, EARLY_FRAME_BYTES_MAX).unwrap();
-        drop(dialer);
-        assert!(accepting.join().unwrap().is_err());
-        match first {
-            Frame::Challenge { nonce } => nonce,
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
     fn another_cluster_is_refused_and_a_newcomer_is_not() {
         let (one, two) = (Some(Uuid::from_u128(1)), Some(Uuid::from_u128(2)));
