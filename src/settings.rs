@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 /// The file that is read when none is named and it exists.
 pub const DEFAULT_FILE: &str = "settings.json";
+/// Characters of a `cluster_secret` that nobody guesses, if they are drawn at random.
+const SECRET_CHARS_GOOD: usize = 16;
 /// Environment variables of ours that are no settings.
 const RESERVED: [&str; 6] = [
     "PHALANX_LOG",
@@ -263,6 +265,18 @@ impl Settings {
         to_ticks(self.election_timeout_ms)
     }
 
+    /// What to say of a secret that is too short, if there is one. Whoever can connect to a node's peer port is given what guesses can
+    /// be compared with (`wire/seal.rs`).
+    pub fn short_secret(&self) -> Option<String> {
+        let len = self.cluster_secret.as_ref()?.chars().count();
+        (len < SECRET_CHARS_GOOD).then(|| {
+            format!(
+                "cluster_secret has {len} characters, few enough to be guessed by whoever can connect to a node: \
+                 use at least {SECRET_CHARS_GOOD} random ones"
+            )
+        })
+    }
+
     /// `dead_after_ms` in ticks.
     pub fn dead_after_ticks(&self) -> Ticks {
         to_ticks(self.dead_after_ms)
@@ -348,6 +362,16 @@ mod tests {
         assert_eq!(warning(WITH, 0o600, None), None);
         assert_eq!(warning("{}", 0o644, None), None);
         assert_eq!(warning(WITH, 0o644, Some("abracadabra-abracadabra")), None, "the environment is stronger");
+    }
+
+    #[test]
+    fn a_short_secret_is_warned_of() {
+        let said = |secret: Option<&str>| {
+            Settings { cluster_secret: secret.map(String::from), ..Settings::default() }.short_secret()
+        };
+        assert_eq!((said(None), said(Some("abracadabra-abra"))), (None, None));
+        let warning = said(Some("abracadabra-abr")).unwrap();
+        assert!(warning.contains("15 characters") && !warning.contains("abra"), "{warning}");
     }
 
     #[test]

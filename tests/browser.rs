@@ -44,6 +44,9 @@ fn with_addresses(host: &FakeHost, step: u64) -> phalanx::node::views::status::M
     }
     // Texts come from nodes; the page must never take them for markup.
     frame.events[0].text = "</script><b id='planted'>planted</b><!--".to_owned();
+    frame.status.nodes[1].is_corrupt = true;
+    frame.status.nodes[2].clock_ahead_ms = Some(-3_600_000);
+    frame.status.nodes[0].clock_ahead_ms = Some(999);
     Arc::make_mut(&mut frame.status.jobs.workers[1]).trouble = Some("no cage <b id='planted'>here</b>".to_owned());
     Arc::make_mut(&mut frame.status.jobs.last[2]).says = "</script><b id='planted'>said</b><!--".to_owned();
     frame
@@ -65,6 +68,11 @@ fn the_page_goes_on_with_another_node_when_its_own_freezes_or_stops() {
     assert!(link.contains("9f3c0001"), "the viewer's own session: {link}");
     assert_eq!(browser.text("#leads"), "node 5 leads in term 7, with 5 voters");
     assert!(browser.text("#node-5").contains("LEADER") && browser.text("#node-1").contains("ONLINE"));
+    assert!(browser.text("#node-2").contains("CORRUPT"), "{}", browser.text("#node-2"));
+    assert!(browser.text("#node-3").contains(", clock 60 min behind"), "{}", browser.text("#node-3"));
+    assert!(!browser.text("#node-1").contains("clock"), "{}", browser.text("#node-1"));
+    let colour = |id: u64| browser.run(&format!("return document.querySelector('#node-{id}').dataset.state"));
+    assert_eq!((colour(1), colour(2), colour(5)), (json!("follower"), json!("corrupt"), json!("leader")));
     assert!(browser.text("#failovers").contains("node 3 → node 5") && browser.text("#failovers").contains("23 ms"));
     assert!(browser.text("#node-3 .ops").starts_with("3,"), "{}", browser.text("#node-3 .ops"));
     for (part, text) in [("p50", "330 µs"), ("p99", "4.1 ms"), ("keys", "12.3k")] {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -346,6 +347,38 @@ fn an_error_leaves_nothing_either_unless_it_is_a_failure_to_be_looked_at() {
     assert_eq!(left_in(temporary.path()), [""; 0], "{}", err(&output));
 }
 
+/// A cluster that has just started has no workers yet: a job waits for them. Where they are and cannot run anything it does not.
+#[test]
+fn a_job_is_handed_in_again_until_the_nodes_know_what_they_can_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hello.sh");
+    std::fs::write(&file, "echo hello").unwrap();
+    let cluster = |workers: Value, leader: Value| {
+        let refusals = AtomicI64::new(2);
+        stand_in(move |first| match first.split(' ').nth(1) {
+            Some("/v1/status") => (200, json!({"cluster": {"leader": leader}, "jobs": {"workers": workers}})),
+            Some("/v1/jobs") if refusals.fetch_sub(1, SeqCst) > 0 => {
+                (503, json!({"error": "no node has it", "outcome": "refused"}))
+            }
+            _ => (202, json!({"id": 7, "state": "queued"})),
+        })
+    };
+    let submit = |node: &str| phalanx(&["job", "submit", file.to_str().unwrap(), "-e", node]);
+    let asked = |asked: &Mutex<Vec<String>>| {
+        asked.lock().unwrap().iter().filter(|first| first.starts_with("POST /v1/jobs")).count()
+    };
+    let (node, heard) = cluster(json!([]), json!(1));
+    let output = submit(&node);
+    assert_eq!((code(&output), out(&output).as_str(), asked(&heard)), (Some(0), "7\n", 3), "{}", err(&output));
+    assert_eq!(err(&output), "waiting: no worker has joined yet\n", "once");
+    let broken = json!([{"id": 1, "is_here": true, "slots": 1, "running": [], "runtimes": [], "trouble": "no bwrap"}]);
+    for (workers, leader) in [(broken, json!(1)), (json!([]), Value::Null)] {
+        let (node, heard) = cluster(workers, leader);
+        let output = submit(&node);
+        assert_eq!((code(&output), asked(&heard)), (Some(4), 1), "{}", err(&output));
+    }
+}
+
 /// What somebody wrote: it clears a terminal's screen, by two means, and turns the order of what follows.
 const THEIRS: &str = "a\u{1b}[2Jb\u{9b}2Jc\u{202e}d";
 
@@ -362,7 +395,7 @@ fn strange_node() -> String {
                 status["nodes"][0]["http"] = THEIRS.into();
                 status
             }
-            "/v1/events" => json!({"events": [{"seq": 1, "at_ms": 0, "kind": THEIRS, "text": THEIRS}], "newest": 1}),
+            "/v1/events" => json!({"events": [{"seq": 1, "at_ms": 1, "kind": THEIRS, "text": THEIRS}], "newest": 1}),
             "/v1/kv" => json!({"keys": [{"key": THEIRS, "value": THEIRS, "index": 3}]}),
             "/v1/jobs" => json!({"jobs": [job]}),
             "/v1/jobs/7" => job.clone(),
@@ -431,6 +464,17 @@ fn what_others_wrote_is_escaped_on_a_terminal_and_as_it_is_in_a_pipe() {
         let piped = out(&output) + &err(&output);
         let wanted = if is_json { json_piped } else { THEIRS };
         assert!(piped.contains(wanted), "{command} in a pipe: {piped:?}");
+    }
+    // Those that go on: how they end is of no interest here.
+    for (command, wanted) in [("events -f", shown), ("events -f --json", json_shown)] {
+        let mut terminal = Terminal::start(&format!("{exe} {command} -e {node}"), &[]).unwrap();
+        terminal.expect(wanted).unwrap(); // its kind
+        terminal.expect(wanted).unwrap();
+        terminal.expect("\n").unwrap();
+        let on_terminal = terminal.shown();
+        for obeyed in ["\u{1b}[2J", "\u{9b}", "\u{202e}"] {
+            assert!(!on_terminal.contains(obeyed), "{command} on a terminal: {on_terminal:?}");
+        }
     }
     let mut raw = Terminal::start(&format!("{exe} job logs 7 --raw -e {node}"), &[]).unwrap();
     raw.expect(THEIRS).unwrap();

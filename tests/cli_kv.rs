@@ -189,13 +189,17 @@ fn a_command_under_a_lock() {
     // Given back: the next one has it at once.
     assert_eq!(cli.cluster.get(1, "/v1/lock/b").unwrap().status, 404);
 
-    // SIGTERM to the holder goes on to the command, and the lock is given back.
-    let mut holder = cli.command(&lock_run("c", &[], &["sleep", "60"])).spawn().unwrap();
-    let held = || (cli.cluster.get(1, "/v1/lock/c").unwrap().status == 200).then_some(());
-    cli.cluster.wait_until("the lock is held", PATIENCE, held).unwrap();
-    kill_process(Pid::from_child(&holder), Signal::TERM).unwrap();
-    assert_eq!(ends(&mut holder), Some(143));
-    assert_eq!(cli.cluster.get(1, "/v1/lock/c").unwrap().status, 404);
+    // SIGTERM and SIGHUP to the holder go on to the command, and the lock is given back.
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let mut command = cli.command(&lock_run("c", &[], &["sh", "-c", "echo ready; exec sleep 60"]));
+        let mut holder = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(cli.cluster.get(1, "/v1/lock/c").unwrap().status, 200);
+        kill_process(Pid::from_child(&holder), signal).unwrap();
+        assert_eq!(ends(&mut holder), Some(code));
+        assert_eq!(cli.cluster.get(1, "/v1/lock/c").unwrap().status, 404);
+    }
 }
 
 #[test]
@@ -288,6 +292,12 @@ fn a_terminal_shows_what_others_wrote_and_ctrl_c_reaches_a_command_under_a_lock(
     let mut terminal = Terminal::start(&format!("{EXE} kv get bad --raw -e {at}"), &[]).unwrap();
     terminal.expect("x\u{1b}[2J\u{202e}y").unwrap();
     assert_eq!(cli.says(0, &["kv", "get", "bad"]), "x\u{1b}[2J\u{202e}y", "a pipe gets the bytes");
+    let mut terminal = Terminal::start(&format!("{EXE} kv watch bad -e {at}"), &[]).unwrap();
+    terminal.expect(r"x\x1b[2J\xe2\x80\xaey").unwrap();
+    cli.says(0, &["kv", "put", "bad", "\u{9b}2Jz"]);
+    terminal.expect(r"\xc2\x9b2Jz").unwrap();
+    let shown = terminal.shown();
+    assert!(!["\u{1b}[2J", "\u{202e}", "\u{9b}"].iter().any(|obeyed| shown.contains(obeyed)), "{shown:?}");
 
     let script = r#"trap "echo told; exit 7" INT; echo ready; while :; do sleep 0.05; done"#;
     let mut terminal = Terminal::start(&format!("{EXE} lock run t -e {at} -- sh -c '{script}'"), &[]).unwrap();

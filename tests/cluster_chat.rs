@@ -404,6 +404,16 @@ fn two_people_talk_on_terminals_through_the_death_of_a_node() {
         terminal.expect(&format!("{who}> ")).unwrap();
         terminal
     };
+    // What follows the chat shows nothing that a terminal would obey.
+    let command = format!("{PHALANX} chat follow --after 0 --as bob -e {}", cluster.http(3));
+    let mut follows = Terminal::start(&command, &[("XDG_STATE_HOME", state.to_str().unwrap())]).unwrap();
+    follows.expect("ann: before").unwrap();
+    ann.send(&To::Person("bob".to_string()), "turned\u{202e} round").unwrap();
+    follows.expect("ann: turned").unwrap();
+    follows.expect(" round").unwrap();
+    assert!(!follows.shown().contains('\u{202e}'), "{:?}", follows.shown());
+    drop(follows);
+    ann.send(&To::Person("bob".to_string()), "before").unwrap();
     let (mut one, mut two) = (talk("ann", "bob", dying), talk("bob", "@ann", 3));
     one.type_line("hello bob").unwrap();
     one.expect("ann: hello bob").unwrap();
@@ -428,11 +438,15 @@ fn two_people_talk_on_terminals_through_the_death_of_a_node() {
 
 #[test]
 fn the_demo_passes() {
-    let done = std::process::Command::new(PHALANX).args(["demo", "chat"]).output().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let done = Command::new(PHALANX).args(["demo", "chat"]).env("TMPDIR", folder.path()).output().unwrap();
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{text}\n{}", String::from_utf8_lossy(&done.stderr));
     assert!(text.contains("VERDICT: passed."), "{text}");
     assert_eq!(text.matches("   ok  ").count(), 6, "{text}");
+    let left: Vec<String> =
+        std::fs::read_dir(folder.path()).unwrap().map(|row| row.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| name.starts_with("phalanx-lab-locks-")), "{left:?} is left");
 }
 
 fn enter(browser: &Browser, address: &str, name: &str) {

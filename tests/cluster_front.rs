@@ -8,8 +8,10 @@ use phalanx::lab::web::{self, Connection};
 use phalanx::lab::{Cluster, Result, poll};
 use phalanx::node::views::status::{Liveness, Status};
 use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ fn visit(front: &str) -> (String, Connection) {
 }
 
 #[test]
-fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> Result<()> {
+fn two_hundred_clients_are_spread_evenly_over_four_workers() -> Result<()> {
     let cluster = Cluster::ready(EXE, 5, &json!({}))?;
     let leader = cluster.settle()?;
     let front = cluster.front();
@@ -47,7 +49,7 @@ fn two_hundred_clients_within_a_second_are_spread_evenly_over_four_workers() -> 
         let pages = Mutex::new(Vec::new());
         let begun = Instant::now();
         std::thread::scope(|scope| {
-            // Eight visitors at a time, 25 waves within a second.
+            // Eight visitors at a time, 25 waves, a second apart in all where the machine keeps up.
             for thread in 0..8 {
                 let (front, pages) = (&front, &pages);
                 scope.spawn(move || {
@@ -116,7 +118,53 @@ fn a_second_cluster_on_the_same_front_port_is_refused_by_name() -> Result<()> {
     use_front(&second, &port.into());
     second.spawn(1, &[])?;
     assert_eq!(second.process(1)?.wait(Duration::from_secs(15))?.code(), Some(2), "{}", second.log(1));
-    Ok(())
+    // A port that another program keeps for itself: the rule of the system is named.
+    let alone = TcpListener::bind("127.0.0.1:0").unwrap();
+    use_front(&second, &alone.local_addr().unwrap().port().into());
+    second.spawn(1, &[])?;
+    let ended = second.process(1)?.wait(Duration::from_secs(15))?;
+    let log = second.log(1);
+    assert_eq!(ended.code(), Some(1), "{log}");
+    assert!(log.contains("the system shares a port only among processes of one user"), "{log}");
+
+    // Two clusters that started at the same moment: the nodes that run find out. A stand-in for the other one's nodes answers
+    // almost every question, as the system spreads them over all that listen.
+    let other = stand_in_front(port, "the other");
+    cluster_says_shared(&first, &other)
+}
+
+/// Listens at a front door that others share, as many nodes of another cluster would; its id.
+fn stand_in_front(port: u16, name: &str) -> String {
+    const LISTENERS: usize = 40;
+    let id = "0bad0bad-0000-4000-8000-000000000000";
+    let body = json!({"cluster": id, "name": name}).to_string();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    for _ in 0..LISTENERS {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+        socket.listen(16).unwrap();
+        let (listener, answer) = (TcpListener::from(socket), answer.clone());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+    }
+    id.to_string()
+}
+
+/// A running node warns, in its log and its events.
+fn cluster_says_shared(cluster: &Cluster, other: &str) -> Result<()> {
+    let said = format!("the front door {} is shared with another cluster, \"the other\" ({other})", cluster.front());
+    cluster.wait_explained("a node says that its front door is shared", Duration::from_secs(30), || {
+        let events = cluster.get(1, "/v1/events").map_err(|e| e.to_string())?.json();
+        let is_told = |event: &serde_json::Value| event["text"].as_str().is_some_and(|text| text.starts_with(&said));
+        let is_event = events["events"].as_array().unwrap().iter().any(is_told);
+        if is_event && cluster.log(1).contains(&said) { Ok(()) } else { Err(events.to_string()) }
+    })
 }
 
 /// Gives a cluster another front door; the one that it had.

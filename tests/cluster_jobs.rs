@@ -710,6 +710,9 @@ fn the_demo_of_jobs_passes_its_own_verdict() {
     assert!(said.contains("VERDICT: passed."), "{said}");
     assert_eq!(said.lines().filter(|line| line.trim_start().starts_with("ok ")).count(), 19, "{said}");
     assert_eq!(said.lines().filter(|line| line.contains("no heartbeat from node 1: failed")).count(), 7, "{said}");
+    let left: Vec<String> =
+        std::fs::read_dir(folder.path()).unwrap().map(|row| row.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| name.starts_with("phalanx-lab-locks-")), "{left:?} is left");
 }
 
 const BOMB: &str = include_str!("fork_bomb.sh");
@@ -805,7 +808,8 @@ fn innocent_jobs_are_untouched(exe: &Path) {
     drop(idle);
 }
 
-/// A program for nodes whose bubblewrap fails as long as a file is there, as where there is no room for namespaces any more.
+/// A program for nodes, the first of which has a bubblewrap that fails as long as a file is there, as where there is no room for
+/// namespaces any more.
 struct Breakable {
     _folder: tempfile::TempDir,
     exe: PathBuf,
@@ -828,7 +832,10 @@ impl Breakable {
              $(command -v bwrap) && exec \"$0\" \"$@\"",
             fake.display()
         );
-        std::fs::write(&exe, format!("#!/bin/sh\nexec unshare {map} --mount sh -c '{hide}' {EXE} \"$@\"\n")).unwrap();
+        let start = format!(
+            "#!/bin/sh\ncase \" $* \" in *\" --id 1 \"*) exec unshare {map} --mount sh -c '{hide}' {EXE} \"$@\";; *) exec {EXE} \"$@\";; esac\n"
+        );
+        std::fs::write(&exe, start).unwrap();
         let open = |path: &Path| {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         };
@@ -858,7 +865,7 @@ fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() 
     let mut settings = shell_only();
     settings["jobs_enabled"] = true.into();
     settings["job_slots"] = 2.into();
-    let cluster = Cluster::ready(&breakable.exe, 1, &settings).unwrap();
+    let mut cluster = Cluster::ready(&breakable.exe, 1, &settings).unwrap();
     wait_workers(&cluster, 1).unwrap();
     assert_eq!(post(&cluster, 1, "/v1/jobs?wait=30s", &shell("echo fine")).json()["stdout"], "fine\n");
     breakable.break_it();
@@ -907,6 +914,20 @@ fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() 
     );
     let is_well = || cluster.status(1).ok()?.jobs.workers[0].trouble.is_none().then_some(());
     cluster.wait_until("the node is a worker again", PATIENCE, is_well).unwrap();
+
+    // With a node beside it whose sandboxes start, nothing waits: what node 1 gives back, node 2 does.
+    cluster.spawn(2, &[]).unwrap();
+    cluster.settle().unwrap();
+    wait_workers(&cluster, 2).unwrap();
+    breakable.break_it();
+    let given: Vec<u64> = (0..8).map(|_| jobs.hand_in(&shell("sleep 2; echo fine"), soon()).unwrap()).collect();
+    let ends: Vec<Value> = given.into_iter().map(|job| jobs.ended(job, soon()).unwrap()).collect();
+    for end in &ends {
+        let how = (&end["state"], &end["stdout"], &end["worker"]);
+        assert_eq!(how, (&json!("finished"), &json!("fine\n"), &json!(2)), "{end}");
+    }
+    let is_given_back = |end: &&Value| end["earlier"][0]["why"] == "not_started" && end["earlier"][0]["worker"] == 1;
+    assert!(ends.iter().any(|end| is_given_back(&end)), "node 1 was given none: {ends:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use phalanx::wire::{Hello, PROTOCOL, Purpose, handshake};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -27,9 +28,10 @@ fn memory(pid: u32, what: &str) -> u64 {
 fn call(cluster: &Cluster, to: u64, from: Identity) -> TcpStream {
     let addresses = Addresses { peer: "127.0.0.1:1".into(), http: "127.0.0.1:1".into(), kv: "127.0.0.1:1".into() };
     let name = cluster.status(to).unwrap().cluster.id;
-    let hello = Hello { protocol: PROTOCOL, cluster: name, from, addresses, proof: Vec::new(), purpose: Purpose::Peer };
+    let hello =
+        Hello { protocol: PROTOCOL, cluster: name, from, addresses, opening: Vec::new(), purpose: Purpose::Peer };
     let stream = TcpStream::connect(cluster.peer(to)).unwrap();
-    handshake::dial(&stream, hello, None).unwrap();
+    handshake::dial(&stream, hello, None, None).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     stream
 }
@@ -38,12 +40,42 @@ fn call(cluster: &Cluster, to: u64, from: Identity) -> TcpStream {
 /// the same, though it comes from the same address.
 #[test]
 fn silent_clients_keep_no_health_check_out() -> Result<()> {
-    let cluster = Cluster::ready(EXE, 1, &json!({"connections_max": 16}))?;
-    // All 16 and the 64 beyond them, and some more.
-    let silent: Vec<TcpStream> = (0..16 + 64 + 16).map(|_| TcpStream::connect(cluster.http(1)).unwrap()).collect();
-    for _ in 0..20 {
-        let answer = cluster.get(1, "/livez")?;
-        assert_eq!(answer.status, 200, "{}", answer.text());
+    let settings = json!({"connections_max": 16, "cluster_secret": "open sesame"});
+    let cluster = Cluster::ready(EXE, 1, &settings)?;
+    // All 16 and the 64 beyond them, and some more; Redis clients say nothing before they have named the secret.
+    for address in [cluster.http(1), cluster.kv(1)] {
+        let silent: Vec<TcpStream> = (0..16 + 64 + 16).map(|_| TcpStream::connect(&address).unwrap()).collect();
+        for _ in 0..20 {
+            let answer = cluster.get(1, "/livez")?;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        drop(silent);
+    }
+    Ok(())
+}
+
+/// Clients that say nothing take all connections of nodes that may open few files: those keep what they need for their log.
+#[test]
+fn silent_clients_take_no_file_descriptor_from_the_log() -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = dir.path().join("phalanx");
+    std::fs::write(&limited, format!("#!/bin/sh\nulimit -n 400\nexec {EXE} \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&limited, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // A new file of the log for every MiB.
+    let cluster = Cluster::ready(&limited, 3, &json!({"snapshot_every_mb": 1}))?;
+    let mut writer = TcpStream::connect(cluster.kv(cluster.wait_leader()?)).unwrap();
+    writer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut write = |key: u8, bytes: usize| {
+        let mut answer = [0; "+OK\r\n".len()];
+        writer.write_all(&set(key, bytes)).and_then(|()| writer.read_exact(&mut answer)).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
+    };
+    write(b'a', 1);
+    let silent: Vec<TcpStream> = (0..1500).map(|n| TcpStream::connect(cluster.http(1 + n % 3)).unwrap()).collect();
+    (0..20).for_each(|_| write(b'a', 1 << 20));
+    for id in 1..=3 {
+        assert!(cluster.log(id).contains("connections_max is 12000, 144 are possible"), "{}", cluster.log(id));
+        assert_eq!(cluster.get(id, "/livez")?.status, 200);
     }
     drop(silent);
     Ok(())

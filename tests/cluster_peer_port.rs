@@ -5,14 +5,22 @@ mod clients;
 
 use clients::EXE;
 use phalanx::lab::{Cluster, Result};
-use phalanx::raft::{Body, Change, Conflict, Entry, Membership, Message, Payload, SnapshotMeta, Token};
-use phalanx::types::{Addresses, Identity, Index, NodeId, Term};
+use phalanx::raft::{Body, Change, Conflict, Entry, Membership, Message, Payload, Promise, Role, SnapshotMeta, Token};
+use phalanx::services::kv::{Batch, Op};
+use phalanx::services::registry::kv_batch;
+use phalanx::services::sessions::Tag;
+use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
 use phalanx::wire::codec::{self, WireError};
-use phalanx::wire::heartbeat::Table;
-use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, handshake};
+use phalanx::wire::heartbeat::{Pace, Row, Table};
+use phalanx::wire::seal::Key;
+use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, Whereabouts, handshake};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -41,7 +49,7 @@ fn until_hung_up(mut stream: &TcpStream, within: Duration) -> Duration {
 fn hello(purpose: Purpose) -> Hello {
     let from = Identity { id: NodeId(9), uuid: Uuid::from_u128(9) };
     let addresses = Addresses { peer: "127.0.0.1:1".into(), http: "127.0.0.1:1".into(), kv: "127.0.0.1:1".into() };
-    Hello { protocol: PROTOCOL, cluster: None, from, addresses, proof: Vec::new(), purpose }
+    Hello { protocol: PROTOCOL, cluster: None, from, addresses, opening: Vec::new(), purpose }
 }
 
 fn threads(cluster: &mut Cluster) -> Option<usize> {
@@ -68,7 +76,7 @@ fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
     let _ = stream.write_all(&[&u32::MAX.to_le_bytes()[..], &[0; 4]].concat());
     until_hung_up(&stream, soon);
     // A frame whose checksum is wrong.
-    let mut frame = codec::encode(&Frame::Hello(hello(Purpose::Ask)));
+    let mut frame = codec::encode(&Frame::Hello(hello(Purpose::Ask))).unwrap();
     frame[4] ^= 1;
     let mut stream = connect(&cluster);
     let _ = stream.write_all(&frame);
@@ -76,7 +84,7 @@ fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
     // The wrong secret, and none: told so in a sentence.
     for secret in [Some("guessed"), None] {
         let stream = connect(&cluster);
-        match handshake::dial(&stream, hello(Purpose::Peer), secret) {
+        match handshake::dial(&stream, hello(Purpose::Peer), None, secret.map(Key::of).as_ref()) {
             Err(WireError::Rejected(why)) => assert!(why.contains("cluster_secret"), "{why}"),
             other => panic!("{secret:?} was let in: {other:?}"),
         }
@@ -149,16 +157,74 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
         Body::TransferMe,
     ];
     let raft = bodies.map(|body| Frame::Raft(Message { from, to, term: Term(term), body }));
+    let promise = Promise { term: Term(term), has_voted: true, index, is_broken: true };
+    let tag = Tag { origin: from.uuid, number, done_below: number };
+    let command = || kv_batch(&Batch { watched: Vec::new(), ops: vec![Op::FlushAll] });
+    let addresses = hello(Purpose::Peer).addresses;
+    let (cluster, members) = (Uuid::from_u128(0xbad), vec![(to.id, addresses.clone())]);
     let other = [
         Frame::Gossip(Table::default()),
+        // The receiver's own row, from far ahead.
+        Frame::Gossip(Table { rows: vec![row(to, term, number)], wall_ms: number, log_ms: Some(number) }),
+        Frame::Remembered(promise),
         Frame::HandedOut(vec![(NodeId(number), u32::MAX)]),
         Frame::Forward(vec![
             (number, Ask::Change(Change::Remove(to.id))),
             (number, Ask::Transfer(Some(NodeId(number)))),
+            (number, Ask::Command { tag, command: command(), is_taken_enough: true }),
         ]),
         Frame::Forwarded(vec![(number, Forwarded::NotLeader)]),
+        Frame::Whereabouts(Whereabouts {
+            cluster: Some(cluster),
+            id: Some(from.id),
+            term: Term(term),
+            leader: Some((from.id, addresses)),
+            members: members.clone(),
+            holder: Some(from.uuid),
+            ..Whereabouts::default()
+        }),
+        Frame::Joined { cluster, members, identities: vec![from] },
+        Frame::SnapshotHead {
+            term: Term(term),
+            meta: SnapshotMeta { index, term: last_term, membership: Membership::default() },
+            bytes: number,
+        },
+        Frame::SnapshotChunk { offset: number, bytes: vec![0xff; 100] },
+        Frame::SnapshotDone { ok: true, why: String::new() },
     ];
     raft.into_iter().chain(other).collect()
+}
+
+/// What gossip says of a node, its numbers at an extreme.
+fn row(who: Identity, term: u64, number: u64) -> Row {
+    Row {
+        id: who.id,
+        uuid: who.uuid,
+        counter: number,
+        load: number,
+        sessions_opened_total: number,
+        role: Role::Leader,
+        standing: Standing::Voter,
+        term: Term(term),
+        last_index: Index(number),
+        promise: Promise { term: Term(term), has_voted: true, index: Index(number), is_broken: true },
+        commit_index: Index(number),
+        applied_index: Index(number),
+        pace: Pace::default(),
+        state: Arc::default(),
+        prepared_load: number,
+        jobs: Arc::default(),
+        is_disk_low: true,
+        pid: 1,
+        addresses: hello(Purpose::Peer).addresses,
+    }
+}
+
+/// Twice over, in an order of its own: as a network would that keeps, swaps and repeats what it carries.
+fn replayed(frames: Vec<Frame>, seed: u64) -> Vec<Frame> {
+    let mut all = [frames.clone(), frames].concat();
+    fastrand::Rng::with_seed(seed).shuffle(&mut all);
+    all
 }
 
 /// How often a member, all of which live, was looked for where nobody listens.
@@ -186,7 +252,7 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
     let call = |to: u64, from: Identity, purpose: Purpose| {
         let stream = TcpStream::connect(cluster.peer(to)).unwrap();
         let hello = Hello { cluster: name, from, ..hello(purpose) };
-        handshake::dial(&stream, hello, None).map(|_| stream)
+        handshake::dial(&stream, hello, None, None).map(|_| stream)
     };
 
     let refused_before = [1, 2, 3].map(|id| refused_members(&cluster, id));
@@ -196,23 +262,20 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
         for id in [9, 1, 2, 3, 0, u64::MAX] {
             let from = Identity { id: NodeId(id), uuid: Uuid::from_u128(0xbad) };
             let stream = call(to, from, Purpose::Peer).unwrap();
-            for (term, number) in EDGES.into_iter().flat_map(|term| EDGES.map(|number| (term, number))) {
-                for frame in frames(from, identity(to), term, number) {
-                    codec::write_frame(&mut &stream, &frame).unwrap();
-                    strangers_frames += u64::from(to == leader);
-                }
+            let edges = EDGES.into_iter().flat_map(|term| EDGES.map(|number| (term, number)));
+            let all = edges.flat_map(|(term, number)| frames(from, identity(to), term, number)).collect();
+            for frame in replayed(all, to ^ id) {
+                codec::write_frame(&mut &stream, &frame).unwrap();
+                strangers_frames += u64::from(to == leader);
             }
         }
         // In a member's name, with a term that cannot be; the first of them would have been the last.
         let from = identity(to % 3 + 1);
         let stream = call(to, from, Purpose::Peer).unwrap();
         for absurd in [u64::MAX, u64::MAX - 1, 1 << 63, (1 << 33) + term.0] {
-            for number in EDGES {
-                for frame in frames(from, identity(to), absurd, number) {
-                    if matches!(frame, Frame::Raft(_)) {
-                        codec::write_frame(&mut &stream, &frame).unwrap();
-                    }
-                }
+            let all = EDGES.into_iter().flat_map(|number| frames(from, identity(to), absurd, number));
+            for frame in replayed(all.filter(|frame| matches!(frame, Frame::Raft(_))).collect(), absurd) {
+                codec::write_frame(&mut &stream, &frame).unwrap();
             }
         }
         // A snapshot that would replace everything.
@@ -221,9 +284,15 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
         let meta = SnapshotMeta { index: Index(1 << 61), term: Term(1 << 61), membership: Membership::default() };
         let _ = codec::write_frame(&mut &stream, &Frame::SnapshotHead { term: Term(u64::MAX), meta, bytes: 1 << 60 });
         until_hung_up(&stream, Duration::from_secs(12));
+        // The whole state is given to members alone.
+        let stream = call(to, from, Purpose::State).unwrap();
+        match codec::read_frame(&mut &stream, 1 << 20).unwrap() {
+            Frame::Reject { why } => assert_eq!(why, "only members are given the state"),
+            other => panic!("a stranger is given {other:?}"),
+        }
         // Connections of one that does not say which cluster it means.
         let stream = TcpStream::connect(cluster.peer(to)).unwrap();
-        handshake::dial(&stream, Hello { from, ..hello(Purpose::Peer) }, None).unwrap();
+        handshake::dial(&stream, Hello { from, ..hello(Purpose::Peer) }, None, None).unwrap();
         until_hung_up(&stream, Duration::from_secs(3));
     }
     let stranger = "phalanx_peer_frames_refused_total{why=\"stranger\"}";
@@ -259,20 +328,59 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
     }
     // A member is still found when it comes back, and a newcomer may still ask to join.
     let away = leader % 3 + 1;
-    cluster.restart(away)?;
+    cluster.kill(away)?;
+    let as_away = Hello { cluster: name, from: identity(away), ..hello(Purpose::Peer) };
+    tells_of_another_clock(&cluster, leader, as_away)?;
+    cluster.spawn(away, &[])?;
     cluster.spawn(4, &[])?;
     cluster.settle()?;
     Ok(())
 }
 
+/// In the name of a member that is away, whose clock is an hour ahead: metric, event, log and status say so.
+fn tells_of_another_clock(cluster: &Cluster, leader: u64, hello: Hello) -> Result<()> {
+    const HOUR_MS: u64 = 3_600_000;
+    let away = hello.from.id.0;
+    let stream = TcpStream::connect(cluster.peer(leader)).unwrap();
+    handshake::dial(&stream, hello, None, None).unwrap();
+    let skew = format!("phalanx_clock_skew_seconds{{peer=\"{away}\"}}");
+    let said = format!("the clock of node {away} is 3");
+    cluster.wait_explained("the skew is told", Duration::from_secs(20), || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let table = Table { rows: Vec::new(), wall_ms: now.as_millis() as u64 + HOUR_MS, log_ms: None };
+        codec::write_frame(&mut &stream, &Frame::Gossip(table)).map_err(|e| e.to_string())?;
+        let seconds = metric(cluster, leader, &skew).unwrap_or_default();
+        let events = cluster.get(leader, "/v1/events").map_err(|e| e.to_string())?.json();
+        let is_event = |event: &serde_json::Value| {
+            event["kind"] == "clock" && event["text"].as_str().is_some_and(|text| text.starts_with(&said))
+        };
+        let is_told = events["events"].as_array().unwrap().iter().any(is_event);
+        let rows = cluster.status(leader).map_err(|e| e.to_string())?.nodes;
+        let ahead_ms = rows.iter().find(|row| row.id.0 == away).and_then(|row| row.clock_ahead_ms).unwrap_or_default();
+        let is_near = (3_590..=3_610).contains(&seconds) && (3_590_000..=3_610_000).contains(&ahead_ms);
+        if is_near && is_told { Ok(()) } else { Err(format!("{seconds} s, {ahead_ms} ms, {events}")) }
+    })?;
+    let log = cluster.log(leader);
+    assert!(log.contains(&said) && log.contains("is a time server set up on both?"), "{log}");
+    Ok(())
+}
+
 #[test]
 fn a_node_with_another_secret_does_not_join() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
+    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx only"}))?;
+    std::fs::set_permissions(cluster.settings_path(), PermissionsExt::from_mode(0o644)).unwrap();
+    for id in 1..=3 {
+        cluster.spawn(id, &[])?;
+    }
+    cluster.settle()?;
+    let readable = format!("{} holds cluster_secret, and others can read it", cluster.settings_path().display());
+    assert!(cluster.log(1).contains(&format!("warning: {readable} (mode 644): chmod 600")), "{}", cluster.log(1));
     cluster.set_env("PHALANX_CLUSTER_SECRET", "something else");
     cluster.spawn(4, &[])?;
     cluster.wait_until("node 4 is told why", Duration::from_secs(20), || {
-        cluster.log(4).contains("cluster_secret").then_some(())
+        cluster.log(4).contains("cluster_secret differs").then_some(())
     })?;
+    assert!(!cluster.log(4).contains(&readable), "its secret is from the environment: {}", cluster.log(4));
     let leader = cluster.wait_leader()?;
     let status = cluster.status(leader)?;
     assert_eq!(status.cluster.voters.len() + status.cluster.learners.len(), 3, "{:?}", status.cluster);
@@ -285,5 +393,238 @@ fn beyond_loopback_a_node_wants_a_secret() -> Result<()> {
     let ended = cluster.process(1)?.wait(Duration::from_secs(5))?;
     assert_eq!(ended.code(), Some(2), "{}", cluster.log(1));
     assert!(cluster.log(1).contains("cluster_secret"), "{}", cluster.log(1));
+    Ok(())
+}
+
+/// A process that has the port of a member and not the secret: whoever calls is told that it leads, and remembers more than can be.
+fn pretend(
+    listener: TcpListener,
+    who: Identity,
+    cluster: Uuid,
+    addresses: Addresses,
+) -> (Arc<AtomicU64>, impl FnOnce()) {
+    let (calls, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counted, over, address) = (Arc::clone(&calls), Arc::clone(&is_over), listener.local_addr().unwrap());
+    let answer = move |mut stream: TcpStream, addresses: Addresses| -> std::result::Result<(), WireError> {
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        codec::write_frame(&mut stream, &Frame::Challenge { nonce: [7; 16] })?;
+        let Frame::Hello(hello) = codec::read_frame(&mut stream, 1 << 16)? else { return Ok(()) };
+        let remembered = Promise { term: Term(1000), has_voted: true, index: Index(1_000_000), is_broken: false };
+        codec::write_frame(&mut stream, &Frame::Welcome { who, cluster: Some(cluster), remembered })?;
+        let members = vec![(who.id, addresses.clone())];
+        match hello.purpose {
+            Purpose::Ask => {
+                let leader = Some((who.id, addresses));
+                let (cluster, term, id) = (Some(cluster), Term(1000), Some(who.id));
+                let told = Whereabouts { cluster, id, term, leader, members, ..Whereabouts::default() };
+                codec::write_frame(&mut stream, &Frame::Whereabouts(told))?;
+            }
+            Purpose::Join { .. } => {
+                codec::write_frame(&mut stream, &Frame::Joined { cluster, members, identities: vec![who] })?;
+            }
+            _ => {}
+        }
+        while stream.read(&mut [0; 4096])? > 0 {}
+        Ok(())
+    };
+    let thread = std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if over.load(Ordering::Acquire) {
+                return;
+            }
+            counted.fetch_add(1, Ordering::Relaxed);
+            let addresses = addresses.clone();
+            std::thread::spawn(move || answer(stream, addresses));
+        }
+    });
+    let end = move || {
+        is_over.store(true, Ordering::Release);
+        let _ = TcpStream::connect(address);
+        thread.join().unwrap();
+    };
+    (calls, end)
+}
+
+/// While a member is down, a process without the secret listens at its port and claims to lead. Nobody gives its log up for it.
+#[test]
+fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
+    cluster.note("before", "x")?;
+    let leader = cluster.settle()?;
+    let statuses = cluster.statuses();
+    let (away, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let who = Identity { id: NodeId(away), uuid: statuses[&away].node.uuid };
+    let addresses = Addresses { peer: cluster.peer(away), http: cluster.http(away), kv: cluster.kv(away) };
+    cluster.kill(away)?;
+    let listener = TcpListener::bind(cluster.peer(away)).unwrap();
+    let (calls, end) = pretend(listener, who, statuses[&away].cluster.id.unwrap(), addresses);
+    // One that runs meets it, and one that starts.
+    cluster.kill(third)?;
+    cluster.restart(third)?;
+    let calls_of_both = Instant::now();
+    cluster.wait_until("it is called", Duration::from_secs(20), || {
+        (calls.load(Ordering::Relaxed) >= 20 && calls_of_both.elapsed() > Duration::from_secs(3)).then_some(())
+    })?;
+    cluster.wait_until("a leader", Duration::from_secs(20), || cluster.leader().filter(|id| *id != away))?;
+    cluster.note("meanwhile", "y")?;
+    for id in [leader, third] {
+        let now = cluster.status(id)?;
+        assert_eq!(now.node.uuid, statuses[&id].node.uuid, "node {id} gave its log up: {}", cluster.log(id));
+        assert!(now.cluster.term < Term(1000), "term {}", now.cluster.term);
+        assert!(!cluster.log(id).contains("older"), "{}", cluster.log(id));
+    }
+    end();
+    cluster.restart(away)?;
+    cluster.settle()?;
+    cluster.note("after", "z")?;
+    Ok(())
+}
+
+/// A log's beginning is gone: the newcomer is sent a snapshot, in frames with tags.
+#[test]
+fn a_snapshot_goes_between_nodes_that_share_a_secret() -> Result<()> {
+    let mut cluster =
+        Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only", "snapshot_every_entries": 50}))?;
+    let leader = cluster.settle()?;
+    let away = leader % 3 + 1;
+    cluster.kill(away)?;
+    cluster.wipe(away)?;
+    for number in 0..200 {
+        cluster.note(&format!("n{number}"), "x")?;
+    }
+    cluster.restart(away)?;
+    let leader = cluster.settle()?;
+    assert!(cluster.log(leader).contains("snapshot sent peer="), "{}", cluster.log(leader));
+    cluster.note("after", "y")?;
+    Ok(())
+}
+
+/// The identity of each node, and the cluster's.
+fn identities(cluster: &Cluster) -> (impl Fn(u64) -> Identity + use<>, Option<Uuid>) {
+    let statuses = cluster.statuses();
+    let name = statuses[&1].cluster.id;
+    (move |id| Identity { id: NodeId(id), uuid: statuses[&id].node.uuid }, name)
+}
+
+fn addresses(cluster: &Cluster, id: u64) -> Addresses {
+    Addresses { peer: cluster.peer(id), http: cluster.http(id), kv: cluster.kv(id) }
+}
+
+/// A command that makes an entry that no frame can carry ended each leader that took it.
+#[test]
+fn a_forwarded_command_that_no_door_takes_ends_nobody() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let leader = cluster.settle()?;
+    let pid = cluster.process(leader)?.pid();
+    let (identity, name) = identities(&cluster);
+    let other = leader % 3 + 1;
+    let stream = TcpStream::connect(cluster.peer(leader)).unwrap();
+    let hello =
+        Hello { cluster: name, from: identity(other), addresses: addresses(&cluster, other), ..hello(Purpose::Peer) };
+    handshake::dial(&stream, hello, None, None).unwrap();
+    let tag = Tag { origin: Uuid::from_u128(7), number: 1, done_below: 1 };
+    let command = vec![200; (16 << 20) - 64];
+    let ask = Ask::Command { tag, command, is_taken_enough: false };
+    codec::write_frame(&mut &stream, &Frame::Forward(vec![(u64::MAX, ask)])).unwrap();
+    // What follows on the connection was read after it.
+    codec::write_frame(&mut &stream, &Frame::SnapshotDone { ok: true, why: String::new() }).unwrap();
+    until_hung_up(&stream, Duration::from_secs(20));
+    cluster.note("after", "x")?;
+    cluster.settle()?;
+    assert_eq!(cluster.process(leader)?.pid(), pid);
+    assert!(cluster.is_running(leader) && !cluster.log(leader).contains("panicked"), "{}", cluster.log(leader));
+    Ok(())
+}
+
+/// Connections that stand at the peer ports, by the number of the port at the dialer's side.
+fn peer_connections(cluster: &Cluster) -> BTreeSet<(u16, u16)> {
+    let port = |address: &str, radix| u16::from_str_radix(address.rsplit(':').next().unwrap(), radix).unwrap();
+    let peers: BTreeSet<u16> = (1..=3).map(|id| port(&cluster.peer(id), 10)).collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let standing = rows.filter(|row| row[3] == "01").map(|row| (port(row[1], 16), port(row[2], 16)));
+    standing.filter(|(own, _)| peers.contains(own)).collect()
+}
+
+/// Without a secret a member's name is soon said. That closes no connection of that member's, and nobody looks for it anew.
+#[test]
+fn claims_of_a_members_name_close_none_of_its_connections() -> Result<()> {
+    let cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    cluster.settle()?;
+    let (identity, name) = identities(&cluster);
+    let before = cluster.wait_until("all links stand", Duration::from_secs(10), || {
+        Some(peer_connections(&cluster)).filter(|all| all.len() == 6)
+    })?;
+    let begun = Instant::now();
+    let (mut kept, mut claims) = (std::collections::VecDeque::new(), 0);
+    cluster.wait_until("the claims are made", Duration::from_secs(20), || {
+        for (to, claimed) in (1..=3).flat_map(|to| (1..=3).map(move |claimed| (to, claimed))).filter(|(a, b)| a != b) {
+            let from = identity(claimed);
+            let hello = Hello { cluster: name, from, addresses: addresses(&cluster, claimed), ..hello(Purpose::Peer) };
+            let stream = TcpStream::connect(cluster.peer(to)).unwrap();
+            if handshake::dial(&stream, hello, None, None).is_ok() {
+                claims += 1;
+                kept.push_back(stream);
+            }
+        }
+        while kept.len() > 12 {
+            kept.pop_front();
+        }
+        (begun.elapsed() > Duration::from_secs(3)).then_some(())
+    })?;
+    cluster.note("meanwhile", "x")?;
+    let lost: Vec<_> = before.difference(&peer_connections(&cluster)).copied().collect();
+    assert!(claims > 30 && lost.is_empty(), "{claims} claims closed {lost:?} of {before:?}");
+    drop(kept);
+    cluster.note("after", "y")?;
+    Ok(())
+}
+
+/// Asks the leader to join under this number, as somebody who listens nowhere.
+fn ask_to_join(cluster: &Cluster, leader: u64, name: Option<Uuid>, id: u64) -> Frame {
+    let stream = TcpStream::connect(cluster.peer(leader)).unwrap();
+    let from = Identity { id: NodeId(id), uuid: Uuid::new_v4() };
+    let hello = Hello { cluster: name, from, ..hello(Purpose::Join { is_gateway: false }) };
+    handshake::dial(&stream, hello, None, None).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    codec::read_frame(&mut &stream, 1 << 20).unwrap()
+}
+
+/// A stranger does not get the number of a member that is about to be back, and no more than a few places; a node whose disk was
+/// wiped gets its number back at once.
+#[test]
+fn a_number_stays_with_a_member_that_starts_again() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 600_000}))?;
+    let leader = cluster.settle()?;
+    let (identity, name) = identities(&cluster);
+    let away = leader % 3 + 1;
+    cluster.kill(away)?;
+    let begun = Instant::now();
+    let mut reasons = BTreeSet::new();
+    cluster.wait_until("it is refused for want of silence", Duration::from_secs(20), || {
+        match ask_to_join(&cluster, leader, name, away) {
+            Frame::Reject { why } => _ = reasons.insert(why),
+            other => panic!("{other:?}"),
+        }
+        (begun.elapsed() > Duration::from_secs(2) && reasons.iter().any(|why| why.contains("dead_after_ms")))
+            .then_some(())
+    })?;
+    cluster.restart(away)?;
+    cluster.settle()?;
+    assert_eq!(cluster.status(away)?.node.uuid, identity(away).uuid);
+    // Its disk is lost: it answers where it was.
+    cluster.kill(away)?;
+    cluster.wipe(away)?;
+    cluster.restart(away)?;
+    let leader = cluster.settle()?;
+    assert_ne!(cluster.status(away)?.node.uuid, identity(away).uuid);
+    // Strangers under free numbers, who are never heard of.
+    let joined =
+        (11..=22).filter(|id| matches!(ask_to_join(&cluster, leader, name, *id), Frame::Joined { .. })).count();
+    assert_eq!(joined, 8);
+    assert!(
+        matches!(ask_to_join(&cluster, leader, name, 23), Frame::Reject { why } if why.contains("not been heard of"))
+    );
+    cluster.note("after", "x")?;
     Ok(())
 }

@@ -164,3 +164,47 @@ fn a_second_process_for_the_same_node_is_refused() -> Result<()> {
     assert!(!twin.output().contains("panicked"), "{}", twin.output());
     cluster.note("still", "works")
 }
+
+/// Three hosts that know each other by `peers` alone are moved: all come back at other addresses at once, with whole disks.
+#[test]
+fn hosts_that_all_have_new_addresses_find_each_other() -> Result<()> {
+    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx only"}))?;
+    let host = |id: u64, net: u8| format!("127.0.{net}.{id}");
+    let at = |cluster: &Cluster, id: u64, net: u8, of: fn(&Cluster, u64) -> String| {
+        of(cluster, id).replace("127.0.0.1", &host(id, net))
+    };
+    let start = |cluster: &mut Cluster, net: u8| -> Result<()> {
+        for id in 1..=3 {
+            let others = (1..=3).filter(|other| *other != id);
+            let peers: Vec<String> = others.map(|other| at(cluster, other, net, Cluster::peer)).collect();
+            cluster.set_env("PHALANX_HOST", &host(id, net));
+            cluster.set_env("PHALANX_PEERS", &peers.join(","));
+            // Each host has a file of its own.
+            let file = cluster.dir().join(format!("config-{id}.json"));
+            cluster.set_env("PHALANX_CONFIG_FILE_PATH", &file.to_string_lossy());
+            cluster.spawn(id, &[])?;
+        }
+        Ok(())
+    };
+    let soon = Duration::from_secs(5);
+    start(&mut cluster, 1)?;
+    cluster.wait_explained("the key is written at the old addresses", Duration::from_secs(30), || {
+        let body = json!("yes");
+        let answer = web::ask(&at(&cluster, 1, 1, Cluster::http), "PUT", "/v1/kv/k", Some(&body), soon);
+        let voters = web::get(&at(&cluster, 1, 1, Cluster::http), "/v1/status", soon).map_err(|e| e.to_string())?;
+        let voters = voters.json()["cluster"]["voters"].clone();
+        match answer {
+            Ok(answer) if answer.status == 200 && voters == json!([1, 2, 3]) => Ok(()),
+            other => Err(format!("{voters}: {other:?}")),
+        }
+    })?;
+    cluster.kill_all();
+    start(&mut cluster, 2)?;
+    for id in 1..=3 {
+        cluster.wait_explained("it is read at the new ones", Duration::from_secs(30), || {
+            let answer = web::get(&at(&cluster, id, 2, Cluster::http), "/v1/kv/k", soon).map_err(|e| e.to_string())?;
+            if answer.status == 200 && answer.text().contains("yes") { Ok(()) } else { Err(answer.text()) }
+        })?;
+    }
+    Ok(())
+}

@@ -1,8 +1,12 @@
 //! The key-value store and its locks over HTTP, on a real cluster: any node takes any request.
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
 
+mod redis;
+
 use phalanx::lab::Cluster;
+use phalanx::bench::job_rates::wait_workers;
 use phalanx::lab::web::{Connection, Response};
+use redis::{Peer, Reply};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -360,7 +364,12 @@ fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() {
 /// Quotas are the leader's: what is refused is in no log, what makes room goes on, and status says which it is.
 #[test]
 fn a_quota_that_is_reached_refuses_what_grows() {
-    let settings = json!({"quota_kv_mb": 1, "quota_db_mb": 1, "quota_jobs": 1, "quota_chat_account_mb": 1});
+    let shell =
+        json!({"language": "shell", "file_name": "main.sh", "probe": ["sh", "-c", "true"], "run": ["sh", "{file}"]});
+    let settings = json!({
+        "quota_kv_mb": 1, "quota_db_mb": 1, "quota_jobs": 1, "quota_chat_account_mb": 1, "quota_chat_mb": 2,
+        "jobs_enabled": true, "runtimes": [shell],
+    });
     let cluster = Cluster::ready(env!("CARGO_BIN_EXE_phalanx"), 3, &settings).unwrap();
     let value = vec![b'v'; 100_000];
     let reached = (0..20).position(|n: u64| put(&cluster, 1 + n % 3, &format!("/v1/kv/k{n}"), &value).status == 507);
@@ -369,7 +378,11 @@ fn a_quota_that_is_reached_refuses_what_grows() {
         let refused = put(&cluster, id, "/v1/kv/more", &value);
         assert_eq!((refused.status, &refused.json()["outcome"]), (507, &json!("refused")));
         assert!(refused.text().contains("quota_kv_mb is reached"), "{}", refused.text());
+        let mut redis = Peer::tcp(&cluster.kv(id));
+        let refused = redis.call(&[b"SET", b"more", &value]);
+        assert!(matches!(&refused, Reply::Error(why) if why.starts_with("OOM quota_kv_mb is reached")), "{refused:?}");
     }
+    says_reached(&cluster, "quota_kv_mb");
     assert_eq!(ask(&cluster, 2, "DELETE", "/v1/kv/k0", "", None).status, 200);
     assert_eq!(ask(&cluster, 2, "DELETE", "/v1/kv/k1", "", None).status, 200);
     assert_eq!(put(&cluster, 3, "/v1/kv/k0", &value).status, 200);
@@ -382,9 +395,49 @@ fn a_quota_that_is_reached_refuses_what_grows() {
         (0..200).find_map(|n: u64| Some(sql(1 + n % 3, blob.clone())).filter(|answer| answer.status != 200)).unwrap();
     assert_eq!(full.status, 507, "{}", full.text());
     assert!(full.text().contains("quota_db_mb"), "{}", full.text());
-    let status = get(&cluster, cluster.leader().unwrap(), "/v1/status").json();
-    assert!(status["cluster"]["reasons"].to_string().contains("quota_db_mb is reached"), "{}", status["cluster"]);
+    says_reached(&cluster, "quota_db_mb");
     assert_eq!(sql(2, json!("DELETE FROM t")).status, 200);
     // The next write is let in as soon as the leader has seen what the last one left.
     cluster.wait_until("there is room again", PATIENCE, || (sql(3, blob.clone()).status == 200).then_some(())).unwrap();
+
+    wait_workers(&cluster, 3).unwrap();
+    let submit = |id: u64| post(&cluster, id, "/v1/jobs", "", &json!({"language": "shell", "source": "sleep 60"}));
+    let first = submit(1);
+    assert_eq!(first.status, 202, "{}", first.text());
+    for id in 1..=3 {
+        let refused = submit(id);
+        assert_eq!((refused.status, &refused.json()["outcome"]), (507, &json!("refused")), "{}", refused.text());
+        assert!(refused.text().contains("quota_jobs is reached: 1 of 1"), "{}", refused.text());
+    }
+    says_reached(&cluster, "quota_jobs");
+    let cancelled = ask(&cluster, 2, "DELETE", &format!("/v1/jobs/{}", first.json()["id"]), "", None);
+    assert_eq!(cancelled.status, 200, "{}", cancelled.text());
+    cluster.wait_until("another job is taken in", PATIENCE, || (submit(3).status == 202).then_some(())).unwrap();
+
+    // One account fills its own quota, the next one that of the whole chat.
+    let token = |name: &str| {
+        let account = json!({"name": name, "password": "correct horse"});
+        let made = post(&cluster, 1, "/v1/chat/accounts", "", &account);
+        made.json()["token"].as_str().unwrap_or_else(|| panic!("{}", made.text())).to_string()
+    };
+    let tokens = ["ann", "bob", "eve"].map(token);
+    let refused_by = [("bob", "quota_chat_account_mb"), ("eve", "quota_chat"), ("ann", "quota_chat_mb")];
+    for (token, (to, quota)) in tokens.iter().zip(refused_by) {
+        let headers = format!("Authorization: Bearer {token}\r\n");
+        let message = json!({"with": to, "text": "x".repeat(8000)});
+        let send = |n: u64| post(&cluster, 1 + n % 3, "/v1/chat/messages", &headers, &message);
+        let refused = (0..200).map(send).find(|answer| answer.status != 200).unwrap();
+        assert_eq!(refused.status, 507, "{}", refused.text());
+        assert!(refused.text().contains(quota) && refused.text().contains(" is reached"), "{}", refused.text());
+    }
+    says_reached(&cluster, "quota_chat_mb");
+}
+
+/// The leader's status names a quota.
+fn says_reached(cluster: &Cluster, quota: &str) {
+    let look = || {
+        let status = get(cluster, cluster.leader()?, "/v1/status").json();
+        status["cluster"]["reasons"].to_string().contains(&format!("{quota} is ")).then_some(())
+    };
+    cluster.wait_until(&format!("status says that {quota} is reached"), PATIENCE, look).unwrap();
 }

@@ -285,6 +285,10 @@ fn what_run_sh_and_nodes_write_is_for_nobody_else() {
     for name in ["", "run", "node-1", "node-2", "node-1/wal", "run/node-1.sh"] {
         assert_eq!(mode(name), 0o700, "{name}");
     }
+    // The script narrows what it looks into; the rest is narrowed, and told of, by the node that comes first.
+    let log = |id: u64| std::fs::read_to_string(data.join(format!("node-{id}/node.log"))).unwrap();
+    let warned = format!("{} was open to others (mode 755), now it is not", data.display());
+    assert!([1, 2].iter().any(|id| log(*id).contains(&warned)), "{warned}: {}", log(1));
     for name in ["node-1/node.log", "node-2/node.log", "node-1/identity.json", "node-1/sql/db.sqlite", "node-2/lock"] {
         assert_eq!(mode(name), 0o600, "{name}");
     }

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 /// How long nobody may be reachable before `run` gives up looking at the job.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nodes that have just started may try what they can run.
+const WORKERS_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks whether Ctrl+C was pressed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What a shell answers for a command that Ctrl+C ended.
@@ -258,9 +260,32 @@ fn language_of(file: &Path, client: &ClientArgs) -> Result<String, Fault> {
     )
 }
 
+/// Hands a job in. Nodes that have just started still try what they can run, longer than a node holds a request for them: that is
+/// waited for.
 fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
-    let done = answered(client.exchange(&Request::once("POST", "/v1/jobs".to_string(), Some(body.to_vec())))?)?;
+    let until = Instant::now() + WORKERS_WITHIN;
+    let mut has_said = false;
+    let raw = loop {
+        match client.exchange(&Request::once("POST", "/v1/jobs".to_string(), Some(body.to_vec()))) {
+            Err(fault) if fault.code == code::UNREACHABLE && Instant::now() < until && has_no_workers_yet(client) => {}
+            told => break told?,
+        }
+        if IS_INTERRUPTED.load(Ordering::Relaxed) {
+            return Err(Fault::new(INTERRUPTED, "interrupted: no job was handed in", ""));
+        }
+        if !std::mem::replace(&mut has_said, true) {
+            eprintln!("waiting: no worker has joined yet");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    let done = answered(raw)?;
     done["id"].as_u64().ok_or_else(|| Fault::new(code::UNKNOWN, "the node gave the job no number", "phalanx job list"))
+}
+
+/// Whether the cluster has a leader, and no node has said yet what it can run, or that it can run nothing.
+fn has_no_workers_yet(client: &Client) -> bool {
+    let status = client.exchange(&Request::get("/v1/status")).map(|raw| raw.json()).unwrap_or_default();
+    status["cluster"]["leader"].is_u64() && status["jobs"]["workers"] == json!([])
 }
 
 fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result<(), Fault> {

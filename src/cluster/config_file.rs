@@ -9,14 +9,14 @@
 //! leader with it. The waiting is the caller's (`wait` returns false when the node stops).
 //! Not here: what a newcomer makes of the file (`discovery.rs`), when the leader writes (`node/`; `Keeper` helps).
 
-use crate::store;
+use crate::store::{self, files::open_regular};
 use crate::types::{Addresses, Liveness, NodeId, Term};
 use log::warn;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,6 +28,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 const LOCK_TRIES: u32 = 500;
 /// Links that are followed, as the kernel does.
 const LINKS_MAX: usize = 40;
+/// Longest file that is read; the entries of 100 nodes take a thirtieth of it. What is longer is cut off, and so no JSON.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Between two writes of one [`Keeper`].
 const WRITE_EVERY_MS: u64 = 1000;
 
@@ -344,11 +346,13 @@ fn write_in_place(path: &Path, text: &[u8]) -> io::Result<()> {
 /// # Errors
 /// [`ConfigFileError::Mangled`], or when the system refuses.
 pub fn read(path: &Path) -> Result<Option<Projection>, ConfigFileError> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
+    let mut text = Vec::new();
+    let opened = open_regular(OpenOptions::new().read(true), path);
+    match opened.and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text)) {
+        Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(ConfigFileError::Io { what: "read", path: path.to_path_buf(), source }),
-    };
+    }
     let parsed = serde_json::from_slice(&text);
     parsed.map(Some).map_err(|e| ConfigFileError::Mangled { path: path.to_path_buf(), why: e.to_string() })
 }

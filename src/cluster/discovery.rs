@@ -60,6 +60,8 @@ pub struct Seeker<'a> {
     pub kept: Promise,
     /// Whether it has a log of that cluster. With a cluster and without a log (`--rejoin`) it may only join that one.
     pub has_log: bool,
+    /// Who votes, as its log says.
+    pub voters: BTreeMap<NodeId, Uuid>,
     /// Peer addresses that it knew last (`identity.json`).
     pub known: Vec<String>,
     /// Why it must leave the founding to others (too little room on its disk to lead), if so.
@@ -274,25 +276,25 @@ impl Search<'_> {
     /// A node with state asks those whom it knows, once and briefly, what they remember of it. Nobody there to ask is no
     /// reason to wait: they compare again when they connect.
     ///
-    /// Its log is set aside only for a leader that stays: one that has just lost its quorum still says that it leads, and
-    /// could take nobody in.
+    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum still says
+    /// that it leads, and could take nobody in. And it is not one word that a log is given up for: another voter must stand by that
+    /// leader, where there are others.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
-        let mut led = (None, 0);
+        let (mut led, mut not_led) = ((None, 0), 0);
         loop {
             let named = read(&self.seeker.settings.config_file_path).ok().flatten();
             let addresses = self.known_addresses(named.as_ref());
             let answers = self.world.ask_all(&addresses, RESUME_PATIENCE);
-            let mut leader = None;
-            for there in answers.into_iter().flatten().filter(|there| there.cluster == Some(ours)) {
-                leader = leader.or(there.leader.map(|(id, _)| id).filter(|id| *id != self.seeker.me.id));
-                if self.seeker.kept.falls_short_of(&there.remembered) {
-                    lost.get_or_insert_default().merge(&there.remembered);
-                }
+            let answers: Vec<_> = answers.into_iter().flatten().filter(|there| there.cluster == Some(ours)).collect();
+            for there in answers.iter().filter(|there| self.remembers_more(there)) {
+                lost.get_or_insert_default().merge(&there.remembered);
             }
             // Once told, for good: that whoever knew better has gone does not bring the forgotten promises back.
             let Some(known) = lost else { return Decision::Resume };
+            let leader = self.leader_that_remembers_more(&answers);
             led = if leader.is_some() && leader == led.0 { (leader, led.1 + 1) } else { (leader, 0) };
+            not_led = if leader.is_some() { 0 } else { not_led + 1 };
             let pause = match leader {
                 Some(leader) if led.1 == LEADER_STAYS_LOOKS => {
                     let line = "its log is set aside, and it joins again under a new identity";
@@ -301,8 +303,13 @@ impl Search<'_> {
                     return Decision::Outdated;
                 }
                 Some(_) => Duration::from_millis(self.seeker.settings.election_timeout_ms),
+                // One may be about to lead, or to lose the lead that it says it has.
+                None if not_led <= LEADER_STAYS_LOOKS => {
+                    Duration::from_millis(self.seeker.settings.election_timeout_ms)
+                }
                 None => {
-                    let line = "no leader is there to join again, perhaps because a majority was put back to older copies. \
+                    let line = "no leader is there to join again that says so itself and that another voter follows, perhaps \
+                                because a majority was put back to older copies. \
                                 Put the newer folders back; or, to go back to the older state for good, stop all nodes, start \
                                 those with older folders first, and the others with --rejoin";
                     let what = self.outdated(&known);
@@ -316,9 +323,36 @@ impl Search<'_> {
         }
     }
 
+    /// Whether somebody remembers what this node's disk has lost, and what can have been at all.
+    fn remembers_more(&self, there: &Whereabouts) -> bool {
+        there.remembered.is_possible_after(&self.seeker.kept) && self.seeker.kept.falls_short_of(&there.remembered)
+    }
+
+    /// The leader, if it answers itself and remembers more, and if another voter says so too or follows it in the same term. In a
+    /// cluster of fewer than three voters its own word is enough.
+    fn leader_that_remembers_more(&self, answers: &[Whereabouts]) -> Option<NodeId> {
+        let leads = |there: &Whereabouts| there.leader.as_ref().map(|(id, _)| *id);
+        let is_of_another = |there: &Whereabouts, leader: Identity| {
+            let who = there.who.filter(|who| ![leader.id, self.seeker.me.id].contains(&who.id));
+            // Who has proved the secret may have come after this folder's time.
+            let has_secret = self.seeker.settings.cluster_secret.is_some();
+            who.is_some_and(|who| has_secret || self.seeker.voters.get(&who.id) == Some(&who.uuid))
+        };
+        let is_backed = |word: &Whereabouts, leader: Identity| {
+            self.seeker.voters.len() < 3
+                || answers.iter().filter(|there| is_of_another(there, leader)).any(|there| {
+                    self.remembers_more(there) || (leads(there) == Some(leader.id) && there.term == word.term)
+                })
+        };
+        let words =
+            answers.iter().filter(|there| self.remembers_more(there)).filter_map(|there| Some((there, there.who?)));
+        let leaders = words.filter(|(there, who)| leads(there) == Some(who.id) && who.id != self.seeker.me.id);
+        leaders.filter(|(there, who)| is_backed(there, *who)).max_by_key(|(there, _)| there.term).map(|(_, who)| who.id)
+    }
+
     /// In words: what this node's folder lacks.
     fn outdated(&self, known: &Promise) -> String {
-        let (me, kept) = (self.seeker.me.id, &self.seeker.kept);
+        let (me, kept) = (self.seeker.me.id.0, &self.seeker.kept);
         format!(
             "the data folder of node {me} is older than what its peers remember of it: it ends in term {} at entry {}, \
              they remember term {} and entry {}",

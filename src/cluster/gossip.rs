@@ -5,10 +5,10 @@
 //! changes no voter, vote or commit.
 //!
 //! Times are milliseconds since 1970 that never go back (start time plus a monotonic clock). Counters begin there too, so
-//! a restarted process is ahead of its forerunner; if the wall clock went back meanwhile, the node hears its old counter
-//! from a peer and jumps above it.
+//! a restarted process is ahead of the one before it. If the wall clock went back meanwhile, it is not: the node hears its old
+//! counter from a peer and jumps above it, or, once it counts as failed, its own row is believed with any counter.
 //!
-//! Invariants: G1 a row's counter never goes back. G2 failed rows are not passed on, so no rumour revives or spreads the
+//! Invariants: G1 the counter of a row goes back only when the node itself says so after it counted as failed. G2 failed rows are not passed on, so no rumour revives or spreads the
 //! dead. G3 each edge is returned once. G4 after a refused reconnect only the node itself can prove that it lives, until
 //! older rumours have died out.
 //! Not here: threads and sockets (`node/`), who counts as dead for the membership (`autopilot.rs`).
@@ -26,6 +26,8 @@ use std::fmt;
 const RANDOM_PEERS: usize = 2;
 /// Identities whose promises are remembered; more are not.
 const PROMISES_MAX: usize = 4096;
+/// No counter is believed beyond this one, so that there is always a next one.
+const COUNTER_MAX: u64 = 1 << 62;
 /// Edges kept for `/v1/gossip`, apart from the heartbeats so that these do not push them out.
 const EDGES_MAX: usize = 100;
 
@@ -146,7 +148,7 @@ impl Gossip {
     pub fn new(me: Identity, now_ms: u64, settings: &Settings) -> Gossip {
         Gossip {
             me,
-            counter: now_ms,
+            counter: now_ms.min(COUNTER_MAX / 2),
             fail_after_ms: settings.fail_after_ms,
             // A gap this long between two beats means that this process stood still, not everyone else.
             pause_ms: (3 * settings.gossip_ms).min(settings.fail_after_ms / 2).max(1),
@@ -197,11 +199,13 @@ impl Gossip {
         let mut edges = Vec::new();
         for row in &table.rows {
             if row.id == self.me.id {
-                // A rumour of a forerunner under this id that is ahead of us: get ahead of it, else nobody hears us.
+                // A row of an earlier process under this id that is ahead of us: get ahead of it, or rumours of us count for nothing.
                 let is_echo = row.uuid == self.me.uuid && row.counter <= self.counter;
-                if !is_echo && row.counter >= self.counter {
-                    self.counter = row.counter.saturating_add(1);
+                if !is_echo && (self.counter..COUNTER_MAX / 2).contains(&row.counter) {
+                    self.counter = row.counter + 1;
                 }
+            } else if row.counter > COUNTER_MAX {
+                // No clock and no number of beats leads there.
             } else if (1..=NodeId::MAX).contains(&row.id.0) {
                 edges.extend(self.take(now_ms, from, row));
             }
@@ -301,13 +305,16 @@ impl Gossip {
             self.note_heard(now_ms, from, row);
             return None;
         };
-        if row.counter <= known.row.counter {
+        let is_first_hand = from == row.id;
+        // A node that counts as failed and speaks for itself lives, whatever an earlier process under its id once said: the
+        // clock by which that one began to count may have been wrong.
+        let has_begun_anew = is_first_hand && known.pulse != Pulse::Alive && row.counter != known.row.counter;
+        if row.counter <= known.row.counter && !has_begun_anew {
             return None;
         }
         known.row = row.clone();
         self.remember(row);
         let known = self.known.get_mut(&row.id)?;
-        let is_first_hand = from == row.id;
         let mut edge = None;
         match known.pulse {
             Pulse::Refused { deaf_until_ms, .. } if !is_first_hand && now_ms < deaf_until_ms => return None,

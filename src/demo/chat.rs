@@ -47,7 +47,7 @@ fn trouble(fault: Fault) -> LabError {
 /// Processes do not start, or the cluster does not come to what a step needs.
 pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let mut cluster = Cluster::prepare(exe, &json!({"voters_max": NODES, "cluster_name": "demo chat"}))?;
-    cluster.keep = true;
+    cluster.keep = true; // unless all is well at the end
     say(&format!("1. {NODES} nodes start, in {}", cluster.dir().display()));
     for id in 1..=NODES {
         cluster.spawn(id, &[])?;
@@ -88,6 +88,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     drop(people);
     faults.extend(cluster.stop_orderly(PATIENCE)?);
     say("   every process has ended");
+    cluster.keep = !faults.is_empty();
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
 

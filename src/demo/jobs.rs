@@ -120,7 +120,7 @@ impl Tongue {
 pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let settings = json!({"jobs_enabled": true, "voters_max": NODES, "cluster_name": "demo jobs"});
     let mut cluster = Cluster::prepare(exe, &settings)?;
-    cluster.keep = true;
+    cluster.keep = true; // unless all is well at the end
     let mut faults = Vec::new();
     let mut exchanges = Vec::new();
 
@@ -183,17 +183,18 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     }
     faults.extend(count(&gateway, &exchanges)?);
 
-    say("7. Where the heartbeats are kept");
+    say("7. The heartbeats that each node has heard, from GET /v1/gossip");
     for id in cluster.running() {
         let path = cluster.dir().join(format!("heartbeats-{id}.json"));
         let heard = cluster.get(id, "/v1/gossip")?;
+        say(&format!("   node {id}: {}", heard_from(&heard.json())));
         std::fs::write(&path, heard.body).map_err(LabError::io(format!("write {}", path.display())))?;
-        say(&format!("   node {id}: {} (what it heard), {} (its log)", path.display(), cluster.log_path(id).display()));
     }
 
     say("8. An orderly stop");
     faults.extend(cluster.stop_orderly(PATIENCE)?);
     say("   every process has ended");
+    cluster.keep = !faults.is_empty();
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
 
@@ -224,6 +225,16 @@ fn tell_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
         say(&format!("   node {}  {role:<9} {standing:<8} http://{}", row.id.0, row.http));
     }
     Ok(())
+}
+
+/// Whose heartbeats a node has, each with its age.
+fn heard_from(gossip: &Value) -> String {
+    let rows = gossip["rows"].as_array().into_iter().flatten();
+    let told = rows.map(|row| match row["status"] == "ONLINE" {
+        true => format!("node {} {} ms ago", row["id"], row["heartbeat_age_ms"]),
+        false => format!("node {} is offline", row["id"]),
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn ask_aside(tongue: Tongue, gateway: &str, number: usize) -> Result<crossbeam_channel::Receiver<Exchange>> {

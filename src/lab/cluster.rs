@@ -524,6 +524,8 @@ mod tests {
         let mut cluster = cluster;
         assert!(cluster.spawn(1, &[]).is_err(), "that is no failure of the cluster");
         let gone = cluster.dir().to_path_buf();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&gone).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "it holds settings, with secrets, and is for nobody else");
         drop(cluster);
         assert!(!gone.exists());
         let cluster = Cluster::prepare("/no/such/program", &json!({})).unwrap();

@@ -32,7 +32,8 @@ impl Folder {
     /// The system's.
     pub fn make(prefix: &str) -> Result<Folder> {
         let mut folders = lock(&FOLDERS);
-        let made = tempfile::Builder::new().prefix(prefix).tempdir();
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let made = tempfile::Builder::new().prefix(prefix).permissions(own).tempdir();
         let path = made.map_err(LabError::io("create a temporary folder"))?.keep(); // `drop` removes it
         folders.insert(path.clone());
         Ok(Folder { path, is_kept: false })

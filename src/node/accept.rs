@@ -3,8 +3,8 @@
 //! One descriptor is kept in reserve, so that even when there are none a client gets an answer.
 //! Not here: what an endpoint does with a client (`http/acceptor.rs`, `resp/door.rs`), the peer port (`node/peer/acceptor.rs`).
 
+use crate::store::error::is_out_of_descriptors;
 use crate::warn_seldom;
-use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -57,9 +57,4 @@ pub fn accept_all(listener: &TcpListener, what: &str, is_stopping: impl Fn() -> 
 fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())
 }

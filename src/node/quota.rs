@@ -150,7 +150,7 @@ mod tests {
 
     fn sql(sql: &str) -> Vec<u8> {
         let statements = vec![Statement::bare(sql)];
-        sql_command(&Command::Run(sql::Batch { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }))
+        sql_command(&Command::Run(sql::Run { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }))
     }
 
     #[test]

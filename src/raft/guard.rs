@@ -13,22 +13,16 @@
 //!
 //! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a message and
 //! never beyond [`TERM_MAX`]. K3 an append that is taken has consecutive indexes below [`INDEX_MAX`] and terms that do not go
-//! back, none above the message's own.
-//! Not here: what a message means (`raft/state/mod.rs`), who may be introduced (`node/peer/acceptor.rs`, `node/threads/gossip.rs`).
+//! back, none above the message's own; no entry of it is larger than [`ENTRY_BYTES_MAX`].
+//! Not here: what a message means (`step.rs`), who may be introduced (`node/peer/acceptor.rs`, `node/threads/gossip.rs`).
 
+use super::bounds::{ENTRY_BYTES_MAX, INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use super::state::{Raft, State};
-use super::{Body, Entry, Message, Refused};
+use super::{Body, Entry, Message, Payload, Refused};
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// Most that a term may grow by one message. Terms grow by real elections alone (pre-votes raise none), each of which a quorum
-/// must grant and sync: one in a millisecond, without a pause, for 49 days. A node that was away for years is not refused.
-pub const TERM_JUMP_MAX: u64 = 1 << 32;
-/// No term is adopted or asked for beyond this one, so that there is always a next one.
-pub const TERM_MAX: Term = Term(1 << 62);
-/// No entry or snapshot stands beyond this index.
-pub const INDEX_MAX: Index = Index(1 << 62);
 /// Identities under one number that may be introduced: a node that was replaced so often since this one went away is found again by
 /// the next round of gossip.
 const INTRODUCED_MAX: usize = 4;
@@ -124,7 +118,9 @@ fn is_append_sound(term: Term, prev: (Index, Term), entries: &[Entry]) -> bool {
         return false;
     }
     for entry in entries {
-        if Some(entry.index.0) != index.0.checked_add(1) || entry.index > INDEX_MAX || entry.term < last_term {
+        let is_next = Some(entry.index.0) == index.0.checked_add(1) && entry.index <= INDEX_MAX;
+        let is_small = !matches!(&entry.payload, Payload::Command(bytes) if bytes.len() > ENTRY_BYTES_MAX);
+        if !is_next || !is_small || entry.term < last_term {
             return false;
         }
         (index, last_term) = (entry.index, entry.term);

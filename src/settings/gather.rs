@@ -9,9 +9,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+/// Longest settings file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,11 +131,18 @@ impl Gather {
     pub(crate) fn take_file(&mut self, named: Option<&Path>) {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
         let source = Source::File(path.clone());
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let mut text = String::new();
+        // A pipe is welcome, as shells make them; what has no end is cut off.
+        let opened = std::fs::File::open(&path);
+        match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)) {
+            Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => {
+                let want = format!("at most {FILE_BYTES_MAX} bytes");
+                return self.fault(&source, "(file)", "more".into(), "too long", want);
+            }
+            Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "cannot be read", "a readable file".into()),
-        };
+        }
         let pairs = match serde_json::from_str::<Pairs>(&text) {
             Ok(Pairs(pairs)) => pairs,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "not valid JSON", "one JSON object".into()),

@@ -108,6 +108,18 @@ coverage! {
     workers_gone,
     /// States that were altered behind the log's back, found and healed.
     differences_healed,
+    /// Of those, states whose directory was altered,
+    healed_directory,
+    /// whose keys were,
+    healed_kv,
+    /// whose jobs were,
+    healed_jobs,
+    /// whose database was,
+    healed_sql,
+    /// whose chat was,
+    healed_chat,
+    /// and whose session table was.
+    healed_sessions,
     /// Entries stamped by a node that kept log time.
     stamps_kept,
     /// Log times begun anew from a wall clock, because the leader had just started.

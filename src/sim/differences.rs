@@ -151,8 +151,18 @@ impl World {
         process.service.take_checkpoint();
         let (applied, digest, is_leader) =
             (process.applied, process.service.digest(), process.raft.view().role == Role::Leader);
-        self.hosts[node].altered = None;
-        self.coverage.differences_healed += 1;
+        let altered = self.hosts[node].altered.take();
+        let seen = &mut self.coverage;
+        seen.differences_healed += 1;
+        match altered {
+            Some(DIRECTORY) => seen.healed_directory += 1,
+            Some(KV) => seen.healed_kv += 1,
+            Some(JOBS) => seen.healed_jobs += 1,
+            Some(SQL) => seen.healed_sql += 1,
+            Some(CHAT) => seen.healed_chat += 1,
+            Some(SESSIONS) => seen.healed_sessions += 1,
+            _ => {}
+        }
         self.note(|_| format!("n{} has healed from the state at {from}, at {applied} (leader: {is_leader})", node + 1));
         self.witness.on_restart(applied, digest)
     }

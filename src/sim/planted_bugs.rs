@@ -4,7 +4,8 @@
 //! simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for those the plan
 //! that a seed draws is tuned (more of the right faults, fewer of those that get in the way), the seeds stay free.
 //!
-//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `services/jobs/flaws.rs`, `services/chat/flaws.rs`, `sim/model/host.rs`, `sim/model/services.rs`).
+//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `services/jobs/flaws.rs`, `services/sql/flaws.rs`,
+//! `services/chat/flaws.rs`, `sim/model/host.rs`, `sim/model/services.rs`).
 
 use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
 use super::model::host::Flaws;

@@ -1,6 +1,7 @@
 //! What can go wrong on the disk, each with what a person does about it.
 
 use crate::types::NodeId;
+use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -128,6 +129,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a file could not be opened because no file descriptor is left.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self, StoreError::Io { source, .. } if is_out_of_descriptors(source))
+    }
+
     /// The log in a node's folder is nobody's.
     pub fn lost_identity(dir: &Path, why: &'static str) -> StoreError {
         StoreError::IdentityLost { dir: dir.to_path_buf(), why, node: node_of(dir) }
@@ -152,4 +158,10 @@ fn advice(node: &Option<NodeId>) -> String {
 pub(crate) fn node_of(dir: &Path) -> Option<NodeId> {
     let name = dir.file_name()?.to_str()?;
     name.strip_prefix("node-")?.parse().ok().map(NodeId)
+}
+
+/// Whether this process or the system has no file descriptor left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(Errno::MFILE.raw_os_error()) || code == Some(Errno::NFILE.raw_os_error())
 }

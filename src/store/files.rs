@@ -3,16 +3,22 @@
 //! Every durable byte of the house goes through [`Files`] and [`File`]. Each call is one step that a crash can come
 //! before or after. What a call promises: `sync_data` makes a file's bytes and length survive a power cut; `sync_dir`
 //! makes the folder's names survive (creations, renames, removals); nothing else survives for certain.
-//! Not here: retries. There are none anywhere: after a failed sync the kernel may have dropped the very bytes.
+//! Not here: retries of writes and syncs. There are none anywhere: after a failed sync the kernel may have dropped the very
+//! bytes. What cannot be opened for want of a file descriptor has touched no byte, and is opened again for a while.
 
-use super::error::StoreError;
-use rustix::fs::Mode;
+use super::error::{StoreError, is_out_of_descriptors};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{geteuid, umask};
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long a file is opened again while no descriptor is left, and how often. A leader whose disk stands still for as long steps down.
+const DESCRIPTORS_WITHIN: Duration = Duration::from_secs(30);
+const DESCRIPTORS_AGAIN: Duration = Duration::from_millis(20);
 
 /// A disk. Paths are whole paths as the caller knows them.
 pub trait Files: Send + Sync {
@@ -159,7 +165,7 @@ pub fn narrow_data(dir: &Path) -> io::Result<Option<u32>> {
     if before & 0o077 == 0 || meta.uid() != geteuid().as_raw() {
         return Ok(None);
     }
-    for row in fs::read_dir(dir)? {
+    for row in when_there_is_room(|| fs::read_dir(dir))? {
         let name = row?.file_name();
         let name = name.to_string_lossy();
         if name != "run" && name != "dev" && !name.starts_with("node-") && !name.starts_with("config.json") {
@@ -186,26 +192,59 @@ fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a file that is a node's own. A pipe or device in its place is refused: opening or reading it could wait for ever, or find
+/// no end.
+///
+/// # Errors
+/// When the system refuses, or it is no regular file.
+pub fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    // Does nothing to a regular file; a pipe is opened without waiting for its other end.
+    options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let file = when_there_is_room(|| options.open(path))?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(ErrorKind::InvalidInput, "this is not a regular file")),
+    }
+}
+
+/// Opens again for a while what could not be opened for want of a file descriptor: those come back, and the disk is well.
+fn when_there_is_room<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + DESCRIPTORS_WITHIN;
+    loop {
+        match open() {
+            Err(error) if is_out_of_descriptors(&error) && Instant::now() < deadline => {
+                std::thread::sleep(DESCRIPTORS_AGAIN);
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// The machine's file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFiles;
 
 impl Files for RealFiles {
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        Ok(Box::new(RealFile(file)))
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        Ok(Box::new(RealFile(open_regular(&mut options, path)?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(RealFile(fs::OpenOptions::new().read(true).write(true).open(path)?)))
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true);
+        Ok(Box::new(RealFile(open_regular(&mut options, path)?)))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(RealFile(fs::File::open(path)?)))
+        Ok(Box::new(RealFile(open_regular(fs::OpenOptions::new().read(true), path)?)))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
+        let mut bytes = Vec::new();
+        open_regular(fs::OpenOptions::new().read(true), path)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -233,7 +272,7 @@ impl Files for RealFiles {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        when_there_is_room(|| fs::File::open(dir))?.sync_all()
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
@@ -293,9 +332,37 @@ impl File for RealFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_file_is_opened_again_when_descriptors_come_back() {
+        let tries = std::cell::Cell::new(0);
+        let opened = when_there_is_room(|| {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 { Err(Errno::MFILE.into()) } else { Ok("open") }
+        });
+        assert_eq!((opened.unwrap(), tries.get()), ("open", 3));
+        let refused: io::Result<()> = when_there_is_room(|| Err(Errno::NOENT.into()));
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound, "anything else is told at once");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, zero) = (dir.path().join("pipe"), dir.path().join("zero"));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &zero).unwrap();
+        for path in [&pipe, &zero] {
+            let opened =
+                [RealFiles.open(path).map(drop), RealFiles.open_read(path).map(drop), RealFiles.read(path).map(drop)];
+            for opened in opened {
+                assert!(opened.unwrap_err().to_string().contains("not a regular file"));
+            }
+        }
     }
 
     #[test]

@@ -25,6 +25,8 @@ use uuid::Uuid;
 pub const FILE_NAME: &str = "identity.json";
 const TEMPORARY_NAME: &str = "identity.json.tmp";
 const LOCK_NAME: &str = "lock";
+/// Bytes of the process number in it.
+const HOLDER_BYTES_MAX: u64 = 32;
 /// Behind the names of folders that were set aside.
 const ASIDE_SUFFIX: &str = ".older";
 /// How long a start waits for a folder, and how often it looks.
@@ -297,7 +299,8 @@ pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
     let path = dir.join(LOCK_NAME);
     super::create_private_dir(dir).map_err(|e| refused("create", dir, e))?;
     let mut options = std::fs::OpenOptions::new();
-    let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let opened = super::files::open_regular(&mut options, &path);
     let mut file = opened.map_err(|e| refused("open", &path, e))?;
     match fs2::FileExt::try_lock_exclusive(&file) {
         Ok(()) => {}
@@ -327,12 +330,17 @@ fn refused(doing: &str, path: &Path, source: std::io::Error) -> StoreError {
 
 /// The process that took this folder last; it may be gone.
 pub fn last_holder(dir: &Path) -> Option<u32> {
-    std::fs::read_to_string(dir.join(LOCK_NAME)).ok()?.trim().parse().ok()
+    let mut holder = String::new();
+    let mut options = std::fs::OpenOptions::new();
+    let file = super::files::open_regular(options.read(true), &dir.join(LOCK_NAME)).ok()?;
+    file.take(HOLDER_BYTES_MAX).read_to_string(&mut holder).ok()?;
+    holder.trim().parse().ok()
 }
 
 /// Whether a process works in this folder now.
 pub fn is_in_use(dir: &Path) -> bool {
-    let Ok(file) = std::fs::File::open(dir.join(LOCK_NAME)) else { return false };
+    let mut options = std::fs::OpenOptions::new();
+    let Ok(file) = super::files::open_regular(options.read(true), &dir.join(LOCK_NAME)) else { return false };
     fs2::FileExt::try_lock_shared(&file).is_err()
 }
 

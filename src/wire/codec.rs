@@ -1,12 +1,16 @@
-//! Frames on a byte stream: length, checksum, postcard.
+//! Frames on a byte stream: length, checksum, postcard; and a tag where the nodes share a secret (`seal.rs`).
 //!
-//! Whatever arrives is from outside: a bad length, checksum or encoding is an error that costs the connection, never a
-//! panic, and nothing is allocated from a declared length beyond the limit.
+//! Whatever arrives is from outside: a bad length, checksum, tag or encoding is an error that costs the connection, never a
+//! panic, and nothing is allocated from a declared length beyond the limit. What is sent may carry what came from outside: a frame
+//! that would be too large is an error as well.
 //! Not here: what a frame means (`node/`), the first words of a connection (`handshake.rs`).
 
 use super::Frame;
+use super::seal::Seal;
 use crate::limits::FRAME_BYTES_MAX;
+use crate::types::Identity;
 use std::io::{self, Read, Write};
+use uuid::Uuid;
 
 /// Why a conversation on the peer port ended.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,9 @@ pub enum WireError {
     /// The checksum does not match.
     #[error("frame with a wrong checksum")]
     Checksum,
+    /// The tag does not match: it is not what the other side sent next.
+    #[error("frame that was changed on the way")]
+    Tag,
     /// The bytes are not a frame of this protocol version.
     #[error("frame that cannot be decoded: {0}")]
     Decode(String),
@@ -34,6 +41,14 @@ pub enum WireError {
     /// The other side declines, in its own words.
     #[error("rejected: {0}")]
     Rejected(String),
+    /// Another than the one that was called. Where there is a secret it has proved to know that.
+    #[error("rejected: {who:?} answers")]
+    Other {
+        /// Who answers.
+        who: Identity,
+        /// Its cluster.
+        cluster: Option<Uuid>,
+    },
 }
 
 /// In words: a socket whose time is up says "would block", which the system calls a resource that is unavailable.
@@ -44,29 +59,49 @@ fn said(e: &io::Error) -> String {
 /// Length and checksum before each frame.
 const HEADER_BYTES: usize = 8;
 
-/// The bytes of one frame, header included.
-pub fn encode(frame: &Frame) -> Vec<u8> {
+/// The bytes of one frame without a tag, header included.
+///
+/// # Errors
+/// As [`encode_onto`].
+pub fn encode(frame: &Frame) -> Result<Vec<u8>, WireError> {
     let mut bytes = Vec::new();
-    encode_onto(&mut bytes, frame);
-    bytes
+    encode_onto(&mut bytes, frame, &mut Seal::default())?;
+    Ok(bytes)
 }
 
-/// Adds the bytes of one frame, header included, to those of the frames before it.
-pub fn encode_onto(bytes: &mut Vec<u8>, frame: &Frame) {
+/// Adds the bytes of one frame, header and tag included, to those of the frames before it.
+///
+/// # Errors
+/// When the frame is larger than any receiver takes: nothing is added then.
+pub fn encode_onto(bytes: &mut Vec<u8>, frame: &Frame, seal: &mut Seal) -> Result<(), WireError> {
     let header = bytes.len();
     bytes.extend([0u8; HEADER_BYTES]);
     *bytes = postcard::to_extend(frame, std::mem::take(bytes)).expect("encoding into memory cannot fail");
     let body = header + HEADER_BYTES;
     let len = bytes.len() - body;
-    assert!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes was built, limit {FRAME_BYTES_MAX}");
+    if len > FRAME_BYTES_MAX {
+        bytes.truncate(header);
+        return Err(WireError::TooLarge { len, max: FRAME_BYTES_MAX });
+    }
     let sum = crc32fast::hash(&bytes[body..]);
     bytes[header..header + 4].copy_from_slice(&(len as u32).to_le_bytes());
     bytes[header + 4..body].copy_from_slice(&sum.to_le_bytes());
+    if let Some(tag) = seal.tag(&bytes[body..]) {
+        bytes.extend(tag);
+    }
+    Ok(())
+}
+
+/// Writes one frame without a tag in one call: the handshake's, before there is a key.
+pub fn write_frame(to: &mut dyn Write, frame: &Frame) -> Result<(), WireError> {
+    write_sealed(to, frame, &mut Seal::default())
 }
 
 /// Writes one frame in one call.
-pub fn write_frame(to: &mut dyn Write, frame: &Frame) -> Result<(), WireError> {
-    to.write_all(&encode(frame))?;
+pub fn write_sealed(to: &mut dyn Write, frame: &Frame, seal: &mut Seal) -> Result<(), WireError> {
+    let mut bytes = Vec::new();
+    encode_onto(&mut bytes, frame, seal)?;
+    to.write_all(&bytes)?;
     Ok(())
 }
 
@@ -78,10 +113,15 @@ pub struct Header {
     sum: u32,
 }
 
-/// Reads one frame of at most `max` bytes.
+/// Reads one frame of at most `max` bytes that has no tag: the handshake's, before there is a key.
 pub fn read_frame(from: &mut dyn Read, max: usize) -> Result<Frame, WireError> {
+    read_sealed(from, max, &mut Seal::default())
+}
+
+/// Reads one frame of at most `max` bytes.
+pub fn read_sealed(from: &mut dyn Read, max: usize, seal: &mut Seal) -> Result<Frame, WireError> {
     let header = read_header(from, max)?;
-    read_body(from, header)
+    read_body(from, header, seal)
 }
 
 /// Reads what comes before a frame of at most `max` bytes.
@@ -97,17 +137,22 @@ pub fn read_header(from: &mut dyn Read, max: usize) -> Result<Header, WireError>
 }
 
 /// Reads the frame behind its header.
-pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header) -> Result<Frame, WireError> {
+pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header, seal: &mut Seal) -> Result<Frame, WireError> {
     // Grows with what really arrives, so a lying header costs nothing.
-    let mut bytes = Vec::with_capacity(len.min(64 << 10));
-    from.take(len as u64).read_to_end(&mut bytes)?;
-    if bytes.len() < len {
+    let whole = len + seal.tag_bytes();
+    let mut bytes = Vec::with_capacity(whole.min(64 << 10));
+    from.take(whole as u64).read_to_end(&mut bytes)?;
+    if bytes.len() < whole {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    if crc32fast::hash(&bytes) != sum {
+    let (body, tag) = bytes.split_at(len);
+    if crc32fast::hash(body) != sum {
         return Err(WireError::Checksum);
     }
-    let (frame, rest) = postcard::take_from_bytes(&bytes).map_err(|e| WireError::Decode(e.to_string()))?;
+    if !seal.is_next(body, tag) {
+        return Err(WireError::Tag);
+    }
+    let (frame, rest) = postcard::take_from_bytes(body).map_err(|e| WireError::Decode(e.to_string()))?;
     if !rest.is_empty() {
         return Err(WireError::Decode(format!("{} bytes left over", rest.len())));
     }
@@ -115,19 +160,19 @@ pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header) -> Result<Fra
 }
 
 /// Drops the frame behind its header as it arrives: it costs no memory.
-pub fn skip_body(from: &mut dyn Read, header: Header) -> Result<(), WireError> {
-    let skipped = io::copy(&mut from.take(header.len as u64), &mut io::sink())?;
-    if skipped < header.len as u64 {
+pub fn skip_body(from: &mut dyn Read, header: Header, seal: &mut Seal) -> Result<(), WireError> {
+    let whole = (header.len + seal.tag_bytes()) as u64;
+    if io::copy(&mut from.take(whole), &mut io::sink())? < whole {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
+    seal.skip();
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Identity, NodeId};
-    use uuid::Uuid;
+    use crate::types::NodeId;
 
     fn sample() -> Frame {
         Frame::Welcome {
@@ -139,18 +184,18 @@ mod tests {
 
     #[test]
     fn a_frame_survives_the_trip() {
-        let bytes = encode(&sample());
+        let bytes = encode(&sample()).unwrap();
         assert_eq!(read_frame(&mut bytes.as_slice(), 1 << 10).unwrap(), sample());
     }
 
     #[test]
     fn a_frame_may_be_skipped() {
-        let bytes = [encode(&sample()), encode(&sample())].concat();
+        let bytes = [encode(&sample()).unwrap(), encode(&sample()).unwrap()].concat();
         let mut from = bytes.as_slice();
         let header = read_header(&mut from, 1 << 10).unwrap();
-        skip_body(&mut from, header).unwrap();
+        skip_body(&mut from, header, &mut Seal::default()).unwrap();
         assert_eq!(read_frame(&mut from, 1 << 10).unwrap(), sample());
-        assert!(skip_body(&mut &bytes[..3], header).is_err());
+        assert!(skip_body(&mut &bytes[..3], header, &mut Seal::default()).is_err());
     }
 
     #[test]
@@ -165,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_refused() {
-        let bytes = encode(&sample());
+        let bytes = encode(&sample()).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -175,7 +220,7 @@ mod tests {
 
     #[test]
     fn every_cut_is_refused() {
-        let bytes = encode(&sample());
+        let bytes = encode(&sample()).unwrap();
         for end in 0..bytes.len() {
             assert!(read_frame(&mut &bytes[..end], 1 << 10).is_err(), "cut at {end} went unnoticed");
         }
@@ -186,5 +231,14 @@ mod tests {
         let mut bytes = vec![0xff; 8];
         bytes.extend([0; 100]);
         assert!(matches!(read_frame(&mut bytes.as_slice(), 1 << 10), Err(WireError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_frame_that_would_be_too_large_is_not_sent_and_costs_nothing_else() {
+        let chunk = |len| Frame::SnapshotChunk { offset: 0, bytes: vec![0; len] };
+        let mut bytes = b"before".to_vec();
+        let sent = encode_onto(&mut bytes, &chunk(FRAME_BYTES_MAX), &mut Seal::default());
+        assert!(matches!(sent, Err(WireError::TooLarge { .. })) && bytes == b"before");
+        encode_onto(&mut bytes, &chunk(FRAME_BYTES_MAX - 8), &mut Seal::default()).unwrap();
     }
 }

@@ -1,17 +1,20 @@
-//! First words of every connection on the peer port: who dials, for what, and that it knows the cluster secret.
+//! First words of every connection on the peer port: who dials, for what, who accepts, and that both know the cluster secret.
 //!
-//! The acceptor sends a random challenge, so a recorded handshake cannot be played again; the secret itself never
-//! crosses the wire. The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
+//! The secret itself never crosses the wire. The acceptor proves it first, over a nonce of the dialer's: whoever has taken the port of a
+//! node that is down is told nothing and believed nothing. Then the dialer proves it, and only then is it told what the acceptor
+//! remembers of it. What is proved covers all that was said, and every later frame has a tag (`seal.rs`), so that nobody in between
+//! can take the connection over.
+//!
+//! The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
 //! may hold 4 KiB at most. A dialer of another cluster, protocol or secret is told why in one sentence.
 //! Not here: what follows (`node/peer/acceptor.rs`).
 
-use super::codec::{WireError, read_frame, write_frame};
+use super::codec::{WireError, read_frame, read_sealed, write_frame, write_sealed};
+use super::seal::{Key, Seals, Side, Transcript};
 use super::{Frame, Hello, PROTOCOL};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::raft::Promise;
 use crate::types::Identity;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -19,6 +22,9 @@ use uuid::Uuid;
 
 /// Frames before the handshake is over.
 const EARLY_FRAME_BYTES_MAX: usize = 4 << 10;
+
+/// Also said by a dialer to an acceptor that does not prove the secret.
+const OTHER_SECRET: &str = "cluster_secret differs: give every node the same one";
 
 /// A stream whose reads share one deadline.
 pub struct DeadlineReader<'a> {
@@ -56,8 +62,16 @@ pub struct Welcomed {
     pub remembered: Promise,
 }
 
-/// Dialer's side: returns who answered.
-pub fn dial(stream: &TcpStream, hello: Hello, secret: Option<&str>) -> Result<Welcomed, WireError> {
+/// Dialer's side: returns who answered, and what frames carry from here on. `intended`: whom this must reach, where that is known.
+///
+/// # Errors
+/// When the acceptor declines, does not prove the secret, or is another than intended.
+pub fn dial(
+    stream: &TcpStream,
+    hello: Hello,
+    intended: Option<Identity>,
+    key: Option<&Key>,
+) -> Result<(Welcomed, Seals), WireError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let mut from = DeadlineReader::new(stream, deadline);
@@ -66,25 +80,68 @@ pub fn dial(stream: &TcpStream, hello: Hello, secret: Option<&str>) -> Result<We
         Frame::Reject { why } => return Err(WireError::Rejected(why)),
         _ => return Err(WireError::Unexpected("frame before the challenge")),
     };
-    let hello = Hello { protocol: PROTOCOL, proof: proof(secret, &nonce, hello.from), ..hello };
+    let hello = Hello { protocol: PROTOCOL, opening: key.map(|_| opening(intended)).unwrap_or_default(), ..hello };
     let mut to = stream;
-    write_frame(&mut to, &Frame::Hello(hello))?;
-    match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
-        Frame::Welcome { who, cluster, remembered } => Ok(Welcomed { who, cluster, remembered }),
+    write_frame(&mut to, &Frame::Hello(hello.clone()))?;
+    let mut seals = Seals::default();
+    let mut proved = None;
+    if let Some(key) = key {
+        let (who, cluster, proof) = match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
+            Frame::AcceptorProof { who, cluster, proof } => (who, cluster, proof),
+            Frame::Reject { why } => return Err(WireError::Rejected(why)),
+            _ => return Err(WireError::Unexpected("frame before the acceptor's proof")),
+        };
+        let secrets = Transcript { nonce, hello: &hello, who, cluster }.secrets(key);
+        if !secrets.is_proof(Side::Acceptor, &proof) {
+            return reject(stream, &mut Seals::default(), OTHER_SECRET.to_string());
+        }
+        is_intended(intended, who, cluster)?;
+        write_frame(&mut to, &Frame::DialerProof { proof: secrets.proof(Side::Dialer) })?;
+        seals = secrets.seals(Side::Dialer);
+        proved = Some((who, cluster));
+    }
+    match read_sealed(&mut from, EARLY_FRAME_BYTES_MAX, &mut seals.incoming)? {
+        Frame::Welcome { who, cluster, .. } if proved.is_some_and(|proved| proved != (who, cluster)) => {
+            Err(WireError::Unexpected("change of the acceptor's name"))
+        }
+        Frame::Welcome { who, cluster, remembered } => {
+            is_intended(intended, who, cluster)?;
+            Ok((Welcomed { who, cluster, remembered }, seals))
+        }
         Frame::Reject { why } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("frame before the welcome")),
     }
 }
 
-/// Acceptor's side: returns the dialer's words, already welcomed; otherwise the dialer was told why not. `remember` says
-/// what this node remembers of the dialer; `None`: hang up without a word, and it tries again.
+/// The dialer's part of what is proved.
+fn opening(intended: Option<Identity>) -> Vec<u8> {
+    // Two of them have more than 128 random bits.
+    let nonce = [*Uuid::new_v4().as_bytes(), *Uuid::new_v4().as_bytes()];
+    postcard::to_stdvec(&(nonce, intended)).expect("encoding into memory cannot fail")
+}
+
+fn is_intended(intended: Option<Identity>, who: Identity, cluster: Option<Uuid>) -> Result<(), WireError> {
+    if intended.is_some_and(|it| it != who) { Err(WireError::Other { who, cluster }) } else { Ok(()) }
+}
+
+/// Tells the other side why not; the error says the same here.
+fn reject<T>(mut to: &TcpStream, seals: &mut Seals, why: String) -> Result<T, WireError> {
+    write_sealed(&mut to, &Frame::Reject { why: why.clone() }, &mut seals.outgoing)?;
+    Err(WireError::Rejected(why))
+}
+
+/// Acceptor's side: returns the dialer's words, already welcomed, and what frames carry from here on; otherwise the dialer was told
+/// why not. `remember` says what this node remembers of the dialer; `None`: hang up without a word, and it tries again.
+///
+/// # Errors
+/// When the dialer is declined, declines itself, or does not end the handshake in time.
 pub fn accept(
     stream: &TcpStream,
     me: Identity,
     cluster: Option<Uuid>,
-    secret: Option<&str>,
+    key: Option<&Key>,
     remember: impl Fn(&Hello) -> Option<Promise>,
-) -> Result<Hello, WireError> {
+) -> Result<(Hello, Seals), WireError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let nonce = *Uuid::new_v4().as_bytes();
@@ -95,49 +152,34 @@ pub fn accept(
         Frame::Hello(hello) => hello,
         _ => return Err(WireError::Unexpected("frame before the hello")),
     };
-    if let Some(why) = objection(&hello, &nonce, cluster, secret) {
-        write_frame(&mut to, &Frame::Reject { why: why.clone() })?;
-        return Err(WireError::Rejected(why));
+    let mut seals = Seals::default();
+    if hello.protocol != PROTOCOL {
+        let (ours, theirs) = (PROTOCOL, hello.protocol);
+        let why = format!("peer protocol {ours} spoken here, {theirs} there: run one version everywhere");
+        return reject(stream, &mut seals, why);
+    }
+    if hello.opening.is_empty() != key.is_none() {
+        return reject(stream, &mut seals, OTHER_SECRET.to_string());
+    }
+    if let Some(key) = key {
+        let secrets = Transcript { nonce, hello: &hello, who: me, cluster }.secrets(key);
+        write_frame(&mut to, &Frame::AcceptorProof { who: me, cluster, proof: secrets.proof(Side::Acceptor) })?;
+        match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
+            Frame::DialerProof { proof } if secrets.is_proof(Side::Dialer, &proof) => {}
+            Frame::DialerProof { .. } => return reject(stream, &mut seals, OTHER_SECRET.to_string()),
+            Frame::Reject { why } => return Err(WireError::Rejected(why)),
+            _ => return Err(WireError::Unexpected("frame before the dialer's proof")),
+        }
+        seals = secrets.seals(Side::Acceptor);
+    }
+    if let (Some(ours), Some(theirs)) = (cluster, hello.cluster)
+        && ours != theirs
+    {
+        return reject(stream, &mut seals, format!("this is cluster {ours}, not {theirs}"));
     }
     let Some(remembered) = remember(&hello) else { return Err(WireError::Unexpected("purpose")) };
-    write_frame(&mut to, &Frame::Welcome { who: me, cluster, remembered })?;
-    Ok(hello)
-}
-
-fn objection(hello: &Hello, nonce: &[u8; 16], cluster: Option<Uuid>, secret: Option<&str>) -> Option<String> {
-    if hello.protocol != PROTOCOL {
-        return Some(format!(
-            "peer protocol {} spoken here, {} there: run one version everywhere",
-            PROTOCOL, hello.protocol
-        ));
-    }
-    if !is_proof_right(secret, nonce, hello.from, &hello.proof) {
-        return Some("cluster_secret differs: give every node the same one".to_string());
-    }
-    match (cluster, hello.cluster) {
-        (Some(ours), Some(theirs)) if ours != theirs => Some(format!("this is cluster {ours}, not {theirs}")),
-        _ => None,
-    }
-}
-
-fn mac(secret: &str, nonce: &[u8; 16], from: Identity) -> Hmac<Sha256> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(nonce);
-    mac.update(&from.id.0.to_le_bytes());
-    mac.update(from.uuid.as_bytes());
-    mac
-}
-
-fn proof(secret: Option<&str>, nonce: &[u8; 16], from: Identity) -> Vec<u8> {
-    secret.map(|secret| mac(secret, nonce, from).finalize().into_bytes().to_vec()).unwrap_or_default()
-}
-
-/// Compares in constant time where a secret is set.
-fn is_proof_right(secret: Option<&str>, nonce: &[u8; 16], from: Identity, proof: &[u8]) -> bool {
-    match secret {
-        Some(secret) => mac(secret, nonce, from).verify_slice(proof).is_ok(),
-        None => proof.is_empty(),
-    }
+    write_sealed(&mut to, &Frame::Welcome { who: me, cluster, remembered }, &mut seals.outgoing)?;
+    Ok((hello, seals))
 }
 
 #[cfg(test)]
@@ -147,7 +189,8 @@ mod tests {
     use crate::wire::Purpose;
     use std::net::TcpListener;
 
-    type Dialed = Result<Welcomed, WireError>;
+    type Dialed = Result<(Welcomed, Seals), WireError>;
+    type Accepted = Result<(Hello, Seals), WireError>;
 
     fn who(id: u64) -> Identity {
         Identity { id: NodeId(id), uuid: Uuid::from_u128(id as u128) }
@@ -157,52 +200,177 @@ mod tests {
         (hello.purpose == Purpose::Ask).then_some(Promise { term: Term(hello.from.id.0), ..Promise::default() })
     }
 
-    fn shake(
-        dialer: (Option<Uuid>, Option<&'static str>),
-        acceptor: (Option<Uuid>, Option<&'static str>),
-    ) -> (Dialed, Result<Hello, WireError>) {
+    fn hello(cluster: Option<Uuid>) -> Hello {
+        let (addresses, purpose) = (Addresses::default(), Purpose::Ask);
+        Hello { protocol: PROTOCOL, cluster, from: who(1), addresses, opening: Vec::new(), purpose }
+    }
+
+    /// Listens for one handshake as node 2; returns where, and what became of it.
+    fn listen(
+        cluster: Option<Uuid>,
+        secret: Option<&'static str>,
+    ) -> (std::net::SocketAddr, std::thread::JoinHandle<(Accepted, TcpStream)>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            accept(&stream, who(2), acceptor.0, acceptor.1, remember)
+            let accepted = accept(&stream, who(2), cluster, secret.map(Key::of).as_ref(), remember);
+            (accepted, stream)
         });
+        (address, accepting)
+    }
+
+    fn shake(
+        dialer: (Option<Uuid>, Option<&'static str>),
+        acceptor: (Option<Uuid>, Option<&'static str>),
+    ) -> (Dialed, Accepted) {
+        let (address, accepting) = listen(acceptor.0, acceptor.1);
         let stream = TcpStream::connect(address).unwrap();
-        let hello = Hello {
-            protocol: PROTOCOL,
-            cluster: dialer.0,
-            from: who(1),
-            addresses: Addresses::default(),
-            proof: Vec::new(),
-            purpose: Purpose::Ask,
-        };
-        let dialed = dial(&stream, hello, dialer.1);
-        (dialed, accepting.join().unwrap())
+        let dialed = dial(&stream, hello(dialer.0), None, dialer.1.map(Key::of).as_ref());
+        (dialed, accepting.join().unwrap().0)
     }
 
     #[test]
     fn equal_secrets_and_clusters_agree() {
         let cluster = Some(Uuid::from_u128(5));
-        let (dialed, accepted) = shake((cluster, Some("s")), (cluster, Some("s")));
-        let remembered = Promise { term: Term(1), ..Promise::default() };
-        assert_eq!(dialed.unwrap(), Welcomed { who: who(2), cluster, remembered });
-        assert_eq!(accepted.unwrap().from, who(1));
+        for secret in [None, Some("s")] {
+            let (dialed, accepted) = shake((cluster, secret), (cluster, secret));
+            let remembered = Promise { term: Term(1), ..Promise::default() };
+            let ((welcomed, mut ours), (hello, mut theirs)) = (dialed.unwrap(), accepted.unwrap());
+            assert_eq!((welcomed, hello.from), (Welcomed { who: who(2), cluster, remembered }, who(1)));
+            let frame = Frame::Reject { why: "to and fro".into() };
+            for (seal, other) in
+                [(&mut ours.outgoing, &mut theirs.incoming), (&mut theirs.outgoing, &mut ours.incoming)]
+            {
+                let mut bytes = Vec::new();
+                write_sealed(&mut bytes, &frame, seal).unwrap();
+                assert_eq!(read_sealed(&mut bytes.as_slice(), 1 << 10, other).unwrap(), frame);
+                assert_eq!(read_sealed(&mut bytes.as_slice(), 1 << 10, other).is_err(), secret.is_some(), "once more");
+            }
+        }
     }
 
     #[test]
     fn a_wrong_or_missing_secret_is_refused() {
         for (ours, theirs) in [(Some("a"), Some("b")), (None, Some("b")), (Some("a"), None)] {
             let (dialed, accepted) = shake((None, ours), (None, theirs));
-            assert!(matches!(dialed, Err(WireError::Rejected(why)) if why.contains("cluster_secret")));
-            assert!(accepted.is_err());
+            for why in [dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err()] {
+                assert!(matches!(&why, WireError::Rejected(why) if why.contains("cluster_secret")), "{why}");
+            }
         }
     }
 
     #[test]
     fn another_cluster_is_refused_and_a_newcomer_is_not() {
-        let (dialed, _) = shake((Some(Uuid::from_u128(1)), None), (Some(Uuid::from_u128(2)), None));
-        assert!(matches!(dialed, Err(WireError::Rejected(why)) if why.contains("not")));
-        assert!(shake((None, None), (Some(Uuid::from_u128(2)), None)).0.is_ok());
+        let (one, two) = (Some(Uuid::from_u128(1)), Some(Uuid::from_u128(2)));
+        for secret in [None, Some("s")] {
+            let (dialed, _) = shake((one, secret), (two, secret));
+            assert!(matches!(dialed, Err(WireError::Rejected(why)) if why.contains("not")));
+            assert!(shake((None, secret), (two, secret)).0.is_ok());
+        }
+    }
+
+    /// What came of a relay between two nodes that know the secret. `change` may replace frames, those of the dialer by its first
+    /// argument being true.
+    fn relayed(
+        intended: Option<Identity>,
+        change: impl Fn(bool, Frame) -> Frame + Send + 'static,
+    ) -> (Dialed, Accepted) {
+        let cluster = Some(Uuid::from_u128(5));
+        let (address, accepting) = listen(cluster, Some("s"));
+        let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(relay.local_addr().unwrap()).unwrap();
+        let relaying = std::thread::spawn(move || {
+            let (near, far) = (relay.accept().unwrap().0, TcpStream::connect(address).unwrap());
+            for is_dialers in [false, true, false, true] {
+                let (mut from, mut to) = if is_dialers { (&near, &far) } else { (&far, &near) };
+                let Ok(frame) = read_frame(&mut from, EARLY_FRAME_BYTES_MAX) else { return };
+                let _ = write_frame(&mut to, &change(is_dialers, frame));
+            }
+            let _ = io::copy(&mut &far, &mut &near);
+        });
+        let dialed = dial(&near, hello(cluster), intended, Some(&Key::of("s")));
+        drop(near);
+        let accepted = accepting.join().unwrap().0;
+        relaying.join().unwrap();
+        (dialed, accepted)
+    }
+
+    #[test]
+    fn whoever_stands_between_two_nodes_can_change_nothing() {
+        let (dialed, accepted) = relayed(Some(who(2)), |_, frame| frame);
+        assert!(dialed.is_ok() && accepted.is_ok());
+        type Change = fn(Hello) -> Hello;
+        let changes: [Change; 5] = [
+            |hello| Hello { purpose: Purpose::State, ..hello },
+            |hello| Hello { from: who(3), ..hello },
+            |hello| Hello { cluster: None, ..hello },
+            |hello| Hello { addresses: Addresses { peer: "127.0.0.1:9".into(), ..hello.addresses }, ..hello },
+            |hello| Hello { opening: vec![0; 16], ..hello },
+        ];
+        for change in changes {
+            let (dialed, accepted) = relayed(None, move |_, frame| match frame {
+                Frame::Hello(hello) => Frame::Hello(change(hello)),
+                other => other,
+            });
+            assert!(matches!(dialed, Err(WireError::Rejected(_))) && accepted.is_err());
+        }
+        // In another's name, or with a challenge of its own.
+        let (dialed, accepted) = relayed(Some(who(3)), |_, frame| match frame {
+            Frame::AcceptorProof { cluster, proof, .. } => Frame::AcceptorProof { who: who(3), cluster, proof },
+            other => other,
+        });
+        assert!(dialed.is_err() && accepted.is_err());
+        let (dialed, accepted) = relayed(None, |_, frame| match frame {
+            Frame::Challenge { .. } => Frame::Challenge { nonce: [0; 16] },
+            other => other,
+        });
+        assert!(dialed.is_err() && accepted.is_err());
+    }
+
+    #[test]
+    fn a_dialer_proves_nothing_to_another_than_it_means_to_reach() {
+        let (dialed, accepted) = relayed(Some(who(3)), |_, frame| {
+            assert!(!matches!(frame, Frame::DialerProof { .. }), "proved to node 2, which was not called");
+            frame
+        });
+        assert!(matches!(dialed, Err(WireError::Other { who: other, .. }) if other == who(2)));
+        assert!(accepted.is_err());
+        let (address, _) = listen(None, None);
+        let dialed = dial(&TcpStream::connect(address).unwrap(), hello(None), Some(who(3)), None);
+        assert!(matches!(dialed, Err(WireError::Other { .. })), "without a secret it is told as well");
+    }
+
+    /// A process that has taken the port of a member, and knows no secret.
+    #[test]
+    fn an_acceptor_without_the_secret_is_told_nothing_and_believed_nothing() {
+        let answers: [fn(&Hello) -> Frame; 3] = [
+            |_| Frame::Welcome {
+                who: who(2),
+                cluster: None,
+                remembered: Promise { term: Term(1000), ..Promise::default() },
+            },
+            |_| Frame::AcceptorProof { who: who(2), cluster: None, proof: [0; 32] },
+            // Its own words, played back.
+            |hello| Frame::Hello(hello.clone()),
+        ];
+        for answer in answers {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let fake = std::thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                write_frame(&mut stream, &Frame::Challenge { nonce: [1; 16] }).unwrap();
+                let Ok(Frame::Hello(hello)) = read_frame(&mut stream, EARLY_FRAME_BYTES_MAX) else {
+                    panic!("no hello")
+                };
+                write_frame(&mut stream, &answer(&hello)).unwrap();
+                read_frame(&mut stream, EARLY_FRAME_BYTES_MAX)
+            });
+            assert!(dial(&stream, hello(None), None, Some(&Key::of("s"))).is_err());
+            drop(stream);
+            let told = fake.join().unwrap();
+            assert!(matches!(told, Err(_) | Ok(Frame::Reject { .. })), "{told:?}");
+        }
     }
 
     #[test]

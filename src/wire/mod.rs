@@ -2,13 +2,15 @@
 //!
 //! A frame is a `u32` length and a `u32` CRC-32 (both little-endian), then a postcard-encoded [`Frame`].
 //! The acceptor speaks first (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`] or
-//! [`Frame::Reject`]. After that a `Peer` connection carries frames one way, dialer to acceptor: each pair of nodes
+//! [`Frame::Reject`]. Where there is a `cluster_secret` both prove it before the welcome, and from there on each frame has a tag
+//! behind it. After that a `Peer` connection carries frames one way, dialer to acceptor: each pair of nodes
 //! holds two. `Ask`, `Join` and `Snapshot` connections carry their own short conversation.
 //! Not here: threads and reconnecting (`node/peer/acceptor.rs`), what a message means (`raft/`, `cluster/`).
 
 pub mod codec;
 pub mod handshake;
 pub mod heartbeat;
+pub mod seal;
 
 use crate::raft;
 use crate::services::Reply;
@@ -19,9 +21,9 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of what commands mean: nodes that refuse different statements would come to differ.
 /// Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 10;
+pub const PROTOCOL: u32 = 11;
 
-/// First word of a dialer, after the challenge.
+/// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the other is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL`].
@@ -32,8 +34,8 @@ pub struct Hello {
     pub from: Identity,
     /// Where the dialer can be reached.
     pub addresses: Addresses,
-    /// HMAC-SHA-256 of the challenge under `cluster_secret` (empty without one).
-    pub proof: Vec<u8>,
+    /// With a `cluster_secret` the dialer's part of what is proved: a random nonce, and whom it means to reach. Empty without one.
+    pub opening: Vec<u8>,
     /// What the connection is for.
     pub purpose: Purpose,
 }
@@ -60,7 +62,7 @@ pub enum Purpose {
 /// Everything that crosses the peer port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Frame {
-    /// Acceptor's first word: 16 random bytes to prove the secret on.
+    /// Acceptor's first word: 16 random bytes, its part of what is proved.
     Challenge { nonce: [u8; 16] },
     /// Dialer's answer.
     Hello(Hello),
@@ -104,6 +106,10 @@ pub enum Frame {
     },
     /// Receiver's last word: all there, durable; or why not.
     SnapshotDone { ok: bool, why: String },
+    /// Acceptor's answer to a hello where there is a secret: who it is, its cluster, and its proof over all that was said.
+    AcceptorProof { who: Identity, cluster: Option<Uuid>, proof: [u8; 32] },
+    /// Dialer's, to an acceptor that has proved itself. The welcome follows, and each frame has a tag from there on.
+    DialerProof { proof: [u8; 32] },
 }
 
 /// What a client may ask of the leader, through whichever node it speaks to.
@@ -180,4 +186,7 @@ pub struct Whereabouts {
     /// What it remembers of the asker, as its welcome said.
     #[serde(skip)]
     pub remembered: raft::Promise,
+    /// Who answers, as its welcome said.
+    #[serde(skip)]
+    pub who: Option<Identity>,
 }

@@ -22,7 +22,7 @@ const SHOWN_BEFORE: u64 = 20;
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// Talks until Ctrl+C or Ctrl+D.
-pub fn run(common: &Common, place: &str) -> Result<(), Fault> {
+pub(crate) fn run(common: &Common, place: &str) -> Result<(), Fault> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         let next = "phalanx chat send and phalanx chat follow work with pipes";
         return Err(Fault::new(code::USAGE, "talking wants a terminal", next));

@@ -134,9 +134,9 @@ pub fn render(status: &Status, from: &str) -> String {
 
 fn row(node: &NodeRow) -> Vec<String> {
     let state = match node.status {
-        Liveness::Leader => "LEADER",
         Liveness::Offline => "OFFLINE",
         _ if node.is_corrupt => "CORRUPT",
+        Liveness::Leader => "LEADER",
         Liveness::Online => "ONLINE",
     };
     let is_known = node.heartbeat_age_ms.is_some();
@@ -196,6 +196,21 @@ mod tests {
         assert!(lines[2].contains("follower") && lines[2].contains("119") && lines[2].ends_with("80 ms ago"), "{text}");
         assert!(lines[3].contains("OFFLINE") && lines[3].contains(" - ") && lines[3].ends_with("never"), "{text}");
         assert_eq!(lines[4], "last change of leader: node 3 -> node 5 in term 7 (link lost), 23 ms without a leader");
+    }
+
+    #[test]
+    fn a_node_whose_state_differs_is_marked_also_if_it_leads_but_not_if_it_is_gone() {
+        let mut status = example();
+        status.nodes.iter_mut().for_each(|node| node.is_corrupt = true);
+        let state = |status: &Status, line: usize| {
+            let text = render(status, "127.0.0.1:6704");
+            text.lines().nth(line).and_then(|row| row.split_whitespace().nth(1)).unwrap().to_string()
+        };
+        assert_eq!((state(&status, 2).as_str(), state(&status, 3).as_str()), ("CORRUPT", "OFFLINE"));
+        status.nodes[0].status = Liveness::Leader;
+        assert_eq!(state(&status, 2), "CORRUPT");
+        status.nodes[0].is_corrupt = false;
+        assert_eq!(state(&status, 2), "LEADER");
     }
 
     #[test]

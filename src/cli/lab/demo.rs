@@ -47,7 +47,6 @@ pub fn run(args: &DemoArgs) -> Result<(), Fault> {
 fn conclude(account: &Account, verdict: &str) -> Result<(), Fault> {
     if account.faults.is_empty() {
         term::line(&format!("\n{} {verdict}", term::paint("VERDICT: passed.", Colour::Green)));
-        term::line(&format!("Logs and heartbeats stay in {}", account.folder.display()));
         return Ok(());
     }
     term::line(&format!("\n{}", term::paint("VERDICT: failed.", Colour::Red)));

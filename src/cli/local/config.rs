@@ -83,12 +83,12 @@ pub fn validate(settings_file: Option<&Path>, sets: &[(String, String)], json: b
         Ok((settings, sources)) => {
             let all = settings.shown().len();
             let chosen = settings.shown().iter().filter(|(key, _)| sources.of(key) != Source::Default).count();
+            let warnings: Vec<String> = sources.exposed_secret().into_iter().chain(settings.short_secret()).collect();
             if json {
-                let warnings: Vec<String> = sources.exposed_secret().into_iter().collect();
                 term::json(&json!({"valid": true, "faults": [], "warnings": warnings}));
             } else {
                 term::line(&format!("settings are valid: {chosen} of {all} chosen, the others at their defaults"));
-                if let Some(warning) = sources.exposed_secret() {
+                for warning in warnings {
                     eprintln!("{} {warning}", term::paint_err("warning:", term::Colour::Yellow));
                 }
             }

@@ -58,7 +58,7 @@ pub fn run(args: NodeArgs) -> u8 {
     }
     let settings = match Settings::from_process(args.settings.as_deref(), &flags) {
         Ok((settings, sources)) => {
-            if let Some(warning) = sources.exposed_secret() {
+            for warning in sources.exposed_secret().into_iter().chain(settings.short_secret()) {
                 eprintln!("warning: {warning}");
             }
             settings

@@ -29,12 +29,16 @@ struct Net {
     at: Mutex<HashMap<String, At>>,
     founded: Mutex<Vec<(NodeId, Uuid)>>,
     waiting: (Mutex<()>, Condvar),
-    /// What every member remembers of whoever asks.
-    remembered: Mutex<Promise>,
+    /// What each member remembers of whoever asks.
+    remembered: Mutex<HashMap<NodeId, Promise>>,
+    /// Term that each member is in, if not the first.
+    terms: Mutex<HashMap<NodeId, u64>>,
     /// Whoever leads steps down as soon as somebody waits.
     steps_down: AtomicBool,
     /// Whose the front door is.
     front: Mutex<Option<Uuid>>,
+    /// Who votes, in the eyes of a node with a log.
+    voters: Mutex<BTreeMap<NodeId, Uuid>>,
 }
 
 impl Net {
@@ -46,8 +50,10 @@ impl Net {
             founded: Mutex::default(),
             waiting,
             remembered: Mutex::default(),
+            terms: Mutex::default(),
             steps_down: AtomicBool::new(false),
             front: Mutex::default(),
+            voters: Mutex::default(),
         }
     }
 
@@ -118,16 +124,21 @@ impl Net {
         has_log: bool,
         settings: &Settings,
     ) -> Result<Decision, DiscoveryError> {
-        let me = Identity { id: NodeId(id), uuid: Uuid::from_u128(u128::from(id)) };
+        let me = who(id);
         if cluster.is_none() {
             self.put(id, At::Looking(me.id));
         }
         let until = Instant::now() + Duration::from_millis(for_ms);
         let kept = Promise { term: Term(has_log.into()), index: Index(100), ..Promise::default() };
-        let known = vec![address(24)];
-        let seeker = Seeker { me, cluster, kept, has_log, known, no_founder: None, settings };
+        let known = vec![address(24), address(23)];
+        let voters = self.voters.lock().unwrap().clone();
+        let seeker = Seeker { me, cluster, kept, has_log, voters, known, no_founder: None, settings };
         discover(&seeker, &Door { net: self, me: me.id, until, found_fails: false })
     }
+}
+
+fn who(id: u64) -> Identity {
+    Identity { id: NodeId(id), uuid: Uuid::from_u128(u128::from(id)) }
 }
 
 fn address(id: u64) -> String {
@@ -153,16 +164,12 @@ impl World for Door<'_> {
             Some(At::Member { cluster, leader, .. }) => {
                 let settings = Settings::default();
                 let leader = leader.map(|id| (id, settings.addresses(id)));
-                let remembered = *self.net.remembered.lock().unwrap();
-                Ok(Whereabouts {
-                    cluster: Some(*cluster),
-                    id: None,
-                    term: Term(1),
-                    members: vec![],
-                    holder: None,
-                    leader,
-                    remembered,
-                })
+                let id = (1..=99).map(NodeId).find(|id| settings.addresses(*id).peer == *address).unwrap();
+                let remembered = self.net.remembered.lock().unwrap().get(&id).copied().unwrap_or_default();
+                let term = Term(self.net.terms.lock().unwrap().get(&id).copied().unwrap_or(1));
+                let who = Some(who(id.0));
+                let (cluster, members) = (Some(*cluster), vec![]);
+                Ok(Whereabouts { cluster, id: None, term, members, holder: None, leader, remembered, who })
             }
         };
         addresses.iter().map(answer).collect()
@@ -336,8 +343,16 @@ fn a_founder_that_dies_in_between_leaves_nothing_that_binds() {
     let settings = net.settings();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
     let kept = Promise::default();
-    let seeker =
-        Seeker { me, cluster: None, kept, has_log: false, known: Vec::new(), no_founder: None, settings: &settings };
+    let seeker = Seeker {
+        me,
+        cluster: None,
+        kept,
+        has_log: false,
+        voters: BTreeMap::new(),
+        known: Vec::new(),
+        no_founder: None,
+        settings: &settings,
+    };
     let until = Instant::now() + Duration::from_secs(5);
     let failed = discover(&seeker, &Door { net: &net, me: me.id, until, found_fails: true });
     assert!(matches!(failed, Err(DiscoveryError::Founding(_))));
@@ -385,11 +400,13 @@ fn a_node_whose_peers_remember_more_joins_again_and_waits_while_nobody_leads() {
     let settings = Settings { election_timeout_ms: 20, ..net.settings() };
     let look = |for_ms| net.look_with(2, for_ms, Some(CLUSTER), true, &settings).unwrap();
     let remember = |term, index| {
-        *net.remembered.lock().unwrap() = Promise { term: Term(term), index: Index(index), ..Promise::default() };
+        let promise = Promise { term: Term(term), index: Index(index), ..Promise::default() };
+        net.remembered.lock().unwrap().insert(NodeId(24), promise);
     };
     assert_eq!(look(1000), Decision::Resume, "nobody to ask");
     net.leads(24, CLUSTER);
-    for (term, index) in [(0, 0), (0, 900), (1, 100)] {
+    // The last ones are what nobody can have promised.
+    for (term, index) in [(0, 0), (0, 900), (1, 100), (u64::MAX, 1), ((1 << 32) + 2, 1), (1, u64::MAX)] {
         remember(term, index);
         assert_eq!(look(1000), Decision::Resume, "term {term} index {index}");
     }
@@ -406,6 +423,39 @@ fn a_node_whose_peers_remember_more_joins_again_and_waits_while_nobody_leads() {
     assert_eq!(look(300), Decision::Stopping, "no leader: a majority may be outdated");
     net.leads(24, OTHER);
     assert_eq!(look(1000), Decision::Resume, "another cluster's word is nothing");
+}
+
+#[test]
+fn a_log_is_not_set_aside_on_one_word() {
+    let net = Net::new();
+    let settings = Settings { election_timeout_ms: 20, ..net.settings() };
+    let look = |settings: &Settings| net.look_with(2, 500, Some(CLUSTER), true, settings).unwrap();
+    let follows = |leader| net.put(23, At::Member { cluster: CLUSTER, leader, refuses_joins: 0 });
+    let remember = |id, term| {
+        net.remembered.lock().unwrap().insert(NodeId(id), Promise { term: Term(term), ..Promise::default() });
+    };
+    *net.voters.lock().unwrap() = [2, 23, 24].map(|id| (NodeId(id), who(id).uuid)).into();
+    net.leads(24, CLUSTER);
+    remember(24, 1000);
+    assert_eq!(look(&settings), Decision::Stopping, "it says that it leads, and nobody else is there");
+    follows(None);
+    assert_eq!(look(&settings), Decision::Stopping, "nobody follows it");
+    follows(Some(NodeId(24)));
+    net.terms.lock().unwrap().insert(NodeId(24), 1000);
+    assert_eq!(look(&settings), Decision::Stopping, "it was followed in an earlier term");
+    net.terms.lock().unwrap().clear();
+    assert_eq!(look(&settings), Decision::Outdated, "another voter follows it");
+    follows(None);
+    remember(23, 3);
+    assert_eq!(look(&settings), Decision::Outdated, "another voter remembers more as well");
+    // The other voter's number under another identity is nobody, unless it has proved the secret.
+    net.voters.lock().unwrap().insert(NodeId(23), Uuid::nil());
+    assert_eq!(look(&settings), Decision::Stopping);
+    assert_eq!(look(&Settings { cluster_secret: Some("s".into()), ..settings.clone() }), Decision::Outdated);
+    net.voters.lock().unwrap().remove(&NodeId(23));
+    assert_eq!(look(&settings), Decision::Outdated, "with two voters there is no other");
+    remember(24, 0);
+    assert_eq!(look(&settings), Decision::Stopping, "the leader itself remembers nothing of the kind");
 }
 
 /// The cluster that has the front door is heard of nowhere else, or not where the newcomer belongs.
@@ -503,7 +553,16 @@ fn a_node_without_room_to_lead_leaves_the_founding_to_others() {
     let until = Instant::now() + Duration::from_millis(400);
     let no_founder = Some("no room".to_string());
     let kept = Promise::default();
-    let seeker = Seeker { me, cluster: None, kept, has_log: false, known: Vec::new(), no_founder, settings: &settings };
+    let seeker = Seeker {
+        me,
+        cluster: None,
+        kept,
+        has_log: false,
+        voters: BTreeMap::new(),
+        known: Vec::new(),
+        no_founder,
+        settings: &settings,
+    };
     let door = Door { net: &net, me: me.id, until, found_fails: false };
     assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);

@@ -87,6 +87,40 @@ fn a_refused_reconnect_is_a_failure_that_late_rumours_cannot_undo() {
 }
 
 #[test]
+fn a_node_whose_clock_was_ahead_once_is_heard_when_it_speaks_for_itself() {
+    const DAY_MS: u64 = 86_400_000;
+    let mut g = gossip(1);
+    g.merge(START_MS, NodeId(3), &told(&[row(identity(3), START_MS + DAY_MS)]));
+    // Its process has started again, with the right clock: nothing is known of that while it counts as alive.
+    assert!(g.merge(START_MS + 100, NodeId(3), &told(&[row(identity(3), START_MS + 100)])).is_empty());
+    assert_eq!(beat_until(&mut g, START_MS, START_MS + 3000), ["no heartbeat from node 3: failed"]);
+    // Others may still tell of it by hearsay: that revives nobody.
+    assert!(g.merge(START_MS + 3100, NodeId(2), &told(&[row(identity(3), START_MS + 2000)])).is_empty());
+    let edges = g.merge(START_MS + 3200, NodeId(3), &told(&[row(identity(3), START_MS + 2100)]));
+    assert_eq!(edges.len(), 1);
+    assert!(g.is_online(NodeId(3)));
+    // From here on rumours of it count.
+    g.merge(START_MS + 3300, NodeId(2), &told(&[row(identity(3), START_MS + 2200)]));
+    assert_eq!(g.row(START_MS + 3300, NodeId(3)).unwrap().0.counter, START_MS + 2200);
+}
+
+#[test]
+fn no_counter_is_the_last_one() {
+    let mut g = gossip(1);
+    let mut rng = fastrand::Rng::with_seed(1);
+    g.merge(START_MS, NodeId(3), &told(&[row(identity(3), 7)]));
+    g.merge(START_MS, NodeId(2), &told(&[row(identity(3), u64::MAX), row(identity(1), u64::MAX)]));
+    assert_eq!(g.row(START_MS, NodeId(3)).unwrap().0.counter, 7);
+    // The largest that is believed at all does not drive the node itself beyond it.
+    g.merge(START_MS, NodeId(2), &told(&[row(Identity { id: NodeId(1), uuid: Uuid::nil() }, COUNTER_MAX)]));
+    let beat = g.tick(START_MS + 200, row(identity(1), 0), None, &[], &mut rng);
+    assert!(beat.table.rows.iter().any(|row| row.id == NodeId(1) && row.counter < START_MS + 1000));
+    // Nor does a clock at the end of time.
+    let mut late = Gossip::new(identity(1), u64::MAX, &Settings::default());
+    late.tick(u64::MAX, row(identity(1), 0), None, &[], &mut rng);
+}
+
+#[test]
 fn the_dead_are_not_passed_on_and_the_log_is_bounded() {
     let mut g = gossip(1);
     let mut rng = fastrand::Rng::with_seed(1);

@@ -15,7 +15,7 @@ use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
 use crate::services::kv::commands::{KEY_BYTES_MAX, TOO_LARGE, TOO_LARGE_A_REPLY, VALUE_BYTES_MAX};
-use crate::services::kv::{Bytes, Condition, Expiry, Op, BatchReply, Batch, Value};
+use crate::services::kv::{Batch, BatchReply, Bytes, Condition, Expiry, Op, Value};
 use crate::services::registry;
 use crate::types::Index;
 use serde::Deserialize;

@@ -13,7 +13,7 @@ use crate::http::protocol::{idempotency, params};
 use crate::http::request::{ApiResult, Request};
 use crate::node::{Ack, Operation};
 use crate::services::kv::commands::KEY_BYTES_MAX;
-use crate::services::kv::{Bytes, Op, Batch, Value};
+use crate::services::kv::{Batch, Bytes, Op, Value};
 use crate::services::registry;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};

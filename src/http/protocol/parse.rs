@@ -311,7 +311,11 @@ impl Fields {
         } else if is("if-none-match") {
             self.if_none_match = Some(text());
         } else if is("idempotency-key") {
-            self.idempotency_key = Some(text());
+            let key = text();
+            if self.idempotency_key.as_ref().is_some_and(|known| *known != key) {
+                return fault(400, "two different Idempotency-Key headers");
+            }
+            self.idempotency_key = Some(key);
         } else if is("authorization") {
             self.authorization = Some(text());
         }
@@ -556,6 +560,7 @@ mod tests {
             "X(: a",
             ": a",
             "Host: a",
+            "Idempotency-Key: a\r\nIdempotency-Key: b",
         ] {
             assert_eq!(status(&with(line)), 400, "{line:?}");
         }

@@ -21,8 +21,9 @@ use crate::node::spawn;
 use crate::raft::Refused;
 use crate::types::Identity;
 use crate::warn_seldom;
-use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_frame};
+use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_sealed};
 use crate::wire::handshake::DeadlineReader;
+use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Frame, Hello, Purpose, handshake};
 use log::debug;
 use std::cell::Cell;
@@ -77,11 +78,11 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
 
 fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
     let _ = stream.set_nodelay(true);
-    let secret = shared.settings.cluster_secret.as_deref();
-    let hello = match handshake::accept(stream, shared.me, Some(shared.cluster), secret, |hello| {
+    let key = shared.peer_key.as_ref();
+    let (hello, mut seals) = match handshake::accept(stream, shared.me, Some(shared.cluster), key, |hello| {
         Some(shared.remembers(&hello.from))
     }) {
-        Ok(hello) => hello,
+        Ok(accepted) => accepted,
         Err(e) => {
             shared.counters.peer_handshakes_failed.fetch_add(1, Ordering::Relaxed);
             debug!("peer handshake failed err={e}");
@@ -96,41 +97,55 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
         Purpose::Peer | Purpose::Snapshot if hello.cluster != Some(shared.cluster) => {
             Err(WireError::Unexpected("peer without a cluster"))
         }
-        Purpose::Peer => serve_peer(shared, stream, hello, place),
-        Purpose::Ask => answer(stream, Frame::Whereabouts(whereabouts(shared, from.id))),
-        Purpose::Join { is_gateway } => answer(stream, join::admit(shared, &hello, is_gateway)),
+        Purpose::Peer => serve_peer(shared, stream, hello, place, &mut seals.incoming),
+        Purpose::Ask => answer(stream, &mut seals, Frame::Whereabouts(whereabouts(shared, from.id))),
+        Purpose::Join { is_gateway } => answer(stream, &mut seals, join::admit(shared, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::Stranger(from));
             let why = "this node does not know yours".to_string();
-            answer(stream, Frame::SnapshotDone { ok: false, why })
+            answer(stream, &mut seals, Frame::SnapshotDone { ok: false, why })
         }
-        Purpose::Snapshot => transfer::receive(shared, stream, from),
-        Purpose::State => rebuild::give(shared, stream, from),
+        Purpose::Snapshot => transfer::receive(shared, stream, &mut seals, from, place),
+        Purpose::State => rebuild::give(shared, stream, &mut seals, from, place),
     };
     if let Err(e) = ended {
         debug!("peer connection ended peer={} err={e}", from.id);
     }
 }
 
-fn answer(stream: &TcpStream, frame: Frame) -> Result<(), WireError> {
-    let mut to = stream;
-    write_frame(&mut to, &frame)
+fn answer(mut to: &TcpStream, seals: &mut Seals, frame: Frame) -> Result<(), WireError> {
+    write_sealed(&mut to, &frame, &mut seals.outgoing)
 }
 
-fn serve_peer(shared: &Arc<Shared>, stream: &TcpStream, hello: Hello, place: &Place) -> Result<(), WireError> {
+fn serve_peer(
+    shared: &Arc<Shared>,
+    stream: &TcpStream,
+    hello: Hello,
+    place: &Place,
+    seal: &mut Seal,
+) -> Result<(), WireError> {
     let from = hello.from;
-    let is_proved = shared.settings.cluster_secret.is_some();
+    let is_proved = shared.peer_key.is_some();
     shared.inboxes.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
-    let Err(ended) = read_all(shared, stream, from, place);
-    shared.inboxes.to_core(CoreInput::PeerClosed(from));
+    let Err(ended) = read_all(shared, stream, from, place, seal);
+    // The end of a connection in a member's name says nothing while that member is heard over another.
+    if !place.is_one_of_many(from, &Purpose::Peer) {
+        shared.inboxes.to_core(CoreInput::PeerClosed(from));
+    }
     Err(ended)
 }
 
 /// Reads frames until the connection ends.
-fn read_all(shared: &Arc<Shared>, stream: &TcpStream, from: Identity, place: &Place) -> Result<Infallible, WireError> {
+fn read_all(
+    shared: &Arc<Shared>,
+    stream: &TcpStream,
+    from: Identity,
+    place: &Place,
+    seal: &mut Seal,
+) -> Result<Infallible, WireError> {
     let early = match belongs(shared, from) {
         true => io::Cursor::default(),
-        false => await_acquaintance(shared, stream, from)?,
+        false => await_acquaintance(shared, stream, from, seal)?,
     };
     if !place.recognize(from, &Purpose::Peer) {
         return Err(WireError::Unexpected("connection: all places are taken"));
@@ -139,12 +154,18 @@ fn read_all(shared: &Arc<Shared>, stream: &TcpStream, from: Identity, place: &Pl
     let deadline = Cell::new(None);
     let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, deadline: &deadline }));
     loop {
-        read_one(shared, &mut reader, &deadline, from)?;
+        read_one(shared, &mut reader, &deadline, from, seal)?;
+        place.touch();
     }
 }
 
 /// Drops the frames of a node until it is known, by the deadline at most; what it has sent of the frames after them.
-fn await_acquaintance(shared: &Shared, stream: &TcpStream, from: Identity) -> Result<io::Cursor<Vec<u8>>, WireError> {
+fn await_acquaintance(
+    shared: &Shared,
+    stream: &TcpStream,
+    from: Identity,
+    seal: &mut Seal,
+) -> Result<io::Cursor<Vec<u8>>, WireError> {
     let begun = Instant::now();
     let stream = DeadlineReader::new(stream, begun + STRANGER_MAX);
     let mut reader = BufReader::with_capacity(READ_BYTES.1, stream);
@@ -158,7 +179,7 @@ fn await_acquaintance(shared: &Shared, stream: &TcpStream, from: Identity) -> Re
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         let header = read_header(&mut reader, FRAME_BYTES_MAX)?;
-        skip_body(&mut reader, header)?;
+        skip_body(&mut reader, header, seal)?;
         match begun.elapsed() < NEWCOMER_MAX {
             true => shared.count_stranger(),
             false => shared.refuse_frame(Refused::Stranger(from)),
@@ -191,20 +212,21 @@ fn read_one(
     reader: &mut dyn Read,
     deadline: &Cell<Option<Instant>>,
     from: Identity,
+    seal: &mut Seal,
 ) -> Result<(), WireError> {
     let header = read_header(reader, FRAME_BYTES_MAX)?;
     if !belongs(shared, from) {
-        skip_body(reader, header)?;
+        skip_body(reader, header, seal)?;
         shared.refuse_frame(Refused::Stranger(from));
         return Ok(());
     }
     let frame = if header.len <= SMALL_FRAME_BYTES {
-        read_body(reader, header)?
+        read_body(reader, header, seal)?
     } else {
         let until = Instant::now() + FRAME_DEADLINE;
         let _held = shared.peer_frames.hold(from, header.len, until).ok_or(WireError::Unexpected("wait for memory"))?;
         deadline.set(Some(until));
-        let frame = read_body(reader, header)?;
+        let frame = read_body(reader, header, seal)?;
         deadline.set(None);
         frame
     };
@@ -213,7 +235,7 @@ fn read_one(
 
 /// Whether frames of this identity are taken. The handshake is over: where there is a secret, it has proved to know it.
 fn belongs(shared: &Shared, who: Identity) -> bool {
-    shared.settings.cluster_secret.is_some() || shared.view().known.contains(&who)
+    shared.peer_key.is_some() || shared.view().known.contains(&who)
 }
 
 fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireError> {

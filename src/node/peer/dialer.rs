@@ -12,6 +12,7 @@ use crate::node::shared::{Shared, lock};
 use crate::types::{Addresses, Identity};
 use crate::wire::codec::WireError;
 use crate::wire::handshake::{self, Welcomed};
+use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, info, warn};
@@ -67,14 +68,14 @@ impl Dialer {
             // Whatever asked for a look so far is answered by this one.
             while queue.try_recv().is_ok() {}
             let why = match self.connect() {
-                Ok(stream) => {
+                Ok((stream, seal)) => {
                     if let Some(since) = down_since.take() {
                         info!("peer up peer={} down_ms={}", self.who.id, since.elapsed().as_millis());
                     }
                     last_why.clear();
                     backoff = BACKOFF.0;
                     let stream = Arc::new(stream);
-                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), ..Wire::default() };
+                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), seal, ..Wire::default() };
                     self.shared.inboxes.to_core(CoreInput::LinkUp(self.who.id));
                     let ended = self.drain_until_broken(&stream, queue);
                     *lock(&self.wire) = Wire::default();
@@ -114,8 +115,8 @@ impl Dialer {
         }
     }
 
-    fn connect(&self) -> Result<TcpStream, WireError> {
-        let (stream, welcomed) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
+    fn connect(&self) -> Result<(TcpStream, Seal), WireError> {
+        let (stream, welcomed, seals) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
         // Before the link stands: a vote of an outdated disk must not reach a node that knows better.
         let (compared, is_compared) = bounded(1);
         let promise = welcomed.remembered;
@@ -125,7 +126,7 @@ impl Dialer {
         }
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok(stream)
+        Ok((stream, seals.outgoing))
     }
 
     fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> Ended {
@@ -187,23 +188,32 @@ pub fn dial_as(
     address: &str,
     purpose: Purpose,
     timeout: Duration,
-) -> Result<(TcpStream, Welcomed), WireError> {
+) -> Result<(TcpStream, Welcomed, Seals), WireError> {
     let stream = TcpStream::connect_timeout(&resolve(address)?, timeout)?;
     stream.set_nodelay(true)?;
-    let welcomed = handshake::dial(&stream, hello(shared, purpose), shared.settings.cluster_secret.as_deref())?;
-    let who = welcomed.who;
-    if who == to {
-        return Ok((stream, welcomed));
+    match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
+        Ok((welcomed, seals)) => Ok((stream, welcomed, seals)),
+        Err(WireError::Other { who, cluster }) => {
+            // The member whose disk was replaced, or the member itself after another one of its number: it answers where we
+            // know our cluster to live.
+            if who.id == to.id && cluster == Some(shared.cluster) {
+                shared.inboxes.to_core(CoreInput::Answers(who));
+            }
+            Err(WireError::Rejected(format!("{who:?} answers at {address} in place of {to:?}")))
+        }
+        Err(e) => Err(e),
     }
-    // The member whose disk was replaced: it answers where we know our cluster to live.
-    if who.id == to.id && welcomed.cluster == Some(shared.cluster) {
-        shared.inboxes.to_core(CoreInput::Vouched(who));
-    }
-    Err(WireError::Rejected(format!("{who:?} answers at {address} in place of {to:?}")))
 }
 
-/// Our first word on any connection; the handshake fills in the proof.
+/// Our first word on any connection; the handshake fills in the opening.
 fn hello(shared: &Shared, purpose: Purpose) -> Hello {
     let addresses: Addresses = shared.settings.addresses(shared.me.id);
-    Hello { protocol: PROTOCOL, cluster: Some(shared.cluster), from: shared.me, addresses, proof: Vec::new(), purpose }
+    Hello {
+        protocol: PROTOCOL,
+        cluster: Some(shared.cluster),
+        from: shared.me,
+        addresses,
+        opening: Vec::new(),
+        purpose,
+    }
 }

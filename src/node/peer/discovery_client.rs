@@ -8,8 +8,9 @@ use crate::cluster::config_file;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, NodeId};
-use crate::wire::codec::{WireError, read_frame, write_frame};
+use crate::wire::codec::{WireError, read_sealed, write_sealed};
 use crate::wire::handshake::{self, DeadlineReader, Welcomed};
+use crate::wire::seal::{Key, Seals};
 use crate::wire::{Frame, Hello, PROTOCOL, Purpose, Whereabouts};
 use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
@@ -34,8 +35,8 @@ pub struct Asker {
     pub addresses: Addresses,
     /// It serves clients, and neither votes nor runs jobs.
     pub is_gateway: bool,
-    /// Setting `cluster_secret`.
-    pub secret: Option<String>,
+    /// Made of the setting `cluster_secret`.
+    pub key: Option<Key>,
     /// Longest wait for the leader to make us a learner.
     pub join_timeout: Duration,
 }
@@ -50,14 +51,14 @@ pub enum JoinAnswer {
 }
 
 impl Asker {
-    /// A node that looks for its cluster.
-    pub fn new(settings: &Settings, me: Identity, cluster: Option<Uuid>, is_gateway: bool) -> Asker {
+    /// A node that looks for its cluster, with the key of its settings' secret.
+    pub fn new(settings: &Settings, key: Option<Key>, me: Identity, cluster: Option<Uuid>, is_gateway: bool) -> Asker {
         Asker {
             me,
             cluster,
             addresses: settings.addresses(me.id),
             is_gateway,
-            secret: settings.cluster_secret.clone(),
+            key,
             join_timeout: Duration::from_millis(settings.request_timeout_ms),
         }
     }
@@ -68,7 +69,7 @@ impl Asker {
     /// When nobody listens, the answer does not come in time, or the other side declines.
     pub fn ask(&self, address: &str) -> Result<Whereabouts, WireError> {
         let (welcomed, whereabouts) = self.who_is_at(address)?;
-        Ok(Whereabouts { remembered: welcomed.remembered, ..whereabouts })
+        Ok(Whereabouts { remembered: welcomed.remembered, who: Some(welcomed.who), ..whereabouts })
     }
 
     /// Asks a leader to make this node a learner.
@@ -76,8 +77,8 @@ impl Asker {
     /// # Errors
     /// As [`Asker::ask`]; a refusal (the id is in use) comes as [`WireError::Rejected`].
     pub fn join(&self, address: &str) -> Result<JoinAnswer, WireError> {
-        let (stream, _) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
-        match read_frame(&mut self.reader(&stream, self.join_timeout), ANSWER_BYTES_MAX)? {
+        let (stream, _, mut seals) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
+        match read_sealed(&mut self.reader(&stream, self.join_timeout), ANSWER_BYTES_MAX, &mut seals.incoming)? {
             Frame::Joined { cluster, members, identities } => Ok(JoinAnswer::Joined { cluster, members, identities }),
             Frame::Whereabouts(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
             Frame::Reject { why } => Err(WireError::Rejected(why)),
@@ -94,14 +95,15 @@ impl Asker {
     /// # Errors
     /// As [`Asker::ask`].
     pub fn who_is_at(&self, address: &str) -> Result<(Welcomed, Whereabouts), WireError> {
-        let (stream, welcomed) = self.dial(address, Purpose::Ask)?;
-        match read_frame(&mut self.reader(&stream, crate::limits::HANDSHAKE_DEADLINE), ANSWER_BYTES_MAX)? {
+        let (stream, welcomed, mut seals) = self.dial(address, Purpose::Ask)?;
+        let mut from = self.reader(&stream, crate::limits::HANDSHAKE_DEADLINE);
+        match read_sealed(&mut from, ANSWER_BYTES_MAX, &mut seals.incoming)? {
             Frame::Whereabouts(whereabouts) => Ok((welcomed, whereabouts)),
             _ => Err(WireError::Unexpected("answer to a question")),
         }
     }
 
-    fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, Welcomed), WireError> {
+    fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, Welcomed, Seals), WireError> {
         let stream = TcpStream::connect_timeout(&dialer::resolve(address)?, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let hello = Hello {
@@ -109,11 +111,11 @@ impl Asker {
             cluster: self.cluster,
             from: self.me,
             addresses: self.addresses.clone(),
-            proof: Vec::new(),
+            opening: Vec::new(),
             purpose,
         };
-        let welcomed = handshake::dial(&stream, hello, self.secret.as_deref())?;
-        Ok((stream, welcomed))
+        let (welcomed, seals) = handshake::dial(&stream, hello, None, self.key.as_ref())?;
+        Ok((stream, welcomed, seals))
     }
 }
 
@@ -167,7 +169,7 @@ pub fn wake(listening: std::net::SocketAddr) {
 }
 
 fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
-    let hello = handshake::accept(stream, asker.me, asker.cluster, asker.secret.as_deref(), |hello| {
+    let (hello, mut seals) = handshake::accept(stream, asker.me, asker.cluster, asker.key.as_ref(), |hello| {
         // Members dial all the time; they shall do so again when there is somebody to talk to.
         matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. }).then(Promise::default)
     })?;
@@ -176,7 +178,7 @@ fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
     let id = (!asker.is_gateway).then_some(asker.me.id);
     let looking = Whereabouts { id, cluster: asker.cluster, ..Whereabouts::default() };
     match hello.purpose {
-        Purpose::Ask | Purpose::Join { .. } => write_frame(&mut to, &Frame::Whereabouts(looking)),
+        Purpose::Ask | Purpose::Join { .. } => write_sealed(&mut to, &Frame::Whereabouts(looking), &mut seals.outgoing),
         Purpose::Peer | Purpose::Snapshot | Purpose::State => Ok(()),
     }
 }

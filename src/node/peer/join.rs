@@ -1,9 +1,13 @@
 //! The leader's side of a join: makes the newcomer a learner, replacing a lost disk's identity under the same id.
 //!
 //! The old identity goes before the new one comes, so one number never votes twice. A number whose holder answers the
-//! leader is in use and stays with it. Each step is a membership change of its own, committed before the next.
+//! leader is in use and stays with it. One whose holder is silent may only be starting again: the newcomer has it when the
+//! holder has been silent for `dead_after_ms`, or at once if the newcomer answers at the holder's own address, where no two
+//! can be. Each step is a membership change of its own, committed before the next.
 //! Not here: finding the leader (`cluster/discovery.rs`), becoming a voter (`cluster/autopilot.rs`).
 
+use super::discovery_client::Asker;
+use super::newcomers::SILENT_LEARNERS_MAX;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::node::shared::request::Operation;
@@ -22,7 +26,7 @@ pub fn whereabouts(shared: &Shared, asker: NodeId) -> Whereabouts {
     let leader = view.raft.leader.and_then(|id| members.iter().find(|(m, _)| *m == id).cloned());
     let (cluster, id, term) = (Some(shared.cluster), Some(shared.me.id), view.raft.term);
     let holder = view.raft.membership.uuid_of(asker);
-    Whereabouts { cluster, id, term, leader, members, holder, remembered: Promise::default() }
+    Whereabouts { cluster, id, term, leader, members, holder, remembered: Promise::default(), who: None }
 }
 
 /// Answers a node that asks to join.
@@ -35,9 +39,14 @@ pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
         return Frame::Reject { why: format!("node ids go from 1 to {}", NodeId::MAX) };
     }
     let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-    // A gateway is known as such before it is a member: so no leader ever makes it a voter.
-    let named = if is_gateway { register_gateway(shared, hello, deadline) } else { Ok(()) };
-    match named.and_then(|()| make_member(shared, who, deadline)) {
+    let admitted = object(shared, hello).and_then(|()| {
+        // A gateway is known as such before it is a member: so no leader ever makes it a voter.
+        if is_gateway {
+            register_gateway(shared, hello, deadline)?;
+        }
+        make_member(shared, who, deadline)
+    });
+    match admitted {
         Ok(()) => {
             shared.inboxes.to_core(CoreInput::Met { who, addresses: hello.addresses.clone(), is_proved: false });
             let identities = shared.view().raft.membership.members().collect();
@@ -47,17 +56,53 @@ pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
     }
 }
 
-fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), String> {
+/// Why the newcomer is not taken in now, if so.
+fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
+    let who = hello.from;
     let view = shared.view();
-    let membership = &view.raft.membership;
-    let holder = membership.voters.get(&who.id).or_else(|| membership.learners.get(&who.id)).copied();
-    match holder {
+    match view.raft.membership.uuid_of(who.id) {
         Some(uuid) if uuid == who.uuid => return Ok(()),
-        Some(_) => {
-            let is_answering = view.raft.peers.iter().any(|peer| peer.who.id == who.id && peer.is_active);
-            if who.id == shared.me.id || is_answering {
+        Some(uuid) => {
+            let holder = Identity { id: who.id, uuid };
+            let peer = view.raft.peers.iter().find(|peer| peer.who == holder);
+            if who.id == shared.me.id || peer.is_some_and(|peer| peer.is_active) {
                 return Err(in_use(who.id));
             }
+            let dead_after = shared.settings.dead_after_ticks();
+            let is_dead = peer.is_none_or(|peer| peer.silent_ticks >= dead_after);
+            if !is_dead && !stands_in_for(shared, who, holder) {
+                return Err(format!(
+                    "id {} belongs to another folder, whose node may only be starting again: it is replaced when it has not \
+                     answered for {} ms (dead_after_ms)",
+                    who.id.0, shared.settings.dead_after_ms
+                ));
+            }
+        }
+        None => {}
+    }
+    if shared.try_add_newcomer(who) {
+        return Ok(());
+    }
+    Err(format!(
+        "{SILENT_LEARNERS_MAX} nodes that joined have not been heard of yet: asked again within a minute, there is room"
+    ))
+}
+
+/// Whether the newcomer itself answers where the holder of its number was: then that one's disk was replaced, or given up by its user
+/// (`--rejoin`), and it cannot come back there.
+fn stands_in_for(shared: &Shared, who: Identity, holder: Identity) -> bool {
+    let directory = shared.directory();
+    let known = directory.nodes.get(&holder.id).filter(|(uuid, _)| *uuid == holder.uuid);
+    let Some((_, addresses)) = known else { return false };
+    let asker =
+        Asker::new(&shared.settings, shared.peer_key.clone(), shared.me, Some(shared.cluster), shared.is_gateway);
+    asker.who_is_at(&addresses.peer).is_ok_and(|(there, _)| there.who == who)
+}
+
+fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), String> {
+    match shared.view().raft.membership.uuid_of(who.id) {
+        Some(uuid) if uuid == who.uuid => return Ok(()),
+        Some(_) => {
             info!("node {} comes back with an empty disk: its old identity leaves first", who.id.0);
             change(shared, Change::Remove(who.id), deadline)?;
         }
@@ -67,11 +112,7 @@ fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), 
 }
 
 fn register_gateway(shared: &Shared, hello: &Hello, deadline: Instant) -> Result<(), String> {
-    let who = hello.from;
-    if shared.view().raft.membership.uuid_of(who.id).is_some_and(|uuid| uuid != who.uuid) && shared.is_online(who.id) {
-        return Err(in_use(who.id));
-    }
-    let command = Command::Register { who, addresses: hello.addresses.clone(), is_gateway: true };
+    let command = Command::Register { who: hello.from, addresses: hello.addresses.clone(), is_gateway: true };
     match shared.inboxes.run(directory_command(&command), deadline) {
         Outcome::Done(_) => Ok(()),
         Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),

@@ -2,8 +2,9 @@
 //!
 //! A connection is a stranger's until its handshake has named a known identity. Strangers have few places: beyond them the
 //! oldest is closed, as a member's handshake takes milliseconds and needs one of the newest. A known identity has places of its
-//! own, so nobody else can take them; beyond those its oldest connection is closed, which is the one that is half open. Without
-//! a `cluster_secret` a process of this machine can claim a member's identity: it takes that member's places.
+//! own, so nobody else can take them; beyond those the oldest of its connections that is silent is closed, which is the one that is
+//! half open. Without a `cluster_secret` a process of this machine can claim a member's identity: it can take that member's places
+//! while they are free, and no more bytes than that member may have, but it closes no connection over which something is heard.
 //!
 //! Invariant: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer.
 //! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).
@@ -13,19 +14,27 @@ use crate::types::Identity;
 use crate::wire::Purpose;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// Connections of strangers. More: the oldest is closed.
 pub const STRANGERS_MAX: usize = 64;
 /// Connections of one known identity for one purpose: the present one, and the one before it that has not been seen to end.
-/// More: the oldest is closed.
+/// More: the oldest that is silent is closed; if none is, the newcomer, and its dialer tries again.
 const OF_ONE_MAX: usize = 2;
+/// A connection over which nothing came (or went, where this node is the one that sends) for so long may be half open: gossip alone
+/// speaks five times a second.
+const SILENT_MS: u64 = 2000;
 /// Connections of known identities. More: the newcomer is closed, and its dialer tries again.
 const KNOWN_MAX: usize = 512;
 
 /// The connections of the peer port.
-#[derive(Debug, Default)]
-pub struct Places(Mutex<Table>);
+#[derive(Debug)]
+pub struct Places {
+    began: Instant,
+    table: Mutex<Table>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -34,69 +43,112 @@ struct Table {
     known: BTreeMap<(Identity, u8), VecDeque<Open>>,
 }
 
-type Open = (u64, Arc<TcpStream>);
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    stream: Arc<TcpStream>,
+    heard_ms: Arc<AtomicU64>,
+}
 
 /// The place of one connection, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
     number: u64,
+    /// When something last came, in the milliseconds of [`Places::now_ms`].
+    heard_ms: Arc<AtomicU64>,
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places { began: Instant::now(), table: Mutex::default() }
+    }
 }
 
 impl Places {
+    /// Milliseconds, ahead of every silence from the start.
+    fn now_ms(&self) -> u64 {
+        SILENT_MS + self.began.elapsed().as_millis() as u64
+    }
+
+    fn is_silent(&self, open: &Open) -> bool {
+        self.now_ms().saturating_sub(open.heard_ms.load(Ordering::Relaxed)) >= SILENT_MS
+    }
+
     /// A stranger's place for a connection that was just accepted.
     pub fn enter(self: &Arc<Places>, stream: Arc<TcpStream>) -> Place {
-        let mut table = lock(&self.0);
+        let heard_ms = Arc::new(AtomicU64::new(self.now_ms()));
+        let mut table = lock(&self.table);
         table.newest += 1;
         let number = table.newest;
-        table.strangers.push_back((number, stream));
-        close_beyond(&mut table.strangers, STRANGERS_MAX);
-        Place { places: Arc::clone(self), number }
+        table.strangers.push_back(Open { number, stream, heard_ms: Arc::clone(&heard_ms) });
+        while table.strangers.len() > STRANGERS_MAX {
+            table.strangers.pop_front().iter().for_each(Open::close);
+        }
+        Place { places: Arc::clone(self), number, heard_ms }
     }
 }
 
 impl Place {
     /// The connection turned out to be of a known identity; whether there is a place for it.
     pub fn recognize(&self, who: Identity, purpose: &Purpose) -> bool {
-        let mut table = lock(&self.places.0);
-        let Some(at) = table.strangers.iter().position(|(number, _)| *number == self.number) else {
+        let mut table = lock(&self.places.table);
+        let Some(at) = table.strangers.iter().position(|open| open.number == self.number) else {
             // Closed meanwhile, or recognized before.
-            return table.known.values().flatten().any(|(number, _)| *number == self.number);
+            return table.known.values().flatten().any(|open| open.number == self.number);
         };
+        let key = (who, of(purpose));
+        if let Some(own) = table.known.get_mut(&key).filter(|own| own.len() >= OF_ONE_MAX) {
+            let Some(silent) = own.iter().position(|open| self.places.is_silent(open)) else { return false };
+            own.remove(silent).iter().for_each(Open::close);
+        }
         if table.known.values().map(VecDeque::len).sum::<usize>() >= KNOWN_MAX {
             return false;
         }
         let Some(open) = table.strangers.remove(at) else { return false };
-        let purpose = match purpose {
-            Purpose::Peer => 0,
-            Purpose::Snapshot => 1,
-            Purpose::Ask | Purpose::Join { .. } | Purpose::State => 2,
-        };
-        let own = table.known.entry((who, purpose)).or_default();
-        own.push_back(open);
-        close_beyond(own, OF_ONE_MAX);
+        self.touch();
+        table.known.entry(key).or_default().push_back(open);
         true
+    }
+
+    /// Something came, or went.
+    pub fn touch(&self) {
+        self.heard_ms.store(self.places.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether the identity is heard over another connection for this purpose: that this one ends says nothing then.
+    pub fn is_one_of_many(&self, who: Identity, purpose: &Purpose) -> bool {
+        let table = lock(&self.places.table);
+        let own = table.known.get(&(who, of(purpose)));
+        own.is_some_and(|own| own.iter().any(|open| open.number != self.number && !self.places.is_silent(open)))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = lock(&self.places.0);
-        table.strangers.retain(|(number, _)| *number != self.number);
+        let mut table = lock(&self.places.table);
+        table.strangers.retain(|open| open.number != self.number);
         table.known.retain(|_, own| {
-            own.retain(|(number, _)| *number != self.number);
+            own.retain(|open| open.number != self.number);
             !own.is_empty()
         });
     }
 }
 
-/// Closes the oldest; their threads end by themselves.
-fn close_beyond(all: &mut VecDeque<Open>, most: usize) {
-    while all.len() > most {
-        if let Some((_, stream)) = all.pop_front() {
-            // Fails if the other side has gone already.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+impl Open {
+    /// Its thread ends by itself.
+    fn close(&self) {
+        // Fails if the other side has gone already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Purposes that have places of their own.
+fn of(purpose: &Purpose) -> u8 {
+    match purpose {
+        Purpose::Peer => 0,
+        Purpose::Snapshot => 1,
+        Purpose::Ask | Purpose::Join { .. } | Purpose::State => 2,
     }
 }
 
@@ -132,14 +184,38 @@ mod tests {
         let closed = strangers.iter().filter(|(client, _)| is_closed(client)).count();
         assert_eq!((closed, is_closed(&member.0)), (3, false));
         assert!(is_closed(&strangers[0].0) && !strangers[0].1.recognize(who(3), &Purpose::Peer), "its place is gone");
-        // Who takes a member's name takes that member's places.
-        let same: Vec<_> = (0..3).map(|_| come()).collect();
-        assert!(same.iter().all(|(_, place)| place.recognize(who(2), &Purpose::Peer)));
-        assert!(is_closed(&member.0) && is_closed(&same[0].0) && !is_closed(&same[1].0));
         let other = come();
-        assert!(other.1.recognize(who(2), &Purpose::Snapshot) && !is_closed(&same[1].0), "another purpose");
-        drop((member, strangers, same, other));
-        let table = lock(&places.0);
+        assert!(other.1.recognize(who(2), &Purpose::Snapshot) && !is_closed(&member.0), "another purpose");
+        drop((member, strangers, other));
+        let table = lock(&places.table);
+        assert!(table.strangers.is_empty() && table.known.is_empty());
+    }
+
+    #[test]
+    fn a_member_loses_no_connection_that_is_heard_to_one_that_takes_its_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let places = Arc::new(Places::default());
+        let come = || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            (client, places.enter(Arc::new(listener.accept().unwrap().0)))
+        };
+        let is_closed = |client: &TcpStream| matches!((&mut &*client).read(&mut [0]), Ok(0));
+        let member = come();
+        assert!(member.1.recognize(who(2), &Purpose::Peer) && !member.1.is_one_of_many(who(2), &Purpose::Peer));
+        let claims: Vec<_> = (0..3).map(|_| come()).collect();
+        let has_place = |(_, place): &(TcpStream, Place)| place.recognize(who(2), &Purpose::Peer);
+        assert_eq!(claims.iter().map(has_place).collect::<Vec<_>>(), [true, false, false]);
+        assert!(!is_closed(&member.0) && member.1.is_one_of_many(who(2), &Purpose::Peer));
+        // What is half open makes room, be it the older or the newer one.
+        claims[0].1.heard_ms.store(places.now_ms() - SILENT_MS, Ordering::Relaxed);
+        assert!(!member.1.is_one_of_many(who(2), &Purpose::Peer));
+        assert!(has_place(&claims[1]) && is_closed(&claims[0].0) && !is_closed(&member.0));
+        member.1.heard_ms.store(places.now_ms() - SILENT_MS, Ordering::Relaxed);
+        member.1.touch();
+        assert!(!has_place(&claims[2]) && !is_closed(&member.0), "it has spoken again");
+        drop((member, claims));
+        let table = lock(&places.table);
         assert!(table.strangers.is_empty() && table.known.is_empty());
     }
 }

@@ -7,4 +7,5 @@ pub mod discovery_io;
 pub mod former_member;
 pub mod join;
 pub mod limits;
+pub mod newcomers;
 pub mod reunite;

@@ -25,7 +25,8 @@ const PATIENT: Duration = Duration::from_secs(5);
 
 /// Body of the thread.
 pub fn run(shared: &Arc<Shared>) {
-    let asker = Asker::new(&shared.settings, shared.me, Some(shared.cluster), shared.is_gateway);
+    let asker =
+        Asker::new(&shared.settings, shared.peer_key.clone(), shared.me, Some(shared.cluster), shared.is_gateway);
     let mut missing_since: Option<Instant> = None;
     let mut asked: Option<Instant> = None;
     let (mut front, mut outsider) = (front_port::FrontPortCheck::default(), former_member::MembershipCheck::default());

@@ -31,6 +31,7 @@ use crate::store::anchor::Anchor;
 use crate::store::identity::{FolderLock, Me};
 use crate::store::{RealFiles, Store, StoreError, mark};
 use crate::types::{Identity, Ticks};
+use crate::wire::seal::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use std::io;
@@ -88,6 +89,8 @@ pub enum LaunchError {
 pub struct NodeParts {
     /// Settings of this process.
     pub settings: Settings,
+    /// Made of `cluster_secret`, for the peer port.
+    pub peer_key: Option<Key>,
     /// Identity, cluster and known peers, as on disk.
     pub me: Me,
     /// The data folder, locked.
@@ -161,7 +164,8 @@ impl Services {
 /// # Errors
 /// See [`LaunchError`]; nothing runs then, unless it is the system that refuses a thread.
 pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchError> {
-    let NodeParts { settings, me, dir, folder, store, durable, ports, stopper, is_gateway, console, members } = parts;
+    let NodeParts { settings, peer_key, me, dir, folder, store, durable, ports, stopper, is_gateway, console, members } =
+        parts;
     let who = me.identity();
     let anchor = folder.anchor()?;
     let Services { registry, readers, news } = Services::open(&settings, &me, &dir, &store)?;
@@ -175,6 +179,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         settings,
         me: who,
         cluster: me.cluster.unwrap_or_else(Uuid::nil),
+        peer_key,
         dir,
         inboxes,
         is_gateway,

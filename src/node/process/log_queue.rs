@@ -7,6 +7,7 @@
 //! Not here: what a line looks like (`logging.rs`).
 
 use crate::node::spawn;
+use crate::store::files::open_regular;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -149,7 +150,7 @@ impl LogFile {
 }
 
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let file = open_regular(OpenOptions::new().create(true).append(true).mode(0o600), path)?;
     let meta = file.metadata()?;
     if meta.is_file() && meta.mode() & 0o077 != 0 {
         let _ = file.set_permissions(Permissions::from_mode(0o600)); // another's file: it stays as they gave it

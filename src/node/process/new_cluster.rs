@@ -23,6 +23,7 @@ use crate::store::wal::record::Record;
 use crate::store::{self, Files, RealFiles, SNAPSHOTS_DIR, Store, WAL_DIR, mark};
 use crate::types::{Identity, Index, Liveness, NodeId, Term};
 use crate::wire::codec::WireError;
+use crate::wire::seal::Key;
 use log::debug;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -242,7 +243,8 @@ impl Survivor {
     fn object_to_the_living(&self) -> Result<(), RecoverError> {
         let settings = &self.settings;
         // Without a cluster, as that of whoever answers is to be told.
-        let asker = Asker::new(settings, self.me.identity(), None, false);
+        let key = settings.cluster_secret.as_deref().map(Key::of);
+        let asker = Asker::new(settings, key, self.me.identity(), None, false);
         let named = config_file::read(&settings.config_file_path).ok().flatten();
         let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
         let mut addresses: BTreeSet<String> = local.map(|id| settings.addresses(id).peer).collect();

@@ -21,6 +21,7 @@ pub const OUTDATED: &str = "the data folder is an older copy";
 
 /// How a folder falls short, for people.
 pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> String {
+    let (me, by) = (me.0, by.0);
     let lost = match known.is_broken {
         true => format!("entries up to {} that it had acknowledged", known.index),
         false => format!("what it had promised (node {by} remembers term {} entry {})", known.term, known.index),
@@ -36,11 +37,12 @@ pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> Stri
 /// would be to lose them as well, without a word; to go on beside it would be to answer with them.
 pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
     error!(
-        "node {leader} leads with another entry {index} than the one that is committed here: the data folders of a majority \
+        "node {} leads with another entry {index} than the one that is committed here: the data folders of a majority \
          were replaced by older copies. What was written from entry {index} on is only in {}, so this node stops. \
          To keep it: stop all nodes and put the newer folders back. To give it up: `phalanx node --id {} --rejoin`",
+        leader.0,
         shared.dir.display(),
-        shared.me.id
+        shared.me.id.0
     );
     logging::exit(EXIT_DISK);
 }

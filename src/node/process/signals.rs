@@ -4,7 +4,9 @@
 //! Not here: what a signal means to whom (`start.rs`, `cli/`).
 
 use crate::node::spawn;
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGXFSZ,
+};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::process::Stdio;
@@ -30,6 +32,8 @@ pub fn listen(obey: impl Fn(Signal) + Send + Sync + 'static) -> io::Result<()> {
     let obey = Arc::new(obey);
     let on_interrupt = Arc::clone(&obey);
     ctrlc::set_handler(move || on_interrupt(Signal::Interrupt)).map_err(io::Error::other)?;
+    // A file that has reached the limit of its size (ulimit -f) is an error of the disk, told as such.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let mut signals = Signals::new([SIGTERM])?;
     if !is_ignored(SIGHUP) {
         signals.add_signal(SIGHUP)?;

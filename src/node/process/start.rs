@@ -18,12 +18,17 @@ use crate::settings::Settings;
 use crate::store::identity::{self, FolderLock, Me};
 use crate::store::{self, Files, RealFiles, Store, StoreError};
 use crate::types::{Identity, NodeId};
+use crate::wire::seal::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// File descriptors that a node keeps for itself at least: files of the log, snapshots and database, listeners, strangers and
+/// peers on the peer port, reserved slots, pipes of jobs. Of a larger limit an eighth, for more peers.
+const OWN_FILES: u64 = 256;
 
 /// What the command line says beyond the settings.
 #[derive(Clone, Debug, Default)]
@@ -75,10 +80,10 @@ impl StartError {
 }
 
 /// Runs a node until it is told to stop; the exit code (STYLE section 4).
-pub fn run(settings: Settings, options: &NodeOptions, endpoints: Endpoints) -> u8 {
+pub fn run(mut settings: Settings, options: &NodeOptions, endpoints: Endpoints) -> u8 {
     store::make_all_private();
     logging::start();
-    raise_file_limit();
+    bound_connections(&mut settings);
     let (stopper, stop_asked) = Stopper::new();
     obey_signals(&stopper);
     let code = match start(settings, options, &stopper, &stop_asked, endpoints) {
@@ -145,8 +150,9 @@ fn start(
         info!("the last write before the crash was cut off, as it was never acknowledged: {torn}");
     }
     let is_gateway = options.is_gateway;
+    let key = settings.cluster_secret.as_deref().map(Key::of);
     let find = |me: &mut Me, store: &mut Store, durable: &Durable| {
-        find_cluster(&settings, &*files, &dir, me, store, durable, &ports, stop_asked, is_gateway)
+        find_cluster(&settings, key.as_ref(), &*files, &dir, me, store, durable, &ports, stop_asked, is_gateway)
     };
     let mut found = find(&mut me, &mut store, &durable)?;
     if found == Found::Outdated {
@@ -167,7 +173,20 @@ fn start(
     let members = if let Found::Member { identities } = found { identities } else { Vec::new() };
     let console = ConsoleOptions { ends_with_input: options.ends_with_input, is_lab: options.is_lab };
     let stopper = stopper.clone();
-    let parts = NodeParts { settings, me, dir, folder, store, durable, ports, stopper, is_gateway, console, members };
+    let parts = NodeParts {
+        settings,
+        peer_key: key,
+        me,
+        dir,
+        folder,
+        store,
+        durable,
+        ports,
+        stopper,
+        is_gateway,
+        console,
+        members,
+    };
     Ok(launch(parts, endpoints)?)
 }
 
@@ -189,6 +208,7 @@ enum Found {
 #[expect(clippy::too_many_arguments, reason = "called once, with everything that a node is before it runs")]
 fn find_cluster(
     settings: &Settings,
+    key: Option<&Key>,
     files: &dyn Files,
     dir: &Path,
     me: &mut Me,
@@ -199,7 +219,7 @@ fn find_cluster(
     is_gateway: bool,
 ) -> Result<Found, StartError> {
     let (identity, cluster) = (me.identity(), me.cluster);
-    let asker = Asker::new(settings, identity, cluster, is_gateway);
+    let asker = Asker::new(settings, key.cloned(), identity, cluster, is_gateway);
     let has_log = *durable != Durable::default();
     let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
     let free_mb = store::free_bytes(dir)? >> 20;
@@ -211,7 +231,8 @@ fn find_cluster(
         false => no_disk,
     };
     let kept = raft::Promise::from(durable);
-    let seeker = Seeker { me: identity, cluster, kept, has_log, known, no_founder, settings };
+    let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
+    let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_founder, settings };
     let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
     let world =
         RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| bootstrap(files, dir, me, store, cluster));
@@ -251,12 +272,54 @@ fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, clus
     identity::save(files, dir, me).map_err(|e| e.to_string())
 }
 
-/// Thousands of clients need thousands of descriptors: use what the system allows this process anyway.
-fn raise_file_limit() {
+/// Thousands of clients need thousands of descriptors and threads. Raises the soft limit of descriptors to the hard one, and
+/// keeps clients from taking what the node needs for its own files, peers and threads.
+fn bound_connections(settings: &mut Settings) {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(e) = setrlimit(Resource::Nofile, limit) {
-        warn!("file descriptors stay at their soft limit err={e}");
+    let mut files = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: files.maximum, ..files };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => files = raised,
+        Err(e) => warn!("file descriptors stay at their soft limit err={e}"),
+    }
+    // The system's limit of processes counts all threads of the user; root is not bound by it.
+    let is_root = rustix::process::geteuid().is_root();
+    let threads = getrlimit(Resource::Nproc).current.filter(|_| !is_root);
+    let wanted = settings.connections_max;
+    settings.connections_max = connections_within(wanted, files.current, threads);
+    if settings.connections_max < wanted {
+        let limit = |limit: Option<u64>| limit.map_or_else(|| "none".to_string(), |limit| limit.to_string());
+        warn!(
+            "connections_max is {wanted}, {} are possible: the limit of open files is {}, of threads {}. Raise them (ulimit -n, \
+             ulimit -u) or lower connections_max",
+            settings.connections_max,
+            limit(files.current),
+            limit(threads)
+        );
+    }
+}
+
+/// How many of `wanted` connections leave the node what it needs itself, with so many descriptors, and threads of the user.
+fn connections_within(wanted: u32, files: Option<u64>, threads: Option<u64>) -> u32 {
+    let by_files = files.map(|max| max.saturating_sub((max / 8).max(OWN_FILES)).max(max / 4));
+    let by_threads = threads.map(|max| max / 2);
+    let most = by_files.into_iter().chain(by_threads).min().unwrap_or(u64::MAX);
+    wanted.min(u32::try_from(most).unwrap_or(u32::MAX)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_the_node_its_own_files_and_threads() {
+        assert_eq!(connections_within(12_000, None, None), 12_000);
+        assert_eq!(connections_within(12_000, Some(1 << 20), Some(63_000)), 12_000);
+        assert_eq!(connections_within(12_000, Some(4096), None), 4096 - 512);
+        assert_eq!(connections_within(12_000, Some(1024), None), 1024 - 256);
+        assert_eq!(connections_within(100, Some(1024), None), 100, "fewer are wanted");
+        assert_eq!(connections_within(12_000, Some(300), None), 75, "a quarter at least");
+        assert_eq!(connections_within(12_000, Some(4096), Some(400)), 200);
+        assert_eq!(connections_within(12_000, Some(0), Some(0)), 1);
     }
 }

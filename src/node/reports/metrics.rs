@@ -6,7 +6,7 @@ use crate::cluster::health::Verdict;
 use crate::node::process::log_queue;
 use crate::node::quota;
 use crate::node::shared::clock::now_ms;
-use crate::node::shared::{Shared, lock};
+use crate::node::shared::{Shared, link, lock};
 use crate::raft::Role;
 use std::sync::atomic::Ordering;
 
@@ -85,6 +85,11 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             "phalanx_log_lines_dropped_total",
             "Log lines that a terminal, pipe or disk did not take fast enough",
             log_queue::dropped_total(),
+        ),
+        counter(
+            "phalanx_peer_frames_too_large_total",
+            "Frames that were not sent because no node would take them",
+            link::too_large_total(),
         ),
         counter("phalanx_peer_handshakes_failed_total", "Handshakes refused", load(&counters.peer_handshakes_failed)),
     ];

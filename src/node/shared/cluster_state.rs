@@ -17,6 +17,21 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 impl Shared {
+    /// Whether there is room for a node that asks to join; then it is counted.
+    pub fn try_add_newcomer(&self, who: Identity) -> bool {
+        lock(&self.newcomers).try_add(who, &self.view().raft, |who| self.is_registered(who))
+    }
+
+    /// A learner that was never heard of and that the leader is to remove, if there is one.
+    pub fn overdue_newcomer(&self, view: &View) -> Option<NodeId> {
+        lock(&self.newcomers).overdue(view, |who| self.is_registered(who))
+    }
+
+    /// Whether the log says where it is.
+    fn is_registered(&self, who: &Identity) -> bool {
+        self.directory().nodes.get(&who.id).is_some_and(|(uuid, _)| *uuid == who.uuid)
+    }
+
     /// Where every known node can be reached, this one included, by id.
     pub fn known_addresses(&self) -> Vec<(NodeId, Addresses)> {
         let peer_addresses = self.peer_addresses();

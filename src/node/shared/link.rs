@@ -11,16 +11,27 @@
 use super::lock::lock;
 use crate::limits::LINK_BYTES_MAX;
 use crate::types::Identity;
+use crate::warn_seldom;
 use crate::wire::Frame;
 use crate::wire::codec::encode_onto;
+use crate::wire::seal::Seal;
 use crossbeam_channel::Sender;
 use log::debug;
 use rustix::net::SendFlags;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A turn that queues more than this writes in between.
 const FLUSH_BYTES: usize = 256 << 10;
+
+/// Frames that were dropped because no node would take them.
+static TOO_LARGE: AtomicU64 = AtomicU64::new(0);
+
+/// How many frames were dropped because they were larger than any node takes.
+pub fn too_large_total() -> u64 {
+    TOO_LARGE.load(Ordering::Relaxed)
+}
 
 /// What a `send-m` thread is told.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +47,8 @@ pub enum LinkInput {
 pub struct Wire {
     /// `None` while there is no connection.
     pub stream: Option<Arc<TcpStream>>,
+    /// Tags of its frames, in the order of `rest`.
+    pub seal: Seal,
     /// Whole frames, but for the first, of which a part may have left already.
     pub rest: Vec<u8>,
     /// `send-m` is writing what came before `rest`.
@@ -54,6 +67,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// A link without a thread, over which nothing goes.
+    #[cfg(test)]
+    pub fn idle(who: Identity) -> Link {
+        Link { who, address: String::new(), wire: Arc::default(), inbox: crossbeam_channel::bounded(1).0 }
+    }
+
     /// A link whose `send-m` thread reads the other end of `inbox` and keeps `wire` connected.
     pub fn new(who: Identity, address: String, wire: Arc<Mutex<Wire>>, inbox: Sender<LinkInput>) -> Link {
         Link { who, address, wire, inbox }
@@ -85,8 +104,13 @@ impl Link {
         if wire.stream.is_none() || wire.rest.len() > bytes_max {
             return false;
         }
-        encode_onto(&mut wire.rest, frame);
-        true
+        let Wire { rest, seal, .. } = &mut *wire;
+        let queued = encode_onto(rest, frame, seal);
+        if let Err(e) = &queued {
+            TOO_LARGE.fetch_add(1, Ordering::Relaxed);
+            warn_seldom!("frame not sent peer={} err={e}", self.who.id);
+        }
+        queued.is_ok()
     }
 
     /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.

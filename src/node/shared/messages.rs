@@ -37,6 +37,8 @@ pub enum CoreInput {
     Met { who: Identity, addresses: Addresses, is_proved: bool },
     /// Somebody whom this node believes names a node of this cluster (`raft/guard.rs`).
     Vouched(Identity),
+    /// This identity answered at the address of the member whose number it has, where another was expected.
+    Answers(Identity),
     /// The directory changed.
     Directory(Arc<Nodes>),
     /// The disk has everything up to this job; the promises that rest on it have left.

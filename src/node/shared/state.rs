@@ -15,6 +15,7 @@ use crate::cluster::gossip::Gossip;
 use crate::cluster::health::Outsider;
 use crate::cluster::lag::Lags;
 use crate::cluster::log_clock::{LogClock, Skews};
+use crate::node::peer::newcomers::Newcomers;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::sql::reader_pool::ReaderPool;
 use crate::node::views::activity::Activity;
@@ -34,6 +35,7 @@ use crate::store::mark::Mark;
 use crate::store::{Snapshots, StoreError};
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::wire::heartbeat::JobReport;
+use crate::wire::seal::Key;
 use log::error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -93,6 +95,8 @@ pub struct Shared {
     pub me: Identity,
     /// Its cluster.
     pub cluster: Uuid,
+    /// Made of `cluster_secret`, for the peer port.
+    pub peer_key: Option<Key>,
     /// Its data folder.
     pub dir: PathBuf,
     /// The inboxes of its threads.
@@ -151,6 +155,8 @@ pub struct Shared {
     pub incoming_snapshot: Mutex<()>,
     /// Memory for large frames that peers are sending.
     pub peer_frames: PeerFrames,
+    /// Members that this node has taken in and that were not heard of yet.
+    pub newcomers: Mutex<Newcomers>,
     started: Instant,
     started_ms: u64,
     view: Mutex<Arc<CoreView>>,
@@ -179,6 +185,8 @@ pub struct Parts {
     pub me: Identity,
     /// Its cluster.
     pub cluster: Uuid,
+    /// Made of `cluster_secret`.
+    pub peer_key: Option<Key>,
     /// Its data folder.
     pub dir: PathBuf,
     /// The inboxes of its threads.
@@ -213,6 +221,7 @@ impl Shared {
             settings: parts.settings,
             me: parts.me,
             cluster: parts.cluster,
+            peer_key: parts.peer_key,
             dir: parts.dir,
             sessions: Sessions::default(),
             events: Events::default(),
@@ -237,6 +246,7 @@ impl Shared {
             stopper: parts.stopper,
             incoming_snapshot: Mutex::new(()),
             peer_frames: PeerFrames::default(),
+            newcomers: Mutex::default(),
             started: Instant::now(),
             started_ms,
             view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known })),
@@ -503,8 +513,9 @@ impl Shared {
         match result {
             Ok(value) => value,
             Err(e) => {
-                error!("the disk failed, this node stops: {e}");
-                self.event("disk", Some(self.me.id), format!("the disk failed: {e}"));
+                let what = if e.is_out_of_descriptors() { "there are too many open files" } else { "the disk failed" };
+                error!("{what}, this node stops: {e}");
+                self.event("disk", Some(self.me.id), format!("{what}: {e}"));
                 logging::exit(EXIT_DISK);
             }
         }

@@ -260,10 +260,9 @@ impl Checkpoints {
             return;
         }
         let is_calm = findings.is_clean() && !findings.is_disputed && self.reported.is_empty() && !integrity.is_split();
-        let every = if is_calm { CHECKPOINT_EVERY } else { CHECKPOINT_SOON };
-        let has_news = !is_calm || self.shared.applied() > integrity.checkpoint();
-        let is_due = integrity.checkpoint_age() >= every && self.last_proposed.is_none_or(|at| at.elapsed() >= every);
-        if is_due && has_news {
+        let has_news = self.shared.applied() > integrity.checkpoint();
+        let since_proposed = self.last_proposed.map(|at| at.elapsed());
+        if is_due(is_calm, has_news, integrity.checkpoint_age(), since_proposed) {
             self.propose();
         }
     }
@@ -274,5 +273,33 @@ impl Checkpoints {
         if let Outcome::Refused(why) | Outcome::Unknown(why) = self.shared.inboxes.run(checkpoint_command(), deadline) {
             log::debug!("no checkpoint err={why:?}");
         }
+    }
+}
+
+/// Whether the leader proposes a checkpoint: `is_calm`, nobody is known to differ; `has_news`, something was applied since the last
+/// checkpoint, which is `age` old. One that was proposed and never came is not repeated at once.
+fn is_due(is_calm: bool, has_news: bool, age: Duration, since_proposed: Option<Duration>) -> bool {
+    let every = if is_calm { CHECKPOINT_EVERY } else { CHECKPOINT_SOON };
+    age >= every && since_proposed.is_none_or(|since| since >= every) && (has_news || !is_calm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/operations.md: at least once a minute while anything is written, and soon while somebody differs.
+    #[test]
+    fn a_checkpoint_is_due_after_a_minute_with_news_and_soon_while_somebody_differs() {
+        let seconds = Duration::from_secs;
+        assert!(is_due(true, true, seconds(60), None));
+        assert!(!is_due(true, true, seconds(59), None));
+        assert!(!is_due(true, false, seconds(600), None), "a cluster that is at rest writes nothing");
+        assert!(is_due(false, false, seconds(10), None), "whoever differs is looked at again without news");
+        assert!(!is_due(false, true, seconds(9), None));
+        // One is on its way, or was lost.
+        assert!(!is_due(true, true, seconds(90), Some(seconds(59))));
+        assert!(is_due(true, true, seconds(90), Some(seconds(60))));
+        assert!(!is_due(false, true, seconds(90), Some(seconds(9))));
+        assert!(is_due(false, true, seconds(90), Some(seconds(10))));
     }
 }

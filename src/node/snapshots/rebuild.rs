@@ -8,10 +8,12 @@
 use super::writer::{Count, Pace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
+use crate::node::peer::limits::Place;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::types::{Identity, Index};
-use crate::wire::codec::{WireError, read_frame, write_frame};
+use crate::wire::codec::{WireError, read_sealed, write_sealed};
+use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Frame, Purpose};
 use crossbeam_channel::bounded;
 use log::info;
@@ -35,31 +37,41 @@ const CHUNK_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// When this node's own state is not sound, or the other stalls.
-pub fn give(shared: &Arc<Shared>, stream: &TcpStream, to: Identity) -> Result<(), WireError> {
+pub fn give(
+    shared: &Arc<Shared>,
+    stream: &TcpStream,
+    seals: &mut Seals,
+    to: Identity,
+    place: &Place,
+) -> Result<(), WireError> {
+    let Seals { outgoing, incoming } = seals;
     let mut out = stream;
-    let refuse = |mut out: &TcpStream, why: &str| write_frame(&mut out, &Frame::Reject { why: why.to_string() });
+    let refuse = |mut out: &TcpStream, seal: &mut Seal, why: &str| {
+        write_sealed(&mut out, &Frame::Reject { why: why.to_string() }, seal)
+    };
     if !shared.view().raft.membership.is_member(&to) {
-        return refuse(out, "only members are given the state");
+        return refuse(out, outgoing, "only members are given the state");
     }
     if shared.integrity.is_corrupt() || shared.integrity.is_split() {
-        return refuse(out, "this node's own state is not known to be sound");
+        return refuse(out, outgoing, "this node's own state is not known to be sound");
     }
     let (reply, copy) = bounded(1);
     shared.inboxes.to_core(CoreInput::CopyState { reply });
     let Ok((meta, registry)) = copy.recv_timeout(STALL_MAX) else {
-        return refuse(out, "this node is too busy or stopping");
+        return refuse(out, outgoing, "this node is too busy or stopping");
     };
     stream.set_write_timeout(Some(STALL_MAX))?;
     stream.set_read_timeout(Some(HEAD_MAX))?;
     let mut bytes = Count(0);
     registry.snapshot(&mut bytes)?;
     let term = shared.term();
-    write_frame(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 })?;
-    let mut chunks = Chunks { stream, offset: 0, buffer: Vec::with_capacity(CHUNK_BYTES), pace: Pace::begin() };
+    write_sealed(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;
+    let (buffer, pace) = (Vec::with_capacity(CHUNK_BYTES), Pace::begin());
+    let mut chunks = Chunks { stream, place, seal: outgoing, offset: 0, buffer, pace };
     registry.snapshot(&mut chunks)?;
     chunks.send()?;
     drop(registry);
-    match read_frame(&mut out, SNAPSHOT_FRAME_BYTES_MAX)? {
+    match read_sealed(&mut out, SNAPSHOT_FRAME_BYTES_MAX, incoming)? {
         Frame::SnapshotDone { ok: true, .. } => {
             info!("state given peer={} bytes={}", to.id, bytes.0);
             Ok(())
@@ -72,6 +84,8 @@ pub fn give(shared: &Arc<Shared>, stream: &TcpStream, to: Identity) -> Result<()
 /// Gathers what a snapshot writes into frames.
 struct Chunks<'a> {
     stream: &'a TcpStream,
+    place: &'a Place,
+    seal: &'a mut Seal,
     offset: u64,
     buffer: Vec<u8>,
     pace: Pace,
@@ -85,8 +99,10 @@ impl Chunks<'_> {
         let bytes = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
         let len = bytes.len() as u64;
         let mut to = self.stream;
-        write_frame(&mut to, &Frame::SnapshotChunk { offset: self.offset, bytes }).map_err(io::Error::other)?;
+        let chunk = Frame::SnapshotChunk { offset: self.offset, bytes };
+        write_sealed(&mut to, &chunk, self.seal).map_err(io::Error::other)?;
         self.offset += len;
+        self.place.touch();
         self.pace.rest();
         Ok(())
     }
@@ -118,22 +134,22 @@ pub fn fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Inde
 }
 
 fn try_fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Index, WireError> {
-    let (mut socket, _) = dialer::dial_as(shared, from, address, Purpose::State, STALL_MAX)?;
+    let (mut socket, _, mut seals) = dialer::dial_as(shared, from, address, Purpose::State, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(HEAD_MAX))?;
-    let done = receive(shared, &socket);
+    let done = receive(shared, &socket, &mut seals.incoming);
     let (ok, why) = match &done {
         Ok(_) => (true, String::new()),
         Err(e) => (false, e.to_string()),
     };
     // The giver is done either way.
-    let _ = write_frame(&mut socket, &Frame::SnapshotDone { ok, why });
+    let _ = write_sealed(&mut socket, &Frame::SnapshotDone { ok, why }, &mut seals.outgoing);
     done
 }
 
-fn receive(shared: &Arc<Shared>, socket: &TcpStream) -> Result<Index, WireError> {
+fn receive(shared: &Arc<Shared>, socket: &TcpStream, seal: &mut Seal) -> Result<Index, WireError> {
     let mut reader = BufReader::with_capacity(64 << 10, socket);
-    let (meta, bytes) = match read_frame(&mut reader, SNAPSHOT_FRAME_BYTES_MAX)? {
+    let (meta, bytes) = match read_sealed(&mut reader, SNAPSHOT_FRAME_BYTES_MAX, seal)? {
         Frame::SnapshotHead { meta, bytes, .. } => (meta, bytes),
         Frame::Reject { why } => return Err(WireError::Rejected(why)),
         _ => return Err(WireError::Unexpected("frame before a state's head")),
@@ -146,7 +162,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream) -> Result<Index, WireError>
     let snapshots = shared.snapshots();
     let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
     while receiver.received() < bytes {
-        let Frame::SnapshotChunk { offset, bytes } = read_frame(&mut reader, SNAPSHOT_FRAME_BYTES_MAX)? else {
+        let Frame::SnapshotChunk { offset, bytes } = read_sealed(&mut reader, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
             return Err(WireError::Unexpected("frame in the middle of a state"));
         };
         receiver.chunk(offset, &bytes).map_err(io::Error::other)?;

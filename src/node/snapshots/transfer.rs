@@ -8,6 +8,7 @@
 use crate::cluster::health::quorum;
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
+use crate::node::peer::limits::Place;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::raft::View;
@@ -15,7 +16,8 @@ use crate::services::registry::checkpoint_command;
 use crate::store::{SnapshotReader, Snapshots};
 use crate::types::{Identity, Index, NodeId, Term};
 use crate::warn_seldom;
-use crate::wire::codec::{WireError, read_frame, write_frame};
+use crate::wire::codec::{WireError, read_sealed, write_sealed};
+use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Frame, Purpose};
 use log::info;
 use std::io::{self, BufReader};
@@ -48,18 +50,19 @@ fn try_stream(
     term: Term,
 ) -> Result<u64, WireError> {
     let mut reader = newest_agreed(snapshots, |index| wait_until_agreed(shared, index))?;
-    let (mut socket, _) = dialer::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
+    let (mut socket, _, mut seals) = dialer::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(STALL_MAX))?;
     let bytes = reader.bytes();
-    write_frame(&mut socket, &Frame::SnapshotHead { term, meta: reader.meta().clone(), bytes })?;
+    let head = Frame::SnapshotHead { term, meta: reader.meta().clone(), bytes };
+    write_sealed(&mut socket, &head, &mut seals.outgoing)?;
     let mut offset = 0;
     while let Some(chunk) = reader.next_chunk().map_err(io::Error::other)? {
         let len = chunk.len() as u64;
-        write_frame(&mut socket, &Frame::SnapshotChunk { offset, bytes: chunk })?;
+        write_sealed(&mut socket, &Frame::SnapshotChunk { offset, bytes: chunk }, &mut seals.outgoing)?;
         offset += len;
     }
-    match read_frame(&mut socket, SNAPSHOT_FRAME_BYTES_MAX)? {
+    match read_sealed(&mut socket, SNAPSHOT_FRAME_BYTES_MAX, &mut seals.incoming)? {
         Frame::SnapshotDone { ok: true, .. } => Ok(bytes),
         Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("answer to a snapshot")),
@@ -120,19 +123,31 @@ fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeI
 ///
 /// # Errors
 /// When the sender stalls or speaks out of turn, or the disk refuses; the log is untouched then.
-pub fn receive(shared: &Arc<Shared>, stream: &TcpStream, from: Identity) -> Result<(), WireError> {
+pub fn receive(
+    shared: &Arc<Shared>,
+    stream: &TcpStream,
+    seals: &mut Seals,
+    from: Identity,
+    place: &Place,
+) -> Result<(), WireError> {
     stream.set_read_timeout(Some(STALL_MAX))?;
     let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let (ok, why) = match take(shared, &mut reader, from) {
+    let (ok, why) = match take(shared, &mut reader, &mut seals.incoming, from, place) {
         Ok(()) => (true, String::new()),
         Err(e) => (false, e.to_string()),
     };
     let mut to = stream;
-    write_frame(&mut to, &Frame::SnapshotDone { ok, why })
+    write_sealed(&mut to, &Frame::SnapshotDone { ok, why }, &mut seals.outgoing)
 }
 
-fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> Result<(), WireError> {
-    let Frame::SnapshotHead { term, meta, bytes } = read_frame(from_wire, SNAPSHOT_FRAME_BYTES_MAX)? else {
+fn take(
+    shared: &Arc<Shared>,
+    from_wire: &mut dyn io::Read,
+    seal: &mut Seal,
+    from: Identity,
+    place: &Place,
+) -> Result<(), WireError> {
+    let Frame::SnapshotHead { term, meta, bytes } = read_sealed(from_wire, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
         return Err(WireError::Unexpected("frame before a snapshot's head"));
     };
     let _one_at_a_time = shared
@@ -142,10 +157,11 @@ fn take(shared: &Arc<Shared>, from_wire: &mut dyn io::Read, from: Identity) -> R
     let snapshots = shared.snapshots();
     let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
     while receiver.received() < bytes {
-        let Frame::SnapshotChunk { offset, bytes } = read_frame(from_wire, SNAPSHOT_FRAME_BYTES_MAX)? else {
+        let Frame::SnapshotChunk { offset, bytes } = read_sealed(from_wire, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
             return Err(WireError::Unexpected("frame in the middle of a snapshot"));
         };
         receiver.chunk(offset, &bytes).map_err(io::Error::other)?;
+        place.touch();
     }
     let meta = receiver.finish().map_err(io::Error::other)?;
     let (done, answer) = crossbeam_channel::bounded(1);

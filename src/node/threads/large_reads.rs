@@ -67,7 +67,7 @@ mod tests {
     use crate::node::shared::request::Waiter;
     use crate::node::threads::large_reads::*;
     use crate::services::Reply;
-    use crate::services::kv::{Bytes, Condition, Expiry, Op, BatchReply, Value};
+    use crate::services::kv::{BatchReply, Bytes, Condition, Expiry, Op, Value};
     use crate::services::registry::kv_batch;
     use crate::types::Index;
 

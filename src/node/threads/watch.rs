@@ -13,7 +13,7 @@ use crate::node::shared::Shared;
 use crate::node::shared::messages::WatchInput;
 use crate::node::shared::request::{Level, Operation};
 use crate::services::Reply;
-use crate::services::kv::{Bytes, Op, BatchReply, Batch, Value};
+use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
 use crate::services::registry::kv_batch;
 use crate::types::Outcome;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};

@@ -4,7 +4,7 @@
 //! Not here: the jobs themselves (`services/jobs/`).
 
 use super::status::{JobRow, JobsStatus, WorkerRow};
-use crate::services::jobs::{JobTable, Job, JobId, Request, State, Worker};
+use crate::services::jobs::{Job, JobId, JobTable, Request, State, Worker};
 use crate::types::Identity;
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@
 
 use super::{Raft, State};
 use crate::raft::View;
+use crate::raft::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use crate::types::{Identity, Index, Term};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,11 @@ impl Promise {
         known.term > self.term
             || (known.term == self.term
                 && (known.is_broken || (known.has_voted && !self.has_voted) || known.index > self.index))
+    }
+
+    /// Whether an honest sequence of elections can have led from what a disk holds to this: as for terms in messages (`guard.rs`).
+    pub fn is_possible_after(&self, kept: &Promise) -> bool {
+        self.term <= TERM_MAX && self.term.0.saturating_sub(kept.term.0) <= TERM_JUMP_MAX && self.index <= INDEX_MAX
     }
 
     /// Remembers the more of both.
@@ -110,6 +116,17 @@ mod tests {
             assert!(kept.falls_short_of(&known), "{known:?}");
         }
         assert!(promise(5, false, 100).falls_short_of(&promise(5, true, 100)), "a vote was forgotten");
+    }
+
+    #[test]
+    fn what_nobody_can_have_promised_is_told_from_what_was_forgotten() {
+        let kept = promise(5, true, 100);
+        for known in [promise(0, false, 0), promise(5 + (1 << 32), true, 900), promise(6, true, 1 << 62)] {
+            assert!(known.is_possible_after(&kept), "{known:?}");
+        }
+        for known in [promise(6 + (1 << 32), true, 0), promise(u64::MAX, true, 0), promise(5, true, (1 << 62) + 1)] {
+            assert!(!known.is_possible_after(&kept), "{known:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Who is heard: strangers, terms that nobody can have reached, and indexes that wrap change nothing; whoever was introduced is
 //! heard as a member is.
 
+use super::super::bounds::ENTRY_BYTES_MAX;
 use super::world::identity;
 use super::*;
 
@@ -146,13 +147,14 @@ fn an_append_that_contradicts_itself_is_not_taken() {
         (1, 1, vec![entry(2, 0)]),
         (1, 1, vec![entry(2, 7)]),
         (1, 7, vec![]),
+        (1, 1, vec![Entry { payload: Payload::Command(vec![0; ENTRY_BYTES_MAX + 1].into()), ..entry(2, 5) }]),
     ];
     for (prev_index, prev_term, entries) in cases {
         let mut raft = node();
         let (prev_index, prev_term) = (Index(prev_index), Term(prev_term));
         let body = Body::Append { session: 1, prev_index, prev_term, commit: Index(u64::MAX), entries };
         let fx = say(&mut raft, leader, 6, body.clone());
-        assert_eq!(fx.refused, Some(Refused::Malformed(leader)), "{body:?}");
+        assert!(fx.refused == Some(Refused::Malformed(leader)), "{:.200}", format!("{body:?}"));
         assert_eq!((raft.term(), raft.last_index(), raft.commit_index()), (Term(5), Index(1), Index(0)));
     }
 }

@@ -147,7 +147,9 @@ impl Witness {
                 None => violation("Ledger", format!("{reply:?} is no answer of the jobs")),
             };
         };
-        let Some(ran) = BatchReply::decode(reply) else { return violation("Ledger", format!("{reply:?} is no answer")) };
+        let Some(ran) = BatchReply::decode(reply) else {
+            return violation("Ledger", format!("{reply:?} is no answer"));
+        };
         self.ledger.run(ops, &ran).or_else(|why| violation("Ledger", format!("at {index}: {why}")))
     }
 

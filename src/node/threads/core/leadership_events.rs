@@ -103,7 +103,8 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
         }
         Event::FollowerForgot { who, matched } => {
             let id = who.id;
-            let text = format!("node {id} has lost entries up to {matched} that it had acknowledged: it must rejoin");
+            let text =
+                format!("node {} has lost entries up to {matched} that it had acknowledged: it must rejoin", id.0);
             warn!("{text}");
             shared.event("disk", Some(id), text);
         }

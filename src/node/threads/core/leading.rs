@@ -7,7 +7,7 @@ use super::state::Core;
 use crate::cluster::autopilot;
 use crate::cluster::worker_liveness::Patience;
 use crate::node::shared::request::{Ack, Operation, ReplyTo, Request};
-use crate::raft::{Input, Role, Token};
+use crate::raft::{Change, Input, Role, Token};
 use crate::services::jobs;
 use crate::services::registry::jobs_command;
 use crate::settings::to_ticks;
@@ -30,7 +30,8 @@ impl Core {
         let view = self.raft.view();
         let gateways = self.shared.directory().gateways.clone();
         let rules = autopilot::Rules { gateways, ..autopilot::Rules::from(&self.shared.settings) };
-        let decision = autopilot::decide(&view, &rules);
+        let overdue = || self.shared.overdue_newcomer(&view).map(Change::Remove);
+        let decision = autopilot::decide(&view, &rules).or_else(overdue);
         if decision.is_none() {
             self.autopilot_logged = None;
         }

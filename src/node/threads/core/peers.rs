@@ -6,7 +6,7 @@ use super::state::Core;
 use crate::node::peer::dialer;
 use crate::node::process::renew;
 use crate::node::shared::link::Link;
-use crate::raft::{Input, Promise};
+use crate::raft::{Input, Promise, Refused};
 use crate::services::directory::Nodes;
 use crate::types::{Addresses, Identity, NodeId};
 use log::{error, warn};
@@ -15,6 +15,14 @@ use std::sync::Arc;
 
 impl Core {
     /// A node of this cluster, by the word of somebody who must know.
+    pub(super) fn on_vouched(&mut self, who: Identity) {
+        self.introduce(who);
+        if let Some(addresses) = self.strangers.remove(&who) {
+            self.meet(who, addresses, false);
+        }
+    }
+
+    /// Has raft listen to the identity, and links to it.
     pub(super) fn introduce(&mut self, who: Identity) {
         if !self.raft.knows(&who) {
             self.step(Input::Introduce(who));
@@ -49,17 +57,26 @@ impl Core {
         }
     }
 
-    /// A disk that falls short of what it once promised must not vote or acknowledge again under this identity.
-    pub(super) fn on_remembered(&mut self, by: Identity, promise: &Promise) {
+    /// A disk that falls short of what it once promised must not vote or acknowledge again under this identity. Returns whether
+    /// that can have been promised at all.
+    ///
+    /// Nothing is given up here: the node stops, and starts itself again, and then more than one must say so
+    /// (`cluster/discovery.rs`).
+    pub(super) fn on_remembered(&mut self, by: Identity, promise: &Promise) -> bool {
         let kept = self.raft.kept();
+        if !promise.is_possible_after(&kept) {
+            self.shared.refuse_frame(Refused::TermJump(by, promise.term));
+            return false;
+        }
         if self.is_outdated || !kept.falls_short_of(promise) {
-            return;
+            return true;
         }
         self.is_outdated = true;
         let text = renew::in_words(self.shared.me.id, by.id, &kept, promise);
         error!("{text}");
         self.shared.event("disk", Some(self.shared.me.id), text);
         self.shared.stopper.stop(renew::OUTDATED);
+        true
     }
 
     pub(super) fn on_directory(&mut self, nodes: &Nodes) {
@@ -82,6 +99,9 @@ impl Core {
         others.extend(view.membership.members().map(|who| (who.id, who)));
         // Newer than what the membership says of the number: this node is behind.
         others.extend(self.raft.introduced().map(|who| (who.id, who)));
+        // Whoever answers is there. Another may have answered in its place for a while, and was introduced then.
+        let answering = self.answering.values().filter(|who| self.raft.knows(who)).map(|who| (who.id, *who));
+        others.extend(answering.filter(|(id, _)| others.contains_key(id)).collect::<Vec<_>>());
         others.remove(&self.shared.me.id);
         let mut wanted = BTreeMap::new();
         for (id, who) in &others {

@@ -10,7 +10,7 @@
 //! first write must not see it overtake the second.
 //! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
-use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT};
+use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
 use crate::node::quota;
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
@@ -33,6 +33,9 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(20);
 
 /// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
 const CLOCK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Bytes that a command's name adds to it, at most, in an entry and on the way to the leader.
+const TAG_BYTES: usize = 48;
 
 /// A request with what this node knows of it.
 #[derive(Debug)]
@@ -133,6 +136,13 @@ impl PendingRequests {
         let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
         for (number, ask) in asks {
             let operation = match ask {
+                // No endpoint takes one in: it would make an entry that no frame can carry.
+                Ask::Command { command, .. } if command.len() > COMMAND_BYTES_MAX => {
+                    let len = command.len();
+                    let why = format!("a command of {len} bytes, at most {COMMAND_BYTES_MAX} allowed");
+                    ReplyTo::Peer(link.clone(), number).answer(Outcome::Refused(why));
+                    continue;
+                }
                 Ask::Command { tag, command, is_taken_enough } => {
                     let ack = if is_taken_enough { Ack::Taken } else { Ack::Applied };
                     Operation::Command { tag: Some(tag), command, ack }
@@ -211,7 +221,7 @@ impl PendingRequests {
     fn next_batch(&mut self, token: Token) -> Option<Arc<[u8]>> {
         let (mut count, mut bytes) = (0, 0);
         for held in &self.commands {
-            bytes += command_of(held).1.len();
+            bytes += command_of(held).1.len() + TAG_BYTES;
             if count > 0 && bytes > APPEND_BYTES_MAX {
                 break;
             }
@@ -527,9 +537,10 @@ fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
 /// What to ask the leader for, and how many bytes that takes, about.
 fn ask_of(operation: &Operation) -> (Ask, usize) {
     match operation {
-        Operation::Command { tag: Some(tag), command, ack } => {
-            (Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken }, command.len())
-        }
+        Operation::Command { tag: Some(tag), command, ack } => (
+            Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken },
+            command.len() + TAG_BYTES,
+        ),
         Operation::Change(change) => (Ask::Change(change.clone()), 64),
         Operation::Transfer(to) => (Ask::Transfer(*to), 64),
         other => unreachable!("{other:?} is not the leader's to answer, or has no tag"),

@@ -28,6 +28,8 @@ pub struct Core {
     pub(super) peer_addresses: BTreeMap<NodeId, Addresses>,
     /// Who holds a connection to us, as its own handshake said.
     pub(super) met: BTreeMap<NodeId, Identity>,
+    /// Who answered last under a number where another was expected.
+    pub(super) answering: BTreeMap<NodeId, Identity>,
     /// The same of strangers, and where they say they are: it counts when they are vouched for.
     pub(super) strangers: BTreeMap<Identity, Addresses>,
     /// Where members to which a link stands say that they are, if elsewhere: it counts when the link is lost.
@@ -69,6 +71,7 @@ impl Core {
             links: BTreeMap::new(),
             peer_addresses,
             met: BTreeMap::new(),
+            answering: BTreeMap::new(),
             strangers: BTreeMap::new(),
             claimed: BTreeMap::new(),
             sent_to_apply: applied,

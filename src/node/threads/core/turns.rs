@@ -151,22 +151,22 @@ impl Core {
                 }
                 self.meet(who, addresses, is_proved);
             }
-            CoreInput::Vouched(who) => {
-                self.introduce(who);
-                if let Some(addresses) = self.strangers.remove(&who) {
-                    self.meet(who, addresses, false);
-                }
+            CoreInput::Vouched(who) => self.on_vouched(who),
+            CoreInput::Answers(who) => {
+                self.answering.insert(who.id, who);
+                self.on_vouched(who);
+                self.update_links();
             }
             CoreInput::Remembered { by, promise, compared } => {
-                self.on_remembered(by, &promise);
-                // Not told when outdated: the link must not stand.
-                if let (false, Some(compared)) = (self.is_outdated, compared) {
+                let is_possible = self.on_remembered(by, &promise);
+                // Not told when outdated, or to one who remembers what cannot be: the link must not stand.
+                if let (false, true, Some(compared)) = (self.is_outdated, is_possible, compared) {
                     let _ = compared.try_send(());
                 }
             }
             CoreInput::Found { who, addresses } => {
                 if self.raft.view().membership.is_member(&who) && self.peer_addresses.get(&who.id) != Some(&addresses) {
-                    info!("node {} answers at {} now", who.id, addresses.peer);
+                    info!("node {} answers at {} now", who.id.0, addresses.peer);
                     self.peer_addresses.insert(who.id, addresses);
                     self.update_links();
                 }

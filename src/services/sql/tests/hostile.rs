@@ -3,6 +3,7 @@
 //! Not here: what must be the same everywhere (`determinism.rs`).
 
 use super::script_runner::{Node, answer, in_words, request, results};
+use crate::services::sql::connection::catalogue;
 use crate::services::sql::errors::BUDGET_EXCEEDED;
 use crate::services::sql::{Answer, Command, Digest, Flaws, Kind, Params, Run, Statement, Value};
 use std::time::Instant;
@@ -177,6 +178,37 @@ fn what_reaches_out_or_differs_is_refused() {
     ] {
         let said = in_words(&node.execute(&[sql])[0]);
         assert!(!said.starts_with("failed: "), "{sql}: {said}");
+    }
+}
+
+/// Each name of the lists of what is refused, as a statement that writes and as a read would name it.
+#[test]
+fn what_the_catalogue_refuses_is_refused() {
+    let mut node = node();
+    let before = content(&node);
+    let mut refuse = |sql: &str, why: &[&str]| {
+        for said in [in_words(&node.execute(&[sql])[0]), in_words(&node.read(sql))] {
+            let is_refused = said.strip_prefix("failed: ").is_some_and(|said| why.iter().any(|why| said.contains(why)));
+            assert!(is_refused, "{sql}: {said}");
+        }
+        assert_eq!(content(&node), before, "{sql}");
+    };
+    for name in catalogue::FUNCTIONS_REFUSED {
+        // With the number of arguments that it takes SQLite asks whether it may be called; with others it does not get so far.
+        let refused = format!("function {name}: not available");
+        for arguments in ["", "n", "n, n", "n, n, n"] {
+            let sql = format!("SELECT {name}({arguments}) FROM t");
+            refuse(&sql, &[&refused, "wrong number of arguments", "no such function"]);
+        }
+    }
+    for name in catalogue::PRAGMAS_REFUSED {
+        for sql in [format!("PRAGMA {name}"), format!("PRAGMA {name} = 1"), format!("PRAGMA main.{name}")] {
+            refuse(&sql, &[&format!("PRAGMA {name}"), "not available"]);
+        }
+    }
+    for name in catalogue::TABLES_REFUSED {
+        refuse(&format!("CREATE VIRTUAL TABLE x USING {name}(a)"), &["not available"]);
+        refuse(&format!("SELECT * FROM {name}"), &[""]);
     }
 }
 

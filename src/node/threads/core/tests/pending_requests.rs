@@ -23,6 +23,7 @@ fn requests() -> (PendingRequests, tempfile::TempDir) {
         settings,
         me,
         cluster: Uuid::nil(),
+        peer_key: None,
         dir: dir.path().to_path_buf(),
         inboxes: inboxes::channels().0,
         mark: None,
@@ -169,4 +170,30 @@ fn an_expiry_that_is_due_moves_log_time_once() {
     assert_eq!(propose(&mut requests, &mut tokens), None, "the rest is the next entry's");
     requests.shared.set_next_expiry_ms(None);
     assert_eq!(propose(&mut requests, &mut tokens), None);
+}
+
+#[test]
+fn a_forwarded_command_that_no_door_takes_is_refused_where_it_arrives() {
+    let (mut requests, _dir) = requests();
+    let link = Link::idle(Identity { id: NodeId(2), uuid: Uuid::from_u128(2) });
+    let command = |len| {
+        let tag = Tag { origin: Uuid::from_u128(2), number: 1, done_below: 1 };
+        vec![(1, Ask::Command { tag, command: vec![9; len], is_taken_enough: false })]
+    };
+    requests.hold_forwarded(&link, command(COMMAND_BYTES_MAX + 1));
+    assert!(requests.is_idle());
+    requests.hold_forwarded(&link, command(COMMAND_BYTES_MAX));
+    assert!(!requests.is_idle());
+}
+
+/// The names of the commands count: of many short ones they are most of what an entry holds.
+#[test]
+fn many_short_commands_make_no_entry_that_is_too_large() {
+    let (mut requests, _dir) = requests();
+    let link = Link::idle(Identity { id: NodeId(2), uuid: Uuid::from_u128(2) });
+    let tag = |number| Tag { origin: Uuid::from_u128(u128::MAX), number, done_below: u64::MAX };
+    let ask = |number| (number, Ask::Command { tag: tag(u64::MAX - number), command: vec![9], is_taken_enough: false });
+    requests.hold_forwarded(&link, (0..100_000).map(ask).collect());
+    let Some(Input::Propose { command, .. }) = requests.next_input(&mut 0) else { panic!("nothing proposed") };
+    assert!((1 << 19..=APPEND_BYTES_MAX + 1024).contains(&command.len()), "an entry of {} bytes", command.len());
 }

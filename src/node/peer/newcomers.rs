@@ -1,0 +1,130 @@
+//! Learners that were taken in and have not been heard of: how many there may be, and for how long.
+//!
+//! Without a `cluster_secret` anybody on this machine may ask to join, under any number that is free, and each join costs every node a
+//! thread and a link. A newcomer that means it follows its leader within moments, so few need to be waited for at once.
+//!
+//! A learner counts as silent if it has acknowledged nothing to this leader, and has never said in the log where it is, or was taken in
+//! by this very process (which writes that of a gateway itself). So one that has been a member for long and is down is none of them.
+//! Invariants: J1 no learner is taken in while there are [`SILENT_LEARNERS_MAX`] others that are silent. J2 one that answers the leader
+//! is not dropped, however long its first snapshot takes.
+//! Not here: the join itself (`join.rs`), who becomes a voter (`cluster/autopilot.rs`).
+
+use crate::raft::View;
+use crate::settings::to_ticks;
+use crate::types::{Identity, Index, NodeId};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Learners that have not been heard of. More: a newcomer is refused, and asks again.
+pub const SILENT_LEARNERS_MAX: usize = 8;
+/// A learner that was not heard of for so long is removed again.
+const SILENT_MAX: Duration = Duration::from_secs(60);
+/// A join takes no longer than this until the membership names the newcomer.
+const JOIN_MAX: Duration = Duration::from_secs(10);
+
+/// Whom this process has taken in, as the leader, and has not heard of yet.
+#[derive(Debug, Default)]
+pub struct Newcomers(BTreeMap<Identity, Instant>);
+
+impl Newcomers {
+    /// Whether there is room for one more; then it is counted from here on.
+    pub fn try_add(&mut self, who: Identity, view: &View, is_registered: impl Fn(&Identity) -> bool) -> bool {
+        let silent = self.silent(view, is_registered);
+        self.0.retain(|who, at| match view.membership.is_member(who) {
+            true => silent.contains(who),
+            false => at.elapsed() < JOIN_MAX,
+        });
+        let is_other = |other: &&Identity| **other != who;
+        let pending = self.0.keys().filter(|other| !silent.contains(other));
+        if silent.iter().chain(pending).filter(is_other).count() >= SILENT_LEARNERS_MAX {
+            return false;
+        }
+        self.0.insert(who, Instant::now());
+        true
+    }
+
+    /// A learner that has been silent for too long, if there is one. This node leads.
+    pub fn overdue(&self, view: &View, is_registered: impl Fn(&Identity) -> bool) -> Option<NodeId> {
+        let silent = self.silent(view, is_registered);
+        let overdue = view.peers.iter().filter(|peer| peer.silent_ticks >= to_ticks(SILENT_MAX.as_millis() as u64));
+        overdue.map(|peer| peer.who).find(|who| silent.contains(who)).map(|who| who.id)
+    }
+
+    fn silent(&self, view: &View, is_registered: impl Fn(&Identity) -> bool) -> Vec<Identity> {
+        let has_followed =
+            |who: &Identity| view.peers.iter().any(|peer| peer.who == *who && peer.match_index > Index(0));
+        let learners = view.membership.learners.iter().map(|(&id, &uuid)| Identity { id, uuid });
+        learners.filter(|who| !has_followed(who) && (!is_registered(who) || self.0.contains_key(who))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Membership, PeerView, Role};
+    use crate::types::{Term, Ticks};
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    fn who(id: u64) -> Identity {
+        Identity { id: NodeId(id), uuid: Uuid::from_u128(id.into()) }
+    }
+
+    /// Node 1 leads these learners: number, what it acknowledged, and for how many seconds it has been silent.
+    fn view(learners: &[(u64, u64, u64)]) -> View {
+        let peer = |&(id, end, silent_s): &(u64, u64, u64)| PeerView {
+            who: who(id),
+            match_index: Index(end),
+            next_index: Index(end + 1),
+            silent_ticks: Ticks(silent_s * to_ticks(1000).0),
+            is_active: silent_s == 0,
+            has_forgotten: false,
+        };
+        let voters = [(NodeId(1), who(1).uuid)].into();
+        let named = learners.iter().map(|(id, ..)| (NodeId(*id), who(*id).uuid)).collect();
+        View {
+            role: Role::Leader,
+            term: Term(1),
+            leader: Some(NodeId(1)),
+            last_index: Index(9),
+            commit_index: Index(9),
+            snapshot_index: Index(7),
+            membership: Arc::new(Membership { voters, learners: named }),
+            promised: None,
+            has_quorum: true,
+            has_committed_own_term: true,
+            transfer_to: None,
+            peers: learners.iter().map(peer).collect(),
+        }
+    }
+
+    #[test]
+    fn few_newcomers_are_waited_for_at_once() {
+        let mut newcomers = Newcomers::default();
+        let none = |_: &Identity| false;
+        let added = (2..12).filter(|id| newcomers.try_add(who(*id), &view(&[]), none)).count();
+        assert_eq!(added, SILENT_LEARNERS_MAX, "before the membership names them");
+        let silent: Vec<_> = (2..10).map(|id| (id, 0, 1)).collect();
+        assert!(!newcomers.try_add(who(20), &view(&silent), none));
+        assert!(newcomers.try_add(who(2), &view(&silent), none), "one of them asks again");
+        // One has followed: it makes room.
+        let mut heard = silent.clone();
+        heard[3].1 = 5;
+        assert!(newcomers.try_add(who(20), &view(&heard), none));
+        // Another leader knows them by what the log lacks.
+        let mut newcomers = Newcomers::default();
+        assert!(!newcomers.try_add(who(20), &view(&silent), none));
+        assert!(newcomers.try_add(who(20), &view(&silent), |_| true), "members of old that are down");
+    }
+
+    #[test]
+    fn a_learner_that_is_never_heard_of_is_dropped_after_a_minute() {
+        let mut newcomers = Newcomers::default();
+        let none = |_: &Identity| false;
+        assert_eq!(newcomers.overdue(&view(&[(2, 0, 59), (3, 9, 100), (4, 0, 0)]), none), None);
+        assert_eq!(newcomers.overdue(&view(&[(2, 0, 59), (3, 0, 61)]), none), Some(NodeId(3)));
+        assert_eq!(newcomers.overdue(&view(&[(3, 0, 61)]), |_| true), None, "a member of old that is down");
+        assert!(newcomers.try_add(who(3), &view(&[]), none));
+        assert_eq!(newcomers.overdue(&view(&[(3, 0, 61)]), |_| true), Some(NodeId(3)), "a gateway taken in here");
+    }
+}

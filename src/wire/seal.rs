@@ -1,0 +1,222 @@
+//! What a connection between two nodes that share a `cluster_secret` rests on: the key made of the secret, the proof that each
+//! side knows it, and the tag on every later frame.
+//!
+//! Both sides contribute a nonce, and both proofs cover the whole handshake ([`Transcript`]): nothing of it can be changed on the
+//! way, and no proof is good for another connection. Each proof and each direction has a label of its own, so nothing that one side
+//! said can be played back to it. The tags cover the place of a frame in its direction: frames cannot be added, dropped, repeated or
+//! moved, so whoever stands between two nodes can delay or end their connection and no more.
+//!
+//! Whoever has a proof, by connecting or by listening, can compare guesses at the secret with it. The key is therefore made by a
+//! function that is slow and takes memory, once for each process: each guess costs as much (docs/protocol.md).
+//! Not here: who says what when (`handshake.rs`), frames (`codec.rs`).
+
+use super::Hello;
+use crate::types::Identity;
+use argon2::Argon2;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use uuid::Uuid;
+
+/// Bytes of the tag behind each frame.
+pub(super) const TAG_BYTES: usize = 16;
+/// It tells this use of the secret from any other. Not drawn at random: nodes must agree on the key before they have spoken.
+const SALT: &[u8] = b"phalanx peer port";
+
+/// The key that a `cluster_secret` stands for.
+#[derive(Clone)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// Takes some 20 ms of a processor and, for as long, 19 MiB.
+    pub fn of(secret: &str) -> Key {
+        let mut key = [0; 32];
+        Argon2::default().hash_password_into(secret.as_bytes(), SALT, &mut key).expect("the lengths are allowed ones");
+        Key(key)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(********)")
+    }
+}
+
+/// All that was said in a handshake before the first proof.
+#[derive(Serialize)]
+pub(super) struct Transcript<'a> {
+    /// The acceptor's.
+    pub nonce: [u8; 16],
+    /// With the dialer's nonce, whom it means to reach, its cluster, addresses, purpose and protocol.
+    pub hello: &'a Hello,
+    /// Who accepts.
+    pub who: Identity,
+    /// The acceptor's cluster.
+    pub cluster: Option<Uuid>,
+}
+
+impl Transcript<'_> {
+    /// What whoever knows the key can make of it.
+    pub fn secrets(&self, key: &Key) -> Secrets {
+        let said = postcard::to_stdvec(self).expect("encoding into memory cannot fail");
+        Secrets { key: key.clone(), said: Sha256::digest(said).into() }
+    }
+}
+
+/// The proofs and the tags' keys of one connection.
+pub(super) struct Secrets {
+    key: Key,
+    said: [u8; 32],
+}
+
+/// One side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Dialer,
+    Acceptor,
+}
+
+impl Side {
+    fn other(self) -> Side {
+        match self {
+            Side::Dialer => Side::Acceptor,
+            Side::Acceptor => Side::Dialer,
+        }
+    }
+}
+
+impl Secrets {
+    fn mac(&self, use_of_it: &[u8], side: Side) -> Hmac<Sha256> {
+        let mut mac = keyed(&self.key.0);
+        mac.update(use_of_it);
+        mac.update(match side {
+            Side::Dialer => b" of the dialer",
+            Side::Acceptor => b" of the acceptor",
+        });
+        mac.update(&self.said);
+        mac
+    }
+
+    /// That `side` knows the key.
+    pub fn proof(&self, side: Side) -> [u8; 32] {
+        self.mac(b"proof", side).finalize().into_bytes().into()
+    }
+
+    /// Compares in constant time.
+    pub fn is_proof(&self, side: Side, proof: &[u8; 32]) -> bool {
+        self.mac(b"proof", side).verify_slice(proof).is_ok()
+    }
+
+    /// For the frames that `side` sends and takes from here on.
+    pub fn seals(&self, side: Side) -> Seals {
+        let seal = |side| {
+            let key: [u8; 32] = self.mac(b"frames", side).finalize().into_bytes().into();
+            Seal { keyed: Some(keyed(&key)), next: 0 }
+        };
+        Seals { outgoing: seal(side), incoming: seal(side.other()) }
+    }
+}
+
+fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+    Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length")
+}
+
+/// Both directions of a connection. The default has no tags: there is no secret.
+#[derive(Clone, Debug, Default)]
+pub struct Seals {
+    /// For frames that this side sends.
+    pub outgoing: Seal,
+    /// For frames that it takes.
+    pub incoming: Seal,
+}
+
+/// One direction of a connection: the tag of each frame, in order.
+#[derive(Clone, Default)]
+pub struct Seal {
+    keyed: Option<Hmac<Sha256>>,
+    /// Frames before this one.
+    next: u64,
+}
+
+impl Seal {
+    /// Bytes behind each frame.
+    pub(super) fn tag_bytes(&self) -> usize {
+        if self.keyed.is_some() { TAG_BYTES } else { 0 }
+    }
+
+    /// The tag of the next frame, if this connection has tags.
+    pub(super) fn tag(&mut self, body: &[u8]) -> Option<[u8; TAG_BYTES]> {
+        let whole = self.mac(body)?.finalize().into_bytes();
+        let mut tag = [0; TAG_BYTES];
+        tag.copy_from_slice(&whole[..TAG_BYTES]);
+        Some(tag)
+    }
+
+    /// Whether this is the next frame that the other side sent. Compares in constant time.
+    pub(super) fn is_next(&mut self, body: &[u8], tag: &[u8]) -> bool {
+        self.mac(body).is_none_or(|mac| tag.len() == TAG_BYTES && mac.verify_truncated_left(tag).is_ok())
+    }
+
+    /// The next frame goes by unread.
+    pub(super) fn skip(&mut self) {
+        self.next += 1;
+    }
+
+    fn mac(&mut self, body: &[u8]) -> Option<Hmac<Sha256>> {
+        let mut mac = self.keyed.clone()?;
+        mac.update(&self.next.to_le_bytes());
+        mac.update(body);
+        self.next += 1;
+        Some(mac)
+    }
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seal").field("has_tags", &self.keyed.is_some()).field("next", &self.next).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Addresses, NodeId};
+    use crate::wire::{PROTOCOL, Purpose};
+
+    fn secrets() -> Secrets {
+        let from = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
+        let (addresses, opening, purpose) = (Addresses::default(), vec![1; 16], Purpose::Peer);
+        let hello = Hello { protocol: PROTOCOL, cluster: None, from, addresses, opening, purpose };
+        Transcript { nonce: [7; 16], hello: &hello, who: from, cluster: None }.secrets(&Key([3; 32]))
+    }
+
+    #[test]
+    fn a_proof_and_a_tag_are_good_for_one_side_and_one_place_alone() {
+        let secrets = secrets();
+        let proof = secrets.proof(Side::Acceptor);
+        assert!(secrets.is_proof(Side::Acceptor, &proof) && !secrets.is_proof(Side::Dialer, &proof));
+        let (mut dialer, acceptor) = (secrets.seals(Side::Dialer), secrets.seals(Side::Acceptor));
+        let (first, second) = (dialer.outgoing.tag(b"a").unwrap(), dialer.outgoing.tag(b"a").unwrap());
+        let hear = |tags: &[&[u8]]| {
+            let mut seal = acceptor.incoming.clone();
+            tags.iter().all(|tag| seal.is_next(b"a", tag))
+        };
+        assert!(hear(&[&first, &second]));
+        for tags in [&[&second[..]][..], &[&first, &first], &[&first[..15]], &[&[]], &[&[0; 16]]] {
+            assert!(!hear(tags), "{tags:?}");
+        }
+        assert!(!acceptor.incoming.clone().is_next(b"b", &first), "another frame");
+        assert!(!dialer.incoming.is_next(b"a", &first), "one's own frame, played back");
+        let mut skipping = acceptor.incoming.clone();
+        skipping.skip();
+        assert!(skipping.is_next(b"a", &second));
+    }
+
+    #[test]
+    fn keys_do_not_show() {
+        let key = Key::of("for the phalanx only");
+        assert_eq!(format!("{key:?}"), "Key(********)");
+        assert!(!format!("{:?}", secrets().seals(Side::Dialer)).contains("Hmac"));
+    }
+}
