@@ -3,7 +3,7 @@
 //! Precedence, key by key: flag > environment (`PHALANX_<KEY>`) > settings.json > default. All faults are reported at
 //! once, each with its source, key, value and what would be allowed. Relative paths (`config_file_path`, `data_dir`) are
 //! relative to the current directory, not to the file's folder, so that a value means the same from every source.
-//! What other parts of the program read or give to commands ([`RESERVED`], and everything that begins with `PHALANX_TEST_`) is no
+//! What other parts of the program read or give to commands (`gather.rs` lists it, and everything that begins with `PHALANX_TEST_`) is no
 //! setting.
 //! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/local/config.rs`).
 
@@ -16,31 +16,16 @@ pub use runtimes::{CageKind, Runtime, known as known_runtimes};
 
 use crate::limits::TICK_MS;
 use crate::types::{Addresses, NodeId, Ticks};
-use gather::Gather;
-use rules::{KEYS, Raw};
+use rules::KEYS;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The file that is read when none is named and it exists.
 pub const DEFAULT_FILE: &str = "settings.json";
 /// Characters of a `cluster_secret` that nobody guesses, if they are drawn at random.
 const SECRET_CHARS_GOOD: usize = 16;
-/// Environment variables of ours that are no settings.
-const RESERVED: [&str; 6] = [
-    "PHALANX_LOG",
-    "PHALANX_SEED",
-    "PHALANX_TRACE",
-    // Of the SQL shell.
-    "PHALANX_SQL_HISTORY",
-    // What `phalanx lock` gives to its command, which may be this program.
-    "PHALANX_LOCK_NAME",
-    "PHALANX_LOCK_TOKEN",
-];
-/// Prefix of variables that tests hand to the processes they start.
-const RESERVED_PREFIX: &str = "PHALANX_TEST_";
 
 /// Who is preferred as leader among those whose log is fresh enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,42 +165,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads and checks everything. `file`: the one that the user named, which must exist then; without a name
-    /// `./settings.json` is read if it is there. `flags`: keys (with `_` or `-`) and their values as typed.
-    ///
-    /// # Errors
-    /// Every fault that was found, in the order flags, environment, file, rules between keys.
-    pub fn load(
-        file: Option<&Path>,
-        env: impl IntoIterator<Item = (String, String)>,
-        flags: &[(String, String)],
-    ) -> Result<(Settings, Sources), Vec<Fault>> {
-        let mut gather = Gather::default();
-        for (key, value) in flags {
-            gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), Raw::Typed(value.clone()));
-        }
-        let is_ours = |name: &str| {
-            name.starts_with("PHALANX_") && !RESERVED.contains(&name) && !name.starts_with(RESERVED_PREFIX)
-        };
-        let variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_ours(name)).collect();
-        for (name, value) in variables {
-            let key = name["PHALANX_".len()..].to_ascii_lowercase();
-            gather.take(Source::Environment(name), &key, Raw::Typed(value));
-        }
-        gather.take_file(file);
-        gather.finish()
-    }
-
-    /// [`Settings::load`] with this process's environment.
-    ///
-    /// # Errors
-    /// As [`Settings::load`].
-    pub fn from_process(file: Option<&Path>, flags: &[(String, String)]) -> Result<(Settings, Sources), Vec<Fault>> {
-        let env =
-            std::env::vars_os().map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
-        Settings::load(file, env, flags)
-    }
-
     /// Each key with its value in the order of the documentation; the secret is masked.
     pub fn shown(&self) -> Vec<(&'static str, Value)> {
         let mut all = self.to_map();
@@ -321,6 +270,7 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn load(json: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<(Settings, Sources), Vec<Fault>> {
         let dir = tempfile::tempdir().unwrap();

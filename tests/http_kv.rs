@@ -3,8 +3,8 @@
 
 mod redis;
 
-use phalanx::lab::Cluster;
 use phalanx::bench::job_rates::wait_workers;
+use phalanx::lab::Cluster;
 use phalanx::lab::web::{Connection, Response};
 use redis::{Peer, Reply};
 use serde_json::{Value, json};

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Which rooms a room may use, from the top floor down, and why where it is not plain.
-/// `types`, `limits` and `settings` lie at the bottom; the pure rooms get only what is pure of them.
+/// Which modules a module may use, from the top down, and why where it is not plain.
+/// `types`, `limits` and `settings` lie at the bottom; the pure modules get only what is pure of them.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // The command line starts everything and parses every answer.
@@ -43,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["raft", "types", "limits"]),
     // An attempt takes a job's request and gives its end; which languages there are is a setting.
     ("work", &["services", "types", "limits", "settings"]),
-    // The pure rooms do not know each other: the log carries opaque bytes.
+    // The pure modules do not know each other: the log carries opaque bytes.
     ("services", &["types", "limits"]),
     ("raft", &["types", "limits"]),
     ("settings", &["types", "limits"]),
@@ -106,7 +106,7 @@ const ASYNC_CRATES: &[&str] = &[
     "blocking",
 ];
 /// Files of one folder, without its `mod.rs` and tests: more want sub-folders.
-const FILES_PER_FOLDER_MAX: usize = 13;
+const FILES_PER_FOLDER_MAX: usize = 14;
 /// Parts of `futures` without a runtime that js-sys names for browsers; nothing on our platforms builds them.
 const ONLY_BELOW_JS_SYS: &[&str] = &["futures-core", "futures-task", "futures-util"];
 
@@ -277,15 +277,15 @@ fn leaves<'a>(text: &'a str, prefix: &str, found: &mut dyn FnMut(String)) -> &'a
 
 // ---- the rules ----
 
-fn arrows(room: &str, code: &str) -> Vec<Fault> {
-    let Some((_, allowed)) = ARROWS.iter().find(|(r, _)| *r == room) else {
-        return vec![fault(1, format!("room {room} is not on the floor plan of tests/tidy.rs"))];
+fn arrows(module: &str, code: &str) -> Vec<Fault> {
+    let Some((_, allowed)) = ARROWS.iter().find(|(r, _)| *r == module) else {
+        return vec![fault(1, format!("module {module} is not on the map of tests/tidy.rs"))];
     };
     let begins = |path: &str, with: &str| path == with || path.starts_with(&format!("{with}::"));
-    let is_room = |path: &str| ARROWS.iter().any(|(r, _)| begins(path, r));
-    let is_fine = |path: &str| begins(path, room) || allowed.iter().any(|a| begins(path, a));
-    let upward = paths(code, "crate::").into_iter().filter(|(_, path)| is_room(path) && !is_fine(path));
-    upward.map(|(line, path)| fault(line, format!("{room}/ may not use {path}: arrows point down only"))).collect()
+    let is_module = |path: &str| ARROWS.iter().any(|(r, _)| begins(path, r));
+    let is_fine = |path: &str| begins(path, module) || allowed.iter().any(|a| begins(path, a));
+    let upward = paths(code, "crate::").into_iter().filter(|(_, path)| is_module(path) && !is_fine(path));
+    upward.map(|(line, path)| fault(line, format!("{module}/ may not use {path}: arrows point down only"))).collect()
 }
 
 /// Lines that contain one of these words, not as part of a longer name.
@@ -491,6 +491,26 @@ fn imports<'a>(code: &'a BTreeMap<String, String>) -> BTreeMap<&'a str, BTreeMap
     found
 }
 
+/// Paths of files in backticks that a text names and that do not exist, as seen from the text's own folder, its module, `src` or the root.
+fn missing_paths(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Fault> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let module = path.strip_prefix("src/").and_then(|path| path.split_once('/')).map_or("", |(module, _)| module);
+    let below = format!("{}/", path.trim_end_matches(".rs"));
+    let mut faults = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        if path.ends_with(".rs") && !line.trim_start().starts_with("//") {
+            continue;
+        }
+        for name in line.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") && !name.contains([' ', '*'])) {
+            let places = ["".to_string(), "src/".into(), format!("src/{module}/"), format!("{folder}/"), below.clone()];
+            if !places.iter().any(|place| exists(&format!("{place}{name}"))) {
+                faults.push(fault(n + 1, format!("there is no {name}")));
+            }
+        }
+    }
+    faults
+}
+
 /// Files that import each other in a circle, one text for each import that belongs to one.
 fn circles(code: &BTreeMap<String, String>) -> Vec<String> {
     let imports = imports(code);
@@ -541,8 +561,8 @@ fn sources(folder: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// `src/raft/state/log.rs` is of room `raft`, `src/types.rs` is the room `types`.
-fn room(path: &str) -> &str {
+/// `src/raft/state/log.rs` is of module `raft`, `src/types.rs` is the module `types`.
+fn top_module(path: &str) -> &str {
     path.trim_start_matches("src/").split(['/', '.']).next().unwrap_or(path)
 }
 
@@ -606,6 +626,17 @@ fn no_file_imports_itself_by_way_of_others() {
 }
 
 #[test]
+fn files_that_are_named_exist() {
+    let mut texts = sources("src");
+    texts.extend(sources("tests"));
+    texts.remove("tests/tidy.rs");
+    for name in ["README.md"].into_iter().map(String::from).chain(names_in("docs")) {
+        texts.insert(name.clone(), std::fs::read_to_string(root().join(&name)).unwrap());
+    }
+    check_all(&texts, |path, text| missing_paths(path, text, |name| root().join(name).is_file()));
+}
+
+#[test]
 fn no_folder_is_a_heap() {
     let mut folders: BTreeMap<String, usize> = BTreeMap::new();
     for path in product().keys().filter(|path| !path.ends_with("/mod.rs")) {
@@ -617,12 +648,12 @@ fn no_folder_is_a_heap() {
 
 #[test]
 fn arrows_point_down() {
-    check_sources(|path, code| arrows(room(path), code));
+    check_sources(|path, code| arrows(top_module(path), code));
 }
 
 #[test]
 fn raft_and_services_are_pure() {
-    check_sources(|path, code| if PURE.contains(&room(path)) { purity(code) } else { Vec::new() });
+    check_sources(|path, code| if PURE.contains(&top_module(path)) { purity(code) } else { Vec::new() });
 }
 
 #[test]
@@ -699,14 +730,48 @@ fn files_of_tests_are_known_by_their_mod_line() {
     let text = |s: &str| s.to_string();
     let all = BTreeMap::from([
         (text("src/raft/mod.rs"), text("pub mod core;\n#[cfg(test)]\nmod scripts;\n")),
-        (text("src/raft/state/mod.rs"), text("#[cfg(test)]\n#[path = \"tests/core.rs\"]\nmod tests;\n")),
+        (text("src/raft/core.rs"), text("#[cfg(test)]\n#[path = \"tests/core.rs\"]\nmod tests;\n")),
         (text("src/lib.rs"), text("pub mod raft;\n")),
     ]);
     assert!(is_test_file("src/raft/tests/core.rs", &all));
     assert!(is_test_file("src/raft/scripts.rs", &all));
     assert!(is_test_file("src/raft/scripts/world.rs", &all));
-    assert!(!is_test_file("src/raft/state/mod.rs", &all));
+    assert!(!is_test_file("src/raft/core.rs", &all));
     assert!(!is_test_file("src/raft/mod.rs", &all));
+}
+
+#[test]
+fn a_circle_of_imports_is_found() {
+    let file = |path: &str, text: &str| (path.to_string(), text.to_string());
+    let code = |log: &str, state: &str, top: &str| {
+        let raft = "pub mod log;\npub mod state;\npub use self::state::Raft;\n";
+        BTreeMap::from([
+            file("src/lib.rs", "pub mod raft;\npub mod node;\n"),
+            file("src/raft/mod.rs", &format!("{raft}{top}")),
+            file("src/raft/log.rs", log),
+            file("src/raft/state.rs", state),
+            file("src/node.rs", "use crate::raft::Raft;\n"),
+        ])
+    };
+    let fine = code("pub struct Log;\n", "use super::log::Log;\npub struct Raft;\n", "pub struct Entry;\n");
+    assert_eq!(circles(&fine), Vec::<String>::new());
+    let direct = circles(&code("use super::state::Raft;\n", "use super::log::Log;\n", ""));
+    assert_eq!(direct.len(), 2, "{direct:?}");
+    // By way of a name that mod.rs passes on, and of a path in the middle of the code.
+    let passed_on = circles(&code("use crate::raft::Raft;\n", "fn f(log: super::log::Log) {}\n", ""));
+    assert_eq!(passed_on.len(), 2, "{passed_on:?}");
+    let by_parent = circles(&code("use super::Entry;\n", "", "use self::log::Log;\npub struct Entry;\n"));
+    assert_eq!(by_parent.len(), 2, "{by_parent:?}");
+    let by_child_name = circles(&code("use super::Entry;\n", "", "fn f() { log::g() }\npub struct Entry;\n"));
+    assert_eq!(by_child_name.len(), 2, "{by_child_name:?}");
+}
+
+#[test]
+fn a_name_of_a_file_that_is_gone_is_found() {
+    let exists = |name: &str| ["src/raft/log.rs", "src/node/mod.rs", "docs/sql.md"].contains(&name);
+    let text = "//! See `log.rs`, `raft/log.rs` and `node/mod.rs`, not `core.rs`.\nlet x = \"`gone.rs`\";\n";
+    assert_eq!(lines(missing_paths("src/raft/state.rs", text, exists)), [1]);
+    assert_eq!(lines(missing_paths("docs/a.md", "`src/raft/log.rs`\n`log.rs`\n", exists)), [2]);
 }
 
 #[test]
@@ -718,7 +783,7 @@ fn an_upward_arrow_is_found() {
     assert_eq!(arrows("http", "use crate::node::{Handle, status::Status};\nuse crate::types::*;"), []);
     assert_eq!(lines(arrows("wire", "use crate::cluster::autopilot;")), [1]);
     assert_eq!(lines(arrows("sim", "use crate::lab::Cluster;")), [1]);
-    assert_eq!(lines(arrows("attic", "")), [1], "a room that is not on the plan");
+    assert_eq!(lines(arrows("attic", "")), [1], "a module that is not on the map");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub mod lock;
 pub mod sql;
 pub mod term;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -102,7 +102,7 @@ pub fn run() -> u8 {
         Command::Bench(args) => lab::bench::run(&args),
         Command::Dev(args) => lab::dev::run(&args),
         Command::Demo(args) => lab::demo::run(&args),
-        Command::Completions(args) => local::completions::run(&args),
+        Command::Completions(args) => local::completions::run(&args, Cli::command()),
     };
     match answer {
         Ok(()) => 0,

@@ -1,7 +1,7 @@
 //! Accepting clients, for every endpoint: what goes wrong with one of them, or for want of file descriptors, ends nothing.
 //!
 //! One descriptor is kept in reserve, so that even when there are none a client gets an answer.
-//! Not here: what an endpoint does with a client (`http/acceptor.rs`, `resp/door.rs`), the peer port (`node/peer/acceptor.rs`).
+//! Not here: what an endpoint does with a client (`http/acceptor.rs`, `resp/acceptor.rs`), the peer port (`node/peer/acceptor.rs`).
 
 use crate::store::error::is_out_of_descriptors;
 use crate::warn_seldom;

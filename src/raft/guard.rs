@@ -16,7 +16,7 @@
 //! back, none above the message's own; no entry of it is larger than [`ENTRY_BYTES_MAX`].
 //! Not here: what a message means (`step.rs`), who may be introduced (`node/peer/acceptor.rs`, `node/threads/gossip.rs`).
 
-use super::bounds::{ENTRY_BYTES_MAX, INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
+use super::state::bounds::{ENTRY_BYTES_MAX, INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use super::state::{Raft, State};
 use super::{Body, Entry, Message, Payload, Refused};
 use crate::types::{Identity, Index, NodeId, Term};

@@ -4,7 +4,7 @@
 //! point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an append;
 //! `leader.rs` and `feeder.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index; `membership.rs`
 //! one change at a time; `transfer.rs` leadership transfer; `snapshot.rs` what replaces a log's beginning; `persist.rs` what must
-//! reach the disk before which messages; `guard.rs` whose messages count, within `bounds.rs`; `view.rs` status and invariants; `flaws.rs` bugs
+//! reach the disk before which messages; `guard.rs` whose messages count; `view.rs` status and invariants; `flaws.rs` bugs
 //! planted for tests.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 #[macro_use]
 mod flaws;
-mod bounds;
 mod commit;
 mod election;
 mod feeder;
@@ -37,10 +36,10 @@ mod tests;
 mod transfer;
 mod view;
 
-pub use self::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 #[cfg(test)]
 pub use self::flaws::Flaws;
 pub use self::state::Raft;
+pub use self::state::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 pub use self::state::promise::Promise;
 
 /// One record of the log.

@@ -14,6 +14,19 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// Environment variables of ours that are no settings.
+const RESERVED: [&str; 6] = [
+    "PHALANX_LOG",
+    "PHALANX_SEED",
+    "PHALANX_TRACE",
+    // Of the SQL shell.
+    "PHALANX_SQL_HISTORY",
+    // What `phalanx lock` gives to its command, which may be this program.
+    "PHALANX_LOCK_NAME",
+    "PHALANX_LOCK_TOKEN",
+];
+/// Prefix of variables that tests hand to the processes they start.
+const RESERVED_PREFIX: &str = "PHALANX_TEST_";
 /// Longest settings file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -89,6 +102,44 @@ pub(crate) struct Gather {
     values: Map<String, Value>,
     sources: Sources,
     faults: Vec<Fault>,
+}
+
+impl Settings {
+    /// Reads and checks everything. `file`: the one that the user named, which must exist then; without a name
+    /// `./settings.json` is read if it is there. `flags`: keys (with `_` or `-`) and their values as typed.
+    ///
+    /// # Errors
+    /// Every fault that was found, in the order flags, environment, file, rules between keys.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        flags: &[(String, String)],
+    ) -> Result<(Settings, Sources), Vec<Fault>> {
+        let mut gather = Gather::default();
+        for (key, value) in flags {
+            gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), Raw::Typed(value.clone()));
+        }
+        let is_ours = |name: &str| {
+            name.starts_with("PHALANX_") && !RESERVED.contains(&name) && !name.starts_with(RESERVED_PREFIX)
+        };
+        let variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_ours(name)).collect();
+        for (name, value) in variables {
+            let key = name["PHALANX_".len()..].to_ascii_lowercase();
+            gather.take(Source::Environment(name), &key, Raw::Typed(value));
+        }
+        gather.take_file(file);
+        gather.finish()
+    }
+
+    /// [`Settings::load`] with this process's environment.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn from_process(file: Option<&Path>, flags: &[(String, String)]) -> Result<(Settings, Sources), Vec<Fault>> {
+        let env =
+            std::env::vars_os().map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
+        Settings::load(file, env, flags)
+    }
 }
 
 impl Gather {

@@ -19,7 +19,7 @@
 use super::WorkError;
 use super::cure;
 use super::runtimes::SYSTEM_PATH;
-use super::scratch::{self, FILTER, JOB, SHM, STARTED, Scratch, TMP};
+use super::scratch::{self, FILTER, HOME, JOB, SHM, STARTED, Scratch, TMP};
 use super::syscall_filter;
 use crate::settings::CageKind;
 use crate::types::ProcessLimit;
@@ -29,8 +29,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-/// Where the command finds its scratch folder.
-pub const HOME: &str = "/job";
 /// Folders of the system that each command may read, where they are.
 const SYSTEM: [&str; 12] = [
     "/usr",

@@ -9,7 +9,6 @@
 //! Not here: walks through folders (`untrusted_dir.rs`), what is bound to where (`sandbox.rs`).
 
 use super::process_tree::{self, Family};
-use super::sandbox::HOME;
 use super::{syscall_filter, untrusted_dir};
 use std::fs;
 use std::io;
@@ -17,6 +16,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+/// Where the command finds its scratch folder.
+pub const HOME: &str = "/job";
 /// The program's own folder, in the attempt's.
 pub const JOB: &str = "job";
 /// Its `/tmp`.

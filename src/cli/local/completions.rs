@@ -3,8 +3,7 @@
 //! Not here: installing it; `phalanx completions --help` says how.
 
 use crate::cli::fault::Fault;
-use crate::cli::{Cli, term};
-use clap::CommandFactory;
+use crate::cli::term;
 use clap_complete::Shell;
 
 /// Arguments of `phalanx completions`.
@@ -17,10 +16,10 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints the script.
-pub fn run(args: &CompletionsArgs) -> Result<(), Fault> {
+/// Prints the script for the command line that `command` defines.
+pub fn run(args: &CompletionsArgs, mut command: clap::Command) -> Result<(), Fault> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "phalanx", &mut script);
+    clap_complete::generate(args.shell, &mut command, "phalanx", &mut script);
     term::out(&String::from_utf8_lossy(&script));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `/v1/status`, `/v1/events`, `/v1/gossip`, `/livez`, `/readyz`, `/metrics`: how the node and its cluster are.
 //!
-//! Not here: what the figures mean (`node/views/status.rs`), collecting them (`node/threads/metrics.rs`).
+//! Not here: what the figures mean (`node/views/status.rs`), collecting them (`node/reports/metrics.rs`).
 
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::params;

@@ -15,7 +15,7 @@
 //! by `Referer` that it asks for a page of ours, or open a window.
 //!
 //! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`). Which operation has which audience
-//! (`http/paths.rs`).
+//! (`http/routes.rs`).
 
 use super::error::ApiError;
 use super::parse::{Head, Method};

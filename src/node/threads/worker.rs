@@ -8,7 +8,7 @@
 //! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also while
 //! one that was stopped takes its time to die. W3 nothing of a program outlives this thread, but for a process that is
 //! killed: then the system ends the programs with it (`work/sandbox.rs`).
-//! Not here: who gets which job (`services/jobs/`), who is lost (`core.rs`), sandboxes and compilers (`work/`).
+//! Not here: who gets which job (`services/jobs/`), who is lost (`node/threads/core/`), sandboxes and compilers (`work/`).
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::WorkerInput;

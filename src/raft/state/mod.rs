@@ -3,6 +3,7 @@
 //! What belongs to one role lives in [`State`], so that stepping down forgets it as a whole.
 //! Not here: what changes it ([`Raft::step`]).
 
+pub mod bounds;
 pub(crate) mod campaign;
 pub(crate) mod disk;
 pub(crate) mod leadership;

@@ -8,9 +8,9 @@
 //!
 //! Not here: how peers learn, tell and remember it (`node/`, `cluster/gossip.rs`), what an outdated node does (`node/`).
 
+use super::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use super::{Raft, State};
 use crate::raft::View;
-use crate::raft::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use crate::types::{Identity, Index, Term};
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Who is heard: strangers, terms that nobody can have reached, and indexes that wrap change nothing; whoever was introduced is
 //! heard as a member is.
 
-use super::super::bounds::ENTRY_BYTES_MAX;
+use super::super::state::bounds::ENTRY_BYTES_MAX;
 use super::world::identity;
 use super::*;
 
