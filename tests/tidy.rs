@@ -501,7 +501,9 @@ fn missing_paths(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<F
         if path.ends_with(".rs") && !line.trim_start().starts_with("//") {
             continue;
         }
-        for name in line.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") && !name.contains([' ', '*'])) {
+        for name in
+            line.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") && !name.contains([' ', '*']))
+        {
             let places = ["".to_string(), "src/".into(), format!("src/{module}/"), format!("{folder}/"), below.clone()];
             if !places.iter().any(|place| exists(&format!("{place}{name}"))) {
                 faults.push(fault(n + 1, format!("there is no {name}")));

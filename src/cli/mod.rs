@@ -1,10 +1,13 @@
 //! The command line: subcommands to exit codes.
 //!
-//! The tour: this file declares every subcommand and hands it to its file. `client.rs` talks to nodes over HTTP and
-//! tries every address; `fault.rs` is an error with its exit code and what to do next; `term.rs` writes to terminals
-//! and pipes. `cli/local/node.rs` runs a node; `cli/cluster/status.rs`, `cli/cluster/events.rs`, `cli/cluster/leader.rs` and `cli/cluster/member.rs` ask and change a running
-//! cluster; `kv.rs` and `cli/lock/mod.rs` use its store (`cli/lock/process_group.rs` has the processes under a lock, `cli/lock/guardian.rs` keeps it), `job.rs` its workers, `cli/sql/mod.rs` its
-//! database (`cli/sql/text.rs` cuts statements and draws tables), `cli/cluster/check.rs` compares its nodes; `cli/local/config.rs` and `cli/local/log.rs` read files, `cli/local/recover.rs` makes a new cluster of one folder; `cli/lab/bench.rs`, `cli/lab/demo.rs`, `cli/lab/dev.rs` and `cli/lab/sim.rs` start worlds of their own.
+//! This file declares every subcommand and calls its file.
+//! - `client.rs` talks to nodes over HTTP and tries every address; `fault.rs` is an error with its exit code and what to do next;
+//!   `term.rs` writes to terminals and pipes.
+//! - `cluster/` asks a running cluster about itself and changes it: status, events, leader, members, digests.
+//! - `kv.rs`, `job.rs`, `lock/`, `sql/` and `chat/` use its services.
+//! - `local/` works on this machine alone: a node, its settings, its log, recovery of a lost majority, shell completions.
+//! - `lab/` starts clusters of its own: bench, demo, dev, sim.
+//!
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 

@@ -7,7 +7,7 @@
 //!
 //! Not here: what ends when (`sim/checks/kv_model.rs`).
 
-use super::violation::{Judged, violation};
+use super::violation::{CheckResult, violation};
 use super::world::World;
 use crate::cluster::log_clock::SLEW;
 use crate::types::NodeId;
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// What the leader's host stamps the next entry with.
-    pub fn stamp_ms(&mut self, node: usize) -> Judged<u64> {
+    pub fn stamp_ms(&mut self, node: usize) -> CheckResult<u64> {
         let (now_us, wall_ms) = (self.now, self.clock_ms(node));
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(wall_ms) };
         let is_kept = process.log_clock.now(now_us).is_some();

@@ -12,7 +12,7 @@
 use super::model::host::Ask;
 use super::model::services::{Body, Command};
 use super::steps::workers::FIRST_WORD;
-use super::violation::{Judged, violation};
+use super::violation::{CheckResult, violation};
 use super::world::{What, World};
 use crate::cluster::integrity::{Findings, Voice, judge};
 use crate::raft::{Payload, Role};
@@ -27,7 +27,7 @@ const DIGESTS_KEPT: usize = 4;
 
 impl World {
     /// Some node's state is altered, if a process runs.
-    pub fn on_alter(&mut self) -> Judged {
+    pub fn on_alter(&mut self) -> CheckResult {
         let running: Vec<usize> = (0..self.hosts.len()).filter(|node| self.hosts[*node].process.is_some()).collect();
         let part = [DIRECTORY, KV, JOBS, SQL, CHAT, SESSIONS][self.rng.usize(0..6)];
         if running.is_empty() || self.is_calm {
@@ -44,7 +44,7 @@ impl World {
     }
 
     /// The leader puts a checkpoint into the log, until nobody is altered in peace.
-    pub fn on_checkpoint(&mut self) -> Judged {
+    pub fn on_checkpoint(&mut self) -> CheckResult {
         if !self.is_calm || self.altered().is_some() {
             let delay = self.plan.election_us();
             self.after(delay, What::Checkpoint);
@@ -57,7 +57,7 @@ impl World {
     }
 
     /// A node has applied a checkpoint: it tells the digest of its state.
-    pub fn tell_digest(&mut self, node: usize) -> Judged {
+    pub fn tell_digest(&mut self, node: usize) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let digest = process.service.state_digest();
         let digests = &mut process.report.digests;
@@ -69,7 +69,7 @@ impl World {
     }
 
     /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. `None`, too, if no majority of
-    /// the voters is there to say so: one was replaced and has not joined yet.
+    /// The voters is there to say so: one was replaced and has not joined yet.
     pub fn altered(&self) -> Option<usize> {
         let leader = self.hosts[self.newest_leader()?].process.as_ref()?;
         let membership = leader.raft.view().membership;
@@ -96,7 +96,7 @@ impl World {
         Some(judge(membership.voters.len(), &voices))
     }
 
-    fn compare(&mut self, node: usize) -> Judged {
+    fn compare(&mut self, node: usize) -> CheckResult {
         let Some(findings) = self.findings(node) else { return Ok(()) };
         for (id, difference) in &findings.corrupt {
             let altered = self.hosts[id.0 as usize - 1].altered;
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// A corrupt node takes the state of a sound one, if its own log goes on from there.
-    fn rebuild(&mut self, node: usize, findings: &Findings) -> Judged {
+    fn rebuild(&mut self, node: usize, findings: &Findings) -> CheckResult {
         let is_sound = |who: Identity| findings.sound.contains_key(&who.id);
         let sources = self.hosts.iter().filter(|host| is_sound(host.identity) && host.altered.is_none());
         let given: Vec<(u64, Vec<u8>)> = sources
@@ -164,6 +164,6 @@ impl World {
             _ => {}
         }
         self.note(|_| format!("n{} has healed from the state at {from}, at {applied} (leader: {is_leader})", node + 1));
-        self.witness.on_restart(applied, digest)
+        self.client_checker.on_restart(applied, digest)
     }
 }

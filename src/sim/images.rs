@@ -9,7 +9,7 @@
 //!
 //! Not here: the comparison itself (`raft/state/promise.rs`).
 
-use super::violation::{Judged, violation};
+use super::violation::{CheckResult, violation};
 use super::world::World;
 use crate::raft::{Durable, Promise};
 use crate::types::Identity;
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// What a start makes of that. `false`: it does not go on with this disk under this identity.
-    pub fn compare_with_memory(&mut self, node: usize, durable: &Durable) -> Judged<bool> {
+    pub fn compare_with_memory(&mut self, node: usize, durable: &Durable) -> CheckResult<bool> {
         let who = self.hosts[node].identity;
         let (kept, known) = (Promise::from(durable), self.remembered(&who));
         let is_short = kept.falls_short_of(&known);

@@ -1,13 +1,16 @@
 //! Virtual processes: the real raft and the real recovery code over a seeded network, disk and clock.
 //!
-//! One seed is one run: it draws a plan (`sim/environment/plan.rs`, swarm testing), builds a world of nodes (`world.rs`, `sim/model/host.rs`,
-//! `sim/steps/restarts.rs`, `sim/steps/effects.rs`, `sim/steps/snapshot_transfers.rs`) with disks (`sim/environment/disk.rs`, `sim/environment/files.rs`) and links (`sim/environment/net.rs`), lets faults strike (`sim/steps/faults.rs`)
-//! while clients work (`sim/steps/clients.rs`, on the real services of `sim/model/services.rs`) and nodes run their jobs (`sim/steps/workers.rs`) or talk (`sim/steps/chat.rs`), and ends in
-//! peace (`sim/steps/liveness.rs`). `strangers.rs` is who does not belong. In some runs a state is altered, to be found (`differences.rs`).
-//! `clocks.rs` has wrong clocks, and asserts that log time flows all the same.
-//! After every step `sim/checks/raft_checker.rs` (with `sim/checks/raft_rules.rs` and its models in `sim/checks/log_model.rs`) asserts the rules of consensus,
-//! and `sim/checks/client_checker.rs` (with `sim/checks/kv_model.rs` and `sim/checks/jobs_checker.rs`) what clients were promised. `coverage.rs` counts what happened; `seeds.rs`
-//! keeps the seeds that once found a bug.
+//! One seed is one run. It draws a plan (`environment/plan.rs`, swarm testing), builds a world of nodes with disks and links
+//! (`world.rs`), injects faults (`steps/faults.rs`) while clients, workers and chat clients work, and ends with a phase without
+//! faults in which progress must return (`steps/liveness.rs`).
+//! - `environment/`: the plan, the network and the disks.
+//! - `model/`: the state of nodes, clients, workers and transfers. `model/services.rs` runs the real services.
+//! - `steps/`: what happens, one event after another; `clocks.rs`, `images.rs` (older copies of disks), `strangers.rs` (hostile
+//!   processes) and `differences.rs` (a state that was altered) are scenarios of their own.
+//! - `checks/`: the rules. `raft_checker.rs` asserts those of consensus after every step, `client_checker.rs` what clients were
+//!   promised; both keep models of their own (`log_model.rs`, `kv_model.rs`, `jobs_checker.rs`, `delivery_checker.rs`).
+//! - `coverage.rs` counts what happened; `seeds.rs` keeps the seeds that once found a bug; `planted_bugs.rs` lists known mistakes
+//!   that the simulator must find.
 //!
 //! A failure prints the seed; `phalanx sim replay SEED`, or the test `sim::tests::replay` with `PHALANX_SEED`, runs it again
 //! and prints its last events. Not here: real processes (`lab/`).

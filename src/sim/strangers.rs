@@ -9,7 +9,7 @@
 //! Not here: whom a node hears (`raft/guard.rs`).
 
 use super::environment::plan::pick;
-use super::violation::{Judged, violation};
+use super::violation::{CheckResult, violation};
 use super::world::{Packet, What, World};
 use crate::raft::{
     Body, Conflict, Effects, Entry, INDEX_MAX, Input, Message, Payload, SnapshotMeta, TERM_JUMP_MAX, TERM_MAX, Token,
@@ -50,7 +50,7 @@ impl World {
     }
 
     /// A node hears whom those that it knows know. It calls every member by the address of its number, whoever answers there by now.
-    pub fn on_gossip(&mut self, node: usize) -> Judged {
+    pub fn on_gossip(&mut self, node: usize) -> CheckResult {
         self.hosts[node].is_gossip_due = false;
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
             let (Some(me), Some(it)) = (&self.hosts[node].process, &self.hosts[other].process) else { continue };
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// A hostile process says something to a node.
-    pub fn on_hostile(&mut self) -> Judged {
+    pub fn on_hostile(&mut self) -> CheckResult {
         if self.is_calm {
             return Ok(());
         }

@@ -92,7 +92,7 @@ fn quiet(plan: &mut Plan) {
     plan.drift = vec![1.0; 5];
     plan.faults.clear();
     (plan.boundary_crash, plan.restores, plan.hostile) = (0.0, 0.0, 0.0);
-    plan.net = plan::NetPlan::calm();
+    plan.net = plan::NetPlan::without_faults();
     (plan.link_signals, plan.preempt, plan.has_autopilot, plan.replaces_voters) = (true, false, false, false);
 }
 

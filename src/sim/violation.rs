@@ -12,10 +12,10 @@ pub struct Violation {
 }
 
 /// `Ok` while no rule is broken.
-pub type Judged<T = ()> = Result<T, Violation>;
+pub type CheckResult<T = ()> = Result<T, Violation>;
 
 /// A broken rule.
-pub fn violation<T>(rule: &'static str, what: String) -> Judged<T> {
+pub fn violation<T>(rule: &'static str, what: String) -> CheckResult<T> {
     Err(Violation { rule, what })
 }
 

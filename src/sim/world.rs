@@ -1,20 +1,20 @@
-//! The virtual world of one seed: an event queue in virtual time, the nodes, the network between them, and the ghost.
+//! The virtual world of one seed: an event queue in virtual time, the nodes, the network between them, and the Raft checker.
 //!
 //! Everything happens in the order of (time, sequence); chance comes from one seed; nothing iterates in hash order and
 //! nothing looks at a real clock. So a seed is a whole run, and a failure is a number.
 //!
 //! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients (`sim/steps/clients.rs`), the end (`sim/steps/liveness.rs`).
 
-use super::checks::client_checker::Witness;
-use super::checks::raft_checker::Ghost;
+use super::checks::client_checker::ClientChecker;
+use super::checks::raft_checker::RaftChecker;
 use super::coverage::Coverage;
 use super::environment::disk::Death;
 use super::environment::net::Network;
 use super::environment::plan::{JobsPlan, Plan, TICK_US};
 use super::model::host::{Flaws, Host};
-use super::model::operations::{Client, Told};
+use super::model::operations::{Client, ClientResult};
 use super::model::snapshot_transfers::Transfers;
-use super::violation::{Hash, Judged, Violation, violation};
+use super::violation::{CheckResult, Hash, Violation, violation};
 use crate::raft::{Durable, Entry, HardState, Input, Membership, Message, Payload, Persist};
 use crate::services::jobs::JobId;
 use crate::store::error::StoreError;
@@ -33,7 +33,7 @@ pub enum Packet {
     /// A command for the leader, from the host of another node.
     Forward { life: u64, token: u64, command: Arc<[u8]> },
     /// Its answer.
-    Forwarded { life: u64, token: u64, told: Told },
+    Forwarded { life: u64, token: u64, told: ClientResult },
 }
 
 /// What may happen next.
@@ -78,7 +78,7 @@ pub enum What {
     /// A client's request arrives at a node.
     Request { client: usize, attempt: u64, node: usize },
     /// A client has its answer.
-    Reply { client: usize, attempt: u64, told: Told },
+    Reply { client: usize, attempt: u64, told: ClientResult },
     /// A client has waited long enough for an attempt.
     Deadline { client: usize, attempt: u64 },
     /// The membership driver looks around.
@@ -92,7 +92,7 @@ pub enum What {
     /// The leader puts a checkpoint into the log.
     Checkpoint,
     /// Faults stop.
-    Calm,
+    LivenessPhase,
     /// Look whether progress has returned.
     Look,
 }
@@ -151,9 +151,9 @@ pub struct World {
     /// Snapshots on their way.
     pub transfers: Transfers,
     /// The onlooker of nodes.
-    pub ghost: Ghost,
+    pub raft_checker: RaftChecker,
     /// The onlooker of clients.
-    pub witness: Witness,
+    pub client_checker: ClientChecker,
     /// Clients.
     pub clients: Vec<Client>,
     /// How often things happened.
@@ -161,7 +161,7 @@ pub struct World {
     /// Faults have stopped.
     pub is_calm: bool,
     /// State of the calm phase.
-    pub calm: super::model::liveness::Calm,
+    pub liveness: super::model::liveness::LivenessPhase,
     /// The run is over.
     pub is_over: bool,
     /// Commands of workers and leaders so far: each has a number of its own.
@@ -175,7 +175,7 @@ pub struct World {
 
 impl World {
     /// The world of a seed, before its first event.
-    pub fn new(seed: u64, flaws: Flaws, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> Judged<World> {
+    pub fn new(seed: u64, flaws: Flaws, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
         // From a source of chance of its own: seeds without jobs are what they were before there were any.
@@ -202,12 +202,12 @@ impl World {
             hosts: Vec::new(),
             old_packets: VecDeque::new(),
             transfers: Transfers::default(),
-            ghost: Ghost::default(),
-            witness: Witness::default(),
+            raft_checker: RaftChecker::default(),
+            client_checker: ClientChecker::default(),
             clients: Vec::new(),
             coverage: Coverage::default(),
             is_calm: false,
-            calm: super::model::liveness::Calm::default(),
+            liveness: super::model::liveness::LivenessPhase::default(),
             is_over: false,
             words: 0,
             asleep: BTreeMap::new(),
@@ -243,7 +243,7 @@ impl World {
             world.at(TICK_US, What::Hostile);
         }
         world.at(TICK_US * 40, What::Driver);
-        world.at(world.plan.fault_us, What::Calm);
+        world.at(world.plan.fault_us, What::LivenessPhase);
         if let Some(at) = world.plan.alter_us {
             world.at(at, What::Alter);
             world.at(at, What::Checkpoint);
@@ -258,7 +258,7 @@ impl World {
     }
 
     /// The first voters are born with the same first entry, agreed upon by definition; spares with nothing.
-    fn give_birth(&mut self) -> Judged {
+    fn give_birth(&mut self) -> CheckResult {
         let voters = (0..self.plan.voters).map(|node| (self.hosts[node].identity.id, self.hosts[node].identity.uuid));
         let membership = Arc::new(Membership { voters: voters.collect(), learners: BTreeMap::new() });
         let founder = self.hosts[0].identity;
@@ -270,7 +270,7 @@ impl World {
                 entries: vec![entry.clone()],
             };
             let host = &self.hosts[node];
-            self.ghost.on_birth(host.identity, &durable, node == 0)?;
+            self.raft_checker.on_birth(host.identity, &durable, node == 0)?;
             let persist = Persist {
                 seq: 0,
                 hard_state: Some(durable.hard_state),
@@ -319,15 +319,15 @@ impl World {
     }
 
     /// Runs to the end.
-    pub fn run(&mut self) -> Judged {
+    pub fn run(&mut self) -> CheckResult {
         while !self.is_over {
             let Some(Reverse(next)) = self.queue.pop() else { return violation("Progress", "nothing happens".into()) };
             self.now = next.at;
             self.coverage.events += 1;
             self.dispatch(next.what)?;
         }
-        self.coverage += self.witness.foreman.seen;
-        self.witness.judge_history()
+        self.coverage += self.client_checker.jobs_checker.seen;
+        self.client_checker.judge_history()
     }
 
     /// Whether an event belongs to a node that stands still; if so it waits.
@@ -349,7 +349,7 @@ impl World {
         (self.hosts[node].paused_until > self.now && self.hosts[node].process.is_some()).then_some(node)
     }
 
-    fn dispatch(&mut self, what: What) -> Judged {
+    fn dispatch(&mut self, what: What) -> CheckResult {
         if let Some(node) = self.is_asleep(&what) {
             if let What::Tick { node, life } = what {
                 // Ticks do not pile up: a thawed process reads its clock once.
@@ -431,7 +431,7 @@ impl World {
             What::Hostile => self.on_hostile(),
             What::Alter => self.on_alter(),
             What::Checkpoint => self.on_checkpoint(),
-            What::Calm => self.on_calm(),
+            What::LivenessPhase => self.on_calm(),
             What::Look => self.on_look(),
         }
     }
@@ -441,7 +441,7 @@ impl World {
         self.hosts[node].life == life && self.hosts[node].process.is_some()
     }
 
-    fn if_alive(&mut self, node: usize, life: u64, then: impl FnOnce(&mut World) -> Judged) -> Judged {
+    fn if_alive(&mut self, node: usize, life: u64, then: impl FnOnce(&mut World) -> CheckResult) -> CheckResult {
         if self.is_alive(node, life) { then(self) } else { Ok(()) }
     }
 
@@ -458,7 +458,7 @@ impl World {
         }
     }
 
-    fn on_packet(&mut self, from: usize, to: usize, packet: Packet) -> Judged {
+    fn on_packet(&mut self, from: usize, to: usize, packet: Packet) -> CheckResult {
         if self.net.is_cut(from, to) {
             return Ok(());
         }

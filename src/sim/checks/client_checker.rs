@@ -1,21 +1,21 @@
-//! The witness: knows what clients were told and what the services did, and asserts that the two agree.
+//! The client checker: knows what clients were told and what the services did, and asserts that the two agree.
 //!
-//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `Ledger` (each answer is
-//! the right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for the whole
+//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel` (each answer is
+//! The right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for the whole
 //! history, key by key.
 //!
 //! Not here: rules of consensus (`raft_checker.rs`).
 
 use super::delivery_checker::DeliveryChecker;
-use super::jobs_checker::Foreman;
-use super::kv_model::Ledger;
+use super::jobs_checker::JobsChecker;
+use super::kv_model::KvModel;
 use crate::check::{self, Action, Verdict};
 use crate::services::jobs::{Answer, JobTable};
 use crate::services::kv::{BatchReply, Value};
 use crate::services::{Reply, chat};
-use crate::sim::model::operations::{Operation, Told, Wish};
+use crate::sim::model::operations::{ClientResult, Operation, OperationKind};
 use crate::sim::model::services::{Applied, Body, COUNTER, Command, first};
-use crate::sim::violation::{Judged, Name, name, violation};
+use crate::sim::violation::{CheckResult, Name, name, violation};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a tagged command did.
@@ -27,7 +27,7 @@ struct Effect {
 
 /// See the module.
 #[derive(Default)]
-pub struct Witness {
+pub struct ClientChecker {
     /// Digest of the service by applied index; the first node to apply writes it.
     digests: BTreeMap<u64, u64>,
     /// The same of the database alone.
@@ -35,9 +35,9 @@ pub struct Witness {
     /// Newest index that any node has applied.
     applied: u64,
     effects: BTreeMap<Name, Effect>,
-    ledger: Ledger,
+    kv_model: KvModel,
     /// Knows about jobs.
-    pub foreman: Foreman,
+    pub jobs_checker: JobsChecker,
     /// Knows what was said.
     ear: DeliveryChecker,
     /// Attempts that were applied, and where.
@@ -48,7 +48,7 @@ pub struct Witness {
     history: Vec<check::Operation>,
 }
 
-impl Witness {
+impl ClientChecker {
     /// Newest index whose effect any client was told of.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
@@ -60,7 +60,7 @@ impl Witness {
         index.is_multiple_of(3) || self.digests.contains_key(&index)
     }
 
-    fn check_digest(&mut self, index: u64, (digest, sql): (u64, Option<u64>)) -> Judged {
+    fn check_digest(&mut self, index: u64, (digest, sql): (u64, Option<u64>)) -> CheckResult {
         if let Some(sql) = sql
             && self.sql_digests.insert(index, sql).is_some_and(|known| known != sql)
         {
@@ -75,7 +75,7 @@ impl Witness {
     }
 
     /// A node restored its services, or saves them: at this index they must be what others have there.
-    pub fn on_restart(&mut self, applied: u64, digest: (u64, Option<u64>)) -> Judged {
+    pub fn on_restart(&mut self, applied: u64, digest: (u64, Option<u64>)) -> CheckResult {
         if applied == 0 { Ok(()) } else { self.check_digest(applied, digest) }
     }
 
@@ -86,17 +86,17 @@ impl Witness {
         applied: Option<&(Command, Applied)>,
         digest: Option<(u64, Option<u64>)>,
         board: Option<&JobTable>,
-    ) -> Judged {
+    ) -> CheckResult {
         if index > self.applied + 1 {
             return violation("ApplyOnceInOrder", format!("{index} is applied first, before {}", self.applied + 1));
         }
         digest.map_or(Ok(()), |digest| self.check_digest(index, digest))?;
         if index <= self.applied {
-            return board.map_or(Ok(()), |board| self.foreman.look_again(index, board));
+            return board.map_or(Ok(()), |board| self.jobs_checker.look_again(index, board));
         }
         self.applied = index;
         if let Some(board) = board {
-            self.foreman.look(index, applied, board)?;
+            self.jobs_checker.look(index, applied, board)?;
         }
         let Some((command, outcome)) = applied else { return Ok(()) };
         self.attempts.insert(command.attempt, index);
@@ -106,12 +106,12 @@ impl Witness {
                 format!("attempt {} was refused and is applied at {index}", command.attempt),
             );
         }
-        self.ledger.entry(command.at_ms);
+        self.kv_model.entry(command.at_ms);
         self.judge_effect(index, command, outcome)
     }
 
     /// A command takes effect once, and says the same whenever it is asked.
-    fn judge_effect(&mut self, index: u64, command: &Command, outcome: &Applied) -> Judged {
+    fn judge_effect(&mut self, index: u64, command: &Command, outcome: &Applied) -> CheckResult {
         let known = self.effects.get(&name(&command.tag));
         let (tag, at) = (&command.tag, outcome.effect_at.0);
         let Reply::Ok(reply) = &outcome.reply else {
@@ -138,23 +138,23 @@ impl Witness {
         if matches!(command.body, Body::Chat(_)) {
             return match chat::Answer::decode(reply) {
                 Some(_) => Ok(()),
-                None => violation("Ledger", format!("{reply:?} is no answer of the chat")),
+                None => violation("KvModel", format!("{reply:?} is no answer of the chat")),
             };
         }
         let Body::Store(ops) = &command.body else {
             return match Answer::decode(reply) {
                 Some(_) => Ok(()),
-                None => violation("Ledger", format!("{reply:?} is no answer of the jobs")),
+                None => violation("KvModel", format!("{reply:?} is no answer of the jobs")),
             };
         };
         let Some(ran) = BatchReply::decode(reply) else {
-            return violation("Ledger", format!("{reply:?} is no answer"));
+            return violation("KvModel", format!("{reply:?} is no answer"));
         };
-        self.ledger.run(ops, &ran).or_else(|why| violation("Ledger", format!("at {index}: {why}")))
+        self.kv_model.run(ops, &ran).or_else(|why| violation("KvModel", format!("at {index}: {why}")))
     }
 
     /// A client was told that an attempt certainly has no effect.
-    pub fn on_refused(&mut self, attempt: u64) -> Judged {
+    pub fn on_refused(&mut self, attempt: u64) -> CheckResult {
         if let Some(index) = self.attempts.get(&attempt) {
             return violation("RefusedNotApplied", format!("attempt {attempt} is refused and was applied at {index}"));
         }
@@ -163,7 +163,7 @@ impl Witness {
     }
 
     /// A client was told that its write is done.
-    pub fn on_acknowledged(&mut self, operation: &Operation, reply: &[u8]) -> Judged {
+    pub fn on_acknowledged(&mut self, operation: &Operation, reply: &[u8]) -> CheckResult {
         let Some(tag) = &operation.tag else { return Ok(()) };
         let Some(effect) = self.effects.get(&name(tag)) else {
             return violation("AckedDurable", format!("{tag:?} is acknowledged and has no effect"));
@@ -172,15 +172,15 @@ impl Witness {
             return violation("ExactlyOnce", format!("{tag:?} is answered {:?} and {reply:?}", effect.reply));
         }
         self.acknowledged = self.acknowledged.max(effect.index);
-        match operation.wish {
-            Wish::Submit => self.foreman.on_acknowledged(tag, reply),
-            Wish::Say { who, id } => self.ear.on_said(who, id, reply),
+        match operation.operation_kind {
+            OperationKind::Submit => self.jobs_checker.on_acknowledged(tag, reply),
+            OperationKind::Say { who, id } => self.ear.on_said(who, id, reply),
             _ => Ok(()),
         }
     }
 
     /// A linearizable read was served at an index.
-    pub fn on_read(&mut self, floor: u64, index: u64, value: Option<u64>) -> Judged {
+    pub fn on_read(&mut self, floor: u64, index: u64, value: Option<u64>) -> CheckResult {
         if index < floor {
             return violation(
                 "ReadFresh",
@@ -191,22 +191,22 @@ impl Witness {
     }
 
     /// Puts a finished (or abandoned) operation into the history.
-    pub fn record(&mut self, client: u64, operation: &Operation, return_us: Option<u64>, told: &Told) {
+    pub fn record(&mut self, client: u64, operation: &Operation, return_us: Option<u64>, told: &ClientResult) {
         let answer = match told {
-            Told::Done(reply) => first(reply),
+            ClientResult::Done(reply) => first(reply),
             _ => None,
         };
-        let (key, action) = match (operation.wish, told) {
-            (Wish::Set { key, value }, _) => (key, Action::Write(value.to_string())),
-            (Wish::Swap { key, from, to }, _) => {
+        let (key, action) = match (operation.operation_kind, told) {
+            (OperationKind::Set { key, value }, _) => (key, Action::Write(value.to_string())),
+            (OperationKind::Swap { key, from, to }, _) => {
                 let done = answer.map(|answer| answer == Value::Ok);
                 (key, Action::Swap { from: from.map(|from| from.to_string()), to: to.to_string(), done })
             }
-            (Wish::Count, _) => {
+            (OperationKind::Count, _) => {
                 let sum = answer.and_then(|answer| if let Value::Int(sum) = answer { Some(sum) } else { None });
                 (COUNTER, Action::Add { by: 1, sum })
             }
-            (Wish::Read { key }, Told::Value { value, .. }) => {
+            (OperationKind::Read { key }, ClientResult::Value { value, .. }) => {
                 (key, Action::Read(value.map(|value| value.to_string())))
             }
             _ => return,
@@ -216,7 +216,7 @@ impl Witness {
     }
 
     /// Whether the history that clients saw is linearizable.
-    pub fn judge_history(&self) -> Judged {
+    pub fn judge_history(&self) -> CheckResult {
         let judgement = check::judge(&self.history, 200_000);
         match judgement.verdict {
             Verdict::Violation => violation("Linearizable", judgement.why.unwrap_or_default()),

@@ -1,7 +1,7 @@
 //! Chat: each message that a client was told of has one number, and each number one message.
 
 use crate::services::chat::{Answer, ConversationId};
-use crate::sim::violation::{Judged, violation};
+use crate::sim::violation::{CheckResult, violation};
 use std::collections::BTreeMap;
 
 /// What clients were told.
@@ -13,7 +13,7 @@ pub struct DeliveryChecker {
 
 impl DeliveryChecker {
     /// A client was told what became of what it said.
-    pub fn on_said(&mut self, who: u64, id: u64, reply: &[u8]) -> Judged {
+    pub fn on_said(&mut self, who: u64, id: u64, reply: &[u8]) -> CheckResult {
         let Some(Answer::Sent { conversation, number, .. }) = Answer::decode(reply) else { return Ok(()) };
         let place = (conversation, number);
         if let Some(known) = self.by_id.insert((who, id), place).filter(|known| *known != place) {

@@ -1,6 +1,6 @@
-//! The foreman: knows who has which job, and how each ended, kept in the plainest way, entry by entry.
+//! The jobs checker: knows who has which job, and how each ended, kept in the plainest way, entry by entry.
 //!
-//! The first node to apply an entry shows its board. The foreman knows the board before and the command, and says which
+//! The first node to apply an entry shows its board. The jobs checker knows the board before and the command, and says which
 //! changes those allow; everything else is a broken rule. Other nodes must then hold the same at the same index.
 //! A sandbox that did not start gives the job back, and is nobody's end; what a stopped attempt had printed may be added later.
 //! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`, `JobResult` (an
@@ -15,7 +15,7 @@ use crate::services::jobs::{self, Answer, End, Job, JobId, JobTable, State, Verd
 use crate::services::sessions::Tag;
 use crate::sim::coverage::Coverage;
 use crate::sim::model::services::{Applied, Body, Command};
-use crate::sim::violation::{Judged, Name, name, violation};
+use crate::sim::violation::{CheckResult, Name, name, violation};
 use crate::types::{Identity, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,14 +36,14 @@ type Effect<'a> = Option<(&'a jobs::Command, Answer)>;
 
 /// See the module.
 #[derive(Default)]
-pub struct Foreman {
+pub struct JobsChecker {
     rows: BTreeMap<JobId, Row>,
     newest: JobId,
     by_name: BTreeMap<Name, JobId>,
     /// Who is here, with how many slots.
     here: BTreeMap<NodeId, (Identity, u64)>,
     /// Commands so far that say who is here.
-    musters: u64,
+    membership_changes: u64,
     /// Attempts that a worker has begun.
     begun: BTreeSet<(JobId, u32)>,
     /// Those whose sandbox started.
@@ -91,10 +91,10 @@ fn is_added(id: JobId, was: &Row, now: &Row, effect: &Effect<'_>) -> bool {
         && now.state == expected
 }
 
-impl Foreman {
+impl JobsChecker {
     /// How often a worker has joined or left, or said so once more.
-    pub fn musters(&self) -> u64 {
-        self.musters
+    pub fn membership_changes(&self) -> u64 {
+        self.membership_changes
     }
 
     /// Jobs that wait or run, at the newest index.
@@ -108,7 +108,7 @@ impl Foreman {
     }
 
     /// The first node has applied an entry.
-    pub fn look(&mut self, index: u64, applied: Option<&(Command, Applied)>, board: &JobTable) -> Judged {
+    pub fn look(&mut self, index: u64, applied: Option<&(Command, Applied)>, board: &JobTable) -> CheckResult {
         self.now_ms = self.now_ms.max(applied.map_or(0, |(command, _)| command.at_ms));
         let effect = match applied {
             Some((Command { body: Body::Jobs(command), tag, .. }, Applied { effect_at, reply: Reply::Ok(reply) }))
@@ -143,7 +143,7 @@ impl Foreman {
     }
 
     /// Another node has applied it too.
-    pub fn look_again(&self, index: u64, board: &JobTable) -> Judged {
+    pub fn look_again(&self, index: u64, board: &JobTable) -> CheckResult {
         let Some((turn, counts, named)) = self.looks.get(&index) else { return Ok(()) };
         let is_same = *turn == board.turn()
             && *counts == board.counts()
@@ -155,7 +155,7 @@ impl Foreman {
     }
 
     /// A worker begins an attempt.
-    pub fn on_begun(&mut self, who: Identity, job: JobId, attempt: u32, has_started: bool) -> Judged {
+    pub fn on_begun(&mut self, who: Identity, job: JobId, attempt: u32, has_started: bool) -> CheckResult {
         self.seen.attempts += 1;
         if has_started {
             self.started.insert((job, attempt));
@@ -167,7 +167,7 @@ impl Foreman {
     }
 
     /// A client was told that its job was submitted.
-    pub fn on_acknowledged(&self, tag: &Tag, reply: &[u8]) -> Judged {
+    pub fn on_acknowledged(&self, tag: &Tag, reply: &[u8]) -> CheckResult {
         let Some(Answer::Submitted(job)) = Answer::decode(reply) else { return Ok(()) };
         let known = self.by_name.get(&name(tag));
         if known == Some(&job) {
@@ -179,7 +179,7 @@ impl Foreman {
     /// Who is here after a command; those that it makes lose what they had.
     fn muster(&mut self, effect: &Effect<'_>) -> Vec<Identity> {
         let mut left = Vec::new();
-        self.musters +=
+        self.membership_changes +=
             u64::from(matches!(effect, Some((jobs::Command::Join { .. } | jobs::Command::Leave { .. }, _))));
         match effect {
             Some((jobs::Command::Join { worker, slots, .. }, _)) => {
@@ -221,7 +221,7 @@ impl Foreman {
         now: Option<&Row>,
         effect: &Effect<'_>,
         left: &[Identity],
-    ) -> Judged {
+    ) -> CheckResult {
         let broken = |rule, what: &str| {
             violation(rule, format!("job {id} at {index}: {what}: was {was:?}, is {now:?}, by {effect:?}"))
         };
@@ -346,7 +346,7 @@ impl Foreman {
     }
 
     /// Only who is here has jobs, and no more than it has slots.
-    fn judge_holders(&self, index: u64) -> Judged {
+    fn judge_holders(&self, index: u64) -> CheckResult {
         let mut held: BTreeMap<Identity, u64> = BTreeMap::new();
         for (id, row) in &self.rows {
             let Some(holder) = row.holder() else { continue };

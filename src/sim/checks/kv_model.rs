@@ -1,8 +1,8 @@
 //! What the key-value store must hold, kept in the plainest way, entry by entry.
 //!
-//! The first node to apply an entry writes it into the ledger, which knows the operations that virtual clients send and
+//! The first node to apply an entry writes it into the model of the store, which knows the operations that virtual clients send and
 //! says what each must answer. A command that counted twice, a swap that should have failed, a key that outlived its
-//! time, a token given twice: none of them agrees with the ledger.
+//! time, a token given twice: none of them agrees with the model of the store.
 //!
 //! Not here: whether all nodes hold the same (`client_checker.rs`, by their digests).
 
@@ -17,7 +17,7 @@ struct Row {
 
 /// See the module.
 #[derive(Default)]
-pub struct Ledger {
+pub struct KvModel {
     rows: BTreeMap<Vec<u8>, Row>,
     /// Names of locks that are held, and until when.
     locks: BTreeMap<Vec<u8>, u64>,
@@ -26,7 +26,7 @@ pub struct Ledger {
     now_ms: u64,
 }
 
-impl Ledger {
+impl KvModel {
     /// An entry brings the time, before its commands.
     pub fn entry(&mut self, at_ms: u64) {
         let now_ms = self.now_ms.max(at_ms);

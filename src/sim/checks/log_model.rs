@@ -1,7 +1,7 @@
 //! A model of one node's log: what it was told to write, without payloads.
 //!
 //! Each entry is kept as its term and a chain hash over itself and everything before it, so that two logs are equal up
-//! to an index exactly if their chain hashes there are equal. `raft_checker.rs` keeps two shelves per identity: what the disk
+//! to an index exactly if their chain hashes there are equal. `raft_checker.rs` keeps two log models per identity: what the disk
 //! was given and what it has synced, and judges what a restart recovers by them.
 //!
 //! Invariants: S1 `ids[i]` belongs to index `base + 1 + i`. S2 `members` ascends and lies above `base`.
@@ -25,7 +25,7 @@ pub const ORIGIN: Id = Id { term: Term(0), chain: 0 };
 
 /// A log as a model.
 #[derive(Clone, Debug)]
-pub struct Shelf {
+pub struct LogModel {
     /// Term and vote.
     pub hard: HardState,
     /// The log starts after this index.
@@ -85,9 +85,9 @@ pub fn chain(before: u64, entry: &Entry) -> u64 {
     hash.end()
 }
 
-impl Default for Shelf {
-    fn default() -> Shelf {
-        Shelf {
+impl Default for LogModel {
+    fn default() -> LogModel {
+        LogModel {
             hard: HardState::default(),
             base: 0,
             base_id: ORIGIN,
@@ -98,7 +98,7 @@ impl Default for Shelf {
     }
 }
 
-impl Shelf {
+impl LogModel {
     /// Last index.
     pub fn last(&self) -> u64 {
         self.base + self.ids.len() as u64
@@ -165,7 +165,7 @@ impl Shelf {
         }
     }
 
-    /// A job for what raft asks of the disk, to be carried out on this shelf next. `base_id` gives the id of a
+    /// A job for what raft asks of the disk, to be carried out on this log model next. `base_id` gives the id of a
     /// committed index. `Err` says what does not fit together.
     pub fn job(&self, persist: &Persist, base_id: impl Fn(&SnapshotMeta) -> Option<Id>) -> Result<Job, String> {
         let mut job = Job { seq: persist.seq, hard: persist.hard_state, install: None, lines: Vec::new() };

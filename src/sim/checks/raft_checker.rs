@@ -1,4 +1,4 @@
-//! The ghost: an onlooker who sees every node's memory and disk, and asserts the rules of consensus after every step.
+//! The Raft checker: an onlooker who sees every node's memory and disk, and asserts the rules of consensus after every step.
 //!
 //! It keeps what no node can know: every leader there ever was, each entry that was ever committed (written once),
 //! each vote that ever reached a disk, and for each identity, living or lost, a model of its log as given to the disk
@@ -10,22 +10,22 @@
 //!
 //! Not here: making things go wrong; progress (`sim/steps/liveness.rs`).
 
-use super::log_model::{Id, Job, Shelf};
+use super::log_model::{Id, Job, LogModel};
 use super::raft_rules::{check_change, check_hard, check_kept, ids, is_same_log, note_vote};
 use crate::raft::{Body, Durable, HardState, Membership, Message, Persist, Role, View};
 use crate::sim::checks::log_model::Committed;
-use crate::sim::violation::{Judged, violation};
+use crate::sim::violation::{CheckResult, violation};
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// What the ghost knows of one identity, for ever.
+/// What the Raft checker knows of one identity, for ever.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// Its log as synced.
-    pub durable: Shelf,
+    pub durable: LogModel,
     /// Its log in memory: all that its disk was ever given in this life.
-    pub latest: Shelf,
+    pub latest: LogModel,
     /// Given to the disk and not yet synced.
     pending: VecDeque<Job>,
     /// The disk of this identity is gone or damaged; it counts as dead for ever.
@@ -34,7 +34,7 @@ pub struct Record {
 
 /// See the module.
 #[derive(Default)]
-pub struct Ghost {
+pub struct RaftChecker {
     leaders: BTreeMap<Term, Identity>,
     /// (index, term) to the chain hash that stands there in every log.
     chains: BTreeMap<(u64, u64), u64>,
@@ -49,7 +49,7 @@ pub struct Ghost {
     pub truncations: u64,
 }
 
-impl Ghost {
+impl RaftChecker {
     /// What is known of an identity; an unknown one has an empty log.
     pub fn record(&mut self, who: Identity) -> &mut Record {
         self.records.entry(who).or_default()
@@ -78,7 +78,7 @@ impl Ghost {
     }
 
     /// What a node was born with stands on its disk and, if `is_committed`, is agreed upon by definition.
-    pub fn on_birth(&mut self, who: Identity, durable: &Durable, is_committed: bool) -> Judged {
+    pub fn on_birth(&mut self, who: Identity, durable: &Durable, is_committed: bool) -> CheckResult {
         let persist =
             Persist { seq: 0, hard_state: Some(durable.hard_state), install: None, entries: durable.entries.clone() };
         self.on_persist(who, &persist, None)?;
@@ -91,7 +91,7 @@ impl Ghost {
     }
 
     /// Raft gives its disk a job. `leads`: the term that it leads in, if it does.
-    pub fn on_persist(&mut self, who: Identity, persist: &Persist, leads: Option<Term>) -> Judged {
+    pub fn on_persist(&mut self, who: Identity, persist: &Persist, leads: Option<Term>) -> CheckResult {
         let record = self.records.entry(who).or_default();
         if let Some(hard) = persist.hard_state {
             check_hard(who, &record.latest.hard, &hard)?;
@@ -181,7 +181,7 @@ impl Ghost {
     }
 
     /// The disk has synced all jobs up to `seq`.
-    pub fn on_synced(&mut self, who: Identity, seq: u64) -> Judged {
+    pub fn on_synced(&mut self, who: Identity, seq: u64) -> CheckResult {
         let record = self.records.entry(who).or_default();
         while record.pending.front().is_some_and(|job| job.seq <= seq) {
             let job = record.pending.pop_front().expect("there is a front");
@@ -194,9 +194,9 @@ impl Ghost {
     }
 
     /// A restart found this on disk: it must be what was written, nothing synced missing, nothing cut come back.
-    pub fn on_recovery(&mut self, who: Identity, found: &Durable) -> Judged {
+    pub fn on_recovery(&mut self, who: Identity, found: &Durable) -> CheckResult {
         let record = self.records.entry(who).or_default();
-        let mut recovered = Shelf::default();
+        let mut recovered = LogModel::default();
         recovered.hard = found.hard_state;
         if let Some(meta) = &found.snapshot {
             let id = self.committed.get(meta.index.0 as usize - 1).map(|committed| committed.id);
@@ -264,7 +264,7 @@ impl Ghost {
     }
 
     /// A message leaves a node: what it promises must be on the disk.
-    pub fn on_send(&mut self, message: &Message) -> Judged {
+    pub fn on_send(&mut self, message: &Message) -> CheckResult {
         let record = self.records.entry(message.from).or_default();
         let durable = &record.durable;
         let hard = durable.hard;
@@ -312,7 +312,7 @@ impl Ghost {
     }
 
     /// A node became leader.
-    pub fn on_leader(&mut self, who: Identity, view: &View) -> Judged {
+    pub fn on_leader(&mut self, who: Identity, view: &View) -> CheckResult {
         let term = view.term;
         if let Some(other) = self.leaders.insert(term, who)
             && other != who
@@ -347,7 +347,7 @@ impl Ghost {
     }
 
     /// A node moved its commit index. `leads`: the term that it led in before or after the step.
-    pub fn on_commit(&mut self, who: Identity, leads: Option<Term>, to: Index) -> Judged {
+    pub fn on_commit(&mut self, who: Identity, leads: Option<Term>, to: Index) -> CheckResult {
         let to = to.0;
         self.records.entry(who).or_default();
         let log = &self.records[&who].latest;
@@ -404,7 +404,7 @@ impl Ghost {
     }
 
     /// What a leader believes of the others must be true on their disks; what it believes of its log, in its log.
-    pub fn on_view(&mut self, who: Identity, view: &View) -> Judged {
+    pub fn on_view(&mut self, who: Identity, view: &View) -> CheckResult {
         self.records.entry(who).or_default();
         let log = &self.records[&who].latest;
         if view.last_index.0 != log.last() || view.term != log.hard.term {

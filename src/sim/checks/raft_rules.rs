@@ -1,10 +1,10 @@
-//! Single rules of the ghost: each looks at a before and an after, and knows nothing else.
+//! Single rules of the Raft checker: each looks at a before and an after, and knows nothing else.
 //!
-//! Not here: what the ghost remembers (`raft_checker.rs`).
+//! Not here: what the Raft checker remembers (`raft_checker.rs`).
 
-use super::log_model::{Committed, Shelf};
+use super::log_model::{Committed, LogModel};
 use crate::raft::{HardState, Membership};
-use crate::sim::violation::{Judged, violation};
+use crate::sim::violation::{CheckResult, violation};
 use crate::types::{Identity, NodeId, Term};
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub fn ids(membership: &Membership) -> Vec<NodeId> {
 }
 
 /// Term and vote of one node never go back, nor does a vote change within its term.
-pub fn check_hard(who: Identity, old: &HardState, new: &HardState) -> Judged {
+pub fn check_hard(who: Identity, old: &HardState, new: &HardState) -> CheckResult {
     if new.term < old.term {
         return violation("OneVotePerTerm", format!("{who:?} goes back from term {} to {}", old.term, new.term));
     }
@@ -28,7 +28,7 @@ pub fn check_hard(who: Identity, old: &HardState, new: &HardState) -> Judged {
 }
 
 /// A vote has reached a disk: for ever.
-pub fn note_vote(votes: &mut BTreeMap<(Identity, Term), Identity>, who: Identity, hard: HardState) -> Judged {
+pub fn note_vote(votes: &mut BTreeMap<(Identity, Term), Identity>, who: Identity, hard: HardState) -> CheckResult {
     let Some(vote) = hard.vote else { return Ok(()) };
     match votes.insert((who, hard.term), vote) {
         Some(other) if other != vote => {
@@ -46,7 +46,7 @@ pub fn check_change(
     next: &Membership,
     committed: &[Committed],
     leads: Option<Term>,
-) -> Judged {
+) -> CheckResult {
     if previous_index > committed.len() as u64 {
         return violation(
             "OneInFlight",
@@ -65,7 +65,7 @@ pub fn check_change(
 }
 
 /// Whether a recovered log is this stage of the model, a snapshot that was saved since taken into account.
-pub fn is_same_log(recovered: &Shelf, stage: &Shelf) -> bool {
+pub fn is_same_log(recovered: &LogModel, stage: &LogModel) -> bool {
     // A snapshot may be durable before the record of its term is: no promise of that term has left then.
     let base_term = recovered.id_at(recovered.base).map_or(Term(0), |id| id.term);
     let is_raised = stage.hard.term < base_term && recovered.hard == (HardState { term: base_term, vote: None });
@@ -82,7 +82,7 @@ pub fn is_same_log(recovered: &Shelf, stage: &Shelf) -> bool {
 }
 
 /// Committed entries that `old` held must still be in `new`, or below its base.
-pub fn check_kept(who: Identity, by: &str, old: &Shelf, new: &Shelf, committed: &[Committed]) -> Judged {
+pub fn check_kept(who: Identity, by: &str, old: &LogModel, new: &LogModel, committed: &[Committed]) -> CheckResult {
     let mut index = old.last().min(committed.len() as u64);
     while index > new.last() {
         if old.id_at(index) == Some(committed[index as usize - 1].id) && index > old.base {

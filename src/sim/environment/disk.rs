@@ -2,7 +2,7 @@
 //!
 //! Each file has durable bytes and the bytes that its process sees; the difference is a list of writes not yet synced.
 //! Names are durable only once their directory is synced. A power cut keeps an arbitrary part of what was not synced;
-//! the death of a process alone (`kill -9`) keeps all of it, unsynced: whoever trusts it without a sync will see it
+//! The death of a process alone (`kill -9`) keeps all of it, unsynced: whoever trusts it without a sync will see it
 //! vanish in the next power cut. After a failed sync the page cache forgets what it held (fsyncgate): a second sync
 //! that "succeeds" proves nothing.
 //!

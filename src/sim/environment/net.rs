@@ -61,8 +61,8 @@ impl Network {
     }
 
     /// Faults off, links whole, delays short.
-    pub fn calm(&mut self) {
-        self.plan = NetPlan::calm();
+    pub fn stop_faults(&mut self) {
+        self.plan = NetPlan::without_faults();
         self.whole();
     }
 

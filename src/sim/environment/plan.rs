@@ -33,7 +33,7 @@ pub struct NetPlan {
 
 impl NetPlan {
     /// A network without faults.
-    pub fn calm() -> NetPlan {
+    pub fn without_faults() -> NetPlan {
         NetPlan {
             loss: 0.0,
             duplicate: 0.0,

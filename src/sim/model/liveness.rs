@@ -4,7 +4,7 @@ use crate::types::Term;
 
 /// What the end knows.
 #[derive(Debug, Default)]
-pub struct Calm {
+pub struct LivenessPhase {
     /// When faults stopped.
     pub(crate) began: u64,
     /// Clients start nothing new.

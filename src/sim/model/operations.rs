@@ -13,7 +13,7 @@ pub(crate) const BLOCK: u64 = 1 << 32;
 
 /// What a client is told about an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum ClientResult {
     /// Applied; the service's reply.
     Done(Vec<u8>),
     /// Applied, and the service said no.
@@ -28,7 +28,7 @@ pub enum Told {
 
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum OperationKind {
     /// To set a register.
     Set { key: u8, value: u64 },
     /// To set a register if it holds `from` (`None`: nothing).
@@ -49,14 +49,19 @@ pub enum Wish {
     Chat,
 }
 
-impl Wish {
+impl OperationKind {
     /// What the store is asked for, if it goes through the log.
     pub(crate) fn op(self) -> Option<Op> {
         match self {
-            Wish::Set { key, value } => Some(services::set(key, value)),
-            Wish::Swap { key, from, to } => Some(services::set_if(key, from, to)),
-            Wish::Count => Some(services::count()),
-            Wish::Read { .. } | Wish::Submit | Wish::Cancel { .. } | Wish::Sql | Wish::Say { .. } | Wish::Chat => None,
+            OperationKind::Set { key, value } => Some(services::set(key, value)),
+            OperationKind::Swap { key, from, to } => Some(services::set_if(key, from, to)),
+            OperationKind::Count => Some(services::count()),
+            OperationKind::Read { .. }
+            | OperationKind::Submit
+            | OperationKind::Cancel { .. }
+            | OperationKind::Sql
+            | OperationKind::Say { .. }
+            | OperationKind::Chat => None,
         }
     }
 }
@@ -65,7 +70,7 @@ impl Wish {
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// What it is.
-    pub wish: Wish,
+    pub operation_kind: OperationKind,
     /// For a write: under which name it takes effect once.
     pub tag: Option<Tag>,
     /// For a write: what goes into the log.

@@ -155,7 +155,7 @@ pub fn count() -> Op {
     Op::IncrBy { key: register(COUNTER), by: 1 }
 }
 
-/// What may ride along with a write: a key that expires, or a lock. Their fate is in the digest and in the ledger.
+/// What may ride along with a write: a key that expires, or a lock. Their fate is in the digest and in the model of the store.
 pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
     let name = ByteBuf::from(vec![b"xyz"[rng.usize(0..3)]]);
     let ms = rng.u64(1..300);

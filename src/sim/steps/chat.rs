@@ -6,7 +6,7 @@
 //! Not here: who asks which node (`clients.rs`), what a command does (`services/chat/`).
 
 use crate::services::chat::{Command, Name, Target};
-use crate::sim::model::operations::Wish;
+use crate::sim::model::operations::OperationKind;
 use crate::sim::world::World;
 
 /// Conversations that are spoken of: there are few, so that people meet.
@@ -18,7 +18,7 @@ fn name(text: String) -> Name {
 
 impl World {
     /// Whether a client's next operation is to talk, and what it does then.
-    pub fn wish_to_talk(&mut self, client: usize) -> Option<(Wish, Command)> {
+    pub fn wish_to_talk(&mut self, client: usize) -> Option<(OperationKind, Command)> {
         if self.plan.talk == 0.0 || self.rng.f64() >= self.plan.talk {
             return None;
         }
@@ -30,7 +30,7 @@ impl World {
         if !std::mem::replace(&mut mouth.is_member, true) {
             let create =
                 Command::Create { name: name(format!("c{who}")), hash: "h".to_string(), token, token_ms: 1 << 40 };
-            return Some((Wish::Chat, create));
+            return Some((OperationKind::Chat, create));
         }
         let command = match dice {
             0 => Command::MakeRoom { token, name: name("tea".to_string()) },
@@ -40,7 +40,7 @@ impl World {
             8..10 => Command::Mark { token, conversation: room, number },
             10..13 if mouth.last.is_some() => {
                 let (id, again) = mouth.last.clone()?;
-                return Some((Wish::Say { who, id }, again));
+                return Some((OperationKind::Say { who, id }, again));
             }
             _ => {
                 mouth.said += 1;
@@ -52,9 +52,9 @@ impl World {
                 let say =
                     Command::Send { token, to, text: format!("{who} says {id}"), client_id: Some(id.to_string()) };
                 mouth.last = Some((id, say.clone()));
-                return Some((Wish::Say { who, id }, say));
+                return Some((OperationKind::Say { who, id }, say));
             }
         };
-        Some((Wish::Chat, command))
+        Some((OperationKind::Chat, command))
     }
 }

@@ -14,27 +14,27 @@ use crate::services::jobs::commands::LIMITS_USUAL;
 use crate::services::jobs::{self, Answer, Request};
 use crate::sim::environment::plan::LANGUAGES;
 use crate::sim::model::host::Ask;
-use crate::sim::model::operations::{BLOCK, Operation, Told, Wish};
+use crate::sim::model::operations::{BLOCK, ClientResult, Operation, OperationKind};
 use crate::sim::model::services::{self, Body, COUNTER, Command};
-use crate::sim::violation::{Judged, violation};
+use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{Packet, What, World};
 use std::sync::Arc;
 use uuid::Uuid;
 
 impl World {
     /// A client begins an operation, or asks again.
-    pub fn on_wake(&mut self, client: usize) -> Judged {
+    pub fn on_wake(&mut self, client: usize) -> CheckResult {
         if self.clients[client].operation.as_ref().is_some_and(|operation| operation.current.is_some()) {
             return Ok(());
         }
         if self.clients[client].operation.is_none() {
-            if self.is_calm && self.calm.clients_stopped {
+            if self.is_calm && self.liveness.clients_stopped {
                 return Ok(());
             }
             let call_us = self.now;
             let reads = self.plan.reads;
             let key = self.rng.u8(0..self.plan.keys);
-            let floor = self.witness.acknowledged();
+            let floor = self.client_checker.acknowledged();
             let is_read = self.rng.f64() < reads;
             let (kind, lag) = (self.rng.u8(0..10), self.rng.u64(0..3));
             let rider = services::rider(&mut self.rng);
@@ -46,27 +46,27 @@ impl World {
                 .then(|| services::sql_run(&mut self.rng));
             let is_read = is_read && job.is_none() && talk.is_none() && sql.is_none();
             let it = &mut self.clients[client];
-            let wish = match kind {
-                _ if let Some((wish, _)) = job => wish,
-                _ if let Some((wish, _)) = talk => wish,
-                _ if sql.is_some() => Wish::Sql,
-                0..=2 if is_read => Wish::Read { key: COUNTER },
-                _ if is_read => Wish::Read { key },
-                0..=2 => Wish::Count,
+            let operation_kind = match kind {
+                _ if let Some((operation_kind, _)) = job => operation_kind,
+                _ if let Some((operation_kind, _)) = talk => operation_kind,
+                _ if sql.is_some() => OperationKind::Sql,
+                0..=2 if is_read => OperationKind::Read { key: COUNTER },
+                _ if is_read => OperationKind::Read { key },
+                0..=2 => OperationKind::Count,
                 3..=4 => {
                     it.values += 1;
-                    Wish::Swap { key, from: it.seen.get(&key).copied(), to: it.id * BLOCK + it.values }
+                    OperationKind::Swap { key, from: it.seen.get(&key).copied(), to: it.id * BLOCK + it.values }
                 }
                 _ => {
                     it.values += 1;
-                    Wish::Set { key, value: it.id * BLOCK + it.values }
+                    OperationKind::Set { key, value: it.id * BLOCK + it.values }
                 }
             };
             let body = match (job, talk, sql) {
                 (Some((_, command)), _, _) => Body::Jobs(command),
                 (None, Some((_, command)), _) => Body::Chat(command),
                 (None, None, Some(command)) => Body::Sql(command),
-                (None, None, None) => Body::Store(wish.op().into_iter().chain(rider).collect()),
+                (None, None, None) => Body::Store(operation_kind.op().into_iter().chain(rider).collect()),
             };
             let tag = (!is_read).then(|| {
                 if let Some(origin) = origin {
@@ -75,7 +75,7 @@ impl World {
                 it.tag(lag)
             });
             it.operation = Some(Operation {
-                wish,
+                operation_kind,
                 tag,
                 body,
                 call_us,
@@ -91,7 +91,7 @@ impl World {
     }
 
     /// Whether a client's next operation is about jobs, and what it asks then.
-    fn wish_for_job(&mut self, client: usize) -> Option<(Wish, jobs::Command)> {
+    fn wish_for_job(&mut self, client: usize) -> Option<(OperationKind, jobs::Command)> {
         let plan = self.plan.jobs.as_ref()?;
         if self.rng.f64() >= plan.share {
             return None;
@@ -99,9 +99,9 @@ impl World {
         let own = &self.clients[client].jobs;
         if !own.is_empty() && self.rng.f64() < plan.cancels {
             let job = own[self.rng.usize(own.len().saturating_sub(5)..own.len())];
-            return Some((Wish::Cancel { job }, jobs::Command::Cancel { job }));
+            return Some((OperationKind::Cancel { job }, jobs::Command::Cancel { job }));
         }
-        if self.witness.foreman.open() >= plan.open_max {
+        if self.client_checker.jobs_checker.open() >= plan.open_max {
             return None;
         }
         let request = Request {
@@ -112,7 +112,7 @@ impl World {
             limits: LIMITS_USUAL,
             keep_ms: plan.keep_ms,
         };
-        Some((Wish::Submit, jobs::Command::Submit(request)))
+        Some((OperationKind::Submit, jobs::Command::Submit(request)))
     }
 
     /// Sends the present operation to some node.
@@ -120,7 +120,7 @@ impl World {
         let drawn = self.rng.usize(0..self.hosts.len());
         let delay = self.rng.u64(50..1_000);
         let deadline_us = self.plan.deadline_us;
-        let (now, acknowledged) = (self.now, self.witness.acknowledged());
+        let (now, acknowledged) = (self.now, self.client_checker.acknowledged());
         let it = &mut self.clients[client];
         it.attempts += 1;
         let attempt = client as u64 * BLOCK + it.attempts;
@@ -128,7 +128,7 @@ impl World {
         // Some nodes take a question and never answer: at the end it is not left to chance whether another is asked.
         let is_turn = self.is_calm && operation.tries > 0;
         let node = if is_turn { (client + operation.tries as usize) % self.hosts.len() } else { drawn };
-        if matches!(operation.wish, Wish::Read { .. }) && operation.open.is_empty() {
+        if matches!(operation.operation_kind, OperationKind::Read { .. }) && operation.open.is_empty() {
             // Asked again, a read is a new read.
             (operation.call_us, operation.floor) = (now, acknowledged);
         }
@@ -140,8 +140,8 @@ impl World {
     }
 
     /// A request arrives at a node.
-    pub fn on_request(&mut self, client: usize, attempt: u64, node: usize) -> Judged {
-        let refuse = Told::Refused;
+    pub fn on_request(&mut self, client: usize, attempt: u64, node: usize) -> CheckResult {
+        let refuse = ClientResult::Refused;
         self.note(|_| format!("client {client} asks n{} (attempt {})", node + 1, attempt % BLOCK));
         let Some(operation) = self.clients[client].operation.clone().filter(|it| it.open.contains(&attempt)) else {
             return Ok(());
@@ -150,7 +150,7 @@ impl World {
             self.after(200, What::Reply { client, attempt, told: refuse });
             return Ok(());
         }
-        if let Wish::Read { key } = operation.wish {
+        if let OperationKind::Read { key } = operation.operation_kind {
             let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
             let token = process.token(Ask::Read { attempt, key });
             return self.step(node, Input::Read { token });
@@ -161,14 +161,14 @@ impl World {
     }
 
     /// A host proposes a command if it leads, else it sends it to the leader that it knows.
-    pub fn hand_in(&mut self, node: usize, ask: Ask, command: Command) -> Judged {
+    pub fn hand_in(&mut self, node: usize, ask: Ask, command: Command) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let view = process.raft.view();
         if view.role == Role::Leader {
             return self.propose(node, ask, command);
         }
         let Some(leader) = view.leader else {
-            return self.tell(node, ask, Told::Refused);
+            return self.tell(node, ask, ClientResult::Refused);
         };
         let token = process.token(ask).0;
         let life = self.hosts[node].life;
@@ -178,7 +178,7 @@ impl World {
     }
 
     /// The leader's host stamps a command with log time and proposes it.
-    fn propose(&mut self, node: usize, ask: Ask, mut command: Command) -> Judged {
+    fn propose(&mut self, node: usize, ask: Ask, mut command: Command) -> CheckResult {
         command.at_ms = self.stamp_ms(node)?;
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let token = process.token(ask);
@@ -187,22 +187,22 @@ impl World {
     }
 
     /// A command that another node's host sent on.
-    pub fn on_forward(&mut self, node: usize, origin: (usize, u64, u64), command: Arc<[u8]>) -> Judged {
+    pub fn on_forward(&mut self, node: usize, origin: (usize, u64, u64), command: Arc<[u8]>) -> CheckResult {
         let command = Command::decode(&command).expect("hosts forward what they encoded");
         let ask = Ask::Forwarded { node: origin.0, life: origin.1, token: origin.2 };
         if self.hosts[node].leads().is_none() {
-            return self.tell(node, ask, Told::Refused);
+            return self.tell(node, ask, ClientResult::Refused);
         }
         self.propose(node, ask, command)
     }
 
     /// An attempt took too long.
-    pub fn on_deadline(&mut self, client: usize, attempt: u64) -> Judged {
-        self.on_reply(client, attempt, Told::Unknown)
+    pub fn on_deadline(&mut self, client: usize, attempt: u64) -> CheckResult {
+        self.on_reply(client, attempt, ClientResult::Unknown)
     }
 
     /// A client has an answer.
-    pub fn on_reply(&mut self, client: usize, attempt: u64, told: Told) -> Judged {
+    pub fn on_reply(&mut self, client: usize, attempt: u64, told: ClientResult) -> CheckResult {
         self.note(|_| format!("client {client} is told {told:?} (attempt {})", attempt % BLOCK));
         let is_calm = self.is_calm;
         let (again, gives_up) = (self.rng.u64(500..20_000), !is_calm && self.rng.u8(0..6) == 0);
@@ -212,7 +212,7 @@ impl World {
         let Some(at) = operation.open.iter().position(|open| *open == attempt) else { return Ok(()) };
         let is_current = operation.current == Some(attempt);
         match told {
-            Told::Refused => {
+            ClientResult::Refused => {
                 operation.open.remove(at);
                 if is_current {
                     operation.current = None;
@@ -220,14 +220,14 @@ impl World {
                 }
                 return Ok(());
             }
-            Told::Unknown => {
+            ClientResult::Unknown => {
                 // The attempt stays open: a late answer still counts.
                 operation.is_ambiguous = true;
                 if !is_current {
                     return Ok(());
                 }
                 operation.current = None;
-                let is_idle_read = matches!(operation.wish, Wish::Read { .. });
+                let is_idle_read = matches!(operation.operation_kind, OperationKind::Read { .. });
                 if is_idle_read {
                     operation.open.clear();
                 }
@@ -236,21 +236,23 @@ impl World {
                     return Ok(());
                 }
             }
-            Told::Failed(ref why) => {
+            ClientResult::Failed(ref why) => {
                 return violation("ExactlyOnce", format!("client {client} waits for {operation:?} and is told: {why}"));
             }
-            Told::Done(ref reply) => {
-                self.witness.on_acknowledged(operation, reply)?;
-                if let Wish::Set { key, value } = operation.wish {
+            ClientResult::Done(ref reply) => {
+                self.client_checker.on_acknowledged(operation, reply)?;
+                if let OperationKind::Set { key, value } = operation.operation_kind {
                     it.seen.insert(key, value);
                 }
-                if let (Wish::Submit, Some(Answer::Submitted(job))) = (operation.wish, Answer::decode(reply)) {
+                if let (OperationKind::Submit, Some(Answer::Submitted(job))) =
+                    (operation.operation_kind, Answer::decode(reply))
+                {
                     it.jobs.push(job);
                 }
             }
-            Told::Value { index, value } => {
-                self.witness.on_read(operation.floor, index, value)?;
-                if let (Wish::Read { key }, Some(value)) = (operation.wish, value) {
+            ClientResult::Value { index, value } => {
+                self.client_checker.on_read(operation.floor, index, value)?;
+                if let (OperationKind::Read { key }, Some(value)) = (operation.operation_kind, value) {
                     it.seen.insert(key, value);
                 }
                 self.coverage.reads += 1;
@@ -259,10 +261,10 @@ impl World {
         let operation = it.operation.take().expect("checked above");
         self.coverage.operations += 1;
         let is_certain = match told {
-            Told::Done(_) | Told::Value { .. } => Some(self.now),
+            ClientResult::Done(_) | ClientResult::Value { .. } => Some(self.now),
             _ => None,
         };
-        self.witness.record(client as u64, &operation, is_certain, &told);
+        self.client_checker.record(client as u64, &operation, is_certain, &told);
         self.after(think + 1, What::Wake { client });
         Ok(())
     }

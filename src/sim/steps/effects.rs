@@ -1,7 +1,7 @@
 //! What the host of a raft owes it: each step's effects carried out in order, the disk's reports, entries applied.
 //!
 //! A crash may come between any two effects, and between any two operations of the disk. Every step is followed by the
-//! ghost's judgement.
+//! Raft checker's judgement.
 //!
 //! Not here: snapshots on their way (`snapshot_transfers.rs`), clients (`clients.rs`), workers (`workers.rs`).
 
@@ -10,16 +10,16 @@ use crate::services::Reply;
 use crate::services::registry::JOBS;
 use crate::sim::environment::disk::Death;
 use crate::sim::model::host::{Ask, DiskJob, Process, Running};
-use crate::sim::model::operations::Told;
+use crate::sim::model::operations::ClientResult;
 use crate::sim::model::services::Command;
-use crate::sim::violation::{Judged, violation};
+use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{Packet, What, World};
 use crate::store::error::StoreError;
 use crate::types::Index;
 
 impl World {
     /// Feeds one input to a node's raft and carries out what it asks.
-    pub fn step(&mut self, node: usize, input: Input) -> Judged {
+    pub fn step(&mut self, node: usize, input: Input) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let led = process.led;
         let mut fx = Effects::default();
@@ -51,20 +51,20 @@ impl World {
             }
         }
         if let Some(persist) = &fx.persist {
-            self.ghost.on_persist(who, persist, leads.or(led))?;
+            self.raft_checker.on_persist(who, persist, leads.or(led))?;
         }
         if leads.is_some() && leads != led {
-            self.ghost.on_leader(who, &view)?;
+            self.raft_checker.on_leader(who, &view)?;
         }
         if let Some(commit) = fx.commit {
-            self.ghost.on_commit(who, leads.or(led), commit)?;
+            self.raft_checker.on_commit(who, leads.or(led), commit)?;
         }
-        self.ghost.on_view(who, &view)?;
+        self.raft_checker.on_view(who, &view)?;
         self.carry_out(node, fx)
     }
 
     /// Carries out a step's effects, in order; the process may die at each boundary.
-    fn carry_out(&mut self, node: usize, fx: Effects) -> Judged {
+    fn carry_out(&mut self, node: usize, fx: Effects) -> CheckResult {
         let is_fatal = !self.is_calm && self.rng.f64() < self.plan.boundary_crash;
         let mut boundaries = if is_fatal { self.rng.u32(0..3) } else { u32::MAX };
         let life = self.hosts[node].life;
@@ -129,15 +129,15 @@ impl World {
     }
 
     /// A message leaves the node.
-    fn leave(&mut self, node: usize, message: Message) -> Judged {
-        self.ghost.on_send(&message)?;
+    fn leave(&mut self, node: usize, message: Message) -> CheckResult {
+        self.raft_checker.on_send(&message)?;
         let to = message.to.id.0 as usize - 1;
         self.send(node, to, Packet::Raft(message));
         Ok(())
     }
 
     /// The disk failed: the node stops (exit code 3), or was about to die anyway.
-    pub fn on_disk_failed(&mut self, node: usize, error: StoreError) -> Judged {
+    pub fn on_disk_failed(&mut self, node: usize, error: StoreError) -> CheckResult {
         self.note(|_| format!("n{} disk: {error}", node + 1));
         let was_dead = self.hosts[node].disk().is_dead;
         let is_expected = was_dead || {
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Begins the next job of an idle disk.
-    pub fn kick_disk(&mut self, node: usize) -> Judged {
+    pub fn kick_disk(&mut self, node: usize) -> CheckResult {
         let life = self.hosts[node].life;
         if !self.is_calm && self.plan.boundary_crash > 0.0 && self.rng.f64() < self.plan.boundary_crash {
             let operations = self.rng.u32(0..10);
@@ -213,7 +213,7 @@ impl World {
     }
 
     /// The disk has done its job.
-    pub fn on_disk_done(&mut self, node: usize) -> Judged {
+    pub fn on_disk_done(&mut self, node: usize) -> CheckResult {
         let life = self.hosts[node].life;
         if self.hosts[node].hung_until > self.now {
             let at = self.hosts[node].hung_until;
@@ -235,10 +235,10 @@ impl World {
     }
 
     /// Everything up to `seq` is durable: promises leave, raft is told.
-    fn report_synced(&mut self, node: usize, seq: u64) -> Judged {
+    fn report_synced(&mut self, node: usize, seq: u64) -> CheckResult {
         let (who, life) = (self.hosts[node].identity, self.hosts[node].life);
         if !self.flaws.host.synced_before_sync {
-            self.ghost.on_synced(who, seq)?;
+            self.raft_checker.on_synced(who, seq)?;
         }
         loop {
             let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -254,7 +254,7 @@ impl World {
     }
 
     /// A received snapshot takes the place of the service's state.
-    fn install(&mut self, node: usize, meta: &SnapshotMeta) -> Judged {
+    fn install(&mut self, node: usize, meta: &SnapshotMeta) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some((received, bytes)) = process.received.take().filter(|(received, _)| received == meta) else {
             return violation(
@@ -278,7 +278,7 @@ impl World {
         let digest = process.service.digest();
         self.coverage.snapshots_installed += 1;
         self.note(|_| format!("n{} installs the snapshot at {applied}", node + 1));
-        self.witness.on_restart(applied, digest)?;
+        self.client_checker.on_restart(applied, digest)?;
         self.keep_time(node);
         self.maybe_look(node);
         // What waited below it may or may not have happened.
@@ -286,13 +286,13 @@ impl World {
         let later = process.waiting.split_off(&(applied + 1));
         let lost = std::mem::replace(&mut process.waiting, later);
         for (_, ask) in lost.into_values().flatten() {
-            self.tell(node, ask, Told::Unknown)?;
+            self.tell(node, ask, ClientResult::Unknown)?;
         }
         self.serve_reads(node)
     }
 
     /// Applies what is committed.
-    pub fn on_apply(&mut self, node: usize) -> Judged {
+    pub fn on_apply(&mut self, node: usize) -> CheckResult {
         if let Some(process) = self.hosts[node].process.as_mut() {
             process.is_apply_due = false;
         }
@@ -326,25 +326,25 @@ impl World {
                     applied = Some((command, outcome));
                 }
             }
-            // What is known to be altered is no witness: `sim/differences.rs` sees to it that it is found.
-            let wants_digest = altered.is_none() && self.witness.wants_digest(index);
+            // A node that is known to be altered proves nothing here: `sim/differences.rs` sees to it that it is found.
+            let wants_digest = altered.is_none() && self.client_checker.wants_digest(index);
             let digest = wants_digest.then(|| process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
             let is_checkpoint = process.service.take_checkpoint();
             let board = (altered != Some(JOBS)).then(|| process.service.jobs());
-            self.witness.on_apply(index, applied.as_ref(), digest, board)?;
+            self.client_checker.on_apply(index, applied.as_ref(), digest, board)?;
             if digest.is_some() {
                 process.service.check();
             }
             for (term, ask) in waiting {
                 let told = if term == entry.term {
                     match applied.as_ref().map(|(_, outcome)| &outcome.reply) {
-                        Some(Reply::Ok(bytes)) => Told::Done(bytes.clone()),
-                        Some(Reply::Failed(why)) => Told::Failed(why.clone()),
-                        None => Told::Done(Vec::new()),
+                        Some(Reply::Ok(bytes)) => ClientResult::Done(bytes.clone()),
+                        Some(Reply::Failed(why)) => ClientResult::Failed(why.clone()),
+                        None => ClientResult::Done(Vec::new()),
                     }
                 } else {
-                    Told::Refused
+                    ClientResult::Refused
                 };
                 self.tell(node, ask, told)?;
             }
@@ -359,7 +359,7 @@ impl World {
     }
 
     /// Answers reads whose index is applied.
-    fn serve_reads(&mut self, node: usize) -> Judged {
+    fn serve_reads(&mut self, node: usize) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let applied = process.applied;
         let (ready, later): (Vec<_>, Vec<_>) =
@@ -371,18 +371,18 @@ impl World {
         Ok(())
     }
 
-    fn serve_read(&mut self, node: usize, ask: Ask) -> Judged {
+    fn serve_read(&mut self, node: usize, ask: Ask) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_ref() else { return Ok(()) };
         if matches!(ask, Ask::Join) {
             return self.join(node);
         }
         let Ask::Read { key, .. } = ask else { return Ok(()) };
-        let told = Told::Value { index: process.applied, value: process.service.value(key) };
+        let told = ClientResult::Value { index: process.applied, value: process.service.value(key) };
         self.tell(node, ask, told)
     }
 
     /// Begins a snapshot of the service if enough has been applied since the last, or if asked to.
-    pub fn maybe_snapshot(&mut self, node: usize, is_asked: bool) -> Judged {
+    pub fn maybe_snapshot(&mut self, node: usize, is_asked: bool) -> CheckResult {
         let every = self.plan.snapshot_every.unwrap_or(u64::MAX);
         let life = self.hosts[node].life;
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -408,14 +408,14 @@ impl World {
         process.is_saving = true;
         process.since_snapshot = 0;
         let digest = process.service.digest();
-        self.witness.on_restart(index.0, digest)?;
+        self.client_checker.on_restart(index.0, digest)?;
         let delay = self.disk_delay(node);
         self.after(delay, What::Save { node, life, meta: Box::new(meta), bytes });
         Ok(())
     }
 
     /// The snapshot is written: raft may forget what it covers, the store may drop it.
-    pub fn on_save(&mut self, node: usize, meta: SnapshotMeta, mut bytes: Vec<u8>) -> Judged {
+    pub fn on_save(&mut self, node: usize, meta: SnapshotMeta, mut bytes: Vec<u8>) -> CheckResult {
         let life = self.hosts[node].life;
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         process.is_saving = false;
@@ -437,7 +437,7 @@ impl World {
     }
 
     /// Raft answered a question.
-    fn on_answer(&mut self, node: usize, token: Token, answer: Answer) -> Judged {
+    fn on_answer(&mut self, node: usize, token: Token, answer: Answer) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(ask) = process.asks.remove(&token.0) else {
             return violation("ExactlyOnce", format!("n{} answers a question twice: {answer:?}", node + 1));
@@ -461,17 +461,17 @@ impl World {
                 if matches!(ask, Ask::Driver) {
                     self.note(|_| format!("n{} refuses: {why}", node + 1));
                 }
-                self.tell(node, ask, Told::Refused)
+                self.tell(node, ask, ClientResult::Refused)
             }
         }
     }
 
     /// Gives an answer to whoever asked.
-    pub fn tell(&mut self, node: usize, ask: Ask, told: Told) -> Judged {
+    pub fn tell(&mut self, node: usize, ask: Ask, told: ClientResult) -> CheckResult {
         match ask {
             Ask::Command(attempt) | Ask::Read { attempt, .. } => {
-                if matches!(told, Told::Refused) {
-                    self.witness.on_refused(attempt)?;
+                if matches!(told, ClientResult::Refused) {
+                    self.client_checker.on_refused(attempt)?;
                 }
                 let client = crate::sim::model::operations::client_of(attempt);
                 let delay = self.rng.u64(50..1_000);
@@ -481,11 +481,11 @@ impl World {
                 self.send(node, origin, Packet::Forwarded { life, token, told });
             }
             Ask::Work { attempt, about } => {
-                if matches!(told, Told::Refused) {
-                    self.witness.on_refused(attempt)?;
+                if matches!(told, ClientResult::Refused) {
+                    self.client_checker.on_refused(attempt)?;
                 }
                 if let Some(about) = about {
-                    self.on_end_told(node, about, matches!(told, Told::Done(_)));
+                    self.on_end_told(node, about, matches!(told, ClientResult::Done(_)));
                 }
             }
             Ask::Driver | Ask::Join => {}
@@ -501,7 +501,7 @@ impl World {
             if let Ask::Command(attempt) | Ask::Read { attempt, .. } = ask {
                 let client = crate::sim::model::operations::client_of(attempt);
                 let delay = self.rng.u64(100..2_000);
-                self.after(delay, What::Reply { client, attempt, told: Told::Unknown });
+                self.after(delay, What::Reply { client, attempt, told: ClientResult::Unknown });
             }
         }
     }

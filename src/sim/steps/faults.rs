@@ -12,7 +12,7 @@ use crate::sim::environment::disk::Death;
 use crate::sim::environment::net::SHAPES;
 use crate::sim::environment::plan::{FaultKind, TICK_US, pick};
 use crate::sim::model::host::Ask;
-use crate::sim::violation::Judged;
+use crate::sim::violation::CheckResult;
 use crate::sim::world::{What, World};
 use crate::types::{Identity, NodeId, Ticks};
 
@@ -24,7 +24,7 @@ impl World {
     }
 
     /// A fault strikes.
-    pub fn on_fault(&mut self, at: usize) -> Judged {
+    pub fn on_fault(&mut self, at: usize) -> CheckResult {
         if self.is_calm {
             return Ok(());
         }
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// The disk of a node is well again.
-    pub fn on_disk_well(&mut self, node: usize) -> Judged {
+    pub fn on_disk_well(&mut self, node: usize) -> CheckResult {
         {
             let mut disk = self.hosts[node].disk();
             let die_after = disk.faults.die_after;
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// A random membership change, asked of the leader; never one that leaves no living majority.
-    fn change_some_member(&mut self) -> Judged {
+    fn change_some_member(&mut self) -> CheckResult {
         let Some(leader) = self.newest_leader() else { return Ok(()) };
         let Some(process) = self.hosts[leader].process.as_ref() else { return Ok(()) };
         let membership = process.raft.view().membership;
@@ -223,7 +223,7 @@ impl World {
         well > after.len() / 2
     }
 
-    fn change(&mut self, leader: usize, change: Change) -> Judged {
+    fn change(&mut self, leader: usize, change: Change) -> CheckResult {
         let Some(process) = self.hosts[leader].process.as_mut() else { return Ok(()) };
         let token = process.token(Ask::Driver);
         self.note(|_| format!("n{} is asked for {change:?}", leader + 1));
@@ -232,8 +232,8 @@ impl World {
     }
 
     /// The driver does what an autopilot does: replaces identities that are lost for good.
-    pub fn on_driver(&mut self) -> Judged {
-        if self.calm.clients_stopped {
+    pub fn on_driver(&mut self) -> CheckResult {
+        if self.liveness.clients_stopped {
             return Ok(());
         }
         let delay = self.rng.u64(1..self.plan.election_us());

@@ -11,17 +11,17 @@
 use crate::raft::Raft;
 use crate::sim::environment::disk::Death;
 use crate::sim::environment::plan::{Broken, TICK_US};
-use crate::sim::violation::{Judged, violation};
+use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{What, World};
 use crate::types::{Identity, Term};
 use std::collections::BTreeSet;
 
 impl World {
     /// Faults stop.
-    pub fn on_calm(&mut self) -> Judged {
+    pub fn on_calm(&mut self) -> CheckResult {
         self.is_calm = true;
-        self.calm.began = self.now;
-        self.net.calm();
+        self.liveness.began = self.now;
+        self.net.stop_faults();
         self.note(|_| "calm".into());
         let broken = self.choose_broken();
         for node in 0..self.hosts.len() {
@@ -87,7 +87,7 @@ impl World {
         broken
     }
 
-    fn heal(&mut self, node: usize) -> Judged {
+    fn heal(&mut self, node: usize) -> CheckResult {
         self.on_disk_well(node)?;
         let life = self.hosts[node].life;
         let host = &mut self.hosts[node];
@@ -122,62 +122,66 @@ impl World {
     }
 
     /// Looks whether progress has returned, and for how long.
-    pub fn on_look(&mut self) -> Judged {
+    pub fn on_look(&mut self) -> CheckResult {
         let timeout = self.plan.election_us();
-        let since = self.now - self.calm.began;
+        let since = self.now - self.liveness.began;
         self.after(timeout / 4, What::Look);
         // Recovery and the first words take a moment on top.
         let slack = timeout * 2;
         let leader = self.settled_leader();
-        if leader.is_none() && since > timeout * 10 + slack && !self.calm.clients_stopped {
+        if leader.is_none() && since > timeout * 10 + slack && !self.liveness.clients_stopped {
             return violation(
                 "Progress",
                 format!("no leader ten election timeouts after the faults stopped{}", self.census()),
             );
         }
-        if !self.calm.clients_stopped {
+        if !self.liveness.clients_stopped {
             if leader.is_some() && since > timeout * 4 {
-                self.calm.clients_stopped = true;
-                self.calm.stopped_at = self.now;
+                self.liveness.clients_stopped = true;
+                self.liveness.stopped_at = self.now;
             }
             return Ok(());
         }
         let missing = self.what_is_missing(leader);
         let top = self.top_term();
-        match (&self.calm.settled, missing) {
-            (None, None) => self.calm.settled = Some((self.now, top, self.witness.foreman.musters())),
+        match (&self.liveness.settled, missing) {
+            (None, None) => {
+                self.liveness.settled = Some((self.now, top, self.client_checker.jobs_checker.membership_changes()))
+            }
             (None, Some(missing)) => {
-                if self.now - self.calm.stopped_at > timeout * 25 + self.plan.deadline_us * 4 + self.jobs_us() {
+                if self.now - self.liveness.stopped_at > timeout * 25 + self.plan.deadline_us * 4 + self.jobs_us() {
                     return violation("Progress", format!("{missing}{}", self.census()));
                 }
             }
-            (Some((at, term, musters)), missing) => {
+            (Some((at, term, membership_changes)), missing) => {
                 if top > *term {
                     // Preemption may hand leadership on once more.
-                    if !self.plan.preempt || self.now - self.calm.stopped_at > timeout * 20 {
+                    if !self.plan.preempt || self.now - self.liveness.stopped_at > timeout * 20 {
                         return violation(
                             "Progress",
                             format!("terms grow from {term} to {top} in peace{}", self.census()),
                         );
                     }
-                    self.calm.settled = None;
-                } else if *musters != self.witness.foreman.musters() && !self.plan.preempt {
+                    self.liveness.settled = None;
+                } else if *membership_changes != self.client_checker.jobs_checker.membership_changes()
+                    && !self.plan.preempt
+                {
                     // Who lagged before all was well may still be declared gone, and comes back.
                     let bound =
                         timeout * 20 + 2 * self.plan.jobs.as_ref().map_or(0, |plan| plan.fail_after_ticks.0 * TICK_US);
-                    if self.now - self.calm.stopped_at > bound {
+                    if self.now - self.liveness.stopped_at > bound {
                         return violation("Progress", format!("workers come and go in peace{}", self.census()));
                     }
-                    self.calm.settled = None;
+                    self.liveness.settled = None;
                 } else if let Some(missing) = missing {
-                    if self.plan.preempt && self.now - self.calm.stopped_at < timeout * 20 {
-                        self.calm.settled = None;
+                    if self.plan.preempt && self.now - self.liveness.stopped_at < timeout * 20 {
+                        self.liveness.settled = None;
                         return Ok(());
                     }
                     return violation("Progress", format!("{missing}, in peace{}", self.census()));
                 } else if self.now - *at > timeout * 4 {
-                    self.coverage.commits += self.ghost.committed_len();
-                    self.coverage.truncations += self.ghost.truncations;
+                    self.coverage.commits += self.raft_checker.committed_len();
+                    self.coverage.truncations += self.raft_checker.truncations;
                     self.is_over = true;
                 }
             }
@@ -210,7 +214,7 @@ impl World {
         let Some(leader) = leader else { return Some("no leader".into()) };
         for client in &self.clients {
             if let Some(operation) = &client.operation {
-                return Some(format!("client {} waits for {:?}", client.id, operation.wish));
+                return Some(format!("client {} waits for {:?}", client.id, operation.operation_kind));
             }
         }
         let process = self.hosts[leader].process.as_ref()?;

@@ -1,6 +1,6 @@
 //! Lives of nodes: starting from a disk, dying, losing the disk; and how much loss the cluster can bear.
 //!
-//! A start is the real recovery: the ghost judges what it found. A node that refuses its damaged disk does what a person
+//! A start is the real recovery: the Raft checker judges what it found. A node that refuses its damaged disk does what a person
 //! would tell it to (`--rejoin`): it comes back empty under a new identity. Raft stands the loss of a minority of voters
 //! for good, so what destroys promises asks [`World::can_spare`] first.
 //!
@@ -10,8 +10,8 @@ use crate::raft::Membership;
 use crate::sim::environment::disk::Death;
 use crate::sim::environment::plan::FaultKind;
 use crate::sim::model::host::Process;
-use crate::sim::model::operations::Told;
-use crate::sim::violation::{Judged, violation};
+use crate::sim::model::operations::ClientResult;
+use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{What, World};
 use crate::store::error::StoreError;
 use crate::types::{Identity, Index};
@@ -30,7 +30,7 @@ impl World {
     }
 
     /// A process starts, if it can.
-    pub fn on_start(&mut self, node: usize) -> Judged {
+    pub fn on_start(&mut self, node: usize) -> CheckResult {
         self.hosts[node].is_start_due = false;
         if self.hosts[node].process.is_some() || (self.is_calm && self.hosts[node].is_left_out) {
             return Ok(());
@@ -71,7 +71,7 @@ impl World {
                 durable.entries.last().map_or(Index(0), |entry| entry.index),
             )
         });
-        self.ghost.on_recovery(identity, &durable)?;
+        self.raft_checker.on_recovery(identity, &durable)?;
         self.coverage.starts += 1;
         // Recovery has read every byte that matters: whatever was flipped did no harm.
         self.hosts[node].is_damaged = false;
@@ -80,7 +80,7 @@ impl World {
         host.life += 1;
         let process = Process::start(host, &self.plan, &self.flaws, store, durable, rng);
         process.service.check();
-        self.witness.on_restart(process.applied, process.service.digest())?;
+        self.client_checker.on_restart(process.applied, process.service.digest())?;
         let host = &mut self.hosts[node];
         host.process = Some(process);
         let life = host.life;
@@ -105,7 +105,7 @@ impl World {
         Ok(())
     }
 
-    fn on_open_failed(&mut self, node: usize, error: StoreError) -> Judged {
+    fn on_open_failed(&mut self, node: usize, error: StoreError) -> CheckResult {
         self.note(|_| format!("n{} cannot start: {error}", node + 1));
         let was_dead = self.hosts[node].disk().is_dead;
         let has_faults = {
@@ -147,9 +147,9 @@ impl World {
         self.hosts[node].is_damaged = false;
         self.coverage.wipes += 1;
         if self.flaws.host.wiped_keeps_identity {
-            *self.ghost.record(old) = Default::default();
+            *self.raft_checker.record(old) = Default::default();
         } else {
-            self.ghost.record(old).is_destroyed = true;
+            self.raft_checker.record(old).is_destroyed = true;
             self.hosts[node].identity = self.fresh_identity(node);
         }
         (self.hosts[node].sql_file, self.hosts[node].sql_older) = (None, None);
@@ -185,7 +185,7 @@ impl World {
         for what in lost {
             match what {
                 What::Request { client, attempt, .. } => {
-                    self.after(500, What::Reply { client, attempt, told: Told::Unknown });
+                    self.after(500, What::Reply { client, attempt, told: ClientResult::Unknown });
                 }
                 What::Received { .. } => self.after(0, what),
                 _ => {}
@@ -206,15 +206,15 @@ impl World {
 
     /// Identities whose disks are lost or damaged for good.
     pub fn destroyed(&self) -> BTreeSet<Identity> {
-        self.ghost.records().filter(|(_, record)| record.is_destroyed).map(|(who, _)| *who).collect()
+        self.raft_checker.records().filter(|(_, record)| record.is_destroyed).map(|(who, _)| *who).collect()
     }
 
     /// Every membership that may still be in force somewhere: the newest committed one and all after it.
     pub fn memberships_in_play(&self) -> Vec<Arc<Membership>> {
         let mut all: Vec<Arc<Membership>> = Vec::new();
-        let committed = self.ghost.committed_len();
-        all.extend(self.ghost.committed_membership(committed).cloned());
-        for (_, record) in self.ghost.records() {
+        let committed = self.raft_checker.committed_len();
+        all.extend(self.raft_checker.committed_membership(committed).cloned());
+        for (_, record) in self.raft_checker.records() {
             if !record.is_destroyed {
                 for log in [&record.latest, &record.durable] {
                     all.extend(log.members_between(committed, u64::MAX).map(|(_, membership)| membership));

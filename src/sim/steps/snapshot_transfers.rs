@@ -7,7 +7,7 @@
 
 use crate::raft::Input;
 use crate::sim::model::snapshot_transfers::Transfer;
-use crate::sim::violation::{Judged, violation};
+use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{What, World};
 use crate::types::Identity;
 
@@ -16,7 +16,7 @@ const CHUNK: usize = 48;
 
 impl World {
     /// Raft asks to stream the newest snapshot to a follower.
-    pub fn stream_snapshot(&mut self, from: usize, to: Identity) -> Judged {
+    pub fn stream_snapshot(&mut self, from: usize, to: Identity) -> CheckResult {
         let (from_life, from_identity) = (self.hosts[from].life, self.hosts[from].identity);
         let Some(process) = self.hosts[from].process.as_mut() else { return Ok(()) };
         let term = process.raft.view().term;
@@ -70,7 +70,7 @@ impl World {
     }
 
     /// A chunk arrives, unless the connection broke.
-    pub fn on_chunk(&mut self, transfer: u64) -> Judged {
+    pub fn on_chunk(&mut self, transfer: u64) -> CheckResult {
         let Some(mut row) = self.transfers.all.remove(&transfer) else { return Ok(()) };
         let (from, to) = (row.from, row.to_node);
         let is_cut = self.net.is_cut(from, to) || self.net.is_cut(to, from);
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// The whole snapshot is durable beside the log.
-    pub fn on_snapshot_received(&mut self, node: usize, transfer: u64) -> Judged {
+    pub fn on_snapshot_received(&mut self, node: usize, transfer: u64) -> CheckResult {
         let Some(row) = self.transfers.all.remove(&transfer) else { return Ok(()) };
         let delay = self.rng.u64(500..10_000);
         let ok = self.is_calm || self.rng.u8(0..10) > 0;

@@ -3,7 +3,7 @@
 //! A process draws an identity, and joins once it is a member and a linearizable read has shown that it can follow the log: one
 //! that joins and does not learn so would get work that it never hears of. It compares what the applied board gives
 //! to it with what it runs: begins what is new, stops what is its own no more, and tells ends until the log has them or
-//! the job is no longer its own. All of that dies with the process. A program is a span of time, and an output that says
+//! The job is no longer its own. All of that dies with the process. A program is a span of time, and an output that says
 //! which attempt of which job it was, and whose. Some never begin, for their sandbox does not start: those are given back. What a
 //! stopped one had printed is told as well.
 //! The leader calls the roll by the real rule, on its own evidence: links that broke, and silence.
@@ -18,7 +18,7 @@ use crate::sim::environment::plan::TICK_US;
 use crate::sim::model::host::Ask;
 use crate::sim::model::services::{Body, Command};
 use crate::sim::model::worker::{Key, Untold, Worker};
-use crate::sim::violation::Judged;
+use crate::sim::violation::CheckResult;
 use crate::sim::world::{What, World};
 use crate::types::{Identity, NodeId, Ticks};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// A worker compares what runs with what the log says.
-    pub fn on_work(&mut self, node: usize) -> Judged {
+    pub fn on_work(&mut self, node: usize) -> CheckResult {
         let (now, life, flaws) = (self.now, self.hosts[node].life, self.flaws.host);
         let Some(plan) = &self.plan.jobs else { return Ok(()) };
         let (least_us, most_us) = plan.run_us;
@@ -103,7 +103,7 @@ impl World {
         for (job, attempt) in begun {
             self.note(|_| format!("n{} begins attempt {attempt} at job {job}", node + 1));
             let has_started = !is_sandbox_broken(job, attempt, who);
-            self.witness.foreman.on_begun(who, job, attempt, has_started)?;
+            self.client_checker.jobs_checker.on_begun(who, job, attempt, has_started)?;
             let delay = self.rng.u64(least_us..=most_us);
             self.after(delay, What::Ended { node, life, job, attempt });
         }
@@ -118,7 +118,7 @@ impl World {
     }
 
     /// A program has ended, or was stopped.
-    pub fn on_ended(&mut self, node: usize, key: Key) -> Judged {
+    pub fn on_ended(&mut self, node: usize, key: Key) -> CheckResult {
         let now = self.now;
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(worker) = process.worker.as_mut() else { return Ok(()) };
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    fn tell_ends(&mut self, node: usize) -> Judged {
+    fn tell_ends(&mut self, node: usize) -> CheckResult {
         let (now, life) = (self.now, self.hosts[node].life);
         let patience = if self.flaws.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
         let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
@@ -199,7 +199,7 @@ impl World {
         Ok(())
     }
 
-    fn maybe_join(&mut self, node: usize) -> Judged {
+    fn maybe_join(&mut self, node: usize) -> CheckResult {
         let (now, patience_us) = (self.now, self.plan.deadline_us);
         let Some(again_us) = self.plan.jobs.as_ref().map(|plan| plan.again_us) else { return Ok(()) };
         let me = self.hosts[node].identity;
@@ -219,7 +219,7 @@ impl World {
     }
 
     /// A linearizable read was served: this node follows the log. It joins unless it has meanwhile.
-    pub fn join(&mut self, node: usize) -> Judged {
+    pub fn join(&mut self, node: usize) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(worker) = process.worker.as_mut() else { return Ok(()) };
         if is_here(process.service.jobs(), worker.who) {
@@ -244,7 +244,7 @@ impl World {
     }
 
     /// A node's own command, about an end or not.
-    fn say(&mut self, node: usize, tag: Tag, command: jobs::Command, about: Option<Key>) -> Judged {
+    fn say(&mut self, node: usize, tag: Tag, command: jobs::Command, about: Option<Key>) -> CheckResult {
         self.words += 1;
         let attempt = FIRST_WORD + self.words;
         self.note(|_| format!("n{} says {command:?}", node + 1));
@@ -253,7 +253,7 @@ impl World {
     }
 
     /// A node hears of a link: evidence for the roll call.
-    pub fn note_link(&mut self, node: usize, about: usize, is_up: bool) -> Judged {
+    pub fn note_link(&mut self, node: usize, about: usize, is_up: bool) -> CheckResult {
         let life = self.hosts[node].life;
         let is_there = self.hosts[about].process.is_some() && !self.hosts[about].is_left_out;
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -272,7 +272,7 @@ impl World {
     }
 
     /// The leader looks around from time to time.
-    pub fn maybe_call_the_roll(&mut self, node: usize) -> Judged {
+    pub fn maybe_call_the_roll(&mut self, node: usize) -> CheckResult {
         let now = self.now;
         let Some(again_us) = self.plan.jobs.as_ref().map(|plan| plan.again_us) else { return Ok(()) };
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -282,7 +282,7 @@ impl World {
     }
 
     /// On the leader: workers that are gone lose their jobs to others.
-    fn call_the_roll(&mut self, node: usize) -> Judged {
+    fn call_the_roll(&mut self, node: usize) -> CheckResult {
         let (now, life, flaws) = (Ticks(self.now / TICK_US), self.hosts[node].life, self.flaws.host);
         let Some(silent_max) = self.plan.jobs.as_ref().map(|plan| plan.fail_after_ticks) else { return Ok(()) };
         let still_max = if flaws.stuck_are_not_gone { Ticks(NEVER) } else { silent_max };
@@ -340,7 +340,7 @@ impl World {
                 return Some(format!("n{} is out of order and counts as a worker", worker.who.id.0));
             }
         }
-        for id in self.witness.foreman.open_jobs() {
+        for id in self.client_checker.jobs_checker.open_jobs() {
             let Some(job) = board.job(id) else { continue };
             let takers =
                 board.workers().filter(|worker| worker.is_here && worker.runtimes.contains(&job.request.language));
