@@ -80,8 +80,8 @@ pub const RESERVED_DEADLINE: Duration = Duration::from_secs(1);
 /// Stack of one client connection thread: 12,000 of them must fit, and only touched pages count.
 pub const CONNECTION_STACK_BYTES: usize = 192 << 10;
 
-/// Connections that read the database at once. More: reads wait for one until their deadline. Those that were opened stay open, since
-/// that takes milliseconds; each has a cache of pages of some 2 MB.
+/// Connections that read the database at once. More: reads wait for one until their deadline. Those that were opened stay open,
+/// since that takes milliseconds; each has a cache of pages of some 2 MB.
 pub const SQL_READERS_MAX: usize = 32;
 /// Bytes by which reads of the database may make a node's memory grow, all of them together. More: they are interrupted.
 pub const SQL_READS_BYTES_MAX: u64 = 512 << 20;

@@ -1,10 +1,9 @@
 //! What a user may choose: every key of settings.json, where its value came from, and what is wrong with it.
 //!
-//! Precedence, key by key: flag > environment (`PHALANX_<KEY>`) > settings.json > default. All faults are reported at
-//! once, each with its source, key, value and what would be allowed. Relative paths (`config_file_path`, `data_dir`) are
-//! relative to the current directory, not to the file's folder, so that a value means the same from every source.
-//! What other parts of the program read or give to commands (`gather.rs` lists it, and everything that begins with `PHALANX_TEST_`) is no
-//! setting.
+//! Precedence, key by key: flag > environment (`PHALANX_<KEY>`) > settings.json > default. All faults are reported at once, each
+//! with its source, key, value and what would be allowed. Relative paths (`config_file_path`, `data_dir`) are relative to the
+//! current directory, not to the file's folder, so that a value means the same from every source. What other parts of the program
+//! read or give to commands (`gather.rs` lists it, and everything that begins with `PHALANX_TEST_`) is no setting.
 //! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/local/config.rs`).
 
 mod gather;
@@ -214,8 +213,8 @@ impl Settings {
         to_ticks(self.election_timeout_ms)
     }
 
-    /// What to say of a secret that is too short, if there is one. Whoever can connect to a node's peer port is given what guesses can
-    /// be compared with (`wire/seal.rs`).
+    /// What to say of a secret that is too short, if there is one. Whoever can connect to a node's peer port is given what
+    /// guesses can be compared with (`wire/seal.rs`).
     pub fn short_secret(&self) -> Option<String> {
         let len = self.cluster_secret.as_ref()?.chars().count();
         (len < SECRET_CHARS_GOOD).then(|| {

@@ -496,8 +496,8 @@ fn two_folders_that_were_swapped_are_renamed_back_and_nothing_is_lost() -> Resul
     Ok(())
 }
 
-/// Three of five disks are gone for good: what one of the other two holds goes on as a new cluster, which the former nodes never join
-/// with what they had.
+/// Three of five disks are gone for good: what one of the other two holds goes on as a new cluster, which the former nodes never
+/// join with what they had.
 #[test]
 fn a_survivor_of_a_lost_majority_becomes_a_new_cluster() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 5, &json!({}))?;
@@ -603,7 +603,8 @@ fn a_survivor_of_a_lost_majority_becomes_a_new_cluster() -> Result<()> {
     Ok(())
 }
 
-/// A number that was given to another folder, or to nobody, while its node was stopped: the former folder says so when it is started.
+/// A number that was given to another folder, or to nobody, while its node was stopped: the former folder says so when it is
+/// started.
 #[test]
 fn a_folder_whose_number_is_not_its_own_any_more_says_so() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 2000}))?;

@@ -540,7 +540,8 @@ fn load(address: String, file: Vec<u8>) -> JoinHandle<Response> {
     })
 }
 
-/// Others write while a file is loaded. A follower is killed meanwhile and comes back when the file is in place; then all are killed.
+/// Others write while a file is loaded. A follower is killed meanwhile and comes back when the file is in place; then all are
+/// killed.
 #[test]
 fn a_file_is_loaded_while_others_write_and_a_follower_dies() -> Result<()> {
     let mut cluster = cluster(3)?;

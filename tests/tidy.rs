@@ -491,7 +491,8 @@ fn imports<'a>(code: &'a BTreeMap<String, String>) -> BTreeMap<&'a str, BTreeMap
     found
 }
 
-/// Paths of files in backticks that a text names and that do not exist, as seen from the text's own folder, its module, `src` or the root.
+/// Paths of files in backticks that a text names and that do not exist, as seen from the text's own folder, its module, `src` or
+/// the root.
 fn missing_paths(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Fault> {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let module = path.strip_prefix("src/").and_then(|path| path.split_once('/')).map_or("", |(module, _)| module);

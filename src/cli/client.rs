@@ -5,8 +5,8 @@
 //! that nobody has done it; what may have happened is exit code 5. A change with a key (`exchange`) takes effect once, so it goes
 //! on in any case. A node holds a change for as long as `request_timeout_ms` before it refuses it; so a change waits longer than
 //! that, or a refusal would pass for doubt.
-//! Not here: the loop over the nodes (`client.rs`), what the answers look like (`node/views/status.rs`), printing (`cli/cluster/status.rs` and its
-//! neighbours).
+//! Not here: the loop over the nodes (`client.rs`), what the answers look like (`node/views/status.rs`), printing
+//! (`cli/cluster/status.rs` and its neighbours).
 
 use crate::cli::fault::{Fault, code};
 use crate::client;

@@ -1,9 +1,9 @@
 //! `phalanx kv`: keys and values of any bytes, through whichever node answers.
 //!
-//! `get` writes the value to stdout as it is. Where lines are written (`scan`, `watch`), bytes that are no text are escaped as `\xff`,
-//! tabs and line breaks as `\t`, `\n` and `\r`, and a backslash as `\\`; on a terminal so is all that it would obey. Every change carries an `Idempotency-Key`, so that it can go on with
-//! the next node when one dies, and takes effect once.
-//! Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as everywhere.
+//! `get` writes the value to stdout as it is. Where lines are written (`scan`, `watch`), bytes that are no text are escaped as
+//! `\xff`, tabs and line breaks as `\t`, `\n` and `\r`, and a backslash as `\\`; on a terminal so is all that it would obey.
+//! Every change carries an `Idempotency-Key`, so that it can go on with the next node when one dies, and takes effect once. Exit
+//! codes: 0; 1 no such key, or the condition is not met; 4 and 5 as everywhere.
 //! Not here: what the store does (`services/kv/`), HTTP (`http/api/kv.rs`).
 
 use super::client::{Client, ClientArgs, Raw, Request};

@@ -1,8 +1,8 @@
 //! Writing to terminals and pipes: colour where a person looks, plain columns everywhere.
 //!
-//! What others wrote is shown on a terminal without anything that it would obey; a pipe or a file gets it as it is, but for line breaks
-//! where each line is a row. Colour is for a terminal only, and never with NO_COLOR set or TERM=dumb. A reader that closes the pipe
-//! (`phalanx events | head`) ends the program quietly. Not here: what is written.
+//! What others wrote is shown on a terminal without anything that it would obey; a pipe or a file gets it as it is, but for line
+//! breaks where each line is a row. Colour is for a terminal only, and never with NO_COLOR set or TERM=dumb. A reader that closes
+//! the pipe (`phalanx events | head`) ends the program quietly. Not here: what is written.
 
 pub use crate::text::Pieces;
 use crate::text::{self, is_obeyed};

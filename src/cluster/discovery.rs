@@ -276,9 +276,9 @@ impl Search<'_> {
     /// A node with state asks those whom it knows, once and briefly, what they remember of it. Nobody there to ask is no
     /// reason to wait: they compare again when they connect.
     ///
-    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum still says
-    /// that it leads, and could take nobody in. And it is not one word that a log is given up for: another voter must stand by that
-    /// leader, where there are others.
+    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum still
+    /// says that it leads, and could take nobody in. And it is not one word that a log is given up for: another voter must stand
+    /// by that leader, where there are others.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
         let (mut led, mut not_led) = ((None, 0), 0);

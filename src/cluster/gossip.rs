@@ -8,9 +8,9 @@
 //! a restarted process is ahead of the one before it. If the wall clock went back meanwhile, it is not: the node hears its old
 //! counter from a peer and jumps above it, or, once it counts as failed, its own row is believed with any counter.
 //!
-//! Invariants: G1 the counter of a row goes back only when the node itself says so after it counted as failed. G2 failed rows are not passed on, so no rumour revives or spreads the
-//! dead. G3 each edge is returned once. G4 after a refused reconnect only the node itself can prove that it lives, until
-//! older rumours have died out.
+//! Invariants: G1 the counter of a row goes back only when the node itself says so after it counted as failed. G2 failed rows are
+//! not passed on, so no rumour revives or spreads the dead. G3 each edge is returned once. G4 after a refused reconnect only the
+//! node itself can prove that it lives, until older rumours have died out.
 //! Not here: threads and sockets (`node/`), who counts as dead for the membership (`autopilot.rs`).
 
 use crate::limits::GOSSIP_LOG_MAX;

@@ -13,8 +13,8 @@
 //!
 //! Only when nobody has kept the time, after all nodes were down, the wall clock says how long that was.
 //!
-//! Invariants: T1 on one node, while it leads, log time never goes back. T2 over a leadership it grows by the elapsed time, give or take a
-//! part in [`SLEW`]. Not here: who reads which clock (`node/shared/clock.rs`), what ends when (`services/`).
+//! Invariants: T1 on one node, while it leads, log time never goes back. T2 over a leadership it grows by the elapsed time, give
+//! or take a part in [`SLEW`]. Not here: who reads which clock (`node/shared/clock.rs`), what ends when (`services/`).
 
 use crate::types::NodeId;
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! How much the services may hold, and who is refused when they do: settings of this node, obeyed while it leads.
 //!
-//! The leader judges a command before it proposes it, so what is refused is in no log, and nodes with different settings cannot come to
-//! different states. It judges by what it has applied; a batch that is on its way may go beyond, by no more than its own size. What
-//! makes room is never refused.
+//! The leader judges a command before it proposes it, so what is refused is in no log, and nodes with different settings cannot
+//! come to different states. It judges by what it has applied; a batch that is on its way may go beyond, by no more than its own
+//! size. What makes room is never refused.
 //! Not here: what a command does (`services/`), bounds that no setting moves (each service's own).
 
 use crate::services::registry::{self, Sizes};

@@ -86,9 +86,10 @@ impl Raft {
         }
     }
 
-    /// The first place at which the offer differs from what is committed here, or from what was written here in the same term. A leader can have won with such a log only if
-    /// voters lost what they had acknowledged: nothing of its offer is taken, or committed entries would be cut without a word. Of what the
-    /// snapshot covers only this is known: no term there is newer than that of its last entry.
+    /// The first place at which the offer differs from what is committed here, or from what was written here in the same term. A
+    /// leader can have won with such a log only if voters lost what they had acknowledged: nothing of its offer is taken, or
+    /// committed entries would be cut without a word. Of what the snapshot covers only this is known: no term there is newer than
+    /// that of its last entry.
     fn contradicted(&self, prev: (Index, Term), entries: &[Entry]) -> Option<Index> {
         let offered = std::iter::once(prev).chain(entries.iter().map(|entry| (entry.index, entry.term)));
         let mut committed = offered.take_while(|(index, _)| *index <= self.commit);

@@ -28,8 +28,8 @@ use uuid::Uuid;
 const INTRODUCED_MAX: usize = 4;
 
 impl Raft {
-    /// The host vouches for this identity; see the head of this file. Earlier ones under the same number are heard as well: whoever vouched
-    /// may have spoken of a member that was replaced since.
+    /// The host vouches for this identity; see the head of this file. Earlier ones under the same number are heard as well:
+    /// whoever vouched may have spoken of a member that was replaced since.
     pub(crate) fn on_introduce(&mut self, who: Identity) {
         if who == self.config.me || self.knows(&who) {
             return;

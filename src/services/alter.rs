@@ -1,5 +1,5 @@
-//! Changes one part of the state behind the log's back, as a fault of a disk, of memory or of ours would: for the simulator, and for
-//! nodes that were started for a lab. Nothing else may call it.
+//! Changes one part of the state behind the log's back, as a fault of a disk, of memory or of ours would: for the simulator, and
+//! for nodes that were started for a lab. Nothing else may call it.
 //!
 //! Not here: who finds out (`cluster/integrity.rs`).
 

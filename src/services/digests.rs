@@ -4,7 +4,8 @@
 //! service, and the session table with them: nodes that have applied the same entries must come to the same numbers.
 //! A digest is the CRC-32 of the bytes that a snapshot would hold, with their count; the database's is of its content,
 //! because equal databases may differ in their pages. It finds faults; it is no defence against someone who crafts states.
-//! Not here: when checkpoints are taken and where digests travel (`node/views/integrity.rs`), who is wrong (`cluster/integrity.rs`).
+//! Not here: when checkpoints are taken and where digests travel (`node/views/integrity.rs`), who is wrong
+//! (`cluster/integrity.rs`).
 
 use super::checksum::digest_of;
 use super::registry::{CHAT, DIRECTORY, JOBS, KV, Registry, SESSIONS, SQL};

@@ -7,7 +7,8 @@
 //!
 //! What is altered only a majority of sound voters can tell: one node in a run, and snapshots are off, because a follower may
 //! be given the state of a leader that is not found out yet.
-//! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers (`node/snapshots/checkpoints.rs`, `node/snapshots/rebuild.rs`).
+//! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers (`node/snapshots/checkpoints.rs`,
+//! `node/snapshots/rebuild.rs`).
 
 use super::model::host::Ask;
 use super::model::services::{Body, Command};
@@ -68,8 +69,8 @@ impl World {
         self.compare(node)
     }
 
-    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. `None`, too, if no majority of
-    /// The voters is there to say so: one was replaced and has not joined yet.
+    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. `None`, too, if no
+    /// majority of The voters is there to say so: one was replaced and has not joined yet.
     pub fn altered(&self) -> Option<usize> {
         let leader = self.hosts[self.newest_leader()?].process.as_ref()?;
         let membership = leader.raft.view().membership;

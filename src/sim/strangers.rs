@@ -49,7 +49,8 @@ impl World {
         }
     }
 
-    /// A node hears whom those that it knows know. It calls every member by the address of its number, whoever answers there by now.
+    /// A node hears whom those that it knows know. It calls every member by the address of its number, whoever answers there by
+    /// now.
     pub fn on_gossip(&mut self, node: usize) -> CheckResult {
         self.hosts[node].is_gossip_due = false;
         for other in (0..self.hosts.len()).filter(|other| *other != node) {

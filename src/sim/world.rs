@@ -3,7 +3,8 @@
 //! Everything happens in the order of (time, sequence); chance comes from one seed; nothing iterates in hash order and
 //! nothing looks at a real clock. So a seed is a whole run, and a failure is a number.
 //!
-//! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients (`sim/steps/clients.rs`), the end (`sim/steps/liveness.rs`).
+//! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients (`sim/steps/clients.rs`), the
+//! end (`sim/steps/liveness.rs`).
 
 use super::checks::client_checker::ClientChecker;
 use super::checks::raft_checker::RaftChecker;

@@ -16,7 +16,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long a file is opened again while no descriptor is left, and how often. A leader whose disk stands still for as long steps down.
+/// How long a file is opened again while no descriptor is left, and how often. A leader whose disk stands still for as long steps
+/// down.
 const DESCRIPTORS_WITHIN: Duration = Duration::from_secs(30);
 const DESCRIPTORS_AGAIN: Duration = Duration::from_millis(20);
 
@@ -154,8 +155,8 @@ pub fn narrow(dir: &Path) -> io::Result<Option<u32>> {
     Ok((before & 0o077 != 0).then_some(before))
 }
 
-/// Takes everybody else's rights to the folder of all nodes, if it is this user's and holds nothing but what nodes and `run.sh` make:
-/// a folder that somebody chose for other things too stays as it is. Gives the rights that it had, if they were wider.
+/// Takes everybody else's rights to the folder of all nodes, if it is this user's and holds nothing but what nodes and `run.sh`
+/// make: a folder that somebody chose for other things too stays as it is. Gives the rights that it had, if they were wider.
 ///
 /// # Errors
 /// The system's.

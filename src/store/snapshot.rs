@@ -5,7 +5,8 @@
 //! is `….incoming` until the log says that it stands in its place; recovery finishes that step if a crash came between.
 //! Snapshots may be saved, received and read by other threads while the log is written: [`Snapshots`] is a handle to clone.
 //! A damaged newest snapshot is refused: an older one would leave a hole before the log.
-//! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments (`store/wal/writer.rs`).
+//! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments
+//! (`store/wal/writer.rs`).
 
 use super::error::StoreError;
 use super::files::remove_gently;

@@ -1,9 +1,9 @@
 //! First words of every connection on the peer port: who dials, for what, who accepts, and that both know the cluster secret.
 //!
-//! The secret itself never crosses the wire. The acceptor proves it first, over a nonce of the dialer's: whoever has taken the port of a
-//! node that is down is told nothing and believed nothing. Then the dialer proves it, and only then is it told what the acceptor
-//! remembers of it. What is proved covers all that was said, and every later frame has a tag (`seal.rs`), so that nobody in between
-//! can take the connection over.
+//! The secret itself never crosses the wire. The acceptor proves it first, over a nonce of the dialer's: whoever has taken the
+//! port of a node that is down is told nothing and believed nothing. Then the dialer proves it, and only then is it told what the
+//! acceptor remembers of it. What is proved covers all that was said, and every later frame has a tag (`seal.rs`), so that nobody
+//! in between can take the connection over.
 //!
 //! The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
 //! may hold 4 KiB at most. A dialer of another cluster, protocol or secret is told why in one sentence.

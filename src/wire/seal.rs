@@ -2,9 +2,9 @@
 //! side knows it, and the tag on every later frame.
 //!
 //! Both sides contribute a nonce, and both proofs cover the whole handshake ([`Transcript`]): nothing of it can be changed on the
-//! way, and no proof is good for another connection. Each proof and each direction has a label of its own, so nothing that one side
-//! said can be played back to it. The tags cover the place of a frame in its direction: frames cannot be added, dropped, repeated or
-//! moved, so whoever stands between two nodes can delay or end their connection and no more.
+//! way, and no proof is good for another connection. Each proof and each direction has a label of its own, so nothing that one
+//! side said can be played back to it. The tags cover the place of a frame in its direction: frames cannot be added, dropped,
+//! repeated or moved, so whoever stands between two nodes can delay or end their connection and no more.
 //!
 //! Whoever has a proof, by connecting or by listening, can compare guesses at the secret with it. The key is therefore made by a
 //! function that is slow and takes memory, once for each process: each guess costs as much (docs/protocol.md).

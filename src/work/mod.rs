@@ -1,9 +1,9 @@
 //! Running people's programs: which languages this machine has, and one attempt of one job in its cage.
 //!
-//! The tour: `runtimes.rs` says how a language is compiled and run and finds out what is there; `sandbox.rs` shuts a command in, `syscall_filter.rs` from
-//! what namespaces do not divide, `cure.rs` says what is wrong where that cannot be done; `run.rs` carries out an attempt and watches it; `process_tree.rs` looks at a process with all its children, `namespace.rs` counts
-//! those of a sandbox; `scratch.rs` makes and
-//! measures an attempt's folder, `untrusted_dir.rs` walks through what programs leave there.
+//! The tour: `runtimes.rs` says how a language is compiled and run and finds out what is there; `sandbox.rs` shuts a command in,
+//! `syscall_filter.rs` from what namespaces do not divide, `cure.rs` says what is wrong where that cannot be done; `run.rs`
+//! carries out an attempt and watches it; `process_tree.rs` looks at a process with all its children, `namespace.rs` counts those
+//! of a sandbox; `scratch.rs` makes and measures an attempt's folder, `untrusted_dir.rs` walks through what programs leave there.
 //! Not here: who gets which job (`services/jobs/`), the threads that run attempts (`node/`).
 
 mod cure;

@@ -1,8 +1,8 @@
 //! The processes of one sandbox, counted where they have numbers of their own: one short list, however busy the machine is.
 //!
-//! A tree of processes is read one process at a time, and each step waits for the lock under which processes start and end, which a fork
-//! bomb holds all the time. The sandbox has a `/proc` of its own, with its processes alone; whoever may look into its first process
-//! may list that one, root or not.
+//! A tree of processes is read one process at a time, and each step waits for the lock under which processes start and end, which
+//! a fork bomb holds all the time. The sandbox has a `/proc` of its own, with its processes alone; whoever may look into its
+//! first process may list that one, root or not.
 //! Not here: what its processes use (`process_tree.rs`), what follows (`run.rs`).
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, stat, statat};

@@ -42,7 +42,8 @@ const REAP_EVERY: Duration = Duration::from_millis(1);
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Between `SIGTERM` at the end of its time and `SIGKILL`: a program that handles it may say what it has still to say.
 const TERM_GRACE: Duration = Duration::from_millis(200);
-/// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that others cause, and passes.
+/// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that others
+/// cause, and passes.
 const START_PAUSES_MS: [u64; 5] = [20, 80, 200, 400, 800];
 /// No further try begins later than this after the first: one that hangs takes [`START_MAX`], and the job waits meanwhile.
 const START_TRIES_FOR: Duration = Duration::from_millis(1500);
@@ -350,8 +351,8 @@ const SIGNALS_FIRST: i32 = 129;
 const SIGNALS_LAST: i32 = 159;
 /// Memory that the stack of each thread may take up; it is hardly used, and what is used is counted as memory.
 const STACK_MB: u64 = 8;
-/// Processes that the system lets a program have beyond those that it may have, until the next look. A fork bomb that may have fewer burns
-/// out before anybody looks, for shells that cannot fork end, and what it was is not told.
+/// Processes that the system lets a program have beyond those that it may have, until the next look. A fork bomb that may have
+/// fewer burns out before anybody looks, for shells that cannot fork end, and what it was is not told.
 const PROCESSES_MORE: u64 = 256;
 /// Writable memory beyond what a program may use: its libraries', and what it maps and leaves untouched.
 const DATA_MORE_MB: u64 = 256;

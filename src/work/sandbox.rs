@@ -1,16 +1,17 @@
 //! A cage for one command: it sees a few folders of the system, its own scratch folder and nothing else, and reaches nobody.
 //!
 //! bubblewrap gives it namespaces of its own (files, processes, network, host name, users) and a filter of system calls,
-//! `prlimit` bounds what each of its processes may use. As root the command runs under a user number of its own, for root's processes are not counted against
-//! limits; bubblewrap itself runs as that user, so that no job can make namespaces within its cage and mount memory there.
-//! Only for what this user cannot reach (a toolchain below `/root`) root builds the walls, and then it can.
+//! `prlimit` bounds what each of its processes may use. As root the command runs under a user number of its own, for root's
+//! processes are not counted against limits; bubblewrap itself runs as that user, so that no job can make namespaces within its
+//! cage and mount memory there. Only for what this user cannot reach (a toolchain below `/root`) root builds the walls, and then
+//! it can.
 //!
 //! Limits are set inside the sandbox, where bubblewrap has made a user namespace: since Linux 5.14 the kernel counts
 //! `RLIMIT_NPROC` in each user namespace apart, so it counts the job's processes alone, whatever else the same user runs. Where
 //! it would count the user's other processes as well it is not set ([`ProcessLimit::Watched`]).
 //!
-//! The last stage before the command is a shell inside all walls and limits. It writes a byte to a file that the command does not have
-//! open: what has written none has never begun ([`Scratch::has_started`]), whatever exit code or text came of it.
+//! The last stage before the command is a shell inside all walls and limits. It writes a byte to a file that the command does not
+//! have open: what has written none has never begun ([`Scratch::has_started`]), whatever exit code or text came of it.
 //!
 //! All processes end when the outermost is killed, or the thread that started it. A thread may be gone before that is
 //! arranged, and a frozen node kills nobody: hence `timeout` around it all, and `scratch::clear` at the next start.
@@ -53,8 +54,8 @@ const ORPHAN_S: u64 = 5;
 pub const LEVELS_FULL: usize = 2;
 /// And in [`CageKind::Limits`]: `timeout`.
 pub const LEVELS_LIMITS: usize = 1;
-/// What is added to the `nice` value of the command: it gives way to nodes, which have elections to hold, and to whoever watches it. At
-/// the same value a fork bomb of 300 processes lets its watcher have a turn once a second.
+/// What is added to the `nice` value of the command: it gives way to nodes, which have elections to hold, and to whoever watches
+/// it. At the same value a fork bomb of 300 processes lets its watcher have a turn once a second.
 const NICE: &str = "10";
 /// Open files of each process.
 const FILES: u64 = 256;

@@ -218,8 +218,8 @@ pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(rows.filter(|row| row.file_name().to_string_lossy().starts_with(&prefix)).map(|row| row.path()).collect())
 }
 
-/// Makes the folder of a node's attempts, if it is not there: for its owner alone, and as root's, where the users of slots reach it,
-/// for them to pass through. The folder above, below `/run`, is the same for all nodes.
+/// Makes the folder of a node's attempts, if it is not there: for its owner alone, and as root's, where the users of slots reach
+/// it, for them to pass through. The folder above, below `/run`, is the same for all nodes.
 fn make(jobs: &Path) -> io::Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let above = jobs.parent().filter(|above| *above == Path::new(RUN));

@@ -2,9 +2,10 @@
 //!
 //! By itself glibc raises the size from which a piece is mapped and unmapped by itself to that of the largest one that was ever
 //! freed, up to 32 MiB. From then on the megabytes of requests and replies lie in heaps, one for some threads each, and what is
-//! freed between two pieces in use stays with the process: under clients that hold a transaction open a node had half as much again
-//! as the memory budget (`node/shared/memory.rs`) says. A size that is named keeps glibc from raising it. It can be named in the
-//! environment alone without unsafe code, and glibc reads that before `main`: the program runs itself once more, as the same process.
+//! freed between two pieces in use stays with the process: under clients that hold a transaction open a node had half as much
+//! again as the memory budget (`node/shared/memory.rs`) says. A size that is named keeps glibc from raising it. It can be named
+//! in the environment alone without unsafe code, and glibc reads that before `main`: the program runs itself once more, as the
+//! same process.
 
 use std::env;
 use std::os::unix::process::CommandExt;

@@ -1,13 +1,12 @@
 //! `GET /v1/chat/stream?after=POSITION`: what happens in one's conversations, as it happens, a line of JSON for each.
 //!
-//! A reader that comes back after a position, on whichever node, is told what it missed and nothing twice. A node that is
-//! behind that position waits until it has caught up. Most of the time a reader takes the lines that were written once for all
-//! (`node/views/chat_feed.rs`) and are for its conversations; only what it missed, or what concerns it alone, is looked up and written for it.
-//! A line `{"type":"beat","position":N}` comes every two seconds without another.
-//! The stream ends with `{"type":"logged_out"}` when its log-in does, and with a proper end when the node stops. When it breaks
-//! off without either, another node goes on.
-//! A slow reader holds the piece that it has not taken and nothing else: no state of the chat, and of memory only its share of
-//! what all slow readers may hold together.
+//! A reader that comes back after a position, on whichever node, is told what it missed and nothing twice. A node that is behind
+//! that position waits until it has caught up. Most of the time a reader takes the lines that were written once for all
+//! (`node/views/chat_feed.rs`) and are for its conversations; only what it missed, or what concerns it alone, is looked up and
+//! written for it. A line `{"type":"beat","position":N}` comes every two seconds without another. The stream ends with
+//! `{"type":"logged_out"}` when its log-in does, and with a proper end when the node stops. When it breaks off without either,
+//! another node goes on. A slow reader holds the piece that it has not taken and nothing else: no state of the chat, and of
+//! memory only its share of what all slow readers may hold together.
 //! Not here: waking readers (`node/views/chat_feed.rs`), the form of a line (`node/views/chat_lines.rs`).
 
 use super::requests::{ask_at, token};

@@ -1,8 +1,8 @@
 //! `/db/backup` and `/db/load`: the whole database out of a node, and into all of them.
 //!
 //! A backup is as fresh as its `level`, and leaves piece by piece: one that breaks off without its last chunk is not whole. A
-//! file that is loaded goes through the log in pieces as it arrives; they wait in the database until the last command puts the file in
-//! place, so that a load that fails in the middle has changed no table. One load at a time on a node.
+//! file that is loaded goes through the log in pieces as it arrives; they wait in the database until the last command puts the
+//! file in place, so that a load that fails in the middle has changed no table. One load at a time on a node.
 //! Not here: what a file may hold (`services/sql/storage/load.rs`).
 
 use super::statements::{level, seed};

@@ -88,8 +88,8 @@ fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
     ))
 }
 
-/// Whether the newcomer itself answers where the holder of its number was: then that one's disk was replaced, or given up by its user
-/// (`--rejoin`), and it cannot come back there.
+/// Whether the newcomer itself answers where the holder of its number was: then that one's disk was replaced, or given up by its
+/// user (`--rejoin`), and it cannot come back there.
 fn stands_in_for(shared: &Shared, who: Identity, holder: Identity) -> bool {
     let directory = shared.directory();
     let known = directory.nodes.get(&holder.id).filter(|(uuid, _)| *uuid == holder.uuid);

@@ -1,12 +1,13 @@
 //! Learners that were taken in and have not been heard of: how many there may be, and for how long.
 //!
-//! Without a `cluster_secret` anybody on this machine may ask to join, under any number that is free, and each join costs every node a
-//! thread and a link. A newcomer that means it follows its leader within moments, so few need to be waited for at once.
+//! Without a `cluster_secret` anybody on this machine may ask to join, under any number that is free, and each join costs every
+//! node a thread and a link. A newcomer that means it follows its leader within moments, so few need to be waited for at once.
 //!
-//! A learner counts as silent if it has acknowledged nothing to this leader, and has never said in the log where it is, or was taken in
-//! by this very process (which writes that of a gateway itself). So one that has been a member for long and is down is none of them.
-//! Invariants: J1 no learner is taken in while there are [`SILENT_LEARNERS_MAX`] others that are silent. J2 one that answers the leader
-//! is not dropped, however long its first snapshot takes.
+//! A learner counts as silent if it has acknowledged nothing to this leader, and has never said in the log where it is, or was
+//! taken in by this very process (which writes that of a gateway itself). So one that has been a member for long and is down is
+//! none of them.
+//! Invariants: J1 no learner is taken in while there are [`SILENT_LEARNERS_MAX`] others that are silent. J2 one that answers the
+//! leader is not dropped, however long its first snapshot takes.
 //! Not here: the join itself (`join.rs`), who becomes a voter (`cluster/autopilot.rs`).
 
 use crate::raft::View;

@@ -2,8 +2,8 @@
 //! left who could tell. While a member is not connected, the `reunite` thread asks at every address that the settings,
 //! `config.json` and the member's number name who is there; a member of this cluster, by its identity, is linked there.
 //!
-//! The same thread looks now and then whether another cluster shares the front door (`node/process/front_port.rs`), and asks, after a long time
-//! without a leader, whether this node is a member still (`former_member.rs`).
+//! The same thread looks now and then whether another cluster shares the front door (`node/process/front_port.rs`), and asks,
+//! after a long time without a leader, whether this node is a member still (`former_member.rs`).
 //! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery.rs`).
 
 use super::discovery_client::{Asker, named_addresses};

@@ -1,7 +1,7 @@
-//! Whose the front door's port is. All nodes of a host share it (`SO_REUSEPORT`), so the kernel lets the nodes of another
-//! cluster share it as well, and spreads the clients of both over both. A node asks whoever answers there
-//! which cluster it is in before it looks for its own, and again before it listens, and refuses to start beside another; a running node looks now and then, because two
-//! clusters may start at the same moment.
+//! Whose the front door's port is. All nodes of a host share it (`SO_REUSEPORT`), so the kernel lets the nodes of another cluster
+//! share it as well, and spreads the clients of both over both. A node asks whoever answers there which cluster it is in before
+//! it looks for its own, and again before it listens, and refuses to start beside another; a running node looks now and then,
+//! because two clusters may start at the same moment.
 //!
 //! Not here: answering (`http/front.rs`), binding (`start.rs`).
 

@@ -1,7 +1,8 @@
 //! The folder of a node's database: where its files are, and what becomes of one that cannot be used.
 //!
-//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` when a file that was loaded has
-//! taken its place: then `current` says so. `temporary-N` while an image is on its way, `damaged` when the node gave up because of the file, and `set-aside.sqlite` for what was of no use.
+//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` when a file that was loaded
+//! has taken its place: then `current` says so. `temporary-N` while an image is on its way, `damaged` when the node gave up
+//! because of the file, and `set-aside.sqlite` for what was of no use.
 //! Not here: what the file holds (`services/sql/`).
 
 use super::logging::{self, EXIT_DISK};

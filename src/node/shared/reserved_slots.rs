@@ -1,9 +1,9 @@
 //! Who has the connections beyond `connections_max` that are kept for health checks, status and administration.
 //!
-//! They are shared by address. When all are taken, the address that has the most of them gives up its oldest, the newcomer's own if
-//! it has as many: so no address keeps another out, and clients that say nothing keep out nobody of their own address either,
-//! as a health check takes milliseconds and needs one of the newest. Only reading ends on a connection that must give way: a request
-//! that has arrived is carried out and answered.
+//! They are shared by address. When all are taken, the address that has the most of them gives up its oldest, the newcomer's own
+//! if it has as many: so no address keeps another out, and clients that say nothing keep out nobody of their own address either,
+//! as a health check takes milliseconds and needs one of the newest. Only reading ends on a connection that must give way: a
+//! request that has arrived is carried out and answered.
 //!
 //! Invariants: S1 at most [`RESERVED_CONNECTIONS`] connections may read a request. S2 with those that
 //! only answer still, one address has at most [`OF_ONE_MAX`] threads, and all together have at most [`THREADS_MAX`].

@@ -348,8 +348,8 @@ impl Shared {
         self.counters.frames_of_strangers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a frame that was not taken, and tells of it. At most one line in [`REFUSED_FRAME_LINE_GAP`] tells of such frames: whoever sends them
-    /// must not fill the log.
+    /// Counts a frame that was not taken, and tells of it. At most one line in [`REFUSED_FRAME_LINE_GAP`] tells of such frames:
+    /// whoever sends them must not fill the log.
     pub fn refuse_frame(&self, why: Refused) {
         let (counter, text) = match why {
             Refused::Stranger(who) => (

@@ -6,7 +6,8 @@
 //! node judges by itself, so a leader whose own state is wrong finds out as any other does. One that differs from the
 //! majority marks itself, on disk first, hands the lead over and fetches the state of a node that agrees; when it has that, it
 //! asks for another checkpoint, which must find nothing.
-//! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the transfer (`rebuild.rs`).
+//! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the transfer
+//! (`rebuild.rs`).
 
 use super::{rebuild, writer};
 use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge, parts_in_words};

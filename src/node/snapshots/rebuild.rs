@@ -3,7 +3,8 @@
 //! The log is not touched. The giver streams its state as it is now; the receiver writes it beside its log as if it had saved a
 //! snapshot there itself, puts it in place of its services' state, and applies what its own log has after it again. So
 //! membership, term, vote and every entry that this node has promised to hold stay as they are.
-//! Not here: who needs it and who may give it (`checkpoints.rs`), snapshots that a follower needs for want of a log (`transfer.rs`).
+//! Not here: who needs it and who may give it (`checkpoints.rs`), snapshots that a follower needs for want of a log
+//! (`transfer.rs`).
 
 use super::writer::{Count, Pace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;

@@ -108,8 +108,8 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
     }
 }
 
-/// Whether a majority of the voters has come to `index`, as far as the leader knows. One that has not answered for a moment counts as
-/// long as it is online: a whole machine may have stood still.
+/// Whether a majority of the voters has come to `index`, as far as the leader knows. One that has not answered for a moment
+/// counts as long as it is online: a whole machine may have stood still.
 fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeId) -> bool) -> bool {
     let has_come = |who: &Identity| {
         let peer = view.peers.iter().find(|peer| peer.who == *who && peer.match_index >= index);

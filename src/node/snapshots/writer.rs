@@ -3,8 +3,8 @@
 //! Nobody waits for it, and everybody shares its disk: it streams the state instead of building it in memory, gives each
 //! piece to the disk by itself, rests as long as the piece took, and removes large files little by little. The log's syncs
 //! go between.
-//! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file (`store/snapshot.rs`), snapshots between
-//! nodes (`transfer.rs`).
+//! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file (`store/snapshot.rs`),
+//! snapshots between nodes (`transfer.rs`).
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, DiskJob};

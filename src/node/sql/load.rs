@@ -1,8 +1,8 @@
 //! A database file through the log, as an endpoint sends it: its pieces, the preparing, and the step that puts it in place.
 //!
-//! Each node prepares the file beside its log and says so with its heartbeats. Only when those that others wait for are ready is the
-//! last step put into the log: the leader, whose `apply` answers clients, and a majority; for the rest some time is allowed. A node that is
-//! not ready then waits by itself, and is behind for as long.
+//! Each node prepares the file beside its log and says so with its heartbeats. Only when those that others wait for are ready is
+//! the last step put into the log: the leader, whose `apply` answers clients, and a majority; for the rest some time is allowed.
+//! A node that is not ready then waits by itself, and is behind for as long.
 //! Not here: what a node does with these commands (`services/sql/loading.rs`).
 
 use crate::node::handle::Handle;

@@ -2,8 +2,8 @@
 //!
 //! Invariants: P1 the registry itself asserts that no index is skipped or repeated. P2 a query is answered only from a
 //! state that has applied the index it asked for, and never from one that is known to be wrong.
-//! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due (`node/snapshots/schedule.rs`), what
-//! follows from a digest (`node/snapshots/checkpoints.rs`).
+//! Not here: what is committed (`raft/`), what commands mean (`services/`), when a snapshot is due
+//! (`node/snapshots/schedule.rs`), what follows from a digest (`node/snapshots/checkpoints.rs`).
 
 use super::large_reads::{self, LargeRead};
 use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};

@@ -5,8 +5,8 @@
 //! Two names are one if they are equal after compatibility composition (NFKC) and lower case: `Zoë`, `ZOË` and `Ｚoë`.
 //! An endpoint works this out and puts both forms into the command, because Unicode's tables grow with each version: what they say
 //! today must not change what a log of last year did.
-//! Not here: which characters show nothing (`invisible_chars.rs`); look-alikes of other scripts: who must not be mistaken for another
-//! compares account numbers.
+//! Not here: which characters show nothing (`invisible_chars.rs`); look-alikes of other scripts: who must not be mistaken for
+//! another compares account numbers.
 
 use super::commands::{NAME_CHARS_MAX, Name};
 use super::invisible_chars::{is_hidden, says_something};

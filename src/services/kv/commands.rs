@@ -26,9 +26,9 @@ pub const RANGE_BYTES_MAX: usize = 1 << 20;
 /// Keys that one request may name, in all its operations, and watched ones: each that is written or removed takes some two
 /// microseconds on every node, and others wait meanwhile. The endpoints refuse what names more.
 pub const RUN_KEYS_MAX: usize = 100_000;
-/// Steps that looking through keys (KEYS, SCAN, ranges) may take in all batches of one entry of the log, for which others wait. A step
-/// is a byte of a pattern that is compared, some nanoseconds; a key that is looked at takes [`LOOK_STEPS`].
-/// Tests have fewer.
+/// Steps that looking through keys (KEYS, SCAN, ranges) may take in all batches of one entry of the log, for which others wait. A
+/// step is a byte of a pattern that is compared, some nanoseconds; a key that is looked at takes [`LOOK_STEPS`]. Tests have
+/// fewer.
 pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 };
 /// The same for a batch that only reads: it is answered beside the log.
 pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };

@@ -40,8 +40,8 @@ impl Slot {
     }
 }
 
-/// What is known beside the state: it follows from it and from log time, or is different on a node that came by a snapshot. So equal
-/// tables may differ in it.
+/// What is known beside the state: it follows from it and from log time, or is different on a node that came by a snapshot. So
+/// equal tables may differ in it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Beside {
     /// Bytes of the largest value that was ever put.

@@ -33,8 +33,9 @@ pub const READ_ROWS_MAX: usize = 1_000_000;
 pub const STAGE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a database file that is to be loaded: until it is in place it takes as much room on the disk of each node four times.
 pub const LOAD_BYTES_MAX: usize = 1 << 30;
-/// Steps of work that one write may take, the same on every node. A step is some nanoseconds at most: what SQLite's machine
-/// does costs as many as it takes time (`services/sql/budget/step_cost.rs`), and more where values are longer than 256 bytes (`services/sql/budget/length_tiers.rs`).
+/// Steps of work that one write may take, the same on every node. A step is some nanoseconds at most: what SQLite's machine does
+/// costs as many as it takes time (`services/sql/budget/step_cost.rs`), and more where values are longer than 256 bytes
+/// (`services/sql/budget/length_tiers.rs`).
 pub const STEPS_MAX: u64 = 300_000_000;
 /// The same for a whole database file, which is prepared beside the log: so many, and so many for each of its bytes.
 pub const FILE_STEPS_MAX: u64 = 20 * STEPS_MAX;

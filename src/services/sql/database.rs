@@ -219,8 +219,8 @@ impl Database {
         }
     }
 
-    /// The snapshot of this index was read into this empty successor: it takes the connection of the one before, and puts the image in
-    /// place unless that has everything already. After an error the one before is as it was.
+    /// The snapshot of this index was read into this empty successor: it takes the connection of the one before, and puts the
+    /// image in place unless that has everything already. After an error the one before is as it was.
     pub fn take_over(&mut self, before: &mut Database, applied: Index) -> io::Result<()> {
         let arrived = match std::mem::take(&mut self.state) {
             State::Arrived(arrived) => Some(arrived),

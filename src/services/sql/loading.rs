@@ -1,11 +1,12 @@
 //! Commands that load: a text as a whole, the pieces of a database file, and the step that puts such a file in place.
 //!
-//! That step is short, whatever the file holds: the node has made a database of the file beside the log (`services/sql/storage/prepare.rs`), and now goes
-//! on with that one. It adds what it knows of entries to it, commits, and says durably that it is the database from now on.
-//! A crash before that leaves the database of before, which does not have this command yet; a crash after it leaves one that has.
+//! That step is short, whatever the file holds: the node has made a database of the file beside the log
+//! (`services/sql/storage/prepare.rs`), and now goes on with that one. It adds what it knows of entries to it, commits, and says
+//! durably that it is the database from now on. A crash before that leaves the database of before, which does not have this
+//! command yet; a crash after it leaves one that has.
 //!
-//! Invariants: L1 whether a file is put in place follows from the content and the command alone. L2 a file becomes the database only
-//! when it is durable, with what it knows of entries.
+//! Invariants: L1 whether a file is put in place follows from the content and the command alone. L2 a file becomes the database
+//! only when it is durable, with what it knows of entries.
 //! Not here: what a file may hold (`services/sql/storage/load.rs`), who sends the commands in which order (`node/sql/load.rs`).
 
 use super::commands::{Answer, Command};

@@ -271,8 +271,8 @@ fn step_through(
     Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected: rows_changed(conn, before) })
 }
 
-/// Rows that a statement has changed. `before`: `total_changes` when it began, as what changes nothing leaves the number of the statement
-/// before it standing.
+/// Rows that a statement has changed. `before`: `total_changes` when it began, as what changes nothing leaves the number of the
+/// statement before it standing.
 fn rows_changed(conn: &Connection, before: u64) -> u64 {
     if conn.total_changes() == before { 0 } else { conn.changes() }
 }

@@ -1,8 +1,8 @@
 //! The client checker: knows what clients were told and what the services did, and asserts that the two agree.
 //!
-//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel` (each answer is
-//! The right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for the whole
-//! history, key by key.
+//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel` (each
+//! answer is The right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for
+//! the whole history, key by key.
 //!
 //! Not here: rules of consensus (`raft_checker.rs`).
 

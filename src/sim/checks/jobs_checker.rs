@@ -4,10 +4,11 @@
 //! changes those allow; everything else is a broken rule. Other nodes must then hold the same at the same index.
 //! A sandbox that did not start gives the job back, and is nobody's end; what a stopped attempt had printed may be added later.
 //! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`, `JobResult` (an
-//! end comes from the worker and attempt that had the job at that index, whose program began, and says what that attempt said), `JobHeld` (only a
-//! worker that is here has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no attempt is begun twice,
-//! by no process), `JobTurn` (who has seen a turn has seen everything).
-//! Not here: whether all jobs end when the faults stop (`sim/steps/liveness.rs`), the invariants of the job table (`JobTable::check`).
+//! end comes from the worker and attempt that had the job at that index, whose program began, and says what that attempt said),
+//! `JobHeld` (only a worker that is here has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no
+//! attempt is begun twice, by no process), `JobTurn` (who has seen a turn has seen everything).
+//! Not here: whether all jobs end when the faults stop (`sim/steps/liveness.rs`), the invariants of the job table
+//! (`JobTable::check`).
 
 use crate::services::Reply;
 use crate::services::jobs::commands::{LOSSES_MAX, SETBACKS_MAX};

@@ -4,7 +4,8 @@
 //! store in a batch like a node's. Some runs carry riders: a key that expires, a lock. Commands of the jobs come from clients,
 //! workers and leaders. The whole state is hashed after every entry, so it is kept small.
 //!
-//! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out (`sim/checks/kv_model.rs`, `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
+//! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out (`sim/checks/kv_model.rs`,
+//! `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
 
 use crate::services::digests::StateDigest;
 use crate::services::kv::{Batch, BatchReply, Condition, Expiry, Op, Value};

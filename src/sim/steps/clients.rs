@@ -7,7 +7,8 @@
 //!
 //! Some operations are about jobs: one is submitted, or taken back. Some are talk (`chat.rs`).
 //!
-//! Not here: what nodes do with a request (`effects.rs`), who runs jobs (`workers.rs`), the judgement of answers (`sim/checks/client_checker.rs`).
+//! Not here: what nodes do with a request (`effects.rs`), who runs jobs (`workers.rs`), the judgement of answers
+//! (`sim/checks/client_checker.rs`).
 
 use crate::raft::{Input, Role};
 use crate::services::jobs::commands::LIMITS_USUAL;

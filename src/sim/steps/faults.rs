@@ -4,7 +4,8 @@
 //! minority of voters for good, no more; so these strike only while a majority of every membership in play is left.
 //! All other faults strike without mercy.
 //!
-//! Not here: the network's own misdeeds (`sim/environment/net.rs`), crashes between two effects (`effects.rs`), healing (`liveness.rs`).
+//! Not here: the network's own misdeeds (`sim/environment/net.rs`), crashes between two effects (`effects.rs`), healing
+//! (`liveness.rs`).
 
 use crate::cluster::autopilot;
 use crate::raft::{Change, Input, Membership};

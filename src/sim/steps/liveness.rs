@@ -199,8 +199,8 @@ impl World {
         is_settled.then_some(leader)
     }
 
-    /// The highest term of all healed nodes; if there is a leader, of those that are in its membership. One that was removed and has
-    /// not learnt so may campaign for ever, and nobody minds.
+    /// The highest term of all healed nodes; if there is a leader, of those that are in its membership. One that was removed and
+    /// has not learnt so may campaign for ever, and nobody minds.
     fn top_term(&self) -> Term {
         let leader = self.newest_leader().and_then(|leader| self.hosts[leader].process.as_ref());
         let membership = leader.map(|process| process.raft.view().membership);
@@ -252,8 +252,8 @@ impl World {
         self.job_that_is_missing(leader)
     }
 
-    /// Whether a node has no reason to hear the leader: the cluster has no secret, and whoever it knows, by identity or by the address of
-    /// a number, was replaced or stays broken, and so on with those that these know. Its user must have it join again.
+    /// Whether a node has no reason to hear the leader: the cluster has no secret, and whoever it knows, by identity or by the
+    /// address of a number, was replaced or stays broken, and so on with those that these know. Its user must have it join again.
     pub fn has_nobody_to_ask(&self, node: usize) -> bool {
         let Some(process) = &self.hosts[node].process else { return false };
         let is_new = process.raft.view().membership.members().next().is_none();

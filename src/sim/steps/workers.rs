@@ -7,7 +7,8 @@
 //! which attempt of which job it was, and whose. Some never begin, for their sandbox does not start: those are given back. What a
 //! stopped one had printed is told as well.
 //! The leader calls the roll by the real rule, on its own evidence: links that broke, and silence.
-//! Not here: who gets which job (`services/jobs/`), who counts as gone (`cluster/worker_liveness.rs`), the judgement (`sim/checks/jobs_checker.rs`).
+//! Not here: who gets which job (`services/jobs/`), who counts as gone (`cluster/worker_liveness.rs`), the judgement
+//! (`sim/checks/jobs_checker.rs`).
 
 use crate::cluster::worker_liveness::{Patience, RollCall};
 use crate::raft::Input;

@@ -1,11 +1,12 @@
 //! The language of the scripts: what a small Redis door would make of a line, and how redis-cli would print the answer.
 //!
 //! - time: `at MS` is the log time of what follows; `wait MS` lets so much of it pass and brings an entry without commands
-//! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`, `mset`, `append`,
-//!   `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`, `persist`, `keys`,
+//! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`, `mset`,
+//!   `append`, `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`, `persist`, `keys`,
 //!   `scan [after=K] [match=GLOB] [count=N]`, `dbsize`, `flushall`, `multi` … `exec`, `watch`, `unwatch`
-//! - our own: `put K V [if=absent|present|revision/N|equals/V] [px=MS]`, `del-if K if=…`, `read K`, `range PREFIX [after=K] [limit=N]`,
-//!   `lock-acquire NAME MS`, `lock-renew NAME TOKEN MS`, `lock-release NAME TOKEN`, `lock-info NAME`
+//! - our own: `put K V [if=absent|present|revision/N|equals/V] [px=MS]`, `del-if K if=…`, `read K`,
+//!   `range PREFIX [after=K] [limit=N]`, `lock-acquire NAME MS`, `lock-renew NAME TOKEN MS`, `lock-release NAME TOKEN`,
+//!   `lock-info NAME`
 //! - redis-py's scripts: `release-if K TOKEN`, `extend-if K TOKEN MS [replace]`, `reacquire-if K TOKEN MS`
 //! - a value `size=N` has N bytes; `snapshot` writes the state, reads it back and goes on with that; `next-expiry`
 //!

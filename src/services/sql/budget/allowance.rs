@@ -1,11 +1,11 @@
 //! How much work requests may do together, so that those which do much do not add up: a bucket of steps that log time fills.
 //!
-//! A request may do much only when the bucket is nearly full. In between it may do a little, and when the bucket is empty next
-//! to nothing, which is enough for what most requests do. One that needs more then is undone and told when to come again: it is for the
-//! endpoint to wait, not for the log. So what is in the log and not applied yet is never much more than one bucket.
+//! A request may do much only when the bucket is nearly full. In between it may do a little, and when the bucket is empty next to
+//! nothing, which is enough for what most requests do. One that needs more then is undone and told when to come again: it is for
+//! the endpoint to wait, not for the log. So what is in the log and not applied yet is never much more than one bucket.
 //!
-//! Invariants: A1 what is left follows from the entries' times and from the steps of their commands alone, and is stored with what they
-//! did: it is the same on every node. A2 alone, every request may use the whole budget.
+//! Invariants: A1 what is left follows from the entries' times and from the steps of their commands alone, and is stored with
+//! what they did: it is the same on every node. A2 alone, every request may use the whole budget.
 //! Not here: what a step is (`step_cost.rs`), who waits (`node/sql/load_permit.rs`).
 
 use crate::services::sql::commands::STEPS_MAX;
@@ -57,8 +57,8 @@ impl Allowance {
         self.left = self.left.saturating_sub(i64::try_from(steps).unwrap_or(i64::MAX));
     }
 
-    /// Milliseconds after which a command that needs more shall come again: when the bucket has filled, if no other does much before.
-    /// What comes too early takes of what is there, hence no sooner than after a while.
+    /// Milliseconds after which a command that needs more shall come again: when the bucket has filled, if no other does much
+    /// before. What comes too early takes of what is there, hence no sooner than after a while.
     pub fn wait_ms(&self) -> u64 {
         let missing = MUCH_FROM.saturating_sub(self.left).max(0).cast_unsigned();
         missing.div_ceil(STEPS_PER_MS.cast_unsigned()).max(WAIT_MS_MIN)

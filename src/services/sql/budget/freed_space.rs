@@ -1,9 +1,9 @@
 //! How much statements free: DROP TABLE, DROP INDEX and DELETE without WHERE give all pages of a table back at once, and a row that
 //! is removed gives back all of its pages in one step, however long it is. No budget of steps sees it.
 //!
-//! How many pages a table has differs from node to node. So this is no part of what a command does: the endpoint that takes a request looks
-//! at its own file before it puts the request into the log, and adds up the lengths of the rows that a DELETE would remove. What
-//! triggers, foreign keys and REPLACE remove beside it is not added up.
+//! How many pages a table has differs from node to node. So this is no part of what a command does: the endpoint that takes a
+//! request looks at its own file before it puts the request into the log, and adds up the lengths of the rows that a DELETE would
+//! remove. What triggers, foreign keys and REPLACE remove beside it is not added up.
 //! Not here: what else a statement costs (`step_cost.rs`), who asks (`node/sql/handle.rs`).
 
 use crate::services::sql::answer_limit::AnswerLimit;
@@ -41,8 +41,8 @@ fn frees(sql: &str) -> bool {
     }
 }
 
-/// Why a request must not be carried out, if it frees too much: as far as this connection's file tells. The statements that look at rows
-/// count on the hook state's budget.
+/// Why a request must not be carried out, if it frees too much: as far as this connection's file tells. The statements that look
+/// at rows count on the hook state's budget.
 ///
 /// # Errors
 /// The file cannot be read.

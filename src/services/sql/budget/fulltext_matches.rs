@@ -1,8 +1,8 @@
 //! Reads that mark the words which were found in a text: `highlight` and `snippet`.
 //!
-//! `highlight` copies all that it has so far for each place, `snippet` looks at all places for each place, and nobody looks at a deadline
-//! meanwhile. SQLite has no way to put functions of ours in their place. So marks stand in the statement or are parameters, and texts are
-//! the shorter the longer the marks and the words are.
+//! `highlight` copies all that it has so far for each place, `snippet` looks at all places for each place, and nobody looks at a
+//! deadline meanwhile. SQLite has no way to put functions of ours in their place. So marks stand in the statement or are
+//! parameters, and texts are the shorter the longer the marks and the words are.
 //!
 //! Not here: what writes, where both are refused (`services/sql/connection/authorizer.rs`).
 

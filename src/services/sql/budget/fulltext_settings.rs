@@ -1,7 +1,7 @@
 //! Settings of full-text tables that statements may not change.
 //!
-//! A full-text table is told by a row that is inserted how to lay out its index. Some of these settings make later statements do work that
-//! grows with the square of what is stored, in steps that nobody counts.
+//! A full-text table is told by a row that is inserted how to lay out its index. Some of these settings make later statements do
+//! work that grows with the square of what is stored, in steps that nobody counts.
 //! Not here: what a statement costs that uses such a table (`length_tiers.rs`, `step_cost.rs`).
 
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};

@@ -112,8 +112,8 @@ impl Registers {
         self.marks.iter().map(|register| found(register).asked()).reduce(SearchTerms::and)
     }
 
-    /// What a virtual table is asked for. `first`: the register that says by how many values, which are behind it; `how`: what each of
-    /// them is for, a letter with the number of the column where it is about words. `None`: for no words.
+    /// What a virtual table is asked for. `first`: the register that says by how many values, which are behind it; `how`: what
+    /// each of them is for, a letter with the number of the column where it is about words. `None`: for no words.
     pub fn asked(&self, first: i64, how: &[u8]) -> Option<SearchTerms> {
         let letters = how.iter().filter(|letter| !letter.is_ascii_digit());
         let words = letters.zip(first + 2..).filter(|(letter, _)| matches!(letter, b'M' | b'L' | b'G'));

@@ -1,5 +1,5 @@
-//! Which commands may make the database larger, told by what each statement does, as far as its words tell: a quota that is reached refuses those,
-//! and lets what makes room go on.
+//! Which commands may make the database larger, told by what each statement does, as far as its words tell: a quota that is
+//! reached refuses those, and lets what makes room go on.
 //!
 //! A trigger may turn a DELETE into an INSERT: where there are triggers, a DELETE has a bound as well, which lies higher.
 //! Not here: the quota (`node/quota.rs`).

@@ -22,8 +22,8 @@ use std::sync::atomic::Ordering::Relaxed;
 const TIER_BYTES: [usize; 8] = [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, ROW_BYTES_MAX];
 /// By which the price of bytes is multiplied: so much that a command can move about a gigabyte.
 const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
-/// For statements that use virtual tables no tier is lower: a full-text index writes its pages (64 KiB at most) without looking whether
-/// they are too long, and would lose them.
+/// For statements that use virtual tables no tier is lower: a full-text index writes its pages (64 KiB at most) without looking
+/// whether they are too long, and would lose them.
 const LOWEST_OF_VIRTUAL: usize = 4;
 /// So long, as a tier, are most of the values there.
 const SHORT_OF_VIRTUAL: usize = 2;
@@ -31,8 +31,8 @@ const SHORT_OF_VIRTUAL: usize = 2;
 const VIRTUAL_STEPS: u64 = 4;
 /// What a byte of text costs that is cut into words and put into an index: half a megabyte is the budget.
 const VIRTUAL_STEPS_PER_BYTE: u64 = 560;
-/// The same for each of the two tables of a full-text index that have a row for each text, where a statement goes through many: by how long
-/// the text may be; an UPDATE removes two rows and writes two. What could be put in can be taken out.
+/// The same for each of the two tables of a full-text index that have a row for each text, where a statement goes through many:
+/// by how long the text may be; an UPDATE removes two rows and writes two. What could be put in can be taken out.
 const ROW_STEPS_PER_BYTE: u64 = 67;
 /// In tiers from here on values take more than the page of their row.
 const FAR_FROM: usize = 3;
@@ -99,8 +99,9 @@ pub fn at_any_length<T>(conn: &Connection, tier: usize, work: impl FnOnce() -> T
     Ok(done)
 }
 
-/// Called when a statement is prepared, which tells what it uses. A virtual table that is used for the first time in a transaction prepares
-/// statements of its own meanwhile, which look as if they were parts of this one: so it is prepared once more.
+/// Called when a statement is prepared, which tells what it uses. A virtual table that is used for the first time in a
+/// transaction prepares statements of its own meanwhile, which look as if they were parts of this one: so it is prepared once
+/// more.
 ///
 /// # Errors
 /// It uses a virtual table, and was prepared for the first time.
@@ -184,8 +185,8 @@ fn own(conn: &Connection, hooks: &HookState, sql: &str) -> Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// Charges for a text that is put into a full-text index or taken out of it, by a statement that goes through many rows: that a row of this
-/// table was written tells so. Short ones are paid by the step.
+/// Charges for a text that is put into a full-text index or taken out of it, by a statement that goes through many rows: that a
+/// row of this table was written tells so. Short ones are paid by the step.
 pub fn charge_text(hooks: &HookState, table: &str) {
     let is_repeated = hooks.touches_virtual.load(Relaxed) && hooks.may_repeat.load(Relaxed);
     let longest = hooks.longest.load(Relaxed);

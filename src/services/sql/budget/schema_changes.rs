@@ -1,7 +1,7 @@
 //! What it costs to change the schema, and how large a schema may become.
 //!
-//! SQLite works with the whole schema in single steps that nobody counts: it looks through it for each new definition, and ALTER TABLE
-//! parses all of it, several times. So a statement that changes the schema pays for the schema's size before it runs.
+//! SQLite works with the whole schema in single steps that nobody counts: it looks through it for each new definition, and ALTER
+//! TABLE parses all of it, several times. So a statement that changes the schema pays for the schema's size before it runs.
 //!
 //! Invariant: D1 what is charged follows from the statement and the schema alone: it is the same on every node.
 //! Not here: what the program of such a statement costs (`step_cost.rs`).
@@ -23,7 +23,8 @@ const CHANGE_STEPS: u64 = 150_000;
 const STEPS_PER_OBJECT: u64 = 300;
 /// What a comma of a statement costs, which may stand between two columns, and the square of their number.
 const STEPS_PER_COMMA: u64 = 3_000;
-/// What ALTER TABLE costs: by itself, for each object of the schema, for each comma in their definitions, and for each byte of those.
+/// What ALTER TABLE costs: by itself, for each object of the schema, for each comma in their definitions, and for each byte of
+/// those.
 struct Alter {
     once: u64,
     object: u64,

@@ -97,7 +97,8 @@ const ASKED_BYTE: u64 = 14_000;
 const PAID_WHEN_CALLED: Price = price(0, 8);
 /// A function of which nothing is known.
 const UNKNOWN_FUNCTION: Price = price(50, 300);
-/// Dear instructions of a circle times all of it: beyond it nobody searches, and each step is thought to cost as much as the dearest.
+/// Dear instructions of a circle times all of it: beyond it nobody searches, and each step is thought to cost as much as the
+/// dearest.
 const SEARCHED_MAX: usize = 2_000_000;
 /// What it costs to read an instruction, and to look for one on the way from another.
 pub const STEPS_PER_INSTRUCTION: usize = 1_000;
@@ -203,8 +204,8 @@ pub fn function(called: &str) -> Price {
     if is_paid_when_called(called) { Price { step: found.step, ..PAID_WHEN_CALLED } } else { found }
 }
 
-/// Whether a call is charged for by the bytes that it is given: functions of ours in the place of those of SQLite that have no number of
-/// arguments (`services/sql/connection/result_lengths.rs`).
+/// Whether a call is charged for by the bytes that it is given: functions of ours in the place of those of SQLite that have no
+/// number of arguments (`services/sql/connection/result_lengths.rs`).
 fn is_paid_when_called(called: &str) -> bool {
     let (name, args) = called.trim_end_matches(')').split_once('(').unwrap_or((called, ""));
     let is_of_ours = ["json", "concat", "printf", "format", "char"].iter().any(|start| name.starts_with(start));
@@ -425,8 +426,8 @@ impl Program {
 
     /// Adds the ways back from subroutines and between coroutines.
     ///
-    /// A coroutine and whoever asks it for rows take turns, and each goes on where it was: a `Yield` goes on behind itself, in no more
-    /// steps than it really takes. From a coroutine it goes behind the question as well, since nobody may ask again.
+    /// A coroutine and whoever asks it for rows take turns, and each goes on where it was: a `Yield` goes on behind itself, in no
+    /// more steps than it really takes. From a coroutine it goes behind the question as well, since nobody may ask again.
     fn close(&mut self, returns: &Returns) {
         let is_within = |at: &usize, register: &i64| returns.bodies.get(register).is_some_and(|body| body.contains(at));
         let mut asked: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
@@ -521,8 +522,8 @@ impl Program {
         one.jumps.iter().copied().chain(next).filter(|to| *to < self.len())
     }
 
-    /// For each instruction the number of the circle that it stands in: those that can be reached from each other have the same. 0: it runs
-    /// once at most. (Tarjan's strongly connected components.)
+    /// For each instruction the number of the circle that it stands in: those that can be reached from each other have the same.
+    /// 0: it runs once at most. (Tarjan's strongly connected components.)
     fn circles(&self) -> Vec<usize> {
         let (mut order, mut lowest) = (vec![0; self.len()], vec![0; self.len()]);
         let (mut circles, mut count, mut visited) = (vec![None; self.len()], 0, 0);

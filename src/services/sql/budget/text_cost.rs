@@ -19,8 +19,8 @@ const OPERATORS: [&str; 13] =
 /// What any statement costs, however little it does: it is read, prepared and kept apart from the others.
 pub const STATEMENT_STEPS: u64 = 6_000;
 
-/// What it costs to prepare the statements of a text. SQLite compares each constant that stands beside an operator with all of those
-/// before it in its statement.
+/// What it costs to prepare the statements of a text. SQLite compares each constant that stands beside an operator with all of
+/// those before it in its statement.
 pub fn text_steps(sql: &str) -> u64 {
     let mut before: &[u8] = b"(";
     let (mut count, mut operators, mut pairs) = (0, 0_u64, 0_u64);
@@ -51,8 +51,8 @@ pub fn too_many_selects(sql: &str) -> Option<String> {
         .then(|| format!("a statement says SELECT and VALUES {SELECTS_MAX} times at most: send several statements"))
 }
 
-/// Why SQLite would take too long to prepare an INSERT, if it would: it compares the columns of each ON CONFLICT with those of every unique
-/// index, and with all clauses before it.
+/// Why SQLite would take too long to prepare an INSERT, if it would: it compares the columns of each ON CONFLICT with those of
+/// every unique index, and with all clauses before it.
 pub fn too_many_conflicts(sql: &str) -> Option<String> {
     let (mut count, mut inserts) = (0, false);
     let has_too_many = tokens(sql).any(|token| {

@@ -2,7 +2,8 @@
 //!
 //! Refused is what reaches files, what belongs to one connection alone, what differs between nodes or between two runs,
 //! and what would break the transaction around a whole entry. The reason is kept for the client.
-//! Not here: the lists of functions, pragmas and modules (`catalogue.rs`), what follows from the values that a statement meets (`mod.rs`, `functions.rs`).
+//! Not here: the lists of functions, pragmas and modules (`catalogue.rs`), what follows from the values that a statement meets
+//! (`mod.rs`, `functions.rs`).
 
 use super::catalogue::{
     FUNCTIONS, FUNCTIONS_OF_MATCHES, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE,

@@ -5,9 +5,9 @@
 //! missing argument or by `subsec`, is replaced by the entry's time; `localtime` and `utc` are refused. The rest is done by
 //! SQLite on a connection beside.
 //!
-//! Invariant: T1 no function of date and time reads the clock or the time zone of this machine. What is not made of words known to be
-//! pure is computed as a generated column, where SQLite itself refuses to look at them: a word that a later SQLite adds
-//! is an error here and no difference between nodes.
+//! Invariant: T1 no function of date and time reads the clock or the time zone of this machine. What is not made of words known
+//! to be pure is computed as a generated column, where SQLite itself refuses to look at them: a word that a later SQLite adds is
+//! an error here and no difference between nodes.
 //!
 //! They are not marked as deterministic, since `now` is not: SQLite does not take them into indexes and generated columns.
 //! Not here: other functions (`functions.rs`).

@@ -55,8 +55,8 @@ impl Beside {
         self.call(&format!("SELECT {name}({marks})"), args)
     }
 
-    /// SQLite's function of that name with the arguments of a call as they are. `quotes`: text becomes a string of JSON, unless it is
-    /// JSON already.
+    /// SQLite's function of that name with the arguments of a call as they are. `quotes`: text becomes a string of JSON, unless
+    /// it is JSON already.
     pub fn pass(&self, name: &str, context: &Context<'_>, quotes: bool) -> Result<Made> {
         let mark = |place| if quotes && context.get_subtype(place) == JSON { "json(?)" } else { "?" };
         let marks: Vec<&str> = (0..context.len()).map(mark).collect();

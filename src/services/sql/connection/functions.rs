@@ -6,9 +6,9 @@
 //!   and so do `json_patch` and `json_extract` and its like with many paths. They are charged for it before they begin, and then
 //!   done by SQLite's own on the connection beside. `instr` and `replace` are ours: they look at each byte once, and make
 //!   nothing that is too long.
-//! - `json_group_array` and `json_group_object` would grow without bound until their result is asked for: they end where a
-//!   value would. `changes()` tells of the statement before in the same command. `count(*)`, which SQLite answers in one step however long the table is, counts row by row where the log is
-//!   applied.
+//! - `json_group_array` and `json_group_object` would grow without bound until their result is asked for: they end where a value
+//!   would. `changes()` tells of the statement before in the same command. `count(*)`, which SQLite answers in one step however
+//!   long the table is, counts row by row where the log is applied.
 //!
 //! Not here: functions that are refused altogether (`authorizer.rs`).
 

@@ -7,7 +7,8 @@ use rusqlite::{Connection, Result};
 
 /// The longest value that SQLite may hold when statements of our own run: what SQLite itself says.
 const LENGTH_MAX: i32 = 1_000_000_000;
-/// Bytes of memory that SQLite asks for at once, as it is compiled: no function makes a text that takes more, whatever it was given.
+/// Bytes of memory that SQLite asks for at once, as it is compiled: no function makes a text that takes more, whatever it was
+/// given.
 pub const ALLOCATION_BYTES_MAX: i64 = 128 << 20;
 /// Values of parameters in one statement.
 const VARIABLES_MAX: i32 = 32_766;

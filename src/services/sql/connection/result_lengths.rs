@@ -1,9 +1,9 @@
 //! Functions whose result can be many times as long as their longest argument, or whose work grows with the number of arguments.
 //!
-//! SQLite looks whether a result is too long when it is made: by then `concat_ws` has put half a gigabyte together, and `json_pretty`
-//! eight. So the length of the result is found out from the arguments first, a call is charged for what it reads, and only then done by
-//! SQLite's own on the connection beside. Calls with few arguments, whose result is a few times as long as a value at most, are
-//! SQLite's own throughout.
+//! SQLite looks whether a result is too long when it is made: by then `concat_ws` has put half a gigabyte together, and
+//! `json_pretty` eight. So the length of the result is found out from the arguments first, a call is charged for what it reads,
+//! and only then done by SQLite's own on the connection beside. Calls with few arguments, whose result is a few times as long as
+//! a value at most, are SQLite's own throughout.
 //!
 //! Invariant: N1 no call makes more than some ten times the longest value before it is refused.
 //! Not here: functions whose work grows with the product of two lengths, and JSON with many paths (`functions.rs`).

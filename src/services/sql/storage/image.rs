@@ -1,8 +1,8 @@
 //! The database as bytes: pinned at a moment while writes go on, written into a snapshot, and put in place again.
 //!
-//! In a node the moment is a read transaction of a second connection on the same file: SQLite's log keeps what it sees. From there a
-//! backup goes into a file beside, which is what a snapshot streams. In memory the backup is made at once.
-//! In a snapshot: the newest entry of the database and the length of its image, as little-endian `u64`, and the image.
+//! In a node the moment is a read transaction of a second connection on the same file: SQLite's log keeps what it sees. From
+//! there a backup goes into a file beside, which is what a snapshot streams. In memory the backup is made at once. In a snapshot:
+//! the newest entry of the database and the length of its image, as little-endian `u64`, and the image.
 //! Not here: whether an image is needed (`services/sql/database.rs`).
 
 use super::file_header::without_log;

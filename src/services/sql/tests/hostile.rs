@@ -524,7 +524,8 @@ fn how_long_a_runaway_takes() {
     }
 }
 
-/// What a version that did not refuse it has named so is not stuck: it can be read, renamed and dropped, and stands in nobody's way.
+/// What a version that did not refuse it has named so is not stuck: it can be read, renamed and dropped, and stands in nobody's
+/// way.
 #[test]
 fn a_reserved_name_from_before_can_be_taken_away() {
     let mut node = node();
