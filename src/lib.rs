@@ -1,17 +1,19 @@
 //! Phalanx: a fault-tolerant cluster in one binary. When the soldier in front falls, the one behind steps forward.
 //!
-//! The rooms of the house, from the top floor down; `use` arrows point down only (`tests/tidy.rs` enforces it):
+//! The modules, from the top down; `use` arrows point down only, and no file imports itself by way of others (`tests/tidy.rs`
+//! enforces both):
 //!
-//! - [`cli`]: subcommands to exit codes. [`lab`]: real processes, started, broken and judged.
-//! - [`sim`]: virtual processes over a seeded network, disk and clock. [`check`]: judges of recorded histories.
-//! - [`http`] and [`resp`]: the doors that browsers and scripts, and Redis clients, use.
-//! - [`node`]: the threads of one running node; the only room that spawns threads.
+//! - [`cli`]: subcommands to exit codes. [`demo`] and [`bench`]: scripted demonstrations; load generators and measurements.
+//! - [`lab`]: real processes, started, broken and judged. [`sim`]: virtual processes over a seeded network, disk and clock.
+//!   [`check`]: checkers of recorded histories.
+//! - [`http`] and [`resp`]: the servers that browsers and scripts, and Redis clients, use.
+//! - [`node`]: the threads of one running node; the only module that spawns threads.
 //! - [`client`]: a client that goes on with the next node when one fails, for the command line, the lab and other programs.
 //! - [`cluster`]: how nodes find, watch and rank each other.
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
-//! - [`work`]: running people's programs, caged.
-//! - [`services`]: pure replicated state machines. [`raft`]: pure consensus; the two do not know each other.
-//! - [`types`], [`limits`], [`settings`]: words that every room shares. [`text`]: what others wrote, made harmless.
+//! - [`work`]: users' programs in a sandbox.
+//! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
+//! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: text of others, made harmless for terminals.
 
 pub mod bench;
 pub mod check;

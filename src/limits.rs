@@ -1,4 +1,4 @@
-//! Every bound of the house in one place: its value, the reason for it, and what happens when it is reached.
+//! Bounds that several modules share: their values, the reasons for them, and what happens when they are reached.
 //!
 //! Settings (`settings.rs`) are what a user may want to choose; limits are what keeps one node alive under any load.
 

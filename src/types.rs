@@ -1,8 +1,8 @@
-//! Words that every room shares: identities, terms, indexes, ticks and outcomes.
+//! Types that every module shares: identities, terms, indexes, ticks and outcomes.
 //!
 //! Newtypes keep a term from being passed where an index belongs. Absence is always `Option`, never a magic 0:
 //! `Term(0)` and `Index(0)` mean "before the first" and appear only as the base of an empty log.
-//! Not here: anything with behaviour; each room owns its own.
+//! Not here: anything with behaviour; each module owns its own.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What the design stands on, enforced by reading the sources: the ✓ marks of the house style.
+//! What the design stands on, enforced by reading the sources: the ✓ marks of the style guide.
 //!
 //! Each rule is a function from source text to the faults found in it, so that each can be shown to fail on a bad
 //! snippet (second half of this file); then all run over the real tree. Comments and strings are blanked first:

@@ -1,7 +1,7 @@
 //! An error of the command line: what went wrong, which exit code says so, and what to do next.
 //!
 //! Every message that ends a command passes here, so that each one carries advice and the codes of STYLE section 4
-//! are given in one place. Not here: errors of the rooms below, which have enums of their own.
+//! are given in one place. Not here: errors of the modules below, which have enums of their own.
 
 use super::term;
 use std::fmt;

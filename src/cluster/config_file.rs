@@ -173,7 +173,7 @@ impl Projection {
 }
 
 impl NodeInfo {
-    /// Its addresses as the rest of the house writes them.
+    /// Its addresses as the rest of the program writes them.
     pub fn addresses(&self) -> Addresses {
         let at = |port: u16| {
             if self.ip.contains(':') { format!("[{}]:{port}", self.ip) } else { format!("{}:{port}", self.ip) }

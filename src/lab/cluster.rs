@@ -3,7 +3,7 @@
 //! [`Cluster::start`] writes a settings file into a temporary folder and starts the real binary. When a wait fails or
 //! the test panics, each node's last lines are printed and the folder stays; otherwise it is removed.
 //!
-//! Invariants: as in the room's head (L1, L2), and L3: one cluster at a time on a machine, unless one thread holds
+//! Invariants: as in the module's head (L1, L2), and L3: one cluster at a time on a machine, unless one thread holds
 //! several; figures and deadlines would otherwise measure the neighbours.
 //! Not here: what is done to the nodes and what is expected of them (`bench/failover.rs`, `tests/cluster_*.rs`).
 

@@ -68,5 +68,5 @@ impl LabError {
     }
 }
 
-/// Result of everything in this room.
+/// Result of everything in this module.
 pub type Result<T> = std::result::Result<T, LabError>;

@@ -1,4 +1,4 @@
-//! Waiting for something to become true, with a deadline: the one place of the house that polls.
+//! Waiting for something to become true, with a deadline: the one place that polls.
 //!
 //! A test never sleeps and hopes; it says what it waits for, how long that may take, and how to see it.
 //! Not here: waiting inside a node (channels with timeouts, `node/`).

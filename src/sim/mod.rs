@@ -7,8 +7,9 @@
 //! - `model/`: the state of nodes, clients, workers and transfers. `model/services.rs` runs the real services.
 //! - `steps/`: what happens, one event after another; `clocks.rs`, `images.rs` (older copies of disks), `strangers.rs` (hostile
 //!   processes) and `differences.rs` (a state that was altered) are scenarios of their own.
-//! - `checks/`: the rules. `raft_checker.rs` asserts those of consensus after every step, `client_checker.rs` what clients were
-//!   promised; both keep models of their own (`log_model.rs`, `kv_model.rs`, `jobs_checker.rs`, `delivery_checker.rs`).
+//! - `checks/`: the rules. `checks/raft_checker.rs` asserts those of consensus after every step, `checks/client_checker.rs` what
+//!   clients were promised; both keep models of their own (`checks/log_model.rs`, `checks/kv_model.rs`, `checks/jobs_checker.rs`,
+//!   `checks/delivery_checker.rs`).
 //! - `coverage.rs` counts what happened; `seeds.rs` keeps the seeds that once found a bug; `planted_bugs.rs` lists known mistakes
 //!   that the simulator must find.
 //!

@@ -1,4 +1,4 @@
-//! A treacherous disk in memory, for the tests of this room: it counts operations and fails or crashes at the n-th.
+//! A faulty disk in memory, for the tests of this module: it counts operations and fails or crashes at the n-th.
 //!
 //! What is not synced may be lost at a power cut, wholly or sector by sector and in any order, and a write may be torn at any
 //! byte. Names that were made, renamed or removed since the folder's last sync may be lost too, in any pattern. A failed sync

@@ -1,6 +1,6 @@
-//! The only way to the disk: a small set of operations that the simulator and the tests replace by a treacherous disk.
+//! The only way to the disk: a small set of operations that the simulator and the tests replace by a faulty disk.
 //!
-//! Every durable byte of the house goes through [`Files`] and [`File`]. Each call is one step that a crash can come
+//! Every durable byte goes through [`Files`] and [`File`]. Each call is one step that a crash can come
 //! before or after. What a call promises: `sync_data` makes a file's bytes and length survive a power cut; `sync_dir`
 //! makes the folder's names survive (creations, renames, removals); nothing else survives for certain.
 //! Not here: retries of writes and syncs. There are none anywhere: after a failed sync the kernel may have dropped the very

@@ -1,4 +1,4 @@
-//! Planted bugs of this room, for the simulator to find; outside tests every one of them is constant false.
+//! Planted bugs of this module, for the simulator to find; outside tests every one of them is constant false.
 
 use super::Options;
 

@@ -1,17 +1,16 @@
 //! Bytes that survive a power cut: the log, snapshots and this node's identity, all below `data/node-<id>/`.
 //!
-//! The tour: [`Store`] (`store.rs`) is the whole room for its owner, the disk thread: recovery, write, sync, compaction.
-//! `store/wal/writer.rs` is the log over segments; `store/wal/recover.rs` reads it back and tells a torn tail from damage;
-//! `store/wal/segment.rs` is one segment file, `store/wal/record.rs` one record, `store/wal/replay.rs` what a run of records
-//! means. `snapshot.rs` writes, receives and reads snapshots. `identity.rs` says who the folder belongs to and keeps two
-//! processes out of one folder. `inspect.rs` looks at a folder without changing a byte (`phalanx log`). `anchor.rs` tells whether
-//! the folder is still the one that was opened. `mark.rs` keeps that a state is wrong. `poison.rs` remembers a failure.
-//! `files.rs` is the only way to the disk, so that the simulator and the tests can put a treacherous one in its place.
-//! `docs/disk-format.md` shows every byte.
+//! - [`Store`] (`store.rs`) is the module's face for its owner, the disk thread: recovery, write, sync, compaction.
+//! - `wal/` is the log: `wal/writer.rs` appends to segments, `wal/recover.rs` reads them back and tells a torn tail from damage.
+//! - `snapshot.rs` writes, receives and reads snapshots; `identity.rs` says who the folder belongs to and keeps two processes out
+//!   of one folder; `anchor.rs` tells whether the folder is still the one that was opened; `mark.rs` records that a state is wrong.
+//! - `files.rs` is the only way to the disk, so that the simulator and the tests can put a faulty one in its place; `poison.rs`
+//!   remembers a failure; `error.rs` is what can go wrong; `inspect.rs` looks at a folder without changing a byte (`phalanx log`).
 //!
-//! Rules: an error from a write or sync poisons the store, nothing is ever tried again; only the unsynced tail of the last
-//! segment may be cut, any other damage refuses to start and names file and offset; directories are synced after create,
-//! rename and remove. Not here: when to sync and what may leave afterwards (`node/`), what entries mean (`raft/`).
+//! `docs/disk-format.md` shows every byte. Rules: an error from a write or sync poisons the store, and it is not tried again; only
+//! the unsynced tail of the last segment may be cut, any other damage refuses to start and names file and offset; directories are
+//! synced after create, rename and remove. Not here: when to sync and what may leave afterwards (`node/`), what entries mean
+//! (`raft/`).
 
 pub mod anchor;
 pub mod error;
@@ -24,7 +23,7 @@ pub mod inspect;
 pub mod mark;
 mod poison;
 pub mod snapshot;
-#[expect(clippy::module_inception, reason = "the room's owner has the room's name")]
+#[expect(clippy::module_inception, reason = "the module's owner has the module's name")]
 mod store;
 #[cfg(test)]
 mod tests;

@@ -600,7 +600,7 @@ fn as_user(user: &str) -> Vec<String> {
     vec![format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
 }
 
-/// Runs tests of this room once more with what `setpriv` is told to take away, if there is anything to be taken.
+/// Runs tests of this module once more with what `setpriv` is told to take away, if there is anything to be taken.
 fn again(less: &[String], names: &[&str]) {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: the others run without rights as it is");
