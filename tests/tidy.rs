@@ -564,6 +564,13 @@ fn sources(folder: &str) -> BTreeMap<String, String> {
     found
 }
 
+/// The Markdown files of a folder.
+fn names_in(folder: &str) -> Vec<String> {
+    let rows = std::fs::read_dir(root().join(folder)).unwrap();
+    let names = rows.map(|row| format!("{folder}/{}", row.unwrap().file_name().to_string_lossy()));
+    names.filter(|name| name.ends_with(".md")).collect()
+}
+
 /// `src/raft/state/log.rs` is of module `raft`, `src/types.rs` is the module `types`.
 fn top_module(path: &str) -> &str {
     path.trim_start_matches("src/").split(['/', '.']).next().unwrap_or(path)
