@@ -431,9 +431,7 @@ impl<'a> Modules<'a> {
     fn passed(&self, module: String, rest: &str, depth: usize) -> Option<&'a str> {
         let (name, more) = rest.split_once("::").unwrap_or((rest, ""));
         match self.passed_on.get(&(module.clone(), name.to_string())) {
-            Some(elsewhere) if depth < 8 => {
-                self.defines(&join(elsewhere, more).trim_end_matches("::").to_string(), depth + 1)
-            }
+            Some(elsewhere) if depth < 8 => self.defines(join(elsewhere, more).trim_end_matches("::"), depth + 1),
             _ if module.is_empty() => None,
             _ => self.files.get(&module).copied(),
         }
@@ -455,7 +453,7 @@ fn absolute(module: &str, path: &str) -> String {
 }
 
 /// Which files each file imports from, with one name for each. `mod.rs` may pass names on without importing them.
-fn imports<'a>(code: &'a BTreeMap<String, String>) -> BTreeMap<&'a str, BTreeMap<&'a str, String>> {
+fn imports(code: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeMap<&str, String>> {
     let modules = Modules::new(code);
     let mut found: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
     for (path, text) in code {
@@ -496,7 +494,8 @@ fn imports<'a>(code: &'a BTreeMap<String, String>) -> BTreeMap<&'a str, BTreeMap
 fn missing_paths(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Fault> {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let module = path.strip_prefix("src/").and_then(|path| path.split_once('/')).map_or("", |(module, _)| module);
-    let below = format!("{}/", path.trim_end_matches(".rs"));
+    let above = folder.rsplit_once('/').map_or("", |(above, _)| above);
+    let below = path.trim_end_matches(".rs");
     let mut faults = Vec::new();
     for (n, line) in text.lines().enumerate() {
         if path.ends_with(".rs") && !line.trim_start().starts_with("//") {
@@ -505,8 +504,8 @@ fn missing_paths(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<F
         for name in
             line.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") && !name.contains([' ', '*']))
         {
-            let places = ["".to_string(), "src/".into(), format!("src/{module}/"), format!("{folder}/"), below.clone()];
-            if !places.iter().any(|place| exists(&format!("{place}{name}"))) {
+            let places = ["", "src", &format!("src/{module}"), folder, above, below];
+            if !places.iter().any(|place| exists(format!("{place}/{name}").trim_start_matches('/'))) {
                 faults.push(fault(n + 1, format!("there is no {name}")));
             }
         }
