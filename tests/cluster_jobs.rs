@@ -808,8 +808,7 @@ fn innocent_jobs_are_untouched(exe: &Path) {
     drop(idle);
 }
 
-/// A program for nodes, the first of which has a bubblewrap that fails as long as a file is there, as where there is no room for
-/// namespaces any more.
+/// A program for nodes whose bubblewrap fails as long as a file is there, as where there is no room for namespaces any more.
 struct Breakable {
     _folder: tempfile::TempDir,
     exe: PathBuf,
@@ -817,7 +816,8 @@ struct Breakable {
 }
 
 impl Breakable {
-    fn new() -> Breakable {
+    /// `nodes`: a shell pattern for the command lines of the nodes that it is about.
+    fn new(nodes: &str) -> Breakable {
         let folder = tempfile::tempdir().unwrap();
         let broken = folder.path().join("broken");
         let script = format!(
@@ -833,7 +833,7 @@ impl Breakable {
             fake.display()
         );
         let start = format!(
-            "#!/bin/sh\ncase \" $* \" in *\" --id 1 \"*) exec unshare {map} --mount sh -c '{hide}' {EXE} \"$@\";; *) exec {EXE} \"$@\";; esac\n"
+            "#!/bin/sh\ncase \" $* \" in {nodes}) exec unshare {map} --mount sh -c '{hide}' {EXE} \"$@\";; *) exec {EXE} \"$@\";; esac\n"
         );
         std::fs::write(&exe, start).unwrap();
         let open = |path: &Path| {
@@ -861,7 +861,7 @@ fn job_command(cluster: &Cluster, args: &[&str]) -> Child {
 
 #[test]
 fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() {
-    let breakable = Breakable::new();
+    let breakable = Breakable::new("*\" --id 1 \"*");
     let mut settings = shell_only();
     settings["jobs_enabled"] = true.into();
     settings["job_slots"] = 2.into();
@@ -932,7 +932,7 @@ fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() 
 
 #[test]
 fn a_node_that_starts_without_a_sandbox_is_a_worker_once_one_can_be_built() {
-    let breakable = Breakable::new();
+    let breakable = Breakable::new("*");
     breakable.break_it();
     let mut settings = shell_only();
     settings["jobs_enabled"] = true.into();
