@@ -692,6 +692,16 @@ fn no_async_crate_in_the_tree() {
 }
 
 #[test]
+fn every_package_is_in_the_third_party_notices() {
+    let notices = std::fs::read_to_string(root().join("docs/third-party.md")).unwrap();
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let packages = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    let missing: Vec<&str> =
+        packages.filter(|name| *name != "phalanx" && !notices.contains(&format!("\n| {name} | "))).collect();
+    assert!(missing.is_empty(), "docs/third-party.md lacks {missing:?}; cargo metadata tells their licenses");
+}
+
+#[test]
 fn no_test_sleeps_and_hopes() {
     check_all(&sources("tests"), |_, text| no_sleep(&blank(text)));
     let all = sources("src");
