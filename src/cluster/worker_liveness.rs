@@ -110,9 +110,8 @@ impl RollCall {
 #[cfg(test)]
 mod tests {
     use crate::cluster::worker_liveness::*;
-    use crate::raft::PeerView;
-    use crate::types::{Index, Term};
-    use std::sync::Arc;
+    use crate::raft::{Membership, PeerView};
+    use crate::types::Index;
     use uuid::Uuid;
 
     fn who(id: u64) -> Identity {
@@ -121,27 +120,12 @@ mod tests {
 
     fn view(role: Role, silent: &[(u64, u64)]) -> View {
         let peer = |(id, ticks): &(u64, u64)| PeerView {
-            who: who(*id),
-            match_index: Index(1),
-            next_index: Index(2),
             silent_ticks: Ticks(*ticks),
-            has_forgotten: false,
             is_active: *ticks < 80,
+            ..PeerView::level(who(*id), Index(1))
         };
-        View {
-            promised: None,
-            role,
-            term: Term(3),
-            leader: Some(NodeId(1)),
-            last_index: Index(1),
-            commit_index: Index(1),
-            snapshot_index: Index(0),
-            membership: Arc::default(),
-            has_quorum: true,
-            has_committed_own_term: true,
-            transfer_to: None,
-            peers: silent.iter().map(peer).collect(),
-        }
+        let peers = silent.iter().map(peer).collect();
+        View { role, ..View::of_leader(NodeId(1), Index(1), Membership::default(), peers) }
     }
 
     #[test]

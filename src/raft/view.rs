@@ -118,3 +118,47 @@ impl Raft {
         );
     }
 }
+
+/// Views that tests of other modules need.
+#[cfg(test)]
+mod samples {
+    use super::{Index, NodeId, PeerView, Term, Ticks, View};
+    use crate::raft::{Membership, Role};
+    use crate::types::Identity;
+    use std::sync::Arc;
+
+    impl View {
+        /// A leader's whose log ends at `end`, all of it committed: for tests of code that reads views.
+        pub fn of_leader(leader: NodeId, end: Index, membership: Membership, peers: Vec<PeerView>) -> View {
+            View {
+                role: Role::Leader,
+                term: Term(1),
+                leader: Some(leader),
+                last_index: end,
+                commit_index: end,
+                snapshot_index: Index(0),
+                membership: Arc::new(membership),
+                promised: None,
+                has_quorum: true,
+                has_committed_own_term: true,
+                transfer_to: None,
+                peers,
+            }
+        }
+    }
+
+    impl PeerView {
+        /// A member that holds the log up to `end` and answers.
+        pub fn level(who: Identity, end: Index) -> PeerView {
+            let next_index = end.next();
+            PeerView {
+                who,
+                match_index: end,
+                next_index,
+                silent_ticks: Ticks(0),
+                is_active: true,
+                has_forgotten: false,
+            }
+        }
+    }
+}

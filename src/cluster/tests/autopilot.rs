@@ -4,9 +4,8 @@
 use super::*;
 use crate::raft::Membership;
 use crate::settings::to_ticks;
-use crate::types::{Identity, Index, Term};
+use crate::types::{Identity, Index};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use uuid::Uuid;
 
 const RULES: Rules = Rules { voters_min: 3, voters_max: 5, dead_after: Ticks(2000), gateways: BTreeSet::new() };
@@ -19,29 +18,13 @@ fn uuid(id: u64) -> Uuid {
 fn view(voters: &[u64], learners: &[u64], silent: &dyn Fn(u64) -> u64) -> View {
     let all = |ids: &[u64]| -> BTreeMap<NodeId, Uuid> { ids.iter().map(|id| (NodeId(*id), uuid(*id))).collect() };
     let others = voters.iter().chain(learners).filter(|id| **id != 1);
-    View {
-        promised: None,
-        role: Role::Leader,
-        term: Term(3),
-        leader: Some(NodeId(1)),
-        last_index: Index(5000),
-        commit_index: Index(5000),
-        snapshot_index: Index(0),
-        membership: Arc::new(Membership { voters: all(voters), learners: all(learners) }),
-        has_quorum: true,
-        has_committed_own_term: true,
-        transfer_to: None,
-        peers: others
-            .map(|&id| PeerView {
-                who: Identity { id: NodeId(id), uuid: uuid(id) },
-                match_index: Index(5000),
-                next_index: Index(5001),
-                silent_ticks: Ticks(silent(id)),
-                has_forgotten: false,
-                is_active: silent(id) < 80,
-            })
-            .collect(),
-    }
+    let peers = others.map(|&id| PeerView {
+        silent_ticks: Ticks(silent(id)),
+        is_active: silent(id) < 80,
+        ..PeerView::level(Identity { id: NodeId(id), uuid: uuid(id) }, Index(5000))
+    });
+    let membership = Membership { voters: all(voters), learners: all(learners) };
+    View::of_leader(NodeId(1), Index(5000), membership, peers.collect())
 }
 
 #[test]

@@ -337,22 +337,26 @@ fn a_file_of_a_dead_cluster_does_not_keep_from_a_living_one() {
     assert!(net.founded.lock().unwrap().is_empty());
 }
 
+/// A node with an empty folder that may found a cluster.
+fn newcomer(me: Identity, settings: &Settings) -> Seeker<'_> {
+    Seeker {
+        me,
+        cluster: None,
+        kept: Promise::default(),
+        has_log: false,
+        voters: BTreeMap::new(),
+        known: Vec::new(),
+        no_founder: None,
+        settings,
+    }
+}
+
 #[test]
 fn a_founder_that_dies_in_between_leaves_nothing_that_binds() {
     let net = Net::new();
     let settings = net.settings();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-    let kept = Promise::default();
-    let seeker = Seeker {
-        me,
-        cluster: None,
-        kept,
-        has_log: false,
-        voters: BTreeMap::new(),
-        known: Vec::new(),
-        no_founder: None,
-        settings: &settings,
-    };
+    let seeker = newcomer(me, &settings);
     let until = Instant::now() + Duration::from_secs(5);
     let failed = discover(&seeker, &Door { net: &net, me: me.id, until, found_fails: true });
     assert!(matches!(failed, Err(DiscoveryError::Founding(_))));
@@ -552,17 +556,7 @@ fn a_node_without_room_to_lead_leaves_the_founding_to_others() {
     let me = Identity { id: NodeId(3), uuid: Uuid::from_u128(3) };
     let until = Instant::now() + Duration::from_millis(400);
     let no_founder = Some("no room".to_string());
-    let kept = Promise::default();
-    let seeker = Seeker {
-        me,
-        cluster: None,
-        kept,
-        has_log: false,
-        voters: BTreeMap::new(),
-        known: Vec::new(),
-        no_founder,
-        settings: &settings,
-    };
+    let seeker = Seeker { no_founder, ..newcomer(me, &settings) };
     let door = Door { net: &net, me: me.id, until, found_fails: false };
     assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);

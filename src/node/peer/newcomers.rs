@@ -62,9 +62,8 @@ impl Newcomers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::{Membership, PeerView, Role};
-    use crate::types::{Term, Ticks};
-    use std::sync::Arc;
+    use crate::raft::{Membership, PeerView};
+    use crate::types::Ticks;
     use uuid::Uuid;
 
     fn who(id: u64) -> Identity {
@@ -74,29 +73,14 @@ mod tests {
     /// Node 1 leads these learners: number, what it acknowledged, and for how many seconds it has been silent.
     fn view(learners: &[(u64, u64, u64)]) -> View {
         let peer = |&(id, end, silent_s): &(u64, u64, u64)| PeerView {
-            who: who(id),
-            match_index: Index(end),
-            next_index: Index(end + 1),
             silent_ticks: Ticks(silent_s * to_ticks(1000).0),
             is_active: silent_s == 0,
-            has_forgotten: false,
+            ..PeerView::level(who(id), Index(end))
         };
         let voters = [(NodeId(1), who(1).uuid)].into();
         let named = learners.iter().map(|(id, ..)| (NodeId(*id), who(*id).uuid)).collect();
-        View {
-            role: Role::Leader,
-            term: Term(1),
-            leader: Some(NodeId(1)),
-            last_index: Index(9),
-            commit_index: Index(9),
-            snapshot_index: Index(7),
-            membership: Arc::new(Membership { voters, learners: named }),
-            promised: None,
-            has_quorum: true,
-            has_committed_own_term: true,
-            transfer_to: None,
-            peers: learners.iter().map(peer).collect(),
-        }
+        let membership = Membership { voters, learners: named };
+        View::of_leader(NodeId(1), Index(9), membership, learners.iter().map(peer).collect())
     }
 
     #[test]
