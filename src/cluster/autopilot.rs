@@ -14,8 +14,7 @@
 //! dead one is demoted and three live voters remain: the fourth is the spare that makes the next loss survivable.
 //! Not here: adding newcomers (they ask, `discovery.rs`), removing a wiped node's old identity (the join in `node/`).
 
-use super::health::quorum;
-use crate::raft::{Change, PeerView, Role, View};
+use crate::raft::{Change, PeerView, Role, View, quorum};
 use crate::settings::Settings;
 use crate::types::{NodeId, Ticks};
 use std::collections::BTreeSet;

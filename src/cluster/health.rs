@@ -6,6 +6,7 @@
 //! and as many as its number of voters allows. So a cluster of one node, or of two voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/views/status.rs`).
 
+use crate::raft::quorum;
 use crate::types::{Identity, Index, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,11 +115,6 @@ impl Verdict {
             Verdict::Unavailable => "unavailable",
         }
     }
-}
-
-/// Voters needed to elect and to commit.
-pub fn quorum(voters: usize) -> usize {
-    voters / 2 + 1
 }
 
 /// Draws the verdict.

@@ -7,7 +7,7 @@
 //! A voter that has not told its digest at an index yet may still do so; two newer checkpoints later it is not waited for.
 //! Not here: what follows from it (`node/views/integrity.rs`), how a digest is taken (`services/digests.rs`).
 
-use super::health::quorum;
+use crate::raft::quorum;
 use crate::services::digests::{StateDigest, part_name};
 use crate::types::{Index, NodeId};
 pub use crate::wire::heartbeat::{Difference, StateReport};

@@ -40,6 +40,7 @@ mod view;
 pub use self::flaws::Flaws;
 pub use self::state::Raft;
 pub use self::state::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
+pub use self::state::membership::quorum;
 pub use self::state::promise::Promise;
 
 /// One record of the log.

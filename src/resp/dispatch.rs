@@ -41,9 +41,9 @@ const WATCHED_BYTES: usize = 128;
 pub fn serve_connection(shared: &Arc<Shared>, clients: &Arc<Clients>, client: &Arc<Client>) {
     let _session = shared.handle.open_session("redis", client.profile().peer);
     let mut conn = Conn::new(Arc::clone(shared), Arc::clone(clients), Arc::clone(client));
-    let course = conn.run(&mut Input::new(shared.handle.memory().reservation()));
+    let action = conn.run(&mut Input::new(shared.handle.memory().reservation()));
     conn.flush();
-    if course != ConnectionAction::Drop {
+    if action != ConnectionAction::Drop {
         client.wait_sent(Instant::now() + conn.timeout() + HTTP_WRITE_DEADLINE);
         linger(client);
     }
@@ -62,12 +62,12 @@ impl Conn {
                 match parser.next(input.bytes(), is_known) {
                     Ok(None) => break,
                     Ok(Some((request, length))) => {
-                        let course =
+                        let action =
                             if request.is_empty() { ConnectionAction::Continue } else { self.command(&request) };
                         input.consume(length);
                         count += 1;
-                        if course != ConnectionAction::Continue {
-                            return course;
+                        if action != ConnectionAction::Continue {
+                            return action;
                         }
                     }
                     Err(Fault(why)) => {
@@ -113,7 +113,7 @@ impl Conn {
         if !self.is_known && !spec.is_open() {
             return self.refuse("NOAUTH Authentication required.");
         }
-        match (&mut self.multi, spec.act) {
+        match (&mut self.multi, spec.handler) {
             (None, Handler::Store(_)) => self.on_key(spec, request),
             (None, Handler::Server(own)) => {
                 self.note(spec);
@@ -148,7 +148,7 @@ impl Conn {
 
     fn translate(&self, spec: &Spec, request: &Request) -> Translated {
         let context = Context { cursors: &self.shared.cursors, scripts: &self.shared.scripts, now_ms: self.now_ms };
-        match spec.act {
+        match spec.handler {
             Handler::Store(translate) => translate(request, &context),
             Handler::Server(_) | Handler::Control(_) => unreachable!("{} is not on keys", spec.name),
         }
@@ -235,7 +235,7 @@ impl Conn {
             let request = owned.request();
             let Some(spec) = commands::find(request.word(0)) else { unreachable!("it was found when it was queued") };
             let mut out = Vec::new();
-            match spec.act {
+            match spec.handler {
                 Handler::Server(own) => own(self, &request, &mut out),
                 Handler::Control(_) => unreachable!("{} is never queued", spec.name),
                 Handler::Store(_) => match self.translate(spec, &request) {

@@ -9,7 +9,7 @@ use crate::cluster::gossip::Gossip;
 use crate::cluster::health::{self, Judgement, Outsider, Situation};
 use crate::cluster::integrity::Difference;
 use crate::node::quota;
-use crate::raft::{Membership, Promise, Role, View};
+use crate::raft::{Membership, Promise, Role, View, quorum};
 use crate::types::{Addresses, Identity, NodeId};
 use crate::wire::heartbeat::Row;
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +119,7 @@ impl Shared {
         let view = self.view();
         let voters = &view.raft.membership.voters;
         let reachable = voters.keys().filter(|id| self.is_online(**id)).count();
-        let needed = health::quorum(voters.len());
+        let needed = quorum(voters.len());
         match reachable < needed {
             true => format!("no quorum: {reachable} of {} voters reachable, {needed} needed", voters.len()),
             false => "no leader answered in time; an election may be under way: try again".to_string(),

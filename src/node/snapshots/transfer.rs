@@ -5,13 +5,12 @@
 //! of the voters has the state that it gives away: a difference that nobody has found yet would become the majority's.
 //! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
 
-use crate::cluster::health::quorum;
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
 use crate::node::peer::limits::Place;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
-use crate::raft::View;
+use crate::raft::{View, quorum};
 use crate::services::registry::checkpoint_command;
 use crate::store::{SnapshotReader, Snapshots};
 use crate::types::{Identity, Index, NodeId, Term};
@@ -176,9 +175,8 @@ fn take(
 #[cfg(test)]
 mod tests {
     use crate::node::snapshots::transfer::*;
-    use crate::raft::{Membership, PeerView, Role, SnapshotMeta};
+    use crate::raft::{Membership, PeerView, SnapshotMeta};
     use crate::store::{Options, RealFiles, Store};
-    use crate::types::Ticks;
     use std::collections::BTreeMap;
     use uuid::Uuid;
 
@@ -209,27 +207,12 @@ mod tests {
         let voters: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), who(id).uuid)).collect();
         let could = |ends: [(u64, bool); 2], online: &[u64]| {
             let peer = |(id, (end, is_active)): (u64, (u64, bool))| PeerView {
-                who: who(id),
-                match_index: Index(end),
-                next_index: Index(end + 1),
-                silent_ticks: Ticks(0),
                 is_active,
-                has_forgotten: false,
+                ..PeerView::level(who(id), Index(end))
             };
-            let view = View {
-                role: Role::Leader,
-                term: Term(1),
-                leader: Some(NodeId(1)),
-                last_index: Index(9),
-                commit_index: Index(9),
-                snapshot_index: Index(7),
-                membership: Arc::new(Membership { voters: voters.clone(), learners: BTreeMap::new() }),
-                promised: None,
-                has_quorum: true,
-                has_committed_own_term: true,
-                transfer_to: None,
-                peers: [2, 3].into_iter().zip(ends).map(peer).collect(),
-            };
+            let membership = Membership { voters: voters.clone(), learners: BTreeMap::new() };
+            let view =
+                View::of_leader(NodeId(1), Index(9), membership, [2, 3].into_iter().zip(ends).map(peer).collect());
             could_agree(&view, who(1), Index(7), |id| online.contains(&id.0))
         };
         assert!(could([(9, true), (2, true)], &[2, 3]), "node 2 has come so far");

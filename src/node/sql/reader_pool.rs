@@ -5,6 +5,7 @@
 use super::load_permit::LoadPermits;
 use crate::limits::{SQL_READERS_MAX, SQL_READS_BYTES_MAX};
 use crate::node::shared::lock;
+use crate::node::shared::memory::resident_bytes;
 use crate::node::views::statement_timings::StatementTimings;
 use crate::services::sql::{Files, Reader};
 use std::fmt;
@@ -78,13 +79,6 @@ impl ReadLimits {
             .load(Ordering::Relaxed)
             .then_some("interrupted: what this read sorts or gathers leaves too little room on this node's disk")
     }
-}
-
-/// Memory of this process; 0 where the system does not tell.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as u64
 }
 
 #[derive(Default)]

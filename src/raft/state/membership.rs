@@ -6,8 +6,8 @@ use crate::raft::Membership;
 use crate::types::{Identity, NodeId};
 use uuid::Uuid;
 
-/// How many of `voters` make a quorum.
-pub(crate) fn quorum(voters: usize) -> usize {
+/// How many of `voters` it takes to elect and to commit.
+pub fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 

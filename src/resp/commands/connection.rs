@@ -7,7 +7,7 @@
 use super::{glob, scripts};
 use crate::resp::conn::Conn;
 use crate::resp::outbox::Client;
-use crate::resp::protocol::parse::{Request, integer};
+use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::protocol::reply::{self, Proto, wrong_number};
 use crate::services::kv::commands::NOT_AN_INTEGER;
 use std::sync::Arc;
@@ -16,10 +16,6 @@ use std::sync::Arc;
 pub const REDIS_VERSION: &str = "7.0.15";
 
 const SYNTAX: &str = "ERR syntax error";
-
-fn is(word: &[u8], name: &str) -> bool {
-    word.eq_ignore_ascii_case(name.as_bytes())
-}
 
 fn text(word: &[u8]) -> String {
     String::from_utf8_lossy(word).into_owned()

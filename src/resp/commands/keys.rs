@@ -5,7 +5,7 @@
 
 use super::scripts::{self, Script};
 use crate::resp::cursors::Cursors;
-use crate::resp::protocol::parse::{Request, integer};
+use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::reply_plan::Shape;
 use crate::services::kv::commands::NOT_AN_INTEGER;
 use crate::services::kv::{Bytes, Condition, ExpireIf, Expiry, Op};
@@ -38,10 +38,6 @@ fn rest(request: &Request, from: usize) -> Vec<Bytes> {
 
 fn number(word: &[u8]) -> Result<i64, String> {
     integer(word).ok_or_else(|| NOT_AN_INTEGER.to_string())
-}
-
-fn is(word: &[u8], name: &str) -> bool {
-    word.eq_ignore_ascii_case(name.as_bytes())
 }
 
 fn invalid_expire(command: &str) -> String {

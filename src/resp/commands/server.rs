@@ -7,18 +7,15 @@
 use super::connection::{REDIS_VERSION, matching};
 use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::Level;
+use crate::node::shared::memory;
 use crate::node::views::status::{Liveness, Status};
 use crate::resp::conn::Conn;
-use crate::resp::protocol::parse::Request;
+use crate::resp::protocol::parse::{Request, is};
 use crate::resp::protocol::reply;
 use crate::services::kv::{Op, Value};
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-fn is(word: &[u8], name: &str) -> bool {
-    word.eq_ignore_ascii_case(name.as_bytes())
-}
 
 fn status_of(conn: &Conn) -> Status {
     conn.shared.handle.fresh_frame().frame.status.clone()
@@ -79,7 +76,7 @@ fn section_of(conn: &mut Conn, section: &str, status: &Status) -> Vec<(&'static 
             ("maxclients", settings.connections_max.to_string()),
             ("blocked_clients", text("0")),
         ],
-        "memory" => vec![("used_memory", resident_bytes().to_string()), ("maxmemory", text("0"))],
+        "memory" => vec![("used_memory", memory::resident_bytes().to_string()), ("maxmemory", text("0"))],
         "persistence" => vec![("loading", text("0")), ("async_loading", text("0")), ("aof_enabled", text("1"))],
         "stats" => vec![
             ("total_connections_received", shared.counts.accepted.load(Relaxed).to_string()),
@@ -102,14 +99,6 @@ fn section_of(conn: &mut Conn, section: &str, status: &Status) -> Vec<(&'static 
         },
         _ => Vec::new(),
     }
-}
-
-/// Memory of this process, where the system tells.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }
 
 /// A unit variant by the word that it has in JSON.

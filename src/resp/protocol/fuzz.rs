@@ -100,7 +100,7 @@ fn parse(input: &[u8], cuts: &[usize], is_known: bool) -> Found {
                     if !request.is_empty()
                         && let Some(spec) = commands::find(request.word(0))
                         && spec.check(&request).is_ok()
-                        && let Handler::Store(translate) = spec.act
+                        && let Handler::Store(translate) = spec.handler
                         && let Err(why) = translate(&request, &context)
                     {
                         assert!(!why.is_empty(), "{} is refused without a word", spec.name);

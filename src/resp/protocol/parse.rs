@@ -38,6 +38,11 @@ pub struct Request<'a> {
     spans: &'a [Span],
 }
 
+/// Whether a word of a request is this name, in any case of letters.
+pub(crate) fn is(word: &[u8], name: &str) -> bool {
+    word.eq_ignore_ascii_case(name.as_bytes())
+}
+
 impl<'a> Request<'a> {
     /// Number of words.
     pub fn len(&self) -> usize {

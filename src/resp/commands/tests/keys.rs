@@ -12,7 +12,7 @@ fn translate(line: &str) -> Translated {
     let context = Context { cursors: &cursors, scripts: &scripts, now_ms: 1_800_000_000_000 };
     let spec = commands::find(request.word(0)).unwrap();
     spec.check(&request).unwrap();
-    match spec.act {
+    match spec.handler {
         Handler::Store(translate) => translate(&request, &context),
         _ => panic!("{line} is not on keys"),
     }
