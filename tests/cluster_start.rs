@@ -165,6 +165,21 @@ fn a_second_process_for_the_same_node_is_refused() -> Result<()> {
     cluster.note("still", "works")
 }
 
+#[test]
+fn a_node_with_too_few_file_descriptors_says_so_at_once() -> Result<()> {
+    let cluster = Cluster::prepare(EXE, &json!({}))?;
+    let settings = cluster.settings_path().to_string_lossy().into_owned();
+    let start = format!("ulimit -n 16; exec {EXE} node --id 1 --settings {settings}");
+    let log = cluster.dir().join("limited.log");
+    let args = ["-c".into(), start];
+    let mut limited = phalanx::lab::process::Process::start("sh".as_ref(), &args, &[], cluster.dir(), &log)?;
+    let ended = limited.wait(Duration::from_secs(10))?;
+    assert_eq!(ended.code(), Some(2), "{}", limited.output());
+    let refusal = "error: the limit of open files is 16, a node needs at least 128: raise it, for example with ulimit -n 4096";
+    assert!(limited.output().contains(refusal), "{}", limited.output());
+    Ok(())
+}
+
 /// Three hosts that know each other by `peers` alone are moved: all come back at other addresses at once, with whole disks.
 #[test]
 fn hosts_that_all_have_new_addresses_find_each_other() -> Result<()> {
