@@ -73,7 +73,7 @@ fn the_end_of_standard_input_is_not_the_end_of_the_node() -> Result<()> {
     cluster.settle()?;
     cluster.process(1)?.close_stdin();
     for n in 0..5 {
-        cluster.note(&format!("still-{n}"), "here")?;
+        cluster.put(&format!("still-{n}"), "here")?;
         let _ = cluster.wait_until("a moment", SOON, || cluster.status(1).ok())?;
     }
     assert!(cluster.is_running(1));
@@ -90,7 +90,7 @@ fn a_hang_up_opens_the_log_file_anew() -> Result<()> {
     let is_there = || std::fs::read_to_string(&log).ok().filter(|text| text.contains("opened anew"));
     cluster.wait_until("a new log file", SOON, is_there)?;
     assert!(std::fs::read_to_string(&moved).unwrap().contains("became leader"));
-    cluster.note("still", "here")?;
+    cluster.put("still", "here")?;
     // Two causes of one event are no second Ctrl+C.
     cluster.process(1)?.signal(Signal::INT)?;
     cluster.process(1)?.signal(Signal::TERM)?;
@@ -136,8 +136,8 @@ fn a_log_that_nobody_reads_stops_no_node() -> Result<()> {
         dropped()
     };
     cluster.wait_until("lines are dropped", Duration::from_secs(30), flood).unwrap();
-    let noted = cluster.post(1, "/v1/note", &json!({"id": "it goes", "text": "on"})).unwrap();
-    assert_eq!(noted.status, 200, "{}", noted.text());
+    let added = cluster.post(1, "/v1/kv/it-goes-on", &json!({"incr": 1})).unwrap();
+    assert_eq!(added.status, 200, "{}", added.text());
     let log = std::fs::read_to_string(cluster.data_dir().join("node-1/node.log")).unwrap();
     assert!(log.contains("peer handshake failed"), "another place is not held up: {log}");
     let mut stderr = BufReader::new(node.stderr.take().unwrap());

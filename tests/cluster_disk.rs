@@ -57,19 +57,19 @@ fn a_node_whose_disk_fills_up_hands_over_and_comes_back_when_there_is_room() -> 
         cluster.post(3, "/v1/leader/transfer", &json!({"to": 3}))?;
         cluster.wait_until("node 3 leads", Duration::from_secs(5), || (cluster.leader() == Some(3)).then_some(()))?;
     }
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     disk.fill(200 << 20);
     let new = cluster.wait_other_leader(3)?;
-    cluster.note("while-full", "y")?;
+    cluster.put("while-full", "y")?;
     // Its own reads go on.
-    let read = cluster.get(3, "/v1/note/before?level=eventual")?;
-    assert_eq!(read.json()["text"], "x", "{}", read.text());
+    let read = cluster.get(3, "/v1/kv/before?level=eventual")?;
+    assert_eq!((read.status, read.text()), (200, "x".to_string()));
     assert!(cluster.is_running(3), "a full disk is no reason to die");
     let refused = cluster.post(new, "/v1/leader/transfer", &json!({"to": 3}))?;
     assert_ne!(cluster.leader(), Some(3), "a node without room must not lead: {}", refused.text());
     disk.empty();
     cluster.settle()?;
-    let mut at_three = web::Notes::new(vec![cluster.http(3)]);
+    let mut at_three = web::KeyClient::new(vec![cluster.http(3)]);
     let read = at_three.read("while-full", Instant::now() + Duration::from_secs(5))?;
     assert_eq!(read.as_deref(), Some("y"), "it has caught up");
     cluster.kill_all(); // before the disk goes
@@ -91,7 +91,7 @@ fn a_node_without_room_from_the_start_never_leads() -> Result<()> {
             let leader = cluster.leader()?;
             (leader != 3).then_some(leader)
         })?;
-        cluster.note("x", "y")?;
+        cluster.put("x", "y")?;
         cluster.wait_until("node 3 follows", Duration::from_secs(10), || {
             let status = cluster.status(3).ok()?;
             (status.node.role == Role::Follower && status.cluster.leader.map(|l| l.0) == Some(leader)).then_some(())
@@ -130,7 +130,7 @@ fn a_cluster_that_refuses_writes_for_want_of_room_is_not_called_healthy() -> Res
         }
         Ok(())
     })?;
-    let refused = cluster.post(1, "/v1/note", &json!({"id": "x", "text": "y"}))?;
+    let refused = cluster.post(1, "/v1/kv/x", &json!({"incr": 1}))?;
     assert!(refused.text().contains("the leader's disk is nearly full"), "{}", refused.text());
     let checked = Command::new(EXE).args(["status", "--check", "-e", &cluster.http(1)]).output().unwrap();
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
@@ -159,7 +159,7 @@ fn a_cluster_that_refuses_writes_for_want_of_room_is_not_called_healthy() -> Res
 #[test]
 fn a_node_whose_folder_is_removed_or_replaced_stops_and_says_so() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     let aside = cluster.dir().join("aside");
     for (round, what) in ["removed", "renamed", "replaced"].into_iter().enumerate() {
         let leader = cluster.settle()?;
@@ -180,7 +180,7 @@ fn a_node_whose_folder_is_removed_or_replaced_stops_and_says_so() -> Result<()> 
         assert!(log.contains("this node stops: "), "{what}: {log}");
         assert!(log.contains("was removed, renamed or replaced while the node ran"), "{what}: {log}");
         assert!(log.contains(&format!("phalanx node --id {victim}")), "{what}: {log}");
-        cluster.note(what, "y")?;
+        cluster.put(what, "y")?;
         if what != "removed" {
             let _ = std::fs::remove_dir_all(&at);
             std::fs::rename(&aside, &at).unwrap();
@@ -189,9 +189,9 @@ fn a_node_whose_folder_is_removed_or_replaced_stops_and_says_so() -> Result<()> 
     }
     cluster.settle()?;
     for id in 1..=3 {
-        let mut notes = web::Notes::new(vec![cluster.http(id)]);
+        let mut keys = web::KeyClient::new(vec![cluster.http(id)]);
         for name in ["before", "removed", "renamed", "replaced"] {
-            assert!(notes.read(name, Instant::now() + Duration::from_secs(5))?.is_some(), "{name} at node {id}");
+            assert!(keys.read(name, Instant::now() + Duration::from_secs(5))?.is_some(), "{name} at node {id}");
         }
     }
     Ok(())
@@ -201,7 +201,7 @@ fn a_node_whose_folder_is_removed_or_replaced_stops_and_says_so() -> Result<()> 
 #[test]
 fn a_cluster_whose_folders_are_all_removed_acknowledges_nothing_more() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     std::fs::remove_dir_all(cluster.data_dir()).unwrap();
     for id in 1..=3 {
         let ended = cluster.process(id)?.wait(Duration::from_secs(5))?;
@@ -241,7 +241,7 @@ fn folder(cluster: &Cluster, id: u64) -> PathBuf {
 
 fn write(cluster: &Cluster, names: &str, count: usize) {
     for n in 0..count {
-        cluster.note(&format!("{names}{n}"), "x").unwrap();
+        cluster.put(&format!("{names}{n}"), "x").unwrap();
     }
 }
 
@@ -265,8 +265,8 @@ fn a_node_put_back_to_an_older_folder_joins_again_under_a_new_identity() -> Resu
     cluster.settle()?;
     let status = cluster.status(victim)?;
     assert_ne!(status.node.uuid, old, "it goes on under the identity whose promises it forgot");
-    let mut notes = web::Notes::new(vec![cluster.http(victim)]);
-    assert_eq!(notes.read("late49", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    let mut keys = web::KeyClient::new(vec![cluster.http(victim)]);
+    assert_eq!(keys.read("late49", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
     assert!(cluster.log(victim).contains("is older than what its peers remember"), "{}", cluster.log(victim));
     assert!(folder(&cluster, victim).join("wal.older").is_dir(), "the older log is set aside");
     Ok(())
@@ -330,8 +330,8 @@ fn a_majority_put_back_to_older_folders_waits_and_says_why() -> Result<()> {
     assert!(log.contains(" leads with another entry ") && log.contains(&format!("--id {leader} --rejoin")), "{log}");
     cluster.spawn(leader, &["--rejoin"])?;
     cluster.settle()?;
-    let mut notes = cluster.notes();
-    assert_eq!(notes.read("early4", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    let mut keys = cluster.keys();
+    assert_eq!(keys.read("early4", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
     Ok(())
 }
 
@@ -402,8 +402,8 @@ fn no_empty_or_half_file_makes_a_node_panic_or_lose_what_it_has() -> Result<()> 
     // Nothing was lost on the way.
     cluster.spawn(victim, &["--rejoin"])?;
     cluster.settle()?;
-    let mut notes = web::Notes::new(vec![cluster.http(victim)]);
-    assert_eq!(notes.read("note19", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    let mut keys = web::KeyClient::new(vec![cluster.http(victim)]);
+    assert_eq!(keys.read("note19", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
     Ok(())
 }
 
@@ -456,8 +456,8 @@ fn a_log_whose_identity_is_lost_is_neither_removed_nor_founded_over() -> Result<
     }
     cluster.restart(4)?;
     cluster.settle()?;
-    let mut notes = cluster.notes();
-    assert_eq!(notes.read("note19", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    let mut keys = cluster.keys();
+    assert_eq!(keys.read("note19", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
     Ok(())
 }
 
@@ -491,8 +491,8 @@ fn two_folders_that_were_swapped_are_renamed_back_and_nothing_is_lost() -> Resul
         cluster.spawn(id, &[])?;
     }
     cluster.settle()?;
-    let mut notes = cluster.notes();
-    assert_eq!(notes.read("note4", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    let mut keys = cluster.keys();
+    assert_eq!(keys.read("note4", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
     Ok(())
 }
 
@@ -594,9 +594,9 @@ fn a_survivor_of_a_lost_majority_becomes_a_new_cluster() -> Result<()> {
     cluster.settle()?;
     for id in 1..=5 {
         assert_eq!(cluster.status(id)?.cluster.id, now.cluster.id);
-        let mut notes = web::Notes::new(vec![cluster.http(id)]);
+        let mut keys = web::KeyClient::new(vec![cluster.http(id)]);
         for name in ["early0", "late19"] {
-            assert!(notes.read(name, Instant::now() + Duration::from_secs(5))?.is_some(), "{name} at node {id}");
+            assert!(keys.read(name, Instant::now() + Duration::from_secs(5))?.is_some(), "{name} at node {id}");
         }
     }
     write(&cluster, "after", 5);

@@ -18,12 +18,12 @@ fn killed_leader_is_replaced_and_nothing_acknowledged_is_lost() -> Result<()> {
     for _ in 0..3 {
         let leader = cluster.settle()?;
         let (term, pid) = (cluster.status(leader)?.cluster.term, cluster.process(leader)?.pid());
-        cluster.wait_until("notes flow", Duration::from_secs(5), || cluster.note("before", "x").ok())?;
+        cluster.wait_until("notes flow", Duration::from_secs(5), || cluster.put("before", "x").ok())?;
         let ended = cluster.kill(leader)?;
         assert!(!ended.success(), "killed, not stopped");
         let new = cluster.wait_other_leader(leader)?;
         assert!(cluster.status(new)?.cluster.term > term, "a new leader has a newer term");
-        cluster.note("after", "y")?;
+        cluster.put("after", "y")?;
         cluster.restart(leader)?;
         assert_ne!(cluster.process(leader)?.pid(), pid);
     }
@@ -44,7 +44,7 @@ fn frozen_leader_is_replaced_and_steps_down_when_it_thaws() -> Result<()> {
         cluster.freeze(old)?;
         let begun = Instant::now();
         let new = cluster.wait_other_leader(old)?;
-        cluster.note("while-frozen", "x")?;
+        cluster.put("while-frozen", "x")?;
         assert!(begun.elapsed() < Duration::from_secs(5), "failover took {:?}", begun.elapsed());
         cluster.thaw(old)?;
         cluster.wait_until("the thawed leader follows", Duration::from_secs(10), || {
@@ -77,7 +77,7 @@ fn ctrl_c_hands_leadership_over_before_the_leader_goes() -> Result<()> {
         let ended = cluster.process(leader)?.wait(Duration::from_secs(5))?;
         assert_eq!(ended.code(), Some(0), "an orderly end is a success; it took {:?}", begun.elapsed());
         cluster.wait_other_leader(leader)?;
-        cluster.note("after", "x")?;
+        cluster.put("after", "x")?;
         // A write passes through three processes, each of which may be kept waiting as long.
         let stall = stalls.worst();
         let longest_allowed = Duration::from_millis(100) + 3 * stall;
@@ -141,16 +141,16 @@ fn all_nodes_killed_come_back_with_everything() -> Result<()> {
 fn nodes_killed_one_by_one_leave_a_cluster_that_serves_until_three_are_dead() -> Result<()> {
     let scaled = json!({"dead_after_ms": 2000, "fail_after_ms": 800});
     let mut cluster = Cluster::ready(EXE, 5, &scaled)?;
-    cluster.note("first", "kept")?;
+    cluster.put("first", "kept")?;
     let mut dead = Vec::new();
     for _ in 0..2 {
         let leader = cluster.wait_leader()?;
         let killed = Instant::now();
         cluster.kill(leader)?;
         dead.push(leader);
-        cluster.note(&format!("after-{}", dead.len()), "written with nodes dead")?;
+        cluster.put(&format!("after-{}", dead.len()), "written with nodes dead")?;
         cluster.wait_until("three seconds have passed, writes go on", Duration::from_secs(10), || {
-            cluster.note("meanwhile", "x").ok()?;
+            cluster.put("meanwhile", "x").ok()?;
             (killed.elapsed() > Duration::from_secs(3)).then_some(())
         })?;
     }
@@ -163,7 +163,7 @@ fn nodes_killed_one_by_one_leave_a_cluster_that_serves_until_three_are_dead() ->
         cluster.spawn(id, &[])?;
     }
     cluster.settle()?;
-    assert_eq!(cluster.notes().read("first", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("kept"));
+    assert_eq!(cluster.keys().read("first", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("kept"));
     Ok(())
 }
 

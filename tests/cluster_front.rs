@@ -229,7 +229,7 @@ fn without_a_quorum_the_door_still_leads_to_whoever_lives() -> Result<()> {
             _ => panic!("neither a redirect nor a proper refusal: {answer:?}"),
         }
     })?;
-    let refused = cluster.post(survivor, "/v1/note", &json!({"id": "x", "text": "y"}))?;
+    let refused = cluster.post(survivor, "/v1/kv/x", &json!({"incr": 1}))?;
     assert!(matches!(refused.status, 503 | 504), "a write without a quorum: {} {}", refused.status, refused.text());
     Ok(())
 }

@@ -37,7 +37,7 @@ fn put(cluster: &Cluster, id: u64, key: &str, value: &str) -> u16 {
 /// Some of everything.
 fn fill(cluster: &Cluster) -> Result<()> {
     assert_eq!(put(cluster, 1, "k", "v"), 200);
-    cluster.note("n", "t")?;
+    cluster.put("n", "t")?;
     let table = json!(["CREATE TABLE t (x)", "INSERT INTO t VALUES (1), (2.5), ('three'), (x'04'), (NULL)"]);
     assert_eq!(cluster.post(1, "/db/execute", &table)?.status, 200);
     let account = json!({"name": "alice", "password": "correct horse"});
@@ -189,7 +189,7 @@ fn a_node_that_is_marked_serves_no_reads_after_a_restart_until_it_has_healed() -
         "/v1/kv/k?level=eventual",
         "/v1/kv/k",
         "/v1/kv?prefix=k&level=eventual",
-        "/v1/note/n?level=eventual",
+        "/v1/kv/n?level=eventual",
         "/db/query?level=none&q=SELECT+1",
         "/db/query?level=linearizable&q=SELECT+1",
         "/db/backup?level=none",

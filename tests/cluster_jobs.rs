@@ -642,7 +642,7 @@ fn a_compiler_that_hangs_is_missing_and_holds_no_node_up() {
     settings["jobs_enabled"] = true.into();
     let begun = Instant::now();
     let cluster = Cluster::ready(EXE, 1, &settings).unwrap();
-    cluster.note("meanwhile", "it serves").unwrap();
+    cluster.put("meanwhile", "it serves").unwrap();
     let workers = cluster.status(1).unwrap().jobs.workers;
     assert!(workers.is_empty(), "the look for compilers was over, nothing was proved: {workers:?}");
     let early = post(&cluster, 1, "/v1/jobs", &shell("true"));

@@ -101,7 +101,7 @@ fn frames_of_strangers_cost_next_to_nothing_and_peers_go_on() -> Result<()> {
         announce(&stream, 1 << 20);
         open.push(stream);
         if n % 64 == 0 {
-            cluster.note("meanwhile", "x")?;
+            cluster.put("meanwhile", "x")?;
         }
     }
     let grown = memory(pid, "VmHWM:") - before;
@@ -116,7 +116,7 @@ fn frames_of_strangers_cost_next_to_nothing_and_peers_go_on() -> Result<()> {
     }
     let grown = memory(pid, "VmHWM:") - before;
     assert!(grown < 56 * MIB, "connections in a member's name cost {} KiB", grown >> 10);
-    cluster.note("after", "y")?;
+    cluster.put("after", "y")?;
     assert_eq!(cluster.settle()?, leader);
     assert!(cluster.status(leader)?.cluster.term.0 <= term.0 + 2, "it went on leading");
     // A member's handshake is one of the newest: it finds a place while strangers keep coming.
@@ -136,7 +136,7 @@ fn frames_of_strangers_cost_next_to_nothing_and_peers_go_on() -> Result<()> {
 /// A node of its own, with a budget of 64 MiB; its process, and what it has had at most.
 fn one() -> Result<(Cluster, u32, u64)> {
     let mut cluster = Cluster::ready(EXE, 1, &json!({"memory_budget_mb": 64}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     let pid = cluster.process(1)?.pid();
     Ok((cluster, pid, memory(pid, "VmHWM:")))
 }
@@ -147,7 +147,7 @@ fn is_within_budget(cluster: &Cluster, pid: u32, before: u64) -> Result<()> {
 }
 
 fn is_within(cluster: &Cluster, pid: u32, before: u64, most: u64) -> Result<()> {
-    cluster.note("meanwhile", "x")?;
+    cluster.put("meanwhile", "x")?;
     let grown = memory(pid, "VmHWM:") - before;
     assert!(grown <= most, "{} KiB beyond the {} KiB of an idle node", grown >> 10, before >> 10);
     Ok(())
@@ -184,7 +184,7 @@ fn set(key: u8, bytes: usize) -> Vec<u8> {
 fn half_sent_requests_stay_within_the_budget() -> Result<()> {
     let (cluster, pid, before) = one()?;
     let bytes = 4 << 20;
-    let head = format!("POST /v1/note HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n\r\n");
+    let head = format!("POST /v1/kv/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n\r\n");
     let open = many(80, &cluster.http(1), |stream| {
         stream.write_all(head.as_bytes())?;
         stream.write_all(&vec![b'x'; bytes - 1])

@@ -96,10 +96,6 @@ fn keys_and_locks(judge: &mut Judge) {
     judge.post(200, "/v1/lock/l/release", &json!({"token": token}));
     judge.post(409, "/v1/lock/l/release", &json!({"token": token}));
     judge.get(404, "/v1/lock/l");
-    judge.post(200, "/v1/note", &json!({"id": "a", "text": "one"}));
-    judge.post(400, "/v1/note", &json!({"id": "", "text": "one"}));
-    judge.get(200, "/v1/note/a");
-    judge.get(404, "/v1/note/b");
 }
 
 fn jobs(judge: &mut Judge) {

@@ -6,8 +6,9 @@ mod clients;
 use clients::EXE;
 use phalanx::lab::{Cluster, Result};
 use phalanx::raft::{Body, Change, Conflict, Entry, Membership, Message, Payload, Promise, Role, SnapshotMeta, Token};
+use phalanx::services::Replicated;
+use phalanx::services::kv::Store;
 use phalanx::services::kv::{Batch, Op};
-use phalanx::services::registry::kv_batch;
 use phalanx::services::sessions::Tag;
 use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
 use phalanx::wire::codec::{self, WireError};
@@ -60,7 +61,7 @@ fn threads(cluster: &mut Cluster) -> Option<usize> {
 #[test]
 fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     let pid = cluster.process(1)?.pid();
     let threads_before = threads(&mut cluster);
     let soon = Duration::from_secs(3);
@@ -112,7 +113,7 @@ fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
     // The node is the same one, serves, and has put every thread away.
     assert_eq!(cluster.process(1)?.pid(), pid);
     assert!(cluster.is_running(1));
-    cluster.note("after", "y")?;
+    cluster.put("after", "y")?;
     cluster.settle()?;
     if let Some(before) = threads_before {
         cluster.wait_explained("its threads are gone", Duration::from_secs(5), || match threads_of(pid) {
@@ -159,7 +160,7 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
     let raft = bodies.map(|body| Frame::Raft(Message { from, to, term: Term(term), body }));
     let promise = Promise { term: Term(term), has_voted: true, index, is_broken: true };
     let tag = Tag { origin: from.uuid, number, done_below: number };
-    let command = || kv_batch(&Batch { watched: Vec::new(), ops: vec![Op::FlushAll] });
+    let command = || Store::encode_command(&Batch { watched: Vec::new(), ops: vec![Op::FlushAll] });
     let addresses = hello(Purpose::Peer).addresses;
     let (cluster, members) = (Uuid::from_u128(0xbad), vec![(to.id, addresses.clone())]);
     let other = [
@@ -243,7 +244,7 @@ const EDGES: [u64; 6] = [0, 1, 1 << 32, 1 << 63, u64::MAX - 1, u64::MAX];
 #[test]
 fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     let leader = cluster.settle()?;
     let statuses = cluster.statuses();
     let term = statuses[&leader].cluster.term;
@@ -314,7 +315,7 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
     let leader = cluster.settle()?;
     let now = cluster.status(leader)?.cluster.term;
     assert!(now.0 < term.0 + 100, "term {now}, it was {term}");
-    cluster.note("after", "y")?;
+    cluster.put("after", "y")?;
     for id in 1..=3 {
         assert_eq!(
             refused_members(&cluster, id),
@@ -449,7 +450,7 @@ fn pretend(
 #[test]
 fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     let leader = cluster.settle()?;
     let statuses = cluster.statuses();
     let (away, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
@@ -466,7 +467,7 @@ fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result
         (calls.load(Ordering::Relaxed) >= 20 && calls_of_both.elapsed() > Duration::from_secs(3)).then_some(())
     })?;
     cluster.wait_until("a leader", Duration::from_secs(20), || cluster.leader().filter(|id| *id != away))?;
-    cluster.note("meanwhile", "y")?;
+    cluster.put("meanwhile", "y")?;
     for id in [leader, third] {
         let now = cluster.status(id)?;
         assert_eq!(now.node.uuid, statuses[&id].node.uuid, "node {id} gave its log up: {}", cluster.log(id));
@@ -476,7 +477,7 @@ fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result
     end();
     cluster.restart(away)?;
     cluster.settle()?;
-    cluster.note("after", "z")?;
+    cluster.put("after", "z")?;
     Ok(())
 }
 
@@ -490,12 +491,12 @@ fn a_snapshot_goes_between_nodes_that_share_a_secret() -> Result<()> {
     cluster.kill(away)?;
     cluster.wipe(away)?;
     for number in 0..200 {
-        cluster.note(&format!("n{number}"), "x")?;
+        cluster.put(&format!("n{number}"), "x")?;
     }
     cluster.restart(away)?;
     let leader = cluster.settle()?;
     assert!(cluster.log(leader).contains("snapshot sent peer="), "{}", cluster.log(leader));
-    cluster.note("after", "y")?;
+    cluster.put("after", "y")?;
     Ok(())
 }
 
@@ -529,7 +530,7 @@ fn a_forwarded_command_that_no_door_takes_ends_nobody() -> Result<()> {
     // What follows on the connection was read after it.
     codec::write_frame(&mut &stream, &Frame::SnapshotDone { ok: true, why: String::new() }).unwrap();
     until_hung_up(&stream, Duration::from_secs(20));
-    cluster.note("after", "x")?;
+    cluster.put("after", "x")?;
     cluster.settle()?;
     assert_eq!(cluster.process(leader)?.pid(), pid);
     assert!(cluster.is_running(leader) && !cluster.log(leader).contains("panicked"), "{}", cluster.log(leader));
@@ -572,11 +573,11 @@ fn claims_of_a_members_name_close_none_of_its_connections() -> Result<()> {
         }
         (begun.elapsed() > Duration::from_secs(3)).then_some(())
     })?;
-    cluster.note("meanwhile", "x")?;
+    cluster.put("meanwhile", "x")?;
     let lost: Vec<_> = before.difference(&peer_connections(&cluster)).copied().collect();
     assert!(claims > 30 && lost.is_empty(), "{claims} claims closed {lost:?} of {before:?}");
     drop(kept);
-    cluster.note("after", "y")?;
+    cluster.put("after", "y")?;
     Ok(())
 }
 
@@ -625,6 +626,6 @@ fn a_number_stays_with_a_member_that_starts_again() -> Result<()> {
     assert!(
         matches!(ask_to_join(&cluster, leader, name, 23), Frame::Reject { why } if why.contains("not been heard of"))
     );
-    cluster.note("after", "x")?;
+    cluster.put("after", "x")?;
     Ok(())
 }

@@ -57,7 +57,7 @@ fn five_nodes_with_default_settings_become_five_voters() -> Result<()> {
 fn a_single_node_leads_alone_and_serves() -> Result<()> {
     let cluster = Cluster::start(EXE, 1, &json!({}))?;
     cluster.wait_until("it leads", Duration::from_secs(10), || (cluster.leader() == Some(1)).then_some(()))?;
-    cluster.note("alone", "works")?;
+    cluster.put("alone", "works")?;
     let redirect = cluster.wait_until("the front door opens", Duration::from_secs(5), || {
         web::get(&cluster.front(), "/v1/status?a=b", Duration::from_secs(1)).ok().filter(|r| r.status == 307)
     })?;
@@ -68,13 +68,13 @@ fn a_single_node_leads_alone_and_serves() -> Result<()> {
 #[test]
 fn a_sixth_node_joins_as_a_learner() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 5, &json!({}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     cluster.spawn(6, &[])?;
     cluster.settle()?;
     let status = cluster.status(6)?;
     assert_eq!(status.node.membership, Standing::Learner, "five voters are enough");
     assert_eq!(status.cluster.learners, [NodeId(6)]);
-    let mut at_six = web::Notes::new(vec![cluster.http(6)]);
+    let mut at_six = web::KeyClient::new(vec![cluster.http(6)]);
     at_six.put("at-six", "y", Instant::now() + Duration::from_secs(5))?;
     assert_eq!(at_six.read("before", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
     Ok(())
@@ -95,7 +95,7 @@ fn without_an_id_a_node_takes_the_lowest_free_one() -> Result<()> {
 #[test]
 fn a_wiped_node_comes_back_under_its_old_id_with_a_new_identity() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 2000}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     let leader = cluster.settle()?;
     let victim = (1..=3).find(|id| *id != leader).unwrap_or(1);
     let old = cluster.status(victim)?;
@@ -107,7 +107,7 @@ fn a_wiped_node_comes_back_under_its_old_id_with_a_new_identity() -> Result<()> 
     assert_ne!(old.node.uuid, new.node.uuid, "a wiped disk is a new identity");
     assert_eq!(old.cluster.id, new.cluster.id);
     assert_eq!(new.node.membership, Standing::Voter);
-    let mut at_victim = web::Notes::new(vec![cluster.http(victim)]);
+    let mut at_victim = web::KeyClient::new(vec![cluster.http(victim)]);
     assert_eq!(at_victim.read("before", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
     Ok(())
 }
@@ -115,7 +115,7 @@ fn a_wiped_node_comes_back_under_its_old_id_with_a_new_identity() -> Result<()> 
 #[test]
 fn rejoin_discards_a_nodes_state_and_fetches_it_again() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 2000}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     let leader = cluster.settle()?;
     let victim = (1..=3).find(|id| *id != leader).unwrap_or(1);
     let old = cluster.status(victim)?.node.uuid;
@@ -130,7 +130,7 @@ fn rejoin_discards_a_nodes_state_and_fetches_it_again() -> Result<()> {
 #[test]
 fn nodes_that_all_got_new_addresses_find_each_other() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
-    cluster.note("before", "x")?;
+    cluster.put("before", "x")?;
     let id = one_cluster(&cluster, 3)?;
     cluster.stop_orderly(Duration::from_secs(10))?;
     // Ports that nobody has: those of a cluster that is never started.
@@ -147,8 +147,8 @@ fn nodes_that_all_got_new_addresses_find_each_other() -> Result<()> {
         cluster.spawn(node, &[])?;
     }
     assert_eq!(one_cluster(&cluster, 3)?, id);
-    let mut notes = cluster.notes();
-    assert_eq!(notes.read("before", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
+    let mut keys = cluster.keys();
+    assert_eq!(keys.read("before", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
     Ok(())
 }
 
@@ -162,7 +162,7 @@ fn a_second_process_for_the_same_node_is_refused() -> Result<()> {
     let ended = twin.wait(Duration::from_secs(10))?;
     assert!(!ended.success() && ended.code().is_some(), "{ended}: {}", twin.output());
     assert!(!twin.output().contains("panicked"), "{}", twin.output());
-    cluster.note("still", "works")
+    cluster.put("still", "works")
 }
 
 #[test]
@@ -175,7 +175,8 @@ fn a_node_with_too_few_file_descriptors_says_so_at_once() -> Result<()> {
     let mut limited = phalanx::lab::process::Process::start("sh".as_ref(), &args, &[], cluster.dir(), &log)?;
     let ended = limited.wait(Duration::from_secs(10))?;
     assert_eq!(ended.code(), Some(2), "{}", limited.output());
-    let refusal = "error: the limit of open files is 16, a node needs at least 128: raise it, for example with ulimit -n 4096";
+    let refusal =
+        "error: the limit of open files is 16, a node needs at least 128: raise it, for example with ulimit -n 4096";
     assert!(limited.output().contains(refusal), "{}", limited.output());
     Ok(())
 }

@@ -5,6 +5,8 @@ mod http_fake;
 
 use http_fake::*;
 use phalanx::raft::Change;
+use phalanx::services::Replicated;
+use phalanx::services::kv::{Batch, Bytes, Op, Store};
 use phalanx::types::{NodeId, Outcome};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -124,17 +126,21 @@ fn members_are_read_and_changed() {
 }
 
 #[test]
-fn notes_are_written_and_read() {
+fn a_key_is_counted_up_through_the_log() {
     let served = serve(patient());
+    *served.host.reply.lock().unwrap() = sum_reply(7, 70);
     let json = "Content-Type: application/json\r\n";
-    let answer = served.ask("POST", "/v1/note", json, "{\"id\":\"a\",\"text\":\"hello\"}");
-    assert_eq!((answer.status, &answer.json()["index"]), (200, &77.into()));
+    let answer = served.ask("POST", "/v1/kv/a%20b", json, "{\"incr\":5}");
+    assert_eq!((answer.status, answer.json()), (200, serde_json::json!({"value": 7, "index": 70})));
     assert_eq!(answer.header("X-Phalanx-Index"), Some("77"));
-    assert_eq!(served.ask("POST", "/v1/note", json, "{\"id\":\"a\"}").status, 400);
-    let note = served.get("/v1/note/a%20b?level=eventual").json();
-    assert_eq!(note, serde_json::json!({"id": "a b", "text": "hello", "index": 70}));
-    assert_eq!(served.get("/v1/note/a?level=stale").status, 400);
-    assert_eq!(served.get("/v1/note/a%zz").status, 400);
+    let (tag, command) = served.host.commands.lock().unwrap().pop().unwrap();
+    let key = Bytes::from(&b"a b"[..]);
+    let ops = vec![Op::IncrBy { key: key.clone(), by: 5 }, Op::Revisions(vec![key])];
+    assert_eq!((tag, command), (None, Store::encode_command(&Batch { watched: Vec::new(), ops })));
+    assert_eq!(served.ask("POST", "/v1/kv/a", json, "{\"incr\":\"x\"}").status, 400);
+    assert_eq!(served.ask("POST", "/v1/kv/a", json, "{\"by\":1}").status, 400);
+    assert_eq!(served.get("/v1/kv/a?level=stale").status, 400);
+    assert_eq!(served.get("/v1/kv/a%zz").status, 400);
 }
 
 #[test]

@@ -21,11 +21,11 @@ fn malformed_heads_are_refused_and_closed() {
         ("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n", 400),
         ("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n", 400),
         ("GET /livez HTTP/1.1\nHost: localhost\n\n", 400),
-        ("POST /v1/note HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("POST /v1/note HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1, 1\r\n\r\n", 400),
-        ("POST /v1/note HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+        ("POST /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("POST /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1, 1\r\n\r\n", 400),
+        ("POST /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
         ("GET /livez HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
-        ("POST /v1/note HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        ("POST /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     ] {
         // A second request follows: it must not be answered, for nobody can say where it starts.
         let text = served.talk(format!("{bytes}{OK}"));
@@ -47,7 +47,7 @@ fn sizes_are_bounded() {
     let text = served.talk(format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(17_000)));
     assert_eq!(Answer::parse(&text).status, 431);
     let json = "Content-Type: application/json\r\n";
-    let head = format!("POST /v1/note HTTP/1.1\r\nHost: localhost\r\n{json}");
+    let head = format!("POST /v1/kv/a HTTP/1.1\r\nHost: localhost\r\n{json}");
     assert_eq!(Answer::parse(&served.talk(format!("{head}Content-Length: 8388609\r\n\r\n"))).status, 413);
     let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
     assert_eq!(Answer::parse(&served.talk(format!("{chunked}800001\r\n"))).status, 413);
@@ -60,7 +60,7 @@ fn sizes_are_bounded() {
 fn a_413_reaches_a_client_that_is_still_sending() {
     let served = serve(patient());
     let mut stream = served.connect();
-    let head = "POST /v1/note HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9000000\r\n\r\n";
+    let head = "POST /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9000000\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&[b'x'; 100_000]).unwrap();
     assert_eq!(read_answer(&mut stream).status, 413);
@@ -225,7 +225,7 @@ fn slow_heads_and_bodies_meet_a_total_deadline() {
     let served = serve(quick());
     for opening in [
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ",
-        "POST /v1/note HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n",
+        "POST /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n",
     ] {
         let mut stream = served.connect();
         stream.write_all(opening.as_bytes()).unwrap();
@@ -308,9 +308,9 @@ fn too_many_connections_are_told_so() {
         ("GET", "/v1/status", 200),
         ("GET", "/metrics", 200),
         ("POST", "/v1/leader/transfer", 200),
-        ("GET", "/v1/note/x", 503),
+        ("GET", "/v1/kv/a", 503),
         ("GET", "/", 503),
-        ("POST", "/v1/note", 503),
+        ("POST", "/v1/kv/a", 503),
     ] {
         let mut late = served.connect();
         let text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -338,7 +338,7 @@ fn too_many_connections_are_told_so() {
 fn the_newest_large_request_is_refused_and_nobody_else_notices() {
     let served = serve(patient());
     let head = |bytes: usize| {
-        format!("POST /v1/note HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\nExpect: 100-continue\r\n\r\n")
+        format!("POST /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\nExpect: 100-continue\r\n\r\n")
     };
     let begin = |bytes: usize| {
         let mut stream = served.connect();
@@ -354,8 +354,9 @@ fn the_newest_large_request_is_refused_and_nobody_else_notices() {
     let used = served.host.memory.used();
     assert!(used <= 16 << 20, "{used}");
     // Small requests, health and status go on; the answer names the setting.
-    let note = served.ask("POST", "/v1/note", "", "{\"id\":\"a\",\"text\":\"b\"}");
-    assert_eq!((note.status, served.get("/livez").status, served.get("/v1/status").status), (200, 200, 200));
+    *served.host.reply.lock().unwrap() = sum_reply(7, 77);
+    let added = served.ask("POST", "/v1/kv/a", "", "{\"incr\":1}");
+    assert_eq!((added.status, served.get("/livez").status, served.get("/v1/status").status), (200, 200, 200));
     let mut late = served.connect();
     late.write_all(head(2 << 20).as_bytes()).unwrap();
     let answer = read_answer(&mut late);

@@ -281,8 +281,8 @@ fn one_idempotency_key_is_one_write() {
     put(&cluster, 2, "/v1/kv/late", b"new");
     assert_eq!(key_index(&keyed(3)), index);
     assert_eq!(get(&cluster, 1, "/v1/kv/late").body, b"new");
-    let note = |text: &str| post(&cluster, 1, "/v1/note", "Idempotency-Key: n\r\n", &json!({"id": "i", "text": text}));
-    assert_eq!(note("x").json(), note("x").json());
+    let add = |by: i64| post(&cluster, 1, "/v1/kv/n", "Idempotency-Key: n\r\n", &json!({"incr": by}));
+    assert_eq!(add(5).json(), add(5).json());
     for bad in ["", &"k".repeat(256)] {
         assert_eq!(once(1, bad).status, 400, "{} bytes", bad.len());
     }

@@ -6,7 +6,7 @@
 use phalanx::types;
 
 mod services {
-    pub use phalanx::services::{Reply, Service};
+    pub use phalanx::services::{Replicated, Reply, Service};
 
     pub mod polls;
 }

@@ -1,10 +1,10 @@
 //! Threads that play clients and onlookers while a test breaks nodes.
 //!
-//! [`Writer`] writes numbered notes and remembers what was acknowledged; [`Onlooker`] asks every node who leads and
+//! [`Writer`] writes numbered keys and remembers what was acknowledged; [`Onlooker`] asks every node who leads and
 //! keeps every (term, leader) that it ever saw. Not here: breaking things (`lab::Cluster`).
 #![allow(dead_code, clippy::unwrap_used)] // each test binary uses its own part; all of it is test code
 
-use phalanx::lab::web::{self, Notes};
+use phalanx::lab::web::{self, KeyClient};
 use phalanx::lab::{Cluster, poll};
 use phalanx::node::views::status::Status;
 use phalanx::raft::Role;
@@ -57,12 +57,12 @@ pub struct Writer {
 impl Writer {
     /// Starts at the node at `place` in the cluster's list of addresses; goes on with the others when that fails.
     pub fn start(cluster: &Cluster, name: &str, place: usize, pace: Duration) -> Writer {
-        let mut notes = cluster.notes();
-        notes.go_to(place);
+        let mut keys = cluster.keys();
+        keys.go_to(place);
         let (stop, name) = (Arc::new(AtomicBool::new(false)), name.to_string());
         let acked = Arc::new(AtomicUsize::new(0));
         let (told, counted) = (stop.clone(), acked.clone());
-        let thread = std::thread::spawn(move || write(&mut notes, &name, pace, &told, &counted));
+        let thread = std::thread::spawn(move || write(&mut keys, &name, pace, &told, &counted));
         Writer { stop, acked, thread }
     }
 
@@ -78,14 +78,14 @@ impl Writer {
     }
 }
 
-fn write(notes: &mut Notes, name: &str, pace: Duration, told: &AtomicBool, acked: &AtomicUsize) -> Written {
+fn write(keys: &mut KeyClient, name: &str, pace: Duration, told: &AtomicBool, acked: &AtomicUsize) -> Written {
     let mut written = Written::default();
     let mut count = 0;
     while !told.load(Ordering::Relaxed) {
         count += 1;
         let (id, text) = (format!("{name}-{count}"), format!("text {count} of {name}"));
         let begun = Instant::now();
-        match notes.put(&id, &text, begun + Duration::from_secs(8)) {
+        match keys.put(&id, &text, begun + Duration::from_secs(8)) {
             Ok(()) => {
                 acked.fetch_add(1, Ordering::Relaxed);
                 written.acks.push(Ack { id, text, begun, ended: Instant::now() });
@@ -100,9 +100,9 @@ fn write(notes: &mut Notes, name: &str, pace: Duration, told: &AtomicBool, acked
 /// Reads every acknowledged note again; panics if one is missing or different.
 pub fn assert_all_there(cluster: &Cluster, written: &Written) {
     assert!(!written.acks.is_empty(), "nothing was acknowledged: the test proves nothing");
-    let mut notes = cluster.notes();
+    let mut keys = cluster.keys();
     for ack in &written.acks {
-        let found = notes.read(&ack.id, Instant::now() + Duration::from_secs(10)).unwrap();
+        let found = keys.read(&ack.id, Instant::now() + Duration::from_secs(10)).unwrap();
         assert_eq!(found.as_ref(), Some(&ack.text), "acknowledged note {} is not what was written", ack.id);
     }
 }

@@ -10,8 +10,9 @@ use phalanx::node::{
 };
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
+use phalanx::services::kv::{BatchReply, Value};
 use phalanx::services::sessions::Tag;
-use phalanx::services::{Reply, directory, sql};
+use phalanx::services::{Reply, sql};
 use phalanx::types::{Identity, Index, NodeId, Outcome, ProcessLimit, Term};
 use phalanx::wire::heartbeat::JobReport;
 use std::collections::BTreeMap;
@@ -127,6 +128,11 @@ fn publish(frame: MonitorFrame) -> Arc<Published> {
     Arc::new(Published { seq: frame.seq, json: json.into(), frame: Arc::new(frame) })
 }
 
+/// What the key-value store answers when a number was added: the sum, and the index that the key has then.
+pub fn sum_reply(sum: i64, index: i64) -> Vec<u8> {
+    BatchReply::Values(vec![Value::Int(sum), Value::List(vec![Value::Int(index)])]).encode()
+}
+
 impl Host for FakeHost {
     fn bind_host(&self) -> String {
         "127.0.0.1".to_owned()
@@ -201,8 +207,7 @@ impl Host for FakeHost {
     }
     fn query(&self, query: Vec<u8>, _: Level, _: Instant) -> Outcome<(Index, Reply)> {
         let _ = query;
-        let note = directory::Note { text: "hello".to_owned(), index: Index(70) };
-        self.outcome((Index(77), Reply::Ok(postcard::to_stdvec(&Some(note)).unwrap())))
+        self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
     }
     fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, _: Instant) -> Outcome<(Index, sql::Answer)> {
         self.sql_commands.lock().unwrap().push((tag, command.clone()));

@@ -3,7 +3,7 @@
 //! Invariants: P1 a voter counts once in a poll. P2 a closed poll never changes again.
 //! Not here: who may vote.
 
-use super::{Reply, Service};
+use super::{Replicated, Reply, Service};
 use crate::types::Stamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -71,6 +71,14 @@ impl Polls {
         }
         tally
     }
+}
+
+impl Replicated for Polls {
+    // A number that no service ever had.
+    const ID: u8 = 9;
+    const NAME: &'static str = "polls";
+    type Command = Command;
+    type Query = Query;
 }
 
 impl Service for Polls {

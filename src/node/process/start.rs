@@ -71,7 +71,9 @@ pub enum StartError {
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     /// The system gives too few file descriptors.
-    #[error("the limit of open files is {0}, a node needs at least {FILES_MIN}: raise it, for example with ulimit -n 4096")]
+    #[error(
+        "the limit of open files is {0}, a node needs at least {FILES_MIN}: raise it, for example with ulimit -n 4096"
+    )]
     Descriptors(u64),
 }
 
@@ -92,7 +94,8 @@ pub fn run(mut settings: Settings, options: &NodeOptions, endpoints: Endpoints) 
     logging::start();
     let (stopper, stop_asked) = Stopper::new();
     obey_signals(&stopper);
-    let started = bound_connections(&mut settings).and_then(|()| start(settings, options, &stopper, &stop_asked, endpoints));
+    let started =
+        bound_connections(&mut settings).and_then(|()| start(settings, options, &stopper, &stop_asked, endpoints));
     let code = match started {
         Ok(running) => match running.until_stopped(&stop_asked) {
             renew::OUTDATED => {

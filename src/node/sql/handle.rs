@@ -12,11 +12,13 @@ use crate::node::shared::Shared;
 use crate::node::shared::memory::{self, Reservation};
 use crate::node::shared::request::{Ack, Level, Operation};
 use crate::node::views::statement_timings;
+use crate::services::Replicated;
+use crate::services::Reply;
 use crate::services::sessions::Tag;
+use crate::services::sql::Database;
 use crate::services::sql::{
     Answer, Command, Digest, Outcome as SqlOutcome, Query, ReadLevel, Run, Statement, all_read, bare_image, may_free,
 };
-use crate::services::{Reply, registry};
 use crate::types::{Index, Outcome};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -96,7 +98,7 @@ impl Handle {
         let (mut tag, mut permit) = (tag, None);
         loop {
             // Encoded anew for each try: nearly every command needs one only, and none is copied.
-            let command = Operation::Command { tag, command: registry::sql_command(command), ack: Ack::Applied };
+            let command = Operation::Command { tag, command: Database::encode_command(command), ack: Ack::Applied };
             let after_ms = match understood(self.ask(command, deadline)) {
                 Outcome::Done((_, Answer::Busy { after_ms })) => after_ms,
                 other => return other,
@@ -224,9 +226,10 @@ impl Handle {
                 _ => Outcome::Done(self.shared().applied()),
             };
         }
-        match self
-            .ask(Operation::Query { query: registry::sql_query(&Query::Applied), level: Level::Linearizable }, deadline)
-        {
+        match self.ask(
+            Operation::Query { query: Database::encode_query(&Query::Applied), level: Level::Linearizable },
+            deadline,
+        ) {
             Outcome::Done((index, _)) => Outcome::Done(index),
             Outcome::Refused(why) | Outcome::Unknown(why) => Outcome::Refused(why),
         }
