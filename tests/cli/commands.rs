@@ -1,8 +1,8 @@
 //! The command line as a script sees it: exit codes, streams, JSON, and words that say what to do next.
 //!
-//! Answers come from a stand-in node that speaks just enough HTTP; real clusters are in `cluster_*.rs`.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
+//! Answers come from a stand-in node that speaks just enough HTTP; real clusters are in `tests/cluster/`.
 
+use crate::EXE;
 use phalanx::lab::process::Process;
 use phalanx::lab::terminal::Terminal;
 use phalanx::lab::{poll, wait_until};
@@ -19,7 +19,7 @@ use std::time::Duration;
 const NOBODY: &str = "127.0.0.1:1";
 
 fn phalanx(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+    let mut command = Command::new(EXE);
     for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("PHALANX_")) {
         command.env_remove(name);
     }
@@ -233,7 +233,7 @@ fn a_wrong_settings_file_does_not_keep_from_asking_a_node_that_is_named() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("settings.json"), "{").unwrap();
     let run = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+        let mut command = Command::new(EXE);
         command.args(args).current_dir(folder.path()).output().unwrap()
     };
     assert_eq!(code(&run(&["status", "-e", &node])), Some(0));
@@ -280,7 +280,7 @@ fn help_names_exit_codes_and_a_first_step() {
 #[test]
 fn a_reader_that_stops_reading_ends_the_program_quietly() {
     let (node, _) = stand_in(|_| (200, status("healthy")));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_phalanx"))
+    let mut child = Command::new(EXE)
         .args(["status", "--watch", "-e", &node])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
@@ -314,7 +314,7 @@ fn demos_and_benches_that_are_told_to_end_leave_nothing_behind() {
         let envs = [("TMPDIR".to_string(), temporary.path().to_string_lossy().into_owned())];
         let log = own.path().join("log");
         let args = command.map(String::from);
-        let exe = std::path::Path::new(env!("CARGO_BIN_EXE_phalanx"));
+        let exe = std::path::Path::new(EXE);
         let mut process = Process::start(exe, &args, &envs, own.path(), &log).unwrap();
         let nodes = || {
             let folders = std::fs::read_dir(temporary.path()).ok()?.flatten().map(|row| row.path());
@@ -341,7 +341,7 @@ fn demos_and_benches_that_are_told_to_end_leave_nothing_behind() {
 #[test]
 fn an_error_leaves_nothing_either_unless_it_is_a_failure_to_be_looked_at() {
     let temporary = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+    let mut command = Command::new(EXE);
     let output = command.args(["bench", "kv", "-e", NOBODY]).env("TMPDIR", temporary.path()).output().unwrap();
     assert_ne!(code(&output), Some(0));
     assert_eq!(left_in(temporary.path()), [""; 0], "{}", err(&output));
@@ -420,7 +420,7 @@ fn strange_node() -> String {
 #[test]
 fn what_others_wrote_is_escaped_on_a_terminal_and_as_it_is_in_a_pipe() {
     let node = strange_node();
-    let exe = env!("CARGO_BIN_EXE_phalanx");
+    let exe = EXE;
     let state = tempfile::tempdir().unwrap();
     let (shown, json_shown) = (r"a\x1b[2Jb", r"a\u001b[2Jb\u009b2Jc\u202ed");
     let json_piped = "a\\u001b[2Jb\u{9b}2Jc\u{202e}d";
@@ -491,7 +491,7 @@ fn a_guardian_that_nobody_hears_ends_what_it_guards() {
     let span = |secs: i64, nanos: i64| json!({"secs": secs, "nanos": nanos});
     let lease = json!({"endpoints": [NOBODY], "patience": span(0, 100_000_000), "path": "/v1/lock/x", "name": "x",
         "ttl": span(1, 0), "token": 1, "held_from": span(now.tv_sec, now.tv_nsec)});
-    let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+    let mut command = Command::new(EXE);
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let stdout = std::process::Stdio::from(std::os::fd::OwnedFd::from(mouth));
     let mut guardian =
@@ -511,7 +511,7 @@ fn a_folder_of_another_user_is_refused_with_the_rule() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let (exe, data) = (folder.path().join("phalanx"), folder.path().join("data"));
-    std::fs::copy(env!("CARGO_BIN_EXE_phalanx"), &exe).unwrap();
+    std::fs::copy(EXE, &exe).unwrap();
     std::fs::create_dir(&data).unwrap();
     for (path, mode) in [(folder.path(), 0o755), (exe.as_path(), 0o755), (data.as_path(), 0o700)] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();

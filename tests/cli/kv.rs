@@ -1,6 +1,6 @@
 //! `phalanx kv` and `phalanx lock run` as a script sees them, on a real cluster.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
+use crate::EXE;
 use phalanx::lab::Cluster;
 use phalanx::lab::process::Process;
 use phalanx::lab::terminal::Terminal;
@@ -10,7 +10,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Cli {

@@ -2,8 +2,8 @@
 //!
 //! Graphical terminals are stand-ins on PATH that write down their arguments and run the command; tmux is the real one.
 //! Each test has ports and a data folder of its own, given by PHALANX_* variables as a user would.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
+use crate::EXE;
 use phalanx::lab::ports::Block;
 use phalanx::lab::process::Process;
 use phalanx::lab::{poll, wait_until, web};
@@ -15,7 +15,6 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const WITHIN: Duration = Duration::from_secs(15);
 
 /// A user's surroundings: a folder, ports, a PATH, variables.

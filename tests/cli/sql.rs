@@ -1,14 +1,12 @@
 //! `phalanx sql` and `phalanx check digest` as people use them, on a real cluster whose nodes die meanwhile.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
+use crate::EXE;
 use phalanx::lab::terminal::Terminal;
 use phalanx::lab::{Cluster, Result};
 use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-
-const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 
 fn cluster() -> Result<Cluster> {
     let cluster = Cluster::ready(EXE, 3, &json!({"jobs_enabled": false}))?;

@@ -2,7 +2,6 @@
 //!
 //! [`Writer`] writes numbered notes and remembers what was acknowledged; [`Onlooker`] asks every node who leads and
 //! keeps every (term, leader) that it ever saw. Not here: breaking things (`lab::Cluster`).
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its own part; all of it is test code
 
 use phalanx::lab::web::{self, Notes};
 use phalanx::lab::{Cluster, poll};
@@ -13,9 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// The binary under test.
-pub const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 
 /// One acknowledged note.
 #[derive(Clone, Debug)]

@@ -1,9 +1,6 @@
 //! `config.json` while nodes die: whole at every look, soon right, never set back by a deposed leader.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-
-use clients::EXE;
+use crate::EXE;
 use fs2::FileExt;
 use phalanx::lab::{Cluster, Result, poll};
 use serde_json::{Value, json};

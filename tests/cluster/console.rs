@@ -1,9 +1,6 @@
 //! What a person types at a running node and at the command line, against real nodes.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-
-use clients::EXE;
+use crate::EXE;
 use phalanx::lab::process::Process;
 use phalanx::lab::{Cluster, Result};
 use phalanx::node::views::status::Verdict;

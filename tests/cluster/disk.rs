@@ -1,10 +1,7 @@
 //! A disk that fills up, a folder that is put back to an older copy, files that were cut short: the cluster goes on, and the
 //! node says what is wrong.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-
-use clients::EXE;
+use crate::EXE;
 use phalanx::lab::{Cluster, Result, web};
 use phalanx::node::views::status::Verdict;
 use phalanx::raft::Role;

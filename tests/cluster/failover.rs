@@ -1,8 +1,7 @@
 //! Leaders that die, freeze and retire: another steps forward, and nothing that was acknowledged is lost.
 
-mod clients;
-
-use clients::{EXE, Onlooker, Stalls, Writer, assert_all_there};
+use crate::EXE;
+use crate::clients::{Onlooker, Stalls, Writer, assert_all_there};
 use phalanx::lab::{Cluster, Result};
 use phalanx::node::views::status::Liveness;
 use serde_json::json;

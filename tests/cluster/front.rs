@@ -1,9 +1,6 @@
 //! The front door: clients spread evenly over workers, and the door stays open while leaders die.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-
-use clients::EXE;
+use crate::EXE;
 use phalanx::lab::web::{self, Connection};
 use phalanx::lab::{Cluster, Result, poll};
 use phalanx::node::views::status::{Liveness, Status};

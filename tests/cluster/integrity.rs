@@ -2,20 +2,17 @@
 //!
 //! `alter PART` on the console of a node that was started with `--lab` changes a part of its state behind the log's back. A
 //! checkpoint is asked for, so that nothing waits for the next minute.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
-mod redis;
-
+use crate::EXE;
+use crate::redis::{Peer, Reply};
 use phalanx::lab::web;
 use phalanx::lab::{Cluster, Result};
-use redis::{Peer, Reply};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const PATIENCE: Duration = Duration::from_secs(20);
 const PARTS: [&str; 6] = ["key-value", "sql", "directory", "jobs", "chat", "sessions"];
 

@@ -1,19 +1,17 @@
 //! The key-value store and its locks over HTTP, on a real cluster: any node takes any request.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
-mod redis;
-
+use crate::EXE;
+use crate::redis::{Peer, Reply};
 use phalanx::bench::job_rates::wait_workers;
 use phalanx::lab::Cluster;
 use phalanx::lab::web::{Connection, Response};
-use redis::{Peer, Reply};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn cluster(n: u64) -> Cluster {
-    Cluster::ready(env!("CARGO_BIN_EXE_phalanx"), n, &json!({})).unwrap()
+    Cluster::ready(EXE, n, &json!({})).unwrap()
 }
 
 /// One request to node `id`; a body makes it a raw one.
@@ -344,7 +342,7 @@ fn locks_have_one_holder_and_growing_tokens() {
 
 #[test]
 fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() {
-    let mut cluster = Cluster::ready(env!("CARGO_BIN_EXE_phalanx"), 3, &json!({"request_timeout_ms": 1500})).unwrap();
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"request_timeout_ms": 1500})).unwrap();
     put(&cluster, 1, "/v1/kv/k", b"v");
     let seen = || (get(&cluster, 1, "/v1/kv/k?level=eventual").body == b"v").then_some(());
     cluster.wait_until("node 1 has applied it", PATIENCE, seen).unwrap();
@@ -370,7 +368,7 @@ fn a_quota_that_is_reached_refuses_what_grows() {
         "quota_kv_mb": 1, "quota_db_mb": 1, "quota_jobs": 1, "quota_chat_account_mb": 1, "quota_chat_mb": 2,
         "jobs_enabled": true, "runtimes": [shell],
     });
-    let cluster = Cluster::ready(env!("CARGO_BIN_EXE_phalanx"), 3, &settings).unwrap();
+    let cluster = Cluster::ready(EXE, 3, &settings).unwrap();
     let value = vec![b'v'; 100_000];
     let reached = (0..20).position(|n: u64| put(&cluster, 1 + n % 3, &format!("/v1/kv/k{n}"), &value).status == 507);
     assert!((9..=11).contains(&reached.unwrap()), "{reached:?}");

@@ -1,9 +1,6 @@
 //! What clients and strangers can make a node hold: resident memory of real processes under attacks.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-
-use clients::EXE;
+use crate::EXE;
 use phalanx::lab::{Cluster, Result};
 use phalanx::types::{Addresses, Identity, NodeId};
 use phalanx::wire::{Hello, PROTOCOL, Purpose, handshake};

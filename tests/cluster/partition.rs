@@ -6,8 +6,8 @@
 //! table takes away the way of everything that one user sends. So nothing closes a connection and no port refuses: what was
 //! sent before arrives, what is sent now vanishes, and a dial runs out of time. That needs root. Programs are caged by limits
 //! alone, so that they can tell where they are and be told when to end, through files.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
+use crate::EXE;
 use phalanx::bench::job_rates::wait_workers;
 use phalanx::lab::Cluster;
 use phalanx::lab::jobs::Jobs;
@@ -22,7 +22,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Set in the process that runs a test within a network of its own.
 const APART: &str = "LAB_NETWORK_APART";
@@ -50,9 +49,12 @@ fn is_apart(test: &str) -> bool {
         eprintln!("skipped: only root can have a network of its own here, and users for its nodes");
         return false;
     }
-    let exe = std::env::current_exe().unwrap();
-    let again = within(&[exe.to_str().unwrap(), test, "--exact", "--nocapture"]).status().unwrap();
-    assert!(again.success(), "the test failed in its own network");
+    let (exe, test) = (std::env::current_exe().unwrap(), format!("partition::{test}"));
+    let again = within(&[exe.to_str().unwrap(), &test, "--exact", "--nocapture"]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&again.stdout), String::from_utf8_lossy(&again.stderr));
+    print!("{out}");
+    eprint!("{err}");
+    assert!(again.status.success() && out.contains(" 1 passed"), "the test failed in its own network");
     false
 }
 

@@ -1,9 +1,6 @@
 //! Strangers at the peer port: garbage, giants, the wrong secret and silence cost a connection, never the node.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-
-use clients::EXE;
+use crate::EXE;
 use phalanx::lab::{Cluster, Result};
 use phalanx::raft::{Body, Change, Conflict, Entry, Membership, Message, Payload, Promise, Role, SnapshotMeta, Token};
 use phalanx::services::kv::{Batch, Op};

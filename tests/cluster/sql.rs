@@ -2,8 +2,8 @@
 //!
 //! A [`Spray`] inserts numbered rows through whichever node answers, each under an Idempotency-Key, so that a row sent twice is
 //! there once. At the end all tables are the same on all nodes, and hold what was acknowledged.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
+use crate::EXE;
 use phalanx::lab::web::{Connection, Response};
 use phalanx::lab::{Cluster, Result};
 use serde_json::{Value, json};
@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const PATIENCE: Duration = Duration::from_secs(10);
 const JSON: &str = "Content-Type: application/json\r\n";
 const FILE: &str = "Content-Type: application/octet-stream\r\n";
@@ -367,7 +366,7 @@ fn pyrqlite_works_unmodified() -> Result<()> {
     let mut ports: Vec<u64> = (1..=3).collect();
     ports.sort_by_key(|id| *id == leader); // written on a follower
     let ports = ports.iter().map(|id| cluster.http(*id).rsplit_once(':').unwrap().1.to_string());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sql/client.py").to_string();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/sql/client.py").to_string();
     let arguments: Vec<String> = std::iter::once(script).chain(ports).collect();
     let output = python(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,8 +1,6 @@
 //! How a cluster comes to be: five at once, one alone, a latecomer, a wiped disk.
 
-mod clients;
-
-use clients::EXE;
+use crate::EXE;
 use phalanx::lab::{Cluster, Result, web};
 use phalanx::node::views::status::Standing;
 use phalanx::types::NodeId;

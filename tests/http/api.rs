@@ -1,9 +1,6 @@
 //! What the door answers: the API, the streams, the page's first chunk and the front door, with a fake node behind it.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
-mod http_fake;
-
-use http_fake::*;
+use crate::fake_host::*;
 use phalanx::raft::Change;
 use phalanx::types::{NodeId, Outcome};
 use std::io::{Read, Write};

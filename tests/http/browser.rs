@@ -1,19 +1,14 @@
-//! The monitor page in headless Chromium: what a person sees while nodes freeze, die and come back.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
+//! The pages in headless Chromium: what a person sees of the cluster while nodes freeze, die and come back, and of the chat.
 
-mod http_fake;
-mod webdriver;
-
-use http_fake::*;
+use crate::EXE;
+use crate::fake_host::*;
+use crate::webdriver::Browser;
 use phalanx::lab::Cluster;
 use phalanx::types::{NodeId, Outcome};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, atomic::AtomicBool};
 use std::time::Duration;
-use webdriver::Browser;
-
-const PHALANX: &str = env!("CARGO_BIN_EXE_phalanx");
 
 /// A fake node whose frames flow until it is frozen.
 struct FakeNode {
@@ -194,7 +189,7 @@ fn write_and_run(browser: &Browser, program: &str) {
 
 #[test]
 fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
-    let mut cluster = Cluster::ready(PHALANX, 3, &json!({"jobs_enabled": true})).unwrap();
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"jobs_enabled": true})).unwrap();
     let browser = Browser::start();
     browser.open(&format!("http://{}/", cluster.http(1)));
     for node in 1..=3 {
@@ -248,7 +243,7 @@ fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
 
 #[test]
 fn a_person_sees_the_leader_die_and_another_step_forward() {
-    let mut cluster = Cluster::ready(PHALANX, 5, &json!({})).unwrap();
+    let mut cluster = Cluster::ready(EXE, 5, &json!({})).unwrap();
     let browser = Browser::start();
     browser.open(&format!("http://{}/", cluster.front()));
     browser.see("the verdict is shown", "#verdict", |text| text == "healthy: can lose 2 more");
@@ -302,4 +297,59 @@ fn a_person_sees_the_leader_die_and_another_step_forward() {
     println!("seen on the page {took:?} after it froze: {notice}");
     cluster.thaw(next).unwrap();
     assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+fn enter(browser: &Browser, address: &str, name: &str) {
+    browser.open(&format!("http://{address}/chat"));
+    browser.see("the door is open", "#login", |text| text == "Log in");
+    browser.type_into("#name", name);
+    browser.type_into("#password", "a long secret");
+    browser.click("#signup");
+    browser.see("the chat is open", "#me", |text| text == name);
+}
+
+#[test]
+fn two_people_talk_on_the_page_through_a_leaders_death_and_scripts_stay_text() {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({})).unwrap();
+    let leader = cluster.wait_leader().unwrap();
+    let other = if leader == 1 { 2 } else { 1 };
+    let (ann, bob) = (Browser::start(), Browser::start());
+    let (evil, script) =
+        ("<b>bob</b>".replace('/', "\\"), "<script>window.planted=1</script><img src=x onerror='window.planted=1'>");
+    enter(&ann, &cluster.http(leader), "ann");
+    enter(&bob, &cluster.http(other), &evil);
+    ann.type_into("#find-text", "bob");
+    ann.see("bob is found", "#found", |text| text.contains(&evil));
+    ann.click("#found button");
+    ann.see("the conversation is open", "#title", |text| text == evil);
+    ann.type_into("#text", &format!("{script}\u{E007}"));
+    bob.see("a badge", "#talks .badge", |text| text == "1");
+    bob.click("#talks button");
+    bob.see("the script as text", ".bubble", |text| text == script);
+    ann.type_into("#find-text", "#<i>tea</i>");
+    ann.see("a room can be made", "#found", |text| text.contains("Make the room # <i>tea</i>"));
+    ann.click("#found li:last-child button");
+    ann.see("the room is open", "#title", |text| text == "# <i>tea</i>");
+    bob.type_into("#find-text", "#");
+    bob.type_into("#find-text", "<i>");
+    bob.see("the room is found", "#found", |text| text.contains("# <i>tea</i> (1): join"));
+    bob.click("#found button");
+    bob.see("bob is in", "#subtitle", |text| text == "2 members");
+
+    ann.type_into("#text", "not sent yet");
+    cluster.kill(leader).unwrap();
+    let (_, took) = ann.see("another node", "#link-text", |text| {
+        text.starts_with("live from node") && text != format!("live from node {leader}")
+    });
+    println!("the page moved to another node in {took:?}");
+    assert_eq!(ann.run("return document.getElementById('text').value"), "not sent yet");
+    assert_eq!(ann.text("#title"), "# <i>tea</i>", "its place is kept");
+    ann.type_into("#text", ", but now\u{E007}");
+    bob.see("what was written in between", ".bubble", |text| text == "not sent yet, but now");
+    bob.type_into("#text", "and back\u{E007}");
+    ann.see("the answer, once", ".bubble", |text| text == "not sent yet, but now\nand back");
+    for browser in [&ann, &bob] {
+        assert_eq!(browser.run("return window.planted || document.querySelector('#app b b, #app i i')"), Value::Null);
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+    }
 }

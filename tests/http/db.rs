@@ -1,9 +1,6 @@
 //! The database's doors before a host without a node: what they make of requests, and of a host that refuses or does not know.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod http_fake;
-
-use http_fake::{Served, patient, serve};
+use crate::fake_host::{Served, patient, serve};
 use phalanx::services::sql::{Answer, Command, Kind, Outcome, ReadLevel, Statement};
 use phalanx::types;
 use serde_json::json;

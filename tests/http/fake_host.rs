@@ -1,5 +1,4 @@
 //! A host without a node: frames, sessions and outcomes as a test wants them, behind the real door on a real socket.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use phalanx::http::{self, Deadlines, Host, HostSession, Server};
 use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};

@@ -1,11 +1,8 @@
 //! The page for people without a browser; and the page with canned frames, for people who work on its looks, by hand:
-//! `cargo test --test http_page -- --ignored --nocapture`, then open http://127.0.0.1:6704/ (or 6702, 6705).
+//! `cargo test --test http page -- --ignored --nocapture`, then open http://127.0.0.1:6704/ (or 6702, 6705).
 //! Commands on stdin: `offline N`, `leader N`, `degraded`, `unavailable`, `kill N` (that node's door stops for good).
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
-mod http_fake;
-
-use http_fake::*;
+use crate::fake_host::*;
 use phalanx::node::views::status::{Liveness, MonitorFrame, Verdict};
 use phalanx::types::NodeId;
 use std::io::{BufRead, Read, Write};

@@ -1,9 +1,6 @@
 //! The rules of the door, each against a real socket: what is refused, what survives, and in what order answers come.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
-mod http_fake;
-
-use http_fake::*;
+use crate::fake_host::*;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -319,7 +316,7 @@ fn too_many_connections_are_told_so() {
         assert!(is_closed(&mut late));
         wait_until("its place is free again", || served.host.connections.load(SeqCst) == 2);
     }
-    let more: Vec<_> = (0..http_fake::RESERVED).map(|_| served.connect()).collect();
+    let more: Vec<_> = (0..RESERVED).map(|_| served.connect()).collect();
     wait_until("they have their places", || served.host.connections.load(SeqCst) == 4);
     let mut late = served.connect();
     let answer = read_answer(&mut late);

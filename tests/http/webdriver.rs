@@ -1,7 +1,6 @@
 //! A tiny WebDriver client: one headless Chromium, driven through chromedriver, for tests of what a person sees.
 //!
 //! The monitor page never finishes loading, so the browser is told not to wait for that.
-#![allow(dead_code)]
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};

@@ -1,19 +1,12 @@
 //! The example of docs/services.md, built and run: a page whose code does not work is worse than none.
 //!
-//! `services/polls.rs` stands here exactly as it would in `src/services/`. Its golden script is
-//! `services/scripts/one_vote_each.script`; `UPDATE_GOLDENFILES=1 cargo test --test new_service` records it anew.
-
-use phalanx::types;
-
-mod services {
-    pub use phalanx::services::{Reply, Service};
-
-    pub mod polls;
-}
+//! `services/polls.rs` stands beside this file exactly as it would in `src/services/`. Its golden script is
+//! `services/scripts/one_vote_each.script`; `UPDATE_GOLDENFILES=1 cargo test --test tidy new_service` records it anew.
 
 // docs/services.md shows from here
-use services::polls::{Command, Polls, Query, Tally};
-use services::{Reply, Service};
+use crate::services::polls::{Command, Polls, Query, Tally};
+use crate::services::{Reply, Service};
+use crate::types;
 
 /// One node's service, and the log time of the next entry.
 #[derive(Default)]
@@ -63,7 +56,7 @@ impl goldenscript::Runner for World {
 
 #[test]
 fn scripts() {
-    goldenscript::run(&mut World::default(), "tests/services/scripts/one_vote_each.script").unwrap();
+    goldenscript::run(&mut World::default(), "tests/tidy/services/scripts/one_vote_each.script").unwrap();
 }
 // to here
 
@@ -79,13 +72,13 @@ fn the_page_shows_this_code() {
         let found = shown.iter().find(with_language).unwrap_or_else(|| panic!("no block begins with {first_line}"));
         found.split_once('\n').unwrap().1.to_string()
     };
-    let runner = read("tests/new_service.rs");
+    let runner = read("tests/tidy/new_service.rs");
     let runner = runner.split("// docs/services.md shows from here\n").nth(1).unwrap();
     let runner = runner.split("// to here\n").next().unwrap();
     for (first_line, real) in [
-        ("//! Polls", read("tests/services/polls.rs").as_str()),
-        ("# Who votes", read("tests/services/scripts/one_vote_each.script").as_str()),
-        ("use services::polls", runner),
+        ("//! Polls", read("tests/tidy/services/polls.rs").as_str()),
+        ("# Who votes", read("tests/tidy/services/scripts/one_vote_each.script").as_str()),
+        ("use crate::services::polls", runner),
     ] {
         assert_eq!(block(first_line).trim_end(), real.trim_end(), "the page and the code differ");
     }

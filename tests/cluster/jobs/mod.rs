@@ -1,7 +1,7 @@
 //! Jobs on real clusters with real compilers, while workers and leaders are killed, frozen and stopped: each job ends once,
 //! with the right output.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
+use crate::EXE;
 use phalanx::bench::job_rates::wait_workers;
 use phalanx::lab::Cluster;
 use phalanx::lab::jobs::Jobs;
@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn soon() -> Instant {
@@ -731,7 +730,7 @@ fn innocent_jobs_are_untouched_by_fork_bombs_and_by_other_threads_of_root() {
 /// Root runs this test once more as a user without rights, with copies of both programs that this user may read.
 #[test]
 fn innocent_jobs_are_untouched_by_fork_bombs_and_by_other_threads_of_an_ordinary_user() {
-    const NAME: &str = "innocent_jobs_are_untouched_by_fork_bombs_and_by_other_threads_of_an_ordinary_user";
+    const NAME: &str = "jobs::innocent_jobs_are_untouched_by_fork_bombs_and_by_other_threads_of_an_ordinary_user";
     if !rustix::process::geteuid().is_root() {
         let copy = std::env::var("PHALANX_TEST_COPY").unwrap_or_else(|_| EXE.to_string());
         return innocent_jobs_are_untouched(Path::new(&copy));

@@ -1,12 +1,9 @@
 //! Clients that people use, unmodified, against a follower and against the leader.
 //!
 //! redis-cli, redis-benchmark and netcat are Debian packages, as is redis-py (python3-redis); `./test.sh` installs them.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-
+use crate::EXE;
 use ::redis::{Commands, ConnectionLike};
-use clients::EXE;
 use phalanx::lab::terminal::Terminal;
 use phalanx::lab::{Cluster, Result, poll};
 use serde_json::json;
@@ -124,7 +121,7 @@ fn redis_py_works_with_its_lock() -> Result<()> {
     let has_redis = |python: &&str| run(python, &["-c", "import redis"], "").status.success();
     let python = ["/usr/bin/python3", "python3"].into_iter().find(has_redis).expect("python3-redis; see ./test.sh");
     for id in nodes {
-        let shown = text(python, &["tests/redis/client.py", &port(&cluster, id)], "");
+        let shown = text(python, &["tests/cluster/redis/client.py", &port(&cluster, id)], "");
         assert!(shown.trim_end().ends_with("ok"), "{shown}");
     }
     Ok(())

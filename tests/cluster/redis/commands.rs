@@ -1,12 +1,8 @@
 //! The Redis door in front of a real cluster, compared with a real redis-server: same commands, same replies.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-mod redis;
-
-use clients::EXE;
+use crate::EXE;
+use crate::redis::{Judge, Peer, RealRedis, Reply, Step};
 use phalanx::lab::{Cluster, Result, poll};
-use redis::{Judge, Peer, RealRedis, Reply, Step};
 use serde_json::json;
 use std::time::Duration;
 
@@ -40,7 +36,7 @@ fn replies_are_those_of_a_real_redis_server() -> Result<()> {
     let cluster = Cluster::ready(EXE, 3, &json!({}))?;
     let leader = cluster.settle()?;
     let follower = (1..=3).find(|id| *id != leader).unwrap();
-    let steps = redis::steps(include_str!("redis/commands.txt"));
+    let steps = crate::redis::steps(include_str!("commands.txt"));
     assert!(steps.len() > 400, "{} commands", steps.len());
     let mut faults = String::new();
     for proto in ["2", "3"] {

@@ -2,14 +2,10 @@
 //!
 //! A client that stays with a follower must not notice the leader's death: its commands wait, then succeed, each applied
 //! once. A counter tells: it ends at what was acknowledged, plus at most what was answered `-UNKNOWN`.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-mod redis;
-
-use clients::EXE;
+use crate::EXE;
+use crate::redis::{Peer, Reply};
 use phalanx::lab::{Cluster, Result};
-use redis::{Peer, Reply};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

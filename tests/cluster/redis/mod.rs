@@ -1,7 +1,11 @@
 //! A small Redis client that keeps replies as they were sent, and a real redis-server to compare with.
 //!
-//! Not here: the commands that are compared (`commands.txt`), what is expected (`cluster_redis.rs`).
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its own part; all of it is test code
+//! Not here: the commands that are compared (`commands.txt`), what is expected (`commands.rs`, `server.rs`).
+
+mod clients;
+mod commands;
+mod failover;
+mod server;
 
 use phalanx::lab::poll;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -125,12 +129,6 @@ impl Peer {
     pub fn ask(&mut self, line: &str) -> Reply {
         let words: Vec<&[u8]> = line.split_whitespace().map(str::as_bytes).collect();
         self.call(&words)
-    }
-
-    /// Everything up to the end of the connection.
-    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.0.read_to_end(&mut bytes).map(|_| bytes)
     }
 
     fn line(&mut self) -> io::Result<String> {

@@ -1,12 +1,8 @@
 //! What strangers, broken clients and slow ones may do to the Redis door: each is told, bounded and forgotten.
-#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
-mod clients;
-mod redis;
-
-use clients::EXE;
+use crate::EXE;
+use crate::redis::{Peer, Reply, encoded};
 use phalanx::lab::{Cluster, Result, poll};
-use redis::{Peer, Reply, encoded};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
 use std::io::{Read, Write};

@@ -1,8 +1,10 @@
 //! The OpenAPI document as a judge of answers: what was asked, what came back, and whether the document says so.
 //!
 //! Requests are HTTP/1.0, so that a body ends with its connection and an endless one may be cut anywhere between two lines.
-//! Not here: what is asked (`http_openapi.rs`, `cluster_openapi.rs`).
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its own part; all of it is test code
+//! Not here: what is asked (`requests.rs`, `nodes.rs`).
+
+mod nodes;
+mod requests;
 
 use boon::{Compiler, Draft, Schemas};
 use serde_json::Value;

@@ -1,16 +1,13 @@
 //! Answers of real nodes, each judged by the document that those nodes serve: every operation once at least, as it succeeds,
 //! and the refusals that a client meets.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
 
-mod openapi;
-
-use openapi::{Answer, Document, ask, missing};
+use crate::EXE;
+use crate::openapi::{Answer, Document, ask, missing};
 use phalanx::bench::job_rates::wait_workers;
 use phalanx::lab::Cluster;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-const EXE: &str = env!("CARGO_BIN_EXE_phalanx");
 const JSON: &str = "Content-Type: application/json\r\n";
 
 /// A client of one node that has every answer judged.

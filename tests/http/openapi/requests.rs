@@ -1,19 +1,15 @@
 //! `/openapi.json`: a document that holds together, and bad input of every kind that it lets us think of, each refused by name.
 //!
 //! That the document and the router name the same paths is compared where the table is (`src/http/routes.rs`); real answers are
-//! judged in `cluster_openapi.rs`.
-#![allow(clippy::unwrap_used)] // a failed step is a failed test
+//! judged in `nodes.rs`.
 
-mod http_fake;
-mod openapi;
-
-use http_fake::{Served, patient, serve, serve_front};
-use openapi::{Answer, Document, Operation, ask, walk};
+use crate::fake_host::{Served, patient, serve, serve_front};
+use crate::openapi::{Answer, Document, Operation, ask, walk};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 
-const TEXT: &str = include_str!("../static/openapi.json");
+const TEXT: &str = include_str!("../../../static/openapi.json");
 /// Shown wherever a log-in is wanted: the fake host asks nobody whether it holds.
 const TOKEN: &str = "Authorization: Bearer abc\r\n";
 
