@@ -5,7 +5,7 @@
 //!
 //! Invariants: as in the module's head (L1, L2), and L3: one cluster at a time on a machine, unless one thread holds
 //! several; figures and deadlines would otherwise measure the neighbours.
-//! Not here: what is done to the nodes and what is expected of them (`bench/failover.rs`, `tests/cluster_*.rs`).
+//! Not here: what is done to the nodes and what is expected of them (`bench/failover.rs`, `tests/cluster/`).
 
 use super::folders::Folder;
 use super::ports::{self, Block, own_folder};

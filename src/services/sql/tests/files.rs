@@ -1,6 +1,6 @@
 //! The database in a file: kept, set aside, rebuilt, pinned while writes go on.
 //!
-//! Not here: what a node does around it (`tests/cluster_sql.rs`).
+//! Not here: what a node does around it (`tests/cluster/sql.rs`).
 
 use super::script_runner::{Node, in_words, request};
 use crate::services::registry::Registry;

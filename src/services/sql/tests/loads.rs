@@ -1,6 +1,6 @@
 //! Database files that are loaded: prepared beside the log, put in place in one step, at whatever moment the node dies.
 //!
-//! Not here: what a file may hold (`hostile.rs`, `determinism.rs`), who sends the commands (`tests/cluster_sql.rs`).
+//! Not here: what a file may hold (`hostile.rs`, `determinism.rs`), who sends the commands (`tests/cluster/sql.rs`).
 
 use super::files::{Folder, folder, start};
 use super::script_runner::{Node, answer, in_words, request};
