@@ -84,7 +84,7 @@ fn the_page_shows_this_code() {
     let runner = runner.split("// to here\n").next().unwrap();
     for (first_line, real) in [
         ("//! Polls", read("tests/services/polls.rs").as_str()),
-        ("# Who votes", read("tests/services/scripts/one_vote_each.script").as_str()),
+        ("# A second vote", read("tests/services/scripts/one_vote_each.script").as_str()),
         ("use services::polls", runner),
     ] {
         assert_eq!(block(first_line).trim_end(), real.trim_end(), "the page and the code differ");
