@@ -16,6 +16,7 @@ mod kv;
 mod memory;
 mod partition;
 mod peer_port;
+mod readme;
 mod redis;
 mod sql;
 mod start;

@@ -77,7 +77,7 @@ fn the_page_shows_this_code() {
     let runner = runner.split("// to here\n").next().unwrap();
     for (first_line, real) in [
         ("//! Polls", read("tests/tidy/services/polls.rs").as_str()),
-        ("# Who votes", read("tests/tidy/services/scripts/one_vote_each.script").as_str()),
+        ("# A second vote", read("tests/tidy/services/scripts/one_vote_each.script").as_str()),
         ("use crate::services::polls", runner),
     ] {
         assert_eq!(block(first_line).trim_end(), real.trim_end(), "the page and the code differ");
