@@ -25,6 +25,7 @@ pub mod http;
 pub mod lab;
 pub mod limits;
 pub mod node;
+mod planted_bugs;
 pub mod raft;
 pub mod resp;
 pub mod services;

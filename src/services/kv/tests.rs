@@ -10,13 +10,13 @@ mod model;
 mod script_runner;
 
 use super::{Batch, BatchReply, Bytes, Op, Store, Value};
-use crate::services::trials::{self, restored, saved, stamp};
+use crate::services::service_contract::{self, restored, saved, stamp};
 use crate::services::{Reply, Service};
 use script_runner::Session;
 
 #[test]
 fn scripts() {
-    trials::scripts("kv", Session::default);
+    service_contract::scripts("kv", Session::default);
 }
 
 fn encode(run: &Batch) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn what_needs_the_log_is_refused_beside_it_and_garbage_everywhere() {
     assert_eq!(ran(store.apply(stamp(1, 0), &encode(&both))), BatchReply::Values(vec![Value::Nil, Value::Ok]));
     let v = Value::Bytes(b"v".to_vec().into());
     assert_eq!(ran(store.query(stamp(1, 0), &encode(&one(get)))), BatchReply::Values(vec![v]));
-    trials::garbage_changes_nothing(&mut store, &encode(&both));
+    service_contract::garbage_changes_nothing(&mut store, &encode(&both));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_damaged_snapshot_is_an_error_and_no_allocation() {
     let mut store = Store::default();
     store.run(stamp(1, 0), one(Op::MSet(vec![(b"k".to_vec().into(), b"v".to_vec().into())])));
     store.run(stamp(2, 0), one(Op::LockAcquire { name: b"l".to_vec().into(), ttl_ms: 5 }));
-    trials::damage_costs_nothing(&store);
+    service_contract::damage_costs_nothing(&store);
 }
 
 #[test]
