@@ -13,7 +13,7 @@
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
 //! - [`work`]: users' programs in a sandbox.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
-//! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: text of others, made harmless for terminals.
+//! - [`types`], [`limits`], [`settings`]: what every module shares. `planted_bugs`: switches of known mistakes, for tests. [`text`]: text of others, made harmless for terminals.
 
 pub mod bench;
 pub mod check;
