@@ -24,15 +24,18 @@ pub(crate) fn of_missing(programs: &[&str]) -> String {
     }
 }
 
-/// What to do where bubblewrap is there and does not start a command.
-pub(crate) fn of_namespaces() -> String {
+/// What to do where bubblewrap is there and does not start a command. `said`: what it printed.
+pub(crate) fn of_failed_start(said: &str) -> String {
+    if ["prlimit", "Resource temporarily unavailable", "Too many open files"].iter().any(|sign| said.contains(sign)) {
+        return format!("raise the limits of the node's process (ulimit -n, -u, -t; see ulimit -a), or {LIMITS}");
+    }
     let value = |path: &str| fs::read_to_string(format!("/proc/sys/{path}")).unwrap_or_default().trim().to_string();
     let forbidding = FORBIDDING.into_iter().filter(|(path, bad, _)| value(path) == *bad);
-    let mut settings: Vec<&str> = forbidding.map(|(_, _, cure)| cure).collect();
-    if settings.is_empty() {
-        settings.push(FORBIDDING[0].2);
+    let settings: Vec<&str> = forbidding.map(|(_, _, cure)| cure).collect();
+    match settings.is_empty() {
+        true => format!("let users make namespaces (in a container, allow it there), or {LIMITS}"),
+        false => format!("let users make namespaces (sysctl {}), or {LIMITS}", settings.join(" ")),
     }
-    format!("let users make namespaces (sysctl {}; in a container, allow it there), or {LIMITS}", settings.join(" "))
 }
 
 /// What is wrong where root may not become these users. `None`: it may, as far as can be seen.
@@ -74,6 +77,20 @@ fn ranges(map: &str) -> impl Iterator<Item = Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_of_the_process_are_not_taken_for_missing_namespaces() {
+        for said in [
+            "prlimit: failed to set the NOFILE resource limit: Operation not permitted",
+            "bwrap: Creating new namespace failed: Resource temporarily unavailable",
+        ] {
+            let cure = of_failed_start(said);
+            assert!(cure.contains("ulimit") && !cure.contains("sysctl"), "{cure}");
+        }
+        assert!(
+            of_failed_start("bwrap: No permissions to create new namespace").starts_with("let users make namespaces")
+        );
+    }
 
     #[test]
     fn maps_without_room_are_told() {

@@ -61,7 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The pure modules do not know each other: the log carries opaque bytes.
     ("services", &["planted_bugs", "types", "limits"]),
     ("raft", &["planted_bugs", "types", "limits"]),
-    ("settings", &["types", "limits"]),
+    ("settings", &["types", "limits", "text"]),
     ("types", &["limits"]),
     ("limits", &[]),
     ("text", &[]),

@@ -33,6 +33,9 @@ const OWN_FILES: u64 = 256;
 /// The fewest file descriptors with which a node starts: an idle node of three holds 40, and each worker, client and snapshot
 /// needs more.
 const FILES_MIN: u64 = 128;
+/// The least address space with which a node starts, in bytes: an idle node of three reserves 1.1 GiB, most of it for the stacks
+/// and heaps of its threads, and uses 50 MiB of it.
+const ADDRESS_SPACE_MIN: u64 = 2 << 30;
 
 /// What the command line says beyond the settings.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +78,13 @@ pub enum StartError {
         "the limit of open files is {0}, a node needs at least {FILES_MIN}: raise it, for example with ulimit -n 4096"
     )]
     Descriptors(u64),
+    /// The system gives too little address space: an allocation that fails would abort the node later.
+    #[error(
+        "the limit of address space is {} MiB, a node needs at least {} MiB: raise it (ulimit -v unlimited)",
+        .0 >> 20,
+        ADDRESS_SPACE_MIN >> 20
+    )]
+    AddressSpace(u64),
 }
 
 impl StartError {
@@ -82,7 +92,10 @@ impl StartError {
         use LaunchError::{Database, Snapshot, Voter};
         match self {
             StartError::Store(_) | StartError::Launch(LaunchError::Store(_) | Snapshot(_) | Database(_)) => 3,
-            StartError::Discovery(_) | StartError::Launch(Voter(_)) | StartError::Descriptors(_) => 2,
+            StartError::Discovery(_)
+            | StartError::Launch(Voter(_))
+            | StartError::Descriptors(_)
+            | StartError::AddressSpace(_) => 2,
             _ => 1,
         }
     }
@@ -287,7 +300,7 @@ fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, clus
 ///
 /// # Errors
 ///
-/// [`StartError::Descriptors`] where the limit is too low for a node.
+/// [`StartError::Descriptors`] and [`StartError::AddressSpace`] where a limit is too low for a node.
 fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut files = getrlimit(Resource::Nofile);
@@ -298,6 +311,9 @@ fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
     }
     if let Some(limit) = files.current.filter(|limit| *limit < FILES_MIN) {
         return Err(StartError::Descriptors(limit));
+    }
+    if let Some(limit) = getrlimit(Resource::As).current.filter(|limit| *limit < ADDRESS_SPACE_MIN) {
+        return Err(StartError::AddressSpace(limit));
     }
     // The system's limit of processes counts all threads of the user; root is not bound by it.
     let is_root = rustix::process::geteuid().is_root();
