@@ -6,7 +6,8 @@ mod webdriver;
 
 use http_fake::*;
 use phalanx::lab::Cluster;
-use phalanx::types::{NodeId, Outcome};
+use phalanx::outcome::{Outcome, Reason};
+use phalanx::types::NodeId;
 use serde_json::json;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, atomic::AtomicBool};
@@ -151,7 +152,8 @@ fn jobs_are_shown_as_text_and_what_is_typed_outlives_frames_and_nodes() {
     assert_eq!(browser.run(typed), "print('mine') # and more", "and each its own text");
 
     // Refused in words that are only ever text.
-    *four.served.host.refusal.lock().unwrap() = Some(Outcome::Refused("<b id='planted'>nobody</b> leads".into()));
+    *four.served.host.refusal.lock().unwrap() =
+        Some(Outcome::Refused(Reason::Unreadable("<b id='planted'>nobody</b> leads".into())));
     browser.type_into("#run-source", "\u{E009}\u{E007}");
     browser.see("the refusal is told", "#run-state", |text| text == "not taken in");
     let why = browser.text("#run-facts");

@@ -4,8 +4,9 @@
 mod http_fake;
 
 use http_fake::*;
-use phalanx::raft::Change;
-use phalanx::types::{NodeId, Outcome};
+use phalanx::outcome::{Doubt, NoLeader, Outcome, Reason};
+use phalanx::raft::{Change, Refusal};
+use phalanx::types::NodeId;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -72,7 +73,7 @@ fn events_gossip_health_and_metrics() {
     assert_eq!(served.get("/v1/gossip").json()[0]["from"], 3);
     assert_eq!(served.get("/livez").status, 200);
     assert_eq!(served.get("/readyz").body, "ready\n");
-    *served.host.refusal.lock().unwrap() = Some(Outcome::Refused("no".into()));
+    *served.host.refusal.lock().unwrap() = Some(Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)));
     let answer = served.get("/readyz?verbose");
     assert_eq!((answer.status, answer.body.as_str()), (503, "[-] no leader is known\nnot ready\n"));
     let text = served.get("/metrics").body;
@@ -91,9 +92,9 @@ fn outcomes_become_statuses() {
         assert_eq!(post(body).status, 400, "{body}");
     }
     for (outcome, status, word) in [
-        (Outcome::Refused("no quorum".to_owned()), 503, "refused"),
-        (Outcome::Refused("the named node is not a live voter".to_owned()), 409, "refused"),
-        (Outcome::Unknown("the deadline passed".to_owned()), 504, "unknown"),
+        (Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)), 503, "refused"),
+        (Outcome::Refused(Reason::Raft(Refusal::BadTarget)), 409, "refused"),
+        (Outcome::Unknown(Doubt::LeaderLost), 504, "unknown"),
     ] {
         *served.host.refusal.lock().unwrap() = Some(outcome);
         let answer = post("{}");

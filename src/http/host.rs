@@ -8,12 +8,13 @@ use crate::node::{
     BackupForm, Handle, Level, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reservation, SentFile,
     SessionGuard, Slot, SqlRead,
 };
+use crate::outcome::Outcome;
 use crate::raft::Change;
 use crate::services::Reply;
 use crate::services::jobs::JobId;
 use crate::services::sessions::Tag;
 use crate::services::sql;
-use crate::types::{Identity, Index, NodeId, Outcome};
+use crate::types::{Identity, Index, NodeId};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -17,8 +17,9 @@ use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};
 use super::server::Server;
 use crate::limits;
-use crate::node::shared::memory;
 use crate::node::{Handle, Slot};
+use crate::outcome::MEMORY_FULL;
+use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -73,8 +74,10 @@ fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
 fn in_budget(conn: &mut Conn, route: Option<&Route>, response: Response) -> Response {
     match route {
         _ if conn.has_room(response.body.len()) => response,
-        Some(route) if !route.is_vital && route.is_read => ApiError::refused(503, memory::FULL).into_response(None),
-        Some(route) if !route.is_vital => ApiError::unknown(504, memory::FULL).into_response(None),
+        Some(route) if !route.is_vital && route.is_read => {
+            ApiError::refused(BUSY.status, MEMORY_FULL).into_response(None)
+        }
+        Some(route) if !route.is_vital => ApiError::unknown(UNKNOWN.status, MEMORY_FULL).into_response(None),
         _ => response,
     }
 }
@@ -158,7 +161,7 @@ fn body(conn: &mut Conn, head: &Head, route: &Route) -> Result<Option<Body>, Upl
     }
     let mut body = conn.body(head, limits::HTTP_BODY_BYTES_MAX)?;
     if route.media == Some(guard::JSON) && body.hold_json().is_err() {
-        return Err(Upload::Read(Err(ApiError::refused(503, memory::FULL))));
+        return Err(Upload::Read(Err(ApiError::refused(BUSY.status, MEMORY_FULL))));
     }
     Ok(Some(body))
 }

@@ -19,11 +19,12 @@ use super::views::live_output::Output;
 use super::views::sessions::id_of;
 use super::views::status::{EventLine, IntegrityStatus, NodeRuntimes};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
+use crate::outcome::{Doubt, Outcome, Reason};
 use crate::raft::Change;
 use crate::services::jobs::JobId;
 use crate::services::registry::checkpoint_command;
 use crate::settings::Settings;
-use crate::types::{Identity, Index, NodeId, Outcome};
+use crate::types::{Identity, Index, NodeId};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,11 +145,7 @@ impl Handle {
 
     /// Has every node digest its state at one index, which is answered; the digests are known a little later.
     pub fn checkpoint(&self, deadline: Instant) -> Outcome<Index> {
-        match self.shared.inboxes.run(checkpoint_command(), deadline) {
-            Outcome::Done((index, _)) => Outcome::Done(index),
-            Outcome::Refused(why) => Outcome::Refused(why),
-            Outcome::Unknown(why) => Outcome::Unknown(why),
-        }
+        self.shared.inboxes.run(checkpoint_command(), deadline).map(|(index, _)| index)
     }
 
     /// What this node says of its state, and what it has found of others.
@@ -242,11 +239,7 @@ impl Handle {
 
     /// Changes the membership by one step; done when the change is committed.
     pub fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
-        match self.shared.inboxes.ask(Operation::Change(change), deadline) {
-            Outcome::Done((index, _)) => Outcome::Done(index),
-            Outcome::Refused(why) => Outcome::Refused(why),
-            Outcome::Unknown(why) => Outcome::Unknown(why),
-        }
+        self.shared.inboxes.ask(Operation::Change(change), deadline).map(|(index, _)| index)
     }
 
     /// Hands leadership over (`None`: to the best live voter); done when the new leader is known.
@@ -254,7 +247,7 @@ impl Handle {
         match self.shared.inboxes.ask(Operation::Transfer(to), deadline) {
             Outcome::Done((_, reply)) => match transferred_to(&reply) {
                 Some(leader) => Outcome::Done(leader),
-                None => Outcome::Unknown("the answer names no leader".to_string()),
+                None => Outcome::Unknown(Doubt::NoLeaderNamed),
             },
             Outcome::Refused(why) => Outcome::Refused(why),
             Outcome::Unknown(why) => Outcome::Unknown(why),
@@ -288,7 +281,7 @@ impl Handle {
     /// Ready: knows a leader and has caught up. Otherwise what is missing.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
         let status = status::status(&self.shared);
-        let mut missing: Vec<String> = self.shared.integrity.no_reads().into_iter().collect();
+        let mut missing: Vec<String> = self.shared.integrity.no_reads().iter().map(ToString::to_string).collect();
         if status.cluster.leader.is_none() {
             missing.push("no leader is known".to_string());
         }
@@ -358,13 +351,13 @@ impl Handle {
     }
 
     /// Why an operation is refused before anybody takes it: it is too large, or no node with such a state may answer it.
-    fn refusal(&self, operation: &Operation) -> Option<String> {
+    fn refusal(&self, operation: &Operation) -> Option<Reason> {
         let integrity = &self.shared.integrity;
         match operation {
             Operation::Command { command: bytes, .. } | Operation::Query { query: bytes, .. }
                 if bytes.len() > COMMAND_BYTES_MAX =>
             {
-                Some(format!("a request of {} bytes, at most {COMMAND_BYTES_MAX} are allowed", bytes.len()))
+                Some(Reason::TooLarge { bytes: bytes.len() as u64 })
             }
             Operation::Command { .. } => integrity.no_writes(),
             Operation::Query { .. } => integrity.no_reads(),

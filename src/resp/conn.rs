@@ -8,15 +8,16 @@ use super::clients::Clients;
 use super::outbox::{Client, RequestPath, Size};
 use super::protocol::parse::Owned;
 use super::protocol::reply::{self, Proto};
-use super::reply_plan::{self, Plan, Shape};
+use super::reply_plan::{Plan, Shape, error_text};
 use super::shared::Shared;
 use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
 use crate::node::{Ack, Answered, Level, Operation, Reservation};
+use crate::outcome::Outcome;
+use crate::outcome::codes::FAILED;
 use crate::services::Reply;
 use crate::services::kv::commands::RUN_REPLY_BYTES_MAX;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
 use crate::services::registry::kv_batch;
-use crate::types::Outcome;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -245,9 +246,9 @@ impl Conn {
                 Some(BatchReply::Values(values)) => Ok(values),
                 _ => Err("ERR the store's answer cannot be read".to_string()),
             },
-            Outcome::Done((_, Reply::Failed(why))) => Err(format!("ERR {why}")),
-            Outcome::Refused(why) => Err(reply_plan::refused(&why)),
-            Outcome::Unknown(why) => Err(format!("UNKNOWN {why}")),
+            Outcome::Done((_, Reply::Failed(why))) => Err(format!("{} {why}", FAILED.resp)),
+            Outcome::Refused(why) => Err(error_text(&why)),
+            Outcome::Unknown(why) => Err(error_text(&why)),
         }
     }
 

@@ -8,11 +8,12 @@ use phalanx::node::{
     BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reservation, SentFile, Slot,
     SqlRead,
 };
+use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
 use phalanx::services::sessions::Tag;
 use phalanx::services::{Reply, directory, sql};
-use phalanx::types::{Identity, Index, NodeId, Outcome, ProcessLimit, Term};
+use phalanx::types::{Identity, Index, NodeId, ProcessLimit, Term};
 use phalanx::wire::heartbeat::JobReport;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -114,11 +115,7 @@ impl FakeHost {
     }
 
     fn outcome<T>(&self, done: T) -> Outcome<T> {
-        match self.refusal.lock().unwrap().clone() {
-            None | Some(Outcome::Done(())) => Outcome::Done(done),
-            Some(Outcome::Refused(why)) => Outcome::Refused(why),
-            Some(Outcome::Unknown(why)) => Outcome::Unknown(why),
-        }
+        self.refusal.lock().unwrap().clone().unwrap_or(Outcome::Done(())).map(|()| done)
     }
 }
 
@@ -215,7 +212,7 @@ impl Host for FakeHost {
     fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, sql::Answer)> {
         let bytes = sql::commands::Bytes::from(piece);
         match self.sql_write(&sql::Command::Stage { load, offset, bytes }, None, Instant::now()) {
-            Outcome::Unknown(why) => Outcome::Refused(why),
+            Outcome::Unknown(why) => Outcome::Refused(Reason::NothingChanged(why)),
             other => other,
         }
     }
@@ -256,7 +253,7 @@ impl Host for FakeHost {
         self.outcome(Index(80))
     }
     fn sql_digest(&self, _: sql::ReadLevel, _: Instant) -> Outcome<sql::Digest> {
-        Outcome::Refused("no database here".to_string())
+        Outcome::Refused(Reason::NoDatabase)
     }
     fn checkpoint(&self, _: Instant) -> Outcome<Index> {
         self.outcome(Index(79))

@@ -9,7 +9,7 @@
 use super::job_json::{to_json, worker_of};
 use super::job_waiting;
 use super::new_job::NewJob;
-use crate::http::outcome::{answered, unexpected};
+use crate::http::outcome::{answered, refused, unexpected};
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
@@ -18,10 +18,11 @@ use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
+use crate::outcome::{Coded, Outcome};
 use crate::services::jobs::commands::{LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
 use crate::services::jobs::{self, Answer, Command, Job, JobId, Query, Refusal, State, Verdict};
 use crate::services::{self, registry};
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 use serde_json::{Map, Value as Json, json};
 use std::time::{Duration, Instant};
 
@@ -105,18 +106,12 @@ fn change(server: &Server, work: Operation, until: Instant) -> Result<(Index, An
 }
 
 fn refusal(server: &Server, why: &Refusal) -> ApiError {
-    let status = match why {
-        Refusal::NoRuntime { there, .. } if there.is_empty() => 503,
-        Refusal::NoRuntime { .. } | Refusal::Malformed(_) => 400,
-        Refusal::Full => 503,
-        Refusal::NoSuchJob(_) => 404,
-        Refusal::HasEnded(_) | Refusal::NotYours(_) => 409,
-    };
-    let text = match why {
-        Refusal::NoRuntime { wanted, there, .. } => no_runtime(server, wanted, there),
-        other => other.to_string(),
-    };
-    ApiError::refused(status, text).with_leader()
+    match why {
+        Refusal::NoRuntime { wanted, there, .. } => {
+            ApiError::refused(why.codes().status, no_runtime(server, wanted, there)).with_leader()
+        }
+        other => refused(other),
+    }
 }
 
 /// What there is in place of a runtime that is not, and what keeps workers from having any.

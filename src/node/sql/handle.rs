@@ -5,19 +5,20 @@
 //! Not here: the connections (`reader_pool.rs`), what a statement does (`services/sql/`), rqlite's JSON (`http/db/`), the file's
 //! folder (`node/process/sql_folder.rs`).
 
-use super::load_permit::{BUSY, LoadPermit};
-use super::reader_pool::ReaderPool;
+use super::load_permit::LoadPermit;
+use super::reader_pool::{ReaderGuard, ReaderPool};
 use crate::node::handle::Handle;
 use crate::node::shared::Shared;
-use crate::node::shared::memory::{self, Reservation};
+use crate::node::shared::memory::Reservation;
 use crate::node::shared::request::{Ack, Level, Operation};
 use crate::node::views::statement_timings;
+use crate::outcome::{Doubt, Outcome, Reason};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
     Answer, Command, Digest, Outcome as SqlOutcome, Query, ReadLevel, Run, Statement, all_read, bare_image, may_free,
 };
 use crate::services::{Reply, registry};
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,7 @@ impl Handle {
         {
             let excess = pool.take(deadline).and_then(|reader| {
                 let excess = reader.excess_freed(&run.statements, self.shared().now_ms(), run.seed);
-                excess.map_err(|e| format!("the database cannot be read: {e}"))
+                excess.map_err(|e| Reason::Unreadable(e.to_string()))
             });
             match excess {
                 Ok(None) => {}
@@ -101,11 +102,11 @@ impl Handle {
                 Outcome::Done((_, Answer::Busy { after_ms })) => after_ms,
                 other => return other,
             };
-            let Ok(pool) = pool(self.shared()) else { return Outcome::Refused(BUSY.to_string()) };
+            let Ok(pool) = pool(self.shared()) else { return Outcome::Refused(Reason::DatabaseBusy) };
             let time = Duration::from_millis(after_ms);
             permit = permit.or_else(|| pool.load_permits.take(deadline));
             if permit.as_ref().and_then(|permit: &LoadPermit<'_>| permit.wait(time, deadline)).is_none() {
-                return Outcome::Refused(BUSY.to_string());
+                return Outcome::Refused(Reason::DatabaseBusy);
             }
             // What was told to come again is known by its name: a copy of the request comes by the same names.
             tag = tag.map(|tag| Tag { number: tag.number + 1, ..tag });
@@ -126,8 +127,8 @@ impl Handle {
             return Outcome::Refused(why);
         }
         let index = match self.sql_barrier(level, freshness, deadline) {
-            Outcome::Done(index) => index,
-            Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
+            Ok(index) => index,
+            Err(why) => return Outcome::Refused(why),
         };
         let shared = self.shared();
         let begun = Instant::now();
@@ -145,7 +146,7 @@ impl Handle {
         };
         let outcomes = reader.read_within(&statements, shared.now_ms(), seed, &mut mark, &mut grant);
         if is_full {
-            return Outcome::Refused(memory::FULL.to_string());
+            return Outcome::Refused(Reason::Memory);
         }
         if let Some(times) = times {
             *times = statement_timings::between(&instants);
@@ -160,7 +161,7 @@ impl Handle {
             Some(is_read) => is_read,
             // SQLite tells, from a schema that has what was acknowledged before.
             None => {
-                matches!(self.sql_barrier(ReadLevel::Linearizable, None, deadline), Outcome::Done(_))
+                self.sql_barrier(ReadLevel::Linearizable, None, deadline).is_ok()
                     && pool(self.shared())
                         .and_then(|pool| pool.take(deadline))
                         .is_ok_and(|reader| reader.only_read(statements))
@@ -180,32 +181,32 @@ impl Handle {
             return Outcome::Refused(why);
         }
         let index = match self.sql_barrier(level, None, deadline) {
-            Outcome::Done(index) => index,
-            other => return other,
+            Ok(index) => index,
+            Err(why) => return Outcome::Refused(why),
         };
         let pool = match pool(self.shared()) {
             Ok(pool) => pool,
             Err(why) => return Outcome::Refused(why),
         };
         let written = match form {
-            BackupForm::File => bare_image(&pool.files, out).map_err(|e| e.to_string()),
-            BackupForm::Sql => pool.take(deadline).and_then(|reader| reader.dump(out).map_err(|e| e.to_string())),
+            BackupForm::File => bare_image(&pool.files, out).map_err(|e| Reason::NoBackup(e.to_string())),
+            BackupForm::Sql => {
+                let dump = |reader: ReaderGuard<'_>| reader.dump(out).map_err(|e| Reason::NoBackup(e.to_string()));
+                pool.take(deadline).and_then(dump)
+            }
         };
         match written {
             Ok(()) => Outcome::Done(index),
-            Err(why) => Outcome::Refused(format!("the database cannot be given away: {why}")),
+            Err(why) => Outcome::Refused(why),
         }
     }
 
     /// Fingerprints of this node's tables, and the newest entry of the database that they are of.
     pub fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest> {
-        match self.sql_barrier(level, None, deadline) {
-            Outcome::Done(_) => {}
-            Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
-        }
-        let digest = pool(self.shared())
-            .and_then(|pool| pool.take(deadline))
-            .and_then(|reader| reader.digest().map_err(|e| format!("the database cannot be read: {e}")));
+        let digest = self
+            .sql_barrier(level, None, deadline)
+            .and_then(|_| pool(self.shared())?.take(deadline))
+            .and_then(|reader| reader.digest().map_err(|e| Reason::Unreadable(e.to_string())));
         match digest {
             Ok(digest) => Outcome::Done(digest),
             Err(why) => Outcome::Refused(why),
@@ -213,35 +214,33 @@ impl Handle {
     }
 
     /// Waits until this node's file is as fresh as asked for; the index that it has then at least.
-    fn sql_barrier(&self, level: ReadLevel, freshness: Option<Duration>, deadline: Instant) -> Outcome<Index> {
+    fn sql_barrier(&self, level: ReadLevel, freshness: Option<Duration>, deadline: Instant) -> Result<Index, Reason> {
         if level == ReadLevel::None {
             let age = self.shared().leader_age();
             return match freshness {
-                Some(most) if age.is_none_or(|age| age > most) => Outcome::Refused(match age {
-                    Some(age) => format!("stale read: this node has heard from no leader for {} ms", age.as_millis()),
-                    None => "stale read: this node has heard from no leader yet".to_string(),
-                }),
-                _ => Outcome::Done(self.shared().applied()),
+                Some(most) if age.is_none_or(|age| age > most) => {
+                    Err(Reason::StaleRead { age_ms: age.map(|age| age.as_millis() as u64) })
+                }
+                _ => Ok(self.shared().applied()),
             };
         }
-        match self
-            .ask(Operation::Query { query: registry::sql_query(&Query::Applied), level: Level::Linearizable }, deadline)
-        {
-            Outcome::Done((index, _)) => Outcome::Done(index),
-            Outcome::Refused(why) | Outcome::Unknown(why) => Outcome::Refused(why),
+        match self.query(registry::sql_query(&Query::Applied), Level::Linearizable, deadline) {
+            Outcome::Done((index, _)) => Ok(index),
+            Outcome::Refused(why) => Err(why),
+            Outcome::Unknown(_) => Err(Reason::Stopping),
         }
     }
 }
 
-fn pool(shared: &Shared) -> Result<&ReaderPool, String> {
-    shared.sql.as_ref().ok_or_else(|| "this node has no database".to_string())
+fn pool(shared: &Shared) -> Result<&ReaderPool, Reason> {
+    shared.sql.as_ref().ok_or(Reason::NoDatabase)
 }
 
 fn understood(outcome: Outcome<(Index, Reply)>) -> Outcome<(Index, Answer)> {
     match outcome {
         Outcome::Done((index, Reply::Ok(bytes))) => match Answer::decode(&bytes) {
             Some(answer) => Outcome::Done((index, answer)),
-            None => Outcome::Unknown("the database gave an answer that this node does not know".to_string()),
+            None => Outcome::Unknown(Doubt::StrangeAnswer),
         },
         Outcome::Done((index, Reply::Failed(why))) => Outcome::Done((index, Answer::Refused(why))),
         Outcome::Refused(why) => Outcome::Refused(why),

@@ -9,10 +9,11 @@ use crate::node::handle::Handle;
 use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::{Shared, lock};
 use crate::node::sql::reader_pool::ReaderPool;
+use crate::outcome::{Outcome, Reason};
 use crate::services::sessions::Tag;
 use crate::services::sql::commands::Bytes;
 use crate::services::sql::{Answer, Command};
-use crate::types::{Index, NodeId, Outcome};
+use crate::types::{Index, NodeId};
 use std::time::{Duration, Instant};
 
 /// Between two looks at who is ready.
@@ -59,13 +60,13 @@ impl Handle {
 
     fn load_step(&self, command: &Command) -> Outcome<(Index, Answer)> {
         match self.sql_write(command, None, Instant::now() + COMMAND_MAX) {
-            Outcome::Unknown(why) => Outcome::Refused(format!("nothing was changed: {why}")),
+            Outcome::Unknown(why) => Outcome::Refused(Reason::NothingChanged(why)),
             other => other,
         }
     }
 }
 
-fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<(), String> {
+fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<(), Reason> {
     let begun = Instant::now();
     let mut enough_at = begun;
     loop {
@@ -78,7 +79,7 @@ fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<
             return Ok(());
         }
         if shared.is_stopping() || Instant::now() >= deadline {
-            return Err("nothing was changed: the nodes have not prepared the file in time".to_string());
+            return Err(Reason::NotPrepared);
         }
         std::thread::sleep(LOOK_EVERY);
     }

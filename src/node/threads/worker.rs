@@ -16,11 +16,12 @@ use crate::node::shared::request::{Ack, Answered, Level, Operation, ReplyTo, Wai
 use crate::node::spawn;
 use crate::node::views::jobs::{JobsView, Task};
 use crate::node::views::live_output::Output;
+use crate::outcome::Outcome;
 use crate::services::jobs::commands::LIMITS_MOST;
 use crate::services::jobs::{Command, End, JobId, Query, Verdict};
 use crate::services::registry::{jobs_command, jobs_query};
 use crate::settings::CageKind;
-use crate::types::{Identity, Outcome, ProcessLimit};
+use crate::types::{Identity, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
 use crate::work::WorkError;
 use crate::work::run::Attempt;
