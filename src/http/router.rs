@@ -5,7 +5,6 @@
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
 use super::acceptor::{self, NODE_CONNECTION};
-use super::host::HostSession;
 use super::pages::monitor_stream::HOLD_PATH;
 use super::protocol::conn::{Body, Conn, Deadlines, Next};
 use super::protocol::error::ApiError;
@@ -17,7 +16,7 @@ use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};
 use super::server::Server;
 use crate::limits;
-use crate::node::{Handle, Slot};
+use crate::node::{Handle, SessionGuard, Slot};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::net::TcpListener;
@@ -54,7 +53,7 @@ fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
             session = Some(server.host.open_session("api", conn.peer()));
         }
         let (is_reusable, has_body) = (head.keep_alive, head.method != Some(Method::Head));
-        let Some(answered) = answer(server, &mut conn, head, session.as_deref()) else { return };
+        let Some(answered) = answer(server, &mut conn, head, session.as_ref()) else { return };
         let mut response = answered.result.unwrap_or_else(|error| error.into_response(server.leader()));
         response.headers.extend(answered.cors);
         let response = in_budget(&mut conn, answered.route, response);
@@ -94,7 +93,7 @@ struct Answered {
 }
 
 /// Checks a request and calls its handler. `None`: the connection is over.
-fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&dyn HostSession>) -> Option<Answered> {
+fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&SessionGuard>) -> Option<Answered> {
     let has_no_body = head.framing == Framing::Empty;
     let early = |result| Some(Answered { result, is_body_read: has_no_body, cors: Vec::new(), route: None });
     let (route, args) = match check(server, conn, &head) {

@@ -11,7 +11,7 @@ use super::protocol::reply::{self, Proto};
 use super::reply_plan::{Plan, Shape, error_text};
 use super::shared::Shared;
 use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
-use crate::node::{Ack, Answered, Level, Operation, Reservation};
+use crate::node::{Ack, Addressing, Answered, Connections, Level, Operation, Requests, Reservation};
 use crate::outcome::Outcome;
 use crate::outcome::codes::FAILED;
 use crate::services::Reply;

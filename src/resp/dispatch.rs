@@ -20,6 +20,7 @@ use super::shared::Shared;
 use crate::limits::{HTTP_WRITE_DEADLINE, RESP_REQUEST_BYTES_MAX};
 use crate::node::Level;
 use crate::node::shared::clock::now_ms;
+use crate::node::{Addressing, Connections};
 use crate::outcome::{Outcome, Reason};
 use crate::services::Reply;
 use crate::services::kv::commands::RUN_KEYS_MAX;

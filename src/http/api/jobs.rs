@@ -41,7 +41,8 @@ const LIMIT: u64 = 100;
 
 /// How long results are kept here; refuses where jobs are off.
 fn keep_ms(server: &Server) -> Result<u64, ApiError> {
-    server.host.jobs_keep_ms().ok_or_else(|| {
+    let settings = server.host.settings();
+    settings.has_jobs().then_some(settings.jobs_keep_ms).ok_or_else(|| {
         ApiError::refused(403, "jobs are off on this node: set jobs_enabled, and beyond loopback a cluster_secret")
     })
 }
@@ -159,7 +160,7 @@ pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
         return Err(ApiError::refused(400, "the body is the Java source to compile and run"));
     }
     let language = "java".to_string();
-    let name = server.host.file_name(&language).unwrap_or_else(|| "Main.java".to_string());
+    let name = server.file_name(&language).unwrap_or("Main.java").to_string();
     let job = jobs::Request {
         language,
         files: vec![(name, body.to_vec().into())],

@@ -68,7 +68,7 @@ impl QueryParams {
         }
         // These change nothing here; their values are looked at all the same.
         let _ = (flag("redirect")?, flag("wait")?, flag("noleader")?);
-        let mut most = server.host.request_timeout();
+        let mut most = server.request_timeout();
         for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {
             if let Some(wait) = span(params, name)? {
                 if wait.is_zero() {

@@ -102,7 +102,7 @@ pub struct Shared {
     /// The inboxes of its threads.
     pub inboxes: Inboxes,
     /// Client connections.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
     /// Monitor frames.
     pub frames: Frames,
     /// The event ring.
@@ -223,7 +223,7 @@ impl Shared {
             cluster: parts.cluster,
             peer_key: parts.peer_key,
             dir: parts.dir,
-            sessions: Sessions::default(),
+            sessions: Arc::default(),
             events: Events::default(),
             failovers: FailoverLog::default(),
             log_clock: Mutex::new(LogClock::recovered(parts.log_ms)),

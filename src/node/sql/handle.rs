@@ -8,6 +8,7 @@
 use super::load_permit::LoadPermit;
 use super::reader_pool::{ReaderGuard, ReaderPool};
 use crate::node::handle::Handle;
+use crate::node::interface::Requests;
 use crate::node::shared::Shared;
 use crate::node::shared::memory::Reservation;
 use crate::node::shared::request::{Ack, Level, Operation};
@@ -47,10 +48,38 @@ pub enum BackupForm {
 /// Rows are in memory as they were read, and as text in a buffer that may have twice the room.
 const ROWS_TIMES: usize = 3;
 
-impl Handle {
+/// The database as endpoints use it.
+pub trait Database {
     /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run them,
     /// because the same request was answered before or a snapshot brought what they did.
-    pub fn sql_run(
+    fn sql_run(
+        &self,
+        run: Run,
+        tag: Option<Tag>,
+        times: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, Answer)>;
+    /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
+    fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
+    /// Reads. Whatever its level, a statement that could change anything fails in its place. `times` gets how long each took.
+    /// `held` is for the rows and for the form in which they go on, until they have it.
+    fn sql_read(
+        &self,
+        read: SqlRead,
+        times: Option<&mut Vec<Duration>>,
+        held: &mut Reservation,
+        deadline: Instant,
+    ) -> Outcome<(Index, Answer)>;
+    /// Whether none of these can change anything: such a request needs no log.
+    fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool;
+    /// Writes the whole database out, as it is at the index that is answered or a little later.
+    fn sql_backup(&self, form: BackupForm, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index>;
+    /// Fingerprints of this node's tables, and the newest entry of the database that they are of.
+    fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest>;
+}
+
+impl Database for Handle {
+    fn sql_run(
         &self,
         run: Run,
         tag: Option<Tag>,
@@ -92,8 +121,7 @@ impl Handle {
         outcome
     }
 
-    /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
-    pub fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
+    fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
         let (mut tag, mut permit) = (tag, None);
         loop {
             // Encoded anew for each try: nearly every command needs one only, and none is copied.
@@ -113,9 +141,7 @@ impl Handle {
         }
     }
 
-    /// Reads. Whatever its level, a statement that could change anything fails in its place. `times` gets how long each took.
-    /// `held` is for the rows and for the form in which they go on, until they have it.
-    pub fn sql_read(
+    fn sql_read(
         &self,
         read: SqlRead,
         times: Option<&mut Vec<Duration>>,
@@ -155,8 +181,7 @@ impl Handle {
         Outcome::Done((index, Answer::Results(outcomes)))
     }
 
-    /// Whether none of these can change anything: such a request needs no log.
-    pub fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool {
+    fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool {
         match all_read(statements) {
             Some(is_read) => is_read,
             // SQLite tells, from a schema that has what was acknowledged before.
@@ -169,14 +194,7 @@ impl Handle {
         }
     }
 
-    /// Writes the whole database out, as it is at the index that is answered or a little later.
-    pub fn sql_backup(
-        &self,
-        form: BackupForm,
-        level: ReadLevel,
-        deadline: Instant,
-        out: &mut dyn Write,
-    ) -> Outcome<Index> {
+    fn sql_backup(&self, form: BackupForm, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index> {
         if let Some(why) = self.shared().integrity.no_reads() {
             return Outcome::Refused(why);
         }
@@ -201,8 +219,7 @@ impl Handle {
         }
     }
 
-    /// Fingerprints of this node's tables, and the newest entry of the database that they are of.
-    pub fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest> {
+    fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest> {
         let digest = self
             .sql_barrier(level, None, deadline)
             .and_then(|_| pool(self.shared())?.take(deadline))
@@ -212,7 +229,9 @@ impl Handle {
             Err(why) => Outcome::Refused(why),
         }
     }
+}
 
+impl Handle {
     /// Waits until this node's file is as fresh as asked for; the index that it has then at least.
     fn sql_barrier(&self, level: ReadLevel, freshness: Option<Duration>, deadline: Instant) -> Result<Index, Reason> {
         if level == ReadLevel::None {

@@ -8,6 +8,7 @@
 use crate::node::handle::Handle;
 use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::{Shared, lock};
+use crate::node::sql::handle::Database;
 use crate::node::sql::reader_pool::ReaderPool;
 use crate::outcome::{Outcome, Reason};
 use crate::services::sessions::Tag;
@@ -34,14 +35,23 @@ pub struct SentFile {
     pub crc: u32,
 }
 
-impl Handle {
+/// Putting a database file in place of all tables.
+pub trait DatabaseFiles {
     /// Sends a piece of a file, which begins at `offset`. Whatever becomes of it, no table has changed.
-    pub fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)> {
+    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)>;
+    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: names this last step, if the client chose a
+    /// name.
+    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
+    /// Removes what is left of a file, and of others that came to nothing: piece by piece, so that nobody waits for it.
+    fn sql_unstage(&self, load: u64);
+}
+
+impl DatabaseFiles for Handle {
+    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)> {
         self.load_step(&Command::Stage { load, offset, bytes: Bytes::from(piece) })
     }
 
-    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: names this last step, if the client chose a name.
-    pub fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
+    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
         let SentFile { load, bytes, crc } = file;
         match self.load_step(&Command::Prepare { load, bytes, crc, seed: load }) {
             Outcome::Done((_, Answer::Done)) => {}
@@ -53,11 +63,12 @@ impl Handle {
         self.sql_write(&Command::PutInPlace { load, bytes, crc, seed: load }, tag, deadline)
     }
 
-    /// Removes what is left of a file, and of others that came to nothing: piece by piece, so that nobody waits for it.
-    pub fn sql_unstage(&self, load: u64) {
+    fn sql_unstage(&self, load: u64) {
         while let Outcome::Done((_, Answer::More)) = self.load_step(&Command::Unstage { load }) {}
     }
+}
 
+impl Handle {
     fn load_step(&self, command: &Command) -> Outcome<(Index, Answer)> {
         match self.sql_write(command, None, Instant::now() + COMMAND_MAX) {
             Outcome::Unknown(why) => Outcome::Refused(Reason::NothingChanged(why)),

@@ -5,6 +5,7 @@
 //! Not here: transactions (`resp/conn.rs`), facts about the node (`server.rs`).
 
 use super::{glob, scripts};
+use crate::node::Addressing;
 use crate::resp::conn::Conn;
 use crate::resp::outbox::Client;
 use crate::resp::protocol::parse::{Request, integer, is};
