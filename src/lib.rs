@@ -1,6 +1,6 @@
 //! Phalanx: a fault-tolerant cluster in one binary. When the soldier in front falls, the one behind steps forward.
 //!
-//! The modules, from the top down; `use` arrows point down only, and no file imports itself by way of others (`tests/tidy.rs`
+//! The modules, from the top down; `use` arrows point down only, and no file imports itself by way of others (`tests/tidy/`
 //! enforces both):
 //!
 //! - [`cli`]: subcommands to exit codes. [`demo`] and [`bench`]: scripted demonstrations; load generators and measurements.

@@ -357,6 +357,12 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let (settings, _) = load("\u{feff}{\"heartbeat_ms\": 77}\r\n", &[], &[]).unwrap();
+        assert_eq!(settings.heartbeat_ms, 77);
+    }
+
+    #[test]
     fn all_faults_are_reported_at_once() {
         let faults = load(
             r#"{"heartbeat_ms": "fast", "voters_max": 9, "gosip_ms": 5, "preempt": true, "preempt": false,

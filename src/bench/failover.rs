@@ -1,8 +1,8 @@
 //! The figures of `phalanx bench failover`: how long clients wait when a leader dies, freezes or hands over.
 //!
-//! Five nodes with the default settings; one client that knows all addresses proposes a note every 5 ms, one at a
+//! Five nodes with the default settings; one client that knows all addresses writes a key every 5 ms, one at a
 //! time, and goes on with the next address when a node fails it. A stopwatch starts right before the fault; it stops
-//! at the acknowledgement of the first note that was proposed after the fault. Before each round all nodes are voters
+//! at the acknowledgement of the first write that was proposed after the fault. Before each round all nodes are voters
 //! and caught up, and the client moves to a random node, which is the leader's own one time in five.
 //! After each round the fault is proved: the old process is gone or stopped, another node leads in a higher term.
 //! Not here: printing (`cli/lab/bench.rs`), verdicts on histories (`check/`).
@@ -143,9 +143,9 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// The client's stream of notes: one every [`PACE`], one at a time.
+/// The client's stream of writes: one every [`PACE`], one at a time.
 struct Stream {
-    notes: web::Notes,
+    keys: web::KeyClient,
     next: Instant,
     count: u64,
     round: String,
@@ -153,21 +153,21 @@ struct Stream {
 
 impl Stream {
     fn new(cluster: &Cluster, round: String) -> Stream {
-        Stream { notes: cluster.notes(), next: Instant::now(), count: 0, round }
+        Stream { keys: cluster.keys(), next: Instant::now(), count: 0, round }
     }
 
-    /// Proposes the next note when its time has come; the time from proposal to acknowledgement.
+    /// Writes the next key when its time has come; the time from proposal to acknowledgement.
     fn step(&mut self) -> Result<Duration> {
         poll::pause_until(self.next);
         let begun = Instant::now();
         self.next = begun.max(self.next + PACE);
         self.count += 1;
         let text = format!("{} of {}", self.count, self.round);
-        self.notes.put(&format!("bench-{}", self.count % 100), &text, begun + GIVE_UP)?;
+        self.keys.put(&format!("bench-{}", self.count % 100), &text, begun + GIVE_UP)?;
         Ok(begun.elapsed())
     }
 
-    /// Goes on for a while; the longest wait of one note.
+    /// Goes on for a while; the longest wait of one write.
     fn flow(&mut self, span: Duration) -> Result<Duration> {
         let end = Instant::now() + span;
         let mut longest = Duration::ZERO;

@@ -5,7 +5,7 @@
 //! description with it, both ways.
 //! Not here: what is checked before a handler is called (`router.rs`), what a parameter means (each handler).
 
-use super::api::{health, job_output, jobs, kv, locks, members, notes};
+use super::api::{health, job_output, jobs, kv, locks, members};
 use super::chat::{self, accounts, conversations};
 use super::db::{files, statements};
 use super::pages::{chat_page, monitor_stream, static_files};
@@ -236,8 +236,6 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/digests", members::digests),
     post("/v1/digests", members::checkpoint),
     post("/v1/leader/transfer", members::transfer).vital(),
-    post("/v1/note", notes::write),
-    get("/v1/note/{+id}", notes::read).params(LEVEL),
     get("/livez", health::live).open_to(ANYONE).vital(),
     get("/readyz", health::ready).params(&[&["verbose"]]).open_to(ANYONE).vital(),
     get("/metrics", health::metrics).open_to(ANYONE).vital(),

@@ -6,19 +6,19 @@
 use super::password_hasher::Passwords;
 use super::protocol::conn::Deadlines;
 use super::protocol::response::Origin;
-use crate::node::{Addressing, Connections, Database, DatabaseFiles, Reports, Requests, Watching};
+use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The node behind a server: a [`crate::node::Handle`], or a test's.
 pub trait Host:
-    Addressing + Connections + Requests + Watching + Reports + Database + DatabaseFiles + Send + Sync + 'static
+    Addressing + Connections + Requests + Watching + Reports + Sql + SqlFiles + Send + Sync + 'static
 {
 }
 
 impl<T> Host for T where
-    T: Addressing + Connections + Requests + Watching + Reports + Database + DatabaseFiles + Send + Sync + 'static
+    T: Addressing + Connections + Requests + Watching + Reports + Sql + SqlFiles + Send + Sync + 'static
 {
 }
 

@@ -5,12 +5,12 @@
 //!
 //! Invariants: as in the module's head (L1, L2), and L3: one cluster at a time on a machine, unless one thread holds
 //! several; figures and deadlines would otherwise measure the neighbours.
-//! Not here: what is done to the nodes and what is expected of them (`bench/failover.rs`, `tests/cluster_*.rs`).
+//! Not here: what is done to the nodes and what is expected of them (`bench/failover.rs`, `tests/cluster/`).
 
 use super::folders::Folder;
 use super::ports::{self, Block, own_folder};
 use super::process::Process;
-use super::web::{self, Notes, Response};
+use super::web::{self, KeyClient, Response};
 use super::{LabError, Result, poll};
 use crate::node::views::status::{Liveness, Standing, Status, Verdict};
 use crate::raft::Role;
@@ -416,16 +416,16 @@ impl Cluster {
     }
 
     /// A client that knows every node.
-    pub fn notes(&self) -> Notes {
-        Notes::new(self.addresses())
+    pub fn keys(&self) -> KeyClient {
+        KeyClient::new(self.addresses())
     }
 
-    /// Writes one note through whoever takes it.
+    /// Writes one key through whichever node takes it.
     ///
     /// # Errors
-    /// Nobody did within ten seconds.
-    pub fn note(&self, id: &str, text: &str) -> Result<()> {
-        let written = self.notes().put(id, text, Instant::now() + Duration::from_secs(10));
+    /// No node did within ten seconds.
+    pub fn put(&self, key: &str, value: &str) -> Result<()> {
+        let written = self.keys().put(key, value, Instant::now() + Duration::from_secs(10));
         self.mark(written)
     }
 

@@ -1,6 +1,6 @@
 //! A client of the jobs that wants results, come what may, as `client.rs` gets them.
 //!
-//! Not here: what is asked and expected (`demo/jobs.rs`, `bench/job_rates.rs`, `tests/cluster_jobs.rs`).
+//! Not here: what is asked and expected (`demo/jobs.rs`, `bench/job_rates.rs`, `tests/cluster/jobs/`).
 
 use super::{LabError, Result};
 use crate::client::{Client, Fault, Request, Response};

@@ -1,11 +1,12 @@
-//! Single requests, and the client of the failover figures.
+//! Single requests, and the client of tests and of the failover figures.
 //!
 //! Not here: HTTP itself and how a client goes on with the next node (`client.rs`), the server (`http/`).
 
 use super::{LabError, Result};
+use crate::client::chat::escape;
 use crate::client::{Client, Fault, Request};
 pub use crate::client::{Connection, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -27,24 +28,24 @@ pub fn ask(address: &str, method: &str, path: &str, body: Option<&Value>, within
 }
 
 /// How long one node may take before the next is asked.
-const NOTE_PATIENCE: Duration = Duration::from_millis(150);
+const PATIENCE: Duration = Duration::from_millis(150);
 /// Before it is asked: the gap that is measured must be the cluster's.
-const NOTE_PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
-/// Writes notes, come what may. A note written twice is the same note.
+/// Writes keys through whichever node takes them, and reads them back. A write may be sent twice: it is the same write.
 #[derive(Debug)]
-pub struct Notes {
+pub struct KeyClient {
     client: Client,
 }
 
-impl Notes {
+impl KeyClient {
     /// A client that starts with a random one of these `host:port`s.
-    pub fn new(addresses: Vec<String>) -> Notes {
+    pub fn new(addresses: Vec<String>) -> KeyClient {
         let mut client = Client::new(addresses);
-        (client.patience, client.pause) = (NOTE_PATIENCE, NOTE_PAUSE);
-        let mut notes = Notes { client };
-        notes.wander();
-        notes
+        (client.patience, client.pause) = (PATIENCE, PAUSE);
+        let mut keys = KeyClient { client };
+        keys.wander();
+        keys
     }
 
     /// Leaves the present node for a random one.
@@ -57,24 +58,24 @@ impl Notes {
         self.client.go_to(place);
     }
 
-    /// Writes a note; true when some node acknowledged it before the deadline.
+    /// Writes a key.
     ///
     /// # Errors
-    /// A node says that the request itself is wrong, or the deadline passed (the note may be there or not).
-    pub fn put(&mut self, id: &str, text: &str, deadline: Instant) -> Result<()> {
-        let request = Request::change("POST", "/v1/note", &json!({"id": id, "text": text})).harmless();
-        self.until(deadline, &format!("note {id} is acknowledged"), &request)?;
+    /// A node says that the request itself is wrong, or the deadline passed (the key may be written or not).
+    pub fn put(&mut self, key: &str, value: &str, deadline: Instant) -> Result<()> {
+        let request = Request::once("PUT", path(key), Some(value.as_bytes().to_vec())).harmless();
+        self.until(deadline, &format!("key {key} is written"), &request)?;
         Ok(())
     }
 
-    /// Reads a note, linearizably; `None` if there is none.
+    /// Reads a key, linearizably; `None` if there is none.
     ///
     /// # Errors
-    /// As [`Notes::put`].
-    pub fn read(&mut self, id: &str, deadline: Instant) -> Result<Option<String>> {
-        let request = Request::get(format!("/v1/note/{id}?level=linearizable"));
-        let answer = self.until(deadline, &format!("note {id} is read"), &request)?;
-        Ok(answer.json()["text"].as_str().map(str::to_string))
+    /// As [`KeyClient::put`].
+    pub fn read(&mut self, key: &str, deadline: Instant) -> Result<Option<String>> {
+        let request = Request::get(format!("{}?level=linearizable", path(key)));
+        let answer = self.until(deadline, &format!("key {key} is read"), &request)?;
+        Ok((answer.status == 200).then(|| answer.text()))
     }
 
     fn until(&mut self, deadline: Instant, what: &str, request: &Request) -> Result<Response> {
@@ -91,6 +92,10 @@ impl Notes {
             status => Err(LabError::Answer(format!("{} says {status}: {}", self.client.address(), response.text()))),
         }
     }
+}
+
+fn path(key: &str) -> String {
+    format!("/v1/kv/{}", escape(key))
 }
 
 #[cfg(test)]
@@ -137,19 +142,19 @@ mod tests {
     }
 
     #[test]
-    fn notes_go_on_with_the_next_address() {
+    fn a_write_goes_on_with_the_next_address() {
         let good = serve(vec!["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"]);
         let busy = serve(vec!["HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}"]);
-        let mut notes = Notes::new(vec!["127.0.0.1:1".into(), busy, good]);
-        notes.go_to(0);
-        notes.put("a", "b", Instant::now() + Duration::from_secs(5)).unwrap();
-        assert_eq!(notes.client.place(), 2);
+        let mut keys = KeyClient::new(vec!["127.0.0.1:1".into(), busy, good]);
+        keys.go_to(0);
+        keys.put("a", "b", Instant::now() + Duration::from_secs(5)).unwrap();
+        assert_eq!(keys.client.place(), 2);
     }
 
     #[test]
     fn a_wrong_request_is_not_repeated() {
         let picky = serve(vec!["HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nwhy"]);
-        let err = Notes::new(vec![picky]).put("a", "b", Instant::now() + Duration::from_secs(5)).unwrap_err();
+        let err = KeyClient::new(vec![picky]).put("a", "b", Instant::now() + Duration::from_secs(5)).unwrap_err();
         assert!(err.to_string().contains("says 400: why"), "{err}");
     }
 }

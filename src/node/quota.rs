@@ -6,9 +6,51 @@
 //! Not here: what a command does (`services/`), bounds that no setting moves (each service's own).
 
 use crate::outcome::{QuotaName, Reason};
-use crate::services::registry::{self, Sizes};
+use crate::services::Replicated;
+use crate::services::chat::Chat;
+use crate::services::jobs::JobTable;
+use crate::services::kv::Store;
+use crate::services::registry::Registry;
+use crate::services::sql::Database;
 use crate::services::{Growth, chat, jobs, kv, sql};
 use crate::settings::Settings;
+
+/// How much the services hold: what quotas are compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Keys, values and locks.
+    pub kv_bytes: u64,
+    /// The database.
+    pub sql_bytes: u64,
+    /// The database has triggers.
+    pub has_triggers: bool,
+    /// Messages of the chat.
+    pub chat_bytes: u64,
+    /// Jobs that wait or run.
+    pub jobs: u64,
+    /// Bytes of those jobs.
+    pub jobs_bytes: u64,
+}
+
+impl Sizes {
+    /// How much the services hold. `known`: earlier sizes, of which those of the database are taken: to ask it costs a look into
+    /// its file.
+    pub fn of(registry: &Registry, known: Option<Sizes>) -> Sizes {
+        let (jobs, jobs_bytes) = registry.jobs().open();
+        let (sql_bytes, has_triggers) = match known {
+            Some(known) => (known.sql_bytes, known.has_triggers),
+            None => (registry.sql().used_bytes(), registry.sql().has_triggers()),
+        };
+        Sizes {
+            kv_bytes: registry.kv().bytes() as u64,
+            sql_bytes,
+            has_triggers,
+            chat_bytes: registry.chat().bytes() as u64,
+            jobs: jobs as u64,
+            jobs_bytes: jobs_bytes as u64,
+        }
+    }
+}
 
 /// One quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +107,8 @@ pub fn check(
     let [kv_quota, sql_quota, chat_quota, jobs_quota, jobs_bytes_quota] = all(settings, sizes);
     // To look into a command costs time: only if it could matter.
     match *service {
-        registry::KV if kv_quota.is_beyond(bytes) && kv::commands::growth(command) == Growth::Adds => kv_quota.refuse(),
-        registry::SQL => match sql_quota.is_beyond(bytes).then(|| sql::growth(command)) {
+        Store::ID if kv_quota.is_beyond(bytes) && kv::commands::growth(command) == Growth::Adds => kv_quota.refuse(),
+        Database::ID => match sql_quota.is_beyond(bytes).then(|| sql::growth(command)) {
             Some(Growth::Adds) => sql_quota.refuse(),
             Some(Growth::MayAdd) if sizes.has_triggers && sql_quota.is_beyond_by_far(bytes) => {
                 Err(Reason::TriggersBeyondQuota { most: sql_quota.most })
@@ -75,11 +117,11 @@ pub fn check(
             None if is_replacement_beyond(command, sql_quota.most) => sql_quota.refuse(),
             _ => Ok(()),
         },
-        registry::JOBS if jobs_quota.is_beyond(1) || jobs_bytes_quota.is_beyond(bytes) => {
+        JobTable::ID if jobs_quota.is_beyond(1) || jobs_bytes_quota.is_beyond(bytes) => {
             let quota = if jobs_quota.is_beyond(1) { jobs_quota } else { jobs_bytes_quota };
             if jobs::commands::growth(command) == Growth::Adds { quota.refuse() } else { Ok(()) }
         }
-        registry::CHAT => {
+        Chat::ID => {
             let (growth, writer) = chat::commands::growth(command);
             if growth == Growth::Adds && chat_quota.is_beyond(bytes) {
                 return chat_quota.refuse();
@@ -119,7 +161,6 @@ impl Quota {
 mod tests {
     use super::*;
     use crate::services::kv::{Batch, Bytes, Condition, Expiry, Op};
-    use crate::services::registry::{chat_command, jobs_command, kv_batch, sql_command};
     use crate::services::sql::{Command, Kind, Statement};
 
     fn set(bytes: usize) -> Op {
@@ -128,12 +169,17 @@ mod tests {
     }
 
     fn run(ops: Vec<Op>) -> Vec<u8> {
-        kv_batch(&Batch { watched: Vec::new(), ops })
+        Store::encode_command(&Batch { watched: Vec::new(), ops })
     }
 
     fn sql(sql: &str) -> Vec<u8> {
         let statements = vec![Statement::bare(sql)];
-        sql_command(&Command::Run(sql::Run { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }))
+        Database::encode_command(&Command::Run(sql::Run {
+            statements,
+            is_transaction: false,
+            kind: Kind::Execute,
+            seed: 1,
+        }))
     }
 
     #[test]
@@ -148,7 +194,7 @@ mod tests {
         let settings = Settings { quota_jobs: 10, quota_jobs_mb: 1, ..settings };
         let full = 1 << 20;
         let token = [7; 32];
-        let send = chat_command(&chat::Command::Send {
+        let send = Chat::encode_command(&chat::Command::Send {
             token,
             to: chat::Target::Conversation(1),
             text: "hello".to_string(),
@@ -181,22 +227,22 @@ mod tests {
             (Sizes { has_triggers: true, ..db }, sql("DELETE FROM t"), None),
             (Sizes { has_triggers: true, ..beyond }, sql("DELETE FROM t"), Some("triggers")),
             (Sizes { has_triggers: true, ..beyond }, sql("DROP TABLE t"), None),
-            (db, sql_command(&Command::PutInPlace { load: 1, bytes: full - 1, crc: 0, seed: 0 }), None),
+            (db, Database::encode_command(&Command::PutInPlace { load: 1, bytes: full - 1, crc: 0, seed: 0 }), None),
             (
                 none,
-                sql_command(&Command::PutInPlace { load: 1, bytes: full + 1, crc: 0, seed: 0 }),
+                Database::encode_command(&Command::PutInPlace { load: 1, bytes: full + 1, crc: 0, seed: 0 }),
                 Some("quota_db_mb"),
             ),
             (messages, send.clone(), Some("quota_chat_mb")),
-            (messages, chat_command(&chat::Command::Delete { token }), None),
-            (Sizes { jobs: 10, ..none }, jobs_command(&jobs::Command::Cancel { job: 1 }), None),
+            (messages, Chat::encode_command(&chat::Command::Delete { token }), None),
+            (Sizes { jobs: 10, ..none }, JobTable::encode_command(&jobs::Command::Cancel { job: 1 }), None),
         ] {
             assert_eq!(named(sizes, 0, &command), expected, "{sizes:?} {command:?}");
         }
         assert_eq!((named(none, full, &send), named(none, full - 100, &send)), (Some("quota_chat_account_mb"), None));
         let (language, files, stdin, args) = ("shell".to_string(), Vec::new(), Bytes::new(), Vec::new());
         let request = jobs::Request { language, files, stdin, args, limits: jobs::commands::LIMITS_USUAL, keep_ms: 1 };
-        let submit = jobs_command(&jobs::Command::Submit(request));
+        let submit = JobTable::encode_command(&jobs::Command::Submit(request));
         assert_eq!(named(Sizes { jobs: 9, ..none }, 0, &submit), None);
         assert_eq!(named(Sizes { jobs: 10, ..none }, 0, &submit), Some("quota_jobs"));
         assert_eq!(named(Sizes { jobs_bytes: full, ..none }, 0, &submit), Some("quota_jobs_mb"));

@@ -14,10 +14,11 @@ use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
 use crate::node::{Ack, Addressing, Answered, Connections, Level, Operation, Requests, Reservation};
 use crate::outcome::Outcome;
 use crate::outcome::codes::FAILED;
+use crate::services::Replicated;
 use crate::services::Reply;
+use crate::services::kv::Store;
 use crate::services::kv::commands::RUN_REPLY_BYTES_MAX;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
-use crate::services::registry::kv_batch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -205,7 +206,7 @@ impl Conn {
             needs_log |= std::mem::take(&mut self.has_taken);
         }
         let ack = if plan.is_taken { Ack::Taken } else { Ack::Applied };
-        let bytes = kv_batch(&run);
+        let bytes = Store::encode_command(&run);
         // What it may come to when it is answered counts as well: a client that does not read must not fill the memory.
         let replies = run.ops.iter().map(values_read).sum::<usize>() * self.shared.value_bytes();
         let size = Size { commands: run.ops.len(), command: bytes.len(), replies };
@@ -240,7 +241,8 @@ impl Conn {
         self.flush();
         self.client.wait_answered();
         let run = Batch { watched: Vec::new(), ops };
-        let answered: Answered = self.shared.handle.query(kv_batch(&run), level, Instant::now() + self.timeout());
+        let answered: Answered =
+            self.shared.handle.query(Store::encode_command(&run), level, Instant::now() + self.timeout());
         match answered {
             Outcome::Done((_, Reply::Ok(bytes))) => match BatchReply::decode(&bytes) {
                 Some(BatchReply::Values(values)) => Ok(values),

@@ -8,7 +8,8 @@
 //! (`cluster/integrity.rs`).
 
 use super::checksum::digest_of;
-use super::registry::{CHAT, DIRECTORY, JOBS, KV, Registry, SESSIONS, SQL};
+use super::registry::{PARTS, Registry, SESSIONS};
+use super::{Replicated, sql::Database};
 use crate::types::Index;
 use serde::{Deserialize, Serialize};
 
@@ -45,20 +46,12 @@ impl Difference {
 
 /// What a part is called in status, events and on the command line.
 pub fn part_name(number: u8) -> &'static str {
-    match number {
-        DIRECTORY => "directory",
-        KV => "key-value",
-        JOBS => "jobs",
-        SQL => "sql",
-        CHAT => "chat",
-        SESSIONS => "sessions",
-        _ => "unknown",
-    }
+    PARTS.iter().find(|(of, _)| *of == number).map_or("unknown", |(_, name)| name)
 }
 
 /// The number of a part, by its name.
 pub fn part_number(name: &str) -> Option<u8> {
-    [DIRECTORY, KV, JOBS, SQL, CHAT, SESSIONS].into_iter().find(|number| part_name(*number) == name)
+    PARTS.iter().find(|(_, of)| *of == name).map(|(number, _)| *number)
 }
 
 impl Registry {
@@ -69,16 +62,16 @@ impl Registry {
         for (number, service) in self.services() {
             if let Some(part) = known.iter().find(|(of, _)| *of == number) {
                 parts.push(*part);
-            } else if number == SQL && self.sql().is_ahead() {
-                // Its file holds entries that were not applied since the start.
-            } else if let Ok(digest) = service.digest(rest) {
+            } else if !service.is_ahead()
+                && let Ok(digest) = service.digest(rest)
+            {
                 parts.push((number, digest));
             }
         }
         let at_ms = self.applied().at_ms;
         let sessions = digest_of(rest, |out| {
             out.write_all(&at_ms.to_le_bytes())?;
-            self.sessions().snapshot(out)
+            self.sessions.snapshot(out)
         });
         parts.extend(sessions.ok().map(|digest| (SESSIONS, digest)));
         StateDigest { index: self.applied().index, parts }
@@ -88,7 +81,7 @@ impl Registry {
     /// its file is ahead of what was applied since the start, so there is nothing to compare.
     pub fn digests(&self) -> (u64, Option<u64>) {
         let digest = self.state_digest(&[], &mut || {});
-        let (sql, others): (Vec<_>, Vec<_>) = digest.parts.into_iter().partition(|(number, _)| *number == SQL);
+        let (sql, others): (Vec<_>, Vec<_>) = digest.parts.into_iter().partition(|(number, _)| *number == Database::ID);
         let bytes = postcard::to_stdvec(&(digest.index, others)).expect("encoding into memory cannot fail");
         (crc32fast::hash(&bytes).into(), sql.first().map(|(_, digest)| *digest))
     }

@@ -1,28 +1,16 @@
-//! The first service: who is where, and small notes.
+//! Who is where: identity and addresses of every node.
 //!
-//! Every node registers its identity and addresses here once it is a member, so all nodes (and `config.json`) agree on
-//! where everyone is. Notes are small texts under a name, for trying a cluster out and measuring failover; writing one
-//! twice is the same as writing it once, so a command that got lost may be sent again.
+//! Every node registers itself here once it is a member, so all nodes (and `config.json`) agree on where everyone is.
 //!
-//! Invariants: `version` grows with each change of the node table and is equal on every node at the same index;
-//! at most [`NOTES_MAX`] notes, the oldest write goes first.
+//! Invariant: `version` grows with each change of the node table and is equal on every node at the same index.
 //! Not here: who is a member (`raft/`), who is alive (`cluster/gossip.rs`).
 
-use super::{Reply, Service};
-use crate::types::{Addresses, Identity, Index, NodeId, Stamp};
-use imbl::OrdMap;
+use super::{Replicated, Reply, Service};
+use crate::types::{Addresses, Identity, NodeId, Stamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Read, Write};
-use std::sync::Arc;
 use uuid::Uuid;
-
-/// Notes kept; beyond it the one written longest ago is dropped, on every node alike.
-pub const NOTES_MAX: usize = 100_000;
-/// Bytes of a note's name.
-pub const NOTE_ID_BYTES_MAX: usize = 256;
-/// Bytes of a note's text.
-pub const NOTE_TEXT_BYTES_MAX: usize = 64 << 10;
 
 /// Changes the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,11 +29,11 @@ pub enum Command {
         /// Which.
         id: NodeId,
     },
-    /// Writes a note.
+    /// Wrote a small text in earlier versions. Logs may still hold it; it changes nothing.
     Note {
-        /// Its name.
+        /// Name of the text.
         id: String,
-        /// Its text.
+        /// The text.
         text: String,
     },
 }
@@ -53,22 +41,8 @@ pub enum Command {
 /// Asks the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
-    /// One note: `Option<Note>`.
-    Note {
-        /// Its name.
-        id: String,
-    },
     /// The node table: [`Nodes`].
     Nodes,
-}
-
-/// A note as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
-    /// Its text.
-    pub text: String,
-    /// Index of the entry that wrote it.
-    pub index: Index,
 }
 
 /// The node table.
@@ -82,14 +56,10 @@ pub struct Nodes {
     pub gateways: BTreeSet<NodeId>,
 }
 
-/// The state. A clone shares all notes with the original.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     nodes: Nodes,
-    notes: OrdMap<Arc<str>, (u64, Arc<Note>)>,
-    /// Note names by the order of their last write: what to drop first.
-    order: OrdMap<u64, Arc<str>>,
-    writes: u64,
 }
 
 impl Nodes {
@@ -115,20 +85,10 @@ impl Query {
     }
 }
 
-/// Decodes the reply to [`Query::Note`].
-pub fn decode_note(bytes: &[u8]) -> Option<Note> {
-    postcard::from_bytes(bytes).ok().flatten()
-}
-
 impl Directory {
     /// The node table.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
-    }
-
-    /// One note.
-    pub fn note(&self, id: &str) -> Option<&Note> {
-        self.notes.get(id).map(|(_, note)| &**note)
     }
 
     fn register(&mut self, who: Identity, addresses: Addresses, is_gateway: bool) -> Reply {
@@ -150,57 +110,48 @@ impl Directory {
         }
         Reply::Ok(Vec::new())
     }
+}
 
-    fn write_note(&mut self, index: Index, id: String, text: String) -> Reply {
-        if id.is_empty() || id.len() > NOTE_ID_BYTES_MAX {
-            return Reply::Failed(format!("a note's id has 1 to {NOTE_ID_BYTES_MAX} bytes, this one {}", id.len()));
-        }
-        if text.len() > NOTE_TEXT_BYTES_MAX {
-            return Reply::Failed(format!("a note has at most {NOTE_TEXT_BYTES_MAX} bytes, this one {}", text.len()));
-        }
-        self.writes += 1;
-        let id: Arc<str> = id.into();
-        if let Some((old, _)) = self.notes.insert(Arc::clone(&id), (self.writes, Arc::new(Note { text, index }))) {
-            self.order.remove(&old);
-        }
-        self.order.insert(self.writes, id);
-        while self.notes.len() > NOTES_MAX {
-            let first = self.order.get_min().map(|(write, _)| *write).expect("every note has its place in the order");
-            let oldest = self.order.remove(&first).expect("it was just seen");
-            self.notes.remove(&*oldest);
-        }
-        Reply::Ok(Vec::new())
-    }
+impl Replicated for Directory {
+    const ID: u8 = 1;
+    const NAME: &'static str = "directory";
+    type Command = Command;
+    type Query = Query;
 }
 
 impl Service for Directory {
-    fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
+    fn apply(&mut self, _at: Stamp, command: &[u8]) -> Reply {
         match postcard::from_bytes::<Command>(command) {
             Ok(Command::Register { who, addresses, is_gateway }) => self.register(who, addresses, is_gateway),
             Ok(Command::Forget { id }) => self.forget(id),
-            Ok(Command::Note { id, text }) => self.write_note(at.index, id, text),
+            Ok(Command::Note { .. }) => Reply::Ok(Vec::new()),
             Err(_) => Reply::Failed("not a directory command".to_string()),
         }
     }
 
     fn query(&self, _at: Stamp, query: &[u8]) -> Reply {
         let bytes = match postcard::from_bytes::<Query>(query) {
-            Ok(Query::Note { id }) => postcard::to_stdvec(&self.note(&id)),
             Ok(Query::Nodes) => postcard::to_stdvec(&self.nodes),
             Err(_) => return Reply::Failed("not a directory query".to_string()),
         };
         Reply::Ok(bytes.expect("encoding into memory cannot fail"))
     }
 
+    fn alter(&mut self, _at: Stamp) {
+        self.nodes.version += 1;
+    }
+
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         let out = BufWriter::with_capacity(64 << 10, out);
-        postcard::to_io(self, out).map_err(io::Error::other)?.flush()
+        postcard::to_io(&self.nodes, out).map_err(io::Error::other)?.flush()
     }
 
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
-        *self = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+        // Earlier versions wrote small texts behind the node table.
+        let (nodes, _texts) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
+        self.nodes = nodes;
         Ok(())
     }
 }
@@ -209,31 +160,35 @@ impl Service for Directory {
 mod tests {
     use super::*;
 
-    fn note(directory: &mut Directory, index: u64, id: &str, text: &str) -> Reply {
-        let command = Command::Note { id: id.to_string(), text: text.to_string() };
-        directory.apply(Stamp { index: Index(index), at_ms: 0 }, &command.encode())
-    }
-
+    /// What earlier versions wrote: the node table, then texts by name, their order and a count.
     #[test]
-    fn a_note_reads_back_with_its_index_and_survives_a_snapshot() {
+    fn a_snapshot_with_texts_of_former_versions_gives_its_node_table() {
         let mut directory = Directory::default();
-        assert_eq!(note(&mut directory, 4, "a", "one"), Reply::Ok(Vec::new()));
-        note(&mut directory, 5, "a", "two");
+        let who = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
+        directory.apply(
+            Stamp::default(),
+            &Command::Register { who, addresses: Addresses::default(), is_gateway: false }.encode(),
+        );
         let mut bytes = Vec::new();
         directory.snapshot(&mut bytes).unwrap();
         let mut restored = Directory::default();
         restored.restore(&mut bytes.as_slice()).unwrap();
         assert_eq!(restored, directory);
-        let reply = restored.query(Stamp::default(), &Query::Note { id: "a".to_string() }.encode());
-        let Reply::Ok(bytes) = reply else { panic!("{reply:?}") };
-        assert_eq!(decode_note(&bytes), Some(Note { text: "two".to_string(), index: Index(5) }));
+        let texts = BTreeMap::from([("n", (1_u64, ("text", 5_u64)))]);
+        bytes.extend(postcard::to_stdvec(&(texts, BTreeMap::from([(1_u64, "n")]), 1_u64)).unwrap());
+        let mut former = Directory::default();
+        former.restore(&mut bytes.as_slice()).unwrap();
+        assert_eq!(former, directory);
+        for end in 0..20 {
+            assert!(Directory::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
+        }
     }
 
     #[test]
-    fn a_bad_note_fails_and_changes_nothing() {
+    fn texts_of_former_versions_and_garbage_change_nothing() {
         let mut directory = Directory::default();
-        assert!(matches!(note(&mut directory, 1, "", "x"), Reply::Failed(_)));
-        assert!(matches!(note(&mut directory, 1, "a", &"x".repeat(NOTE_TEXT_BYTES_MAX + 1)), Reply::Failed(_)));
+        let text = Command::Note { id: "a".into(), text: "b".into() };
+        assert_eq!(directory.apply(Stamp::default(), &text.encode()), Reply::Ok(Vec::new()));
         assert!(matches!(directory.apply(Stamp::default(), &[99, 1, 2]), Reply::Failed(_)));
         assert_eq!(directory, Directory::default());
     }
@@ -253,16 +208,5 @@ mod tests {
         assert_eq!((directory.nodes().gateways.len(), directory.nodes().version), (0, 3));
         directory.apply(Stamp::default(), &Command::Forget { id: NodeId(1) }.encode());
         assert_eq!(directory.nodes().version, 4);
-    }
-
-    #[test]
-    fn the_oldest_write_is_dropped_when_there_are_too_many() {
-        let mut directory = Directory::default();
-        for i in 0..=NOTES_MAX as u64 {
-            note(&mut directory, i, &i.to_string(), "");
-        }
-        assert!(directory.note("0").is_none());
-        assert!(directory.note("1").is_some());
-        assert_eq!(directory.notes.len(), directory.order.len());
     }
 }

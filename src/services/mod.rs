@@ -2,12 +2,11 @@
 //!
 //! The tour: `service.rs` holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte and
 //! writes one snapshot for all (`snapshot_format.rs` is its frame); `digests.rs` computes what nodes compare (`checksum.rs`
-//! is how); `sessions.rs` makes each command take effect once. The services: `directory.rs`, the addresses of all nodes, and
-//! small notes; `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a SQL database; `chat/`, messages between people.
+//! is how); `sessions.rs` makes each command take effect once. The services: `directory.rs`, the addresses of all nodes;
+//! `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a SQL database; `chat/`, messages between people.
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/threads/apply.rs`).
 
-mod alter;
 pub mod chat;
 mod checksum;
 pub mod digests;
@@ -22,4 +21,4 @@ pub mod sql;
 #[cfg(test)]
 mod trials;
 
-pub use self::service::{Growth, Reply, Service};
+pub use self::service::{Growth, Replicated, Reply, Service};

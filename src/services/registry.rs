@@ -5,64 +5,90 @@
 //! A batch that cannot be decoded fails in the same way on every node; it never stops one of them.
 //! Not here: what a command does (each service), who makes batches (`node/threads/core/`).
 
-use super::directory::{self, Directory};
+use super::directory::Directory;
 use super::sessions::{Seen, Sessions, Tag};
 use super::snapshot_format::{self, bad};
-use super::{Reply, Service, chat, jobs, kv, sql};
+use super::{Replicated, Reply, Service, chat, jobs, kv, sql};
 use crate::types::{Index, Stamp};
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 use std::io::{self, Read, Write};
 
-/// Every service: its number, which is the first byte of its commands and queries and never given to another, its field
-/// and its type. A row here is all that a new service needs (docs/services.md).
+/// Every service: the field that holds its state, and its type. A row here is all that a new service needs (docs/services.md).
 macro_rules! services {
-    ($($(#[$doc:meta])* $number:literal $name:ident $field:ident: $type:ty,)*) => {
-        $($(#[$doc])* pub const $name: u8 = $number;)*
-
+    ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
         /// Every service, and how far they have come. A clone costs next to nothing: it shares everything with the original
         /// until one of them is written to, so a snapshot is a clone that another thread writes while commands go on.
         #[derive(Clone, Debug, Default)]
         pub struct Registry {
             applied: Stamp,
-            sessions: Sessions,
+            pub(crate) sessions: Sessions,
             /// The newest entries had a checkpoint among their commands.
             has_checkpoint: bool,
-            $($field: $type,)*
+            $($(#[$doc])* pub(crate) $field: $type,)*
         }
 
+        /// Every part of the state with its number and name, in the order in which a snapshot holds them.
+        pub const PARTS: &[(u8, &str)] = &[$((<$type>::ID, <$type>::NAME),)* (SESSIONS, "sessions")];
+
         impl Registry {
-            /// Numbers of all services, in the order in which a snapshot holds them.
-            const NUMBERS: &[u8] = &[$($name),*];
+            $($(#[$doc])* pub fn $field(&self) -> &$type {
+                &self.$field
+            })*
+
+            /// Every service with its number, in the order in which a snapshot holds them.
+            pub(crate) fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
+                [$((<$type>::ID, &self.$field as &dyn Service),)*].into_iter()
+            }
+
+            fn services_mut(&mut self) -> impl Iterator<Item = (u8, &mut dyn Service)> {
+                [$((<$type>::ID, &mut self.$field as &mut dyn Service),)*].into_iter()
+            }
 
             fn service(&self, number: u8) -> Option<&dyn Service> {
                 match number {
-                    $($name => Some(&self.$field),)*
+                    $(<$type>::ID => Some(&self.$field),)*
                     _ => None,
                 }
             }
 
             fn service_mut(&mut self, number: u8) -> Option<&mut dyn Service> {
                 match number {
-                    $($name => Some(&mut self.$field),)*
+                    $(<$type>::ID => Some(&mut self.$field),)*
                     _ => None,
                 }
+            }
+
+            /// An empty state into which a snapshot is read.
+            fn successor(&self, applied: Stamp) -> Registry {
+                Registry {
+                    applied,
+                    sessions: Sessions::default(),
+                    has_checkpoint: false,
+                    $($field: self.$field.successor(),)*
+                }
+            }
+
+            fn take_over(&mut self, before: &mut Registry) -> io::Result<()> {
+                let index = self.applied.index;
+                $(self.$field.take_over(&mut before.$field, index)?;)*
+                Ok(())
             }
         }
     };
 }
 
 services! {
-    /// Who is where, and small notes.
-    1 DIRECTORY directory: Directory,
+    /// Who is where.
+    directory: Directory,
     /// Keys, values and locks.
-    2 KV kv: kv::Store,
+    kv: kv::Store,
     /// People's programs, to be run by the workers.
-    3 JOBS jobs: jobs::JobTable,
+    jobs: jobs::JobTable,
     /// Tables, asked and changed in SQL.
-    4 SQL sql: sql::Database,
+    sql: sql::Database,
     /// What people say to each other.
-    5 CHAT chat: chat::Chat,
+    chat: chat::Chat,
 }
 
 /// Number of the session table's part in a snapshot; no service has it.
@@ -92,76 +118,9 @@ pub fn encode_batch<'a>(at_ms: u64, commands: impl IntoIterator<Item = (Tag, &'a
     postcard::to_stdvec(&batch).expect("encoding into memory cannot fail")
 }
 
-/// How much the services hold: what quotas are compared with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// Keys, values and locks.
-    pub kv_bytes: u64,
-    /// The database.
-    pub sql_bytes: u64,
-    /// It has triggers.
-    pub has_triggers: bool,
-    /// Messages of the chat.
-    pub chat_bytes: u64,
-    /// Jobs that wait or run.
-    pub jobs: u64,
-    /// Their bytes.
-    pub jobs_bytes: u64,
-}
-
-/// A directory command with its routing byte.
-pub fn directory_command(command: &directory::Command) -> Vec<u8> {
-    route(DIRECTORY, command.encode())
-}
-
-/// A directory query with its routing byte.
-pub fn directory_query(query: &directory::Query) -> Vec<u8> {
-    route(DIRECTORY, query.encode())
-}
-
-/// A batch of the key-value store with its routing byte: a command if it needs the log, else a query.
-pub fn kv_batch(batch: &kv::Batch) -> Vec<u8> {
-    postcard::to_extend(batch, vec![KV]).expect("encoding into memory cannot fail")
-}
-
-/// A command of the jobs with its routing byte.
-pub fn jobs_command(command: &jobs::Command) -> Vec<u8> {
-    route(JOBS, command.encode())
-}
-
-/// A question to the jobs with its routing byte.
-pub fn jobs_query(query: &jobs::Query) -> Vec<u8> {
-    route(JOBS, query.encode())
-}
-
-/// A command of the database with its routing byte.
-pub fn sql_command(command: &sql::Command) -> Vec<u8> {
-    postcard::to_extend(command, vec![SQL]).expect("encoding into memory cannot fail")
-}
-
-/// A question to the database with its routing byte.
-pub fn sql_query(query: &sql::Query) -> Vec<u8> {
-    postcard::to_extend(query, vec![SQL]).expect("encoding into memory cannot fail")
-}
-
-/// A command of the chat with its routing byte.
-pub fn chat_command(command: &chat::Command) -> Vec<u8> {
-    route(CHAT, command.encode())
-}
-
-/// A question to the chat with its routing byte.
-pub fn chat_query(query: &chat::Query) -> Vec<u8> {
-    route(CHAT, query.encode())
-}
-
 /// The command that makes every node digest its state at the index of its entry.
 pub fn checkpoint_command() -> Vec<u8> {
     vec![CHECKPOINT]
-}
-
-fn route(service: u8, mut bytes: Vec<u8>) -> Vec<u8> {
-    bytes.insert(0, service);
-    bytes
 }
 
 impl Registry {
@@ -170,72 +129,25 @@ impl Registry {
         self.applied
     }
 
-    /// The directory, for those who need its node table.
-    pub fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
-    /// The key-value store.
-    pub fn kv(&self) -> &kv::Store {
-        &self.kv
-    }
-
-    /// How much they hold. `known`: earlier sizes, of which those of the database are taken, for these take a look into its file.
-    pub fn sizes(&self, known: Option<Sizes>) -> Sizes {
-        let (jobs, jobs_bytes) = self.jobs.open();
-        let (sql_bytes, has_triggers) = match known {
-            Some(known) => (known.sql_bytes, known.has_triggers),
-            None => (self.sql.used_bytes(), self.sql.has_triggers()),
-        };
-        Sizes {
-            kv_bytes: self.kv.bytes() as u64,
-            sql_bytes,
-            has_triggers,
-            chat_bytes: self.chat.bytes() as u64,
-            jobs: jobs as u64,
-            jobs_bytes: jobs_bytes as u64,
-        }
-    }
-
-    /// The jobs.
-    pub fn jobs(&self) -> &jobs::JobTable {
-        &self.jobs
-    }
-
-    /// The database.
-    pub fn sql(&self) -> &sql::Database {
-        &self.sql
-    }
-
-    /// Gives the database its file. It comes before the first snapshot or entry.
-    pub fn open_sql(&mut self, sql: sql::Database) {
-        self.sql = sql;
-    }
-
-    /// There is no snapshot: a database that has not everything from the first entry on begins anew.
+    /// There is no snapshot: a service whose files do not hold everything from the first entry on begins anew.
     ///
     /// # Errors
-    /// When its file cannot be changed.
-    pub fn settle_sql(&mut self) -> io::Result<()> {
-        let mut successor = self.sql.empty_successor();
-        successor.take_over(&mut self.sql, Index(0))?;
-        self.sql = successor;
+    /// Files cannot be changed.
+    pub fn begin_anew(&mut self) -> io::Result<()> {
+        let mut successor = self.successor(Stamp::default());
+        successor.take_over(self)?;
+        *self = successor;
         Ok(())
     }
 
-    /// What is worth telling about how the database came to be.
-    pub fn sql_news(&mut self) -> Option<String> {
-        self.sql.take_news()
+    /// What operators should know of how the state came to be.
+    pub fn take_news(&mut self) -> Vec<String> {
+        self.services_mut().filter_map(|(_, service)| service.take_news()).collect()
     }
 
     /// A snapshot of this copy is on the disk.
     pub fn saved(&self) {
-        self.sql.saved();
-    }
-
-    /// The chat.
-    pub fn chat(&self) -> &chat::Chat {
-        &self.chat
+        self.services().for_each(|(_, service)| service.saved());
     }
 
     /// Log time at which something expires next. When it has come and no entry brings the time, the leader proposes a
@@ -257,13 +169,9 @@ impl Registry {
         };
         self.advance(index, batch.at_ms);
         let at = self.applied;
-        for number in Self::NUMBERS {
-            self.service_mut(*number).expect("it is one of the numbers").expire(at);
-        }
+        self.services_mut().for_each(|(_, service)| service.expire(at));
         let replies = batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect();
-        for number in Self::NUMBERS {
-            self.service_mut(*number).expect("it is one of the numbers").finish(at);
-        }
+        self.services_mut().for_each(|(_, service)| service.finish(at));
         // Only now: a copy that comes with the entry whose time would make its origin forgotten is still known.
         self.sessions.expire(at);
         replies
@@ -302,16 +210,14 @@ impl Registry {
         let (index, at_ms) = numbers.split_at(8);
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of sixteen bytes"));
         let applied = Stamp { index: Index(number(index)), at_ms: number(at_ms) };
-        let mut restored = Registry { applied, sql: self.sql.empty_successor(), ..Registry::default() };
+        let mut restored = self.successor(applied);
         snapshot_format::read(from, |number, part| match restored.service_mut(number) {
             Some(service) => service.restore(part),
             None if number == SESSIONS => restored.sessions.restore(part),
             None => Err(bad("snapshot of a service that this version does not have")),
         })?;
-        for number in Self::NUMBERS {
-            restored.service_mut(*number).expect("it is one of the numbers").resume(applied);
-        }
-        restored.sql.take_over(&mut self.sql, applied.index)?;
+        restored.services_mut().for_each(|(_, service)| service.resume(applied));
+        restored.take_over(self)?;
         *self = restored;
         Ok(())
     }
@@ -321,89 +227,15 @@ impl Registry {
         std::mem::take(&mut self.has_checkpoint)
     }
 
-    /// Every part as it stands, to be changed behind the log's back (`alter.rs`).
-    pub(crate) fn directory_mut(&mut self) -> &mut Directory {
-        &mut self.directory
-    }
-
-    pub(crate) fn kv_mut(&mut self) -> &mut kv::Store {
-        &mut self.kv
-    }
-
-    pub(crate) fn jobs_mut(&mut self) -> &mut jobs::JobTable {
-        &mut self.jobs
-    }
-
-    pub(crate) fn sql_mut(&mut self) -> &mut sql::Database {
-        &mut self.sql
-    }
-
-    pub(crate) fn chat_mut(&mut self) -> &mut chat::Chat {
-        &mut self.chat
-    }
-
-    pub(crate) fn sessions_mut(&mut self) -> &mut Sessions {
-        &mut self.sessions
-    }
-
-    /// The session table.
-    pub(crate) fn sessions(&self) -> &Sessions {
-        &self.sessions
-    }
-
-    /// Puts another store in place, for tests that need a large one.
-    #[cfg(test)]
-    pub fn replace_kv(&mut self, kv: kv::Store) {
-        self.kv = kv;
-    }
-
-    /// A planted bug: times to live end by another clock.
-    #[cfg(test)]
-    pub fn expire_kv(&mut self, local_ms: u64) {
-        self.kv.expire(Stamp { at_ms: local_ms, ..self.applied });
-    }
-
-    /// Planted bugs: parts of the state get lost.
-    #[cfg(test)]
-    pub fn forget(&mut self, sessions: bool, kv: bool, jobs: bool) {
-        if sessions {
-            self.sessions = Sessions::default();
+    /// Changes the part of this number without a command, as a fault of a disk, of memory or of ours would: for the simulator,
+    /// and for nodes that were started for a lab. Another number changes nothing.
+    pub fn alter(&mut self, part: u8) {
+        let at = self.applied;
+        match self.service_mut(part) {
+            Some(service) => service.alter(at),
+            None if part == SESSIONS => self.sessions.alter(at),
+            None => {}
         }
-        if kv {
-            self.kv = kv::Store::default();
-        }
-        if jobs {
-            self.jobs = jobs::JobTable::default();
-        }
-    }
-
-    /// Planted bugs of the jobs.
-    #[cfg(test)]
-    pub fn plant_in_jobs(&mut self, flaws: jobs::Flaws) {
-        self.jobs.flaws = flaws;
-    }
-
-    /// Planted bugs of the database.
-    #[cfg(test)]
-    pub fn plant_in_sql(&mut self, flaws: sql::Flaws) {
-        self.sql.flaws = flaws;
-    }
-
-    /// A planted bug: read marks get lost.
-    #[cfg(test)]
-    pub fn forget_read_marks(&mut self) {
-        self.chat.forget_read_marks();
-    }
-
-    /// Planted bugs of the chat.
-    #[cfg(test)]
-    pub fn plant_in_chat(&mut self, flaws: chat::Flaws) {
-        self.chat.flaws = flaws;
-    }
-
-    /// Every service with its number, in the order in which a snapshot holds them.
-    pub(crate) fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
-        Self::NUMBERS.iter().filter_map(|number| Some((*number, self.service(*number)?)))
     }
 
     fn advance(&mut self, index: Index, at_ms: u64) {
@@ -444,28 +276,25 @@ mod tests {
         encode_batch(at_ms, commands.iter().map(|(tag, command)| (*tag, command.as_slice())))
     }
 
-    fn note(number: u64, id: &str) -> (Tag, Vec<u8>) {
-        let command = directory::Command::Note { id: id.to_string(), text: "t".to_string() };
-        (Tag { origin: uuid::Uuid::from_u128(1), number, done_below: 1 }, directory_command(&command))
+    fn count(number: u64, id: &str) -> (Tag, Vec<u8>) {
+        let op = kv::Op::IncrBy { key: id.as_bytes().to_vec().into(), by: 1 };
+        let command = kv::Batch { watched: Vec::new(), ops: vec![op] };
+        (Tag { origin: uuid::Uuid::from_u128(1), number, done_below: 1 }, kv::Store::encode_command(&command))
     }
 
     #[test]
     fn a_restored_registry_equals_the_one_that_was_saved() {
         let mut one = Registry::default();
         one.skip(Index(1));
-        one.apply(Index(2), &batch(50, &[note(1, "a"), note(2, "b")]));
+        let first = one.apply(Index(2), &batch(50, &[count(1, "a"), count(2, "b")]));
         let mut bytes = Vec::new();
         one.snapshot(&mut bytes).unwrap();
         let mut two = Registry::default();
         two.restore(&mut bytes.as_slice()).unwrap();
         assert_eq!(two.state_digest(&[], &mut || {}), one.state_digest(&[], &mut || {}));
         assert_eq!(two.applied(), Stamp { index: Index(2), at_ms: 50 });
-        let again = batch(60, &[note(1, "a")]);
-        assert_eq!(
-            two.apply(Index(3), &again),
-            vec![(Index(2), Reply::Ok(Vec::new()))],
-            "sessions are in the snapshot"
-        );
+        let again = batch(60, &[count(1, "a")]);
+        assert_eq!(two.apply(Index(3), &again), first[..1], "sessions are in the snapshot");
         for end in 0..8 {
             assert!(Registry::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
         }
@@ -476,14 +305,17 @@ mod tests {
     fn a_copy_that_comes_late_undoes_nobody_elses_write() {
         let mut registry = Registry::default();
         let write = |tag: u64, text: &str| {
-            let command = directory::Command::Note { id: "n".to_string(), text: text.to_string() };
+            let (key, value) = (b"k".to_vec().into(), text.as_bytes().to_vec().into());
+            let op = kv::Op::Put { key, value, condition: kv::Condition::Always, expiry: kv::Expiry::Never };
+            let command = kv::Store::encode_command(&kv::Batch { watched: Vec::new(), ops: vec![op] });
             let tag = Tag { origin: uuid::Uuid::from_u128(u128::from(tag)), number: 1, done_below: 1 };
-            batch(0, &[(tag, directory_command(&command))])
+            batch(0, &[(tag, command)])
         };
         registry.apply(Index(1), &write(1, "x"));
         registry.apply(Index(2), &write(2, "y"));
+        let digest = registry.kv().digest(&mut || {}).unwrap();
         assert_eq!(registry.apply(Index(3), &write(1, "x"))[0].0, Index(1));
-        assert_eq!(registry.directory().note("n").unwrap().text, "y");
+        assert_eq!(registry.kv().digest(&mut || {}).unwrap(), digest);
     }
 
     #[test]
@@ -492,7 +324,7 @@ mod tests {
         let at_ms = 1_700_000_000_000;
         let count = |at_ms: u64| {
             let op = kv::Op::IncrBy { key: b"n".to_vec().into(), by: 1 };
-            let command = kv_batch(&kv::Batch { watched: Vec::new(), ops: vec![op] });
+            let command = kv::Store::encode_command(&kv::Batch { watched: Vec::new(), ops: vec![op] });
             let tag = Tag { origin: uuid::Uuid::from_u128(7), number: 1, done_below: 1 };
             encode_batch(at_ms, [(tag, command.as_slice())])
         };
@@ -507,8 +339,8 @@ mod tests {
     #[test]
     fn log_time_never_goes_back_and_garbage_is_a_failed_reply() {
         let mut registry = Registry::default();
-        registry.apply(Index(1), &batch(90, &[note(1, "a")]));
-        let tag = note(2, "").0;
+        registry.apply(Index(1), &batch(90, &[count(1, "a")]));
+        let tag = count(2, "").0;
         registry.apply(Index(2), &batch(10, &[(tag, vec![200])]));
         assert_eq!(registry.applied().at_ms, 90);
         assert!(matches!(registry.apply(Index(3), &[0xff; 3])[..], [(Index(3), Reply::Failed(_))]));

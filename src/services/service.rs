@@ -3,7 +3,8 @@
 //! Not here: which services there are, and what calls them (`registry.rs`).
 
 use super::checksum;
-use crate::types::Stamp;
+use crate::types::{Index, Stamp};
+use serde::Serialize;
 use std::io::{self, Read, Write};
 
 /// What a command or query answers: the same bytes on every node.
@@ -48,9 +49,57 @@ pub trait Service: Send {
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
     /// The state was restored; the newest entry that it holds had this time.
     fn resume(&mut self, _at: Stamp) {}
+    /// Whether the state holds entries that were not applied since the start, as a file can. Its digest is then of no use.
+    fn is_ahead(&self) -> bool {
+        false
+    }
+    /// A snapshot of this copy is on the disk.
+    fn saved(&self) {}
+    /// What operators should know of how the state came to be, once.
+    fn take_news(&mut self) -> Option<String> {
+        None
+    }
+    /// Changes the state without a command, as a fault of a disk or of memory would. Only tests and nodes started for a lab call
+    /// it; what clients are answered stays as it was where that is possible.
+    fn alter(&mut self, _at: Stamp) {}
     /// A digest of the state: equal on all nodes that have applied the same index. `rest` is called after each piece of
     /// work. It fails when the state cannot be read, as a file may be.
     fn digest(&self, rest: &mut dyn FnMut()) -> io::Result<u64> {
         checksum::digest_of(rest, |out| self.snapshot(out))
+    }
+}
+
+/// A service as a row of the registry: its number, its types, and how its state passes from one to the next.
+pub trait Replicated: Service + Clone + Default {
+    /// First byte of its commands and queries, and of its part in a snapshot. Never given to another service.
+    const ID: u8;
+    /// What it is called in status, events and on the command line.
+    const NAME: &'static str;
+    /// What changes its state.
+    type Command: Serialize;
+    /// What is asked of it.
+    type Query: Serialize;
+
+    /// A command with its routing byte, as a log entry holds it.
+    fn encode_command(command: &Self::Command) -> Vec<u8> {
+        postcard::to_extend(command, vec![Self::ID]).expect("encoding into memory cannot fail")
+    }
+
+    /// A query with its routing byte.
+    fn encode_query(query: &Self::Query) -> Vec<u8> {
+        postcard::to_extend(query, vec![Self::ID]).expect("encoding into memory cannot fail")
+    }
+
+    /// An empty state into which a snapshot is read.
+    fn successor(&self) -> Self {
+        Self::default()
+    }
+
+    /// A snapshot with the entries up to `applied` was read into this successor, which takes what it needs of the state before.
+    ///
+    /// # Errors
+    /// Its files cannot be changed; the state before is as it was.
+    fn take_over(&mut self, _before: &mut Self, _applied: Index) -> io::Result<()> {
+        Ok(())
     }
 }

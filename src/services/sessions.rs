@@ -160,6 +160,13 @@ impl Sessions {
         session.replies.insert(place, Kept { number: tag.number, index: at.index, reply: reply.clone() });
     }
 
+    /// Records a reply that no command had, as a fault would (see [`super::Service::alter`]).
+    pub(super) fn alter(&mut self, at: Stamp) {
+        let tag = Tag { origin: Uuid::from_u128(1), number: at.index.0, done_below: 0 };
+        self.look(&tag);
+        self.record(at, &tag, &Reply::Ok(Vec::new()));
+    }
+
     /// Writes the table: two times, the number of origins, and for each its length and bytes.
     pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(64 << 10, out);

@@ -194,7 +194,8 @@ impl Gather {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "cannot be read", "a readable file".into()),
         }
-        let pairs = match serde_json::from_str::<Pairs>(&text) {
+        // Editors on Windows put a byte order mark first.
+        let pairs = match serde_json::from_str::<Pairs>(text.trim_start_matches('\u{feff}')) {
             Ok(Pairs(pairs)) => pairs,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "not valid JSON", "one JSON object".into()),
         };

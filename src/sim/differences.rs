@@ -17,9 +17,15 @@ use super::violation::{CheckResult, violation};
 use super::world::{What, World};
 use crate::cluster::integrity::{Findings, Voice, judge};
 use crate::raft::{Payload, Role};
+use crate::services::Replicated;
+use crate::services::chat::Chat;
 use crate::services::digests::part_name;
-use crate::services::registry::{CHAT, DIRECTORY, JOBS, KV, SESSIONS, SQL};
+use crate::services::directory::Directory;
+use crate::services::jobs::JobTable;
+use crate::services::kv::Store;
+use crate::services::registry::{PARTS, SESSIONS};
 use crate::services::sessions::Tag;
+use crate::services::sql::Database;
 use crate::types::{Identity, Index, NodeId};
 use uuid::Uuid;
 
@@ -30,7 +36,7 @@ impl World {
     /// Some node's state is altered, if a process runs.
     pub fn on_alter(&mut self) -> CheckResult {
         let running: Vec<usize> = (0..self.hosts.len()).filter(|node| self.hosts[*node].process.is_some()).collect();
-        let part = [DIRECTORY, KV, JOBS, SQL, CHAT, SESSIONS][self.rng.usize(0..6)];
+        let part = PARTS[self.rng.usize(0..PARTS.len())].0;
         if running.is_empty() || self.is_calm {
             return Ok(());
         }
@@ -156,11 +162,11 @@ impl World {
         let seen = &mut self.coverage;
         seen.differences_healed += 1;
         match altered {
-            Some(DIRECTORY) => seen.healed_directory += 1,
-            Some(KV) => seen.healed_kv += 1,
-            Some(JOBS) => seen.healed_jobs += 1,
-            Some(SQL) => seen.healed_sql += 1,
-            Some(CHAT) => seen.healed_chat += 1,
+            Some(Directory::ID) => seen.healed_directory += 1,
+            Some(Store::ID) => seen.healed_kv += 1,
+            Some(JobTable::ID) => seen.healed_jobs += 1,
+            Some(Database::ID) => seen.healed_sql += 1,
+            Some(Chat::ID) => seen.healed_chat += 1,
             Some(SESSIONS) => seen.healed_sessions += 1,
             _ => {}
         }

@@ -506,7 +506,7 @@ fn a_start_waits_for_another_node_that_removes_its_folder() {
 }
 
 /// For tests of whole clusters as well.
-const BOMB: &str = include_str!("../../tests/fork_bomb.sh");
+const BOMB: &str = include_str!("../../tests/cluster/jobs/fork_bomb.sh");
 
 #[test]
 fn a_fork_bomb_is_stopped_and_harms_nobody() {

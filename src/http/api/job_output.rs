@@ -19,9 +19,11 @@ use crate::http::request::{Request, Stream};
 use crate::http::server::Server;
 use crate::node::{self, Level, Output};
 use crate::outcome::Outcome;
+use crate::services;
+use crate::services::Replicated;
+use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::decode_glance;
 use crate::services::jobs::{End, Job, JobId, Query, State};
-use crate::services::{self, registry};
 use crate::types::{Index, NodeId};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -374,7 +376,7 @@ impl Follower<'_> {
 }
 
 fn is_current(server: &Server, id: JobId, attempt: u32) -> bool {
-    let query = registry::jobs_query(&Query::Glance(id));
+    let query = JobTable::encode_query(&Query::Glance(id));
     match server.host.query(query, Level::Eventual, server.deadline()) {
         Outcome::Done((_, services::Reply::Ok(bytes))) => decode_glance(&bytes).flatten() == Some((attempt, true)),
         _ => false,

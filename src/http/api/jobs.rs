@@ -19,9 +19,11 @@ use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
 use crate::outcome::{Coded, Outcome};
+use crate::services;
+use crate::services::Replicated;
+use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::{LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
 use crate::services::jobs::{self, Answer, Command, Job, JobId, Query, Refusal, State, Verdict};
-use crate::services::{self, registry};
 use crate::types::Index;
 use serde_json::{Map, Value as Json, json};
 use std::time::{Duration, Instant};
@@ -81,7 +83,7 @@ fn hand_in(request: &Request, job: jobs::Request, until: Instant) -> Result<(Ind
     // The rest is for the command itself: else a lack of workers would look like a lack of a leader.
     let now = Instant::now();
     wait_for_workers(request.server, now + until.saturating_duration_since(now) * 3 / 4);
-    let command = registry::jobs_command(&Command::Submit(job));
+    let command = JobTable::encode_command(&Command::Submit(job));
     match change(request.server, Operation::Command { tag, command, ack: Ack::Applied }, until)? {
         (index, Answer::Submitted(id)) => Ok((index, id)),
         (_, Answer::Refused(why)) => Err(refusal(request.server, &why)),
@@ -231,7 +233,7 @@ pub(crate) fn number(text: &str) -> Result<JobId, ApiError> {
 
 /// Asks for one job; 404 if there is none.
 pub(crate) fn look(server: &Server, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), ApiError> {
-    let (index, bytes) = answered(server.host.query(registry::jobs_query(&Query::Job(id)), level, until))?;
+    let (index, bytes) = answered(server.host.query(JobTable::encode_query(&Query::Job(id)), level, until))?;
     match decode_job(&bytes).ok_or_else(unexpected)? {
         Some(job) => Ok((index, job)),
         None => Err(refusal(server, &Refusal::NoSuchJob(id))),
@@ -259,7 +261,7 @@ pub(crate) fn list(request: &Request) -> ApiResult {
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(ApiError::refused(400, format!("limit is 1 to {LIST_MAX}")));
     }
-    let query = registry::jobs_query(&Query::List { before: params.number("before")?, limit });
+    let query = JobTable::encode_query(&Query::List { before: params.number("before")?, limit });
     let (index, bytes) = answered(request.server.host.query(query, request.level()?, request.deadline()))?;
     let jobs = decode_list(&bytes).ok_or_else(unexpected)?;
     let next = jobs.last().filter(|_| jobs.len() as u64 == limit).map(|(id, _)| *id);
@@ -282,7 +284,7 @@ pub(crate) fn cancel(request: &Request) -> ApiResult {
     let server = request.server;
     let id = number(request.args.0)?;
     let tag = idempotency::tag(request.head, request.body)?;
-    let command = registry::jobs_command(&Command::Cancel { job: id });
+    let command = JobTable::encode_command(&Command::Cancel { job: id });
     match change(server, Operation::Command { tag, command, ack: Ack::Applied }, server.deadline())? {
         (index, Answer::Done) => Ok(Response::json(200, &json!({"id": id, "state": "cancelled"})).at(index)),
         (_, Answer::Refused(why)) => Err(refusal(server, &why)),

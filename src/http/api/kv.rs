@@ -15,9 +15,10 @@ use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
 use crate::outcome::Coded;
+use crate::services::Replicated;
+use crate::services::kv::Store;
 use crate::services::kv::commands::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::services::kv::{Batch, BatchReply, Bytes, Condition, Expiry, Op, Value};
-use crate::services::registry;
 use crate::types::Index;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -198,7 +199,7 @@ fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option
         }
     };
     let ops = vec![op, Op::Revisions(vec![key])];
-    let command = registry::kv_batch(&Batch { watched: Vec::new(), ops });
+    let command = Store::encode_command(&Batch { watched: Vec::new(), ops });
     let work = Operation::Command { tag, command, ack };
     let (index, bytes) = answered(request.server.host.ask(work, request.deadline()))?;
     if ack == Ack::Taken {
@@ -233,7 +234,7 @@ pub(crate) fn query(
     level: Level,
     deadline: Instant,
 ) -> Result<(Index, Vec<Value>), ApiError> {
-    let query = registry::kv_batch(&Batch { watched: Vec::new(), ops });
+    let query = Store::encode_command(&Batch { watched: Vec::new(), ops });
     let (index, bytes) = answered(server.host.query(query, level, deadline))?;
     Ok((index, values(&bytes)?))
 }

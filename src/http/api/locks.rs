@@ -12,9 +12,10 @@ use crate::http::protocol::response::Response;
 use crate::http::protocol::{idempotency, params};
 use crate::http::request::{ApiResult, Request};
 use crate::node::{Ack, Operation};
+use crate::services::Replicated;
+use crate::services::kv::Store;
 use crate::services::kv::commands::KEY_BYTES_MAX;
 use crate::services::kv::{Batch, Bytes, Op, Value};
-use crate::services::registry;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -123,7 +124,7 @@ fn change_held(request: &Request, op: Op, done: &Json) -> ApiResult {
 /// Runs operations; `result` is what their values mean, `None` if they are an error.
 fn change(request: &Request, ops: Vec<Op>, result: impl Fn(&[Value]) -> Option<ApiResult>) -> ApiResult {
     let tag = idempotency::tag(request.head, request.body)?;
-    let command = registry::kv_batch(&Batch { watched: Vec::new(), ops });
+    let command = Store::encode_command(&Batch { watched: Vec::new(), ops });
     let work = Operation::Command { tag, command, ack: Ack::Applied };
     let (index, bytes) = answered(request.server.host.ask(work, request.deadline()))?;
     let values = kv::values(&bytes)?;

@@ -1,7 +1,7 @@
 //! The JSON API: what is asked of the node.
 //!
-//! The tour: `health.rs` says how the node is, `members.rs` changes who belongs to the cluster, `notes.rs` are texts in its
-//! directory; `kv.rs` and `locks.rs` are the key-value store; `jobs.rs`, `new_job.rs`,
+//! The tour: `health.rs` says how the node is, `members.rs` changes who belongs to the cluster;
+//! `kv.rs` and `locks.rs` are the key-value store; `jobs.rs`, `new_job.rs`,
 //! `job_json.rs`, `job_output.rs` and `job_waiting.rs` run programs.
 //! Not here: who may ask (`http/protocol/guard.rs`), which path is which (`http/routes.rs`), which status a failure has
 //! (`http/outcome.rs`).
@@ -12,7 +12,6 @@ pub(crate) mod jobs;
 pub(crate) mod kv;
 pub(crate) mod locks;
 pub(crate) mod members;
-pub(crate) mod notes;
 
 mod job_json;
 mod job_waiting;

@@ -10,8 +10,9 @@ use crate::http::protocol::parse::Head;
 use crate::http::request::Request;
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
+use crate::services::Replicated;
+use crate::services::chat::Chat;
 use crate::services::chat::{Answer, Command, Query, Refusal, TokenHash, View};
-use crate::services::registry;
 use crate::services::sessions::Tag;
 use crate::types::Index;
 use serde::de::DeserializeOwned;
@@ -46,7 +47,7 @@ pub(crate) fn number(text: &str) -> Result<u64, ApiError> {
 
 /// Carries a command out, once if it has a tag.
 pub(crate) fn run(server: &Server, tag: Option<Tag>, command: &Command) -> Result<(Index, Answer), ApiError> {
-    let work = Operation::Command { tag, command: registry::chat_command(command), ack: Ack::Applied };
+    let work = Operation::Command { tag, command: Chat::encode_command(command), ack: Ack::Applied };
     let (index, bytes) = answered(server.host.ask(work, server.deadline()))?;
     match Answer::decode(&bytes) {
         Some(Answer::Refused(why)) => Err(refusal(&why)),
@@ -62,7 +63,7 @@ pub(crate) fn ask(request: &Request, query: &Query) -> Result<(Index, View), Api
 
 /// The same at a level.
 pub(crate) fn ask_at(server: &Server, level: Level, query: &Query) -> Result<(Index, View), ApiError> {
-    let (index, bytes) = answered(server.host.query(registry::chat_query(query), level, server.deadline()))?;
+    let (index, bytes) = answered(server.host.query(Chat::encode_query(query), level, server.deadline()))?;
     match View::decode(&bytes) {
         Some(View::Refused(why)) => Err(refusal(&why)),
         Some(view) => Ok((index, view)),

@@ -12,8 +12,9 @@ use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::node::shared::request::Operation;
 use crate::raft::{Change, Promise};
+use crate::services::Replicated;
 use crate::services::directory::Command;
-use crate::services::registry::directory_command;
+use crate::services::directory::Directory;
 use crate::types::{Identity, NodeId};
 use crate::wire::{Frame, Hello, Whereabouts};
 use log::info;
@@ -113,7 +114,7 @@ fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), 
 
 fn register_gateway(shared: &Shared, hello: &Hello, deadline: Instant) -> Result<(), String> {
     let command = Command::Register { who: hello.from, addresses: hello.addresses.clone(), is_gateway: true };
-    shared.inboxes.run(directory_command(&command), deadline).into_result().map(drop)
+    shared.inboxes.run(Directory::encode_command(&command), deadline).into_result().map(drop)
 }
 
 fn in_use(id: NodeId) -> String {

@@ -128,7 +128,7 @@ struct Services {
     registry: Registry,
     readers: ReaderPool,
     /// What had to be done to the database.
-    news: Option<String>,
+    news: Vec<String>,
 }
 
 impl Services {
@@ -145,16 +145,17 @@ impl Services {
             warn!("reads of the database sort in the system's temporary folder: {e}");
         }
         let mut registry = Registry::default();
-        registry.open_sql(sql::Database::in_folder(Arc::clone(&files)));
+        registry.sql = sql::Database::in_folder(Arc::clone(&files));
         match store.newest_snapshot()? {
             Some(mut reader) => registry.restore(&mut reader).map_err(|e| match e.downcast::<StoreError>() {
                 Ok(damaged) => LaunchError::from(damaged),
                 Err(strange) => LaunchError::Snapshot(strange),
             })?,
-            None => registry.settle_sql().map_err(LaunchError::Database)?,
+            None => registry.begin_anew().map_err(LaunchError::Database)?,
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let news = registry.sql_news().map(|news| format!("node {} {news} in {seconds:.1} s", who.id.0));
+        let told = registry.take_news().into_iter().map(|news| format!("node {} {news} in {seconds:.1} s", who.id.0));
+        let news = told.collect();
         Ok(Services { registry, readers: ReaderPool::new(files, timings, prepared), news })
     }
 }
@@ -195,7 +196,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     shared.frames.publish(status::frame(&shared, 0));
     shared.set_applied(applied);
     shared.event("start", Some(who.id), format!("node {} started", who.id.0));
-    if let Some(news) = news {
+    for news in news {
         warn!("{news}");
         shared.event("database", Some(who.id), news);
     }

@@ -30,6 +30,10 @@ use uuid::Uuid;
 /// peers on the peer port, reserved slots, pipes of jobs. Of a larger limit an eighth, for more peers.
 const OWN_FILES: u64 = 256;
 
+/// The fewest file descriptors with which a node starts: an idle node of three holds 40, and each worker, client and snapshot
+/// needs more.
+const FILES_MIN: u64 = 128;
+
 /// What the command line says beyond the settings.
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
@@ -66,6 +70,11 @@ pub enum StartError {
     /// The system refuses threads.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// The system gives too few file descriptors.
+    #[error(
+        "the limit of open files is {0}, a node needs at least {FILES_MIN}: raise it, for example with ulimit -n 4096"
+    )]
+    Descriptors(u64),
 }
 
 impl StartError {
@@ -73,7 +82,7 @@ impl StartError {
         use LaunchError::{Database, Snapshot, Voter};
         match self {
             StartError::Store(_) | StartError::Launch(LaunchError::Store(_) | Snapshot(_) | Database(_)) => 3,
-            StartError::Discovery(_) | StartError::Launch(Voter(_)) => 2,
+            StartError::Discovery(_) | StartError::Launch(Voter(_)) | StartError::Descriptors(_) => 2,
             _ => 1,
         }
     }
@@ -83,10 +92,11 @@ impl StartError {
 pub fn run(mut settings: Settings, options: &NodeOptions, endpoints: Endpoints) -> u8 {
     store::make_all_private();
     logging::start();
-    bound_connections(&mut settings);
     let (stopper, stop_asked) = Stopper::new();
     obey_signals(&stopper);
-    let code = match start(settings, options, &stopper, &stop_asked, endpoints) {
+    let started =
+        bound_connections(&mut settings).and_then(|()| start(settings, options, &stopper, &stop_asked, endpoints));
+    let code = match started {
         Ok(running) => match running.until_stopped(&stop_asked) {
             renew::OUTDATED => {
                 logging::flush();
@@ -283,13 +293,20 @@ fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, clus
 
 /// Thousands of clients need thousands of descriptors and threads. Raises the soft limit of descriptors to the hard one, and
 /// keeps clients from taking what the node needs for its own files, peers and threads.
-fn bound_connections(settings: &mut Settings) {
+///
+/// # Errors
+///
+/// [`StartError::Descriptors`] where the limit is too low for a node.
+fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut files = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: files.maximum, ..files };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => files = raised,
         Err(e) => warn!("file descriptors stay at their soft limit err={e}"),
+    }
+    if let Some(limit) = files.current.filter(|limit| *limit < FILES_MIN) {
+        return Err(StartError::Descriptors(limit));
     }
     // The system's limit of processes counts all threads of the user; root is not bound by it.
     let is_root = rustix::process::geteuid().is_root();
@@ -306,6 +323,7 @@ fn bound_connections(settings: &mut Settings) {
             limit(threads)
         );
     }
+    Ok(())
 }
 
 /// How many of `wanted` connections leave the node what it needs itself, with so many descriptors, and threads of the user.

@@ -3,7 +3,9 @@
 //! Not here: when one is taken and what follows from it (`checkpoints.rs`), what is in it (`services/digests.rs`).
 
 use crate::node::shared::{Shared, lock};
-use crate::services::registry::{Registry, SQL};
+use crate::services::Replicated;
+use crate::services::registry::Registry;
+use crate::services::sql::Database;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -31,7 +33,7 @@ pub fn take(shared: &Shared, registry: &Registry, epoch: u64, slow_sql: &Mutex<O
     let newest = registry.sql().newest();
     let known =
         lock(slow_sql).filter(|slow| (slow.epoch, slow.newest) == (epoch, newest) && slow.at.elapsed() < SLOW_SQL_KEPT);
-    let known: Vec<(u8, u64)> = known.map(|slow| (SQL, slow.digest)).into_iter().collect();
+    let known: Vec<(u8, u64)> = known.map(|slow| (Database::ID, slow.digest)).into_iter().collect();
     let mut resumed = Instant::now();
     let mut rest = || {
         std::thread::sleep((resumed.elapsed() * REST_TIMES).min(REST_MAX));
@@ -40,7 +42,7 @@ pub fn take(shared: &Shared, registry: &Registry, epoch: u64, slow_sql: &Mutex<O
     let digest = registry.state_digest(&known, &mut rest);
     let took = begun.elapsed();
     if known.is_empty() && took >= SLOW_SQL {
-        let sql = digest.parts.iter().find(|(number, _)| *number == SQL);
+        let sql = digest.parts.iter().find(|(number, _)| *number == Database::ID);
         *lock(slow_sql) = sql.map(|(_, digest)| SlowDigest { epoch, newest, at: begun, digest: *digest });
     }
     shared.integrity.digests.fetch_add(1, Ordering::Relaxed);

@@ -14,11 +14,13 @@ use crate::node::shared::memory::Reservation;
 use crate::node::shared::request::{Ack, Level, Operation};
 use crate::node::views::statement_timings;
 use crate::outcome::{Doubt, Outcome, Reason};
+use crate::services::Replicated;
+use crate::services::Reply;
 use crate::services::sessions::Tag;
+use crate::services::sql::Database;
 use crate::services::sql::{
     Answer, Command, Digest, Outcome as SqlOutcome, Query, ReadLevel, Run, Statement, all_read, bare_image, may_free,
 };
-use crate::services::{Reply, registry};
 use crate::types::Index;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -49,7 +51,7 @@ pub enum BackupForm {
 const ROWS_TIMES: usize = 3;
 
 /// The database as endpoints use it.
-pub trait Database {
+pub trait Sql {
     /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run them,
     /// because the same request was answered before or a snapshot brought what they did.
     fn sql_run(
@@ -78,7 +80,7 @@ pub trait Database {
     fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest>;
 }
 
-impl Database for Handle {
+impl Sql for Handle {
     fn sql_run(
         &self,
         run: Run,
@@ -125,7 +127,7 @@ impl Database for Handle {
         let (mut tag, mut permit) = (tag, None);
         loop {
             // Encoded anew for each try: nearly every command needs one only, and none is copied.
-            let command = Operation::Command { tag, command: registry::sql_command(command), ack: Ack::Applied };
+            let command = Operation::Command { tag, command: Database::encode_command(command), ack: Ack::Applied };
             let after_ms = match understood(self.ask(command, deadline)) {
                 Outcome::Done((_, Answer::Busy { after_ms })) => after_ms,
                 other => return other,
@@ -243,7 +245,7 @@ impl Handle {
                 _ => Ok(self.shared().applied()),
             };
         }
-        match self.query(registry::sql_query(&Query::Applied), Level::Linearizable, deadline) {
+        match self.query(Database::encode_query(&Query::Applied), Level::Linearizable, deadline) {
             Outcome::Done((index, _)) => Ok(index),
             Outcome::Refused(why) => Err(why),
             Outcome::Unknown(_) => Err(Reason::Stopping),

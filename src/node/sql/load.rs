@@ -8,7 +8,7 @@
 use crate::node::handle::Handle;
 use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::{Shared, lock};
-use crate::node::sql::handle::Database;
+use crate::node::sql::handle::Sql;
 use crate::node::sql::reader_pool::ReaderPool;
 use crate::outcome::{Outcome, Reason};
 use crate::services::sessions::Tag;
@@ -36,7 +36,7 @@ pub struct SentFile {
 }
 
 /// Putting a database file in place of all tables.
-pub trait DatabaseFiles {
+pub trait SqlFiles {
     /// Sends a piece of a file, which begins at `offset`. Whatever becomes of it, no table has changed.
     fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)>;
     /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: names this last step, if the client chose a
@@ -46,7 +46,7 @@ pub trait DatabaseFiles {
     fn sql_unstage(&self, load: u64);
 }
 
-impl DatabaseFiles for Handle {
+impl SqlFiles for Handle {
     fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)> {
         self.load_step(&Command::Stage { load, offset, bytes: Bytes::from(piece) })
     }

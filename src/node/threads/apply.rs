@@ -6,23 +6,21 @@
 //! (`node/snapshots/schedule.rs`), what follows from a digest (`node/snapshots/checkpoints.rs`).
 
 use super::large_reads::{self, LargeRead};
+use super::publish::{self, JobWaiter, JobWaiters, Publish};
 use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::node::process::logging::{self, EXIT_DISK};
-use crate::node::quota;
 use crate::node::shared::clock::mono_us;
 use crate::node::shared::link::Link;
-use crate::node::shared::messages::{ApplyJob, CoreInput};
+use crate::node::shared::messages::ApplyJob;
 use crate::node::shared::request::{Answered, Question, ReplyTo};
 use crate::node::shared::{Shared, lock};
 use crate::node::snapshots::digest::{self, SlowDigest};
 use crate::node::snapshots::writer;
 use crate::node::spawn;
-use crate::node::views::jobs::JobsView;
 use crate::outcome::Outcome;
 use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
-use crate::services::jobs::{JobId, Query, State};
-use crate::services::registry::{Registry, jobs_query};
+use crate::services::registry::Registry;
 use crate::store::SnapshotReader;
 use crate::types::{Index, NodeId};
 use crate::wire::{Forwarded, Frame};
@@ -30,15 +28,6 @@ use crossbeam_channel::{Receiver, Sender};
 use log::{error, info, warn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
-
-/// Somebody who waits for a job to end.
-#[derive(Debug)]
-struct Awaiter {
-    at_least: Index,
-    deadline: Instant,
-    reply: ReplyTo,
-}
 
 struct Apply {
     shared: Arc<Shared>,
@@ -46,13 +35,8 @@ struct Apply {
     large_reads: Sender<LargeRead>,
     /// Queries ahead of what is applied.
     waiting: BTreeMap<Index, Vec<Question>>,
-    /// Who waits for which job to end.
-    awaiting: BTreeMap<JobId, Vec<Awaiter>>,
-    directory_version: u64,
-    jobs_turn: u64,
-    chat_turn: u64,
-    /// When the database was asked for its size.
-    sized_ms: u64,
+    publishers: Vec<Box<dyn Publish>>,
+    job_waiters: JobWaiters,
     /// The newest digest of the database that took long.
     slow_sql: Arc<Mutex<Option<SlowDigest>>>,
 }
@@ -64,11 +48,8 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
         registry,
         large_reads,
         waiting: BTreeMap::new(),
-        awaiting: BTreeMap::new(),
-        directory_version: u64::MAX,
-        jobs_turn: u64::MAX,
-        chat_turn: u64::MAX,
-        sized_ms: 0,
+        publishers: publish::publishers(),
+        job_waiters: JobWaiters::default(),
         slow_sql: Arc::default(),
     };
     apply.publish();
@@ -81,13 +62,8 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
                 apply.install(&meta, snapshot);
             }
             ApplyJob::Await { job, at_least, deadline, reply } => {
-                let awaiter = Awaiter { at_least, deadline, reply };
-                if let Some(awaiter) = apply.tell_if_over(job, awaiter) {
-                    let (now, others) = (Instant::now(), apply.awaiting.entry(job).or_default());
-                    // Whoever looks again and again must not pile up while nothing happens.
-                    others.retain(|other| other.deadline > now);
-                    others.push(awaiter);
-                }
+                let waiter = JobWaiter { at_least, deadline, reply };
+                apply.job_waiters.add(job, waiter, &apply.registry, &apply.shared);
             }
             // Whoever asked may have given up.
             ApplyJob::Copy { meta, reply } => drop(reply.try_send((meta, apply.registry.clone()))),
@@ -98,7 +74,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
                 }
             }
             ApplyJob::Alter { part } => apply.registry.alter(part),
-            ApplyJob::LetGo => apply.let_go(),
+            ApplyJob::LetGo => apply.job_waiters.answer_all(&apply.registry, &apply.shared),
             ApplyJob::Stop => return,
         }
     }
@@ -226,8 +202,7 @@ impl Apply {
             meta.index,
             run.len()
         );
-        // Equal versions of what is published may stand for different content.
-        (self.directory_version, self.jobs_turn, self.chat_turn) = (u64::MAX, u64::MAX, u64::MAX);
+        self.publishers.iter_mut().for_each(|publisher| publisher.reset());
         self.publish();
         Ok(())
     }
@@ -263,86 +238,21 @@ impl Apply {
         self.publish();
     }
 
-    fn publish_jobs(&mut self) {
-        let turn = self.registry.jobs().turn();
-        if turn != self.jobs_turn {
-            self.jobs_turn = turn;
-            let before = self.shared.jobs();
-            self.shared.set_jobs(JobsView::of(self.registry.jobs(), self.shared.worker, &before));
-            let now = Instant::now();
-            for (job, awaiters) in std::mem::take(&mut self.awaiting) {
-                let left = awaiters.into_iter().filter(|awaiter| awaiter.deadline > now);
-                let left: Vec<_> = left.filter_map(|awaiter| self.tell_if_over(job, awaiter)).collect();
-                if !left.is_empty() {
-                    self.awaiting.insert(job, left);
-                }
-            }
-        }
-    }
-
-    /// Answers if the job has ended or is not there; else gives the awaiter back.
-    fn tell_if_over(&self, job: JobId, mut awaiter: Awaiter) -> Option<Awaiter> {
-        let is_over = match self.registry.jobs().job(job) {
-            Some(job) => matches!(job.state, State::Ended { .. }),
-            None => self.registry.applied().index >= awaiter.at_least,
-        };
-        if !is_over {
-            return Some(awaiter);
-        }
-        awaiter.reply.answer(self.job(job));
-        None
-    }
-
-    fn let_go(&mut self) {
-        for (job, awaiters) in std::mem::take(&mut self.awaiting) {
-            for mut awaiter in awaiters {
-                awaiter.reply.answer(self.job(job));
-            }
-        }
-    }
-
-    fn job(&self, job: JobId) -> Answered {
-        if let Some(why) = self.shared.integrity.no_reads() {
-            return Outcome::Refused(why);
-        }
-        Outcome::Done((self.registry.applied().index, self.registry.query(&jobs_query(&Query::Job(job)))))
-    }
-
-    /// Tells the rest of the node how far the services are and what the directory says; answers queries that waited.
+    /// Tells the rest of the node how far the services are and what they show; answers queries that waited.
     fn publish(&mut self) {
         let applied = self.registry.applied().index;
         if let Some(told) = self.shared.recovery.applied(applied, self.shared.me.id) {
             info!("{told}");
             self.shared.event("recovery", Some(self.shared.me.id), told);
         }
-        let kv = self.registry.kv();
-        self.shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
-        let known = self.shared.sizes();
-        // Close to the quota each change is looked at: the last one may have made room, and no other is let in before that is seen.
-        let is_close = known.sql_bytes.saturating_mul(10) >= (self.shared.settings.quota_db_mb << 20).saturating_mul(9);
-        let is_due = is_close || self.shared.uptime_ms() >= self.sized_ms;
-        if is_due {
-            self.sized_ms = self.shared.uptime_ms() + quota::LOOK_EVERY_MS;
+        for publisher in &mut self.publishers {
+            publisher.publish(&self.registry, &self.shared);
         }
-        self.shared.set_sizes(self.registry.sizes((!is_due).then_some(known)));
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
-        self.shared.set_left_at(self.registry.kv().is_left(self.registry.applied()).then_some(applied));
         lock(&self.shared.log_clock).applied(self.registry.applied().at_ms, mono_us());
-        let nodes = self.registry.directory().nodes();
-        if nodes.version != self.directory_version {
-            self.directory_version = nodes.version;
-            let nodes = Arc::new(nodes.clone());
-            self.shared.set_directory(Arc::clone(&nodes));
-            self.shared.inboxes.to_core(CoreInput::Directory(nodes));
-        }
         // Last: whoever sees an index applied sees what it brought.
         self.shared.set_applied(applied);
-        self.publish_jobs();
-        let chat = self.registry.chat();
-        if chat.turn() != self.chat_turn {
-            self.chat_turn = chat.turn();
-            self.shared.chat.set(chat.clone());
-        }
+        self.job_waiters.answer(&self.registry, &self.shared);
         let later = self.waiting.split_off(&applied.next());
         for queries in std::mem::replace(&mut self.waiting, later).into_values() {
             self.queries(applied, queries);

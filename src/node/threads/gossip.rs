@@ -10,8 +10,9 @@ use crate::node::shared::clock::{mono_us, now_ms as wall_ms};
 use crate::node::shared::cluster_state::is_removed;
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::node::shared::{Shared, inbox, lock};
+use crate::services::Replicated;
 use crate::services::directory::Command;
-use crate::services::registry::directory_command;
+use crate::services::directory::Directory;
 use crate::types::{Addresses, Identity, NodeId};
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -218,7 +219,8 @@ impl Beats {
         let (shared, registering) = (Arc::clone(&self.shared), Arc::clone(&self.registering));
         let told_why_not = Arc::clone(&self.told_why_not);
         let started = crate::node::spawn::spawn("register", move || {
-            let command = directory_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
+            let command =
+                Directory::encode_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
             let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
             let why_not = shared.inboxes.run(command, deadline).into_result().err();
             let mut told = lock(&told_why_not);

@@ -7,9 +7,9 @@
 use crate::limits::LARGE_READS_MAX;
 use crate::node::shared::request::{Question, ReplyTo};
 use crate::outcome::{Outcome, Reason};
+use crate::services::Replicated;
 use crate::services::Service;
 use crate::services::kv::{Batch, Store};
-use crate::services::registry::KV;
 use crate::types::Stamp;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
@@ -47,7 +47,7 @@ pub fn run(inbox: &Receiver<LargeRead>) {
 
 /// Answers a question to the key-value store, or hands it over if it is large; gives back what is none.
 pub fn answer(to: &Sender<LargeRead>, store: &Store, at: Stamp, (query, mut reply): Question) -> Option<Question> {
-    let Some(bytes) = query.strip_prefix(&[KV]) else { return Some((query, reply)) };
+    let Some(bytes) = query.strip_prefix(&[Store::ID]) else { return Some((query, reply)) };
     if bytes.len() <= INLINE_COST_MAX {
         let Ok(run) = postcard::from_bytes::<Batch>(bytes) else { return Some((query, reply)) };
         if store.read_cost(&run, INLINE_COST_MAX) <= INLINE_COST_MAX {
@@ -68,7 +68,6 @@ mod tests {
     use crate::node::threads::large_reads::*;
     use crate::services::Reply;
     use crate::services::kv::{BatchReply, Bytes, Condition, Expiry, Op, Value};
-    use crate::services::registry::kv_batch;
     use crate::types::Index;
 
     #[derive(Debug)]
@@ -100,7 +99,7 @@ mod tests {
         let (to, inbox) = inbox();
         let ask = |ops: Vec<Op>| {
             let (told, answer) = bounded(1);
-            let query = kv_batch(&Batch { watched: Vec::new(), ops });
+            let query = Store::encode_command(&Batch { watched: Vec::new(), ops });
             assert!(super::answer(&to, &store, at, (query, ReplyTo::Callback(Box::new(Told(told))))).is_none());
             answer
         };

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod gossip;
 pub mod large_reads;
 pub mod monitor;
+pub mod publish;
 pub mod sql_checkpoint;
 pub mod watch;
 pub mod worker;

@@ -13,9 +13,10 @@ use crate::node::shared::Shared;
 use crate::node::shared::messages::WatchInput;
 use crate::node::shared::request::{Level, Operation};
 use crate::outcome::Outcome;
+use crate::services::Replicated;
 use crate::services::Reply;
+use crate::services::kv::Store;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
-use crate::services::registry::kv_batch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,7 +106,7 @@ fn look(shared: &Shared, table: &mut Table) {
         }
     }
     for (_, keys) in questions {
-        let query = kv_batch(&Batch { watched: Vec::new(), ops: vec![Op::Revisions(keys.clone())] });
+        let query = Store::encode_command(&Batch { watched: Vec::new(), ops: vec![Op::Revisions(keys.clone())] });
         let operation = Operation::Query { query, level: Level::Eventual };
         if let Outcome::Done((_, Reply::Ok(bytes))) = shared.inboxes.ask(operation, Instant::now() + ANSWER_WITHIN)
             && let Some(BatchReply::Values(values)) = BatchReply::decode(&bytes)

@@ -17,9 +17,10 @@ use crate::node::spawn;
 use crate::node::views::jobs::{JobsView, Task};
 use crate::node::views::live_output::Output;
 use crate::outcome::Outcome;
+use crate::services::Replicated;
+use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::LIMITS_MOST;
 use crate::services::jobs::{Command, End, JobId, Query, Verdict};
-use crate::services::registry::{jobs_command, jobs_query};
 use crate::settings::CageKind;
 use crate::types::{Identity, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
@@ -299,7 +300,7 @@ impl Worker {
         }
         let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
         self.next_join = deadline;
-        let operation = Operation::Query { query: jobs_query(&Query::Job(0)), level: Level::Linearizable };
+        let operation = Operation::Query { query: JobTable::encode_query(&Query::Job(0)), level: Level::Linearizable };
         self.shared.inboxes.submit(
             operation,
             deadline,
@@ -325,7 +326,7 @@ impl Worker {
     }
 
     fn propose(&self, command: &Command) {
-        self.propose_encoded(jobs_command(command), ReplyTo::Nobody);
+        self.propose_encoded(JobTable::encode_command(command), ReplyTo::Nobody);
     }
 
     fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
@@ -397,7 +398,8 @@ impl Worker {
             }
         };
         let is_past = matches!(command, Command::Printed { .. });
-        let pending = PendingEnd { command: jobs_command(&command), is_past, next_try: Some(Instant::now()) };
+        let pending =
+            PendingEnd { command: JobTable::encode_command(&command), is_past, next_try: Some(Instant::now()) };
         self.pending_ends.insert((job, attempt), pending);
     }
 

@@ -2,12 +2,19 @@
 //!
 //! Not here: what a command changes (`state.rs`), what a query answers (`queries.rs`).
 
-use super::commands::Command;
+use super::commands::{Command, Query};
 use super::snapshot;
 use super::state::Chat;
-use crate::services::{Reply, Service};
+use crate::services::{Replicated, Reply, Service};
 use crate::types::Stamp;
 use std::io::{self, Read, Write};
+
+impl Replicated for Chat {
+    const ID: u8 = 5;
+    const NAME: &'static str = "chat";
+    type Command = Command;
+    type Query = Query;
+}
 
 impl Service for Chat {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
@@ -33,6 +40,10 @@ impl Service for Chat {
             }
             Err(_) => Reply::Failed("not a question to the chat".to_string()),
         }
+    }
+
+    fn alter(&mut self, at: Stamp) {
+        self.run(at, Command::TryLogIn { key: "altered".to_string() });
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {

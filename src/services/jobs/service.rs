@@ -5,9 +5,18 @@
 use super::commands::{Command, Query};
 use super::state::JobTable;
 use super::{queries, snapshot};
-use crate::services::{Reply, Service};
-use crate::types::Stamp;
+use crate::services::{Replicated, Reply, Service};
+use crate::types::{Identity, NodeId, Stamp};
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
+use uuid::Uuid;
+
+impl Replicated for JobTable {
+    const ID: u8 = 3;
+    const NAME: &'static str = "jobs";
+    type Command = Command;
+    type Query = Query;
+}
 
 impl Service for JobTable {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
@@ -32,6 +41,11 @@ impl Service for JobTable {
             Ok(query) => Reply::Ok(queries::answer(self, query)),
             Err(_) => Reply::Failed("not a question to the jobs".to_string()),
         }
+    }
+
+    fn alter(&mut self, at: Stamp) {
+        let worker = Identity { id: NodeId(NodeId::MAX), uuid: Uuid::from_u128(at.index.0.into()) };
+        self.run(at, Command::Join { worker, slots: 1, runtimes: BTreeSet::new(), trouble: None });
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {

@@ -16,9 +16,16 @@ use super::op_error::OpError;
 use super::state::{Steps, Store};
 use super::table::Portion;
 use super::{queries, snapshot};
-use crate::services::{Reply, Service};
+use crate::services::{Replicated, Reply, Service};
 use crate::types::Stamp;
 use std::io::{self, Read, Write};
+
+impl Replicated for Store {
+    const ID: u8 = 2;
+    const NAME: &'static str = "key-value";
+    type Command = Batch;
+    type Query = Batch;
+}
 
 impl Service for Store {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
@@ -50,6 +57,10 @@ impl Service for Store {
             Ok(batch) => self.answer(at, &batch),
             Err(_) => Reply::Failed("not a run of operations".to_string()),
         }
+    }
+
+    fn alter(&mut self, _at: Stamp) {
+        self.put_altered();
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {

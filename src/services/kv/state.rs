@@ -46,8 +46,8 @@ impl Store {
         Store { table, locks, removed, revision, steps: Steps::default() }
     }
 
-    /// Changes one key behind the log's back, and nothing that later answers depend on.
-    pub(in crate::services) fn alter(&mut self) {
+    /// See [`crate::services::Service::alter`]: one key more, on which no later answer depends.
+    pub(super) fn put_altered(&mut self) {
         self.table.put(b"altered", Stored::from(&b"1"[..]), self.revision, None);
     }
 

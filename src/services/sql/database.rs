@@ -21,7 +21,7 @@ use super::storage::load::empty;
 use super::storage::open::{FLAGS, KEPT, memory};
 use super::storage::{digest, own_table};
 use super::writer::Writer;
-use crate::services::{Reply, Service};
+use crate::services::{Replicated, Reply, Service};
 use crate::types::{Index, Stamp};
 use rusqlite::Connection;
 use std::io::{self, Read, Write};
@@ -195,55 +195,6 @@ impl Database {
         matches!(self.state, State::Live(_))
     }
 
-    /// Changes the content behind the log's back.
-    pub(in crate::services) fn alter(&mut self) {
-        let sql = "CREATE TABLE IF NOT EXISTS altered (n INTEGER); INSERT INTO altered VALUES (1)";
-        if let Err(fatal) = self.live().replace(|conn| conn.execute_batch(sql)) {
-            self.give_up(&fatal);
-        }
-    }
-
-    /// What is worth telling about how it came to be.
-    pub fn take_news(&mut self) -> Option<String> {
-        self.news.take()
-    }
-
-    /// An empty one in the same place, for a snapshot to be read into.
-    pub fn empty_successor(&self) -> Database {
-        Database {
-            files: self.files.clone(),
-            saved: Arc::clone(&self.saved),
-            #[cfg(test)]
-            flaws: self.flaws,
-            ..Database::default()
-        }
-    }
-
-    /// The snapshot of this index was read into this empty successor: it takes the connection of the one before, and puts the
-    /// image in place unless that has everything already. After an error the one before is as it was.
-    pub fn take_over(&mut self, before: &mut Database, applied: Index) -> io::Result<()> {
-        let arrived = match std::mem::take(&mut self.state) {
-            State::Arrived(arrived) => Some(arrived),
-            _ => None,
-        };
-        self.seen = applied.0;
-        self.news = before.news.take();
-        let needed = arrived.as_ref().map_or(0, |arrived| arrived.newest);
-        let is_kept = before.is_survivor
-            && matches!(&before.state, State::Live(writer)
-                if writer.newest() >= needed && writer.pruned_to() <= applied.0);
-        if is_kept {
-            self.state = std::mem::take(&mut before.state);
-        } else {
-            self.replace(before, arrived.as_ref(), applied)?;
-        }
-        if before.is_survivor {
-            self.saved.newest.store(applied.0, Ordering::Relaxed);
-        }
-        self.maybe_prepare();
-        Ok(())
-    }
-
     fn replace(&mut self, before: &mut Database, arrived: Option<&ReceivedImage>, applied: Index) -> io::Result<()> {
         let Some(files) = self.files.clone() else {
             if let Some(arrived) = arrived {
@@ -277,12 +228,6 @@ impl Database {
         Ok(())
     }
 
-    /// A snapshot of this copy is on the disk: replies that only older ones need may go.
-    pub fn saved(&self) {
-        let newest = self.saved.newest.swap(self.seen, Ordering::Relaxed);
-        self.saved.before.store(newest, Ordering::Relaxed);
-    }
-
     /// Bytes of its pages that hold something: what was deleted makes room for what comes.
     pub fn used_bytes(&self) -> u64 {
         let State::Live(writer) = &self.state else { return 0 };
@@ -300,11 +245,6 @@ impl Database {
         let State::Live(writer) = &self.state else { return false };
         let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')";
         writer.look(|conn| conn.prepare_cached(find)?.query_row([], |row| row.get(0))).unwrap_or(true)
-    }
-
-    /// Whether it has come further than the entries that were applied since the start.
-    pub fn is_ahead(&self) -> bool {
-        self.newest() > self.seen
     }
 
     fn pinned(&self) -> Option<&PinnedImage> {
@@ -414,6 +354,47 @@ impl Database {
     }
 }
 
+impl Replicated for Database {
+    const ID: u8 = 4;
+    const NAME: &'static str = "sql";
+    type Command = Command;
+    type Query = Query;
+
+    fn successor(&self) -> Database {
+        Database {
+            files: self.files.clone(),
+            saved: Arc::clone(&self.saved),
+            #[cfg(test)]
+            flaws: self.flaws,
+            ..Database::default()
+        }
+    }
+
+    /// It takes the connection of the one before, and puts the image that was read in place unless that has everything already.
+    fn take_over(&mut self, before: &mut Database, applied: Index) -> io::Result<()> {
+        let arrived = match std::mem::take(&mut self.state) {
+            State::Arrived(arrived) => Some(arrived),
+            _ => None,
+        };
+        self.seen = applied.0;
+        self.news = before.news.take();
+        let needed = arrived.as_ref().map_or(0, |arrived| arrived.newest);
+        let is_kept = before.is_survivor
+            && matches!(&before.state, State::Live(writer)
+                if writer.newest() >= needed && writer.pruned_to() <= applied.0);
+        if is_kept {
+            self.state = std::mem::take(&mut before.state);
+        } else {
+            self.replace(before, arrived.as_ref(), applied)?;
+        }
+        if before.is_survivor {
+            self.saved.newest.store(applied.0, Ordering::Relaxed);
+        }
+        self.maybe_prepare();
+        Ok(())
+    }
+}
+
 impl Service for Database {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
         let Ok(command) = postcard::from_bytes::<Command>(command) else {
@@ -469,6 +450,26 @@ impl Service for Database {
             self.state = State::Arrived(arrived);
         }
         Ok(())
+    }
+
+    fn is_ahead(&self) -> bool {
+        self.newest() > self.seen
+    }
+
+    fn saved(&self) {
+        let newest = self.saved.newest.swap(self.seen, Ordering::Relaxed);
+        self.saved.before.store(newest, Ordering::Relaxed);
+    }
+
+    fn take_news(&mut self) -> Option<String> {
+        self.news.take()
+    }
+
+    fn alter(&mut self, _at: Stamp) {
+        let sql = "CREATE TABLE IF NOT EXISTS altered (n INTEGER); INSERT INTO altered VALUES (1)";
+        if let Err(fatal) = self.live().replace(|conn| conn.execute_batch(sql)) {
+            self.give_up(&fatal);
+        }
     }
 
     fn digest(&self, rest: &mut dyn FnMut()) -> io::Result<u64> {

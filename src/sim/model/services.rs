@@ -7,14 +7,15 @@
 //! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out (`sim/checks/kv_model.rs`,
 //! `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
 
+use crate::services::Replicated;
+use crate::services::chat::Chat;
 use crate::services::digests::StateDigest;
+use crate::services::jobs::JobTable;
+use crate::services::kv::Store;
 use crate::services::kv::{Batch, BatchReply, Condition, Expiry, Op, Value};
-#[cfg(test)]
-use crate::services::registry::sql_query;
-use crate::services::registry::{
-    Registry, chat_command, checkpoint_command, encode_batch, jobs_command, kv_batch, sql_command,
-};
+use crate::services::registry::{Registry, checkpoint_command, encode_batch};
 use crate::services::sessions::Tag;
+use crate::services::sql::Database;
 use crate::services::{Reply, chat, jobs, sql};
 use crate::types::Index;
 use serde::{Deserialize, Serialize};
@@ -53,10 +54,10 @@ impl Body {
     /// The bytes that the registry takes.
     fn routed(&self) -> Vec<u8> {
         match self {
-            Body::Store(ops) => kv_batch(&Batch { watched: Vec::new(), ops: ops.clone() }),
-            Body::Jobs(command) => jobs_command(command),
-            Body::Sql(command) => sql_command(command),
-            Body::Chat(command) => chat_command(command),
+            Body::Store(ops) => Store::encode_command(&Batch { watched: Vec::new(), ops: ops.clone() }),
+            Body::Jobs(command) => JobTable::encode_command(command),
+            Body::Sql(command) => Database::encode_command(command),
+            Body::Chat(command) => Chat::encode_command(command),
             Body::Checkpoint => checkpoint_command(),
         }
     }
@@ -214,12 +215,29 @@ impl Registers {
     fn plant(&mut self) {
         #[cfg(test)]
         {
-            self.registry.plant_in_jobs(self.flaws.jobs);
+            self.registry.jobs.flaws = self.flaws.jobs;
             let local_ms = self.flaws.sql_by_local_clock.then_some(self.local_ms);
             let own_chance = self.flaws.sql_by_own_chance.then_some(self.local_ms);
             let overlooked_now_ms = self.flaws.sql_overlooks_spellings.then_some(self.local_ms);
-            self.registry.plant_in_sql(sql::Flaws { local_ms, own_chance, overlooked_now_ms, ..self.flaws.sql });
-            self.registry.plant_in_chat(self.flaws.chat);
+            self.registry.sql.flaws = sql::Flaws { local_ms, own_chance, overlooked_now_ms, ..self.flaws.sql };
+            self.registry.chat.flaws = self.flaws.chat;
+        }
+    }
+
+    /// Planted bugs: parts that a snapshot does not hold.
+    #[cfg(test)]
+    fn leave_out_of(&self, copy: &mut Registry) {
+        if self.flaws.sessions_left_out_of_snapshot {
+            copy.sessions = crate::services::sessions::Sessions::default();
+        }
+        if self.flaws.keys_left_out_of_snapshot {
+            copy.kv = Store::default();
+        }
+        if self.flaws.jobs_left_out_of_snapshot {
+            copy.jobs = JobTable::default();
+        }
+        if self.flaws.chat.read_marks_are_not_saved {
+            copy.chat.forget_read_marks();
         }
     }
 
@@ -252,7 +270,9 @@ impl Registers {
             return;
         }
         let read = ["SELECT name FROM pragma_table_info('t')", "SELECT * FROM t"].map(sql::Statement::bare);
-        let Reply::Ok(reply) = self.registry.query(&sql_query(&sql::Query::Read(read.to_vec()))) else { return };
+        let Reply::Ok(reply) = self.registry.query(&Database::encode_query(&sql::Query::Read(read.to_vec()))) else {
+            return;
+        };
         let Some(sql::Answer::Results(outcomes)) = sql::Answer::decode(&reply) else { return };
         let [sql::Outcome::Rows { values: names, .. }, found] = &outcomes[..] else { return };
         if names.is_empty() {
@@ -292,13 +312,13 @@ impl Registers {
 
     /// Starts with the database's file as an earlier process left it.
     pub fn open_sql(&mut self, file: &[u8]) {
-        self.registry.open_sql(sql::Database::survivor(file));
+        self.registry.sql = sql::Database::survivor(file);
         self.plant();
     }
 
     /// There is no snapshot to start from.
     pub fn settle(&mut self) {
-        self.registry.settle_sql().expect("it is in memory");
+        self.registry.begin_anew().expect("it is in memory");
         self.plant();
     }
 
@@ -320,7 +340,8 @@ impl Registers {
         let mut replies = self.registry.apply(index, &batch);
         #[cfg(test)]
         if self.flaws.expiry_by_local_clock {
-            self.registry.expire_kv(self.local_ms);
+            let local = crate::types::Stamp { at_ms: self.local_ms, ..self.registry.applied() };
+            crate::services::Service::expire(&mut self.registry.kv, local);
         }
         let (effect_at, reply) = replies.pop().expect("one command, one reply");
         Applied { effect_at, reply }
@@ -329,7 +350,7 @@ impl Registers {
     /// What a register holds.
     pub fn value(&self, key: u8) -> Option<u64> {
         let run = Batch { watched: Vec::new(), ops: vec![Op::Get(register(key))] };
-        let Reply::Ok(reply) = self.registry.query(&kv_batch(&run)) else { panic!("a read needs no log") };
+        let Reply::Ok(reply) = self.registry.query(&Store::encode_command(&run)) else { panic!("a read needs no log") };
         match first(&reply) {
             Some(Value::Bytes(value)) => std::str::from_utf8(&value).ok()?.parse().ok(),
             _ => None,
@@ -341,15 +362,7 @@ impl Registers {
         #[cfg_attr(not(test), expect(unused_mut, reason = "only tests plant bugs"))]
         let mut copy = self.registry.clone();
         #[cfg(test)]
-        copy.forget(
-            self.flaws.sessions_left_out_of_snapshot,
-            self.flaws.keys_left_out_of_snapshot,
-            self.flaws.jobs_left_out_of_snapshot,
-        );
-        #[cfg(test)]
-        if self.flaws.chat.read_marks_are_not_saved {
-            copy.forget_read_marks();
-        }
+        self.leave_out_of(&mut copy);
         copy.snapshot(out)
     }
 

@@ -6,8 +6,9 @@
 //! Not here: snapshots on their way (`snapshot_transfers.rs`), clients (`clients.rs`), workers (`workers.rs`).
 
 use crate::raft::{Answer, Effects, Event, Input, Message, Payload, SnapshotMeta, Token};
+use crate::services::Replicated;
 use crate::services::Reply;
-use crate::services::registry::JOBS;
+use crate::services::jobs::JobTable;
 use crate::sim::environment::disk::Death;
 use crate::sim::model::host::{Ask, DiskJob, Process, Running};
 use crate::sim::model::operations::ClientResult;
@@ -331,7 +332,7 @@ impl World {
             let digest = wants_digest.then(|| process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
             let is_checkpoint = process.service.take_checkpoint();
-            let board = (altered != Some(JOBS)).then(|| process.service.jobs());
+            let board = (altered != Some(JobTable::ID)).then(|| process.service.jobs());
             self.client_checker.on_apply(index, applied.as_ref(), digest, board)?;
             if digest.is_some() {
                 process.service.check();

@@ -8,8 +8,9 @@ use crate::cluster::autopilot;
 use crate::cluster::worker_liveness::Patience;
 use crate::node::shared::request::{Ack, Operation, ReplyTo, Request};
 use crate::raft::{Change, Input, Role, Token};
+use crate::services::Replicated;
 use crate::services::jobs;
-use crate::services::registry::jobs_command;
+use crate::services::jobs::JobTable;
 use crate::settings::to_ticks;
 use crate::wire::Frame;
 use log::info;
@@ -75,7 +76,7 @@ impl Core {
                 info!("{text}");
                 self.shared.event("failure", Some(worker.id), text);
             }
-            let command = jobs_command(&jobs::Command::Leave { worker, is_lost: true });
+            let command = JobTable::encode_command(&jobs::Command::Leave { worker, is_lost: true });
             let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
             let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
             self.requests.hold(Request { operation, deadline, reply: ReplyTo::Nobody });

@@ -81,7 +81,7 @@ fn copies_and_snapshots() {
         }
         println!("100000 writes to the same places ({name}) {:?}", started.elapsed());
     }
-    registry.replace_kv(fill);
+    registry.kv = fill;
     let mut bytes = Vec::new();
     let started = Instant::now();
     registry.clone().snapshot(&mut bytes).unwrap();

@@ -58,7 +58,7 @@ fn every_function_pragma_and_module_is_decided_and_documented() {
     let decided = of_kind(
         &[
             ("virtual tables", catalogue::MODULES),
-            ("tables by themselves", catalogue::TABLES),
+            ("table-valued functions", catalogue::TABLES),
             ("virtual tables, refused", catalogue::TABLES_REFUSED),
         ],
         &modules,

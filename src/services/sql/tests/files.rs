@@ -1,6 +1,6 @@
 //! The database in a file: kept, set aside, rebuilt, pinned while writes go on.
 //!
-//! Not here: what a node does around it (`tests/cluster_sql.rs`).
+//! Not here: what a node does around it (`tests/cluster/sql.rs`).
 
 use super::script_runner::{Node, in_words, request};
 use crate::services::registry::Registry;
@@ -109,18 +109,18 @@ pub fn start(node: &mut Node, files: &Arc<Folder>) -> Option<String> {
     node.registry = Registry::default();
     let files: Arc<dyn Files> = Arc::clone(files) as _;
     let mut registry = Registry::default();
-    registry.open_sql(Database::in_folder(files));
+    registry.sql = Database::in_folder(files);
     let from = match &node.snapshot {
         Some((index, bytes)) => {
             registry.restore(&mut bytes.as_slice()).unwrap();
             *index
         }
         None => {
-            registry.settle_sql().unwrap();
+            registry.begin_anew().unwrap();
             0
         }
     };
-    let news = registry.sql_news();
+    let news = registry.take_news().pop();
     for (place, batch) in node.log.iter().enumerate().skip(from as usize) {
         registry.apply(crate::types::Index(place as u64 + 1), batch);
     }

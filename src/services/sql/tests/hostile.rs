@@ -235,12 +235,12 @@ fn views_upon_views_end() {
 #[test]
 fn an_index_without_segments_is_no_full_disk() {
     let mut node = node();
-    node.registry.plant_in_sql(Flaws { settings_are_free: true, ..Flaws::default() });
+    node.registry.sql.flaws = Flaws { settings_are_free: true, ..Flaws::default() };
     node.execute(&[
         "INSERT INTO f(f, rank) VALUES('automerge', 0)",
         "INSERT INTO f(f, rank) VALUES('crisismerge', 1999)",
     ]);
-    node.registry.plant_in_sql(Flaws::default());
+    node.registry.sql.flaws = Flaws::default();
     let words: Vec<String> = (0..2100).map(|n| format!("INSERT INTO f VALUES('w{n}')")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let before: Vec<&str> = vec!["INSERT INTO t(n) VALUES(7)"; 3];

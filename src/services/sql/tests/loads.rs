@@ -1,9 +1,10 @@
 //! Database files that are loaded: prepared beside the log, put in place in one step, at whatever moment the node dies.
 //!
-//! Not here: what a file may hold (`hostile.rs`, `determinism.rs`), who sends the commands (`tests/cluster_sql.rs`).
+//! Not here: what a file may hold (`hostile.rs`, `determinism.rs`), who sends the commands (`tests/cluster/sql.rs`).
 
 use super::files::{Folder, folder, start};
 use super::script_runner::{Node, answer, in_words, request};
+use crate::lab::poll::wait_until;
 use crate::services::registry::Registry;
 use crate::services::sql::commands::STAGE_BYTES_MAX;
 use crate::services::sql::{Answer, Command, Database, Files, Kind};
@@ -11,6 +12,7 @@ use rusqlite::{Connection, MAIN_DB};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const LOAD: u64 = 7;
 
@@ -221,17 +223,13 @@ fn a_file_of_no_use_leaves_every_table_and_no_piece() {
     let left: Vec<i64> = node.registry.sql().own_rows();
     assert!(left.iter().all(|row| *row > -1000 && ![-3, -4].contains(row)), "{left:?}");
     assert_eq!(node.registry.sql().digests(Default::default()), model.registry.sql().digests(Default::default()));
-    assert_eq!(
-        std::fs::read_dir(home.path())
-            .unwrap()
-            .filter(|entry| {
-                let name = entry.as_ref().unwrap().file_name();
-                name.to_string_lossy().starts_with("temporary")
-            })
-            .count(),
-        0,
-        "nothing of it lies about"
-    );
+    let temporary = || {
+        let names = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("temporary")).collect::<Vec<_>>()
+    };
+    // A preparation that was given up removes its file when its thread sees that.
+    let gone = || temporary().is_empty().then_some(());
+    wait_until("no temporary file is left", Duration::from_secs(60), gone).unwrap();
     let _ = Database::in_folder(Arc::clone(&files) as Arc<dyn Files>);
 }
 

@@ -41,10 +41,10 @@ fn a_file_of_an_older_version_goes_on_where_it_was() {
     drop(bare);
     let before = node.log.len() as u64;
     let mut registry = crate::services::registry::Registry::default();
-    registry.open_sql(Database::in_folder(Arc::clone(&files) as Arc<dyn Files>));
-    registry.settle_sql().unwrap();
+    registry.sql = Database::in_folder(Arc::clone(&files) as Arc<dyn Files>);
+    registry.begin_anew().unwrap();
     assert_eq!(registry.sql().newest(), before, "it knows how far it is");
-    assert_eq!(registry.sql_news(), None, "it was not rebuilt");
+    assert_eq!(registry.take_news(), Vec::<String>::new(), "it was not rebuilt");
     assert!(
         names(&Connection::open(files.path()).unwrap(), "SELECT name FROM sqlite_schema")
             .contains(&"sqlite_phalanx".to_string())

@@ -5,8 +5,9 @@
 //! `wait MS` lets log time pass, `load SQL` loads a dump, `dump` prints one, `snapshot` takes a snapshot, `crash` kills the
 //! process and starts it from snapshot, log and what the file holds, `wipe` the same without the file.
 
+use crate::services::Replicated;
 use crate::services::Reply;
-use crate::services::registry::{Registry, encode_batch, sql_command, sql_query};
+use crate::services::registry::{Registry, encode_batch};
 use crate::services::sessions::Tag;
 use crate::services::sql::{Answer, Command, Database, Kind, Outcome, Params, Query, Run, Statement, Value};
 use crate::types::Index;
@@ -26,7 +27,7 @@ pub struct Node {
 impl Node {
     /// An entry with these commands; what each answered.
     pub fn entry(&mut self, at_ms: u64, commands: &[Command]) -> Vec<Reply> {
-        let commands: Vec<Vec<u8>> = commands.iter().map(sql_command).collect();
+        let commands: Vec<Vec<u8>> = commands.iter().map(Database::encode_command).collect();
         let tags = self.tags;
         self.tags += commands.len() as u64;
         let tag = |number: usize| {
@@ -58,7 +59,7 @@ impl Node {
     }
 
     pub fn read(&self, sql: &str) -> Outcome {
-        let reply = self.registry.query(&sql_query(&Query::Read(vec![Statement::bare(sql)])));
+        let reply = self.registry.query(&Database::encode_query(&Query::Read(vec![Statement::bare(sql)])));
         results(reply).pop().unwrap()
     }
 
@@ -74,7 +75,7 @@ impl Node {
     pub fn start_from(&mut self, file: Option<Database>) {
         let mut registry = Registry::default();
         if let Some(file) = file {
-            registry.open_sql(file);
+            registry.sql = file;
         }
         let mut from = 0;
         if let Some((index, bytes)) = &self.snapshot {
@@ -203,7 +204,7 @@ impl goldenscript::Runner for ScriptRunner {
         match line.name.as_str() {
             "query" => {
                 let query = Query::Read(statements(&words));
-                Ok(all_in_words(&results(self.node.registry.query(&sql_query(&query)))))
+                Ok(all_in_words(&results(self.node.registry.query(&Database::encode_query(&query)))))
             }
             "wait" => {
                 self.at_ms += words.first().ok_or("how long?")?.parse::<u64>()?;

@@ -1,0 +1,10 @@
+//! The command line and the scripts, as a person runs them.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
+
+mod commands;
+mod kv;
+mod scripts;
+mod sql;
+
+/// The binary under test.
+const EXE: &str = env!("CARGO_BIN_EXE_phalanx");

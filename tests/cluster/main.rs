@@ -1,0 +1,25 @@
+//! Clusters of real processes on free ports, with real signals, disks and clients.
+//!
+//! Each module is one concern; [`clients`] and [`redis`] hold the clients that several of them need.
+#![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
+
+mod chat;
+mod clients;
+mod config;
+mod console;
+mod disk;
+mod failover;
+mod front;
+mod integrity;
+mod jobs;
+mod kv;
+mod memory;
+mod partition;
+mod peer_port;
+mod readme;
+mod redis;
+mod sql;
+mod start;
+
+/// The binary under test.
+const EXE: &str = env!("CARGO_BIN_EXE_phalanx");

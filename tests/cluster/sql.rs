@@ -1,0 +1,614 @@
+//! The database on real clusters: any node takes any request, and what was acknowledged outlives whoever dies.
+//!
+//! A [`Spray`] inserts numbered rows through whichever node answers, each under an Idempotency-Key, so that a row sent twice is
+//! there once. At the end all tables are the same on all nodes, and hold what was acknowledged.
+
+use crate::EXE;
+use phalanx::lab::web::{Connection, Response};
+use phalanx::lab::{Cluster, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const JSON: &str = "Content-Type: application/json\r\n";
+const FILE: &str = "Content-Type: application/octet-stream\r\n";
+
+fn cluster(n: u64) -> Result<Cluster> {
+    let cluster = Cluster::ready(EXE, n, &json!({"jobs_enabled": false}))?;
+    cluster.settle()?;
+    Ok(cluster)
+}
+
+fn ask(address: &str, method: &str, path: &str, headers: &str, body: Option<&[u8]>) -> std::io::Result<Response> {
+    let mut connection = Connection::open(address, PATIENCE)?;
+    connection.send_bytes(method, path, headers, body)?;
+    connection.answer(Instant::now() + PATIENCE)
+}
+
+/// A request with a JSON body that must succeed.
+fn post(cluster: &Cluster, id: u64, path: &str, body: &Value) -> Value {
+    let answer = ask(&cluster.http(id), "POST", path, JSON, Some(body.to_string().as_bytes())).unwrap();
+    assert_eq!(answer.status, 200, "{path} {body}: {}", answer.text());
+    answer.json()
+}
+
+/// Takes the times of the statements out of an answer.
+fn take_times(answer: &mut Value) -> Vec<f64> {
+    let results = answer["results"].as_array_mut().unwrap();
+    results.iter_mut().filter_map(|one| one.as_object_mut()?.remove("time")?.as_f64()).collect()
+}
+
+fn get(cluster: &Cluster, id: u64, path: &str) -> Response {
+    ask(&cluster.http(id), "GET", path, "", None).unwrap()
+}
+
+/// The only value of the only row.
+fn scalar(cluster: &Cluster, id: u64, sql: &str) -> Value {
+    let answer = get(cluster, id, &format!("/db/query?q={}", sql.replace(' ', "+")));
+    answer.json()["results"][0]["values"][0][0].clone()
+}
+
+/// Creates the table of the sprays.
+fn prepare(cluster: &Cluster) {
+    let answer = post(cluster, 1, "/db/execute", &json!(["CREATE TABLE t (id TEXT, n INTEGER, pad TEXT)"]));
+    assert_eq!(answer, json!({"results": [{}]}));
+}
+
+/// Inserts rows until it is told to finish, or so many.
+struct Spray {
+    stop: Arc<AtomicBool>,
+    acked: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<BTreeSet<String>>>,
+}
+
+impl Spray {
+    /// As many threads as there are names of nodes; each begins at its node and goes on with the others.
+    fn start(cluster: &Cluster, name: &str, at: &[u64], each_max: usize, pad: usize) -> Spray {
+        let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let threads = at.iter().enumerate().map(|(number, id)| {
+            let mut addresses: Vec<String> = cluster.addresses();
+            let first = cluster.http(*id);
+            addresses.sort_by_key(|address| *address != first);
+            let (stop, acked, name) = (Arc::clone(&stop), Arc::clone(&acked), format!("{name}-{number}"));
+            std::thread::spawn(move || spray(&addresses, &name, each_max, pad, &stop, &acked))
+        });
+        Spray { threads: threads.collect(), stop, acked }
+    }
+
+    fn acked(&self) -> usize {
+        self.acked.load(SeqCst)
+    }
+
+    /// Waits for so many more acknowledged rows.
+    fn goes_on(&self, cluster: &Cluster, more: usize) -> Result<()> {
+        let before = self.acked();
+        cluster.wait_until("writes go on", Duration::from_secs(30), || (self.acked() >= before + more).then_some(()))
+    }
+
+    /// The rows that were acknowledged, when all has been sent.
+    fn join(self) -> BTreeSet<String> {
+        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    }
+
+    /// The rows that were acknowledged until now.
+    fn finish(self) -> BTreeSet<String> {
+        self.stop.store(true, SeqCst);
+        self.join()
+    }
+}
+
+fn spray(
+    addresses: &[String],
+    name: &str,
+    each_max: usize,
+    pad: usize,
+    stop: &AtomicBool,
+    acked: &AtomicUsize,
+) -> BTreeSet<String> {
+    let mut rows = BTreeSet::new();
+    let (mut at, mut connection) = (0, None);
+    for number in 0..each_max {
+        let id = format!("{name}-{number}");
+        let insert = json!([["INSERT INTO t VALUES (?, random(), ?)", id, "x".repeat(pad)]]).to_string();
+        let headers = format!("{JSON}Idempotency-Key: {id}\r\n");
+        loop {
+            if stop.load(SeqCst) {
+                return rows;
+            }
+            let one = connection.take().map_or_else(|| Connection::open(&addresses[at], Duration::from_secs(1)), Ok);
+            let answer = one.and_then(|mut one| {
+                one.send_bytes("POST", "/db/execute", &headers, Some(insert.as_bytes()))?;
+                let answer = one.answer(Instant::now() + Duration::from_secs(8))?;
+                connection = Some(one);
+                Ok(answer)
+            });
+            match answer {
+                Ok(answer) if answer.status == 200 => {
+                    let result = answer.json()["results"][0].clone();
+                    assert_eq!(result["rows_affected"], 1, "{id}: {}", answer.text());
+                    rows.insert(id);
+                    acked.fetch_add(1, SeqCst);
+                    break;
+                }
+                Ok(answer) => assert!(matches!(answer.status, 503 | 504), "{id}: {}", answer.text()),
+                // Its node is down: the next one.
+                Err(_) => at = (at + 1) % addresses.len(),
+            }
+        }
+    }
+    rows
+}
+
+/// Compares all tables of all nodes, and with what was acknowledged.
+fn compare(cluster: &Cluster, ids: &[u64], acked: &BTreeSet<String>) -> Result<()> {
+    cluster.wait_explained("all tables are the same on all nodes", Duration::from_secs(20), || {
+        let digests: Vec<Value> = ids.iter().map(|id| get(cluster, *id, "/db/digest").json()).collect();
+        let is_same = digests.iter().all(|one| *one == digests[0] && one["tables"]["t"].is_string());
+        if is_same { Ok(()) } else { Err(format!("{digests:?}")) }
+    })?;
+    for id in ids {
+        let answer = get(cluster, *id, "/db/query?level=none&q=SELECT+id+FROM+t").json();
+        let rows = answer["results"][0]["values"].as_array().cloned().unwrap_or_default();
+        let there: BTreeSet<String> = rows.iter().map(|row| row[0].as_str().unwrap().to_string()).collect();
+        assert_eq!(there.len(), rows.len(), "node {id}: a row is there twice");
+        let lost: Vec<&String> = acked.difference(&there).collect();
+        assert!(lost.is_empty(), "node {id} lost {lost:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_door_on_every_node() -> Result<()> {
+    let cluster = cluster(3)?;
+    let create = json!(["CREATE TABLE foo (id INTEGER PRIMARY KEY, name TEXT, pic BLOB, at DATETIME)"]);
+    assert_eq!(post(&cluster, 2, "/db/execute", &create), json!({"results": [{}]}));
+    for id in 1..=3 {
+        let statements = json!([
+            ["INSERT INTO foo(name, pic, at) VALUES(?, ?, ?)", "fiona", [0, 255], "2026-01-02 03:04:05"],
+            ["INSERT INTO foo(name) VALUES(:name)", {"name": "déclan"}],
+            "INSERT INTO absent VALUES(1)"
+        ]);
+        let mut answer = post(&cluster, id, "/db/execute?timings&raft_index", &statements);
+        let last = id * 2;
+        let times = take_times(&mut answer);
+        assert_eq!(answer["results"][0], json!({"last_insert_id": last - 1, "rows_affected": 1}));
+        assert_eq!(answer["results"][1], json!({"last_insert_id": last, "rows_affected": 1}));
+        assert_eq!(answer["results"][2], json!({"error": "no such table: absent"}));
+        assert!(answer["raft_index"].is_u64(), "{answer}");
+        let whole = answer["time"].as_f64().unwrap();
+        assert!(times.len() == 3 && times.iter().sum::<f64>() <= whole, "{times:?} of {whole}");
+        // All or nothing.
+        let both = json!([["INSERT INTO foo(name) VALUES(?)", "never"], "INSERT INTO absent VALUES(1)", "SELECT 1"]);
+        let answer = post(&cluster, id, "/db/execute?transaction", &both);
+        assert_eq!(answer["results"].as_array().unwrap().last().unwrap()["error"], "no such table: absent", "{answer}");
+    }
+    for id in 1..=3 {
+        let row = json!(["fiona", "AP8=", "2026-01-02T03:04:05Z"]);
+        let plain = json!({"columns": ["name", "pic", "at"], "types": ["text", "blob", "datetime"], "values": [row]});
+        for level in ["", "&level=weak", "&level=linearizable", "&level=strong"] {
+            let path = format!("/db/query?q=SELECT+name,pic,at+FROM+foo+WHERE+id%3D1{level}");
+            let answer = get(&cluster, id, &path);
+            assert_eq!(answer.json(), json!({"results": [plain]}), "{level}: {}", answer.text());
+            let mut timed = get(&cluster, id, &format!("{path}&timings")).json();
+            assert_eq!(take_times(&mut timed).len(), 1, "{level}: {timed}");
+        }
+        let by_post =
+            json!([["SELECT name FROM foo WHERE id = ?", 2], "DELETE FROM foo", "SELECT id FROM foo WHERE 0"]);
+        let answer = post(&cluster, id, "/db/query?associative&level=none&freshness=10s", &by_post);
+        assert_eq!(answer["results"][0], json!({"types": {"name": "text"}, "rows": [{"name": "déclan"}]}));
+        assert!(answer["results"][1]["error"].is_string(), "a query changes nothing: {answer}");
+        assert_eq!(answer["results"][2], json!({"types": {"id": "integer"}, "rows": []}));
+        let mixed = json!([["INSERT INTO foo(name) VALUES(?)", "m"], "SELECT count(*) AS n FROM foo"]);
+        let answer = post(&cluster, id, "/db/request?pretty", &mixed);
+        assert_eq!(answer["results"][0]["rows_affected"], 1);
+        assert_eq!(answer["results"][1]["values"][0][0], 6 + id);
+    }
+
+    // Each node keeps readers open: none of them shows a table as it was before its definition changed.
+    let shape = |columns: Value, values: Value| {
+        for (id, level) in (1..=3).flat_map(|id| [(id, "linearizable"), (id, "none"), (id, "none")]) {
+            let answer = get(&cluster, id, &format!("/db/query?q=SELECT+*+FROM+shape&level={level}")).json();
+            let found = &answer["results"][0];
+            assert_eq!((&found["columns"], &found["values"]), (&columns, &values), "node {id}, {level}: {answer}");
+        }
+    };
+    let change = |id: u64, sql: &[&str]| {
+        let answer = post(&cluster, id, "/db/execute", &json!(sql));
+        assert!(!answer.to_string().contains("error"), "{sql:?}: {answer}");
+    };
+    change(1, &["CREATE TABLE shape (a)", "INSERT INTO shape VALUES(1)"]);
+    shape(json!(["a"]), json!([[1]]));
+    change(2, &["ALTER TABLE shape ADD COLUMN b DEFAULT 'x'"]);
+    shape(json!(["a", "b"]), json!([[1, "x"]]));
+    change(3, &["ALTER TABLE shape DROP COLUMN a"]);
+    shape(json!(["b"]), json!([["x"]]));
+    change(1, &["DROP TABLE shape", "CREATE TABLE shape (c, d)", "INSERT INTO shape VALUES(2, 3)"]);
+    shape(json!(["c", "d"]), json!([[2, 3]]));
+    change(2, &["DROP TABLE shape"]);
+
+    // The same request under one key takes effect once, on whichever nodes its copies arrive.
+    let body = json!([["INSERT INTO foo(name) VALUES(hex(randomblob(8)))"]]).to_string();
+    let headers = format!("{JSON}Idempotency-Key: once\r\n");
+    let mut times = Vec::new();
+    let copies: BTreeSet<String> = (1..=3)
+        .map(|id| {
+            let answer =
+                ask(&cluster.http(id), "POST", "/db/execute?timings", &headers, Some(body.as_bytes())).unwrap();
+            let mut answer = answer.json();
+            times.extend(take_times(&mut answer));
+            answer["results"].to_string()
+        })
+        .collect();
+    assert_eq!((copies.len(), scalar(&cluster, 1, "SELECT count(*) FROM foo")), (1, json!(10)));
+    assert_eq!(times.len(), 1, "it ran once: {times:?}");
+
+    // The whole database, out of one node and into all.
+    let file = get(&cluster, 3, "/db/backup");
+    assert!(file.status == 200 && file.body.starts_with(b"SQLite format 3\0"), "{file:?}");
+    let dump = get(&cluster, 2, "/db/backup?fmt=sql").text();
+    assert!(dump.starts_with("PRAGMA foreign_keys=OFF;") && dump.trim_end().ends_with("COMMIT;"), "{dump}");
+    let before = get(&cluster, 1, "/db/digest").json();
+    for (id, body) in [(1, &file.body[..]), (2, dump.as_bytes())] {
+        post(&cluster, id, "/db/execute", &json!(["DROP TABLE foo"]));
+        let answer = ask(&cluster.http(id), "POST", "/db/load", FILE, Some(body)).unwrap();
+        assert_eq!((answer.status, answer.json()), (200, json!({"results": []})), "{}", answer.text());
+        for id in 1..=3 {
+            let after = get(&cluster, id, "/db/digest").json();
+            assert_eq!((&after["tables"], &after["schema"]), (&before["tables"], &before["schema"]), "node {id}");
+        }
+    }
+
+    // A file of several pieces.
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) \
+        INSERT INTO big SELECT i, randomblob(3000) FROM n";
+    post(&cluster, 1, "/db/execute?transaction", &json!(["CREATE TABLE big (id INTEGER PRIMARY KEY, b BLOB)", fill]));
+    let (file, full) = (get(&cluster, 2, "/db/backup").body, get(&cluster, 2, "/db/digest").json());
+    assert!(file.len() > 8 << 20, "{} bytes", file.len());
+    post(&cluster, 3, "/db/execute", &json!(["DROP TABLE foo", "DELETE FROM big WHERE id > 7"]));
+    let answer = ask(&cluster.http(3), "POST", "/db/load", FILE, Some(&file)).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for id in 1..=3 {
+        assert_eq!(get(&cluster, id, "/db/digest").json()["tables"], full["tables"], "node {id}");
+    }
+    post(&cluster, 1, "/db/execute", &json!(["DROP TABLE big"]));
+
+    let long = format!("[\"INSERT INTO foo(name) VALUES('{}')\"]", "x".repeat((8 << 20) - (100 << 10)));
+    let longer = format!("SELECT '{}'", "x".repeat(8 << 20));
+    for (method, path, headers, body, status) in [
+        ("POST", "/db/execute", JSON, "", 400),
+        ("POST", "/db/execute", JSON, "{}", 400),
+        ("POST", "/db/execute", JSON, "[]", 400),
+        ("POST", "/db/execute", JSON, "[[1]]", 400),
+        ("POST", "/db/execute", JSON, "[\"\u{1}", 400),
+        ("POST", "/db/execute?transactoin", JSON, "[\"SELECT 1\"]", 400),
+        ("POST", "/db/execute?norwrandom", JSON, "[\"SELECT 1\"]", 400),
+        ("POST", "/db/query?level=eventual", JSON, "[\"SELECT 1\"]", 400),
+        ("POST", "/db/query?freshness=soon", JSON, "[\"SELECT 1\"]", 400),
+        ("POST", "/db/execute", "Sec-Fetch-Site: same-origin\r\n", "[\"SELECT 1\"]", 415),
+        ("POST", "/db/execute", &format!("{JSON}Origin: http://evil.example\r\n"), "[\"SELECT 1\"]", 403),
+        ("POST", "/db/load", "Sec-Fetch-Site: same-origin\r\nContent-Type: text/plain\r\n", "SELECT 1", 415),
+        ("POST", "/db/load", FILE, "SQLite format 3\0 or so", 400),
+        ("POST", "/db/load", FILE, "CREATE TABLE a (x); gibberish", 400),
+        ("POST", "/db/execute", JSON, &long, 413),
+        ("POST", "/db/load", FILE, &longer, 413),
+    ] {
+        let answer = ask(&cluster.http(1), method, path, headers, Some(body.as_bytes())).unwrap();
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert_eq!(answer.json()["outcome"], "refused", "{}", answer.text());
+    }
+    for (path, status) in [
+        ("/db/query", 400),
+        ("/db/query?q=%zz", 400),
+        ("/db/query?q=%ff", 400),
+        ("/db/backup?fmt=csv", 400),
+        ("/db/execute", 405),
+        ("/db/nothing", 404),
+    ] {
+        assert_eq!(get(&cluster, 2, path).status, status, "{path}");
+    }
+    let after = get(&cluster, 1, "/db/digest").json();
+    assert_eq!(after["tables"], before["tables"], "what was refused has changed nothing");
+    Ok(())
+}
+
+/// All pages of a table are freed in one step that no budget sees: a large one goes by ranges first.
+#[test]
+fn a_large_table_is_not_dropped_at_once() -> Result<()> {
+    let cluster = cluster(1)?;
+    post(
+        &cluster,
+        1,
+        "/db/execute",
+        &json!(["CREATE TABLE large (id INTEGER PRIMARY KEY, body)", "CREATE TABLE small (n)"]),
+    );
+    for _ in 0..70 {
+        let answer = post(&cluster, 1, "/db/execute", &json!(["INSERT INTO large(body) VALUES(zeroblob(4000000))"]));
+        assert_eq!(answer["results"][0]["rows_affected"], 1, "{answer}");
+    }
+    for sql in ["DROP TABLE large", "DELETE FROM large", "DROP TABLE IF EXISTS large"] {
+        let answer = post(&cluster, 1, "/db/execute", &json!(["INSERT INTO small VALUES(1)", sql]));
+        for place in 0..2 {
+            let said = answer["results"][place]["error"].as_str().unwrap_or_default();
+            assert!(said.contains("more than 256 MiB at once"), "{sql}: {answer}");
+        }
+    }
+    assert_eq!(scalar(&cluster, 1, "SELECT count(*) FROM small"), 0, "nothing of such a request is done");
+    let answer = post(
+        &cluster,
+        1,
+        "/db/execute",
+        &json!(["DELETE FROM small", "DELETE FROM large WHERE id <= 40", "DROP TABLE large"]),
+    );
+    assert!(answer["results"][2]["error"].is_string(), "it is judged before anything is done: {answer}");
+    post(&cluster, 1, "/db/execute", &json!(["DELETE FROM large WHERE id <= 40"]));
+    assert_eq!(post(&cluster, 1, "/db/execute", &json!(["DROP TABLE large"])), json!({"results": [{}]}));
+    Ok(())
+}
+
+#[test]
+fn pyrqlite_works_unmodified() -> Result<()> {
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/target/pyrqlite");
+    let python = |arguments: &[&str]| {
+        let output = Command::new("python3").env("PYTHONPATH", kept).args(arguments).output();
+        output.map_err(|e| e.to_string())
+    };
+    if !python(&["-c", "import pyrqlite"]).is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no pyrqlite; ./test.sh installs it where it can");
+        return Ok(());
+    }
+    let cluster = cluster(3)?;
+    let leader = cluster.wait_leader()?;
+    let mut ports: Vec<u64> = (1..=3).collect();
+    ports.sort_by_key(|id| *id == leader); // written on a follower
+    let ports = ports.iter().map(|id| cluster.http(*id).rsplit_once(':').unwrap().1.to_string());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/sql/client.py").to_string();
+    let arguments: Vec<String> = std::iter::once(script).chain(ports).collect();
+    let output = python(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim() == "all of it", "{said}{errors}");
+    Ok(())
+}
+
+#[test]
+fn one_and_many_requests_to_one_and_to_many_nodes() -> Result<()> {
+    let cluster = cluster(3)?;
+    prepare(&cluster);
+    let mut acked = BTreeSet::new();
+    for (name, at, each) in [("one", &[2][..], 1), ("many", &[1], 50), ("spread", &[1, 2, 3, 1, 2, 3], 50)] {
+        acked.extend(Spray::start(&cluster, name, at, each, 1).join());
+    }
+    assert_eq!(acked.len(), 351);
+    compare(&cluster, &[1, 2, 3], &acked)
+}
+
+#[test]
+fn two_crashes_and_two_recoveries_under_load() -> Result<()> {
+    let mut cluster = cluster(5)?;
+    prepare(&cluster);
+    let spray = Spray::start(&cluster, "s", &[1, 2, 3, 4, 5], usize::MAX, 50);
+    spray.goes_on(&cluster, 200)?;
+    let first = cluster.wait_leader()?;
+    cluster.kill(first)?;
+    spray.goes_on(&cluster, 200)?;
+    let second = cluster.wait_other_leader(first)?;
+    cluster.kill(second)?;
+    spray.goes_on(&cluster, 200)?;
+    cluster.restart(first)?;
+    spray.goes_on(&cluster, 200)?;
+    cluster.restart(second)?;
+    spray.goes_on(&cluster, 200)?;
+    cluster.settle()?;
+    for id in [first, second] {
+        let told = format!("node {id} replayed ");
+        cluster.wait_until(&told, PATIENCE, || cluster.log(id).contains(&told).then_some(()))?;
+        let events = get(&cluster, id, "/v1/events").text();
+        assert!(events.contains(&told) && events.contains(" entries in "), "{events}");
+    }
+    compare(&cluster, &[1, 2, 3, 4, 5], &spray.finish())
+}
+
+#[test]
+fn all_killed_at_once_and_revived() -> Result<()> {
+    let mut cluster = cluster(3)?;
+    prepare(&cluster);
+    let spray = Spray::start(&cluster, "s", &[1, 2, 3], usize::MAX, 50);
+    for _ in 0..3 {
+        spray.goes_on(&cluster, 200)?;
+        cluster.kill_all();
+        assert_eq!(cluster.running(), Vec::<u64>::new());
+        (1..=3).try_for_each(|id| cluster.spawn(id, &[]))?;
+    }
+    spray.goes_on(&cluster, 100)?;
+    cluster.settle()?;
+    compare(&cluster, &[1, 2, 3], &spray.finish())
+}
+
+#[test]
+fn killed_and_revived_one_by_one_under_a_spray() -> Result<()> {
+    let mut cluster = cluster(3)?;
+    prepare(&cluster);
+    let spray = Spray::start(&cluster, "s", &[1, 2, 3, 1, 2, 3], usize::MAX, 50);
+    for id in [1, 2, 3, 3, 2, 1] {
+        spray.goes_on(&cluster, 100)?;
+        cluster.kill(id)?;
+        spray.goes_on(&cluster, 100)?;
+        cluster.restart(id)?;
+        cluster.settle()?;
+    }
+    compare(&cluster, &[1, 2, 3], &spray.finish())
+}
+
+#[test]
+fn two_thousand_and_five_requests_with_a_snapshot_every_400_then_all_killed_and_revived() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"jobs_enabled": false, "snapshot_every_entries": 400}))?;
+    cluster.settle()?;
+    prepare(&cluster);
+    // One after another: each is an entry of its own, while those that come together share one.
+    let rounds = [("a", 1), ("b", 2), ("c", 3), ("d", 1), ("e", 2)];
+    let acked: BTreeSet<String> =
+        rounds.iter().flat_map(|(name, id)| Spray::start(&cluster, name, &[*id], 401, 4 << 10).join()).collect();
+    assert_eq!(acked.len(), 2005);
+    cluster.wait_until("snapshots are taken again and again", PATIENCE, || {
+        (1..=3).all(|id| cluster.log(id).matches("snapshot index=").count() >= 4).then_some(())
+    })?;
+    cluster.kill_all();
+    // One comes back without its database's file, one with a torn one: both are built anew from snapshot and log.
+    let file = |id: u64| {
+        let folder = cluster.data_dir().join(format!("node-{id}"));
+        let found =
+            walk(&folder).into_iter().filter(|path| path.to_string_lossy().contains("sqlite")).collect::<Vec<_>>();
+        assert!(!found.is_empty(), "no database in {}", folder.display());
+        found
+    };
+    file(1).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    file(2).iter().for_each(|path| std::fs::write(path, b"torn").unwrap());
+    (1..=3).try_for_each(|id| cluster.spawn(id, &[]))?;
+    cluster.settle()?;
+    compare(&cluster, &[1, 2, 3], &acked)
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_node_without_its_quorum_refuses_and_the_one_that_hung_catches_up() -> Result<()> {
+    let mut cluster = cluster(3)?;
+    prepare(&cluster);
+    let leader = cluster.wait_leader()?;
+    let late = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.freeze(late)?;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != late).collect();
+    let spray = Spray::start(&cluster, "s", &others, usize::MAX, 50);
+    spray.goes_on(&cluster, 300)?;
+    cluster.thaw(late)?;
+    cluster.settle()?;
+    let mut acked = spray.finish();
+    compare(&cluster, &[1, 2, 3], &acked)?;
+
+    for id in &others {
+        cluster.kill(*id)?;
+    }
+    let insert = json!([["INSERT INTO t VALUES (?, 1, 'x')", "never"]]).to_string();
+    let refused = cluster.wait_until("the last node refuses", Duration::from_secs(30), || {
+        let path = "/db/execute?timeout=500ms";
+        let answer = ask(&cluster.http(late), "POST", path, JSON, Some(insert.as_bytes())).unwrap();
+        assert!(matches!(answer.status, 503 | 504), "{}", answer.text());
+        (answer.status == 503).then_some(answer)
+    })?;
+    assert_eq!(refused.json()["outcome"], "refused", "{}", refused.text());
+    let read = |more: &str| get(&cluster, late, &format!("/db/query?timeout=500ms&q=SELECT+count(*)+FROM+t{more}"));
+    assert_eq!(read("").status, 503, "what may be old is not given away as new");
+    let known = read("&level=none");
+    assert_eq!((known.status, &known.json()["results"][0]["values"][0][0]), (200, &json!(acked.len())));
+    let stale = cluster.wait_until("it knows that it may be behind", PATIENCE, || {
+        Some(read("&level=none&freshness=200ms")).filter(|answer| answer.status != 200)
+    })?;
+    assert!(stale.status == 503 && stale.text().contains("stale"), "{}", stale.text());
+    for id in &others {
+        cluster.spawn(*id, &[])?;
+    }
+    cluster.settle()?;
+    acked.extend(Spray::start(&cluster, "after", &[1, 2, 3], 10, 5).join());
+    compare(&cluster, &[1, 2, 3], &acked)
+}
+
+/// A file of some pieces, with a table `t` for the sprays, as a backup of another cluster would be.
+fn file_of_pieces() -> Vec<u8> {
+    let mut conn = rusqlite::Connection::open_in_memory().unwrap();
+    conn.execute_batch(
+        "CREATE TABLE t (id TEXT, n INTEGER, pad TEXT); CREATE TABLE loaded (id INTEGER PRIMARY KEY, b BLOB); \
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) \
+         INSERT INTO loaded SELECT i, randomblob(2000) FROM n; CREATE INDEX by_rest ON loaded(id % 7)",
+    )
+    .unwrap();
+    conn.serialize(rusqlite::MAIN_DB).unwrap().to_vec()
+}
+
+fn load(address: String, file: Vec<u8>) -> JoinHandle<Response> {
+    std::thread::spawn(move || {
+        let mut connection = Connection::open(&address, PATIENCE).unwrap();
+        connection.send_bytes("POST", "/db/load", FILE, Some(&file)).unwrap();
+        connection.answer(Instant::now() + Duration::from_secs(90)).unwrap()
+    })
+}
+
+/// Others write while a file is loaded. A follower is killed meanwhile and comes back when the file is in place; then all are
+/// killed.
+#[test]
+fn a_file_is_loaded_while_others_write_and_a_follower_dies() -> Result<()> {
+    let mut cluster = cluster(3)?;
+    prepare(&cluster);
+    let file = file_of_pieces();
+    let leader = cluster.wait_leader()?;
+    let [door, other] = [1, 2].map(|next| (leader - 1 + next) % 3 + 1);
+    let spray = Spray::start(&cluster, "before", &[leader, door], usize::MAX, 50);
+    spray.goes_on(&cluster, 20)?;
+    let loading = load(cluster.http(door), file);
+    spray.goes_on(&cluster, 20)?;
+    cluster.kill(other)?;
+    assert!(!loading.is_finished(), "it was killed too late to prove anything");
+    let answer = loading.join().unwrap();
+    assert_eq!((answer.status, answer.json()), (200, json!({"results": []})), "{}", answer.text());
+    spray.goes_on(&cluster, 20)?;
+    spray.finish();
+    post(&cluster, door, "/db/execute", &json!(["DELETE FROM t"]));
+    let acked = Spray::start(&cluster, "after", &[leader, door], 50, 50).join();
+    cluster.restart(other)?;
+    cluster.settle()?;
+    for id in 1..=3 {
+        assert_eq!(scalar(&cluster, id, "SELECT count(*) FROM loaded"), 5000, "node {id}");
+    }
+    compare(&cluster, &[1, 2, 3], &acked)?;
+    cluster.kill_all();
+    (1..=3).try_for_each(|id| cluster.spawn(id, &[]))?;
+    cluster.settle()?;
+    for id in 1..=3 {
+        assert!(!cluster.log(id).contains("set aside"), "node {id} goes on with the file that was loaded");
+        let folder = cluster.data_dir().join(format!("node-{id}/sql"));
+        let names: Vec<_> = walk(&folder).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert!(names.iter().any(|name| name == "current"), "{names:?}");
+        assert!(!names.iter().any(|name| name == "db.sqlite"), "what was before takes no room: {names:?}");
+    }
+    compare(&cluster, &[1, 2, 3], &acked)
+}
+
+/// The leader dies while the pieces come. Either all of the file is there afterwards or nothing of it, on every node alike, and
+/// another load works.
+#[test]
+fn a_load_whose_leader_dies_is_done_or_not_and_can_be_sent_again() -> Result<()> {
+    let mut cluster = cluster(3)?;
+    prepare(&cluster);
+    let file = file_of_pieces();
+    let leader = cluster.wait_leader()?;
+    let door = leader % 3 + 1;
+    let acked = Spray::start(&cluster, "s", &[door], 20, 50).join();
+    let loading = load(cluster.http(door), file.clone());
+    // Its first pieces lie in the database of the node that is asked.
+    let folder = cluster.data_dir().join(format!("node-{door}/sql"));
+    let bytes = || walk(&folder).iter().filter_map(|path| path.metadata().ok()).map(|data| data.len()).sum::<u64>();
+    cluster.wait_until("pieces have come", PATIENCE, || (bytes() > 8 << 20).then_some(()))?;
+    cluster.kill_now(leader)?;
+    let answer = loading.join().unwrap();
+    assert!([200, 400, 503, 504].contains(&answer.status), "{} {}", answer.status, answer.text());
+    cluster.wait_other_leader(leader)?;
+    cluster.restart(leader)?;
+    cluster.settle()?;
+    let is_loaded = scalar(&cluster, door, "SELECT count(*) FROM sqlite_master WHERE name = 'loaded'");
+    if answer.status == 200 {
+        assert_eq!(is_loaded, 1);
+    }
+    compare(&cluster, &[1, 2, 3], &if is_loaded == 1 { BTreeSet::new() } else { acked })?;
+    let again = load(cluster.http(leader), file).join().unwrap();
+    assert_eq!(again.status, 200, "{}", again.text());
+    for id in 1..=3 {
+        assert_eq!(scalar(&cluster, id, "SELECT count(*) FROM loaded"), 5000, "node {id}");
+    }
+    compare(&cluster, &[1, 2, 3], &BTreeSet::new())
+}
