@@ -11,6 +11,7 @@
 use crate::cli::fault::{Fault, code};
 use crate::client;
 use crate::http::protocol::lines::Lines;
+use crate::outcome::codes::exit_of;
 use crate::settings::Settings;
 use crate::types::NodeId;
 use serde::de::DeserializeOwned;
@@ -254,14 +255,14 @@ fn fault(fault: client::Fault) -> Fault {
 /// A node declined, with this status and these words.
 fn declined(from: &str, status: u16, said: &str) -> Fault {
     let message = format!("{from}: {said}");
-    match status {
-        504 => Fault::new(code::UNKNOWN, message, "it may have happened: look with phalanx status; phalanx events"),
-        503 => {
-            Fault::new(code::UNREACHABLE, message, "phalanx status says what is missing; try again when it is healthy")
-        }
-        404 | 405 => Fault::new(code::FAILED, message, "is this a node of the same version? see phalanx status"),
-        _ => Fault::new(code::FAILED, message, "nothing was changed; phalanx status shows how things are"),
-    }
+    let exit = exit_of(status);
+    let next = match (exit, status) {
+        (code::UNKNOWN, _) => "it may have happened: look with phalanx status; phalanx events",
+        (code::UNREACHABLE, _) => "phalanx status says what is missing; try again when it is healthy",
+        (_, 404 | 405) => "is this a node of the same version? see phalanx status",
+        _ => "nothing was changed; phalanx status shows how things are",
+    };
+    Fault::new(exit, message, next)
 }
 
 /// The settings in force, or all that is wrong with them.

@@ -16,8 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "store",
-            "services", "raft", "types", "limits", "settings", "text",
+            "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "outcome",
+            "store", "services", "raft", "types", "limits", "settings", "text",
         ],
     ),
     // Demonstrations and measurements drive clusters of the lab.
@@ -32,13 +32,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client", &["types"]),
     // Judges see recorded histories only.
     ("check", &["types"]),
-    ("http", &["node", "services", "raft", "types", "limits", "settings"]),
-    ("resp", &["node", "services", "raft", "types", "limits", "settings"]),
+    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings"]),
+    ("resp", &["node", "outcome", "services", "raft", "types", "limits", "settings"]),
     (
         "node",
         &[
             "cluster",
             "wire",
+            "outcome",
             "store",
             "work",
             "services",
@@ -51,9 +52,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // Discovery asks over the peer protocol; autopilot and verdict read what the core shows.
-    ("cluster", &["wire", "store", "services", "raft", "types", "limits", "settings"]),
-    // Frames carry what others own: raft messages and service replies.
-    ("wire", &["services", "raft", "types", "limits"]),
+    ("cluster", &["wire", "outcome", "store", "services", "raft", "types", "limits", "settings"]),
+    // Frames carry what others own: raft messages, service replies, and reasons.
+    ("wire", &["outcome", "services", "raft", "types", "limits"]),
+    // A reason names what raft or a service refused; the table has a row for each.
+    ("outcome", &["services", "raft", "types", "limits"]),
     // The log on disk holds raft entries and promises.
     ("store", &["raft", "planted_bugs", "types", "limits"]),
     // An attempt takes a job's request and gives its end; which languages there are is a setting.

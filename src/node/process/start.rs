@@ -174,16 +174,22 @@ fn start(
     }
     let is_gateway = options.is_gateway;
     let key = settings.cluster_secret.as_deref().map(Key::of);
-    let find = |me: &mut Me, store: &mut Store, durable: &Durable| {
-        find_cluster(&settings, key.as_ref(), &*files, &dir, me, store, durable, &ports, stop_asked, is_gateway)
+    let search = Search {
+        settings: &settings,
+        key: key.as_ref(),
+        files: &*files,
+        dir: &dir,
+        ports: &ports,
+        stop_asked,
+        is_gateway,
     };
-    let mut found = find(&mut me, &mut store, &durable)?;
+    let mut found = search.run(&mut me, &mut store, &durable)?;
     if found == Found::Outdated {
         drop(store);
         me = identity::set_aside(&*files, &dir, &me, Uuid::new_v4())?;
         info!("node {} is now uuid {}", id.0, me.uuid);
         (store, durable) = open::open(&files, &dir, &mut me)?;
-        found = find(&mut me, &mut store, &durable)?;
+        found = search.run(&mut me, &mut store, &durable)?;
     }
     if found == Found::Bootstrapped {
         durable = raft::founding_state(me.identity());
@@ -227,50 +233,53 @@ enum Found {
     Outdated,
 }
 
-/// Returns when this node has a cluster.
-#[expect(clippy::too_many_arguments, reason = "called once, with everything that a node is before it runs")]
-fn find_cluster(
-    settings: &Settings,
-    key: Option<&Key>,
-    files: &dyn Files,
-    dir: &Path,
-    me: &mut Me,
-    store: &mut Store,
-    durable: &Durable,
-    ports: &Ports,
-    stop_asked: &Receiver<&'static str>,
+/// What a node has while it looks for its cluster, beside what the search changes.
+struct Search<'a> {
+    settings: &'a Settings,
+    key: Option<&'a Key>,
+    files: &'a dyn Files,
+    dir: &'a Path,
+    ports: &'a Ports,
+    stop_asked: &'a Receiver<&'static str>,
     is_gateway: bool,
-) -> Result<Found, StartError> {
-    let (identity, cluster) = (me.identity(), me.cluster);
-    let asker = Asker::new(settings, key.cloned(), identity, cluster, is_gateway);
-    let has_log = *durable != Durable::default();
-    let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
-    let free_mb = store::free_bytes(dir)? >> 20;
-    let no_disk = (free_mb < settings.disk_reserve_mb).then(|| {
-        format!("{free_mb} MiB free, disk_reserve_mb is {}: free some space or lower it", settings.disk_reserve_mb)
-    });
-    let no_founder = match is_gateway {
-        true => Some("it is a gateway; start the nodes that it is to serve, with ./run.sh for example".to_string()),
-        false => no_disk,
-    };
-    let kept = raft::Promise::from(durable);
-    let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
-    let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_founder, settings };
-    let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
-    let world =
-        RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| bootstrap(files, dir, me, store, cluster));
-    let decision = discover(&seeker, &world)?;
-    drop((world, lookout));
-    match decision {
-        Decision::Resume => Ok(Found::Member { identities: Vec::new() }),
-        Decision::Outdated => Ok(Found::Outdated),
-        Decision::Founded { .. } => Ok(Found::Bootstrapped),
-        Decision::Stopping => Err(StartError::Stopped),
-        Decision::Joined { cluster, members, identities } => {
-            me.cluster = Some(cluster);
-            me.peers.extend(members.into_iter().filter(|(id, _)| *id != me.id));
-            identity::save(files, dir, me)?;
-            Ok(Found::Member { identities })
+}
+
+impl Search<'_> {
+    /// Returns when this node has a cluster.
+    fn run(&self, me: &mut Me, store: &mut Store, durable: &Durable) -> Result<Found, StartError> {
+        let Search { settings, key, files, dir, ports, stop_asked, is_gateway } = *self;
+        let (identity, cluster) = (me.identity(), me.cluster);
+        let asker = Asker::new(settings, key.cloned(), identity, cluster, is_gateway);
+        let has_log = *durable != Durable::default();
+        let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
+        let free_mb = store::free_bytes(dir)? >> 20;
+        let no_disk = (free_mb < settings.disk_reserve_mb).then(|| {
+            format!("{free_mb} MiB free, disk_reserve_mb is {}: free some space or lower it", settings.disk_reserve_mb)
+        });
+        let no_founder = match is_gateway {
+            true => Some("it is a gateway; start the nodes that it is to serve, with ./run.sh for example".to_string()),
+            false => no_disk,
+        };
+        let kept = raft::Promise::from(durable);
+        let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
+        let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_founder, settings };
+        let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
+        let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
+            bootstrap(files, dir, me, store, cluster)
+        });
+        let decision = discover(&seeker, &world)?;
+        drop((world, lookout));
+        match decision {
+            Decision::Resume => Ok(Found::Member { identities: Vec::new() }),
+            Decision::Outdated => Ok(Found::Outdated),
+            Decision::Founded { .. } => Ok(Found::Bootstrapped),
+            Decision::Stopping => Err(StartError::Stopped),
+            Decision::Joined { cluster, members, identities } => {
+                me.cluster = Some(cluster);
+                me.peers.extend(members.into_iter().filter(|(id, _)| *id != me.id));
+                identity::save(files, dir, me)?;
+                Ok(Found::Member { identities })
+            }
         }
     }
 }
