@@ -22,8 +22,6 @@ pub enum Colour {
     Yellow,
     /// Advice.
     Cyan,
-    /// Headings.
-    Bold,
 }
 
 impl Colour {
@@ -33,7 +31,6 @@ impl Colour {
             Colour::Green => "32",
             Colour::Yellow => "33",
             Colour::Cyan => "36",
-            Colour::Bold => "1",
         }
     }
 }
