@@ -167,12 +167,6 @@ pub fn span(ms: u64) -> String {
     }
 }
 
-/// The time of day (UTC) of a moment given in milliseconds since 1970: `12:04:07.123`.
-pub fn clock(at_ms: u64) -> String {
-    let (s, ms) = (at_ms / 1000 % 86_400, at_ms % 1000);
-    format!("{:02}:{:02}:{:02}.{ms:03}", s / 3600, s / 60 % 60, s % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,8 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_and_clocks_read_like_speech() {
+    fn spans_read_like_speech() {
         assert_eq!([span(85), span(3_250), span(61_000), span(7_200_000)], ["85 ms", "3.2 s", "1 min", "2 h"]);
-        assert_eq!(clock(86_400_000 + 43_447_123), "12:04:07.123");
     }
 }

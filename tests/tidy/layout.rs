@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "store",
-            "services", "raft", "types", "limits", "settings", "text",
+            "services", "raft", "types", "limits", "settings", "text", "time",
         ],
     ),
     // Demonstrations and measurements drive clusters of the lab.
@@ -32,9 +32,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client", &["types"]),
     // Judges see recorded histories only.
     ("check", &["types"]),
-    ("http", &["node", "services", "raft", "types", "limits", "settings"]),
+    ("http", &["node", "services", "raft", "types", "limits", "settings", "time"]),
     ("resp", &["node", "services", "raft", "types", "limits", "settings"]),
-    ("node", &["cluster", "wire", "store", "work", "services", "raft", "types", "limits", "settings", "text"]),
+    ("node", &["cluster", "wire", "store", "work", "services", "raft", "types", "limits", "settings", "text", "time"]),
     // Discovery asks over the peer protocol; autopilot and verdict read what the core shows.
     ("cluster", &["wire", "store", "services", "raft", "types", "limits", "settings"]),
     // Frames carry what others own: raft messages and service replies.
@@ -50,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("types", &["limits"]),
     ("limits", &[]),
     ("text", &[]),
+    ("time", &[]),
     ("lib", &[]),
 ];
 
@@ -71,6 +72,7 @@ const IMPURE: &[&str] = &[
     "Rng::new",
     "Uuid::new_v4",
     "fs2::",
+    "jiff::",
     "rustix::",
     "socket2::",
 ];

@@ -3,7 +3,6 @@
 //! Not here: what the figures mean (`node/views/status.rs`), collecting them (`node/reports/metrics.rs`).
 
 use crate::http::protocol::error::ApiError;
-use crate::http::protocol::params;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::node::views::status::{ClusterStatus, Verdict};
@@ -31,10 +30,9 @@ pub(crate) fn events(request: &Request) -> ApiResult {
     let Ok(since) = head.query("since").unwrap_or("0").parse() else {
         return Err(ApiError::refused(400, "since must be the number of an event"));
     };
-    let events = match head.query("wait").map(params::span) {
+    let events = match request.params().duration("wait", WAIT_MAX)? {
         None => server.host.events_since(since),
-        Some(Some(wait)) => server.host.wait_events(since, Instant::now() + wait.min(WAIT_MAX)),
-        Some(None) => return Err(ApiError::refused(400, "wait must be a time, as in wait=10s")),
+        Some(wait) => server.host.wait_events(since, Instant::now() + wait),
     };
     Ok(Response::json(200, &json!({"events": events})))
 }
