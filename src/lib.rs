@@ -13,8 +13,8 @@
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
 //! - [`work`]: users' programs in a sandbox.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
-//! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: text of others, made harmless for terminals. [`time`]:
-//!   durations and times as text.
+//! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: text of others, made harmless for terminals.
+//!   [`time`]: durations and times as text.
 
 pub mod bench;
 pub mod check;

@@ -252,7 +252,7 @@ impl Serialize for Cell<'_> {
     }
 }
 
-/// A time in one of the forms that rqlite reads, `2026-11-26 14:05:06.25+01:00` or shorter, in RFC 3339; `None` if it is none.
+/// A time in one of rqlite's forms, `2026-11-26 14:05:06.25+01:00` or shorter, in RFC 3339; `None` if it is none.
 fn rfc3339(text: &str) -> Option<String> {
     let (civil, offset) = match text.len().checked_sub(6).and_then(|at| text.split_at_checked(at)) {
         Some((civil, offset)) if offset.starts_with(['+', '-']) && civil.len() >= 19 => (civil, offset),
