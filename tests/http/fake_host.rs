@@ -5,7 +5,7 @@ use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::status::*;
 use phalanx::node::{
     BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reservation, SentFile, Slot,
-    SqlRead,
+    SqlRead, gauge,
 };
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
@@ -301,7 +301,7 @@ impl Host for FakeHost {
         }
     }
     fn metrics(&self) -> Vec<Metric> {
-        let metric = |labels| Metric { name: "phalanx_term", help: "Term.", kind: "gauge", labels, value: 7.0 };
+        let metric = |labels| Metric { labels, ..gauge("phalanx_term", "Term.", 7) };
         vec![metric(vec![]), metric(vec![("peer", "a\"b".to_owned())])]
     }
     fn memory(&self) -> &Arc<MemoryBudget> {
