@@ -14,7 +14,7 @@
 //! - [`work`]: users' programs in a sandbox.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
 //! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: text of others, made harmless for terminals.
-//!   [`time`]: durations and times as text.
+//!   [`time`]: durations and times as text. [`progress`]: how far something is that a user waits for.
 
 pub mod bench;
 pub mod check;
@@ -26,6 +26,7 @@ pub mod http;
 pub mod lab;
 pub mod limits;
 pub mod node;
+pub mod progress;
 pub mod raft;
 pub mod resp;
 pub mod services;

@@ -17,13 +17,13 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "store",
-            "services", "raft", "types", "limits", "settings", "text", "time",
+            "services", "raft", "types", "limits", "settings", "text", "time", "progress",
         ],
     ),
     // Demonstrations and measurements drive clusters of the lab.
     ("demo", &["lab", "client", "check", "node", "types", "settings"]),
     // One of them runs the bare command of a job's sandbox, to compare.
-    ("bench", &["lab", "client", "node", "work", "types", "settings"]),
+    ("bench", &["lab", "client", "node", "work", "types", "settings", "progress"]),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
     ("lab", &["client", "check", "node", "work", "raft", "types", "settings"]),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
@@ -51,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("text", &[]),
     ("time", &[]),
+    ("progress", &[]),
     ("lib", &[]),
 ];
 

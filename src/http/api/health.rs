@@ -5,8 +5,8 @@
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
-use crate::node::{Metric, MetricValue, counter, gauge};
 use crate::node::views::status::{ClusterStatus, Verdict};
+use crate::node::{Metric, MetricValue, counter, gauge};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
 use prometheus_client::metrics::MetricType;
