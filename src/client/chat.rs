@@ -146,7 +146,7 @@ impl Chat {
         let with =
             inbox["conversations"].as_array().and_then(|rows| rows.iter().find(|row| row["account"] == *account));
         let id = with.and_then(|row| row["conversation"].as_u64());
-        id.ok_or_else(|| self.nothing(format!("you and {name} have not talked yet")))
+        id.ok_or_else(|| self.nothing(format!("no conversation with {name} yet")))
     }
 
     fn nothing(&self, why: String) -> Fault {
@@ -253,7 +253,7 @@ impl Follower {
             while let Some(line) = self.ready.pop_front() {
                 let position = line["position"].as_u64();
                 if line["type"] == "logged_out" {
-                    let why = "this log-in has ended".to_string();
+                    let why = "this session has ended".to_string();
                     let from = self.address().to_string();
                     return Err(Fault::Refused { status: 401, from, why, retry_after: None });
                 }

@@ -21,7 +21,7 @@ pub struct LeaderArgs {
     /// Wait until there is a leader
     #[arg(long)]
     wait: bool,
-    /// Seconds that `--wait` waits at most
+    /// Maximum number of seconds to wait with --wait
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     within: u64,
 }
@@ -29,9 +29,9 @@ pub struct LeaderArgs {
 /// What to do with the leadership.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum LeaderCommand {
-    /// Hand leadership over to a voter
+    /// Transfer the leadership to a voter
     Transfer {
-        /// Number of the node that shall lead
+        /// Id of the node that becomes the leader
         node: u64,
         #[command(flatten)]
         client: ClientArgs,
@@ -58,8 +58,12 @@ fn show(args: &LeaderArgs) -> Result<(), Fault> {
                     return Ok(());
                 }
                 None => {
-                    let message = format!("nobody leads in term {}", answer.value.cluster.term);
-                    Fault::new(code::UNREACHABLE, message, "phalanx leader --wait; phalanx status says what is missing")
+                    let message = format!("no leader in term {}", answer.value.cluster.term);
+                    Fault::new(
+                        code::UNREACHABLE,
+                        message,
+                        "wait with phalanx leader --wait; phalanx status shows the reason",
+                    )
                 }
             },
             Err(fault) => fault,
@@ -88,7 +92,7 @@ fn transfer(node: u64, args: &ClientArgs) -> Result<(), Fault> {
     if args.json {
         term::json(&json!({"leader": node, "took_ms": ms}));
     } else {
-        term::line(&format!("node {node} leads now; the hand-over took {}", term::span(ms)));
+        term::line(&format!("node {node} leads now; the transfer took {}", term::span(ms)));
     }
     Ok(())
 }

@@ -21,10 +21,10 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 pub struct StatusArgs {
     #[command(flatten)]
     client: ClientArgs,
-    /// Show it again and again, until Ctrl+C
+    /// Refresh until Ctrl+C
     #[arg(short, long)]
     watch: bool,
-    /// Exit code 7 unless the verdict is `healthy`
+    /// Exit with code 7 unless the cluster is `healthy`
     #[arg(long, conflicts_with = "watch")]
     check: bool,
 }
@@ -43,7 +43,7 @@ pub fn run(args: &StatusArgs) -> Result<(), Fault> {
     }
     if args.check && answer.value.cluster.verdict != Verdict::Healthy {
         let message = format!("the cluster is {}", verdict_word(answer.value.cluster.verdict));
-        return Err(Fault::new(code::UNHEALTHY, message, "phalanx events says what happened"));
+        return Err(Fault::new(code::UNHEALTHY, message, "phalanx events shows what happened"));
     }
     Ok(())
 }
@@ -89,7 +89,7 @@ pub fn verdict_line(status: &Status) -> String {
     };
     let leads = match cluster.leader {
         Some(leader) => format!("node {} leads in term {}", leader.0, cluster.term),
-        None => format!("nobody leads in term {}", cluster.term),
+        None => format!("no leader in term {}", cluster.term),
     };
     let mut parts = vec![leads];
     if cluster.verdict != Verdict::Unavailable {
@@ -111,7 +111,7 @@ pub fn render(status: &Status, from: &str) -> String {
         if let Some(ahead_ms) = node.clock_ahead_ms.filter(|ms| ms.unsigned_abs() >= SKEW_WARN_MS.unsigned_abs()) {
             let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
             text += &format!(
-                "the clock of node {} is {} {way} node {}'s: is a time server set up on both?\n",
+                "the clock of node {} is {} {way} node {}'s: check that time synchronization (NTP) runs on both\n",
                 node.id.0,
                 span(ahead_ms.unsigned_abs()),
                 status.node.id.0
@@ -119,7 +119,7 @@ pub fn render(status: &Status, from: &str) -> String {
         }
     }
     if let Some(last) = status.failovers.first() {
-        let from = last.from.map_or("nobody".to_string(), |n| format!("node {}", n.0));
+        let from = last.from.map_or("none".to_string(), |n| format!("node {}", n.0));
         text += &format!(
             "last change of leader: {from} -> node {} in term {} ({}), {} without a leader\n",
             last.to.0,
@@ -220,7 +220,9 @@ mod tests {
         status.nodes[1].clock_ahead_ms = Some(-3_600_000);
         let text = render(&status, "127.0.0.1:6704");
         assert!(
-            text.contains("the clock of node 5 is 1 h behind node 4's: is a time server set up on both?\n"),
+            text.contains(
+                "the clock of node 5 is 1 h behind node 4's: check that time synchronization (NTP) runs on both\n"
+            ),
             "{text}"
         );
         assert!(!text.contains("the clock of node 4"), "{text}");
@@ -232,7 +234,7 @@ mod tests {
         status.cluster.verdict = Verdict::Unavailable;
         status.cluster.leader = None;
         status.cluster.reasons = vec!["2 of 5 voters are reachable, 3 are needed".into()];
-        let expected = "unavailable: nobody leads in term 7; 2 of 5 voters are reachable, 3 are needed";
+        let expected = "unavailable: no leader in term 7; 2 of 5 voters are reachable, 3 are needed";
         assert_eq!(verdict_line(&status), expected);
     }
 }

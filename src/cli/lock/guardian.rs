@@ -33,7 +33,7 @@ enum Event {
 /// # Errors
 /// There is none, or threads and signals cannot be had.
 pub fn run() -> Result<(), Fault> {
-    let failed = |e: io::Error| Fault::new(code::FAILED, format!("the guardian cannot work: {e}"), "");
+    let failed = |e: io::Error| Fault::new(code::FAILED, format!("the lock cannot be renewed: {e}"), "");
     signals::withstand().map_err(failed)?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(failed)?;

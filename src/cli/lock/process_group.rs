@@ -76,7 +76,7 @@ impl Group {
             // Only now it takes signals in the group's name, and notices when this process is gone.
             match words.recv_timeout(GUARDIAN_MAX) {
                 Ok(Word::Kept(_)) => {}
-                _ => return Err(io::Error::other("its guardian did not start")),
+                _ => return Err(io::Error::other("the guardian process did not start")),
             }
             let terminal = foreground();
             if let Some(terminal) = &terminal {
@@ -252,7 +252,7 @@ fn start_guardian() -> io::Result<Child> {
 
 fn listen(guardian: &mut Child) -> io::Result<Receiver<Word>> {
     let (tell, words) = bounded(WORDS_MAX);
-    let said = guardian.stdout.take().ok_or_else(|| io::Error::other("the guardian has no voice"))?;
+    let said = guardian.stdout.take().ok_or_else(|| io::Error::other("stdout of the guardian was piped"))?;
     spawn::spawn("guardian", move || {
         for line in BufReader::new(said).lines() {
             let Ok(line) = line else { return };
