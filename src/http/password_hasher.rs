@@ -49,7 +49,7 @@ pub(crate) struct Slot<'a> {
 impl Passwords {
     /// Waits for a turn, at most so long.
     pub(crate) fn enter(&self, deadline: Instant) -> Result<Slot<'_>, ApiError> {
-        let too_many = || ApiError::refused(503, "too many log-ins at once: try again");
+        let too_many = || ApiError::refused(503, "too many logins at once: try again");
         let mut busy = self.lock();
         if busy.running >= CHAT_HASHES_MAX && busy.waiting >= CHAT_HASHES_WAITING_MAX {
             return Err(too_many());

@@ -177,7 +177,9 @@ pub(crate) static ROUTES: &[Route] = &[
     post("/v1/lock/{+name}/acquire", locks::acquire),
     post("/v1/lock/{+name}/renew", locks::renew),
     post("/v1/lock/{+name}/release", locks::release),
-    get("/v1/lock/{+name}", locks::show).params(LEVEL).post_hint("POST to /v1/lock/{name}/acquire, /renew or /release"),
+    get("/v1/lock/{+name}", locks::show)
+        .params(LEVEL)
+        .post_hint("use POST /v1/lock/{name}/acquire, /renew or /release"),
     post("/db/execute", statements::execute).params(&[
         &statements::PARAMS,
         &statements::WRITE_PARAMS,
@@ -367,7 +369,7 @@ mod tests {
     fn methods_are_those_of_the_table() {
         let allow = |path| find(path).unwrap().allow();
         assert_eq!(allow("/v1/kv/a"), "GET, HEAD, PUT, POST, DELETE");
-        assert_eq!((allow("/v1/note"), allow("/v1/status")), ("POST".to_string(), "GET, HEAD".to_string()));
+        assert_eq!((allow("/v1/leader/transfer"), allow("/v1/status")), ("POST".to_string(), "GET, HEAD".to_string()));
         let status = find("/v1/status").unwrap();
         assert!(status.route(Method::Head).is_some() && status.route(Method::Post).is_none());
         assert!(status.route(Method::Options).is_none() && status.route(Method::Other).is_none());

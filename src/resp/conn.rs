@@ -245,7 +245,7 @@ impl Conn {
         match answered {
             Outcome::Done((_, Reply::Ok(bytes))) => match BatchReply::decode(&bytes) {
                 Some(BatchReply::Values(values)) => Ok(values),
-                _ => Err("ERR the store's answer cannot be read".to_string()),
+                _ => Err("ERR internal error: malformed answer of the key-value store".to_string()),
             },
             Outcome::Done((_, Reply::Failed(why))) => Err(format!("ERR {why}")),
             Outcome::Refused(why) => Err(reply_plan::refused(&why)),

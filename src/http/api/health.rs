@@ -29,12 +29,12 @@ pub(crate) fn gossip(request: &Request) -> ApiResult {
 pub(crate) fn events(request: &Request) -> ApiResult {
     let (server, head) = (request.server, request.head);
     let Ok(since) = head.query("since").unwrap_or("0").parse() else {
-        return Err(ApiError::refused(400, "since must be the number of an event"));
+        return Err(ApiError::refused(400, "since must be the sequence number of an event"));
     };
     let events = match head.query("wait").map(params::span) {
         None => server.host.events_since(since),
         Some(Some(wait)) => server.host.wait_events(since, Instant::now() + wait.min(WAIT_MAX)),
-        Some(None) => return Err(ApiError::refused(400, "wait must be a time, as in wait=10s")),
+        Some(None) => return Err(ApiError::refused(400, "wait must be a duration, for example wait=10s")),
     };
     Ok(Response::json(200, &json!({"events": events})))
 }
@@ -95,26 +95,26 @@ pub(crate) fn metrics(request: &Request) -> ApiResult {
     }
     let counts = &server.counts;
     for (name, kind, help, value) in [
-        ("phalanx_http_connections_open", "gauge", "HTTP connections that stand now.", &counts.open),
+        ("phalanx_http_connections_open", "gauge", "Open HTTP connections.", &counts.open),
         ("phalanx_http_connections_total", "counter", "HTTP connections accepted.", &counts.accepted),
         (
             "phalanx_http_turned_away_total",
             "counter",
-            "HTTP connections refused for want of room.",
+            "HTTP connections refused at the connection limit.",
             &counts.turned_away,
         ),
-        ("phalanx_http_accept_errors_total", "counter", "Accepts that failed.", &counts.accept_errors),
+        ("phalanx_http_accept_errors_total", "counter", "Failed accept calls.", &counts.accept_errors),
         ("phalanx_http_requests_total", "counter", "HTTP requests.", &counts.requests),
         (
             "phalanx_http_refused_total",
             "counter",
-            "HTTP requests that broke a rule of the door.",
+            "HTTP requests refused as malformed or not allowed.",
             &counts.refused_requests,
         ),
         (
             "phalanx_http_slow_readers_total",
             "counter",
-            "Streams dropped because nobody read.",
+            "Streams closed because the client did not read.",
             &counts.slow_readers_dropped,
         ),
     ] {

@@ -43,7 +43,7 @@ const LIMIT: u64 = 100;
 /// How long results are kept here; refuses where jobs are off.
 fn keep_ms(server: &Server) -> Result<u64, ApiError> {
     server.host.jobs_keep_ms().ok_or_else(|| {
-        ApiError::refused(403, "jobs are off on this node: set jobs_enabled, and beyond loopback a cluster_secret")
+        ApiError::refused(403, "jobs are disabled on this node: set jobs_enabled, and on addresses other than loopback also cluster_secret")
     })
 }
 
@@ -163,7 +163,7 @@ pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
     let keep_ms = keep_ms(server)?;
     let wait = request.params().span("wait", WAIT_MAX)?;
     if body.is_empty() {
-        return Err(ApiError::refused(400, "the body is the Java source to compile and run"));
+        return Err(ApiError::refused(400, "the body must be the Java source to compile and run"));
     }
     let language = "java".to_string();
     let name = server.host.file_name(&language).unwrap_or_else(|| "Main.java".to_string());
@@ -232,7 +232,7 @@ fn described(server: &Server, id: JobId, job: &Job) -> Response {
 /// A job's number in a path.
 pub(crate) fn number(text: &str) -> Result<JobId, ApiError> {
     let id = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    id.ok_or_else(|| ApiError::refused(400, "a job is named by its number: /v1/jobs/17"))
+    id.ok_or_else(|| ApiError::refused(400, "the path needs the id of a job: /v1/jobs/17"))
 }
 
 /// Asks for one job; 404 if there is none.
@@ -263,7 +263,7 @@ pub(crate) fn list(request: &Request) -> ApiResult {
     let params = request.params();
     let limit = params.number("limit")?.unwrap_or(LIMIT);
     if !(1..=LIST_MAX).contains(&limit) {
-        return Err(ApiError::refused(400, format!("limit is 1 to {LIST_MAX}")));
+        return Err(ApiError::refused(400, format!("limit must be 1 to {LIST_MAX}")));
     }
     let query = JobTable::encode_query(&Query::List { before: params.number("before")?, limit });
     let (index, bytes) = answered(request.server.host.query(query, request.level()?, request.deadline()))?;
