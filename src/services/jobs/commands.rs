@@ -308,13 +308,13 @@ pub enum Refusal {
     #[error("{0}")]
     Malformed(String),
     /// There is no such job, or its end was kept long enough.
-    #[error("there is no job {0}")]
+    #[error("no such job: {0}")]
     NoSuchJob(JobId),
     /// It has ended.
-    #[error("job {0} has ended")]
+    #[error("job {0} has already ended")]
     HasEnded(JobId),
     /// The job has gone to somebody else, or on to another attempt.
-    #[error("job {0} is no longer this worker's")]
+    #[error("job {0} is no longer assigned to this worker")]
     NotYours(JobId),
 }
 

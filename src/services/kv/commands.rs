@@ -46,11 +46,11 @@ pub const NO_TIME: &str = "ERR invalid expire time";
 /// See [`RUN_REPLY_BYTES_MAX`].
 pub const TOO_LARGE_A_REPLY: &str = "ERR reply exceeds maximum allowed size";
 /// See [`ENTRY_STEPS_MAX`].
-pub const ENTRY_STEPS_USED: &str = "ERR the transactions under way look through more keys than 50 million steps allow: \
-    ask KEYS and SCAN outside of MULTI, or with a smaller COUNT";
+pub const ENTRY_STEPS_USED: &str = "ERR KEYS and SCAN in current transactions exceed the limit of 50 million steps: \
+    use them outside of MULTI, or with a smaller COUNT";
 /// See [`READ_STEPS_MAX`].
-pub const READ_STEPS_USED: &str = "ERR looking through the keys takes more than 300 million steps: \
-    use SCAN, a shorter pattern or one that begins with plain bytes";
+pub const READ_STEPS_USED: &str = "ERR matching all keys exceeds the limit of 300 million steps: \
+    use SCAN, a shorter pattern or one that begins with a literal prefix";
 
 /// When a key that is written shall expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
