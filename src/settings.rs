@@ -11,7 +11,7 @@ mod rules;
 mod runtimes;
 
 pub use gather::{Fault, Source, Sources};
-pub use runtimes::{CageKind, Runtime, known as known_runtimes};
+pub use runtimes::{Runtime, SandboxKind, known as known_runtimes};
 
 use crate::limits::TICK_MS;
 use crate::types::{Addresses, NodeId, Ticks};
@@ -109,7 +109,7 @@ pub struct Settings {
     /// Jobs that this node runs at once; `None`: one per processor.
     pub job_slots: Option<u32>,
     /// How programs are shut in.
-    pub jobs_cage: CageKind,
+    pub jobs_cage: SandboxKind,
     /// How long the result of a job is kept.
     pub jobs_keep_ms: u64,
     /// Languages that jobs may be written in.
@@ -155,7 +155,7 @@ impl Default for Settings {
             quota_jobs_mb: 512,
             jobs_enabled: true,
             job_slots: None,
-            jobs_cage: CageKind::Full,
+            jobs_cage: SandboxKind::Full,
             jobs_keep_ms: 3_600_000,
             runtimes: runtimes::known(),
             cluster_secret: None,
@@ -219,8 +219,8 @@ impl Settings {
         let len = self.cluster_secret.as_ref()?.chars().count();
         (len < SECRET_CHARS_GOOD).then(|| {
             format!(
-                "cluster_secret has {len} characters, few enough to be guessed by whoever can connect to a node: \
-                 use at least {SECRET_CHARS_GOOD} random ones"
+                "cluster_secret has only {len} characters and can be guessed: use at least {SECRET_CHARS_GOOD} random \
+                 characters"
             )
         })
     }
@@ -328,7 +328,7 @@ mod tests {
         for key in ["cluster_secret", "cluster-secret"] {
             let faults = load("{}", &[], &[(key, "abracadabra-abracadabra")]).unwrap_err();
             let text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
-            assert!(text.contains("can read the command line") && text.contains("PHALANX_CLUSTER_SECRET"), "{text}");
+            assert!(text.contains("the command line is visible") && text.contains("PHALANX_CLUSTER_SECRET"), "{text}");
             assert!(text.contains("settings file") && text.contains("chmod 600"), "{text}");
             assert!(!text.contains("abracadabra"), "{text}");
         }

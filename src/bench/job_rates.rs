@@ -1,4 +1,4 @@
-//! The figures of `phalanx bench job`: what a job costs beyond the bare command in the same cage, how many run in a second
+//! The figures of `phalanx bench job`: what a job costs beyond the bare command in the same sandbox, how many run in a second
 //! beside `xargs`, how soon a dead worker's job runs elsewhere, and whether a long queue survives the death of all.
 //!
 //! The bare command is the one that a worker starts, word for word; jobs and bare commands take turns, so that the noise of
@@ -11,8 +11,8 @@ use crate::lab::folders::Folder;
 use crate::lab::jobs::Jobs;
 use crate::lab::web::Connection;
 use crate::lab::{LabError, Result};
-use crate::settings::CageKind;
-use crate::work::sandbox::{Bounds, Cage};
+use crate::settings::SandboxKind;
+use crate::work::sandbox::{Bounds, Sandbox};
 use crate::work::scratch::Scratch;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ const SLOTS: u64 = 2;
 const NODES: u64 = 3;
 /// Connections that hand jobs in.
 const HANDS: usize = 8;
-/// A user number of the cage that no slot of these nodes has.
+/// A user number of the sandbox that no slot of these nodes has.
 const OWN_SLOT: u32 = 4999;
 
 /// What to measure, and how often.
@@ -79,7 +79,7 @@ fn finding(
 /// Runs the plan; `say` hears about progress.
 ///
 /// # Errors
-/// Nodes do not start, programs cannot be caged here, or a job is lost.
+/// Nodes do not start, programs cannot be sandboxed here, or a job is lost.
 pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
     let settings = json!({"jobs_enabled": true, "job_slots": SLOTS});
     let mut cluster = Cluster::ready(&plan.exe, NODES, &settings)?;
@@ -113,7 +113,7 @@ pub fn wait_workers(cluster: &Cluster, count: u64) -> Result<()> {
 
 /// The command that a worker starts for a shell script that says `true`, without the worker.
 struct Bare {
-    cage: Cage,
+    sandbox: Sandbox,
     scratch: Scratch,
     /// Removed after what is in it.
     _folder: Folder,
@@ -125,29 +125,30 @@ impl Bare {
         // The folder of each command is private; the users of jobs have to pass through the one above.
         let opened = std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711));
         opened.map_err(LabError::io("open a temporary folder"))?;
-        let cage = Cage::try_out(CageKind::Full, folder.path()).map_err(|e| LabError::Answer(e.to_string()))?;
+        let sandbox =
+            Sandbox::try_out(SandboxKind::Full, folder.path()).map_err(|e| LabError::Answer(e.to_string()))?;
         let path = folder.path().join("scratch");
-        let user = cage.user(OWN_SLOT);
+        let user = sandbox.user(OWN_SLOT);
         let scratch = Scratch::make(&path, user, 64).map_err(LabError::io("make a folder"))?;
         let script = scratch.job().join("main.sh");
         std::fs::write(&script, "true").map_err(LabError::io("write a script"))?;
         if user.is_some() {
             chown(script, user, user).map_err(LabError::io("give the script away"))?;
         }
-        Ok(Bare { cage, scratch, _folder: folder })
+        Ok(Bare { sandbox, scratch, _folder: folder })
     }
 
     fn command(&self) -> Command {
         let bounds = Bounds { wall_s: 60, cpu_s: 10, data: 512 << 20, file: 64 << 20, processes: 512 };
         let words = ["sh", "main.sh"].map(String::from);
-        self.cage.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
+        self.sandbox.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
     }
 
     fn run(&self) -> Result<Duration> {
         let begun = Instant::now();
         let mut command = self.command();
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let status = status.map_err(LabError::io("start the cage"))?;
+        let status = status.map_err(LabError::io("start the sandbox"))?;
         if status.success() {
             Ok(begun.elapsed())
         } else {
@@ -192,7 +193,7 @@ fn overhead(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&s
     }
     let beyond: Vec<f64> = jobs.iter().zip(&bares).map(|(job, bare)| job - bare).collect();
     Ok(vec![
-        finding("bare command in its cage", "ms", &bares, "", |_, _| true),
+        finding("bare command in its sandbox", "ms", &bares, "", |_, _| true),
         finding("job, from submit to result, through a follower", "ms", &jobs, "", |_, _| true),
         finding("overhead of a job", "ms", &beyond, "median <= 10", |median, _| median <= 10.0),
     ])
@@ -214,7 +215,7 @@ fn throughput(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(
     }
     let ratio = 100.0 * median(&by_jobs) / median(&by_xargs);
     Ok(vec![
-        finding("xargs, caged commands", "per s", &by_xargs, "", |_, _| true),
+        finding("xargs, sandboxed commands", "per s", &by_xargs, "", |_, _| true),
         finding("jobs", "per s", &by_jobs, "", |_, _| true),
         finding("jobs against xargs", "%", &[ratio], ">= 80", |median, _| median >= 80.0),
     ])

@@ -46,7 +46,7 @@ pub struct Projection {
 /// The cluster as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterInfo {
-    /// Drawn when the cluster was founded.
+    /// Random, drawn when the cluster was created.
     pub id: Uuid,
     /// Grows within a term with each change that the leader wrote.
     pub last_version: u64,

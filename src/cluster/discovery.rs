@@ -1,16 +1,16 @@
-//! How a node that starts finds its cluster, joins it, or founds one.
+//! How a node that starts finds its cluster, joins it, or bootstraps a new one.
 //!
-//! A node with state resumes; it never founds. A newcomer asks every address it knows for the leader, a bounded number of
+//! A node with state resumes; it never bootstraps. A new node asks every address it knows for the leader, a bounded number of
 //! times, and joins the leader that answers. If nobody is in a cluster, those who look line up, highest id first; whoever's
-//! turn it is takes the lock of `config.json`, reads it again, and founds only if nobody has meanwhile. So the lock decides;
-//! the line-up only makes the highest id the likely founder. With `peers` (other hosts, no shared file) a node founds only
+//! turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no other node has meanwhile. So the lock decides;
+//! the line-up only makes the highest id the likely one. With `peers` (other hosts, no shared file) a node bootstraps only
 //! when all of them look as well and none has a higher id: one that is not heard may hold the data of an earlier cluster.
 //!
-//! Invariants: D1 a cluster is founded under the exclusive lock alone, and not while `config.json` or a data folder
-//! speaks of another that may live. D2 `config.json` is written before the founder's own data, and the lock is held until
+//! Invariants: D1 a cluster is created under the exclusive lock alone, and not while `config.json` or a data folder
+//! speaks of another that may live. D2 `config.json` is written before the node's own data, and the lock is held until
 //! both are: a crash in between leaves a file that no data stands behind, which the next newcomer sets aside with a warning.
 //! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 nobody joins or
-//! founds a cluster beside another one that has this host's front door.
+//! bootstraps a cluster beside another one that has this host's front door.
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 use super::config_file::{ConfigFileError, Lock, Projection, read};
@@ -30,7 +30,7 @@ use uuid::Uuid;
 const GLANCE: Duration = Duration::from_millis(20);
 /// Once a cluster is known and only its leader or its consent is missing, rounds are this short ...
 const EAGER: Duration = Duration::from_millis(50);
-/// ... for so many rounds; after them, and when founding is not allowed, a round takes at least [`PATIENT`].
+/// ... for so many rounds; after them, and when a bootstrap is not allowed, a round takes at least [`PATIENT`].
 const EAGER_ROUNDS: u32 = 40;
 /// Longest wait for all answers of a round: what has not come by then counts as silent.
 const ROUND_MAX: Duration = Duration::from_millis(600);
@@ -44,9 +44,9 @@ const PATIENT: Duration = Duration::from_millis(1000);
 /// A refused join is normal while others join (one change at a time); so many in a row are worth a line.
 const JOINS_WORTH_A_LINE: u32 = 10;
 /// The front door is another cluster's if that cluster has not answered at any address in so many rounds on end: one of ours
-/// may be slow to answer just after it was founded.
+/// may be slow to answer just after it was created.
 const FRONT_ROUNDS: u32 = 5;
-/// A `config.json` younger than this is never called stale: its founder may be just about to answer.
+/// A `config.json` younger than this is never called stale: its node may be just about to answer.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
 /// Who looks, and with what in hand.
@@ -64,8 +64,8 @@ pub struct Seeker<'a> {
     pub voters: BTreeMap<NodeId, Uuid>,
     /// Peer addresses that it knew last (`identity.json`).
     pub known: Vec<String>,
-    /// Why it must leave the founding to others (too little room on its disk to lead), if so.
-    pub no_founder: Option<String>,
+    /// Why it must leave the bootstrap to others (too little space on its disk to lead), if so.
+    pub no_bootstrap: Option<String>,
     /// What the user chose.
     pub settings: &'a Settings,
 }
@@ -113,12 +113,12 @@ pub trait World {
     /// # Errors
     /// As for a question.
     fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError>;
-    /// Makes this node the only voter of the new cluster, on disk: the founding log first, the identity that names the
+    /// Makes this node the only voter of the new cluster, on disk: the first log entry first, the identity that names the
     /// cluster last, so that a crash in between leaves a newcomer. Called while the lock is held.
     ///
     /// # Errors
     /// In words; the node cannot start then.
-    fn found(&self, cluster: Uuid) -> Result<(), String>;
+    fn bootstrap(&self, cluster: Uuid) -> Result<(), String>;
     /// The cluster that has this host's front door, if some node listens there and it is not `but`.
     fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner>;
     /// Lets this much time pass; `false`: the node stops.
@@ -151,8 +151,8 @@ pub enum Decision {
         /// Who they are: nobody else is heard until the log names them.
         identities: Vec<Identity>,
     },
-    /// It founded this cluster; [`World::found`] has been called.
-    Founded {
+    /// It bootstrapped this cluster; [`World::bootstrap`] has been called.
+    Bootstrapped {
         /// Cluster.
         cluster: Uuid,
     },
@@ -167,7 +167,7 @@ pub enum DiscoveryError {
     #[error(
         "{file} names cluster {theirs}, but the data in {data} belongs to cluster {ours}; nothing was changed. \
          If the data is right, move {file} away and start again; if the file is right, move {data} away, \
-         and the node joins as a newcomer",
+         and the node joins as a new node",
         file = file.display(), data = data.display()
     )]
     OtherCluster {
@@ -198,9 +198,9 @@ pub enum DiscoveryError {
     /// The lock or the file cannot be used at all.
     #[error(transparent)]
     ConfigFile(#[from] ConfigFileError),
-    /// The founder could not write its own data.
-    #[error("cannot found a cluster: {0}")]
-    Founding(String),
+    /// The node could not write the initial data.
+    #[error("cannot bootstrap a cluster: {0}")]
+    Bootstrap(String),
 }
 
 /// Decides how this node starts. Returns when it has, however long that takes; every round is bounded.
@@ -297,7 +297,7 @@ impl Search<'_> {
             not_led = if leader.is_some() { 0 } else { not_led + 1 };
             let pause = match leader {
                 Some(leader) if led.1 == LEADER_STAYS_LOOKS => {
-                    let line = "its log is set aside, and it joins again under a new identity";
+                    let line = "this node renames its log and joins again under a new identity";
                     let what = self.outdated(&known);
                     self.say(log::Level::Warn, "outdated", format!("{what}. Node {leader} leads: {line}"));
                     return Decision::Outdated;
@@ -308,10 +308,9 @@ impl Search<'_> {
                     Duration::from_millis(self.seeker.settings.election_timeout_ms)
                 }
                 None => {
-                    let line = "no leader is there to join again that says so itself and that another voter follows, perhaps \
-                                because a majority was put back to older copies. \
-                                Put the newer folders back; or, to go back to the older state for good, stop all nodes, start \
-                                those with older folders first, and the others with --rejoin";
+                    let line = "no confirmed leader has a newer log, perhaps because a majority of the nodes was restored from older copies. \
+                                Restore the newer folders; or, to keep the older state, stop all nodes, start \
+                                those with older folders first, then the others with --rejoin";
                     let what = self.outdated(&known);
                     self.say(log::Level::Error, "outdated", format!("{what}; {line}"));
                     PATIENT
@@ -354,8 +353,8 @@ impl Search<'_> {
     fn outdated(&self, known: &Promise) -> String {
         let (me, kept) = (self.seeker.me.id.0, &self.seeker.kept);
         format!(
-            "the data folder of node {me} is older than what its peers remember of it: it ends in term {} at entry {}, \
-             they remember term {} and entry {}",
+            "the data folder of node {me} is outdated: its log ends in term {} at entry {}, \
+             but its peers have seen it in term {} at entry {}",
             kept.term, kept.index, known.term, known.index
         )
     }
@@ -381,12 +380,12 @@ impl Search<'_> {
             if !is_front_taken
                 && round >= settings.connection_attempts
                 && self.is_my_turn(&survey, named.as_ref(), round - settings.connection_attempts)
-                && self.may_found()
-                && let Some(decision) = self.try_found(&survey)?
+                && self.may_bootstrap()
+                && let Some(decision) = self.try_bootstrap(&survey)?
             {
                 return Ok(decision);
             }
-            // A founder was heard of, by an answer or by the file: its consent is a matter of moments.
+            // Another node has just bootstrapped, as an answer or the file says: it will accept this node soon.
             if !survey.clusters.is_empty() && eager_left.is_none() {
                 eager_left = Some(EAGER_ROUNDS);
             }
@@ -407,10 +406,14 @@ impl Search<'_> {
         unreachable!("rounds are counted up to more than a lifetime")
     }
 
-    /// A founder that could not lead would leave everybody without a leader: it steps back, and says so.
-    fn may_found(&mut self) -> bool {
-        if let Some(why) = self.seeker.no_founder.clone() {
-            self.say(log::Level::Warn, "founder", format!("no cluster found, and this node cannot found one: {why}"));
+    /// A node that could not lead must not bootstrap, or the cluster would have no leader. Logs the reason.
+    fn may_bootstrap(&mut self) -> bool {
+        if let Some(why) = self.seeker.no_bootstrap.clone() {
+            self.say(
+                log::Level::Warn,
+                "bootstrap",
+                format!("no cluster found, and this node cannot bootstrap one: {why}"),
+            );
             return false;
         }
         true
@@ -465,13 +468,13 @@ impl Search<'_> {
             }
         }
         if let Some((address, why)) = &survey.rejected {
-            self.say(log::Level::Warn, "rejected", format!("the node at {address} does not talk to this one: {why}"));
+            self.say(log::Level::Warn, "rejected", format!("the node at {address} rejects this one: {why}"));
         } else if survey.clusters.is_empty() {
             let (asked, looking) = (survey.asked, survey.lookers.len());
             let line = match looking {
-                0 => format!("nobody answered at {asked} addresses yet; this is normal for the first node"),
+                0 => format!("no node found at {asked} addresses yet; this is normal for the first node"),
                 _ => format!(
-                    "{looking} of {asked} addresses answered, by nodes that look as well; this is normal at a first start"
+                    "{looking} of {asked} addresses answered, by nodes that are also looking for a cluster; this is normal at a first start"
                 ),
             };
             self.say(log::Level::Info, "search", line);
@@ -490,7 +493,7 @@ impl Search<'_> {
         let settings = self.seeker.settings;
         let named = named.map(|named| named.cluster_info.id);
         if let Some(other) = named.filter(|named| *named != owner.cluster && survey.clusters.contains_key(named)) {
-            return Err(front_taken(settings, owner, format!("this node is to join cluster {other}")));
+            return Err(front_taken(settings, owner, format!("this node is configured to join cluster {other}")));
         }
         if named == Some(owner.cluster) || survey.clusters.contains_key(&owner.cluster) {
             self.front_rounds = 0;
@@ -502,7 +505,7 @@ impl Search<'_> {
         if self.front_rounds < FRONT_ROUNDS || may_be_declining {
             return Ok(false);
         }
-        let why = "none of its nodes answers at the addresses that this node asks (to join that cluster, name one of them in \
+        let why = "none of its nodes answers at the addresses that this node knows (to join that cluster, add one of them to \
                    peers)";
         Err(front_taken(settings, owner, why.to_string()))
     }
@@ -518,8 +521,8 @@ impl Search<'_> {
                         log::Level::Warn,
                         "clusters",
                         format!(
-                            "looking for cluster {wanted}, which this node's folder or {} names, but cluster {other} answers; to \
-                             join that one, move the folder and the file away",
+                            "looking for cluster {wanted}, which is named by this node's data folder or {}, but cluster {other} answers; \
+                             to join that one, move the folder and the file away",
                             self.seeker.settings.config_file_path.display()
                         ),
                     );
@@ -531,7 +534,7 @@ impl Search<'_> {
                 self.say(
                     log::Level::Warn,
                     "clusters",
-                    format!("clusters {all} answer: set peers or config_file_path to one of them"),
+                    format!("clusters {all} answer: set peers or config_file_path to select one"),
                 );
                 return None;
             }
@@ -543,11 +546,11 @@ impl Search<'_> {
         };
         match self.world.join(&addresses.peer, cluster) {
             Ok(JoinAnswer::Joined { cluster: theirs, members, identities }) if theirs == cluster => {
-                info!("joined cluster {cluster} by way of its leader, node {}", id.0);
+                info!("joined cluster {cluster} through its leader, node {}", id.0);
                 return Some(Decision::Joined { cluster, members, identities });
             }
             Ok(JoinAnswer::Joined { cluster: theirs, .. }) => {
-                warn!("asked to join cluster {cluster}, but {} is in cluster {theirs}", addresses.peer);
+                warn!("cannot join cluster {cluster}: {} is in cluster {theirs}", addresses.peer);
             }
             Ok(JoinAnswer::Elsewhere(there)) => {
                 self.heard_of.extend(there.leader.map(|(_, addresses)| addresses.peer).filter(|a| !a.is_empty()));
@@ -558,7 +561,7 @@ impl Search<'_> {
                     self.say(
                         log::Level::Warn,
                         "join",
-                        format!("node {} leads but does not take this node in: {why}", id.0),
+                        format!("the leader, node {}, does not accept this node yet: {why}", id.0),
                     );
                 }
             }
@@ -566,11 +569,12 @@ impl Search<'_> {
         None
     }
 
-    /// Whether this node may try to found now. `turns`: rounds that have passed since the bounded attempts.
+    /// Whether this node may try to bootstrap now. `turns`: rounds that have passed since the bounded attempts.
     fn is_my_turn(&mut self, survey: &Survey, named: Option<&Projection>, turns: u32) -> bool {
         if let Some(cluster) = self.seeker.cluster {
             if survey.clusters.is_empty() {
-                let line = format!("nobody of cluster {cluster} answers yet; looking on, it cannot be founded anew");
+                let line =
+                    format!("no node of cluster {cluster} answers yet; this node, which belongs to it, keeps looking");
                 self.say(log::Level::Info, "own cluster", line);
             }
             return false;
@@ -589,8 +593,8 @@ impl Search<'_> {
             let missing: Vec<&str> =
                 hosts.iter().filter(|peer| !survey.lookers_at.contains(**peer)).map(|peer| peer.as_str()).collect();
             if !missing.is_empty() {
-                let line = "a cluster is founded only when all that `peers` names answer, because one that does not may hold the \
-                            data of an earlier cluster: start it, or take it out of peers";
+                let line = "a new cluster is created only when all `peers` answer, because one that does not may hold the \
+                            data of an earlier cluster: start it, or remove it from peers";
                 self.say(log::Level::Warn, "peers", format!("no answer from {} yet; {line}", missing.join(", ")));
             }
             return missing.is_empty() && ahead == 0;
@@ -598,18 +602,18 @@ impl Search<'_> {
         turns >= ahead
     }
 
-    /// Under the lock: founds a cluster unless there is one, or may be.
-    fn try_found(&mut self, survey: &Survey) -> Result<Option<Decision>, DiscoveryError> {
+    /// Under the lock: bootstraps a cluster unless there is one, or may be one.
+    fn try_bootstrap(&mut self, survey: &Survey) -> Result<Option<Decision>, DiscoveryError> {
         let settings = self.seeker.settings;
         let wait = |time| self.world.wait(time);
         let lock = match Lock::take(&settings.config_file_path, &wait) {
             Ok(lock) => lock,
-            // Whoever holds it founds, most likely.
+            // The holder is probably bootstrapping.
             Err(ConfigFileError::Busy { path }) => {
                 self.say(
                     log::Level::Info,
                     "lock",
-                    format!("{} is held by another process; looking on", path.display()),
+                    format!("{} is locked by another process; trying again", path.display()),
                 );
                 return Ok(None);
             }
@@ -617,7 +621,7 @@ impl Search<'_> {
         };
         let Traces { clusters: others, unclear } = folders::traces_below(&settings.data_dir, self.seeker.me.id);
         if let Some(why) = unclear {
-            let line = "no cluster is founded while that may be the data of one";
+            let line = "no new cluster is created while this may be the data of an existing one";
             self.say(log::Level::Warn, "data", format!("{why}; {line}"));
             return Ok(None);
         }
@@ -631,7 +635,7 @@ impl Search<'_> {
             let aside = lock.set_aside("stale")?;
             let (file, id) = (settings.config_file_path.display(), named.cluster_info.id);
             warn!(
-                "{file} named cluster {id}, which nobody answers for and no data is left of; it is now {}",
+                "{file} named cluster {id}, of which no node answers and no data is left; the file was renamed to {}",
                 aside.display()
             );
         }
@@ -640,12 +644,12 @@ impl Search<'_> {
         }
         if let Some((cluster, folder)) = others.iter().next() {
             let folder = folder.display();
-            let what = "start its nodes; go on from one of them (`phalanx recover`) if a majority of its disks is lost for good; \
-                        or move its data away to begin anew";
+            let what = "start its nodes; or run `phalanx recover` if a majority of its disks is lost; \
+                        or move its data away to create a new cluster";
             self.say(
                 log::Level::Warn,
                 "data",
-                format!("{folder} holds data of cluster {cluster}, which nobody answers for: {what}"),
+                format!("{folder} holds data of cluster {cluster}, of which no node answers: {what}"),
             );
             return Ok(None);
         }
@@ -653,9 +657,9 @@ impl Search<'_> {
         let addresses = settings.addresses(self.seeker.me.id);
         let row = (self.seeker.me.id, &addresses, Liveness::Leader, 0);
         lock.write(&Projection::new(cluster, Term(1), 1, Some(self.seeker.me.id), [row]))?;
-        self.world.found(cluster).map_err(DiscoveryError::Founding)?;
-        info!("no leader found: founded cluster {cluster}");
-        Ok(Some(Decision::Founded { cluster }))
+        self.world.bootstrap(cluster).map_err(DiscoveryError::Bootstrap)?;
+        info!("no leader found: created cluster {cluster}");
+        Ok(Some(Decision::Bootstrapped { cluster }))
     }
 
     /// Whether nothing is left of the cluster that the file names; otherwise what speaks against it, unless that is plain.
@@ -667,25 +671,27 @@ impl Search<'_> {
     ) -> Result<(), Option<String>> {
         let settings = self.seeker.settings;
         let cluster = named.cluster_info.id;
-        // Somebody founded while this node stood in line, or leads already.
+        // Another node bootstrapped while this one waited, or already leads.
         if survey.clusters.contains_key(&cluster) || is_young(&settings.config_file_path) {
             return Err(None);
         }
-        let what = format!("{} names cluster {cluster}, which nobody answers for", settings.config_file_path.display());
+        let what = format!("{} names cluster {cluster}, of which no node answers", settings.config_file_path.display());
         if let Some(folder) = others.get(&cluster) {
             let (folder, advice) = (
                 folder.display(),
-                "start its nodes; go on from one of them (`phalanx recover`) if a majority of its disks is lost for \
-                                   good; or move the file and the data away to begin anew",
+                "start its nodes; or run `phalanx recover` if a majority of its disks is lost; \
+                                   or move the file and the data away to create a new cluster",
             );
-            return Err(Some(format!("{what}; {folder} holds data of it: {advice}")));
+            return Err(Some(format!("{what}; {folder} holds its data: {advice}")));
         }
         let is_silent = |address: &String| survey.silent.contains(address);
         if let Some(address) = named.peer_addresses().into_iter().find(is_silent) {
-            return Err(Some(format!("{what}; what listens at {address} is silent, and may be its node")));
+            return Err(Some(format!(
+                "{what}; a process accepts connections at {address} without answering, and may be one of its nodes"
+            )));
         }
         if let Some(node) = named.nodes.values().find(|node| node.ip != settings.host) {
-            let advice = "start them, or move the file away to begin anew";
+            let advice = "start them, or move the file away to create a new cluster";
             return Err(Some(format!("{what}; it has nodes on other hosts ({}): {advice}", node.ip)));
         }
         Ok(())

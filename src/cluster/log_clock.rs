@@ -192,7 +192,7 @@ mod tests {
     fn a_leader_whose_clock_is_wrong_counts_seconds_all_the_same() {
         for off in [HOUR_MS as i64, -(HOUR_MS as i64), 0] {
             let wrong = |ms: u64| (WALL_MS + ms).saturating_add_signed(off);
-            // The cluster was founded by a node that is right, and kept by this one as a follower.
+            // The cluster was created by a node that is right, and kept by this one as a follower.
             let mut clock = LogClock::default();
             clock.heard(WALL_MS, true, 0);
             let took_ms = a_second_of(&mut clock, 0, wrong);
@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn the_next_leader_goes_on_where_log_time_is() {
         let ahead_ms = WALL_MS + HOUR_MS;
-        let mut founder = LogClock::default();
-        assert_eq!(founder.stamp(0, ahead_ms), ahead_ms, "the first time comes from the founder's clock");
+        let mut first = LogClock::default();
+        assert_eq!(first.stamp(0, ahead_ms), ahead_ms, "the first time comes from the clock of the first node");
         // A follower with another monotonic clock, right, has applied that.
         let mut next = LogClock::recovered(0);
         next.heard(ahead_ms, true, 7_000_000);

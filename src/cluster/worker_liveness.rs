@@ -60,7 +60,7 @@ pub struct Patience {
 
 /// What a node remembers between two roll calls.
 #[derive(Debug, Default)]
-pub struct RollCall {
+pub struct WorkerLiveness {
     /// Nodes whose port refuses, as this node has seen it.
     lost: BTreeSet<NodeId>,
     /// As the leader: how far the others' logs have come.
@@ -72,7 +72,7 @@ pub struct RollCall {
     declared: BTreeMap<Identity, Ticks>,
 }
 
-impl RollCall {
+impl WorkerLiveness {
     /// The node's port refuses connections.
     pub fn lose(&mut self, id: NodeId) {
         self.lost.insert(id);
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn whoever_is_gone_is_declared_so_once_in_a_while() {
-        let (mut calls, here) = (RollCall::default(), [2, 3].map(who));
+        let (mut calls, here) = (WorkerLiveness::default(), [2, 3].map(who));
         let patience = Patience { silent_max: Ticks(400), still_max: Ticks(400), again: Ticks(100) };
         let leads = view(Role::Leader, &[(2, 0), (3, 0)]);
         assert!(calls.due(&leads, Ticks(1), patience, &here).is_empty());
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_has_just_joined_is_not_held_to_what_was_known_before() {
-        let (mut calls, here) = (RollCall::default(), [who(2)]);
+        let (mut calls, here) = (WorkerLiveness::default(), [who(2)]);
         let patience = Patience { silent_max: Ticks(400), still_max: Ticks(10), again: Ticks(100) };
         let mut leads = view(Role::Leader, &[(2, 0)]);
         leads.commit_index = Index(5);

@@ -92,9 +92,9 @@ pub fn all(settings: &Settings, sizes: &Sizes) -> [Quota; 5] {
 /// What status says of those that are reached, or will be soon.
 pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
     let told = all(settings, sizes).into_iter().filter_map(|Quota { name, what, used, most }| match used {
-        used if used >= most => Some(format!("{name} is reached: what adds to {what} is refused")),
+        used if used >= most => Some(format!("{name} is reached: requests that add to {what} are refused")),
         used if used.saturating_mul(10) >= most.saturating_mul(9) => {
-            Some(format!("{name} is nearly reached, by {what}"))
+            Some(format!("{name} is nearly reached by {what}"))
         }
         _ => None,
     });
@@ -123,7 +123,7 @@ pub fn check(
                 let Quota { name, most, .. } = sql_quota;
                 let most = most >> 20;
                 Err(format!(
-                    "{name} is passed by an eighth of {most} MiB, and a DELETE may run triggers that add: DROP TRIGGER or DROP TABLE first, or raise the setting on every node"
+                    "{name} ({most} MiB) is exceeded by more than an eighth, and a DELETE may run triggers that insert: use DROP TRIGGER or DROP TABLE first, or raise the setting on every node"
                 ))
             }
             Some(Growth::Replaces(bytes)) if bytes > sql_quota.most => sql_quota.refuse(),
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(reached(&settings, &Sizes { jobs: 10, ..kv }).len(), 2);
         assert_eq!(
             reached(&settings, &Sizes { jobs: 9, ..none }),
-            ["quota_jobs is nearly reached, by jobs that wait or run"]
+            ["quota_jobs is nearly reached by jobs that wait or run"]
         );
         assert!(reached(&Settings { quota_jobs: 1, ..settings.clone() }, &none).is_empty());
         assert_eq!(named_in("no quorum: 1 of 3"), None);

@@ -10,7 +10,7 @@
 //! those whose leaving is not known to be committed, and learners without whom nobody can win), and only with a disk that makes
 //! progress. E4 only voters of the
 //! newest membership count, each once.
-//! Not here: what a leader does once elected (`leader.rs`), hand-over (`transfer.rs`).
+//! Not here: what a leader does once elected (`leader.rs`), leadership transfer (`transfer.rs`).
 
 use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
 use super::state::membership::quorum;
@@ -295,7 +295,7 @@ impl Raft {
     }
 
     /// Whether this node leaves the lead to others for now: its disk is nearly full. If nobody takes it in time, it leads
-    /// all the same: reads, membership and hand-over need a leader, though it refuses commands.
+    /// all the same: reads, membership and leadership transfer need a leader, though it refuses commands.
     fn gives_way(&self) -> bool {
         self.is_disk_low && self.attempts <= LOW_DISK_PATIENCE
     }

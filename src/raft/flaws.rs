@@ -39,7 +39,7 @@ pub struct Flaws {
     pub snapshot_loses_membership: bool,
     /// An installed snapshot keeps a suffix that conflicts with it.
     pub snapshot_keeps_conflict: bool,
-    /// A hand-over that its target never took stays "in progress".
+    /// A leadership transfer that its target never took stays "in progress".
     pub transfer_never_cleared: bool,
     /// `TimeoutNow` of an older term, or for another log, is obeyed.
     pub late_transfer_obeyed: bool,

@@ -35,7 +35,7 @@ impl Raft {
     fn changed(&self, change: Change) -> Result<Membership, Refusal> {
         let State::Leader(lead) = &self.state else { return Err(Refusal::NotLeader) };
         if lead.transfer.is_some() {
-            return Err(Refusal::HandOver);
+            return Err(Refusal::LeadershipTransfer);
         }
         if !self.has_committed_own_term() && !flaw!(self.config, change_before_own_commit) {
             return Err(Refusal::TermNotCommitted);

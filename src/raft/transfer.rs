@@ -3,7 +3,7 @@
 //! The leader refuses new commands, waits until the target matches its last index, and tells it to campaign at once. The
 //! target's votes carry `is_transfer`, so the lease of the leader that wants to go does not protect it.
 //!
-//! Invariants: H1 the hand-over lives in the leader's role: stepping down ends it. H2 it ends after an election timeout at the
+//! Invariants: H1 the leadership transfer lives in the leader's role: stepping down ends it. H2 it ends after an election timeout at the
 //! latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it names.
 //! Not here: the campaign itself (`election.rs`).
 
@@ -24,7 +24,7 @@ impl Raft {
             let is_same = to.is_none_or(|to| to == transfer.to.id);
             let answer = match is_same {
                 true => Answer::TransferStarted { to: transfer.to.id },
-                false => Answer::Refused(Refusal::HandOver),
+                false => Answer::Refused(Refusal::LeadershipTransfer),
             };
             return cx.fx.answers.push((token, answer));
         }
@@ -79,7 +79,7 @@ impl Raft {
         if !is_fit || !self.can_campaign() || self.is_disk_low || !matches!(self.state, State::Follower) {
             return;
         }
-        self.forget_leader(cx, LossCause::HandOver);
+        self.forget_leader(cx, LossCause::LeadershipTransfer);
         cx.fx.events.push(Event::Campaigning { term: self.hard.term.next() });
         self.campaign_for_real(cx, true);
     }
@@ -175,7 +175,7 @@ impl Raft {
         self.candidates(lead).into_iter().max_by_key(key).map(|(who, _)| who)
     }
 
-    /// Starts a hand-over.
+    /// Starts a leadership transfer.
     fn begin_transfer(&mut self, cx: &mut Cx<'_>, to: Identity) {
         let until = self.now + self.config.election_timeout_ticks.0;
         let State::Leader(lead) = &mut self.state else { return };

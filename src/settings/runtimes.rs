@@ -40,7 +40,7 @@ pub struct Runtime {
 /// How programs are shut in: the setting `jobs_cage`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum CageKind {
+pub enum SandboxKind {
     /// bubblewrap and limits.
     #[default]
     Full,

@@ -160,7 +160,7 @@ impl Forwarded {
     pub fn within(self, bytes_max: usize) -> Forwarded {
         match (self.size(), self) {
             (size, Forwarded::Done { index, .. }) if size > bytes_max => {
-                let why = format!("done, but its answer of {size} bytes is too large to be passed on: ask the leader");
+                let why = format!("applied, but the answer of {size} bytes is too large to forward: ask the leader");
                 Forwarded::Done { index, reply: Reply::Failed(why) }
             }
             (_, other) => other,

@@ -31,7 +31,7 @@ const KILL_AGAIN: Duration = Duration::from_millis(1);
 pub struct Family {
     /// This one and all its children,
     pub pid: u32,
-    /// except for so many levels at the top (the cage's own);
+    /// except for so many levels at the top (the sandbox's own);
     pub outer: usize,
     /// and all that have this home, if one is given.
     pub home: Option<PathBuf>,

@@ -174,7 +174,7 @@ fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
         matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. }).then(Promise::default)
     })?;
     let mut to = stream;
-    // A gateway never founds a cluster: nobody is to wait for its turn.
+    // A gateway never bootstraps a cluster: no node waits for its turn.
     let id = (!asker.is_gateway).then_some(asker.me.id);
     let looking = Whereabouts { id, cluster: asker.cluster, ..Whereabouts::default() };
     match hello.purpose {

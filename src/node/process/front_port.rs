@@ -82,8 +82,8 @@ impl FrontPortCheck {
         self.said = Some(owner.cluster);
         let door = shared.settings.front_door();
         let text = format!(
-            "the front door {door} is shared with another cluster, {:?} ({}): clients reach either; give one of the two \
-             another service_port",
+            "the front door {door} is shared with another cluster, {:?} ({}): clients reach either of them; set \
+             service_port to another port in one of them",
             owner.name, owner.cluster
         );
         log::warn!("{text}");

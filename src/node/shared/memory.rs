@@ -25,7 +25,7 @@ const DEFAULT_BYTES_MAX: u64 = 1 << 30;
 
 /// What is said to whoever is refused; a client may try again.
 pub const FULL: &str =
-    "the memory budget for connections is in use (setting memory_budget_mb); try again, or send less at once";
+    "the memory budget for connections is used up (setting memory_budget_mb); try again, or send less at once";
 
 /// There is no room for so much now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -195,7 +195,7 @@ impl Handle {
         };
         match written {
             Ok(()) => Outcome::Done(index),
-            Err(why) => Outcome::Refused(format!("the database cannot be given away: {why}")),
+            Err(why) => Outcome::Refused(format!("the database cannot be sent: {why}")),
         }
     }
 
@@ -220,8 +220,10 @@ impl Handle {
             let age = self.shared().leader_age();
             return match freshness {
                 Some(most) if age.is_none_or(|age| age > most) => Outcome::Refused(match age {
-                    Some(age) => format!("stale read: this node has heard from no leader for {} ms", age.as_millis()),
-                    None => "stale read: this node has heard from no leader yet".to_string(),
+                    Some(age) => {
+                        format!("stale read: this node has not heard from a leader for {} ms", age.as_millis())
+                    }
+                    None => "stale read: this node has not heard from a leader yet".to_string(),
                 }),
                 _ => Outcome::Done(self.shared().applied()),
             };
@@ -244,7 +246,7 @@ fn understood(outcome: Outcome<(Index, Reply)>) -> Outcome<(Index, Answer)> {
     match outcome {
         Outcome::Done((index, Reply::Ok(bytes))) => match Answer::decode(&bytes) {
             Some(answer) => Outcome::Done((index, answer)),
-            None => Outcome::Unknown("the database gave an answer that this node does not know".to_string()),
+            None => Outcome::Unknown("the database returned an unexpected answer".to_string()),
         },
         Outcome::Done((index, Reply::Failed(why))) => Outcome::Done((index, Answer::Refused(why))),
         Outcome::Refused(why) => Outcome::Refused(why),

@@ -78,7 +78,7 @@ fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<
             return Ok(());
         }
         if shared.is_stopping() || Instant::now() >= deadline {
-            return Err("nothing was changed: the nodes have not prepared the file in time".to_string());
+            return Err("nothing was changed: the nodes did not prepare the file in time".to_string());
         }
         std::thread::sleep(LOOK_EVERY);
     }

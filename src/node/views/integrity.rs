@@ -204,7 +204,7 @@ impl Integrity {
         let report = self.report();
         let Difference { index, parts } = report.corrupt.as_ref()?;
         Some(format!(
-            "this node's {} differs from the majority's at index {index}: it serves no reads until it has rebuilt its state; \
+            "this node's {} differs from the majority's at index {index}: it refuses reads until its state is rebuilt; \
              ask another node",
             parts_in_words(parts)
         ))
@@ -222,7 +222,7 @@ impl Integrity {
 /// What is wrong, and what to do.
 pub fn split_in_words(Difference { index, parts }: &Difference) -> String {
     format!(
-        "read-only: the nodes differ in {} at index {index} and no majority agrees. Bring back voters that are offline; or choose \
+        "read-only: the nodes differ in {} at index {index} and no majority agrees. Start voters that are offline; or choose \
          the node whose data is right, make it the leader (phalanx leader transfer N), and for each other node: phalanx member \
          remove N, stop it, start it with --rejoin",
         parts_in_words(parts)

@@ -123,7 +123,7 @@ pub struct NodeStatus {
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClusterStatus {
-    /// Drawn when the cluster was founded.
+    /// Random, drawn when the cluster was created.
     pub id: Option<Uuid>,
     /// Setting `cluster_name`.
     pub name: String,
@@ -259,7 +259,7 @@ pub struct Failover {
     pub from: Option<NodeId>,
     /// New leader.
     pub to: NodeId,
-    /// `link lost`, `timeout`, `hand-over`, ...
+    /// `link lost`, `timeout`, `leadership transfer`, ...
     pub cause: String,
     /// How long this node knew no leader.
     pub leaderless_ms: u64,
@@ -274,7 +274,7 @@ pub struct EventLine {
     pub seq: u64,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
-    /// `election`, `failure`, `join`, `membership`, `snapshot`, `hand-over`, `disk`, `start`, `stop`.
+    /// `election`, `failure`, `join`, `membership`, `snapshot`, `leadership transfer`, `disk`, `start`, `stop`.
     pub kind: String,
     /// Node it is about.
     pub node: Option<NodeId>,

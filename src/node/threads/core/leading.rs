@@ -42,7 +42,7 @@ impl Core {
             self.autopilot_token = Some(token);
             // A learner that is not up to date yet is proposed again and again: that is told once.
             if self.autopilot_logged.as_ref() != Some(&change) {
-                info!("autopilot: {change:?}");
+                info!("autopilot {}", in_words(&change));
                 self.autopilot_logged = Some(change.clone());
             }
             self.step(Input::Change { token, change });
@@ -81,5 +81,15 @@ impl Core {
             let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
             self.requests.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
         }
+    }
+}
+
+/// A change as the predicate of a log line about the autopilot.
+fn in_words(change: &Change) -> String {
+    match change {
+        Change::AddLearner(who) => format!("adds node {} as a learner", who.id.0),
+        Change::Promote(id) => format!("promotes node {}", id.0),
+        Change::Demote(id) => format!("demotes node {}", id.0),
+        Change::Remove(id) => format!("removes node {}", id.0),
     }
 }

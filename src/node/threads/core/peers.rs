@@ -123,7 +123,7 @@ impl Core {
                         self.links.insert(id, link);
                         has_changed = true;
                     }
-                    Err(e) => warn!("no thread for the link to {id} err={e}"),
+                    Err(e) => warn!("cannot start a thread for the link to {id} err={e}"),
                 }
             }
         }

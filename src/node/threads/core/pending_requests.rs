@@ -60,7 +60,7 @@ pub struct PendingRequests {
     open: BTreeSet<u64>,
     commands: VecDeque<PendingRequest>,
     queries: Vec<PendingRequest>,
-    /// Membership changes and hand-overs: one at a time.
+    /// Membership changes and leadership transfers: one at a time.
     others: VecDeque<PendingRequest>,
     /// Refused for now, or sent in vain: tried again in the next turn.
     later: Vec<PendingRequest>,
@@ -139,7 +139,7 @@ impl PendingRequests {
                 // No endpoint takes one in: it would make an entry that no frame can carry.
                 Ask::Command { command, .. } if command.len() > COMMAND_BYTES_MAX => {
                     let len = command.len();
-                    let why = format!("a command of {len} bytes, at most {COMMAND_BYTES_MAX} allowed");
+                    let why = format!("the command has {len} bytes; the limit is {COMMAND_BYTES_MAX}");
                     ReplyTo::Peer(link.clone(), number).answer(Outcome::Refused(why));
                     continue;
                 }
@@ -200,7 +200,7 @@ impl PendingRequests {
         let mut held = self.others.pop_front()?;
         let input = match &held.request.operation {
             Operation::Change(raft::Change::Promote(id)) if self.shared.directory().gateways.contains(id) => {
-                let why = format!("node {} is a gateway, which never votes", id.0);
+                let why = format!("node {} is a gateway, which cannot vote", id.0);
                 held.request.reply.answer(Outcome::Refused(format!("{}: {why}", Refusal::BadChange)));
                 return self.next_input(next_token);
             }
@@ -346,7 +346,7 @@ impl PendingRequests {
 
     fn on_refusal(&mut self, why: Refusal, taken: Vec<PendingRequest>) {
         match why {
-            Refusal::NotLeader | Refusal::HandOver | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
+            Refusal::NotLeader | Refusal::LeadershipTransfer | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
                 self.later.extend(taken);
             }
             Refusal::Busy
@@ -356,7 +356,9 @@ impl PendingRequests {
             | Refusal::Unsafe
             | Refusal::BadTarget => {
                 let text = match self.shared.integrity.no_reads() {
-                    Some(corrupt) if why == Refusal::DiskLow => format!("the leader hands over: {corrupt}"),
+                    Some(corrupt) if why == Refusal::DiskLow => {
+                        format!("the leader is transferring the leadership: {corrupt}")
+                    }
                     _ => why.to_string(),
                 };
                 for held in taken {
@@ -418,7 +420,7 @@ impl PendingRequests {
                 false => self.finish(held, Outcome::Refused(format!("node {} took the leadership", leader.0))),
             }
         }
-        // A hand-over that another node was asked for has happened, whoever answers first.
+        // A leadership transfer that another node was asked for has happened, whoever answers first.
         let is_transferred = |held: &PendingRequest| match &held.request.operation {
             Operation::Transfer(to) => to.is_none_or(|to| to == leader),
             _ => false,
@@ -441,7 +443,7 @@ impl PendingRequests {
         self.retry_reads();
     }
 
-    /// The hand-over was given up.
+    /// The leadership transfer was given up.
     pub fn on_transfer_aborted(&mut self, to: NodeId) {
         for (_, held) in std::mem::take(&mut self.transfers) {
             self.finish(held, Outcome::Refused(format!("node {} did not take over in time", to.0)));
@@ -453,7 +455,7 @@ impl PendingRequests {
         let rest = self.waiting.split_off(&index.next());
         let gone = std::mem::replace(&mut self.waiting, rest);
         for held in gone.into_values().flat_map(|(_, taken)| taken) {
-            self.send_again_or_give_up(held, "a snapshot replaced the log meanwhile".to_string());
+            self.send_again_or_give_up(held, "a snapshot replaced this part of the log before the answer".to_string());
         }
     }
 
@@ -517,7 +519,7 @@ impl PendingRequests {
         self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
     }
 
-    /// A command's second copy has no effect; a membership change or hand-over is the caller's to look at.
+    /// A command's second copy has no effect; a membership change or leadership transfer is the caller's to look at.
     fn send_again_or_give_up(&mut self, held: PendingRequest, why: String) {
         match held.request.operation {
             Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
