@@ -48,7 +48,7 @@ pub struct Settings {
     pub peers: Vec<String>,
     /// Peer protocol of node n: this + n.
     pub leader_port_base: u16,
-    /// The front door, shared by all nodes of a host.
+    /// The front port, shared by all nodes of a host.
     pub service_port: u16,
     /// HTTP of node n: this + n.
     pub service_port_base: u16,
@@ -186,7 +186,7 @@ impl Settings {
         Addresses { peer: at(self.leader_port_base), http: at(self.service_port_base), kv: at(self.kv_port_base) }
     }
 
-    /// `host:port` of the front door.
+    /// `host:port` of the front port.
     pub fn front_door(&self) -> String {
         join_host_port(&self.host, u64::from(self.service_port))
     }
@@ -213,7 +213,7 @@ impl Settings {
         to_ticks(self.election_timeout_ms)
     }
 
-    /// What to say of a secret that is too short, if there is one. Whoever can connect to a node's peer port is given what
+    /// What to say of a secret that is too short, if there is one. A client of a node's peer port gets data that
     /// guesses can be compared with (`wire/seal.rs`).
     pub fn short_secret(&self) -> Option<String> {
         let len = self.cluster_secret.as_ref()?.chars().count();
@@ -241,7 +241,7 @@ impl Settings {
         self.job_slots.unwrap_or_else(cores)
     }
 
-    /// Whether nobody beyond this machine can reach the nodes.
+    /// Whether the nodes listen on loopback only.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }

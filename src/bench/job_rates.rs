@@ -1,5 +1,6 @@
-//! The figures of `phalanx bench job`: what a job costs beyond the bare command in the same sandbox, how many run in a second
-//! beside `xargs`, how soon a dead worker's job runs elsewhere, and whether a long queue survives the death of all.
+//! The figures of `phalanx bench job`: what a job costs beyond the bare command in the same sandbox, how many run in a
+//! second beside `xargs`, how soon a dead worker's job runs elsewhere, and whether a long queue survives the death of
+//! all.
 //!
 //! The bare command is the one that a worker starts, word for word; jobs and bare commands take turns, so that the noise of
 //! the machine hits both. Data lies in a temporary folder.

@@ -183,7 +183,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
     Ok(rates)
 }
 
-/// Starts nodes, which live as long as `own`; addresses of those that are to be asked, at the door that `door` names.
+/// Starts nodes, which live as long as `own`; addresses of those that are to be asked, at the port that `door` names.
 ///
 /// # Errors
 /// Nodes do not start, or there is none to ask.

@@ -149,8 +149,8 @@ impl Client {
         Client { change_timeout: self.change_timeout, ..only }
     }
 
-    /// Asks for the addresses of all other nodes, so that the client can outlive the nodes that it was given. If no node answers,
-    /// the known addresses stay.
+    /// Asks for the addresses of all other nodes, so that the client can outlive the nodes that it was given. If no
+    /// node answers, the known addresses stay.
     pub fn learn(&self) {
         let mut asks = self.asks.borrow_mut();
         asks.patience = self.question_timeout.min(QUESTION_TIMEOUT);

@@ -1,9 +1,9 @@
-//! `phalanx job`: programs on the cluster: run one and see its output as it comes, or hand it in and look later.
+//! `phalanx job`: runs a program on the cluster with live output, or submits it for later.
 //!
 //! `run` goes on with another node when the one that it speaks to dies: the job is in the log, and its number finds it
-//! anywhere. When its worker dies it begins anew elsewhere, which is said on stderr; output that was shown already is shown
-//! again, for it is another run. Ctrl+C takes the job back.
-//! Exit codes of `run`: the program's own; 128 + N if signal N ended it; 1 with a reason if it did not come to its own end.
+//! anywhere. When its worker dies it is restarted on another node, as a line on stderr says; its output is then shown
+//! again, because it is another run. Ctrl+C cancels the job. Exit codes of `run`: the program's own; 128 + N if signal
+//! N ended it; 1 with a reason if it did not come to its own end.
 //! Not here: what becomes of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
 
 use super::client::{self, Client, ClientArgs, Raw, Request};
@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A node that says nothing for so long (it says an empty line every 2 s) is left for another.
+/// After this silence `run` asks another node (a node sends an empty line at least every 2 s).
 const SILENCE_MAX: Duration = Duration::from_secs(6);
-/// How long nobody may be reachable before `run` gives up looking at the job.
+/// How long no node may be reachable before `run` stops following the job.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nodes that have just started may try what they can run.
 const WORKERS_WITHIN: Duration = Duration::from_secs(30);
@@ -262,8 +262,8 @@ fn language_of(file: &Path, client: &ClientArgs) -> Result<String, Fault> {
     )
 }
 
-/// Hands a job in. Nodes that have just started still try what they can run, longer than a node holds a request for them: that is
-/// waited for.
+/// Submits a job. Waits for nodes that have just started and still probe their runtimes, which takes longer than a node
+/// holds a request.
 fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
     let until = Instant::now() + WORKERS_WITHIN;
     let mut has_said = false;

@@ -37,7 +37,7 @@ impl To {
     }
 }
 
-/// A member, or somebody about to become one.
+/// A client of the chat, logged in or not.
 #[derive(Debug)]
 pub struct Chat {
     /// Who asks: its `token` is the log-in.
@@ -45,7 +45,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Nobody yet.
+    /// Not logged in yet.
     pub fn new(addresses: Vec<String>) -> Chat {
         Chat { client: Client::new(addresses) }
     }
@@ -66,7 +66,7 @@ impl Chat {
     /// See [`Fault`].
     pub fn log_in(&mut self, name: &str, password: &str) -> Result<Value, Fault> {
         let body = json!({"name": name, "password": password});
-        // A log-in that nobody knows of ends by itself.
+        // A session whose token was lost expires.
         let answer = self.client.json(&Request::change("POST", "/v1/chat/login", &body).harmless())?;
         Ok(self.take_token(answer))
     }

@@ -1,16 +1,17 @@
 //! How a node that starts finds its cluster, joins it, or bootstraps a new one.
 //!
-//! A node with state resumes; it never bootstraps. A new node asks every address it knows for the leader, a bounded number of
-//! times, and joins the leader that answers. If nobody is in a cluster, those who look line up, highest id first; whoever's
-//! turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no other node has meanwhile. So the lock decides;
-//! the line-up only makes the highest id the likely one. With `peers` (other hosts, no shared file) a node bootstraps only
-//! when all of them look as well and none has a higher id: one that is not heard may hold the data of an earlier cluster.
+//! A node with state resumes; it never bootstraps. A new node asks every address it knows for the leader, a bounded
+//! number of times, and joins the leader that answers. If no node is in a cluster, the nodes that look take turns,
+//! highest id first. A node whose turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no
+//! other node has meanwhile. So the lock decides; the turns only make the highest id the likely one. With `peers`
+//! (other hosts, no shared file) a node bootstraps only when all of them look as well and none has a higher id: one
+//! that is not heard may hold the data of an earlier cluster.
 //!
 //! Invariants: D1 a cluster is created under the exclusive lock alone, and not while `config.json` or a data folder
 //! speaks of another that may live. D2 `config.json` is written before the node's own data, and the lock is held until
-//! both are: a crash in between leaves a file that no data stands behind, which the next newcomer sets aside with a warning.
-//! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 nobody joins or
-//! bootstraps a cluster beside another one that has this host's front door.
+//! both are: a crash in between leaves a file without data, which the next new node renames with a warning.
+//! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 no node
+//! joins or bootstraps a cluster beside another one that uses this host's front port.
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 use super::config_file::{ConfigFileError, Lock, Projection, read};
@@ -43,18 +44,18 @@ const LEADER_STAYS_LOOKS: u32 = 3;
 const PATIENT: Duration = Duration::from_millis(1000);
 /// A refused join is normal while others join (one change at a time); so many in a row are worth a line.
 const JOINS_WORTH_A_LINE: u32 = 10;
-/// The front door is another cluster's if that cluster has not answered at any address in so many rounds on end: one of ours
-/// may be slow to answer just after it was created.
+/// The front port is another cluster's if that cluster has not answered at any address in so many rounds on end: one of
+/// ours may be slow to answer just after it was created.
 const FRONT_ROUNDS: u32 = 5;
 /// A `config.json` younger than this is never called stale: its node may be just about to answer.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
-/// Who looks, and with what in hand.
+/// The node that looks for its cluster, and what it knows.
 #[derive(Clone, Debug)]
 pub struct Seeker<'a> {
     /// The node.
     pub me: Identity,
-    /// Cluster that its data belongs to; `None` for a newcomer.
+    /// Cluster that its data belongs to; `None` for a new node.
     pub cluster: Option<Uuid>,
     /// What its disk holds of the promises that it made.
     pub kept: Promise,
@@ -113,19 +114,19 @@ pub trait World {
     /// # Errors
     /// As for a question.
     fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError>;
-    /// Makes this node the only voter of the new cluster, on disk: the first log entry first, the identity that names the
-    /// cluster last, so that a crash in between leaves a newcomer. Called while the lock is held.
+    /// Makes this node the only voter of the new cluster, on disk: the first log entry first, the identity that names
+    /// the cluster last, so that a crash in between leaves a new node. Called while the lock is held.
     ///
     /// # Errors
     /// In words; the node cannot start then.
     fn bootstrap(&self, cluster: Uuid) -> Result<(), String>;
-    /// The cluster that has this host's front door, if some node listens there and it is not `but`.
+    /// The cluster that uses this host's front port, if some node listens there and it is not `but`.
     fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner>;
     /// Lets this much time pass; `false`: the node stops.
     fn wait(&self, time: Duration) -> bool;
 }
 
-/// The cluster that listens at this host's front door (`service_port`).
+/// The cluster that listens at this host's front port (`service_port`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct FrontOwner {
     /// Its id.
@@ -139,8 +140,8 @@ pub struct FrontOwner {
 pub enum Decision {
     /// The node has state: restart its log; elections follow from that.
     Resume,
-    /// The node has state, but of an older time than its peers remember, and a leader is there: it must join again as
-    /// somebody else.
+    /// The node has state, but of an older time than its peers remember, and a leader is there: it must join again
+    /// under a new identity.
     Outdated,
     /// It is a member of this cluster now.
     Joined {
@@ -148,7 +149,7 @@ pub enum Decision {
         cluster: Uuid,
         /// Its members and where they are.
         members: Vec<(NodeId, Addresses)>,
-        /// Who they are: nobody else is heard until the log names them.
+        /// Their identities: messages of other nodes are dropped until the log names them.
         identities: Vec<Identity>,
     },
     /// It bootstrapped this cluster; [`World::bootstrap`] has been called.
@@ -210,7 +211,7 @@ pub enum DiscoveryError {
 pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, DiscoveryError> {
     if let Some(ours) = seeker.cluster {
         let file = seeker.settings.config_file_path.clone();
-        // A mangled or unreadable file is the leader's to mend; it says nothing against our data.
+        // The leader repairs an invalid or unreadable file; it does not contradict our data.
         if let Ok(Some(Projection { cluster_info, .. })) = read(&file)
             && cluster_info.id != ours
         {
@@ -238,14 +239,14 @@ struct Search<'a> {
     /// What was said last about each topic: a search speaks when something changes, not each round.
     said: BTreeMap<&'static str, String>,
     joins_refused: u32,
-    /// Rounds on end in which a cluster that is heard of nowhere else had the front door.
+    /// Rounds on end in which a cluster that is heard of nowhere else used the front port.
     front_rounds: u32,
 }
 
 /// What one round of questions brought.
 #[derive(Debug, Default)]
 struct Survey {
-    /// Clusters that somebody is in, each with the leader of the newest term that was named.
+    /// Clusters that an asked node is in, each with the leader of the newest term that was named.
     clusters: BTreeMap<Uuid, Option<(Term, NodeId, Addresses)>>,
     /// Others who look for a cluster.
     lookers: BTreeSet<NodeId>,
@@ -273,12 +274,12 @@ fn front_taken(settings: &Settings, owner: FrontOwner, why: String) -> Discovery
 }
 
 impl Search<'_> {
-    /// A node with state asks those whom it knows, once and briefly, what they remember of it. Nobody there to ask is no
-    /// reason to wait: they compare again when they connect.
+    /// A node with state asks the nodes that it knows, once and briefly, what they remember of it. If none answers it
+    /// does not wait: they compare again when they connect.
     ///
     /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum still
-    /// says that it leads, and could take nobody in. And it is not one word that a log is given up for: another voter must stand
-    /// by that leader, where there are others.
+    /// says that it leads, and could add no node. One report is not enough to give up a log: if there are other voters,
+    /// one of them must confirm that leader.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
         let (mut led, mut not_led) = ((None, 0), 0);
@@ -290,7 +291,7 @@ impl Search<'_> {
             for there in answers.iter().filter(|there| self.remembers_more(there)) {
                 lost.get_or_insert_default().merge(&there.remembered);
             }
-            // Once told, for good: that whoever knew better has gone does not bring the forgotten promises back.
+            // Kept for all rounds: the promises stay lost when the node that remembers them is gone.
             let Some(known) = lost else { return Decision::Resume };
             let leader = self.leader_that_remembers_more(&answers);
             led = if leader.is_some() && leader == led.0 { (leader, led.1 + 1) } else { (leader, 0) };
@@ -308,7 +309,8 @@ impl Search<'_> {
                     Duration::from_millis(self.seeker.settings.election_timeout_ms)
                 }
                 None => {
-                    let line = "no confirmed leader has a newer log, perhaps because a majority of the nodes was restored from older copies. \
+                    let line = "no confirmed leader has a newer log, perhaps because a majority of the nodes was \
+                        restored from older copies. \
                                 Restore the newer folders; or, to keep the older state, stop all nodes, start \
                                 those with older folders first, then the others with --rejoin";
                     let what = self.outdated(&known);
@@ -322,7 +324,7 @@ impl Search<'_> {
         }
     }
 
-    /// Whether somebody remembers what this node's disk has lost, and what can have been at all.
+    /// Whether that node remembers a possible promise that this node's disk has lost.
     fn remembers_more(&self, there: &Whereabouts) -> bool {
         there.remembered.is_possible_after(&self.seeker.kept) && self.seeker.kept.falls_short_of(&there.remembered)
     }
@@ -366,7 +368,7 @@ impl Search<'_> {
         for round in 1u32.. {
             let stamp = stamp_of(&settings.config_file_path);
             let named = read(&settings.config_file_path).ok().flatten();
-            // Before the others are asked: whoever listens at the front door by now answers them as well.
+            // Before the others are asked: a cluster that listens at the front port by now answers them as well.
             let front = if self.seeker.cluster.is_none() { self.world.front_owner(None) } else { None };
             let survey = self.survey(named.as_ref());
             let is_front_taken = front.is_some();
@@ -428,7 +430,7 @@ impl Search<'_> {
         all.filter(|address| seen.insert(address.clone())).collect()
     }
 
-    /// Addresses that somebody has named: no guesses.
+    /// Addresses that the file, the settings or another node has named, without guesses.
     fn known_addresses(&self, named: Option<&Projection>) -> Vec<String> {
         let settings = self.seeker.settings;
         let mut seen = BTreeSet::from([settings.addresses(self.seeker.me.id).peer]);
@@ -474,7 +476,8 @@ impl Search<'_> {
             let line = match looking {
                 0 => format!("no node found at {asked} addresses yet; this is normal for the first node"),
                 _ => format!(
-                    "{looking} of {asked} addresses answered, by nodes that are also looking for a cluster; this is normal at a first start"
+                    "{looking} of {asked} addresses answered, by nodes that are also looking for a cluster; this is \
+                        normal at a first start"
                 ),
             };
             self.say(log::Level::Info, "search", line);
@@ -482,8 +485,8 @@ impl Search<'_> {
         survey
     }
 
-    /// Whether a newcomer may go on beside the cluster that has the front door: if it is the one that it is about to join. A
-    /// cluster that has the door and is heard of nowhere else is another one.
+    /// Whether a new node may continue beside the cluster that uses the front port: if it is the one that it is about
+    /// to join. A cluster that uses the port and is heard of nowhere else is another one.
     fn judge_front(
         &mut self,
         owner: FrontOwner,
@@ -500,12 +503,13 @@ impl Search<'_> {
             return Ok(true);
         }
         self.front_rounds += 1;
-        // Whoever declines to talk may be of that cluster: what it says is to be mended first.
+        // A node that rejects this one may belong to that cluster: its reason must be resolved first.
         let may_be_declining = survey.rejected.is_some() && survey.clusters.is_empty();
         if self.front_rounds < FRONT_ROUNDS || may_be_declining {
             return Ok(false);
         }
-        let why = "none of its nodes answers at the addresses that this node knows (to join that cluster, add one of them to \
+        let why = "none of its nodes answers at the addresses that this node knows (to join that cluster, add one of \
+            them to \
                    peers)";
         Err(front_taken(settings, owner, why.to_string()))
     }
@@ -521,7 +525,8 @@ impl Search<'_> {
                         log::Level::Warn,
                         "clusters",
                         format!(
-                            "looking for cluster {wanted}, which is named by this node's data folder or {}, but cluster {other} answers; \
+                            "looking for cluster {wanted}, which is named by this node's data folder or {}, but \
+                                cluster {other} answers; \
                              to join that one, move the folder and the file away",
                             self.seeker.settings.config_file_path.display()
                         ),
@@ -593,7 +598,8 @@ impl Search<'_> {
             let missing: Vec<&str> =
                 hosts.iter().filter(|peer| !survey.lookers_at.contains(**peer)).map(|peer| peer.as_str()).collect();
             if !missing.is_empty() {
-                let line = "a new cluster is created only when all `peers` answer, because one that does not may hold the \
+                let line = "a new cluster is created only when all `peers` answer, because one that does not may \
+                    hold the \
                             data of an earlier cluster: start it, or remove it from peers";
                 self.say(log::Level::Warn, "peers", format!("no answer from {} yet; {line}", missing.join(", ")));
             }
@@ -742,7 +748,7 @@ fn is_young(path: &Path) -> bool {
     let Ok(at) = std::fs::metadata(path).and_then(|meta| meta.modified()) else { return true };
     match SystemTime::now().duration_since(at) {
         Ok(age) => age < STALE_AFTER,
-        // Written in the future: the clock was set back, and nobody can say when it was.
+        // Written in the future: the clock was set back, so its age is unknown.
         Err(ahead) => ahead.duration() < STALE_AFTER,
     }
 }

@@ -4,7 +4,7 @@
 //! `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full, a voter is missing,
 //! or the loss of one voter would stop it. `healthy`: every known member is online and the cluster can lose at least one of them
 //! and as many as its number of voters allows. So a cluster of one node, or of two voters, is never healthy: it cannot lose any.
-//! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/views/status.rs`).
+//! Not here: who is online (`gossip.rs`, and raft's view on the leader), the JSON form (`node/views/status.rs`).
 
 use crate::raft::quorum;
 use crate::types::{Identity, Index, NodeId};
@@ -24,10 +24,10 @@ pub enum Verdict {
     Unavailable,
 }
 
-/// How a node with a log of its cluster comes to be no member of it.
+/// Why a node with a log of its cluster is not a member of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outsider {
-    /// Nobody has its number.
+    /// No member has its id.
     Removed,
     /// Its number is another identity's, and so another folder's.
     Replaced(Uuid),
@@ -43,7 +43,8 @@ impl Outsider {
                  discard its folder's state and join again"
             ),
             Outsider::Replaced(holder) => format!(
-                "node {n} is now another data folder, with uuid {holder}: this one, with uuid {}, was replaced and is no longer a \
+                "node {n} is now another data folder, with uuid {holder}: this one, with uuid {}, was replaced and \
+                    is no longer a \
                  member; stop this node and start the other folder, or, if that one is gone, `phalanx node --id \
                  {n} --rejoin` discards this folder's state and joins again",
                 me.uuid
@@ -52,7 +53,7 @@ impl Outsider {
     }
 }
 
-/// What a verdict is drawn from.
+/// What the health is derived from.
 #[derive(Clone, Debug, Default)]
 pub struct Situation {
     /// Leader, if this node knows one.
@@ -81,7 +82,7 @@ pub struct Situation {
     pub has_quorum: Option<bool>,
 }
 
-/// A verdict with what it rests on.
+/// The health of the cluster with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The word.
@@ -117,7 +118,7 @@ impl Verdict {
     }
 }
 
-/// Draws the verdict.
+/// Derives the health.
 pub fn judge(situation: &Situation) -> Judgement {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);

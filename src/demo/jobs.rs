@@ -69,7 +69,7 @@ impl Exchange {
     }
 }
 
-/// How requests are put: Java if there is a compiler, as the doors' oldest promise has it, else what there is.
+/// How requests are put: Java if there is a compiler, else a language that is available.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tongue {
     Java,

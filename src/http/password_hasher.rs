@@ -36,7 +36,7 @@ pub(crate) struct Passwords {
 struct Busy {
     running: usize,
     waiting: usize,
-    /// Memory that nobody uses now (P1).
+    /// Memory that no thread uses now (P1).
     spare: Vec<Vec<Block>>,
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn check_new(password: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Refuses what can be nobody's password and would only cost time.
+/// Refuses what cannot be a password and would only cost time.
 pub(crate) fn check_given(password: &str) -> Result<(), ApiError> {
     let most = PASSWORD_BYTES.1;
     match password.len() <= most {

@@ -123,7 +123,8 @@ pub fn check(
                 let Quota { name, most, .. } = sql_quota;
                 let most = most >> 20;
                 Err(format!(
-                    "{name} ({most} MiB) is exceeded by more than an eighth, and a DELETE may run triggers that insert: use DROP TRIGGER or DROP TABLE first, or raise the setting on every node"
+                    "{name} ({most} MiB) is exceeded by more than an eighth, and a DELETE may run triggers that \
+                        insert: use DROP TRIGGER or DROP TABLE first, or raise the setting on every node"
                 ))
             }
             Some(Growth::Replaces(bytes)) if bytes > sql_quota.most => sql_quota.refuse(),

@@ -27,7 +27,7 @@ impl Raft {
         cx.fx.answers.push((token, Answer::Appended { index, term: self.hard.term }));
         self.feed_all(cx);
         self.maybe_commit(cx);
-        // Whoever is missing for a quorum may just have left: no answer of theirs will come.
+        // The node that is missing for a quorum may just have left: it will not answer.
         self.maybe_confirm_reads(cx);
     }
 

@@ -217,7 +217,7 @@ pub struct Message {
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Would you vote for me? Binds nobody.
+    /// Would you vote for me? Binds neither side.
     PreVote { last_index: Index, last_term: Term },
     /// `term` of the message: the asked term if granted, else the term to adopt.
     PreVoteReply { is_granted: bool },

@@ -3,8 +3,9 @@
 //! The leader refuses new commands, waits until the target matches its last index, and tells it to campaign at once. The
 //! target's votes carry `is_transfer`, so the lease of the leader that wants to go does not protect it.
 //!
-//! Invariants: H1 the leadership transfer lives in the leader's role: stepping down ends it. H2 it ends after an election timeout at the
-//! latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it names.
+//! Invariants: H1 the leadership transfer lives in the leader's role: stepping down ends it. H2 it ends after an
+//! election timeout at the latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it
+//! names.
 //! Not here: the campaign itself (`election.rs`).
 
 use super::state::leadership::{Leadership, Transfer};
@@ -17,7 +18,7 @@ use crate::types::{Identity, Index, NodeId};
 const MAKE_WAY_TIMEOUTS: u64 = 75;
 
 impl Raft {
-    /// The host wants another leader (`None`: whoever is best).
+    /// The host wants another leader (`None`: the best candidate).
     pub(crate) fn on_transfer(&mut self, cx: &mut Cx<'_>, token: Token, to: Option<NodeId>) {
         let State::Leader(lead) = &self.state else { return refuse(cx, token, Refusal::NotLeader) };
         if let Some(transfer) = &lead.transfer {
@@ -144,7 +145,7 @@ impl Raft {
         lead.no_preempt_before = self.now + MAKE_WAY_TIMEOUTS * self.config.election_timeout_ticks.0;
     }
 
-    /// A leader that is no longer a voter tells the best one to take over, so that nobody waits for a timeout.
+    /// A leader that is no longer a voter tells the best one to take over, so that no node waits for a timeout.
     pub(crate) fn pass_on(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         let last_index = self.log.last_index();

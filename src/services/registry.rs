@@ -140,7 +140,7 @@ impl Registry {
         Ok(())
     }
 
-    /// What operators should know of how the state came to be.
+    /// Events of loading or rebuilding the state that operators should know.
     pub fn take_news(&mut self) -> Vec<String> {
         self.services_mut().filter_map(|(_, service)| service.take_news()).collect()
     }

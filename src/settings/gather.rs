@@ -33,7 +33,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody chose it.
+    /// It was not set.
     Default,
     /// A settings file.
     File(PathBuf),
@@ -59,7 +59,7 @@ impl fmt::Display for Source {
 pub struct Sources(BTreeMap<&'static str, Source>);
 
 impl Sources {
-    /// Source of a key's value; [`Source::Default`] for what nobody chose.
+    /// Source of a key's value; [`Source::Default`] for what was not set.
     pub fn of(&self, key: &str) -> Source {
         self.0.get(key).cloned().unwrap_or(Source::Default)
     }
@@ -163,7 +163,8 @@ impl Gather {
             Ok(Value::String(_)) if matches!((rule, &source), (Rule::Secret(..), Source::Flag(_))) => {
                 let why = "the command line is visible to all users of this machine (ps)";
                 let allowed = format!(
-                    "{name} in a settings file that only its owner can read (chmod 600), or in the environment as PHALANX_{}",
+                    "{name} in a settings file that only its owner can read (chmod 600), or in the environment as \
+                        PHALANX_{}",
                     name.to_ascii_uppercase()
                 );
                 self.fault(&source, name, raw.shown(key), why, allowed);

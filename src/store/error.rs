@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Bytes that were once synced are not what was written. Never repaired by guessing.
-    #[error("damaged file {} at byte {offset}: {why}; `phalanx node --id {} --rejoin` discards this node's state and joins again", .file.display(), advice(.node))]
+    #[error("damaged file {} at byte {offset}: {why}; `phalanx node --id {} --rejoin` discards this node's state and \
+        joins again", .file.display(), advice(.node))]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -54,7 +55,8 @@ pub enum StoreError {
     },
     /// The folder, or the one above it, is for another user alone.
     #[error(
-        "cannot open {}: {source}; it belongs to another user: start all nodes of a host as the same user, or give this one its own \
+        "cannot open {}: {source}; it belongs to another user: start all nodes of a host as the same user, or give \
+            this one its own \
          data_dir", .dir.display()
     )]
     OtherUser {
@@ -134,7 +136,7 @@ impl StoreError {
         matches!(self, StoreError::Io { source, .. } if is_out_of_descriptors(source))
     }
 
-    /// The log in a node's folder is nobody's.
+    /// The log in a node's folder has no identity.
     pub fn lost_identity(dir: &Path, why: &'static str) -> StoreError {
         StoreError::IdentityLost { dir: dir.to_path_buf(), why, node: node_of(dir) }
     }

@@ -156,7 +156,7 @@ pub fn missing_beside_a_log(files: &dyn Files, dir: &Path) -> Result<(), StoreEr
     }
 }
 
-/// Whether a node's folder holds a log or a snapshot: promises that somebody may build on.
+/// Whether a node's folder holds a log or a snapshot: promises that other nodes may rely on.
 pub fn holds_log(files: &dyn Files, dir: &Path) -> Result<bool, StoreError> {
     let is_segment = |name: &String| segment::number_of(name).is_some();
     Ok(list(files, &dir.join(WAL_DIR))?.iter().any(is_segment)

@@ -16,7 +16,8 @@ const FORBIDDING: [(&str, &str, &str); 3] = [
 
 /// What is wrong where these programs are missing.
 pub(crate) fn of_missing(programs: &[&str]) -> String {
-    let packages = "they are part of bubblewrap, util-linux and coreutils (Debian: apt-get install bubblewrap util-linux coreutils)";
+    let packages = "they are part of bubblewrap, util-linux and coreutils (Debian: apt-get install bubblewrap \
+        util-linux coreutils)";
     match programs {
         ["bwrap"] => format!("bwrap is not installed: apt-get install bubblewrap (Debian, Ubuntu), or {LIMITS}"),
         programs => format!("{} not installed: {packages}", programs.join(", ")),

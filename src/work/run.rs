@@ -94,7 +94,7 @@ impl Attempt<'_> {
     /// Makes it.
     ///
     /// # Errors
-    /// What is wrong with this machine: the program did not run, or nobody knows how it ended.
+    /// What is wrong with this machine: the program did not run, or its end is unknown.
     pub fn run(mut self) -> Result<End, WorkError> {
         let class = self.class();
         let files_mb = self.limits.files_mb.max(COMPILER.files_mb);
@@ -592,8 +592,8 @@ impl Watch<'_> {
         kill_group(child);
     }
 
-    /// A program could keep the sandbox's first process from dying with those around it, but not from being killed, and all of
-    /// the sandbox dies with it.
+    /// A program could keep the sandbox's first process from dying with those around it, but not from being killed, and
+    /// all of the sandbox dies with it.
     fn find_inner(&mut self) {
         #[cfg(target_os = "linux")]
         if self.inner.is_none() && self.own > 0 {
@@ -646,7 +646,7 @@ impl Watch<'_> {
     }
 }
 
-/// Feeds standard input; `true`: there is nothing more to say, or nobody listens.
+/// Feeds standard input; `true`: all was written, or the reader is gone.
 fn is_fed(pipe: &mut impl Write, stdin: &mut &[u8]) -> bool {
     while !stdin.is_empty() {
         match pipe.write(stdin) {
@@ -678,7 +678,7 @@ fn wait_for(
 
 fn kill_group(child: &Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // Nobody is left in it.
+        // No process is left in it.
         let _ = kill_process_group(group, Signal::KILL);
     }
 }

@@ -1,7 +1,8 @@
 //! Which languages this machine has, and how a program in each is compiled and run.
 //!
 //! A runtime of the settings is there if its probe succeeds. Toolchains outside the system's folders are shown to their own
-//! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the sandbox around the commands (`sandbox.rs`).
+//! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the sandbox around the commands
+//! (`sandbox.rs`).
 
 use crate::settings::Runtime;
 use std::io::{self, Read};
@@ -110,7 +111,7 @@ impl Asked {
         Ok(Asked { child, said: Default::default(), status: None })
     }
 
-    /// Listens until it has ended. What it has started may go on and keep its output open: nobody waits for that.
+    /// Listens until it has ended. What it has started may go on and keep its output open: that is not waited for.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         while self.status.is_none() && until.is_none_or(|until| Instant::now() < until) {
             self.status = self.child.try_wait()?;

@@ -3,8 +3,8 @@
 //! bubblewrap gives it namespaces of its own (files, processes, network, host name, users) and a filter of system calls,
 //! `prlimit` bounds what each of its processes may use. As root the command runs under a user number of its own, for root's
 //! processes are not counted against limits; bubblewrap itself runs as that user, so that no job can make namespaces within its
-//! sandbox and mount memory there. Only for what this user cannot reach (a toolchain below `/root`) root builds the walls, and then
-//! it can.
+//! sandbox and mount memory there. Only for what this user cannot reach (a toolchain below `/root`) root builds the
+//! walls, and then it can.
 //!
 //! Limits are set inside the sandbox, where bubblewrap has made a user namespace: since Linux 5.14 the kernel counts
 //! `RLIMIT_NPROC` in each user namespace apart, so it counts the job's processes alone, whatever else the same user runs. Where
@@ -47,10 +47,10 @@ const SYSTEM: [&str; 12] = [
 ];
 /// Folders below `/etc` with this at the beginning of their name belong to Java, whose own folder has links to them.
 const JAVA: &str = "java";
-/// Seconds beyond its limit after which a command ends although nobody watches it.
+/// Seconds beyond its limit after which a command ends although no node watches it.
 const ORPHAN_S: u64 = 5;
-/// Levels of processes around a command in [`SandboxKind::Full`]: `timeout`, and bubblewrap outside. Its inner process is counted
-/// with the command, who could make it work for itself.
+/// Levels of processes around a command in [`SandboxKind::Full`]: `timeout`, and bubblewrap outside. Its inner process
+/// is counted with the command, who could make it work for itself.
 pub const LEVELS_FULL: usize = 2;
 /// And in [`SandboxKind::Limits`]: `timeout`.
 pub const LEVELS_LIMITS: usize = 1;
@@ -210,7 +210,8 @@ impl Sandbox {
         self.is_by_user && scratch::is_passable(scratch) && folders.iter().all(is_open)
     }
 
-    /// A command that runs `words` in the sandbox, with `scratch` as its folder and these folders to read besides the system's.
+    /// A command that runs `words` in the sandbox, with `scratch` as its folder and these folders to read besides the
+    /// system's.
     pub fn command(
         &self,
         words: &[String],
@@ -318,7 +319,7 @@ impl Sandbox {
         for path in &shown {
             add(&["--ro-bind-try", path, path]);
         }
-        // The sandbox's first process is the same user's, and all ends with it: nobody looks into its memory, or writes there.
+        // The sandbox's first process is the same user's, and all ends with it: its memory must not be read or written.
         add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
         // All that it can write lies in its folder, and is bounded and counted there.
         for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {

@@ -192,7 +192,7 @@ pub fn place(own: &Path, name: &str) -> PathBuf {
     own
 }
 
-/// Whether everybody may pass through the folders above this one.
+/// Whether all users may pass through the folders above this one.
 pub fn is_passable(path: &Path) -> bool {
     path.ancestors().skip(1).all(|folder| fs::metadata(folder).is_ok_and(|it| it.mode() & 0o001 != 0))
 }
@@ -201,7 +201,7 @@ pub fn is_passable(path: &Path) -> bool {
 /// the folders that are to be removed, which may take long.
 ///
 /// # Errors
-/// When the folder cannot be made anew.
+/// When the folder cannot be created again.
 pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
     // Another node that has found it abandoned removes whatever has its name: not the new one in its place.
     let _held = if jobs.exists() { Some(hold(jobs)?) } else { None };
@@ -251,7 +251,8 @@ pub fn hold(jobs: &Path) -> io::Result<fs::File> {
     }
 }
 
-/// Removes the folders below `/run` of nodes that are gone and did not do so themselves: nobody would start them again to do it.
+/// Removes the folders below `/run` of nodes that are gone and did not do so themselves: they may never be started
+/// again.
 pub fn remove_abandoned() {
     remove_abandoned_below(Path::new(RUN));
 }
@@ -310,9 +311,10 @@ fn end_leftovers(jobs: &Path) {
     process_tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
 }
 
-/// Whether a line of a table of mounts tells of a sandbox whose command has its folder below this one: its file system was mounted
-/// there, or it is a part of another, whose own place above it the line does not tell. Only where a sandbox shows the folder it
-/// counts: whoever has mounts of its own, a service or a sandbox that is being built, has a copy of the mount itself as well.
+/// Whether a line of a table of mounts tells of a sandbox whose command has its folder below this one: its file system
+/// was mounted there, or it is a part of another, whose own place above it the line does not tell. Only where a sandbox
+/// shows the folder it counts: whoever has mounts of its own, a service or a sandbox that is being built, has a copy of
+/// the mount itself as well.
 pub(crate) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
     let (place, source) = line.split_once(" - ").unwrap_or((line, ""));
     let mut fields = place.split(' ').skip(3).map(unescaped);

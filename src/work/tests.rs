@@ -1,6 +1,8 @@
-//! Tests of the sandbox with real compilers and hostile programs: each is stopped, told as what it was, and leaves nothing behind.
+//! Tests of the sandbox with real compilers and hostile programs: each is stopped, told as what it was, and leaves
+//! nothing behind.
 //!
-//! A language that this machine lacks is skipped and said so; the shell and the sandbox must be there (`test.sh` installs them).
+//! A language that this machine lacks is skipped and said so; the shell and the sandbox must be there (`test.sh`
+//! installs them).
 
 mod bombs;
 mod limits;

@@ -4,8 +4,8 @@
 //!
 //! Links are cut by the kernel: a test runs in a network of its own, each node as a user of its own, and a rule of the routing
 //! table takes away the way of everything that one user sends. So nothing closes a connection and no port refuses: what was
-//! sent before arrives, what is sent now vanishes, and a dial runs out of time. That needs root. Programs are sandboxed by limits
-//! alone, so that they can tell where they are and be told when to end, through files.
+//! sent before arrives, what is sent now vanishes, and a dial runs out of time. That needs root. Programs are sandboxed
+//! by limits alone, so that they can tell where they are and be told when to end, through files.
 
 use crate::EXE;
 use phalanx::bench::job_rates::wait_workers;

@@ -1,7 +1,8 @@
 //! `phalanx chat talk`: one conversation on a terminal; what is said shows as it comes, and each line that is typed is a message.
 //!
-//! A typed line is removed with Enter and printed again when the stream delivers it, so that all readers see the same order.
-//! When a node dies, the stream and the next message continue with another; a message that could not be sent is shown.
+//! A typed line is removed with Enter and printed again when the stream delivers it, so that all readers see the same
+//! order. When a node dies, the stream and the next message continue with another; a message that could not be sent is
+//! shown.
 //! Not here: finding nodes and sending each message once (`client/`), the format of a message (`session.rs`).
 
 use super::session::{ChatOptions, fault, member, message, read_up_to};

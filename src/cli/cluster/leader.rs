@@ -1,6 +1,6 @@
-//! `phalanx leader`: who leads; `--wait` until somebody does; `transfer N` hands leadership over.
+//! `phalanx leader`: shows the leader; `--wait` waits for one; `transfer N` transfers the leadership.
 //!
-//! Not here: how a hand-over works (`raft/transfer.rs`).
+//! Not here: how a leadership transfer works (`raft/transfer.rs`).
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
@@ -38,7 +38,7 @@ enum LeaderCommand {
     },
 }
 
-/// Asks or hands over.
+/// Runs the subcommand.
 pub fn run(args: &LeaderArgs) -> Result<(), Fault> {
     match &args.command {
         Some(LeaderCommand::Transfer { node, client }) => transfer(*node, client),

@@ -1,7 +1,7 @@
-//! `phalanx status`: the verdict in one line, then a row per node.
+//! `phalanx status`: the health in one line, then a row per node.
 //!
-//! Any node can answer; the table is what that node knows. `--check` turns the verdict into an exit code for scripts.
-//! Not here: how the verdict is reached (`cluster/health.rs`).
+//! Any node can answer; the table is what that node knows. `--check` turns the health into an exit code for scripts.
+//! Not here: how the health is derived (`cluster/health.rs`).
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
@@ -42,7 +42,7 @@ pub fn run(args: &StatusArgs) -> Result<(), Fault> {
         term::out(&render(&answer.value, &answer.from));
     }
     if args.check && answer.value.cluster.verdict != Verdict::Healthy {
-        let message = format!("the cluster is {}", verdict_word(answer.value.cluster.verdict));
+        let message = format!("the cluster is {}", health_word(answer.value.cluster.verdict));
         return Err(Fault::new(code::UNHEALTHY, message, "phalanx events shows what happened"));
     }
     Ok(())
@@ -71,7 +71,7 @@ fn watch(client: &Client, json: bool) -> Result<(), Fault> {
     }
 }
 
-fn verdict_word(verdict: Verdict) -> &'static str {
+fn health_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Healthy => "healthy",
         Verdict::Degraded => "degraded",
@@ -80,7 +80,7 @@ fn verdict_word(verdict: Verdict) -> &'static str {
 }
 
 /// `healthy: node 5 leads in term 7; can lose 2 more`.
-pub fn verdict_line(status: &Status) -> String {
+pub fn health_line(status: &Status) -> String {
     let cluster = &status.cluster;
     let colour = match cluster.verdict {
         Verdict::Healthy => Colour::Green,
@@ -99,14 +99,14 @@ pub fn verdict_line(status: &Status) -> String {
         });
     }
     parts.extend(cluster.reasons.iter().map(|reason| term::plain(reason)));
-    format!("{}: {}", term::paint(verdict_word(cluster.verdict), colour), parts.join("; "))
+    format!("{}: {}", term::paint(health_word(cluster.verdict), colour), parts.join("; "))
 }
 
 /// The whole answer for a person.
 pub fn render(status: &Status, from: &str) -> String {
     let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     let head = ["NODE", "STATE", "ROLE", "MEMBER", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "LOAD", "HTTP", "HEARD"];
-    let mut text = format!("{}\n{}", verdict_line(status), term::table(&head, &rows));
+    let mut text = format!("{}\n{}", health_line(status), term::table(&head, &rows));
     for node in &status.nodes {
         if let Some(ahead_ms) = node.clock_ahead_ms.filter(|ms| ms.unsigned_abs() >= SKEW_WARN_MS.unsigned_abs()) {
             let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn verdict_comes_first_then_a_row_per_node() {
+    fn health_comes_first_then_a_row_per_node() {
         let text = render(&example(), "127.0.0.1:6704");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "healthy: node 5 leads in term 7; can lose 2 more");
@@ -235,6 +235,6 @@ mod tests {
         status.cluster.leader = None;
         status.cluster.reasons = vec!["2 of 5 voters are reachable, 3 are needed".into()];
         let expected = "unavailable: no leader in term 7; 2 of 5 voters are reachable, 3 are needed";
-        assert_eq!(verdict_line(&status), expected);
+        assert_eq!(health_line(&status), expected);
     }
 }

@@ -48,7 +48,8 @@ enum BenchCommand {
     Read(LoadArgs),
     /// SQL over HTTP: single-row inserts, then linearizable point queries
     Sql(SqlArgs),
-    /// Jobs: overhead, throughput compared with xargs, restart when a worker dies, recovery of a long queue when all nodes die
+    /// Jobs: overhead, throughput compared with xargs, restart when a worker dies, recovery of a long queue when all
+    /// nodes die
     Job {
         /// Number of sequential jobs to measure the overhead with
         #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]

@@ -20,7 +20,8 @@ pub struct DemoArgs {
 enum DemoCommand {
     /// Jobs: seven nodes and a gateway compile and run programs while nodes and the leader are killed
     Jobs,
-    /// Chat: three users send messages while the leader, another node and then all nodes are killed; compares all inboxes
+    /// Chat: three users send messages while the leader, another node and then all nodes are killed; compares all
+    /// inboxes
     Chat,
 }
 

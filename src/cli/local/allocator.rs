@@ -29,6 +29,7 @@ pub fn bound() {
     let failed = command.args(args).env(NAME, BYTES).exec();
     // The node works all the same, with more memory.
     eprintln!(
-        "warning: freed memory may not be returned to the system, because the program could not restart itself with MALLOC_MMAP_THRESHOLD_ set: {failed}"
+        "warning: freed memory may not be returned to the system, because the program could not restart itself with \
+            MALLOC_MMAP_THRESHOLD_ set: {failed}"
     );
 }

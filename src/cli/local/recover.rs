@@ -19,7 +19,8 @@ const DISK: u8 = 3;
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Stop all nodes first. Choose the folder whose log ends last (the highest term, then the highest \
-    index): without --yes this command shows where the log ends.\nExit codes: 0 done, 1 refused, 2 not confirmed, 3 disk error."
+    index): without --yes this command shows where the log ends.\nExit codes: 0 done, 1 refused, 2 not confirmed, 3 \
+    disk error."
 )]
 pub struct RecoverArgs {
     /// Id of the node whose folder survived
@@ -90,7 +91,8 @@ fn plan(survivor: &Survivor) -> String {
          acknowledged;\n  \
          - acknowledged writes that are not in this log, but only on other nodes, are lost;\n  \
          - the former state is copied to {}, from which no node starts.\n\
-         The former nodes {others} must never run again with their data: give them empty folders, and they join the new cluster.\n",
+         The former nodes {others} must never run again with their data: give them empty folders, and they join the \
+         new cluster.\n",
         survivor.cluster,
         survivor.copy.display(),
     )

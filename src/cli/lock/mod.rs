@@ -5,13 +5,14 @@
 //! SIGTERM and then SIGKILL, before the lock can be another's: when it cannot be renewed, and when the other one is gone. Time is
 //! that of a clock that also counts while the machine sleeps.
 //!
-//! What nobody can promise: a machine that sleeps, or a command whose guardian and runner are stopped or killed in one moment,
-//! goes on for an instant too long; and who leaves the process group (`setsid`) is not found. What the command writes to must
-//! check the fencing token, which it finds in `PHALANX_LOCK_TOKEN` and which grows with every lock that is taken.
+//! What cannot be guaranteed: a machine that sleeps, or a command whose guardian and runner are stopped or killed in
+//! one moment, goes on for an instant too long; and a process that leaves the process group (`setsid`) is not found.
+//! What the command writes to must check the fencing token, which it finds in `PHALANX_LOCK_TOKEN` and which grows with
+//! every lock that is taken.
 //!
 //! Invariants: L1 the time to live counts from before the request was sent that took or renewed the lock, so this side
 //! always gives up first. L2 a lock that is not lost is given back on every way out but a crash. L3 it is given back only when
-//! nobody is left in the command's process group.
+//! no process is left in the command's process group.
 //! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group (`process_group.rs`).
 
 pub mod guardian;
@@ -61,7 +62,8 @@ pub struct LockArgs {
 enum LockCommand {
     /// Acquire a lock, run a command, release the lock
     #[command(
-        after_help = "The environment of the command has the fencing token in PHALANX_LOCK_TOKEN and the lock's name in \
+        after_help = "The environment of the command has the fencing token in PHALANX_LOCK_TOKEN and the lock's name \
+            in \
         PHALANX_LOCK_NAME.\n\nExit code: that of the command (128 + N if signal N killed it; 127 not found, 126 not \
         executable); 1 if the lock was not free in time or was lost while the command ran; 4 if no node has a quorum.\n\n\
         The whole process group of the command is killed when the command ends, and before another client can \
@@ -215,7 +217,7 @@ impl Lock {
                     say(format!("waiting for lock {:?}", self.lease.name));
                     let retry_ms = raw.json()["retry_after_ms"].as_u64().unwrap_or(100);
                     let message = format!("lock {:?} is held by another client", self.lease.name);
-                    // A holder that ends early gives it back early: nobody waits for the whole of its time.
+                    // A holder that ends early releases it early: do not wait for its whole time to live.
                     let pause = Duration::from_millis(retry_ms.min(200) / 2 + fastrand::u64(0..=retry_ms.min(200) / 2));
                     (Fault::new(code::FAILED, message, "wait longer with --wait"), pause)
                 }

@@ -151,8 +151,8 @@ impl Group {
         Ok(Step::Runs)
     }
 
-    /// Waits for the end of the command and of all in its group: what has not ended by then is killed. `None`: somebody does not
-    /// end even so.
+    /// Waits for the end of the command and of all in its group: what has not ended by then is killed. `None`: a
+    /// process does not end even so.
     pub fn end(&mut self, kill_at: Duration) -> Option<ExitStatus> {
         while matches!(self.step(), Ok(Step::Runs)) && since_boot() < kill_at {
             poll::pause(LOOK_EVERY);

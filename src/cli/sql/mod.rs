@@ -20,7 +20,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Lines between two looks whether somebody has seen enough.
+/// Lines between two checks whether Ctrl+C was pressed.
 const LINES_AT_ONCE: usize = 100;
 /// Longest wait for a whole database.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(120);
@@ -59,7 +59,7 @@ pub struct SqlArgs {
     client: ClientArgs,
 }
 
-/// What the door answers.
+/// Body of a response.
 #[derive(Debug, Deserialize)]
 struct Results {
     #[serde(default)]
@@ -303,7 +303,7 @@ impl Shell {
         self.show(&texts.map(|text| format!("{text}{end}\n")).collect::<String>())
     }
 
-    /// Writes what users have written, until somebody has seen enough.
+    /// Writes data of users, until Ctrl+C.
     fn show(&self, text: &str) -> Result<(), Fault> {
         let Some(interrupts) = &self.interrupts else {
             term::out(&term::plain_lines(text));

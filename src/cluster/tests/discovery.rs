@@ -539,8 +539,7 @@ fn five_at_once_never_found_two_clusters() {
         assert_eq!(bootstrapped.len(), 1, "start {start}: {bootstrapped:?} {ends:?}");
         let (first, cluster) = bootstrapped[0];
         for end in &ends {
-            let is_there =
-                matches!(end, Decision::Bootstrapped { cluster: c } | Decision::Joined { cluster: c, .. } if *c == cluster);
+            let is_there = matches!(end, Decision::Bootstrapped { cluster: c } | Decision::Joined { cluster: c, .. } if *c == cluster);
             assert!(is_there, "start {start}: {ends:?}");
         }
         assert_eq!(net.names_starting_with("config.json.stale-"), 0, "start {start}");

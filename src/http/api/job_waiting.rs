@@ -101,7 +101,8 @@ mod tests {
             WorkerRow { is_here: false, ..worker(5, &["c"], None) },
             WorkerRow { is_here: false, ..worker(6, &["shell"], Some("old")) },
         ]);
-        let wanted = "no worker offers c; nodes 1, 3: no bwrap; node 2: offers python, shell; node 4: none of the configured \
+        let wanted = "no worker offers c; nodes 1, 3: no bwrap; node 2: offers python, shell; node 4: none of the \
+            configured \
                       runtimes was found; node 5: offline; offered c";
         assert_eq!(why("c", &workers).as_deref(), Some(wanted));
         assert_eq!(why("shell", &workers), None);

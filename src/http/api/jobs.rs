@@ -31,19 +31,23 @@ use std::time::{Duration, Instant};
 pub(crate) const JAVA_SOURCE: &str = "text/x-java-source";
 /// Longest wait of one request for a result.
 const WAIT_MAX: Duration = Duration::from_secs(600);
-/// How long `/compileandrun` waits when nobody says how long.
+/// How long `/compileandrun` waits by default.
 const WAIT_USUAL: Duration = Duration::from_secs(60);
 /// Between two looks whether a worker has joined by now.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Between two looks whether a client still waits for its result.
 const CLIENT_LOOK: Duration = Duration::from_secs(1);
-/// Jobs in a list when nobody says how many.
+/// Default number of jobs in a list.
 const LIMIT: u64 = 100;
 
 /// How long results are kept here; refuses where jobs are off.
 fn keep_ms(server: &Server) -> Result<u64, ApiError> {
     server.host.jobs_keep_ms().ok_or_else(|| {
-        ApiError::refused(403, "jobs are disabled on this node: set jobs_enabled, and on addresses other than loopback also cluster_secret")
+        ApiError::refused(
+            403,
+            "jobs are disabled on this node: set jobs_enabled, and on addresses other than \
+            loopback also cluster_secret",
+        )
     })
 }
 
@@ -131,7 +135,7 @@ fn no_runtime(server: &Server, wanted: &str, there: &[String]) -> String {
     format!("no node has the runtime {wanted}; {instead}")
 }
 
-/// Why a job waits for a worker; `None` if it does not, or if nobody can tell.
+/// Why a job waits for a worker; `None` if it does not, or if the reason is unknown.
 fn why_it_waits(server: &Server, id: JobId) -> Option<String> {
     let (_, job) = look(server, id, Level::Eventual, server.deadline()).ok()?;
     why_waiting(server, &job)

@@ -23,9 +23,9 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use std::time::{Duration, Instant};
 
-/// Keys of one page when nobody says how many, and at most.
+/// Default and maximum number of keys of one page.
 const LIMIT: (u64, u64) = (100, 1000);
-/// How long a read waits at most, and when nobody says how long.
+/// Default and maximum time that a read waits.
 const WATCH: Duration = Duration::from_secs(30);
 /// Header that says a key's revision.
 const KEY_INDEX: &str = "X-Phalanx-Key-Index";

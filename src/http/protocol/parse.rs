@@ -78,7 +78,7 @@ pub enum Framing {
 /// One request head, checked.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// Method; `None`: a valid token that nobody knows (501).
+    /// Method; `None`: a valid but unknown token (501).
     pub method: Option<Method>,
     /// Path and query as sent, visible ASCII, starting with `/`.
     pub target: String,

@@ -73,7 +73,8 @@ fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
             let is_dead = peer.is_none_or(|peer| peer.silent_ticks >= dead_after);
             if !is_dead && !stands_in_for(shared, who, holder) {
                 return Err(format!(
-                    "id {} belongs to another data folder, whose node may be restarting: it is replaced when it has not \
+                    "id {} belongs to another data folder, whose node may be restarting: it is replaced when it has \
+                        not \
                      answered for {} ms (dead_after_ms)",
                     who.id.0, shared.settings.dead_after_ms
                 ));

@@ -77,7 +77,8 @@ pub enum LaunchError {
     Database(io::Error),
     /// A node that votes was started as a gateway.
     #[error(
-        "node {0} is a voter, and a gateway cannot vote: give the gateway another --id, or start node {0} without --gateway"
+        "node {0} is a voter, and a gateway cannot vote: give the gateway another --id, or start node {0} without \
+            --gateway"
     )]
     Voter(u64),
     /// The system refuses threads.

@@ -71,7 +71,7 @@ pub fn also_to(path: &Path) {
     }
 }
 
-/// Opens the log file by its name again: somebody may have moved it.
+/// Opens the log file by its name again: it may have been moved.
 pub fn reopen() {
     if let Some(file) = FILE.get() {
         file.reopen();

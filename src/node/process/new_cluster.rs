@@ -1,9 +1,9 @@
 //! A new cluster out of one surviving folder (`phalanx recover`), after the disks of a majority of the voters were lost for good.
 //!
-//! The former cluster can never commit again, and nobody but a person knows that its other voters will not come back. So the
-//! folder gets a new identity in a new cluster: its log goes on with one entry that makes that identity the only voter, which then
-//! commits all that the log holds. Nodes of the two clusters reject each other at the handshake, so what comes back of the former
-//! one joins nothing.
+//! The former cluster can never commit again, and only a person can know that its other voters will not come back. So
+//! the folder gets a new identity in a new cluster: its log goes on with one entry that makes that identity the only
+//! voter, which then commits all that the log holds. Nodes of the two clusters reject each other at the handshake, so
+//! what comes back of the former one joins nothing.
 //!
 //! Invariants: N1 the former state stays, in a copy that no node can be started on. N2 each step can be followed by a crash: the
 //! copy is whole before anything changes; after the entry the former identity is no member of its own log and cannot win, and doing
@@ -43,7 +43,7 @@ pub enum RecoverError {
     /// The folder holds no log, or does not say of which cluster it is.
     #[error("{} contains no log of a cluster: nothing to recover; choose another node", .0.display())]
     NoState(PathBuf),
-    /// What is written would belong to somebody else.
+    /// What is written would belong to another user.
     #[error("{} belongs to the user with id {owner}: run this command as that user", .dir.display())]
     OtherUser {
         /// Folder of the node whose state was to be recovered.
@@ -62,7 +62,7 @@ pub enum RecoverError {
         "the folders of nodes {0} are available, which is a majority of the voters: nothing is lost, start these nodes"
     )]
     MajorityIsThere(String),
-    /// Somebody of the cluster lives.
+    /// A node of the cluster is running.
     #[error(
         "{0} is running and belongs to the same cluster: stop all nodes first, so that none continues next to the new cluster"
     )]
@@ -85,7 +85,8 @@ pub enum RecoverError {
     },
     /// A better one is at hand.
     #[error(
-        "node {} has a newer log: {} ends at entry {} of term {}, that of node {} at entry {} of term {}; recover from the newer \
+        "node {} has a newer log: {} ends at entry {} of term {}, that of node {} at entry {} of term {}; recover \
+            from the newer \
          one, which contains more acknowledged writes",
         .newer.0, .folder.display(), .theirs.1, .theirs.0, .me.0, .ours.1, .ours.0
     )]
@@ -102,7 +103,8 @@ pub enum RecoverError {
         ours: End,
     },
     /// The file speaks of another cluster.
-    #[error("{} names cluster {theirs}, but this folder belongs to cluster {ours}: move the file away if that cluster is gone", .file.display())]
+    #[error("{} names cluster {theirs}, but this folder belongs to cluster {ours}: move the file away if that \
+        cluster is gone", .file.display())]
     OtherFile {
         /// `config.json`.
         file: PathBuf,

@@ -1,7 +1,7 @@
 //! What a node finds in its folder when it starts: who it is, and its log.
 //!
-//! A log is removed unasked in one case only: when it can be nothing but what an unfinished bootstrap left behind. Any other
-//! log whose identity is missing, or knows of no cluster, is refused: its promises were made to others.
+//! A log is removed unasked in one case only: when it can be nothing but what an unfinished bootstrap left behind. Any
+//! other log whose identity is missing, or knows of no cluster, is refused: its promises were made to others.
 //! Not here: reading the log (`store/`), what follows from it (`start.rs`).
 
 use crate::raft::{self, Durable, HardState};
@@ -31,8 +31,8 @@ pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_disc
     }
 }
 
-/// Opens the store. What a node left that crashed during its bootstrap is removed, for no other node has seen it, and the
-/// node looks for a cluster as any newcomer.
+/// Opens the store. What a node left that crashed during its bootstrap is removed, for no other node has seen it, and
+/// the node looks for a cluster as any newcomer.
 pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durable), StoreError> {
     let (store, durable) = identity::open_store(Arc::clone(files), dir, me, store::Options::default())?;
     if me.cluster.is_some() || durable == Durable::default() {
@@ -47,8 +47,8 @@ pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(S
     identity::open_store(Arc::clone(files), dir, me, store::Options::default())
 }
 
-/// Whether a log is the one that this identity began when it bootstrapped a cluster, or the beginning of it: a node that is in a
-/// cluster writes more before it promises anything to anybody.
+/// Whether a log is the one that this identity began when it bootstrapped a cluster, or the beginning of it: a node
+/// that is in a cluster writes more before it promises anything to anybody.
 fn is_unfinished_bootstrap(durable: &Durable, me: Identity) -> bool {
     let first = raft::bootstrap_state(me);
     durable.snapshot.is_none()

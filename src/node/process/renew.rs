@@ -40,7 +40,8 @@ pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> Stri
 /// would be to lose them as well, without a word; to go on beside it would be to answer with them.
 pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
     error!(
-        "the leader, node {}, has another entry {index} than the one that is committed here: the data folders of a majority \
+        "the leader, node {}, has another entry {index} than the one that is committed here: the data folders of a \
+            majority \
          were replaced by older copies. Writes from entry {index} on are only in {}, so this node stops. \
          To keep them: stop all nodes and restore the newer folders. To discard them: `phalanx node --id {} --rejoin`",
         leader.0,
@@ -53,7 +54,7 @@ pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
 /// Starts this program again in place of itself; returns the exit code if that cannot be done.
 pub fn start_again() -> u8 {
     info!("restarting, to join under a new identity");
-    // Whoever asked to discard the folder asked once.
+    // The folder was to be discarded only once.
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--rejoin");
     let why = match std::env::current_exe() {
         Ok(exe) => Command::new(exe).args(args).exec(),

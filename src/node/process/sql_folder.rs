@@ -239,7 +239,8 @@ impl Files for Folder {
         if free < ROOM_MIN {
             self.give_up(
                 &format!(
-                    "only {} MiB are free on the disk of {} while an SQL statement writes: free some space and start the node again",
+                    "only {} MiB are free on the disk of {} while an SQL statement writes: free some space and start \
+                        the node again",
                     free >> 20,
                     self.path.display()
                 ),

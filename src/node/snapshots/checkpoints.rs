@@ -1,11 +1,11 @@
 //! The `checkpoints` thread: sees to it that all nodes digest their state at the same index, compares what they tell, and
 //! acts on what it finds of its own node.
 //!
-//! The leader puts a checkpoint into the log once a minute while anything is applied, and whoever saves a snapshot asks for one.
-//! Each node digests a copy of its state then, at a bounded rate and low priority, and tells the result in its heartbeats. Every
-//! node judges by itself, so a leader whose own state is wrong finds out as any other does. One that differs from the
-//! majority marks itself, on disk first, hands the lead over and fetches the state of a node that agrees; when it has that, it
-//! asks for another checkpoint, which must find nothing.
+//! The leader puts a checkpoint into the log once a minute while anything is applied, and a node that saves a snapshot
+//! asks for one. Each node digests a copy of its state then, at a bounded rate and low priority, and tells the result
+//! in its heartbeats. Every node judges by itself, so a leader whose own state is wrong finds out as any other does.
+//! One that differs from the majority marks itself, on disk first, hands the lead over and fetches the state of a node
+//! that agrees; when it has that, it asks for another checkpoint, which must find nothing.
 //! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the transfer
 //! (`rebuild.rs`).
 
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 /// Between two checkpoints while anything is applied.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// The same while somebody differs: it is to be known soon that nobody does any more.
+/// The same while a node differs, to notice soon when none differs any more.
 const CHECKPOINT_SOON: Duration = Duration::from_secs(10);
 /// Between two looks at what the others say.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -169,7 +169,8 @@ impl Checkpoints {
                 self.shared.integrity.differences.fetch_add(1, Ordering::Relaxed);
                 let parts = parts_in_words(&difference.parts);
                 let text = format!(
-                    "the state of node {} differs from the majority's in {parts} at index {}: it refuses reads and is being \
+                    "the state of node {} differs from the majority's in {parts} at index {}: it refuses reads and \
+                        is being \
                      rebuilt",
                     id.0, difference.index
                 );

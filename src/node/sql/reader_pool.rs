@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Between two checks of memory and disk while somebody reads.
+/// Between two checks of memory and disk while a read runs.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
-/// The same while nobody does.
+/// The same while no read runs.
 const IDLE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Read-only connections to the database, and what else its reads share.
@@ -40,7 +40,7 @@ pub struct ReaderPool {
 struct ReadLimits {
     files: Arc<dyn Files>,
     started: Instant,
-    /// Bytes of memory of this process when nobody read.
+    /// Bytes of memory of this process without reads.
     idle_bytes: AtomicU64,
     /// When that was measured, in microseconds since the start.
     idle_us: AtomicU64,

@@ -140,7 +140,8 @@ impl Worker {
         }
     }
 
-    /// Tries the sandbox and looks for compilers. For these the thread gives way to others: a node that starts has more to do.
+    /// Tries the sandbox and looks for compilers. For these the thread gives way to others: a node that starts has more
+    /// to do.
     fn find_out(&self) {
         let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
         let (inbox, jobs) = (self.inbox.clone(), self.scratch.clone());

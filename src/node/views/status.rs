@@ -141,7 +141,7 @@ pub struct ClusterStatus {
     pub failure_tolerance: u32,
     /// Serves, and how safely.
     pub verdict: Verdict,
-    /// In words, for a verdict that is not `healthy`.
+    /// In words, unless the health is `healthy`.
     pub reasons: Vec<String>,
     /// Whether the nodes hold the same state.
     #[serde(default)]
@@ -169,7 +169,7 @@ pub struct IntegrityStatus {
 /// Where states differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DifferenceRow {
-    /// Who differs; `None`: everybody.
+    /// The node that differs; `None`: all nodes.
     pub node: Option<NodeId>,
     /// At which checkpoint.
     pub index: Index,

@@ -67,7 +67,7 @@ impl JobTable {
         self.open
     }
 
-    /// A number that grows with each change: whoever has seen it has seen everything.
+    /// A number that grows with each change: a reader that has seen it has seen all changes.
     pub fn turn(&self) -> u64 {
         self.turn
     }
@@ -468,7 +468,8 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
         };
         if name.split('/').count() > NAME_PARTS_MAX || !name.split('/').all(is_plain) {
             return malformed(format!(
-                "{name:.80?} is not a valid file name: use a relative path of at most {NAME_PARTS_MAX} parts of at most \
+                "{name:.80?} is not a valid file name: use a relative path of at most {NAME_PARTS_MAX} parts of at \
+                    most \
                  {PART_BYTES_MAX} bytes"
             ));
         }

@@ -207,7 +207,8 @@ pub fn fits(
         }
     };
     if cost.computes_words {
-        let why = "a statement that writes can MATCH only literals or whole parameters: run the full-text query first, then write";
+        let why = "a statement that writes can MATCH only literals or whole parameters: run the full-text query \
+            first, then write";
         return Err(StatementError::Failed(why.to_string()));
     }
     if may_repeat {

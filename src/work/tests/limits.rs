@@ -1,5 +1,5 @@
-//! The sandbox that is none (`jobs_cage` `limits`): programs that see the whole machine are still stopped, told as what they were,
-//! and leave neither processes nor files.
+//! The sandbox that is none (`jobs_cage` `limits`): programs that see the whole machine are still stopped, told as what
+//! they were, and leave neither processes nor files.
 
 use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, text};
 use crate::lab::poll::wait_until;

@@ -1,6 +1,6 @@
 //! The log lines and event texts for raft's events.
 //!
-//! A log line is for the person at this terminal (key=value), an event for whoever looks at the page.
+//! A log line is for the person at this terminal (key=value), an event for viewers of the page.
 //! Not here: the ring and the failover list (`node/views/events.rs`), gossip's lines (`node/threads/gossip.rs`).
 
 use crate::node::shared::Shared;

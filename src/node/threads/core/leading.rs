@@ -50,7 +50,7 @@ impl Core {
         }
     }
 
-    /// On the leader: those whose log lacks what they acknowledged are told so until they come back as somebody else.
+    /// On the leader: those whose log lacks what they acknowledged are told so until they return under a new identity.
     pub(super) fn remind_forgetful_peers(&self) {
         if self.raft.role() != Role::Leader {
             return;

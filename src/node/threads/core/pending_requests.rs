@@ -1,6 +1,6 @@
 //! What clients asked of this node, from the moment `core` takes it until the answer leaves.
 //!
-//! A request is held until somebody can take it: this node if it leads, else the leader it knows. One that was sent to
+//! A request is held until a node can take it: this node if it leads, else the leader it knows. One that was sent to
 //! a leader that then died is sent again to the next: its tag makes it take effect once (`services/sessions.rs`). At its
 //! deadline a request that never left is `Refused`, one that did is `Unknown`.
 //!
@@ -45,7 +45,7 @@ struct PendingRequest {
     request: Request,
     /// Whether it left for a log with the present attempt: from then on silence means `Unknown`.
     was_sent: bool,
-    /// Whether an earlier attempt left for a log that may hold it still: from then on nobody's refusal makes it certain
+    /// Whether an earlier attempt left for a log that may hold it still: from then on no refusal makes it certain
     /// that it is not applied.
     may_be_logged: bool,
 }
@@ -475,7 +475,7 @@ impl PendingRequests {
         self.later.append(&mut self.postponed);
         let is_late = |held: &PendingRequest| held.request.deadline <= now;
         let mut late: Vec<PendingRequest> = Vec::new();
-        // Mostly nobody is late: queues are rebuilt only if somebody is.
+        // Mostly none is late: queues are rebuilt only if one is.
         for queue in [&mut self.commands, &mut self.others] {
             if queue.iter().any(is_late) {
                 let (gone, rest) = queue.drain(..).partition::<Vec<_>, _>(is_late);

@@ -63,7 +63,8 @@ pub fn excess(conn: &Connection, hooks: &HookState, statements: &[Statement]) ->
         // What cannot be prepared now will fail, or is about a table that this request makes.
         let freed = freed_by(conn, hooks, &statement.sql).unwrap_or_default();
         if renames && (!freed.whole.is_empty() || freed.written.is_none()) {
-            let why = "in a large database, ALTER cannot be in the same request as statements that delete a whole table: send them separately";
+            let why = "in a large database, ALTER cannot be in the same request as statements that delete a whole \
+                table: send them separately";
             return Ok(Some(why.to_string()));
         }
         for name in &freed.whole {
@@ -79,7 +80,8 @@ pub fn excess(conn: &Connection, hooks: &HookState, statements: &[Statement]) ->
         }
         if pages > most {
             return Ok(Some(format!(
-                "this would free more than {} MiB at once and block other writes meanwhile: delete the rows in key ranges first, \
+                "this would free more than {} MiB at once and block other writes meanwhile: delete the rows in key \
+                    ranges first, \
                  about ten thousand at a time, or fewer if they are long",
                 FREED_BYTES_MAX >> 20
             )));

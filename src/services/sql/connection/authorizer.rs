@@ -202,7 +202,8 @@ fn function_refusal(hooks: &HookState, purpose: Purpose, name: &str) -> Option<S
     if FUNCTIONS_OF_MATCHES.contains(&name) {
         if purpose == Purpose::Write {
             return Some(format!(
-                "function {name}: not available in requests that write, as its cost is quadratic in the matches; use it in a read"
+                "function {name}: not available in requests that write, as its cost is quadratic in the matches; use \
+                    it in a read"
             ));
         }
         hooks.marks_matches.store(true, Relaxed);

@@ -225,7 +225,11 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
         bytes <= 1 << 20
     };
     let refused = reader.read_within(&[Statement::bare(many)], 0, 0, &mut || (), &mut grant);
-    assert!(matches!(&refused[0], super::super::Outcome::Failed(why) if why.contains("not enough memory")), "{refused:?}");
+    assert!(
+        matches!(&refused[0], super::super::Outcome::Failed(why) if why.contains("not enough \
+        memory")),
+        "{refused:?}"
+    );
     assert_eq!(asked, [1, 2, 3, 4, 5].map(|pieces| pieces * (256 << 10)));
     assert!(seen.ends_with("'from the leader'"), "{seen}");
 }

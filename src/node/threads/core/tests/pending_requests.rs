@@ -1,4 +1,4 @@
-//! PendingRequests by hand: what core would do with them, without its thread.
+//! PendingRequests without the core thread.
 
 use super::*;
 use crate::node::shared::clock::now_ms;
