@@ -178,7 +178,7 @@ fn job() -> Value {
 
 /// Each job in turn with the bare command.
 fn overhead(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
-    say(&format!("{count} jobs one after another, each beside the bare command"));
+    say(&format!("{count} jobs one after another, each compared with the bare command"));
     let follower = (1..=NODES).find(|id| Some(*id) != cluster.leader()).unwrap_or(1);
     let mut connection = Connection::open(&cluster.http(follower), PATIENCE).map_err(LabError::io("connect"))?;
     let (mut bares, mut jobs) = (Vec::new(), Vec::new());
@@ -186,7 +186,7 @@ fn overhead(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&s
         bares.push(ms(bare.run()?));
         let begun = Instant::now();
         let answer = connection.ask("POST", "/v1/jobs?wait=30s", Some(&job()), Instant::now() + PATIENCE);
-        let answer = answer.map_err(LabError::io("hand a job in"))?;
+        let answer = answer.map_err(LabError::io("submit a job"))?;
         if answer.json()["state"] != "finished" {
             return Err(LabError::Answer(format!("a job came to {}", answer.text())));
         }
@@ -241,7 +241,7 @@ fn hand_in_by(address: &str, count: usize) -> Result<u64> {
     let mut connection = Connection::open(address, PATIENCE).map_err(LabError::io("connect"))?;
     for _ in 0..count {
         let answer = connection.ask("POST", "/v1/jobs", Some(&job()), Instant::now() + PATIENCE);
-        let answer = answer.map_err(LabError::io("hand a job in"))?;
+        let answer = answer.map_err(LabError::io("submit a job"))?;
         if answer.status != 202 {
             return Err(LabError::Answer(format!("a job was answered {}: {}", answer.status, answer.text())));
         }
@@ -265,7 +265,7 @@ fn wait_empty(cluster: &Cluster, within: Duration) -> Result<()> {
     })
 }
 
-/// A worker with a job is killed: how long until its job is begun elsewhere.
+/// A worker with a job is killed: how long until its job restarts elsewhere.
 fn restarts(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Finding> {
     let mut samples = Vec::new();
     let long = json!({"language": "shell", "source": "sleep 2"});
@@ -281,7 +281,7 @@ fn restarts(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> 
         let killed_ms = now_ms();
         cluster.kill_now(victim)?;
         let witness = (1..=NODES).find(|id| *id != victim).unwrap_or(1);
-        let since = cluster.wait_until("the job is begun elsewhere", PATIENCE, || {
+        let since = cluster.wait_until("the job restarts on another node", PATIENCE, || {
             let job = cluster.get(witness, &format!("/v1/jobs/{id}")).ok()?.json();
             job["since_ms"].as_f64().filter(|_| job["attempt"] == 2)
         })?;
@@ -291,7 +291,7 @@ fn restarts(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> 
         wait_workers(cluster, NODES)?;
         jobs.ended(id, Instant::now() + PATIENCE)?;
     }
-    Ok(finding("worker killed -> its job is begun elsewhere", "ms", &samples, "each <= 1000", |_, worst| {
+    Ok(finding("worker killed -> its job restarts elsewhere", "ms", &samples, "each <= 1000", |_, worst| {
         worst <= 1000.0
     }))
 }
@@ -322,7 +322,7 @@ fn queue(cluster: &mut Cluster, count: usize, say: &mut dyn FnMut(&str)) -> Resu
     let changed = ended_before.iter().filter(|(id, end)| after.get(*id) != Some(end)).count();
     let lost = (before + count).abs_diff(all.len());
     Ok(vec![
-        finding("handing the queue in", "jobs/s", &[count as f64 / handing_in], "", |_, _| true),
+        finding("submitting the queue", "jobs/s", &[count as f64 / handing_in], "", |_, _| true),
         finding(
             "in the queue when all were killed",
             "jobs",
@@ -332,9 +332,13 @@ fn queue(cluster: &mut Cluster, count: usize, say: &mut dyn FnMut(&str)) -> Resu
         ),
         finding("all nodes back", "s", &[back], "", |_, _| true),
         finding("queue done after the restart", "s", &[done], "", |_, _| true),
-        finding("jobs lost, doubled, wrong or ended twice", "jobs", &[(lost + wrong + changed) as f64], "0", |n, _| {
-            n == 0.0
-        }),
+        finding(
+            "jobs lost, duplicated, wrong or ended twice",
+            "jobs",
+            &[(lost + wrong + changed) as f64],
+            "0",
+            |n, _| n == 0.0,
+        ),
     ])
 }
 

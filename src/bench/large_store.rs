@@ -76,7 +76,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
         bound: Some(300.0),
     }];
 
-    say("waiting until the snapshots of all this are written");
+    say("waiting for the snapshots of these keys");
     let mut counted = Vec::new();
     loop {
         let now = (1..=3).map(|id| snapshots(&cluster, id)).collect::<Result<Vec<_>>>()?;
@@ -87,7 +87,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
         poll::pause(SNAPSHOT_TIME);
     }
 
-    say("writing once a millisecond, with nothing else going on");
+    say("writing once per millisecond, without other load");
     let watched = Watched::start(&cluster.kv(leader))?;
     poll::pause(Duration::from_secs(5));
     let quiet = watched.finish()?;

@@ -38,9 +38,9 @@ static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  phalanx job run hello.py\n  phalanx job run Main.java Helper.java -- first second\n  \
-    phalanx job submit simulate.c --limit wall_ms=600000\n  phalanx job logs 17 -f\n\nExit codes: run: the program's own, \
-    128 + N for signal N, 1 if it did not compile or exceeded a limit; others: 0 done, 1 refused or no such job, \
-    4 no quorum or unreachable, 5 outcome unknown."
+        phalanx job submit simulate.c --limit wall_ms=600000\n  phalanx job logs 17 -f\n\nExit codes: run: the \
+        program's own, 128 + N for signal N, 1 if it did not compile or exceeded a limit; others: 0 done, 1 refused \
+        or no such job, 4 no quorum or unreachable, 5 outcome unknown."
 )]
 pub struct JobArgs {
     #[command(subcommand)]

@@ -28,9 +28,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "phalanx", version, about, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 success, 1 failed and not applied, 2 usage or settings, 3 disk, \
-    4 no quorum or unreachable, 5 outcome unknown, 7 unhealthy (status --check), 8 a checker found a violation, \
-    9 checker undecided.\n\nStart with: ./run.sh, or phalanx dev")]
+#[command(after_help = "Exit codes: 0 success, 1 failed and not applied, 2 usage or settings, 3 disk, 4 no quorum or \
+    unreachable, 5 outcome unknown, 7 unhealthy (status --check), 8 a checker found a violation, 9 checker \
+    undecided.\n\nStart with: ./run.sh, or phalanx dev")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

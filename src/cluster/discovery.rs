@@ -166,9 +166,9 @@ pub enum Decision {
 pub enum DiscoveryError {
     /// D3.
     #[error(
-        "{file} names cluster {theirs}, but the data in {data} belongs to cluster {ours}; nothing was changed. \
-         If the data is right, move {file} away and start again; if the file is right, move {data} away, \
-         and the node joins as a new node",
+        "{file} names cluster {theirs}, but the data in {data} belongs to cluster {ours}; nothing was changed. If the \
+         data is right, move {file} away and start again; if the file is right, move {data} away, and the node joins \
+         as a new node",
         file = file.display(), data = data.display()
     )]
     OtherCluster {
@@ -310,9 +310,8 @@ impl Search<'_> {
                 }
                 None => {
                     let line = "no confirmed leader has a newer log, perhaps because a majority of the nodes was \
-                        restored from older copies. \
-                                Restore the newer folders; or, to keep the older state, stop all nodes, start \
-                                those with older folders first, then the others with --rejoin";
+                        restored from older copies. Restore the newer folders; or, to keep the older state, stop all \
+                        nodes, start those with older folders first, then the others with --rejoin";
                     let what = self.outdated(&known);
                     self.say(log::Level::Error, "outdated", format!("{what}; {line}"));
                     PATIENT
@@ -509,8 +508,7 @@ impl Search<'_> {
             return Ok(false);
         }
         let why = "none of its nodes answers at the addresses that this node knows (to join that cluster, add one of \
-            them to \
-                   peers)";
+            them to peers)";
         Err(front_taken(settings, owner, why.to_string()))
     }
 
@@ -526,8 +524,7 @@ impl Search<'_> {
                         "clusters",
                         format!(
                             "looking for cluster {wanted}, which is named by this node's data folder or {}, but \
-                                cluster {other} answers; \
-                             to join that one, move the folder and the file away",
+                             cluster {other} answers; to join that one, move the folder and the file away",
                             self.seeker.settings.config_file_path.display()
                         ),
                     );
@@ -598,9 +595,8 @@ impl Search<'_> {
             let missing: Vec<&str> =
                 hosts.iter().filter(|peer| !survey.lookers_at.contains(**peer)).map(|peer| peer.as_str()).collect();
             if !missing.is_empty() {
-                let line = "a new cluster is created only when all `peers` answer, because one that does not may \
-                    hold the \
-                            data of an earlier cluster: start it, or remove it from peers";
+                let line = "a new cluster is created only when all `peers` answer, because one that does not may hold \
+                    the data of an earlier cluster: start it, or remove it from peers";
                 self.say(log::Level::Warn, "peers", format!("no answer from {} yet; {line}", missing.join(", ")));
             }
             return missing.is_empty() && ahead == 0;

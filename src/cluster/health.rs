@@ -43,10 +43,9 @@ impl Outsider {
                  discard its folder's state and join again"
             ),
             Outsider::Replaced(holder) => format!(
-                "node {n} is now another data folder, with uuid {holder}: this one, with uuid {}, was replaced and \
-                    is no longer a \
-                 member; stop this node and start the other folder, or, if that one is gone, `phalanx node --id \
-                 {n} --rejoin` discards this folder's state and joins again",
+                "node {n} is now another data folder, with uuid {holder}: this one, with uuid {}, was replaced and is \
+                 no longer a member; stop this node and start the other folder, or, if that one is gone, `phalanx \
+                 node --id {n} --rejoin` discards this folder's state and joins again",
                 me.uuid
             ),
         }

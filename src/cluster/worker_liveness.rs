@@ -1,4 +1,4 @@
-//! Which workers are gone, so that their jobs are begun elsewhere. Runs on the leader.
+//! Which workers are lost, so that their jobs are restarted on other nodes. Runs on the leader.
 //!
 //! Evidence is the leader's own: the worker's connection broke and its port refuses (its process is gone: known at once), or
 //! it has not answered for `fail_after_ms`, or it answers while its log stands still ([`Books`]): then it cannot know its work.

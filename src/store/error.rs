@@ -56,8 +56,7 @@ pub enum StoreError {
     /// The folder, or the one above it, is for another user alone.
     #[error(
         "cannot open {}: {source}; it belongs to another user: start all nodes of a host as the same user, or give \
-            this one its own \
-         data_dir", .dir.display()
+         this one its own data_dir", .dir.display()
     )]
     OtherUser {
         /// The folder.

@@ -204,7 +204,7 @@ fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
     let state = browser.text("#run-state");
     assert!(state.starts_with("job 1 runs on node "), "{state}");
     browser.click("#run-cancel");
-    browser.see("it is taken back", "#run-state", |text| text == "cancelled");
+    browser.see("it is cancelled", "#run-state", |text| text == "cancelled");
     browser.see("and among the results", "#result-1", |text| text.contains("cancelled") && text.contains("shell"));
     assert_eq!(browser.run("return document.getElementById('planted')"), json!(null));
 
@@ -217,7 +217,7 @@ fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
     browser.see("the result is listed", "#result-2", |text| text.contains("hello") && text.contains("exit code 3"));
     assert!(browser.run("return document.getElementById('run-cancel').hidden").as_bool().unwrap());
     browser.click("#result-1 a");
-    browser.see("an older job that was taken back", "#run-output", |text| text.contains("<b id='planted'>first</b>"));
+    browser.see("an older job that was cancelled", "#run-output", |text| text.contains("<b id='planted'>first</b>"));
     browser.click("#result-2 a");
     browser.see("another one's output", "#run-output", |text| text.trim() == "hello");
 

@@ -25,9 +25,10 @@ const SO_FAR: &str = "the lines before it were sent; send the rest again";
 
 /// Arguments of `phalanx chat`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  phalanx chat signup alice\n  phalanx chat send bob \"hello\"\n  \
-    echo done | phalanx chat send '#builds'\n  phalanx chat talk '#builds'\n\nThe password is prompted for, or read from stdin. \
-    WHERE is a person, '#room', or :N for conversation N.\n\nExit codes: 0 done, 1 refused, 4 no node answers, 5 outcome unknown.")]
+#[command(after_help = "Examples:\n  phalanx chat signup alice\n  phalanx chat send bob \"hello\"\n  echo done | \
+    phalanx chat send '#builds'\n  phalanx chat talk '#builds'\n\nThe password is prompted for, or read from stdin. \
+    WHERE is a person, '#room', or :N for conversation N.\n\nExit codes: 0 done, 1 refused, 4 no node answers, 5 \
+    outcome unknown.")]
 pub struct ChatArgs {
     #[command(subcommand)]
     command: ChatCommand,

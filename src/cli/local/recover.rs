@@ -19,8 +19,8 @@ const DISK: u8 = 3;
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Stop all nodes first. Choose the folder whose log ends last (the highest term, then the highest \
-    index): without --yes this command shows where the log ends.\nExit codes: 0 done, 1 refused, 2 not confirmed, 3 \
-    disk error."
+        index): without --yes this command shows where the log ends.\nExit codes: 0 done, 1 refused, 2 not confirmed, \
+        3 disk error."
 )]
 pub struct RecoverArgs {
     /// Id of the node whose folder survived

@@ -63,8 +63,7 @@ enum LockCommand {
     /// Acquire a lock, run a command, release the lock
     #[command(
         after_help = "The environment of the command has the fencing token in PHALANX_LOCK_TOKEN and the lock's name \
-            in \
-        PHALANX_LOCK_NAME.\n\nExit code: that of the command (128 + N if signal N killed it; 127 not found, 126 not \
+        in PHALANX_LOCK_NAME.\n\nExit code: that of the command (128 + N if signal N killed it; 127 not found, 126 not \
         executable); 1 if the lock was not free in time or was lost while the command ran; 4 if no node has a quorum.\n\n\
         The whole process group of the command is killed when the command ends, and before another client can \
         acquire the lock: no background processes are left.\n\n\

@@ -102,8 +102,7 @@ mod tests {
             WorkerRow { is_here: false, ..worker(6, &["shell"], Some("old")) },
         ]);
         let wanted = "no worker offers c; nodes 1, 3: no bwrap; node 2: offers python, shell; node 4: none of the \
-            configured \
-                      runtimes was found; node 5: offline; offered c";
+            configured runtimes was found; node 5: offline; offered c";
         assert_eq!(why("c", &workers).as_deref(), Some(wanted));
         assert_eq!(why("shell", &workers), None);
         let gone = shared(vec![WorkerRow { is_here: false, ..worker(1, &["shell"], None) }]);

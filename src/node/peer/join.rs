@@ -74,8 +74,7 @@ fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
             if !is_dead && !stands_in_for(shared, who, holder) {
                 return Err(format!(
                     "id {} belongs to another data folder, whose node may be restarting: it is replaced when it has \
-                        not \
-                     answered for {} ms (dead_after_ms)",
+                     not answered for {} ms (dead_after_ms)",
                     who.id.0, shared.settings.dead_after_ms
                 ));
             }

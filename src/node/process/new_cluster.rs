@@ -86,8 +86,7 @@ pub enum RecoverError {
     /// A better one is at hand.
     #[error(
         "node {} has a newer log: {} ends at entry {} of term {}, that of node {} at entry {} of term {}; recover \
-            from the newer \
-         one, which contains more acknowledged writes",
+         from the newer one, which contains more acknowledged writes",
         .newer.0, .folder.display(), .theirs.1, .theirs.0, .me.0, .ours.1, .ours.0
     )]
     Newer {

@@ -41,9 +41,8 @@ pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> Stri
 pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
     error!(
         "the leader, node {}, has another entry {index} than the one that is committed here: the data folders of a \
-            majority \
-         were replaced by older copies. Writes from entry {index} on are only in {}, so this node stops. \
-         To keep them: stop all nodes and restore the newer folders. To discard them: `phalanx node --id {} --rejoin`",
+         majority were replaced by older copies. Writes from entry {index} on are only in {}, so this node stops. To \
+         keep them: stop all nodes and restore the newer folders. To discard them: `phalanx node --id {} --rejoin`",
         leader.0,
         shared.dir.display(),
         shared.me.id.0

@@ -308,8 +308,7 @@ fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
         let limit = |limit: Option<u64>| limit.map_or_else(|| "none".to_string(), |limit| limit.to_string());
         warn!(
             "connections_max is {wanted}, {} are possible: the limit of open files is {}, that of threads {}. Raise \
-                the limits \
-             (ulimit -n, ulimit -u) or lower connections_max",
+             the limits (ulimit -n, ulimit -u) or lower connections_max",
             settings.connections_max,
             limit(files.current),
             limit(threads)

@@ -169,9 +169,8 @@ impl Checkpoints {
                 self.shared.integrity.differences.fetch_add(1, Ordering::Relaxed);
                 let parts = parts_in_words(&difference.parts);
                 let text = format!(
-                    "the state of node {} differs from the majority's in {parts} at index {}: it refuses reads and \
-                        is being \
-                     rebuilt",
+                    "the state of node {} differs from the majority's in {parts} at index {}: it refuses reads and is \
+                     being rebuilt",
                     id.0, difference.index
                 );
                 warn!("{text}");

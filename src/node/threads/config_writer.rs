@@ -97,13 +97,11 @@ fn problem(path: &Path, outcome: Result<Written, ConfigFileError>) -> String {
         Ok(Written::Yes) => String::new(),
         Ok(Written::NotWritten { term, .. }) => format!(
             "{path} names term {term}, which is newer than the current term: the file was edited, or copied from \
-                another cluster; \
-             move the file away, and the leader writes it again"
+             another cluster; move the file away, and the leader writes it again"
         ),
         Err(e @ ConfigFileError::OtherCluster { .. }) => format!(
             "{e}; if that cluster is gone, move the file away, and the leader writes it again; otherwise give this \
-                cluster another \
-             config_file_path"
+             cluster another config_file_path"
         ),
         Err(e @ ConfigFileError::Busy { .. }) => {
             format!("{e}; stop or continue that process (fuser shows its pid)")

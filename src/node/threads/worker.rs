@@ -425,7 +425,7 @@ impl Worker {
         self.propose_encoded(command, ReplyTo::Callback(Box::new(waiter)));
     }
 
-    /// Ends all programs, and says that this process works no more: what it had is begun elsewhere at once.
+    /// Kills all programs, and reports that this process is no longer a worker: its jobs restart elsewhere at once.
     fn wind_down(&mut self, inbox: &Receiver<WorkerInput>) {
         if self.shared.jobs().am_here {
             self.propose(&Command::Leave { worker: self.shared.worker, is_lost: false });

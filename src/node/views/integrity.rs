@@ -223,10 +223,9 @@ impl Integrity {
 /// What is wrong, and what to do.
 pub fn split_in_words(Difference { index, parts }: &Difference) -> String {
     format!(
-        "read-only: the nodes differ in {} at index {index} and no majority agrees. Start voters that are offline; \
-            or choose \
-         the node whose data is right, make it the leader (phalanx leader transfer N), and for each other node: phalanx member \
-         remove N, stop it, start it with --rejoin",
+        "read-only: the nodes differ in {} at index {index} and no majority agrees. Start voters that are offline; or \
+         choose the node whose data is right, make it the leader (phalanx leader transfer N), and for each other \
+         node: phalanx member remove N, stop it, start it with --rejoin",
         parts_in_words(parts)
     )
 }

@@ -54,7 +54,7 @@ pub struct JobsStatus {
 pub struct WorkerRow {
     /// The node.
     pub id: NodeId,
-    /// Whether it is there: the jobs of one that is not are begun elsewhere.
+    /// Whether it is alive: the jobs of one that is not are restarted on other nodes.
     pub is_here: bool,
     /// Jobs that it runs at once.
     pub slots: u64,

@@ -469,8 +469,7 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
         if name.split('/').count() > NAME_PARTS_MAX || !name.split('/').all(is_plain) {
             return malformed(format!(
                 "{name:.80?} is not a valid file name: use a relative path of at most {NAME_PARTS_MAX} parts of at \
-                    most \
-                 {PART_BYTES_MAX} bytes"
+                 most {PART_BYTES_MAX} bytes"
             ));
         }
         if !names.insert(name) {

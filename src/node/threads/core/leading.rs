@@ -72,7 +72,11 @@ impl Core {
         for worker in self.worker_liveness.due(&self.raft.view(), now, patience, &jobs.here) {
             let row = jobs.status.workers.iter().find(|row| row.id == worker.id);
             if let Some(row) = row.filter(|row| !row.running.is_empty()) {
-                let text = format!("node {} is gone: its {} jobs are begun elsewhere", worker.id.0, row.running.len());
+                let text = format!(
+                    "node {} is lost: its {} jobs are restarted on other nodes",
+                    worker.id.0,
+                    row.running.len()
+                );
                 info!("{text}");
                 self.shared.event("failure", Some(worker.id), text);
             }

@@ -81,8 +81,7 @@ pub fn excess(conn: &Connection, hooks: &HookState, statements: &[Statement]) ->
         if pages > most {
             return Ok(Some(format!(
                 "this would free more than {} MiB at once and block other writes meanwhile: delete the rows in key \
-                    ranges first, \
-                 about ten thousand at a time, or fewer if they are long",
+                 ranges first, about ten thousand at a time, or fewer if they are long",
                 FREED_BYTES_MAX >> 20
             )));
         }
