@@ -11,9 +11,11 @@
 //! - [`client`]: a client that goes on with the next node when one fails, for the command line, the lab and other programs.
 //! - [`cluster`]: how nodes find, watch and rank each other.
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
+//! - [`outcome`]: what an answer to a client means and why, with the codes that each protocol has for it.
 //! - [`work`]: users' programs in a sandbox.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
 //! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: text of others, made harmless for terminals.
+//!   `planted_bugs`: switches of known mistakes, for tests.
 
 pub mod bench;
 pub mod check;
@@ -25,6 +27,8 @@ pub mod http;
 pub mod lab;
 pub mod limits;
 pub mod node;
+pub mod outcome;
+mod planted_bugs;
 pub mod raft;
 pub mod resp;
 pub mod services;

@@ -357,6 +357,13 @@ mod tests {
     }
 
     #[test]
+    fn faults_show_nothing_that_a_terminal_would_obey() {
+        let faults = load(r#"{"no\u001b[31mkey\n": 1, "host": "\u001b]0;x"}"#, &[], &[]).unwrap_err();
+        assert_eq!(faults.len(), 2);
+        assert!(faults.iter().all(|fault| !fault.to_string().contains(char::is_control)), "{faults:?}");
+    }
+
+    #[test]
     fn a_byte_order_mark_is_skipped() {
         let (settings, _) = load("\u{feff}{\"heartbeat_ms\": 77}\r\n", &[], &[]).unwrap();
         assert_eq!(settings.heartbeat_ms, 77);

@@ -1,4 +1,4 @@
-//! Types that every module shares: identities, terms, indexes, ticks and outcomes.
+//! Types that every module shares: identities, terms, indexes and ticks.
 //!
 //! Newtypes keep a term from being passed where an index belongs. Absence is always `Option`, never a magic 0:
 //! `Term(0)` and `Index(0)` mean "before the first" and appear only as the base of an empty log.
@@ -110,17 +110,6 @@ pub struct Stamp {
     pub index: Index,
     /// Leader time in milliseconds since 1970, never going back along the log.
     pub at_ms: u64,
-}
-
-/// What an answer to a client means (DESIGN section 6).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome<T> {
-    /// Applied, once; the reply.
-    Done(T),
-    /// Certainly not applied; safe to send again. Says why.
-    Refused(String),
-    /// It may or may not be applied. Says why.
-    Unknown(String),
 }
 
 /// Standing of a node in the cluster.

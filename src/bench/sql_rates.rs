@@ -33,9 +33,9 @@ pub struct Plan {
     pub endpoints: Vec<String>,
     /// Connections.
     pub clients: usize,
-    /// Bytes of the text in each row.
+    /// Size of the text in each row, in bytes.
     pub value_bytes: usize,
-    /// Rows that queries find.
+    /// Number of rows to query.
     pub rows: u64,
     /// `level` of the queries.
     pub level: String,

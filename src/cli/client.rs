@@ -11,6 +11,7 @@
 use crate::cli::fault::{Fault, code};
 use crate::client;
 use crate::http::protocol::lines::Lines;
+use crate::outcome::codes::exit_of;
 use crate::settings::Settings;
 use crate::types::NodeId;
 use serde::de::DeserializeOwned;
@@ -260,20 +261,14 @@ fn fault(fault: client::Fault) -> Fault {
 /// The refusal of a node as an error.
 fn declined(from: &str, status: u16, said: &str) -> Fault {
     let message = format!("{from}: {said}");
-    match status {
-        504 => Fault::new(
-            code::UNKNOWN,
-            message,
-            "the change may or may not be applied: check with phalanx status and phalanx events",
-        ),
-        503 => Fault::new(
-            code::UNREACHABLE,
-            message,
-            "phalanx status shows the reason; try again when the cluster is healthy",
-        ),
-        404 | 405 => Fault::new(code::FAILED, message, "check that the address is a node of the same version"),
-        _ => Fault::new(code::FAILED, message, "nothing was changed; phalanx status shows the current state"),
-    }
+    let exit = exit_of(status);
+    let next = match (exit, status) {
+        (code::UNKNOWN, _) => "the change may or may not be applied: check with phalanx status and phalanx events",
+        (code::UNREACHABLE, _) => "phalanx status shows the reason; try again when the cluster is healthy",
+        (_, 404 | 405) => "check that the address is a node of the same version",
+        _ => "nothing was changed; phalanx status shows the current state",
+    };
+    Fault::new(exit, message, next)
 }
 
 /// The settings in force, or all that is wrong with them.

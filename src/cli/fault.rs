@@ -8,14 +8,16 @@ use std::fmt;
 
 /// Exit codes of all subcommands.
 pub mod code {
+    use crate::outcome::codes;
+
     /// Failed, and certainly not applied.
-    pub const FAILED: u8 = 1;
+    pub const FAILED: u8 = codes::FAILED.exit;
     /// Wrong usage or settings.
     pub const USAGE: u8 = 2;
     /// No quorum, no leader, or no node reachable.
-    pub const UNREACHABLE: u8 = 4;
+    pub const UNREACHABLE: u8 = codes::UNAVAILABLE.exit;
     /// May or may not be applied.
-    pub const UNKNOWN: u8 = 5;
+    pub const UNKNOWN: u8 = codes::UNKNOWN.exit;
     /// `status --check` found the cluster unhealthy.
     pub const UNHEALTHY: u8 = 7;
 }

@@ -47,7 +47,7 @@ enum Command {
     Events(cluster::events::EventsArgs),
     /// Show the leader, or transfer the leadership
     Leader(cluster::leader::LeaderArgs),
-    /// List and change the members of the cluster
+    /// List and change the members of the cluster of the cluster
     Member(cluster::member::MemberArgs),
     /// Read and write keys
     Kv(kv::KvArgs),

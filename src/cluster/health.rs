@@ -7,10 +7,9 @@
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the JSON form (`node/views/status.rs`).
 
 use crate::raft::quorum;
-use crate::types::{Identity, Index, NodeId};
+use crate::types::{Index, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use uuid::Uuid;
 
 /// Serves, and how safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,34 +21,6 @@ pub enum Verdict {
     Degraded,
     /// Does not serve writes.
     Unavailable,
-}
-
-/// Why a node with a log of its cluster is not a member of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outsider {
-    /// No member has its id.
-    Removed,
-    /// Its number is another identity's, and so another folder's.
-    Replaced(Uuid),
-}
-
-impl Outsider {
-    /// For people, with what to do about it: why the node `me` is no member.
-    pub fn in_words(self, me: Identity) -> String {
-        let n = me.id.0;
-        match self {
-            Outsider::Removed => format!(
-                "this node was removed from the cluster: stop it, or start it with `phalanx node --id {n} --rejoin` to \
-                 discard its folder's state and join again"
-            ),
-            Outsider::Replaced(holder) => format!(
-                "node {n} is now another data folder, with uuid {holder}: this one, with uuid {}, was replaced and is \
-                 no longer a member; stop this node and start the other folder, or, if that one is gone, `phalanx \
-                 node --id {n} --rejoin` discards this folder's state and joins again",
-                me.uuid
-            ),
-        }
-    }
 }
 
 /// What the health is derived from.

@@ -8,9 +8,10 @@
 //! Not here: what follows from it (`node/views/integrity.rs`), how a digest is taken (`services/digests.rs`).
 
 use crate::raft::quorum;
-use crate::services::digests::{StateDigest, part_name};
+pub use crate::services::digests::Difference;
+use crate::services::digests::StateDigest;
 use crate::types::{Index, NodeId};
-pub use crate::wire::heartbeat::{Difference, StateReport};
+pub use crate::wire::heartbeat::StateReport;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// After this many newer checkpoints a voter's digest is no longer waited for.
@@ -149,16 +150,6 @@ impl Findings {
     }
 }
 
-/// `key-value and sql`
-pub fn parts_in_words(parts: &[u8]) -> String {
-    let names: Vec<&str> = parts.iter().map(|number| part_name(*number)).collect();
-    match names.as_slice() {
-        [] => "state".to_string(),
-        [one] => (*one).to_string(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +236,8 @@ mod tests {
 
     #[test]
     fn parts_have_names() {
-        assert_eq!(parts_in_words(&[2]), "key-value");
-        assert_eq!(parts_in_words(&[1, 4, 255]), "directory, sql and sessions");
+        let text = |parts: &[u8]| Difference { index: Index(7), parts: parts.to_vec() }.parts_text();
+        assert_eq!(text(&[2]), "key-value");
+        assert_eq!(text(&[1, 4, 255]), "directory, sql and sessions");
     }
 }

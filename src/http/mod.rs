@@ -2,9 +2,8 @@
 //!
 //! The tour, from the bottom: `protocol/` turns bytes into a [`protocol::parse::Head`] and a [`protocol::response::Response`]
 //! or [`protocol::error::ApiError`] into bytes, keeps deadlines (`protocol/conn.rs`) and other web sites out
-//! (`protocol/guard.rs`). `host.rs` is all that this module knows of the node behind it, small enough to be faked in tests;
-//! `outcome.rs` gives its failures their statuses. `server.rs` is what all connections of one listener share, `request.rs`
-//! what a handler is given and gives back.
+//! (`protocol/guard.rs`). `outcome.rs` makes errors of the node's reasons. `server.rs` is what all connections of one listener
+//! share, the node behind it among it; `request.rs` what a handler is given and gives back.
 //! Handlers: `api/` (JSON: cluster, key-value store, locks, jobs), `db/` (SQL as rqlite's clients know it), `chat/`, `pages/`
 //! (the monitor page, the chat's page, and their streams).
 //! On top: `routes.rs` is the one table of routes, by which `router.rs` finds the handler of a request; `front.rs` is the
@@ -18,7 +17,6 @@ mod acceptor;
 mod api;
 mod chat;
 mod db;
-mod host;
 mod outcome;
 mod pages;
 mod password_hasher;
@@ -27,7 +25,6 @@ mod router;
 mod routes;
 mod server;
 
-pub use self::host::{Host, HostSession};
 pub use self::protocol::conn::Deadlines;
 pub use self::router::{serve, serve_host};
-pub use self::server::{Counts, Server};
+pub use self::server::{Counts, Host, Server};

@@ -1,37 +1,39 @@
-//! The node's outcomes as results: which status goes with each way of failing.
+//! The node's outcomes as results: a reason becomes an error with the status that the table of all reasons has for it.
 //!
-//! `Refused` (certainly not done) is 503, 409 when asking again cannot help, 507 when there is no room; `Unknown` is 504: it
-//! may or may not have been done, and is never dressed up as a refusal.
-//! Not here: the body of an error (`protocol/error.rs`).
+//! `Unknown` (it may or may not have been done) is never dressed up as a refusal.
+//! Not here: the table (`outcome/codes.rs`), the body of an error (`protocol/error.rs`).
 
 use super::protocol::error::ApiError;
-use crate::node::quota;
-use crate::raft::Refusal;
+use crate::outcome::codes::FAILED;
+use crate::outcome::{Coded, Outcome};
 use crate::services::Reply;
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 
 /// What was done, or the error that an outcome without it is.
 pub(crate) fn done<T>(outcome: Outcome<T>) -> Result<T, ApiError> {
-    let error = match outcome {
-        Outcome::Done(done) => return Ok(done),
-        Outcome::Refused(why) if quota::named_in(&why).is_some() => ApiError::refused(507, why),
-        Outcome::Refused(why) => {
-            let is_final = [Refusal::BadChange, Refusal::Unsafe, Refusal::BadTarget, Refusal::NotCaughtUp]
-                .iter()
-                .any(|refusal| why.contains(&refusal.to_string()));
-            ApiError::refused(if is_final { 409 } else { 503 }, why)
-        }
-        Outcome::Unknown(why) => ApiError::unknown(504, why),
-    };
-    Err(error.with_leader())
+    match outcome {
+        Outcome::Done(done) => Ok(done),
+        Outcome::Refused(why) => Err(refused(&why)),
+        Outcome::Unknown(why) => Err(ApiError::unknown(why.codes().status, why.to_string()).with_leader()),
+    }
 }
 
-/// The same for a command or query of a service: the bytes that it answered.
+/// What is certainly not done, as the node or one of its services says.
+pub(crate) fn refused(why: &impl Coded) -> ApiError {
+    ApiError::refused(why.codes().status, why.to_string()).with_leader()
+}
+
+/// The same as [`done`] for a command or query of a service: the bytes that it answered.
 pub(crate) fn answered(outcome: Outcome<(Index, Reply)>) -> Result<(Index, Vec<u8>), ApiError> {
     match done(outcome)? {
         (index, Reply::Ok(bytes)) => Ok((index, bytes)),
-        (_, Reply::Failed(why)) => Err(ApiError::refused(400, why).with_leader()),
+        (_, Reply::Failed(why)) => Err(failed(why)),
     }
+}
+
+/// A service could not carry out what was asked, for the reason in its sentence.
+pub(crate) fn failed(why: String) -> ApiError {
+    ApiError::refused(FAILED.status, why).with_leader()
 }
 
 /// The services answered what this server does not understand: a bug, or a leader of another version.

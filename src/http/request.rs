@@ -4,14 +4,13 @@
 //! being gives a [`Stream`]; one that reads a large body itself gives an [`Upload`].
 //! Not here: which handler a request has (`routes.rs`), what is checked before it is called (`router.rs`).
 
-use super::host::HostSession;
 use super::protocol::conn::{Broken, Conn};
 use super::protocol::error::ApiError;
 use super::protocol::params::Params;
 use super::protocol::parse::Head;
 use super::protocol::response::Response;
 use super::server::Server;
-use crate::node::Level;
+use crate::node::{Level, SessionGuard};
 use std::time::Instant;
 
 /// What most handlers give back. [`ApiError`] becomes a response in one place, `router.rs`.
@@ -28,7 +27,7 @@ pub(crate) struct Request<'a> {
     /// Empty for GET and HEAD.
     pub body: &'a [u8],
     /// What counts the connection as load.
-    pub session: Option<&'a dyn HostSession>,
+    pub session: Option<&'a SessionGuard>,
 }
 
 impl<'a> Request<'a> {

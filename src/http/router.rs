@@ -5,7 +5,6 @@
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
 use super::acceptor::{self, NODE_CONNECTION};
-use super::host::HostSession;
 use super::pages::monitor_stream::HOLD_PATH;
 use super::protocol::conn::{Body, Conn, Deadlines, Next};
 use super::protocol::error::ApiError;
@@ -17,8 +16,9 @@ use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};
 use super::server::Server;
 use crate::limits;
-use crate::node::shared::memory;
-use crate::node::{Handle, Slot};
+use crate::node::{Handle, SessionGuard, Slot};
+use crate::outcome::MEMORY_FULL;
+use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -53,7 +53,7 @@ fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
             session = Some(server.host.open_session("api", conn.peer()));
         }
         let (is_reusable, has_body) = (head.keep_alive, head.method != Some(Method::Head));
-        let Some(answered) = answer(server, &mut conn, head, session.as_deref()) else { return };
+        let Some(answered) = answer(server, &mut conn, head, session.as_ref()) else { return };
         let mut response = answered.result.unwrap_or_else(|error| error.into_response(server.leader()));
         response.headers.extend(answered.cors);
         let response = in_budget(&mut conn, answered.route, response);
@@ -73,8 +73,10 @@ fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
 fn in_budget(conn: &mut Conn, route: Option<&Route>, response: Response) -> Response {
     match route {
         _ if conn.has_room(response.body.len()) => response,
-        Some(route) if !route.is_vital && route.is_read => ApiError::refused(503, memory::FULL).into_response(None),
-        Some(route) if !route.is_vital => ApiError::unknown(504, memory::FULL).into_response(None),
+        Some(route) if !route.is_vital && route.is_read => {
+            ApiError::refused(BUSY.status, MEMORY_FULL).into_response(None)
+        }
+        Some(route) if !route.is_vital => ApiError::unknown(UNKNOWN.status, MEMORY_FULL).into_response(None),
         _ => response,
     }
 }
@@ -91,7 +93,7 @@ struct Answered {
 }
 
 /// Checks a request and calls its handler. `None`: the connection is over.
-fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&dyn HostSession>) -> Option<Answered> {
+fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&SessionGuard>) -> Option<Answered> {
     let has_no_body = head.framing == Framing::Empty;
     let early = |result| Some(Answered { result, is_body_read: has_no_body, cors: Vec::new(), route: None });
     let (route, args) = match check(server, conn, &head) {
@@ -158,7 +160,7 @@ fn body(conn: &mut Conn, head: &Head, route: &Route) -> Result<Option<Body>, Upl
     }
     let mut body = conn.body(head, limits::HTTP_BODY_BYTES_MAX)?;
     if route.media == Some(guard::JSON) && body.hold_json().is_err() {
-        return Err(Upload::Read(Err(ApiError::refused(503, memory::FULL))));
+        return Err(Upload::Read(Err(ApiError::refused(BUSY.status, MEMORY_FULL))));
     }
     Ok(Some(body))
 }

@@ -3,13 +3,24 @@
 //!
 //! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front.rs`).
 
-use super::host::Host;
 use super::password_hasher::Passwords;
 use super::protocol::conn::Deadlines;
 use super::protocol::response::Origin;
+use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The node behind a server: a [`crate::node::Handle`], or a test's.
+pub trait Host:
+    Addressing + Connections + Requests + Watching + Reports + Sql + SqlFiles + Send + Sync + 'static
+{
+}
+
+impl<T> Host for T where
+    T: Addressing + Connections + Requests + Watching + Reports + Sql + SqlFiles + Send + Sync + 'static
+{
+}
 
 /// What all connections of one listener share.
 pub struct Server {
@@ -58,9 +69,20 @@ impl Server {
         self.host.status().status.cluster.leader.map(|leader| leader.0)
     }
 
-    /// When a request that begins now has waited for the node for long enough (setting `request_timeout_ms`).
+    /// Setting `request_timeout_ms`.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.host.settings().request_timeout_ms)
+    }
+
+    /// When a request that begins now has waited for the node for long enough.
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.host.request_timeout()
+        Instant::now() + self.request_timeout()
+    }
+
+    /// Name of a program's only source in this language, if the client gives none and the settings know the language.
+    pub(crate) fn file_name(&self, language: &str) -> Option<&str> {
+        let runtime = self.host.settings().runtimes.iter().find(|runtime| runtime.language == language)?;
+        Some(&runtime.file_name)
     }
 
     /// Where a response of this server comes from.

@@ -11,7 +11,8 @@
 //! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
 //! - `threads/` are the bodies of the threads: `core/` owns raft, `threads/disk.rs` the store, `threads/apply.rs` the services,
 //!   `threads/gossip.rs` the heartbeats, `threads/worker.rs` the jobs of this node.
-//! - `handle.rs` is what endpoints see of the node, `sql/handle.rs` and `sql/load.rs` what they do with the database;
+//! - `interface.rs` is what endpoints ask of a node, a trait per feature, and `handle.rs` how this node does it;
+//!   `sql/handle.rs` and `sql/load.rs` are the same for the database;
 //!   `accept.rs` accepts clients for all of them.
 //! - `process/` is start and end: `process/start.rs` opens the folder and finds or bootstraps the cluster, `process/launch.rs`
 //!   starts every thread, `process/stop.rs` ends the node; `process/new_cluster.rs` makes a new cluster of one folder while no
@@ -21,6 +22,7 @@
 
 pub mod accept;
 pub mod handle;
+pub mod interface;
 pub mod peer;
 pub mod process;
 pub mod quota;
@@ -32,14 +34,16 @@ pub mod sql;
 pub mod threads;
 pub mod views;
 
+pub use self::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
 pub use self::reports::metrics::Metric;
 pub use self::shared::memory::{MemoryBudget, Reservation};
 pub use self::shared::request::{Ack, Answered, Level, Operation, Waiter};
-pub use self::sql::handle::{BackupForm, SqlRead};
-pub use self::sql::load::SentFile;
+pub use self::sql::handle::{BackupForm, Sql, SqlRead};
+pub use self::sql::load::{SentFile, SqlFiles};
 pub use self::views::frames::Published;
 pub use self::views::live_output::{Output, Piece, Stream};
+pub use self::views::sessions::SessionGuard;
 pub use self::views::status::NodeRuntimes;
-pub use handle::{Handle, SessionGuard, Slot};
+pub use handle::Handle;

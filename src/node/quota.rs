@@ -5,6 +5,7 @@
 //! size. What makes room is never refused.
 //! Not here: what a command does (`services/`), bounds that no setting moves (each service's own).
 
+use crate::outcome::{QuotaName, Reason};
 use crate::services::Replicated;
 use crate::services::chat::Chat;
 use crate::services::jobs::JobTable;
@@ -52,51 +53,41 @@ impl Sizes {
 }
 
 /// One quota.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// The setting.
-    pub name: &'static str,
-    /// What it bounds, in words.
-    pub what: &'static str,
+    pub name: QuotaName,
     /// Bytes or jobs.
     pub used: u64,
     /// At most so many.
     pub most: u64,
 }
 
-/// The setting that bounds what one account of the chat has written.
-const OF_ACCOUNT: &str = "quota_chat_account_mb";
-/// Settings of quotas.
-const NAMES: [&str; 6] = ["quota_kv_mb", "quota_db_mb", "quota_chat_mb", OF_ACCOUNT, "quota_jobs", "quota_jobs_mb"];
 /// How often the database is asked for its size, in milliseconds.
 pub const LOOK_EVERY_MS: u64 = 50;
 
-/// The quota that a refusal names, if it is one of those.
-pub fn named_in(why: &str) -> Option<&'static str> {
-    let name = why.split(' ').next()?;
-    NAMES.into_iter().find(|known| *known == name)
-}
-
 /// All quotas, with what is used of each.
 pub fn all(settings: &Settings, sizes: &Sizes) -> [Quota; 5] {
-    let row = |name, what, used, most| Quota { name, what, used, most };
+    let row = |name, used, most| Quota { name, used, most };
     [
-        row("quota_kv_mb", "keys and values", sizes.kv_bytes, settings.quota_kv_mb << 20),
-        row("quota_db_mb", "the database", sizes.sql_bytes, settings.quota_db_mb << 20),
-        row("quota_chat_mb", "messages of the chat", sizes.chat_bytes, settings.quota_chat_mb << 20),
-        row("quota_jobs", "jobs that wait or run", sizes.jobs, settings.quota_jobs),
-        row("quota_jobs_mb", "jobs that wait or run", sizes.jobs_bytes, settings.quota_jobs_mb << 20),
+        row(QuotaName::Keys, sizes.kv_bytes, settings.quota_kv_mb << 20),
+        row(QuotaName::Database, sizes.sql_bytes, settings.quota_db_mb << 20),
+        row(QuotaName::Chat, sizes.chat_bytes, settings.quota_chat_mb << 20),
+        row(QuotaName::Jobs, sizes.jobs, settings.quota_jobs),
+        row(QuotaName::JobsBytes, sizes.jobs_bytes, settings.quota_jobs_mb << 20),
     ]
 }
 
 /// What status says of those that are reached, or will be soon.
 pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
-    let told = all(settings, sizes).into_iter().filter_map(|Quota { name, what, used, most }| match used {
-        used if used >= most => Some(format!("{name} is reached: requests that add to {what} are refused")),
-        used if used.saturating_mul(10) >= most.saturating_mul(9) => {
-            Some(format!("{name} is nearly reached by {what}"))
+    let told = all(settings, sizes).into_iter().filter_map(|Quota { name, used, most }| {
+        let (name, what) = (name.setting(), name.what());
+        match used {
+            used if used >= most => Some(format!("{name} is reached: requests that add to {what} are refused")),
+            used if used.saturating_mul(10) >= most.saturating_mul(9) => {
+                Some(format!("{name} is nearly reached by {what}"))
+            }
+            _ => None,
         }
-        _ => None,
     });
     told.collect()
 }
@@ -104,13 +95,13 @@ pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
 /// Judges a command, with its routing byte. `written_by`: bytes that the account with this token has written to the chat.
 ///
 /// # Errors
-/// The refusal: it begins with the quota's name.
+/// The quota that it would go beyond.
 pub fn check(
     settings: &Settings,
     sizes: &Sizes,
     command: &[u8],
     written_by: impl FnOnce(&chat::TokenHash) -> u64,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let Some((service, command)) = command.split_first() else { return Ok(()) };
     let bytes = command.len() as u64;
     let [kv_quota, sql_quota, chat_quota, jobs_quota, jobs_bytes_quota] = all(settings, sizes);
@@ -120,12 +111,7 @@ pub fn check(
         Database::ID => match sql_quota.is_beyond(bytes).then(|| sql::growth(command)) {
             Some(Growth::Adds) => sql_quota.refuse(),
             Some(Growth::MayAdd) if sizes.has_triggers && sql_quota.is_beyond_by_far(bytes) => {
-                let Quota { name, most, .. } = sql_quota;
-                let most = most >> 20;
-                Err(format!(
-                    "{name} ({most} MiB) is exceeded by more than an eighth, and a DELETE may run triggers that \
-                        insert: use DROP TRIGGER or DROP TABLE first, or raise the setting on every node"
-                ))
+                Err(Reason::TriggersBeyondQuota { most: sql_quota.most })
             }
             Some(Growth::Replaces(bytes)) if bytes > sql_quota.most => sql_quota.refuse(),
             None if is_replacement_beyond(command, sql_quota.most) => sql_quota.refuse(),
@@ -141,8 +127,8 @@ pub fn check(
                 return chat_quota.refuse();
             }
             let Some(token) = writer else { return Ok(()) };
-            let (name, what, most) = (OF_ACCOUNT, "messages of one account", settings.quota_chat_account_mb << 20);
-            let own = Quota { name, what, used: written_by(&token), most };
+            let (name, most) = (QuotaName::ChatAccount, settings.quota_chat_account_mb << 20);
+            let own = Quota { name, used: written_by(&token), most };
             if own.is_beyond(bytes) { own.refuse() } else { Ok(()) }
         }
         _ => Ok(()),
@@ -165,13 +151,9 @@ impl Quota {
         self.used.saturating_add(more) > self.most.saturating_add(self.most / 8)
     }
 
-    fn refuse<T>(&self) -> Result<T, String> {
-        let Quota { name, what, used, most } = self;
-        let (used, most) = match name.ends_with("_mb") {
-            true => (format!("{:.1}", *used as f64 / f64::from(1 << 20)), format!("{} MiB", most >> 20)),
-            false => (used.to_string(), most.to_string()),
-        };
-        Err(format!("{name} is reached: {used} of {most} for {what}; remove some, or raise the setting on every node"))
+    fn refuse<T>(&self) -> Result<T, Reason> {
+        let Quota { name: quota, used, most } = *self;
+        Err(Reason::Quota { quota, used, most })
     }
 }
 
@@ -220,7 +202,11 @@ mod tests {
         });
         let named = |sizes: Sizes, written: u64, command: &[u8]| {
             let judged = check(&settings, &sizes, command, |asked| if *asked == token { written } else { 0 });
-            judged.err().map(|why| named_in(&why).expect("a refusal names its quota"))
+            judged.err().map(|why| match why {
+                Reason::Quota { quota, .. } => quota.setting(),
+                Reason::TriggersBeyondQuota { .. } => "triggers",
+                other => panic!("{other:?}"),
+            })
         };
         let none = Sizes::default();
         let kv = Sizes { kv_bytes: full, ..none };
@@ -239,7 +225,7 @@ mod tests {
             (db, sql("DELETE FROM t"), None),
             (beyond, sql("DELETE FROM t"), None),
             (Sizes { has_triggers: true, ..db }, sql("DELETE FROM t"), None),
-            (Sizes { has_triggers: true, ..beyond }, sql("DELETE FROM t"), Some("quota_db_mb")),
+            (Sizes { has_triggers: true, ..beyond }, sql("DELETE FROM t"), Some("triggers")),
             (Sizes { has_triggers: true, ..beyond }, sql("DROP TABLE t"), None),
             (db, Database::encode_command(&Command::PutInPlace { load: 1, bytes: full - 1, crc: 0, seed: 0 }), None),
             (
@@ -253,7 +239,7 @@ mod tests {
         ] {
             assert_eq!(named(sizes, 0, &command), expected, "{sizes:?} {command:?}");
         }
-        assert_eq!((named(none, full, &send), named(none, full - 100, &send)), (Some(OF_ACCOUNT), None));
+        assert_eq!((named(none, full, &send), named(none, full - 100, &send)), (Some("quota_chat_account_mb"), None));
         let (language, files, stdin, args) = ("shell".to_string(), Vec::new(), Bytes::new(), Vec::new());
         let request = jobs::Request { language, files, stdin, args, limits: jobs::commands::LIMITS_USUAL, keep_ms: 1 };
         let submit = JobTable::encode_command(&jobs::Command::Submit(request));
@@ -266,6 +252,5 @@ mod tests {
             ["quota_jobs is nearly reached by jobs that wait or run"]
         );
         assert!(reached(&Settings { quota_jobs: 1, ..settings.clone() }, &none).is_empty());
-        assert_eq!(named_in("no quorum: 1 of 3"), None);
     }
 }

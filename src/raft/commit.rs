@@ -10,6 +10,7 @@ use super::StepDownCause;
 use super::state::log::entry_bytes;
 use super::state::membership::quorum;
 use super::state::{Cx, Raft, State};
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index};
 
 impl Raft {
@@ -23,20 +24,20 @@ impl Raft {
             }
             let progress = lead.peers.get(&who.id);
             let is_it = |p: &&super::state::progress::Progress| {
-                (p.who == who || flaw!(self.config, count_earlier_session)) && !p.has_forgotten
+                (p.who == who || is_planted!(self.config, count_earlier_session)) && !p.has_forgotten
             };
             progress.filter(is_it).map_or(Index(0), |progress| progress.match_index)
         };
         let mut copies: Vec<Index> =
             membership.voters.iter().map(|(id, uuid)| copies_of(Identity { id: *id, uuid: *uuid })).collect();
         let quorum = quorum(copies.len());
-        if flaw!(self.config, count_learner) {
+        if is_planted!(self.config, count_learner) {
             copies.extend(membership.learners.iter().map(|(id, uuid)| copies_of(Identity { id: *id, uuid: *uuid })));
         }
         copies.sort_unstable_by(|a, b| b.cmp(a));
         let Some(&on_quorum) = copies.get(quorum - 1) else { return };
         let is_own_term = self.log.term_at(on_quorum) == Some(self.hard.term);
-        if on_quorum > self.commit && (is_own_term || flaw!(self.config, commit_old_term)) {
+        if on_quorum > self.commit && (is_own_term || is_planted!(self.config, commit_old_term)) {
             self.advance_commit(cx, on_quorum);
         }
     }

@@ -15,6 +15,7 @@ use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
 use super::state::membership::quorum;
 use super::state::{Cx, Raft, State};
 use super::{Body, Event, LossCause, Message, TERM_MAX};
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index, NodeId, Term};
 
 /// Campaigns that a node with a nearly full disk leaves out: some three election timeouts.
@@ -122,8 +123,11 @@ impl Raft {
 
     /// Asks for votes in a new term. The own vote counts once it is on disk.
     pub(crate) fn campaign_for_real(&mut self, cx: &mut Cx<'_>, is_transfer: bool) {
-        self.hard.term =
-            if flaw!(self.config, terms_wrap) { Term(self.hard.term.0.wrapping_add(1)) } else { self.hard.term.next() };
+        self.hard.term = if is_planted!(self.config, terms_wrap) {
+            Term(self.hard.term.0.wrapping_add(1))
+        } else {
+            self.hard.term.next()
+        };
         self.hard.vote = Some(self.config.me);
         self.voted_at = None;
         self.leader = None;
@@ -195,7 +199,7 @@ impl Raft {
         }
         if is_granted {
             let is_new = campaign.granted.insert(from.id);
-            if !is_new && flaw!(self.config, count_duplicate_vote) {
+            if !is_new && is_planted!(self.config, count_duplicate_vote) {
                 campaign.extra += 1;
             }
             return self.maybe_win(cx);
@@ -278,16 +282,16 @@ impl Raft {
 
     /// Whether a candidate's log holds all that ours may have helped to commit.
     fn would_vote_for(&self, from: &Identity, last_index: Index, last_term: Term) -> bool {
-        if flaw!(self.config, priority_vetoes) && from.id < self.config.me.id {
+        if is_planted!(self.config, priority_vetoes) && from.id < self.config.me.id {
             return false;
         }
-        flaw!(self.config, skip_log_freshness) || self.log.is_not_fresher_than(last_index, last_term)
+        is_planted!(self.config, skip_log_freshness) || self.log.is_not_fresher_than(last_index, last_term)
     }
 
     /// Whether this node may campaign: a voter by its own membership, or one without which perhaps no node can win;
     /// with a disk that works.
     pub(crate) fn can_campaign(&self) -> bool {
-        let has_next_term = self.hard.term < TERM_MAX || flaw!(self.config, terms_wrap);
+        let has_next_term = self.hard.term < TERM_MAX || is_planted!(self.config, terms_wrap);
         (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner())
             && !self.is_disk_stalled()
             && has_next_term

@@ -11,6 +11,7 @@
 
 use super::state::{Cx, Raft, State};
 use super::{Body, Conflict, Entry, Event, StepDownCause};
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index, Term};
 
 impl Raft {
@@ -68,7 +69,7 @@ impl Raft {
             };
             self.take_entries(cx, prev_index, entries);
             self.follow_commit(commit.min(end));
-            Ok(if flaw!(self.config, ack_own_last_index) { self.log.last_index() } else { end })
+            Ok(if is_planted!(self.config, ack_own_last_index) { self.log.last_index() } else { end })
         } else {
             Err(self.conflict_at(prev_index, prev_term))
         };
@@ -109,7 +110,7 @@ impl Raft {
 
     /// Takes entries whose predecessor matches; cuts only where a held entry differs.
     fn take_entries(&mut self, cx: &mut Cx<'_>, prev_index: Index, entries: Vec<Entry>) {
-        if flaw!(self.config, truncate_after_prev) && prev_index.next() > self.commit {
+        if is_planted!(self.config, truncate_after_prev) && prev_index.next() > self.commit {
             self.cut(cx, prev_index.next());
         }
         for entry in entries {

@@ -20,6 +20,7 @@
 use super::state::bounds::{ENTRY_BYTES_MAX, INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use super::state::{Raft, State};
 use super::{Body, Entry, Message, Payload, Refused};
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -44,7 +45,7 @@ impl Raft {
 
     /// Whether this node listens to the identity.
     pub fn knows(&self, who: &Identity) -> bool {
-        flaw!(self.config, hears_strangers)
+        is_planted!(self.config, hears_strangers)
             || self.is_named(who)
             || self.introduced.get(&who.id).is_some_and(|uuids| uuids.contains(&who.uuid))
             || self.is_fed(who)
@@ -108,7 +109,8 @@ impl Raft {
 
     /// Whether an honest sequence of elections can have led to this term since this node last heard of one.
     pub(crate) fn is_term_possible(&self, term: Term) -> bool {
-        flaw!(self.config, terms_wrap) || term <= TERM_MAX && term.0.saturating_sub(self.hard.term.0) <= TERM_JUMP_MAX
+        is_planted!(self.config, terms_wrap)
+            || term <= TERM_MAX && term.0.saturating_sub(self.hard.term.0) <= TERM_JUMP_MAX
     }
 }
 

@@ -12,6 +12,7 @@ use super::state::membership::quorum;
 use super::state::progress::{Mode, Progress};
 use super::state::{Cx, Raft, State, refuse};
 use super::{Answer, Change, Membership, Payload, Refusal, Token};
+use crate::planted_bugs::is_planted;
 use crate::types::Identity;
 use std::sync::Arc;
 
@@ -37,11 +38,11 @@ impl Raft {
         if lead.transfer.is_some() {
             return Err(Refusal::LeadershipTransfer);
         }
-        if !self.has_committed_own_term() && !flaw!(self.config, change_before_own_commit) {
+        if !self.has_committed_own_term() && !is_planted!(self.config, change_before_own_commit) {
             return Err(Refusal::TermNotCommitted);
         }
         let (since, current) = self.log.membership();
-        if since > self.commit && !flaw!(self.config, two_changes) {
+        if since > self.commit && !is_planted!(self.config, two_changes) {
             return Err(Refusal::ChangeInFlight);
         }
         let mut next = (**current).clone();
@@ -113,7 +114,7 @@ impl Raft {
             if lead.peers.get(&who.id).is_none_or(|progress| progress.who != who) {
                 let session = lead.next_session();
                 let progress = Progress::new(who, session, next_index, now);
-                let is_earlier_kept = flaw!(self.config, count_earlier_session);
+                let is_earlier_kept = is_planted!(self.config, count_earlier_session);
                 let earlier = lead.peers.insert(who.id, progress);
                 if let (true, Some(earlier), Some(progress)) = (is_earlier_kept, earlier, lead.peers.get_mut(&who.id)) {
                     progress.match_index = earlier.match_index;

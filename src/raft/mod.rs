@@ -4,21 +4,20 @@
 //! point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an append;
 //! `leader.rs` and `feeder.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index; `membership.rs`
 //! one change at a time; `transfer.rs` leadership transfer; `snapshot.rs` what replaces a log's beginning; `persist.rs` what must
-//! reach the disk before which messages; `guard.rs` whose messages count; `view.rs` status and invariants; `flaws.rs` bugs
-//! planted for tests.
+//! reach the disk before which messages; `guard.rs` whose messages count; `view.rs` status and invariants.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
 //! order (a step's `persist` before its `after_sync` messages may leave); and it reports [`Input::Synced`] in order.
 //! Not here: what commands mean (`services/`), how messages travel (`wire/`), who should be a voter (`cluster/autopilot.rs`).
 
+#[cfg(test)]
+use crate::planted_bugs::RaftBugs;
 use crate::types::{Identity, Index, NodeId, Term, Ticks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
-#[macro_use]
-mod flaws;
 mod commit;
 mod election;
 mod feeder;
@@ -36,8 +35,6 @@ mod tests;
 mod transfer;
 mod view;
 
-#[cfg(test)]
-pub use self::flaws::Flaws;
 pub use self::state::Raft;
 pub use self::state::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 pub use self::state::membership::quorum;
@@ -158,7 +155,7 @@ pub struct Config {
     pub uncommitted_bytes_max: usize,
     /// Bugs switched on by a test.
     #[cfg(test)]
-    pub flaws: Flaws,
+    pub bugs: RaftBugs,
 }
 
 /// Names a proposal, read or change of this node's host in its answer. Never used twice by one process.
@@ -318,7 +315,7 @@ pub enum Answer {
 }
 
 /// Why not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// Ask the leader, if known.
     #[error("not the leader")]

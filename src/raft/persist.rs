@@ -9,6 +9,7 @@
 use super::state::disk::Pending;
 use super::state::{Cx, Raft};
 use super::{Body, Message, Persist};
+use crate::planted_bugs::is_planted;
 use crate::types::Index;
 
 impl Raft {
@@ -27,7 +28,7 @@ impl Raft {
         let must_wait = self.disk.is_unsynced() || is_something;
         let is_hard_unsynced = persist.hard_state.is_some() || self.disk.hard_seq > self.disk.synced_seq;
         let is_held = |message: &Message| must_wait && (is_hard_unsynced || is_promise(&message.body));
-        if !flaw!(self.config, answer_before_sync) && cx.fx.send_now.iter().any(is_held) {
+        if !is_planted!(self.config, answer_before_sync) && cx.fx.send_now.iter().any(is_held) {
             let (held, free) = std::mem::take(&mut cx.fx.send_now).into_iter().partition(is_held);
             cx.fx.after_sync = held;
             cx.fx.send_now = free;

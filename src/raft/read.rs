@@ -14,6 +14,7 @@ use super::state::membership::quorum;
 use super::state::reads::Reader;
 use super::state::{Cx, Raft, State, refuse};
 use super::{Answer, Body, Refusal, Token};
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index};
 
 impl Raft {
@@ -55,7 +56,7 @@ impl Raft {
 
     /// Starts a round for the reads that wait, unless one is under way.
     pub(crate) fn maybe_start_round(&mut self, cx: &mut Cx<'_>) {
-        let can_read = self.has_committed_own_term() || flaw!(self.config, read_before_own_commit);
+        let can_read = self.has_committed_own_term() || is_planted!(self.config, read_before_own_commit);
         let envelope = self.envelope();
         let voters = &self.log.membership().1.voters;
         let State::Leader(lead) = &mut self.state else { return };
@@ -124,7 +125,7 @@ impl Raft {
     /// A read that this leader must answer.
     fn add_read(&mut self, cx: &mut Cx<'_>, reader: Reader) {
         let State::Leader(lead) = &mut self.state else { return };
-        if flaw!(self.config, reuse_read_context)
+        if is_planted!(self.config, reuse_read_context)
             && let Some((_, readers)) = &mut lead.reads.under_way
         {
             return readers.push(reader);

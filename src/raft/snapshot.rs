@@ -10,6 +10,7 @@
 use super::state::progress::Mode;
 use super::state::{Cx, Raft, State};
 use super::{INDEX_MAX, Refused, SnapshotMeta, StepDownCause};
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index, NodeId, Term};
 
 impl Raft {
@@ -54,9 +55,9 @@ impl Raft {
             self.commit = meta.index;
             return;
         }
-        let keep_suffix = flaw!(self.config, snapshot_keeps_conflict);
+        let keep_suffix = is_planted!(self.config, snapshot_keeps_conflict);
         let mut taken = meta.clone();
-        if flaw!(self.config, snapshot_loses_membership) {
+        if is_planted!(self.config, snapshot_loses_membership) {
             taken.membership = self.membership().clone();
         }
         self.log.install(&taken, keep_suffix);

@@ -6,6 +6,7 @@
 
 use super::state::{Cx, Raft, State};
 use super::{Body, Conflict, Effects, Event, HardState, Input, LossCause, Message, StepDownCause};
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index, Term};
 use fastrand::Rng;
 
@@ -125,7 +126,7 @@ impl Raft {
             Body::Heartbeat { .. } => envelope.send(cx, message.from, Body::HeartbeatReply { round: 0 }),
             Body::PreVote { .. } => envelope.send(cx, message.from, Body::PreVoteReply { is_granted: false }),
             Body::Vote { .. } => envelope.send(cx, message.from, Body::VoteReply { is_granted: false }),
-            Body::TimeoutNow { last_index } if flaw!(self.config, late_transfer_obeyed) => {
+            Body::TimeoutNow { last_index } if is_planted!(self.config, late_transfer_obeyed) => {
                 self.on_timeout_now(cx, message.from, last_index);
             }
             _ => {}
@@ -152,7 +153,7 @@ impl Raft {
             self.forget_leader(cx, LossCause::NewerTerm);
             self.hard = HardState { term, vote: None };
             self.voted_at = None;
-        } else if flaw!(self.config, forget_vote_on_step_down) {
+        } else if is_planted!(self.config, forget_vote_on_step_down) {
             self.hard.vote = None;
         }
         self.state = State::Follower;
@@ -172,7 +173,7 @@ impl Raft {
 
     /// Whether answers of this identity may count: the membership names it, or the leader still feeds it.
     fn is_expected(&self, from: &Identity) -> bool {
-        if flaw!(self.config, count_earlier_session) {
+        if is_planted!(self.config, count_earlier_session) {
             return true;
         }
         self.is_fed(from) || self.membership().is_member(from)

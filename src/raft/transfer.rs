@@ -12,6 +12,7 @@ use super::state::leadership::{Leadership, Transfer};
 use super::state::progress::Mode;
 use super::state::{Cx, Raft, State, refuse};
 use super::{Answer, Body, Event, LossCause, Refusal, Token};
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index, NodeId};
 
 /// Election timeouts between two tries of a leader with a nearly full disk to find one that has room.
@@ -76,7 +77,7 @@ impl Raft {
     pub(crate) fn on_timeout_now(&mut self, cx: &mut Cx<'_>, from: Identity, last_index: Index) {
         let is_from_leader = self.leader.is_none_or(|leader| leader == from);
         let is_same_log = last_index == self.log.last_index();
-        let is_fit = is_from_leader && is_same_log || flaw!(self.config, late_transfer_obeyed);
+        let is_fit = is_from_leader && is_same_log || is_planted!(self.config, late_transfer_obeyed);
         if !is_fit || !self.can_campaign() || self.is_disk_low || !matches!(self.state, State::Follower) {
             return;
         }
@@ -102,7 +103,7 @@ impl Raft {
         let (now, heartbeat_ticks) = (self.now, self.config.heartbeat_ticks.0);
         let State::Leader(lead) = &mut self.state else { return };
         let Some(transfer) = &mut lead.transfer else { return };
-        if now >= transfer.until && !flaw!(self.config, transfer_never_cleared) {
+        if now >= transfer.until && !is_planted!(self.config, transfer_never_cleared) {
             let to = transfer.to.id;
             lead.transfer = None;
             let pause = if self.is_disk_low { MAKE_WAY_TIMEOUTS } else { 10 };

@@ -11,6 +11,7 @@ use super::outbox::Client;
 use super::protocol::reply;
 use super::shared::Shared;
 use crate::limits::RESP_DRAIN_INBOX_MAX;
+use crate::node::Connections;
 use crate::node::Handle;
 use crate::node::accept::{self, Arrival};
 use crossbeam_channel::bounded;
@@ -66,7 +67,7 @@ fn start(shared: &Arc<Shared>, clients: &Arc<Clients>, stream: TcpStream, peer: 
             serve_connection(&shared, &listed.clients, &client);
         }
     };
-    if let Err(why) = shared.handle.spawn_connection("resp-conn", None, job) {
+    if let Err(why) = shared.handle.spawn_connection("resp-conn", None, Box::new(job)) {
         turn_away(shared, &client.stream, &why);
     }
 }

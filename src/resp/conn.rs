@@ -8,16 +8,17 @@ use super::clients::Clients;
 use super::outbox::{Client, RequestPath, Size};
 use super::protocol::parse::Owned;
 use super::protocol::reply::{self, Proto};
-use super::reply_plan::{self, Plan, Shape};
+use super::reply_plan::{Plan, Shape, error_text};
 use super::shared::Shared;
 use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
-use crate::node::{Ack, Answered, Level, Operation, Reservation};
+use crate::node::{Ack, Addressing, Answered, Connections, Level, Operation, Requests, Reservation};
+use crate::outcome::Outcome;
+use crate::outcome::codes::FAILED;
 use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::kv::Store;
 use crate::services::kv::commands::RUN_REPLY_BYTES_MAX;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
-use crate::types::Outcome;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -247,9 +248,9 @@ impl Conn {
                 Some(BatchReply::Values(values)) => Ok(values),
                 _ => Err("ERR internal error: malformed answer of the key-value store".to_string()),
             },
-            Outcome::Done((_, Reply::Failed(why))) => Err(format!("ERR {why}")),
-            Outcome::Refused(why) => Err(reply_plan::refused(&why)),
-            Outcome::Unknown(why) => Err(format!("UNKNOWN {why}")),
+            Outcome::Done((_, Reply::Failed(why))) => Err(format!("{} {why}", FAILED.resp)),
+            Outcome::Refused(why) => Err(error_text(&why)),
+            Outcome::Unknown(why) => Err(error_text(&why)),
         }
     }
 

@@ -20,11 +20,11 @@ use super::shared::Shared;
 use crate::limits::{HTTP_WRITE_DEADLINE, RESP_REQUEST_BYTES_MAX};
 use crate::node::Level;
 use crate::node::shared::clock::now_ms;
-use crate::node::shared::memory;
+use crate::node::{Addressing, Connections};
+use crate::outcome::{Outcome, Reason};
 use crate::services::Reply;
 use crate::services::kv::commands::RUN_KEYS_MAX;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
-use crate::types::Outcome;
 use crate::warn_seldom;
 use std::io::Read;
 use std::net::Shutdown;
@@ -88,7 +88,7 @@ impl Conn {
                 Filled::More => {}
                 Filled::Ended => return ConnectionAction::Close,
                 Filled::Full => {
-                    self.reply(|out| reply::error(out, &reply_plan::refused(memory::FULL)));
+                    self.reply(|out| reply::error(out, &reply_plan::error_text(&Reason::Memory)));
                     return ConnectionAction::Close;
                 }
             }
@@ -211,7 +211,7 @@ impl Conn {
         }
         multi.queued.push(owned);
         if !self.account() {
-            self.refuse(&reply_plan::refused(memory::FULL));
+            self.refuse(&reply_plan::error_text(&Reason::Memory));
             return;
         }
         self.reply(|out| reply::simple(out, "QUEUED"));
@@ -279,7 +279,7 @@ impl Conn {
             Err(why) => return self.reply(|out| reply::error(out, &why)),
         };
         let Some(Value::List(marks)) = seen.into_iter().next() else {
-            return self.reply(|out| reply::error(out, "ERR the store's answer cannot be read"));
+            return self.reply(|out| reply::error(out, "ERR internal error: malformed answer of the key-value store"));
         };
         for (key, mark) in keys.into_iter().zip(marks) {
             if let Value::Int(mark) = mark {
@@ -289,7 +289,7 @@ impl Conn {
         self.watched_bytes += more;
         if !self.account() {
             self.forget_watched();
-            return self.reply(|out| reply::error(out, &reply_plan::refused(memory::FULL)));
+            return self.reply(|out| reply::error(out, &reply_plan::error_text(&Reason::Memory)));
         }
         self.reply(reply::ok);
     }

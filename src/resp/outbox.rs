@@ -13,10 +13,9 @@ use super::reply_plan::Plan;
 use super::shared::Shared;
 use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::shared::lock;
-use crate::node::shared::memory;
 use crate::node::{Answered, Reservation, Waiter};
+use crate::outcome::{Outcome, Reason};
 use crate::services::Reply;
-use crate::types::Outcome;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use std::collections::VecDeque;
@@ -118,11 +117,12 @@ pub struct Client {
     changed: Condvar,
 }
 
-/// Bytes of an answer.
+/// Bytes of an answer beside its place among the slots; a reason has next to none.
 fn bytes_of(answered: &Answered) -> usize {
     match answered {
         Outcome::Done((_, Reply::Ok(bytes))) => bytes.len(),
-        Outcome::Done((_, Reply::Failed(why))) | Outcome::Refused(why) | Outcome::Unknown(why) => why.len(),
+        Outcome::Done((_, Reply::Failed(why))) => why.len(),
+        Outcome::Refused(_) | Outcome::Unknown(_) => 0,
     }
 }
 
@@ -245,7 +245,7 @@ impl Client {
             RequestPath::Query => outbox.query_runs += 1,
         }
         if is_full {
-            self.fill_locked(outbox, number, Outcome::Refused(memory::FULL.to_string()));
+            self.fill_locked(outbox, number, Outcome::Refused(Reason::Memory));
             return None;
         }
         let (client, commands, since) = (Arc::clone(self), size.commands as u64, Instant::now());
@@ -313,7 +313,7 @@ impl Client {
         outbox.slots_bytes -= size.command;
         // What was only read may be asked for again; of whoever does not take what it has asked for no more is read in vain.
         if way == RequestPath::Query && !outbox.has_room(bytes_of(&answer)) {
-            answer = Outcome::Refused(memory::FULL.to_string());
+            answer = Outcome::Refused(Reason::Memory);
             if outbox.is_draining {
                 self.close_locked(&mut outbox);
             }

@@ -6,11 +6,11 @@
 
 use super::cursors::Cursors;
 use super::protocol::reply::{self, Proto};
-use crate::node::shared::memory;
-use crate::node::{Answered, quota};
+use crate::node::Answered;
+use crate::outcome::codes::FAILED;
+use crate::outcome::{Coded, Outcome};
 use crate::services::Reply;
 use crate::services::kv::commands::{BatchReplyRef, ValueRef};
-use crate::types::Outcome;
 
 /// How one reply is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +68,9 @@ impl Plan {
                 }
                 None => "ERR internal error: malformed answer of the key-value store".to_string(),
             },
-            Outcome::Done((_, Reply::Failed(why))) => format!("ERR {why}"),
-            Outcome::Refused(why) => refused(why),
-            Outcome::Unknown(why) => format!("UNKNOWN {why}"),
+            Outcome::Done((_, Reply::Failed(why))) => format!("{} {why}", FAILED.resp),
+            Outcome::Refused(why) => error_text(why),
+            Outcome::Unknown(why) => error_text(why),
         };
         self.write_values(Values::Failed(&failure), cursors, out)
     }
@@ -106,13 +106,9 @@ impl Plan {
     }
 }
 
-/// What is certainly not done, in the words that client libraries know.
-pub fn refused(why: &str) -> String {
-    match why {
-        memory::FULL => format!("BUSY {why}"),
-        why if quota::named_in(why).is_some() => format!("OOM {why}"),
-        why => format!("CLUSTERDOWN {why}"),
-    }
+/// A reason as an error reply: the prefix that client libraries know, and its text.
+pub fn error_text(why: &impl Coded) -> String {
+    format!("{} {why}", why.codes().resp)
 }
 
 enum Values<'a> {
@@ -163,8 +159,9 @@ fn write_value(out: &mut Vec<u8>, proto: Proto, value: &ValueRef) {
 
 #[cfg(test)]
 mod tests {
+    use crate::outcome::{Doubt, Reason};
     use crate::resp::reply_plan::*;
-    use crate::services::kv::{BatchReply, Bytes, Value};
+    use crate::services::kv::{BatchReply, Bytes, OpError, Value};
     use crate::types::Index;
 
     fn written(plan: Plan, answered: &Answered) -> String {
@@ -187,19 +184,20 @@ mod tests {
     fn replies_keep_their_order_and_form() {
         let pong = Shape::Written(b"+PONG\r\n".to_vec());
         let shapes = [Shape::Plain, pong.clone(), Shape::OneIfDone, Shape::Seconds, Shape::Seconds, Shape::Plain, pong];
-        let values = vec![Value::Ok, Value::Nil, Value::Int(1500), Value::Int(-2), Value::Error("ERR x".into())];
+        let values =
+            vec![Value::Ok, Value::Nil, Value::Int(1500), Value::Int(-2), Value::Error(OpError::Other("ERR x".into()))];
         assert_eq!(written(plan(&shapes), &done(values)), "+OK\r\n+PONG\r\n:0\r\n:2\r\n:-2\r\n-ERR x\r\n+PONG\r\n");
     }
 
     #[test]
     fn every_command_of_a_run_that_failed_says_so() {
         let shapes = [Shape::Plain, Shape::Written(b"+PONG\r\n".to_vec()), Shape::OneIfDone];
-        let refused = Outcome::Refused("no quorum:\r\n1 of 3".to_string());
-        let line = "-CLUSTERDOWN no quorum:  1 of 3\r\n";
+        let refused = Outcome::Refused(Reason::Unreadable("disk:\r\nI/O".to_string()));
+        let line = "-CLUSTERDOWN the database cannot be read: disk:  I/O\r\n";
         assert_eq!(written(plan(&shapes), &refused), format!("{line}+PONG\r\n{line}"));
-        let unknown = Outcome::Unknown("late".to_string());
+        let unknown = Outcome::Unknown(Doubt::LeaderLost);
         let exec = Plan { is_exec: true, ..plan(&shapes) };
-        assert_eq!(written(exec, &unknown), "-UNKNOWN late\r\n");
+        assert_eq!(written(exec, &unknown), "-UNKNOWN the leader was lost before it answered\r\n");
     }
 
     #[test]

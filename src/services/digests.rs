@@ -23,6 +23,27 @@ pub struct StateDigest {
     pub parts: Vec<(u8, u64)>,
 }
 
+/// Where states differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Checkpoint at which they do.
+    pub index: Index,
+    /// Numbers of the parts that do.
+    pub parts: Vec<u8>,
+}
+
+impl Difference {
+    /// The parts in words: `key-value and sql`.
+    pub fn parts_text(&self) -> String {
+        let names: Vec<&str> = self.parts.iter().map(|number| part_name(*number)).collect();
+        match names.as_slice() {
+            [] => "state".to_string(),
+            [one] => (*one).to_string(),
+            [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        }
+    }
+}
+
 /// What a part is called in status, events and on the command line.
 pub fn part_name(number: u8) -> &'static str {
     PARTS.iter().find(|(of, _)| *of == number).map_or("unknown", |(_, name)| name)

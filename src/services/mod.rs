@@ -15,10 +15,10 @@ pub mod jobs;
 pub mod kv;
 pub mod registry;
 mod service;
+#[cfg(test)]
+mod service_contract;
 pub mod sessions;
 mod snapshot_format;
 pub mod sql;
-#[cfg(test)]
-mod trials;
 
 pub use self::service::{Growth, Replicated, Reply, Service};

@@ -4,6 +4,7 @@
 
 use super::rules::{KEYS, Raw, Rule};
 use super::{DEFAULT_FILE, Settings};
+use crate::text::plain;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -121,10 +122,7 @@ impl Settings {
         for (key, value) in flags {
             gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), Raw::Typed(value.clone()));
         }
-        let is_ours = |name: &str| {
-            name.starts_with("PHALANX_") && !RESERVED.contains(&name) && !name.starts_with(RESERVED_PREFIX)
-        };
-        let variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_ours(name)).collect();
+        let variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_setting(name)).collect();
         for (name, value) in variables {
             let key = name["PHALANX_".len()..].to_ascii_lowercase();
             gather.take(Source::Environment(name), &key, Raw::Typed(value));
@@ -138,15 +136,34 @@ impl Settings {
     /// # Errors
     /// As [`Settings::load`].
     pub fn from_process(file: Option<&Path>, flags: &[(String, String)]) -> Result<(Settings, Sources), Vec<Fault>> {
-        let env =
-            std::env::vars_os().map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
+        let mut env = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            match value.into_string() {
+                Ok(value) => env.push((name, value)),
+                Err(value) if is_setting(&name) => {
+                    let mut gather = Gather::default();
+                    let value = value.to_string_lossy().into_owned();
+                    gather.fault(&Source::Environment(name.clone()), &name, value, "not UTF-8", "text in UTF-8".into());
+                    return Err(gather.faults);
+                }
+                Err(_) => {}
+            }
+        }
         Settings::load(file, env, flags)
     }
 }
 
+/// Whether an environment variable names a setting.
+fn is_setting(name: &str) -> bool {
+    name.starts_with("PHALANX_") && !RESERVED.contains(&name) && !name.starts_with(RESERVED_PREFIX)
+}
+
 impl Gather {
     fn fault(&mut self, source_of: &Source, key: &str, value: String, why: &str, allowed: String) {
-        let fault = Fault { source_of: source_of.clone(), key: key.into(), value, why: why.into(), allowed };
+        // A file or a variable may hold anything, also what a terminal would obey.
+        let (key, value) = (plain(key), plain(&value));
+        let fault = Fault { source_of: source_of.clone(), key, value, why: why.into(), allowed };
         self.faults.push(fault);
     }
 

@@ -63,7 +63,7 @@ impl World {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(wall_ms) };
         let is_kept = process.log_clock.now(now_us).is_some();
         let kept_ms = process.log_clock.stamp(now_us, wall_ms);
-        let at_ms = if self.flaws.host.log_time_is_wall_time { wall_ms } else { kept_ms };
+        let at_ms = if self.bugs.host.log_time_is_wall_time { wall_ms } else { kept_ms };
         let ahead_ms = at_ms.saturating_sub(now_us / 1_000);
         if !is_kept {
             let (least, most) = self.time_begun.unwrap_or((ahead_ms, ahead_ms));

@@ -115,7 +115,7 @@ impl World {
             }
         }
         // While too few sound voters are heard, nobody is said to be right; that passes.
-        if self.flaws.host.mismatches_are_not_reported {
+        if self.bugs.host.mismatches_are_not_reported {
             return Ok(());
         }
         let corrupt: Vec<NodeId> = findings.corrupt.keys().copied().collect();

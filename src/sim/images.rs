@@ -81,7 +81,7 @@ impl World {
             };
         };
         if is_short && !self.is_calm {
-            if self.flaws.host.outdated_keeps_identity {
+            if self.bugs.host.outdated_keeps_identity {
                 return Ok(true);
             }
             self.note(|_| format!("n{} holds {kept:?}, others remember {known:?}: its disk is outdated", node + 1));

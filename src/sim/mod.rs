@@ -34,8 +34,8 @@ pub mod violation;
 mod world;
 
 pub use self::environment::plan::Plan;
-pub use self::model::host::{Flaws, HostFlaws};
-pub use self::model::services::ServiceFlaws;
+pub use self::model::host::{Bugs, HostBugs};
+pub use self::model::services::ServiceBugs;
 pub use self::violation::Violation;
 pub use coverage::Coverage;
 
@@ -48,7 +48,7 @@ use std::sync::Once;
 #[derive(Clone, Copy, Default)]
 pub struct Options {
     /// Planted bugs.
-    pub flaws: Flaws,
+    pub bugs: Bugs,
     /// Keep the last events for the failure.
     pub is_traced: bool,
     /// Changes to the plan that the seed drew, to aim at something.
@@ -128,7 +128,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     };
     let mut slot: Option<world::World> = None;
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        let world = slot.insert(world::World::new(seed, options.flaws, options.is_traced, tune)?);
+        let world = slot.insert(world::World::new(seed, options.bugs, options.is_traced, tune)?);
         world.run()
     }));
     let said = SAID.replace(outer).unwrap_or_default();

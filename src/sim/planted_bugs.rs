@@ -4,11 +4,10 @@
 //! simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for those the plan
 //! that a seed draws is tuned (more of the right faults, fewer of those that get in the way), the seeds stay free.
 //!
-//! Not here: the mistakes themselves (`raft/flaws.rs`, `store/flaws.rs`, `services/jobs/flaws.rs`, `services/sql/flaws.rs`,
-//! `services/chat/flaws.rs`, `sim/model/host.rs`, `sim/model/services.rs`).
+//! Not here: the switches (`src/planted_bugs.rs`, `sim/model/host.rs`, `sim/model/services.rs`).
 
 use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
-use super::model::host::Flaws;
+use super::model::host::Bugs;
 use super::{Options, run, seeds};
 use crate::types::Ticks;
 use fastrand::Rng;
@@ -16,7 +15,7 @@ use fastrand::Rng;
 /// A planted bug.
 struct Planted {
     name: &'static str,
-    plant: fn(&mut Flaws),
+    plant: fn(&mut Bugs),
     tune: fn(&mut Plan, &mut Rng),
     /// Seeds tried after the kept ones.
     seeds_max: u64,
@@ -461,9 +460,9 @@ const ALL: &[Planted] = &[
 
 impl Planted {
     fn options(&self) -> Options {
-        let mut flaws = Flaws::default();
-        (self.plant)(&mut flaws);
-        Options { flaws, is_traced: false, tune: Some(self.tune) }
+        let mut bugs = Bugs::default();
+        (self.plant)(&mut bugs);
+        Options { bugs, is_traced: false, tune: Some(self.tune) }
     }
 
     /// Seed, tries and rule of the first run that finds it.

@@ -173,7 +173,7 @@ fn one_seed_is_one_run() {
 #[test]
 fn a_failure_says_how_to_see_it_again() {
     let options = Options {
-        flaws: Flaws { host: HostFlaws { synced_before_sync: true, ..HostFlaws::default() }, ..Flaws::default() },
+        bugs: Bugs { host: HostBugs { synced_before_sync: true, ..HostBugs::default() }, ..Bugs::default() },
         is_traced: true,
         tune: None,
     };

@@ -12,7 +12,7 @@ use super::coverage::Coverage;
 use super::environment::disk::Death;
 use super::environment::net::Network;
 use super::environment::plan::{JobsPlan, Plan, TICK_US};
-use super::model::host::{Flaws, Host};
+use super::model::host::{Bugs, Host};
 use super::model::operations::{Client, ClientResult};
 use super::model::snapshot_transfers::Transfers;
 use super::violation::{CheckResult, Hash, Violation, violation};
@@ -132,7 +132,7 @@ pub struct World {
     /// What this seed chose.
     pub plan: Plan,
     /// Planted bugs.
-    pub flaws: Flaws,
+    pub bugs: Bugs,
     /// The one source of chance.
     pub rng: Rng,
     /// Chance for older copies of disks alone.
@@ -176,7 +176,7 @@ pub struct World {
 
 impl World {
     /// The world of a seed, before its first event.
-    pub fn new(seed: u64, flaws: Flaws, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
+    pub fn new(seed: u64, bugs: Bugs, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
         // From a source of chance of its own: seeds without jobs are what they were before there were any.
@@ -195,7 +195,7 @@ impl World {
         let nodes = plan.nodes();
         let mut world = World {
             net: Network::new(nodes, plan.net.clone()),
-            flaws,
+            bugs,
             now: 0,
             time_begun: None,
             queue: BinaryHeap::new(),
@@ -278,7 +278,7 @@ impl World {
                 install: None,
                 entries: durable.entries.clone(),
             };
-            let (mut store, _) = host.open(&self.plan, &Flaws::default()).or_else(failed_to_open)?;
+            let (mut store, _) = host.open(&self.plan, &Bugs::default()).or_else(failed_to_open)?;
             store.write(&persist).and_then(|()| store.sync()).or_else(failed_to_open)?;
         }
         Ok(())

@@ -495,7 +495,7 @@ mod tests {
     #[test]
     fn no_crash_leaves_the_old_uuid_with_an_empty_log() {
         use crate::raft::{Persist, bootstrap_state};
-        use crate::store::faults::{Fault, FaultFiles, Restart};
+        use crate::store::tests::fault_files::{Fault, FaultFiles, Restart};
         let dir = folder(Path::new("data"), NodeId(2));
         let (old, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let mut seen = [0, 0];

@@ -14,10 +14,7 @@
 
 pub mod anchor;
 pub mod error;
-#[cfg(test)]
-pub mod faults;
 pub mod files;
-pub mod flaws;
 pub mod identity;
 pub mod inspect;
 pub mod mark;
@@ -26,7 +23,7 @@ pub mod snapshot;
 #[expect(clippy::module_inception, reason = "the module's owner has the module's name")]
 mod store;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod wal;
 
 pub use self::wal::writer::{Spare, SpareJob};
@@ -38,6 +35,8 @@ use poison::Poison;
 pub use snapshot::{SnapshotReader, SnapshotReceiver, SnapshotSaver, Snapshots};
 pub use store::{CutJob, Store};
 
+#[cfg(test)]
+use crate::planted_bugs::StoreBugs;
 use crate::types::NodeId;
 use std::path::Path;
 
@@ -62,7 +61,7 @@ pub struct Options {
     pub snapshot_chunk_bytes: usize,
     /// Planted bugs, for the simulator to find.
     #[cfg(test)]
-    pub flaws: flaws::Flaws,
+    pub bugs: StoreBugs,
 }
 
 impl Default for Options {
@@ -74,7 +73,7 @@ impl Default for Options {
             must_exist: false,
             snapshot_chunk_bytes: crate::limits::SNAPSHOT_CHUNK_BYTES,
             #[cfg(test)]
-            flaws: flaws::Flaws::default(),
+            bugs: StoreBugs::default(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Not here: what a table means and whom it is sent to (`cluster/gossip.rs`).
 
 use crate::raft::{Promise, Role};
-use crate::services::digests::StateDigest;
+use crate::services::digests::{Difference, StateDigest};
 use crate::types::{Addresses, Index, NodeId, ProcessLimit, Standing, Term};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -83,15 +83,6 @@ pub struct StateReport {
     pub digests: Vec<StateDigest>,
     /// It knows that its state differs from the majority's: it serves no reads.
     pub corrupt: Option<Difference>,
-}
-
-/// Where states differ.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// Checkpoint at which they do.
-    pub index: Index,
-    /// Numbers of the parts that do.
-    pub parts: Vec<u8>,
 }
 
 /// What the clients of one node get, over about the last second.

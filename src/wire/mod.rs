@@ -12,6 +12,7 @@ pub mod handshake;
 pub mod heartbeat;
 pub mod seal;
 
+use crate::outcome::{Doubt, Reason};
 use crate::raft;
 use crate::services::Reply;
 use crate::services::sessions::Tag;
@@ -21,7 +22,7 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of what commands mean: nodes that refuse different statements would come to differ.
 /// Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 11;
+pub const PROTOCOL: u32 = 12;
 
 /// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the other is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,11 +138,11 @@ pub enum Forwarded {
     /// Applied at this index; the service's reply.
     Done { index: Index, reply: Reply },
     /// Certainly not applied.
-    Refused { why: String },
+    Refused { why: Reason },
     /// The receiver does not lead: certainly not applied, ask the leader.
     NotLeader,
     /// The leader lost its office meanwhile; it may or may not be applied.
-    Unknown { why: String },
+    Unknown { why: Doubt },
 }
 
 impl Forwarded {
@@ -149,10 +150,9 @@ impl Forwarded {
     pub fn size(&self) -> usize {
         match self {
             Forwarded::Done { reply: Reply::Ok(bytes), .. } => bytes.len() + 16,
-            Forwarded::Done { reply: Reply::Failed(why), .. }
-            | Forwarded::Refused { why }
-            | Forwarded::Unknown { why } => why.len() + 16,
-            Forwarded::NotLeader => 16,
+            Forwarded::Done { reply: Reply::Failed(why), .. } => why.len() + 16,
+            Forwarded::Refused { why: Reason::Unreadable(text) | Reason::NoBackup(text) } => text.len() + 16,
+            Forwarded::Refused { .. } | Forwarded::Unknown { .. } | Forwarded::NotLeader => 64,
         }
     }
 

@@ -24,18 +24,18 @@ pub(crate) fn of_missing(programs: &[&str]) -> String {
     }
 }
 
-/// What to do where bubblewrap is there and does not start a command.
-pub(crate) fn of_namespaces() -> String {
+/// What to do where bubblewrap is there and does not start a command. `said`: what it printed.
+pub(crate) fn of_failed_start(said: &str) -> String {
+    if ["prlimit", "Resource temporarily unavailable", "Too many open files"].iter().any(|sign| said.contains(sign)) {
+        return format!("raise the limits of the node's process (ulimit -n, -u, -t; see ulimit -a), or {LIMITS}");
+    }
     let value = |path: &str| fs::read_to_string(format!("/proc/sys/{path}")).unwrap_or_default().trim().to_string();
     let forbidding = FORBIDDING.into_iter().filter(|(path, bad, _)| value(path) == *bad);
-    let mut settings: Vec<&str> = forbidding.map(|(_, _, cure)| cure).collect();
-    if settings.is_empty() {
-        settings.push(FORBIDDING[0].2);
+    let settings: Vec<&str> = forbidding.map(|(_, _, cure)| cure).collect();
+    match settings.is_empty() {
+        true => format!("let users make namespaces (in a container, allow it there), or {LIMITS}"),
+        false => format!("let users make namespaces (sysctl {}), or {LIMITS}", settings.join(" ")),
     }
-    format!(
-        "allow users to create namespaces (sysctl {}; in a container, allow it there), or {LIMITS}",
-        settings.join(" ")
-    )
 }
 
 /// What is wrong where root may not become these users. `None`: it may, as far as can be seen.
@@ -79,6 +79,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn limits_of_the_process_are_not_taken_for_missing_namespaces() {
+        for said in [
+            "prlimit: failed to set the NOFILE resource limit: Operation not permitted",
+            "bwrap: Creating new namespace failed: Resource temporarily unavailable",
+        ] {
+            let cure = of_failed_start(said);
+            assert!(cure.contains("ulimit") && !cure.contains("sysctl"), "{cure}");
+        }
+        assert!(
+            of_failed_start("bwrap: No permissions to create new namespace").starts_with("let users make namespaces")
+        );
+    }
+
+    #[test]
     fn maps_without_room_are_told() {
         let whole = "         0          0 4294967295\n";
         let given = "         0       1000          1\n         1     100000      65536\n";
@@ -89,7 +103,7 @@ mod tests {
             assert_eq!(of_maps(users(), uids, gids), None, "{uids}{gids}");
         }
         let why = of_maps(users(), alone, alone).unwrap();
-        assert!(why.contains("60000 to 64999, and /proc/self/uid_map has 0 to 0 alone; give the container"), "{why}");
+        assert!(why.contains("60000 to 64999, and /proc/self/uid_map maps only 0 to 0; give the container"), "{why}");
         assert!(of_maps(users(), "0 1000 1\n1 100000 61000\n", given).is_some(), "a part is not enough");
         assert!(of_maps(users(), given, alone).unwrap().contains("/proc/self/gid_map"));
     }

@@ -90,6 +90,18 @@ pub struct Attempt<'a> {
     pub hear: &'a mut dyn FnMut(Stream, &[u8]),
 }
 
+/// One command of an attempt, as it is to be started.
+struct Start<'a> {
+    words: Vec<String>,
+    stdin: &'a [u8],
+    limits: Limits,
+    bounds: Bounds,
+    /// What it can see beside the job's folder.
+    folders: Vec<PathBuf>,
+    /// It is the program, and not its compiler.
+    is_heard: bool,
+}
+
 impl Attempt<'_> {
     /// Makes it.
     ///
@@ -240,31 +252,20 @@ impl Attempt<'_> {
             folders.clear();
         }
         let prefix: &[String] = if is_heard { &self.found.prefix } else { &[] };
-        let words = &[prefix, words].concat();
-        start_patiently(self.is_cancelled, || {
-            self.execute_once(scratch, words, stdin, limits, &bounds, &folders, is_heard)
-        })
+        let start = Start { words: [prefix, words].concat(), stdin, limits, bounds, folders, is_heard };
+        start_patiently(self.is_cancelled, || self.execute_once(scratch, &start))
     }
 
-    #[allow(clippy::too_many_arguments)] // one command, as it is to be started
-    fn execute_once(
-        &mut self,
-        scratch: &Scratch,
-        words: &[String],
-        stdin: &[u8],
-        limits: Limits,
-        bounds: &Bounds,
-        folders: &[PathBuf],
-        is_heard: bool,
-    ) -> Result<Ran, WorkError> {
+    fn execute_once(&mut self, scratch: &Scratch, start: &Start) -> Result<Ran, WorkError> {
+        let Start { words, stdin, limits, bounds, folders, is_heard } = start;
         scratch.forget_start().map_err(WorkError::io("write into the job's folder"))?;
         let before = scratch.used(None).unwrap_or_default();
         let mut command = self.sandbox.command(words, scratch.path(), folders, self.slot, bounds);
         let child = spawn(&mut command).map_err(|e| WorkError::NotStarted { why: e.to_string() })?;
         let mut deaf = |_: Stream, _: &[u8]| {};
-        let hear: &mut dyn FnMut(Stream, &[u8]) = if is_heard { self.hear } else { &mut deaf };
+        let hear: &mut dyn FnMut(Stream, &[u8]) = if *is_heard { self.hear } else { &mut deaf };
         let watch = Watch {
-            limits,
+            limits: *limits,
             threads: self.found.runtime.threads,
             scratch,
             before,
@@ -293,7 +294,7 @@ impl Attempt<'_> {
         let ran = watch.follow(child, stdin, hear).map_err(WorkError::io("follow the program"))?;
         match &ran.not_started {
             Some(why) if ran.stopped_by != Some(Verdict::Cancelled) => Err(WorkError::NotStarted { why: why.clone() }),
-            _ => Ok(self.told(scratch, &limits, ran)),
+            _ => Ok(self.told(scratch, limits, ran)),
         }
     }
 

@@ -154,14 +154,18 @@ impl Sandbox {
             true => format!("make the folders above {} passable for the users of jobs (chmod o+x), ", jobs.display()),
             false => String::new(),
         };
-        let cure = format!("{closed}{}", cure::of_namespaces());
+        let cure = |said: &str| format!("{closed}{}", cure::of_failed_start(said));
         match output {
             Ok(output) if output.status.success() && scratch.has_started() => Ok(()),
             Ok(output) => {
                 let why = how_it_ended(output.status, String::from_utf8_lossy(&output.stderr).trim());
+                let cure = cure(&why);
                 Err(WorkError::NoSandbox { why: format!("{why}; {cure}") })
             }
-            Err(e) => Err(WorkError::NoSandbox { why: format!("no command can be started: {e}; {cure}") }),
+            Err(e) => {
+                let cure = cure(&e.to_string());
+                Err(WorkError::NoSandbox { why: format!("no command can be started: {e}; {cure}") })
+            }
         }
     }
 

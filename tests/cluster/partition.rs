@@ -254,7 +254,7 @@ fn a_node_that_is_cut_off_refuses_its_sql_clients_and_replays_what_it_missed() {
     if !is_apart("a_node_that_is_cut_off_refuses_its_sql_clients_and_replays_what_it_missed") {
         return;
     }
-    let them = Led::start(&json!({"jobs_enabled": false}));
+    let them = Led::start(&json!({"jobs_enabled": false, "request_timeout_ms": 1500}));
     assert_eq!(
         them.sql(1, "/db/execute", Some(&json!(["CREATE TABLE t (n PRIMARY KEY)", "CREATE TABLE maybe (n)"]))).status,
         200

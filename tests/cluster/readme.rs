@@ -3,6 +3,7 @@
 //! Compared is the shape of what each command prints: numbers, times and spacing may differ, words and lines may not, and
 //! a line `...` stands for any number of lines. The commands are the printed ones; only the default ports in them are
 //! replaced by free ones. Not here: blocks marked `sh` or `text`, which are not run.
+
 use crate::EXE;
 use phalanx::lab::ports::Block;
 use phalanx::lab::wait_until;

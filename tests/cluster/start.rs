@@ -164,18 +164,22 @@ fn a_second_process_for_the_same_node_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_node_with_too_few_file_descriptors_says_so_at_once() -> Result<()> {
+fn a_node_whose_limits_are_too_low_says_so_at_once() -> Result<()> {
     let cluster = Cluster::prepare(EXE, &json!({}))?;
     let settings = cluster.settings_path().to_string_lossy().into_owned();
-    let start = format!("ulimit -n 16; exec {EXE} node --id 1 --settings {settings}");
-    let log = cluster.dir().join("limited.log");
-    let args = ["-c".into(), start];
-    let mut limited = phalanx::lab::process::Process::start("sh".as_ref(), &args, &[], cluster.dir(), &log)?;
-    let ended = limited.wait(Duration::from_secs(10))?;
-    assert_eq!(ended.code(), Some(2), "{}", limited.output());
-    let refusal =
+    let files =
         "error: the limit of open files is 16, a node needs at least 128: raise it, for example with ulimit -n 4096";
-    assert!(limited.output().contains(refusal), "{}", limited.output());
+    let space =
+        "error: the limit of address space is 976 MiB, a node needs at least 2048 MiB: raise it (ulimit -v unlimited)";
+    for (limit, refusal) in [("-n 16", files), ("-v 1000000", space)] {
+        let start = format!("ulimit {limit}; exec {EXE} node --id 1 --settings {settings}");
+        let log = cluster.dir().join("limited.log");
+        let args = ["-c".into(), start];
+        let mut limited = phalanx::lab::process::Process::start("sh".as_ref(), &args, &[], cluster.dir(), &log)?;
+        let ended = limited.wait(Duration::from_secs(10))?;
+        assert_eq!(ended.code(), Some(2), "{}", limited.output());
+        assert!(limited.output().contains(refusal), "{}", limited.output());
+    }
     Ok(())
 }
 

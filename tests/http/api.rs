@@ -1,10 +1,11 @@
 //! What the door answers: the API, the streams, the page's first chunk and the front door, with a fake node behind it.
 
 use crate::fake_host::*;
-use phalanx::raft::Change;
+use phalanx::outcome::{Doubt, NoLeader, Outcome, Reason};
+use phalanx::raft::{Change, Refusal};
 use phalanx::services::Replicated;
 use phalanx::services::kv::{Batch, Bytes, Op, Store};
-use phalanx::types::{NodeId, Outcome};
+use phalanx::types::NodeId;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -71,7 +72,7 @@ fn events_gossip_health_and_metrics() {
     assert_eq!(served.get("/v1/gossip").json()[0]["from"], 3);
     assert_eq!(served.get("/livez").status, 200);
     assert_eq!(served.get("/readyz").body, "ready\n");
-    *served.host.refusal.lock().unwrap() = Some(Outcome::Refused("no".into()));
+    *served.host.refusal.lock().unwrap() = Some(Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)));
     let answer = served.get("/readyz?verbose");
     assert_eq!((answer.status, answer.body.as_str()), (503, "[-] no leader is known\nnot ready\n"));
     let text = served.get("/metrics").body;
@@ -90,9 +91,9 @@ fn outcomes_become_statuses() {
         assert_eq!(post(body).status, 400, "{body}");
     }
     for (outcome, status, word) in [
-        (Outcome::Refused("no quorum".to_owned()), 503, "refused"),
-        (Outcome::Refused("the named node is not a live voter".to_owned()), 409, "refused"),
-        (Outcome::Unknown("the deadline passed".to_owned()), 504, "unknown"),
+        (Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)), 503, "refused"),
+        (Outcome::Refused(Reason::Raft(Refusal::BadTarget)), 409, "refused"),
+        (Outcome::Unknown(Doubt::LeaderLost), 504, "unknown"),
     ] {
         *served.host.refusal.lock().unwrap() = Some(outcome);
         let answer = post("{}");
@@ -159,7 +160,8 @@ fn the_stream_sends_each_frame_once_and_ends_well() {
     let mut stream = open(&served, "/v1/stream?since=0", "");
     let head = read_until(&mut stream, "}\n\r\n");
     assert!(head.contains("Transfer-Encoding: chunked") && head.contains("application/x-ndjson"), "{head}");
-    assert!(head.contains("X-Phalanx-Session: 9f3c0001"), "{head}");
+    let session = &served.host.sessions.newest(1)[0];
+    assert!(head.contains(&format!("X-Phalanx-Session: {}", session.id)) && session.kind == "stream", "{head}");
     for seq in 2..20 {
         served.host.publish(canned_frame(4, 5, seq));
         let text = format!("\r\n{}", read_until(&mut stream, "}\n\r\n"));
@@ -175,7 +177,7 @@ fn a_held_request_is_no_load_and_ends_with_the_node() {
     let served = serve(patient());
     let mut stream = open(&served, "/v1/hold", "");
     read_until(&mut stream, "\r\n\r\n\n");
-    assert!(served.host.sessions.lock().unwrap().is_empty());
+    assert_eq!(served.host.sessions.count(), 0);
     assert_eq!(served.ask("HEAD", "/v1/hold", "", "").status, 200);
     served.host.stop();
     wait_until("it ends", || served.host.connections.load(std::sync::atomic::Ordering::SeqCst) == 0);
@@ -243,7 +245,7 @@ fn the_front_door_redirects_anything_to_the_same_path() {
     );
     let text = served.talk("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(Answer::parse(&text).header("Connection"), Some("close"), "an unread body ends the connection");
-    assert!(served.host.sessions.lock().unwrap().is_empty(), "who is sent on is no load");
+    assert_eq!(served.host.sessions.count(), 0, "who is sent on is no load");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use crate::EXE;
 use crate::fake_host::*;
 use crate::webdriver::Browser;
 use phalanx::lab::Cluster;
-use phalanx::types::{NodeId, Outcome};
+use phalanx::outcome::{Outcome, Reason};
+use phalanx::types::NodeId;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, atomic::AtomicBool};
@@ -60,7 +61,9 @@ fn the_page_goes_on_with_another_node_when_its_own_freezes_or_stops() {
     browser.open(&format!("http://{}/", four.served.address));
     browser.see("the verdict is shown", "#verdict", |text| text == "healthy: can lose 2 more");
     let (link, _) = browser.see("the node behind the page is named", "#link", |text| text.contains("node 4"));
-    assert!(link.contains("9f3c0001"), "the viewer's own session: {link}");
+    let own =
+        four.served.host.sessions.newest(usize::MAX).into_iter().find(|session| session.kind == "monitor").unwrap();
+    assert!(link.contains(&own.id), "the viewer's own session: {link}");
     assert_eq!(browser.text("#leads"), "node 5 leads in term 7, with 5 voters");
     assert!(browser.text("#node-5").contains("LEADER") && browser.text("#node-1").contains("ONLINE"));
     assert!(browser.text("#node-2").contains("CORRUPT"), "{}", browser.text("#node-2"));
@@ -146,7 +149,8 @@ fn jobs_are_shown_as_text_and_what_is_typed_outlives_frames_and_nodes() {
     assert_eq!(browser.run(typed), "print('mine') # and more", "and each its own text");
 
     // Refused in words that are only ever text.
-    *four.served.host.refusal.lock().unwrap() = Some(Outcome::Refused("<b id='planted'>nobody</b> leads".into()));
+    *four.served.host.refusal.lock().unwrap() =
+        Some(Outcome::Refused(Reason::Unreadable("<b id='planted'>nobody</b> leads".into())));
     browser.type_into("#run-source", "\u{E009}\u{E007}");
     browser.see("the refusal is told", "#run-state", |text| text == "not submitted");
     let why = browser.text("#run-facts");

@@ -1,8 +1,8 @@
 //! The database's doors before a host without a node: what they make of requests, and of a host that refuses or does not know.
 
 use crate::fake_host::{Served, patient, serve};
+use phalanx::outcome::{self, Doubt, NoLeader, Reason};
 use phalanx::services::sql::{Answer, Command, Kind, Outcome, ReadLevel, Statement};
-use phalanx::types;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -76,8 +76,8 @@ fn a_host_that_refuses_or_does_not_know_is_told_apart() {
     let served = door();
     let body = r#"["INSERT INTO a VALUES(1)"]"#;
     for (outcome, status, said) in [
-        (types::Outcome::Refused("no quorum".to_string()), 503, "refused"),
-        (types::Outcome::Unknown("the leader is gone".to_string()), 504, "unknown"),
+        (outcome::Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)), 503, "refused"),
+        (outcome::Outcome::Unknown(Doubt::LeaderLost), 504, "unknown"),
     ] {
         *served.host.refusal.lock().unwrap() = Some(outcome);
         for target in ["/db/execute", "/db/query", "/db/request"] {

@@ -1,18 +1,21 @@
 //! A host without a node: frames, sessions and outcomes as a test wants them, behind the real door on a real socket.
 
-use phalanx::http::{self, Deadlines, Host, HostSession, Server};
+use phalanx::http::{self, Deadlines, Server};
 use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
+use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    BackupForm, Level, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reservation, SentFile, Slot,
-    SqlRead,
+    Addressing, BackupForm, Connections, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reports,
+    Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching,
 };
+use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
 use phalanx::services::jobs::JobId;
 use phalanx::services::kv::{BatchReply, Value};
 use phalanx::services::sessions::Tag;
 use phalanx::services::{Reply, sql};
-use phalanx::types::{Identity, Index, NodeId, Outcome, ProcessLimit, Term};
+use phalanx::settings::Settings;
+use phalanx::types::{Identity, Index, NodeId, ProcessLimit, Term};
 use phalanx::wire::heartbeat::JobReport;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -30,8 +33,8 @@ pub struct FakeHost {
     pub me: u64,
     published: Mutex<Arc<Published>>,
     changed: Condvar,
-    pub sessions: Arc<Mutex<Vec<Session>>>,
-    next_session: AtomicUsize,
+    pub settings: Settings,
+    pub sessions: Arc<Sessions>,
     pub worker: Mutex<Option<(NodeId, String)>>,
     pub addresses: Mutex<Vec<(NodeId, String)>>,
     pub stopping: AtomicBool,
@@ -48,29 +51,6 @@ pub struct FakeHost {
     pub sql_commands: Mutex<Vec<(Option<Tag>, sql::Command)>>,
     pub sql_reads: Mutex<Vec<SqlRead>>,
     pub sql_answer: Mutex<sql::Answer>,
-    pub front_port: u16,
-}
-
-struct FakeSession {
-    id: String,
-    sessions: Arc<Mutex<Vec<Session>>>,
-}
-
-impl HostSession for FakeSession {
-    fn id(&self) -> String {
-        self.id.clone()
-    }
-    fn set_kind(&self, kind: &'static str) {
-        for session in self.sessions.lock().unwrap().iter_mut().filter(|session| session.id == self.id) {
-            session.kind = kind.to_owned();
-        }
-    }
-}
-
-impl Drop for FakeSession {
-    fn drop(&mut self) {
-        self.sessions.lock().unwrap().retain(|session| session.id != self.id);
-    }
 }
 
 impl FakeHost {
@@ -81,8 +61,8 @@ impl FakeHost {
             addresses: Mutex::new(frame.status.nodes.iter().map(|row| (row.id, row.http.clone())).collect()),
             published: Mutex::new(publish(frame)),
             changed: Condvar::new(),
+            settings: Settings { jobs_keep_ms: 1000, ..Settings::default() },
             sessions: Arc::default(),
-            next_session: AtomicUsize::new(1),
             worker: Mutex::new(Some((NodeId(2), "127.0.0.1:6702".to_owned()))),
             stopping: AtomicBool::new(false),
             connections: Arc::default(),
@@ -96,7 +76,6 @@ impl FakeHost {
             sql_commands: Mutex::default(),
             sql_reads: Mutex::default(),
             sql_answer: Mutex::new(sql::Answer::Results(Vec::new())),
-            front_port: 8080,
         })
     }
 
@@ -114,11 +93,7 @@ impl FakeHost {
     }
 
     fn outcome<T>(&self, done: T) -> Outcome<T> {
-        match self.refusal.lock().unwrap().clone() {
-            None | Some(Outcome::Done(())) => Outcome::Done(done),
-            Some(Outcome::Refused(why)) => Outcome::Refused(why),
-            Some(Outcome::Unknown(why)) => Outcome::Unknown(why),
-        }
+        self.refusal.lock().unwrap().clone().unwrap_or(Outcome::Done(())).map(|()| done)
     }
 }
 
@@ -132,19 +107,95 @@ pub fn sum_reply(sum: i64, index: i64) -> Vec<u8> {
     BatchReply::Values(vec![Value::Int(sum), Value::List(vec![Value::Int(index)])]).encode()
 }
 
-impl Host for FakeHost {
-    fn bind_host(&self) -> String {
-        "127.0.0.1".to_owned()
-    }
-    fn front_port(&self) -> u16 {
-        self.front_port
-    }
-    fn request_timeout(&self) -> Duration {
-        Duration::from_secs(5)
+impl Addressing for FakeHost {
+    fn settings(&self) -> &Settings {
+        &self.settings
     }
     fn identity(&self) -> Identity {
         Identity { id: NodeId(self.me), uuid: Uuid::nil() }
     }
+    fn http_addresses(&self) -> Vec<(NodeId, String)> {
+        self.addresses.lock().unwrap().clone()
+    }
+    fn dispatch(&self) -> Option<(NodeId, String)> {
+        self.worker.lock().unwrap().clone()
+    }
+}
+
+impl Connections for FakeHost {
+    fn open_session(&self, kind: &'static str, peer: SocketAddr) -> SessionGuard {
+        SessionGuard::open(Arc::clone(&self.sessions), kind, peer)
+    }
+    fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
+    }
+    fn spawn_connection(
+        &self,
+        name: &'static str,
+        client: Option<(IpAddr, Arc<TcpStream>)>,
+        run: Box<dyn FnOnce(Slot) + Send>,
+    ) -> Result<(), String> {
+        let (before, max) = (self.connections.fetch_add(1, SeqCst), self.connections_max.load(SeqCst));
+        let slot = if before < max { Slot::Ordinary } else { Slot::Reserved };
+        if before >= max + if client.is_some() { RESERVED } else { 0 } {
+            self.connections.fetch_sub(1, SeqCst);
+            return Err("too many connections".to_owned());
+        }
+        let connections = self.connections.clone();
+        let thread = std::thread::Builder::new().name(name.into());
+        let thread = thread.stack_size(phalanx::limits::CONNECTION_STACK_BYTES).spawn(move || {
+            run(slot);
+            connections.fetch_sub(1, SeqCst);
+        });
+        thread.map(|_| ()).map_err(|error| error.to_string())
+    }
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+}
+
+impl Requests for FakeHost {
+    fn ask(&self, operation: Operation, _: Instant) -> Outcome<(Index, Reply)> {
+        match operation {
+            Operation::Query { .. } => self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone()))),
+            Operation::Command { tag, command, .. } => {
+                self.commands.lock().unwrap().push((tag, command));
+                self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
+            }
+            Operation::Change(change) => {
+                self.changes.lock().unwrap().push(change);
+                self.outcome((Index(78), Reply::Ok(Vec::new())))
+            }
+            Operation::Transfer(to) => {
+                self.transfers.lock().unwrap().push(to);
+                self.outcome((Index(0), Reply::Ok(to.unwrap_or(NodeId(5)).0.to_le_bytes().to_vec())))
+            }
+        }
+    }
+    fn checkpoint(&self, _: Instant) -> Outcome<Index> {
+        self.outcome(Index(79))
+    }
+}
+
+impl Watching for FakeHost {
+    fn wait_key(&self, _: &[u8], _: u64, _: Instant) -> bool {
+        false
+    }
+    fn await_job(&self, _: JobId, _: Index, _: Instant) -> Outcome<(Index, Reply)> {
+        self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
+    }
+    fn live_output(&self, _: JobId, _: u32) -> Option<Arc<Output>> {
+        None
+    }
+    fn follow_chat(&self) -> ChatReader {
+        Arc::new(ChatFeed::new(crossbeam_channel::bounded(1).0)).follow()
+    }
+    fn state_epoch(&self) -> Option<u64> {
+        Some(0)
+    }
+}
+
+impl Reports for FakeHost {
     fn frame(&self) -> Arc<Published> {
         self.published.lock().unwrap().clone()
     }
@@ -171,63 +222,27 @@ impl Host for FakeHost {
     fn gossip_json(&self) -> serde_json::Value {
         serde_json::json!([{"from": 3}])
     }
-    fn ask(&self, work: Operation, deadline: Instant) -> Outcome<(Index, Reply)> {
-        match work {
-            Operation::Query { query, level } => self.query(query, level, deadline),
-            Operation::Command { tag, command, .. } => {
-                self.commands.lock().unwrap().push((tag, command));
-                self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    fn wait_key(&self, _: &[u8], _: u64, _: Instant) -> bool {
-        false
-    }
-    fn await_job(&self, _: JobId, _: Index, _: Instant) -> Outcome<(Index, Reply)> {
-        self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
-    }
-    fn live_output(&self, _: JobId, _: u32) -> Option<Arc<Output>> {
-        None
-    }
-    fn follow_chat(&self) -> ChatReader {
-        Arc::new(ChatFeed::new(crossbeam_channel::bounded(1).0)).follow()
-    }
     fn runtimes(&self) -> Vec<NodeRuntimes> {
         let runtimes = BTreeMap::from([("python".to_owned(), "Python 3.13.5".to_owned())]);
         let jobs = Arc::new(JobReport { runtimes, process_limit: Some(ProcessLimit::Kernel) });
         vec![NodeRuntimes { id: NodeId(self.me), is_online: true, jobs }]
     }
-    fn jobs_keep_ms(&self) -> Option<u64> {
-        Some(1000)
+    fn integrity(&self) -> IntegrityStatus {
+        IntegrityStatus::default()
     }
-    fn file_name(&self, language: &str) -> Option<String> {
-        (language == "python").then(|| "main.py".to_owned())
-    }
-    fn query(&self, query: Vec<u8>, _: Level, _: Instant) -> Outcome<(Index, Reply)> {
-        let _ = query;
-        self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))
-    }
-    fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, _: Instant) -> Outcome<(Index, sql::Answer)> {
-        self.sql_commands.lock().unwrap().push((tag, command.clone()));
-        let answer = match command {
-            sql::Command::Stage { .. } => sql::Answer::Done,
-            _ => self.sql_answer.lock().unwrap().clone(),
-        };
-        self.outcome((Index(81), answer))
-    }
-    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, sql::Answer)> {
-        let bytes = sql::commands::Bytes::from(piece);
-        match self.sql_write(&sql::Command::Stage { load, offset, bytes }, None, Instant::now()) {
-            Outcome::Unknown(why) => Outcome::Refused(why),
-            other => other,
+    fn readiness(&self) -> Result<(), Vec<String>> {
+        match self.refusal.lock().unwrap().clone() {
+            None => Ok(()),
+            Some(_) => Err(vec!["no leader is known".to_owned()]),
         }
     }
-    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
-        let SentFile { load, bytes, crc } = file;
-        self.sql_write(&sql::Command::PutInPlace { load, bytes, crc, seed: load }, tag, deadline)
+    fn metrics(&self) -> Vec<Metric> {
+        let metric = |labels| Metric { name: "phalanx_term", help: "Term.", kind: "gauge", labels, value: 7.0 };
+        vec![metric(vec![]), metric(vec![("peer", "a\"b".to_owned())])]
     }
-    fn sql_unstage(&self, _: u64) {}
+}
+
+impl Sql for FakeHost {
     fn sql_run(
         &self,
         run: sql::Run,
@@ -236,6 +251,14 @@ impl Host for FakeHost {
         deadline: Instant,
     ) -> Outcome<(Index, sql::Answer)> {
         self.sql_write(&sql::Command::Run(run), tag, deadline)
+    }
+    fn sql_write(&self, command: &sql::Command, tag: Option<Tag>, _: Instant) -> Outcome<(Index, sql::Answer)> {
+        self.sql_commands.lock().unwrap().push((tag, command.clone()));
+        let answer = match command {
+            sql::Command::Stage { .. } => sql::Answer::Done,
+            _ => self.sql_answer.lock().unwrap().clone(),
+        };
+        self.outcome((Index(81), answer))
     }
     fn sql_read(
         &self,
@@ -260,73 +283,23 @@ impl Host for FakeHost {
         self.outcome(Index(80))
     }
     fn sql_digest(&self, _: sql::ReadLevel, _: Instant) -> Outcome<sql::Digest> {
-        Outcome::Refused("no database here".to_string())
+        Outcome::Refused(Reason::NoDatabase)
     }
-    fn checkpoint(&self, _: Instant) -> Outcome<Index> {
-        self.outcome(Index(79))
-    }
-    fn integrity(&self) -> IntegrityStatus {
-        IntegrityStatus::default()
-    }
-    fn state_epoch(&self) -> Option<u64> {
-        Some(0)
-    }
-    fn change(&self, change: Change, _: Instant) -> Outcome<Index> {
-        self.changes.lock().unwrap().push(change);
-        self.outcome(Index(78))
-    }
-    fn transfer(&self, to: Option<NodeId>, _: Instant) -> Outcome<NodeId> {
-        self.transfers.lock().unwrap().push(to);
-        self.outcome(to.unwrap_or(NodeId(5)))
-    }
-    fn open_session(&self, kind: &'static str, peer: SocketAddr) -> Box<dyn HostSession> {
-        let id = format!("{:08x}", 0x9f3c_0000_usize + self.next_session.fetch_add(1, SeqCst));
-        let session = Session { id: id.clone(), kind: kind.to_owned(), peer: peer.to_string(), age_ms: 0 };
-        self.sessions.lock().unwrap().push(session);
-        Box::new(FakeSession { id, sessions: self.sessions.clone() })
-    }
-    fn dispatch(&self) -> Option<(NodeId, String)> {
-        self.worker.lock().unwrap().clone()
-    }
-    fn http_addresses(&self) -> Vec<(NodeId, String)> {
-        self.addresses.lock().unwrap().clone()
-    }
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(SeqCst)
-    }
-    fn readiness(&self) -> Result<(), Vec<String>> {
-        match self.refusal.lock().unwrap().clone() {
-            None => Ok(()),
-            Some(_) => Err(vec!["no leader is known".to_owned()]),
+}
+
+impl SqlFiles for FakeHost {
+    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, sql::Answer)> {
+        let bytes = sql::commands::Bytes::from(piece);
+        match self.sql_write(&sql::Command::Stage { load, offset, bytes }, None, Instant::now()) {
+            Outcome::Unknown(why) => Outcome::Refused(Reason::NothingChanged(why)),
+            other => other,
         }
     }
-    fn metrics(&self) -> Vec<Metric> {
-        let metric = |labels| Metric { name: "phalanx_term", help: "Term.", kind: "gauge", labels, value: 7.0 };
-        vec![metric(vec![]), metric(vec![("peer", "a\"b".to_owned())])]
+    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, sql::Answer)> {
+        let SentFile { load, bytes, crc } = file;
+        self.sql_write(&sql::Command::PutInPlace { load, bytes, crc, seed: load }, tag, deadline)
     }
-    fn memory(&self) -> &Arc<MemoryBudget> {
-        &self.memory
-    }
-    fn spawn_connection(
-        &self,
-        name: &'static str,
-        client: Option<(IpAddr, Arc<TcpStream>)>,
-        run: Box<dyn FnOnce(Slot) + Send>,
-    ) -> Result<(), String> {
-        let (before, max) = (self.connections.fetch_add(1, SeqCst), self.connections_max.load(SeqCst));
-        let slot = if before < max { Slot::Ordinary } else { Slot::Reserved };
-        if before >= max + if client.is_some() { RESERVED } else { 0 } {
-            self.connections.fetch_sub(1, SeqCst);
-            return Err("too many connections".to_owned());
-        }
-        let connections = self.connections.clone();
-        let thread = std::thread::Builder::new().name(name.into());
-        let thread = thread.stack_size(phalanx::limits::CONNECTION_STACK_BYTES).spawn(move || {
-            run(slot);
-            connections.fetch_sub(1, SeqCst);
-        });
-        thread.map(|_| ()).map_err(|error| error.to_string())
-    }
+    fn sql_unstage(&self, _: u64) {}
 }
 
 /// A running door on a free port; ends with the test process.

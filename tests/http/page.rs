@@ -3,6 +3,7 @@
 //! Commands on stdin: `offline N`, `leader N`, `degraded`, `unavailable`, `kill N` (that node's door stops for good).
 
 use crate::fake_host::*;
+use phalanx::node::Connections;
 use phalanx::node::views::status::{Liveness, MonitorFrame, Verdict};
 use phalanx::types::NodeId;
 use std::io::{BufRead, Read, Write};
@@ -92,7 +93,7 @@ fn serve_canned_frames() {
             Err(mpsc::RecvTimeoutError::Timeout) => step += 1,
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
-        for node in nodes.iter().filter(|node| !phalanx::http::Host::is_stopping(&*node.host)) {
+        for node in nodes.iter().filter(|node| !node.host.is_stopping()) {
             let frame = canned_frame(node.host.me, leader, step);
             node.host.publish(changed(frame, &offline, verdict, &node.host));
         }
@@ -117,8 +118,7 @@ fn changed(mut frame: MonitorFrame, offline: &[NodeId], verdict: Verdict, host: 
             cluster.reasons = vec!["2 of 5 voters answer, 3 are needed".to_owned()];
         }
     }
-    let mut sessions = host.sessions.lock().unwrap().clone();
-    sessions.reverse();
+    let mut sessions = host.sessions.newest(usize::MAX);
     sessions
         .iter_mut()
         .enumerate()

@@ -16,8 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "store",
-            "services", "raft", "types", "limits", "settings", "text",
+            "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "outcome",
+            "store", "services", "raft", "types", "limits", "settings", "text",
         ],
     ),
     // Demonstrations and measurements drive clusters of the lab.
@@ -27,29 +27,49 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
     ("lab", &["client", "check", "node", "work", "raft", "types", "settings"]),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
-    ("sim", &["check", "cluster", "store", "services", "raft", "types", "limits", "settings"]),
+    ("sim", &["check", "cluster", "store", "services", "raft", "planted_bugs", "types", "limits", "settings"]),
     // A client knows what an answer says, and nothing of the node that gave it.
     ("client", &["types"]),
     // Judges see recorded histories only.
     ("check", &["types"]),
-    ("http", &["node", "services", "raft", "types", "limits", "settings"]),
-    ("resp", &["node", "services", "raft", "types", "limits", "settings"]),
-    ("node", &["cluster", "wire", "store", "work", "services", "raft", "types", "limits", "settings", "text"]),
+    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings"]),
+    ("resp", &["node", "outcome", "services", "raft", "types", "limits", "settings"]),
+    (
+        "node",
+        &[
+            "cluster",
+            "wire",
+            "outcome",
+            "store",
+            "work",
+            "services",
+            "raft",
+            "planted_bugs",
+            "types",
+            "limits",
+            "settings",
+            "text",
+        ],
+    ),
     // Discovery asks over the peer protocol; autopilot and verdict read what the core shows.
-    ("cluster", &["wire", "store", "services", "raft", "types", "limits", "settings"]),
-    // Frames carry what others own: raft messages and service replies.
-    ("wire", &["services", "raft", "types", "limits"]),
+    ("cluster", &["wire", "outcome", "store", "services", "raft", "types", "limits", "settings"]),
+    // Frames carry what others own: raft messages, service replies, and reasons.
+    ("wire", &["outcome", "services", "raft", "types", "limits"]),
+    // A reason names what raft or a service refused; the table has a row for each.
+    ("outcome", &["services", "raft", "types", "limits"]),
     // The log on disk holds raft entries and promises.
-    ("store", &["raft", "types", "limits"]),
+    ("store", &["raft", "planted_bugs", "types", "limits"]),
     // An attempt takes a job's request and gives its end; which languages there are is a setting.
     ("work", &["services", "types", "limits", "settings"]),
     // The pure modules do not know each other: the log carries opaque bytes.
-    ("services", &["types", "limits"]),
-    ("raft", &["types", "limits"]),
-    ("settings", &["types", "limits"]),
+    ("services", &["planted_bugs", "types", "limits"]),
+    ("raft", &["planted_bugs", "types", "limits"]),
+    ("settings", &["types", "limits", "text"]),
     ("types", &["limits"]),
     ("limits", &[]),
     ("text", &[]),
+    // Switches of known mistakes, for tests alone.
+    ("planted_bugs", &[]),
     ("lib", &[]),
 ];
 

@@ -180,7 +180,7 @@ impl World for Door<'_> {
             Some(At::Member { cluster, leader: Some(_), refuses_joins }) => {
                 if *refuses_joins > 0 {
                     *refuses_joins -= 1;
-                    return Err(AskError::Rejected("another membership change is under way".into()));
+                    return Err(AskError::Rejected("another membership change is in progress".into()));
                 }
                 Ok(JoinAnswer::Joined { cluster: *cluster, members: vec![], identities: vec![] })
             }

@@ -9,7 +9,7 @@
 use super::job_json::{to_json, worker_of};
 use super::job_waiting;
 use super::new_job::NewJob;
-use crate::http::outcome::{answered, unexpected};
+use crate::http::outcome::{answered, refused, unexpected};
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
@@ -18,12 +18,13 @@ use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
+use crate::outcome::{Coded, Outcome};
 use crate::services;
 use crate::services::Replicated;
 use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::{LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
 use crate::services::jobs::{self, Answer, Command, Job, JobId, Query, Refusal, State, Verdict};
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 use serde_json::{Map, Value as Json, json};
 use std::time::{Duration, Instant};
 
@@ -42,12 +43,9 @@ const LIMIT: u64 = 100;
 
 /// How long results are kept here; refuses where jobs are off.
 fn keep_ms(server: &Server) -> Result<u64, ApiError> {
-    server.host.jobs_keep_ms().ok_or_else(|| {
-        ApiError::refused(
-            403,
-            "jobs are disabled on this node: set jobs_enabled, and on addresses other than \
-            loopback also cluster_secret",
-        )
+    let settings = server.host.settings();
+    settings.has_jobs().then_some(settings.jobs_keep_ms).ok_or_else(|| {
+        ApiError::refused(403, "jobs are disabled on this node: set jobs_enabled, and on addresses other than loopback also cluster_secret")
     })
 }
 
@@ -111,18 +109,12 @@ fn change(server: &Server, work: Operation, until: Instant) -> Result<(Index, An
 }
 
 fn refusal(server: &Server, why: &Refusal) -> ApiError {
-    let status = match why {
-        Refusal::NoRuntime { there, .. } if there.is_empty() => 503,
-        Refusal::NoRuntime { .. } | Refusal::Malformed(_) => 400,
-        Refusal::Full => 503,
-        Refusal::NoSuchJob(_) => 404,
-        Refusal::HasEnded(_) | Refusal::NotYours(_) => 409,
-    };
-    let text = match why {
-        Refusal::NoRuntime { wanted, there, .. } => no_runtime(server, wanted, there),
-        other => other.to_string(),
-    };
-    ApiError::refused(status, text).with_leader()
+    match why {
+        Refusal::NoRuntime { wanted, there, .. } => {
+            ApiError::refused(why.codes().status, no_runtime(server, wanted, there)).with_leader()
+        }
+        other => refused(other),
+    }
 }
 
 /// What there is in place of a runtime that is not, and what keeps workers from having any.
@@ -147,7 +139,7 @@ pub(crate) fn why_waiting(server: &Server, job: &Job) -> Option<String> {
     is_queued.then(|| job_waiting::why(&job.request.language, &server.host.status().status.jobs.workers)).flatten()
 }
 
-/// The job once it has ended; `None` if it has not by then, is forgotten already, or nobody waits for it any more.
+/// The job once it has ended; `None` if it has not by then, is already forgotten, or its client is gone.
 fn ended(server: &Server, client: &Conn, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
     loop {
         let slice = until.min(Instant::now() + CLIENT_LOOK);
@@ -170,7 +162,7 @@ pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
         return Err(ApiError::refused(400, "the body must be the Java source to compile and run"));
     }
     let language = "java".to_string();
-    let name = server.host.file_name(&language).unwrap_or_else(|| "Main.java".to_string());
+    let name = server.file_name(&language).unwrap_or("Main.java").to_string();
     let job = jobs::Request {
         language,
         files: vec![(name, body.to_vec().into())],

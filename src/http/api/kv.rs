@@ -14,9 +14,10 @@ use crate::http::protocol::response::{Response, as_text};
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
+use crate::outcome::Coded;
 use crate::services::Replicated;
 use crate::services::kv::Store;
-use crate::services::kv::commands::{KEY_BYTES_MAX, TOO_LARGE, TOO_LARGE_A_REPLY, VALUE_BYTES_MAX};
+use crate::services::kv::commands::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::services::kv::{Batch, BatchReply, Bytes, Condition, Expiry, Op, Value};
 use crate::types::Index;
 use serde::Deserialize;
@@ -250,8 +251,8 @@ pub(crate) fn values(bytes: &[u8]) -> Result<Vec<Value>, ApiError> {
 pub(crate) fn refusal(value: Option<Value>) -> ApiError {
     match value {
         Some(Value::Error(why)) => {
-            let status = if why == TOO_LARGE || why == TOO_LARGE_A_REPLY { 413 } else { 409 };
-            ApiError::refused(status, why.strip_prefix("ERR ").unwrap_or(&why).to_string()).with_leader()
+            let text = why.text();
+            ApiError::refused(why.codes().status, text.strip_prefix("ERR ").unwrap_or(text).to_string()).with_leader()
         }
         _ => unexpected(),
     }

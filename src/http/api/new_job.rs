@@ -87,7 +87,7 @@ impl NewJob {
         let files = match (self.source, self.files) {
             (Some(source), None) => {
                 // A language that no settings here know may be known elsewhere: the jobs themselves say who has it.
-                let name = server.host.file_name(&self.language).unwrap_or_else(|| "main".to_string());
+                let name = server.file_name(&self.language).unwrap_or("main").to_string();
                 vec![(name, source.into_bytes().into())]
             }
             (None, Some(files)) => {

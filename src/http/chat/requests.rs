@@ -2,7 +2,7 @@
 //!
 //! Not here: what any path does (`accounts.rs`, `conversations.rs`).
 
-use crate::http::outcome::{answered, unexpected};
+use crate::http::outcome::{answered, refused, unexpected};
 use crate::http::password_hasher::hash_token;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::params;
@@ -73,21 +73,10 @@ pub(crate) fn ask_at(server: &Server, level: Level, query: &Query) -> Result<(In
 
 /// A refusal of the service as an error.
 pub(crate) fn refusal(why: &Refusal) -> ApiError {
-    let status = match why {
-        Refusal::NotLoggedIn | Refusal::WrongLogIn => 401,
-        Refusal::Slow { .. } => 429,
-        Refusal::NotMember | Refusal::NotYours => 403,
-        Refusal::NoSuchAccount | Refusal::NoSuchRoom | Refusal::NoSuchConversation | Refusal::NoSuchMessage => 404,
-        Refusal::NameTaken | Refusal::OtherIsGone | Refusal::ClientIdReused | Refusal::Full(_) => 409,
-        Refusal::TooLong(_) => 413,
-        Refusal::BadName(_) | Refusal::BadText(_) | Refusal::Malformed(_) | Refusal::Yourself | Refusal::NotARoom => {
-            400
-        }
-    };
-    let error = ApiError::refused(status, why.to_string()).with_leader();
+    let error = refused(why);
     match why {
         Refusal::Slow { retry_ms } => error.retry_after(*retry_ms),
-        _ if status == 401 => error.with("WWW-Authenticate", AUTHENTICATE),
+        _ if error.status == 401 => error.with("WWW-Authenticate", AUTHENTICATE),
         _ => error,
     }
 }

@@ -6,7 +6,7 @@
 //! Not here: what a file may hold (`services/sql/storage/load.rs`).
 
 use super::statements::{level, seed};
-use crate::http::outcome::{done, unexpected};
+use crate::http::outcome::{done, failed, unexpected};
 use crate::http::protocol::conn::{Arriving, Conn};
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
@@ -17,9 +17,10 @@ use crate::http::request::{ApiResult, Request, Stream, Upload};
 use crate::http::server::Server;
 use crate::limits;
 use crate::node::{BackupForm, SentFile};
+use crate::outcome::Outcome;
 use crate::services::sql::commands::{RUN_BYTES_MAX, STAGE_BYTES_MAX};
 use crate::services::sql::{Answer, Command, ReadLevel};
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
@@ -186,7 +187,7 @@ fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
     let tag = idempotency::tag(head, body)?;
     let text = std::str::from_utf8(body);
     let sql = text
-        .map_err(|_| ApiError::refused(400, "the body is neither a SQLite file nor SQL text in UTF-8"))?
+        .map_err(|_| ApiError::refused(400, "the body is the body is neither a SQLite file nor SQL text in UTF-8"))?
         .to_string();
     if sql.trim().is_empty() {
         return Err(ApiError::refused(400, "nothing to load: send a SQLite file or SQL text"));
@@ -232,7 +233,7 @@ fn loaded(outcome: Outcome<(Index, Answer)>) -> ApiResult {
 fn applied(outcome: Outcome<(Index, Answer)>) -> Result<Index, ApiError> {
     match done(outcome)? {
         (index, Answer::Done) => Ok(index),
-        (_, Answer::Refused(why)) => Err(ApiError::refused(400, why).with_leader()),
+        (_, Answer::Refused(why)) => Err(failed(why)),
         _ => Err(unexpected()),
     }
 }

@@ -6,7 +6,7 @@
 //! Not here: the spelling of bodies (`rqlite_json.rs`), whole databases (`files.rs`), what SQL does (`services/sql/`).
 
 use super::rqlite_json::{self, Results, Style};
-use crate::http::outcome::{done, unexpected};
+use crate::http::outcome::{done, failed, unexpected};
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params::Params;
@@ -15,8 +15,9 @@ use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::SqlRead;
+use crate::outcome::Outcome;
 use crate::services::sql::{self, Answer, Kind, ReadLevel, Run, Statement};
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,7 @@ impl QueryParams {
         }
         // These change nothing here; their values are looked at all the same.
         let _ = (flag("redirect")?, flag("wait")?, flag("noleader")?);
-        let mut most = server.host.request_timeout();
+        let mut most = server.request_timeout();
         for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {
             if let Some(wait) = span(params, name)? {
                 if wait.is_zero() {
@@ -98,7 +99,7 @@ impl QueryParams {
         let (index, answer) = done(outcome)?;
         let outcomes = match answer {
             Answer::Results(outcomes) => outcomes,
-            Answer::Refused(why) => return Err(ApiError::refused(400, why).with_leader()),
+            Answer::Refused(why) => return Err(failed(why)),
             _ => return Err(unexpected()),
         };
         let body = Results {

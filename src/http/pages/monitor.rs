@@ -176,7 +176,7 @@ fn verdict_line(frame: &MonitorFrame) -> String {
     let cluster = &frame.status.cluster;
     let line = match (cluster.verdict, cluster.failure_tolerance) {
         (Verdict::Unavailable, _) if cluster.has_quorum => "unavailable: no leader yet".to_owned(),
-        (Verdict::Unavailable, _) => "unavailable: no majority left".to_owned(),
+        (Verdict::Unavailable, _) => "unavailable: no majority of the voters is reachable".to_owned(),
         (Verdict::Healthy, spare) => format!("healthy: can lose {spare} more"),
         (Verdict::Degraded, 0) => "degraded: cannot lose another".to_owned(),
         (Verdict::Degraded, spare) => format!("degraded: can lose {spare} more"),

@@ -95,7 +95,7 @@ pub(crate) fn page(request: &Request) -> Result<Stream, ApiError> {
 }
 
 fn session_id(request: &Request) -> String {
-    request.session.expect("every request but that of /v1/hold opens a session").id()
+    request.session.expect("every request but that of /v1/hold opens a session").id().to_owned()
 }
 
 fn head_of(content_type: &'static str, session_id: &str) -> Response {

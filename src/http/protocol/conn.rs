@@ -13,6 +13,8 @@ use super::parse::{self, Chunked, Fault, Framing, Head};
 use crate::limits;
 use crate::node::shared::memory;
 use crate::node::{Reservation, Slot};
+use crate::outcome::MEMORY_FULL;
+use crate::outcome::codes::BUSY;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::{self, IoSlice, Read, Write};
@@ -132,7 +134,7 @@ pub struct Arriving {
     held: Reservation,
 }
 
-const FULL: Broken = Broken::Fault(Fault { status: 503, why: memory::FULL });
+const FULL: Broken = Broken::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
 
 impl Arriving {
     /// Takes from what has come in; how much.
@@ -280,7 +282,7 @@ impl Conn {
             match self.fill(until) {
                 Ok(0) => return Next::Gone,
                 Ok(_) if self.memory.resize(self.input.capacity() + self.output.capacity()).is_err() => {
-                    return Next::Fault(Fault { status: 503, why: memory::FULL });
+                    return Next::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
                 }
                 Ok(_) => {}
                 Err(error) if is_timeout(&error) && !self.input.is_empty() => {

@@ -19,16 +19,16 @@
 
 use super::error::ApiError;
 use super::parse::{Head, Method};
-use crate::http::host::Host;
+use crate::node::Addressing;
 use std::net::IpAddr;
 
 /// Refuses a `Host` header that does not name this machine.
-pub fn check_host(host: &dyn Host, head: &Head) -> Result<(), ApiError> {
+pub fn check_host(node: &dyn Addressing, head: &Head) -> Result<(), ApiError> {
     let name = split_authority(&head.host).map(|(name, _)| name);
     match name {
         Some(name) if is_loopback(name) => Ok(()),
         Some(name) => {
-            let ours = host.bind_host();
+            let ours = &node.settings().host;
             let is_ours = name.eq_ignore_ascii_case(ours.trim_matches(['[', ']']));
             // Bound to every address: any address literal is one of ours, and rebinding needs a name.
             let is_any = ours.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
@@ -65,7 +65,7 @@ impl Audience {
 }
 
 /// The least audience that a request belongs to; `None`: a program that is no browser.
-fn caller(host: &dyn Host, head: &Head) -> Option<Audience> {
+fn caller(node: &dyn Addressing, head: &Head) -> Option<Audience> {
     let site = head.fetch_site.as_deref();
     let window = || {
         let is_read = matches!(head.method, Some(Method::Get | Method::Head));
@@ -76,7 +76,7 @@ fn caller(host: &dyn Host, head: &Head) -> Option<Audience> {
     };
     match (head.origin.as_deref(), site) {
         (Some(origin), None | Some("same-origin" | "none")) if is_own(origin) => Some(Audience::Node),
-        (Some(_), _) if allowed_origin(host, head).is_some() => Some(Audience::Cluster),
+        (Some(_), _) if allowed_origin(node, head).is_some() => Some(Audience::Cluster),
         (Some(_), _) => Some(Audience::Anyone),
         (None, Some("same-origin" | "none")) => Some(Audience::Node),
         (None, Some(_)) => Some(window()),
@@ -91,8 +91,8 @@ fn caller(host: &dyn Host, head: &Head) -> Option<Audience> {
 
 /// Refuses what a page that is not of the operation's audience caused, and what a browser sends that does not say that it is
 /// `media` (where something is wanted).
-pub fn check(host: &dyn Host, head: &Head, audience: Audience, media: Option<&str>) -> Result<(), ApiError> {
-    let Some(caller) = caller(host, head) else { return Ok(()) };
+pub fn check(node: &dyn Addressing, head: &Head, audience: Audience, media: Option<&str>) -> Result<(), ApiError> {
+    let Some(caller) = caller(node, head) else { return Ok(()) };
     if caller > audience {
         return Err(ApiError::refused(
             403,
@@ -109,20 +109,21 @@ pub fn check(host: &dyn Host, head: &Head, audience: Audience, media: Option<&st
 }
 
 /// The value of `Access-Control-Allow-Origin`, if the asking page belongs to a node of this cluster or a front door.
-pub fn allowed_origin(host: &dyn Host, head: &Head) -> Option<String> {
+pub fn allowed_origin(node: &dyn Addressing, head: &Head) -> Option<String> {
     let origin = head.origin.as_deref()?;
     let (name, port) = split_authority(origin.strip_prefix("http://")?)?;
     let port = port.unwrap_or(80);
     let same = |other: &str| {
         name.eq_ignore_ascii_case(other) || (is_loopback(name) && (is_loopback(other) || is_unspecified(other)))
     };
-    let is_node = host.http_addresses().iter().any(|(_, address)| {
+    let is_node = node.http_addresses().iter().any(|(_, address)| {
         split_authority(address).is_some_and(|(other, other_port)| same(other) && other_port == Some(port))
     });
     let is_door = || {
-        port == host.front_port()
-            && (same(&host.bind_host())
-                || host
+        let settings = node.settings();
+        port == settings.service_port
+            && (same(&settings.host)
+                || node
                     .http_addresses()
                     .iter()
                     .any(|(_, address)| split_authority(address).is_some_and(|(o, _)| same(o))))
@@ -131,9 +132,9 @@ pub fn allowed_origin(host: &dyn Host, head: &Head) -> Option<String> {
 }
 
 /// The headers that let pages of the cluster's other nodes read a response.
-pub(crate) fn cors_headers(host: &dyn Host, head: &Head) -> Vec<(&'static str, String)> {
+pub(crate) fn cors_headers(node: &dyn Addressing, head: &Head) -> Vec<(&'static str, String)> {
     let mut headers = vec![("Vary", "Origin".to_string())];
-    if let Some(origin) = allowed_origin(host, head) {
+    if let Some(origin) = allowed_origin(node, head) {
         let exposed =
             "X-Phalanx-Node, X-Phalanx-Leader, X-Phalanx-Term, X-Phalanx-Index, X-Phalanx-Session, Retry-After";
         headers.push(("Access-Control-Allow-Origin", origin));

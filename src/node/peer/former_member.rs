@@ -8,8 +8,8 @@
 //! Not here: the words (`cluster/health.rs`), what a front door of such a node does (`node/threads/gossip.rs`).
 
 use super::discovery_client::{Asker, named_addresses};
-use crate::cluster::health::Outsider;
 use crate::node::shared::Shared;
+use crate::outcome::Outsider;
 use crate::types::Identity;
 use crate::wire::Whereabouts;
 use log::warn;

@@ -15,7 +15,7 @@ use crate::raft::{Change, Promise};
 use crate::services::Replicated;
 use crate::services::directory::Command;
 use crate::services::directory::Directory;
-use crate::types::{Identity, NodeId, Outcome};
+use crate::types::{Identity, NodeId};
 use crate::wire::{Frame, Hello, Whereabouts};
 use log::info;
 use std::time::{Duration, Instant};
@@ -112,10 +112,7 @@ fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), 
 
 fn register_gateway(shared: &Shared, hello: &Hello, deadline: Instant) -> Result<(), String> {
     let command = Command::Register { who: hello.from, addresses: hello.addresses.clone(), is_gateway: true };
-    match shared.inboxes.run(Directory::encode_command(&command), deadline) {
-        Outcome::Done(_) => Ok(()),
-        Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),
-    }
+    shared.inboxes.run(Directory::encode_command(&command), deadline).into_result().map(drop)
 }
 
 fn in_use(id: NodeId) -> String {
@@ -123,8 +120,5 @@ fn in_use(id: NodeId) -> String {
 }
 
 fn change(shared: &Shared, change: Change, deadline: Instant) -> Result<(), String> {
-    match shared.inboxes.ask(Operation::Change(change), deadline) {
-        Outcome::Done(_) => Ok(()),
-        Outcome::Refused(why) | Outcome::Unknown(why) => Err(why),
-    }
+    shared.inboxes.ask(Operation::Change(change), deadline).into_result().map(drop)
 }

@@ -23,6 +23,8 @@ use crate::node::threads::{
     apply, chat, config_writer, console, disk, gossip, large_reads, monitor, sql_checkpoint, watch, worker,
 };
 use crate::node::views::statement_timings::StatementTimings;
+#[cfg(test)]
+use crate::planted_bugs::RaftBugs;
 use crate::raft::{Config, Durable, Raft};
 use crate::services::registry::Registry;
 use crate::services::sql;
@@ -286,7 +288,7 @@ pub(crate) fn raft_config(settings: &Settings, me: Identity) -> Config {
         inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
         uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
         #[cfg(test)]
-        flaws: crate::raft::Flaws::default(),
+        bugs: RaftBugs::default(),
     }
 }
 

@@ -33,6 +33,9 @@ const OWN_FILES: u64 = 256;
 /// The fewest file descriptors with which a node starts: an idle node of three holds 40, and each worker, client and snapshot
 /// needs more.
 const FILES_MIN: u64 = 128;
+/// The least address space with which a node starts, in bytes: an idle node of three reserves 1.1 GiB, most of it for the stacks
+/// and heaps of its threads, and uses 50 MiB of it.
+const ADDRESS_SPACE_MIN: u64 = 2 << 30;
 
 /// What the command line says beyond the settings.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +78,13 @@ pub enum StartError {
         "the limit of open files is {0}, a node needs at least {FILES_MIN}: raise it, for example with ulimit -n 4096"
     )]
     Descriptors(u64),
+    /// The system gives too little address space: an allocation that fails would abort the node later.
+    #[error(
+        "the limit of address space is {} MiB, a node needs at least {} MiB: raise it (ulimit -v unlimited)",
+        .0 >> 20,
+        ADDRESS_SPACE_MIN >> 20
+    )]
+    AddressSpace(u64),
 }
 
 impl StartError {
@@ -82,7 +92,10 @@ impl StartError {
         use LaunchError::{Database, Snapshot, Voter};
         match self {
             StartError::Store(_) | StartError::Launch(LaunchError::Store(_) | Snapshot(_) | Database(_)) => 3,
-            StartError::Discovery(_) | StartError::Launch(Voter(_)) | StartError::Descriptors(_) => 2,
+            StartError::Discovery(_)
+            | StartError::Launch(Voter(_))
+            | StartError::Descriptors(_)
+            | StartError::AddressSpace(_) => 2,
             _ => 1,
         }
     }
@@ -161,16 +174,22 @@ fn start(
     }
     let is_gateway = options.is_gateway;
     let key = settings.cluster_secret.as_deref().map(Key::of);
-    let find = |me: &mut Me, store: &mut Store, durable: &Durable| {
-        find_cluster(&settings, key.as_ref(), &*files, &dir, me, store, durable, &ports, stop_asked, is_gateway)
+    let search = Search {
+        settings: &settings,
+        key: key.as_ref(),
+        files: &*files,
+        dir: &dir,
+        ports: &ports,
+        stop_asked,
+        is_gateway,
     };
-    let mut found = find(&mut me, &mut store, &durable)?;
+    let mut found = search.run(&mut me, &mut store, &durable)?;
     if found == Found::Outdated {
         drop(store);
         me = identity::set_aside(&*files, &dir, &me, Uuid::new_v4())?;
         info!("node {} is now uuid {}", id.0, me.uuid);
         (store, durable) = open::open(&files, &dir, &mut me)?;
-        found = find(&mut me, &mut store, &durable)?;
+        found = search.run(&mut me, &mut store, &durable)?;
     }
     if found == Found::Bootstrapped {
         durable = raft::bootstrap_state(me.identity());
@@ -214,50 +233,53 @@ enum Found {
     Outdated,
 }
 
-/// Returns when this node has a cluster.
-#[expect(clippy::too_many_arguments, reason = "called once, with everything that a node is before it runs")]
-fn find_cluster(
-    settings: &Settings,
-    key: Option<&Key>,
-    files: &dyn Files,
-    dir: &Path,
-    me: &mut Me,
-    store: &mut Store,
-    durable: &Durable,
-    ports: &Ports,
-    stop_asked: &Receiver<&'static str>,
+/// What a node has while it looks for its cluster, beside what the search changes.
+struct Search<'a> {
+    settings: &'a Settings,
+    key: Option<&'a Key>,
+    files: &'a dyn Files,
+    dir: &'a Path,
+    ports: &'a Ports,
+    stop_asked: &'a Receiver<&'static str>,
     is_gateway: bool,
-) -> Result<Found, StartError> {
-    let (identity, cluster) = (me.identity(), me.cluster);
-    let asker = Asker::new(settings, key.cloned(), identity, cluster, is_gateway);
-    let has_log = *durable != Durable::default();
-    let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
-    let free_mb = store::free_bytes(dir)? >> 20;
-    let no_disk = (free_mb < settings.disk_reserve_mb).then(|| {
-        format!("{free_mb} MiB free, disk_reserve_mb is {}: free some space or lower it", settings.disk_reserve_mb)
-    });
-    let no_bootstrap = match is_gateway {
-        true => Some("it is a gateway; start the nodes of the cluster, for example with ./run.sh".to_string()),
-        false => no_disk,
-    };
-    let kept = raft::Promise::from(durable);
-    let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
-    let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_bootstrap, settings };
-    let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
-    let world =
-        RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| bootstrap(files, dir, me, store, cluster));
-    let decision = discover(&seeker, &world)?;
-    drop((world, lookout));
-    match decision {
-        Decision::Resume => Ok(Found::Member { identities: Vec::new() }),
-        Decision::Outdated => Ok(Found::Outdated),
-        Decision::Bootstrapped { .. } => Ok(Found::Bootstrapped),
-        Decision::Stopping => Err(StartError::Stopped),
-        Decision::Joined { cluster, members, identities } => {
-            me.cluster = Some(cluster);
-            me.peers.extend(members.into_iter().filter(|(id, _)| *id != me.id));
-            identity::save(files, dir, me)?;
-            Ok(Found::Member { identities })
+}
+
+impl Search<'_> {
+    /// Returns when this node has a cluster.
+    fn run(&self, me: &mut Me, store: &mut Store, durable: &Durable) -> Result<Found, StartError> {
+        let Search { settings, key, files, dir, ports, stop_asked, is_gateway } = *self;
+        let (identity, cluster) = (me.identity(), me.cluster);
+        let asker = Asker::new(settings, key.cloned(), identity, cluster, is_gateway);
+        let has_log = *durable != Durable::default();
+        let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
+        let free_mb = store::free_bytes(dir)? >> 20;
+        let no_disk = (free_mb < settings.disk_reserve_mb).then(|| {
+            format!("{free_mb} MiB free, disk_reserve_mb is {}: free some space or lower it", settings.disk_reserve_mb)
+        });
+        let no_bootstrap = match is_gateway {
+            true => Some("it is a gateway; start the nodes of the cluster, for example with ./run.sh".to_string()),
+            false => no_disk,
+        };
+        let kept = raft::Promise::from(durable);
+        let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
+        let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_bootstrap, settings };
+        let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
+        let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
+            bootstrap(files, dir, me, store, cluster)
+        });
+        let decision = discover(&seeker, &world)?;
+        drop((world, lookout));
+        match decision {
+            Decision::Resume => Ok(Found::Member { identities: Vec::new() }),
+            Decision::Outdated => Ok(Found::Outdated),
+            Decision::Bootstrapped { .. } => Ok(Found::Bootstrapped),
+            Decision::Stopping => Err(StartError::Stopped),
+            Decision::Joined { cluster, members, identities } => {
+                me.cluster = Some(cluster);
+                me.peers.extend(members.into_iter().filter(|(id, _)| *id != me.id));
+                identity::save(files, dir, me)?;
+                Ok(Found::Member { identities })
+            }
         }
     }
 }
@@ -277,7 +299,7 @@ fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, clus
     let first = raft::bootstrap_state(me.identity());
     let persist = Persist { seq: 0, hard_state: Some(first.hard_state), install: None, entries: first.entries };
     store.write(&persist).and_then(|()| store.sync()).map_err(|e| e.to_string())?;
-    // Last, so that a crash in between leaves a newcomer.
+    // Last, so that a crash in between leaves a new node.
     me.cluster = Some(cluster);
     identity::save(files, dir, me).map_err(|e| e.to_string())
 }
@@ -287,7 +309,7 @@ fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, clus
 ///
 /// # Errors
 ///
-/// [`StartError::Descriptors`] where the limit is too low for a node.
+/// [`StartError::Descriptors`] and [`StartError::AddressSpace`] where a limit is too low for a node.
 fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut files = getrlimit(Resource::Nofile);
@@ -298,6 +320,9 @@ fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
     }
     if let Some(limit) = files.current.filter(|limit| *limit < FILES_MIN) {
         return Err(StartError::Descriptors(limit));
+    }
+    if let Some(limit) = getrlimit(Resource::As).current.filter(|limit| *limit < ADDRESS_SPACE_MIN) {
+        return Err(StartError::AddressSpace(limit));
     }
     // The system's limit of processes counts all threads of the user; root is not bound by it.
     let is_root = rustix::process::geteuid().is_root();

@@ -5,7 +5,6 @@
 use crate::node::shared::Shared;
 use crate::node::shared::request::{Operation, transferred_to};
 use crate::raft::Role;
-use crate::types::Outcome;
 use log::{info, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,12 +20,12 @@ pub fn transfer_leadership(shared: &Shared) {
         return;
     }
     let deadline = Instant::now() + TRANSFER_MAX;
-    match shared.inboxes.ask(Operation::Transfer(None), deadline) {
-        Outcome::Done((_, reply)) => {
+    match shared.inboxes.ask(Operation::Transfer(None), deadline).into_result() {
+        Ok((_, reply)) => {
             let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());
             info!("leadership transferred to={to}");
         }
-        Outcome::Refused(why) | Outcome::Unknown(why) => warn!("leadership not transferred err={why:?}"),
+        Err(why) => warn!("leadership not transferred err={why:?}"),
     }
 }
 

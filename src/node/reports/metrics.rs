@@ -138,7 +138,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         });
     }
     for quota in quota::all(&shared.settings, &shared.sizes()) {
-        let labels = vec![("quota", quota.name.to_string())];
+        let labels = vec![("quota", quota.name.setting().to_string())];
         let used = gauge("phalanx_quota_used", "Bytes or jobs that a quota counts", quota.used);
         let most = gauge("phalanx_quota_max", "Where a quota is reached", quota.most);
         rows.extend([Metric { labels: labels.clone(), ..used }, Metric { labels, ..most }]);

@@ -6,9 +6,10 @@
 use super::lock::lock;
 use super::state::Shared;
 use crate::cluster::gossip::Gossip;
-use crate::cluster::health::{self, Judgement, Outsider, Situation};
+use crate::cluster::health::{self, Judgement, Situation};
 use crate::cluster::integrity::Difference;
 use crate::node::quota;
+use crate::outcome::{NoLeader, Outsider};
 use crate::raft::{Membership, Promise, Role, View, quorum};
 use crate::types::{Addresses, Identity, NodeId};
 use crate::wire::heartbeat::Row;
@@ -106,23 +107,25 @@ impl Shared {
             voters_max: self.settings.voters_max,
             quotas: quota::reached(&self.settings, &self.sizes()),
             corrupt,
-            split: self.integrity.no_writes(),
+            split: self.integrity.no_writes().map(|why| why.to_string()),
             has_quorum: is_leader.then_some(raft.has_quorum),
         })
     }
 
-    /// Why a request found no leader, in words: `no quorum: 2 of 5 voters reachable, 3 needed`.
-    pub fn why_no_leader(&self) -> String {
+    /// Why a request found no leader.
+    pub fn why_no_leader(&self) -> NoLeader {
         if let Some(outsider) = self.outsider() {
-            return outsider.in_words(self.me);
+            return NoLeader::Outsider(outsider, self.me);
         }
         let view = self.view();
         let voters = &view.raft.membership.voters;
         let reachable = voters.keys().filter(|id| self.is_online(**id)).count();
         let needed = quorum(voters.len());
         match reachable < needed {
-            true => format!("no quorum: {reachable} of {} voters reachable, {needed} needed", voters.len()),
-            false => "no leader answered in time; an election may be under way: try again".to_string(),
+            true => {
+                NoLeader::NoQuorum { reachable: reachable as u64, voters: voters.len() as u64, needed: needed as u64 }
+            }
+            false => NoLeader::NotInTime,
         }
     }
 }

@@ -8,8 +8,9 @@ use crate::limits::{
     APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
     WATCH_INBOX_MAX, WORKER_INBOX_MAX,
 };
+use crate::outcome::{Doubt, Outcome, Reason};
 use crate::services::jobs::JobId;
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::time::{Duration, Instant};
 
@@ -112,8 +113,13 @@ impl Inboxes {
     /// Sends a request to `core` and waits for its answer, a little longer than the deadline at most.
     pub fn ask(&self, operation: Operation, deadline: Instant) -> Answered {
         let (reply, answer) = bounded(1);
+        let is_query = matches!(operation, Operation::Query { .. });
         self.submit(operation, deadline, ReplyTo::Local(reply));
-        wait_for(&answer, deadline + ANSWER_SLACK)
+        match wait_for(&answer, deadline + ANSWER_SLACK) {
+            // A question changes nothing, so there is no doubt.
+            Outcome::Unknown(_) if is_query => Outcome::Refused(Reason::Stopping),
+            answered => answered,
+        }
     }
 
     /// Sends a request to `core` and goes on.
@@ -121,7 +127,7 @@ impl Inboxes {
         let request = Request { operation, deadline, reply };
         if let Err(e) = self.core.send_deadline(CoreInput::Request(request), deadline) {
             let CoreInput::Request(mut request) = e.into_inner() else { unreachable!("it is what was sent") };
-            request.reply.answer(Outcome::Refused("this node is too busy or stopping".to_string()));
+            request.reply.answer(Outcome::Refused(Reason::Stopping));
         }
     }
 
@@ -136,7 +142,7 @@ impl Inboxes {
         let (reply, answer) = bounded(1);
         let wait = ApplyJob::Await { job, at_least, deadline, reply: ReplyTo::Local(reply) };
         if self.apply.send_deadline(wait, deadline).is_err() {
-            return Outcome::Refused("this node is too busy or stopping".to_string());
+            return Outcome::Refused(Reason::Stopping);
         }
         wait_for(&answer, deadline + ANSWER_SLACK)
     }
@@ -150,11 +156,22 @@ impl Inboxes {
 fn wait_for(answer: &Receiver<Answered>, deadline: Instant) -> Answered {
     match answer.recv_deadline(deadline) {
         Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Timeout) => {
-            Outcome::Unknown("no answer in time: it may or may not be applied".to_string())
-        }
-        Err(RecvTimeoutError::Disconnected) => {
-            Outcome::Unknown("this node stopped before the answer: it may or may not be applied".to_string())
-        }
+        Err(RecvTimeoutError::Timeout) => Outcome::Unknown(Doubt::NoAnswer),
+        Err(RecvTimeoutError::Disconnected) => Outcome::Unknown(Doubt::Stopped),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::shared::inboxes::*;
+    use crate::node::shared::request::Level;
+
+    #[test]
+    fn silence_puts_a_command_in_doubt_and_a_question_never() {
+        let (inboxes, _receivers) = channels();
+        let soon = || Instant::now() + Duration::from_millis(1);
+        let query = Operation::Query { query: Vec::new(), level: Level::Linearizable };
+        assert_eq!(inboxes.ask(query, soon()), Outcome::Refused(Reason::Stopping));
+        assert_eq!(inboxes.run(vec![9], soon()), Outcome::Unknown(Doubt::NoAnswer));
     }
 }

@@ -9,6 +9,7 @@
 //! bytes of a connection are granted always, as health checks need no more: `connections_max` bounds them.
 //! Not here: bounds of one connection (`limits.rs`), its place among all connections (`node/handle.rs`).
 
+use crate::outcome::MEMORY_FULL;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,13 +24,9 @@ const SMALL_BYTES: usize = 64 << 10;
 /// The budget by default: at most this, and a quarter of the machine's memory.
 const DEFAULT_BYTES_MAX: u64 = 1 << 30;
 
-/// What is said to whoever is refused; a client may try again.
-pub const FULL: &str =
-    "the memory budget for connections is used up (setting memory_budget_mb); try again, or send less at once";
-
 /// There is no room for so much now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{FULL}")]
+#[error("{MEMORY_FULL}")]
 pub struct Full;
 
 /// Bytes that may be held, and how many are.

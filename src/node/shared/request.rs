@@ -3,10 +3,11 @@
 //! Not here: where it waits meanwhile (`node/threads/core/pending_requests.rs`), what goes to other nodes (`wire/`).
 
 use super::link::Link;
+use crate::outcome::Outcome;
 use crate::raft;
 use crate::services::Reply;
 use crate::services::sessions::Tag;
-use crate::types::{Index, NodeId, Outcome};
+use crate::types::{Index, NodeId};
 use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::Sender;
 use std::fmt::Debug;

@@ -12,7 +12,6 @@ use super::peer_frames::PeerFrames;
 use super::stopper::Stopper;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
-use crate::cluster::health::Outsider;
 use crate::cluster::lag::Lags;
 use crate::cluster::log_clock::{LogClock, Skews};
 use crate::node::peer::newcomers::Newcomers;
@@ -28,6 +27,7 @@ use crate::node::views::integrity::Integrity;
 use crate::node::views::jobs::JobsView;
 use crate::node::views::live_output::Live;
 use crate::node::views::sessions::Sessions;
+use crate::outcome::Outsider;
 use crate::raft::{Refused, View};
 use crate::services::directory::Nodes;
 use crate::settings::Settings;
@@ -102,7 +102,7 @@ pub struct Shared {
     /// The inboxes of its threads.
     pub inboxes: Inboxes,
     /// Client connections.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
     /// Monitor frames.
     pub frames: Frames,
     /// The event ring.
@@ -223,7 +223,7 @@ impl Shared {
             cluster: parts.cluster,
             peer_key: parts.peer_key,
             dir: parts.dir,
-            sessions: Sessions::default(),
+            sessions: Arc::default(),
             events: Events::default(),
             failovers: FailoverLog::default(),
             log_clock: Mutex::new(LogClock::recovered(parts.log_ms)),

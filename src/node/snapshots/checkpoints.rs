@@ -10,16 +10,16 @@
 //! (`rebuild.rs`).
 
 use super::{rebuild, writer};
-use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge, parts_in_words};
+use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge};
 use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::messages::CoreInput;
 use crate::node::shared::{Shared, lock};
-use crate::node::views::integrity::split_in_words;
+use crate::outcome::Reason;
 use crate::raft::{Membership, Role};
 use crate::services::registry::checkpoint_command;
 use crate::store::RealFiles;
 use crate::store::mark::{self, Kind, Mark};
-use crate::types::{Identity, Index, NodeId, Outcome};
+use crate::types::{Identity, Index, NodeId};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, info, warn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,7 +117,7 @@ impl Checkpoints {
             (None, Some(split)) => {
                 integrity.set_split(Some(split.clone()));
                 integrity.differences.fetch_add(1, Ordering::Relaxed);
-                let text = split_in_words(split);
+                let text = Reason::Split(split.clone()).to_string();
                 error!("{text}");
                 self.shared.event("state", None, text);
                 if !integrity.is_corrupt() {
@@ -144,7 +144,7 @@ impl Checkpoints {
         integrity.set_corrupt(Some(difference.clone()));
         self.save(Some((Kind::Corrupt, difference)));
         self.shared.inboxes.to_core(CoreInput::Corrupt(true));
-        let parts = parts_in_words(&difference.parts);
+        let parts = difference.parts_text();
         error!(
             "state differs from the majority's parts=\"{parts}\" index={}: refusing reads until it is rebuilt",
             difference.index
@@ -167,7 +167,7 @@ impl Checkpoints {
         for (id, difference) in &corrupt {
             if !self.reported.contains_key(id) {
                 self.shared.integrity.differences.fetch_add(1, Ordering::Relaxed);
-                let parts = parts_in_words(&difference.parts);
+                let parts = difference.parts_text();
                 let text = format!(
                     "the state of node {} differs from the majority's in {parts} at index {}: it refuses reads and is \
                      being rebuilt",
@@ -272,7 +272,7 @@ impl Checkpoints {
     fn propose(&mut self) {
         self.last_proposed = Some(Instant::now());
         let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-        if let Outcome::Refused(why) | Outcome::Unknown(why) = self.shared.inboxes.run(checkpoint_command(), deadline) {
+        if let Err(why) = self.shared.inboxes.run(checkpoint_command(), deadline).into_result() {
             log::debug!("no checkpoint err={why:?}");
         }
     }

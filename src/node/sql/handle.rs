@@ -5,13 +5,15 @@
 //! Not here: the connections (`reader_pool.rs`), what a statement does (`services/sql/`), rqlite's JSON (`http/db/`), the file's
 //! folder (`node/process/sql_folder.rs`).
 
-use super::load_permit::{BUSY, LoadPermit};
-use super::reader_pool::ReaderPool;
+use super::load_permit::LoadPermit;
+use super::reader_pool::{ReaderGuard, ReaderPool};
 use crate::node::handle::Handle;
+use crate::node::interface::Requests;
 use crate::node::shared::Shared;
-use crate::node::shared::memory::{self, Reservation};
+use crate::node::shared::memory::Reservation;
 use crate::node::shared::request::{Ack, Level, Operation};
 use crate::node::views::statement_timings;
+use crate::outcome::{Doubt, Outcome, Reason};
 use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::sessions::Tag;
@@ -19,7 +21,7 @@ use crate::services::sql::Database;
 use crate::services::sql::{
     Answer, Command, Digest, Outcome as SqlOutcome, Query, ReadLevel, Run, Statement, all_read, bare_image, may_free,
 };
-use crate::types::{Index, Outcome};
+use crate::types::Index;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -48,10 +50,38 @@ pub enum BackupForm {
 /// Rows are in memory as they were read, and as text in a buffer that may have twice the room.
 const ROWS_TIMES: usize = 3;
 
-impl Handle {
+/// The database as endpoints use it.
+pub trait Sql {
     /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run them,
     /// because the same request was answered before or a snapshot brought what they did.
-    pub fn sql_run(
+    fn sql_run(
+        &self,
+        run: Run,
+        tag: Option<Tag>,
+        times: Option<&mut Vec<Duration>>,
+        deadline: Instant,
+    ) -> Outcome<(Index, Answer)>;
+    /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
+    fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
+    /// Reads. Whatever its level, a statement that could change anything fails in its place. `times` gets how long each took.
+    /// `held` is for the rows and for the form in which they go on, until they have it.
+    fn sql_read(
+        &self,
+        read: SqlRead,
+        times: Option<&mut Vec<Duration>>,
+        held: &mut Reservation,
+        deadline: Instant,
+    ) -> Outcome<(Index, Answer)>;
+    /// Whether none of these can change anything: such a request needs no log.
+    fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool;
+    /// Writes the whole database out, as it is at the index that is answered or a little later.
+    fn sql_backup(&self, form: BackupForm, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index>;
+    /// Fingerprints of this node's tables, and the newest entry of the database that they are of.
+    fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest>;
+}
+
+impl Sql for Handle {
+    fn sql_run(
         &self,
         run: Run,
         tag: Option<Tag>,
@@ -64,7 +94,7 @@ impl Handle {
         {
             let excess = pool.take(deadline).and_then(|reader| {
                 let excess = reader.excess_freed(&run.statements, self.shared().now_ms(), run.seed);
-                excess.map_err(|e| format!("the database cannot be read: {e}"))
+                excess.map_err(|e| Reason::Unreadable(e.to_string()))
             });
             match excess {
                 Ok(None) => {}
@@ -93,8 +123,7 @@ impl Handle {
         outcome
     }
 
-    /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
-    pub fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
+    fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
         let (mut tag, mut permit) = (tag, None);
         loop {
             // Encoded anew for each try: nearly every command needs one only, and none is copied.
@@ -103,20 +132,18 @@ impl Handle {
                 Outcome::Done((_, Answer::Busy { after_ms })) => after_ms,
                 other => return other,
             };
-            let Ok(pool) = pool(self.shared()) else { return Outcome::Refused(BUSY.to_string()) };
+            let Ok(pool) = pool(self.shared()) else { return Outcome::Refused(Reason::DatabaseBusy) };
             let time = Duration::from_millis(after_ms);
             permit = permit.or_else(|| pool.load_permits.take(deadline));
             if permit.as_ref().and_then(|permit: &LoadPermit<'_>| permit.wait(time, deadline)).is_none() {
-                return Outcome::Refused(BUSY.to_string());
+                return Outcome::Refused(Reason::DatabaseBusy);
             }
             // What was told to come again is known by its name: a copy of the request comes by the same names.
             tag = tag.map(|tag| Tag { number: tag.number + 1, ..tag });
         }
     }
 
-    /// Reads. Whatever its level, a statement that could change anything fails in its place. `times` gets how long each took.
-    /// `held` is for the rows and for the form in which they go on, until they have it.
-    pub fn sql_read(
+    fn sql_read(
         &self,
         read: SqlRead,
         times: Option<&mut Vec<Duration>>,
@@ -128,8 +155,8 @@ impl Handle {
             return Outcome::Refused(why);
         }
         let index = match self.sql_barrier(level, freshness, deadline) {
-            Outcome::Done(index) => index,
-            Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
+            Ok(index) => index,
+            Err(why) => return Outcome::Refused(why),
         };
         let shared = self.shared();
         let begun = Instant::now();
@@ -147,7 +174,7 @@ impl Handle {
         };
         let outcomes = reader.read_within(&statements, shared.now_ms(), seed, &mut mark, &mut grant);
         if is_full {
-            return Outcome::Refused(memory::FULL.to_string());
+            return Outcome::Refused(Reason::Memory);
         }
         if let Some(times) = times {
             *times = statement_timings::between(&instants);
@@ -156,13 +183,12 @@ impl Handle {
         Outcome::Done((index, Answer::Results(outcomes)))
     }
 
-    /// Whether none of these can change anything: such a request needs no log.
-    pub fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool {
+    fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool {
         match all_read(statements) {
             Some(is_read) => is_read,
             // SQLite tells, from a schema that has what was acknowledged before.
             None => {
-                matches!(self.sql_barrier(ReadLevel::Linearizable, None, deadline), Outcome::Done(_))
+                self.sql_barrier(ReadLevel::Linearizable, None, deadline).is_ok()
                     && pool(self.shared())
                         .and_then(|pool| pool.take(deadline))
                         .is_ok_and(|reader| reader.only_read(statements))
@@ -170,83 +196,72 @@ impl Handle {
         }
     }
 
-    /// Writes the whole database out, as it is at the index that is answered or a little later.
-    pub fn sql_backup(
-        &self,
-        form: BackupForm,
-        level: ReadLevel,
-        deadline: Instant,
-        out: &mut dyn Write,
-    ) -> Outcome<Index> {
+    fn sql_backup(&self, form: BackupForm, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index> {
         if let Some(why) = self.shared().integrity.no_reads() {
             return Outcome::Refused(why);
         }
         let index = match self.sql_barrier(level, None, deadline) {
-            Outcome::Done(index) => index,
-            other => return other,
+            Ok(index) => index,
+            Err(why) => return Outcome::Refused(why),
         };
         let pool = match pool(self.shared()) {
             Ok(pool) => pool,
             Err(why) => return Outcome::Refused(why),
         };
         let written = match form {
-            BackupForm::File => bare_image(&pool.files, out).map_err(|e| e.to_string()),
-            BackupForm::Sql => pool.take(deadline).and_then(|reader| reader.dump(out).map_err(|e| e.to_string())),
+            BackupForm::File => bare_image(&pool.files, out).map_err(|e| Reason::NoBackup(e.to_string())),
+            BackupForm::Sql => {
+                let dump = |reader: ReaderGuard<'_>| reader.dump(out).map_err(|e| Reason::NoBackup(e.to_string()));
+                pool.take(deadline).and_then(dump)
+            }
         };
         match written {
             Ok(()) => Outcome::Done(index),
-            Err(why) => Outcome::Refused(format!("the database cannot be sent: {why}")),
+            Err(why) => Outcome::Refused(why),
         }
     }
 
-    /// Fingerprints of this node's tables, and the newest entry of the database that they are of.
-    pub fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest> {
-        match self.sql_barrier(level, None, deadline) {
-            Outcome::Done(_) => {}
-            Outcome::Refused(why) | Outcome::Unknown(why) => return Outcome::Refused(why),
-        }
-        let digest = pool(self.shared())
-            .and_then(|pool| pool.take(deadline))
-            .and_then(|reader| reader.digest().map_err(|e| format!("the database cannot be read: {e}")));
+    fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest> {
+        let digest = self
+            .sql_barrier(level, None, deadline)
+            .and_then(|_| pool(self.shared())?.take(deadline))
+            .and_then(|reader| reader.digest().map_err(|e| Reason::Unreadable(e.to_string())));
         match digest {
             Ok(digest) => Outcome::Done(digest),
             Err(why) => Outcome::Refused(why),
         }
     }
+}
 
+impl Handle {
     /// Waits until this node's file is as fresh as asked for; the index that it has then at least.
-    fn sql_barrier(&self, level: ReadLevel, freshness: Option<Duration>, deadline: Instant) -> Outcome<Index> {
+    fn sql_barrier(&self, level: ReadLevel, freshness: Option<Duration>, deadline: Instant) -> Result<Index, Reason> {
         if level == ReadLevel::None {
             let age = self.shared().leader_age();
             return match freshness {
-                Some(most) if age.is_none_or(|age| age > most) => Outcome::Refused(match age {
-                    Some(age) => {
-                        format!("stale read: this node has not heard from a leader for {} ms", age.as_millis())
-                    }
-                    None => "stale read: this node has not heard from a leader yet".to_string(),
-                }),
-                _ => Outcome::Done(self.shared().applied()),
+                Some(most) if age.is_none_or(|age| age > most) => {
+                    Err(Reason::StaleRead { age_ms: age.map(|age| age.as_millis() as u64) })
+                }
+                _ => Ok(self.shared().applied()),
             };
         }
-        match self.ask(
-            Operation::Query { query: Database::encode_query(&Query::Applied), level: Level::Linearizable },
-            deadline,
-        ) {
-            Outcome::Done((index, _)) => Outcome::Done(index),
-            Outcome::Refused(why) | Outcome::Unknown(why) => Outcome::Refused(why),
+        match self.query(Database::encode_query(&Query::Applied), Level::Linearizable, deadline) {
+            Outcome::Done((index, _)) => Ok(index),
+            Outcome::Refused(why) => Err(why),
+            Outcome::Unknown(_) => Err(Reason::Stopping),
         }
     }
 }
 
-fn pool(shared: &Shared) -> Result<&ReaderPool, String> {
-    shared.sql.as_ref().ok_or_else(|| "this node has no database".to_string())
+fn pool(shared: &Shared) -> Result<&ReaderPool, Reason> {
+    shared.sql.as_ref().ok_or(Reason::NoDatabase)
 }
 
 fn understood(outcome: Outcome<(Index, Reply)>) -> Outcome<(Index, Answer)> {
     match outcome {
         Outcome::Done((index, Reply::Ok(bytes))) => match Answer::decode(&bytes) {
             Some(answer) => Outcome::Done((index, answer)),
-            None => Outcome::Unknown("the database returned an unexpected answer".to_string()),
+            None => Outcome::Unknown(Doubt::StrangeAnswer),
         },
         Outcome::Done((index, Reply::Failed(why))) => Outcome::Done((index, Answer::Refused(why))),
         Outcome::Refused(why) => Outcome::Refused(why),

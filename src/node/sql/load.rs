@@ -8,11 +8,13 @@
 use crate::node::handle::Handle;
 use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::{Shared, lock};
+use crate::node::sql::handle::Sql;
 use crate::node::sql::reader_pool::ReaderPool;
+use crate::outcome::{Outcome, Reason};
 use crate::services::sessions::Tag;
 use crate::services::sql::commands::Bytes;
 use crate::services::sql::{Answer, Command};
-use crate::types::{Index, NodeId, Outcome};
+use crate::types::{Index, NodeId};
 use std::time::{Duration, Instant};
 
 /// Between two looks at who is ready.
@@ -33,14 +35,23 @@ pub struct SentFile {
     pub crc: u32,
 }
 
-impl Handle {
+/// Putting a database file in place of all tables.
+pub trait SqlFiles {
     /// Sends a piece of a file, which begins at `offset`. Whatever becomes of it, no table has changed.
-    pub fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)> {
+    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)>;
+    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: names this last step, if the client chose a
+    /// name.
+    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
+    /// Removes what is left of a file, and of others that came to nothing: piece by piece, so that nobody waits for it.
+    fn sql_unstage(&self, load: u64);
+}
+
+impl SqlFiles for Handle {
+    fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)> {
         self.load_step(&Command::Stage { load, offset, bytes: Bytes::from(piece) })
     }
 
-    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: names this last step, if the client chose a name.
-    pub fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
+    fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
         let SentFile { load, bytes, crc } = file;
         match self.load_step(&Command::Prepare { load, bytes, crc, seed: load }) {
             Outcome::Done((_, Answer::Done)) => {}
@@ -52,20 +63,21 @@ impl Handle {
         self.sql_write(&Command::PutInPlace { load, bytes, crc, seed: load }, tag, deadline)
     }
 
-    /// Removes what is left of a file, and of others that came to nothing: piece by piece, so that nobody waits for it.
-    pub fn sql_unstage(&self, load: u64) {
+    fn sql_unstage(&self, load: u64) {
         while let Outcome::Done((_, Answer::More)) = self.load_step(&Command::Unstage { load }) {}
     }
+}
 
+impl Handle {
     fn load_step(&self, command: &Command) -> Outcome<(Index, Answer)> {
         match self.sql_write(command, None, Instant::now() + COMMAND_MAX) {
-            Outcome::Unknown(why) => Outcome::Refused(format!("nothing was changed: {why}")),
+            Outcome::Unknown(why) => Outcome::Refused(Reason::NothingChanged(why)),
             other => other,
         }
     }
 }
 
-fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<(), String> {
+fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<(), Reason> {
     let begun = Instant::now();
     let mut enough_at = begun;
     loop {
@@ -78,7 +90,7 @@ fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<
             return Ok(());
         }
         if shared.is_stopping() || Instant::now() >= deadline {
-            return Err("nothing was changed: the nodes did not prepare the file in time".to_string());
+            return Err(Reason::NotPrepared);
         }
         std::thread::sleep(LOOK_EVERY);
     }

@@ -6,9 +6,6 @@ use crate::node::shared::lock;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The refusal of a request that got no permit before its deadline.
-pub const BUSY: &str = "the database is busy with other long requests; nothing was changed, try again later";
-
 /// One permit on this node, so that such requests do not take the log's time from each other.
 #[derive(Debug, Default)]
 pub struct LoadPermits {

@@ -7,6 +7,7 @@ use crate::limits::{SQL_READERS_MAX, SQL_READS_BYTES_MAX};
 use crate::node::shared::lock;
 use crate::node::shared::memory::resident_bytes;
 use crate::node::views::statement_timings::StatementTimings;
+use crate::outcome::Reason;
 use crate::services::sql::{Files, Reader};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -132,8 +133,11 @@ impl ReaderPool {
         }
     }
 
-    /// A reader that must be done by the deadline; waits for one until then. The error: a sentence.
-    pub fn take(&self, deadline: Instant) -> Result<ReaderGuard<'_>, String> {
+    /// A reader that must be done by the deadline; waits for one until then.
+    ///
+    /// # Errors
+    /// All are in use, or the file cannot be opened.
+    pub fn take(&self, deadline: Instant) -> Result<ReaderGuard<'_>, Reason> {
         let mut connections = lock(&self.connections);
         if connections.idle.len() == connections.open {
             self.limits.note_idle();
@@ -154,7 +158,7 @@ impl ReaderPool {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err("too many reads at once; try again later".to_string());
+                return Err(Reason::TooManyReads);
             }
             let (again, _) =
                 self.freed.wait_timeout(connections, left).unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -163,7 +167,7 @@ impl ReaderPool {
         drop(connections);
         let mut guard = ReaderGuard { pool: self, pooled };
         if guard.pooled.is_none() {
-            guard.pooled = Some(self.open().map_err(|e| format!("the database cannot be read: {e}"))?);
+            guard.pooled = Some(self.open().map_err(|e| Reason::Unreadable(e.to_string()))?);
         }
         let ends_us = deadline.saturating_duration_since(self.limits.started).as_micros() as u64;
         if let Some(pooled) = &guard.pooled {

@@ -13,7 +13,7 @@ use crate::node::shared::{Shared, inbox, lock};
 use crate::services::Replicated;
 use crate::services::directory::Command;
 use crate::services::directory::Directory;
-use crate::types::{Addresses, Identity, NodeId, Outcome};
+use crate::types::{Addresses, Identity, NodeId};
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
@@ -223,10 +223,7 @@ impl Beats {
             let command =
                 Directory::encode_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
             let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-            let why_not = match shared.inboxes.run(command, deadline) {
-                Outcome::Refused(why) | Outcome::Unknown(why) => Some(why),
-                Outcome::Done(_) => None,
-            };
+            let why_not = shared.inboxes.run(command, deadline).into_result().err();
             let mut told = lock(&told_why_not);
             if let Some(why) = why_not.as_ref().filter(|_| *told != why_not) {
                 info!("addresses not registered yet err={why:?}");

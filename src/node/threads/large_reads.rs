@@ -5,12 +5,12 @@
 //! Not here: what is a large read (`Store::read_cost`), reads that are answered at once (`apply.rs`).
 
 use crate::limits::LARGE_READS_MAX;
-use crate::node::shared::memory;
 use crate::node::shared::request::{Question, ReplyTo};
+use crate::outcome::{Outcome, Reason};
 use crate::services::Replicated;
 use crate::services::Service;
 use crate::services::kv::{Batch, Store};
-use crate::types::{Outcome, Stamp};
+use crate::types::Stamp;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// Reads that cost no more than this, in bytes copied or looked at, are answered by `apply` itself.
@@ -57,7 +57,7 @@ pub fn answer(to: &Sender<LargeRead>, store: &Store, at: Stamp, (query, mut repl
     }
     let read = LargeRead { store: store.clone(), at, query: bytes.to_vec(), reply };
     if let Err(TrySendError::Full(mut read) | TrySendError::Disconnected(mut read)) = to.try_send(read) {
-        read.reply.answer(Outcome::Refused(memory::FULL.to_string()));
+        read.reply.answer(Outcome::Refused(Reason::Memory));
     }
     None
 }
@@ -129,7 +129,7 @@ mod tests {
         // Beyond what the inbox holds they are refused.
         let waiting: Vec<_> = (0..LARGE_READS_MAX).map(|_| ask(vec![Op::Get(key("large"))])).collect();
         let refused = ask(vec![Op::Get(key("large"))]).try_recv().unwrap();
-        assert!(matches!(refused, Outcome::Refused(why) if why == memory::FULL));
+        assert!(matches!(refused, Outcome::Refused(Reason::Memory)));
         assert!(waiting.iter().all(|answer| answer.try_recv().is_err()));
     }
 }

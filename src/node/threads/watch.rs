@@ -12,11 +12,11 @@
 use crate::node::shared::Shared;
 use crate::node::shared::messages::WatchInput;
 use crate::node::shared::request::{Level, Operation};
+use crate::outcome::Outcome;
 use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::kv::Store;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
-use crate::types::Outcome;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeMap;
 use std::sync::Arc;

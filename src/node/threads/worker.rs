@@ -16,12 +16,13 @@ use crate::node::shared::request::{Ack, Answered, Level, Operation, ReplyTo, Wai
 use crate::node::spawn;
 use crate::node::views::jobs::{JobsView, Task};
 use crate::node::views::live_output::Output;
+use crate::outcome::Outcome;
 use crate::services::Replicated;
 use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::LIMITS_MOST;
 use crate::services::jobs::{Command, End, JobId, Query, Verdict};
 use crate::settings::SandboxKind;
-use crate::types::{Identity, Outcome, ProcessLimit};
+use crate::types::{Identity, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
 use crate::work::WorkError;
 use crate::work::run::Attempt;

@@ -9,8 +9,9 @@
 //! of the state before is dropped. I2 no snapshot is being saved while a corrupt state is replaced.
 //! Not here: the thread that finds out and acts (`node/snapshots/checkpoints.rs`), the transfer (`node/snapshots/rebuild.rs`).
 
-use crate::cluster::integrity::{Difference, Findings, StateReport, parts_in_words};
+use crate::cluster::integrity::{Difference, Findings, StateReport};
 use crate::node::shared::lock;
+use crate::outcome::Reason;
 use crate::services::digests::StateDigest;
 use crate::store::mark::{Kind, Mark};
 use crate::types::Index;
@@ -197,37 +198,23 @@ impl Integrity {
         self.is_digesting.store(false, Ordering::SeqCst);
     }
 
-    /// Why no reads are served, in words; `None`: they are.
-    pub fn no_reads(&self) -> Option<String> {
-        if !self.is_corrupt() {
-            return None;
-        }
-        let report = self.report();
-        let Difference { index, parts } = report.corrupt.as_ref()?;
-        Some(format!(
-            "this node's {} differs from the majority's at index {index}: it refuses reads until its state is rebuilt; \
-             ask another node",
-            parts_in_words(parts)
-        ))
+    /// The difference that makes this node corrupt.
+    pub fn corrupt(&self) -> Option<Difference> {
+        self.is_corrupt().then(|| self.report().corrupt.clone()).flatten()
     }
 
-    /// Why no writes are taken, in words; `None`: they are.
-    pub fn no_writes(&self) -> Option<String> {
+    /// Why no reads are served; `None`: they are.
+    pub fn no_reads(&self) -> Option<Reason> {
+        self.corrupt().map(Reason::Corrupt)
+    }
+
+    /// Why no writes are taken; `None`: they are.
+    pub fn no_writes(&self) -> Option<Reason> {
         if !self.is_split() {
             return None;
         }
-        self.split().map(|split| split_in_words(&split))
+        self.split().map(Reason::Split)
     }
-}
-
-/// What is wrong, and what to do.
-pub fn split_in_words(Difference { index, parts }: &Difference) -> String {
-    format!(
-        "read-only: the nodes differ in {} at index {index} and no majority agrees. Start voters that are offline; or \
-         choose the node whose data is right, make it the leader (phalanx leader transfer N), and for each other \
-         node: phalanx member remove N, stop it, start it with --rejoin",
-        parts_in_words(parts)
-    )
 }
 
 #[cfg(test)]
@@ -263,12 +250,12 @@ mod tests {
         let difference = Difference { index: Index(7), parts: vec![2] };
         integrity.set_corrupt(Some(difference));
         assert!(!integrity.begin_saving() && !integrity.is_saving());
-        let why = integrity.no_reads().unwrap();
+        let why = integrity.no_reads().unwrap().to_string();
         assert!(why.starts_with("this node's key-value differs from the majority's at index 7"), "{why}");
         assert_eq!(integrity.no_writes(), None);
         let mark = |kind| Mark { uuid: uuid::Uuid::nil(), kind, index: Index(7), parts: vec![2] };
         assert!(Integrity::new(Some(mark(Kind::Corrupt))).no_reads().is_some());
         let split = Integrity::new(Some(mark(Kind::Split)));
-        assert!(split.no_reads().is_none() && split.no_writes().unwrap().starts_with("read-only: "));
+        assert!(split.no_reads().is_none() && split.no_writes().unwrap().to_string().starts_with("read-only: "));
     }
 }

@@ -6,8 +6,8 @@ use super::status::Session;
 use crate::node::shared::lock;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 struct Open {
@@ -74,6 +74,37 @@ impl Sessions {
                 age_ms: session.since.elapsed().as_millis() as u64,
             })
             .collect()
+    }
+}
+
+/// A client connection that counts as load until it is dropped.
+pub struct SessionGuard {
+    sessions: Arc<Sessions>,
+    key: u64,
+    id: String,
+}
+
+impl SessionGuard {
+    /// Registers a connection.
+    pub fn open(sessions: Arc<Sessions>, kind: &'static str, peer: SocketAddr) -> SessionGuard {
+        let key = sessions.open(kind, peer);
+        SessionGuard { sessions, key, id: id_of(key) }
+    }
+
+    /// Eight hexadecimal digits.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Says what the connection turned out to be: `monitor`, `stream`, `api`, `watch`.
+    pub fn set_kind(&self, kind: &'static str) {
+        self.sessions.set_kind(self.key, kind);
+    }
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        self.sessions.close(self.key);
     }
 }
 

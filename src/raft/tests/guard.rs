@@ -4,6 +4,7 @@
 use super::super::state::bounds::ENTRY_BYTES_MAX;
 use super::world::identity;
 use super::*;
+use crate::planted_bugs::RaftBugs;
 
 const NODES: u64 = 3;
 
@@ -19,7 +20,7 @@ pub(crate) fn config(id: u64) -> Config {
         append_bytes_max: 1 << 20,
         inflight_bytes_max: 8 << 20,
         uncommitted_bytes_max: 64 << 20,
-        flaws: Flaws::default(),
+        bugs: RaftBugs::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! After every step each core checks its invariants, and the world asserts what only an onlooker can see: one leader per
 //! term, and committed entries that never change.
 
+use crate::planted_bugs::RaftBugs;
 use crate::raft::*;
 use crate::types::{Identity, Index, NodeId, Term, Ticks};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -61,7 +62,7 @@ fn config() -> Config {
         append_bytes_max: 200,
         inflight_bytes_max: 1000,
         uncommitted_bytes_max: 2000,
-        flaws: Flaws::default(),
+        bugs: RaftBugs::default(),
     }
 }
 

@@ -5,11 +5,12 @@
 //! Not here: transactions (`resp/conn.rs`), facts about the node (`server.rs`).
 
 use super::{glob, scripts};
+use crate::node::Addressing;
 use crate::resp::conn::Conn;
 use crate::resp::outbox::Client;
 use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::protocol::reply::{self, Proto, wrong_number};
-use crate::services::kv::commands::NOT_AN_INTEGER;
+use crate::services::kv::OpError;
 use std::sync::Arc;
 
 /// The Redis release whose behaviour the door follows: clients choose their ways by it.
@@ -37,7 +38,7 @@ pub(crate) fn select(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     match integer(request.word(1)) {
         Some(0) => reply::ok(out),
         Some(_) => reply::error(out, "ERR DB index is out of range"),
-        None => reply::error(out, NOT_AN_INTEGER),
+        None => reply::error(out, OpError::NotAnInteger.text()),
     }
 }
 

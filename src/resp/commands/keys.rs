@@ -7,7 +7,7 @@ use super::scripts::{self, Script};
 use crate::resp::cursors::Cursors;
 use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::reply_plan::Shape;
-use crate::services::kv::commands::NOT_AN_INTEGER;
+use crate::services::kv::OpError;
 use crate::services::kv::{Bytes, Condition, ExpireIf, Expiry, Op};
 
 /// What the words alone do not say.
@@ -37,7 +37,7 @@ fn rest(request: &Request, from: usize) -> Vec<Bytes> {
 }
 
 fn number(word: &[u8]) -> Result<i64, String> {
-    integer(word).ok_or_else(|| NOT_AN_INTEGER.to_string())
+    integer(word).ok_or_else(|| OpError::NotAnInteger.to_string())
 }
 
 fn invalid_expire(command: &str) -> String {
@@ -336,7 +336,7 @@ fn lock_ttl(word: &[u8], command: &str) -> Result<u64, String> {
 }
 
 fn lock_token(word: &[u8]) -> Result<u64, String> {
-    number(word)?.try_into().map_err(|_| NOT_AN_INTEGER.to_string())
+    number(word)?.try_into().map_err(|_| OpError::NotAnInteger.to_string())
 }
 
 pub(crate) fn lock_acquire(request: &Request, _: &Context) -> Translated {
@@ -391,7 +391,7 @@ fn script_op(request: &Request, script: Script) -> Translated {
     let (key, token) = (bytes(request.word(3)), bytes(token));
     let ms = |word: Option<&[u8]>| {
         let ms = word.and_then(integer).and_then(|ms| u64::try_from(ms).ok());
-        ms.ok_or_else(|| NOT_AN_INTEGER.to_string())
+        ms.ok_or_else(|| OpError::NotAnInteger.to_string())
     };
     plain(match script {
         Script::Release => Op::ReleaseIf { key, token },

@@ -9,6 +9,7 @@ use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::Level;
 use crate::node::shared::memory;
 use crate::node::views::status::{Liveness, Status};
+use crate::node::{Addressing, Reports};
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, is};
 use crate::resp::protocol::reply;

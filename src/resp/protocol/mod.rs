@@ -1,5 +1,6 @@
 //! The Redis protocol: bytes to requests, and replies to bytes.
 
-pub mod fuzz;
 pub mod parse;
 pub mod reply;
+#[cfg(any(test, fuzzing))]
+pub mod request_fuzzing;

@@ -3,16 +3,14 @@
 //! The tour: `commands.rs` is what can be asked and answered; `names.rs` says which names are one, `invisible_chars.rs` which
 //! characters show nothing; `accounts.rs` holds who is who and who is logged in, and slows guessing down; `conversation.rs` is
 //! one conversation; `state.rs` holds them all and says what a command changes; `queries.rs` answers questions; `feed.rs` says
-//! what somebody missed since a position; `snapshot.rs` is the snapshot; `service.rs` puts them together. `flaws.rs` are planted
-//! bugs, which only tests can switch on. Numbers own everything: a name that is free again leads to nothing that belonged to
-//! whoever had it before.
+//! what somebody missed since a position; `snapshot.rs` is the snapshot; `service.rs` puts them together. Accounts and conversations
+//! are known by number: a name that is free again leads to nothing that belonged to its former owner.
 //! Not here: passwords and tokens in clear, which never come near the log (`http/chat/`), live streams (`node/views/chat_feed.rs`).
 
 mod accounts;
 pub mod commands;
 mod conversation;
 mod feed;
-mod flaws;
 pub mod invisible_chars;
 pub mod names;
 mod queries;
@@ -25,6 +23,4 @@ mod tests;
 pub use self::commands::{AccountId, Answer, Command, ConversationId, Name, Query, Refusal, Target, TokenHash, View};
 pub use self::conversation::{Kind, Message, Talk};
 pub use feed::Event;
-#[cfg(test)]
-pub use flaws::Flaws;
 pub use state::Chat;

@@ -14,7 +14,9 @@ use super::commands::{
     MESSAGE_BYTES, Name, ROOMS_MAX, Refusal, TEXT_BYTES_MAX, Target, TokenHash,
 };
 use super::conversation::{Kind, Message, Talk};
-use super::flaws::flaw;
+#[cfg(test)]
+use crate::planted_bugs::ChatBugs;
+use crate::planted_bugs::is_planted;
 use crate::types::Stamp;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
@@ -36,7 +38,7 @@ pub struct Chat {
     written: OrdMap<AccountId, usize>,
     /// Planted bugs.
     #[cfg(test)]
-    pub flaws: super::Flaws,
+    pub bugs: ChatBugs,
 }
 
 impl Chat {
@@ -45,7 +47,7 @@ impl Chat {
         self.position
     }
 
-    /// A number that grows with each change, also with those that no reader is told: whoever has seen it has seen everything.
+    /// A number that grows with each change, also with those that no reader is told: a reader that has seen it has seen all changes.
     pub fn turn(&self) -> u64 {
         self.turn
     }
@@ -319,7 +321,7 @@ impl Chat {
         let (crc, to_crc) = (crc32fast::hash(text.as_bytes()), crc32fast::hash(&to.encode()));
         let account = self.accounts.get(who).expect("whoever is logged in has an account");
         let before = client_id.as_ref().and_then(|client_id| account.sent(client_id));
-        if let Some(sent) = before.filter(|_| !flaw!(self, repeats_are_delivered)) {
+        if let Some(sent) = before.filter(|_| !is_planted!(self, repeats_are_delivered)) {
             // A name may mean another by now, or nobody: what was said to it stays said.
             let is_same = sent.to_crc == to_crc || self.place_of(who, &to) == Some(sent.conversation);
             if !is_same || sent.crc != crc {
@@ -379,7 +381,7 @@ impl Chat {
             return Ok(Answer::Done);
         }
         let position = self.next_position();
-        let is_counted = flaw!(self, numbers_are_counted);
+        let is_counted = is_planted!(self, numbers_are_counted);
         let talk = self.change(id, position);
         let bytes = talk.erase(number, position);
         if is_counted && talk.head.newest == number {

@@ -10,11 +10,11 @@ mod script_runner;
 use super::commands::{MESSAGES_MAX, TOKENS_MAX};
 use super::{Answer, Chat, Command, Query, Refusal, Target, TokenHash, View, names};
 use crate::services::Service;
-use crate::services::trials::{self, restored, saved, stamp};
+use crate::services::service_contract::{self, restored, saved, stamp};
 
 #[test]
 fn scripts() {
-    trials::scripts("chat", script_runner::ScriptRunner::default);
+    service_contract::scripts("chat", script_runner::ScriptRunner::default);
 }
 
 /// The hash of a token that has this name in a test.
@@ -53,12 +53,12 @@ fn busy() -> Chat {
 
 #[test]
 fn garbage_is_refused_and_changes_nothing() {
-    trials::garbage_changes_nothing(&mut busy(), &send("ann", "bob", "hello").encode());
+    service_contract::garbage_changes_nothing(&mut busy(), &send("ann", "bob", "hello").encode());
 }
 
 #[test]
 fn a_damaged_snapshot_is_an_error_or_another_state_and_no_allocation() {
-    trials::damage_costs_nothing(&busy());
+    service_contract::damage_costs_nothing(&busy());
 }
 
 #[test]

@@ -2,13 +2,12 @@
 //!
 //! The log is the queue. The tour: `commands.rs` is what can be asked and answered; `state.rs` holds jobs and workers and says
 //! what a command changes; `schedule.rs` decides who gets which job; `queries.rs` answers questions; `snapshot.rs` is the
-//! snapshot; `service.rs` puts them together. `flaws.rs` are planted bugs, which only tests can switch on.
+//! snapshot; `service.rs` puts them together.
 //! Assignments are no messages: they follow from the commands, on every node alike, and a worker learns its work by applying
 //! the log.
 //! Not here: compiling and running anything, limits and sandboxes (`work/`), endpoints (`http/`).
 
 pub mod commands;
-mod flaws;
 mod queries;
 mod schedule;
 mod service;
@@ -21,5 +20,3 @@ pub use self::commands::{
     Answer, Command, End, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict, Worker,
 };
 pub use self::state::JobTable;
-#[cfg(test)]
-pub use flaws::Flaws;

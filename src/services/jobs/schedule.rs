@@ -7,8 +7,8 @@
 //! Not here: what a worker is told (`node/`), who is lost (the leader).
 
 use super::commands::{JobId, Worker};
-use super::flaws::flaw;
 use super::state::JobTable;
+use crate::planted_bugs::is_planted;
 use crate::types::{NodeId, Stamp};
 
 impl JobTable {
@@ -28,7 +28,7 @@ impl JobTable {
 
     fn taker(&self, job: JobId, language: &str) -> Option<NodeId> {
         let can_take = |worker: &&Worker| {
-            let has_room = (worker.running.len() as u64) < worker.slots || flaw!(self, slots_are_not_counted);
+            let has_room = (worker.running.len() as u64) < worker.slots || is_planted!(self, slots_are_not_counted);
             worker.is_here && has_room && worker.runtimes.contains(language)
         };
         let setbacks =

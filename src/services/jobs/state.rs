@@ -17,7 +17,9 @@ use super::commands::{
     OUTPUT_BYTES_MAX, PART_BYTES_MAX, PAST_OUTPUT_BYTES_MAX, Past, REASON_BYTES_MAX, REQUEST_BYTES_MAX, Refusal,
     Request, SETBACKS_MAX, State, Verdict, WORKERS_MAX, Worker,
 };
-use super::flaws::flaw;
+#[cfg(test)]
+use crate::planted_bugs::JobsBugs;
+use crate::planted_bugs::is_planted;
 use crate::types::{Identity, NodeId, Stamp};
 use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +43,7 @@ pub struct JobTable {
     ended_bytes: usize,
     /// Planted bugs.
     #[cfg(test)]
-    pub flaws: super::Flaws,
+    pub bugs: JobsBugs,
 }
 
 impl JobTable {
@@ -203,7 +205,7 @@ impl JobTable {
         worker.is_here = false;
         worker.left_ms = at.at_ms;
         let (who, heard) = (worker.who, worker.heard);
-        if flaw!(self, leave_forgets_jobs) {
+        if is_planted!(self, leave_forgets_jobs) {
             return;
         }
         for job in std::mem::take(&mut worker.running) {
@@ -309,15 +311,15 @@ impl JobTable {
         let job = self.jobs.get(&id).ok_or(Refusal::NoSuchJob(id))?;
         let mut holder = who.id;
         match &job.state {
-            State::Ended { .. } if flaw!(self, ended_may_end) => {
+            State::Ended { .. } if is_planted!(self, ended_may_end) => {
                 let held = self.jobs.get_mut(&id).expect("it was just looked at");
                 held.state = State::Ended { end: Arc::new(end), worker: Some(who.id), at_ms: at.at_ms };
                 return Ok(Answer::Done);
             }
             State::Ended { .. } => return Err(Refusal::HasEnded(id)),
             State::Assigned { worker, .. }
-                if *worker == who && (job.attempt == attempt || flaw!(self, old_attempts_end)) => {}
-            State::Assigned { worker, .. } if flaw!(self, ends_of_the_lost_count) => holder = worker.id,
+                if *worker == who && (job.attempt == attempt || is_planted!(self, old_attempts_end)) => {}
+            State::Assigned { worker, .. } if is_planted!(self, ends_of_the_lost_count) => holder = worker.id,
             State::Assigned { .. } | State::Queued => return Err(Refusal::NotYours(id)),
         }
         if end.bytes() > OUTPUT_BYTES_MAX {

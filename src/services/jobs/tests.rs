@@ -8,13 +8,13 @@ mod random_model;
 mod script_runner;
 
 use super::{Answer, Command, End, JobTable, Limits, Request, Verdict};
-use crate::services::trials::{self, restored, saved, stamp};
+use crate::services::service_contract::{self, restored, saved, stamp};
 use crate::types::{Identity, NodeId};
 use uuid::Uuid;
 
 #[test]
 fn scripts() {
-    trials::scripts("jobs", script_runner::ScriptRunner::default);
+    service_contract::scripts("jobs", script_runner::ScriptRunner::default);
 }
 
 /// A node's `life`-th process.
@@ -50,12 +50,12 @@ fn busy() -> JobTable {
 
 #[test]
 fn garbage_is_refused_and_changes_nothing() {
-    trials::garbage_changes_nothing(&mut busy(), &Command::Submit(request("sh", 0)).encode());
+    service_contract::garbage_changes_nothing(&mut busy(), &Command::Submit(request("sh", 0)).encode());
 }
 
 #[test]
 fn a_damaged_snapshot_is_an_error_or_another_state_and_no_allocation() {
-    trials::damage_costs_nothing(&busy());
+    service_contract::damage_costs_nothing(&busy());
 }
 
 #[test]

@@ -4,14 +4,15 @@
 //! without memory or without time. A command is cut off at the same byte and step on every node.
 //! Not here: how much that is (`commands.rs`).
 
-use super::commands::{Bytes, LOOK_STEPS, TOO_LARGE_A_REPLY, Value};
+use super::commands::{Bytes, LOOK_STEPS, Value};
 use super::glob;
 use super::key::Key;
+use super::op_error::OpError;
 use super::stored::Stored;
 use super::table::Slot;
 
-/// What one operation answers; `Err` is the text of a [`Value::Error`].
-pub type Answer = Result<Value, &'static str>;
+/// What one operation answers; `Err` is that of a [`Value::Error`].
+pub type Answer = Result<Value, OpError>;
 
 /// What a value costs beside its bytes.
 const VALUE_BYTES: usize = 16;
@@ -23,13 +24,13 @@ pub struct Budget {
     /// Steps that looking through keys may take.
     pub steps: u64,
     /// What is said when there are none left.
-    pub steps_used: &'static str,
+    pub steps_used: OpError,
 }
 
 impl Budget {
     /// Takes what one more value of so many bytes needs; refused, the budget stays as it is.
-    pub fn spend(&mut self, bytes: usize) -> Result<(), &'static str> {
-        self.bytes = self.bytes.checked_sub(bytes + VALUE_BYTES).ok_or(TOO_LARGE_A_REPLY)?;
+    pub fn spend(&mut self, bytes: usize) -> Result<(), OpError> {
+        self.bytes = self.bytes.checked_sub(bytes + VALUE_BYTES).ok_or(OpError::ReplyTooLarge)?;
         Ok(())
     }
 
@@ -39,10 +40,12 @@ impl Budget {
     }
 
     /// Looks at one key; whether it matches.
-    pub fn look(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, &'static str> {
-        let steps = self.steps.checked_sub(LOOK_STEPS).ok_or(self.steps_used)?;
+    pub fn look(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, OpError> {
+        let steps = self.steps.checked_sub(LOOK_STEPS).ok_or_else(|| self.steps_used.clone())?;
         self.steps = steps;
-        pattern.map_or(Some(true), |pattern| glob::matches(pattern, key, &mut self.steps)).ok_or(self.steps_used)
+        pattern
+            .map_or(Some(true), |pattern| glob::matches(pattern, key, &mut self.steps))
+            .ok_or_else(|| self.steps_used.clone())
     }
 
     pub fn stored(&mut self, value: &Stored) -> Answer {

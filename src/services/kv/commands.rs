@@ -7,6 +7,7 @@
 //! Invariants: an operation's meaning is complete in itself: no connection state, no clock, no local setting.
 //! Not here: what an operation does (`state.rs`), any protocol's spelling of it (`resp/`, `http/`).
 
+use super::op_error::OpError;
 use crate::services::Growth;
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
@@ -16,7 +17,8 @@ pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a value.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
 /// Bytes that a batch which goes through the log may answer: its reply fits into one frame between nodes, and the session
-/// table keeps it until its client has it. An operation that would go beyond answers [`TOO_LARGE_A_REPLY`] and changes nothing.
+/// table keeps it until its client has it. An operation that would go beyond answers [`OpError::ReplyTooLarge`] and
+/// changes nothing.
 pub const RUN_REPLY_BYTES_MAX: usize = 8 << 20;
 /// Bytes that a batch which only reads may answer: it is served by the node that was asked.
 pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
@@ -34,23 +36,6 @@ pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 }
 pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };
 /// What looking at a key takes beside the steps of the pattern.
 pub const LOOK_STEPS: u64 = 50;
-
-/// Redis' words for a key or value beyond its limit.
-pub const TOO_LARGE: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
-/// Redis' words for what is no number of 64 bits in plain decimal digits.
-pub const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
-/// Redis' words for a sum that does not fit into 64 bits.
-pub const OVERFLOW: &str = "ERR increment or decrement would overflow";
-/// A lock must live for some time.
-pub const NO_TIME: &str = "ERR invalid expire time";
-/// See [`RUN_REPLY_BYTES_MAX`].
-pub const TOO_LARGE_A_REPLY: &str = "ERR reply exceeds maximum allowed size";
-/// See [`ENTRY_STEPS_MAX`].
-pub const ENTRY_STEPS_USED: &str = "ERR KEYS and SCAN in current transactions exceed the limit of 50 million steps: \
-    use them outside of MULTI, or with a smaller COUNT";
-/// See [`READ_STEPS_MAX`].
-pub const READ_STEPS_USED: &str = "ERR matching all keys exceeds the limit of 300 million steps: \
-    use SCAN, a shorter pattern or one that begins with a literal prefix";
 
 /// When a key that is written shall expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,7 +211,7 @@ impl Op {
     }
 }
 
-/// Whether a key and a value of so many bytes may be written; what does not fit is refused with [`TOO_LARGE`].
+/// Whether a key and a value of so many bytes may be written; what does not fit is refused with [`OpError::TooLarge`].
 pub fn fits(key: &[u8], value_bytes: usize) -> bool {
     key.len() <= KEY_BYTES_MAX && value_bytes <= VALUE_BYTES_MAX
 }
@@ -288,8 +273,8 @@ pub enum Value {
     Bytes(Bytes),
     /// Several.
     List(Vec<Value>),
-    /// The operation could not; Redis' own text, code first (`ERR value is not an integer or out of range`).
-    Error(String),
+    /// The operation could not.
+    Error(OpError),
 }
 
 /// A count or number as the protocol has it.
@@ -329,6 +314,7 @@ pub enum ValueRef<'a> {
     Bytes(&'a serde_bytes::Bytes),
     #[serde(borrow)]
     List(Vec<ValueRef<'a>>),
+    /// The text of an [`OpError`].
     Error(&'a str),
 }
 
@@ -363,7 +349,7 @@ mod tests {
             Value::Text("string".to_string()),
             bytes("v"),
             Value::List(vec![bytes("k"), Value::Nil]),
-            Value::Error("ERR no".to_string()),
+            Value::Error(OpError::Overflow),
         ];
         let encoded = BatchReply::Values(all).encode();
         let borrowed = vec![
@@ -373,7 +359,7 @@ mod tests {
             ValueRef::Text("string"),
             ValueRef::Bytes(serde_bytes::Bytes::new(b"v")),
             ValueRef::List(vec![ValueRef::Bytes(serde_bytes::Bytes::new(b"k")), ValueRef::Nil]),
-            ValueRef::Error("ERR no"),
+            ValueRef::Error(OpError::Overflow.text()),
         ];
         assert_eq!(BatchReplyRef::decode(&encoded), Some(BatchReplyRef::Values(borrowed)));
         assert_eq!(BatchReplyRef::decode(&BatchReply::Aborted.encode()), Some(BatchReplyRef::Aborted));

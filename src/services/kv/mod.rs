@@ -4,7 +4,8 @@
 //! that change it; `queries.rs` are those that do not, `snapshot.rs` is the snapshot. Below them, `table.rs` is the keys with
 //! their times to live, `stored.rs` their values, `locks.rs` the locks with their fencing tokens, `removed.rs` what is kept
 //! of keys that were removed, `glob.rs` the patterns of KEYS and SCAN, `budget.rs` how much one request may answer,
-//! `commands.rs` what can be asked and answered.
+//! `commands.rs` what can be asked and answered,
+//! `op_error.rs` why an operation could not be carried out.
 //! All of it lies in trees that share their nodes with their copies, so a copy of a million keys costs nothing.
 //! Not here: the Redis protocol (`resp/`), HTTP (`http/`).
 
@@ -13,6 +14,7 @@ pub mod commands;
 pub mod glob;
 mod key;
 mod locks;
+mod op_error;
 mod queries;
 mod removed;
 mod service;
@@ -24,4 +26,5 @@ mod table;
 mod tests;
 
 pub use self::commands::{Batch, BatchReply, Bytes, Condition, ExpireIf, Expiry, Op, Value};
+pub use self::op_error::OpError;
 pub use self::state::Store;

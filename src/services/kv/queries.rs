@@ -6,6 +6,7 @@ use super::budget::{Answer, Budget};
 use super::commands::{Bytes, Op, RANGE_BYTES_MAX, Value, int};
 use super::glob;
 use super::key::Key;
+use super::op_error::OpError;
 use super::state::Store;
 use crate::types::Stamp;
 
@@ -81,14 +82,14 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
                 budget.spend(0)?;
                 Ok(int(store.revision_of(key)))
             });
-            Ok(Value::List(revisions.collect::<Result<_, &'static str>>()?))
+            Ok(Value::List(revisions.collect::<Result<_, OpError>>()?))
         }
         Op::Marks(keys) => {
             let marks = keys.iter().map(|key| {
                 budget.spend(0)?;
                 Ok(Value::Int(store.mark_of(key) as i64))
             });
-            Ok(Value::List(marks.collect::<Result<_, &'static str>>()?))
+            Ok(Value::List(marks.collect::<Result<_, OpError>>()?))
         }
         Op::Count => Ok(int(table.len())),
         Op::Keys(pattern) => {

@@ -9,9 +9,10 @@
 
 use super::budget::{Answer, Budget};
 use super::commands::{
-    Batch, BatchReply, ENTRY_STEPS_MAX, ENTRY_STEPS_USED, ExpireIf, Expiry, Op, READ_REPLY_BYTES_MAX, READ_STEPS_MAX,
-    READ_STEPS_USED, RUN_REPLY_BYTES_MAX, TOO_LARGE, Value, fits, int,
+    Batch, BatchReply, ENTRY_STEPS_MAX, ExpireIf, Expiry, Op, READ_REPLY_BYTES_MAX, READ_STEPS_MAX,
+    RUN_REPLY_BYTES_MAX, Value, fits, int,
 };
+use super::op_error::OpError;
 use super::state::{Steps, Store};
 use super::table::Portion;
 use super::{queries, snapshot};
@@ -84,13 +85,13 @@ impl Store {
             return BatchReply::Aborted;
         }
         let steps = ENTRY_STEPS_MAX.saturating_sub(self.steps.0);
-        let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: ENTRY_STEPS_USED };
+        let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: OpError::EntrySteps };
         let values = batch.ops.into_iter().map(|op| {
             let answer = match op.needs_log() {
                 true => self.carry_out(at, op, &mut budget),
                 false => queries::answer(self, at, &op, &mut budget),
             };
-            answer.unwrap_or_else(|why| Value::Error(why.to_string()))
+            answer.unwrap_or_else(Value::Error)
         });
         let values = values.collect();
         self.steps.0 = ENTRY_STEPS_MAX - budget.steps;
@@ -105,11 +106,9 @@ impl Store {
         if self.has_changed(&batch.watched) {
             return Some(BatchReply::Aborted);
         }
-        let mut budget = Budget { bytes: READ_REPLY_BYTES_MAX, steps: READ_STEPS_MAX, steps_used: READ_STEPS_USED };
+        let mut budget = Budget { bytes: READ_REPLY_BYTES_MAX, steps: READ_STEPS_MAX, steps_used: OpError::ReadSteps };
         let answers = batch.ops.iter().map(|op| queries::answer(self, at, op, &mut budget));
-        Some(BatchReply::Values(
-            answers.map(|answer| answer.unwrap_or_else(|why| Value::Error(why.to_string()))).collect(),
-        ))
+        Some(BatchReply::Values(answers.map(|answer| answer.unwrap_or_else(Value::Error)).collect()))
     }
 
     /// The reply to a query.
@@ -144,7 +143,7 @@ impl Store {
             }
             Op::MSet(pairs) => {
                 if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
-                    return Err(TOO_LARGE);
+                    return Err(OpError::TooLarge);
                 }
                 for (key, value) in &pairs {
                     self.write(at, key, value.as_slice().into(), Expiry::Never);

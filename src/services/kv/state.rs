@@ -6,11 +6,9 @@
 //! (`snapshot.rs`).
 
 use super::budget::Answer;
-use super::commands::{
-    ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, NO_TIME, NOT_AN_INTEGER, OVERFLOW, TOO_LARGE, Value,
-    fits, int,
-};
+use super::commands::{ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, Value, fits, int};
 use super::locks::{Lock, Locks};
+use super::op_error::OpError;
 use super::removed::Removed;
 use super::stored::Stored;
 use super::table::{Slot, Table};
@@ -152,9 +150,9 @@ impl Store {
         value: &[u8],
         condition: &Condition,
         expiry: Expiry,
-    ) -> Result<Option<u64>, &'static str> {
+    ) -> Result<Option<u64>, OpError> {
         if !fits(key, value.len()) {
-            return Err(TOO_LARGE);
+            return Err(OpError::TooLarge);
         }
         Ok(self.holds(key, condition).then(|| self.write(at, key, value.into(), expiry)))
     }
@@ -174,10 +172,10 @@ impl Store {
     }
 
     pub(super) fn incr_by(&mut self, at: Stamp, key: &[u8], by: i64) -> Answer {
-        let now = self.table.get(key).map_or(Some(0), |slot| number(&slot.value)).ok_or(NOT_AN_INTEGER)?;
-        let sum = now.checked_add(by).ok_or(OVERFLOW)?;
+        let now = self.table.get(key).map_or(Some(0), |slot| number(&slot.value)).ok_or(OpError::NotAnInteger)?;
+        let sum = now.checked_add(by).ok_or(OpError::Overflow)?;
         if !fits(key, 0) {
-            return Err(TOO_LARGE);
+            return Err(OpError::TooLarge);
         }
         self.write(at, key, sum.to_string().as_bytes().into(), Expiry::Keep);
         Ok(Value::Int(sum))
@@ -186,7 +184,7 @@ impl Store {
     pub(super) fn append(&mut self, at: Stamp, key: &[u8], more: &[u8]) -> Answer {
         let len = self.table.get(key).map_or(0, |slot| slot.value.len()) + more.len();
         if !fits(key, len) {
-            return Err(TOO_LARGE);
+            return Err(OpError::TooLarge);
         }
         let revision = self.revision + 1;
         match self.table.append(key, more, revision) {
@@ -224,10 +222,10 @@ impl Store {
 
     pub(super) fn acquire(&mut self, at: Stamp, name: &[u8], ttl_ms: u64) -> Answer {
         if name.len() > KEY_BYTES_MAX {
-            return Err(TOO_LARGE);
+            return Err(OpError::TooLarge);
         }
         if ttl_ms == 0 {
-            return Err(NO_TIME);
+            return Err(OpError::NoTime);
         }
         if self.locks.get(name, at.at_ms).is_some() {
             return Ok(Value::Nil);
@@ -239,7 +237,7 @@ impl Store {
 
     pub(super) fn renew(&mut self, at: Stamp, name: &[u8], token: u64, ttl_ms: u64) -> Answer {
         if ttl_ms == 0 {
-            return Err(NO_TIME);
+            return Err(OpError::NoTime);
         }
         let is_held = self.locks.get(name, at.at_ms).is_some_and(|lock| lock.token == token);
         if is_held {

@@ -9,14 +9,14 @@ mod big;
 mod model;
 mod script_runner;
 
-use super::{Batch, BatchReply, Bytes, Op, Store, Value};
-use crate::services::trials::{self, restored, saved, stamp};
+use super::{Batch, BatchReply, Bytes, Op, OpError, Store, Value};
+use crate::services::service_contract::{self, restored, saved, stamp};
 use crate::services::{Reply, Service};
 use script_runner::Session;
 
 #[test]
 fn scripts() {
-    trials::scripts("kv", Session::default);
+    service_contract::scripts("kv", Session::default);
 }
 
 fn encode(run: &Batch) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn what_needs_the_log_is_refused_beside_it_and_garbage_everywhere() {
     assert_eq!(ran(store.apply(stamp(1, 0), &encode(&both))), BatchReply::Values(vec![Value::Nil, Value::Ok]));
     let v = Value::Bytes(b"v".to_vec().into());
     assert_eq!(ran(store.query(stamp(1, 0), &encode(&one(get)))), BatchReply::Values(vec![v]));
-    trials::garbage_changes_nothing(&mut store, &encode(&both));
+    service_contract::garbage_changes_nothing(&mut store, &encode(&both));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_damaged_snapshot_is_an_error_and_no_allocation() {
     let mut store = Store::default();
     store.run(stamp(1, 0), one(Op::MSet(vec![(b"k".to_vec().into(), b"v".to_vec().into())])));
     store.run(stamp(2, 0), one(Op::LockAcquire { name: b"l".to_vec().into(), ttl_ms: 5 }));
-    trials::damage_costs_nothing(&store);
+    service_contract::damage_costs_nothing(&store);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_run_cannot_answer_more_than_the_log_can_carry() {
     let value = vec![b'x'; super::commands::VALUE_BYTES_MAX];
     store.run(stamp(1, 0), one(Op::MSet(vec![(b"k".to_vec().into(), value.into())])));
     let many = Op::MGet(vec![b"k".to_vec().into(); 1_000]);
-    let too_large = Value::Error(super::commands::TOO_LARGE_A_REPLY.to_string());
+    let too_large = Value::Error(OpError::ReplyTooLarge);
     assert_eq!(store.ask(stamp(1, 0), &one(many.clone())), Some(BatchReply::Values(vec![too_large.clone()])));
     let get = Op::Get(b"k".to_vec().into());
     let del = Op::GetDel(b"k".to_vec().into());
@@ -253,8 +253,7 @@ fn looking_through_keys_takes_no_more_steps_than_an_entry_or_a_read_has() {
         (0..40).map(|n| [&b"a".repeat(20_000)[..], format!("{n:02}").as_bytes()].concat()).collect();
     let sets = names.iter().map(|name| set(name, super::Expiry::Never)).collect();
     run(&mut store, 1, 0, sets);
-    let error = |why: &str| Value::Error(why.to_string());
-    let (entry, read) = (error(super::commands::ENTRY_STEPS_USED), error(super::commands::READ_STEPS_USED));
+    let (entry, read) = (Value::Error(OpError::EntrySteps), Value::Error(OpError::ReadSteps));
     let slow = bytes(&[&b"*"[..], &b"a".repeat(40), b"b"].concat());
     let (keys, few) = (Op::Keys(slow.clone()), Op::Keys(bytes(b"*none")));
 

@@ -47,7 +47,7 @@ impl Writer {
                 let stored =
                     if index <= self.newest { self.look(|conn| own_table::replies(conn, index))? } else { None };
                 #[cfg(test)]
-                let stored = stored.filter(|_| !self.flaws.entries_run_again);
+                let stored = stored.filter(|_| !self.bugs.entries_run_again);
                 let replies = stored.unwrap_or_default();
                 Entry { index, replies, given: 0, since_begin: Vec::new() }
             }
@@ -56,7 +56,7 @@ impl Writer {
         if entry.given == entry.replies.len() {
             let is_gap = index < self.newest;
             #[cfg(test)]
-            let is_gap = is_gap && !self.flaws.entries_run_again;
+            let is_gap = is_gap && !self.bugs.entries_run_again;
             if is_gap {
                 let why = format!("the file has come to entry {} and does not know what {index} answered", self.newest);
                 return Err(Fatal { why, is_damaged: true });
@@ -214,7 +214,7 @@ impl Writer {
         self.hooks.begin(at.at_ms, 0, STEPS_MAX);
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
         #[cfg(test)]
-        self.hooks.columns_before_first_step.store(self.flaws.columns_before_first_step, Relaxed);
+        self.hooks.columns_before_first_step.store(self.bugs.columns_before_first_step, Relaxed);
         let run = |statement| match statement::read(&self.conn, &self.hooks, statement, &mut limit) {
             Ok(outcome) => Ok(outcome),
             Err(StatementError::Failed(why) | StatementError::TooLong(why)) => Ok(Outcome::Failed(why)),

@@ -14,13 +14,13 @@ use super::connection::configure;
 use super::connection::files::Files;
 use super::connection::hook_state::{HookState, Purpose};
 use super::errors::Fatal;
-#[cfg(test)]
-use super::flaws::Flaws;
 use super::storage::image::{PinnedImage, ReceivedImage};
 use super::storage::load::empty;
 use super::storage::open::{FLAGS, KEPT, memory};
 use super::storage::{digest, own_table};
 use super::writer::Writer;
+#[cfg(test)]
+use crate::planted_bugs::SqlBugs;
 use crate::services::{Replicated, Reply, Service};
 use crate::types::{Index, Stamp};
 use rusqlite::Connection;
@@ -53,7 +53,7 @@ pub struct Database {
     news: Option<String>,
     /// Planted bugs.
     #[cfg(test)]
-    pub flaws: Flaws,
+    pub bugs: SqlBugs,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ impl Clone for Database {
             fingerprint: Mutex::default(),
             news: None,
             #[cfg(test)]
-            flaws: self.flaws,
+            bugs: self.bugs,
         }
     }
 }
@@ -365,7 +365,7 @@ impl Replicated for Database {
             files: self.files.clone(),
             saved: Arc::clone(&self.saved),
             #[cfg(test)]
-            flaws: self.flaws,
+            bugs: self.bugs,
             ..Database::default()
         }
     }
@@ -401,11 +401,11 @@ impl Service for Database {
             return Reply::Failed("not a command of the database".to_string());
         };
         #[cfg(test)]
-        let flaws = self.flaws;
+        let bugs = self.bugs;
         let writer = self.live();
         #[cfg(test)]
         {
-            writer.flaws = flaws;
+            writer.bugs = bugs;
         }
         match writer.apply(at, command) {
             Ok(reply) => reply,
@@ -433,7 +433,7 @@ impl Service for Database {
 
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         #[cfg(test)]
-        if self.flaws.left_out_of_snapshot {
+        if self.bugs.left_out_of_snapshot {
             return crate::services::snapshot_format::put_numbers(&mut &mut *out, [0, 0]);
         }
         match &self.state {

@@ -16,8 +16,6 @@ pub mod commands;
 pub mod connection;
 mod database;
 mod errors;
-#[cfg(test)]
-mod flaws;
 mod integrity;
 mod loading;
 mod read_only;
@@ -37,8 +35,6 @@ pub use self::read_only::all_read;
 pub use self::storage::checkpoint::Checkpointer;
 pub use self::storage::image::bare_image;
 pub use database::Database;
-#[cfg(test)]
-pub use flaws::Flaws;
 pub use reader::Reader;
 
 /// Has SQLite put the files that it sorts with into this folder, for the whole process: only there are they looked after.

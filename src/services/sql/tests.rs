@@ -18,5 +18,5 @@ mod script_runner;
 
 #[test]
 fn scripts() {
-    crate::services::trials::scripts("sql", script_runner::ScriptRunner::default);
+    crate::services::service_contract::scripts("sql", script_runner::ScriptRunner::default);
 }

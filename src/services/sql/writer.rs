@@ -9,6 +9,8 @@ use super::connection::hook_state::{HookState, InternalStatements};
 use super::errors::Fatal;
 use super::storage::own_table;
 use super::storage::prepare::Preparing;
+#[cfg(test)]
+use crate::planted_bugs::SqlBugs;
 use crate::services::Reply;
 use crate::types::Stamp;
 use rusqlite::Connection;
@@ -61,7 +63,7 @@ pub struct Writer {
     pub(super) generation: u64,
     /// Planted bugs.
     #[cfg(test)]
-    pub flaws: super::Flaws,
+    pub bugs: SqlBugs,
 }
 
 impl Writer {
@@ -88,7 +90,7 @@ impl Writer {
             allowance,
             generation: 0,
             #[cfg(test)]
-            flaws: super::Flaws::default(),
+            bugs: SqlBugs::default(),
         })
     }
 
@@ -175,13 +177,13 @@ impl Writer {
         self.begin_schema()?;
         let now_ms = at.at_ms;
         #[cfg(test)]
-        let now_ms = self.flaws.local_ms.unwrap_or(now_ms);
+        let now_ms = self.bugs.local_ms.unwrap_or(now_ms);
         #[cfg(test)]
-        let seed = seed ^ self.flaws.own_chance.unwrap_or(0);
+        let seed = seed ^ self.bugs.own_chance.unwrap_or(0);
         #[cfg(test)]
-        self.hooks.overlooked_now_ms.store(self.flaws.overlooked_now_ms.unwrap_or(0), Relaxed);
+        self.hooks.overlooked_now_ms.store(self.bugs.overlooked_now_ms.unwrap_or(0), Relaxed);
         #[cfg(test)]
-        self.hooks.settings_are_free.store(self.flaws.settings_are_free, Relaxed);
+        self.hooks.settings_are_free.store(self.bugs.settings_are_free, Relaxed);
         self.hooks.begin(now_ms, seed, steps);
         Ok(())
     }

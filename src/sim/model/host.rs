@@ -5,10 +5,12 @@
 //!
 //! Not here: what happens when (`sim/world.rs`), carrying out effects (`sim/steps/effects.rs`).
 
-use super::services::{Registers, ServiceFlaws};
+use super::services::{Registers, ServiceBugs};
 use super::worker::Worker;
 use crate::cluster::integrity::StateReport;
 use crate::cluster::log_clock::LogClock;
+#[cfg(test)]
+use crate::planted_bugs::{RaftBugs, StoreBugs};
 use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
 use crate::services::jobs::JobId;
 use crate::sim::environment::disk::Disk;
@@ -24,7 +26,7 @@ use std::sync::{Arc, Mutex};
 
 /// Mistakes that a host can make, for the simulator to find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HostFlaws {
+pub struct HostBugs {
     /// A snapshot holds later commands than its index says: after a restart they are applied again.
     pub apply_twice_after_restart: bool,
     /// A wiped node comes back under its old uuid.
@@ -54,20 +56,20 @@ pub struct HostFlaws {
     /// The leader stamps entries with its wall clock.
     pub log_time_is_wall_time: bool,
     /// Mistakes of the service.
-    pub service: ServiceFlaws,
+    pub service: ServiceBugs,
 }
 
 /// All planted bugs of a run: raft's, the store's and the host's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flaws {
+pub struct Bugs {
     /// In `raft/`.
     #[cfg(test)]
-    pub raft: raft::Flaws,
+    pub raft: RaftBugs,
     /// In `store/`.
     #[cfg(test)]
-    pub store: store::flaws::Flaws,
+    pub store: StoreBugs,
     /// In the simulator's own host.
-    pub host: HostFlaws,
+    pub host: HostBugs,
 }
 
 /// Who waits for an answer of this node.
@@ -244,25 +246,25 @@ impl Host {
     }
 
     /// Opens its store.
-    pub fn open(&self, plan: &Plan, flaws: &Flaws) -> Result<(Store, Durable), StoreError> {
+    pub fn open(&self, plan: &Plan, bugs: &Bugs) -> Result<(Store, Durable), StoreError> {
         let files = Arc::new(SimFiles::new(self.disk.clone()));
         let dir = PathBuf::from(format!("/data/node-{}", self.identity.id.0));
-        let _ = flaws;
+        let _ = bugs;
         let options = store::Options {
             node: Some(self.identity.id),
             segment_bytes_min: plan.segment_bytes_min,
             segment_bytes_max: plan.segment_bytes_min * 4,
             snapshot_chunk_bytes: 64,
             #[cfg(test)]
-            flaws: flaws.store,
+            bugs: bugs.store,
             ..store::Options::default()
         };
         Store::open(files, &dir, options)
     }
 
     /// Raft's choices for this node.
-    pub fn config(&self, plan: &Plan, flaws: &Flaws) -> raft::Config {
-        let _ = flaws;
+    pub fn config(&self, plan: &Plan, bugs: &Bugs) -> raft::Config {
+        let _ = bugs;
         raft::Config {
             me: self.identity,
             heartbeat_ticks: plan.heartbeat_ticks,
@@ -275,7 +277,7 @@ impl Host {
             inflight_bytes_max: plan.inflight_bytes_max,
             uncommitted_bytes_max: plan.uncommitted_bytes_max,
             #[cfg(test)]
-            flaws: flaws.raft,
+            bugs: bugs.raft,
         }
     }
 
@@ -292,8 +294,8 @@ impl Host {
 
 impl Process {
     /// A process as it starts: the snapshot restored, the log not yet applied.
-    pub fn start(host: &Host, plan: &Plan, flaws: &Flaws, store: Store, durable: Durable, rng: Rng) -> Process {
-        let mut service = Registers::new(flaws.host.service);
+    pub fn start(host: &Host, plan: &Plan, bugs: &Bugs, store: Store, durable: Durable, rng: Rng) -> Process {
+        let mut service = Registers::new(bugs.host.service);
         let mut applied = 0;
         let mut applied_membership = Arc::default();
         if let Some(file) = &host.sql_file {
@@ -312,7 +314,7 @@ impl Process {
         }
         let log_clock = LogClock::recovered(service.log_ms());
         Process {
-            raft: Raft::new(host.config(plan, flaws), durable),
+            raft: Raft::new(host.config(plan, bugs), durable),
             store,
             service,
             applied,

@@ -7,6 +7,8 @@
 //! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out (`sim/checks/kv_model.rs`,
 //! `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
 
+#[cfg(test)]
+use crate::planted_bugs::{ChatBugs, JobsBugs, SqlBugs};
 use crate::services::Replicated;
 use crate::services::chat::Chat;
 use crate::services::digests::StateDigest;
@@ -77,7 +79,7 @@ impl Command {
 
 /// Mistakes that a service can make, for the simulator to find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServiceFlaws {
+pub struct ServiceBugs {
     /// The session table is no part of the snapshot.
     pub sessions_left_out_of_snapshot: bool,
     /// The keys are no part of the snapshot.
@@ -94,10 +96,10 @@ pub struct ServiceFlaws {
     pub submissions_run_again: bool,
     /// Mistakes of the board.
     #[cfg(test)]
-    pub jobs: jobs::Flaws,
+    pub jobs: JobsBugs,
     /// Mistakes of the database.
     #[cfg(test)]
-    pub sql: sql::Flaws,
+    pub sql: SqlBugs,
     /// `now` in SQL is the clock of the node that applies.
     pub sql_by_local_clock: bool,
     /// `now` in SQL is the same clock where a blob says it.
@@ -106,7 +108,7 @@ pub struct ServiceFlaws {
     pub sql_by_own_chance: bool,
     /// Mistakes of the chat.
     #[cfg(test)]
-    pub chat: chat::Flaws,
+    pub chat: ChatBugs,
 }
 
 /// The services of one node.
@@ -114,7 +116,7 @@ pub struct ServiceFlaws {
 pub struct Registers {
     registry: Registry,
     /// Mistakes in force.
-    pub flaws: ServiceFlaws,
+    pub bugs: ServiceBugs,
     /// The node's own clock: nothing that `apply` may look at.
     pub local_ms: u64,
 }
@@ -205,38 +207,38 @@ pub fn first(reply: &[u8]) -> Option<Value> {
 
 impl Registers {
     /// Empty services.
-    pub fn new(flaws: ServiceFlaws) -> Registers {
-        let mut new = Registers { flaws, ..Registers::default() };
+    pub fn new(bugs: ServiceBugs) -> Registers {
+        let mut new = Registers { bugs, ..Registers::default() };
         new.plant();
         new
     }
 
-    /// Puts the flaws of the services in force: they are no part of any snapshot.
+    /// Puts the bugs of the services in force: they are no part of any snapshot.
     fn plant(&mut self) {
         #[cfg(test)]
         {
-            self.registry.jobs.flaws = self.flaws.jobs;
-            let local_ms = self.flaws.sql_by_local_clock.then_some(self.local_ms);
-            let own_chance = self.flaws.sql_by_own_chance.then_some(self.local_ms);
-            let overlooked_now_ms = self.flaws.sql_overlooks_spellings.then_some(self.local_ms);
-            self.registry.sql.flaws = sql::Flaws { local_ms, own_chance, overlooked_now_ms, ..self.flaws.sql };
-            self.registry.chat.flaws = self.flaws.chat;
+            self.registry.jobs.bugs = self.bugs.jobs;
+            let local_ms = self.bugs.sql_by_local_clock.then_some(self.local_ms);
+            let own_chance = self.bugs.sql_by_own_chance.then_some(self.local_ms);
+            let overlooked_now_ms = self.bugs.sql_overlooks_spellings.then_some(self.local_ms);
+            self.registry.sql.bugs = SqlBugs { local_ms, own_chance, overlooked_now_ms, ..self.bugs.sql };
+            self.registry.chat.bugs = self.bugs.chat;
         }
     }
 
     /// Planted bugs: parts that a snapshot does not hold.
     #[cfg(test)]
     fn leave_out_of(&self, copy: &mut Registry) {
-        if self.flaws.sessions_left_out_of_snapshot {
+        if self.bugs.sessions_left_out_of_snapshot {
             copy.sessions = crate::services::sessions::Sessions::default();
         }
-        if self.flaws.keys_left_out_of_snapshot {
+        if self.bugs.keys_left_out_of_snapshot {
             copy.kv = Store::default();
         }
-        if self.flaws.jobs_left_out_of_snapshot {
+        if self.bugs.jobs_left_out_of_snapshot {
             copy.jobs = JobTable::default();
         }
-        if self.flaws.chat.read_marks_are_not_saved {
+        if self.bugs.chat.read_marks_are_not_saved {
             copy.chat.forget_read_marks();
         }
     }
@@ -256,7 +258,7 @@ impl Registers {
         #[cfg(test)]
         {
             self.registry.jobs().check();
-            if self.flaws.chat == chat::Flaws::default() {
+            if self.bugs.chat == ChatBugs::default() {
                 self.registry.chat().check();
             }
             self.check_columns();
@@ -330,16 +332,16 @@ impl Registers {
     /// Applies an entry with one command.
     pub fn apply(&mut self, index: Index, command: &Command) -> Applied {
         self.plant();
-        let at_ms = if self.flaws.local_clock_in_apply { self.local_ms } else { command.at_ms };
+        let at_ms = if self.bugs.local_clock_in_apply { self.local_ms } else { command.at_ms };
         let mut tag = command.tag;
         let is_submission = matches!(command.body, Body::Jobs(jobs::Command::Submit(_)));
-        if self.flaws.copies_run_again || (self.flaws.submissions_run_again && is_submission) {
+        if self.bugs.copies_run_again || (self.bugs.submissions_run_again && is_submission) {
             tag.origin = uuid::Uuid::from_u128(tag.origin.as_u128() ^ u128::from(index.0));
         }
         let batch = encode_batch(at_ms, [(tag, command.body.routed().as_slice())]);
         let mut replies = self.registry.apply(index, &batch);
         #[cfg(test)]
-        if self.flaws.expiry_by_local_clock {
+        if self.bugs.expiry_by_local_clock {
             let local = crate::types::Stamp { at_ms: self.local_ms, ..self.registry.applied() };
             crate::services::Service::expire(&mut self.registry.kv, local);
         }

@@ -187,7 +187,7 @@ impl World {
                     }
                 }
                 process.running = Some(Running::Sync { seq: last });
-                if self.flaws.host.synced_before_sync && written.is_ok() {
+                if self.bugs.host.synced_before_sync && written.is_ok() {
                     let delay = self.disk_delay(node);
                     self.after(delay, What::DiskDone { node, life });
                     return self.report_synced(node, last);
@@ -229,7 +229,7 @@ impl World {
         };
         match done {
             Err(error) => return self.on_disk_failed(node, error),
-            Ok(Some(seq)) if !self.flaws.host.synced_before_sync => self.report_synced(node, seq)?,
+            Ok(Some(seq)) if !self.bugs.host.synced_before_sync => self.report_synced(node, seq)?,
             Ok(_) => {}
         }
         if self.is_alive(node, life) { self.kick_disk(node) } else { Ok(()) }
@@ -238,7 +238,7 @@ impl World {
     /// Everything up to `seq` is durable: promises leave, raft is told.
     fn report_synced(&mut self, node: usize, seq: u64) -> CheckResult {
         let (who, life) = (self.hosts[node].identity, self.hosts[node].life);
-        if !self.flaws.host.synced_before_sync {
+        if !self.bugs.host.synced_before_sync {
             self.raft_checker.on_synced(who, seq)?;
         }
         loop {
@@ -401,7 +401,7 @@ impl World {
                 format!("n{} gives {:?} for {index}, applied was {:?}", node + 1, meta, process.applied_membership),
             );
         }
-        if self.flaws.host.snapshot_without_membership {
+        if self.bugs.host.snapshot_without_membership {
             meta.membership = Default::default();
         }
         let mut bytes = Vec::new();
@@ -424,7 +424,7 @@ impl World {
             // A newer one was received meanwhile.
             return Ok(());
         }
-        if self.flaws.host.apply_twice_after_restart {
+        if self.bugs.host.apply_twice_after_restart {
             bytes.clear();
             process.service.snapshot(&mut bytes).expect("a vector takes every byte");
         }

@@ -45,7 +45,7 @@ impl World {
             let operations = self.rng.u32(0..12);
             self.hosts[node].disk().faults.die_after = Some(operations);
         }
-        let (store, durable) = match self.hosts[node].open(&self.plan, &self.flaws) {
+        let (store, durable) = match self.hosts[node].open(&self.plan, &self.bugs) {
             Ok(opened) => opened,
             Err(error) => return self.on_open_failed(node, error),
         };
@@ -78,7 +78,7 @@ impl World {
         let rng = self.rng.fork();
         let host = &mut self.hosts[node];
         host.life += 1;
-        let process = Process::start(host, &self.plan, &self.flaws, store, durable, rng);
+        let process = Process::start(host, &self.plan, &self.bugs, store, durable, rng);
         process.service.check();
         self.client_checker.on_restart(process.applied, process.service.digest())?;
         let host = &mut self.hosts[node];
@@ -146,7 +146,7 @@ impl World {
         (self.hosts[node].image, self.hosts[node].newest) = (None, None);
         self.hosts[node].is_damaged = false;
         self.coverage.wipes += 1;
-        if self.flaws.host.wiped_keeps_identity {
+        if self.bugs.host.wiped_keeps_identity {
             *self.raft_checker.record(old) = Default::default();
         } else {
             self.raft_checker.record(old).is_destroyed = true;

@@ -38,7 +38,7 @@ impl World {
         let (uuid, origin) = (Uuid::from_u128(self.rng.u128(..)), Uuid::from_u128(self.rng.u128(..)));
         let ready_at = self.now + self.rng.u64(0..=plan.ready_us);
         let (slots, languages) = &plan.workers[node];
-        let keeps = self.flaws.host.worker_keeps_identity;
+        let keeps = self.bugs.host.worker_keeps_identity;
         let host = &mut self.hosts[node];
         let uuid = if keeps { host.identity.uuid } else { uuid };
         let Some(process) = host.process.as_mut() else { return };
@@ -81,7 +81,7 @@ impl World {
 
     /// A worker compares what runs with what the log says.
     pub fn on_work(&mut self, node: usize) -> CheckResult {
-        let (now, life, flaws) = (self.now, self.hosts[node].life, self.flaws.host);
+        let (now, life, bugs) = (self.now, self.hosts[node].life, self.bugs.host);
         let Some(plan) = &self.plan.jobs else { return Ok(()) };
         let (least_us, most_us) = plan.run_us;
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -95,7 +95,7 @@ impl World {
         let mine: BTreeSet<Key> = board.work_of(worker.who).into_iter().collect();
         let am_here = is_here(board, worker.who);
         let who = worker.who;
-        let (stopped, begun) = worker.compare(&mine, flaws.lost_worker_goes_on);
+        let (stopped, begun) = worker.compare(&mine, bugs.lost_worker_goes_on);
         for (job, attempt) in stopped {
             // Also a program that is stopped takes its time to end.
             let delay = self.rng.u64(100..3_000);
@@ -136,7 +136,7 @@ impl World {
                 let stderr = Default::default();
                 Some(jobs::Command::Printed { job, worker: worker_id, attempt, stdout, stderr })
             }
-            (false, false) if self.flaws.host.failed_sandbox_is_a_result => {
+            (false, false) if self.bugs.host.failed_sandbox_is_a_result => {
                 let end = End { exit_code: Some(1), ..End::bare(Verdict::Finished) };
                 Some(jobs::Command::End { job, worker: worker_id, attempt, end })
             }
@@ -158,7 +158,7 @@ impl World {
     /// way it is known as told until the board that the worker sees says so: else its attempt would be begun again.
     pub fn on_end_told(&mut self, node: usize, key: Key, is_taken: bool) {
         let Some(plan) = &self.plan.jobs else { return };
-        let is_settled = is_taken || self.flaws.host.ends_are_told_once;
+        let is_settled = is_taken || self.bugs.host.ends_are_told_once;
         let at = if is_settled { NEVER } else { self.now + plan.again_us };
         let Some(process) = self.hosts[node].process.as_mut() else { return };
         let Some(worker) = process.worker.as_mut() else { return };
@@ -174,7 +174,7 @@ impl World {
 
     fn tell_ends(&mut self, node: usize) -> CheckResult {
         let (now, life) = (self.now, self.hosts[node].life);
-        let patience = if self.flaws.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
+        let patience = if self.bugs.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
         let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
             return Ok(());
         };
@@ -212,7 +212,7 @@ impl World {
             return Ok(());
         }
         worker.next_join = now + patience_us;
-        if self.flaws.host.joins_without_a_read {
+        if self.bugs.host.joins_without_a_read {
             return self.join(node);
         }
         let token = process.token(Ask::Join);
@@ -284,16 +284,16 @@ impl World {
 
     /// On the leader: workers that are gone lose their jobs to others.
     fn call_the_roll(&mut self, node: usize) -> CheckResult {
-        let (now, life, flaws) = (Ticks(self.now / TICK_US), self.hosts[node].life, self.flaws.host);
+        let (now, life, bugs) = (Ticks(self.now / TICK_US), self.hosts[node].life, self.bugs.host);
         let Some(silent_max) = self.plan.jobs.as_ref().map(|plan| plan.fail_after_ticks) else { return Ok(()) };
-        let still_max = if flaws.stuck_are_not_gone { Ticks(NEVER) } else { silent_max };
+        let still_max = if bugs.stuck_are_not_gone { Ticks(NEVER) } else { silent_max };
         let patience = Patience { silent_max, still_max, again: self.plan.election_timeout_ticks };
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(worker) = process.worker.as_mut() else { return Ok(()) };
         let workers = process.service.jobs().workers();
         let here: Vec<Identity> = workers.filter(|worker| worker.is_here).map(|worker| worker.who).collect();
         let due = worker.worker_liveness.due(&process.raft.view(), now, patience, &here);
-        for who in due.into_iter().filter(|_| !flaws.nobody_is_gone) {
+        for who in due.into_iter().filter(|_| !bugs.nobody_is_gone) {
             let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
                 return Ok(());
             };

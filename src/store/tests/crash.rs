@@ -1,8 +1,8 @@
 //! The machine stops at every single operation of a script, and of the recovery after it.
 
 use super::*;
-use crate::store::faults::{Fault, Restart};
-use crate::store::flaws::Flaws;
+use crate::planted_bugs::StoreBugs;
+use crate::store::tests::fault_files::{Fault, Restart};
 
 /// Operations of the whole script on a well disk.
 fn operations(options: &Options) -> u64 {
@@ -78,10 +78,10 @@ fn recovery_may_crash_anywhere_too() {
 
 #[test]
 fn the_planted_bugs_of_the_log_are_found() {
-    let flawed = |flaws| crash_everywhere(&Options { flaws, ..options() }, 6);
-    let why = flawed(Flaws { vote_in_its_own_record: true, ..Flaws::default() }).unwrap_err();
+    let broken = |bugs| crash_everywhere(&Options { bugs, ..options() }, 6);
+    let why = broken(StoreBugs { vote_in_its_own_record: true, ..StoreBugs::default() }).unwrap_err();
     assert!(why.contains("recovered"), "{why}");
-    let why = flawed(Flaws { replay_resurrects_truncated: true, ..Flaws::default() }).unwrap_err();
+    let why = broken(StoreBugs { replay_resurrects_truncated: true, ..StoreBugs::default() }).unwrap_err();
     assert!(why.contains("recovered"), "{why}");
 }
 

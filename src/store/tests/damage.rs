@@ -1,9 +1,9 @@
 //! What lies on disk is cut at every byte and flipped at every bit.
 
 use super::*;
-use crate::store::faults::Restart;
-use crate::store::flaws::Flaws;
+use crate::planted_bugs::StoreBugs;
 use crate::store::inspect;
+use crate::store::tests::fault_files::Restart;
 use crate::store::wal::segment;
 use std::path::PathBuf;
 
@@ -95,8 +95,8 @@ fn without_the_seal_only_the_newest_batch_is_in_doubt() {
 
 #[test]
 fn damage_taken_for_a_torn_tail_is_found() {
-    let flaws = Flaws { damage_is_torn_tail: true, ..Flaws::default() };
-    flip_everything(&Options { flaws, ..options() }, true).unwrap_err();
+    let bugs = StoreBugs { damage_is_torn_tail: true, ..StoreBugs::default() };
+    flip_everything(&Options { bugs, ..options() }, true).unwrap_err();
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Operations fail, once or for ever; the disk runs full.
 
 use super::*;
+use crate::planted_bugs::StoreBugs;
 use crate::store::RealFiles;
-use crate::store::faults::{Fault, Restart};
-use crate::store::flaws::Flaws;
+use crate::store::tests::fault_files::{Fault, Restart};
 
 /// Lets operation `n` fail; the store must say so, stay silent for ever, and keep its promises.
 fn fail_at(fault: Fault, how: Restart, options: &Options) -> Result<bool, String> {
@@ -54,8 +54,8 @@ fn a_failed_operation_poisons_the_store_and_costs_nothing_synced() {
 
 #[test]
 fn a_retried_sync_is_found() {
-    let flaws = Flaws { retry_failed_sync: true, ..Flaws::default() };
-    let why = fail_everywhere(&Options { flaws, ..options() }).unwrap_err();
+    let bugs = StoreBugs { retry_failed_sync: true, ..StoreBugs::default() };
+    let why = fail_everywhere(&Options { bugs, ..options() }).unwrap_err();
     assert!(why.contains("recovered") || why.contains("refused"), "{why}");
 }
 

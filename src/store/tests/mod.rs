@@ -6,12 +6,13 @@
 mod crash;
 mod damage;
 mod failing;
+pub mod fault_files;
 
 use super::error::StoreError;
-use super::faults::FaultFiles;
 use super::{Options, Store};
 use crate::raft::{Durable, Entry, HardState, Membership, Payload, Persist, SnapshotMeta};
 use crate::types::{Identity, Index, NodeId, Term};
+use fault_files::FaultFiles;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -253,7 +254,7 @@ pub fn run(store: &mut Store, model: &mut Model, steps: &[Step]) -> Result<(), S
 /// Opens the disk after a restart and judges what it holds, then once more after a power cut: what recovery returned is
 /// durable, and goes on being so when more is written.
 pub fn reopen_and_judge(disk: &FaultFiles, options: &Options, model: &Model) -> Result<(), String> {
-    use super::faults::Restart;
+    use fault_files::Restart;
     let (store, durable) = open(disk, options).map_err(|e| format!("refused: {e}"))?;
     model.judge(&durable)?;
     if let Some(snapshot) = &durable.snapshot {

@@ -10,6 +10,7 @@ use super::record::{Position, Record};
 use super::replay::Replay;
 use super::segment::{self, Scan, Source};
 use super::writer::{self, End, Wal};
+use crate::planted_bugs::is_planted;
 use crate::store::error::StoreError;
 use crate::store::{Files, Options};
 use crate::types::Index;
@@ -104,7 +105,7 @@ fn tail(options: &Options, path: &Path, bytes: &[u8], scan: &Scan) -> Result<Opt
     }
     let source = Source { path, number: scan.header.segment, bytes, node: options.node };
     let why = scan.stopped.as_deref().unwrap_or("zeros where a record belongs");
-    if !options.flaw(|f| f.damage_is_torn_tail)
+    if !is_planted!(options, damage_is_torn_tail)
         && let Some((later, sequence)) = segment::proof(source, scan)
     {
         let why = format!("{why}, but record {sequence} at byte {later} was written after this had been synced");

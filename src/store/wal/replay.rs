@@ -5,6 +5,7 @@
 //! A record that breaks one is damage, although its checksum is right. Not here: reading files (`segment.rs`, `writer.rs`).
 
 use super::record::{Header, Record};
+use crate::planted_bugs::is_planted;
 use crate::raft::{Entry, HardState, SnapshotMeta};
 use crate::store::Options;
 use crate::types::{Index, Term};
@@ -27,6 +28,7 @@ pub struct Replay {
 
 impl Replay {
     /// Before the first record.
+    #[cfg_attr(not(test), expect(unused_variables, reason = "only tests plant bugs"))]
     pub fn new(options: &Options) -> Replay {
         Replay {
             hard_state: HardState::default(),
@@ -34,8 +36,8 @@ impl Replay {
             entries: Vec::new(),
             installed: None,
             has_begun: false,
-            vote_alone: options.flaw(|f| f.vote_in_its_own_record),
-            resurrect: options.flaw(|f| f.replay_resurrects_truncated),
+            vote_alone: is_planted!(options, vote_in_its_own_record),
+            resurrect: is_planted!(options, replay_resurrects_truncated),
         }
     }
 

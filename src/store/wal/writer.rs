@@ -10,6 +10,7 @@
 
 use super::record::{self, Header, Position, Record};
 use super::segment;
+use crate::planted_bugs::is_planted;
 use crate::raft::{Entry, HardState};
 use crate::store::error::StoreError;
 use crate::store::{File, Files, Options};
@@ -200,7 +201,7 @@ impl Wal {
 
     fn sync_file(&mut self) -> Result<(), StoreError> {
         let mut synced = self.file.sync_data();
-        if synced.is_err() && self.options.flaw(|f| f.retry_failed_sync) {
+        if synced.is_err() && is_planted!(self.options, retry_failed_sync) {
             synced = self.file.sync_data();
         }
         synced.map_err(|e| StoreError::io("sync", &self.path(), e))?;

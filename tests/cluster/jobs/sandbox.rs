@@ -315,7 +315,7 @@ fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() 
     cluster.settle().unwrap();
     wait_workers(&cluster, 2).unwrap();
     breakable.break_it();
-    let given: Vec<u64> = (0..8).map(|_| jobs.hand_in(&shell("sleep 2; echo fine"), soon()).unwrap()).collect();
+    let given: Vec<u64> = (0..8).map(|_| jobs.hand_in(&shell("sleep 1; echo fine"), soon()).unwrap()).collect();
     let ends: Vec<Value> = given.into_iter().map(|job| jobs.ended(job, soon()).unwrap()).collect();
     for end in &ends {
         let how = (&end["state"], &end["stdout"], &end["worker"]);

@@ -242,7 +242,10 @@ fn cluster_and_pages(judge: &mut Judge) {
 fn every_operation_answers_as_it_is_described() {
     let as_shell = |language: &str| json!({"language": language, "file_name": "main.sh", "probe": ["sh", "-c", "true"], "run": ["sh", "{file}"]});
     // No compiler is wanted here: what is judged are the answers.
-    let settings = json!({"jobs_enabled": true, "runtimes": [as_shell("shell"), as_shell("java")]});
+    // The timeout is waited for in full by what is asked of a node without a quorum.
+    let settings = json!({
+        "jobs_enabled": true, "runtimes": [as_shell("shell"), as_shell("java")], "request_timeout_ms": 1500,
+    });
     let mut cluster = Cluster::ready(EXE, 3, &settings).unwrap();
     wait_workers(&cluster, 3).unwrap();
     let leader = cluster.settle().unwrap();

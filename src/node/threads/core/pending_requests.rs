@@ -15,12 +15,13 @@ use crate::node::quota;
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
 use crate::node::shared::request::{Ack, Answered, Operation, Question, ReplyTo, Request, transferred};
+use crate::outcome::{Doubt, NoLeader, Outcome, Reason};
 use crate::raft::{self, Answer, Input, Refusal, Token};
 use crate::services::Reply;
 use crate::services::chat::TokenHash;
 use crate::services::registry::encode_batch;
 use crate::services::sessions::Tag;
-use crate::types::{Index, NodeId, Outcome, Term};
+use crate::types::{Index, NodeId, Term};
 use crate::wire::{Ask, Forwarded, Frame};
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -138,8 +139,7 @@ impl PendingRequests {
             let operation = match ask {
                 // No endpoint takes one in: it would make an entry that no frame can carry.
                 Ask::Command { command, .. } if command.len() > COMMAND_BYTES_MAX => {
-                    let len = command.len();
-                    let why = format!("the command has {len} bytes; the limit is {COMMAND_BYTES_MAX}");
+                    let why = Reason::TooLarge { bytes: command.len() as u64 };
                     ReplyTo::Peer(link.clone(), number).answer(Outcome::Refused(why));
                     continue;
                 }
@@ -169,7 +169,7 @@ impl PendingRequests {
     }
 
     /// The present attempt is refused for good; certain only if no earlier one left.
-    fn refuse(&mut self, mut held: PendingRequest, why: String) {
+    fn refuse(&mut self, mut held: PendingRequest, why: Reason) {
         if held.may_be_logged && matches!(held.request.operation, Operation::Command { .. }) {
             held.was_sent = false;
             self.postponed.push(held);
@@ -200,8 +200,8 @@ impl PendingRequests {
         let mut held = self.others.pop_front()?;
         let input = match &held.request.operation {
             Operation::Change(raft::Change::Promote(id)) if self.shared.directory().gateways.contains(id) => {
-                let why = format!("node {} is a gateway, which cannot vote", id.0);
-                held.request.reply.answer(Outcome::Refused(format!("{}: {why}", Refusal::BadChange)));
+                let why = Reason::Gateway(*id);
+                held.request.reply.answer(Outcome::Refused(why));
                 return self.next_input(next_token);
             }
             Operation::Change(change) => Input::Change { token, change: change.clone() },
@@ -355,14 +355,12 @@ impl PendingRequests {
             | Refusal::BadChange
             | Refusal::Unsafe
             | Refusal::BadTarget => {
-                let text = match self.shared.integrity.no_reads() {
-                    Some(corrupt) if why == Refusal::DiskLow => {
-                        format!("the leader is transferring the leadership: {corrupt}")
-                    }
-                    _ => why.to_string(),
+                let reason = match self.shared.integrity.corrupt() {
+                    Some(corrupt) if why == Refusal::DiskLow => Reason::LeaderCorrupt(corrupt),
+                    _ => Reason::Raft(why),
                 };
                 for held in taken {
-                    self.refuse(held, text.clone());
+                    self.refuse(held, reason.clone());
                 }
             }
         }
@@ -417,7 +415,7 @@ impl PendingRequests {
         for (to, held) in std::mem::take(&mut self.transfers) {
             match to == leader {
                 true => self.finish(held, transferred(leader)),
-                false => self.finish(held, Outcome::Refused(format!("node {} took the leadership", leader.0))),
+                false => self.finish(held, Outcome::Refused(Reason::OtherLeads(leader))),
             }
         }
         // A leadership transfer that another node was asked for has happened, whoever answers first.
@@ -446,7 +444,7 @@ impl PendingRequests {
     /// The leadership transfer was given up.
     pub fn on_transfer_aborted(&mut self, to: NodeId) {
         for (_, held) in std::mem::take(&mut self.transfers) {
-            self.finish(held, Outcome::Refused(format!("node {} did not take over in time", to.0)));
+            self.finish(held, Outcome::Refused(Reason::NotTakenOver(to)));
         }
     }
 
@@ -455,7 +453,7 @@ impl PendingRequests {
         let rest = self.waiting.split_off(&index.next());
         let gone = std::mem::replace(&mut self.waiting, rest);
         for held in gone.into_values().flat_map(|(_, taken)| taken) {
-            self.send_again_or_give_up(held, "a snapshot replaced this part of the log before the answer".to_string());
+            self.send_again_or_give_up(held, Doubt::LogReplaced);
         }
     }
 
@@ -493,13 +491,13 @@ impl PendingRequests {
         for taken in self.asked.values_mut().chain(self.waiting.values_mut().map(|(_, taken)| taken)) {
             // A batch keeps its order for `apply`: the late are answered, their places stay.
             for held in taken.iter_mut().filter(|held| is_late(held)) {
-                let answered = too_late(held, &why);
+                let answered = too_late(held, *why);
                 held.request.reply.answer(answered);
             }
         }
         self.asked.retain(|_, taken| !taken.iter().all(is_late));
         for held in late {
-            let answered = too_late(&held, &why);
+            let answered = too_late(&held, *why);
             self.finish(held, answered);
         }
     }
@@ -507,7 +505,7 @@ impl PendingRequests {
     fn recall(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
         let recalled: Vec<_> = self.forwarded.extract_if(.., |_, (to, _)| is_recalled(*to)).collect();
         for (_, (_, held)) in recalled {
-            self.send_again_or_give_up(held, "the leader was lost before it answered".to_string());
+            self.send_again_or_give_up(held, Doubt::LeaderLost);
         }
     }
 
@@ -519,8 +517,8 @@ impl PendingRequests {
         self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
     }
 
-    /// A command's second copy has no effect; a membership change or leadership transfer is the caller's to look at.
-    fn send_again_or_give_up(&mut self, held: PendingRequest, why: String) {
+    /// A command's second copy has no effect; a membership change or hand-over is the caller's to look at.
+    fn send_again_or_give_up(&mut self, held: PendingRequest, why: Doubt) {
         match held.request.operation {
             Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
             Operation::Command { .. } | Operation::Query { .. } => self.send_again(held),
@@ -549,10 +547,10 @@ fn ask_of(operation: &Operation) -> (Ask, usize) {
     }
 }
 
-fn too_late(held: &PendingRequest, why: &str) -> Answered {
+fn too_late(held: &PendingRequest, why: NoLeader) -> Answered {
     match (&held.request.operation, held.was_sent || held.may_be_logged) {
-        (Operation::Query { .. }, _) | (_, false) => Outcome::Refused(why.to_string()),
-        (_, true) => Outcome::Unknown(format!("no answer in time, it may or may not be applied ({why})")),
+        (Operation::Query { .. }, _) | (_, false) => Outcome::Refused(Reason::NoLeader(why)),
+        (_, true) => Outcome::Unknown(Doubt::TooLate(why)),
     }
 }
 

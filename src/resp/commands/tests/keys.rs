@@ -48,7 +48,7 @@ fn set_takes_its_options_in_any_order() {
     for bad in ["ex 0", "px -1", "exat 0", "ex 9223372036854776", "px 9223372036854775807"] {
         assert_eq!(refusal(&format!("set k v {bad}")), "ERR invalid expire time in 'set' command", "{bad}");
     }
-    assert_eq!(refusal("set k v ex x"), NOT_AN_INTEGER);
+    assert_eq!(refusal("set k v ex x"), OpError::NotAnInteger.text());
     assert_eq!(refusal("setex k 0 v"), "ERR invalid expire time in 'setex' command");
 }
 
@@ -97,7 +97,7 @@ fn scan_goes_on_where_it_was() {
     assert_eq!(refusal("scan x"), "ERR invalid cursor");
     assert_eq!(refusal("scan 0 count 0"), SYNTAX);
     assert_eq!(refusal("scan 0 count"), SYNTAX);
-    assert_eq!(refusal("scan 0 count x"), NOT_AN_INTEGER);
+    assert_eq!(refusal("scan 0 count x"), OpError::NotAnInteger.text());
 }
 
 #[test]
@@ -121,5 +121,5 @@ fn locks_have_tokens_and_times() {
     assert_eq!(op("lock.renew n 3 5"), Op::LockRenew { name: b("n"), token: 3, ttl_ms: 5 });
     assert_eq!(op("lock.release n 3"), Op::LockRelease { name: b("n"), token: 3 });
     assert_eq!(refusal("lock.acquire n 0"), "ERR invalid expire time in 'lock.acquire' command");
-    assert_eq!(refusal("lock.release n -3"), NOT_AN_INTEGER);
+    assert_eq!(refusal("lock.release n -3"), OpError::NotAnInteger.text());
 }

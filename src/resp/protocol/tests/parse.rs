@@ -154,7 +154,7 @@ fn mutated_requests_never_break_the_parser() {
     println!("PHALANX_FUZZ_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     for _ in 0..20_000 {
-        let input = crate::resp::protocol::fuzz::input(&mut rng);
-        crate::resp::protocol::fuzz::check(&input, &mut rng);
+        let input = crate::resp::protocol::request_fuzzing::input(&mut rng);
+        crate::resp::protocol::request_fuzzing::check(&input, &mut rng);
     }
 }

@@ -31,7 +31,7 @@ fn bytes(value: &[u8]) -> Value {
 }
 
 fn error(text: &str) -> Value {
-    Value::Error(text.to_string())
+    Value::Error(text.to_string().into())
 }
 
 impl Model {

@@ -3,9 +3,10 @@
 //! Not here: what must be the same everywhere (`determinism.rs`).
 
 use super::script_runner::{Node, answer, in_words, request, results};
+use crate::planted_bugs::SqlBugs;
 use crate::services::sql::connection::catalogue;
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Answer, Command, Digest, Flaws, Kind, Params, Run, Statement, Value};
+use crate::services::sql::{Answer, Command, Digest, Kind, Params, Run, Statement, Value};
 use std::time::Instant;
 
 fn ran_away() -> String {
@@ -235,12 +236,12 @@ fn views_upon_views_end() {
 #[test]
 fn an_index_without_segments_is_no_full_disk() {
     let mut node = node();
-    node.registry.sql.flaws = Flaws { settings_are_free: true, ..Flaws::default() };
+    node.registry.sql.bugs = SqlBugs { settings_are_free: true, ..SqlBugs::default() };
     node.execute(&[
         "INSERT INTO f(f, rank) VALUES('automerge', 0)",
         "INSERT INTO f(f, rank) VALUES('crisismerge', 1999)",
     ]);
-    node.registry.sql.flaws = Flaws::default();
+    node.registry.sql.bugs = SqlBugs::default();
     let words: Vec<String> = (0..2100).map(|n| format!("INSERT INTO f VALUES('w{n}')")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let before: Vec<&str> = vec!["INSERT INTO t(n) VALUES(7)"; 3];

@@ -1,4 +1,4 @@
-//! What the tests of all services have in common: each is put through the same scripts, garbage and damage.
+//! What every service must satisfy, checked by the tests of each: golden scripts, garbage, damaged snapshots.
 //!
 //! Not here: what a service is to do (its own tests), all of them together (`registry.rs`, `sim/`).
 

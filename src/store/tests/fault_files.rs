@@ -3,9 +3,9 @@
 //! What is not synced may be lost at a power cut, wholly or sector by sector and in any order, and a write may be torn at any
 //! byte. Names that were made, renamed or removed since the folder's last sync may be lost too, in any pattern. A failed sync
 //! forgets what it should have made durable, as Linux does: later syncs succeed without it. A killed process loses nothing that
-//! it has written. Not here: scripted workloads (`tests/`).
+//! it has written. Not here: scripted workloads (the other files here).
 
-use super::{File, Files};
+use crate::store::{File, Files};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

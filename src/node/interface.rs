@@ -1,0 +1,134 @@
+//! What endpoints ask of a running node: one small trait per feature, so that a test can stand in for a node.
+//!
+//! The database's are beside it (`sql/handle.rs`, `sql/load.rs`). Not here: what the methods do (`handle.rs`).
+
+use super::reports::metrics::Metric;
+use super::shared::memory::MemoryBudget;
+use super::shared::request::{Answered, Level, Operation, transferred_to};
+use super::views::chat_feed::ChatReader;
+use super::views::frames::Published;
+use super::views::live_output::Output;
+use super::views::sessions::SessionGuard;
+use super::views::status::{EventLine, IntegrityStatus, MonitorFrame, NodeRuntimes};
+use crate::outcome::{Doubt, Outcome};
+use crate::raft::Change;
+use crate::services::jobs::JobId;
+use crate::settings::Settings;
+use crate::types::{Identity, Index, NodeId};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Who the node is, and where it and the others are.
+pub trait Addressing {
+    /// The settings the node runs with.
+    fn settings(&self) -> &Settings;
+    fn identity(&self) -> Identity;
+    /// `host:port` of every known node's HTTP endpoint, by id.
+    fn http_addresses(&self) -> Vec<(NodeId, String)>;
+    /// Least-loaded online worker, already counted as handed out: id and `host:port` of its HTTP endpoint.
+    fn dispatch(&self) -> Option<(NodeId, String)>;
+}
+
+/// Places, memory and threads of client connections.
+pub trait Connections {
+    /// Registers a client connection.
+    fn open_session(&self, kind: &'static str, peer: SocketAddr) -> SessionGuard;
+    /// Bytes that connections may hold.
+    fn memory(&self) -> &Arc<MemoryBudget>;
+    /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses. An endpoint
+    /// that serves what the reserved slots are for names its client, who gets one of them then.
+    fn spawn_connection(
+        &self,
+        name: &'static str,
+        client: Option<(IpAddr, Arc<TcpStream>)>,
+        run: Box<dyn FnOnce(Slot) + Send>,
+    ) -> Result<(), String>;
+    /// Whether the node has begun to stop: endpoints answer what has arrived and accept nobody.
+    fn is_stopping(&self) -> bool;
+}
+
+/// The place of a connection among all of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// One of `connections_max`.
+    Ordinary,
+    /// One beyond, for health checks, status and administration: anything else is refused, and it lasts for one request.
+    Reserved,
+}
+
+/// What is done by the cluster, or asked of the services.
+pub trait Requests {
+    /// Submits an operation and waits for the answer.
+    fn ask(&self, operation: Operation, deadline: Instant) -> Answered;
+
+    /// Asks the services.
+    fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Answered {
+        self.ask(Operation::Query { query, level }, deadline)
+    }
+
+    /// Changes the membership by one step; done when the change is committed.
+    fn change(&self, change: Change, deadline: Instant) -> Outcome<Index> {
+        self.ask(Operation::Change(change), deadline).map(|(index, _)| index)
+    }
+
+    /// Hands leadership over (`None`: to the best live voter); done when the new leader is known.
+    fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
+        match self.ask(Operation::Transfer(to), deadline) {
+            Outcome::Done((_, reply)) => {
+                transferred_to(&reply).map_or(Outcome::Unknown(Doubt::NoLeaderNamed), Outcome::Done)
+            }
+            Outcome::Refused(why) => Outcome::Refused(why),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
+    /// Has every node digest its state at one index, which is answered; the digests are known a little later.
+    fn checkpoint(&self, deadline: Instant) -> Outcome<Index>;
+}
+
+/// Waiting for what this node applies or runs.
+pub trait Watching {
+    /// Waits until a key of the store has another revision than this one (0: it does not exist), as this node applies
+    /// what happens; false at the deadline, or when the node stops.
+    fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
+    /// Waits until a job has ended, or until the services know at `at_least` that there is none: the job as this node has it
+    /// then (`Option<Job>`), also when the node stops. `Unknown` at the deadline.
+    fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered;
+    /// What an attempt on this node has said so far, until the log has its end.
+    fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>>;
+    /// Begins to follow the chat.
+    fn follow_chat(&self) -> ChatReader;
+    /// Which state this node's services have: another number after it was replaced. `None`: it is known to be wrong, and
+    /// nothing of it may be told.
+    fn state_epoch(&self) -> Option<u64>;
+}
+
+/// How the node and its cluster are.
+pub trait Reports {
+    /// The newest monitor frame.
+    fn frame(&self) -> Arc<Published>;
+    /// The frame as things stand now, for a single look.
+    fn fresh_frame(&self) -> Published;
+    /// Waits for a frame newer than `after`; `None` when the deadline passes first or the node stops.
+    fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>>;
+    /// Events newer than `after`, oldest first.
+    fn events_since(&self, after: u64) -> Vec<EventLine>;
+    /// Waits until there is an event newer than `after`; returns as `events_since` (empty at the deadline).
+    fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine>;
+    /// Body of `/v1/gossip`: what this node heard, newest first.
+    fn gossip_json(&self) -> serde_json::Value;
+    /// Every node that has been heard of, by id: whether it is online, and which languages it has with which versions.
+    fn runtimes(&self) -> Vec<NodeRuntimes>;
+    /// What this node says of its state, and what it has found of others.
+    fn integrity(&self) -> IntegrityStatus;
+    /// Ready: knows a leader and has caught up. Otherwise what is missing.
+    fn readiness(&self) -> Result<(), Vec<String>>;
+    /// Figures for `/metrics`; endpoints add their own.
+    fn metrics(&self) -> Vec<Metric>;
+
+    /// The newest frame's contents.
+    fn status(&self) -> Arc<MonitorFrame> {
+        Arc::clone(&self.frame().frame)
+    }
+}

@@ -1,0 +1,203 @@
+//! The table by hand: every variant with its row. A new variant does not compile until it is listed.
+
+use super::*;
+use crate::outcome::{NoLeader, Outsider, QuotaName};
+use crate::services::digests::Difference;
+use crate::types::{Identity, Index, NodeId};
+use std::fmt::Debug;
+use uuid::Uuid;
+
+/// Rows of `pattern => sample, (status, prefix, exit code)`: checks that each sample has its row, matches its own pattern
+/// and no earlier one, and that the patterns cover the type.
+macro_rules! check_rows {
+    ($type:ty: $($pattern:pat => $sample:expr, $codes:expr;)*) => {{
+        fn row_of(why: &$type) -> &'static str {
+            match why { $($pattern => stringify!($pattern),)* }
+        }
+        let rows: Vec<($type, &str, (u16, &str, u8))> = vec![$(($sample, stringify!($pattern), $codes)),*];
+        for (why, pattern, codes) in &rows {
+            assert_eq!(row_of(why), *pattern);
+            check(why, *codes);
+        }
+        let samples: Vec<$type> = rows.into_iter().map(|(why, ..)| why).collect();
+        samples
+    }};
+}
+
+fn check(why: &(impl Coded + Debug), (status, resp, exit): (u16, &'static str, u8)) {
+    assert_eq!(why.codes(), Codes { status, resp, exit }, "{why:?}");
+    assert_eq!(exit_of(status), exit, "{why:?}");
+    assert!(!why.to_string().is_empty(), "{why:?}");
+}
+
+const UNAVAILABLE: (u16, &str, u8) = (503, "CLUSTERDOWN", 4);
+const UNKNOWN: (u16, &str, u8) = (504, "UNKNOWN", 5);
+const CONFLICT: (u16, &str, u8) = (409, "ERR", 1);
+const FULL: (u16, &str, u8) = (507, "OOM", 1);
+
+fn no_quorum() -> NoLeader {
+    NoLeader::NoQuorum { reachable: 2, voters: 5, needed: 3 }
+}
+
+fn reasons() -> Vec<Reason> {
+    let difference = || Difference { index: Index(7), parts: vec![2] };
+    let removed = NoLeader::Outsider(Outsider::Removed, Identity { id: NodeId(3), uuid: Uuid::nil() });
+    check_rows! { Reason:
+        Reason::NoLeader(NoLeader::Outsider(..)) => Reason::NoLeader(removed), UNAVAILABLE;
+        Reason::NoLeader(NoLeader::NoQuorum { .. }) => Reason::NoLeader(no_quorum()), UNAVAILABLE;
+        Reason::NoLeader(NoLeader::NotInTime) => Reason::NoLeader(NoLeader::NotInTime), UNAVAILABLE;
+        Reason::Raft(Refusal::NotLeader) => Reason::Raft(Refusal::NotLeader), UNAVAILABLE;
+        Reason::Raft(Refusal::LeadershipTransfer) => Reason::Raft(Refusal::LeadershipTransfer), UNAVAILABLE;
+        Reason::Raft(Refusal::Busy) => Reason::Raft(Refusal::Busy), UNAVAILABLE;
+        Reason::Raft(Refusal::DiskLow) => Reason::Raft(Refusal::DiskLow), UNAVAILABLE;
+        Reason::Raft(Refusal::TermNotCommitted) => Reason::Raft(Refusal::TermNotCommitted), UNAVAILABLE;
+        Reason::Raft(Refusal::ChangeInFlight) => Reason::Raft(Refusal::ChangeInFlight), UNAVAILABLE;
+        Reason::Raft(Refusal::NotCaughtUp) => Reason::Raft(Refusal::NotCaughtUp), CONFLICT;
+        Reason::Raft(Refusal::BadChange) => Reason::Raft(Refusal::BadChange), CONFLICT;
+        Reason::Raft(Refusal::Unsafe) => Reason::Raft(Refusal::Unsafe), CONFLICT;
+        Reason::Raft(Refusal::BadTarget) => Reason::Raft(Refusal::BadTarget), CONFLICT;
+        Reason::Gateway(_) => Reason::Gateway(NodeId(4)), CONFLICT;
+        Reason::OtherLeads(_) => Reason::OtherLeads(NodeId(4)), UNAVAILABLE;
+        Reason::NotTakenOver(_) => Reason::NotTakenOver(NodeId(4)), UNAVAILABLE;
+        Reason::Stopping => Reason::Stopping, UNAVAILABLE;
+        Reason::TooLarge { .. } => Reason::TooLarge { bytes: 9 << 20 }, (413, "ERR", 1);
+        Reason::Memory => Reason::Memory, (503, "BUSY", 4);
+        Reason::Quota { .. } => Reason::Quota { quota: QuotaName::Jobs, used: 10, most: 10 }, FULL;
+        Reason::TriggersBeyondQuota { .. } => Reason::TriggersBeyondQuota { most: 1 << 20 }, FULL;
+        Reason::Corrupt(_) => Reason::Corrupt(difference()), UNAVAILABLE;
+        Reason::LeaderCorrupt(_) => Reason::LeaderCorrupt(difference()), UNAVAILABLE;
+        Reason::Split(_) => Reason::Split(difference()), UNAVAILABLE;
+        Reason::DatabaseBusy => Reason::DatabaseBusy, UNAVAILABLE;
+        Reason::NoDatabase => Reason::NoDatabase, UNAVAILABLE;
+        Reason::TooManyReads => Reason::TooManyReads, UNAVAILABLE;
+        Reason::StaleRead { .. } => Reason::StaleRead { age_ms: Some(70) }, UNAVAILABLE;
+        Reason::Unreadable(_) => Reason::Unreadable("disk I/O error".to_string()), UNAVAILABLE;
+        Reason::NoBackup(_) => Reason::NoBackup("disk I/O error".to_string()), UNAVAILABLE;
+        Reason::NotPrepared => Reason::NotPrepared, UNAVAILABLE;
+        Reason::NothingChanged(_) => Reason::NothingChanged(Doubt::LeaderLost), UNAVAILABLE;
+    }
+}
+
+fn doubts() -> Vec<Doubt> {
+    check_rows! { Doubt:
+        Doubt::NoAnswer => Doubt::NoAnswer, UNKNOWN;
+        Doubt::Stopped => Doubt::Stopped, UNKNOWN;
+        Doubt::TooLate(_) => Doubt::TooLate(no_quorum()), UNKNOWN;
+        Doubt::LogReplaced => Doubt::LogReplaced, UNKNOWN;
+        Doubt::LeaderLost => Doubt::LeaderLost, UNKNOWN;
+        Doubt::StrangeAnswer => Doubt::StrangeAnswer, UNKNOWN;
+        Doubt::NoLeaderNamed => Doubt::NoLeaderNamed, UNKNOWN;
+    }
+}
+
+#[test]
+fn every_reason_of_a_node_has_its_row_and_crosses_the_wire() {
+    for reason in reasons() {
+        let bytes = postcard::to_stdvec(&reason).unwrap();
+        assert_eq!(postcard::from_bytes::<Reason>(&bytes), Ok(reason));
+    }
+    for doubt in doubts() {
+        let bytes = postcard::to_stdvec(&doubt).unwrap();
+        assert_eq!(postcard::from_bytes::<Doubt>(&bytes), Ok(doubt));
+    }
+}
+
+#[test]
+fn every_refusal_of_a_service_has_its_row() {
+    let of = |status| (status, "ERR", 1);
+    check_rows! { OpError:
+        OpError::TooLarge => OpError::TooLarge, of(413);
+        OpError::ReplyTooLarge => OpError::ReplyTooLarge, of(413);
+        OpError::NotAnInteger => OpError::NotAnInteger, of(409);
+        OpError::Overflow => OpError::Overflow, of(409);
+        OpError::NoTime => OpError::NoTime, of(409);
+        OpError::EntrySteps => OpError::EntrySteps, of(409);
+        OpError::ReadSteps => OpError::ReadSteps, of(409);
+        OpError::Other(_) => OpError::Other("ERR of old".to_string()), of(409);
+    };
+    use jobs::Refusal as Job;
+    let no_runtime = |there| Job::NoRuntime { wanted: "c".to_string(), there, trouble: None };
+    check_rows! { Job:
+        Job::Full => Job::Full, UNAVAILABLE;
+        Job::Malformed(_) => Job::Malformed("no file".to_string()), of(400);
+        Job::NoSuchJob(_) => Job::NoSuchJob(7), of(404);
+        Job::HasEnded(_) => Job::HasEnded(7), of(409);
+        Job::NotYours(_) => Job::NotYours(7), of(409);
+        Job::NoRuntime { .. } => no_runtime(vec!["java".to_string()]), of(400);
+    };
+    check(&no_runtime(Vec::new()), UNAVAILABLE);
+    use chat::Refusal as Chat;
+    let text = || "why".to_string();
+    check_rows! { Chat:
+        Chat::BadName(_) => Chat::BadName(text()), of(400);
+        Chat::BadText(_) => Chat::BadText(text()), of(400);
+        Chat::Malformed(_) => Chat::Malformed(text()), of(400);
+        Chat::Yourself => Chat::Yourself, of(400);
+        Chat::NotARoom => Chat::NotARoom, of(400);
+        Chat::NotLoggedIn => Chat::NotLoggedIn, of(401);
+        Chat::WrongLogIn => Chat::WrongLogIn, of(401);
+        Chat::NotMember => Chat::NotMember, of(403);
+        Chat::NotYours => Chat::NotYours, of(403);
+        Chat::NoSuchAccount => Chat::NoSuchAccount, of(404);
+        Chat::NoSuchRoom => Chat::NoSuchRoom, of(404);
+        Chat::NoSuchConversation => Chat::NoSuchConversation, of(404);
+        Chat::NoSuchMessage => Chat::NoSuchMessage, of(404);
+        Chat::NameTaken => Chat::NameTaken, of(409);
+        Chat::OtherIsGone => Chat::OtherIsGone, of(409);
+        Chat::ClientIdReused => Chat::ClientIdReused, of(409);
+        Chat::Full(_) => Chat::Full("rooms".to_string()), of(409);
+        Chat::TooLong(_) => Chat::TooLong(9000), of(413);
+        Chat::Slow { .. } => Chat::Slow { retry_ms: 1500 }, of(429);
+    };
+}
+
+/// Texts that people see and scripts may look for.
+#[test]
+fn reasons_have_their_texts() {
+    let difference = || Difference { index: Index(7), parts: vec![2, 4] };
+    for (text, wanted) in [
+        (Reason::NoLeader(no_quorum()).to_string(), "no quorum: 2 of 5 voters reachable, 3 needed"),
+        (
+            Reason::Gateway(NodeId(4)).to_string(),
+            "the change does not apply to the current membership: node 4 is a gateway, which cannot vote",
+        ),
+        (
+            Reason::Quota { quota: QuotaName::Keys, used: 3 << 19, most: 1 << 20 }.to_string(),
+            "quota_kv_mb is reached: 1.5 of 1 MiB for keys and values; remove some, or raise the setting on every node",
+        ),
+        (
+            Reason::Quota { quota: QuotaName::Jobs, used: 10, most: 10 }.to_string(),
+            "quota_jobs is reached: 10 of 10 for jobs that wait or run; remove some, or raise the setting on every node",
+        ),
+        (
+            Reason::TriggersBeyondQuota { most: 8 << 20 }.to_string(),
+            "quota_db_mb (8 MiB) is exceeded by more than an eighth, and a DELETE may run triggers that insert: use DROP \
+             TRIGGER or DROP TABLE first, or raise the setting on every node",
+        ),
+        (
+            Reason::LeaderCorrupt(difference()).to_string(),
+            "the leader is transferring the leadership: this node's key-value and sql differs from the majority's at \
+             index 7: it refuses reads until its state is rebuilt; ask another node",
+        ),
+        (
+            Reason::StaleRead { age_ms: Some(70) }.to_string(),
+            "stale read: this node has not heard from a leader for 70 ms",
+        ),
+        (Reason::StaleRead { age_ms: None }.to_string(), "stale read: this node has not heard from a leader yet"),
+        (
+            Doubt::TooLate(no_quorum()).to_string(),
+            "no answer in time, it may or may not be applied (no quorum: 2 of 5 voters reachable, 3 needed)",
+        ),
+        (
+            Reason::NothingChanged(Doubt::LeaderLost).to_string(),
+            "nothing was changed: the leader was lost before it answered",
+        ),
+    ] {
+        assert_eq!(text, wanted);
+    }
+    assert!(
+        Reason::Split(difference())
+            .to_string()
+            .starts_with("read-only: the nodes differ in key-value and sql at index 7 and")
+    );
+}
