@@ -32,7 +32,7 @@ pub enum Part {
     Stop,
     /// Leadership transfer: the longest wait of a command
     HandOver,
-    /// Five processes started to first redirect that leads to a living worker
+    /// Five processes started to first redirect to a live worker
     ColdStart,
     /// CPU of an idle node
     Idle,

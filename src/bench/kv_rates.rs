@@ -34,7 +34,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Server {
-    /// Phalanx, or anything else that speaks the Redis protocol
+    /// Phalanx, or anything else that uses the Redis protocol
     Redis,
     /// etcd, by gRPC
     Etcd,

@@ -38,7 +38,7 @@ enum BenchCommand {
         /// Seconds to measure idle nodes
         #[arg(long, default_value_t = 20, value_name = "SECONDS")]
         idle: u64,
-        /// Answer in JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -63,7 +63,7 @@ enum BenchCommand {
         /// Number of queued jobs when all nodes are killed; 0 skips this part
         #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=50_000))]
         queue: u64,
-        /// Answer in JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -81,7 +81,7 @@ enum BenchCommand {
         /// Duration in seconds
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
-        /// Answer in JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -93,7 +93,7 @@ enum BenchCommand {
         /// Size of a value in bytes
         #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
         value_bytes: u64,
-        /// Answer in JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -117,7 +117,7 @@ struct CommonArgs {
     /// Measure running servers instead, at these ports
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     endpoint: Vec<String>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

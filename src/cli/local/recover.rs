@@ -35,7 +35,7 @@ pub struct RecoverArgs {
     /// Confirm that the other voters' disks are lost and that their nodes will never run again
     #[arg(long)]
     pub yes: bool,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
