@@ -31,9 +31,9 @@ die() {
 usage() {
   say "usage: ./run.sh [start|stop|status|fresh] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]"
   say ""
-  say "  start   build if needed and start N nodes (5), each in a terminal of its own"
-  say "  stop    end what start has started"
-  say "  status  what runs, and how the cluster is"
+  say "  start   build if needed and start N nodes (5), each in its own terminal"
+  say "  stop    stop the nodes that start has started"
+  say "  status  show the running nodes and the health of the cluster"
   say "  fresh   start with empty data"
 }
 
@@ -51,17 +51,17 @@ read_arguments() {
         ;;
       *)
         usage >&2
-        die 2 "I do not know \"$1\""
+        die 2 "unknown argument \"$1\""
         ;;
     esac
-    shift || die 2 "the last option wants a value"
+    shift || die 2 "the last option needs a value"
   done
   case $nodes in
-    '' | *[!0-9]* | 0* | ???*) die 2 "--nodes wants a number from 1 to 99, not \"$nodes\"" ;;
+    '' | *[!0-9]* | 0* | ???*) die 2 "--nodes must be a number from 1 to 99, not \"$nodes\"" ;;
   esac
   case $terminal in
     auto | mac | gnome | konsole | xterm | tmux | none) ;;
-    *) die 2 "--terminal wants auto, mac, gnome, konsole, xterm, tmux or none, not \"$terminal\"" ;;
+    *) die 2 "--terminal must be auto, mac, gnome, konsole, xterm, tmux or none, not \"$terminal\"" ;;
   esac
 }
 
@@ -85,7 +85,7 @@ build() {
   fi
   need_linker
   [ -x "$program" ] || say "Building Phalanx (once; this takes some minutes) ..."
-  (cd "$here" && cargo build --release --quiet) || die 1 "the build failed; its messages stand above."
+  (cd "$here" && cargo build --release --quiet) || die 1 "the build failed; see its messages above."
 }
 
 # Rust links with the system's C compiler.
@@ -95,19 +95,19 @@ need_linker() {
     say "Installing a linker (gcc) ..."
     DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev >/dev/null ||
-      die 1 "could not install gcc; install it by hand, then run ./run.sh again."
+      die 1 "could not install gcc; install it yourself, then run ./run.sh again."
   else
     die 1 "a C compiler (cc) is missing, which Rust needs to link." \
       "On Debian: sudo apt-get install gcc libc6-dev. On macOS: xcode-select --install. Then run ./run.sh again."
   fi
 }
 
-# Programs that clients hand in are shut in by bubblewrap. The cluster does without, and then refuses jobs.
-need_cage() {
+# Jobs run in a bubblewrap sandbox. Without it the cluster works, but refuses jobs.
+need_sandbox() {
   [ -n "${PHALANX_TEST_BINARY-}" ] || [ ! -d /proc/self ] && return
   command -v bwrap >/dev/null 2>&1 && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    say "Installing bubblewrap, which shuts jobs in ..."
+    say "Installing bubblewrap, the sandbox for jobs ..."
     DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null 2>&1
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends bubblewrap >/dev/null 2>&1 && return
   fi
@@ -122,7 +122,7 @@ setting() {
 
 read_settings() {
   settings=$(cd "$here" && "$program" config show --json) ||
-    die 2 "the settings have faults (above). Correct them in settings.json or the PHALANX_* variables, then try again."
+    die 2 "the settings have errors (above). Correct them in settings.json or the PHALANX_* variables, then try again."
   host=$(setting host)
   front_port=$(setting service_port)
   http_base=$(setting service_port_base)
@@ -174,7 +174,7 @@ running_nodes() {
   done | sort -n
 }
 
-# listens PORT: whether somebody accepts connections there.
+# listens PORT: whether a process accepts connections there.
 listens() {
   (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null
 }
@@ -405,7 +405,7 @@ missing_nodes() {
 
 start() {
   build
-  need_cage
+  need_sandbox
   read_settings
   choose_terminal
   check_data_folder
@@ -456,7 +456,7 @@ wait_for_front_door() {
     [ -z "$missing" ] && redirect >/dev/null && return
     if ((SECONDS >= deadline)); then
       [ -z "$missing" ] || give_up "no terminal opened for node$missing within $start_within s (--terminal $terminal)."
-      give_up "the front door http://$host:$front_port/ sends nobody on after $start_within s."
+      give_up "the front door http://$host:$front_port/ does not redirect after $start_within s."
     fi
     sleep 0.1
   done
@@ -512,7 +512,7 @@ wait_until_joined() {
 }
 
 # Sets `where` to the worker that the front door sends to now; empty if there is none. A leader that is alone, or has not
-# told its door of the others yet, takes clients itself: that is no worker to name.
+# told its front port of the others yet, takes clients itself: that is no worker to name.
 name_worker() {
   local tries
   for tries in 1 2 3 4 5; do
@@ -534,18 +534,18 @@ summary() {
     say "  monitor of node $id:         http://$host:$((http_base + id))/"
   done
   if [ -n "$late" ] && [ -z "$leader_at" ]; then
-    say "Nobody leads yet:             after $joined_within s; ./run.sh status says who is missing"
+    say "No leader yet:                after $joined_within s; ./run.sh status shows which nodes are missing"
   elif [ -n "$late" ]; then
     say "Not all online yet:           node(s) ${late}still missing after $joined_within s; see ./run.sh status"
   fi
   case $terminal in
     tmux) say "See the nodes:                tmux attach -t $session   (Ctrl+B then arrow keys between them, Ctrl+B d to leave)" ;;
-    none) say "What a node says:             tail -f $data_dir/node-1/node.log" ;;
+    none) say "Log of a node:                tail -f $data_dir/node-1/node.log" ;;
   esac
   say "Stop:                         ./run.sh stop"
   say ""
   say "Try three things:"
-  say "  1. Open the front door in a browser, press Ctrl+C in the leader's terminal, and watch another node step forward."
+  say "  1. Open the front door in a browser, press Ctrl+C in the leader's terminal, and watch another node take over."
   say "  2. kill -9 the leader:      kill -9 \$(cut -d ' ' -f 1 $run_dir/node-N.pid)   (N: see ./run.sh status)"
   say "  3. Freeze it instead:       kill -STOP ... and later kill -CONT ... the same pid; nothing is lost."
 }
@@ -653,7 +653,7 @@ fresh() {
   local running
   untouched="Nothing was started, and nothing was deleted."
   build
-  need_cage
+  need_sandbox
   read_settings
   choose_terminal
   check_terminal

@@ -159,7 +159,7 @@ impl Failures {
             }
         }
         let told: Vec<String> = reasons.iter().map(|(why, at)| format!("{why} at {}", at.join(", "))).collect();
-        if told.is_empty() { "there is none to ask".to_string() } else { told.join("; ") }
+        if told.is_empty() { "no address is known".to_string() } else { told.join("; ") }
     }
 }
 
@@ -243,7 +243,7 @@ impl Client {
                     }
                 }
                 Tried::Lost(why) if !request.is_question() => {
-                    maybe_done = Some(format!("{} took the request and gave no answer ({why})", self.address()));
+                    maybe_done = Some(format!("{} received the request but did not answer ({why})", self.address()));
                 }
                 Tried::NotSent(why) | Tried::Lost(why) => failures.add(self.address(), why),
             }

@@ -44,7 +44,7 @@ pub struct RaftBugs {
     pub transfer_never_cleared: bool,
     /// `TimeoutNow` of an older term, or for another log, is obeyed.
     pub late_transfer_obeyed: bool,
-    /// Messages of identities that nobody knows are taken.
+    /// Messages of unknown identities are accepted.
     pub hears_strangers: bool,
     /// Every term is believed, and after the last one comes 0.
     pub terms_wrap: bool,

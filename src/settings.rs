@@ -11,7 +11,7 @@ mod rules;
 mod runtimes;
 
 pub use gather::{Fault, Source, Sources};
-pub use runtimes::{CageKind, Runtime, known as known_runtimes};
+pub use runtimes::{Runtime, SandboxKind, known as known_runtimes};
 
 use crate::limits::TICK_MS;
 use crate::types::{Addresses, NodeId, Ticks};
@@ -48,7 +48,7 @@ pub struct Settings {
     pub peers: Vec<String>,
     /// Peer protocol of node n: this + n.
     pub leader_port_base: u16,
-    /// The front door, shared by all nodes of a host.
+    /// The front port, shared by all nodes of a host.
     pub service_port: u16,
     /// HTTP of node n: this + n.
     pub service_port_base: u16,
@@ -109,7 +109,7 @@ pub struct Settings {
     /// Jobs that this node runs at once; `None`: one per processor.
     pub job_slots: Option<u32>,
     /// How programs are shut in.
-    pub jobs_cage: CageKind,
+    pub jobs_cage: SandboxKind,
     /// How long the result of a job is kept.
     pub jobs_keep_ms: u64,
     /// Languages that jobs may be written in.
@@ -155,7 +155,7 @@ impl Default for Settings {
             quota_jobs_mb: 512,
             jobs_enabled: true,
             job_slots: None,
-            jobs_cage: CageKind::Full,
+            jobs_cage: SandboxKind::Full,
             jobs_keep_ms: 3_600_000,
             runtimes: runtimes::known(),
             cluster_secret: None,
@@ -186,7 +186,7 @@ impl Settings {
         Addresses { peer: at(self.leader_port_base), http: at(self.service_port_base), kv: at(self.kv_port_base) }
     }
 
-    /// `host:port` of the front door.
+    /// `host:port` of the front port.
     pub fn front_door(&self) -> String {
         join_host_port(&self.host, u64::from(self.service_port))
     }
@@ -213,14 +213,14 @@ impl Settings {
         to_ticks(self.election_timeout_ms)
     }
 
-    /// What to say of a secret that is too short, if there is one. Whoever can connect to a node's peer port is given what
+    /// What to say of a secret that is too short, if there is one. A client of a node's peer port gets data that
     /// guesses can be compared with (`wire/seal.rs`).
     pub fn short_secret(&self) -> Option<String> {
         let len = self.cluster_secret.as_ref()?.chars().count();
         (len < SECRET_CHARS_GOOD).then(|| {
             format!(
-                "cluster_secret has {len} characters, few enough to be guessed by whoever can connect to a node: \
-                 use at least {SECRET_CHARS_GOOD} random ones"
+                "cluster_secret has only {len} characters and can be guessed: use at least {SECRET_CHARS_GOOD} random \
+                 characters"
             )
         })
     }
@@ -241,7 +241,7 @@ impl Settings {
         self.job_slots.unwrap_or_else(cores)
     }
 
-    /// Whether nobody beyond this machine can reach the nodes.
+    /// Whether the nodes listen on loopback only.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
@@ -323,7 +323,7 @@ mod tests {
         for key in ["cluster_secret", "cluster-secret"] {
             let faults = load("{}", &[], &[(key, "abracadabra-abracadabra")]).unwrap_err();
             let text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
-            assert!(text.contains("can read the command line") && text.contains("PHALANX_CLUSTER_SECRET"), "{text}");
+            assert!(text.contains("the command line is visible") && text.contains("PHALANX_CLUSTER_SECRET"), "{text}");
             assert!(text.contains("settings file") && text.contains("chmod 600"), "{text}");
             assert!(!text.contains("abracadabra"), "{text}");
         }

@@ -1,4 +1,4 @@
-// The page: draws each frame, and goes on with another node when the one behind it stops answering.
+// The page: draws each frame, and continues with another node when the one behind it stops answering.
 //
 // The page itself is the first stream: the server appends a script that calls update(frame). When that ends (the node was
 // stopped or killed; browsers do not say so of a document, so a held request tells) or falls silent (it is frozen), the newest data stays on screen, greyed and ageing, while the other
@@ -144,12 +144,12 @@
         pump(found);
         return;
       }
-      notice(`no node answers: the last word came from node ${lost.node}; trying again`, true);
+      notice(`no node answers: the last data came from node ${lost.node}; trying again`, true);
       await pause(RETRY_MS);
     }
   }
 
-  /** Everyone we know, those first that were online and least loaded, the lost one last. */
+  /** All known nodes: online and least loaded first, the lost one last. */
   function candidates(avoid) {
     const rows = new Map((frame ? frame.nodes : []).map((row) => [row.id, row]));
     const cost = (id) => {
@@ -203,7 +203,7 @@
     }
   }
 
-  /** What the lines of a stream say; empty ones only show that it stands. */
+  /** The lines of a stream, decoded; empty lines are keep-alives. */
   async function* lines(reader) {
     const decoder = new TextDecoder();
     let rest = "";
@@ -332,13 +332,13 @@
 
   function verdictWords({ verdict, failure_tolerance: spare, has_quorum: hasQuorum, leader, integrity }) {
     if (integrity && integrity.split) return "unavailable: read-only, no majority agrees on the state";
-    if (verdict === "unavailable" && hasQuorum) return `unavailable: ${leader === null ? "nobody leads yet" : "writes are refused"}`;
-    if (verdict === "unavailable") return "unavailable: no majority left";
+    if (verdict === "unavailable" && hasQuorum) return `unavailable: ${leader === null ? "no leader yet" : "writes are refused"}`;
+    if (verdict === "unavailable") return "unavailable: no majority of the voters is reachable";
     return `${verdict}: ${spare > 0 ? `can lose ${spare} more` : "cannot lose another"}`;
   }
 
   function drawLeads({ leader, term, voters, learners }) {
-    const words = [leader === null ? "nobody leads" : `node ${leader} leads`, ` in term ${term}, with ${plural(voters.length, "voter")}`];
+    const words = [leader === null ? "no leader" : `node ${leader} leads`, ` in term ${term}, with ${plural(voters.length, "voter")}`];
     if (learners.length) words.push(` and ${plural(learners.length, "learner")}`);
     const text = words.join("");
     if ($("leads").textContent !== text) $("leads").replaceChildren(make("b", "", words[0]), ...words.slice(1));
@@ -419,10 +419,10 @@
       if (tile.http !== row.http) {
         tile.http = row.http;
         tile.who.href = `http://${row.http}/`;
-        tile.who.title = `its own page, http://${row.http}/`;
+        tile.who.title = `open the page of this node, http://${row.http}/`;
       }
       tile.here.hidden = !source || source.node !== row.id;
-      const role = row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "newcomer";
+      const role = row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "joining";
       set(tile.role, row.status === "OFFLINE" && role === "leader" ? "was leader" : role);
       set(tile.status, row.is_corrupt && row.status !== "OFFLINE" ? "CORRUPT" : row.status);
       const isOnline = row.status !== "OFFLINE";
@@ -515,10 +515,10 @@
 
   function drawFailovers() {
     list("failovers", frame.failovers.slice(0, 6), (failover) => failover, (failover) => {
-      const from = failover.from === null ? "nobody" : `node ${failover.from}`;
+      const from = failover.from === null ? "none" : `node ${failover.from}`;
       const change = make("b", "", `${from} → node ${failover.to}`);
       const gap = make("span", "gap", span(failover.leaderless_ms));
-      gap.title = "without a leader";
+      gap.title = "time without a leader";
       const details = make("small", "", `term ${failover.term}, ${failover.cause}, `, when(failover.at_ms));
       return make("li", "", make("div", "change", change, gap), make("div", "change", details, make("small", "", "without a leader")));
     });
@@ -546,9 +546,9 @@
   }
 
   function drawTry({ leader, has_quorum: hasQuorum }, nodes) {
-    let words = "Nobody leads: too few voters are left. Start the fallen nodes again, and watch them catch up.";
-    if (leader !== null) words = `Node ${leader} leads. Take it away and watch another step forward:`;
-    else if (hasQuorum) words = "Nobody leads just now. Look: the next one steps forward.";
+    let words = "No leader: too few voters are online. Start the stopped nodes again and watch them catch up.";
+    if (leader !== null) words = `Node ${leader} leads. Stop it and watch another node take over:`;
+    else if (hasQuorum) words = "No leader at the moment: an election is in progress.";
     set($("try"), words);
     $("try-list").hidden = leader === null;
     const row = nodes.find(({ id }) => id === leader);

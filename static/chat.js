@@ -130,7 +130,7 @@
       me = await ask("GET", "me");
       await loadInbox();
     } catch (error) {
-      if (error instanceof Refused) return leave("Log in again.");
+      if (error instanceof Refused) return leave("Please log in again.");
       return leave(error.message);
     }
     $("me").textContent = me.name;
@@ -198,7 +198,7 @@
           cache: "no-store",
           credentials: "omit",
         });
-        if (answer.status === 401) return isMine() && leave("This log-in has ended. Log in again.");
+        if (answer.status === 401) return isMine() && leave("This session has ended. Please log in again.");
         if (answer.status === 400) await loadInbox(); // the position is not of this cluster
         if (answer.ok) {
           const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -230,7 +230,7 @@
   let lostNode = null;
 
   function live(at) {
-    if (lostNode !== null && lostNode !== at) notice(`Node ${lostNode} stopped answering: now with node ${at}. Nothing was lost.`, 6000);
+    if (lostNode !== null && lostNode !== at) notice(`Node ${lostNode} stopped answering: now connected to node ${at}. No message was lost.`, 6000);
     lostNode = null;
     document.body.classList.remove("is-lost");
     const words = `live from node ${at}`;
@@ -255,7 +255,7 @@
 
   /** One line of the stream. */
   function take(event) {
-    if (event.type === "logged_out") return leave("This log-in has ended. Log in again.");
+    if (event.type === "logged_out") return leave("This session has ended. Please log in again.");
     if (event.position !== undefined) {
       if (event.position <= position) return;
       position = event.position;
@@ -353,7 +353,7 @@
   }
 
   function lastOf(talk) {
-    if (!talk.last) return "nothing said yet";
+    if (!talk.last) return "no messages yet";
     const words = talk.last.text === null ? "(deleted)" : talk.last.text;
     if (talk.last.from.account === me.account) return `You: ${words}`;
     return talk.kind === "room" ? `${talk.last.from.name ?? "deleted user"}: ${words}` : words;
@@ -619,7 +619,7 @@
         choices.push(choice(face(make("span"), room.name, room.conversation, true), words, () => join(room.conversation)));
       }
       if (name && !rooms.rooms.some((room) => room.name.toLowerCase() === name.toLowerCase())) {
-        choices.push(choice(face(make("span"), name, 0, true), `Make the room # ${name}`, () => makeRoom(name)));
+        choices.push(choice(face(make("span"), name, 0, true), `Create the room # ${name}`, () => makeRoom(name)));
       }
       $("found").replaceChildren(...choices);
       $("found").hidden = choices.length === 0;

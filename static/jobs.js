@@ -1,4 +1,4 @@
-// The jobs section: who works on what, and the last results. Drawn anew from each frame, in place.
+// The jobs section: workers with their jobs, and the last results. Updated in place from each frame.
 //
 // A slot, a worker's row and a result keep their element as long as they are shown, so that nothing jumps, and neither the
 // keyboard's focus nor a half-made selection is lost to a frame.
@@ -14,19 +14,19 @@ const howItEnded = (verdict, exitCode, signal, why) => {
   }
   if (verdict === "not_compiled") return ["bad", `did not compile${typeof exitCode === "number" ? `, exit code ${exitCode}` : ""}`];
   if (verdict === "cancelled") return ["poor", "cancelled"];
-  if (verdict === "failed") return ["bad", why ? `could not be run: ${why}` : "could not be run"];
+  if (verdict === "failed") return ["bad", why ? `could not run: ${why}` : "could not run"];
   const limits = {
-    timed_out: "ran out of time",
-    memory_exceeded: "wanted too much memory",
-    output_exceeded: "said too much",
-    files_exceeded: "wrote too much to files",
-    processes_exceeded: "started too many processes",
+    timed_out: "exceeded its time limit",
+    memory_exceeded: "exceeded its memory limit",
+    output_exceeded: "exceeded its output limit",
+    files_exceeded: "exceeded its file size limit",
+    processes_exceeded: "exceeded its process limit",
   };
   return ["bad", limits[verdict] || verdict.replaceAll("_", " ")];
 };
 
 /** Of a job without output. */
-const SAID_NOTHING = "said nothing";
+const SAID_NOTHING = "no output";
 
 const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
   const BOXES_MAX = 16; // More slots than that are told as a number.
@@ -85,10 +85,10 @@ const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
     set(part.more, `and ${plural(hidden, "slot")} more`);
     part.root.classList.toggle("is-gone", !row.is_here);
     const free = Math.max(0, row.slots - row.running.length);
-    set(part.state, !row.is_here ? "gone" : row.runtimes.length ? `${free} of ${row.slots} free` : "can run nothing");
+    set(part.state, !row.is_here ? "offline" : row.runtimes.length ? `${free} of ${row.slots} free` : "no runtimes");
     const languages = row.runtimes.length ? row.runtimes.join(", ") : "no languages";
-    const away = "its jobs begin anew on other nodes";
-    const trouble = row.trouble ? `trouble: ${row.trouble}` : "";
+    const away = "its jobs are restarted on other nodes";
+    const trouble = row.trouble ? `problem: ${row.trouble}` : "";
     part.about.classList.toggle("is-trouble", Boolean(trouble) && row.is_here);
     set(part.about, !row.is_here ? away : trouble || languages);
     part.about.title = row.is_here && trouble ? languages : "";
@@ -101,7 +101,7 @@ const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
     const where = make("span", "where", row.worker === null ? "no node" : `node ${row.worker}`);
     if (row.attempt > 1) {
       const again = make("span", "again", `attempt ${row.attempt}`);
-      again.title = "a node was lost with this job: it was begun again";
+      again.title = "the node that ran this job was lost: the job was restarted";
       where.append(again);
     }
     const says = make("code", "says", row.says || SAID_NOTHING);

@@ -1,4 +1,4 @@
-// The box to run a program in: hands it in as a job, shows what it says as it says it, and how it ended.
+// The form to run a program: submits it as a job, shows its output live, and how it ended.
 //
 // Changes are taken from pages of the same node only. While the node that this page came from is gone, the box says so and
 // leads to a living node's page; a job that was handed in goes on without this page, and frames of another node tell its end.
@@ -106,7 +106,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     link.dataset.job = id;
     link.href = linkTo(id);
     link.setAttribute("aria-label", `job ${id}`);
-    link.title = `what job ${id} says`;
+    link.title = `show the output of job ${id}`;
     return link;
   }
 
@@ -120,7 +120,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     drawButtons();
     for (const link of document.querySelectorAll("a[data-job]")) link.href = linkTo(link.dataset.job);
     if (key === "") return box.replaceChildren();
-    const words = [`Node ${home()}, which this page came from, is gone. `];
+    const words = [`Node ${home()}, which this page came from, is offline. `];
     if (next === null) {
       words.push("No other node answers yet. ");
     } else {
@@ -130,7 +130,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
       link.rel = "noopener";
       if (job && job.isCutOff) {
         link.href = linkTo(job.id);
-        words.push(job.end ? `All that job ${job.id} said is on ` : `Job ${job.id} goes on without it: see it on `);
+        words.push(job.end ? `The whole output of job ${job.id} is on ` : `Job ${job.id} continues: see it on `);
       } else {
         words.push("Run programs from ");
       }
@@ -188,11 +188,11 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     isHandingIn = false;
     if (said) {
       mine.add(said.id);
-      if (job === null) look(said.id, `job ${said.id} waits for a worker`);
+      if (job === null) look(said.id, `job ${said.id} is queued`);
     } else if (isUnknown) {
-      say("nobody knows whether it was taken in", "bad", `${why}. Look at the last results before you run it again.`);
+      say("outcome unknown: the job may or may not be submitted", "bad", `${why}. Check the last results before you run it again.`);
     } else {
-      say("not taken in", "bad", `${why}.`);
+      say("not submitted", "bad", `${why}.`);
     }
     drawButtons();
   }
@@ -223,7 +223,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     leave();
     job = { id, controller: null, attempt: 0, worker: null, startedAt: null, end: null, isTakenBack: false, isCutOff: false };
     clear();
-    say(words || `asking for job ${id}`, "");
+    say(words || `loading job ${id}`, "");
     drawButtons();
     follow(job);
   }
@@ -253,7 +253,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
         const { why, status } = await fault(answer);
         if (job !== wanted) return;
         if (status < 500) end(wanted, why, "bad", "");
-        else set($("run-facts"), `${why}; asking again`);
+        else set($("run-facts"), `${why}; trying again`);
         return;
       }
       const reader = answer.body.getReader();
@@ -280,16 +280,16 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     if (typeof said.state === "string") return endAs(wanted, said.state, said);
     if (said.worker !== undefined) {
       if (said.attempt > 1) {
-        const lost = wanted.attempt > 0 ? `node ${wanted.worker} was lost with it: ` : "a node was lost with it before: ";
+        const lost = wanted.attempt > 0 ? `node ${wanted.worker} was lost: ` : "an earlier node was lost: ";
         const before = said.why === "not_started" ? "its sandbox did not start: " : lost;
         for (const old of output.querySelectorAll("span")) old.classList.add("is-lost");
-        note(`${before}attempt ${said.attempt} begins anew on node ${said.worker}`);
+        note(`${before}attempt ${said.attempt} starts on node ${said.worker}`);
       }
       if (wanted.attempt !== said.attempt) wanted.worker = null;
       wanted.attempt = said.attempt;
       runsOn(wanted, said.worker);
     } else if (typeof said.waiting === "string") {
-      say(`job ${wanted.id} waits: ${said.waiting}`, "");
+      say(`job ${wanted.id} is queued: ${said.waiting}`, "");
     } else if (said.stream) {
       const bytes = said.base64 === undefined ? encoder.encode(said.text) : Uint8Array.from(atob(said.base64), (c) => c.charCodeAt(0));
       add(said.stream, decoders[said.stream].decode(bytes, { stream: true }));
@@ -306,7 +306,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
 
   function endAs(wanted, verdict, { worker, exit_code: exitCode, signal, error, attempt, compile_ms: compileMs, run_ms: runMs, took_ms: tookMs }) {
     const [tone, words] = howItEnded(verdict, exitCode, signal, error);
-    const facts = [`job ${wanted.id}`, worker === null ? "no node ran it" : `node ${worker}`];
+    const facts = [`job ${wanted.id}`, worker === null ? "not run" : `node ${worker}`];
     if (attempt > 1) facts.push(`attempt ${attempt}`);
     if (tookMs !== undefined) facts.push(span(tookMs));
     else if (compileMs > 0) facts.push(`${span(compileMs + runMs)} (${span(compileMs)} to compile)`);
@@ -362,9 +362,9 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
       else if (rest) output.append(make("span", name, rest));
       if (rest && name === "stderr") $("run-legend").hidden = false;
       if (shown <= SHOWN_MAX && shown + text.length > SHOWN_MAX) {
-        const all = make("a", "", "all of it");
+        const all = make("a", "", "all output");
         all.href = `/v1/jobs/${job.id}/output`;
-        output.append(make("em", "", "it said more than this page shows: ", all));
+        output.append(make("em", "", "output truncated: ", all));
       }
       shown += text.length;
     }

@@ -31,9 +31,9 @@ pub enum Part {
     Kill,
     /// Leader frozen (SIGSTOP) to next acknowledged command
     Stop,
-    /// Orderly hand-over: the longest that a command waited
+    /// Leadership transfer: the longest wait of a command
     HandOver,
-    /// Five processes started to first redirect that leads to a living worker
+    /// Five processes started to first redirect to a live worker
     ColdStart,
     /// CPU of an idle node
     Idle,
@@ -240,7 +240,7 @@ fn hand_over(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Resul
     for round in 1..=rounds {
         let leader = cluster.settle()?;
         let to = (1..=NODES).filter(|id| *id != leader).nth(fastrand::usize(0..4)).expect("four others");
-        let mut stream = Stream::new(cluster, format!("hand-over {round}"));
+        let mut stream = Stream::new(cluster, format!("transfer {round}"));
         stream.warm_up()?;
         // The request leaves on a connection of its own and its answer is read later: the writer never pauses.
         let ask = || -> std::io::Result<web::Connection> {
@@ -248,19 +248,27 @@ fn hand_over(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Resul
             asking.send("POST", "/v1/leader/transfer", Some(&json!({"to": to})))?;
             Ok(asking)
         };
-        let mut asking = ask().map_err(LabError::io("ask for a hand-over"))?;
+        let mut asking = ask().map_err(LabError::io("ask for a leadership transfer"))?;
         let longest = stream.flow(Duration::from_millis(300))?;
-        let answer = asking.answer(Instant::now() + Duration::from_secs(5)).map_err(LabError::io("hand-over"))?;
+        let answer =
+            asking.answer(Instant::now() + Duration::from_secs(5)).map_err(LabError::io("leadership transfer"))?;
         let new = cluster.wait_other_leader(leader)?;
         if answer.status != 200 || new != to {
-            return Err(LabError::Answer(format!("hand-over to node {to}: {} {}", answer.status, answer.text())));
+            return Err(LabError::Answer(format!(
+                "leadership transfer to node {to}: {} {}",
+                answer.status,
+                answer.text()
+            )));
         }
         samples.push(ms(longest));
-        progress.say(&format!("hand-over {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
+        progress.say(&format!(
+            "leadership transfer {round}/{rounds}: node {leader} -> node {new}, {:.1} ms",
+            samples[round - 1]
+        ));
         progress.advance(1);
     }
     let goal = Goal { words: "<= 20", median: 20.0, worst: 20.0 };
-    Ok(Figure::new(Part::HandOver, "orderly hand-over: longest wait of a command", "ms", samples, goal))
+    Ok(Figure::new(Part::HandOver, "leadership transfer: longest wait of a command", "ms", samples, goal))
 }
 
 fn cold_start(exe: &Path, rounds: usize, progress: &Progress) -> Result<Figure> {

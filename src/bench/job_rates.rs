@@ -1,5 +1,6 @@
-//! The figures of `phalanx bench job`: what a job costs beyond the bare command in the same cage, how many run in a second
-//! beside `xargs`, how soon a dead worker's job runs elsewhere, and whether a long queue survives the death of all.
+//! The figures of `phalanx bench job`: what a job costs beyond the bare command in the same sandbox, how many run in a
+//! second beside `xargs`, how soon a dead worker's job runs elsewhere, and whether a long queue survives the death of
+//! all.
 //!
 //! The bare command is the one that a worker starts, word for word; jobs and bare commands take turns, so that the noise of
 //! the machine hits both. Data lies in a temporary folder.
@@ -12,8 +13,8 @@ use crate::lab::jobs::Jobs;
 use crate::lab::web::Connection;
 use crate::lab::{LabError, Result};
 use crate::progress::Progress;
-use crate::settings::CageKind;
-use crate::work::sandbox::{Bounds, Cage};
+use crate::settings::SandboxKind;
+use crate::work::sandbox::{Bounds, Sandbox};
 use crate::work::scratch::Scratch;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,7 +32,7 @@ const SLOTS: u64 = 2;
 const NODES: u64 = 3;
 /// Connections that hand jobs in.
 const HANDS: usize = 8;
-/// A user number of the cage that no slot of these nodes has.
+/// A user number of the sandbox that no slot of these nodes has.
 const OWN_SLOT: u32 = 4999;
 
 /// What to measure, and how often.
@@ -80,7 +81,7 @@ fn finding(
 /// Runs the plan; `progress` shows how far it is.
 ///
 /// # Errors
-/// Nodes do not start, programs cannot be caged here, or a job is lost.
+/// Nodes do not start, programs cannot be sandboxed here, or a job is lost.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     let settings = json!({"jobs_enabled": true, "job_slots": SLOTS});
     let mut cluster = Cluster::ready(&plan.exe, NODES, &settings)?;
@@ -114,7 +115,7 @@ pub fn wait_workers(cluster: &Cluster, count: u64) -> Result<()> {
 
 /// The command that a worker starts for a shell script that says `true`, without the worker.
 struct Bare {
-    cage: Cage,
+    sandbox: Sandbox,
     scratch: Scratch,
     /// Removed after what is in it.
     _folder: Folder,
@@ -126,29 +127,30 @@ impl Bare {
         // The folder of each command is private; the users of jobs have to pass through the one above.
         let opened = std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711));
         opened.map_err(LabError::io("open a temporary folder"))?;
-        let cage = Cage::try_out(CageKind::Full, folder.path()).map_err(|e| LabError::Answer(e.to_string()))?;
+        let sandbox =
+            Sandbox::try_out(SandboxKind::Full, folder.path()).map_err(|e| LabError::Answer(e.to_string()))?;
         let path = folder.path().join("scratch");
-        let user = cage.user(OWN_SLOT);
+        let user = sandbox.user(OWN_SLOT);
         let scratch = Scratch::make(&path, user, 64).map_err(LabError::io("make a folder"))?;
         let script = scratch.job().join("main.sh");
         std::fs::write(&script, "true").map_err(LabError::io("write a script"))?;
         if user.is_some() {
             chown(script, user, user).map_err(LabError::io("give the script away"))?;
         }
-        Ok(Bare { cage, scratch, _folder: folder })
+        Ok(Bare { sandbox, scratch, _folder: folder })
     }
 
     fn command(&self) -> Command {
         let bounds = Bounds { wall_s: 60, cpu_s: 10, data: 512 << 20, file: 64 << 20, processes: 512 };
         let words = ["sh", "main.sh"].map(String::from);
-        self.cage.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
+        self.sandbox.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
     }
 
     fn run(&self) -> Result<Duration> {
         let begun = Instant::now();
         let mut command = self.command();
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let status = status.map_err(LabError::io("start the cage"))?;
+        let status = status.map_err(LabError::io("start the sandbox"))?;
         if status.success() {
             Ok(begun.elapsed())
         } else {
@@ -177,7 +179,8 @@ fn job() -> Value {
 
 /// Each job in turn with the bare command.
 fn overhead(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -> Result<Vec<Finding>> {
-    progress.begin_counted(&format!("{count} jobs one after another, each beside the bare command"), count as u64);
+    progress
+        .begin_counted(&format!("{count} jobs one after another, each compared with the bare command"), count as u64);
     let follower = (1..=NODES).find(|id| Some(*id) != cluster.leader()).unwrap_or(1);
     let mut connection = Connection::open(&cluster.http(follower), PATIENCE).map_err(LabError::io("connect"))?;
     let (mut bares, mut jobs) = (Vec::new(), Vec::new());
@@ -185,7 +188,7 @@ fn overhead(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -
         bares.push(ms(bare.run()?));
         let begun = Instant::now();
         let answer = connection.ask("POST", "/v1/jobs?wait=30s", Some(&job()), Instant::now() + PATIENCE);
-        let answer = answer.map_err(LabError::io("hand a job in"))?;
+        let answer = answer.map_err(LabError::io("submit a job"))?;
         if answer.json()["state"] != "finished" {
             return Err(LabError::Answer(format!("a job came to {}", answer.text())));
         }
@@ -194,7 +197,7 @@ fn overhead(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -
     }
     let beyond: Vec<f64> = jobs.iter().zip(&bares).map(|(job, bare)| job - bare).collect();
     Ok(vec![
-        finding("bare command in its cage", "ms", &bares, "", |_, _| true),
+        finding("bare command in its sandbox", "ms", &bares, "", |_, _| true),
         finding("job, from submit to result, through a follower", "ms", &jobs, "", |_, _| true),
         finding("overhead of a job", "ms", &beyond, "median <= 10", |median, _| median <= 10.0),
     ])
@@ -216,7 +219,7 @@ fn throughput(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress)
     }
     let ratio = 100.0 * median(&by_jobs) / median(&by_xargs);
     Ok(vec![
-        finding("xargs, caged commands", "per s", &by_xargs, "", |_, _| true),
+        finding("xargs, sandboxed commands", "per s", &by_xargs, "", |_, _| true),
         finding("jobs", "per s", &by_jobs, "", |_, _| true),
         finding("jobs against xargs", "%", &[ratio], ">= 80", |median, _| median >= 80.0),
     ])
@@ -241,7 +244,7 @@ fn hand_in_by(address: &str, count: usize) -> Result<u64> {
     let mut connection = Connection::open(address, PATIENCE).map_err(LabError::io("connect"))?;
     for _ in 0..count {
         let answer = connection.ask("POST", "/v1/jobs", Some(&job()), Instant::now() + PATIENCE);
-        let answer = answer.map_err(LabError::io("hand a job in"))?;
+        let answer = answer.map_err(LabError::io("submit a job"))?;
         if answer.status != 202 {
             return Err(LabError::Answer(format!("a job was answered {}: {}", answer.status, answer.text())));
         }
@@ -265,7 +268,7 @@ fn wait_empty(cluster: &Cluster, within: Duration) -> Result<()> {
     })
 }
 
-/// A worker with a job is killed: how long until its job is begun elsewhere.
+/// A worker with a job is killed: how long until its job restarts elsewhere.
 fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Finding> {
     let mut samples = Vec::new();
     let long = json!({"language": "shell", "source": "sleep 2"});
@@ -281,7 +284,7 @@ fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result
         let killed_ms = now_ms();
         cluster.kill_now(victim)?;
         let witness = (1..=NODES).find(|id| *id != victim).unwrap_or(1);
-        let since = cluster.wait_until("the job is begun elsewhere", PATIENCE, || {
+        let since = cluster.wait_until("the job restarts on another node", PATIENCE, || {
             let job = cluster.get(witness, &format!("/v1/jobs/{id}")).ok()?.json();
             job["since_ms"].as_f64().filter(|_| job["attempt"] == 2)
         })?;
@@ -291,7 +294,7 @@ fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result
         wait_workers(cluster, NODES)?;
         jobs.ended(id, Instant::now() + PATIENCE)?;
     }
-    Ok(finding("worker killed -> its job is begun elsewhere", "ms", &samples, "each <= 1000", |_, worst| {
+    Ok(finding("worker killed -> its job restarts elsewhere", "ms", &samples, "each <= 1000", |_, worst| {
         worst <= 1000.0
     }))
 }
@@ -322,7 +325,7 @@ fn queue(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec
     let changed = ended_before.iter().filter(|(id, end)| after.get(*id) != Some(end)).count();
     let lost = (before + count).abs_diff(all.len());
     Ok(vec![
-        finding("handing the queue in", "jobs/s", &[count as f64 / handing_in], "", |_, _| true),
+        finding("submitting the queue", "jobs/s", &[count as f64 / handing_in], "", |_, _| true),
         finding(
             "in the queue when all were killed",
             "jobs",
@@ -332,9 +335,13 @@ fn queue(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec
         ),
         finding("all nodes back", "s", &[back], "", |_, _| true),
         finding("queue done after the restart", "s", &[done], "", |_, _| true),
-        finding("jobs lost, doubled, wrong or ended twice", "jobs", &[(lost + wrong + changed) as f64], "0", |n, _| {
-            n == 0.0
-        }),
+        finding(
+            "jobs lost, duplicated, wrong or ended twice",
+            "jobs",
+            &[(lost + wrong + changed) as f64],
+            "0",
+            |n, _| n == 0.0,
+        ),
     ])
 }
 

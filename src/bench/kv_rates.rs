@@ -35,7 +35,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Server {
-    /// Phalanx, or anything else that speaks the Redis protocol
+    /// Phalanx, or anything else that uses the Redis protocol
     Redis,
     /// etcd, by gRPC
     Etcd,
@@ -186,7 +186,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     Ok(rates)
 }
 
-/// Starts nodes, which live as long as `own`; addresses of those that are to be asked, at the door that `door` names.
+/// Starts nodes, which live as long as `own`; addresses of those that are to be asked, at the port that `door` names.
 ///
 /// # Errors
 /// Nodes do not start, or there is none to ask.

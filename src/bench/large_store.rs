@@ -77,7 +77,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
         bound: Some(300.0),
     }];
 
-    progress.begin("waiting until the snapshots of all this are written");
+    progress.begin("waiting for the snapshots of these keys");
     let mut counted = Vec::new();
     loop {
         let now = (1..=3).map(|id| snapshots(&cluster, id)).collect::<Result<Vec<_>>>()?;
@@ -88,7 +88,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
         poll::pause(SNAPSHOT_TIME);
     }
 
-    progress.begin("writing once a millisecond, with nothing else going on");
+    progress.begin("writing once per millisecond, without other load");
     let watched = Watched::start(&cluster.kv(leader))?;
     poll::pause(Duration::from_secs(5));
     let quiet = watched.finish()?;

@@ -1,4 +1,4 @@
-//! The figures of `phalanx bench sql`: single-row inserts and point queries through the HTTP door, in a second.
+//! The figures of `phalanx bench sql`: single-row inserts and point queries over HTTP, per second.
 //!
 //! Each insert is a request of its own with one statement and one parameter, so each is a transaction of its own that a
 //! quorum has synced before it is answered. Each query reads one row by its key, drawn at random from those that were
@@ -34,9 +34,9 @@ pub struct Plan {
     pub endpoints: Vec<String>,
     /// Connections.
     pub clients: usize,
-    /// Bytes of the text in each row.
+    /// Size of the text in each row, in bytes.
     pub value_bytes: usize,
-    /// Rows that queries find.
+    /// Number of rows to query.
     pub rows: u64,
     /// `level` of the queries.
     pub level: String,

@@ -23,14 +23,15 @@ use std::time::Duration;
 
 pub use crate::client::Request;
 
-/// How many local ports are tried when nobody says where the cluster is.
+/// How many local ports are tried when no address is known.
 const LOCAL_NODES_TRIED: u64 = 9;
 /// A node answers a question from what it knows: one that has not by now is frozen, and the next one is asked.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
-/// A node's last word on a change comes right after `request_timeout_ms`; its way back takes less than this.
+/// A node answers a change at the latest just after `request_timeout_ms`; the response arrives within this time.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
-/// Advice when nobody answers.
-const NOBODY_NEXT: &str = "start a cluster with ./run.sh (or phalanx dev), or name a running node with -e HOST:PORT";
+/// Advice when no node answers.
+const UNREACHABLE_NEXT: &str =
+    "start a cluster with ./run.sh (or phalanx dev), or name a running node with -e HOST:PORT";
 
 /// A client of one cluster.
 #[derive(Clone)]
@@ -72,24 +73,24 @@ impl Raw {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// What a node said that declined.
+    /// The refusal of a node as an error.
     pub fn fault(&self) -> Fault {
         let said = self.json()["error"].as_str().map_or(format!("HTTP status {}", self.status), str::to_string);
         declined(&self.from, self.status, &said)
     }
 }
 
-/// The nodes that the arguments name, or else those found as INTERFACES says.
+/// The nodes that the arguments name, or else those found by [`find_endpoints`].
 ///
 /// # Errors
-/// Settings with faults, or an address that is none.
+/// Invalid settings, or a malformed address.
 pub fn endpoints(args: &ClientArgs) -> Result<Vec<String>, Fault> {
     endpoints_in(args, &settings_of(args)?)
 }
 
 fn settings_of(args: &ClientArgs) -> Result<Settings, Fault> {
     match settings(args.settings.as_deref()) {
-        // Who names the nodes can ask them whatever stands in the settings file of the folder at hand.
+        // With --endpoints, the settings file of the current folder is not needed and its faults do not matter.
         Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => Ok(Settings::default()),
         settings => settings,
     }
@@ -103,17 +104,17 @@ fn endpoints_in(args: &ClientArgs, settings: &Settings) -> Result<Vec<String>, F
 }
 
 impl Client {
-    /// A client for the addresses that the arguments name, or else those found as INTERFACES says.
+    /// A client for the addresses that the arguments name, or else those found by [`find_endpoints`].
     ///
     /// # Errors
-    /// Settings with faults, or an address that is none.
+    /// Invalid settings, or a malformed address.
     pub fn new(args: &ClientArgs) -> Result<Client, Fault> {
         let settings = settings_of(args)?;
         let endpoints = endpoints_in(args, &settings)?;
         if let Some(seconds) = args.timeout {
             if !(0.001..=3600.0).contains(&seconds) {
-                let message = format!("--timeout {seconds}: not a sensible number of seconds");
-                return Err(Fault::new(code::USAGE, message, "give 0.001 to 3600"));
+                let message = format!("--timeout {seconds}: out of range");
+                return Err(Fault::new(code::USAGE, message, "give 0.001 to 3600 seconds"));
             }
             return Ok(Client::to(endpoints, Duration::from_secs_f64(seconds)));
         }
@@ -138,18 +139,19 @@ impl Client {
         self.asks.borrow().addresses().to_vec()
     }
 
-    /// Goes on where the other one, which was a clone of this one, has come to.
+    /// Continues with the node that `other`, a clone of this client, uses now.
     pub fn follow(&self, other: &Client) {
         self.asks.replace(other.asks.borrow().clone());
     }
 
-    /// A client of this address alone, as patient as this one.
+    /// A client of this address alone, with the same timeouts.
     pub fn only(&self, endpoint: &str) -> Client {
         let only = Client::to(vec![endpoint.to_string()], self.question_timeout);
         Client { change_timeout: self.change_timeout, ..only }
     }
 
-    /// Gets to know all other nodes, for those who stay longer than the node that they named. If none answers now, so be it.
+    /// Asks for the addresses of all other nodes, so that the client can outlive the nodes that it was given. If no
+    /// node answers, the known addresses stay.
     pub fn learn(&self) {
         let mut asks = self.asks.borrow_mut();
         asks.patience = self.question_timeout.min(QUESTION_TIMEOUT);
@@ -159,7 +161,7 @@ impl Client {
     /// Sends a request until a node answers it, whatever the answer is.
     ///
     /// # Errors
-    /// Nobody reachable, or nobody with a quorum (4); sent, and nobody can say whether it happened (5).
+    /// No node reachable, or none with a quorum (4); sent, with an unknown outcome (5).
     pub fn exchange(&self, request: &Request) -> Result<Raw, Fault> {
         let mut asks = self.asks.borrow_mut();
         asks.patience = if request.method == "GET" { self.question_timeout } else { self.change_timeout };
@@ -173,14 +175,14 @@ impl Client {
     /// Opens a stream of lines at the first node that has it; a read that brings nothing returns after `read_timeout`.
     ///
     /// # Errors
-    /// Nobody reachable, or nobody with a leader (4); no such thing (1).
+    /// No node reachable, or none with a leader (4); not found (1).
     pub fn lines(&self, path: &str, read_timeout: Duration) -> Result<Lines, Fault> {
         let mut failures = client::Failures::default();
         let mut refusal = None;
         let mut asks = self.asks.borrow_mut();
         for _ in 0..asks.addresses().len() {
             let endpoint = asks.address().to_string();
-            // A node may wait for a leader before its first word.
+            // A node may wait for a leader before it answers.
             match Lines::get(&endpoint, path, self.change_timeout, read_timeout) {
                 Ok((200, lines)) => return Ok(lines),
                 Ok((status @ 500.., _)) => {
@@ -188,7 +190,7 @@ impl Client {
                 }
                 Ok((404, _)) => {
                     let next = "phalanx job list shows the jobs; results are kept for jobs_keep_ms";
-                    return Err(Fault::new(code::FAILED, format!("{endpoint}: there is no such job"), next));
+                    return Err(Fault::new(code::FAILED, format!("{endpoint}: no such job"), next));
                 }
                 Ok((status, _)) => return Err(declined(&endpoint, status, &format!("HTTP status {status}"))),
                 Err(e) => failures.add(&endpoint, client::in_words(&e)),
@@ -198,7 +200,7 @@ impl Client {
         Err(refusal.unwrap_or_else(|| fault(client::Fault::Unreachable(failures.told()))))
     }
 
-    /// The node that answered last has broken off: the next one is asked first from now on.
+    /// Moves on to the next node, because the current one broke off.
     pub fn turn_to_next(&self) {
         self.asks.borrow_mut().go_on();
     }
@@ -206,15 +208,15 @@ impl Client {
     /// Asks until one node gives a proper answer.
     ///
     /// # Errors
-    /// Nobody reachable (4), or what the last node that did answer said.
+    /// No node reachable (4), or the refusal of the last node that answered.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Fault> {
         self.decoded(&Request::get(path), code::UNREACHABLE)
     }
 
-    /// Asks for a change, at most once as far as anyone can tell.
+    /// Sends a change at most once: never again after it may have been applied.
     ///
     /// # Errors
-    /// Nobody reachable or no quorum (4), declined (1), or sent and never answered (5).
+    /// No node reachable or no quorum (4), refused (1), or sent and never answered (5).
     pub fn change<T: DeserializeOwned>(
         &self,
         method: &'static str,
@@ -225,7 +227,7 @@ impl Client {
         self.decoded(&Request::once(method, path, body).at_most_once(), code::UNKNOWN)
     }
 
-    /// `strange`: what it means that a node answered with something strange.
+    /// `strange`: the exit code for a body that is not of type `T`.
     fn decoded<T: DeserializeOwned>(&self, request: &Request, strange: u8) -> Result<Answer<T>, Fault> {
         let raw = self.exchange(request)?;
         if !(200..=299).contains(&raw.status) {
@@ -233,34 +235,38 @@ impl Client {
         }
         let body: &[u8] = if raw.body.trim_ascii().is_empty() { b"null" } else { &raw.body };
         let value = serde_json::from_slice(body).map_err(|e| {
-            let message = format!("{} answered {} with something else than a node would: {e}", raw.from, raw.status);
-            Fault::new(strange, message, "is this a node of the same version? see phalanx status; phalanx events")
+            let message = format!("{} answered {} with an unexpected body: {e}", raw.from, raw.status);
+            Fault::new(
+                strange,
+                message,
+                "check that the node has the same version; phalanx status and phalanx events show the current state",
+            )
         })?;
         Ok(Answer { value, from: raw.from })
     }
 }
 
-/// The exit code and the advice that belong to it.
+/// Adds exit code and advice to an error of the client.
 fn fault(fault: client::Fault) -> Fault {
     match fault {
         client::Fault::Refused { status, from, why, .. } => declined(&from, status, &why),
         client::Fault::Unknown(why) => {
-            let next = "look before you try again: phalanx status; phalanx events";
-            Fault::new(code::UNKNOWN, format!("{why}: it may have happened"), next)
+            let next = "check with phalanx status and phalanx events before you try again";
+            Fault::new(code::UNKNOWN, format!("{why}; the change may or may not be applied"), next)
         }
-        nobody @ client::Fault::Unreachable(_) => Fault::new(code::UNREACHABLE, nobody, NOBODY_NEXT),
+        nobody @ client::Fault::Unreachable(_) => Fault::new(code::UNREACHABLE, nobody, UNREACHABLE_NEXT),
     }
 }
 
-/// A node declined, with this status and these words.
+/// The refusal of a node as an error.
 fn declined(from: &str, status: u16, said: &str) -> Fault {
     let message = format!("{from}: {said}");
     let exit = exit_of(status);
     let next = match (exit, status) {
-        (code::UNKNOWN, _) => "it may have happened: look with phalanx status; phalanx events",
-        (code::UNREACHABLE, _) => "phalanx status says what is missing; try again when it is healthy",
-        (_, 404 | 405) => "is this a node of the same version? see phalanx status",
-        _ => "nothing was changed; phalanx status shows how things are",
+        (code::UNKNOWN, _) => "the change may or may not be applied: check with phalanx status and phalanx events",
+        (code::UNREACHABLE, _) => "phalanx status shows the reason; try again when the cluster is healthy",
+        (_, 404 | 405) => "check that the address is a node of the same version",
+        _ => "nothing was changed; phalanx status shows the current state",
     };
     Fault::new(exit, message, next)
 }
@@ -271,7 +277,11 @@ pub fn settings(file: Option<&Path>) -> Result<Settings, Fault> {
         Ok((settings, _)) => Ok(settings),
         Err(faults) => {
             let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            Err(Fault::new(code::USAGE, all.join("\n       "), "phalanx config validate lists every key and its range"))
+            Err(Fault::new(
+                code::USAGE,
+                all.join("\n       "),
+                "correct them; phalanx config show prints the settings in use",
+            ))
         }
     }
 }
@@ -282,7 +292,11 @@ fn endpoint(text: &str) -> Result<String, Fault> {
     let port = bare.rsplit_once(':').map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
     match port {
         Some((false, Ok(1..))) if !bare.contains(['/', '@', ' ']) => Ok(bare.to_string()),
-        _ => Err(Fault::new(code::USAGE, format!("{text:?} is not host:port"), "for example -e 127.0.0.1:6701")),
+        _ => Err(Fault::new(
+            code::USAGE,
+            format!("{text:?} is not host:port"),
+            "give an address such as -e 127.0.0.1:6701",
+        )),
     }
 }
 
@@ -312,16 +326,16 @@ fn named_in(config_json: &str) -> Vec<String> {
 /// How to find the cluster and how to answer: the arguments of every subcommand that asks a running node.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ClientArgs {
-    /// Nodes to ask, each host:port of HTTP; every one is tried [default: those in config.json, else the local ports]
+    /// HTTP addresses of nodes, tried in this order [default: those in config.json, else the local ports]
     #[arg(short, long, value_delimiter = ',', value_name = "HOST:PORT")]
     pub endpoints: Vec<String>,
-    /// Settings file that names config.json and the ports
+    /// Settings file with the path of config.json and the ports
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Seconds to wait for one node's answer [default: 3 for a question, request_timeout_ms and 2 s for a change]
+    /// Seconds to wait for a node's response [default: 3 for a read, request_timeout_ms + 2 s for a write]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,
 }

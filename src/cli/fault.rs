@@ -29,7 +29,7 @@ pub struct Fault {
     pub code: u8,
     /// What went wrong, lower case, with the values.
     pub message: String,
-    /// What the person should do next; empty when the message says it.
+    /// What the user should do next; empty when the message says it.
     pub next: String,
 }
 

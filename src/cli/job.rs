@@ -1,9 +1,9 @@
-//! `phalanx job`: programs on the cluster: run one and see its output as it comes, or hand it in and look later.
+//! `phalanx job`: runs a program on the cluster with live output, or submits it for later.
 //!
 //! `run` goes on with another node when the one that it speaks to dies: the job is in the log, and its number finds it
-//! anywhere. When its worker dies it begins anew elsewhere, which is said on stderr; output that was shown already is shown
-//! again, for it is another run. Ctrl+C takes the job back.
-//! Exit codes of `run`: the program's own; 128 + N if signal N ended it; 1 with a reason if it did not come to its own end.
+//! anywhere. When its worker dies it is restarted on another node, as a line on stderr says; its output is then shown
+//! again, because it is another run. Ctrl+C cancels the job. Exit codes of `run`: the program's own; 128 + N if signal
+//! N ended it; 1 with a reason if it did not come to its own end.
 //! Not here: what becomes of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
 
 use super::client::{self, Client, ClientArgs, Raw, Request};
@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A node that says nothing for so long (it says an empty line every 2 s) is left for another.
+/// After this silence `run` asks another node (a node sends an empty line at least every 2 s).
 const SILENCE_MAX: Duration = Duration::from_secs(6);
-/// How long nobody may be reachable before `run` gives up looking at the job.
+/// How long no node may be reachable before `run` stops following the job.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nodes that have just started may try what they can run.
 const WORKERS_WITHIN: Duration = Duration::from_secs(30);
@@ -38,9 +38,9 @@ static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  phalanx job run hello.py\n  phalanx job run Main.java Helper.java -- first second\n  \
-    phalanx job submit simulate.c --limit wall_ms=600000\n  phalanx job logs 17 -f\n\nExit codes: run: the program's own, \
-    128 + N for signal N, 1 if it was not compiled or not allowed to go on; others: 0 done, 1 refused or no such job, \
-    4 no quorum or unreachable, 5 outcome unknown."
+        phalanx job submit simulate.c --limit wall_ms=600000\n  phalanx job logs 17 -f\n\nExit codes: run: the \
+        program's own, 128 + N for signal N, 1 if it did not compile or exceeded a limit; others: 0 done, 1 refused \
+        or no such job, 4 no quorum or unreachable, 5 outcome unknown."
 )]
 pub struct JobArgs {
     #[command(subcommand)]
@@ -50,62 +50,62 @@ pub struct JobArgs {
 /// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum JobCommand {
-    /// Run a program on the cluster, show its output as it comes, end with its exit code
+    /// Run a program on the cluster, show its output live and exit with its exit code
     Run {
         #[command(flatten)]
         program: ProgramArgs,
-        /// Its output byte for byte on a terminal as well
+        /// Do not escape control characters on a terminal
         #[arg(long)]
         raw: bool,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Hand a program in and print the job's number
+    /// Submit a program and print the job's id
     Submit {
         #[command(flatten)]
         program: ProgramArgs,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Jobs, newest first
+    /// List jobs, newest first
     List {
-        /// Show so many
+        /// Maximum number of jobs
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
         limit: u64,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// How far a job is, and how it ended
+    /// Show the state and result of a job
     Show {
-        /// Its number
+        /// Id of the job
         id: u64,
-        /// Wait until it has ended, so long at most (30s, 5m)
+        /// Wait until the job has ended, at most this long (30s, 5m)
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         wait: Option<Duration>,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// What a job has said
+    /// Print the output of a job
     Logs {
-        /// Its number
+        /// Id of the job
         id: u64,
-        /// Go on until it has ended
+        /// Print new output until the job has ended
         #[arg(short, long)]
         follow: bool,
-        /// Byte for byte on a terminal as well
+        /// Do not escape control characters on a terminal
         #[arg(long)]
         raw: bool,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Take a job back, whether it waits or runs
+    /// Cancel a job that is queued or running
     Cancel {
-        /// Its number
+        /// Id of the job
         id: u64,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Languages that the cluster can run, and on which nodes
+    /// List the languages that the cluster can run, with nodes and versions
     Runtimes {
         #[command(flatten)]
         client: ClientArgs,
@@ -115,16 +115,16 @@ enum JobCommand {
 /// A program.
 #[derive(Clone, Debug, clap::Args)]
 struct ProgramArgs {
-    /// Its source files; the first is the one that is run
+    /// Source files; the first one is run
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Its language [default: by the first file's name]
+    /// Language [default: by the extension of the first file]
     #[arg(short, long)]
     language: Option<String>,
-    /// Standard input: a file, or - for that of this command [default: empty]
+    /// File for standard input, or - for stdin of this command [default: empty]
     #[arg(long, value_name = "FILE")]
     stdin: Option<PathBuf>,
-    /// A limit: wall_ms, cpu_ms, memory_mb, output_bytes, files_mb or processes; may be given more than once
+    /// Set a limit: wall_ms, cpu_ms, memory_mb, output_bytes, files_mb or processes; repeatable
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = parse_limit)]
     limits: Vec<(String, u64)>,
     /// Arguments of the program
@@ -133,8 +133,8 @@ struct ProgramArgs {
 }
 
 fn parse_limit(text: &str) -> Result<(String, u64), String> {
-    let (name, number) = text.split_once('=').ok_or("write NAME=NUMBER, as in wall_ms=60000")?;
-    Ok((name.to_string(), number.parse().map_err(|_| format!("{number:?} is no number"))?))
+    let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER, for example wall_ms=60000")?;
+    Ok((name.to_string(), number.parse().map_err(|_| format!("{number:?} is not a number"))?))
 }
 
 /// Runs.
@@ -164,7 +164,7 @@ pub fn run(args: &JobArgs) -> Result<(), Fault> {
             if client.json {
                 term::json(&done)
             } else {
-                term::line(&format!("job {id} is taken back"))
+                term::line(&format!("job {id} is cancelled"))
             }
             Ok(())
         }
@@ -181,9 +181,9 @@ fn answered(raw: Raw) -> Result<Value, Fault> {
             said(&raw),
             "phalanx job list shows the jobs; results are kept for jobs_keep_ms",
         )),
-        409 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job show tells how it ended")),
+        409 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job show shows how it ended")),
         400 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job runtimes lists the languages")),
-        403 => Err(Fault::new(code::FAILED, said(&raw), "ask a node where jobs are on, with -e HOST:PORT")),
+        403 => Err(Fault::new(code::FAILED, said(&raw), "name a node where jobs are enabled with -e HOST:PORT")),
         _ => Err(raw.fault()),
     }
 }
@@ -233,10 +233,12 @@ fn read(file: &Path) -> Result<Vec<u8>, Fault> {
         true => io::stdin().lock().take(READ_MAX + 1).read_to_end(&mut bytes),
         false => std::fs::File::open(file).and_then(|open| open.take(READ_MAX + 1).read_to_end(&mut bytes)),
     };
-    read.map_err(|e| Fault::new(code::USAGE, format!("cannot read {}: {e}", file.display()), "name a readable file"))?;
+    read.map_err(|e| {
+        Fault::new(code::USAGE, format!("cannot read {}: {e}", file.display()), "give a file that can be read")
+    })?;
     if bytes.len() as u64 > READ_MAX {
         let message = format!("{} is longer than {} MiB", file.display(), READ_MAX >> 20);
-        return Err(Fault::new(code::USAGE, message, "a whole job, its sources and its input, has 4 MiB at most"));
+        return Err(Fault::new(code::USAGE, message, "sources and input of a job may have at most 4 MiB together"));
     }
     Ok(bytes)
 }
@@ -254,14 +256,14 @@ fn language_of(file: &Path, client: &ClientArgs) -> Result<String, Fault> {
     let has_ending = |name: &str| Path::new(name).extension().is_some_and(|other| other == ending);
     runtimes.into_iter().find(|runtime| has_ending(&runtime.file_name)).map(|runtime| runtime.language).ok_or_else(
         || {
-            let message = format!("{}: no language has files that end so", file.display());
-            Fault::new(code::USAGE, message, "name one with --language; phalanx job runtimes lists them")
+            let message = format!("{}: no language is known for this file extension", file.display());
+            Fault::new(code::USAGE, message, "give it with --language; phalanx job runtimes lists the languages")
         },
     )
 }
 
-/// Hands a job in. Nodes that have just started still try what they can run, longer than a node holds a request for them: that is
-/// waited for.
+/// Submits a job. Waits for nodes that have just started and still probe their runtimes, which takes longer than a node
+/// holds a request.
 fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
     let until = Instant::now() + WORKERS_WITHIN;
     let mut has_said = false;
@@ -271,7 +273,7 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
             told => break told?,
         }
         if IS_INTERRUPTED.load(Ordering::Relaxed) {
-            return Err(Fault::new(INTERRUPTED, "interrupted: no job was handed in", ""));
+            return Err(Fault::new(INTERRUPTED, "interrupted: no job was submitted", ""));
         }
         if !std::mem::replace(&mut has_said, true) {
             eprintln!("waiting: no worker has joined yet");
@@ -279,7 +281,9 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
         std::thread::sleep(LOOK_EVERY);
     };
     let done = answered(raw)?;
-    done["id"].as_u64().ok_or_else(|| Fault::new(code::UNKNOWN, "the node gave the job no number", "phalanx job list"))
+    done["id"]
+        .as_u64()
+        .ok_or_else(|| Fault::new(code::UNKNOWN, "the response has no job id", "phalanx job list shows the jobs"))
 }
 
 /// Whether the cluster has a leader, and no node has said yet what it can run, or that it can run nothing.
@@ -298,8 +302,8 @@ fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result
             let taken_back =
                 client.exchange(&Request::once("DELETE", format!("/v1/jobs/{id}"), None)).and_then(answered);
             let message = match taken_back {
-                Ok(_) => format!("interrupted: job {id} is taken back"),
-                Err(fault) => format!("interrupted, and job {id} goes on: {}", fault.message),
+                Ok(_) => format!("interrupted: job {id} is cancelled"),
+                Err(fault) => format!("interrupted, but job {id} could not be cancelled: {}", fault.message),
             };
             Err(Fault::new(INTERRUPTED, message, ""))
         }
@@ -320,17 +324,17 @@ fn ending(id: u64, end: &Value) -> Result<(), Fault> {
         ("finished", Some(0), _) => Ok(()),
         ("finished", Some(number), _) => Err(Fault::new(u8::try_from(number).unwrap_or(code::FAILED), "", "")),
         ("finished", None, Some(signal)) => {
-            let message = format!("job {id} was ended by signal {signal} on node {worker}");
+            let message = format!("job {id} was killed by signal {signal} on node {worker}");
             Err(Fault::new(u8::try_from(128 + signal).unwrap_or(code::FAILED), message, ""))
         }
-        ("not_compiled", ..) => Err(Fault::new(code::FAILED, format!("job {id} was not compiled"), "")),
+        ("not_compiled", ..) => Err(Fault::new(code::FAILED, format!("job {id} did not compile"), "")),
         ("failed", ..) => {
             let why = end["error"].as_str().unwrap_or("no reason given");
             Err(Fault::new(code::FAILED, format!("job {id} failed: {why}"), format!("phalanx job show {id}")))
         }
-        ("cancelled", ..) => Err(Fault::new(code::FAILED, format!("job {id} was taken back"), "")),
+        ("cancelled", ..) => Err(Fault::new(code::FAILED, format!("job {id} was cancelled"), "")),
         (limit, ..) => {
-            let next = "give it more with --limit NAME=NUMBER; phalanx job show lists what it had";
+            let next = "raise the limit with --limit NAME=NUMBER; phalanx job show lists the limits of the job";
             Err(Fault::new(code::FAILED, format!("job {id}: {} on node {worker}", limit.replace('_', " ")), next))
         }
     }
@@ -435,7 +439,7 @@ impl<'a> Watch<'a> {
         if self.attempt > 0 && self.is_shown {
             let where_to = said["worker"].as_u64().map_or(String::new(), |worker| format!(" on node {worker}"));
             let why = if said["why"] == "not_started" { "its sandbox did not start" } else { "its worker was lost" };
-            let text = format!("{why}: begun anew{where_to}, attempt {attempt}");
+            let text = format!("{why}: restarted{where_to}, attempt {attempt}");
             eprintln!("{}", term::paint_err(&text, term::Colour::Yellow));
         }
         self.attempt = attempt;
@@ -465,7 +469,7 @@ fn list(limit: u64, args: &ClientArgs) -> Result<(), Fault> {
     }
     let rows: Vec<Vec<String>> = answer["jobs"].as_array().into_iter().flatten().map(row).collect();
     match rows.is_empty() {
-        true => eprintln!("no jobs; hand one in with: phalanx job run FILE"),
+        true => eprintln!("no jobs; submit one with: phalanx job run FILE"),
         false => {
             term::out(&term::table(&["job", "language", "state", "exit", "node", "attempt", "took", "files"], &rows))
         }
@@ -534,7 +538,7 @@ fn runtimes(args: &ClientArgs) -> Result<(), Fault> {
     if let Some(first) = watched.next() {
         let ids = watched.fold(first["id"].to_string(), |ids, row| ids + " " + &row["id"].to_string());
         let text =
-            format!("nodes {ids}: the kernel does not bound the processes of a job, they are counted by looking");
+            format!("nodes {ids}: no cgroup limits the processes of a job; the node counts them at intervals instead");
         eprintln!("{}", term::paint_err(&text, term::Colour::Yellow));
     }
     let rows = answer["runtimes"].as_array().into_iter().flatten().map(|row| {
@@ -547,7 +551,7 @@ fn runtimes(args: &ClientArgs) -> Result<(), Fault> {
     });
     let rows: Vec<Vec<String>> = rows.collect();
     match rows.is_empty() {
-        true => eprintln!("no node has a runtime (yet): look again in a second, or see the nodes' logs"),
+        true => eprintln!("no node has a runtime yet: try again in a second, or see the nodes' logs"),
         false => term::out(&term::table(&["language", "nodes", "version"], &rows)),
     }
     Ok(())

@@ -39,24 +39,24 @@ pub struct KvArgs {
 /// How fresh a read is, or when a write is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Level {
-    /// Sees every acknowledged write; acknowledged by a quorum
+    /// A read sees every acknowledged write; a write is acknowledged by a quorum
     #[default]
     Linearizable,
-    /// Sees what the asked node has applied; acknowledged by the leader alone
+    /// A read sees what the asked node has applied; a write is acknowledged by the leader alone
     Eventual,
 }
 
 /// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum KvCommand {
-    /// Print the value of a key: byte for byte into a pipe, without anything that a terminal would obey on one
+    /// Print the value of a key; on a terminal, control characters are escaped
     Get {
         /// The key
         key: OsString,
-        /// Byte for byte on a terminal as well
+        /// Do not escape control characters on a terminal
         #[arg(long)]
         raw: bool,
-        /// How fresh
+        /// Consistency of the read
         #[arg(long, value_enum, default_value_t)]
         level: Level,
         #[command(flatten)]
@@ -66,12 +66,12 @@ enum KvCommand {
     Put {
         /// The key
         key: OsString,
-        /// The value; - or nothing: read it from stdin
+        /// The value [default: read from stdin, as with -]
         value: Option<OsString>,
-        /// Only if the key's index is this one (0: it must not exist)
+        /// Write only if the key has this index (0: only if it does not exist)
         #[arg(long, value_name = "INDEX")]
         if_index: Option<u64>,
-        /// When it is acknowledged
+        /// When the write is acknowledged
         #[arg(long, value_enum, default_value_t)]
         level: Level,
         #[command(flatten)]
@@ -83,60 +83,60 @@ enum KvCommand {
     Del {
         /// The key
         key: OsString,
-        /// Only if the key's index is this one
+        /// Remove only if the key has this index
         #[arg(long, value_name = "INDEX")]
         if_index: Option<u64>,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Add to a number; print the sum
+    /// Add to the number in a key; print the sum
     Incr {
         /// The key; a missing one counts as 0
         key: OsString,
-        /// What to add
+        /// The number to add
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         by: i64,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Write a key only if its index is this one; print its new index
+    /// Write a key only if it has this index (compare and set); print its new index
     Cas {
         /// The key
         key: OsString,
-        /// The index that it must have (0: it must not exist)
+        /// The index that the key must have (0: it must not exist)
         index: u64,
-        /// The value; - or nothing: read it from stdin
+        /// The value [default: read from stdin, as with -]
         value: Option<OsString>,
         #[command(flatten)]
         write: WriteArgs,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// List keys and values in order: index, key and value, a line each
+    /// List keys in order, one line each: index, key, value
     Scan {
-        /// Only keys that begin so
+        /// List only keys with this prefix
         #[arg(default_value = "")]
         prefix: OsString,
-        /// Stop after so many
+        /// Maximum number of keys
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
-        /// Print the keys alone
+        /// Print keys without index and value
         #[arg(long)]
         keys_only: bool,
-        /// How fresh
+        /// Consistency of the read
         #[arg(long, value_enum, default_value_t)]
         level: Level,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Print a key's value now and at every change, a line each
+    /// Print a key's value now and after each change, one line each
     Watch {
         /// The key
         key: OsString,
-        /// Begin with the first change after this index
+        /// Start with the first change after this index
         #[arg(long, value_name = "INDEX")]
         index: Option<u64>,
-        /// End after one line
+        /// Exit after one line
         #[arg(long)]
         once: bool,
         #[command(flatten)]
@@ -201,7 +201,7 @@ fn declined(raw: &Raw) -> Fault {
     let said = raw.json()["error"].as_str().unwrap_or("no reason given").to_string();
     match raw.status {
         404 => Fault::new(code::FAILED, said, "phalanx kv scan lists the keys"),
-        412 => Fault::new(code::FAILED, format!("condition not met: {said}"), "read the key again, then decide"),
+        412 => Fault::new(code::FAILED, format!("condition not met: {said}"), "read the key again before you retry"),
         _ => raw.fault(),
     }
 }
@@ -258,7 +258,7 @@ fn value_of(value: Option<&OsString>, file: Option<&Path>) -> Result<Vec<u8>, Fa
         }
         (value, file) => {
             if value.is_none() && file.is_none() && io::stdin().is_terminal() {
-                eprintln!("reading the value from the terminal; end it with Ctrl+D");
+                eprintln!("reading the value from the terminal; press Ctrl+D to end it");
             }
             let mut bytes = Vec::new();
             io::stdin().lock().read_to_end(&mut bytes).map_err(|e| unreadable("stdin", e))?;
@@ -285,7 +285,7 @@ fn put(
         200 if args.json => term::json(&raw.json()),
         200 => term::line(&raw.json()["index"].to_string()),
         202 if args.json => term::json(&raw.json()),
-        202 => eprintln!("taken by the leader; not yet on a quorum"),
+        202 => eprintln!("accepted by the leader; not yet on a quorum"),
         _ => return Err(declined(&raw)),
     }
     Ok(())

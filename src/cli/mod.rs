@@ -28,9 +28,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "phalanx", version, about, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 fine, 1 failed and not applied, 2 usage or settings, 3 disk, \
-    4 no quorum or unreachable, 5 outcome unknown, 7 unhealthy (status --check), 8 a checker found a violation, \
-    9 checker undecided.\n\nStart with: ./run.sh, or phalanx dev")]
+#[command(after_help = "Exit codes: 0 success, 1 failed and not applied, 2 usage or settings, 3 disk, 4 no quorum or \
+    unreachable, 5 outcome unknown, 7 unhealthy (status --check), 8 a checker found a violation, 9 checker \
+    undecided.\n\nStart with: ./run.sh, or phalanx dev")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,49 +39,49 @@ pub struct Cli {
 /// One subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one node until it is told to stop
+    /// Run one node until it is stopped
     Node(local::node::NodeArgs),
-    /// Verdict on the cluster, then a row per node
+    /// Show the health of the cluster and a row for each node
     Status(cluster::status::StatusArgs),
-    /// Elections, failures, joins, snapshots and hand-overs in plain words
+    /// List events: elections, failures, joins, snapshots, leadership transfers
     Events(cluster::events::EventsArgs),
-    /// Who leads; hand leadership over
+    /// Show the leader, or transfer the leadership
     Leader(cluster::leader::LeaderArgs),
-    /// List and change the members
+    /// List and change the members of the cluster of the cluster
     Member(cluster::member::MemberArgs),
     /// Read and write keys
     Kv(kv::KvArgs),
-    /// Run programs on the cluster
+    /// Submit jobs: run programs on the cluster
     Job(job::JobArgs),
-    /// Talk: rooms and direct messages
+    /// Send and read chat messages
     Chat(chat::ChatArgs),
-    /// A shell for the SQL database of the cluster
+    /// Open an SQL shell, or run SQL statements
     Sql(sql::SqlArgs),
-    /// Compare what the nodes hold
+    /// Check that the state of all nodes is the same
     Check(cluster::check::CheckArgs),
-    /// Run a command under a lock of the cluster
+    /// Run a command while holding a cluster-wide lock
     Lock(lock::LockArgs),
-    /// Go on from one surviving folder when a majority of the disks is lost for good
+    /// Make a new cluster from one data folder after a majority of the disks is lost
     Recover(local::recover::RecoverArgs),
-    /// Show and check settings
+    /// Show and validate settings
     Config(local::config::ConfigArgs),
-    /// Read a node's log on disk
+    /// Print or verify a node's Raft log on disk
     Log(local::log::LogArgs),
-    /// Measure this program on this machine
+    /// Measure performance on this machine
     Bench(lab::bench::BenchArgs),
-    /// Run simulated clusters, one seed each
+    /// Run simulated clusters; a seed determines each run
     Sim(lab::sim::SimArgs),
-    /// Run a whole cluster in this terminal, with keys to break it
+    /// Run a cluster in this terminal, with keys to kill and freeze nodes
     Dev(lab::dev::DevArgs),
-    /// What the cluster can do, played and judged
+    /// Run a demonstration with real processes and check its result
     Demo(lab::demo::DemoArgs),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions(local::completions::CompletionsArgs),
     /// Print the manual page of a command
     Man(local::man::ManArgs),
 }
 
-/// Reads the command line and obeys it; the exit code.
+/// Runs the subcommand that the command line names; returns the exit code.
 pub fn run() -> u8 {
     let command = Cli::parse().command;
     // What `lock` runs has the umask that its user chose.

@@ -57,7 +57,7 @@ pub fn paint_err(text: &str, colour: Colour) -> String {
     wrap(text, colour, io::stderr().is_terminal() && allows_colour())
 }
 
-/// Writes data to stdout. A closed pipe ends the program: nobody is left to read.
+/// Writes data to stdout. A closed pipe ends the program: there is no reader.
 pub fn out(text: &str) {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -37,7 +37,7 @@ impl To {
     }
 }
 
-/// A member, or somebody about to become one.
+/// A client of the chat, logged in or not.
 #[derive(Debug)]
 pub struct Chat {
     /// Who asks: its `token` is the log-in.
@@ -45,7 +45,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Nobody yet.
+    /// Not logged in yet.
     pub fn new(addresses: Vec<String>) -> Chat {
         Chat { client: Client::new(addresses) }
     }
@@ -66,7 +66,7 @@ impl Chat {
     /// See [`Fault`].
     pub fn log_in(&mut self, name: &str, password: &str) -> Result<Value, Fault> {
         let body = json!({"name": name, "password": password});
-        // A log-in that nobody knows of ends by itself.
+        // A session whose token was lost expires.
         let answer = self.client.json(&Request::change("POST", "/v1/chat/login", &body).harmless())?;
         Ok(self.take_token(answer))
     }
@@ -146,7 +146,7 @@ impl Chat {
         let with =
             inbox["conversations"].as_array().and_then(|rows| rows.iter().find(|row| row["account"] == *account));
         let id = with.and_then(|row| row["conversation"].as_u64());
-        id.ok_or_else(|| self.nothing(format!("you and {name} have not talked yet")))
+        id.ok_or_else(|| self.nothing(format!("no conversation with {name} yet")))
     }
 
     fn nothing(&self, why: String) -> Fault {
@@ -248,7 +248,7 @@ impl Follower {
             while let Some(line) = self.ready.pop_front() {
                 let position = line["position"].as_u64();
                 if line["type"] == "logged_out" {
-                    let why = "this log-in has ended".to_string();
+                    let why = "this session has ended".to_string();
                     let from = self.address().to_string();
                     return Err(Fault::Refused { status: 401, from, why, retry_after: None });
                 }

@@ -115,17 +115,17 @@ impl Connection {
         if response.is_chunked() {
             while let Some(chunk) = self.chunk(deadline)? {
                 if response.body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                    return Err(invalid("an answer larger than any that is expected"));
+                    return Err(invalid("response too large"));
                 }
                 response.body.extend_from_slice(&chunk);
             }
         } else if let Some(length) = response.header("content-length") {
-            let length = length.parse().map_err(|_| invalid("content-length is no number"))?;
+            let length = length.parse().map_err(|_| invalid("content-length is not a number"))?;
             response.body = self.bytes(length, deadline)?;
         } else if response.status >= 200 && response.status != 204 && response.status != 304 {
             while self.more(deadline)? > 0 {
                 if self.spare.len() > ANSWER_BYTES_MAX {
-                    return Err(invalid("an answer larger than any that is expected"));
+                    return Err(invalid("response too large"));
                 }
             }
             response.body = std::mem::take(&mut self.spare);
@@ -143,15 +143,15 @@ impl Connection {
                 break at + 4;
             }
             if self.spare.len() > HEAD_BYTES_MAX {
-                return Err(invalid("head without an end"));
+                return Err(invalid("response head without end"));
             }
             self.need_more(deadline)?;
         };
         let head: Vec<u8> = self.spare.drain(..end).collect();
         let mut room = [httparse::EMPTY_HEADER; 100];
         let mut parsed = httparse::Response::new(&mut room);
-        parsed.parse(&head).map_err(|_| invalid("not an HTTP answer"))?;
-        let status = parsed.code.ok_or_else(|| invalid("no status"))?;
+        parsed.parse(&head).map_err(|_| invalid("not an HTTP response"))?;
+        let status = parsed.code.ok_or_else(|| invalid("response without a status"))?;
         let pair = |h: &httparse::Header| (h.name.to_ascii_lowercase(), String::from_utf8_lossy(h.value).into_owned());
         Ok(Response { status, headers: parsed.headers.iter().map(pair).collect(), body: Vec::new() })
     }
@@ -169,7 +169,7 @@ impl Connection {
         };
         let line = String::from_utf8_lossy(&self.spare[..end]).into_owned();
         let size = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16);
-        let size = size.map_err(|_| invalid("chunk size is no number"))?;
+        let size = size.map_err(|_| invalid("chunk size is not a number"))?;
         self.fill(size.saturating_add(end + 4), deadline)?;
         let chunk = self.spare[end + 2..end + 2 + size].to_vec();
         self.spare.drain(..end + 2 + size + 2);
@@ -187,7 +187,7 @@ impl Connection {
 
     fn fill(&mut self, length: usize, deadline: Instant) -> io::Result<()> {
         if length > ANSWER_BYTES_MAX {
-            return Err(invalid("an answer larger than any that is expected"));
+            return Err(invalid("response too large"));
         }
         while self.spare.len() < length {
             self.need_more(deadline)?;

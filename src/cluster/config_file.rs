@@ -3,7 +3,8 @@
 //! The leader writes it, on change and at most once a second, under the exclusive lock of `config.json.lock`: temporary
 //! file, sync, rename. So a reader, with the lock or without, sees one whole file or another. Before it writes, a writer
 //! reads what is there: a file of another cluster is an error that names both; a file that is ahead in (term, version) is
-//! left alone, so a deposed leader overwrites nothing; a file that a hand has mangled is set aside and rewritten.
+//! left alone, so a deposed leader overwrites nothing; a file that was edited to something invalid is renamed and
+//! rewritten.
 //!
 //! The lock is taken by trying and waiting, not by blocking in the system: a holder that is frozen must not freeze the
 //! leader with it. The waiting is the caller's (`wait` returns false when the node stops).
@@ -46,7 +47,7 @@ pub struct Projection {
 /// The cluster as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterInfo {
-    /// Drawn when the cluster was founded.
+    /// Random, drawn when the cluster was created.
     pub id: Uuid,
     /// Grows within a term with each change that the leader wrote.
     pub last_version: u64,
@@ -90,7 +91,7 @@ pub enum ConfigFileError {
         /// Why.
         source: io::Error,
     },
-    /// Somebody has held the lock for too long, or this node is stopping.
+    /// Another process has held the lock for too long, or this node is stopping.
     #[error("{path} is held by another process", path = path.display())]
     Busy {
         /// The lock file.
@@ -303,7 +304,7 @@ impl Lock {
             _ => {}
         }
         let mut file = File::create_new(&temporary).map_err(|e| failed("create", e))?;
-        // Others may read it, as it was or as whoever started this node wants it: nothing in it is a secret.
+        // Others may read it, as it was or by the umask of this process: it contains no secret.
         let mode =
             fs::metadata(&self.config).map_or_else(|_| store::shared_mode(), |it| it.permissions().mode() & 0o777);
         file.set_permissions(Permissions::from_mode(mode)).map_err(|e| failed("set the rights of", e))?;
@@ -378,7 +379,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Call it often (several times a second) while leading, with the present state (its version is filled in here).
-    /// Writes at once when something changed, at most once a second, and repairs a file that somebody changed or removed.
+    /// Writes at once when something changed, at most once a second, and repairs a file that was changed or removed.
     /// `None`: nothing was due.
     ///
     /// # Errors

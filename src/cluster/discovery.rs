@@ -1,16 +1,17 @@
-//! How a node that starts finds its cluster, joins it, or founds one.
+//! How a node that starts finds its cluster, joins it, or bootstraps a new one.
 //!
-//! A node with state resumes; it never founds. A newcomer asks every address it knows for the leader, a bounded number of
-//! times, and joins the leader that answers. If nobody is in a cluster, those who look line up, highest id first; whoever's
-//! turn it is takes the lock of `config.json`, reads it again, and founds only if nobody has meanwhile. So the lock decides;
-//! the line-up only makes the highest id the likely founder. With `peers` (other hosts, no shared file) a node founds only
-//! when all of them look as well and none has a higher id: one that is not heard may hold the data of an earlier cluster.
+//! A node with state resumes; it never bootstraps. A new node asks every address it knows for the leader, a bounded
+//! number of times, and joins the leader that answers. If no node is in a cluster, the nodes that look take turns,
+//! highest id first. A node whose turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no
+//! other node has meanwhile. So the lock decides; the turns only make the highest id the likely one. With `peers`
+//! (other hosts, no shared file) a node bootstraps only when all of them look as well and none has a higher id: one
+//! that is not heard may hold the data of an earlier cluster.
 //!
-//! Invariants: D1 a cluster is founded under the exclusive lock alone, and not while `config.json` or a data folder
-//! speaks of another that may live. D2 `config.json` is written before the founder's own data, and the lock is held until
-//! both are: a crash in between leaves a file that no data stands behind, which the next newcomer sets aside with a warning.
-//! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 nobody joins or
-//! founds a cluster beside another one that has this host's front door.
+//! Invariants: D1 a cluster is created under the exclusive lock alone, and not while `config.json` or a data folder
+//! speaks of another that may live. D2 `config.json` is written before the node's own data, and the lock is held until
+//! both are: a crash in between leaves a file without data, which the next new node renames with a warning.
+//! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 no node
+//! joins or bootstraps a cluster beside another one that uses this host's front port.
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 use super::config_file::{ConfigFileError, Lock, Projection, read};
@@ -30,7 +31,7 @@ use uuid::Uuid;
 const GLANCE: Duration = Duration::from_millis(20);
 /// Once a cluster is known and only its leader or its consent is missing, rounds are this short ...
 const EAGER: Duration = Duration::from_millis(50);
-/// ... for so many rounds; after them, and when founding is not allowed, a round takes at least [`PATIENT`].
+/// ... for so many rounds; after them, and when a bootstrap is not allowed, a round takes at least [`PATIENT`].
 const EAGER_ROUNDS: u32 = 40;
 /// Longest wait for all answers of a round: what has not come by then counts as silent.
 const ROUND_MAX: Duration = Duration::from_millis(600);
@@ -43,18 +44,18 @@ const LEADER_STAYS_LOOKS: u32 = 3;
 const PATIENT: Duration = Duration::from_millis(1000);
 /// A refused join is normal while others join (one change at a time); so many in a row are worth a line.
 const JOINS_WORTH_A_LINE: u32 = 10;
-/// The front door is another cluster's if that cluster has not answered at any address in so many rounds on end: one of ours
-/// may be slow to answer just after it was founded.
+/// The front port is another cluster's if that cluster has not answered at any address in so many rounds on end: one of
+/// ours may be slow to answer just after it was created.
 const FRONT_ROUNDS: u32 = 5;
-/// A `config.json` younger than this is never called stale: its founder may be just about to answer.
+/// A `config.json` younger than this is never called stale: its node may be just about to answer.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
-/// Who looks, and with what in hand.
+/// The node that looks for its cluster, and what it knows.
 #[derive(Clone, Debug)]
 pub struct Seeker<'a> {
     /// The node.
     pub me: Identity,
-    /// Cluster that its data belongs to; `None` for a newcomer.
+    /// Cluster that its data belongs to; `None` for a new node.
     pub cluster: Option<Uuid>,
     /// What its disk holds of the promises that it made.
     pub kept: Promise,
@@ -64,8 +65,8 @@ pub struct Seeker<'a> {
     pub voters: BTreeMap<NodeId, Uuid>,
     /// Peer addresses that it knew last (`identity.json`).
     pub known: Vec<String>,
-    /// Why it must leave the founding to others (too little room on its disk to lead), if so.
-    pub no_founder: Option<String>,
+    /// Why it must leave the bootstrap to others (too little space on its disk to lead), if so.
+    pub no_bootstrap: Option<String>,
     /// What the user chose.
     pub settings: &'a Settings,
 }
@@ -113,19 +114,19 @@ pub trait World {
     /// # Errors
     /// As for a question.
     fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError>;
-    /// Makes this node the only voter of the new cluster, on disk: the founding log first, the identity that names the
-    /// cluster last, so that a crash in between leaves a newcomer. Called while the lock is held.
+    /// Makes this node the only voter of the new cluster, on disk: the first log entry first, the identity that names
+    /// the cluster last, so that a crash in between leaves a new node. Called while the lock is held.
     ///
     /// # Errors
     /// In words; the node cannot start then.
-    fn found(&self, cluster: Uuid) -> Result<(), String>;
-    /// The cluster that has this host's front door, if some node listens there and it is not `but`.
+    fn bootstrap(&self, cluster: Uuid) -> Result<(), String>;
+    /// The cluster that uses this host's front port, if some node listens there and it is not `but`.
     fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner>;
     /// Lets this much time pass; `false`: the node stops.
     fn wait(&self, time: Duration) -> bool;
 }
 
-/// The cluster that listens at this host's front door (`service_port`).
+/// The cluster that listens at this host's front port (`service_port`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct FrontOwner {
     /// Its id.
@@ -139,8 +140,8 @@ pub struct FrontOwner {
 pub enum Decision {
     /// The node has state: restart its log; elections follow from that.
     Resume,
-    /// The node has state, but of an older time than its peers remember, and a leader is there: it must join again as
-    /// somebody else.
+    /// The node has state, but of an older time than its peers remember, and a leader is there: it must join again
+    /// under a new identity.
     Outdated,
     /// It is a member of this cluster now.
     Joined {
@@ -148,11 +149,11 @@ pub enum Decision {
         cluster: Uuid,
         /// Its members and where they are.
         members: Vec<(NodeId, Addresses)>,
-        /// Who they are: nobody else is heard until the log names them.
+        /// Their identities: messages of other nodes are dropped until the log names them.
         identities: Vec<Identity>,
     },
-    /// It founded this cluster; [`World::found`] has been called.
-    Founded {
+    /// It bootstrapped this cluster; [`World::bootstrap`] has been called.
+    Bootstrapped {
         /// Cluster.
         cluster: Uuid,
     },
@@ -165,9 +166,9 @@ pub enum Decision {
 pub enum DiscoveryError {
     /// D3.
     #[error(
-        "{file} names cluster {theirs}, but the data in {data} belongs to cluster {ours}; nothing was changed. \
-         If the data is right, move {file} away and start again; if the file is right, move {data} away, \
-         and the node joins as a newcomer",
+        "{file} names cluster {theirs}, but the data in {data} belongs to cluster {ours}; nothing was changed. If the \
+         data is right, move {file} away and start again; if the file is right, move {data} away, and the node joins \
+         as a new node",
         file = file.display(), data = data.display()
     )]
     OtherCluster {
@@ -198,9 +199,9 @@ pub enum DiscoveryError {
     /// The lock or the file cannot be used at all.
     #[error(transparent)]
     ConfigFile(#[from] ConfigFileError),
-    /// The founder could not write its own data.
-    #[error("cannot found a cluster: {0}")]
-    Founding(String),
+    /// The node could not write the initial data.
+    #[error("cannot bootstrap a cluster: {0}")]
+    Bootstrap(String),
 }
 
 /// Decides how this node starts. Returns when it has, however long that takes; every round is bounded.
@@ -210,7 +211,7 @@ pub enum DiscoveryError {
 pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, DiscoveryError> {
     if let Some(ours) = seeker.cluster {
         let file = seeker.settings.config_file_path.clone();
-        // A mangled or unreadable file is the leader's to mend; it says nothing against our data.
+        // The leader repairs an invalid or unreadable file; it does not contradict our data.
         if let Ok(Some(Projection { cluster_info, .. })) = read(&file)
             && cluster_info.id != ours
         {
@@ -238,14 +239,14 @@ struct Search<'a> {
     /// What was said last about each topic: a search speaks when something changes, not each round.
     said: BTreeMap<&'static str, String>,
     joins_refused: u32,
-    /// Rounds on end in which a cluster that is heard of nowhere else had the front door.
+    /// Rounds on end in which a cluster that is heard of nowhere else used the front port.
     front_rounds: u32,
 }
 
 /// What one round of questions brought.
 #[derive(Debug, Default)]
 struct Survey {
-    /// Clusters that somebody is in, each with the leader of the newest term that was named.
+    /// Clusters that an asked node is in, each with the leader of the newest term that was named.
     clusters: BTreeMap<Uuid, Option<(Term, NodeId, Addresses)>>,
     /// Others who look for a cluster.
     lookers: BTreeSet<NodeId>,
@@ -273,12 +274,12 @@ fn front_taken(settings: &Settings, owner: FrontOwner, why: String) -> Discovery
 }
 
 impl Search<'_> {
-    /// A node with state asks those whom it knows, once and briefly, what they remember of it. Nobody there to ask is no
-    /// reason to wait: they compare again when they connect.
+    /// A node with state asks the nodes that it knows, once and briefly, what they remember of it. If none answers it
+    /// does not wait: they compare again when they connect.
     ///
     /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum still
-    /// says that it leads, and could take nobody in. And it is not one word that a log is given up for: another voter must stand
-    /// by that leader, where there are others.
+    /// says that it leads, and could add no node. One report is not enough to give up a log: if there are other voters,
+    /// one of them must confirm that leader.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
         let (mut led, mut not_led) = ((None, 0), 0);
@@ -290,14 +291,14 @@ impl Search<'_> {
             for there in answers.iter().filter(|there| self.remembers_more(there)) {
                 lost.get_or_insert_default().merge(&there.remembered);
             }
-            // Once told, for good: that whoever knew better has gone does not bring the forgotten promises back.
+            // Kept for all rounds: the promises stay lost when the node that remembers them is gone.
             let Some(known) = lost else { return Decision::Resume };
             let leader = self.leader_that_remembers_more(&answers);
             led = if leader.is_some() && leader == led.0 { (leader, led.1 + 1) } else { (leader, 0) };
             not_led = if leader.is_some() { 0 } else { not_led + 1 };
             let pause = match leader {
                 Some(leader) if led.1 == LEADER_STAYS_LOOKS => {
-                    let line = "its log is set aside, and it joins again under a new identity";
+                    let line = "this node renames its log and joins again under a new identity";
                     let what = self.outdated(&known);
                     self.say(log::Level::Warn, "outdated", format!("{what}. Node {leader} leads: {line}"));
                     return Decision::Outdated;
@@ -308,10 +309,9 @@ impl Search<'_> {
                     Duration::from_millis(self.seeker.settings.election_timeout_ms)
                 }
                 None => {
-                    let line = "no leader is there to join again that says so itself and that another voter follows, perhaps \
-                                because a majority was put back to older copies. \
-                                Put the newer folders back; or, to go back to the older state for good, stop all nodes, start \
-                                those with older folders first, and the others with --rejoin";
+                    let line = "no confirmed leader has a newer log, perhaps because a majority of the nodes was \
+                        restored from older copies. Restore the newer folders; or, to keep the older state, stop all \
+                        nodes, start those with older folders first, then the others with --rejoin";
                     let what = self.outdated(&known);
                     self.say(log::Level::Error, "outdated", format!("{what}; {line}"));
                     PATIENT
@@ -323,7 +323,7 @@ impl Search<'_> {
         }
     }
 
-    /// Whether somebody remembers what this node's disk has lost, and what can have been at all.
+    /// Whether that node remembers a possible promise that this node's disk has lost.
     fn remembers_more(&self, there: &Whereabouts) -> bool {
         there.remembered.is_possible_after(&self.seeker.kept) && self.seeker.kept.falls_short_of(&there.remembered)
     }
@@ -354,8 +354,8 @@ impl Search<'_> {
     fn outdated(&self, known: &Promise) -> String {
         let (me, kept) = (self.seeker.me.id.0, &self.seeker.kept);
         format!(
-            "the data folder of node {me} is older than what its peers remember of it: it ends in term {} at entry {}, \
-             they remember term {} and entry {}",
+            "the data folder of node {me} is outdated: its log ends in term {} at entry {}, \
+             but its peers have seen it in term {} at entry {}",
             kept.term, kept.index, known.term, known.index
         )
     }
@@ -367,7 +367,7 @@ impl Search<'_> {
         for round in 1u32.. {
             let stamp = stamp_of(&settings.config_file_path);
             let named = read(&settings.config_file_path).ok().flatten();
-            // Before the others are asked: whoever listens at the front door by now answers them as well.
+            // Before the others are asked: a cluster that listens at the front port by now answers them as well.
             let front = if self.seeker.cluster.is_none() { self.world.front_owner(None) } else { None };
             let survey = self.survey(named.as_ref());
             let is_front_taken = front.is_some();
@@ -381,12 +381,12 @@ impl Search<'_> {
             if !is_front_taken
                 && round >= settings.connection_attempts
                 && self.is_my_turn(&survey, named.as_ref(), round - settings.connection_attempts)
-                && self.may_found()
-                && let Some(decision) = self.try_found(&survey)?
+                && self.may_bootstrap()
+                && let Some(decision) = self.try_bootstrap(&survey)?
             {
                 return Ok(decision);
             }
-            // A founder was heard of, by an answer or by the file: its consent is a matter of moments.
+            // Another node has just bootstrapped, as an answer or the file says: it will accept this node soon.
             if !survey.clusters.is_empty() && eager_left.is_none() {
                 eager_left = Some(EAGER_ROUNDS);
             }
@@ -407,10 +407,14 @@ impl Search<'_> {
         unreachable!("rounds are counted up to more than a lifetime")
     }
 
-    /// A founder that could not lead would leave everybody without a leader: it steps back, and says so.
-    fn may_found(&mut self) -> bool {
-        if let Some(why) = self.seeker.no_founder.clone() {
-            self.say(log::Level::Warn, "founder", format!("no cluster found, and this node cannot found one: {why}"));
+    /// A node that could not lead must not bootstrap, or the cluster would have no leader. Logs the reason.
+    fn may_bootstrap(&mut self) -> bool {
+        if let Some(why) = self.seeker.no_bootstrap.clone() {
+            self.say(
+                log::Level::Warn,
+                "bootstrap",
+                format!("no cluster found, and this node cannot bootstrap one: {why}"),
+            );
             return false;
         }
         true
@@ -425,7 +429,7 @@ impl Search<'_> {
         all.filter(|address| seen.insert(address.clone())).collect()
     }
 
-    /// Addresses that somebody has named: no guesses.
+    /// Addresses that the file, the settings or another node has named, without guesses.
     fn known_addresses(&self, named: Option<&Projection>) -> Vec<String> {
         let settings = self.seeker.settings;
         let mut seen = BTreeSet::from([settings.addresses(self.seeker.me.id).peer]);
@@ -465,13 +469,14 @@ impl Search<'_> {
             }
         }
         if let Some((address, why)) = &survey.rejected {
-            self.say(log::Level::Warn, "rejected", format!("the node at {address} does not talk to this one: {why}"));
+            self.say(log::Level::Warn, "rejected", format!("the node at {address} rejects this one: {why}"));
         } else if survey.clusters.is_empty() {
             let (asked, looking) = (survey.asked, survey.lookers.len());
             let line = match looking {
-                0 => format!("nobody answered at {asked} addresses yet; this is normal for the first node"),
+                0 => format!("no node found at {asked} addresses yet; this is normal for the first node"),
                 _ => format!(
-                    "{looking} of {asked} addresses answered, by nodes that look as well; this is normal at a first start"
+                    "{looking} of {asked} addresses answered, by nodes that are also looking for a cluster; this is \
+                        normal at a first start"
                 ),
             };
             self.say(log::Level::Info, "search", line);
@@ -479,8 +484,8 @@ impl Search<'_> {
         survey
     }
 
-    /// Whether a newcomer may go on beside the cluster that has the front door: if it is the one that it is about to join. A
-    /// cluster that has the door and is heard of nowhere else is another one.
+    /// Whether a new node may continue beside the cluster that uses the front port: if it is the one that it is about
+    /// to join. A cluster that uses the port and is heard of nowhere else is another one.
     fn judge_front(
         &mut self,
         owner: FrontOwner,
@@ -490,20 +495,20 @@ impl Search<'_> {
         let settings = self.seeker.settings;
         let named = named.map(|named| named.cluster_info.id);
         if let Some(other) = named.filter(|named| *named != owner.cluster && survey.clusters.contains_key(named)) {
-            return Err(front_taken(settings, owner, format!("this node is to join cluster {other}")));
+            return Err(front_taken(settings, owner, format!("this node is configured to join cluster {other}")));
         }
         if named == Some(owner.cluster) || survey.clusters.contains_key(&owner.cluster) {
             self.front_rounds = 0;
             return Ok(true);
         }
         self.front_rounds += 1;
-        // Whoever declines to talk may be of that cluster: what it says is to be mended first.
+        // A node that rejects this one may belong to that cluster: its reason must be resolved first.
         let may_be_declining = survey.rejected.is_some() && survey.clusters.is_empty();
         if self.front_rounds < FRONT_ROUNDS || may_be_declining {
             return Ok(false);
         }
-        let why = "none of its nodes answers at the addresses that this node asks (to join that cluster, name one of them in \
-                   peers)";
+        let why = "none of its nodes answers at the addresses that this node knows (to join that cluster, add one of \
+            them to peers)";
         Err(front_taken(settings, owner, why.to_string()))
     }
 
@@ -518,8 +523,8 @@ impl Search<'_> {
                         log::Level::Warn,
                         "clusters",
                         format!(
-                            "looking for cluster {wanted}, which this node's folder or {} names, but cluster {other} answers; to \
-                             join that one, move the folder and the file away",
+                            "looking for cluster {wanted}, which is named by this node's data folder or {}, but \
+                             cluster {other} answers; to join that one, move the folder and the file away",
                             self.seeker.settings.config_file_path.display()
                         ),
                     );
@@ -531,7 +536,7 @@ impl Search<'_> {
                 self.say(
                     log::Level::Warn,
                     "clusters",
-                    format!("clusters {all} answer: set peers or config_file_path to one of them"),
+                    format!("clusters {all} answer: set peers or config_file_path to select one"),
                 );
                 return None;
             }
@@ -543,11 +548,11 @@ impl Search<'_> {
         };
         match self.world.join(&addresses.peer, cluster) {
             Ok(JoinAnswer::Joined { cluster: theirs, members, identities }) if theirs == cluster => {
-                info!("joined cluster {cluster} by way of its leader, node {}", id.0);
+                info!("joined cluster {cluster} through its leader, node {}", id.0);
                 return Some(Decision::Joined { cluster, members, identities });
             }
             Ok(JoinAnswer::Joined { cluster: theirs, .. }) => {
-                warn!("asked to join cluster {cluster}, but {} is in cluster {theirs}", addresses.peer);
+                warn!("cannot join cluster {cluster}: {} is in cluster {theirs}", addresses.peer);
             }
             Ok(JoinAnswer::Elsewhere(there)) => {
                 self.heard_of.extend(there.leader.map(|(_, addresses)| addresses.peer).filter(|a| !a.is_empty()));
@@ -558,7 +563,7 @@ impl Search<'_> {
                     self.say(
                         log::Level::Warn,
                         "join",
-                        format!("node {} leads but does not take this node in: {why}", id.0),
+                        format!("the leader, node {}, does not accept this node yet: {why}", id.0),
                     );
                 }
             }
@@ -566,11 +571,12 @@ impl Search<'_> {
         None
     }
 
-    /// Whether this node may try to found now. `turns`: rounds that have passed since the bounded attempts.
+    /// Whether this node may try to bootstrap now. `turns`: rounds that have passed since the bounded attempts.
     fn is_my_turn(&mut self, survey: &Survey, named: Option<&Projection>, turns: u32) -> bool {
         if let Some(cluster) = self.seeker.cluster {
             if survey.clusters.is_empty() {
-                let line = format!("nobody of cluster {cluster} answers yet; looking on, it cannot be founded anew");
+                let line =
+                    format!("no node of cluster {cluster} answers yet; this node, which belongs to it, keeps looking");
                 self.say(log::Level::Info, "own cluster", line);
             }
             return false;
@@ -589,8 +595,8 @@ impl Search<'_> {
             let missing: Vec<&str> =
                 hosts.iter().filter(|peer| !survey.lookers_at.contains(**peer)).map(|peer| peer.as_str()).collect();
             if !missing.is_empty() {
-                let line = "a cluster is founded only when all that `peers` names answer, because one that does not may hold the \
-                            data of an earlier cluster: start it, or take it out of peers";
+                let line = "a new cluster is created only when all `peers` answer, because one that does not may hold \
+                    the data of an earlier cluster: start it, or remove it from peers";
                 self.say(log::Level::Warn, "peers", format!("no answer from {} yet; {line}", missing.join(", ")));
             }
             return missing.is_empty() && ahead == 0;
@@ -598,18 +604,18 @@ impl Search<'_> {
         turns >= ahead
     }
 
-    /// Under the lock: founds a cluster unless there is one, or may be.
-    fn try_found(&mut self, survey: &Survey) -> Result<Option<Decision>, DiscoveryError> {
+    /// Under the lock: bootstraps a cluster unless there is one, or may be one.
+    fn try_bootstrap(&mut self, survey: &Survey) -> Result<Option<Decision>, DiscoveryError> {
         let settings = self.seeker.settings;
         let wait = |time| self.world.wait(time);
         let lock = match Lock::take(&settings.config_file_path, &wait) {
             Ok(lock) => lock,
-            // Whoever holds it founds, most likely.
+            // The holder is probably bootstrapping.
             Err(ConfigFileError::Busy { path }) => {
                 self.say(
                     log::Level::Info,
                     "lock",
-                    format!("{} is held by another process; looking on", path.display()),
+                    format!("{} is locked by another process; trying again", path.display()),
                 );
                 return Ok(None);
             }
@@ -617,7 +623,7 @@ impl Search<'_> {
         };
         let Traces { clusters: others, unclear } = folders::traces_below(&settings.data_dir, self.seeker.me.id);
         if let Some(why) = unclear {
-            let line = "no cluster is founded while that may be the data of one";
+            let line = "no new cluster is created while this may be the data of an existing one";
             self.say(log::Level::Warn, "data", format!("{why}; {line}"));
             return Ok(None);
         }
@@ -631,7 +637,7 @@ impl Search<'_> {
             let aside = lock.set_aside("stale")?;
             let (file, id) = (settings.config_file_path.display(), named.cluster_info.id);
             warn!(
-                "{file} named cluster {id}, which nobody answers for and no data is left of; it is now {}",
+                "{file} named cluster {id}, of which no node answers and no data is left; the file was renamed to {}",
                 aside.display()
             );
         }
@@ -640,12 +646,12 @@ impl Search<'_> {
         }
         if let Some((cluster, folder)) = others.iter().next() {
             let folder = folder.display();
-            let what = "start its nodes; go on from one of them (`phalanx recover`) if a majority of its disks is lost for good; \
-                        or move its data away to begin anew";
+            let what = "start its nodes; or run `phalanx recover` if a majority of its disks is lost; \
+                        or move its data away to create a new cluster";
             self.say(
                 log::Level::Warn,
                 "data",
-                format!("{folder} holds data of cluster {cluster}, which nobody answers for: {what}"),
+                format!("{folder} holds data of cluster {cluster}, of which no node answers: {what}"),
             );
             return Ok(None);
         }
@@ -653,9 +659,9 @@ impl Search<'_> {
         let addresses = settings.addresses(self.seeker.me.id);
         let row = (self.seeker.me.id, &addresses, Liveness::Leader, 0);
         lock.write(&Projection::new(cluster, Term(1), 1, Some(self.seeker.me.id), [row]))?;
-        self.world.found(cluster).map_err(DiscoveryError::Founding)?;
-        info!("no leader found: founded cluster {cluster}");
-        Ok(Some(Decision::Founded { cluster }))
+        self.world.bootstrap(cluster).map_err(DiscoveryError::Bootstrap)?;
+        info!("no leader found: created cluster {cluster}");
+        Ok(Some(Decision::Bootstrapped { cluster }))
     }
 
     /// Whether nothing is left of the cluster that the file names; otherwise what speaks against it, unless that is plain.
@@ -667,25 +673,27 @@ impl Search<'_> {
     ) -> Result<(), Option<String>> {
         let settings = self.seeker.settings;
         let cluster = named.cluster_info.id;
-        // Somebody founded while this node stood in line, or leads already.
+        // Another node bootstrapped while this one waited, or already leads.
         if survey.clusters.contains_key(&cluster) || is_young(&settings.config_file_path) {
             return Err(None);
         }
-        let what = format!("{} names cluster {cluster}, which nobody answers for", settings.config_file_path.display());
+        let what = format!("{} names cluster {cluster}, of which no node answers", settings.config_file_path.display());
         if let Some(folder) = others.get(&cluster) {
             let (folder, advice) = (
                 folder.display(),
-                "start its nodes; go on from one of them (`phalanx recover`) if a majority of its disks is lost for \
-                                   good; or move the file and the data away to begin anew",
+                "start its nodes; or run `phalanx recover` if a majority of its disks is lost; \
+                                   or move the file and the data away to create a new cluster",
             );
-            return Err(Some(format!("{what}; {folder} holds data of it: {advice}")));
+            return Err(Some(format!("{what}; {folder} holds its data: {advice}")));
         }
         let is_silent = |address: &String| survey.silent.contains(address);
         if let Some(address) = named.peer_addresses().into_iter().find(is_silent) {
-            return Err(Some(format!("{what}; what listens at {address} is silent, and may be its node")));
+            return Err(Some(format!(
+                "{what}; a process accepts connections at {address} without answering, and may be one of its nodes"
+            )));
         }
         if let Some(node) = named.nodes.values().find(|node| node.ip != settings.host) {
-            let advice = "start them, or move the file away to begin anew";
+            let advice = "start them, or move the file away to create a new cluster";
             return Err(Some(format!("{what}; it has nodes on other hosts ({}): {advice}", node.ip)));
         }
         Ok(())
@@ -736,7 +744,7 @@ fn is_young(path: &Path) -> bool {
     let Ok(at) = std::fs::metadata(path).and_then(|meta| meta.modified()) else { return true };
     match SystemTime::now().duration_since(at) {
         Ok(age) => age < STALE_AFTER,
-        // Written in the future: the clock was set back, and nobody can say when it was.
+        // Written in the future: the clock was set back, so its age is unknown.
         Err(ahead) => ahead.duration() < STALE_AFTER,
     }
 }

@@ -1,21 +1,22 @@
-//! The front door's choice: which worker takes the next client.
+//! The front port's choice: which node takes the next client.
 //!
-//! Each node's door decides by itself, without asking anyone. A worker's estimate is the load that it last reported plus
-//! the clients on their way to it: what this door handed out and what the other doors said they did. A client on its way
-//! is struck off when the worker's count of sessions opened grows, or after two seconds (it never came). An opening may be
-//! heard of before the hand-out that caused it, so openings wait for theirs as well, for a shorter time.
+//! Each node decides for its own listener, without asking others. A worker's estimate is the load that it last reported
+//! plus the clients on their way to it: what this node handed out and what the other nodes reported. A client on its
+//! way is struck off when the worker's count of sessions opened grows, or after two seconds (it never came). An opening
+//! may be heard of before the hand-out that caused it, so openings wait for theirs as well, for a shorter time.
 //!
-//! Several doors choose at the same moment, and each knows of the others' latest choices only when told, some
+//! Several nodes choose at the same moment, and each knows of the others' latest choices only when told, some
 //! milliseconds later. If all took the lowest estimate they would all fill the same worker, then all the next: the more
-//! they correct, the more they swing. So while clients flow, a door does not chase the estimates. It deals its own clients
-//! out in turn, and corrects what was uneven when the flow began by its share alone (its part of the clients that flow).
-//! The doors deal in different orders, chosen so that each worker stands early in some and late in others: what the
-//! doors' unfinished turns leave uneven does not add up. For five doors and four workers that alone keeps each worker
-//! within two clients of the mean, whatever the timing. A moment without hand-outs makes the estimates exact: then the
-//! lowest one is taken. An estimate far from the lowest is avoided even in a flow (a worker that came back empty fills up).
+//! they correct, the more they swing. So while clients flow, a node does not chase the estimates. It deals its own
+//! clients out in turn, and corrects what was uneven when the flow began by its share alone (its part of the clients
+//! that flow). The nodes deal in different orders, chosen so that each worker stands early in some and late in others:
+//! what the nodes' unfinished turns leave uneven does not add up. For five nodes and four workers that alone keeps each
+//! worker within two clients of the mean, whatever the timing. A moment without hand-outs makes the estimates exact:
+//! then the lowest one is taken. An estimate far from the lowest is avoided even in a flow (a worker that came back
+//! empty fills up).
 //!
 //! The leader takes clients only when no one else is online; a worker that is offline never does; learners do.
-//! Not here: the listener (`http/front.rs`), telling the other doors (`node/`).
+//! Not here: the listener (`http/front.rs`), telling the other nodes (`node/`).
 
 use crate::types::NodeId;
 use std::collections::{BTreeMap, VecDeque};
@@ -24,9 +25,9 @@ use std::collections::{BTreeMap, VecDeque};
 const HAND_OUT_EXPIRES_MS: u64 = 2000;
 /// An opening whose hand-out was not heard of by then had none: a client that came directly.
 const OPENING_EXPIRES_MS: u64 = 300;
-/// Nobody handed anything out for so long: what is known is exact, and the lowest estimate is taken.
+/// No node handed out a client for this long: what is known is exact, and the lowest estimate is taken.
 const QUIET_MS: u64 = 30;
-/// Nobody handed anything out for so long: the flow is over, the next one begins with the estimates as they are.
+/// No node handed out a client for this long: the flow is over, the next one begins with the estimates as they are.
 const CALM_MS: u64 = 300;
 /// In a flow, workers this far above the lowest estimate are avoided: well above what hand-outs not heard of explain.
 const SWING: f64 = 6.0;
@@ -46,9 +47,9 @@ struct Worker {
     openings: VecDeque<u64>,
     /// Estimate when the flow began.
     began_at: u64,
-    /// How often this door chose it in this flow.
+    /// How often this node chose it in this flow.
     dealt: u64,
-    /// Its place in this door's order of dealing.
+    /// Its place in this node's order of dealing.
     place: u64,
 }
 
@@ -80,17 +81,17 @@ fn drop_older(times: &mut VecDeque<u64>, now_ms: u64, age_ms: u64) {
     }
 }
 
-/// One door's view of the workers.
+/// One node's view of the workers.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     me: NodeId,
     workers: BTreeMap<NodeId, Worker>,
     eligible: Vec<NodeId>,
-    /// Last hand-out that this door made or heard of; `None` before the first.
+    /// Last hand-out that this node made or heard of; `None` before the first.
     last_ms: Option<u64>,
-    /// Hand-outs of this door in this flow, whatever workers there were.
+    /// Hand-outs of this node in this flow, whatever workers there were.
     own: u64,
-    /// Hand-outs of the other doors in this flow.
+    /// Hand-outs of the other nodes in this flow.
     foreign: u64,
 }
 
@@ -100,29 +101,30 @@ impl Dispatch {
         Dispatch { me, workers: BTreeMap::new(), eligible: Vec::new(), last_ms: None, own: 0, foreign: 0 }
     }
 
-    /// Who is online now, this node among them, with `host:port` of its HTTP door, and who leads. Call it at each change.
+    /// Who is online now, this node among them, with `host:port` of its HTTP server, and who leads. Call it at each
+    /// change.
     pub fn set_online(&mut self, leader: Option<NodeId>, online: &[(NodeId, String)]) {
-        let doors_before = self.workers.len();
+        let nodes_before = self.workers.len();
         self.workers.retain(|id, _| online.iter().any(|(other, _)| other == id));
         for (id, http) in online {
             self.workers.entry(*id).or_default().http.clone_from(http);
         }
-        let doors: Vec<NodeId> = self.workers.keys().copied().collect();
-        let mut eligible: Vec<NodeId> = doors.iter().copied().filter(|id| Some(*id) != leader).collect();
+        let nodes: Vec<NodeId> = self.workers.keys().copied().collect();
+        let mut eligible: Vec<NodeId> = nodes.iter().copied().filter(|id| Some(*id) != leader).collect();
         if eligible.is_empty() {
-            eligible.clone_from(&doors);
+            eligible.clone_from(&nodes);
         }
-        if eligible == self.eligible && doors.len() == doors_before {
+        if eligible == self.eligible && nodes.len() == nodes_before {
             return;
         }
         self.eligible = eligible;
-        let me = doors.iter().position(|id| *id == self.me).unwrap_or(0);
-        for (id, place) in self.eligible.iter().zip(order_of_dealing(me, doors.len(), self.eligible.len())) {
+        let me = nodes.iter().position(|id| *id == self.me).unwrap_or(0);
+        for (id, place) in self.eligible.iter().zip(order_of_dealing(me, nodes.len(), self.eligible.len())) {
             if let Some(worker) = self.workers.get_mut(id) {
                 worker.place = place as u64;
             }
         }
-        // The same clients flow on through the same doors: only the turns begin anew. A door that forgot its share as well
+        // The same clients flow on through the same nodes: only the turns restart. A node that forgot its share as well
         // would correct the whole of what is uneven, and so would all the others.
         self.begin_turns();
     }
@@ -145,7 +147,7 @@ impl Dispatch {
         worker.load = load;
     }
 
-    /// Another door said whom it sent clients to.
+    /// Another node reports which nodes it sent clients to.
     pub fn handed_out(&mut self, now_ms: u64, choices: &[(NodeId, u32)]) {
         for (id, count) in choices {
             let count = (*count).min(PENDING_MAX as u32);
@@ -159,14 +161,14 @@ impl Dispatch {
         }
     }
 
-    /// The worker for the next client, and where. It is counted here; tell the other doors at once.
+    /// The worker for the next client, and where. It is counted here; tell the other nodes at once.
     pub fn pick(&mut self, now_ms: u64) -> Option<(NodeId, String)> {
         let is_quiet = self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= QUIET_MS);
         self.note_flow(now_ms);
         let all = || self.eligible.iter().map(|id| (*id, &self.workers[id]));
         let lowest = all().map(|(_, worker)| worker.estimate()).min()?;
         let began_lowest = all().map(|(_, worker)| worker.began_at).min()?;
-        // One in so many clients of this flow comes through this door: its share of what is to be corrected.
+        // One in so many clients of this flow comes through this node: its share of what is to be corrected.
         let share = (self.own + 1) as f64 / (self.own + 1 + self.foreign) as f64;
         let places = self.eligible.len() as f64;
         let key = |worker: &Worker| {
@@ -206,16 +208,17 @@ impl Dispatch {
     }
 }
 
-/// Place of each worker, 0 first, in the order in which door number `door` of `doors` deals.
+/// Place of each worker, 0 first, in the order in which node number `node` of `nodes` deals.
 ///
-/// A worker's places add up to nearly the same over all doors. With an even number of doors each order is followed by its
-/// reverse; with an odd number the first three level each other out: as listed, half a turn on, and what is then missing.
-fn order_of_dealing(door: usize, doors: usize, workers: usize) -> Vec<usize> {
+/// A worker's places add up to nearly the same over all nodes. With an even number of nodes each order is followed by
+/// its reverse; with an odd number the first three level each other out: as listed, half a turn on, and what is then
+/// missing.
+fn order_of_dealing(node: usize, nodes: usize, workers: usize) -> Vec<usize> {
     let mut sums = vec![0; workers];
     for at in 0.. {
         let places: Vec<usize> = if at == 0 {
             (0..workers).collect()
-        } else if at == 1 && doors % 2 == 1 {
+        } else if at == 1 && nodes % 2 == 1 {
             (0..workers).map(|worker| (worker + workers / 2) % workers).collect()
         } else {
             let mut latest_first: Vec<usize> = (0..workers).collect();
@@ -226,14 +229,14 @@ fn order_of_dealing(door: usize, doors: usize, workers: usize) -> Vec<usize> {
             }
             places
         };
-        if at == door {
+        if at == node {
             return places;
         }
         for (sum, place) in sums.iter_mut().zip(places) {
             *sum += place;
         }
     }
-    unreachable!("every door has its turn")
+    unreachable!("every node has its turn")
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What the folders of other nodes, below the same data folder, say of clusters that were here before.
 //!
-//! A newcomer looks before it founds: data of a cluster that may live must not be founded beside (`discovery.rs`, D1). A log
-//! whose identity is missing, cannot be read or is not the folder's may be anybody's, and so keeps from founding as well.
-//! Nothing here changes a byte. Not here: this node's own folder (`node/process/open.rs`).
+//! A new node looks before it bootstraps: no cluster is created beside data of one that may still exist
+//! (`discovery.rs`, D1). A log whose identity is missing, cannot be read or is not the folder's may belong to any
+//! cluster, and so prevents a bootstrap as well. Nothing here changes a byte. Not here: this node's own folder
+//! (`node/process/open.rs`).
 
 use crate::store::{RealFiles, identity};
 use crate::types::NodeId;

@@ -144,7 +144,7 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// Knows nobody yet. `now_ms`: as everywhere here; it seeds the counter.
+    /// Knows no other node yet. `now_ms`: as everywhere here; it seeds the counter.
     pub fn new(me: Identity, now_ms: u64, settings: &Settings) -> Gossip {
         Gossip {
             me,
@@ -232,7 +232,7 @@ impl Gossip {
         id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive)
     }
 
-    /// Whoever said lately that it leads, other than this node.
+    /// The node that lately said that it leads, other than this one.
     pub fn leader(&self) -> Option<NodeId> {
         let leads = |known: &&Known| known.pulse == Pulse::Alive && known.row.role == Role::Leader;
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
@@ -330,7 +330,7 @@ impl Gossip {
         edge
     }
 
-    /// If this process stood still (stopped, starved), nobody else can be blamed for that time.
+    /// If this process stood still (stopped, starved), the others are not counted as silent for that time.
     fn forgive_own_pause(&mut self, now_ms: u64) {
         let gap_ms = now_ms.saturating_sub(self.last_tick_ms);
         if gap_ms > self.pause_ms {

@@ -4,7 +4,7 @@
 //! `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full, a voter is missing,
 //! or the loss of one voter would stop it. `healthy`: every known member is online and the cluster can lose at least one of them
 //! and as many as its number of voters allows. So a cluster of one node, or of two voters, is never healthy: it cannot lose any.
-//! Not here: who is online (`gossip.rs`, and raft's view on the leader), the shapes that doors send (`node/views/status.rs`).
+//! Not here: who is online (`gossip.rs`, and raft's view on the leader), the JSON form (`node/views/status.rs`).
 
 use crate::raft::quorum;
 use crate::types::{Index, NodeId};
@@ -23,7 +23,7 @@ pub enum Verdict {
     Unavailable,
 }
 
-/// What a verdict is drawn from.
+/// What the health is derived from.
 #[derive(Clone, Debug, Default)]
 pub struct Situation {
     /// Leader, if this node knows one.
@@ -52,7 +52,7 @@ pub struct Situation {
     pub has_quorum: Option<bool>,
 }
 
-/// A verdict with what it rests on.
+/// The health of the cluster with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The word.
@@ -88,7 +88,7 @@ impl Verdict {
     }
 }
 
-/// Draws the verdict.
+/// Derives the health.
 pub fn judge(situation: &Situation) -> Judgement {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
@@ -104,7 +104,7 @@ pub fn judge(situation: &Situation) -> Judgement {
         return Judgement { verdict: Verdict::Unavailable, reasons, failure_tolerance: 0, has_quorum: false };
     }
     if voters > 0 && reachable < needed {
-        let level = if stuck > 0 { " and level" } else { "" };
+        let level = if stuck > 0 { " and up to date" } else { "" };
         reasons.push(format!("{reachable} of {voters} voters reachable{level}, {needed} needed"));
     } else if situation.has_quorum == Some(false) {
         reasons.push(format!("fewer than {needed} of {voters} voters answer the leader"));
@@ -114,7 +114,7 @@ pub fn judge(situation: &Situation) -> Judgement {
     }
     reasons.extend(situation.split.clone());
     let corrupt = situation.corrupt.iter();
-    reasons.extend(corrupt.map(|id| format!("node {}'s state differs from the majority's, it rebuilds itself", id.0)));
+    reasons.extend(corrupt.map(|id| format!("node {}'s state differs from the majority's; it is being rebuilt", id.0)));
     let is_leader_low = situation.leader.is_some_and(|id| situation.disk_low.contains(&id));
     let is_serving = has_quorum && situation.leader.is_some() && situation.split.is_none() && !is_leader_low;
     let roomy = roomy_voters(situation);
@@ -129,7 +129,8 @@ pub fn judge(situation: &Situation) -> Judgement {
     reasons.extend(offline.iter().map(|id| format!("node {} is offline", id.0)));
     let is_offline = |id: &NodeId| offline.contains(id);
     for (id, (end, committed)) in situation.stuck.iter().filter(|(id, _)| !is_offline(id)) {
-        reasons.push(format!("node {} does not catch up: its log ends at {end} of {committed}", id.0));
+        reasons
+            .push(format!("node {} does not catch up: its log ends at {end}, the commit index is {committed}", id.0));
     }
     if voters < situation.voters_max as usize {
         let waiting =
@@ -238,7 +239,7 @@ mod tests {
     #[test]
     fn states_that_differ_are_told() {
         let corrupt = Situation { corrupt: BTreeSet::from([NodeId(2)]), ..situation(3, &[1, 2, 3], &[]) };
-        let line = "degraded: node 2's state differs from the majority's, it rebuilds itself";
+        let line = "degraded: node 2's state differs from the majority's; it is being rebuilt";
         assert_eq!(judge(&corrupt).line(), line);
         let split = Situation { split: Some("read-only: ...".into()), ..situation(3, &[1, 2, 3], &[]) };
         assert_eq!(judge(&split).line(), "unavailable: read-only: ...");
@@ -285,7 +286,7 @@ mod tests {
         let stuck = BTreeMap::from([(NodeId(3), (Index(10), Index(120)))]);
         let behind = judge(&Situation { stuck: stuck.clone(), ..situation(1, &[1, 2, 3], &[]) });
         assert_eq!((behind.verdict, behind.failure_tolerance), (Verdict::Degraded, 0), "{}", behind.line());
-        assert_eq!(behind.reasons[0], "node 3 does not catch up: its log ends at 10 of 120");
+        assert_eq!(behind.reasons[0], "node 3 does not catch up: its log ends at 10, the commit index is 120");
         let worse = judge(&Situation { stuck, ..situation(1, &[1, -2, 3], &[]) });
         assert_eq!((worse.verdict, worse.has_quorum), (Verdict::Unavailable, false), "{}", worse.line());
         let cut_off = Situation { has_quorum: Some(false), ..situation(1, &[1, 2, 3], &[]) };

@@ -2,7 +2,7 @@
 //!
 //! Each part of the state (a service, the session table) is judged by itself: at one index a majority of the voters must have
 //! told the same digest of it. Who told another is corrupt, whether it votes or not. Where no majority can come about any
-//! more, because the voters that answer differ, the cluster is split: nobody knows what is right.
+//! more, because the voters that answer differ, the cluster is split: it is unknown which state is right.
 //!
 //! A voter that has not told its digest at an index yet may still do so; two newer checkpoints later it is not waited for.
 //! Not here: what follows from it (`node/views/integrity.rs`), how a digest is taken (`services/digests.rs`).
@@ -14,7 +14,7 @@ use crate::types::{Index, NodeId};
 pub use crate::wire::heartbeat::StateReport;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// After so many newer checkpoints nobody waits for a voter's digest.
+/// After this many newer checkpoints a voter's digest is no longer waited for.
 const CHECKPOINTS_WAITED: usize = 2;
 
 /// What one node says of its state, and how it stands.
@@ -54,7 +54,7 @@ struct Tally {
     split: BTreeSet<u8>,
     /// Voters differ in a part, and there is no majority yet.
     is_disputed: bool,
-    /// Parts that somebody told.
+    /// Parts of which a digest is known.
     parts: BTreeSet<u8>,
 }
 
@@ -108,7 +108,7 @@ fn told_at<'a>(voice: &Voice<'a>, index: Index) -> Option<&'a StateDigest> {
     voice.report.digests.iter().find(|digest| digest.index == index)
 }
 
-/// `newer`: how many checkpoints after this one somebody has told of.
+/// `newer`: how many later checkpoints have digests.
 fn tally(voters: usize, voices: &[Voice<'_>], index: Index, newer: usize) -> Tally {
     let mut groups: BTreeMap<u8, BTreeMap<u64, usize>> = BTreeMap::new();
     let mut outstanding = 0;
@@ -144,7 +144,7 @@ impl Tally {
 }
 
 impl Findings {
-    /// Whether nobody differs.
+    /// Whether no node differs.
     pub fn is_clean(&self) -> bool {
         self.corrupt.is_empty() && self.split.is_none()
     }

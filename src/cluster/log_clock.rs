@@ -3,15 +3,15 @@
 //! The leader stamps each entry with log time. Times to live, locks, sessions and tokens are counted in it. Were it the leader's
 //! wall clock, then a leader whose clock is an hour ahead would end all of them at once, and under the next
 //! leader all new ones would live an hour too long. So log time is *elapsed* time: it begins with the wall clock of the
-//! founder and then follows a monotonic clock. Every node keeps it going: from the newest stamp that it has applied, and from the
-//! leader's own log time, which comes with each of the leader's beats. Who becomes leader goes on from there. A node that has
-//! just started takes it from anyone who keeps it.
+//! first node and then follows a monotonic clock. Every node keeps it going: from the newest stamp that it has applied,
+//! and from the leader's own log time, which comes with each of the leader's beats. Who becomes leader goes on from
+//! there. A node that has just started takes it from anyone who keeps it.
 //!
 //! Log time is shown as wall time as well, so it is led back to the wall clock if it is off: at most one part in
 //! [`SLEW`], faster or slower, so no span of it is ever more than that part too short or too long. The wall clock is
-//! that of the middle one of all nodes that are heard of, so one wrong clock among three or more leads nobody astray.
+//! that of the middle one of all nodes that are heard of, so one wrong clock among three or more has no effect.
 //!
-//! Only when nobody has kept the time, after all nodes were down, the wall clock says how long that was.
+//! Only when no node has kept the time, after all nodes were down, the wall clock says how long that was.
 //!
 //! Invariants: T1 on one node, while it leads, log time never goes back. T2 over a leadership it grows by the elapsed time, give
 //! or take a part in [`SLEW`]. Not here: who reads which clock (`node/shared/clock.rs`), what ends when (`services/`).
@@ -31,7 +31,7 @@ const SKEW_BEATS: u32 = 3;
 pub struct LogClock {
     /// Log time at `read_us`, in microseconds: a busy leader asks several times in a millisecond.
     at_us: u64,
-    /// Monotonic time of that; `None`: nobody has kept the time since it was true.
+    /// Monotonic time of that; `None`: no node has kept the time since then.
     read_us: Option<u64>,
 }
 
@@ -62,7 +62,7 @@ impl LogClock {
         self.at_us / 1000
     }
 
-    /// Log time now, without moving anything; `None`: nobody has kept it.
+    /// Log time now, without moving anything; `None`: no node has kept it.
     pub fn now(&self, mono_us: u64) -> Option<u64> {
         let read_us = self.read_us?;
         Some(self.at_us.saturating_add(mono_us.saturating_sub(read_us)) / 1000)
@@ -192,7 +192,7 @@ mod tests {
     fn a_leader_whose_clock_is_wrong_counts_seconds_all_the_same() {
         for off in [HOUR_MS as i64, -(HOUR_MS as i64), 0] {
             let wrong = |ms: u64| (WALL_MS + ms).saturating_add_signed(off);
-            // The cluster was founded by a node that is right, and kept by this one as a follower.
+            // The cluster was created by a node that is right, and kept by this one as a follower.
             let mut clock = LogClock::default();
             clock.heard(WALL_MS, true, 0);
             let took_ms = a_second_of(&mut clock, 0, wrong);
@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn the_next_leader_goes_on_where_log_time_is() {
         let ahead_ms = WALL_MS + HOUR_MS;
-        let mut founder = LogClock::default();
-        assert_eq!(founder.stamp(0, ahead_ms), ahead_ms, "the first time comes from the founder's clock");
+        let mut first = LogClock::default();
+        assert_eq!(first.stamp(0, ahead_ms), ahead_ms, "the first time comes from the clock of the first node");
         // A follower with another monotonic clock, right, has applied that.
         let mut next = LogClock::recovered(0);
         next.heard(ahead_ms, true, 7_000_000);
@@ -254,7 +254,7 @@ mod tests {
     fn the_middle_clock_is_right_when_one_is_wrong() {
         let mut skews = Skews::default();
         assert_eq!(skews.middle(WALL_MS), WALL_MS);
-        // Of two nobody can tell who is right.
+        // With two clocks it is unknown which is right.
         skews.heard(NodeId(2), WALL_MS + HOUR_MS, WALL_MS, 0);
         assert_eq!(skews.middle(WALL_MS), WALL_MS);
         skews.heard(NodeId(3), WALL_MS + 2, WALL_MS, 0);

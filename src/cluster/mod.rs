@@ -1,10 +1,10 @@
 //! How nodes find, watch and rank each other.
 //!
-//! The tour: `discovery.rs` decides at start between resuming, joining and founding, `folders.rs` tells it what data lies there
-//! already; `config_file.rs` keeps the shared `config.json`; `gossip.rs` spreads heartbeats and finds the silent; `dispatch.rs`
-//! picks the worker for a client; `autopilot.rs` decides who should vote, `worker_liveness.rs` which workers are gone;
-//! `integrity.rs` finds whose state is wrong; `health.rs` says in words how safe the cluster is; `log_clock.rs` keeps the time by
-//! which things in the log end, and compares the clocks of the nodes.
+//! The tour: `discovery.rs` decides at start between resuming, joining and bootstrap, `folders.rs` tells it what data
+//! lies there already; `config_file.rs` keeps the shared `config.json`; `gossip.rs` spreads heartbeats and finds the
+//! silent; `dispatch.rs` picks the worker for a client; `autopilot.rs` decides who should vote, `worker_liveness.rs`
+//! which workers are gone; `integrity.rs` finds whose state is wrong; `health.rs` says in words how safe the cluster
+//! is; `log_clock.rs` keeps the time by which things in the log end, and compares the clocks of the nodes.
 //!
 //! Nothing here starts a thread, owns a channel or reads a clock: time, chance, waiting and asking are arguments.
 //! Not here: what makes a decision binding (`raft/`), who calls these and when (`node/`).

@@ -1,4 +1,4 @@
-//! Which workers are gone, so that their jobs are begun elsewhere. Runs on the leader.
+//! Which workers are lost, so that their jobs are restarted on other nodes. Runs on the leader.
 //!
 //! Evidence is the leader's own: the worker's connection broke and its port refuses (its process is gone: known at once), or
 //! it has not answered for `fail_after_ms`, or it answers while its log stands still ([`Books`]): then it cannot know its work.
@@ -47,7 +47,7 @@ impl Books {
     }
 }
 
-/// Spans of the roll call.
+/// Time limits of worker liveness.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// Longest silence of a worker that counts as there.
@@ -58,21 +58,21 @@ pub struct Patience {
     pub again: Ticks,
 }
 
-/// What a node remembers between two roll calls.
+/// Which workers are alive, as this node has observed them.
 #[derive(Debug, Default)]
-pub struct RollCall {
+pub struct WorkerLiveness {
     /// Nodes whose port refuses, as this node has seen it.
     lost: BTreeSet<NodeId>,
     /// As the leader: how far the others' logs have come.
     books: Books,
-    /// As the leader: since when each worker has been here. Whoever joins has learnt something: its log has come on since the books
-    /// were last brought up to date.
+    /// As the leader: since when each worker has been here. A worker that joins has received entries: its log has grown
+    /// since the books were last brought up to date.
     came: BTreeMap<Identity, Ticks>,
     /// As the leader: who was declared gone, and when.
     declared: BTreeMap<Identity, Ticks>,
 }
 
-impl RollCall {
+impl WorkerLiveness {
     /// The node's port refuses connections.
     pub fn lose(&mut self, id: NodeId) {
         self.lost.insert(id);
@@ -83,7 +83,7 @@ impl RollCall {
         self.lost.remove(&id);
     }
 
-    /// Whom the leader has to declare gone now, of the workers that count as `here`; nobody on a follower. `now` is this node's
+    /// The workers of `here` that the leader has to declare lost now; none on a follower. `now` is this node's
     /// own time. To be called often.
     pub fn due(&mut self, view: &View, now: Ticks, patience: Patience, here: &[Identity]) -> Vec<Identity> {
         if view.role != Role::Leader {
@@ -140,33 +140,33 @@ mod tests {
 
     #[test]
     fn whoever_is_gone_is_declared_so_once_in_a_while() {
-        let (mut calls, here) = (RollCall::default(), [2, 3].map(who));
+        let (mut liveness, here) = (WorkerLiveness::default(), [2, 3].map(who));
         let patience = Patience { silent_max: Ticks(400), still_max: Ticks(400), again: Ticks(100) };
         let leads = view(Role::Leader, &[(2, 0), (3, 0)]);
-        assert!(calls.due(&leads, Ticks(1), patience, &here).is_empty());
-        calls.lose(NodeId(3));
-        assert_eq!(calls.due(&leads, Ticks(2), patience, &here), [who(3)]);
-        assert!(calls.due(&leads, Ticks(101), patience, &here).is_empty(), "it was said");
-        assert_eq!(calls.due(&leads, Ticks(102), patience, &here), [who(3)], "the log did not take it");
-        calls.due(&view(Role::Follower, &[]), Ticks(103), patience, &here);
-        assert_eq!(calls.due(&leads, Ticks(104), patience, &here), [who(3)], "another office, another word");
-        calls.find(NodeId(3));
-        assert!(calls.due(&leads, Ticks(300), patience, &here).is_empty());
+        assert!(liveness.due(&leads, Ticks(1), patience, &here).is_empty());
+        liveness.lose(NodeId(3));
+        assert_eq!(liveness.due(&leads, Ticks(2), patience, &here), [who(3)]);
+        assert!(liveness.due(&leads, Ticks(101), patience, &here).is_empty(), "it was said");
+        assert_eq!(liveness.due(&leads, Ticks(102), patience, &here), [who(3)], "the log did not take it");
+        liveness.due(&view(Role::Follower, &[]), Ticks(103), patience, &here);
+        assert_eq!(liveness.due(&leads, Ticks(104), patience, &here), [who(3)], "another office, another word");
+        liveness.find(NodeId(3));
+        assert!(liveness.due(&leads, Ticks(300), patience, &here).is_empty());
     }
 
     #[test]
     fn a_worker_that_has_just_joined_is_not_held_to_what_was_known_before() {
-        let (mut calls, here) = (RollCall::default(), [who(2)]);
+        let (mut liveness, here) = (WorkerLiveness::default(), [who(2)]);
         let patience = Patience { silent_max: Ticks(400), still_max: Ticks(10), again: Ticks(100) };
         let mut leads = view(Role::Leader, &[(2, 0)]);
         leads.commit_index = Index(5);
-        assert!(calls.due(&leads, Ticks(1), patience, &[]).is_empty());
+        assert!(liveness.due(&leads, Ticks(1), patience, &[]).is_empty());
         assert!(
-            calls.due(&leads, Ticks(11), patience, &here).is_empty(),
+            liveness.due(&leads, Ticks(11), patience, &here).is_empty(),
             "its log has stood still, as far as is known; but it joined"
         );
-        assert!(calls.due(&leads, Ticks(20), patience, &here).is_empty());
-        assert_eq!(calls.due(&leads, Ticks(21), patience, &here), here);
+        assert!(liveness.due(&leads, Ticks(20), patience, &here).is_empty());
+        assert_eq!(liveness.due(&leads, Ticks(21), patience, &here), here);
     }
 
     #[test]

@@ -57,43 +57,43 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
 
     let mut people = sign_up(&cluster, say)?;
     let mut said: Vec<Said> = Vec::new();
-    say("3. They talk, in the room and with each other");
-    act(&mut people, "before any death", &mut said, say)?;
+    say("3. They send messages, to the room and to each other");
+    act(&mut people, "all nodes run", &mut said, say)?;
 
-    say(&format!("4. kill -9 of the leader, node {leader}; they talk on at once"));
+    say(&format!("4. kill -9 of the leader, node {leader}; they continue at once"));
     cluster.kill(leader)?;
-    act(&mut people, "one node is dead", &mut said, say)?;
+    act(&mut people, "one node is down", &mut said, say)?;
     let next = cluster.wait_other_leader(leader)?;
     say(&format!("   node {next} leads now"));
 
     say(&format!("5. kill -9 of the new leader, node {next}: three of five are left"));
     cluster.kill(next)?;
-    act(&mut people, "two nodes are dead", &mut said, say)?;
+    act(&mut people, "two nodes are down", &mut said, say)?;
 
     let mut faults = Vec::new();
-    say("6. Everyone's inbox: complete, in order, without doubles?");
+    say("6. All inboxes: complete, in order, without duplicates?");
     judge(&mut people, &said, &mut faults, say)?;
 
-    say("7. kill -9 of all that are left; then all five are started again");
+    say("7. kill -9 of all nodes that are left; then all five start again");
     cluster.kill_all();
     for id in 1..=NODES {
         cluster.restart(id)?;
     }
     cluster.settle_as(NODES as usize)?;
-    act(&mut people, "all were dead", &mut said, say)?;
-    say("8. Everyone's inbox once more");
+    act(&mut people, "all nodes restarted", &mut said, say)?;
+    say("8. All inboxes again");
     judge(&mut people, &said, &mut faults, say)?;
 
-    say("9. An orderly stop");
+    say("9. Stopping the nodes");
     drop(people);
     faults.extend(cluster.stop_orderly(PATIENCE)?);
-    say("   every process has ended");
+    say("   all processes have stopped");
     cluster.keep = !faults.is_empty();
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
 
 fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> {
-    say("2. Three people make accounts, each on a node of their own, and meet in the room #agora");
+    say("2. Three users create accounts, each on another node, and join the room #agora");
     let mut people = Vec::new();
     let mut room = None;
     for (place, name) in PEOPLE.into_iter().enumerate() {
@@ -139,7 +139,7 @@ fn act(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn Fn
         }
     }
     let count = MESSAGES * people.len() * 2;
-    say(&format!("   {count} messages sent and answered, the slowest after {} ms", slowest.as_millis()));
+    say(&format!("   {count} messages sent and acknowledged, the slowest after {} ms", slowest.as_millis()));
     Ok(())
 }
 

@@ -69,7 +69,7 @@ impl Exchange {
     }
 }
 
-/// How requests are put: Java if there is a compiler, as the doors' oldest promise has it, else what there is.
+/// How requests are put: Java if there is a compiler, else a language that is available.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tongue {
     Java,
@@ -132,7 +132,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let leader = cluster.settle_as(NODES as usize)?;
     let gateway = cluster.http(GATEWAY);
     let tongue = choose(&cluster, say)?;
-    say(&format!("   They have elected node {leader}. The gateway follows the log and does not vote:"));
+    say(&format!("   They have elected node {leader}. The gateway replicates the log and does not vote:"));
     tell_roles(&cluster, say)?;
 
     say(&format!("2. {REQUESTS} requests to the gateway, one after another"));
@@ -144,7 +144,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
 
     // The lowest number that does not lead: the leader's turn comes next.
     let lowest = (1..=NODES).find(|id| *id != leader).unwrap_or(1);
-    say(&format!("3. kill -9 of node {lowest}; what the others' logs say of it"));
+    say(&format!("3. kill -9 of node {lowest}; the logs of the others"));
     cluster.kill(lowest)?;
     let sign = format!("no heartbeat from node {lowest}: failed");
     for id in (1..=GATEWAY).filter(|id| *id != lowest) {
@@ -166,7 +166,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
         say(&format!("   node {next} leads now, {} ms later ({})", failover.leaderless_ms, failover.cause));
     }
 
-    say("5. All answers, beside their requests");
+    say("5. All requests with their answers");
     for answer in asking {
         let exchange = answer.recv().map_err(|_| LabError::Answer("a request's thread has died".to_string()))?;
         say(&exchange.line());
@@ -183,7 +183,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     }
     faults.extend(count(&gateway, &exchanges)?);
 
-    say("7. The heartbeats that each node has heard, from GET /v1/gossip");
+    say("7. The heartbeats that each node has received, from GET /v1/gossip");
     for id in cluster.running() {
         let path = cluster.dir().join(format!("heartbeats-{id}.json"));
         let heard = cluster.get(id, "/v1/gossip")?;
@@ -191,9 +191,9 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
         std::fs::write(&path, heard.body).map_err(LabError::io(format!("write {}", path.display())))?;
     }
 
-    say("8. An orderly stop");
+    say("8. Stopping the nodes");
     faults.extend(cluster.stop_orderly(PATIENCE)?);
-    say("   every process has ended");
+    say("   all processes have stopped");
     cluster.keep = !faults.is_empty();
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
@@ -211,7 +211,7 @@ fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Tongue> {
     if workers.iter().all(|worker| worker.runtimes.iter().any(|language| language == "java")) {
         return Ok(Tongue::Java);
     }
-    say("   This machine has no Java compiler: the requests are shell scripts in its place.");
+    say("   This machine has no Java compiler: the requests are shell scripts instead.");
     Ok(Tongue::Shell)
 }
 

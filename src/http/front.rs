@@ -72,10 +72,10 @@ fn answer(server: &Server, head: &Head) -> ApiResult {
     match server.host.dispatch() {
         // The target is visible ASCII (parse.rs, P1), so it cannot start another header.
         Some((worker, address)) => {
-            Ok(Response::text(307, format!("node {} serves you: http://{address}/\n", worker.0))
+            Ok(Response::text(307, format!("redirecting to node {}: http://{address}/\n", worker.0))
                 .with("Location", format!("http://{address}{}", head.target))
                 .with("X-Phalanx-Node", worker.0.to_string()))
         }
-        None => Err(ApiError::refused(503, "no node is online to serve you; try again in a moment").with_leader()),
+        None => Err(ApiError::refused(503, "no node is available; try again in a moment").with_leader()),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Passwords {
 struct Busy {
     running: usize,
     waiting: usize,
-    /// Memory that nobody uses now (P1).
+    /// Memory that no thread uses now (P1).
     spare: Vec<Vec<Block>>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Slot<'a> {
 impl Passwords {
     /// Waits for a turn, at most so long.
     pub(crate) fn enter(&self, deadline: Instant) -> Result<Slot<'_>, ApiError> {
-        let too_many = || ApiError::refused(503, "too many log-ins at once: try again");
+        let too_many = || ApiError::refused(503, "too many logins at once: try again");
         let mut busy = self.lock();
         if busy.running >= CHAT_HASHES_MAX && busy.waiting >= CHAT_HASHES_WAITING_MAX {
             return Err(too_many());
@@ -152,7 +152,7 @@ pub(crate) fn check_new(password: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Refuses what can be nobody's password and would only cost time.
+/// Refuses what cannot be a password and would only cost time.
 pub(crate) fn check_given(password: &str) -> Result<(), ApiError> {
     let most = PASSWORD_BYTES.1;
     match password.len() <= most {

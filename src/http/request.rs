@@ -40,7 +40,7 @@ impl<'a> Request<'a> {
         match self.head.query("level") {
             None | Some("linearizable") => Ok(Level::Linearizable),
             Some("eventual") => Ok(Level::Eventual),
-            Some(_) => Err(ApiError::refused(400, "level is linearizable or eventual")),
+            Some(_) => Err(ApiError::refused(400, "level must be linearizable or eventual")),
         }
     }
 

@@ -173,14 +173,14 @@ enum Checked<'a> {
 fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>, ApiError> {
     let method = head.method.ok_or_else(|| ApiError::refused(501, "unknown method"))?;
     guard::check_host(&*server.host, head)?;
-    let path = routes::find(head.path()).ok_or_else(|| ApiError::refused(404, "nothing is served at this path"))?;
+    let path = routes::find(head.path()).ok_or_else(|| ApiError::refused(404, "no such path"))?;
     if method == Method::Options && path.has_preflight() {
         return Ok(Checked::Preflight(preflight(server, head, &path)?));
     }
     let Some(route) = path.route(method) else {
         return Err(match path.post_hint().filter(|_| method == Method::Post) {
             Some(hint) => ApiError::refused(404, hint),
-            None => ApiError::refused(405, "this path does not take this method").with("Allow", path.allow()),
+            None => ApiError::refused(405, "method not allowed for this path").with("Allow", path.allow()),
         });
     };
     let media = route.media.filter(|_| method != Method::Delete || head.framing != Framing::Empty);
@@ -194,7 +194,7 @@ fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>
 /// What a browser asks before a page of another node may use the chat.
 fn preflight(server: &Server, head: &Head, path: &Path) -> ApiResult {
     if guard::allowed_origin(&*server.host, head).is_none() {
-        return Err(ApiError::refused(403, "the chat is used by pages of this cluster only"));
+        return Err(ApiError::refused(403, "the chat can be used only by pages of this cluster"));
     }
     let mut response = Response::empty(204);
     response.headers.extend(guard::cors_headers(&*server.host, head));

@@ -177,7 +177,9 @@ pub(crate) static ROUTES: &[Route] = &[
     post("/v1/lock/{+name}/acquire", locks::acquire),
     post("/v1/lock/{+name}/renew", locks::renew),
     post("/v1/lock/{+name}/release", locks::release),
-    get("/v1/lock/{+name}", locks::show).params(LEVEL).post_hint("POST to /v1/lock/{name}/acquire, /renew or /release"),
+    get("/v1/lock/{+name}", locks::show)
+        .params(LEVEL)
+        .post_hint("use POST /v1/lock/{name}/acquire, /renew or /release"),
     post("/db/execute", statements::execute).params(&[
         &statements::PARAMS,
         &statements::WRITE_PARAMS,

@@ -140,11 +140,11 @@ impl Cluster {
     pub fn log(&self, id: u64) -> String {
         String::from_utf8_lossy(&std::fs::read(self.log_path(id)).unwrap_or_default()).into_owned()
     }
-    /// `host:port` of a node's HTTP door.
+    /// `host:port` of a node's HTTP server.
     pub fn http(&self, id: u64) -> String {
         format!("127.0.0.1:{}", u64::from(self.block.http_base()) + id)
     }
-    /// `host:port` of a node's Redis door.
+    /// `host:port` of a node's Redis server.
     pub fn kv(&self, id: u64) -> String {
         format!("127.0.0.1:{}", u64::from(self.block.kv_base()) + id)
     }
@@ -330,7 +330,7 @@ impl Cluster {
     /// Waits until some node leads.
     ///
     /// # Errors
-    /// Nobody does in time.
+    /// No node does in time.
     pub fn wait_leader(&self) -> Result<u64> {
         self.wait_until("a node leads", SETTLE_WITHIN, || self.leader())
     }
@@ -338,7 +338,7 @@ impl Cluster {
     /// Waits until a node other than `old` leads and a majority of those that answer follow it.
     ///
     /// # Errors
-    /// Nobody does in time.
+    /// No node does in time.
     pub fn wait_other_leader(&self, old: u64) -> Result<u64> {
         self.wait_until(&format!("another node than {old} leads"), SETTLE_WITHIN, || {
             let leader = self.leader().filter(|l| *l != old)?;

@@ -32,7 +32,7 @@ impl Jobs {
     /// Hands a job in (the body of `POST /v1/jobs`); its number.
     ///
     /// # Errors
-    /// A node says that the request itself is wrong, or nobody took it before the deadline.
+    /// A node says that the request itself is wrong, or no node accepted it before the deadline.
     pub fn hand_in(&mut self, body: &Value, deadline: Instant) -> Result<u64> {
         let request = Request::change("POST", "/v1/jobs", body);
         let response = self.until(deadline, "a job is taken in", PATIENCE, &request)?;
@@ -56,7 +56,7 @@ impl Jobs {
     /// Every job that there is, newest first.
     ///
     /// # Errors
-    /// Nobody answers before the deadline.
+    /// No node answers before the deadline.
     pub fn all(&mut self, deadline: Instant) -> Result<Vec<Value>> {
         let (mut all, mut before) = (Vec::new(), String::new());
         loop {

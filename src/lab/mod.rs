@@ -32,7 +32,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// The probe never said yes.
-    #[error("waited {after:?} in vain until {what}{detail}")]
+    #[error("timed out after {after:?} waiting until {what}{detail}")]
     Timeout {
         /// What was waited for.
         what: String,

@@ -82,9 +82,9 @@ pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
     let told = all(settings, sizes).into_iter().filter_map(|Quota { name, used, most }| {
         let (name, what) = (name.setting(), name.what());
         match used {
-            used if used >= most => Some(format!("{name} is reached: what adds to {what} is refused")),
+            used if used >= most => Some(format!("{name} is reached: requests that add to {what} are refused")),
             used if used.saturating_mul(10) >= most.saturating_mul(9) => {
-                Some(format!("{name} is nearly reached, by {what}"))
+                Some(format!("{name} is nearly reached by {what}"))
             }
             _ => None,
         }
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(reached(&settings, &Sizes { jobs: 10, ..kv }).len(), 2);
         assert_eq!(
             reached(&settings, &Sizes { jobs: 9, ..none }),
-            ["quota_jobs is nearly reached, by jobs that wait or run"]
+            ["quota_jobs is nearly reached by jobs that wait or run"]
         );
         assert!(reached(&Settings { quota_jobs: 1, ..settings.clone() }, &none).is_empty());
     }

@@ -59,7 +59,7 @@ impl Coded for Reason {
             Reason::Memory => BUSY,
             Reason::Raft(
                 Refusal::NotLeader
-                | Refusal::HandOver
+                | Refusal::LeadershipTransfer
                 | Refusal::Busy
                 | Refusal::DiskLow
                 | Refusal::TermNotCommitted

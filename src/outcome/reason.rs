@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// Text of [`Reason::Memory`], for where a request is refused before it is read.
 pub const MEMORY_FULL: &str =
-    "the memory budget for connections is in use (setting memory_budget_mb); try again, or send less at once";
+    "the memory budget for connections is used up (setting memory_budget_mb); try again, or send less at once";
 
 /// Why a request was certainly not applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum Reason {
     #[error("{0}")]
     Raft(Refusal),
     /// Only members that may vote are promoted.
-    #[error("{}: node {} is a gateway, which never votes", Refusal::BadChange, .0.0)]
+    #[error("{}: node {} is a gateway, which cannot vote", Refusal::BadChange, .0.0)]
     Gateway(NodeId),
     /// Another node than the one that was to lead does.
     #[error("node {} took the leadership", .0.0)]
@@ -37,7 +37,7 @@ pub enum Reason {
     #[error("this node is too busy or stopping")]
     Stopping,
     /// More than one entry or frame may carry.
-    #[error("a request of {bytes} bytes, at most {COMMAND_BYTES_MAX} are allowed")]
+    #[error("the request has {bytes} bytes; at most {COMMAND_BYTES_MAX} are allowed")]
     TooLarge { bytes: u64 },
     /// The budget for what clients send and are sent has no room for it.
     #[error("{MEMORY_FULL}")]
@@ -47,8 +47,8 @@ pub enum Reason {
     Quota { quota: QuotaName, used: u64, most: u64 },
     /// What makes room runs triggers, and the database is so far beyond its quota that they must not. In bytes.
     #[error(
-        "{} is passed by an eighth of {} MiB, and a DELETE may run triggers that add: DROP TRIGGER or DROP TABLE first, \
-         or raise the setting on every node",
+        "{} ({} MiB) is exceeded by more than an eighth, and a DELETE may run triggers that insert: use DROP TRIGGER or \
+         DROP TABLE first, or raise the setting on every node",
         QuotaName::Database.setting(),
         most >> 20
     )]
@@ -57,11 +57,11 @@ pub enum Reason {
     #[error("{}", corrupt_text(.0))]
     Corrupt(Difference),
     /// The same, where a leader found it out of itself and gives the leadership away.
-    #[error("the leader hands over: {}", corrupt_text(.0))]
+    #[error("the leader is transferring the leadership: {}", corrupt_text(.0))]
     LeaderCorrupt(Difference),
-    /// Nobody knows which state is right.
+    /// It is unknown which state is right.
     #[error(
-        "read-only: the nodes differ in {} at index {} and no majority agrees. Bring back voters that are offline; or \
+        "read-only: the nodes differ in {} at index {} and no majority agrees. Start voters that are offline; or \
          choose the node whose data is right, make it the leader (phalanx leader transfer N), and for each other node: \
          phalanx member remove N, stop it, start it with --rejoin",
         .0.parts_text(),
@@ -69,7 +69,7 @@ pub enum Reason {
     )]
     Split(Difference),
     /// Other requests that take long have the database.
-    #[error("the database is busy with other requests that take long; nothing was done, try again later")]
+    #[error("the database is busy with other long requests; nothing was changed, try again later")]
     DatabaseBusy,
     /// A node that holds no database.
     #[error("this node has no database")]
@@ -78,16 +78,16 @@ pub enum Reason {
     #[error("too many reads at once; try again later")]
     TooManyReads,
     /// This node is behind further than the read allows.
-    #[error("stale read: this node has heard from no leader {}", age_text(*age_ms))]
+    #[error("stale read: this node has not heard from a leader {}", age_text(*age_ms))]
     StaleRead { age_ms: Option<u64> },
     /// SQLite cannot read the file.
     #[error("the database cannot be read: {0}")]
     Unreadable(String),
     /// A backup broke off.
-    #[error("the database cannot be given away: {0}")]
+    #[error("the database cannot be sent: {0}")]
     NoBackup(String),
     /// A database file that is being loaded.
-    #[error("nothing was changed: the nodes have not prepared the file in time")]
+    #[error("nothing was changed: the nodes did not prepare the file in time")]
     NotPrepared,
     /// It is unknown whether a step of a load was done, but no step before the last one changes a table.
     #[error("nothing was changed: {0}")]
@@ -121,23 +121,23 @@ pub enum Doubt {
     #[error("no answer in time, it may or may not be applied ({0})")]
     TooLate(NoLeader),
     /// The entry that would tell is in no log any more.
-    #[error("a snapshot replaced the log meanwhile")]
+    #[error("a snapshot replaced this part of the log before the answer")]
     LogReplaced,
     /// The leader that had it is gone.
     #[error("the leader was lost before it answered")]
     LeaderLost,
     /// A bug, or a leader of another version.
-    #[error("the database gave an answer that this node does not know")]
+    #[error("the database returned an unexpected answer")]
     StrangeAnswer,
     /// The same for a transfer of the leadership.
     #[error("the answer names no leader")]
     NoLeaderNamed,
 }
 
-/// How a node with a log of its cluster comes to be no member of it.
+/// Why a node with a log of its cluster is not a member of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outsider {
-    /// Nobody has its number.
+    /// No member has its id.
     Removed,
     /// Its number is another identity's, and so another folder's.
     Replaced(Uuid),
@@ -153,9 +153,9 @@ impl Outsider {
                  discard its folder's state and join again"
             ),
             Outsider::Replaced(holder) => format!(
-                "node {n} is now another folder, with uuid {holder}: this one, with uuid {}, was replaced by it and is \
-                 no member any more; stop this node and start the other folder, or, if that one is gone, `phalanx node \
-                 --id {n} --rejoin` discards this folder's state and fetches it again",
+                "node {n} is now another data folder, with uuid {holder}: this one, with uuid {}, was replaced and is \
+                 no longer a member; stop this node and start the other folder, or, if that one is gone, `phalanx node \
+                 --id {n} --rejoin` discards this folder's state and joins again",
                 me.uuid
             ),
         }
@@ -209,7 +209,7 @@ fn quota_text(quota: QuotaName, used: u64, most: u64) -> String {
 
 fn corrupt_text(difference: &Difference) -> String {
     format!(
-        "this node's {} differs from the majority's at index {}: it serves no reads until it has rebuilt its state; \
+        "this node's {} differs from the majority's at index {}: it refuses reads until its state is rebuilt; \
          ask another node",
         difference.parts_text(),
         difference.index

@@ -47,7 +47,7 @@ fn reasons() -> Vec<Reason> {
         Reason::NoLeader(NoLeader::NoQuorum { .. }) => Reason::NoLeader(no_quorum()), UNAVAILABLE;
         Reason::NoLeader(NoLeader::NotInTime) => Reason::NoLeader(NoLeader::NotInTime), UNAVAILABLE;
         Reason::Raft(Refusal::NotLeader) => Reason::Raft(Refusal::NotLeader), UNAVAILABLE;
-        Reason::Raft(Refusal::HandOver) => Reason::Raft(Refusal::HandOver), UNAVAILABLE;
+        Reason::Raft(Refusal::LeadershipTransfer) => Reason::Raft(Refusal::LeadershipTransfer), UNAVAILABLE;
         Reason::Raft(Refusal::Busy) => Reason::Raft(Refusal::Busy), UNAVAILABLE;
         Reason::Raft(Refusal::DiskLow) => Reason::Raft(Refusal::DiskLow), UNAVAILABLE;
         Reason::Raft(Refusal::TermNotCommitted) => Reason::Raft(Refusal::TermNotCommitted), UNAVAILABLE;
@@ -159,7 +159,7 @@ fn reasons_have_their_texts() {
         (Reason::NoLeader(no_quorum()).to_string(), "no quorum: 2 of 5 voters reachable, 3 needed"),
         (
             Reason::Gateway(NodeId(4)).to_string(),
-            "the change does not fit the membership: node 4 is a gateway, which never votes",
+            "the change does not apply to the current membership: node 4 is a gateway, which cannot vote",
         ),
         (
             Reason::Quota { quota: QuotaName::Keys, used: 3 << 19, most: 1 << 20 }.to_string(),
@@ -171,19 +171,19 @@ fn reasons_have_their_texts() {
         ),
         (
             Reason::TriggersBeyondQuota { most: 8 << 20 }.to_string(),
-            "quota_db_mb is passed by an eighth of 8 MiB, and a DELETE may run triggers that add: DROP TRIGGER or DROP \
-             TABLE first, or raise the setting on every node",
+            "quota_db_mb (8 MiB) is exceeded by more than an eighth, and a DELETE may run triggers that insert: use DROP \
+             TRIGGER or DROP TABLE first, or raise the setting on every node",
         ),
         (
             Reason::LeaderCorrupt(difference()).to_string(),
-            "the leader hands over: this node's key-value and sql differs from the majority's at index 7: it serves no \
-             reads until it has rebuilt its state; ask another node",
+            "the leader is transferring the leadership: this node's key-value and sql differs from the majority's at \
+             index 7: it refuses reads until its state is rebuilt; ask another node",
         ),
         (
             Reason::StaleRead { age_ms: Some(70) }.to_string(),
-            "stale read: this node has heard from no leader for 70 ms",
+            "stale read: this node has not heard from a leader for 70 ms",
         ),
-        (Reason::StaleRead { age_ms: None }.to_string(), "stale read: this node has heard from no leader yet"),
+        (Reason::StaleRead { age_ms: None }.to_string(), "stale read: this node has not heard from a leader yet"),
         (
             Doubt::TooLate(no_quorum()).to_string(),
             "no answer in time, it may or may not be applied (no quorum: 2 of 5 voters reachable, 3 needed)",

@@ -1,16 +1,15 @@
 //! Elections: when to campaign, who gets a vote, and winning.
 //!
-//! A campaign has two phases. Pre-votes ask whether a vote would be given; they bind nobody and raise no term, so a node that
-//! cannot hear the leader disturbs nobody. Votes follow once a quorum would give them. Timers order the candidacies: each
-//! live voter of higher id that is not the lost leader adds `rank_delay_ticks`, and a random part keeps timers out of step.
-//! The order never becomes a veto: whoever asks with a fresh log gets the vote.
+//! A campaign has two phases. Pre-votes ask whether a vote would be given; they bind no node and raise no term, so a
+//! node that cannot hear the leader does not disturb the others. Votes follow once a quorum would give them. Timers
+//! order the candidacies: each live voter of higher id that is not the lost leader adds `rank_delay_ticks`, and a
+//! random part keeps timers out of step. The order never becomes a veto: a candidate with a fresh log gets the vote.
 //!
 //! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was heard
 //! within an election timeout and its link stands (unless that leader asked for the campaign). E3 only voters campaign (and
-//! those whose leaving is not known to be committed, and learners without whom nobody can win), and only with a disk that makes
-//! progress. E4 only voters of the
-//! newest membership count, each once.
-//! Not here: what a leader does once elected (`leader.rs`), hand-over (`transfer.rs`).
+//! those whose leaving is not known to be committed, and learners without which no node can win), and only with a disk
+//! that makes progress. E4 only voters of the newest membership count, each once.
+//! Not here: what a leader does once elected (`leader.rs`), leadership transfer (`transfer.rs`).
 
 use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
 use super::state::membership::quorum;
@@ -138,7 +137,7 @@ impl Raft {
         self.ask_all(cx);
     }
 
-    /// Somebody would like to lead in `term`: a promise to nobody.
+    /// A pre-vote request for `term`: granting it promises nothing.
     pub(crate) fn on_pre_vote(&mut self, cx: &mut Cx<'_>, from: Identity, term: Term, index: Index, last_term: Term) {
         let envelope = self.envelope();
         if term <= self.hard.term {
@@ -171,7 +170,7 @@ impl Raft {
         }
     }
 
-    /// Somebody asks for this term's vote.
+    /// A candidate requests the vote of this term.
     pub(crate) fn on_vote(&mut self, cx: &mut Cx<'_>, from: Identity, index: Index, last_term: Term) {
         let envelope = self.envelope();
         let is_free = self.hard.vote.is_none_or(|vote| vote == from) && self.leader.is_none();
@@ -207,7 +206,7 @@ impl Raft {
         }
         campaign.refused.insert(from.id);
         if campaign.refused.len() > voters - quorum(voters) {
-            // Lost: a split vote, or fresher logs elsewhere. Whoever is ahead of us goes first.
+            // Lost: a split vote, or fresher logs elsewhere. A node with a fresher log goes first.
             self.state = State::Follower;
             self.draw_retry(cx);
             self.hasten_campaign(cx);
@@ -289,8 +288,8 @@ impl Raft {
         is_planted!(self.config, skip_log_freshness) || self.log.is_not_fresher_than(last_index, last_term)
     }
 
-    /// Whether this node may campaign: a voter by its own membership, or one without whom perhaps nobody can win; with a disk that
-    /// works.
+    /// Whether this node may campaign: a voter by its own membership, or one without which perhaps no node can win;
+    /// with a disk that works.
     pub(crate) fn can_campaign(&self) -> bool {
         let has_next_term = self.hard.term < TERM_MAX || is_planted!(self.config, terms_wrap);
         (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner())
@@ -298,14 +297,14 @@ impl Raft {
             && has_next_term
     }
 
-    /// Whether this node leaves the lead to others for now: its disk is nearly full. If nobody takes it in time, it leads
-    /// all the same: reads, membership and hand-over need a leader, though it refuses commands.
+    /// Whether this node leaves the lead to others for now: its disk is nearly full. If no other node takes it in time,
+    /// it leads all the same: reads, membership and leadership transfer need a leader, though it refuses commands.
     fn gives_way(&self) -> bool {
         self.is_disk_low && self.attempts <= LOW_DISK_PATIENCE
     }
 
     /// Whether this node was a voter until a membership that may not be committed yet. It may be the only one that holds
-    /// that entry, and then nobody else can win (thesis, 4.2.2 and figure 4.6). Its own vote does not count.
+    /// that entry, and then no other node can win (thesis, 4.2.2 and figure 4.6). Its own vote does not count.
     fn is_leaving_voter(&self) -> bool {
         let before = self.log.membership_before();
         self.log.membership().0 > self.commit && before.is_some_and(|before| before.is_voter(&self.config.me))
@@ -347,14 +346,14 @@ impl Raft {
         self.deadline = Some(self.now + delay + self.jitter(cx));
     }
 
-    /// Timer after a campaign began: shorter at first, for nobody leads meanwhile.
+    /// Timer after a campaign began: shorter at first, because there is no leader meanwhile.
     fn draw_retry(&mut self, cx: &mut Cx<'_>) {
         let base = (self.config.election_timeout_ticks.0 / 4).max(2) << self.attempts.saturating_sub(1).min(2);
         let delay = base + self.rank() * self.config.rank_delay_ticks.0;
         self.deadline = Some(self.now + delay + self.jitter(cx));
     }
 
-    /// Timer of a node that has just started: the only voter of a cluster waits for nobody.
+    /// Timer of a node that has just started: the only voter of a cluster does not wait.
     pub(crate) fn draw_first_deadline(&mut self, cx: &mut Cx<'_>) {
         if self.is_voter() && self.membership().voters.len() == 1 {
             self.deadline = Some(self.now + 1);

@@ -1,15 +1,16 @@
 //! What a node hears at all: only members, and only terms and indexes that an honest sequence of events can reach.
 //!
-//! One heartbeat of a stranger with the term 2^64-1 would end a cluster for good: everybody would adopt the term, and there is
-//! none after it. So a message counts only if its sender is known here, and only if what it says is possible.
+//! One heartbeat of a stranger with the term 2^64-1 would end a cluster for good: every node would adopt the term, and
+//! there is none after it. So a message counts only if its sender is known here, and only if what it says is possible.
 //!
 //! Who is known: (1) an identity that a membership names which this node's log or snapshot still holds; (2) one that this
 //! leader still feeds; (3) one that this node has voted for, which it has therefore known, though it may have started again
 //! since; (4) one that the host has *introduced*. The last is for a node that is behind: it must take appends
 //! from a leader whose membership entry it has not got, or it would never get it. The host introduces an identity
-//! only on the word of somebody this node has a reason to believe: the sender proved the cluster's secret; or a node that is known
-//! here names it in its gossip; or it answered at the address of the member whose number it has; or the leader that this
-//! newcomer joined named it. A stranger can bring about none of these. An introduction is not a membership: it moves no quorum.
+//! only from a sender that this node has a reason to believe: the sender proved the cluster's secret; or a node that is
+//! known here names it in its gossip; or it answered at the address of the member whose number it has; or the leader
+//! that this newcomer joined named it. A stranger can bring about none of these. An introduction is not a membership:
+//! it moves no quorum.
 //!
 //! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a message and
 //! never beyond [`TERM_MAX`]. K3 an append that is taken has consecutive indexes below [`INDEX_MAX`] and terms that do not go
@@ -30,7 +31,7 @@ const INTRODUCED_MAX: usize = 4;
 
 impl Raft {
     /// The host vouches for this identity; see the head of this file. Earlier ones under the same number are heard as well:
-    /// whoever vouched may have spoken of a member that was replaced since.
+    /// the sender may have named a member that was replaced since.
     pub(crate) fn on_introduce(&mut self, who: Identity) {
         if who == self.config.me || self.knows(&who) {
             return;
@@ -51,7 +52,7 @@ impl Raft {
             || self.hard.vote == Some(*who)
     }
 
-    /// Everybody this node listens to.
+    /// All identities that this node listens to.
     pub fn known(&self) -> BTreeSet<Identity> {
         let mut known: BTreeSet<Identity> =
             self.log.memberships().flat_map(|membership| membership.members()).collect();

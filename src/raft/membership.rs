@@ -28,7 +28,7 @@ impl Raft {
         cx.fx.answers.push((token, Answer::Appended { index, term: self.hard.term }));
         self.feed_all(cx);
         self.maybe_commit(cx);
-        // Whoever is missing for a quorum may just have left: no answer of theirs will come.
+        // The node that is missing for a quorum may just have left: it will not answer.
         self.maybe_confirm_reads(cx);
     }
 
@@ -36,7 +36,7 @@ impl Raft {
     fn changed(&self, change: Change) -> Result<Membership, Refusal> {
         let State::Leader(lead) = &self.state else { return Err(Refusal::NotLeader) };
         if lead.transfer.is_some() {
-            return Err(Refusal::HandOver);
+            return Err(Refusal::LeadershipTransfer);
         }
         if !self.has_committed_own_term() && !is_planted!(self.config, change_before_own_commit) {
             return Err(Refusal::TermNotCommitted);

@@ -214,7 +214,7 @@ pub struct Message {
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Would you vote for me? Binds nobody.
+    /// Would you vote for me? Binds neither side.
     PreVote { last_index: Index, last_term: Term },
     /// `term` of the message: the asked term if granted, else the term to adopt.
     PreVoteReply { is_granted: bool },
@@ -308,7 +308,7 @@ pub enum Answer {
     Appended { index: Index, term: Term },
     /// The read may be served once this index is applied.
     ReadAt(Index),
-    /// The hand-over has begun.
+    /// The leadership transfer has begun.
     TransferStarted { to: NodeId },
     /// Certainly not done.
     Refused(Refusal),
@@ -321,8 +321,8 @@ pub enum Refusal {
     #[error("not the leader")]
     NotLeader,
     /// Leadership is being handed over.
-    #[error("leadership is being handed over")]
-    HandOver,
+    #[error("a leadership transfer is in progress")]
+    LeadershipTransfer,
     /// Too many bytes wait for a quorum.
     #[error("too many commands wait for a quorum")]
     Busy,
@@ -333,16 +333,16 @@ pub enum Refusal {
     #[error("the new leader has not committed an entry of its term yet")]
     TermNotCommitted,
     /// Another membership change is under way.
-    #[error("another membership change is under way")]
+    #[error("another membership change is in progress")]
     ChangeInFlight,
     /// The learner is too far behind to vote.
     #[error("the learner has not caught up yet")]
     NotCaughtUp,
     /// The change asks for what is not there, or is there already.
-    #[error("the change does not fit the membership")]
+    #[error("the change does not apply to the current membership")]
     BadChange,
     /// The last voter cannot leave, nor may live voters lose their majority.
-    #[error("the change would cost the quorum")]
+    #[error("the change would lose the quorum")]
     Unsafe,
     /// The named node cannot lead.
     #[error("the named node is not a live voter")]
@@ -384,7 +384,7 @@ pub enum LossCause {
     /// A message of a newer term.
     NewerTerm,
     /// It handed over to this node.
-    HandOver,
+    LeadershipTransfer,
 }
 
 /// Why a leader stopped.
@@ -456,9 +456,9 @@ pub struct PeerView {
     pub has_forgotten: bool,
 }
 
-/// State of the founder of a cluster: term 1, a vote for itself, and one entry that makes it the only voter.
+/// State of the node that bootstraps a cluster: term 1, a vote for itself, and one entry that makes it the only voter.
 /// The host persists it before it starts the node with it.
-pub fn founding_state(me: Identity) -> Durable {
+pub fn bootstrap_state(me: Identity) -> Durable {
     let membership = Membership { voters: BTreeMap::from([(me.id, me.uuid)]), learners: BTreeMap::new() };
     Durable {
         hard_state: HardState { term: Term(1), vote: Some(me) },

@@ -98,7 +98,7 @@ impl World {
                     self.add(id, 0, Durable { hard_state, snapshot: None, entries: vec![first.clone()] });
                 }
             }
-            "found" => self.add(1, 0, founding_state(identity(1, 0))),
+            "found" => self.add(1, 0, bootstrap_state(identity(1, 0))),
             "join" => self.add(node(words, 0)?.0, 0, Durable::default()),
             "preset" => self.preset(node(words, 0)?, keys)?,
             "tick" => {

@@ -3,8 +3,9 @@
 //! The leader refuses new commands, waits until the target matches its last index, and tells it to campaign at once. The
 //! target's votes carry `is_transfer`, so the lease of the leader that wants to go does not protect it.
 //!
-//! Invariants: H1 the hand-over lives in the leader's role: stepping down ends it. H2 it ends after an election timeout at the
-//! latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it names.
+//! Invariants: H1 the leadership transfer lives in the leader's role: stepping down ends it. H2 it ends after an
+//! election timeout at the latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it
+//! names.
 //! Not here: the campaign itself (`election.rs`).
 
 use super::state::leadership::{Leadership, Transfer};
@@ -18,14 +19,14 @@ use crate::types::{Identity, Index, NodeId};
 const MAKE_WAY_TIMEOUTS: u64 = 75;
 
 impl Raft {
-    /// The host wants another leader (`None`: whoever is best).
+    /// The host wants another leader (`None`: the best candidate).
     pub(crate) fn on_transfer(&mut self, cx: &mut Cx<'_>, token: Token, to: Option<NodeId>) {
         let State::Leader(lead) = &self.state else { return refuse(cx, token, Refusal::NotLeader) };
         if let Some(transfer) = &lead.transfer {
             let is_same = to.is_none_or(|to| to == transfer.to.id);
             let answer = match is_same {
                 true => Answer::TransferStarted { to: transfer.to.id },
-                false => Answer::Refused(Refusal::HandOver),
+                false => Answer::Refused(Refusal::LeadershipTransfer),
             };
             return cx.fx.answers.push((token, answer));
         }
@@ -80,7 +81,7 @@ impl Raft {
         if !is_fit || !self.can_campaign() || self.is_disk_low || !matches!(self.state, State::Follower) {
             return;
         }
-        self.forget_leader(cx, LossCause::HandOver);
+        self.forget_leader(cx, LossCause::LeadershipTransfer);
         cx.fx.events.push(Event::Campaigning { term: self.hard.term.next() });
         self.campaign_for_real(cx, true);
     }
@@ -145,7 +146,7 @@ impl Raft {
         lead.no_preempt_before = self.now + MAKE_WAY_TIMEOUTS * self.config.election_timeout_ticks.0;
     }
 
-    /// A leader that is no longer a voter tells the best one to take over, so that nobody waits for a timeout.
+    /// A leader that is no longer a voter tells the best one to take over, so that no node waits for a timeout.
     pub(crate) fn pass_on(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         let last_index = self.log.last_index();
@@ -176,7 +177,7 @@ impl Raft {
         self.candidates(lead).into_iter().max_by_key(key).map(|(who, _)| who)
     }
 
-    /// Starts a hand-over.
+    /// Starts a leadership transfer.
     fn begin_transfer(&mut self, cx: &mut Cx<'_>, to: Identity) {
         let until = self.now + self.config.election_timeout_ticks.0;
         let State::Leader(lead) = &mut self.state else { return };

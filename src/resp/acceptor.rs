@@ -31,7 +31,7 @@ pub fn serve(listener: TcpListener, handle: Handle) {
     let clients = Arc::new(Clients::default());
     let weak = Arc::downgrade(&clients);
     if let Err(error) = handle.spawn_own("resp-drain", move || drain::run(&weak, &inbox)) {
-        log::warn!("no thread for slow clients, they will be closed err=\"{error}\"");
+        log::warn!("cannot start the thread for slow clients; they will be disconnected err=\"{error}\"");
     }
     let is_stopping = || handle.is_stopping();
     accept::accept_all(&listener, "redis connections", is_stopping, |arrival| match arrival {
@@ -87,7 +87,7 @@ impl Drop for Listed {
 /// Says that there is no room, without waiting for the client.
 fn turn_away(shared: &Shared, stream: &TcpStream, why: &str) {
     shared.counts.turned_away.fetch_add(1, Relaxed);
-    log::debug!("redis client turned away: {why}");
+    log::debug!("redis client rejected: {why}");
     let mut text = Vec::new();
     reply::error(&mut text, "ERR max number of clients reached");
     if stream.set_nonblocking(true).is_ok() && io::Write::write_all(&mut &*stream, &text).is_ok() {

@@ -246,7 +246,7 @@ impl Conn {
         match answered {
             Outcome::Done((_, Reply::Ok(bytes))) => match BatchReply::decode(&bytes) {
                 Some(BatchReply::Values(values)) => Ok(values),
-                _ => Err("ERR the store's answer cannot be read".to_string()),
+                _ => Err("ERR internal error: malformed answer of the key-value store".to_string()),
             },
             Outcome::Done((_, Reply::Failed(why))) => Err(format!("{} {why}", FAILED.resp)),
             Outcome::Refused(why) => Err(error_text(&why)),

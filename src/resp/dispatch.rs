@@ -102,7 +102,7 @@ impl Conn {
         let Some(spec) = commands::find(name) else {
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
                 // A browser that was talked into posting to this port by some web page.
-                warn_seldom!("an HTTP request came to the Redis port, connection dropped");
+                warn_seldom!("HTTP request on the Redis port, connection closed");
                 return ConnectionAction::Drop;
             }
             return self.refuse(&unknown(request));
@@ -279,7 +279,7 @@ impl Conn {
             Err(why) => return self.reply(|out| reply::error(out, &why)),
         };
         let Some(Value::List(marks)) = seen.into_iter().next() else {
-            return self.reply(|out| reply::error(out, "ERR the store's answer cannot be read"));
+            return self.reply(|out| reply::error(out, "ERR internal error: malformed answer of the key-value store"));
         };
         for (key, mark) in keys.into_iter().zip(marks) {
             if let Value::Int(mark) = mark {
@@ -297,7 +297,7 @@ impl Conn {
 
 /// For a request that would hold others up.
 fn too_many_keys(keys: usize) -> String {
-    format!("ERR a request or transaction names {RUN_KEYS_MAX} keys at most, not {keys}: send several")
+    format!("ERR a request or transaction may name at most {RUN_KEYS_MAX} keys, this one names {keys}: split it")
 }
 
 /// Redis' words for a command that is not there.

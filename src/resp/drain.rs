@@ -73,7 +73,7 @@ fn go_on(slow: &mut Slow, is_writable: bool, now: Instant) -> bool {
     if now < slow.deadline {
         return true;
     }
-    log::debug!("a client takes its replies too slowly client={}", slow.client.id);
+    log::debug!("client disconnected, it reads its replies too slowly client={}", slow.client.id);
     slow.client.close();
     false
 }

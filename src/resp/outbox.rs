@@ -339,7 +339,7 @@ impl Client {
     fn bound(&self, outbox: &mut Outbox) {
         let held = outbox.slots_bytes + outbox.out.capacity();
         if !outbox.memory.force(held) && !outbox.is_closed && outbox.out.len() > outbox.sent {
-            log::debug!("a client does not take its replies, and there is no memory for them client={}", self.id);
+            log::debug!("client disconnected, no memory left for its unread replies client={}", self.id);
             self.close_locked(outbox);
             outbox.memory.force(outbox.slots_bytes);
         }

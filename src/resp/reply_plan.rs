@@ -66,7 +66,7 @@ impl Plan {
                     reply::nil_array(out, self.proto);
                     return 0;
                 }
-                None => "ERR the store's answer cannot be read".to_string(),
+                None => "ERR internal error: malformed answer of the key-value store".to_string(),
             },
             Outcome::Done((_, Reply::Failed(why))) => format!("{} {why}", FAILED.resp),
             Outcome::Refused(why) => error_text(why),
@@ -97,7 +97,7 @@ impl Plan {
                 Values::Failed(why) => reply::error(out, why),
                 Values::Given(values) => match values.next() {
                     Some(value) => write_shaped(out, self.proto, &shape, &value, cursors),
-                    None => reply::error(out, "ERR the store gave no answer to this"),
+                    None => reply::error(out, "ERR internal error: no answer of the key-value store"),
                 },
             }
             largest = largest.max(out.len() - before);

@@ -140,7 +140,7 @@ impl Registry {
         Ok(())
     }
 
-    /// What operators should know of how the state came to be.
+    /// Events of loading or rebuilding the state that operators should know.
     pub fn take_news(&mut self) -> Vec<String> {
         self.services_mut().filter_map(|(_, service)| service.take_news()).collect()
     }
@@ -246,7 +246,7 @@ impl Registry {
     fn apply_once(&mut self, at: Stamp, tag: &Tag, command: &[u8]) -> (Index, Reply) {
         match self.sessions.look(tag) {
             Seen::Before(index, reply) => (index, reply),
-            Seen::Forgotten => (at.index, Reply::Failed("this request was given up long ago".to_string())),
+            Seen::Forgotten => (at.index, Reply::Failed("this request has expired".to_string())),
             Seen::New => {
                 let reply = self.apply_one(at, command);
                 self.sessions.record(at, tag, &reply);

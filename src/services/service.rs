@@ -55,7 +55,7 @@ pub trait Service: Send {
     }
     /// A snapshot of this copy is on the disk.
     fn saved(&self) {}
-    /// What operators should know of how the state came to be, once.
+    /// Events of loading or rebuilding the state that operators should know; each is returned once.
     fn take_news(&mut self) -> Option<String> {
         None
     }

@@ -34,7 +34,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody chose it.
+    /// It was not set.
     Default,
     /// A settings file.
     File(PathBuf),
@@ -60,7 +60,7 @@ impl fmt::Display for Source {
 pub struct Sources(BTreeMap<&'static str, Source>);
 
 impl Sources {
-    /// Source of a key's value; [`Source::Default`] for what nobody chose.
+    /// Source of a key's value; [`Source::Default`] for what was not set.
     pub fn of(&self, key: &str) -> Source {
         self.0.get(key).cloned().unwrap_or(Source::Default)
     }
@@ -72,7 +72,9 @@ impl Sources {
                 let mode = std::fs::metadata(&path).ok()?.permissions().mode() & 0o777;
                 (mode & 0o044 != 0).then(|| {
                     let path = path.display();
-                    format!("{path} holds cluster_secret, and others can read it (mode {mode:o}): chmod 600 {path}")
+                    format!(
+                        "{path} contains cluster_secret, but other users can read it (mode {mode:o}): chmod 600 {path}"
+                    )
                 })
             }
             // A flag is refused; the environment of a process is its user's alone.
@@ -176,9 +178,10 @@ impl Gather {
         match rule.check(&raw) {
             Err(why) => self.fault(&source, name, raw.shown(key), why, rule.allowed()),
             Ok(Value::String(_)) if matches!((rule, &source), (Rule::Secret(..), Source::Flag(_))) => {
-                let why = "everybody on this machine can read the command line (ps)";
+                let why = "the command line is visible to all users of this machine (ps)";
                 let allowed = format!(
-                    "{name} in the settings file, for its owner alone (chmod 600), or in the environment as PHALANX_{}",
+                    "{name} in a settings file that only its owner can read (chmod 600), or in the environment as \
+                        PHALANX_{}",
                     name.to_ascii_uppercase()
                 );
                 self.fault(&source, name, raw.shown(key), why, allowed);
@@ -244,14 +247,14 @@ impl Gather {
         });
         let bases = [s.leader_port_base, s.service_port_base, s.kv_port_base];
         self.relate(bases.iter().collect::<BTreeSet<_>>().len() == 3, "leader_port_base", s, || {
-            "a base that differs from service_port_base and kv_port_base".into()
+            "a value other than service_port_base and kv_port_base".into()
         });
         self.relate(s.is_loopback() || s.cluster_secret.is_some(), "host", s, || {
             "a loopback address, or any address once cluster_secret is set".into()
         });
         let is_anywhere = s.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
         self.relate(s.peers.is_empty() || !is_anywhere, "host", s, || {
-            "an address that the other hosts can reach, as peers are set".into()
+            "an address that the other hosts can reach, because peers are set".into()
         });
         if self.faults.is_empty() { Ok((settings, self.sources)) } else { Err(self.faults) }
     }

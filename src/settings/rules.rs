@@ -122,7 +122,7 @@ impl Rule {
             Rule::Secret(least, most) => format!("null or text of {least} to {most} characters"),
             Rule::Runtimes => {
                 "a list of objects with language, file_name, probe, run and, if needed, home, compile, reserves_mb, \
-                 threads; each language once (README, Jobs)"
+                 threads; each language once (docs/operations.md, Jobs)"
                     .into()
             }
         }

@@ -37,10 +37,10 @@ pub struct Runtime {
     pub line_buffered: bool,
 }
 
-/// How programs are shut in: the setting `jobs_cage`.
+/// How programs are isolated: the setting `jobs_cage`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum CageKind {
+pub enum SandboxKind {
     /// bubblewrap and limits.
     #[default]
     Full,

@@ -39,7 +39,7 @@ impl Anchor {
     /// Whether each path still leads to what was opened by it.
     ///
     /// # Errors
-    /// [`StoreError::FolderGone`] if one does not; anything else: nobody knows.
+    /// [`StoreError::FolderGone`] if one does not; anything else: unknown.
     pub fn look(&self) -> Result<(), StoreError> {
         for (path, file) in &self.opened {
             let what = match std::fs::metadata(path) {

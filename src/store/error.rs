@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Bytes that were once synced are not what was written. Never repaired by guessing.
-    #[error("damaged file {} at byte {offset}: {why}; `phalanx node --id {} --rejoin` discards this node's state and fetches it again from the leader", .file.display(), advice(.node))]
+    #[error("damaged file {} at byte {offset}: {why}; `phalanx node --id {} --rejoin` discards this node's state and \
+        joins again", .file.display(), advice(.node))]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -21,7 +22,7 @@ pub enum StoreError {
         node: Option<NodeId>,
     },
     /// Written by another version of Phalanx.
-    #[error("{} has format {found:?}, this program reads {expected:?} only", .file.display())]
+    #[error("{} has format {found:?}, but this program reads only {expected:?}", .file.display())]
     Version {
         /// The file.
         file: PathBuf,
@@ -54,8 +55,8 @@ pub enum StoreError {
     },
     /// The folder, or the one above it, is for another user alone.
     #[error(
-        "cannot open {}: {source}; it is another user's: start all nodes of a host as the same user, or give this one a data_dir \
-         of its own", .dir.display()
+        "cannot open {}: {source}; it belongs to another user: start all nodes of a host as the same user, or give \
+         this one its own data_dir", .dir.display()
     )]
     OtherUser {
         /// The folder.
@@ -86,7 +87,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// An earlier write or sync failed; what is on disk is unknown, so nothing is written any more.
-    #[error("the disk failed earlier ({why}); restart the node once the disk is well")]
+    #[error("the disk failed earlier ({why}); restart the node when the disk works again")]
     Poisoned {
         /// The first error.
         why: String,
@@ -134,7 +135,7 @@ impl StoreError {
         matches!(self, StoreError::Io { source, .. } if is_out_of_descriptors(source))
     }
 
-    /// The log in a node's folder is nobody's.
+    /// The log in a node's folder has no identity.
     pub fn lost_identity(dir: &Path, why: &'static str) -> StoreError {
         StoreError::IdentityLost { dir: dir.to_path_buf(), why, node: node_of(dir) }
     }

@@ -4,7 +4,7 @@
 //! peers that it knew last, so that a restart finds them without any shared file. It is replaced in one step, never edited.
 //! `lock` is held for as long as the process lives; the system lets go of it however the process ends.
 //! A discarded folder (`--rejoin`) gets its new uuid before its log goes: the old uuid must never vote with an empty log.
-//! Not here: joining and founding (`cluster/discovery.rs`).
+//! Not here: joining and bootstrap (`cluster/discovery.rs`).
 
 use super::anchor::Anchor;
 use super::error::StoreError;
@@ -37,7 +37,7 @@ const LOCK_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Me {
-    /// The cluster that the data belongs to; `None` until the node has joined or founded one.
+    /// The cluster that the data belongs to; `None` until the node has joined or bootstrapped one.
     pub cluster: Option<Uuid>,
     /// The node's number.
     pub id: NodeId,
@@ -156,7 +156,7 @@ pub fn missing_beside_a_log(files: &dyn Files, dir: &Path) -> Result<(), StoreEr
     }
 }
 
-/// Whether a node's folder holds a log or a snapshot: promises that somebody may build on.
+/// Whether a node's folder holds a log or a snapshot: promises that other nodes may rely on.
 pub fn holds_log(files: &dyn Files, dir: &Path) -> Result<bool, StoreError> {
     let is_segment = |name: &String| segment::number_of(name).is_some();
     Ok(list(files, &dir.join(WAL_DIR))?.iter().any(is_segment)
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn no_crash_leaves_the_old_uuid_with_an_empty_log() {
-        use crate::raft::{Persist, founding_state};
+        use crate::raft::{Persist, bootstrap_state};
         use crate::store::tests::fault_files::{Fault, FaultFiles, Restart};
         let dir = folder(Path::new("data"), NodeId(2));
         let (old, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
@@ -504,7 +504,7 @@ mod tests {
             let files: Arc<dyn Files> = Arc::new(disk.clone());
             let mut me = Me::new(NodeId(2), old);
             let (mut store, _) = open_store(files.clone(), &dir, &mut me, Options::default()).unwrap();
-            let first = founding_state(me.identity());
+            let first = bootstrap_state(me.identity());
             let hard_state = Some(first.hard_state);
             store.write(&Persist { hard_state, entries: first.entries, ..Persist::default() }).unwrap();
             store.sync().unwrap();

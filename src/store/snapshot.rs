@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const MAGIC: &[u8; 8] = b"PHLXSNP1";
 /// Before the head, each chunk and the trailer: `u32` length, `u32` CRC-32 of it and what follows.
 const FRAME_BYTES: usize = 8;
-/// No frame is longer: whoever reads one reserves its declared length.
+/// No frame is longer: a reader reserves its declared length.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
 /// A snapshot is synced in pieces of this size: one sync of all of it would hold the log's syncs up meanwhile.
@@ -438,7 +438,7 @@ impl SnapshotReceiver {
     }
 }
 
-/// Who reads snapshots now: a file that somebody reads is removed in one step, which leaves it whole for its reader.
+/// Which snapshots are being read: such a file is removed in one step, which leaves it whole for its reader.
 #[derive(Clone, Default)]
 struct Readers(Arc<AtomicU64>);
 

@@ -164,7 +164,7 @@ impl Store {
     /// Whether the log's file that is written to is still in its place.
     ///
     /// # Errors
-    /// [`StoreError::FolderGone`] if it is not; anything else: nobody knows.
+    /// [`StoreError::FolderGone`] if it is not; anything else: unknown.
     pub fn look(&self) -> Result<(), StoreError> {
         let path = self.wal.path();
         match std::fs::metadata(&path) {

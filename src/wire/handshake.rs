@@ -24,7 +24,7 @@ use uuid::Uuid;
 const EARLY_FRAME_BYTES_MAX: usize = 4 << 10;
 
 /// Also said by a dialer to an acceptor that does not prove the secret.
-const OTHER_SECRET: &str = "cluster_secret differs: give every node the same one";
+const OTHER_SECRET: &str = "cluster_secret differs: set the same one on all nodes";
 
 /// A stream whose reads share one deadline.
 pub struct DeadlineReader<'a> {
@@ -155,7 +155,7 @@ pub fn accept(
     let mut seals = Seals::default();
     if hello.protocol != PROTOCOL {
         let (ours, theirs) = (PROTOCOL, hello.protocol);
-        let why = format!("peer protocol {ours} spoken here, {theirs} there: run one version everywhere");
+        let why = format!("peer protocol version {ours} here, {theirs} there: run the same version on all nodes");
         return reject(stream, &mut seals, why);
     }
     if hello.opening.is_empty() != key.is_none() {

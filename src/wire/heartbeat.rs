@@ -34,7 +34,8 @@ pub struct Row {
     pub counter: u64,
     /// Client connections now.
     pub load: u64,
-    /// Client connections ever opened by this process: tells a front door which of its hand-outs have arrived.
+    /// Client connections ever opened by this process: tells other nodes which of their redirected clients have
+    /// arrived.
     pub sessions_opened_total: u64,
     /// Role in its term.
     pub role: Role,

@@ -82,7 +82,7 @@ pub enum Frame {
     Joined {
         cluster: Uuid,
         members: Vec<(NodeId, Addresses)>,
-        /// Who they are: the newcomer hears nobody else.
+        /// Their identities: the new node drops messages of others.
         identities: Vec<Identity>,
     },
     /// Consensus.
@@ -91,7 +91,7 @@ pub enum Frame {
     Remembered(raft::Promise),
     /// One heartbeat table.
     Gossip(heartbeat::Table),
-    /// Front doors tell each other whom they sent clients to, at once: worker and how many.
+    /// Nodes tell each other at once to which nodes they redirected clients: node and count.
     HandedOut(Vec<(NodeId, u32)>),
     /// What a follower's clients ask of the leader, in order, each with its number there.
     Forward(Vec<(u64, Ask)>),
@@ -160,7 +160,7 @@ impl Forwarded {
     pub fn within(self, bytes_max: usize) -> Forwarded {
         match (self.size(), self) {
             (size, Forwarded::Done { index, .. }) if size > bytes_max => {
-                let why = format!("done, but its answer of {size} bytes is too large to be passed on: ask the leader");
+                let why = format!("applied, but the answer of {size} bytes is too large to forward: ask the leader");
                 Forwarded::Done { index, reply: Reply::Failed(why) }
             }
             (_, other) => other,
@@ -168,7 +168,7 @@ impl Forwarded {
     }
 }
 
-/// What a node knows about its cluster, told to whoever asks.
+/// What a node knows about its cluster, told to any process that asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Whereabouts {
     /// Its cluster; `None`: it looks for one itself.

@@ -4,10 +4,11 @@
 //! Both sides contribute a nonce, and both proofs cover the whole handshake ([`Transcript`]): nothing of it can be changed on the
 //! way, and no proof is good for another connection. Each proof and each direction has a label of its own, so nothing that one
 //! side said can be played back to it. The tags cover the place of a frame in its direction: frames cannot be added, dropped,
-//! repeated or moved, so whoever stands between two nodes can delay or end their connection and no more.
+//! repeated or moved, so a process between two nodes can only delay or end their connection.
 //!
-//! Whoever has a proof, by connecting or by listening, can compare guesses at the secret with it. The key is therefore made by a
-//! function that is slow and takes memory, once for each process: each guess costs as much (docs/protocol.md).
+//! A process that has a proof, by connecting or by listening, can compare guesses at the secret with it. The key is
+//! therefore made by a function that is slow and takes memory, once for each process: each guess costs as much
+//! (docs/protocol.md).
 //! Not here: who says what when (`handshake.rs`), frames (`codec.rs`).
 
 use super::Hello;
@@ -57,7 +58,7 @@ pub(super) struct Transcript<'a> {
 }
 
 impl Transcript<'_> {
-    /// What whoever knows the key can make of it.
+    /// A proof that needs the key.
     pub fn secrets(&self, key: &Key) -> Secrets {
         let said = postcard::to_stdvec(self).expect("encoding into memory cannot fail");
         Secrets { key: key.clone(), said: Sha256::digest(said).into() }

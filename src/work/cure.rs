@@ -6,7 +6,7 @@ use std::fs;
 use std::ops::Range;
 
 /// What lets every client do what this node may.
-const LIMITS: &str = "set jobs_cage to \"limits\" where every client is trusted";
+const LIMITS: &str = "set jobs_cage to \"limits\" if every client is trusted";
 /// Settings of the system that keep users from making namespaces: where they are, the value that forbids it, and what allows it.
 const FORBIDDING: [(&str, &str, &str); 3] = [
     ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
@@ -16,8 +16,8 @@ const FORBIDDING: [(&str, &str, &str); 3] = [
 
 /// What is wrong where these programs are missing.
 pub(crate) fn of_missing(programs: &[&str]) -> String {
-    let packages =
-        "bubblewrap, util-linux and coreutils have them (Debian: apt-get install bubblewrap util-linux coreutils)";
+    let packages = "they are part of bubblewrap, util-linux and coreutils (Debian: apt-get install bubblewrap \
+        util-linux coreutils)";
     match programs {
         ["bwrap"] => format!("bwrap is not installed: apt-get install bubblewrap (Debian, Ubuntu), or {LIMITS}"),
         programs => format!("{} not installed: {packages}", programs.join(", ")),
@@ -50,7 +50,7 @@ fn of_maps(users: Range<u32>, uid_map: &str, gid_map: &str) -> Option<String> {
         [("uid_map", uid_map), ("gid_map", gid_map)].into_iter().find(|(_, map)| !has_room(&users, map))?;
     let ids: Vec<String> = ranges(map).map(|ids| format!("{} to {}", ids.start, ids.end - 1)).collect();
     Some(format!(
-        "root has no users for jobs here: they would be {} to {}, and /proc/self/{name} has {} alone; give the container 65536 ids \
+        "jobs of root run as users {} to {}, but /proc/self/{name} maps only {}; give the container 65536 ids \
          (for rootless podman or docker a line in /etc/subuid and in /etc/subgid), run the node as another user than root, or {LIMITS}",
         users.start,
         users.end - 1,
@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(of_maps(users(), uids, gids), None, "{uids}{gids}");
         }
         let why = of_maps(users(), alone, alone).unwrap();
-        assert!(why.contains("60000 to 64999, and /proc/self/uid_map has 0 to 0 alone; give the container"), "{why}");
+        assert!(why.contains("60000 to 64999, and /proc/self/uid_map maps only 0 to 0; give the container"), "{why}");
         assert!(of_maps(users(), "0 1000 1\n1 100000 61000\n", given).is_some(), "a part is not enough");
         assert!(of_maps(users(), given, alone).unwrap().contains("/proc/self/gid_map"));
     }

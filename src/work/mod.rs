@@ -1,4 +1,4 @@
-//! Running people's programs: which languages this machine has, and one attempt of one job in its cage.
+//! Running users' programs: which languages this machine has, and one attempt of one job in its sandbox.
 //!
 //! The tour: `runtimes.rs` says how a language is compiled and run and finds out what is there; `sandbox.rs` shuts a command in,
 //! `syscall_filter.rs` from what namespaces do not divide, `cure.rs` says what is wrong where that cannot be done; `run.rs`
@@ -22,8 +22,8 @@ mod untrusted_dir;
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
     /// Programs cannot be shut in on this machine.
-    #[error("jobs are refused here, for they could not be caged: {why}")]
-    NoCage {
+    #[error("jobs are refused here: this node cannot run programs in a sandbox: {why}")]
+    NoSandbox {
         /// What was tried and what came of it.
         why: String,
     },

@@ -29,7 +29,7 @@ impl Namespace {
         is_own.then(|| Namespace { proc, first: format!("/proc/{first}/task") })
     }
 
-    /// How many processes there are, each thread counted. Beyond `most` nobody counts on.
+    /// How many processes there are, each thread counted. Stops counting beyond `most`.
     pub fn count(&self, most: u64) -> Option<u64> {
         let names = Dir::read_from(&self.proc).ok()?.flatten().map(|row| row.file_name().to_owned());
         let processes: Vec<_> = names.filter(|name| name.to_bytes().iter().all(u8::is_ascii_digit)).collect();

@@ -1,8 +1,8 @@
 //! A process with all its children, as `/proc` shows them: how many there are, what they use, and what they hold in secret.
 //!
-//! Where there are no walls, a child whose parent has ended is nobody's any more: those are known by their home, which they
-//! inherit. Who takes another home as well escapes; there every client is trusted.
-//! What is gone while one looks is not counted. Not here: what is done about it (`run.rs`).
+//! Where there are no walls, a child whose parent has ended has lost its place in the tree: those are known by their
+//! home, which they inherit. Who takes another home as well escapes; there every client is trusted. What is gone while
+//! one looks is not counted. Not here: what is done about it (`run.rs`).
 
 use super::namespace::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const THREADS_ASKED: usize = 64;
 /// Processes of a family that are named at most.
 const MEMBERS_MAX: usize = 10_000;
-/// Beyond so many open files nobody looks on.
+/// Stops looking beyond this many open files.
 const OPEN_MAX: usize = 20_000;
 /// A look into processes that takes longer than this is broken off if they are too many by now.
 const COUNT_AGAIN: Duration = Duration::from_millis(5);
@@ -31,7 +31,7 @@ const KILL_AGAIN: Duration = Duration::from_millis(1);
 pub struct Family {
     /// This one and all its children,
     pub pid: u32,
-    /// except for so many levels at the top (the cage's own);
+    /// except for so many levels at the top (the sandbox's own);
     pub outer: usize,
     /// and all that have this home, if one is given.
     pub home: Option<PathBuf>,
@@ -58,8 +58,8 @@ pub struct Nameless {
 }
 
 /// Looks at the processes of a family: first only at how many there are, for to look into one waits for whoever forks, and
-/// what multiplies has come and gone before the last is looked into. Beyond `most` nobody looks on. Where they have a namespace of
-/// their own they are counted there, and once more where a look takes long.
+/// what multiplies has come and gone before the last is looked into. Stops looking beyond `most`. Where they have a
+/// namespace of their own they are counted there, and once more where a look takes long.
 pub fn usage(family: &Family, namespace: Option<&Namespace>, most: u64) -> Usage {
     let in_namespace = || namespace.and_then(|namespace| namespace.count(most));
     let mut usage = Usage::default();

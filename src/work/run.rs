@@ -13,10 +13,10 @@ use super::WorkError;
 use super::namespace::Namespace;
 use super::process_tree::{self, Family};
 use super::runtimes::{self, Found, LAUNCHER, Places};
-use super::sandbox::{self, Bounds, Cage};
+use super::sandbox::{self, Bounds, Sandbox};
 use super::scratch::{FILES_MAX, Scratch};
 use crate::services::jobs::{End, Limits, Request, Verdict};
-use crate::settings::CageKind;
+use crate::settings::SandboxKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
@@ -73,7 +73,7 @@ pub enum Stream {
 /// An attempt to be made.
 pub struct Attempt<'a> {
     /// How it is shut in.
-    pub cage: &'a Cage,
+    pub sandbox: &'a Sandbox,
     /// What runs it.
     pub found: &'a Found,
     /// What to run.
@@ -106,15 +106,15 @@ impl Attempt<'_> {
     /// Makes it.
     ///
     /// # Errors
-    /// What is wrong with this machine: the program did not run, or nobody knows how it ended.
+    /// What is wrong with this machine: the program did not run, or its end is unknown.
     pub fn run(mut self) -> Result<End, WorkError> {
         let class = self.class();
         let files_mb = self.limits.files_mb.max(COMPILER.files_mb);
-        let scratch = Scratch::make(&self.scratch, self.cage.user(self.slot), files_mb);
-        let scratch = &scratch.map_err(WorkError::io("make the job's folder"))?;
+        let scratch = Scratch::make(&self.scratch, self.sandbox.user(self.slot), files_mb);
+        let scratch = &scratch.map_err(WorkError::io("create the job's folder"))?;
         let files = match self.lay_out(scratch, &class) {
             Err(e) if self.is_cancelled.load(Ordering::Relaxed) => {
-                log::debug!("a job was cancelled before it began: {e}");
+                log::debug!("a job was cancelled before it started: {e}");
                 return Ok(End::bare(Verdict::Cancelled));
             }
             Err(e) => return Ok(End::bare(Verdict::Failed(format!("cannot write the job's files: {e}")))),
@@ -186,7 +186,7 @@ impl Attempt<'_> {
                     return Err(io::Error::other("it was cancelled"));
                 }
                 if Instant::now() >= until || made.len() as u64 >= FILES_MAX {
-                    return Err(io::Error::other(format!("they take too long, or are more than {FILES_MAX}")));
+                    return Err(io::Error::other(format!("there are more than {FILES_MAX}, or they take too long")));
                 }
                 let folder = job.join(folder);
                 if !folder.is_dir() {
@@ -205,7 +205,7 @@ impl Attempt<'_> {
             made.push(path);
             files.push(name);
         }
-        if let Some(user) = self.cage.user(self.slot) {
+        if let Some(user) = self.sandbox.user(self.slot) {
             made.iter().try_for_each(|path| chown(path, Some(user), Some(user)))?;
         }
         Ok(files)
@@ -246,7 +246,9 @@ impl Attempt<'_> {
         };
         let mut folders: Vec<PathBuf> = self.found.home.iter().cloned().collect();
         // What was compiled into the job's folder needs no toolchain, and has better walls without one of root's.
-        if words.first().is_some_and(|word| word.starts_with("./")) && !self.cage.is_by_user(scratch.path(), &folders) {
+        if words.first().is_some_and(|word| word.starts_with("./"))
+            && !self.sandbox.is_by_user(scratch.path(), &folders)
+        {
             folders.clear();
         }
         let prefix: &[String] = if is_heard { &self.found.prefix } else { &[] };
@@ -258,7 +260,7 @@ impl Attempt<'_> {
         let Start { words, stdin, limits, bounds, folders, is_heard } = start;
         scratch.forget_start().map_err(WorkError::io("write into the job's folder"))?;
         let before = scratch.used(None).unwrap_or_default();
-        let mut command = self.cage.command(words, scratch.path(), folders, self.slot, bounds);
+        let mut command = self.sandbox.command(words, scratch.path(), folders, self.slot, bounds);
         let child = spawn(&mut command).map_err(|e| WorkError::NotStarted { why: e.to_string() })?;
         let mut deaf = |_: Stream, _: &[u8]| {};
         let hear: &mut dyn FnMut(Stream, &[u8]) = if *is_heard { self.hear } else { &mut deaf };
@@ -269,10 +271,10 @@ impl Attempt<'_> {
             before,
             family: Family {
                 pid: child.id(),
-                outer: self.cage.levels(),
-                home: (self.cage.kind() == CageKind::Limits).then(|| scratch.job()),
+                outer: self.sandbox.levels(),
+                home: (self.sandbox.kind() == SandboxKind::Limits).then(|| scratch.job()),
             },
-            own: self.cage.own_processes(),
+            own: self.sandbox.own_processes(),
             inner: None,
             namespace: None,
             is_cancelled: self.is_cancelled,
@@ -301,7 +303,7 @@ impl Attempt<'_> {
     /// It says 128 and the signal's number, and a program may exit with such a code itself: so a limit's signal tells of the
     /// limit only where the program was seen to come near it. Else 129 to 159 stay ambiguous, as in every shell.
     fn told(&self, scratch: &Scratch, limits: &Limits, mut ran: Ran) -> Ran {
-        if self.cage.kind() == CageKind::Full
+        if self.sandbox.kind() == SandboxKind::Full
             && let Some(code @ SIGNALS_FIRST..=SIGNALS_LAST) = ran.exit_code
         {
             (ran.exit_code, ran.signal) = match code - 128 {
@@ -332,7 +334,7 @@ pub(crate) fn start_patiently<T>(
     for pause_ms in START_PAUSES_MS {
         match once() {
             Err(e @ WorkError::NotStarted { .. }) if Instant::now() < last => {
-                log::info!("a job's sandbox is tried again: {e}");
+                log::info!("starting a job's sandbox again: {e}");
                 let until = last.min(Instant::now() + Duration::from_millis(pause_ms));
                 while Instant::now() < until {
                     if is_cancelled.load(Ordering::Relaxed) {
@@ -398,11 +400,11 @@ struct Watch<'a> {
     /// Files and bytes that were there when it began.
     before: (u64, u64),
     family: Family,
-    /// Processes of the family that are the cage's own.
+    /// Processes of the family that are the sandbox's own.
     own: usize,
-    /// The cage's first process, once it was seen: it is another session's than the rest.
+    /// The sandbox's first process, once it was seen: it is another session's than the rest.
     inner: Option<OwnedFd>,
-    /// Where the cage's processes are counted, once the program has begun.
+    /// Where the sandbox's processes are counted, once the program has begun.
     namespace: Option<Namespace>,
     is_cancelled: &'a AtomicBool,
     begun: Instant,
@@ -591,8 +593,8 @@ impl Watch<'_> {
         kill_group(child);
     }
 
-    /// A program could keep the cage's first process from dying with those around it, but not from being killed, and all of
-    /// the cage dies with it.
+    /// A program could keep the sandbox's first process from dying with those around it, but not from being killed, and
+    /// all of the sandbox dies with it.
     fn find_inner(&mut self) {
         #[cfg(target_os = "linux")]
         if self.inner.is_none() && self.own > 0 {
@@ -602,7 +604,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Number of the cage's first process.
+    /// Number of the sandbox's first process.
     fn inner_pid(&self) -> Option<u32> {
         process_tree::below(self.family.pid, self.family.outer).first().copied()
     }
@@ -645,7 +647,7 @@ impl Watch<'_> {
     }
 }
 
-/// Feeds standard input; `true`: there is nothing more to say, or nobody listens.
+/// Feeds standard input; `true`: all was written, or the reader is gone.
 fn is_fed(pipe: &mut impl Write, stdin: &mut &[u8]) -> bool {
     while !stdin.is_empty() {
         match pipe.write(stdin) {
@@ -677,7 +679,7 @@ fn wait_for(
 
 fn kill_group(child: &Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // Nobody is left in it.
+        // No process is left in it.
         let _ = kill_process_group(group, Signal::KILL);
     }
 }

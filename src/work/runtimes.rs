@@ -1,7 +1,8 @@
 //! Which languages this machine has, and how a program in each is compiled and run.
 //!
 //! A runtime of the settings is there if its probe succeeds. Toolchains outside the system's folders are shown to their own
-//! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the cage around the commands (`sandbox.rs`).
+//! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the sandbox around the commands
+//! (`sandbox.rs`).
 
 use crate::settings::Runtime;
 use std::io::{self, Read};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where the cage has programs, in the order of search.
+/// Where the sandbox has programs, in the order of search.
 pub const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// A Java class of ours that starts the user's: its `main`, or its `run()` that returns a text.
 pub const LAUNCHER: (&str, &str) = ("PhalanxLauncher.java", include_str!("launcher.java"));
@@ -53,7 +54,7 @@ pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
             return None;
         }
         let words = fill(&runtime.probe, &Places { home: home.as_deref(), ..Places::default() });
-        // What is not under the toolchain's own folder must be where the cage will look for it.
+        // What is not under the toolchain's own folder must be where the sandbox will look for it.
         command(&words, home.is_none().then_some(SYSTEM_PATH), seconds)
     };
     let versions = first_lines(runtimes.iter().zip(&homes).map(probe));
@@ -110,7 +111,7 @@ impl Asked {
         Ok(Asked { child, said: Default::default(), status: None })
     }
 
-    /// Listens until it has ended. What it has started may go on and keep its output open: nobody waits for that.
+    /// Listens until it has ended. What it has started may go on and keep its output open: that is not waited for.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         while self.status.is_none() && until.is_none_or(|until| Instant::now() < until) {
             self.status = self.child.try_wait()?;

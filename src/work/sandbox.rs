@@ -1,10 +1,10 @@
-//! A cage for one command: it sees a few folders of the system, its own scratch folder and nothing else, and reaches nobody.
+//! A sandbox for one command: it sees a few folders of the system and its own scratch folder, and has no network.
 //!
 //! bubblewrap gives it namespaces of its own (files, processes, network, host name, users) and a filter of system calls,
 //! `prlimit` bounds what each of its processes may use. As root the command runs under a user number of its own, for root's
 //! processes are not counted against limits; bubblewrap itself runs as that user, so that no job can make namespaces within its
-//! cage and mount memory there. Only for what this user cannot reach (a toolchain below `/root`) root builds the walls, and then
-//! it can.
+//! sandbox and mount memory there. Only for what this user cannot reach (a toolchain below `/root`) root builds the
+//! walls, and then it can.
 //!
 //! Limits are set inside the sandbox, where bubblewrap has made a user namespace: since Linux 5.14 the kernel counts
 //! `RLIMIT_NPROC` in each user namespace apart, so it counts the job's processes alone, whatever else the same user runs. Where
@@ -22,7 +22,7 @@ use super::cure;
 use super::runtimes::SYSTEM_PATH;
 use super::scratch::{self, FILTER, HOME, JOB, SHM, STARTED, Scratch, TMP};
 use super::syscall_filter;
-use crate::settings::CageKind;
+use crate::settings::SandboxKind;
 use crate::types::ProcessLimit;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -47,12 +47,12 @@ const SYSTEM: [&str; 12] = [
 ];
 /// Folders below `/etc` with this at the beginning of their name belong to Java, whose own folder has links to them.
 const JAVA: &str = "java";
-/// Seconds beyond its limit after which a command ends although nobody watches it.
+/// Seconds beyond its limit after which a command ends although no node watches it.
 const ORPHAN_S: u64 = 5;
-/// Levels of processes around a command in [`CageKind::Full`]: `timeout`, and bubblewrap outside. Its inner process is counted
-/// with the command, who could make it work for itself.
+/// Levels of processes around a command in [`SandboxKind::Full`]: `timeout`, and bubblewrap outside. Its inner process
+/// is counted with the command, who could make it work for itself.
 pub const LEVELS_FULL: usize = 2;
-/// And in [`CageKind::Limits`]: `timeout`.
+/// And in [`SandboxKind::Limits`]: `timeout`.
 pub const LEVELS_LIMITS: usize = 1;
 /// What is added to the `nice` value of the command: it gives way to nodes, which have elections to hold, and to whoever watches
 /// it. At the same value a fork bomb of 300 processes lets its watcher have a turn once a second.
@@ -92,8 +92,8 @@ pub struct Bounds {
 
 /// A way to shut commands in that works on this machine.
 #[derive(Clone, Debug)]
-pub struct Cage {
-    kind: CageKind,
+pub struct Sandbox {
+    kind: SandboxKind,
     is_root: bool,
     /// The users of root's slots can build their walls themselves, or, without walls, reach their folders.
     is_by_user: bool,
@@ -105,24 +105,24 @@ pub struct Cage {
     inherited: Vec<u32>,
 }
 
-impl Cage {
+impl Sandbox {
     /// Tries it out in a folder like those of attempts, below this one: what works elsewhere may not work there.
     ///
     /// # Errors
-    /// [`WorkError::NoCage`] with the reason and what to do.
-    pub fn try_out(kind: CageKind, jobs: &Path) -> Result<Cage, WorkError> {
+    /// [`WorkError::NoSandbox`] with the reason and what to do.
+    pub fn try_out(kind: SandboxKind, jobs: &Path) -> Result<Sandbox, WorkError> {
         let is_root = rustix::process::geteuid().is_root();
         let process_limit = ProcessLimit::Watched;
-        let mut cage =
-            Cage { kind, is_root, is_by_user: is_root, process_limit, java: java_folders(), inherited: inherited() };
+        let mut sandbox =
+            Sandbox { kind, is_root, is_by_user: is_root, process_limit, java: java_folders(), inherited: inherited() };
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        cage.process_limit = cage.process_limit_on(&release);
-        if is_root && cage.try_once(jobs).is_ok() {
-            return Ok(cage);
+        sandbox.process_limit = sandbox.process_limit_on(&release);
+        if is_root && sandbox.try_once(jobs).is_ok() {
+            return Ok(sandbox);
         }
-        cage.is_by_user = false;
-        cage.process_limit = cage.process_limit_on(&release);
-        cage.try_once(jobs).map(|()| cage)
+        sandbox.is_by_user = false;
+        sandbox.process_limit = sandbox.process_limit_on(&release);
+        sandbox.try_once(jobs).map(|()| sandbox)
     }
 
     fn try_once(&self, jobs: &Path) -> Result<(), WorkError> {
@@ -130,26 +130,28 @@ impl Cage {
         let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
         let missing: Vec<&str> = self.programs().filter(|program| !on_path(program).is_file()).collect();
         if !missing.is_empty() {
-            return Err(WorkError::NoCage { why: cure::of_missing(&missing) });
+            return Err(WorkError::NoSandbox { why: cure::of_missing(&missing) });
         }
         if let Some(why) = self.user(slot).and_then(|_| cure::of_users(USERS..USERS + USERS_COUNT)) {
-            return Err(WorkError::NoCage { why });
+            return Err(WorkError::NoSandbox { why });
         }
-        let path = jobs.join(format!("phalanx-cage-{slot}-{}", fastrand::u64(..)));
-        let scratch = Scratch::make(&path, self.user(slot), 1).map_err(|e| WorkError::NoCage {
+        let path = jobs.join(format!("phalanx-sandbox-{slot}-{}", fastrand::u64(..)));
+        let scratch = Scratch::make(&path, self.user(slot), 1).map_err(|e| WorkError::NoSandbox {
             why: match self.user(slot) {
                 Some(user) => format!(
-                    "cannot make a folder for user {user} below {}: {e}; root needs the right to give \
-                                       files away there (CAP_CHOWN)",
+                    "cannot create a folder for user {user} below {}: {e}; root needs the capability CAP_CHOWN there",
                     jobs.display()
                 ),
-                None => format!("cannot make a folder below {}: {e}; let this node's user write there", jobs.display()),
+                None => format!(
+                    "cannot create a folder below {}: {e}; make it writable for the user of this node",
+                    jobs.display()
+                ),
             },
         })?;
         let mut command = self.command(&["true".to_string()], scratch.path(), &[], slot, &bounds);
         let output = command.stdin(Stdio::null()).output();
         let closed = match self.user(slot).is_some() && !scratch::is_passable(&path) {
-            true => format!("let the users of jobs pass through the folders above {} (chmod o+x), ", jobs.display()),
+            true => format!("make the folders above {} passable for the users of jobs (chmod o+x), ", jobs.display()),
             false => String::new(),
         };
         let cure = |said: &str| format!("{closed}{}", cure::of_failed_start(said));
@@ -158,29 +160,29 @@ impl Cage {
             Ok(output) => {
                 let why = how_it_ended(output.status, String::from_utf8_lossy(&output.stderr).trim());
                 let cure = cure(&why);
-                Err(WorkError::NoCage { why: format!("{why}; {cure}") })
+                Err(WorkError::NoSandbox { why: format!("{why}; {cure}") })
             }
             Err(e) => {
                 let cure = cure(&e.to_string());
-                Err(WorkError::NoCage { why: format!("no command can be started: {e}; {cure}") })
+                Err(WorkError::NoSandbox { why: format!("no command can be started: {e}; {cure}") })
             }
         }
     }
 
     /// The programs around a command, but for the shell.
     fn programs(&self) -> impl Iterator<Item = &'static str> {
-        let walls = (self.kind == CageKind::Full).then_some("bwrap");
+        let walls = (self.kind == SandboxKind::Full).then_some("bwrap");
         ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(walls)
     }
 
     /// How.
-    pub fn kind(&self) -> CageKind {
+    pub fn kind(&self) -> SandboxKind {
         self.kind
     }
 
     /// The user that a command in this slot runs as, if that is another than this program's; it must own the scratch folder.
     pub fn user(&self, slot: u32) -> Option<u32> {
-        (self.is_root && (self.kind == CageKind::Full || self.is_by_user)).then(|| USERS + slot % USERS_COUNT)
+        (self.is_root && (self.kind == SandboxKind::Full || self.is_by_user)).then(|| USERS + slot % USERS_COUNT)
     }
 
     /// What bounds the number of processes of a job.
@@ -190,18 +192,18 @@ impl Cage {
 
     fn process_limit_on(&self, release: &str) -> ProcessLimit {
         let has_own_user = self.user(0).is_some();
-        let has_own_namespace = self.kind == CageKind::Full && version(release) >= COUNTS_BY_NAMESPACE;
+        let has_own_namespace = self.kind == SandboxKind::Full && version(release) >= COUNTS_BY_NAMESPACE;
         if has_own_user || has_own_namespace { ProcessLimit::Kernel } else { ProcessLimit::Watched }
     }
 
     /// Levels of processes around the command.
     pub fn levels(&self) -> usize {
-        if self.kind == CageKind::Full { LEVELS_FULL } else { LEVELS_LIMITS }
+        if self.kind == SandboxKind::Full { LEVELS_FULL } else { LEVELS_LIMITS }
     }
 
-    /// How many of the processes within them are the cage's own.
+    /// How many of the processes within them are the sandbox's own.
     pub fn own_processes(&self) -> usize {
-        usize::from(self.kind == CageKind::Full)
+        usize::from(self.kind == SandboxKind::Full)
     }
 
     /// Whether the user of a slot builds the walls around what reads these folders.
@@ -212,7 +214,8 @@ impl Cage {
         self.is_by_user && scratch::is_passable(scratch) && folders.iter().all(is_open)
     }
 
-    /// A command that runs `words` in the cage, with `scratch` as its folder and these folders to read besides the system's.
+    /// A command that runs `words` in the sandbox, with `scratch` as its folder and these folders to read besides the
+    /// system's.
     pub fn command(
         &self,
         words: &[String],
@@ -230,19 +233,19 @@ impl Cage {
         let mut line = self.beginning(scratch);
         // As bubblewrap does: when the thread that waits for it is gone, it goes.
         line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from));
-        line.extend(user.filter(|_| is_by_user && self.kind == CageKind::Full).into_iter().flat_map(becoming));
-        if self.is_root && self.kind == CageKind::Limits && !is_by_user {
+        line.extend(user.filter(|_| is_by_user && self.kind == SandboxKind::Full).into_iter().flat_map(becoming));
+        if self.is_root && self.kind == SandboxKind::Limits && !is_by_user {
             // The system does not count root's processes: whoever looks must have the processor before all that multiply.
             line.extend(["chrt", "-i", "0"].map(String::from));
         }
         line.extend(["nice", "-n", NICE].map(String::from));
         line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
-        if self.kind == CageKind::Full {
+        if self.kind == SandboxKind::Full {
             line.extend(self.walls(scratch, folders, &path, user.is_some() && !is_by_user));
         }
         line.extend(self.limits(bounds));
         match self.kind {
-            CageKind::Full => {
+            SandboxKind::Full => {
                 if let Some(user) = user.filter(|_| !is_by_user) {
                     line.push("setpriv".into());
                     line.extend(becoming(user));
@@ -250,7 +253,7 @@ impl Cage {
                 }
             }
             // Only then are its processes counted against limits; but a toolchain that is root's alone needs root.
-            CageKind::Limits => {
+            SandboxKind::Limits => {
                 line.push("setpriv".into());
                 line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
                 line.extend(["--pdeathsig", "KILL"].map(String::from));
@@ -261,7 +264,7 @@ impl Cage {
         // By its whole path the system starts it without a copy of this process first.
         let mut command = Command::new(on_path(&line[0]));
         command.args(&line[1..]).env_clear().env("PATH", path);
-        if self.kind == CageKind::Limits {
+        if self.kind == SandboxKind::Limits {
             let job = scratch.join(JOB);
             command.current_dir(&job).env("HOME", job).env("TMPDIR", scratch.join(TMP)).env("LANG", "C.UTF-8");
         }
@@ -284,9 +287,9 @@ impl Cage {
     /// Tells that all is ready and becomes the command. What is not there to be started has not begun.
     fn last_stage(&self) -> [String; 4] {
         let exec = match self.kind {
-            CageKind::Full => "exec",
+            SandboxKind::Full => "exec",
             // What shells add to the environment; within walls bubblewrap makes it anew, but for what is harmless.
-            CageKind::Limits => "exec env -u PWD -u OLDPWD -u SHLVL -u _",
+            SandboxKind::Limits => "exec env -u PWD -u OLDPWD -u SHLVL -u _",
         };
         let script = format!(
             "command -v \"$1\" >/dev/null || {{ echo \"$1: not found\" >&2; exit 127; }}; \
@@ -320,7 +323,7 @@ impl Cage {
         for path in &shown {
             add(&["--ro-bind-try", path, path]);
         }
-        // The cage's first process is the same user's, and all ends with it: nobody looks into its memory, or writes there.
+        // The sandbox's first process is the same user's, and all ends with it: its memory must not be read or written.
         add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
         // All that it can write lies in its folder, and is bounded and counted there.
         for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
@@ -339,7 +342,7 @@ impl Cage {
         let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
         // Only bash closes descriptors of two digits.
         let shell = if closed.is_empty() { "sh" } else { "bash" };
-        let filter = match self.kind == CageKind::Full && syscall_filter::bytes().is_some() {
+        let filter = match self.kind == SandboxKind::Full && syscall_filter::bytes().is_some() {
             true => format!(" {FILTER_FD}<\"$0/{FILTER}\""),
             false => String::new(),
         };
@@ -354,7 +357,7 @@ impl Cage {
 /// How a sandbox ended whose command never began: what it said, or that it said nothing.
 pub(crate) fn how_it_ended(status: ExitStatus, said: &str) -> String {
     match (said.is_empty(), status.signal()) {
-        (true, _) => format!("the sandbox said nothing and ended with {status}"),
+        (true, _) => format!("the sandbox ended with {status} and without a message"),
         (false, Some(_)) => format!("{said} ({status})"),
         (false, None) => said.to_string(),
     }

@@ -127,7 +127,7 @@ impl Drop for Scratch {
             unmount(&self.path);
         }
         if let Err(e) = untrusted_dir::remove(&self.path) {
-            log::warn!("a job's folder stays behind path={} err={e}", self.path.display());
+            log::warn!("cannot remove a job's folder path={} err={e}", self.path.display());
         }
     }
 }
@@ -143,7 +143,10 @@ fn mount(path: &Path, files_mb: u64) -> bool {
     match rustix::mount::mount(path, path, "tmpfs", flags, options.as_c_str()) {
         Ok(()) => true,
         Err(e) => {
-            log::debug!("no file system of its own for a job, its files are counted path={} err={e}", path.display());
+            log::debug!(
+                "cannot mount a file system for a job, its files are counted instead path={} err={e}",
+                path.display()
+            );
             false
         }
     }
@@ -154,7 +157,7 @@ fn unmount(path: &Path) {
     use rustix::mount::UnmountFlags;
     // Now, whoever still dies in it.
     if let Err(e) = rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        log::warn!("a job's file system stays mounted path={} err={e}", path.display());
+        log::warn!("cannot unmount a job's file system path={} err={e}", path.display());
     }
 }
 
@@ -170,7 +173,7 @@ fn unmount(_: &Path) {}
 /// of this name where they may pass.
 pub fn place(own: &Path, name: &str) -> PathBuf {
     let is_root = rustix::process::geteuid().is_root();
-    // A relative one means nothing to a cage, whose folders are others.
+    // A relative one means nothing to a sandbox, whose folders are others.
     let own = std::path::absolute(own).unwrap_or_else(|_| own.to_path_buf());
     let other = Path::new(RUN).join(name);
     // `/run` has little room, and may forbid to run what lies there: only where each attempt gets a file system of its own.
@@ -189,7 +192,7 @@ pub fn place(own: &Path, name: &str) -> PathBuf {
     own
 }
 
-/// Whether everybody may pass through the folders above this one.
+/// Whether all users may pass through the folders above this one.
 pub fn is_passable(path: &Path) -> bool {
     path.ancestors().skip(1).all(|folder| fs::metadata(folder).is_ok_and(|it| it.mode() & 0o001 != 0))
 }
@@ -198,7 +201,7 @@ pub fn is_passable(path: &Path) -> bool {
 /// the folders that are to be removed, which may take long.
 ///
 /// # Errors
-/// When the folder cannot be made anew.
+/// When the folder cannot be created again.
 pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
     // Another node that has found it abandoned removes whatever has its name: not the new one in its place.
     let _held = if jobs.exists() { Some(hold(jobs)?) } else { None };
@@ -248,7 +251,8 @@ pub fn hold(jobs: &Path) -> io::Result<fs::File> {
     }
 }
 
-/// Removes the folders below `/run` of nodes that are gone and did not do so themselves: nobody would start them again to do it.
+/// Removes the folders below `/run` of nodes that are gone and did not do so themselves: they may never be started
+/// again.
 pub fn remove_abandoned() {
     remove_abandoned_below(Path::new(RUN));
 }
@@ -277,12 +281,12 @@ pub(crate) fn remove_abandoned_below(run: &Path) {
 /// Removes one of the folders that [`clear`] gave, and says if it cannot.
 pub fn remove_old(path: &Path) {
     if let Err(e) = untrusted_dir::remove(path) {
-        log::warn!("folders of old jobs stay behind path={} err={e}", path.display());
+        log::warn!("cannot remove folders of old jobs path={} err={e}", path.display());
     }
 }
 
 /// Kills the walls around commands in folders below this one, and whoever has such a folder mounted as its own: a program may
-/// have seen to it that the first process of its cage outlives the walls. What had no walls is known by its home.
+/// have seen to it that the first process of its sandbox outlives the walls. What had no walls is known by its home.
 fn end_leftovers(jobs: &Path) {
     let below = format!("{}/", jobs.display());
     let own = fs::read_link("/proc/self/ns/mnt").ok();
@@ -292,12 +296,12 @@ fn end_leftovers(jobs: &Path) {
         let line = String::from_utf8_lossy(&line);
         let program = line.split('\0').next().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
         let is_wall = WALLS.contains(&program) && line.contains(&below);
-        let is_caged = || {
+        let is_sandboxed = || {
             let other = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
             let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
             other.is_some() && other != own && table.lines().any(|line| is_mounted_from(line, jobs))
         };
-        if (is_wall || is_caged())
+        if (is_wall || is_sandboxed())
             && let Some(pid) = rustix::process::Pid::from_raw(pid)
         {
             // It has ended by itself meanwhile.
@@ -307,9 +311,10 @@ fn end_leftovers(jobs: &Path) {
     process_tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
 }
 
-/// Whether a line of a table of mounts tells of a cage whose command has its folder below this one: its file system was mounted
-/// there, or it is a part of another, whose own place above it the line does not tell. Only where a cage shows the folder it
-/// counts: whoever has mounts of its own, a service or a cage that is being built, has a copy of the mount itself as well.
+/// Whether a line of a table of mounts tells of a sandbox whose command has its folder below this one: its file system
+/// was mounted there, or it is a part of another, whose own place above it the line does not tell. Only where a sandbox
+/// shows the folder it counts: whoever has mounts of its own, a service or a sandbox that is being built, has a copy of
+/// the mount itself as well.
 pub(crate) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
     let (place, source) = line.split_once(" - ").unwrap_or((line, ""));
     let mut fields = place.split(' ').skip(3).map(unescaped);

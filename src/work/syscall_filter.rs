@@ -1,8 +1,9 @@
-//! Which system calls a job may not make: those that reach what the cage's namespaces do not divide.
+//! Which system calls a job may not make: those that reach what the sandbox's namespaces do not divide.
 //!
-//! A process may trace others of its user, also the cage's own first one, whose death ends all; keys of the kernel's keyrings
-//! and some address families belong to no namespace; memory in segments, queues and secret mappings belongs to no process that
-//! could be asked how much it uses. All of these answer as if the system did not have them (`ENOSYS`), which libraries expect.
+//! A process may trace others of its user, also the sandbox's own first one, whose death ends all; keys of the kernel's
+//! keyrings and some address families belong to no namespace; memory in segments, queues and secret mappings belongs to
+//! no process that could be asked how much it uses. All of these answer as if the system did not have them (`ENOSYS`),
+//! which libraries expect.
 //! Not here: who installs it (`sandbox.rs`: bubblewrap does, from a file in the scratch folder).
 
 use seccompiler::{TargetArch, compile_from_json};
@@ -11,7 +12,7 @@ use std::sync::LazyLock;
 
 /// What each system call that is refused would be good for.
 const REFUSED: [&str; 26] = [
-    // Other processes of the job, among them the cage's first.
+    // Other processes of the job, among them the sandbox's first.
     "ptrace",
     "process_vm_readv",
     "process_vm_writev",
@@ -29,7 +30,7 @@ const REFUSED: [&str; 26] = [
     "msgget",
     "memfd_create",
     "memfd_secret",
-    // Doors into the kernel that no program of the kind needs, and through which calls go past this filter.
+    // Kernel interfaces that jobs do not need, and that bypass this filter.
     "io_uring_setup",
     "io_uring_enter",
     "io_uring_register",
@@ -42,8 +43,8 @@ const REFUSED: [&str; 26] = [
     "quotactl",
     "fanotify_init",
 ];
-/// Address families that stay within the cage: `AF_UNIX`, `AF_INET`, `AF_INET6` and `AF_NETLINK`. Others, as `AF_VSOCK`, know no
-/// network namespace.
+/// Address families that stay within the sandbox: `AF_UNIX`, `AF_INET`, `AF_INET6` and `AF_NETLINK`. Others, as
+/// `AF_VSOCK`, know no network namespace.
 const FAMILIES: [u32; 4] = [1, 2, 10, 16];
 /// `ENOSYS`.
 const NOT_IMPLEMENTED: u32 = 38;

@@ -1,6 +1,8 @@
-//! Tests of the cage with real compilers and hostile programs: each is stopped, told as what it was, and leaves nothing behind.
+//! Tests of the sandbox with real compilers and hostile programs: each is stopped, told as what it was, and leaves
+//! nothing behind.
 //!
-//! A language that this machine lacks is skipped and said so; the shell and the cage must be there (`test.sh` installs them).
+//! A language that this machine lacks is skipped and said so; the shell and the sandbox must be there (`test.sh`
+//! installs them).
 
 mod bombs;
 mod limits;
@@ -11,10 +13,10 @@ mod start;
 
 use super::run::{Attempt, Stream};
 use super::runtimes::{self, Found, find, java_class, java_file};
-use super::sandbox::{Bounds, Cage};
+use super::sandbox::{Bounds, Sandbox};
 use super::scratch::{Scratch, is_mounted_from};
 use crate::services::jobs::{End, Limits, Request, Verdict};
-use crate::settings::{CageKind, known_runtimes as known};
+use crate::settings::{SandboxKind, known_runtimes as known};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -24,8 +26,8 @@ use std::time::{Duration, Instant};
 const LIMITS: Limits =
     Limits { wall_ms: 10_000, cpu_ms: 5_000, memory_mb: 128, output_bytes: 64 << 10, files_mb: 8, processes: 32 };
 
-fn cage() -> Cage {
-    Cage::try_out(CageKind::Full, &std::env::temp_dir()).expect("bubblewrap works here; test.sh installs it")
+fn sandbox() -> Sandbox {
+    Sandbox::try_out(SandboxKind::Full, &std::env::temp_dir()).expect("bubblewrap works here; test.sh installs it")
 }
 
 fn found(language: &str) -> Option<Found> {
@@ -58,7 +60,7 @@ fn passable() -> tempfile::TempDir {
 }
 
 /// Runs an attempt in a folder of its own; afterwards nothing of it may be left.
-fn attempt(cage: &Cage, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) -> Option<End> {
+fn attempt(sandbox: &Sandbox, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) -> Option<End> {
     // Each test may be a process of its own, and no two programs at once may be one user's.
     static SLOT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(16)));
     let found = found(&request.language)?;
@@ -67,7 +69,7 @@ fn attempt(cage: &Cage, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) 
     let is_cancelled = AtomicBool::new(false);
     let slot = SLOT.fetch_add(1, Ordering::Relaxed);
     let attempt = Attempt {
-        cage,
+        sandbox,
         found: &found,
         request,
         limits: request.limits,
@@ -82,7 +84,7 @@ fn attempt(cage: &Cage, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) 
 }
 
 fn run(request: &Request) -> Option<End> {
-    attempt(&cage(), request, &mut |_, _| {})
+    attempt(&sandbox(), request, &mut |_, _| {})
 }
 
 fn shell(source: &str) -> End {
@@ -184,7 +186,7 @@ fn exit_codes_signals_and_live_output_are_told() {
     let killed = shell("kill -SEGV $$");
     assert_eq!((killed.verdict, killed.exit_code, killed.signal), (Verdict::Finished, None, Some(11)));
     let mut heard = Vec::new();
-    let end = attempt(&cage(), &request("shell", "echo one; sleep 0.2; echo two >&2"), &mut |from, bytes| {
+    let end = attempt(&sandbox(), &request("shell", "echo one; sleep 0.2; echo two >&2"), &mut |from, bytes| {
         heard.push((from, text(bytes)));
     });
     finished(&end.unwrap(), 0, "one\n");
@@ -198,7 +200,7 @@ fn too_much_time_is_told_also_of_one_who_ignores_signals() {
         // From when the program runs: what a sandbox needs to start has a bound of its own, and is long on a busy machine.
         let mut begun = None;
         let request = Request { limits, ..request("shell", &format!("echo begun; {source}")) };
-        let end = attempt(&cage(), &request, &mut |_, _| begun = Some(Instant::now())).unwrap();
+        let end = attempt(&sandbox(), &request, &mut |_, _| begun = Some(Instant::now())).unwrap();
         assert_eq!(end.verdict, Verdict::TimedOut, "{source}");
         let took = begun.expect("it said so").elapsed();
         assert!(took < Duration::from_secs(5), "{source} took {took:?}");
@@ -279,22 +281,22 @@ fn what_namespaces_do_not_divide_is_refused() {
 }
 
 #[test]
-fn a_caged_process_is_known_by_its_mounts() {
+fn a_sandboxed_process_is_known_by_its_mounts() {
     let dir = passable();
-    let user = cage().user(7);
+    let user = sandbox().user(7);
     let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1);
     assert!(scratch.is_err(), "the folder above is made by clear()");
     std::fs::create_dir(dir.path().join("jobs")).unwrap();
     let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1).unwrap();
     let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
     let words = ["cat", "/proc/self/mountinfo"].map(String::from);
-    let output = cage().command(&words, scratch.path(), &[], 7, &bounds).output().unwrap();
+    let output = sandbox().command(&words, scratch.path(), &[], 7, &bounds).output().unwrap();
     let table = text(&output.stdout);
     let is_from = |jobs: &Path| table.lines().any(|line| is_mounted_from(line, jobs));
     assert!(is_from(&dir.path().join("jobs")), "{table}");
     assert!(!is_from(&dir.path().join("job")), "{table}");
     assert!(!is_from(Path::new("/data/jobs")), "{table}");
-    // Services with mounts of their own, and cages that are being built, have a copy of the mount itself.
+    // Services with mounts of their own, and sandboxes that are being built, have a copy of the mount itself.
     let copy = format!("77 70 0:52 / {0}/jobs/1-1 rw - tmpfs {0}/jobs/1-1 rw", dir.path().display());
     assert!(!is_mounted_from(&copy, &dir.path().join("jobs")));
 }
@@ -305,7 +307,7 @@ fn jobs_go_first_where_memory_is_short() {
 }
 
 #[test]
-fn no_namespaces_are_made_within_the_cage() {
+fn no_namespaces_are_made_within_the_sandbox() {
     for flags in ["-U", "-Ur", "-Urm", "-m"] {
         let end = shell(&format!("unshare {flags} true && echo made"));
         assert_eq!(text(&end.stdout), "", "{flags}");
@@ -467,12 +469,12 @@ fn a_start_clears_what_a_killed_process_left() {
     // As after a node that was killed before its programs were told to go with it.
     let bounds = super::sandbox::Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sleep", "60"].map(String::from);
-    let cage = cage();
-    if let Some(user) = cage.user(4000) {
+    let sandbox = sandbox();
+    if let Some(user) = sandbox.user(4000) {
         std::os::unix::fs::chown(&path, Some(user), Some(user)).unwrap();
         std::os::unix::fs::chown(path.join("job"), Some(user), Some(user)).unwrap();
     }
-    let mut child = cage.command(&words, &path, &[], 4000, &bounds).spawn().unwrap();
+    let mut child = sandbox.command(&words, &path, &[], 4000, &bounds).spawn().unwrap();
     let old = scratch::clear(&jobs).unwrap();
     assert!(!child.wait().unwrap().success(), "its programs are ended");
     assert_eq!(old, [dir.path().join("jo bs.old-0")]);
@@ -534,7 +536,7 @@ fn nothing_outside_can_be_reached_or_read() {
     let said = text(&end.stdout);
     assert!(!said.contains("secret") && !said.contains("root:"), "{said}");
     assert!(said.starts_with("main.sh\n"), "only its own file: {said}");
-    // Not as root the outermost process of the cage is this user's as well.
+    // Not as root the outermost process of the sandbox is this user's as well.
     let first = text(&shell("cat /proc/1/environ").stdout);
     assert!(first.is_empty() || first.split('\0').all(|pair| pair.is_empty() || pair.starts_with("PATH=")), "{first}");
     for wanted in ["HOME=/job\n", "PATH=/usr/local/bin:/usr/bin:/bin\n"] {
@@ -552,7 +554,7 @@ fn nothing_outside_can_be_reached_or_read() {
     assert!(listener.accept().is_err(), "somebody came");
 }
 
-/// Root's cage and everybody else's are built otherwise: where the tests run as root, these run once more as nobody.
+/// Root's sandbox and everybody else's are built otherwise: where the tests run as root, these run once more as nobody.
 #[test]
 fn users_without_rights_are_shut_in_as_well() {
     const AGAIN: [&str; 22] = [
@@ -573,7 +575,7 @@ fn users_without_rights_are_shut_in_as_well() {
         "exit_codes_that_look_like_signals_are_no_limits",
         "memory_that_is_shared_is_counted",
         "jobs_go_first_where_memory_is_short",
-        "no_namespaces_are_made_within_the_cage",
+        "no_namespaces_are_made_within_the_sandbox",
         "many_threads_have_room",
         "laying_out_ends_in_time",
         "too_much_memory_is_told",
@@ -641,12 +643,12 @@ fn links_and_locked_folders_lead_nobody_astray() {
 #[test]
 fn what_is_cancelled_ends_at_once() {
     let found = found("shell").unwrap();
-    let (cage, dir) = (cage(), passable());
+    let (sandbox, dir) = (sandbox(), passable());
     let is_cancelled = AtomicBool::new(false);
     let request = request("shell", "echo begun; sleep 60");
     let mut cancelled = None;
     let end = Attempt {
-        cage: &cage,
+        sandbox: &sandbox,
         found: &found,
         request: &request,
         limits: LIMITS,

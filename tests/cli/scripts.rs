@@ -286,7 +286,7 @@ fn what_run_sh_and_nodes_write_is_for_nobody_else() {
     }
     // The script narrows what it looks into; the rest is narrowed, and told of, by the node that comes first.
     let log = |id: u64| std::fs::read_to_string(data.join(format!("node-{id}/node.log"))).unwrap();
-    let warned = format!("{} was open to others (mode 755), now it is not", data.display());
+    let warned = format!("{} was accessible to other users (mode 755); access removed", data.display());
     assert!([1, 2].iter().any(|id| log(*id).contains(&warned)), "{warned}: {}", log(1));
     for name in ["node-1/node.log", "node-2/node.log", "node-1/identity.json", "node-1/sql/db.sqlite", "node-2/lock"] {
         assert_eq!(mode(name), 0o600, "{name}");
@@ -374,7 +374,7 @@ fn fresh_starts_with_empty_data_and_start_goes_on_with_the_old() {
     }
     desk.assert_up(&desk.run(&["fresh", "--nodes", "3", "--terminal", "none"]), 3);
     assert!(!left.exists());
-    assert_ne!(id(&desk), first, "fresh founds another cluster");
+    assert_ne!(id(&desk), first, "fresh creates another cluster");
     desk.stop();
 }
 

@@ -80,7 +80,7 @@ fn statements_scripts_and_dumps() -> Result<()> {
         [(["sql", "-c", open], ""), (["sql", "-f", file.to_str().unwrap()], ""), (["sql", "-f", "-"], open)]
     {
         assert!(
-            say(&cluster, 1, &arguments, input).contains("a transaction begins and does not end: nothing was sent")
+            say(&cluster, 1, &arguments, input).contains("a transaction has BEGIN but no COMMIT: nothing was sent")
         );
     }
     assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "", "nothing was changed");
@@ -90,11 +90,14 @@ fn statements_scripts_and_dumps() -> Result<()> {
         SELECT count(*) AS n FROM ends; .tables\n.quit\nDROP TABLE ends";
     assert_eq!(say(&cluster, 0, &["sql"], mixed), "n\n1\nends\n");
     let inside = "BEGIN; DROP TABLE ends; SELECT 1; COMMIT";
-    assert!(say(&cluster, 1, &["sql", "-c", inside], "").contains("statement 3: a transaction is loaded as a whole"));
+    assert!(
+        say(&cluster, 1, &["sql", "-c", inside], "")
+            .contains("statement 3: a transaction in a script cannot return rows")
+    );
     assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "ends\n", "nothing was sent");
     say(&cluster, 0, &["sql", "-c", "DROP TABLE ends"], "");
     std::fs::write(&file, format!(".read {}", file.display())).unwrap();
-    assert!(say(&cluster, 1, &["sql", "-f", file.to_str().unwrap()], "").contains("files that read files 16 deep"));
+    assert!(say(&cluster, 1, &["sql", "-f", file.to_str().unwrap()], "").contains("nested more than 16 deep"));
 
     assert!(say(&cluster, 1, &["sql", "-c", "SELECT * FROM absent"], "").contains("no such table: absent"));
     say(&cluster, 2, &["sql", "-c", ".nothing"], "");
@@ -178,14 +181,14 @@ fn ctrl_c_ends_the_wait_and_not_the_shell() -> Result<()> {
             std::fs::read_to_string(&history).unwrap_or_default().contains(&endless).then_some(())
         })?;
         shell.press(b"\x03")?;
-        shell.expect("interrupted; what it was to change may still happen")?;
+        shell.expect("interrupted; the statement may still be applied")?;
         shell.expect("phalanx> ")?;
     }
     shell.type_line("SELECT 40 + 2;")?;
     shell.expect("│     42 │")?;
     shell.expect("phalanx> ")?;
     shell.press(b"\x03")?;
-    shell.expect("Ctrl+C once more, or Ctrl+D, leaves")?;
+    shell.expect("press Ctrl+C again or Ctrl+D to exit")?;
     shell.expect("phalanx> ")?;
     assert!(shell.is_running(), "the first one leaves nothing");
     shell.press(b"\x03")?;

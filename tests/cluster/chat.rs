@@ -167,7 +167,7 @@ fn log_ins_are_slowed_down_and_requests_with_a_key_happen_once() {
     for name in ["ann", "nobody"] {
         for _ in 0..5 {
             let (status, answer, _) = post("/v1/chat/login", headers, &who(name, "wrong password"));
-            assert_eq!((status, answer["error"].as_str()), (401, Some("no such account, or another password")));
+            assert_eq!((status, answer["error"].as_str()), (401, Some("wrong name or password")));
         }
         let (status, answer, retry_after) = post("/v1/chat/login", headers, &who(name, "wrong password"));
         assert_eq!((status, retry_after.as_deref()), (429, Some("1")), "{answer}");
@@ -346,7 +346,7 @@ fn the_command_line_does_what_it_names() {
     std::fs::remove_dir_all(&state).unwrap();
     std::fs::write(&state, "a file").unwrap();
     let (code, said) = run("wim", &["signup", "wim"], b"correct horse\n");
-    assert!(code == 1 && said.contains("nothing was asked of the cluster"), "{said}");
+    assert!(code == 1 && said.contains("nothing was sent to the cluster"), "{said}");
     std::fs::remove_file(&state).unwrap();
     for who in ["zed", "yan"] {
         fine(who, &["login", who], b"correct horse\n");
@@ -369,17 +369,17 @@ fn the_command_line_does_what_it_names() {
 
     // Reading begins nothing, and marks what was shown.
     let (code, said) = run("zed", &["read", "yan"], b"");
-    assert!(code == 1 && said.contains("you and yan have not talked yet"), "{said}");
+    assert!(code == 1 && said.contains("no conversation with yan yet"), "{said}");
     assert_eq!(fine("yan", &["list"], b"").lines().count(), 1, "a head and nothing");
     fine("zed", &["send", "yan"], b"one\n\n two\tx\r\nthree");
     let said = fine("yan", &["read", "zed", "--limit", "1"], b"");
-    assert!(said.contains("zed: three\n2 older ones are unread too, and none is marked as read"), "{said}");
+    assert!(said.contains("zed: three\n2 older messages are unread too, so none was marked as read"), "{said}");
     let said = fine("yan", &["read", "ZED", "--limit", "3"], b"");
     assert!(said.contains("zed: one\n") && said.contains("zed:  two\tx\n") && !said.contains("older"), "{said}");
     assert!(!fine("yan", &["read", "zed", "--limit", "1"], b"").contains("older"));
     let long = [b"four\n".to_vec(), vec![b'x'; 9000], b"\nfive\n".to_vec()].concat();
     let (code, said) = run("zed", &["send", "yan"], &long);
-    assert!(code == 1 && said.contains("line 2: ") && said.contains("the lines before it were said"), "{said}");
+    assert!(code == 1 && said.contains("line 2: ") && said.contains("the lines before it were sent"), "{said}");
     assert!(fine("yan", &["read", "zed"], b"").ends_with("zed: four\n"));
 }
 
@@ -427,11 +427,11 @@ fn two_people_talk_on_terminals_through_the_death_of_a_node() {
     one.expect_end(0).unwrap();
     cluster.kill_all();
     two.type_line("alone").unwrap();
-    two.expect("not said: alone").unwrap();
+    two.expect("not sent: alone").unwrap();
     two.press(b"\x03").unwrap();
     two.expect_end(0).unwrap();
     let without = Command::new(EXE).args(["chat", "talk", "bob"]).stdin(Stdio::null()).output().unwrap();
-    assert_eq!(without.status.code(), Some(2), "talking wants a terminal");
+    assert_eq!(without.status.code(), Some(2), "phalanx chat talk needs a terminal");
 }
 
 #[test]
@@ -440,7 +440,7 @@ fn the_demo_passes() {
     let done = Command::new(EXE).args(["demo", "chat"]).env("TMPDIR", folder.path()).output().unwrap();
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{text}\n{}", String::from_utf8_lossy(&done.stderr));
-    assert!(text.contains("VERDICT: passed."), "{text}");
+    assert!(text.contains("RESULT: passed."), "{text}");
     assert_eq!(text.matches("   ok  ").count(), 6, "{text}");
     let left: Vec<String> =
         std::fs::read_dir(folder.path()).unwrap().map(|row| row.unwrap().file_name().into_string().unwrap()).collect();

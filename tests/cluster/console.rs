@@ -84,7 +84,7 @@ fn a_hang_up_opens_the_log_file_anew() -> Result<()> {
     let moved = log.with_extension("log.moved");
     std::fs::rename(&log, &moved).unwrap();
     cluster.process(1)?.signal(Signal::HUP)?;
-    let is_there = || std::fs::read_to_string(&log).ok().filter(|text| text.contains("opened anew"));
+    let is_there = || std::fs::read_to_string(&log).ok().filter(|text| text.contains("reopened"));
     cluster.wait_until("a new log file", SOON, is_there)?;
     assert!(std::fs::read_to_string(&moved).unwrap().contains("became leader"));
     cluster.put("still", "here")?;

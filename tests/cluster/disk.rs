@@ -264,7 +264,7 @@ fn a_node_put_back_to_an_older_folder_joins_again_under_a_new_identity() -> Resu
     assert_ne!(status.node.uuid, old, "it goes on under the identity whose promises it forgot");
     let mut keys = web::KeyClient::new(vec![cluster.http(victim)]);
     assert_eq!(keys.read("late49", Instant::now() + Duration::from_secs(5))?.as_deref(), Some("x"));
-    assert!(cluster.log(victim).contains("is older than what its peers remember"), "{}", cluster.log(victim));
+    assert!(cluster.log(victim).contains("is outdated: its log ends"), "{}", cluster.log(victim));
     assert!(folder(&cluster, victim).join("wal.older").is_dir(), "the older log is set aside");
     Ok(())
 }
@@ -442,8 +442,8 @@ fn a_log_whose_identity_is_lost_is_neither_removed_nor_founded_over() -> Result<
     assert!(logs(&cluster) == before, "a log has changed");
     // Nor does a newcomer found beside them.
     cluster.spawn(4, &[])?;
-    cluster.wait_until("the newcomer says why it does not found", Duration::from_secs(10), || {
-        cluster.log(4).contains("no cluster is founded while").then_some(())
+    cluster.wait_until("the new node says why it creates no cluster", Duration::from_secs(10), || {
+        cluster.log(4).contains("no new cluster is created while").then_some(())
     })?;
     cluster.kill(4)?;
     assert!(!cluster.config_path().exists(), "{}", cluster.log(4));

@@ -89,13 +89,13 @@ fn a_second_cluster_on_the_same_front_port_is_refused_by_name() -> Result<()> {
     for id in 1..=3 {
         second.spawn(id, &[])?;
     }
-    // Each of them, and nothing is founded: whoever founded could not start, and the others would wait for it.
+    // Each of them, and no cluster is created: the node that did could not start, and the others would wait for it.
     for id in 1..=3 {
         let ended = second.process(id)?.wait(Duration::from_secs(15))?;
         let log = second.log(id);
         assert_eq!(ended.code(), Some(2), "{log}");
         assert!(log.contains("belongs to another cluster") && log.contains("\"the first\""), "{log}");
-        assert!(log.contains("service_port") && !log.contains("founded cluster"), "{log}");
+        assert!(log.contains("service_port") && !log.contains("created cluster"), "{log}");
     }
     assert!(!second.config_path().exists());
     for _ in 0..20 {

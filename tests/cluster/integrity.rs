@@ -94,7 +94,10 @@ fn alter_and_heal(cluster: &mut Cluster, victim: u64, part: &str) -> Result<()> 
     assert!(log.contains(&marked), "{log}");
     let found = format!("the state of node {victim} differs from the majority's in {part} at index ");
     assert!(news.iter().any(|text| text.starts_with(&found)), "{news:?}");
-    assert!(news.iter().any(|text| text.starts_with(&format!("node {victim} fetches the state of node "))), "{news:?}");
+    assert!(
+        news.iter().any(|text| text.starts_with(&format!("node {victim} fetches the state from node "))),
+        "{news:?}"
+    );
     cluster.wait_explained("everybody agrees and the node is ready", PATIENCE, || {
         let is_clean = |id: u64| {
             let told = integrity(cluster, id);

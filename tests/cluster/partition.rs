@@ -4,8 +4,8 @@
 //!
 //! Links are cut by the kernel: a test runs in a network of its own, each node as a user of its own, and a rule of the routing
 //! table takes away the way of everything that one user sends. So nothing closes a connection and no port refuses: what was
-//! sent before arrives, what is sent now vanishes, and a dial runs out of time. That needs root. Programs are caged by limits
-//! alone, so that they can tell where they are and be told when to end, through files.
+//! sent before arrives, what is sent now vanishes, and a dial runs out of time. That needs root. Programs are sandboxed
+//! by limits alone, so that they can tell where they are and be told when to end, through files.
 
 use crate::EXE;
 use phalanx::bench::job_rates::wait_workers;
@@ -318,7 +318,7 @@ fn a_worker_that_is_cut_off_has_its_jobs_run_elsewhere() {
         them.run_elsewhere(witness, its, lost);
         // One of its programs ends now, which it cannot tell anybody; the other runs on until it hears what has happened.
         them.end(its[0], 1);
-        them.says(lost, &format!("job {} ended here, attempt 1: finished", its[0]));
+        them.says(lost, &format!("job {} attempt 1 ended: finished", its[0]));
         assert_eq!(them.job(witness, its[0])["state"], "running", "an end that nobody has heard of counts");
         let ends = them.all_end(witness, &of.values().flatten().copied().collect::<Vec<_>>());
         for job in ends.iter().filter(|job| its.contains(&job["id"].as_u64().unwrap())) {
@@ -345,7 +345,7 @@ fn a_worker_that_is_given_a_snapshot_drops_what_is_not_its_own() {
     let ends = them.all_end(leader, &of.values().flatten().copied().collect::<Vec<_>>());
     // One of its programs has ended and one has not when it hears of all that it missed.
     them.end(its[0], 1);
-    them.says(lost, &format!("job {} ended here, attempt 1: finished", its[0]));
+    them.says(lost, &format!("job {} attempt 1 ended: finished", its[0]));
     for part in 0..12 {
         let mut connection = Connection::open(&them.cluster.http(leader), PATIENCE).unwrap();
         connection.send_bytes("PUT", &format!("/v1/kv/part-{part}"), "", Some(&[b'x'; 1 << 20])).unwrap();

@@ -285,7 +285,7 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
         // The whole state is given to members alone.
         let stream = call(to, from, Purpose::State).unwrap();
         match codec::read_frame(&mut &stream, 1 << 20).unwrap() {
-            Frame::Reject { why } => assert_eq!(why, "only members are given the state"),
+            Frame::Reject { why } => assert_eq!(why, "only members may fetch the state"),
             other => panic!("a stranger is given {other:?}"),
         }
         // Connections of one that does not say which cluster it means.

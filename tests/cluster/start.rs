@@ -16,7 +16,7 @@ fn one_cluster(cluster: &Cluster, n: usize) -> Result<String> {
         let known = all.values().filter(|s| s.cluster.id.is_some() && s.cluster.leader.is_some()).count();
         if known == n { Ok(ids) } else { Err(format!("{known} of {n} know one: {ids:?}")) }
     })?;
-    assert_eq!(ids.len(), 1, "several clusters were founded: {ids:?}");
+    assert_eq!(ids.len(), 1, "several clusters were created: {ids:?}");
     Ok(ids.first().map(ToString::to_string).unwrap_or_default())
 }
 

@@ -43,7 +43,7 @@ fn with_addresses(host: &FakeHost, step: u64) -> phalanx::node::views::status::M
     frame.status.nodes[1].is_corrupt = true;
     frame.status.nodes[2].clock_ahead_ms = Some(-3_600_000);
     frame.status.nodes[0].clock_ahead_ms = Some(999);
-    Arc::make_mut(&mut frame.status.jobs.workers[1]).trouble = Some("no cage <b id='planted'>here</b>".to_owned());
+    Arc::make_mut(&mut frame.status.jobs.workers[1]).trouble = Some("no sandbox <b id='planted'>here</b>".to_owned());
     Arc::make_mut(&mut frame.status.jobs.last[2]).says = "</script><b id='planted'>said</b><!--".to_owned();
     frame
 }
@@ -118,12 +118,12 @@ fn jobs_are_shown_as_text_and_what_is_typed_outlives_frames_and_nodes() {
     browser.see("the numbers are shown", "#jobs-running", |text| text == "4");
     browser.see("a worker's job has a box with its number", "#worker-1 .slot.is-taken", |text| text.contains("42"));
     assert_eq!(browser.run("return document.querySelectorAll('#worker-4 .slot').length"), 2, "a box for each slot");
-    assert!(browser.text("#worker-3").contains("gone") && !browser.text("#worker-1").contains("gone"));
-    assert!(browser.text("#worker-2").contains("trouble: no cage <b id='planted'>here</b>"));
+    assert!(browser.text("#worker-3").contains("offline") && !browser.text("#worker-1").contains("offline"));
+    assert!(browser.text("#worker-2").contains("problem: no sandbox <b id='planted'>here</b>"));
     for (job, words) in [
         (39, &["python", "finished, exit code 0", "node 5", "51 ms", "Hello from <python> & friends"][..]),
         (38, &["java", "did not compile, exit code 1", "Main.java:1: error: class, interface"]),
-        (37, &["shell", "ran out of time", "</script><b id='planted'>said</b><!--"]),
+        (37, &["shell", "exceeded its time limit", "</script><b id='planted'>said</b><!--"]),
         (36, &["c", "ended with exit code 3", "attempt 2", "segments: 17"]),
     ] {
         let line = browser.text(&format!("#result-{job}"));
@@ -152,7 +152,7 @@ fn jobs_are_shown_as_text_and_what_is_typed_outlives_frames_and_nodes() {
     *four.served.host.refusal.lock().unwrap() =
         Some(Outcome::Refused(Reason::Unreadable("<b id='planted'>nobody</b> leads".into())));
     browser.type_into("#run-source", "\u{E009}\u{E007}");
-    browser.see("the refusal is told", "#run-state", |text| text == "not taken in");
+    browser.see("the refusal is told", "#run-state", |text| text == "not submitted");
     let why = browser.text("#run-facts");
     assert!(why.contains("<b id='planted'>nobody</b> leads"), "{why}");
     assert_eq!(browser.run("return document.getElementById('planted')"), json!(null));
@@ -164,7 +164,7 @@ fn jobs_are_shown_as_text_and_what_is_typed_outlives_frames_and_nodes() {
     browser.see("the page goes on with node 2", "#link", |text| text.starts_with("live from node 2"));
     let (gone, _) = browser.see("the box says so", "#run-gone", |text| text.contains("the page of node 2"));
     assert!(
-        gone.starts_with("Node 4, which this page came from, is gone. Run programs from the page of node 2"),
+        gone.starts_with("Node 4, which this page came from, is offline. Run programs from the page of node 2"),
         "{gone}"
     );
     let to = browser.run("return document.querySelector('#run-gone a').href");
@@ -174,7 +174,7 @@ fn jobs_are_shown_as_text_and_what_is_typed_outlives_frames_and_nodes() {
         format!("http://{}/#job-39", two.served.address)
     );
     browser.click("#run-start");
-    assert_eq!(browser.text("#run-state"), "not taken in", "nothing is sent to a node that is gone");
+    assert_eq!(browser.text("#run-state"), "not submitted", "nothing is sent to a node that is gone");
     assert_eq!(browser.run(typed), "print('mine') # and more");
     browser.see("frames still come", "#jobs-queued", |text| text != queued);
     let complaints = browser.complaints();
@@ -208,7 +208,7 @@ fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
     let state = browser.text("#run-state");
     assert!(state.starts_with("job 1 runs on node "), "{state}");
     browser.click("#run-cancel");
-    browser.see("it is taken back", "#run-state", |text| text == "cancelled");
+    browser.see("it is cancelled", "#run-state", |text| text == "cancelled");
     browser.see("and among the results", "#result-1", |text| text.contains("cancelled") && text.contains("shell"));
     assert_eq!(browser.run("return document.getElementById('planted')"), json!(null));
 
@@ -221,7 +221,7 @@ fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
     browser.see("the result is listed", "#result-2", |text| text.contains("hello") && text.contains("exit code 3"));
     assert!(browser.run("return document.getElementById('run-cancel').hidden").as_bool().unwrap());
     browser.click("#result-1 a");
-    browser.see("an older job that was taken back", "#run-output", |text| text.contains("<b id='planted'>first</b>"));
+    browser.see("an older job that was cancelled", "#run-output", |text| text.contains("<b id='planted'>first</b>"));
     browser.click("#result-2 a");
     browser.see("another one's output", "#run-output", |text| text.trim() == "hello");
 
@@ -231,15 +231,15 @@ fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
     cluster.kill(1).unwrap();
     let (gone, took) = browser.see("the box says so", "#run-gone", |text| text.contains("the page of node "));
     println!("seen in the box {took:?} after kill -9 returned: {gone}");
-    assert!(gone.starts_with("Node 1, which this page came from, is gone. Job 3 goes on without it: "), "{gone}");
+    assert!(gone.starts_with("Node 1, which this page came from, is offline. Job 3 continues: "), "{gone}");
     assert!(browser.run("return document.getElementById('run-source').value") == ENDLESS);
     let to = browser.run("return document.querySelector('#run-gone a').href").as_str().unwrap().to_owned();
     assert!(to == format!("http://{}/#job-3", cluster.http(2)) || to == format!("http://{}/#job-3", cluster.http(3)));
-    browser.see("the dead worker is marked", "#worker-1", |text| text.contains("gone"));
+    browser.see("the dead worker is marked", "#worker-1", |text| text.contains("offline"));
     assert_eq!(browser.complaints(), Vec::<String>::new());
     browser.open(&to);
     browser.see("the living node's page shows the job", "#run-output", |text| text.contains("first"));
-    browser.see("and how it ends", "#run-state", |text| text == "ran out of time");
+    browser.see("and how it ends", "#run-state", |text| text == "exceeded its time limit");
     let facts = browser.text("#run-facts");
     assert!(facts.starts_with("job 3 · node ") && !facts.contains("node 1"), "{facts}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -331,7 +331,7 @@ fn two_people_talk_on_the_page_through_a_leaders_death_and_scripts_stay_text() {
     bob.click("#talks button");
     bob.see("the script as text", ".bubble", |text| text == script);
     ann.type_into("#find-text", "#<i>tea</i>");
-    ann.see("a room can be made", "#found", |text| text.contains("Make the room # <i>tea</i>"));
+    ann.see("a room can be made", "#found", |text| text.contains("Create the room # <i>tea</i>"));
     ann.click("#found li:last-child button");
     ann.see("the room is open", "#title", |text| text == "# <i>tea</i>");
     bob.type_into("#find-text", "#");

@@ -558,7 +558,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                     term: Term(6),
                     from: Some(NodeId(5)),
                     to: NodeId(3),
-                    cause: "hand-over".into(),
+                    cause: "leadership transfer".into(),
                     leaderless_ms: 4,
                     at_ms: now - 300_000,
                 },
@@ -575,7 +575,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
         events: vec![
             event(1, 901_000, "start", 4, "node 4 started and found 120 entries in its log"),
             event(2, 900_000, "election", 5, "node 5 leads in term 5, 612 ms after node 4 fell silent"),
-            event(3, 300_000, "hand-over", 3, "node 5 handed leadership to node 3, term 6"),
+            event(3, 300_000, "leadership transfer", 3, "node 5 transfers the leadership to node 3"),
             event(4, 96_000, "failure", 3, "no heartbeat from node 3: failed"),
             event(5, 95_000, "election", leader, "node 5 leads in term 7, 23 ms after node 3 was lost"),
             event(6, 42_000, "join", 3, "node 3 is back and asks for what it missed"),

@@ -29,7 +29,7 @@ fn first_table(served: &Served) -> String {
 fn people_with_curl_get_two_lines_about_jobs() {
     let table = first_table(&serve(patient()));
     for line in [
-        "\n  jobs: 4 running, 0 queued; 4 workers with 8 slots; gone: node 3\n",
+        "\n  jobs: 4 running, 0 queued; 4 workers with 8 slots; offline: node 3\n",
         "\n  last: job 39, python, finished, exit code 0, on node 5, 51 ms: Hello from <python> & friends\n",
     ] {
         assert!(table.contains(line), "{line:?} is not in {table}");
@@ -42,10 +42,10 @@ fn what_programs_say_neither_ends_the_comment_nor_moves_the_cursor() {
     let mut frame = canned_frame(4, 5, 1);
     Arc::make_mut(&mut frame.status.jobs.last[0]).says = "--><script>alert(1)</script>\u{1b}[2J\r".to_owned();
     Arc::make_mut(&mut frame.status.jobs.last[0]).attempt = 2;
-    Arc::make_mut(&mut frame.status.jobs.workers[1]).trouble = Some("no cage: --> \u{1b}[31m".to_owned());
+    Arc::make_mut(&mut frame.status.jobs.workers[1]).trouble = Some("no sandbox: --> \u{1b}[31m".to_owned());
     served.host.publish(frame);
     let table = first_table(&served);
-    assert!(table.contains("; trouble on node 2: no cage: - >  [31m"), "{table}");
+    assert!(table.contains("; problem on node 2: no sandbox: - >  [31m"), "{table}");
     assert!(table.contains(", attempt 2, 51 ms: - ><script>alert(1)</script> [2J"), "{table}");
     assert_eq!(table.matches("-->").count(), 1, "{table}");
     let is_plain = |c: char| !c.is_control() || c == '\n';

@@ -8,7 +8,7 @@
 pub mod session;
 pub mod talk;
 
-use self::session::{Common, enter, fault, member, message, names, number_of, path_of, read_up_to, show, words};
+use self::session::{ChatOptions, enter, fault, member, message, names, number_of, path_of, read_up_to, show, words};
 
 use super::fault::{Fault, code};
 use super::term;
@@ -20,14 +20,15 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a line of a pipe that are read: more than any message may have, so that the node refuses what is longer.
 const LINE_BYTES_MAX: u64 = 64 << 10;
-/// What else is to be known when a pipe breaks off.
-const SO_FAR: &str = "the lines before it were said; send the rest again";
+/// Advice when sending lines of a pipe fails.
+const SO_FAR: &str = "the lines before it were sent; send the rest again";
 
 /// Arguments of `phalanx chat`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  phalanx chat signup alice\n  phalanx chat send bob \"hello\"\n  \
-    echo done | phalanx chat send '#builds'\n  phalanx chat talk '#builds'\n\nThe password is asked for, or read from a pipe. \
-    WHERE is a person, '#room', or :N for conversation N.\n\nExit codes: 0 done, 1 refused, 4 no node answers, 5 outcome unknown.")]
+#[command(after_help = "Examples:\n  phalanx chat signup alice\n  phalanx chat send bob \"hello\"\n  echo done | \
+    phalanx chat send '#builds'\n  phalanx chat talk '#builds'\n\nThe password is prompted for, or read from stdin. \
+    WHERE is a person, '#room', or :N for conversation N.\n\nExit codes: 0 done, 1 refused, 4 no node answers, 5 \
+    outcome unknown.")]
 pub struct ChatArgs {
     #[command(subcommand)]
     command: ChatCommand,
@@ -36,138 +37,138 @@ pub struct ChatArgs {
 /// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum ChatCommand {
-    /// Make an account and log in
+    /// Create an account and log in
     Signup {
         name: String,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
     /// Log in
     Login {
         name: String,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Log out here, or everywhere
+    /// Log out
     Logout {
         #[arg(long)]
         everywhere: bool,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Delete the account; its messages stay, under no name
+    /// Delete the account; its messages stay without a name
     DeleteAccount {
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Conversations, with what is unread
+    /// List conversations with the number of unread messages
     List {
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// People by a pattern (a*)
+    /// List people whose names match a pattern, such as a*
     People {
         pattern: Option<String>,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Rooms by a pattern
+    /// List rooms whose names match a pattern
     Rooms {
         pattern: Option<String>,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Make a room
+    /// Create a room
     Make {
         room: String,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
     /// Join a room
     Join {
         room: String,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
     /// Leave a room
     Leave {
         room: String,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Read the newest messages of a conversation
+    /// Print the newest messages of a conversation and mark them as read
     Read {
         #[arg(value_name = "WHERE")]
         place: String,
-        /// So many
+        /// Maximum number of messages
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=MESSAGES_MAX))]
         limit: u64,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Say something; without TEXT each line of a pipe is a message
+    /// Send a message; without TEXT, each line of stdin is a message
     Send {
         #[arg(value_name = "WHERE")]
         place: String,
         text: Vec<String>,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Talk in one conversation: what is said shows as it comes, each line that you type is a message
+    /// Open a conversation: shows messages live, sends each line that you type
     Talk {
         #[arg(value_name = "WHERE")]
         place: String,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
-    /// Show what is said, live, until Ctrl+C
+    /// Print new messages until Ctrl+C
     Follow {
-        /// Begin after this position
+        /// Start after this position of the message stream
         #[arg(long, value_name = "POSITION")]
         after: Option<u64>,
         #[command(flatten)]
-        common: Common,
+        options: ChatOptions,
     },
 }
 
 /// Runs.
 pub fn run(args: &ChatArgs) -> Result<(), Fault> {
     match &args.command {
-        ChatCommand::Signup { name, common } => enter(common, name, true),
-        ChatCommand::Login { name, common } => enter(common, name, false),
-        ChatCommand::Logout { everywhere, common } => {
-            let answer = member(common)?.post("logout", &json!({"everywhere": everywhere})).map_err(fault)?;
-            let _ = std::fs::remove_file(path_of(common));
-            show(common, &answer, |_| "logged out\n".to_string());
+        ChatCommand::Signup { name, options } => enter(options, name, true),
+        ChatCommand::Login { name, options } => enter(options, name, false),
+        ChatCommand::Logout { everywhere, options } => {
+            let answer = member(options)?.post("logout", &json!({"everywhere": everywhere})).map_err(fault)?;
+            let _ = std::fs::remove_file(path_of(options));
+            show(options, &answer, |_| "logged out\n".to_string());
             Ok(())
         }
-        ChatCommand::DeleteAccount { common } => {
-            let answer = member(common)?.delete("account").map_err(fault)?;
-            let _ = std::fs::remove_file(path_of(common));
-            show(common, &answer, |_| "the account is deleted\n".to_string());
+        ChatCommand::DeleteAccount { options } => {
+            let answer = member(options)?.delete("account").map_err(fault)?;
+            let _ = std::fs::remove_file(path_of(options));
+            show(options, &answer, |_| "account deleted\n".to_string());
             Ok(())
         }
-        ChatCommand::List { common } => list(common),
-        ChatCommand::People { pattern, common } => look(common, "accounts", pattern.as_deref()),
-        ChatCommand::Rooms { pattern, common } => look(common, "rooms", pattern.as_deref()),
-        ChatCommand::Make { room, common } => {
+        ChatCommand::List { options } => list(options),
+        ChatCommand::People { pattern, options } => look(options, "accounts", pattern.as_deref()),
+        ChatCommand::Rooms { pattern, options } => look(options, "rooms", pattern.as_deref()),
+        ChatCommand::Make { room, options } => {
             let name = room.strip_prefix('#').unwrap_or(room);
-            let answer = member(common)?.post("rooms", &json!({"name": name})).map_err(fault)?;
-            show(common, &answer, |answer| format!("conversation {}\n", answer["conversation"]));
+            let answer = member(options)?.post("rooms", &json!({"name": name})).map_err(fault)?;
+            show(options, &answer, |answer| format!("conversation {}\n", answer["conversation"]));
             Ok(())
         }
-        ChatCommand::Join { room, common } => step(common, room, "join"),
-        ChatCommand::Leave { room, common } => step(common, room, "leave"),
-        ChatCommand::Read { place, limit, common } => read(common, place, *limit),
-        ChatCommand::Send { place, text, common } => send(common, place, &text.join(" ")),
-        ChatCommand::Talk { place, common } => talk::run(common, place),
-        ChatCommand::Follow { after, common } => follow(common, *after),
+        ChatCommand::Join { room, options } => step(options, room, "join"),
+        ChatCommand::Leave { room, options } => step(options, room, "leave"),
+        ChatCommand::Read { place, limit, options } => read(options, place, *limit),
+        ChatCommand::Send { place, text, options } => send(options, place, &text.join(" ")),
+        ChatCommand::Talk { place, options } => talk::run(options, place),
+        ChatCommand::Follow { after, options } => follow(options, *after),
     }
 }
 
-fn list(common: &Common) -> Result<(), Fault> {
-    let inbox = member(common)?.get("conversations").map_err(fault)?;
-    show(common, &inbox, |inbox| {
+fn list(options: &ChatOptions) -> Result<(), Fault> {
+    let inbox = member(options)?.get("conversations").map_err(fault)?;
+    show(options, &inbox, |inbox| {
         let rows = inbox["conversations"].as_array().cloned().unwrap_or_default();
         let rows: Vec<Vec<String>> = rows
             .iter()
@@ -187,9 +188,9 @@ fn list(common: &Common) -> Result<(), Fault> {
     Ok(())
 }
 
-fn look(common: &Common, what: &str, pattern: Option<&str>) -> Result<(), Fault> {
+fn look(options: &ChatOptions, what: &str, pattern: Option<&str>) -> Result<(), Fault> {
     let path = format!("{what}?limit={PAGE_MAX}&match={}", cluster::chat::escape(pattern.unwrap_or("*")));
-    let mut chat = member(common)?;
+    let mut chat = member(options)?;
     let mut rows = Vec::new();
     let mut page = chat.get(&path).map_err(fault)?;
     loop {
@@ -197,20 +198,20 @@ fn look(common: &Common, what: &str, pattern: Option<&str>) -> Result<(), Fault>
         let Some(next) = page["next"].as_str() else { break };
         page = chat.get(&format!("{path}&after={}", cluster::chat::escape(next))).map_err(fault)?;
     }
-    show(common, &json!({what: rows}), |all| names(&all[what], what));
+    show(options, &json!({what: rows}), |all| names(&all[what], what));
     Ok(())
 }
 
-fn step(common: &Common, room: &str, what: &str) -> Result<(), Fault> {
-    let mut chat = member(common)?;
+fn step(options: &ChatOptions, room: &str, what: &str) -> Result<(), Fault> {
+    let mut chat = member(options)?;
     let id = chat.room(room).map_err(fault)?;
     let answer = chat.post(&format!("rooms/{id}/{what}"), &json!({})).map_err(fault)?;
-    show(common, &answer, |_| "done\n".to_string());
+    show(options, &answer, |_| "done\n".to_string());
     Ok(())
 }
 
-fn read(common: &Common, place: &str, limit: u64) -> Result<(), Fault> {
-    let mut chat = member(common)?;
+fn read(options: &ChatOptions, place: &str, limit: u64) -> Result<(), Fault> {
+    let mut chat = member(options)?;
     let id = number_of(&mut chat, place)?;
     let unread = chat.get(&format!("conversations/{id}")).map_err(fault)?["unread"].as_u64().unwrap_or(0);
     let (mut newest, mut rows): (Value, Vec<Value>) = (Value::Null, Vec::new());
@@ -226,13 +227,13 @@ fn read(common: &Common, place: &str, limit: u64) -> Result<(), Fault> {
         }
     }
     let page = json!({"messages": rows, "newest": newest});
-    show(common, &page, |page| {
+    show(options, &page, |page| {
         let rows = page["messages"].as_array().cloned().unwrap_or_default();
         rows.iter().map(|row| message(row) + "\n").collect()
     });
     if unread > limit {
         eprintln!(
-            "{} older ones are unread too, and none is marked as read: --limit {unread} shows all",
+            "{} older messages are unread too, so none was marked as read; --limit {unread} shows all",
             unread - limit
         );
         return Ok(());
@@ -240,19 +241,19 @@ fn read(common: &Common, place: &str, limit: u64) -> Result<(), Fault> {
     read_up_to(&mut chat, id, page["newest"].as_u64().unwrap_or(0)).map_err(fault)
 }
 
-fn send(common: &Common, place: &str, text: &str) -> Result<(), Fault> {
-    let mut chat = member(common)?;
+fn send(options: &ChatOptions, place: &str, text: &str) -> Result<(), Fault> {
+    let mut chat = member(options)?;
     let to = To::read(place);
     let mut say = |text: &str| -> Result<(), Fault> {
         let sent = chat.send(&to, text).map_err(fault)?;
-        show(common, &sent, |sent| format!("{} in conversation {}\n", sent["number"], sent["conversation"]));
+        show(options, &sent, |sent| format!("{} in conversation {}\n", sent["number"], sent["conversation"]));
         Ok(())
     };
     if !text.is_empty() {
         return say(text);
     }
     if io::stdin().is_terminal() {
-        eprintln!("each line is a message; end with Ctrl+D");
+        eprintln!("each line is a message; press Ctrl+D to end");
     }
     let mut input = io::stdin().lock();
     for number in 1_u64.. {
@@ -263,8 +264,8 @@ fn send(common: &Common, place: &str, text: &str) -> Result<(), Fault> {
             0 => break,
             // What is longer is cut, and still too long for the node, which says so.
             _ => {
-                let line =
-                    String::from_utf8(line).map_err(|_| at(Fault::new(code::FAILED, "a message is UTF-8", SO_FAR)))?;
+                let line = String::from_utf8(line)
+                    .map_err(|_| at(Fault::new(code::FAILED, "a message must be UTF-8", SO_FAR)))?;
                 let line = line.trim_end_matches(['\n', '\r']);
                 if !line.trim().is_empty() {
                     say(line).map_err(|fault| match fault.next.is_empty() {
@@ -278,14 +279,14 @@ fn send(common: &Common, place: &str, text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn follow(common: &Common, after: Option<u64>) -> Result<(), Fault> {
-    let mut chat = member(common)?;
+fn follow(options: &ChatOptions, after: Option<u64>) -> Result<(), Fault> {
+    let mut chat = member(options)?;
     // The stream may outlive the nodes that were named.
     chat.client.learn().map_err(fault)?;
     let mut stream = chat.follow(after);
     loop {
         let Some(line) = stream.next(Instant::now() + Duration::from_secs(3600)).map_err(fault)? else { continue };
-        if common.client.json {
+        if options.client.json {
             term::line(&term::escaped(&line.to_string()));
         } else if line["type"] == "message" {
             term::line(&format!("[{}] {}", line["conversation"], message(&line)));

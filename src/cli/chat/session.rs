@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// Where and as whom.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Common {
-    /// Which of the log-ins kept on this machine
+pub(crate) struct ChatOptions {
+    /// Use the session saved under this name on this machine
     #[arg(long = "as", global = true, value_name = "NAME")]
     pub(crate) who: Option<String>,
     #[command(flatten)]
@@ -25,10 +25,12 @@ pub(crate) struct Common {
 
 pub(crate) fn fault(why: cluster::Fault) -> Fault {
     match &why {
-        cluster::Fault::Refused { status: 401, .. } => Fault::new(code::FAILED, why, "phalanx chat login NAME"),
+        cluster::Fault::Refused { status: 401, .. } => {
+            Fault::new(code::FAILED, why, "log in with: phalanx chat login NAME")
+        }
         cluster::Fault::Refused { .. } => Fault::new(code::FAILED, why, ""),
         cluster::Fault::Unknown(_) => {
-            Fault::new(code::UNKNOWN, why, "look with phalanx chat read before you say it again")
+            Fault::new(code::UNKNOWN, why, "check with phalanx chat read before you send it again")
         }
         cluster::Fault::Unreachable(_) => {
             Fault::new(code::UNREACHABLE, why, "start a cluster with ./run.sh, or name a node with -e HOST:PORT")
@@ -37,10 +39,11 @@ pub(crate) fn fault(why: cluster::Fault) -> Fault {
 }
 
 /// The file of a log-in.
-pub(crate) fn path_of(common: &Common) -> PathBuf {
+pub(crate) fn path_of(options: &ChatOptions) -> PathBuf {
     let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
-    let name = common.who.as_deref().map_or("login".to_string(), |who| format!("login-{}", cluster::chat::escape(who)));
+    let name =
+        options.who.as_deref().map_or("login".to_string(), |who| format!("login-{}", cluster::chat::escape(who)));
     base.unwrap_or_else(std::env::temp_dir).join("phalanx-chat").join(name)
 }
 
@@ -53,8 +56,8 @@ pub(crate) struct Keep {
 
 impl Keep {
     /// Begins, before anything is asked of the cluster: what cannot be kept is not asked for.
-    fn begin(common: &Common) -> Result<Keep, Fault> {
-        let path = path_of(common);
+    fn begin(options: &ChatOptions) -> Result<Keep, Fault> {
+        let path = path_of(options);
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
         let opened = (|| {
             if let Some(folder) = path.parent() {
@@ -69,8 +72,8 @@ impl Keep {
             Ok(file) => Ok(Keep { path, draft, file }),
             Err(e) => Err(Fault::new(
                 code::FAILED,
-                format!("cannot keep a log-in in {}: {e}; nothing was asked of the cluster", path.display()),
-                "set XDG_STATE_HOME to a folder that can be written to",
+                format!("cannot save the session in {}: {e}; nothing was sent to the cluster", path.display()),
+                "set XDG_STATE_HOME to a writable folder",
             )),
         }
     }
@@ -78,8 +81,8 @@ impl Keep {
     fn finish(mut self, token: &str) -> Result<(), Fault> {
         let kept = self.file.write_all(token.as_bytes()).and_then(|()| std::fs::rename(&self.draft, &self.path));
         kept.map_err(|e| {
-            let why = format!("logged in, but the log-in cannot be kept in {}: {e}", self.path.display());
-            Fault::new(code::UNKNOWN, why, "phalanx chat login NAME, once it can be written to")
+            let why = format!("logged in, but the session cannot be saved in {}: {e}", self.path.display());
+            Fault::new(code::UNKNOWN, why, "make the folder writable, then run phalanx chat login NAME")
         })
     }
 }
@@ -91,12 +94,12 @@ impl Drop for Keep {
     }
 }
 
-pub(crate) fn member(common: &Common) -> Result<Chat, Fault> {
-    let mut chat = Chat::new(client::endpoints(&common.client)?);
-    if let Some(seconds) = common.client.timeout {
+pub(crate) fn member(options: &ChatOptions) -> Result<Chat, Fault> {
+    let mut chat = Chat::new(client::endpoints(&options.client)?);
+    if let Some(seconds) = options.client.timeout {
         chat.client.within = Some(Duration::from_secs_f64(seconds.clamp(0.001, 3600.0)));
     }
-    chat.client.token = std::fs::read_to_string(path_of(common)).ok().map(|token| token.trim().to_string());
+    chat.client.token = std::fs::read_to_string(path_of(options)).ok().map(|token| token.trim().to_string());
     Ok(chat)
 }
 
@@ -120,14 +123,14 @@ pub(crate) fn password() -> Result<String, Fault> {
     Ok(line.trim_end_matches(['\r', '\n']).to_string())
 }
 
-pub(crate) fn enter(common: &Common, name: &str, is_new: bool) -> Result<(), Fault> {
-    let mut chat = member(common)?;
+pub(crate) fn enter(options: &ChatOptions, name: &str, is_new: bool) -> Result<(), Fault> {
+    let mut chat = member(options)?;
     chat.client.token = None;
     let password = password()?;
-    let keep = Keep::begin(common)?;
+    let keep = Keep::begin(options)?;
     let answer = if is_new { chat.sign_up(name, &password) } else { chat.log_in(name, &password) }.map_err(fault)?;
     keep.finish(chat.client.token.as_deref().unwrap_or_default())?;
-    show(common, &json!({"account": answer["account"], "name": answer["name"]}), |answer| {
+    show(options, &json!({"account": answer["account"], "name": answer["name"]}), |answer| {
         format!("logged in as {}\n", words(&answer["name"]))
     });
     Ok(())
@@ -137,8 +140,8 @@ pub(crate) fn words(value: &Value) -> String {
     value.as_str().map_or("(deleted)".to_string(), term::plain)
 }
 
-pub(crate) fn show(common: &Common, value: &Value, text: impl Fn(&Value) -> String) {
-    if common.client.json { term::json(value) } else { term::out(&text(value)) }
+pub(crate) fn show(options: &ChatOptions, value: &Value, text: impl Fn(&Value) -> String) {
+    if options.client.json { term::json(value) } else { term::out(&text(value)) }
 }
 
 pub(crate) fn number_of(chat: &mut Chat, place: &str) -> Result<u64, Fault> {

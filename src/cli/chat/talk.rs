@@ -1,10 +1,11 @@
 //! `phalanx chat talk`: one conversation on a terminal; what is said shows as it comes, and each line that is typed is a message.
 //!
-//! What somebody types disappears with Enter and comes back with the number that it got: everyone sees the same order. When a
-//! node dies, the stream and the next message go on with another; what could not be said is shown again.
-//! Not here: finding nodes and saying nothing twice (`client/`), the words of a message (`mod.rs`).
+//! A typed line is removed with Enter and printed again when the stream delivers it, so that all readers see the same
+//! order. When a node dies, the stream and the next message continue with another; a message that could not be sent is
+//! shown.
+//! Not here: finding nodes and sending each message once (`client/`), the format of a message (`session.rs`).
 
-use super::session::{Common, fault, member, message, read_up_to};
+use super::session::{ChatOptions, fault, member, message, read_up_to};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::client::{Chat, Follower, To};
@@ -21,13 +22,13 @@ const SHOWN_BEFORE: u64 = 20;
 /// Between two looks at the clock while nothing is said.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
-/// Talks until Ctrl+C or Ctrl+D.
-pub(crate) fn run(common: &Common, place: &str) -> Result<(), Fault> {
+/// Runs until Ctrl+C or Ctrl+D.
+pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-        let next = "phalanx chat send and phalanx chat follow work with pipes";
-        return Err(Fault::new(code::USAGE, "talking wants a terminal", next));
+        let next = "use phalanx chat send and phalanx chat follow with pipes";
+        return Err(Fault::new(code::USAGE, "phalanx chat talk needs a terminal", next));
     }
-    let mut chat = member(common)?;
+    let mut chat = member(options)?;
     chat.client.learn().map_err(fault)?;
     let me = chat.get("me").map_err(fault)?;
     let id = conversation(&mut chat, place)?;
@@ -37,12 +38,12 @@ pub(crate) fn run(common: &Common, place: &str) -> Result<(), Fault> {
     let newest = page["newest"].as_u64().unwrap_or(0);
     read_up_to(&mut chat, id, newest).map_err(fault)?;
 
-    let broken = |e: ReadlineError| Fault::new(code::FAILED, format!("the terminal: {e}"), "");
+    let broken = |e: ReadlineError| Fault::new(code::FAILED, format!("cannot use the terminal: {e}"), "");
     let mut editor = rustyline::DefaultEditor::new().map_err(broken)?;
     let printer = editor.create_external_printer().map_err(broken)?;
     // From before the page was asked for, so that nothing is missed in between; what the page had is not shown again.
     let stream = chat.follow(me["position"].as_u64());
-    let mut reader = member(common)?;
+    let mut reader = member(options)?;
     reader.client.learn().map_err(fault)?;
     spawn::spawn("stream", move || show(stream, reader, id, newest, printer))
         .map_err(|e| Fault::new(code::FAILED, format!("cannot start a thread: {e}"), ""))?;
@@ -54,7 +55,7 @@ pub(crate) fn run(common: &Common, place: &str) -> Result<(), Fault> {
                 if !line.trim().is_empty()
                     && let Err(why) = chat.send(&To::Conversation(id), &line)
                 {
-                    term::line(&format!("not said: {}", term::plain(&line)));
+                    term::line(&format!("not sent: {}", term::plain(&line)));
                     fault(why).report();
                 }
             }
@@ -64,7 +65,7 @@ pub(crate) fn run(common: &Common, place: &str) -> Result<(), Fault> {
     }
 }
 
-/// The conversation to talk in; one with a person begins if there is none.
+/// The conversation that `place` names; one with a person is created if there is none.
 fn conversation(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
     let found = match To::read(place) {
         To::Conversation(id) => Ok(id),
@@ -76,7 +77,7 @@ fn conversation(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
     found.map_err(fault)
 }
 
-/// Body of the thread that shows what is said.
+/// Body of the thread that prints messages.
 fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut printer: impl ExternalPrinter) {
     let mut told = |text: String| printer.print(text + "\n").is_ok();
     loop {
@@ -97,8 +98,8 @@ fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut pr
                 let _ = read_up_to(&mut reader, id, number);
                 is_told
             }
-            (Some("erased"), Some(number)) if is_here => told(format!("-- message {number} was taken back")),
-            (Some("left"), _) if is_here => told("-- you have left".to_string()),
+            (Some("erased"), Some(number)) if is_here => told(format!("-- message {number} was deleted")),
+            (Some("left"), _) if is_here => told("-- you have left this conversation".to_string()),
             (Some("message"), _) if !is_here => told(elsewhere(&line)),
             _ => true,
         };
@@ -110,10 +111,10 @@ fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut pr
 
 fn elsewhere(line: &Value) -> String {
     let who = line["from"]["name"].as_str().map_or("(deleted)".to_string(), term::plain);
-    format!("-- {who} has written in conversation {}", line["conversation"])
+    format!("-- new message from {who} in conversation {}", line["conversation"])
 }
 
-/// Takes away what was typed: it comes back as a message.
+/// Removes the typed line from the screen: it is printed again as a message.
 fn rub_out(prompt: &str, line: &str) {
     let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
     let width = prompt.width() + line.width();

@@ -34,8 +34,11 @@ pub struct CheckArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum CheckCommand {
-    /// Compare the state of all nodes at the same index
-    #[command(after_help = "Exit codes: 0 the same, 4 a member does not answer, 8 not the same, 9 no digest in time.")]
+    /// Compare digests of the state of all nodes at the same index
+    #[command(
+        after_help = "Exit codes: 0 all equal, 4 a member does not answer, 8 a difference was found, 9 no digest in \
+            time."
+    )]
     Digest {
         #[command(flatten)]
         client: ClientArgs,
@@ -109,7 +112,7 @@ fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<
                 progress.advance(1);
             } else if begun.elapsed() > DIGEST_WITHIN {
                 let message = format!("node {id} has no digest of its state at index {checkpoint}");
-                return Err(Fault::new(UNDECIDED, message, "it may be far behind or busy: try again"));
+                return Err(Fault::new(UNDECIDED, message, "the node may be far behind or busy: try again"));
             }
         }
         if states.len() < clients.len() {
@@ -120,7 +123,11 @@ fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<
 }
 
 fn differs(message: String) -> Fault {
-    Fault::new(VIOLATION, message, "phalanx status and phalanx events say what the nodes do about it")
+    Fault::new(
+        VIOLATION,
+        message,
+        "see phalanx status and phalanx events: the nodes repair themselves if a majority agrees",
+    )
 }
 
 /// The parts that all have; a part that one node could not read, or is not at that index with yet, is not compared.
@@ -167,7 +174,7 @@ fn same_tables(clients: &[(u64, Client)]) -> Result<Option<Digest>, Fault> {
 fn ask<T: DeserializeOwned>(id: u64, client: &Client, path: &str) -> Result<T, Fault> {
     let one = client.exchange(&Request::get(path.to_string())).map_err(|fault| Fault {
         message: format!("node {id}: {}", fault.message),
-        next: "phalanx status tells who is down; the check needs all members".to_string(),
+        next: "the check needs all members: phalanx status shows which are offline".to_string(),
         ..fault
     })?;
     let told = if one.status == 200 { serde_json::from_slice(&one.body).ok() } else { None };
@@ -176,7 +183,7 @@ fn ask<T: DeserializeOwned>(id: u64, client: &Client, path: &str) -> Result<T, F
 
 fn difference(one: &Digest, other: &Digest) -> String {
     if one.schema != other.schema {
-        return "their definitions".to_string();
+        return "the schema".to_string();
     }
     let differs = |name: &&String| one.tables.get(*name) != other.tables.get(*name);
     let names: Vec<&str> = one.tables.keys().chain(other.tables.keys()).filter(differs).map(String::as_str).collect();
@@ -211,7 +218,7 @@ mod tests {
             schema: schema.into(),
             tables: [("a".to_string(), "1".to_string()), ("b".to_string(), table.to_string())].into(),
         };
-        assert_eq!(difference(&digest("s", "1"), &digest("t", "1")), "their definitions");
+        assert_eq!(difference(&digest("s", "1"), &digest("t", "1")), "the schema");
         assert_eq!(difference(&digest("s", "1"), &digest("s", "2")), "table b");
         let state = |sql: Option<&str>| {
             let parts = [("key-value", Some("1")), ("sql", sql)];

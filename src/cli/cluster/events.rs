@@ -1,4 +1,4 @@
-//! `phalanx events`: what happened, in plain words: elections, failures, joins, snapshots, hand-overs.
+//! `phalanx events`: what happened, in plain words: elections, failures, joins, snapshots, leadership transfers.
 //!
 //! Event numbers belong to one process. When `-f` has to go on with another node, it asks that one from its start
 //! and leaves out what is not newer than the last line printed.
@@ -21,7 +21,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(300);
 pub struct EventsArgs {
     #[command(flatten)]
     client: ClientArgs,
-    /// Go on as events happen, until Ctrl+C
+    /// Print new events as they happen, until Ctrl+C
     #[arg(short, long)]
     follow: bool,
 }
@@ -58,7 +58,7 @@ pub fn run(args: &EventsArgs) -> Result<(), Fault> {
             }
             Err(fault) if args.follow && fault.code == code::UNREACHABLE && !source.is_empty() => {
                 if !is_lost {
-                    eprintln!("{}; waiting for one to come back", term::plain_err(&fault.message));
+                    eprintln!("{}; waiting until a node answers", term::plain_err(&fault.message));
                 }
                 is_lost = true;
             }
@@ -77,7 +77,7 @@ fn print(event: &EventLine, json: bool) {
     }
     let colour = match event.kind.as_str() {
         "failure" | "disk" => Colour::Red,
-        "election" | "hand-over" => Colour::Yellow,
+        "election" | "leadership transfer" => Colour::Yellow,
         _ => Colour::Green,
     };
     let kind = term::paint(&format!("{:<10}", term::plain(&event.kind)), colour);

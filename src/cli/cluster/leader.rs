@@ -1,6 +1,6 @@
-//! `phalanx leader`: who leads; `--wait` until somebody does; `transfer N` hands leadership over.
+//! `phalanx leader`: shows the leader; `--wait` waits for one; `transfer N` transfers the leadership.
 //!
-//! Not here: how a hand-over works (`raft/transfer.rs`).
+//! Not here: how a leadership transfer works (`raft/transfer.rs`).
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
@@ -21,7 +21,7 @@ pub struct LeaderArgs {
     /// Wait until there is a leader
     #[arg(long)]
     wait: bool,
-    /// Seconds that `--wait` waits at most
+    /// Maximum number of seconds to wait with --wait
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     within: u64,
 }
@@ -29,16 +29,16 @@ pub struct LeaderArgs {
 /// What to do with the leadership.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum LeaderCommand {
-    /// Hand leadership over to a voter
+    /// Transfer the leadership to a voter
     Transfer {
-        /// Number of the node that shall lead
+        /// Id of the node that becomes the leader
         node: u64,
         #[command(flatten)]
         client: ClientArgs,
     },
 }
 
-/// Asks or hands over.
+/// Runs the subcommand.
 pub fn run(args: &LeaderArgs) -> Result<(), Fault> {
     match &args.command {
         Some(LeaderCommand::Transfer { node, client }) => transfer(*node, client),
@@ -58,8 +58,12 @@ fn show(args: &LeaderArgs) -> Result<(), Fault> {
                     return Ok(());
                 }
                 None => {
-                    let message = format!("nobody leads in term {}", answer.value.cluster.term);
-                    Fault::new(code::UNREACHABLE, message, "phalanx leader --wait; phalanx status says what is missing")
+                    let message = format!("no leader in term {}", answer.value.cluster.term);
+                    Fault::new(
+                        code::UNREACHABLE,
+                        message,
+                        "wait with phalanx leader --wait; phalanx status shows the reason",
+                    )
                 }
             },
             Err(fault) => fault,
@@ -88,7 +92,7 @@ fn transfer(node: u64, args: &ClientArgs) -> Result<(), Fault> {
     if args.json {
         term::json(&json!({"leader": node, "took_ms": ms}));
     } else {
-        term::line(&format!("node {node} leads now; the hand-over took {}", term::span(ms)));
+        term::line(&format!("node {node} leads now; the transfer took {}", term::span(ms)));
     }
     Ok(())
 }

@@ -22,16 +22,16 @@ pub struct MemberArgs {
 /// What to do with the members.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum MemberCommand {
-    /// Voters, learners and other known nodes
+    /// List voters, learners and other known nodes
     List {
         #[command(flatten)]
         client: ClientArgs,
     },
     /// Add a running node as a learner; the autopilot makes it a voter when it has caught up
     Add {
-        /// Its number
+        /// Id of the node
         node: u64,
-        /// Its identity; asked of the node itself when left out
+        /// uuid of the node [default: asked from the node itself]
         #[arg(long)]
         uuid: Option<Uuid>,
         #[command(flatten)]
@@ -39,21 +39,21 @@ enum MemberCommand {
     },
     /// Remove a voter or learner
     Remove {
-        /// Its number
+        /// Id of the node
         node: u64,
         #[command(flatten)]
         client: ClientArgs,
     },
     /// Make a learner a voter
     Promote {
-        /// Its number
+        /// Id of the node
         node: u64,
         #[command(flatten)]
         client: ClientArgs,
     },
     /// Make a voter a learner
     Demote {
-        /// Its number
+        /// Id of the node
         node: u64,
         #[command(flatten)]
         client: ClientArgs,
@@ -114,7 +114,7 @@ fn add(node: u64, uuid: Option<Uuid>, args: &ClientArgs) -> Result<(), Fault> {
     say(args, node, "added", &done.value)
 }
 
-/// The identity of a node, from its own mouth: its HTTP door stands where the settings or the cluster say.
+/// Asks the node for its uuid, at the HTTP address that the cluster or else the settings give.
 fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
     let known = Client::new(args)?.get::<Status>("/v1/status").ok();
     let row = known.and_then(|s| s.value.nodes.into_iter().find(|n| n.id.0 == node));
@@ -123,11 +123,11 @@ fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
         None => client::settings(args.settings.as_deref())?.addresses(NodeId(node)).http,
     };
     let asked = Client::to(vec![at.clone()], Duration::from_secs(2)).get::<Status>("/v1/status");
-    let next = format!("start it (phalanx node --id {node}), or give its identity with --uuid");
+    let next = format!("start it (phalanx node --id {node}), or give its uuid with --uuid");
     match asked {
         Ok(answer) if answer.value.node.id.0 == node => Ok(answer.value.node.uuid),
         Ok(answer) => {
-            let message = format!("at {at} answers node {}, not node {node}", answer.value.node.id.0);
+            let message = format!("node {} answers at {at}, not node {node}", answer.value.node.id.0);
             Err(Fault::new(code::FAILED, message, next))
         }
         Err(_) => Err(Fault::new(code::UNREACHABLE, format!("node {node} does not answer at {at}"), next)),
@@ -137,7 +137,7 @@ fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
 fn set(node: u64, membership: &str, args: &ClientArgs) -> Result<(), Fault> {
     let body = json!({"membership": membership});
     let done = Client::new(args)?.change("POST", &format!("/v1/members/{node}"), &body)?;
-    say(args, node, &format!("a {membership} now"), &done.value)
+    say(args, node, &format!("now a {membership}"), &done.value)
 }
 
 fn say(args: &ClientArgs, node: u64, what: &str, answer: &Value) -> Result<(), Fault> {

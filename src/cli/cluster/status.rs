@@ -1,7 +1,7 @@
-//! `phalanx status`: the verdict in one line, then a row per node.
+//! `phalanx status`: the health in one line, then a row per node.
 //!
-//! Any node can answer; the table is what that node knows. `--check` turns the verdict into an exit code for scripts.
-//! Not here: how the verdict is reached (`cluster/health.rs`).
+//! Any node can answer; the table is what that node knows. `--check` turns the health into an exit code for scripts.
+//! Not here: how the health is derived (`cluster/health.rs`).
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
@@ -21,10 +21,10 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 pub struct StatusArgs {
     #[command(flatten)]
     client: ClientArgs,
-    /// Show it again and again, until Ctrl+C
+    /// Refresh until Ctrl+C
     #[arg(short, long)]
     watch: bool,
-    /// Exit code 7 unless the verdict is `healthy`
+    /// Exit with code 7 unless the cluster is `healthy`
     #[arg(long, conflicts_with = "watch")]
     check: bool,
 }
@@ -42,8 +42,8 @@ pub fn run(args: &StatusArgs) -> Result<(), Fault> {
         term::out(&render(&answer.value, &answer.from));
     }
     if args.check && answer.value.cluster.verdict != Verdict::Healthy {
-        let message = format!("the cluster is {}", verdict_word(answer.value.cluster.verdict));
-        return Err(Fault::new(code::UNHEALTHY, message, "phalanx events says what happened"));
+        let message = format!("the cluster is {}", health_word(answer.value.cluster.verdict));
+        return Err(Fault::new(code::UNHEALTHY, message, "phalanx events shows what happened"));
     }
     Ok(())
 }
@@ -71,7 +71,7 @@ fn watch(client: &Client, json: bool) -> Result<(), Fault> {
     }
 }
 
-fn verdict_word(verdict: Verdict) -> &'static str {
+fn health_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Healthy => "healthy",
         Verdict::Degraded => "degraded",
@@ -80,7 +80,7 @@ fn verdict_word(verdict: Verdict) -> &'static str {
 }
 
 /// `healthy: node 5 leads in term 7; can lose 2 more`.
-pub fn verdict_line(status: &Status) -> String {
+pub fn health_line(status: &Status) -> String {
     let cluster = &status.cluster;
     let colour = match cluster.verdict {
         Verdict::Healthy => Colour::Green,
@@ -89,7 +89,7 @@ pub fn verdict_line(status: &Status) -> String {
     };
     let leads = match cluster.leader {
         Some(leader) => format!("node {} leads in term {}", leader.0, cluster.term),
-        None => format!("nobody leads in term {}", cluster.term),
+        None => format!("no leader in term {}", cluster.term),
     };
     let mut parts = vec![leads];
     if cluster.verdict != Verdict::Unavailable {
@@ -99,19 +99,19 @@ pub fn verdict_line(status: &Status) -> String {
         });
     }
     parts.extend(cluster.reasons.iter().map(|reason| term::plain(reason)));
-    format!("{}: {}", term::paint(verdict_word(cluster.verdict), colour), parts.join("; "))
+    format!("{}: {}", term::paint(health_word(cluster.verdict), colour), parts.join("; "))
 }
 
 /// The whole answer for a person.
 pub fn render(status: &Status, from: &str) -> String {
     let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     let head = ["NODE", "STATE", "ROLE", "MEMBER", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "LOAD", "HTTP", "HEARD"];
-    let mut text = format!("{}\n{}", verdict_line(status), term::table(&head, &rows));
+    let mut text = format!("{}\n{}", health_line(status), term::table(&head, &rows));
     for node in &status.nodes {
         if let Some(ahead_ms) = node.clock_ahead_ms.filter(|ms| ms.unsigned_abs() >= SKEW_WARN_MS.unsigned_abs()) {
             let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
             text += &format!(
-                "the clock of node {} is {} {way} node {}'s: is a time server set up on both?\n",
+                "the clock of node {} is {} {way} node {}'s: check that time synchronization (NTP) runs on both\n",
                 node.id.0,
                 span(ahead_ms.unsigned_abs()),
                 status.node.id.0
@@ -119,7 +119,7 @@ pub fn render(status: &Status, from: &str) -> String {
         }
     }
     if let Some(last) = status.failovers.first() {
-        let from = last.from.map_or("nobody".to_string(), |n| format!("node {}", n.0));
+        let from = last.from.map_or("none".to_string(), |n| format!("node {}", n.0));
         text += &format!(
             "last change of leader: {from} -> node {} in term {} ({}), {} without a leader\n",
             last.to.0,
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn verdict_comes_first_then_a_row_per_node() {
+    fn health_comes_first_then_a_row_per_node() {
         let text = render(&example(), "127.0.0.1:6704");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "healthy: node 5 leads in term 7; can lose 2 more");
@@ -220,7 +220,9 @@ mod tests {
         status.nodes[1].clock_ahead_ms = Some(-3_600_000);
         let text = render(&status, "127.0.0.1:6704");
         assert!(
-            text.contains("the clock of node 5 is 1 h behind node 4's: is a time server set up on both?\n"),
+            text.contains(
+                "the clock of node 5 is 1 h behind node 4's: check that time synchronization (NTP) runs on both\n"
+            ),
             "{text}"
         );
         assert!(!text.contains("the clock of node 4"), "{text}");
@@ -232,7 +234,7 @@ mod tests {
         status.cluster.verdict = Verdict::Unavailable;
         status.cluster.leader = None;
         status.cluster.reasons = vec!["2 of 5 voters are reachable, 3 are needed".into()];
-        let expected = "unavailable: nobody leads in term 7; 2 of 5 voters are reachable, 3 are needed";
-        assert_eq!(verdict_line(&status), expected);
+        let expected = "unavailable: no leader in term 7; 2 of 5 voters are reachable, 3 are needed";
+        assert_eq!(health_line(&status), expected);
     }
 }

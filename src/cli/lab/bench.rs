@@ -25,75 +25,76 @@ pub struct BenchArgs {
 /// What to measure.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum BenchCommand {
-    /// Leader killed, frozen, handed over; cold start; idle cost; many monitor pages
+    /// Failover: leader killed, frozen, leadership transferred; cold start; idle CPU; many monitor pages
     Failover {
-        /// Only these parts
+        /// Run only these parts
         #[arg(long, value_delimiter = ',', value_name = "PART")]
         only: Vec<Part>,
-        /// Rounds of each part [default: kill 20, stop 10, hand-over 10, cold-start 5]
+        /// Rounds per part [default: kill 20, stop 10, hand-over 10, cold-start 5]
         #[arg(long, value_name = "N")]
         rounds: Option<usize>,
-        /// Monitor pages to hold
+        /// Number of open monitor pages
         #[arg(long, default_value_t = 2000, value_name = "N")]
         monitors: usize,
-        /// Seconds that idle nodes are watched
+        /// Seconds to measure idle nodes
         #[arg(long, default_value_t = 20, value_name = "SECONDS")]
         idle: u64,
-        /// Answer in JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Writes (SET) through the Redis door: strong and eventual side by side
+    /// Writes (SET) over the Redis protocol, strong and eventual
     Kv(LoadArgs),
-    /// Reads (GET) through the Redis door: strong and eventual side by side
+    /// Reads (GET) over the Redis protocol, strong and eventual
     Read(LoadArgs),
-    /// The database through its HTTP door: single-row inserts, then linearizable point queries
+    /// SQL over HTTP: single-row inserts, then linearizable point queries
     Sql(SqlArgs),
-    /// Jobs: overhead, throughput beside xargs, restart after a worker's death, a long queue through the death of all
+    /// Jobs: overhead, throughput compared with xargs, restart when a worker dies, recovery of a long queue when all
+    /// nodes die
     Job {
-        /// Jobs, one after another, whose overhead is taken
+        /// Number of sequential jobs to measure the overhead with
         #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
         singles: u64,
-        /// Jobs of the throughput
+        /// Number of jobs to measure the throughput with
         #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
         many: u64,
-        /// Workers to kill
+        /// Number of workers to kill
         #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
         kills: u64,
-        /// Jobs in the queue when all nodes are killed; 0: leave that out
+        /// Number of queued jobs when all nodes are killed; 0 skips this part
         #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=50_000))]
         queue: u64,
-        /// Answer in JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Many readers in one room on one node: how long a message takes to each
+    /// Chat: delivery time of messages to many readers of one room on one node
     Chat {
-        /// Readers, each a connection
+        /// Number of readers, one connection each
         #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20_000))]
         readers: u64,
-        /// Accounts that the readers share out among them
+        /// Number of accounts of the readers
         #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9_000))]
         accounts: u64,
-        /// Messages in a second
+        /// Messages per second
         #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=5_000))]
         rate: u64,
-        /// Seconds
+        /// Duration in seconds
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
-        /// Answer in JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// A million keys: memory, writes during a snapshot, restart, catching up after a wipe
+    /// Large store: memory, writes during a snapshot, restart, catch-up after the data is deleted
     Snapshot {
-        /// Keys in the store
+        /// Number of keys
         #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
         keys: u64,
-        /// Bytes of a value
+        /// Size of a value in bytes
         #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
         value_bytes: u64,
-        /// Answer in JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -105,78 +106,78 @@ struct CommonArgs {
     /// Connections
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     clients: u64,
-    /// Seconds that are counted, for each mode or kind of request
+    /// Duration in seconds, for each mode or kind of request
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     seconds: f64,
-    /// Nodes to start
+    /// Number of nodes to start
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
-    /// Which of them the clients talk to
+    /// Nodes that the clients connect to
     #[arg(long, value_enum, default_value_t = Target::Leader)]
     target: Target,
-    /// Drive these running servers instead: a running cluster's ports of this kind
+    /// Measure running servers instead, at these ports
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     endpoint: Vec<String>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 /// The load of `bench kv` and `bench read`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Data lies in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
-    With --endpoint, any server of the Redis protocol can be driven: a running Phalanx, or Redis itself with\n\
+#[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
+    --endpoint accepts any server with the Redis protocol: a running Phalanx, or Redis with\n\
     --mode strong --wait 1.\n\n\
     Example: phalanx bench kv --clients 64 --pipeline 16 --seconds 10")]
 struct LoadArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// Commands that each client sends before it waits for their replies
+    /// Commands that each client sends before it waits for the replies
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pipeline: u64,
-    /// Bytes of a value
+    /// Size of a value in bytes
     #[arg(long, default_value_t = 256, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     value_bytes: u64,
-    /// Number of keys, drawn at random
+    /// Number of different keys, chosen at random
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     keys: u64,
-    /// What those servers are; etcd and ZooKeeper have one mode only
+    /// Protocol of the servers at --endpoint; etcd and ZooKeeper have one mode only
     #[arg(long, value_enum, default_value_t = Server::Redis, requires = "endpoint")]
     server: Server,
-    /// Send WAIT N 0 after each run of commands (for Redis; a run counts when N replicas have it)
+    /// For Redis: send WAIT N 0 after each batch of commands, so that it counts only when N replicas have it
     #[arg(long, value_name = "N")]
     wait: Option<u32>,
-    /// Only this mode
+    /// Measure only this mode
     #[arg(long, value_enum)]
     mode: Option<Mode>,
 }
 
 /// The load of `bench sql`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Data lies in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
-    With --endpoint, the tables bench_grown and bench_read of that database are made anew.")]
+#[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
+    With --endpoint, the tables bench_grown and bench_read of that database are dropped and created again.")]
 struct SqlArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// Bytes of the text in each row
+    /// Size of the text in each row, in bytes
     #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 16))]
     value_bytes: u64,
-    /// Rows that queries find
+    /// Number of rows to query
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     rows: u64,
-    /// Read level of the queries
+    /// Read consistency of the queries
     #[arg(long, default_value = "linearizable", value_parser = ["none", "weak", "linearizable", "strong"])]
     level: String,
 }
 
 fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
     let found = chat_rates::measure(plan, &Progress::new())
-        .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+        .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     if json {
         term::json(&found);
     } else {
         term::line(&format!(
-            "{} readers, {} messages at {:.0}/s: {} deliveries, readers with a gap or a double: {}\n\
+            "{} readers, {} messages at {:.0}/s: {} deliveries, readers with a missing or duplicate message: {}\n\
              delivery p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
             found.readers,
             found.messages,
@@ -191,7 +192,7 @@ fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
     if found.readers_wrong > 0 {
         return Err(Fault::new(
             code::FAILED,
-            format!("{} readers miss a message or have one twice", found.readers_wrong),
+            format!("{} readers have a missing or duplicate message", found.readers_wrong),
             "",
         ));
     }
@@ -201,7 +202,7 @@ fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
 /// Measures and prints.
 pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     let exe = std::env::current_exe().map_err(|e| {
-        Fault::new(code::FAILED, format!("cannot find this program's own file: {e}"), "run it by its path")
+        Fault::new(code::FAILED, format!("cannot find the path of this program: {e}"), "run it with its full path")
     })?;
     clean_up_when_told_to_end();
     let (only, rounds, monitors, idle, json) = match &args.command {
@@ -231,7 +232,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
         idle: Duration::from_secs((*idle).max(1)),
     };
     let figures = failover::run(&plan, &Progress::new())
-        .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+        .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     if *json {
         let all_met = figures.iter().all(|f| f.is_met);
         term::json(&json!({"build": build(), "figures": figures, "all_met": all_met}));
@@ -244,7 +245,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
 fn span_of(seconds: f64) -> Result<Duration, Fault> {
     match (0.1..=3600.0).contains(&seconds) {
         true => Ok(Duration::from_secs_f64(seconds)),
-        false => Err(Fault::new(code::USAGE, format!("--seconds {seconds}: not a sensible time"), "give 0.1 to 3600")),
+        false => Err(Fault::new(code::USAGE, format!("--seconds {seconds}: out of range"), "give 0.1 to 3600")),
     }
 }
 
@@ -262,8 +263,8 @@ fn run_sql(exe: PathBuf, args: &SqlArgs) -> Result<(), Fault> {
     };
     let rates = sql_rates::run(&plan, &Progress::new()).map_err(|e| {
         let next = match plan.endpoints.is_empty() {
-            true => "the nodes' last log lines stand above, if any was started",
-            false => "give HTTP addresses of nodes, as in --endpoint 127.0.0.1:8001",
+            true => "see the nodes' last log lines above, if any was started",
+            false => "give HTTP addresses of nodes, for example --endpoint 127.0.0.1:6701",
         };
         Fault::new(code::FAILED, e, next)
     })?;
@@ -310,8 +311,10 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
     };
     let rates = kv_rates::run(&plan, &Progress::new()).map_err(|e| {
         let next = match plan.endpoints.is_empty() {
-            true => "the nodes' last log lines stand above, if any was started",
-            false => "see that these servers speak the Redis protocol; --mode strong for any but Phalanx",
+            true => "see the nodes' last log lines above, if any was started",
+            false => {
+                "check that these servers use the Redis protocol; use --mode strong for servers other than Phalanx"
+            }
         };
         Fault::new(code::FAILED, e, next)
     })?;
@@ -338,7 +341,7 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
 
 fn run_snapshot(plan: &large_store::Plan, json: bool) -> Result<(), Fault> {
     let findings = large_store::run(plan, &Progress::new())
-        .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+        .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     if json {
         term::json(&json!({"build": build(), "keys": plan.keys, "value_bytes": plan.value_bytes, "figures": findings}));
         return Ok(());
@@ -361,7 +364,7 @@ fn run_snapshot(plan: &large_store::Plan, json: bool) -> Result<(), Fault> {
 
 fn run_jobs(plan: &job_rates::Plan, json: bool) -> Result<(), Fault> {
     let findings = job_rates::run(plan, &Progress::new())
-        .map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+        .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     if json {
         let all_met = findings.iter().all(|finding| finding.is_met);
         term::json(&json!({"build": build(), "figures": findings, "all_met": all_met}));

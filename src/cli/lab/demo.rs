@@ -18,16 +18,17 @@ pub struct DemoArgs {
 /// Which play.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum DemoCommand {
-    /// Seven nodes and a gateway: requests are compiled and run while nodes and the leader are killed
+    /// Jobs: seven nodes and a gateway compile and run programs while nodes and the leader are killed
     Jobs,
-    /// Five nodes and three people: messages while the leader, another node and then all are killed; every inbox compared
+    /// Chat: three users send messages while the leader, another node and then all nodes are killed; compares all
+    /// inboxes
     Chat,
 }
 
 /// Plays.
 pub fn run(args: &DemoArgs) -> Result<(), Fault> {
     let exe = std::env::current_exe().map_err(|e| {
-        Fault::new(code::FAILED, format!("cannot find this program's own file: {e}"), "run it by its path")
+        Fault::new(code::FAILED, format!("cannot find the path of this program: {e}"), "run it with its full path")
     })?;
     clean_up_when_told_to_end();
     let (played, verdict) = match args.command {
@@ -35,21 +36,21 @@ pub fn run(args: &DemoArgs) -> Result<(), Fault> {
             (jobs::play(exe, &mut term::line), "Every request was answered, correctly and exactly once.")
         }
         DemoCommand::Chat => {
-            (chat::play(exe, &mut term::line), "Every inbox is complete, in order and without doubles.")
+            (chat::play(exe, &mut term::line), "Every inbox is complete, in order and without duplicates.")
         }
     };
     let account =
-        played.map_err(|e| Fault::new(code::FAILED, e, "the nodes' last log lines stand above, if any was started"))?;
+        played.map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     conclude(&account, verdict)
 }
 
 /// Tells what came out; an error unless there was nothing to find fault with.
 fn conclude(account: &Account, verdict: &str) -> Result<(), Fault> {
     if account.faults.is_empty() {
-        term::line(&format!("\n{} {verdict}", term::paint("VERDICT: passed.", Colour::Green)));
+        term::line(&format!("\n{} {verdict}", term::paint("RESULT: passed.", Colour::Green)));
         return Ok(());
     }
-    term::line(&format!("\n{}", term::paint("VERDICT: failed.", Colour::Red)));
+    term::line(&format!("\n{}", term::paint("RESULT: failed.", Colour::Red)));
     for fault in &account.faults {
         term::line(&format!("  {fault}"));
     }

@@ -33,8 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const STOP_WITHIN: Duration = Duration::from_secs(7);
 /// What has been shown of a node's output is cleared away beyond this; the node itself keeps `node.log`.
 const LOG_BYTES_MAX: u64 = 4 << 20;
-const KEYS: &str = "keys: k kill -9, i Ctrl+C, f freeze or thaw, r restart, l let it lead, s status, q quit; \
-    they act on the leader, or on the node whose number you press first";
+const KEYS: &str = "keys: k kill -9, i Ctrl+C, f freeze or continue, r restart, l make leader, s status, q quit; \
+    a key acts on the leader, or on the node whose number you press first";
 
 /// How a terminal in raw mode gives Ctrl+C and Ctrl+D.
 const CTRL_C: u8 = 3;
@@ -76,7 +76,7 @@ struct Stage {
 /// Runs until `q`, Ctrl+C, or a signal.
 pub fn run(args: &DevArgs) -> Result<(), Fault> {
     let settings = client::settings(args.settings.as_deref())?;
-    let exe = std::env::current_exe().map_err(|e| failed(format!("cannot find this program's own file: {e}")))?;
+    let exe = std::env::current_exe().map_err(|e| failed(format!("cannot find the path of this program: {e}")))?;
     let logs = settings.data_dir.join("dev");
     store::create_private_dir(&logs).map_err(|e| failed(format!("cannot create {}: {e}", logs.display())))?;
     let _ = signals::listen(|_| IS_TOLD_TO_STOP.store(true, Ordering::Relaxed)); // without it, `q` still works
@@ -105,7 +105,7 @@ pub fn run(args: &DevArgs) -> Result<(), Fault> {
 }
 
 fn failed(why: impl std::fmt::Display) -> Fault {
-    Fault::new(code::FAILED, why, "phalanx node --id 1 in a terminal of its own shows more")
+    Fault::new(code::FAILED, why, "run phalanx node --id 1 in its own terminal to see its messages")
 }
 
 impl Stage {
@@ -159,7 +159,7 @@ impl Stage {
                 && let Some(status) = node.process.exited()
             {
                 node.has_ended = true;
-                news.push((*id, format!("(ended: {status}; {id} then r starts it again)")));
+                news.push((*id, format!("(exited: {status}; press {id} then r to start it again)")));
             }
         }
         for (id, line) in news {
@@ -172,7 +172,7 @@ impl Stage {
             let id = u64::from(key - b'0');
             self.chosen = self.nodes.contains_key(&id).then_some(id);
             return term::line(&match self.chosen {
-                Some(id) => format!("node {id}: k, i, f, r or l?"),
+                Some(id) => format!("node {id}: press k, i, f, r or l"),
                 None => format!("there is no node {id}"),
             });
         }
@@ -186,7 +186,7 @@ impl Stage {
             return term::line(KEYS);
         }
         let Some(id) = self.chosen.take().or_else(|| self.leader()) else {
-            return term::line("nobody leads now: press a node's number first");
+            return term::line("no leader now: press a node's number first");
         };
         let done = match key {
             b'r' => self.restart(id),
@@ -202,13 +202,13 @@ impl Stage {
         };
         let what = match key {
             b'k' => "killed (SIGKILL)",
-            b'i' => "told to stop (Ctrl+C)",
-            b'l' => "told to take the leadership",
+            b'i' => "stopping (Ctrl+C)",
+            b'l' => "asked to take the leadership",
             b'r' => "started again",
-            _ if self.nodes.get(&id).is_some_and(|n| n.is_frozen) => "frozen (SIGSTOP); f again thaws it",
-            _ => "thawed (SIGCONT)",
+            _ if self.nodes.get(&id).is_some_and(|n| n.is_frozen) => "frozen (SIGSTOP); press f again to continue it",
+            _ => "continued (SIGCONT)",
         };
-        self.say(id, &done.map_or_else(|e| format!("could not: {e}"), |()| format!("({what})")));
+        self.say(id, &done.map_or_else(|e| format!("failed: {e}"), |()| format!("({what})")));
     }
 
     fn restart(&mut self, id: u64) -> Result<(), LabError> {

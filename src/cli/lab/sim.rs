@@ -22,22 +22,22 @@ pub struct SimArgs {
 /// What to simulate.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum SimCommand {
-    /// One seed
+    /// Run one seed
     Run {
-        /// Fixes network, disks, clocks, crashes and clients; drawn at random if not given
+        /// Determines network, disks, clocks, crashes and clients [default: random]
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// Many seeds
+    /// Run many seeds
     Sweep {
-        /// How many
+        /// Number of seeds
         #[arg(long, default_value_t = 2000)]
         seeds: u64,
-        /// The first one
+        /// First seed
         #[arg(long, default_value_t = 1)]
         from: u64,
     },
-    /// One seed again, telling its last steps
+    /// Run one seed again and print its last steps
     Replay {
         /// The seed that failed
         seed: u64,
@@ -56,7 +56,7 @@ pub fn run(args: SimArgs) -> u8 {
 fn one(seed: u64, is_traced: bool) -> u8 {
     match sim::run(seed, &Options { is_traced, ..Options::default() }) {
         Ok(report) => {
-            println!("seed {seed}: nothing broke in {} ticks (fingerprint {:016x})", report.ticks, report.hash);
+            println!("seed {seed}: no violation in {} ticks (fingerprint {:016x})", report.ticks, report.hash);
             print(&report.coverage);
             0
         }

@@ -28,5 +28,8 @@ pub fn bound() {
     }
     let failed = command.args(args).env(NAME, BYTES).exec();
     // The node works all the same, with more memory.
-    eprintln!("warning: large pieces of memory are kept when they are freed: {failed}");
+    eprintln!(
+        "warning: freed memory may not be returned to the system, because the program could not restart itself with \
+            MALLOC_MMAP_THRESHOLD_ set: {failed}"
+    );
 }

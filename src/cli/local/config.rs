@@ -19,21 +19,21 @@ pub struct ConfigArgs {
 /// What to do with the settings.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum ConfigCommand {
-    /// Print each setting, its value and where that comes from
+    /// Print each setting with its value and source
     Show {
         /// Settings file
         #[arg(long, value_name = "FILE")]
         settings: Option<PathBuf>,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Check a settings file; all faults are reported at once
+    /// Validate a settings file; all errors are reported at once
     Validate {
         /// Settings file
         #[arg(long, value_name = "FILE")]
         settings: Option<PathBuf>,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -74,7 +74,7 @@ pub fn show(settings_file: Option<&Path>, sets: &[(String, String)], json: bool)
     Ok(0)
 }
 
-/// Checks the settings; exit code 0 or 2. With `json` the verdict is one object on stdout.
+/// Checks the settings; exit code 0 or 2. With `json` the result is one object on stdout.
 ///
 /// # Errors
 /// None at present; the signature is that of [`show`].
@@ -87,7 +87,7 @@ pub fn validate(settings_file: Option<&Path>, sets: &[(String, String)], json: b
             if json {
                 term::json(&json!({"valid": true, "faults": [], "warnings": warnings}));
             } else {
-                term::line(&format!("settings are valid: {chosen} of {all} chosen, the others at their defaults"));
+                term::line(&format!("settings are valid: {chosen} of {all} set, the others at their defaults"));
                 for warning in warnings {
                     eprintln!("{} {warning}", term::paint_err("warning:", term::Colour::Yellow));
                 }
@@ -114,6 +114,6 @@ fn report(faults: &[SettingsFault]) -> u8 {
     let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
     let count =
         if faults.len() == 1 { "1 setting is wrong".into() } else { format!("{} settings are wrong", faults.len()) };
-    let next = "correct them; `phalanx config show` prints what is in force";
+    let next = "correct them; `phalanx config show` prints the settings in use";
     Fault::new(code::USAGE, format!("{count}:\n{}", lines.join("\n")), next).report()
 }

@@ -32,17 +32,17 @@ pub struct LogArgs {
 pub enum LogCommand {
     /// Print every record
     Dump {
-        /// Folder of one node, such as data/node-1
+        /// Data folder of one node, such as data/node-1
         dir: PathBuf,
-        /// One JSON object per line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Check every record; exit code 3 if something is damaged
+    /// Verify every record; exit code 3 if the log is damaged
     Verify {
-        /// Folder of one node, such as data/node-1
+        /// Data folder of one node, such as data/node-1
         dir: PathBuf,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -97,14 +97,14 @@ pub fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> 
 
 fn look(dir: &Path, each: impl FnMut(Seen<'_>)) -> Result<Summary, Fault> {
     if !dir.join(store::WAL_DIR).is_dir() {
-        let message = format!("{} holds no log of a node", dir.display());
-        return Err(Fault::new(code::USAGE, message, "name the folder of one node, such as data/node-1"));
+        let message = format!("{} does not contain the log of a node", dir.display());
+        return Err(Fault::new(code::USAGE, message, "give the data folder of one node, such as data/node-1"));
     }
     inspect::inspect(Arc::new(RealFiles), dir, each).map_err(|e| Fault::new(DISK, e, ""))
 }
 
 fn printing(e: io::Error) -> Fault {
-    Fault::new(code::FAILED, format!("cannot write the answer: {e}"), "")
+    Fault::new(code::FAILED, format!("cannot write the output: {e}"), "")
 }
 
 fn name(file: &Path) -> String {
@@ -199,14 +199,14 @@ fn summary_text(summary: &Summary, is_running: bool) -> String {
         },
     ];
     if let Some(torn) = torn {
-        lines.push(format!("torn tail  {torn}; a start cuts it"));
+        lines.push(format!("torn tail  {torn}; the node truncates it when it starts"));
     }
     if is_running {
-        lines.push("note       a node is running on this folder: its newest bytes may be in motion".to_string());
+        lines.push("note       a node is running in this folder: the end of its log may be incomplete".to_string());
     }
     match &damage[..] {
-        [] => lines.push("verdict    whole".to_string()),
-        damage => lines.extend(damage.iter().map(|e| format!("verdict    {e}"))),
+        [] => lines.push("result     intact".to_string()),
+        damage => lines.extend(damage.iter().map(|e| format!("result     {e}"))),
     }
     lines.join("\n") + "\n"
 }
@@ -244,7 +244,7 @@ fn damage_json(error: &StoreError) -> Value {
 #[cfg(test)]
 mod tests {
     use crate::cli::local::log::*;
-    use crate::raft::{Persist, founding_state};
+    use crate::raft::{Persist, bootstrap_state};
     use crate::store::{Options, Store};
     use crate::types::{Identity, Index, NodeId, Term};
     use uuid::Uuid;
@@ -261,7 +261,7 @@ mod tests {
         let dir = data.path().join("node-7");
         assert_eq!(verify(&dir, false, &mut Vec::new()).unwrap_err().code, code::USAGE);
         let (mut store, _) = Store::open(Arc::new(RealFiles), &dir, Options::default()).unwrap();
-        let durable = founding_state(Identity { id: NodeId(7), uuid: Uuid::from_u128(1) });
+        let durable = bootstrap_state(Identity { id: NodeId(7), uuid: Uuid::from_u128(1) });
         let mut entries = durable.entries;
         let command = Payload::Command(Arc::from(&b"set \xff"[..]));
         entries.push(Entry { index: Index(2), term: Term(1), payload: command });
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(kinds, ["header", "hard_state", "entry", "entry", "seal"]);
         let (code, text) = print(|out| verify(&dir, false, out));
         assert_eq!(code, 0);
-        assert!(text.contains("entries    1 to 2") && text.ends_with("verdict    whole\n"), "{text}");
+        assert!(text.contains("entries    1 to 2") && text.ends_with("result     intact\n"), "{text}");
 
         let path = dir.join("wal/0000000000000001.wal");
         let mut bytes = std::fs::read(&path).unwrap();

@@ -14,28 +14,28 @@ const EXIT_USAGE: u8 = 2;
 /// Arguments of `phalanx node`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
-    /// Number of this node; without it, the lowest free one
+    /// Id of this node [default: the lowest that is free]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=NodeId::MAX))]
     pub id: Option<u64>,
     /// Settings file
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
-    /// Data folder (setting `data_dir`); the node keeps its state in node-N below it
+    /// Data folder (setting `data_dir`); node N uses its subfolder node-N
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Discard this node's state and fetch it again from the leader, under a new uuid
+    /// Discard this node's state and join again under a new uuid; the leader sends the state
     #[arg(long)]
     pub rejoin: bool,
-    /// Serve clients only: follow the log, never vote, never run jobs
+    /// Serve clients only: replicate the log, but never vote or run jobs
     #[arg(long)]
     pub gateway: bool,
-    /// Stop when standard input ends, as when the program that started this node ends
+    /// Stop at the end of standard input, for example when the parent process exits
     #[arg(long)]
     pub until_eof: bool,
-    /// For tests: the console obeys `alter PART`, which changes a part of this node's state behind the log's back
+    /// For tests: adds the console command `alter PART`, which changes this node's state without the log
     #[arg(long, hide = true)]
     pub lab: bool,
-    /// One setting, before environment and file; may be given more than once
+    /// Set one setting; overrides the environment and the settings file; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }
@@ -48,7 +48,7 @@ pub fn run(args: NodeArgs) -> u8 {
         match pair.split_once('=') {
             Some((key, value)) => flags.push((key.to_string(), value.to_string())),
             None => {
-                eprintln!("error: --set {pair}: write KEY=VALUE, for example --set gossip_ms=100");
+                eprintln!("error: --set {pair}: expected KEY=VALUE, for example --set gossip_ms=100");
                 return EXIT_USAGE;
             }
         }

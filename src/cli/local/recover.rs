@@ -18,11 +18,12 @@ const DISK: u8 = 3;
 /// Arguments of `phalanx recover`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Stop all nodes first. Choose the surviving folder whose log ends last (the higher term, then the higher \
-    index): without --yes this command shows where each ends.\nExit codes: 0 done, 1 refused, 2 not confirmed, 3 the disk."
+    after_help = "Stop all nodes first. Choose the folder whose log ends last (the highest term, then the highest \
+        index): without --yes this command shows where the log ends.\nExit codes: 0 done, 1 refused, 2 not confirmed, \
+        3 disk error."
 )]
 pub struct RecoverArgs {
-    /// Number of the node whose folder survived
+    /// Id of the node whose folder survived
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=NodeId::MAX))]
     pub id: u64,
     /// Settings file
@@ -31,10 +32,10 @@ pub struct RecoverArgs {
     /// Data folder (setting `data_dir`)
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Do it: the other voters' disks are lost for good, and the former cluster will never run again
+    /// Confirm that the other voters' disks are lost and that their nodes will never run again
     #[arg(long)]
     pub yes: bool,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -44,7 +45,11 @@ pub fn run(args: &RecoverArgs) -> Result<(), Fault> {
     let flags: Vec<_> = args.data.iter().map(|data| ("data_dir".to_string(), data.display().to_string())).collect();
     let (settings, _) = Settings::from_process(args.settings.as_deref(), &flags).map_err(|faults| {
         let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Fault::new(code::USAGE, all.join("; "), "correct the settings; `phalanx config show` prints what is in force")
+        Fault::new(
+            code::USAGE,
+            all.join("; "),
+            "correct the settings; `phalanx config show` prints the settings in use",
+        )
     })?;
     let survivor = Survivor::examine(&settings, NodeId(args.id)).map_err(refused)?;
     let (id, former, copy) = (args.id, survivor.cluster, survivor.copy.display().to_string());
@@ -53,8 +58,8 @@ pub fn run(args: &RecoverArgs) -> Result<(), Fault> {
         if !args.json {
             term::out(&plan);
         }
-        let next = format!("stop here, or run `phalanx recover --id {id} --yes`");
-        return Err(Fault::new(code::USAGE, "nothing was changed: this must be confirmed", next));
+        let next = format!("to go on, run `phalanx recover --id {id} --yes`");
+        return Err(Fault::new(code::USAGE, "not confirmed: nothing was changed", next));
     }
     let cluster = survivor.recover().map_err(refused)?;
     match args.json {
@@ -63,7 +68,9 @@ pub fn run(args: &RecoverArgs) -> Result<(), Fault> {
             term::line(&format!(
                 "node {id} is now the only voter of the new cluster {cluster}; its former state is in {copy}"
             ));
-            term::line(&format!("start it: phalanx node --id {id}; then the others, with empty folders: they join it"));
+            term::line(&format!(
+                "start it: phalanx node --id {id}; then start the others with empty folders: they join it"
+            ));
         }
     }
     Ok(())
@@ -74,17 +81,18 @@ fn plan(survivor: &Survivor) -> String {
     let voters = numbers(survivor.membership.voters.keys().copied());
     let others = numbers(survivor.others().into_iter().map(|who| who.id));
     let corrupt = match survivor.is_corrupt {
-        true => "  WARNING  its state was found to differ from the majority's: what it holds may be wrong\n",
+        true => "  WARNING  its state differed from the majority's: its data may be wrong\n",
         false => "",
     };
     format!(
         "node {id} of cluster {}: its log ends at entry {index} of term {term}; the voters it knows are {voters}\n{corrupt}\
          With --yes\n  \
-         - all that this log holds becomes a new cluster, with node {id} as its only voter, and writes that were never\n    \
-         acknowledged may come true;\n  \
-         - what was acknowledged and is not in this log, because only others had it, is lost;\n  \
+         - node {id} becomes the only voter of a new cluster with everything in this log, including writes that were never\n    \
+         acknowledged;\n  \
+         - acknowledged writes that are not in this log, but only on other nodes, are lost;\n  \
          - the former state is copied to {}, from which no node starts.\n\
-         The former nodes {others} must never run again: give them empty folders, and they join the new cluster.\n",
+         The former nodes {others} must never run again with their data: give them empty folders, and they join the \
+         new cluster.\n",
         survivor.cluster,
         survivor.copy.display(),
     )
@@ -93,7 +101,7 @@ fn plan(survivor: &Survivor) -> String {
 fn refused(e: RecoverError) -> Fault {
     match e {
         RecoverError::Store(e) => Fault::new(DISK, e, ""),
-        RecoverError::Copy { .. } => Fault::new(DISK, e, "make room, or remove what stands there; nothing was changed"),
+        RecoverError::Copy { .. } => Fault::new(DISK, e, "make room, or move that folder away; nothing was changed"),
         e => Fault::new(code::FAILED, e, ""),
     }
 }

@@ -1,5 +1,5 @@
-//! The guardian of a command under a lock: renews the lock, and ends the command's process group when that fails or when whoever
-//! started it is gone.
+//! The guardian of a command under a lock: renews the lock, and ends the command's process group when that fails or
+//! when the process that started it is gone.
 //!
 //! It leads that group, so that it can be signalled as long as the guardian lives; of signals to the group it minds none. It hears
 //! the lease and `done` on its standard input, whose end says that the runner is gone, and says `kept MS` for each renewal (and
@@ -16,7 +16,7 @@ use rustix::process::{Signal, kill_current_process_group};
 use std::io::{self, BufRead};
 use std::time::Duration;
 
-/// From SIGTERM to SIGKILL when the runner is gone; nobody is left to answer to the command.
+/// From SIGTERM to SIGKILL when the runner is gone; the runner cannot wait for the command any more.
 const ORPHAN_GRACE: Duration = Duration::from_secs(1);
 /// Between two looks at the time: a wait does not end earlier because the machine has slept meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ enum Event {
 /// # Errors
 /// There is none, or threads and signals cannot be had.
 pub fn run() -> Result<(), Fault> {
-    let failed = |e: io::Error| Fault::new(code::FAILED, format!("the guardian cannot work: {e}"), "");
+    let failed = |e: io::Error| Fault::new(code::FAILED, format!("the lock cannot be renewed: {e}"), "");
     signals::withstand().map_err(failed)?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(failed)?;

@@ -5,13 +5,14 @@
 //! SIGTERM and then SIGKILL, before the lock can be another's: when it cannot be renewed, and when the other one is gone. Time is
 //! that of a clock that also counts while the machine sleeps.
 //!
-//! What nobody can promise: a machine that sleeps, or a command whose guardian and runner are stopped or killed in one moment,
-//! goes on for an instant too long; and who leaves the process group (`setsid`) is not found. What the command writes to must
-//! check the fencing token, which it finds in `PHALANX_LOCK_TOKEN` and which grows with every lock that is taken.
+//! What cannot be guaranteed: a machine that sleeps, or a command whose guardian and runner are stopped or killed in
+//! one moment, goes on for an instant too long; and a process that leaves the process group (`setsid`) is not found.
+//! What the command writes to must check the fencing token, which it finds in `PHALANX_LOCK_TOKEN` and which grows with
+//! every lock that is taken.
 //!
 //! Invariants: L1 the time to live counts from before the request was sent that took or renewed the lock, so this side
 //! always gives up first. L2 a lock that is not lost is given back on every way out but a crash. L3 it is given back only when
-//! nobody is left in the command's process group.
+//! no process is left in the command's process group.
 //! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group (`process_group.rs`).
 
 pub mod guardian;
@@ -60,29 +61,31 @@ pub struct LockArgs {
 /// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum LockCommand {
-    /// Take a lock, run a command, give the lock back
-    #[command(after_help = "The command finds the fencing token in PHALANX_LOCK_TOKEN and the lock's name in \
-        PHALANX_LOCK_NAME.\n\nExit code: that of the command (128 + N if signal N ended it; 127 not found, 126 not \
-        runnable); 1 if the lock was not free in time, or was lost while the command ran; 4 if no node has a quorum.\n\n\
-        The command and all it starts in its process group are ended before the lock can be another's, and when the \
-        command ends: nothing goes on in the background.\n\n\
-        Example: phalanx lock run nightly-backup --wait 0 -- ./backup.sh")]
+    /// Acquire a lock, run a command, release the lock
+    #[command(
+        after_help = "The environment of the command has the fencing token in PHALANX_LOCK_TOKEN and the lock's name \
+        in PHALANX_LOCK_NAME.\n\nExit code: that of the command (128 + N if signal N killed it; 127 not found, 126 not \
+        executable); 1 if the lock was not free in time or was lost while the command ran; 4 if no node has a quorum.\n\n\
+        The whole process group of the command is killed when the command ends, and before another client can \
+        acquire the lock: no background processes are left.\n\n\
+        Example: phalanx lock run nightly-backup --wait 0 -- ./backup.sh"
+    )]
     Run {
         /// Name of the lock
         name: OsString,
-        /// How long the lock outlives this process if it dies (500ms, 30s, 5m)
+        /// How long the lock stays held if this process dies (500ms, 30s, 5m)
         #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_time)]
         ttl: Duration,
-        /// How long to wait for the lock; 0: not at all [default: as long as it takes]
+        /// How long to wait for the lock; 0 does not wait [default: no limit]
         #[arg(long, value_name = "TIME", value_parser = parse_wait)]
         wait: Option<Duration>,
         #[command(flatten)]
         client: ClientArgs,
-        /// What to run
+        /// Command to run, with its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    /// What `run` starts to keep the lock
+    /// Internal: the process that renews the lock for `run`
     #[command(hide = true)]
     Keep,
 }
@@ -107,7 +110,7 @@ fn run_command(
     command: &[OsString],
 ) -> Result<(), Fault> {
     if ttl < TTL_MIN {
-        return Err(Fault::new(code::USAGE, "--ttl below 500ms cannot be kept up", "give 1s or more"));
+        return Err(Fault::new(code::USAGE, "--ttl is below the minimum of 500ms", "give 1s or more"));
     }
     let patient = Client::new(client)?;
     let lease = Lease {
@@ -157,7 +160,11 @@ fn run_command(
                 return Err(stays(&group));
             };
             let message = format!("the command was ended because its lock was lost ({status})");
-            Err(Fault::new(code::FAILED, message, "see what it left half done; a longer --ttl outlives longer pauses"))
+            Err(Fault::new(
+                code::FAILED,
+                message,
+                "check what it left unfinished; a longer --ttl tolerates longer interruptions",
+            ))
         }
     }
 }
@@ -167,8 +174,8 @@ fn exit_code(status: ExitStatus) -> i32 {
 }
 
 fn stays(group: &Group) -> Fault {
-    let message = format!("processes of the command do not end, though they were killed: ps -g {}", group.id());
-    Fault::new(code::FAILED, message, "its lock is not given back; its time runs out by itself")
+    let message = format!("processes of the command are still running after SIGKILL: see ps -g {}", group.id());
+    Fault::new(code::FAILED, message, "the lock was not released; it expires after its --ttl")
 }
 
 struct Lock {
@@ -202,14 +209,15 @@ impl Lock {
                         return Ok(());
                     }
                     self.release();
-                    let message = format!("the answer took {:?}, and the lock {:?}", self.lease.age(), self.lease.ttl);
-                    (Fault::new(code::FAILED, message, "give a longer --ttl"), Duration::ZERO)
+                    let message =
+                        format!("the response took {:?}, but --ttl is {:?}", self.lease.age(), self.lease.ttl);
+                    (Fault::new(code::FAILED, message, "use a longer --ttl"), Duration::ZERO)
                 }
                 Ok(raw) if raw.status == 409 => {
                     say(format!("waiting for lock {:?}", self.lease.name));
                     let retry_ms = raw.json()["retry_after_ms"].as_u64().unwrap_or(100);
-                    let message = format!("lock {:?} is held by somebody else", self.lease.name);
-                    // A holder that ends early gives it back early: nobody waits for the whole of its time.
+                    let message = format!("lock {:?} is held by another client", self.lease.name);
+                    // A holder that ends early releases it early: do not wait for its whole time to live.
                     let pause = Duration::from_millis(retry_ms.min(200) / 2 + fastrand::u64(0..=retry_ms.min(200) / 2));
                     (Fault::new(code::FAILED, message, "wait longer with --wait"), pause)
                 }
@@ -259,14 +267,14 @@ impl Lock {
         match self.client.exchange(&self.lease.post("release", &json!({"token": self.lease.token}))) {
             Ok(raw) if raw.status == 200 => {}
             Ok(raw) if raw.status == 409 => {
-                eprintln!("warning: lock {:?} had run out before it was given back", self.lease.name)
+                eprintln!("warning: lock {:?} expired before it was released", self.lease.name)
             }
             Ok(raw) => {
                 let why = term::plain_err(&raw.fault().message);
-                eprintln!("warning: lock {:?} was not given back: {why}", self.lease.name)
+                eprintln!("warning: lock {:?} was not released: {why}", self.lease.name)
             }
             Err(fault) => eprintln!(
-                "warning: lock {:?} was not given back, its time runs out by itself: {}",
+                "warning: lock {:?} was not released and expires after its --ttl: {}",
                 self.lease.name,
                 term::plain_err(&fault.message)
             ),
@@ -288,7 +296,7 @@ fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
         match group.step() {
             Ok(Step::Ended) => return Ok(()),
             Ok(Step::Runs) => {}
-            Err(e) => return lost(format!("the command cannot be watched: {e}"), kill_at),
+            Err(e) => return lost(format!("cannot wait for the command: {e}"), kill_at),
         }
         while let Ok(signal) = lock.signals.try_recv() {
             group.signal(match signal {
@@ -305,10 +313,10 @@ fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
             None => {}
             Some(Word::Kept(held_from)) => lock.lease.held_from = lock.lease.held_from.max(held_from),
             Some(Word::Lost) => {
-                let why = "somebody else has it, or had it: its time had run out".to_string();
+                let why = "it expired, and another client may have acquired it".to_string();
                 return lost(why, Duration::ZERO); // at once: another may be at work
             }
-            Some(Word::Gone) => return lost("its guardian has ended".to_string(), kill_at),
+            Some(Word::Gone) => return lost("the process that renews it (guardian) has exited".to_string(), kill_at),
         }
     }
 }

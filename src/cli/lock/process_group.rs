@@ -76,7 +76,7 @@ impl Group {
             // Only now it takes signals in the group's name, and notices when this process is gone.
             match words.recv_timeout(GUARDIAN_MAX) {
                 Ok(Word::Kept(_)) => {}
-                _ => return Err(io::Error::other("its guardian did not start")),
+                _ => return Err(io::Error::other("the guardian process did not start")),
             }
             let terminal = foreground();
             if let Some(terminal) = &terminal {
@@ -151,8 +151,8 @@ impl Group {
         Ok(Step::Runs)
     }
 
-    /// Waits for the end of the command and of all in its group: what has not ended by then is killed. `None`: somebody does not
-    /// end even so.
+    /// Waits for the end of the command and of all in its group: what has not ended by then is killed. `None`: a
+    /// process does not end even so.
     pub fn end(&mut self, kill_at: Duration) -> Option<ExitStatus> {
         while matches!(self.step(), Ok(Step::Runs)) && since_boot() < kill_at {
             poll::pause(LOOK_EVERY);
@@ -252,7 +252,7 @@ fn start_guardian() -> io::Result<Child> {
 
 fn listen(guardian: &mut Child) -> io::Result<Receiver<Word>> {
     let (tell, words) = bounded(WORDS_MAX);
-    let said = guardian.stdout.take().ok_or_else(|| io::Error::other("the guardian has no voice"))?;
+    let said = guardian.stdout.take().ok_or_else(|| io::Error::other("stdout of the guardian was piped"))?;
     spawn::spawn("guardian", move || {
         for line in BufReader::new(said).lines() {
             let Ok(line) = line else { return };

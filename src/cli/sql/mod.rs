@@ -21,7 +21,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Lines between two looks whether somebody has seen enough.
+/// Lines between two checks whether Ctrl+C was pressed.
 const LINES_AT_ONCE: usize = 100;
 /// Longest wait for a whole database.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(120);
@@ -29,12 +29,12 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(120);
 const READS_MAX: u32 = 16;
 /// What can be typed beside SQL.
 const HELP: &str = "\
-.tables            names of tables and views
-.schema [NAME]     definitions, of all or of one table
-.dump              the whole database as SQL
-.read FILE         run a file of SQL; what stands between BEGIN and COMMIT is loaded as a whole
+.tables            list tables and views
+.schema [NAME]     show the definitions of all tables, or of one
+.dump              print the whole database as SQL
+.read FILE         run the SQL in a file; from BEGIN to COMMIT it is one transaction
 .mode table|csv|json
-.help .quit        statements end with ; and may have many lines
+.help .quit        statements end with ; and may span several lines
 ";
 
 /// Arguments of `phalanx sql`.
@@ -43,16 +43,16 @@ const HELP: &str = "\
     phalanx sql -f schema.sql\n\nExit codes: 0 done, 1 a statement failed, 2 usage, 4 no quorum or unreachable, \
     5 outcome unknown.")]
 pub struct SqlArgs {
-    /// Run these statements and end; may be given more than once
+    /// Run these statements and exit; repeatable
     #[arg(short, long, value_name = "SQL")]
     command: Vec<String>,
-    /// Run a file of SQL and end; - is stdin
+    /// Run the SQL in a file and exit; - is stdin
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     file: Option<PathBuf>,
-    /// Rows as comma-separated values
+    /// Print rows as CSV
     #[arg(long, conflicts_with = "json")]
     csv: bool,
-    /// How fresh reads are
+    /// Read consistency
     #[arg(long, value_name = "LEVEL", default_value = "linearizable",
         value_parser = ["none", "weak", "linearizable", "strong"])]
     level: String,
@@ -60,7 +60,7 @@ pub struct SqlArgs {
     client: ClientArgs,
 }
 
-/// What the door answers.
+/// Body of a response.
 #[derive(Debug, Deserialize)]
 struct Results {
     #[serde(default)]
@@ -123,11 +123,11 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(code::USAGE, format!("cannot read {}: {error}", path.display()), "name a file of SQL in UTF-8")
+    Fault::new(code::USAGE, format!("cannot read {}: {error}", path.display()), "give a file with SQL in UTF-8")
 }
 
 fn interrupted() -> Fault {
-    Fault::new(code::UNKNOWN, "interrupted; what it was to change may still happen", "")
+    Fault::new(code::UNKNOWN, "interrupted; the statement may still be applied", "")
 }
 
 fn failed(why: impl std::fmt::Display) -> Fault {
@@ -137,14 +137,14 @@ fn failed(why: impl std::fmt::Display) -> Fault {
 impl Shell {
     /// Reads lines until the end of input; a statement that fails ends nothing.
     fn talk(&mut self) -> Result<(), Fault> {
-        let broken = |e: ReadlineError| failed(format!("the terminal: {e}"));
+        let broken = |e: ReadlineError| failed(format!("cannot use the terminal: {e}"));
         let mut editor = rustyline::DefaultEditor::new().map_err(broken)?;
         let history = history_path();
         if let Some(path) = &history {
             let _ = path.parent().map(std::fs::create_dir_all);
             let _ = editor.load_history(path); // there is none the first time
         }
-        term::line("SQL on every node; statements end with ; and .help tells more");
+        term::line("Phalanx SQL shell. End statements with ; and type .help for help.");
         let (mut open, mut is_leaving) = (String::new(), false);
         loop {
             let prompt = if open.is_empty() { "phalanx> " } else { "    ...> " };
@@ -153,7 +153,7 @@ impl Shell {
                 Err(ReadlineError::Interrupted) if !is_leaving => {
                     open.clear();
                     is_leaving = true;
-                    term::line("Ctrl+C once more, or Ctrl+D, leaves");
+                    term::line("press Ctrl+C again or Ctrl+D to exit");
                     continue;
                 }
                 Err(ReadlineError::Interrupted | ReadlineError::Eof) => break,
@@ -225,7 +225,7 @@ impl Shell {
             (".mode", "table") => self.form = Form::Table,
             (".mode", "csv") => self.form = Form::Csv,
             (".mode", "json") => self.form = Form::Json,
-            _ => return Err(Fault::new(code::USAGE, format!("{line:?} is nothing here"), ".help tells what is")),
+            _ => return Err(Fault::new(code::USAGE, format!("unknown command {line:?}"), ".help lists the commands")),
         }
         Ok(true)
     }
@@ -233,7 +233,7 @@ impl Shell {
     fn read(&mut self, path: &Path) -> Result<(), Fault> {
         let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
         if self.depth == READS_MAX {
-            return Err(failed(format!("{}: files that read files {READS_MAX} deep", path.display())));
+            return Err(failed(format!("{}: .read is nested more than {READS_MAX} deep", path.display())));
         }
         self.depth += 1;
         let done = self.script(&text);
@@ -264,16 +264,13 @@ impl Shell {
     /// Runs statements up to the first that fails; what belongs to transactions of their own as a whole.
     fn run_all(&mut self, whole: &[&str]) -> Result<(), Fault> {
         if text::leaves_open(whole) {
-            let why = "a transaction begins and does not end: nothing was sent";
-            return Err(Fault::new(code::FAILED, why, "end it with COMMIT, in the same text"));
+            let why = "a transaction has BEGIN but no COMMIT: nothing was sent";
+            return Err(Fault::new(code::FAILED, why, "end it with COMMIT in the same script"));
         }
         let (loaded, rest) = whole.split_at(text::in_transactions(whole));
         if let Some(at) = loaded.iter().position(|sql| text::is_question(sql)) {
-            let why = format!(
-                "statement {}: a transaction is loaded as a whole, and shows no rows: nothing was sent",
-                at + 1
-            );
-            return Err(Fault::new(code::FAILED, why, "put it behind COMMIT, or leave BEGIN and COMMIT out"));
+            let why = format!("statement {}: a transaction in a script cannot return rows: nothing was sent", at + 1);
+            return Err(Fault::new(code::FAILED, why, "move it after COMMIT, or remove BEGIN and COMMIT"));
         }
         if !loaded.is_empty() {
             let text: String = loaded.iter().flat_map(|sql| [*sql, "\n;\n"]).collect();
@@ -324,7 +321,7 @@ impl Shell {
         self.show(&texts.map(|text| format!("{text}{end}\n")).collect::<String>())
     }
 
-    /// Writes what users have written, until somebody has seen enough.
+    /// Writes data of users, until Ctrl+C.
     fn show(&self, text: &str) -> Result<(), Fault> {
         let Some(interrupts) = &self.interrupts else {
             term::out(&term::plain_lines(text));
@@ -360,7 +357,7 @@ impl Shell {
             let word = if self.node.is_empty() { "node" } else { "on with node" };
             eprintln!("{}", term::paint_err(&format!("-- {word} {}", term::plain_err(&raw.from)), term::Colour::Cyan));
         }
-        let strange = || failed(format!("{}: not an answer of this version", raw.from));
+        let strange = || failed(format!("{}: unexpected response; check that the node has the same version", raw.from));
         let results: Results = serde_json::from_slice(&raw.body).map_err(|_| strange())?;
         self.node.clone_from(&raw.from);
         let one = results.results.into_iter().next().ok_or_else(strange)?;

@@ -27,7 +27,7 @@ enum At {
 struct Net {
     dir: TempDir,
     at: Mutex<HashMap<String, At>>,
-    founded: Mutex<Vec<(NodeId, Uuid)>>,
+    bootstrapped: Mutex<Vec<(NodeId, Uuid)>>,
     waiting: (Mutex<()>, Condvar),
     /// What each member remembers of whoever asks.
     remembered: Mutex<HashMap<NodeId, Promise>>,
@@ -47,7 +47,7 @@ impl Net {
         Net {
             dir: tempfile::tempdir().unwrap(),
             at: Mutex::default(),
-            founded: Mutex::default(),
+            bootstrapped: Mutex::default(),
             waiting,
             remembered: Mutex::default(),
             terms: Mutex::default(),
@@ -132,8 +132,8 @@ impl Net {
         let kept = Promise { term: Term(has_log.into()), index: Index(100), ..Promise::default() };
         let known = vec![address(24), address(23)];
         let voters = self.voters.lock().unwrap().clone();
-        let seeker = Seeker { me, cluster, kept, has_log, voters, known, no_founder: None, settings };
-        discover(&seeker, &Door { net: self, me: me.id, until, found_fails: false })
+        let seeker = Seeker { me, cluster, kept, has_log, voters, known, no_bootstrap: None, settings };
+        discover(&seeker, &Door { net: self, me: me.id, until, bootstrap_fails: false })
     }
 }
 
@@ -150,7 +150,7 @@ struct Door<'a> {
     net: &'a Net,
     me: NodeId,
     until: Instant,
-    found_fails: bool,
+    bootstrap_fails: bool,
 }
 
 impl World for Door<'_> {
@@ -180,7 +180,7 @@ impl World for Door<'_> {
             Some(At::Member { cluster, leader: Some(_), refuses_joins }) => {
                 if *refuses_joins > 0 {
                     *refuses_joins -= 1;
-                    return Err(AskError::Rejected("another membership change is under way".into()));
+                    return Err(AskError::Rejected("another membership change is in progress".into()));
                 }
                 Ok(JoinAnswer::Joined { cluster: *cluster, members: vec![], identities: vec![] })
             }
@@ -188,15 +188,15 @@ impl World for Door<'_> {
         }
     }
 
-    fn found(&self, cluster: Uuid) -> Result<(), String> {
+    fn bootstrap(&self, cluster: Uuid) -> Result<(), String> {
         assert_eq!(self.net.named(), Some(cluster), "config.json comes first");
         let busy = Lock::take(&self.net.settings().config_file_path, &|_| false);
         assert!(matches!(busy, Err(ConfigFileError::Busy { .. })), "the lock is held");
-        if self.found_fails {
+        if self.bootstrap_fails {
             return Err("no space left".into());
         }
         self.net.leave_data(self.me.0, cluster);
-        self.net.founded.lock().unwrap().push((self.me, cluster));
+        self.net.bootstrapped.lock().unwrap().push((self.me, cluster));
         self.net.leads(self.me.0, cluster);
         Ok(())
     }
@@ -225,10 +225,10 @@ impl World for Door<'_> {
 }
 
 #[test]
-fn a_single_node_founds_after_bounded_attempts() {
+fn a_single_node_bootstraps_after_bounded_attempts() {
     let net = Net::new();
     let begun = Instant::now();
-    let Decision::Founded { cluster } = net.look(1, 5000).unwrap() else { panic!("did not found") };
+    let Decision::Bootstrapped { cluster } = net.look(1, 5000).unwrap() else { panic!("did not found") };
     assert!(begun.elapsed() >= Duration::from_millis(40), "two pauses between three rounds");
     assert_eq!(net.named(), Some(cluster));
     let info = read(&net.settings().config_file_path).unwrap().unwrap().cluster_info;
@@ -241,7 +241,7 @@ fn a_newcomer_joins_the_leader_that_answers() {
     net.put(2, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 0 });
     net.put(17, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 3 });
     assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, members: vec![], identities: vec![] });
-    assert!(net.founded.lock().unwrap().is_empty());
+    assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_node_with_state_resumes_or_refuses() {
     std::fs::remove_file(&settings.config_file_path).unwrap();
     net.leave_config(OTHER, 0);
     let error = resume().unwrap_err().to_string();
-    for word in [&CLUSTER.to_string(), &OTHER.to_string(), "config.json", "node-1", "start again", "newcomer"] {
+    for word in [&CLUSTER.to_string(), &OTHER.to_string(), "config.json", "node-1", "start again", "new node"] {
         assert!(error.contains(word), "{word} is missing: {error}");
     }
     assert_eq!(net.named(), Some(OTHER));
@@ -276,7 +276,7 @@ fn a_node_that_discarded_its_state_joins_its_cluster_only() {
     let net = Net::new();
     let settings = net.settings();
     let rejoin = |for_ms| net.look_with(1, for_ms, Some(CLUSTER), false, &settings).unwrap();
-    assert_eq!(rejoin(200), Decision::Stopping, "it never founds");
+    assert_eq!(rejoin(200), Decision::Stopping, "it never bootstraps");
     net.leads(3, OTHER);
     assert_eq!(rejoin(200), Decision::Stopping, "it never joins another");
     net.leads(2, CLUSTER);
@@ -287,7 +287,7 @@ fn a_node_that_discarded_its_state_joins_its_cluster_only() {
 fn a_stale_file_is_set_aside_and_a_young_one_is_not() {
     let net = Net::new();
     net.leave_config(CLUSTER, 3600);
-    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Founded { .. }));
+    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Bootstrapped { .. }));
     assert_ne!(net.named(), Some(CLUSTER));
     assert_eq!(net.names_starting_with("config.json.stale-"), 1);
     let net = Net::new();
@@ -323,7 +323,7 @@ fn a_file_or_data_of_a_cluster_that_may_live_is_respected() {
         let before = net.named();
         assert_eq!(net.look_with(1, 300, None, false, &settings).unwrap(), Decision::Stopping, "{why}");
         assert_eq!(net.named(), before, "{why}");
-        assert!(net.founded.lock().unwrap().is_empty(), "{why}");
+        assert!(net.bootstrapped.lock().unwrap().is_empty(), "{why}");
     }
 }
 
@@ -334,7 +334,7 @@ fn a_file_of_a_dead_cluster_does_not_keep_from_a_living_one() {
     net.leads(2, OTHER);
     assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: OTHER, members: vec![], identities: vec![] });
     assert_eq!(net.names_starting_with("config.json.stale-"), 1);
-    assert!(net.founded.lock().unwrap().is_empty());
+    assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 
 /// A node with an empty folder that may found a cluster.
@@ -346,28 +346,28 @@ fn newcomer(me: Identity, settings: &Settings) -> Seeker<'_> {
         has_log: false,
         voters: BTreeMap::new(),
         known: Vec::new(),
-        no_founder: None,
+        no_bootstrap: None,
         settings,
     }
 }
 
 #[test]
-fn a_founder_that_dies_in_between_leaves_nothing_that_binds() {
+fn a_bootstrap_that_dies_in_between_leaves_nothing_that_binds() {
     let net = Net::new();
     let settings = net.settings();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
     let seeker = newcomer(me, &settings);
     let until = Instant::now() + Duration::from_secs(5);
-    let failed = discover(&seeker, &Door { net: &net, me: me.id, until, found_fails: true });
-    assert!(matches!(failed, Err(DiscoveryError::Founding(_))));
+    let failed = discover(&seeker, &Door { net: &net, me: me.id, until, bootstrap_fails: true });
+    assert!(matches!(failed, Err(DiscoveryError::Bootstrap(_))));
     let left = net.named().unwrap();
     // Not before the file has aged: its writer might be slow rather than dead.
     assert_eq!(net.look(2, 300).unwrap(), Decision::Stopping);
-    assert!(matches!(net.look(2, 10_000).unwrap(), Decision::Founded { cluster } if cluster != left));
+    assert!(matches!(net.look(2, 10_000).unwrap(), Decision::Bootstrapped { cluster } if cluster != left));
 }
 
 #[test]
-fn across_hosts_all_peers_must_answer_and_the_highest_id_founds() {
+fn across_hosts_all_peers_must_answer_and_the_highest_id_bootstraps() {
     let net = Net::new();
     let peers = [address(21), address(22), address(23)].to_vec();
     let settings = Settings { peers, ..net.settings() };
@@ -378,7 +378,7 @@ fn across_hosts_all_peers_must_answer_and_the_highest_id_founds() {
     net.at.lock().unwrap().remove(&address(23));
     net.put(21, At::Looking(NodeId(21)));
     assert_eq!(look(22, 200), Decision::Stopping, "the third may hold the data of an earlier cluster");
-    assert!(matches!(look_at(&net, 22, &[21, 22]), Decision::Founded { .. }), "it was taken out of peers");
+    assert!(matches!(look_at(&net, 22, &[21, 22]), Decision::Bootstrapped { .. }), "it was taken out of peers");
 }
 
 /// Looks with these hosts in `peers`.
@@ -387,7 +387,7 @@ fn look_at(net: &Net, id: u64, hosts: &[u64]) -> Decision {
     net.look_with(id, 5000, None, false, &settings).unwrap()
 }
 
-/// Two of three hosts lost their disks: what the third has must not be founded beside.
+/// Two of three hosts lost their disks: no cluster may be created beside the data of the third.
 #[test]
 fn newcomers_wait_for_a_survivor_and_never_found_beside_it() {
     let net = Net::new();
@@ -395,7 +395,7 @@ fn newcomers_wait_for_a_survivor_and_never_found_beside_it() {
     net.put(21, At::Looking(NodeId(21)));
     net.put(23, At::Member { cluster: CLUSTER, leader: None, refuses_joins: 0 });
     assert_eq!(net.look_with(22, 300, None, false, &settings).unwrap(), Decision::Stopping);
-    assert!(net.founded.lock().unwrap().is_empty());
+    assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn a_log_is_not_set_aside_on_one_word() {
 
 /// The cluster that has the front door is heard of nowhere else, or not where the newcomer belongs.
 #[test]
-fn nobody_joins_or_founds_beside_another_clusters_front_door() {
+fn no_node_joins_or_bootstraps_beside_another_clusters_front_door() {
     for why in ["newcomer", "config.json of another cluster", "a node of another cluster", "data of another cluster"] {
         let net = Net::new();
         *net.front.lock().unwrap() = Some(CLUSTER);
@@ -484,7 +484,7 @@ fn nobody_joins_or_founds_beside_another_clusters_front_door() {
             assert!(text.contains(word), "{why}: {word} is missing: {text}");
         }
         assert_eq!(net.named(), before, "{why}");
-        assert!(net.founded.lock().unwrap().is_empty(), "{why}");
+        assert!(net.bootstrapped.lock().unwrap().is_empty(), "{why}");
     }
 }
 
@@ -496,26 +496,26 @@ fn the_front_door_of_the_cluster_that_is_joined_keeps_nobody_out() {
     assert!(matches!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, .. }));
     let settings = net.settings();
     assert_eq!(net.look_with(1, 0, Some(CLUSTER), true, &settings).unwrap(), Decision::Resume);
-    // Its nodes are slow to answer, or decline: it is waited for, and nothing is founded.
+    // Its nodes are slow to answer, or decline: it is waited for, and no cluster is created.
     net.leave_config(CLUSTER, 3600);
     net.at.lock().unwrap().clear();
     assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
     std::fs::remove_file(settings.config_file_path).unwrap();
     net.put(2, At::Declining);
     assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
-    assert!(net.founded.lock().unwrap().is_empty());
+    assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 
 #[test]
-fn a_held_lock_delays_and_founds_nothing() {
+fn a_held_lock_delays_the_bootstrap() {
     let net = Net::new();
     let held = Lock::take(&net.settings().config_file_path, &|_| true).unwrap();
     assert_eq!(net.look(1, 300).unwrap(), Decision::Stopping);
     drop(held);
-    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Founded { .. }));
+    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Bootstrapped { .. }));
 }
 
-/// A hundred times five nodes at once: one founder each time, and everyone is in its cluster. Also with a founder whose
+/// A hundred times five nodes at once: one bootstrap each time, and everyone is in its cluster. Also with a node whose
 /// wish to yield is not heard, as every other time nobody is known to look.
 #[test]
 fn five_at_once_never_found_two_clusters() {
@@ -535,30 +535,29 @@ fn five_at_once_never_found_two_clusters() {
                 .collect();
             nodes.into_iter().map(|node| node.join().unwrap()).collect()
         });
-        let founded = net.founded.lock().unwrap().clone();
-        assert_eq!(founded.len(), 1, "start {start}: {founded:?} {ends:?}");
-        let (founder, cluster) = founded[0];
+        let bootstrapped = net.bootstrapped.lock().unwrap().clone();
+        assert_eq!(bootstrapped.len(), 1, "start {start}: {bootstrapped:?} {ends:?}");
+        let (first, cluster) = bootstrapped[0];
         for end in &ends {
-            let is_there =
-                matches!(end, Decision::Founded { cluster: c } | Decision::Joined { cluster: c, .. } if *c == cluster);
+            let is_there = matches!(end, Decision::Bootstrapped { cluster: c } | Decision::Joined { cluster: c, .. } if *c == cluster);
             assert!(is_there, "start {start}: {ends:?}");
         }
         assert_eq!(net.names_starting_with("config.json.stale-"), 0, "start {start}");
-        highest += u32::from(founder == NodeId(5));
+        highest += u32::from(first == NodeId(5));
     }
-    assert!(highest > 80, "the highest id founded only {highest} of 100 clusters");
+    assert!(highest > 80, "the highest id bootstrapped only {highest} of 100 clusters");
 }
 
 #[test]
-fn a_node_without_room_to_lead_leaves_the_founding_to_others() {
+fn a_node_without_room_to_lead_leaves_the_bootstrap_to_others() {
     let net = Net::new();
     let settings = net.settings();
     let me = Identity { id: NodeId(3), uuid: Uuid::from_u128(3) };
     let until = Instant::now() + Duration::from_millis(400);
-    let no_founder = Some("no room".to_string());
-    let seeker = Seeker { no_founder, ..newcomer(me, &settings) };
-    let door = Door { net: &net, me: me.id, until, found_fails: false };
+    let no_bootstrap = Some("no room".to_string());
+    let seeker = Seeker { no_bootstrap, ..newcomer(me, &settings) };
+    let door = Door { net: &net, me: me.id, until, bootstrap_fails: false };
     assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);
-    assert!(matches!(net.look(2, 5_000).unwrap(), Decision::Founded { .. }));
+    assert!(matches!(net.look(2, 5_000).unwrap(), Decision::Bootstrapped { .. }));
 }

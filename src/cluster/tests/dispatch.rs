@@ -1,4 +1,4 @@
-//! Dispatch: rules one by one, and five doors that decide by themselves under 1,000 seeds.
+//! Dispatch: rules one by one, and five nodes that decide by themselves under 1,000 seeds.
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use super::*;
@@ -81,18 +81,18 @@ fn a_restarted_worker_begins_anew() {
     assert_eq!(d.workers[&NodeId(1)].estimate(), 0);
 }
 
-/// Five nodes with a door each, node `leader` leads, the other four are workers. `clients` arrive at random doors at
+/// Five nodes, of which node `leader` leads, the other four are workers. `clients` arrive at random nodes at
 /// random times within `span_ms`; hand-outs and gossip rows are known elsewhere 10 ms later; a client reaches its worker
 /// within 1 to 5 ms. Returns the loads at the end.
 fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let ids = [1, 2, 3, 4, 5];
     let leader = NodeId(rng.u64(1..=5));
-    let mut doors: Vec<Dispatch> = ids.iter().map(|id| Dispatch::new(NodeId(*id))).collect();
-    for door in &mut doors {
-        door.set_online(Some(leader), &online(&ids));
+    let mut nodes: Vec<Dispatch> = ids.iter().map(|id| Dispatch::new(NodeId(*id))).collect();
+    for node in &mut nodes {
+        node.set_online(Some(leader), &online(&ids));
         for id in ids {
-            door.report(0, NodeId(id), 0, 0);
+            node.report(0, NodeId(id), 0, 0);
         }
     }
     let mut arrivals: Vec<u64> = (0..clients).map(|_| rng.u64(0..span_ms)).collect();
@@ -107,21 +107,21 @@ fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64>
             *loads.entry(id).or_default() += 1;
         }
         for (from, id) in told.remove(&now).unwrap_or_default() {
-            for (_, door) in doors.iter_mut().enumerate().filter(|(at, _)| *at != from) {
-                door.handed_out(now, &[(id, 1)]);
+            for (_, node) in nodes.iter_mut().enumerate().filter(|(at, _)| *at != from) {
+                node.handed_out(now, &[(id, 1)]);
             }
         }
         for (id, load) in rows.remove(&now).unwrap_or_default() {
-            for door in &mut doors {
-                door.report(now, id, load, load);
+            for node in &mut nodes {
+                node.report(now, id, load, load);
             }
         }
         for id in ids.map(NodeId).into_iter().filter(|id| (now + id.0 * 37) % gossip_ms == 0) {
             rows.entry(now + 10).or_default().push((id, loads.get(&id).copied().unwrap_or(0)));
         }
         while next < arrivals.len() && arrivals[next] == now {
-            let at = rng.usize(0..doors.len());
-            let (id, _) = doors[at].pick(now).unwrap();
+            let at = rng.usize(0..nodes.len());
+            let (id, _) = nodes[at].pick(now).unwrap();
             assert_ne!(id, leader, "the leader took a client");
             told.entry(now + 10).or_default().push((at, id));
             landing.entry(now + rng.u64(1..=5)).or_default().push(id);
@@ -147,7 +147,7 @@ fn worst_of(seeds: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> (f64, u
 
 /// Issue item 9: each within two of the mean, in a second, in a burst, and a little slower.
 #[test]
-fn clients_are_spread_evenly_though_doors_decide_alone() {
+fn clients_are_spread_evenly_though_nodes_decide_alone() {
     let mut failed = Vec::new();
     for (span_ms, gossip_ms) in [(1000, 200), (50, 200), (1000, 20), (10, 200)] {
         for clients in [200, 199, 198, 197] {
@@ -165,16 +165,16 @@ fn clients_are_spread_evenly_though_doors_decide_alone() {
 
 #[test]
 fn the_orders_of_dealing_level_each_other_out() {
-    for (doors, workers) in [(2, 1), (3, 2), (4, 3), (5, 4), (6, 5), (7, 6), (4, 4), (100, 99)] {
-        let orders: Vec<Vec<usize>> = (0..doors).map(|door| order_of_dealing(door, doors, workers)).collect();
+    for (nodes, workers) in [(2, 1), (3, 2), (4, 3), (5, 4), (6, 5), (7, 6), (4, 4), (100, 99)] {
+        let orders: Vec<Vec<usize>> = (0..nodes).map(|node| order_of_dealing(node, nodes, workers)).collect();
         for order in &orders {
             let mut places = order.clone();
             places.sort();
-            assert_eq!(places, (0..workers).collect::<Vec<_>>(), "{doors} doors");
+            assert_eq!(places, (0..workers).collect::<Vec<_>>(), "{nodes} nodes");
         }
         let sums: Vec<usize> = (0..workers).map(|worker| orders.iter().map(|order| order[worker]).sum()).collect();
         let spread = sums.iter().max().unwrap() - sums.iter().min().unwrap();
-        assert!(spread <= 1, "{doors} doors, {workers} workers: {sums:?}");
+        assert!(spread <= 1, "{nodes} nodes, {workers} workers: {sums:?}");
     }
 }
 
@@ -210,10 +210,10 @@ fn an_emptied_worker_fills_up_in_a_flow() {
     assert!(again.iter().filter(|id| **id == 2).count() > 50, "{again:?}");
 }
 
-/// A worker that is heard of in the middle of a flow is filled by all doors together: none of them sends it the whole of what
-/// it lacks.
+/// A worker that is heard of in the middle of a flow is filled by all nodes together: none of them sends it the whole
+/// of what it lacks.
 #[test]
-fn a_door_corrects_its_share_also_when_workers_change_in_a_flow() {
+fn a_node_corrects_its_share_also_when_workers_change_in_a_flow() {
     let mut d = Dispatch::new(NodeId(1));
     d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 4, 9]));
     for id in 1..=4 {

@@ -33,7 +33,7 @@ pub(crate) fn gossip(request: &Request) -> ApiResult {
 pub(crate) fn events(request: &Request) -> ApiResult {
     let (server, head) = (request.server, request.head);
     let Ok(since) = head.query("since").unwrap_or("0").parse() else {
-        return Err(ApiError::refused(400, "since must be the number of an event"));
+        return Err(ApiError::refused(400, "since must be the sequence number of an event"));
     };
     let events = match request.params().duration("wait", WAIT_MAX)? {
         None => server.host.events_since(since),
@@ -73,14 +73,18 @@ fn ready_text(cluster: &ClusterStatus) -> String {
 /// `GET /metrics` in Prometheus' text format 0.0.4: figures of one name stand together under one heading.
 pub(crate) fn metrics(request: &Request) -> ApiResult {
     let (mut figures, counts) = (request.server.host.metrics(), &request.server.counts);
-    figures.push(gauge("phalanx_http_connections_open", "HTTP connections that stand now.", counts.open.load(Relaxed)));
+    figures.push(gauge("phalanx_http_connections_open", "Open HTTP connections.", counts.open.load(Relaxed)));
     for (name, help, value) in [
         ("phalanx_http_connections_total", "HTTP connections accepted.", &counts.accepted),
-        ("phalanx_http_turned_away_total", "HTTP connections refused for want of room.", &counts.turned_away),
-        ("phalanx_http_accept_errors_total", "Accepts that failed.", &counts.accept_errors),
+        ("phalanx_http_turned_away_total", "HTTP connections refused at the connection limit.", &counts.turned_away),
+        ("phalanx_http_accept_errors_total", "Failed accept calls.", &counts.accept_errors),
         ("phalanx_http_requests_total", "HTTP requests.", &counts.requests),
-        ("phalanx_http_refused_total", "HTTP requests that broke a rule of the door.", &counts.refused_requests),
-        ("phalanx_http_slow_readers_total", "Streams dropped because nobody read.", &counts.slow_readers_dropped),
+        ("phalanx_http_refused_total", "HTTP requests refused as malformed or not allowed.", &counts.refused_requests),
+        (
+            "phalanx_http_slow_readers_total",
+            "Streams closed because the client did not read.",
+            &counts.slow_readers_dropped,
+        ),
     ] {
         figures.push(counter(name, help, value.load(Relaxed)));
     }

@@ -61,12 +61,12 @@ impl OutputParams {
             None | Some("both") => None,
             Some("stdout") => Some(node::Stream::Out),
             Some("stderr") => Some(node::Stream::Err),
-            Some(_) => return Err(ApiError::refused(400, "stream is stdout, stderr or both")),
+            Some(_) => return Err(ApiError::refused(400, "stream must be stdout, stderr or both")),
         };
         let is_lines = match params.get("format") {
             None | Some("plain") => false,
             Some("ndjson") => true,
-            Some(_) => return Err(ApiError::refused(400, "format is plain or ndjson")),
+            Some(_) => return Err(ApiError::refused(400, "format must be plain or ndjson")),
         };
         let attempt = params.number("attempt")?.map(u32::try_from).transpose();
         let attempt = attempt.map_err(|_| ApiError::refused(400, "attempt must be a number"))?;
@@ -116,8 +116,8 @@ pub(crate) fn output(request: &Request) -> Result<Stream, ApiError> {
 fn run(server: &Server, conn: &mut Conn, head: Response, params: &OutputParams) -> Result<(), ApiError> {
     let said_at = Instant::now();
     if let Some(attempt) = params.attempt {
-        let output =
-            find_soon(server, params.id, attempt).ok_or_else(|| ApiError::refused(404, "this attempt is not here"))?;
+        let output = find_soon(server, params.id, attempt)
+            .ok_or_else(|| ApiError::refused(404, "this node does not have this attempt"))?;
         if begin(server, conn, &head, params).is_err() {
             return Ok(());
         }

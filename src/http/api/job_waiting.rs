@@ -29,14 +29,14 @@ pub(crate) fn what_there_is(language: &str, workers: &[Arc<WorkerRow>]) -> Strin
     let well = here(workers).filter(|worker| worker.trouble.is_none());
     let offered = grouped(well.map(|worker| (worker.id, worker.runtimes.as_slice())));
     words.extend(offered.into_iter().map(|(runtimes, ids)| match runtimes {
-        [] => format!("{}: none of the runtimes of the settings was found", nodes(&ids)),
+        [] => format!("{}: none of the configured runtimes was found", nodes(&ids)),
         runtimes => format!("{}: offers {}", nodes(&ids), runtimes.join(", ")),
     }));
     let gone = workers.iter().filter(|worker| !worker.is_here);
     let gone = gone.filter(|worker| words.is_empty() || offers(worker, language));
     for (had_it, ids) in grouped(gone.map(|worker| (worker.id, offers(worker, language)))) {
         let had = if had_it { format!("; offered {language}") } else { String::new() };
-        words.push(format!("{}: gone{had}", nodes(&ids)));
+        words.push(format!("{}: offline{had}", nodes(&ids)));
     }
     words.join("; ")
 }
@@ -101,8 +101,8 @@ mod tests {
             WorkerRow { is_here: false, ..worker(5, &["c"], None) },
             WorkerRow { is_here: false, ..worker(6, &["shell"], Some("old")) },
         ]);
-        let wanted = "no worker offers c; nodes 1, 3: no bwrap; node 2: offers python, shell; node 4: none of the runtimes of \
-                      the settings was found; node 5: gone; offered c";
+        let wanted = "no worker offers c; nodes 1, 3: no bwrap; node 2: offers python, shell; node 4: none of the \
+            configured runtimes was found; node 5: offline; offered c";
         assert_eq!(why("c", &workers).as_deref(), Some(wanted));
         assert_eq!(why("shell", &workers), None);
         let gone = shared(vec![WorkerRow { is_here: false, ..worker(1, &["shell"], None) }]);

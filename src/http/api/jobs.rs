@@ -32,20 +32,20 @@ use std::time::{Duration, Instant};
 pub(crate) const JAVA_SOURCE: &str = "text/x-java-source";
 /// Longest wait of one request for a result.
 const WAIT_MAX: Duration = Duration::from_secs(600);
-/// How long `/compileandrun` waits when nobody says how long.
+/// How long `/compileandrun` waits by default.
 const WAIT_USUAL: Duration = Duration::from_secs(60);
 /// Between two looks whether a worker has joined by now.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Between two looks whether a client still waits for its result.
 const CLIENT_LOOK: Duration = Duration::from_secs(1);
-/// Jobs in a list when nobody says how many.
+/// Default number of jobs in a list.
 const LIMIT: u64 = 100;
 
 /// How long results are kept here; refuses where jobs are off.
 fn keep_ms(server: &Server) -> Result<u64, ApiError> {
     let settings = server.host.settings();
     settings.has_jobs().then_some(settings.jobs_keep_ms).ok_or_else(|| {
-        ApiError::refused(403, "jobs are off on this node: set jobs_enabled, and beyond loopback a cluster_secret")
+        ApiError::refused(403, "jobs are disabled on this node: set jobs_enabled, and on addresses other than loopback also cluster_secret")
     })
 }
 
@@ -127,7 +127,7 @@ fn no_runtime(server: &Server, wanted: &str, there: &[String]) -> String {
     format!("no node has the runtime {wanted}; {instead}")
 }
 
-/// Why a job waits for a worker; `None` if it does not, or if nobody can tell.
+/// Why a job waits for a worker; `None` if it does not, or if the reason is unknown.
 fn why_it_waits(server: &Server, id: JobId) -> Option<String> {
     let (_, job) = look(server, id, Level::Eventual, server.deadline()).ok()?;
     why_waiting(server, &job)
@@ -139,7 +139,7 @@ pub(crate) fn why_waiting(server: &Server, job: &Job) -> Option<String> {
     is_queued.then(|| job_waiting::why(&job.request.language, &server.host.status().status.jobs.workers)).flatten()
 }
 
-/// The job once it has ended; `None` if it has not by then, is forgotten already, or nobody waits for it any more.
+/// The job once it has ended; `None` if it has not by then, is already forgotten, or its client is gone.
 fn ended(server: &Server, client: &Conn, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
     loop {
         let slice = until.min(Instant::now() + CLIENT_LOOK);
@@ -159,7 +159,7 @@ pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
     let keep_ms = keep_ms(server)?;
     let wait = request.params().duration("wait", WAIT_MAX)?;
     if body.is_empty() {
-        return Err(ApiError::refused(400, "the body is the Java source to compile and run"));
+        return Err(ApiError::refused(400, "the body must be the Java source to compile and run"));
     }
     let language = "java".to_string();
     let name = server.file_name(&language).unwrap_or("Main.java").to_string();
@@ -228,7 +228,7 @@ fn described(server: &Server, id: JobId, job: &Job) -> Response {
 /// A job's number in a path.
 pub(crate) fn number(text: &str) -> Result<JobId, ApiError> {
     let id = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    id.ok_or_else(|| ApiError::refused(400, "a job is named by its number: /v1/jobs/17"))
+    id.ok_or_else(|| ApiError::refused(400, "the path needs the id of a job: /v1/jobs/17"))
 }
 
 /// Asks for one job; 404 if there is none.
@@ -259,7 +259,7 @@ pub(crate) fn list(request: &Request) -> ApiResult {
     let params = request.params();
     let limit = params.number("limit")?.unwrap_or(LIMIT);
     if !(1..=LIST_MAX).contains(&limit) {
-        return Err(ApiError::refused(400, format!("limit is 1 to {LIST_MAX}")));
+        return Err(ApiError::refused(400, format!("limit must be 1 to {LIST_MAX}")));
     }
     let query = JobTable::encode_query(&Query::List { before: params.number("before")?, limit });
     let (index, bytes) = answered(request.server.host.query(query, request.level()?, request.deadline()))?;

@@ -24,9 +24,9 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use std::time::{Duration, Instant};
 
-/// Keys of one page when nobody says how many, and at most.
+/// Default and maximum number of keys of one page.
 const LIMIT: (u64, u64) = (100, 1000);
-/// How long a read waits at most, and when nobody says how long.
+/// Default and maximum time that a read waits.
 const WATCH: Duration = Duration::from_secs(30);
 /// Header that says a key's revision.
 const KEY_INDEX: &str = "X-Phalanx-Key-Index";
@@ -34,7 +34,7 @@ const KEY_INDEX: &str = "X-Phalanx-Key-Index";
 /// The key that the path names.
 fn key_of(request: &Request) -> Result<Bytes, ApiError> {
     match percent_decode(request.args.0) {
-        Some(key) if key.is_empty() => Err(ApiError::refused(400, "name a key: /v1/kv/{key}")),
+        Some(key) if key.is_empty() => Err(ApiError::refused(400, "the path needs a key: /v1/kv/{key}")),
         Some(key) if key.len() <= KEY_BYTES_MAX => Ok(Bytes::from(key)),
         _ => Err(ApiError::refused(400, "malformed key")),
     }
@@ -52,7 +52,7 @@ pub(crate) fn read(request: &Request) -> ApiResult {
     let known = params.number("watch")?;
     let wait = match (params.get("wait"), known) {
         (None, _) => WATCH,
-        (Some(_), None) => return Err(ApiError::refused(400, "wait goes with watch=INDEX")),
+        (Some(_), None) => return Err(ApiError::refused(400, "wait needs watch=INDEX")),
         (Some(_), _) => params.duration("wait", WATCH)?.unwrap_or(WATCH),
     };
     let ends = Instant::now() + wait;
@@ -96,7 +96,7 @@ pub(crate) fn range(request: &Request) -> ApiResult {
     let after = params.bytes("after")?.map(Bytes::from);
     let limit = match params.number("limit")?.unwrap_or(LIMIT.0) {
         limit if (1..=LIMIT.1).contains(&limit) => limit,
-        _ => return Err(ApiError::refused(400, format!("limit is 1 to {}", LIMIT.1))),
+        _ => return Err(ApiError::refused(400, format!("limit must be 1 to {}", LIMIT.1))),
     };
     let (index, mut values) = query(server, vec![Op::Range { prefix, after, limit }], level, server.deadline())?;
     let mut rows = match values.pop() {
@@ -137,11 +137,11 @@ fn entry(key: Vec<u8>, value: Vec<u8>, revision: i64) -> Json {
 pub(crate) fn write(request: &Request) -> ApiResult {
     let (key, params, body) = (key_of(request)?, request.params(), request.body);
     if body.len() > VALUE_BYTES_MAX {
-        return Err(ApiError::refused(413, "a value has 4 MiB at most"));
+        return Err(ApiError::refused(413, "a value has at most 4 MiB"));
     }
     let expiry = match params.number("ttl_ms")? {
         None => Expiry::Never,
-        Some(0) => return Err(ApiError::refused(400, "ttl_ms is 1 or more")),
+        Some(0) => return Err(ApiError::refused(400, "ttl_ms must be 1 or more")),
         Some(ms) => Expiry::In(ms),
     };
     let condition = condition(&params)?;
@@ -194,7 +194,7 @@ fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option
         (Level::Eventual, false) => {
             return Err(ApiError::refused(
                 400,
-                "whether it succeeds is known when it is applied: leave out level=eventual",
+                "a conditional write cannot use level=eventual: its result is known only when it is applied",
             ));
         }
     };

@@ -38,13 +38,13 @@ struct Body {
 fn name_of(request: &Request) -> Result<Bytes, ApiError> {
     match percent_decode(request.args.0) {
         Some(name) if !name.is_empty() && name.len() <= KEY_BYTES_MAX => Ok(Bytes::from(name)),
-        _ => Err(ApiError::refused(400, "malformed name of a lock")),
+        _ => Err(ApiError::refused(400, "malformed lock name")),
     }
 }
 
 fn ttl(body: &Body) -> Result<u64, ApiError> {
     let ttl = body.ttl_ms.filter(|ms| (1..=TTL_MS_MAX).contains(ms));
-    ttl.ok_or_else(|| ApiError::refused(400, format!("ttl_ms is 1 to {TTL_MS_MAX}")))
+    ttl.ok_or_else(|| ApiError::refused(400, format!("ttl_ms must be 1 to {TTL_MS_MAX}")))
 }
 
 /// `GET /v1/lock/{name}`
@@ -58,7 +58,7 @@ pub(crate) fn show(request: &Request) -> ApiResult {
             }
             _ => Err(unexpected()),
         },
-        [Value::Nil] => Err(ApiError::refused(404, "nobody holds this lock").with_leader().at(index)),
+        [Value::Nil] => Err(ApiError::refused(404, "this lock is not held").with_leader().at(index)),
         _ => Err(unexpected()),
     }
 }
@@ -68,7 +68,7 @@ pub(crate) fn acquire(request: &Request) -> ApiResult {
     let name = name_of(request)?;
     let parsed: Body = params::object(request.body)?;
     if parsed.token.is_some() {
-        return Err(ApiError::refused(400, "a token is given by acquire, not taken"));
+        return Err(ApiError::refused(400, "acquire takes no token: it returns one"));
     }
     let ops = vec![Op::LockAcquire { name: name.clone(), ttl_ms: ttl(&parsed)? }, Op::LockInfo(name)];
     change(request, ops, |values| match values {
@@ -103,20 +103,22 @@ pub(crate) fn release(request: &Request) -> ApiResult {
     let parsed: Body = params::object(request.body)?;
     let token = token(&parsed)?;
     if parsed.ttl_ms.is_some() {
-        return Err(ApiError::refused(400, "a release has no ttl_ms"));
+        return Err(ApiError::refused(400, "release takes no ttl_ms"));
     }
     change_held(request, Op::LockRelease { name, token }, &json!({"released": true}))
 }
 
 fn token(body: &Body) -> Result<u64, ApiError> {
-    body.token.ok_or_else(|| ApiError::refused(400, "token is what acquire answered"))
+    body.token.ok_or_else(|| ApiError::refused(400, "token is required: it is returned by acquire"))
 }
 
 /// Does what only the holder of the lock may do.
 fn change_held(request: &Request, op: Op, done: &Json) -> ApiResult {
     change(request, vec![op], |values| match values {
         [Value::Int(1)] => Some(Ok(Response::json(200, done))),
-        [Value::Int(0)] => Some(Err(ApiError::refused(409, "the lock is not held under this token (any more)"))),
+        [Value::Int(0)] => {
+            Some(Err(ApiError::refused(409, "the lock is not held with this token; it may have expired")))
+        }
         _ => None,
     })
 }

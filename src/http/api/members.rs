@@ -75,15 +75,15 @@ fn change_to(request: &Request, id: Option<NodeId>, member: &Member) -> ApiResul
         (None, Some("voter")) => "promote",
         (None, Some("learner")) => "demote",
         (None, None) => "add",
-        _ => return Err(ApiError::refused(400, "give an action, or a membership of voter or learner")),
+        _ => return Err(ApiError::refused(400, "body needs an action, or a membership of voter or learner")),
     };
     let change = match (action, member.uuid) {
         ("add", Some(uuid)) => Change::AddLearner(Identity { id, uuid }),
-        ("add", None) => return Err(ApiError::refused(400, "a newcomer is added by its id and uuid")),
+        ("add", None) => return Err(ApiError::refused(400, "adding a node needs its id and uuid")),
         ("promote", _) => Change::Promote(id),
         ("demote", _) => Change::Demote(id),
         ("remove", _) => Change::Remove(id),
-        _ => return Err(ApiError::refused(400, "action is one of add, promote, demote, remove")),
+        _ => return Err(ApiError::refused(400, "action must be add, promote, demote or remove")),
     };
     let index = done(request.server.host.change(change, request.deadline()))?;
     Ok(Response::json(200, &json!({"id": id, "index": index})).at(index))
@@ -126,7 +126,7 @@ pub(crate) fn checkpoint(request: &Request) -> ApiResult {
 }
 
 fn not_a_node() -> ApiError {
-    ApiError::refused(400, "name one node, from 1 to 999")
+    ApiError::refused(400, "the node id must be 1 to 999")
 }
 
 fn node_id(text: &str) -> Option<NodeId> {

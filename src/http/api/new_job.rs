@@ -60,7 +60,7 @@ impl NewLimits {
         let one = |name: &str, given: Option<u64>, usual: u64, most: u64| match given {
             None => Ok(usual),
             Some(given) if (1..=most).contains(&given) => Ok(given),
-            Some(_) => Err(ApiError::refused(400, format!("limits.{name} is 1 to {most}"))),
+            Some(_) => Err(ApiError::refused(400, format!("limits.{name} must be 1 to {most}"))),
         };
         Ok(Limits {
             wall_ms: one("wall_ms", self.wall_ms, usual.wall_ms, most.wall_ms)?,

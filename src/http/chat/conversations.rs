@@ -126,10 +126,10 @@ pub(crate) fn send(request: &Request) -> ApiResult {
         (Some(id), None, None) => Target::Conversation(id),
         (None, Some(name), None) => Target::Account(names::key_of(&name)),
         (None, None, Some(name)) => Target::Room(names::key_of(name.strip_prefix('#').unwrap_or(&name))),
-        _ => return Err(ApiError::refused(400, "say where with one of conversation, with and room")),
+        _ => return Err(ApiError::refused(400, "exactly one of conversation, with and room is required")),
     };
     if !invisible_chars::says_something(&text) {
-        return Err(refusal(&Refusal::BadText("a message says something".to_string())));
+        return Err(refusal(&Refusal::BadText("a message cannot be empty".to_string())));
     }
     match change(request, &token, &Command::Send { token, to, text, client_id })? {
         (index, Answer::Sent { conversation, number, position, is_repeat }) => done(
@@ -180,7 +180,7 @@ pub(crate) fn one(request: &Request) -> ApiResult {
 fn limit(params: &Params) -> Result<u64, ApiError> {
     match params.number("limit")?.unwrap_or(LIMIT) {
         limit if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
-        _ => Err(ApiError::refused(400, format!("limit is 1 to {PAGE_MAX}"))),
+        _ => Err(ApiError::refused(400, format!("limit must be 1 to {PAGE_MAX}"))),
     }
 }
 
@@ -207,7 +207,7 @@ pub(crate) fn history(request: &Request) -> ApiResult {
 fn text(params: &Params, name: &str) -> Result<Option<String>, ApiError> {
     let Some(bytes) = params.bytes(name)? else { return Ok(None) };
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= 1024);
-    text.map(Some).ok_or_else(|| ApiError::refused(400, format!("{name} is text of at most 1024 bytes")))
+    text.map(Some).ok_or_else(|| ApiError::refused(400, format!("{name} must be text of at most 1024 bytes")))
 }
 
 fn listing(request: &Request) -> Result<Listing, ApiError> {

@@ -28,7 +28,7 @@ pub(crate) fn token(head: &Head) -> Result<TokenHash, ApiError> {
     });
     match given {
         Some(token) if !token.is_empty() => Ok(hash_token(token)),
-        _ => Err(ApiError::refused(401, "log in, and send Authorization: Bearer TOKEN")
+        _ => Err(ApiError::refused(401, "not logged in: the request needs the header Authorization: Bearer TOKEN")
             .with("WWW-Authenticate", AUTHENTICATE)),
     }
 }
@@ -42,7 +42,7 @@ pub(crate) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 /// A number in a path.
 pub(crate) fn number(text: &str) -> Result<u64, ApiError> {
     let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| ApiError::refused(400, "a conversation and a message have numbers"))
+    number.ok_or_else(|| ApiError::refused(400, "the ids of conversations and messages are numbers"))
 }
 
 /// Carries a command out, once if it has a tag.

@@ -47,7 +47,10 @@ pub(crate) fn open(request: &Request) -> Result<Stream, ApiError> {
         return Err(unexpected());
     };
     if after.is_some_and(|after| after > position) {
-        return Err(ApiError::refused(400, format!("after is a position of this chat, which is at {position}")));
+        return Err(ApiError::refused(
+            400,
+            format!("after must be at most {position}, the current position of the chat"),
+        ));
     }
     let position = after.unwrap_or(position);
     let login = Login { token, who: account, position, turn, is_chunked: request.head.is_http11 };
@@ -58,7 +61,7 @@ pub(crate) fn open(request: &Request) -> Result<Stream, ApiError> {
 /// Streams until the client goes away, does not keep up, is logged out, or the node stops or its state is found to be wrong.
 fn run(server: &Server, conn: &mut Conn, head: Response, login: Login) -> Result<(), ApiError> {
     let Some(epoch) = server.host.state_epoch() else {
-        return Err(ApiError::refused(503, "this node rebuilds its state: ask another node"));
+        return Err(ApiError::refused(503, "this node is rebuilding its state: ask another node"));
     };
     let feed = server.host.follow_chat();
     // The services have the log-in; what is published may be a moment behind.

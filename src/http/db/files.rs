@@ -44,7 +44,7 @@ pub(crate) fn backup(request: &Request) -> Result<Stream, ApiError> {
     let (form, media, name) = match params.get("fmt") {
         None | Some("binary") => (BackupForm::File, "application/vnd.sqlite3", "phalanx.sqlite3"),
         Some("sql") => (BackupForm::Sql, "application/sql; charset=utf-8", "phalanx.sql"),
-        Some(_) => return Err(ApiError::refused(400, "fmt is binary or sql")),
+        Some(_) => return Err(ApiError::refused(400, "fmt must be binary or sql")),
     };
     let _ = params.flag("redirect")?;
     let (level, is_chunked) = (level(&params)?, request.head.is_http11);
@@ -137,7 +137,7 @@ impl LoadPermit<'_> {
     fn take(server: &Server) -> Result<LoadPermit<'_>, ApiError> {
         match server.is_loading.swap(true, Ordering::Acquire) {
             false => Ok(LoadPermit(server)),
-            true => Err(ApiError::refused(503, "another load is under way on this node")),
+            true => Err(ApiError::refused(503, "another load is in progress on this node: try again later")),
         }
     }
 }
@@ -181,12 +181,14 @@ pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
 
 fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
     if body.len() > RUN_BYTES_MAX {
-        let why = format!("SQL text has {RUN_BYTES_MAX} bytes at most; a SQLite file may be larger");
+        let why = format!("SQL text has at most {RUN_BYTES_MAX} bytes; a SQLite file may be larger");
         return Err(ApiError::refused(413, why));
     }
     let tag = idempotency::tag(head, body)?;
     let text = std::str::from_utf8(body);
-    let sql = text.map_err(|_| ApiError::refused(400, "neither a SQLite file nor SQL text in UTF-8"))?.to_string();
+    let sql = text
+        .map_err(|_| ApiError::refused(400, "the body is the body is neither a SQLite file nor SQL text in UTF-8"))?
+        .to_string();
     if sql.trim().is_empty() {
         return Err(ApiError::refused(400, "nothing to load: send a SQLite file or SQL text"));
     }
@@ -214,7 +216,7 @@ fn load_file(server: &Server, conn: &mut Conn, head: &Head, mut body: Arriving, 
         }
         bytes += piece.len() as u64;
         if Instant::now() >= until {
-            return Upload::Unread(ApiError::refused(408, "the file took too long"));
+            return Upload::Unread(ApiError::refused(408, "the upload took too long"));
         }
     }
     let file = SentFile { load, bytes, crc: crc.finalize() };

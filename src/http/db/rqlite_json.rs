@@ -21,10 +21,10 @@ use std::time::Duration;
 /// Reads the body of a request. The error: a sentence.
 pub(crate) fn statements(body: &[u8]) -> Result<Vec<Statement>, String> {
     let Json::Array(items) = serde_json::from_slice(body).map_err(|error| format!("body: {error}"))? else {
-        return Err("body: a JSON array of statements is wanted".to_string());
+        return Err("body: expected a JSON array of statements".to_string());
     };
     if items.is_empty() {
-        return Err("body: no statement in it".to_string());
+        return Err("body: no statements".to_string());
     }
     let numbered = items.into_iter().enumerate();
     numbered.map(|(at, item)| statement(item).map_err(|why| format!("statement {}: {why}", at + 1))).collect()
@@ -34,10 +34,10 @@ fn statement(item: Json) -> Result<Statement, String> {
     let mut parts = match item {
         Json::String(sql) => return Ok(Statement::bare(sql)),
         Json::Array(parts) => parts.into_iter(),
-        _ => return Err("a string is wanted, or an array of a string and its parameters".to_string()),
+        _ => return Err("expected a string, or an array of a string and its parameters".to_string()),
     };
     let Some(Json::String(sql)) = parts.next() else {
-        return Err("an array begins with its SQL, a string".to_string());
+        return Err("the first element of an array must be its SQL, a string".to_string());
     };
     let mut given: Vec<Json> = parts.collect();
     let params = match given.as_mut_slice() {
@@ -60,14 +60,16 @@ fn value(json: Json) -> Result<Value, String> {
         Json::Number(number) => match (number.as_i64(), number.is_u64(), number.as_f64()) {
             (Some(integer), _, _) => Value::Integer(integer),
             (None, false, Some(real)) => Value::Real(real),
-            _ => return Err(format!("{number} does not fit into 64 bits with a sign")),
+            _ => return Err(format!("{number} does not fit into a signed 64-bit integer")),
         },
         Json::Array(items) => {
             let byte = |item: &Json| item.as_u64().and_then(|number| u8::try_from(number).ok());
             let bytes = items.iter().map(byte).collect::<Option<Vec<u8>>>();
-            Value::Blob(Bytes::from(bytes.ok_or("an array as a parameter is a blob: numbers from 0 to 255")?))
+            Value::Blob(Bytes::from(
+                bytes.ok_or("an array parameter is a blob and must contain numbers from 0 to 255")?,
+            ))
         }
-        Json::Object(_) => return Err("named parameters are one object behind the SQL".to_string()),
+        Json::Object(_) => return Err("named parameters must be one object after the SQL".to_string()),
     })
 }
 

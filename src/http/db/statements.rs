@@ -57,10 +57,10 @@ impl QueryParams {
     fn of(server: &Server, params: &Params) -> Result<QueryParams, ApiError> {
         let flag = |name: &str| params.flag(name);
         for (name, why) in [
-            ("freshness_strict", "a node does not know how old what it lacks is: use level=linearizable"),
-            ("norwrandom", "random() must give the same on every node"),
-            ("norwtime", "the time must be the same on every node"),
-            ("noparse", "each statement is read before it is carried out"),
+            ("freshness_strict", "a node cannot know the age of what it has not received: use level=linearizable"),
+            ("norwrandom", "random() must return the same value on every node"),
+            ("norwtime", "the current time must be the same on every node"),
+            ("noparse", "every statement is parsed before it is executed"),
         ] {
             if flag(name)? {
                 return Err(ApiError::refused(400, format!("{name} is not available: {why}")));
@@ -150,14 +150,14 @@ impl QueryParams {
 pub(crate) fn level(params: &Params) -> Result<ReadLevel, ApiError> {
     match params.get("level") {
         Some(_) if params.flag("noleader").unwrap_or(false) => {
-            Err(ApiError::refused(400, "noleader and level exclude each other"))
+            Err(ApiError::refused(400, "noleader and level cannot be combined"))
         }
         None if params.flag("noleader")? => Ok(ReadLevel::None),
         None | Some("linearizable") => Ok(ReadLevel::Linearizable),
         Some("none") => Ok(ReadLevel::None),
         Some("weak" | "auto") => Ok(ReadLevel::Weak),
         Some("strong") => Ok(ReadLevel::Strong),
-        Some(_) => Err(ApiError::refused(400, "level is none, weak, linearizable, strong or auto")),
+        Some(_) => Err(ApiError::refused(400, "level must be none, weak, linearizable, strong or auto")),
     }
 }
 
@@ -168,8 +168,9 @@ pub(crate) fn seed() -> u64 {
 
 /// Text as forms and query strings carry it: a plus is a blank.
 fn form_decode(text: &str) -> Result<String, ApiError> {
-    let bytes = percent_decode(&text.replace('+', " ")).ok_or_else(|| ApiError::refused(400, "malformed escape"))?;
-    String::from_utf8(bytes).map_err(|_| ApiError::refused(400, "a query is UTF-8"))
+    let bytes =
+        percent_decode(&text.replace('+', " ")).ok_or_else(|| ApiError::refused(400, "malformed percent-encoding"))?;
+    String::from_utf8(bytes).map_err(|_| ApiError::refused(400, "a query must be UTF-8"))
 }
 
 fn statements(body: &[u8]) -> Result<Vec<Statement>, ApiError> {
@@ -202,7 +203,7 @@ pub(crate) fn query(request: &Request) -> ApiResult {
     let statements = match request.params().get("q") {
         Some(sql) => vec![Statement::bare(form_decode(sql)?)],
         None if request.head.method == Some(Method::Post) => statements(request.body)?,
-        None => return Err(ApiError::refused(400, "give a statement: /db/query?q=SELECT...")),
+        None => return Err(ApiError::refused(400, "no statement: use /db/query?q=SELECT...")),
     };
     let run = Run { statements, is_transaction: false, kind: Kind::Query, seed: 0 };
     match run.excess() {

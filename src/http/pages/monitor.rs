@@ -146,10 +146,10 @@ fn jobs_lines(jobs: &JobsStatus, text: &mut String) {
     let _ = write!(text, "\n  jobs: {} running, {} queued; {} workers", jobs.running, jobs.queued, here.len());
     let _ = write!(text, " with {slots} slots");
     for (at, worker) in gone.iter().enumerate() {
-        let _ = write!(text, "{} node {}", if at == 0 { "; gone:" } else { "," }, worker.id.0);
+        let _ = write!(text, "{} node {}", if at == 0 { "; offline:" } else { "," }, worker.id.0);
     }
     for (id, trouble) in here.iter().filter_map(|worker| Some((worker.id, worker.trouble.as_ref()?))) {
-        let _ = write!(text, "; trouble on node {}: {}", id.0, trouble.replace(char::is_control, " "));
+        let _ = write!(text, "; problem on node {}: {}", id.0, trouble.replace(char::is_control, " "));
     }
     text.push('\n');
     if let Some(last) = jobs.last.first() {
@@ -175,8 +175,8 @@ fn jobs_lines(jobs: &JobsStatus, text: &mut String) {
 fn verdict_line(frame: &MonitorFrame) -> String {
     let cluster = &frame.status.cluster;
     let line = match (cluster.verdict, cluster.failure_tolerance) {
-        (Verdict::Unavailable, _) if cluster.has_quorum => "unavailable: nobody leads yet".to_owned(),
-        (Verdict::Unavailable, _) => "unavailable: no majority left".to_owned(),
+        (Verdict::Unavailable, _) if cluster.has_quorum => "unavailable: no leader yet".to_owned(),
+        (Verdict::Unavailable, _) => "unavailable: no majority of the voters is reachable".to_owned(),
         (Verdict::Healthy, spare) => format!("healthy: can lose {spare} more"),
         (Verdict::Degraded, 0) => "degraded: cannot lose another".to_owned(),
         (Verdict::Degraded, spare) => format!("degraded: can lose {spare} more"),

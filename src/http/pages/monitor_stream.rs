@@ -61,7 +61,7 @@ pub(crate) fn hold(_: &Request) -> Result<Stream, ApiError> {
 /// `GET /v1/stream`: frames, a line of JSON for each.
 pub(crate) fn frames(request: &Request) -> Result<Stream, ApiError> {
     let Ok(since) = request.head.query("since").unwrap_or("0").parse() else {
-        return Err(ApiError::refused(400, "since must be the number of a frame"));
+        return Err(ApiError::refused(400, "since must be the sequence number of a frame"));
     };
     let head = head_of("application/x-ndjson", &session_id(request));
     let shape = Shape {

@@ -35,7 +35,7 @@ pub fn check_host(node: &dyn Addressing, head: &Head) -> Result<(), ApiError> {
             if is_ours || (is_any && name.parse::<IpAddr>().is_ok()) {
                 return Ok(());
             }
-            Err(ApiError::refused(421, "this Host is not served here"))
+            Err(ApiError::refused(421, "this server does not serve this Host"))
         }
         None => Err(ApiError::refused(400, "malformed Host")),
     }
@@ -96,13 +96,13 @@ pub fn check(node: &dyn Addressing, head: &Head, audience: Audience, media: Opti
     if caller > audience {
         return Err(ApiError::refused(
             403,
-            "this is not served to pages of other sites; ask from a page of this node, or without a browser",
+            "requests from pages of other sites are refused; use a page of this node, or a client other than a browser",
         ));
     }
     if let Some(wanted) = media {
         let said = head.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !said.eq_ignore_ascii_case(wanted) {
-            return Err(ApiError::refused(415, format!("send Content-Type: {wanted}")));
+            return Err(ApiError::refused(415, format!("Content-Type must be {wanted}")));
         }
     }
     Ok(())

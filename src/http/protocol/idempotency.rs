@@ -38,7 +38,7 @@ pub(crate) fn tag_for(head: &Head, who: &[u8], body: &[u8]) -> Result<Option<Tag
 fn tag_of(head: &Head, target: &str, body: &[u8], who: &[u8]) -> Result<Option<Tag>, ApiError> {
     let Some(key) = &head.idempotency_key else { return Ok(None) };
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(ApiError::refused(400, "an Idempotency-Key has 1 to 255 bytes"));
+        return Err(ApiError::refused(400, "Idempotency-Key must have 1 to 255 bytes"));
     }
     let method = match head.method {
         Some(Method::Put) => "PUT",

@@ -34,7 +34,7 @@ impl Lines {
     /// Sends a GET and reads the head of the answer: the status, and the lines of the body.
     ///
     /// # Errors
-    /// Nobody listens, or no head comes within `within`.
+    /// Nothing listens there, or no head comes within `within`.
     pub fn get(address: &str, path: &str, within: Duration, read_timeout: Duration) -> io::Result<(u16, Lines)> {
         let until = Instant::now() + within;
         let at = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;

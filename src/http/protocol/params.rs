@@ -29,7 +29,7 @@ impl<'a> Params<'a> {
         for (at, (name, _)) in given.iter().enumerate() {
             if !known.contains(name) || given[..at].iter().any(|(other, _)| other == name) {
                 let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
-                let why = format!("parameter {name:?} is unknown here or given twice; known: {known}");
+                let why = format!("parameter {name:?} is unknown or given twice; known parameters: {known}");
                 return Err(ApiError::refused(400, why));
             }
         }
@@ -59,20 +59,20 @@ impl<'a> Params<'a> {
     pub(crate) fn duration(&self, name: &str, max: Duration) -> Result<Option<Duration>, ApiError> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         let duration = str::from_utf8(&bytes).ok().and_then(parse_duration);
-        let why = || ApiError::refused(400, format!("{name} must be a duration, as in {name}=1.5s"));
+        let why = || ApiError::refused(400, format!("{name} must be a duration, for example {name}=1.5s"));
         duration.map(|it| Some(it.min(max))).ok_or_else(why)
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        percent_decode(text).map(Some).ok_or_else(|| ApiError::refused(400, "malformed escape"))
+        percent_decode(text).map(Some).ok_or_else(|| ApiError::refused(400, "malformed percent-encoding"))
     }
 }
 
 /// What a body of JSON says, which is an object: without this look an array of the fields' values would do, too.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
-        return Err(ApiError::refused(400, "body: a JSON object is wanted"));
+        return Err(ApiError::refused(400, "body: expected a JSON object"));
     }
     serde_json::from_slice(body).map_err(|error| ApiError::refused(400, format!("body: {error}")))
 }

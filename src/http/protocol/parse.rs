@@ -78,7 +78,7 @@ pub enum Framing {
 /// One request head, checked.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// Method; `None`: a valid token that nobody knows (501).
+    /// Method; `None`: a valid but unknown token (501).
     pub method: Option<Method>,
     /// Path and query as sent, visible ASCII, starting with `/`.
     pub target: String,
@@ -177,7 +177,7 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return check_unfinished(bytes).map(|()| None),
         Err(httparse::Error::TooManyHeaders) => return fault(431, "more than 100 headers"),
-        Err(httparse::Error::Version) => return fault(505, "only version 1 of HTTP is spoken here"),
+        Err(httparse::Error::Version) => return fault(505, "only HTTP/1.0 and HTTP/1.1 are supported"),
         Err(httparse::Error::Token) => return fault(400, "malformed request line"),
         Err(_) => return fault(400, "malformed request head"),
     };
@@ -189,7 +189,7 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
     let is_http11 = request.version == Some(1);
     let target = request.path.unwrap_or_default();
     if !target.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#') {
-        return fault(400, "bytes in the request target that do not belong there");
+        return fault(400, "invalid bytes in the request target");
     }
     let mut fields = Fields::default();
     for header in request.headers.iter() {
@@ -274,7 +274,7 @@ impl Fields {
                 return fault(400, "more than one transfer coding");
             }
             if !coding.eq_ignore_ascii_case("chunked") {
-                return fault(501, "the only transfer coding here is chunked");
+                return fault(501, "the only supported transfer coding is chunked");
             }
         } else if is("connection") {
             for option in text().split(',') {
@@ -283,7 +283,7 @@ impl Fields {
             }
         } else if is("expect") {
             if !text().eq_ignore_ascii_case("100-continue") {
-                return fault(417, "the only expectation here is 100-continue");
+                return fault(417, "the only supported expectation is 100-continue");
             }
             self.expects_continue = true;
         } else if is("origin") {
@@ -304,7 +304,7 @@ impl Fields {
             self.content_type = Some(text());
         } else if is("content-encoding") {
             if !text().eq_ignore_ascii_case("identity") {
-                return fault(415, "bodies are taken as they are, without Content-Encoding");
+                return fault(415, "Content-Encoding is not supported");
             }
         } else if is("accept") {
             self.accept = Some(text());
@@ -324,7 +324,7 @@ impl Fields {
 
     fn finish(self, method: Option<Method>, target: &str, is_http11: bool) -> Result<Head, Fault> {
         let Some(mut host) = self.host.filter(|host| !host.is_empty()) else {
-            return fault(400, "no Host");
+            return fault(400, "missing Host header");
         };
         let mut target = target.to_owned();
         if let Some(rest) =
@@ -375,7 +375,7 @@ impl Fields {
 /// Digits only: no sign, no list, no blank, no overflow.
 fn content_length(value: &[u8]) -> Result<usize, Fault> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return fault(400, "Content-Length must be digits alone");
+        return fault(400, "Content-Length must be a number");
     }
     let digits = std::str::from_utf8(value).expect("ASCII digits are UTF-8");
     match digits.parse() {

@@ -70,7 +70,7 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
             let _ = stream.shutdown(Shutdown::Both);
         });
         if let Err(e) = started {
-            warn_seldom!("no thread for a peer connection err={e}");
+            warn_seldom!("cannot start a thread for a peer connection err={e}");
             std::thread::sleep(ACCEPT_PAUSE);
         }
     }
@@ -102,7 +102,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
         Purpose::Join { is_gateway } => answer(stream, &mut seals, join::admit(shared, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::Stranger(from));
-            let why = "this node does not know yours".to_string();
+            let why = "this node has no address of yours".to_string();
             answer(stream, &mut seals, Frame::SnapshotDone { ok: false, why })
         }
         Purpose::Snapshot => transfer::receive(shared, stream, &mut seals, from, place),
@@ -230,7 +230,7 @@ fn read_one(
         deadline.set(None);
         frame
     };
-    take(shared, from, frame).inspect_err(|e| warn_seldom!("peer sent what it should not peer={} err={e}", from.id))
+    take(shared, from, frame).inspect_err(|e| warn_seldom!("protocol error of peer peer={} err={e}", from.id))
 }
 
 /// Whether frames of this identity are taken. The handshake is over: where there is a secret, it has proved to know it.

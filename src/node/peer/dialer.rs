@@ -54,7 +54,7 @@ struct Dialer {
 enum Ended {
     /// Look again at once.
     Broken,
-    /// Nobody needs the link any more.
+    /// The link is no longer needed.
     Unneeded,
 }
 
@@ -161,7 +161,7 @@ fn is_hang_up(kind: io::ErrorKind) -> bool {
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// Waits for `pause` (or until asked to look); `false` when nobody needs the link any more.
+/// Waits for `pause` (or until asked to look); `false` when the link is no longer needed.
 fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
     let until = Instant::now() + pause;
     loop {
@@ -178,10 +178,10 @@ pub fn resolve(address: &str) -> io::Result<std::net::SocketAddr> {
     address.to_socket_addrs()?.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))
 }
 
-/// Dials a node of this cluster, and makes sure that whoever answers is the one that is meant.
+/// Dials a node of this cluster, and verifies that the one that answers is the one that is meant.
 ///
 /// # Errors
-/// When nobody answers in time, the handshake fails, or it is another.
+/// When no node answers in time, the handshake fails, or it is another.
 pub fn dial_as(
     shared: &Shared,
     to: Identity,

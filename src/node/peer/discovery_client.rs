@@ -66,7 +66,7 @@ impl Asker {
     /// Asks one address who leads.
     ///
     /// # Errors
-    /// When nobody listens, the answer does not come in time, or the other side declines.
+    /// When no process listens there, the answer does not come in time, or the other side declines.
     pub fn ask(&self, address: &str) -> Result<Whereabouts, WireError> {
         let (welcomed, whereabouts) = self.who_is_at(address)?;
         Ok(Whereabouts { remembered: welcomed.remembered, who: Some(welcomed.who), ..whereabouts })
@@ -170,11 +170,11 @@ pub fn wake(listening: std::net::SocketAddr) {
 
 fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
     let (hello, mut seals) = handshake::accept(stream, asker.me, asker.cluster, asker.key.as_ref(), |hello| {
-        // Members dial all the time; they shall do so again when there is somebody to talk to.
+        // Members dial all the time; they do so again when another node is there.
         matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. }).then(Promise::default)
     })?;
     let mut to = stream;
-    // A gateway never founds a cluster: nobody is to wait for its turn.
+    // A gateway never bootstraps a cluster: no node waits for its turn.
     let id = (!asker.is_gateway).then_some(asker.me.id);
     let looking = Whereabouts { id, cluster: asker.cluster, ..Whereabouts::default() };
     match hello.purpose {

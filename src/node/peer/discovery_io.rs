@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Founds this node's cluster on disk.
-type Founder<'a> = dyn FnMut(Uuid) -> Result<(), String> + 'a;
+type Bootstrap<'a> = dyn FnMut(Uuid) -> Result<(), String> + 'a;
 
 /// The world of a node that looks for its cluster.
 pub struct RealWorld<'a> {
@@ -23,18 +23,18 @@ pub struct RealWorld<'a> {
     /// `host:port` of the front door.
     front: String,
     stop_asked: &'a Receiver<&'static str>,
-    founder: RefCell<Box<Founder<'a>>>,
+    bootstrap: RefCell<Box<Bootstrap<'a>>>,
 }
 
 impl<'a> RealWorld<'a> {
-    /// A world in which `founder` writes the founding state.
+    /// A world in which `bootstrap` writes the initial state.
     pub fn new(
         asker: Asker,
         front: String,
         stop_asked: &'a Receiver<&'static str>,
-        founder: impl FnMut(Uuid) -> Result<(), String> + 'a,
+        bootstrap: impl FnMut(Uuid) -> Result<(), String> + 'a,
     ) -> RealWorld<'a> {
-        RealWorld { asker, front, stop_asked, founder: RefCell::new(Box::new(founder)) }
+        RealWorld { asker, front, stop_asked, bootstrap: RefCell::new(Box::new(bootstrap)) }
     }
 }
 
@@ -48,7 +48,7 @@ impl World for RealWorld<'_> {
                 let _ = to.send((place, asker.ask(&address).map_err(to_ask_error)));
             });
             if let Err(e) = started {
-                log::warn!("no thread to ask an address err={e}");
+                log::warn!("cannot start a thread for discovery err={e}");
             }
         }
         drop(to);
@@ -70,8 +70,8 @@ impl World for RealWorld<'_> {
         }
     }
 
-    fn found(&self, cluster: Uuid) -> Result<(), String> {
-        (self.founder.borrow_mut())(cluster)
+    fn bootstrap(&self, cluster: Uuid) -> Result<(), String> {
+        (self.bootstrap.borrow_mut())(cluster)
     }
 
     fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner> {

@@ -104,7 +104,7 @@ mod tests {
         let me = Identity { id: NodeId(2), uuid: Uuid::from_u128(7) };
         assert_eq!(outsider(me, Some(me.uuid)), None);
         let replaced = outsider(me, Some(Uuid::from_u128(9))).unwrap().in_words(me);
-        assert!(replaced.starts_with("node 2 is now another folder, with uuid 00000000-"), "{replaced}");
+        assert!(replaced.starts_with("node 2 is now another data folder, with uuid 00000000-"), "{replaced}");
         assert!(
             replaced.contains("`phalanx node --id 2 --rejoin`") && replaced.contains("stop this node"),
             "{replaced}"

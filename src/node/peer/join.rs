@@ -37,7 +37,7 @@ pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
         return Frame::Whereabouts(whereabouts(shared, who.id));
     }
     if who.id.0 == 0 || who.id.0 > NodeId::MAX {
-        return Frame::Reject { why: format!("node ids go from 1 to {}", NodeId::MAX) };
+        return Frame::Reject { why: format!("node ids are 1 to {}", NodeId::MAX) };
     }
     let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
     let admitted = object(shared, hello).and_then(|()| {
@@ -73,8 +73,8 @@ fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
             let is_dead = peer.is_none_or(|peer| peer.silent_ticks >= dead_after);
             if !is_dead && !stands_in_for(shared, who, holder) {
                 return Err(format!(
-                    "id {} belongs to another folder, whose node may only be starting again: it is replaced when it has not \
-                     answered for {} ms (dead_after_ms)",
+                    "id {} belongs to another data folder, whose node may be restarting: it is replaced when it has \
+                     not answered for {} ms (dead_after_ms)",
                     who.id.0, shared.settings.dead_after_ms
                 ));
             }
@@ -84,9 +84,7 @@ fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
     if shared.try_add_newcomer(who) {
         return Ok(());
     }
-    Err(format!(
-        "{SILENT_LEARNERS_MAX} nodes that joined have not been heard of yet: asked again within a minute, there is room"
-    ))
+    Err(format!("{SILENT_LEARNERS_MAX} new nodes have not answered since they joined: try again within a minute"))
 }
 
 /// Whether the newcomer itself answers where the holder of its number was: then that one's disk was replaced, or given up by its
@@ -104,7 +102,7 @@ fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), 
     match shared.view().raft.membership.uuid_of(who.id) {
         Some(uuid) if uuid == who.uuid => return Ok(()),
         Some(_) => {
-            info!("node {} comes back with an empty disk: its old identity leaves first", who.id.0);
+            info!("node {} returns with an empty disk: removing its old identity first", who.id.0);
             change(shared, Change::Remove(who.id), deadline)?;
         }
         None => {}

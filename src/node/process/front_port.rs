@@ -1,7 +1,7 @@
 //! Whose the front door's port is. All nodes of a host share it (`SO_REUSEPORT`), so the kernel lets the nodes of another cluster
-//! share it as well, and spreads the clients of both over both. A node asks whoever answers there which cluster it is in before
-//! it looks for its own, and again before it listens, and refuses to start beside another; a running node looks now and then,
-//! because two clusters may start at the same moment.
+//! share it as well, and spreads the clients of both over both. A node asks the process that answers there which
+//! cluster it is in before it looks for its own, and again before it listens, and refuses to start beside another; a
+//! running node looks now and then, because two clusters may start at the same moment.
 //!
 //! Not here: answering (`http/front.rs`), binding (`start.rs`).
 
@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub const PROBE_PATH: &str = "/v1/front";
 /// Each connection reaches any of the listeners: so many questions miss one half of them once in 250 times.
 const PROBES: u32 = 8;
-/// Whoever does not answer by then is not heard: a frozen node must not keep others from starting.
+/// A process that does not answer by then is ignored: a frozen node must not keep others from starting.
 const PROBES_MAX: Duration = Duration::from_millis(400);
 /// Longest wait for one answer.
 const PROBE_MAX: Duration = Duration::from_millis(150);
@@ -33,7 +33,7 @@ pub fn other_owner(address: &str, but: Option<Uuid>) -> Option<FrontOwner> {
     for _ in 0..PROBES {
         match probe(address) {
             Ok(owner) if but != Some(owner.cluster) => return Some(owner),
-            // Nobody listens: so it will be the next time.
+            // Nothing listens there.
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return None,
             _ if begun.elapsed() >= PROBES_MAX => return None,
             _ => {}
@@ -82,8 +82,8 @@ impl FrontPortCheck {
         self.said = Some(owner.cluster);
         let door = shared.settings.front_door();
         let text = format!(
-            "the front door {door} is shared with another cluster, {:?} ({}): clients reach either; give one of the two \
-             another service_port",
+            "the front door {door} is shared with another cluster, {:?} ({}): clients reach either of them; set \
+             service_port to another port in one of them",
             owner.name, owner.cluster
         );
         log::warn!("{text}");

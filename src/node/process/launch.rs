@@ -79,7 +79,8 @@ pub enum LaunchError {
     Database(io::Error),
     /// A node that votes was started as a gateway.
     #[error(
-        "node {0} is a voter, and a gateway never votes: give the gateway another --id, or start node {0} without --gateway"
+        "node {0} is a voter, and a gateway cannot vote: give the gateway another --id, or start node {0} without \
+            --gateway"
     )]
     Voter(u64),
     /// The system refuses threads.
@@ -144,7 +145,7 @@ impl Services {
             Arc::new(folder.map_err(LaunchError::Database)?)
         };
         if let Err(e) = sql::sort_in(&dir.join("sql")) {
-            warn!("reads of the database sort in the system's temporary folder: {e}");
+            warn!("SQL reads sort in the temporary folder of the system: {e}");
         }
         let mut registry = Registry::default();
         registry.sql = sql::Database::in_folder(Arc::clone(&files));
@@ -299,7 +300,7 @@ fn rank_delay(settings: &Settings) -> Ticks {
 impl Running {
     /// Waits until the node is told to stop, and stops it; why.
     pub fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> &'static str {
-        let why = stop_asked.recv().unwrap_or("no one left to ask");
+        let why = stop_asked.recv().unwrap_or("its control channel closed");
         let begun = Instant::now();
         let shared = &self.shared;
         let inboxes = &shared.inboxes;

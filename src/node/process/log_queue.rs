@@ -1,9 +1,9 @@
 //! Where log lines go: a bounded queue and a thread that writes them, for each place that keeps them.
 //!
-//! Whoever logs never waits: a terminal that was stopped (Ctrl+S), a pipe that nobody empties and a slow disk hold up the
-//! thread of that place alone. What does not fit into its queue is dropped and counted, and a line says so as soon as lines
-//! flow again. The log file is bounded while the node runs: a full one is kept as `.1` and begun anew; one that was moved away
-//! (logrotate) is let go.
+//! A thread that logs never waits: a terminal that was stopped (Ctrl+S), a pipe that is not read and a slow disk hold
+//! up the thread of that place alone. What does not fit into its queue is dropped and counted, and a line says so as
+//! soon as lines flow again. The log file is bounded while the node runs: a full one is kept as `.1` and begun anew;
+//! one that was moved away (logrotate) is let go.
 //! Not here: what a line looks like (`logging.rs`).
 
 use crate::node::spawn;
@@ -42,7 +42,7 @@ enum Order {
 
 /// A place that keeps lines.
 pub trait Place: Send + 'static {
-    /// Takes whole lines. Errors are the place's own: nobody is left to tell them to.
+    /// Takes whole lines. Errors are the place's own: there is no other place to report them to.
     fn write(&mut self, lines: &[u8]);
     /// Opens it anew.
     fn reopen(&mut self) {}
@@ -127,7 +127,7 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Opens it for appending; for nobody else to read.
+    /// Opens it for appending; readable only by its owner.
     ///
     /// # Errors
     /// The system's.

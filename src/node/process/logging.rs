@@ -39,7 +39,7 @@ pub const LOG_VARIABLE: &str = "PHALANX_LOG";
 pub fn start() {
     match Sink::start("log-stderr", Terminal, dropped) {
         Ok(sink) => drop(STDERR.set(sink)),
-        Err(e) => eprintln!("no log lines here, as no thread can be started: {e}"),
+        Err(e) => eprintln!("cannot start the logging thread: {e}"),
     }
     let env = env_logger::Env::new().filter_or(LOG_VARIABLE, "info");
     let is_colourful = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -69,11 +69,11 @@ pub fn also_to(path: &Path) {
             let _ = FILE.set(sink);
             STDERR_IS_FILE.store(is_stderr, Ordering::Relaxed);
         }
-        Err(e) => log::warn!("no log file at {} err={e}", path.display()),
+        Err(e) => log::warn!("cannot open the log file {} err={e}", path.display()),
     }
 }
 
-/// Opens the log file by its name again: somebody may have moved it.
+/// Opens the log file by its name again: it may have been moved.
 pub fn reopen() {
     if let Some(file) = FILE.get() {
         file.reopen();
@@ -139,7 +139,7 @@ fn on_panic(info: &panic::PanicHookInfo<'_>) {
 
 /// The line that tells of others.
 fn dropped(lines: u64) -> String {
-    format!("{} warn  {} {lines} lines dropped: they were not taken fast enough here\n", clock(), place())
+    format!("{} warn  {} {lines} lines dropped: this output was too slow\n", clock(), place())
 }
 
 /// Tells the prefix who this process is.

@@ -1,9 +1,9 @@
 //! A new cluster out of one surviving folder (`phalanx recover`), after the disks of a majority of the voters were lost for good.
 //!
-//! The former cluster can never commit again, and nobody but a person knows that its other voters will not come back. So the
-//! folder gets a new identity in a new cluster: its log goes on with one entry that makes that identity the only voter, which then
-//! commits all that the log holds. Nodes of the two clusters reject each other at the handshake, so what comes back of the former
-//! one joins nothing.
+//! The former cluster can never commit again, and only a person can know that its other voters will not come back. So
+//! the folder gets a new identity in a new cluster: its log goes on with one entry that makes that identity the only
+//! voter, which then commits all that the log holds. Nodes of the two clusters reject each other at the handshake, so
+//! what comes back of the former one joins nothing.
 //!
 //! Invariants: N1 the former state stays, in a copy that no node can be started on. N2 each step can be followed by a crash: the
 //! copy is whole before anything changes; after the entry the former identity is no member of its own log and cannot win, and doing
@@ -41,10 +41,10 @@ const FORMER_IDENTITY: &str = "identity.json.former";
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// The folder holds no log, or does not say of which cluster it is.
-    #[error("{} holds no log of a cluster: there is nothing to recover from; name another node", .0.display())]
+    #[error("{} contains no log of a cluster: nothing to recover; choose another node", .0.display())]
     NoState(PathBuf),
-    /// What is written would belong to somebody else.
-    #[error("{} belongs to the user with id {owner}: run this as that user, as the node runs", .dir.display())]
+    /// What is written would belong to another user.
+    #[error("{} belongs to the user with id {owner}: run this command as that user", .dir.display())]
     OtherUser {
         /// Folder of the node whose state was to be recovered.
         dir: PathBuf,
@@ -52,21 +52,23 @@ pub enum RecoverError {
         owner: u32,
     },
     /// Its user has given it up.
-    #[error("{}: its state was being discarded (--rejoin) when its process ended; name another node", .0.display())]
+    #[error("{}: its state was being discarded (--rejoin) when its process ended; choose another node", .0.display())]
     Discarding(PathBuf),
     /// Its log names this node as the only voter, so it can lead without the others.
-    #[error("node {} is the only voter of its cluster, so no majority is missing: start it", .0.0)]
+    #[error("node {} is the only voter of its cluster, so a majority is available: start it", .0.0)]
     OnlyVoter(NodeId),
     /// Those who are not lost suffice.
-    #[error("the folders of nodes {0} are there, a majority of the voters: nothing is lost, start them")]
-    MajorityIsThere(String),
-    /// Somebody of the cluster lives.
     #[error(
-        "{0} runs, and is of the same cluster: stop all its nodes first, so that none goes on beside the new cluster"
+        "the folders of nodes {0} are available, which is a majority of the voters: nothing is lost, start these nodes"
+    )]
+    MajorityIsThere(String),
+    /// A node of the cluster is running.
+    #[error(
+        "{0} is running and belongs to the same cluster: stop all nodes first, so that none continues next to the new cluster"
     )]
     Running(String),
-    /// Another cluster has come in its place, perhaps founded by nodes whose disks were wiped.
-    #[error("cluster {cluster} answers at {address}, an address of this cluster's nodes: stop its nodes first")]
+    /// Another cluster has come in its place, perhaps created by nodes whose disks were wiped.
+    #[error("another cluster, {cluster}, answers at {address}, an address of this cluster: stop its nodes first")]
     OtherCluster {
         /// Id of the cluster that answers.
         cluster: Uuid,
@@ -74,7 +76,7 @@ pub enum RecoverError {
         address: String,
     },
     /// It may be one of the cluster.
-    #[error("a node at {address} does not talk to this one, and may be of the same cluster: {why}")]
+    #[error("a node at {address} rejects this one and may belong to the same cluster: {why}")]
     Declines {
         /// Where.
         address: String,
@@ -83,8 +85,8 @@ pub enum RecoverError {
     },
     /// A better one is at hand.
     #[error(
-        "node {} has the newer log: {} ends at entry {} of term {}, node {}'s at entry {} of term {}; recover from the newer one, \
-         which holds more of what was acknowledged",
+        "node {} has a newer log: {} ends at entry {} of term {}, that of node {} at entry {} of term {}; recover \
+         from the newer one, which contains more acknowledged writes",
         .newer.0, .folder.display(), .theirs.1, .theirs.0, .me.0, .ours.1, .ours.0
     )]
     Newer {
@@ -100,7 +102,8 @@ pub enum RecoverError {
         ours: End,
     },
     /// The file speaks of another cluster.
-    #[error("{} names cluster {theirs}, this folder is of cluster {ours}: move that file away if its cluster is gone", .file.display())]
+    #[error("{} names cluster {theirs}, but this folder belongs to cluster {ours}: move the file away if that \
+        cluster is gone", .file.display())]
     OtherFile {
         /// `config.json`.
         file: PathBuf,

@@ -1,7 +1,7 @@
 //! What a node finds in its folder when it starts: who it is, and its log.
 //!
-//! A log is removed unasked in one case only: when it can be nothing but what an unfinished founding left behind. Any other
-//! log whose identity is missing, or knows of no cluster, is refused: its promises were made to others.
+//! A log is removed unasked in one case only: when it can be nothing but what an unfinished bootstrap left behind. Any
+//! other log whose identity is missing, or knows of no cluster, is refused: its promises were made to others.
 //! Not here: reading the log (`store/`), what follows from it (`start.rs`).
 
 use crate::raft::{self, Durable, HardState};
@@ -31,26 +31,26 @@ pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_disc
     }
 }
 
-/// Opens the store. What a founder left that crashed before it was done goes, for nobody else has seen any of it, and the
-/// node looks for a cluster as any newcomer.
+/// Opens the store. What a node left that crashed during its bootstrap is removed, for no other node has seen it, and
+/// the node looks for a cluster as any newcomer.
 pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durable), StoreError> {
     let (store, durable) = identity::open_store(Arc::clone(files), dir, me, store::Options::default())?;
     if me.cluster.is_some() || durable == Durable::default() {
         return Ok((store, durable));
     }
     drop(store);
-    if !is_unfinished_founding(&durable, me.identity()) {
+    if !is_unfinished_bootstrap(&durable, me.identity()) {
         return Err(StoreError::lost_identity(dir, "identity.json names no cluster"));
     }
-    info!("an unfinished founding is discarded");
+    info!("discarding the data of an unfinished bootstrap");
     *me = identity::discard(&**files, dir, me.id, Uuid::new_v4())?;
     identity::open_store(Arc::clone(files), dir, me, store::Options::default())
 }
 
-/// Whether a log is the one that this identity began when it founded a cluster, or the beginning of it: a node that is in a
-/// cluster writes more before it promises anything to anybody.
-fn is_unfinished_founding(durable: &Durable, me: Identity) -> bool {
-    let first = raft::founding_state(me);
+/// Whether a log is the one that this identity began when it bootstrapped a cluster, or the beginning of it: a node
+/// that is in a cluster writes more before it promises anything to anybody.
+fn is_unfinished_bootstrap(durable: &Durable, me: Identity) -> bool {
+    let first = raft::bootstrap_state(me);
     durable.snapshot.is_none()
         && [HardState::default(), first.hard_state].contains(&durable.hard_state)
         && first.entries.starts_with(&durable.entries)
@@ -84,9 +84,9 @@ mod tests {
     }
 
     #[test]
-    fn what_an_unfinished_founding_left_goes() {
+    fn what_an_unfinished_bootstrap_left_goes() {
         let uuid = Uuid::from_u128(7);
-        let whole = raft::founding_state(Identity { id: ME, uuid });
+        let whole = raft::bootstrap_state(Identity { id: ME, uuid });
         let torn = Durable { entries: Vec::new(), ..whole.clone() };
         for left in [whole, torn] {
             let data = tempfile::tempdir().unwrap();
@@ -99,9 +99,9 @@ mod tests {
     #[test]
     fn any_other_log_without_a_cluster_stays_and_is_refused() {
         let (uuid, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
-        let first = raft::founding_state(Identity { id: ME, uuid });
+        let first = raft::bootstrap_state(Identity { id: ME, uuid });
         let second = Entry { index: Index(2), term: Term(1), payload: Payload::Noop };
-        let of_another = raft::founding_state(Identity { id: ME, uuid: other });
+        let of_another = raft::bootstrap_state(Identity { id: ME, uuid: other });
         let longer = Durable { entries: [first.entries.clone(), vec![second]].concat(), ..first.clone() };
         let later = Durable { hard_state: HardState { term: Term(2), vote: None }, ..first };
         for left in [of_another, longer, later] {
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_log_without_an_identity_stays_and_is_refused() {
         let (data, uuid) = (tempfile::tempdir().unwrap(), Uuid::from_u128(7));
-        let first = raft::founding_state(Identity { id: ME, uuid });
+        let first = raft::bootstrap_state(Identity { id: ME, uuid });
         let dir = leave(data.path(), uuid, first.clone());
         let file = dir.join("identity.json");
         let kept = std::fs::read(&file).unwrap();

@@ -12,13 +12,14 @@ use std::net::{TcpListener, ToSocketAddrs};
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// The system's rule for a port that several processes listen on.
-const SHARED_PORT_HINT: &str = ". If other nodes of this host have it: the system shares a port only among processes of one user, so start all nodes as the \
-     same user";
+const SHARED_PORT_HINT: &str = ". If other nodes of this host use it: a port can be shared only by processes of one \
+     user, so start all nodes as the same user";
 
 /// A port that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "port {address} ({what}) cannot be used: {source}; stop what listens there or change {key} in settings.json{hint}"
+    "port {address} ({what}) cannot be used: {source}; stop the process that listens there, or change {key} in \
+     settings.json{hint}"
 )]
 pub struct PortError {
     /// `host:port`.

@@ -24,10 +24,13 @@ pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> Stri
     let (me, by) = (me.0, by.0);
     let lost = match known.is_broken {
         true => format!("entries up to {} that it had acknowledged", known.index),
-        false => format!("what it had promised (node {by} remembers term {} entry {})", known.term, known.index),
+        false => format!(
+            "votes or entries that it had acknowledged (node {by} has seen term {} entry {})",
+            known.term, known.index
+        ),
     };
     format!(
-        "the data folder of node {me} is older than this node: it ends in term {} at entry {} and lacks {lost}; \
+        "the data folder of node {me} is outdated: its log ends in term {} at entry {} and lacks {lost}; \
          was it replaced by an older copy?",
         kept.term, kept.index
     )
@@ -37,9 +40,9 @@ pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> Stri
 /// would be to lose them as well, without a word; to go on beside it would be to answer with them.
 pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
     error!(
-        "node {} leads with another entry {index} than the one that is committed here: the data folders of a majority \
-         were replaced by older copies. What was written from entry {index} on is only in {}, so this node stops. \
-         To keep it: stop all nodes and put the newer folders back. To give it up: `phalanx node --id {} --rejoin`",
+        "the leader, node {}, has another entry {index} than the one that is committed here: the data folders of a \
+         majority were replaced by older copies. Writes from entry {index} on are only in {}, so this node stops. To \
+         keep them: stop all nodes and restore the newer folders. To discard them: `phalanx node --id {} --rejoin`",
         leader.0,
         shared.dir.display(),
         shared.me.id.0
@@ -49,13 +52,13 @@ pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
 
 /// Starts this program again in place of itself; returns the exit code if that cannot be done.
 pub fn start_again() -> u8 {
-    info!("starting again, to join under a new identity");
-    // Whoever asked to discard the folder asked once.
+    info!("restarting, to join under a new identity");
+    // The folder was to be discarded only once.
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--rejoin");
     let why = match std::env::current_exe() {
         Ok(exe) => Command::new(exe).args(args).exec(),
         Err(e) => e,
     };
-    error!("cannot start again: {why}; start this node again by hand");
+    error!("cannot restart: {why}; start this node again");
     EXIT_DISK as u8
 }

@@ -102,7 +102,7 @@ fn current(folder: &Path) -> io::Result<String> {
         Ok(name) if number(&name) > 0 => Ok(name),
         Ok(name) => {
             let file = folder.join(CURRENT);
-            warn!("{} names {name:?}: snapshot and log make the database anew", file.display());
+            warn!("{} names {name:?}: the database is rebuilt from snapshot and log", file.display());
             Ok(FIRST.to_string())
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(FIRST.to_string()),
@@ -171,7 +171,7 @@ impl Files for Folder {
 
     fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
         if let Err(e) = spawn::spawn_patient("sql-file", work) {
-            self.give_up(&format!("no thread for a file of the database: {e}"), false);
+            self.give_up(&format!("cannot start a thread for a database file: {e}"), false);
         }
     }
 
@@ -195,7 +195,7 @@ impl Files for Folder {
     fn remove(&self, path: &Path) {
         for path in BESIDE.map(|suffix| beside(path, suffix)).into_iter().chain([path.to_path_buf()]) {
             match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => warn!("{} stays: {e}", path.display()),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => warn!("cannot remove {}: {e}", path.display()),
                 _ => {}
             }
         }
@@ -220,9 +220,9 @@ impl Files for Folder {
     fn give_up(&self, why: &str, is_damaged: bool) -> ! {
         error!("{why}, this node stops");
         if is_damaged {
-            error!("the next start rebuilds the database from snapshot and log");
+            error!("the database is rebuilt from snapshot and log at the next start");
             if let Err(e) = fs::write(self.mark(), why).and_then(|()| File::open(self.mark())?.sync_all()) {
-                error!("{} cannot be written: {e}; remove {} by hand", self.mark().display(), self.path().display());
+                error!("{} cannot be written: {e}; remove {} yourself", self.mark().display(), self.path().display());
             }
         }
         logging::exit(EXIT_DISK);
@@ -239,7 +239,8 @@ impl Files for Folder {
         if free < ROOM_MIN {
             self.give_up(
                 &format!(
-                    "{} MiB are free on the disk of {} while a statement of the database writes: free some and start again",
+                    "only {} MiB are free on the disk of {} while an SQL statement writes: free some space and start \
+                        the node again",
                     free >> 20,
                     self.path.display()
                 ),
@@ -256,7 +257,7 @@ impl Files for Folder {
         std::thread::sleep(BREATH);
     }
 
-    fn lap(&self, seed: u64) {
+    fn on_statement(&self, seed: u64) {
         self.timings.mark(seed);
     }
 

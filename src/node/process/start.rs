@@ -61,7 +61,7 @@ pub enum StartError {
     /// The data folder.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// No cluster could be found, joined or founded.
+    /// No cluster could be found, joined or bootstrapped.
     #[error("{0}")]
     Discovery(#[from] DiscoveryError),
     /// Its parts do not make a node.
@@ -136,11 +136,11 @@ fn obey_signals(stopper: &Stopper) {
         Signal::HangUp if had_terminal && !signals::has_terminal() => on_signal.stop("terminal closed"),
         Signal::HangUp => {
             logging::reopen();
-            info!("log file opened anew, as asked by SIGHUP");
+            info!("log file reopened (SIGHUP)");
         }
     };
     if let Err(e) = signals::listen(obey) {
-        warn!("no signal handler, Ctrl+C will end the node at once err={e}");
+        warn!("cannot install a signal handler, Ctrl+C will kill the node err={e}");
     }
 }
 
@@ -162,15 +162,15 @@ fn start(
     for (dir, narrowed) in [(&dir, narrowed), (&settings.data_dir, store::narrow_data(&settings.data_dir))] {
         match narrowed {
             Ok(None) => {}
-            Ok(Some(mode)) => warn!("{} was open to others (mode {mode:o}), now it is not", dir.display()),
-            Err(e) => warn!("{} may be open to others: {e}", dir.display()),
+            Ok(Some(mode)) => warn!("{} was accessible to other users (mode {mode:o}); access removed", dir.display()),
+            Err(e) => warn!("cannot restrict access to {} to its owner: {e}", dir.display()),
         }
     }
     info!("node {} starts, version {} uuid {}", id.0, env!("CARGO_PKG_VERSION"), me.uuid);
 
     let (mut store, mut durable) = open::open(&files, &dir, &mut me)?;
     if let Some(torn) = store.torn_tail() {
-        info!("the last write before the crash was cut off, as it was never acknowledged: {torn}");
+        info!("truncated an incomplete write at the end of the log, which was never acknowledged: {torn}");
     }
     let is_gateway = options.is_gateway;
     let key = settings.cluster_secret.as_deref().map(Key::of);
@@ -192,7 +192,7 @@ fn start(
         found = search.run(&mut me, &mut store, &durable)?;
     }
     if found == Found::Bootstrapped {
-        durable = raft::founding_state(me.identity());
+        durable = raft::bootstrap_state(me.identity());
     }
     // Again: the search may have taken long.
     let ours = me.cluster.unwrap_or_else(Uuid::nil);
@@ -256,13 +256,13 @@ impl Search<'_> {
         let no_disk = (free_mb < settings.disk_reserve_mb).then(|| {
             format!("{free_mb} MiB free, disk_reserve_mb is {}: free some space or lower it", settings.disk_reserve_mb)
         });
-        let no_founder = match is_gateway {
-            true => Some("it is a gateway; start the nodes that it is to serve, with ./run.sh for example".to_string()),
+        let no_bootstrap = match is_gateway {
+            true => Some("it is a gateway; start the nodes of the cluster, for example with ./run.sh".to_string()),
             false => no_disk,
         };
         let kept = raft::Promise::from(durable);
         let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
-        let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_founder, settings };
+        let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_bootstrap, settings };
         let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
         let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
             bootstrap(files, dir, me, store, cluster)
@@ -272,7 +272,7 @@ impl Search<'_> {
         match decision {
             Decision::Resume => Ok(Found::Member { identities: Vec::new() }),
             Decision::Outdated => Ok(Found::Outdated),
-            Decision::Founded { .. } => Ok(Found::Bootstrapped),
+            Decision::Bootstrapped { .. } => Ok(Found::Bootstrapped),
             Decision::Stopping => Err(StartError::Stopped),
             Decision::Joined { cluster, members, identities } => {
                 me.cluster = Some(cluster);
@@ -296,10 +296,10 @@ fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, Fold
 
 /// Writes the first state of a new cluster, while this node holds the lock of `config.json`.
 fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, cluster: Uuid) -> Result<(), String> {
-    let first = raft::founding_state(me.identity());
+    let first = raft::bootstrap_state(me.identity());
     let persist = Persist { seq: 0, hard_state: Some(first.hard_state), install: None, entries: first.entries };
     store.write(&persist).and_then(|()| store.sync()).map_err(|e| e.to_string())?;
-    // Last, so that a crash in between leaves a newcomer.
+    // Last, so that a crash in between leaves a new node.
     me.cluster = Some(cluster);
     identity::save(files, dir, me).map_err(|e| e.to_string())
 }
@@ -316,7 +316,7 @@ fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
     let raised = rustix::process::Rlimit { current: files.maximum, ..files };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => files = raised,
-        Err(e) => warn!("file descriptors stay at their soft limit err={e}"),
+        Err(e) => warn!("cannot raise the soft limit of open files err={e}"),
     }
     if let Some(limit) = files.current.filter(|limit| *limit < FILES_MIN) {
         return Err(StartError::Descriptors(limit));
@@ -332,8 +332,8 @@ fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
     if settings.connections_max < wanted {
         let limit = |limit: Option<u64>| limit.map_or_else(|| "none".to_string(), |limit| limit.to_string());
         warn!(
-            "connections_max is {wanted}, {} are possible: the limit of open files is {}, of threads {}. Raise them (ulimit -n, \
-             ulimit -u) or lower connections_max",
+            "connections_max is {wanted}, {} are possible: the limit of open files is {}, that of threads {}. Raise \
+             the limits (ulimit -n, ulimit -u) or lower connections_max",
             settings.connections_max,
             limit(files.current),
             limit(threads)

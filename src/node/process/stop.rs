@@ -23,9 +23,9 @@ pub fn transfer_leadership(shared: &Shared) {
     match shared.inboxes.ask(Operation::Transfer(None), deadline).into_result() {
         Ok((_, reply)) => {
             let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());
-            info!("leadership handed over to={to}");
+            info!("leadership transferred to={to}");
         }
-        Err(why) => warn!("leadership not handed over err={why:?}"),
+        Err(why) => warn!("leadership not transferred err={why:?}"),
     }
 }
 
@@ -37,6 +37,6 @@ pub fn drain_clients(shared: &Arc<Shared>) {
     }
     let left = shared.sessions.count();
     if left > 0 {
-        info!("{left} client connections did not end in time");
+        info!("{left} client connections did not close in time");
     }
 }

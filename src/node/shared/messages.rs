@@ -13,7 +13,7 @@ use crate::store::{CutJob, SnapshotReader, Spare, StoreError};
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::wire::{Ask, Forwarded};
 use crate::work::runtimes::Found;
-use crate::work::sandbox::Cage;
+use crate::work::sandbox::Sandbox;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 use std::time::Instant;
@@ -172,10 +172,10 @@ pub enum ChatInput {
 pub enum WorkerInput {
     /// The jobs have changed.
     Look,
-    /// What this machine has was found out: a way to cage programs, or why there is none, and its languages.
+    /// What this machine has was found out: a way to sandbox programs, or why there is none, and its languages.
     Ready {
         /// How programs are shut in.
-        cage: Result<Cage, String>,
+        sandbox: Result<Sandbox, String>,
         /// What it can run.
         found: Vec<Found>,
     },
@@ -189,7 +189,7 @@ pub enum WorkerInput {
         end: Result<End, String>,
     },
     /// Whether sandboxes can be built now, asked again because one did not start.
-    Sandbox(Result<Cage, String>),
+    Sandbox(Result<Sandbox, String>),
     /// What became of an end that was proposed.
     EndAnswered {
         /// Of which job.

@@ -1,4 +1,4 @@
-//! A request to the node, from the endpoint or thread that makes it to whoever answers it.
+//! A request to the node, from the endpoint or thread that makes it to the one that answers it.
 //!
 //! Not here: where it waits meanwhile (`node/threads/core/pending_requests.rs`), what goes to other nodes (`wire/`).
 

@@ -345,16 +345,15 @@ impl Shared {
         let (counter, text) = match why {
             Refused::Stranger(who) => (
                 &self.counters.frames_of_strangers,
-                format!("node {who:?} is no member of this cluster: its frames are dropped"),
+                format!("node {who:?} is not a member of this cluster: its frames are dropped"),
             ),
             Refused::TermJump(who, term) => (
                 &self.counters.frames_with_absurd_term,
-                format!("node {who:?} speaks of term {term}, which nobody can have reached: its message is dropped"),
+                format!("node {who:?} sent term {term}, which is implausibly high: its message is dropped"),
             ),
-            Refused::Malformed(who) => (
-                &self.counters.frames_malformed,
-                format!("a message of node {who:?} contradicts itself and is dropped"),
-            ),
+            Refused::Malformed(who) => {
+                (&self.counters.frames_malformed, format!("a message of node {who:?} is inconsistent and is dropped"))
+            }
         };
         counter.fetch_add(1, Ordering::Relaxed);
         let (now_ms, last_ms) =
@@ -504,7 +503,7 @@ impl Shared {
         match result {
             Ok(value) => value,
             Err(e) => {
-                let what = if e.is_out_of_descriptors() { "there are too many open files" } else { "the disk failed" };
+                let what = if e.is_out_of_descriptors() { "too many open files" } else { "the disk failed" };
                 error!("{what}, this node stops: {e}");
                 self.event("disk", Some(self.me.id), format!("{what}: {e}"));
                 logging::exit(EXIT_DISK);

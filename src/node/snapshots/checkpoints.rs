@@ -1,11 +1,11 @@
 //! The `checkpoints` thread: sees to it that all nodes digest their state at the same index, compares what they tell, and
 //! acts on what it finds of its own node.
 //!
-//! The leader puts a checkpoint into the log once a minute while anything is applied, and whoever saves a snapshot asks for one.
-//! Each node digests a copy of its state then, at a bounded rate and low priority, and tells the result in its heartbeats. Every
-//! node judges by itself, so a leader whose own state is wrong finds out as any other does. One that differs from the
-//! majority marks itself, on disk first, hands the lead over and fetches the state of a node that agrees; when it has that, it
-//! asks for another checkpoint, which must find nothing.
+//! The leader puts a checkpoint into the log once a minute while anything is applied, and a node that saves a snapshot
+//! asks for one. Each node digests a copy of its state then, at a bounded rate and low priority, and tells the result
+//! in its heartbeats. Every node judges by itself, so a leader whose own state is wrong finds out as any other does.
+//! One that differs from the majority marks itself, on disk first, hands the lead over and fetches the state of a node
+//! that agrees; when it has that, it asks for another checkpoint, which must find nothing.
 //! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the transfer
 //! (`rebuild.rs`).
 
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 /// Between two checkpoints while anything is applied.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// The same while somebody differs: it is to be known soon that nobody does any more.
+/// The same while a node differs, to notice soon when none differs any more.
 const CHECKPOINT_SOON: Duration = Duration::from_secs(10);
 /// Between two looks at what the others say.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -126,7 +126,7 @@ impl Checkpoints {
             }
             (Some(split), None) if findings.agreed.is_some_and(|agreed| agreed > split.index) => {
                 integrity.set_split(None);
-                let text = "a majority of the voters holds the same state again: writes are taken".to_string();
+                let text = "a majority of the voters agrees on the state again: writes are accepted".to_string();
                 info!("{text}");
                 self.shared.event("state", None, text);
                 if !integrity.is_corrupt() {
@@ -146,7 +146,7 @@ impl Checkpoints {
         self.shared.inboxes.to_core(CoreInput::Corrupt(true));
         let parts = difference.parts_text();
         error!(
-            "state differs from the majority's parts=\"{parts}\" index={}: no reads are served until it is rebuilt",
+            "state differs from the majority's parts=\"{parts}\" index={}: refusing reads until it is rebuilt",
             difference.index
         );
     }
@@ -169,7 +169,8 @@ impl Checkpoints {
                 self.shared.integrity.differences.fetch_add(1, Ordering::Relaxed);
                 let parts = difference.parts_text();
                 let text = format!(
-                    "the state of node {} differs from the majority's in {parts} at index {}: it serves no reads and rebuilds itself",
+                    "the state of node {} differs from the majority's in {parts} at index {}: it refuses reads and is \
+                     being rebuilt",
                     id.0, difference.index
                 );
                 warn!("{text}");
@@ -193,13 +194,13 @@ impl Checkpoints {
             return;
         }
         let Some((from, address)) = self.source(findings) else {
-            return self.failed("no node that is online is known to agree with the majority".to_string());
+            return self.failed("no online node is known to agree with the majority".to_string());
         };
         info!("rebuilding the state from={}", from.id);
         shared.event(
             "state",
             Some(shared.me.id),
-            format!("node {} fetches the state of node {}", shared.me.id.0, from.id.0),
+            format!("node {} fetches the state from node {}", shared.me.id.0, from.id.0),
         );
         let begun = Instant::now();
         match rebuild::fetch(&shared, from, &address) {
@@ -229,7 +230,7 @@ impl Checkpoints {
 
     fn failed(&mut self, why: String) {
         if self.rebuild_failed.as_ref() != Some(&why) {
-            warn!("the state is not rebuilt yet: {why}");
+            warn!("cannot rebuild the state yet: {why}");
             let text = format!("node {} could not rebuild its state yet: {why}", self.shared.me.id.0);
             self.shared.event("state", Some(self.shared.me.id), text);
             self.rebuild_failed = Some(why);

@@ -51,10 +51,10 @@ pub fn give(
         write_sealed(&mut out, &Frame::Reject { why: why.to_string() }, seal)
     };
     if !shared.view().raft.membership.is_member(&to) {
-        return refuse(out, outgoing, "only members are given the state");
+        return refuse(out, outgoing, "only members may fetch the state");
     }
     if shared.integrity.is_corrupt() || shared.integrity.is_split() {
-        return refuse(out, outgoing, "this node's own state is not known to be sound");
+        return refuse(out, outgoing, "this node's own state is not known to be correct");
     }
     let (reply, copy) = bounded(1);
     shared.inboxes.to_core(CoreInput::CopyState { reply });
@@ -74,7 +74,7 @@ pub fn give(
     drop(registry);
     match read_sealed(&mut out, SNAPSHOT_FRAME_BYTES_MAX, incoming)? {
         Frame::SnapshotDone { ok: true, .. } => {
-            info!("state given peer={} bytes={}", to.id, bytes.0);
+            info!("state sent peer={} bytes={}", to.id, bytes.0);
             Ok(())
         }
         Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),

@@ -86,14 +86,14 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
     loop {
         let integrity = &shared.integrity;
         if integrity.is_corrupt() || integrity.is_split() || shared.is_stopping() {
-            return Err(WireError::Rejected("the state of this node is in doubt".to_string()));
+            return Err(WireError::Rejected("the state of this node may be wrong".to_string()));
         }
         let findings = integrity.findings();
         let is_agreed = findings.sound.get(&shared.me.id).is_some_and(|at| *at >= index);
         let is_late = Instant::now() >= until;
         if is_late && findings.is_disputed {
             return Err(WireError::Rejected(
-                "the states of the voters differ, and nobody knows yet who is right".to_string(),
+                "the states of the voters differ, and it is not known yet which is right".to_string(),
             ));
         }
         if is_agreed || is_late || !could_agree(&shared.view().raft, shared.me, index, |id| shared.is_online(id)) {
@@ -167,7 +167,7 @@ fn take(
     shared.inboxes.to_core(CoreInput::SnapshotReceived { from, term, meta, done });
     match answer.recv_timeout(STALL_MAX) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(WireError::Rejected("the snapshot is not needed any more".to_string())),
+        Ok(false) => Err(WireError::Rejected("the snapshot is no longer needed".to_string())),
         Err(_) => Err(WireError::Unexpected("silence of the core")),
     }
 }

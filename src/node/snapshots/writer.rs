@@ -25,7 +25,7 @@ const REST_MAX: Duration = Duration::from_millis(50);
 pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
     let mut bytes = Count(0);
     if let Err(e) = registry.snapshot(&mut bytes) {
-        return warn!("no snapshot, the log goes on growing: the state cannot be read: {e}");
+        return warn!("cannot take a snapshot, so the log keeps growing: cannot read the state: {e}");
     }
     let saved = shared.snapshots().begin(meta, bytes.0).and_then(|saver| {
         saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: Pace::begin(), synced: 0 }))
@@ -37,7 +37,7 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
     match saved {
         Ok(()) => {}
         Err(e @ (StoreError::NoSpace { .. } | StoreError::Transfer(_))) => {
-            return warn!("no snapshot, the log goes on growing: {e}");
+            return warn!("cannot take a snapshot, so the log keeps growing: {e}");
         }
         Err(e) => shared.disk_or_exit(Err(e)),
     }

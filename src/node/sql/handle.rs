@@ -1,6 +1,6 @@
 //! The database as endpoints use it: writes through the log, reads beside it.
 //!
-//! Reads run on the thread of whoever asks, on one of a few read-only connections to this node's file. A read that must see
+//! Reads run on the thread that asks, on one of a few read-only connections to this node's file. A read that must see
 //! every acknowledged write first asks `apply` whether the read index is applied; what is applied is committed in the file.
 //! Not here: the connections (`reader_pool.rs`), what a statement does (`services/sql/`), rqlite's JSON (`http/db/`), the file's
 //! folder (`node/process/sql_folder.rs`).

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Between two checks of memory and disk while somebody reads.
+/// Between two checks of memory and disk while a read runs.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
-/// The same while nobody does.
+/// The same while no read runs.
 const IDLE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Read-only connections to the database, and what else its reads share.
@@ -41,7 +41,7 @@ pub struct ReaderPool {
 struct ReadLimits {
     files: Arc<dyn Files>,
     started: Instant,
-    /// Bytes of memory of this process when nobody read.
+    /// Bytes of memory of this process without reads.
     idle_bytes: AtomicU64,
     /// When that was measured, in microseconds since the start.
     idle_us: AtomicU64,
@@ -65,7 +65,7 @@ impl ReadLimits {
     fn reason_to_stop(&self, ends_us: u64) -> Option<&'static str> {
         let now_us = self.started.elapsed().as_micros() as u64;
         if now_us > ends_us {
-            return Some("interrupted: its time is up");
+            return Some("interrupted: timeout exceeded");
         }
         if now_us.saturating_sub(self.checked_us.load(Ordering::Relaxed)) >= CHECK_EVERY.as_micros() as u64 {
             self.checked_us.store(now_us, Ordering::Relaxed);
@@ -74,11 +74,11 @@ impl ReadLimits {
             self.is_short_of_disk.store(!self.files.has_room_for_reads(), Ordering::Relaxed);
         }
         if self.is_short_of_memory.load(Ordering::Relaxed) {
-            return Some("interrupted: reads take too much of this node's memory; ask for less, or later");
+            return Some("interrupted: SQL reads use too much memory on this node; read less, or try again later");
         }
         self.is_short_of_disk
             .load(Ordering::Relaxed)
-            .then_some("interrupted: what this read sorts or gathers leaves too little room on this node's disk")
+            .then_some("interrupted: sorting the rows of this read leaves too little space on this node's disk")
     }
 }
 

@@ -162,7 +162,7 @@ impl Apply {
         });
         if let Err(e) = started {
             self.shared.integrity.end_digest();
-            warn!("no thread for a digest err={e}");
+            warn!("cannot start a thread for a digest err={e}");
         }
     }
 
@@ -181,14 +181,14 @@ impl Apply {
         });
         if let Err(e) = started {
             self.shared.integrity.end_saving();
-            warn!("no thread for a snapshot err={e}");
+            warn!("cannot start a thread for a snapshot err={e}");
         }
     }
 
     /// The state of another node takes the place of this one's.
     fn replace(&mut self, meta: &SnapshotMeta, mut snapshot: SnapshotReader, run: &[Entry]) -> Result<(), String> {
         let was_at = self.registry.applied().index;
-        self.registry.restore(&mut snapshot).map_err(|e| format!("the state that was given cannot be read: {e}"))?;
+        self.registry.restore(&mut snapshot).map_err(|e| format!("the state that was received cannot be read: {e}"))?;
         self.shared.integrity.begin_epoch();
         for entry in run {
             self.entry(entry);

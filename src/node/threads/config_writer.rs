@@ -96,15 +96,15 @@ fn problem(path: &Path, outcome: Result<Written, ConfigFileError>) -> String {
     match outcome {
         Ok(Written::Yes) => String::new(),
         Ok(Written::NotWritten { term, .. }) => format!(
-            "{path} was written by the leader of term {term}, which is newer than this one and does not lead: a hand has edited the \
-             file, or put it there from elsewhere; move the file away and it is written anew"
+            "{path} names term {term}, which is newer than the current term: the file was edited, or copied from \
+             another cluster; move the file away, and the leader writes it again"
         ),
         Err(e @ ConfigFileError::OtherCluster { .. }) => format!(
-            "{e}; if that cluster is gone, move the file away and it is written anew, else give this one another \
-             config_file_path"
+            "{e}; if that cluster is gone, move the file away, and the leader writes it again; otherwise give this \
+             cluster another config_file_path"
         ),
         Err(e @ ConfigFileError::Busy { .. }) => {
-            format!("{e}; end or thaw the one that holds it (fuser names it)")
+            format!("{e}; stop or continue that process (fuser shows its pid)")
         }
         Err(e @ (ConfigFileError::Io { .. } | ConfigFileError::Mangled { .. })) => {
             format!(
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(report.edge(at(122), path, ahead()), None, "not for long enough");
         let said = report.edge(at(123), path, ahead()).unwrap();
         assert!(
-            said.contains("term 9") && said.contains("edited the file") && said.contains("move the file away"),
+            said.contains("term 9") && said.contains("was edited") && said.contains("move the file away"),
             "{said}"
         );
         assert_eq!(report.edge(at(124), path, ahead()), None, "the edge alone");

@@ -30,7 +30,7 @@ pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
         match line.trim() {
             "" => {}
             "L" | "l" | "lead" => {
-                say(&format!("node {} asks for the leadership", shared.me.id.0));
+                say(&format!("node {} requests the leadership", shared.me.id.0));
                 shared.inboxes.to_core(CoreInput::Lead);
             }
             "status" => print_status(shared),

@@ -144,13 +144,13 @@ impl Space {
             }
             Err(e) => {
                 if !std::mem::replace(&mut self.has_warned, true) {
-                    warn!("the data folder cannot be looked at: its free space is unknown err={e}");
+                    warn!("cannot read the free space of the data folder err={e}");
                 }
                 return;
             }
         };
         if std::mem::take(&mut self.has_warned) {
-            info!("the data folder can be looked at again");
+            info!("the free space of the data folder can be read again");
         }
         let is_low = free < reserve_mb << 20;
         if is_low == self.is_low {
@@ -159,10 +159,10 @@ impl Space {
         self.is_low = is_low;
         let free_mb = free >> 20;
         let text = match is_low {
-            true => format!(
-                "disk nearly full: {free_mb} MiB free, {reserve_mb} MiB are kept in reserve: no new writes here"
-            ),
-            false => format!("disk has room again: {free_mb} MiB free"),
+            true => {
+                format!("disk nearly full: {free_mb} MiB free, disk_reserve_mb is {reserve_mb}: no new writes here")
+            }
+            false => format!("disk has space again: {free_mb} MiB free"),
         };
         match is_low {
             true => warn!("{text}"),

@@ -126,7 +126,8 @@ impl Beats {
                 let (by_s, way) =
                     (ahead_ms.unsigned_abs() as f64 / 1e3, if ahead_ms > 0 { "ahead of" } else { "behind" });
                 format!(
-                    "the clock of node {} is {by_s:.1} s {way} this node's: is a time server set up on both?",
+                    "the clock of node {} is {by_s:.1} s {way} this node's: check that time synchronization (NTP) \
+                        runs on both",
                     from.0
                 )
             }

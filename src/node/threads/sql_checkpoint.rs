@@ -34,7 +34,7 @@ pub fn run(shared: &Shared) {
         if let Err(e) = &done
             && is_well
         {
-            warn!("the log of the database was not moved into its file: {e}");
+            warn!("SQLite WAL checkpoint failed: {e}");
         }
         is_well = done.is_ok();
     }

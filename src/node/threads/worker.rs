@@ -21,13 +21,13 @@ use crate::services::Replicated;
 use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::LIMITS_MOST;
 use crate::services::jobs::{Command, End, JobId, Query, Verdict};
-use crate::settings::CageKind;
+use crate::settings::SandboxKind;
 use crate::types::{Identity, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
 use crate::work::WorkError;
 use crate::work::run::Attempt;
 use crate::work::runtimes::{self, Found};
-use crate::work::sandbox::Cage;
+use crate::work::sandbox::Sandbox;
 use crate::work::scratch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{info, warn};
@@ -66,7 +66,7 @@ struct Worker {
     inbox: Sender<WorkerInput>,
     /// Where scratch folders are made.
     scratch: PathBuf,
-    cage: Option<Cage>,
+    sandbox: Option<Sandbox>,
     found: BTreeMap<String, Found>,
     /// Why this node can run nothing.
     trouble: Option<String>,
@@ -87,7 +87,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
         shared: Arc::clone(shared),
         inbox: shared.inboxes.worker.clone(),
         scratch: scratch::place(&shared.dir.join("jobs"), &shared.me.uuid.simple().to_string()),
-        cage: None,
+        sandbox: None,
         found: BTreeMap::new(),
         trouble: None,
         is_ready: false,
@@ -102,22 +102,22 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
     scratch::remove_abandoned();
     let held = scratch::hold(&worker.scratch);
     if let Err(e) = &held {
-        warn!("no folder for jobs path={} err={e}", worker.scratch.display());
+        warn!("cannot create the folder for jobs path={} err={e}", worker.scratch.display());
     }
     match (shared.is_gateway, shared.settings.has_jobs()) {
-        (true, _) => info!("a gateway: it serves clients, and neither votes nor runs jobs"),
-        (_, false) => info!("jobs are off (jobs_enabled)"),
+        (true, _) => info!("this node is a gateway: it serves clients, but does not vote or run jobs"),
+        (_, false) => info!("jobs are disabled (setting jobs_enabled)"),
         (false, true) => worker.find_out(),
     }
     loop {
         match inbox.recv_deadline(worker.next_look()) {
             Ok(WorkerInput::Look) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(WorkerInput::Ready { cage, found }) => worker.on_ready(cage, found),
+            Ok(WorkerInput::Ready { sandbox, found }) => worker.on_ready(sandbox, found),
             Ok(WorkerInput::Ended { job, attempt, end }) => worker.on_ended(job, attempt, end),
             Ok(WorkerInput::EndAnswered { job, attempt, is_taken }) => {
                 worker.on_end_answered((job, attempt), is_taken);
             }
-            Ok(WorkerInput::Sandbox(cage)) => worker.on_sandbox(cage),
+            Ok(WorkerInput::Sandbox(sandbox)) => worker.on_sandbox(sandbox),
             Ok(WorkerInput::Current) => worker.join(),
             Ok(WorkerInput::Stop) | Err(RecvTimeoutError::Disconnected) => return worker.wind_down(inbox),
         }
@@ -130,36 +130,37 @@ impl Worker {
     fn clear_scratch(&self) {
         let old = match scratch::clear(&self.scratch) {
             Ok(old) => old,
-            Err(e) => return warn!("no folder for jobs path={} err={e}", self.scratch.display()),
+            Err(e) => return warn!("cannot create the folder for jobs path={} err={e}", self.scratch.display()),
         };
         if old.is_empty() {
             return;
         }
         let started = spawn::spawn_patient("old-jobs", move || old.iter().for_each(|path| scratch::remove_old(path)));
         if let Err(e) = started {
-            warn!("no thread to remove folders of old jobs, they stay until the next start err={e}");
+            warn!("cannot start a thread to remove folders of old jobs; they stay until the next start err={e}");
         }
     }
 
-    /// Tries the cage and looks for compilers. For these the thread gives way to others: a node that starts has more to do.
+    /// Tries the sandbox and looks for compilers. For these the thread gives way to others: a node that starts has more
+    /// to do.
     fn find_out(&self) {
         let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
         let (inbox, jobs) = (self.inbox.clone(), self.scratch.clone());
         let started = spawn::spawn("probe", move || {
-            let cage = Cage::try_out(kind, &jobs).map_err(|e| e.to_string());
+            let sandbox = Sandbox::try_out(kind, &jobs).map_err(|e| e.to_string());
             spawn::give_way();
-            let found = if cage.is_ok() { runtimes::find(&wanted) } else { Vec::new() };
-            let _ = inbox.send(WorkerInput::Ready { cage, found });
+            let found = if sandbox.is_ok() { runtimes::find(&wanted) } else { Vec::new() };
+            let _ = inbox.send(WorkerInput::Ready { sandbox, found });
         });
         if let Err(e) = started {
-            warn!("no thread to look for compilers, this node runs no jobs err={e}");
+            warn!("cannot start a thread to look for compilers; this node runs no jobs err={e}");
         }
     }
 
-    fn on_ready(&mut self, cage: Result<Cage, String>, found: Vec<Found>) {
+    fn on_ready(&mut self, sandbox: Result<Sandbox, String>, found: Vec<Found>) {
         self.is_ready = true;
-        match cage {
-            Ok(cage) => (self.cage, self.trouble) = (Some(cage), None),
+        match sandbox {
+            Ok(sandbox) => (self.sandbox, self.trouble) = (Some(sandbox), None),
             Err(why) => {
                 self.next_probe = Some(Instant::now() + PROBE_AGAIN_AFTER);
                 warn!("{why}");
@@ -167,15 +168,15 @@ impl Worker {
                 self.trouble = Some(why);
             }
         }
-        if self.cage.as_ref().is_some_and(|cage| cage.kind() == CageKind::Limits) {
-            warn!("jobs_cage is \"limits\": every client may read and change whatever this node may");
+        if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.kind() == SandboxKind::Limits) {
+            warn!("jobs_cage is \"limits\": jobs can read and change everything that this node can");
         }
         self.found = found.into_iter().map(|found| (found.runtime.language.clone(), found)).collect();
         self.publish_runtimes();
         let languages: Vec<&str> = self.found.keys().map(String::as_str).collect();
-        let limit = match self.cage.as_ref().map(Cage::process_limit) {
-            Some(ProcessLimit::Kernel) => "; the kernel bounds each job's processes",
-            Some(ProcessLimit::Watched) => "; each job's processes are counted by looking at them",
+        let limit = match self.sandbox.as_ref().map(Sandbox::process_limit) {
+            Some(ProcessLimit::Kernel) => "; the kernel limits each job's processes",
+            Some(ProcessLimit::Watched) => "; no kernel limit on each job's processes: they are counted at intervals",
             None => "",
         };
         info!("jobs: {} slots, runtimes [{}]{limit}", self.shared.settings.slots(), languages.join(", "));
@@ -187,9 +188,9 @@ impl Worker {
 
     /// For the other nodes: what this one can run.
     fn publish_runtimes(&self) {
-        let found = self.found.values().filter(|_| self.cage.is_some());
+        let found = self.found.values().filter(|_| self.sandbox.is_some());
         let runtimes = found.map(|found| (found.runtime.language.clone(), found.version.clone())).collect();
-        let process_limit = self.cage.as_ref().map(Cage::process_limit);
+        let process_limit = self.sandbox.as_ref().map(Sandbox::process_limit);
         self.shared.set_job_report(JobReport { runtimes, process_limit });
     }
 
@@ -202,25 +203,25 @@ impl Worker {
         (self.is_probing, self.next_probe) = (true, None);
         let (kind, inbox, jobs) = (self.shared.settings.jobs_cage, self.inbox.clone(), self.scratch.clone());
         let started = spawn::spawn("probe", move || {
-            let _ = inbox.send(WorkerInput::Sandbox(Cage::try_out(kind, &jobs).map_err(|e| e.to_string())));
+            let _ = inbox.send(WorkerInput::Sandbox(Sandbox::try_out(kind, &jobs).map_err(|e| e.to_string())));
         });
         if let Err(e) = started {
-            self.on_sandbox(Err(format!("no thread to try a sandbox: {e}")));
+            self.on_sandbox(Err(format!("cannot start a thread to test the sandbox: {e}")));
         }
     }
 
-    fn on_sandbox(&mut self, cage: Result<Cage, String>) {
+    fn on_sandbox(&mut self, sandbox: Result<Sandbox, String>) {
         self.is_probing = false;
         let had_trouble = self.trouble.is_some();
-        match cage {
+        match sandbox {
             // None could be built until now, so nobody has looked for compilers.
             Ok(_) if self.found.is_empty() => return self.find_out(),
-            Ok(cage) => (self.cage, self.trouble) = (Some(cage), None),
+            Ok(sandbox) => (self.sandbox, self.trouble) = (Some(sandbox), None),
             Err(why) => {
                 self.next_probe = Some(Instant::now() + PROBE_AGAIN_AFTER);
-                self.cage = None;
+                self.sandbox = None;
                 if !had_trouble {
-                    warn!("no sandbox starts any more: {why}");
+                    warn!("sandboxes no longer start: {why}");
                 }
                 self.trouble = Some(why);
             }
@@ -315,7 +316,7 @@ impl Worker {
     }
 
     fn say_join(&self) {
-        let found = self.found.keys().filter(|_| self.cage.is_some());
+        let found = self.found.keys().filter(|_| self.sandbox.is_some());
         let command = Command::Join {
             worker: self.shared.worker,
             slots: u64::from(self.shared.settings.slots()),
@@ -338,15 +339,19 @@ impl Worker {
     fn begin(&mut self, task: &Task) {
         let taken: BTreeSet<u32> = self.running.values().map(|running| running.slot).collect();
         let Some(slot) = (0..self.shared.settings.slots()).find(|slot| !taken.contains(slot)) else { return };
-        let (Some(cage), Some(found)) = (self.cage.clone(), self.found.get(&task.request.language).cloned()) else {
-            let why = self.trouble.clone().unwrap_or_else(|| format!("it has no {} any more", task.request.language));
+        let (Some(sandbox), Some(found)) = (self.sandbox.clone(), self.found.get(&task.request.language).cloned())
+        else {
+            let why = self
+                .trouble
+                .clone()
+                .unwrap_or_else(|| format!("the runtime {} is no longer available", task.request.language));
             return self.on_ended(task.job, task.attempt, Err(why));
         };
         let is_cancelled = Arc::<AtomicBool>::default();
         let output = self.shared.live.begin(task.job, task.attempt);
         let job = Job {
             task: task.clone(),
-            cage,
+            sandbox,
             found,
             scratch: self.scratch.join(format!("{}-{}", task.job, task.attempt)),
             // Each slot of each node of a host has a user of its own.
@@ -367,7 +372,7 @@ impl Worker {
                 self.running.insert((task.job, task.attempt), Running { slot, is_cancelled });
             }
             Err(e) => {
-                self.on_ended(task.job, task.attempt, Err(format!("no thread for it: {e}")));
+                self.on_ended(task.job, task.attempt, Err(format!("cannot start a thread: {e}")));
             }
         }
     }
@@ -378,7 +383,7 @@ impl Worker {
         let worker = self.shared.worker;
         let command = match end {
             Ok(end) if was_cancelled => {
-                info!("job {job} was stopped here, attempt {attempt}: it is not this node's any more");
+                info!("job {job} attempt {attempt} was stopped: it is no longer assigned to this node");
                 self.shared.live.forget(job, attempt);
                 if end.bytes() == 0 {
                     return;
@@ -388,11 +393,11 @@ impl Worker {
             Err(_) if was_cancelled => return self.shared.live.forget(job, attempt),
             Ok(end) => {
                 let took_ms = end.compile_ms + end.run_ms;
-                info!("job {job} ended here, attempt {attempt}: {} in {took_ms} ms", in_words(&end));
+                info!("job {job} attempt {attempt} ended: {} in {took_ms} ms", in_words(&end));
                 Command::End { job, worker, attempt, end }
             }
             Err(why) => {
-                warn!("job {job} did not begin here, attempt {attempt}, and is given back: {why}");
+                warn!("job {job} attempt {attempt} did not start and is returned to the queue: {why}");
                 self.probe_again();
                 Command::GiveBack { job, worker, attempt, why }
             }
@@ -421,7 +426,7 @@ impl Worker {
         self.propose_encoded(command, ReplyTo::Callback(Box::new(waiter)));
     }
 
-    /// Ends all programs, and says that this process works no more: what it had is begun elsewhere at once.
+    /// Kills all programs, and reports that this process is no longer a worker: its jobs restart elsewhere at once.
     fn wind_down(&mut self, inbox: &Receiver<WorkerInput>) {
         if self.shared.jobs().am_here {
             self.propose(&Command::Leave { worker: self.shared.worker, is_lost: false });
@@ -443,7 +448,7 @@ impl Worker {
                 Ok(WorkerInput::EndAnswered { job, attempt, .. }) => drop(self.pending_ends.remove(&(job, attempt))),
                 Ok(_) => {}
                 Err(_) if self.running.is_empty() => break,
-                Err(_) => return warn!("{} programs did not end in time", self.running.len()),
+                Err(_) => return warn!("{} jobs did not end in time", self.running.len()),
             }
         }
         // Where it is not in the node's own folder nobody else would. The next start makes it anew.
@@ -455,7 +460,7 @@ impl Worker {
 /// Everything that one attempt's thread needs.
 struct Job {
     task: Task,
-    cage: Cage,
+    sandbox: Sandbox,
     found: Found,
     scratch: PathBuf,
     user: u32,
@@ -467,7 +472,7 @@ impl Job {
     fn run(self) -> Result<End, WorkError> {
         let mut hear = |from, bytes: &[u8]| self.output.say(from, bytes);
         let attempt = Attempt {
-            cage: &self.cage,
+            sandbox: &self.sandbox,
             found: &self.found,
             request: &self.task.request,
             limits: self.task.request.limits.within(LIMITS_MOST),

@@ -100,7 +100,7 @@ impl FailoverLog {
         let before = leadership.leader.replace(leader);
         let (from, cause, leaderless_ms) = match (leadership.lost.take(), before) {
             (Some((since, from, cause)), _) => (from, cause, since.elapsed().as_millis() as u64),
-            (None, Some(from)) => (from, "hand-over".to_string(), 0),
+            (None, Some(from)) => (from, "leadership transfer".to_string(), 0),
             (None, None) => return None,
         };
         if from == leader && before == Some(leader) {

@@ -1,8 +1,9 @@
 //! What this node knows of differences between the nodes' states, its own first.
 //!
-//! A node that differs from the majority is corrupt: it serves no reads, does not lead if another can, gives its state to nobody
-//! and saves no snapshot, until it has replaced its state by that of a node that agrees. When there is no majority the
-//! cluster is split: every node refuses the writes of clients, because nobody knows on what they would build.
+//! A node that differs from the majority is corrupt: it serves no reads, does not lead if another can, gives its state
+//! to no other node and saves no snapshot, until it has replaced its state by that of a node that agrees. When there is
+//! no majority the cluster is split: every node refuses the writes of clients, because it is unknown which state is
+//! right.
 //!
 //! Invariants: I1 a digest is told only of the state that is in place: a replacement begins a new epoch, and what was taken
 //! of the state before is dropped. I2 no snapshot is being saved while a corrupt state is replaced.
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Digests told of: two checkpoints that others wait for, and two more for whoever is late.
+/// Digests told of: two checkpoints that others wait for, and two more for late nodes.
 const DIGESTS_KEPT: usize = 4;
 
 /// See the module.
@@ -83,7 +84,7 @@ impl Integrity {
         self.is_corrupt.load(Ordering::SeqCst)
     }
 
-    /// Nobody knows what is right.
+    /// It is unknown which state is right.
     pub fn is_split(&self) -> bool {
         self.is_split.load(Ordering::SeqCst)
     }

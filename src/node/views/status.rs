@@ -54,7 +54,7 @@ pub struct JobsStatus {
 pub struct WorkerRow {
     /// The node.
     pub id: NodeId,
-    /// Whether it is there: the jobs of one that is not are begun elsewhere.
+    /// Whether it is alive: the jobs of one that is not are restarted on other nodes.
     pub is_here: bool,
     /// Jobs that it runs at once.
     pub slots: u64,
@@ -123,7 +123,7 @@ pub struct NodeStatus {
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClusterStatus {
-    /// Drawn when the cluster was founded.
+    /// Random, drawn when the cluster was created.
     pub id: Option<Uuid>,
     /// Setting `cluster_name`.
     pub name: String,
@@ -141,7 +141,7 @@ pub struct ClusterStatus {
     pub failure_tolerance: u32,
     /// Serves, and how safely.
     pub verdict: Verdict,
-    /// In words, for a verdict that is not `healthy`.
+    /// In words, unless the health is `healthy`.
     pub reasons: Vec<String>,
     /// Whether the nodes hold the same state.
     #[serde(default)]
@@ -169,7 +169,7 @@ pub struct IntegrityStatus {
 /// Where states differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DifferenceRow {
-    /// Who differs; `None`: everybody.
+    /// The node that differs; `None`: all nodes.
     pub node: Option<NodeId>,
     /// At which checkpoint.
     pub index: Index,
@@ -259,7 +259,7 @@ pub struct Failover {
     pub from: Option<NodeId>,
     /// New leader.
     pub to: NodeId,
-    /// `link lost`, `timeout`, `hand-over`, ...
+    /// `link lost`, `timeout`, `leadership transfer`, ...
     pub cause: String,
     /// How long this node knew no leader.
     pub leaderless_ms: u64,
@@ -274,7 +274,7 @@ pub struct EventLine {
     pub seq: u64,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
-    /// `election`, `failure`, `join`, `membership`, `snapshot`, `hand-over`, `disk`, `start`, `stop`.
+    /// `election`, `failure`, `join`, `membership`, `snapshot`, `leadership transfer`, `disk`, `start`, `stop`.
     pub kind: String,
     /// Node it is about.
     pub node: Option<NodeId>,

@@ -13,7 +13,7 @@ pub(crate) struct Leadership {
     pub(crate) first_index: Index,
     pub(crate) reads: Reads,
     pub(crate) transfer: Option<Transfer>,
-    /// No hand-over of this node's own accord before this tick.
+    /// No leadership transfer of this node's own accord before this tick.
     pub(crate) no_preempt_before: u64,
     pub(crate) uncommitted_bytes: usize,
     /// Commit index at the last heartbeat and the one before: a learner beyond the older has caught up.

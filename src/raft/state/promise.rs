@@ -3,8 +3,8 @@
 //! A data folder that was replaced by an older copy of itself has forgotten votes and acknowledgements, so it must not vote
 //! or acknowledge under its old identity. It cannot know that by itself; its peers can: term, vote and the acknowledged
 //! index of a term only grow on a disk that keeps what it syncs, so a disk that falls short of what a peer remembers is an
-//! older one. The comparison has no false alarms: within a term nobody but that term's leader cuts a log, and never below
-//! what the node acknowledged to it.
+//! older one. The comparison has no false alarms: within a term only that term's leader truncates a log, and never
+//! below what the node acknowledged to it.
 //!
 //! Not here: how peers learn, tell and remember it (`node/`, `cluster/gossip.rs`), what an outdated node does (`node/`).
 

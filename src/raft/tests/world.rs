@@ -357,8 +357,8 @@ impl World {
             }
             Event::SteppedDown { term, cause } => format!("steps down in term {term}: {cause:?}"),
             Event::Membership { index, membership } => format!("membership at {index}: {}", members(membership)),
-            Event::TransferStarted { to } => format!("begins hand-over to {to}"),
-            Event::TransferAborted { to } => format!("gives up hand-over to {to}"),
+            Event::TransferStarted { to } => format!("begins leadership transfer to {to}"),
+            Event::TransferAborted { to } => format!("gives up leadership transfer to {to}"),
             Event::FollowerForgot { who, matched } => {
                 format!("finds that {} forgot what it had up to {matched}", who.id)
             }
@@ -400,7 +400,7 @@ fn trace(body: &Body) -> String {
     match body {
         Body::PreVote { last_index, last_term } => format!("pre-vote log={last_index}@{last_term}"),
         Body::Vote { last_index, last_term, is_transfer } => {
-            format!("vote log={last_index}@{last_term}{}", if *is_transfer { " hand-over" } else { "" })
+            format!("vote log={last_index}@{last_term}{}", if *is_transfer { " leadership transfer" } else { "" })
         }
         Body::PreVoteReply { is_granted } | Body::VoteReply { is_granted } => {
             format!("{} {}", kind(body), if *is_granted { "yes" } else { "no" })

@@ -53,7 +53,7 @@ pub(crate) fn consistency(conn: &mut Conn, request: &Request, out: &mut Vec<u8>)
         1 => return reply::simple(out, if conn.is_eventual { "eventual" } else { "strong" }),
         2 if is(request.word(1), "strong") => false,
         2 if is(request.word(1), "eventual") => true,
-        2 => return reply::error(out, "ERR choose strong or eventual"),
+        2 => return reply::error(out, "ERR consistency must be strong or eventual"),
         _ => return reply::error(out, &wrong_number("consistency")),
     };
     // What came before goes the way that was chosen for it.

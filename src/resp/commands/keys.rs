@@ -386,7 +386,7 @@ fn script_op(request: &Request, script: Script) -> Translated {
     let keys = numbers_of_keys(request)?;
     let argument = |n: usize| (3 + keys + n < request.len()).then(|| request.word(3 + keys + n));
     let (1.., Some(token)) = (keys, argument(0)) else {
-        return Err("ERR this lock script takes one key and a token".to_string());
+        return Err("ERR this lock script needs one key and a token".to_string());
     };
     let (key, token) = (bytes(request.word(3)), bytes(token));
     let ms = |word: Option<&[u8]>| {

@@ -15,7 +15,7 @@ pub const NAME_BYTES: usize = 40;
 
 /// What is said to any other script.
 pub const UNKNOWN: &str =
-    "ERR this node runs no Lua: only the lock scripts of redis-py are known; see LOCK.ACQUIRE and CAS";
+    "ERR Lua scripts are not supported, except for the lock scripts of redis-py; use LOCK.ACQUIRE or CAS";
 
 /// Texts with other blanks that are remembered by name. More: the client sends the text again.
 const OTHERS_MAX: usize = 64;

@@ -275,19 +275,19 @@ impl Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// The token is none, or over.
-    #[error("log in first: this token is unknown or has expired")]
+    #[error("not logged in: this token is unknown or has expired")]
     NotLoggedIn,
     /// The same whether there is such an account or not.
-    #[error("no such account, or another password")]
+    #[error("wrong name or password")]
     WrongLogIn,
     /// Too many failures, or as many tries under way as might fail.
-    #[error("too many tries to log in: try again in {} s", retry_ms.div_ceil(1000))]
+    #[error("too many login attempts: try again in {} s", retry_ms.div_ceil(1000))]
     Slow {
         /// When.
         retry_ms: u64,
     },
     /// The name is in use.
-    #[error("this name is taken")]
+    #[error("this name is already in use")]
     NameTaken,
     /// No name.
     #[error("{0}")]
@@ -317,19 +317,19 @@ pub enum Refusal {
     #[error("only its sender can delete a message")]
     NotYours,
     /// Nobody would read it.
-    #[error("the other has deleted the account")]
+    #[error("the other person has deleted the account")]
     OtherIsGone,
     /// Not with oneself.
-    #[error("that is yourself")]
+    #[error("you cannot message yourself")]
     Yourself,
     /// A direct conversation is not left.
-    #[error("only a room can be joined or left")]
+    #[error("this is not a room: only rooms can be joined or left")]
     NotARoom,
     /// The client uses one id for two messages.
     #[error("this client id was used for another message")]
     ClientIdReused,
     /// A limit of the cluster.
-    #[error("there are too many {0}")]
+    #[error("limit reached: too many {0}")]
     Full(String),
     /// Not a request that an endpoint of this version makes.
     #[error("{0}")]

@@ -19,7 +19,7 @@ use unicode_normalization::UnicodeNormalization;
 pub fn account(text: &str) -> Result<Name, String> {
     let name = name(text)?;
     match name.shown.chars().find(|c| c.is_whitespace() || matches!(c, '#' | '@' | '/' | ',')) {
-        Some(c) => Err(format!("the name of an account has no {c:?} in it")),
+        Some(c) => Err(format!("the name of an account cannot contain {c:?}")),
         None => Ok(name),
     }
 }
@@ -78,14 +78,17 @@ fn name(text: &str) -> Result<Name, String> {
         return Err(format!("a name has 1 to {NAME_CHARS_MAX} characters, this one has {count}"));
     }
     if let Some(c) = shown.chars().find(|c| c.is_control() || is_hidden(*c)) {
-        return Err(format!("a name has no control or invisible characters, this one has U+{:04X}", c as u32));
+        return Err(format!(
+            "a name cannot contain control or invisible characters; this one contains U+{:04X}",
+            c as u32
+        ));
     }
     if shown.trim() != shown {
-        return Err("a name does not begin or end with white space".to_string());
+        return Err("a name cannot begin or end with white space".to_string());
     }
     let key = key_of(&shown);
     if !says_something(&key) {
-        return Err("a name shows something".to_string());
+        return Err("a name must contain a visible character".to_string());
     }
     Ok(Name { shown, key })
 }

@@ -158,7 +158,7 @@ fn matches(pattern: &str, key: &str, steps: &mut Option<u64>) -> bool {
 }
 
 fn too_long() -> Refusal {
-    Refusal::Malformed("the pattern takes too long to be compared with all names: a shorter one does not".to_string())
+    Refusal::Malformed("comparing this pattern with all names takes too long: use a shorter one".to_string())
 }
 
 fn page(rows: impl Iterator<Item = Named>, limit: u64) -> View {

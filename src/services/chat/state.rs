@@ -47,7 +47,7 @@ impl Chat {
         self.position
     }
 
-    /// A number that grows with each change, also with those that no reader is told: whoever has seen it has seen everything.
+    /// A number that grows with each change, also with those that no reader is told: a reader that has seen it has seen all changes.
     pub fn turn(&self) -> u64 {
         self.turn
     }
@@ -331,7 +331,7 @@ impl Chat {
             return Ok(Answer::Sent { conversation, number, position, is_repeat: true });
         }
         if self.bytes + MESSAGE_BYTES + text.len() > BYTES_MAX {
-            return Err(Refusal::Full("messages: the cluster keeps no more".to_string()));
+            return Err(Refusal::Full("messages in the cluster".to_string()));
         }
         let id = match to {
             Target::Conversation(id) => id,
@@ -453,12 +453,13 @@ fn check_text(text: &str) -> Result<(), Refusal> {
         return Err(Refusal::TooLong(text.len() as u64));
     }
     if text.bytes().all(|byte| byte.is_ascii_whitespace()) {
-        return Err(Refusal::BadText("a message says something".to_string()));
+        return Err(Refusal::BadText("a message cannot be empty".to_string()));
     }
     // Line feeds and tabs are fine; what could drive a reader's terminal is not.
     match text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
         Some(c) => {
-            Err(Refusal::BadText(format!("a message has no control characters, this one has U+{:04X}", c as u32)))
+            let why = format!("a message cannot contain control characters; this one contains U+{:04X}", c as u32);
+            Err(Refusal::BadText(why))
         }
         None => Ok(()),
     }

@@ -42,7 +42,7 @@ pub const SETBACKS_MAX: usize = 6;
 pub const REASON_BYTES_MAX: usize = 2048;
 /// Bytes of standard output, and of standard error, that are kept of an attempt that did not end the job: the last ones.
 pub const PAST_OUTPUT_BYTES_MAX: usize = 64 << 10;
-/// A language that only workers have which left so long ago, in milliseconds of log time, is one that nobody has.
+/// A language that only workers have which left so long ago, in milliseconds of log time, counts as unknown.
 pub const AWAY_MAX_MS: u64 = 600_000;
 /// Bytes of all arguments of a request together: what a system lets a program have.
 pub const ARGS_BYTES_MAX: usize = 64 << 10;
@@ -220,7 +220,7 @@ pub enum Command {
         slots: u64,
         /// Languages that it has.
         runtimes: BTreeSet<String>,
-        /// Why it has none, if it knows: told to whoever asks for one.
+        /// Why it has none, if it knows: told to clients that ask for one.
         trouble: Option<String>,
     },
     /// A process works no more. Ignored if another process of the node has joined.
@@ -308,13 +308,13 @@ pub enum Refusal {
     #[error("{0}")]
     Malformed(String),
     /// There is no such job, or its end was kept long enough.
-    #[error("there is no job {0}")]
+    #[error("no such job: {0}")]
     NoSuchJob(JobId),
     /// It has ended.
-    #[error("job {0} has ended")]
+    #[error("job {0} has already ended")]
     HasEnded(JobId),
-    /// The job has gone to somebody else, or on to another attempt.
-    #[error("job {0} is no longer this worker's")]
+    /// The job was assigned to another worker, or to another attempt.
+    #[error("job {0} is no longer assigned to this worker")]
     NotYours(JobId),
 }
 
@@ -406,7 +406,7 @@ pub enum State {
     Ended {
         /// How.
         end: Arc<End>,
-        /// Who ran the last attempt, if anybody did.
+        /// The worker that ran the last attempt, if one did.
         worker: Option<NodeId>,
         /// Log time.
         at_ms: u64,

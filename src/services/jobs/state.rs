@@ -69,7 +69,7 @@ impl JobTable {
         self.open
     }
 
-    /// A number that grows with each change: whoever has seen it has seen everything.
+    /// A number that grows with each change: a reader that has seen it has seen all changes.
     pub fn turn(&self) -> u64 {
         self.turn
     }
@@ -256,7 +256,10 @@ impl JobTable {
         }
         match is_given_up {
             true => {
-                let why = format!("no sandbox started for it, {setbacks} times; the last, on node {}: {why}", who.id.0);
+                let why = format!(
+                    "its sandbox did not start, {setbacks} times; the last failure, on node {}: {why}",
+                    who.id.0
+                );
                 self.close(at, id, Some(who.id), End::bare(Verdict::Failed(why)));
             }
             false => self.queue_again(id),
@@ -447,13 +450,16 @@ impl JobTable {
 fn check_request(request: &Request) -> Result<(), Refusal> {
     let malformed = |why: String| Err(Refusal::Malformed(why));
     if request.bytes() > REQUEST_BYTES_MAX {
-        return malformed(format!("a request of {} bytes, at most {REQUEST_BYTES_MAX} are allowed", request.bytes()));
+        return malformed(format!(
+            "the request has {} bytes; at most {REQUEST_BYTES_MAX} are allowed",
+            request.bytes()
+        ));
     }
     if request.files.is_empty() || request.files.len() > FILES_MAX {
-        return malformed(format!("{} files, allowed are 1 to {FILES_MAX}", request.files.len()));
+        return malformed(format!("the request has {} files; 1 to {FILES_MAX} are allowed", request.files.len()));
     }
     if request.language.is_empty() || request.language.len() > NAME_BYTES_MAX {
-        return malformed("name a language".to_string());
+        return malformed("no language given".to_string());
     }
     let mut names = BTreeSet::new();
     for (name, _) in &request.files {
@@ -464,8 +470,8 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
         };
         if name.split('/').count() > NAME_PARTS_MAX || !name.split('/').all(is_plain) {
             return malformed(format!(
-                "{name:.80?} is no name for a file: give a path below the job's folder, of at most {NAME_PARTS_MAX} parts \
-                 of at most {PART_BYTES_MAX} bytes"
+                "{name:.80?} is not a valid file name: use a relative path of at most {NAME_PARTS_MAX} parts of at \
+                 most {PART_BYTES_MAX} bytes"
             ));
         }
         if !names.insert(name) {
@@ -476,16 +482,16 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
         names.range(format!("{name}/")..).next().is_some_and(|next| next.starts_with(&format!("{name}/")))
     };
     if let Some(name) = names.iter().copied().find(is_folder) {
-        return malformed(format!("{name:?} is a file, and a folder of another"));
+        return malformed(format!("{name:?} is both a file and a folder of another file"));
     }
     if request.args.len() > ARGS_MAX {
-        return malformed(format!("{} arguments, allowed are {ARGS_MAX}", request.args.len()));
+        return malformed(format!("the request has {} arguments; at most {ARGS_MAX} are allowed", request.args.len()));
     }
     if request.args.iter().map(String::len).sum::<usize>() > ARGS_BYTES_MAX {
-        return malformed(format!("arguments of more than {ARGS_BYTES_MAX} bytes together"));
+        return malformed(format!("the arguments have more than {ARGS_BYTES_MAX} bytes together"));
     }
     if let Some(arg) = request.args.iter().find(|arg| arg.contains('\0')) {
-        return malformed(format!("an argument with a zero byte in it: {arg:.80?}"));
+        return malformed(format!("an argument contains a zero byte: {arg:.80?}"));
     }
     Ok(())
 }

@@ -140,7 +140,7 @@ pub enum Op {
     Persist(Bytes),
     /// Removes all keys (not the locks): `Ok`.
     FlushAll,
-    /// Takes a lock: `Int` fencing token, or `Nil` while somebody holds it. A time of 0 is an `Error`, as in `LockRenew`.
+    /// Takes a lock: `Int` fencing token, or `Nil` while it is held. A time of 0 is an `Error`, as in `LockRenew`.
     LockAcquire { name: Bytes, ttl_ms: u64 },
     /// Keeps a lock for `ttl_ms` from now on: `Int` 1, or 0 if it is not held under this token.
     LockRenew { name: Bytes, token: u64, ttl_ms: u64 },

@@ -13,7 +13,7 @@ use super::table::Portion;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
-/// A lock that somebody holds.
+/// A lock that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lock {
     /// Fencing token of its holder.
@@ -50,7 +50,7 @@ impl Locks {
         self.held.get(name).copied().filter(|lock| lock.expires_ms > now_ms)
     }
 
-    /// Gives a lock to somebody, or to its holder for longer.
+    /// Grants a lock, or extends it for its holder.
     pub fn put(&mut self, name: &[u8], lock: Lock) {
         let name: Shared = name.into();
         match self.held.insert(Arc::clone(&name), lock) {

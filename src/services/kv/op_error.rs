@@ -49,12 +49,12 @@ impl OpError {
             OpError::NoTime => "ERR invalid expire time",
             OpError::ReplyTooLarge => "ERR reply exceeds maximum allowed size",
             OpError::EntrySteps => {
-                "ERR the transactions under way look through more keys than 50 million steps allow: \
-                 ask KEYS and SCAN outside of MULTI, or with a smaller COUNT"
+                "ERR KEYS and SCAN in current transactions exceed the limit of 50 million steps: \
+                 use them outside of MULTI, or with a smaller COUNT"
             }
             OpError::ReadSteps => {
-                "ERR looking through the keys takes more than 300 million steps: \
-                 use SCAN, a shorter pattern or one that begins with plain bytes"
+                "ERR matching all keys exceeds the limit of 300 million steps: \
+                 use SCAN, a shorter pattern or one that begins with a literal prefix"
             }
             OpError::Other(text) => text,
         }

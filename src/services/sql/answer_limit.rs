@@ -38,7 +38,7 @@ impl<'a> AnswerLimit<'a> {
     /// Takes a row of so many bytes and values; the error: why there is no room for it.
     pub fn take(&mut self, bytes: usize, values: usize) -> Result<(), &'static str> {
         if bytes > self.bytes || self.rows == 0 {
-            return Err("the answer is too large: ask for fewer rows");
+            return Err("the result is too large: select fewer rows");
         }
         (self.bytes, self.rows) = (self.bytes - bytes, self.rows - 1);
         self.held += bytes + (values + 1) * CELL_BYTES;
@@ -47,7 +47,7 @@ impl<'a> AnswerLimit<'a> {
         {
             self.granted = self.held.next_multiple_of(GRANT_BYTES);
             if !grant(self.granted) {
-                return Err("there is no memory for this answer now: ask for fewer rows, or later");
+                return Err("not enough memory for this result now: select fewer rows, or try again later");
             }
         }
         Ok(())

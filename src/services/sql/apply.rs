@@ -161,7 +161,7 @@ impl Writer {
     fn statements(&mut self, run: &Run, count: usize) -> Result<(Vec<Outcome>, End), Fatal> {
         let mut limit = AnswerLimit::new(RUN_ROWS_BYTES_MAX, READ_ROWS_MAX);
         let mut outcomes = Vec::with_capacity(count);
-        self.lap(run.seed);
+        self.on_statement(run.seed);
         for (number, statement) in run.statements.iter().take(count).enumerate() {
             let longest = statement.longest().max(longest_literal(&statement.sql));
             let done = length_tiers::run_in_tiers(&self.conn, &self.hooks, longest, |tier| {
@@ -171,7 +171,7 @@ impl Writer {
                 limit = left;
                 Ok(done)
             });
-            self.lap(run.seed);
+            self.on_statement(run.seed);
             let is_gone = self.conn.is_autocommit();
             let failed = match done.map_err(|error| Fatal::of(&self.hooks, &error))? {
                 Ok(outcome) => {
@@ -203,9 +203,9 @@ impl Writer {
         Ok((outcomes, End::All))
     }
 
-    fn lap(&self, seed: u64) {
+    fn on_statement(&self, seed: u64) {
         if let Some(files) = self.hooks.files.get() {
-            files.lap(seed);
+            files.on_statement(seed);
         }
     }
 
@@ -236,7 +236,7 @@ fn is_charged(command: &Command) -> bool {
 fn close(run: &Run, outcomes: &mut Vec<Outcome>, number: usize) {
     if !run.is_transaction {
         let left = run.statements.len().saturating_sub(number + 1);
-        let why = || Outcome::Failed("not run: the request ended with the statement before".to_string());
+        let why = || Outcome::Failed("not executed: the request ended with the previous statement".to_string());
         outcomes.extend(std::iter::repeat_with(why).take(left));
     }
 }

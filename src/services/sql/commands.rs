@@ -154,10 +154,10 @@ impl Run {
     /// Why it is too large to be a command, if it is: the endpoint says so before it goes to the log.
     pub fn excess(&self) -> Option<String> {
         if self.statements.len() > STATEMENTS_MAX {
-            return Some(format!("a request has {STATEMENTS_MAX} statements at most"));
+            return Some(format!("a request has at most {STATEMENTS_MAX} statements"));
         }
         let bytes: usize = self.statements.iter().map(Statement::bytes).sum();
-        (bytes > RUN_BYTES_MAX).then(|| format!("the statements of a request have {RUN_BYTES_MAX} bytes at most"))
+        (bytes > RUN_BYTES_MAX).then(|| format!("the statements of a request have at most {RUN_BYTES_MAX} bytes"))
     }
 }
 

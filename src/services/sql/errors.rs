@@ -9,10 +9,9 @@ use rusqlite::{Error, ErrorCode};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Said when the budget of steps is used up.
-pub const BUDGET_EXCEEDED: &str =
-    "the request takes too many steps of work: it may take 300 million; send it in pieces";
+pub const BUDGET_EXCEEDED: &str = "the request takes too many steps (the limit is 300 million): split it";
 /// Said to whoever puts another file in place than the one that is being loaded.
-pub const OTHER_FILE: &str = "another file is being loaded: begin again";
+pub const OTHER_FILE: &str = "another file is being loaded: start the load again";
 
 /// Why a statement was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +73,7 @@ pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
         // was looked at while the statement ran, and is looked at now.
         Some(ErrorCode::DiskFull) => {
             hooks.look_at_room(true);
-            StatementError::Failed(
-                "a table or index has come to its end: SQLite has no row number or no segment left".to_string(),
-            )
+            StatementError::Failed("a table or index is full: SQLite has no row id or no segment left".to_string())
         }
         // SQLite has no other word for the default of a column that is longer than values may be.
         Some(ErrorCode::OutOfMemory) if hooks.longest.load(Relaxed) < commands::VALUE_BYTES_MAX as u64 => {
@@ -84,7 +81,7 @@ pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
         }
         // Nor for something longer than it ever asks memory for, which is the same on every node.
         Some(ErrorCode::OutOfMemory) if has_memory() => {
-            StatementError::Failed("a value on the way to the result is longer than SQLite can hold".to_string())
+            StatementError::Failed("an intermediate value is longer than SQLite can hold".to_string())
         }
         Some(
             ErrorCode::SystemIoFailure

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// What a statement did that nothing had refused beforehand.
 pub fn integrity_violation(conn: &Connection, hooks: &HookState) -> Option<String> {
     if hooks.has_topmost_row.load(Relaxed) {
-        return Some(format!("row number {} is not for use: what follows it would be up to chance", i64::MAX));
+        return Some(format!("row id {} is reserved: row ids after it would be random", i64::MAX));
     }
     if let Some(table) = hooks.made_of_select() {
         let _own = InternalStatements::begin(hooks);
@@ -28,7 +28,7 @@ pub fn integrity_violation(conn: &Connection, hooks: &HookState) -> Option<Strin
         // No such table: it was a statement that would have written it.
         let count: i64 = conn.query_row(find, [], |row| row.get(0)).unwrap_or(0);
         if count > 0 {
-            return Some("sqlite_sequence holds integers, and none so large that no row could follow".to_string());
+            return Some("sqlite_sequence may contain only integers that leave room for another row".to_string());
         }
     }
     None

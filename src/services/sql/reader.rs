@@ -50,9 +50,15 @@ impl Reader {
         Ok(Reader { conn, hooks, schema_version: None })
     }
 
-    /// Reads; `now_ms`: what `now` is. `lap` is called before the first statement and after each.
-    pub fn read(&mut self, statements: &[Statement], now_ms: u64, seed: u64, lap: &mut dyn FnMut()) -> Vec<Outcome> {
-        self.read_within(statements, now_ms, seed, lap, &mut |_| true)
+    /// Reads; `now_ms`: what `now` is. `on_statement` is called before the first statement and after each.
+    pub fn read(
+        &mut self,
+        statements: &[Statement],
+        now_ms: u64,
+        seed: u64,
+        on_statement: &mut dyn FnMut(),
+    ) -> Vec<Outcome> {
+        self.read_within(statements, now_ms, seed, on_statement, &mut |_| true)
     }
 
     /// The same with no more memory for the rows than is granted: `grant` is told how much they take in all.
@@ -61,7 +67,7 @@ impl Reader {
         statements: &[Statement],
         now_ms: u64,
         seed: u64,
-        lap: &mut dyn FnMut(),
+        on_statement: &mut dyn FnMut(),
         grant: &mut dyn FnMut(usize) -> bool,
     ) -> Vec<Outcome> {
         self.hooks.begin(now_ms, seed, READ_STEPS_MAX);
@@ -70,10 +76,10 @@ impl Reader {
             return vec![Outcome::Failed(why); statements.len()];
         }
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX).granted_by(grant);
-        lap();
+        on_statement();
         let timed = |one| {
             let outcome = self.one(one, &mut limit);
-            lap();
+            on_statement();
             outcome
         };
         let outcomes = statements.iter().map(timed).collect();

@@ -107,17 +107,17 @@ pub fn run_in(
 ) -> Result<Outcome, StatementError> {
     hooks.begin_statement();
     if statement.sql.len() > SQL_BYTES_MAX {
-        return Err(StatementError::Failed(format!("a statement has {SQL_BYTES_MAX} bytes at most")));
+        return Err(StatementError::Failed(format!("a statement has at most {SQL_BYTES_MAX} bytes")));
     }
     if statement.sql.contains('\0') {
-        return Err(StatementError::Failed("a statement has no NUL: SQLite would read no further".to_string()));
+        return Err(StatementError::Failed("a statement cannot contain a NUL character".to_string()));
     }
     // Its name may stand in quotes.
     if names(&statement.sql, "pragma") && statement.sql.to_ascii_lowercase().contains("data_version") {
         return Err(StatementError::Failed("PRAGMA data_version: not available".to_string()));
     }
     if names_rollback(&statement.sql) {
-        let why = "ROLLBACK would undo what other requests did: not available; ABORT does the same for this one";
+        let why = "ON CONFLICT ROLLBACK is not available, as it would undo other requests: use ABORT";
         return Err(StatementError::Failed(why.to_string()));
     }
     if let Some(why) = too_many_selects(&statement.sql).or_else(|| too_many_conflicts(&statement.sql)) {
@@ -207,7 +207,8 @@ pub fn fits(
         }
     };
     if cost.computes_words {
-        let why = "what writes asks a full-text index only for words that stand in the statement or are a parameter as a whole: ask first, then write";
+        let why = "a statement that writes can MATCH only literals or whole parameters: run the full-text query \
+            first, then write";
         return Err(StatementError::Failed(why.to_string()));
     }
     if may_repeat {
@@ -294,9 +295,9 @@ fn bind(hooks: &HookState, prepared: &mut rusqlite::Statement<'_>, params: &Para
     let on_error = |error: Error| classify(hooks, &error);
     match params {
         Params::None if wanted == 0 => Ok(()),
-        Params::None => failed(format!("the statement wants {wanted} parameters, it has none")),
+        Params::None => failed(format!("the statement needs {wanted} parameters, but none are given")),
         Params::Positional(values) if values.len() != wanted => {
-            failed(format!("the statement wants {wanted} parameters, it has {}", values.len()))
+            failed(format!("the statement needs {wanted} parameters, but {} are given", values.len()))
         }
         Params::Positional(values) => {
             for (place, value) in values.iter().enumerate() {
@@ -310,8 +311,8 @@ fn bind(hooks: &HookState, prepared: &mut rusqlite::Statement<'_>, params: &Para
                 let name = prepared.parameter_name(place).unwrap_or_default().to_string();
                 let Some((_, value)) = values.iter().find(|(given, _)| bare(given) == bare(&name)) else {
                     return failed(match name.is_empty() {
-                        true => format!("parameter {place} has no name, and the values have: name it in the SQL"),
-                        false => format!("there is no value for parameter {name}"),
+                        true => format!("parameter {place} has no name, but the values are named: name it in the SQL"),
+                        false => format!("no value for parameter {name}"),
                     });
                 };
                 prepared.raw_bind_parameter(place, value).map_err(on_error)?;

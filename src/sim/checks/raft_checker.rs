@@ -5,7 +5,7 @@
 //! and as synced. Each rule has a name that a failure prints: `ElectionSafety`, `LogMatching`, `CommittedPrefix`,
 //! `LeaderCompleteness`, `QuorumLog`, `OneVotePerTerm`, `PersistBeforeSend`, `CommitRule`, `MatchTruth`,
 //! `NoTruncateCommitted`, `NoGhostLog`, `ConfigFromLog`, `NoopFirst`, `OneInFlight`, `AdjacentOverlap`,
-//! `NonVoterSilence`, `HandOver` (only the leader of the term before orders one). Single rules stand in
+//! `NonVoterSilence`, `LeadershipTransfer` (only the leader of the term before orders one). Single rules stand in
 //! `raft_rules.rs`; what clients see is judged in `client_checker.rs`.
 //!
 //! Not here: making things go wrong; progress (`sim/steps/liveness.rs`).
@@ -299,7 +299,7 @@ impl RaftChecker {
                 match self.orders.get(&(message.from, before)) {
                     Some(ordered) if ordered <= last_index => Ok(()),
                     ordered => violation(
-                        "HandOver",
+                        "LeadershipTransfer",
                         format!(
                             "{:?} takes over term {} with a log up to {last_index}, ordered was {ordered:?}",
                             message.from, message.term

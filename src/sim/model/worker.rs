@@ -1,6 +1,6 @@
 //! What the process of a virtual node knows of jobs; lost with it.
 
-use crate::cluster::worker_liveness::RollCall;
+use crate::cluster::worker_liveness::WorkerLiveness;
 use crate::services::jobs::{self, JobId};
 use crate::services::sessions::Tag;
 use crate::types::Identity;
@@ -40,7 +40,7 @@ pub struct Worker {
     /// The board's turn when it was last seen.
     pub(crate) turn: u64,
     /// As the node's core has it.
-    pub(crate) roll_call: RollCall,
+    pub(crate) worker_liveness: WorkerLiveness,
     /// When the leader looks around next.
     pub(crate) next_roll: u64,
 }

@@ -2,9 +2,10 @@
 //!
 //! Some nodes may stay broken for ever, as long as a majority of every membership in play is well: down, cut off, deaf,
 //! mute, or with a disk that hangs. Within ten election timeouts there must be a leader; then every client gets its
-//! answer, all healed members hold the same log and state, terms stop growing, queues are empty, no hand-over is stuck,
-//! no node leads that has something to write and whose disk hangs, every healed member works, no broken one that the leader
-//! can know of counts as a worker, and every job that somebody can run has ended. The rule is called `Progress`.
+//! answer, all healed members hold the same log and state, terms stop growing, queues are empty, no leadership transfer
+//! is stuck, no node leads that has something to write and whose disk hangs, every healed member works, no broken one
+//! that the leader can know of counts as a worker, and every job that somebody can run has ended. The rule is called
+//! `Progress`.
 //!
 //! Not here: safety, which is asserted all along (`sim/checks/raft_checker.rs`, `sim/checks/client_checker.rs`).
 
@@ -223,7 +224,7 @@ impl World {
             return Some(format!("the leader's log ends at {}, committed is {}", view.last_index, view.commit_index));
         }
         if let Some(to) = view.transfer_to {
-            return Some(format!("a hand-over to {to} is still under way"));
+            return Some(format!("a leadership transfer to {to} is still under way"));
         }
         for (node, host) in self.hosts.iter().enumerate() {
             let who = host.identity;

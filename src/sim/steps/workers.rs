@@ -10,7 +10,7 @@
 //! Not here: who gets which job (`services/jobs/`), who counts as gone (`cluster/worker_liveness.rs`), the judgement
 //! (`sim/checks/jobs_checker.rs`).
 
-use crate::cluster::worker_liveness::{Patience, RollCall};
+use crate::cluster::worker_liveness::{Patience, WorkerLiveness};
 use crate::raft::Input;
 use crate::services::jobs::{self, End, JobId, State, Verdict};
 use crate::services::sessions::Tag;
@@ -53,7 +53,7 @@ impl World {
             number: 0,
             look_at: None,
             turn: 0,
-            roll_call: RollCall::default(),
+            worker_liveness: WorkerLiveness::default(),
             next_roll: 0,
         });
         self.look_at(node, ready_at);
@@ -261,10 +261,10 @@ impl World {
         let Some(worker) = process.worker.as_mut() else { return Ok(()) };
         let id = NodeId(about as u64 + 1);
         if is_up {
-            worker.roll_call.find(id);
+            worker.worker_liveness.find(id);
             return Ok(());
         }
-        worker.roll_call.lose(id);
+        worker.worker_liveness.lose(id);
         if self.is_calm && is_there {
             // Words about links may overtake each other; whoever tries to connect finds out.
             self.after(5_000, What::Link { node, life, about, is_up: true });
@@ -292,7 +292,7 @@ impl World {
         let Some(worker) = process.worker.as_mut() else { return Ok(()) };
         let workers = process.service.jobs().workers();
         let here: Vec<Identity> = workers.filter(|worker| worker.is_here).map(|worker| worker.who).collect();
-        let due = worker.roll_call.due(&process.raft.view(), now, patience, &here);
+        let due = worker.worker_liveness.due(&process.raft.view(), now, patience, &here);
         for who in due.into_iter().filter(|_| !bugs.nobody_is_gone) {
             let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
                 return Ok(());

@@ -3,7 +3,7 @@
 //!
 //! These run twice: as root, and as a user without rights.
 
-use super::{LIMITS, attempt, cage, finished, passable, request, run, shell, text};
+use super::{LIMITS, attempt, finished, passable, request, run, sandbox, shell, text};
 use crate::lab::poll::wait_until;
 use crate::services::jobs::{Limits, Request, Verdict};
 use crate::work::namespace::Namespace;
@@ -47,7 +47,8 @@ fn a_fork_bomb_in_c_is_noticed_soon_on_a_busy_machine() {
     // Others test here as well: what counts is the middle one of three.
     for _ in 0..3 {
         let mut begun = None;
-        let Some(end) = attempt(&cage(), &request, &mut |_, _| begun = begun.or_else(|| Some(Instant::now()))) else {
+        let Some(end) = attempt(&sandbox(), &request, &mut |_, _| begun = begun.or_else(|| Some(Instant::now())))
+        else {
             return;
         };
         assert_eq!(end.verdict, Verdict::ProcessesExceeded, "{}", text(&end.stderr));
@@ -67,16 +68,16 @@ fn programs_give_way_to_their_watcher() {
 
 #[test]
 fn the_processes_of_a_sandbox_are_counted_in_one_look() {
-    let (cage, dir, slot) = (cage(), passable(), std::process::id().wrapping_mul(16) + 13);
-    let scratch = Scratch::make(&dir.path().join("1-1"), cage.user(slot), 1).unwrap();
+    let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 13);
+    let scratch = Scratch::make(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
     let bounds = Bounds { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes: 64 };
     let words = ["sh", "-c", "for i in 1 2 3 4 5; do sleep 60 & done; : > ready; wait"].map(String::from);
-    let mut command = cage.command(&words, scratch.path(), &[], slot, &bounds);
+    let mut command = sandbox.command(&words, scratch.path(), &[], slot, &bounds);
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();
     wait_until("all are there", Duration::from_secs(20), || scratch.job().join("ready").exists().then_some(()))
         .unwrap();
     assert!(Namespace::of(std::process::id()).is_none(), "this program is in no sandbox");
-    let first = process_tree::below(child.id(), cage.levels())[0];
+    let first = process_tree::below(child.id(), sandbox.levels())[0];
     let namespace = Namespace::of(first).expect("whoever started it may look into it");
     // The sandbox's own first, the shell, and what it has started.
     assert_eq!(namespace.count(1000), Some(7));

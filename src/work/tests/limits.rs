@@ -1,17 +1,17 @@
-//! The cage that is none (`jobs_cage` `limits`): programs that see the whole machine are still stopped, told as what they were,
-//! and leave neither processes nor files.
+//! The sandbox that is none (`jobs_cage` `limits`): programs that see the whole machine are still stopped, told as what
+//! they were, and leave neither processes nor files.
 
 use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, text};
 use crate::lab::poll::wait_until;
 use crate::services::jobs::{End, Limits, Request, Verdict};
-use crate::settings::CageKind;
+use crate::settings::SandboxKind;
 use crate::work::run::Stream;
-use crate::work::sandbox::{Bounds, Cage};
+use crate::work::sandbox::{Bounds, Sandbox};
 use crate::work::scratch::{self, Scratch};
 use std::time::{Duration, Instant};
 
-fn cage() -> Cage {
-    Cage::try_out(CageKind::Limits, &std::env::temp_dir()).expect("prlimit and timeout are on every Linux")
+fn sandbox() -> Sandbox {
+    Sandbox::try_out(SandboxKind::Limits, &std::env::temp_dir()).expect("prlimit and timeout are on every Linux")
 }
 
 /// A number that no other program of this machine has among its words.
@@ -38,7 +38,7 @@ fn run_as(language: &str, limits: Limits, source: &str, hear: &mut dyn FnMut(&st
     let mark = mark();
     let request = Request { limits, args: vec![mark.clone()], ..request(language, source) };
     let begun = Instant::now();
-    let end = attempt(&cage(), &request, &mut |_: Stream, _| hear(&mark))?;
+    let end = attempt(&sandbox(), &request, &mut |_: Stream, _| hear(&mark))?;
     let most = Duration::from_millis(limits.wall_ms) + Duration::from_secs(8);
     assert!(begun.elapsed() < most, "{:?}", begun.elapsed());
     nothing_is_left(&mark);
@@ -119,7 +119,7 @@ fn a_start_ends_detached_children_of_a_killed_process() {
     let (mark, other) = (mark(), mark());
     let bounds = Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sh", "-c", DETACHED, "sh", &mark].map(String::from);
-    let mut child = cage().command(&words, &path, &[], 0, &bounds).spawn().unwrap();
+    let mut child = sandbox().command(&words, &path, &[], 0, &bounds).spawn().unwrap();
     assert!(child.wait().unwrap().success());
     // Somebody else's process of the same name, in another home.
     let mut bystander = std::process::Command::new("sleep").arg(&other).env("HOME", dir.path()).spawn().unwrap();

@@ -1,12 +1,12 @@
 //! What a program prints is there when its time is over, and what it only reserves is not held against it.
 
-use super::{LIMITS, attempt, cage, finished, request, text};
+use super::{LIMITS, attempt, finished, request, sandbox, text};
 use crate::services::jobs::{End, Limits, Request, Verdict};
 
 const SHORT: Limits = Limits { wall_ms: 3000, ..LIMITS };
 
 fn run(language: &str, source: &str, limits: Limits) -> Option<End> {
-    attempt(&cage(), &Request { limits, ..request(language, source) }, &mut |_, _| {})
+    attempt(&sandbox(), &Request { limits, ..request(language, source) }, &mut |_, _| {})
 }
 
 #[test]

@@ -5,9 +5,9 @@
 
 use super::{LIMITS, again, found, request, text};
 use crate::services::jobs::{End, Verdict};
-use crate::settings::CageKind;
+use crate::settings::SandboxKind;
 use crate::work::run::Attempt;
-use crate::work::sandbox::Cage;
+use crate::work::sandbox::Sandbox;
 use crate::work::scratch;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -68,13 +68,13 @@ fn folders_lie_where_the_users_of_slots_may_pass() {
     std::fs::set_permissions(closed.dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
     assert_eq!(scratch::place(&closed.own(), &closed.name), closed.own(), "it is open now");
     let relative = scratch::place(Path::new("data/jobs"), &closed.name);
-    assert!(relative.is_absolute(), "a cage has other folders {}", relative.display());
+    assert!(relative.is_absolute(), "a sandbox has other folders {}", relative.display());
 }
 
-fn run_in(cage: &Cage, folder: &Path, source: &str) -> End {
+fn run_in(sandbox: &Sandbox, folder: &Path, source: &str) -> End {
     let (found, request) = (found("shell").unwrap(), request("shell", source));
     let attempt = Attempt {
-        cage,
+        sandbox,
         found: &found,
         request: &request,
         limits: LIMITS,
@@ -96,18 +96,18 @@ fn jobs_run_where_their_folders_were_placed() {
         let placed = scratch::place(&closed.own(), &closed.name);
         scratch::clear(&placed).unwrap().iter().for_each(|old| scratch::remove_old(old));
         let _held = scratch::hold(&placed).unwrap();
-        let tried = Cage::try_out(CageKind::Full, &placed);
+        let tried = Sandbox::try_out(SandboxKind::Full, &placed);
         if rustix::process::geteuid().is_root() && !may_mount() && mode == 0o700 {
             // Neither can its slots' users pass, nor root build walls: that is said once, and not by each job.
             let why = tried.expect_err("walls without a right to build them").to_string();
             assert!(why.contains("chmod o+x") && why.contains(&placed.display().to_string()), "{why}");
             continue;
         }
-        let cage = tried.unwrap();
-        let end = run_in(&cage, &placed, "pwd; echo x > y; cat y; ls /tmp; ls ..");
+        let sandbox = tried.unwrap();
+        let end = run_in(&sandbox, &placed, "pwd; echo x > y; cat y; ls /tmp; ls ..");
         let said = text(&end.stdout);
         assert!(said.starts_with("/job\nx\n"), "mode {mode:o}: {said} {} {:?}", text(&end.stderr), end.verdict);
-        let full = run_in(&cage, &placed, "i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
+        let full = run_in(&sandbox, &placed, "i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
         assert_eq!(full.verdict, Verdict::FilesExceeded, "mode {mode:o}: {}", text(&full.stderr));
     }
 }
@@ -163,9 +163,9 @@ fn root_without_users_for_jobs_is_told_what_is_missing() {
         return assert!(output.status.success() && said.contains(" 1 passed"), "{said}{}", text(&output.stderr));
     }
     let dir = tempfile::tempdir().unwrap();
-    let why = Cage::try_out(CageKind::Full, dir.path()).expect_err("jobs would have to be users").to_string();
-    for wanted in ["60000 to 64999", "/proc/self/uid_map has 0 to 0 alone", "/etc/subuid", "jobs_cage to \"limits\""] {
+    let why = Sandbox::try_out(SandboxKind::Full, dir.path()).expect_err("jobs would have to be users").to_string();
+    for wanted in ["60000 to 64999", "/proc/self/uid_map maps only 0 to 0", "/etc/subuid", "jobs_cage to \"limits\""] {
         assert!(why.contains(wanted), "{why}");
     }
-    Cage::try_out(CageKind::Limits, dir.path()).unwrap();
+    Sandbox::try_out(SandboxKind::Limits, dir.path()).unwrap();
 }

@@ -1,7 +1,7 @@
 //! Whether a sandbox starts, and whose fault it is when it does not: other processes of the same user are not counted against
 //! a job, and what never began is no result.
 
-use super::{BOMB, Bounds, LIMITS, Scratch, attempt, cage, finished, found, passable, request, shell, text};
+use super::{BOMB, Bounds, LIMITS, Scratch, attempt, finished, found, passable, request, sandbox, shell, text};
 use crate::node::spawn;
 use crate::services::jobs::{Limits, Request, Verdict};
 use crate::types::ProcessLimit;
@@ -44,23 +44,23 @@ fn other_threads_of_the_user_do_not_count() {
     let limits = Limits { processes: 8, ..LIMITS };
     for _ in 0..3 {
         let source = "for i in 1 2 3 4; do sleep 0.05 & done; wait; echo all";
-        let end = attempt(&cage(), &Request { limits, ..request("shell", source) }, &mut |_, _| {}).unwrap();
+        let end = attempt(&sandbox(), &Request { limits, ..request("shell", source) }, &mut |_, _| {}).unwrap();
         finished(&end, 0, "all\n");
     }
 }
 
 #[test]
 fn the_kernel_bounds_the_processes_of_a_job_alone() {
-    if cage().process_limit() == ProcessLimit::Watched {
+    if sandbox().process_limit() == ProcessLimit::Watched {
         return eprintln!("skipped: this kernel counts all processes of a user together");
     }
     // Nobody looks here, who would end it as well.
-    let (cage, dir, slot) = (cage(), passable(), std::process::id().wrapping_mul(16) + 11);
-    let scratch = Scratch::make(&dir.path().join("1-1"), cage.user(slot), 1).unwrap();
+    let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 11);
+    let scratch = Scratch::make(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
     let said_by = |processes: u64, forks: u64| {
         let bounds = Bounds { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes };
         let script = format!("for i in $(seq {forks}); do sleep 30 >/dev/null 2>&1 & done; echo all");
-        let output = cage.command(&["sh".into(), "-c".into(), script], scratch.path(), &[], slot, &bounds).output();
+        let output = sandbox.command(&["sh".into(), "-c".into(), script], scratch.path(), &[], slot, &bounds).output();
         output.map(|output| (text(&output.stdout), text(&output.stderr))).unwrap()
     };
     assert_eq!(said_by(64, 40).0, "all\n");
@@ -88,7 +88,7 @@ fn run_changed(change: impl FnOnce(&mut Found)) -> (Result<Verdict, WorkError>, 
     change(&mut found);
     let mut heard = Vec::new();
     let attempt = Attempt {
-        cage: &cage(),
+        sandbox: &sandbox(),
         found: &found,
         request: &request("shell", "echo fine"),
         limits: LIMITS,
@@ -142,8 +142,11 @@ fn a_sandbox_that_hangs_is_not_tried_again() {
 #[test]
 fn a_sandbox_that_ends_without_a_word_tells_its_status() {
     let ended = |script: &str| Command::new("sh").args(["-c", script]).status().unwrap();
-    assert_eq!(how_it_ended(ended("kill -9 $$"), ""), "the sandbox said nothing and ended with signal: 9 (SIGKILL)");
-    assert_eq!(how_it_ended(ended("exit 3"), ""), "the sandbox said nothing and ended with exit status: 3");
+    assert_eq!(
+        how_it_ended(ended("kill -9 $$"), ""),
+        "the sandbox ended with signal: 9 (SIGKILL) and without a message"
+    );
+    assert_eq!(how_it_ended(ended("exit 3"), ""), "the sandbox ended with exit status: 3 and without a message");
     assert_eq!(how_it_ended(ended("exit 1"), "bwrap: no namespace"), "bwrap: no namespace");
     assert_eq!(how_it_ended(ended("kill -9 $$"), "half a word"), "half a word (signal: 9 (SIGKILL))");
 }

@@ -228,7 +228,7 @@ fn a_gateway_serves_holds_and_never_votes() {
         settings
     })
     .unwrap();
-    // It may come first: it waits for somebody to found a cluster.
+    // It may come first: it waits until a node creates a cluster.
     cluster.spawn(4, &["--gateway"]).unwrap();
     cluster
         .wait_until("it says what it waits for", PATIENCE, || {
@@ -246,7 +246,7 @@ fn a_gateway_serves_holds_and_never_votes() {
     assert!(row.is_gateway && status.jobs.workers.iter().all(|worker| worker.id.0 != 4));
     let refused = post(&cluster, 4, "/v1/members/4", &json!({"action": "promote"}));
     assert_eq!(refused.status, 409, "{}", refused.text());
-    assert!(refused.text().contains("is a gateway, which never votes"), "{}", refused.text());
+    assert!(refused.text().contains("is a gateway, which cannot vote"), "{}", refused.text());
 
     // Requests that come while there is no leader wait, and are served in order.
     cluster.kill((1..=3).find(|id| *id != leader).unwrap()).unwrap();
@@ -291,7 +291,7 @@ fn the_demo_of_jobs_passes_its_own_verdict() {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("VERDICT: passed."), "{said}");
+    assert!(said.contains("RESULT: passed."), "{said}");
     assert_eq!(said.lines().filter(|line| line.trim_start().starts_with("ok ")).count(), 19, "{said}");
     assert_eq!(said.lines().filter(|line| line.contains("no heartbeat from node 1: failed")).count(), 7, "{said}");
     let left: Vec<String> =

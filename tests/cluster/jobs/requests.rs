@@ -45,7 +45,7 @@ fn the_doors_of_jobs_answer_as_promised() {
         (json!({"language": "cobol", "source": "x"}), "no node has the runtime cobol; there are: "),
         (json!({"language": "shell"}), "give source, or files"),
         (json!({"language": "shell", "source": "x", "files": []}), "give source, or files"),
-        (json!({"language": "shell", "source": "x", "limits": {"wall_ms": 0}}), "limits.wall_ms is 1 to 600000"),
+        (json!({"language": "shell", "source": "x", "limits": {"wall_ms": 0}}), "limits.wall_ms must be 1 to 600000"),
         (json!({"language": "shell", "source": "x", "limit": {}}), "unknown field"),
         (json!({"language": "shell", "files": [{"name": "../x", "content": ""}]}), "is no name for a file"),
         (json!({"language": "shell", "files": [{"name": "x", "content": "!", "encoding": "base64"}]}), "not base64"),
@@ -223,7 +223,7 @@ fn a_worker_without_runtimes_is_not_said_to_be_missing() {
     let is_there = || (cluster.status(1).ok()?.jobs.workers.len() == 1).then_some(());
     cluster.wait_until("the worker has joined", PATIENCE, is_there).unwrap();
     let refused = post(&cluster, 1, "/v1/jobs", &shell("true"));
-    let wanted = "no node has the runtime shell; node 1: none of the runtimes of the settings was found";
+    let wanted = "no node has the runtime shell; node 1: none of the configured runtimes was found";
     assert!(refused.status == 503 && refused.text().contains(wanted), "{}", refused.text());
 }
 

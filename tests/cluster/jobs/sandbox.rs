@@ -18,7 +18,7 @@ const BOMB: &str = include_str!("fork_bomb.sh");
 const OTHER_THREADS: usize = 400;
 
 #[test]
-fn where_programs_cannot_be_caged_jobs_are_refused_with_the_cure() {
+fn where_programs_cannot_be_sandboxed_jobs_are_refused_with_the_cure() {
     // A place of its own where bubblewrap cannot be started.
     let folder = tempfile::tempdir().unwrap();
     let exe = folder.path().join("phalanx");
@@ -27,25 +27,24 @@ fn where_programs_cannot_be_caged_jobs_are_refused_with_the_cure() {
     let script = format!("#!/bin/sh\nexec unshare {map} --mount sh -c '{hide}' {EXE} \"$@\"\n");
     std::fs::write(&exe, script).unwrap();
     std::fs::set_permissions(&exe, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    for (cage, works) in [("full", false), ("limits", true)] {
+    for (sandbox, works) in [("full", false), ("limits", true)] {
         let mut settings = shell_only();
         settings["jobs_enabled"] = true.into();
-        settings["jobs_cage"] = cage.into();
+        settings["jobs_cage"] = sandbox.into();
         let mut cluster = Cluster::prepare(&exe, &settings).unwrap();
         cluster.spawn(1, &[]).unwrap();
         cluster.wait_leader().unwrap();
         let answer = post(&cluster, 1, "/v1/jobs?wait=30s", &shell("echo fine"));
         if works {
             assert_eq!(answer.json()["stdout"], "fine\n", "{}", answer.text());
-            assert!(
-                cluster.log(1).contains("jobs_cage is \"limits\": every client may read and change"),
-                "{}",
-                cluster.log(1)
-            );
+            assert!(cluster.log(1).contains("jobs_cage is \"limits\": jobs can read and change"), "{}", cluster.log(1));
         } else {
             assert_eq!(answer.status, 503, "{}", answer.text());
             let said = answer.text();
-            assert!(said.contains("could not be caged") && said.contains("apt-get install bubblewrap"), "{said}");
+            assert!(
+                said.contains("cannot run programs in a sandbox") && said.contains("apt-get install bubblewrap"),
+                "{said}"
+            );
         }
     }
 }
@@ -307,10 +306,7 @@ fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() 
     let late = late.wait_with_output().unwrap();
     assert_eq!((late.status.code(), &late.stdout[..]), (Some(0), &b"late\n"[..]));
     let rest: Vec<String> = said.collect();
-    assert!(
-        rest.len() == 1 && rest[0].starts_with("its sandbox did not start: begun anew on node 1"),
-        "once: {rest:?}"
-    );
+    assert!(rest.len() == 1 && rest[0].starts_with("its sandbox did not start: restarted on node 1"), "once: {rest:?}");
     let is_well = || cluster.status(1).ok()?.jobs.workers[0].trouble.is_none().then_some(());
     cluster.wait_until("the node is a worker again", PATIENCE, is_well).unwrap();
 

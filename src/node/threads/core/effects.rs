@@ -72,7 +72,7 @@ impl Core {
         if self.autopilot_token == Some(token) {
             self.autopilot_token = None;
             if let Answer::Refused(why) = answer {
-                log::debug!("autopilot's change was refused err={why}");
+                log::debug!("autopilot change refused err={why}");
             }
             return;
         }
@@ -194,7 +194,7 @@ impl Core {
                 self.streaming.insert(to.id);
             }
             Err(e) => {
-                warn!("no thread for a snapshot err={e}");
+                warn!("cannot start a thread for a snapshot err={e}");
                 self.step(Input::SnapshotSent { to: to.id, ok: false });
             }
         }

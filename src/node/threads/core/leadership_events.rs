@@ -1,6 +1,6 @@
 //! The log lines and event texts for raft's events.
 //!
-//! A log line is for the person at this terminal (key=value), an event for whoever looks at the page.
+//! A log line is for the person at this terminal (key=value), an event for viewers of the page.
 //! Not here: the ring and the failover list (`node/views/events.rs`), gossip's lines (`node/threads/gossip.rs`).
 
 use crate::node::shared::Shared;
@@ -42,8 +42,8 @@ impl LossHints {
         match cause {
             LossCause::Timeout => (heard, "timeout"),
             LossCause::LinkLost => (now, "link lost"),
-            LossCause::HandOver => (now, "hand-over"),
-            LossCause::NewerTerm if self.saw_transfer => (now, "hand-over"),
+            LossCause::LeadershipTransfer => (now, "leadership transfer"),
+            LossCause::NewerTerm if self.saw_transfer => (now, "leadership transfer"),
             LossCause::NewerTerm if !shared.is_online(leader) => (heard, "link lost"),
             LossCause::NewerTerm if is_long_silent => (heard, "timeout"),
             LossCause::NewerTerm => (now, "newer term"),
@@ -75,16 +75,24 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
         }
         Event::Campaigning { term } => {
             info!("campaigning term={term}");
-            shared.event("election", Some(shared.me.id), format!("node {} stands for term {term}", shared.me.id.0));
+            shared.event(
+                "election",
+                Some(shared.me.id),
+                format!("node {} is a candidate in term {term}", shared.me.id.0),
+            );
         }
         Event::SteppedDown { term, cause } => {
             let why = step_down_in_words(*cause);
             // Until now it was the leader itself.
             shared.set_leader_heard();
             // A leader that stepped down because of a newer term handed over or was deposed.
-            shared.failovers.lost(shared.me.id, Instant::now(), if hints.saw_transfer { "hand-over" } else { why });
+            shared.failovers.lost(
+                shared.me.id,
+                Instant::now(),
+                if hints.saw_transfer { "leadership transfer" } else { why },
+            );
             warn!("stepped down term={term} cause={why:?}");
-            shared.event("election", Some(shared.me.id), format!("node {} no longer leads: {why}", shared.me.id.0));
+            shared.event("election", Some(shared.me.id), format!("node {} stepped down: {why}", shared.me.id.0));
         }
         Event::Membership { index, membership } => {
             let list = |ids: Vec<NodeId>| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
@@ -93,26 +101,29 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
             info!("membership index={index} voters=[{voters}] learners=[{learners}]");
             let text = match learners.is_empty() {
                 true => format!("voters are now {voters}"),
-                false => format!("voters are now {voters}; learning: {learners}"),
+                false => format!("voters are now {voters}; learners: {learners}"),
             };
             shared.event("membership", None, text);
         }
         Event::TransferStarted { to } => {
-            info!("handing leadership over to={to}");
-            shared.event("hand-over", Some(*to), format!("node {} hands leadership to node {}", shared.me.id.0, to.0));
+            info!("transferring leadership to={to}");
+            shared.event(
+                "leadership transfer",
+                Some(*to),
+                format!("node {} transfers the leadership to node {}", shared.me.id.0, to.0),
+            );
         }
         Event::FollowerForgot { who, matched } => {
             let id = who.id;
-            let text =
-                format!("node {} has lost entries up to {matched} that it had acknowledged: it must rejoin", id.0);
+            let text = format!("node {} lost entries up to {matched} that it had acknowledged: it must rejoin", id.0);
             warn!("{text}");
             shared.event("disk", Some(id), text);
         }
         // The process has ended.
         Event::LeaderForgot { .. } => {}
         Event::TransferAborted { to } => {
-            warn!("hand-over given up to={to}");
-            shared.event("hand-over", Some(*to), format!("node {} did not take over in time", to.0));
+            warn!("leadership transfer aborted to={to}");
+            shared.event("leadership transfer", Some(*to), format!("node {} did not take over in time", to.0));
         }
     }
 }
@@ -132,7 +143,7 @@ fn step_down_in_words(cause: StepDownCause) -> &'static str {
     match cause {
         StepDownCause::NewerTerm => "newer term",
         StepDownCause::NoQuorum => "no quorum answered",
-        StepDownCause::DiskStalled => "its disk stands still",
+        StepDownCause::DiskStalled => "its disk stalled",
         StepDownCause::NotAVoter => "it is not a voter",
     }
 }

@@ -42,7 +42,7 @@ impl Core {
             self.autopilot_token = Some(token);
             // A learner that is not up to date yet is proposed again and again: that is told once.
             if self.autopilot_logged.as_ref() != Some(&change) {
-                info!("autopilot: {change:?}");
+                info!("autopilot {}", in_words(&change));
                 self.autopilot_logged = Some(change.clone());
             }
             self.step(Input::Change { token, change });
@@ -50,7 +50,7 @@ impl Core {
         }
     }
 
-    /// On the leader: those whose log lacks what they acknowledged are told so until they come back as somebody else.
+    /// On the leader: those whose log lacks what they acknowledged are told so until they return under a new identity.
     pub(super) fn remind_forgetful_peers(&self) {
         if self.raft.role() != Role::Leader {
             return;
@@ -72,7 +72,11 @@ impl Core {
         for worker in self.worker_liveness.due(&self.raft.view(), now, patience, &jobs.here) {
             let row = jobs.status.workers.iter().find(|row| row.id == worker.id);
             if let Some(row) = row.filter(|row| !row.running.is_empty()) {
-                let text = format!("node {} is gone: its {} jobs are begun elsewhere", worker.id.0, row.running.len());
+                let text = format!(
+                    "node {} is lost: its {} jobs are restarted on other nodes",
+                    worker.id.0,
+                    row.running.len()
+                );
                 info!("{text}");
                 self.shared.event("failure", Some(worker.id), text);
             }
@@ -81,5 +85,15 @@ impl Core {
             let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
             self.requests.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
         }
+    }
+}
+
+/// A change as the predicate of a log line about the autopilot.
+fn in_words(change: &Change) -> String {
+    match change {
+        Change::AddLearner(who) => format!("adds node {} as a learner", who.id.0),
+        Change::Promote(id) => format!("promotes node {}", id.0),
+        Change::Demote(id) => format!("demotes node {}", id.0),
+        Change::Remove(id) => format!("removes node {}", id.0),
     }
 }

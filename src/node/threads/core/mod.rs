@@ -3,7 +3,7 @@
 //! Everything that may block is elsewhere: `disk` syncs, `apply` runs services, each `send-m` waits for its socket.
 //! `core` hands them work without waiting; what a full inbox does not take stays in an [`outbox::Outbox`], which raft's flow
 //! control bounds. Its messages to peers it writes itself, once a turn, as far as the sockets take them at once. Others
-//! may wait on `core`; since it waits on nobody, there is no cycle.
+//! may wait on `core`; since it waits for no other thread, there is no cycle.
 //!
 //! Invariants: C1 a step's promises leave from `disk`, after the sync of its persist: they travel in the same job.
 //! C2 `apply` receives every index once, in order, with the requests that wait for it.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Core {
-    /// A node of this cluster, by the word of somebody who must know.
+    /// A node of this cluster, named by a trusted source.
     pub(super) fn on_vouched(&mut self, who: Identity) {
         self.introduce(who);
         if let Some(addresses) = self.strangers.remove(&who) {
@@ -92,14 +92,15 @@ impl Core {
         self.is_view_stale = true;
     }
 
-    /// One link to each other member, and to whoever has one to us: a newcomer's log does not name its leader yet.
+    /// One link to each other member, and to each node that has one to this node: a newcomer's log does not name its
+    /// leader yet.
     pub(super) fn update_links(&mut self) {
         let view = self.raft.view();
         let mut others = self.met.clone();
         others.extend(view.membership.members().map(|who| (who.id, who)));
         // Newer than what the membership says of the number: this node is behind.
         others.extend(self.raft.introduced().map(|who| (who.id, who)));
-        // Whoever answers is there. Another may have answered in its place for a while, and was introduced then.
+        // A node that answers is there. Another may have answered in its place for a while, and was introduced then.
         let answering = self.answering.values().filter(|who| self.raft.knows(who)).map(|who| (who.id, *who));
         others.extend(answering.filter(|(id, _)| others.contains_key(id)).collect::<Vec<_>>());
         others.remove(&self.shared.me.id);
@@ -123,7 +124,7 @@ impl Core {
                         self.links.insert(id, link);
                         has_changed = true;
                     }
-                    Err(e) => warn!("no thread for the link to {id} err={e}"),
+                    Err(e) => warn!("cannot start a thread for the link to {id} err={e}"),
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What clients asked of this node, from the moment `core` takes it until the answer leaves.
 //!
-//! A request is held until somebody can take it: this node if it leads, else the leader it knows. One that was sent to
+//! A request is held until a node can take it: this node if it leads, else the leader it knows. One that was sent to
 //! a leader that then died is sent again to the next: its tag makes it take effect once (`services/sessions.rs`). At its
 //! deadline a request that never left is `Refused`, one that did is `Unknown`.
 //!
@@ -46,7 +46,7 @@ struct PendingRequest {
     request: Request,
     /// Whether it left for a log with the present attempt: from then on silence means `Unknown`.
     was_sent: bool,
-    /// Whether an earlier attempt left for a log that may hold it still: from then on nobody's refusal makes it certain
+    /// Whether an earlier attempt left for a log that may hold it still: from then on no refusal makes it certain
     /// that it is not applied.
     may_be_logged: bool,
 }
@@ -61,7 +61,7 @@ pub struct PendingRequests {
     open: BTreeSet<u64>,
     commands: VecDeque<PendingRequest>,
     queries: Vec<PendingRequest>,
-    /// Membership changes and hand-overs: one at a time.
+    /// Membership changes and leadership transfers: one at a time.
     others: VecDeque<PendingRequest>,
     /// Refused for now, or sent in vain: tried again in the next turn.
     later: Vec<PendingRequest>,
@@ -346,7 +346,7 @@ impl PendingRequests {
 
     fn on_refusal(&mut self, why: Refusal, taken: Vec<PendingRequest>) {
         match why {
-            Refusal::NotLeader | Refusal::HandOver | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
+            Refusal::NotLeader | Refusal::LeadershipTransfer | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
                 self.later.extend(taken);
             }
             Refusal::Busy
@@ -418,7 +418,7 @@ impl PendingRequests {
                 false => self.finish(held, Outcome::Refused(Reason::OtherLeads(leader))),
             }
         }
-        // A hand-over that another node was asked for has happened, whoever answers first.
+        // A leadership transfer that another node was asked for has happened, whoever answers first.
         let is_transferred = |held: &PendingRequest| match &held.request.operation {
             Operation::Transfer(to) => to.is_none_or(|to| to == leader),
             _ => false,
@@ -441,7 +441,7 @@ impl PendingRequests {
         self.retry_reads();
     }
 
-    /// The hand-over was given up.
+    /// The leadership transfer was given up.
     pub fn on_transfer_aborted(&mut self, to: NodeId) {
         for (_, held) in std::mem::take(&mut self.transfers) {
             self.finish(held, Outcome::Refused(Reason::NotTakenOver(to)));
@@ -473,7 +473,7 @@ impl PendingRequests {
         self.later.append(&mut self.postponed);
         let is_late = |held: &PendingRequest| held.request.deadline <= now;
         let mut late: Vec<PendingRequest> = Vec::new();
-        // Mostly nobody is late: queues are rebuilt only if somebody is.
+        // Mostly none is late: queues are rebuilt only if one is.
         for queue in [&mut self.commands, &mut self.others] {
             if queue.iter().any(is_late) {
                 let (gone, rest) = queue.drain(..).partition::<Vec<_>, _>(is_late);

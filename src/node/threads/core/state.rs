@@ -5,7 +5,7 @@
 use super::leadership_events::LossHints;
 use super::outbox::Outbox;
 use super::pending_requests::PendingRequests;
-use crate::cluster::worker_liveness::RollCall;
+use crate::cluster::worker_liveness::WorkerLiveness;
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
 use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob};
@@ -48,7 +48,7 @@ pub struct Core {
     pub(super) hints: LossHints,
     /// No entry behind it has changed the membership.
     pub(super) membership_index: Index,
-    pub(super) worker_liveness: RollCall,
+    pub(super) worker_liveness: WorkerLiveness,
     /// The data folder is older than what peers remember of it: this node says nothing more.
     pub(super) is_outdated: bool,
     /// Reasons to leave the lead to others.
@@ -84,7 +84,7 @@ impl Core {
             streaming: BTreeSet::new(),
             hints: LossHints::default(),
             membership_index: Index(0),
-            worker_liveness: RollCall::default(),
+            worker_liveness: WorkerLiveness::default(),
             is_outdated: false,
             is_disk_low: false,
             is_corrupt: false,

@@ -45,7 +45,7 @@ impl goldenscript::Runner for ScriptRunner {
             "create" => {
                 let name = match names::account(&word(0)?) {
                     Ok(name) => name,
-                    Err(why) => return Ok(format!("refused by the door: {why}\n")),
+                    Err(why) => return Ok(format!("refused by the server: {why}\n")),
                 };
                 let token = token(&words.get(1).cloned().unwrap_or(name.key.clone()));
                 Command::Create { name, hash: "hash".to_string(), token, token_ms: 1_000_000 }
@@ -64,7 +64,7 @@ impl goldenscript::Runner for ScriptRunner {
             "join" => Command::Join { token: who()?, room: room(1)? },
             "leave" => Command::Leave { token: who()?, room: room(1)? },
             "send" if !invisible_chars::says_something(&word(2)?) => {
-                return Ok("refused by the door: a message says something\n".to_string());
+                return Ok("refused by the server: a message cannot be empty\n".to_string());
             }
             "send" => Command::Send { token: who()?, to: target(&word(1)?), text: word(2)?, client_id: id },
             "erase" => Command::Erase { token: who()?, conversation: number(1)?, number: number(2)? },

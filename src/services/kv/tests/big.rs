@@ -1,4 +1,4 @@
-//! How the store copes with a million keys: memory, copies, snapshots. Figures come from a release build, run by hand:
+//! How the store copes with a million keys: memory, copies, snapshots. Figures come from a release build:
 //! `cargo test --release --lib services::kv::tests::big -- --ignored --nocapture --test-threads=1`.
 
 use super::super::{Batch, Condition, Expiry, Op, Store};

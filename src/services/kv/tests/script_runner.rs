@@ -1,4 +1,5 @@
-//! The language of the scripts: what a small Redis door would make of a line, and how redis-cli would print the answer.
+//! The language of the scripts: what a small Redis server would make of a line, and how redis-cli would print the
+//! answer.
 //!
 //! - time: `at MS` is the log time of what follows; `wait MS` lets so much of it pass and brings an entry without commands
 //! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`, `mset`,

@@ -63,7 +63,8 @@ pub fn excess(conn: &Connection, hooks: &HookState, statements: &[Statement]) ->
         // What cannot be prepared now will fail, or is about a table that this request makes.
         let freed = freed_by(conn, hooks, &statement.sql).unwrap_or_default();
         if renames && (!freed.whole.is_empty() || freed.written.is_none()) {
-            let why = "ALTER stands beside statements that remove a whole table, in a large database: send those in a request of their own";
+            let why = "in a large database, ALTER cannot be in the same request as statements that delete a whole \
+                table: send them separately";
             return Ok(Some(why.to_string()));
         }
         for name in &freed.whole {
@@ -79,8 +80,8 @@ pub fn excess(conn: &Connection, hooks: &HookState, statements: &[Statement]) ->
         }
         if pages > most {
             return Ok(Some(format!(
-                "this would free more than {} MiB at once, and hold up the writes of others meanwhile: remove rows by ranges of the key \
-                 first, some ten thousand at a time, or fewer if they are long",
+                "this would free more than {} MiB at once and block other writes meanwhile: delete the rows in key \
+                 ranges first, about ten thousand at a time, or fewer if they are long",
                 FREED_BYTES_MAX >> 20
             )));
         }
@@ -259,7 +260,7 @@ mod tests {
         };
         assert!(weighed(1).is_some() && weighed(100).is_none(), "parameters count");
         let renamed = excess(&["ALTER TABLE large RENAME TO l", "DROP TABLE IF EXISTS l"]);
-        assert!(renamed.is_some_and(|why| why.contains("a request of their own")));
+        assert!(renamed.is_some_and(|why| why.contains("send them separately")));
         conn.execute("DELETE FROM large WHERE rowid > 10", []).unwrap();
         assert_eq!(excess(&["DROP TABLE large"]), None);
     }

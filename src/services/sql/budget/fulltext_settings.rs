@@ -55,5 +55,5 @@ pub fn keep(conn: &Connection, hooks: &HookState, before: &Settings) -> std::res
     if now.iter().all(|(table, found)| found.is_none() || before.get(table) == Some(found)) {
         return Ok(());
     }
-    Err(StatementError::Failed(format!("settings of full-text tables are not available, but for rank: {REFUSED}")))
+    Err(StatementError::Failed(format!("settings of full-text tables other than rank are not available: {REFUSED}")))
 }

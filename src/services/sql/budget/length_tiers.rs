@@ -163,7 +163,7 @@ pub fn excess(tier: usize, instructions: usize) -> Option<String> {
     (instructions.saturating_mul(TIER_BYTES[tier]) > PROGRAM_BYTES_MAX).then(|| {
         let (kib, most) = (TIER_BYTES[tier] >> 10, PROGRAM_BYTES_MAX / TIER_BYTES[tier]);
         format!(
-            "where values have up to {kib} KiB a statement may have {most} instructions, this one has {instructions}"
+            "a statement on values of up to {kib} KiB may have at most {most} instructions; this one has {instructions}"
         )
     })
 }

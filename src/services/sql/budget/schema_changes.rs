@@ -77,7 +77,7 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
     } else if verb == b"create" && verbs.next().is_some_and(|word| word == b"virtual") && virtual_tables >= VIRTUAL_MAX
     {
         return Err(StatementError::Failed(format!(
-            "a database has {VIRTUAL_MAX} virtual tables at most: drop one of them first"
+            "a database has at most {VIRTUAL_MAX} virtual tables: drop one first"
         )));
     }
     if !hooks.charge(steps) {

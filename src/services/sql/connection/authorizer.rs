@@ -35,7 +35,7 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
         _ => asked.database_name,
     };
     if database.is_some_and(|name| name != "main" && name != "temp") {
-        hooks.refuse("there is one database, called main");
+        hooks.refuse("the only database is main");
         return Authorization::Deny;
     }
     if purpose == Purpose::Write
@@ -115,7 +115,7 @@ fn expect_work(hooks: &HookState, action: &AuthAction<'_>) {
 fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Option<String> {
     use AuthAction::*;
     let is_loading = hooks.is_loading.load(Relaxed);
-    let temporary = || Some("temporary tables, views and triggers belong to one connection: not available".to_string());
+    let temporary = || Some("temporary tables, views and triggers are not available".to_string());
     match *action {
         Select | Recursive | DropVtable { .. } | Reindex { .. } => None,
         Read { table_name, .. } => {
@@ -197,12 +197,13 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
 
 fn function_refusal(hooks: &HookState, purpose: Purpose, name: &str) -> Option<String> {
     if FUNCTIONS_OF_THE_BUILD.contains(&name) && purpose == Purpose::Write {
-        return Some(format!("function {name} tells of one node's build: not available where all nodes must agree"));
+        return Some(format!("function {name} depends on one node's build: not available where all nodes must agree"));
     }
     if FUNCTIONS_OF_MATCHES.contains(&name) {
         if purpose == Purpose::Write {
             return Some(format!(
-                "function {name}: not available in requests that write, its work grows with the square of the words found; ask for it in a read"
+                "function {name}: not available in requests that write, as its cost is quadratic in the matches; use \
+                    it in a read"
             ));
         }
         hooks.marks_matches.store(true, Relaxed);
@@ -225,7 +226,7 @@ fn starts_with(name: &str, start: &str) -> bool {
 
 /// Our own table. What else has a reserved name, from a time when it was not refused, can be read, renamed and dropped.
 fn own(name: &str) -> Option<String> {
-    name.eq_ignore_ascii_case(own_table::TABLE).then(|| format!("table {} is not for use", own_table::TABLE))
+    name.eq_ignore_ascii_case(own_table::TABLE).then(|| format!("table {} is reserved", own_table::TABLE))
 }
 
 /// A statement makes something of that name.
@@ -240,7 +241,7 @@ pub fn is_reserved(name: &str) -> bool {
 
 /// Why a reserved name is refused.
 pub fn reserved() -> String {
-    format!("names that begin with {RESERVED} are not for use")
+    format!("names that begin with {RESERVED} are reserved")
 }
 
 fn written(hooks: &HookState, table: &str) -> Option<String> {
@@ -249,7 +250,7 @@ fn written(hooks: &HookState, table: &str) -> Option<String> {
     }
     // ALTER TABLE renames there too, though nothing is there.
     if starts_with(table, "sqlite_temp") && !hooks.is_altering.load(Relaxed) {
-        return Some("temporary tables, views and triggers belong to one connection: not available".to_string());
+        return Some("temporary tables, views and triggers are not available".to_string());
     }
     own(table)
 }
@@ -291,12 +292,10 @@ fn pragma_refusal(hooks: &HookState, purpose: Purpose, name: &str, value: Option
         ));
     }
     if PRAGMAS_OF_THE_BUILD.contains(&name) {
-        return Some(format!("PRAGMA {name} tells of one node's build: not available where all nodes must agree"));
+        return Some(format!("PRAGMA {name} depends on one node's build: not available where all nodes must agree"));
     }
     if PRAGMAS_OF_PAGES.contains(&name) && value.is_none() {
-        return Some(format!(
-            "PRAGMA {name} tells of this node's file alone: not available where all nodes must agree"
-        ));
+        return Some(format!("PRAGMA {name} depends on this node's file: not available where all nodes must agree"));
     }
     Some(match value {
         Some(value) if !value.is_empty() => format!("PRAGMA {name} = {value}: not available"),

@@ -42,7 +42,7 @@ pub trait Files: Debug + Send + Sync {
     /// A piece of a long copy is done: others may have the disk for a while.
     fn breathe(&self);
     /// The command with this seed begins, or a statement of it is over: for people who ask what took how long, on this node.
-    fn lap(&self, seed: u64);
+    fn on_statement(&self, seed: u64);
     /// Bytes up to which a file is checked page by page when it is opened.
     fn check_bytes_max(&self) -> u64;
 }

@@ -15,8 +15,7 @@ use std::io::{self, Write};
 pub fn write(conn: &Connection, out: &mut dyn Write) -> io::Result<()> {
     let tables = schema::tables(conn).map_err(io::Error::other)?;
     if let Some(table) = tables.iter().find(|table| has_no_content(table)) {
-        let why =
-            "is a full-text index without content, which statements cannot make again: take the database as a file";
+        let why = "is a full-text index without content, which SQL cannot recreate: use fmt=binary";
         return Err(io::Error::other(format!("table {} {why}", table.name)));
     }
     writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;

@@ -30,7 +30,9 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
     if names_rollback(sql) {
         return Err((
             0,
-            StatementError::Failed("ROLLBACK is not available: a text is taken as a whole or not at all".to_string()),
+            StatementError::Failed(
+                "ROLLBACK is not available: a script is applied completely or not at all".to_string(),
+            ),
         ));
     }
     if let Some(why) = too_many_conflicts(sql) {
@@ -75,7 +77,7 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
         let is_over = is_over.map_err(|error| (number, classify(hooks, &error)))?;
         if is_over.map_err(|error| (number, error))? {
             if hooks.is_begun.load(Relaxed) {
-                let why = "the dump says BEGIN and never COMMIT: its end is missing";
+                let why = "the dump has BEGIN but no COMMIT: its end is missing";
                 return Err((number - 1, StatementError::Failed(why.to_string())));
             }
             break;
@@ -153,7 +155,7 @@ fn sound(opened: Result<Connection>) -> std::result::Result<Connection, String> 
     match look() {
         Ok((conn, found)) if found == "ok" => Ok(conn),
         Ok((_, found)) => Err(format!("the database is damaged: {found}")),
-        Err(error) => Err(format!("this is no sound SQLite database: {}", errors::said(&error))),
+        Err(error) => Err(format!("the SQLite database is damaged: {}", errors::said(&error))),
     }
 }
 
@@ -283,7 +285,7 @@ fn copy(conn: &Connection, hooks: &Arc<HookState>, other: &Connection, table: &T
         }
     }
     if hooks.has_topmost_row.load(Relaxed) {
-        return Err(Stop::Refused(format!("table {} has row number {}, which is not for use", table.name, i64::MAX)));
+        return Err(Stop::Refused(format!("table {} has row id {}, which is reserved", table.name, i64::MAX)));
     }
     Ok(())
 }

@@ -221,9 +221,9 @@ fn gather(
         take(&piece)
     })?;
     Ok(if at != plan.bytes || crc.finalize() != plan.crc {
-        Err("the file did not arrive as it was sent: begin again".to_string())
+        Err("the file was damaged in transit: start the load again".to_string())
     } else if start != file_header::MAGIC || at < file_header::BYTES_MIN {
-        Err("this is no SQLite database".to_string())
+        Err("not a SQLite database".to_string())
     } else {
         Ok(())
     })
@@ -243,7 +243,7 @@ fn build(
     }
     let fatal = |error: &rusqlite::Error| Built::Broken(Fatal::of(&hooks, error));
     let unwanted = Arc::clone(slot);
-    let is_over = move || unwanted.state().is_unwanted.then_some("nobody waits for it any more");
+    let is_over = move || unwanted.state().is_unwanted.then_some("the request was cancelled");
     configure(&mut conn, &hooks, Purpose::Write, Some(Arc::new(is_over))).map_err(|error| fatal(&error))?;
     let own = InternalStatements::begin(&hooks);
     own_table::create(&conn).and_then(|()| conn.execute_batch("BEGIN IMMEDIATE")).map_err(|error| fatal(&error))?;

@@ -13,7 +13,7 @@ pub fn random_name(columns: &[String]) -> Option<String> {
     };
     let numbers: Vec<_> = columns.iter().filter_map(|name| numbered(name)).collect();
     let found = numbers.iter().find(|(name, number)| *number > 3 && numbers.contains(&(name.clone(), 3)))?;
-    Some(format!("the column {} comes more than four times: give the columns names with AS", found.0))
+    Some(format!("column {} appears more than four times: name the columns with AS", found.0))
 }
 
 /// How a table keeps its rows.

@@ -252,7 +252,7 @@ fn there_are_few_virtual_tables() {
         let said = last(&mut node, &[&format!("CREATE VIRTUAL TABLE f{number} USING fts5(a)")]);
         assert!(!said.contains("at most"), "{number}: {said}");
     }
-    assert!(last(&mut node, &["create virtual table more using fts5(a)"]).contains("32 virtual tables at most"));
+    assert!(last(&mut node, &["create virtual table more using fts5(a)"]).contains("at most 32 virtual tables"));
     assert!(!last(&mut node, &["DROP TABLE f7", "CREATE VIRTUAL TABLE more USING fts5(a)"]).contains("at most"));
 }
 
@@ -270,7 +270,7 @@ fn full_text_tables_keep_their_settings() {
         ("deletemerge", 0),
     ] {
         let set = format!("INSERT INTO f(f, rank) VALUES('{name}', {value})");
-        assert!(last(&mut node, &[&set]).contains("settings of full-text tables are not available"), "{name}");
+        assert!(last(&mut node, &[&set]).contains("settings of full-text tables other than rank"), "{name}");
     }
     let by_trigger = [
         "CREATE TRIGGER r AFTER INSERT ON t BEGIN INSERT INTO f(f, rank) VALUES(new.a, 64); END",
@@ -334,7 +334,7 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
         "INSERT INTO t(a) VALUES('b')",
     ] {
         let said = last(&mut node, &[sql]);
-        assert!(said.contains("only for words that stand in the statement"), "{sql}: {said}");
+        assert!(said.contains("can MATCH only literals"), "{sql}: {said}");
     }
     // A parameter is paid for as what stands in the statement.
     let mut ask = |bytes: usize| {

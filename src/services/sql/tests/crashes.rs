@@ -77,7 +77,7 @@ fn a_runaway_takes_no_other_command_along() {
             [
                 "failed: UNIQUE constraint failed: t.id",
                 &format!("failed: {}", crate::services::sql::errors::BUDGET_EXCEEDED),
-                "failed: not run: the request ended with the statement before",
+                "failed: not executed: the request ended with the previous statement",
             ]
         );
         let Outcome::Rows { values, .. } = node.read("SELECT id, n FROM t WHERE n < 10 AND n > 0") else { panic!() };

@@ -86,7 +86,7 @@ impl Files for Folder {
     fn has_room_for_reads(&self) -> bool {
         true
     }
-    fn lap(&self, _: u64) {}
+    fn on_statement(&self, _: u64) {}
     fn check_bytes_max(&self) -> u64 {
         64 << 20
     }
@@ -224,7 +224,11 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
         bytes <= 1 << 20
     };
     let refused = reader.read_within(&[Statement::bare(many)], 0, 0, &mut || (), &mut grant);
-    assert!(matches!(&refused[0], super::super::Outcome::Failed(why) if why.contains("no memory")), "{refused:?}");
+    assert!(
+        matches!(&refused[0], super::super::Outcome::Failed(why) if why.contains("not enough \
+        memory")),
+        "{refused:?}"
+    );
     assert_eq!(asked, [1, 2, 3, 4, 5].map(|pieces| pieces * (256 << 10)));
     assert!(seen.ends_with("'from the leader'"), "{seen}");
 }

@@ -108,7 +108,7 @@ fn a_file_is_prepared_beside_the_log_and_put_in_place_in_one_step() {
     // The step itself copies nothing: it waits for a file that is ready and adds what entries answered.
     assert_eq!(
         done(&mut node, put_in_place(LOAD, &image)),
-        Answer::Refused("another file is being loaded: begin again".into())
+        Answer::Refused("another file is being loaded: start the load again".into())
     );
 }
 

@@ -91,7 +91,7 @@ fn dropping_every_table_that_tools_see_leaves_a_working_database() {
         assert_eq!(in_words(&node.read(list)), "[name:text]\n  't'", "{list}");
     }
     let said = in_words(&node.execute(&["DROP TABLE sqlite_phalanx"])[0]);
-    assert_eq!(said, "failed: table sqlite_phalanx is not for use");
+    assert_eq!(said, "failed: table sqlite_phalanx is reserved");
     assert_eq!(in_words(&node.execute(&["DROP TABLE t"])[0]), "changed 0, last id 0");
     node.execute(CONTENT);
     assert_eq!(in_words(&node.read("SELECT sum(n) FROM v")), "[sum(n):integer]\n  6");

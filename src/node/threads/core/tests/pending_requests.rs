@@ -1,10 +1,10 @@
-//! PendingRequests by hand: what core would do with them, without its thread.
+//! PendingRequests without the core thread.
 
 use super::*;
 use crate::node::shared::clock::now_ms;
 use crate::node::shared::inboxes;
 use crate::node::shared::state::Parts;
-use crate::raft::{Raft, founding_state};
+use crate::raft::{Raft, bootstrap_state};
 use crate::settings::Settings;
 use crate::store::{Options, RealFiles, Store};
 use crate::types::Identity;
@@ -17,7 +17,7 @@ fn requests() -> (PendingRequests, tempfile::TempDir) {
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
     let settings = Settings::default();
     let (store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
-    let raft = Raft::new(crate::node::process::launch::raft_config(&settings, me), founding_state(me));
+    let raft = Raft::new(crate::node::process::launch::raft_config(&settings, me), bootstrap_state(me));
     let parts = Parts {
         stopper: crate::node::shared::stopper::Stopper::new().0,
         settings,
