@@ -4,7 +4,8 @@
 //! else than on a terminal only the lines are written, so that a log shows what was done.
 //! Not here: what takes long.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use std::fmt::Write;
 use std::time::Duration;
 
 /// Between two pictures while nothing is counted: rare, because it runs beside measurements.
@@ -47,11 +48,14 @@ impl Progress {
 
     fn restart(&self, total: Option<u64>) {
         let template = match total {
-            Some(_) => "[{bar:30}] {human_pos} of {human_len}, {per_sec}, {eta} left",
+            Some(_) => "[{bar:30}] {human_pos} of {human_len}, {rate}, {eta} left",
             None => "{spinner} {elapsed}",
         };
-        self.bar
-            .set_style(ProgressStyle::with_template(template).expect("a template of our own").progress_chars("=> "));
+        let style = ProgressStyle::with_template(template).expect("a template of our own").progress_chars("=> ");
+        let rate = |state: &ProgressState, out: &mut dyn Write| {
+            write!(out, "{:.1}/s", state.per_sec()).expect("a String takes all");
+        };
+        self.bar.set_style(style.with_key("rate", rate));
         match total {
             Some(total) => self.bar.set_length(total),
             None => self.bar.unset_length(),

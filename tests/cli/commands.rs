@@ -283,6 +283,7 @@ fn a_command_has_a_manual_page() {
 fn progress_is_shown_on_a_terminal_only() {
     let mut terminal = Terminal::start(&format!("{EXE} sim sweep --seeds 5"), &[]).unwrap();
     terminal.expect(" of 5, ").unwrap();
+    terminal.expect("/s, ").unwrap();
     terminal.expect(" left").unwrap();
     terminal.expect("5 of 5 seeds from 1 passed").unwrap();
     terminal.expect_end(0).unwrap();
