@@ -44,8 +44,6 @@ pub enum Level {
     /// A read sees what the asked node has applied; a write is acknowledged by the leader alone
     Eventual,
 }
-
-/// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum KvCommand {
     /// Print the value of a key; on a terminal, control characters are escaped
@@ -170,8 +168,6 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         .map(Duration::from_millis)
         .ok_or_else(|| format!("{text:?} is not a duration: use a form such as 500ms, 30s, 5m or 1h"))
 }
-
-/// Asks or writes.
 pub fn run(args: &KvArgs) -> Result<(), Fault> {
     match &args.command {
         KvCommand::Get { key, raw, level, client } => get(key, *raw, *level, client),
