@@ -15,6 +15,7 @@
 //! - [`work`]: users' programs in a sandbox.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
 //! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: text of others, made harmless for terminals.
+//!   [`time`]: durations and times as text. [`progress`]: how far something is that a user waits for.
 //!   `planted_bugs`: switches of known mistakes, for tests.
 
 pub mod bench;
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod node;
 pub mod outcome;
 mod planted_bugs;
+pub mod progress;
 pub mod raft;
 pub mod resp;
 pub mod services;
@@ -36,6 +38,7 @@ pub mod settings;
 pub mod sim;
 pub mod store;
 pub mod text;
+pub mod time;
 pub mod types;
 pub mod wire;
 pub mod work;

@@ -252,11 +252,6 @@ pub fn to_ticks(ms: u64) -> Ticks {
     Ticks(ms.div_ceil(TICK_MS).max(1))
 }
 
-/// Ticks as milliseconds.
-pub fn to_ms(ticks: Ticks) -> u64 {
-    ticks.0.saturating_mul(TICK_MS)
-}
-
 /// `host:port`, with brackets where IPv6 needs them.
 fn join_host_port(host: &str, port: u64) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }

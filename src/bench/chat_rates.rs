@@ -9,6 +9,7 @@ use super::monitors::raise_file_limit;
 use crate::client::{Chat, Connection, To};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result, poll};
+use crate::progress::Progress;
 use serde_json::json;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
@@ -71,7 +72,7 @@ struct Reader {
 ///
 /// # Errors
 /// Nodes do not start, or an account or a reader is refused.
-pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Findings> {
+pub fn measure(plan: &Plan, progress: &Progress) -> Result<Findings> {
     raise_file_limit();
     let mut cluster = Cluster::ready(&plan.exe, 3, &json!({}))?;
     let leader = cluster.wait_leader()?;
@@ -84,7 +85,7 @@ pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Findings> {
         chat.sign_up(name, "bench password").map_err(refused)?;
         Ok(chat)
     };
-    say(&format!("{} accounts join a room", plan.accounts + SENDERS));
+    progress.begin_counted(&format!("{} accounts join a room", plan.accounts + SENDERS), plan.accounts as u64);
     let mut senders: Vec<Chat> = (0..SENDERS).map(|n| member(&format!("sender{n}"))).collect::<Result<_>>()?;
     let room = senders[0].post("rooms", &json!({"name": "bench"})).map_err(refused)?["conversation"].clone();
     let join = |chat: &mut Chat| chat.post(&format!("rooms/{room}/join"), &json!({})).map_err(refused);
@@ -96,8 +97,9 @@ pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Findings> {
         let mut chat = member(&format!("reader{n}"))?;
         join(&mut chat)?;
         tokens.push(chat.client.token.unwrap_or_default());
+        progress.advance(1);
     }
-    say(&format!("{} readers follow node {node}", plan.readers));
+    progress.begin(&format!("{} readers follow node {node}", plan.readers));
     let mut readers = Vec::new();
     for n in 0..plan.readers {
         readers.push(open(&cluster.http(node), &tokens[n % tokens.len()])?);

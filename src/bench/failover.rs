@@ -10,6 +10,7 @@
 use super::monitors;
 use crate::lab::cluster::SETTLE_WITHIN;
 use crate::lab::{Cluster, LabError, Result, poll, web};
+use crate::progress::Progress;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -110,11 +111,11 @@ struct Goal {
     worst: f64,
 }
 
-/// Runs the plan; `say` hears about progress.
+/// Runs the plan; `progress` shows how far it is.
 ///
 /// # Errors
 /// Processes do not start, do not settle between rounds, or a fault cannot be proved.
-pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
+pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> {
     monitors::raise_file_limit();
     let wanted = |part: &Part| plan.only.is_empty() || plan.only.contains(part);
     let mut figures = Vec::new();
@@ -123,20 +124,20 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Figure>> {
         let rounds = plan.rounds.unwrap_or(part.rounds()).max(1);
         if part == Part::ColdStart {
             shared = None; // its rounds bring processes of their own
-            figures.push(cold_start(&plan.exe, rounds, say)?);
+            figures.push(cold_start(&plan.exe, rounds, progress)?);
             continue;
         }
         if shared.is_none() {
-            say("starting five nodes");
+            progress.begin("starting five nodes");
             shared = Some(Cluster::ready(&plan.exe, NODES, &defaults())?);
         }
         let cluster = shared.as_mut().expect("started just above");
         match part {
-            Part::Kill => figures.push(kill(cluster, rounds, say)?),
-            Part::Stop => figures.push(stop(cluster, rounds, say)?),
-            Part::HandOver => figures.push(hand_over(cluster, rounds, say)?),
-            Part::Idle => figures.push(idle(cluster, plan.idle, say)?),
-            Part::Monitors => figures.extend(hold_monitors(cluster, plan.monitors, say)?),
+            Part::Kill => figures.push(kill(cluster, rounds, progress)?),
+            Part::Stop => figures.push(stop(cluster, rounds, progress)?),
+            Part::HandOver => figures.push(hand_over(cluster, rounds, progress)?),
+            Part::Idle => figures.push(idle(cluster, plan.idle, progress)?),
+            Part::Monitors => figures.extend(hold_monitors(cluster, plan.monitors, progress)?),
             Part::ColdStart => unreachable!("handled above"),
         }
     }
@@ -185,8 +186,9 @@ impl Stream {
     }
 }
 
-fn kill(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Figure> {
+fn kill(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
     let mut samples = Vec::new();
+    progress.count(rounds as u64);
     for round in 1..=rounds {
         let leader = cluster.settle()?;
         let term = cluster.status(leader)?.cluster.term;
@@ -202,7 +204,8 @@ fn kill(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Resu
         if ended.success() || new_term <= term {
             return Err(LabError::Answer(format!("no failover: node {leader} {ended}, term {term} -> {new_term}")));
         }
-        say(&format!("kill {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
+        progress.say(&format!("kill {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
+        progress.advance(1);
         cluster.restart(leader)?;
     }
     cluster.settle()?;
@@ -210,8 +213,9 @@ fn kill(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Resu
     Ok(Figure::new(Part::Kill, "leader killed -> next acknowledged command", "ms", samples, goal))
 }
 
-fn stop(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Figure> {
+fn stop(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
     let mut samples = Vec::new();
+    progress.count(rounds as u64);
     for round in 1..=rounds {
         let leader = cluster.settle()?;
         let mut stream = Stream::new(cluster, format!("stop {round}"));
@@ -222,15 +226,17 @@ fn stop(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Resu
         samples.push(ms(begun.elapsed()));
         let new = cluster.wait_other_leader(leader)?;
         cluster.thaw(leader)?;
-        say(&format!("stop {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
+        progress.say(&format!("stop {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
+        progress.advance(1);
     }
     cluster.settle()?;
     let goal = Goal { words: "median <= 800", median: 800.0, worst: f64::MAX };
     Ok(Figure::new(Part::Stop, "leader frozen -> next acknowledged command", "ms", samples, goal))
 }
 
-fn hand_over(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Figure> {
+fn hand_over(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
     let mut samples = Vec::new();
+    progress.count(rounds as u64);
     for round in 1..=rounds {
         let leader = cluster.settle()?;
         let to = (1..=NODES).filter(|id| *id != leader).nth(fastrand::usize(0..4)).expect("four others");
@@ -255,17 +261,19 @@ fn hand_over(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) ->
             )));
         }
         samples.push(ms(longest));
-        say(&format!(
+        progress.say(&format!(
             "leadership transfer {round}/{rounds}: node {leader} -> node {new}, {:.1} ms",
             samples[round - 1]
         ));
+        progress.advance(1);
     }
     let goal = Goal { words: "<= 20", median: 20.0, worst: 20.0 };
     Ok(Figure::new(Part::HandOver, "leadership transfer: longest wait of a command", "ms", samples, goal))
 }
 
-fn cold_start(exe: &Path, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Figure> {
+fn cold_start(exe: &Path, rounds: usize, progress: &Progress) -> Result<Figure> {
     let mut samples = Vec::new();
+    progress.count(rounds as u64);
     for round in 1..=rounds {
         let mut cluster = Cluster::prepare(exe, &defaults())?;
         let begun = Instant::now();
@@ -280,15 +288,16 @@ fn cold_start(exe: &Path, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Fi
             (redirect.status == 307 && alive.status == 200).then_some(to)
         })?;
         samples.push(ms(begun.elapsed()));
-        say(&format!("cold start {round}/{rounds}: worker {worker}, {:.0} ms", samples[round - 1]));
+        progress.say(&format!("cold start {round}/{rounds}: worker {worker}, {:.0} ms", samples[round - 1]));
+        progress.advance(1);
     }
     let goal = Goal { words: "<= 2000", median: 2000.0, worst: 2000.0 };
     Ok(Figure::new(Part::ColdStart, "cold start of five nodes -> redirect to a living worker", "ms", samples, goal))
 }
 
-fn idle(cluster: &mut Cluster, span: Duration, say: &mut dyn FnMut(&str)) -> Result<Figure> {
+fn idle(cluster: &mut Cluster, span: Duration, progress: &Progress) -> Result<Figure> {
     cluster.settle()?;
-    say(&format!("idle: watching five nodes for {} s", span.as_secs()));
+    progress.begin(&format!("idle: watching five nodes for {} s", span.as_secs()));
     poll::pause(Duration::from_secs(2)); // what went before is written and forgotten
     let used = |cluster: &mut Cluster| -> Result<Vec<Duration>> {
         (1..=NODES).map(|id| Ok(cluster.process(id)?.cpu().unwrap_or_default())).collect()
@@ -303,10 +312,10 @@ fn idle(cluster: &mut Cluster, span: Duration, say: &mut dyn FnMut(&str)) -> Res
     Ok(Figure::new(Part::Idle, "idle node", "% of a core", samples, goal))
 }
 
-fn hold_monitors(cluster: &mut Cluster, count: usize, say: &mut dyn FnMut(&str)) -> Result<[Figure; 2]> {
+fn hold_monitors(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<[Figure; 2]> {
     let leader = cluster.settle()?;
     let id = if leader == 1 { 2 } else { 1 };
-    say(&format!("monitors: {count} pages on node {id} for 15 s"));
+    progress.begin(&format!("monitors: {count} pages on node {id} for 15 s"));
     let found = monitors::hold(cluster, id, count, Duration::from_secs(15))?;
     if found.held < count {
         return Err(LabError::Answer(format!("only {} of {count} monitor pages stayed open", found.held)));

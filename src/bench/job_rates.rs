@@ -12,6 +12,7 @@ use crate::lab::folders::Folder;
 use crate::lab::jobs::Jobs;
 use crate::lab::web::Connection;
 use crate::lab::{LabError, Result};
+use crate::progress::Progress;
 use crate::settings::SandboxKind;
 use crate::work::sandbox::{Bounds, Sandbox};
 use crate::work::scratch::Scratch;
@@ -77,20 +78,20 @@ fn finding(
     Finding { what, unit, median, worst, target, is_met: is_met(median, worst) }
 }
 
-/// Runs the plan; `say` hears about progress.
+/// Runs the plan; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, programs cannot be sandboxed here, or a job is lost.
-pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
+pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     let settings = json!({"jobs_enabled": true, "job_slots": SLOTS});
     let mut cluster = Cluster::ready(&plan.exe, NODES, &settings)?;
     wait_workers(&cluster, NODES)?;
     let bare = Bare::new()?;
-    let mut findings = overhead(&cluster, &bare, plan.singles, say)?;
-    findings.extend(throughput(&cluster, &bare, plan.many, say)?);
-    findings.push(restarts(&mut cluster, plan.kills, say)?);
+    let mut findings = overhead(&cluster, &bare, plan.singles, progress)?;
+    findings.extend(throughput(&cluster, &bare, plan.many, progress)?);
+    findings.push(restarts(&mut cluster, plan.kills, progress)?);
     if plan.queue > 0 {
-        findings.extend(queue(&mut cluster, plan.queue, say)?);
+        findings.extend(queue(&mut cluster, plan.queue, progress)?);
     }
     Ok(findings)
 }
@@ -177,8 +178,9 @@ fn job() -> Value {
 }
 
 /// Each job in turn with the bare command.
-fn overhead(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
-    say(&format!("{count} jobs one after another, each compared with the bare command"));
+fn overhead(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -> Result<Vec<Finding>> {
+    progress
+        .begin_counted(&format!("{count} jobs one after another, each compared with the bare command"), count as u64);
     let follower = (1..=NODES).find(|id| Some(*id) != cluster.leader()).unwrap_or(1);
     let mut connection = Connection::open(&cluster.http(follower), PATIENCE).map_err(LabError::io("connect"))?;
     let (mut bares, mut jobs) = (Vec::new(), Vec::new());
@@ -191,6 +193,7 @@ fn overhead(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&s
             return Err(LabError::Answer(format!("a job came to {}", answer.text())));
         }
         jobs.push(ms(begun.elapsed()));
+        progress.advance(1);
     }
     let beyond: Vec<f64> = jobs.iter().zip(&bares).map(|(job, bare)| job - bare).collect();
     Ok(vec![
@@ -201,10 +204,10 @@ fn overhead(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&s
 }
 
 /// Many at once against `xargs` with as many slots, twice each, in turn.
-fn throughput(cluster: &Cluster, bare: &Bare, count: usize, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
+fn throughput(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -> Result<Vec<Finding>> {
     let (mut by_xargs, mut by_jobs) = (Vec::new(), Vec::new());
     for round in 1..=3 {
-        say(&format!("{count} jobs at once, round {round}: xargs -P {}, then the cluster", NODES * SLOTS));
+        progress.begin(&format!("{count} jobs at once, round {round}: xargs -P {}, then the cluster", NODES * SLOTS));
         by_xargs.push(count as f64 / bare.by_xargs(count, NODES * SLOTS)?.as_secs_f64());
         let begun = Instant::now();
         let newest = hand_in(cluster, count)?;
@@ -266,7 +269,7 @@ fn wait_empty(cluster: &Cluster, within: Duration) -> Result<()> {
 }
 
 /// A worker with a job is killed: how long until its job restarts elsewhere.
-fn restarts(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> Result<Finding> {
+fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Finding> {
     let mut samples = Vec::new();
     let long = json!({"language": "shell", "source": "sleep 2"});
     for round in 1..=rounds {
@@ -277,7 +280,7 @@ fn restarts(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> 
             let job = cluster.get(1, &format!("/v1/jobs/{id}")).ok()?.json();
             job["worker"].as_u64()
         })?;
-        say(&format!("kill -9 of node {victim} with a job, round {round}"));
+        progress.begin(&format!("kill -9 of node {victim} with a job, round {round}"));
         let killed_ms = now_ms();
         cluster.kill_now(victim)?;
         let witness = (1..=NODES).find(|id| *id != victim).unwrap_or(1);
@@ -297,8 +300,8 @@ fn restarts(cluster: &mut Cluster, rounds: usize, say: &mut dyn FnMut(&str)) -> 
 }
 
 /// A long queue, then kill -9 of all nodes, then all again: each job ends once.
-fn queue(cluster: &mut Cluster, count: usize, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
-    say(&format!("{count} jobs in the queue, kill -9 of all nodes, restart"));
+fn queue(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec<Finding>> {
+    progress.begin(&format!("{count} jobs in the queue, kill -9 of all nodes, restart"));
     let mut jobs = Jobs::new((1..=NODES).map(|id| cluster.http(id)).collect());
     let before: usize = jobs.all(Instant::now() + PATIENCE)?.len();
     let begun = Instant::now();

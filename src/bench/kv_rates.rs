@@ -10,6 +10,7 @@ use super::monitors;
 use super::protocols::{Dialect, Redis, Verb};
 use crate::lab::cluster::{Cluster, SETTLE_WITHIN};
 use crate::lab::{LabError, Result};
+use crate::progress::Progress;
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -126,16 +127,16 @@ impl Rate {
     }
 }
 
-/// Runs the plan; `say` hears about progress.
+/// Runs the plan; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, or a server cannot be driven.
-pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
+pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     monitors::raise_file_limit();
     // Dropped at the end: it kills its nodes.
     let mut own = None;
     let addresses = if plan.endpoints.is_empty() {
-        start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::kv, say)?
+        start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::kv, progress)?
     } else {
         plan.endpoints.clone()
     };
@@ -150,15 +151,16 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
     };
     // Reads find every key, and ZooKeeper writes only to nodes that exist.
     if plan.verb == Verb::Get || plan.server == Server::Zookeeper {
-        say(&format!("writing {} keys", plan.keys));
+        progress.begin_counted(&format!("writing {} keys", plan.keys), plan.keys);
         let load = Load { clients: FILL_CLIENTS, pipeline: FILL_PIPELINE, ..load.clone() };
-        let tally = load::fill(&load, &|| -> Box<dyn Dialect> {
+        let speak = || -> Box<dyn Dialect> {
             match plan.server {
                 Server::Redis => Box::new(Redis::new(Verb::Set, value.clone(), false, None)),
                 Server::Etcd => Box::new(Etcd::new(Verb::Set, value.clone())),
                 Server::Zookeeper => Box::new(ZooKeeper::new(Task::Create, value.clone())),
             }
-        })?;
+        };
+        let tally = load::fill(&load, &speak, progress)?;
         if let Some(why) = tally.first_error {
             return Err(LabError::Answer(format!(
                 "{} of {} keys could not be written: {why}",
@@ -169,7 +171,8 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
     let mut rates = Vec::new();
     for mode in &plan.modes {
         let (clients, pipeline) = (plan.clients, plan.pipeline);
-        say(&format!("{mode:?}: {clients} clients x {pipeline} for {} s", plan.span.as_secs()).to_lowercase());
+        progress
+            .begin(&format!("{mode:?}: {clients} clients x {pipeline} for {} s", plan.span.as_secs()).to_lowercase());
         let speak = || -> Box<dyn Dialect> {
             match (plan.server, plan.verb) {
                 (Server::Redis, verb) => Box::new(Redis::new(verb, value.clone(), *mode == Mode::Eventual, plan.wait)),
@@ -193,9 +196,9 @@ pub fn start(
     nodes: u64,
     target: Target,
     door: fn(&Cluster, u64) -> String,
-    say: &mut dyn FnMut(&str),
+    progress: &Progress,
 ) -> Result<Vec<String>> {
-    say(&format!("starting {nodes} nodes"));
+    progress.begin(&format!("starting {nodes} nodes"));
     let cluster = own.insert(Cluster::ready(exe, nodes, &json!({}))?);
     targets(cluster, nodes, target, door)
 }

@@ -10,6 +10,7 @@ use super::monitors;
 use super::protocols::{Dialect, Redis, Verb};
 use crate::lab::{Cluster, LabError, Result, poll};
 use crate::node::spawn;
+use crate::progress::Progress;
 use crossbeam_channel::{Receiver, bounded};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -53,19 +54,19 @@ pub struct Finding {
     pub bound: Option<f64>,
 }
 
-/// Runs the plan; `say` hears about progress.
+/// Runs the plan; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, no snapshot is taken, or a node does not come back.
-pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
+pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     monitors::raise_file_limit();
     let mut cluster = Cluster::ready(&plan.exe, 3, &json!({}))?;
     let leader = cluster.settle()?;
     let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     let (restarted, wiped) = (followers[0], followers[1]);
     let empty_kib = resident_kib(&mut cluster, leader)?;
-    say(&format!("writing {} keys of {} bytes", plan.keys, plan.value_bytes));
-    fill(&cluster, leader, plan)?;
+    progress.begin_counted(&format!("writing {} keys of {} bytes", plan.keys, plan.value_bytes), plan.keys);
+    fill(&cluster, leader, plan, progress)?;
     cluster.settle()?;
     let full_kib = resident_kib(&mut cluster, leader)?;
     let beside = (full_kib.saturating_sub(empty_kib) * 1024) as f64 / plan.keys as f64;
@@ -76,7 +77,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
         bound: Some(300.0),
     }];
 
-    say("waiting for the snapshots of these keys");
+    progress.begin("waiting for the snapshots of these keys");
     let mut counted = Vec::new();
     loop {
         let now = (1..=3).map(|id| snapshots(&cluster, id)).collect::<Result<Vec<_>>>()?;
@@ -87,18 +88,20 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
         poll::pause(SNAPSHOT_TIME);
     }
 
-    say("writing once per millisecond, without other load");
+    progress.begin("writing once per millisecond, without other load");
     let watched = Watched::start(&cluster.kv(leader))?;
     poll::pause(Duration::from_secs(5));
     let quiet = watched.finish()?;
     findings.push(Finding { what: "longest write without a snapshot", unit: "ms", value: quiet, bound: None });
 
-    say("the same while a snapshot is taken");
+    progress.begin("the same while a snapshot is taken");
     let mut seen = snapshots(&cluster, leader)?;
     let deadline = Instant::now() + Duration::from_secs(120);
     let during = loop {
         // Others fill the log until a snapshot is due, then leave the machine to it.
-        fill(&cluster, leader, &Plan { keys: plan.keys / 10, ..plan.clone() })?;
+        let more = Plan { keys: plan.keys / 10, ..plan.clone() };
+        progress.count(more.keys);
+        fill(&cluster, leader, &more, progress)?;
         let watched = Watched::start(&cluster.kv(leader))?;
         poll::pause(Duration::from_secs(3));
         let longest = watched.finish()?;
@@ -118,7 +121,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
         bound: Some(20.0),
     });
 
-    say(&format!("restarting node {restarted}"));
+    progress.begin(&format!("restarting node {restarted}"));
     cluster.interrupt(restarted)?;
     cluster.process(restarted)?.wait(Duration::from_secs(10))?;
     let begun = Instant::now();
@@ -127,7 +130,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
     let back = begun.elapsed().as_secs_f64();
     findings.push(Finding { what: "restarted node is ready", unit: "s", value: back, bound: Some(3.0) });
 
-    say(&format!("wiping node {wiped} while writes go on"));
+    progress.begin(&format!("wiping node {wiped} while writes go on"));
     let watched = Watched::start(&cluster.kv(leader))?;
     cluster.kill(wiped)?;
     cluster.wipe(wiped)?;
@@ -141,7 +144,7 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn fill(cluster: &Cluster, leader: u64, plan: &Plan) -> Result<()> {
+fn fill(cluster: &Cluster, leader: u64, plan: &Plan, progress: &Progress) -> Result<()> {
     let value = vec![b'v'; plan.value_bytes];
     let load = Load {
         addresses: vec![cluster.kv(leader)],
@@ -152,7 +155,7 @@ fn fill(cluster: &Cluster, leader: u64, plan: &Plan) -> Result<()> {
         span: Duration::ZERO,
     };
     let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, value.clone(), false, None)) };
-    match load::fill(&load, &speak)?.first_error {
+    match load::fill(&load, &speak, progress)?.first_error {
         Some(why) => Err(LabError::Answer(format!("a key could not be written: {why}"))),
         None => Ok(()),
     }

@@ -9,6 +9,7 @@
 use super::protocols::{Dialect, Heard};
 use crate::lab::{LabError, Result};
 use crate::node::views::latency::Histogram;
+use crate::progress::Progress;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -99,15 +100,15 @@ impl Keys {
 /// A server cannot be reached, breaks a connection, talks nonsense or falls silent.
 pub fn run(load: &Load, speak: &dyn Fn() -> Box<dyn Dialect>) -> Result<Tally> {
     let keys = Keys::Random(fastrand::Rng::new(), load.keys.max(1));
-    drive(load, speak, keys, load.warm_up, Some(load.span))
+    drive(load, speak, keys, load.warm_up, Some(load.span), None)
 }
 
 /// Runs each key's command once.
 ///
 /// # Errors
 /// As [`run`].
-pub fn fill(load: &Load, speak: &dyn Fn() -> Box<dyn Dialect>) -> Result<Tally> {
-    drive(load, speak, Keys::Each(0, load.keys), Duration::ZERO, None)
+pub fn fill(load: &Load, speak: &dyn Fn() -> Box<dyn Dialect>, progress: &Progress) -> Result<Tally> {
+    drive(load, speak, Keys::Each(0, load.keys), Duration::ZERO, None, Some(progress))
 }
 
 fn drive(
@@ -116,6 +117,7 @@ fn drive(
     mut keys: Keys,
     warm_up: Duration,
     span: Option<Duration>,
+    progress: Option<&Progress>,
 ) -> Result<Tally> {
     let mut clients = Vec::with_capacity(load.clients);
     let mut streams = Vec::with_capacity(load.clients);
@@ -174,6 +176,9 @@ fn drive(
             } else if client.written < client.output.len() {
                 write_on(client, &streams[n], &mut fds[n])?;
             }
+        }
+        if let Some(progress) = progress {
+            progress.set(tally.times.count() + tally.errors);
         }
         if now.saturating_duration_since(last_heard) >= SILENCE_MAX {
             return Err(LabError::Answer(format!("{} said nothing for {SILENCE_MAX:?}", load.addresses.join(", "))));
@@ -387,7 +392,7 @@ mod tests {
     fn filling_says_each_key_once() {
         let address = serve(&["+OK\r\n"], 7);
         let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, vec![b'v'; 5], false, None)) };
-        let tally = fill(&load(address, 4), &speak).unwrap();
+        let tally = fill(&load(address, 4), &speak, &Progress::new()).unwrap();
         assert_eq!((tally.times.count(), tally.errors), (10, 0));
     }
 

@@ -10,6 +10,7 @@ use super::monitors;
 use super::protocols::{Dialect, Heard};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result, web};
+use crate::progress::Progress;
 use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
@@ -43,22 +44,22 @@ pub struct Plan {
     pub span: Duration,
 }
 
-/// Makes the tables, inserts, and queries; `say` hears about progress.
+/// Makes the tables, inserts, and queries; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, or one cannot be driven.
-pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
+pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     monitors::raise_file_limit();
     // Dropped at the end: it kills its nodes.
     let mut own = None;
     let addresses = if plan.endpoints.is_empty() {
-        kv_rates::start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::http, say)?
+        kv_rates::start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::http, progress)?
     } else {
         plan.endpoints.clone()
     };
     let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(plan.value_bytes).collect();
-    say(&format!("filling in {} rows", plan.rows));
-    prepare(&addresses[0], plan.rows, &value)?;
+    progress.begin_counted(&format!("filling in {} rows", plan.rows), plan.rows);
+    prepare(&addresses[0], plan.rows, &value, progress)?;
     let load = Load {
         addresses,
         clients: plan.clients,
@@ -68,15 +69,15 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Vec<Rate>> {
         span: plan.span,
     };
     let (clients, seconds) = (plan.clients, plan.span.as_secs_f64());
-    say(&format!("inserts: {clients} clients for {seconds} s"));
+    progress.begin(&format!("inserts: {clients} clients for {seconds} s"));
     let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
-    say(&format!("queries: {clients} clients for {seconds} s"));
+    progress.begin(&format!("queries: {clients} clients for {seconds} s"));
     let queries = load::run(&load, &|| Box::new(Database::querying(&plan.level)))?;
     Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", plan.level), &queries)])
 }
 
 /// Makes both tables anew: one that grows, and one of `rows` rows to be read.
-fn prepare(address: &str, rows: u64, value: &str) -> Result<()> {
+fn prepare(address: &str, rows: u64, value: &str, progress: &Progress) -> Result<()> {
     let execute = |statements: serde_json::Value| -> Result<()> {
         let answer = web::ask(address, "POST", "/db/execute", Some(&statements), PATIENCE)
             .map_err(LabError::io(format!("ask {address}")))?;
@@ -98,6 +99,7 @@ fn prepare(address: &str, rows: u64, value: &str) -> Result<()> {
                       INSERT INTO bench_read SELECT id, ? FROM n";
         execute(json!([[series, first, end, value]]))?;
         first = end;
+        progress.set(end);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //!   `term.rs` writes to terminals and pipes.
 //! - `cluster/` asks a running cluster about itself and changes it: status, events, leader, members, digests.
 //! - `kv.rs`, `job.rs`, `lock/`, `sql/` and `chat/` use its services.
-//! - `local/` works on this machine alone: a node, its settings, its log, recovery of a lost majority, shell completions.
+//! - `local/` works on this machine alone: a node, its settings, its log, recovery of a lost majority, shell completions, manual pages.
 //! - `lab/` starts clusters of its own: bench, demo, dev, sim.
 //!
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
@@ -77,6 +77,8 @@ enum Command {
     Demo(lab::demo::DemoArgs),
     /// Print a shell completion script
     Completions(local::completions::CompletionsArgs),
+    /// Print the manual page of a command
+    Man(local::man::ManArgs),
 }
 
 /// Runs the subcommand that the command line names; returns the exit code.
@@ -106,6 +108,7 @@ pub fn run() -> u8 {
         Command::Dev(args) => lab::dev::run(&args),
         Command::Demo(args) => lab::demo::run(&args),
         Command::Completions(args) => local::completions::run(&args, Cli::command()),
+        Command::Man(args) => local::man::run(&args, Cli::command()),
     };
     match answer {
         Ok(()) => 0,

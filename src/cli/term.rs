@@ -6,10 +6,12 @@
 
 pub use crate::text::Pieces;
 use crate::text::{self, is_obeyed};
+use comfy_table::{CellAlignment, Table, presets};
 use std::io::{self, IsTerminal, Write};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Characters of one cell of a table; a longer one is cut.
-const CELL_CHARS_MAX: usize = 100;
+/// Columns of a terminal that one cell of a table may take; a longer one is cut.
+const CELL_WIDTH_MAX: usize = 100;
 
 /// The few colours in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +24,6 @@ pub enum Colour {
     Yellow,
     /// Advice.
     Cyan,
-    /// Headings.
-    Bold,
 }
 
 impl Colour {
@@ -33,7 +33,6 @@ impl Colour {
             Colour::Green => "32",
             Colour::Yellow => "33",
             Colour::Cyan => "36",
-            Colour::Bold => "1",
         }
     }
 }
@@ -128,33 +127,31 @@ pub fn piece(mut to: impl Write + IsTerminal, bytes: &[u8], pieces: &mut Pieces,
     to.flush()
 }
 
-/// Lines up columns: two spaces between them, numbers to the right, words to the left, no blanks at line ends.
+/// Lines up columns: two spaces between them, numbers to the right, words to the left, no blanks at line ends. Its width does not
+/// depend on the terminal: scripts read it.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| cut(&plain(cell))).collect()).collect();
-    let is_number = |c: usize| !rows.is_empty() && rows.iter().all(|r| r[c].parse::<f64>().is_ok() || r[c] == "-");
-    let width =
-        |c: usize| rows.iter().map(|r| r[c].chars().count()).chain([head[c].chars().count()]).max().unwrap_or(0);
-    let columns: Vec<(usize, bool)> = (0..head.len()).map(|c| (width(c), is_number(c))).collect();
-    let render = |cells: Vec<&str>| {
-        let cells = cells
-            .iter()
-            .zip(&columns)
-            .map(|(cell, (width, right))| if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
-    };
-    let mut text = format!("{}\n", render(head.to_vec()));
-    for row in rows {
-        text += &format!("{}\n", render(row.iter().map(String::as_str).collect()));
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head.to_vec());
+    table.add_rows(rows.iter().map(|row| row.iter().map(|cell| cut(&plain(cell), CELL_WIDTH_MAX))));
+    for (at, column) in table.column_iter_mut().enumerate() {
+        let is_number = !rows.is_empty() && rows.iter().all(|row| row[at].parse::<f64>().is_ok() || row[at] == "-");
+        let alignment = if is_number { CellAlignment::Right } else { CellAlignment::Left };
+        column.set_padding((0, 2)).set_cell_alignment(alignment);
     }
-    text
+    table.trim_fmt() + "\n"
 }
 
-/// A cell that fits.
-fn cut(cell: &str) -> String {
-    match cell.chars().nth(CELL_CHARS_MAX) {
-        Some(_) => cell.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect(),
-        None => cell.to_string(),
+/// A cell that fits into so many columns of a terminal.
+pub fn cut(cell: &str, width_max: usize) -> String {
+    if cell.width() <= width_max {
+        return cell.to_string();
     }
+    let mut width = 0;
+    let fits = |c: &char| {
+        width += c.width().unwrap_or(1);
+        width < width_max
+    };
+    cell.chars().take_while(fits).chain(['…']).collect()
 }
 
 /// A span of time as people say it: `85 ms`, `3.2 s`, `4 min`, `3 h`.
@@ -167,12 +164,6 @@ pub fn span(ms: u64) -> String {
     }
 }
 
-/// The time of day (UTC) of a moment given in milliseconds since 1970: `12:04:07.123`.
-pub fn clock(at_ms: u64) -> String {
-    let (s, ms) = (at_ms / 1000 % 86_400, at_ms % 1000);
-    format!("{:02}:{:02}:{:02}.{ms:03}", s / 3600, s / 60 % 60, s % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,8 +173,11 @@ mod tests {
         let rows = vec![vec!["n1".into(), "7".into(), "a".into()], vec!["n22".into(), "123".into(), "".into()]];
         assert_eq!(table(&["NODE", "LAST", "X"], &rows), "NODE  LAST  X\nn1       7  a\nn22    123\n");
         assert_eq!(table(&["A"], &[]), "A\n");
+        let rows = [vec!["日本".into(), "x  y".into()], vec!["".into(), "".into()], vec!["abc".into(), "-1.5".into()]];
+        assert_eq!(table(&["A", "B"], &rows), "A     B\n日本  x  y\n\nabc   -1.5\n");
         let long = table(&["A"], &[vec!["x".repeat(70_000)]]);
         assert!(long.chars().count() < 250 && long.ends_with("…\n"), "{} characters", long.len());
+        assert_eq!([cut("日本語", 6), cut("日本語", 5), cut("abc", 2)], ["日本語", "日本…", "a…"]);
     }
 
     #[test]
@@ -200,8 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_and_clocks_read_like_speech() {
+    fn spans_read_like_speech() {
         assert_eq!([span(85), span(3_250), span(61_000), span(7_200_000)], ["85 ms", "3.2 s", "1 min", "2 h"]);
-        assert_eq!(clock(86_400_000 + 43_447_123), "12:04:07.123");
     }
 }

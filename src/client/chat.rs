@@ -234,11 +234,6 @@ impl Follower {
         }
     }
 
-    /// Everything up to here has been given.
-    pub fn position(&self) -> Option<u64> {
-        self.position
-    }
-
     /// The node that is followed.
     pub fn address(&self) -> &str {
         self.addresses.get(self.at).map_or("", String::as_str)

@@ -448,8 +448,6 @@ pub struct PeerView {
     pub who: Identity,
     /// Known equal and durable up to here.
     pub match_index: Index,
-    /// Next index to send.
-    pub next_index: Index,
     /// Ticks since its last answer of any kind (the leader's own evidence).
     pub silent_ticks: Ticks,
     /// It answered within the last election timeout.

@@ -15,7 +15,6 @@ impl Raft {
                 let row = |progress: &super::state::progress::Progress| PeerView {
                     who: progress.who,
                     match_index: progress.match_index,
-                    next_index: progress.next_index,
                     silent_ticks: Ticks(self.now - progress.heard_at),
                     is_active: !progress.has_forgotten && progress.is_active(self.now, timeout),
                     has_forgotten: progress.has_forgotten,
@@ -54,11 +53,6 @@ impl Raft {
     /// Entries `from..=to` that the log still holds.
     pub fn entries(&self, from: Index, to: Index) -> &[Entry] {
         self.log.slice(from, to)
-    }
-
-    /// Term of the entry at `index`, or of the snapshot that ends there; `None` if compacted or not there.
-    pub fn term_at(&self, index: Index) -> Option<Term> {
-        self.log.term_at(index)
     }
 
     /// Current term.
@@ -150,15 +144,7 @@ mod samples {
     impl PeerView {
         /// A member that holds the log up to `end` and answers.
         pub fn level(who: Identity, end: Index) -> PeerView {
-            let next_index = end.next();
-            PeerView {
-                who,
-                match_index: end,
-                next_index,
-                silent_ticks: Ticks(0),
-                is_active: true,
-                has_forgotten: false,
-            }
+            PeerView { who, match_index: end, silent_ticks: Ticks(0), is_active: true, has_forgotten: false }
         }
     }
 }

@@ -78,13 +78,6 @@ impl Command {
     }
 }
 
-impl Query {
-    /// The bytes of a query, without the service's routing byte.
-    pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
-    }
-}
-
 impl Directory {
     /// The node table.
     pub fn nodes(&self) -> &Nodes {

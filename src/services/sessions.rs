@@ -103,13 +103,8 @@ impl Session {
 
 impl Sessions {
     /// Number of origins.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_origin.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.by_origin.is_empty()
     }
 
     /// Moves session time on and forgets origins that have long been silent: the beginning of every entry.

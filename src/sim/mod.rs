@@ -156,22 +156,21 @@ pub struct Sweep {
     pub failures: Vec<Failure>,
 }
 
-/// Runs `count` seeds from `from` on, one after the other; `each` hears of every failure at once and may stop the sweep.
-pub fn sweep(from: u64, count: u64, options: &Options, mut each: impl FnMut(&Failure) -> bool) -> Sweep {
+/// Runs `count` seeds from `from` on, one after the other; `each` hears of every seed's end at once and may stop the sweep.
+pub fn sweep(from: u64, count: u64, options: &Options, mut each: impl FnMut(Option<&Failure>) -> bool) -> Sweep {
     let mut sweep = Sweep::default();
     for seed in from..from + count {
-        match run(seed, options) {
+        let result = run(seed, options);
+        let goes_on = each(result.as_ref().err().map(|failure| &**failure));
+        match result {
             Ok(report) => {
                 sweep.passed += 1;
                 sweep.coverage += report.coverage;
             }
-            Err(failure) => {
-                let goes_on = each(&failure);
-                sweep.failures.push(*failure);
-                if !goes_on {
-                    break;
-                }
-            }
+            Err(failure) => sweep.failures.push(*failure),
+        }
+        if !goes_on {
+            break;
         }
     }
     sweep

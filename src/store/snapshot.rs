@@ -400,11 +400,6 @@ pub struct SnapshotReceiver {
 }
 
 impl SnapshotReceiver {
-    /// What is being received.
-    pub fn meta(&self) -> &SnapshotMeta {
-        &self.writer.head.meta
-    }
-
     /// Bytes received so far: the offset at which the next chunk must begin.
     pub fn received(&self) -> u64 {
         self.writer.taken

@@ -271,6 +271,26 @@ fn completions_know_the_subcommands() {
 }
 
 #[test]
+fn a_command_has_a_manual_page() {
+    let output = phalanx(&["man", "kv", "put"]);
+    assert_eq!(code(&output), Some(0), "{}", err(&output));
+    assert!(out(&output).contains(".TH") && out(&output).contains("ttl"), "{}", out(&output));
+    assert!(out(&phalanx(&["man"])).contains("7 unhealthy"));
+    assert_eq!(code(&phalanx(&["man", "nonsense"])), Some(2));
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_only() {
+    let mut terminal = Terminal::start(&format!("{EXE} sim sweep --seeds 5"), &[]).unwrap();
+    terminal.expect(" of 5, ").unwrap();
+    terminal.expect(" left").unwrap();
+    terminal.expect("5 of 5 seeds from 1 passed").unwrap();
+    terminal.expect_end(0).unwrap();
+    let output = phalanx(&["sim", "sweep", "--seeds", "1"]);
+    assert_eq!((code(&output), err(&output)), (Some(0), String::new()));
+}
+
+#[test]
 fn help_names_exit_codes_and_a_first_step() {
     let output = phalanx(&["--help"]);
     assert_eq!(code(&output), Some(0));

@@ -6,7 +6,7 @@ use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
     Addressing, BackupForm, Connections, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reports,
-    Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching,
+    Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching, gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
@@ -237,7 +237,7 @@ impl Reports for FakeHost {
         }
     }
     fn metrics(&self) -> Vec<Metric> {
-        let metric = |labels| Metric { name: "phalanx_term", help: "Term.", kind: "gauge", labels, value: 7.0 };
+        let metric = |labels| Metric { labels, ..gauge("phalanx_term", "Term.", 7) };
         vec![metric(vec![]), metric(vec![("peer", "a\"b".to_owned())])]
     }
 }

@@ -17,13 +17,13 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "outcome",
-            "store", "services", "raft", "types", "limits", "settings", "text",
+            "store", "services", "raft", "types", "limits", "settings", "text", "time", "progress",
         ],
     ),
     // Demonstrations and measurements drive clusters of the lab.
     ("demo", &["lab", "client", "check", "node", "types", "settings"]),
     // One of them runs the bare command of a job's sandbox, to compare.
-    ("bench", &["lab", "client", "node", "work", "types", "settings"]),
+    ("bench", &["lab", "client", "node", "work", "types", "settings", "progress"]),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
     ("lab", &["client", "check", "node", "work", "raft", "types", "settings"]),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client", &["types"]),
     // Judges see recorded histories only.
     ("check", &["types"]),
-    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings"]),
+    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings", "time"]),
     ("resp", &["node", "outcome", "services", "raft", "types", "limits", "settings"]),
     (
         "node",
@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "limits",
             "settings",
             "text",
+            "time",
         ],
     ),
     // Discovery asks over the peer protocol; autopilot and verdict read what the core shows.
@@ -91,6 +92,7 @@ const IMPURE: &[&str] = &[
     "Rng::new",
     "Uuid::new_v4",
     "fs2::",
+    "jiff::",
     "rustix::",
     "socket2::",
 ];

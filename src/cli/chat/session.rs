@@ -5,6 +5,7 @@ use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::client as cluster;
 use crate::client::{Chat, To};
+use crate::time::time_of_day;
 use rustix::termios::{self, LocalModes, OptionalActions};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -156,7 +157,7 @@ pub(crate) fn message(line: &Value) -> String {
     let text = line["text"].as_str().map_or("(deleted)".to_string(), |text| {
         text.lines().map(term::plain_lines).collect::<Vec<_>>().join("\n              ")
     });
-    format!("{} {}: {text}", term::clock(line["at_ms"].as_u64().unwrap_or(0)), words(&line["from"]["name"]))
+    format!("{} {}: {text}", time_of_day(line["at_ms"].as_u64().unwrap_or(0)), words(&line["from"]["name"]))
 }
 
 pub(crate) fn names(rows: &Value, what: &str) -> String {

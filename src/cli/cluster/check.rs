@@ -11,6 +11,7 @@ use crate::cli::fault::Fault;
 use crate::cli::term;
 use crate::lab::poll;
 use crate::node::views::status::IntegrityStatus;
+use crate::progress::Progress;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -89,6 +90,8 @@ const UNDECIDED: u8 = 9;
 fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<u64, BTreeMap<String, String>>, Fault> {
     let begun = Instant::now();
     let mut states = BTreeMap::new();
+    let progress = Progress::new();
+    progress.count(clients.len() as u64);
     while states.len() < clients.len() {
         for (id, only) in clients {
             if states.contains_key(id) {
@@ -104,6 +107,7 @@ fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<
             }
             if let Some(row) = told.digests.into_iter().find(|row| row.index.0 == checkpoint) {
                 states.insert(*id, row.parts);
+                progress.advance(1);
             } else if begun.elapsed() > DIGEST_WITHIN {
                 let message = format!("node {id} has no digest of its state at index {checkpoint}");
                 return Err(Fault::new(UNDECIDED, message, "the node may be far behind or busy: try again"));

@@ -9,6 +9,7 @@ use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::lab::poll;
 use crate::node::views::status::EventLine;
+use crate::time::time_of_day;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -78,5 +79,5 @@ fn print(event: &EventLine, json: bool) {
         _ => Colour::Green,
     };
     let kind = term::paint(&format!("{:<10}", term::plain(&event.kind)), colour);
-    term::line(&format!("{}  {kind}  {}", term::clock(event.at_ms), term::plain(&event.text)));
+    term::line(&format!("{}  {kind}  {}", time_of_day(event.at_ms), term::plain(&event.text)));
 }

@@ -10,6 +10,7 @@ use crate::bench::{chat_rates, job_rates, large_store, sql_rates};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::lab::folders::clean_up_when_told_to_end;
+use crate::progress::Progress;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -170,7 +171,7 @@ struct SqlArgs {
 }
 
 fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
-    let found = chat_rates::measure(plan, &mut |line| eprintln!("{line}"))
+    let found = chat_rates::measure(plan, &Progress::new())
         .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     if json {
         term::json(&found);
@@ -228,7 +229,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
         monitors: *monitors,
         idle: Duration::from_secs((*idle).max(1)),
     };
-    let figures = failover::run(&plan, &mut |line| eprintln!("{line}"))
+    let figures = failover::run(&plan, &Progress::new())
         .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     if *json {
         let all_met = figures.iter().all(|f| f.is_met);
@@ -258,7 +259,7 @@ fn run_sql(exe: PathBuf, args: &SqlArgs) -> Result<(), Fault> {
         level: args.level.clone(),
         span: span_of(args.common.seconds)?,
     };
-    let rates = sql_rates::run(&plan, &mut |line| eprintln!("{line}")).map_err(|e| {
+    let rates = sql_rates::run(&plan, &Progress::new()).map_err(|e| {
         let next = match plan.endpoints.is_empty() {
             true => "see the nodes' last log lines above, if any was started",
             false => "give HTTP addresses of nodes, for example --endpoint 127.0.0.1:6701",
@@ -306,7 +307,7 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
         keys: args.keys,
         span: span_of(args.common.seconds)?,
     };
-    let rates = kv_rates::run(&plan, &mut |line| eprintln!("{line}")).map_err(|e| {
+    let rates = kv_rates::run(&plan, &Progress::new()).map_err(|e| {
         let next = match plan.endpoints.is_empty() {
             true => "see the nodes' last log lines above, if any was started",
             false => {
@@ -337,7 +338,7 @@ fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
 }
 
 fn run_snapshot(plan: &large_store::Plan, json: bool) -> Result<(), Fault> {
-    let findings = large_store::run(plan, &mut |line| eprintln!("{line}"))
+    let findings = large_store::run(plan, &Progress::new())
         .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     if json {
         term::json(&json!({"build": build(), "keys": plan.keys, "value_bytes": plan.value_bytes, "figures": findings}));
@@ -360,7 +361,7 @@ fn run_snapshot(plan: &large_store::Plan, json: bool) -> Result<(), Fault> {
 }
 
 fn run_jobs(plan: &job_rates::Plan, json: bool) -> Result<(), Fault> {
-    let findings = job_rates::run(plan, &mut |line| eprintln!("{line}"))
+    let findings = job_rates::run(plan, &Progress::new())
         .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
     if json {
         let all_met = findings.iter().all(|finding| finding.is_met);

@@ -3,6 +3,7 @@
 //! Exit codes: 0 nothing broke, 8 a rule was broken. A failure prints the line that runs its seed again; `replay` prints
 //! the last events before it. Not here: the simulator (`sim/`).
 
+use crate::progress::Progress;
 use crate::sim::{self, Coverage, Options};
 use std::time::Instant;
 
@@ -69,13 +70,17 @@ fn one(seed: u64, is_traced: bool) -> u8 {
 fn sweep(from: u64, seeds: u64) -> u8 {
     let began = Instant::now();
     let mut printed = 0;
+    let progress = Progress::new();
+    progress.count(seeds);
     let result = sim::sweep(from, seeds, &Options::default(), |failure| {
-        printed += 1;
-        if printed <= FAILURES_MAX {
-            println!("{failure}\n");
+        if let Some(failure) = failure.filter(|_| printed < FAILURES_MAX) {
+            printed += 1;
+            progress.aside(|| println!("{failure}\n"));
         }
+        progress.advance(1);
         true
     });
+    drop(progress);
     println!("{} of {seeds} seeds from {from} passed in {:.1} s", result.passed, began.elapsed().as_secs_f64());
     print(&result.coverage);
     if result.failures.is_empty() {

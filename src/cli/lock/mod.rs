@@ -27,6 +27,7 @@ use super::term;
 use crate::cli::lock::lease::{Lease, since_boot};
 use crate::lab::poll;
 use crate::node::process::signals;
+use crate::time::parse_duration;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::process::Signal;
 use serde_json::json;
@@ -88,7 +89,7 @@ enum LockCommand {
 }
 
 fn parse_wait(text: &str) -> Result<Duration, String> {
-    if text == "0" { Ok(Duration::ZERO) } else { parse_time(text) }
+    if parse_duration(text) == Some(Duration::ZERO) { Ok(Duration::ZERO) } else { parse_time(text) }
 }
 pub fn run(args: &LockArgs) -> Result<(), Fault> {
     match &args.command {

@@ -13,6 +13,7 @@ use self::text::Form;
 use super::client::{Client, ClientArgs, Raw, Request};
 use super::fault::{Fault, code};
 use super::term;
+use crate::progress::Progress;
 use rustyline::error::ReadlineError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -210,7 +211,9 @@ impl Shell {
             }
             (".dump", "") => {
                 let path = format!("/db/backup?fmt=sql&level={}", self.level);
+                let progress = Progress::new();
                 let raw = self.exchange(self.client.waiting(DUMP_TIMEOUT), Request::get(path))?;
+                drop(progress);
                 match raw.status {
                     200 => self.show(&String::from_utf8_lossy(&raw.body))?,
                     _ => return Err(raw.fault()),
@@ -271,17 +274,32 @@ impl Shell {
             let text: String = loaded.iter().flat_map(|sql| [*sql, "\n;\n"]).collect();
             let mut load = Request::once("POST", "/db/load".to_string(), Some(text.into_bytes()));
             load.media = Some("application/octet-stream");
+            let progress = Progress::new();
             let raw = self.exchange(self.client.clone(), load)?;
+            drop(progress);
             if raw.status != 200 {
                 return Err(raw.fault());
             }
         }
-        rest.iter().try_for_each(|sql| self.statement(sql))
+        if let [one] = rest {
+            return self.statement(one);
+        }
+        let progress = Progress::new();
+        progress.count(rest.len() as u64);
+        rest.iter().try_for_each(|sql| {
+            let one = self.ask(&json!([sql]))?;
+            progress.advance(1);
+            progress.aside(|| self.shown(&one))
+        })
     }
 
     /// Runs one statement and writes what it gave.
     fn statement(&mut self, sql: &str) -> Result<(), Fault> {
         let one = self.ask(&json!([sql]))?;
+        self.shown(&one)
+    }
+
+    fn shown(&self, one: &One) -> Result<(), Fault> {
         match &one.columns {
             Some(columns) => self.show(&text::rows(self.form, columns, &one.values))?,
             None if self.is_interactive => match one.rows_affected {

@@ -3,11 +3,18 @@
 //! Not here: asking nodes and reading lines (`mod.rs`).
 
 use crate::cli::term;
+use comfy_table::{Cell, CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle};
 use serde_json::Value;
-use unicode_width::UnicodeWidthStr;
 
 /// Columns of a terminal that one cell of a table may take; a longer one is cut.
 const CELL_WIDTH_MAX: usize = 60;
+/// The lines of a table.
+const LINES: TableStyle = TableStyle::new()
+    .top_border(LineStyle::new('┌', '─', '┬', '┐'))
+    .header_lines(ContentLineStyle::new('│', '│', '│'))
+    .header_separator(LineStyle::new('├', '─', '┼', '┤'))
+    .content_lines(ContentLineStyle::new('│', '│', '│'))
+    .bottom_border(LineStyle::new('└', '─', '┴', '┘'));
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,48 +236,26 @@ fn csv(text: &str) -> String {
 }
 
 fn table(columns: &[String], values: &[Vec<Value>]) -> String {
-    let head: Vec<String> = columns.iter().map(|name| cell(name)).collect();
-    let body: Vec<Vec<String>> = values.iter().map(|row| row.iter().map(|it| cell(&shown(it))).collect()).collect();
-    let width = |c: usize| body.iter().chain([&head]).map(|row| row[c].width()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let rule = |[left, middle, right]: [&str; 3]| {
-        let lines: Vec<String> = widths.iter().map(|width| "─".repeat(width + 2)).collect();
-        format!("{left}{}{right}\n", lines.join(middle))
+    let value_cell = |value: &Value| {
+        let alignment = if value.is_number() { CellAlignment::Right } else { CellAlignment::Left };
+        Cell::new(cell(&shown(value))).set_alignment(alignment)
     };
-    let line = |row: &[String], is_number: &dyn Fn(usize) -> bool| {
-        let cells = row.iter().enumerate().map(|(c, text)| {
-            let blanks = " ".repeat(widths[c] - text.width());
-            if is_number(c) { format!(" {blanks}{text} ") } else { format!(" {text}{blanks} ") }
-        });
-        format!("│{}│\n", cells.collect::<Vec<_>>().join("│"))
-    };
-    let mut text = rule(["┌", "┬", "┐"]) + &line(&head, &|_| false) + &rule(["├", "┼", "┤"]);
-    for (row, values) in body.iter().zip(values) {
-        text += &line(row, &|c| values[c].is_number());
-    }
-    text + &rule(["└", "┴", "┘"])
+    let mut table = Table::new();
+    table.load_style(LINES).set_header(columns.iter().map(|name| cell(name)));
+    table.add_rows(values.iter().map(|row| row.iter().map(value_cell)));
+    format!("{table}\n")
 }
 
 /// One line that a terminal does not obey, and that fits.
 fn cell(text: &str) -> String {
-    let text = term::plain(&text.replace('\n', "↵"));
-    if text.width() <= CELL_WIDTH_MAX {
-        return text;
-    }
-    let mut short = String::new();
-    for c in text.chars() {
-        if short.width() + 3 > CELL_WIDTH_MAX {
-            break;
-        }
-        short.push(c);
-    }
-    short + "…"
+    term::cut(&term::plain(&text.replace('\n', "↵")), CELL_WIDTH_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use crate::cli::sql::text::*;
     use serde_json::json;
+    use unicode_width::UnicodeWidthStr;
 
     #[test]
     fn statements_end_where_sqlite_ends_them() {

@@ -3,12 +3,16 @@
 //! Not here: what the figures mean (`node/views/status.rs`), collecting them (`node/reports/metrics.rs`).
 
 use crate::http::protocol::error::ApiError;
-use crate::http::protocol::params;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::node::views::status::{ClusterStatus, Verdict};
+use crate::node::{Metric, MetricValue, counter, gauge};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
 use serde_json::json;
-use std::fmt::Write;
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -31,10 +35,9 @@ pub(crate) fn events(request: &Request) -> ApiResult {
     let Ok(since) = head.query("since").unwrap_or("0").parse() else {
         return Err(ApiError::refused(400, "since must be the sequence number of an event"));
     };
-    let events = match head.query("wait").map(params::span) {
+    let events = match request.params().duration("wait", WAIT_MAX)? {
         None => server.host.events_since(since),
-        Some(Some(wait)) => server.host.wait_events(since, Instant::now() + wait.min(WAIT_MAX)),
-        Some(None) => return Err(ApiError::refused(400, "wait must be a duration, for example wait=10s")),
+        Some(wait) => server.host.wait_events(since, Instant::now() + wait),
     };
     Ok(Response::json(200, &json!({"events": events})))
 }
@@ -69,60 +72,61 @@ fn ready_text(cluster: &ClusterStatus) -> String {
 
 /// `GET /metrics` in Prometheus' text format 0.0.4: figures of one name stand together under one heading.
 pub(crate) fn metrics(request: &Request) -> ApiResult {
-    let server = request.server;
-    let mut figures = server.host.metrics();
-    figures.sort_by_key(|figure| figure.name);
-    let mut text = String::with_capacity(4096);
-    let mut heading = "";
-    for figure in &figures {
-        if heading != figure.name {
-            heading = figure.name;
-            let _ = write!(
-                text,
-                "# HELP {} {}\n# TYPE {} {}\n",
-                figure.name,
-                escape(figure.help),
-                figure.name,
-                figure.kind
-            );
-        }
-        text.push_str(figure.name);
-        for (at, (label, value)) in figure.labels.iter().enumerate() {
-            let _ =
-                write!(text, "{}{label}=\"{}\"", if at == 0 { '{' } else { ',' }, escape(value).replace('"', "\\\""));
-        }
-        let _ = writeln!(text, "{} {}", if figure.labels.is_empty() { "" } else { "}" }, figure.value);
-    }
-    let counts = &server.counts;
-    for (name, kind, help, value) in [
-        ("phalanx_http_connections_open", "gauge", "Open HTTP connections.", &counts.open),
-        ("phalanx_http_connections_total", "counter", "HTTP connections accepted.", &counts.accepted),
-        (
-            "phalanx_http_turned_away_total",
-            "counter",
-            "HTTP connections refused at the connection limit.",
-            &counts.turned_away,
-        ),
-        ("phalanx_http_accept_errors_total", "counter", "Failed accept calls.", &counts.accept_errors),
-        ("phalanx_http_requests_total", "counter", "HTTP requests.", &counts.requests),
-        (
-            "phalanx_http_refused_total",
-            "counter",
-            "HTTP requests refused as malformed or not allowed.",
-            &counts.refused_requests,
-        ),
+    let (mut figures, counts) = (request.server.host.metrics(), &request.server.counts);
+    figures.push(gauge("phalanx_http_connections_open", "Open HTTP connections.", counts.open.load(Relaxed)));
+    for (name, help, value) in [
+        ("phalanx_http_connections_total", "HTTP connections accepted.", &counts.accepted),
+        ("phalanx_http_turned_away_total", "HTTP connections refused at the connection limit.", &counts.turned_away),
+        ("phalanx_http_accept_errors_total", "Failed accept calls.", &counts.accept_errors),
+        ("phalanx_http_requests_total", "HTTP requests.", &counts.requests),
+        ("phalanx_http_refused_total", "HTTP requests refused as malformed or not allowed.", &counts.refused_requests),
         (
             "phalanx_http_slow_readers_total",
-            "counter",
             "Streams closed because the client did not read.",
             &counts.slow_readers_dropped,
         ),
     ] {
-        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}\n", value.load(Relaxed));
+        figures.push(counter(name, help, value.load(Relaxed)));
     }
-    Ok(Response { content_type: "text/plain; version=0.0.4; charset=utf-8", ..Response::text(200, text) })
+    figures.sort_by_key(|figure| figure.name);
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(figures)));
+    let mut text = String::with_capacity(4096);
+    prometheus_text::encode(&mut text, &registry).expect("a String takes all");
+    Ok(Response { content_type: prometheus_text::CONTENT_TYPE, ..Response::text(200, text) })
 }
 
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\n', "\\n")
+/// The figures of one scrape, by name. A collector, because registered metrics would get a full stop behind their help.
+#[derive(Debug)]
+struct Scrape(Vec<Metric>);
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for family in self.0.chunk_by(|one, other| one.name == other.name) {
+            let kind = match family[0].value {
+                MetricValue::Counter(_) => MetricType::Counter,
+                MetricValue::Gauge(_) => MetricType::Gauge,
+                MetricValue::Histogram { .. } => MetricType::Histogram,
+            };
+            // The encoder adds the suffix itself.
+            let name = family[0].name.trim_end_matches("_total");
+            let mut metrics = encoder.encode_descriptor(name, family[0].help, None, kind)?;
+            for metric in family {
+                let mut encoder = metrics.encode_family(&metric.labels)?;
+                match &metric.value {
+                    MetricValue::Counter(value) if value.fract() == 0.0 => {
+                        encoder.encode_counter::<NoLabelSet, _, f64>(&(*value as u64), None)?;
+                    }
+                    MetricValue::Counter(value) => encoder.encode_counter::<NoLabelSet, _, f64>(value, None)?,
+                    MetricValue::Gauge(value) if value.fract() == 0.0 => encoder.encode_gauge(&(*value as i64))?,
+                    MetricValue::Gauge(value) => encoder.encode_gauge(value)?,
+                    MetricValue::Histogram { sum, buckets } => {
+                        let count = buckets.iter().map(|(_, count)| count).sum();
+                        encoder.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -53,7 +53,7 @@ fn keep_ms(server: &Server) -> Result<u64, ApiError> {
 pub(crate) fn submit(request: &Request) -> ApiResult {
     let server = request.server;
     let keep_ms = keep_ms(server)?;
-    let wait = request.params().span("wait", WAIT_MAX)?;
+    let wait = request.params().duration("wait", WAIT_MAX)?;
     let new: NewJob = params::object(request.body)?;
     let job = new.read(server, keep_ms)?;
     let now = Instant::now();
@@ -157,7 +157,7 @@ fn ended(server: &Server, client: &Conn, id: JobId, at_least: Index, until: Inst
 pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
     let (server, body) = (request.server, request.body);
     let keep_ms = keep_ms(server)?;
-    let wait = request.params().span("wait", WAIT_MAX)?;
+    let wait = request.params().duration("wait", WAIT_MAX)?;
     if body.is_empty() {
         return Err(ApiError::refused(400, "the body must be the Java source to compile and run"));
     }
@@ -244,7 +244,7 @@ pub(crate) fn look(server: &Server, id: JobId, level: Level, until: Instant) -> 
 pub(crate) fn show(request: &Request) -> ApiResult {
     let server = request.server;
     let id = number(request.args.0)?;
-    let wait = request.params().span("wait", WAIT_MAX)?;
+    let wait = request.params().duration("wait", WAIT_MAX)?;
     let (mut index, mut job) = look(server, id, request.level()?, server.deadline())?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
         let news = ended(server, request.client, id, index, Instant::now() + wait);

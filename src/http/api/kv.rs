@@ -53,7 +53,7 @@ pub(crate) fn read(request: &Request) -> ApiResult {
     let wait = match (params.get("wait"), known) {
         (None, _) => WATCH,
         (Some(_), None) => return Err(ApiError::refused(400, "wait needs watch=INDEX")),
-        (Some(_), _) => params.span("wait", WATCH)?.unwrap_or(WATCH),
+        (Some(_), _) => params.duration("wait", WATCH)?.unwrap_or(WATCH),
     };
     let ends = Instant::now() + wait;
     loop {

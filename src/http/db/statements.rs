@@ -70,7 +70,7 @@ impl QueryParams {
         let _ = (flag("redirect")?, flag("wait")?, flag("noleader")?);
         let mut most = server.request_timeout();
         for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {
-            if let Some(wait) = span(params, name)? {
+            if let Some(wait) = params.duration(name, Duration::MAX)? {
                 if wait.is_zero() {
                     return Err(ApiError::refused(400, format!("{name} must be greater than 0")));
                 }
@@ -89,7 +89,7 @@ impl QueryParams {
             is_transaction: flag("transaction")?,
             is_queued: flag("queue")?,
             level: level(params)?,
-            freshness: span(params, "freshness")?,
+            freshness: params.duration("freshness", Duration::MAX)?,
             deadline: begun + most,
             begun,
         })
@@ -164,14 +164,6 @@ pub(crate) fn level(params: &Params) -> Result<ReadLevel, ApiError> {
 /// What no two requests have in common.
 pub(crate) fn seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
-}
-
-fn span(params: &Params, name: &str) -> Result<Option<Duration>, ApiError> {
-    let Some(text) = params.get(name) else { return Ok(None) };
-    let text = form_decode(text)?;
-    rqlite_json::span(&text)
-        .map(Some)
-        .ok_or_else(|| ApiError::refused(400, format!("{name} must be a duration, for example {name}=1.5s")))
 }
 
 /// Text as forms and query strings carry it: a plus is a blank.

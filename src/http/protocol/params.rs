@@ -5,6 +5,7 @@
 
 use super::error::ApiError;
 use super::parse::{Head, percent_decode};
+use crate::time::parse_duration;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -54,13 +55,12 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// A time such as `30s`, `500ms` or `30`, at most `most`.
-    pub(crate) fn span(&self, name: &str, most: Duration) -> Result<Option<Duration>, ApiError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        match span(text) {
-            Some(span) => Ok(Some(span.min(most))),
-            None => Err(ApiError::refused(400, format!("{name} must be a duration, for example {name}=30s"))),
-        }
+    /// A duration such as `30s`, `500ms` or `1.5s`, at most `max`; a bare number is seconds.
+    pub(crate) fn duration(&self, name: &str, max: Duration) -> Result<Option<Duration>, ApiError> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        let duration = str::from_utf8(&bytes).ok().and_then(parse_duration);
+        let why = || ApiError::refused(400, format!("{name} must be a duration, for example {name}=1.5s"));
+        duration.map(|it| Some(it.min(max))).ok_or_else(why)
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, ApiError> {
@@ -75,15 +75,4 @@ pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::refused(400, "body: expected a JSON object"));
     }
     serde_json::from_slice(body).map_err(|error| ApiError::refused(400, format!("body: {error}")))
-}
-
-/// `30s`, `500ms` or `30`; `None` if it is no time.
-pub(crate) fn span(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        "" | "s" => Some(Duration::from_secs(number)),
-        "ms" => Some(Duration::from_millis(number)),
-        _ => None,
-    }
 }

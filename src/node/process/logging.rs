@@ -6,8 +6,10 @@
 //! Not here: what is logged; each module does that. Queues, the file and its bounds are in `log_queue.rs`.
 
 use super::log_queue::{FILE_BYTES_MAX, LogFile, Sink, Terminal};
+use crate::node::shared::clock::now_ms;
 use crate::raft::Role;
 use crate::text;
+use crate::time::time_of_day;
 use crate::types::{NodeId, Term};
 use log::Level;
 use std::io::{self, IsTerminal, Write};
@@ -15,7 +17,7 @@ use std::panic;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Exit code of a node whose disk failed.
 pub const EXIT_DISK: i32 = 3;
@@ -179,11 +181,8 @@ fn level_word(level: Level) -> &'static str {
     }
 }
 
-/// Time of day, UTC.
 fn clock() -> String {
-    let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    let (seconds, ms) = (ms / 1000 % 86_400, ms % 1000);
-    format!("{:02}:{:02}:{:02}.{ms:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    time_of_day(now_ms())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::node::spawn;
 use crate::node::views::statement_timings::StatementTimings;
 use crate::services::sql::Files;
 use crate::store::create_private_dir;
-use log::{error, info, warn};
+use log::{error, warn};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -259,10 +259,6 @@ impl Files for Folder {
 
     fn on_statement(&self, seed: u64) {
         self.timings.mark(seed);
-    }
-
-    fn tell(&self, what: &str) {
-        info!("{what}");
     }
 
     fn check_bytes_max(&self) -> u64 {

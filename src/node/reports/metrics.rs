@@ -7,6 +7,7 @@ use crate::node::process::log_queue;
 use crate::node::quota;
 use crate::node::shared::clock::now_ms;
 use crate::node::shared::{Shared, link, lock};
+use crate::node::views::latency::Recorder;
 use crate::raft::Role;
 use std::sync::atomic::Ordering;
 
@@ -17,12 +18,26 @@ pub struct Metric {
     pub name: &'static str,
     /// One sentence.
     pub help: &'static str,
-    /// `counter` or `gauge`.
-    pub kind: &'static str,
     /// Label pairs.
     pub labels: Vec<(&'static str, String)>,
-    /// Value.
-    pub value: f64,
+    /// Value, with its kind.
+    pub value: MetricValue,
+}
+
+/// What a figure counts or shows.
+#[derive(Clone, Debug)]
+pub enum MetricValue {
+    /// Only grows while the process runs; the metric's name ends with `_total`.
+    Counter(f64),
+    /// The present value.
+    Gauge(f64),
+    /// Durations since the start.
+    Histogram {
+        /// Sum in seconds.
+        sum: f64,
+        /// Upper bounds in seconds, ascending to infinity, and the durations between a bound and the one before it.
+        buckets: Vec<(f64, u64)>,
+    },
 }
 
 /// All of them.
@@ -65,7 +80,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         counter("phalanx_sessions_opened_total", "Client connections ever", shared.sessions.opened_total()),
         gauge("phalanx_kv_keys", "Keys in the store, as this node has applied it", pace.keys),
         gauge("phalanx_kv_commands_per_second", "Commands answered in the last second", pace.kv_ops_per_s),
-        counter("phalanx_kv_commands_total", "Commands answered", shared.activity.answered_total()),
+        counter("phalanx_kv_commands_total", "Commands answered", shared.activity.answers().count()),
         gauge("phalanx_jobs_queued", "Jobs that wait for a worker", jobs.status.queued as u64),
         gauge("phalanx_jobs_running", "Jobs that a worker has", jobs.status.running as u64),
         gauge("phalanx_jobs_running_here", "Jobs that this node has", jobs.mine.len() as u64),
@@ -80,7 +95,9 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         counter("phalanx_memory_refused_total", "Times that a connection could not hold more", shared.memory.refused()),
         counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
-        counter("phalanx_log_syncs_total", "Syncs of the log", load(&counters.syncs)),
+        counter("phalanx_log_syncs_total", "Syncs of the log", counters.syncs.count()),
+        histogram("phalanx_log_sync_duration_seconds", "Time of a sync of the log", &counters.syncs),
+        histogram("phalanx_kv_command_duration_seconds", "Time to answer a command", shared.activity.answers()),
         counter(
             "phalanx_log_lines_dropped_total",
             "Log lines that a terminal, pipe or disk did not take fast enough",
@@ -105,30 +122,30 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         });
     }
     rows.push(Metric {
-        value: load(&counters.sync_us) as f64 / 1e6,
+        value: MetricValue::Counter(counters.syncs.sum_seconds()),
         ..counter("phalanx_log_sync_seconds_total", "Time spent in syncs of the log", 0)
     });
     rows.push(Metric {
-        value: load(&state.digest_us) as f64 / 1e6,
+        value: MetricValue::Gauge(load(&state.digest_us) as f64 / 1e6),
         ..gauge("phalanx_state_digest_seconds", "How long the newest digest took, rests included", 0)
     });
     for (quantile, us) in [("0.5", pace.kv_p50_us), ("0.99", pace.kv_p99_us)] {
         rows.push(Metric {
             labels: vec![("quantile", quantile.to_string())],
-            value: us as f64 / 1e6,
+            value: MetricValue::Gauge(us as f64 / 1e6),
             ..gauge("phalanx_kv_command_seconds", "Time to answer a command, over the last second", 0)
         });
     }
     for (id, ahead_ms) in lock(&shared.skews).all() {
         rows.push(Metric {
             labels: vec![("peer", id.0.to_string())],
-            value: ahead_ms as f64 / 1e3,
+            value: MetricValue::Gauge(ahead_ms as f64 / 1e3),
             ..gauge("phalanx_clock_skew_seconds", "How far a node's wall clock is ahead of this one's", 0)
         });
     }
     let off_ms = i128::from(shared.log_now_ms()) - i128::from(now_ms());
     rows.push(Metric {
-        value: off_ms as f64 / 1e3,
+        value: MetricValue::Gauge(off_ms as f64 / 1e3),
         ..gauge("phalanx_log_time_offset_seconds", "How far log time is ahead of this node's wall clock", 0)
     });
     for peer in &raft.peers {
@@ -146,10 +163,17 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
     rows
 }
 
-fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
-    Metric { name, help, kind: "gauge", labels: Vec::new(), value: value as f64 }
+/// A figure that shows the present.
+pub fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, labels: Vec::new(), value: MetricValue::Gauge(value as f64) }
 }
 
-fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
-    Metric { name, help, kind: "counter", labels: Vec::new(), value: value as f64 }
+/// A figure that only grows.
+pub fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, labels: Vec::new(), value: MetricValue::Counter(value as f64) }
+}
+
+fn histogram(name: &'static str, help: &'static str, times: &Recorder) -> Metric {
+    let value = MetricValue::Histogram { sum: times.sum_seconds(), buckets: times.by_doubling() };
+    Metric { name, help, labels: Vec::new(), value }
 }

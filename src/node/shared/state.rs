@@ -25,6 +25,7 @@ use crate::node::views::events::{Events, FailoverLog};
 use crate::node::views::frames::Frames;
 use crate::node::views::integrity::Integrity;
 use crate::node::views::jobs::JobsView;
+use crate::node::views::latency::Recorder;
 use crate::node::views::live_output::Live;
 use crate::node::views::sessions::Sessions;
 use crate::outcome::Outsider;
@@ -70,21 +71,11 @@ pub struct Counters {
     /// When a line about such a frame was last written, in ms since this process started; 0: never.
     pub refused_frame_logged_ms: AtomicU64,
     /// Syncs of the log.
-    pub syncs: AtomicU64,
-    /// Microseconds spent in them.
-    pub sync_us: AtomicU64,
+    pub syncs: Recorder,
     /// Redirects by the front door.
     pub dispatched: AtomicU64,
     /// Leaders that followed one another, as this node saw it.
     pub failovers: AtomicU64,
-}
-
-impl Counters {
-    /// Counts one sync of the log.
-    pub fn synced(&self, took: Duration) {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        self.sync_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
-    }
 }
 
 /// Everything that more than one thread of a node looks at.

@@ -105,7 +105,7 @@ impl Group {
         let Some(seq) = self.seq.take() else { return };
         let before = Instant::now();
         shared.disk_or_exit(store.sync());
-        shared.counters.synced(before.elapsed());
+        shared.counters.syncs.record(before.elapsed(), 1);
         let links = shared.links();
         for promise in self.promises.drain(..) {
             if let Some(link) = links.get(&promise.to.id).filter(|link| link.who == promise.to) {

@@ -1,10 +1,10 @@
 //! What clients get from this node: commands answered in a second, how long they took, and how many keys there are.
 //!
-//! Endpoints record an answer with one addition to a shared histogram; whoever asks for the figures once a second or later
+//! Endpoints record an answer with two additions to a shared histogram; whoever asks for the figures once a second or later
 //! takes the difference to the last time. So recording never waits for anything, and a window is never shorter than a
 //! second. Not here: the buckets (`latency.rs`), how figures travel (`node/threads/gossip.rs`), the page (`static/`).
 
-use super::latency::{BUCKETS, bucket_of, percentile_us};
+use super::latency::{BUCKETS, Recorder, percentile_us};
 use crate::node::shared::lock;
 use crate::wire::heartbeat::Pace;
 use std::sync::Mutex;
@@ -17,8 +17,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Counts since the start, and the figures of the last window.
 #[derive(Debug)]
 pub struct Activity {
-    /// Commands by how long their answer took.
-    counts: Vec<AtomicU64>,
+    answers: Recorder,
     keys: AtomicU64,
     largest_value: AtomicU64,
     window: Mutex<Window>,
@@ -34,7 +33,7 @@ struct Window {
 impl Default for Activity {
     fn default() -> Activity {
         Activity {
-            counts: std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect(),
+            answers: Recorder::default(),
             keys: AtomicU64::new(0),
             largest_value: AtomicU64::new(0),
             window: Mutex::new(Window { begun: Instant::now(), counts: vec![0; BUCKETS], pace: Pace::default() }),
@@ -45,7 +44,7 @@ impl Default for Activity {
 impl Activity {
     /// Counts commands whose answer took this long.
     pub fn answered(&self, commands: u64, took: Duration) {
-        self.counts[bucket_of(took.as_micros() as u64)].fetch_add(commands, Ordering::Relaxed);
+        self.answers.record(took, commands);
     }
 
     /// Bytes of which no value in this node's store has more.
@@ -59,9 +58,9 @@ impl Activity {
         self.keys.store(keys, Ordering::Relaxed);
     }
 
-    /// Commands answered since the start.
-    pub fn answered_total(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    /// How long the answers to commands took since the start.
+    pub fn answers(&self) -> &Recorder {
+        &self.answers
     }
 
     /// The figures of the last whole window.
@@ -73,7 +72,7 @@ impl Activity {
         let mut window = lock(&self.window);
         let span = now.saturating_duration_since(window.begun);
         if span >= WINDOW {
-            let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+            let counts = self.answers.counts();
             let fresh: Vec<u64> = counts.iter().zip(&window.counts).map(|(now, then)| now - then).collect();
             let commands: u64 = fresh.iter().sum();
             window.pace = Pace {
@@ -111,6 +110,6 @@ mod tests {
             Pace { keys: 7, ..Pace::default() },
             "and a quiet one is zero"
         );
-        assert_eq!(activity.answered_total(), 200);
+        assert_eq!(activity.answers().count(), 200);
     }
 }

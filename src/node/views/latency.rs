@@ -4,6 +4,7 @@
 //! A bucket's bounds depend on its number alone, so any two can be added up or taken apart.
 //! Not here: what is measured and when a window ends (`activity.rs`, `bench/load.rs`).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Buckets to one doubling, as a power of two.
@@ -80,6 +81,56 @@ impl Histogram {
     }
 }
 
+/// Durations by bucket since the start, recorded by any thread.
+#[derive(Debug)]
+pub struct Recorder {
+    counts: Vec<AtomicU64>,
+    sum_us: AtomicU64,
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        let counts = std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect();
+        Recorder { counts, sum_us: AtomicU64::default() }
+    }
+}
+
+impl Recorder {
+    /// Adds `times` durations of the same length.
+    pub fn record(&self, took: Duration, times: u64) {
+        let us = took.as_micros() as u64;
+        self.counts[bucket_of(us)].fetch_add(times, Ordering::Relaxed);
+        self.sum_us.fetch_add(us * times, Ordering::Relaxed);
+    }
+
+    /// How many durations each bucket holds.
+    pub fn counts(&self) -> Vec<u64> {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    /// How many durations there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Their sum.
+    pub fn sum_seconds(&self) -> f64 {
+        self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    /// Upper bounds in seconds, each twice the one before, and how many durations lie between a bound and the one before it.
+    pub fn by_doubling(&self) -> Vec<(f64, u64)> {
+        let counts = self.counts();
+        let mut from = 0;
+        let bound = |bits: u32| {
+            let to = if bits == VALUE_BITS_MAX { BUCKETS } else { bucket_of(1 << bits) };
+            let upper = if bits == VALUE_BITS_MAX { f64::INFINITY } else { (1u64 << bits) as f64 / 1e6 };
+            (upper, counts[std::mem::replace(&mut from, to)..to].iter().sum())
+        };
+        (FINE_BITS..=VALUE_BITS_MAX).map(bound).collect()
+    }
+}
+
 /// Microseconds that this share of what is counted does not exceed; 0 if nothing is.
 pub fn percentile_us(counts: &[u64], share: f64) -> u64 {
     let total: u64 = counts.iter().sum();
@@ -110,6 +161,17 @@ mod tests {
         }
         assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
         assert!(last < BUCKETS);
+    }
+
+    #[test]
+    fn a_duration_lies_below_the_first_bound_above_it() {
+        let times = Recorder::default();
+        for us in [0, 63, 64, 1000, 1 << 40] {
+            times.record(Duration::from_micros(us), 2);
+        }
+        let found = times.by_doubling().into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+        assert_eq!(found, [(0.000064, 4), (0.000128, 2), (0.001024, 2), (f64::INFINITY, 2)]);
+        assert_eq!(times.count(), 10);
     }
 
     #[test]

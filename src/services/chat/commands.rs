@@ -388,13 +388,6 @@ pub struct Listing {
     pub limit: u64,
 }
 
-impl Query {
-    /// The bytes of a question, without the routing byte.
-    pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
-    }
-}
-
 /// What a question is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum View {

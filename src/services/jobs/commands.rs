@@ -390,13 +390,6 @@ pub const LIST_MAX: u64 = 1000;
 /// Files of each that a list names.
 pub const LIST_FILES_MAX: usize = 4;
 
-impl Query {
-    /// The bytes of a query, without the service's routing byte.
-    pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
-    }
-}
-
 /// How far a job is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {

@@ -299,13 +299,6 @@ pub enum Query {
     Digest,
 }
 
-impl Query {
-    /// The bytes of a query, without the service's routing byte.
-    pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("encoding into memory cannot fail")
-    }
-}
-
 /// How fresh a read must be: rqlite's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadLevel {

@@ -43,8 +43,6 @@ pub trait Files: Debug + Send + Sync {
     fn breathe(&self);
     /// The command with this seed begins, or a statement of it is over: for people who ask what took how long, on this node.
     fn on_statement(&self, seed: u64);
-    /// Something that an operator may want to know.
-    fn tell(&self, what: &str);
     /// Bytes up to which a file is checked page by page when it is opened.
     fn check_bytes_max(&self) -> u64;
 }

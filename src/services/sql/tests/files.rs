@@ -87,7 +87,6 @@ impl Files for Folder {
         true
     }
     fn on_statement(&self, _: u64) {}
-    fn tell(&self, _: &str) {}
     fn check_bytes_max(&self) -> u64 {
         64 << 20
     }
