@@ -280,7 +280,7 @@ fn a_gateway_serves_holds_and_never_votes() {
     cluster.spawn(voter, &["--gateway"]).unwrap();
     let status = cluster.process(voter).unwrap().wait(PATIENCE).unwrap();
     assert_eq!(status.code(), Some(2));
-    assert!(cluster.log(voter).contains("is a voter, and a gateway never votes"), "{}", cluster.log(voter));
+    assert!(cluster.log(voter).contains("is a voter, and a gateway cannot vote"), "{}", cluster.log(voter));
 }
 
 #[test]
