@@ -520,7 +520,11 @@ fn a_survivor_of_a_lost_majority_becomes_a_new_cluster() -> Result<()> {
     })?;
     let former = cluster.status(5)?;
     cluster.kill_all();
-    refuses(5, 1, "the folders of nodes 1, 2, 3, 4 and 5 are available, which is a majority of the voters: nothing is lost");
+    refuses(
+        5,
+        1,
+        "the folders of nodes 1, 2, 3, 4 and 5 are available, which is a majority of the voters: nothing is lost",
+    );
     for id in [1, 2, 3] {
         cluster.wipe(id)?;
     }
