@@ -46,8 +46,6 @@ pub struct JobArgs {
     #[command(subcommand)]
     command: JobCommand,
 }
-
-/// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum JobCommand {
     /// Run a program on the cluster, show its output live and exit with its exit code
@@ -136,8 +134,6 @@ fn parse_limit(text: &str) -> Result<(String, u64), String> {
     let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER, for example wall_ms=60000")?;
     Ok((name.to_string(), number.parse().map_err(|_| format!("{number:?} is not a number"))?))
 }
-
-/// Runs.
 pub fn run(args: &JobArgs) -> Result<(), Fault> {
     match &args.command {
         JobCommand::Run { program, raw, client } => run_program(program, *raw, client),

@@ -45,8 +45,6 @@ pub enum Level {
     /// A read sees what the asked node has applied; a write is acknowledged by the leader alone
     Eventual,
 }
-
-/// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum KvCommand {
     /// Print the value of a key; on a terminal, control characters are escaped
@@ -161,8 +159,6 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     let why = || format!("{text:?} is not a duration above 0, as in 500ms, 30s, 1m30s or 1h");
     parse_duration(text).filter(is_whole).ok_or_else(why)
 }
-
-/// Asks or writes.
 pub fn run(args: &KvArgs) -> Result<(), Fault> {
     match &args.command {
         KvCommand::Get { key, raw, level, client } => get(key, *raw, *level, client),

@@ -154,7 +154,7 @@ fn a_file_that_is_ahead_is_named_once_with_a_way_out() -> Result<()> {
     let problems = || cluster.log(1).matches("config.json is not written: ").count();
     cluster.wait_until("the problem is named", Duration::from_secs(5), || (problems() > 0).then_some(()))?;
     let log = cluster.log(1);
-    assert!(log.contains("the leader of term 99") && log.contains("move the file away"), "{log}");
+    assert!(log.contains("names term 99") && log.contains("move the file away"), "{log}");
 
     std::fs::remove_file(cluster.config_path()).expect("the folder is ours");
     let is_over = || cluster.log(1).contains("config.json is written again");

@@ -122,7 +122,7 @@ fn a_second_cluster_on_the_same_front_port_is_refused_by_name() -> Result<()> {
     let ended = second.process(1)?.wait(Duration::from_secs(15))?;
     let log = second.log(1);
     assert_eq!(ended.code(), Some(1), "{log}");
-    assert!(log.contains("the system shares a port only among processes of one user"), "{log}");
+    assert!(log.contains("a port can be shared only by processes of one user"), "{log}");
 
     // Two clusters that started at the same moment: the nodes that run find out. A stand-in for the other one's nodes answers
     // almost every question, as the system spreads them over all that listen.

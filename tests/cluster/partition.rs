@@ -325,7 +325,7 @@ fn a_worker_that_is_cut_off_has_its_jobs_run_elsewhere() {
             assert!(job["worker"] != lost && job["attempt"].as_u64() > Some(1), "{job}");
         }
         them.cut("del", lost);
-        them.says(lost, &format!("job {} was stopped here, attempt 1", its[1]));
+        them.says(lost, &format!("job {} attempt 1 was stopped", its[1]));
         them.all_is_well(&ends, lost);
     }
 }
@@ -355,7 +355,7 @@ fn a_worker_that_is_given_a_snapshot_drops_what_is_not_its_own() {
     for node in (1..=3).filter(|id| *id != lost) {
         them.says(node, "snapshot index=");
     }
-    let stopped = format!("job {} was stopped here, attempt 1", its[1]);
+    let stopped = format!("job {} attempt 1 was stopped", its[1]);
     assert!(!them.cluster.log(lost).contains(&stopped), "it heard of the loss by other ways than a snapshot");
     them.cut("del", lost);
     let sent = format!("snapshot sent peer=n{lost}");

@@ -33,24 +33,25 @@ pub struct ChatArgs {
     #[command(subcommand)]
     command: ChatCommand,
 }
-
-/// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum ChatCommand {
     /// Create an account and log in
     Signup {
+        /// Name of the account
         name: String,
         #[command(flatten)]
         options: ChatOptions,
     },
     /// Log in
     Login {
+        /// Name of the account
         name: String,
         #[command(flatten)]
         options: ChatOptions,
     },
     /// Log out
     Logout {
+        /// End all sessions of the account
         #[arg(long)]
         everywhere: bool,
         #[command(flatten)]
@@ -68,36 +69,42 @@ enum ChatCommand {
     },
     /// List people whose names match a pattern, such as a*
     People {
+        /// Glob pattern [default: *]
         pattern: Option<String>,
         #[command(flatten)]
         options: ChatOptions,
     },
     /// List rooms whose names match a pattern
     Rooms {
+        /// Glob pattern [default: *]
         pattern: Option<String>,
         #[command(flatten)]
         options: ChatOptions,
     },
     /// Create a room
     Make {
+        /// Name of the room
         room: String,
         #[command(flatten)]
         options: ChatOptions,
     },
     /// Join a room
     Join {
+        /// Name of the room
         room: String,
         #[command(flatten)]
         options: ChatOptions,
     },
     /// Leave a room
     Leave {
+        /// Name of the room
         room: String,
         #[command(flatten)]
         options: ChatOptions,
     },
     /// Print the newest messages of a conversation and mark them as read
     Read {
+        /// A person, '#room', or :N for conversation N
         #[arg(value_name = "WHERE")]
         place: String,
         /// Maximum number of messages
@@ -108,14 +115,17 @@ enum ChatCommand {
     },
     /// Send a message; without TEXT, each line of stdin is a message
     Send {
+        /// A person, '#room', or :N for conversation N
         #[arg(value_name = "WHERE")]
         place: String,
+        /// Text of the message
         text: Vec<String>,
         #[command(flatten)]
         options: ChatOptions,
     },
     /// Open a conversation: shows messages live, sends each line that you type
     Talk {
+        /// A person, '#room', or :N for conversation N
         #[arg(value_name = "WHERE")]
         place: String,
         #[command(flatten)]
@@ -130,8 +140,6 @@ enum ChatCommand {
         options: ChatOptions,
     },
 }
-
-/// Runs.
 pub fn run(args: &ChatArgs) -> Result<(), Fault> {
     match &args.command {
         ChatCommand::Signup { name, options } => enter(options, name, true),

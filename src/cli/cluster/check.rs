@@ -68,10 +68,8 @@ struct Checkpoint {
     index: u64,
 }
 
-/// Runs it.
-///
 /// # Errors
-/// As the head of this file says.
+/// Those of the exit codes at the top of this file.
 pub fn run(args: &CheckArgs) -> Result<(), Fault> {
     let CheckCommand::Digest { client: args } = &args.command;
     let client = Client::new(args)?;

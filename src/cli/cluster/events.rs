@@ -31,8 +31,6 @@ pub struct EventsArgs {
 struct Events {
     events: Vec<EventLine>,
 }
-
-/// Asks and prints.
 pub fn run(args: &EventsArgs) -> Result<(), Fault> {
     let client = Client::new(&args.client)?;
     let mut source = String::new();

@@ -37,8 +37,6 @@ enum LeaderCommand {
         client: ClientArgs,
     },
 }
-
-/// Runs the subcommand.
 pub fn run(args: &LeaderArgs) -> Result<(), Fault> {
     match &args.command {
         Some(LeaderCommand::Transfer { node, client }) => transfer(*node, client),

@@ -59,8 +59,6 @@ enum MemberCommand {
         client: ClientArgs,
     },
 }
-
-/// Asks or changes.
 pub fn run(args: &MemberArgs) -> Result<(), Fault> {
     match &args.command {
         MemberCommand::List { client } => list(client),

@@ -28,8 +28,6 @@ pub struct StatusArgs {
     #[arg(long, conflicts_with = "watch")]
     check: bool,
 }
-
-/// Asks and prints.
 pub fn run(args: &StatusArgs) -> Result<(), Fault> {
     let client = Client::new(&args.client)?;
     if args.watch {

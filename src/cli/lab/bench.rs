@@ -198,8 +198,6 @@ fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
     }
     Ok(())
 }
-
-/// Measures and prints.
 pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     let exe = std::env::current_exe().map_err(|e| {
         Fault::new(code::FAILED, format!("cannot find the path of this program: {e}"), "run it with its full path")

@@ -14,8 +14,6 @@ pub struct DemoArgs {
     #[command(subcommand)]
     command: DemoCommand,
 }
-
-/// Which play.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum DemoCommand {
     /// Jobs: seven nodes and a gateway compile and run programs while nodes and the leader are killed
@@ -24,8 +22,6 @@ enum DemoCommand {
     /// inboxes
     Chat,
 }
-
-/// Plays.
 pub fn run(args: &DemoArgs) -> Result<(), Fault> {
     let exe = std::env::current_exe().map_err(|e| {
         Fault::new(code::FAILED, format!("cannot find the path of this program: {e}"), "run it with its full path")

@@ -57,8 +57,6 @@ pub struct LockArgs {
     #[command(subcommand)]
     command: LockCommand,
 }
-
-/// What to do.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum LockCommand {
     /// Acquire a lock, run a command, release the lock
@@ -93,8 +91,6 @@ enum LockCommand {
 fn parse_wait(text: &str) -> Result<Duration, String> {
     if parse_duration(text) == Some(Duration::ZERO) { Ok(Duration::ZERO) } else { parse_time(text) }
 }
-
-/// Runs.
 pub fn run(args: &LockArgs) -> Result<(), Fault> {
     match &args.command {
         LockCommand::Keep => crate::cli::lock::guardian::run(),

@@ -89,10 +89,8 @@ struct Shell {
     depth: u32,
 }
 
-/// Runs it.
-///
 /// # Errors
-/// As the head of this file says.
+/// Those of the exit codes at the top of this file.
 pub fn run(args: &SqlArgs) -> Result<(), Fault> {
     let form = match (args.csv, args.client.json) {
         (true, _) => Form::Csv,

@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(why("c", &workers).as_deref(), Some(wanted));
         assert_eq!(why("shell", &workers), None);
         let gone = shared(vec![WorkerRow { is_here: false, ..worker(1, &["shell"], None) }]);
-        assert_eq!(why("c", &gone).as_deref(), Some("no worker offers c; node 1: gone"));
+        assert_eq!(why("c", &gone).as_deref(), Some("no worker offers c; node 1: offline"));
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn the_doors_of_jobs_answer_as_promised() {
     let cancel = |id: u64| ask(&cluster, 2, "DELETE", &format!("/v1/jobs/{id}"), "", None);
     assert_eq!(cancel(long).json()["state"], "cancelled");
     assert_eq!(get(&cluster, 3, &format!("/v1/jobs/{long}?wait=30s")).json()["state"], "cancelled");
-    let stopped = format!("job {long} was stopped here");
+    let stopped = format!("job {long} attempt 1 was stopped");
     cluster
         .wait_until("its program is stopped", PATIENCE, || cluster.log(worker).contains(&stopped).then_some(()))
         .unwrap();

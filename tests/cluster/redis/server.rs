@@ -456,7 +456,7 @@ fn a_stopping_node_answers_what_it_has_read_and_says_goodbye() -> Result<()> {
     }
     poll::wait_until("the node has stopped", SOON, || (!cluster.is_running(1)).then_some(()))?;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert!(!cluster.log(1).contains("did not end in time"), "{}", cluster.log(1));
+    assert!(!cluster.log(1).contains("did not close in time"), "{}", cluster.log(1));
     Ok(())
 }
 
