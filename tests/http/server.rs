@@ -28,7 +28,8 @@ fn malformed_heads_are_refused_and_closed() {
         let text = served.talk(format!("{bytes}{OK}"));
         let answer = Answer::parse(&text);
         assert_eq!((answer.status, answer.header("Connection")), (status, Some("close")), "{bytes:?}");
-        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{bytes:?} was followed by another answer");
+        let answers = text.lines().filter(|line| line.starts_with("HTTP/1.1 ")).count();
+        assert_eq!(answers, 1, "{bytes:?} was followed by another answer");
         assert_eq!(answer.json()["outcome"], "refused");
     }
     assert_eq!(served.server.counts.refused_requests.load(Relaxed), 11);
@@ -146,7 +147,8 @@ fn an_unread_body_closes_the_connection() {
     for (target, status) in [("/livez", 200), ("/v1/jobs/7/output?attempt=1", 404)] {
         let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", OK.len());
         let text = served.talk(format!("{head}{OK}"));
-        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+        let answers = text.lines().filter(|line| line.starts_with("HTTP/1.1 ")).count();
+        assert_eq!(answers, 1, "{text}");
         let answer = Answer::parse(&text);
         assert_eq!((answer.status, answer.header("Connection")), (status, Some("close")));
     }

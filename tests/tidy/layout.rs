@@ -69,6 +69,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("types", &["limits"]),
     ("limits", &[]),
     ("text", &[]),
+    // Durations and times as text; how far something is.
+    ("time", &[]),
+    ("progress", &[]),
     // Switches of known mistakes, for tests alone.
     ("planted_bugs", &[]),
     ("lib", &[]),
