@@ -10,7 +10,7 @@
 //! out no silence is called a refusal.
 //! Not here: arguments and output (`cli/`), what is measured (`lab/`).
 
-pub mod chat;
+pub(crate) mod chat;
 mod http;
 
 pub use chat::{Chat, Follower, To};

@@ -19,26 +19,26 @@
 //!   `planted_bugs`: switches of known mistakes, for tests.
 
 pub mod bench;
-pub mod check;
+mod check;
 pub mod cli;
 pub mod client;
-pub mod cluster;
-pub mod demo;
+mod cluster;
+mod demo;
 pub mod http;
 pub mod lab;
 pub mod limits;
 pub mod node;
 pub mod outcome;
 mod planted_bugs;
-pub mod progress;
+mod progress;
 pub mod raft;
 pub mod resp;
 pub mod services;
 pub mod settings;
-pub mod sim;
-pub mod store;
-pub mod text;
-pub mod time;
+mod sim;
+mod store;
+mod text;
+mod time;
 pub mod types;
 pub mod wire;
-pub mod work;
+mod work;

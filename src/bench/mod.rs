@@ -1,12 +1,12 @@
 //! Load generators and measurements of a real cluster, and of its peers.
 
-pub mod chat_rates;
-pub mod etcd_zookeeper;
-pub mod failover;
+pub(crate) mod chat_rates;
+pub(crate) mod etcd_zookeeper;
+pub(crate) mod failover;
 pub mod job_rates;
-pub mod kv_rates;
-pub mod large_store;
-pub mod load;
-pub mod monitors;
-pub mod protocols;
-pub mod sql_rates;
+pub(crate) mod kv_rates;
+pub(crate) mod large_store;
+pub(crate) mod load;
+pub(crate) mod monitors;
+pub(crate) mod protocols;
+pub(crate) mod sql_rates;

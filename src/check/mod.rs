@@ -5,8 +5,8 @@
 //! between its call and its return such that every read sees the newest write before it.
 //! Not here: invariants of nodes (`sim/checks/raft_checker.rs`), running anything.
 
-pub mod history;
-pub mod linear;
+pub(crate) mod history;
+pub(crate) mod linear;
 
-pub use history::{Action, HistoryError, Operation, read_jsonl, write_jsonl};
-pub use linear::{Judgement, Verdict, judge};
+pub use history::{Action, Operation};
+pub use linear::{Verdict, judge};

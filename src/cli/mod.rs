@@ -11,17 +11,17 @@
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
 
-pub mod chat;
-pub mod client;
-pub mod cluster;
-pub mod fault;
-pub mod job;
-pub mod kv;
-pub mod lab;
-pub mod local;
-pub mod lock;
-pub mod sql;
-pub mod term;
+pub(crate) mod chat;
+pub(crate) mod client;
+pub(crate) mod cluster;
+pub(crate) mod fault;
+pub(crate) mod job;
+pub(crate) mod kv;
+pub(crate) mod lab;
+pub(crate) mod local;
+pub(crate) mod lock;
+pub(crate) mod sql;
+pub(crate) mod term;
 
 use clap::{CommandFactory, Parser, Subcommand};
 

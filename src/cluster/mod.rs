@@ -9,14 +9,14 @@
 //! Nothing here starts a thread, owns a channel or reads a clock: time, chance, waiting and asking are arguments.
 //! Not here: what makes a decision binding (`raft/`), who calls these and when (`node/`).
 
-pub mod autopilot;
-pub mod config_file;
-pub mod discovery;
-pub mod dispatch;
-pub mod folders;
-pub mod gossip;
-pub mod health;
-pub mod integrity;
-pub mod lag;
-pub mod log_clock;
-pub mod worker_liveness;
+pub(crate) mod autopilot;
+pub(crate) mod config_file;
+pub(crate) mod discovery;
+pub(crate) mod dispatch;
+pub(crate) mod folders;
+pub(crate) mod gossip;
+pub(crate) mod health;
+pub(crate) mod integrity;
+pub(crate) mod lag;
+pub(crate) mod log_clock;
+pub(crate) mod worker_liveness;

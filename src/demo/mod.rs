@@ -1,4 +1,4 @@
 //! Scripted demonstrations.
 
-pub mod chat;
-pub mod jobs;
+pub(crate) mod chat;
+pub(crate) mod jobs;

@@ -11,7 +11,7 @@
 //! Not here: threads (`node/`), what the figures mean (`node/views/status.rs`), the page's own files (`static/`).
 
 pub mod front;
-pub mod protocol;
+pub(crate) mod protocol;
 
 mod acceptor;
 mod api;

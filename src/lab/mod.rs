@@ -13,8 +13,8 @@
 //! stranger's pid is hit. L2 when a cluster is dropped its children are dead and reaped.
 //! Not here: virtual processes (`sim/`), verdicts on histories (`check/`).
 
-pub mod cluster;
-pub mod folders;
+pub(crate) mod cluster;
+pub(crate) mod folders;
 pub mod jobs;
 pub mod poll;
 pub mod ports;

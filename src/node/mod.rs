@@ -20,18 +20,18 @@
 //!
 //! Not here: what clients speak (`http/`, `resp/`). Endpoints are given to [`process::start::run`], because arrows point down only.
 
-pub mod accept;
-pub mod handle;
-pub mod interface;
-pub mod peer;
-pub mod process;
-pub mod quota;
-pub mod reports;
-pub mod shared;
-pub mod snapshots;
-pub mod spawn;
-pub mod sql;
-pub mod threads;
+pub(crate) mod accept;
+pub(crate) mod handle;
+pub(crate) mod interface;
+pub(crate) mod peer;
+pub(crate) mod process;
+pub(crate) mod quota;
+pub(crate) mod reports;
+pub(crate) mod shared;
+pub(crate) mod snapshots;
+pub(crate) mod spawn;
+pub(crate) mod sql;
+pub(crate) mod threads;
 pub mod views;
 
 pub use self::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};

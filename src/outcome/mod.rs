@@ -6,7 +6,7 @@
 //! Not here: what services answer to a command that was applied (each service's own types); HTTP bodies
 //! (`http/protocol/error.rs`).
 
-pub mod codes;
+pub(crate) mod codes;
 mod reason;
 
 pub use self::codes::{Coded, Codes};

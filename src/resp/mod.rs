@@ -7,17 +7,17 @@
 //! store's answers into replies; `cursors.rs` keeps the positions of SCANs; `shared.rs` and `clients.rs` what connections share.
 //! Not here: what operations do (`services/kv/`), how a batch reaches the log (`node/`).
 
-pub mod acceptor;
-pub mod clients;
-pub mod commands;
-pub mod conn;
-pub mod cursors;
-pub mod dispatch;
-pub mod drain;
-pub mod input;
-pub mod outbox;
+pub(crate) mod acceptor;
+pub(crate) mod clients;
+pub(crate) mod commands;
+pub(crate) mod conn;
+pub(crate) mod cursors;
+pub(crate) mod dispatch;
+pub(crate) mod drain;
+pub(crate) mod input;
+pub(crate) mod outbox;
 pub mod protocol;
-pub mod reply_plan;
-pub mod shared;
+pub(crate) mod reply_plan;
+pub(crate) mod shared;
 
 pub use acceptor::serve;

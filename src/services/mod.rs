@@ -7,13 +7,13 @@
 //! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
 //! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/threads/apply.rs`).
 
-pub mod chat;
+pub(crate) mod chat;
 mod checksum;
-pub mod digests;
-pub mod directory;
+pub(crate) mod digests;
+pub(crate) mod directory;
 pub mod jobs;
 pub mod kv;
-pub mod registry;
+pub(crate) mod registry;
 mod service;
 #[cfg(test)]
 mod service_contract;

@@ -16,26 +16,28 @@
 //! A failure prints the seed; `phalanx sim replay SEED`, or the test `sim::tests::replay` with `PHALANX_SEED`, runs it again
 //! and prints its last events. Not here: real processes (`lab/`).
 
-pub mod checks;
+pub(crate) mod checks;
 mod clocks;
-pub mod coverage;
+pub(crate) mod coverage;
 mod differences;
-pub mod environment;
+pub(crate) mod environment;
 mod images;
-pub mod model;
+pub(crate) mod model;
 #[cfg(test)]
 mod planted_bugs;
-pub mod seeds;
-pub mod steps;
+#[cfg(test)]
+mod seeds;
+pub(crate) mod steps;
 mod strangers;
 #[cfg(test)]
 mod tests;
-pub mod violation;
+pub(crate) mod violation;
 mod world;
 
 pub use self::environment::plan::Plan;
-pub use self::model::host::{Bugs, HostBugs};
-pub use self::model::services::ServiceBugs;
+pub use self::model::host::Bugs;
+#[cfg(test)]
+pub use self::model::host::HostBugs;
 pub use self::violation::Violation;
 pub use coverage::Coverage;
 
@@ -58,8 +60,6 @@ pub struct Options {
 /// A run in which nothing broke.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The seed.
-    pub seed: u64,
     /// Length in virtual ticks.
     pub ticks: u64,
     /// What happened.
@@ -140,7 +140,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     let (tick, trace) = slot.as_ref().map_or((0, Vec::new()), |world| (world.tick(), world.trace()));
     match (violation, slot) {
         (Some(violation), _) => Err(Box::new(Failure { seed, tick, violation, trace })),
-        (None, Some(world)) => Ok(Report { seed, ticks: tick, coverage: world.coverage, hash: world.hash.end() }),
+        (None, Some(world)) => Ok(Report { ticks: tick, coverage: world.coverage, hash: world.hash.end() }),
         (None, None) => unreachable!("a run without a violation has a world"),
     }
 }

@@ -46,7 +46,6 @@ pub trait Files: Send + Sync {
 }
 
 /// An open file. Removing or renaming its path leaves it usable, as on any Unix.
-#[expect(clippy::len_without_is_empty, reason = "an empty file is no special case here")]
 pub trait File: Send {
     /// Writes all bytes at an offset; beyond the end the file grows.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;

@@ -25,8 +25,6 @@ use uuid::Uuid;
 pub const FILE_NAME: &str = "identity.json";
 const TEMPORARY_NAME: &str = "identity.json.tmp";
 const LOCK_NAME: &str = "lock";
-/// Bytes of the process number in it.
-const HOLDER_BYTES_MAX: u64 = 32;
 /// Behind the names of folders that were set aside.
 const ASIDE_SUFFIX: &str = ".older";
 /// How long a start waits for a folder, and how often it looks.
@@ -328,15 +326,6 @@ fn refused(doing: &str, path: &Path, source: std::io::Error) -> StoreError {
     }
 }
 
-/// The process that took this folder last; it may be gone.
-pub fn last_holder(dir: &Path) -> Option<u32> {
-    let mut holder = String::new();
-    let mut options = std::fs::OpenOptions::new();
-    let file = super::files::open_regular(options.read(true), &dir.join(LOCK_NAME)).ok()?;
-    file.take(HOLDER_BYTES_MAX).read_to_string(&mut holder).ok()?;
-    holder.trim().parse().ok()
-}
-
 /// Whether a process works in this folder now.
 pub fn is_in_use(dir: &Path) -> bool {
     let mut options = std::fs::OpenOptions::new();
@@ -449,7 +438,6 @@ mod tests {
         assert!(!is_in_use(&dir));
         let held = lock(&dir).unwrap();
         assert!(is_in_use(&dir));
-        assert_eq!(last_holder(&dir), Some(std::process::id()));
         let error = lock(&dir).unwrap_err().to_string();
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
         let (second, _held_too) = lock_lowest(data.path(), |id| id != NodeId(2)).unwrap();

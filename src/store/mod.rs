@@ -12,19 +12,19 @@
 //! synced after create, rename and remove. Not here: when to sync and what may leave afterwards (`node/`), what entries mean
 //! (`raft/`).
 
-pub mod anchor;
-pub mod error;
-pub mod files;
-pub mod identity;
-pub mod inspect;
-pub mod mark;
+pub(crate) mod anchor;
+pub(crate) mod error;
+pub(crate) mod files;
+pub(crate) mod identity;
+pub(crate) mod inspect;
+pub(crate) mod mark;
 mod poison;
-pub mod snapshot;
+pub(crate) mod snapshot;
 #[expect(clippy::module_inception, reason = "the module's owner has the module's name")]
 mod store;
 #[cfg(test)]
-pub mod tests;
-pub mod wal;
+pub(crate) mod tests;
+pub(crate) mod wal;
 
 pub use self::wal::writer::{Spare, SpareJob};
 pub use error::StoreError;

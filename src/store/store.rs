@@ -210,6 +210,7 @@ impl Store {
 
     /// Writes a snapshot of the own services and drops what it covers. It is durable when this returns.
     /// [`Store::snapshots`] does the first half on another thread, [`Store::compact`] the second.
+    #[cfg(test)]
     pub fn save_snapshot(&mut self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
         self.snapshots.save(meta, data)?;
         self.compact(meta.index)

@@ -9,10 +9,10 @@
 mod cure;
 mod namespace;
 mod process_tree;
-pub mod run;
-pub mod runtimes;
-pub mod sandbox;
-pub mod scratch;
+pub(crate) mod run;
+pub(crate) mod runtimes;
+pub(crate) mod sandbox;
+pub(crate) mod scratch;
 mod syscall_filter;
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,8 @@
 //! Exit codes: 0 done, 1 refused, 4 no node answers, 5 it may or may not have been said.
 //! Not here: what happens when a node dies (`client/`), what the chat is (docs/chat.md).
 
-pub mod session;
-pub mod talk;
+pub(crate) mod session;
+pub(crate) mod talk;
 
 use self::session::{ChatOptions, enter, fault, member, message, names, number_of, path_of, read_up_to, show, words};
 

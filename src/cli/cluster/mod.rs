@@ -1,7 +1,7 @@
 //! Commands that ask a running cluster about itself, and change it.
 
-pub mod check;
-pub mod events;
-pub mod leader;
-pub mod member;
-pub mod status;
+pub(crate) mod check;
+pub(crate) mod events;
+pub(crate) mod leader;
+pub(crate) mod member;
+pub(crate) mod status;

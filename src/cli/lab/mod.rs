@@ -1,6 +1,6 @@
 //! Commands that start clusters of their own: to try, to break and to measure them.
 
-pub mod bench;
-pub mod demo;
-pub mod dev;
-pub mod sim;
+pub(crate) mod bench;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod sim;

@@ -1,9 +1,9 @@
 //! Commands that work on this machine alone: a node, its settings and its folder.
 
-pub mod allocator;
-pub mod completions;
-pub mod config;
-pub mod log;
-pub mod man;
-pub mod node;
-pub mod recover;
+pub(crate) mod allocator;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod log;
+pub(crate) mod man;
+pub(crate) mod node;
+pub(crate) mod recover;

@@ -15,9 +15,9 @@
 //! no process is left in the command's process group.
 //! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group (`process_group.rs`).
 
-pub mod guardian;
-pub mod lease;
-pub mod process_group;
+pub(crate) mod guardian;
+pub(crate) mod lease;
+pub(crate) mod process_group;
 use self::lease::GRACE_MAX;
 use self::process_group::{Group, Step, Word};
 use super::client::{Client, ClientArgs};

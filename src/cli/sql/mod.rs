@@ -6,8 +6,8 @@
 //! Exit codes: 0; 1 a statement failed (what stood before it is done); 2 usage; 4 and 5 as everywhere.
 //! Not here: where statements end and how rows are drawn (`text.rs`), rqlite's spelling (`http/db/rqlite_json.rs`).
 
-pub mod interrupt;
-pub mod text;
+pub(crate) mod interrupt;
+pub(crate) mod text;
 use self::interrupt::Interrupts;
 use self::text::Form;
 use super::client::{Client, ClientArgs, Raw, Request};

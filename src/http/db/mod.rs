@@ -5,6 +5,6 @@
 //! does.
 //! Not here: what SQL does (`services/sql/`).
 
-pub mod files;
-pub mod rqlite_json;
+pub(crate) mod files;
+pub(crate) mod rqlite_json;
 pub(crate) mod statements;

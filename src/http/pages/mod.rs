@@ -1,6 +1,6 @@
 //! Pages for a browser, and what they stream.
 
-pub mod chat_page;
-pub mod monitor;
-pub mod monitor_stream;
-pub mod static_files;
+pub(crate) mod chat_page;
+pub(crate) mod monitor;
+pub(crate) mod monitor_stream;
+pub(crate) mod static_files;

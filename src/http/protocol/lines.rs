@@ -67,7 +67,6 @@ impl Lines {
     ///
     /// # Errors
     /// The connection broke, or a line is longer than any that a node sends.
-    #[expect(clippy::should_implement_trait, reason = "an iterator cannot say that nothing came yet")]
     pub fn next(&mut self) -> io::Result<Next> {
         loop {
             let buffer = match self.from.fill_buf() {

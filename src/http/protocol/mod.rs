@@ -1,10 +1,10 @@
 //! HTTP/1.1 over one connection: bytes, request heads, responses, errors, and what is checked before anyone is asked.
 
-pub mod conn;
-pub mod error;
-pub mod guard;
-pub mod idempotency;
-pub mod lines;
-pub mod params;
-pub mod parse;
-pub mod response;
+pub(crate) mod conn;
+pub(crate) mod error;
+pub(crate) mod guard;
+pub(crate) mod idempotency;
+pub(crate) mod lines;
+pub(crate) mod params;
+pub(crate) mod parse;
+pub(crate) mod response;

@@ -1,11 +1,11 @@
 //! Connections between nodes.
 
-pub mod acceptor;
-pub mod dialer;
-pub mod discovery_client;
-pub mod discovery_io;
-pub mod former_member;
-pub mod join;
-pub mod limits;
-pub mod newcomers;
-pub mod reunite;
+pub(crate) mod acceptor;
+pub(crate) mod dialer;
+pub(crate) mod discovery_client;
+pub(crate) mod discovery_io;
+pub(crate) mod former_member;
+pub(crate) mod join;
+pub(crate) mod limits;
+pub(crate) mod newcomers;
+pub(crate) mod reunite;

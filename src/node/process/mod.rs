@@ -1,15 +1,15 @@
 //! Start and end of the process.
 
 pub(crate) mod front_port;
-pub mod launch;
-pub mod log_limit;
-pub mod log_queue;
-pub mod logging;
-pub mod new_cluster;
-pub mod open;
-pub mod ports;
-pub mod renew;
-pub mod signals;
-pub mod sql_folder;
-pub mod start;
-pub mod stop;
+pub(crate) mod launch;
+pub(crate) mod log_limit;
+pub(crate) mod log_queue;
+pub(crate) mod logging;
+pub(crate) mod new_cluster;
+pub(crate) mod open;
+pub(crate) mod ports;
+pub(crate) mod renew;
+pub(crate) mod signals;
+pub(crate) mod sql_folder;
+pub(crate) mod start;
+pub(crate) mod stop;

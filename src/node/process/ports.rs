@@ -35,7 +35,6 @@ pub struct PortError {
 }
 
 /// One for each port of a node.
-#[expect(missing_docs, reason = "named for what they serve")]
 pub struct Ports {
     pub peer: TcpListener,
     pub http: TcpListener,

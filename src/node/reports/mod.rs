@@ -1,6 +1,6 @@
 //! What a node tells of itself and its cluster, gathered from what its threads publish: the row of its heartbeats, the status
 //! with the monitor frame, and the metrics.
 
-pub mod heartbeat;
-pub mod metrics;
-pub mod status;
+pub(crate) mod heartbeat;
+pub(crate) mod metrics;
+pub(crate) mod status;

@@ -42,7 +42,6 @@ pub struct Inboxes {
 
 /// The receiving ends, each for its thread.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "as in `Inboxes`")]
 pub struct Receivers {
     pub core: Receiver<CoreInput>,
     pub disk: Receiver<DiskJob>,

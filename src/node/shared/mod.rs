@@ -7,19 +7,19 @@
 //! and `cluster_state.rs` with what follows from it.
 //! Not here: the owners (`node/threads/`), the shapes of what is published (`node/views/`).
 
-pub mod clock;
-pub mod cluster_state;
-pub mod inbox;
-pub mod inboxes;
-pub mod link;
-pub mod lock;
-pub mod memory;
-pub mod messages;
-pub mod peer_frames;
-pub mod request;
-pub mod reserved_slots;
-pub mod state;
-pub mod stopper;
+pub(crate) mod clock;
+pub(crate) mod cluster_state;
+pub(crate) mod inbox;
+pub(crate) mod inboxes;
+pub(crate) mod link;
+pub(crate) mod lock;
+pub(crate) mod memory;
+pub(crate) mod messages;
+pub(crate) mod peer_frames;
+pub(crate) mod request;
+pub(crate) mod reserved_slots;
+pub(crate) mod state;
+pub(crate) mod stopper;
 
 pub use self::lock::lock;
 pub use self::state::Shared;

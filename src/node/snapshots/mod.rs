@@ -1,8 +1,8 @@
 //! Snapshots of the services' state: written, sent to others, compared, and put in place of a wrong one.
 
-pub mod checkpoints;
-pub mod digest;
-pub mod rebuild;
-pub mod schedule;
-pub mod transfer;
-pub mod writer;
+pub(crate) mod checkpoints;
+pub(crate) mod digest;
+pub(crate) mod rebuild;
+pub(crate) mod schedule;
+pub(crate) mod transfer;
+pub(crate) mod writer;

@@ -1,6 +1,6 @@
 //! What endpoints do with the database: reads, writes, backups and loads.
 
-pub mod handle;
-pub mod load;
-pub mod load_permit;
-pub mod reader_pool;
+pub(crate) mod handle;
+pub(crate) mod load;
+pub(crate) mod load_permit;
+pub(crate) mod reader_pool;

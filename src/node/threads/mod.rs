@@ -4,16 +4,16 @@
 //! Not here: threads of connections (`node/peer/`, endpoints), of snapshots and digests (`node/snapshots/`); who starts them all
 //! (`node/process/launch.rs`).
 
-pub mod apply;
-pub mod chat;
-pub mod config_writer;
-pub mod console;
-pub mod core;
-pub mod disk;
-pub mod gossip;
-pub mod large_reads;
-pub mod monitor;
-pub mod publish;
-pub mod sql_checkpoint;
-pub mod watch;
-pub mod worker;
+pub(crate) mod apply;
+pub(crate) mod chat;
+pub(crate) mod config_writer;
+pub(crate) mod console;
+pub(crate) mod core;
+pub(crate) mod disk;
+pub(crate) mod gossip;
+pub(crate) mod large_reads;
+pub(crate) mod monitor;
+pub(crate) mod publish;
+pub(crate) mod sql_checkpoint;
+pub(crate) mod watch;
+pub(crate) mod worker;

@@ -1,15 +1,15 @@
 //! What the threads of a node publish for each other and for the endpoints: plain values that know no thread.
 
-pub mod activity;
-pub mod catch_up;
+pub(crate) mod activity;
+pub(crate) mod catch_up;
 pub mod chat_feed;
-pub mod chat_lines;
-pub mod events;
-pub mod frames;
-pub mod integrity;
-pub mod jobs;
-pub mod latency;
-pub mod live_output;
+pub(crate) mod chat_lines;
+pub(crate) mod events;
+pub(crate) mod frames;
+pub(crate) mod integrity;
+pub(crate) mod jobs;
+pub(crate) mod latency;
+pub(crate) mod live_output;
 pub mod sessions;
-pub mod statement_timings;
+pub(crate) mod statement_timings;
 pub mod status;

@@ -3,14 +3,14 @@
 //! What belongs to one role lives in [`State`], so that stepping down forgets it as a whole.
 //! Not here: what changes it ([`Raft::step`]).
 
-pub mod bounds;
+pub(crate) mod bounds;
 pub(crate) mod campaign;
 pub(crate) mod disk;
 pub(crate) mod leadership;
 pub(crate) mod log;
 pub(crate) mod membership;
 pub(crate) mod progress;
-pub mod promise;
+pub(crate) mod promise;
 pub(crate) mod reads;
 
 use self::campaign::Campaign;

@@ -4,11 +4,11 @@
 //! Invariant: T1 the table is in the order of names, which are in lower case.
 //! Not here: what the commands do (`keys.rs` for the store's, `connection.rs` and `server.rs` for the server's own).
 
-pub mod connection;
-pub mod glob;
-pub mod keys;
-pub mod scripts;
-pub mod server;
+pub(crate) mod connection;
+pub(crate) mod glob;
+pub(crate) mod keys;
+pub(crate) mod scripts;
+pub(crate) mod server;
 
 use self::keys::{Context, Translated};
 use super::conn::Conn;

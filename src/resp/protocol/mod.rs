@@ -1,6 +1,6 @@
 //! The Redis protocol: bytes to requests, and replies to bytes.
 
 pub mod parse;
-pub mod reply;
+pub(crate) mod reply;
 #[cfg(any(test, fuzzing))]
-pub mod request_fuzzing;
+pub(crate) mod request_fuzzing;

@@ -8,11 +8,11 @@
 //! Not here: passwords and tokens in clear, which never come near the log (`http/chat/`), live streams (`node/views/chat_feed.rs`).
 
 mod accounts;
-pub mod commands;
+pub(crate) mod commands;
 mod conversation;
 mod feed;
-pub mod invisible_chars;
-pub mod names;
+pub(crate) mod invisible_chars;
+pub(crate) mod names;
 mod queries;
 mod service;
 mod snapshot;
@@ -21,6 +21,5 @@ mod state;
 mod tests;
 
 pub use self::commands::{AccountId, Answer, Command, ConversationId, Name, Query, Refusal, Target, TokenHash, View};
-pub use self::conversation::{Kind, Message, Talk};
 pub use feed::Event;
 pub use state::Chat;

@@ -7,7 +7,7 @@
 //! the log.
 //! Not here: compiling and running anything, limits and sandboxes (`work/`), endpoints (`http/`).
 
-pub mod commands;
+pub(crate) mod commands;
 mod queries;
 mod schedule;
 mod service;

@@ -10,8 +10,8 @@
 //! Not here: the Redis protocol (`resp/`), HTTP (`http/`).
 
 mod budget;
-pub mod commands;
-pub mod glob;
+pub(crate) mod commands;
+pub(crate) mod glob;
 mod key;
 mod locks;
 mod op_error;

@@ -11,9 +11,9 @@
 
 mod answer_limit;
 mod apply;
-pub mod budget;
+pub(crate) mod budget;
 pub mod commands;
-pub mod connection;
+pub(crate) mod connection;
 mod database;
 mod errors;
 mod integrity;
@@ -21,7 +21,7 @@ mod loading;
 mod read_only;
 mod reader;
 mod statement;
-pub mod storage;
+pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -1,9 +1,9 @@
 //! What must hold: models and rules that each run is held against.
 
-pub mod client_checker;
-pub mod delivery_checker;
-pub mod jobs_checker;
-pub mod kv_model;
-pub mod log_model;
-pub mod raft_checker;
-pub mod raft_rules;
+pub(crate) mod client_checker;
+pub(crate) mod delivery_checker;
+pub(crate) mod jobs_checker;
+pub(crate) mod kv_model;
+pub(crate) mod log_model;
+pub(crate) mod raft_checker;
+pub(crate) mod raft_rules;

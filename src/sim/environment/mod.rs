@@ -1,6 +1,6 @@
 //! The world of a run: its plan, network and disks, drawn from a seed.
 
-pub mod disk;
-pub mod files;
-pub mod net;
-pub mod plan;
+pub(crate) mod disk;
+pub(crate) mod files;
+pub(crate) mod net;
+pub(crate) mod plan;

@@ -1,8 +1,8 @@
 //! State of the nodes, clients and workers of a run.
 
-pub mod host;
-pub mod liveness;
-pub mod operations;
-pub mod services;
-pub mod snapshot_transfers;
-pub mod worker;
+pub(crate) mod host;
+pub(crate) mod liveness;
+pub(crate) mod operations;
+pub(crate) mod services;
+pub(crate) mod snapshot_transfers;
+pub(crate) mod worker;

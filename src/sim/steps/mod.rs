@@ -1,10 +1,10 @@
 //! What happens in a run, one event after another.
 
-pub mod chat;
-pub mod clients;
-pub mod effects;
-pub mod faults;
-pub mod liveness;
-pub mod restarts;
-pub mod snapshot_transfers;
-pub mod workers;
+pub(crate) mod chat;
+pub(crate) mod clients;
+pub(crate) mod effects;
+pub(crate) mod faults;
+pub(crate) mod liveness;
+pub(crate) mod restarts;
+pub(crate) mod snapshot_transfers;
+pub(crate) mod workers;

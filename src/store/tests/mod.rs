@@ -6,7 +6,7 @@
 mod crash;
 mod damage;
 mod failing;
-pub mod fault_files;
+pub(crate) mod fault_files;
 
 use super::error::StoreError;
 use super::{Options, Store};

@@ -1,7 +1,7 @@
 //! The write-ahead log: records in segments, appended, synced and read back.
 
-pub mod record;
-pub mod recover;
-pub mod replay;
-pub mod segment;
-pub mod writer;
+pub(crate) mod record;
+pub(crate) mod recover;
+pub(crate) mod replay;
+pub(crate) mod segment;
+pub(crate) mod writer;

@@ -1,12 +1,12 @@
 //! How much a statement may do: what its steps cost, how long its values may be, and what it may free.
 
-pub mod allowance;
-pub mod freed_space;
-pub mod fulltext_matches;
-pub mod fulltext_settings;
-pub mod fulltext_terms;
-pub mod growth;
-pub mod length_tiers;
-pub mod schema_changes;
-pub mod step_cost;
-pub mod text_cost;
+pub(crate) mod allowance;
+pub(crate) mod freed_space;
+pub(crate) mod fulltext_matches;
+pub(crate) mod fulltext_settings;
+pub(crate) mod fulltext_terms;
+pub(crate) mod growth;
+pub(crate) mod length_tiers;
+pub(crate) mod schema_changes;
+pub(crate) mod step_cost;
+pub(crate) mod text_cost;

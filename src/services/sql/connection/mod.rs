@@ -5,15 +5,15 @@
 //! functions that replace SQLite's, `function_calls.rs` is what they share; `hook_state.rs` is what hooks and functions share
 //! with the code that runs statements; `files.rs` is what the database asks of the node's folder.
 
-pub mod authorizer;
-pub mod catalogue;
+pub(crate) mod authorizer;
+pub(crate) mod catalogue;
 mod configure;
-pub mod dates;
-pub mod files;
+pub(crate) mod dates;
+pub(crate) mod files;
 mod function_calls;
-pub mod functions;
-pub mod hook_state;
-pub mod limits;
-pub mod result_lengths;
+pub(crate) mod functions;
+pub(crate) mod hook_state;
+pub(crate) mod limits;
+pub(crate) mod result_lengths;
 
 pub use self::configure::{configure, count_steps};

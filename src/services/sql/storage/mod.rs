@@ -1,12 +1,12 @@
 //! The database as a whole: its file, its image, its digest, and databases that come from elsewhere.
 
-pub mod checkpoint;
-pub mod digest;
-pub mod dump;
+pub(crate) mod checkpoint;
+pub(crate) mod digest;
+pub(crate) mod dump;
 mod file_header;
-pub mod image;
-pub mod load;
-pub mod open;
-pub mod own_table;
-pub mod prepare;
-pub mod schema;
+pub(crate) mod image;
+pub(crate) mod load;
+pub(crate) mod open;
+pub(crate) mod own_table;
+pub(crate) mod prepare;
+pub(crate) mod schema;
