@@ -262,10 +262,15 @@ fn language_of(file: &Path, client: &ClientArgs) -> Result<String, Fault> {
 /// holds a request.
 fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
     let until = Instant::now() + WORKERS_WITHIN;
-    let mut has_said = false;
+    let (mut has_said, mut was_late) = (false, false);
     let raw = loop {
         match client.exchange(&Request::once("POST", "/v1/jobs".to_string(), Some(body.to_vec()))) {
-            Err(fault) if fault.code == code::UNREACHABLE && Instant::now() < until && has_no_workers_yet(client) => {}
+            Err(fault) if fault.code == code::UNREACHABLE && Instant::now() < until => match workers(client) {
+                Some(0) => {}
+                // The first may have joined since the refusal.
+                Some(_) if !std::mem::replace(&mut was_late, true) => continue,
+                _ => return Err(fault),
+            },
             told => break told?,
         }
         if IS_INTERRUPTED.load(Ordering::Relaxed) {
@@ -282,10 +287,11 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
         .ok_or_else(|| Fault::new(code::UNKNOWN, "the response has no job id", "phalanx job list shows the jobs"))
 }
 
-/// Whether the cluster has a leader, and no node has said yet what it can run, or that it can run nothing.
-fn has_no_workers_yet(client: &Client) -> bool {
+/// How many nodes have said what they can run; `None` without a leader.
+fn workers(client: &Client) -> Option<usize> {
     let status = client.exchange(&Request::get("/v1/status")).map(|raw| raw.json()).unwrap_or_default();
-    status["cluster"]["leader"].is_u64() && status["jobs"]["workers"] == json!([])
+    status["cluster"]["leader"].as_u64()?;
+    Some(status["jobs"]["workers"].as_array()?.len())
 }
 
 fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result<(), Fault> {

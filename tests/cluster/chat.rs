@@ -352,6 +352,8 @@ fn the_command_line_does_what_it_names() {
         fine(who, &["login", who], b"correct horse\n");
     }
     fine("wim", &["signup", "wim"], b"correct horse\n");
+    let (code, said) = run("vic", &["send", "#x", "hello"], b"");
+    assert!(code == 1 && said.contains("log in with: phalanx chat login vic --as vic"), "{said}");
 
     // A room is the one of this name, whatever a pattern would make of it.
     for room in ["do it!", "do it\u{ff1f}", "do [a-c]*"] {

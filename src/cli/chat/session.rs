@@ -94,12 +94,26 @@ impl Drop for Keep {
     }
 }
 
-pub(crate) fn member(options: &ChatOptions) -> Result<Chat, Fault> {
+/// A client that is not logged in.
+fn stranger(options: &ChatOptions) -> Result<Chat, Fault> {
     let mut chat = Chat::new(client::endpoints(&options.client)?);
     if let Some(seconds) = options.client.timeout {
         chat.client.within = Some(Duration::from_secs_f64(seconds.clamp(0.001, 3600.0)));
     }
-    chat.client.token = std::fs::read_to_string(path_of(options)).ok().map(|token| token.trim().to_string());
+    Ok(chat)
+}
+
+/// A client with the saved session.
+pub(crate) fn member(options: &ChatOptions) -> Result<Chat, Fault> {
+    let mut chat = stranger(options)?;
+    match (std::fs::read_to_string(path_of(options)), &options.who) {
+        (Ok(token), _) => chat.client.token = Some(token.trim().to_string()),
+        (Err(_), Some(who)) => {
+            let message = format!("no session is saved as {who:?} on this machine");
+            return Err(Fault::new(code::FAILED, message, format!("log in with: phalanx chat login {who} --as {who}")));
+        }
+        (Err(_), None) => {}
+    }
     Ok(chat)
 }
 
@@ -124,8 +138,7 @@ pub(crate) fn password() -> Result<String, Fault> {
 }
 
 pub(crate) fn enter(options: &ChatOptions, name: &str, is_new: bool) -> Result<(), Fault> {
-    let mut chat = member(options)?;
-    chat.client.token = None;
+    let mut chat = stranger(options)?;
     let password = password()?;
     let keep = Keep::begin(options)?;
     let answer = if is_new { chat.sign_up(name, &password) } else { chat.log_in(name, &password) }.map_err(fault)?;
