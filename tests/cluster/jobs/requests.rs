@@ -47,7 +47,7 @@ fn the_doors_of_jobs_answer_as_promised() {
         (json!({"language": "shell", "source": "x", "files": []}), "give source, or files"),
         (json!({"language": "shell", "source": "x", "limits": {"wall_ms": 0}}), "limits.wall_ms must be 1 to 600000"),
         (json!({"language": "shell", "source": "x", "limit": {}}), "unknown field"),
-        (json!({"language": "shell", "files": [{"name": "../x", "content": ""}]}), "is no name for a file"),
+        (json!({"language": "shell", "files": [{"name": "../x", "content": ""}]}), "is not a valid file name"),
         (json!({"language": "shell", "files": [{"name": "x", "content": "!", "encoding": "base64"}]}), "not base64"),
     ] {
         let refused = post(&cluster, 2, "/v1/jobs", &body);
