@@ -10,7 +10,7 @@ use crate::node::{
 };
 use crate::raft::Change;
 use crate::services::Reply;
-use crate::services::jobs::JobId;
+use crate::services::jobs::{Job, JobId};
 use crate::services::sessions::Tag;
 use crate::services::sql;
 use crate::types::{Identity, Index, NodeId, Outcome};
@@ -45,6 +45,7 @@ pub trait Host: Send + Sync + 'static {
     fn gossip_json(&self) -> serde_json::Value;
     fn ask(&self, work: Operation, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
+    fn job(&self, id: JobId) -> Option<Job>;
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)>;
     fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>>;
     fn follow_chat(&self) -> ChatReader;
@@ -152,6 +153,9 @@ impl Host for Handle {
     }
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool {
         Handle::wait_key(self, key, revision, deadline)
+    }
+    fn job(&self, id: JobId) -> Option<Job> {
+        Handle::job(self, id)
     }
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Outcome<(Index, Reply)> {
         Handle::await_job(self, job, at_least, deadline)

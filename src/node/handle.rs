@@ -20,7 +20,7 @@ use super::views::sessions::id_of;
 use super::views::status::{EventLine, IntegrityStatus, NodeRuntimes};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
 use crate::raft::Change;
-use crate::services::jobs::JobId;
+use crate::services::jobs::{Job, JobId};
 use crate::services::registry::checkpoint_command;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId, Outcome};
@@ -201,8 +201,14 @@ impl Handle {
         watch::wait(&self.shared, key, revision, deadline)
     }
 
-    /// Waits until a job has ended, or until the services know at `at_least` that there is none: the job as this node has it
-    /// then (`Option<Job>`), also when the node stops. `Unknown` at the deadline.
+    /// A job as this node has it: not older than any answer that it has given. `None`: there is none, or nothing may be read.
+    pub fn job(&self, id: JobId) -> Option<Job> {
+        let is_readable = self.shared.integrity.no_reads().is_none();
+        self.shared.jobs().all.get(&id).filter(|_| is_readable).cloned()
+    }
+
+    /// Waits until a job has ended, or until the services know at `at_least` that there is none; done also when the node
+    /// stops. `Unknown` at the deadline. The reply is empty: [`Handle::job`] has the job.
     pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {
         match self.shared.integrity.no_reads() {
             Some(why) => Outcome::Refused(why),
