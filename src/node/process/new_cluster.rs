@@ -74,7 +74,7 @@ pub enum RecoverError {
         address: String,
     },
     /// It may be one of the cluster.
-    #[error("a node at {address} does not talk to this one, and may be of the same cluster: {why}")]
+    #[error("a node at {address} does not talk to this one, and may be of the same cluster; it says {why:?}")]
     Declines {
         /// Where.
         address: String,
@@ -262,7 +262,9 @@ impl Survivor {
                         return Err(RecoverError::OtherCluster { cluster, address });
                     }
                 }
-                Err(WireError::Rejected(why)) => return Err(RecoverError::Declines { address, why }),
+                Err(WireError::Rejected(why) | WireError::Unproved(why)) => {
+                    return Err(RecoverError::Declines { address, why });
+                }
                 Err(_) => {}
             }
         }
