@@ -240,11 +240,13 @@ mod tests {
         drop(to);
         let thread = std::thread::spawn(move || run(&inbox));
         let ready = || answers.iter().filter(|answer| !answer.is_empty()).count();
-        // Some five of them are there at once, however late they are taken.
-        for answer in &answers {
-            answer.recv_timeout(Duration::from_secs(20)).unwrap();
-            std::thread::sleep(10 * LOOK_EVERY);
-            assert!(ready() <= UNTAKEN_BYTES_MAX / (4 << 20) + 1, "{} answers wait", ready());
+        let (at_once, until) = (UNTAKEN_BYTES_MAX / (4 << 20), std::time::Instant::now() + Duration::from_secs(60));
+        for (taken, answer) in answers.iter().enumerate() {
+            while ready() < at_once.min(answers.len() - taken) && std::time::Instant::now() < until {
+                std::thread::yield_now();
+            }
+            assert_eq!(ready(), at_once.min(answers.len() - taken), "answers that wait after {taken}");
+            answer.try_recv().unwrap();
         }
         thread.join().unwrap();
     }
