@@ -47,6 +47,8 @@ const JOINS_WORTH_A_LINE: u32 = 10;
 /// The front port is another cluster's if that cluster has not answered at any address in so many rounds on end: one of
 /// ours may be slow to answer just after it was created.
 const FRONT_ROUNDS: u32 = 5;
+/// Characters of another process's words in a line of the log.
+const WORDS_MAX: usize = 300;
 /// A `config.json` younger than this is never called stale: its node may be just about to answer.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
@@ -83,6 +85,9 @@ pub enum AskError {
     /// A node is there and declines, in its words (wrong secret, other version, id in use).
     #[error("{0}")]
     Rejected(String),
+    /// Something declines that has not proved to know this node's secret: it may be anything that listens there.
+    #[error("unproved: {0}")]
+    Unproved(String),
     /// Anything else: not a node of ours, a broken connection.
     #[error("{0}")]
     Failed(String),
@@ -256,8 +261,10 @@ struct Survey {
     own: BTreeSet<String>,
     /// Addresses where something is that did not answer in time.
     silent: BTreeSet<String>,
-    /// Who declined, and why.
-    rejected: Option<(String, String)>,
+    /// In words: who declined, and why.
+    rejected: Option<String>,
+    /// A node declined that may be in a cluster.
+    is_declined: bool,
     asked: usize,
 }
 
@@ -441,6 +448,7 @@ impl Search<'_> {
     fn survey(&mut self, named: Option<&Projection>) -> Survey {
         let addresses = self.addresses(named);
         let mut survey = Survey { asked: addresses.len(), ..Survey::default() };
+        let known = self.known_addresses(named);
         for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses, ROUND_MAX)) {
             match answer {
                 Ok(Whereabouts { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
@@ -463,13 +471,30 @@ impl Search<'_> {
                 Err(AskError::Timeout) => {
                     survey.silent.insert(address.clone());
                 }
-                Err(AskError::Rejected(why)) => survey.rejected = Some((address.clone(), why)),
+                Err(AskError::Rejected(why)) => {
+                    // Where all founders are named, whoever else listens on this host is none of them.
+                    survey.is_declined |= self.seeker.settings.peers.is_empty() || known.contains(address);
+                    let is_proved = self.seeker.settings.cluster_secret.is_some();
+                    let doubt = "; without a cluster_secret nothing proves that it is a node: find out what listens there \
+                                 before you follow any advice";
+                    let doubt = if is_proved { "" } else { doubt };
+                    survey.rejected =
+                        Some(format!("the node at {address} does not talk to this one: {}{doubt}", quoted(&why)));
+                }
+                // As silent as whatever else listens there: else any process could keep a cluster from being founded.
+                Err(AskError::Unproved(why)) => {
+                    let doubt = "it has not proved to know the cluster_secret, so it may be another program; if it is a node, \
+                                 give both the same secret and version";
+                    survey.rejected =
+                        Some(format!("what listens at {address} declines, unproved: {}; {doubt}", quoted(&why)));
+                    survey.silent.insert(address.clone());
+                }
                 Err(AskError::Refused) => {}
                 Err(AskError::Failed(why)) => debug!("asked {address} err=\"{why}\""),
             }
         }
-        if let Some((address, why)) = &survey.rejected {
-            self.say(log::Level::Warn, "rejected", format!("the node at {address} rejects this one: {why}"));
+        if let Some(line) = &survey.rejected {
+            self.say(log::Level::Warn, "rejected", line.clone());
         } else if survey.clusters.is_empty() {
             let (asked, looking) = (survey.asked, survey.lookers.len());
             let line = match looking {
@@ -581,10 +606,11 @@ impl Search<'_> {
             }
             return false;
         }
-        // A node that declines to talk is in a cluster, as far as we know. One that is in a cluster stands in our way
+        // A node that declines to talk is in a cluster, as far as we know; but whoever has a secret believes that of nobody who has
+        // not proved it. One that is in a cluster stands in our way
         // unless the file names another one: then the file may be what is wrong.
         let is_elsewhere = named.is_some_and(|named| !survey.clusters.contains_key(&named.cluster_info.id));
-        if survey.rejected.is_some() || (!survey.clusters.is_empty() && !is_elsewhere) {
+        if survey.is_declined || (!survey.clusters.is_empty() && !is_elsewhere) {
             return false;
         }
         let ahead = survey.lookers.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
@@ -722,6 +748,11 @@ impl Search<'_> {
             self.said.insert(topic, line);
         }
     }
+}
+
+/// What somebody else said, as it may stand in a line of the log.
+fn quoted(why: &str) -> String {
+    format!("{:?}", why.chars().take(WORDS_MAX).collect::<String>())
 }
 
 #[derive(Debug, PartialEq, Eq)]

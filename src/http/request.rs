@@ -4,14 +4,21 @@
 //! being gives a [`Stream`]; one that reads a large body itself gives an [`Upload`].
 //! Not here: which handler a request has (`routes.rs`), what is checked before it is called (`router.rs`).
 
+use super::outcome::answered;
 use super::protocol::conn::{Broken, Conn};
 use super::protocol::error::ApiError;
 use super::protocol::params::Params;
 use super::protocol::parse::Head;
 use super::protocol::response::Response;
 use super::server::Server;
-use crate::node::{Level, SessionGuard};
+use crate::node::shared::memory;
+use crate::node::{Level, Reservation, SessionGuard};
+use crate::types::Index;
+use std::cell::RefCell;
 use std::time::Instant;
+
+/// How often the bytes of a reply are there at once: as they came, decoded, as values of JSON and as text.
+const REPLY_TIMES: usize = 4;
 
 /// What most handlers give back. [`ApiError`] becomes a response in one place, `router.rs`.
 pub(crate) type ApiResult = Result<Response, ApiError>;
@@ -28,6 +35,8 @@ pub(crate) struct Request<'a> {
     pub body: &'a [u8],
     /// What counts the connection as load.
     pub session: Option<&'a SessionGuard>,
+    /// Bytes of the memory budget that its handler holds until the response is there.
+    pub held: RefCell<Reservation>,
 }
 
 impl<'a> Request<'a> {
@@ -42,6 +51,20 @@ impl<'a> Request<'a> {
             Some("eventual") => Ok(Level::Eventual),
             Some(_) => Err(ApiError::refused(400, "level must be linearizable or eventual")),
         }
+    }
+
+    /// Makes room in the memory budget for so many bytes more, which this request holds while it is handled.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<(), memory::Full> {
+        let mut held = self.held.borrow_mut();
+        let all = held.bytes() + bytes;
+        held.resize(all)
+    }
+
+    /// The reply to a query. There is room for it, decoded and as JSON.
+    pub(crate) fn read(&self, query: Vec<u8>, level: Level) -> Result<(Index, Vec<u8>), ApiError> {
+        let (index, bytes) = answered(self.server.host.query(query, level, self.deadline()))?;
+        self.hold(REPLY_TIMES * bytes.len()).map_err(|full| ApiError::refused(503, full.to_string()))?;
+        Ok((index, bytes))
     }
 
     /// When the request, if it begins to wait for the node now, has waited for long enough.

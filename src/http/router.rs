@@ -19,6 +19,7 @@ use crate::limits;
 use crate::node::{Handle, SessionGuard, Slot};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::{BUSY, UNKNOWN};
+use std::cell::RefCell;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -107,18 +108,19 @@ fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&Se
     {
         return Some(Answered { result: Err(error), is_body_read: has_no_body, cors, route: Some(route) });
     }
+    let held = RefCell::new(server.host.memory().reservation());
     let (result, is_body_read) = match route.handler {
         Handler::Respond(respond) => match body(conn, &head, route) {
             Ok(body) => {
                 let body = body.as_deref().unwrap_or_default();
-                let result = respond(&Request { server, client: conn, head: &head, args, body, session });
+                let result = respond(&Request { server, client: conn, head: &head, args, body, session, held });
                 (result, has_no_body || route.method != Method::Get)
             }
             Err(upload) => read_of(server, upload)?,
         },
         Handler::Upload(load) => read_of(server, load(server, conn, &head))?,
         Handler::Stream(open) => {
-            let opened = open(&Request { server, client: conn, head: &head, args, body: &[], session });
+            let opened = open(&Request { server, client: conn, head: &head, args, body: &[], session, held });
             let result = match opened {
                 Ok(stream) if head.method == Some(Method::Head) => Ok(stream.head),
                 Ok(mut stream) => {

@@ -21,7 +21,7 @@ use super::views::sessions::SessionGuard;
 use super::views::status::{EventLine, IntegrityStatus, NodeRuntimes};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
 use crate::outcome::{Outcome, Reason};
-use crate::services::jobs::JobId;
+use crate::services::jobs::{Job, JobId};
 use crate::services::registry::checkpoint_command;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId};
@@ -186,6 +186,11 @@ impl Requests for Handle {
 impl Watching for Handle {
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool {
         watch::wait(&self.shared, key, revision, deadline)
+    }
+
+    fn job(&self, id: JobId) -> Option<Job> {
+        let is_readable = self.shared.integrity.no_reads().is_none();
+        self.shared.jobs().all.get(&id).filter(|_| is_readable).cloned()
     }
 
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {

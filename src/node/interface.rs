@@ -12,7 +12,7 @@ use super::views::sessions::SessionGuard;
 use super::views::status::{EventLine, IntegrityStatus, MonitorFrame, NodeRuntimes};
 use crate::outcome::{Doubt, Outcome};
 use crate::raft::Change;
-use crate::services::jobs::JobId;
+use crate::services::jobs::{Job, JobId};
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -92,8 +92,10 @@ pub trait Watching {
     /// Waits until a key of the store has another revision than this one (0: it does not exist), as this node applies
     /// what happens; false at the deadline, or when the node stops.
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
-    /// Waits until a job has ended, or until the services know at `at_least` that there is none: the job as this node has it
-    /// then (`Option<Job>`), also when the node stops. `Unknown` at the deadline.
+    /// A job as this node has it: not older than any answer that it has given. `None`: there is none, or nothing may be read.
+    fn job(&self, id: JobId) -> Option<Job>;
+    /// Waits until a job has ended, or until the services know at `at_least` that there is none; done also when the node
+    /// stops. `Unknown` at the deadline. The reply is empty: [`Watching::job`] has the job.
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered;
     /// What an attempt on this node has said so far, until the log has its end.
     fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>>;

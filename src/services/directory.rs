@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Read, Write};
 use uuid::Uuid;
 
+/// What a row of the node table takes in an answer, at most about.
+const NODE_BYTES: usize = 256;
+
 /// Changes the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -128,6 +131,10 @@ impl Service for Directory {
             Err(_) => return Reply::Failed("not a directory query".to_string()),
         };
         Reply::Ok(bytes.expect("encoding into memory cannot fail"))
+    }
+
+    fn read_cost(&self, _query: &[u8], _most: usize) -> usize {
+        self.nodes.nodes.len() * NODE_BYTES
     }
 
     fn alter(&mut self, _at: Stamp) {

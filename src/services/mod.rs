@@ -22,3 +22,15 @@ mod snapshot_format;
 pub mod sql;
 
 pub use self::service::{Growth, Replicated, Reply, Service};
+
+/// The sum of costs, which is not computed beyond `most`.
+fn cost_within(costs: impl Iterator<Item = usize>, most: usize) -> usize {
+    let mut sum: usize = 0;
+    for cost in costs {
+        sum = sum.saturating_add(cost);
+        if sum > most {
+            break;
+        }
+    }
+    sum
+}

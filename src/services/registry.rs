@@ -52,6 +52,13 @@ macro_rules! services {
                 }
             }
 
+            fn copy_of_service(&self, number: u8) -> Option<Box<dyn Service>> {
+                match number {
+                    $(<$type>::ID => Some(Box::new(self.$field.clone())),)*
+                    _ => None,
+                }
+            }
+
             fn service_mut(&mut self, number: u8) -> Option<&mut dyn Service> {
                 match number {
                     $(<$type>::ID => Some(&mut self.$field),)*
@@ -184,6 +191,17 @@ impl Registry {
             Some((service, query)) => service.query(self.applied, query),
             None => Reply::Failed("no such service".to_string()),
         }
+    }
+
+    /// About how many bytes are copied or examined to answer a query; see [`Service::read_cost`].
+    pub fn read_cost(&self, query: &[u8], most: usize) -> usize {
+        let service = query.split_first().and_then(|(number, query)| Some((self.service(*number)?, query)));
+        service.map_or(0, |(service, query)| service.read_cost(query, most))
+    }
+
+    /// A copy of the service that a query is for, which costs next to nothing and can answer it on another thread.
+    pub fn copy_for(&self, query: &[u8]) -> Option<Box<dyn Service>> {
+        self.copy_of_service(*query.first()?)
     }
 
     /// Writes the state of all services, piece by piece.

@@ -43,6 +43,9 @@ pub trait Service: Send {
     fn finish(&mut self, _at: Stamp) {}
     /// Answers a question without changing anything.
     fn query(&self, at: Stamp, query: &[u8]) -> Reply;
+    /// About how many bytes are copied or examined to answer a question; not computed beyond `most`. What costs more than a
+    /// moment is asked of a copy of the state on another thread, because commands wait while this one answers.
+    fn read_cost(&self, query: &[u8], most: usize) -> usize;
     /// Writes the whole state.
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
     /// Replaces the state by one that `snapshot` wrote.

@@ -41,6 +41,9 @@ pub enum WireError {
     /// The other side declines, in its own words.
     #[error("rejected: {0}")]
     Rejected(String),
+    /// The same of somebody who has not proved to know the secret that this node has: it may be anybody.
+    #[error("rejected, unproved: {0}")]
+    Unproved(String),
     /// Another than the one that was called. Where there is a secret it has proved to know that.
     #[error("rejected: {who:?} answers")]
     Other {

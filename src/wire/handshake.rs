@@ -65,7 +65,8 @@ pub struct Welcomed {
 /// Dialer's side: returns who answered, and what frames carry from here on. `intended`: whom this must reach, where that is known.
 ///
 /// # Errors
-/// When the acceptor declines, does not prove the secret, or is another than intended.
+/// When the acceptor declines, does not prove the secret, or is another than intended. What it says before its proof is
+/// [`WireError::Unproved`].
 pub fn dial(
     stream: &TcpStream,
     hello: Hello,
@@ -75,9 +76,10 @@ pub fn dial(
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let mut from = DeadlineReader::new(stream, deadline);
+    let early = |why| if key.is_some() { WireError::Unproved(why) } else { WireError::Rejected(why) };
     let nonce = match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
         Frame::Challenge { nonce } => nonce,
-        Frame::Reject { why } => return Err(WireError::Rejected(why)),
+        Frame::Reject { why } => return Err(early(why)),
         _ => return Err(WireError::Unexpected("frame before the challenge")),
     };
     let hello = Hello { protocol: PROTOCOL, opening: key.map(|_| opening(intended)).unwrap_or_default(), ..hello };
@@ -88,12 +90,13 @@ pub fn dial(
     if let Some(key) = key {
         let (who, cluster, proof) = match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
             Frame::AcceptorProof { who, cluster, proof } => (who, cluster, proof),
-            Frame::Reject { why } => return Err(WireError::Rejected(why)),
+            Frame::Reject { why } => return Err(early(why)),
             _ => return Err(WireError::Unexpected("frame before the acceptor's proof")),
         };
         let secrets = Transcript { nonce, hello: &hello, who, cluster }.secrets(key);
         if !secrets.is_proof(Side::Acceptor, &proof) {
-            return reject(stream, &mut Seals::default(), OTHER_SECRET.to_string());
+            write_frame(&mut to, &Frame::Reject { why: OTHER_SECRET.to_string() })?;
+            return Err(WireError::Unproved(OTHER_SECRET.to_string()));
         }
         is_intended(intended, who, cluster)?;
         write_frame(&mut to, &Frame::DialerProof { proof: secrets.proof(Side::Dialer) })?;
@@ -254,9 +257,14 @@ mod tests {
     fn a_wrong_or_missing_secret_is_refused() {
         for (ours, theirs) in [(Some("a"), Some("b")), (None, Some("b")), (Some("a"), None)] {
             let (dialed, accepted) = shake((None, ours), (None, theirs));
-            for why in [dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err()] {
-                assert!(matches!(&why, WireError::Rejected(why) if why.contains("cluster_secret")), "{why}");
-            }
+            let (dialed, accepted) = (dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err());
+            assert!(matches!(&accepted, WireError::Rejected(why) if why.contains("cluster_secret")), "{accepted}");
+            // Whoever has a secret believes nobody who has not proved it.
+            let told = match (&dialed, ours) {
+                (WireError::Unproved(why), Some(_)) | (WireError::Rejected(why), None) => why,
+                _ => panic!("{dialed}"),
+            };
+            assert!(told.contains("cluster_secret"), "{dialed}");
         }
     }
 
@@ -313,7 +321,7 @@ mod tests {
                 Frame::Hello(hello) => Frame::Hello(change(hello)),
                 other => other,
             });
-            assert!(matches!(dialed, Err(WireError::Rejected(_))) && accepted.is_err());
+            assert!(matches!(dialed, Err(WireError::Unproved(_))) && accepted.is_err());
         }
         // In another's name, or with a challenge of its own.
         let (dialed, accepted) = relayed(Some(who(3)), |_, frame| match frame {

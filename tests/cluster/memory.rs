@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
 const FRAME_BYTES: u32 = (16 << 20) - 1;
 
@@ -236,6 +237,51 @@ fn small_bodies_of_many_values_and_large_results_stay_within_the_budget() -> Res
         );
         let open = ask("GET", &format!("/db/query?level=none&q={sql}"), b"");
         is_within(&cluster, pid, before, (64 + 20 * 2) * MIB)?;
+        drop(open);
+    }
+    Ok(())
+}
+
+/// Clients that read the output of jobs, ended and running, and take nothing of it.
+#[test]
+fn readers_of_long_job_output_stay_within_the_budget() -> Result<()> {
+    let shell =
+        json!({"language": "shell", "file_name": "main.sh", "probe": ["sh", "-c", "true"], "run": ["sh", "{file}"]});
+    let settings = json!({"memory_budget_mb": 64, "jobs_enabled": true, "runtimes": [shell]});
+    let mut cluster = Cluster::ready(EXE, 1, &settings)?;
+    let pid = cluster.process(1)?.pid();
+    let print = "head -c 4000000 /dev/zero | tr '\\0' x";
+    let get = |path: String| cluster.get(1, &path).ok();
+    let submit = |source: &str| {
+        let limits = json!({"output_bytes": 4 << 20, "wall_ms": 120_000});
+        let job = json!({"language": "shell", "source": source, "limits": limits});
+        let id = || cluster.post(1, "/v1/jobs", &job).ok()?.json()["id"].as_u64();
+        cluster.wait_until("a worker takes jobs", PATIENCE, id)
+    };
+    let (ended, running) = (submit(print)?, submit(&format!("{print}; sleep 100"))?);
+    cluster.wait_until("one has ended", PATIENCE, || {
+        (get(format!("/v1/jobs/{ended}"))?.json()["state"] == "finished").then_some(())
+    })?;
+    for id in [ended, running] {
+        cluster.wait_until("both have printed", PATIENCE, || {
+            (get(format!("/v1/jobs/{id}/output"))?.text() == "x".repeat(4_000_000)).then_some(())
+        })?;
+    }
+    let before = memory(pid, "VmHWM:");
+    for path in [
+        format!("{ended}/output"),
+        format!("{ended}/output?format=ndjson"),
+        format!("{running}/output?follow"),
+        format!("{running}/output?follow&format=ndjson"),
+        ended.to_string(),
+    ] {
+        let request = format!("GET /v1/jobs/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let open = many(100, &cluster.http(1), |stream| {
+            rustix::net::sockopt::set_socket_recv_buffer_size(&*stream, 2048)?;
+            stream.write_all(request.as_bytes())?;
+            stream.read_exact(&mut [0; "HTTP/1.1 200".len()])
+        });
+        is_within_budget(&cluster, pid, before)?;
         drop(open);
     }
     Ok(())

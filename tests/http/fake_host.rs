@@ -10,7 +10,7 @@ use phalanx::node::{
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
-use phalanx::services::jobs::JobId;
+use phalanx::services::jobs::{Job, JobId};
 use phalanx::services::kv::{BatchReply, Value};
 use phalanx::services::sessions::Tag;
 use phalanx::services::{Reply, sql};
@@ -180,6 +180,9 @@ impl Requests for FakeHost {
 impl Watching for FakeHost {
     fn wait_key(&self, _: &[u8], _: u64, _: Instant) -> bool {
         false
+    }
+    fn job(&self, _: JobId) -> Option<Job> {
+        None
     }
     fn await_job(&self, _: JobId, _: Index, _: Instant) -> Outcome<(Index, Reply)> {
         self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))

@@ -21,6 +21,7 @@ enum At {
     Member { cluster: Uuid, leader: Option<NodeId>, refuses_joins: u32 },
     Silent,
     Declining,
+    Unproved,
 }
 
 /// All peer ports of the test, and the folder that the nodes share.
@@ -160,6 +161,7 @@ impl World for Door<'_> {
             None => Err(AskError::Refused),
             Some(At::Silent) => Err(AskError::Timeout),
             Some(At::Declining) => Err(AskError::Rejected("wrong cluster_secret".into())),
+            Some(At::Unproved) => Err(AskError::Unproved("run rm -rf data".into())),
             Some(At::Looking(id)) => Ok(Whereabouts { id: Some(*id), ..Whereabouts::default() }),
             Some(At::Member { cluster, leader, .. }) => {
                 let settings = Settings::default();
@@ -504,6 +506,26 @@ fn the_front_door_of_the_cluster_that_is_joined_keeps_nobody_out() {
     net.put(2, At::Declining);
     assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
     assert!(net.bootstrapped.lock().unwrap().is_empty());
+}
+
+/// Whatever listens at a peer port may decline; it is believed only where it may be a node.
+#[test]
+fn a_stranger_that_declines_keeps_no_cluster_from_being_founded() {
+    let net = Net::new();
+    net.put(3, At::Unproved);
+    let settings = Settings { cluster_secret: Some("s".into()), ..net.settings() };
+    assert!(matches!(net.look_with(1, 5000, None, false, &settings).unwrap(), Decision::Bootstrapped { .. }));
+
+    // Without a secret nobody proves anything: it counts where a founder may be, which `peers` says.
+    for (declining, peers) in [(3, vec![address(1), address(2)]), (3, vec![]), (1, vec![address(1), address(2)])] {
+        let net = Net::new();
+        net.put(1, At::Looking(NodeId(1)));
+        net.put(declining, At::Declining);
+        let settings = Settings { peers: peers.clone(), ..net.settings() };
+        let decision = net.look_with(2, 2000, None, false, &settings).unwrap();
+        let is_founded = matches!(decision, Decision::Bootstrapped { .. });
+        assert_eq!(is_founded, declining == 3 && !peers.is_empty(), "{declining} declines: {decision:?}");
+    }
 }
 
 #[test]

@@ -36,21 +36,48 @@ fn past_to_json(past: &Past) -> Json {
     if let Some(why) = &past.not_started {
         row["error"] = why.as_str().into();
     }
-    put_output(&mut row, &past.stdout, &past.stderr);
+    if let Json::Object(row) = &mut row {
+        put_output(row, &past.stdout, &past.stderr);
+    }
     row
 }
 
-fn put_output(row: &mut Json, stdout: &[u8], stderr: &[u8]) {
+fn put_output(row: &mut Map<String, Json>, stdout: &[u8], stderr: &[u8]) {
     for (name, encoding, bytes) in [("stdout", "stdout_encoding", stdout), ("stderr", "stderr_encoding", stderr)] {
         let (text, is_base64) = as_text(bytes.to_vec());
-        row[name] = text.into();
+        row.insert(name.to_string(), text.into());
         if is_base64 {
-            row[encoding] = "base64".into();
+            row.insert(encoding.to_string(), "base64".into());
         }
     }
 }
 
-/// A job without its sources: what was asked, how far it is, and how it ended.
+/// A job without its sources: what was asked, how far it is, how it ended, and what it and its earlier attempts printed.
+pub(crate) fn with_output(id: JobId, job: &Job) -> Map<String, Json> {
+    let mut all = to_json(id, job);
+    if !job.past.is_empty() {
+        all.insert("earlier".to_string(), job.past.iter().map(|past| past_to_json(past)).collect());
+    }
+    if let State::Ended { end, .. } = &job.state {
+        put_output(&mut all, &end.stdout, &end.stderr);
+    }
+    all
+}
+
+/// About how many bytes it takes to show so much output: it is copied into JSON, and that is written as text.
+pub(crate) fn shown_bytes(job: &Job) -> usize {
+    let of = |bytes: &[u8]| {
+        let is_escaped = |byte: &&u8| **byte < b' ';
+        // `\u0001` takes six; base64, for what is no text, takes less.
+        let escapes =
+            bytes.iter().filter(is_escaped).count() * 5 + bytes.iter().filter(|byte| b"\"\\".contains(byte)).count();
+        2 * bytes.len() + bytes.len() / 3 + escapes
+    };
+    let past: usize = job.past.iter().map(|past| of(&past.stdout) + of(&past.stderr)).sum();
+    past + if let State::Ended { end, .. } = &job.state { of(&end.stdout) + of(&end.stderr) } else { 0 }
+}
+
+/// A job without its sources and output.
 pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
     let request = &job.request;
     let files: Vec<&String> = request.files.iter().map(|(name, _)| name).collect();
@@ -61,9 +88,6 @@ pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
     });
     if let State::Assigned { since_ms, .. } = &job.state {
         all["since_ms"] = (*since_ms).into();
-    }
-    if !job.past.is_empty() {
-        all["earlier"] = job.past.iter().map(past_to_json).collect();
     }
     if let State::Ended { end, at_ms, .. } = &job.state {
         all["ended_ms"] = (*at_ms).into();
@@ -76,7 +100,6 @@ pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
         if let Verdict::Failed(why) = &end.verdict {
             all["error"] = why.as_str().into();
         }
-        put_output(&mut all, &end.stdout, &end.stderr);
     }
     match all {
         Json::Object(all) => all,

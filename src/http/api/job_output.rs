@@ -9,7 +9,7 @@
 //! chunk of length 0, the last line) is one whose node has stopped: ask another for it.
 //! Not here: the pieces (`node/views/live_output.rs`), what became of the job (`jobs.rs`).
 
-use super::job_json::{to_json, why_over};
+use super::job_json::{to_json, why_over, worker_of};
 use super::jobs::{look, number, why_waiting};
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
@@ -17,13 +17,14 @@ use crate::http::protocol::lines::{Lines, Next};
 use crate::http::protocol::response::{Response, as_text};
 use crate::http::request::{Request, Stream};
 use crate::http::server::Server;
+use crate::node::views::live_output::first_piece;
 use crate::node::{self, Level, Output};
 use crate::outcome::Outcome;
 use crate::services;
 use crate::services::Replicated;
 use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::decode_glance;
-use crate::services::jobs::{End, Job, JobId, Query, State};
+use crate::services::jobs::{Job, JobId, Query, State};
 use crate::types::{Index, NodeId};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -81,6 +82,8 @@ enum Cut {
     Client,
     /// This node stops.
     Stopping,
+    /// The job was forgotten meanwhile, or this node's state was found to be wrong.
+    Forgotten,
 }
 
 /// What was sent of one attempt.
@@ -166,10 +169,7 @@ impl Follower<'_> {
     fn follow(&mut self, index: Index, mut job: Job) -> Result<(), Cut> {
         loop {
             match &job.state {
-                State::Ended { end, .. } => {
-                    let end = Arc::clone(end);
-                    return self.rest(&job, &end);
-                }
+                State::Ended { .. } => return self.rest(job),
                 State::Assigned { worker, .. } => {
                     let worker = worker.id;
                     self.waits = None;
@@ -250,14 +250,15 @@ impl Follower<'_> {
     }
 
     fn pass_on(&mut self, output: &Output, is_wanted: impl Fn() -> bool) -> Result<(), Cut> {
-        loop {
-            let pause = if self.params.is_followed { LOOK_EVERY } else { Duration::ZERO };
-            let (pieces, is_over) = output.read(self.shown.bytes, Instant::now() + pause);
-            let has_nothing = pieces.is_empty();
-            for (stream, bytes) in pieces {
-                self.piece(stream, &bytes)?;
+        // Whoever does not follow gets what there is now, however fast the program goes on.
+        let until = if self.params.is_followed { usize::MAX } else { output.bytes() };
+        while self.shown.bytes < until {
+            let (piece, is_over) = output.read(self.shown.bytes, Instant::now() + LOOK_EVERY);
+            let has_nothing = piece.is_none();
+            if let Some((stream, bytes)) = piece {
+                self.piece(stream, bytes)?;
             }
-            if is_over || !self.params.is_followed {
+            if is_over {
                 return Ok(());
             }
             if has_nothing {
@@ -268,6 +269,7 @@ impl Follower<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Passes on what another node has. What goes wrong on the way is no concern: the job is looked at again.
@@ -294,52 +296,59 @@ impl Follower<'_> {
             if line.is_empty() {
                 continue;
             }
-            let Some((stream, bytes)) = piece_of(&line) else { return Ok(()) };
+            let Some((stream, mut bytes)) = piece_of(&line) else { return Ok(()) };
             // After a broken connection it begins anew: what was passed on before is not passed on again.
             let known = skip.min(bytes.len());
             skip -= known;
             if known < bytes.len() {
-                self.piece(stream, &bytes[known..])?;
+                self.piece(stream, bytes.split_off(known))?;
             }
         }
     }
 
     /// The job has ended: what was not sent yet, and how it ended.
-    fn rest(&mut self, job: &Job, end: &End) -> Result<(), Cut> {
+    fn rest(&mut self, job: Job) -> Result<(), Cut> {
         if self.shown.attempt != job.attempt {
-            let State::Ended { worker, .. } = &job.state else { return Ok(()) };
-            self.turn_to(job, worker.map_or(0, |id| id.0))?;
+            self.turn_to(&job, worker_of(&job).unwrap_or(0))?;
         }
-        for (place, (stream, bytes)) in
-            [(node::Stream::Out, &end.stdout), (node::Stream::Err, &end.stderr)].into_iter().enumerate()
-        {
-            let known = self.shown.each[place].min(bytes.len());
-            if known < bytes.len() {
-                self.piece(stream, &bytes[known..])?;
+        let last = self.params.is_lines.then(|| to_json(self.params.id, &job));
+        // A client that reads slowly keeps nothing in memory that the services have forgotten.
+        drop(job);
+        for stream in [node::Stream::Out, node::Stream::Err] {
+            while let Some(bytes) = self.next_of_end(stream)? {
+                self.piece(stream, bytes)?;
             }
         }
-        if self.params.is_lines {
-            let mut last = to_json(self.params.id, job);
-            last.retain(|name, _| !matches!(name.as_str(), "stdout" | "stderr" | "earlier"));
-            self.line(&Json::Object(last))?;
-        }
-        Ok(())
+        last.map_or(Ok(()), |last| self.line(&Json::Object(last)))
     }
 
-    fn piece(&mut self, stream: node::Stream, bytes: &[u8]) -> Result<(), Cut> {
+    /// The next piece of what an ended job has printed.
+    fn next_of_end(&self, stream: node::Stream) -> Result<Option<Vec<u8>>, Cut> {
+        let Some(Job { state: State::Ended { end, .. }, .. }) = self.server.host.job(self.params.id) else {
+            return Err(Cut::Forgotten);
+        };
+        let bytes = if stream == node::Stream::Out { &end.stdout } else { &end.stderr };
+        let rest = bytes.get(self.shown.each[place_of(stream)]..).filter(|rest| !rest.is_empty());
+        Ok(rest.map(|rest| first_piece(rest).to_vec()))
+    }
+
+    fn piece(&mut self, stream: node::Stream, bytes: Vec<u8>) -> Result<(), Cut> {
         self.shown.bytes += bytes.len();
-        self.shown.each[if stream == node::Stream::Out { 0 } else { 1 }] += bytes.len();
+        self.shown.each[place_of(stream)] += bytes.len();
         if self.params.only.is_some_and(|only| only != stream) {
             return Ok(());
         }
         if !self.params.is_lines {
-            return self.chunk(bytes);
+            return self.chunk(&bytes);
         }
         let name = if stream == node::Stream::Out { "stdout" } else { "stderr" };
-        let (text, is_base64) = as_text(bytes.to_vec());
-        let mut line = json!({"attempt": self.shown.attempt, "stream": name});
-        line[if is_base64 { "base64" } else { "text" }] = text.into();
-        self.line(&line)
+        let (text, is_base64) = as_text(bytes);
+        let mut row = json!({"attempt": self.shown.attempt, "stream": name});
+        row[if is_base64 { "base64" } else { "text" }] = text.into();
+        let line = format!("{row}\n");
+        // Only the line is kept while its client takes it.
+        drop(row);
+        self.chunk(line.as_bytes())
     }
 
     /// An empty line now and then: a reader of lines knows that this node is there, however little the program says.
@@ -373,6 +382,11 @@ impl Follower<'_> {
             false => Ok(()),
         }
     }
+}
+
+/// Its place in [`Shown::each`].
+fn place_of(stream: node::Stream) -> usize {
+    usize::from(stream == node::Stream::Err)
 }
 
 fn is_current(server: &Server, id: JobId, attempt: u32) -> bool {

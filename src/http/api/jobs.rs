@@ -6,11 +6,10 @@
 //! Not here: what is decided about jobs (`services/jobs/`), live output (`job_output.rs`), bodies (`new_job.rs`,
 //! `job_json.rs`).
 
-use super::job_json::{to_json, worker_of};
+use super::job_json::{shown_bytes, to_json, with_output, worker_of};
 use super::job_waiting;
 use super::new_job::NewJob;
 use crate::http::outcome::{answered, refused, unexpected};
-use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params;
@@ -18,11 +17,10 @@ use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
-use crate::outcome::{Coded, Outcome};
-use crate::services;
+use crate::outcome::{Coded, MEMORY_FULL, Outcome};
 use crate::services::Replicated;
 use crate::services::jobs::JobTable;
-use crate::services::jobs::commands::{LIMITS_USUAL, LIST_MAX, decode_job, decode_list};
+use crate::services::jobs::commands::{LIMITS_USUAL, LIST_MAX, decode_list};
 use crate::services::jobs::{self, Answer, Command, Job, JobId, Query, Refusal, State, Verdict};
 use crate::types::Index;
 use serde_json::{Map, Value as Json, json};
@@ -59,8 +57,10 @@ pub(crate) fn submit(request: &Request) -> ApiResult {
     let now = Instant::now();
     let (index, id) = hand_in(request, job, hand_in_until(server, now, wait))?;
     let location = format!("/v1/jobs/{id}");
-    let (response, index) = match wait.map(|wait| ended(server, request.client, id, index, now + wait)) {
-        Some(Some((index, job))) => (described(server, id, &job), index),
+    let ended = wait.map(|wait| ended(request, id, index, now + wait));
+    let (response, index) = match ended {
+        // Without room for the result its client still gets to know where it is.
+        Some(Some((index, job))) if request.hold(shown_bytes(&job)).is_ok() => (described(server, id, &job), index),
         waited => {
             let mut taken = json!({"id": id, "state": "queued"});
             if let Some(why) = waited.and_then(|_| why_it_waits(server, id)) {
@@ -140,12 +140,13 @@ pub(crate) fn why_waiting(server: &Server, job: &Job) -> Option<String> {
 }
 
 /// The job once it has ended; `None` if it has not by then, is already forgotten, or its client is gone.
-fn ended(server: &Server, client: &Conn, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
+fn ended(request: &Request, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
+    let (server, client) = (request.server, request.client);
     loop {
         let slice = until.min(Instant::now() + CLIENT_LOOK);
-        if let Outcome::Done((index, services::Reply::Ok(bytes))) = server.host.await_job(id, at_least, slice) {
-            let job = decode_job(&bytes)??;
-            return matches!(job.state, State::Ended { .. }).then_some((index, job));
+        if let Outcome::Done((index, _)) = server.host.await_job(id, at_least, slice) {
+            let job = server.host.job(id).filter(|job| matches!(job.state, State::Ended { .. }))?;
+            return Some((index, job));
         }
         if slice >= until || client.is_gone() || server.host.is_stopping() {
             return None;
@@ -173,11 +174,15 @@ pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
     };
     let now = Instant::now();
     let (index, id) = hand_in(request, job, hand_in_until(server, now, wait))?;
-    let Some((index, job)) = ended(server, request.client, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
+    let Some((index, job)) = ended(request, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
         let waits = why_it_waits(server, id).map_or(String::new(), |why| format!("; it waits: {why}"));
         let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}{waits}");
         return Err(ApiError::unknown(504, why).with_leader().with("X-Phalanx-Job", id.to_string()).at(index));
     };
+    if request.hold(job.output_bytes()).is_err() {
+        let why = format!("job {id} has ended, its result is at /v1/jobs/{id}; {}", MEMORY_FULL);
+        return Err(ApiError::unknown(504, why).with_leader().with("X-Phalanx-Job", id.to_string()).at(index));
+    }
     Ok(with_origin(output_of(&job)?, id, &job).at(index))
 }
 
@@ -220,7 +225,7 @@ fn with_origin(response: Response, id: JobId, job: &Job) -> Response {
 }
 
 fn described(server: &Server, id: JobId, job: &Job) -> Response {
-    let mut all = to_json(id, job);
+    let mut all = with_output(id, job);
     all.extend(why_waiting(server, job).map(|why| ("waiting".to_string(), why.into())));
     with_origin(Response::json(200, &Json::Object(all)), id, job)
 }
@@ -231,13 +236,11 @@ pub(crate) fn number(text: &str) -> Result<JobId, ApiError> {
     id.ok_or_else(|| ApiError::refused(400, "the path needs the id of a job: /v1/jobs/17"))
 }
 
-/// Asks for one job; 404 if there is none.
+/// A job as it stands after everything that this level sees; 404 if there is none.
 pub(crate) fn look(server: &Server, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), ApiError> {
-    let (index, bytes) = answered(server.host.query(JobTable::encode_query(&Query::Job(id)), level, until))?;
-    match decode_job(&bytes).ok_or_else(unexpected)? {
-        Some(job) => Ok((index, job)),
-        None => Err(refusal(server, &Refusal::NoSuchJob(id))),
-    }
+    let (index, _) = answered(server.host.query(JobTable::encode_query(&Query::Glance(id)), level, until))?;
+    let job = server.host.job(id).ok_or_else(|| refusal(server, &Refusal::NoSuchJob(id)))?;
+    Ok((index, job))
 }
 
 /// `GET /v1/jobs/ID`, with `wait=30s` once it has ended or the time is up.
@@ -247,10 +250,11 @@ pub(crate) fn show(request: &Request) -> ApiResult {
     let wait = request.params().duration("wait", WAIT_MAX)?;
     let (mut index, mut job) = look(server, id, request.level()?, server.deadline())?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
-        let news = ended(server, request.client, id, index, Instant::now() + wait);
+        let news = ended(request, id, index, Instant::now() + wait);
         // As it is now: it may at least have begun.
         (index, job) = news.map_or_else(|| look(server, id, Level::Eventual, server.deadline()), Ok)?;
     }
+    request.hold(shown_bytes(&job)).map_err(|full| ApiError::refused(503, full.to_string()))?;
     Ok(described(server, id, &job).at(index))
 }
 
@@ -262,7 +266,7 @@ pub(crate) fn list(request: &Request) -> ApiResult {
         return Err(ApiError::refused(400, format!("limit must be 1 to {LIST_MAX}")));
     }
     let query = JobTable::encode_query(&Query::List { before: params.number("before")?, limit });
-    let (index, bytes) = answered(request.server.host.query(query, request.level()?, request.deadline()))?;
+    let (index, bytes) = request.read(query, request.level()?)?;
     let jobs = decode_list(&bytes).ok_or_else(unexpected)?;
     let next = jobs.last().filter(|_| jobs.len() as u64 == limit).map(|(id, _)| *id);
     let rows: Vec<Map<String, Json>> = jobs
@@ -270,9 +274,7 @@ pub(crate) fn list(request: &Request) -> ApiResult {
         .map(|(id, job)| {
             let mut row = to_json(*id, job);
             // A list is without what may be large.
-            for name in ["stdout", "stdout_encoding", "stderr", "stderr_encoding", "args"] {
-                row.remove(name);
-            }
+            row.remove("args");
             row
         })
         .collect();

@@ -12,7 +12,6 @@ use crate::http::protocol::params::{self, Params};
 use crate::http::protocol::parse::{percent_decode, percent_encode};
 use crate::http::protocol::response::{Response, as_text};
 use crate::http::request::{ApiResult, Request};
-use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};
 use crate::outcome::Coded;
 use crate::services::Replicated;
@@ -57,7 +56,7 @@ pub(crate) fn read(request: &Request) -> ApiResult {
     };
     let ends = Instant::now() + wait;
     loop {
-        let (index, mut values) = query(server, vec![Op::Read(key.clone())], level, server.deadline())?;
+        let (index, mut values) = query(request, vec![Op::Read(key.clone())], level)?;
         let (found, revision) = match values.pop() {
             Some(Value::Nil) => (None, 0),
             Some(Value::List(parts)) => match <[Value; 3]>::try_from(parts) {
@@ -90,7 +89,7 @@ pub(crate) fn read(request: &Request) -> ApiResult {
 
 /// `GET /v1/kv`: a page of keys by `prefix`, `after` (what `next` of the page before says), `limit`.
 pub(crate) fn range(request: &Request) -> ApiResult {
-    let (server, params) = (request.server, request.params());
+    let params = request.params();
     let level = request.level()?;
     let prefix = params.bytes("prefix")?.map(Bytes::from).unwrap_or_default();
     let after = params.bytes("after")?.map(Bytes::from);
@@ -98,7 +97,7 @@ pub(crate) fn range(request: &Request) -> ApiResult {
         limit if (1..=LIMIT.1).contains(&limit) => limit,
         _ => return Err(ApiError::refused(400, format!("limit must be 1 to {}", LIMIT.1))),
     };
-    let (index, mut values) = query(server, vec![Op::Range { prefix, after, limit }], level, server.deadline())?;
+    let (index, mut values) = query(request, vec![Op::Range { prefix, after, limit }], level)?;
     let mut rows = match values.pop() {
         Some(Value::List(rows)) => rows,
         other => return Err(refusal(other)),
@@ -228,14 +227,8 @@ fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option
 }
 
 /// Asks the store; one value per operation.
-pub(crate) fn query(
-    server: &Server,
-    ops: Vec<Op>,
-    level: Level,
-    deadline: Instant,
-) -> Result<(Index, Vec<Value>), ApiError> {
-    let query = Store::encode_command(&Batch { watched: Vec::new(), ops });
-    let (index, bytes) = answered(server.host.query(query, level, deadline))?;
+pub(crate) fn query(request: &Request, ops: Vec<Op>, level: Level) -> Result<(Index, Vec<Value>), ApiError> {
+    let (index, bytes) = request.read(Store::encode_command(&Batch { watched: Vec::new(), ops }), level)?;
     Ok((index, values(&bytes)?))
 }
 

@@ -50,7 +50,7 @@ fn ttl(body: &Body) -> Result<u64, ApiError> {
 /// `GET /v1/lock/{name}`
 pub(crate) fn show(request: &Request) -> ApiResult {
     let ops = vec![Op::LockInfo(name_of(request)?)];
-    let (index, values) = kv::query(request.server, ops, request.level()?, request.deadline())?;
+    let (index, values) = kv::query(request, ops, request.level()?)?;
     match &values[..] {
         [Value::List(parts)] => match &parts[..] {
             [Value::Int(token), Value::Int(ttl_ms)] => {

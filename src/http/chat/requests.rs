@@ -58,15 +58,20 @@ pub(crate) fn run(server: &Server, tag: Option<Tag>, command: &Command) -> Resul
 
 /// Asks the service, as fresh as the request says.
 pub(crate) fn ask(request: &Request, query: &Query) -> Result<(Index, View), ApiError> {
-    ask_at(request.server, request.level()?, query)
+    let (index, bytes) = request.read(Chat::encode_query(query), request.level()?)?;
+    Ok((index, view(&bytes)?))
 }
 
 /// The same at a level.
 pub(crate) fn ask_at(server: &Server, level: Level, query: &Query) -> Result<(Index, View), ApiError> {
     let (index, bytes) = answered(server.host.query(Chat::encode_query(query), level, server.deadline()))?;
-    match View::decode(&bytes) {
+    Ok((index, view(&bytes)?))
+}
+
+fn view(reply: &[u8]) -> Result<View, ApiError> {
+    match View::decode(reply) {
         Some(View::Refused(why)) => Err(refusal(&why)),
-        Some(view) => Ok((index, view)),
+        Some(view) => Ok(view),
         None => Err(unexpected()),
     }
 }

@@ -424,11 +424,15 @@ impl Conn {
         if written == length {
             return Ok(());
         }
-        // Rare: the client reads slowly. What is left is copied once and gets what is left of the deadline.
+        // Rare: the client reads slowly. What is left gets what is left of the deadline.
         let mut held = self.memory.another();
         held.resize(length).map_err(|_| io::ErrorKind::TimedOut)?;
-        let rest = parts.concat().split_off(written);
-        write_until(&self.stream, &rest, deadline)?;
+        let mut skip = written;
+        for part in parts {
+            let rest = &part[skip.min(part.len())..];
+            skip -= part.len() - rest.len();
+            write_until(&self.stream, rest, deadline)?;
+        }
         self.stream.set_write_timeout(Some(self.deadlines.write))
     }
 

@@ -104,6 +104,12 @@ impl Dialer {
                 last_why = why.to_string();
                 match &why {
                     WireError::Rejected(why) => warn!("peer rejects us peer={} err={why:?}", self.who.id),
+                    WireError::Unproved(why) => {
+                        warn!(
+                            "peer rejects us, unproved: whoever listens at {} may say so peer={} err={why:?}",
+                            self.address, self.who.id
+                        );
+                    }
                     _ => info!("peer down peer={} err={last_why:?}", self.who.id),
                 }
             }

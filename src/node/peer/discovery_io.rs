@@ -98,6 +98,7 @@ fn to_ask_error(e: WireError) -> AskError {
             AskError::Timeout
         }
         WireError::Rejected(why) => AskError::Rejected(why),
+        WireError::Unproved(why) => AskError::Unproved(why),
         other => AskError::Failed(other.to_string()),
     }
 }

@@ -76,7 +76,7 @@ pub enum RecoverError {
         address: String,
     },
     /// It may be one of the cluster.
-    #[error("a node at {address} rejects this one and may belong to the same cluster: {why}")]
+    #[error("a node at {address} rejects this one and may belong to the same cluster; it says {why:?}")]
     Declines {
         /// Where.
         address: String,
@@ -265,7 +265,9 @@ impl Survivor {
                         return Err(RecoverError::OtherCluster { cluster, address });
                     }
                 }
-                Err(WireError::Rejected(why)) => return Err(RecoverError::Declines { address, why }),
+                Err(WireError::Rejected(why) | WireError::Unproved(why)) => {
+                    return Err(RecoverError::Declines { address, why });
+                }
                 Err(_) => {}
             }
         }

@@ -218,9 +218,7 @@ impl Apply {
             return queries.into_iter().for_each(|(_, mut reply)| reply.answer(Outcome::Refused(why.clone())));
         }
         for question in queries {
-            let (kv, at) = (self.registry.kv(), self.registry.applied());
-            let Some((query, mut reply)) = large_reads::answer(&self.large_reads, kv, at, question) else { continue };
-            reply.answer(Outcome::Done((applied, self.registry.query(&query))));
+            large_reads::answer(&self.large_reads, &self.registry, question);
         }
     }
 

@@ -301,7 +301,8 @@ impl Worker {
         }
         let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
         self.next_join = deadline;
-        let operation = Operation::Query { query: JobTable::encode_query(&Query::Job(0)), level: Level::Linearizable };
+        let operation =
+            Operation::Query { query: JobTable::encode_query(&Query::Glance(0)), level: Level::Linearizable };
         self.shared.inboxes.submit(
             operation,
             deadline,

@@ -6,6 +6,7 @@
 use super::status::{JobRow, JobsStatus, WorkerRow};
 use crate::services::jobs::{Job, JobId, JobTable, Request, State, Worker};
 use crate::types::Identity;
+use imbl::OrdMap;
 use std::sync::Arc;
 
 /// Results that a look shows.
@@ -27,6 +28,8 @@ pub struct Task {
 /// One look at the jobs.
 #[derive(Clone, Debug, Default)]
 pub struct JobsView {
+    /// All of them: a copy that shares everything with the state.
+    pub all: OrdMap<JobId, Job>,
     /// What the log gives to this process.
     pub mine: Vec<Task>,
     /// Whether this process has joined, and nobody has declared it gone since.
@@ -61,7 +64,7 @@ impl JobsView {
             .collect();
         let status = JobsStatus { queued, running, workers, last };
         let mine = board.work_of(me).into_iter().filter_map(task).collect();
-        JobsView { mine, am_here: here.contains(&me), here, status, stamps }
+        JobsView { all: board.parts().0.clone(), mine, am_here: here.contains(&me), here, status, stamps }
     }
 
     /// Whether a worker that has seen `before` has nothing new to look at.

@@ -11,6 +11,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
+/// Bytes of one piece: each reader has one in memory while its client takes it.
+pub const PIECE_BYTES_MAX: usize = 32 << 10;
+
+/// The first piece of some output. It does not end within a character of UTF-8.
+pub fn first_piece(bytes: &[u8]) -> &[u8] {
+    if bytes.len() <= PIECE_BYTES_MAX {
+        return bytes;
+    }
+    let is_inside = |at: usize| bytes[at] & 0xC0 == 0x80;
+    let end = (PIECE_BYTES_MAX - 3..=PIECE_BYTES_MAX).rev().find(|at| !is_inside(*at));
+    &bytes[..end.unwrap_or(PIECE_BYTES_MAX)]
+}
+
 /// A piece of output and where it was said.
 pub type Piece = (Stream, Vec<u8>);
 
@@ -48,8 +61,14 @@ impl Output {
         self.changed.notify_all();
     }
 
-    /// What was said after the first `seen` bytes, and whether that is all there will be. Waits for more until the deadline.
-    pub fn read(&self, seen: usize, deadline: Instant) -> (Vec<Piece>, bool) {
+    /// How many bytes were said so far.
+    pub fn bytes(&self) -> usize {
+        lock(&self.said).bytes.len()
+    }
+
+    /// What was said next after the first `seen` bytes, at most [`PIECE_BYTES_MAX`] of one stream, and whether that is all there
+    /// will be. Waits for more until the deadline.
+    pub fn read(&self, seen: usize, deadline: Instant) -> (Option<Piece>, bool) {
         let mut said = lock(&self.said);
         while said.bytes.len() <= seen && !said.is_over {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -58,13 +77,10 @@ impl Output {
             }
             said = self.changed.wait_timeout(said, left).unwrap_or_else(|e| e.into_inner()).0;
         }
-        let mut pieces = Vec::new();
-        let mut from = seen;
-        for (stream, end) in said.runs.iter().filter(|(_, end)| *end > seen) {
-            pieces.push((*stream, said.bytes[from..*end].to_vec()));
-            from = *end;
-        }
-        (pieces, said.is_over)
+        let run = said.runs[said.runs.partition_point(|(_, end)| *end <= seen)..].first();
+        let piece = run.map(|(stream, end)| (*stream, first_piece(&said.bytes[seen..*end]).to_vec()));
+        let until = seen + piece.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        (piece, said.is_over && until == said.bytes.len())
     }
 }
 
@@ -108,15 +124,37 @@ mod tests {
         output.say(Stream::Out, b"c");
         output.say(Stream::Err, b"d");
         let pieces = |seen| output.read(seen, soon());
-        assert_eq!(pieces(0), (vec![(Stream::Out, b"abc".to_vec()), (Stream::Err, b"d".to_vec())], false));
-        assert_eq!(pieces(1).0[0], (Stream::Out, b"bc".to_vec()));
-        assert_eq!(pieces(4), (Vec::new(), false), "the deadline");
+        assert_eq!(pieces(0), (Some((Stream::Out, b"abc".to_vec())), false));
+        assert_eq!(pieces(1), (Some((Stream::Out, b"bc".to_vec())), false));
+        assert_eq!(pieces(3), (Some((Stream::Err, b"d".to_vec())), false));
+        assert_eq!(pieces(4), (None, false), "the deadline");
         let reader = std::thread::spawn({
             let output = live.find(7, 1).unwrap();
             move || output.read(4, Instant::now() + Duration::from_secs(60))
         });
         live.forget(7, 1);
-        assert_eq!(reader.join().unwrap(), (Vec::new(), true));
+        assert_eq!(reader.join().unwrap(), (None, true));
         assert!(live.find(7, 1).is_none());
+    }
+
+    #[test]
+    fn long_output_comes_in_pieces_of_whole_characters() {
+        let said = "a€".repeat(50_000);
+        let output = Output::default();
+        output.say(Stream::Out, said.as_bytes());
+        output.end();
+        let mut read = String::new();
+        loop {
+            let (piece, is_over) = output.read(read.len(), Instant::now());
+            let (_, bytes) = piece.unwrap();
+            assert!(bytes.len() <= PIECE_BYTES_MAX, "{} bytes", bytes.len());
+            read += &String::from_utf8(bytes).unwrap();
+            assert_eq!(is_over, read.len() == said.len());
+            if is_over {
+                break;
+            }
+        }
+        assert!(read == said);
+        assert_eq!(first_piece(&[0x80; 1 << 20]).len(), PIECE_BYTES_MAX, "no text");
     }
 }

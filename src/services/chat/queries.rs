@@ -5,18 +5,46 @@
 
 use super::accounts::Membership;
 use super::commands::{
-    AccountId, ConversationId, Listing, Named, PAGE_MAX, Query, Refusal, Row, Said, TokenHash, View,
+    AccountId, ConversationId, Listing, Named, PAGE_MAX, Query, Refusal, Row, Said, TEXT_BYTES_MAX, TokenHash, View,
 };
 use super::conversation::{Kind, Message, Talk};
 use super::state::Chat;
+use crate::services::cost_within;
 use crate::services::kv::glob;
+use std::sync::Arc;
 
-/// Steps that comparing a pattern with names may take: commands wait for the list meanwhile.
+/// What a row takes beside the text of a message, at most about.
+const ROW_BYTES: usize = 256;
+/// Steps that comparing a pattern with names may take: other long reads wait for the list meanwhile.
 const LIST_STEPS_MAX: u64 = 20_000_000;
 
 impl Chat {
     pub(crate) fn answer(&self, query: Query) -> View {
         self.look(query).unwrap_or_else(View::Refused)
+    }
+
+    /// About how many bytes are copied or examined to answer a query; not computed beyond `most`.
+    pub(crate) fn cost(&self, query: &Query, most: usize) -> usize {
+        let text = |message: &Message| ROW_BYTES + message.text.as_ref().map_or(0, |text| text.len());
+        match query {
+            Query::Me(_) => ROW_BYTES,
+            Query::Inbox(token) => {
+                let account = self.who(token).and_then(|who| self.accounts.get(who));
+                let talks = account.into_iter().flat_map(|account| account.talks_in());
+                let last =
+                    |id| self.talks.get(&id).and_then(|talk| talk.messages.get_max()).map_or(0, |(_, it)| text(it));
+                cost_within(talks.map(|(id, _)| ROW_BYTES + last(id)), most)
+            }
+            Query::One(..) => TEXT_BYTES_MAX,
+            Query::History { token, conversation, before, after, limit } => {
+                let talk = self.who(token).and_then(|who| self.talk_of(who, *conversation).ok());
+                let rows = talk.map(|talk| messages_of(talk, *before, *after, *limit)).unwrap_or_default();
+                cost_within(rows.into_iter().map(|(_, message)| text(message)), most)
+            }
+            // All names may have to be compared with the pattern.
+            Query::Accounts(_) | Query::Rooms(_) => usize::MAX,
+            Query::Members { .. } => PAGE_MAX as usize * ROW_BYTES,
+        }
     }
 
     fn look(&self, query: Query) -> Result<View, Refusal> {
@@ -45,18 +73,7 @@ impl Chat {
             Query::History { token, conversation, before, after, limit } => {
                 let who = self.accounts.who(&token)?;
                 let talk = self.talk_of(who, conversation)?;
-                let limit = limit.clamp(1, PAGE_MAX) as usize;
-                let end = before.unwrap_or(u64::MAX);
-                let start = after.map_or(0, |after| after.saturating_add(1));
-                let range = || talk.messages.range(start.min(end)..end);
-                let rows: Vec<_> = match after {
-                    Some(_) => range().take(limit).collect(),
-                    None => {
-                        let mut rows: Vec<_> = range().rev().take(limit).collect();
-                        rows.reverse();
-                        rows
-                    }
-                };
+                let rows = messages_of(talk, before, after, limit);
                 let messages = rows.into_iter().map(|(number, message)| self.said(*number, message)).collect();
                 Ok(View::History { messages, oldest: talk.oldest(), newest: talk.newest() })
             }
@@ -144,6 +161,22 @@ impl Chat {
             Some(Named { id: *id, name: name.shown.clone(), key: name.key.clone(), members: 0, is_mine: *id == who })
         });
         Ok(page(rows, limit))
+    }
+}
+
+/// A page of a conversation, in order: what follows `after`, else the newest before `before`.
+fn messages_of(talk: &Talk, before: Option<u64>, after: Option<u64>, limit: u64) -> Vec<(&u64, &Arc<Message>)> {
+    let limit = limit.clamp(1, PAGE_MAX) as usize;
+    let end = before.unwrap_or(u64::MAX);
+    let start = after.map_or(0, |after| after.saturating_add(1));
+    let range = talk.messages.range(start.min(end)..end);
+    match after {
+        Some(_) => range.take(limit).collect(),
+        None => {
+            let mut rows: Vec<_> = range.rev().take(limit).collect();
+            rows.reverse();
+            rows
+        }
     }
 }
 

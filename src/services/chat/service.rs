@@ -42,6 +42,10 @@ impl Service for Chat {
         }
     }
 
+    fn read_cost(&self, query: &[u8], most: usize) -> usize {
+        postcard::from_bytes(query).map_or(0, |query| self.cost(&query, most))
+    }
+
     fn alter(&mut self, at: Stamp) {
         self.run(at, Command::TryLogIn { key: "altered".to_string() });
     }

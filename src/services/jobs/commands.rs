@@ -350,11 +350,6 @@ impl Answer {
     }
 }
 
-/// Reads the reply to [`Query::Job`] back; `None` if it is none.
-pub fn decode_job(bytes: &[u8]) -> Option<Option<Job>> {
-    postcard::from_bytes(bytes).ok()
-}
-
 /// Reads the reply to [`Query::Glance`] back; `None` if it is none.
 pub fn decode_glance(bytes: &[u8]) -> Option<Option<(u32, bool)>> {
     postcard::from_bytes(bytes).ok()
@@ -365,11 +360,9 @@ pub fn decode_list(bytes: &[u8]) -> Option<Vec<(JobId, Job)>> {
     postcard::from_bytes(bytes).ok()
 }
 
-/// Asks about the jobs.
+/// Asks about the jobs. A whole job, which may have megabytes of output, is read from what `apply` publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
-    /// One job, without the content of its files and its input: `Option<Job>`.
-    Job(JobId),
     /// Attempt and whether a worker has it, of one job: `Option<(u32, bool)>`.
     Glance(JobId),
     /// Jobs from the newest down, from the one before `before` on, at most `limit`, without
@@ -381,8 +374,6 @@ pub enum Query {
         /// At most [`LIST_MAX`].
         limit: u64,
     },
-    /// Who works: `Vec<Worker>`.
-    Workers,
 }
 
 /// Jobs in one answer to [`Query::List`].
@@ -429,17 +420,21 @@ pub struct Job {
     /// How far it is.
     pub state: State,
     /// Attempts before the present one, in order.
-    pub past: Vec<Past>,
+    pub past: Vec<Arc<Past>>,
 }
 
 impl Job {
     /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
-        let end = match &self.state {
+        self.request.bytes() + self.output_bytes() + self.past.iter().map(|past| past.bytes()).sum::<usize>()
+    }
+
+    /// Bytes of output of its end.
+    pub fn output_bytes(&self) -> usize {
+        match &self.state {
             State::Ended { end, .. } => end.bytes(),
             State::Queued | State::Assigned { .. } => 0,
-        };
-        self.request.bytes() + end + self.past.iter().map(Past::bytes).sum::<usize>()
+        }
     }
 
     /// Nodes on which its sandbox did not start, once for each time.

@@ -4,41 +4,42 @@
 
 use super::commands::{End, Job, JobId, LIST_FILES_MAX, LIST_MAX, Query, Request, State};
 use super::state::JobTable;
+use crate::services::cost_within;
 use std::sync::Arc;
+
+/// What a job takes beside the names of its files, at most about.
+const JOB_BYTES: usize = 256;
 
 /// The reply's bytes.
 pub fn answer(table: &JobTable, query: Query) -> Vec<u8> {
     let encoded = match query {
-        Query::Job(id) => postcard::to_stdvec(&table.job(id).map(without_sources)),
         Query::Glance(id) => postcard::to_stdvec(&glance(table, id)),
         Query::List { before, limit } => postcard::to_stdvec(&list(table, before, limit)),
-        Query::Workers => postcard::to_stdvec(&table.workers().collect::<Vec<_>>()),
     };
     encoded.expect("encoding into memory cannot fail")
 }
 
+/// About how many bytes are copied or examined to answer a query; not computed beyond `most`.
+pub fn cost(table: &JobTable, query: Query, most: usize) -> usize {
+    let names = |job: &Job| job.request.files.iter().take(LIST_FILES_MAX).map(|(name, _)| name.len()).sum::<usize>();
+    match query {
+        Query::Glance(_) => JOB_BYTES,
+        Query::List { before, limit } => {
+            cost_within(newest_first(table, before, limit).map(|(_, job)| JOB_BYTES + names(job)), most)
+        }
+    }
+}
+
+fn newest_first(table: &JobTable, before: Option<JobId>, limit: u64) -> impl Iterator<Item = (&JobId, &Job)> {
+    table.jobs.range(..before.unwrap_or(JobId::MAX)).rev().take(limit.min(LIST_MAX) as usize)
+}
+
 fn list(table: &JobTable, before: Option<JobId>, limit: u64) -> Vec<(JobId, Job)> {
-    let end = before.unwrap_or(JobId::MAX);
-    let newest_first = table.jobs.range(..end).rev().take(limit.min(LIST_MAX) as usize);
-    newest_first.map(|(id, job)| (*id, for_list(job))).collect()
+    newest_first(table, before, limit).map(|(id, job)| (*id, for_list(job))).collect()
 }
 
 fn glance(table: &JobTable, id: JobId) -> Option<(u32, bool)> {
     table.job(id).map(|job| (job.attempt, matches!(job.state, State::Assigned { .. })))
-}
-
-/// A job without its files and input, which may be megabytes.
-fn without_sources(job: &Job) -> Job {
-    let request = &job.request;
-    let files = request.files.iter().map(|(name, _)| (name.clone(), Default::default())).collect();
-    let request = Request {
-        language: request.language.clone(),
-        files,
-        stdin: Default::default(),
-        args: request.args.clone(),
-        ..*request.as_ref()
-    };
-    Job { request: Arc::new(request), state: job.state.clone(), past: job.past.clone(), ..*job }
 }
 
 /// A job for a list.

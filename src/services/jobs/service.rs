@@ -43,6 +43,10 @@ impl Service for JobTable {
         }
     }
 
+    fn read_cost(&self, query: &[u8], most: usize) -> usize {
+        postcard::from_bytes(query).map_or(0, |query| queries::cost(self, query, most))
+    }
+
     fn alter(&mut self, at: Stamp) {
         let worker = Identity { id: NodeId(NodeId::MAX), uuid: Uuid::from_u128(at.index.0.into()) };
         self.run(at, Command::Join { worker, slots: 1, runtimes: BTreeSet::new(), trouble: None });

@@ -218,7 +218,7 @@ impl JobTable {
             held.losses += u32::from(is_lost && is_proven);
             let past = Past::of(held.attempt, who, None);
             self.open.1 += past.bytes();
-            held.past.push(past);
+            held.past.push(Arc::new(past));
             if held.losses >= LOSSES_MAX || held.attempt >= ATTEMPTS_MAX {
                 let why = format!("its worker was lost {} times", held.losses.max(held.attempt));
                 self.close(at, job, Some(id), End::bare(Verdict::Failed(why)));
@@ -247,7 +247,7 @@ impl JobTable {
         let why: String = why.chars().take(REASON_BYTES_MAX / 4).collect();
         let past = Past::of(attempt, who, Some(why.clone()));
         self.open.1 += past.bytes();
-        job.past.push(past);
+        job.past.push(Arc::new(past));
         let setbacks = job.setbacks().count();
         let is_given_up = setbacks >= SETBACKS_MAX || attempt >= ATTEMPTS_MAX;
         self.release(id, who.id);
@@ -285,6 +285,7 @@ impl JobTable {
         let past = job.past.iter_mut().find(|past| (past.attempt, past.worker) == (attempt, who));
         match (&mut job.state, past) {
             (_, Some(past)) if past.stdout.is_empty() && past.stderr.is_empty() => {
+                let past = Arc::make_mut(past);
                 (past.stdout, past.stderr) = (tail(stdout), tail(stderr));
             }
             (State::Ended { end, worker: Some(worker), .. }, None)

@@ -8,27 +8,28 @@ use super::glob;
 use super::key::Key;
 use super::op_error::OpError;
 use super::state::Store;
+use crate::services::cost_within;
 use crate::types::Stamp;
 
 /// What a key costs that is looked at.
 const LOOK_BYTES: usize = 64;
 
-/// See [`Store::read_cost`].
+/// What it costs to answer an operation, in bytes that are copied or examined, about; not computed beyond `most`.
 pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
     let table = store.table();
     let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + LOOK_BYTES;
     match op {
         Op::Get(key) | Op::Read(key) => value(key),
-        Op::MGet(keys) => sum(keys.iter().map(value), most),
+        Op::MGet(keys) => cost_within(keys.iter().map(value), most),
         Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) => keys.len() * LOOK_BYTES,
         Op::Keys(pattern) => {
             let keys = table.with_prefix(glob::literal_prefix(pattern), None);
-            sum(keys.map(|(key, _)| look_cost(key, Some(pattern))), most)
+            cost_within(keys.map(|(key, _)| look_cost(key, Some(pattern))), most)
         }
         Op::Scan { after, glob, count } => {
             let keys = table.with_prefix(b"", after.as_ref().map(|after| after.as_slice()));
             let count = usize::try_from(*count).unwrap_or(usize::MAX).max(1);
-            sum(keys.take(count).map(|(key, _)| look_cost(key, glob.as_ref())), most)
+            cost_within(keys.take(count).map(|(key, _)| look_cost(key, glob.as_ref())), most)
         }
         Op::Range { limit, .. } => {
             let rows = usize::try_from(*limit).unwrap_or(usize::MAX).min(table.rows());
@@ -42,18 +43,6 @@ pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
 fn look_cost(key: &Key, pattern: Option<&Bytes>) -> usize {
     let steps = pattern.map_or(0, |pattern| pattern.len().saturating_mul(key.len() + 1));
     steps.saturating_add(key.len() + LOOK_BYTES)
-}
-
-/// The sum, which is not looked at beyond `most`.
-pub fn sum(costs: impl Iterator<Item = usize>, most: usize) -> usize {
-    let mut sum: usize = 0;
-    for cost in costs {
-        sum = sum.saturating_add(cost);
-        if sum > most {
-            break;
-        }
-    }
-    sum
 }
 
 /// Answers an operation that does not need the log.

@@ -16,7 +16,7 @@ use super::op_error::OpError;
 use super::state::{Steps, Store};
 use super::table::Portion;
 use super::{queries, snapshot};
-use crate::services::{Replicated, Reply, Service};
+use crate::services::{Replicated, Reply, Service, cost_within};
 use crate::types::Stamp;
 use std::io::{self, Read, Write};
 
@@ -57,6 +57,11 @@ impl Service for Store {
             Ok(batch) => self.answer(at, &batch),
             Err(_) => Reply::Failed("not a run of operations".to_string()),
         }
+    }
+
+    fn read_cost(&self, query: &[u8], most: usize) -> usize {
+        let Ok(batch) = postcard::from_bytes::<Batch>(query) else { return 0 };
+        cost_within(batch.ops.iter().map(|op| queries::cost(self, op, most)), most)
     }
 
     fn alter(&mut self, _at: Stamp) {
@@ -117,11 +122,6 @@ impl Store {
             Some(ran) => Reply::Ok(ran.encode()),
             None => Reply::Failed("this run must go through the log".to_string()),
         }
-    }
-
-    /// What it costs to answer a query, in bytes that are copied or looked at, about; not looked at beyond `most`.
-    pub fn read_cost(&self, batch: &Batch, most: usize) -> usize {
-        queries::sum(batch.ops.iter().map(|op| queries::cost(self, op, most)), most)
     }
 
     fn carry_out(&mut self, at: Stamp, op: Op, budget: &mut Budget) -> Answer {

@@ -431,6 +431,11 @@ impl Service for Database {
         }
     }
 
+    /// A node asks for [`Query::Applied`] alone: its reads are run by connections of their own (`node/sql/`).
+    fn read_cost(&self, _query: &[u8], _most: usize) -> usize {
+        0
+    }
+
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         #[cfg(test)]
         if self.bugs.left_out_of_snapshot {

@@ -107,6 +107,11 @@ impl Service for Polls {
         }
     }
 
+    fn read_cost(&self, query: &[u8], _most: usize) -> usize {
+        let poll = postcard::from_bytes::<Query>(query).ok().and_then(|Query { poll }| self.polls.get(&poll));
+        poll.map_or(0, |poll| poll.votes.values().map(String::len).sum())
+    }
+
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&postcard::to_stdvec(self).map_err(io::Error::other)?)
     }

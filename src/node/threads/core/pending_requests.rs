@@ -7,7 +7,7 @@
 //! Invariants: R1 each request is in exactly one of `held`, `asked`, `waiting`, `forwarded` and `transfers`, and is
 //! answered once. R2 what waits at an index is answered by the entry of the same term, or goes back to `held`. R3 commands
 //! are held in the order in which they came, also those that come back: a client that did not wait for the answer to its
-//! first write must not see it overtake the second.
+//! first write must not see it overtake the second. Where large commands wait, small ones of others may be taken first (`overtaking`).
 //! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
@@ -38,6 +38,9 @@ const CLOCK_AGAIN: Duration = Duration::from_millis(500);
 /// Bytes that a command's name adds to it, at most, in an entry and on the way to the leader.
 const TAG_BYTES: usize = 48;
 
+/// A command of at most so many bytes may be taken before a larger one of another client, which may take the disks a second.
+const SMALL_COMMAND_BYTES: usize = 64 << 10;
+
 /// A request with what this node knows of it.
 #[derive(Debug)]
 struct PendingRequest {
@@ -60,6 +63,8 @@ pub struct PendingRequests {
     /// Numbers of this node's own commands that may still be sent (again).
     open: BTreeSet<u64>,
     commands: VecDeque<PendingRequest>,
+    /// The newest batch left the oldest command behind: the next one begins with that.
+    has_overtaken: bool,
     queries: Vec<PendingRequest>,
     /// Membership changes and leadership transfers: one at a time.
     others: VecDeque<PendingRequest>,
@@ -89,6 +94,7 @@ impl PendingRequests {
             newest: 0,
             open: BTreeSet::new(),
             commands: VecDeque::new(),
+            has_overtaken: false,
             queries: Vec::new(),
             others: VecDeque::new(),
             later: Vec::new(),
@@ -230,10 +236,22 @@ impl PendingRequests {
         if count == 0 {
             return None;
         }
+        let small = self.overtaking();
+        self.has_overtaken = !small.is_empty();
+        let next: Vec<PendingRequest> = if small.is_empty() {
+            self.commands.drain(..count).collect()
+        } else {
+            let (mut next, mut rest) = (Vec::with_capacity(small.len()), VecDeque::new());
+            for (at, held) in std::mem::take(&mut self.commands).into_iter().enumerate() {
+                if small.contains(&at) { next.push(held) } else { rest.push_back(held) }
+            }
+            self.commands = rest;
+            next
+        };
         let (settings, sizes) = (&self.shared.settings, self.shared.sizes());
         let written_by = |token: &TokenHash| self.shared.chat.newest().bytes_of(token) as u64;
-        let (mut taken, mut over) = (Vec::with_capacity(count), Vec::new());
-        for held in self.commands.drain(..count) {
+        let (mut taken, mut over) = (Vec::with_capacity(next.len()), Vec::new());
+        for held in next {
             match quota::check(settings, &sizes, command_of(&held).1, written_by) {
                 Ok(()) => taken.push(held),
                 Err(why) => over.push((held, why)),
@@ -248,6 +266,34 @@ impl PendingRequests {
         let batch = encode_batch(self.shared.stamp_ms(), taken.iter().map(command_of)).into();
         self.asked.insert(token, taken);
         Some(batch)
+    }
+
+    /// Places of the small commands that are taken first, every other time when a large one is the oldest: so a small one waits for
+    /// two large entries at most, and a large one for a small entry. A thread of this node that waits for an answer has nothing else
+    /// here, so its command may overtake any other. Those of one node's pipelined connections, and those that another node forwarded,
+    /// keep their order among themselves: which of them are one client's is not known.
+    fn overtaking(&self) -> BTreeSet<usize> {
+        let size = |held: &PendingRequest| command_of(held).1.len() + TAG_BYTES;
+        let (mut taken, mut bytes, mut left_behind) = (BTreeSet::new(), 0, BTreeSet::new());
+        if self.has_overtaken || self.commands.front().is_none_or(|oldest| size(oldest) <= SMALL_COMMAND_BYTES) {
+            return taken;
+        }
+        for (at, held) in self.commands.iter().enumerate() {
+            let source = match &held.request.reply {
+                ReplyTo::Local(_) => None,
+                ReplyTo::Peer(link, _) => Some(link.who.id),
+                ReplyTo::Callback(_) | ReplyTo::Nobody => Some(self.shared.me.id),
+            };
+            let size = size(held);
+            let is_behind = source.is_some_and(|source| left_behind.contains(&source));
+            if is_behind || size > SMALL_COMMAND_BYTES || bytes + size > APPEND_BYTES_MAX {
+                left_behind.extend(source);
+            } else {
+                bytes += size;
+                taken.insert(at);
+            }
+        }
+        taken
     }
 
     /// Something is due to expire, and log time moves only with the log: an empty batch carries it on.

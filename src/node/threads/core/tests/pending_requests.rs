@@ -197,3 +197,54 @@ fn many_short_commands_make_no_entry_that_is_too_large() {
     let Some(Input::Propose { command, .. }) = requests.next_input(&mut 0) else { panic!("nothing proposed") };
     assert!((1 << 19..=APPEND_BYTES_MAX + 1024).contains(&command.len()), "an entry of {} bytes", command.len());
 }
+
+/// Commands of the next entry, each by its first byte; the entry is applied at once.
+fn next_entry(requests: &mut PendingRequests, tokens: &mut u64, index: u64) -> Vec<u8> {
+    let token = propose(requests, tokens).expect("something waits");
+    let first = |held: &PendingRequest| command_of(held).1[0];
+    let entry = requests.asked[&token].iter().map(first).collect();
+    requests.on_answer(token, appended(index, 1));
+    requests.take_waiting(Index(index), Term(1));
+    entry
+}
+
+/// Twenty clients with 8 MB each made a small write wait for 160 MB of log.
+#[test]
+fn small_commands_wait_for_few_large_ones_and_clients_keep_their_order() {
+    let (mut requests, _dir) = requests();
+    let large = |name: u8| vec![name; 4 << 20];
+    let local = || ReplyTo::Local(bounded(1).0);
+    #[derive(Debug)]
+    struct Pipelined;
+    impl crate::node::shared::request::Waiter for Pipelined {
+        fn answer(self: Box<Self>, _: Answered) {}
+    }
+    let pipelined = || ReplyTo::Callback(Box::new(Pipelined));
+    let links = [2, 3].map(|id| Link::idle(Identity { id: NodeId(id), uuid: Uuid::from_u128(id.into()) }));
+    let peer = |at: usize| ReplyTo::Peer(links[at].clone(), 1);
+    let hold = |requests: &mut PendingRequests, command: Vec<u8>, reply: ReplyTo| {
+        let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
+        requests.hold(Request { operation, deadline: Instant::now() + SOON, reply });
+    };
+    for name in b'A'..=b'E' {
+        hold(&mut requests, large(name), local());
+    }
+    hold(&mut requests, large(b'P'), pipelined());
+    hold(&mut requests, large(b'Q'), peer(0));
+    for (command, reply) in [(b'a', local()), (b'p', pipelined()), (b'q', peer(0)), (b'r', peer(1))] {
+        hold(&mut requests, vec![command], reply);
+    }
+    let mut tokens = 0;
+    // Those whose client may have a large one before them stay behind it.
+    assert_eq!(next_entry(&mut requests, &mut tokens, 1), b"ar");
+    assert_eq!(next_entry(&mut requests, &mut tokens, 2), b"A");
+    // New ones come all the time, and the large ones have their turn all the same.
+    for (index, name) in (b'B'..=b'E').enumerate() {
+        hold(&mut requests, vec![b'b'], local());
+        assert_eq!(next_entry(&mut requests, &mut tokens, 3 + 2 * index as u64), b"b");
+        assert_eq!(next_entry(&mut requests, &mut tokens, 4 + 2 * index as u64), [name]);
+    }
+    let rest: Vec<u8> = (20..24).flat_map(|index| next_entry(&mut requests, &mut tokens, index)).collect();
+    assert_eq!(rest, b"PpQq");
+    assert!(requests.is_idle());
+}
