@@ -241,7 +241,7 @@ fn dev_stops_its_nodes_in_order_and_once() -> Result<()> {
         let ended = dev.wait(SOON)?;
         let output = dev.output();
         assert_eq!(ended.code(), Some(0), "{output}");
-        assert_eq!(output.matches("(ended: exit status: 0;").count(), 2, "{output}");
+        assert_eq!(output.matches("(exited: exit status: 0;").count(), 2, "{output}");
         assert!(!output.contains("asked twice"), "{output}");
     }
     Ok(())

@@ -127,7 +127,7 @@ fn a_difference_in_each_part_is_found_and_healed() -> Result<()> {
         alter_and_heal(&mut cluster, victim, part)?;
         assert!(metric(&cluster, victim, "phalanx_state_differences_total") >= 1.0);
         if victim == leader {
-            let is_led = |text: &String| text.contains(&format!("node {victim} hands leadership"));
+            let is_led = |text: &String| text.contains(&format!("node {victim} transfers the leadership"));
             let events = cluster.get(victim, "/v1/events")?.json();
             let all: Vec<String> =
                 events["events"].as_array().unwrap().iter().map(|it| it["text"].to_string()).collect();
