@@ -4,8 +4,9 @@
 //! Not here: the commands (`apply.rs`, `loading.rs`), the file (`database.rs`).
 
 use super::budget::allowance::Allowance;
+use super::budget::fulltext_writes;
 use super::commands::Command;
-use super::connection::hook_state::{HookState, InternalStatements};
+use super::connection::hook_state::{HookState, InternalStatements, Schema};
 use super::errors::Fatal;
 use super::storage::own_table;
 use super::storage::prepare::Preparing;
@@ -191,14 +192,16 @@ impl Writer {
     fn begin_schema(&mut self) -> Result<(), Fatal> {
         let version: i64 =
             self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
-        let schema = if self.indexes_at == Some(version) {
+        // What a command before has made may have been undone, with the number of the version.
+        let schema = if self.indexes_at == Some(version) && !self.hooks.is_schema_changed() {
             None
         } else {
             let find = "SELECT lower(tbl_name), count(*) FROM sqlite_schema WHERE type = 'index' GROUP BY 1";
             let indexes =
                 self.look(|conn| conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?;
             let find = "SELECT name FROM sqlite_schema WHERE type = 'view'";
-            Some((indexes, self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?))
+            let views = self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?;
+            Some(Schema { indexes, views, fulltext: self.look(fulltext_writes::definitions)? })
         };
         self.indexes_at = Some(version);
         self.hooks.begin_schema(schema);

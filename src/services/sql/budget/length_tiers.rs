@@ -9,7 +9,8 @@
 //! Invariant: G1 a statement that failed, in any tier, has left nothing behind.
 //! Not here: who counts (`services/sql/connection/hook_state.rs`), what is said of a failure (`services/sql/statement.rs`).
 
-use super::step_cost;
+use super::text_cost::Length;
+use super::{fulltext_writes, step_cost};
 use crate::services::sql::commands::ROW_BYTES_MAX;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
@@ -29,11 +30,6 @@ const LOWEST_OF_VIRTUAL: usize = 4;
 const SHORT_OF_VIRTUAL: usize = 2;
 /// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
 const VIRTUAL_STEPS: u64 = 4;
-/// What a byte of text costs that is cut into words and put into an index: half a megabyte is the budget.
-const VIRTUAL_STEPS_PER_BYTE: u64 = 560;
-/// The same for each of the two tables of a full-text index that have a row for each text, where a statement goes through many:
-/// by how long the text may be; an UPDATE removes two rows and writes two. What could be put in can be taken out.
-const ROW_STEPS_PER_BYTE: u64 = 67;
 /// In tiers from here on values take more than the page of their row.
 const FAR_FROM: usize = 3;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
@@ -185,35 +181,37 @@ fn own(conn: &Connection, hooks: &HookState, sql: &str) -> Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// Charges for a text that is put into a full-text index or taken out of it, by a statement that goes through many rows: that a
-/// row of this table was written tells so. Short ones are paid by the step.
-pub fn charge_text(hooks: &HookState, table: &str) {
-    let is_repeated = hooks.touches_virtual.load(Relaxed) && hooks.may_repeat.load(Relaxed);
-    let longest = hooks.longest.load(Relaxed);
-    if is_repeated
-        && longest > TIER_BYTES[LOWEST_OF_VIRTUAL] as u64
-        && (table.ends_with("_content") || table.ends_with("_docsize"))
-    {
-        hooks.charge(longest * ROW_STEPS_PER_BYTE);
-    }
+/// Whether texts for a full-text index may be longer in the present tier than in the lowest of virtual tables, in a statement
+/// that may write many of them: each is paid for when its row is written.
+pub fn has_long_texts(hooks: &HookState) -> bool {
+    hooks.touches_virtual.load(Relaxed)
+        && hooks.may_repeat.load(Relaxed)
+        && hooks.longest.load(Relaxed) > TIER_BYTES[LOWEST_OF_VIRTUAL] as u64
 }
 
-/// Charges for the text that a statement gives a full-text index once: what does so for many rows pays by the step.
+/// Charges for the text that a statement gives full-text indexes.
 ///
 /// # Errors
-/// The budget has not so much.
-pub fn charge_virtual(hooks: &HookState, tier: usize, bytes: usize) -> std::result::Result<(), StatementError> {
-    if !hooks.touches_virtual.load(Relaxed) || hooks.may_repeat.load(Relaxed) {
+/// The budget has not so much, or it is refused.
+pub fn charge_virtual(
+    conn: &Connection,
+    hooks: &HookState,
+    tier: usize,
+    given: Length,
+) -> std::result::Result<(), StatementError> {
+    if !hooks.touches_virtual.load(Relaxed) {
         return Ok(());
     }
-    hooks.set_price(step_cost::VIRTUAL);
-    // What is longer than what it was given is computed, and may be as long as the tier allows.
-    let is_computed = tier > LOWEST_OF_VIRTUAL && bytes < TIER_BYTES[tier - 1];
-    let bytes = if is_computed { TIER_BYTES[tier] } else { bytes };
-    match hooks.charge(bytes as u64 * VIRTUAL_STEPS_PER_BYTE) {
-        true => Ok(()),
-        false => Err(StatementError::BudgetExceeded),
+    if !hooks.may_repeat.load(Relaxed) {
+        hooks.set_price(step_cost::VIRTUAL);
     }
+    // What is longer than what it was given is computed, and may be as long as the tier allows.
+    let is_computed = tier > LOWEST_OF_VIRTUAL && given.bytes < TIER_BYTES[tier - 1];
+    let text = if is_computed { Length { bytes: TIER_BYTES[tier], wide: TIER_BYTES[tier] } } else { given };
+    fulltext_writes::charge(conn, hooks, text, has_long_texts(hooks)).map_err(|refused| match refused {
+        Some(why) if !is_computed => StatementError::Failed(why),
+        _ => StatementError::BudgetExceeded,
+    })
 }
 
 /// Changes the tier; `None`: for statements of our own.

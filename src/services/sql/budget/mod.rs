@@ -5,6 +5,7 @@ pub mod freed_space;
 pub mod fulltext_matches;
 pub mod fulltext_settings;
 pub mod fulltext_terms;
+pub mod fulltext_writes;
 pub mod growth;
 pub mod length_tiers;
 pub mod schema_changes;
