@@ -217,7 +217,7 @@ pub fn fits(
             return Err(StatementError::BudgetExceeded);
         }
     }
-    let excess = length_tiers::excess(tier, cost.instructions).filter(|_| is_bounded);
+    let excess = length_tiers::excess(tier, cost.instructions, cost.joined).filter(|_| is_bounded);
     excess.map_or(Ok(()), |why| Err(StatementError::Failed(why)))
 }
 

@@ -62,6 +62,8 @@ pub struct Writer {
     pub(super) allowance: Allowance,
     /// Grows with each change.
     pub(super) generation: u64,
+    /// Bytes of long rows that are not committed yet, at most.
+    pub(super) long_bytes: u64,
     /// Planted bugs.
     #[cfg(test)]
     pub bugs: SqlBugs,
@@ -90,6 +92,7 @@ impl Writer {
             replaced: None,
             allowance,
             generation: 0,
+            long_bytes: 0,
             #[cfg(test)]
             bugs: SqlBugs::default(),
         })
@@ -129,8 +132,16 @@ impl Writer {
         let (done, (newest, pruned_to, allowance)) = done.map_err(|error| Fatal::of(&self.hooks, &error))?;
         (self.newest, self.pruned_to, self.allowance) = (newest, pruned_to, allowance);
         (self.virtual_at, self.is_plan_unsure) = (None, true);
+        self.forget_long_rows();
         self.generation += 1;
         Ok(done)
+    }
+
+    /// Rows may have been written that were not counted.
+    pub(super) fn forget_long_rows(&self) {
+        if let Some(files) = self.hooks.files.get() {
+            files.long_rows().forget();
+        }
     }
 
     pub(super) fn commit(&mut self, entry: &mut Entry) -> Result<(), Fatal> {
@@ -139,6 +150,9 @@ impl Writer {
             own_table::set_allowance(conn, self.allowance)?;
             conn.prepare_cached("COMMIT")?.execute([]).map(drop)
         })?;
+        if let Some(files) = self.hooks.files.get() {
+            files.long_rows().note(std::mem::take(&mut self.long_bytes));
+        }
         entry.since_begin.clear();
         self.newest = self.newest.max(entry.index);
         self.generation += 1;

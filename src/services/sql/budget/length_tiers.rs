@@ -9,6 +9,7 @@
 //! Invariant: G1 a statement that failed, in any tier, has left nothing behind.
 //! Not here: who counts (`services/sql/connection/hook_state.rs`), what is said of a failure (`services/sql/statement.rs`).
 
+use super::long_rows::LONG_BYTES;
 use super::text_cost::Length;
 use super::{fulltext_writes, step_cost};
 use crate::services::sql::commands::ROW_BYTES_MAX;
@@ -34,6 +35,9 @@ const VIRTUAL_STEPS: u64 = 4;
 const FAR_FROM: usize = 3;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
+/// Values that a program joins of others times bytes of a value, in those: each may stay in memory until it ends, and nobody is
+/// asked meanwhile.
+const JOINED_BYTES_MAX: usize = 160 << 20;
 /// Instructions of a program times bytes of a value, in those.
 const PROGRAM_BYTES_MAX: usize = 1 << 30;
 
@@ -154,14 +158,27 @@ fn tier_of(bytes: usize) -> usize {
     TIER_BYTES.iter().position(|most| *most >= bytes).unwrap_or(TIER_BYTES.len() - 1)
 }
 
-/// Whether a program of so many instructions is too long for a tier; why.
-pub fn excess(tier: usize, instructions: usize) -> Option<String> {
+/// Whether a program of so many instructions, with so many values that it joins, is too long for a tier; why.
+pub fn excess(tier: usize, instructions: usize, joined: usize) -> Option<String> {
+    if joined.saturating_mul(TIER_BYTES[tier]) > JOINED_BYTES_MAX {
+        let (kib, most) = (TIER_BYTES[tier] >> 10, JOINED_BYTES_MAX / TIER_BYTES[tier]);
+        return Some(format!(
+            "where values have up to {kib} KiB a statement may have {most} operators ||, with those of generated columns, indexes and \
+             triggers; this one has {joined}"
+        ));
+    }
     (instructions.saturating_mul(TIER_BYTES[tier]) > PROGRAM_BYTES_MAX).then(|| {
         let (kib, most) = (TIER_BYTES[tier] >> 10, PROGRAM_BYTES_MAX / TIER_BYTES[tier]);
         format!(
             "where values have up to {kib} KiB a statement may have {most} instructions, this one has {instructions}"
         )
     })
+}
+
+/// Bytes of long rows that a statement has written at most, which changed so many rows.
+pub fn long_bytes(hooks: &HookState, rows: u64) -> u64 {
+    let longest = hooks.longest.load(Relaxed);
+    if longest > LONG_BYTES.unsigned_abs() { longest.saturating_mul(rows).min(1 << 40) } else { 0 }
 }
 
 /// Whether programs have to be short in this tier.

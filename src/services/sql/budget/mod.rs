@@ -8,6 +8,7 @@ pub mod fulltext_terms;
 pub mod fulltext_writes;
 pub mod growth;
 pub mod length_tiers;
+pub mod long_rows;
 pub mod schema_changes;
 pub mod step_cost;
 pub mod text_cost;

@@ -2,6 +2,7 @@
 //!
 //! Not here: who carries it out (`node/process/sql_folder.rs`).
 
+use crate::services::sql::budget::long_rows::LongRows;
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub trait Files: Debug + Send + Sync {
     fn lap(&self, seed: u64);
     /// Something that an operator may want to know.
     fn tell(&self, what: &str);
+    /// What is known of the long rows of the database.
+    fn long_rows(&self) -> &LongRows;
     /// Bytes up to which a file is checked page by page when it is opened.
     fn check_bytes_max(&self) -> u64;
 }
