@@ -108,7 +108,8 @@ pub fn excess(
             tables.remove(root);
         }
         for (root, count) in tables.into_iter().chain(freed.by_triggers) {
-            let (all, longest) = long_rows.of(conn, hooks, root, FREED_BYTES_MAX.unsigned_abs() / 4)?;
+            let _own = InternalStatements::begin(hooks);
+            let (all, longest) = long_rows.of(conn, root, FREED_BYTES_MAX.unsigned_abs() / 4)?;
             let bytes = count.map_or(all, |count| longest.saturating_mul(count).min(all));
             let sum = removed.entry(root).or_default();
             *sum = sum.saturating_add(bytes).min(all);

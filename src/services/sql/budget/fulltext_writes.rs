@@ -13,12 +13,10 @@
 
 use super::text_cost::Length;
 use crate::services::sql::commands::STEPS_MAX;
-use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::tokens::words;
 use rusqlite::hooks::Action;
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Prefix indexes of a new table.
 const PREFIXES_MAX: u64 = 3;
@@ -162,8 +160,59 @@ impl FulltextWrites {
         }
     }
 
+    /// The command has changed the schema.
+    pub fn refresh(&mut self, tables: BTreeMap<String, Definition>) {
+        let prepaid = self.prepaid;
+        self.begin(Some(tables));
+        self.prepaid = prepaid;
+    }
+
+    /// What a text costs that a statement gives to these tables, each so many times; it counts as paid. `is_paid_by_row`: it will be
+    /// paid for when its row is written.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn price(
+        &mut self,
+        filled: &[(String, u64)],
+        text: Length,
+        is_paid_by_row: bool,
+    ) -> std::result::Result<u64, String> {
+        let definitions: Vec<(Definition, u64)> = filled
+            .iter()
+            .filter_map(|(name, times)| self.tables.get(name).map(|table| (table.definition, *times)))
+            .collect();
+        let indexes: u64 = definitions.iter().map(|(definition, times)| definition.indexes * times).sum();
+        if definitions.iter().map(|(_, times)| times).sum::<u64>() > 1 && indexes > INDEXES_MAX {
+            return Err(format!(
+                "a statement writes with its triggers to {INDEXES_MAX} full-text indexes at most, prefix indexes among them, this one to \
+                 {indexes}: use several statements"
+            ));
+        }
+        if is_paid_by_row {
+            return Ok(0);
+        }
+        let steps = |text| {
+            definitions
+                .iter()
+                .fold(0, |sum: u64, (one, times)| sum.saturating_add(one.text_steps(text).saturating_mul(*times)))
+        };
+        let price = steps(text);
+        if price > STEPS_MAX {
+            let thousands = (1..).take_while(|n| steps(text.part(*n, 1_000)) <= STEPS_MAX).last().unwrap_or(0);
+            return Err(format!(
+                "this text is too long for the full-text indexes that it goes to: they take {} bytes of it in one statement, it has {}; \
+                 split it into several rows",
+                text.part(thousands, 1_000).bytes,
+                text.bytes
+            ));
+        }
+        self.prepaid = self.prepaid.saturating_add(price);
+        Ok(price)
+    }
+
     /// A row of one of FTS5's own tables was written: what that costs beyond what is paid for.
-    fn row(&mut self, action: Action, name: &str, row: i64, is_long: bool) -> u64 {
+    pub fn row(&mut self, action: Action, name: &str, row: i64, is_long: bool) -> u64 {
         let Some((name, part)) = name.rsplit_once('_') else { return 0 };
         let Some(table) = self.tables.get_mut(name) else { return 0 };
         match part {
@@ -222,70 +271,6 @@ pub fn definitions(conn: &Connection) -> Result<BTreeMap<String, Definition>> {
     let mut prepared = conn.prepare(find)?;
     let found = prepared.query_map([], |row| Ok((row.get(0)?, Definition::of(&row.get::<_, String>(1)?))))?;
     found.filter_map(|one| one.map(|(name, found)| found.map(|found| (name, found))).transpose()).collect()
-}
-
-/// Called by the update hook for each row that is written.
-pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64, is_long: bool) {
-    if !hooks.has_virtual.load(Relaxed) || !["_data", "_docsize", "_content"].iter().any(|end| table.ends_with(end)) {
-        return;
-    }
-    let steps = hooks.fulltext().row(action, table, row, is_long);
-    if steps > 0 {
-        hooks.charge_fulltext(steps);
-    }
-}
-
-/// Charges for the text that a statement gives to full-text indexes. `is_paid_by_row`: as long as it is, [`on_row`] charges for it.
-/// The error: why it is refused; `None`: the budget has not so much.
-///
-/// # Errors
-/// See above.
-pub fn charge(
-    conn: &Connection,
-    hooks: &HookState,
-    text: Length,
-    is_paid_by_row: bool,
-) -> std::result::Result<(), Option<String>> {
-    let filled = hooks.filled();
-    if hooks.is_schema_changed() && !filled.is_empty() {
-        let own = InternalStatements::begin(hooks);
-        let found = definitions(conn).map_err(|error| Some(error.to_string()))?;
-        drop(own);
-        let mut known = hooks.fulltext();
-        let prepaid = known.prepaid;
-        known.begin(Some(found));
-        known.prepaid = prepaid;
-    }
-    let mut known = hooks.fulltext();
-    let definitions: Vec<(Definition, u64)> = filled
-        .iter()
-        .filter_map(|(name, times)| known.tables.get(name).map(|table| (table.definition, *times)))
-        .collect();
-    let indexes: u64 = definitions.iter().map(|(definition, times)| definition.indexes * times).sum();
-    if definitions.iter().map(|(_, times)| times).sum::<u64>() > 1 && indexes > INDEXES_MAX {
-        return Err(Some(format!(
-            "a statement writes with its triggers to {INDEXES_MAX} full-text indexes at most, prefix indexes among them, this one to \
-             {indexes}: use several statements"
-        )));
-    }
-    if is_paid_by_row {
-        return Ok(());
-    }
-    let steps =
-        |text| definitions.iter().fold(0, |sum: u64, (one, times)| sum.saturating_add(one.text_steps(text) * times));
-    let price = steps(text);
-    if price > STEPS_MAX {
-        let thousands = (1..).take_while(|n| steps(text.part(*n, 1_000)) <= STEPS_MAX).last().unwrap_or(0);
-        return Err(Some(format!(
-            "this text is too long for the full-text indexes that it goes to: they take {} bytes of it in one statement, it has {}; \
-             split it into several rows",
-            text.part(thousands, 1_000).bytes,
-            text.bytes
-        )));
-    }
-    known.prepaid = known.prepaid.saturating_add(price);
-    drop(known);
-    if hooks.charge(price) { Ok(()) } else { Err(None) }
 }
 
 #[cfg(test)]

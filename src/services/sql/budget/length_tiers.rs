@@ -15,7 +15,8 @@ use super::{fulltext_writes, step_cost};
 use crate::services::sql::commands::ROW_BYTES_MAX;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
-use crate::services::sql::errors::StatementError;
+use crate::services::sql::errors::{StatementError, classify};
+use rusqlite::hooks::Action;
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -198,9 +199,20 @@ fn own(conn: &Connection, hooks: &HookState, sql: &str) -> Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
+/// Called by the update hook for each row that is written: those of full-text tables are charged for.
+pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
+    if !hooks.has_virtual.load(Relaxed) || !["_data", "_docsize", "_content"].iter().any(|end| table.ends_with(end)) {
+        return;
+    }
+    let steps = hooks.fulltext().row(action, table, row, has_long_texts(hooks));
+    if steps > 0 {
+        hooks.charge_fulltext(steps);
+    }
+}
+
 /// Whether texts for a full-text index may be longer in the present tier than in the lowest of virtual tables, in a statement
 /// that may write many of them: each is paid for when its row is written.
-pub fn has_long_texts(hooks: &HookState) -> bool {
+fn has_long_texts(hooks: &HookState) -> bool {
     hooks.touches_virtual.load(Relaxed)
         && hooks.may_repeat.load(Relaxed)
         && hooks.longest.load(Relaxed) > TIER_BYTES[LOWEST_OF_VIRTUAL] as u64
@@ -225,10 +237,19 @@ pub fn charge_virtual(
     // What is longer than what it was given is computed, and may be as long as the tier allows.
     let is_computed = tier > LOWEST_OF_VIRTUAL && given.bytes < TIER_BYTES[tier - 1];
     let text = if is_computed { Length { bytes: TIER_BYTES[tier], wide: TIER_BYTES[tier] } } else { given };
-    fulltext_writes::charge(conn, hooks, text, has_long_texts(hooks)).map_err(|refused| match refused {
-        Some(why) if !is_computed => StatementError::Failed(why),
-        _ => StatementError::BudgetExceeded,
-    })
+    let filled = hooks.filled();
+    if hooks.is_schema_changed() && !filled.is_empty() {
+        let own = InternalStatements::begin(hooks);
+        let found = fulltext_writes::definitions(conn).map_err(|error| classify(hooks, &error))?;
+        drop(own);
+        hooks.fulltext().refresh(found);
+    }
+    let price = hooks.fulltext().price(&filled, text, has_long_texts(hooks));
+    match price {
+        Ok(price) if hooks.charge(price) => Ok(()),
+        Err(why) if !is_computed => Err(StatementError::Failed(why)),
+        _ => Err(StatementError::BudgetExceeded),
+    }
 }
 
 /// Changes the tier; `None`: for statements of our own.

@@ -5,7 +5,6 @@
 //! Not here: what a statement frees (`freed_space.rs`).
 
 use crate::services::sql::commands::ROW_BYTES_MAX;
-use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -49,7 +48,7 @@ impl LongRows {
     ///
     /// # Errors
     /// The file cannot be read in time.
-    pub fn of(&self, conn: &Connection, hooks: &HookState, root: i64, enough: u64) -> Result<(u64, u64)> {
+    pub fn of(&self, conn: &Connection, root: i64, enough: u64) -> Result<(u64, u64)> {
         let at = self.written.load(Relaxed);
         let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tables().get(&root).copied();
@@ -60,15 +59,14 @@ impl LongRows {
         if let Some(known) = known.map(bound).filter(|(bytes, _)| *bytes <= enough) {
             return Ok(known);
         }
-        let (bytes, longest) = look(conn, hooks, root)?;
+        let (bytes, longest) = look(conn, root)?;
         let found = Found { bytes, longest, at };
         tables().insert(root, found);
         Ok(bound(found))
     }
 }
 
-fn look(conn: &Connection, hooks: &HookState, root: i64) -> Result<(u64, u64)> {
-    let _own = InternalStatements::begin(hooks);
+fn look(conn: &Connection, root: i64) -> Result<(u64, u64)> {
     let find = "SELECT name FROM main.sqlite_schema WHERE rootpage = ?1 AND type = 'table'";
     let names =
         conn.prepare_cached(find)?.query_map([root], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
@@ -119,8 +117,8 @@ mod tests {
         )
         .unwrap();
         let root = conn.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 't'", [], |row| row.get(0)).unwrap();
-        let (rows, hooks) = (LongRows::default(), HookState::default());
-        let of = |enough| rows.of(&conn, &hooks, root, enough).unwrap();
+        let rows = LongRows::default();
+        let of = |enough| rows.of(&conn, root, enough).unwrap();
         assert_eq!(of(1_000_000), (130_000, 100_000));
         conn.execute("DELETE FROM t WHERE c0 IS NULL", []).unwrap();
         assert_eq!(of(1_000_000), (130_000, 100_000), "as it was");

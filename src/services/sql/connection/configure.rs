@@ -6,7 +6,7 @@ use super::function_calls::Beside;
 use super::hook_state::{HookState, Purpose, STEPS_PER_LOOK};
 use super::limits::{ALLOCATION_BYTES_MAX, set_limits};
 use super::{authorizer, dates, functions, result_lengths};
-use crate::services::sql::budget::{fulltext_writes, length_tiers};
+use crate::services::sql::budget::length_tiers;
 use crate::services::sql::commands::VALUE_BYTES_MAX;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Action;
@@ -59,7 +59,7 @@ pub fn configure(
         let own = Arc::clone(hooks);
         // Beyond the largest number SQLite would look for a free one by chance.
         conn.update_hook(Some(move |action, _: &str, table: &str, row| {
-            fulltext_writes::on_row(&own, action, table, row, length_tiers::has_long_texts(&own));
+            length_tiers::on_row(&own, action, table, row);
             if action != Action::SQLITE_DELETE && row == i64::MAX {
                 own.has_topmost_row.store(true, Relaxed);
             }
