@@ -373,7 +373,8 @@ fn a_node_with_another_secret_does_not_join() -> Result<()> {
         cluster.spawn(id, &[])?;
     }
     cluster.settle()?;
-    let readable = format!("{} contains cluster_secret, but other users can read it", cluster.settings_path().display());
+    let readable =
+        format!("{} contains cluster_secret, but other users can read it", cluster.settings_path().display());
     assert!(cluster.log(1).contains(&format!("warning: {readable} (mode 644): chmod 600")), "{}", cluster.log(1));
     cluster.set_env("PHALANX_CLUSTER_SECRET", "something else");
     cluster.spawn(4, &[])?;

@@ -9,7 +9,7 @@ use super::logging::{self, EXIT_DISK};
 use crate::node::shared::lock;
 use crate::node::spawn;
 use crate::node::views::statement_timings::StatementTimings;
-use crate::services::sql::Files;
+use crate::services::sql::{Files, LongRows};
 use crate::store::create_private_dir;
 use log::{error, warn};
 use std::fs::{self, File};
@@ -51,6 +51,7 @@ pub struct Folder {
     timings: Arc<StatementTimings>,
     /// Name of the newest load that is prepared, for the other nodes.
     prepared: Arc<AtomicU64>,
+    long_rows: LongRows,
 }
 
 impl Folder {
@@ -70,8 +71,9 @@ impl Folder {
         let current = current(&path)?;
         let next = AtomicU64::new(number(&current) + 1);
         let (current, looked_us) = (Mutex::new(path.join(current)), AtomicU64::new(0));
-        let started = Instant::now();
-        let folder = Folder { path, current, owner, next, reserve_bytes, started, looked_us, timings, prepared };
+        let (started, long_rows) = (Instant::now(), LongRows::default());
+        let folder =
+            Folder { path, current, owner, next, reserve_bytes, started, looked_us, timings, prepared, long_rows };
         let kept = folder.path();
         for entry in fs::read_dir(&folder.path)? {
             let entry = entry?;
@@ -259,6 +261,10 @@ impl Files for Folder {
 
     fn on_statement(&self, seed: u64) {
         self.timings.mark(seed);
+    }
+
+    fn long_rows(&self) -> &LongRows {
+        &self.long_rows
     }
 
     fn check_bytes_max(&self) -> u64 {

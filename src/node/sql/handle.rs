@@ -19,10 +19,12 @@ use crate::services::Reply;
 use crate::services::sessions::Tag;
 use crate::services::sql::Database;
 use crate::services::sql::{
-    Answer, Command, Digest, Outcome as SqlOutcome, Query, ReadLevel, Run, Statement, all_read, bare_image, may_free,
+    Answer, Command, Digest, FREED_BYTES_MAX, Outcome as SqlOutcome, Query, ReadLevel, Run, Statement, all_read,
+    bare_image, may_free,
 };
 use crate::types::Index;
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A read of the database.
@@ -49,6 +51,15 @@ pub enum BackupForm {
 
 /// Rows are in memory as they were read, and as text in a buffer that may have twice the room.
 const ROWS_TIMES: usize = 3;
+
+/// Whether a request can free so much that it matters: as the sizes of the database's file and of its log tell, without a
+/// reader.
+fn is_large(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    bytes(path) + bytes(Path::new(&log)) > FREED_BYTES_MAX.unsigned_abs()
+}
 
 /// The database as endpoints use it.
 pub trait Sql {
@@ -91,9 +102,11 @@ impl Sql for Handle {
         let pool = pool(self.shared());
         if let Ok(pool) = &pool
             && may_free(&run.statements)
+            && is_large(&pool.files.path())
         {
             let excess = pool.take(deadline).and_then(|reader| {
-                let excess = reader.excess_freed(&run.statements, self.shared().now_ms(), run.seed);
+                let excess =
+                    reader.excess_freed(pool.files.long_rows(), &run.statements, self.shared().now_ms(), run.seed);
                 excess.map_err(|e| Reason::Unreadable(e.to_string()))
             });
             match excess {

@@ -163,6 +163,7 @@ impl Writer {
         let mut outcomes = Vec::with_capacity(count);
         self.on_statement(run.seed);
         for (number, statement) in run.statements.iter().take(count).enumerate() {
+            let before = self.conn.total_changes();
             let longest = statement.longest().max(longest_literal(&statement.sql));
             let done = length_tiers::run_in_tiers(&self.conn, &self.hooks, longest, |tier| {
                 let mut left = limit.left();
@@ -175,6 +176,9 @@ impl Writer {
             let is_gone = self.conn.is_autocommit();
             let failed = match done.map_err(|error| Fatal::of(&self.hooks, &error))? {
                 Ok(outcome) => {
+                    let made = u64::from(self.hooks.made_of_select().is_some()) << 40;
+                    let rows = self.conn.total_changes().saturating_sub(before).max(made);
+                    self.long_bytes = self.long_bytes.saturating_add(length_tiers::long_bytes(&self.hooks, rows));
                     assert!(!is_gone, "a statement has ended the entry's transaction: {}", statement.sql);
                     outcomes.push(outcome);
                     continue;

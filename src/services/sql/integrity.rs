@@ -44,7 +44,11 @@ pub fn settle(conn: &Connection, hooks: &HookState) -> Result<(), StatementError
         return Ok(());
     }
     let own = InternalStatements::begin(hooks);
+    // The statement pays for what full-text tables write.
+    hooks.is_flushing.store(true, Relaxed);
     let flushed = conn.execute_batch("SAVEPOINT f; RELEASE f");
+    hooks.is_flushing.store(false, Relaxed);
     drop(own);
-    flushed.map_err(|error| classify(hooks, &error))
+    flushed.map_err(|error| classify(hooks, &error))?;
+    if hooks.is_budget_exceeded.load(Relaxed) { Err(StatementError::BudgetExceeded) } else { Ok(()) }
 }

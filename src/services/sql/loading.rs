@@ -36,6 +36,7 @@ impl Writer {
         let refused = match loaded {
             Ok(()) => {
                 self.own("RELEASE c")?;
+                self.long_bytes = 1 << 40;
                 return Ok((Answer::Done, None));
             }
             Err((_, StatementError::Fatal { why, is_damaged })) => {
@@ -139,6 +140,7 @@ impl Writer {
     pub(super) fn adopt(&mut self) -> Result<(), Fatal> {
         let Some(ReplacedDatabase { conn, successor }) = self.replaced.take() else { return Ok(()) };
         let (Some(path), Some(files)) = (successor, self.hooks.files.get().cloned()) else { return Ok(()) };
+        self.forget_long_rows();
         self.look(|own| {
             own.execute_batch("PRAGMA synchronous = NORMAL")?;
             // Its log is not worth moving any more.

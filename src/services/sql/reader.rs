@@ -8,6 +8,7 @@
 
 use super::answer_limit::AnswerLimit;
 use super::budget::freed_space;
+use super::budget::long_rows::LongRows;
 use super::budget::text_cost::too_many_selects;
 use super::commands::{
     Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
@@ -147,10 +148,16 @@ impl Reader {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn excess_freed(&self, statements: &[Statement], now_ms: u64, seed: u64) -> Result<Option<String>> {
+    pub fn excess_freed(
+        &self,
+        long_rows: &LongRows,
+        statements: &[Statement],
+        now_ms: u64,
+        seed: u64,
+    ) -> Result<Option<String>> {
         self.hooks.begin(now_ms, seed, READ_STEPS_MAX);
         set_length(&self.conn, Some(ROW_BYTES_MAX))?;
-        freed_space::excess(&self.conn, &self.hooks, statements)
+        freed_space::excess(&self.conn, &self.hooks, long_rows, statements)
     }
 
     /// Fingerprints of all tables, and the newest entry that they are of.

@@ -4,7 +4,7 @@
 
 use super::answer_limit::AnswerLimit;
 use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
-use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
+use super::budget::text_cost::{Length, STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
 use super::budget::{fulltext_matches, fulltext_settings, length_tiers, schema_changes};
 use super::commands::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
 use super::connection::authorizer;
@@ -144,7 +144,7 @@ pub fn run_in(
     match tier {
         Some(tier) => {
             length_tiers::suits(hooks, tier)?;
-            length_tiers::charge_virtual(hooks, tier, statement.bytes())?;
+            length_tiers::charge_virtual(conn, hooks, tier, Length::of(statement))?;
             fits(conn, hooks, &statement.sql, statement.params.bytes(), tier)?;
             // The answer is kept with the log.
             let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
@@ -218,7 +218,7 @@ pub fn fits(
             return Err(StatementError::BudgetExceeded);
         }
     }
-    let excess = length_tiers::excess(tier, cost.instructions).filter(|_| is_bounded);
+    let excess = length_tiers::excess(tier, cost.instructions, cost.joined).filter(|_| is_bounded);
     excess.map_or(Ok(()), |why| Err(StatementError::Failed(why)))
 }
 

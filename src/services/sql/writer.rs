@@ -4,8 +4,9 @@
 //! Not here: the commands (`apply.rs`, `loading.rs`), the file (`database.rs`).
 
 use super::budget::allowance::Allowance;
+use super::budget::fulltext_writes;
 use super::commands::Command;
-use super::connection::hook_state::{HookState, InternalStatements};
+use super::connection::hook_state::{HookState, InternalStatements, Schema};
 use super::errors::Fatal;
 use super::storage::own_table;
 use super::storage::prepare::Preparing;
@@ -61,6 +62,8 @@ pub struct Writer {
     pub(super) allowance: Allowance,
     /// Grows with each change.
     pub(super) generation: u64,
+    /// Bytes of long rows that are not committed yet, at most.
+    pub(super) long_bytes: u64,
     /// Planted bugs.
     #[cfg(test)]
     pub bugs: SqlBugs,
@@ -89,6 +92,7 @@ impl Writer {
             replaced: None,
             allowance,
             generation: 0,
+            long_bytes: 0,
             #[cfg(test)]
             bugs: SqlBugs::default(),
         })
@@ -128,8 +132,16 @@ impl Writer {
         let (done, (newest, pruned_to, allowance)) = done.map_err(|error| Fatal::of(&self.hooks, &error))?;
         (self.newest, self.pruned_to, self.allowance) = (newest, pruned_to, allowance);
         (self.virtual_at, self.is_plan_unsure) = (None, true);
+        self.forget_long_rows();
         self.generation += 1;
         Ok(done)
+    }
+
+    /// Rows may have been written that were not counted.
+    pub(super) fn forget_long_rows(&self) {
+        if let Some(files) = self.hooks.files.get() {
+            files.long_rows().forget();
+        }
     }
 
     pub(super) fn commit(&mut self, entry: &mut Entry) -> Result<(), Fatal> {
@@ -138,6 +150,9 @@ impl Writer {
             own_table::set_allowance(conn, self.allowance)?;
             conn.prepare_cached("COMMIT")?.execute([]).map(drop)
         })?;
+        if let Some(files) = self.hooks.files.get() {
+            files.long_rows().note(std::mem::take(&mut self.long_bytes));
+        }
         entry.since_begin.clear();
         self.newest = self.newest.max(entry.index);
         self.generation += 1;
@@ -191,14 +206,16 @@ impl Writer {
     fn begin_schema(&mut self) -> Result<(), Fatal> {
         let version: i64 =
             self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
-        let schema = if self.indexes_at == Some(version) {
+        // What a command before has made may have been undone, with the number of the version.
+        let schema = if self.indexes_at == Some(version) && !self.hooks.is_schema_changed() {
             None
         } else {
             let find = "SELECT lower(tbl_name), count(*) FROM sqlite_schema WHERE type = 'index' GROUP BY 1";
             let indexes =
                 self.look(|conn| conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?;
             let find = "SELECT name FROM sqlite_schema WHERE type = 'view'";
-            Some((indexes, self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?))
+            let views = self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?;
+            Some(Schema { indexes, views, fulltext: self.look(fulltext_writes::definitions)? })
         };
         self.indexes_at = Some(version);
         self.hooks.begin_schema(schema);

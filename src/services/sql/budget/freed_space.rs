@@ -1,43 +1,57 @@
 //! How much statements free: DROP TABLE, DROP INDEX and DELETE without WHERE give all pages of a table back at once, and a row that
-//! is removed gives back all of its pages in one step, however long it is. No budget of steps sees it.
+//! is removed, replaced or changed gives back all of its pages in one step, however long it is. No budget of steps sees it.
 //!
 //! How many pages a table has differs from node to node. So this is no part of what a command does: the endpoint that takes a
-//! request looks at its own file before it puts the request into the log, and adds up the lengths of the rows that a DELETE would
-//! remove. What triggers, foreign keys and REPLACE remove beside it is not added up.
-//! Not here: what else a statement costs (`step_cost.rs`), who asks (`node/sql/handle.rs`).
+//! request looks at its own file before it puts the request into the log. It adds up the lengths of the rows that a DELETE or
+//! UPDATE finds. For all else that removes rows (REPLACE, ON CONFLICT, triggers) SQLite's program tells from which tables: one row
+//! for each such instruction if it does not go round, else all long rows of the table.
+//! Not here: what else a statement costs (`step_cost.rs`), how long rows are (`long_rows.rs`), who asks (`node/sql/handle.rs`).
 
+use super::long_rows::{LONG_BYTES, LongRows, row_length};
+use super::step_cost::JUMPS;
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
 use crate::services::sql::commands::{Outcome, Params, SQL_BYTES_MAX, Statement, Value};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::statement;
-use crate::services::sql::tokens::{from_first_word, words, words_outside};
+use crate::services::sql::tokens::{from_first_word, tokens, words, words_outside};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
+use std::collections::BTreeMap;
 
 /// Bytes that one request may free in such a way.
 pub const FREED_BYTES_MAX: i64 = 256 << 20;
+/// With more triggers in a program each of their rows counts as many.
+const TRIGGERS_MAX: u64 = 4;
 
 /// What a statement frees, as SQLite's program tells.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Freed {
     /// Tables and indexes of which all pages are given back.
     whole: Vec<String>,
     /// The first table that it writes to.
-    written: Option<String>,
+    written: Option<(i64, String)>,
+    /// First pages of the tables from which it removes rows, and how many; `None`: any number. Those of triggers apart.
+    own: BTreeMap<i64, Option<u64>>,
+    by_triggers: BTreeMap<i64, Option<u64>>,
 }
 
 /// Whether a request has statements that may free much, as far as their words tell.
 pub fn may_free(statements: &[Statement]) -> bool {
-    statements.iter().any(|statement| frees(&statement.sql))
+    statements.iter().any(|statement| frees(&statement.sql, true))
 }
 
-fn frees(sql: &str) -> bool {
+/// Whether a statement may free much. `has_triggers`: any row that it writes may remove others.
+fn frees(sql: &str, has_triggers: bool) -> bool {
     let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
-    let mut words = words(sql);
-    match words.next() {
-        Some(first) if is(first, "with") => words.any(|word| is(word, "delete")),
-        first => first.is_some_and(|first| is(first, "drop") || is(first, "delete")),
+    let first = words(sql).next().unwrap_or_default();
+    let mut removes =
+        words(sql).filter(|word| ["replace", "conflict", "delete", "update"].iter().any(|one| is(word, one)));
+    if is(first, "insert") || is(first, "with") {
+        // Those that FTS5 takes as commands remove rows as well.
+        has_triggers || removes.next().is_some() || clears_index(&[sql.as_bytes()])
+    } else {
+        ["drop", "delete", "update", "replace"].iter().any(|one| is(first, one))
     }
 }
 
@@ -46,7 +60,12 @@ fn frees(sql: &str) -> bool {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn excess(conn: &Connection, hooks: &HookState, statements: &[Statement]) -> Result<Option<String>> {
+pub fn excess(
+    conn: &Connection,
+    hooks: &HookState,
+    long_rows: &LongRows,
+    statements: &[Statement],
+) -> Result<Option<String>> {
     let number = |sql: &str| {
         let _own = InternalStatements::begin(hooks);
         conn.query_row(sql, [], |row| row.get::<_, i64>(0))
@@ -56,37 +75,105 @@ pub fn excess(conn: &Connection, hooks: &HookState, statements: &[Statement]) ->
     if number("PRAGMA page_count")? - number("PRAGMA freelist_count")? <= most {
         return Ok(None);
     }
+    let has_triggers = number("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')")? > 0;
     let renames =
         statements.iter().any(|one| words(&one.sql).next().is_some_and(|word| word.eq_ignore_ascii_case(b"alter")));
     let mut pages = 0;
-    for statement in statements.iter().filter(|one| frees(&one.sql)) {
+    let mut known: BTreeMap<&str, Freed> = BTreeMap::new();
+    let mut removed: BTreeMap<i64, u64> = BTreeMap::new();
+    for statement in statements.iter().filter(|one| frees(&one.sql, has_triggers) || clears(one)) {
         // What cannot be prepared now will fail, or is about a table that this request makes.
-        let freed = freed_by(conn, hooks, &statement.sql).unwrap_or_default();
+        let freed = match known.get(statement.sql.as_str()) {
+            Some(freed) => freed.clone(),
+            None => freed_by(conn, hooks, &statement.sql).unwrap_or_default(),
+        };
+        known.entry(&statement.sql).or_insert_with(|| freed.clone());
         if renames && (!freed.whole.is_empty() || freed.written.is_none()) {
             let why = "in a large database, ALTER cannot be in the same request as statements that delete a whole \
                 table: send them separately";
             return Ok(Some(why.to_string()));
         }
-        for name in &freed.whole {
+        let cleared = if clears(statement) { indexes(conn, hooks)? } else { Vec::new() };
+        for name in freed.whole.iter().chain(&cleared) {
             let _own = InternalStatements::begin(hooks);
             pages += conn
                 .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM dbstat WHERE name = ?1 LIMIT ?2)")?
                 .query_row((name, most + 1 - pages), |row| row.get::<_, i64>(0))?;
         }
+        let mut tables = freed.own;
         if freed.whole.is_empty()
-            && let Some(table) = freed.written
+            && let Some((root, table)) = &freed.written
+            && let Some(bytes) = removed_bytes(conn, hooks, statement, table)?
         {
-            pages += removed_bytes(conn, hooks, statement, &table)?.unwrap_or(0) / page_bytes;
+            pages += bytes / page_bytes;
+            tables.remove(root);
         }
-        if pages > most {
+        for (root, count) in tables.into_iter().chain(freed.by_triggers) {
+            let _own = InternalStatements::begin(hooks);
+            let (all, longest) = long_rows.of(conn, root, FREED_BYTES_MAX.unsigned_abs() / 4)?;
+            let bytes = count.map_or(all, |count| longest.saturating_mul(count).min(all));
+            let sum = removed.entry(root).or_default();
+            *sum = sum.saturating_add(bytes).min(all);
+        }
+        let replaced =
+            removed.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)) / page_bytes.unsigned_abs();
+        if pages.unsigned_abs().saturating_add(replaced) > most.unsigned_abs() {
             return Ok(Some(format!(
-                "this would free more than {} MiB at once and block other writes meanwhile: delete the rows in key \
-                 ranges first, about ten thousand at a time, or fewer if they are long",
+                "this could free more than {} MiB at once and block other writes meanwhile: delete or change the rows in key \
+                 ranges first, about ten thousand at a time, or fewer if they are long; replace one row with each statement, \
+                 each of which counts as the longest of its table; and delete long rows by statements of their own, not by \
+                 triggers",
                 FREED_BYTES_MAX >> 20
             )));
         }
     }
     Ok(None)
+}
+
+/// Whether a statement may have a full-text table remove its whole index.
+fn clears(statement: &Statement) -> bool {
+    let text = |value: &Value| if let Value::Text(text) = value { clears_index(&[text.as_bytes()]) } else { false };
+    clears_index(&[statement.sql.as_bytes()])
+        || match &statement.params {
+            Params::None => false,
+            Params::Positional(values) => values.iter().any(text),
+            Params::Named(values) => values.iter().any(|(_, value)| text(value)),
+        }
+}
+
+fn clears_index(texts: &[&[u8]]) -> bool {
+    let has = |text: &[u8], word: &str| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
+    texts.iter().any(|text| ["delete-all", "rebuild"].iter().any(|word| has(text, word)))
+}
+
+/// The tables in which full-text tables keep their indexes.
+fn indexes(conn: &Connection, hooks: &HookState) -> Result<Vec<String>> {
+    let _own = InternalStatements::begin(hooks);
+    let find = "SELECT s.name FROM main.sqlite_schema s JOIN main.sqlite_schema v ON v.rootpage = 0 AND v.type = 'table' \
+                AND s.name IN (v.name || '_data', v.name || '_idx', v.name || '_docsize')";
+    let mut names = conn.prepare_cached(find)?;
+    names.query_map([], |row| row.get(0))?.collect()
+}
+
+/// A program or one of its triggers while it is read.
+#[derive(Default)]
+struct Section {
+    /// Where its constants stand, behind which it goes back to its beginning.
+    constants: i64,
+    cursors: BTreeMap<i64, i64>,
+    /// Instructions that remove a row, and from where.
+    removals: Vec<(i64, i64)>,
+    triggers: Vec<i64>,
+    /// Backward jumps: to where, and from where.
+    rounds: Vec<(i64, i64)>,
+}
+
+impl Section {
+    fn is_round(&self, at: i64) -> bool {
+        self.rounds
+            .iter()
+            .any(|(to, from)| (*to..=*from).contains(&at) && (self.constants == 0 || *from < self.constants))
+    }
 }
 
 /// What a statement frees. It is prepared within the bounds of every other read.
@@ -98,12 +185,45 @@ fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
     let mut explain = conn.prepare(&format!("EXPLAIN {}", from_first_word(sql)))?;
     let mut rows = explain.raw_query();
     let (mut roots, mut modules, mut written) = (Vec::new(), Vec::new(), None);
+    let mut sections: Vec<Section> = Vec::new();
     while let Some(row) = rows.next()? {
-        match row.get_ref(1)? {
-            ValueRef::Text(b"Destroy" | b"Clear") => roots.push(row.get::<_, i64>(2)?),
-            ValueRef::Text(b"VDestroy") => modules.push(row.get_ref(5)?.as_str().unwrap_or_default().to_string()),
-            ValueRef::Text(b"OpenWrite") => written = written.or(Some(row.get::<_, i64>(3)?)),
+        let [address, p1, p2, p3] = [0, 2, 3, 4].map(|column| row.get::<_, i64>(column).unwrap_or(0));
+        if address == 0 || sections.is_empty() {
+            sections.push(Section::default());
+        }
+        let Some(section) = sections.last_mut() else { continue };
+        let ValueRef::Text(name) = row.get_ref(1)? else { continue };
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        match name {
+            "Destroy" | "Clear" => roots.push(p1),
+            "VDestroy" => modules.push(row.get_ref(5)?.as_str().unwrap_or_default().to_string()),
+            "OpenWrite" => {
+                written = written.or(Some(p2));
+                section.cursors.insert(p1, p2);
+            }
+            "Delete" => section.removals.push((address, section.cursors.get(&p1).copied().unwrap_or(0))),
+            "Program" => section.triggers.push(address),
+            "Init" if p2 > 1 => section.constants = p2,
+            "Jump" => {
+                section.rounds.extend([p1, p2, p3].map(|to| (to, address)).into_iter().filter(|(to, at)| to < at))
+            }
+            _ if p2 > 0 && p2 < address && JUMPS.split(' ').any(|jump| jump == name) => {
+                section.rounds.push((p2, address));
+            }
             _ => {}
+        }
+    }
+    drop(rows);
+    let (mut own, mut by_triggers) = (BTreeMap::new(), BTreeMap::new());
+    let triggers = sections.iter().map(|section| section.triggers.len() as u64).sum::<u64>();
+    let are_round =
+        triggers > TRIGGERS_MAX || sections.iter().any(|one| one.triggers.iter().any(|at| one.is_round(*at)));
+    for (number, section) in sections.iter().enumerate() {
+        let (found, times) = if number == 0 { (&mut own, 1) } else { (&mut by_triggers, triggers) };
+        for (at, root) in &section.removals {
+            let count: &mut Option<u64> = found.entry(*root).or_insert(Some(0));
+            let is_any = section.is_round(*at) || (number > 0 && are_round);
+            *count = count.filter(|_| !is_any).map(|count| count + times);
         }
     }
     let _own = InternalStatements::begin(hooks);
@@ -122,22 +242,22 @@ fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
         let mut own = conn.prepare_cached(find)?;
         whole.extend(own.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?);
     }
-    let written = written.map(named).transpose()?.and_then(|names| names.into_iter().next());
-    Ok(Freed { whole, written })
+    let name = written.map(named).transpose()?.and_then(|names| names.into_iter().next());
+    Ok(Freed { whole, written: written.zip(name), own, by_triggers })
 }
 
-/// Bytes of the rows that a DELETE removes. `None`: it is none, or its rows cannot be told.
+/// Bytes of the rows that a DELETE or UPDATE finds. `None`: it is neither, or its rows cannot be told.
 fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, table: &str) -> Result<Option<i64>> {
-    let columns = {
-        let _own = InternalStatements::begin(hooks);
-        let mut names = conn.prepare_cached("SELECT name FROM pragma_table_info(?1)")?;
-        names.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?
-    };
-    let Some(sql) = weighing(&statement.sql, &columns) else { return Ok(None) };
+    let own = InternalStatements::begin(hooks);
+    let Some(length) = row_length(conn, table)? else { return Ok(None) };
+    drop(own);
+    let Some((sql, passed_over)) = weighing(&statement.sql, &length) else { return Ok(None) };
     let Ok(wanted) = conn.prepare(&sql).map(|prepared| prepared.parameter_count()) else { return Ok(None) };
     let params = match &statement.params {
-        // Those behind are for RETURNING.
-        Params::Positional(values) => Params::Positional(values.iter().take(wanted).cloned().collect()),
+        // Those before are for SET, those behind for RETURNING.
+        Params::Positional(values) => {
+            Params::Positional(values.iter().skip(passed_over).take(wanted).cloned().collect())
+        }
         other => other.clone(),
     };
     let mut limit = AnswerLimit::new(1 << 10, 1);
@@ -150,16 +270,48 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
     }
 }
 
-/// A SELECT in the place of a DELETE: it adds up how many bytes the columns have of the rows that would be removed.
-fn weighing(sql: &str, columns: &[String]) -> Option<String> {
+/// A SELECT in the place of a DELETE or UPDATE: it adds up how many bytes the rows have that it finds, those of an UPDATE if they
+/// are long. With it the number of positional parameters that it does not have at its beginning.
+fn weighing(sql: &str, length: &str) -> Option<(String, usize)> {
     let at = |word: &[u8]| word.as_ptr().addr() - sql.as_ptr().addr();
-    let mut words = words_outside(sql);
-    let begin = at(words.find(|word| word.eq_ignore_ascii_case(b"delete"))?);
-    let end = words.find(|word| word.eq_ignore_ascii_case(b"returning")).map_or(sql.len(), at);
-    let quoted = columns.iter().map(|name| format!("ifnull(octet_length(\"{}\"), 0)", name.replace('"', "\"\"")));
-    let bytes = quoted.collect::<Vec<_>>().join(" + ");
-    let rest = sql[begin + "delete".len()..end].trim_end_matches([';', ' ', '\n', '\r', '\t']);
-    (!bytes.is_empty()).then(|| format!("{}SELECT ifnull(sum({bytes}), 0){rest}", &sql[..begin]))
+    let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
+    let mut words = words_outside(sql).peekable();
+    let verb = words.find(|word| ["delete", "update", "insert", "replace"].iter().any(|one| is(word, one)))?;
+    let begin = at(verb);
+    let trimmed = |text: &str| text.trim_end_matches([';', ' ', '\n', '\r', '\t']).to_string();
+    if is(verb, "delete") {
+        let end = words.find(|word| is(word, "returning")).map_or(sql.len(), at);
+        let rest = trimmed(&sql[begin + verb.len()..end]);
+        return Some((format!("{}SELECT ifnull(sum({length}), 0){rest}", &sql[..begin]), 0));
+    }
+    if !is(verb, "update") {
+        return None;
+    }
+    let mut table_from = begin + verb.len();
+    if words.next_if(|word| is(word, "or")).is_some() {
+        let how = words.next()?;
+        table_from = at(how) + how.len();
+    }
+    let set = at(words.find(|word| is(word, "set"))?);
+    let behind = words.find(|word| ["from", "where", "returning"].iter().any(|one| is(word, one)));
+    let (values_to, rest) = match behind {
+        None => (sql.len(), String::new()),
+        Some(word) if is(word, "from") => return None,
+        Some(word) if is(word, "returning") => (at(word), String::new()),
+        Some(word) => {
+            let end = words.find(|word| is(word, "returning")).map_or(sql.len(), at);
+            (at(word), trimmed(&sql[at(word)..end]))
+        }
+    };
+    // Where it cannot be told which parameter is which, the table is what counts.
+    let count = |text: &str| tokens(text).filter(|token| *token == b"?").count();
+    let is_numbered = sql.as_bytes().windows(2).any(|two| two[0] == b'?' && two[1].is_ascii_digit());
+    if is_numbered || count(&sql[..begin]) > 0 {
+        return None;
+    }
+    let table = &sql[table_from..set];
+    let select = format!("SELECT ifnull(sum(max({length} - {LONG_BYTES}, 0)), 0) FROM{table}{rest}");
+    Some((format!("{}{select}", &sql[..begin]), count(&sql[set..values_to])))
 }
 
 #[cfg(test)]
@@ -176,9 +328,14 @@ mod tests {
             ("WITH c AS (SELECT 1) DELETE FROM t", true),
             ("WITH c AS (SELECT 1) INSERT INTO t SELECT 1 FROM c", false),
             ("INSERT INTO t VALUES('DROP')", false),
-            ("UPDATE t SET a = 1", false),
+            ("UPDATE t SET a = 1", true),
+            ("INSERT INTO t VALUES(1)", false),
+            ("INSERT OR REPLACE INTO t VALUES(1)", true),
+            ("INSERT INTO t VALUES(1) ON CONFLICT DO UPDATE SET a = 2", true),
+            ("REPLACE INTO t VALUES(1)", true),
+            ("INSERT INTO f(f) VALUES('delete-all')", true),
         ] {
-            assert_eq!(may_free(&[Statement::bare("SELECT 1"), Statement::bare(sql)]), expected, "{sql}");
+            assert_eq!(frees(sql, false), expected, "{sql}");
         }
     }
 
@@ -205,8 +362,7 @@ mod tests {
 
     #[test]
     fn a_select_weighs_what_a_delete_removes() {
-        let columns = ["a".to_string(), "b \"c".to_string()];
-        let sum = "SELECT ifnull(sum(ifnull(octet_length(\"a\"), 0) + ifnull(octet_length(\"b \"\"c\"), 0)), 0)";
+        let sum = "SELECT ifnull(sum(n), 0)";
         for (sql, expected) in [
             ("DELETE FROM t WHERE a > ?;", Some("{} FROM t WHERE a > ?")),
             ("/* delete */ delete from t returning a", Some("/* delete */ {} from t")),
@@ -216,9 +372,22 @@ mod tests {
             ),
             ("INSERT INTO t VALUES(1)", None),
         ] {
-            assert_eq!(weighing(sql, &columns), expected.map(|text| text.replace("{}", sum)), "{sql}");
+            assert_eq!(weighing(sql, "n"), expected.map(|text| (text.replace("{}", sum), 0)), "{sql}");
         }
-        assert_eq!(weighing("DELETE FROM t", &[]), None);
+        let sum = "SELECT ifnull(sum(max(n - 4000, 0)), 0) FROM";
+        for (sql, expected) in [
+            ("UPDATE t SET a = ?, b = '?' WHERE c = ? RETURNING ?", Some(("{} t WHERE c = ?", 1))),
+            ("update or replace t AS u set a = (SELECT 1 FROM x WHERE ?);", Some(("{} t AS u ", 1))),
+            (
+                "WITH x AS (SELECT 1) UPDATE t SET a = 1 WHERE b IN x",
+                Some(("WITH x AS (SELECT 1) {} t WHERE b IN x", 0)),
+            ),
+            ("WITH x AS (SELECT ?) UPDATE t SET a = 1 WHERE b IN x", None),
+            ("UPDATE t SET a = 1 FROM u WHERE t.a = u.a", None),
+            ("UPDATE t SET a = ?2 WHERE b = ?1", None),
+        ] {
+            assert_eq!(weighing(sql, "n"), expected.map(|(text, count)| (text.replace("{}", sum), count)), "{sql}");
+        }
     }
 
     #[test]
@@ -226,8 +395,13 @@ mod tests {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch("CREATE TABLE large (a); CREATE TABLE small (a); INSERT INTO small VALUES(1)").unwrap();
         let excess = |sql: &[&str]| {
-            excess(&conn, &HookState::default(), &sql.iter().map(|sql| Statement::bare(*sql)).collect::<Vec<_>>())
-                .unwrap()
+            excess(
+                &conn,
+                &HookState::default(),
+                &LongRows::default(),
+                &sql.iter().map(|sql| Statement::bare(*sql)).collect::<Vec<_>>(),
+            )
+            .unwrap()
         };
         assert_eq!(excess(&["DROP TABLE large"]), None);
         for _ in 0..260 {
@@ -256,12 +430,74 @@ mod tests {
         let sql = "DELETE FROM large WHERE rowid > ? RETURNING ?".to_string();
         let weighed = |least: i64| {
             let params = Params::Positional(vec![Value::Integer(least), Value::Integer(1)]);
-            super::excess(&conn, &HookState::default(), &[Statement { sql: sql.clone(), params }]).unwrap()
+            super::excess(&conn, &HookState::default(), &LongRows::default(), &[Statement { sql: sql.clone(), params }])
+                .unwrap()
         };
         assert!(weighed(1).is_some() && weighed(100).is_none(), "parameters count");
         let renamed = excess(&["ALTER TABLE large RENAME TO l", "DROP TABLE IF EXISTS l"]);
         assert!(renamed.is_some_and(|why| why.contains("send them separately")));
         conn.execute("DELETE FROM large WHERE rowid > 10", []).unwrap();
         assert_eq!(excess(&["DROP TABLE large"]), None);
+    }
+
+    #[test]
+    fn what_updates_replacements_and_triggers_free_is_bounded() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "CREATE TABLE large (id INTEGER PRIMARY KEY, n UNIQUE, b); CREATE TABLE w (id PRIMARY KEY, b) WITHOUT ROWID; \
+             CREATE TABLE few (id INTEGER PRIMARY KEY, b); INSERT INTO few VALUES(1, zeroblob(1000000)), (2, 'b'); \
+             CREATE TABLE one (n); CREATE TABLE all_of_them (n); CREATE TABLE loud (n); \
+             CREATE TRIGGER o AFTER INSERT ON one BEGIN DELETE FROM large WHERE id = new.n; END; \
+             CREATE TRIGGER a AFTER INSERT ON all_of_them BEGIN DELETE FROM large WHERE id > new.n; END; \
+             CREATE TRIGGER l AFTER INSERT ON loud BEGIN UPDATE few SET b = new.n; END;",
+        )
+        .unwrap();
+        for n in 0..300 {
+            conn.execute("INSERT INTO large(n, b) VALUES(?1, zeroblob(1 << 20))", [n]).unwrap();
+        }
+        conn.execute("INSERT INTO w SELECT id, b FROM large", []).unwrap();
+        let long_rows = LongRows::default();
+        let excess = |sql: &[&str]| {
+            let statements = sql.iter().map(|sql| Statement::bare(*sql)).collect::<Vec<_>>();
+            super::excess(&conn, &HookState::default(), &long_rows, &statements).unwrap()
+        };
+        let many = |sql: &str, count: usize| vec![sql.to_string(); count];
+        for refused in [
+            "UPDATE large SET b = NULL",
+            "UPDATE OR REPLACE large AS l SET b = 1 WHERE l.id > 5 RETURNING 1",
+            "UPDATE large SET b = few.b FROM few WHERE few.id = large.n",
+            "REPLACE INTO large(id, b) SELECT id, 1 FROM large",
+            "REPLACE INTO large(id, b) VALUES(1, 1), (2, 2)",
+            "INSERT OR REPLACE INTO w SELECT id, 1 FROM large",
+            "INSERT INTO large(id, b) SELECT id, 1 FROM large WHERE true ON CONFLICT(id) DO UPDATE SET b = excluded.b",
+            "UPDATE w SET b = NULL",
+            "INSERT INTO all_of_them VALUES(1)",
+            "INSERT INTO one SELECT id FROM large",
+        ] {
+            assert!(excess(&[refused]).is_some_and(|why| why.contains("256 MiB")), "{refused}");
+        }
+        for fine in [
+            "UPDATE large SET b = NULL WHERE id BETWEEN 1 AND 100",
+            "UPDATE large SET n = n + 1 WHERE id = 7",
+            "REPLACE INTO large(id, b) VALUES(1, 1)",
+            "INSERT INTO large(id, b) VALUES(1, 1) ON CONFLICT(id) DO UPDATE SET b = excluded.b",
+            "INSERT INTO one VALUES(1)",
+            "INSERT INTO loud SELECT 1 FROM large",
+            "INSERT INTO large(n) SELECT n + 1000 FROM large",
+            "UPDATE few SET b = NULL",
+        ] {
+            assert_eq!(excess(&[fine]), None, "{fine}");
+        }
+        // One row each, of which each counts as the longest.
+        for (sql, most) in [("REPLACE INTO few VALUES(1, 1)", 1_000), ("REPLACE INTO large(id, b) VALUES(1, 1)", 100)] {
+            let all = many(sql, most);
+            assert_eq!(excess(&all.iter().map(String::as_str).collect::<Vec<_>>()), None, "{sql}");
+        }
+        let all = many("REPLACE INTO large(id, b) VALUES(1, 1)", 400);
+        assert!(excess(&all.iter().map(String::as_str).collect::<Vec<_>>()).is_some());
+        // Long rows that were written since the table was looked through.
+        long_rows.note(1 << 30);
+        assert!(excess(&["UPDATE large SET b = NULL"]).is_some());
+        assert_eq!(excess(&["INSERT INTO loud SELECT 1 FROM large"]), None);
     }
 }

@@ -23,7 +23,7 @@ pub type Settings = BTreeMap<String, Option<String>>;
 pub fn settings(conn: &Connection, hooks: &HookState) -> Result<Settings> {
     let filled = hooks.filled();
     let _own = InternalStatements::begin(hooks);
-    filled.into_iter().map(|table| refused(conn, &table).map(|found| (table, found))).collect()
+    filled.into_iter().map(|(table, _)| refused(conn, &table).map(|found| (table, found))).collect()
 }
 
 /// Settings of a table that no statement may give it; `None`: it has none of them, or is no full-text table.

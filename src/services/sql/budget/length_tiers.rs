@@ -9,11 +9,14 @@
 //! Invariant: G1 a statement that failed, in any tier, has left nothing behind.
 //! Not here: who counts (`services/sql/connection/hook_state.rs`), what is said of a failure (`services/sql/statement.rs`).
 
-use super::step_cost;
+use super::long_rows::LONG_BYTES;
+use super::text_cost::Length;
+use super::{fulltext_writes, step_cost};
 use crate::services::sql::commands::ROW_BYTES_MAX;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
-use crate::services::sql::errors::StatementError;
+use crate::services::sql::errors::{StatementError, classify};
+use rusqlite::hooks::Action;
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -29,15 +32,13 @@ const LOWEST_OF_VIRTUAL: usize = 4;
 const SHORT_OF_VIRTUAL: usize = 2;
 /// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
 const VIRTUAL_STEPS: u64 = 4;
-/// What a byte of text costs that is cut into words and put into an index: half a megabyte is the budget.
-const VIRTUAL_STEPS_PER_BYTE: u64 = 560;
-/// The same for each of the two tables of a full-text index that have a row for each text, where a statement goes through many:
-/// by how long the text may be; an UPDATE removes two rows and writes two. What could be put in can be taken out.
-const ROW_STEPS_PER_BYTE: u64 = 67;
 /// In tiers from here on values take more than the page of their row.
 const FAR_FROM: usize = 3;
 /// Gears from here on are not for long programs: each of its registers may hold a value.
 const SHORT_FROM: usize = 3;
+/// Values that a program joins of others times bytes of a value, in those: each may stay in memory until it ends, and nobody is
+/// asked meanwhile.
+const JOINED_BYTES_MAX: usize = 160 << 20;
 /// Instructions of a program times bytes of a value, in those.
 const PROGRAM_BYTES_MAX: usize = 1 << 30;
 
@@ -158,14 +159,27 @@ fn tier_of(bytes: usize) -> usize {
     TIER_BYTES.iter().position(|most| *most >= bytes).unwrap_or(TIER_BYTES.len() - 1)
 }
 
-/// Whether a program of so many instructions is too long for a tier; why.
-pub fn excess(tier: usize, instructions: usize) -> Option<String> {
+/// Whether a program of so many instructions, with so many values that it joins, is too long for a tier; why.
+pub fn excess(tier: usize, instructions: usize, joined: usize) -> Option<String> {
+    if joined.saturating_mul(TIER_BYTES[tier]) > JOINED_BYTES_MAX {
+        let (kib, most) = (TIER_BYTES[tier] >> 10, JOINED_BYTES_MAX / TIER_BYTES[tier]);
+        return Some(format!(
+            "where values have up to {kib} KiB a statement may have {most} operators ||, with those of generated columns, indexes and \
+             triggers; this one has {joined}"
+        ));
+    }
     (instructions.saturating_mul(TIER_BYTES[tier]) > PROGRAM_BYTES_MAX).then(|| {
         let (kib, most) = (TIER_BYTES[tier] >> 10, PROGRAM_BYTES_MAX / TIER_BYTES[tier]);
         format!(
             "a statement on values of up to {kib} KiB may have at most {most} instructions; this one has {instructions}"
         )
     })
+}
+
+/// Bytes of long rows that a statement has written at most, which changed so many rows.
+pub fn long_bytes(hooks: &HookState, rows: u64) -> u64 {
+    let longest = hooks.longest.load(Relaxed);
+    if longest > LONG_BYTES.unsigned_abs() { longest.saturating_mul(rows).min(1 << 40) } else { 0 }
 }
 
 /// Whether programs have to be short in this tier.
@@ -185,34 +199,56 @@ fn own(conn: &Connection, hooks: &HookState, sql: &str) -> Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// Charges for a text that is put into a full-text index or taken out of it, by a statement that goes through many rows: that a
-/// row of this table was written tells so. Short ones are paid by the step.
-pub fn charge_text(hooks: &HookState, table: &str) {
-    let is_repeated = hooks.touches_virtual.load(Relaxed) && hooks.may_repeat.load(Relaxed);
-    let longest = hooks.longest.load(Relaxed);
-    if is_repeated
-        && longest > TIER_BYTES[LOWEST_OF_VIRTUAL] as u64
-        && (table.ends_with("_content") || table.ends_with("_docsize"))
-    {
-        hooks.charge(longest * ROW_STEPS_PER_BYTE);
+/// Called by the update hook for each row that is written: those of full-text tables are charged for.
+pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
+    if !hooks.has_virtual.load(Relaxed) || !["_data", "_docsize", "_content"].iter().any(|end| table.ends_with(end)) {
+        return;
+    }
+    let steps = hooks.fulltext().row(action, table, row, has_long_texts(hooks));
+    if steps > 0 {
+        hooks.charge_fulltext(steps);
     }
 }
 
-/// Charges for the text that a statement gives a full-text index once: what does so for many rows pays by the step.
+/// Whether texts for a full-text index may be longer in the present tier than in the lowest of virtual tables, in a statement
+/// that may write many of them: each is paid for when its row is written.
+fn has_long_texts(hooks: &HookState) -> bool {
+    hooks.touches_virtual.load(Relaxed)
+        && hooks.may_repeat.load(Relaxed)
+        && hooks.longest.load(Relaxed) > TIER_BYTES[LOWEST_OF_VIRTUAL] as u64
+}
+
+/// Charges for the text that a statement gives full-text indexes.
 ///
 /// # Errors
-/// The budget has not so much.
-pub fn charge_virtual(hooks: &HookState, tier: usize, bytes: usize) -> std::result::Result<(), StatementError> {
-    if !hooks.touches_virtual.load(Relaxed) || hooks.may_repeat.load(Relaxed) {
+/// The budget has not so much, or it is refused.
+pub fn charge_virtual(
+    conn: &Connection,
+    hooks: &HookState,
+    tier: usize,
+    given: Length,
+) -> std::result::Result<(), StatementError> {
+    if !hooks.touches_virtual.load(Relaxed) {
         return Ok(());
     }
-    hooks.set_price(step_cost::VIRTUAL);
+    if !hooks.may_repeat.load(Relaxed) {
+        hooks.set_price(step_cost::VIRTUAL);
+    }
     // What is longer than what it was given is computed, and may be as long as the tier allows.
-    let is_computed = tier > LOWEST_OF_VIRTUAL && bytes < TIER_BYTES[tier - 1];
-    let bytes = if is_computed { TIER_BYTES[tier] } else { bytes };
-    match hooks.charge(bytes as u64 * VIRTUAL_STEPS_PER_BYTE) {
-        true => Ok(()),
-        false => Err(StatementError::BudgetExceeded),
+    let is_computed = tier > LOWEST_OF_VIRTUAL && given.bytes < TIER_BYTES[tier - 1];
+    let text = if is_computed { Length { bytes: TIER_BYTES[tier], wide: TIER_BYTES[tier] } } else { given };
+    let filled = hooks.filled();
+    if hooks.is_schema_changed() && !filled.is_empty() {
+        let own = InternalStatements::begin(hooks);
+        let found = fulltext_writes::definitions(conn).map_err(|error| classify(hooks, &error))?;
+        drop(own);
+        hooks.fulltext().refresh(found);
+    }
+    let price = hooks.fulltext().price(&filled, text, has_long_texts(hooks));
+    match price {
+        Ok(price) if hooks.charge(price) => Ok(()),
+        Err(why) if !is_computed => Err(StatementError::Failed(why)),
+        _ => Err(StatementError::BudgetExceeded),
     }
 }
 

@@ -286,7 +286,7 @@ struct Instruction {
 }
 
 /// Instructions that may go on at their second number.
-const JUMPS: &str = "VFilter Init Goto Gosub InitCoroutine MustBeInt Jump Once If IfNot IsType IfNullRow SeekLT SeekLE \
+pub(super) const JUMPS: &str = "VFilter Init Goto Gosub InitCoroutine MustBeInt Jump Once If IfNot IsType IfNullRow SeekLT SeekLE \
 SeekGE SeekGT SeekScan IfNoHope NoConflict NotFound Found SeekRowid NotExists Last IfSizeBetween SorterSort Sort Rewind IfEmpty SorterNext \
 Prev Next IdxLE IdxGT IdxLT IdxGE IFindKey RowSetRead RowSetTest Program FkIfZero IsNull NotNull Ne Eq Gt Le Lt Ge ElseEq IfPos \
 IfNotZero DecrJumpZero VNext Filter HaltIfNull";
@@ -304,6 +304,8 @@ pub struct Cost {
     pub search: u64,
     /// How long it is.
     pub instructions: usize,
+    /// How many values it joins of others, each of which may be as long as its tier allows.
+    pub joined: usize,
 }
 
 /// What SQLite made of a statement, with its triggers.
@@ -314,6 +316,8 @@ pub struct Program {
     pub asked: Option<SearchTerms>,
     /// All marks that it puts around words.
     pub marks: Option<SearchTerms>,
+    /// Instructions that join values.
+    joined: usize,
     /// It goes on in more ways than anybody would follow.
     is_tangled: bool,
 }
@@ -390,6 +394,7 @@ impl Program {
             }
             let asked = registers.asked(p3, text).filter(|_| name == "VFilter");
             program.asked = program.asked.into_iter().chain(asked).reduce(SearchTerms::and);
+            program.joined += usize::from(name == "Concat");
             let is_end = matches!(name, "Goto" | "Jump" | "EndCoroutine" | "Gosub" | "Halt");
             if name == "Halt" && start > 0 {
                 jumps.push(start);
@@ -462,6 +467,7 @@ impl Program {
             once,
             search,
             instructions: self.len(),
+            joined: self.joined,
         }
     }
 

@@ -59,7 +59,8 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
         _ => {}
     }
     match asked.action {
-        AuthAction::Insert { table_name } => hooks.fills(table_name),
+        AuthAction::Insert { table_name } => hooks.fills(table_name, true),
+        AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } => hooks.fills(table_name, false),
         AuthAction::CreateTable { table_name } => hooks.makes(table_name),
         _ => {}
     }

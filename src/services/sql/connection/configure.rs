@@ -59,7 +59,7 @@ pub fn configure(
         let own = Arc::clone(hooks);
         // Beyond the largest number SQLite would look for a free one by chance.
         conn.update_hook(Some(move |action, _: &str, table: &str, row| {
-            length_tiers::charge_text(&own, table);
+            length_tiers::on_row(&own, action, table, row);
             if action != Action::SQLITE_DELETE && row == i64::MAX {
                 own.has_topmost_row.store(true, Relaxed);
             }

@@ -2,6 +2,7 @@
 //!
 //! Not here: who carries it out (`node/process/sql_folder.rs`).
 
+use crate::services::sql::budget::long_rows::LongRows;
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub trait Files: Debug + Send + Sync {
     fn breathe(&self);
     /// The command with this seed begins, or a statement of it is over: for people who ask what took how long, on this node.
     fn on_statement(&self, seed: u64);
+    /// What is known of the long rows of the database.
+    fn long_rows(&self) -> &LongRows;
     /// Bytes up to which a file is checked page by page when it is opened.
     fn check_bytes_max(&self) -> u64;
 }

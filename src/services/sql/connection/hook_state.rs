@@ -6,6 +6,7 @@
 //! Not here: the hooks (`mod.rs`, `authorizer.rs`, `functions.rs`).
 
 use super::files::Files;
+use crate::services::sql::budget::fulltext_writes::{Definition, FulltextWrites};
 use crate::services::sql::budget::step_cost::{self, Cost, Price};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -33,6 +34,16 @@ pub enum Purpose {
     Read,
 }
 
+/// What is known of a schema when a command begins.
+#[derive(Debug, Default)]
+pub struct Schema {
+    /// How many indexes each table has, in lower case.
+    pub indexes: BTreeMap<String, i64>,
+    pub views: Vec<String>,
+    /// Full-text tables.
+    pub fulltext: BTreeMap<String, Definition>,
+}
+
 /// One thread uses a connection at a time, so that nothing here needs an order.
 #[derive(Debug, Default)]
 pub struct HookState {
@@ -56,8 +67,12 @@ pub struct HookState {
     is_virtual_unsure: AtomicBool,
     /// Their names when it began.
     virtual_names: Mutex<Vec<String>>,
-    /// Virtual tables that the statement inserts into.
-    filled: Mutex<Vec<String>>,
+    /// Tables that the statement writes to, if it uses a virtual one, and how often it inserts into each.
+    filled: Mutex<Vec<(String, u64)>>,
+    /// The full-text tables when the command began, and what of their writes is paid for.
+    fulltext: Mutex<FulltextWrites>,
+    /// Full-text tables write what the statement gave them: it is charged for that, though a statement of our own has them do so.
+    pub is_flushing: AtomicBool,
     /// Where the file is, if it is in one.
     pub files: OnceLock<Arc<dyn Files>>,
     /// What a step of the present statement costs, whatever the length of values.
@@ -169,19 +184,39 @@ impl HookState {
         self.touches_virtual.fetch_or(is_virtual, Relaxed);
     }
 
-    /// The statement inserts into this table.
-    pub fn fills(&self, table: &str) {
+    /// The statement writes to this table. `inserts`: by an INSERT, of which it may have several.
+    pub fn fills(&self, table: &str, inserts: bool) {
         if self.touches_virtual.load(Relaxed) {
             let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
-            if !filled.iter().any(|name| name == table) {
-                filled.push(table.to_string());
+            match filled.iter_mut().find(|(name, _)| name == table) {
+                Some((_, times)) => *times += u64::from(inserts),
+                None => filled.push((table.to_string(), 1)),
             }
         }
     }
 
-    /// The tables that the statement inserts into, if it uses a virtual one.
-    pub fn filled(&self) -> Vec<String> {
+    /// The tables that the statement writes to, if it uses a virtual one, and how often it inserts into each.
+    pub fn filled(&self) -> Vec<(String, u64)> {
         self.filled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What preparing told of a statement that is not prepared again.
+    pub fn set_filled(&self, filled: &[(String, u64)]) {
+        *self.filled.lock().unwrap_or_else(PoisonError::into_inner) = filled.to_vec();
+    }
+
+    /// The full-text tables.
+    pub fn fulltext(&self) -> MutexGuard<'_, FulltextWrites> {
+        self.fulltext.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Charges for what a full-text table does for the present statement.
+    pub fn charge_fulltext(&self, steps: u64) {
+        if self.is_flushing.load(Relaxed) {
+            self.take(steps);
+        } else {
+            self.charge(steps);
+        }
     }
 
     /// The statement makes, removes or renames tables that may be virtual ones.
@@ -190,15 +225,22 @@ impl HookState {
         self.touches_virtual.store(self.has_virtual.load(Relaxed), Relaxed);
     }
 
-    /// A command begins; `schema`: how many indexes each table has, and the views, in lower case, where the schema is another than
-    /// before.
-    pub fn begin_schema(&self, schema: Option<(BTreeMap<String, i64>, Vec<String>)>) {
-        if let Some((indexes, views)) = schema {
+    /// A command begins; `schema`: where it may be another than before.
+    pub fn begin_schema(&self, schema: Option<Schema>) {
+        let mut fulltext = None;
+        if let Some(Schema { indexes, views, fulltext: found }) = schema {
+            fulltext = Some(found);
             *self.indexes.lock().unwrap_or_else(PoisonError::into_inner) = indexes;
             *self.views.lock().unwrap_or_else(PoisonError::into_inner) = views;
             self.costs.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
+        self.fulltext().begin(fulltext);
         self.is_schema_changed.store(false, Relaxed);
+    }
+
+    /// Whether the command has changed what tables and indexes there are.
+    pub fn is_schema_changed(&self) -> bool {
+        self.is_schema_changed.load(Relaxed)
     }
 
     /// Whether there may be a view of that name.
@@ -310,9 +352,10 @@ impl HookState {
 
     /// Takes steps from the budget; false if there were not so many.
     pub fn charge(&self, steps: u64) -> bool {
-        if self.is_internal.load(Relaxed) {
-            return true;
-        }
+        self.is_internal.load(Relaxed) || self.take(steps)
+    }
+
+    fn take(&self, steps: u64) -> bool {
         let steps = i64::try_from(steps).unwrap_or(i64::MAX);
         let left = self.steps_left.load(Relaxed).saturating_sub(steps);
         self.steps_left.store(left, Relaxed);

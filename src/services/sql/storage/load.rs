@@ -10,7 +10,7 @@ use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::fulltext_settings;
 use crate::services::sql::budget::length_tiers::{self, RowTier};
 use crate::services::sql::budget::step_cost;
-use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
+use crate::services::sql::budget::text_cost::{Length, STATEMENT_STEPS, text_steps, too_many_conflicts};
 use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
@@ -44,7 +44,7 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
     hooks.is_begun.store(false, Relaxed);
     let mut batch = Batch::new(conn, sql);
     for number in 1.. {
-        let (mut prepared, mut may_repeat) = (None, false);
+        let (mut prepared, mut told) = (None, (false, false, Vec::new()));
         let is_over = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
             let on_error = |error| classify(hooks, &error);
             hooks.begin_statement();
@@ -53,11 +53,15 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
             }
             match prepared {
                 // What preparing told holds for every attempt.
-                Some(_) => hooks.may_repeat.store(may_repeat, Relaxed),
+                Some(_) => {
+                    hooks.may_repeat.store(told.0, Relaxed);
+                    hooks.is_defining.store(told.1, Relaxed);
+                    hooks.set_filled(&told.2);
+                }
                 None => {
                     hooks.set_price(step_cost::PLANNED);
                     prepared = batch.next().map_err(on_error)?;
-                    may_repeat = hooks.may_repeat.load(Relaxed);
+                    told = (hooks.may_repeat.load(Relaxed), hooks.is_defining.load(Relaxed), hooks.filled());
                 }
             }
             hooks.set_price(step_cost::PLAIN);
@@ -68,7 +72,7 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
             length_tiers::suits(hooks, tier)?;
             let text =
                 length_tiers::at_any_length(conn, tier, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
-            length_tiers::charge_virtual(hooks, tier, text.len())?;
+            length_tiers::charge_virtual(conn, hooks, tier, Length::of_text(text.as_bytes()))?;
             statement::fits(conn, hooks, &text, 0, tier)?;
             let mut limit = AnswerLimit::new(0, 0);
             statement::carry_out(conn, hooks, one, &Params::None, Kind::Execute, &mut limit)?;

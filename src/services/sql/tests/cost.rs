@@ -3,10 +3,10 @@
 //! What is checked here follows from the content alone: which are refused for what they cost. How long they take is for people:
 //! `cargo nextest run --release --lib how_long --run-ignored only --no-capture` prints it, the longest first.
 
-use super::script_runner::{Node, in_words, request};
+use super::script_runner::{Node, answer, in_words, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Digest, Kind, Outcome};
+use crate::services::sql::{Answer, Command, Digest, Kind, Outcome};
 use std::time::{Duration, Instant};
 
 const CORPUS: &str = include_str!("hostile.corpus");
@@ -361,24 +361,21 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
     }
 }
 
+/// Different words, of five letters and digits.
+fn text(bytes: usize) -> String {
+    let word = |n: usize| format!("{:05} ", n * 7919 % 100_003);
+    (0..bytes / 6).map(word).collect()
+}
+
 #[test]
 fn a_long_text_is_put_into_a_full_text_index_and_taken_out_of_it() {
     let mut node = Node::default();
     node.execute(&["CREATE VIRTUAL TABLE f USING fts5(a)", "CREATE TABLE t (a)"]);
-    let text = |bytes: usize| {
-        (0..)
-            .map(|n| format!("w{n} "))
-            .scan(0, |sum, word| {
-                *sum += word.len();
-                (*sum < bytes).then_some(word)
-            })
-            .collect::<String>()
-    };
     let insert = |bytes: usize| format!("INSERT INTO f VALUES('{}')", text(bytes));
-    let said = last(&mut node, &[&insert(600_000)]);
-    assert!(said.contains("too many steps"), "{said}");
+    let said = last(&mut node, &[&insert(120_000)]);
+    assert!(said.contains("split it into several rows"), "{said}");
     for _ in 0..4 {
-        let said = last(&mut node, &[&insert(500_000)]);
+        let said = last(&mut node, &[&insert(100_000)]);
         assert!(said.starts_with("changed 1"), "{said}");
     }
     for sql in
@@ -390,4 +387,111 @@ fn a_long_text_is_put_into_a_full_text_index_and_taken_out_of_it() {
         let said = last(&mut node, &[sql]);
         assert!(said.starts_with("changed 1"), "{sql}: {said}");
     }
+}
+
+#[test]
+fn a_full_text_table_has_few_indexes() {
+    let mut node = Node::default();
+    for (sql, refused) in [
+        ("CREATE VIRTUAL TABLE a USING fts5(body, prefix = '1 2 3 4')", "3 prefix indexes at most"),
+        ("CREATE VIRTUAL TABLE b USING fts5(body, prefix = '1 2', p = \"3 4\")", "3 prefix indexes at most"),
+        ("CREATE VIRTUAL TABLE c USING fts5(body, tokenize = 'trigram', prefix = 2)", "no prefix indexes"),
+    ] {
+        let said = last(&mut node, &[sql]);
+        assert!(said.contains(refused), "{sql}: {said}");
+        let load = Command::Load { sql: format!("{sql};"), seed: 1 };
+        let said = answer(node.entry(2_000_000_000_000, &[load]).remove(0));
+        assert!(matches!(&said, Answer::Refused(why) if why.contains(refused)), "{sql}: {said:?}");
+    }
+    for fine in [
+        "CREATE VIRTUAL TABLE a USING fts5(body, prefix = '1 2 3')",
+        "CREATE VIRTUAL TABLE b USING fts5(prefix, tokenize = 'trigram')",
+    ] {
+        let said = last(&mut node, &[fine]);
+        assert!(said.starts_with("changed"), "{fine}: {said}");
+    }
+}
+
+/// How many of them a request may have: all but the last are done.
+fn count(node: &mut Node, statements: Vec<String>) -> usize {
+    let all: Vec<&str> = statements.iter().map(String::as_str).collect();
+    let run = request(&all, Kind::Execute, 1);
+    let now_ms = 1_900_000_000_000 + 1_000 * node.log.len() as u64;
+    node.run(now_ms, run).iter().take_while(|one| !matches!(one, Outcome::Failed(_))).count()
+}
+
+#[test]
+fn a_text_is_paid_for_by_each_index_that_it_goes_to() {
+    let mut node = Node::default();
+    node.execute(&[
+        "CREATE VIRTUAL TABLE one USING fts5(a)",
+        "CREATE VIRTUAL TABLE four USING fts5(a, prefix = '2 3 4')",
+        "CREATE VIRTUAL TABLE tri USING fts5(a, tokenize = 'trigram')",
+        "CREATE TABLE t (a)",
+        "CREATE VIRTUAL TABLE x0 USING fts5(a)",
+        "CREATE VIRTUAL TABLE x1 USING fts5(a)",
+        "CREATE TRIGGER r AFTER INSERT ON t BEGIN INSERT INTO x0 VALUES(new.a); INSERT INTO x1 VALUES(new.a); END",
+        "CREATE TABLE many (a)",
+    ]);
+    let mut inserts =
+        |table: &str| count(&mut node, vec![format!("INSERT INTO {table} VALUES('{}')", text(20_000)); 30]);
+    let (one, four, tri, two) = (inserts("one"), inserts("four"), inserts("tri"), inserts("t"));
+    assert!(
+        (15..30).contains(&one) && four <= one / 4 + 1 && tri <= one && two <= one / 2 + 1,
+        "{one} {four} {tri} {two}"
+    );
+    // Nine indexes by one statement.
+    let names = ["one", "x0", "x1", "four", "tri", "tri"];
+    let bodies: String = names.iter().map(|name| format!("INSERT INTO {name} VALUES(new.a); ")).collect();
+    let trigger = format!("CREATE TRIGGER m AFTER INSERT ON many BEGIN {bodies} END");
+    let said = last(&mut node, &[&trigger, "INSERT INTO many VALUES('a b')"]);
+    assert!(said.contains("8 full-text indexes at most"), "{said}");
+}
+
+#[test]
+fn text_that_comes_out_of_a_table_is_paid_for_when_it_is_indexed() {
+    let mut node = Node::default();
+    node.execute(&[
+        "CREATE TABLE store (id INTEGER PRIMARY KEY, b)",
+        &format!("INSERT INTO store VALUES(1, '{}')", text(60_000)),
+        "CREATE TABLE t (n)",
+        "CREATE VIRTUAL TABLE f USING fts5(a)",
+        "CREATE VIRTUAL TABLE g USING fts5(a)",
+        "CREATE TRIGGER r AFTER INSERT ON t BEGIN INSERT INTO g VALUES((SELECT b FROM store WHERE id = new.n)); END",
+    ]);
+    let mut accepted = |sql: &str| count(&mut node, vec![sql.to_string(); 20]);
+    let insert = "INSERT INTO f VALUES((SELECT b FROM store WHERE id = 1))";
+    let delete = "DELETE FROM f WHERE rowid = (SELECT min(rowid) FROM f)";
+    for sql in [insert, "INSERT INTO t VALUES(1)", insert, insert, delete] {
+        let done = accepted(sql);
+        assert!((1..8).contains(&done), "{sql}: {done}");
+    }
+    let several = "SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5";
+    assert_eq!(accepted(&format!("INSERT INTO f SELECT b FROM store, ({several})")), 0);
+}
+
+#[test]
+fn ordinary_texts_are_indexed() {
+    let mut node = Node::default();
+    node.execute(&[
+        "CREATE TABLE docs (id INTEGER PRIMARY KEY, body TEXT)",
+        "CREATE VIRTUAL TABLE f USING fts5(body, content = 'docs', content_rowid = 'id')",
+        "CREATE TRIGGER i AFTER INSERT ON docs BEGIN INSERT INTO f(rowid, body) VALUES(new.id, new.body); END",
+        "CREATE TRIGGER d AFTER DELETE ON docs BEGIN INSERT INTO f(f, rowid, body) VALUES('delete', old.id, old.body); END",
+        "CREATE TRIGGER u AFTER UPDATE ON docs BEGIN INSERT INTO f(f, rowid, body) VALUES('delete', old.id, old.body); \
+         INSERT INTO f(rowid, body) VALUES(new.id, new.body); END",
+        "CREATE VIRTUAL TABLE plain USING fts5(body)",
+    ]);
+    let insert = |table: &str, n: usize| format!("INSERT INTO {table}(body) VALUES('some words of document {n}')");
+    for table in ["docs", "plain"] {
+        let done = count(&mut node, (0..1_000).map(|n| insert(table, n)).collect());
+        assert_eq!(done, 1_000, "{table}");
+        let said = last(&mut node, &[&format!("INSERT INTO {table}(body) VALUES('{}')", text(100_000))]);
+        assert!(said.starts_with("changed 1"), "{table}: {said}");
+    }
+    let done =
+        count(&mut node, (1..=50).map(|n| format!("UPDATE docs SET body = 'other words' WHERE id = {n}")).collect());
+    assert_eq!(done, 50);
+    let said = last(&mut node, &["INSERT INTO f(f) VALUES('delete-all')"]);
+    assert!(said.starts_with("changed"), "{said}");
 }

@@ -4,7 +4,9 @@
 
 use super::script_runner::{Node, in_words, request};
 use crate::services::registry::Registry;
-use crate::services::sql::{Checkpointer, Command, Database, Files, Kind, Outcome, Reader, Statement, bare_image};
+use crate::services::sql::{
+    Checkpointer, Command, Database, Files, Kind, LongRows, Outcome, Reader, Statement, bare_image,
+};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ pub struct Folder {
     owner: String,
     next: AtomicU64,
     pub aside: Mutex<Vec<String>>,
+    long_rows: LongRows,
 }
 
 impl Files for Folder {
@@ -87,6 +90,9 @@ impl Files for Folder {
         true
     }
     fn on_statement(&self, _: u64) {}
+    fn long_rows(&self) -> &LongRows {
+        &self.long_rows
+    }
     fn check_bytes_max(&self) -> u64 {
         64 << 20
     }
@@ -101,6 +107,7 @@ pub fn folder(path: &Path, owner: &str) -> Arc<Folder> {
         owner: owner.to_string(),
         next: AtomicU64::new(0),
         aside: Mutex::default(),
+        long_rows: LongRows::default(),
     })
 }
 

@@ -1,0 +1,131 @@
+//! How many bytes the long rows of each table have, as far as a node's file tells: what a statement could free at most.
+//!
+//! A table is looked through once, its longest values unread. After that it has what was found and what was written since, by
+//! whatever statement; when that is too much, it is looked through again.
+//! Not here: what a statement frees (`freed_space.rs`).
+
+use crate::services::sql::commands::ROW_BYTES_MAX;
+use rusqlite::{Connection, Result};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// A shorter row has no pages of its own.
+pub const LONG_BYTES: i64 = 4_000;
+/// So much as no file has.
+const EVERYTHING: u64 = 1 << 40;
+
+/// What is known of the tables of one database.
+#[derive(Debug, Default)]
+pub struct LongRows {
+    /// Bytes of long rows that statements have written, at most.
+    written: AtomicU64,
+    /// By the page where a table begins, which it keeps when it is renamed.
+    tables: Mutex<BTreeMap<i64, Found>>,
+}
+
+/// What a table had.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    bytes: u64,
+    longest: u64,
+    /// [`LongRows::written`] before it was looked through.
+    at: u64,
+}
+
+impl LongRows {
+    /// So many bytes of long rows were committed.
+    pub fn note(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Relaxed);
+    }
+
+    /// Rows were written without being counted, or another file has become the database.
+    pub fn forget(&self) {
+        self.note(EVERYTHING);
+    }
+
+    /// Bytes of the long rows of a table, and of the longest, at most. `enough`: below it, it need not be exact.
+    ///
+    /// # Errors
+    /// The file cannot be read in time.
+    pub fn of(&self, conn: &Connection, root: i64, enough: u64) -> Result<(u64, u64)> {
+        let at = self.written.load(Relaxed);
+        let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = tables().get(&root).copied();
+        let bound = |found: Found| {
+            let since = at.saturating_sub(found.at);
+            (found.bytes.saturating_add(since), if since > 0 { ROW_BYTES_MAX as u64 } else { found.longest })
+        };
+        if let Some(known) = known.map(bound).filter(|(bytes, _)| *bytes <= enough) {
+            return Ok(known);
+        }
+        let (bytes, longest) = look(conn, root)?;
+        let found = Found { bytes, longest, at };
+        tables().insert(root, found);
+        Ok(bound(found))
+    }
+}
+
+fn look(conn: &Connection, root: i64) -> Result<(u64, u64)> {
+    let find = "SELECT name FROM main.sqlite_schema WHERE rootpage = ?1 AND type = 'table'";
+    let names =
+        conn.prepare_cached(find)?.query_map([root], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
+    let Some(table) = names.first() else { return Ok((0, 0)) };
+    let Some(length) = row_length(conn, table)? else { return Ok((0, 0)) };
+    let quoted = table.replace('"', "\"\"");
+    let select = format!(
+        "SELECT ifnull(sum(n), 0), ifnull(max(n), 0) FROM (SELECT {length} AS n FROM main.\"{quoted}\") WHERE n > {LONG_BYTES}"
+    );
+    conn.query_row(&select, [], |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs())))
+}
+
+/// An expression for the bytes of a row, which reads no long value. `None`: it has no columns.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn row_length(conn: &Connection, table: &str) -> Result<Option<String>> {
+    // Generated columns that are stored are among them.
+    let mut names = conn.prepare_cached("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (0, 3)")?;
+    let columns = names.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
+    let quoted = columns.iter().map(|name| format!("ifnull(octet_length(\"{}\"), 0)", name.replace('"', "\"\"")));
+    Ok(sum(&quoted.collect::<Vec<_>>()))
+}
+
+/// A sum that is no deeper than it has to be: SQLite bounds that.
+fn sum(parts: &[String]) -> Option<String> {
+    match parts {
+        [] => None,
+        [one] => Some(one.clone()),
+        _ => {
+            let (left, right) = parts.split_at(parts.len() / 2);
+            Some(format!("({} + {})", sum(left)?, sum(right)?))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_looked_through_when_too_much_was_written_since() {
+        let conn = Connection::open_in_memory().unwrap();
+        let columns: Vec<String> = (0..1_000).map(|n| format!("c{n}")).collect();
+        conn.execute_batch(&format!("CREATE TABLE t ({}, g AS (c0 || c0) STORED)", columns.join(","))).unwrap();
+        conn.execute_batch(
+            "INSERT INTO t(c999) VALUES(zeroblob(100000)); INSERT INTO t(c0) VALUES(hex(zeroblob(5000))), ('short')",
+        )
+        .unwrap();
+        let root = conn.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 't'", [], |row| row.get(0)).unwrap();
+        let rows = LongRows::default();
+        let of = |enough| rows.of(&conn, root, enough).unwrap();
+        assert_eq!(of(1_000_000), (130_000, 100_000));
+        conn.execute("DELETE FROM t WHERE c0 IS NULL", []).unwrap();
+        assert_eq!(of(1_000_000), (130_000, 100_000), "as it was");
+        rows.note(500);
+        assert_eq!(of(1_000_000), (130_500, ROW_BYTES_MAX as u64));
+        assert_eq!(of(100_000), (30_000, 30_000));
+        rows.forget();
+        assert_eq!(of(1_000_000), (30_000, 30_000));
+    }
+}
