@@ -367,6 +367,12 @@ impl Cluster {
 
     fn look(&self, voters: usize) -> std::result::Result<u64, String> {
         let expected = self.nodes.keys().filter(|id| !self.frozen.contains(id)).count();
+        // What is committed grows while nodes are asked one after another: each must have applied what was committed before.
+        let committed: BTreeMap<_, _> = self
+            .statuses()
+            .into_iter()
+            .filter_map(|(id, status)| Some((id, status.nodes.iter().find(|row| row.id.0 == id)?.commit_index)))
+            .collect();
         let all = self.statuses();
         if all.len() < expected {
             return Err(format!("{} of {expected} nodes answer", all.len()));
@@ -385,7 +391,7 @@ impl Cluster {
                 return Err(format!("the leader sees node {id} as {:?}, {:?}", row.status, row.membership));
             }
             let own = status.nodes.iter().find(|n| n.id.0 == *id).ok_or(format!("node {id} unknown to itself"))?;
-            let head = lead.nodes.iter().find(|n| n.id == leader).map_or(own.applied_index, |n| n.commit_index);
+            let head = *committed.get(&leader.0).ok_or(format!("leader {leader} has only just answered"))?;
             if own.applied_index < head {
                 return Err(format!("node {id} has applied {} of {head}", own.applied_index));
             }
