@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(of_maps(users(), uids, gids), None, "{uids}{gids}");
         }
         let why = of_maps(users(), alone, alone).unwrap();
-        assert!(why.contains("60000 to 64999, and /proc/self/uid_map maps only 0 to 0; give the container"), "{why}");
+        assert!(why.contains("60000 to 64999, but /proc/self/uid_map maps only 0 to 0; give the container"), "{why}");
         assert!(of_maps(users(), "0 1000 1\n1 100000 61000\n", given).is_some(), "a part is not enough");
         assert!(of_maps(users(), given, alone).unwrap().contains("/proc/self/gid_map"));
     }

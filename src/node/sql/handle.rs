@@ -101,10 +101,10 @@ impl Sql for Handle {
     ) -> Outcome<(Index, Answer)> {
         let pool = pool(self.shared());
         if let Ok(pool) = &pool
-            && may_free(&run.statements)
+            && may_free(&run.statements, self.shared().sizes().has_triggers)
             && is_large(&pool.files.path())
         {
-            let excess = pool.take(deadline).and_then(|reader| {
+            let excess = pool.take_for_check(deadline).and_then(|reader| {
                 let excess =
                     reader.excess_freed(pool.files.long_rows(), &run.statements, self.shared().now_ms(), run.seed);
                 excess.map_err(|e| Reason::Unreadable(e.to_string()))

@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+/// Readers beyond [`SQL_READERS_MAX`] for the checks of writes, each of which takes a moment.
+const CHECK_READERS: usize = 4;
 /// Between two checks of memory and disk while a read runs.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
 /// The same while no read runs.
@@ -138,23 +140,37 @@ impl ReaderPool {
     /// # Errors
     /// All are in use, or the file cannot be opened.
     pub fn take(&self, deadline: Instant) -> Result<ReaderGuard<'_>, Reason> {
+        self.take_within(SQL_READERS_MAX, deadline)
+    }
+
+    /// As [`ReaderPool::take`], for the check of a write: long reads that have all other readers do not hold it up.
+    ///
+    /// # Errors
+    /// As [`ReaderPool::take`].
+    pub fn take_for_check(&self, deadline: Instant) -> Result<ReaderGuard<'_>, Reason> {
+        self.take_within(SQL_READERS_MAX + CHECK_READERS, deadline)
+    }
+
+    /// Takes a reader if fewer than `most` are in use.
+    fn take_within(&self, most: usize, deadline: Instant) -> Result<ReaderGuard<'_>, Reason> {
         let mut connections = lock(&self.connections);
         if connections.idle.len() == connections.open {
             self.limits.note_idle();
         }
         let pooled = loop {
-            match connections.idle.pop() {
-                // A file that was loaded has taken the place of the one that it reads.
-                Some(pooled) if pooled.path != self.files.path() => {
-                    connections.open -= 1;
-                    continue;
+            if connections.open - connections.idle.len() < most {
+                match connections.idle.pop() {
+                    // A file that was loaded has taken the place of the one that it reads.
+                    Some(pooled) if pooled.path != self.files.path() => {
+                        connections.open -= 1;
+                        continue;
+                    }
+                    Some(pooled) => break Some(pooled),
+                    None => {
+                        connections.open += 1;
+                        break None;
+                    }
                 }
-                Some(pooled) => break Some(pooled),
-                None => {}
-            }
-            if connections.open < SQL_READERS_MAX {
-                connections.open += 1;
-                break None;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -214,7 +230,8 @@ impl Drop for ReaderGuard<'_> {
             None => connections.open -= 1,
         }
         drop(connections);
-        self.pool.freed.notify_one();
+        // Those that wait have different bounds.
+        self.pool.freed.notify_all();
     }
 }
 
@@ -229,5 +246,29 @@ impl Deref for ReaderGuard<'_> {
 impl DerefMut for ReaderGuard<'_> {
     fn deref_mut(&mut self) -> &mut Reader {
         &mut self.pooled.as_mut().expect("it is there until it is given back").reader
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::process::sql_folder::Folder;
+    use crate::node::sql::reader_pool::*;
+
+    #[test]
+    fn reads_that_take_long_hold_up_no_check_of_a_write() {
+        let home = tempfile::tempdir().unwrap();
+        let files = Folder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap();
+        rusqlite::Connection::open(files.path()).unwrap().execute_batch("CREATE TABLE t (n)").unwrap();
+        let pool = ReaderPool::new(Arc::new(files), Arc::default(), Arc::default());
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let mut reads: Vec<_> = (0..SQL_READERS_MAX).map(|_| pool.take(soon()).unwrap()).collect();
+        assert!(matches!(pool.take(soon()), Err(Reason::TooManyReads)));
+        let checks: Vec<_> = (0..CHECK_READERS).map(|_| pool.take_for_check(soon()).unwrap()).collect();
+        assert!(matches!(pool.take_for_check(soon()), Err(Reason::TooManyReads)));
+        drop(checks);
+        assert!(matches!(pool.take(soon()), Err(Reason::TooManyReads)), "idle ones are kept for checks");
+        reads.pop();
+        pool.take(soon()).unwrap();
+        pool.take_for_check(soon()).unwrap();
     }
 }

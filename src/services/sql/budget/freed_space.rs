@@ -36,9 +36,10 @@ struct Freed {
     by_triggers: BTreeMap<i64, Option<u64>>,
 }
 
-/// Whether a request has statements that may free much, as far as their words tell.
-pub fn may_free(statements: &[Statement]) -> bool {
-    statements.iter().any(|statement| frees(&statement.sql, true))
+/// Whether a request has statements that may free much, as far as their words tell. `has_triggers`: the database has some, by
+/// which any row that is written may remove others.
+pub fn may_free(statements: &[Statement], has_triggers: bool) -> bool {
+    statements.iter().any(|statement| frees(&statement.sql, has_triggers) || clears(statement))
 }
 
 /// Whether a statement may free much. `has_triggers`: any row that it writes may remove others.
