@@ -211,7 +211,7 @@ fn output_of(job: &Job) -> ApiResult {
     Ok(Response { status, ..text(said) })
 }
 
-/// A program's output, with headers that keep a browser from showing it as anything but text.
+/// A program's output as plain text, so that a browser does not interpret it.
 fn text(bytes: Vec<u8>) -> Response {
     Response { content_type: "text/plain; charset=utf-8", ..Response::bytes(bytes) }
 }
