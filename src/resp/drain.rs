@@ -1,6 +1,6 @@
 //! The `resp-drain` thread: sends replies to clients that read slowly, so that no other thread has to wait for them.
 //!
-//! A client must read its pending output at a minimum rate: each piece (all of it, or the first [`PIECE_BYTES`] if it
+//! A client must read its pending output at a minimum rate: each piece (all of it, or the first `PIECE_BYTES` if it
 //! is more) has one deadline in total. A byte now and then does not keep a connection alive.
 //! Not here: sending to clients that read everything at once (`outbox.rs`).
 

@@ -228,7 +228,7 @@ impl Stage {
         Some(self.client().get::<Status>("/v1/status").ok()?.value.cluster.leader?.0)
     }
 
-    /// Signals all nodes at once and waits while they stop; a node that has not stopped within [`STOP_WITHIN`] is
+    /// Signals all nodes at once and waits while they stop; a node that has not stopped within `STOP_WITHIN` is
     /// killed.
     fn stop_all(&mut self) {
         for node in self.nodes.values_mut() {

@@ -2,7 +2,7 @@
 //! time fills.
 //!
 //! A request may use the whole budget only when the bucket is nearly full. With less in the bucket it may use a small
-//! budget, and from an empty bucket the same, which is enough for most requests. A request that needs more then is
+//! budget, and with an empty bucket a minimal one, which is enough for most requests. A request that needs more then is
 //! undone, and the client is told when to retry: the endpoint waits, not the log. So the work of entries that are in
 //! the log and not applied yet is never much more than one bucket.
 //!

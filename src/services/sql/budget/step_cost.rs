@@ -300,9 +300,9 @@ IfNotZero DecrJumpZero VNext Filter HaltIfNull";
 pub struct Cost {
     /// It searches a full-text index for words that are neither in the statement nor in its parameters.
     pub computes_words: bool,
-    /// Upper bound of the average cost of a step, for a program with loops.
+    /// Upper bound of the average cost of a step, however often the program loops.
     pub per_step: Price,
-    /// The cost of the instructions that run once.
+    /// The cost of running every instruction once.
     pub once: Price,
     /// The cost of this computation.
     pub search: u64,
