@@ -11,7 +11,6 @@
 pub struct Operation {
     /// The client; it has at most one operation in flight.
     pub client: u64,
-    /// The register.
     pub key: String,
     /// When the client sent it, in microseconds.
     pub call_us: u64,

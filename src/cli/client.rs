@@ -56,13 +56,11 @@ pub struct Answer<T> {
 /// A response, whatever its status.
 #[derive(Clone, Debug, Default)]
 pub struct Raw {
-    /// Status code.
     pub status: u16,
     /// `X-Phalanx-Key-Index`.
     pub key_index: Option<u64>,
     /// `X-Phalanx-Key-Ttl-Ms`.
     pub ttl_ms: Option<u64>,
-    /// Body.
     pub body: Vec<u8>,
     /// `host:port` of the node that answered.
     pub from: String,

@@ -21,9 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub enum To {
     /// A conversation by its number.
     Conversation(u64),
-    /// A person.
     Person(String),
-    /// A room.
     Room(String),
 }
 

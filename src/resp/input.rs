@@ -32,7 +32,6 @@ pub(crate) struct Input {
     was_full: bool,
     /// When the request that is arriving began.
     begun: Option<Instant>,
-    /// The socket's timeout.
     timeout: Option<Duration>,
     /// When a client that has not sent the secret, or has not sent any request yet, is disconnected.
     admission: Option<Instant>,

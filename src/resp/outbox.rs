@@ -44,7 +44,6 @@ pub enum RequestPath {
 /// How large a run is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Its commands.
     pub commands: usize,
     /// Bytes of its encoded commands.
     pub command: usize,
@@ -112,7 +111,6 @@ impl Outbox {
 pub struct Client {
     /// Number of the connection on this node.
     pub id: u64,
-    /// The socket.
     pub stream: TcpStream,
     profile: Mutex<Profile>,
     shared: Arc<Shared>,
@@ -138,7 +136,6 @@ impl fmt::Debug for Client {
 /// What is known of a connection's client.
 #[derive(Debug)]
 pub struct Profile {
-    /// Its address.
     pub peer: SocketAddr,
     /// When it connected.
     pub since: Instant,

@@ -43,9 +43,7 @@ pub enum Word {
 /// The state of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It runs.
     Runs,
-    /// It has ended.
     Ended,
 }
 

@@ -61,7 +61,6 @@ impl Default for Deadlines {
 /// The result of waiting for a request.
 #[derive(Debug)]
 pub enum Next {
-    /// A request.
     Head(Box<Head>),
     /// The client has disconnected, or stayed idle for too long.
     Gone,
@@ -183,7 +182,6 @@ impl Arriving {
     }
 }
 
-/// One client connection.
 pub struct Conn {
     stream: Arc<TcpStream>,
     peer: SocketAddr,
@@ -241,7 +239,6 @@ impl Conn {
         self.memory.force(self.input.capacity() + self.output.capacity());
     }
 
-    /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }

@@ -67,11 +67,9 @@ impl Method {
 /// How the body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// No body.
     Empty,
     /// So many bytes, at least one.
     Length(usize),
-    /// Chunked.
     Chunked,
 }
 

@@ -44,7 +44,6 @@ pub(crate) fn is(word: &[u8], name: &str) -> bool {
 }
 
 impl<'a> Request<'a> {
-    /// Number of words.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
@@ -54,13 +53,11 @@ impl<'a> Request<'a> {
         self.spans.is_empty()
     }
 
-    /// One word.
     pub fn word(&self, i: usize) -> &'a [u8] {
         let Span { from, to } = self.spans[i];
         &self.bytes[from as usize..to as usize]
     }
 
-    /// All words.
     pub fn words(&self) -> impl Iterator<Item = &'a [u8]> {
         let (bytes, spans) = (self.bytes, self.spans);
         spans.iter().map(move |span| &bytes[span.from as usize..span.to as usize])
@@ -83,7 +80,6 @@ impl Owned {
         owned
     }
 
-    /// Adds a word.
     pub fn push(&mut self, word: &[u8]) {
         let from = self.bytes.len() as u32;
         self.bytes.extend_from_slice(word);

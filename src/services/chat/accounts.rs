@@ -51,7 +51,6 @@ pub struct Sent {
     pub conversation: ConversationId,
     /// Its number in that conversation.
     pub number: u64,
-    /// Its position.
     pub position: u64,
     /// CRC-32 of its text: enough to detect a client that uses an id twice, which is a bug and not an attack.
     pub crc: u32,
@@ -59,7 +58,6 @@ pub struct Sent {
     pub to_crc: u32,
 }
 
-/// One account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The name as displayed, and its key.
@@ -70,7 +68,6 @@ pub struct Account {
     pub created_ms: u64,
     /// Its log-ins, with the log time at which they expire.
     pub tokens: OrdSet<(u64, TokenHash)>,
-    /// Its conversations.
     pub talks: OrdMap<ConversationId, Membership>,
     /// Position of the newest event that concerns this account alone.
     pub touched: u64,
@@ -318,7 +315,6 @@ impl Accounts {
         }
     }
 
-    /// Ends a log-in.
     pub fn remove_token(&mut self, token: &TokenHash) {
         let Some(id) = self.tokens.remove(token) else { return };
         let account = self.get_mut(id).expect("A2: a log-in belongs to an account");

@@ -114,7 +114,7 @@ pub enum Command {
     },
     /// Logs in: the password was right.
     LogIn {
-        /// Whose.
+        /// The account.
         account: AccountId,
         /// The hash that was compared: the log-in is refused if the account's hash has changed.
         hash: String,
@@ -125,14 +125,14 @@ pub enum Command {
     },
     /// Ends this log-in, or all log-ins of the account.
     LogOut {
-        /// Which.
+        /// The log-in.
         token: TokenHash,
         /// Whether to end all of them.
         everywhere: bool,
     },
     /// Deletes the account. Its messages stay.
     Delete {
-        /// Whose.
+        /// The account's log-in.
         token: TokenHash,
     },
     /// Starts a direct conversation with another account, or finds it.
@@ -153,14 +153,14 @@ pub enum Command {
     Join {
         /// The account's log-in.
         token: TokenHash,
-        /// Which.
+        /// The room.
         room: ConversationId,
     },
     /// Leaves a room. An empty room is removed.
     Leave {
         /// The account's log-in.
         token: TokenHash,
-        /// Which.
+        /// The room.
         room: ConversationId,
     },
     /// Sends a message.
@@ -178,16 +178,16 @@ pub enum Command {
     Erase {
         /// The sender's log-in.
         token: TokenHash,
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// Which.
+        /// The message's number.
         number: u64,
     },
     /// Moves the read mark up to here; never back.
     Mark {
         /// The reader's log-in.
         token: TokenHash,
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// Number of the last message that was read.
         number: u64,
@@ -231,7 +231,6 @@ pub enum Answer {
     },
     /// The attempt may proceed: the account and the hash to compare the password with, if there is such an account.
     Try(Option<(AccountId, String)>),
-    /// Logged in.
     LoggedIn {
         /// The account.
         account: AccountId,
@@ -249,11 +248,9 @@ pub enum Answer {
     },
     /// The message was sent.
     Sent {
-        /// Its conversation.
         conversation: ConversationId,
         /// Its number there.
         number: u64,
-        /// Its position.
         position: u64,
         /// It had been sent before, under the same client id.
         is_repeat: bool,
@@ -302,7 +299,6 @@ pub enum Refusal {
     /// No account has this name.
     #[error("no such account")]
     NoSuchAccount,
-    /// No such room.
     #[error("no such room")]
     NoSuchRoom,
     /// No conversation of this number is visible to the account.
@@ -337,7 +333,6 @@ pub enum Refusal {
     Malformed(String),
 }
 
-/// A query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// The account of a log-in: [`View::Me`].
@@ -350,7 +345,7 @@ pub enum Query {
     History {
         /// The account's log-in.
         token: TokenHash,
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// Only below this number.
         before: Option<u64>,
@@ -367,7 +362,7 @@ pub enum Query {
     Members {
         /// The account's log-in.
         token: TokenHash,
-        /// Which.
+        /// The room.
         room: ConversationId,
         /// Only accounts after this one.
         after: AccountId,
@@ -396,16 +391,13 @@ pub enum View {
     Refused(Refusal),
     /// The account of the log-in.
     Me {
-        /// Number.
         account: AccountId,
-        /// Name.
         name: String,
         /// Present position of the chat.
         position: u64,
         /// See [`super::Chat::turn`].
         turn: u64,
     },
-    /// Conversations.
     Inbox {
         /// Position at which this holds.
         position: u64,
@@ -414,7 +406,6 @@ pub enum View {
     },
     /// Messages, in order.
     History {
-        /// Each.
         messages: Vec<Said>,
         /// Number of the oldest message that is kept.
         oldest: u64,
@@ -423,7 +414,6 @@ pub enum View {
     },
     /// Names with their numbers.
     Names {
-        /// Each, in order.
         rows: Vec<Named>,
         /// There may be more rows.
         is_full: bool,
@@ -433,7 +423,6 @@ pub enum View {
 /// One conversation in an inbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// Number.
     pub id: ConversationId,
     /// Name of the room; else of the other account, `None` if that was deleted.
     pub name: Option<String>,
@@ -451,7 +440,6 @@ pub struct Row {
     pub last: Option<Said>,
 }
 
-/// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
     /// Number in its conversation.
@@ -469,7 +457,6 @@ pub struct Said {
 /// One row of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
-    /// Number.
     pub id: u64,
     /// As its owner wrote it.
     pub name: String,

@@ -18,7 +18,6 @@ pub enum Kind {
     Direct(AccountId, AccountId),
 }
 
-/// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Its position among all events.

@@ -49,7 +49,6 @@ pub struct JobTable {
 }
 
 impl JobTable {
-    /// A job.
     pub fn job(&self, id: JobId) -> Option<&Job> {
         self.jobs.get(&id)
     }

@@ -51,9 +51,7 @@ pub enum Value {
     Integer(i64),
     /// A floating-point number.
     Real(f64),
-    /// Text.
     Text(String),
-    /// Bytes.
     Blob(Bytes),
 }
 
@@ -97,7 +95,6 @@ impl Params {
 pub struct Statement {
     /// Exactly one statement of SQL.
     pub sql: String,
-    /// Its parameters.
     pub params: Params,
 }
 
@@ -251,7 +248,6 @@ pub enum Outcome {
 pub enum Answer {
     /// One for each statement.
     Results(Vec<Outcome>),
-    /// Done.
     Done,
     /// Nothing was changed: the reason.
     Refused(String),
@@ -292,7 +288,6 @@ pub struct Digest {
     pub tables: BTreeMap<String, u64>,
 }
 
-/// A query.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Query {
     /// Only waits: the answer means that the index is applied.

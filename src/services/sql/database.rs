@@ -39,7 +39,6 @@ struct SavedSnapshots {
     before: AtomicU64,
 }
 
-/// The state.
 #[derive(Debug, Default)]
 pub struct Database {
     /// Where its file is; `None`: in memory.

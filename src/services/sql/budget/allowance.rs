@@ -26,7 +26,6 @@ const MUCH_FROM: i64 = BUCKET_STEPS / 4 * 3;
 const LITTLE_STEPS: u64 = STEPS_MAX / 50;
 const LEAST_STEPS: u64 = STEPS_MAX / 200;
 
-/// The bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowance {
     /// Steps left; negative after a request that used more than there was.

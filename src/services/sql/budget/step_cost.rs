@@ -279,7 +279,6 @@ impl Keys {
 /// The cost of assembling a long key.
 const FAR: Price = price(0, 0).long(4).far(40);
 
-/// One instruction.
 #[derive(Debug)]
 struct Instruction {
     price: Price,
@@ -306,7 +305,6 @@ pub struct Cost {
     pub once: Price,
     /// The cost of this computation.
     pub search: u64,
-    /// Number of instructions.
     pub instructions: usize,
     /// Number of concatenated values, each of which may be as long as the tier allows.
     pub joined: usize,

@@ -39,7 +39,6 @@ pub struct Prepared {
 /// The result of preparing a file.
 #[derive(Debug)]
 pub enum Built {
-    /// A database.
     Ready(Box<Prepared>),
     /// The file is refused, on every node: the reason.
     Refused(String),
