@@ -1,21 +1,20 @@
 //! The record of a run as its clients saw it.
 //!
-//! No `return_us` means that the outcome is unknown: the write may have happened at any time after its call, or
-//! never. An operation that was certainly refused is left out: a read that sees its value is then a violation, which
-//! is right. A read whose outcome is unknown says nothing and is left out as well.
+//! No `return_us` means that the outcome is unknown: the write may have happened at any time after its call, or never.
+//! An operation that was certainly refused is left out: a read that sees its value is then a violation, which is right.
+//! A read whose outcome is unknown carries no information and is left out as well.
 //! Times are microseconds of one clock; clients of several machines need a common one.
-//! Not here: the judgement (`linear.rs`).
+//! Not here: deciding whether a history is linearizable (`linear.rs`).
 
 /// One operation of one client on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Who: a client has at most one operation in flight.
+    /// The client; it has at most one operation in flight.
     pub client: u64,
-    /// The register.
     pub key: String,
     /// When the client sent it, in microseconds.
     pub call_us: u64,
-    /// When the client had its answer; `None`: it never had one, or was told `Unknown`.
+    /// When the client received its answer; `None`: it never received one, or received `Unknown`.
     pub return_us: Option<u64>,
     /// What it did, or saw.
     pub action: Action,
@@ -24,12 +23,13 @@ pub struct Operation {
 /// What an operation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Set the register.
+    /// Set the register to this value.
     Write(String),
-    /// Saw this value; `None`: nothing there.
+    /// Read this value; `None`: the register was empty.
     Read(Option<String>),
-    /// Set the register to `to` if it held `from` (`None`: nothing). `done`: whether it did; `None`: nobody knows.
+    /// Set the register to `to` if it held `from` (`None`: it was empty). `done`: whether it did; `None`: the outcome
+    /// is unknown.
     Swap { from: Option<String>, to: String, done: Option<bool> },
-    /// Added to the number that the register held, 0 if there was nothing. `sum`: what came out; `None`: nobody knows.
+    /// Added `by` to the number in the register (0 if it was empty). `sum`: the result; `None`: the outcome is unknown.
     Add { by: i64, sum: Option<i64> },
 }

@@ -4,14 +4,14 @@
 //! calls and returns in time order, tries each operation that may come next, and goes back when an operation returns
 //! that could not be placed. A configuration (which operations are placed, what the register holds) that failed once
 //! is never entered again. The search is exponential at worst, hence bounded: beyond `steps_max` the verdict is
-//! [`Verdict::Undecided`], which is no acquittal.
+//! [`Verdict::Undecided`], which does not prove the history correct.
 //!
 //! Not here: the format of histories (`history.rs`).
 
 use super::history::{Action, Operation};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the judge says.
+/// The result of checking a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Every key has an order that explains all answers.
@@ -27,11 +27,11 @@ pub enum Verdict {
 pub struct Judgement {
     /// The verdict over all keys: a violation outweighs an undecided key.
     pub verdict: Verdict,
-    /// For a violation or an undecided key: which, and which operation has no place.
+    /// For a violation or an undecided key: the key, and the operation that has no place in the order.
     pub why: Option<String>,
 }
 
-/// Judges a history of registers that start empty. `steps_max` bounds the search of each key.
+/// Checks a history of registers that start empty. `steps_max` bounds the search of each key.
 pub fn judge(operations: &[Operation], steps_max: u64) -> Judgement {
     let mut by_key: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in operations {
@@ -76,7 +76,7 @@ enum Step {
     Add { by: i64, sum: Option<i64> },
 }
 
-/// The values of one register by number. Sums that nobody saw get theirs when they come up.
+/// The values of one register by number. A sum that no client saw is numbered when the search first reaches it.
 #[derive(Default)]
 struct Values {
     numbers: BTreeMap<String, u32>,
@@ -114,7 +114,7 @@ impl Step {
         }
     }
 
-    /// What the register holds if this comes next; `None`: it cannot, after what was answered.
+    /// What the register holds if this operation comes next; `None`: its recorded result excludes that.
     fn after(self, value: u32, values: &mut Values) -> Option<u32> {
         match self {
             Step::Write(new) => Some(new),
@@ -152,7 +152,7 @@ struct Search {
     places: Vec<(usize, Option<usize>)>,
     /// Completed operations not yet placed.
     open: usize,
-    /// The operation whose return stopped the longest attempt: what a person should look at.
+    /// The operation whose return stopped the longest attempt, for the report to a person.
     stuck: usize,
 }
 
@@ -161,7 +161,8 @@ impl Search {
         let mut values = Values::default();
         let steps: Vec<Step> = operations.iter().map(|operation| Step::of(&operation.action, &mut values)).collect();
 
-        // At equal times calls come first: two operations that touch count as concurrent, which is lenient and safe.
+        // At equal times calls come first: two operations that touch count as concurrent, which accepts more histories
+        // and reports no false violation.
         let mut line: Vec<(u64, bool, usize)> = Vec::new();
         for (at, operation) in operations.iter().enumerate() {
             line.push((operation.call_us, false, at));

@@ -1,11 +1,12 @@
-//! Asking running nodes over HTTP as commands do: every node is asked once, every wait is short, every failure says what it
-//! means and ends with its exit code.
+//! Queries running nodes over HTTP for the commands: every node is asked once, every wait is bounded and short, every
+//! failure is explained and ends with its exit code.
 //!
-//! A question (`get`) goes to the next node whenever one does not answer. A change (`change`) goes on only while it is certain
-//! that nobody has done it; what may have happened is exit code 5. A change with a key (`exchange`) takes effect once, so it goes
-//! on in any case. A node holds a change for as long as `request_timeout_ms` before it refuses it; so a change waits longer than
-//! that, or a refusal would pass for doubt.
-//! Not here: the loop over the nodes (`client.rs`), what the answers look like (`node/views/status.rs`), printing
+//! A query (`get`) goes to the next node whenever one does not answer. A change (`change`) goes to the next node only
+//! while it is certain that no node has applied it; if it may have been applied, the exit code is 5. A change with a
+//! key (`exchange`) takes effect once, so it goes to the next node in any case. A node holds a change for as long as
+//! `request_timeout_ms` before it refuses it; so the client waits longer than that for a change, else it would report a
+//! refusal as an unknown outcome.
+//! Not here: the loop over the nodes (`client.rs`), the form of the responses (`node/views/status.rs`), printing
 //! (`cli/cluster/status.rs` and its neighbours).
 
 use crate::cli::fault::{Fault, code};
@@ -25,7 +26,7 @@ pub use crate::client::Request;
 
 /// How many local ports are tried when no address is known.
 const LOCAL_NODES_TRIED: u64 = 9;
-/// A node answers a question from what it knows: one that has not by now is frozen, and the next one is asked.
+/// A node answers a query from its own state: one that has not answered by then is frozen, and the next one is asked.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// A node answers a change at the latest just after `request_timeout_ms`; the response arrives within this time.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,13 +38,13 @@ const UNREACHABLE_NEXT: &str =
 #[derive(Clone)]
 pub struct Client {
     asks: RefCell<client::Client>,
-    /// Longest wait for the answer to a change.
+    /// Longest wait for the response to a change.
     change_timeout: Duration,
-    /// How long a question waits.
+    /// Longest wait for the response to a query.
     question_timeout: Duration,
 }
 
-/// An answer and who gave it.
+/// A decoded response and the node that sent it.
 #[derive(Debug)]
 pub struct Answer<T> {
     /// The decoded body.
@@ -52,23 +53,21 @@ pub struct Answer<T> {
     pub from: String,
 }
 
-/// An answer, whatever the status.
+/// A response, whatever its status.
 #[derive(Clone, Debug, Default)]
 pub struct Raw {
-    /// Status code.
     pub status: u16,
     /// `X-Phalanx-Key-Index`.
     pub key_index: Option<u64>,
     /// `X-Phalanx-Key-Ttl-Ms`.
     pub ttl_ms: Option<u64>,
-    /// Body.
     pub body: Vec<u8>,
     /// `host:port` of the node that answered.
     pub from: String,
 }
 
 impl Raw {
-    /// The body as JSON; `null` if it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -122,14 +121,14 @@ impl Client {
         Ok(Client { change_timeout, ..Client::to(endpoints, QUESTION_TIMEOUT) })
     }
 
-    /// A client for these `host:port`s.
+    /// A client of these addresses, each `host:port`.
     pub fn to(endpoints: Vec<String>, timeout: Duration) -> Client {
         let mut asks = client::Client::new(endpoints);
         asks.within = None;
         Client { asks: RefCell::new(asks), change_timeout: timeout, question_timeout: timeout }
     }
 
-    /// A client of the same addresses that waits so long for every answer.
+    /// A client of the same addresses that waits up to this long for every response.
     pub fn waiting(&self, timeout: Duration) -> Client {
         Client { change_timeout: timeout, question_timeout: timeout, ..self.clone() }
     }
@@ -150,15 +149,15 @@ impl Client {
         Client { change_timeout: self.change_timeout, ..only }
     }
 
-    /// Asks for the addresses of all other nodes, so that the client can outlive the nodes that it was given. If no
-    /// node answers, the known addresses stay.
+    /// Asks for the addresses of all other nodes, so that the client can continue when the nodes it was given have
+    /// failed. If no node answers, the known addresses stay.
     pub fn learn(&self) {
         let mut asks = self.asks.borrow_mut();
         asks.patience = self.question_timeout.min(QUESTION_TIMEOUT);
         let _ = asks.learn();
     }
 
-    /// Sends a request until a node answers it, whatever the answer is.
+    /// Sends a request until a node answers it, whatever the status.
     ///
     /// # Errors
     /// No node reachable, or none with a quorum (4); sent, with an unknown outcome (5).
@@ -172,7 +171,7 @@ impl Client {
         Ok(Raw { status: response.status, key_index, ttl_ms, body: response.body, from })
     }
 
-    /// Opens a stream of lines at the first node that has it; a read that brings nothing returns after `read_timeout`.
+    /// Opens a stream of lines at the first node that offers it; a read without data returns after `read_timeout`.
     ///
     /// # Errors
     /// No node reachable, or none with a leader (4); not found (1).
@@ -200,12 +199,12 @@ impl Client {
         Err(refusal.unwrap_or_else(|| fault(client::Fault::Unreachable(failures.told()))))
     }
 
-    /// Moves on to the next node, because the current one broke off.
+    /// Switches to the next node, because the connection to the current one broke.
     pub fn turn_to_next(&self) {
         self.asks.borrow_mut().go_on();
     }
 
-    /// Asks until one node gives a proper answer.
+    /// Queries one node after another until one returns a valid response.
     ///
     /// # Errors
     /// No node reachable (4), or the refusal of the last node that answered.
@@ -271,7 +270,7 @@ fn declined(from: &str, status: u16, said: &str) -> Fault {
     Fault::new(exit, message, next)
 }
 
-/// The settings in force, or all that is wrong with them.
+/// The settings in force, or all errors in them.
 pub fn settings(file: Option<&Path>) -> Result<Settings, Fault> {
     match Settings::from_process(file, &[]) {
         Ok((settings, _)) => Ok(settings),
@@ -286,7 +285,7 @@ pub fn settings(file: Option<&Path>) -> Result<Settings, Fault> {
     }
 }
 
-/// Takes `host:port`, `http://host:port` or `http://host:port/`.
+/// Accepts `host:port`, `http://host:port` or `http://host:port/`.
 fn endpoint(text: &str) -> Result<String, Fault> {
     let bare = text.trim().trim_start_matches("http://").trim_end_matches('/');
     let port = bare.rsplit_once(':').map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
@@ -300,7 +299,7 @@ fn endpoint(text: &str) -> Result<String, Fault> {
     }
 }
 
-/// What `config.json` names, those that it calls online first; else the first local ports.
+/// The nodes in `config.json`, those that it lists as online first; else the first local ports.
 fn find_endpoints(settings: &Settings) -> Vec<String> {
     let named = std::fs::read_to_string(&settings.config_file_path).map(|text| named_in(&text)).unwrap_or_default();
     if !named.is_empty() {

@@ -1,8 +1,9 @@
-//! What a member of the chat can do, on whichever node answers; and the stream, which goes on where it was on the next node.
+//! What a chat user can do on any node that answers; and the event stream, which continues on the next node when one
+//! fails.
 //!
-//! A message has one client id and one key on all its tries, so it is delivered once. A follower gives each line once: it
-//! knows the position of the newest, comes back behind it, and drops what it has.
-//! Not here: what the chat is (`docs/chat.md`).
+//! All tries to send a message use one client id and one key, so it is delivered once. A [`Follower`] returns each line
+//! once: it knows the position of the newest line, reconnects after that position, and drops lines that it already has.
+//! Not here: the chat's rules (`docs/chat.md`).
 
 use super::{Client, Connection, Fault, Request, refused};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// A stream beats every two seconds: one that is silent for so long belongs to a node that is frozen or cut off.
+/// A stream sends a line at least every two seconds: after so long a silence its node is considered frozen or cut off.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Pause before the stream is opened on the next node.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -20,9 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub enum To {
     /// A conversation by its number.
     Conversation(u64),
-    /// A person.
     Person(String),
-    /// A room.
     Room(String),
 }
 
@@ -40,7 +39,7 @@ impl To {
 /// A client of the chat, logged in or not.
 #[derive(Debug)]
 pub struct Chat {
-    /// Who asks: its `token` is the log-in.
+    /// The HTTP client; its `token` is the log-in.
     pub client: Client,
 }
 
@@ -76,7 +75,7 @@ impl Chat {
         answer
     }
 
-    /// Asks something; `path` is behind `/v1/chat/`.
+    /// Sends a query; `path` is relative to `/v1/chat/`.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -84,7 +83,7 @@ impl Chat {
         self.client.json(&Request::get(format!("/v1/chat/{path}")))
     }
 
-    /// Changes something, once; `path` is behind `/v1/chat/`.
+    /// Sends a change, which is applied once; `path` is relative to `/v1/chat/`.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -92,7 +91,7 @@ impl Chat {
         self.client.json(&Request::change("POST", format!("/v1/chat/{path}"), body))
     }
 
-    /// Deletes something, once.
+    /// Sends a deletion, which is applied once.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -100,7 +99,7 @@ impl Chat {
         self.client.json(&Request::once("DELETE", format!("/v1/chat/{path}"), None))
     }
 
-    /// Says something, once.
+    /// Sends a message, which is delivered once.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -108,7 +107,8 @@ impl Chat {
         self.send_as(&Uuid::new_v4().to_string(), to, text)
     }
 
-    /// The same under a client id: whoever does not know what became of a message says it again under the same.
+    /// Like [`Chat::send`], with a client id chosen by the caller: a caller that does not know the outcome of a message
+    /// repeats it under the same id.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -132,10 +132,10 @@ impl Chat {
         found["rooms"][0]["conversation"].as_u64().ok_or_else(|| self.nothing(format!("no such room: {name}")))
     }
 
-    /// The number of the conversation with a person, if there is one: this makes none.
+    /// The number of the direct conversation with a person, if there is one; does not create one.
     ///
     /// # Errors
-    /// See [`Fault`]; nobody has this name, or there is no conversation with them.
+    /// See [`Fault`]; no account has this name, or there is no conversation with it.
     pub fn direct(&mut self, name: &str) -> Result<u64, Fault> {
         let found = self.get(&format!("accounts?match={}", literal(name)))?;
         let account = &found["accounts"][0]["account"];
@@ -153,7 +153,7 @@ impl Chat {
         Fault::Refused { status: 404, from: self.client.address().to_string(), why, retry_after: None }
     }
 
-    /// Every message that is kept of a conversation, in order.
+    /// Every stored message of a conversation, in order.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -169,7 +169,7 @@ impl Chat {
         }
     }
 
-    /// Follows what happens after a position, or from now on.
+    /// Follows events after a position, or from now on.
     pub fn follow(&self, after: Option<u64>) -> Follower {
         let mut follower =
             Follower::new(self.client.addresses().to_vec(), self.client.token.clone().unwrap_or_default(), after);
@@ -178,7 +178,7 @@ impl Chat {
     }
 }
 
-/// A pattern that only this name fits, as a part of a query.
+/// A glob pattern that matches this name alone, escaped for a query string.
 fn literal(name: &str) -> String {
     let mut pattern = String::new();
     for c in name.chars() {
@@ -190,7 +190,7 @@ fn literal(name: &str) -> String {
     escape(&pattern)
 }
 
-/// Text in a path or a parameter.
+/// Escapes text for a path or a parameter.
 pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -202,7 +202,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// The stream, on whichever node there is.
+/// The event stream, read from one node after another.
 #[derive(Debug)]
 pub struct Follower {
     addresses: Vec<String>,
@@ -211,7 +211,7 @@ pub struct Follower {
     position: Option<u64>,
     connection: Option<Connection>,
     heard_at: Instant,
-    /// The beginning of a line that is not whole yet.
+    /// The beginning of a line that has not arrived completely.
     begun: Vec<u8>,
     ready: VecDeque<Value>,
     /// How long a node may take to open the stream.
@@ -219,7 +219,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Begins after a position, or now.
+    /// Starts after a position, or at the present one.
     pub fn new(addresses: Vec<String>, token: String, after: Option<u64>) -> Follower {
         Follower {
             addresses,
@@ -239,10 +239,11 @@ impl Follower {
         self.addresses.get(self.at).map_or("", String::as_str)
     }
 
-    /// The next thing that happens, once; `None` at the deadline.
+    /// The next event, each once; `None` at the deadline.
     ///
     /// # Errors
-    /// [`Fault::Refused`]: logged out, or the position is of another cluster. That a node fails is no error.
+    /// [`Fault::Refused`]: logged out, or the position belongs to another cluster. The failure of a node is not an
+    /// error.
     pub fn next(&mut self, deadline: Instant) -> Result<Option<Value>, Fault> {
         loop {
             while let Some(line) = self.ready.pop_front() {
@@ -270,7 +271,7 @@ impl Follower {
         }
     }
 
-    /// Opens the stream on the present node; false if that is not to be had there now.
+    /// Opens the stream on the present node; `false` if that node cannot provide it now.
     fn open(&mut self, deadline: Instant) -> Result<bool, Fault> {
         let until = (Instant::now() + self.patience).min(deadline.max(Instant::now() + Duration::from_millis(50)));
         let after = self.position.map_or(String::new(), |position| format!("?after={position}"));
@@ -286,7 +287,7 @@ impl Follower {
                 self.begun.clear();
                 Ok(true)
             }
-            // Its words are in the body.
+            // The body holds the reason.
             Ok((mut connection, head)) if (400..500).contains(&head.status) => {
                 let length = head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
                 let body = connection.bytes(length, until).unwrap_or_default();
@@ -296,7 +297,7 @@ impl Follower {
         }
     }
 
-    /// Reads what comes by the deadline; leaves the node when it is gone or silent.
+    /// Reads until the deadline; leaves the node when the connection ends or stays silent.
     fn read(&mut self, deadline: Instant) {
         let Some(connection) = &mut self.connection else { return };
         let chunk = connection.chunk(deadline.min(self.heard_at + SILENCE));
@@ -312,7 +313,7 @@ impl Follower {
                 }
             }
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut && self.heard_at.elapsed() < SILENCE => {}
-            // A proper end, a broken one, or silence: another node goes on.
+            // An orderly end, a broken connection, or silence: continue on another node.
             Ok(None) | Err(_) => {
                 self.connection = None;
                 self.at = (self.at + 1) % self.addresses.len().max(1);

@@ -1,4 +1,4 @@
-//! The client against servers that fail in every way there is, each on a script of answers.
+//! The client against servers that fail in every known way, each following a script of answers.
 
 use super::*;
 use std::io::{Read, Write};
@@ -13,7 +13,8 @@ enum Does {
     Dies,
 }
 
-/// A server that does these things with its connections, one after another, and then keeps its port closed; and what it read.
+/// A server that treats its connections as the script says, one after another, and then closes its port; and the
+/// requests that it read.
 fn serve(script: Vec<Does>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -103,7 +104,7 @@ fn refused_unknown_and_unreachable_are_told_apart() {
 fn a_follower_goes_on_behind_what_it_has() {
     let message = |position: u64| format!("{{\"type\":\"message\",\"position\":{position}}}\n");
     let beat = "{\"type\":\"beat\",\"position\":3}\n".to_string();
-    // A line in two chunks, and one that is never finished.
+    // One line in two chunks, and one line that never ends.
     let (half, rest) = (message(4)[..9].to_string(), message(4)[9..].to_string());
     let first = stream(&[beat, half, rest, message(5), "{\"typ".to_string()]);
     let second = stream(&[message(5), message(6), "{\"type\":\"logged_out\"}\n".to_string()]);
@@ -159,7 +160,7 @@ fn an_idle_connection_that_was_closed_is_no_reason_to_leave_its_node() {
     let change = Request::once("POST", "/x", None);
     one.answer(&change).unwrap();
     assert_eq!(one.answer(&change).unwrap().json()["number"], 7);
-    // What may not be repeated is not put on a connection of which nobody knows whether it still stands.
+    // A request that must not be repeated is not sent on a reused connection, which the server may have closed already.
     let once = Request::once("POST", "/x", None).at_most_once();
     one.answer(&once).unwrap();
     assert_eq!(one.answer(&once).unwrap().json()["number"], 7);

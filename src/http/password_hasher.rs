@@ -1,12 +1,13 @@
-//! Passwords and tokens: what a client says in clear, and what of it may go further.
+//! Passwords and tokens: hashes what clients send in clear, so that only hashes leave this file.
 //!
-//! A password is hashed with argon2id (19 MiB, two passes, what OWASP names), under a salt drawn here; only the hash goes on. A
-//! token is drawn here, 244 random bits; only its SHA-256 goes on, which is enough for what nobody can guess. How many hashes
-//! are under way at once is bounded, because each costs memory and a processor for a moment: who comes too many waits.
+//! A password is hashed with argon2id (19 MiB, two passes, as OWASP recommends), under a salt drawn here; only the hash
+//! is passed on. A token is drawn here, 244 random bits; only its SHA-256 is passed on, which is enough for a value
+//! that cannot be guessed. The number of concurrent hashes is bounded, because each costs memory and a processor for a
+//! moment: further requests wait.
 //!
-//! Invariants: P1 the memory of hashes is [`CHAT_HASHES_MAX`] pieces, made when they are first needed and then kept: an
-//! allocator would keep one for each thread that ever hashed. P2 between two hashes a piece holds zeros.
-//! Not here: who waits how long after failures (`services/chat/accounts.rs`).
+//! Invariants: P1 the memory of hashes is [`CHAT_HASHES_MAX`] pieces, allocated when they are first needed and then
+//! kept: an allocator would keep one for each thread that ever hashed. P2 between two hashes a piece holds zeros.
+//! Not here: how long a client waits after failures (`services/chat/accounts.rs`).
 
 use super::protocol::error::ApiError;
 use crate::limits::{CHAT_HASHES_MAX, CHAT_HASHES_WAITING_MAX};
@@ -20,15 +21,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Bytes of a password. Short ones are guessed; long ones are no better, and someone might send a book.
+/// Bytes of a password. Short ones can be guessed; very long ones are not more secure and cost time.
 const PASSWORD_BYTES: (usize, usize) = (8, 1024);
 
-/// The hashes that are under way in one node.
+/// The hashes in progress in one node.
 #[derive(Debug, Default)]
 pub(crate) struct Passwords {
     busy: Mutex<Busy>,
     changed: Condvar,
-    /// A hash that no password has: what is compared with where there is no account, so that it takes as long.
+    /// A hash that matches no password: it is compared where there is no account, so that the comparison takes as long.
     nobodys: OnceLock<String>,
 }
 
@@ -36,18 +37,18 @@ pub(crate) struct Passwords {
 struct Busy {
     running: usize,
     waiting: usize,
-    /// Memory that no thread uses now (P1).
+    /// Memory that no thread uses at present (P1).
     spare: Vec<Vec<Block>>,
 }
 
-/// The right to hash, and the memory for it; given back when dropped.
+/// The right to hash, and the memory for it; returned when dropped.
 pub(crate) struct Slot<'a> {
     passwords: &'a Passwords,
     memory: Vec<Block>,
 }
 
 impl Passwords {
-    /// Waits for a turn, at most so long.
+    /// Waits for a free slot until the deadline.
     pub(crate) fn enter(&self, deadline: Instant) -> Result<Slot<'_>, ApiError> {
         let too_many = || ApiError::refused(503, "too many logins at once: try again");
         let mut busy = self.lock();
@@ -82,7 +83,7 @@ impl Slot<'_> {
         self.make(password).ok_or_else(unusable)
     }
 
-    /// Whether a password is the one of a stored hash; without one it takes as long and is wrong.
+    /// Whether a password matches a stored hash; without a hash it takes as long and returns `false`.
     pub(crate) fn is_right(&mut self, password: &str, hash: Option<&str>) -> Result<bool, ApiError> {
         let passwords = self.passwords;
         let nobodys = || self.make(&Uuid::new_v4().to_string()).unwrap_or_default();
@@ -103,14 +104,14 @@ impl Slot<'_> {
         Some(hash.to_string())
     }
 
-    /// `None`: the stored hash is none, or one that this node has no memory for.
+    /// `None`: the stored hash is malformed, or needs more memory than this node has for a hash.
     fn compare(&mut self, password: &str, stored: &str) -> Option<bool> {
         let stored = PasswordHash::new(stored).ok()?;
         let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
         let version = Version::try_from(stored.version?).ok()?;
         let params = Params::try_from(&stored).ok()?;
         let output = self.fill(algorithm, version, params, password, &stored.salt?)?;
-        // In constant time: the type sees to it.
+        // Compared in constant time by the type's `==`.
         Some(output == stored.hash?)
     }
 
@@ -126,7 +127,7 @@ impl Slot<'_> {
         let output = output.get_mut(..params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN))?;
         let argon2 = Argon2::new(algorithm, version, params);
         let filled = argon2.hash_password_into_with_memory(password.as_bytes(), salt, output, &mut self.memory);
-        // What a password leaves behind stays nowhere, although the memory does (P2).
+        // Nothing of a password may remain in the memory, which is kept (P2).
         self.memory.fill(Block::new());
         filled.ok()?;
         Output::new(output).ok()
@@ -143,7 +144,7 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// Refuses what can be no new password.
+/// Refuses a new password of invalid length.
 pub(crate) fn check_new(password: &str) -> Result<(), ApiError> {
     let (least, most) = PASSWORD_BYTES;
     match (least..=most).contains(&password.len()) {
@@ -152,7 +153,7 @@ pub(crate) fn check_new(password: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Refuses what cannot be a password and would only cost time.
+/// Refuses a given password that cannot be right and would only cost time.
 pub(crate) fn check_given(password: &str) -> Result<(), ApiError> {
     let most = PASSWORD_BYTES.1;
     match password.len() <= most {
@@ -165,7 +166,7 @@ fn unusable() -> ApiError {
     ApiError::refused(500, "the stored hash of this password cannot be used")
 }
 
-/// A new token, in clear and as it is stored.
+/// A new token, in clear and as stored.
 pub(crate) fn draw_token() -> (String, TokenHash) {
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let token = BASE64.encode([one.as_bytes().as_slice(), two.as_bytes().as_slice()].concat());
@@ -173,7 +174,7 @@ pub(crate) fn draw_token() -> (String, TokenHash) {
     (token, hash)
 }
 
-/// What is stored of a token.
+/// The stored form of a token.
 pub(crate) fn hash_token(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
 }
@@ -198,7 +199,8 @@ mod tests {
         assert!(slot.is_right("correct horse", Some(&hash)).unwrap());
         assert!(!slot.is_right("battery staple", Some(&hash)).unwrap());
         assert!(!slot.is_right("correct horse", None).unwrap());
-        // The crate's own words for the same: what was stored before and elsewhere goes on to hold.
+        // Checked against the crate's own implementation: hashes stored by earlier versions or elsewhere must remain
+        // valid.
         let stored = PasswordHash::new(&hash).unwrap();
         assert!(Argon2::default().verify_password(b"correct horse", &stored).is_ok());
         for bad in ["", "hash", &hash.replace("m=19456", "m=20480"), &hash.replace("argon2id", "scrypt")] {

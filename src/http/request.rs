@@ -1,8 +1,8 @@
-//! What a handler is given and what it gives back.
+//! What a handler receives and what it returns.
 //!
-//! Most handlers are a function from a [`Request`] to an [`ApiResult`]; one whose response is written while it comes into
-//! being gives a [`Stream`]; one that reads a large body itself gives an [`Upload`].
-//! Not here: which handler a request has (`routes.rs`), what is checked before it is called (`router.rs`).
+//! Most handlers are a function from a [`Request`] to an [`ApiResult`]; one whose response is written while it is
+//! produced returns a [`Stream`]; one that reads a large body itself returns an [`Upload`].
+//! Not here: which handler a request has (`routes.rs`), the checks before it is called (`router.rs`).
 
 use super::outcome::answered;
 use super::protocol::conn::{Broken, Conn};
@@ -17,25 +17,25 @@ use crate::types::Index;
 use std::cell::RefCell;
 use std::time::Instant;
 
-/// How often the bytes of a reply are there at once: as they came, decoded, as values of JSON and as text.
+/// How many copies of a reply exist at once: as received, decoded, as JSON values and as text.
 const REPLY_TIMES: usize = 4;
 
-/// What most handlers give back. [`ApiError`] becomes a response in one place, `router.rs`.
+/// The result of most handlers. [`ApiError`] becomes a response in one place, `router.rs`.
 pub(crate) type ApiResult = Result<Response, ApiError>;
 
 /// One request, after all checks.
 pub(crate) struct Request<'a> {
     pub server: &'a Server,
-    /// Tells whether the client is still there.
+    /// The connection, to check whether the client is still connected.
     pub client: &'a Conn,
     pub head: &'a Head,
-    /// What stands in the place of the path's names, undecoded; `""` where it has fewer than two.
+    /// The variable segments of the path, undecoded; `""` where it has fewer than two.
     pub args: (&'a str, &'a str),
     /// Empty for GET and HEAD.
     pub body: &'a [u8],
-    /// What counts the connection as load.
+    /// The guard that counts the connection as load.
     pub session: Option<&'a SessionGuard>,
-    /// Bytes of the memory budget that its handler holds until the response is there.
+    /// Reservation in the memory budget that lasts until the response is ready.
     pub held: RefCell<Reservation>,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Request<'a> {
         Params::of(self.head)
     }
 
-    /// Parameter `level`; linearizable without it.
+    /// Parameter `level`; linearizable by default.
     pub(crate) fn level(&self) -> Result<Level, ApiError> {
         match self.head.query("level") {
             None | Some("linearizable") => Ok(Level::Linearizable),
@@ -53,43 +53,43 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Makes room in the memory budget for so many bytes more, which this request holds while it is handled.
+    /// Reserves so many more bytes in the memory budget, for as long as this request is handled.
     pub(crate) fn hold(&self, bytes: usize) -> Result<(), memory::Full> {
         let mut held = self.held.borrow_mut();
         let all = held.bytes() + bytes;
         held.resize(all)
     }
 
-    /// The reply to a query. There is room for it, decoded and as JSON.
+    /// The reply to a query. Memory for it, decoded and as JSON, has been reserved.
     pub(crate) fn read(&self, query: Vec<u8>, level: Level) -> Result<(Index, Vec<u8>), ApiError> {
         let (index, bytes) = answered(self.server.host.query(query, level, self.deadline()))?;
         self.hold(REPLY_TIMES * bytes.len()).map_err(|full| ApiError::refused(503, full.to_string()))?;
         Ok((index, bytes))
     }
 
-    /// When the request, if it begins to wait for the node now, has waited for long enough.
+    /// The deadline of a request that begins to wait for the node now.
     pub(crate) fn deadline(&self) -> Instant {
         self.server.deadline()
     }
 }
 
-/// A response whose length nobody knows beforehand. Its connection ends with it.
+/// A response whose length is unknown beforehand. Its connection ends with it.
 pub(crate) struct Stream {
-    /// Its head: all that HEAD is told.
+    /// Its head: the whole response to HEAD.
     pub head: Response,
     pub run: StreamBody,
 }
 
-/// Writes the head and then the body, until either side ends; an error if nothing was written yet.
+/// Writes the head and then the body, until either side ends; returns an error if nothing was written yet.
 pub(crate) type StreamBody = Box<dyn FnOnce(&Server, &mut Conn, Response) -> Result<(), ApiError>>;
 
-/// What became of a body that its handler read.
+/// The result of a handler that reads its body itself.
 pub(crate) enum Upload {
     /// All of it was read.
     Read(ApiResult),
-    /// It was not, or not whole: the connection ends after the response.
+    /// The body was not read, or not completely: the connection closes after the response.
     Unread(ApiError),
-    /// The client went away.
+    /// The client has disconnected.
     Gone,
 }
 

@@ -1,8 +1,8 @@
-//! The `resp-drain` thread: sends to clients that take their replies slowly, so that nobody else has to wait for them.
+//! The `resp-drain` thread: sends replies to clients that read slowly, so that no other thread has to wait for them.
 //!
-//! A client must take what waits for it at some pace: each piece of it (all, or the first part if it is much) has one
-//! deadline for the whole of it. A byte now and then does not keep a connection alive.
-//! Not here: sending to those who take everything at once (`outbox.rs`).
+//! A client must read its pending output at a minimum rate: each piece (all of it, or the first `PIECE_BYTES` if it
+//! is more) has one deadline in total. A byte now and then does not keep a connection alive.
+//! Not here: sending to clients that read everything at once (`outbox.rs`).
 
 use super::clients::Clients;
 use super::outbox::{Client, Sent};
@@ -12,19 +12,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// Longest wait in one go: a client that comes meanwhile waits no longer.
+/// Longest single poll: a client that is added meanwhile waits no longer than this.
 const POLL_NS: i64 = 5_000_000;
-/// What a client must take within the deadline, if so much waits.
+/// What a client must read within the deadline, if so much is pending.
 const PIECE_BYTES: usize = 1 << 20;
 
 struct Slow {
     client: Arc<Client>,
-    /// Bytes of the piece that it has not taken yet.
+    /// Bytes of the piece that it has not read yet.
     left: usize,
     deadline: Instant,
 }
 
-/// Body of the thread; ends with the server.
+/// Body of the thread; returns when the server stops.
 pub fn run(clients: &Weak<Clients>, inbox: &Receiver<u64>) {
     let mut slow: Vec<Slow> = Vec::new();
     loop {
@@ -50,10 +50,10 @@ fn add(slow: &mut Vec<Slow>, clients: &Weak<Clients>, id: u64) {
     slow.push(Slow { client, left, deadline: Instant::now() + HTTP_WRITE_DEADLINE });
 }
 
-/// Which of them may be sent to.
+/// Which of these clients' sockets are writable.
 fn wait(slow: &[Slow]) -> Vec<bool> {
     let mut all: Vec<PollFd> = slow.iter().map(|slow| PollFd::new(&slow.client.stream, PollFlags::OUT)).collect();
-    // An interrupted wait shows nothing, and the next one follows.
+    // An interrupted poll reports no socket as writable; the caller polls again.
     let _ = poll(&mut all, Some(&Timespec { tv_sec: 0, tv_nsec: POLL_NS }));
     all.iter().map(|one| !one.revents().is_empty()).collect()
 }

@@ -1,7 +1,7 @@
-//! Bytes that have come on one connection and are not handled yet, and waiting for more.
+//! Bytes that have arrived on one connection and are not handled yet, and waiting for more.
 //!
-//! Invariant: C2 a request that has begun must be whole by a deadline, whatever the pace of its bytes; between requests a
-//! connection may rest as long as it likes.
+//! Invariant: C2 a request that has begun must be complete by a deadline, whatever the rate of its bytes; between
+//! requests a connection may stay idle without limit.
 
 use super::outbox::Client;
 use crate::limits::{HTTP_BODY_DEADLINE, RESP_AUTH_DEADLINE, RESP_FIRST_DEADLINE};
@@ -10,20 +10,20 @@ use rustix::net::RecvFlags;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-/// Input buffer: what an idle connection has, what a busy one may have between requests.
+/// Sizes of the input buffer: that of an idle connection, and the largest that a connection keeps between requests.
 const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
 
-/// What came of waiting for more.
+/// The result of waiting for more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
     More,
-    /// The connection has ended, or took too long.
+    /// The connection has ended, or a deadline has passed.
     Ended,
     /// The memory budget has no room for a longer request.
     Full,
 }
 
-/// Bytes that have come and are not dealt with.
+/// Bytes that have arrived and are not handled yet.
 pub(crate) struct Input {
     buffer: Vec<u8>,
     from: usize,
@@ -32,9 +32,8 @@ pub(crate) struct Input {
     was_full: bool,
     /// When the request that is arriving began.
     begun: Option<Instant>,
-    /// The socket's timeout.
     timeout: Option<Duration>,
-    /// When whoever has not named the secret, or has asked for nothing yet, is let go.
+    /// When a client that has not sent the secret, or has not sent any request yet, is disconnected.
     admission: Option<Instant>,
     memory: Reservation,
 }
@@ -53,7 +52,8 @@ impl Input {
         }
     }
 
-    /// A stranger has so long and no longer, whatever else it says meanwhile.
+    /// Sets the admission deadline: a client that has not authenticated, or has sent no request, is disconnected then.
+    /// Other input does not extend it.
     pub(crate) fn bound(&mut self, is_known: bool, has_asked: bool) {
         self.admission = match (is_known, has_asked) {
             (true, true) => None,
@@ -70,7 +70,7 @@ impl Input {
         self.from += length;
     }
 
-    /// Waits for more. `is_anew`: what is in the buffer has just begun.
+    /// Waits for more bytes. `is_anew`: the request in the buffer has just begun.
     pub(crate) fn fill(&mut self, client: &Client, is_anew: bool) -> Filled {
         if !self.make_room() {
             return Filled::Full;
@@ -94,7 +94,7 @@ impl Input {
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if until.is_none() => {
-                        // A timeout was left from an earlier request; a connection at rest has none.
+                        // A timeout remains from an earlier request; an idle connection has none.
                         self.timeout = None;
                         if client.stream.set_read_timeout(None).is_err() {
                             return Filled::Ended;
@@ -106,8 +106,8 @@ impl Input {
         }
     }
 
-    /// A request is cut short at the buffer's end: room for more of it is made before it is read on. Whether there is any in the
-    /// memory budget.
+    /// The buffer ends within a request: makes room for more of it before the next read. Returns whether the memory
+    /// budget has that room.
     fn make_room(&mut self) -> bool {
         let (least, most) = INPUT_BYTES;
         if self.from == self.to {
@@ -148,7 +148,7 @@ impl Input {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        // To the second, so that the pieces of one request do not set it again and again.
+        // Rounded up to whole seconds, so that the pieces of one request do not set the timeout again and again.
         let left = Duration::from_secs(left.as_secs() + 1);
         if self.timeout != Some(left) {
             client.stream.set_read_timeout(Some(left))?;

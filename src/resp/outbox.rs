@@ -1,13 +1,16 @@
-//! What leaves on one connection: replies in the order of their commands, whoever has them and whenever they come.
+//! The output of one connection: replies in the order of their commands, whichever thread produces them and whenever.
 //!
-//! Each run and each reply of the door's own has a place in a queue. Whoever fills the first place writes everything that
-//! is ready into one buffer and sends it, without waiting: waking the connection's own thread would cost more than the
-//! send. What the socket does not take is left to `resp-drain` (`drain.rs`), which may wait.
+//! Each run, and each reply that this endpoint makes itself, has a place in a queue. The thread that fills the first
+//! place writes everything that is ready into one buffer and sends it without waiting: waking the connection's own
+//! thread would cost more than the send. What the socket does not accept is left to `resp-drain` (`drain.rs`), which
+//! may wait.
 //!
-//! Invariants: O1 a reply leaves after all replies to earlier commands. O2 nobody holds the lock while waiting for a
+//! Invariants: O1 a reply leaves after all replies to earlier commands. O2 no thread holds the lock while waiting for a
 //! socket, so `apply` and `core` never wait for a client. O3 a connection whose run was dropped without an answer (the
-//! node ends) is closed: its client must not take the next reply for that one. O4 all that stands here is in the memory budget.
-//! Not here: how a reply is written (`reply_plan.rs`), when a connection must wait (`conn.rs` asks [`Client::wait_room`]).
+//! node stops) is closed: its client must not mistake the next reply for that one. O4 everything in the queue and the
+//! buffer is counted in the memory budget.
+//! Not here: how a reply is written (`reply_plan.rs`), when a connection must wait (`conn.rs` calls
+//! [`Client::wait_room`]).
 
 use super::reply_plan::Plan;
 use super::shared::Shared;
@@ -24,57 +27,56 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Room that an idle connection's buffer keeps.
+/// Capacity that an idle connection's buffer keeps.
 const BUFFER_BYTES_KEPT: usize = 16 << 10;
-/// Between two looks at whether the node stops, for a connection that waits.
+/// How often a waiting connection checks whether the node stops.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Where a run goes, and so when later runs of the connection may go elsewhere.
+/// How a run is carried out, and hence when later runs of the connection may use the other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestPath {
     /// Through the log.
     Log,
-    /// To the services as they are.
+    /// As a query to the services' present state.
     Query,
 }
 
 /// How large a run is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Its commands.
     pub commands: usize,
-    /// Bytes in which they go on.
+    /// Bytes of its encoded commands.
     pub command: usize,
-    /// Bytes that its replies may come to.
+    /// Upper bound of the bytes of its replies.
     pub replies: usize,
 }
 
 /// One place in the order of replies.
 #[derive(Debug)]
 enum Slot {
-    /// A run: how to write its answer, once it is there, and how large it was.
+    /// A run: how to write its reply, how large the run is, and its answer once it has arrived.
     Run { plan: Plan, way: RequestPath, size: Size, answered: Option<Answered> },
-    /// Written already.
+    /// A reply that is already written.
     Written(Vec<u8>),
 }
 
 #[derive(Debug)]
 struct Outbox {
     slots: VecDeque<Slot>,
-    /// Bytes that stand in them: commands that are not answered, answers, replies.
+    /// Bytes held by the slots: unanswered commands, answers, replies.
     slots_bytes: usize,
-    /// For these and the buffer.
+    /// The memory budget's share for the slots and the buffer.
     memory: Reservation,
-    /// Number of the first of them.
+    /// Number of the first slot.
     first: u64,
-    /// Runs that are not answered, by way, and their bytes.
+    /// Unanswered runs, by way, and their bytes.
     log_runs: usize,
     query_runs: usize,
     runs_bytes: usize,
-    /// Ready to leave; the part before `sent` has left.
+    /// Ready to be sent; the part before `sent` has been sent.
     out: Vec<u8>,
     sent: usize,
-    /// `resp-drain` sends what is left.
+    /// `resp-drain` sends the rest.
     is_draining: bool,
     is_closed: bool,
     /// The connection's thread waits for a change.
@@ -99,17 +101,16 @@ impl Outbox {
         }
     }
 
-    /// Whether there is room in the memory budget for so many bytes more.
+    /// Whether the memory budget has room for so many bytes more.
     fn has_room(&mut self, more: usize) -> bool {
         self.memory.resize(self.slots_bytes + self.out.capacity() + more).is_ok()
     }
 }
 
-/// One connection, for its own thread and for those who answer it.
+/// One connection, shared by its own thread and the threads that answer it.
 pub struct Client {
     /// Number of the connection on this node.
     pub id: u64,
-    /// The socket.
     pub stream: TcpStream,
     profile: Mutex<Profile>,
     shared: Arc<Shared>,
@@ -117,7 +118,7 @@ pub struct Client {
     changed: Condvar,
 }
 
-/// Bytes of an answer beside its place among the slots; a reason has next to none.
+/// Bytes of an answer beside its slot; a refusal has next to none.
 fn bytes_of(answered: &Answered) -> usize {
     match answered {
         Outcome::Done((_, Reply::Ok(bytes))) => bytes.len(),
@@ -135,17 +136,17 @@ impl fmt::Debug for Client {
 /// What is known of a connection's client.
 #[derive(Debug)]
 pub struct Profile {
-    /// Its address.
     pub peer: SocketAddr,
-    /// When it came.
+    /// When it connected.
     pub since: Instant,
-    /// When it last sent something of its own door's business (not on keys: those are too many to note).
+    /// When it last sent a command that this endpoint handles itself (not commands on keys: those are too frequent to
+    /// record).
     pub active: Instant,
-    /// The name it gave itself.
+    /// The name that it gave itself.
     pub name: String,
-    /// Its library.
+    /// Name of its client library.
     pub lib_name: String,
-    /// That one's version.
+    /// Version of its client library.
     pub lib_ver: String,
     /// Version of the protocol: 2 or 3.
     pub resp: u8,
@@ -153,7 +154,7 @@ pub struct Profile {
     pub multi: Option<usize>,
     /// Keys that it watches.
     pub watch: usize,
-    /// Its last command of that kind.
+    /// Its last command that this endpoint handled itself.
     pub command: &'static str,
 }
 
@@ -174,12 +175,12 @@ impl Profile {
     }
 }
 
-/// How sending went.
+/// The result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// Everything has left.
+    /// Everything was sent.
     All,
-    /// The socket takes no more now; so many bytes have left in all calls.
+    /// The socket accepts no more now; so many bytes were sent in all calls.
     Some(usize),
     /// The connection is gone.
     Closed,
@@ -192,7 +193,7 @@ impl Client {
         Client { id, stream, profile, shared, outbox: Mutex::new(Outbox::new(memory)), changed: Condvar::new() }
     }
 
-    /// What is known of it.
+    /// What is known of its client.
     pub fn profile(&self) -> MutexGuard<'_, Profile> {
         lock(&self.profile)
     }
@@ -201,7 +202,7 @@ impl Client {
         lock(&self.outbox)
     }
 
-    /// Sends replies that were written by the connection's own thread, after all those before them.
+    /// Sends replies that the connection's own thread has written, after all earlier replies.
     pub fn push_written(&self, bytes: &mut Vec<u8>) {
         if bytes.is_empty() {
             return;
@@ -218,10 +219,10 @@ impl Client {
         bytes.clear();
     }
 
-    /// Makes a place for the reply to a run; the way it must go, and who takes the answer. A run that only reads goes
-    /// through the log while writes of this connection are on their way there, so that a client sees its own writes;
-    /// a write waits until earlier reads are answered, so that they do not see it. Neither holds in eventual mode.
-    /// `None`: the memory budget has no room for it; its place says so already.
+    /// Makes a place for the reply to a run; returns the way that the run must go, and the receiver of its answer. A
+    /// run that only reads goes through the log while writes of this connection are on their way there, so that a
+    /// client sees its own writes; a write waits until earlier reads are answered, so that they do not see it. Neither
+    /// holds in eventual mode. `None`: the memory budget has no room for it; its place already holds that refusal.
     pub fn push_run(
         self: &Arc<Client>,
         plan: Plan,
@@ -252,7 +253,8 @@ impl Client {
         Some((way, Place { client, number, commands, since, is_filled: false }))
     }
 
-    /// Waits while too much of this connection is under way: its client then waits for its socket. `false`: it is closed.
+    /// Waits while too much of this connection is in progress; its client then waits for the socket. `false`: it is
+    /// closed.
     pub fn wait_room(&self) -> bool {
         let has_room = |outbox: &Outbox| {
             outbox.slots.len() < RESP_RUNS_MAX
@@ -271,12 +273,12 @@ impl Client {
         drop(self.wait_until(self.lock(), |outbox| outbox.slots.is_empty()));
     }
 
-    /// Waits until no run of this connection is on its way through the log.
+    /// Waits until no run of this connection is in progress through the log.
     pub fn wait_logged(&self) {
         drop(self.wait_until(self.lock(), |outbox| outbox.log_runs == 0));
     }
 
-    /// Waits until everything has left, until the deadline at most.
+    /// Waits until everything has been sent, until the deadline at most.
     pub fn wait_sent(&self, deadline: Instant) {
         let is_sent = |outbox: &Outbox| outbox.slots.is_empty() && outbox.out.is_empty();
         drop(self.wait_until(self.lock(), |outbox| is_sent(outbox) || Instant::now() >= deadline));
@@ -311,7 +313,8 @@ impl Client {
         }
         outbox.runs_bytes -= size.command + size.replies;
         outbox.slots_bytes -= size.command;
-        // What was only read may be asked for again; of whoever does not take what it has asked for no more is read in vain.
+        // A read can be repeated, so without memory for its answer it is refused. A client that is also slow to read
+        // its earlier replies is disconnected: further reads for it would be wasted.
         if way == RequestPath::Query && !outbox.has_room(bytes_of(&answer)) {
             answer = Outcome::Refused(Reason::Memory);
             if outbox.is_draining {
@@ -335,7 +338,8 @@ impl Client {
         }
     }
 
-    /// Takes what stands here into the memory budget; whoever has no room there and does not read is let go.
+    /// Charges the queue and the buffer to the memory budget; disconnects a client that does not read its replies when
+    /// there is no room.
     fn bound(&self, outbox: &mut Outbox) {
         let held = outbox.slots_bytes + outbox.out.capacity();
         if !outbox.memory.force(held) && !outbox.is_closed && outbox.out.len() > outbox.sent {
@@ -345,7 +349,7 @@ impl Client {
         }
     }
 
-    /// Moves the replies at the head of the queue that are there into the buffer.
+    /// Moves the replies at the head of the queue that are ready into the buffer.
     fn write_ready(&self, outbox: &mut Outbox) {
         while let Some(Slot::Written(_) | Slot::Run { answered: Some(_), .. }) = outbox.slots.front() {
             match outbox.slots.pop_front() {
@@ -357,7 +361,7 @@ impl Client {
                     let bytes = bytes_of(&answered);
                     outbox.slots_bytes -= bytes;
                     if bytes > BUFFER_BYTES_KEPT {
-                        // Room for it was granted, not for twice as much.
+                        // Room was granted for these bytes, not for twice as many.
                         outbox.out.reserve_exact(bytes + bytes / 8);
                     }
                     let largest = plan.write(&answered, &self.shared.cursors, &mut outbox.out);
@@ -369,7 +373,7 @@ impl Client {
         }
     }
 
-    /// Sends what is ready, unless `resp-drain` is at it; leaves to it what the socket does not take.
+    /// Sends what is ready, unless `resp-drain` is sending; leaves to it what the socket does not accept.
     fn send(&self, outbox: &mut Outbox) {
         if outbox.is_draining || outbox.is_closed || outbox.out.is_empty() {
             return;
@@ -397,7 +401,7 @@ impl Client {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => {
-                    // What has left makes room once it is the larger part, so that it is seldom moved.
+                    // What was sent is removed once it is the larger part, so that the rest is seldom moved.
                     if outbox.sent > outbox.out.len() / 2 {
                         outbox.out.drain(..outbox.sent);
                         outbox.out.shrink_to(BUFFER_BYTES_KEPT);
@@ -414,7 +418,7 @@ impl Client {
         Sent::All
     }
 
-    /// Sends on, for `resp-drain`; the bytes that are left.
+    /// Continues sending, for `resp-drain`; returns the bytes that are left.
     pub(crate) fn drain(&self) -> (Sent, usize) {
         let mut outbox = self.lock();
         if outbox.is_closed {
@@ -448,18 +452,18 @@ impl Client {
         outbox.is_closed = true;
         outbox.out = Vec::new();
         outbox.sent = 0;
-        // Fails if the other side is gone already, which is what is wanted.
+        // Fails if the other side has closed already, which is fine.
         let _ = self.stream.shutdown(Shutdown::Both);
         self.changed.notify_all();
     }
 
-    /// Lets the connection end: what it has sent is still answered, and nothing more is read.
+    /// Lets the connection end: what its client has sent is still answered, and nothing more is read.
     pub fn stop_reading(&self) {
         let _ = self.stream.shutdown(Shutdown::Read); // as above
     }
 }
 
-/// The place of one run's reply; takes the answer.
+/// The place of one run's reply; receives its answer.
 #[derive(Debug)]
 pub struct Place {
     client: Arc<Client>,

@@ -1,21 +1,21 @@
 //! The frame of a combined snapshot: parts under a service's number, each a stream of chunks of any length.
 //!
-//! Nobody needs to know a part's length before it is written, so the writer holds no part in memory, and a service may be
-//! added without touching the others. Form: for each part its number, then chunks (`u32` length, bytes), then the length
-//! 0; after the last part the number 0. So a snapshot that was cut off anywhere is an error.
-//! Beside it, the numbers and records that parts are made of.
-//! Not here: what is in a part (each service), the head before the parts (`registry.rs`), the file (`store/`).
+//! The writer does not need to know a part's length beforehand, so it holds no part in memory, and a service may be
+//! added without changing the others. Form: for each part its number, then chunks (`u32` length, bytes), then the
+//! length 0; after the last part the number 0. So a snapshot that was cut off anywhere is an error. This file also has
+//! the numbers and records that parts consist of.
+//! Not here: the content of a part (each service), the head before the parts (`registry.rs`), the file (`store/`).
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{self, Read, Write};
 
-/// Stands where another part's number would.
+/// Marks the end of the snapshot in the place of a part's number.
 const END: u8 = 0;
 /// Longest chunk.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// Writes one part; `fill` writes what is in it.
+/// Writes one part; `fill` writes its content.
 pub fn write(out: &mut dyn Write, number: u8, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     assert!(number != END, "a part cannot have the number of the end");
     out.write_all(&[number])?;
@@ -28,7 +28,7 @@ pub fn end(out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&[END])
 }
 
-/// Reads parts until the end; `take` gets each with its number and must read all of it.
+/// Reads parts until the end; `take` is called for each with its number and must read all of it.
 pub fn read(from: &mut dyn Read, mut take: impl FnMut(u8, &mut dyn Read) -> io::Result<()>) -> io::Result<()> {
     loop {
         let mut number = [0];
@@ -61,7 +61,7 @@ pub fn take_numbers<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]
     Ok(numbers)
 }
 
-/// Writes a record: its length, then its bytes (postcard). `buffer` is room to use again.
+/// Writes a record: its length, then its bytes (postcard). `buffer` is reused between calls.
 pub fn put_record(out: &mut impl Write, buffer: &mut Vec<u8>, record: &impl Serialize) -> io::Result<()> {
     buffer.clear();
     *buffer = postcard::to_extend(record, std::mem::take(buffer)).map_err(io::Error::other)?;
@@ -69,7 +69,7 @@ pub fn put_record(out: &mut impl Write, buffer: &mut Vec<u8>, record: &impl Seri
     out.write_all(buffer)
 }
 
-/// Reads what [`put_record`] wrote. Memory grows with the bytes that are there, not with what a length says.
+/// Reads what [`put_record`] wrote. Memory grows with the bytes that are present, not with the declared length.
 pub fn take_record<T: DeserializeOwned>(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<T> {
     let [len] = take_numbers(from)?;
     buffer.clear();
@@ -79,7 +79,7 @@ pub fn take_record<T: DeserializeOwned>(from: &mut impl Read, buffer: &mut Vec<u
     postcard::from_bytes(buffer).map_err(io::Error::other)
 }
 
-/// An error for bytes that are not what they should be.
+/// An error for malformed bytes.
 pub fn bad(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }

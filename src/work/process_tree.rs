@@ -1,8 +1,9 @@
-//! A process with all its children, as `/proc` shows them: how many there are, what they use, and what they hold in secret.
+//! A process with all its descendants, as `/proc` shows them: how many there are, what they use, and which unnamed
+//! files they hold.
 //!
-//! Where there are no walls, a child whose parent has ended has lost its place in the tree: those are known by their
-//! home, which they inherit. Who takes another home as well escapes; there every client is trusted. What is gone while
-//! one looks is not counted. Not here: what is done about it (`run.rs`).
+//! Without a full sandbox, a child whose parent has ended has lost its place in the tree: such processes are recognized
+//! by their home, which they inherit. A process that also changes its home escapes; in that mode every client is
+//! trusted. Processes that end during a scan are not counted. Not here: what is done about it (`run.rs`).
 
 use super::namespace::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,52 +15,54 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Threads of one process that are asked for what it has.
+/// Threads of one process that are tried for its data.
 const THREADS_ASKED: usize = 64;
-/// Processes of a family that are named at most.
+/// Processes of a family that are listed at most.
 const MEMBERS_MAX: usize = 10_000;
-/// Stops looking beyond this many open files.
+/// Stops scanning beyond this many open files.
 const OPEN_MAX: usize = 20_000;
-/// A look into processes that takes longer than this is broken off if they are too many by now.
+/// When reading the processes takes longer than this, they are counted again; the scan stops if they are too many by
+/// then.
 const COUNT_AGAIN: Duration = Duration::from_millis(5);
-/// How long processes may go on starting others while all of them are killed, and the pause between two rounds.
+/// How long killing is repeated while processes start others, and the pause between two rounds.
 const KILL_MAX: Duration = Duration::from_secs(2);
 const KILL_AGAIN: Duration = Duration::from_millis(1);
 
-/// Which processes are meant.
+/// The processes that belong together.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// This one and all its children,
+    /// This process and all its descendants,
     pub pid: u32,
-    /// except for so many levels at the top (the sandbox's own);
+    /// except for so many levels at the top (the sandbox's own processes);
     pub outer: usize,
-    /// and all that have this home, if one is given.
+    /// and all processes that have this home, if one is given.
     pub home: Option<PathBuf>,
 }
 
 /// What a tree of processes uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Processes, each thread of theirs counted.
+    /// Processes, counting each of their threads.
     pub processes: u64,
-    /// Memory that they have to themselves, and what they share by halves, in KiB; not files that can be read again.
+    /// Private memory, and each process's proportional share of shared memory, in KiB; without file pages that can be
+    /// read again.
     pub memory_kib: u64,
-    /// Processor time of those that are there and of their children that are not any more, in milliseconds.
+    /// Processor time of the processes that exist and of their children that have ended, in milliseconds.
     pub cpu_ms: u64,
 }
 
-/// What a tree of processes keeps in files that have no name.
+/// What a tree of processes keeps in files without a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Nameless {
-    /// Bytes of files that are memory (`memfd_create`).
+    /// Bytes of files in memory (`memfd_create`).
     pub in_memory: u64,
-    /// Bytes of removed files on the device that was asked for.
+    /// Bytes of removed files on the given device.
     pub on_device: u64,
 }
 
-/// Looks at the processes of a family: first only at how many there are, for to look into one waits for whoever forks, and
-/// what multiplies has come and gone before the last is looked into. Stops looking beyond `most`. Where they have a
-/// namespace of their own they are counted there, and once more where a look takes long.
+/// Reads what the processes of a family use. Counts them first, because reading one process waits for processes that
+/// fork, and fast-forking processes have come and gone before the last one is read. Stops beyond `most`. Processes with
+/// a namespace of their own are counted there, and again where reading takes long.
 pub fn usage(family: &Family, namespace: Option<&Namespace>, most: u64) -> Usage {
     let in_namespace = || namespace.and_then(|namespace| namespace.count(most));
     let mut usage = Usage::default();
@@ -85,10 +88,10 @@ pub fn usage(family: &Family, namespace: Option<&Namespace>, most: u64) -> Usage
     usage
 }
 
-/// The processes of a family while each thread is counted; any number beyond `most` if there are more.
+/// The processes of a family, counting each thread; stops with some number beyond `most` if there are more.
 fn counted_members(family: &Family, most: u64, count: &mut u64) -> Vec<u32> {
     let mut members = Vec::new();
-    // Those of a home are found by a look into all.
+    // Processes with the given home are found only by reading all processes, so their group is counted first.
     if family.home.is_some() && is_group_beyond(family.pid, most.saturating_add(family.outer as u64)) {
         *count = most.saturating_add(1);
         return members;
@@ -101,7 +104,7 @@ fn counted_members(family: &Family, most: u64, count: &mut u64) -> Vec<u32> {
     members
 }
 
-/// The processes of a family, the one at the top first.
+/// The processes of a family, the topmost first.
 pub fn members(family: &Family) -> Vec<u32> {
     let mut members = Vec::new();
     each(family, |pid| {
@@ -111,7 +114,7 @@ pub fn members(family: &Family) -> Vec<u32> {
     members
 }
 
-/// Looks for files without names that the same processes have open.
+/// Finds the files without a name that these processes have open.
 pub fn nameless(family: &Family, device: u64) -> Nameless {
     let (mut found, mut seen, mut looked_at) = (Nameless::default(), BTreeSet::new(), 0);
     each(family, |pid| {
@@ -142,7 +145,7 @@ pub fn nameless(family: &Family, device: u64) -> Nameless {
     found
 }
 
-/// Goes through the processes until `is_next` has enough.
+/// Visits the processes until `is_next` returns `false`.
 fn each(family: &Family, mut is_next: impl FnMut(u32) -> bool) {
     let (mut level, mut seen) = (vec![family.pid], BTreeSet::new());
     for _ in 0..family.outer {
@@ -161,12 +164,12 @@ fn each(family: &Family, mut is_next: impl FnMut(u32) -> bool) {
     }
 }
 
-/// The processes that are so many levels below this one.
+/// The processes that are exactly so many levels below this one.
 pub fn below(pid: u32, levels: usize) -> Vec<u32> {
     (0..levels).fold(vec![pid], |level, _| level.into_iter().flat_map(children).collect())
 }
 
-/// Processes with such a home, as far as this one may know.
+/// Processes whose home matches, as far as this process may read it.
 fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
     all().filter(move |pid| {
         let pairs = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -175,7 +178,7 @@ fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Kills all processes with such a home, also those that they start meanwhile.
+/// Kills all processes whose home matches, also those that they start meanwhile.
 pub fn end_at_home(is_meant: impl Fn(&Path) -> bool) {
     let until = Instant::now() + KILL_MAX;
     loop {
@@ -187,7 +190,7 @@ pub fn end_at_home(is_meant: impl Fn(&Path) -> bool) {
             return log::warn!("{} processes of jobs do not end", left.len());
         }
         for pid in left.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-            // It has ended by itself meanwhile.
+            // An error means that the process has ended meanwhile.
             let _ = kill_process(pid, Signal::KILL);
         }
         std::thread::sleep(KILL_AGAIN);
@@ -204,8 +207,8 @@ fn threads(pid: u32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |threads| threads.count() as u64)
 }
 
-/// Its own pages and its part of those that it shares, for which a whole program would else be counted for nothing: a
-/// mapping that all processes of a job have is not resident "minus what is shared".
+/// Memory of one process: its own pages and its proportional share of shared pages. Subtracting shared pages instead
+/// would miss a mapping that all processes of a job share.
 fn memory_kib(pid: u32) -> u64 {
     let rollup =
         of_a_living_thread(pid, "smaps_rollup", |path| fs::read_to_string(path).ok().filter(|it| !it.is_empty()));
@@ -221,7 +224,7 @@ fn memory_kib(pid: u32) -> u64 {
     }
 }
 
-/// What a process has is told by any of its threads that lives: its first may have ended, and then tells of nothing.
+/// Reads a file of any living thread of a process: the first thread may have ended, and its files are empty then.
 fn of_a_living_thread<T>(pid: u32, file: &str, read: impl Fn(&Path) -> Option<T>) -> Option<T> {
     read(Path::new(&format!("/proc/{pid}/{file}"))).or_else(|| {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -229,7 +232,7 @@ fn of_a_living_thread<T>(pid: u32, file: &str, read: impl Fn(&Path) -> Option<T>
     })
 }
 
-/// Resident without shared pages, where the system does not tell more.
+/// Resident memory without shared pages, where the system reports nothing more exact.
 fn resident_kib(pid: u32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
     let mut numbers = statm.split_whitespace().filter_map(|number| number.parse::<u64>().ok());
@@ -237,7 +240,7 @@ fn resident_kib(pid: u32) -> u64 {
     resident.saturating_sub(shared) * rustix::param::page_size() as u64 / 1024
 }
 
-/// Whether a group has more than so many processes.
+/// Whether a process group has more than so many processes.
 fn is_group_beyond(group: u32, most: u64) -> bool {
     let is_its = |pid: &u32| stat(*pid).split_whitespace().nth(2).is_some_and(|its| its.parse() == Ok(group));
     let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -250,14 +253,14 @@ fn all() -> impl Iterator<Item = u32> {
     pids.filter_map(|row| row.file_name().to_str()?.parse::<u32>().ok())
 }
 
-/// What the system says of a process, from its state on: the name before may hold anything.
+/// The fields of a process's `stat` from its state on: the name before them may contain any characters.
 fn stat(pid: u32) -> String {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').map_or("", |(_, after)| after).to_string()
 }
 
 fn cpu_ms(pid: u32) -> u64 {
-    // The times follow eleven fields after the name.
+    // The times are fields 12 to 15 after the name.
     let ticks: u64 =
         stat(pid).split_whitespace().skip(11).take(4).filter_map(|number| number.parse::<u64>().ok()).sum();
     ticks * 1000 / rustix::param::clock_ticks_per_second()

@@ -1,21 +1,23 @@
-//! A sandbox for one command: it sees a few folders of the system and its own scratch folder, and has no network.
+//! A sandbox for one command: it sees a few system folders and its own scratch folder, and has no network.
 //!
-//! bubblewrap gives it namespaces of its own (files, processes, network, host name, users) and a filter of system calls,
-//! `prlimit` bounds what each of its processes may use. As root the command runs under a user number of its own, for root's
-//! processes are not counted against limits; bubblewrap itself runs as that user, so that no job can make namespaces within its
-//! sandbox and mount memory there. Only for what this user cannot reach (a toolchain below `/root`) root builds the
-//! walls, and then it can.
+//! bubblewrap gives it namespaces of its own (files, processes, network, host name, users) and a filter of system
+//! calls, `prlimit` bounds what each of its processes may use. When the node runs as root the command has a user number
+//! of its own, because root's processes are not counted against limits; bubblewrap itself runs as that user, so that no
+//! job can create namespaces within its sandbox and mount memory there. Only for folders that this user cannot reach (a
+//! toolchain below `/root`) root sets up the sandbox, and then a job can.
 //!
-//! Limits are set inside the sandbox, where bubblewrap has made a user namespace: since Linux 5.14 the kernel counts
-//! `RLIMIT_NPROC` in each user namespace apart, so it counts the job's processes alone, whatever else the same user runs. Where
-//! it would count the user's other processes as well it is not set ([`ProcessLimit::Watched`]).
+//! Limits are set inside the sandbox, where bubblewrap has created a user namespace: since Linux 5.14 the kernel counts
+//! `RLIMIT_NPROC` separately in each user namespace, so it counts the job's processes alone, whatever else the same
+//! user runs. Where it would count the user's other processes as well it is not set ([`ProcessLimit::Watched`]).
 //!
-//! The last stage before the command is a shell inside all walls and limits. It writes a byte to a file that the command does not
-//! have open: what has written none has never begun ([`Scratch::has_started`]), whatever exit code or text came of it.
+//! The last stage before the command is a shell inside the complete sandbox. It writes a byte to a file that the
+//! command does not have open: without that byte the command has never begun ([`Scratch::has_started`]), whatever exit
+//! code or text was returned.
 //!
-//! All processes end when the outermost is killed, or the thread that started it. A thread may be gone before that is
-//! arranged, and a frozen node kills nobody: hence `timeout` around it all, and `scratch::clear` at the next start.
-//! Not here: watching it (`run.rs`), the folder (`scratch.rs`).
+//! All processes end when the outermost is killed, or the thread that started it ends. A thread may end before that
+//! link is set up, and a frozen node kills no process: hence `timeout` around the whole command, and `scratch::clear`
+//! at the next start.
+//! Not here: watching the command (`run.rs`), the folder (`scratch.rs`).
 
 use super::WorkError;
 use super::cure;
@@ -30,7 +32,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-/// Folders of the system that each command may read, where they are.
+/// System folders that every command may read, where they exist.
 const SYSTEM: [&str; 12] = [
     "/usr",
     "/bin",
@@ -45,30 +47,31 @@ const SYSTEM: [&str; 12] = [
     "/etc/localtime",
     "/etc/ssl/openssl.cnf",
 ];
-/// Folders below `/etc` with this at the beginning of their name belong to Java, whose own folder has links to them.
+/// Folders below `/etc` whose name begins with this belong to Java, whose own folder has links to them.
 const JAVA: &str = "java";
-/// Seconds beyond its limit after which a command ends although no node watches it.
+/// Seconds after its limit at which a command ends even if no node watches it.
 const ORPHAN_S: u64 = 5;
-/// Levels of processes around a command in [`SandboxKind::Full`]: `timeout`, and bubblewrap outside. Its inner process
-/// is counted with the command, who could make it work for itself.
+/// Levels of processes around a command in [`SandboxKind::Full`]: `timeout`, and the outer bubblewrap. The inner
+/// bubblewrap process is counted with the command, which could make it work on its behalf.
 pub const LEVELS_FULL: usize = 2;
 /// And in [`SandboxKind::Limits`]: `timeout`.
 pub const LEVELS_LIMITS: usize = 1;
-/// What is added to the `nice` value of the command: it gives way to nodes, which have elections to hold, and to whoever watches
-/// it. At the same value a fork bomb of 300 processes lets its watcher have a turn once a second.
+/// Added to the `nice` value of the command, so that nodes, which must hold elections, and the thread that watches the
+/// command run first. At the same value a fork bomb of 300 processes lets its watcher run once a second.
 const NICE: &str = "10";
 /// Open files of each process.
 const FILES: u64 = 256;
-/// First of the user numbers that are used as root: one for each slot of each node, below those of containers.
+/// First of the user numbers that are used when the node is root: one for each slot of each node, below those of
+/// containers.
 const USERS: u32 = 60_000;
 /// How many there are.
 const USERS_COUNT: u32 = 5_000;
 
-/// Where bubblewrap finds the filter of system calls.
+/// Descriptor from which bubblewrap reads the filter of system calls.
 const FILTER_FD: &str = "9";
-/// Where the last stage tells that the command begins.
+/// Descriptor to which the last stage reports that the command begins.
 const STARTED_FD: &str = "8";
-/// First Linux that counts the processes of each user namespace apart.
+/// First Linux version that counts the processes of each user namespace separately.
 const COUNTS_BY_NAMESPACE: (u32, u32) = (5, 14);
 
 /// `O_CLOEXEC`, as `/proc` shows it.
@@ -77,12 +80,12 @@ const CLOSE_ON_EXEC: u64 = 0o2_000_000;
 /// What one process of the command may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Seconds that the whole command may take; somewhat later it ends by itself.
+    /// Seconds that the whole command may take; somewhat later `timeout` ends it.
     pub wall_s: u64,
     /// Seconds of processor time; at one more it is killed.
     pub cpu_s: u64,
-    /// Bytes of memory that each process can write to, used or not. What is only reserved, as WebAssembly does with ten gigabytes,
-    /// does not count.
+    /// Bytes of memory that each process can write to, used or not. Memory that is only reserved, as WebAssembly does
+    /// with ten gigabytes, does not count.
     pub data: u64,
     /// Bytes of the largest file.
     pub file: u64,
@@ -90,23 +93,25 @@ pub struct Bounds {
     pub processes: u64,
 }
 
-/// A way to shut commands in that works on this machine.
+/// A sandbox that works on this machine.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     kind: SandboxKind,
     is_root: bool,
-    /// The users of root's slots can build their walls themselves, or, without walls, reach their folders.
+    /// The users of root's slots can set up their sandboxes themselves, or, without a full sandbox, reach their
+    /// folders.
     is_by_user: bool,
     /// What bounds the number of a job's processes.
     process_limit: ProcessLimit,
-    /// Folders of Java's below `/etc`.
+    /// Java's folders below `/etc`.
     java: Vec<String>,
-    /// Descriptors that this program was started with, besides the first three: whoever started it forgot to close them.
+    /// Descriptors beyond the first three that this program inherited because the process that started it left them
+    /// open.
     inherited: Vec<u32>,
 }
 
 impl Sandbox {
-    /// Tries it out in a folder like those of attempts, below this one: what works elsewhere may not work there.
+    /// Tests the sandbox in a folder like those of attempts, below `jobs`: what works elsewhere may not work there.
     ///
     /// # Errors
     /// [`WorkError::NoSandbox`] with the reason and what to do.
@@ -169,18 +174,18 @@ impl Sandbox {
         }
     }
 
-    /// The programs around a command, but for the shell.
+    /// The programs around a command, except the shell.
     fn programs(&self) -> impl Iterator<Item = &'static str> {
         let walls = (self.kind == SandboxKind::Full).then_some("bwrap");
         ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(walls)
     }
 
-    /// How.
+    /// The kind of isolation.
     pub fn kind(&self) -> SandboxKind {
         self.kind
     }
 
-    /// The user that a command in this slot runs as, if that is another than this program's; it must own the scratch folder.
+    /// The user that a command in this slot runs as, if it differs from this program's; it must own the scratch folder.
     pub fn user(&self, slot: u32) -> Option<u32> {
         (self.is_root && (self.kind == SandboxKind::Full || self.is_by_user)).then(|| USERS + slot % USERS_COUNT)
     }
@@ -206,7 +211,7 @@ impl Sandbox {
         usize::from(self.kind == SandboxKind::Full)
     }
 
-    /// Whether the user of a slot builds the walls around what reads these folders.
+    /// Whether the user of a slot sets up the sandbox of a command that reads these folders.
     pub fn is_by_user(&self, scratch: &Path, folders: &[PathBuf]) -> bool {
         let is_open = |folder: &PathBuf| {
             scratch::is_passable(folder) && std::fs::metadata(folder).is_ok_and(|it| it.mode() & 0o005 == 0o005)
@@ -214,8 +219,8 @@ impl Sandbox {
         self.is_by_user && scratch::is_passable(scratch) && folders.iter().all(is_open)
     }
 
-    /// A command that runs `words` in the sandbox, with `scratch` as its folder and these folders to read besides the
-    /// system's.
+    /// A command that runs `words` in the sandbox, with `scratch` as its folder and read access to `folders` besides
+    /// the system folders.
     pub fn command(
         &self,
         words: &[String],
@@ -231,11 +236,12 @@ impl Sandbox {
         let user = self.user(slot);
         let is_by_user = user.is_some() && self.is_by_user(scratch, folders);
         let mut line = self.beginning(scratch);
-        // As bubblewrap does: when the thread that waits for it is gone, it goes.
+        // As in bubblewrap: the process is killed when the thread that waits for it ends.
         line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from));
         line.extend(user.filter(|_| is_by_user && self.kind == SandboxKind::Full).into_iter().flat_map(becoming));
         if self.is_root && self.kind == SandboxKind::Limits && !is_by_user {
-            // The system does not count root's processes: whoever looks must have the processor before all that multiply.
+            // The kernel does not limit root's processes: the watching thread must get the processor before a process
+            // that multiplies.
             line.extend(["chrt", "-i", "0"].map(String::from));
         }
         line.extend(["nice", "-n", NICE].map(String::from));
@@ -252,7 +258,8 @@ impl Sandbox {
                     line.push("--no-new-privs".into());
                 }
             }
-            // Only then are its processes counted against limits; but a toolchain that is root's alone needs root.
+            // Limits count only the processes of another user than root; but a toolchain that only root can read needs
+            // root.
             SandboxKind::Limits => {
                 line.push("setpriv".into());
                 line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
@@ -261,7 +268,7 @@ impl Sandbox {
         }
         line.extend(self.last_stage());
         line.extend_from_slice(words);
-        // By its whole path the system starts it without a copy of this process first.
+        // With a whole path, the command is started without forking this process first.
         let mut command = Command::new(on_path(&line[0]));
         command.args(&line[1..]).env_clear().env("PATH", path);
         if self.kind == SandboxKind::Limits {
@@ -271,9 +278,9 @@ impl Sandbox {
         command
     }
 
-    /// Sets limits for itself and what it becomes.
+    /// Sets limits for itself and for the program that it executes.
     fn limits(&self, bounds: &Bounds) -> Vec<String> {
-        // By its whole path: a toolchain's own folder comes first in the job's.
+        // By its whole path: a toolchain's own folder comes first in the job's `PATH`.
         let mut line = vec![on_path("prlimit").to_string_lossy().into_owned()];
         line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--data={}", bounds.data)]);
         line.extend([format!("--fsize={}", bounds.file), format!("--nofile={FILES}"), "--core=0".into()]);
@@ -284,11 +291,12 @@ impl Sandbox {
         line
     }
 
-    /// Tells that all is ready and becomes the command. What is not there to be started has not begun.
+    /// Reports that the sandbox is ready and executes the command. A command that does not exist has not begun.
     fn last_stage(&self) -> [String; 4] {
         let exec = match self.kind {
             SandboxKind::Full => "exec",
-            // What shells add to the environment; within walls bubblewrap makes it anew, but for what is harmless.
+            // Removes what shells add to the environment; in a full sandbox bubblewrap sets the environment anew,
+            // except harmless variables.
             SandboxKind::Limits => "exec env -u PWD -u OLDPWD -u SHLVL -u _",
         };
         let script = format!(
@@ -303,7 +311,7 @@ impl Sandbox {
         let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
         add(&["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
         match is_roots {
-            // `setpriv` gives both up before the command begins.
+            // `setpriv` drops both before the command begins.
             true => add(&["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]),
             false => add(&["--unshare-user", "--disable-userns"]),
         }
@@ -314,7 +322,7 @@ impl Sandbox {
         let given = folders.iter().map(|folder| folder.to_string_lossy().into_owned());
         let shown: Vec<String> =
             SYSTEM.map(str::to_string).into_iter().chain(self.java.iter().cloned()).chain(given).collect();
-        // bubblewrap would make the folders above them for root alone.
+        // bubblewrap would create the folders above them accessible to root alone.
         let above = |path: &String| Path::new(path).ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
         let above: BTreeSet<PathBuf> = shown.iter().flat_map(above).filter(|path| path != Path::new("/")).collect();
         for folder in above.iter().filter(|folder| !shown.iter().any(|path| folder.starts_with(path))) {
@@ -323,9 +331,10 @@ impl Sandbox {
         for path in &shown {
             add(&["--ro-bind-try", path, path]);
         }
-        // The sandbox's first process is the same user's, and all ends with it: its memory must not be read or written.
+        // The sandbox's first process belongs to the same user, and the whole sandbox ends with it: its memory must not
+        // be accessible.
         add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
-        // All that it can write lies in its folder, and is bounded and counted there.
+        // Everything that the command can write lies in its folder, where it is bounded and counted.
         for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
             add(&["--bind", &scratch.join(inner).to_string_lossy(), place]);
         }
@@ -335,9 +344,10 @@ impl Sandbox {
         line
     }
 
-    /// The beginning of a line: a shell that closes what this program forgot to, opens the filter for bubblewrap and the file that
-    /// tells whether the command has begun, has the system end the command before anything else where memory gets short, and lets
-    /// programs make files as they do elsewhere (nobody else gets to them)."
+    /// The beginning of the command line: a shell that closes the inherited descriptors, opens the filter for
+    /// bubblewrap and the file that records whether the command has begun, makes the command the first victim when the
+    /// system runs out of memory, and sets the usual umask, so that the command's files have the usual modes (other
+    /// users cannot reach them).
     fn beginning(&self, scratch: &Path) -> Vec<String> {
         let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
         // Only bash closes descriptors of two digits.
@@ -346,7 +356,7 @@ impl Sandbox {
             true => format!(" {FILTER_FD}<\"$0/{FILTER}\""),
             false => String::new(),
         };
-        // Who may not say so leaves it as it is.
+        // Without permission to set the score, it stays as it is.
         let script = format!(
             "umask 022; exec{closed} {STARTED_FD}>\"$0/{STARTED}\"{filter}; echo 1000 2>&- >/proc/self/oom_score_adj; exec \"$@\""
         );
@@ -354,7 +364,7 @@ impl Sandbox {
     }
 }
 
-/// How a sandbox ended whose command never began: what it said, or that it said nothing.
+/// How a sandbox ended whose command never began: its output, or that there was none.
 pub(crate) fn how_it_ended(status: ExitStatus, said: &str) -> String {
     match (said.is_empty(), status.signal()) {
         (true, _) => format!("the sandbox ended with {status} and without a message"),
@@ -363,19 +373,19 @@ pub(crate) fn how_it_ended(status: ExitStatus, said: &str) -> String {
     }
 }
 
-/// The first two numbers of a kernel's release, `(6, 1)` of `6.1.0-18-amd64`; zeros where it has none.
+/// The first two numbers of a kernel's release, `(6, 1)` of `6.1.0-18-amd64`; zeros where they are missing.
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// Where the system has a program; its name where it has none, for the error to tell.
+/// The path of a program in the system's folders; its bare name where it is missing, so that the error names it.
 fn on_path(program: &str) -> PathBuf {
     let places = SYSTEM_PATH.split(':').map(|folder| Path::new(folder).join(program));
     places.into_iter().find(|place| place.is_file()).unwrap_or_else(|| program.into())
 }
 
-/// What `setpriv` is to do to become a user.
+/// The arguments with which `setpriv` changes to a user.
 fn becoming(user: u32) -> [String; 4] {
     [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
 }
@@ -386,7 +396,7 @@ fn java_folders() -> Vec<String> {
     names.filter(|name| name.starts_with(JAVA)).map(|name| format!("/etc/{name}")).collect()
 }
 
-/// Open descriptors that a started program would have as well.
+/// Open descriptors that a started program would inherit.
 fn inherited() -> Vec<u32> {
     let rows = std::fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
     let numbers = rows.filter_map(|row| row.file_name().to_str()?.parse::<u32>().ok());

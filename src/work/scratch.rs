@@ -1,12 +1,12 @@
-//! The folder of one attempt: made, measured and removed; and what is done at start about those of a killed process.
+//! The folder of one attempt: created, measured and removed; and the cleanup at start after a killed node process.
 //!
-//! As root each is a file system of its own in memory, as large as the attempt may make it: nothing that a program does can
-//! take more, and the system itself knows at once what is used, also by files that have no name any more. Where mounting is
-//! refused it is a plain folder, whose files are counted.
+//! When the node is root each folder is a file system of its own in memory, as large as the attempt's limit: no program
+//! can use more, and the kernel knows at once what is used, also by files without a name. Where mounting is refused it
+//! is a plain folder, whose files are counted.
 //!
-//! Invariants: S1 a mount ends with its attempt, or at the next start of its node. S2 no program of a killed process of this
-//! node outlives the next start.
-//! Not here: walks through folders (`untrusted_dir.rs`), what is bound to where (`sandbox.rs`).
+//! Invariants: S1 a mount ends with its attempt, or at the next start of its node. S2 no program of a killed process of
+//! this node outlives the next start.
+//! Not here: walks through folders (`untrusted_dir.rs`), which folder is bound where (`sandbox.rs`).
 
 use super::process_tree::{self, Family};
 use super::{syscall_filter, untrusted_dir};
@@ -16,28 +16,29 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-/// Where the command finds its scratch folder.
+/// Path of the scratch folder inside the sandbox.
 pub const HOME: &str = "/job";
-/// The program's own folder, in the attempt's.
+/// The program's own folder, inside the attempt's.
 pub const JOB: &str = "job";
 /// Its `/tmp`.
 pub const TMP: &str = "tmp";
 /// Its `/dev/shm`.
 pub const SHM: &str = "shm";
-/// What bubblewrap reads the filter of system calls from; the program does not see it.
+/// The filter of system calls, which bubblewrap reads; the program does not see it.
 pub const FILTER: &str = "filter";
-/// Holds [`BEGUN`] from the last stage before the program on, and is as large before; the program does not see it.
+/// Contains [`BEGUN`] once the last stage before the program has run, and has the same length before; the program does
+/// not see it.
 pub const STARTED: &str = "started";
 const BEGUN: &[u8] = b"\n";
 const NOT_BEGUN: &[u8] = b"-";
-/// Files and folders that may lie about.
+/// Files and folders that may exist.
 pub const FILES_MAX: u64 = 10_000;
-/// Room beyond the limits, so that who reaches one is told so, and not that the disk is full.
+/// Room beyond the limits, so that a program that reaches one is reported as such, and not as a full disk.
 const MORE_MB: u64 = 16;
 const MORE_FILES: u64 = 1000;
-/// Where attempts have their folders if the node's own cannot be reached by the users of its slots.
+/// Parent of the folders of attempts if the node's own folder cannot be reached by the users of its slots.
 const RUN: &str = "/run/phalanx-jobs";
-/// The programs around a command, by which those of a killed process are known.
+/// The programs around a command, by which leftovers of a killed process are recognized.
 const WALLS: [&str; 8] = ["sh", "bash", "setpriv", "chrt", "nice", "timeout", "prlimit", "bwrap"];
 
 /// The folder of one attempt.
@@ -48,10 +49,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes it, with room for so many MiB, for a user if that is another than this program's.
+    /// Creates it, with room for so many MiB, for a user if that is not this program's own.
     ///
     /// # Errors
-    /// What the system says, also that there is such a folder.
+    /// The system's error, also if the folder exists already.
     pub fn make(path: &Path, user: Option<u32>, files_mb: u64) -> io::Result<Scratch> {
         fs::DirBuilder::new().mode(0o700).create(path)?;
         let is_mounted = rustix::process::geteuid().is_root() && mount(path, files_mb);
@@ -67,43 +68,43 @@ impl Scratch {
         scratch.forget_start()?;
         if let Some(user) = user {
             inner.iter().try_for_each(|(folder, _)| chown(folder, Some(user), Some(user)))?;
-            // It may pass through, and put nothing in the place of what is this program's own.
+            // The user may pass through, but cannot replace this program's own files.
             chown(path, None, Some(user))?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o710))?;
         }
         Ok(scratch)
     }
 
-    /// Whether the command that was run in it last has begun, beyond all that is done before it.
+    /// Whether the command that was run in it last has begun, not only the stages before it.
     pub fn has_started(&self) -> bool {
         fs::read(self.path.join(STARTED)).is_ok_and(|it| it == BEGUN)
     }
 
-    /// Another command is to be run in it.
+    /// Resets the record of a start: another command is about to be run in it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn forget_start(&self) -> io::Result<()> {
         fs::write(self.path.join(STARTED), NOT_BEGUN)
     }
 
-    /// The whole of it.
+    /// Path of the whole folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the program has its files.
+    /// Path of the program's own folder.
     pub fn job(&self) -> PathBuf {
         self.path.join(JOB)
     }
 
-    /// Whether [`Scratch::used`] costs next to nothing.
+    /// Whether [`Scratch::used`] is cheap.
     pub fn is_quick(&self) -> bool {
         self.is_mounted
     }
 
-    /// Files and bytes in it, those without names included as far as these processes have them open. `None`: too
-    /// many to count.
+    /// Files and bytes in it, including files without a name as far as these processes have them open. `None`: too many
+    /// to count.
     pub fn used(&self, processes: Option<&Family>) -> Option<(u64, u64)> {
         if self.is_mounted {
             let it = rustix::fs::statvfs(&self.path).ok()?;
@@ -115,7 +116,7 @@ impl Scratch {
         Some((count.files, count.bytes + nameless))
     }
 
-    /// Bytes of the longest file, holes included.
+    /// Bytes of the longest file, including holes.
     pub fn longest(&self) -> u64 {
         untrusted_dir::count(&self.path, FILES_MAX + MORE_FILES).map_or(u64::MAX, |count| count.longest)
     }
@@ -132,14 +133,14 @@ impl Drop for Scratch {
     }
 }
 
-/// `false`: it was refused.
+/// Mounts a file system in memory; `false`: the system refused.
 #[cfg(target_os = "linux")]
 fn mount(path: &Path, files_mb: u64) -> bool {
     use rustix::mount::MountFlags;
     let options = format!("mode=0700,size={}m,nr_inodes={}", files_mb + MORE_MB, FILES_MAX + MORE_FILES);
     let options = std::ffi::CString::new(options).expect("numbers have no zero byte");
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    // Its source tells whose it is, to who looks at a process that is left (`end_leftovers`).
+    // The source names the folder, so that a leftover process can be attributed to its node (`end_leftovers`).
     match rustix::mount::mount(path, path, "tmpfs", flags, options.as_c_str()) {
         Ok(()) => true,
         Err(e) => {
@@ -155,7 +156,7 @@ fn mount(path: &Path, files_mb: u64) -> bool {
 #[cfg(target_os = "linux")]
 fn unmount(path: &Path) {
     use rustix::mount::UnmountFlags;
-    // Now, whoever still dies in it.
+    // Detached at once, even if a process that is ending still uses it.
     if let Err(e) = rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         log::warn!("cannot unmount a job's file system path={} err={e}", path.display());
     }
@@ -169,14 +170,15 @@ fn mount(_: &Path, _: u64) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn unmount(_: &Path) {}
 
-/// Where a node has the folders of its attempts: in its own, or if it is root's and closed to the users of its slots, in one
-/// of this name where they may pass.
+/// Where a node has the folders of its attempts: in its own folder, or, if the node is root and the users of its slots
+/// cannot pass there, in a folder of this name where they can.
 pub fn place(own: &Path, name: &str) -> PathBuf {
     let is_root = rustix::process::geteuid().is_root();
-    // A relative one means nothing to a sandbox, whose folders are others.
+    // A relative path has no meaning in a sandbox, which has other folders.
     let own = std::path::absolute(own).unwrap_or_else(|_| own.to_path_buf());
     let other = Path::new(RUN).join(name);
-    // `/run` has little room, and may forbid to run what lies there: only where each attempt gets a file system of its own.
+    // `/run` has little room, and may be mounted without permission to execute: it is used only if each attempt gets a
+    // file system of its own.
     let is_fit = || {
         let probe = other.join("probe");
         hold(&other).is_ok_and(|_held| Scratch::make(&probe, None, 1).is_ok_and(|probe| probe.is_mounted))
@@ -187,7 +189,7 @@ pub fn place(own: &Path, name: &str) -> PathBuf {
     if is_fit() {
         return other;
     }
-    // It was made for the look, if at all.
+    // Created for the probe, if at all.
     let _ = fs::remove_dir(&other);
     own
 }
@@ -197,13 +199,14 @@ pub fn is_passable(path: &Path) -> bool {
     path.ancestors().skip(1).all(|folder| fs::metadata(folder).is_ok_and(|it| it.mode() & 0o001 != 0))
 }
 
-/// Ends what a killed process of this node left below the folder of its attempts, and moves the rest out of the way: gives
-/// the folders that are to be removed, which may take long.
+/// Ends what a killed process of this node left below the folder of its attempts, and moves the rest away: returns the
+/// folders that are to be removed, which may take long.
 ///
 /// # Errors
-/// When the folder cannot be created again.
+/// The folder cannot be created again.
 pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
-    // Another node that has found it abandoned removes whatever has its name: not the new one in its place.
+    // Another node that found the folder abandoned removes whatever has its name; the lock protects the new folder in
+    // its place.
     let _held = if jobs.exists() { Some(hold(jobs)?) } else { None };
     end_leftovers(jobs);
     for path in mounted_below(jobs) {
@@ -221,8 +224,8 @@ pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(rows.filter(|row| row.file_name().to_string_lossy().starts_with(&prefix)).map(|row| row.path()).collect())
 }
 
-/// Makes the folder of a node's attempts, if it is not there: for its owner alone, and as root's, where the users of slots reach
-/// it, for them to pass through. The folder above, below `/run`, is the same for all nodes.
+/// Creates the folder of a node's attempts, if it is missing: for its owner alone, or, when the node is root and the
+/// users of slots can reach it, so that they can pass through. The parent below `/run` is shared by all nodes.
 fn make(jobs: &Path) -> io::Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let above = jobs.parent().filter(|above| *above == Path::new(RUN));
@@ -235,29 +238,30 @@ fn make(jobs: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps the folder of a node's attempts, which [`clear`] has made, from [`remove_abandoned`] as long as this lives.
+/// Protects the folder of a node's attempts, which [`clear`] has created, from [`remove_abandoned`] as long as the
+/// returned file lives.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn hold(jobs: &Path) -> io::Result<fs::File> {
     loop {
         make(jobs)?;
         let folder = fs::File::open(jobs)?;
         fs2::FileExt::lock_shared(&folder)?;
-        // Another node that starts may have removed it before.
+        // Another node that starts may have removed it before it was locked.
         if fs::metadata(jobs).is_ok_and(|it| folder.metadata().is_ok_and(|held| held.ino() == it.ino())) {
             return Ok(folder);
         }
     }
 }
 
-/// Removes the folders below `/run` of nodes that are gone and did not do so themselves: they may never be started
-/// again.
+/// Removes the folders below `/run` of nodes that are gone and did not remove them themselves: they may never be
+/// started again.
 pub fn remove_abandoned() {
     remove_abandoned_below(Path::new(RUN));
 }
 
-/// Whether this program's user owns it, and not a link of that name: others care for their own.
+/// Whether it is a folder, not a link, that this program's user owns: folders of other users are theirs to remove.
 fn is_own_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|it| it.is_dir() && it.uid() == rustix::process::geteuid().as_raw())
 }
@@ -274,19 +278,20 @@ pub(crate) fn remove_abandoned_below(run: &Path) {
             remove_old(&path);
         }
     }
-    // Others are there, or it never was.
+    // Fails if other folders are in it, or if it does not exist.
     let _ = fs::remove_dir(run);
 }
 
-/// Removes one of the folders that [`clear`] gave, and says if it cannot.
+/// Removes one of the folders that [`clear`] returned, and logs a failure.
 pub fn remove_old(path: &Path) {
     if let Err(e) = untrusted_dir::remove(path) {
         log::warn!("cannot remove folders of old jobs path={} err={e}", path.display());
     }
 }
 
-/// Kills the walls around commands in folders below this one, and whoever has such a folder mounted as its own: a program may
-/// have seen to it that the first process of its sandbox outlives the walls. What had no walls is known by its home.
+/// Kills the programs that wrap commands in folders below this one, and every process whose sandbox has such a folder
+/// mounted: a program may have arranged for the first process of its sandbox to outlive the wrapping programs.
+/// Processes without a sandbox are recognized by their home.
 fn end_leftovers(jobs: &Path) {
     let below = format!("{}/", jobs.display());
     let own = fs::read_link("/proc/self/ns/mnt").ok();
@@ -304,17 +309,17 @@ fn end_leftovers(jobs: &Path) {
         if (is_wall || is_sandboxed())
             && let Some(pid) = rustix::process::Pid::from_raw(pid)
         {
-            // It has ended by itself meanwhile.
+            // An error means that the process has ended meanwhile.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
     process_tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
 }
 
-/// Whether a line of a table of mounts tells of a sandbox whose command has its folder below this one: its file system
-/// was mounted there, or it is a part of another, whose own place above it the line does not tell. Only where a sandbox
-/// shows the folder it counts: whoever has mounts of its own, a service or a sandbox that is being built, has a copy of
-/// the mount itself as well.
+/// Whether a line of a mount table belongs to a sandbox whose command has its folder below this one: either its file
+/// system was mounted there, or it is a part of another file system whose own mount point the line does not contain.
+/// The line must show the folder at its path inside the sandbox: other processes with mounts of their own, such as a
+/// service or a sandbox that is being set up, have a copy of the mount itself as well.
 pub(crate) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
     let (place, source) = line.split_once(" - ").unwrap_or((line, ""));
     let mut fields = place.split(' ').skip(3).map(unescaped);
@@ -327,7 +332,7 @@ pub(crate) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
             || jobs_of_part.is_some_and(|part| !part.as_os_str().is_empty() && jobs.ends_with(part)))
 }
 
-/// Unmounts what jobs of killed nodes have left below a folder: only the next start of such a node would.
+/// Unmounts what jobs of killed nodes have left below a folder: else only the next start of such a node would.
 pub fn unmount_below(folder: &Path) {
     mounted_below(folder).iter().for_each(|path| unmount(path));
 }
@@ -341,7 +346,7 @@ fn mounted_below(folder: &Path) -> Vec<PathBuf> {
     below
 }
 
-/// A path of the system's table of mounts, where a space is `\040`.
+/// A path from the system's mount table, where a space is `\040`.
 fn unescaped(text: &str) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((byte, after)) = rest.split_first() {

@@ -1,7 +1,7 @@
-//! Tests of the sandbox with real compilers and hostile programs: each is stopped, told as what it was, and leaves
-//! nothing behind.
+//! Tests of the sandbox with real compilers and hostile programs: each program is stopped, reported correctly, and
+//! leaves nothing behind.
 //!
-//! A language that this machine lacks is skipped and said so; the shell and the sandbox must be there (`test.sh`
+//! A language that this machine lacks is skipped with a message; the shell and the sandbox must be present (`test.sh`
 //! installs them).
 
 mod bombs;
@@ -31,7 +31,7 @@ fn sandbox() -> Sandbox {
 }
 
 fn found(language: &str) -> Option<Found> {
-    // This one alone: compilers that say their versions are work for the whole machine.
+    // Only this language: starting every compiler to learn its version would load the whole machine.
     let asked: Vec<_> = known().into_iter().filter(|runtime| runtime.language == language).collect();
     let found = find(&asked).pop();
     if found.is_none() {
@@ -59,9 +59,9 @@ fn passable() -> tempfile::TempDir {
     dir
 }
 
-/// Runs an attempt in a folder of its own; afterwards nothing of it may be left.
+/// Runs an attempt in a folder of its own; asserts that nothing of it is left.
 fn attempt(sandbox: &Sandbox, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) -> Option<End> {
-    // Each test may be a process of its own, and no two programs at once may be one user's.
+    // Each test may be a process of its own, and two concurrent programs must not share a user.
     static SLOT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(16)));
     let found = found(&request.language)?;
     let dir = passable();
@@ -197,7 +197,7 @@ fn exit_codes_signals_and_live_output_are_told() {
 fn too_much_time_is_told_also_of_one_who_ignores_signals() {
     let limits = Limits { wall_ms: 300, ..LIMITS };
     for source in ["sleep 60", "trap '' TERM INT HUP; while :; do sleep 1; done", "sleep 60 & sleep 60"] {
-        // From when the program runs: what a sandbox needs to start has a bound of its own, and is long on a busy machine.
+        // From when the program runs: the start of a sandbox has a bound of its own, and takes long on a busy machine.
         let mut begun = None;
         let request = Request { limits, ..request("shell", &format!("echo begun; {source}")) };
         let end = attempt(&sandbox(), &request, &mut |_, _| begun = Some(Instant::now())).unwrap();
@@ -205,7 +205,7 @@ fn too_much_time_is_told_also_of_one_who_ignores_signals() {
         let took = begun.expect("it said so").elapsed();
         assert!(took < Duration::from_secs(5), "{source} took {took:?}");
     }
-    // A program that has a twentieth of a processor needs that long to use up its processor time.
+    // A program that gets a twentieth of a processor needs that long to use up its processor time.
     let busy = Limits { cpu_ms: 1000, wall_ms: 120_000, ..LIMITS };
     let end = run(&Request { limits: busy, ..request("shell", "while :; do :; done") }).unwrap();
     assert_eq!((end.verdict, end.signal), (Verdict::TimedOut, Some(24)));
@@ -231,7 +231,7 @@ fn memory_that_is_shared_is_counted() {
         "import mmap, time\nm = mmap.mmap(-1, 200 << 20)\nfor i in range(0, 200 << 20, 4096): m[i] = 1\ntime.sleep(9)",
         "import os, time\nb = bytearray(os.urandom(1 << 20)) * 100\nfor i in range(3):\n  if os.fork() == 0:\n    b[::4096] = b'y' * len(b[::4096]); time.sleep(9)\ntime.sleep(9)",
     ] {
-        // One file may be as long as all the memory here: what stops it must be the memory.
+        // One file may be as long as all the memory here: the memory limit must be the one that stops the program.
         let limits = Limits { files_mb: 400, memory_mb: 128, ..LIMITS };
         let Some(end) = run(&Request { limits, ..request("python", source) }) else { return };
         assert_eq!(end.verdict, Verdict::MemoryExceeded, "{source} {}", text(&end.stderr));
@@ -296,7 +296,7 @@ fn a_sandboxed_process_is_known_by_its_mounts() {
     assert!(is_from(&dir.path().join("jobs")), "{table}");
     assert!(!is_from(&dir.path().join("job")), "{table}");
     assert!(!is_from(Path::new("/data/jobs")), "{table}");
-    // Services with mounts of their own, and sandboxes that are being built, have a copy of the mount itself.
+    // Services with mounts of their own, and sandboxes that are being set up, have a copy of the mount itself.
     let copy = format!("77 70 0:52 / {0}/jobs/1-1 rw - tmpfs {0}/jobs/1-1 rw", dir.path().display());
     assert!(!is_mounted_from(&copy, &dir.path().join("jobs")));
 }
@@ -368,11 +368,12 @@ fn laying_out_ends_in_time() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
-/// For a program that is to reach another limit than these, however slow the machine is.
+/// For a program that must reach another limit than these, however slow the machine is.
 const PATIENT: Limits = Limits { wall_ms: 120_000, cpu_ms: 120_000, ..LIMITS };
 
-/// A script that fills a folder with empty files: names of a hundred files, for to make a file of its own for each name takes more
-/// than a millisecond on some file systems (ext4 looks past all that were removed in the last minutes).
+/// A script that fills a folder with empty files: hard links to a hundred files, because creating a separate file for
+/// each name takes more than a millisecond on some file systems (ext4 skips all inodes that were freed in the last
+/// minutes).
 fn fill_with_empty_files(folder: &str) -> String {
     format!(
         "cd {folder}; mkdir 0; for i in $(seq 100); do : > 0/$i; done; i=0; while :; do i=$((i+1)); cp -rl 0 $i; done"
@@ -383,7 +384,7 @@ fn fill_with_empty_files(folder: &str) -> String {
 fn too_many_files_are_told() {
     let large = shell("exec head -c 9000000 /dev/zero > large");
     assert_eq!((large.verdict, large.signal), (Verdict::FilesExceeded, Some(25)));
-    // Where only a part of the program is ended, the program may go on, and hears why.
+    // Where only a part of the program is ended, the rest may continue, and is told the reason.
     let part = shell("head -c 9000000 /dev/zero > large; echo still here");
     finished(&part, 0, "still here\n");
     assert!(text(&part.stderr).contains("File size limit exceeded"), "{}", text(&part.stderr));
@@ -403,7 +404,7 @@ fn too_many_files_are_told() {
     finished(&device, 0, "y\n");
 }
 
-/// Folders within each other, each made from the one above.
+/// Nested folders, each created from the one above.
 fn nest(top: &Path, deep: usize) {
     use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
     let open = OFlags::DIRECTORY | OFlags::RDONLY;
@@ -423,7 +424,7 @@ fn deep_folders_harm_nobody() {
         return;
     };
     assert!(matches!(end.verdict, Verdict::FilesExceeded), "{end:?}");
-    // On a disk, by a thread with as little stack as a slot's, also where folders are locked.
+    // On a disk, by a thread with a stack as small as a slot's, also where folders are locked.
     let dir = tempfile::tempdir().unwrap();
     let precious = dir.path().join("precious");
     std::fs::create_dir(&precious).unwrap();
@@ -466,7 +467,7 @@ fn a_start_clears_what_a_killed_process_left() {
     std::fs::write(left.job().join("file"), "x").unwrap();
     let path = left.path().to_path_buf();
     std::mem::forget(left);
-    // As after a node that was killed before its programs were told to go with it.
+    // As after a node that was killed before its programs were told to end with it.
     let bounds = super::sandbox::Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sleep", "60"].map(String::from);
     let sandbox = sandbox();
@@ -485,7 +486,7 @@ fn a_start_clears_what_a_killed_process_left() {
     assert!(!table.contains(&dir.path().display().to_string()), "{table}");
 }
 
-/// Two nodes start: one removes what the other left when it was killed, at the moment in which the other makes it anew.
+/// Two nodes start: one removes what the other left when it was killed, while the other creates it anew.
 #[test]
 fn a_start_waits_for_another_node_that_removes_its_folder() {
     use super::scratch;
@@ -509,7 +510,7 @@ fn a_start_waits_for_another_node_that_removes_its_folder() {
     assert!(jobs.exists(), "what was made anew is still there");
 }
 
-/// For tests of whole clusters as well.
+/// Also used by tests of whole clusters.
 const BOMB: &str = include_str!("../../tests/cluster/jobs/fork_bomb.sh");
 
 #[test]
@@ -536,7 +537,7 @@ fn nothing_outside_can_be_reached_or_read() {
     let said = text(&end.stdout);
     assert!(!said.contains("secret") && !said.contains("root:"), "{said}");
     assert!(said.starts_with("main.sh\n"), "only its own file: {said}");
-    // Not as root the outermost process of the sandbox is this user's as well.
+    // If this program is not root, the outermost process of the sandbox belongs to the same user as well.
     let first = text(&shell("cat /proc/1/environ").stdout);
     assert!(first.is_empty() || first.split('\0').all(|pair| pair.is_empty() || pair.starts_with("PATH=")), "{first}");
     for wanted in ["HOME=/job\n", "PATH=/usr/local/bin:/usr/bin:/bin\n"] {
@@ -554,7 +555,8 @@ fn nothing_outside_can_be_reached_or_read() {
     assert!(listener.accept().is_err(), "somebody came");
 }
 
-/// Root's sandbox and everybody else's are built otherwise: where the tests run as root, these run once more as nobody.
+/// The sandbox is set up differently for root and for other users: where the tests run as root, these run again as an
+/// unprivileged user.
 #[test]
 fn users_without_rights_are_shut_in_as_well() {
     const AGAIN: [&str; 22] = [
@@ -584,7 +586,8 @@ fn users_without_rights_are_shut_in_as_well() {
     again(&as_user("65534"), &AGAIN);
 }
 
-/// The system counts their files only as root; everybody else's are counted by walking through them.
+/// The kernel counts an attempt's files only if the node is root; otherwise they are counted by walking through the
+/// folders.
 #[test]
 fn users_without_rights_leave_no_files_either() {
     const AGAIN: [&str; 8] = [
@@ -604,7 +607,7 @@ fn as_user(user: &str) -> Vec<String> {
     vec![format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
 }
 
-/// Runs tests of this module once more with what `setpriv` is told to take away, if there is anything to be taken.
+/// Runs tests of this module again after `setpriv` has removed these privileges, if there are any to remove.
 fn again(less: &[String], names: &[&str]) {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: the others run without rights as it is");

@@ -1,10 +1,11 @@
 //! `phalanx dev`: a whole cluster in one terminal, with keys to break it.
 //!
 //! Every node is a child process with the settings in force, so `phalanx status` and the browser work as with
-//! `./run.sh`. Their lines appear here behind the node's number. A key acts on the leader, or on the node whose
-//! number was pressed before it; keys may come from a pipe, whose end ends nothing. A signal that a terminal or a shell
-//! sends to the whole program must not reach the nodes: they would take ours, which follows, for a second one and leave
-//! without a farewell. Not here: many terminals (`run.sh`), measuring (`bench.rs`).
+//! `./run.sh`. The nodes' log lines are printed here after the node's number. A key acts on the leader, or on the node
+//! whose number was pressed before it; keys may come from a pipe, and the end of the pipe does not end the program. A
+//! signal that a terminal or a shell sends to the whole process group must not reach the nodes: they would count this
+//! program's own signal, which follows, as a second one and exit without a graceful stop. Not here: one terminal for
+//! each node (`run.sh`), measuring (`bench.rs`).
 
 use crate::cli::client::{self, Client};
 use crate::cli::fault::{Fault, code};
@@ -27,16 +28,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two looks at keys and logs.
+/// How often keys and logs are read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A node that was told to stop gets this long before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(7);
-/// What has been shown of a node's output is cleared away beyond this; the node itself keeps `node.log`.
+/// Beyond this size, the part of a node's output file that was printed is truncated; the node itself keeps `node.log`.
 const LOG_BYTES_MAX: u64 = 4 << 20;
 const KEYS: &str = "keys: k kill -9, i Ctrl+C, f freeze or continue, r restart, l make leader, s status, q quit; \
     a key acts on the leader, or on the node whose number you press first";
 
-/// How a terminal in raw mode gives Ctrl+C and Ctrl+D.
+/// The bytes of Ctrl+C and Ctrl+D from a terminal in raw mode.
 const CTRL_C: u8 = 3;
 const CTRL_D: u8 = 4;
 
@@ -54,7 +55,7 @@ pub struct DevArgs {
     settings: Option<PathBuf>,
 }
 
-/// One node and how far its output has been shown.
+/// One node and how much of its output has been printed.
 struct Shown {
     process: Process,
     log: PathBuf,
@@ -64,7 +65,7 @@ struct Shown {
     has_ended: bool,
 }
 
-/// The cluster on the screen.
+/// The running cluster.
 struct Stage {
     exe: PathBuf,
     settings_file: Option<PathBuf>,
@@ -134,7 +135,7 @@ impl Stage {
         term::line(&format!("{prefix} {text}"));
     }
 
-    /// Prints the complete lines that nodes have written since the last look, and who has ended.
+    /// Prints the complete lines that nodes have written since the last call, and which nodes have ended.
     fn show_news(&mut self) {
         let mut news = Vec::new();
         for (id, node) in &mut self.nodes {
@@ -227,7 +228,8 @@ impl Stage {
         Some(self.client().get::<Status>("/v1/status").ok()?.value.cluster.leader?.0)
     }
 
-    /// All are told at once and end in order; whoever does not is killed.
+    /// Signals all nodes at once and waits while they stop; a node that has not stopped within `STOP_WITHIN` is
+    /// killed.
     fn stop_all(&mut self) {
         for node in self.nodes.values_mut() {
             let _ = node.process.signal(Signal::CONT); // a frozen one would not hear the next
@@ -241,9 +243,9 @@ impl Stage {
     }
 }
 
-/// Where keys come from. A terminal gives them one by one and unechoed, and is as it was before when this is dropped.
+/// The source of keys. A terminal delivers them one by one without echo; its previous mode is restored on drop.
 struct Keyboard {
-    /// `None`: standard input is no terminal.
+    /// `None`: standard input is not a terminal.
     before: Option<Termios>,
     has_ended: bool,
 }
@@ -267,7 +269,7 @@ impl Keyboard {
         self.before.is_some()
     }
 
-    /// The next key; `None` when there was none for a while.
+    /// The next key; `None` when none arrived for a while.
     fn key(&mut self) -> Option<u8> {
         let stdin = std::io::stdin();
         if self.has_ended {
@@ -284,7 +286,7 @@ impl Keyboard {
         let mut byte = [0];
         match rustix::io::read(&stdin, &mut byte) {
             Ok(1) => Some(byte[0]),
-            // The end of a pipe ends only the keys, as at a node's console.
+            // The end of a pipe only means that no more keys come, as at a node's console.
             Ok(_) => {
                 self.has_ended = !self.is_terminal();
                 None

@@ -1,9 +1,9 @@
 //! The guardian of a command under a lock: renews the lock, and ends the command's process group when that fails or
 //! when the process that started it is gone.
 //!
-//! It leads that group, so that it can be signalled as long as the guardian lives; of signals to the group it minds none. It hears
-//! the lease and `done` on its standard input, whose end says that the runner is gone, and says `kept MS` for each renewal (and
-//! once as it begins) and `lost`.
+//! It leads that group, so the group can be signalled as long as the guardian lives; the guardian itself ignores
+//! signals to the group. It receives the lease and `done` on its standard input, whose end means that the runner is
+//! gone, and writes `kept MS` for each renewal (and once at the start) and `lost`.
 //! Not here: the runner (`mod.rs`), the group as the runner sees it (`process_group.rs`).
 
 use super::lease::{Lease, since_boot};
@@ -16,9 +16,9 @@ use rustix::process::{Signal, kill_current_process_group};
 use std::io::{self, BufRead};
 use std::time::Duration;
 
-/// From SIGTERM to SIGKILL when the runner is gone; the runner cannot wait for the command any more.
+/// From SIGTERM to SIGKILL when the runner is gone and cannot wait for the command any more.
 const ORPHAN_GRACE: Duration = Duration::from_secs(1);
-/// Between two looks at the time: a wait does not end earlier because the machine has slept meanwhile.
+/// How often the clock is read: one long wait would not end earlier when the machine was suspended meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 enum Event {
@@ -28,17 +28,18 @@ enum Event {
     RunnerGone,
 }
 
-/// Keeps the lease that comes on standard input.
+/// Keeps the lease that arrives on standard input.
 ///
 /// # Errors
-/// There is none, or threads and signals cannot be had.
+/// No lease arrives, or threads or signal handlers cannot be set up.
 pub fn run() -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::new(code::FAILED, format!("the lock cannot be renewed: {e}"), "");
     signals::withstand().map_err(failed)?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(failed)?;
     let mut lease: Lease = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
-    // A runner that is stopped does not read: whoever waited for it would neither renew nor kill.
+    // A stopped runner does not read: a guardian that blocked on writing to it would neither renew the lock nor kill
+    // the command.
     rustix::io::ioctl_fionbio(io::stdout(), true).map_err(|e| failed(e.into()))?;
     say(&format!("kept {}", lease.held_from.as_millis()));
     let (tell, events) = bounded(4);
@@ -75,8 +76,8 @@ pub fn run() -> Result<(), Fault> {
     }
 }
 
-/// Says a word at once, or not at all: a runner that is gone is heard of by its end of the other pipe, and one that was stopped for
-/// thousands of renewals takes its lock for lost when it goes on.
+/// Writes a word without blocking, or drops it: the end of standard input reports a runner that is gone, and a runner
+/// that was stopped for thousands of renewals considers its lock lost when it continues.
 fn say(word: &str) {
     let _ = rustix::io::write(io::stdout(), format!("{word}\n").as_bytes()); // see above
 }

@@ -1,4 +1,4 @@
-//! A lock that is held, and when it must be renewed, and its command be ended.
+//! A held lock: when it must be renewed, and when its command must be ended.
 
 use crate::cli::client::{Client, Request};
 use serde::{Deserialize, Serialize};
@@ -8,27 +8,27 @@ use std::time::Duration;
 /// Longest time from SIGTERM to SIGKILL.
 pub const GRACE_MAX: Duration = Duration::from_secs(5);
 
-/// A lock that is held: what the guardian has to know of it.
+/// A held lock: what the guardian needs to know of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Lease {
-    /// Nodes to ask.
+    /// Addresses of the nodes.
     pub endpoints: Vec<String>,
-    /// Longest wait for one answer.
+    /// Longest wait for one response.
     pub patience: Duration,
     /// Path of the lock over HTTP.
     pub path: String,
     /// Its name, for people.
     pub name: String,
-    /// How long it lives without renewal.
+    /// Its time to live without renewal.
     pub ttl: Duration,
     /// The fencing token.
     pub token: u64,
-    /// When the request was sent that took it or kept it last (L1), by [`since_boot`].
+    /// When the request that acquired or last renewed it was sent (L1), by [`since_boot`].
     pub held_from: Duration,
 }
 
 impl Lease {
-    /// Since when it is held.
+    /// How long ago it was acquired or last renewed.
     pub fn age(&self) -> Duration {
         since_boot().saturating_sub(self.held_from)
     }
@@ -43,17 +43,19 @@ impl Lease {
         self.kill_at().saturating_sub((self.ttl / 10).min(GRACE_MAX))
     }
 
-    /// When nothing of the command may go on: a tenth of the time is left for slow kernels and clocks that differ.
+    /// When every process of the command must have ended: a tenth of the time to live is left for slow kernels and
+    /// clocks that differ.
     pub fn kill_at(&self) -> Duration {
         self.held_from + self.ttl * 9 / 10
     }
 
-    /// A request about it.
+    /// A request on this lock.
     pub fn post(&self, action: &str, body: &serde_json::Value) -> Request {
         Request::once("POST", format!("{}/{action}", self.path), Some(body.to_string().into_bytes()))
     }
 
-    /// Keeps it for another time to live: whether it is still ours, or `None` if nobody could say.
+    /// Renews the lock for another time to live: `Some(true)` if it is still held, `Some(false)` if it is lost, `None`
+    /// if no node gave a definite answer.
     pub fn renew(&mut self, client: &Client) -> Option<bool> {
         let begun = since_boot();
         let body = json!({"token": self.token, "ttl_ms": self.ttl.as_millis() as u64});
@@ -69,7 +71,7 @@ impl Lease {
     }
 }
 
-/// Time since the machine started, while it slept as well.
+/// Time since the machine started, including suspension.
 pub fn since_boot() -> Duration {
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::Boottime;

@@ -1,9 +1,9 @@
-//! The processes under a lock: the guardian, which leads a process group of its own, and the command, which is in that group with
-//! all that it starts.
+//! The processes under a lock: the guardian, which leads a process group of its own, and the command, which is in that
+//! group with all processes that it starts.
 //!
-//! The group lives as long as the guardian, so its number cannot become another's while anyone signals it. On a terminal the
-//! group is in the foreground instead of this process: Ctrl+C and Ctrl+Z reach the command. When it is stopped, this process
-//! stops as well, as the shell waits for it; both go on together.
+//! The group lives as long as the guardian, so its number cannot be reused while it may be signalled. On a terminal the
+//! group is in the foreground instead of this process: Ctrl+C and Ctrl+Z reach the command. When the command is
+//! stopped, this process stops as well, as the shell expects; both continue together.
 //! Not here: the lock (`mod.rs`), what the guardian does (`guardian.rs`).
 
 use super::lease::{Lease, since_boot};
@@ -21,50 +21,48 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// The guardian needs no more to start, or to end when it is asked.
+/// Longest time for the guardian to start, and to end when it is told to.
 const GUARDIAN_MAX: Duration = Duration::from_secs(5);
-/// What was killed is gone by then, unless the kernel holds it.
+/// Longest wait for killed processes to be gone; only the kernel can hold them longer.
 const GONE_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Words of the guardian that wait to be heard.
+/// Capacity of the queue of the guardian's words that are not read yet.
 const WORDS_MAX: usize = 16;
 
-/// What the guardian says.
+/// What the guardian reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// The lock was kept by a request of that time.
+    /// The lock was acquired or renewed by a request that was sent at this time.
     Kept(Duration),
-    /// It is another's, or was.
+    /// Another holder has the lock, or had it meanwhile.
     Lost,
     /// The guardian has ended.
     Gone,
 }
 
-/// How the command is.
+/// The state of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It runs.
     Runs,
-    /// It has ended.
     Ended,
 }
 
-/// See the module.
+/// The guardian's process group with the command in it.
 pub struct Group {
     guardian: Child,
     orders: Option<ChildStdin>,
     words: Receiver<Word>,
     id: Pid,
     command: Child,
-    /// The terminal that the group was given.
+    /// The terminal whose foreground the group was given.
     terminal: Option<File>,
 }
 
 impl Group {
-    /// Starts guardian and command.
+    /// Starts the guardian and the command.
     ///
     /// # Errors
-    /// One of them cannot be started; neither runs then.
+    /// One of them cannot be started; then neither runs.
     pub fn start(command: &[OsString], lease: &Lease) -> io::Result<Group> {
         let mut guardian = start_guardian()?;
         let id = Pid::from_child(&guardian);
@@ -73,7 +71,7 @@ impl Group {
             let line = serde_json::to_string(lease)? + "\n";
             orders.as_mut().map_or(Ok(()), |orders| orders.write_all(line.as_bytes()))?;
             let words = listen(&mut guardian)?;
-            // Only now it takes signals in the group's name, and notices when this process is gone.
+            // From here on the guardian survives signals to the group, and notices when this process is gone.
             match words.recv_timeout(GUARDIAN_MAX) {
                 Ok(Word::Kept(_)) => {}
                 _ => return Err(io::Error::other("the guardian process did not start")),
@@ -108,12 +106,12 @@ impl Group {
         self.id.as_raw_nonzero().get()
     }
 
-    /// To all of the group. The guardian minds none but SIGKILL and SIGSTOP.
+    /// Signals the whole group. The guardian ignores all signals but SIGKILL and SIGSTOP.
     pub fn signal(&self, signal: Signal) {
         let _ = process::kill_process_group(self.id, signal); // it may be empty by now
     }
 
-    /// What the guardian said, after a short wait.
+    /// The next word of the guardian, after a short wait.
     pub fn hear(&self, within: Duration) -> Option<Word> {
         match self.words.recv_timeout(within) {
             Ok(word) => Some(word),
@@ -122,14 +120,15 @@ impl Group {
         }
     }
 
-    /// Looks at the command. If it was stopped on the terminal, this process is as well, and returns when both go on.
+    /// Checks the command. If it was stopped from the terminal, this process stops as well, and returns when both
+    /// continue.
     ///
     /// # Errors
-    /// It cannot be looked at.
+    /// The command's state cannot be read.
     pub fn step(&mut self) -> io::Result<Step> {
         let id = || WaitId::Pid(Pid::from_child(&self.command));
         let look = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-        // One that has ended is not reaped yet: its number stays its own.
+        // A command that has ended is not reaped here, so that its process number is not reused.
         let Some(seen) = process::waitid(id(), look | WaitIdOptions::NOWAIT)? else { return Ok(Step::Runs) };
         if !seen.stopped() {
             return Ok(Step::Ended);
@@ -142,7 +141,7 @@ impl Group {
             give(&terminal, process::getpgrp());
         }
         process::kill_process(process::getpid(), Signal::STOP)?;
-        // In the foreground again, or in the background (`fg`, `bg`).
+        // Resumed in the foreground or in the background (`fg`, `bg`).
         self.terminal = foreground();
         if let Some(terminal) = &self.terminal {
             give(terminal, self.id);
@@ -151,8 +150,8 @@ impl Group {
         Ok(Step::Runs)
     }
 
-    /// Waits for the end of the command and of all in its group: what has not ended by then is killed. `None`: a
-    /// process does not end even so.
+    /// Waits for the end of the command and of all processes in its group: what has not ended by then is killed.
+    /// `None`: a process cannot be ended even so.
     pub fn end(&mut self, kill_at: Duration) -> Option<ExitStatus> {
         while matches!(self.step(), Ok(Step::Runs)) && since_boot() < kill_at {
             poll::pause(LOOK_EVERY);
@@ -165,7 +164,7 @@ impl Group {
             let _ = self.guardian.wait();
         }
         let status = self.reap()?;
-        // Whatever it has left behind.
+        // Ends whatever the command has left behind.
         self.signal(Signal::TERM);
         self.signal(Signal::CONT);
         let gone_at = since_boot().max(kill_at) + GONE_MAX;
@@ -180,7 +179,8 @@ impl Group {
         if let Some(terminal) = self.terminal.take() {
             give(&terminal, process::getpgrp());
             if status.signal() == Some(Signal::INT.as_raw()) {
-                // Whoever pressed Ctrl+C meant all that runs there: a script around this program as well.
+                // Ctrl+C was meant for everything that runs in the terminal's foreground: also for a script around this
+                // program.
                 let _ = process::kill_current_process_group(Signal::INT);
             }
         }
@@ -211,8 +211,8 @@ impl Group {
     }
 }
 
-/// Whether a process of the group can still do anything. One that has ended and that nobody has reaped yet, as there are in
-/// containers without an init, cannot.
+/// Whether a process of the group can still run. A process that has ended and has not been reaped, as in containers
+/// without an init, cannot.
 fn is_at_work(group: Pid) -> bool {
     if process::test_kill_process_group(group).is_err() {
         return false;
@@ -229,7 +229,7 @@ fn is_at_work(group: Pid) -> bool {
     is_found || !is_known // where there is no /proc, whoever can be signalled counts
 }
 
-/// By /proc/PID/stat: state, parent and process group stand behind the name, which may hold anything.
+/// Parses /proc/PID/stat: state, parent and process group follow the name, which may contain any characters.
 fn is_member_at_work(stat: &str, group: i32) -> bool {
     let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
     let (state, in_group) = (fields.next(), fields.nth(1));
@@ -237,7 +237,7 @@ fn is_member_at_work(stat: &str, group: i32) -> bool {
 }
 
 fn start_guardian() -> io::Result<Child> {
-    // Also when the program's file was replaced since.
+    // This path is valid even if the program's file was replaced since.
     let itself = Path::new("/proc/self/exe");
     let exe = if itself.exists() { itself.to_path_buf() } else { std::env::current_exe()? };
     Command::new(exe)
@@ -271,7 +271,8 @@ fn foreground() -> Option<File> {
     (termios::tcgetpgrp(&terminal).ok()? == process::getpgrp()).then_some(terminal)
 }
 
-/// Puts a process group into the foreground. Whoever does so from the background would be stopped for it.
+/// Puts a process group into the foreground. SIGTTOU, which would stop a background process for it, is blocked
+/// meanwhile.
 fn give(terminal: &File, to: Pid) {
     let mut stops = SigSet::empty();
     stops.add(Blocked::SIGTTOU);

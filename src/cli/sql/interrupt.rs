@@ -1,24 +1,24 @@
-//! Ctrl+C in a shell: it ends what is under way, not the shell.
+//! Ctrl+C in the SQL shell: it ends the statement in progress, not the shell.
 //!
-//! The signal is blocked in all threads and taken by one that waits for it, so it never comes in the middle of anything. While a
-//! line is typed the terminal sends none: the line editor reads the key. Other signals end the shell as ever.
-//! Not here: what is under way (`mod.rs`).
+//! The signal is blocked in all threads and received by one that waits for it, so it never interrupts other code. While
+//! a line is typed the terminal sends no signal: the line editor reads the key. Other signals end the shell as usual.
+//! Not here: the statement in progress (`mod.rs`).
 
 use crate::node::spawn;
 use crossbeam_channel::{Receiver, bounded, select};
 use nix::sys::signal::{SigSet, Signal};
 
-/// Ctrl+C as it comes.
+/// Receives Ctrl+C.
 pub struct Interrupts(Receiver<()>);
 
 impl Interrupts {
-    /// Takes the signal from now on; `None` if the system does not let us, then it ends the process as ever. Threads that were
-    /// started before would still be ended by it.
+    /// Receives the signal from now on; `None` if the system refuses, and then the signal ends the process as usual.
+    /// Threads that were started earlier do not block the signal and would still be ended by it.
     pub fn catch() -> Option<Interrupts> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
         signals.thread_block().ok()?;
-        // Full: one that nobody has looked at yet stands for both.
+        // When the queue is full, the one interrupt that is not read yet stands for both.
         let (sender, inbox) = bounded(1);
         let waits = spawn::spawn("interrupts", move || {
             while signals.wait().is_ok() {
@@ -34,17 +34,18 @@ impl Interrupts {
         }
     }
 
-    /// Whether one came since the last look.
+    /// Whether an interrupt came since the last call.
     pub fn came(&self) -> bool {
         self.0.try_recv().is_ok()
     }
 
-    /// Forgets those that meant something that is over.
+    /// Discards interrupts that were meant for work that is over.
     pub fn forget(&self) {
         let _ = self.came();
     }
 
-    /// Waits for work on a thread of its own; `None`: an interrupt came first, and the work goes on without anyone who waits.
+    /// Runs work on a thread of its own and waits for it; `None`: an interrupt came first, and the work continues
+    /// without being waited for.
     pub fn or_done<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (sender, done) = bounded(1);
         let started = spawn::spawn("question", move || drop(sender.send(work())));

@@ -1,14 +1,14 @@
-//! The words of the SQL shell: where a statement ends, and what a result looks like.
+//! Text handling of the SQL shell: where a statement ends, and how a result is printed.
 //!
-//! Not here: asking nodes and reading lines (`mod.rs`).
+//! Not here: querying nodes and reading lines (`mod.rs`).
 
 use crate::cli::term;
 use comfy_table::{Cell, CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle};
 use serde_json::Value;
 
-/// Columns of a terminal that one cell of a table may take; a longer one is cut.
+/// Columns of a terminal that one cell of a table may occupy; a longer one is cut.
 const CELL_WIDTH_MAX: usize = 60;
-/// The lines of a table.
+/// The border of a table.
 const LINES: TableStyle = TableStyle::new()
     .top_border(LineStyle::new('┌', '─', '┬', '┐'))
     .header_lines(ContentLineStyle::new('│', '│', '│'))
@@ -16,19 +16,19 @@ const LINES: TableStyle = TableStyle::new()
     .content_lines(ContentLineStyle::new('│', '│', '│'))
     .bottom_border(LineStyle::new('└', '─', '┴', '┘'));
 
-/// How rows are written.
+/// The output format of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
-    /// With lines around.
+    /// A table with borders.
     #[default]
     Table,
     /// RFC 4180, names first.
     Csv,
-    /// One array of objects for each statement, in a line of its own.
+    /// One array of objects for each statement, on a line of its own.
     Json,
 }
 
-/// A word, a semicolon, or anything else that is no blank and no comment.
+/// A word, a semicolon, or anything else that is not a blank or a comment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Token<'a> {
     Word(&'a str),
@@ -36,7 +36,7 @@ enum Token<'a> {
     Other,
 }
 
-/// The token at the start of a text and how long it is; `None`: blanks and comments. A quote without its end is `Err`.
+/// The token at the start of a text and its length; `None`: blanks and comments. A quote without its end is `Err`.
 fn token(rest: &str) -> Result<(Option<Token<'_>>, usize), ()> {
     let first = rest.chars().next().ok_or(())?;
     let end = |closing: &str, from: usize| rest[from..].find(closing).map(|at| from + at + closing.len());
@@ -55,8 +55,9 @@ fn token(rest: &str) -> Result<(Option<Token<'_>>, usize), ()> {
     })
 }
 
-/// Cuts a text into whole statements, without their semicolons, and the rest that is not whole yet. The body of a trigger has
-/// semicolons of its own: it ends with `; END;`. A line with a dot where a statement could begin is one by itself.
+/// Splits a text into whole statements, without their semicolons, and the incomplete rest. The body of a trigger has
+/// semicolons of its own: it ends with `; END;`. A line with a dot where a statement could begin is a statement by
+/// itself.
 pub fn statements(text: &str) -> (Vec<&str>, &str) {
     let (mut found, mut begin, mut at) = (Vec::new(), 0, 0);
     let mut tokens: Vec<Token> = Vec::new();
@@ -77,7 +78,7 @@ pub fn statements(text: &str) -> (Vec<&str>, &str) {
             begin = at + len;
             tokens.clear();
         } else if let Some(token) = token {
-            // The first four tell a trigger, the last two its end.
+            // The first four identify a trigger, the last two its end.
             if tokens.len() >= 6 {
                 tokens.remove(4);
             }
@@ -131,7 +132,7 @@ pub fn has_transaction(statements: &[&str]) -> bool {
     })
 }
 
-/// How many of a script's statements belong to its transactions: those up to the last end of one.
+/// How many of a script's statements belong to its transactions: those up to the last statement that ends one.
 pub fn in_transactions(statements: &[&str]) -> usize {
     if !has_transaction(statements) {
         return 0;
@@ -145,7 +146,7 @@ pub fn in_transactions(statements: &[&str]) -> usize {
     statements.iter().rposition(ends).map_or(statements.len(), |at| at + 1)
 }
 
-/// Whether a statement is there for its rows.
+/// Whether a statement is run for its rows.
 pub fn is_question(sql: &str) -> bool {
     let words = first_words(sql);
     let begins = |word: &str| words.first().is_some_and(|it| it.eq_ignore_ascii_case(word));
@@ -165,7 +166,7 @@ fn changes(sql: &str) -> bool {
     false
 }
 
-/// Whether a transaction that a script begins has no end: whoever wrote it did not mean it to be done.
+/// Whether a script leaves a transaction open: such a script is incomplete and should not be run.
 pub fn leaves_open(statements: &[&str]) -> bool {
     statements.iter().fold(false, |is_open, sql| {
         let words = first_words(sql);
@@ -176,7 +177,7 @@ pub fn leaves_open(statements: &[&str]) -> bool {
     })
 }
 
-/// The words at the start of a statement, three at most.
+/// The first words of a statement, three at most.
 fn first_words(sql: &str) -> Vec<&str> {
     let (mut words, mut at) = (Vec::new(), 0);
     while words.len() < 3 && at < sql.len() {
@@ -215,7 +216,7 @@ pub fn rows(form: Form, columns: &[String], values: &[Vec<Value>]) -> String {
     }
 }
 
-/// A value as SQL would write it, but for the quotes of text. Blobs come as arrays of bytes.
+/// A value as SQL would write it, without the quotes of text. Blobs come as arrays of bytes.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "NULL".to_string(),
@@ -246,7 +247,7 @@ fn table(columns: &[String], values: &[Vec<Value>]) -> String {
     format!("{table}\n")
 }
 
-/// One line that a terminal does not obey, and that fits.
+/// One line without terminal control sequences, cut to the width of a cell.
 fn cell(text: &str) -> String {
     term::cut(&term::plain(&text.replace('\n', "↵")), CELL_WIDTH_MAX)
 }

@@ -1,13 +1,13 @@
-//! A job as JSON: what was asked, how far it is, and how it ended.
+//! A job as JSON: its request, its progress, and how it ended.
 //!
-//! Output is text where it is UTF-8, else base64, and says so.
-//! Not here: asking for a job (`jobs.rs`), output while the job runs (`job_output.rs`).
+//! Output is text if it is UTF-8, else base64, and the object says which.
+//! Not here: submitting a job (`jobs.rs`), output while the job runs (`job_output.rs`).
 
 use crate::http::protocol::response::as_text;
 use crate::services::jobs::{Job, JobId, Past, State, Verdict};
 use serde_json::{Map, Value as Json, json};
 
-/// The node that runs it or ran it.
+/// The node that runs the job or ran it.
 pub(crate) fn worker_of(job: &Job) -> Option<u64> {
     match &job.state {
         State::Queued => None,
@@ -16,7 +16,7 @@ pub(crate) fn worker_of(job: &Job) -> Option<u64> {
     }
 }
 
-/// How far a job is, in one word.
+/// The job's progress, in one word.
 fn state_word(job: &Job) -> &'static str {
     match &job.state {
         State::Queued => "queued",
@@ -52,7 +52,7 @@ fn put_output(row: &mut Map<String, Json>, stdout: &[u8], stderr: &[u8]) {
     }
 }
 
-/// A job without its sources: what was asked, how far it is, how it ended, and what it and its earlier attempts printed.
+/// A job without its sources: its request, progress and end, and the output of its attempts.
 pub(crate) fn with_output(id: JobId, job: &Job) -> Map<String, Json> {
     let mut all = to_json(id, job);
     if !job.past.is_empty() {
@@ -64,11 +64,12 @@ pub(crate) fn with_output(id: JobId, job: &Job) -> Map<String, Json> {
     all
 }
 
-/// About how many bytes it takes to show so much output: it is copied into JSON, and that is written as text.
+/// About how many bytes of memory it takes to return so much output: it is copied into JSON, and that is written as
+/// text.
 pub(crate) fn shown_bytes(job: &Job) -> usize {
     let of = |bytes: &[u8]| {
         let is_escaped = |byte: &&u8| **byte < b' ';
-        // `\u0001` takes six; base64, for what is no text, takes less.
+        // `\u0001` takes six bytes; base64, for output that is not text, takes less.
         let escapes =
             bytes.iter().filter(is_escaped).count() * 5 + bytes.iter().filter(|byte| b"\"\\".contains(byte)).count();
         2 * bytes.len() + bytes.len() / 3 + escapes
@@ -95,7 +96,7 @@ pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
         all["signal"] = end.signal.into();
         all["compile_ms"] = end.compile_ms.into();
         all["run_ms"] = end.run_ms.into();
-        // One that has ended before anybody looked had some, but nobody knows how much.
+        // A job that ended before its memory was first measured has no known peak; the record holds 0 then.
         all["memory_peak_kib"] = Some(end.memory_peak_kib).filter(|kib| *kib > 0).into();
         if let Verdict::Failed(why) = &end.verdict {
             all["error"] = why.as_str().into();

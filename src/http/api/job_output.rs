@@ -1,13 +1,15 @@
-//! `GET /v1/jobs/ID/output`: what a job has said, and with `follow` what it says from now on, as it says it.
+//! `GET /v1/jobs/ID/output`: a job's output, and with `follow` further output as it is printed.
 //!
-//! While an attempt runs, only its own node has its output: another node asks that one, and passes the pieces on.
-//! When the attempt is lost with its node, the next one begins anew, and so does the output: a line says so. When the job has
-//! ended the log has all of it, and whatever was not sent yet comes from there.
+//! While an attempt runs, only its worker node has its output: another node requests it from the worker and forwards
+//! the pieces. When the attempt is lost with its node, the next one starts from the beginning, and so does the output:
+//! a line reports it. When the job has ended the log has all of its output, and whatever was not sent yet comes from
+//! there.
 //!
-//! Plain by default (standard output and standard error as they came, or one of them with `stream=`); with `format=ndjson` a
-//! line of JSON for each piece, and a last one that says how the job ended. A stream that breaks off without its end (a
-//! chunk of length 0, the last line) is one whose node has stopped: ask another for it.
-//! Not here: the pieces (`node/views/live_output.rs`), what became of the job (`jobs.rs`).
+//! Plain by default (standard output and standard error as they arrived, or one of them with `stream=`); with
+//! `format=ndjson` a line of JSON for each piece, and a last one that reports how the job ended. A stream that breaks
+//! off without its end (a chunk of length 0, the last line) comes from a node that has stopped: the client asks another
+//! node.
+//! Not here: the pieces (`node/views/live_output.rs`), the job's outcome (`jobs.rs`).
 
 use super::job_json::{to_json, why_over, worker_of};
 use super::jobs::{look, number, why_waiting};
@@ -33,15 +35,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the job while nothing is said.
+/// How often the job's state is checked while it prints nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Between two looks for an attempt that is about to begin, or whose end is about to be in the log.
+/// How often the state is checked for an attempt that is about to begin, or whose end is about to be in the log.
 const SOON: Duration = Duration::from_millis(20);
-/// Longest wait for another node's first word.
+/// Longest wait for the first bytes of another node's response.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// So long a job may wait before its reader is told why.
+/// How long a job may wait before its reader is told why.
 const WAIT_UNEXPLAINED: Duration = Duration::from_millis(1500);
-/// A reader of lines hears at least so often.
+/// Longest silence on an NDJSON stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// The parameters of a request.
@@ -50,7 +52,7 @@ struct OutputParams {
     is_followed: bool,
     is_lines: bool,
     only: Option<node::Stream>,
-    /// Another node asks for what this node has of this attempt.
+    /// Another node requests the output that this node has of this attempt.
     attempt: Option<u32>,
     is_chunked: bool,
 }
@@ -78,19 +80,19 @@ impl OutputParams {
 
 /// Why a stream stopped before its end.
 enum Cut {
-    /// The client is gone, or does not read.
+    /// The client has disconnected, or does not read.
     Client,
-    /// This node stops.
+    /// This node is stopping.
     Stopping,
-    /// The job was forgotten meanwhile, or this node's state was found to be wrong.
+    /// The job was forgotten meanwhile, or this node's state was found to be corrupt.
     Forgotten,
 }
 
-/// What was sent of one attempt.
+/// What has been sent of one attempt.
 #[derive(Default)]
 struct Shown {
     attempt: u32,
-    /// Bytes of its output, in the order in which they were said.
+    /// Bytes of its output, in the order in which they were printed.
     bytes: usize,
     /// How many of them were standard output, and standard error.
     each: [usize; 2],
@@ -102,7 +104,7 @@ struct Follower<'a> {
     params: &'a OutputParams,
     shown: Shown,
     said_at: Instant,
-    /// Since when the job waits, as far as it was seen, and what was said about it.
+    /// Since when the job has been seen waiting, and the reason that was sent last.
     waits: Option<(Instant, String)>,
 }
 
@@ -115,7 +117,7 @@ pub(crate) fn output(request: &Request) -> Result<Stream, ApiError> {
     Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, &params)) })
 }
 
-/// Sends the output until the job has ended or the client has gone; an error if there is nothing to send from.
+/// Sends the output until the job has ended or the client has disconnected; an error if there is nothing to send from.
 fn run(server: &Server, conn: &mut Conn, head: Response, params: &OutputParams) -> Result<(), ApiError> {
     let said_at = Instant::now();
     if let Some(attempt) = params.attempt {
@@ -137,14 +139,14 @@ fn run(server: &Server, conn: &mut Conn, head: Response, params: &OutputParams) 
     }
     let shown = Shown::default();
     let mut follower = Follower { server, conn, params, shown, said_at, waits: None };
-    // Cut short: without a proper end the client knows.
+    // On failure the stream stays without its proper end, which tells the client that it was cut short.
     if follower.follow(index, job).is_ok() {
         let _ = follower.finish();
     }
     Ok(())
 }
 
-/// An attempt that the log gives to this node may begin a moment later than others hear of it.
+/// An attempt that the log assigns to this node may begin a moment after other nodes have applied that entry.
 fn find_soon(server: &Server, id: JobId, attempt: u32) -> Option<Arc<Output>> {
     let until = Instant::now() + CONNECT_TIMEOUT;
     loop {
@@ -187,20 +189,20 @@ impl Follower<'_> {
             if !self.params.is_followed {
                 return Ok(());
             }
-            // Between attempts, or before the first: the next look is the cheaper one, at this node's own copy.
+            // Between attempts, or before the first: the next check is the cheaper one, of this node's own copy.
             let pause = if matches!(job.state, State::Queued) { LOOK_EVERY } else { SOON };
             self.server.host.await_job(self.params.id, index, Instant::now() + pause);
             self.check()?;
             self.keep_alive()?;
             match look(self.server, self.params.id, Level::Eventual, self.server.deadline()) {
                 Ok((_, next)) => job = next,
-                // Forgotten meanwhile: all of it was said long ago.
+                // Forgotten meanwhile: all of its output was sent long ago.
                 Err(_) => return Ok(()),
             }
         }
     }
 
-    /// Tells a reader of lines why the job waits, once it has waited for a while, and again when that changes.
+    /// Tells an NDJSON reader why the job waits, once it has waited for a while, and again when the reason changes.
     fn explain(&mut self, job: &Job) -> Result<(), Cut> {
         let (since, said) = self.waits.get_or_insert_with(|| (Instant::now(), String::new()));
         if !self.params.is_lines || since.elapsed() < WAIT_UNEXPLAINED {
@@ -223,7 +225,7 @@ impl Follower<'_> {
         if self.server.host.is_stopping() { Err(Cut::Stopping) } else { Ok(()) }
     }
 
-    /// From now on it is the present attempt's output.
+    /// Switches to the present attempt's output.
     fn turn_to(&mut self, job: &Job, worker: u64) -> Result<(), Cut> {
         let attempt = job.attempt;
         if self.shown.attempt == attempt {
@@ -243,14 +245,14 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Passes pieces on until the attempt is over, or not the job's any more.
+    /// Forwards pieces until the attempt is over, or is no longer the job's present one.
     fn pass_on_while_current(&mut self, output: &Output, attempt: u32) -> Result<(), Cut> {
         let (server, id) = (self.server, self.params.id);
         self.pass_on(output, || is_current(server, id, attempt))
     }
 
     fn pass_on(&mut self, output: &Output, is_wanted: impl Fn() -> bool) -> Result<(), Cut> {
-        // Whoever does not follow gets what there is now, however fast the program goes on.
+        // Without `follow`, a client gets the output that exists now, even while the program prints more.
         let until = if self.params.is_followed { usize::MAX } else { output.bytes() };
         while self.shown.bytes < until {
             let (piece, is_over) = output.read(self.shown.bytes, Instant::now() + LOOK_EVERY);
@@ -272,7 +274,8 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Passes on what another node has. What goes wrong on the way is no concern: the job is looked at again.
+    /// Forwards the output that another node has. Errors on the way are ignored: the caller checks the job's state
+    /// again.
     fn fetch(&mut self, worker: NodeId, attempt: u32) -> Result<(), Cut> {
         let addresses = self.server.host.http_addresses();
         let Some((_, address)) = addresses.into_iter().find(|(id, _)| *id == worker) else { return Ok(()) };
@@ -297,7 +300,8 @@ impl Follower<'_> {
                 continue;
             }
             let Some((stream, mut bytes)) = piece_of(&line) else { return Ok(()) };
-            // After a broken connection it begins anew: what was passed on before is not passed on again.
+            // After a broken connection the worker sends the output from its beginning: the part that was forwarded
+            // before is skipped.
             let known = skip.min(bytes.len());
             skip -= known;
             if known < bytes.len() {
@@ -306,13 +310,13 @@ impl Follower<'_> {
         }
     }
 
-    /// The job has ended: what was not sent yet, and how it ended.
+    /// The job has ended: sends the rest of its output, and how it ended.
     fn rest(&mut self, job: Job) -> Result<(), Cut> {
         if self.shown.attempt != job.attempt {
             self.turn_to(&job, worker_of(&job).unwrap_or(0))?;
         }
         let last = self.params.is_lines.then(|| to_json(self.params.id, &job));
-        // A client that reads slowly keeps nothing in memory that the services have forgotten.
+        // Dropped so that a client that reads slowly keeps nothing in memory that the services have forgotten.
         drop(job);
         for stream in [node::Stream::Out, node::Stream::Err] {
             while let Some(bytes) = self.next_of_end(stream)? {
@@ -322,7 +326,7 @@ impl Follower<'_> {
         last.map_or(Ok(()), |last| self.line(&Json::Object(last)))
     }
 
-    /// The next piece of what an ended job has printed.
+    /// The next piece of an ended job's output.
     fn next_of_end(&self, stream: node::Stream) -> Result<Option<Vec<u8>>, Cut> {
         let Some(Job { state: State::Ended { end, .. }, .. }) = self.server.host.job(self.params.id) else {
             return Err(Cut::Forgotten);
@@ -346,12 +350,13 @@ impl Follower<'_> {
         let mut row = json!({"attempt": self.shown.attempt, "stream": name});
         row[if is_base64 { "base64" } else { "text" }] = text.into();
         let line = format!("{row}\n");
-        // Only the line is kept while its client takes it.
+        // Only the line is kept while the client reads it.
         drop(row);
         self.chunk(line.as_bytes())
     }
 
-    /// An empty line now and then: a reader of lines knows that this node is there, however little the program says.
+    /// Sends an empty line now and then: an NDJSON reader sees that this node is alive, however little the program
+    /// prints.
     fn keep_alive(&mut self) -> Result<(), Cut> {
         if self.params.is_lines && self.said_at.elapsed() >= KEEP_ALIVE {
             self.said_at = Instant::now();
@@ -384,7 +389,7 @@ impl Follower<'_> {
     }
 }
 
-/// Its place in [`Shown::each`].
+/// The stream's index in [`Shown::each`].
 fn place_of(stream: node::Stream) -> usize {
     usize::from(stream == node::Stream::Err)
 }
@@ -397,7 +402,7 @@ fn is_current(server: &Server, id: JobId, attempt: u32) -> bool {
     }
 }
 
-/// A piece as another node tells it; `None` for its last line, and for what is no piece.
+/// A piece as another node sends it; `None` for its last line, and for anything that is not a piece.
 fn piece_of(line: &[u8]) -> Option<(node::Stream, Vec<u8>)> {
     let piece: Json = serde_json::from_slice(line).ok()?;
     let stream = match piece["stream"].as_str()? {

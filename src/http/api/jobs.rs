@@ -1,9 +1,9 @@
-//! Jobs over HTTP: hand a program in, look how it goes, take it back; and `/compileandrun`, which waits and answers with the
+//! Jobs over HTTP: submit a program, query its state, cancel it; and `/compileandrun`, which waits and answers with the
 //! output.
 //!
-//! A job that was taken in is in the log: whatever happens to this node, it runs and ends once. Whoever waits for it and is
-//! cut off asks again under its number.
-//! Not here: what is decided about jobs (`services/jobs/`), live output (`job_output.rs`), bodies (`new_job.rs`,
+//! A job that was accepted is in the log: whatever happens to this node, it runs and ends once. A client that is cut
+//! off while it waits asks again with the job's number.
+//! Not here: decisions about jobs (`services/jobs/`), live output (`job_output.rs`), bodies (`new_job.rs`,
 //! `job_json.rs`).
 
 use super::job_json::{shown_bytes, to_json, with_output, worker_of};
@@ -30,16 +30,16 @@ use std::time::{Duration, Instant};
 pub(crate) const JAVA_SOURCE: &str = "text/x-java-source";
 /// Longest wait of one request for a result.
 const WAIT_MAX: Duration = Duration::from_secs(600);
-/// How long `/compileandrun` waits by default.
+/// Default wait of `/compileandrun`.
 const WAIT_USUAL: Duration = Duration::from_secs(60);
-/// Between two looks whether a worker has joined by now.
+/// How often a request checks whether a worker has joined.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Between two looks whether a client still waits for its result.
+/// How often a request checks whether its client still waits for the result.
 const CLIENT_LOOK: Duration = Duration::from_secs(1);
 /// Default number of jobs in a list.
 const LIMIT: u64 = 100;
 
-/// How long results are kept here; refuses where jobs are off.
+/// How long results are kept on this node; refuses where jobs are off.
 fn keep_ms(server: &Server) -> Result<u64, ApiError> {
     let settings = server.host.settings();
     settings.has_jobs().then_some(settings.jobs_keep_ms).ok_or_else(|| {
@@ -47,7 +47,7 @@ fn keep_ms(server: &Server) -> Result<u64, ApiError> {
     })
 }
 
-/// `POST /v1/jobs`: 202 with the number, or with `wait=30s` 200 with the result if it comes by then.
+/// `POST /v1/jobs`: 202 with the number, or with `wait=30s` 200 with the result if the job ends by then.
 pub(crate) fn submit(request: &Request) -> ApiResult {
     let server = request.server;
     let keep_ms = keep_ms(server)?;
@@ -59,7 +59,7 @@ pub(crate) fn submit(request: &Request) -> ApiResult {
     let location = format!("/v1/jobs/{id}");
     let ended = wait.map(|wait| ended(request, id, index, now + wait));
     let (response, index) = match ended {
-        // Without room for the result its client still gets to know where it is.
+        // Without memory for the result the client still gets the job's number.
         Some(Some((index, job))) if request.hold(shown_bytes(&job)).is_ok() => (described(server, id, &job), index),
         waited => {
             let mut taken = json!({"id": id, "state": "queued"});
@@ -72,15 +72,15 @@ pub(crate) fn submit(request: &Request) -> ApiResult {
     Ok(response.with("Location", location).at(index))
 }
 
-/// A caller who does not want to wait for the result still wants the job's number.
+/// The deadline for submitting: a client that does not wait for the result still needs the job's number.
 fn hand_in_until(server: &Server, now: Instant, wait: Option<Duration>) -> Instant {
     server.deadline().max(now + wait.unwrap_or_default())
 }
 
-/// Puts a request into the log, or says why it is not there.
+/// Submits a job through the log; an error says why it is not there.
 fn hand_in(request: &Request, job: jobs::Request, until: Instant) -> Result<(Index, JobId), ApiError> {
     let tag = idempotency::tag_without_params(request.head, request.body)?;
-    // The rest is for the command itself: else a lack of workers would look like a lack of a leader.
+    // The rest of the time is for the command itself: else a lack of workers would look like a lack of a leader.
     let now = Instant::now();
     wait_for_workers(request.server, now + until.saturating_duration_since(now) * 3 / 4);
     let command = JobTable::encode_command(&Command::Submit(job));
@@ -91,7 +91,7 @@ fn hand_in(request: &Request, job: jobs::Request, until: Instant) -> Result<(Ind
     }
 }
 
-/// In a cluster that has just begun no worker may have joined yet: that is no reason to refuse.
+/// In a cluster that has just started no worker may have joined yet: that is not a reason to refuse.
 fn wait_for_workers(server: &Server, until: Instant) {
     loop {
         let now = Instant::now();
@@ -117,7 +117,7 @@ fn refusal(server: &Server, why: &Refusal) -> ApiError {
     }
 }
 
-/// What there is in place of a runtime that is not, and what keeps workers from having any.
+/// Which runtimes exist when the requested one does not, and what keeps workers from having any.
 fn no_runtime(server: &Server, wanted: &str, there: &[String]) -> String {
     let workers = &server.host.status().status.jobs.workers;
     let instead = match there {
@@ -133,13 +133,13 @@ fn why_it_waits(server: &Server, id: JobId) -> Option<String> {
     why_waiting(server, &job)
 }
 
-/// The same of a job as it was just seen.
+/// The same, of a job that the caller has just read.
 pub(crate) fn why_waiting(server: &Server, job: &Job) -> Option<String> {
     let is_queued = matches!(job.state, State::Queued);
     is_queued.then(|| job_waiting::why(&job.request.language, &server.host.status().status.jobs.workers)).flatten()
 }
 
-/// The job once it has ended; `None` if it has not by then, is already forgotten, or its client is gone.
+/// The job once it has ended; `None` if it has not by then, is already forgotten, or its client has disconnected.
 fn ended(request: &Request, id: JobId, at_least: Index, until: Instant) -> Option<(Index, Job)> {
     let (server, client) = (request.server, request.client);
     loop {
@@ -154,7 +154,7 @@ fn ended(request: &Request, id: JobId, at_least: Index, until: Instant) -> Optio
     }
 }
 
-/// `POST /compileandrun`: the output; 400 with what the compiler or the program had to say.
+/// `POST /compileandrun`: the output; 400 with the output of the compiler or the program if that failed.
 pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
     let (server, body) = (request.server, request.body);
     let keep_ms = keep_ms(server)?;
@@ -211,7 +211,7 @@ fn output_of(job: &Job) -> ApiResult {
     Ok(Response { status, ..text(said) })
 }
 
-/// What a program said: never shown as anything else than text.
+/// A program's output as plain text, so that a browser does not interpret it.
 fn text(bytes: Vec<u8>) -> Response {
     Response { content_type: "text/plain; charset=utf-8", ..Response::bytes(bytes) }
 }
@@ -236,14 +236,14 @@ pub(crate) fn number(text: &str) -> Result<JobId, ApiError> {
     id.ok_or_else(|| ApiError::refused(400, "the path needs the id of a job: /v1/jobs/17"))
 }
 
-/// A job as it stands after everything that this level sees; 404 if there is none.
+/// A job as of everything that this level includes; 404 if there is none.
 pub(crate) fn look(server: &Server, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), ApiError> {
     let (index, _) = answered(server.host.query(JobTable::encode_query(&Query::Glance(id)), level, until))?;
     let job = server.host.job(id).ok_or_else(|| refusal(server, &Refusal::NoSuchJob(id)))?;
     Ok((index, job))
 }
 
-/// `GET /v1/jobs/ID`, with `wait=30s` once it has ended or the time is up.
+/// `GET /v1/jobs/ID`; with `wait=30s`, once the job has ended or the time is up.
 pub(crate) fn show(request: &Request) -> ApiResult {
     let server = request.server;
     let id = number(request.args.0)?;
@@ -251,14 +251,14 @@ pub(crate) fn show(request: &Request) -> ApiResult {
     let (mut index, mut job) = look(server, id, request.level()?, server.deadline())?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
         let news = ended(request, id, index, Instant::now() + wait);
-        // As it is now: it may at least have begun.
+        // Its present state: it may at least have begun.
         (index, job) = news.map_or_else(|| look(server, id, Level::Eventual, server.deadline()), Ok)?;
     }
     request.hold(shown_bytes(&job)).map_err(|full| ApiError::refused(503, full.to_string()))?;
     Ok(described(server, id, &job).at(index))
 }
 
-/// `GET /v1/jobs`: newest first; `before` is what `next` of the page before says.
+/// `GET /v1/jobs`: newest first; `before` is the `next` of the previous page.
 pub(crate) fn list(request: &Request) -> ApiResult {
     let params = request.params();
     let limit = params.number("limit")?.unwrap_or(LIMIT);
@@ -273,7 +273,7 @@ pub(crate) fn list(request: &Request) -> ApiResult {
         .iter()
         .map(|(id, job)| {
             let mut row = to_json(*id, job);
-            // A list is without what may be large.
+            // A list omits fields that may be large.
             row.remove("args");
             row
         })
@@ -281,7 +281,7 @@ pub(crate) fn list(request: &Request) -> ApiResult {
     Ok(Response::json(200, &json!({"jobs": rows, "next": next})).at(index))
 }
 
-/// `DELETE /v1/jobs/ID`: takes it back; 409 if it has ended.
+/// `DELETE /v1/jobs/ID`: cancels the job; 409 if it has ended.
 pub(crate) fn cancel(request: &Request) -> ApiResult {
     let server = request.server;
     let id = number(request.args.0)?;
@@ -294,7 +294,7 @@ pub(crate) fn cancel(request: &Request) -> ApiResult {
     }
 }
 
-/// `GET /v1/runtimes`: each language with the nodes that have it and their versions, as the heartbeats tell.
+/// `GET /v1/runtimes`: each language with the nodes that have it and their versions, as reported by heartbeats.
 pub(crate) fn runtimes(request: &Request) -> ApiResult {
     let server = request.server;
     let mut languages: Map<String, Json> = Map::new();

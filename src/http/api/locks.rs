@@ -1,8 +1,8 @@
 //! `/v1/lock`: locks with a time to live and fencing tokens.
 //!
-//! A token is a number that grows with every lock that is ever taken: whoever guards a resource and remembers the highest
-//! token it has seen can turn away a holder whose time ran out without its noticing. Names are escaped like keys.
-//! Not here: how long log time runs (`services/kv/locks.rs`), renewing while a command runs (`cli/lock/mod.rs`).
+//! A token is a number that grows with every lock that is ever acquired: a resource that remembers the highest token it
+//! has seen can reject a holder whose lock has expired unnoticed. Names are escaped like keys.
+//! Not here: how log time advances (`services/kv/locks.rs`), renewing while a command runs (`cli/lock/mod.rs`).
 
 use super::kv;
 use crate::http::outcome::{answered, unexpected};
@@ -21,16 +21,16 @@ use serde_json::{Value as Json, json};
 
 /// Longest time to live of a lock: a day.
 const TTL_MS_MAX: u64 = 86_400_000;
-/// Longest advice when to try again for a lock that is held.
+/// Longest suggested delay before a client retries a lock that is held.
 const RETRY_MS_MAX: i64 = 1000;
 
-/// Body of all three.
+/// Body of all three operations.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
-    /// How long the lock is held unless it is renewed.
+    /// How long the lock is held unless it is renewed, in milliseconds.
     ttl_ms: Option<u64>,
-    /// What `acquire` answered.
+    /// The token that `acquire` returned.
     token: Option<u64>,
 }
 
@@ -112,7 +112,7 @@ fn token(body: &Body) -> Result<u64, ApiError> {
     body.token.ok_or_else(|| ApiError::refused(400, "token is required: it is returned by acquire"))
 }
 
-/// Does what only the holder of the lock may do.
+/// Runs an operation that only the holder of the lock may do.
 fn change_held(request: &Request, op: Op, done: &Json) -> ApiResult {
     change(request, vec![op], |values| match values {
         [Value::Int(1)] => Some(Ok(Response::json(200, done))),
@@ -123,7 +123,7 @@ fn change_held(request: &Request, op: Op, done: &Json) -> ApiResult {
     })
 }
 
-/// Runs operations; `result` is what their values mean, `None` if they are an error.
+/// Runs operations; `result` interprets their values, `None` if they are an error.
 fn change(request: &Request, ops: Vec<Op>, result: impl Fn(&[Value]) -> Option<ApiResult>) -> ApiResult {
     let tag = idempotency::tag(request.head, request.body)?;
     let command = Store::encode_command(&Batch { watched: Vec::new(), ops });

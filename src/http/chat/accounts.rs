@@ -1,9 +1,10 @@
-//! Making accounts and logging in: the two requests that carry a password.
+//! Creating accounts and logging in: the two requests that carry a password.
 //!
-//! A log-in goes through the log twice: a try, which is refused while somebody has to wait, and after the password was compared
-//! the log-in itself, which holds only if the account still has the hash that it was compared with; or the failure, which is
-//! counted before anybody is told. Whoever waits for a turn to hash has not begun a try: a node that is too busy counts nothing.
-//! A name without an account takes the same way, as long, to the same answer; a sign-up that is sent again takes it too.
+//! A log-in goes through the log twice. First comes an attempt, which is refused while the name must wait. After the
+//! password was compared comes the log-in itself, which succeeds only if the account still has the hash that was
+//! compared; or the failure, which is counted before the client is told. A request that waits for a free hashing slot
+//! has not begun an attempt: a node that is too busy counts nothing. A name without an account takes the same path, as
+//! long, to the same answer; so does a repeated sign-up.
 //! Not here: hashing (`http/password_hasher.rs`), the wait (`services/chat/accounts.rs`).
 
 use super::requests::{body, refusal, run};
@@ -40,7 +41,8 @@ pub(crate) fn create(request: &Request) -> ApiResult {
     password_hasher::check_new(&password)?;
     let hash = server.passwords.enter(until)?.hash(&password)?;
     let (token, token_hash) = draw_token();
-    // Not from the body: a tag stands in the log, and whoever reads it must not be able to try passwords on it.
+    // Not from the body: the tag is stored in the log, and a reader of the log must not be able to test passwords
+    // against it.
     let tag = idempotency::tag_for(request.head, b"", name.key.as_bytes())?;
     let (shown, key) = (name.shown.clone(), name.key.clone());
     let command = Command::Create { name, hash, token: token_hash, token_ms: TOKEN_MS };
@@ -48,8 +50,8 @@ pub(crate) fn create(request: &Request) -> ApiResult {
         (index, Answer::Created { account, token: stored, .. }) if stored == token_hash => {
             Ok(logged_in(index, account, &shown, token))
         }
-        // It was made before, under the same Idempotency-Key, and its token has gone to nobody perhaps: log in.
-        // Whoever knows the key may be guessing.
+        // The account was created earlier under the same Idempotency-Key, and the client may never have received its
+        // token: log in. The password is compared, because a client that knows the key may be guessing.
         (_, Answer::Created { account: made, .. }) => match compare(server, key, &password, until)? {
             Some((account, hash)) if account == made => finish(server, account, hash),
             _ => Err(refusal(&Refusal::NameTaken)),
@@ -62,7 +64,7 @@ pub(crate) fn create(request: &Request) -> ApiResult {
 pub(crate) fn log_in(request: &Request) -> ApiResult {
     let server = request.server;
     let Credentials { name, password } = body(request.body)?;
-    // What can be nobody's name is refused like a wrong password: it is one.
+    // A string that cannot be an account name is refused like a wrong password.
     let key = names::account(&name).map(|name| name.key).unwrap_or_default();
     password_hasher::check_given(&password)?;
     match compare(server, key, &password, server.deadline())? {
@@ -71,7 +73,7 @@ pub(crate) fn log_in(request: &Request) -> ApiResult {
     }
 }
 
-/// Whose password it is; a failure has been counted if it is not that of this name.
+/// The account whose password this is; if it is not that of this name, the failure has been counted.
 fn compare(
     server: &Server,
     key: String,

@@ -1,7 +1,7 @@
-//! What somebody who is logged in can do: talk, read, look around, and go.
+//! What a logged-in user can do: send and read messages, list conversations and rooms, and leave.
 //!
-//! Every change carries the token's hash into the log, and the service looks there whether it still holds: nobody who was logged
-//! out on another node can slip a message in.
+//! Every change carries the token's hash into the log, and the service checks there that the token is still valid: a
+//! user who was logged out on another node cannot send a message through this one.
 //! Not here: logging in (`accounts.rs`), the stream (`stream.rs`).
 
 use super::requests::{ask, body, number, refusal, run, token};
@@ -18,15 +18,15 @@ use crate::types::Index;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-/// Rows of a page when nobody says how many.
+/// Rows of a page when the request names no limit.
 const LIMIT: u64 = 50;
 
 fn done(index: Index, body: &Json) -> ApiResult {
     Ok(Response::json(200, body).at(index))
 }
 
-/// Carries a command out. It is the token's owner who chose the `Idempotency-Key`: two people's requests are two, whatever
-/// key they chose.
+/// Runs a command. The `Idempotency-Key` belongs to the token's owner: requests of two users are distinct even under
+/// the same key.
 fn change(request: &Request, token: &TokenHash, command: &Command) -> Result<(Index, Answer), ApiError> {
     run(request.server, idempotency::tag_for(request.head, token, request.body)?, command)
 }
@@ -108,7 +108,7 @@ pub(crate) fn leave(request: &Request) -> ApiResult {
     done(index, &json!({"left": true}))
 }
 
-/// Body of `POST /v1/chat/messages`: one of the first three says where.
+/// Body of `POST /v1/chat/messages`: one of the first three fields names the target.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewMessage {
@@ -203,7 +203,7 @@ pub(crate) fn history(request: &Request) -> ApiResult {
     }
 }
 
-/// A parameter that is text.
+/// A parameter as text.
 fn text(params: &Params, name: &str) -> Result<Option<String>, ApiError> {
     let Some(bytes) = params.bytes(name)? else { return Ok(None) };
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= 1024);
@@ -217,7 +217,7 @@ fn listing(request: &Request) -> Result<Listing, ApiError> {
     Ok(Listing { token: token(request.head)?, pattern, after, limit: limit(&params)? })
 }
 
-/// A page of names; `next` is what `after` says for the next one.
+/// A page of names; `next` is the `after` of the next page.
 fn names_page(request: &Request, query: &Query, what: &str, id_name: &str) -> ApiResult {
     let (index, View::Names { rows, is_full }) = ask(request, query)? else { return Err(unexpected()) };
     let next = rows.last().filter(|_| is_full).map(|last| match query {

@@ -1,12 +1,12 @@
-//! `GET /v1/chat/stream?after=POSITION`: what happens in one's conversations, as it happens, a line of JSON for each.
+//! `GET /v1/chat/stream?after=POSITION`: the events of a user's conversations as they happen, one line of JSON each.
 //!
-//! A reader that comes back after a position, on whichever node, is told what it missed and nothing twice. A node that is behind
-//! that position waits until it has caught up. Most of the time a reader takes the lines that were written once for all
-//! (`node/views/chat_feed.rs`) and are for its conversations; only what it missed, or what concerns it alone, is looked up and
-//! written for it. A line `{"type":"beat","position":N}` comes every two seconds without another. The stream ends with
-//! `{"type":"logged_out"}` when its log-in does, and with a proper end when the node stops. When it breaks off without either,
-//! another node goes on. A slow reader holds the piece that it has not taken and nothing else: no state of the chat, and of
-//! memory only its share of what all slow readers may hold together.
+//! A reader that reconnects after a position, on any node, receives the events it missed and none twice. A node that is
+//! behind that position waits until it has caught up. Usually a reader receives the lines that were written once for
+//! all readers (`node/views/chat_feed.rs`) and belong to its conversations; only what it missed, or what concerns it
+//! alone, is looked up and written for it. A line `{"type":"beat","position":N}` comes every two seconds without
+//! another. The stream ends with `{"type":"logged_out"}` when its log-in ends, and with an orderly end when the node
+//! stops. When it breaks off without either, the client continues on another node. A slow reader holds only the piece
+//! that it has not read: no state of the chat, and of memory only its share of what all slow readers may hold together.
 //! Not here: waking readers (`node/views/chat_feed.rs`), the form of a line (`node/views/chat_lines.rs`).
 
 use super::requests::{ask_at, token};
@@ -25,23 +25,23 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// A reader hears at least so often.
+/// Longest time without a line.
 const BEAT: Duration = Duration::from_secs(2);
 
-/// A log-in that was found to hold, and from where on its owner reads.
+/// A valid log-in, and the position after which its owner reads.
 struct Login {
     token: TokenHash,
     who: AccountId,
     position: u64,
-    /// The chat's turn at which the log-in was found to hold.
+    /// The chat's turn at which the log-in was found valid.
     turn: u64,
     is_chunked: bool,
 }
 
-/// `GET /v1/chat/stream`: checks who asks and from where on.
+/// `GET /v1/chat/stream`: checks the log-in and the position.
 pub(crate) fn open(request: &Request) -> Result<Stream, ApiError> {
     let (after, token) = (request.params().number("after")?, token(request.head)?);
-    // Linearizable: a log-in that has ended anywhere opens nothing here.
+    // Linearizable: a log-in that was ended on any node opens no stream here.
     let (_, View::Me { account, position, turn, .. }) = ask_at(request.server, Level::Linearizable, &Query::Me(token))?
     else {
         return Err(unexpected());
@@ -58,13 +58,14 @@ pub(crate) fn open(request: &Request) -> Result<Stream, ApiError> {
     Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, login)) })
 }
 
-/// Streams until the client goes away, does not keep up, is logged out, or the node stops or its state is found to be wrong.
+/// Streams until the client disconnects, does not keep up, is logged out, or the node stops or its state is found to be
+/// corrupt.
 fn run(server: &Server, conn: &mut Conn, head: Response, login: Login) -> Result<(), ApiError> {
     let Some(epoch) = server.host.state_epoch() else {
         return Err(ApiError::refused(503, "this node is rebuilding its state: ask another node"));
     };
     let feed = server.host.follow_chat();
-    // The services have the log-in; what is published may be a moment behind.
+    // The services have the log-in; the published view may be a moment behind.
     let mut view = feed.view();
     if view.chat.turn() < login.turn {
         match feed.wait(login.turn - 1, server.deadline()) {
@@ -90,7 +91,7 @@ struct Reader<'a> {
     conn: &'a Conn,
     position: u64,
     login: Login,
-    /// Of the state that it reads: what was told of a wrong one is no ground to go on from.
+    /// Epoch of the state that it reads: after a corrupt state was replaced, the stream must not continue.
     epoch: u64,
 }
 
@@ -109,7 +110,7 @@ impl Reader<'_> {
             }
             let (piece, until) = self.next(&view);
             let is_behind = until < view.chat.position();
-            // Readers share nothing that is old: what nobody holds is freed.
+            // Dropped before sending, so that a slow reader keeps no old view in memory.
             drop(view);
             if !piece.is_empty() {
                 self.send(&piece)?;
@@ -137,7 +138,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What comes next, and the position from which to go on.
+    /// The next lines, and the position from which to continue.
     fn next(&self, view: &ChatView) -> (String, u64) {
         let (chat, who) = (&view.chat, self.login.who);
         let is_near = view.runs.first().is_some_and(|first| first.from <= self.position);

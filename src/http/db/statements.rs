@@ -1,9 +1,9 @@
 //! `/db/execute`, `/db/query`, `/db/request`, `/db/digest`: SQL statements over HTTP.
 //!
-//! Flags of rqlite that only choose a way to the same end are taken and change nothing (`redirect`: every node answers;
-//! `wait`: nothing is answered before it is done); `queue` is taken, and the write is done before it is answered. What would
-//! promise something else than is done here is refused by its name.
-//! Not here: the spelling of bodies (`rqlite_json.rs`), whole databases (`files.rs`), what SQL does (`services/sql/`).
+//! Flags of rqlite that only choose another way to the same result are accepted and change nothing (`redirect`: every
+//! node answers; `wait`: a response is sent only after the work is done); `queue` is accepted, and the write is done
+//! before the response. A flag that promises something else than this server does is refused by its name.
+//! Not here: the syntax of bodies (`rqlite_json.rs`), whole databases (`files.rs`), what SQL does (`services/sql/`).
 
 use super::rqlite_json::{self, Results, Style};
 use crate::http::outcome::{done, failed, unexpected};
@@ -21,7 +21,7 @@ use crate::types::Index;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// Parameters of all three.
+/// Parameters of all three operations.
 pub(crate) const PARAMS: [&str; 9] =
     ["timings", "pretty", "transaction", "redirect", "timeout", "raft_index", "noparse", "norwrandom", "norwtime"];
 /// Parameters of those that write.
@@ -37,7 +37,7 @@ pub(crate) const READ_PARAMS: [&str; 8] = [
     "linearizable_timeout",
     "noleader",
 ];
-/// Longest that a request waits, whatever its `timeout` says.
+/// Longest wait of a request, whatever its `timeout` says.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// The parameters of a request.
@@ -66,7 +66,7 @@ impl QueryParams {
                 return Err(ApiError::refused(400, format!("{name} is not available: {why}")));
             }
         }
-        // These change nothing here; their values are looked at all the same.
+        // These have no effect here; their values are validated all the same.
         let _ = (flag("redirect")?, flag("wait")?, flag("noleader")?);
         let mut most = server.request_timeout();
         for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {
@@ -117,7 +117,7 @@ impl QueryParams {
         Ok(response.at(index))
     }
 
-    /// Reads beside the log. The response to `/db/execute` holds no rows.
+    /// Reads that do not go through the log. The response to `/db/execute` holds no rows.
     fn read(&self, server: &Server, statements: Vec<Statement>, kind: Kind) -> ApiResult {
         let read = SqlRead { statements, level: self.level, freshness: self.freshness, seed: seed() };
         let mut times = Vec::new();
@@ -146,7 +146,7 @@ impl QueryParams {
     }
 }
 
-/// What the level of a read is; linearizable if nobody says.
+/// The level of a read; linearizable unless the request names one.
 pub(crate) fn level(params: &Params) -> Result<ReadLevel, ApiError> {
     match params.get("level") {
         Some(_) if params.flag("noleader").unwrap_or(false) => {
@@ -161,12 +161,12 @@ pub(crate) fn level(params: &Params) -> Result<ReadLevel, ApiError> {
     }
 }
 
-/// What no two requests have in common.
+/// A random number that differs for every request.
 pub(crate) fn seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
 }
 
-/// Text as forms and query strings carry it: a plus is a blank.
+/// Decodes text of forms and query strings: a plus is a blank.
 fn form_decode(text: &str) -> Result<String, ApiError> {
     let bytes =
         percent_decode(&text.replace('+', " ")).ok_or_else(|| ApiError::refused(400, "malformed percent-encoding"))?;
@@ -187,7 +187,7 @@ pub(crate) fn request(request: &Request) -> ApiResult {
     read_or_write(request, Kind::Request)
 }
 
-/// If all statements only read, no log is needed.
+/// If all statements only read, the request does not go through the log.
 fn read_or_write(request: &Request, kind: Kind) -> ApiResult {
     let params = QueryParams::of(request.server, &request.params())?;
     let statements = statements(request.body)?;
@@ -212,7 +212,7 @@ pub(crate) fn query(request: &Request) -> ApiResult {
     }
 }
 
-/// `GET /db/digest`: fingerprints of this node's tables, and the index that they are of.
+/// `GET /db/digest`: fingerprints of this node's tables, and the index that they belong to.
 pub(crate) fn digest(request: &Request) -> ApiResult {
     let level = level(&request.params())?;
     let digest = done(request.server.host.sql_digest(level, request.deadline()))?;

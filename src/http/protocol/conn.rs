@@ -1,13 +1,14 @@
 //! One client connection: bytes in and out, each phase under a total deadline.
 //!
-//! A per-read timeout alone lets a client live for ever on a byte a second (slowloris) or drain an answer a byte a
-//! second (slow read). So a head, a body, an answer and each chunk of a stream has one deadline for the whole of it,
-//! and every blocking call gets only what is left of it.
+//! A per-read timeout alone lets a client live for ever on a byte a second (slowloris) or drain a response a byte a
+//! second (slow read). So a head, a body, a response and each chunk of a stream has one deadline in total, and every
+//! blocking call gets only what is left of it.
 //!
-//! Invariants: C1 a request is answered before the next one is parsed (order). C2 what a client sent ahead is bounded by
-//! the read buffer, the rest waits in its socket. C3 a body that was not read whole is never parsed as a request. C4 every buffer
-//! that grows with what a client sends, or does not read, is in the memory budget (`node/shared/memory.rs`).
-//! Not here: what requests mean (`http/router.rs`), who may ask (`guard.rs`).
+//! Invariants: C1 a request is answered before the next one is parsed (order). C2 what a client sent ahead is bounded
+//! by the read buffer, the rest waits in its socket. C3 a body that was not read whole is never parsed as a request. C4
+//! every buffer that grows with what a client sends, or does not read, is in the memory budget
+//! (`node/shared/memory.rs`).
+//! Not here: what requests mean (`http/router.rs`), which requests are allowed (`guard.rs`).
 
 use super::parse::{self, Chunked, Fault, Framing, Head};
 use crate::limits;
@@ -23,25 +24,25 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes asked of the socket at once.
+/// Bytes requested from the socket at once.
 const READ_BYTES: usize = 4 << 10;
-/// Answers to pipelined requests are gathered up to here before they are written.
+/// Responses to pipelined requests are gathered up to this many bytes before they are written.
 const OUTPUT_BYTES_GATHERED: usize = 32 << 10;
-/// Bytes of an unread body that are dropped so that the client gets to see the answer.
+/// Bytes of an unread body that are dropped so that the client can read the response.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
-/// How long each phase of a connection may take in all; shortened by tests.
+/// The total time that each phase of a connection may take; shortened by tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
     /// From the first byte of a head (or the start of the connection) to its end.
     pub head: Duration,
-    /// A body.
+    /// A request body.
     pub body: Duration,
-    /// An answer, or one chunk of a stream.
+    /// A response, or one chunk of a stream.
     pub write: Duration,
-    /// Between an answer and the next head.
+    /// Between a response and the next head.
     pub idle: Duration,
-    /// After the last answer, for a client that still sends.
+    /// After the last response, for a client that still sends.
     pub linger: Duration,
 }
 
@@ -57,47 +58,46 @@ impl Default for Deadlines {
     }
 }
 
-/// What came of waiting for a request.
+/// The result of waiting for a request.
 #[derive(Debug)]
 pub enum Next {
-    /// A request.
     Head(Box<Head>),
-    /// The client went away, or stayed idle for too long.
+    /// The client has disconnected, or stayed idle for too long.
     Gone,
-    /// What it sent is not a request, or too slow: answer, then close.
+    /// What it sent is not a valid request, or too slow: answer, then close.
     Fault(Fault),
 }
 
 /// Why a body did not arrive.
 #[derive(Debug)]
 pub enum Broken {
-    /// The client went away.
+    /// The client has disconnected.
     Gone,
     /// Answer, then close.
     Fault(Fault),
 }
 
-/// A body, and its bytes in the memory budget.
+/// A body, and its reservation in the memory budget.
 #[derive(Debug)]
 pub struct Body {
     bytes: Vec<u8>,
     held: Reservation,
 }
 
-/// What one value of JSON costs when it is taken apart: its place in a list that has twice the room, and a piece of memory.
+/// Memory that one JSON value takes when it is parsed: its place in a list with twice the capacity, and an allocation.
 const JSON_VALUE_BYTES: usize = 96;
 
 impl Body {
-    /// Makes room for what the body costs as JSON that is taken apart: `[[],[]` and its like have few bytes and many values.
+    /// Reserves memory for parsing the body as JSON: `[[],[]` and the like have few bytes and many values.
     ///
     /// # Errors
-    /// When there is none.
+    /// The memory budget has no room for it.
     pub fn hold_json(&mut self) -> Result<(), memory::Full> {
         self.held.resize(self.bytes.len() + json_values(&self.bytes) * JSON_VALUE_BYTES)
     }
 }
 
-/// How many values a text of JSON has, or more: what separates or begins them outside of strings.
+/// An upper bound of the values in a JSON text: counts what separates or begins values outside of strings.
 fn json_values(text: &[u8]) -> usize {
     let (mut count, mut is_text, mut is_escaped) = (0, false, false);
     for byte in text {
@@ -120,14 +120,14 @@ impl Deref for Body {
     }
 }
 
-/// A body on its way in.
+/// A body that is arriving.
 #[derive(Debug)]
 pub struct Arriving {
     framing: Framing,
     chunked: Chunked,
-    /// What is there and was not taken away.
+    /// Bytes that have arrived and were not taken.
     bytes: Vec<u8>,
-    /// Bytes that were taken away.
+    /// Bytes that were taken.
     taken: usize,
     bytes_max: usize,
     is_done: bool,
@@ -137,7 +137,7 @@ pub struct Arriving {
 const FULL: Broken = Broken::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
 
 impl Arriving {
-    /// Takes from what has come in; how much.
+    /// Consumes input that has arrived; returns how many bytes.
     fn take(&mut self, input: &[u8], until: usize) -> Result<usize, Broken> {
         match self.framing {
             Framing::Empty => Ok(0),
@@ -158,22 +158,22 @@ impl Arriving {
         }
     }
 
-    /// Room for pieces of so many bytes.
+    /// Reserves memory for pieces of so many bytes.
     pub fn hold(&mut self, bytes: usize) -> Result<(), Broken> {
         self.held.resize(bytes).map_err(|_| FULL)
     }
 
-    /// What is there.
+    /// The bytes that are available.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// All of it has come.
+    /// Whether the whole body has arrived.
     pub fn is_done(&self) -> bool {
         self.is_done
     }
 
-    /// Takes the first of what is there away, at most so much.
+    /// Removes and returns the first available bytes, at most so many.
     pub fn take_piece(&mut self, bytes: usize) -> Vec<u8> {
         let rest = self.bytes.split_off(self.bytes.len().min(bytes));
         let piece = std::mem::replace(&mut self.bytes, rest);
@@ -182,18 +182,17 @@ impl Arriving {
     }
 }
 
-/// One client connection.
 pub struct Conn {
     stream: Arc<TcpStream>,
     peer: SocketAddr,
     deadlines: Deadlines,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// Receive timeout that the socket has now: saves a system call per request.
+    /// The socket's present receive timeout: saves a system call per request.
     read_timeout: Option<Duration>,
     is_first: bool,
     slot: Slot,
-    /// For both buffers.
+    /// The reservation for both buffers.
     memory: Reservation,
 }
 
@@ -218,14 +217,15 @@ impl Conn {
         Ok(Conn { stream, peer, deadlines, input, output, read_timeout: None, is_first: true, slot, memory })
     }
 
-    /// Its place among all connections.
+    /// Its slot among all connections.
     pub fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// Whether there is room for an answer of so many bytes beside what the connection holds. They are held until it has left.
+    /// Whether the memory budget has room for a response of so many bytes beside what the connection holds. They stay
+    /// reserved until the response has been sent.
     pub fn has_room(&mut self, bytes: usize) -> bool {
-        // It is copied into the buffer.
+        // The response is copied into the buffer.
         let held = self.input.capacity() + self.output.capacity() + 2 * bytes;
         if bytes <= memory::FIRST_BYTES {
             self.memory.force(held);
@@ -234,17 +234,16 @@ impl Conn {
         self.memory.resize(held).is_ok()
     }
 
-    /// Takes the buffers as they are into the memory budget.
+    /// Charges the present size of the buffers to the memory budget.
     fn account(&mut self) {
         self.memory.force(self.input.capacity() + self.output.capacity());
     }
 
-    /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Where answers are written; they leave with [`Conn::flush`] or before the next wait.
+    /// The buffer for responses; they are sent by [`Conn::flush`] or before the next wait.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
@@ -296,8 +295,8 @@ impl Conn {
         }
     }
 
-    /// Reads the whole body of a request, at most `body_bytes_max`. One that says its length has room for all of it before it
-    /// is read, so that none that was begun is refused for the sake of a later one.
+    /// Reads the whole body of a request, at most `body_bytes_max`. For a declared length, all of its memory is
+    /// reserved before reading, so that no request that has begun is refused in favour of a later one.
     pub fn body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Body, Broken> {
         let whole = if let Framing::Length(length) = head.framing { length } else { 0 };
         let mut arriving = self.begin(head, body_bytes_max, whole)?;
@@ -305,12 +304,12 @@ impl Conn {
         Ok(Body { bytes: arriving.bytes, held: arriving.held })
     }
 
-    /// Begins to read a body of at most `body_bytes_max` that shall not be held as a whole.
+    /// Begins to read a body of at most `body_bytes_max` that is not to be held as a whole.
     pub fn begin_body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Arriving, Broken> {
         self.begin(head, body_bytes_max, 0)
     }
 
-    /// Makes room for so many bytes, and only then lets the client go on.
+    /// Reserves so many bytes, and only then sends `100 Continue` to a client that expects it.
     fn begin(&mut self, head: &Head, body_bytes_max: usize, room: usize) -> Result<Arriving, Broken> {
         if let Framing::Length(length) = head.framing
             && length > body_bytes_max
@@ -336,7 +335,7 @@ impl Conn {
         })
     }
 
-    /// Reads a body on until so many bytes of it are there, or all; they have one deadline.
+    /// Continues to read a body until so many bytes of it are available, or all; they have one deadline.
     pub fn read_body(&mut self, arriving: &mut Arriving, until: usize) -> Result<(), Broken> {
         let deadline = Instant::now() + self.deadlines.body;
         loop {
@@ -381,12 +380,12 @@ impl Conn {
         }
     }
 
-    /// Whether another request has arrived already, so that its answer can leave together with the last one.
+    /// Whether another request has arrived already, so that its response can be sent together with the last one.
     pub fn may_gather(&self) -> bool {
         !self.input.is_empty() && self.output.len() < OUTPUT_BYTES_GATHERED
     }
 
-    /// Writes all answers, by the write deadline.
+    /// Writes all responses, by the write deadline.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.output.is_empty() {
             return Ok(());
@@ -403,8 +402,8 @@ impl Conn {
         result
     }
 
-    /// Writes one piece of a stream in one system call, by the write deadline. What the socket does not take at once has a place in
-    /// the memory budget; without one it is as if the deadline had come.
+    /// Writes one piece of a stream in one system call, by the write deadline. Bytes that the socket does not accept at
+    /// once are reserved in the memory budget; without room there, the call fails as at the deadline.
     pub fn send(&self, parts: &[&[u8]]) -> io::Result<()> {
         let deadline = Instant::now() + self.deadlines.write;
         let mut slices = [IoSlice::new(&[]); 8];
@@ -424,7 +423,7 @@ impl Conn {
         if written == length {
             return Ok(());
         }
-        // Rare: the client reads slowly. What is left gets what is left of the deadline.
+        // Rare: the client reads slowly. The rest is written within what is left of the deadline.
         let mut held = self.memory.another();
         held.resize(length).map_err(|_| io::ErrorKind::TimedOut)?;
         let mut skip = written;
@@ -436,7 +435,7 @@ impl Conn {
         self.stream.set_write_timeout(Some(self.deadlines.write))
     }
 
-    /// Whether the client has closed, or the connection broke: for streams that have nothing to say for long.
+    /// Whether the client has closed, or the connection broke: for streams that may be silent for long.
     pub fn is_gone(&self) -> bool {
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
         match rustix::net::recv(&*self.stream, &mut [0][..], flags) {
@@ -445,21 +444,21 @@ impl Conn {
         }
     }
 
-    /// Gives back the buffers: a stream may last for days and needs neither.
+    /// Frees the buffers: a stream may last for days and needs neither.
     pub fn free_buffers(&mut self) {
         self.input = Vec::new();
         self.output = Vec::new();
         self.account();
     }
 
-    /// Has the system keep no more than about so many bytes that the client has not taken.
+    /// Limits the system's send buffer to about so many bytes.
     pub fn bound_system_buffer(&self, bytes: usize) {
-        // Without it the stream works all the same.
+        // The stream works without it as well.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*self.stream, bytes);
     }
 
-    /// Ends the connection so that the client gets to read the last answer: says that nothing more comes, then drops
-    /// what it still sends, within bounds. Closing at once would reset the connection and lose the answer.
+    /// Ends the connection so that the client can read the last response: signals the end of output, then drops what
+    /// the client still sends, within bounds. Closing at once would reset the connection and lose the response.
     pub fn close(mut self, has_unread_body: bool) {
         if self.flush().is_err() || !has_unread_body {
             return;
@@ -483,8 +482,8 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// Writes everything by the deadline; the socket's send timeout bounds each call. Shortens it when a call comes back
-/// early with less than asked, so whoever goes on using the socket sets it again.
+/// Writes everything by the deadline; the socket's send timeout bounds each call. Shortens that timeout when a call
+/// returns early with less than requested, so a caller that continues to use the socket must set it again.
 fn write_until(stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     let mut is_first = true;
     while !bytes.is_empty() {
@@ -526,13 +525,13 @@ mod tests {
         let (client, conn) = pair(budget.reservation(), Slot::Ordinary);
         let mut others = budget.reservation();
         others.resize(12 << 20).unwrap();
-        // The socket takes some megabytes, then nothing.
+        // The socket accepts some megabytes, then nothing.
         let piece = vec![b'x'; 1 << 20];
         let refused = (0..64).find_map(|_| conn.send(&[&piece]).err()).unwrap();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
         drop(others);
         assert_eq!(budget.used(), 0);
-        // With room it waits for the client.
+        // With memory reserved it waits for the client.
         std::thread::scope(|scope| {
             let reading = scope.spawn(|| {
                 let mut rest = Vec::new();
@@ -575,7 +574,7 @@ mod tests {
             let Next::Head(head) = conn.next_request() else { panic!("no head") };
             conn.body(&head, 8 << 20)
         };
-        // The whole length from the start, before it is there.
+        // The whole declared length is reserved from the start, before it has arrived.
         let body = ask(&mut conn, "Content-Length: 8000", &[b'x'; 8000]).unwrap();
         assert!((8000..24 << 10).contains(&budget.used()), "{}", budget.used());
         drop(body);
@@ -587,7 +586,7 @@ mod tests {
         let chunk = format!("11000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x11000));
         assert!(full(ask(&mut conn, "Transfer-Encoding: chunked", chunk.as_bytes())));
         drop(others);
-        // An answer, until it has left.
+        // A response stays reserved until it has been sent.
         assert!(conn.has_room(1 << 20) && budget.used() >= 2 << 20);
         assert!(!conn.has_room(100 << 20));
         conn.output().extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");

@@ -1,21 +1,23 @@
-//! Who may ask: pages on localhost can be reached from any web site that a person visits.
+//! Which requests are allowed: pages on localhost can be reached from any web site that a person visits.
 //!
-//! - A `Host` that is not ours means a name that someone else points at this machine (DNS rebinding): 421.
-//! - A request that a page of another site caused is refused with 403, whatever its method: a GET of `/db/query` costs a node
-//!   as much as it says, and an `<img>` sends it. The table of paths says for each operation whose pages may ask for it
-//!   ([`Audience`]); what says nothing is for the node's own pages.
-//! - A browser must say what it sends (415): a plain form of another site cannot say JSON. This stands behind the first rule,
-//!   not in its place.
-//! - Who is no browser says none of this and is taken as it comes: curl, clients of databases, other programs.
+//! - A `Host` that is not ours is a name that someone else points at this machine (DNS rebinding): 421.
+//! - A request caused by a page of another site is refused with 403, whatever its method: a GET of `/db/query` costs a
+//!   node whatever the query asks for, and an `<img>` sends one. The table of routes says for each operation whose
+//!   pages may request it ([`Audience`]); without an entry only the node's own pages may.
+//! - A browser must declare what it sends (415): a plain form of another site cannot declare JSON. This supplements the
+//!   rule above and does not replace it.
+//! - A client that is not a browser sends none of these headers and is accepted: curl, database clients, other
+//!   programs.
 //!
-//! What browsers say: `Sec-Fetch-Site` on each request to a loopback address (all since 2023), `Origin` on each POST, PUT and
-//! DELETE and on each request whose answer a page wants to read. A page can forge neither. Pages of another port of this machine
-//! are `same-site`, not `same-origin`: they are strangers, unless their origin is a node of this cluster. Over plain HTTP to
-//! other addresses, and in older browsers, an `<img>` has neither header: then a browser, known by its `User-Agent`, must show
-//! by `Referer` that it asks for a page of ours, or open a window.
+//! What browsers send: `Sec-Fetch-Site` on each request to a loopback address (all since 2023), `Origin` on each POST,
+//! PUT and DELETE and on each request whose response a page wants to read. A page can forge neither. Pages of another
+//! port of this machine are `same-site`, not `same-origin`: they are foreign, unless their origin is a node of this
+//! cluster. Over plain HTTP to other addresses, and in older browsers, an `<img>` has neither header: then a browser,
+//! recognized by its `User-Agent`, must show by `Referer` that the request comes from one of our pages, or open a
+//! window.
 //!
-//! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`). Which operation has which audience
-//! (`http/routes.rs`).
+//! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`). Which operation has which
+//! audience (`http/routes.rs`).
 
 use super::error::ApiError;
 use super::parse::{Head, Method};
@@ -30,7 +32,7 @@ pub fn check_host(node: &dyn Addressing, head: &Head) -> Result<(), ApiError> {
         Some(name) => {
             let ours = &node.settings().host;
             let is_ours = name.eq_ignore_ascii_case(ours.trim_matches(['[', ']']));
-            // Bound to every address: any address literal is one of ours, and rebinding needs a name.
+            // Bound to every address: any IP literal is accepted, since rebinding needs a name.
             let is_any = ours.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
             if is_ours || (is_any && name.parse::<IpAddr>().is_ok()) {
                 return Ok(());
@@ -44,27 +46,30 @@ pub fn check_host(node: &dyn Addressing, head: &Head) -> Result<(), ApiError> {
 /// Media type of most bodies.
 pub const JSON: &str = "application/json";
 
-/// Whose pages may ask for an operation; each has what the one before it has. A program that is no browser may ask for all.
+/// Whose pages may request an operation; each variant includes the one before it. A program that is not a browser may
+/// request all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Audience {
-    /// The node's own.
+    /// The node's own pages.
     Node,
-    /// Those of the cluster's other nodes and front doors: no cookie counts here, and who acts in the chat is a matter of a token.
+    /// Pages of the cluster's other nodes and front doors: there are no cookies, and the chat identifies its user by a
+    /// token.
     Cluster,
-    /// Any site may open it in a window, by a link; it cannot read it.
+    /// Any site may open it in a window, by a link, but cannot read it.
     Window,
-    /// Any: it costs nothing, changes nothing, and without leave by CORS nobody else's page reads it.
+    /// Any site: the operation costs nothing and changes nothing, and without permission by CORS no foreign page can
+    /// read the response.
     Anyone,
 }
 
 impl Audience {
-    /// Pages of the cluster's other nodes may read the answer (CORS).
+    /// Whether pages of the cluster's other nodes may read the response (CORS).
     pub const fn is_shared(self) -> bool {
         matches!(self, Audience::Cluster | Audience::Anyone)
     }
 }
 
-/// The least audience that a request belongs to; `None`: a program that is no browser.
+/// The narrowest audience that a request belongs to; `None`: a program that is not a browser.
 fn caller(node: &dyn Addressing, head: &Head) -> Option<Audience> {
     let site = head.fetch_site.as_deref();
     let window = || {
@@ -89,8 +94,8 @@ fn caller(node: &dyn Addressing, head: &Head) -> Option<Audience> {
     }
 }
 
-/// Refuses what a page that is not of the operation's audience caused, and what a browser sends that does not say that it is
-/// `media` (where something is wanted).
+/// Refuses a request caused by a page outside of the operation's audience, and a request of a browser whose content
+/// type is not `media` (where a body is expected).
 pub fn check(node: &dyn Addressing, head: &Head, audience: Audience, media: Option<&str>) -> Result<(), ApiError> {
     let Some(caller) = caller(node, head) else { return Ok(()) };
     if caller > audience {
@@ -108,7 +113,8 @@ pub fn check(node: &dyn Addressing, head: &Head, audience: Audience, media: Opti
     Ok(())
 }
 
-/// The value of `Access-Control-Allow-Origin`, if the asking page belongs to a node of this cluster or a front door.
+/// The value of `Access-Control-Allow-Origin`, if the requesting page belongs to a node of this cluster or a front
+/// door.
 pub fn allowed_origin(node: &dyn Addressing, head: &Head) -> Option<String> {
     let origin = head.origin.as_deref()?;
     let (name, port) = split_authority(origin.strip_prefix("http://")?)?;

@@ -12,17 +12,17 @@ use std::fmt::Write;
 
 /// Longest request line; a longer one is refused with 414.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
-/// Longest chunk-size line with its extensions, which nobody uses honestly.
+/// Longest chunk-size line with its extensions, which no legitimate client needs.
 const CHUNK_LINE_BYTES_MAX: usize = 128;
 /// Longest trailer section; it is read and dropped.
 const TRAILER_BYTES_MAX: usize = 4 << 10;
 
-/// Why a request is refused before anyone looks at what it asks. The connection closes after it.
+/// Why a request is refused before its content is examined. The connection closes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Status to answer with.
+    /// Status of the response.
     pub status: u16,
-    /// For people.
+    /// The reason, for people.
     pub why: &'static str,
 }
 
@@ -30,7 +30,7 @@ fn fault<T>(status: u16, why: &'static str) -> Result<T, Fault> {
     Err(Fault { status, why })
 }
 
-/// Methods that the server knows; others are answered with 501. `Other` known ones are never allowed (405).
+/// Methods that the server knows; others are answered with 501. Those in `Other` are never allowed (405).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// `GET`
@@ -43,14 +43,14 @@ pub enum Method {
     Put,
     /// `DELETE`
     Delete,
-    /// `OPTIONS`: what a browser asks before a page of another node may use the chat.
+    /// `OPTIONS`: the preflight request of a browser before a page of another node may use the chat.
     Options,
     /// `PATCH`, `TRACE`, `CONNECT`: known, and allowed nowhere.
     Other,
 }
 
 impl Method {
-    /// As it is written; empty for what is allowed nowhere.
+    /// The method's name; empty for methods that are never allowed.
     pub fn name(self) -> &'static str {
         match self {
             Method::Get => "GET",
@@ -67,11 +67,9 @@ impl Method {
 /// How the body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// No body.
     Empty,
     /// So many bytes, at least one.
     Length(usize),
-    /// Chunked.
     Chunked,
 }
 
@@ -96,10 +94,10 @@ pub struct Head {
     pub origin: Option<String>,
     /// `Sec-Fetch-Site`
     pub fetch_site: Option<String>,
-    /// `Sec-Fetch-Mode: navigate` with `Sec-Fetch-Dest: document`, or from a browser that sends neither
-    /// `Upgrade-Insecure-Requests`: the answer is for a window of its own.
+    /// `Sec-Fetch-Mode: navigate` with `Sec-Fetch-Dest: document`, or `Upgrade-Insecure-Requests` from a browser that
+    /// sends neither: the response is for a window of its own.
     pub is_navigation: bool,
-    /// `User-Agent` as every web browser begins it.
+    /// `User-Agent` begins as that of every web browser.
     pub is_browser: bool,
     /// `Referer`
     pub referer: Option<String>,
@@ -132,7 +130,7 @@ impl Head {
     }
 }
 
-/// Why a body is refused that is larger than this.
+/// The reason for refusing a body that is larger than this.
 pub fn too_large(body_bytes_max: usize) -> &'static str {
     match body_bytes_max {
         limits::HTTP_LOAD_BYTES_MAX => "body larger than 1 GiB",
@@ -140,7 +138,7 @@ pub fn too_large(body_bytes_max: usize) -> &'static str {
     }
 }
 
-/// `%41` to `A`; `None` for a broken escape. A plus stays a plus.
+/// Decodes `%41` to `A`; `None` for a broken escape. A plus stays a plus.
 pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -157,7 +155,7 @@ pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The other way round: everything but letters, digits and `-._~` is escaped.
+/// The reverse: escapes everything but letters, digits and `-._~`.
 pub fn percent_encode(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
         match byte {
@@ -416,7 +414,7 @@ impl Chunked {
         self.state == ChunkState::Done
     }
 
-    /// Takes bytes from `input` and appends body bytes to `body` (at most `body_bytes_max` in all). Returns how many
+    /// Consumes bytes from `input` and appends body bytes to `body` (at most `body_bytes_max` in all). Returns how many
     /// bytes of `input` belong to this body; the rest belongs to the next request.
     pub fn feed(&mut self, input: &[u8], body: &mut Vec<u8>, body_bytes_max: usize) -> Result<usize, Fault> {
         let mut at = 0;

@@ -1,22 +1,22 @@
-//! Reads requests off a connection's bytes: arrays of bulk strings (RESP), and plain lines with Redis' quoting rules.
+//! Parses requests from a connection's bytes: arrays of bulk strings (RESP), and plain lines with Redis' quoting rules.
 //!
-//! A request may arrive in any pieces; what was understood of it is remembered, so no byte is looked at twice however
-//! slowly they drip. Words are given as places in the input, nothing is copied but words of plain lines, whose quotes
-//! must be undone.
+//! A request may arrive in any pieces; the parser remembers what it has parsed, so no byte is examined twice however
+//! slowly they arrive. Words are returned as ranges of the input; only words of plain lines are copied, because their
+//! quotes must be removed.
 //!
 //! Invariants: P1 nothing is ever allocated from a length that a client declares: memory grows with the bytes that came.
-//! P2 after a fault the connection is over, for nobody knows where the next request begins.
+//! P2 after a fault the connection ends, because the start of the next request is unknown.
 //! Not here: what words mean (`resp/commands/mod.rs`, `resp/commands/keys.rs`), reading from a socket (`resp/conn.rs`).
 
 use crate::limits::{RESP_LINE_BYTES_MAX, RESP_REQUEST_BYTES_MAX, RESP_UNKNOWN_BYTES_MAX, RESP_WORDS_MAX};
 
-/// Words that a client may send in one request before it has named the secret.
+/// Words that a client may send in one request before it has authenticated.
 const UNKNOWN_WORDS_MAX: i64 = 10;
 
-/// What the allocator adds to a piece of memory, at most but for large ones.
+/// Overhead of the allocator for one piece of memory, at most; large pieces excepted.
 const ALLOCATION_BYTES: usize = 32;
 
-/// Why a connection cannot go on, in Redis' words.
+/// Why a connection must end, in Redis' words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub String);
 
@@ -24,27 +24,26 @@ fn fault<T>(why: &str) -> Result<T, Fault> {
     Err(Fault(format!("ERR Protocol error: {why}")))
 }
 
-/// A place in the input, or in the parser's own words.
+/// A range of the input, or of the parser's own copy of plain words.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     from: u32,
     to: u32,
 }
 
-/// One request: its words, the command's name first. May have none (an empty line), and is then no request at all.
+/// One request: its words, the command's name first. It may have none (an empty line), and is then ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     bytes: &'a [u8],
     spans: &'a [Span],
 }
 
-/// Whether a word of a request is this name, in any case of letters.
+/// Whether a word of a request is this name, ignoring case.
 pub(crate) fn is(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
 
 impl<'a> Request<'a> {
-    /// Number of words.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
@@ -54,20 +53,18 @@ impl<'a> Request<'a> {
         self.spans.is_empty()
     }
 
-    /// One word.
     pub fn word(&self, i: usize) -> &'a [u8] {
         let Span { from, to } = self.spans[i];
         &self.bytes[from as usize..to as usize]
     }
 
-    /// All words.
     pub fn words(&self) -> impl Iterator<Item = &'a [u8]> {
         let (bytes, spans) = (self.bytes, self.spans);
         spans.iter().map(move |span| &bytes[span.from as usize..span.to as usize])
     }
 }
 
-/// Words that somebody owns, as a request: commands that waited for EXEC.
+/// A request that owns its words: a command that waits for EXEC.
 #[derive(Clone, Debug, Default)]
 pub struct Owned {
     bytes: Vec<u8>,
@@ -83,19 +80,18 @@ impl Owned {
         owned
     }
 
-    /// Adds a word.
     pub fn push(&mut self, word: &[u8]) {
         let from = self.bytes.len() as u32;
         self.bytes.extend_from_slice(word);
         self.spans.push(Span { from, to: self.bytes.len() as u32 });
     }
 
-    /// As a request.
+    /// Borrows it as a [`Request`].
     pub fn request(&self) -> Request<'_> {
         Request { bytes: &self.bytes, spans: &self.spans }
     }
 
-    /// Bytes of memory that it takes in a list, which may have twice the room that it needs.
+    /// Bytes of memory that it uses in a list, whose capacity may be twice what it needs.
     pub fn size(&self) -> usize {
         let lists = self.bytes.capacity() + self.spans.capacity() * size_of::<Span>();
         lists + 2 * ALLOCATION_BYTES + 2 * size_of::<Owned>()
@@ -109,25 +105,25 @@ pub struct Parser {
     spans: Vec<Span>,
     /// Words of a plain line, without their quotes.
     plain: Vec<u8>,
-    /// Bytes of the request that are dealt with.
+    /// Bytes of the request that are parsed.
     at: usize,
-    /// Bytes after `at` that hold no end of line.
+    /// Bytes after `at` that contain no end of line.
     searched: usize,
     /// Words still to come, once the request's head has been read.
     left: Option<usize>,
     /// Length of the word that is arriving.
     bulk: Option<usize>,
-    /// The last request was given out: the next call begins anew.
+    /// The last request was returned: the next call starts anew.
     is_done: bool,
 }
 
 impl Parser {
     /// Looks for a whole request at the beginning of `input`, which holds the same bytes as at the last call and maybe
-    /// more, until a request was found: then the caller has removed that. Gives the request and its length in the input.
-    /// `is_known`: the client has named the secret, or there is none; others may send small requests only.
+    /// more, until a request is found: then the caller has removed that one. Returns the request and its length in the
+    /// input. `is_known`: the client has sent the secret, or none is set; other clients may send small requests only.
     ///
     /// # Errors
-    /// It is no request: say so and close.
+    /// The input is not a valid request: the caller sends the fault and closes.
     pub fn next<'a>(&'a mut self, input: &'a [u8], is_known: bool) -> Result<Option<(Request<'a>, usize)>, Fault> {
         if std::mem::take(&mut self.is_done) {
             self.spans.clear();
@@ -145,7 +141,7 @@ impl Parser {
         Ok(Some((Request { bytes: input, spans: &self.spans }, self.at)))
     }
 
-    /// Reads on in an array of bulk strings; whether it is whole.
+    /// Continues with an array of bulk strings; returns whether it is whole.
     fn array(&mut self, input: &[u8], is_known: bool) -> Result<bool, Fault> {
         let mut left = match self.left {
             Some(left) => left,
@@ -198,16 +194,16 @@ impl Parser {
         Ok(length)
     }
 
-    /// The line at `at` without its end, if that has come.
+    /// The line at `at` without its end, once that has arrived.
     fn take_line<'a>(&mut self, input: &'a [u8], too_long: &str) -> Result<Option<&'a [u8]>, Fault> {
         let rest = &input[self.at..];
         match rest[self.searched..].iter().position(|byte| *byte == b'\n') {
-            // Also when it came in one piece: what is refused must not depend on how it was cut.
+            // Also when it arrived in one piece: what is refused must not depend on how the input was split.
             Some(found) if self.searched + found > RESP_LINE_BYTES_MAX => fault(too_long),
             Some(found) => {
                 let end = self.searched + found;
                 (self.at, self.searched) = (self.at + end + 1, 0);
-                // A line feed alone does not end a line here; a number followed by anything else is none.
+                // A line feed alone does not end a line here; a number followed by anything else is invalid.
                 Ok(Some(rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..=end])))
             }
             None if rest.len() > RESP_LINE_BYTES_MAX => fault(too_long),
@@ -239,8 +235,9 @@ impl Parser {
     }
 }
 
-/// Splits a plain line as redis-cli and Redis do: words are parted by blanks; in double quotes `\n`, `\x41` and the like
-/// stand for other bytes, in single quotes only `\'` does. `false`: a quote is not closed, or something sticks to its end.
+/// Splits a plain line as redis-cli and Redis do: words are separated by blanks; in double quotes `\n`, `\x41` and the
+/// like stand for other bytes, in single quotes only `\'` does. `false`: a quote is not closed, or its closing quote is
+/// not followed by a blank.
 fn split_words(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> bool {
     let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     // As Redis reads the line as a C string, a zero byte ends it.
@@ -278,7 +275,7 @@ fn split_words(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> bool 
                     2
                 }
                 (Some(open), [byte, after @ ..]) if open == *byte => {
-                    // Nothing may stick to a closing quote.
+                    // A closing quote must be followed by a blank or the end.
                     if after.first().is_some_and(|byte| !is_blank(byte)) {
                         return false;
                     }
@@ -308,7 +305,7 @@ fn hex(digit: u8) -> u8 {
     char::from(digit).to_digit(16).map_or(0, |value| value as u8)
 }
 
-/// A number as Redis takes it: decimal digits of 64 bits, without plus sign, leading zeros or blanks.
+/// A number as Redis accepts it: decimal digits of 64 bits, without plus sign, leading zeros or blanks.
 pub fn integer(text: &[u8]) -> Option<i64> {
     let (is_negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -319,7 +316,7 @@ pub fn integer(text: &[u8]) -> Option<i64> {
         [b'1'..=b'9', ..] if digits.len() <= 19 => {}
         _ => return None,
     }
-    // Summed up below zero, where there is room for one more.
+    // Summed as negative numbers, whose range is larger by one.
     let negative = digits.iter().try_fold(0i64, |sum, digit| match digit {
         b'0'..=b'9' => sum.checked_mul(10)?.checked_sub(i64::from(digit - b'0')),
         _ => None,

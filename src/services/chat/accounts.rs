@@ -1,13 +1,14 @@
-//! Who is who and who is logged in; and how guessing passwords is slowed down.
+//! Accounts and log-ins, and the delay that slows down guessing passwords.
 //!
-//! A try takes a place before its password is compared, and there are only as many places as failures that cost nothing. It counts
-//! as a failure when the password was compared and was wrong, before whoever tried hears of it; a try whose end never comes (its
-//! node was too busy, or died) gives the place back by itself. So a thousand guesses at once are no better than one after the
-//! other: after five failures the next try waits a second, then two, then four, at most five minutes, by log time. A success
-//! forgives. Names that nobody has are counted in the same way, in a table of bounded size.
+//! An attempt takes a place before its password is compared, and there are only as many places as free failures. The
+//! attempt counts as a failure when the password was compared and was wrong, before the client is told; an attempt
+//! whose end never comes (its node was too busy, or died) releases its place after [`TRY_MS_MAX`]. So a thousand
+//! concurrent guesses gain nothing over sequential ones: after five failures the next attempt waits a second, then two,
+//! then four, at most five minutes, by log time. A success resets the count. Names without an account are counted in
+//! the same way, in a table of bounded size.
 //!
-//! Invariants: A1 `names` has one row for each account, under its key. A2 `tokens` has one row for each log-in, which stands
-//! in its account's `tokens` and in `expiring`, and nowhere else.
+//! Invariants: A1 `names` has one row for each account, under its key. A2 `tokens` has one row for each log-in, which
+//! stands in its account's `tokens` and in `expiring`, and nowhere else.
 //! Not here: comparing passwords (`http/chat/`), conversations (`conversation.rs`).
 
 use super::commands::{
@@ -20,62 +21,59 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Log-ins of one name that failed in a row, and those whose end is not known yet.
+/// Failed log-ins of one name in a row, and attempts whose outcome is not known yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     count: u32,
     last_ms: u64,
     open: u32,
-    /// When the newest of those began.
+    /// When the newest of those attempts began.
     opened_ms: u64,
 }
 
-/// What an account has to do with one conversation.
+/// The relation of an account to one conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// It left if not.
+    /// `false`: the account has left.
     pub is_in: bool,
-    /// Position at which that came to be.
+    /// Position of the last join or leave.
     pub since: u64,
-    /// Number of the newest message that it has read.
+    /// Number of the newest message that the account has read.
     pub read: u64,
-    /// Position at which a device said so.
+    /// Position at which the read mark was set.
     pub read_at: u64,
 }
 
-/// A message that its sender's client gave an id.
+/// A sent message that has a client id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// Where it went.
+    /// The conversation it was sent to.
     pub conversation: ConversationId,
-    /// Its number there.
+    /// Its number in that conversation.
     pub number: u64,
-    /// Its position.
     pub position: u64,
-    /// CRC-32 of its text: enough to find a client that uses an id twice, which is a bug and no attack.
+    /// CRC-32 of its text: enough to detect a client that uses an id twice, which is a bug and not an attack.
     pub crc: u32,
-    /// The same of its target as the client named it.
+    /// CRC-32 of the target as the client named it.
     pub to_crc: u32,
 }
 
-/// One account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// As it shows, and as it is found.
+    /// The name as displayed, and its key.
     pub name: Name,
-    /// Of the password, in PHC form.
+    /// Hash of the password, in PHC form.
     pub hash: String,
-    /// When it was made.
+    /// When it was created.
     pub created_ms: u64,
-    /// Its log-ins, with the log time at which they end.
+    /// Its log-ins, with the log time at which they expire.
     pub tokens: OrdSet<(u64, TokenHash)>,
-    /// Its conversations.
     pub talks: OrdMap<ConversationId, Membership>,
-    /// Position of the newest thing that concerns it alone.
+    /// Position of the newest event that concerns this account alone.
     pub touched: u64,
-    /// By the client's id.
+    /// Sent messages by client id.
     sent: OrdMap<String, Sent>,
-    /// Those ids by position.
+    /// Their client ids by position.
     sent_order: OrdMap<u64, String>,
     failures: Failures,
 }
@@ -92,7 +90,7 @@ pub struct Accounts {
 }
 
 impl Failures {
-    /// Milliseconds until the next try.
+    /// Milliseconds until the next attempt is allowed.
     fn wait_ms(self, now_ms: u64) -> u64 {
         if self.count < FAILURES_FREE || now_ms.saturating_sub(self.last_ms) >= FAILURES_KEPT_MS {
             return 0;
@@ -109,7 +107,7 @@ impl Failures {
         if now_ms.saturating_sub(self.opened_ms) >= TRY_MS_MAX { 0 } else { self.open }
     }
 
-    /// Takes a place for a try.
+    /// Takes a place for an attempt.
     fn begin(&mut self, now_ms: u64) -> Result<(), Refusal> {
         let retry_ms = match self.wait_ms(now_ms) {
             // As many at once as may fail before the next would have to wait.
@@ -124,7 +122,7 @@ impl Failures {
         Err(Refusal::Slow { retry_ms })
     }
 
-    /// A try has failed.
+    /// Counts a failed attempt.
     fn fail(&mut self, now_ms: u64) {
         let (count, open) = (self.count_at(now_ms).saturating_add(1), self.open.saturating_sub(1));
         *self = Failures { count, last_ms: now_ms, open, ..*self };
@@ -137,7 +135,7 @@ impl Account {
         self.talks.get(&id).is_some_and(|membership| membership.is_in)
     }
 
-    /// Conversations that it is in.
+    /// The conversations that the account is in.
     pub fn talks_in(&self) -> impl Iterator<Item = (ConversationId, &Membership)> {
         self.talks.iter().filter(|(_, membership)| membership.is_in).map(|(id, membership)| (*id, membership))
     }
@@ -147,7 +145,7 @@ impl Account {
         self.sent.get(client_id).copied()
     }
 
-    /// Remembers one.
+    /// Records a message under its client id.
     pub fn remember_sent(&mut self, client_id: String, sent: Sent) {
         self.sent_order.insert(sent.position, client_id.clone());
         self.sent.insert(client_id, sent);
@@ -159,7 +157,7 @@ impl Account {
         }
     }
 
-    /// It is in a conversation from this position on, having read so far; or it has left.
+    /// Sets whether the account is in a conversation since this position, and its read mark.
     pub fn set_membership(&mut self, id: ConversationId, is_in: bool, since: u64, read: u64) {
         self.talks.insert(id, Membership { is_in, since, read, read_at: 0 });
         self.touched = since;
@@ -181,7 +179,7 @@ pub fn check_name(name: &Name) -> Result<(), Refusal> {
 }
 
 impl Accounts {
-    /// An account.
+    /// The account with this number.
     pub fn get(&self, id: AccountId) -> Option<&Arc<Account>> {
         self.by_id.get(&id)
     }
@@ -191,23 +189,23 @@ impl Accounts {
         self.by_id.get_mut(&id).map(Arc::make_mut)
     }
 
-    /// Who has a name, by its key.
+    /// The account with this name's key.
     pub fn find(&self, key: &str) -> Option<AccountId> {
         self.names.get(key).copied()
     }
 
-    /// Whose log-in it is.
+    /// The account that a log-in belongs to.
     pub fn who(&self, token: &TokenHash) -> Result<AccountId, Refusal> {
         self.tokens.get(token).copied().ok_or(Refusal::NotLoggedIn)
     }
 
-    /// Keys beyond one, in order.
+    /// Keys greater than one, in order.
     pub fn keys_after(&self, after: &str) -> impl Iterator<Item = (&String, AccountId)> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.names.range::<_, str>((Excluded(after), Unbounded)).map(|(key, id)| (key, *id))
     }
 
-    /// Makes an account and logs it in.
+    /// Creates an account and logs it in.
     pub fn create(
         &mut self,
         at: Stamp,
@@ -246,7 +244,7 @@ impl Accounts {
         Ok(id)
     }
 
-    /// Takes a place for a try; what the password is to be compared with.
+    /// Takes a place for an attempt; returns the hash to compare the password with, if there is an account.
     pub fn try_log_in(&mut self, at: Stamp, key: &str) -> Result<Option<(AccountId, String)>, Refusal> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Refusal::WrongLogIn);
@@ -262,7 +260,7 @@ impl Accounts {
         Ok(None)
     }
 
-    /// Counts a failure.
+    /// Counts a failed attempt of a name.
     pub fn fail_log_in(&mut self, at: Stamp, key: &str) {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return;
@@ -286,7 +284,7 @@ impl Accounts {
         }
     }
 
-    /// The password was right, if the account is still what it was.
+    /// The password was right: logs in, if the account still has the hash that was compared.
     pub fn log_in(
         &mut self,
         at: Stamp,
@@ -303,7 +301,7 @@ impl Accounts {
     }
 
     fn add_token(&mut self, at: Stamp, id: AccountId, token: TokenHash, token_ms: u64) {
-        // Drawn at random: a second one like it is the same log-in, sent twice.
+        // Tokens are drawn at random: an equal one is the same log-in, sent twice.
         self.remove_token(&token);
         let until_ms = at.at_ms.saturating_add(token_ms.min(TOKEN_MS_MAX));
         self.tokens.insert(token, id);
@@ -317,7 +315,6 @@ impl Accounts {
         }
     }
 
-    /// Ends a log-in.
     pub fn remove_token(&mut self, token: &TokenHash) {
         let Some(id) = self.tokens.remove(token) else { return };
         let account = self.get_mut(id).expect("A2: a log-in belongs to an account");
@@ -335,7 +332,7 @@ impl Accounts {
         }
     }
 
-    /// Deletes an account; its name is free again.
+    /// Deletes an account; its name becomes free.
     pub fn delete(&mut self, id: AccountId) {
         self.remove_tokens(id);
         if let Some(account) = self.by_id.remove(&id) {
@@ -343,7 +340,7 @@ impl Accounts {
         }
     }
 
-    /// Ends the log-ins whose time is up; whether there were any.
+    /// Ends expired log-ins; returns whether there were any.
     pub fn expire(&mut self, at: Stamp) -> bool {
         let mut any = false;
         while let Some((until_ms, token)) = self.expiring.get_min().copied()
@@ -355,17 +352,17 @@ impl Accounts {
         any
     }
 
-    /// When the next log-in ends.
+    /// When the next log-in expires.
     pub fn next_expiry_ms(&self) -> Option<u64> {
         self.expiring.get_min().map(|(until_ms, _)| *until_ms)
     }
 
-    /// What a snapshot must hold.
+    /// The parts that a snapshot must hold.
     pub fn parts(&self) -> (&OrdMap<AccountId, Arc<Account>>, &OrdMap<String, Failures>, AccountId) {
         (&self.by_id, &self.strangers, self.newest)
     }
 
-    /// The accounts that a snapshot holds; `None` if two have one name or one log-in.
+    /// The accounts of a snapshot; `None` if two share a name or a log-in.
     pub fn of(
         by_id: OrdMap<AccountId, Arc<Account>>,
         strangers: OrdMap<String, Failures>,
@@ -387,7 +384,7 @@ impl Accounts {
         Some(accounts)
     }
 
-    /// A planted bug: nobody has read anything.
+    /// A planted bug: all read marks are reset.
     #[cfg(test)]
     pub fn forget_read_marks(&mut self) {
         let ids: Vec<AccountId> = self.by_id.keys().copied().collect();

@@ -1,29 +1,29 @@
-//! What can be asked of the chat, and what it answers: the types that endpoints and the service share.
+//! The commands, queries and answers of the chat: the types that endpoints and the service share.
 //!
-//! Whoever asks for anything but an account or a log-in shows a token; only its hash is ever in the log. Times are log time in
-//! milliseconds since 1970. A *position* counts everything that happens in the chat: a reader that knows it can be told what it
-//! missed. A *number* counts the messages of one conversation, from 1.
+//! Every command and query except creating an account and logging in carries a token; only its hash is ever in the log.
+//! Times are log time in milliseconds since 1970. A *position* counts all events of the chat: a reader that knows its
+//! position can be sent the events it missed. A *number* counts the messages of one conversation, from 1.
 //! Not here: what a command changes (`state.rs`), JSON (`http/chat/`).
 
 use crate::services::Growth;
 use serde::{Deserialize, Serialize};
 
-/// Number of an account: 1 for the first, never given again.
+/// Number of an account, from 1; never reused.
 pub type AccountId = u64;
-/// Number of a conversation: 1 for the first, never given again.
+/// Number of a conversation, from 1; never reused.
 pub type ConversationId = u64;
 /// SHA-256 of a log-in token.
 pub type TokenHash = [u8; 32];
 
 /// Characters of an account's or room's name.
 pub const NAME_CHARS_MAX: usize = 32;
-/// Bytes of a name's key: folding may make a name longer.
+/// Bytes of a name's key: case folding may make a name longer.
 pub const KEY_BYTES_MAX: usize = 512;
-/// Bytes of a message: some pages of text. Longer things are files, which a chat is not for.
+/// Bytes of a message: some pages of text. Longer content belongs in files, which the chat does not carry.
 pub const TEXT_BYTES_MAX: usize = 8 << 10;
-/// Bytes of a client's own id of a message; a UUID has 36.
+/// Bytes of a client id of a message; a UUID has 36.
 pub const CLIENT_ID_BYTES_MAX: usize = 64;
-/// Client ids that are remembered for each sender: a client has few messages on the way at once.
+/// Client ids that are remembered for each sender: a client has few messages in flight at once.
 pub const CLIENT_IDS_MAX: usize = 256;
 /// Bytes of a stored password hash (argon2 in PHC form has about 100).
 pub const HASH_BYTES_MAX: usize = 256;
@@ -35,36 +35,37 @@ pub const ROOMS_MAX: usize = 10_000;
 pub const MEMBERS_MAX: usize = 10_000;
 /// Conversations of one account. More are refused.
 pub const CONVERSATIONS_MAX: usize = 1_000;
-/// Log-ins of one account that stand at once. Beyond it the one that ends first goes.
+/// Concurrent log-ins of one account. Beyond it the one that expires first is ended.
 pub const TOKENS_MAX: usize = 32;
-/// Messages kept in one conversation. Beyond it the oldest goes.
+/// Messages kept in one conversation. Beyond it the oldest is dropped.
 pub const MESSAGES_MAX: u64 = 10_000;
-/// Bytes that a message takes beside its text, in memory: what the two limits below count for each.
+/// Memory of a message beside its text, in bytes: the two limits below count it for each message.
 pub const MESSAGE_BYTES: usize = 256;
-/// Bytes of all messages of one conversation. Beyond it the oldest go.
+/// Bytes of all messages of one conversation. Beyond it the oldest are dropped.
 pub const TALK_BYTES_MAX: usize = 16 << 20;
 /// Bytes of all messages. More are refused.
 pub const BYTES_MAX: usize = 512 << 20;
 /// Rows of a page.
 pub const PAGE_MAX: u64 = 200;
-/// Conversations that somebody left and that are remembered, so that a device which was away hears of it.
+/// Conversations that an account has left and that are remembered, so that a device that was offline learns of it.
 pub const LEFT_MAX: usize = 100;
 /// Log-ins that may fail before the next has to wait.
 pub const FAILURES_FREE: u32 = 5;
-/// How long a try without an end takes a place, in milliseconds: the node that compared the password may have died.
+/// How long an attempt without an outcome takes a place, in milliseconds: the node that compared the password may have
+/// died.
 pub const TRY_MS_MAX: u64 = 10_000;
-/// The first wait, in milliseconds; each further failure doubles it.
+/// The first delay, in milliseconds; each further failure doubles it.
 pub const WAIT_MS_MIN: u64 = 1_000;
-/// The longest wait, in milliseconds.
+/// The longest delay, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 300_000;
-/// Failures are forgotten after so long without one, in milliseconds.
+/// Failures are forgotten after this time without another one, in milliseconds.
 pub const FAILURES_KEPT_MS: u64 = 3_600_000;
-/// Names without an account whose failures are counted. Beyond it the one that is oldest is forgotten.
+/// Names without an account whose failures are counted. Beyond it the oldest is forgotten.
 pub const STRANGERS_MAX: usize = 4_096;
 /// How long a log-in may last, in milliseconds.
 pub const TOKEN_MS_MAX: u64 = 366 * 86_400_000;
 
-/// A name as its owner wrote it, and the key under which it is found: names with one key are one name.
+/// A name as its owner wrote it, and the key under which it is found: names with equal keys are the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name {
     /// As it was written.
@@ -78,127 +79,127 @@ pub struct Name {
 pub enum Target {
     /// A conversation that the sender is in.
     Conversation(ConversationId),
-    /// The account with this key; the conversation begins if there is none yet.
+    /// The account with this key; the conversation is created if there is none yet.
     Account(String),
     /// The room with this key, which the sender is in.
     Room(String),
 }
 
 impl Target {
-    /// Bytes that differ for different targets.
+    /// Bytes that are distinct for distinct targets.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }
 }
 
-/// Changes something.
+/// A change of the chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Makes an account and logs it in.
+    /// Creates an account and logs it in.
     Create {
-        /// Free still.
+        /// Must be free.
         name: Name,
-        /// Of its password.
+        /// Hash of its password.
         hash: String,
-        /// Of the first log-in.
+        /// Hash of the first log-in's token.
         token: TokenHash,
-        /// How long that lasts.
+        /// How long that log-in lasts, in milliseconds.
         token_ms: u64,
     },
-    /// Somebody is about to try a password. It takes one of the few places there are until its end is known, so that many
-    /// tries at once are no way round the wait.
+    /// Begins a log-in attempt, before the password is compared. It takes one of a few places until its outcome is
+    /// known, so that concurrent attempts do not bypass the delay.
     TryLogIn {
-        /// Key of the name, whether there is such an account or not.
+        /// Key of the name, whether or not there is such an account.
         key: String,
     },
-    /// The password was right.
+    /// Logs in: the password was right.
     LogIn {
-        /// Whose.
+        /// The account.
         account: AccountId,
-        /// The hash that it was compared with: a log-in to what is no longer the account is refused.
+        /// The hash that was compared: the log-in is refused if the account's hash has changed.
         hash: String,
-        /// Of the new log-in.
+        /// Hash of the new log-in's token.
         token: TokenHash,
-        /// How long it lasts.
+        /// How long the log-in lasts, in milliseconds.
         token_ms: u64,
     },
-    /// Ends this log-in, or all of the account.
+    /// Ends this log-in, or all log-ins of the account.
     LogOut {
-        /// Which.
+        /// The log-in.
         token: TokenHash,
-        /// All of them.
+        /// Whether to end all of them.
         everywhere: bool,
     },
     /// Deletes the account. Its messages stay.
     Delete {
-        /// Whose.
+        /// The account's log-in.
         token: TokenHash,
     },
-    /// Begins a conversation with one other, or finds it.
+    /// Starts a direct conversation with another account, or finds it.
     Direct {
-        /// Who asks.
+        /// The sender's log-in.
         token: TokenHash,
         /// Key of the other's name.
         with: String,
     },
-    /// Makes a room; its maker is its first member.
+    /// Creates a room; its creator is the first member.
     MakeRoom {
-        /// Who asks.
+        /// The creator's log-in.
         token: TokenHash,
-        /// Free still.
+        /// Must be free.
         name: Name,
     },
-    /// Becomes a member of a room; once more changes nothing.
+    /// Joins a room; joining again changes nothing.
     Join {
-        /// Who asks.
+        /// The account's log-in.
         token: TokenHash,
-        /// Which.
+        /// The room.
         room: ConversationId,
     },
-    /// Leaves a room. One that is empty is gone.
+    /// Leaves a room. An empty room is removed.
     Leave {
-        /// Who asks.
+        /// The account's log-in.
         token: TokenHash,
-        /// Which.
+        /// The room.
         room: ConversationId,
     },
-    /// Says something.
+    /// Sends a message.
     Send {
-        /// Who.
+        /// The sender's log-in.
         token: TokenHash,
-        /// Where.
+        /// The target.
         to: Target,
-        /// What.
+        /// The text.
         text: String,
-        /// The client's own name for this message: the second one under it is not delivered.
+        /// The client's id for this message: a second message under the same id is not delivered.
         client_id: Option<String>,
     },
-    /// Takes a message of one's own back: what it said is gone, its number stays.
+    /// Deletes the sender's own message: its text is removed, its number stays.
     Erase {
-        /// Who.
+        /// The sender's log-in.
         token: TokenHash,
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// Which.
+        /// The message's number.
         number: u64,
     },
-    /// Has read up to here; never goes back.
+    /// Moves the read mark up to here; never back.
     Mark {
-        /// Who.
+        /// The reader's log-in.
         token: TokenHash,
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// Up to which message.
+        /// Number of the last message that was read.
         number: u64,
     },
-    /// The password was wrong: told before whoever tried it is.
+    /// Counts a wrong password: applied before the client is told.
     WrongLogIn {
-        /// Key of the name, whether there is such an account or not.
+        /// Key of the name, whether or not there is such an account.
         key: String,
     },
 }
 
-/// See [`Growth`]; and whose log-in adds a message, if it does.
+/// See [`Growth`]; and, for a command that adds a message, the sender's log-in.
 pub fn growth(command: &[u8]) -> (Growth, Option<TokenHash>) {
     match postcard::from_bytes(command) {
         Ok(Command::Send { token, .. }) => (Growth::Adds, Some(token)),
@@ -214,47 +215,44 @@ impl Command {
     }
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// Could not, and changed nothing but what the refusal speaks of.
+    /// The command was refused, and changed nothing except what the refusal describes.
     Refused(Refusal),
-    /// There is an account now, and it is logged in.
+    /// The account exists and is logged in.
     Created {
         /// Its number.
         account: AccountId,
         /// Its stored password hash.
         hash: String,
-        /// The log-in that was made with it.
+        /// The log-in that was created with it.
         token: TokenHash,
     },
-    /// Compare the password with this, if anything.
+    /// The attempt may proceed: the account and the hash to compare the password with, if there is such an account.
     Try(Option<(AccountId, String)>),
-    /// Logged in.
     LoggedIn {
-        /// As whom.
+        /// The account.
         account: AccountId,
         /// The name as its owner wrote it.
         name: String,
     },
-    /// Nothing more to say.
+    /// Done, without further data.
     Done,
-    /// This is the conversation.
+    /// The conversation that was created or found.
     Conversation {
         /// Its number.
         id: ConversationId,
-        /// Whether it was there before, or the asker was in it.
+        /// Whether it existed before, or the account was in it.
         was_there: bool,
     },
-    /// Said.
+    /// The message was sent.
     Sent {
-        /// Where.
         conversation: ConversationId,
         /// Its number there.
         number: u64,
-        /// The position.
         position: u64,
-        /// It had been said before, under the same client id.
+        /// It had been sent before, under the same client id.
         is_repeat: bool,
     },
 }
@@ -265,64 +263,63 @@ impl Answer {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }
 
-    /// What [`Answer::encode`] made.
+    /// Decodes what [`Answer::encode`] made.
     pub fn decode(bytes: &[u8]) -> Option<Answer> {
         postcard::from_bytes(bytes).ok()
     }
 }
 
-/// Why not.
+/// Why a command or query was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// The token is none, or over.
+    /// The token is unknown or has expired.
     #[error("not logged in: this token is unknown or has expired")]
     NotLoggedIn,
-    /// The same whether there is such an account or not.
+    /// The same whether or not there is such an account.
     #[error("wrong name or password")]
     WrongLogIn,
-    /// Too many failures, or as many tries under way as might fail.
+    /// Too many failures, or as many attempts in progress as may fail.
     #[error("too many login attempts: try again in {} s", retry_ms.div_ceil(1000))]
     Slow {
-        /// When.
+        /// Milliseconds until the next attempt is allowed.
         retry_ms: u64,
     },
     /// The name is in use.
     #[error("this name is already in use")]
     NameTaken,
-    /// No name.
+    /// Not a valid name.
     #[error("{0}")]
     BadName(String),
-    /// No text that can be said.
+    /// Not a valid text.
     #[error("{0}")]
     BadText(String),
     /// Too many bytes.
     #[error("a message has at most {TEXT_BYTES_MAX} bytes, this one has {0}")]
     TooLong(u64),
-    /// Nobody of this name.
+    /// No account has this name.
     #[error("no such account")]
     NoSuchAccount,
-    /// No such room.
     #[error("no such room")]
     NoSuchRoom,
-    /// Nothing under this number that the asker may see.
+    /// No conversation of this number is visible to the account.
     #[error("no such conversation")]
     NoSuchConversation,
-    /// Nothing under this number.
+    /// No message has this number.
     #[error("no such message")]
     NoSuchMessage,
-    /// Join first.
+    /// The account must join the room first.
     #[error("you are not in this room: join it first")]
     NotMember,
-    /// Somebody else's message.
+    /// The message was sent by another account.
     #[error("only its sender can delete a message")]
     NotYours,
-    /// Nobody would read it.
+    /// The other account of a direct conversation was deleted.
     #[error("the other person has deleted the account")]
     OtherIsGone,
-    /// Not with oneself.
+    /// A direct conversation needs two accounts.
     #[error("you cannot message yourself")]
     Yourself,
-    /// A direct conversation is not left.
+    /// A direct conversation cannot be joined or left.
     #[error("this is not a room: only rooms can be joined or left")]
     NotARoom,
     /// The client uses one id for two messages.
@@ -336,24 +333,23 @@ pub enum Refusal {
     Malformed(String),
 }
 
-/// Asks something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
-    /// Who is this? [`View::Me`].
+    /// The account of a log-in: [`View::Me`].
     Me(TokenHash),
-    /// All conversations of the asker, the newest message first: [`View::Inbox`].
+    /// All conversations of the account, the newest message first: [`View::Inbox`].
     Inbox(TokenHash),
     /// One of them: [`View::Inbox`] with one row.
     One(TokenHash, ConversationId),
     /// A page of messages, in order: [`View::History`].
     History {
-        /// Who asks.
+        /// The account's log-in.
         token: TokenHash,
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// Only below this number.
         before: Option<u64>,
-        /// Only above this number. Without it the newest below `before`.
+        /// Only above this number. Without it, the newest messages below `before`.
         after: Option<u64>,
         /// How many at most.
         limit: u64,
@@ -364,11 +360,11 @@ pub enum Query {
     Rooms(Listing),
     /// Members of a room, in the order of their accounts: [`View::Names`].
     Members {
-        /// Who asks.
+        /// The account's log-in.
         token: TokenHash,
-        /// Which.
+        /// The room.
         room: ConversationId,
-        /// Only beyond this account.
+        /// Only accounts after this one.
         after: AccountId,
         /// How many at most.
         limit: u64,
@@ -378,53 +374,48 @@ pub enum Query {
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// Who asks.
+    /// The account's log-in.
     pub token: TokenHash,
     /// A glob.
     pub pattern: String,
-    /// Only keys beyond this one.
+    /// Only keys after this one.
     pub after: String,
     /// How many at most.
     pub limit: u64,
 }
 
-/// What a question is answered.
+/// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum View {
-    /// Could not.
+    /// The query was refused.
     Refused(Refusal),
-    /// Who asks.
+    /// The account of the log-in.
     Me {
-        /// Number.
         account: AccountId,
-        /// Name.
         name: String,
-        /// Position of the chat as it stands.
+        /// Present position of the chat.
         position: u64,
         /// See [`super::Chat::turn`].
         turn: u64,
     },
-    /// Conversations.
     Inbox {
         /// Position at which this holds.
         position: u64,
         /// Newest message first.
         rows: Vec<Row>,
     },
-    /// Messages in order.
+    /// Messages, in order.
     History {
-        /// Each.
         messages: Vec<Said>,
-        /// Number of the oldest that is kept.
+        /// Number of the oldest message that is kept.
         oldest: u64,
-        /// Number of the newest.
+        /// Number of the newest message.
         newest: u64,
     },
     /// Names with their numbers.
     Names {
-        /// Each, in order.
         rows: Vec<Named>,
-        /// There may be more.
+        /// There may be more rows.
         is_full: bool,
     },
 }
@@ -432,11 +423,10 @@ pub enum View {
 /// One conversation in an inbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// Number.
     pub id: ConversationId,
-    /// Of the room; else of the other, `None` if that has deleted the account.
+    /// Name of the room; else of the other account, `None` if that was deleted.
     pub name: Option<String>,
-    /// The other's account, if it is no room.
+    /// The other account, if it is not a room.
     pub with: Option<AccountId>,
     /// Number of members.
     pub members: u64,
@@ -444,44 +434,42 @@ pub struct Row {
     pub unread: u64,
     /// The read mark.
     pub read: u64,
-    /// Number of the newest message; 0: nothing was said yet.
+    /// Number of the newest message; 0: there is none yet.
     pub newest: u64,
     /// The newest message.
     pub last: Option<Said>,
 }
 
-/// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
-    /// In its conversation.
+    /// Number in its conversation.
     pub number: u64,
-    /// When.
+    /// Log time, in milliseconds.
     pub at_ms: u64,
-    /// By whom.
+    /// The sender.
     pub from: AccountId,
-    /// Name of that; `None`: the account is deleted.
+    /// The sender's name; `None`: the account was deleted.
     pub name: Option<String>,
-    /// What; `None`: its sender took it back.
+    /// The text; `None`: its sender has deleted it.
     pub text: Option<String>,
 }
 
 /// One row of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
-    /// Number.
     pub id: u64,
     /// As its owner wrote it.
     pub name: String,
-    /// The key, where a next page begins.
+    /// The key, after which a next page begins.
     pub key: String,
     /// Members of a room; 0 for an account.
     pub members: u64,
-    /// Whether the asker is in it.
+    /// Whether the account is in it.
     pub is_mine: bool,
 }
 
 impl View {
-    /// What a reply to a question holds.
+    /// Decodes a reply to a query.
     pub fn decode(bytes: &[u8]) -> Option<View> {
         postcard::from_bytes(bytes).ok()
     }

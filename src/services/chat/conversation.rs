@@ -1,8 +1,8 @@
-//! One conversation: a room or two people, its messages in order, and what was taken back.
+//! One conversation: a room or two people, its messages in order, and which of them were deleted.
 //!
-//! Invariants: T1 numbers are given once and in order. T2 positions grow with numbers. T3 `bytes` counts the messages that are
-//! kept. T4 `erased` holds the numbers of kept messages without a text.
-//! Not here: who may do what (`state.rs`), how far somebody has read (`accounts.rs`).
+//! Invariants: T1 numbers are assigned once and in order. T2 positions grow with numbers. T3 `bytes` counts the
+//! messages that are kept. T4 `erased` holds the numbers of kept messages without a text.
+//! Not here: permissions (`state.rs`), read marks (`accounts.rs`).
 
 use super::commands::{AccountId, MESSAGE_BYTES, MESSAGES_MAX, Name, TALK_BYTES_MAX};
 use imbl::{OrdMap, OrdSet};
@@ -12,48 +12,47 @@ use std::sync::Arc;
 /// What kind of conversation it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// Whoever joins.
+    /// A room, which any account may join.
     Room(Name),
     /// Two accounts, the smaller number first. Either may be deleted.
     Direct(AccountId, AccountId),
 }
 
-/// Something that was said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its place in everything that happened.
+    /// Its position among all events.
     pub position: u64,
     /// Log time.
     pub at_ms: u64,
-    /// Who said it.
+    /// The sender.
     pub from: AccountId,
-    /// `None`: taken back.
+    /// `None`: deleted.
     pub text: Option<String>,
 }
 
-/// What a snapshot holds of a conversation besides its messages.
+/// The part of a conversation in a snapshot, except its messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// Room or direct.
     pub kind: Kind,
-    /// Who is in it.
+    /// Accounts that are in it.
     pub members: OrdSet<AccountId>,
-    /// Number of the newest message that there ever was.
+    /// Number of the newest message ever sent.
     pub newest: u64,
-    /// Position at which each message was taken back, by its number.
+    /// Position at which each message was deleted, by its number.
     pub erased: OrdMap<u64, u64>,
-    /// Newest position at which that happened.
+    /// Newest position of a deletion.
     pub erased_at: u64,
-    /// Position at which the members changed last.
+    /// Position of the last change of the members.
     pub members_at: u64,
-    /// Position of the newest message that is not kept any more.
+    /// Position of the newest message that is no longer kept.
     pub dropped_at: u64,
-    /// Newest position of anything here.
+    /// Newest position of any event in it.
     pub touched: u64,
 }
 
 impl Message {
-    /// What it counts for.
+    /// Its share of the byte counts.
     pub fn bytes(&self) -> usize {
         MESSAGE_BYTES + self.text.as_ref().map_or(0, String::len)
     }
@@ -68,7 +67,7 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// Nothing said yet.
+    /// An empty conversation.
     pub fn new(kind: Kind, members: OrdSet<AccountId>, position: u64) -> Talk {
         let head = Head {
             kind,
@@ -88,29 +87,29 @@ impl Talk {
         &self.head.kind
     }
 
-    /// Who is in it.
+    /// Accounts that are in it.
     pub fn members(&self) -> &OrdSet<AccountId> {
         &self.head.members
     }
 
-    /// Number of the newest message that there ever was.
+    /// Number of the newest message ever sent.
     pub fn newest(&self) -> u64 {
         self.head.newest
     }
 
-    /// Number of the oldest that is kept; one more than the newest if none is.
+    /// Number of the oldest message that is kept; one more than the newest if none is.
     pub fn oldest(&self) -> u64 {
         self.messages.get_min().map_or(self.head.newest + 1, |(number, _)| *number)
     }
 
-    /// Messages beyond a read mark, without those that were taken back.
+    /// Messages after a read mark, without those that were deleted.
     pub fn unread(&self, read: u64) -> u64 {
         let beyond = read.max(self.oldest() - 1);
         let erased = self.head.erased.range(beyond.saturating_add(1)..).count() as u64;
         self.head.newest.saturating_sub(beyond).saturating_sub(erased)
     }
 
-    /// Adds a message; its number, and the oldest ones that went for it.
+    /// Adds a message; returns its number, and the oldest messages that were dropped for it.
     pub fn say(&mut self, message: Message) -> (u64, Vec<Arc<Message>>) {
         self.head.newest += 1;
         self.head.touched = message.position;
@@ -132,7 +131,7 @@ impl Talk {
         Some(oldest)
     }
 
-    /// Takes a text back; how many bytes it had.
+    /// Deletes a message's text; returns how many bytes it had.
     pub fn erase(&mut self, number: u64, position: u64) -> usize {
         let message = self.messages.get_mut(&number).expect("whoever erases a message has looked at it");
         let bytes = Arc::make_mut(message).text.take().map_or(0, |text| text.len());
@@ -143,10 +142,10 @@ impl Talk {
         bytes
     }
 
-    /// Kept messages beyond a position, in order.
+    /// Kept messages after a position, in order.
     pub fn beyond(&self, position: u64) -> impl Iterator<Item = (u64, &Arc<Message>)> {
         let (mut low, mut high) = (self.oldest(), self.head.newest + 1);
-        // Positions grow with numbers, and no number between the two is missing.
+        // Binary search: positions grow with numbers, and no number between the two is missing.
         while low < high {
             let middle = low.midpoint(high);
             match self.messages.get(&middle) {

@@ -1,12 +1,12 @@
-//! What happened since a position: for all readers of a conversation, and for one account.
+//! The events since a position: for all readers of a conversation, and for one account.
 //!
-//! Nothing is written for each reader. What came after a position follows from the state: messages by their positions, and of
-//! what can happen again and again (reading on, joining and leaving) the newest. So a reader that comes back after a year is told
-//! what holds now, and two readers of one position are told the same on any node.
+//! Nothing is stored for each reader. The events after a position are derived from the state: messages by their
+//! positions, and of repeatable events (reading, joining and leaving) the newest. So a reader that returns after a year
+//! receives what holds now, and two readers at one position receive the same events on any node.
 //!
-//! Each event has a position of its own among those that one account is told, and they come in that order: whoever remembers
-//! the newest one that it got goes on behind it and misses and repeats nothing.
-//! Not here: who waits for it (`node/threads/chat.rs`), how it is written (`node/views/chat_lines.rs`).
+//! Each event has a position of its own among those that one account receives, and they come in that order: a reader
+//! that remembers the position of its newest event continues after it and neither misses nor repeats an event.
+//! Not here: waiting readers (`node/threads/chat.rs`), the form of a line (`node/views/chat_lines.rs`).
 
 use super::accounts::Membership;
 use super::commands::{AccountId, ConversationId};
@@ -14,30 +14,30 @@ use super::conversation::{Message, Talk};
 use super::state::Chat;
 use std::sync::Arc;
 
-/// Something that a reader is told.
+/// An event that a reader receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Something was said.
+    /// A message was sent.
     Message(u64, Arc<Message>),
-    /// The message of this number was taken back.
+    /// The message of this number was deleted.
     Erased(u64),
-    /// So many are in the conversation now.
+    /// The conversation has so many members now.
     Members(u64),
-    /// Messages up to this number, said since the position, are not kept any more.
+    /// Messages up to this number, sent after the position, are no longer kept.
     Missed(u64),
     /// The account is in the conversation now.
     Joined,
     /// The account has left.
     Left,
-    /// The account has read up to this number, on another device perhaps.
+    /// The account has read up to this number, perhaps on another device.
     Read(u64),
 }
 
-/// An event with its position and where it happened.
+/// An event with its position and its conversation.
 pub type Placed = (u64, ConversationId, Event);
 
 impl Chat {
-    /// Everything that happened in any conversation after a position, in order; `None` if that is more than `most`.
+    /// All events of all conversations after a position, in order; `None` if there are more than `most`.
     pub fn happened_after(&self, position: u64, most: usize) -> Option<Vec<Placed>> {
         let mut events = Vec::new();
         for (_, id) in self.order.range(position.saturating_add(1)..) {
@@ -51,7 +51,7 @@ impl Chat {
         Some(events)
     }
 
-    /// What an account is told after a position, in order, at most `most`; and the position from which to go on.
+    /// The events for an account after a position, in order, at most `most`; and the position from which to continue.
     pub fn told_after(&self, who: AccountId, position: u64, most: usize) -> (Vec<Placed>, u64) {
         let mut events = Vec::new();
         let Some(account) = self.accounts.get(who) else { return (events, self.position) };
@@ -74,7 +74,7 @@ impl Chat {
         (events, until)
     }
 
-    /// Whether something that concerns this account alone happened after a position.
+    /// Whether an event that concerns this account alone happened after a position.
     pub fn is_touched_after(&self, who: AccountId, position: u64) -> bool {
         self.accounts.get(who).is_none_or(|account| account.touched > position)
     }
@@ -85,7 +85,7 @@ impl Chat {
     }
 }
 
-/// What happened in one conversation; `most` messages at most, and as many that were taken back.
+/// The events of one conversation: at most `most` messages, and at most `most` deletions.
 fn happened_in(id: ConversationId, talk: &Talk, position: u64, most: usize, events: &mut Vec<Placed>) {
     let head = &talk.head;
     if head.dropped_at > position {

@@ -1,12 +1,12 @@
-//! Characters that show nothing, or change how their neighbours are shown.
+//! Characters that are invisible, or change how their neighbours are displayed.
 //!
-//! The list is Unicode's `Default_Ignorable_Code_Point` (which has all `Bidi_Control`), the separators of lines and paragraphs,
-//! formats and noncharacters that show nothing either, and the letters and symbols that are drawn as an empty place. It stands
-//! here rather than in a crate because few crates have the first and none the last. Doors ask it, the service does not: what
-//! a log of last year did must not change when the list grows.
-//! Not here: which names can be had (`names.rs`).
+//! The list is Unicode's `Default_Ignorable_Code_Point` (which contains all `Bidi_Control`), the separators of lines
+//! and paragraphs, invisible format characters and noncharacters, and the letters and symbols that are drawn as empty
+//! space. It is here rather than in a crate because few crates have the first and none the last. Endpoints use it, the
+//! service does not: what an old log did must not change when the list grows.
+//! Not here: which names are valid (`names.rs`).
 
-/// A name has none of these. White space is not among them, but for what would break a line.
+/// Characters that a name must not contain. White space is not among them, except line and paragraph separators.
 pub fn is_hidden(c: char) -> bool {
     let is_ignorable = matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
@@ -21,7 +21,7 @@ pub fn is_hidden(c: char) -> bool {
     is_ignorable || is_format || is_empty
 }
 
-/// Whether somebody who looks at this text sees anything.
+/// Whether a reader of this text sees anything.
 pub fn says_something(text: &str) -> bool {
     text.chars().any(|c| !c.is_whitespace() && !c.is_control() && !is_hidden(c))
 }

@@ -1,11 +1,13 @@
-//! Chat: accounts, rooms and direct messages, in an order that is fixed for each conversation.
+//! Chat: accounts, rooms and direct messages, with a fixed order of messages in each conversation.
 //!
-//! The tour: `commands.rs` is what can be asked and answered; `names.rs` says which names are one, `invisible_chars.rs` which
-//! characters show nothing; `accounts.rs` holds who is who and who is logged in, and slows guessing down; `conversation.rs` is
-//! one conversation; `state.rs` holds them all and says what a command changes; `queries.rs` answers questions; `feed.rs` says
-//! what somebody missed since a position; `snapshot.rs` is the snapshot; `service.rs` puts them together. Accounts and conversations
-//! are known by number: a name that is free again leads to nothing that belonged to its former owner.
-//! Not here: passwords and tokens in clear, which never come near the log (`http/chat/`), live streams (`node/views/chat_feed.rs`).
+//! The tour: `commands.rs` has the commands, queries and answers; `names.rs` decides which names are the same,
+//! `invisible_chars.rs` which characters are invisible; `accounts.rs` holds accounts and log-ins, and slows down
+//! guessing passwords; `conversation.rs` is one conversation; `state.rs` holds them all and applies commands;
+//! `queries.rs` answers queries; `feed.rs` derives the events that a reader has missed since a position; `snapshot.rs`
+//! is the snapshot; `service.rs` is the service's facade. Accounts and conversations are identified by number: a name
+//! that is free again gives no access to its former owner's data.
+//! Not here: passwords and tokens in clear, which never enter the log (`http/chat/`), live streams
+//! (`node/views/chat_feed.rs`).
 
 mod accounts;
 pub(crate) mod commands;

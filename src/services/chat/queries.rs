@@ -1,7 +1,8 @@
-//! Answers to questions, none of which changes anything.
+//! Answers to queries, which change nothing.
 //!
-//! Whoever asks is logged in, and sees the conversations that it is in; names of accounts and rooms are for all.
-//! Not here: what happened since a position (`feed.rs`).
+//! Every query needs a log-in, and shows the conversations that its account is in; names of accounts and rooms are
+//! visible to all accounts.
+//! Not here: the events since a position (`feed.rs`).
 
 use super::accounts::Membership;
 use super::commands::{
@@ -13,9 +14,9 @@ use crate::services::cost_within;
 use crate::services::kv::glob;
 use std::sync::Arc;
 
-/// What a row takes beside the text of a message, at most about.
+/// Approximate upper bound of a row's bytes beside the text of a message.
 const ROW_BYTES: usize = 256;
-/// Steps that comparing a pattern with names may take: other long reads wait for the list meanwhile.
+/// Steps that matching a pattern against names may take: other long reads wait for the list meanwhile.
 const LIST_STEPS_MAX: u64 = 20_000_000;
 
 impl Chat {
@@ -41,7 +42,7 @@ impl Chat {
                 let rows = talk.map(|talk| messages_of(talk, *before, *after, *limit)).unwrap_or_default();
                 cost_within(rows.into_iter().map(|(_, message)| text(message)), most)
             }
-            // All names may have to be compared with the pattern.
+            // All names may have to be matched against the pattern.
             Query::Accounts(_) | Query::Rooms(_) => usize::MAX,
             Query::Members { .. } => PAGE_MAX as usize * ROW_BYTES,
         }
@@ -89,12 +90,12 @@ impl Chat {
         }
     }
 
-    /// An account's name; `None`: it is deleted.
+    /// An account's name; `None`: it was deleted.
     pub fn name_of(&self, id: AccountId) -> Option<String> {
         self.accounts.get(id).map(|account| account.name.shown.clone())
     }
 
-    /// A conversation as one of its members finds it in the inbox.
+    /// A conversation as one of its members sees it in the inbox.
     pub fn row_of(&self, who: AccountId, id: ConversationId) -> Option<Row> {
         let membership = self.accounts.get(who)?.talks.get(&id).filter(|membership| membership.is_in)?;
         Some(self.row(who, id, membership, self.talks.get(&id)?))
@@ -180,7 +181,7 @@ fn messages_of(talk: &Talk, before: Option<u64>, after: Option<u64>, limit: u64)
     }
 }
 
-/// Whether a name matches; `false` also when no steps are left, which are none then.
+/// Whether a name matches; `false` also when no steps are left, and then `steps` is `None`.
 fn matches(pattern: &str, key: &str, steps: &mut Option<u64>) -> bool {
     let Some(left) = steps else { return false };
     let is_match = glob::matches(pattern.as_bytes(), key.as_bytes(), left);

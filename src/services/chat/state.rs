@@ -1,11 +1,13 @@
 //! The state: accounts and conversations, and what each command changes.
 //!
-//! Everything that somebody may have missed has a position of its own, which grows by one with each; what came after a position
-//! follows from the state (`feed.rs`), so nothing is written for each reader: a message to a thousand is one message.
+//! Every event that a reader may have missed has a position of its own, and positions grow by one; the events after a
+//! position are derived from the state (`feed.rs`), so nothing is stored for each reader: a message to a thousand
+//! members is stored once.
 //!
-//! Invariants: C1 whoever is in a conversation stands in its `members`, and it in theirs. C2 `order` has one row for each
-//! conversation, under its newest position. C3 a room is found under its key, a direct conversation under its two accounts.
-//! C4 `bytes` is the sum over the conversations, and over `written`. C5 a conversation has a member.
+//! Invariants: C1 an account that is in a conversation stands in its `members`, and the conversation in the account's
+//! `talks`. C2 `order` has one row for each conversation, under its newest position. C3 a room is found under its key,
+//! a direct conversation under its two accounts. C4 `bytes` is the sum over the conversations, and over `written`. C5 a
+//! conversation has a member.
 //! Not here: log-ins (`accounts.rs`), messages of one conversation (`conversation.rs`).
 
 use super::accounts::{Accounts, Sent, check_name};
@@ -34,7 +36,7 @@ pub struct Chat {
     pub(crate) position: u64,
     pub(crate) turn: u64,
     bytes: usize,
-    /// Bytes of the messages that each account has written and that are kept.
+    /// Bytes of the kept messages of each sender.
     written: OrdMap<AccountId, usize>,
     /// Planted bugs.
     #[cfg(test)]
@@ -42,12 +44,13 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Newest position: it grows with everything that readers are told.
+    /// Newest position: it grows with every event that readers receive.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// A number that grows with each change, also with those that no reader is told: a reader that has seen it has seen all changes.
+    /// A number that grows with each change, also with changes that no reader receives: a reader that has seen it has
+    /// seen all changes.
     pub fn turn(&self) -> u64 {
         self.turn
     }
@@ -57,7 +60,7 @@ impl Chat {
         self.bytes
     }
 
-    /// Bytes of those that whoever has this log-in has written.
+    /// Bytes of the kept messages of the account that has this log-in.
     pub fn bytes_of(&self, token: &TokenHash) -> usize {
         self.who(token).and_then(|who| self.written.get(&who)).copied().unwrap_or(0)
     }
@@ -76,13 +79,13 @@ impl Chat {
         };
     }
 
-    /// Whose log-in this is, while it lasts.
+    /// The account of this log-in, while it is valid.
     pub fn who(&self, token: &TokenHash) -> Option<AccountId> {
         self.accounts.who(token).ok()
     }
 
-    /// The chat that a snapshot holds: everything else follows from its accounts and conversations. `None`: it contradicts
-    /// itself.
+    /// The chat that a snapshot holds: everything else is derived from its accounts and conversations. `None`: the
+    /// snapshot contradicts itself.
     pub(crate) fn of(accounts: Accounts, talks: OrdMap<ConversationId, Arc<Talk>>, numbers: [u64; 3]) -> Option<Chat> {
         let [newest, position, turn] = numbers;
         let mut chat = Chat { accounts, newest, position, turn, ..Chat::default() };
@@ -109,7 +112,7 @@ impl Chat {
         is_mutual.then_some(chat)
     }
 
-    /// Carries out a command.
+    /// Applies a command.
     pub fn run(&mut self, at: Stamp, command: Command) -> Answer {
         let done = match command {
             Command::Create { name, hash, token, token_ms } => {
@@ -169,7 +172,7 @@ impl Chat {
         Ok(Answer::Done)
     }
 
-    /// Somebody is no longer in a conversation, which goes with the last one.
+    /// Removes an account from a conversation; the conversation is removed with its last member.
     fn take_out(&mut self, who: AccountId, id: ConversationId) {
         let position = self.next_position();
         let talk = self.change(id, position);
@@ -187,7 +190,7 @@ impl Chat {
         };
     }
 
-    /// A conversation, in which something happens at this position.
+    /// A conversation, for a change at this position.
     fn change(&mut self, id: ConversationId, position: u64) -> &mut Talk {
         let talk = self.talks.get_mut(&id).map(Arc::make_mut).expect("whoever changes a conversation has looked at it");
         self.order.remove(&talk.head.touched);
@@ -256,7 +259,7 @@ impl Chat {
         match talk.kind() {
             Kind::Room(_) => Ok(talk),
             Kind::Direct(a, b) if [*a, *b].contains(&who) => Err(Refusal::NotARoom),
-            // Whether others talk with each other is nobody's business.
+            // The same refusal as for a missing room: whether two other accounts have a conversation is private.
             Kind::Direct(..) => Err(Refusal::NoSuchRoom),
         }
     }
@@ -272,7 +275,8 @@ impl Chat {
         }
         let newest = talk.newest();
         self.has_room_for_one_more(who)?;
-        // Two positions, for what the newcomer is told and what all are told: a reader comes back after either.
+        // Two positions, for the joining account's event and for the event for all members: a reader may resume after
+        // either.
         let (since, position) = (self.next_position(), self.next_position());
         let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
         account.set_membership(id, true, since, newest);
@@ -294,13 +298,13 @@ impl Chat {
         Ok(Answer::Done)
     }
 
-    /// A conversation that somebody is in.
+    /// A conversation that the account is in.
     pub(crate) fn talk_of(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
         let talk = self.talks.get(&id).ok_or(Refusal::NoSuchConversation)?;
         match (talk.members().contains(&who), talk.kind()) {
             (true, _) => Ok(talk),
             (false, Kind::Room(_)) => Err(Refusal::NotMember),
-            // Whether others talk with each other is nobody's business.
+            // The same refusal as for a missing conversation: whether two other accounts have one is private.
             (false, Kind::Direct(..)) => Err(Refusal::NoSuchConversation),
         }
     }
@@ -322,7 +326,8 @@ impl Chat {
         let account = self.accounts.get(who).expect("whoever is logged in has an account");
         let before = client_id.as_ref().and_then(|client_id| account.sent(client_id));
         if let Some(sent) = before.filter(|_| !is_planted!(self, repeats_are_delivered)) {
-            // A name may mean another by now, or nobody: what was said to it stays said.
+            // The name may belong to another account by now, or to none: the repeated message stays in the conversation
+            // it was sent to.
             let is_same = sent.to_crc == to_crc || self.place_of(who, &to) == Some(sent.conversation);
             if !is_same || sent.crc != crc {
                 return Err(Refusal::ClientIdReused);
@@ -349,7 +354,7 @@ impl Chat {
         dropped.iter().for_each(|message| self.uncount(message.from, message.bytes()));
         let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
         if let Some(membership) = account.talks.get_mut(&id) {
-            // Whoever answers has read.
+            // Sending a message marks everything before it as read.
             membership.read = number;
         }
         if let Some(client_id) = client_id {
@@ -358,7 +363,7 @@ impl Chat {
         Ok(Answer::Sent { conversation: id, number, position, is_repeat: false })
     }
 
-    /// The conversation that a target means now, if there is one.
+    /// The conversation that a target refers to now, if there is one.
     fn place_of(&self, who: AccountId, to: &Target) -> Option<ConversationId> {
         match to {
             Target::Conversation(id) => Some(*id),
@@ -377,7 +382,7 @@ impl Chat {
             return Err(Refusal::NotYours);
         }
         if message.text.is_none() {
-            // Sent twice, most likely.
+            // Most likely a repeated command.
             return Ok(Answer::Done);
         }
         let position = self.next_position();
@@ -455,7 +460,7 @@ fn check_text(text: &str) -> Result<(), Refusal> {
     if text.bytes().all(|byte| byte.is_ascii_whitespace()) {
         return Err(Refusal::BadText("a message cannot be empty".to_string()));
     }
-    // Line feeds and tabs are fine; what could drive a reader's terminal is not.
+    // Line feeds and tabs are allowed; characters that could control a reader's terminal are not.
     match text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
         Some(c) => {
             let why = format!("a message cannot contain control characters; this one contains U+{:04X}", c as u32);

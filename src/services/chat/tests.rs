@@ -1,7 +1,7 @@
-//! Tests of the chat: golden scripts, and many random commands whose outcome is compared with the plainest model.
+//! Tests of the chat: golden scripts, and many random commands whose outcome is compared with a simple model.
 //!
-//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::chat` records them
-//! anew; read the difference before you commit it.
+//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::chat` records
+//! them again; review the difference before you commit it.
 //! Not here: the language of the scripts (`tests/script_runner.rs`), the model (`tests/random_model.rs`).
 
 mod random_model;
@@ -17,7 +17,7 @@ fn scripts() {
     service_contract::scripts("chat", script_runner::ScriptRunner::default);
 }
 
-/// The hash of a token that has this name in a test.
+/// The hash of the token with this name in a test.
 fn token(name: &str) -> TokenHash {
     let mut token = [0; 32];
     token[..name.len()].copy_from_slice(name.as_bytes());
@@ -34,7 +34,7 @@ fn send(from: &str, to: &str, text: &str) -> Command {
     Command::Send { token: token(from), to, text, client_id: None }
 }
 
-/// A chat with two accounts, a room, a message that was taken back, and somebody who guesses.
+/// A chat with two accounts, a room, a deleted message, and failed log-ins.
 fn busy() -> Chat {
     let mut chat = Chat::default();
     let room = names::room("tea").unwrap();
@@ -111,7 +111,7 @@ fn a_pattern_that_takes_too_long_is_refused() {
     }
     let list =
         |pattern: String| super::commands::Listing { token: token("ann"), pattern, after: String::new(), limit: 10 };
-    // A class is read to its end for each character of each name.
+    // A character class is read to its end for each character of each name.
     let slow = || list(format!("*[{}]x", "b".repeat(2_000)));
     for query in [Query::Accounts(slow()), Query::Rooms(slow())] {
         // There is one room.

@@ -1,15 +1,17 @@
-//! The state: all jobs, who works, and what each command changes.
+//! The state: all jobs, the workers, and what each command changes.
 //!
-//! A job is queued, then a worker's, then ended; if its worker is lost it is queued again and its attempt grows by one when
-//! it is given away. An end counts only from the worker that has the job, in the present attempt: whoever was thought lost
-//! and tells later is refused, so each job ends once, however often it ran. A sandbox that did not start is no end: the job is
-//! queued again, and another worker is preferred, until that has happened too often.
+//! A job is queued, then assigned to a worker, then ended; if its worker is lost it is queued again, and its attempt
+//! number grows by one at the next assignment. An end is accepted only from the worker that has the job, in the present
+//! attempt: a worker that was considered lost and reports later is refused, so each job ends once, however often it
+//! ran. A sandbox that did not start does not end the job: the job is queued again, with a preference for another
+//! worker, until that has happened too often.
 //!
-//! Invariants: J1 a queued job stands in its language's queue and nowhere else. J2 an assigned job stands in the `running`
-//! of its worker, which is here, and of nobody else. J3 an ended job never changes, but that
-//! workers add once what their stopped attempts had printed; it stands in `ended` until its time.
-//! J4 no job waits that somebody could take. J5 the byte counts are those of the jobs that they count.
-//! Not here: who gets which job (`schedule.rs`), queries (`queries.rs`), the snapshot's form (`snapshot.rs`).
+//! Invariants: J1 a queued job stands in its language's queue and nowhere else. J2 an assigned job stands in the
+//! `running` set of its worker, which is in the table, and of no other worker. J3 an ended job never changes, except
+//! that workers add once what their stopped attempts had printed; it stands in `ended` until it is forgotten. J4 no job
+//! is queued while a worker could take it. J5 the byte counts equal the sums over the jobs that they count.
+//! Not here: which job goes to which worker (`schedule.rs`), queries (`queries.rs`), the snapshot's form
+//! (`snapshot.rs`).
 
 use super::commands::{
     ARGS_BYTES_MAX, ARGS_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Bytes, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job,
@@ -30,15 +32,15 @@ use std::sync::Arc;
 pub struct JobTable {
     /// By number.
     pub(super) jobs: OrdMap<JobId, Job>,
-    /// Those that wait, by language.
+    /// Queued jobs, by language.
     queues: OrdMap<String, OrdSet<JobId>>,
-    /// Those that have ended, by the log time until which they are kept.
+    /// Ended jobs, by the log time until which they are kept.
     ended: OrdSet<(u64, JobId)>,
     workers: BTreeMap<NodeId, Worker>,
     newest: JobId,
     /// Grows with each change.
     turn: u64,
-    /// Jobs that wait or run, and their bytes.
+    /// Number of jobs that are queued or assigned, and their bytes.
     open: (usize, usize),
     ended_bytes: usize,
     /// Planted bugs.
@@ -47,24 +49,24 @@ pub struct JobTable {
 }
 
 impl JobTable {
-    /// A job.
     pub fn job(&self, id: JobId) -> Option<&Job> {
         self.jobs.get(&id)
     }
 
-    /// Every worker, also those that are away, by node.
+    /// Every worker, including those that are away, by node.
     pub fn workers(&self) -> impl Iterator<Item = &Worker> {
         self.workers.values()
     }
 
-    /// What a node's process works on now, with the attempt; nothing if another process of the node has joined since.
+    /// The jobs that a node's process works on now, with their attempts; empty if another process of the node has
+    /// joined since.
     pub fn work_of(&self, who: Identity) -> Vec<(JobId, u32)> {
         let worker = self.workers.get(&who.id).filter(|worker| worker.who == who && worker.is_here);
         let jobs = worker.into_iter().flat_map(|worker| &worker.running);
         jobs.filter_map(|id| Some((*id, self.jobs.get(id)?.attempt))).collect()
     }
 
-    /// How many jobs wait or run, and their bytes.
+    /// How many jobs are queued or assigned, and their bytes.
     pub fn open(&self) -> (usize, usize) {
         self.open
     }
@@ -79,7 +81,7 @@ impl JobTable {
         self.ended.iter().rev().take(most).filter_map(|(_, id)| Some((*id, self.jobs.get(id)?)))
     }
 
-    /// Jobs that wait, and jobs that run.
+    /// The numbers of queued and of assigned jobs.
     pub fn counts(&self) -> (usize, usize) {
         let queued = self.queues.values().map(OrdSet::len).sum();
         (queued, self.open.0 - queued)
@@ -93,7 +95,7 @@ impl JobTable {
         (&self.jobs, &self.workers, self.newest, self.turn)
     }
 
-    /// The table that a snapshot holds: everything else follows from its jobs.
+    /// The table that a snapshot holds: everything else is derived from its jobs.
     pub(crate) fn of(
         jobs: OrdMap<JobId, Job>,
         workers: BTreeMap<NodeId, Worker>,
@@ -180,7 +182,7 @@ impl JobTable {
         if self.workers.get(&who.id).is_some_and(|worker| worker.who != who) {
             self.lose(who.id, true, at);
         }
-        // A process that says once more that it is here keeps its work.
+        // A process that joins again keeps its jobs.
         let before = self.workers.remove(&who.id).filter(|worker| worker.who == who && worker.is_here);
         let (running, turn) = before.map_or((BTreeSet::new(), self.turn), |worker| (worker.running, worker.turn));
         let heard = self.turn + 1;
@@ -199,7 +201,7 @@ impl JobTable {
         }
     }
 
-    /// A worker is gone: what it had waits again, or has been tried often enough.
+    /// A worker is lost or leaves: each of its jobs is queued again, or ends if it has been tried often enough.
     fn lose(&mut self, id: NodeId, is_lost: bool, at: Stamp) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_here) else { return };
         worker.is_here = false;
@@ -228,7 +230,7 @@ impl JobTable {
         }
     }
 
-    /// A job that is no worker's any more waits again.
+    /// Queues a job again that is no longer assigned.
     fn queue_again(&mut self, id: JobId) {
         let job = self.jobs.get_mut(&id).expect("whoever queues a job has looked at it");
         job.state = State::Queued;
@@ -236,7 +238,7 @@ impl JobTable {
         self.put_in_queue(id, &language);
     }
 
-    /// An attempt's program never began.
+    /// An attempt's program never began: the job is queued again, or ends.
     fn give_back(&mut self, at: Stamp, id: JobId, who: Identity, attempt: u32, why: String) -> Result<Answer, Refusal> {
         let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
         match &job.state {
@@ -267,8 +269,8 @@ impl JobTable {
         Ok(Answer::Done)
     }
 
-    /// What an attempt had printed that was stopped: it is added once, to the end of a job that was cancelled in this attempt, or
-    /// to the row of the attempt that was lost.
+    /// The output of a stopped attempt: it is added once, to the end of a job that was cancelled in this attempt, or to
+    /// the row of the attempt that was lost.
     fn printed(
         &mut self,
         id: JobId,
@@ -348,7 +350,7 @@ impl JobTable {
         Ok(Answer::Done)
     }
 
-    /// Gives a queued job to a worker.
+    /// Assigns a queued job to a worker.
     pub(crate) fn give(&mut self, at: Stamp, id: JobId, to: NodeId) {
         self.take_from_queue(id);
         self.turn += 1;
@@ -368,7 +370,7 @@ impl JobTable {
         worker.turn = self.turn;
     }
 
-    /// The end of a job that stands in no queue and with no worker any more.
+    /// Ends a job that has been removed from its queue and its worker.
     fn close(&mut self, at: Stamp, id: JobId, worker: Option<NodeId>, end: End) {
         let job = self.jobs.get_mut(&id).expect("whoever closes a job has looked at it");
         self.open.0 -= 1;
@@ -497,7 +499,7 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The last of what was printed.
+/// The last bytes of the output.
 fn tail(bytes: Bytes) -> Bytes {
     let from = bytes.len().saturating_sub(PAST_OUTPUT_BYTES_MAX);
     bytes[from..].to_vec().into()

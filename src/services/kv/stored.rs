@@ -1,7 +1,7 @@
-//! What a client stored under a key: one piece of bytes, or a long value that grew by APPEND in several.
+//! The value of a key: one piece of bytes, or several pieces of a long value that grew by APPEND.
 //!
-//! Copies of the state share values, and nobody knows how many there are: a snapshot or a large read may hold one. So a long value
-//! is never copied to be written to. Appending copies its last piece at most, and the list of the others.
+//! Copies of the state share values, and their number is unknown: a snapshot or a large read may hold one. So a long
+//! value is never copied for a write. Appending copies its last piece at most, and the list of the others.
 //!
 //! Invariants: V1 values compare as their bytes do, wherever those are. V2 a value of up to [`ONE_PIECE_BYTES_MAX`] is one piece.
 //! V3 each piece but the first and the last has [`PIECE_BYTES_MIN`] or more, so there are few.
@@ -15,10 +15,10 @@ pub type Shared = Arc<[u8]>;
 
 /// Longest value that is copied as a whole to append to it.
 const ONE_PIECE_BYTES_MAX: usize = 4 << 10;
-/// A last piece of so many bytes is full: the next bytes begin another.
+/// A last piece with so many bytes is full: the next bytes begin another piece.
 const PIECE_BYTES_MIN: usize = 32 << 10;
 
-/// As large as a pointer and a length.
+/// The same size as a pointer and a length.
 #[derive(Clone)]
 pub struct Stored(Form);
 
@@ -57,7 +57,7 @@ impl From<&[u8]> for Stored {
 }
 
 impl Stored {
-    /// Bytes in all.
+    /// Total length in bytes.
     pub fn len(&self) -> usize {
         match &self.0 {
             Form::One(bytes) => bytes.len(),
@@ -65,7 +65,7 @@ impl Stored {
         }
     }
 
-    /// The bytes, piece by piece; a value that was only ever written as a whole is one.
+    /// The bytes, piece by piece; a value that was only ever written as a whole has one piece.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let (one, grown) = match &self.0 {
             Form::One(bytes) => (Some(&**bytes), None),
@@ -84,7 +84,7 @@ impl Stored {
         all
     }
 
-    /// Whether the bytes are these.
+    /// Whether the value equals these bytes.
     pub fn is(&self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         self.len() == bytes.len()
@@ -95,7 +95,7 @@ impl Stored {
             })
     }
 
-    /// The bytes, if they are so few that they are in one piece (V2).
+    /// The bytes, if the value is short enough to be in one piece for certain (V2).
     pub fn short(&self) -> Option<&[u8]> {
         match &self.0 {
             Form::One(bytes) if bytes.len() <= ONE_PIECE_BYTES_MAX => Some(bytes),
@@ -103,7 +103,7 @@ impl Stored {
         }
     }
 
-    /// Adds bytes to the end; copies of this value stay as they are.
+    /// Appends bytes; copies of this value stay unchanged.
     pub fn append(&mut self, more: &[u8]) {
         let len = self.len() + more.len();
         if let Form::One(bytes) = &self.0 {
@@ -150,7 +150,7 @@ impl fmt::Debug for Stored {
 mod tests {
     use super::*;
 
-    /// Where each piece lies.
+    /// The address of each piece.
     fn places(value: &Stored) -> Vec<*const u8> {
         value.pieces().map(<[u8]>::as_ptr).collect()
     }

@@ -1,13 +1,15 @@
 //! The service: one SQLite database as a replicated state machine, in memory or in a file.
 //!
-//! In memory it is what the simulator runs, opened by the first command. In a node it is a file that is no more than a cache of
-//! snapshot and log: it is changed by `apply` alone, and knows which entries it has. After a crash the file may be ahead of the
-//! snapshot that the node starts from; then the entries in between are answered from the file (`apply.rs`). When it is behind,
-//! damaged, missing or somebody else's, the snapshot's image takes its place and the log does the rest.
+//! The in-memory form is used by the simulator and opened by the first command. In a node it is a file that is only a
+//! cache of snapshot and log: it is changed by `apply` alone, and records which entries it contains. After a crash the
+//! file may be ahead of the snapshot that the node starts from; then the entries in between are answered from the file
+//! (`apply.rs`). When it is behind, damaged, missing or the file of another owner, the snapshot's image replaces it and
+//! the log supplies the rest.
 //!
-//! Invariants: D1 a file is kept only if it has every entry of the snapshot, and the replies to all entries after it. D2 a clone is
-//! the database at the moment of cloning.
-//! Not here: running statements (`apply.rs`), the file's bytes (`services/sql/storage/image.rs`), reads of a node (`reader.rs`).
+//! Invariants: D1 a file is kept only if it has every entry of the snapshot, and the replies to all entries after it.
+//! D2 a clone is the database at the moment of cloning.
+//! Not here: running statements (`apply.rs`), the file's bytes (`services/sql/storage/image.rs`), reads of a node
+//! (`reader.rs`).
 
 use super::commands::{Answer, Command, Digest, Query};
 use super::connection::configure;
@@ -28,27 +30,26 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Which snapshots are on the disk; told by the thread that writes them.
+/// Which snapshots are on the disk; set by the thread that writes them.
 #[derive(Debug, Default)]
 struct SavedSnapshots {
-    /// Index of the newest.
+    /// Index of the newest snapshot.
     newest: AtomicU64,
-    /// Of the one before: nobody starts from an earlier one any more.
+    /// Index of the one before: no start uses an older snapshot any more.
     before: AtomicU64,
 }
 
-/// The state.
 #[derive(Debug, Default)]
 pub struct Database {
     /// Where its file is; `None`: in memory.
     files: Option<Arc<dyn Files>>,
     state: State,
-    /// The file is what an earlier process left: how far it is shall decide whether it is kept.
+    /// The file was left by an earlier process: its index decides whether it is kept.
     is_survivor: bool,
-    /// Newest entry that came by, with commands of ours or not.
+    /// Index of the newest entry seen, with or without commands for this service.
     seen: u64,
     saved: Arc<SavedSnapshots>,
-    /// Generation, and the fingerprint of all content then.
+    /// Generation of the content, and the fingerprint of all content in it.
     fingerprint: Mutex<Option<(u64, u64)>>,
     news: Option<String>,
     /// Planted bugs.
@@ -58,19 +59,19 @@ pub struct Database {
 
 #[derive(Debug, Default)]
 enum State {
-    /// No command has come by.
+    /// No command has been applied.
     #[default]
     Untouched,
-    /// It is written to.
+    /// Open for writing.
     Live(Box<Writer>),
     /// A copy, for a snapshot.
     Pinned(PinnedImage),
-    /// It came with a snapshot and is not in place yet.
+    /// It was received with a snapshot and is not in place yet.
     Arrived(ReceivedImage),
 }
 
 impl Clone for Database {
-    /// Pins this moment: in a node nothing is copied.
+    /// Pins the present content: in a node nothing is copied.
     fn clone(&self) -> Database {
         let state = match (&self.state, &self.files) {
             (State::Untouched | State::Arrived(_), _) => State::Untouched,
@@ -124,7 +125,7 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Writer, Fatal> {
     let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(fatal)?;
     let damaged = |why: String| Fatal { why, is_damaged: true };
     if pages.max(0).cast_unsigned() * 4096 <= files.check_bytes_max() {
-        // The pages alone: a CHECK may use functions that this connection has not got yet.
+        // Checks the pages alone: a CHECK may use functions that are not registered on this connection yet.
         conn.execute_batch("PRAGMA ignore_check_constraints = ON").map_err(fatal)?;
         let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fatal)?;
         conn.execute_batch("PRAGMA ignore_check_constraints = OFF").map_err(fatal)?;
@@ -143,7 +144,7 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Writer, Fatal> {
 }
 
 impl Database {
-    /// The database in a node's folder. One that cannot be used is set aside; a new one takes its place.
+    /// The database in a node's folder. An unusable file is set aside, and a new one replaces it.
     pub fn in_folder(files: Arc<dyn Files>) -> Database {
         let mut news = None;
         let writer = in_file(&files).or_else(|fatal| {
@@ -161,10 +162,10 @@ impl Database {
         database
     }
 
-    /// A database in memory that outlived its process, as a file does: for the simulator and for tests.
+    /// A database in memory that outlives its process, as a file does: for the simulator and for tests.
     ///
     /// # Panics
-    /// When these are not the bytes of [`Database::image`].
+    /// When `image` was not made by [`Database::image`].
     pub fn survivor(image: &[u8]) -> Database {
         let arrived = ReceivedImage::read(&mut &image[..], None).expect("an image is whole");
         if arrived.is_none() {
@@ -174,7 +175,7 @@ impl Database {
         Database { state: State::Live(Box::new(writer)), is_survivor: true, ..Database::default() }
     }
 
-    /// Statements as a version before this one might have run them.
+    /// Runs statements as an earlier version might have done.
     #[cfg(test)]
     pub fn look_inside(&self, sql: &str) {
         self.look(|conn| conn.execute_batch(sql)).expect("it is open");
@@ -189,7 +190,7 @@ impl Database {
         self.look(find).expect("it is open")
     }
 
-    /// Whether there is one: a command has come by, or a snapshot that has it.
+    /// Whether the database exists: a command was applied, or a snapshot with it was installed.
     #[cfg(test)]
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Live(_))
@@ -214,7 +215,7 @@ impl Database {
             }
             own_table::create(conn)?;
             own_table::set_owner(conn, &owner)?;
-            // Entries that the snapshot covers are never asked for again.
+            // Replies to entries that the snapshot covers are never needed again.
             own_table::prune(conn, applied.0)
         });
         if let Err(fatal) = replaced {
@@ -228,7 +229,7 @@ impl Database {
         Ok(())
     }
 
-    /// Bytes of its pages that hold something: what was deleted makes room for what comes.
+    /// Bytes of pages in use: pages freed by deletion are reused.
     pub fn used_bytes(&self) -> u64 {
         let State::Live(writer) = &self.state else { return 0 };
         let count =
@@ -240,7 +241,7 @@ impl Database {
         found.map_or(0, |bytes| bytes.max(0).cast_unsigned())
     }
 
-    /// Whether a statement may run others beside what it says.
+    /// Whether statements may run further ones through triggers.
     pub fn has_triggers(&self) -> bool {
         let State::Live(writer) = &self.state else { return false };
         let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')";
@@ -251,7 +252,7 @@ impl Database {
         if let State::Pinned(pinned) = &self.state { Some(pinned) } else { None }
     }
 
-    /// Its newest entry.
+    /// Index of its newest entry.
     pub fn newest(&self) -> u64 {
         match &self.state {
             State::Live(writer) => writer.newest(),
@@ -261,7 +262,7 @@ impl Database {
         }
     }
 
-    /// Bytes from which [`Database::survivor`] makes it again: what a crash leaves of a file.
+    /// The bytes from which [`Database::survivor`] restores it: what a crash leaves of a file.
     pub fn image(&self) -> Vec<u8> {
         let mut image = Vec::new();
         let written = match &self.state {
@@ -277,11 +278,11 @@ impl Database {
         }
     }
 
-    /// The database, to write to; made by the first command.
+    /// The database, open for writing; created by the first command.
     fn live(&mut self) -> &mut Writer {
         if !matches!(self.state, State::Live(_)) {
             let writer = match &self.state {
-                // A copy that somebody goes on with.
+                // A clone that is written to.
                 State::Pinned(pinned) => {
                     let mut image = Vec::new();
                     let arrived =
@@ -300,7 +301,7 @@ impl Database {
         }
     }
 
-    /// Begins to prepare a file that is being loaded, if all of it has come.
+    /// Begins to prepare a file that is being loaded, once all pieces have arrived.
     fn maybe_prepare(&mut self) {
         if let State::Live(writer) = &mut self.state
             && let Err(fatal) = writer.maybe_prepare()
@@ -328,7 +329,7 @@ impl Database {
     pub fn digests(&self, at: Stamp) -> Digest {
         let index = self.newest().max(at.index.0);
         self.look(|conn| digest::take(conn, index, &mut || {})).unwrap_or_else(|| {
-            // As if it had been opened.
+            // The same as of an opened, empty database.
             let empty = in_memory(None).ok().and_then(Result::ok);
             let empty = empty.and_then(|writer| writer.look(|conn| digest::take(conn, index, &mut || {})).ok());
             empty.unwrap_or_default()
@@ -370,7 +371,8 @@ impl Replicated for Database {
         }
     }
 
-    /// It takes the connection of the one before, and puts the image that was read in place unless that has everything already.
+    /// Takes the connection of the previous database, and puts the received image in place unless that database has all
+    /// its entries already.
     fn take_over(&mut self, before: &mut Database, applied: Index) -> io::Result<()> {
         let arrived = match std::mem::take(&mut self.state) {
             State::Arrived(arrived) => Some(arrived),
@@ -431,7 +433,7 @@ impl Service for Database {
         }
     }
 
-    /// A node asks for [`Query::Applied`] alone: its reads are run by connections of their own (`node/sql/`).
+    /// A node only sends [`Query::Applied`]: its reads run on connections of their own (`node/sql/`).
     fn read_cost(&self, _query: &[u8], _most: usize) -> usize {
         0
     }

@@ -8,35 +8,35 @@ use super::connection::limits::ALLOCATION_BYTES_MAX;
 use rusqlite::{Error, ErrorCode};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Said when the budget of steps is used up.
+/// Error text when the budget of steps is used up.
 pub const BUDGET_EXCEEDED: &str = "the request takes too many steps (the limit is 300 million): split it";
-/// Said to whoever puts another file in place than the one that is being loaded.
+/// Error text for a client that completes the load of another file than the one being loaded.
 pub const OTHER_FILE: &str = "another file is being loaded: start the load again";
 
-/// Why a statement was not carried out.
+/// Why a statement failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatementError {
-    /// For a reason that is the same on every node; nothing of it was done.
+    /// For a reason that is the same on every node; none of its changes were made.
     Failed(String),
-    /// A value is longer than values may be.
+    /// A value is longer than the limit.
     TooLong(String),
-    /// It, and those before it, used up the steps of their command.
+    /// The statement, and those before it, used up the steps of their command.
     BudgetExceeded,
-    /// The database itself cannot go on. `is_damaged`: its content cannot be trusted.
+    /// The database itself cannot continue. `is_damaged`: its content cannot be trusted.
     Fatal { why: String, is_damaged: bool },
 }
 
-/// The database cannot go on.
+/// The database cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal {
-    /// What SQLite said.
+    /// SQLite's message.
     pub why: String,
     /// Its content cannot be trusted.
     pub is_damaged: bool,
 }
 
 impl Fatal {
-    /// Whatever goes wrong with a statement of our own.
+    /// From any error of an internal statement.
     pub fn of(hooks: &HookState, error: &rusqlite::Error) -> Fatal {
         match classify(hooks, error) {
             StatementError::Fatal { why, is_damaged } => Fatal { why, is_damaged },
@@ -46,7 +46,7 @@ impl Fatal {
     }
 }
 
-/// What SQLite says, without the statement that it was about.
+/// SQLite's message, without the statement.
 pub fn said(error: &Error) -> String {
     match error {
         Error::SqliteFailure(_, Some(said)) => said.clone(),
@@ -56,7 +56,7 @@ pub fn said(error: &Error) -> String {
     }
 }
 
-/// Sorts an error of SQLite.
+/// Classifies an error of SQLite.
 pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
     if hooks.is_budget_exceeded.load(Relaxed) {
         return StatementError::BudgetExceeded;
@@ -64,22 +64,22 @@ pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
     let why = hooks.take_why().unwrap_or_else(|| said(error));
     let extended = error.sqlite_extended_error_code().unwrap_or(0);
     match error.sqlite_error_code() {
-        // A virtual table that its own statements have made a mess of: the same everywhere.
+        // A virtual table whose content was made inconsistent by statements: the same on every node.
         Some(ErrorCode::DatabaseCorrupt) if extended == rusqlite::ffi::SQLITE_CORRUPT_VTAB => {
             StatementError::Failed(why)
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StatementError::Fatal { why, is_damaged: true },
-        // SQLite says so as well of row numbers and of a full-text index that have come to their end. It is not the disk: that
-        // was looked at while the statement ran, and is looked at now.
+        // SQLite also reports this when row numbers or a full-text index are exhausted. The disk is not the cause: it
+        // was checked while the statement ran, and is checked again here.
         Some(ErrorCode::DiskFull) => {
             hooks.look_at_room(true);
             StatementError::Failed("a table or index is full: SQLite has no row id or no segment left".to_string())
         }
-        // SQLite has no other word for the default of a column that is longer than values may be.
+        // SQLite reports the same error for a column default that is longer than the limit.
         Some(ErrorCode::OutOfMemory) if hooks.longest.load(Relaxed) < commands::VALUE_BYTES_MAX as u64 => {
             StatementError::TooLong(why)
         }
-        // Nor for something longer than it ever asks memory for, which is the same on every node.
+        // Also for a request larger than SQLite ever makes to the allocator, which is the same on every node.
         Some(ErrorCode::OutOfMemory) if has_memory() => {
             StatementError::Failed("an intermediate value is longer than SQLite can hold".to_string())
         }
@@ -99,7 +99,7 @@ pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
     }
 }
 
-/// Whether the system gives memory, and SQLite failed for another reason.
+/// Whether the system provides memory, so that SQLite failed for another reason.
 fn has_memory() -> bool {
     Vec::<u8>::new().try_reserve_exact(ALLOCATION_BYTES_MAX as usize).is_ok()
 }

@@ -1,6 +1,6 @@
-//! One statement on a connection: prepared, given its parameters, run, and its outcome in the words of the service.
+//! One statement on a connection: prepared, bound to its parameters, run, and its outcome in the service's types.
 //!
-//! Not here: what surrounds it, and what follows when it fails (`apply.rs`, `reader.rs`).
+//! Not here: the transaction around it, and the handling of its failure (`apply.rs`, `reader.rs`).
 
 use super::answer_limit::AnswerLimit;
 use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
@@ -18,9 +18,9 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, StatementStatus};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A statement shorter than this has no program that needs to be counted while values are short.
+/// A statement shorter than this has no program whose length matters while values are short.
 const LONG_SQL_BYTES: usize = 64 << 10;
-/// Instructions of a program that reads times bytes of a value.
+/// Largest product, for a read, of its program's instructions and bytes of a value.
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
 /// Bytes that an instruction takes.
 const INSTRUCTION_BYTES: usize = 32;
@@ -36,7 +36,7 @@ impl ToSql for commands::Value {
     }
 }
 
-/// A value of SQLite in words. Text that is no UTF-8 is made so.
+/// Converts a value of SQLite. Invalid UTF-8 in text is replaced.
 pub fn value(value: ValueRef<'_>) -> commands::Value {
     match value {
         ValueRef::Null => commands::Value::Null,
@@ -47,7 +47,7 @@ pub fn value(value: ValueRef<'_>) -> commands::Value {
     }
 }
 
-/// Runs one statement outside of any tier. `limit` shrinks by the rows that it answers.
+/// Runs one statement outside of any tier. `limit` shrinks by the rows that it returns.
 pub fn run(
     conn: &Connection,
     hooks: &HookState,
@@ -80,14 +80,14 @@ pub fn read(
         done.map_err(|error| fulltext_matches::explain(error, bytes))
     });
     if is_bounded {
-        // That it marks words is seen when it is prepared.
+        // That it marks matched words is known once it is prepared.
         prepared.discard();
     }
     done
 }
 
-/// One statement without another behind it, for certain, and none that takes too long to prepare: the cache may have it.
-/// Preparing many in a row goes as deep as they are many.
+/// Whether the text is certainly one statement, and one that does not take too long to prepare: it may be cached.
+/// Preparing many statements in a row recurses as deep as their number.
 fn is_plain(sql: &str) -> bool {
     let first = sql.trim_start().get(..6).unwrap_or_default();
     sql.len() <= SQL_BYTES_MAX
@@ -112,7 +112,7 @@ pub fn run_in(
     if statement.sql.contains('\0') {
         return Err(StatementError::Failed("a statement cannot contain a NUL character".to_string()));
     }
-    // Its name may stand in quotes.
+    // The pragma's name may be quoted.
     if names(&statement.sql, "pragma") && statement.sql.to_ascii_lowercase().contains("data_version") {
         return Err(StatementError::Failed("PRAGMA data_version: not available".to_string()));
     }
@@ -146,7 +146,7 @@ pub fn run_in(
             length_tiers::suits(hooks, tier)?;
             length_tiers::charge_virtual(conn, hooks, tier, Length::of(statement))?;
             fits(conn, hooks, &statement.sql, statement.params.bytes(), tier)?;
-            // The answer is kept with the log.
+            // The answer is stored with the log.
             let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
             if let Some(why) = schema::random_name(&columns) {
                 return Err(StatementError::Failed(why));
@@ -159,14 +159,15 @@ pub fn run_in(
     done.map_err(|error| fulltext_matches::explain(error, bytes))
 }
 
-/// Shortens values for a long program that reads: SQLite asks nobody between two jumps, and each register may hold a value.
+/// Lowers the length limit of values for a long program that reads: SQLite checks no limit between two jumps, and each
+/// register may hold a value.
 pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite::Result<()> {
     let used = usize::try_from(prepared.get_status(StatementStatus::MemUsed)).unwrap_or(0);
     let bytes = READ_PROGRAM_BYTES_MAX / (used / INSTRUCTION_BYTES).max(1);
     if bytes < commands::VALUE_BYTES_MAX { set_length(conn, Some(bytes)) } else { Ok(()) }
 }
 
-/// Refuses a program that is too long for its tier; sets what its steps cost.
+/// Refuses a program that is too long for its tier; sets the cost of its steps.
 pub fn fits(
     conn: &Connection,
     hooks: &HookState,
@@ -184,8 +185,8 @@ pub fn fits(
     if (!is_bounded && !may_repeat) || sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
         return Ok(());
     }
-    // It takes time to look at a program, however little it will do; and what was met before is refused as what was not: which
-    // statements these are differs from node to node.
+    // Examining a program takes time, however little it will do; and a cached statement is refused like a new one,
+    // because the set of cached statements differs from node to node.
     let most = usize::try_from(hooks.steps_left.load(Relaxed)).unwrap_or(0) / STEPS_PER_INSTRUCTION;
     let cost = match hooks.known_cost(sql) {
         Some(cost) if cost.instructions > most => {
@@ -222,7 +223,7 @@ pub fn fits(
     excess.map_or(Ok(()), |why| Err(StatementError::Failed(why)))
 }
 
-/// The part after preparing.
+/// The part after preparation.
 pub fn carry_out(
     conn: &Connection,
     hooks: &HookState,
@@ -249,7 +250,7 @@ pub fn carry_out(
     Ok(outcome)
 }
 
-/// Runs what is prepared and has its parameters.
+/// Runs a prepared statement whose parameters are bound.
 fn step_through(
     conn: &Connection,
     hooks: &HookState,
@@ -272,13 +273,13 @@ fn step_through(
     Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected: rows_changed(conn, before) })
 }
 
-/// Rows that a statement has changed. `before`: `total_changes` when it began, as what changes nothing leaves the number of the
-/// statement before it standing.
+/// Rows that a statement has changed. `before`: `total_changes` at its start, because a statement without changes
+/// leaves the row count of the previous statement in place.
 fn rows_changed(conn: &Connection, before: u64) -> u64 {
     if conn.total_changes() == before { 0 } else { conn.changes() }
 }
 
-/// Everything that has a reserved name, if the statement is an ALTER TABLE: the authorizer is not told which name it gives.
+/// All objects with a reserved name, if the statement is an ALTER TABLE: the authorizer is not given the new name.
 fn reserved_names(conn: &Connection, hooks: &HookState) -> rusqlite::Result<Vec<String>> {
     if !hooks.is_altering.load(Relaxed) {
         return Ok(Vec::new());
@@ -324,8 +325,8 @@ fn bind(hooks: &HookState, prepared: &mut rusqlite::Statement<'_>, params: &Para
 
 /// Names and declared types of the columns.
 ///
-/// SQLite prepares a statement again at its first step when the schema has become another: before that step the columns may
-/// be those of the older schema.
+/// SQLite prepares a statement again at its first step when the schema has changed: before that step the columns may be
+/// those of the older schema.
 fn header(prepared: &rusqlite::Statement<'_>) -> (Vec<String>, Vec<String>) {
     let declared = |column: &rusqlite::Column<'_>| column.decl_type().unwrap_or_default().to_ascii_lowercase();
     prepared.columns().map(|column| (column.name().to_string(), declared(&column))).unzip()

@@ -1,5 +1,5 @@
-//! The sandbox that is none (`jobs_cage` `limits`): programs that see the whole machine are still stopped, told as what
-//! they were, and leave neither processes nor files.
+//! The mode without a full sandbox (`jobs_cage` `limits`): programs that see the whole machine are still stopped,
+//! reported correctly, and leave neither processes nor files.
 
 use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, text};
 use crate::lab::poll::wait_until;
@@ -14,26 +14,26 @@ fn sandbox() -> Sandbox {
     Sandbox::try_out(SandboxKind::Limits, &std::env::temp_dir()).expect("prlimit and timeout are on every Linux")
 }
 
-/// A number that no other program of this machine has among its words.
+/// A number that no other program of this machine has among its arguments.
 fn mark() -> String {
     (1_000_000_000 + fastrand::u64(0..1_000_000_000)).to_string()
 }
 
-/// Processes with this word.
+/// Processes that have this argument.
 fn marked(mark: &str) -> Vec<String> {
     let pids = std::fs::read_dir("/proc").unwrap().flatten().map(|row| row.path());
     let lines = pids.filter_map(|pid| std::fs::read(pid.join("cmdline")).ok()).map(|line| text(&line));
     lines.filter(|line| line.split('\0').any(|word| word == mark)).collect()
 }
 
-/// What is killed takes a moment to go.
+/// Waits, because killed processes take a moment to disappear.
 #[track_caller]
 fn nothing_is_left(mark: &str) {
     let gone = wait_until("no process is left", Duration::from_secs(5), || marked(mark).is_empty().then_some(()));
     assert!(gone.is_ok(), "{:?}", marked(mark));
 }
 
-/// Runs a program whose first argument is its mark; afterwards nothing of it may be left.
+/// Runs a program whose first argument is its mark; asserts that nothing of it is left.
 fn run_as(language: &str, limits: Limits, source: &str, hear: &mut dyn FnMut(&str)) -> Option<End> {
     let mark = mark();
     let request = Request { limits, args: vec![mark.clone()], ..request(language, source) };
@@ -85,7 +85,8 @@ fn a_file_filler_is_stopped_without_walls() {
     assert_eq!(shell(LIMITS, nameless).verdict, Verdict::FilesExceeded, "removed files count as long as they are open");
 }
 
-/// Children with sessions of their own, one of them without its parent, and all deaf to everything that one can be deaf to.
+/// Children with sessions of their own, one of them without its parent, and all ignoring every signal that can be
+/// ignored.
 const DETACHED: &str = "trap '' TERM INT HUP; setsid sleep $1 & (setsid sh -c 'sleep $1 & sleep $1' sh $1 &)";
 
 #[test]
@@ -121,7 +122,7 @@ fn a_start_ends_detached_children_of_a_killed_process() {
     let words = ["sh", "-c", DETACHED, "sh", &mark].map(String::from);
     let mut child = sandbox().command(&words, &path, &[], 0, &bounds).spawn().unwrap();
     assert!(child.wait().unwrap().success());
-    // Somebody else's process of the same name, in another home.
+    // A process of the same name that is not part of any job, with another home.
     let mut bystander = std::process::Command::new("sleep").arg(&other).env("HOME", dir.path()).spawn().unwrap();
     wait_until("they are there", Duration::from_secs(5), || (marked(&mark).len() >= 3).then_some(())).unwrap();
     scratch::clear(&jobs).unwrap().iter().for_each(|old| scratch::remove_old(old));

@@ -1,5 +1,5 @@
-//! Where attempts have their folders: in the node's own, or below `/run` where that is closed to the users of slots; and that
-//! jobs run wherever they are.
+//! Where attempts have their folders: in the node's own folder, or below `/run` where the users of slots cannot reach
+//! that; and that jobs run in both.
 //!
 //! These run three times: as root, as a user without rights, and as root who may not mount, as in most containers.
 
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-/// The right to mount, among those that a process has.
+/// The capability to mount, as a bit of a process's capability set.
 const SYS_ADMIN: u64 = 1 << 21;
 
 fn may_mount() -> bool {
@@ -23,7 +23,7 @@ fn may_mount() -> bool {
     u64::from_str_radix(rights.trim(), 16).unwrap() & SYS_ADMIN != 0
 }
 
-/// A folder of a node that is closed to others, and where its attempts have theirs.
+/// A node's folder that is closed to other users, and the place of its attempts.
 struct Closed {
     dir: tempfile::TempDir,
     run: PathBuf,
@@ -45,7 +45,7 @@ impl Closed {
 
 impl Drop for Closed {
     fn drop(&mut self) {
-        // It was not made, or the test has failed.
+        // An error means that it was never created, or that the test has failed already.
         let _ = std::fs::remove_dir_all(&self.run);
     }
 }
@@ -55,7 +55,7 @@ fn folders_lie_where_the_users_of_slots_may_pass() {
     let closed = Closed::new();
     let placed = scratch::place(&closed.own(), &closed.name);
     if may_mount() {
-        // Other nodes of this machine remove what nobody holds.
+        // Held, because other nodes of this machine remove folders that no node holds.
         let _held = scratch::hold(&placed).unwrap();
         assert_eq!(placed, closed.run);
         assert!(std::fs::read_dir(&placed).unwrap().next().is_none(), "the probe is gone");
@@ -98,7 +98,8 @@ fn jobs_run_where_their_folders_were_placed() {
         let _held = scratch::hold(&placed).unwrap();
         let tried = Sandbox::try_out(SandboxKind::Full, &placed);
         if rustix::process::geteuid().is_root() && !may_mount() && mode == 0o700 {
-            // Neither can its slots' users pass, nor root build walls: that is said once, and not by each job.
+            // Neither can the users of slots pass, nor can root set up a sandbox: that is reported once, and not by
+            // each job.
             let why = tried.expect_err("walls without a right to build them").to_string();
             assert!(why.contains("chmod o+x") && why.contains(&placed.display().to_string()), "{why}");
             continue;
@@ -138,7 +139,8 @@ fn folders_of_nodes_that_are_gone_are_removed() {
     scratch::remove_abandoned_below(&run);
 }
 
-/// Root in a container mostly may not mount: then files are counted by walking through them, and `/run` is left alone.
+/// Root in a container usually may not mount: then files are counted by walking through the folders, and `/run` is not
+/// used.
 #[test]
 fn root_who_may_not_mount_has_plain_folders() {
     const AGAIN: [&str; 4] = [

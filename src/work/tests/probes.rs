@@ -1,4 +1,5 @@
-//! Looks for compilers, some of which hang: those are missing, the others are there, and nobody waits for long.
+//! Detects compilers, some of which hang: those are reported as missing, the others are found, and detection does not
+//! wait for long.
 
 use crate::settings::Runtime;
 use crate::work::runtimes::find_within;
@@ -38,13 +39,13 @@ fn who_hangs_is_missing_and_holds_nobody_up() {
         runtime("fails", "echo 1; exit 1"),
         runtime("last", "echo 2.0 >&2"),
     ];
-    // Four of them hang: not one after another.
+    // Four of them hang: they must be probed in parallel.
     assert_eq!(languages(&all, 3, Duration::from_secs(10)), ["first 1.0", "last 2.0"]);
 }
 
 #[test]
 fn one_who_leaves_a_process_behind_is_not_waited_for() {
-    // Build tools like to start a daemon, which keeps what it was given to write to.
+    // Build tools often start a daemon, which keeps the inherited output pipe open.
     let all = [runtime("daemon", "setsid sleep 20 & echo 3.0"), runtime("wordy", "seq 100000")];
     assert_eq!(languages(&all, 5, Duration::from_secs(4)), ["daemon 3.0", "wordy 1"]);
 }

@@ -1,5 +1,5 @@
-//! Whether a sandbox starts, and whose fault it is when it does not: other processes of the same user are not counted against
-//! a job, and what never began is no result.
+//! Whether a sandbox starts, and what is at fault when it does not: other processes of the same user are not counted
+//! against a job, and a command that never began has no result.
 
 use super::{BOMB, Bounds, LIMITS, Scratch, attempt, finished, found, passable, request, sandbox, shell, text};
 use crate::node::spawn;
@@ -19,7 +19,7 @@ use std::time::Instant;
 /// Threads that a desktop session has.
 const OTHERS: usize = 400;
 
-/// Threads of this program's user that do nothing until the guard goes.
+/// Threads of this program's user that do nothing until the guard is dropped.
 struct Idle {
     _let_go: Vec<mpsc::SyncSender<()>>,
 }
@@ -54,7 +54,7 @@ fn the_kernel_bounds_the_processes_of_a_job_alone() {
     if sandbox().process_limit() == ProcessLimit::Watched {
         return eprintln!("skipped: this kernel counts all processes of a user together");
     }
-    // Nobody looks here, who would end it as well.
+    // Run directly, without the watching thread, which would end it as well.
     let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 11);
     let scratch = Scratch::make(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
     let said_by = |processes: u64, forks: u64| {
@@ -82,7 +82,7 @@ fn a_fork_bomb_touches_no_other_slot() {
     assert_eq!(verdicts.iter().collect::<Vec<_>>(), [const { Verdict::ProcessesExceeded }; 3]);
 }
 
-/// Runs a shell script by what was found of the shell, and changed.
+/// Runs a shell script with the detected shell, modified by `change`.
 fn run_changed(change: impl FnOnce(&mut Found)) -> (Result<Verdict, WorkError>, Vec<u8>) {
     let (mut found, dir) = (found("shell").unwrap(), passable());
     change(&mut found);
@@ -102,13 +102,13 @@ fn run_changed(change: impl FnOnce(&mut Found)) -> (Result<Verdict, WorkError>, 
 
 #[test]
 fn a_sandbox_that_does_not_start_is_no_end() {
-    // Below a file there is nothing to be shown: bubblewrap gives up, as where there is no room for namespaces.
+    // A path below a file cannot be mounted: bubblewrap fails, as where namespaces are exhausted.
     let nowhere = PathBuf::from("/usr/bin/env/toolchain");
     let (ended, heard) = run_changed(|found| found.home = Some(nowhere));
     let why = ended.expect_err("it never began").to_string();
     assert!(why.contains("the sandbox did not start") && why.contains("bwrap"), "{why}");
     assert_eq!(text(&heard), "", "what the sandbox says is not the program's");
-    // All walls stand, and then there is nothing to run.
+    // The sandbox is complete, but the program does not exist.
     let (ended, _) = run_changed(|found| found.runtime.run = vec!["no-such-program".into()]);
     let why = ended.expect_err("it never began").to_string();
     assert!(why.contains("no-such-program: not found"), "{why}");
@@ -123,13 +123,13 @@ fn a_sandbox_that_hangs_is_not_tried_again() {
     let mut tries = 0;
     let ended: Result<(), WorkError> = start_patiently(&is_cancelled, || {
         tries += 1;
-        // As long as all tries together may go on beginning.
+        // As long as all tries together may keep starting.
         assert!(Command::new("sleep").arg("1.6").status().unwrap().success());
         Err(not_started())
     });
     assert!(matches!(ended, Err(WorkError::NotStarted { .. })));
     assert_eq!(tries, 1);
-    // Those that fail at once are tried for that long, and the last one may be what starts.
+    // Tries that fail at once are repeated for that long, and the last one may succeed.
     let (mut tries, begun) = (0, Instant::now());
     let ended = start_patiently(&is_cancelled, || {
         tries += 1;
@@ -153,7 +153,7 @@ fn a_sandbox_that_ends_without_a_word_tells_its_status() {
 
 #[test]
 fn exit_codes_of_the_walls_are_not_mistaken_for_their_failure() {
-    // As bubblewrap, `timeout`, `prlimit` and the shell end when they fail.
+    // The exit codes of bubblewrap, `timeout`, `prlimit` and the shell when they fail.
     for code in [1, 124, 125, 126, 127] {
         let end = shell(&format!("echo 'bwrap: Creating new namespace failed' >&2; exit {code}"));
         finished(&end, code, "");

@@ -1,7 +1,8 @@
-//! Many random commands: invariants after each, readers that come and go are told everything once, copies do not change.
+//! Many random commands: invariants hold after each, readers that come and go receive every event once, copies do not
+//! change.
 //!
-//! Each reader keeps what it was told and the position it is at, and asks again at random times, by pages of random length,
-//! from either of two nodes. In the end what it has is what the history says.
+//! Each reader keeps the events it received and its position, and asks again at random times, by pages of random
+//! length, from either of two nodes. In the end its events equal the history.
 
 use super::super::{Chat, Command, ConversationId, Event, Query, Target, View, names};
 use super::{create, restored, saved, stamp, token};
@@ -10,11 +11,11 @@ use std::collections::BTreeMap;
 
 const PEOPLE: [&str; 4] = ["ann", "bob", "eve", "zoe"];
 
-/// What one person's device knows.
+/// The state of one user's device.
 #[derive(Default)]
 struct Reader {
     position: u64,
-    /// Messages by conversation and number; `None`: taken back.
+    /// Messages by conversation and number; `None`: deleted.
     heard: BTreeMap<(ConversationId, u64), Option<String>>,
 }
 
@@ -68,7 +69,8 @@ fn readers_are_told_everything_once_and_in_order() {
         for (index, name) in PEOPLE.into_iter().enumerate() {
             chat.run(stamp(index as u64 + 1, 0), create(name));
         }
-        // All are in all rooms from the beginning and nobody leaves: then what was said is what was told.
+        // All accounts are in all rooms from the beginning and none leaves: then the received events equal the sent
+        // messages.
         let leavers = seed % 2 == 0;
         let mut readers: BTreeMap<u64, Reader> = (1..5).map(|who| (who, Reader::default())).collect();
         for index in 10..200 {
@@ -103,7 +105,7 @@ fn readers_are_told_everything_once_and_in_order() {
     }
 }
 
-/// What a reader has of its conversations since it came in is what history says.
+/// Compares a reader's messages since it joined its conversations with the history.
 fn compare(seed: u64, who: u64, reader: &Reader, chat: &Chat) {
     let token = token(PEOPLE[who as usize - 1]);
     let View::Inbox { rows, .. } = chat.answer(Query::Inbox(token)) else { panic!("no inbox") };

@@ -1,9 +1,9 @@
-//! Random lives: workers run what the job table gives them, crash, come back as another process, tell late and twice; the leader
-//! loses them rightly and wrongly; clients cancel. Whatever happens a job ends at most once, and when the crashes stop, every
-//! job ends.
+//! Random histories: workers run what the job table assigns to them, crash, return as another process, report late and
+//! twice; the leader declares them lost, rightly and wrongly; clients cancel. A job ends at most once in all cases, and
+//! when the crashes stop, every job ends.
 //!
-//! One seed fixes a life. The whole state goes through a snapshot now and then, and a second table that applied the same
-//! entries must be equal.
+//! One seed fixes a history. The whole state goes through a snapshot now and then, and a second table that applied the
+//! same entries must be equal.
 
 use super::super::{Answer, Command, End, JobId, JobTable, State, Verdict};
 use super::{process, request, restored, saved, stamp};
@@ -19,7 +19,7 @@ const NODES: u64 = 4;
 struct Process {
     who: Identity,
     is_alive: bool,
-    /// What it runs, by its own view.
+    /// The attempts that it runs, in its own view.
     runs: BTreeSet<(JobId, u32)>,
 }
 
@@ -31,11 +31,11 @@ struct World {
     at_ms: u64,
     processes: Vec<Process>,
     lives: u64,
-    /// Ends that were told and may be told again.
+    /// Ends that were reported and may be reported again.
     told: Vec<Command>,
     submitted: BTreeSet<JobId>,
     cancelled: BTreeSet<JobId>,
-    /// How each job ended, when that was first seen.
+    /// How each job ended, as first seen.
     ends: BTreeMap<JobId, (u32, End)>,
     /// Ends that were acknowledged.
     acknowledged: BTreeSet<JobId>,
@@ -76,7 +76,7 @@ impl World {
         answer
     }
 
-    /// What has ended stays as it is, until it is forgotten.
+    /// Checks that ended jobs stay unchanged until they are forgotten.
     fn look(&mut self) {
         for id in &self.submitted {
             let Some(job) = self.table.job(*id) else { continue };
@@ -90,19 +90,20 @@ impl World {
         }
     }
 
-    /// A node's next process.
+    /// Starts a node's next process.
     fn begin(&mut self, node: u64) {
         self.lives += 1;
         let who = process(node, self.lives);
         self.processes.retain(|old| old.who.id != who.id);
         self.processes.push(Process { who, is_alive: true, runs: BTreeSet::new() });
-        // Each node has a language of its own besides the one that all have.
+        // Each node has a language of its own beside the one that all have.
         let runtimes = [LANGUAGES[node as usize % 3].to_string(), "sh".to_string()].into();
         let slots = self.rng.u64(1..=3);
         self.entry(Command::Join { worker: who, slots, runtimes, trouble: None });
     }
 
-    /// A process looks at its work as it applies the log: it begins what is new and drops what is no longer its own.
+    /// A process compares its work with the applied log: it begins new attempts and drops those that are no longer its
+    /// own.
     fn learn(&mut self, place: usize) {
         let process = &mut self.processes[place];
         process.runs = self.table.work_of(process.who).into_iter().collect();
@@ -116,7 +117,7 @@ impl World {
         let end = End { exit_code: Some(0), stdout, ..End::bare(Verdict::Finished) };
         let command = Command::End { job, worker, attempt, end };
         self.told.push(command.clone());
-        // The word may get lost with its sender.
+        // The report may get lost with its sender.
         if self.rng.u8(..) < 230 {
             self.hear(command);
         }
@@ -142,9 +143,9 @@ impl World {
                 }
             }
             30..34 => self.begin(node),
-            // A crash: nobody knows yet.
+            // A crash, which the leader has not noticed yet.
             34..37 if !self.processes.is_empty() => self.processes[place].is_alive = false,
-            // The leader loses a process, rightly or not.
+            // The leader declares a process lost, rightly or wrongly.
             37..40 if !self.processes.is_empty() => {
                 let worker = self.processes[place].who;
                 self.entry(Command::Leave { worker, is_lost: true });

@@ -1,33 +1,34 @@
-//! How much work requests may do together, so that those which do much do not add up: a bucket of steps that log time fills.
+//! How much work requests may do together, so that expensive requests do not add up: a token bucket of steps that log
+//! time fills.
 //!
-//! A request may do much only when the bucket is nearly full. In between it may do a little, and when the bucket is empty next to
-//! nothing, which is enough for what most requests do. One that needs more then is undone and told when to come again: it is for
-//! the endpoint to wait, not for the log. So what is in the log and not applied yet is never much more than one bucket.
+//! A request may use the whole budget only when the bucket is nearly full. With less in the bucket it may use a small
+//! budget, and with an empty bucket a minimal one, which is enough for most requests. A request that needs more then is
+//! undone, and the client is told when to retry: the endpoint waits, not the log. So the work of entries that are in
+//! the log and not applied yet is never much more than one bucket.
 //!
-//! Invariants: A1 what is left follows from the entries' times and from the steps of their commands alone, and is stored with
-//! what they did: it is the same on every node. A2 alone, every request may use the whole budget.
-//! Not here: what a step is (`step_cost.rs`), who waits (`node/sql/load_permit.rs`).
+//! Invariants: A1 the bucket's level follows from the entries' times and from the steps of their commands alone, and is
+//! stored with their changes: it is the same on every node. A2 a request on its own may always use the whole budget.
+//! Not here: what a step is (`step_cost.rs`), where requests wait (`node/sql/load_permit.rs`).
 
 use crate::services::sql::commands::STEPS_MAX;
 use serde::{Deserialize, Serialize};
 
-/// What the bucket holds.
+/// Capacity of the bucket.
 const BUCKET_STEPS: i64 = STEPS_MAX as i64;
-/// What log time adds in a millisecond: a full bucket in so many.
+/// Steps that a millisecond of log time adds; the bucket fills in `FILLS_IN_MS`.
 const STEPS_PER_MS: i64 = BUCKET_STEPS / FILLS_IN_MS as i64;
 const FILLS_IN_MS: u64 = 600;
-/// Nobody is told to come sooner than that.
+/// Shortest retry delay that a client is given.
 const WAIT_MS_MIN: u64 = 250;
-/// With so much in the bucket a request may use the whole budget.
+/// From this level on a request may use the whole budget.
 const MUCH_FROM: i64 = BUCKET_STEPS / 4 * 3;
-/// What it may do while there is less, and when there is nothing.
+/// The budget of a request below that level, and when the bucket is empty.
 const LITTLE_STEPS: u64 = STEPS_MAX / 50;
 const LEAST_STEPS: u64 = STEPS_MAX / 200;
 
-/// The bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowance {
-    /// Steps left; fewer than none after a request that used more than there was.
+    /// Steps left; negative after a request that used more than there was.
     left: i64,
     /// Log time of the newest command.
     at_ms: u64,
@@ -40,7 +41,7 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// Steps that a command may take which comes now.
+    /// The budget of a command at this log time.
     pub fn budget(&mut self, now_ms: u64) -> u64 {
         let passed = i64::try_from(now_ms.saturating_sub(self.at_ms)).unwrap_or(i64::MAX);
         self.left = self.left.saturating_add(passed.saturating_mul(STEPS_PER_MS)).min(BUCKET_STEPS);
@@ -52,13 +53,13 @@ impl Allowance {
         }
     }
 
-    /// A command took so many.
+    /// Takes the steps that a command used.
     pub fn charge(&mut self, steps: u64) {
         self.left = self.left.saturating_sub(i64::try_from(steps).unwrap_or(i64::MAX));
     }
 
-    /// Milliseconds after which a command that needs more shall come again: when the bucket has filled, if no other does much
-    /// before. What comes too early takes of what is there, hence no sooner than after a while.
+    /// Milliseconds after which a command that needs more should be retried: when the bucket has filled, if no other
+    /// command uses much before. A retry that comes too early takes steps out of the bucket, hence the minimum.
     pub fn wait_ms(&self) -> u64 {
         let missing = MUCH_FROM.saturating_sub(self.left).max(0).cast_unsigned();
         missing.div_ceil(STEPS_PER_MS.cast_unsigned()).max(WAIT_MS_MIN)
@@ -85,7 +86,7 @@ mod tests {
     fn in_any_second_no_more_is_allowed_than_a_bucket_and_what_fills_it() {
         let (mut allowance, mut used) = (Allowance::default(), 0);
         for now_ms in 0..1000 {
-            // Eight that do as much as they may in each millisecond.
+            // Eight commands in each millisecond that use all that they may.
             for _ in 0..8 {
                 let steps = allowance.budget(now_ms);
                 if steps > LEAST_STEPS {

@@ -1,10 +1,10 @@
-//! Reads that mark the words which were found in a text: `highlight` and `snippet`.
+//! Reads that mark matched words in a text: `highlight` and `snippet`.
 //!
-//! `highlight` copies all that it has so far for each place, `snippet` looks at all places for each place, and nobody looks at a
-//! deadline meanwhile. SQLite has no way to put functions of ours in their place. So marks stand in the statement or are
-//! parameters, and texts are the shorter the longer the marks and the words are.
+//! `highlight` copies its output so far for each match, `snippet` examines all matches for each match, and neither
+//! checks a deadline meanwhile. SQLite offers no way to replace them with functions of ours. So marks must be literals
+//! in the statement or parameters, and the longer the marks and words are, the shorter texts must be.
 //!
-//! Not here: what writes, where both are refused (`services/sql/connection/authorizer.rs`).
+//! Not here: writes, where both are refused (`services/sql/connection/authorizer.rs`).
 
 use super::fulltext_terms::SearchTerms;
 use super::step_cost::Program;
@@ -16,15 +16,15 @@ use crate::services::sql::tokens::from_first_word;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes of a value where marks and words are short.
+/// Longest value, in bytes, where marks and words are short.
 const TEXT_BYTES_MAX: usize = 64 << 10;
-/// So many bytes of marks, or of words, halve it, twice as many make it a third.
+/// So many bytes of marks, or of words, halve that length; twice as many divide it by three.
 const MARK_BYTES: usize = 32;
 const WORD_BYTES: usize = 16;
-/// The shortest that it becomes: with longer marks or words the read is refused.
+/// The smallest limit: where longer marks or words would lower it further, the read is refused.
 const TEXT_BYTES_MIN: usize = 4 << 10;
 
-/// Bounds the length of values for a statement that marks words; how long they may be, if it does.
+/// Bounds the length of values for a statement that marks words; returns the bound, if the statement does.
 ///
 /// # Errors
 /// Marks or words are computed, or too long.
@@ -45,7 +45,7 @@ pub fn narrow(conn: &Connection, hooks: &HookState, statement: &Statement) -> Re
     Ok(Some(bytes))
 }
 
-/// Says so where a value was longer.
+/// Explains the error where a value was longer than the bound.
 pub fn explain(error: StatementError, bytes: Option<usize>) -> StatementError {
     match (error, bytes) {
         (StatementError::TooLong(_), Some(bytes)) => StatementError::Failed(format!(
@@ -55,7 +55,7 @@ pub fn explain(error: StatementError, bytes: Option<usize>) -> StatementError {
     }
 }
 
-/// How long values may be; `None`: too short.
+/// The bound on values; `None`: it would be too short.
 fn text_bytes(marks: Option<SearchTerms>, words: Option<SearchTerms>, parameters: usize) -> Option<usize> {
     let bytes = |asked: Option<SearchTerms>| {
         let asked = asked.unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Settings of full-text tables that statements may not change.
 //!
-//! A full-text table is told by a row that is inserted how to lay out its index. Some of these settings make later statements do
-//! work that grows with the square of what is stored, in steps that nobody counts.
+//! A full-text table is configured by inserting a row with a setting's name. Some of these settings make later
+//! statements do work that grows with the square of what is stored, in steps that are not counted.
 //! Not here: what a statement costs that uses such a table (`length_tiers.rs`, `step_cost.rs`).
 
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
@@ -9,27 +9,27 @@ use crate::services::sql::errors::{StatementError, classify};
 use rusqlite::{Connection, OptionalExtension, Result};
 use std::collections::BTreeMap;
 
-/// All settings but `rank`, which tells how to sort.
+/// All settings but `rank`, which determines the sort order.
 const REFUSED: &str =
     "'pgsz', 'hashsize', 'automerge', 'usermerge', 'crisismerge', 'deletemerge', 'secure-delete', 'insttoken'";
 
 /// The settings of each full-text table that the statement inserts into.
 pub type Settings = BTreeMap<String, Option<String>>;
 
-/// Reads them.
+/// Reads these settings.
 ///
 /// # Errors
-/// SQLite's.
+/// SQLite's error.
 pub fn settings(conn: &Connection, hooks: &HookState) -> Result<Settings> {
     let filled = hooks.filled();
     let _own = InternalStatements::begin(hooks);
     filled.into_iter().map(|(table, _)| refused(conn, &table).map(|found| (table, found))).collect()
 }
 
-/// Settings of a table that no statement may give it; `None`: it has none of them, or is no full-text table.
+/// The settings of a table that statements may not change; `None`: it has none of them, or is not a full-text table.
 ///
 /// # Errors
-/// SQLite's.
+/// SQLite's error.
 pub fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
     let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = ?1 || '_config' COLLATE NOCASE)";
     if !conn.prepare_cached(find)?.query_row([table], |row| row.get::<_, bool>(0))? {
@@ -37,15 +37,16 @@ pub fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
     }
     let config = format!("{table}_config").replace('"', "\"\"");
     let select = format!("SELECT group_concat(k || '=' || quote(v)) FROM main.\"{config}\" WHERE k IN ({REFUSED})");
-    // A table of that name which is no full-text table's has other columns.
+    // A table of that name that does not belong to a full-text table has other columns.
     let Ok(mut prepared) = conn.prepare_cached(&select) else { return Ok(None) };
     prepared.query_row([], |row| row.get::<_, Option<String>>(0)).optional().map(Option::flatten)
 }
 
-/// Looks whether a statement has changed any. What a table has had since these settings were not refused goes on.
+/// Checks that a statement has not changed any setting. A setting from a time when these were not refused stays in
+/// force.
 ///
 /// # Errors
-/// It has.
+/// The statement has changed one.
 pub fn keep(conn: &Connection, hooks: &HookState, before: &Settings) -> std::result::Result<(), StatementError> {
     #[cfg(test)]
     if hooks.settings_are_free.load(std::sync::atomic::Ordering::Relaxed) {

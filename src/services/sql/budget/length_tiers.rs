@@ -1,13 +1,15 @@
 //! How long values may be while a statement of the log runs, and what its steps cost then.
 //!
-//! One step of SQLite's machine can copy, sort, write or compute with a value, whatever its length: counting steps alone bounds
-//! neither time nor memory nor disk. So a statement begins in the lowest tier, where values are short and a step costs one. If
-//! it meets a longer one, it is undone and begins again in the next tier, where values may be longer and a step costs more in
-//! proportion: what a command can move altogether is bounded by steps times length. Which tier it ends in follows from the
-//! content alone, and so do the steps: they are the same on every node.
+//! One step of SQLite's virtual machine can copy, sort, write or compute with a value of any length: counting steps
+//! alone bounds neither time nor memory nor disk. So a statement starts in the lowest tier, where values are short and
+//! a step costs one. If it meets a longer value, it is undone and starts again in the next tier, where values may be
+//! longer and a step costs more in proportion: the bytes that a command can move in total are bounded by steps times
+//! length. The tier in which it ends follows from the content alone, and so do the steps: they are the same on every
+//! node.
 //!
-//! Invariant: G1 a statement that failed, in any tier, has left nothing behind.
-//! Not here: who counts (`services/sql/connection/hook_state.rs`), what is said of a failure (`services/sql/statement.rs`).
+//! Invariant: G1 a statement that failed, in any tier, has left no changes behind.
+//! Not here: counting steps (`services/sql/connection/hook_state.rs`), the message of a failure
+//! (`services/sql/statement.rs`).
 
 use super::long_rows::LONG_BYTES;
 use super::text_cost::Length;
@@ -23,27 +25,28 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of a value or row in each tier.
 const TIER_BYTES: [usize; 8] = [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, ROW_BYTES_MAX];
-/// By which the price of bytes is multiplied: so much that a command can move about a gigabyte.
+/// Factor of the price of bytes in each tier, chosen so that a command can move about a gigabyte.
 const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
-/// For statements that use virtual tables no tier is lower: a full-text index writes its pages (64 KiB at most) without looking
-/// whether they are too long, and would lose them.
+/// Lowest tier for statements that use virtual tables: a full-text index writes its pages (64 KiB at most) without
+/// checking whether they are too long, and would lose them.
 const LOWEST_OF_VIRTUAL: usize = 4;
-/// So long, as a tier, are most of the values there.
+/// The tier that matches the length of most values there.
 const SHORT_OF_VIRTUAL: usize = 2;
-/// A step of theirs costs so much less: for each row a full-text index takes many, with short values.
+/// A step of such a statement costs so many times less: for each row a full-text index takes many steps, with short
+/// values.
 const VIRTUAL_STEPS: u64 = 4;
-/// In tiers from here on values take more than the page of their row.
+/// In tiers from here on values take more pages than that of their row.
 const FAR_FROM: usize = 3;
-/// Gears from here on are not for long programs: each of its registers may hold a value.
+/// In tiers from here on programs must be short: each register may hold a value.
 const SHORT_FROM: usize = 3;
-/// Values that a program joins of others times bytes of a value, in those: each may stay in memory until it ends, and nobody is
-/// asked meanwhile.
+/// In those tiers: values that a program concatenates times bytes of a value. Each may stay in memory until the program
+/// ends, and no limit is checked meanwhile.
 const JOINED_BYTES_MAX: usize = 160 << 20;
-/// Instructions of a program times bytes of a value, in those.
+/// In those tiers: instructions of a program times bytes of a value.
 const PROGRAM_BYTES_MAX: usize = 1 << 30;
 
-/// Runs `attempt` in one tier after another until no value is too long for it. `longest`: a value that is there for certain.
-/// The outer error: a statement of our own failed.
+/// Runs `attempt` in one tier after another until no value is too long for it. `longest`: length of a value that
+/// certainly occurs. The outer error: an internal statement failed.
 pub fn run_in_tiers<T>(
     conn: &Connection,
     hooks: &Arc<HookState>,
@@ -59,7 +62,7 @@ pub fn run_in_tiers<T>(
         let done = attempt(tier);
         set_tier(conn, hooks, None)?;
         if conn.is_autocommit() {
-            // SQLite has taken back all that was done since BEGIN.
+            // SQLite has rolled back everything since BEGIN.
             return Ok(done);
         }
         match done {
@@ -73,7 +76,7 @@ pub fn run_in_tiers<T>(
                 undo(conn, hooks)?;
                 tier = tier.max(LOWEST_OF_VIRTUAL);
             }
-            // A definition that is too long for this tier looks like damage.
+            // To SQLite, a definition that is too long for this tier looks like corruption.
             Err(StatementError::TooLong(_) | StatementError::Fatal { is_damaged: true, .. })
                 if tier + 1 < TIER_BYTES.len() =>
             {
@@ -89,10 +92,10 @@ pub fn run_in_tiers<T>(
     }
 }
 
-/// Does something of our own in the middle of a tier, with values of any length.
+/// Runs internal work in the middle of a tier, with values of any length.
 ///
 /// # Errors
-/// SQLite's.
+/// SQLite's error.
 pub fn at_any_length<T>(conn: &Connection, tier: usize, work: impl FnOnce() -> T) -> Result<T> {
     set_length(conn, None)?;
     let done = work();
@@ -100,9 +103,9 @@ pub fn at_any_length<T>(conn: &Connection, tier: usize, work: impl FnOnce() -> T
     Ok(done)
 }
 
-/// Called when a statement is prepared, which tells what it uses. A virtual table that is used for the first time in a
-/// transaction prepares statements of its own meanwhile, which look as if they were parts of this one: so it is prepared once
-/// more.
+/// Called when a statement has been prepared, so that what it uses is known. A virtual table that is used for the first
+/// time in a transaction prepares statements of its own meanwhile, which look like parts of this one: so this one is
+/// prepared once more.
 ///
 /// # Errors
 /// It uses a virtual table, and was prepared for the first time.
@@ -114,7 +117,7 @@ pub fn suits(hooks: &HookState, tier: usize) -> std::result::Result<(), Statemen
     Ok(())
 }
 
-/// The tier for one row after another, each of which fails as a whole or not at all.
+/// The tier for a sequence of rows, each of which fails as a whole or not at all.
 pub struct RowTier<'a> {
     conn: &'a Connection,
     hooks: &'a Arc<HookState>,
@@ -122,12 +125,12 @@ pub struct RowTier<'a> {
 }
 
 impl<'a> RowTier<'a> {
-    /// None yet.
+    /// No tier is set yet.
     pub fn new(conn: &'a Connection, hooks: &'a Arc<HookState>) -> RowTier<'a> {
         RowTier { conn, hooks, tier: None }
     }
 
-    /// The tier for a row of so many bytes, the last for longer ones.
+    /// Sets the tier for a row of so many bytes; the last tier for longer rows.
     pub fn at_least(&mut self, bytes: usize) -> Result<()> {
         let tier = Some(tier_of(bytes));
         if self.tier != tier {
@@ -137,12 +140,12 @@ impl<'a> RowTier<'a> {
         Ok(())
     }
 
-    /// Bytes of a row in the present tier.
+    /// Longest row of the present tier, in bytes.
     pub fn bytes(&self) -> usize {
         TIER_BYTES[self.tier.unwrap_or(0)]
     }
 
-    /// Whether there is a higher one.
+    /// Whether there is a higher tier.
     pub fn is_not_all(&self) -> bool {
         self.tier.is_none_or(|tier| tier + 1 < TIER_BYTES.len())
     }
@@ -150,7 +153,7 @@ impl<'a> RowTier<'a> {
 
 impl Drop for RowTier<'_> {
     fn drop(&mut self) {
-        // It sets a number: nothing can go wrong.
+        // It sets a number, which cannot fail.
         let _ = set_tier(self.conn, self.hooks, None);
     }
 }
@@ -159,7 +162,7 @@ fn tier_of(bytes: usize) -> usize {
     TIER_BYTES.iter().position(|most| *most >= bytes).unwrap_or(TIER_BYTES.len() - 1)
 }
 
-/// Whether a program of so many instructions, with so many values that it joins, is too long for a tier; why.
+/// The reason if a program of so many instructions, which concatenates so many values, is too long for a tier.
 pub fn excess(tier: usize, instructions: usize, joined: usize) -> Option<String> {
     if joined.saturating_mul(TIER_BYTES[tier]) > JOINED_BYTES_MAX {
         let (kib, most) = (TIER_BYTES[tier] >> 10, JOINED_BYTES_MAX / TIER_BYTES[tier]);
@@ -176,7 +179,7 @@ pub fn excess(tier: usize, instructions: usize, joined: usize) -> Option<String>
     })
 }
 
-/// Bytes of long rows that a statement has written at most, which changed so many rows.
+/// Upper bound of the bytes of long rows written by a statement that changed so many rows.
 pub fn long_bytes(hooks: &HookState, rows: u64) -> u64 {
     let longest = hooks.longest.load(Relaxed);
     if longest > LONG_BYTES.unsigned_abs() { longest.saturating_mul(rows).min(1 << 40) } else { 0 }
@@ -189,7 +192,7 @@ pub fn is_high(tier: usize) -> bool {
 
 fn undo(conn: &Connection, hooks: &HookState) -> Result<()> {
     own(conn, hooks, "ROLLBACK TO s")?;
-    // If the schema was undone as well, it is read again now, where nothing is too long.
+    // If the schema was rolled back as well, it is read again now, where nothing is too long.
     let _own = InternalStatements::begin(hooks);
     conn.prepare_cached("SELECT 1 FROM sqlite_phalanx WHERE idx = 0")?.exists([]).map(drop)
 }
@@ -199,7 +202,7 @@ fn own(conn: &Connection, hooks: &HookState, sql: &str) -> Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// Called by the update hook for each row that is written: those of full-text tables are charged for.
+/// Called by the update hook for each row that is written: charges for rows of full-text tables.
 pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
     if !hooks.has_virtual.load(Relaxed) || !["_data", "_docsize", "_content"].iter().any(|end| table.ends_with(end)) {
         return;
@@ -210,18 +213,18 @@ pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
     }
 }
 
-/// Whether texts for a full-text index may be longer in the present tier than in the lowest of virtual tables, in a statement
-/// that may write many of them: each is paid for when its row is written.
+/// Whether texts for a full-text index may be longer in the present tier than in the lowest tier of virtual tables, in
+/// a statement that may write many of them: each is charged for when its row is written.
 fn has_long_texts(hooks: &HookState) -> bool {
     hooks.touches_virtual.load(Relaxed)
         && hooks.may_repeat.load(Relaxed)
         && hooks.longest.load(Relaxed) > TIER_BYTES[LOWEST_OF_VIRTUAL] as u64
 }
 
-/// Charges for the text that a statement gives full-text indexes.
+/// Charges for the text that a statement passes to full-text indexes.
 ///
 /// # Errors
-/// The budget has not so much, or it is refused.
+/// The budget is exceeded, or the statement is refused.
 pub fn charge_virtual(
     conn: &Connection,
     hooks: &HookState,
@@ -234,7 +237,7 @@ pub fn charge_virtual(
     if !hooks.may_repeat.load(Relaxed) {
         hooks.set_price(step_cost::VIRTUAL);
     }
-    // What is longer than what it was given is computed, and may be as long as the tier allows.
+    // A text longer than the statement's own texts is computed, and may be as long as the tier allows.
     let is_computed = tier > LOWEST_OF_VIRTUAL && given.bytes < TIER_BYTES[tier - 1];
     let text = if is_computed { Length { bytes: TIER_BYTES[tier], wide: TIER_BYTES[tier] } } else { given };
     let filled = hooks.filled();
@@ -252,7 +255,7 @@ pub fn charge_virtual(
     }
 }
 
-/// Changes the tier; `None`: for statements of our own.
+/// Changes the tier; `None`: for internal statements.
 fn set_tier(conn: &Connection, hooks: &Arc<HookState>, tier: Option<usize>) -> Result<()> {
     set_length(conn, tier.map(|tier| TIER_BYTES[tier]))?;
     let Some(tier) = tier else { return Ok(()) };

@@ -1,9 +1,10 @@
-//! What it costs to change the schema, and how large a schema may become.
+//! What a schema change costs, and how large a schema may become.
 //!
-//! SQLite works with the whole schema in single steps that nobody counts: it looks through it for each new definition, and ALTER
-//! TABLE parses all of it, several times. So a statement that changes the schema pays for the schema's size before it runs.
+//! SQLite processes the whole schema within single steps, which step counting does not see: it searches the schema for
+//! each new definition, and ALTER TABLE parses all of it, several times. So a statement that changes the schema is
+//! charged for the schema's size before it runs.
 //!
-//! Invariant: D1 what is charged follows from the statement and the schema alone: it is the same on every node.
+//! Invariant: D1 the charge follows from the statement and the schema alone: it is the same on every node.
 //! Not here: what the program of such a statement costs (`step_cost.rs`).
 
 use super::fulltext_writes::Definition;
@@ -13,19 +14,20 @@ use crate::services::sql::errors::{StatementError, classify};
 use crate::services::sql::tokens::words;
 use rusqlite::Connection;
 
-/// Tables, indexes, views and triggers of a database, with those that SQLite makes by itself.
+/// Tables, indexes, views and triggers of a database, including those that SQLite creates by itself.
 const OBJECTS_MAX: u64 = 2_000;
 /// Bytes of all definitions.
 const BYTES_MAX: u64 = 1 << 20;
-/// Virtual tables among them: SQLite tells each of them of every savepoint, one may read from another, and that deeper and deeper.
+/// Virtual tables among them: SQLite informs each of them of every savepoint, and they may read from one another, ever
+/// more deeply nested.
 const VIRTUAL_MAX: u64 = 32;
-/// What any change costs, and for each object that there is.
+/// The cost of any change, and the cost for each existing object.
 const CHANGE_STEPS: u64 = 150_000;
 const STEPS_PER_OBJECT: u64 = 300;
-/// What a comma of a statement costs, which may stand between two columns, and the square of their number.
+/// The cost of a comma in a statement, which may separate two columns, and of the square of their number.
 const STEPS_PER_COMMA: u64 = 3_000;
-/// What ALTER TABLE costs: by itself, for each object of the schema, for each comma in their definitions, and for each byte of
-/// those.
+/// The cost of ALTER TABLE: a fixed part, and parts for each object of the schema, for each comma in the definitions,
+/// and for each byte of them.
 struct Alter {
     once: u64,
     object: u64,
@@ -34,12 +36,12 @@ struct Alter {
 }
 
 const ADD: Alter = Alter { once: 400_000, object: 6_000, comma: 1_500, byte: 50 };
-/// To rename or to remove something: each definition is parsed again and searched for the name.
+/// Renaming or removing: each definition is parsed again and searched for the name.
 const RENAME: Alter = Alter { once: 2_000_000, object: 30_000, comma: 10_000, byte: 300 };
 
-/// Names that an ALTER TABLE may have, with the words RENAME and COLUMN, which may be names.
+/// Largest number of names in an ALTER TABLE, including the words RENAME and COLUMN, which may be names.
 const NAMES_MAX: usize = 6;
-/// Bytes that are moved in the time of a step.
+/// Bytes that are moved in the time of one step.
 const MOVED_PER_STEP: u64 = 10;
 
 /// How large a schema is.
@@ -47,16 +49,17 @@ struct Size {
     objects: u64,
     bytes: u64,
     virtual_tables: u64,
-    /// In all definitions; known for ALTER TABLE alone.
+    /// Commas in all definitions; known for ALTER TABLE alone.
     commas: u64,
-    /// Bytes that are moved if a new name is written in all places that may be meant; known for ALTER TABLE alone.
+    /// Bytes that are moved if a new name is written in every place that may refer to the old one; known for ALTER
+    /// TABLE alone.
     moved: u64,
 }
 
 /// Charges for a statement that changes the schema.
 ///
 /// # Errors
-/// The budget has not so much, or the schema is as large as it may be.
+/// The budget is exceeded, or the schema has reached its size limit.
 pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> Result<(), StatementError> {
     let mut verbs = words(sql).map(<[u8]>::to_ascii_lowercase);
     let verb = verbs.next().unwrap_or_default();
@@ -67,7 +70,7 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
     let commas = sql.bytes().filter(|byte| *byte == b',').count() as u64;
     let mut steps = CHANGE_STEPS + objects * STEPS_PER_OBJECT + commas * STEPS_PER_COMMA + commas * commas;
     if verb == b"alter" {
-        // A new name is written wherever the old one stands.
+        // A new name is written wherever the old one occurs.
         let touched = bytes + objects * own_bytes;
         let renames = verbs.any(|word| word == b"rename" || word == b"drop");
         let Alter { once, object, comma, byte } = if renames { RENAME } else { ADD };
@@ -139,9 +142,9 @@ fn size(conn: &Connection, hooks: &HookState, tier: usize, altered: Option<&str>
     })?
 }
 
-/// The names in an ALTER TABLE, in lower case, and words that may be names; `None`: they cannot be told.
+/// The names in an ALTER TABLE, in lower case, and words that may be names; `None`: they cannot be determined.
 fn names(sql: &str) -> Option<Vec<String>> {
-    // What SQLite takes for a name only in quotes.
+    // Words that SQLite accepts as names only in quotes.
     const KEYWORDS: [&str; 4] = ["alter", "table", "drop", "to"];
     let (mut rest, mut names) = (sql, Vec::new());
     while let Some(first) = rest.chars().next() {

@@ -1,12 +1,13 @@
-//! What a step of a statement's program costs, from the program that SQLite made of it.
+//! What a step of a statement's program costs, computed from the program that SQLite compiled.
 //!
-//! A step of SQLite's machine takes ten nanoseconds or ten microseconds, by what it does. So each instruction has a price: a part
-//! for the work itself and a part for each 256 bytes that a value may have in the present tier. A program that only goes
-//! forward pays it once. One that goes round pays by the step: for each dear instruction there is a shortest way round, and in so
-//! many steps it runs once at most; the sum over all of them is what a step costs on average, at most.
+//! A step of SQLite's virtual machine takes ten nanoseconds or ten microseconds, depending on the instruction. So each
+//! instruction has a price: a part for the work itself and a part for each 256 bytes that a value may have in the
+//! present tier. A program without loops is charged once. A program with loops is charged by the step: for each
+//! expensive instruction there is a shortest cycle through it, and in so many steps it runs once at most; the sum over
+//! all of them is an upper bound of a step's average cost.
 //!
 //! Invariant: P1 a price follows from the statement, the schema and the tier alone: it is the same on every node.
-//! Not here: who counts (`services/sql/connection/hook_state.rs`), how long values may be (`length_tiers.rs`).
+//! Not here: counting steps (`services/sql/connection/hook_state.rs`), the length of values (`length_tiers.rs`).
 
 use super::fulltext_terms::{Registers, SearchTerms};
 use rusqlite::types::ValueRef;
@@ -15,23 +16,24 @@ use std::collections::BTreeMap;
 use std::ops::{Add, Div, Mul, Range};
 use std::sync::OnceLock;
 
-/// Steps of the budget: some of them take a nanosecond.
+/// A price in steps of the budget, each of which stands for a nanosecond or a few.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Price {
-    /// Whatever the length.
+    /// Independent of the length of values.
     pub step: u64,
     /// For each 256 bytes that a value may have.
     pub bytes: u64,
-    /// The same on top where values may have more: few of the short ones are as long as they may be, and most of the long ones are.
+    /// Additionally for each 256 bytes in tiers with longer values: few short values have the tier's full length, and
+    /// most long ones do.
     pub long: u64,
-    /// The same on top where a value takes pages of its own, which are put together to read it.
+    /// Additionally for each 256 bytes where a value takes pages of its own, which are assembled to read it.
     pub far: u64,
-    /// For each byte of the parameters, where a full-text index is asked for them.
+    /// For each byte of the parameters, where they are search terms of a full-text index.
     pub words: u64,
 }
 
 impl Price {
-    /// The same for a statement with so many bytes of parameters.
+    /// The price for a statement with so many bytes of parameters.
     pub fn with_parameters(self, bytes: usize) -> Price {
         Price { step: self.step.saturating_add(self.words.saturating_mul(bytes as u64)), words: 0, ..self }
     }
@@ -80,32 +82,33 @@ impl Div<u64> for Price {
     }
 }
 
-/// What a step costs of which nothing is known: it goes forward, once.
+/// A step of an unknown instruction that runs once.
 pub const PLAIN: Price = price(5, 1);
-/// A step while a statement is prepared, in which SQLite looks at one way to join tables. It does so twice: once to be explained.
+/// A step while a statement is prepared, in which SQLite examines one way to join tables. It does so twice: once for
+/// EXPLAIN.
 pub const PLANNED: Price = price(3_000, 0);
-/// The same where a virtual table does its own work behind the program, with statements of its own.
+/// The same where a virtual table works outside of the program, with statements of its own.
 pub const VIRTUAL: Price = price(15, 30);
-/// A step of a program that asks a full-text index for words, which goes through pages of its own meanwhile.
+/// A step of a program that searches a full-text index, which reads its own pages meanwhile.
 const ASKED_STEP: u64 = 600;
-/// What a byte of the words adds to it: each row is looked for by each word.
+/// What a byte of the search terms adds to it: each row is searched for each word.
 const ASKED_STEP_BYTE: u64 = 5;
-/// What it costs to ask the index, and what each byte of the words adds.
+/// The cost of a search in the index, and what each byte of the search terms adds.
 const ASKED: u64 = 20_000;
 const ASKED_BYTE: u64 = 14_000;
-/// What a call costs beside what it is charged for when it is made.
+/// The cost of a call beside what is charged when it is made.
 const PAID_WHEN_CALLED: Price = price(0, 8);
-/// A function of which nothing is known.
+/// An unknown function.
 const UNKNOWN_FUNCTION: Price = price(50, 300);
-/// Dear instructions of a circle times all of it: beyond it nobody searches, and each step is thought to cost as much as the
-/// dearest.
+/// Largest number of expensive instructions of a cycle times its instructions: above it no search is made, and each
+/// step is charged as much as the most expensive one.
 const SEARCHED_MAX: usize = 2_000_000;
-/// What it costs to read an instruction, and to look for one on the way from another.
+/// The cost of reading an instruction, and of visiting one while searching for a path from another.
 pub const STEPS_PER_INSTRUCTION: usize = 1_000;
 const STEPS_PER_PAIR: usize = 4;
-/// Ways back from subroutines and coroutines: with more of them a program is too tangled to be searched.
+/// Return edges of subroutines and coroutines: with more of them a program is too complex to be searched.
 const WAYS_PER_INSTRUCTION_MAX: usize = 8;
-/// Shortest way round that a program can have.
+/// Shortest cycle that a program can have.
 const SHORTEST_ROUND: u64 = 3;
 
 /// Instructions with their prices.
@@ -137,7 +140,7 @@ const INSTRUCTIONS: &[(&str, Price)] = &[
     ("ResultRow", price(10, 4).long(20)),
 ];
 
-/// Functions with their prices; a star stands for the rest of a name.
+/// Functions with their prices; a star matches the rest of a name.
 const FUNCTIONS: &[(&str, Price)] = &[
     ("octet_length typeof coalesce ifnull iif if zeroblob random", price(10, 4)),
     ("last_insert_rowid changes likely unlikely likelihood", price(10, 4)),
@@ -169,7 +172,7 @@ const FUNCTIONS: &[(&str, Price)] = &[
     ("json*", price(100, 600).long(900)),
     ("percentile* median", price(100, 20).long(150)),
     ("snippet highlight bm25 rtreecheck", price(2000, 2000)),
-    // ALTER TABLE has them parse definitions: see `schema_changes.rs`.
+    // ALTER TABLE makes them parse definitions: see `schema_changes.rs`.
     ("sqlite_*", price(100, 4)),
 ];
 
@@ -187,12 +190,12 @@ impl Price {
     }
 }
 
-/// What words cost: so much, and so much for each byte.
+/// The cost of search terms: a fixed part, and a part for each byte.
 fn of_words(asked: SearchTerms, step: u64, byte: u64) -> Price {
     Price { words: asked.parameters as u64 * byte, ..price(step + asked.bytes as u64 * byte, 0) }
 }
 
-/// What a call costs, of a name that may have the number of its arguments behind it.
+/// The cost of a call, by a name that may be followed by the number of its arguments.
 pub fn function(called: &str) -> Price {
     let name = called.split('(').next().unwrap_or_default().to_ascii_lowercase();
     let is = |known: &str| match known.strip_suffix('*') {
@@ -204,7 +207,7 @@ pub fn function(called: &str) -> Price {
     if is_paid_when_called(called) { Price { step: found.step, ..PAID_WHEN_CALLED } } else { found }
 }
 
-/// Whether a call is charged for by the bytes that it is given: functions of ours in the place of those of SQLite that have no
+/// Whether a call is charged by the bytes of its arguments: our replacements of SQLite functions, whose names carry no
 /// number of arguments (`services/sql/connection/result_lengths.rs`).
 fn is_paid_when_called(called: &str) -> bool {
     let (name, args) = called.trim_end_matches(')').split_once('(').unwrap_or((called, ""));
@@ -212,22 +215,23 @@ fn is_paid_when_called(called: &str) -> bool {
     name == "json_pretty" || (is_of_ours && args.parse().is_ok_and(|args: u32| args > 2))
 }
 
-/// What a comparison costs that is no `memcmp`.
+/// The cost of a comparison that is not a `memcmp`.
 const FOLDED: Price = price(2, 80).long(40);
-/// Arguments of `max` and `min` of one row, which the program does not tell.
+/// Arguments of `max` and `min` over one row, whose number the program does not contain.
 const LARGEST_OF_MANY: u64 = 127;
-/// Entries of an index that a search compares with, and more than are on its way where keys are long.
+/// Index entries that a search compares with; more than lie on its path where keys are long.
 const COMPARED: u64 = 16;
-/// Bits of the fifth number of a comparison that say how values are made alike, and those that make numbers of text.
+/// Bits of an instruction's fifth operand: those that state how values are converted before a comparison, and those
+/// that convert text to numbers.
 const AFFINITY_BITS: i64 = 0x47;
 const AFFINITY_NUMERIC: i64 = 0x43;
 
-/// Whether texts are compared in another way than byte for byte: by a collation, or by one of some for a key.
+/// Whether texts are compared otherwise than byte by byte: by a collation, or by one of several collations of a key.
 fn folds(collations: &[u8]) -> bool {
     ["NOCASE", "RTRIM"].iter().any(|name| memchr::memmem::find(collations, name.as_bytes()).is_some())
 }
 
-/// What it costs on top to compare two values. `how`: the fifth number of the instruction.
+/// The additional cost of comparing two values. `how`: the fifth operand of the instruction.
 fn comparison(folds: bool, how: i64) -> Price {
     let folded = if folds { FOLDED } else { Price::default() };
     let parsed = if how & AFFINITY_BITS >= AFFINITY_NUMERIC { price(0, 0).long(130) } else { Price::default() };
@@ -238,21 +242,21 @@ fn is_largest_of_many(called: &str) -> bool {
     called.starts_with("max(-") || called.starts_with("min(-")
 }
 
-/// What a cursor looks for entries by.
+/// The keys by which a cursor finds entries.
 #[derive(Clone, Copy, Debug)]
 struct Keys {
-    /// By more than a number.
+    /// The key consists of values, not of a row number alone.
     are_values: bool,
     folds: bool,
 }
 
 impl Keys {
-    /// From what opens it.
+    /// Derived from the instruction that opens the cursor.
     fn of(text: &[u8]) -> Keys {
         Keys { are_values: text.starts_with(b"k("), folds: folds(text) }
     }
 
-    /// What an instruction costs on top.
+    /// The additional cost of an instruction.
     fn more(self, name: &str) -> Price {
         if !self.are_values {
             return Price::default();
@@ -262,7 +266,7 @@ impl Keys {
             "SeekGE" | "SeekGT" | "SeekLE" | "SeekLT" | "NotFound" | "Found" | "NoConflict" => {
                 (folded + FAR) * COMPARED
             }
-            // What they write costs more than the search among bytes.
+            // Writing costs more than a bytewise search.
             "IdxInsert" | "SorterInsert" => folded * COMPARED,
             "IdxDelete" => folded * COMPARED + FAR * 4,
             "IdxGE" | "IdxGT" | "IdxLE" | "IdxLT" => folded + FAR,
@@ -272,81 +276,80 @@ impl Keys {
     }
 }
 
-/// What it costs to put a long key together.
+/// The cost of assembling a long key.
 const FAR: Price = price(0, 0).long(4).far(40);
 
-/// One instruction.
 #[derive(Debug)]
 struct Instruction {
     price: Price,
-    /// Where it may go on but with the next.
+    /// Instructions that may follow, except the next one.
     jumps: Vec<usize>,
-    /// It never goes on with the next.
+    /// The next instruction never follows.
     is_end: bool,
 }
 
-/// Instructions that may go on at their second number.
+/// Instructions that may jump to their second operand.
 pub(super) const JUMPS: &str = "VFilter Init Goto Gosub InitCoroutine MustBeInt Jump Once If IfNot IsType IfNullRow SeekLT SeekLE \
 SeekGE SeekGT SeekScan IfNoHope NoConflict NotFound Found SeekRowid NotExists Last IfSizeBetween SorterSort Sort Rewind IfEmpty SorterNext \
 Prev Next IdxLE IdxGT IdxLT IdxGE IFindKey RowSetRead RowSetTest Program FkIfZero IsNull NotNull Ne Eq Gt Le Lt Ge ElseEq IfPos \
 IfNotZero DecrJumpZero VNext Filter HaltIfNull";
 
-/// What a program costs.
+/// The cost of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// It asks a full-text index for words that stand neither in it nor in its parameters.
+    /// It searches a full-text index for words that are neither in the statement nor in its parameters.
     pub computes_words: bool,
-    /// A step of it, on average at most, as often as it may go round.
+    /// Upper bound of the average cost of a step, however often the program loops.
     pub per_step: Price,
-    /// All of it, once.
+    /// The cost of running every instruction once.
     pub once: Price,
-    /// To find that out.
+    /// The cost of this computation.
     pub search: u64,
-    /// How long it is.
     pub instructions: usize,
-    /// How many values it joins of others, each of which may be as long as its tier allows.
+    /// Number of concatenated values, each of which may be as long as the tier allows.
     pub joined: usize,
 }
 
-/// What SQLite made of a statement, with its triggers.
+/// The program that SQLite compiled from a statement, including its triggers.
 #[derive(Debug, Default)]
 pub struct Program {
     instructions: Vec<Instruction>,
-    /// All words that it asks full-text indexes for.
+    /// All search terms for full-text indexes.
     pub asked: Option<SearchTerms>,
-    /// All marks that it puts around words.
+    /// All marks that it puts around matched words.
     pub marks: Option<SearchTerms>,
-    /// Instructions that join values.
+    /// Instructions that concatenate values.
     joined: usize,
-    /// It goes on in more ways than anybody would follow.
+    /// It has more control-flow edges than can be followed.
     is_tangled: bool,
 }
 
-/// Where a program goes on whose instruction does not say so itself: subroutines and coroutines keep it in a register.
+/// Jump targets that are not in the instruction itself: subroutines and coroutines keep them in a register.
 #[derive(Debug, Default)]
 struct Returns {
     /// Body of the coroutine of each register.
     bodies: BTreeMap<i64, Range<usize>>,
-    /// Each `Yield`, its register, and where it goes on when its coroutine has ended.
+    /// Each `Yield`, its register, and where the program continues when the coroutine has ended.
     yields: Vec<(usize, i64, usize)>,
     /// Each `EndCoroutine` and its register.
     ends: Vec<(usize, i64)>,
-    /// Instructions behind each `Gosub` of a register.
+    /// The instruction after each `Gosub` of a register.
     calls: BTreeMap<i64, Vec<usize>>,
     /// Each `Return` and its register.
     returns: Vec<(usize, i64)>,
 }
 
 impl Program {
-    /// Has SQLite explain a statement, which is the first and only one of `sql`. `None`: it has more than `most` instructions.
+    /// Makes SQLite explain a statement, which is the first and only one of `sql`. `None`: it has more than `most`
+    /// instructions.
     ///
     /// # Errors
-    /// It cannot be prepared.
+    /// The statement cannot be prepared.
     pub fn of(conn: &Connection, sql: &str, most: usize) -> Result<Option<Program>> {
         let mut explain = conn.prepare(&format!("EXPLAIN {sql}"))?;
         let mut rows = explain.raw_query();
         let mut program = Program::default();
-        // A trigger's program stands behind, and counts from 0 again. It comes back when it has ended.
+        // A trigger's program follows, numbered from 0 again. It returns when it has ended.
         let mut start = 0;
         let (mut returns, mut registers) = (Returns::default(), Registers::default());
         let (mut is_at_end, mut compares) = (false, false);
@@ -407,7 +410,7 @@ impl Program {
                     let compared = if is_largest_of_many(called) { LARGEST_OF_MANY } else { 1 };
                     function(called) + folded + (price(0, 0).long(10) + folded) * (compared - 1)
                 }
-                // The end of an index that is built in order.
+                // Appends to an index that is built in order.
                 "IdxInsert" if is_at_end => price(50, 15).long(20),
                 "Column" => price(2 + many(p2) / 4, 2).far(40),
                 "MakeRecord" => price(4 + many(p2), 4).long(20),
@@ -429,10 +432,11 @@ impl Program {
         Ok(Some(program))
     }
 
-    /// Adds the ways back from subroutines and between coroutines.
+    /// Adds the return edges of subroutines and coroutines.
     ///
-    /// A coroutine and whoever asks it for rows take turns, and each goes on where it was: a `Yield` goes on behind itself, in no
-    /// more steps than it really takes. From a coroutine it goes behind the question as well, since nobody may ask again.
+    /// A coroutine and its caller alternate, and each continues where it stopped: a `Yield` of the caller is treated as
+    /// continuing with the next instruction, which is never more steps than it really takes. A `Yield` of the coroutine
+    /// also continues after the caller's `Yield`, since the caller may not ask for another row.
     fn close(&mut self, returns: &Returns) {
         let is_within = |at: &usize, register: &i64| returns.bodies.get(register).is_some_and(|body| body.contains(at));
         let mut asked: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
@@ -456,7 +460,7 @@ impl Program {
         }
     }
 
-    /// What it costs.
+    /// The cost of the program.
     pub fn cost(&self) -> Cost {
         let (per_step, search) = self.per_step();
         let words = self.asked.map_or(Price::default(), |asked| of_words(asked, ASKED_STEP, ASKED_STEP_BYTE));
@@ -475,7 +479,7 @@ impl Program {
         self.instructions.len()
     }
 
-    /// What a step costs, and what it costs to find that out.
+    /// The cost of a step, and the cost of computing it.
     fn per_step(&self) -> (Price, u64) {
         let mut search = self.len() * STEPS_PER_INSTRUCTION;
         let mut thousandths = Price::default();
@@ -497,7 +501,7 @@ impl Program {
                 .collect();
             let pairs = dear.len() * members.len();
             if self.is_tangled || pairs > SEARCHED_MAX {
-                // No step costs more than the dearest.
+                // No step costs more than the most expensive one.
                 let most = |part: fn(&Price) -> u64| dear.iter().map(|at| part(&price(at))).max().unwrap_or(0);
                 let dearest = Price {
                     step: most(|one| one.step),
@@ -511,7 +515,7 @@ impl Program {
             }
             search += pairs * STEPS_PER_PAIR;
             for at in dear {
-                // A mark of its own for each search.
+                // A separate mark for each search.
                 let round = self.round(at, &circles, at + 1, &mut seen).max(SHORTEST_ROUND);
                 thousandths = thousandths + price(&at) * 1000 / round;
             }
@@ -521,15 +525,15 @@ impl Program {
         (PLAIN + (thousandths + part) / 1000, search as u64)
     }
 
-    /// Where an instruction may go on.
+    /// The instructions that may follow an instruction.
     fn following(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
         let one = &self.instructions[at];
         let next = (!one.is_end).then_some(at + 1);
         one.jumps.iter().copied().chain(next).filter(|to| *to < self.len())
     }
 
-    /// For each instruction the number of the circle that it stands in: those that can be reached from each other have the same.
-    /// 0: it runs once at most. (Tarjan's strongly connected components.)
+    /// For each instruction the number of its cycle: instructions that can reach each other have the same. 0: the
+    /// instruction runs once at most. (Tarjan's strongly connected components.)
     fn circles(&self) -> Vec<usize> {
         let (mut order, mut lowest) = (vec![0; self.len()], vec![0; self.len()]);
         let (mut circles, mut count, mut visited) = (vec![None; self.len()], 0, 0);
@@ -571,7 +575,8 @@ impl Program {
         circles.into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    /// Steps of the shortest way from an instruction of a circle back to itself. `mark`: another for each search.
+    /// Length in steps of the shortest path from an instruction of a cycle back to itself. `mark`: distinct for each
+    /// search.
     fn round(&self, from: usize, circles: &[usize], mark: usize, seen: &mut [usize]) -> u64 {
         let mut front = vec![from];
         for steps in 1.. {
@@ -596,11 +601,11 @@ impl Program {
     }
 }
 
-/// What is known of an instruction by its name.
+/// What an instruction's name says about it.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     price: Price,
-    /// It may go on at its second number.
+    /// It may jump to its second operand.
     may_jump: bool,
 }
 

@@ -1,26 +1,26 @@
-//! What it costs to read and prepare the text of a statement, and which texts SQLite would take too long to prepare.
+//! The cost of reading and preparing the text of a statement, and texts that SQLite would take too long to prepare.
 //!
 //! Not here: what the statement's program costs (`step_cost.rs`).
 
 use crate::services::sql::commands::{Params, Statement, Value};
 use crate::services::sql::tokens::{is_word, tokens, words};
 
-/// How often a statement says SELECT or VALUES.
+/// Largest number of SELECT and VALUES in a statement.
 const SELECTS_MAX: usize = 1_000;
-/// How often an INSERT says ON CONFLICT.
+/// Largest number of ON CONFLICT in an INSERT.
 const CONFLICTS_MAX: usize = 4;
-/// What it costs to read a byte of a statement, and a word or sign.
+/// The cost of reading a byte of a statement, and of a word or sign.
 const STEPS_PER_BYTE: u64 = 10;
 const STEPS_PER_TOKEN: u64 = 350;
-/// What it costs to compare two constants that stand beside operators.
+/// The cost of comparing two constants that are operands.
 const STEPS_PER_PAIR: u64 = 10;
-/// Operators that are words, and what else takes a constant in an expression.
+/// Operators that are words, and other words that precede a constant in an expression.
 const OPERATORS: [&str; 13] =
     ["when", "then", "else", "and", "or", "not", "is", "like", "glob", "match", "regexp", "between", "collate"];
-/// What any statement costs, however little it does: it is read, prepared and kept apart from the others.
+/// The fixed cost of any statement: reading, preparing and isolating it.
 pub const STATEMENT_STEPS: u64 = 6_000;
 
-/// How long the text is that a statement has, with its parameters.
+/// The length of a statement's text, with its parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Length {
     pub bytes: usize,
@@ -29,12 +29,12 @@ pub struct Length {
 }
 
 impl Length {
-    /// Of a text.
+    /// The length of a text.
     pub fn of_text(text: &[u8]) -> Length {
         Length { bytes: text.len(), wide: text.iter().filter(|byte| !byte.is_ascii()).count() }
     }
 
-    /// Of a statement.
+    /// The length of a statement.
     pub fn of(statement: &Statement) -> Length {
         let values: &mut dyn Iterator<Item = &Value> = match &statement.params {
             Params::None => &mut std::iter::empty(),
@@ -51,14 +51,14 @@ impl Length {
         Length { bytes: statement.bytes(), wide: Length::of_text(statement.sql.as_bytes()).wide + wide }
     }
 
-    /// So many parts of it, of `all`.
+    /// The share of `count` parts out of `all`.
     pub fn part(self, count: usize, all: usize) -> Length {
         Length { bytes: self.bytes / all * count, wide: self.wide / all * count }
     }
 }
 
-/// What it costs to prepare the statements of a text. SQLite compares each constant that stands beside an operator with all of
-/// those before it in its statement.
+/// The cost of preparing the statements of a text. SQLite compares each constant that is an operand with all those
+/// before it in its statement.
 pub fn text_steps(sql: &str) -> u64 {
     let mut before: &[u8] = b"(";
     let (mut count, mut operators, mut pairs) = (0, 0_u64, 0_u64);
@@ -80,8 +80,8 @@ pub fn text_steps(sql: &str) -> u64 {
     sql.len() as u64 * STEPS_PER_BYTE + count * STEPS_PER_TOKEN + pairs * STEPS_PER_PAIR
 }
 
-/// Why SQLite would take too long to prepare a statement, if it would: its work grows with the square of the selects, and it
-/// asks nobody meanwhile. Rows behind one VALUES are one.
+/// The reason if SQLite would take too long to prepare a statement: its work grows with the square of the number of
+/// selects, and no limit is checked meanwhile. The rows of one VALUES count as one.
 pub fn too_many_selects(sql: &str) -> Option<String> {
     let is_select = |word: &&[u8]| ["select", "values"].iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes()));
     let count = words(sql).filter(is_select).take(SELECTS_MAX + 1).count();
@@ -89,8 +89,8 @@ pub fn too_many_selects(sql: &str) -> Option<String> {
         .then(|| format!("a statement says SELECT and VALUES {SELECTS_MAX} times at most: send several statements"))
 }
 
-/// Why SQLite would take too long to prepare an INSERT, if it would: it compares the columns of each ON CONFLICT with those of
-/// every unique index, and with all clauses before it.
+/// The reason if SQLite would take too long to prepare an INSERT: it compares the columns of each ON CONFLICT with
+/// those of every unique index, and with all clauses before it.
 pub fn too_many_conflicts(sql: &str) -> Option<String> {
     let (mut count, mut inserts) = (0, false);
     let has_too_many = tokens(sql).any(|token| {

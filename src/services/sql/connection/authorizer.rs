@@ -1,8 +1,8 @@
-//! What statements may do: an allow-list, asked by SQLite for each thing that a statement would do, while it prepares it.
+//! What statements may do: an allow-list that SQLite consults for each action of a statement while it prepares it.
 //!
-//! Refused is what reaches files, what belongs to one connection alone, what differs between nodes or between two runs,
-//! and what would break the transaction around a whole entry. The reason is kept for the client.
-//! Not here: the lists of functions, pragmas and modules (`catalogue.rs`), what follows from the values that a statement meets
+//! Refused are actions that reach files, that belong to one connection alone, that differ between nodes or between two
+//! runs, or that would break the transaction around a whole entry. The reason is kept for the client.
+//! Not here: the lists of functions, pragmas and modules (`catalogue.rs`), checks on the values that a statement meets
 //! (`mod.rs`, `functions.rs`).
 
 use super::catalogue::{
@@ -16,20 +16,20 @@ use crate::services::sql::storage::own_table;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How names begin that are kept for tables of our own.
+/// Prefix of names that are reserved for our own tables.
 const RESERVED: &str = own_table::OLD_TABLE;
 
-/// Pragmas that dumps begin with, and that mean nothing here.
+/// Pragmas that dumps begin with, and that have no effect here.
 const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
-/// What it costs that ALTER TABLE reads the whole table in one step.
+/// The cost of ALTER TABLE reading the whole table in one step.
 const STEPS_OF_CHECK: u64 = crate::services::sql::commands::STEPS_MAX / 40;
 
-/// Decides, and keeps the reason of a refusal.
+/// Decides on an action, and keeps the reason of a refusal.
 pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Authorization {
     if hooks.is_internal.load(Relaxed) {
         return Authorization::Allow;
     }
-    // ALTER TABLE says in this place which column it drops, and the database in another.
+    // ALTER TABLE passes the dropped column in this argument, and the database in another.
     let database = match asked.action {
         AuthAction::AlterTable { database_name, .. } => Some(database_name),
         _ => asked.database_name,
@@ -43,7 +43,7 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
         && is_schema(table_name)
         && column_name.eq_ignore_ascii_case("rootpage")
     {
-        // Where a table lies in the file is no part of the state.
+        // The location of a table in the file is not part of the state.
         return Authorization::Ignore;
     }
     match asked.action {
@@ -72,7 +72,8 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
         return Authorization::Deny;
     }
     match refusal(hooks, purpose, &asked.action) {
-        // A trigger frees no table at once, which nobody would count: SQLite goes row by row.
+        // `Ignore` disables the truncate optimization: a DELETE in a trigger goes row by row and is counted, instead of
+        // clearing a whole table in one step that is not counted.
         None if asked.accessor.is_some() && matches!(asked.action, AuthAction::Delete { .. }) => Authorization::Ignore,
         None => Authorization::Allow,
         Some(why) => {
@@ -82,7 +83,7 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
     }
 }
 
-/// Notes what makes a statement work for long.
+/// Records actions that make a statement run for long.
 fn expect_work(hooks: &HookState, action: &AuthAction<'_>) {
     use AuthAction::*;
     match *action {
@@ -143,7 +144,7 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
         DropTable { table_name } | DropIndex { table_name, .. } | DropTrigger { table_name, .. } => own(table_name),
         AlterTable { table_name, .. } => {
             hooks.is_altering.store(true, Relaxed);
-            // Which name it gives is seen afterwards (`services/sql/statement.rs`).
+            // The new name is checked afterwards (`services/sql/statement.rs`).
             own(table_name)
         }
         DropView { view_name } => own(view_name),
@@ -156,7 +157,8 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
         Function { function_name } => {
             let name = function_name.to_ascii_lowercase();
             if purpose == Purpose::Write {
-                // What it costs to call it once; where it is called for each row the price of a step has it as well.
+                // The cost of one call; where the function is called for each row, the price of a step includes it as
+                // well.
                 hooks.charge(hooks.in_tier(step_cost::function(&name)));
             }
             function_refusal(hooks, purpose, &name)
@@ -167,7 +169,8 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
                 hooks.passes_over.store(true, Relaxed);
                 return None;
             }
-            // Full-text tables ask for it by themselves; a statement that does is refused by its words.
+            // Full-text tables use it internally; a statement that does so itself is recognized by its text and
+            // refused.
             let is_asked_within = name == "data_version" && pragma_value.is_none();
             pragma_refusal(hooks, purpose, &name, pragma_value).filter(|_| !is_asked_within)
         }
@@ -210,7 +213,7 @@ fn function_refusal(hooks: &HookState, purpose: Purpose, name: &str) -> Option<S
         hooks.marks_matches.store(true, Relaxed);
         return None;
     }
-    // ALTER TABLE works with functions of its own, which no statement can name.
+    // ALTER TABLE uses internal functions, which no statement can name.
     let is_within =
         hooks.is_altering.load(Relaxed) && name.starts_with("sqlite_") && !FUNCTIONS_REFUSED.contains(&name);
     let is_fine = is_within || FUNCTIONS.contains(&name) || FUNCTIONS_OF_THE_BUILD.contains(&name);
@@ -225,22 +228,23 @@ fn starts_with(name: &str, start: &str) -> bool {
     name.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
-/// Our own table. What else has a reserved name, from a time when it was not refused, can be read, renamed and dropped.
+/// Refuses our own table. Another object with a reserved name, from a time when such names were not refused, can be
+/// read, renamed and dropped.
 fn own(name: &str) -> Option<String> {
     name.eq_ignore_ascii_case(own_table::TABLE).then(|| format!("table {} is reserved", own_table::TABLE))
 }
 
-/// A statement makes something of that name.
+/// Refuses an object to be created under a reserved name.
 fn made(name: &str) -> Option<String> {
     is_reserved(name).then(reserved)
 }
 
-/// Whether a name is kept for tables of our own.
+/// Whether a name is reserved for our own tables.
 pub fn is_reserved(name: &str) -> bool {
     starts_with(name, RESERVED)
 }
 
-/// Why a reserved name is refused.
+/// The reason for refusing a reserved name.
 pub fn reserved() -> String {
     format!("names that begin with {RESERVED} are reserved")
 }
@@ -249,14 +253,14 @@ fn written(hooks: &HookState, table: &str) -> Option<String> {
     if starts_with(table, "sqlite_stat") {
         return Some("statistics cannot be written: they could make nodes choose different plans".to_string());
     }
-    // ALTER TABLE renames there too, though nothing is there.
+    // ALTER TABLE updates that schema too, although it is empty.
     if starts_with(table, "sqlite_temp") && !hooks.is_altering.load(Relaxed) {
         return Some("temporary tables, views and triggers are not available".to_string());
     }
     own(table)
 }
 
-/// Notes that a statement writes the table of `AUTOINCREMENT`: what it wrote is looked at afterwards.
+/// Records that a statement writes the table of `AUTOINCREMENT`: what it wrote is checked afterwards.
 fn sequence(hooks: &HookState, table: &str) -> Option<String> {
     if table.eq_ignore_ascii_case("sqlite_sequence") {
         hooks.has_set_sequence.store(true, Relaxed);

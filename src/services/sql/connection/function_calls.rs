@@ -1,5 +1,5 @@
-//! What functions of ours share: their arguments and results, what a call costs, and SQLite's own functions on a connection
-//! beside.
+//! What our SQL functions share: their arguments and results, the cost of a call, and SQLite's own functions on an
+//! auxiliary connection.
 //!
 //! Not here: the functions (`functions.rs`, `result_lengths.rs`, `dates.rs`).
 
@@ -14,9 +14,9 @@ use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What one read may ask of one call of a function: some seconds, in which nobody looks at its deadline.
+/// Largest cost of one function call in a read: some seconds, in which the deadline is not checked.
 const READ_CALL_STEPS_MAX: u64 = STEPS_MAX / 4;
-/// What SQLite marks JSON with, so that it is not quoted again.
+/// The subtype with which SQLite marks JSON, so that it is not quoted again.
 pub const JSON: u32 = b'J' as u32;
 
 /// A connection with SQLite's own functions, opened when it is first needed.
@@ -24,13 +24,13 @@ pub const JSON: u32 = b'J' as u32;
 pub struct Beside(Arc<Mutex<Option<Connection>>>);
 
 impl Beside {
-    /// What a query of one row and column answers.
+    /// The result of a query of one row and column.
     pub fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
         let slot = self.open()?;
         open_of(&slot).prepare_cached(sql)?.query_row(params_from_iter(args), |row| row.get(0))
     }
 
-    /// How many bytes a query answers; 0 where it fails, which the call itself will do as well.
+    /// Length in bytes of a query's result; 0 where the query fails, as the call itself will then do as well.
     pub fn bytes(&self, sql: &str, args: &[Value]) -> usize {
         match self.call(sql, args) {
             Ok(Value::Integer(bytes)) => bytes.unsigned_abs() as usize,
@@ -42,21 +42,21 @@ impl Beside {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
             let conn = Connection::open_in_memory()?;
-            // What is longer is of no use, and would take its memory.
+            // A longer value is useless, and would only take memory.
             conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX as i32)?;
             *slot = Some(conn);
         }
         Ok(slot)
     }
 
-    /// SQLite's function of that name.
+    /// Calls SQLite's function of that name.
     pub fn function(&self, name: &str, args: &[Value]) -> Result<Value> {
         let marks = vec!["?"; args.len()].join(",");
         self.call(&format!("SELECT {name}({marks})"), args)
     }
 
-    /// SQLite's function of that name with the arguments of a call as they are. `quotes`: text becomes a string of JSON, unless
-    /// it is JSON already.
+    /// Calls SQLite's function of that name with the unchanged arguments of a call. `quotes`: text becomes a JSON
+    /// string, unless it is JSON already.
     pub fn pass(&self, name: &str, context: &Context<'_>, quotes: bool) -> Result<Made> {
         let mark = |place| if quotes && context.get_subtype(place) == JSON { "json(?)" } else { "?" };
         let marks: Vec<&str> = (0..context.len()).map(mark).collect();
@@ -74,7 +74,7 @@ impl Beside {
     }
 }
 
-/// What a function gives: text of any bytes, or something else.
+/// The result of a function: text of arbitrary bytes, or another value.
 pub enum Made {
     Text(Vec<u8>),
     Other(Value),
@@ -118,7 +118,7 @@ pub fn args_of(context: &Context<'_>) -> Vec<Value> {
     (0..context.len()).map(arg).collect()
 }
 
-/// Bytes of a value, about.
+/// Approximate length of a value in bytes.
 pub fn len_of(value: ValueRef<'_>) -> u64 {
     match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() as u64,
@@ -126,7 +126,7 @@ pub fn len_of(value: ValueRef<'_>) -> u64 {
     }
 }
 
-/// What SQLite reads as text; a number as it writes it.
+/// The value as SQLite converts it to text.
 pub fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a, [u8]>>> {
     Ok(match value {
         ValueRef::Null => None,
@@ -138,7 +138,7 @@ pub fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a
     })
 }
 
-/// Charges for one call, which in a read may take so many steps of its own at most.
+/// Charges for one call; in a read, one call has a limit of its own.
 pub fn charge(hooks: &HookState, purpose: Purpose, work: u64) -> Result<()> {
     match (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !hooks.charge(work) {
         true => Err(refused(BUDGET_EXCEEDED)),

@@ -1,12 +1,13 @@
-//! Makes a database of a file that was sent in pieces, beside the log: it can then take the place of the present one at once.
+//! Builds a database from a file that was sent in pieces, outside of the log: it can then replace the present one at
+//! once.
 //!
-//! In a node this is work for a thread of its own: the pieces, which lie in the database, are written into a file, that file is
-//! opened and checked, and what it has is copied into a new file (`load.rs`). In memory the same is done at once. What comes of it
-//! follows from the pieces and from the plan alone, so that it is the same on every node, however long it takes there.
+//! In a node this is work for a thread of its own: the pieces, which are stored in the database, are written into a
+//! file, that file is opened and checked, and its content is copied into a new file (`load.rs`). In memory the same is
+//! done at once. The result follows from the pieces and from the plan alone, so that it is the same on every node,
+//! however long it takes there.
 //!
-//! Invariants: B1 nothing is read of the present tables, and nothing of them is changed. B2 a file that nobody waits for any more
-//! is removed.
-//! Not here: when it begins and when it is put in place (`services/sql/loading.rs`).
+//! Invariants: B1 the present tables are neither read nor changed. B2 the file of an abandoned load is removed.
+//! Not here: when preparation begins and when the database is put in place (`services/sql/loading.rs`).
 
 use super::file_header;
 use super::load::{self, Stop};
@@ -22,34 +23,33 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A database that can take the place of the present one.
+/// A database that can replace the present one.
 #[derive(Debug)]
 pub struct Prepared {
     /// Open for writing, with nothing in progress.
     pub conn: Connection,
-    /// Of this connection.
+    /// The hooks of this connection.
     pub hooks: Arc<HookState>,
-    /// Where it is, if it is in a file.
+    /// Its path, if it is in a file.
     pub path: Option<PathBuf>,
-    /// It knows what entries up to this one answered.
+    /// It has the replies to entries up to this index.
     pub copied_to: u64,
 }
 
-/// What came of a file.
+/// The result of preparing a file.
 #[derive(Debug)]
 pub enum Built {
-    /// A database.
     Ready(Box<Prepared>),
-    /// Nothing, on every node: why.
+    /// The file is refused, on every node: the reason.
     Refused(String),
-    /// Nothing, on this node: it cannot go on.
+    /// This node cannot continue.
     Broken(Fatal),
 }
 
-/// A file that is being made into a database on a thread of its own.
+/// A file that is being prepared on a thread of its own.
 #[derive(Debug)]
 pub struct Preparing {
-    /// Of what.
+    /// The plan of the load.
     pub plan: Plan,
     files: Arc<dyn Files>,
     slot: Arc<Slot>,
@@ -64,19 +64,19 @@ struct Slot {
 #[derive(Debug, Default)]
 struct State {
     built: Option<Built>,
-    /// Nobody waits for it.
+    /// The load was abandoned: no thread waits for the result.
     is_unwanted: bool,
 }
 
 impl Slot {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic in between ends the process.
+        // A panic of another thread ends the process, so the value is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Preparing {
-    /// Begins. The pieces must be committed.
+    /// Starts the preparation. The pieces must be committed.
     pub fn begin(files: &Arc<dyn Files>, plan: Plan) -> Preparing {
         let slot: Arc<Slot> = Arc::default();
         let (own, theirs) = (Arc::clone(files), Arc::clone(&slot));
@@ -95,7 +95,7 @@ impl Preparing {
         Preparing { plan, files: Arc::clone(files), slot }
     }
 
-    /// Waits for the end.
+    /// Waits for the result.
     pub fn wait(self) -> Built {
         let mut state = self.slot.state();
         loop {
@@ -126,7 +126,7 @@ fn discard(files: &Arc<dyn Files>, built: Built) {
     }
 }
 
-/// The same at once, in memory, of pieces that need not be committed.
+/// The same at once, in memory, from pieces that need not be committed.
 pub fn in_memory(conn: &Connection, plan: Plan) -> Built {
     let mut image = Vec::new();
     let gathered = gather(conn, plan, |piece| {
@@ -144,7 +144,7 @@ pub fn in_memory(conn: &Connection, plan: Plan) -> Built {
 
 fn from_file(files: &Arc<dyn Files>, plan: Plan, slot: &Arc<Slot>) -> Built {
     let (source, path) = (files.temporary(), files.successor());
-    // Whatever has that name is of no use, and would change what comes of the file.
+    // An old file of that name is useless, and would change the result.
     files.remove(&path);
     let built = prepare_file(files, plan, slot, &source, &path).unwrap_or_else(|built| built);
     files.remove(&source);
@@ -154,7 +154,7 @@ fn from_file(files: &Arc<dyn Files>, plan: Plan, slot: &Arc<Slot>) -> Built {
     built
 }
 
-/// The error is what came of it, too.
+/// The error is a result as well.
 fn prepare_file(
     files: &Arc<dyn Files>,
     plan: Plan,
@@ -174,7 +174,7 @@ fn prepare_file(
     written.map_err(|error| unusable(&error))?.map_err(Built::Refused)?;
     let other = load::open_file(source).map_err(Built::Refused)?;
     let conn = Connection::open_with_flags(path, FLAGS).map_err(sqlite)?;
-    // Until it is whole it is of no use: nothing is kept for the case of a crash.
+    // Until it is complete the file is useless: nothing needs to survive a crash.
     conn.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF").map_err(sqlite)?;
     let built = build(conn, Some(files), plan, &other, slot)?;
     if let Built::Ready(prepared) = &built {
@@ -183,7 +183,7 @@ fn prepare_file(
         files.sync(path).map_err(|error| unusable(&error))?;
     }
     let Built::Ready(mut prepared) = built else { return Ok(built) };
-    // What later entries answered is added when it is put in place.
+    // Replies to later entries are added when it is put in place.
     let own = InternalStatements::begin(&prepared.hooks);
     let copied = read().and_then(|from| {
         prepared.conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -200,7 +200,7 @@ fn unusable(error: &io::Error) -> Built {
     Built::Broken(Fatal { why: format!("a file that is loaded cannot be prepared: {error}"), is_damaged: false })
 }
 
-/// Gives the pieces of the planned file, one after another; the inner error: why it is of no use.
+/// Passes on the pieces of the planned file, one after another; the inner error: why the file is refused.
 fn gather(
     conn: &Connection,
     plan: Plan,
@@ -228,7 +228,7 @@ fn gather(
     })
 }
 
-/// Copies what the file has into an empty database. The error is what came of it, too.
+/// Copies the content of the file into an empty database. The error is a result as well.
 fn build(
     mut conn: Connection,
     files: Option<&Arc<dyn Files>>,
@@ -256,7 +256,7 @@ fn build(
         Ok(()) => conn.execute_batch("COMMIT; PRAGMA writable_schema = RESET").map_err(|error| fatal(&error))?,
         Err(Stop::Refused(why)) => return Err(Built::Refused(why)),
         Err(Stop::Broken(StatementError::BudgetExceeded)) => return Err(Built::Refused(BUDGET_EXCEEDED.to_string())),
-        // A definition may make SQLite believe that there is damage.
+        // A definition may make SQLite report corruption.
         Err(Stop::Broken(StatementError::Fatal { why, is_damaged: true })) => {
             let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
             return Err(match found {

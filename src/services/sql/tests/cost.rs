@@ -1,7 +1,8 @@
-//! How long one request may hold the others up: statements of `hostile.corpus`, and what becomes of each.
+//! How long one request may delay the others: statements of `hostile.corpus`, and the outcome of each.
 //!
-//! What is checked here follows from the content alone: which are refused for what they cost. How long they take is for people:
-//! `cargo nextest run --release --lib how_long --run-ignored only --no-capture` prints it, the longest first.
+//! The tests check what follows from the content alone: which statements are refused for their cost. Their times are
+//! for people: `cargo nextest run --release --lib how_long --run-ignored only --no-capture` prints them, the longest
+//! first.
 
 use super::script_runner::{Node, answer, in_words, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
@@ -23,7 +24,7 @@ fn lines(text: &'static str) -> impl Iterator<Item = (&'static str, String)> {
     })
 }
 
-/// Writes each `~3*{(#),}` out: `(0),(1),(2),`.
+/// Expands each `~3*{(#),}`: `(0),(1),(2),`.
 fn repeated(sql: &str) -> String {
     let mut whole = String::new();
     let mut rest = sql;
@@ -49,7 +50,7 @@ fn node() -> Node {
     node
 }
 
-/// What becomes of a statement, and how long it took with all that follows from it. Nothing of it stays.
+/// The outcome of a statement, and the time it took with all its consequences. Its changes are undone.
 fn attempt(node: &mut Node, sql: &str) -> (Outcome, Duration) {
     let mut run = request(&[sql, "SELECT this_undoes_it"], Kind::Execute, 1);
     run.is_transaction = true;
@@ -67,7 +68,7 @@ fn verdict(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Every third of them.
+/// Checks every third statement.
 fn check(third: usize) {
     let mut node = node();
     let content = |node: &Node| Digest { index: 0, ..node.registry.sql().digests(Default::default()) };
@@ -101,7 +102,7 @@ fn the_corpus_has_two_hundred_statements_at_least() {
     assert!(lines(CORPUS).count() >= 200);
 }
 
-/// A node that has come to the same content on another way refuses the same statements.
+/// A node that reached the same content in another way refuses the same statements.
 #[test]
 fn the_past_of_a_node_changes_no_price() {
     let mut node = node();
@@ -116,7 +117,7 @@ fn the_past_of_a_node_changes_no_price() {
     }
 }
 
-/// SQLite looks through the whole schema for each change of it, in steps that nobody counts.
+/// SQLite searches the whole schema for each change of it, in steps that are not counted.
 #[test]
 fn changes_of_the_schema_cost_what_the_schema_is_large() {
     let mut node = Node::default();
@@ -192,7 +193,7 @@ fn how_long_each_statement_holds_the_others_up() {
     }
 }
 
-/// What is said of the last of some statements.
+/// The outcome of the last of some statements.
 fn last(node: &mut Node, statements: &[&str]) -> String {
     in_words(node.execute(statements).last().unwrap())
 }
@@ -336,7 +337,7 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
         let said = last(&mut node, &[sql]);
         assert!(said.contains("can MATCH only literals"), "{sql}: {said}");
     }
-    // A parameter is paid for as what stands in the statement.
+    // A parameter costs as much as the same text in the statement.
     let mut ask = |bytes: usize| {
         let sql = "INSERT INTO p SELECT count(*) FROM f WHERE f MATCH ?".to_string();
         let statement = Statement { sql, params: Params::Positional(vec![Value::Text(words(bytes))]) };
@@ -412,7 +413,7 @@ fn a_full_text_table_has_few_indexes() {
     }
 }
 
-/// How many of them a request may have: all but the last are done.
+/// How many of these statements a request may have: all but the last succeed.
 fn count(node: &mut Node, statements: Vec<String>) -> usize {
     let all: Vec<&str> = statements.iter().map(String::as_str).collect();
     let run = request(&all, Kind::Execute, 1);

@@ -1,4 +1,4 @@
-//! What must be the same on every node, whatever its connection went through before.
+//! What must be the same on every node, whatever its connection did before.
 //!
 //! Not here: crashes (`crashes.rs`).
 
@@ -15,8 +15,8 @@ use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What SQLite has, was decided about, and what the manual says of it: what a later SQLite brings fails here until somebody has
-/// looked at it.
+/// SQLite's features, our decisions about them, and the manual's statements about them: a feature of a later SQLite
+/// fails here until a decision about it is recorded.
 #[test]
 fn every_function_pragma_and_module_is_decided_and_documented() {
     let mut conn = Connection::open_in_memory().unwrap();
@@ -29,7 +29,7 @@ fn every_function_pragma_and_module_is_decided_and_documented() {
     let functions = of("SELECT DISTINCT name FROM pragma_function_list");
     let pragmas = of("SELECT name FROM pragma_pragma_list");
     let mut modules = of("SELECT name FROM pragma_module_list WHERE name NOT GLOB 'pragma_*'");
-    // Tables by themselves that come into being when they are first named.
+    // Eponymous tables, which come into existence when they are first named.
     modules.extend(catalogue::TABLES.iter().map(|name| name.to_string()));
     let manual = include_str!("../../../../docs/sql.md");
     let listed = |heading: &str| -> BTreeSet<String> {
@@ -120,11 +120,12 @@ fn a_restart_after_each_command_makes_no_difference() {
     }
 }
 
-/// A write ends after the same step everywhere, also where full-text tables keep statements of their own.
+/// A write ends after the same step on every node, also where full-text tables keep statements of their own.
 #[test]
 fn a_runaway_ends_at_the_same_step_whatever_was_before() {
     let run = |sql: &[&str]| Command::Run(request(sql, Kind::Request, 3));
-    // How far a limited loop comes within the budget: found by halving, on a node with a past and on one without.
+    // How many iterations of a limited loop fit the budget: found by bisection, on a node with a history and on one
+    // without.
     let comes_to = |is_busy: bool| {
         let mut node = Node::default();
         node.execute(&["CREATE TABLE t (id INTEGER PRIMARY KEY, n)", "CREATE VIRTUAL TABLE f USING fts5(body)"]);
@@ -150,7 +151,7 @@ fn a_runaway_ends_at_the_same_step_whatever_was_before() {
     let _ = ENDLESS;
 }
 
-/// What we put in place of functions of SQLite gives what they give.
+/// Our replacements of SQLite functions return the same results.
 #[test]
 fn our_functions_are_like_those_of_sqlite() {
     let theirs = Connection::open_in_memory().unwrap();
@@ -201,7 +202,7 @@ fn our_functions_are_like_those_of_sqlite() {
     }
 }
 
-/// The last answer of each node: one that has met the statements before, and one that has just started.
+/// The last answer of each node: one that has seen the statements before, and one that has just started.
 fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
     let mut node = Node::default();
     for request in prepare {
@@ -219,13 +220,13 @@ fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
 
 #[test]
 fn what_a_node_has_met_before_changes_no_answer() {
-    // The statement is explained where it was not met before.
+    // The statement is explained where it was not seen before.
     let request: &[&str] = &["INSERT INTO t(x) VALUES(7)", "INSERT INTO t(x) SELECT 'changes ' || changes()"];
     let [one, other] = answers(&[&["CREATE TABLE t (id INTEGER PRIMARY KEY, x)"], request], request);
     assert_eq!(one, other);
     assert!(one[2].contains("7,changes 1,7,changes 1"), "{one:?}");
 
-    // A program that is longer than what is left of the budget is refused, whether it was met before or not.
+    // A program that is longer than the rest of the budget is refused, whether it was seen before or not.
     let body = format!("INSERT INTO wide VALUES({}); ", ["new.x"; 100].join(","));
     let trigger = format!("CREATE TRIGGER g AFTER INSERT ON t WHEN new.x IS NULL BEGIN {} END", body.repeat(20));
     let columns = (0..100).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
@@ -240,7 +241,7 @@ fn what_a_node_has_met_before_changes_no_answer() {
         assert_eq!(one, other, "{count}");
         one
     };
-    // The first count of fillers with which it is refused: all of these are done.
+    // The smallest number of fillers that is refused: any smaller number succeeds.
     let (mut fits, mut refused) = (1, 1_000);
     while refused - fits > 1 {
         let middle = (fits + refused) / 2;

@@ -134,7 +134,7 @@ pub fn start(node: &mut Node, files: &Arc<Folder>) -> Option<String> {
     news
 }
 
-/// The files as they lie there at this moment: what kill -9 leaves.
+/// The files as they are at this moment: what kill -9 leaves.
 fn copy_of(files: &Folder, to: &Path) {
     for suffix in ["", "-wal"] {
         let name = format!("db.sqlite{suffix}");
@@ -173,7 +173,7 @@ fn a_file_copied_at_any_moment_goes_on_where_it_was() {
             assert!(copied.aside.lock().unwrap().is_empty());
         }
     }
-    // The same file once more, without the end that a power cut takes: the log brings it back.
+    // The same file again, without the end that a power cut removes: the log restores it.
     assert_eq!(start(&mut node, &files), None);
     assert_eq!(node.registry.digests(), model.registry.digests());
 }
@@ -211,7 +211,7 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     let news = start(&mut node, &another).unwrap();
     assert!(news.contains("belongs to another node or cluster"), "{news}");
     assert_eq!(node.registry.digests(), wanted);
-    // A snapshot from the leader, into the running node, while somebody reads.
+    // A snapshot from the leader is installed in the running node during a read.
     let (leaders, mut leader) = (tempfile::tempdir().unwrap(), Node::default());
     start(&mut leader, &folder(leaders.path(), "n3"));
     leader.execute(&["CREATE TABLE other (x)", "INSERT INTO other VALUES('from the leader')"]);
@@ -223,7 +223,7 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     node.registry.restore(&mut leader.snapshot.as_ref().unwrap().1.as_slice()).unwrap();
     assert_eq!(node.registry.digests(), leader.registry.digests());
     let seen = in_words(&reader.read(&[Statement::bare("SELECT x FROM other")], 0, 0, &mut || ())[0]);
-    // Rows take no more memory than is granted, however small they are.
+    // Rows take no more memory than the limit, however small they are.
     let many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 50000) SELECT x, x, x FROM c";
     let mut asked = Vec::new();
     let mut grant = |bytes| {
@@ -368,7 +368,7 @@ fn writes_go_on_while_a_snapshot_is_taken() {
     assert!(clone < Duration::from_millis(50));
 }
 
-/// `*` and the columns that the table has, read together: they are of one schema.
+/// `*` and the columns of the table, read together: both belong to one schema.
 fn shape(reader: &mut Reader) -> (String, String) {
     let ask = [
         "SELECT group_concat(name) FROM pragma_table_info('t')",
@@ -464,7 +464,7 @@ fn reads_beside_changes_of_the_schema_are_of_one_schema() {
                 })
             })
             .collect();
-        // Each reader has met each shape of the table.
+        // Each reader has seen each shape of the table.
         while have_seen_all.load(Ordering::Relaxed) < 3 && readers.iter().all(|reader| !reader.is_finished()) {
             node.execute(&["ALTER TABLE t ADD COLUMN c", "CREATE INDEX i ON t(c)"]);
             node.execute(&["DROP TABLE t", "CREATE TABLE t (x, y, z)", "INSERT INTO t VALUES(1, 2, 3)"]);
@@ -477,7 +477,7 @@ fn reads_beside_changes_of_the_schema_are_of_one_schema() {
     });
 }
 
-/// A CHECK may use what SQLite's own functions would compute otherwise, or not at all.
+/// A CHECK may use functions whose results differ from SQLite's own, or that SQLite lacks.
 #[test]
 fn a_check_that_uses_time_or_chance_is_no_damage() {
     let home = tempfile::tempdir().unwrap();
@@ -491,7 +491,7 @@ fn a_check_that_uses_time_or_chance_is_no_damage() {
     assert_eq!(start(&mut node, &files), None);
     assert!(files.aside.lock().unwrap().is_empty(), "{:?}", files.aside);
     assert_eq!(in_words(&node.read("SELECT count(*) FROM c")), "[count(*):integer]\n  1");
-    // A file from elsewhere: whether it is sound must be the same on every node.
+    // A file from elsewhere: its validity must be decided equally on every node.
     let mut conn = rusqlite::Connection::open_in_memory().unwrap();
     conn.execute_batch(
         "CREATE TABLE c (a CHECK (random() > 0), b CHECK (b < date('now'))); PRAGMA ignore_check_constraints = ON; \

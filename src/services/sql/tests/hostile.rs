@@ -1,6 +1,6 @@
-//! Statements of bad will: each is refused with a sentence or ends in time, and the database is as before.
+//! Malicious statements: each is refused with a sentence or ends in time, and the database is unchanged.
 //!
-//! Not here: what must be the same everywhere (`determinism.rs`).
+//! Not here: what must be the same on every node (`determinism.rs`).
 
 use super::script_runner::{Node, answer, in_words, request, results};
 use crate::planted_bugs::SqlBugs;
@@ -25,7 +25,7 @@ fn node() -> Node {
     node
 }
 
-/// What users see of the database.
+/// The visible content of the database.
 fn content(node: &Node) -> Digest {
     Digest { index: 0, ..node.registry.sql().digests(Default::default()) }
 }
@@ -136,7 +136,8 @@ fn what_reaches_out_or_differs_is_refused() {
         "PRAGMA foreign_key_check",
         "SELECT * FROM pragma_function_list",
         "SELECT jsonb_group_array(n) FROM t",
-        // What SQLite reads as a blank at the beginning of a word, and a parameter that has a quote in its name.
+        // Characters that SQLite reads as a blank at the beginning of a word, and a parameter that has a quote in its
+        // name.
         "INSERT OR \u{feff}ROLLBACK INTO t VALUES(1, 1)",
         "WITH x AS (SELECT $a(')) INSERT OR ROLLBACK INTO t VALUES(1, 1) -- '",
         "INSERT INTO t SELECT @b::c('), 1 FROM t WHERE 0 ON CONFLICT DO NOTHING; INSERT OR ROLLBACK INTO t VALUES(1, 1) -- '",
@@ -182,7 +183,7 @@ fn what_reaches_out_or_differs_is_refused() {
     }
 }
 
-/// Each name of the lists of what is refused, as a statement that writes and as a read would name it.
+/// Each name of the lists of refused names, as used by a statement that writes and by a read.
 #[test]
 fn what_the_catalogue_refuses_is_refused() {
     let mut node = node();
@@ -195,7 +196,7 @@ fn what_the_catalogue_refuses_is_refused() {
         assert_eq!(content(&node), before, "{sql}");
     };
     for name in catalogue::FUNCTIONS_REFUSED {
-        // With the number of arguments that it takes SQLite asks whether it may be called; with others it does not get so far.
+        // With the right number of arguments SQLite asks the authorizer; with another it fails before.
         let refused = format!("function {name}: not available");
         for arguments in ["", "n", "n, n", "n, n, n"] {
             let sql = format!("SELECT {name}({arguments}) FROM t");
@@ -232,7 +233,7 @@ fn views_upon_views_end() {
     assert_eq!(said[2001], "failed: not executed: the request ended with the previous statement");
 }
 
-/// SQLite says "disk full" of an index that has no segment left, and takes the transaction away.
+/// SQLite reports "disk full" for an index that has no segment left, and rolls the transaction back.
 #[test]
 fn an_index_without_segments_is_no_full_disk() {
     let mut node = node();
@@ -247,7 +248,7 @@ fn an_index_without_segments_is_no_full_disk() {
     let before: Vec<&str> = vec!["INSERT INTO t(n) VALUES(7)"; 3];
     let mut failed = None;
     for _ in 0..3 {
-        // The commands of an entry whose transaction SQLite takes away are run again.
+        // The commands of an entry whose transaction SQLite rolls back are run again.
         let commands = [request(&before, Kind::Execute, 1), request(&words, Kind::Execute, 2)].map(Command::Run);
         let said: Vec<String> = node
             .entry(1_000 * node.log.len() as u64, &commands)
@@ -267,7 +268,7 @@ fn an_index_without_segments_is_no_full_disk() {
     assert_eq!(content(&node), before);
 }
 
-/// What fails leaves nothing behind, also when it had got far; and what is long costs more.
+/// A statement that fails leaves no changes behind, even if it failed late; and long values cost more.
 #[test]
 fn a_statement_that_fails_late_leaves_nothing() {
     let mut node = node();
@@ -286,7 +287,7 @@ fn a_statement_that_fails_late_leaves_nothing() {
     assert_eq!(in_words(&node.execute(&[fine])[0]), "changed 3, last id 5");
 }
 
-/// SQLite has no word but "out of memory" for a default that is longer than values may be in a tier.
+/// SQLite reports "out of memory" for a default that is longer than values may be in a tier.
 #[test]
 fn long_defaults_are_no_lack_of_memory() {
     for long in [200, 300, 5_000, 70_000] {
@@ -325,7 +326,7 @@ fn long_defaults_are_no_lack_of_memory() {
     }
 }
 
-/// Rows that SQLite would move from page to page are counted as well, and so are the entries of many indexes.
+/// Rows that SQLite would move from page to page are charged as well, and so are the entries of many indexes.
 #[test]
 fn what_is_copied_is_counted() {
     let mut node = Node::default();
@@ -397,7 +398,7 @@ fn what_would_take_for_ever_in_one_step_ends() {
         said.iter().map(in_words).collect::<Vec<String>>()
     };
     let said = fifty("length(replace(hay, 'a', b))");
-    // What fails is paid for as well: the budget comes to its end before the fifty.
+    // A statement that fails is charged as well: the budget is used up before the fiftieth.
     assert_eq!(said[0], "failed: string or blob too big");
     assert!(said.iter().all(|one| one.starts_with("failed: ")) && said.contains(&ran_away()), "{said:?}");
     let said = fifty("instr(hay, needle)");
@@ -405,12 +406,12 @@ fn what_would_take_for_ever_in_one_step_ends() {
     let paths = vec!["'$[799999]'"; 40].join(",");
     let said = fifty(&format!("length(json_extract(array, {paths}))"));
     assert!(said[0].starts_with("changed 1") && said.iter().any(|one| *one == ran_away()), "{said:?}");
-    // Reads beside the log have a deadline, at which nobody looks within one step.
+    // Reads outside of the log have a deadline, which is not checked within one step.
     let cut = "SELECT trim(hex(zeroblob(1000000)), hex(zeroblob(1000000)))";
     assert_eq!(in_words(&node.read(cut)), ran_away());
 }
 
-/// Functions of ours that stand in for SQLite's answer as those do.
+/// Our functions that replace SQLite's answer as those do.
 #[test]
 fn functions_of_ours_answer_as_sqlite_does() {
     let values = [
@@ -480,7 +481,7 @@ fn functions_of_ours_answer_as_sqlite_does() {
     }
 }
 
-/// What takes longest among what is known: run with `--ignored --nocapture` for the times.
+/// The slowest known statements: run with `--ignored --nocapture` for their times.
 fn endless() -> Vec<(&'static str, String)> {
     let rows = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(";
     let of = |work: &str| format!("{rows}{work}) FROM c");
@@ -525,8 +526,8 @@ fn how_long_a_runaway_takes() {
     }
 }
 
-/// What a version that did not refuse it has named so is not stuck: it can be read, renamed and dropped, and stands in nobody's
-/// way.
+/// An object whose reserved name was allowed by an earlier version remains usable: it can be read, renamed and dropped,
+/// and obstructs nothing.
 #[test]
 fn a_reserved_name_from_before_can_be_taken_away() {
     let mut node = node();
